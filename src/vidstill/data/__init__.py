@@ -1,0 +1,1 @@
+"""Video file → augmented clips and labels; knows no model and no method."""

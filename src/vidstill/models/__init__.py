@@ -1,0 +1,1 @@
+"""Clip → tokens → features; knows no method and no data set."""

@@ -1,0 +1,58 @@
+"""The few words that every room shares: a grid of tokens, what a task gives back, and what a user's mistake is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Tubelet = tuple[int, int, int]
+"""Frames, rows and columns of one token, in pixels."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used: says in one sentence what was met and how to mend it.
+
+    The command line prints the sentence and leaves with exit code 2; anything else that is raised is our mistake.
+    """
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tokens of a clip, counted along time, rows and columns; token order is time first, columns last."""
+
+    t: int
+    h: int
+    w: int
+
+    @classmethod
+    def of(cls, clip: Tensor, tubelet: Tubelet) -> "Grid":
+        """The grid that a clip `(b, 3, t, h, w)` is cut into.
+
+        Raises:
+            InputError: the clip does not divide into whole tubelets.
+        """
+        sizes = tuple(clip.shape[-3:])
+        for name, size, step in zip(("frames", "rows", "columns"), sizes, tubelet, strict=True):
+            if size == 0 or size % step:
+                near = max(step, size - size % step)
+                raise InputError(f"a clip of {size} {name} does not divide into tubelets of {step}; take {near} {name}")
+        return cls(*(size // step for size, step in zip(sizes, tubelet, strict=True)))
+
+    @property
+    def tokens(self) -> int:
+        return self.t * self.h * self.w
+
+
+@dataclass(frozen=True)
+class Output:
+    """What every task gives back: the loss to descend, and its parts by name (0-d, detached when logged)."""
+
+    loss: Float[Tensor, ""]
+    parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+
+def take(tokens: Float[Tensor, "b n d"], places: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    """The tokens at the given places, clip by clip, in the order of the places."""
+    return torch.take_along_dim(tokens, places[..., None], dim=1)
