@@ -1,0 +1,151 @@
+"""Where a clip is cut out of its video and whether it is mirrored: bytes in, bytes out, in the loader's workers.
+
+All that happens here keeps a frame's bytes as bytes, for bytes cross to the device: a resize is computed in float and
+rounded back, which is at most half a level (1/510) from what the papers' pipelines, in float from there on, have.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import UInt8
+from PIL import Image
+
+
+class Box(NamedTuple):
+    """A part of a frame, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t rows cols 3"]:
+        return frames[:, self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+# Offsets of multi-scale cropping, (right, down) in quarters of the room left: corners and centre, edges, inner corners.
+_POSITIONS = (
+    *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
+    *((0, 2), (4, 2), (2, 4), (2, 0)),
+    *((1, 1), (3, 1), (1, 3), (3, 3)),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiScaleCrop:
+    """One of a few sizes at one of 13 places, the same for every frame: pre-training's only augmentation (TSN).
+
+    scales: of the largest box of the output's shape that fits into the frame; height and width may take neighbours.
+    """
+
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+
+    def boxes(self, height: int, width: int, size: tuple[int, int]) -> list[list[Box]]:
+        """For each size of box, the places it may have; sizes and places are each drawn uniformly.
+
+        A side within 2 pixels of the output's becomes the output's, if the frame has the room (the released rule asks not).
+        """
+        rows, cols = size
+        if width * rows <= height * cols:
+            base = max(1, width * rows // cols), width
+        else:
+            base = height, max(1, height * cols // rows)
+        heights, widths = (
+            [min(out if abs(side - out) <= 2 else side, room) for side in (max(1, int(whole * s)) for s in self.scales)]
+            for whole, out, room in zip(base, size, (height, width), strict=True)
+        )
+        neighbours = [(h, w) for i, h in enumerate(heights) for j, w in enumerate(widths) if abs(i - j) <= 1]
+        return [
+            [Box((height - h) // 4 * down, (width - w) // 4 * right, h, w) for right, down in _POSITIONS]
+            for h, w in neighbours
+        ]
+
+    def draw(self, height: int, width: int, size: tuple[int, int], chance: np.random.Generator) -> Box:
+        boxes = self.boxes(height, width, size)
+        return boxes[chance.integers(len(boxes))][chance.integers(len(_POSITIONS))]
+
+    def apply(
+        self, frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], chance: np.random.Generator
+    ) -> UInt8[np.ndarray, "t rows cols 3"]:
+        """The drawn box of every frame, resized by PIL's antialiased bilinear filter to `size` (rows, columns)."""
+        rows, cols = size
+        part = self.draw(frames.shape[1], frames.shape[2], size, chance).cut(frames)
+        return np.stack([np.asarray(Image.fromarray(f).resize((cols, rows), Image.Resampling.BILINEAR)) for f in part])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomResizedCrop:
+    """A box of any area and aspect, the same for every frame (Inception, arXiv:1409.4842): fine-tuning's crop.
+
+    area: of the frame, as a share. aspect: width to height, 1 being the aspect of the output; log-uniform.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def draw(self, height: int, width: int, size: tuple[int, int], chance: np.random.Generator) -> Box:
+        """A box that fits, within ten tries; else the largest central one whose aspect is allowed."""
+        low, high = (ratio * size[1] / size[0] for ratio in self.aspect)
+        for _ in range(10):
+            area = height * width * chance.uniform(*self.area)
+            aspect = math.exp(chance.uniform(math.log(low), math.log(high)))
+            h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < h <= height and 0 < w <= width:
+                top, left = chance.integers(height - h + 1), chance.integers(width - w + 1)
+                return Box(int(top), int(left), h, w)
+        h, w = min(height, max(1, round(width / low))), min(width, max(1, round(height * high)))
+        return Box((height - h) // 2, (width - w) // 2, h, w)
+
+    def apply(
+        self, frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], chance: np.random.Generator
+    ) -> UInt8[np.ndarray, "t rows cols 3"]:
+        """The drawn box of every frame, resized bilinearly without antialiasing to `size` (rows, columns)."""
+        return resize(self.draw(frames.shape[1], frames.shape[2], size, chance).cut(frames), size)
+
+
+def flip(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Left for right."""
+    return np.ascontiguousarray(frames[:, :, ::-1])
+
+
+def resize(frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "t rows cols 3"]:
+    """Bilinear, pixel centres aligned, not antialiased: torch's default and OpenCV's."""
+    frames = np.ascontiguousarray(frames)
+    if frames.shape[1:3] == size:
+        return frames
+    clip = rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
+    resized = F.interpolate(clip.float(), size, mode="bilinear", align_corners=False, antialias=False)
+    return rearrange(resized.round_().to(torch.uint8), "t c h w -> t h w c").contiguous().numpy()
+
+
+def view_boxes(height: int, width: int, size: tuple[int, int], crops: int) -> list[Box]:
+    """Boxes of `size` from one end to the other of the side that has more room, in the middle of the other side.
+
+    One crop is the centre; three are left, centre, right or top, centre, bottom.
+    """
+    rows, cols = size
+    room = height - rows, width - cols
+    top, left = (round(r / 2) for r in room)
+    if crops == 1:
+        return [Box(top, left, rows, cols)]
+    step = max(room) / (crops - 1)
+    if room[0] >= room[1]:
+        return [Box(int(j * step), left, rows, cols) for j in range(crops)]
+    return [Box(top, int(j * step), rows, cols) for j in range(crops)]
+
+
+def test_crops(
+    frames: UInt8[np.ndarray, "t h w 3"], short_side: int, size: tuple[int, int], crops: int
+) -> list[UInt8[np.ndarray, "t rows cols 3"]]:
+    """The spatial views of a test: the short side resized to `short_side`, or to more where `size` needs it, then cut."""
+    height, width = frames.shape[1:3]
+    short = min(height, width)
+    scaled = tuple(short_side if side == short else short_side * side // short for side in (height, width))
+    grow = max(1.0, size[0] / scaled[0], size[1] / scaled[1])
+    whole = resize(frames, (max(size[0], int(scaled[0] * grow)), max(size[1], int(scaled[1] * grow))))
+    return [np.ascontiguousarray(box.cut(whole)) for box in view_boxes(*whole.shape[1:3], size, crops)]

@@ -1,0 +1,95 @@
+"""Mixup and CutMix for clips, on the device: each clip gets a part of its partner's colours and of its partner's label."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vidstill.chance import uniform
+from vidstill.types import InputError
+
+_TRIES = 128  # of Jöhnk's draw, which accepts one in six at alpha = 2: all fail once in 10**10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899), drawn once for a batch, and label smoothing.
+
+    mixup, cutmix: alpha of the Beta(alpha, alpha) that the share is drawn from, at most 2; 0 turns it off.
+    probability: of a batch to be mixed. switch: of CutMix rather than mixup, where both are on.
+    smoothing: the share of a label that is spread evenly over all classes.
+    """
+
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    probability: float = 1.0
+    switch: float = 0.5
+    smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.mixup <= 2 and 0 <= self.cutmix <= 2):
+            raise InputError(f"mixing takes alphas from 0 to 2, not mixup {self.mixup} and cutmix {self.cutmix}")
+
+    def apply(
+        self, clip: Float[Tensor, "b 3 t h w"], label: Int[Tensor, "b"], seed: Int[Tensor, "b"], classes: int
+    ) -> tuple[Float[Tensor, "b 3 t h w"], Float[Tensor, "b classes"]]:
+        """The clips, mixed as the first one's seed says, and their soft labels.
+
+        Raises:
+            InputError: the batch is odd, so that the clip in its middle would be its own partner.
+        """
+        if len(clip) % 2:
+            raise InputError(f"{len(clip)} clips cannot be mixed in pairs; give each device an even number of clips")
+        target = smoothed(label, classes, self.smoothing)
+        return mixed(clip, target, self.draw(seed[:1], *clip.shape[-2:]))
+
+    def draw(self, seed: Int[Tensor, "1"], height: int, width: int) -> Float[Tensor, "h w"]:
+        """How much each pixel keeps of its own clip's colours: the same everywhere (mixup), or all or nothing (CutMix)."""
+        whether, which, middle_y, middle_x = uniform(seed, "mixing", 4)[0]
+        whole = torch.ones(height, width, device=seed.device)
+        keep = whole * beta(seed, "mixup", self.mixup) if self.mixup else whole
+        if self.cutmix:
+            ratio = torch.sqrt(1 - beta(seed, "cutmix", self.cutmix))[0]
+            cut = outside(_side(middle_y, ratio, height), _side(middle_x, ratio, width), whole)
+            keep = torch.where(which < self.switch, cut, keep) if self.mixup else cut
+        return torch.where(whether < self.probability, keep, whole)
+
+
+def mixed(
+    clip: Float[Tensor, "b 3 t h w"], target: Float[Tensor, "b classes"], keep: Float[Tensor, "h w"]
+) -> tuple[Float[Tensor, "b 3 t h w"], Float[Tensor, "b classes"]]:
+    """Clips and labels mixed with those of the batch in reverse; the mean of `keep` is the papers' lambda."""
+    return clip.flip(0).lerp(clip, keep.to(clip.dtype)), target.flip(0).lerp(target, keep.mean())
+
+
+def smoothed(label: Int[Tensor, "b"], classes: int, smoothing: float) -> Float[Tensor, "b classes"]:
+    """One-hot labels of which a share is spread evenly over all classes, the right one included."""
+    hot = label[:, None] == torch.arange(classes, device=label.device)
+    return smoothing / classes + (1 - smoothing) * hot.float()
+
+
+def outside(
+    rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], like: Float[Tensor, "h w"]
+) -> Float[Tensor, "h w"]:
+    """1 outside of a box and 0 in it; the box is from its first to before its second row and column."""
+    row = torch.arange(like.shape[0], device=like.device)
+    column = torch.arange(like.shape[1], device=like.device)
+    inside = ((row >= rows[0]) & (row < rows[1]))[:, None] & (column >= columns[0]) & (column < columns[1])
+    return 1 - inside.to(like.dtype)
+
+
+def beta(seeds: Int[Tensor, "b"], word: str, alpha: float) -> Float[Tensor, "b"]:
+    """A Beta(alpha, alpha) number for each seed, 0 < alpha <= 2, from Jöhnk's tries (1964), all made at once."""
+    logs = torch.log1p(-uniform(seeds, word, 2 * _TRIES)) / alpha  # of u ** (1 / alpha), which may be too small to hold
+    one, other = logs.chunk(2, dim=1)
+    both = torch.logaddexp(one, other)
+    first = (both <= 0).int().argmax(dim=1, keepdim=True)
+    return torch.exp(one - both).take_along_dim(first, dim=1)[:, 0]
+
+
+def _side(middle: Float[Tensor, ""], ratio: Float[Tensor, ""], length: int) -> tuple[Tensor, Tensor]:
+    """First and one past the last pixel of a CutMix box along one side; what lies beyond the frame is not there."""
+    half = torch.floor(torch.floor(ratio * length) / 2)
+    middle = torch.floor(middle * length)
+    return middle - half, middle + half

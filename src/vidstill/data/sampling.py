@@ -1,0 +1,148 @@
+"""Which frames of a video are looked at: training draws and test views, as pure functions of the number of frames."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vidstill.types import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanSampling:
+    """Every `stride`-th frame of a span that starts anywhere: the pre-training rule of VideoMAE, MVD and MaskAgain."""
+
+    frames: int = 16
+    stride: int = 4
+
+    def __post_init__(self) -> None:
+        _check(self.frames, self.stride)
+
+    def starts(self, total: int, segments: int = 1) -> list[range]:
+        """For each of `segments` equal parts of the video, the starts that may be drawn: 0 alone if it is too short."""
+        room = (total - self.frames * self.stride + 1) // segments
+        return [range(r * room, (r + 1) * room) if room > 0 else range(1) for r in range(segments)]
+
+    def frames_from(self, start: int, total: int) -> list[int]:
+        """The frames of the span from `start`: the last that is reached is repeated where the video ends too soon."""
+        chosen = [start]
+        while len(chosen) < self.frames:
+            # released rule: one frame short of what would fit, so that advancing never reaches the last frame
+            chosen.append(chosen[-1] + (self.stride if chosen[-1] + 1 + self.stride < total else 0))
+        return chosen
+
+    def draw(self, total: int, chance: np.random.Generator) -> list[int]:
+        return self.draw_segments(total, 1, chance)[0]
+
+    def draw_segments(self, total: int, repeats: int, chance: np.random.Generator) -> list[list[int]]:
+        """Frames for each of `repeats` clips, every clip from its own part of the video (MVD's repeated sampling)."""
+        return [self.frames_from(_one_of(part, chance), total) for part in self.starts(total, repeats)]
+
+    def views(self, total: int, views: int) -> list[list[int]]:
+        """Test views; the papers have none for pre-training, so they are those of dense sampling."""
+        return _dense_views(total, self.frames, self.stride, views)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseSampling:
+    """Frames spread evenly over a span of `frames * stride`: fine-tuning on Kinetics, UCF101 and HMDB51."""
+
+    frames: int = 16
+    stride: int = 4
+
+    def __post_init__(self) -> None:
+        _check(self.frames, self.stride)
+
+    def ends(self, total: int) -> range:
+        """The ends that may be drawn; none for a video that is no longer than the span.
+
+        An end is one past the last frame, and `total` is never drawn: the video's last frame is never seen (released rule).
+        """
+        return range(self.frames * self.stride, total)
+
+    def frames_to(self, end: int) -> list[int]:
+        """The frames of the span that stops before `end`; their steps are a little longer than the stride."""
+        start = end - self.frames * self.stride
+        return _floors(np.linspace(start, end, self.frames), start, end - 1)
+
+    def frames_of_all(self, total: int) -> list[int]:
+        """The frames of a video that is no longer than the span: the whole of it, then its last frame repeated."""
+        spread = np.linspace(0, total, total // self.stride)
+        return _floors(np.append(spread, [total] * (self.frames - len(spread))), 0, total - 1)
+
+    def draw(self, total: int, chance: np.random.Generator) -> list[int]:
+        ends = self.ends(total)
+        return self.frames_to(_one_of(ends, chance)) if ends else self.frames_of_all(total)
+
+    def views(self, total: int, views: int) -> list[list[int]]:
+        """Test views: windows over every `stride`-th frame, from the video's start to its end; one view is at the start."""
+        return _dense_views(total, self.frames, self.stride, views)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSampling:
+    """One frame from each of `frames` equal segments of the whole video (TSN, arXiv:1608.00859): Something-Something V2.
+
+    rule: whose segments. `"amd"` differs from `"videomae"` only where a video has fewer frames than segments: it shows
+    every frame once, after the first repeated, not the first frame alone. `"mvd"` has segments of fractional length.
+    """
+
+    frames: int = 16
+    rule: Literal["videomae", "amd", "mvd"] = "videomae"
+
+    def __post_init__(self) -> None:
+        _check(self.frames, 1)
+
+    def segments(self, total: int) -> list[range]:
+        """For each segment, the frames that may be drawn from it."""
+        if self.rule == "mvd":
+            length = (total - 1) / self.frames
+            borders = [round(length * i) for i in range(self.frames + 1)]  # halves to even, as NumPy rounds
+            return [range(low, high + 1) for low, high in zip(borders[:-1], borders[1:], strict=True)]
+        whole = total // self.frames  # so the last `total % frames` frames are never drawn
+        if whole:
+            return [range(i * whole, (i + 1) * whole) for i in range(self.frames)]
+        only = [0] * self.frames if self.rule == "videomae" else [0] * (self.frames - total) + list(range(total))
+        return [range(frame, frame + 1) for frame in only]
+
+    def draw(self, total: int, chance: np.random.Generator) -> list[int]:
+        return [_one_of(segment, chance) for segment in self.segments(total)]
+
+    def views(self, total: int, views: int) -> list[list[int]]:
+        """Test views, each with a frame from every segment, interleaved.
+
+        VideoMAE's rule is released for two views only; AMD's, which equals it there, stands for any other number.
+        """
+        if self.rule == "mvd":
+            length = (total - 1) / self.frames
+            part = length / views
+            chosen = [
+                (round(length * i + part * c) + round(length * i + part * (c + 1))) // 2
+                for i in range(self.frames)
+                for c in range(views)
+            ]
+        else:
+            length = total / self.frames
+            shifts = [0.0, *(length / y for y in range(2, views + 1))]
+            chosen = sorted(int(shift + length * i) for shift in shifts for i in range(self.frames))
+        return [chosen[c::views] for c in range(views)]
+
+
+def _dense_views(total: int, frames: int, stride: int, views: int) -> list[list[int]]:
+    candidates = list(range(0, total, stride))
+    candidates += candidates[-1:] * (frames - len(candidates))
+    step = max((len(candidates) - frames) / (views - 1), 0) if views > 1 else 0  # one view: AMD's answer
+    return [candidates[int(c * step) :][:frames] for c in range(views)]
+
+
+def _one_of(places: range, chance: np.random.Generator) -> int:
+    return int(chance.integers(places.start, places.stop))
+
+
+def _floors(places: np.ndarray, low: int, high: int) -> list[int]:
+    return [int(place) for place in np.clip(places, low, high)]
+
+
+def _check(frames: int, stride: int) -> None:
+    if frames < 1 or stride < 1:
+        raise InputError(f"a clip of {frames} frames, {stride} apart, cannot be sampled; both must be at least 1")

@@ -1,0 +1,187 @@
+"""Decodes chosen frames of a video file, of a picture, or of a folder of pictures, by their number."""
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.video.reformatter
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from vidstill.types import InputError
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+"""Suffixes of files that hold one frame."""
+
+VIDEOS = frozenset(
+    {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"}
+    | {".webm", ".wmv"}
+)
+"""Suffixes by which a folder's videos are found; a list may name any file that FFmpeg reads."""
+
+Source = Path | bytes
+"""A video file, a picture, a folder of pictures that are its frames in the order of their names, or a file's bytes."""
+
+Frames = UInt8[np.ndarray, "t h w 3"]
+
+
+class BrokenVideo(InputError):
+    """A file that cannot be decoded, or not as far as was asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """What a file holds: its frames by count, its upright size in pixels, its mean frames per second if it has any."""
+
+    frames: int
+    height: int
+    width: int
+    rate: float | None
+
+
+def read_frames(source: Source, indices: Sequence[int]) -> Frames:
+    """The frames with these numbers, upright, in RGB; numbers count from 0 in the order of presentation.
+
+    Numbers may repeat and come in any order. Decoding begins at the first frame and stops after the last that is wanted,
+    so that what comes out is what a full decode gives, whatever the key frames and time stamps are.
+
+    Raises:
+        BrokenVideo: the file does not decode up to the last wanted frame.
+    """
+    wanted = set(indices)
+    if not wanted or min(wanted) < 0:
+        raise InputError(f"frames are numbered from 0 and at least one is to be read, not {sorted(wanted)[:3]}")
+    frames: dict[int, Frames] = {}
+    if (pictures := _pictures(source)) is not None:
+        if max(wanted) >= len(pictures):
+            raise _too_short(source, len(pictures), max(wanted))
+        frames = {n: _picture(pictures[n]) for n in wanted}
+    else:
+        convert = av.video.reformatter.VideoReformatter()  # one for all frames: it keeps its tables
+        n, last = -1, max(wanted)
+        with closing(_decoded(source)) as decoded:
+            for n, frame in enumerate(decoded):
+                if n in wanted:
+                    rgb = convert.reformat(frame, format="rgb24").to_ndarray()
+                    frames[n] = np.rot90(rgb, round(frame.rotation / 90))  # both count counter-clockwise
+                if n == last:
+                    break
+        if n < last:
+            raise _too_short(source, n + 1, last)
+    height, width = frames[indices[0]].shape[:2]
+    for n, picture in frames.items():
+        if picture.shape[:2] != (height, width):
+            raise BrokenVideo(f"{name_of(source)} changes its size to {picture.shape[1]}x{picture.shape[0]} at frame {n}")
+    return np.stack([frames[n] for n in indices])
+
+
+def count_frames(source: Source) -> int:
+    """How many frames decode, counted by the packets that hold one; headers are only asked whether they agree.
+
+    Where the header states another number than there are packets, the frames are decoded and counted, to the end or to
+    the first error.
+
+    Raises:
+        BrokenVideo: not one frame can be decoded.
+    """
+    if (pictures := _pictures(source)) is not None:
+        return len(pictures)
+    with _opened(source) as (container, stream):
+        packets = sum(bool(p.size) and not p.is_discard for p in container.demux(stream))  # the last one is empty
+        stated = stream.frames
+    if not packets or (stated and stated != packets):
+        return _count_decoded(source)
+    return packets
+
+
+def describe(source: Source) -> VideoFacts:
+    """What a file holds, from a full count and its first frame."""
+    height, width = read_frames(source, [0]).shape[1:3]
+    rate = None
+    if _pictures(source) is None:
+        with _opened(source) as (_, stream):
+            rate = float(stream.average_rate) if stream.average_rate else None
+    return VideoFacts(frames=count_frames(source), height=height, width=width, rate=rate)
+
+
+def name_of(source: Source) -> str:
+    return f"a video of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES
+
+
+def _count_decoded(source: Source) -> int:
+    n = 0
+    try:
+        for _ in _decoded(source):
+            n += 1
+    except BrokenVideo:
+        if n == 0:
+            raise
+    if n == 0:
+        raise BrokenVideo(f"{name_of(source)} holds no frame that decodes")
+    return n
+
+
+def _too_short(source: Source, frames: int, asked: int) -> BrokenVideo:
+    return BrokenVideo(f"{name_of(source)} ends early: {frames} frames decode and frame {asked} (from 0) was asked for")
+
+
+def _pictures(source: Source) -> list[Source] | None:
+    """The pictures that are the frames, or None for a file that FFmpeg reads."""
+    if isinstance(source, bytes):
+        return [source] if source.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n")) else None
+    if is_picture(source):
+        return [source]
+    if not source.is_dir():
+        return None
+    pictures: list[Source] = [source / name for name in sorted(os.listdir(source)) if is_picture(Path(name))]
+    if not pictures:
+        raise BrokenVideo(f"{source} is a folder without pictures; give a video, or a folder of its frames")
+    return pictures
+
+
+def _picture(source: Source) -> UInt8[np.ndarray, "h w 3"]:
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them are Pillow's
+        raise BrokenVideo(f"{name_of(source)} does not decode: {_reason(error)}") from error
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its best video stream, closed at the end; FFmpeg's errors become ours."""
+    try:
+        # with "file:" no name is taken for an address, such as concat:… or http:…
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}") as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise BrokenVideo(f"{name_of(source)} has no video stream")
+            stream.codec_context.thread_count = 1  # the workers are what runs side by side
+            yield container, stream
+    except (av.FFmpegError, OSError) as error:
+        raise BrokenVideo(f"{name_of(source)} does not decode: {_reason(error)}") from error
+
+
+def _decoded(source: Source) -> Iterator[av.VideoFrame]:
+    """Every frame in the order of presentation."""
+    n = 0
+    with _opened(source) as (container, stream):
+        try:
+            for frame in container.decode(stream):
+                yield frame
+                n += 1
+        except av.FFmpegError as error:
+            raise BrokenVideo(f"{name_of(source)} breaks after {n} frames: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()

@@ -1,0 +1,86 @@
+"""Encoder → mean over the tokens → norm → head: what pre-training is for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vidstill.data.erasing import Erasing
+from vidstill.data.mixing import Mixing
+from vidstill.models.layers import NORM_EPS
+from vidstill.models.vit import ViTConfig
+from vidstill.types import Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    encoder: ViTConfig
+    classes: int
+    pooling: Literal["mean", "first"] = "mean"  # first: the final norm, then token 0 (an unused option of the authors)
+    dropout: float = 0.0  # before the head
+    head_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
+
+    def build(self) -> "Classifier":
+        return Classifier(self)
+
+
+class Classifier(nn.Module):
+    """The fine-tuning model of VideoMAE, MVD, AMD and MaskAgain."""
+
+    def __init__(self, config: ClassifierConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = config.encoder.build(final_norm=config.pooling == "first")
+        self.norm = nn.LayerNorm(config.encoder.dim, eps=NORM_EPS) if config.pooling == "mean" else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.encoder.dim, config.classes)
+        for part in (self.encoder.blocks, self.head):
+            _initialise(part)
+        with torch.no_grad():
+            self.head.weight.mul_(config.head_scale)
+            self.head.bias.mul_(config.head_scale)
+
+    def forward(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b classes"]:
+        """Logits of clips of colours in [0, 1]."""
+        return self.head(self.dropout(self.features(clip)))
+
+    def features(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b d"]:
+        """What enters the head: one vector a clip."""
+        tokens = self.encoder(clip).tokens
+        return self.norm(tokens.mean(dim=1)) if self.config.pooling == "mean" else tokens[:, 0]
+
+
+def _initialise(module: nn.Module) -> None:
+    """The authors' start of a fine-tuning: normal weights of deviation 0.02, zero biases."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02, a=-2.0, b=2.0)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+class ClassificationTask(nn.Module):
+    """Trains a classifier on labelled clips: erased and mixed on the device, then cross-entropy."""
+
+    def __init__(self, model: Classifier, *, mixing: Mixing | None, erasing: Erasing | None, smoothing: float):
+        super().__init__()
+        self.model = model
+        self.mixing = mixing
+        self.erasing = erasing
+        self.smoothing = smoothing
+
+    def forward(
+        self, clip: Float[Tensor, "b 3 t h w"], label: Int[Tensor, "b"], seed: Int[Tensor, "b"]
+    ) -> Output:
+        config = self.model.config
+        if self.erasing is not None:
+            clip = self.erasing.apply(clip, seed, config.encoder.mean, config.encoder.std)
+        if self.mixing is None:
+            loss = F.cross_entropy(self.model(clip).float(), label, label_smoothing=self.smoothing)
+        else:
+            clip, target = self.mixing.apply(clip, label, seed, config.classes, self.smoothing)
+            loss = F.cross_entropy(self.model(clip).float(), target)
+        return Output(loss)

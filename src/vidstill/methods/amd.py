@@ -1,0 +1,189 @@
+"""AMD: a student that sees little learns from a teacher that sees more, while it rebuilds pixels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vidstill.models.decoder import DecoderConfig, Infill
+from vidstill.models.layers import initialise
+from vidstill.models.vit import LARGE, SMALL, Encoded, ViTConfig
+from vidstill.pretext.losses import Distance, distance
+from vidstill.pretext.masks import Mask, NestedTubeMask
+from vidstill.pretext.targets import PixelTarget, pixel_target
+from vidstill.pretext.teachers import Frozen, TeacherConfig
+from vidstill.types import Grid, InputError, Output
+
+Pairs = tuple[tuple[int, int], ...]
+"""Blocks whose outputs are aligned, counted from 1: (the student's, the teacher's)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AMDConfig:
+    encoder: ViTConfig = SMALL
+    decoder: DecoderConfig = DecoderConfig(dim=192, depth=4, heads=3)
+    teacher: TeacherConfig = TeacherConfig(model=LARGE)
+    mask: NestedTubeMask = NestedTubeMask(student_ratio=0.90, teacher_ratio=0.75)
+    target: PixelTarget = "per_channel"
+    pairs: Pairs = ((6, 12), (12, 24))  # the middle and the last layer
+    generation_pairs: Pairs | None = None  # where other layers are generated than are aligned directly
+    alignment: Literal["serial", "parallel", "direct", "generation"] = "serial"
+    distance: Distance = "l2"
+    generator_depth: int = 2
+    reconstruction_factor: float = 1.0
+    direct_factor: float = 1.0
+    generation_factor: float = 1.0
+    # Released: random constants, neither trained nor saved; the paper has a learned token, as a decoder's.
+    generator_mask_tokens: Literal["trained", "released"] = "trained"
+    # Serial: which projection a generated layer continues from; released: the one at its place in the list of pairs.
+    shared_projection: Literal["layer", "released"] = "layer"
+
+    def build(self) -> "AMD":
+        return AMD(self)
+
+    @property
+    def direct(self) -> Pairs:
+        """The layers aligned at the tokens that both see."""
+        return () if self.alignment == "generation" else self.pairs
+
+    @property
+    def generated(self) -> Pairs:
+        """The layers aligned at the tokens that the teacher alone sees."""
+        if self.alignment == "direct":
+            return ()
+        return self.pairs if self.generation_pairs is None else self.generation_pairs
+
+    @property
+    def generator(self) -> DecoderConfig:
+        """A decoder-like structure of the teacher's width (section 3.4), with 64 channels a head."""
+        return DecoderConfig(
+            dim=self.teacher.model.dim,
+            depth=self.generator_depth,
+            heads=max(1, self.teacher.model.dim // 64),
+            mlp_ratio=self.encoder.mlp_ratio,
+            positions=self.encoder.positions,
+            layer_scale=self.encoder.layer_scale,
+            drop_path=self.encoder.drop_path,
+        )
+
+
+class AMD(nn.Module):
+    """Asymmetric Masked Distillation (Zhao et al., CVPR 2024, arXiv:2311.03149).
+
+    P_stu ⊂ P_tea                                                              eq. (2)
+    L_dir = sum over layers l, mean over P_stu  of |z_tea - phi_l(z_stu)|^2        eq. (7)
+    L_gen = sum over layers l, mean over P_diff of |z_tea - G_l(phi_l(z_stu))|^2   eq. (8)
+    L     = L_recon + L_dir + L_gen                                            eq. (9)
+
+    Layers and channels are averaged, not summed, as in the code that the published numbers were made with.
+    """
+
+    def __init__(self, config: AMDConfig):
+        super().__init__()
+        _check(config)
+        self.config = config
+        self.encoder = config.encoder.build()
+        self.decoder = config.decoder.build(config.encoder.dim, out_dim=config.encoder.pixels_per_token)
+        self.teacher = Frozen(config.teacher.model.build())
+        shared = {layer for layer, _ in config.direct}  # phi_l
+        separate = set()  # phi_g, where generation does not continue from phi_l
+        for place in range(len(config.generated)):
+            (shared if config.alignment == "serial" else separate).add(self._projection_of(place))
+        self.projections = self._linear(shared)
+        self.generation_projections = self._linear(separate)
+        self.generators = nn.ModuleList(Infill(config.generator) for _ in config.generated)
+        for generator in self.generators:
+            generator.mask_token.requires_grad_(config.generator_mask_tokens == "trained")
+
+    def forward(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        label: Int[Tensor, "b"] | None = None,
+        seed: Int[Tensor, "b"] | None = None,
+        *,
+        mask: Mask | None = None,
+    ) -> Output:
+        """The loss of a batch of clips of colours in [0, 1]; masks are drawn from the seeds where none are given."""
+        config, grid = self.config, self.encoder.grid(clip)
+        mask = mask or config.mask.draw(seed, grid)
+
+        student = self.encoder(clip, mask.visible, layers=_students((*config.direct, *config.generated)))
+        rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid)
+        target = pixel_target(clip, config.encoder.tubelet, mask.masked, config.target)
+        reconstruction = distance(rebuilt, target, "l2")  # eq. (1)
+
+        both, teacher_only = self.look(clip, mask)
+        direct = self._mean(self.align(student), [both[layer] for _, layer in config.direct])  # eq. (7)
+        generation = self._mean(  # eq. (8)
+            self.generate(student, mask, grid), [teacher_only[layer] for _, layer in config.generated]
+        )
+
+        loss = (  # eq. (9)
+            config.reconstruction_factor * reconstruction
+            + config.direct_factor * direct
+            + config.generation_factor * generation
+        )
+        return Output(loss, {"reconstruction": reconstruction, "direct": direct, "generation": generation})
+
+    def look(
+        self, clip: Float[Tensor, "b 3 t h w"], mask: Mask
+    ) -> tuple[Mapping[int, Float[Tensor, "b v d"]], Mapping[int, Float[Tensor, "b e d"]]]:
+        """The teacher's raw features by layer: at the tokens that both see, and at those that it alone sees."""
+        wanted = {layer for _, layer in (*self.config.direct, *self.config.generated)}
+        seen = self.teacher.layers(clip, mask.teacher_visible, wanted)
+        cut = mask.visible.shape[1]
+        return {n: z[:, :cut] for n, z in seen.items()}, {n: z[:, cut:] for n, z in seen.items()}
+
+    def align(self, student: Encoded) -> list[Float[Tensor, "b v d_teacher"]]:
+        """phi_l(z_stu): the student's features in the teacher's width, a tensor for each direct pair."""
+        return [self.projections[str(layer)](student.layers[layer]) for layer, _ in self.config.direct]
+
+    def generate(self, student: Encoded, mask: Mask, grid: Grid) -> list[Float[Tensor, "b e d_teacher"]]:
+        """G_l(phi(z_stu)): features at the tokens that the teacher alone sees, for each generated pair (eq. 4 and 5)."""
+        assert mask.extra is not None  # a nested mask has them
+        projections = self.projections if self.config.alignment == "serial" else self.generation_projections
+        return [
+            generator(projections[str(self._projection_of(place))](student.layers[layer]), mask.visible, mask.extra, grid)
+            for place, ((layer, _), generator) in enumerate(zip(self.config.generated, self.generators, strict=True))
+        ]
+
+    def _projection_of(self, place: int) -> int:
+        """The student layer whose projection the generated pair at this place in the list goes through."""
+        if self.config.alignment == "serial" and self.config.shared_projection == "released":
+            return self.config.direct[place][0]
+        return self.config.generated[place][0]
+
+    def _linear(self, layers: set[int]) -> nn.ModuleDict:
+        width, teacher_width = self.config.encoder.dim, self.config.teacher.model.dim
+        linear = nn.ModuleDict({str(layer): nn.Linear(width, teacher_width, bias=False) for layer in sorted(layers)})
+        initialise(linear)
+        return linear
+
+    def _mean(self, guesses: list[Tensor], targets: list[Tensor]) -> Float[Tensor, ""]:
+        """The mean distance over the layers; 0 where none are aligned."""
+        apart = [distance(g, t, self.config.distance) for g, t in zip(guesses, targets, strict=True)]
+        return torch.stack(apart).mean() if apart else next(self.encoder.parameters()).new_zeros(())
+
+
+def _students(pairs: Pairs) -> tuple[int, ...]:
+    return tuple(layer for layer, _ in pairs)
+
+
+def _check(config: AMDConfig) -> None:
+    """Raises an InputError where student and teacher cannot be aligned."""
+    if config.encoder.tubelet != config.teacher.model.tubelet:
+        raise InputError(
+            f"AMD aligns token with token: the student's tubelets {config.encoder.tubelet} "
+            f"have to be the teacher's {config.teacher.model.tubelet}"
+        )
+    for ours, theirs in (*config.direct, *config.generated):
+        for who, layer, depth in (("student", ours, config.encoder.depth), ("teacher", theirs, config.teacher.model.depth)):
+            if not 1 <= layer <= depth:
+                raise InputError(f"AMD's pairs name block {layer} of a {who} of {depth} blocks; take 1 to {depth}")
+    if not (*config.direct, *config.generated):
+        raise InputError("AMD has no layers to align; give --method.pairs, e.g. 6 12 12 24")
+    if config.alignment == "serial" and config.shared_projection == "released" and len(config.generated) > len(config.direct):
+        raise InputError("the released pairing needs a direct pair for every generated one; give as many in both lists")

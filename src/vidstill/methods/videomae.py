@@ -1,0 +1,57 @@
+"""VideoMAE: hide nine tubes in ten of a clip, and rebuild their pixels."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.vit import BASE, ViTConfig
+from vidstill.pretext.losses import distance
+from vidstill.pretext.masks import Mask, TubeMask
+from vidstill.pretext.targets import PixelTarget, pixel_target
+from vidstill.types import Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoMAEConfig:
+    encoder: ViTConfig = BASE
+    decoder: DecoderConfig = DecoderConfig(dim=384, depth=4, heads=6)
+    mask: TubeMask = TubeMask(ratio=0.90)
+    target: PixelTarget = "per_channel"
+
+    def build(self) -> "VideoMAE":
+        return VideoMAE(self)
+
+
+class VideoMAE(nn.Module):
+    """VideoMAE (Tong et al., NeurIPS 2022, arXiv:2203.12602).
+
+    loss = mean over masked tokens p of |norm(V(p)) - rebuilt(p)|^2        eq. (1)
+    """
+
+    def __init__(self, config: VideoMAEConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = config.encoder.build()
+        self.decoder = config.decoder.build(config.encoder.dim, out_dim=config.encoder.pixels_per_token)
+
+    def forward(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        label: Int[Tensor, "b"] | None = None,
+        seed: Int[Tensor, "b"] | None = None,
+        *,
+        mask: Mask | None = None,
+    ) -> Output:
+        """The loss of a batch of clips of colours in [0, 1]; the mask is drawn from the seeds where none is given.
+
+        The labels are there because every task is given what the loader gives; they are not looked at.
+        """
+        grid = self.encoder.grid(clip)
+        mask = mask or self.config.mask.draw(seed, grid)
+        seen = self.encoder(clip, mask.visible)
+        rebuilt = self.decoder(seen.tokens, mask.visible, mask.masked, grid)
+        target = pixel_target(clip, self.config.encoder.tubelet, mask.masked, self.config.target)
+        loss = distance(rebuilt, target, "l2")
+        return Output(loss, {"reconstruction": loss})

@@ -1,0 +1,143 @@
+"""Attention, MLP and block of a plain pre-norm vision transformer (Dosovitskiy et al., arXiv:2010.11929)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6  # the family's, not torch's 1e-5
+
+_SHORT = 1024  # tokens up to which a CPU is faster with plain products in bfloat16 than with its fused kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """What all blocks of one stack have in common."""
+
+    dim: int
+    heads: int
+    mlp_ratio: float = 4.0
+    layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
+
+
+class AttentionMap(NamedTuple):
+    """What one block attends with."""
+
+    logits: Float[Tensor, "b heads n n"]  # scaled, before the softmax
+    values: Float[Tensor, "b heads n d_head"]
+
+
+def attend(
+    queries: Float[Tensor, "b heads n d_head"],
+    keys: Float[Tensor, "b heads n d_head"],
+    values: Float[Tensor, "b heads n d_head"],
+) -> Float[Tensor, "b heads n d_head"]:
+    """Softmax attention by the kernel that suits the device; the only place where one is chosen."""
+    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[-2] <= _SHORT:
+        return attention_logits(queries, keys).softmax(dim=-1) @ values
+    return F.scaled_dot_product_attention(queries, keys, values)
+
+
+def attention_logits(
+    queries: Float[Tensor, "b heads n d_head"], keys: Float[Tensor, "b heads n d_head"]
+) -> Float[Tensor, "b heads n n"]:
+    """Scaled products of queries and keys; the queries are scaled first, as the authors do."""
+    return (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; queries and values have a bias, keys have none."""
+
+    def __init__(self, config: BlockConfig):
+        super().__init__()
+        if config.dim % config.heads:
+            raise ValueError(f"a width of {config.dim} does not divide into {config.heads} heads")
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(config.dim))
+        self.v_bias = nn.Parameter(torch.zeros(config.dim))
+        self.proj = nn.Linear(config.dim, config.dim)
+
+    def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
+        """Queries, keys and values, by head."""
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(tokens, self.qkv.weight, bias)
+        return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        mixed = attend(*self.project(tokens).unbind())
+        return self.proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
+
+    def map(self, tokens: Float[Tensor, "b n d"]) -> AttentionMap:
+        """The logits and values that `forward` works with."""
+        queries, keys, values = self.project(tokens).unbind()
+        return AttentionMap(attention_logits(queries, keys), values)
+
+
+class MLP(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    def __init__(self, config: BlockConfig):
+        super().__init__()
+        hidden = int(config.dim * config.mlp_ratio)
+        self.fc1 = nn.Linear(config.dim, hidden)
+        self.fc2 = nn.Linear(hidden, config.dim)
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class Block(nn.Module):
+    """tokens + attention(norm(tokens)), then the same with the MLP; each branch may be dropped or scaled.
+
+    A branch is dropped clip by clip with the probability `drop_path`, and scaled up where it is kept
+    (Huang et al., arXiv:1603.09382).
+    """
+
+    def __init__(self, config: BlockConfig, drop_path: float = 0.0):
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.attn = Attention(config)
+        self.norm2 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.mlp = MLP(config)
+        if config.layer_scale > 0:
+            self.gamma_1 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
+            self.gamma_2 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
+        else:
+            self.gamma_1 = self.gamma_2 = None
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        tokens = tokens + self._branch(self.attn(self.norm1(tokens)), self.gamma_1)
+        return tokens + self._branch(self.mlp(self.norm2(tokens)), self.gamma_2)
+
+    def attention_map(self, tokens: Float[Tensor, "b n d"]) -> AttentionMap:
+        """The attention of this block on the tokens that enter it."""
+        return self.attn.map(self.norm1(tokens))
+
+    def _branch(self, change: Float[Tensor, "b n d"], scale: Tensor | None) -> Float[Tensor, "b n d"]:
+        if scale is not None:
+            change = change * scale
+        if not self.training or self.drop_path == 0:
+            return change
+        kept = torch.rand(len(change), 1, 1, device=change.device) >= self.drop_path
+        return change * kept / (1 - self.drop_path)
+
+
+def stack(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleList:
+    """`depth` blocks; the rate of dropped branches rises linearly from 0 to `drop_path`."""
+    rates = torch.linspace(0, drop_path, depth).tolist()
+    return nn.ModuleList(Block(config, rate) for rate in rates)
+
+
+def initialise(module: nn.Module) -> None:
+    """The authors' start of a pre-training: Xavier uniform weights, zero biases, plain LayerNorms."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

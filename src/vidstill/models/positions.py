@@ -1,0 +1,83 @@
+"""Where a token stands: the fixed position codes of the family, computed for any grid, and resizing of learned ones."""
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from vidstill.types import Grid
+
+Positions = Literal["sinusoid", "sincos2d", "sincos3d", "learned"]
+"""How tokens are told apart: VideoMAE's flat table, MAE's per frame, MVD's separable one, or a learned table."""
+
+
+@lru_cache(maxsize=64)
+def position_table(kind: Positions, grid: Grid, dim: int, device: torch.device) -> Float[Tensor, "n d"]:
+    """The fixed code of every token of a grid, in token order, float32; made once for each grid and device.
+
+    Raises:
+        ValueError: the width does not divide into the parts of the code, or the code is not a fixed one.
+    """
+    with torch.device("cpu"):
+        match kind:
+            case "sinusoid":
+                table = sinusoid(grid.tokens, dim)
+            case "sincos2d":
+                table = repeat(sincos_2d(grid.h, grid.w, dim), "s d -> (t s) d", t=grid.t)
+            case "sincos3d":
+                table = sincos_3d(grid, dim)
+            case _:
+                raise ValueError(f"positions {kind!r} are no fixed code; take sinusoid, sincos2d or sincos3d")
+    return table.float().to(device)
+
+
+def sinusoid(tokens: int, dim: int) -> Float[Tensor, "n d"]:
+    """The table of "Attention is all you need" over the flat token number: sine and cosine by turns (VideoMAE)."""
+    channel = torch.arange(dim, dtype=torch.float64)
+    angle = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (2 * (channel // 2) / dim)
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+
+
+def sincos_1d(places: int, dim: int) -> Float[Tensor, "n d"]:
+    """All sines, then all cosines, of each place."""
+    if dim % 2:
+        raise ValueError(f"{dim} channels do not divide into sines and cosines; take an even number")
+    frequency = 10000 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
+    angle = torch.arange(places, dtype=torch.float64)[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def sincos_2d(rows: int, columns: int, dim: int) -> Float[Tensor, "n d"]:
+    """MAE's code of a frame: one half of the channels for the column, the other for the row."""
+    if dim % 4:
+        raise ValueError(f"a width of {dim} does not divide into sines and cosines of rows and columns; take 4·k")
+    column = repeat(sincos_1d(columns, dim // 2), "w d -> (h w) d", h=rows)
+    row = repeat(sincos_1d(rows, dim // 2), "h d -> (h w) d", w=columns)
+    return torch.cat([column, row], dim=1)
+
+
+def sincos_3d(grid: Grid, dim: int) -> Float[Tensor, "n d"]:
+    """MVD's separable code: a quarter of the channels for the time, then MAE's code of the place."""
+    if dim % 16:
+        raise ValueError(f"a width of {dim} does not divide into the parts of a 3-D position code; take 16·k")
+    time = repeat(sincos_1d(grid.t, dim // 4), "t d -> (t s) d", s=grid.h * grid.w)
+    place = repeat(sincos_2d(grid.h, grid.w, dim - dim // 4), "s d -> (t s) d", t=grid.t)
+    return torch.cat([time, place], dim=1)
+
+
+def resize_table(table: Float[Tensor, "n d"], old: Grid, new: Grid) -> Float[Tensor, "m d"]:
+    """A learned table for another grid: bicubic in space (slot by slot), linear in time."""
+    if old == new:
+        return table
+    cube = rearrange(table, "(t h w) d -> t d h w", t=old.t, h=old.h, w=old.w)
+    if (old.h, old.w) != (new.h, new.w):
+        cube = F.interpolate(cube, size=(new.h, new.w), mode="bicubic", align_corners=False)
+    if old.t != new.t:
+        line = rearrange(cube, "t d h w -> (h w) d t")
+        line = F.interpolate(line, size=new.t, mode="linear", align_corners=False)
+        cube = rearrange(line, "(h w) d t -> t d h w", h=new.h)
+    return rearrange(cube, "t d h w -> (t h w) d")

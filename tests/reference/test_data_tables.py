@@ -1,0 +1,191 @@
+"""The data rules hold every row of the tables made with the authors' code: frames, crops, mixing."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from reference_cases import Case, cases
+from torch import Tensor
+
+from vidstill.data import augment
+from vidstill.data.augment import MultiScaleCrop
+from vidstill.data.mixing import mixed, outside, smoothed
+from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
+
+pytestmark = pytest.mark.reference
+
+FRAMES = cases(kind="table", name="frame_sampling")
+DENSE = ("kinetics_finetune_train_and_validation", "pretrain_ssv2_raw_frames")
+SPAN = ("pretrain", "pretrain_video_files")
+KNOWN = {*DENSE, *SPAN, "kinetics_finetune_test", "pretrain_repeated_sampling"}
+KNOWN |= {"ssv2_finetune_test", "ssv2_finetune_train_and_validation"}
+
+
+def rows(case: Case, *tables: str) -> list[dict]:
+    return [row for table in tables for row in case.json["tables"].get(table, [])]
+
+
+def length(row: dict) -> dict[str, int]:
+    return {"frames": row["num_frames"], "stride": row["stride"]}
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_no_table_of_frames_is_left_unread(case: Case) -> None:
+    assert set(case.json["tables"]) <= KNOWN
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_dense_test_views_are_the_authors(case: Case) -> None:
+    for row in rows(case, "kinetics_finetune_test"):
+        views = DenseSampling(**length(row)).views(row["video_length"], row["temporal_views"])
+        assert views == row["frames_per_temporal_view"]
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_segment_test_views_are_the_authors(case: Case) -> None:
+    for row in rows(case, "ssv2_finetune_test"):
+        sampling = SegmentSampling(frames=row["num_frames"], rule=case.method)
+        assert sampling.views(row["video_length"], row["temporal_views"]) == row["frames_per_temporal_view"]
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_test_crops_are_cut_where_the_authors_cut_them(case: Case) -> None:
+    for row in rows(case, "kinetics_finetune_test", "ssv2_finetune_test"):
+        boxes = augment.view_boxes(*row["resized_frame_hw"], (row["short_side"],) * 2, row["spatial_views"])
+        assert [[box.top, box.left] for box in boxes] == row["crop_top_left_per_spatial_view"]
+        assert {(box.height, box.width) for box in boxes} == {tuple(row["crop_hw"])}
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_dense_clips_have_the_authors_draws_and_frames(case: Case) -> None:
+    for row in rows(case, *DENSE):
+        sampling, total = DenseSampling(**length(row)), row["video_length"]
+        if not row["random_draws"]:
+            assert sampling.draw(total, np.random.default_rng(0)) == row["frames"]
+            continue
+        (drawn,) = row["random_draws"]
+        ends = sampling.ends(total)
+        assert (ends.start, ends.stop) == (drawn["low"], drawn["high_exclusive"])
+        assert sampling.frames_to(ends[0]) == row["frames_if_lowest_draw"]
+        assert sampling.frames_to(ends[-1]) == row["frames_if_highest_draw"]
+        assert sampling.frames_to(row["middle_draw"]) == row["frames_if_middle_draw"]
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_spans_have_the_authors_draws_and_frames(case: Case) -> None:
+    for row in rows(case, *SPAN):
+        sampling, total = SpanSampling(**length(row)), row["video_length"]
+        if not row["random_draws"]:
+            assert sampling.draw(total, np.random.default_rng(0)) == row["frames"]
+            continue
+        (drawn,) = row["random_draws"]
+        assert sampling.starts(total) == [range(drawn["low"], drawn["high_exclusive"])]
+        assert sampling.frames_from(drawn["low"], total) == row["frames_if_lowest_draw"]
+        assert sampling.frames_from(drawn["high_exclusive"] - 1, total) == row["frames_if_highest_draw"]
+        assert sampling.frames_from(row["middle_draw"], total) == row["frames_if_middle_draw"]
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_repeated_clips_come_from_the_authors_parts_of_the_video(case: Case) -> None:
+    for row in rows(case, "pretrain_repeated_sampling"):
+        sampling, total, clips = SpanSampling(**length(row)), row["video_length"], row["clips_per_video"]
+        if not row["random_draws"]:
+            assert sum(sampling.draw_segments(total, clips, np.random.default_rng(0)), []) == row["frames"]
+            continue
+        (drawn,) = row["random_draws"]
+        parts = sampling.starts(total, clips)
+        assert {len(part) for part in parts} == {drawn["high_exclusive"] - drawn["low"]}
+        assert sum((sampling.frames_from(part[0], total) for part in parts), []) == row["frames_if_lowest_draw"]
+        assert sum((sampling.frames_from(part[-1], total) for part in parts), []) == row["frames_if_highest_draw"]
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_segments_have_the_authors_draws(case: Case) -> None:
+    for row in rows(case, "ssv2_finetune_train_and_validation"):
+        sampling, total = SegmentSampling(frames=row["num_frames"], rule=case.method), row["video_length"]
+        segments = sampling.segments(total)
+        if not row["random_draws"]:
+            assert sampling.draw(total, np.random.default_rng(0)) == row["frames"]
+            continue
+        sizes = [d["high_exclusive"] - d["low"] for d in row["random_draws"] for _ in range(d.get("count", 1))]
+        assert [len(segment) for segment in segments] == sizes
+        assert [segment[0] for segment in segments] == row["lowest_frame_per_segment"]
+        assert [segment[-1] for segment in segments] == row["highest_frame_per_segment"]
+
+
+@pytest.mark.parametrize("case", cases(kind="table", name="multi_scale_crop"))
+def test_multi_scale_crops_have_the_authors_sizes_and_places(case: Case) -> None:
+    for row in case.json["rows"]:
+        width, height = row["image_wh"]
+        boxes = MultiScaleCrop().boxes(height, width, (row["output"],) * 2)
+        ours = {(places[0].width, places[0].height): [[b.left, b.top] for b in places] for places in boxes}
+        theirs = row["top_left_xy_drawn_uniformly_from"]
+        assert sorted(ours) == sorted(tuple(wh) for wh in row["crop_sizes_wh_drawn_uniformly_from"])
+        for (w, h), places in ours.items():
+            assert sorted(places) == sorted(theirs[f"{w}x{h}"])
+
+
+@pytest.mark.parametrize("case", cases(kind="mixup"))
+def test_clips_and_labels_are_mixed_as_the_authors_mix_them(case: Case) -> None:
+    kind = "outputs" if "outputs" in case.json["tolerance"] else "out"
+    for draw in mixes(case):
+        target = smoothed(draw.label, draw.classes, draw.smoothing)
+        ours, soft = mixed(draw.clip, target, kept(draw))
+        case.hold_value(ours, draw.mixed, draw.name, kind)
+        case.hold_value(soft, draw.target, draw.name, kind)
+        if draw.loss is not None:
+            loss = torch.sum(-soft * case.tensors["input/logits"].log_softmax(dim=1), dim=1).mean()
+            case.hold_number(loss.item(), draw.loss, draw.name)
+
+
+class Mix(NamedTuple):
+    """One stored draw: what went in, the share and the box (rows, columns), and what came out."""
+
+    name: str
+    clip: Tensor
+    label: Tensor
+    classes: int
+    smoothing: float
+    lam: float
+    box: list[int] | None
+    mixed: Tensor
+    target: Tensor
+    loss: float | None = None
+
+
+def mixes(case: Case) -> Iterator[Mix]:
+    """The draws of a case in either of its two forms: variants of one batch, or runs with a batch each."""
+    config, tensors = case.json["config"], case.tensors
+    for name, variant in config.get("variants", {}).items():
+        yield Mix(
+            name,
+            *(tensors["input/video"], tensors["input/label"], config["classes"]),
+            *(variant["settings"]["label_smoothing"], variant["lambda"], variant["box_y0_y1_x0_x1"]),
+            *(tensors[f"out/{name}.video"], tensors[f"out/{name}.target"], variant["soft_target_cross_entropy"]),
+        )
+    for run in case.json.get("runs", []):
+        seed = run["numpy_seed"]
+        clip = "video" if f"input/video_{seed}" in tensors else "image"
+        box = (run.get("boxes") or [run])[0]
+        yield Mix(
+            f"seed {seed}",
+            *(as_clip(tensors[f"input/{clip}_{seed}"]), tensors[f"input/labels_{seed}"], config["num_classes"]),
+            *(config["label_smoothing"], box.get("lam_corrected", run["lam_drawn"]), box.get("bbox_yl_yh_xl_xh")),
+            *(as_clip(tensors[f"out/{clip}_{seed}"]), tensors[f"out/targets_{seed}"]),
+        )
+
+
+def as_clip(images: Tensor) -> Tensor:
+    return images if images.ndim == 5 else images[:, :, None]
+
+
+def kept(draw: Mix) -> Tensor:
+    whole = torch.ones(draw.clip.shape[-2:])
+    if draw.box is None:
+        return whole * draw.lam
+    y0, y1, x0, x1 = torch.tensor(draw.box)
+    keep = outside((y0, y1), (x0, x1), whole)
+    assert keep.mean().item() == pytest.approx(draw.lam)
+    return keep

@@ -1,0 +1,238 @@
+"""VideoMAE and AMD agree with their authors: outputs, losses, gradients, steps, of every case of the reference folder."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from reference_cases import Case, cases, found
+from torch import Tensor
+
+from vidstill.downstream.classification import Classifier, ClassifierConfig
+from vidstill.methods.amd import AMD, AMDConfig
+from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.positions import position_table
+from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
+from vidstill.pretext.masks import Mask, NestedTubeMask
+from vidstill.pretext.targets import pixel_target
+from vidstill.pretext.teachers import TeacherConfig
+from vidstill.types import Grid
+from vidstill.weights.names import Name, amd_names, classifier_names, videomae_names
+from vidstill.weights.transfer import load_exactly, translated
+
+pytestmark = pytest.mark.reference
+
+
+def colours(video: Tensor) -> Tensor:
+    """The clip before ImageNet's mean and deviation were taken off."""
+    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return video * std + mean
+
+
+def places(hidden: Tensor, value: int) -> Tensor:
+    """The token numbers where a mask has the value, ascending."""
+    return torch.stack([(row == value).nonzero().flatten() for row in hidden])
+
+
+def encoder_config(args: dict[str, Any], frames: int, prefix: str = "") -> ViTConfig:
+    patch, tubelet = args["patch_size"], args["tubelet_size"]
+    learned = args.get("use_learnable_pos_emb", False)
+    return ViTConfig(
+        dim=args[f"{prefix}embed_dim"],
+        depth=args[f"{prefix}depth"],
+        heads=args[f"{prefix}num_heads"],
+        mlp_ratio=args["mlp_ratio"],
+        tubelet=(tubelet, patch, patch),
+        positions="learned" if learned else "sinusoid",
+        learned_grid=(frames // tubelet, args["img_size"] // patch, args["img_size"] // patch) if learned else None,
+        layer_scale=args.get("init_values") or 0.0,
+    )
+
+
+def decoder_config(args: dict[str, Any]) -> DecoderConfig:
+    return DecoderConfig(
+        dim=args["decoder_embed_dim"],
+        depth=args["decoder_depth"],
+        heads=args["decoder_num_heads"],
+        mlp_ratio=args["mlp_ratio"],
+        layer_scale=args["init_values"],
+    )
+
+
+def videomae(case: Case) -> VideoMAE:
+    config = case.json["config"]
+    ours = VideoMAEConfig(
+        encoder=encoder_config(config["args"], config["num_frames"], "encoder_"),
+        decoder=decoder_config(config["args"]),
+        target="per_channel" if config["normalize_target"] else "raw",
+    )
+    method = ours.build()
+    load_exactly(method, translated(case.under("weights"), videomae_names(ours.encoder)), case.name)
+    return method
+
+
+def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[Name, ...], prefix: str = "grad") -> None:
+    """Every gradient that the reference has equals ours, and none of theirs is left out."""
+    ours = dict(module.named_parameters())
+    without = set(case.json.get("parameters_without_gradient", ()))
+    theirs = {name: grad for name, grad in case.under(prefix).items() if name not in without}
+    assert theirs
+    for name, grad in translated(theirs, names).items():
+        assert ours[name].grad is not None, name
+        case.hold_value(ours[name].grad, grad, name, "gradients")
+
+
+@pytest.mark.parametrize("case", cases(method="videomae", kind="pretrain"))
+def test_videomae_agrees_with_its_authors(case: Case) -> None:
+    method = videomae(case)
+    clip, hidden = colours(case.tensors["input/video"]), case.tensors["input/mask"]
+    mask = Mask(places(hidden, 0), places(hidden, 1))
+    grid = method.encoder.grid(clip)
+    blocks = range(1, method.config.encoder.depth + 1)
+
+    seen = method.encoder(clip, mask.visible, layers=blocks)
+    narrow = method.decoder.project(seen.tokens)
+    joined = method.decoder.infill.joined(narrow, mask.visible, mask.masked, grid)
+    case.hold(method.encoder.tokens(clip) - method.encoder.codes(grid, clip.device), "out/patch_embed")
+    for block in blocks:
+        case.hold(seen.layers[block], f"out/encoder_block.{block - 1}")
+    case.hold(seen.tokens, "out/encoder")
+    case.hold(narrow, "out/encoder_to_decoder")
+    case.hold(joined, "out/decoder_input")
+    case.hold(method.decoder(seen.tokens, mask.visible, mask.masked, grid), "out/prediction")
+    case.hold(pixel_target(clip, method.config.encoder.tubelet, mask.masked, method.config.target), "target/labels")
+    for name, dim in (("encoder", method.config.encoder.dim), ("decoder", method.config.decoder.dim)):
+        table = position_table("sinusoid", grid, dim, clip.device)
+        torch.testing.assert_close(table[None], case.tensors[f"const/{name}_pos_embed"], rtol=0, atol=1e-6)
+
+    output = method(clip, mask=mask)
+    output.loss.backward()
+    case.hold(output.loss.detach(), "loss/total", "losses")
+    hold_gradients(case, method, videomae_names(method.config.encoder))
+
+
+@pytest.mark.parametrize("case", cases(method="videomae", kind="finetune"))
+def test_the_classifier_agrees_with_videomaes_authors(case: Case) -> None:
+    model = classifier(case)
+    clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
+    grid, blocks = model.encoder.grid(clip), range(1, model.config.encoder.depth + 1)
+    seen = model.encoder(clip, layers=blocks)
+    case.hold(model.encoder.tokens(clip) - model.encoder.codes(grid, clip.device), "out/patch_embed")
+    case.hold(model.encoder.tokens(clip), "out/tokens_with_position")
+    for block in blocks:
+        case.hold(seen.layers[block], f"out/block.{block - 1}")
+    case.hold(model.features(clip), "out/features")
+    logits = model(clip)
+    case.hold(logits, "out/logits")
+    plain = F.cross_entropy(logits, label)
+    smooth = F.cross_entropy(logits, label, label_smoothing=case.json["config"]["label_smoothing"])
+    case.hold_number(plain.item(), case.json["losses"]["cross_entropy"], "cross_entropy")
+    case.hold_number(smooth.item(), case.json["losses"]["label_smoothing"], "label_smoothing")
+    smooth.backward()
+    hold_gradients(case, model, classifier_names(model.config.encoder))
+
+
+def classifier(case: Case) -> Classifier:
+    args = case.json["config"]["args"]
+    config = ClassifierConfig(
+        encoder=encoder_config(args, args["all_frames"]),
+        classes=args["num_classes"],
+        pooling="mean" if args.get("use_mean_pooling", True) else "first",
+        head_scale=args.get("init_scale", 1.0),
+    )
+    model = config.build()
+    load_exactly(model, translated(case.under("weights"), classifier_names(config.encoder)), case.name)
+    return model
+
+
+@pytest.mark.parametrize("case", cases(method="amd", kind="distill"))
+def test_amd_agrees_with_its_authors(case: Case) -> None:
+    method = amd(case)
+    config = method.config
+    clip = colours(case.tensors["input/video"])
+    hidden, never, differ = (case.tensors[f"input/mask_{name}"] for name in ("student", "teacher", "diff"))
+    assert torch.equal(hidden - never, differ)
+    mask = Mask(places(hidden, 0), places(hidden, 1), places(differ, 1))
+    grid = method.encoder.grid(clip)
+
+    teacher = method.teacher.model
+    case.hold(teacher.tokens(clip, mask.teacher_visible), "out/teacher_tokens_with_position")
+    blocks = range(1, config.teacher.model.depth + 1)
+    for block, tokens in teacher.layers(clip, mask.teacher_visible, blocks).items():
+        case.hold(tokens, f"out/teacher_block.{block - 1}")
+    both, teacher_only = method.look(clip, mask)
+    for place, (_, layer) in enumerate(config.direct):
+        case.hold(both[layer], f"target/teacher_direct.{place}")
+    for place, (_, layer) in enumerate(config.generated):
+        case.hold(teacher_only[layer], f"target/teacher_generation.{place}")
+
+    student = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
+    case.hold(method.encoder.tokens(clip) - method.encoder.codes(grid, clip.device), "out/patch_embed")
+    case.hold(student.tokens, "out/encoder")
+    joined = method.decoder.infill.joined(method.decoder.project(student.tokens), mask.visible, mask.masked, grid)
+    case.hold(joined, "out/decoder_input")
+    case.hold(method.decoder(student.tokens, mask.visible, mask.masked, grid), "out/prediction")
+    case.hold(pixel_target(clip, config.encoder.tubelet, mask.masked, config.target), "target/labels")
+    for place, tokens in enumerate(method.align(student)):
+        case.hold(tokens, f"out/student_direct.{place}")
+    for place, tokens in enumerate(method.generate(student, mask, grid)):
+        case.hold(tokens, f"out/student_generation.{place}")
+
+    output = method(clip, mask=mask)
+    output.loss.backward()
+    case.hold(output.loss.detach(), "loss/total", "losses")
+    for name, value in output.parts.items():
+        case.hold(value.detach(), f"loss/{name}", "losses")
+    hold_gradients(case, method, names_of(config))
+    hold_gradients(case, method, names_of(config), "grad_extra")
+
+
+def names_of(config: AMDConfig) -> tuple[Name, ...]:
+    return amd_names(config.encoder, [layer for layer, _ in config.direct], len(config.generated))
+
+
+def amd(case: Case) -> AMD:
+    stored = case.json["config"]
+    student, teacher = stored["student"]["args"], stored["teacher"]["args"]
+    layers = {name: list(zip(stored["student_layers"][name], stored["teacher_layers"][name], strict=True))
+              for name in ("direct", "generation")}  # fmt: skip
+    config = AMDConfig(
+        encoder=encoder_config(student, stored["num_frames"], "encoder_"),
+        decoder=decoder_config(student),
+        teacher=TeacherConfig(model=encoder_config(teacher, stored["num_frames"])),
+        mask=NestedTubeMask(student_ratio=stored["mask_ratio_student"], teacher_ratio=stored["mask_ratio_teacher"]),
+        target="per_channel" if stored["normalize_target"] else "raw",
+        pairs=tuple(layers["direct"]),
+        generation_pairs=tuple(layers["generation"]),
+        distance={"l2": "l2", "l1": "l1", "sml1": "smooth_l1"}[stored["align_loss"]],
+        generator_depth=student["generator_depth"],
+        reconstruction_factor=float(stored["factors"]["reconstruction"]),
+        direct_factor=float(stored["factors"]["direct"]),
+        generation_factor=float(stored["factors"]["generation"]),
+        shared_projection="released",
+    )
+    method = config.build()
+    theirs = case.under("student") | case.under("student_extra")
+    load_exactly(method, translated(theirs, names_of(config)), case.name)
+    ours = translated(case.under("teacher"), classifier_names(config.teacher.model))
+    start = method.teacher.model.state_dict()  # the reference's teacher has no final norm; it is not looked at
+    frozen = {name: t for name, t in start.items() if name.startswith("norm.")}
+    load_exactly(method.teacher.model, frozen | {n.removeprefix("encoder."): t for n, t in ours.items()}, case.name)
+    return method
+
+
+def test_every_case_of_these_methods_is_held_by_some_test() -> None:
+    held = {
+        "pretrain", "finetune", "pretrain_steps", "finetune_steps", "mixup", "distill", "table"
+    }  # fmt: skip
+    tables = {
+        "schedules", "param_groups", "tube_masks", "masks", "frame_sampling", "multi_scale_crop",
+        "multi_view_merge", "finetune_init_keys",
+    }  # fmt: skip
+    for key, case in found().items():
+        if case.method in ("videomae", "amd"):
+            assert case.json["kind"] in held, key
+            assert case.json["kind"] != "table" or case.name in tables, key
