@@ -1,66 +1,23 @@
-"""Finds a data set's videos and labels: folders, `path label` lists and CSV tables become rows."""
+"""Finds a data set's videos and their classes, in folders or in lists, and says what it took the data set for."""
 
 import hashlib
 import os
-from array import array
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, NamedTuple
 
-import numpy as np
-
-from vidstill.data.lists import Entry, read_list
+from vidstill.data.lists import VideoList, read_list
+from vidstill.data.rows import Row, Rows
 from vidstill.data.video import PICTURES, VIDEOS
 from vidstill.types import InputError
 
+__all__ = ["Listing", "Row", "Rows", "Split", "read_listing", "splits_of"]
+
 Split = Literal["train", "val"]
 
-_SPLIT_NAMES = {"train": ("train",), "val": ("val", "validation", "test")}  # MVD tests on val, the others on its copy
-
-
-@dataclass(frozen=True)
-class Row:
-    """One video: where it is, its class counted from 0, and the number of frames that a list states."""
-
-    path: Path
-    label: int | None
-    frames: int | None = None
-
-
-class Rows(Sequence[Row]):
-    """Any number of rows at the price of their letters: a Row is made when it is asked for."""
-
-    def __init__(self, root: Path, entries: Iterator[Entry]):
-        self.root = root
-        names, ends, labels, frames = bytearray(), array("q", [0]), array("i"), array("i")
-        for entry in entries:
-            names += os.fsencode(entry.path)
-            ends.append(len(names))
-            labels.append(-1 if entry.label is None else entry.label)
-            frames.append(entry.frames or 0)
-        self._names, self._ends = bytes(names), np.array(ends)
-        self.labels = np.array(labels, np.int32)
-        self._frames = np.array(frames, np.int32)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        label, frames = int(self.labels[index]), int(self._frames[index])  # raises where there is no such row
-        path = self.root / self.name(index)
-        return Row(path, None if label < 0 else label, frames or None)
-
-    def name(self, index: int) -> str:
-        """The path as the data set states it, relative to the root."""
-        index = index + len(self) if index < 0 else index
-        return os.fsdecode(self._names[self._ends[index] : self._ends[index + 1]])
+_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "test")}
 
 
 @dataclass(frozen=True)
@@ -68,9 +25,9 @@ class Listing:
     """A data set's videos.
 
     Args:
-        classes: their names in the order of the labels; empty if there are no labels.
+        classes: their names in the order of the labels; empty where there are no labels.
         kind: in words, what the data set was taken for.
-        fingerprint: of every relative path, label and file size, in order.
+        fingerprint: of every row's relative path, label and file size, in order.
     """
 
     rows: Rows
@@ -80,14 +37,23 @@ class Listing:
     fingerprint: str
 
 
+class _Entry(NamedTuple):
+    name: str
+    label: int | None = None
+    frames: int | None = None
+    line: int | None = None
+
+
 def read_listing(path: Path, *, split: Split | None = None, root: Path | None = None) -> Listing:
     """The videos of a folder or of a list; what it is, is detected and said in the listing's `kind`.
 
-    A folder may hold `train.csv` and `val.csv` (`path label` lines, or a header), or `train` and `val` folders, or a
-    folder for each class, or videos. A file is one video, or a list.
+    A folder may hold `train.csv` and `val.csv` (lists, or tables with a header), or the folders `train` and `val`, or
+    a folder for each class, or videos. A file is one video, or a list. Where a folder holds no videos, its pictures
+    count as such.
 
     Args:
-        split: the part that is wanted. None takes the train split where there are splits.
+        split: the part that is wanted; None takes the train split where there are splits. A list or a single video
+            that is named itself is taken whole, but for a table's column `split`.
         root: the folder that a list's paths are relative to, if it is not the list's own.
 
     Raises:
@@ -97,24 +63,33 @@ def read_listing(path: Path, *, split: Split | None = None, root: Path | None = 
         raise InputError(f"{path} does not exist; give a folder of videos or a list of them")
     if path.is_file():
         if path.suffix.lower() in VIDEOS | PICTURES:
-            return _listing(path.parent, [Entry(path.name)], (), "one video", path)
+            return _listing(path, path.parent, [_Entry(path.name)], (), "one video")
         return _from_lists(path, [path], split, root)
-    lists = _named(path, [f"{name}.csv" for names in _SPLIT_NAMES.values() for name in names])
-    if lists:
-        return _from_lists(_of_split(path, lists, split), lists, split, root)
-    parts = [part for part in _named(path, [n for names in _SPLIT_NAMES.values() for n in names]) if part.is_dir()]
-    if parts:
-        return _from_folder(_of_split(path, parts, split), parts, f" ({split or 'train'} split)")
+    if lists := _parts(path, ".csv"):
+        return _from_lists(_chosen(path, lists, split), lists, split, root)
+    if parts := _parts(path, ""):
+        return _from_folder(_chosen(path, parts, split), parts, f"the {split or 'train'} split of ")
     if split == "val":
         raise InputError(f"{path} has no val split; give a folder with train and val in it, as lists or as folders")
     return _from_folder(path, [path], "")
 
 
-def _named(folder: Path, names: Sequence[str]) -> list[Path]:
-    return [folder / name for name in names if (folder / name).exists()]
+def splits_of(path: Path) -> tuple[Split, ...]:
+    """The splits that a data set has; none if it is one whole."""
+    if path.is_file():
+        stated = set() if path.suffix.lower() in VIDEOS | PICTURES else set(read_list(path).splits)
+    else:
+        stated = {part.stem for part in _parts(path, ".csv") or _parts(path, "")}
+    return tuple(split for split, names in _SPLIT_NAMES.items() if stated & set(names))
 
 
-def _of_split(path: Path, parts: Sequence[Path], split: Split | None) -> Path:
+def _parts(folder: Path, suffix: str) -> list[Path]:
+    """The lists (`.csv`) or folders (no suffix) that are named as splits."""
+    parts = [folder / (name + suffix) for names in _SPLIT_NAMES.values() for name in names]
+    return [part for part in parts if (part.is_file() if suffix else part.is_dir())]
+
+
+def _chosen(path: Path, parts: Sequence[Path], split: Split | None) -> Path:
     for name in _SPLIT_NAMES[split or "train"]:
         for part in parts:
             if part.stem == name:
@@ -122,10 +97,114 @@ def _of_split(path: Path, parts: Sequence[Path], split: Split | None) -> Path:
     raise InputError(f"{path} has no {split or 'train'} split, only {', '.join(part.name for part in parts)}")
 
 
-def _from_lists(chosen: Path, lists: Sequence[Path], split: Split | None, root: Path | None) -> Listing:
-    """One list of a data set; the others only help to name its classes, so that all splits number them alike."""
-    tables = {path: read_list(path) for path in lists}
-    table = tables[chosen]
-    classes = _classes_of(chosen, tables.values())
-    root = root or chosen.parent
-    ...
+def _from_lists(path: Path, lists: Sequence[Path], split: Split | None, root: Path | None) -> Listing:
+    """One list of a data set; the others help to number its classes, so that they are the same in every split."""
+    tables = {each: read_list(each) for each in lists}
+    table = tables[path]
+    classes = _classes(path, tables.values())
+    order = {name: label for label, name in enumerate(classes)}
+    if stray := sorted(set(table.words) - set(order)):
+        raise InputError(
+            f"{path} has the class {stray[0]!r}, which is not in {path.parent / 'classes.txt'}; add it there"
+        )
+    relabel = [order[word] for word in table.words]
+    names = _SPLIT_NAMES[split or "train"]
+    whole = not set(table.splits) & {name for names in _SPLIT_NAMES.values() for name in names}
+    if not whole and not set(table.splits) & set(names):
+        raise InputError(
+            f"{path} has no row of the {split or 'train'} split, only {', '.join(sorted(set(table.splits)))}"
+        )
+
+    def entries() -> Iterator[_Entry]:
+        for i, line in enumerate(table.lines):
+            if whole or table.splits[i] in names:
+                row = table.rows[i]
+                label = relabel[row.label] if relabel and row.label is not None else row.label
+                if label is not None and label >= len(classes):
+                    raise InputError(
+                        f"line {line} of {path} has the label {label}, but {path.parent / 'classes.txt'} "
+                        f"names only {len(classes)} classes (labels are counted from 0)"
+                    )
+                yield _Entry(table.rows.name(i), label, row.frames, line)
+
+    kind = f"{path.name}, {table.form}" + ("" if whole else f", its {split or 'train'} split")
+    return _listing(path, root or path.parent, entries(), classes, kind)
+
+
+def _classes(path: Path, tables: Iterable[VideoList]) -> tuple[str, ...]:
+    """The classes' names: from `classes.txt` beside the list, or from the lists themselves."""
+    tables = [table for table in tables if len(table.rows) and table.rows[0].label is not None]
+    if not tables:
+        return ()
+    named = path.parent / "classes.txt"
+    if named.is_file():
+        return tuple(name for line in named.read_text("utf-8").splitlines() if (name := line.strip()))
+    if any(table.words for table in tables):
+        return tuple(sorted({word for table in tables for word in table.words}))
+    names = {label: name for table in tables for label, name in table.names.items()}
+    return tuple(names.get(i, str(i)) for i in range(1 + max(int(table.rows.labels.max()) for table in tables)))
+
+
+def _from_folder(folder: Path, parts: Sequence[Path], of: str) -> Listing:
+    """A folder of videos, or of a folder for each class; a class is one that any of the parts has."""
+    suffixes = VIDEOS if next(_files(folder, VIDEOS), None) else PICTURES
+    if any(entry.is_file() and _has_suffix(entry.name, suffixes) for entry in os.scandir(folder)):
+        entries = (_Entry(name) for name in _files(folder, suffixes))
+        return _listing(
+            folder, folder, entries, (), f"{of}a folder of {'videos' if suffixes == VIDEOS else 'pictures'}"
+        )
+    inside = {entry.name for part in parts for entry in os.scandir(part) if entry.is_dir() and entry.name[0] != "."}
+    found = [name for name in inside if any(next(_files(part / name, suffixes), None) for part in parts)]
+    classes = tuple(sorted(found))
+    entries = (
+        _Entry(f"{name}/{file}", label)
+        for label, name in enumerate(classes)
+        for file in _files(folder / name, suffixes)
+    )
+    return _listing(folder, folder, entries, classes, f"{of}a folder with a folder for each class")
+
+
+def _files(folder: Path, suffixes: frozenset[str]) -> Iterator[str]:
+    """The videos in a folder and in its folders, relative to it, in the order of their names."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        inside = os.path.relpath(place, folder)
+        for file in sorted(files):
+            if _has_suffix(file, suffixes):
+                yield file if inside == "." else f"{inside}/{file}"
+
+
+def _has_suffix(name: str, suffixes: frozenset[str]) -> bool:
+    return name[0] != "." and os.path.splitext(name)[1].lower() in suffixes
+
+
+def _listing(source: Path, root: Path, entries: Iterable[_Entry], classes: tuple[str, ...], kind: str) -> Listing:
+    """The listing of entries that are all there, with their fingerprint."""
+    rows, digest, missing, first = Rows(root), hashlib.sha256(), 0, ""
+    for name, label, frames, line in entries:
+        if not os.path.isabs(name) and os.path.normpath(name).startswith(".."):
+            raise InputError(f"line {line} of {source} names {name}, which lies outside {root}; move the root up to it")
+        name, size = _size(root, name)
+        if size is None:
+            missing += 1
+            first = first or f"{root / name}" + (f" (line {line})" if line else "")
+            continue
+        rows.add(name, label, frames)
+        digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
+    if missing:
+        total = missing + len(rows)
+        raise InputError(f"{source}: {missing} of its {total} videos are missing, first {first}; paths start at {root}")
+    if not len(rows):
+        raise InputError(f"no videos found in {source}; give a folder of videos, a folder for each class, or a list")
+    return Listing(rows, classes, kind, source, digest.hexdigest())
+
+
+def _size(root: Path, name: str) -> tuple[str, int | None]:
+    """A file's size in bytes, 0 for a folder of frames, None if it is missing; a bare name may stand for an mp4."""
+    for each in (name, f"{name}.mp4") if "." not in os.path.basename(name) else (name,):
+        try:
+            facts = os.stat(os.path.join(root, each))
+        except OSError:
+            continue
+        return each, 0 if stat.S_ISDIR(facts.st_mode) else facts.st_size
+    return name, None

@@ -50,8 +50,8 @@ class Erasing:
         self,
         clip: Float[Tensor, "b 3 t h w"],
         seeds: Int[Tensor, "b"],
-        mean: Float[Tensor, "3"],
-        std: Float[Tensor, "3"],
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
     ) -> Float[Tensor, "b 3 t h w"]:
         """The clips, some with a rectangle whose colours are normal noise, anew for every frame, pixel and colour.
 
@@ -69,5 +69,5 @@ class Erasing:
         noise = rearrange(normal(seeds, "erasing noise", 3 * t * most), "b (c p) -> b c p", p=most)
         place = repeat((row * wide + column) * inside, "b h w -> b c (h w)", c=3 * t)
         noise = rearrange(noise.gather(2, place), "b (c t) (h w) -> b c t h w", t=t, h=h)
-        mean, std = (rearrange(value, "c -> c 1 1 1") for value in (mean, std))
-        return torch.where(rearrange(inside, "b h w -> b 1 1 h w"), (noise * std + mean).to(clip.dtype), clip)
+        colours = torch.stack([noise[:, c] * std[c] + mean[c] for c in range(3)], dim=1)
+        return torch.where(rearrange(inside, "b h w -> b 1 1 h w"), colours.to(clip.dtype), clip)

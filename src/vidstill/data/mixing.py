@@ -1,4 +1,4 @@
-"""Mixup and CutMix for clips, on the device: each clip gets a part of its partner's colours and of its partner's label."""
+"""Mixup and CutMix for clips, on the device: each clip takes a part of its partner's colours and label."""
 
 from dataclasses import dataclass
 
@@ -14,25 +14,28 @@ _TRIES = 128  # of Jöhnk's draw, which accepts one in six at alpha = 2: all fai
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899), drawn once for a batch, and label smoothing.
+    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899), drawn once for a batch.
 
     mixup, cutmix: alpha of the Beta(alpha, alpha) that the share is drawn from, at most 2; 0 turns it off.
     probability: of a batch to be mixed. switch: of CutMix rather than mixup, where both are on.
-    smoothing: the share of a label that is spread evenly over all classes.
     """
 
     mixup: float = 0.8
     cutmix: float = 1.0
     probability: float = 1.0
     switch: float = 0.5
-    smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         if not (0 <= self.mixup <= 2 and 0 <= self.cutmix <= 2):
             raise InputError(f"mixing takes alphas from 0 to 2, not mixup {self.mixup} and cutmix {self.cutmix}")
 
     def apply(
-        self, clip: Float[Tensor, "b 3 t h w"], label: Int[Tensor, "b"], seed: Int[Tensor, "b"], classes: int
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        label: Int[Tensor, "b"],
+        seed: Int[Tensor, "b"],
+        classes: int,
+        smoothing: float,
     ) -> tuple[Float[Tensor, "b 3 t h w"], Float[Tensor, "b classes"]]:
         """The clips, mixed as the first one's seed says, and their soft labels.
 
@@ -41,11 +44,11 @@ class Mixing:
         """
         if len(clip) % 2:
             raise InputError(f"{len(clip)} clips cannot be mixed in pairs; give each device an even number of clips")
-        target = smoothed(label, classes, self.smoothing)
-        return mixed(clip, target, self.draw(seed[:1], *clip.shape[-2:]))
+        keep = self.draw(seed[:1], *clip.shape[-2:])
+        return mixed(clip, smoothed(label, classes, smoothing), keep)
 
     def draw(self, seed: Int[Tensor, "1"], height: int, width: int) -> Float[Tensor, "h w"]:
-        """How much each pixel keeps of its own clip's colours: the same everywhere (mixup), or all or nothing (CutMix)."""
+        """How much each pixel keeps of its own clip's colours: the same everywhere, or all or nothing (CutMix)."""
         whether, which, middle_y, middle_x = uniform(seed, "mixing", 4)[0]
         whole = torch.ones(height, width, device=seed.device)
         keep = whole * beta(seed, "mixup", self.mixup) if self.mixup else whole

@@ -12,7 +12,7 @@ _GREY = (128, 128, 128)  # what comes in from outside the frame
 
 
 def _enhanced(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Callable[[Image.Image, float, int], Image.Image]:
-    return lambda image, m, sign: kind(image).enhance(1 + sign * 0.09 * m)
+    return lambda image, m, sign: kind(image).enhance(1 + sign * 0.9 * m / 10)
 
 
 def _moved(
@@ -24,7 +24,7 @@ def _moved(
 
 
 def _solarize_add(image: Image.Image, m: float) -> Image.Image:
-    add = int(11 * m)
+    add = int(m / 10 * 110)
     return image.point([min(255, level + add) if level < 128 else level for level in range(256)] * 3)
 
 
@@ -34,18 +34,18 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
     "AutoContrast": lambda image, m, sign: ImageOps.autocontrast(image),
     "Equalize": lambda image, m, sign: ImageOps.equalize(image),
     "Invert": lambda image, m, sign: ImageOps.invert(image),
-    "Rotate": lambda image, m, sign: image.rotate(sign * 3 * m, Image.Resampling.BICUBIC, fillcolor=_GREY),
-    "Posterize": lambda image, m, sign: ImageOps.posterize(image, 4 - int(0.4 * m)),
-    "Solarize": lambda image, m, sign: ImageOps.solarize(image, 256 - int(25.6 * m)),
+    "Rotate": lambda image, m, sign: image.rotate(sign * m / 10 * 30, Image.Resampling.BICUBIC, fillcolor=_GREY),
+    "Posterize": lambda image, m, sign: ImageOps.posterize(image, 4 - int(m / 10 * 4)),
+    "Solarize": lambda image, m, sign: ImageOps.solarize(image, 256 - int(m / 10 * 256)),
     "SolarizeAdd": lambda image, m, sign: _solarize_add(image, m),
     "Color": _enhanced(ImageEnhance.Color),
     "Contrast": _enhanced(ImageEnhance.Contrast),
     "Brightness": _enhanced(ImageEnhance.Brightness),
     "Sharpness": _enhanced(ImageEnhance.Sharpness),
-    "ShearX": lambda image, m, sign: _moved(image, shear_x=sign * 0.03 * m),
-    "ShearY": lambda image, m, sign: _moved(image, shear_y=sign * 0.03 * m),
-    "TranslateX": lambda image, m, sign: _moved(image, right=sign * 0.045 * m),
-    "TranslateY": lambda image, m, sign: _moved(image, down=sign * 0.045 * m),
+    "ShearX": lambda image, m, sign: _moved(image, shear_x=sign * m / 10 * 0.3),
+    "ShearY": lambda image, m, sign: _moved(image, shear_y=sign * m / 10 * 0.3),
+    "TranslateX": lambda image, m, sign: _moved(image, right=sign * m / 10 * 0.45),
+    "TranslateY": lambda image, m, sign: _moved(image, down=sign * m / 10 * 0.45),
 }
 
 
@@ -80,9 +80,7 @@ class RandAugment:
         drawn = zip(names, magnitudes, signs, applied, strict=True)
         return [Drawn(name, float(magnitude), int(sign)) for name, magnitude, sign, is_applied in drawn if is_applied]
 
-    def apply(
-        self, frames: UInt8[np.ndarray, "t h w 3"], chance: np.random.Generator
-    ) -> UInt8[np.ndarray, "t h w 3"]:
+    def apply(self, frames: UInt8[np.ndarray, "t h w 3"], chance: np.random.Generator) -> UInt8[np.ndarray, "t h w 3"]:
         """Every frame after the drawn operations."""
         images = [Image.fromarray(frame) for frame in frames]
         for name, magnitude, sign in self.draw(chance):

@@ -1,6 +1,7 @@
 """Which frames of a video are looked at: training draws and test views, as pure functions of the number of frames."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -56,7 +57,8 @@ class DenseSampling:
     def ends(self, total: int) -> range:
         """The ends that may be drawn; none for a video that is no longer than the span.
 
-        An end is one past the last frame, and `total` is never drawn: the video's last frame is never seen (released rule).
+        An end is one past the last frame, and `total` is not among them: the video's last frame is never seen (as
+        released).
         """
         return range(self.frames * self.stride, total)
 
@@ -75,13 +77,13 @@ class DenseSampling:
         return self.frames_to(_one_of(ends, chance)) if ends else self.frames_of_all(total)
 
     def views(self, total: int, views: int) -> list[list[int]]:
-        """Test views: windows over every `stride`-th frame, from the video's start to its end; one view is at the start."""
+        """Test views: windows over every `stride`-th frame, from the video's start to its end; the start for one."""
         return _dense_views(total, self.frames, self.stride, views)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentSampling:
-    """One frame from each of `frames` equal segments of the whole video (TSN, arXiv:1608.00859): Something-Something V2.
+    """One frame from each of `frames` equal segments of the whole video (TSN, arXiv:1608.00859): for SSv2.
 
     rule: whose segments. `"amd"` differs from `"videomae"` only where a video has fewer frames than segments: it shows
     every frame once, after the first repeated, not the first frame alone. `"mvd"` has segments of fractional length.
@@ -98,7 +100,7 @@ class SegmentSampling:
         if self.rule == "mvd":
             length = (total - 1) / self.frames
             borders = [round(length * i) for i in range(self.frames + 1)]  # halves to even, as NumPy rounds
-            return [range(low, high + 1) for low, high in zip(borders[:-1], borders[1:], strict=True)]
+            return [range(low, high + 1) for low, high in pairwise(borders)]
         whole = total // self.frames  # so the last `total % frames` frames are never drawn
         if whole:
             return [range(i * whole, (i + 1) * whole) for i in range(self.frames)]

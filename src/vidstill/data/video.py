@@ -2,10 +2,11 @@
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import av.video.reformatter
@@ -28,6 +29,7 @@ Source = Path | bytes
 """A video file, a picture, a folder of pictures that are its frames in the order of their names, or a file's bytes."""
 
 Frames = UInt8[np.ndarray, "t h w 3"]
+Picture = UInt8[np.ndarray, "h w 3"]
 
 
 class BrokenVideo(InputError):
@@ -47,8 +49,8 @@ class VideoFacts:
 def read_frames(source: Source, indices: Sequence[int]) -> Frames:
     """The frames with these numbers, upright, in RGB; numbers count from 0 in the order of presentation.
 
-    Numbers may repeat and come in any order. Decoding begins at the first frame and stops after the last that is wanted,
-    so that what comes out is what a full decode gives, whatever the key frames and time stamps are.
+    Numbers may repeat and come in any order. Decoding begins at the first frame and stops after the last that is
+    wanted, so that what comes out is what a full decode gives, whatever the key frames and time stamps are.
 
     Raises:
         BrokenVideo: the file does not decode up to the last wanted frame.
@@ -56,7 +58,7 @@ def read_frames(source: Source, indices: Sequence[int]) -> Frames:
     wanted = set(indices)
     if not wanted or min(wanted) < 0:
         raise InputError(f"frames are numbered from 0 and at least one is to be read, not {sorted(wanted)[:3]}")
-    frames: dict[int, Frames] = {}
+    frames: dict[int, Picture] = {}
     if (pictures := _pictures(source)) is not None:
         if max(wanted) >= len(pictures):
             raise _too_short(source, len(pictures), max(wanted))
@@ -76,7 +78,9 @@ def read_frames(source: Source, indices: Sequence[int]) -> Frames:
     height, width = frames[indices[0]].shape[:2]
     for n, picture in frames.items():
         if picture.shape[:2] != (height, width):
-            raise BrokenVideo(f"{name_of(source)} changes its size to {picture.shape[1]}x{picture.shape[0]} at frame {n}")
+            raise BrokenVideo(
+                f"{name_of(source)} changes its size to {picture.shape[1]}x{picture.shape[0]} at frame {n}"
+            )
     return np.stack([frames[n] for n in indices])
 
 
@@ -100,13 +104,18 @@ def count_frames(source: Source) -> int:
 
 
 def describe(source: Source) -> VideoFacts:
-    """What a file holds, from a full count and its first frame."""
-    height, width = read_frames(source, [0]).shape[1:3]
+    """What a file holds, if it decodes from its first frame to its last.
+
+    Raises:
+        BrokenVideo: it does not.
+    """
+    frames = count_frames(source)
+    height, width = read_frames(source, [0, frames - 1]).shape[1:3]
     rate = None
     if _pictures(source) is None:
         with _opened(source) as (_, stream):
             rate = float(stream.average_rate) if stream.average_rate else None
-    return VideoFacts(frames=count_frames(source), height=height, width=width, rate=rate)
+    return VideoFacts(frames=frames, height=height, width=width, rate=rate)
 
 
 def name_of(source: Source) -> str:
@@ -148,7 +157,7 @@ def _pictures(source: Source) -> list[Source] | None:
     return pictures
 
 
-def _picture(source: Source) -> UInt8[np.ndarray, "h w 3"]:
+def _picture(source: Source) -> Picture:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
@@ -157,7 +166,7 @@ def _picture(source: Source) -> UInt8[np.ndarray, "h w 3"]:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
     """The container and its best video stream, closed at the end; FFmpeg's errors become ours."""
     try:
         # with "file:" no name is taken for an address, such as concat:… or http:…
@@ -171,7 +180,7 @@ def _opened(source: Source) -> Iterator[tuple[av.container.InputContainer, av.Vi
         raise BrokenVideo(f"{name_of(source)} does not decode: {_reason(error)}") from error
 
 
-def _decoded(source: Source) -> Iterator[av.VideoFrame]:
+def _decoded(source: Source) -> Generator[av.VideoFrame, None, None]:
     """Every frame in the order of presentation."""
     n = 0
     with _opened(source) as (container, stream):

@@ -36,7 +36,10 @@ class AdamWConfig:
         return self.base_lr * batch / 256, self.min_lr * batch / 256
 
     def build(self, module: nn.Module) -> AdamW:
-        """The optimiser of what `module` trains; its rates are set before each step, `lr_scale` times the schedule's."""
+        """The optimiser of what `module` trains.
+
+        Each group's rate is set before a step: the schedule's, times its `lr_scale`.
+        """
         groups = parameter_groups(
             module.named_parameters(),
             weight_decay=self.weight_decay,

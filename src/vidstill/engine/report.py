@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -67,7 +67,7 @@ class Report:
         self.shown = self.bar.add_task(title, total=plan.total_steps, completed=begin, now="")
         self.told = time.monotonic() - _PLAIN_SECONDS  # the first step is told at once
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Report":
         if self.main:
             self.bar.start()
         return self
@@ -85,7 +85,7 @@ class Report:
     def say(self, sentence: str) -> None:
         """Shows a sentence above the bar."""
         if self.main:
-            self.console.print(f"{self.title}: {sentence}", markup=False, highlight=False)
+            self.console.print(f"{self.title}: {sentence}", markup=False, highlight=False, soft_wrap=True)
 
     def step(self, done: Step) -> None:
         """Logs one step.
@@ -99,7 +99,8 @@ class Report:
         curves = {"loss": done.loss, **{f"parts/{name}": value for name, value in done.parts.items()}}
         curves |= {"rate": done.rate, "grad_norm": done.grad_norm, "clips_per_second": done.clips_per_second}
         for name, value in curves.items():
-            self.curves.add_scalar(name, value, done.step)
+            if math.isfinite(value):
+                self.curves.add_scalar(name, value, done.step)
         self._show(done)
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:

@@ -1,17 +1,21 @@
 """Processes, devices, precision, seeds: what one process of a run stands on."""
 
 import time
+import warnings
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vidstill.chance import sample_seed
 from vidstill.types import InputError
+
+T = TypeVar("T")
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
@@ -27,7 +31,9 @@ class Runtime:
 
     def __init__(self, precision: Precision = "auto"):
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[ddp])
+        # unless it is told that there is no other device, Accelerate takes two processes on CPUs for two lone ones
+        cpu = not torch.accelerator.is_available()
+        self.accelerator = Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[ddp])
         self.device = torch.device(self.accelerator.device)
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
@@ -39,7 +45,7 @@ class Runtime:
         return self.rank == 0
 
     def use(self, precision: Literal["bf16", "fp16", "fp32"]) -> None:
-        """From now on computes in this precision; parameters and optimiser stay in fp32.
+        """From now on computes in this precision, with a new loss scale; parameters and optimiser stay in fp32.
 
         Raises:
             InputError: fp16 is asked of a CPU.
@@ -56,7 +62,10 @@ class Runtime:
 
     def prepare(self, task: nn.Module) -> nn.Module:
         """The task on this process's device, with gradients shared where there are several processes."""
-        return self.accelerator.prepare_model(task)
+        with warnings.catch_warnings():
+            # torch 2.15 renames the option; our buffers are constants, and older versions know this name only
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+            return self.accelerator.prepare_model(task)
 
     def seed_chunk(self, seed: int, step: int, micro: int) -> None:
         """Seeds torch's default generators (drop path) for one chunk, the same whichever process meets that chunk."""
@@ -73,10 +82,9 @@ class Runtime:
     def clip(self, module: nn.Module, optimizer: torch.optim.Optimizer, longest: float | None) -> Float[Tensor, ""]:
         """Shortens the gradient to `longest`, where that is asked; gives the norm it had before."""
         self.scaler.unscale_(optimizer)
-        trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
-        norm = get_total_norm([p.grad for p in trained if p.grad is not None]).to(self.device)
+        norm = get_total_norm([p.grad for p in module.parameters() if p.grad is not None]).to(self.device)
         if longest is not None:
-            clip_grads_with_norm_(trained, longest, norm)
+            clip_grads_with_norm_(module.parameters(), longest, norm)
         return norm
 
     def update(self, optimizer: torch.optim.Optimizer, *, accept: bool) -> None:
@@ -89,6 +97,14 @@ class Runtime:
     def mean(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
         """The mean over all processes, the same in each."""
         return self.accelerator.reduce(values, reduction="mean")
+
+    def gathered(self, value: T) -> list[T]:
+        """What each process gives, in the order of their ranks, the same list in each."""
+        return gather_object([value])
+
+    def release(self) -> None:
+        """Forgets the prepared tasks, so that their memory is free for the next one."""
+        self.accelerator.free_memory()
 
     def wait(self) -> None:
         """Until every process is here."""

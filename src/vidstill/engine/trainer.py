@@ -5,10 +5,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def fit(
     runtime: Runtime,
     run_dir: Path,
     seed: int,
-    save: SaveConfig = SaveConfig(),  # noqa: B008 (frozen)
+    save: SaveConfig = SaveConfig(),
     patience: int = 5,
     validate: Callable[[int], Mapping[str, float]] | None = None,
     title: str = "train",
@@ -79,49 +80,51 @@ def fit(
         validate: called after each epoch, in every process, with the number of epochs done; what it gives is logged.
 
     Raises:
-        RunStopped: the loss stays not finite, or the disk is full; `Interrupted`: SIGINT or SIGTERM. The state is saved.
+        RunStopped: the loss stays not finite, or the disk is full: the last saved state stands. `Interrupted`: SIGINT
+            or SIGTERM; the state is saved first.
         InputError: `run_dir` holds the state of another run.
     """
+    states = run_dir / "state"
     loop = _Loop(task, plan=plan, optim=optim, runtime=runtime, seed=seed)
-    resumed = loop.restore(run_dir / "state")
-    report = Report(run_dir, plan, begin=loop.done, main=runtime.is_main, title=title)
-    with _Signals() as signals, report:
-        if resumed:
-            report.say(f"goes on from step {loop.done}")
-        stream = batches(loop.done) if loop.done < plan.total_steps else iter(())
-        begin, saved, saved_at = loop.done, loop.done, time.monotonic()
+    begin = saved = loop.restore(states)
+    saved_at = time.monotonic()
+    stream = batches(begin) if begin < plan.total_steps else iter(())
+    with _Signals() as signals, Report(run_dir, plan, begin=begin, main=runtime.is_main, title=title) as report:
+        if begin:
+            report.say(f"goes on after step {begin} of {plan.total_steps}")
         try:
             while loop.done < plan.total_steps:
-                step, stop = loop.step(stream, stop=signals.caught is not None)
-                report.step(step)
+                step, stop = loop.step(stream, signals)
+                with _disk(saved):
+                    report.step(step)
                 if step.skipped:
                     report.say(f"step {step.step} is skipped: loss {step.loss}, gradient norm {step.grad_norm}")
                 if loop.in_a_row >= patience:
                     raise RunStopped(
-                        f"the loss or its gradient was not finite in {patience} steps in a row, up to step {loop.done} "
-                        f"(loss {step.loss}); lower base_lr, or train in fp32"
+                        f"loss or gradient were not finite in {patience} steps in a row, up to step {loop.done} (loss "
+                        f"{step.loss}); lower base_lr or train in fp32; the state of step {saved} stands"
                     )
                 if validate and loop.done % plan.steps_per_epoch == 0:
                     report.validation(loop.done, validate(loop.done // plan.steps_per_epoch))
                     task.train()
+                last = loop.done == plan.total_steps
                 due = save.steps is not None and loop.done - saved >= save.steps
-                due = due or time.monotonic() - saved_at >= save.seconds
-                if due or stop or loop.done == plan.total_steps:
-                    loop.save(run_dir / "state")
+                if due or stop or last or time.monotonic() - saved_at >= save.seconds:
+                    with _disk(saved):
+                        loop.save(states)
                     saved, saved_at = loop.done, time.monotonic()
-                if stop and loop.done < plan.total_steps:
+                if stop and not last:
                     raise _interrupted(signals, loop.done)
-        except OSError as error:
-            raise RunStopped(f"{error}; the state of step {saved} is intact: make room and run it again") from error
         except Exception as error:
-            # a worker that the same signal has ended is no failure; what this step had begun is forgotten
-            if signals.caught is None or isinstance(error, RunStopped):
+            if signals.caught is None or not loop.waiting:
                 raise
-            loop.save(run_dir / "state")
+            with _disk(saved):  # the signal has ended a worker, too, which is no failure
+                loop.save(states)
             raise _interrupted(signals, loop.done) from error
         finally:
             if isinstance(stream, Generator):
                 stream.close()
+            runtime.release()
     return Fitted(steps=loop.done, resumed_at=begin, skipped=loop.skipped)
 
 
@@ -130,12 +133,14 @@ class _Loop:
 
     def __init__(self, task: nn.Module, *, plan: Plan, optim: AdamWConfig, runtime: Runtime, seed: int):
         self.task, self.plan, self.optim, self.runtime, self.seed = task, plan, optim, runtime, seed
+        runtime.use(runtime.precision)  # with a loss scale of this run's own
         self.model = runtime.prepare(task)
         self.model.train()
         self.optimizer = optim.build(task)
         self.done = self.skipped = self.in_a_row = 0
+        self.waiting = False  # for data: then nothing is half changed
 
-    def step(self, stream: Iterator[tuple[Any, ...]], *, stop: bool) -> tuple[Step, bool]:
+    def step(self, stream: Iterator[tuple[Any, ...]], signals: "_Signals") -> tuple[Step, bool]:
         """One step of the optimiser; and whether any process has been asked to stop.
 
         The host reads the device once: all numbers in one tensor, before a step is accepted, so that a step that
@@ -150,7 +155,11 @@ class _Loop:
         names: list[str] = []
         for micro in range(plan.accumulation):
             asked = time.perf_counter()
-            batch = next(stream)
+            self.waiting = True
+            batch = next(stream, None)
+            if batch is None:
+                raise RuntimeError(f"the batches ended at step {self.done} of {plan.total_steps}")
+            self.waiting = False
             waited += time.perf_counter() - asked
             runtime.seed_chunk(self.seed, self.done, micro)
             with runtime.accumulate(self.model, last=micro == plan.accumulation - 1):
@@ -160,8 +169,9 @@ class _Loop:
             names = list(output.parts)
             chunks.append(torch.stack([v.detach().float() for v in (output.loss, *output.parts.values())]))
         norm = runtime.clip(self.task, self.optimizer, self.optim.clip_norm)
-        numbers = torch.cat([torch.stack(chunks).mean(0), torch.stack([norm.float(), norm.new_tensor(stop)])])
-        loss, *parts, grad_norm, wish = runtime.mean(numbers).tolist()
+        asked_to_stop = norm.new_tensor(signals.caught is not None)
+        numbers = torch.cat([torch.stack(chunks).mean(0), torch.stack([norm.float(), asked_to_stop])])
+        loss, *parts, grad_norm, stop = runtime.mean(numbers).tolist()
         accept = math.isfinite(loss) and math.isfinite(grad_norm)
         runtime.update(self.optimizer, accept=accept)
         self._count(loss, accept)
@@ -178,7 +188,7 @@ class _Loop:
             clips_per_second=plan.clips_per_step / seconds,
             skipped=not accept,
         )
-        return step, wish > 0
+        return step, stop > 0
 
     def _count(self, loss: float, accept: bool) -> None:
         self.done += 1
@@ -200,15 +210,15 @@ class _Loop:
         }
         save_state(folder, self.done, state)
 
-    def restore(self, folder: Path) -> bool:
-        """Takes over the newest state, if there is one.
+    def restore(self, folder: Path) -> int:
+        """Takes over the newest state, if there is one; gives the steps that are done.
 
         Raises:
             InputError: it is another run's.
         """
         state = load_state(folder)
         if state is None:
-            return False
+            return 0
         run = {**self.plan.identity(), "seed": self.seed}
         for name, value in run.items():
             if state["run"].get(name) != value:
@@ -229,7 +239,7 @@ class _Loop:
         self.runtime.scaler.load_state_dict(state["scaler"])
         progress = state["progress"]
         self.done, self.skipped, self.in_a_row = progress["done"], progress["skipped"], progress["in_a_row"]
-        return True
+        return self.done
 
     def _take_precision(self, folder: Path, precision: Any) -> None:
         if self.runtime.asked != "auto":
@@ -240,6 +250,17 @@ class _Loop:
         self.runtime.use(precision)
 
 
+@contextmanager
+def _disk(saved: int) -> Iterator[None]:
+    """Says what a full disk means for the run."""
+    try:
+        yield
+    except OSError as error:
+        raise RunStopped(
+            f"{error}; the state of step {saved} stands: make room and run the same command again"
+        ) from error
+
+
 def _interrupted(signals: "_Signals", done: int) -> Interrupted:
     number = signals.caught or signal.SIGTERM  # another process may have been the one that was asked
     return Interrupted(f"interrupted after step {done}; the same command goes on from there", number)
@@ -248,7 +269,7 @@ def _interrupted(signals: "_Signals", done: int) -> Interrupted:
 class _Signals:
     """Turns SIGINT and SIGTERM into a wish that is granted between two steps; who insists is obeyed at once."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "_Signals":
         self.caught: int | None = None
         self.when = 0.0
         self.former: dict[int, Any] = {}

@@ -1,0 +1,96 @@
+"""What a recipe is, and how one is found by its name: the papers' settings as data."""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from vidstill.config import near
+from vidstill.data.datasets import ClipsConfig, ViewsConfig
+from vidstill.data.erasing import Erasing
+from vidstill.data.mixing import Mixing
+from vidstill.downstream.classification import ClassifierConfig
+from vidstill.engine.optim import AdamWConfig
+from vidstill.engine.schedule import CosineConfig
+from vidstill.models.vit import ViTConfig
+from vidstill.types import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """A pre-training: what is learned, from which clips, for how long."""
+
+    method: Any  # any method's configuration: it has an `encoder`, and its `build()` gives a task
+    clips: ClipsConfig
+    optim: AdamWConfig
+    schedule: CosineConfig
+    batch: int  # clips in a step, over all devices; the copies of a video count each
+    seed: int = 0
+    expects: str = ""  # the published result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """A classifier's training and its test; how many classes there are, the data say."""
+
+    encoder: ViTConfig
+    clips: ClipsConfig
+    views: ViewsConfig  # of the test after the last step
+    optim: AdamWConfig
+    schedule: CosineConfig
+    batch: int  # clips in a step, over all devices; the copies of a video count each
+    dropout: float = 0.0  # before the head
+    head_scale: float = 0.001  # the head starts this much smaller
+    erasing: Erasing | None = None
+    mixing: Mixing | None = None
+    smoothing: float = 0.0  # share of each label that is spread evenly over all classes
+    seed: int = 0
+    expects: str = ""  # the published result
+
+    def classifier(self, classes: int) -> ClassifierConfig:
+        return ClassifierConfig(
+            encoder=self.encoder, classes=classes, dropout=self.dropout, head_scale=self.head_scale
+        )
+
+
+Recipe = Pretrain | Finetune
+
+
+def find(name: str) -> Recipe:
+    """The recipe of this name, `family.variant`; hyphens count as underscores.
+
+    Raises:
+        InputError: there is none; the sentence says which ones are near.
+    """
+    recipes = every_recipe()
+    asked = name.replace("-", "_")
+    if asked not in recipes:
+        hint = near(asked, recipes) or "; `vidstill recipes` lists them"
+        raise InputError(f"there is no recipe {name!r}{hint}")
+    return recipes[asked]
+
+
+def all_names(pattern: str = "*") -> list[str]:
+    """The names that hold the pattern, or match it where it has wildcards, in the order of their files.
+
+    Raises:
+        InputError: no name does.
+    """
+    recipes = every_recipe()
+    asked = pattern.replace("-", "_")
+    names = [name for name in recipes if fnmatch(name, asked if "*" in asked else f"*{asked}*")]
+    if not names:
+        raise InputError(f"no recipe matches {pattern!r}{near(asked, recipes) or '; `vidstill recipes` lists them'}")
+    return names
+
+
+def every_recipe() -> dict[str, Recipe]:
+    """All recipes by name: the variables of this package's modules that are recipes."""
+    package = importlib.import_module(__package__)
+    found = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        for variant, value in vars(importlib.import_module(f"{__package__}.{module.name}")).items():
+            if isinstance(value, Recipe):
+                found[f"{module.name}.{variant}"] = value
+    return found

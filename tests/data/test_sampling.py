@@ -1,0 +1,150 @@
+"""Which frames are looked at."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
+from vidstill.types import InputError
+
+lengths = st.integers(1, 2000)
+counts = st.integers(1, 40)
+strides = st.integers(1, 9)
+seeds = st.integers(0, 2**32)
+samplings = st.one_of(
+    st.builds(SpanSampling, frames=counts, stride=strides),
+    st.builds(DenseSampling, frames=counts, stride=strides),
+    st.builds(SegmentSampling, frames=counts, rule=st.sampled_from(["videomae", "amd", "mvd"])),
+)
+
+
+def ascending_and_in_range(frames: list[int], total: int) -> bool:
+    return frames == sorted(frames) and frames[0] >= 0 and frames[-1] < total
+
+
+@given(samplings, lengths, seeds)
+def test_drawn_frames_ascend_and_lie_in_the_video(sampling, total, seed):
+    frames = sampling.draw(total, np.random.default_rng(seed))
+    assert len(frames) == sampling.frames
+    assert ascending_and_in_range(frames, total)
+
+
+@given(samplings, lengths, st.integers(1, 12))
+def test_every_view_has_all_its_frames_ascending_and_in_the_video(sampling, total, views):
+    chosen = sampling.views(total, views)
+    assert len(chosen) == views
+    for frames in chosen:
+        assert len(frames) == sampling.frames
+        assert ascending_and_in_range(frames, total)
+
+
+@given(samplings, lengths, seeds)
+def test_the_same_chance_draws_the_same_frames(sampling, total, seed):
+    assert sampling.draw(total, np.random.default_rng(seed)) == sampling.draw(total, np.random.default_rng(seed))
+
+
+@given(samplings, seeds)
+def test_an_image_is_a_video_of_one_frame(sampling, seed):
+    assert set(sampling.draw(1, np.random.default_rng(seed))) == {0}
+    assert sampling.views(1, 3) == [[0] * sampling.frames] * 3
+
+
+@given(st.builds(SpanSampling, frames=counts, stride=strides), lengths, st.integers(1, 5), seeds)
+def test_repeated_clips_start_in_parts_of_their_own(sampling, total, repeats, seed):
+    clips = sampling.draw_segments(total, repeats, np.random.default_rng(seed))
+    starts = [frames[0] for frames in clips]
+    room = total - sampling.frames * sampling.stride + 1
+    if room < repeats:
+        assert starts == [0] * repeats
+    else:
+        assert [start // (room // repeats) for start in starts] == list(range(repeats))
+
+
+@given(st.builds(SpanSampling, frames=counts, stride=st.integers(2, 9)), st.data())
+def test_a_span_that_fits_has_its_stride_throughout(sampling, data):
+    total = data.draw(st.integers(sampling.frames * sampling.stride, 2000))
+    (starts,) = sampling.starts(total)
+    for start in (starts[0], starts[-1]):
+        assert sampling.frames_from(start, total) == [start + sampling.stride * i for i in range(sampling.frames)]
+    assert starts[-1] + sampling.frames * sampling.stride == total
+
+
+@given(st.builds(DenseSampling, frames=counts, stride=strides), st.data())
+def test_a_dense_clip_fills_its_span_and_never_shows_the_last_frame(sampling, data):
+    span = sampling.frames * sampling.stride
+    total = data.draw(st.integers(span + 1, span + 500))
+    for end in (sampling.ends(total)[0], sampling.ends(total)[-1]):
+        frames = sampling.frames_to(end)
+        assert frames[0] == end - span
+        assert frames[-1] < total - 1
+        if sampling.frames > 1:
+            assert frames[-1] == end - 1
+
+
+@given(st.builds(DenseSampling, frames=counts, stride=strides), lengths, st.integers(2, 8))
+def test_dense_views_reach_from_the_first_frame_to_the_last_stride(sampling, total, views):
+    chosen = sampling.views(total, views)
+    assert chosen[0][0] == 0
+    assert chosen[-1][-1] >= total - sampling.stride or total < sampling.stride
+
+
+@given(st.builds(DenseSampling, frames=counts, stride=strides), lengths)
+def test_one_dense_view_is_at_the_start(sampling, total):
+    (frames,) = sampling.views(total, 1)
+    assert frames == [min(i, (total - 1) // sampling.stride) * sampling.stride for i in range(sampling.frames)]
+
+
+@given(counts, st.integers(1, 400), seeds)
+def test_segments_of_whole_length_each_give_one_frame(frames, total, seed):
+    sampling = SegmentSampling(frames=frames, rule="videomae")
+    drawn = sampling.draw(total, np.random.default_rng(seed))
+    if total >= frames:
+        assert [frame // (total // frames) for frame in drawn] == list(range(frames))
+    else:
+        assert drawn == [0] * frames
+
+
+@given(counts, st.data())
+def test_amd_shows_every_frame_of_a_short_video(frames, data):
+    total = data.draw(st.integers(1, frames))
+    drawn = SegmentSampling(frames=frames, rule="amd").draw(total, np.random.default_rng(0))
+    assert drawn == [0] * (frames - total) + list(range(total))
+
+
+@given(counts, lengths)
+def test_mvd_segments_meet_at_their_borders_and_cover_the_video(frames, total):
+    segments = SegmentSampling(frames=frames, rule="mvd").segments(total)
+    assert [segment[-1] for segment in segments[:-1]] == [segment[0] for segment in segments[1:]]
+    assert (segments[0][0], segments[-1][-1]) == (0, total - 1)
+
+
+@given(st.sampled_from(["videomae", "amd", "mvd"]), counts, st.integers(1, 6), st.data())
+def test_segment_views_take_every_segment_once(rule, frames, views, data):
+    per_segment = data.draw(st.integers(1, 20)) * views
+    total = frames * per_segment + (rule == "mvd")  # so that no segment's length is a fraction
+    for chosen in SegmentSampling(frames=frames, rule=rule).views(total, views):
+        assert [frame // per_segment for frame in chosen] == list(range(frames))
+
+
+def test_the_example_of_45_frames_has_the_views_that_the_papers_codes_give():  # spec: data-and-training 2.5
+    videomae = SegmentSampling(rule="videomae").views(45, 2)
+    assert videomae[0] == [0, 2, 5, 8, 11, 14, 16, 19, 22, 25, 28, 30, 33, 36, 39, 42]
+    assert videomae[1] == [1, 4, 7, 9, 12, 15, 18, 21, 23, 26, 29, 32, 35, 37, 40, 43]
+    assert SegmentSampling(rule="amd").views(45, 2) == videomae
+    mvd = SegmentSampling(rule="mvd").views(45, 2)
+    assert mvd[0] == [0, 3, 6, 9, 11, 14, 17, 20, 22, 25, 28, 31, 33, 36, 39, 42]
+    assert mvd[1] == [2, 5, 7, 10, 13, 15, 18, 21, 24, 27, 29, 32, 35, 37, 40, 43]
+
+
+def test_the_example_clips_of_dense_sampling_are_the_authors():  # spec: data-and-training 2.1 and 2.2
+    dense = DenseSampling()
+    assert dense.frames_to(100) == [36, 40, 44, 48, 53, 57, 61, 65, 70, 74, 78, 82, 87, 91, 95, 99]
+    assert dense.frames_of_all(40)[:11] == [0, 4, 8, 13, 17, 22, 26, 31, 35, 39, 39]
+    assert SpanSampling().frames_from(0, 40) == [*range(0, 37, 4), *[36] * 6]
+
+
+@pytest.mark.parametrize("config", [{"frames": 0}, {"stride": 0}])
+def test_a_clip_needs_a_frame_and_a_step(config):
+    with pytest.raises(InputError, match="at least 1"):
+        DenseSampling(**config)

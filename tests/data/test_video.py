@@ -1,0 +1,147 @@
+"""Frames by their number, whatever the file."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_videos import cut_short, number_of, numbered, write_video
+
+from vidstill.data.video import BrokenVideo, count_frames, describe, read_frames
+
+KINDS = [("libx264", "mp4"), ("libx264", "mkv"), ("libx264", "ts"), ("mpeg4", "avi"), ("libvpx-vp9", "webm")]
+FRAMES = 20
+
+CLIPS = Path(os.environ.get("VIDSTILL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "clips"
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: ".".join(kind))
+def video(request, tmp_path_factory):
+    codec, suffix = request.param
+    return write_video(tmp_path_factory.mktemp("videos") / f"numbered.{suffix}", FRAMES, codec=codec)
+
+
+@settings(max_examples=30)
+@given(numbers=st.lists(st.integers(0, FRAMES - 1), min_size=1, max_size=12))
+def test_the_frames_that_come_out_are_those_that_were_asked_for(video, numbers):
+    assert [number_of(frame) for frame in read_frames(video, numbers)] == numbers
+
+
+def test_a_frame_is_what_a_full_decode_gives(video):
+    whole = read_frames(video, range(FRAMES))
+    assert whole.dtype == np.uint8
+    assert whole.shape == (FRAMES, 32, 64, 3)
+    for n in range(FRAMES):
+        np.testing.assert_array_equal(read_frames(video, [n])[0], whole[n])
+
+
+def test_the_bytes_of_a_file_read_like_the_file(video):
+    data = video.read_bytes()
+    np.testing.assert_array_equal(read_frames(data, [3, 7]), read_frames(video, [3, 7]))
+    assert count_frames(data) == FRAMES
+
+
+def test_the_count_is_the_number_of_frames(video):
+    assert count_frames(video) == FRAMES
+
+
+def test_a_frame_past_the_end_names_the_file_and_its_frames(video):
+    with pytest.raises(BrokenVideo, match=rf"{video.name} ends early: {FRAMES} frames decode and frame {FRAMES} "):
+        read_frames(video, [0, FRAMES])
+
+
+def test_a_file_without_its_index_cannot_be_read(tmp_path):
+    broken = cut_short(write_video(tmp_path / "cut.mp4"))
+    for read in (count_frames, describe, lambda path: read_frames(path, [0])):
+        with pytest.raises(BrokenVideo, match=r"cut\.mp4 does not decode"):
+            read(broken)
+
+
+def test_frames_before_a_cut_are_counted_and_read(tmp_path):
+    whole = read_frames(write_video(tmp_path / "cut.mkv", 200), range(200))
+    broken = cut_short(tmp_path / "cut.mkv")
+    frames = count_frames(broken)
+    assert 0 < frames < 200
+    np.testing.assert_array_equal(read_frames(broken, [0, frames - 2]), whole[[0, frames - 2]])
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all\n" * 100], ids=["empty", "text"])
+def test_what_is_no_video_is_named(tmp_path, content):
+    (tmp_path / "not.mp4").write_bytes(content)
+    with pytest.raises(BrokenVideo, match=r"not\.mp4"):
+        count_frames(tmp_path / "not.mp4")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BrokenVideo, match=r"nowhere\.mp4"):
+        read_frames(tmp_path / "nowhere.mp4", [0])
+
+
+def test_a_name_is_never_an_address(tmp_path, monkeypatch):
+    write_video(tmp_path / "concat:a.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert count_frames(Path("concat:a.mp4")) == 20
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp"])
+def test_a_picture_is_a_video_of_one_frame(tmp_path, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(numbered(37)).save(path)
+    assert count_frames(path) == 1
+    assert number_of(read_frames(path, [0])[0]) == 37
+    with pytest.raises(BrokenVideo, match="1 frames decode and frame 1 "):
+        read_frames(path, [1])
+
+
+def test_a_grey_picture_has_three_colours(tmp_path):
+    Image.fromarray(numbered(5)[..., 0]).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_frames(tmp_path / "grey.png", [0])[0], numbered(5))
+
+
+def test_a_picture_is_turned_as_its_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side: to be turned clockwise
+    Image.fromarray(numbered(1)).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_frames(tmp_path / "turned.png", [0])[0], np.rot90(numbered(1), -1))
+
+
+def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_names(tmp_path):
+    for n in range(12):
+        Image.fromarray(numbered(n)).save(tmp_path / f"img_{n + 1:05d}.png")
+    assert count_frames(tmp_path) == 12
+    assert [number_of(frame) for frame in read_frames(tmp_path, [11, 0, 9])] == [11, 0, 9]
+
+
+def test_an_empty_folder_is_no_video(tmp_path):
+    with pytest.raises(BrokenVideo, match="a folder without pictures"):
+        count_frames(tmp_path)
+
+
+def real_clips(*kinds: str) -> list:
+    entries = json.loads((CLIPS / "clips.json").read_text()) if (CLIPS / "clips.json").is_file() else []
+    found = [pytest.param(entry, id=entry["file"]) for entry in entries if entry["kind"] in kinds]
+    return found or [pytest.param({}, marks=pytest.mark.skip(f"real clips are not in {CLIPS}; set VIDSTILL_DATA"))]
+
+
+@pytest.mark.files
+@pytest.mark.parametrize("entry", real_clips("normal", "short", "rotated"))
+def test_real_clips_have_the_frames_that_decode_and_stand_upright(entry):
+    facts = describe(CLIPS / entry["file"])
+    size = entry["height"], entry["width"]
+    turned = entry.get("display_rotation_deg", 0) % 180 == 90
+    assert facts.frames == entry["decoded_frames"]
+    assert (facts.height, facts.width) == (size[::-1] if turned else size)
+
+
+@pytest.mark.files
+@pytest.mark.parametrize("entry", real_clips("broken"))
+def test_real_clips_that_are_broken_are_named_and_never_hang(entry):
+    path = CLIPS / entry["file"]
+    with pytest.raises(BrokenVideo, match=path.name):
+        read_frames(path, [entry["decoded_frames"]])
+    if entry["decoded_frames"]:
+        assert len(read_frames(path, [0, entry["decoded_frames"] - 1])) == 2
