@@ -43,13 +43,20 @@ def from_plain(expected: type[T], plain: Any) -> T:
 def _value(expected: Any, plain: Any, where: str) -> Any:
     origin, args = typing.get_origin(expected), typing.get_args(expected)
     if isinstance(plain, dict) and _CLASS in plain:
-        return _instance(_class(plain[_CLASS], where), plain, where)
+        found = _class(plain[_CLASS], where)
+        if not _allows(expected, found):
+            raise InputError(f"{where} is a {found.__name__}, which has no place there")
+        return _instance(found, plain, where)
+    if dataclasses.is_dataclass(expected):
+        if not isinstance(plain, dict):
+            raise InputError(f"{where} is {plain!r}; it has to hold the fields of a {expected.__name__}")
+        return _instance(typing.cast(type, expected), plain, where)
     if origin is Literal:
         if plain not in args:
             raise InputError(f"{where} is {plain!r}; it is one of {', '.join(map(repr, args))}")
         return plain
     if origin in (types.UnionType, typing.Union):
-        return None if plain is None else _of_union(args, plain, where)
+        return None if plain is None and type(None) in args else _of_union(args, plain, where)
     if origin is tuple:
         if not isinstance(plain, list):
             raise InputError(f"{where} is {plain!r}; it has to be a list")
@@ -75,8 +82,15 @@ def _of_union(kinds: tuple[Any, ...], plain: Any, where: str) -> Any:
     raise mistake
 
 
-def _class(name: str, where: str) -> type:
-    module, _, qualname = name.partition(":")
+def _allows(expected: Any, found: type) -> bool:
+    """Whether a value of this class may stand where that one is expected."""
+    if typing.get_origin(expected) in (types.UnionType, typing.Union):
+        return any(_allows(kind, found) for kind in typing.get_args(expected))
+    return expected is Any or (isinstance(expected, type) and issubclass(found, expected))
+
+
+def _class(name: Any, where: str) -> type:
+    module, _, qualname = str(name).partition(":")
     if not module.startswith("vidstill."):
         raise InputError(f"{where} is of the class {name!r}, which is not vidstill's; the file is not to be trusted")
     try:

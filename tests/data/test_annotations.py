@@ -56,7 +56,9 @@ def test_a_row_costs_little_more_than_its_letters():
 
 
 def test_class_folders_are_classes_in_the_order_of_their_names(folder):
-    listing = read_listing(folder("run/b.mp4", "run/a.MP4", "jump/deep/c.avi", "run/notes.txt", ".git/x.mp4", "empty/x"))
+    listing = read_listing(
+        folder("run/b.mp4", "run/a.MP4", "jump/deep/c.avi", "run/notes.txt", ".git/x.mp4", "empty/x")
+    )
     assert listing.classes == ("jump", "run")
     assert found(listing) == [("jump/deep/c.avi", 0), ("run/a.MP4", 1), ("run/b.mp4", 1)]
     assert "a folder for each class" in listing.kind
@@ -87,7 +89,9 @@ def test_one_video_is_a_listing_of_one(folder):
 
 
 def test_lists_beside_their_classes(folder):
-    path = folder("x/a.mp4", "x/b.mp4", train_csv="x/a.mp4 1\n\nx/b.mp4 0\n", val_csv="x/b.mp4 0\n", classes_txt="no\nyes\n")
+    path = folder(
+        "x/a.mp4", "x/b.mp4", train_csv="x/a.mp4 1\n\nx/b.mp4 0\n", val_csv="x/b.mp4 0\n", classes_txt="no\nyes\n"
+    )
     assert found(read_listing(path)) == [("x/a.mp4", 1), ("x/b.mp4", 0)]
     assert found(read_listing(path, split="val")) == [("x/b.mp4", 0)]
     assert read_listing(path, split="val").classes == ("no", "yes")
@@ -184,7 +188,9 @@ def test_bytes_that_are_no_text_are_refused_with_their_line(folder):
 
 def test_a_label_beyond_the_classes_is_refused_with_its_line(folder):
     path = folder("a.mp4", list_csv="a.mp4 1\na.mp4 2\n", classes_txt="no\nyes\n") / "list.csv"
-    with pytest.raises(InputError, match="line 2 of .*list.csv has the label 2, but .*classes.txt names only 2 classes"):
+    with pytest.raises(
+        InputError, match=r"line 2 of .*list.csv has the label 2, but .*classes.txt names only 2 classes"
+    ):
         read_listing(path)
 
 

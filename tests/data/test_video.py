@@ -69,6 +69,16 @@ def test_frames_before_a_cut_are_counted_and_read(tmp_path):
     np.testing.assert_array_equal(read_frames(broken, [0, frames - 2]), whole[[0, frames - 2]])
 
 
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_a_header_that_promises_too_much_is_not_believed(tmp_path, share):
+    broken = cut_short(write_video(tmp_path / "cut.mp4", 200, index_first=True), share)
+    frames = count_frames(broken)
+    assert 0 < frames < 200
+    assert len(read_frames(broken, [0, frames - 1])) == 2
+    with pytest.raises(BrokenVideo, match=rf"cut\.mp4 .* {frames} frames"):
+        read_frames(broken, [frames])
+
+
 @pytest.mark.parametrize("content", [b"", b"no video at all\n" * 100], ids=["empty", "text"])
 def test_what_is_no_video_is_named(tmp_path, content):
     (tmp_path / "not.mp4").write_bytes(content)

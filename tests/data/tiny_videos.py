@@ -22,11 +22,18 @@ def number_of(frame: np.ndarray) -> int:
 
 
 def write_video(
-    path: Path, frames: int = 20, *, codec: str = "libx264", gop: int = 6, numbers: Sequence[int] | None = None
+    path: Path,
+    frames: int = 20,
+    *,
+    codec: str = "libx264",
+    gop: int = 6,
+    numbers: Sequence[int] | None = None,
+    index_first: bool = False,
 ) -> Path:
     """A video of frames 0 … frames-1, or of the given numbers, with B frames where the codec has them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    options = {"movflags": "faststart"} if index_first else {}
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 8 * BITS, 32, "yuv420p"
         stream.gop_size = gop

@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--at-once", type=int)
     parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--poison", type=int, nargs="*", default=())
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--largest-file", type=int, help="bytes: what a full disk is like")
     asked = parser.parse_args()
@@ -73,7 +74,7 @@ def main() -> int:
     runtime = Runtime("fp32")
     plan = toy_plan(epochs=asked.epochs, at_once=asked.at_once, world=runtime.world)
     task = Toy(width=asked.width)
-    batches = toy_batches(plan, runtime, slow=asked.slow)
+    batches = toy_batches(plan, runtime, slow=asked.slow, poison=tuple(asked.poison))
     save = SaveConfig(steps=1)
     try:
         fit(task, batches, plan=plan, optim=OPTIM, runtime=runtime, run_dir=asked.folder, seed=0, save=save)

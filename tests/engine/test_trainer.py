@@ -25,8 +25,8 @@ STEPS = toy_plan().total_steps
 PROGRAM = [sys.executable, engine_toy.__file__]
 
 
-class PowerCut(Exception):
-    pass
+class PowerCut(BaseException):
+    """Nobody can do anything about it."""
 
 
 def train(folder: Path, *, task: nn.Module | None = None, plan=None, batches=None, precision="fp32", **asked):
@@ -113,6 +113,17 @@ def test_a_worker_that_dies_of_the_same_signal_is_no_failure(tmp_path, uninterru
     assert weights(resumed) == weights(uninterrupted[0])
 
 
+def test_data_that_fails_loses_no_step(tmp_path, uninterrupted):
+    def fail():
+        raise InputError("too many broken files")
+
+    with pytest.raises(InputError, match="too many broken files"):
+        train(tmp_path, batches=cut_at(6, fail, toy_plan()), save=SaveConfig())
+    resumed, fitted = train(tmp_path)
+    assert fitted.resumed_at == 6
+    assert weights(resumed) == weights(uninterrupted[0])
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first, _ = train(tmp_path)
     told = (tmp_path / "log.jsonl").read_text()
@@ -143,13 +154,18 @@ def test_a_killed_process_goes_on_to_the_same_weights_to_the_bit(tmp_path, unint
 
 
 def test_two_processes_are_one_process_that_accumulates_twice(tmp_path):
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    told = subprocess.run([*two, *PROGRAM[1:], tmp_path / "two", "--epochs", "2"], capture_output=True, text=True)
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *PROGRAM[1:]]
+    asked = ["--epochs", "2", "--poison", "6"]  # not finite in one of the two only: skipped in both
+    told = subprocess.run([*two, tmp_path / "two", *asked], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
-    one, _ = train(tmp_path / "one", plan=toy_plan(epochs=2, at_once=4))
-    losses = torch.tensor(log(tmp_path / "two", "loss", "grad_norm"))
-    torch.testing.assert_close(losses, torch.tensor(log(tmp_path / "one", "loss", "grad_norm")), rtol=0, atol=1e-5)
-    assert len(losses) == 10
+    plan = toy_plan(epochs=2, at_once=4)
+    one, fitted = train(tmp_path / "one", plan=plan, batches=toy_batches(plan, Runtime("fp32"), poison=(6,)))
+    both = [log(tmp_path / n, "loss", "grad_norm") for n in ("two", "one")]
+    assert fitted.skipped == 1
+    assert len(both[0]) == 10
+    assert both[0][6] == both[1][6] == [None, None]
+    losses, expected = (torch.tensor(numbers[:6] + numbers[7:]) for numbers in both)
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
     reached = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
     for name, tensor in one.state_dict().items():
         torch.testing.assert_close(reached[name], tensor, rtol=0, atol=1e-5)
@@ -195,6 +211,34 @@ def test_the_count_in_a_row_survives_a_resume(tmp_path):
         train(tmp_path, **poisoned)
     with pytest.raises(RunStopped, match="up to step 8"):
         train(tmp_path, **poisoned)
+
+
+class HalfRange(Runtime):
+    """Scales losses as fp16 needs it, on any device."""
+
+    def use(self, precision):
+        super().use(precision)
+        self.scaler = torch.amp.GradScaler(self.device.type)
+
+
+def test_the_search_for_a_loss_scale_skips_steps_but_stops_no_run(tmp_path):
+    task, runtime, plan = Toy(), HalfRange("fp32"), toy_plan()
+    for parameter in task.parameters():  # overflows where fp16 does
+        parameter.register_hook(lambda grad: torch.where(grad.abs() > 65504 / 4, torch.inf, grad))
+    batches = toy_batches(plan, runtime)
+    asked = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0}
+    fitted = fit(task, batches, run_dir=tmp_path, patience=1, **asked)
+    assert 1 <= fitted.skipped < STEPS / 2
+    assert runtime.scaler.get_scale() == 2.0 ** (16 - fitted.skipped)
+    reached = weights(task)
+    state = resume.load_state(tmp_path / "state")
+    assert state["scaler"]["scale"] == runtime.scaler.get_scale()
+    again = fit(task, batches, run_dir=tmp_path, **asked)
+    assert again.skipped == fitted.skipped
+    assert runtime.scaler.get_scale() == state["scaler"]["scale"]
+    assert weights(task) == reached
+    with pytest.raises(RunStopped, match="2 steps in a row"):
+        fit(Toy(), toy_batches(plan, runtime, poison=(3, 4)), run_dir=tmp_path / "nan", patience=2, **asked)
 
 
 @pytest.mark.parametrize(

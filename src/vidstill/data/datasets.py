@@ -129,7 +129,7 @@ class TrainClips(Dataset[Sample]):
             return [read_frames(path, config.sampling.draw(total, chance))] * config.repeats
         return _read_each(path, config.sampling.draw_segments(total, config.repeats, chance))
 
-    def _augmented(self, frames: Frames, seed: int) -> UInt8[np.ndarray, "3 t h w"]:
+    def _augmented(self, frames: Frames, seed: int) -> UInt8[np.ndarray, "3 t rows cols"]:
         config = self.config
         if config.randaugment is not None:
             frames = config.randaugment.apply(frames, numpy_chance(seed, "randaugment"))

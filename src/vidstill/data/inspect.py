@@ -76,7 +76,7 @@ def inspect(path: Path, *, root: Path | None = None, files: int = 32) -> Summary
         source=path,
         parts={name: _part(listing) for name, listing in named.items()},
         looked_at=len(facts),
-        frames=Spread.of([each.frames for each in facts]),
+        frames=Spread.of([float(each.frames) for each in facts]),
         seconds=Spread.of([each.frames / each.rate for each in facts if each.rate]),
         sizes=dict(Counter(f"{each.width}x{each.height}" for each in facts).most_common()),
         problems=tuple(problems),

@@ -92,12 +92,17 @@ def train_batches(
     steps = range(start_step, total_steps)
     places = _Places(steps, videos_per_step, steps_in_epoch(len(dataset), videos_per_step), accumulation, rank, world)
     allowed = int(broken_share * len(dataset))
+    return _watched(_loader(_Ordered(dataset, allowed), places, workers, device), allowed, len(dataset), device)
+
+
+def _watched(loader: DataLoader[Any], allowed: int, videos: int, device: torch.device) -> Iterator[TrainBatch]:
+    """The loader's batches on the device; says what is broken, and stops if that is too much."""
     broken: dict[int, str] = {}
-    for batch in _loader(_Ordered(dataset, allowed), places, workers, device):
+    for batch in loader:
         new = {place: why for place, why in batch.broken.items() if place not in broken}
         broken |= new
         if len(broken) > allowed:
-            raise InputError(_too_many(broken, allowed, len(dataset)))
+            raise InputError(_too_many(broken, allowed, videos))
         for why in new.values():
             log.warning("%s; another video stands in for it", why)
         if batch.error is not None:
@@ -243,7 +248,7 @@ def _loader(
 def _on_device(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
     """Bytes cross, and become colours in [0, 1] there."""
     clip, *rest = (part.to(device, non_blocking=True) for part in parts)
-    return clip.float() / 255, *rest
+    return clip.float().div_(255), *rest
 
 
 def _too_many(broken: dict[int, str], allowed: int, videos: int) -> str:

@@ -63,7 +63,8 @@ class Plan:
         return (
             f"{self.total_steps} steps ({self.steps_per_epoch} an epoch) of {self.videos_per_step} videos, "
             f"{self.clips_per_step} clips: {self.world} processes × {self.accumulation} accumulated × "
-            f"{self.videos_per_chunk} videos; rate 0 → {self.peak:.3g} in {self.warmup_steps} steps → {self.final:.3g}"
+            f"{self.videos_per_chunk} videos; rate up to {self.peak:.3g} in {self.warmup_steps} steps, "
+            f"down to {self.final:.3g}"
         )
 
 

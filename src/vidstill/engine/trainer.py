@@ -81,7 +81,7 @@ def fit(
 
     Raises:
         RunStopped: the loss stays not finite, or the disk is full: the last saved state stands. `Interrupted`: SIGINT
-            or SIGTERM; the state is saved first.
+            or SIGTERM; the state is saved first, as it is where `batches` raises anything.
         InputError: `run_dir` holds the state of another run.
     """
     states = run_dir / "state"
@@ -105,8 +105,10 @@ def fit(
                         f"{step.loss}); lower base_lr or train in fp32; the state of step {saved} stands"
                     )
                 if validate and loop.done % plan.steps_per_epoch == 0:
-                    report.validation(loop.done, validate(loop.done // plan.steps_per_epoch))
+                    found = validate(loop.done // plan.steps_per_epoch)
                     task.train()
+                    with _disk(saved):
+                        report.validation(loop.done, found)
                 last = loop.done == plan.total_steps
                 due = save.steps is not None and loop.done - saved >= save.steps
                 if due or stop or last or time.monotonic() - saved_at >= save.seconds:
@@ -116,11 +118,13 @@ def fit(
                 if stop and not last:
                     raise _interrupted(signals, loop.done)
         except Exception as error:
-            if signals.caught is None or not loop.waiting:
+            if not loop.waiting:
                 raise
-            with _disk(saved):  # the signal has ended a worker, too, which is no failure
+            with _disk(saved):  # the data failed: what has been learned is whole
                 loop.save(states)
-            raise _interrupted(signals, loop.done) from error
+            if signals.caught is None:
+                raise
+            raise _interrupted(signals, loop.done) from error  # a worker has died of the same signal
         finally:
             if isinstance(stream, Generator):
                 stream.close()
@@ -193,9 +197,12 @@ class _Loop:
     def _count(self, loss: float, accept: bool) -> None:
         self.done += 1
         self.skipped += not accept
-        # fp16 looks for its loss scale by overflowing: only below a scale of 1 is that a failure
-        searching = math.isfinite(loss) and self.runtime.scaler.is_enabled() and self.runtime.scaler.get_scale() >= 1
-        self.in_a_row = 0 if accept else self.in_a_row + (not searching)
+        scaler = self.runtime.scaler
+        # fp16 finds its loss scale by overflowing, which is a failure only where no scale is left to try
+        if accept:
+            self.in_a_row = 0
+        elif not (scaler.is_enabled() and math.isfinite(loss) and scaler.get_scale() >= 1):
+            self.in_a_row += 1
 
     def save(self, folder: Path) -> None:
         if not self.runtime.is_main:

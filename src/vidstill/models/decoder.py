@@ -62,7 +62,7 @@ class Infill(nn.Module):
         grid: Grid,
     ) -> Float[Tensor, "b n d"]:
         """What enters the first block: the seen tokens, then a mask token for each wanted place, with positions."""
-        codes = position_table(self.config.positions, grid, self.config.dim, seen.device)
+        codes = position_table(self.config.positions, grid, self.config.dim, seen.device).to(self.mask_token.dtype)
         return torch.cat([seen + codes[visible], self.mask_token + codes[wanted]], dim=1)
 
 

@@ -9,6 +9,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidstill.types import InputError
+
 NORM_EPS = 1e-6  # the family's, not torch's 1e-5
 
 _SHORT = 1024  # tokens up to which a CPU is faster with plain products in bfloat16 than with its fused kernel
@@ -55,7 +57,7 @@ class Attention(nn.Module):
     def __init__(self, config: BlockConfig):
         super().__init__()
         if config.dim % config.heads:
-            raise ValueError(f"a width of {config.dim} does not divide into {config.heads} heads")
+            raise InputError(f"a width of {config.dim} does not divide into {config.heads} heads; take a divisor of it")
         self.heads = config.heads
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(config.dim))
@@ -130,7 +132,7 @@ class Block(nn.Module):
 
 def stack(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleList:
     """`depth` blocks; the rate of dropped branches rises linearly from 0 to `drop_path`."""
-    rates = torch.linspace(0, drop_path, depth).tolist()
+    rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
     return nn.ModuleList(Block(config, rate) for rate in rates)
 
 

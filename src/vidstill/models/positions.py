@@ -9,7 +9,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from vidstill.types import Grid
+from vidstill.types import Grid, InputError
 
 Positions = Literal["sinusoid", "sincos2d", "sincos3d", "learned"]
 """How tokens are told apart: VideoMAE's flat table, MAE's per frame, MVD's separable one, or a learned table."""
@@ -20,7 +20,7 @@ def position_table(kind: Positions, grid: Grid, dim: int, device: torch.device) 
     """The fixed code of every token of a grid, in token order, float32; made once for each grid and device.
 
     Raises:
-        ValueError: the width does not divide into the parts of the code, or the code is not a fixed one.
+        InputError: the width does not divide into the parts of the code, or the code is not a fixed one.
     """
     with torch.device("cpu"):
         match kind:
@@ -31,7 +31,7 @@ def position_table(kind: Positions, grid: Grid, dim: int, device: torch.device) 
             case "sincos3d":
                 table = sincos_3d(grid, dim)
             case _:
-                raise ValueError(f"positions {kind!r} are no fixed code; take sinusoid, sincos2d or sincos3d")
+                raise InputError(f"positions {kind!r} are no fixed code; take sinusoid, sincos2d or sincos3d")
     return table.float().to(device)
 
 
@@ -45,7 +45,7 @@ def sinusoid(tokens: int, dim: int) -> Float[Tensor, "n d"]:
 def sincos_1d(places: int, dim: int) -> Float[Tensor, "n d"]:
     """All sines, then all cosines, of each place."""
     if dim % 2:
-        raise ValueError(f"{dim} channels do not divide into sines and cosines; take an even number")
+        raise InputError(f"a width of {dim} does not divide into sines and cosines; take 2·k")
     frequency = 10000 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
     angle = torch.arange(places, dtype=torch.float64)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1)
@@ -54,7 +54,7 @@ def sincos_1d(places: int, dim: int) -> Float[Tensor, "n d"]:
 def sincos_2d(rows: int, columns: int, dim: int) -> Float[Tensor, "n d"]:
     """MAE's code of a frame: one half of the channels for the column, the other for the row."""
     if dim % 4:
-        raise ValueError(f"a width of {dim} does not divide into sines and cosines of rows and columns; take 4·k")
+        raise InputError(f"a width of {dim} does not divide into sines and cosines of rows and columns; take 4·k")
     column = repeat(sincos_1d(columns, dim // 2), "w d -> (h w) d", h=rows)
     row = repeat(sincos_1d(rows, dim // 2), "h d -> (h w) d", w=columns)
     return torch.cat([column, row], dim=1)
@@ -63,7 +63,7 @@ def sincos_2d(rows: int, columns: int, dim: int) -> Float[Tensor, "n d"]:
 def sincos_3d(grid: Grid, dim: int) -> Float[Tensor, "n d"]:
     """MVD's separable code: a quarter of the channels for the time, then MAE's code of the place."""
     if dim % 16:
-        raise ValueError(f"a width of {dim} does not divide into the parts of a 3-D position code; take 16·k")
+        raise InputError(f"a width of {dim} does not divide into the parts of a 3-D position code; take 16·k")
     time = repeat(sincos_1d(grid.t, dim // 4), "t d -> (t s) d", s=grid.h * grid.w)
     place = repeat(sincos_2d(grid.h, grid.w, dim - dim // 4), "s d -> (t s) d", t=grid.t)
     return torch.cat([time, place], dim=1)

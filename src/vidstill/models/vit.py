@@ -114,7 +114,7 @@ class ViT(nn.Module):
         """What enters the first block: embedded tubelets, each with the code of its position."""
         grid = self.grid(clip)
         pixels = self.normalised(tubelets(clip, self.config.tubelet, visible))
-        codes = self.codes(grid, clip.device)
+        codes = self.codes(grid, clip.device).to(self.embed.weight.dtype)  # a model in half precision stays in it
         return self.embed(pixels) + (codes if visible is None else codes[visible])
 
     def normalised(self, pixels: Float[Tensor, "b v p"]) -> Float[Tensor, "b v p"]:

@@ -49,9 +49,7 @@ class Finetune:
     expects: str = ""  # the published result
 
     def classifier(self, classes: int) -> ClassifierConfig:
-        return ClassifierConfig(
-            encoder=self.encoder, classes=classes, dropout=self.dropout, head_scale=self.head_scale
-        )
+        return ClassifierConfig(encoder=self.encoder, classes=classes, dropout=self.dropout, head_scale=self.head_scale)
 
 
 Recipe = Pretrain | Finetune

@@ -1,6 +1,6 @@
-"""VideoMAE's settings (Tong et al., NeurIPS 2022, arXiv:2203.12602): its released scripts, one for each published model.
+"""VideoMAE's settings (Tong et al., NeurIPS 2022, arXiv:2203.12602): its released scripts, a pair for each model.
 
-Numbers are the scripts'; rates are for a batch of 256 videos. A name ends in its epochs where a longer run was published.
+The numbers are the scripts'; rates are for a batch of 256 videos. `_800e`: the shorter one of two published runs.
 """
 
 from dataclasses import replace
@@ -63,9 +63,7 @@ huge_k400 = replace(
     expects="fine-tuned: K400 top-1 86.6, top-5 97.1",
 )
 
-base_ssv2 = replace(
-    base_k400, clips=_SSV2, schedule=_schedule(2400), expects="fine-tuned: SSv2 top-1 70.8, top-5 92.4"
-)
+base_ssv2 = replace(base_k400, clips=_SSV2, schedule=_schedule(2400), expects="fine-tuned: SSv2 top-1 70.8, top-5 92.4")
 base_ssv2_800e = replace(base_ssv2, schedule=_schedule(800), expects="fine-tuned: SSv2 top-1 69.6, top-5 92.0")
 small_ssv2 = replace(
     base_ssv2,

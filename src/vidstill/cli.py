@@ -1,0 +1,75 @@
+"""The command line, `vidstill VERB …`: finds the verb, and turns mistakes into one sentence and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+USAGE = """usage: vidstill VERB …
+
+  quickstart                         walk the whole road on clips it makes itself: teacher, student, test, table, report
+  recipes [PATTERN] [--show NAME]    list the recipes; show one fully resolved, with the source of its numbers
+  pretrain RECIPE --data DATA        pre-train by a recipe, distillations included
+  finetune RECIPE --data DATA        train and test a classifier, from an encoder (--init RUN_OR_FILE) or from scratch
+  evaluate RUN_OR_FILE --data DATA   top-1 and top-5 of a fine-tuned model, over the views of its recipe
+  data make FOLDER                   draw clips whose classes differ in motion alone, with their lists
+  data inspect DATA                  what a data set is taken for, what it holds, and what is wrong with it
+  doctor                             what this machine can do: devices, precision, decoders, space, versions
+
+Each verb has --help; every field of a recipe is an option: vidstill pretrain amd.small_k400 --help. The same command
+again resumes a run. DATA is a folder of videos, a folder of class folders, or a list of `path label`.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and gives the exit code: 0 only if the work is done."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):  # before torch is imported, which takes seconds
+        print(USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"vidstill {_version()}")
+        return 0
+
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _failed("interrupted; a run goes on from its last saved state with the same command", 130)
+    except BrokenPipeError:  # what reads our output has seen enough, as in `vidstill recipes | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as left:  # tyro has printed help (0), or what it could not read (2)
+        return int(left.code or 0)
+
+
+def _run(arguments: list[str]) -> int:
+    from vidstill.commands import run_command
+    from vidstill.engine.trainer import RunStopped
+    from vidstill.types import InputError
+
+    try:
+        run_command(arguments)
+        sys.stdout.flush()
+    except InputError as error:
+        return _failed(str(error), 2)
+    except RunStopped as stop:
+        return _failed(str(stop), stop.exit_code)
+    return 0
+
+
+def _failed(sentence: str, code: int) -> int:
+    """Says it, with the number of the process where that is not the first of several."""
+    rank = os.environ.get("RANK", "0")
+    print(f"vidstill{'' if rank == '0' else f' (process {rank})'}: {sentence}", file=sys.stderr)
+    return code
+
+
+def _version() -> str:
+    try:
+        return version("vidstill")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

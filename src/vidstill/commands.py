@@ -1,0 +1,234 @@
+"""What each verb of the command line does: its options are the function's signature, read by tyro."""
+
+import functools
+import json as jsons
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+from tyro.conf import Positional
+
+from vidstill import doctor as machine
+from vidstill import run
+from vidstill.config import near, to_plain
+from vidstill.data.inspect import inspect
+from vidstill.data.made import MadeConfig, make_clips
+from vidstill.engine.runtime import Precision
+from vidstill.recipes.recipe import Finetune, Pretrain, all_names, find
+from vidstill.recipes.show import options, source
+from vidstill.run import Launch
+from vidstill.types import InputError
+
+Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
+
+_MADE = MadeConfig()
+_VERB_OF = {Pretrain: "pretrain", Finetune: "finetune"}
+
+
+def run_command(arguments: list[str]) -> None:
+    """Does what the arguments say, the verb first.
+
+    Raises:
+        InputError: the verb, the recipe, or what the work met cannot be used.
+        SystemExit: tyro has printed help (code 0), or said what is wrong with an option (2).
+    """
+    verb, rest = _verb(arguments)
+    if verb in _WITH_RECIPE:
+        _call_with_recipe(verb, *_WITH_RECIPE[verb], rest)
+    else:
+        _call(_VERBS[verb], rest, verb)
+
+
+def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json: bool = False) -> None:
+    """Lists the recipes, or shows one fully resolved, with the source of its numbers.
+
+    Args:
+        pattern: a part of the names, or a pattern such as "amd.*_k400".
+        show: the name of one recipe.
+        json: as JSON, for programs.
+    """
+    if show is None:
+        found = {name: find(name) for name in all_names(pattern)}
+        listed = [{"name": n, "verb": _VERB_OF[type(r)], "expects": r.expects} for n, r in found.items()]
+        width = max(map(len, found))
+        lines = [f"{each['verb']}  {each['name']:{width}}  {each['expects']}".rstrip() for each in listed]
+        _tell(jsons.dumps(listed, indent=1) if json else "\n".join(lines))
+    elif json:
+        _tell(jsons.dumps(to_plain(find(show)), indent=1))
+    else:
+        _tell(f"{_aligned(options(find(show)))}\n\n{source(show)}")
+
+
+def pretrain(*, launch: Annotated[Launch, Flat], recipe: Annotated[Pretrain, Flat]) -> None:
+    """Pre-trains by a recipe; the same command again resumes it."""
+    out = run.pretrain(recipe, launch)
+    _tell(f"pre-trained: {out}; next: vidstill finetune RECIPE --init {out} --data DATA")
+
+
+def finetune(*, launch: Annotated[Launch, Flat], init: str | None = None, recipe: Annotated[Finetune, Flat]) -> None:
+    """Trains a classifier and tests it; the same command again resumes it.
+
+    Args:
+        init: a run's folder or a file of weights to start from; None: from scratch.
+    """
+    out = run.finetune(recipe, launch, init=init)
+    _tell(f"fine-tuned: {out}\n{_aligned(jsons.loads((out / run.TEST_FILE).read_text()))}")
+
+
+def evaluate(
+    source: Positional[str],
+    /,
+    *,
+    data: Path,
+    workers: int = -1,
+    device_batch: int | None = None,
+    precision: Precision = "auto",
+    json: bool = False,
+) -> None:
+    """Tests a fine-tuned model: top-1 and top-5 over the views of its recipe.
+
+    Args:
+        source: a run's folder or a file of weights.
+        data: labelled videos; where there are splits, the val split of them.
+        workers: processes that decode; -1: a core less than there are.
+        device_batch: views that a device takes at once; None: all of a video's.
+        precision: auto: bf16 where the device does it well, else fp32.
+        json: as JSON, for programs.
+    """
+    launch = Launch(data=data, out=Path(), workers=workers, device_batch=device_batch, precision=precision)
+    tested = run.evaluate(source, launch).plain()
+    _tell(jsons.dumps(tested, indent=1) if json else _aligned(tested))
+
+
+def data_make(folder: Positional[Path], /, *, clips: Annotated[MadeConfig, Flat] = _MADE) -> None:
+    """Draws clips whose classes differ in motion alone, with their lists.
+
+    Args:
+        folder: where to; what is already there is kept.
+    """
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("clips")
+        make_clips(folder, clips, made=lambda done, of: progress.update(bar, completed=done, total=of))
+    _tell(f"made: {folder}; next: vidstill data inspect {folder}")
+
+
+def data_inspect(data: Positional[Path], /, *, root: Path | None = None, files: int = 32, json: bool = False) -> None:
+    """Says what a data set is taken for, what it holds, and what is wrong with it.
+
+    Args:
+        data: a folder of videos or of class folders, or a list.
+        root: the folder that a list's paths start from; None: the list's own.
+        files: how many videos are opened.
+        json: as JSON, for programs.
+    """
+    summary = _plain(asdict(inspect(data, root=root, files=files)))
+    _tell(jsons.dumps(summary, indent=1) if json else _aligned(_flat(summary)))
+
+
+def doctor(*, json: bool = False) -> None:
+    """Says what this machine can do: devices, precision, decoders, space, versions.
+
+    Args:
+        json: as JSON, for programs.
+    """
+    found = asdict(machine.examine())
+    _tell(jsons.dumps(found, indent=1) if json else _aligned(_flat(found)))
+
+
+_VERBS: dict[str, Callable[..., None]] = {
+    "recipes": recipes,
+    "evaluate": evaluate,
+    "data make": data_make,
+    "data inspect": data_inspect,
+    "doctor": doctor,
+}
+_WITH_RECIPE: dict[str, tuple[Callable[..., None], type]] = {
+    "pretrain": (pretrain, Pretrain),
+    "finetune": (finetune, Finetune),
+}
+
+
+def _verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb, of one word or two, and what comes after it."""
+    verbs = [*_VERBS, *_WITH_RECIPE]
+    for words in (1, 2):
+        verb = " ".join(arguments[:words])
+        if verb in verbs:
+            return verb, arguments[words:]
+    two_words = [verb for verb in verbs if verb.startswith(f"{arguments[0]} ")]
+    if two_words and arguments[1:2] in ([], ["-h"], ["--help"]):
+        _tell("\n".join(f"vidstill {verb} --help" for verb in two_words))
+        sys.exit(0)
+    asked = " ".join(arguments[:2]) if two_words else arguments[0]
+    hint = near(asked, verbs) or f"; there are {', '.join(verbs)}"
+    raise InputError(f"vidstill has no verb {asked!r}{hint}")
+
+
+def _call(work: Callable[..., None], arguments: list[str], verb: str, **defaults: Any) -> None:
+    """Reads the options that the function's signature names, then calls it.
+
+    It is not called by tyro, which would take an InputError of the work for one of its own.
+    """
+
+    @functools.wraps(work)
+    def read(*given: Any, **named: Any) -> Callable[[], None]:
+        return functools.partial(work, *given, **named)
+
+    tyro.cli(
+        functools.partial(read, **defaults) if defaults else read,
+        args=arguments,
+        prog=f"vidstill {verb}",
+        description=(work.__doc__ or "").partition("\n")[0],
+        config=(
+            tyro.conf.AvoidSubcommands,  # --mixing.mixup 0.2, not a subcommand for each kind of value
+            tyro.conf.FlagCreatePairsOff,  # --json, no --no-json
+            tyro.conf.PositionalMetavarFromFieldName,
+        ),
+    )()
+
+
+def _call_with_recipe(verb: str, work: Callable[..., None], kind: type, arguments: list[str]) -> None:
+    """The first argument names the recipe whose values are the options' defaults."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        _tell(f"usage: vidstill {verb} RECIPE --data DATA [OPTIONS]\n\n{work.__doc__}\n")
+        _tell(f"`vidstill recipes` lists the recipes, `vidstill {verb} RECIPE --help` the options of one.")
+        return
+    if not arguments or arguments[0].startswith("-"):
+        raise InputError(f"the recipe comes first: vidstill {verb} RECIPE --data DATA; `vidstill recipes` lists them")
+    recipe = find(arguments[0])
+    if not isinstance(recipe, kind):
+        other = _VERB_OF[type(recipe)]
+        raise InputError(f"{arguments[0]} is not for {verb}; type vidstill {other} {arguments[0]}")
+    launch = Launch(data=tyro.MISSING, out=Path("runs") / arguments[0].replace("-", "_"))
+    _call(work, arguments[1:], f"{verb} {arguments[0]}", launch=launch, recipe=recipe)
+
+
+def _tell(text: str) -> None:
+    """Prints, in the first process of several only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
+
+
+def _aligned(named: Mapping[str, Any]) -> str:
+    width = max(map(len, named))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in named.items())
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: paths as text."""
+    return jsons.loads(jsons.dumps(value, default=str))
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a b": 1}`; entries of a list by their numbers."""
+    if isinstance(value, list | tuple):
+        value = {str(number): each for number, each in enumerate(value, 1)} or "none"
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {key: text for word, each in value.items() for key, text in _flat(each, f"{name} {word}".strip()).items()}

@@ -1,0 +1,185 @@
+"""Makes a data set of clips that we draw ourselves, for the quickstart and the tests: H.264 files and their lists."""
+
+import io
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+
+from vidstill.chance import sample_seed
+from vidstill.data.drawing import draw_clip
+from vidstill.data.motion import ACTIONS
+from vidstill.types import InputError
+
+CONFIG_FILE = "made.json"
+
+_DRAWING = 1  # to be raised when the same config draws other clips
+_SPLITS = ("train", "val", "unlabelled")
+_SMALLEST_SIDE = 16  # pixels; below, a thing's box would meet itself around the world
+_POOL_FROM = 200  # clips for which it pays to start processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeConfig:
+    """What is drawn. A clip depends on the seed, its split, its number and the sizes, so a larger set holds a smaller.
+
+    The classes differ only in motion: flipping a clip sideways swaps left and right, clockwise and counterclockwise.
+    A class's movement takes the whole clip, so take frames from all of it.
+
+    Args:
+        train, val, unlabelled: clips; the classes follow one another in turn, in the unlabelled ones too.
+        frames: of a clip.
+        size: rows and columns in pixels, both even.
+        fps: frames per second that the files state.
+    """
+
+    train: int = 600
+    val: int = 300
+    unlabelled: int = 1800
+    frames: int = 16
+    size: tuple[int, int] = (64, 64)
+    fps: int = 8
+    classes: tuple[str, ...] = ACTIONS
+    seed: int = 0
+
+    def clips(self, split: str) -> int:
+        return {"train": self.train, "val": self.val, "unlabelled": self.unlabelled}[split]
+
+
+def make_clips(
+    folder: Path, config: MadeConfig, *, workers: int | None = None, made: Callable[[int, int], None] | None = None
+) -> Path:
+    """The folder, with `train.csv`, `val.csv`, `classes.txt`, `unlabelled.txt` and the clips that they name in it.
+
+    What is already there is kept; the lists are written last, so that a list never names a clip that is missing.
+
+    Args:
+        workers: processes; the files do not depend on it. Default: a process for each core where there is much to draw.
+        made: is told how many clips there are so far, and how many there will be.
+
+    Raises:
+        InputError: the config makes no clips, or the folder holds something else.
+    """
+    _check(config)
+    described = json.dumps(asdict(config) | {"drawing": _DRAWING}, indent=2) + "\n"
+    _claim(folder, described)
+    lists = _lists(config)
+    if all((folder / name).is_file() for name in lists):
+        return folder
+    for split in _SPLITS:
+        (folder / split).mkdir(exist_ok=True)
+    jobs = [(split, i) for split in _SPLITS for i in range(config.clips(split))]
+    for done, _ in enumerate(_run(partial(_make_clip, folder, config), jobs, workers), 1):
+        if made:
+            made(done, len(jobs))
+    for name, text in lists.items():
+        _write(folder / name, text.encode())
+    return folder
+
+
+def _check(config: MadeConfig) -> None:
+    if strays := [name for name in config.classes if name not in ACTIONS]:
+        near = get_close_matches(strays[0], ACTIONS, 3, 0.5) or ACTIONS
+        raise InputError(f"{strays[0]!r} is no class that we can draw; did you mean {' or '.join(near)}?")
+    if not config.classes or len(set(config.classes)) < len(config.classes):
+        raise InputError("classes has to name at least one class, and none of them twice")
+    height, width = config.size
+    if height % 2 or width % 2 or min(config.size) < _SMALLEST_SIDE:
+        raise InputError(
+            f"clips of {height}x{width} pixels cannot be made; H.264 wants even sides and we want "
+            f"{_SMALLEST_SIDE} pixels at least, such as {_even(height)}x{_even(width)}"
+        )
+    if config.frames < 2 or config.fps < 1:
+        raise InputError(
+            f"{config.frames} frames at {config.fps} frames per second show no motion; take at least 2 frames at 1"
+        )
+    counts = [config.clips(split) for split in _SPLITS]
+    if min(counts) < 0 or not any(counts):
+        raise InputError(f"{counts} clips to train, test and pre-train cannot be made; ask for at least one in all")
+
+
+def _even(side: int) -> int:
+    return max(_SMALLEST_SIDE, side + side % 2)
+
+
+def _claim(folder: Path, described: str) -> None:
+    """Says in the folder what it is for, unless it is for something else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder for the clips")
+    said = folder / CONFIG_FILE
+    if said.is_file():
+        if said.read_text("utf-8") != described:
+            raise InputError(f"{folder} holds clips that were made otherwise ({said}); name another folder")
+        return
+    if folder.is_dir() and any(not name.startswith(".") for name in os.listdir(folder)):
+        raise InputError(f"{folder} holds other files and no {CONFIG_FILE}; name a new folder for the clips")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(said, described.encode())
+
+
+def _lists(config: MadeConfig) -> dict[str, str]:
+    """What each list holds; a split without clips has none."""
+    names = {split: [_name(split, i) for i in range(config.clips(split))] for split in _SPLITS}
+    lists = {
+        "unlabelled.txt": "".join(f"{name}\n" for name in names["unlabelled"]),
+        "classes.txt": "".join(f"{name}\n" for name in config.classes),
+    }
+    for split in ("val", "train"):
+        lists[f"{split}.csv"] = "".join(f"{name} {i % len(config.classes)}\n" for i, name in enumerate(names[split]))
+    return {name: text for name, text in lists.items() if text}
+
+
+def _name(split: str, index: int) -> str:
+    return f"{split}/{index:06d}.mp4"
+
+
+def _run(make: Callable[[tuple[str, int]], None], jobs: list[tuple[str, int]], workers: int | None) -> Iterator[None]:
+    workers = (os.cpu_count() or 1 if len(jobs) >= _POOL_FROM else 1) if workers is None else workers
+    if workers <= 1:
+        yield from map(make, jobs)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make, jobs, chunksize=16)
+
+
+def _make_clip(folder: Path, config: MadeConfig, job: tuple[str, int]) -> None:
+    split, index = job
+    path = folder / _name(split, index)
+    if path.exists():
+        return
+    seed = sample_seed(config.seed, _SPLITS.index(split), index)
+    action = config.classes[index % len(config.classes)]
+    _write(path, encoded(draw_clip(action, seed, config.frames, config.size), config.fps))
+
+
+def encoded(frames: UInt8[np.ndarray, "t h w 3"], fps: int) -> bytes:
+    """An mp4 file of these frames in H.264, the same bytes every time.
+
+    Each frame is coded by itself at one quality, or else a frame would show by its artefacts what came before.
+    """
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"preset": "ultrafast", "qp": "20", "g": "1", "threads": "1", "flags": "+bitexact"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file that is complete or absent."""
+    partial_ = path.with_name(f".{path.name}.partial")
+    partial_.write_bytes(content)
+    os.replace(partial_, path)

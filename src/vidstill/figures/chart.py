@@ -1,0 +1,123 @@
+"""A line chart as an SVG element for a page: it takes the page's type, and needs neither scripts nor other files."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+Point = tuple[float, float]
+
+_WIDE, _HIGH = 460, 290
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 96, 30, 42  # around the plot; names stand to the right of their lines
+_APART = 16  # between two names
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    points: Sequence[Point]
+    colour: str  # as CSS has it
+    style: Literal["plain", "dashed"] = "plain"
+
+
+def chart(
+    lines: Sequence[Line], *, x: str, y: str, log_x: bool = False, y_range: Point | None = None, dots: bool = False
+) -> str:
+    """The lines over common axes, each with its name at its end; lines without points are left out.
+
+    Args:
+        x, y: what the axes count.
+        log_x: powers of ten at equal distances.
+        y_range: the ends of the y axis; default: of the points.
+        dots: a dot at each point, and a mark on the x axis for each whole number.
+    """
+    lines = [line for line in lines if line.points]
+    if not lines:
+        return ""
+    xs = [px for line in lines for px, _ in line.points]
+    low, high = y_range or _spread([py for line in lines for _, py in line.points])
+    across = _Scale(min(xs), max(xs), _LEFT, _WIDE - _RIGHT, log=log_x)
+    up = _Scale(low, high, _HIGH - _BOTTOM, _TOP)
+    marks = [n for n in range(math.ceil(min(xs)), math.floor(max(xs)) + 1)] if dots else across.marks()
+    parts = [_axes(across, up, marks, x, y)]
+    ends = _apart([up(line.points[-1][1]) for line in lines])
+    for line, end in zip(lines, ends, strict=True):
+        parts.append(_drawn(line, [(across(px), up(py)) for px, py in line.points], end, dots))
+    label = escape(f"{y} over {x}: {', '.join(line.name for line in lines)}", quote=True)
+    return f'<svg class="chart" viewBox="0 0 {_WIDE} {_HIGH}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From numbers to places, linear or by powers of ten."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (self.end - self.start) * ((value - low) / (high - low) if high > low else 0.5)
+
+    def marks(self) -> list[float]:
+        """Round numbers for an axis."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            return [m * 10.0**p for p in powers for m in (1, 3) if self.low <= m * 10.0**p <= self.high]
+        step = _round_step((self.high - self.low) / 4)
+        return [n * step for n in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
+
+
+def _round_step(about: float) -> float:
+    power = 10.0 ** math.floor(math.log10(about)) if about > 0 else 1.0
+    return power * next(m for m in (1, 2, 5, 10) if m * power >= about * 0.999)
+
+
+def _spread(values: Sequence[float]) -> Point:
+    """From the lowest to the highest, with some air."""
+    low, high = min(values), max(values)
+    air = 0.06 * (high - low) or abs(high) or 1.0
+    return (0.0 if 0 <= low <= air else low - air), high + air
+
+
+def _axes(across: _Scale, up: _Scale, marks: Sequence[float], x: str, y: str) -> str:
+    parts = []
+    for value in up.marks():
+        place = f"{up(value):.1f}"
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDE - _RIGHT}" y1="{place}" y2="{place}"/>')
+        parts.append(f'<text class="mark" x="{_LEFT - 8}" y="{place}" dy=".35em" text-anchor="end">{value:g}</text>')
+    for value in marks:
+        place = f"{across(value):.1f}"
+        parts.append(f'<text class="mark" x="{place}" y="{_HIGH - _BOTTOM + 18}" text-anchor="middle">{value:g}</text>')
+    middle = (_LEFT + _WIDE - _RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle:g}" y="{_HIGH - 5}" text-anchor="middle">{escape(x)}</text>')
+    parts.append(f'<text class="axis" x="0" y="13">{escape(y)}</text>')
+    return "".join(parts)
+
+
+def _drawn(line: Line, points: Sequence[Point], name_at: float, dots: bool) -> str:
+    colour = escape(line.colour, quote=True)
+    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+    dashes = ' stroke-dasharray="5 4"' if line.style == "dashed" else ""
+    parts = [f'<polyline class="line" points="{path}" stroke="{colour}"{dashes}/>']
+    if dots or len(points) == 1:
+        parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{colour}"/>' for px, py in points]
+    name = f'<text class="name" x="{_WIDE - _RIGHT + 10}" y="{name_at:.1f}" dy=".35em" fill="{colour}">'
+    return "".join(parts) + f"{name}{escape(line.name)}</text>"
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """The places, moved until no two names overlap; their order stays."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    moved: list[float] = []
+    for i in order:
+        moved.append(max(places[i], moved[-1] + _APART) if moved else places[i])
+    shift = sum(moved) / len(moved) - sum(places) / len(places)  # as much upwards as downwards
+    lowest = _HIGH - _BOTTOM - moved[-1] + shift
+    back = [0.0] * len(places)
+    for place, i in zip(moved, order, strict=True):
+        back[i] = place - shift + min(0.0, lowest)
+    return back

@@ -1,0 +1,118 @@
+"""A page that people keep: one HTML file with everything in it, which runs nothing and asks no network."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Literal
+
+_STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Text:
+    words: str
+    kind: Literal["plain", "lead", "note"] = "plain"  # lead: what it is all about; note: what must not be overlooked
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; the first cell of a row names it, the others are numbers. On a phone each row is a card."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    colours: Sequence[str] = ()  # of the rows' names, as CSS has them
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    png: bytes
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Charts:
+    """SVG elements of `figures.chart`, side by side where there is room, each with its title and caption."""
+
+    each: Sequence[tuple[str, str, str]]  # title, element, caption
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, for who wants to know exactly."""
+
+    each: Sequence[tuple[str, str]]
+
+
+Part = Text | Table | Picture | Charts | Facts
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    parts: Sequence[Part]
+
+
+def page(*, above: str, title: str, lead: str, sections: Sequence[Section], below: str) -> str:
+    """The page as HTML. Whatever text is given is shown as it is: none of it is taken for HTML.
+
+    Args:
+        above: a few words over the title.
+        lead: the first paragraph.
+        below: the last line.
+    """
+    body = "".join(
+        f"<section><h2>{escape(section.title)}</h2>{''.join(map(_part, section.parts))}</section>"
+        for section in sections
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f'<header><p class="above">{escape(above)}</p><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>'
+        f"\n{body}\n</main>\n<footer>{escape(below)}</footer>\n</body>\n</html>\n"
+    )
+
+
+def _part(part: Part) -> str:
+    match part:
+        case Text(words, kind):
+            return f'<p class="{kind}">{escape(words)}</p>'
+        case Table():
+            return _table(part)
+        case Picture(png, alt, caption):
+            source = f"data:image/png;base64,{b64encode(png).decode()}"
+            picture = f'<img src="{source}" alt="{escape(alt, quote=True)}">'
+            return f'<figure class="picture">{picture}{_caption(caption)}</figure>'
+        case Charts(each):
+            return f'<div class="charts">{"".join(_chart(*one) for one in each)}</div>'
+        case Facts(each):
+            facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in each)
+            return f"<dl>{facts}</dl>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
+    rows = []
+    for number, (name, *cells) in enumerate(table.rows):
+        dot = f'<i style="background:{escape(table.colours[number], quote=True)}"></i>' if table.colours else ""
+        numbers = "".join(
+            f'<td data-name="{escape(column, quote=True)}">{escape(cell)}</td>'
+            for column, cell in zip(table.head[1:], cells, strict=True)
+        )
+        rows.append(f'<tr><th scope="row">{dot}{escape(name)}</th>{numbers}</tr>')
+    body = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<figure class="table">{body}{_caption(table.caption)}</figure>'
+
+
+def _chart(title: str, element: str, caption: str) -> str:
+    return f'<figure class="chart"><h3>{escape(title)}</h3>{element}{_caption(caption)}</figure>'
+
+
+def _caption(words: str) -> str:
+    return f"<figcaption>{escape(words)}</figcaption>" if words else ""

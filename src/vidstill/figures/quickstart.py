@@ -1,0 +1,169 @@
+"""What the quickstart found, as a table for the terminal and as the sections of its page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from rich.table import Table as Terminal
+
+from vidstill.figures.chart import Line, chart
+from vidstill.figures.curves import curve
+from vidstill.figures.page import Charts, Facts, Picture, Section, Table, Text, page
+
+INK = {"scratch": "#8b857d", "videomae": "#2f6fb0", "amd": "#c4501b", "teacher": "#26231f"}
+"""The colour of each model, the same in the table and in every chart."""
+
+_SHORT = {"scratch": "scratch", "videomae": "VideoMAE", "amd": "AMD", "teacher": "teacher"}
+
+_HEAD = (
+    "model", "top-1, %", "linear probe, %", "parameters, M", "GFLOPs per view", "pre-training, s", "fine-tuning, s"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One of the models that were fine-tuned alike, and what it took."""
+
+    key: str  # of INK
+    name: str
+    top1: float  # percent
+    top5: float
+    probe: float  # top-1 of the linear probe before fine-tuning, percent
+    parameters: int  # of the classifier
+    operations: int  # of one view, in multiply-adds
+    pretraining_seconds: float  # 0: from scratch; a teacher's are its own
+    finetuning_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    contenders: tuple[Contender, ...]
+    classes: int
+    labelled: int  # clips to fine-tune on
+    unlabelled: int  # clips to pre-train on
+    videos: int  # clips that were tested on
+    seed: int
+
+
+def standard_error(percent: float, videos: int) -> float:
+    """Of a share of so many videos, in percent (binomial)."""
+    return sqrt(percent * (100 - percent) / videos)
+
+
+def cells(contender: Contender, videos: int) -> tuple[str, ...]:
+    """A contender's row of the table, as `_HEAD` names it."""
+    return (
+        contender.name,
+        f"{contender.top1:.1f} ± {standard_error(contender.top1, videos):.1f}",
+        f"{contender.probe:.1f}",
+        f"{contender.parameters / 1e6:.3g}",
+        f"{contender.operations / 1e9:.3g}",
+        f"{contender.pretraining_seconds:.0f}" if contender.pretraining_seconds else "–",
+        f"{contender.finetuning_seconds:.0f}",
+    )
+
+
+def terminal(found: Findings) -> Terminal:
+    table = Terminal(title="vidstill quickstart", caption=reading(found), caption_justify="left")
+    for number, name in enumerate(_HEAD):
+        table.add_column(name, justify="right" if number else "left")
+    for contender in found.contenders:
+        table.add_row(*cells(contender, found.videos))
+    return table
+
+
+def reading(found: Findings) -> str:
+    """How the numbers are to be read."""
+    teacher = next(each for each in found.contenders if each.key == "teacher")
+    return (
+        f"Top-1 on {found.videos} clips of {found.classes} classes (chance is {100 / found.classes:.1f} %), ± one "
+        "binomial standard error. The linear probe reads the encoder before fine-tuning; from scratch that is a random "
+        f"one. AMD also needed the teacher, whose pre-training took {teacher.pretraining_seconds:.0f} s."
+    )
+
+
+def scale(found: Findings) -> str:
+    """What so small a scale can show."""
+    noise = 2 * sqrt(2) * max(standard_error(each.top1, found.videos) for each in found.contenders)
+    return (
+        "So small a scale shows that the road works and what each part of it costs. It cannot rank the methods: it is "
+        f"one seed, two of these numbers may differ by {noise:.0f} points by the choice of test clips alone, and models "
+        "a hundredth of the papers' size, trained for minutes on drawn clips, say little about a week on real video."
+    )
+
+
+def nearness(alike: Mapping[str, Sequence[float]], distilling: Sequence[Mapping[str, Any]]) -> Charts:
+    """How near the students come to the teacher: their layers' alignment, and the losses that bring it about.
+
+    Args:
+        alike: for each student its layers' alignment with the teacher's.
+        distilling: the steps of AMD's log.
+    """
+    lines = [
+        Line(_SHORT[key], list(enumerate(values, start=1)), INK[key], "dashed" if key == "scratch" else "plain")
+        for key, values in alike.items()
+    ]
+    parts = [
+        Line("direct", curve(distilling, "direct"), INK["amd"]),
+        Line("generated", curve(distilling, "generation"), INK["amd"], "dashed"),
+    ]
+    return Charts(
+        [
+            (
+                "Likeness to the teacher, layer by layer",
+                chart(lines, x="student’s block", y="linear CKA", y_range=(0, 1), dots=True),
+                "Each block beside the teacher’s at the same share of its depth, before fine-tuning, on whole test clips. "
+                "1: alike up to rotation and scale; 0: unrelated. What every clip has in common at a place is taken off.",
+            ),
+            (
+                "What AMD brings down",
+                chart(parts, x="step", y="squared distance to the teacher’s features", log_x=True),
+                "Direct: at the places that both see. Generated: at the places that the teacher alone sees.",
+            ),
+        ]
+    )
+
+
+def losses(pretraining: Mapping[str, Sequence[Mapping[str, Any]]], tuning: Mapping[str, Sequence[Any]]) -> Charts:
+    """The curves of both trainings, by model: the steps of their logs."""
+    pixels = [Line(_SHORT[key], curve(steps, "reconstruction"), INK[key]) for key, steps in pretraining.items()]
+    labels = [Line(_SHORT[key], curve(steps), INK[key]) for key, steps in tuning.items()]
+    return Charts(
+        [
+            (
+                "Pre-training: rebuilding hidden pixels",
+                chart(pixels, x="step", y="squared error", log_x=True),
+                "1 is what guessing each tubelet’s mean would cost. AMD’s curve is its pixel part.",
+            ),
+            (
+                "Fine-tuning: naming the movement",
+                chart(labels, x="step", y="cross-entropy", log_x=True),
+                "On the labelled training clips, with the recipe’s label smoothing.",
+            ),
+        ]
+    )
+
+
+def report(found: Findings, *, rebuilt: Picture, near: Charts, curves: Charts, facts: Sequence[tuple[str, str]]) -> str:
+    """The page."""
+    rows = [cells(each, found.videos) for each in found.contenders]
+    colours = [INK[each.key] for each in found.contenders]
+    return page(
+        above="vidstill quickstart",
+        title="A teacher, its student, and what pre-training was worth",
+        lead=(
+            f"On {found.unlabelled} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller student "
+            "twice: by VideoMAE on pixels, and by AMD from the teacher. Then the same student was fine-tuned three "
+            f"times, from scratch and from both, and the teacher as well, all with one recipe on {found.labelled} "
+            "labelled clips. The classes differ in motion only: no single frame gives them away."
+        ),
+        sections=[
+            Section("What came out", [Table(_HEAD, rows, colours, reading(found)), Text(scale(found), "note")]),
+            Section("What the student sees, and what it makes of it", [rebuilt]),
+            Section("How near the student comes to its teacher", [near]),
+            Section("How the losses went", [curves]),
+            Section("What was run", [Facts(facts)]),
+        ],
+        below="Made by vidstill quickstart. Whatever came out is what is shown.",
+    )

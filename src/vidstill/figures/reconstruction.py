@@ -1,0 +1,143 @@
+"""What a student saw of a clip and what it made of the rest, as a picture that does not leak the truth."""
+
+import io
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from vidstill.models.decoder import Decoder
+from vidstill.models.vit import ViT
+from vidstill.pretext.targets import PixelTarget, pixels
+from vidstill.types import Grid, Tubelet
+
+HONESTY = (
+    "No hidden pixel is in the rebuilt row. The model guesses patterns of zero mean and unit deviation; the brightness "
+    "and contrast that they are shown with are interpolated from the visible tubelets of the same moment, not taken "
+    "from the hidden ones."
+)
+"""The caption of a picture of normalised pixels."""
+
+_GREY = 0.55  # of what the student does not see
+_ELSEWHEN = 1e6  # how far a tubelet of another moment is: it counts only where a moment shows nothing
+_PAPER, _INK = (255, 255, 255), (82, 82, 91)
+
+
+@runtime_checkable
+class Rebuilder(Protocol):
+    """A method that rebuilds pixels; its `config` has a `mask` and a `target`."""
+
+    encoder: ViT
+    decoder: Decoder
+    config: Any
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """Clips of colours in [0, 1]."""
+
+    original: Float[Tensor, "b 3 t h w"]
+    seen: Float[Tensor, "b 3 t h w"]  # grey where the student is blind
+    rebuilt: Float[Tensor, "b 3 t h w"]  # what it saw, and its guesses
+
+
+@torch.no_grad()
+def rebuild(method: Rebuilder, clip: Float[Tensor, "b 3 t h w"], seed: Int[Tensor, "b"]) -> Rebuilt:
+    """What the method, whose mode is left as it is, makes of clips under the masks of these seeds."""
+    tubelet, kind = method.encoder.config.tubelet, method.config.target
+    grid = method.encoder.grid(clip)
+    mask = method.config.mask.draw(seed, grid)
+    student = method.encoder(clip, mask.visible)
+    guess = method.decoder(student.tokens, mask.visible, mask.masked, grid).float()
+    shown = pixels(clip, tubelet, mask.visible)
+    colours = _coloured(guess, shown, mask.visible, mask.masked, grid, kind)
+    return Rebuilt(
+        original=clip,
+        seen=_clip(shown, torch.full_like(colours, _GREY), mask.visible, mask.masked, grid, tubelet),
+        rebuilt=_clip(shown, colours.clamp(0, 1), mask.visible, mask.masked, grid, tubelet),
+    )
+
+
+def picture(clips: Rebuilt, *, columns: int = 8, side: int = 96) -> bytes:
+    """A PNG: for each clip a row of its frames, of what was seen and of what was rebuilt.
+
+    Args:
+        columns: frames that are shown, evenly spread, where there are so many.
+        side: the length of a frame's shorter side, in pixels.
+    """
+    b, _, t, h, w = clips.original.shape
+    scale = max(1, round(side / min(h, w)))
+    high, wide, gap = h * scale, w * scale, max(2, side // 24)
+    frames = torch.linspace(0, t - 1, min(columns, t)).round().long().tolist()
+    font = ImageFont.load_default(size=side / 4.5)
+    rows = {"clip": clips.original, "seen": clips.seen, "rebuilt": clips.rebuilt}
+    left = round(max(font.getlength(name) for name in rows)) + 4 * gap
+    block = len(rows) * (high + gap) + 4 * gap
+    sheet = Image.new("RGB", (left + len(frames) * (wide + gap), b * block - 5 * gap), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for clip in range(b):
+        for line, (name, shown) in enumerate(rows.items()):
+            top = clip * block + line * (high + gap)
+            draw.text((left - 3 * gap, top + high / 2), name, font=font, fill=_INK, anchor="rm")
+            bytes_ = (shown[clip].float().cpu() * 255).round().byte()
+            for column, frame in enumerate(frames):
+                image = Image.fromarray(rearrange(bytes_[:, frame], "c h w -> h w c").contiguous().numpy())
+                sheet.paste(image.resize((wide, high), Image.Resampling.NEAREST), (left + column * (wide + gap), top))
+    file = io.BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _coloured(
+    guess: Float[Tensor, "b m p"],
+    shown: Float[Tensor, "b v p"],
+    visible: Int[Tensor, "b v"],
+    masked: Int[Tensor, "b m"],
+    grid: Grid,
+    kind: PixelTarget,
+) -> Float[Tensor, "b m p"]:
+    """The guesses as colours: with a mean and a deviation that come from visible tubelets alone."""
+    if kind == "raw":
+        return guess
+    channels = 3 if kind == "per_channel" else 1
+    colours = rearrange(shown, "b v (p c) -> b v p c", c=channels)
+    nearness = _nearness(masked, visible, grid)
+    mean = nearness @ colours.mean(dim=2)
+    deviation = nearness @ colours.std(dim=2)
+    patterns = rearrange(guess, "b m (p c) -> b m p c", c=channels)
+    return rearrange(patterns * deviation[:, :, None] + mean[:, :, None], "b m p c -> b m (p c)")
+
+
+def _nearness(masked: Int[Tensor, "b m"], visible: Int[Tensor, "b v"], grid: Grid) -> Float[Tensor, "b m v"]:
+    """Weights that sum to 1, inversely as the squared distance in tokens (Shepard's interpolation)."""
+    ours, theirs = _points(masked, grid), _points(visible, grid)
+    weights = 1 / (ours[:, :, None] - theirs[:, None]).square().sum(dim=-1)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def _points(places: Int[Tensor, "b k"], grid: Grid) -> Float[Tensor, "b k 3"]:
+    slot, place = places // (grid.h * grid.w), places % (grid.h * grid.w)
+    return torch.stack([slot * _ELSEWHEN, place // grid.w, place % grid.w], dim=-1).float()
+
+
+def _clip(
+    shown: Float[Tensor, "b v p"],
+    others: Float[Tensor, "b m p"],
+    visible: Int[Tensor, "b v"],
+    masked: Int[Tensor, "b m"],
+    grid: Grid,
+    tubelet: Tubelet,
+) -> Float[Tensor, "b 3 t h w"]:
+    """Tubelets put back in their places."""
+    t, h, w = tubelet
+    order = torch.cat([visible, masked], dim=1).argsort(dim=1)
+    tokens = torch.take_along_dim(torch.cat([shown, others], dim=1), order[..., None], dim=1)
+    return rearrange(
+        tokens,
+        "b (gt gh gw) (t h w c) -> b c (gt t) (gh h) (gw w)",
+        gt=grid.t, gh=grid.h, gw=grid.w, t=t, h=h, w=w,
+    )  # fmt: skip

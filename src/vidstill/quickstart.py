@@ -1,0 +1,284 @@
+"""The whole road on clips that it draws itself: a teacher, its student, four classifiers, one table and one page."""
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from vidstill.config import from_plain
+from vidstill.cost import cost
+from vidstill.data.annotations import Split, read_listing
+from vidstill.data.datasets import ViewClips
+from vidstill.data.loading import view_batches
+from vidstill.data.made import MadeConfig, make_clips
+from vidstill.downstream.probe import features, linear_probe
+from vidstill.engine.runtime import Runtime
+from vidstill.engine.schedule import CosineConfig
+from vidstill.figures import quickstart as figures
+from vidstill.figures.curves import read_log, seconds
+from vidstill.figures.page import Picture
+from vidstill.figures.quickstart import Contender, Findings
+from vidstill.figures.reconstruction import HONESTY, picture, rebuild
+from vidstill.figures.similarity import similarity
+from vidstill.models.vit import ViT, ViTConfig
+from vidstill.recipes import quickstart as recipes
+from vidstill.recipes.recipe import Finetune, Pretrain
+from vidstill.run import TEST_FILE, Launch, finetune, pretrain
+from vidstill.weights.files import read_weights
+from vidstill.weights.transfer import encoder_config, load_exactly, start_encoder
+
+RESULTS_FILE = "results.json"
+REPORT_FILE = "report.html"
+
+_NAMES = {
+    "scratch": "Student, from scratch",
+    "videomae": "Student, VideoMAE",
+    "amd": "Student, AMD",
+    "teacher": "Teacher, VideoMAE",
+}
+_PRETRAINED = {"videomae": "student_videomae", "amd": "student_amd", "teacher": "teacher"}  # their runs' folders
+_SAVE_SECONDS = 20.0  # between two saved states: stages are short
+_AT_ONCE = 32  # videos whose features are read together
+_COMPARED = 64  # clips on which features are compared
+_SHOWN = 3  # clips whose reconstruction is shown
+
+Facts = list[tuple[str, str]]
+Some = TypeVar("Some", Pretrain, Finetune)
+
+
+def quickstart(out: Path, *, smallest: bool = False, seed: int = 0, workers: int = -1) -> Findings:
+    """Walks the road in `out`, where each stage is a run; the same call again goes on where one was stopped.
+
+    Leaves `report.html` and `results.json`, and prints the table.
+
+    Args:
+        smallest: a few steps of everything, to see that it runs; the numbers mean nothing then.
+        seed: of the clips and of every run.
+        workers: processes that decode; -1: a core less than there are.
+    """
+    begun = time.monotonic()
+    road = _Road(out, smallest, seed, workers, Runtime("auto"), Console(stderr=True))
+    road.draw()
+    road.pretrain("teacher", recipes.teacher)
+    road.pretrain("videomae", recipes.videomae)
+    teacher = replace(recipes.amd.method.teacher, weights=str(road.run("teacher")))
+    road.pretrain("amd", replace(recipes.amd, method=replace(recipes.amd.method, teacher=teacher)))
+    for key in _NAMES:
+        road.finetune(key, recipes.finetune_teacher if key == "teacher" else recipes.finetune)
+    road.say("probes the encoders and draws the figures")
+    found = road.findings()
+    page = road.page(found, facts=[("this call", f"{(time.monotonic() - begun) / 60:.1f} minutes"), *road.facts()])
+    _write(out / RESULTS_FILE, json.dumps(asdict(found), indent=1) + "\n")
+    _write(out / REPORT_FILE, page)
+    shown = Console()
+    shown.print(figures.terminal(found))
+    shown.print(
+        figures.scale(found), f"Curves and pictures: {out / REPORT_FILE}", sep="\n", highlight=False, soft_wrap=True
+    )
+    return found
+
+
+@dataclass
+class _Road:
+    """The stages, and what is read from them afterwards."""
+
+    out: Path
+    smallest: bool
+    seed: int
+    workers: int
+    runtime: Runtime
+    console: Console
+    stage: int = 0
+
+    def say(self, sentence: str) -> None:
+        self.stage += 1
+        self.console.print(f"[bold]{self.stage}/9[/bold] {sentence}", highlight=False)
+
+    def run(self, key: str) -> Path:
+        return self.out / _PRETRAINED[key]
+
+    def tuned(self, key: str) -> Path:
+        return self.out / f"finetune_{key}"
+
+    @property
+    def clips(self) -> Path:
+        return self.out / "clips"
+
+    @property
+    def made(self) -> MadeConfig:
+        made = replace(recipes.made, seed=self.seed)
+        return replace(made, train=16, val=16, unlabelled=32) if self.smallest else made
+
+    def recipe(self, recipe: Some) -> Some:
+        """With this seed; at the smallest setting, of four short steps."""
+        recipe = replace(recipe, seed=self.seed)
+        return replace(recipe, schedule=CosineConfig(epochs=2), batch=8) if self.smallest else recipe
+
+    def draw(self) -> None:
+        made = self.made
+        self.say(f"draws {made.unlabelled} clips without labels, {made.train} with labels, {made.val} to test on")
+        with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task("draw", total=made.unlabelled + made.train + made.val)
+            make_clips(self.clips, made, made=lambda done, total: bar.update(task, completed=done, total=total))
+
+    def pretrain(self, key: str, recipe: Pretrain) -> None:
+        self.say(f"pre-trains: {_NAMES[key]}")
+        pretrain(self.recipe(recipe), self.launch(self.clips / "unlabelled.txt", self.run(key)), runtime=self.runtime)
+
+    def finetune(self, key: str, recipe: Finetune) -> None:
+        self.say(f"fine-tunes and tests: {_NAMES[key]}")
+        init = str(self.run(key)) if key in _PRETRAINED else None
+        finetune(self.recipe(recipe), self.launch(self.clips, self.tuned(key)), init=init, runtime=self.runtime)
+
+    def launch(self, data: Path, out: Path) -> Launch:
+        return Launch(data=data, out=out, workers=self.workers, save_seconds=_SAVE_SECONDS)
+
+    def findings(self) -> Findings:
+        return Findings(
+            contenders=tuple(self.contender(key) for key in _NAMES),
+            classes=len(self.made.classes),
+            labelled=self.made.train,
+            unlabelled=self.made.unlabelled,
+            videos=len(self.val.labels),
+            seed=self.seed,
+        )
+
+    def contender(self, key: str) -> Contender:
+        tested = json.loads((self.tuned(key) / TEST_FILE).read_text())
+        views = recipes.finetune.views
+        classes = len(self.made.classes)
+        encoder = self.encoder(key)
+        price = cost(
+            replace(recipes.finetune, encoder=encoder.config).classifier(classes),
+            frames=views.sampling.frames,
+            size=views.size,
+        )
+        probe = linear_probe(*self.vectors(encoder, self.train), *self.vectors(encoder, self.val), classes)
+        return Contender(
+            key=key,
+            name=_NAMES[key],
+            top1=tested["top1"],
+            top5=tested["top5"],
+            probe=probe.top1,
+            parameters=price.parameters,
+            operations=price.operations,
+            pretraining_seconds=seconds(read_log(self.run(key))) if key in _PRETRAINED else 0.0,
+            finetuning_seconds=seconds(read_log(self.tuned(key))),
+        )
+
+    def encoder(self, key: str) -> ViT:
+        """A model's encoder before fine-tuning: for "scratch", a random one of the student's size."""
+        if key not in _PRETRAINED:
+            torch.manual_seed(self.seed)
+            return recipes.finetune.encoder.build().to(self.runtime.device).eval()
+        weights = read_weights(self.run(key))
+        config = encoder_config(weights, recipes.finetune.encoder)
+        encoder = config.build()
+        start_encoder(encoder, weights, config)
+        return encoder.to(self.runtime.device).eval()
+
+    @cached_property
+    def train(self) -> "Looked":
+        return self.looked("train")
+
+    @cached_property
+    def val(self) -> "Looked":
+        return self.looked("val")
+
+    def looked(self, split: Split) -> "Looked":
+        """A labelled split as the test looks at it."""
+        batches = list(
+            view_batches(
+                ViewClips(read_listing(self.clips, split=split), recipes.finetune.views),
+                videos_per_batch=_AT_ONCE,
+                broken={},
+                workers=self.launch(self.clips, self.out).decoders,
+                device=self.runtime.device,
+            )
+        )
+        return Looked(torch.cat([batch.clip for batch in batches]), torch.cat([batch.label for batch in batches]))
+
+    def vectors(self, encoder: ViT, looked: "Looked") -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
+        """Each video's features, the mean over its views; and its label."""
+        views = looked.clips.shape[1]
+        parts = zip(looked.clips.split(_AT_ONCE), looked.labels.split(_AT_ONCE), strict=True)
+        batches = ((rearrange(c, "b v ... -> (b v) ..."), labels.repeat_interleave(views)) for c, labels in parts)
+        with self.runtime.autocast():
+            found, labels = features(encoder, batches)
+        return reduce(found, "(n v) d -> n d", "mean", v=views), labels[::views]
+
+    def page(self, found: Findings, facts: Facts) -> str:
+        clips = self.val.clips[:, 0]
+        teacher = self.encoder("teacher")
+        compared = clips[:_COMPARED].split(_AT_ONCE)
+        alike = {key: similarity(self.encoder(key), teacher, compared) for key in _NAMES if key != "teacher"}
+        return figures.report(
+            found,
+            rebuilt=self.rebuilt(clips[:_SHOWN]),
+            near=figures.nearness(alike, read_log(self.run("amd"))),
+            curves=figures.losses(
+                {key: read_log(self.run(key)) for key in _PRETRAINED},
+                {key: read_log(self.tuned(key)) for key in _NAMES},
+            ),
+            facts=facts,
+        )
+
+    def rebuilt(self, clips: Float[Tensor, "b 3 t h w"]) -> Picture:
+        """What the distilled student makes of test clips."""
+        weights = read_weights(self.run("amd"))
+        method = from_plain(Pretrain, weights.about["recipe"]).method.build().to(self.runtime.device).eval()
+        load_exactly(method, weights.tensors, weights.source)
+        shown = rebuild(method, clips, torch.arange(len(clips), device=clips.device))
+        hidden = f"The distilled student sees {1 - method.config.mask.student_ratio:.0%} of each test clip. "
+        return Picture(
+            picture(shown), "Test clips, what the student sees of them, and what it rebuilds", hidden + HONESTY
+        )
+
+    def facts(self) -> Facts:
+        """What was run, and on what."""
+        made, runtime = self.made, self.runtime
+        machine = torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.machine()
+        rows, columns = made.size
+        command = "vidstill quickstart" + " --smallest" * self.smallest + f" --seed {self.seed}" * bool(self.seed)
+        return [
+            ("command", command),
+            ("clips", f"{made.frames} frames of {rows} × {columns} pixels, H.264"),
+            ("classes", ", ".join(made.classes)),
+            ("teacher", _described(recipes.teacher.method.encoder)),
+            ("student", _described(recipes.finetune.encoder)),
+            *((f"steps, {_NAMES[key]}", str(len(read_log(self.run(key))))) for key in _PRETRAINED),
+            ("steps, each fine-tuning", str(len(read_log(self.tuned("scratch"))))),
+            ("machine", f"{machine}, {os.cpu_count()} cores, {runtime.precision}"),
+            ("versions", ", ".join(f"{name} {version(name)}" for name in ("vidstill", "torch", "av"))),
+        ]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A split in memory; colours in [0, 1]."""
+
+    clips: Float[Tensor, "n v 3 t h w"]
+    labels: Int[Tensor, "n"]
+
+
+def _described(model: ViTConfig) -> str:
+    t, h, w = model.tubelet
+    return f"{model.depth} blocks of width {model.dim}, {model.heads} heads, tubelets of {t} × {h} × {w}"
+
+
+def _write(path: Path, text: str) -> None:
+    half = path.with_name(path.name + ".part")
+    half.write_text(text, encoding="utf-8")
+    os.replace(half, path)

@@ -1,0 +1,102 @@
+"""The picture of a reconstruction shows what the student can know, and no more."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from vidstill.figures.reconstruction import picture, rebuild
+from vidstill.methods.amd import AMDConfig
+from vidstill.methods.videomae import VideoMAEConfig
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.vit import ViTConfig
+from vidstill.pretext.masks import NestedTubeMask, TubeMask
+from vidstill.pretext.targets import normalised_pixels, pixels
+from vidstill.pretext.teachers import TeacherConfig
+from vidstill.types import Grid
+
+TUBELET = (2, 4, 4)
+ENCODER = ViTConfig(dim=24, depth=2, heads=2, tubelet=TUBELET)
+DECODER = DecoderConfig(dim=24, depth=1, heads=2)
+SEEDS = torch.tensor([3, 4])
+GRID = Grid(2, 4, 3)
+
+
+def videomae(target="per_channel"):
+    return VideoMAEConfig(encoder=ENCODER, decoder=DECODER, mask=TubeMask(ratio=0.75), target=target).build()
+
+
+def amd():
+    config = AMDConfig(
+        encoder=ENCODER,
+        decoder=DECODER,
+        teacher=TeacherConfig(model=ENCODER),
+        mask=NestedTubeMask(student_ratio=0.75, teacher_ratio=0.5),
+        pairs=((2, 2),),
+    )
+    return config.build()
+
+
+def clips():
+    return torch.rand(2, 3, 4, 16, 12, generator=torch.Generator().manual_seed(0))
+
+
+def hidden_pixels(method):
+    """Whether a pixel is hidden: (2, 1, t, h, w)."""
+    mask = method.config.mask.draw(SEEDS, GRID)
+    tokens = torch.zeros(2, GRID.tokens).scatter(1, mask.masked, 1.0).view(2, 1, GRID.t, GRID.h, GRID.w)
+    for dim, size in enumerate(TUBELET, start=2):
+        tokens = tokens.repeat_interleave(size, dim)
+    return tokens.bool()
+
+
+@pytest.mark.parametrize("method", [videomae(), videomae("per_patch"), videomae("raw"), amd()])
+def test_hidden_pixels_cannot_reach_the_rebuilt_clip(method):
+    hidden = hidden_pixels(method)
+    other = torch.where(hidden, torch.rand(2, 3, 4, 16, 12), clips())
+    assert not torch.equal(other, clips())
+    one, two = rebuild(method, clips(), SEEDS), rebuild(method, other, SEEDS)
+    assert torch.equal(one.rebuilt, two.rebuilt)
+    assert torch.equal(one.seen, two.seen)
+
+
+def test_what_the_student_sees_is_shown_as_it_is_and_the_rest_is_one_grey():
+    method = videomae()
+    hidden = hidden_pixels(method).expand(2, 3, -1, -1, -1)
+    found = rebuild(method, clips(), SEEDS)
+    for shown in (found.seen, found.rebuilt, found.original):
+        assert torch.equal(shown[~hidden], clips()[~hidden])
+    assert len(found.seen[hidden].unique()) == 1
+
+
+@pytest.mark.parametrize("target", ["per_channel", "per_patch", "raw"])
+def test_a_perfect_guess_of_a_clip_without_light_and_shade_is_the_clip(target):
+    """Where every tubelet has the same mean and deviation, interpolating them is exact."""
+    method = videomae(target)
+    tile = torch.rand(1, 3, *TUBELET)
+    clip = tile.repeat(2, 1, GRID.t, GRID.h, GRID.w)
+    mask = method.config.mask.draw(SEEDS, GRID)
+    if target == "raw":
+        perfect = pixels(clip, TUBELET, mask.masked)
+    else:
+        perfect = normalised_pixels(clip, TUBELET, mask.masked, per_channel=target == "per_channel")
+    method.decoder.forward = lambda *_: perfect
+    torch.testing.assert_close(rebuild(method, clip, SEEDS).rebuilt, clip, rtol=0, atol=1e-4)
+
+
+def test_a_dark_side_stays_darker_than_a_bright_one():
+    """Means come from near tubelets: guesses of nothing but grey follow a slope of light."""
+    method = videomae()
+    method.decoder.forward = lambda tokens, visible, masked, grid: torch.zeros(*masked.shape, 96)
+    clip = (torch.linspace(0, 1, 12).expand(2, 3, 4, 16, 12) + 0.1 * clips()) / 1.1
+    columns = rebuild(method, clip, SEEDS).rebuilt.mean(dim=(0, 1, 2, 3))
+    assert columns[:4].mean() < columns[8:].mean()
+
+
+def test_the_picture_has_three_rows_a_clip_and_a_column_a_frame():
+    found = rebuild(videomae(), clips(), SEEDS)
+    small, wide = (Image.open(io.BytesIO(picture(found, columns=n, side=24))) for n in (2, 4))
+    assert small.format == "PNG"
+    assert wide.width - small.width == 2 * (24 + 2)  # a frame is 16 × 12 pixels, drawn at twice the size, and a gap
+    assert small.height == 2 * 3 * (32 + 2) + 4 * 2 - 2

@@ -1,0 +1,153 @@
+"""The ViT on visible tokens against a plain convolution over the whole clip, and what it gives when it is asked."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import ENCODER, GRID, built, clips
+
+from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig, tubelets
+from vidstill.types import Grid, InputError, take
+
+sizes = st.integers(1, 3)
+CLIP = clips()
+VISIBLE = torch.tensor([[0, 3, 7, 12, 23], [1, 2, 11, 13, 20]])
+
+
+def embedded_by_convolution(encoder, clip):
+    """The papers' way: all tubelets, by a 3-D convolution whose kernel is its stride."""
+    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (encoder.config.mean, encoder.config.std))
+    t, h, w = encoder.config.tubelet
+    kernel = rearrange(encoder.embed.weight, "d (c t h w) -> d c t h w", c=3, t=t, h=h, w=w)
+    maps = F.conv3d((clip - mean) / std, kernel, encoder.embed.bias, stride=(t, h, w))
+    return rearrange(maps, "b d t h w -> b (t h w) d")
+
+
+@given(sizes, sizes, sizes, st.sampled_from([(1, 4, 4), (2, 4, 2), (3, 2, 4)]), st.randoms(use_true_random=False))
+def test_embedding_the_visible_tubelets_is_a_convolution_of_the_whole_clip(t, h, w, tubelet, random):
+    encoder = built(replace(ENCODER, tubelet=tubelet))
+    clip = clips(frames=t * tubelet[0], rows=h * tubelet[1], columns=w * tubelet[2])
+    grid = encoder.grid(clip)
+    count = random.randint(1, grid.tokens)
+    visible = torch.tensor([sorted(random.sample(range(grid.tokens), count)) for _ in range(2)])
+    expected = embedded_by_convolution(encoder, clip) + encoder.codes(grid, clip.device)
+    torch.testing.assert_close(encoder.tokens(clip), expected)
+    torch.testing.assert_close(encoder.tokens(clip, visible), take(expected, visible))
+
+
+@given(sizes, sizes, sizes)
+def test_named_tubelets_are_those_of_the_whole_clip(t, h, w):
+    clip = clips(frames=2 * t, rows=4 * h, columns=2 * w)
+    grid = Grid(t, h, w)
+    places = torch.stack([torch.randperm(grid.tokens, generator=torch.Generator().manual_seed(k)) for k in range(2)])
+    assert torch.equal(tubelets(clip, (2, 4, 2), places), take(tubelets(clip, (2, 4, 2)), places))
+
+
+def test_a_tubelet_is_its_piece_of_the_clip():
+    slot, row, column = 1, 2, 1
+    number = (slot * GRID.h + row) * GRID.w + column
+    piece = CLIP[:, :, 2:4, 8:12, 4:8]
+    assert torch.equal(tubelets(CLIP, (2, 4, 4))[:, number], rearrange(piece, "b c t h w -> b (c t h w)"))
+
+
+def test_pixels_of_hidden_tubelets_cannot_reach_the_encoder():
+    encoder = built(ENCODER)
+    hidden = torch.ones(2, GRID.tokens, dtype=torch.bool).scatter(1, VISIBLE, False)
+    cubes = rearrange(hidden, "b (t h w) -> b 1 t h w", t=GRID.t, h=GRID.h, w=GRID.w)
+    pixels = cubes.repeat_interleave(2, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
+    poisoned = CLIP.masked_fill(pixels, float("nan"))
+    assert torch.equal(encoder(poisoned, VISIBLE).tokens, encoder(CLIP, VISIBLE).tokens)
+    assert encoder(poisoned).tokens.isnan().any()  # the poison is one
+
+
+def test_all_tokens_by_name_are_the_whole_clip():
+    encoder = built(ENCODER)
+    everything = torch.arange(GRID.tokens).expand(2, -1)
+    torch.testing.assert_close(encoder(CLIP, everything).tokens, encoder(CLIP).tokens)
+
+
+def test_a_clip_does_not_see_the_others_of_its_batch():
+    encoder = built(ENCODER)
+    alone = torch.cat([encoder(CLIP[k : k + 1], VISIBLE[k : k + 1]).tokens for k in range(2)])
+    torch.testing.assert_close(encoder(CLIP, VISIBLE).tokens, alone)
+
+
+def test_the_door_takes_off_the_mean_and_deviation():
+    plain = built(replace(ENCODER, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    encoder = built(ENCODER)
+    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(encoder((CLIP * std) + mean).tokens, plain(CLIP).tokens)
+
+
+def test_layers_are_what_the_blocks_leave_one_after_the_other():
+    encoder = built(ENCODER)
+    seen = encoder(CLIP, VISIBLE, layers=(1, 2), attention=(2,))
+    tokens = encoder.tokens(CLIP, VISIBLE)
+    for number, block in enumerate(encoder.blocks, start=1):
+        tokens = block(tokens)
+        assert torch.equal(seen.layers[number], tokens)
+    assert torch.equal(seen.tokens, encoder.norm(tokens))
+    assert set(seen.layers) == {1, 2}
+    assert set(seen.attention) == {2}
+    expected = encoder.blocks[1].attention_map(seen.layers[1])
+    assert torch.equal(seen.attention[2].logits, expected.logits)
+
+
+def test_asking_for_layers_alone_gives_the_same_and_runs_no_further():
+    encoder = built(ENCODER)
+    expected = encoder(CLIP, VISIBLE, layers=(1,)).layers[1]
+    encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block after the last wanted one ran"))
+    found = encoder.layers(CLIP, VISIBLE, (1,))
+    assert set(found) == {1}
+    assert torch.equal(found[1], expected)
+
+
+@pytest.mark.parametrize("number", [0, 3, -1])
+def test_a_block_that_is_not_there_is_met_with_a_sentence(number):
+    with pytest.raises(InputError, match=rf"block {number} is asked of an encoder of 2 blocks; take 1 to 2"):
+        built(ENCODER)(CLIP, layers=(number,))
+
+
+@pytest.mark.parametrize("positions", ["sincos2d", "sinusoid"])
+def test_an_image_is_a_clip_of_one_frame(positions):
+    config = ViTConfig(dim=24, depth=1, heads=2, tubelet=(1, 4, 4), positions=positions)
+    encoder = built(config)
+    image = clips(frames=1)
+    assert encoder.grid(image) == Grid(1, 4, 3)
+    patches = F.conv2d(
+        (image[:, :, 0] - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1),
+        rearrange(encoder.embed.weight, "d (c h w) -> d c h w", c=3, h=4, w=4),
+        encoder.embed.bias,
+        stride=4,
+    )
+    expected = rearrange(patches, "b d h w -> b (h w) d") + encoder.codes(Grid(1, 4, 3), image.device)
+    torch.testing.assert_close(encoder.tokens(image), expected)
+
+
+def test_learned_positions_are_trained_and_follow_the_grid():
+    encoder = built(replace(ENCODER, positions="learned", learned_grid=(2, 4, 3)))
+    assert torch.equal(encoder.codes(GRID, CLIP.device), encoder.positions)
+    encoder(CLIP, VISIBLE).tokens.square().sum().backward()
+    touched = encoder.positions.grad.abs().sum(dim=1) > 0
+    assert set(touched.nonzero().flatten().tolist()) == set(VISIBLE.flatten().tolist())
+    assert encoder(clips(frames=8, rows=8)).tokens.shape == (2, 4 * 2 * 3, 24)
+
+
+def test_learned_positions_without_their_grid_are_met_with_a_sentence():
+    with pytest.raises(InputError, match="set learned_grid"):
+        replace(ENCODER, positions="learned").build()
+
+
+def test_fixed_positions_and_colours_are_no_weights():
+    names = set(built(ENCODER).state_dict())
+    assert not {name for name in names if name.rpartition(".")[2] in ("positions", "mean", "std")}
+
+
+def test_half_precision_weights_take_a_clip_of_their_own_precision():
+    encoder = built(ENCODER)
+    low = built(ENCODER).bfloat16()
+    assert low(CLIP.bfloat16(), VISIBLE).tokens.shape == encoder(CLIP, VISIBLE).tokens.shape

@@ -1,0 +1,98 @@
+"""Masks, merged views and the start of a fine-tuning hold the tables made with the authors' code."""
+
+import pytest
+import torch
+from einops import rearrange
+from foreign_layout import in_their_words
+from reference_cases import Case, cases
+from torch import Tensor
+
+from vidstill.downstream.accuracy import accuracy, merged
+from vidstill.downstream.classification import ClassifierConfig
+from vidstill.methods.videomae import VideoMAEConfig
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.vit import ViTConfig
+from vidstill.pretext.masks import NestedTubeMask, TubeMask
+from vidstill.types import Grid
+from vidstill.weights.files import Weights
+from vidstill.weights.names import classifier_names, videomae_names
+from vidstill.weights.transfer import start_encoder
+
+pytestmark = pytest.mark.reference
+
+SEEDS = torch.arange(64)
+ENCODER = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
+
+
+def places_in_each_slot(tokens: Tensor, grid: Grid) -> Tensor:
+    """The places (b, k) that the tokens have in every slot, which have to be the same, without one twice."""
+    slots = rearrange(tokens, "b (t k) -> b t k", t=grid.t)
+    slot, place = slots // (grid.h * grid.w), slots % (grid.h * grid.w)
+    assert (slot == torch.arange(grid.t)[:, None]).all()
+    assert (place == place[:, :1]).all()
+    assert (place.diff(dim=2) > 0).all()
+    return place[:, 0]
+
+
+@pytest.mark.parametrize("case", cases(method="videomae", kind="table", name="tube_masks"))
+def test_tube_masks_have_the_authors_counts_and_structure(case: Case) -> None:
+    for row in case.json["rows"]:
+        grid = Grid(*row["token_grid_thw"])
+        mask = TubeMask(ratio=row["mask_ratio"]).draw(SEEDS, grid)
+        masked, visible = places_in_each_slot(mask.masked, grid), places_in_each_slot(mask.visible, grid)
+        assert masked.shape[1] == row["masked_per_frame"]
+        assert visible.shape[1] == row["visible_per_frame"]
+        assert mask.masked.shape[1] == row["masked_total"]
+        assert row["identical_in_every_frame"]
+        both = torch.cat([masked, visible], dim=1).sort(dim=1).values
+        assert (both == torch.arange(row["tokens_per_frame"])).all()
+
+
+@pytest.mark.parametrize("case", cases(method="amd", kind="table", name="masks"))
+def test_nested_masks_have_the_authors_counts_and_structure(case: Case) -> None:
+    for row in case.json["rows"]:
+        grid = Grid(*row["token_grid_thw"])
+        ratios = {"student_ratio": row["mask_ratio_student"], "teacher_ratio": row["mask_ratio_teacher"]}
+        mask = NestedTubeMask(**ratios).draw(SEEDS, grid)
+        masked, extra = places_in_each_slot(mask.masked, grid), places_in_each_slot(mask.extra, grid)
+        assert masked.shape[1] == row["student_masked_per_frame"]
+        assert extra.shape[1] == row["only_teacher_sees_per_frame"]
+        assert grid.h * grid.w - mask.teacher_visible.shape[1] // grid.t == row["teacher_masked_per_frame"]
+        for hidden, more, seen in zip(mask.masked.tolist(), mask.extra.tolist(), mask.visible.tolist(), strict=True):
+            assert set(more) <= set(hidden)
+            assert set(hidden) | set(seen) == set(range(grid.tokens))
+            assert not set(hidden) & set(seen)
+
+
+@pytest.mark.parametrize("case", cases(method="videomae", kind="table", name="multi_view_merge"))
+def test_views_are_merged_as_the_authors_merge_them(case: Case) -> None:
+    limits = case.json["tolerance"]
+    scores = []
+    for video in case.json["videos"]:
+        score = merged(torch.tensor([view["logits"] for view in video["views"]], dtype=torch.float64))
+        assert score.tolist() == pytest.approx(video["mean_probabilities"], rel=limits["rtol"], abs=limits["atol"])
+        assert score.argmax().item() == video["prediction"]
+        scores.append(score)
+    found = accuracy(torch.stack(scores), torch.tensor([video["label"] for video in case.json["videos"]]))
+    assert found.top1 == pytest.approx(case.json["top1"])
+    assert found.top5 == pytest.approx(case.json["top5"])
+    assert found.videos == len(scores)
+
+
+@pytest.mark.parametrize("case", cases(method="videomae", kind="table", name="finetune_init_keys"))
+def test_a_fine_tuning_takes_over_what_the_authors_takes_over(case: Case) -> None:
+    decoder = DecoderConfig(dim=16, depth=1, heads=2)
+    file = in_their_words(VideoMAEConfig(encoder=ENCODER, decoder=decoder).build().state_dict(), videomae_names(ENCODER))
+    file = {name: torch.full_like(tensor, 7.0) for name, tensor in file.items()}  # a number that no start has
+    in_file = {name.removeprefix("encoder.") for name in file}
+    assert in_file == {*case.json["taken_over"], *case.json["ignored"]}
+
+    model = ClassifierConfig(encoder=ENCODER, classes=5).build()
+    before = in_their_words({n: t.clone() for n, t in model.state_dict().items()}, classifier_names(ENCODER))
+    start_encoder(model.encoder, Weights(file), ENCODER)
+    after = in_their_words(model.state_dict(), classifier_names(ENCODER))
+    moved = {name for name, tensor in after.items() if (tensor == 7.0).all()}
+    kept = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
+    assert moved == set(case.json["taken_over"])
+    assert kept == set(case.json["fresh"])
+    assert moved | kept == set(after)
