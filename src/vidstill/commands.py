@@ -15,6 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from tyro.conf import Positional
 
 from vidstill import doctor as machine
+from vidstill import quickstart as road
 from vidstill import run
 from vidstill.config import near, to_plain
 from vidstill.data.inspect import inspect
@@ -43,6 +44,20 @@ def run_command(arguments: list[str]) -> None:
         _call_with_recipe(verb, *_WITH_RECIPE[verb], rest)
     else:
         _call(_VERBS[verb], rest, verb)
+
+
+def quickstart(
+    *, out: Path = Path("runs/quickstart"), smallest: bool = False, seed: int = 0, workers: int = -1
+) -> None:
+    """Walks the whole road on clips it makes itself; the same command again goes on where it was stopped.
+
+    Args:
+        out: the folder of its clips, runs and report.
+        smallest: a few steps of everything, to see that it runs; the numbers mean nothing then.
+        seed: of the clips and of every run.
+        workers: processes that decode; -1: a core less than there are.
+    """
+    road.quickstart(out, smallest=smallest, seed=seed, workers=workers)
 
 
 def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json: bool = False) -> None:
@@ -142,6 +157,7 @@ def doctor(*, json: bool = False) -> None:
 
 
 _VERBS: dict[str, Callable[..., None]] = {
+    "quickstart": quickstart,
     "recipes": recipes,
     "evaluate": evaluate,
     "data make": data_make,

@@ -47,10 +47,10 @@ def _value(expected: Any, plain: Any, where: str) -> Any:
         if not _allows(expected, found):
             raise InputError(f"{where} is a {found.__name__}, which has no place there")
         return _instance(found, plain, where)
-    if dataclasses.is_dataclass(expected):
+    if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         if not isinstance(plain, dict):
             raise InputError(f"{where} is {plain!r}; it has to hold the fields of a {expected.__name__}")
-        return _instance(typing.cast(type, expected), plain, where)
+        return _instance(expected, plain, where)
     if origin is Literal:
         if plain not in args:
             raise InputError(f"{where} is {plain!r}; it is one of {', '.join(map(repr, args))}")

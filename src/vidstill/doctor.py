@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
+from typing import Literal
 
 import av
 import torch
@@ -89,7 +90,7 @@ def _memory() -> int:
     return min(machine, int(limit)) if limit.isdigit() else machine
 
 
-def _has_codec(name: str, mode: str) -> bool:
+def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
     try:
         av.Codec(name, mode)
     except ValueError:  # PyAV's UnknownCodecError is one

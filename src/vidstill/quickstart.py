@@ -43,7 +43,7 @@ RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
 
 _NAMES = {
-    "scratch": "Student, from scratch",
+    "scratch": "Student, scratch",
     "videomae": "Student, VideoMAE",
     "amd": "Student, AMD",
     "teacher": "Teacher, VideoMAE",
@@ -83,10 +83,8 @@ def quickstart(out: Path, *, smallest: bool = False, seed: int = 0, workers: int
     _write(out / RESULTS_FILE, json.dumps(asdict(found), indent=1) + "\n")
     _write(out / REPORT_FILE, page)
     shown = Console()
-    shown.print(figures.terminal(found))
-    shown.print(
-        figures.scale(found), f"Curves and pictures: {out / REPORT_FILE}", sep="\n", highlight=False, soft_wrap=True
-    )
+    shown.print(figures.terminal(found), highlight=False)
+    shown.print(f"Curves and pictures: {out / REPORT_FILE}", markup=False, highlight=False, soft_wrap=True)
     return found
 
 

@@ -53,6 +53,6 @@ def linear_probe(
         return total
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[arg-type]
+        optimizer.step(loss)
     with torch.no_grad():
         return accuracy(head(tests), val_labels)

@@ -39,7 +39,7 @@ def chart(
     low, high = y_range or _spread([py for line in lines for _, py in line.points])
     across = _Scale(min(xs), max(xs), _LEFT, _WIDE - _RIGHT, log=log_x)
     up = _Scale(low, high, _HIGH - _BOTTOM, _TOP)
-    marks = [n for n in range(math.ceil(min(xs)), math.floor(max(xs)) + 1)] if dots else across.marks()
+    marks = list(range(math.ceil(min(xs)), math.floor(max(xs)) + 1)) if dots else across.marks()
     parts = [_axes(across, up, marks, x, y)]
     ends = _apart([up(line.points[-1][1]) for line in lines])
     for line, end in zip(lines, ends, strict=True):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return steps
 
 
-def curve(steps: Sequence[dict[str, Any]], part: str | None = None) -> list[Point]:
+def curve(steps: Sequence[Mapping[str, Any]], part: str | None = None) -> list[Point]:
     """The loss (or one of its parts) over the step, smoothed; steps without a finite number are left out."""
     values = [line["loss"] if part is None else line["parts"].get(part) for line in steps]
     return smoothed([(line["step"], value) for line, value in zip(steps, values, strict=True) if value is not None])
@@ -41,7 +41,7 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
     return [(_mean([x for x, _ in members]), _mean([y for _, y in members])) for members in bins.values()]
 
 
-def seconds(steps: Sequence[dict[str, Any]]) -> float:
+def seconds(steps: Sequence[Mapping[str, Any]]) -> float:
     """The time that the steps took, however often the run was interrupted."""
     return sum(line["seconds_step"] for line in steps)
 

@@ -74,8 +74,9 @@ def page(*, above: str, title: str, lead: str, sections: Sequence[Section], belo
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         f"<title>{escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f'<header><p class="above">{escape(above)}</p><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>'
-        f"\n{body}\n</main>\n<footer>{escape(below)}</footer>\n</body>\n</html>\n"
+        f'<header><p class="above">{escape(above)}</p><h1>{escape(title)}</h1>'
+        f'<p class="lead">{escape(lead)}</p></header>\n{body}\n</main>\n'
+        f"<footer>{escape(below)}</footer>\n</body>\n</html>\n"
     )
 
 

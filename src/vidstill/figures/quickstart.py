@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.markup import escape
 from rich.table import Table as Terminal
+from rich.text import Text as Words
 
 from vidstill.figures.chart import Line, chart
 from vidstill.figures.curves import curve
 from vidstill.figures.page import Charts, Facts, Picture, Section, Table, Text, page
+from vidstill.figures.standing import Score, standing
 
 INK = {"scratch": "#8b857d", "videomae": "#2f6fb0", "amd": "#c4501b", "teacher": "#26231f"}
 """The colour of each model, the same in the table and in every chart."""
@@ -17,8 +22,23 @@ INK = {"scratch": "#8b857d", "videomae": "#2f6fb0", "amd": "#c4501b", "teacher":
 _SHORT = {"scratch": "scratch", "videomae": "VideoMAE", "amd": "AMD", "teacher": "teacher"}
 
 _HEAD = (
-    "model", "top-1, %", "linear probe, %", "parameters, M", "GFLOPs per view", "pre-training, s", "fine-tuning, s"
-)  # fmt: skip
+    "model",
+    "top-1, %",
+    "linear probe, %",
+    "parameters, M",
+    "GFLOPs per view",
+    "pre-training, s",
+    "fine-tuning, s",
+)
+_NARROW = (
+    "model",
+    "top-1, %",
+    "linear\nprobe, %",
+    "params,\nM",
+    "GFLOPs\nper view",
+    "pre-\ntrain, s",
+    "fine-\ntune, s",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +65,11 @@ class Findings:
     videos: int  # clips that were tested on
     seed: int
 
+    @property
+    def chance(self) -> float:
+        """Top-1 of a guess, in percent."""
+        return 100 / self.classes
+
 
 def standard_error(percent: float, videos: int) -> float:
     """Of a share of so many videos, in percent (binomial)."""
@@ -64,22 +89,23 @@ def cells(contender: Contender, videos: int) -> tuple[str, ...]:
     )
 
 
-def terminal(found: Findings) -> Terminal:
-    table = Terminal(title="vidstill quickstart", caption=reading(found), caption_justify="left")
-    for number, name in enumerate(_HEAD):
-        table.add_column(name, justify="right" if number else "left")
+def terminal(found: Findings) -> Group:
+    """The table for a terminal of 80 columns, and how it is to be read."""
+    table = Terminal(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for number, name in enumerate(_NARROW):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for contender in found.contenders:
-        table.add_row(*cells(contender, found.videos))
-    return table
+        table.add_row(*map(escape, cells(contender, found.videos)))
+    return Group(table, Words(reading(found) + "\n"), Words(scale(found) + "\n"))
 
 
 def reading(found: Findings) -> str:
     """How the numbers are to be read."""
     teacher = next(each for each in found.contenders if each.key == "teacher")
     return (
-        f"Top-1 on {found.videos} clips of {found.classes} classes (chance is {100 / found.classes:.1f} %), ± one "
-        "binomial standard error. The linear probe reads the encoder before fine-tuning; from scratch that is a random "
-        f"one. AMD also needed the teacher, whose pre-training took {teacher.pretraining_seconds:.0f} s."
+        f"Top-1 on {found.videos} clips of {found.classes} classes (chance is {found.chance:.1f} %), ± one binomial "
+        "standard error. The linear probe reads the encoder before fine-tuning; from scratch that is a random one. "
+        f"AMD’s student also needed the teacher, whose pre-training took {teacher.pretraining_seconds:.0f} s."
     )
 
 
@@ -87,10 +113,26 @@ def scale(found: Findings) -> str:
     """What so small a scale can show."""
     noise = 2 * sqrt(2) * max(standard_error(each.top1, found.videos) for each in found.contenders)
     return (
-        "So small a scale shows that the road works and what each part of it costs. It cannot rank the methods: it is "
-        f"one seed, two of these numbers may differ by {noise:.0f} points by the choice of test clips alone, and models "
-        "a hundredth of the papers' size, trained for minutes on drawn clips, say little about a week on real video."
+        "So small a scale shows that the road works and what each part of it costs, not which method is better: this "
+        f"is one seed, the choice of test clips alone may set two of these numbers {noise:.0f} points apart, and tiny "
+        "models trained for minutes on drawn clips say little about large ones trained for days on real video."
     )
+
+
+def ranking(found: Findings) -> Charts:
+    scores = [
+        Score(
+            name=_SHORT[each.key],
+            dot=each.top1,
+            error=standard_error(each.top1, found.videos),
+            ring=each.probe,
+            colour=INK[each.key],
+        )
+        for each in found.contenders
+    ]
+    chart = standing(scores, chance=found.chance, axis="top-1, %")
+    caption = "Dot: fine-tuned, with one standard error to either side. Ring: linear probe of the frozen encoder."
+    return Charts([("Top-1 on the test clips", chart, caption)])
 
 
 def nearness(alike: Mapping[str, Sequence[float]], distilling: Sequence[Mapping[str, Any]]) -> Charts:
@@ -113,8 +155,8 @@ def nearness(alike: Mapping[str, Sequence[float]], distilling: Sequence[Mapping[
             (
                 "Likeness to the teacher, layer by layer",
                 chart(lines, x="student’s block", y="linear CKA", y_range=(0, 1), dots=True),
-                "Each block beside the teacher’s at the same share of its depth, before fine-tuning, on whole test clips. "
-                "1: alike up to rotation and scale; 0: unrelated. What every clip has in common at a place is taken off.",
+                "Each block beside the teacher’s at the same share of its depth, before fine-tuning, on whole test "
+                "clips. 1: alike up to rotation and scale; 0: unrelated. What all clips share at a place is taken off.",
             ),
             (
                 "What AMD brings down",
@@ -153,13 +195,14 @@ def report(found: Findings, *, rebuilt: Picture, near: Charts, curves: Charts, f
         above="vidstill quickstart",
         title="A teacher, its student, and what pre-training was worth",
         lead=(
-            f"On {found.unlabelled} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller student "
-            "twice: by VideoMAE on pixels, and by AMD from the teacher. Then the same student was fine-tuned three "
-            f"times, from scratch and from both, and the teacher as well, all with one recipe on {found.labelled} "
-            "labelled clips. The classes differ in motion only: no single frame gives them away."
+            f"On {found.unlabelled} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller "
+            "student twice: by VideoMAE on pixels, and by AMD from the teacher. Then the same student was fine-tuned "
+            "three times, from scratch and from both, and the teacher as well, all with one recipe on "
+            f"{found.labelled} labelled clips. The classes differ in motion only: no single frame gives them away."
         ),
         sections=[
             Section("What came out", [Table(_HEAD, rows, colours, reading(found)), Text(scale(found), "note")]),
+            Section("Side by side", [ranking(found)]),
             Section("What the student sees, and what it makes of it", [rebuilt]),
             Section("How near the student comes to its teacher", [near]),
             Section("How the losses went", [curves]),

@@ -19,14 +19,15 @@ def options(value: Any, name: str = "") -> dict[str, str]:
 
 
 def source(name: str) -> str:
-    """The lines of a recipe's file that it is made of, with their comments: its own, and those it refers to.
+    """Where a recipe's numbers are from: its file's first words, its own lines there, and those that it refers to.
 
     Raises:
         InputError: there is no such recipe.
     """
     find(name)
     family, variant = name.replace("-", "_").split(".")
-    text = inspect.getsource(importlib.import_module(f"{__package__}.{family}"))
+    module = importlib.import_module(f"{__package__}.{family}")
+    text = inspect.getsource(module)
     lines, defined = text.splitlines(), _definitions(text)
     wanted, todo = set(), [variant]
     while todo:
@@ -35,7 +36,7 @@ def source(name: str) -> str:
             wanted.add(one)
             todo += [node.id for node in ast.walk(defined[one]) if isinstance(node, ast.Name)]
     chosen = sorted((defined[one] for one in wanted), key=lambda node: node.lineno)
-    return "\n".join(_lines(node, lines) for node in chosen)
+    return "\n\n".join([inspect.getdoc(module) or "", *(_lines(node, lines) for node in chosen)])
 
 
 def _definitions(text: str) -> dict[str, ast.stmt]:

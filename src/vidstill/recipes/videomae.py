@@ -34,7 +34,7 @@ def _schedule(epochs: int) -> CosineConfig:
 base_k400 = Pretrain(
     method=VideoMAEConfig(
         encoder=BASE,
-        decoder=DecoderConfig(dim=384, depth=4, heads=6),  # half the encoder's width; paper, section 4.2: depth 4
+        decoder=DecoderConfig(dim=384, depth=4, heads=6),  # half as wide as the encoder
         mask=TubeMask(ratio=0.90),
     ),
     clips=_K400,

@@ -1,0 +1,98 @@
+"""Logs become curves, and curves become charts."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidstill.figures.chart import Line, chart
+from vidstill.figures.curves import curve, read_log, seconds, smoothed
+from vidstill.figures.standing import Score, standing
+
+POINTS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=300).map(lambda ys: list(enumerate(ys, start=1)))
+
+
+def step(number: int, loss: float | None, **parts: float) -> dict:
+    return {"step": number, "loss": loss, "parts": parts, "seconds_step": 0.5}
+
+
+@pytest.fixture
+def run(tmp_path):
+    lines = [
+        step(1, 4.0, direct=3.0),
+        step(2, None),
+        {"step": 2, "validation": {"top1": 5.0}},
+        step(3, 2.0, direct=1.0),
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "log.jsonl").write_text(text + '{"step": 4, "lo')  # killed while it wrote
+    return tmp_path
+
+
+def test_a_curve_has_the_finite_steps_and_no_tests(run):
+    steps = read_log(run)
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    assert curve(steps) == [(1, 4.0), (3, 2.0)]
+    assert curve(steps, "direct") == [(1, 3.0), (3, 1.0)]
+    assert curve(steps, "unheard of") == []
+
+
+def test_the_seconds_are_those_of_all_steps(run):
+    assert seconds(read_log(run)) == 1.5
+
+
+@given(POINTS)
+def test_smoothing_stays_between_the_extremes_and_in_order(points):
+    found = smoothed(points)
+    xs, ys = [x for x, _ in found], [y for _, y in found]
+    assert xs == sorted(xs)
+    assert min(y for _, y in points) - 1e-6 <= min(ys)
+    assert max(ys) <= max(y for _, y in points) + 1e-6
+    assert found[0] == points[0]
+    assert len(found) <= 49
+
+
+def test_smoothing_takes_off_a_ripple():
+    points = [(x, 1.0 + (-1) ** x) for x in range(1, 2001)]
+    assert [y for x, y in smoothed(points) if x > 500] == pytest.approx([1.0] * 14, abs=0.05)
+
+
+def places(svg: str) -> list[tuple[float, float]]:
+    drawn = re.search(r'<polyline[^>]* points="([^"]*)"', svg).group(1)
+    return [tuple(map(float, pair.split(","))) for pair in drawn.split()]
+
+
+@given(POINTS)
+def test_a_line_stays_within_its_picture(points):
+    svg = chart([Line("loss", points, "red")], x="step", y="loss", log_x=True)
+    wide, high = map(float, re.search(r'viewBox="0 0 (\d+) (\d+)"', svg).groups())
+    assert all(0 <= x <= wide and 0 <= y <= high for x, y in places(svg))
+
+
+def test_higher_numbers_stand_higher_and_later_steps_further_right():
+    (x0, y0), (x1, y1), (x2, y2) = places(
+        chart([Line("loss", [(1, 3.0), (10, 2.0), (100, 1.0)], "red")], x="step", y="loss", log_x=True)
+    )
+    assert y0 < y1 < y2
+    assert x2 - x1 == pytest.approx(x1 - x0, abs=0.2)  # powers of ten are equally far apart
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=5))
+def test_names_never_overlap(ends):
+    lines = [Line(f"line {n}", [(1, 0.5), (2, end)], "red") for n, end in enumerate(ends)]
+    svg = chart(lines, x="step", y="loss", y_range=(0, 1))
+    heights = sorted(float(y) for y in re.findall(r'class="name" x="[^"]*" y="([^"]*)"', svg))
+    assert all(b - a > 12 for a, b in zip(heights, heights[1:], strict=False))
+
+
+def test_a_chart_of_nothing_is_nothing():
+    assert chart([Line("loss", [], "red")], x="step", y="loss") == ""
+
+
+def test_a_better_score_stands_further_right():
+    scores = [Score(str(top1), dot=top1, error=3, ring=top1 / 2, colour="red") for top1 in (10, 55, 99)]
+    dots = re.findall(r'<circle cx="([^"]*)" cy="[^"]*" r="5.5"', standing(scores, chance=8, axis="top-1"))
+    assert [float(x) for x in dots] == sorted(float(x) for x in dots)
+    assert len(set(dots)) == 3

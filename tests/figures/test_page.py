@@ -1,0 +1,81 @@
+"""A page shows what it is given as it is, and needs nothing but itself."""
+
+import re
+from html.parser import HTMLParser
+
+from vidstill.figures.chart import Line, chart
+from vidstill.figures.page import Charts, Facts, Picture, Section, Table, Text, page
+from vidstill.figures.standing import Score, standing
+
+EVIL = '<script>alert(\'x\')</script><img src=https://evil.example/a.png onerror="run()">&amp;"'
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a page: its elements with their attributes, and its words."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def full_page(words: str) -> str:
+    line = Line(words, [(1, 1.0), (2, 2.0)], words)
+    score = Score(words, dot=50, error=5, ring=40, colour=words)
+    charts = [
+        (words, chart([line], x=words, y=words), words),
+        (words, standing([score], chance=10, axis=words), words),
+    ]
+    parts = [
+        Text(words, "note"),
+        Table([words, words], [[words, words]], [words], words),
+        Picture(b"not a picture", words, words),
+        Charts(charts),
+        Facts([(words, words)]),
+    ]
+    return page(above=words, title=words, lead=words, sections=[Section(words, parts)], below=words)
+
+
+def test_no_text_is_taken_for_html():
+    read, plain = Reader(full_page(EVIL)), Reader(full_page("plain"))
+    assert [tag for tag, _ in read.elements] == [tag for tag, _ in plain.elements]
+    assert [set(attributes) for _, attributes in read.elements] == [set(attributes) for _, attributes in plain.elements]
+    assert read.words.count(EVIL) == plain.words.count("plain") > 10
+
+
+def test_a_page_asks_no_network_and_runs_nothing():
+    html = full_page("plain")
+    read = Reader(html)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in read.elements}
+    assert not re.search(r"https?://|@import|url\(", html)
+    sources = [
+        value for _, attributes in read.elements for name, value in attributes.items() if name in ("src", "href")
+    ]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    policy = next(a["content"] for _, a in read.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_every_element_that_is_opened_is_closed():
+    html = re.sub(r"<(meta|img)[^>]*>|<[^>]*/>|<!doctype html>", "", full_page("plain"))
+    opened: list[str] = []
+    for closing, tag in re.findall(r"<(/?)([a-z0-9]+)", html.split("</style>")[1]):
+        if closing:
+            assert opened.pop() == tag
+        else:
+            opened.append(tag)
+    assert not opened or opened == []
+
+
+def test_a_cell_carries_its_columns_name_for_narrow_screens():
+    table = Table(["model", "top-1, %"], [["student", "12.5"]])
+    html = page(above="", title="", lead="", sections=[Section("", [table])], below="")
+    assert '<td data-name="top-1, %">12.5</td>' in html

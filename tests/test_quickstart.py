@@ -1,0 +1,92 @@
+"""What the quickstart says of its numbers, and that its settings make a fair comparison."""
+
+import io
+from math import sqrt
+
+import pytest
+from rich.console import Console
+
+from vidstill.figures import quickstart as figures
+from vidstill.figures.page import Charts, Picture
+from vidstill.figures.quickstart import Contender, Findings, standard_error
+from vidstill.recipes import quickstart as recipes
+
+FOUND = Findings(
+    contenders=tuple(
+        Contender(
+            key=key,
+            name=f"Model [{key}]",
+            top1=top1,
+            top5=90.0,
+            probe=top1 / 2,
+            parameters=1_234_567,
+            operations=98_765_432,
+            pretraining_seconds=0.0 if key == "scratch" else 61.4,
+            finetuning_seconds=20.2,
+        )
+        for key, top1 in (("scratch", 50.0), ("videomae", 36.0), ("amd", 64.0), ("teacher", 80.0))
+    ),
+    classes=12,
+    labelled=600,
+    unlabelled=1800,
+    videos=400,
+    seed=0,
+)
+
+
+def printed(width: int) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(figures.terminal(FOUND), highlight=False)
+    return file.getvalue()
+
+
+def page() -> str:
+    steps = [{"step": n, "loss": 1 / n, "parts": {"reconstruction": 1 / n, "direct": 2 / n}} for n in (1, 2, 3)]
+    return figures.report(
+        FOUND,
+        rebuilt=Picture(b"", "alt", "caption"),
+        near=figures.nearness({"scratch": [0.1, 0.2], "amd": [0.3, 0.4]}, steps),
+        curves=figures.losses({"amd": steps}, {"amd": steps}),
+        facts=[("command", "vidstill quickstart")],
+    )
+
+
+def test_the_error_is_that_of_so_many_coin_tosses():
+    assert standard_error(50.0, 400) == pytest.approx(100 * sqrt(0.5 * 0.5 / 400))
+
+
+@pytest.mark.parametrize("number", ["50.0 ± 2.5", "36.0 ± 2.4", "80.0 ± 2.0", "1.23", "0.0988", "61", "20", "–"])
+def test_table_and_page_show_every_number(number):
+    assert number in printed(80)
+    assert number in page()
+
+
+def test_the_table_fits_a_terminal_of_80_columns():
+    lines = printed(80).splitlines()
+    for contender in FOUND.contenders:
+        line = next(line for line in lines if contender.name in line)
+        assert line.rstrip().endswith("20")  # its last column stands in the same line, not cut off
+    assert "…" not in printed(80)
+
+
+def test_what_so_small_a_scale_can_show_is_said_beside_the_numbers():
+    for text in (printed(2000), page()):
+        assert "not which method is better" in text
+        assert "400 clips of 12 classes (chance is 8.3 %)" in text
+        assert "the teacher, whose pre-training took 61 s" in text
+        assert "7 points apart" in text  # 2 √2 · 2.5
+
+
+def test_the_page_is_small_and_has_its_charts():
+    assert len(page()) < 100_000
+    assert page().count("<svg") == 5
+    assert isinstance(figures.ranking(FOUND), Charts)
+
+
+def test_the_students_are_the_same_and_fine_tuned_alike():
+    assert recipes.videomae.method.encoder == recipes.amd.method.encoder == recipes.finetune.encoder
+    assert recipes.teacher.method.encoder == recipes.finetune_teacher.encoder
+    for budget in ("clips", "optim", "schedule", "batch"):
+        assert getattr(recipes.videomae, budget) == getattr(recipes.amd, budget)
+    for budget in ("clips", "views", "optim", "schedule", "batch", "mixing", "erasing", "smoothing"):
+        assert getattr(recipes.finetune, budget) == getattr(recipes.finetune_teacher, budget)
