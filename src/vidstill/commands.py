@@ -93,7 +93,7 @@ def finetune(*, launch: Annotated[Launch, Flat], init: str | None = None, recipe
         init: a run's folder or a file of weights to start from; None: from scratch.
     """
     out = run.finetune(recipe, launch, init=init)
-    _tell(f"fine-tuned: {out}\n{_aligned(jsons.loads((out / run.TEST_FILE).read_text()))}")
+    _tell(f"fine-tuned: {out}\n{_aligned(_flat(jsons.loads((out / run.TEST_FILE).read_text())))}")
 
 
 def evaluate(
@@ -118,7 +118,7 @@ def evaluate(
     """
     launch = Launch(data=data, out=Path(), workers=workers, device_batch=device_batch, precision=precision)
     tested = run.evaluate(source, launch).plain()
-    _tell(jsons.dumps(tested, indent=1) if json else _aligned(tested))
+    _tell(jsons.dumps(tested, indent=1) if json else _aligned(_flat(tested)))
 
 
 def data_make(folder: Positional[Path], /, *, clips: Annotated[MadeConfig, Flat] = _MADE) -> None:
@@ -221,7 +221,8 @@ def _call_with_recipe(verb: str, work: Callable[..., None], kind: type, argument
     if not isinstance(recipe, kind):
         other = _VERB_OF[type(recipe)]
         raise InputError(f"{arguments[0]} is not for {verb}; type vidstill {other} {arguments[0]}")
-    launch = Launch(data=tyro.MISSING, out=Path("runs") / arguments[0].replace("-", "_"))
+    launch = Launch(data=Path(), out=Path("runs") / arguments[0].replace("-", "_"))
+    object.__setattr__(launch, "data", tyro.MISSING)  # no path, but tyro's word for what has to be typed
     _call(work, arguments[1:], f"{verb} {arguments[0]}", launch=launch, recipe=recipe)
 
 

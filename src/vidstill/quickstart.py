@@ -36,6 +36,7 @@ from vidstill.models.vit import ViT, ViTConfig
 from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.recipe import Finetune, Pretrain
 from vidstill.run import TEST_FILE, Launch, finetune, pretrain
+from vidstill.types import InputError
 from vidstill.weights.files import read_weights
 from vidstill.weights.transfer import encoder_config, load_exactly, start_encoder
 
@@ -67,9 +68,17 @@ def quickstart(out: Path, *, smallest: bool = False, seed: int = 0, workers: int
         smallest: a few steps of everything, to see that it runs; the numbers mean nothing then.
         seed: of the clips and of every run.
         workers: processes that decode; -1: a core less than there are.
+
+    Raises:
+        InputError: `out` holds something else, or there are several processes.
     """
     begun = time.monotonic()
-    road = _Road(out, smallest, seed, workers, Runtime("auto"), Console(stderr=True))
+    runtime = Runtime("auto")
+    if runtime.world > 1:
+        raise InputError(
+            f"the quickstart walks in one process and {runtime.world} were started; start it without torchrun"
+        )
+    road = _Road(out, smallest, seed, workers, runtime, Console(stderr=True))
     road.draw()
     road.pretrain("teacher", recipes.teacher)
     road.pretrain("videomae", recipes.videomae)
@@ -248,11 +257,11 @@ class _Road:
         """What was run, and on what."""
         made, runtime = self.made, self.runtime
         machine = torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.machine()
-        rows, columns = made.size
+        (rows, columns), frames = made.size, recipes.finetune.views.sampling.frames
         command = "vidstill quickstart" + " --smallest" * self.smallest + f" --seed {self.seed}" * bool(self.seed)
         return [
             ("command", command),
-            ("clips", f"{made.frames} frames of {rows} × {columns} pixels, H.264"),
+            ("clips", f"{made.frames} frames of {rows} × {columns} pixels, H.264; {frames} of them are looked at"),
             ("classes", ", ".join(made.classes)),
             ("teacher", _described(recipes.teacher.method.encoder)),
             ("student", _described(recipes.finetune.encoder)),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from vidstill.figures.chart import Line, chart
 from vidstill.figures.curves import curve, read_log, seconds, smoothed
 from vidstill.figures.standing import Score, standing
 
-POINTS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=300).map(lambda ys: list(enumerate(ys, start=1)))
+POINTS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60).map(
+    lambda ys: [(float(x), y) for x, y in enumerate(ys, start=1)]
+)
 
 
 def step(number: int, loss: float | None, **parts: float) -> dict:
@@ -55,8 +58,10 @@ def test_smoothing_stays_between_the_extremes_and_in_order(points):
 
 
 def test_smoothing_takes_off_a_ripple():
-    points = [(x, 1.0 + (-1) ** x) for x in range(1, 2001)]
-    assert [y for x, y in smoothed(points) if x > 500] == pytest.approx([1.0] * 14, abs=0.05)
+    points = [(float(x), 1.0 + (-1) ** x) for x in range(1, 2001)]
+    late = [y for x, y in smoothed(points) if x > 500]
+    assert late == pytest.approx([1.0] * len(late), abs=0.05)
+    assert len(late) > 5
 
 
 def places(svg: str) -> list[tuple[float, float]]:
@@ -73,18 +78,18 @@ def test_a_line_stays_within_its_picture(points):
 
 def test_higher_numbers_stand_higher_and_later_steps_further_right():
     (x0, y0), (x1, y1), (x2, y2) = places(
-        chart([Line("loss", [(1, 3.0), (10, 2.0), (100, 1.0)], "red")], x="step", y="loss", log_x=True)
+        chart([Line("loss", [(1.0, 3.0), (10.0, 2.0), (100.0, 1.0)], "red")], x="step", y="loss", log_x=True)
     )
     assert y0 < y1 < y2
     assert x2 - x1 == pytest.approx(x1 - x0, abs=0.2)  # powers of ten are equally far apart
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=5))
+@given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=5))
 def test_names_never_overlap(ends):
-    lines = [Line(f"line {n}", [(1, 0.5), (2, end)], "red") for n, end in enumerate(ends)]
-    svg = chart(lines, x="step", y="loss", y_range=(0, 1))
+    lines = [Line(f"line {n}", [(1.0, 0.5), (2.0, end)], "red") for n, end in enumerate(ends)]
+    svg = chart(lines, x="step", y="loss", y_range=(0.0, 1.0))
     heights = sorted(float(y) for y in re.findall(r'class="name" x="[^"]*" y="([^"]*)"', svg))
-    assert all(b - a > 12 for a, b in zip(heights, heights[1:], strict=False))
+    assert all(b - a > 12 for a, b in pairwise(heights))
 
 
 def test_a_chart_of_nothing_is_nothing():
@@ -92,7 +97,7 @@ def test_a_chart_of_nothing_is_nothing():
 
 
 def test_a_better_score_stands_further_right():
-    scores = [Score(str(top1), dot=top1, error=3, ring=top1 / 2, colour="red") for top1 in (10, 55, 99)]
-    dots = re.findall(r'<circle cx="([^"]*)" cy="[^"]*" r="5.5"', standing(scores, chance=8, axis="top-1"))
+    scores = [Score(str(top1), dot=top1, error=3.0, ring=top1 / 2, colour="red") for top1 in (10.0, 55.0, 99.0)]
+    dots = re.findall(r'<circle cx="([^"]*)" cy="[^"]*" r="5.5"', standing(scores, chance=8.0, axis="top-1"))
     assert [float(x) for x in dots] == sorted(float(x) for x in dots)
     assert len(set(dots)) == 3

@@ -27,11 +27,11 @@ class Reader(HTMLParser):
 
 
 def full_page(words: str) -> str:
-    line = Line(words, [(1, 1.0), (2, 2.0)], words)
-    score = Score(words, dot=50, error=5, ring=40, colour=words)
+    line = Line(words, [(1.0, 1.0), (2.0, 2.0)], words)
+    score = Score(words, dot=50.0, error=5.0, ring=40.0, colour=words)
     charts = [
         (words, chart([line], x=words, y=words), words),
-        (words, standing([score], chance=10, axis=words), words),
+        (words, standing([score], chance=10.0, axis=words), words),
     ]
     parts = [
         Text(words, "note"),
@@ -67,12 +67,12 @@ def test_a_page_asks_no_network_and_runs_nothing():
 def test_every_element_that_is_opened_is_closed():
     html = re.sub(r"<(meta|img)[^>]*>|<[^>]*/>|<!doctype html>", "", full_page("plain"))
     opened: list[str] = []
-    for closing, tag in re.findall(r"<(/?)([a-z0-9]+)", html.split("</style>")[1]):
+    for closing, tag in re.findall(r"<(/?)([a-z0-9]+)", html.split("</head>")[1].removesuffix("</html>\n")):
         if closing:
             assert opened.pop() == tag
         else:
             opened.append(tag)
-    assert not opened or opened == []
+    assert not opened
 
 
 def test_a_cell_carries_its_columns_name_for_narrow_screens():

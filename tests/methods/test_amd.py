@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import AMD, ENCODER, GRID, TEACHER, VIDEOMAE, built, clips
 
+from tiny_models import AMD, ENCODER, GRID, TEACHER, VIDEOMAE, built, clips
 from vidstill.pretext.masks import NestedTubeMask
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.types import InputError
@@ -54,7 +54,9 @@ def test_losses_are_means_over_layers_tokens_and_channels(kind):
     projected = {layer: student.layers[layer] @ method.projections[str(layer)].weight.T for layer in (1, 2)}
     direct = [TORCH[kind](projected[ours], teacher[theirs][:, :seen]) for ours, theirs in config.pairs]
     generated = [
-        TORCH[kind](method.generators[place](projected[ours], mask.visible, mask.extra, GRID), teacher[theirs][:, seen:])
+        TORCH[kind](
+            method.generators[place](projected[ours], mask.visible, mask.extra, GRID), teacher[theirs][:, seen:]
+        )
         for place, (ours, theirs) in enumerate(config.pairs)
     ]
     torch.testing.assert_close(output.parts["direct"], torch.stack(direct).mean())

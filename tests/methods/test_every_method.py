@@ -1,11 +1,13 @@
 """What is true of every method: a new one joins by its tiny configuration in `tiny_models.METHODS`."""
 
+import pkgutil
 from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import DECODER, ENCODER, GRID, METHODS, TEACHER, VIDEOMAE, built, clips
 
+import vidstill.methods
+from tiny_models import DECODER, ENCODER, GRID, METHODS, TEACHER, VIDEOMAE, built, clips
 from vidstill.config import from_plain, to_plain
 from vidstill.pretext.masks import Mask
 from vidstill.pretext.teachers import TeacherConfig
@@ -172,10 +174,6 @@ def test_the_teacher_is_looked_at(config):
 
 
 def test_the_methods_here_are_those_of_the_package():
-    import pkgutil
-
-    import vidstill.methods
-
     files = {module.name for module in pkgutil.iter_modules(vidstill.methods.__path__)}
     assert files == {name.partition("-")[0] for name in METHODS}
     assert VIDEOMAE in METHODS.values()

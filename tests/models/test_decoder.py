@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tiny_models import DECODER, GRID, built
 
+from tiny_models import DECODER, GRID, built
 from vidstill.models.decoder import Decoder, DecoderConfig, Infill
 from vidstill.models.positions import position_table
 

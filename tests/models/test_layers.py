@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from tiny_models import built
 
+from tiny_models import built
 from vidstill.models.layers import Attention, Block, BlockConfig, attend, attention_logits, initialise, stack
 from vidstill.types import InputError
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import ENCODER, GRID, built, clips
 
+from tiny_models import ENCODER, GRID, built, clips
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig, tubelets
 from vidstill.types import Grid, InputError, take
 

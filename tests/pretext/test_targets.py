@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import clips
 
+from tiny_models import clips
 from vidstill.pretext.targets import normalised_pixels, pixel_target, pixels
 
 TUBELET = (2, 4, 3)
@@ -46,9 +46,7 @@ def test_a_patch_as_a_whole_has_zero_mean_and_unit_variance_and_keeps_its_colour
 @given(st.floats(0.2, 5), st.floats(-1, 1))
 def test_brightness_and_contrast_do_not_move_the_normalised_target(contrast, brightness):
     moved = normalised_pixels(contrast * CLIP + brightness, TUBELET, PLACES, per_channel=True)
-    torch.testing.assert_close(
-        moved, normalised_pixels(CLIP, TUBELET, PLACES, per_channel=True), rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(moved, normalised_pixels(CLIP, TUBELET, PLACES, per_channel=True), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("per_channel", [True, False])

@@ -3,9 +3,9 @@
 import copy
 
 import torch
-from tiny_models import TEACHER, built, clips
 from torch import nn
 
+from tiny_models import TEACHER, built, clips
 from vidstill.pretext.teachers import Frozen
 
 

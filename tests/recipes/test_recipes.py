@@ -1,7 +1,7 @@
 """The papers' settings: every recipe that is found builds, can be written, and has the published rates and sizes."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -99,7 +99,11 @@ def test_the_rates_are_the_published_ones(name, videos, peak, final):
 
 @pytest.mark.parametrize(
     ("name", "epochs", "span", "warmup"),
-    [("videomae.base_k400_800e", 800, 801, 40), ("videomae.base_ucf101", 3200, 3201, 40), ("amd.base_k400", 200, 200, 10)],
+    [
+        ("videomae.base_k400_800e", 800, 801, 40),
+        ("videomae.base_ucf101", 3200, 3201, 40),
+        ("amd.base_k400", 200, 200, 10),
+    ],
 )
 def test_the_cosine_spans_what_the_scripts_say(name, epochs, span, warmup):
     made, steps = plan(name), plan(name).steps_per_epoch
@@ -142,6 +146,21 @@ def test_each_fine_tuning_recipe_has_the_encoder_of_its_pre_training():
     for fine_tuned, pre_trained in pairs:
         one, other = find(fine_tuned).encoder, find(pre_trained).method.encoder
         assert (one.dim, one.depth, one.heads, one.tubelet) == (other.dim, other.depth, other.heads, other.tubelet)
+
+
+@pytest.mark.parametrize("name", ["videomae.base_k400", "videomae.base_k400_finetune"])
+def test_a_recipe_whose_clips_do_not_divide_into_tubelets_cannot_be_made(name):
+    recipe = find(name)
+    with pytest.raises(InputError, match="15 frames does not divide into tubelets of 2; take 14"):
+        replace(recipe, clips=replace(recipe.clips, sampling=replace(recipe.clips.sampling, frames=15)))
+    with pytest.raises(InputError, match="200 columns does not divide"):
+        replace(recipe, clips=replace(recipe.clips, size=(224, 200)))
+
+
+def test_a_recipe_whose_test_views_do_not_divide_into_tubelets_cannot_be_made():
+    recipe = find("videomae.base_k400_finetune")
+    with pytest.raises(InputError, match="200 rows does not divide"):
+        replace(recipe, views=replace(recipe.views, size=(200, 200)))
 
 
 def test_a_recipe_is_found_with_hyphens_too():

@@ -3,8 +3,8 @@
 Weights: every tensor gets 0.02 · z, z from a generator seeded with the checksum of its official name; 1 more for the
 weight of a norm. Clip: standard normal, after ImageNet's mean and deviation. Mask: 20 places of each slot are visible,
 29 more for AMD's teacher. The numbers are printed ones: the tolerance is half a unit in the last printed digit, and
-beside it a millionth (of the number or of its tensor's deviation, the larger): float32 rounds otherwise in another order
-of summation. (In float64 the last number of the teacher's layer 12 is 2.0786711; theirs is 2.1e-6 off, ours 0.4e-6.)
+beside it a millionth (of the number or of its tensor's deviation, the larger): float32 rounds otherwise when it sums in
+another order. (In float64 the last number of the teacher's layer 12 is 2.0786711; theirs is 2.1e-6 off, ours 0.4e-6.)
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
-from foreign_layout import in_their_words
 from torch import Tensor, nn
 
+from foreign_layout import in_their_words
 from vidstill.downstream.classification import ClassifierConfig
 from vidstill.methods.amd import AMDConfig
 from vidstill.methods.videomae import VideoMAEConfig
@@ -106,11 +106,12 @@ def test_videomae_small_has_the_authors_numbers() -> None:
     hold(
         rebuilt,
         shape=(2, 1408, 1536),
-        **{"mean": "5.80386e-3", "std": ".2779038", "first": ".448039 -.031476 .039903", "last": ".358081"},
+        mean="5.80386e-3",
+        std=".2779038",
+        first=".448039 -.031476 .039903",
+        last=".358081",
     )
-    hold(
-        target, shape=(2, 1408, 1536), std=".9990186", first="1.852333 -2.135976 .143027", last="-2.081833"
-    )
+    hold(target, shape=(2, 1408, 1536), std=".9990186", first="1.852333 -2.135976 .143027", last="-2.081833")
     hold_numbers(loss[None], ["1.0753039"], scale=1.0)
 
 
@@ -122,7 +123,10 @@ def test_a_small_classifier_has_the_authors_numbers() -> None:
     hold(
         logits,
         shape=(2, 400),
-        **{"mean": "-2.353690e-2", "std": ".3445447", "first": ".433889 .526056 -.294023", "last": "-.074070"},
+        mean="-2.353690e-2",
+        std=".3445447",
+        first=".433889 .526056 -.294023",
+        last="-.074070",
     )
 
 

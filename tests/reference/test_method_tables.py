@@ -3,10 +3,10 @@
 import pytest
 import torch
 from einops import rearrange
-from foreign_layout import in_their_words
-from reference_cases import Case, cases
 from torch import Tensor
 
+from foreign_layout import in_their_words
+from reference_cases import Case, cases
 from vidstill.downstream.accuracy import accuracy, merged
 from vidstill.downstream.classification import ClassifierConfig
 from vidstill.methods.videomae import VideoMAEConfig
@@ -82,7 +82,9 @@ def test_views_are_merged_as_the_authors_merge_them(case: Case) -> None:
 @pytest.mark.parametrize("case", cases(method="videomae", kind="table", name="finetune_init_keys"))
 def test_a_fine_tuning_takes_over_what_the_authors_takes_over(case: Case) -> None:
     decoder = DecoderConfig(dim=16, depth=1, heads=2)
-    file = in_their_words(VideoMAEConfig(encoder=ENCODER, decoder=decoder).build().state_dict(), videomae_names(ENCODER))
+    file = in_their_words(
+        VideoMAEConfig(encoder=ENCODER, decoder=decoder).build().state_dict(), videomae_names(ENCODER)
+    )
     file = {name: torch.full_like(tensor, 7.0) for name, tensor in file.items()}  # a number that no start has
     in_file = {name.removeprefix("encoder.") for name in file}
     assert in_file == {*case.json["taken_over"], *case.json["ignored"]}

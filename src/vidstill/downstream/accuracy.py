@@ -24,7 +24,5 @@ def accuracy(scores: Float[Tensor, "videos classes"], labels: Int[Tensor, "video
     """Top-1 is the largest score; top-5 has the label among the five largest (among all, where there are fewer)."""
     best = scores.topk(min(5, scores.shape[1]), dim=1).indices
     hits = best == labels[:, None]
-    share = hits.double().mean(dim=0).cumsum(dim=0) * 100
+    share = hits.sum(dim=0).cumsum(dim=0).double() * 100 / len(labels)
     return Accuracy(top1=share[0].item(), top5=share[-1].item(), videos=len(labels))
-
-

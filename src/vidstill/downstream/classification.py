@@ -72,9 +72,7 @@ class ClassificationTask(nn.Module):
         self.erasing = erasing
         self.smoothing = smoothing
 
-    def forward(
-        self, clip: Float[Tensor, "b 3 t h w"], label: Int[Tensor, "b"], seed: Int[Tensor, "b"]
-    ) -> Output:
+    def forward(self, clip: Float[Tensor, "b 3 t h w"], label: Int[Tensor, "b"], seed: Int[Tensor, "b"]) -> Output:
         config = self.model.config
         if self.erasing is not None:
             clip = self.erasing.apply(clip, seed, config.encoder.mean, config.encoder.std)

@@ -8,9 +8,9 @@ from typing import Literal
 
 Point = tuple[float, float]
 
-_WIDE, _HIGH = 460, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 96, 30, 42  # around the plot; names stand to the right of their lines
-_APART = 16  # between two names
+_WIDE, _HIGH = 460.0, 290.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 96.0, 30.0, 42.0  # around the plot; names stand to the right of their lines
+_APART = 16.0  # between two names
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ def chart(
     low, high = y_range or _spread([py for line in lines for _, py in line.points])
     across = _Scale(min(xs), max(xs), _LEFT, _WIDE - _RIGHT, log=log_x)
     up = _Scale(low, high, _HIGH - _BOTTOM, _TOP)
-    marks = list(range(math.ceil(min(xs)), math.floor(max(xs)) + 1)) if dots else across.marks()
+    marks = [float(n) for n in range(math.ceil(min(xs)), math.floor(max(xs)) + 1)] if dots else across.marks()
     parts = [_axes(across, up, marks, x, y)]
     ends = _apart([up(line.points[-1][1]) for line in lines])
     for line, end in zip(lines, ends, strict=True):
         parts.append(_drawn(line, [(across(px), up(py)) for px, py in line.points], end, dots))
     label = escape(f"{y} over {x}: {', '.join(line.name for line in lines)}", quote=True)
-    return f'<svg class="chart" viewBox="0 0 {_WIDE} {_HIGH}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return f'<svg class="chart" viewBox="0 0 {_WIDE:g} {_HIGH:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ def _axes(across: _Scale, up: _Scale, marks: Sequence[float], x: str, y: str) ->
     parts = []
     for value in up.marks():
         place = f"{up(value):.1f}"
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDE - _RIGHT}" y1="{place}" y2="{place}"/>')
-        parts.append(f'<text class="mark" x="{_LEFT - 8}" y="{place}" dy=".35em" text-anchor="end">{value:g}</text>')
+        parts.append(f'<line class="grid" x1="{_LEFT:g}" x2="{_WIDE - _RIGHT:g}" y1="{place}" y2="{place}"/>')
+        parts.append(f'<text class="mark" x="{_LEFT - 8:g}" y="{place}" dy=".35em" text-anchor="end">{value:g}</text>')
     for value in marks:
         place = f"{across(value):.1f}"
-        parts.append(f'<text class="mark" x="{place}" y="{_HIGH - _BOTTOM + 18}" text-anchor="middle">{value:g}</text>')
+        parts.append(f'<text class="mark" x="{place}" y="{_HIGH - _BOTTOM + 18:g}" text-anchor="middle">{value:g}</text>')
     middle = (_LEFT + _WIDE - _RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle:g}" y="{_HIGH - 5}" text-anchor="middle">{escape(x)}</text>')
+    parts.append(f'<text class="axis" x="{middle:g}" y="{_HIGH - 5:g}" text-anchor="middle">{escape(x)}</text>')
     parts.append(f'<text class="axis" x="0" y="13">{escape(y)}</text>')
     return "".join(parts)
 
@@ -105,7 +105,7 @@ def _drawn(line: Line, points: Sequence[Point], name_at: float, dots: bool) -> s
     parts = [f'<polyline class="line" points="{path}" stroke="{colour}"{dashes}/>']
     if dots or len(points) == 1:
         parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{colour}"/>' for px, py in points]
-    name = f'<text class="name" x="{_WIDE - _RIGHT + 10}" y="{name_at:.1f}" dy=".35em" fill="{colour}">'
+    name = f'<text class="name" x="{_WIDE - _RIGHT + 10:g}" y="{name_at:.1f}" dy=".35em" fill="{colour}">'
     return "".join(parts) + f"{name}{escape(line.name)}</text>"
 
 

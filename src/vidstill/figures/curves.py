@@ -27,7 +27,9 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 def curve(steps: Sequence[Mapping[str, Any]], part: str | None = None) -> list[Point]:
     """The loss (or one of its parts) over the step, smoothed; steps without a finite number are left out."""
     values = [line["loss"] if part is None else line["parts"].get(part) for line in steps]
-    return smoothed([(line["step"], value) for line, value in zip(steps, values, strict=True) if value is not None])
+    return smoothed(
+        [(float(line["step"]), value) for line, value in zip(steps, values, strict=True) if value is not None]
+    )
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:

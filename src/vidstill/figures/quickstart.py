@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table as Terminal
 from rich.text import Text as Words
 
-from vidstill.figures.chart import Line, chart
+from vidstill.figures.chart import Line, Point, chart
 from vidstill.figures.curves import curve
 from vidstill.figures.page import Charts, Facts, Picture, Section, Table, Text, page
 from vidstill.figures.standing import Score, standing
@@ -143,7 +143,7 @@ def nearness(alike: Mapping[str, Sequence[float]], distilling: Sequence[Mapping[
         distilling: the steps of AMD's log.
     """
     lines = [
-        Line(_SHORT[key], list(enumerate(values, start=1)), INK[key], "dashed" if key == "scratch" else "plain")
+        Line(_SHORT[key], _by_block(values), INK[key], "dashed" if key == "scratch" else "plain")
         for key, values in alike.items()
     ]
     parts = [
@@ -154,7 +154,7 @@ def nearness(alike: Mapping[str, Sequence[float]], distilling: Sequence[Mapping[
         [
             (
                 "Likeness to the teacher, layer by layer",
-                chart(lines, x="student’s block", y="linear CKA", y_range=(0, 1), dots=True),
+                chart(lines, x="student’s block", y="linear CKA", y_range=(0.0, 1.0), dots=True),
                 "Each block beside the teacher’s at the same share of its depth, before fine-tuning, on whole test "
                 "clips. 1: alike up to rotation and scale; 0: unrelated. What all clips share at a place is taken off.",
             ),
@@ -165,6 +165,10 @@ def nearness(alike: Mapping[str, Sequence[float]], distilling: Sequence[Mapping[
             ),
         ]
     )
+
+
+def _by_block(values: Sequence[float]) -> list[Point]:
+    return [(float(block), value) for block, value in enumerate(values, start=1)]
 
 
 def losses(pretraining: Mapping[str, Sequence[Mapping[str, Any]]], tuning: Mapping[str, Sequence[Any]]) -> Charts:
@@ -193,7 +197,7 @@ def report(found: Findings, *, rebuilt: Picture, near: Charts, curves: Charts, f
     colours = [INK[each.key] for each in found.contenders]
     return page(
         above="vidstill quickstart",
-        title="A teacher, its student, and what pre-training was worth",
+        title="A teacher, its student, and what pre‑training was worth",
         lead=(
             f"On {found.unlabelled} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller "
             "student twice: by VideoMAE on pixels, and by AMD from the teacher. Then the same student was fine-tuned "

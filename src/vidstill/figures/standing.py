@@ -30,9 +30,9 @@ def standing(scores: Sequence[Score], *, chance: float, axis: str) -> str:
         return f"{_LEFT + (_WIDE - _LEFT - _RIGHT) * percent / end:.1f}"
 
     parts = []
-    for mark in range(0, int(end) + 1, step):
+    for mark in map(float, range(0, int(end) + 1, step)):
         parts.append(f'<line class="grid" x1="{across(mark)}" x2="{across(mark)}" y1="{_TOP}" y2="{high}"/>')
-        parts.append(f'<text class="mark" x="{across(mark)}" y="{high + 18}" text-anchor="middle">{mark}</text>')
+        parts.append(f'<text class="mark" x="{across(mark)}" y="{high + 18}" text-anchor="middle">{mark:g}</text>')
     parts.append(f'<line class="chance" x1="{across(chance)}" x2="{across(chance)}" y1="{_TOP - 4}" y2="{high}"/>')
     parts.append(f'<text class="mark" x="{across(chance)}" y="{_TOP - 10}" text-anchor="middle">chance</text>')
     parts.append(f'<text class="axis" x="{(_LEFT + _WIDE - _RIGHT) / 2:g}" y="{high + 36}" text-anchor="middle">')

@@ -89,7 +89,7 @@ class AMD(nn.Module):
         self.decoder = config.decoder.build(config.encoder.dim, out_dim=config.encoder.pixels_per_token)
         self.teacher = Frozen(config.teacher.model.build())
         shared = {layer for layer, _ in config.direct}  # phi_l
-        separate = set()  # phi_g, where generation does not continue from phi_l
+        separate: set[int] = set()  # phi_g, where generation does not continue from phi_l
         for place in range(len(config.generated)):
             (shared if config.alignment == "serial" else separate).add(self._projection_of(place))
         self.projections = self._linear(shared)
@@ -142,11 +142,13 @@ class AMD(nn.Module):
         return [self.projections[str(layer)](student.layers[layer]) for layer, _ in self.config.direct]
 
     def generate(self, student: Encoded, mask: Mask, grid: Grid) -> list[Float[Tensor, "b e d_teacher"]]:
-        """G_l(phi(z_stu)): features at the tokens that the teacher alone sees, for each generated pair (eq. 4 and 5)."""
+        """G_l(phi(z_stu)): features at the tokens that the teacher alone sees, for each generated pair (eq. 4, 5)."""
         assert mask.extra is not None  # a nested mask has them
         projections = self.projections if self.config.alignment == "serial" else self.generation_projections
         return [
-            generator(projections[str(self._projection_of(place))](student.layers[layer]), mask.visible, mask.extra, grid)
+            generator(
+                projections[str(self._projection_of(place))](student.layers[layer]), mask.visible, mask.extra, grid
+            )
             for place, ((layer, _), generator) in enumerate(zip(self.config.generated, self.generators, strict=True))
         ]
 
@@ -180,10 +182,17 @@ def _check(config: AMDConfig) -> None:
             f"have to be the teacher's {config.teacher.model.tubelet}"
         )
     for ours, theirs in (*config.direct, *config.generated):
-        for who, layer, depth in (("student", ours, config.encoder.depth), ("teacher", theirs, config.teacher.model.depth)):
+        for who, layer, depth in (
+            ("student", ours, config.encoder.depth),
+            ("teacher", theirs, config.teacher.model.depth),
+        ):
             if not 1 <= layer <= depth:
                 raise InputError(f"AMD's pairs name block {layer} of a {who} of {depth} blocks; take 1 to {depth}")
     if not (*config.direct, *config.generated):
         raise InputError("AMD has no layers to align; give --method.pairs, e.g. 6 12 12 24")
-    if config.alignment == "serial" and config.shared_projection == "released" and len(config.generated) > len(config.direct):
+    if (
+        config.alignment == "serial"
+        and config.shared_projection == "released"
+        and len(config.generated) > len(config.direct)
+    ):
         raise InputError("the released pairing needs a direct pair for every generated one; give as many in both lists")

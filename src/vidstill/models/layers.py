@@ -107,11 +107,11 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.mlp = MLP(config)
+        self.gamma_1: nn.Parameter | None = None
+        self.gamma_2: nn.Parameter | None = None
         if config.layer_scale > 0:
             self.gamma_1 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
             self.gamma_2 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
-        else:
-            self.gamma_1 = self.gamma_2 = None
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         tokens = tokens + self._branch(self.attn(self.norm1(tokens)), self.gamma_1)

@@ -1,4 +1,4 @@
-"""The vision transformer of the whole family, for images and clips: it embeds only what is visible, and gives what is asked for."""
+"""The vision transformer of the family, for images and clips: it embeds what is visible, and gives what is asked for."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -63,6 +63,9 @@ class Encoded:
 
 class ViT(nn.Module):
     """Clip → tokens → features. Tokens are numbered time first, then rows, then columns."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: ViTConfig, *, final_norm: bool = True):
         super().__init__()
@@ -139,7 +142,7 @@ class ViT(nn.Module):
         outputs, maps = {}, {}
         for number, block in enumerate(self.blocks[:last], start=1):
             if number in attention:
-                maps[number] = block.attention_map(tokens)
+                maps[number] = block.attention_map(tokens)  # type: ignore[operator]  # torch forgets what a list holds
             tokens = block(tokens)
             if number in layers:
                 outputs[number] = tokens
@@ -154,7 +157,6 @@ def tubelets(
     Only the named ones are read: the clip is never copied as a whole.
     """
     grid = Grid.of(clip, tubelet)
-    t, h, w = tubelet
     cubes = rearrange(clip, "b c (gt t) (gh h) (gw w) -> b gt gh gw c t h w", gt=grid.t, gh=grid.h, gw=grid.w)
     if places is None:
         return rearrange(cubes, "b gt gh gw c t h w -> b (gt gh gw) (c t h w)")

@@ -19,7 +19,7 @@ def pixel_target(
     clip: Float[Tensor, "b 3 t h w"], tubelet: Tubelet, places: Int[Tensor, "b m"], kind: PixelTarget
 ) -> Float[Tensor, "b m p"]:
     """The pixels of the named tubelets, normalised as the kind says; without gradient, in the clip's precision."""
-    if kind == "raw":
+    if kind == "raw" or places.shape[1] == 0:  # nothing has no mean
         return pixels(clip, tubelet, places)
     return normalised_pixels(clip, tubelet, places, per_channel=kind == "per_channel")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+import torch
+
 from vidstill.config import near
 from vidstill.data.datasets import ClipsConfig, ViewsConfig
 from vidstill.data.erasing import Erasing
@@ -14,7 +16,7 @@ from vidstill.downstream.classification import ClassifierConfig
 from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.schedule import CosineConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.types import InputError
+from vidstill.types import Grid, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class Pretrain:
     batch: int  # clips in a step, over all devices; the copies of a video count each
     seed: int = 0
     expects: str = ""  # the published result
+
+    def __post_init__(self) -> None:
+        _check_grid(self.clips, self.method.encoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +53,17 @@ class Finetune:
     seed: int = 0
     expects: str = ""  # the published result
 
+    def __post_init__(self) -> None:
+        for clips in (self.clips, self.views):
+            _check_grid(clips, self.encoder)
+
     def classifier(self, classes: int) -> ClassifierConfig:
         return ClassifierConfig(encoder=self.encoder, classes=classes, dropout=self.dropout, head_scale=self.head_scale)
+
+
+def _check_grid(clips: ClipsConfig | ViewsConfig, encoder: ViTConfig) -> None:
+    """Raises an InputError where clips do not divide into tubelets: before a run begins, and leaves a folder."""
+    Grid.of(torch.empty(1, 3, clips.sampling.frames, *clips.size, device="meta"), encoder.tubelet)
 
 
 Recipe = Pretrain | Finetune

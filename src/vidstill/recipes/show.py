@@ -26,9 +26,8 @@ def source(name: str) -> str:
     """
     find(name)
     family, variant = name.replace("-", "_").split(".")
-    module = importlib.import_module(f"{__package__}.{family}")
-    text = inspect.getsource(module)
-    lines, defined = text.splitlines(), _definitions(text)
+    text = inspect.getsource(importlib.import_module(f"{__package__}.{family}"))
+    lines, defined, opening = text.splitlines(), _definitions(text), ast.parse(text).body[0]
     wanted, todo = set(), [variant]
     while todo:
         one = todo.pop()
@@ -36,7 +35,7 @@ def source(name: str) -> str:
             wanted.add(one)
             todo += [node.id for node in ast.walk(defined[one]) if isinstance(node, ast.Name)]
     chosen = sorted((defined[one] for one in wanted), key=lambda node: node.lineno)
-    return "\n\n".join([inspect.getdoc(module) or "", *(_lines(node, lines) for node in chosen)])
+    return "\n\n".join(_lines(node, lines) for node in (opening, *chosen))
 
 
 def _definitions(text: str) -> dict[str, ast.stmt]:

@@ -1,8 +1,9 @@
-"""Files of weights: ours (safetensors with what they are in the metadata) and the authors' `.pth`, read without running them."""
+"""Files of weights: ours (safetensors that say what they are) and the authors' `.pth`, read without running them."""
 
+import argparse
 import json
 import os
-import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,8 @@ def _read_safetensors(path: Path) -> Weights:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            if not isinstance(about, dict):
+                raise ValueError(f"what it says of itself is no JSON object but {about!r}")
             return Weights({name: file.get_tensor(name) for name in file.keys()}, about, str(path))  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is no readable safetensors file ({error}); fetch or write it again") from None
@@ -66,9 +69,11 @@ def _read_safetensors(path: Path) -> Weights:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     """The authors' trainers wrap the tensors as `model` or `module`, or do not wrap them."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with torch.serialization.safe_globals([argparse.Namespace]):  # their trainers' options: attributes, no code
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader raises whatever bytes lead it to
+        asked = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        reason = f"it asks for {asked[1]}" if asked else "it is cut off, or of another format"
         raise InputError(f"{path} is no file of plain tensors ({reason}); it was not executed") from None
     for key in ("model", "module"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -52,10 +52,7 @@ def amd_names(config: ViTConfig, direct: Sequence[int], generators: int) -> tupl
     """A pre-training of AMD: `direct` are the student layers that are projected, in their order."""
     return (
         *videomae_names(config),
-        *(
-            Name(f"encoder.projection_heads.{place}.", f"projections.{layer}.")
-            for place, layer in enumerate(direct)
-        ),
+        *(Name(f"encoder.projection_heads.{place}.", f"projections.{layer}.") for place, layer in enumerate(direct)),
         *(
             name
             for place in range(generators)

@@ -24,7 +24,9 @@ def translated(theirs: Mapping[str, Tensor], names: Sequence[Name]) -> dict[str,
         if rule is None:
             unknown.append(name)
         elif rule.ours is not None:
-            ours[rule.ours + name.removeprefix(rule.theirs)] = rearrange(tensor, rule.to_ours) if rule.to_ours else tensor
+            ours[rule.ours + name.removeprefix(rule.theirs)] = (
+                rearrange(tensor, rule.to_ours) if rule.to_ours else tensor
+            )
     if unknown:
         raise InputError(f"{len(unknown)} tensors belong to no layout that is known here, first {unknown[0]!r}")
     return ours
@@ -41,9 +43,13 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     left_over = sorted(tensors.keys() - wanted.keys())
     shapes = [n for n in sorted(wanted.keys() & tensors.keys()) if wanted[n].shape != tensors[n].shape]
     if missing:
-        raise InputError(f"{source} lacks {len(missing)} tensors of this model, first {missing[0]!r}: it is of another kind")
+        raise InputError(
+            f"{source} lacks {len(missing)} tensors of this model, first {missing[0]!r}: it is of another kind"
+        )
     if left_over:
-        raise InputError(f"{source} has {len(left_over)} tensors too many, first {left_over[0]!r}: it is of another kind")
+        raise InputError(
+            f"{source} has {len(left_over)} tensors too many, first {left_over[0]!r}: it is of another kind"
+        )
     if shapes:
         name = shapes[0]
         raise InputError(

@@ -1,0 +1,96 @@
+"""The classifier, its start, and its training with erased and mixed clips."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tiny_models import CLASSES, ENCODER, built, clips
+from vidstill.data.erasing import Erasing
+from vidstill.data.mixing import Mixing
+from vidstill.downstream.classification import ClassificationTask, ClassifierConfig
+
+CONFIG = ClassifierConfig(encoder=ENCODER, classes=CLASSES)
+CLIP = clips(4)
+LABEL, SEED = torch.tensor([0, 1, 2, 4]), torch.arange(4)
+PLAIN = {"mixing": None, "erasing": None, "smoothing": 0.0}
+
+
+def test_features_are_the_normed_mean_over_all_tokens():
+    model = built(CONFIG)
+    tokens = model.encoder(CLIP, layers=(2,)).layers[2]  # no norm before the mean
+    expected = F.layer_norm(tokens.mean(dim=1), (24,), model.norm.weight, model.norm.bias, 1e-6)
+    torch.testing.assert_close(model.features(CLIP), expected)
+    torch.testing.assert_close(model(CLIP), expected @ model.head.weight.T + model.head.bias)
+
+
+def test_pooling_the_first_takes_the_normed_first_token():
+    model = built(replace(CONFIG, pooling="first"))
+    tokens = model.encoder(CLIP, layers=(2,)).layers[2]
+    expected = F.layer_norm(tokens[:, 0], (24,), model.encoder.norm.weight, model.encoder.norm.bias, 1e-6)
+    torch.testing.assert_close(model.features(CLIP), expected)
+
+
+def test_the_head_starts_small_and_the_loss_at_the_logarithm_of_the_classes():
+    torch.manual_seed(0)
+    model = ClassifierConfig(encoder=ENCODER, classes=400).build()
+    assert not model.head.bias.any()
+    assert model.head.weight.std().item() == pytest.approx(0.02 * 0.001, rel=0.05)
+    assert model.encoder.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    loss = ClassificationTask(model, **PLAIN)(CLIP, LABEL, SEED).loss
+    assert loss.item() == pytest.approx(math.log(400), abs=1e-3)
+
+
+def test_every_weight_gets_a_gradient():
+    task = ClassificationTask(built(CONFIG), mixing=Mixing(), erasing=Erasing(), smoothing=0.1)
+    task(CLIP, LABEL, SEED).loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in task.parameters())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_torchs_cross_entropy(smoothing):
+    model = built(CONFIG)
+    loss = ClassificationTask(model, mixing=None, erasing=None, smoothing=smoothing)(CLIP, LABEL, SEED).loss
+    torch.testing.assert_close(loss, F.cross_entropy(model(CLIP), LABEL, label_smoothing=smoothing))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixing_that_never_happens_changes_nothing(smoothing):
+    model = built(CONFIG)
+    never = ClassificationTask(model, mixing=Mixing(probability=0.0), erasing=None, smoothing=smoothing)
+    plain = ClassificationTask(model, mixing=None, erasing=None, smoothing=smoothing)
+    torch.testing.assert_close(never(CLIP, LABEL, SEED).loss, plain(CLIP, LABEL, SEED).loss)
+
+
+def test_erased_and_mixed_clips_are_what_the_model_sees():
+    model, erasing, mixing = built(CONFIG), Erasing(probability=1.0), Mixing()
+    task = ClassificationTask(model, mixing=mixing, erasing=erasing, smoothing=0.1)
+    erased = erasing.apply(CLIP, SEED, ENCODER.mean, ENCODER.std)
+    clip, target = mixing.apply(erased, LABEL, SEED, CLASSES, 0.1)
+    expected = -(target * model(clip).log_softmax(dim=1)).sum(dim=1).mean()
+    torch.testing.assert_close(task(CLIP, LABEL, SEED).loss, expected)
+    assert not torch.equal(clip, CLIP)
+    assert not torch.equal(erased, CLIP)
+
+
+def test_a_classifier_learns_labels_by_heart():
+    torch.manual_seed(0)
+    task = ClassificationTask(CONFIG.build(), **PLAIN)
+    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    for _ in range(40):
+        loss = task(CLIP, LABEL, SEED).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.5 * math.log(CLASSES)
+
+
+def test_dropout_stands_before_the_head_and_only_in_training():
+    model = built(replace(CONFIG, dropout=0.5))
+    torch.testing.assert_close(model.eval()(CLIP), model.head(model.features(CLIP)))
+    model.train()
+    torch.manual_seed(0)
+    first = model(CLIP)
+    assert not torch.equal(first, model(CLIP))

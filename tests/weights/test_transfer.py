@@ -1,0 +1,122 @@
+"""Weights put into a model: every tensor is accounted for, whoever wrote the file."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from foreign_layout import in_their_words
+from tiny_models import AMD, CLASSES, ENCODER, VIDEOMAE, built, clips
+from vidstill.config import to_plain
+from vidstill.downstream.classification import ClassifierConfig
+from vidstill.types import InputError
+from vidstill.weights.files import Weights, read_weights, write_weights
+from vidstill.weights.names import amd_names, classifier_names, videomae_names
+from vidstill.weights.transfer import encoder_config, encoder_tensors, load_exactly, start_encoder
+
+CLIP = clips()
+CLASSIFIER = ClassifierConfig(encoder=ENCODER, classes=CLASSES)
+FOREIGN = {
+    "videomae": (VIDEOMAE, videomae_names(ENCODER)),
+    "amd": (AMD, amd_names(ENCODER, [1, 2], 2)),
+    "classifier": (CLASSIFIER, classifier_names(ENCODER)),
+}
+
+
+@pytest.mark.parametrize("wrapping", ["model", "module"])
+@pytest.mark.parametrize(("config", "names"), FOREIGN.values(), ids=FOREIGN)
+def test_an_encoder_from_the_authors_files_gives_the_same_features(tmp_path, config, names, wrapping):
+    module = built(config, seed=0)
+    torch.save({wrapping: in_their_words(module.state_dict(), names)}, tmp_path / "theirs.pth")
+    encoder = built(ENCODER, seed=1)
+    start_encoder(encoder, read_weights(tmp_path / "theirs.pth"), ENCODER)
+    expected, found = (model(CLIP, layers=(2,)) for model in (module.encoder, encoder))
+    assert torch.equal(found.layers[2], expected.layers[2])
+    if config is not CLASSIFIER:  # whose file has no final norm
+        assert torch.equal(found.tokens, expected.tokens)
+
+
+def test_unused_tensors_of_an_amd_file_do_no_harm(tmp_path):
+    theirs = in_their_words(built(AMD).state_dict(), amd_names(ENCODER, [1, 2], 2))
+    unused = {f"generators.{n}.norm.{kind}": torch.ones(32) for n in (0, 1) for kind in ("weight", "bias")}
+    released = {name: t for name, t in theirs.items() if not name.startswith("generator_mask_tokens")}
+    torch.save({"model": released | unused}, tmp_path / "theirs.pth")
+    found = encoder_tensors(read_weights(tmp_path / "theirs.pth"), ENCODER)
+    assert set(found) == set(ENCODER.build().state_dict())
+
+
+def test_our_own_file_says_what_encoder_it_holds(tmp_path):
+    config = replace(ENCODER, positions="sincos2d", tubelet=(1, 4, 4), layer_scale=0.1)
+    module = built(replace(VIDEOMAE, encoder=config))
+    write_weights(tmp_path / "model.safetensors", module.state_dict(), {"encoder": to_plain(config)})
+    weights = read_weights(tmp_path)
+    assert encoder_config(weights, ENCODER) == config
+    encoder = built(config, seed=1)
+    load_exactly(encoder, encoder_tensors(weights, config), weights.source)
+    assert torch.equal(encoder(CLIP).tokens, module.encoder(CLIP).tokens)
+
+
+def test_a_file_that_says_nothing_is_taken_for_what_was_asked():
+    assert encoder_config(Weights({}), ENCODER) is ENCODER
+
+
+def test_half_precision_files_fill_a_single_precision_model():
+    theirs = in_their_words(built(CLASSIFIER).state_dict(), classifier_names(ENCODER))
+    model = CLASSIFIER.build()
+    start_encoder(model.encoder, Weights({name: tensor.half() for name, tensor in theirs.items()}), ENCODER)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert torch.isfinite(model(CLIP)).all()
+
+
+def test_a_classifier_leaves_the_final_norm_behind_and_keeps_its_own_start():
+    model = CLASSIFIER.build()
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items() if not name.startswith("encoder.")}
+    module = built(VIDEOMAE)
+    start_encoder(model.encoder, Weights(module.state_dict(), {"encoder": {}}), ENCODER)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in own.items())
+    assert torch.equal(model.encoder.blocks[1].mlp.fc2.weight, module.encoder.blocks[1].mlp.fc2.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda t: t.pop("blocks.0.norm1.bias"),
+            r"the file lacks 1 tensors of this model, first 'blocks.0.norm1.bias'",
+        ),
+        (lambda t: t.update(extra=torch.ones(1)), r"the file has 1 tensors too many, first 'extra'"),
+        (
+            lambda t: t.update({"embed.bias": torch.ones(32)}),
+            r"'embed.bias' is \(32,\), this model's is \(24,\); take the size that the file was made with",
+        ),
+    ],
+    ids=["missing", "left over", "another size"],
+)
+def test_what_does_not_fit_is_met_with_a_sentence_and_nothing_is_changed(change, sentence):
+    encoder = built(ENCODER)
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    tensors = {name: tensor + 1 for name, tensor in before.items()}
+    change(tensors)
+    with pytest.raises(InputError, match=sentence):
+        load_exactly(encoder, tensors, "the file")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+
+
+def test_an_encoder_of_another_size_is_met_with_a_sentence():
+    theirs = in_their_words(built(VIDEOMAE).state_dict(), videomae_names(ENCODER))
+    larger = replace(ENCODER, dim=32)
+    with pytest.raises(InputError, match="take the size that the file was made with"):
+        start_encoder(larger.build(), Weights(theirs, source="theirs.pth"), larger)
+
+
+def test_tubelets_of_another_size_are_met_with_a_sentence():
+    theirs = in_their_words(built(VIDEOMAE).state_dict(), videomae_names(ENCODER))
+    coarser = replace(ENCODER, tubelet=(2, 8, 8))
+    with pytest.raises(InputError, match=r"'embed.weight' is \(24, 96\), this model's is \(24, 384\)"):
+        start_encoder(coarser.build(), Weights(theirs, source="theirs.pth"), coarser)
+
+
+@pytest.mark.parametrize("tensors", [{"conv1.weight": torch.ones(2)}, {}], ids=["resnet", "empty"])
+def test_a_foreign_layout_is_met_with_what_is_known(tensors):
+    with pytest.raises(InputError, match=r"neither vidstill's nor in a layout known here \(VideoMAE, AMD\)"):
+        encoder_tensors(Weights(tensors, source="theirs.pth"), ENCODER)
