@@ -76,6 +76,7 @@ def test_garbage_is_refused(tmp_path, name, content):
     refusal(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @given(content=st.binary(max_size=60) | st.binary(max_size=60).map(lambda tail: b"\x80\x02" + tail))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 def test_any_bytes_are_refused_and_never_an_error_of_ours(tmp_path, content):
@@ -119,6 +120,7 @@ class Bomb:
         return (Path.touch, (self.mark,))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_a_pickle_that_would_run_code_does_not_run(tmp_path, save):
     mark = tmp_path / "ran"

@@ -45,7 +45,9 @@ def chart(
     for line, end in zip(lines, ends, strict=True):
         parts.append(_drawn(line, [(across(px), up(py)) for px, py in line.points], end, dots))
     label = escape(f"{y} over {x}: {', '.join(line.name for line in lines)}", quote=True)
-    return f'<svg class="chart" viewBox="0 0 {_WIDE:g} {_HIGH:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return (
+        f'<svg class="chart" viewBox="0 0 {_WIDE:g} {_HIGH:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def _axes(across: _Scale, up: _Scale, marks: Sequence[float], x: str, y: str) ->
         parts.append(f'<text class="mark" x="{_LEFT - 8:g}" y="{place}" dy=".35em" text-anchor="end">{value:g}</text>')
     for value in marks:
         place = f"{across(value):.1f}"
-        parts.append(f'<text class="mark" x="{place}" y="{_HIGH - _BOTTOM + 18:g}" text-anchor="middle">{value:g}</text>')
+        parts.append(
+            f'<text class="mark" x="{place}" y="{_HIGH - _BOTTOM + 18:g}" text-anchor="middle">{value:g}</text>'
+        )
     middle = (_LEFT + _WIDE - _RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle:g}" y="{_HIGH - 5:g}" text-anchor="middle">{escape(x)}</text>')
     parts.append(f'<text class="axis" x="0" y="13">{escape(y)}</text>')

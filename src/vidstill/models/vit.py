@@ -1,4 +1,4 @@
-"""The vision transformer of the family, for images and clips: it embeds what is visible, and gives what is asked for."""
+"""The vision transformer of the family, for images and clips: embeds what is visible, and gives what is asked for."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

@@ -15,8 +15,9 @@ from vidstill.pretext.masks import NestedTubeMask, TubeMask
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
 
-# 8 frames of 32 × 32 pixels are 64 tokens; separable codes are learned faster than the flat table where time is short
 made = MadeConfig(size=(32, 32))
+
+# 8 frames of 32 × 32 pixels are 64 tokens; separable codes are learned faster than the flat table where time is short
 _TEACHER = ViTConfig(dim=192, depth=6, heads=3, tubelet=(2, 8, 8), positions="sincos3d")
 _STUDENT = replace(_TEACHER, dim=96, depth=4)
 _FRAMES = SegmentSampling(frames=8)  # from the whole clip: its class is a movement that takes all of it
