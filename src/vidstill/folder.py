@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ RECIPE_FILE = "recipe.json"
 TEST_FILE = "test.json"
 
 _HALF = ".part"  # ends the name of what a kill left unfinished
+_PACKAGES = ("vidstill", "torch", "torchvision", "av")  # which decide a run's numbers
 _DECISIVE = ("recipe", "init")  # of what RECIPE_FILE holds; the data are known by their fingerprints
 
 
@@ -34,14 +35,16 @@ def claim(out: Path, run: Mapping[str, Any]) -> None:
             raise InputError(f"{out} is there and is no run's folder; choose another folder with --out")
         else:
             out.mkdir(parents=True, exist_ok=True)
-            write_json(path, {**run, "versions": versions()})
+            write_json(path, {**run, "versions": {name: version_of(name) for name in _PACKAGES}})
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another folder with --out") from error
 
 
-def versions() -> dict[str, str]:
-    """Of what decides a run's numbers."""
-    return {name: version(name) for name in ("vidstill", "torch", "torchvision", "av")}
+def version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it is run from its source
+        return "unknown"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,6 @@ import platform
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +31,7 @@ from vidstill.figures.page import Picture
 from vidstill.figures.quickstart import Contender, Findings
 from vidstill.figures.reconstruction import HONESTY, picture, rebuild
 from vidstill.figures.similarity import similarity
+from vidstill.folder import version_of
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.recipe import Finetune, Pretrain
@@ -79,6 +79,7 @@ def quickstart(out: Path, *, smallest: bool = False, seed: int = 0, workers: int
             f"the quickstart walks in one process and {runtime.world} were started; start it without torchrun"
         )
     road = _Road(out, smallest, seed, workers, runtime, Console(stderr=True))
+    road.launch(out, out)  # so that what it refuses is met before clips are drawn
     road.draw()
     road.pretrain("teacher", recipes.teacher)
     road.pretrain("videomae", recipes.videomae)
@@ -268,7 +269,7 @@ class _Road:
             *((f"steps, {_NAMES[key]}", str(len(read_log(self.run(key))))) for key in _PRETRAINED),
             ("steps, each fine-tuning", str(len(read_log(self.tuned("scratch"))))),
             ("machine", f"{machine}, {os.cpu_count()} cores, {runtime.precision}"),
-            ("versions", ", ".join(f"{name} {version(name)}" for name in ("vidstill", "torch", "av"))),
+            ("versions", ", ".join(f"{name} {version_of(name)}" for name in ("vidstill", "torch", "av"))),
         ]
 
 

@@ -1,54 +1,28 @@
-"""Puts a recipe's parts together: pretrain, finetune, evaluate. A run is a folder, and the same call again resumes it."""
+"""Puts a recipe's parts together: pretrain, finetune, evaluate. A run is a folder; the same call again resumes it."""
 
-import json
-import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidstill.config import from_plain, to_plain
 from vidstill.data.annotations import Listing, read_listing
-from vidstill.data.datasets import TrainClips, ViewClips, ViewsConfig
-from vidstill.data.loading import train_batches, view_batches
+from vidstill.data.datasets import ViewClips, ViewsConfig
+from vidstill.data.loading import view_batches
 from vidstill.downstream.accuracy import Accuracy, accuracy, merged
 from vidstill.downstream.classification import ClassificationTask, Classifier, ClassifierConfig
-from vidstill.engine.runtime import Precision, Runtime
-from vidstill.engine.schedule import Plan, make_plan
-from vidstill.engine.trainer import Fitted, SaveConfig, fit
+from vidstill.engine.runtime import Runtime
+from vidstill.folder import TEST_FILE, version_of, write_json
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
-from vidstill.types import InputError
-from vidstill.weights.files import MODEL_FILE, Weights, read_weights, write_weights
+from vidstill.training import Launch, Training
+from vidstill.types import Grid, InputError
+from vidstill.weights.files import Weights, read_weights
 from vidstill.weights.transfer import encoder_config, load_exactly, start_encoder
-
-RECIPE_FILE = "recipe.json"
-TEST_FILE = "test.json"
-
-
-def _default_workers() -> int:
-    return max(1, (os.cpu_count() or 2) - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """Where and how a recipe runs; what is learned does not depend on it, but for rounding."""
-
-    data: Path  # a folder of videos or of class folders, or a list
-    out: Path  # the run's folder
-    val: Path | None = None  # labelled videos to test on; default: what `data` says of itself
-    workers: int = -1  # processes that decode; -1: a core less than there are
-    device_batch: int | None = None  # clips that a device takes at once, more are accumulated; default: all of its share
-    precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
-    save_seconds: float = 600.0  # between two saved states
-
-    @property
-    def decoders(self) -> int:
-        return _default_workers() if self.workers < 0 else self.workers
 
 
 def pretrain(recipe: Pretrain, launch: Launch, *, runtime: Runtime | None = None) -> Path:
@@ -58,16 +32,17 @@ def pretrain(recipe: Pretrain, launch: Launch, *, runtime: Runtime | None = None
         InputError: something the user gave cannot be used; nothing was written then.
     """
     runtime = runtime or Runtime(launch.precision)
-    recipe = replace(recipe, method=_resolved(recipe.method))
-    listing = read_listing(launch.data, split="train")
-    plan = _plan(recipe, listing, launch, runtime)
+    teachers = {name: _weights_of(name, teacher) for name, teacher in _teachers(recipe.method).items()}
+    recipe = replace(recipe, method=_with_stated_sizes(recipe.method, teachers))
+    training = Training("pretrain", recipe, read_listing(launch.data, split="train"), launch, runtime)
+    _check_mask(recipe)
+    training.rehearse(recipe.method.build)
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
-    _load_teachers(method, recipe.method)
-    _claim(launch.out, recipe, listing, runtime)
-    _fit(method, recipe, launch, runtime, listing, plan, title="pretrain")
+    for name, teacher in _teachers(recipe.method).items():  # the method's part is named as its configuration's field
+        start_encoder(getattr(method, name).model, teachers[name], teacher.model)
     about = {"kind": "pretraining", "encoder": to_plain(recipe.method.encoder), "recipe": to_plain(recipe)}
-    _finish(launch.out, method, about, runtime)
+    training.run(method, method, about | _provenance(teachers))
     return launch.out
 
 
@@ -83,31 +58,37 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
     runtime = runtime or Runtime(launch.precision)
     listing = _labelled(read_listing(launch.data, split="train"))
     val = _labelled(read_listing(launch.val or launch.data, split="val"))
-    if val.classes != listing.classes:
-        raise InputError(f"{val.source} has the classes {val.classes}, but {listing.source} has {listing.classes}")
+    _check_classes(val, listing.classes, str(listing.source))
     start = read_weights(init) if init else None
     if start is not None:
-        recipe = replace(recipe, encoder=_with_drop_path(encoder_config(start, recipe.encoder), recipe.encoder))
-    plan = _plan(recipe, listing, launch, runtime)
+        found = encoder_config(start, recipe.encoder)
+        recipe = replace(recipe, encoder=replace(found, drop_path=recipe.encoder.drop_path))
+    training = Training("finetune", recipe, listing, launch, runtime)
+
+    def task(model: Classifier) -> ClassificationTask:
+        return ClassificationTask(model, mixing=recipe.mixing, erasing=recipe.erasing, smoothing=recipe.smoothing)
+
+    config = recipe.classifier(len(listing.classes))
+    training.rehearse(lambda: task(config.build()))
+    _check_views(val, recipe.views)
     torch.manual_seed(recipe.seed)
-    model = recipe.classifier(len(listing.classes)).build()
+    model = config.build()
     if start is not None:
         start_encoder(model.encoder, start, recipe.encoder)
-    _claim(launch.out, recipe, listing, runtime, init=init)
-    task = ClassificationTask(model, mixing=recipe.mixing, erasing=recipe.erasing, smoothing=recipe.smoothing)
-    _fit(task, recipe, launch, runtime, listing, plan, title="finetune")
     about = {
         "kind": "classifier",
         "encoder": to_plain(recipe.encoder),
-        "classifier": to_plain(model.config),
+        "classifier": to_plain(config),
         "classes": list(listing.classes),
         "views": to_plain(recipe.views),
         "recipe": to_plain(recipe),
     }
-    _finish(launch.out, model, about, runtime)
-    tested = score(model, val, recipe.views, launch, runtime)
-    if runtime.is_main:
-        _write_json(launch.out / TEST_FILE, tested.plain())
+    training.run(task(model), model, about | _provenance({"init": start} if start else {}), val=val, init=init or "")
+    if not runtime.agreed((launch.out / TEST_FILE).exists()):
+        tested = score(model, val, recipe.views, launch, runtime)
+        if runtime.is_main:
+            write_json(launch.out / TEST_FILE, tested.plain())
+        runtime.wait()
     return launch.out
 
 
@@ -120,10 +101,7 @@ def evaluate(source: str, launch: Launch, *, runtime: Runtime | None = None) -> 
     runtime = runtime or Runtime(launch.precision)
     model, weights = load_classifier(source)
     listing = _labelled(read_listing(launch.data, split="val"))
-    if len(listing.classes) > model.config.classes:
-        raise InputError(
-            f"{listing.source} has {len(listing.classes)} classes and {source} tells {model.config.classes} apart"
-        )
+    _check_classes(listing, weights.about["classes"], source)
     return score(model, listing, from_plain(ViewsConfig, weights.about["views"]), launch, runtime)
 
 
@@ -136,7 +114,9 @@ def load_classifier(source: str) -> tuple[Classifier, Weights]:
     weights = read_weights(source)
     if weights.about.get("kind") != "classifier":
         kind = weights.about.get("kind", "a foreign file")
-        raise InputError(f"{source} is no fine-tuned model but {kind}; fine-tune it first: vidstill finetune … --init {source}")
+        raise InputError(
+            f"{source} is no fine-tuned model but {kind}; fine-tune it first: vidstill finetune … --init {source}"
+        )
     model = from_plain(ClassifierConfig, weights.about["classifier"]).build()
     load_exactly(model, weights.tensors, source)
     return model, weights
@@ -185,76 +165,58 @@ def score(model: Classifier, listing: Listing, views: ViewsConfig, launch: Launc
     return Tested(accuracy(scores, labels), tuple(broken[place] for place in sorted(broken)), tuple(places), scores)
 
 
-def _fit(
-    task: nn.Module,
-    recipe: Pretrain | Finetune,
-    launch: Launch,
-    runtime: Runtime,
-    listing: Listing,
-    plan: Plan,
-    *,
-    title: str,
-) -> Fitted:
-    dataset = TrainClips(listing, recipe.clips, seed=recipe.seed)
-    return fit(
-        task,
-        lambda start: train_batches(
-            dataset,
-            videos_per_step=plan.videos_per_step,
-            total_steps=plan.total_steps,
-            start_step=start,
-            accumulation=plan.accumulation,
-            rank=runtime.rank,
-            world=plan.world,
-            workers=launch.decoders,
-            device=runtime.device,
-        ),
-        plan=plan,
-        optim=recipe.optim,
-        runtime=runtime,
-        run_dir=launch.out,
-        seed=recipe.seed,
-        save=SaveConfig(seconds=launch.save_seconds),
-        title=title,
-    )
-
-
-def _plan(recipe: Pretrain | Finetune, listing: Listing, launch: Launch, runtime: Runtime) -> Plan:
-    return make_plan(
-        videos=len(listing.rows),
-        batch=recipe.batch,
-        optim=recipe.optim,
-        schedule=recipe.schedule,
-        repeats=recipe.clips.repeats,
-        world=runtime.world,
-        at_once=launch.device_batch,
-    )
-
-
-def _resolved(method: Any) -> Any:
-    """A method's configuration with its teachers' sizes as their files say."""
-    changes = {}
-    for name, teacher in _teachers(method).items():
-        if not teacher.weights:
-            raise InputError(f"the {name} has no weights; give --method.{name}.weights a run's folder or a file")
-        changes[name] = replace(teacher, model=encoder_config(read_weights(teacher.weights), teacher.model))
-    return replace(method, **changes)
-
-
-def _load_teachers(method: nn.Module, config: Any) -> None:
-    """Fills each frozen teacher: the method's attribute is named as its configuration's field."""
-    for name, teacher in _teachers(config).items():
-        start_encoder(getattr(method, name).model, read_weights(teacher.weights), teacher.model)
-
-
 def _teachers(method: Any) -> dict[str, TeacherConfig]:
     named = {field.name: getattr(method, field.name) for field in fields(method)}
     return {name: value for name, value in named.items() if isinstance(value, TeacherConfig)}
 
 
-def _with_drop_path(found: Any, asked: Any) -> Any:
-    """The file's encoder, trained with the recipe's rate of dropped branches."""
-    return replace(found, drop_path=asked.drop_path)
+def _weights_of(name: str, teacher: TeacherConfig) -> Weights:
+    if not teacher.weights:
+        raise InputError(f"the {name} has no weights; give --method.{name}.weights a run's folder or a file")
+    return read_weights(teacher.weights)
+
+
+def _with_stated_sizes(method: Any, weights: Mapping[str, Weights]) -> Any:
+    """A method's configuration with its teachers as their files say that they are."""
+    teachers = _teachers(method)
+    return replace(
+        method,
+        **{n: replace(teachers[n], model=encoder_config(found, teachers[n].model)) for n, found in weights.items()},
+    )
+
+
+def _provenance(sources: Mapping[str, Weights]) -> dict[str, Any]:
+    """What a file of weights says of where it comes from: who taught it or started it, each with its own past."""
+    stated = [str(weights.about["licence"]) for weights in sources.values() if weights.about.get("licence")]
+    passed_on = ("kind", "licence", "provenance")
+    return {
+        "vidstill": version_of("vidstill"),
+        "licence": " AND ".join(dict.fromkeys(stated)) or None,  # as its sources ask; None: they state none
+        "provenance": [
+            {"role": role, "source": w.source, **{word: w.about[word] for word in passed_on if word in w.about}}
+            for role, w in sources.items()
+        ],
+    }
+
+
+def _check_mask(recipe: Pretrain) -> None:
+    """Raises an InputError where the mask hides nothing, so that there is nothing to guess."""
+    clips = recipe.clips
+    grid = Grid.of(torch.empty(1, 3, clips.sampling.frames, *clips.size, device="meta"), recipe.method.encoder.tubelet)
+    mask = recipe.method.mask.draw(torch.zeros(1, dtype=torch.long), grid)
+    if mask.extra is None and not mask.masked.numel():
+        raise InputError(
+            f"the mask hides none of the {grid.h * grid.w} places of a frame; raise --method.mask.ratio, or take "
+            "smaller tubelets"
+        )
+
+
+def _check_views(listing: Listing, views: ViewsConfig) -> None:
+    """Raises an InputError where no video can be tested: before hours of training, not after them."""
+    broken: dict[int, str] = {}
+    batches = view_batches(ViewClips(listing, views), videos_per_batch=1, broken=broken, device=torch.device("cpu"))
+    if next(batches, None) is None:
+        raise InputError(f"none of the {len(broken)} videos of {listing.source} can be tested on; {broken[0]}")
 
 
 def _labelled(listing: Listing) -> Listing:
@@ -263,46 +225,12 @@ def _labelled(listing: Listing) -> Listing:
     return listing
 
 
-def _claim(out: Path, recipe: Pretrain | Finetune, listing: Listing, runtime: Runtime, **more: Any) -> None:
-    """Makes the run's folder this recipe's, or finds that it is.
-
-    Raises:
-        InputError: it holds another recipe's run, or one on other data.
-    """
-    ours = {"recipe": to_plain(recipe), "data": {"source": str(listing.source), "fingerprint": listing.fingerprint}}
-    ours |= {name: value for name, value in more.items()}
-    path = out / RECIPE_FILE
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        if different := _first_difference(theirs["recipe"], ours["recipe"], "recipe"):
-            raise InputError(f"{out} holds another recipe's run ({different}); choose another folder with --out")
-        if theirs["data"]["fingerprint"] != listing.fingerprint:
-            raise InputError(f"{out} holds a run on other data ({theirs['data']['source']}); choose another --out")
-    elif out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no run; choose another folder with --out")
-    elif runtime.is_main:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_json(path, ours | {"versions": {name: version(name) for name in ("vidstill", "torch", "torchvision", "av")}})
-    runtime.wait()
-
-
-def _first_difference(theirs: Any, ours: Any, where: str) -> str:
-    """`recipe.batch is 64, here 32`, or nothing."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in theirs.keys() | ours.keys():
-            if found := _first_difference(theirs.get(name), ours.get(name), f"{where}.{name}"):
-                return found
-        return ""
-    return "" if theirs == ours else f"{where} is {theirs}, here it is {ours}"
-
-
-def _finish(out: Path, model: nn.Module, about: dict[str, Any], runtime: Runtime) -> None:
-    if runtime.is_main:
-        write_weights(out / MODEL_FILE, model.state_dict(), about)
-    runtime.wait()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    half = path.with_name(path.name + ".part")
-    half.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(half, path)
+def _check_classes(listing: Listing, known: Sequence[str], whose: str) -> None:
+    """Raises an InputError where labels would not mean the same; numbers without names are taken at their word."""
+    ours = listing.classes
+    numbered = list(ours) == [str(label) for label in range(len(ours))]
+    strays = ours[len(known) :] if numbered else [name for name in ours if name not in known]
+    if list(ours) == list(known) or (numbered and not strays):
+        return
+    what = f"the class {strays[0]!r}, which {whose} has not" if strays else f"{len(ours)} classes, {whose} {len(known)}"
+    raise InputError(f"{listing.source} has {what}; give both the same classes, in the same order")

@@ -1,5 +1,6 @@
 """The few words that every room shares: a grid of tokens, what a task gives back, and what a user's mistake is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,21 @@ class InputError(ValueError):
 
     The command line prints the sentence and leaves with exit code 2; anything else that is raised is our mistake.
     """
+
+
+def within(low: int | float, high: int | float, /, *, below: bool = False, **numbers: int | float | None) -> None:
+    """Raises an InputError for a number outside of `low` to `high`, or not finite; None is no number.
+
+    Args:
+        below: `high` itself is too much.
+    """
+    for name, number in numbers.items():
+        if number is None or (math.isfinite(number) and low <= number <= high and not (below and number == high)):
+            continue
+        room = (
+            f"{low} or more" if high == math.inf else f"{low} up to, but below, {high}" if below else f"{low} to {high}"
+        )
+        raise InputError(f"{name} is {number}; take {room}")
 
 
 @dataclass(frozen=True)

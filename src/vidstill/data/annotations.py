@@ -65,6 +65,8 @@ def read_listing(path: Path, *, split: Split | None = None, root: Path | None = 
         if path.suffix.lower() in VIDEOS | PICTURES:
             return _listing(path, path.parent, [_Entry(path.name)], (), "one video")
         return _from_lists(path, [path], split, root)
+    if not path.is_dir():
+        raise InputError(f"{path} is neither a file nor a folder; give a folder of videos or a list of them")
     if lists := _parts(path, ".csv"):
         return _from_lists(_chosen(path, lists, split), lists, split, root)
     if parts := _parts(path, ""):

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import UInt8
 
+from vidstill.types import InputError, within
+
 
 class Box(NamedTuple):
     """A part of a frame, in pixels."""
@@ -42,6 +44,12 @@ class MultiScaleCrop:
     """
 
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise InputError("a crop needs a scale at least, such as 1")
+        for scale in self.scales:
+            within(0, 1, scale=scale)
 
     def boxes(self, height: int, width: int, size: tuple[int, int]) -> list[list[Box]]:
         """For each size of box, the places it may have; sizes and places are each drawn uniformly.
@@ -85,6 +93,13 @@ class RandomResizedCrop:
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.area[0] <= self.area[1] <= 1 and 0 < self.aspect[0] <= self.aspect[1] < math.inf):
+            raise InputError(
+                f"a crop takes an area of 0 <= low <= high <= 1, not {self.area}, and an aspect of 0 < low <= high, "
+                f"not {self.aspect}"
+            )
 
     def draw(self, height: int, width: int, size: tuple[int, int], chance: np.random.Generator) -> Box:
         """A box that fits, within ten tries; else the largest central one whose aspect is allowed."""

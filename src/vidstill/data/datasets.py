@@ -1,5 +1,6 @@
 """Rows become samples: a training clip in its augmented copies, or all the views of a test video."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,7 +18,7 @@ from vidstill.data.augment import MultiScaleCrop, RandomResizedCrop, flip, test_
 from vidstill.data.randaugment import RandAugment
 from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
 from vidstill.data.video import Frames, count_frames, is_picture, read_frames
-from vidstill.types import InputError
+from vidstill.types import InputError, within
 
 Sampling = SpanSampling | DenseSampling | SegmentSampling
 
@@ -45,6 +46,9 @@ class ClipsConfig:
     repeat_frames: Literal["same", "own"] = "same"
 
     def __post_init__(self) -> None:
+        within(0, 1, flip=self.flip)
+        for side in self.size:
+            within(1, math.inf, size=side)
         if self.repeats < 1:
             raise InputError(f"a video gives {self.repeats} copies; set repeats to 1 or more")
         if self.repeat_frames == "own" and not isinstance(self.sampling, SpanSampling):
@@ -65,6 +69,11 @@ class ViewsConfig:
     crops: int
     short_side: int = 224
     size: tuple[int, int] = (224, 224)
+
+    def __post_init__(self) -> None:
+        within(1, math.inf, views=self.views, crops=self.crops, short_side=self.short_side)
+        for side in self.size:
+            within(1, math.inf, size=side)
 
 
 class Sample(NamedTuple):

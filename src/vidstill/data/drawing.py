@@ -21,15 +21,15 @@ _OUTLINE = 512  # points of an outline
 def draw_clip(action: str, seed: int, frames: int, size: tuple[int, int]) -> UInt8[np.ndarray, "t h w 3"]:
     """The clip of this seed, size in rows and columns; its looks (all but the path) do not depend on the action.
 
-    The thing that acts is the largest; two to four smaller ones do anything. Nothing is blurred by its motion, for
+    The thing that acts is the largest; one or two smaller ones do anything. Nothing is blurred by its motion, for
     that would show in a single frame.
     """
     path = trajectory(action, numpy_chance(seed, "path"), frames)
     looks = numpy_chance(seed, "looks")
     canvas = _background(looks, frames, size)
-    for _ in range(looks.integers(2, 5)):
+    for _ in range(looks.integers(1, 3)):
         other = trajectory(str(looks.choice(ACTIONS)), looks, frames)
-        _paint(canvas, replace(other, radius=0.45 * other.radius), _look(looks))
+        _paint(canvas, replace(other, radius=0.4 * other.radius), _look(looks))
     _paint(canvas, path, _look(looks))
     _paint_bar(canvas, path, looks)
     return (255 * np.clip(canvas, 0, 1) + 0.5).astype(np.uint8)
@@ -127,7 +127,7 @@ def _drifting(
     height, width = size
     fy, fx = np.fft.fftfreq(height, 1 / height)[:, None], np.fft.rfftfreq(width, 1 / width)
     far = np.hypot(fy, fx)
-    strength = np.where((far > 0) & (far <= 6), np.maximum(far, 1) ** -rough, 0)
+    strength = np.where((far > 0) & (far <= 2), np.maximum(far, 1) ** -rough, 0)
     noise = np.fft.rfft2(chance.standard_normal(size)) * strength
     noise /= np.fft.irfft2(noise, s=size).std()
     angle, speed = chance.uniform(0, 2 * math.pi), chance.uniform(0.1, 0.33)

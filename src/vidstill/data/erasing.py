@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidstill.chance import normal, uniform
-from vidstill.types import InputError
+from vidstill.types import InputError, within
 
 _TRIES = 100  # a rectangle that is too high or too wide is drawn again
 
@@ -27,6 +27,7 @@ class Erasing:
     aspect: float = 0.3
 
     def __post_init__(self) -> None:
+        within(0, 1, probability=self.probability)
         low, high = self.area
         if not (0 <= low <= high <= 1 and 0 < self.aspect <= 1):
             raise InputError(f"erasing takes an area of 0 <= low <= high <= 1, not {self.area}, and 0 < aspect <= 1")

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from vidstill.chance import sample_seed
 from vidstill.data.drawing import draw_clip
 from vidstill.data.motion import ACTIONS
-from vidstill.types import InputError
+from vidstill.types import InputError, within
 
 CONFIG_FILE = "made.json"
 
@@ -87,6 +87,7 @@ def make_clips(
 
 
 def _check(config: MadeConfig) -> None:
+    within(0, 2**63 - 1, seed=config.seed)
     if strays := [name for name in config.classes if name not in ACTIONS]:
         near = get_close_matches(strays[0], ACTIONS, 3, 0.5) or ACTIONS
         raise InputError(f"{strays[0]!r} is no class that we can draw; did you mean {' or '.join(near)}?")
@@ -122,7 +123,10 @@ def _claim(folder: Path, described: str) -> None:
         return
     if folder.is_dir() and any(not name.startswith(".") for name in os.listdir(folder)):
         raise InputError(f"{folder} holds other files and no {CONFIG_FILE}; name a new folder for the clips")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name another folder") from error
     _write(said, described.encode())
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidstill.chance import uniform
-from vidstill.types import InputError
+from vidstill.types import InputError, within
 
 _TRIES = 128  # of Jöhnk's draw, which accepts one in six at alpha = 2: all fail once in 10**10
 
@@ -26,6 +26,7 @@ class Mixing:
     switch: float = 0.5
 
     def __post_init__(self) -> None:
+        within(0, 1, probability=self.probability, switch=self.switch)
         if not (0 <= self.mixup <= 2 and 0 <= self.cutmix <= 2):
             raise InputError(f"mixing takes alphas from 0 to 2, not mixup {self.mixup} and cutmix {self.cutmix}")
 

@@ -16,7 +16,7 @@ ACTIONS = (
     "hiding",  # goes behind the bar and comes back out where it went in
 )
 
-SMALLEST, LARGEST = 0.14, 0.28
+SMALLEST, LARGEST = 0.26, 0.42
 """Radii of the thing that acts, in shorter sides of the frame."""
 
 _TURN = 2 * math.pi

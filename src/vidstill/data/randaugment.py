@@ -1,5 +1,6 @@
 """RandAugment for clips: a few drawn operations on colour and place, the same for every frame."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
+
+from vidstill.types import within
 
 _GREY = (128, 128, 128)  # what comes in from outside the frame
 
@@ -70,6 +73,11 @@ class RandAugment:
     probability: float = 0.5
     magnitude: float = 7.0
     magnitude_std: float = 0.5
+
+    def __post_init__(self) -> None:
+        within(0, math.inf, operations=self.operations, magnitude_std=self.magnitude_std)
+        within(0, 10, magnitude=self.magnitude)
+        within(0, 1, probability=self.probability)
 
     def draw(self, chance: np.random.Generator) -> list[Drawn]:
         """The operations that will be applied, in their order."""

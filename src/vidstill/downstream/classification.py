@@ -22,6 +22,9 @@ class ClassifierConfig:
     pooling: Literal["mean", "first"] = "mean"  # first: the final norm, then token 0 (an unused option of the authors)
     dropout: float = 0.0  # before the head
     head_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
+    # Blocks of a model from scratch: the authors' normal weights of deviation 0.02, which are too small for narrow
+    # models to begin with (a width of 96 stays at chance), or the Xavier weights of pre-training.
+    start: Literal["normal", "xavier"] = "normal"
 
     def build(self) -> "Classifier":
         return Classifier(self)
@@ -37,7 +40,7 @@ class Classifier(nn.Module):
         self.norm = nn.LayerNorm(config.encoder.dim, eps=NORM_EPS) if config.pooling == "mean" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.encoder.dim, config.classes)
-        for part in (self.encoder.blocks, self.head):
+        for part in (self.encoder.blocks, self.head) if config.start == "normal" else (self.head,):
             _initialise(part)
         with torch.no_grad():
             self.head.weight.mul_(config.head_scale)

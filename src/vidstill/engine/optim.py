@@ -1,5 +1,6 @@
 """AdamW, what is not decayed, and rates that fall with depth."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 from torch.optim import AdamW
+
+from vidstill.types import within
 
 _BLOCK = re.compile(r"(?:^|\.)encoder\.blocks\.(\d+)\.")
 _ENTRY = re.compile(r"(?:^|\.)encoder\.(?:embed\.|positions(?:\.|$)|\w*token$)")  # what a clip meets before block 0
@@ -29,6 +32,13 @@ class AdamWConfig:
     """Last words of names that weight decay spares, besides biases and whatever has one dimension."""
     rate_per: Literal["videos", "clips"] = "videos"
     """What a batch of 256 counts: videos, or clips, where each video gives several (MVD's pre-training)."""
+
+    def __post_init__(self) -> None:
+        within(0, math.inf, base_lr=self.base_lr, min_lr=self.min_lr, eps=self.eps, weight_decay=self.weight_decay)
+        within(0, math.inf, clip_norm=self.clip_norm)
+        within(0, 1, layer_decay=self.layer_decay)
+        for beta in self.betas:
+            within(0, 1, below=True, beta=beta)
 
     def peak_and_final(self, *, videos: int, clips: int) -> tuple[float, float]:
         """The highest rate and the last one, for a step of so many videos and clips."""

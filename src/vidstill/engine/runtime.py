@@ -102,6 +102,10 @@ class Runtime:
         """What each process gives, in the order of their ranks, the same list in each."""
         return gather_object([value])
 
+    def agreed(self, value: T) -> T:
+        """What the first process gives, in each: what it met on a disk that others may already have changed."""
+        return self.gathered(value)[0]
+
     def release(self) -> None:
         """Forgets the prepared tasks, so that their memory is free for the next one."""
         self.accelerator.free_memory()

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from vidstill.engine.optim import AdamWConfig
-from vidstill.types import InputError
+from vidstill.types import InputError, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,10 @@ class CosineConfig:
     """In place of `warmup_epochs`, where an epoch is too coarse."""
     span_epochs: int | None = None
     """Epochs that the whole cosine would take, where training ends before it does; None: `epochs`."""
+
+    def __post_init__(self) -> None:
+        within(1, math.inf, span_epochs=self.span_epochs)
+        within(0, math.inf, warmup_epochs=self.warmup_epochs, warmup_steps=self.warmup_steps)
 
 
 def cosine_rate(step: int, *, peak: float, final: float, steps: int, warmup: int, start: float = 0.0) -> float:

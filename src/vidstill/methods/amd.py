@@ -1,5 +1,6 @@
 """AMD: a student that sees little learns from a teacher that sees more, while it rebuilds pixels."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,7 @@ from vidstill.pretext.losses import Distance, distance
 from vidstill.pretext.masks import Mask, NestedTubeMask
 from vidstill.pretext.targets import PixelTarget, pixel_target
 from vidstill.pretext.teachers import Frozen, TeacherConfig
-from vidstill.types import Grid, InputError, Output
+from vidstill.types import Grid, InputError, Output, within
 
 Pairs = tuple[tuple[int, int], ...]
 """Blocks whose outputs are aligned, counted from 1: (the student's, the teacher's)."""
@@ -176,6 +177,8 @@ def _students(pairs: Pairs) -> tuple[int, ...]:
 
 def _check(config: AMDConfig) -> None:
     """Raises an InputError where student and teacher cannot be aligned."""
+    within(0, math.inf, reconstruction_factor=config.reconstruction_factor, direct_factor=config.direct_factor)
+    within(0, math.inf, generation_factor=config.generation_factor)
     if config.encoder.tubelet != config.teacher.model.tubelet:
         raise InputError(
             f"AMD aligns token with token: the student's tubelets {config.encoder.tubelet} "

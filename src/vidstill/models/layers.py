@@ -1,5 +1,6 @@
 """Attention, MLP and block of a plain pre-norm vision transformer (Dosovitskiy et al., arXiv:2010.11929)."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidstill.types import InputError
+from vidstill.types import InputError, within
 
 NORM_EPS = 1e-6  # the family's, not torch's 1e-5
 
@@ -24,6 +25,10 @@ class BlockConfig:
     heads: int
     mlp_ratio: float = 4.0
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
+
+    def __post_init__(self) -> None:
+        within(1, math.inf, width=self.dim, heads=self.heads)
+        within(0, math.inf, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale)
 
 
 class AttentionMap(NamedTuple):
@@ -132,6 +137,8 @@ class Block(nn.Module):
 
 def stack(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleList:
     """`depth` blocks; the rate of dropped branches rises linearly from 0 to `drop_path`."""
+    within(0, math.inf, depth=depth)
+    within(0, 1, below=True, drop_path=drop_path)
     rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
     return nn.ModuleList(Block(config, rate) for rate in rates)
 

@@ -1,5 +1,6 @@
 """The vision transformer of the family, for images and clips: embeds what is visible, and gives what is asked for."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from vidstill.models.layers import NORM_EPS, AttentionMap, BlockConfig, initialise, stack
 from vidstill.models.positions import Positions, position_table, resize_table
-from vidstill.types import Grid, InputError, Tubelet
+from vidstill.types import Grid, InputError, Tubelet, within
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -31,6 +32,16 @@ class ViTConfig:
     drop_path: float = 0.0  # rate of dropped branches in the last block
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of the colours in [0, 1], taken off at the door
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for side in self.tubelet:
+            within(1, math.inf, tubelet=side)
+        for side in self.learned_grid or ():
+            within(1, math.inf, learned_grid=side)
+        within(1, math.inf, width=self.dim)
+        for mean, std in zip(self.mean, self.std, strict=True):
+            within(0, 1, mean=mean)
+            within(1e-6, math.inf, std=std)
 
     @property
     def blocks(self) -> BlockConfig:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidstill.models.vit import tubelets
-from vidstill.types import Tubelet
+from vidstill.types import InputError, Tubelet
 
 PixelTarget = Literal["per_channel", "per_patch", "raw"]
 """Pixels normalised with one mean for each colour (VideoMAE), with one for the patch (MAE), or colours in [0, 1]."""
@@ -47,6 +47,8 @@ def normalised_pixels(
         InputError: the clip does not divide into whole tubelets.
     """
     rows = pixels(clip, tubelet, places)
+    if per_channel and rows.shape[-1] == 3:
+        raise InputError("a tubelet of one pixel has no deviation from its mean; take larger tubelets, or target raw")
     if per_channel:
         colours = rearrange(rows, "b m (p c) -> b m p c", c=3)
         spread = colours.var(dim=2, keepdim=True).sqrt() + _EPS

@@ -1,10 +1,11 @@
 """What a recipe is, and how one is found by its name: the papers' settings as data."""
 
 import importlib
+import math
 import pkgutil
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,7 +17,9 @@ from vidstill.downstream.classification import ClassifierConfig
 from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.schedule import CosineConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.types import Grid, InputError
+from vidstill.types import Grid, InputError, within
+
+_LAST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class Pretrain:
     expects: str = ""  # the published result
 
     def __post_init__(self) -> None:
+        within(0, _LAST_SEED, seed=self.seed)
         _check_grid(self.clips, self.method.encoder)
 
 
@@ -47,6 +51,9 @@ class Finetune:
     batch: int  # clips in a step, over all devices; the copies of a video count each
     dropout: float = 0.0  # before the head
     head_scale: float = 0.001  # the head starts this much smaller
+    start: Literal["normal", "xavier"] = (
+        "normal"  # blocks from scratch: the authors' deviation of 0.02, or pre-training's
+    )
     erasing: Erasing | None = None
     mixing: Mixing | None = None
     smoothing: float = 0.0  # share of each label that is spread evenly over all classes
@@ -54,11 +61,16 @@ class Finetune:
     expects: str = ""  # the published result
 
     def __post_init__(self) -> None:
+        within(0, _LAST_SEED, seed=self.seed)
+        within(0, 1, dropout=self.dropout, smoothing=self.smoothing)
+        within(0, math.inf, head_scale=self.head_scale)
         for clips in (self.clips, self.views):
             _check_grid(clips, self.encoder)
 
     def classifier(self, classes: int) -> ClassifierConfig:
-        return ClassifierConfig(encoder=self.encoder, classes=classes, dropout=self.dropout, head_scale=self.head_scale)
+        return ClassifierConfig(
+            encoder=self.encoder, classes=classes, dropout=self.dropout, head_scale=self.head_scale, start=self.start
+        )
 
 
 def _check_grid(clips: ClipsConfig | ViewsConfig, encoder: ViTConfig) -> None:

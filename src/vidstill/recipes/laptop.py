@@ -1,0 +1,74 @@
+"""Small real data on two CPU cores: clips of 64 × 64 pixels, some hundred videos; what docs/evidence.md was made with.
+
+No paper's: the sizes are what fits within the hour, the rest is VideoMAE's and AMD's own where nothing is said.
+"""
+
+from dataclasses import replace
+
+from vidstill.data.augment import RandomResizedCrop
+from vidstill.data.datasets import ClipsConfig, ViewsConfig
+from vidstill.data.sampling import DenseSampling, SpanSampling
+from vidstill.engine.optim import AdamWConfig
+from vidstill.engine.schedule import CosineConfig
+from vidstill.methods.amd import AMDConfig
+from vidstill.methods.videomae import VideoMAEConfig
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.vit import ViTConfig
+from vidstill.pretext.masks import NestedTubeMask, TubeMask
+from vidstill.pretext.teachers import TeacherConfig
+from vidstill.recipes.recipe import Finetune, Pretrain
+
+# 16 frames of 64 × 64 pixels are 256 tokens, of which a mask of 0.9 leaves 28
+_TEACHER = ViTConfig(dim=192, depth=6, heads=3, tubelet=(4, 8, 8), positions="sincos3d")
+_STUDENT = replace(_TEACHER, dim=96, depth=4)
+
+teacher = Pretrain(
+    method=VideoMAEConfig(
+        encoder=_TEACHER,
+        decoder=DecoderConfig(dim=64, depth=2, heads=2, positions="sincos3d"),
+        mask=TubeMask(ratio=0.90),
+    ),
+    clips=ClipsConfig(
+        dataset="weizmann4, cctv_fight, ucf101_makeup",
+        sampling=SpanSampling(frames=16, stride=2),
+        size=(64, 64),
+        flip=0.5,  # so few videos are seen from both sides
+        repeats=4,  # as AMD does: decoded once, cropped and masked four times
+    ),
+    optim=AdamWConfig(base_lr=4e-3, betas=(0.9, 0.95), clip_norm=1.0, rate_per="clips"),  # 5e-4 for 32 clips
+    schedule=CosineConfig(epochs=50, warmup_epochs=4),
+    batch=32,  # 8 videos × 4 copies
+)
+videomae = replace(  # the student, on pixels alone
+    teacher,
+    method=replace(teacher.method, encoder=_STUDENT),
+)
+amd = replace(  # the student, from the teacher's features as well
+    videomae,
+    method=AMDConfig(
+        encoder=_STUDENT,
+        decoder=videomae.method.decoder,
+        teacher=TeacherConfig(model=_TEACHER),
+        mask=NestedTubeMask(student_ratio=0.90, teacher_ratio=0.75),
+        pairs=((2, 3), (4, 6)),
+        generator_depth=1,
+    ),
+)
+
+finetune = Finetune(
+    encoder=_STUDENT,
+    clips=ClipsConfig(
+        dataset="weizmann4",
+        sampling=DenseSampling(frames=16, stride=2),
+        size=(64, 64),
+        crop=RandomResizedCrop(area=(0.5, 1.0)),
+        flip=0.5,
+    ),
+    views=ViewsConfig(sampling=DenseSampling(frames=16, stride=2), views=2, crops=1, short_side=64, size=(64, 64)),
+    optim=AdamWConfig(base_lr=8e-3, min_lr=1e-5, layer_decay=0.75, clip_norm=1.0),  # 5e-4 for 16 clips
+    schedule=CosineConfig(epochs=60, warmup_epochs=5),
+    batch=16,
+    smoothing=0.1,
+    start="xavier",
+)
+finetune_teacher = replace(finetune, encoder=_TEACHER)

@@ -1,0 +1,167 @@
+"""One training: a recipe on its videos, rehearsed before anything is written, then trained to its end in its folder."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidstill.config import to_plain
+from vidstill.data.annotations import Listing
+from vidstill.data.datasets import TrainClips
+from vidstill.data.loading import TrainBatch, train_batches
+from vidstill.engine.runtime import Precision, Runtime
+from vidstill.engine.schedule import Plan, make_plan
+from vidstill.engine.trainer import RunStopped, SaveConfig, fit
+from vidstill.folder import claim
+from vidstill.recipes.recipe import Recipe
+from vidstill.types import InputError
+from vidstill.weights.files import MODEL_FILE, read_weights, write_weights
+from vidstill.weights.transfer import load_exactly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Where and how a recipe runs; what is learned does not depend on it, but for rounding."""
+
+    data: Path  # a folder of videos or of class folders, or a list
+    out: Path  # the run's folder
+    val: Path | None = None  # labelled videos to test on; default: what `data` says of itself
+    workers: int = -1  # processes that decode; -1: a core less than there are
+    device_batch: int | None = None  # clips that a device takes at once, more are accumulated; None: all of its share
+    precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
+    save_seconds: float = 600.0  # between two saved states
+
+    def __post_init__(self) -> None:
+        if self.workers < -1:
+            raise InputError(
+                f"{self.workers} workers cannot decode; take 0 or more, or -1 for a core less than there are"
+            )
+        if self.device_batch is not None and self.device_batch < 1:
+            raise InputError(f"a device cannot take {self.device_batch} clips at once; take 1 or more")
+        if not self.save_seconds >= 0:
+            raise InputError(f"a state cannot be saved every {self.save_seconds} seconds; take 0 or more")
+
+    @property
+    def decoders(self) -> int:
+        return max(1, (os.cpu_count() or 2) - 1) if self.workers < 0 else self.workers
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe on these videos; its title stands before whatever it says."""
+
+    title: str
+    recipe: Recipe
+    listing: Listing
+    launch: Launch
+    runtime: Runtime
+
+    @cached_property
+    def plan(self) -> Plan:
+        return make_plan(
+            videos=len(self.listing.rows),
+            batch=self.recipe.batch,
+            optim=self.recipe.optim,
+            schedule=self.recipe.schedule,
+            repeats=self.recipe.clips.repeats,
+            world=self.runtime.world,
+            at_once=self.launch.device_batch,
+        )
+
+    @cached_property
+    def clips(self) -> TrainClips:
+        return TrainClips(self.listing, self.recipe.clips, seed=self.recipe.seed)
+
+    def rehearse(self, build: Callable[[], nn.Module]) -> None:
+        """One video is decoded, and a chunk of its size goes through a task that nothing is stored or computed for.
+
+        Raises:
+            InputError: the parts do not fit one another.
+        """
+        first = train_batches(self.clips, videos_per_step=1, total_steps=1, device=torch.device("cpu"))
+        chunk = [part.to("meta").repeat_interleave(self.plan.videos_per_chunk, dim=0) for part in next(first)]
+        with torch.device("meta"):
+            build().train()(*chunk)
+
+    def run(
+        self, task: nn.Module, model: nn.Module, about: dict[str, Any], *, val: Listing | None = None, init: str = ""
+    ) -> None:
+        """Trains, and writes what people take away; a run that is finished is read, and left as it is.
+
+        Args:
+            model: the part of the task that is written, with what the file says `about` it.
+            val: what it will be tested on; part of what makes this run another than one in the same folder.
+            init: what it starts from; as `val`.
+
+        Raises:
+            InputError: the folder holds something else; it is as it was then.
+        """
+        out, runtime = self.launch.out, self.runtime
+        self._claim(val, init)
+        if runtime.agreed((out / MODEL_FILE).exists()):
+            load_exactly(model, read_weights(out).tensors, str(out))
+            self._say(f"{out} holds the finished run, which stays as it is")
+            return
+        self._say(f"{len(self.listing.rows)} videos of {self.listing.source}, {self.listing.kind}")
+        self._say(f"{self.plan}; {runtime.precision}")
+        fit(
+            task,
+            self._batches,
+            plan=self.plan,
+            optim=self.recipe.optim,
+            runtime=runtime,
+            run_dir=out,
+            seed=self.recipe.seed,
+            save=SaveConfig(seconds=self.launch.save_seconds),
+            title=self.title,
+        )
+        if runtime.is_main:
+            try:
+                write_weights(out / MODEL_FILE, model.state_dict(), about)
+            except OSError as error:
+                raise RunStopped(
+                    f"{error}; the training is done and its state saved: make room and run the same command again"
+                ) from error
+        runtime.wait()
+
+    def _batches(self, start: int) -> Iterator[TrainBatch]:
+        return train_batches(
+            self.clips,
+            videos_per_step=self.plan.videos_per_step,
+            total_steps=self.plan.total_steps,
+            start_step=start,
+            accumulation=self.plan.accumulation,
+            rank=self.runtime.rank,
+            world=self.plan.world,
+            workers=self.launch.decoders,
+            device=self.runtime.device,
+        )
+
+    def _claim(self, val: Listing | None, init: str) -> None:
+        """Makes the folder this run's; the first process does, and all of them hear of it where it cannot."""
+        parts = {"train": self.listing} | ({} if val is None else {"val": val})
+        run = {
+            "recipe": to_plain(self.recipe),
+            "init": init,
+            "data": {part: {"source": str(at.source), "fingerprint": at.fingerprint} for part, at in parts.items()},
+            "plan": asdict(self.plan),
+            "precision": self.runtime.precision,
+        }
+        refusal = ""
+        if self.runtime.is_main:
+            try:
+                claim(self.launch.out, run)
+            except InputError as error:
+                refusal = str(error)
+        if refusal := self.runtime.agreed(refusal):
+            raise InputError(refusal)
+
+    def _say(self, sentence: str) -> None:
+        if self.runtime.is_main:
+            print(f"{self.title}: {sentence}", file=sys.stderr)
