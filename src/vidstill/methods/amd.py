@@ -68,6 +68,7 @@ class AMDConfig:
             positions=self.encoder.positions,
             layer_scale=self.encoder.layer_scale,
             drop_path=self.encoder.drop_path,
+            attention_bias=self.encoder.attention_bias,
         )
 
 

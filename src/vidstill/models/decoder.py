@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.layers import NORM_EPS, BlockConfig, initialise, stack
+from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, initialise, stack
 from vidstill.models.positions import Positions, position_table
 from vidstill.types import Grid
 
@@ -22,6 +22,7 @@ class DecoderConfig:
     positions: Positions = "sinusoid"
     layer_scale: float = 0.0
     drop_path: float = 0.0
+    attention_bias: AttentionBias = "qv"
 
     def build(self, encoder_dim: int, *, out_dim: int) -> "Decoder":
         return Decoder(self, encoder_dim, out_dim)
@@ -36,7 +37,11 @@ class Infill(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(config.dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)  # cut off at one deviation, as the authors do
         blocks = BlockConfig(
-            dim=config.dim, heads=config.heads, mlp_ratio=config.mlp_ratio, layer_scale=config.layer_scale
+            dim=config.dim,
+            heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            layer_scale=config.layer_scale,
+            attention_bias=config.attention_bias,
         )
         self.blocks = stack(blocks, config.depth, config.drop_path)
         initialise(self.blocks)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,10 @@ NORM_EPS = 1e-6  # the family's, not torch's 1e-5
 _SHORT = 1024  # tokens up to which a CPU is faster with plain products in bfloat16 than with its fused kernel
 
 
+AttentionBias = Literal["qv", "none"]
+"""What has a bias beside attention's output: queries and values (VideoMAE and its family), or nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig:
     """What all blocks of one stack have in common."""
@@ -25,6 +29,7 @@ class BlockConfig:
     heads: int
     mlp_ratio: float = 4.0
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
+    attention_bias: AttentionBias = "qv"
 
     def __post_init__(self) -> None:
         within(1, math.inf, width=self.dim, heads=self.heads)
@@ -57,7 +62,7 @@ def attention_logits(
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; queries and values have a bias, keys have none."""
+    """Multi-head self-attention; keys have no bias."""
 
     def __init__(self, config: BlockConfig):
         super().__init__()
@@ -65,13 +70,18 @@ class Attention(nn.Module):
             raise InputError(f"a width of {config.dim} does not divide into {config.heads} heads; take a divisor of it")
         self.heads = config.heads
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(config.dim))
-        self.v_bias = nn.Parameter(torch.zeros(config.dim))
+        if config.attention_bias == "qv":
+            self.q_bias = nn.Parameter(torch.zeros(config.dim))
+            self.v_bias = nn.Parameter(torch.zeros(config.dim))
+        else:
+            self.q_bias = self.v_bias = None
         self.proj = nn.Linear(config.dim, config.dim)
 
     def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
         """Queries, keys and values, by head."""
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        bias = None
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(tokens, self.qkv.weight, bias)
         return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
 

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.layers import NORM_EPS, AttentionMap, BlockConfig, initialise, stack
+from vidstill.models.layers import NORM_EPS, AttentionBias, AttentionMap, BlockConfig, initialise, stack
 from vidstill.models.positions import Positions, position_table, resize_table
 from vidstill.types import Grid, InputError, Tubelet, within
 
@@ -30,6 +30,7 @@ class ViTConfig:
     learned_grid: tuple[int, int, int] | None = None  # what a learned position table is for, in tokens
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
     drop_path: float = 0.0  # rate of dropped branches in the last block
+    attention_bias: AttentionBias = "qv"
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of the colours in [0, 1], taken off at the door
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -45,7 +46,13 @@ class ViTConfig:
 
     @property
     def blocks(self) -> BlockConfig:
-        return BlockConfig(dim=self.dim, heads=self.heads, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale)
+        return BlockConfig(
+            dim=self.dim,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            layer_scale=self.layer_scale,
+            attention_bias=self.attention_bias,
+        )
 
     @property
     def pixels_per_token(self) -> int:
