@@ -1,4 +1,4 @@
-"""Chance as a function: every draw is computed from a seed and a word, so that order, workers and devices cannot change it."""
+"""Chance as a function of a seed and a word: order, workers and devices cannot change what is drawn."""
 
 import math
 from zlib import crc32

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from reference_cases import Case, cases, found
 from torch import Tensor
 
+from reference_cases import Case, cases, found
 from vidstill.downstream.classification import ClassificationTask, Classifier, ClassifierConfig
 from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.runtime import Runtime

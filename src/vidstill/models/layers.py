@@ -70,11 +70,9 @@ class Attention(nn.Module):
             raise InputError(f"a width of {config.dim} does not divide into {config.heads} heads; take a divisor of it")
         self.heads = config.heads
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
-        if config.attention_bias == "qv":
-            self.q_bias = nn.Parameter(torch.zeros(config.dim))
-            self.v_bias = nn.Parameter(torch.zeros(config.dim))
-        else:
-            self.q_bias = self.v_bias = None
+        biased = config.attention_bias == "qv"
+        self.q_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
+        self.v_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
         self.proj = nn.Linear(config.dim, config.dim)
 
     def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
