@@ -12,7 +12,9 @@ from vidstill.types import InputError
 RECIPE_FILE = "recipe.json"
 TEST_FILE = "test.json"
 
-_HALF = ".part"  # ends the name of what a kill left unfinished
+HALF = ".part"
+"""Ends the name of what a kill left unfinished."""
+
 _PACKAGES = ("vidstill", "torch", "torchvision", "av")  # which decide a run's numbers
 _DECISIVE = ("recipe", "init")  # of what RECIPE_FILE holds; the data are known by their fingerprints
 
@@ -31,7 +33,7 @@ def claim(out: Path, run: Mapping[str, Any]) -> None:
     try:
         if path.is_file():
             _compare(out, _read(path), run)
-        elif out.exists() and (not out.is_dir() or any(each.name != RECIPE_FILE + _HALF for each in out.iterdir())):
+        elif out.exists() and (not out.is_dir() or any(each.name != RECIPE_FILE + HALF for each in out.iterdir())):
             raise InputError(f"{out} is there and is no run's folder; choose another folder with --out")
         else:
             out.mkdir(parents=True, exist_ok=True)
@@ -48,8 +50,13 @@ def version_of(package: str) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    half = path.with_name(path.name + _HALF)
-    half.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that is complete or absent, whatever happens meanwhile."""
+    half = path.with_name(path.name + HALF)
+    half.write_bytes(content)
     os.replace(half, path)
 
 

@@ -31,7 +31,7 @@ from vidstill.figures.page import Picture
 from vidstill.figures.quickstart import Contender, Findings
 from vidstill.figures.reconstruction import HONESTY, picture, rebuild
 from vidstill.figures.similarity import similarity
-from vidstill.folder import version_of
+from vidstill.folder import version_of, write_json, write_whole
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.recipe import Finetune, Pretrain
@@ -90,8 +90,8 @@ def quickstart(out: Path, *, smallest: bool = False, seed: int = 0, workers: int
     road.say("probes the encoders and draws the figures")
     found = road.findings()
     page = road.page(found, facts=[("this call", f"{(time.monotonic() - begun) / 60:.1f} minutes"), *road.facts()])
-    _write(out / RESULTS_FILE, json.dumps(asdict(found), indent=1) + "\n")
-    _write(out / REPORT_FILE, page)
+    write_json(out / RESULTS_FILE, asdict(found))
+    write_whole(out / REPORT_FILE, page.encode())
     shown = Console()
     shown.print(figures.terminal(found), highlight=False)
     shown.print(f"Curves and pictures: {out / REPORT_FILE}", markup=False, highlight=False, soft_wrap=True)
@@ -284,9 +284,3 @@ class Looked:
 def _described(model: ViTConfig) -> str:
     t, h, w = model.tubelet
     return f"{model.depth} blocks of width {model.dim}, {model.heads} heads, tubelets of {t} × {h} × {w}"
-
-
-def _write(path: Path, text: str) -> None:
-    half = path.with_name(path.name + ".part")
-    half.write_text(text, encoding="utf-8")
-    os.replace(half, path)

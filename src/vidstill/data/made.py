@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from vidstill.chance import sample_seed
 from vidstill.data.drawing import draw_clip
 from vidstill.data.motion import ACTIONS
+from vidstill.folder import HALF, write_whole
 from vidstill.types import InputError, within
 
 CONFIG_FILE = "made.json"
@@ -82,7 +83,7 @@ def make_clips(
         if made:
             made(done, len(jobs))
     for name, text in lists.items():
-        _write(folder / name, text.encode())
+        write_whole(folder / name, text.encode())
     return folder
 
 
@@ -121,13 +122,13 @@ def _claim(folder: Path, described: str) -> None:
         if said.read_text("utf-8") != described:
             raise InputError(f"{folder} holds clips that were made otherwise ({said}); name another folder")
         return
-    if folder.is_dir() and any(not name.startswith(".") for name in os.listdir(folder)):
+    if folder.is_dir() and any(name[0] != "." and not name.endswith(HALF) for name in os.listdir(folder)):
         raise InputError(f"{folder} holds other files and no {CONFIG_FILE}; name a new folder for the clips")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name another folder") from error
-    _write(said, described.encode())
+    write_whole(said, described.encode())
 
 
 def _lists(config: MadeConfig) -> dict[str, str]:
@@ -162,7 +163,7 @@ def _make_clip(folder: Path, config: MadeConfig, job: tuple[str, int]) -> None:
         return
     seed = sample_seed(config.seed, _SPLITS.index(split), index)
     action = config.classes[index % len(config.classes)]
-    _write(path, encoded(draw_clip(action, seed, config.frames, config.size), config.fps))
+    write_whole(path, encoded(draw_clip(action, seed, config.frames, config.size), config.fps))
 
 
 def encoded(frames: UInt8[np.ndarray, "t h w 3"], fps: int) -> bytes:
@@ -180,10 +181,3 @@ def encoded(frames: UInt8[np.ndarray, "t h w 3"], fps: int) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """A file that is complete or absent."""
-    partial_ = path.with_name(f".{path.name}.partial")
-    partial_.write_bytes(content)
-    os.replace(partial_, path)

@@ -69,7 +69,7 @@ def read_frames(source: Source, indices: Sequence[int]) -> Frames:
         with closing(_decoded(source)) as decoded:
             for n, frame in enumerate(decoded):
                 if n in wanted:
-                    rgb = convert.reformat(frame, format="rgb24").to_ndarray()
+                    rgb = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
                     frames[n] = np.rot90(rgb, round(frame.rotation / 90))  # both count counter-clockwise
                 if n == last:
                     break

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from vidstill.engine.schedule import Plan
+from vidstill.folder import write_whole
 
 _PLAIN_SECONDS = 10.0  # between two lines where the output is no terminal
 _SMOOTHING = 0.05  # weight of the newest step in what the bar shows
@@ -138,9 +139,7 @@ def cut_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _belongs(line, step)]
-    new = path.with_suffix(".new")
-    new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    new.replace(path)
+    write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _belongs(line: str, step: int) -> bool:

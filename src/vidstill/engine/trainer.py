@@ -2,13 +2,11 @@
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from vidstill.engine.report import Report, Step
 from vidstill.engine.resume import load_state, save_state
 from vidstill.engine.runtime import Runtime
 from vidstill.engine.schedule import Plan
+from vidstill.engine.signals import Signals
 from vidstill.types import InputError
 
 Batches = Callable[[int], Iterator[tuple[Any, ...]]]
@@ -89,7 +88,7 @@ def fit(
     begin = saved = loop.restore(states)
     saved_at = time.monotonic()
     stream = batches(begin) if begin < plan.total_steps else iter(())
-    with _Signals() as signals, Report(run_dir, plan, begin=begin, main=runtime.is_main, title=title) as report:
+    with Signals() as signals, Report(run_dir, plan, begin=begin, main=runtime.is_main, title=title) as report:
         if begin:
             report.say(f"goes on after step {begin} of {plan.total_steps}")
         try:
@@ -144,7 +143,7 @@ class _Loop:
         self.done = self.skipped = self.in_a_row = 0
         self.waiting = False  # for data: then nothing is half changed
 
-    def step(self, stream: Iterator[tuple[Any, ...]], signals: "_Signals") -> tuple[Step, bool]:
+    def step(self, stream: Iterator[tuple[Any, ...]], signals: Signals) -> tuple[Step, bool]:
         """One step of the optimiser; and whether any process has been asked to stop.
 
         The host reads the device once: all numbers in one tensor, before a step is accepted, so that a step that
@@ -268,28 +267,6 @@ def _disk(saved: int) -> Iterator[None]:
         ) from error
 
 
-def _interrupted(signals: "_Signals", done: int) -> Interrupted:
+def _interrupted(signals: Signals, done: int) -> Interrupted:
     number = signals.caught or signal.SIGTERM  # another process may have been the one that was asked
     return Interrupted(f"interrupted after step {done}; the same command goes on from there", number)
-
-
-class _Signals:
-    """Turns SIGINT and SIGTERM into a wish that is granted between two steps; who insists is obeyed at once."""
-
-    def __enter__(self) -> "_Signals":
-        self.caught: int | None = None
-        self.when = 0.0
-        self.former: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self.former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self.former.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.caught is None:
-            self.caught, self.when = number, time.monotonic()
-        elif time.monotonic() - self.when > 3:  # torchrun passes a terminal's Ctrl-C on: that comes twice, at once
-            raise KeyboardInterrupt

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vidstill.folder import write_whole
 from vidstill.types import InputError
 
 MODEL_FILE = "model.safetensors"  # in a run's folder: what people take away
@@ -32,9 +32,7 @@ class Weights:
 def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Writes our file; it is complete or absent, whatever happens meanwhile."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    half = path.with_name(path.name + ".part")
-    half.write_bytes(save(plain, metadata={_KEY: json.dumps(about)}))
-    os.replace(half, path)
+    write_whole(path, save(plain, metadata={_KEY: json.dumps(about)}))
 
 
 def read_weights(source: str | Path) -> Weights:
