@@ -12,7 +12,7 @@ import av
 import torch
 from packaging.requirements import Requirement
 
-from vidstill.engine.runtime import Runtime, bf16_speedup
+from vidstill.engine.runtime import Runtime, bf16_speedup, cores
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "accelerate", "av", "numpy")
 _DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")  # what the field's data sets are kept in
@@ -55,7 +55,7 @@ def examine() -> Checkup:
     free = shutil.disk_usage(Path.cwd()).free / _GIB
     return Checkup(
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         memory_gib=round(_memory() / _GIB, 1),
         free_disk_gib=round(free, 1),
         devices=_devices(),

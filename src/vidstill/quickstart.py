@@ -1,7 +1,6 @@
 """The whole road on clips that it draws itself: a teacher, its student, four classifiers, one table and one page."""
 
 import json
-import os
 import platform
 import time
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ from vidstill.data.datasets import ViewClips
 from vidstill.data.loading import view_batches
 from vidstill.data.made import MadeConfig, make_clips
 from vidstill.downstream.probe import features, linear_probe
-from vidstill.engine.runtime import Runtime
+from vidstill.engine.runtime import Runtime, cores
 from vidstill.engine.schedule import CosineConfig
 from vidstill.figures import quickstart as figures
 from vidstill.figures.curves import read_log, seconds
@@ -268,7 +267,7 @@ class _Road:
             ("student", _described(recipes.finetune.encoder)),
             *((f"steps, {_NAMES[key]}", str(len(read_log(self.run(key))))) for key in _PRETRAINED),
             ("steps, each fine-tuning", str(len(read_log(self.tuned("scratch"))))),
-            ("machine", f"{machine}, {os.cpu_count()} cores, {runtime.precision}"),
+            ("machine", f"{machine}, {cores()} cores, {runtime.precision}"),
             ("versions", ", ".join(f"{name} {version_of(name)}" for name in ("vidstill", "torch", "av"))),
         ]
 

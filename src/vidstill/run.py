@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidstill.config import from_plain, to_plain
-from vidstill.data.annotations import Listing, read_listing
+from vidstill.data.annotations import Listing, listing_to_test, read_listing
 from vidstill.data.datasets import ViewClips, ViewsConfig
 from vidstill.data.loading import view_batches
 from vidstill.downstream.accuracy import Accuracy, accuracy, merged
@@ -57,7 +57,7 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
     """
     runtime = runtime or Runtime(launch.precision)
     listing = _labelled(read_listing(launch.data, split="train"))
-    val = _labelled(read_listing(launch.val or launch.data, split="val"))
+    val = _labelled(listing_to_test(launch.val) if launch.val else read_listing(launch.data, split="val"))
     _check_classes(val, listing.classes, str(listing.source))
     start = read_weights(init) if init else None
     if start is not None:
@@ -100,7 +100,7 @@ def evaluate(source: str, launch: Launch, *, runtime: Runtime | None = None) -> 
     """
     runtime = runtime or Runtime(launch.precision)
     model, weights = load_classifier(source)
-    listing = _labelled(read_listing(launch.data, split="val"))
+    listing = _labelled(listing_to_test(launch.data))
     _check_classes(listing, weights.about["classes"], source)
     return score(model, listing, from_plain(ViewsConfig, weights.about["views"]), launch, runtime)
 

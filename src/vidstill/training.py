@@ -15,7 +15,7 @@ from vidstill.config import to_plain
 from vidstill.data.annotations import Listing
 from vidstill.data.datasets import TrainClips
 from vidstill.data.loading import TrainBatch, train_batches
-from vidstill.engine.runtime import Precision, Runtime
+from vidstill.engine.runtime import Precision, Runtime, cores
 from vidstill.engine.schedule import Plan, make_plan
 from vidstill.engine.trainer import RunStopped, SaveConfig, fit
 from vidstill.folder import claim
@@ -27,12 +27,15 @@ from vidstill.weights.transfer import load_exactly
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """Where and how a recipe runs; what is learned does not depend on it, but for rounding."""
+    """Where and how a recipe runs.
+
+    What is learned does not depend on it, but for rounding, and for which clips are mixed with which: a chunk's own.
+    """
 
     data: Path  # a folder of videos or of class folders, or a list
     out: Path  # the run's folder
     val: Path | None = None  # labelled videos to test on; default: what `data` says of itself
-    workers: int = -1  # processes that decode; -1: a core less than there are
+    workers: int = -1  # processes that decode for one device; -1: a core less than its share of the machine's
     device_batch: int | None = None  # clips that a device takes at once, more are accumulated; None: all of its share
     precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
     save_seconds: float = 600.0  # between two saved states
@@ -49,7 +52,8 @@ class Launch:
 
     @property
     def decoders(self) -> int:
-        return max(1, (os.cpu_count() or 2) - 1) if self.workers < 0 else self.workers
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun has started on this machine
+        return max(1, cores() // beside - 1) if self.workers < 0 else self.workers
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,9 @@ class Training:
         Raises:
             InputError: the parts do not fit one another.
         """
-        first = train_batches(self.clips, videos_per_step=1, total_steps=1, device=torch.device("cpu"))
+        first = train_batches(
+            self.clips, videos_per_step=1, steps_per_epoch=1, total_steps=1, device=torch.device("cpu")
+        )
         chunk = [part.to("meta").repeat_interleave(self.plan.videos_per_chunk, dim=0) for part in next(first)]
         with torch.device("meta"):
             build().train()(*chunk)
@@ -134,6 +140,7 @@ class Training:
         return train_batches(
             self.clips,
             videos_per_step=self.plan.videos_per_step,
+            steps_per_epoch=self.plan.steps_per_epoch,
             total_steps=self.plan.total_steps,
             start_step=start,
             accumulation=self.plan.accumulation,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.annotations import read_listing, splits_of
+from vidstill.data.annotations import listing_to_test, read_listing, splits_of
 from vidstill.data.rows import Row, Rows
 from vidstill.types import InputError
 
@@ -57,7 +57,7 @@ def test_a_row_costs_little_more_than_its_letters():
 
 def test_class_folders_are_classes_in_the_order_of_their_names(folder):
     listing = read_listing(
-        folder("run/b.mp4", "run/a.MP4", "jump/deep/c.avi", "run/notes.txt", ".git/x.mp4", "empty/x")
+        folder("run/b.mp4", "run/a.MP4", "jump/deep/c.avi", "run/notes.txt", ".git/x.mp4", "run/.old/x.mp4", "empty/x")
     )
     assert listing.classes == ("jump", "run")
     assert found(listing) == [("jump/deep/c.avi", 0), ("run/a.MP4", 1), ("run/b.mp4", 1)]
@@ -111,9 +111,19 @@ def test_without_names_both_splits_have_as_many_classes_as_the_larger_label(fold
         ("path,label\na b.mp4,1\n", [("a b.mp4", 1)]),
         ("Class,Path\nrun,c.mp4\njump,a b.mp4\n", [("c.mp4", 1), ("a b.mp4", 0)]),
         ('path,group\n"a b.mp4",7\n', [("a b.mp4", None)]),
+        ('"path","label"\n"a b.mp4","0"\n', [("a b.mp4", 0)]),
         ("path,label\nc.mp4,run\na b.mp4,jump\n", [("c.mp4", 1), ("a b.mp4", 0)]),
     ],
-    ids=["paths", "path label", "Windows", "table", "names of classes", "table of paths", "labels that are names"],
+    ids=[
+        "paths",
+        "path label",
+        "Windows",
+        "table",
+        "names of classes",
+        "table of paths",
+        "quotes",
+        "labels that are names",
+    ],
 )
 def test_a_list_reads_as_it_is_written(folder, text, rows):
     assert found(read_listing(folder("a b.mp4", "c.mp4", list_csv=text) / "list.csv")) == rows
@@ -168,6 +178,7 @@ def test_the_fingerprint_follows_paths_labels_and_sizes(folder):
         ("path,label\na.mp4,0\na.mp4,run\n", "line 3 of .*list.csv has the label 'run'"),
         ("path,label,class\na.mp4,0,run\na.mp4,0,jump\n", "line 3 of .*list.csv calls class 0 'jump', before 'run'"),
         ("path,frames\n,3\n", "line 2 of .*list.csv"),
+        ("path,label\na.mp4,0\ra.mp4,0\n", "line 2 of .*list.csv is no row of a table"),
         ("a.mp4 0\nb.mp4 0\nc.mp4 0\n", r"2 of its 3 videos are missing, first .*b.mp4 \(line 2\)"),
         ("a.mp4 0\n../a.mp4 0\n", "line 2 of .*list.csv names ../a.mp4, which lies outside"),
         ("\n\n", "no videos found in .*list.csv"),
@@ -205,6 +216,19 @@ def test_a_place_without_videos_is_refused(folder):
         read_listing(folder("notes.txt", "sub/more.txt"))
     with pytest.raises(InputError, match="does not exist"):
         read_listing(folder() / "nowhere")
+
+
+@pytest.mark.parametrize("files", [["a.mp4"], ["x/a.mp4", "y/b.mp4"]])
+def test_what_has_no_splits_is_tested_on_as_a_whole(folder, files):
+    path = folder(*files)
+    assert found(listing_to_test(path)) == found(read_listing(path))
+
+
+def test_of_what_has_splits_the_val_split_is_tested_on(folder):
+    path = folder("train/a/1.mp4", "val/a/2.mp4")
+    assert found(listing_to_test(path)) == [("a/2.mp4", 0)]
+    with pytest.raises(InputError, match="no val split"):
+        listing_to_test(folder("only/train/a/1.mp4") / "only")
 
 
 @pytest.mark.parametrize("files", [["a.mp4"], ["train/x/a.mp4"], ["x/a.mp4"]])

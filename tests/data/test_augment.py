@@ -130,7 +130,7 @@ def test_a_test_crop_of_a_wide_video_is_left_centre_and_right():  # spec: data-a
     boxes = view_boxes(224, 398, (224, 224), 3)
     assert [(box.top, box.left) for box in boxes] == [(0, 0), (0, 87), (0, 174)]
     frames = noise(2, 240, 427)
-    views = augment.test_crops(frames, 224, (224, 224), 3)
+    views = augment.view_crops(frames, 224, (224, 224), 3)
     whole = resize(frames, (224, 398), antialias=False)
     for view, left in zip(views, (0, 87, 174), strict=True):
         assert (view == whole[:, :, left : left + 224]).all()
@@ -138,7 +138,7 @@ def test_a_test_crop_of_a_wide_video_is_left_centre_and_right():  # spec: data-a
 
 def test_a_video_whose_short_side_fits_is_cut_and_not_resized():
     frames = noise(2, 50, 24)
-    top, centre, bottom = augment.test_crops(frames, 24, (24, 24), 3)
+    top, centre, bottom = augment.view_crops(frames, 24, (24, 24), 3)
     assert (top == frames[:, :24]).all()
     assert (centre == frames[:, 13:37]).all()
     assert (bottom == frames[:, 26:]).all()
@@ -153,7 +153,7 @@ def test_one_crop_is_the_centre(height, width):
 
 @given(sides, sides, st.integers(1, 40), sizes, st.integers(1, 5))
 def test_test_crops_have_the_size_that_is_asked_for(height, width, short_side, size, count):
-    views = augment.test_crops(noise(1, height, width), short_side, size, count)
+    views = augment.view_crops(noise(1, height, width), short_side, size, count)
     assert [view.shape for view in views] == [(1, *size, 3)] * count
 
 

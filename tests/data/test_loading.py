@@ -13,7 +13,7 @@ from vidstill.chance import sample_seed
 from vidstill.data.annotations import read_listing
 from vidstill.data.augment import MultiScaleCrop
 from vidstill.data.datasets import ClipsConfig, Sample, TrainClips, ViewClips, ViewsConfig
-from vidstill.data.loading import epoch_order, steps_in_epoch, train_batches, view_batches
+from vidstill.data.loading import epoch_order, train_batches, view_batches
 from vidstill.data.sampling import DenseSampling, SpanSampling
 from vidstill.data.video import BrokenVideo
 from vidstill.types import InputError
@@ -47,9 +47,10 @@ class Places(TrainClips):
         return Sample(clip, torch.tensor([shown]), torch.tensor([sample_seed(self.seed, epoch, index)]))
 
 
-def seen(dataset: Places, **how) -> list[list[int]]:
-    """The videos of every micro-batch."""
-    return [batch.label.tolist() for batch in train_batches(dataset, device=CPU, **how)]
+def seen(dataset: TrainClips, **how) -> list[list[int]]:
+    """The videos of every micro-batch; an epoch has as many steps as the videos fill."""
+    steps = len(dataset) // how["videos_per_step"]
+    return [batch.label.tolist() for batch in train_batches(dataset, steps_per_epoch=steps, device=CPU, **how)]
 
 
 def same(one, other) -> bool:
@@ -82,7 +83,7 @@ def test_a_resumed_run_sees_what_it_would_have_seen(videos, per_step, start, acc
 
 @given(videos=st.integers(4, 60), per_step=chunks)
 def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos, per_step):
-    steps = steps_in_epoch(videos, per_step)
+    steps = videos // per_step
     batches = seen(Places(videos), videos_per_step=per_step, total_steps=2 * steps)
     for epoch in range(2):
         shown = list(chain(*batches[epoch * steps : (epoch + 1) * steps]))
@@ -101,8 +102,9 @@ def listing(tmp_path_factory):
 
 def test_workers_change_nothing(listing):
     dataset = TrainClips(listing, CONFIG, seed=3)
-    alone = list(train_batches(dataset, videos_per_step=2, total_steps=7, device=CPU))
-    helped = list(train_batches(dataset, videos_per_step=2, total_steps=7, start_step=2, workers=2, device=CPU))
+    how = {"videos_per_step": 2, "steps_per_epoch": 3, "total_steps": 7, "device": CPU}
+    alone = list(train_batches(dataset, **how))
+    helped = list(train_batches(dataset, start_step=2, workers=2, **how))
     assert len(alone) == 7
     assert len(helped) == 5
     assert all(same(one, other) for one, other in zip(alone[2:], helped, strict=True))
@@ -110,7 +112,7 @@ def test_workers_change_nothing(listing):
 
 def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
     dataset = TrainClips(listing, CONFIG, seed=3)
-    batch = next(iter(train_batches(dataset, videos_per_step=3, total_steps=1, device=CPU)))
+    batch = next(train_batches(dataset, videos_per_step=3, steps_per_epoch=2, total_steps=1, device=CPU))
     samples = [dataset[0, int(index)] for index in epoch_order(6, 3, 0)[:3]]
     assert batch.clip.shape == (6, 3, 4, 16, 16)  # three videos, two copies of each side by side
     torch.testing.assert_close(batch.clip * 255, torch.cat([sample.clip for sample in samples]).float())
@@ -120,18 +122,15 @@ def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
 
 def test_loading_takes_nothing_from_the_runs_own_chance(listing):
     state = torch.get_rng_state()
+    dataset = TrainClips(listing, CONFIG, seed=3)
     for workers in (0, 1):
-        list(
-            train_batches(
-                TrainClips(listing, CONFIG, seed=3), videos_per_step=2, total_steps=2, workers=workers, device=CPU
-            )
-        )
+        list(train_batches(dataset, videos_per_step=2, steps_per_epoch=3, total_steps=2, workers=workers, device=CPU))
     assert torch.equal(state, torch.get_rng_state())
 
 
 @given(broken=st.sets(st.integers(0, 19), max_size=4), start=st.integers(0, 9))
 def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
-    how = {"videos_per_step": 4, "total_steps": 10, "start_step": start, "broken_share": 0.2}
+    how = {"videos_per_step": 4, "steps_per_epoch": 5, "total_steps": 10, "start_step": start, "broken_share": 0.2}
     plain, mended = (list(train_batches(Places(20, broken=out), device=CPU, **how)) for out in ((), tuple(broken)))
     assert all(torch.equal(one.seed, other.seed) for one, other in zip(plain, mended, strict=True))
     whole, shown = (chain(*(batch.label.tolist() for batch in batches)) for batches in (plain, mended))
@@ -170,17 +169,19 @@ def test_a_mistake_that_a_worker_meets_arrives_as_its_sentence(tmp_path, workers
     (tmp_path / "list.txt").write_text("a.mp4 0\nb.png 0\n")
     dataset = TrainClips(read_listing(tmp_path / "list.txt"), CONFIG, seed=0)
     with pytest.raises(InputError, match=r"^\S+b\.png is a picture, a clip of one frame, and clips of 4 frames"):
-        list(train_batches(dataset, videos_per_step=2, total_steps=1, workers=workers, device=CPU))
+        seen(dataset, videos_per_step=2, total_steps=1, workers=workers)
 
 
-def test_a_step_that_the_videos_do_not_fill_is_refused():
-    with pytest.raises(InputError, match="3 videos do not fill one step of 4; set --batch to 3 or less"):
-        train_batches(Places(3), videos_per_step=4, total_steps=1, device=CPU)  # at once, not at the first batch
+def test_an_epoch_that_the_videos_do_not_fill_is_refused():
+    with pytest.raises(InputError, match="7 videos do not fill 2 steps of 4"):  # at once, not at the first batch
+        train_batches(Places(7), videos_per_step=4, steps_per_epoch=2, total_steps=1, device=CPU)
 
 
 def test_a_step_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match=r"6 videos a step do not divide into 2 micro-batches on 2 .* multiple of 4"):
-        train_batches(Places(30), videos_per_step=6, total_steps=1, accumulation=2, world=2, device=CPU)
+        train_batches(
+            Places(30), videos_per_step=6, steps_per_epoch=5, total_steps=1, accumulation=2, world=2, device=CPU
+        )
 
 
 @pytest.mark.parametrize(("workers", "world"), [(0, 1), (0, 4), (2, 1)])

@@ -94,3 +94,10 @@ def test_dropout_stands_before_the_head_and_only_in_training():
     torch.manual_seed(0)
     first = model(CLIP)
     assert not torch.equal(first, model(CLIP))
+
+
+@pytest.mark.parametrize(("start", "deviation"), [("normal", 0.02), ("xavier", math.sqrt(2 / (24 + 96)))])
+def test_blocks_from_scratch_start_at_the_asked_deviation(start, deviation):
+    model = ClassifierConfig(encoder=ENCODER, classes=CLASSES, start=start).build()
+    weight = model.encoder.blocks[0].mlp.fc1.weight
+    assert weight.std().item() == pytest.approx(deviation, rel=0.1)

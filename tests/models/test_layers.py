@@ -114,3 +114,12 @@ def test_weights_start_xavier_uniform_and_biases_at_zero():
         assert linear.bias is None or not linear.bias.any()
     assert not block.attn.q_bias.any()
     assert not block.attn.v_bias.any()
+
+
+def test_attention_without_biases_is_attention_whose_biases_are_zero():
+    config = BlockConfig(dim=24, heads=2, attention_bias="none")
+    bare, tokens = Attention(config), torch.randn(2, 5, 24)
+    assert {name for name, _ in bare.named_parameters()} == {"qkv.weight", "proj.weight", "proj.bias"}
+    biased = Attention(BlockConfig(dim=24, heads=2))
+    biased.load_state_dict(bare.state_dict() | {"q_bias": torch.zeros(24), "v_bias": torch.zeros(24)})
+    torch.testing.assert_close(bare(tokens), biased(tokens))

@@ -59,6 +59,18 @@ def read_listing(path: Path, *, split: Split | None = None, root: Path | None = 
     Raises:
         InputError: there is no such data, a line of a list cannot be read, or a video that it names is missing.
     """
+    try:
+        return _found(path, split, root)
+    except OSError as error:
+        raise InputError(f"{error.filename or path} cannot be read ({error.strerror}); make it readable") from error
+
+
+def listing_to_test(path: Path) -> Listing:
+    """The val split where there are splits, else the whole: what is given for a test and nothing else."""
+    return read_listing(path, split="val" if path.exists() and splits_of(path) else None)
+
+
+def _found(path: Path, split: Split | None, root: Path | None) -> Listing:
     if not path.exists():
         raise InputError(f"{path} does not exist; give a folder of videos or a list of them")
     if path.is_file():
@@ -168,12 +180,17 @@ def _from_folder(folder: Path, parts: Sequence[Path], of: str) -> Listing:
 
 def _files(folder: Path, suffixes: frozenset[str]) -> Iterator[str]:
     """The videos in a folder and in its folders, relative to it, in the order of their names."""
-    for place, folders, files in os.walk(folder):
-        folders.sort()
+    for place, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
         inside = os.path.relpath(place, folder)
         for file in sorted(files):
             if _has_suffix(file, suffixes):
                 yield file if inside == "." else f"{inside}/{file}"
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a split may lack a class
+        raise error
 
 
 def _has_suffix(name: str, suffixes: frozenset[str]) -> bool:
@@ -184,7 +201,8 @@ def _listing(source: Path, root: Path, entries: Iterable[_Entry], classes: tuple
     """The listing of entries that are all there, with their fingerprint."""
     rows, digest, missing, first = Rows(root), hashlib.sha256(), 0, ""
     for name, label, frames, line in entries:
-        if not os.path.isabs(name) and os.path.normpath(name).startswith(".."):
+        # an absolute path is stated on purpose, as the field's lists do; a relative one must not wander off
+        if not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == "..":
             raise InputError(f"line {line} of {source} names {name}, which lies outside {root}; move the root up to it")
         name, size = _size(root, name)
         if size is None:

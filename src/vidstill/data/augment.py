@@ -158,7 +158,7 @@ def view_boxes(height: int, width: int, size: tuple[int, int], crops: int) -> li
     return [Box(top, int(j * step), rows, cols) for j in range(crops)]
 
 
-def test_crops(
+def view_crops(
     frames: UInt8[np.ndarray, "t h w 3"], short_side: int, size: tuple[int, int], crops: int
 ) -> list[UInt8[np.ndarray, "t rows cols 3"]]:
     """The spatial views of a test: the short side is resized to `short_side`, or to what `size` needs, then cut."""

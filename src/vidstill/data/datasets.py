@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from vidstill.chance import numpy_chance, sample_seed
 from vidstill.data.annotations import Listing
-from vidstill.data.augment import MultiScaleCrop, RandomResizedCrop, flip, test_crops
+from vidstill.data.augment import MultiScaleCrop, RandomResizedCrop, flip, view_crops
 from vidstill.data.randaugment import RandAugment
 from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
 from vidstill.data.video import Frames, count_frames, is_picture, read_frames
@@ -168,7 +168,7 @@ class ViewClips(Dataset[Views]):
         crops = [
             rearrange(crop, "t h w c -> c t h w")
             for frames in views
-            for crop in test_crops(frames, config.short_side, config.size, config.crops)
+            for crop in view_crops(frames, config.short_side, config.size, config.crops)
         ]
         return Views(torch.from_numpy(np.stack(crops)), -1 if row.label is None else row.label, index)
 

@@ -45,23 +45,23 @@ def read_list(path: Path) -> VideoList:
         InputError: a line cannot be read; it is named by its number.
     """
     lines = _lines(path)
-    number, first = next(lines, (0, ""))
-    header = [name.strip().lower() for name in first.split(",")]
+    number, line = next(lines, (0, ""))
+    header = [name.strip(' "').lower() for name in line.split(",")]
     if "path" in header:
         return _table(path, header, lines)
-    form = _form(first)
+    form = _form(line)
     found = VideoList(path, f"a list of `{form}` lines", Rows(path.parent))
     while number:
-        fields = re.fullmatch(_FORMS[form], first)
-        if fields is None or (form == "path" and _form(first) != form):
+        fields = re.fullmatch(_FORMS[form], line)
+        if fields is None or (form == "path" and _form(line) != form):
             raise InputError(
-                f"line {number} of {path} reads {_short(first)}, which is not `{form}` as on its first line"
+                f"line {number} of {path} reads {_short(line)}, which is not `{form}` as on its first line"
             )
         parts = fields.groupdict()
         label = _label(path, number, parts["label"]) if "label" in parts else None
         found.rows.add(parts["path"], label, int(parts["frames"]) if "frames" in parts else None)
         found.lines.append(number)
-        number, first = next(lines, (0, ""))
+        number, line = next(lines, (0, ""))
     return found
 
 
@@ -83,7 +83,10 @@ def _table(path: Path, header: list[str], lines: Iterator[tuple[int, str]]) -> V
     column = "label" if "label" in header else "class" if "class" in header else None
     numbered: bool | None = None
     for number, line in lines:
-        fields = next(csv.reader([line]))
+        try:
+            fields = next(csv.reader([line]))
+        except csv.Error as error:
+            raise InputError(f"line {number} of {path} is no row of a table ({error})") from None
         if len(fields) != len(header):
             raise InputError(f"line {number} of {path} has {len(fields)} fields and the header names {len(header)}")
         entry = dict(zip(header, (text.strip() for text in fields), strict=True))

@@ -40,17 +40,6 @@ class ViewBatch(NamedTuple):
     place: Int64[Tensor, "b"]
 
 
-def steps_in_epoch(videos: int, videos_per_step: int) -> int:
-    """Whole steps; what is left over is seen in other epochs, whose order is another.
-
-    Raises:
-        InputError: there are fewer videos than one step takes.
-    """
-    if videos < videos_per_step:
-        raise InputError(f"{videos} videos do not fill one step of {videos_per_step}; set --batch to {videos} or less")
-    return videos // videos_per_step
-
-
 def epoch_order(videos: int, seed: int, epoch: int) -> Int64[np.ndarray, "n"]:
     """The order in which an epoch sees the videos."""
     return numpy_chance(seed, f"order {epoch}").permutation(videos)
@@ -60,6 +49,7 @@ def train_batches(
     dataset: TrainClips,
     *,
     videos_per_step: int,
+    steps_per_epoch: int,
     total_steps: int,
     start_step: int = 0,
     accumulation: int = 1,
@@ -78,19 +68,23 @@ def train_batches(
 
     Args:
         videos_per_step: over all processes and micro-batches; not counting the copies of repeated augmentation.
+        steps_per_epoch: the videos that they leave over are seen in other epochs, whose order is another.
         broken_share: of the data set; if more is broken than this, training stops.
 
     Raises:
-        InputError: a step does not divide into equal chunks, there are fewer videos than a step takes, or too many are
-            broken.
+        InputError: a step does not divide into equal chunks, there are fewer videos than an epoch takes, or too many
+            are broken.
     """
     if videos_per_step % (accumulation * world):
         raise InputError(
             f"{videos_per_step} videos a step do not divide into {accumulation} micro-batches on {world} processes; "
             f"set --batch to a multiple of {accumulation * world}"
         )
-    steps = range(start_step, total_steps)
-    places = _Places(steps, videos_per_step, steps_in_epoch(len(dataset), videos_per_step), accumulation, rank, world)
+    if len(dataset) < steps_per_epoch * videos_per_step:
+        raise InputError(
+            f"{len(dataset)} videos do not fill {steps_per_epoch} steps of {videos_per_step}; take a smaller batch"
+        )
+    places = _Places(range(start_step, total_steps), videos_per_step, steps_per_epoch, accumulation, rank, world)
     allowed = int(broken_share * len(dataset))
     return _watched(_loader(_Ordered(dataset, allowed), places, workers, device), allowed, len(dataset), device)
 
@@ -142,9 +136,9 @@ class _Places(Sampler[list[tuple[int, int]]]):
     """The micro-batches of one process: for each video its epoch and its place in the epoch's order."""
 
     def __init__(
-        self, steps: range, videos_per_step: int, steps_in_epoch: int, accumulation: int, rank: int, world: int
+        self, steps: range, videos_per_step: int, steps_per_epoch: int, accumulation: int, rank: int, world: int
     ):
-        self.steps, self.videos, self.steps_in_epoch = steps, videos_per_step, steps_in_epoch
+        self.steps, self.videos, self.steps_per_epoch = steps, videos_per_step, steps_per_epoch
         self.accumulation, self.rank, self.world = accumulation, rank, world
 
     def __len__(self) -> int:
@@ -153,7 +147,7 @@ class _Places(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         size = self.videos // (self.accumulation * self.world)
         for step in self.steps:
-            epoch, within = divmod(step, self.steps_in_epoch)
+            epoch, within = divmod(step, self.steps_per_epoch)
             for micro in range(self.accumulation):
                 first = within * self.videos + (micro * self.world + self.rank) * size
                 yield [(epoch, place) for place in range(first, first + size)]

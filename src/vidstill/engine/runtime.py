@@ -1,5 +1,6 @@
 """Processes, devices, precision, seeds: what one process of a run stands on."""
 
+import os
 import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -125,6 +126,11 @@ class Runtime:
             return "fp32"
         speedup = self.mean(torch.tensor([bf16_speedup()]))  # one answer for all processes
         return "bf16" if speedup.item() >= _WORTHWHILE else "fp32"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def bf16_speedup() -> float:

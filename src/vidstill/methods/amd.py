@@ -65,7 +65,7 @@ class AMDConfig:
             depth=self.generator_depth,
             heads=max(1, self.teacher.model.dim // 64),
             mlp_ratio=self.encoder.mlp_ratio,
-            positions=self.encoder.positions,
+            positions="sinusoid" if self.encoder.positions == "learned" else self.encoder.positions,
             layer_scale=self.encoder.layer_scale,
             drop_path=self.encoder.drop_path,
             attention_bias=self.encoder.attention_bias,
@@ -145,7 +145,8 @@ class AMD(nn.Module):
 
     def generate(self, student: Encoded, mask: Mask, grid: Grid) -> list[Float[Tensor, "b e d_teacher"]]:
         """G_l(phi(z_stu)): features at the tokens that the teacher alone sees, for each generated pair (eq. 4, 5)."""
-        assert mask.extra is not None  # a nested mask has them
+        if mask.extra is None:
+            raise ValueError("the mask names no tokens that the teacher alone sees; draw it with NestedTubeMask")
         projections = self.projections if self.config.alignment == "serial" else self.generation_projections
         return [
             generator(

@@ -63,7 +63,7 @@ def hidden_places(ratio: float, grid: Grid, who: str) -> int:
     """How many of the places of a slot are hidden: the authors' int(ratio · places).
 
     Raises:
-        InputError: the ratio is not in [0, 1), or nothing would be left to see.
+        InputError: the ratio is not in [0, 1).
     """
     if not 0 <= ratio < 1:
         raise InputError(f"a mask ratio of {ratio} for {who} is no share; take 0 up to, but below, 1")
