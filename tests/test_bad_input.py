@@ -150,7 +150,7 @@ def test_a_label_is_beyond_the_classes_of_the_model(house):
         ({"method__mask__ratio": -1}, "a mask ratio of -1.0"),
         ({"method__mask__ratio": 0.05}, "hides none of the 16 places"),
         ({"method__encoder__tubelet": (2, 16, 16)}, "hides none of the 1 places"),
-        ({"method__encoder__tubelet": (1, 1, 1)}, "a tubelet of one pixel"),
+        ({"method__encoder__tubelet": (1, 1, 1), "method__target": "per_channel"}, "a tubelet of one pixel"),
         ({"method__encoder__heads": 5}, "a width of 24 does not divide into 5 heads"),
         ({"method__encoder__heads": 0}, "heads is 0"),
         ({"method__encoder__depth": -1}, "depth is -1"),

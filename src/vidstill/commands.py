@@ -55,7 +55,7 @@ def quickstart(
         out: the folder of its clips, runs and report.
         smallest: a few steps of everything, to see that it runs; the numbers mean nothing then.
         seed: of the clips and of every run.
-        workers: processes that decode; -1: a core less than there are.
+        workers: processes that decode; -1: one less than there are cores.
     """
     road.quickstart(out, smallest=smallest, seed=seed, workers=workers)
 
@@ -111,7 +111,7 @@ def evaluate(
     Args:
         source: a run's folder or a file of weights.
         data: labelled videos; where there are splits, the val split of them.
-        workers: processes that decode; -1: a core less than there are.
+        workers: processes that decode; -1: one less than there are cores.
         device_batch: views that a device takes at once; None: all of a video's.
         precision: auto: bf16 where the device does it well, else fp32.
         json: as JSON, for programs.

@@ -28,7 +28,7 @@ from vidstill.figures import quickstart as figures
 from vidstill.figures.curves import read_log, seconds
 from vidstill.figures.page import Picture
 from vidstill.figures.quickstart import Contender, Findings
-from vidstill.figures.reconstruction import HONESTY, picture, rebuild
+from vidstill.figures.reconstruction import honesty, picture, rebuild
 from vidstill.figures.similarity import similarity
 from vidstill.folder import version_of, write_json, write_whole
 from vidstill.models.vit import ViT, ViTConfig
@@ -66,7 +66,7 @@ def quickstart(out: Path, *, smallest: bool = False, seed: int = 0, workers: int
     Args:
         smallest: a few steps of everything, to see that it runs; the numbers mean nothing then.
         seed: of the clips and of every run.
-        workers: processes that decode; -1: a core less than there are.
+        workers: processes that decode; -1: one less than there are cores.
 
     Raises:
         InputError: `out` holds something else, or there are several processes.
@@ -250,7 +250,9 @@ class _Road:
         shown = rebuild(method, clips, torch.arange(len(clips), device=clips.device))
         hidden = f"The distilled student sees {1 - method.config.mask.student_ratio:.0%} of each test clip. "
         return Picture(
-            picture(shown), "Test clips, what the student sees of them, and what it rebuilds", hidden + HONESTY
+            picture(shown),
+            "Test clips, what the student sees of them, and what it rebuilds",
+            hidden + honesty(method.config.target),
         )
 
     def facts(self) -> Facts:

@@ -35,7 +35,7 @@ class Launch:
     data: Path  # a folder of videos or of class folders, or a list
     out: Path  # the run's folder
     val: Path | None = None  # labelled videos to test on; default: what `data` says of itself
-    workers: int = -1  # processes that decode for one device; -1: a core less than its share of the machine's
+    workers: int = -1  # processes that decode, for each device; -1: one less than its share of the cores
     device_batch: int | None = None  # clips that a device takes at once, more are accumulated; None: all of its share
     precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
     save_seconds: float = 600.0  # between two saved states
@@ -43,7 +43,7 @@ class Launch:
     def __post_init__(self) -> None:
         if self.workers < -1:
             raise InputError(
-                f"{self.workers} workers cannot decode; take 0 or more, or -1 for a core less than there are"
+                f"{self.workers} workers cannot decode; take 0 or more, or -1 for one less than there are cores"
             )
         if self.device_batch is not None and self.device_batch < 1:
             raise InputError(f"a device cannot take {self.device_batch} clips at once; take 1 or more")

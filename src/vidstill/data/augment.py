@@ -40,7 +40,8 @@ _POSITIONS = (
 class MultiScaleCrop:
     """One of a few sizes at one of 13 places, the same for every frame: pre-training's only augmentation (TSN).
 
-    scales: of the largest box of the output's shape that fits into the frame; height and width may take neighbours.
+    Args:
+        scales: of the largest box of the output's shape that fits into the frame; height and width may take neighbours.
     """
 
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
@@ -88,7 +89,9 @@ class MultiScaleCrop:
 class RandomResizedCrop:
     """A box of any area and aspect, the same for every frame (Inception, arXiv:1409.4842): fine-tuning's crop.
 
-    area: of the frame, as a share. aspect: width to height, 1 being the aspect of the output; log-uniform.
+    Args:
+        area: from the smallest to the largest share of the frame.
+        aspect: from the narrowest to the widest box, as width to height; 1 is the aspect of the output. Log-uniform.
     """
 
     area: tuple[float, float] = (0.08, 1.0)

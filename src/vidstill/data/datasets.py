@@ -60,6 +60,8 @@ class ViewsConfig:
     """What is looked at in a test: `views` draws of frames, each in `crops` places.
 
     Args:
+        views: draws of frames from a video.
+        crops: places in each of them.
         short_side: pixels that the shorter side is resized to before cropping.
         size: rows and columns of a clip.
     """

@@ -18,8 +18,10 @@ _TRIES = 100  # a rectangle that is too high or too wide is drawn again
 class Erasing:
     """A rectangle of noise, in the same place of every frame (Zhong et al., arXiv:1708.04896; "cube", "pixel").
 
-    probability: of a clip to be touched. area: of the rectangle, as a share of the frame. aspect: the lowest height to
-    width; the highest is its inverse; log-uniform.
+    Args:
+        probability: of a clip to be touched.
+        area: from the smallest to the largest share of the frame.
+        aspect: the lowest height to width; the highest is its inverse. Log-uniform.
     """
 
     probability: float = 0.25

@@ -31,7 +31,10 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> "Spread | None":
-        return cls(least=min(values), median=float(np.median(values)), most=max(values)) if values else None
+        if not values:
+            return None
+        least, median, most = (round(float(q), 3) for q in np.quantile(values, (0, 0.5, 1)))
+        return cls(least=least, median=median, most=most)
 
 
 @dataclass(frozen=True, kw_only=True)

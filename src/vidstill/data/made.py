@@ -37,10 +37,14 @@ class MadeConfig:
     A class's movement takes the whole clip, so take frames from all of it.
 
     Args:
-        train, val, unlabelled: clips; the classes follow one another in turn, in the unlabelled ones too.
+        train: clips to train on; the classes follow one another in turn.
+        val: clips to test on.
+        unlabelled: clips to pre-train on, whose classes are not stated.
         frames: of a clip.
         size: rows and columns in pixels, both even.
         fps: frames per second that the files state.
+        classes: what is done in them.
+        seed: of all that is drawn.
     """
 
     train: int = 600

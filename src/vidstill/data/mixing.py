@@ -14,10 +14,13 @@ _TRIES = 128  # of Jöhnk's draw, which accepts one in six at alpha = 2: all fai
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899), drawn once for a batch.
+    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899), drawn once for what a device takes at once.
 
-    mixup, cutmix: alpha of the Beta(alpha, alpha) that the share is drawn from, at most 2; 0 turns it off.
-    probability: of a batch to be mixed. switch: of CutMix rather than mixup, where both are on.
+    Args:
+        mixup: alpha of the Beta(alpha, alpha) that the share is drawn from, at most 2; 0 turns mixup off.
+        cutmix: the same for CutMix.
+        probability: of a batch to be mixed.
+        switch: the probability of CutMix rather than mixup, where both are on.
     """
 
     mixup: float = 0.8

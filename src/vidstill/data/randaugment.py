@@ -66,7 +66,11 @@ class RandAugment:
 
     The papers say "(9, 0.5)"; every released default is `rand-m7-n4-mstd0.5-inc1`, which these are.
 
-    probability: of each drawn operation to be applied. magnitude: the mean of a normal draw, clipped to [0, 10].
+    Args:
+        operations: how many are drawn for a clip.
+        probability: of each drawn operation to be applied.
+        magnitude: the mean of a normal draw, clipped to [0, 10].
+        magnitude_std: the deviation of that draw.
     """
 
     operations: int = 4

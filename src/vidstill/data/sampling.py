@@ -11,7 +11,12 @@ from vidstill.types import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class SpanSampling:
-    """Every `stride`-th frame of a span that starts anywhere: the pre-training rule of VideoMAE, MVD and MaskAgain."""
+    """Every `stride`-th frame of a span that starts anywhere: the pre-training rule of VideoMAE, MVD and MaskAgain.
+
+    Args:
+        frames: of a clip.
+        stride: frames of the video from one to the next.
+    """
 
     frames: int = 16
     stride: int = 4
@@ -46,7 +51,12 @@ class SpanSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class DenseSampling:
-    """Frames spread evenly over a span of `frames * stride`: fine-tuning on Kinetics, UCF101 and HMDB51."""
+    """Frames spread evenly over a span of `frames * stride`: fine-tuning on Kinetics, UCF101 and HMDB51.
+
+    Args:
+        frames: of a clip.
+        stride: frames of the video that the span has for each of the clip's.
+    """
 
     frames: int = 16
     stride: int = 4
@@ -85,8 +95,11 @@ class DenseSampling:
 class SegmentSampling:
     """One frame from each of `frames` equal segments of the whole video (TSN, arXiv:1608.00859): for SSv2.
 
-    rule: whose segments. `"amd"` differs from `"videomae"` only where a video has fewer frames than segments: it shows
-    every frame once, after the first repeated, not the first frame alone. `"mvd"` has segments of fractional length.
+    Args:
+        frames: of a clip, one for each segment.
+        rule: whose segments. "amd" differs from "videomae" only where a video has fewer frames than segments: it shows
+            every frame once, after the first repeated, not the first frame alone. "mvd" has segments of fractional
+            length.
     """
 
     frames: int = 16

@@ -20,7 +20,9 @@ class AdamWConfig:
     """AdamW as the papers use it (Loshchilov and Hutter, arXiv:1711.05101); rates are for a batch of 256."""
 
     base_lr: float
+    """The highest rate, for a batch of 256."""
     min_lr: float = 1e-5
+    """The rate that the schedule ends with, for a batch of 256."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.05

@@ -12,7 +12,9 @@ class CosineConfig:
     """A straight warm-up from 0, then half a cosine (Loshchilov and Hutter, arXiv:1608.03983), set at every step."""
 
     epochs: int
+    """How often each video is met."""
     warmup_epochs: int = 0
+    """Those of them in which the rate rises."""
     warmup_steps: int | None = None
     """In place of `warmup_epochs`, where an epoch is too coarse."""
     span_epochs: int | None = None

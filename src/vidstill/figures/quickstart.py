@@ -180,7 +180,7 @@ def losses(pretraining: Mapping[str, Sequence[Mapping[str, Any]]], tuning: Mappi
             (
                 "Pre-training: rebuilding hidden pixels",
                 chart(pixels, x="step", y="squared error", log_x=True),
-                "1 is what guessing each tubelet’s mean would cost. AMD’s curve is its pixel part.",
+                "On hidden tubelets of the clips without labels. AMD’s curve is its pixel part.",
             ),
             (
                 "Fine-tuning: naming the movement",

@@ -15,13 +15,6 @@ from vidstill.models.vit import ViT
 from vidstill.pretext.targets import PixelTarget, pixels
 from vidstill.types import Grid, Tubelet
 
-HONESTY = (
-    "No hidden pixel is in the rebuilt row. The model guesses patterns of zero mean and unit deviation; the brightness "
-    "and contrast that they are shown with are interpolated from the visible tubelets of the same moment, not taken "
-    "from the hidden ones."
-)
-"""The caption of a picture of normalised pixels."""
-
 _GREY = 0.55  # of what the student does not see
 _ELSEWHEN = 1e6  # how far a tubelet of another moment is: it counts only where a moment shows nothing
 _PAPER, _INK = (255, 255, 255), (82, 82, 91)
@@ -34,6 +27,17 @@ class Rebuilder(Protocol):
     encoder: ViT
     decoder: Decoder
     config: Any
+
+
+def honesty(target: PixelTarget) -> str:
+    """What a caption has to say of a picture: where its pixels are from."""
+    if target == "raw":
+        return "No hidden pixel is in the rebuilt row: the model guesses their colours."
+    return (
+        "No hidden pixel is in the rebuilt row. The model guesses patterns of zero mean and unit deviation; the "
+        "brightness and contrast that they are shown with are interpolated from the visible tubelets of the same "
+        "moment, not taken from the hidden ones."
+    )
 
 
 @dataclass(frozen=True)

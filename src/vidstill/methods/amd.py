@@ -28,16 +28,16 @@ class AMDConfig:
     decoder: DecoderConfig = DecoderConfig(dim=192, depth=4, heads=3)
     teacher: TeacherConfig = TeacherConfig(model=LARGE)
     mask: NestedTubeMask = NestedTubeMask(student_ratio=0.90, teacher_ratio=0.75)
-    target: PixelTarget = "per_channel"
-    pairs: Pairs = ((6, 12), (12, 24))  # the middle and the last layer
+    target: PixelTarget = "per_channel"  # pixels normalised colour by colour, patch by patch, or as they are
+    pairs: Pairs = ((6, 12), (12, 24))  # student's and teacher's blocks, from 1; here the middle and the last
     generation_pairs: Pairs | None = None  # where other layers are generated than are aligned directly
-    alignment: Literal["serial", "parallel", "direct", "generation"] = "serial"
-    distance: Distance = "l2"
-    generator_depth: int = 2
-    reconstruction_factor: float = 1.0
-    direct_factor: float = 1.0
-    generation_factor: float = 1.0
-    # Released: random constants, neither trained nor saved; the paper has a learned token, as a decoder's.
+    alignment: Literal["serial", "parallel", "direct", "generation"] = "serial"  # parallel: two projections a layer
+    distance: Distance = "l2"  # between features
+    generator_depth: int = 2  # blocks
+    reconstruction_factor: float = 1.0  # of the pixels' loss
+    direct_factor: float = 1.0  # of the loss at tokens that both see
+    generation_factor: float = 1.0  # of the loss at tokens that the teacher alone sees
+    # Released: random constants that are never trained; the paper has a learned token, as a decoder's.
     generator_mask_tokens: Literal["trained", "released"] = "trained"
     # Serial: which projection a generated layer continues from; released: the one at its place in the list of pairs.
     shared_projection: Literal["layer", "released"] = "layer"

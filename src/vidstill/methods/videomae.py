@@ -18,7 +18,7 @@ class VideoMAEConfig:
     encoder: ViTConfig = BASE
     decoder: DecoderConfig = DecoderConfig(dim=384, depth=4, heads=6)
     mask: TubeMask = TubeMask(ratio=0.90)
-    target: PixelTarget = "per_channel"
+    target: PixelTarget = "per_channel"  # pixels normalised colour by colour, patch by patch, or as they are
 
     def build(self) -> "VideoMAE":
         return VideoMAE(self)

@@ -42,8 +42,8 @@ class TubeMask:
 class NestedTubeMask:
     """Tubes at two ratios: what the student sees is a part of what the teacher sees (AMD, section 3.3, eq. 2)."""
 
-    student_ratio: float = 0.90
-    teacher_ratio: float = 0.75
+    student_ratio: float = 0.90  # of the places of a slot that are hidden from it; rounded down
+    teacher_ratio: float = 0.75  # the same for the teacher
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
         hidden = hidden_places(self.student_ratio, grid, "the student")

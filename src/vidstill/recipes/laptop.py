@@ -42,6 +42,7 @@ teacher = Pretrain(
 videomae = replace(  # the student, on pixels alone
     teacher,
     method=replace(teacher.method, encoder=_STUDENT),
+    schedule=CosineConfig(epochs=25, warmup_epochs=2),
 )
 amd = replace(  # the student, from the teacher's features as well
     videomae,

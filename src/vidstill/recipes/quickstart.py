@@ -63,8 +63,8 @@ amd = replace(  # the student, from the teacher's features as well
         mask=NestedTubeMask(student_ratio=0.5, teacher_ratio=0.25),
         pairs=((2, 2), (4, 4)),
         generator_depth=1,
-        direct_factor=0.01,  # raw features would drown the pixels at this scale
-        generation_factor=0.01,
+        direct_factor=0.003,  # the teacher's raw features would drown the pixels: so they weigh as much in the end
+        generation_factor=0.003,
     ),
 )
 

@@ -31,7 +31,7 @@ class Pretrain:
     optim: AdamWConfig
     schedule: CosineConfig
     batch: int  # clips in a step, over all devices; the copies of a video count each
-    seed: int = 0
+    seed: int = 0  # of all chance
     expects: str = ""  # the published result
 
     def __post_init__(self) -> None:
@@ -51,13 +51,11 @@ class Finetune:
     batch: int  # clips in a step, over all devices; the copies of a video count each
     dropout: float = 0.0  # before the head
     head_scale: float = 0.001  # the head starts this much smaller
-    start: Literal["normal", "xavier"] = (
-        "normal"  # blocks from scratch: the authors' deviation of 0.02, or pre-training's
-    )
+    start: Literal["normal", "xavier"] = "normal"  # blocks from scratch: the authors' deviation of 0.02, or Xavier's
     erasing: Erasing | None = None
     mixing: Mixing | None = None
     smoothing: float = 0.0  # share of each label that is spread evenly over all classes
-    seed: int = 0
+    seed: int = 0  # of all chance
     expects: str = ""  # the published result
 
     def __post_init__(self) -> None:
