@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from vidstill.figures import quickstart as figures
-from vidstill.figures.page import Charts, Picture
+from vidstill.figures.page import Picture
 from vidstill.figures.quickstart import Contender, Findings, standard_error
 from vidstill.recipes import quickstart as recipes
 
@@ -80,7 +80,6 @@ def test_what_so_small_a_scale_can_show_is_said_beside_the_numbers():
 def test_the_page_is_small_and_has_its_charts():
     assert len(page()) < 100_000
     assert page().count("<svg") == 5
-    assert isinstance(figures.ranking(FOUND), Charts)
 
 
 def test_the_students_are_the_same_and_fine_tuned_alike():

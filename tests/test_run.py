@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from statistics import mean
 
@@ -140,6 +141,27 @@ def test_a_test_reports_the_video_that_it_could_not_score(road, tmp_path):
     tested = evaluate(str(road / "finetune"), Launch(data=tmp_path / "val.txt", out=Path(), workers=0))
     assert tested.accuracy.videos == 6
     assert [str(broken) in sentence for sentence in tested.broken] == [True]
+
+
+def test_class_folders_without_splits_are_tested_on_as_a_whole(road, tmp_path):
+    for line in (road / "data/val.csv").read_text().splitlines():
+        name, label = line.split()
+        folder = tmp_path / CLASSES[int(label)]
+        folder.mkdir(exist_ok=True)
+        shutil.copy(road / "data" / name, folder)
+    lists, folders = (
+        evaluate(str(road / "finetune"), Launch(data=data, out=Path(), workers=0, precision="fp32"))
+        for data in (road / "data", tmp_path)
+    )
+    assert folders.accuracy == lists.accuracy
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(training, "cores", lambda: 16)
+    launch = Launch(data=Path(), out=Path())
+    for processes, decoders in ((1, 15), (4, 3), (16, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert launch.decoders == decoders
 
 
 # ---- Pictures -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tiny_models import AMD, ENCODER, GRID, TEACHER, VIDEOMAE, built, clips
-from vidstill.pretext.masks import NestedTubeMask
+from vidstill.pretext.masks import NestedTubeMask, TubeMask
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.types import InputError
 
@@ -131,6 +131,18 @@ def test_a_teacher_that_sees_everything_has_a_target_for_every_hidden_token():
     both, teacher_only = method.look(CLIP, mask)
     assert both[3].shape[1] + teacher_only[3].shape[1] == GRID.tokens
     assert torch.isfinite(method(CLIP, seed=SEED).loss)
+
+
+def test_generators_of_a_student_with_learned_positions_have_the_flat_code():
+    learned = replace(ENCODER, positions="learned", learned_grid=(GRID.t, GRID.h, GRID.w))
+    config = replace(AMD, encoder=learned)
+    assert config.generator.positions == "sinusoid"
+    assert torch.isfinite(built(config)(CLIP, seed=SEED).loss)
+
+
+def test_a_mask_without_tokens_for_the_teacher_alone_is_met_with_a_sentence():
+    with pytest.raises(ValueError, match="draw it with NestedTubeMask"):
+        built(AMD)(CLIP, mask=TubeMask(ratio=0.75).draw(SEED, GRID))
 
 
 def test_generators_have_the_asked_depth_and_the_teachers_width():
