@@ -69,12 +69,12 @@ def found() -> Mapping[str, Case]:
 
 
 def cases(*, kind: str, method: str | None = None, name: str | None = None) -> list[Any]:
-    """The cases of a kind as test parameters; one skipped parameter where the folder has none."""
+    """The cases of a kind, tables by what their names begin with, as test parameters; a skipped one if there are none."""
     chosen = [
         pytest.param(case, id=key)
         for key, case in found().items()
         if (method is None or case.method == method)
-        and (name is None or case.name == name)
+        and (name is None or case.name.startswith(name))
         and case.json["kind"] == kind
     ]
     if not chosen:

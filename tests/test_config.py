@@ -79,6 +79,8 @@ CLIPS = to_plain(ClipsConfig(dataset="made", sampling=SpanSampling()))
         ({"sampling": {"is": "vidstill.data.video:Sampling"}}, r"which this version of vidstill does not have"),
         ({"sampling": {"is": "vidstill.data.sampled:Sampling"}}, r"which this version of vidstill does not have"),
         ({"sampling": {"is": "vidstill.data.made:make_clips"}}, r"which is no configuration"),
+        ({"sampling": {"is": "vidstill.models.vit:SMALL"}}, r"which is no configuration"),
+        ({"sampling": {"is": "vidstill.engine.runtime:DistributedDataParallelKwargs"}}, r"which is no configuration"),
         ({"repeats": 0}, r"a video gives 0 copies"),
     ],
 )

@@ -97,7 +97,8 @@ def _class(name: Any, where: str) -> type:
         found = getattr(importlib.import_module(module), qualname)
     except (ImportError, AttributeError):
         raise InputError(f"{where} is of the class {name!r}, which this version of vidstill does not have") from None
-    if not dataclasses.is_dataclass(found):
+    ours = isinstance(found, type) and found.__module__.startswith("vidstill.")  # not what our module has imported
+    if not (ours and dataclasses.is_dataclass(found)):
         raise InputError(f"{where} is of the class {name!r}, which is no configuration")
     return typing.cast(type, found)
 

@@ -126,7 +126,7 @@ def test_the_plain_resize_mixes_the_four_nearest_pixels(size):
     assert np.abs(resize(frame, size, antialias=False)[0] - expected).max() <= 0.501
 
 
-def test_a_test_crop_of_a_wide_video_is_left_centre_and_right():  # spec: data-and-training 3.3
+def test_a_test_crop_of_a_wide_video_is_left_centre_and_right():
     boxes = view_boxes(224, 398, (224, 224), 3)
     assert [(box.top, box.left) for box in boxes] == [(0, 0), (0, 87), (0, 174)]
     frames = noise(2, 240, 427)

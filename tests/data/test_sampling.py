@@ -127,7 +127,7 @@ def test_segment_views_take_every_segment_once(rule, frames, views, data):
         assert [frame // per_segment for frame in chosen] == list(range(frames))
 
 
-def test_the_example_of_45_frames_has_the_views_that_the_papers_codes_give():  # spec: data-and-training 2.5
+def test_the_example_of_45_frames_has_the_views_that_the_papers_codes_give():
     videomae = SegmentSampling(rule="videomae").views(45, 2)
     assert videomae[0] == [0, 2, 5, 8, 11, 14, 16, 19, 22, 25, 28, 30, 33, 36, 39, 42]
     assert videomae[1] == [1, 4, 7, 9, 12, 15, 18, 21, 23, 26, 29, 32, 35, 37, 40, 43]
@@ -137,7 +137,7 @@ def test_the_example_of_45_frames_has_the_views_that_the_papers_codes_give():  #
     assert mvd[1] == [2, 5, 7, 10, 13, 15, 18, 21, 24, 27, 29, 32, 35, 37, 40, 43]
 
 
-def test_the_example_clips_of_dense_sampling_are_the_authors():  # spec: data-and-training 2.1 and 2.2
+def test_the_example_clips_of_dense_sampling_are_the_authors():
     dense = DenseSampling()
     assert dense.frames_to(100) == [36, 40, 44, 48, 53, 57, 61, 65, 70, 74, 78, 82, 87, 91, 95, 99]
     assert dense.frames_of_all(40)[:11] == [0, 4, 8, 13, 17, 22, 26, 31, 35, 39, 39]

@@ -90,6 +90,6 @@ def test_one_step_of_a_group_is_adamw_at_the_group_s_own_rate():
 
 def test_peak_and_final_are_for_a_batch_of_256():
     config = AdamWConfig(base_lr=1.5e-4, min_lr=1e-5)
-    assert config.peak_and_final(videos=2048, clips=8192) == pytest.approx((1.2e-3, 8e-5))  # VideoMAE, spec section 8
+    assert config.peak_and_final(videos=2048, clips=8192) == pytest.approx((1.2e-3, 8e-5))  # VideoMAE B on K400
     by_clip = dataclasses.replace(config, rate_per="clips")
     assert by_clip.peak_and_final(videos=2048, clips=8192) == pytest.approx((4.8e-3, 3.2e-4))

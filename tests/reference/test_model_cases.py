@@ -301,11 +301,11 @@ def test_every_case_of_these_methods_is_held_by_some_test() -> None:
     held = {
         "pretrain", "finetune", "pretrain_steps", "finetune_steps", "mixup", "distill", "table"
     }  # fmt: skip
-    tables = {
+    tables = (
         "schedules", "param_groups", "tube_masks", "masks", "frame_sampling", "multi_scale_crop",
         "multi_view_merge", "finetune_init_keys",
-    }  # fmt: skip
+    )  # fmt: skip
     for key, case in found().items():
         if case.method in ("videomae", "amd"):
             assert case.json["kind"] in held, key
-            assert case.json["kind"] != "table" or case.name in tables, key
+            assert case.json["kind"] != "table" or case.name.startswith(tables), key

@@ -49,7 +49,7 @@ def read_listing(path: Path, *, split: Split | None = None, root: Path | None = 
 
     A folder may hold `train.csv` and `val.csv` (lists, or tables with a header), or the folders `train` and `val`, or
     a folder for each class, or videos. A file is one video, or a list. Where a folder holds no videos, its pictures
-    count as such.
+    count as such. A list's relative paths stay below their root; absolute ones are taken at their word.
 
     Args:
         split: the part that is wanted; None takes the train split where there are splits. A list or a single video
