@@ -69,7 +69,7 @@ def found() -> Mapping[str, Case]:
 
 
 def cases(*, kind: str, method: str | None = None, name: str | None = None) -> list[Any]:
-    """The cases of a kind, tables by how their names begin, as test parameters; a skipped one if there are none."""
+    """The cases of a kind as parameters, tables by what their names begin with; a skipped one if there are none."""
     chosen = [
         pytest.param(case, id=key)
         for key, case in found().items()

@@ -34,11 +34,11 @@ class Launch:
 
     data: Path  # a folder of videos or of class folders, or a list
     out: Path  # the run's folder
-    val: Path | None = None  # labelled videos to test on; default: what `data` says of itself
+    val: Path | None = None  # labelled videos to test on: their val split, if they have splits; None: that of data
     workers: int = -1  # processes that decode, for each device; -1: one less than its share of the cores
     device_batch: int | None = None  # clips that a device takes at once, more are accumulated; None: all of its share
     precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
-    save_seconds: float = 600.0  # between two saved states
+    save_seconds: float = 600.0  # seconds between two saved states
 
     def __post_init__(self) -> None:
         if self.workers < -1:

@@ -152,6 +152,11 @@ def test_generators_have_the_asked_depth_and_the_teachers_width():
     assert method.generators[0].blocks[0].attn.heads == 2  # 64 channels each
 
 
+@pytest.mark.parametrize(("width", "heads"), [(32, 1), (64, 1), (200, 2), (768, 12), (1024, 16)])
+def test_a_generators_heads_have_64_channels_or_the_next_number_that_divides(width, heads):
+    assert replace(AMD, teacher=TeacherConfig(model=replace(TEACHER, dim=width))).generator.heads == heads
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

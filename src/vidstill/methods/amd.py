@@ -59,11 +59,12 @@ class AMDConfig:
 
     @property
     def generator(self) -> DecoderConfig:
-        """A decoder-like structure of the teacher's width (section 3.4), with 64 channels a head."""
+        """A decoder-like structure of the teacher's width (section 3.4); 64 channels a head where they divide so."""
+        width = self.teacher.model.dim
         return DecoderConfig(
-            dim=self.teacher.model.dim,
+            dim=width,
             depth=self.generator_depth,
-            heads=max(1, self.teacher.model.dim // 64),
+            heads=next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0),
             mlp_ratio=self.encoder.mlp_ratio,
             positions="sinusoid" if self.encoder.positions == "learned" else self.encoder.positions,
             layer_scale=self.encoder.layer_scale,
