@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, initialise, stack
-from vidstill.models.positions import Positions, position_table
+from vidstill.models.positions import FixedPositions, position_table
 from vidstill.types import Grid
 
 
@@ -19,7 +19,7 @@ class DecoderConfig:
     depth: int
     heads: int
     mlp_ratio: float = 4.0
-    positions: Positions = "sinusoid"
+    positions: FixedPositions = "sinusoid"
     layer_scale: float = 0.0
     drop_path: float = 0.0
     attention_bias: AttentionBias = "qv"

@@ -11,16 +11,19 @@ from torch import Tensor
 
 from vidstill.types import Grid, InputError
 
+FixedPositions = Literal["sinusoid", "sincos2d", "sincos3d"]
+"""Codes that are computed: VideoMAE's flat table, MAE's per frame, MVD's separable one."""
+
 Positions = Literal["sinusoid", "sincos2d", "sincos3d", "learned"]
-"""How tokens are told apart: VideoMAE's flat table, MAE's per frame, MVD's separable one, or a learned table."""
+"""How an encoder tells its tokens apart: by a computed code, or by a learned table."""
 
 
 @lru_cache(maxsize=64)
-def position_table(kind: Positions, grid: Grid, dim: int, device: torch.device) -> Float[Tensor, "n d"]:
+def position_table(kind: FixedPositions, grid: Grid, dim: int, device: torch.device) -> Float[Tensor, "n d"]:
     """The fixed code of every token of a grid, in token order, float32; made once for each grid and device.
 
     Raises:
-        InputError: the width does not divide into the parts of the code, or the code is not a fixed one.
+        InputError: the width does not divide into the parts of the code.
     """
     with torch.device("cpu"):
         match kind:
@@ -30,8 +33,6 @@ def position_table(kind: Positions, grid: Grid, dim: int, device: torch.device) 
                 table = repeat(sincos_2d(grid.h, grid.w, dim), "s d -> (t s) d", t=grid.t)
             case "sincos3d":
                 table = sincos_3d(grid, dim)
-            case _:
-                raise InputError(f"positions {kind!r} are no fixed code; take sinusoid, sincos2d or sincos3d")
     return table.float().to(device)
 
 

@@ -92,7 +92,9 @@ class ViT(nn.Module):
         if config.positions == "learned":
             if config.learned_grid is None:
                 raise InputError("learned positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
-            self.positions = nn.Parameter(torch.zeros(Grid(*config.learned_grid).tokens, config.dim))
+            self.learned_grid = Grid(*config.learned_grid)
+            self.positions = nn.Parameter(torch.zeros(self.learned_grid.tokens, config.dim))
+            nn.init.trunc_normal_(self.positions, std=0.02)
         self.blocks = stack(config.blocks, config.depth, config.drop_path)
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS) if final_norm else nn.Identity()
         initialise(self.blocks)  # the embedding keeps torch's own start, as the authors' convolution does
@@ -145,8 +147,8 @@ class ViT(nn.Module):
 
     def codes(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
         """The position code of every token of a grid."""
-        if self.config.learned_grid is not None and self.config.positions == "learned":
-            return resize_table(self.positions, Grid(*self.config.learned_grid), grid)
+        if self.config.positions == "learned":
+            return resize_table(self.positions, self.learned_grid, grid)
         return position_table(self.config.positions, grid, self.config.dim, device)
 
     def _through(
