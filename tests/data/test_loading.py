@@ -1,6 +1,9 @@
 """Who sees which video, on any number of processes and workers, and what happens if one is broken."""
 
 import logging
+import multiprocessing
+import os
+import signal
 from itertools import chain
 
 import pytest
@@ -218,3 +221,13 @@ def test_a_test_reports_a_broken_video_and_puts_none_in_its_place(tmp_path, capl
     assert sorted(broken) == [1, 4]
     assert "b.mp4" in broken[1]
     assert [record.message.endswith("it is not scored") for record in caplog.records] == [True, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_leaves_stopping_to_the_run(number):
+    how = {"videos_per_step": 2, "steps_per_epoch": 4, "total_steps": 40, "device": CPU}
+    batches = train_batches(Places(8), workers=1, **how)
+    first = next(batches)
+    for worker in multiprocessing.active_children():  # a terminal's Ctrl-C, and `timeout`, reach them too
+        os.kill(worker.pid, number)
+    assert [b.label.tolist() for b in (first, *batches)] == [b.label.tolist() for b in train_batches(Places(8), **how)]

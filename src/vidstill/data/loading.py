@@ -1,6 +1,7 @@
 """Samples become batches on the device: which process and micro-batch sees which video, and what if one is broken."""
 
 import logging
+import signal
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -235,8 +236,15 @@ def _loader(
         collate_fn=_joined,
         pin_memory=device.type == "cuda",
         prefetch_factor=_PREFETCH if workers else None,
+        worker_init_fn=_leave_stopping_to_the_run,
         generator=torch.Generator(),  # else a loader takes a number from the default one, which belongs to the run
     )
+
+
+def _leave_stopping_to_the_run(worker: int) -> None:
+    """A terminal's Ctrl-C reaches every process; a worker that died of it would take the run's last step along."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _on_device(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
