@@ -66,8 +66,8 @@ finetune = Finetune(
         flip=0.5,
     ),
     views=ViewsConfig(sampling=DenseSampling(frames=16, stride=2), views=2, crops=1, short_side=64, size=(64, 64)),
-    optim=AdamWConfig(base_lr=8e-3, min_lr=1e-5, layer_decay=0.75, clip_norm=1.0),  # 5e-4 for 16 clips
-    schedule=CosineConfig(epochs=60, warmup_epochs=5),
+    optim=AdamWConfig(base_lr=1.6e-2, clip_norm=1.0),  # 1e-3 for 16 clips; all layers at one rate
+    schedule=CosineConfig(epochs=100, warmup_epochs=5),
     batch=16,
     smoothing=0.1,
     start="xavier",

@@ -46,7 +46,7 @@ teacher = Pretrain(
     ),
     clips=_CLIPS,
     optim=AdamWConfig(base_lr=1.6e-2, betas=(0.9, 0.95), clip_norm=1.0),  # 1e-3 for 16 clips
-    schedule=CosineConfig(epochs=7, warmup_epochs=1),
+    schedule=CosineConfig(epochs=5, warmup_epochs=1),
     batch=16,  # small: so few clips have to give many steps
 )
 videomae = replace(  # the student, on pixels alone
@@ -73,7 +73,7 @@ finetune = Finetune(
     clips=_CLIPS,
     views=ViewsConfig(sampling=_FRAMES, views=1, crops=1, short_side=32, size=(32, 32)),
     optim=AdamWConfig(base_lr=8e-3, clip_norm=1.0),  # 1e-3 for 32 clips; all layers at one rate
-    schedule=CosineConfig(epochs=20, warmup_epochs=2),
+    schedule=CosineConfig(epochs=16, warmup_epochs=2),
     batch=32,
     smoothing=0.1,
     start="xavier",  # a student of this width stays at chance from the authors' start
