@@ -57,3 +57,5 @@ def test_every_video_has_the_same_score_in_every_process(roads):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     walk(*map(Path, sys.argv[1:]))
+    sys.stdout.flush()
+    os._exit(0)  # as `vidstill.cli.program` does
