@@ -90,4 +90,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if "RANK" in os.environ:  # as `vidstill.cli.program` does
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
