@@ -23,7 +23,7 @@ class ClassifierConfig:
     dropout: float = 0.0  # before the head
     head_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
     # Blocks of a model from scratch: the authors' normal weights of deviation 0.02, which are too small for narrow
-    # models to begin with (a width of 96 stays at chance), or the Xavier weights of pre-training.
+    # models to begin with (a width of 96 stayed at chance: docs/quickstart.md), or the Xavier weights of pre-training.
     start: Literal["normal", "xavier"] = "normal"
 
     def build(self) -> "Classifier":

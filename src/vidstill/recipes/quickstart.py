@@ -41,8 +41,8 @@ teacher = Pretrain(
     method=VideoMAEConfig(
         encoder=_TEACHER,
         decoder=DecoderConfig(dim=96, depth=2, heads=3, positions="sincos3d"),
-        mask=TubeMask(ratio=0.5),  # at 0.75, of 16 places, the loss was still a guess's after 1000 steps
-        target="raw",  # drawn patches are often flat: normalised, they would be noise
+        mask=TubeMask(ratio=0.5),  # of 16 places: 8 are seen, at 0.75 only 4
+        target="raw",  # drawn patches are often flat, which normalising would blow up
     ),
     clips=_CLIPS,
     optim=AdamWConfig(base_lr=1.6e-2, betas=(0.9, 0.95), clip_norm=1.0),  # 1e-3 for 16 clips
@@ -76,6 +76,6 @@ finetune = Finetune(
     schedule=CosineConfig(epochs=16, warmup_epochs=2),
     batch=32,
     smoothing=0.1,
-    start="xavier",  # a student of this width stays at chance from the authors' start
+    start="xavier",  # from the authors' start a student of this width stayed at chance: docs/quickstart.md
 )
 finetune_teacher = replace(finetune, encoder=_TEACHER)
