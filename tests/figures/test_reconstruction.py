@@ -12,7 +12,7 @@ from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.pretext.masks import NestedTubeMask, TubeMask
-from vidstill.pretext.targets import normalised_pixels, pixels
+from vidstill.pretext.targets import pixel_target
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.types import Grid
 
@@ -51,7 +51,7 @@ def hidden_pixels(method):
     return tokens.bool()
 
 
-@pytest.mark.parametrize("method", [videomae(), videomae("per_patch"), videomae("raw"), amd()])
+@pytest.mark.parametrize("method", [videomae(), videomae("per_patch"), videomae("raw"), videomae("input"), amd()])
 def test_hidden_pixels_cannot_reach_the_rebuilt_clip(method):
     hidden = hidden_pixels(method)
     other = torch.where(hidden, torch.rand(2, 3, 4, 16, 12), clips())
@@ -70,17 +70,14 @@ def test_what_the_student_sees_is_shown_as_it_is_and_the_rest_is_one_grey():
     assert len(found.seen[hidden].unique()) == 1
 
 
-@pytest.mark.parametrize("target", ["per_channel", "per_patch", "raw"])
+@pytest.mark.parametrize("target", ["per_channel", "per_patch", "raw", "input"])
 def test_a_perfect_guess_of_a_clip_without_light_and_shade_is_the_clip(target):
     """Where every tubelet has the same mean and deviation, interpolating them is exact."""
     method = videomae(target)
     tile = torch.rand(1, 3, *TUBELET)
     clip = tile.repeat(2, 1, GRID.t, GRID.h, GRID.w)
     mask = method.config.mask.draw(SEEDS, GRID)
-    if target == "raw":
-        perfect = pixels(clip, TUBELET, mask.masked)
-    else:
-        perfect = normalised_pixels(clip, TUBELET, mask.masked, per_channel=target == "per_channel")
+    perfect = pixel_target(clip, method.config.encoder, mask.masked, target)
     method.decoder.forward = lambda *_: perfect
     torch.testing.assert_close(rebuild(method, clip, SEEDS).rebuilt, clip, rtol=0, atol=1e-4)
 
@@ -88,7 +85,7 @@ def test_a_perfect_guess_of_a_clip_without_light_and_shade_is_the_clip(target):
 def test_a_dark_side_stays_darker_than_a_bright_one():
     """Means come from near tubelets: guesses of nothing but grey follow a slope of light."""
     method = videomae()
-    method.decoder.forward = lambda tokens, visible, masked, grid: torch.zeros(*masked.shape, 96)
+    method.decoder.forward = lambda tokens, visible, masked, *_: torch.zeros(*masked.shape, 96)
     clip = (torch.linspace(0, 1, 12).expand(2, 3, 4, 16, 12) + 0.1 * clips()) / 1.1
     columns = rebuild(method, clip, SEEDS).rebuilt.mean(dim=(0, 1, 2, 3))
     assert columns[:4].mean() < columns[8:].mean()

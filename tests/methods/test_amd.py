@@ -148,7 +148,7 @@ def test_a_mask_without_tokens_for_the_teacher_alone_is_met_with_a_sentence():
 def test_generators_have_the_asked_depth_and_the_teachers_width():
     method = built(replace(AMD, generator_depth=3, teacher=TeacherConfig(model=replace(TEACHER, dim=128))))
     assert [len(generator.blocks) for generator in method.generators] == [3, 3]
-    assert method.generators[0].mask_token.shape == (128,)
+    assert method.generators[0].mask_token.shape == (1, 128)
     assert method.generators[0].blocks[0].attn.heads == 2  # 64 channels each
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tiny_models import GRID, VIDEOMAE, built, clips
 from vidstill.pretext.masks import TubeMask
-from vidstill.pretext.targets import normalised_pixels, pixels
+from vidstill.pretext.targets import pixel_target, pixels
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])
@@ -17,7 +17,7 @@ SEED = torch.tensor([11, 12])
 def test_the_loss_is_the_mean_square_over_masked_tokens():
     method, mask = built(VIDEOMAE), VIDEOMAE.mask.draw(SEED, GRID)
     rebuilt = method.decoder(method.encoder(CLIP, mask.visible).tokens, mask.visible, mask.masked, GRID)
-    target = normalised_pixels(CLIP, (2, 4, 4), mask.masked, per_channel=True)
+    target = pixel_target(CLIP, VIDEOMAE.encoder, mask.masked, "per_channel")
     output = method(CLIP, seed=SEED)
     torch.testing.assert_close(output.loss, F.mse_loss(rebuilt, target))
     assert torch.equal(output.loss, output.parts["reconstruction"])

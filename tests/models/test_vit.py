@@ -34,7 +34,7 @@ def test_embedding_the_visible_tubelets_is_a_convolution_of_the_whole_clip(t, h,
     grid = encoder.grid(clip)
     count = random.randint(1, grid.tokens)
     visible = torch.tensor([sorted(random.sample(range(grid.tokens), count)) for _ in range(2)])
-    expected = embedded_by_convolution(encoder, clip) + encoder.codes(grid, clip.device)
+    expected = embedded_by_convolution(encoder, clip) + encoder.positions(grid, clip.device)
     torch.testing.assert_close(encoder.tokens(clip), expected)
     torch.testing.assert_close(encoder.tokens(clip, visible), take(expected, visible))
 
@@ -89,8 +89,8 @@ def test_layers_are_what_the_blocks_leave_one_after_the_other():
     tokens = encoder.tokens(CLIP, VISIBLE)
     for number, block in enumerate(encoder.blocks, start=1):
         tokens = block(tokens)
-        assert torch.equal(seen.layers[number], tokens)
-    assert torch.equal(seen.tokens, encoder.norm(tokens))
+        torch.testing.assert_close(seen.layers[number], tokens)  # a materialised attention rounds otherwise
+    torch.testing.assert_close(seen.tokens, encoder.norm(tokens))
     assert set(seen.layers) == {1, 2}
     assert set(seen.attention) == {2}
     expected = encoder.blocks[1].attention_map(seen.layers[1])
@@ -101,9 +101,54 @@ def test_asking_for_layers_alone_gives_the_same_and_runs_no_further():
     encoder = built(ENCODER)
     expected = encoder(CLIP, VISIBLE, layers=(1,)).layers[1]
     encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block after the last wanted one ran"))
-    found = encoder.layers(CLIP, VISIBLE, (1,))
+    found = encoder.look(CLIP, VISIBLE, layers=(1,)).layers
     assert set(found) == {1}
     assert torch.equal(found[1], expected)
+
+
+def test_asking_for_an_attention_alone_runs_the_blocks_below_it_alone():
+    encoder = built(ENCODER)
+    expected = encoder(CLIP, VISIBLE, attention=(2,)).attention[2]
+    encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block whose attention is wanted ran"))
+    found = encoder.look(CLIP, VISIBLE, attention=(2,)).attention
+    assert set(found) == {2}
+    assert torch.equal(found[2].logits, expected.logits)
+    assert torch.equal(found[2].values, expected.values)
+
+
+def test_looking_at_an_attention_does_not_move_what_comes_after():
+    encoder = built(ENCODER)
+    torch.testing.assert_close(encoder(CLIP, VISIBLE, attention=(1, 2)).tokens, encoder(CLIP, VISIBLE).tokens)
+
+
+def test_a_class_token_is_kept_apart_from_the_tokens():
+    encoder = built(replace(ENCODER, class_token=True))
+    seen = encoder(CLIP, VISIBLE, layers=(1,), attention=(2,))
+    v = VISIBLE.shape[1]
+    assert seen.tokens.shape == seen.layers[1].shape == (2, v, 24)
+    assert seen.classes.shape == seen.class_layers[1].shape == (2, 1, 24)
+    assert seen.attention[2].logits.shape == (2, 2, v + 1, v + 1)
+    seen.tokens.square().sum().backward()
+    assert encoder.class_token.grad.any()  # the others attend to it
+    assert built(ENCODER)(CLIP, VISIBLE).classes.shape == (2, 0, 24)
+
+
+def test_a_learned_class_code_is_the_class_tokens_alone():
+    for kind in ("learned", "separable"):
+        encoder = built(replace(ENCODER, class_token=True, positions=kind, learned_grid=(2, 4, 3)))
+        before = encoder.tokens(CLIP)
+        classes = encoder(CLIP).classes
+        with torch.no_grad():
+            encoder.positions.of_class.add_(1)
+        assert torch.equal(encoder.tokens(CLIP), before)
+        assert not torch.equal(encoder(CLIP).classes, classes)
+
+
+def test_separable_positions_are_the_sum_of_place_and_slot_and_follow_the_grid():
+    encoder = built(replace(ENCODER, positions="separable", learned_grid=(2, 4, 3)))
+    codes = encoder.positions(GRID, CLIP.device)
+    assert torch.equal(codes[12 + 5], encoder.positions.time[1] + encoder.positions.space[5])
+    assert encoder(clips(frames=8, rows=8)).tokens.shape == (2, 4 * 2 * 3, 24)
 
 
 @pytest.mark.parametrize("number", [0, 3, -1])
@@ -124,15 +169,15 @@ def test_an_image_is_a_clip_of_one_frame(positions):
         encoder.embed.bias,
         stride=4,
     )
-    expected = rearrange(patches, "b d h w -> b (h w) d") + encoder.codes(Grid(1, 4, 3), image.device)
+    expected = rearrange(patches, "b d h w -> b (h w) d") + encoder.positions(Grid(1, 4, 3), image.device)
     torch.testing.assert_close(encoder.tokens(image), expected)
 
 
 def test_learned_positions_are_trained_and_follow_the_grid():
     encoder = built(replace(ENCODER, positions="learned", learned_grid=(2, 4, 3)))
-    assert torch.equal(encoder.codes(GRID, CLIP.device), encoder.positions)
+    assert torch.equal(encoder.positions(GRID, CLIP.device), encoder.positions.joint)
     encoder(CLIP, VISIBLE).tokens.square().sum().backward()
-    touched = encoder.positions.grad.abs().sum(dim=1) > 0
+    touched = encoder.positions.joint.grad.abs().sum(dim=1) > 0
     assert set(touched.nonzero().flatten().tolist()) == set(VISIBLE.flatten().tolist())
     assert encoder(clips(frames=8, rows=8)).tokens.shape == (2, 4 * 2 * 3, 24)
 
@@ -144,7 +189,7 @@ def test_learned_positions_without_their_grid_are_met_with_a_sentence():
 
 def test_fixed_positions_and_colours_are_no_weights():
     names = set(built(ENCODER).state_dict())
-    assert not {name for name in names if name.rpartition(".")[2] in ("positions", "mean", "std")}
+    assert not {name for name in names if {"positions", "mean", "std"} & set(name.split("."))}
 
 
 def test_half_precision_weights_take_a_clip_of_their_own_precision():

@@ -97,14 +97,14 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
     seen = method.encoder(clip, mask.visible, layers=blocks)
     narrow = method.decoder.project(seen.tokens)
     joined = method.decoder.infill.joined(narrow, mask.visible, mask.masked, grid)
-    case.hold(method.encoder.tokens(clip) - method.encoder.codes(grid, clip.device), "out/patch_embed")
+    case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     for block in blocks:
         case.hold(seen.layers[block], f"out/encoder_block.{block - 1}")
     case.hold(seen.tokens, "out/encoder")
     case.hold(narrow, "out/encoder_to_decoder")
     case.hold(joined, "out/decoder_input")
     case.hold(method.decoder(seen.tokens, mask.visible, mask.masked, grid), "out/prediction")
-    case.hold(pixel_target(clip, method.config.encoder.tubelet, mask.masked, method.config.target), "target/labels")
+    case.hold(pixel_target(clip, method.config.encoder, mask.masked, method.config.target), "target/labels")
     for name, dim in (("encoder", method.config.encoder.dim), ("decoder", method.config.decoder.dim)):
         table = position_table("sinusoid", grid, dim, clip.device)
         torch.testing.assert_close(table[None], case.tensors[f"const/{name}_pos_embed"], rtol=0, atol=1e-6)
@@ -121,7 +121,7 @@ def test_the_classifier_agrees_with_videomaes_authors(case: Case) -> None:
     clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
     grid, blocks = model.encoder.grid(clip), range(1, model.config.encoder.depth + 1)
     seen = model.encoder(clip, layers=blocks)
-    case.hold(model.encoder.tokens(clip) - model.encoder.codes(grid, clip.device), "out/patch_embed")
+    case.hold(model.encoder.tokens(clip) - model.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(model.encoder.tokens(clip), "out/tokens_with_position")
     for block in blocks:
         case.hold(seen.layers[block], f"out/block.{block - 1}")
@@ -234,7 +234,7 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     teacher = method.teacher.model
     case.hold(teacher.tokens(clip, mask.teacher_visible), "out/teacher_tokens_with_position")
     blocks = range(1, config.teacher.model.depth + 1)
-    for block, tokens in teacher.layers(clip, mask.teacher_visible, blocks).items():
+    for block, tokens in teacher.look(clip, mask.teacher_visible, layers=blocks).layers.items():
         case.hold(tokens, f"out/teacher_block.{block - 1}")
     both, teacher_only = method.look(clip, mask)
     for place, (_, layer) in enumerate(config.direct):
@@ -243,12 +243,12 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
         case.hold(teacher_only[layer], f"target/teacher_generation.{place}")
 
     student = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
-    case.hold(method.encoder.tokens(clip) - method.encoder.codes(grid, clip.device), "out/patch_embed")
+    case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(student.tokens, "out/encoder")
     joined = method.decoder.infill.joined(method.decoder.project(student.tokens), mask.visible, mask.masked, grid)
     case.hold(joined, "out/decoder_input")
     case.hold(method.decoder(student.tokens, mask.visible, mask.masked, grid), "out/prediction")
-    case.hold(pixel_target(clip, config.encoder.tubelet, mask.masked, config.target), "target/labels")
+    case.hold(pixel_target(clip, config.encoder, mask.masked, config.target), "target/labels")
     for place, tokens in enumerate(method.align(student)):
         case.hold(tokens, f"out/student_direct.{place}")
     for place, tokens in enumerate(method.generate(student, mask, grid)):

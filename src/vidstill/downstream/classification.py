@@ -19,7 +19,9 @@ from vidstill.types import Output
 class ClassifierConfig:
     encoder: ViTConfig
     classes: int
-    pooling: Literal["mean", "first"] = "mean"  # first: the final norm, then token 0 (an unused option of the authors)
+    # The mean over the tokens, then the norm; or the final norm, then the class token (MAE), where there is none token 0
+    # (an unused option of VideoMAE); or the mean without token 0 (released: mae_st's where there is no class token).
+    pooling: Literal["mean", "first", "mean_after_first"] = "mean"
     dropout: float = 0.0  # before the head
     head_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
     # Blocks of a model from scratch: the authors' normal weights of deviation 0.02, which are too small for narrow
@@ -31,13 +33,14 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """The fine-tuning model of VideoMAE, MVD, AMD and MaskAgain."""
+    """The fine-tuning model of the whole family; a class token has no part in a mean."""
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
         self.config = config
-        self.encoder = config.encoder.build(final_norm=config.pooling == "first")
-        self.norm = nn.LayerNorm(config.encoder.dim, eps=NORM_EPS) if config.pooling == "mean" else nn.Identity()
+        first = config.pooling == "first"
+        self.encoder = config.encoder.build(final_norm=first)
+        self.norm = nn.Identity() if first else nn.LayerNorm(config.encoder.dim, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.encoder.dim, config.classes)
         for part in (self.encoder.blocks, self.head) if config.start == "normal" else (self.head,):
@@ -52,8 +55,11 @@ class Classifier(nn.Module):
 
     def features(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b d"]:
         """What enters the head: one vector a clip."""
-        tokens = self.encoder(clip).tokens
-        return self.norm(tokens.mean(dim=1)) if self.config.pooling == "mean" else tokens[:, 0]
+        seen = self.encoder(clip)
+        if self.config.pooling == "first":
+            return torch.cat([seen.classes, seen.tokens], dim=1)[:, 0]
+        tokens = seen.tokens if self.config.pooling == "mean" else seen.tokens[:, 1:]
+        return self.norm(tokens.mean(dim=1))
 
 
 def _initialise(module: nn.Module) -> None:

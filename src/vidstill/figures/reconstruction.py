@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vidstill.models.decoder import Decoder
-from vidstill.models.vit import ViT
-from vidstill.pretext.targets import PixelTarget, pixels
+from vidstill.models.vit import ViT, ViTConfig
+from vidstill.pretext.masks import Mask
+from vidstill.pretext.targets import PixelTarget, colours_of, inputs, pixels
 from vidstill.types import Grid, Tubelet
 
 _GREY = 0.55  # of what the student does not see
@@ -31,7 +32,7 @@ class Rebuilder(Protocol):
 
 def honesty(target: PixelTarget) -> str:
     """What a caption has to say of a picture: where its pixels are from."""
-    if target == "raw":
+    if target in ("raw", "input"):
         return "No hidden pixel is in the rebuilt row: the model guesses their colours."
     return (
         "No hidden pixel is in the rebuilt row. The model guesses patterns of zero mean and unit deviation; the "
@@ -56,9 +57,9 @@ def rebuild(method: Rebuilder, clip: Float[Tensor, "b 3 t h w"], seed: Int[Tenso
     grid = method.encoder.grid(clip)
     mask = method.config.mask.draw(seed, grid)
     student = method.encoder(clip, mask.visible)
-    guess = method.decoder(student.tokens, mask.visible, mask.masked, grid).float()
+    guess = method.decoder(student.tokens, mask.visible, mask.masked, grid, student.classes).float()
     shown = pixels(clip, tubelet, mask.visible)
-    colours = _coloured(guess, shown, mask.visible, mask.masked, grid, kind)
+    colours = _coloured(guess, shown, mask, grid, method.encoder.config, kind)
     return Rebuilt(
         original=clip,
         seen=_clip(shown, torch.full_like(colours, _GREY), mask.visible, mask.masked, grid, tubelet),
@@ -99,21 +100,24 @@ def picture(clips: Rebuilt, *, columns: int = 8, side: int = 96) -> bytes:
 def _coloured(
     guess: Float[Tensor, "b m p"],
     shown: Float[Tensor, "b v p"],
-    visible: Int[Tensor, "b v"],
-    masked: Int[Tensor, "b m"],
+    mask: Mask,
     grid: Grid,
+    model: ViTConfig,
     kind: PixelTarget,
 ) -> Float[Tensor, "b m p"]:
     """The guesses as colours: with a mean and a deviation that come from visible tubelets alone."""
     if kind == "raw":
         return guess
+    if kind == "input":
+        return colours_of(guess, model)
     channels = 3 if kind == "per_channel" else 1
-    colours = rearrange(shown, "b v (p c) -> b v p c", c=channels)
-    nearness = _nearness(masked, visible, grid)
-    mean = nearness @ colours.mean(dim=2)
-    deviation = nearness @ colours.std(dim=2)
+    seen = rearrange(shown if kind == "per_channel" else inputs(shown, model), "b v (p c) -> b v p c", c=channels)
+    nearness = _nearness(mask.masked, mask.visible, grid)
+    mean = nearness @ seen.mean(dim=2)
+    deviation = nearness @ seen.std(dim=2)
     patterns = rearrange(guess, "b m (p c) -> b m p c", c=channels)
-    return rearrange(patterns * deviation[:, :, None] + mean[:, :, None], "b m p c -> b m (p c)")
+    rows = rearrange(patterns * deviation[:, :, None] + mean[:, :, None], "b m p c -> b m (p c)")
+    return rows if kind == "per_channel" else colours_of(rows, model)
 
 
 def _nearness(masked: Int[Tensor, "b m"], visible: Int[Tensor, "b v"], grid: Grid) -> Float[Tensor, "b m v"]:

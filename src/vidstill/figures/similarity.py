@@ -37,7 +37,7 @@ def similarity(student: ViT, teacher: ViT, clips: Iterable[Float[Tensor, "_ 3 t 
     theirs: dict[int, list[Tensor]] = {layer: [] for layer in pairs.values()}
     for clip in clips:
         for model, kept in ((student, ours), (teacher, theirs)):
-            for layer, tokens in model.layers(clip, None, tuple(kept)).items():
+            for layer, tokens in model.look(clip, layers=tuple(kept)).layers.items():
                 kept[layer].append(tokens.float().cpu())
     return [
         cka(contents(torch.cat(ours[layer])), contents(torch.cat(theirs[counterpart])))

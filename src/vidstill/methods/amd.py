@@ -66,7 +66,7 @@ class AMDConfig:
             depth=self.generator_depth,
             heads=next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0),
             mlp_ratio=self.encoder.mlp_ratio,
-            positions="sinusoid" if self.encoder.positions == "learned" else self.encoder.positions,
+            positions="sinusoid" if self.encoder.learned_grid else self.encoder.positions,
             layer_scale=self.encoder.layer_scale,
             drop_path=self.encoder.drop_path,
             attention_bias=self.encoder.attention_bias,
@@ -114,8 +114,8 @@ class AMD(nn.Module):
         mask = mask or config.mask.draw(seed, grid)
 
         student = self.encoder(clip, mask.visible, layers=_students((*config.direct, *config.generated)))
-        rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid)
-        target = pixel_target(clip, config.encoder.tubelet, mask.masked, config.target)
+        rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.classes)
+        target = pixel_target(clip, config.encoder, mask.masked, config.target)
         reconstruction = distance(rebuilt, target, "l2")  # eq. (1)
 
         both, teacher_only = self.look(clip, mask)
@@ -136,7 +136,7 @@ class AMD(nn.Module):
     ) -> tuple[Mapping[int, Float[Tensor, "b v d"]], Mapping[int, Float[Tensor, "b e d"]]]:
         """The teacher's raw features by layer: at the tokens that both see, and at those that it alone sees."""
         wanted = {layer for _, layer in (*self.config.direct, *self.config.generated)}
-        seen = self.teacher.layers(clip, mask.teacher_visible, wanted)
+        seen = self.teacher.look(clip, mask.teacher_visible, layers=wanted).layers
         cut = mask.visible.shape[1]
         return {n: z[:, :cut] for n, z in seen.items()}, {n: z[:, cut:] for n, z in seen.items()}
 

@@ -1,14 +1,15 @@
 """Visible tokens and mask tokens → a guess for each hidden token."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, initialise, stack
-from vidstill.models.positions import FixedPositions, position_table
-from vidstill.types import Grid
+from vidstill.models.positions import PositionCodes, Positions
+from vidstill.types import Grid, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,31 +20,44 @@ class DecoderConfig:
     depth: int
     heads: int
     mlp_ratio: float = 4.0
-    positions: FixedPositions = "sinusoid"
+    positions: Positions = "sinusoid"
+    learned_grid: tuple[int, int, int] | None = None  # what learned positions are for, in tokens
+    # What stands before the tokens: nothing, the encoder's class token (MAE), or one of its own (mae_st)
+    class_token: Literal["none", "encoder", "own"] = "none"
+    project_bias: bool = False  # of the layer that narrows the encoder's tokens
     layer_scale: float = 0.0
     drop_path: float = 0.0
     attention_bias: AttentionBias = "qv"
+
+    @property
+    def blocks(self) -> BlockConfig:
+        return BlockConfig(
+            dim=self.dim,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            layer_scale=self.layer_scale,
+            attention_bias=self.attention_bias,
+        )
 
     def build(self, encoder_dim: int, *, out_dim: int) -> "Decoder":
         return Decoder(self, encoder_dim, out_dim)
 
 
 class Infill(nn.Module):
-    """Blocks over [seen tokens, mask tokens], each with the code of the place it stands for; gives the latter."""
+    """Blocks over [class token, seen tokens, mask tokens], each with the code of its place; gives the last of them."""
+
+    class_token: nn.Parameter | None
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
-        self.mask_token = nn.Parameter(torch.empty(config.dim))
-        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)  # cut off at one deviation, as the authors do
-        blocks = BlockConfig(
-            dim=config.dim,
-            heads=config.heads,
-            mlp_ratio=config.mlp_ratio,
-            layer_scale=config.layer_scale,
-            attention_bias=config.attention_bias,
+        self.positions = PositionCodes(
+            config.positions, config.dim, config.learned_grid, class_token=config.class_token != "none"
         )
-        self.blocks = stack(blocks, config.depth, config.drop_path)
+        self.mask_token = nn.Parameter(torch.empty(1, config.dim))
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)  # cut off at one deviation, as the authors do
+        self.class_token = nn.Parameter(torch.zeros(1, config.dim)) if config.class_token == "own" else None
+        self.blocks = stack(config.blocks, config.depth, config.drop_path)
         initialise(self.blocks)
 
     def forward(
@@ -52,12 +66,15 @@ class Infill(nn.Module):
         visible: Int[Tensor, "b v"],
         wanted: Int[Tensor, "b m"],
         grid: Grid,
+        classes: Float[Tensor, "b k d"] | None = None,
     ) -> Float[Tensor, "b m d"]:
-        """A token for each wanted place, in the order of the places."""
-        tokens = self.joined(seen, visible, wanted, grid)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return tokens[:, visible.shape[1] :]
+        """A token for each wanted place, in the order of the places.
+
+        Args:
+            classes: the encoder's class token, where the configuration asks for it.
+        """
+        tokens = self.through(self.joined(seen, visible, wanted, grid, classes))
+        return tokens[:, tokens.shape[1] - wanted.shape[1] :]
 
     def joined(
         self,
@@ -65,10 +82,23 @@ class Infill(nn.Module):
         visible: Int[Tensor, "b v"],
         wanted: Int[Tensor, "b m"],
         grid: Grid,
+        classes: Float[Tensor, "b k d"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """What enters the first block: the seen tokens, then a mask token for each wanted place, with positions."""
-        codes = position_table(self.config.positions, grid, self.config.dim, seen.device).to(self.mask_token.dtype)
-        return torch.cat([seen + codes[visible], self.mask_token + codes[wanted]], dim=1)
+        """What enters the first block: the class token, the seen tokens, a mask token for each wanted place."""
+        codes = self.positions(grid, seen.device).to(self.mask_token.dtype)
+        tokens = [seen + codes[visible], self.mask_token + codes[wanted]]
+        if self.config.class_token != "none":
+            first = self.class_token.expand(len(seen), 1, -1) if self.class_token is not None else classes
+            if first is None or first.shape[1] != 1:
+                raise InputError("the decoder takes the encoder's class token, which it has not; set class_token")
+            tokens.insert(0, first if self.positions.of_class is None else first + self.positions.of_class)
+        return torch.cat(tokens, dim=1)
+
+    def through(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """All tokens as the last block leaves them."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
 
 
 class Decoder(nn.Module):
@@ -76,7 +106,8 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, encoder_dim: int, out_dim: int):
         super().__init__()
-        self.project = nn.Linear(encoder_dim, config.dim, bias=False)  # keeps torch's own start, as the authors' does
+        # the layer that narrows keeps torch's own start, as VideoMAE's authors' does
+        self.project = nn.Linear(encoder_dim, config.dim, bias=config.project_bias)
         self.infill = Infill(config)
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.head = nn.Linear(config.dim, out_dim)
@@ -88,6 +119,12 @@ class Decoder(nn.Module):
         visible: Int[Tensor, "b v"],
         masked: Int[Tensor, "b m"],
         grid: Grid,
+        classes: Float[Tensor, "b k d_encoder"] | None = None,
     ) -> Float[Tensor, "b m p"]:
-        """A guess for each masked token, in the order of `masked`."""
-        return self.head(self.norm(self.infill(self.project(seen), visible, masked, grid)))
+        """A guess for each masked token, in the order of `masked`.
+
+        Args:
+            classes: the encoder's class token, where the configuration asks for it.
+        """
+        narrow = self.project(classes) if classes is not None and self.infill.config.class_token == "encoder" else None
+        return self.head(self.norm(self.infill(self.project(seen), visible, masked, grid, narrow)))

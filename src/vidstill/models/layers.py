@@ -17,8 +17,8 @@ NORM_EPS = 1e-6  # the family's, not torch's 1e-5
 _SHORT = 1024  # tokens up to which a CPU is faster with plain products in bfloat16 than with its fused kernel
 
 
-AttentionBias = Literal["qv", "none"]
-"""What has a bias beside attention's output: queries and values (VideoMAE and its family), or nothing."""
+AttentionBias = Literal["qkv", "qv", "none"]
+"""What has a bias beside attention's output: all three (MAE, ST-MAE), queries and values (VideoMAE), or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +62,14 @@ def attention_logits(
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; keys have no bias."""
+    """Multi-head self-attention."""
 
     def __init__(self, config: BlockConfig):
         super().__init__()
         if config.dim % config.heads:
             raise InputError(f"a width of {config.dim} does not divide into {config.heads} heads; take a divisor of it")
         self.heads = config.heads
-        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.attention_bias == "qkv")
         biased = config.attention_bias == "qv"
         self.q_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
         self.v_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
@@ -77,20 +77,26 @@ class Attention(nn.Module):
 
     def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
         """Queries, keys and values, by head."""
-        bias = None
+        bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(tokens, self.qkv.weight, bias)
         return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        mixed = attend(*self.project(tokens).unbind())
-        return self.proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
+        return self._joined(attend(*self.project(tokens).unbind()))
 
     def map(self, tokens: Float[Tensor, "b n d"]) -> AttentionMap:
         """The logits and values that `forward` works with."""
         queries, keys, values = self.project(tokens).unbind()
         return AttentionMap(attention_logits(queries, keys), values)
+
+    def by(self, made: AttentionMap) -> Float[Tensor, "b n d"]:
+        """What `forward` gives, from logits and values that are there already."""
+        return self._joined(made.logits.softmax(dim=-1) @ made.values)
+
+    def _joined(self, mixed: Float[Tensor, "b heads n d_head"]) -> Float[Tensor, "b n d"]:
+        return self.proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
 
 
 class MLP(nn.Module):
@@ -126,8 +132,14 @@ class Block(nn.Module):
             self.gamma_1 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
             self.gamma_2 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        tokens = tokens + self._branch(self.attn(self.norm1(tokens)), self.gamma_1)
+    def forward(self, tokens: Float[Tensor, "b n d"], attended: AttentionMap | None = None) -> Float[Tensor, "b n d"]:
+        """The tokens as this block leaves them.
+
+        Args:
+            attended: this block's `attention_map` of these tokens, where it is there already.
+        """
+        mixed = self.attn(self.norm1(tokens)) if attended is None else self.attn.by(attended)
+        tokens = tokens + self._branch(mixed, self.gamma_1)
         return tokens + self._branch(self.mlp(self.norm2(tokens)), self.gamma_2)
 
     def attention_map(self, tokens: Float[Tensor, "b n d"]) -> AttentionMap:
@@ -151,10 +163,20 @@ def stack(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleL
     return nn.ModuleList(Block(config, rate) for rate in rates)
 
 
-def initialise(module: nn.Module) -> None:
-    """The authors' start of a pre-training: Xavier uniform weights, zero biases, plain LayerNorms."""
+def initialise(module: nn.Module, *, separate_qkv: bool = False) -> None:
+    """The authors' start of a pre-training: Xavier uniform weights, zero biases, plain LayerNorms.
+
+    Args:
+        separate_qkv: queries, keys and values start as three matrices (ST-MAE), not as one that is three times as high.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+    if separate_qkv:
+        with torch.no_grad():
+            for part in module.modules():
+                if isinstance(part, Attention):
+                    for matrix in part.qkv.weight.chunk(3):
+                        nn.init.xavier_uniform_(matrix)

@@ -1,4 +1,4 @@
-"""Where a token stands: the fixed position codes of the family, computed for any grid, and resizing of learned ones."""
+"""Where a token stands: the fixed position codes of the family, computed for any grid, and learned ones, resized."""
 
 from functools import lru_cache
 from typing import Literal
@@ -7,15 +7,59 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidstill.types import Grid, InputError
 
 FixedPositions = Literal["sinusoid", "sincos2d", "sincos3d"]
 """Codes that are computed: VideoMAE's flat table, MAE's per frame, MVD's separable one."""
 
-Positions = Literal["sinusoid", "sincos2d", "sincos3d", "learned"]
-"""How an encoder tells its tokens apart: by a computed code, or by a learned table."""
+Positions = Literal["sinusoid", "sincos2d", "sincos3d", "learned", "separable"]
+"""How a model tells its tokens apart: by a computed code, by a learned table, or by one of places and one of slots."""
+
+_START = 0.02  # deviation of learned codes
+
+
+class PositionCodes(nn.Module):
+    """The code of every token of a grid, and of the class token where there is one.
+
+    A learned code is resized where a clip has another grid than it was learned on. Of computed codes, the class token
+    has none (MAE's is a row of zeros).
+    """
+
+    of_class: nn.Parameter | None
+
+    def __init__(
+        self, kind: Positions, dim: int, learned_grid: tuple[int, int, int] | None = None, *, class_token: bool = False
+    ):
+        super().__init__()
+        self.kind, self.dim = kind, dim
+        self.of_class = None
+        if kind not in ("learned", "separable"):
+            return
+        if learned_grid is None:
+            raise InputError(f"{kind} positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
+        self.learned_grid = grid = Grid(*learned_grid)
+        if kind == "learned":
+            self.joint = nn.Parameter(torch.empty(grid.tokens, dim))
+        else:
+            self.space = nn.Parameter(torch.empty(grid.h * grid.w, dim))
+            self.time = nn.Parameter(torch.empty(grid.t, dim))
+        if class_token:
+            self.of_class = nn.Parameter(torch.empty(1, dim))
+        for table in self.parameters():
+            nn.init.trunc_normal_(table, std=_START)
+
+    def forward(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
+        """The code of every token, in token order."""
+        if self.kind == "learned":
+            return resize_table(self.joint, self.learned_grid, grid)
+        if self.kind == "separable":
+            old = self.learned_grid
+            space = resize_table(self.space, Grid(1, old.h, old.w), Grid(1, grid.h, grid.w))
+            time = resize_table(self.time, Grid(old.t, 1, 1), Grid(grid.t, 1, 1))
+            return rearrange(time[:, None] + space, "t s d -> (t s) d")
+        return position_table(self.kind, grid, self.dim, device)
 
 
 @lru_cache(maxsize=64)

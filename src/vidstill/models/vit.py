@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.models.layers import NORM_EPS, AttentionBias, AttentionMap, BlockConfig, initialise, stack
-from vidstill.models.positions import Positions, position_table, resize_table
+from vidstill.models.positions import PositionCodes, Positions
 from vidstill.types import Grid, InputError, Tubelet, within
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -27,7 +27,8 @@ class ViTConfig:
     mlp_ratio: float = 4.0
     tubelet: Tubelet = (2, 16, 16)  # frames, rows, columns of one token; (1, 16, 16) for images
     positions: Positions = "sinusoid"
-    learned_grid: tuple[int, int, int] | None = None  # what a learned position table is for, in tokens
+    learned_grid: tuple[int, int, int] | None = None  # what learned positions are for, in tokens
+    class_token: bool = False  # before the tokens of every clip
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
     drop_path: float = 0.0  # rate of dropped branches in the last block
     attention_bias: AttentionBias = "qv"
@@ -70,13 +71,21 @@ LARGE = ViTConfig(dim=1024, depth=24, heads=16)
 HUGE = ViTConfig(dim=1280, depth=32, heads=16)
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """What an encoder gives back: v tokens a clip, in the order in which they were asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What single blocks gave, counted from 1: v tokens a clip, in the order in which they were asked for."""
 
-    tokens: Float[Tensor, "b v d"]  # after the final norm
-    layers: Mapping[int, Float[Tensor, "b v d"]] = field(default_factory=dict)  # as block l left them, counted from 1
-    attention: Mapping[int, AttentionMap] = field(default_factory=dict)  # of block l, counted from 1
+    layers: Mapping[int, Float[Tensor, "b v d"]] = field(default_factory=dict)  # as block l left them
+    class_layers: Mapping[int, Float[Tensor, "b k d"]] = field(default_factory=dict)  # the class token; k is 0 or 1
+    attention: Mapping[int, AttentionMap] = field(default_factory=dict)  # of block l, the class token first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded(Looked):
+    """What an encoder gives back: its tokens after the final norm, and what was asked of its blocks."""
+
+    tokens: Float[Tensor, "b v d"]
+    classes: Float[Tensor, "b k d"]  # the class token, if there is one: k is 0 or 1
 
 
 class ViT(nn.Module):
@@ -84,17 +93,16 @@ class ViT(nn.Module):
 
     mean: Tensor
     std: Tensor
+    class_token: nn.Parameter | None
 
     def __init__(self, config: ViTConfig, *, final_norm: bool = True):
         super().__init__()
         self.config = config
         self.embed = nn.Linear(config.pixels_per_token, config.dim)
-        if config.positions == "learned":
-            if config.learned_grid is None:
-                raise InputError("learned positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
-            self.learned_grid = Grid(*config.learned_grid)
-            self.positions = nn.Parameter(torch.zeros(self.learned_grid.tokens, config.dim))
-            nn.init.trunc_normal_(self.positions, std=0.02)
+        self.positions = PositionCodes(
+            config.positions, config.dim, config.learned_grid, class_token=config.class_token
+        )
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.class_token else None
         self.blocks = stack(config.blocks, config.depth, config.drop_path)
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS) if final_norm else nn.Identity()
         initialise(self.blocks)  # the embedding keeps torch's own start, as the authors' convolution does
@@ -122,22 +130,35 @@ class ViT(nn.Module):
         Raises:
             InputError: the clip does not divide into whole tubelets, or a block is asked for that is not there.
         """
-        tokens, outputs, maps = self._through(len(self.blocks), self.tokens(clip, visible), layers, attention)
-        return Encoded(self.norm(tokens), outputs, maps)
+        tokens, looked = self._through(len(self.blocks), self._enter(clip, visible), layers, attention)
+        classes, tokens = self._parted(self.norm(tokens))
+        return Encoded(
+            tokens=tokens,
+            classes=classes,
+            layers=looked.layers,
+            class_layers=looked.class_layers,
+            attention=looked.attention,
+        )
 
-    def layers(
-        self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None, wanted: Collection[int]
-    ) -> Mapping[int, Float[Tensor, "b v d"]]:
-        """As `forward(..., layers=wanted).layers`, but the blocks after the last wanted one do not run."""
-        return self._through(max(wanted, default=0), self.tokens(clip, visible), wanted, ())[1]
+    def look(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        visible: Int[Tensor, "b v"] | None = None,
+        *,
+        layers: Collection[int] = (),
+        attention: Collection[int] = (),
+    ) -> Looked:
+        """As `forward`, for what single blocks give: the blocks after the last one that is needed do not run."""
+        last = max((*layers, *(block - 1 for block in attention)), default=0)
+        return self._through(last, self._enter(clip, visible), layers, attention)[1]
 
     def tokens(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
     ) -> Float[Tensor, "b v d"]:
-        """What enters the first block: embedded tubelets, each with the code of its position."""
+        """What enters the first block, but for the class token: embedded tubelets with the codes of their places."""
         grid = self.grid(clip)
         pixels = self.normalised(tubelets(clip, self.config.tubelet, visible))
-        codes = self.codes(grid, clip.device).to(self.embed.weight.dtype)  # a model in half precision stays in it
+        codes = self.positions(grid, clip.device).to(self.embed.weight.dtype)  # a model in half precision stays in it
         return self.embed(pixels) + (codes if visible is None else codes[visible])
 
     def normalised(self, pixels: Float[Tensor, "b v p"]) -> Float[Tensor, "b v p"]:
@@ -145,28 +166,39 @@ class ViT(nn.Module):
         repeats = pixels.shape[-1] // 3
         return (pixels - self.mean.repeat_interleave(repeats)) / self.std.repeat_interleave(repeats)
 
-    def codes(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
-        """The position code of every token of a grid."""
-        if self.config.positions == "learned":
-            return resize_table(self.positions, self.learned_grid, grid)
-        return position_table(self.config.positions, grid, self.config.dim, device)
+    def _enter(self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b n d"]:
+        """What enters the first block: the class token, if there is one, and the tokens."""
+        tokens = self.tokens(clip, visible)
+        if self.class_token is None:
+            return tokens
+        of_class = self.positions.of_class
+        first = self.class_token if of_class is None else self.class_token + of_class
+        return torch.cat([first.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], dim=1)
+
+    def _parted(self, tokens: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b v d"]]:
+        """The class token, and the others."""
+        cut = 0 if self.class_token is None else 1
+        return tokens[:, :cut], tokens[:, cut:]
 
     def _through(
-        self, last: int, tokens: Float[Tensor, "b v d"], layers: Collection[int], attention: Collection[int]
-    ) -> tuple[Tensor, dict[int, Tensor], dict[int, AttentionMap]]:
+        self, last: int, tokens: Float[Tensor, "b n d"], layers: Collection[int], attention: Collection[int]
+    ) -> tuple[Float[Tensor, "b n d"], Looked]:
         for number in (*layers, *attention):
             if not 1 <= number <= len(self.blocks):
                 raise InputError(
                     f"block {number} is asked of an encoder of {len(self.blocks)} blocks; take 1 to {len(self.blocks)}"
                 )
-        outputs, maps = {}, {}
-        for number, block in enumerate(self.blocks[:last], start=1):
-            if number in attention:
-                maps[number] = block.attention_map(tokens)  # type: ignore[operator]  # torch forgets what a list holds
-            tokens = block(tokens)
+        outputs, classes, maps = {}, {}, {}
+        for number, block in enumerate(self.blocks, start=1):
+            attended = block.attention_map(tokens) if number in attention else None  # type: ignore[operator]  # torch forgets what a list holds
+            if attended is not None:
+                maps[number] = attended
+            if number > last:
+                break
+            tokens = block(tokens, attended)
             if number in layers:
-                outputs[number] = tokens
-        return tokens, outputs, maps
+                classes[number], outputs[number] = self._parted(tokens)
+        return tokens, Looked(layers=outputs, class_layers=classes, attention=maps)
 
 
 def tubelets(

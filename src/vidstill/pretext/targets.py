@@ -2,26 +2,46 @@
 
 from typing import Literal
 
+import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidstill.models.vit import tubelets
+from vidstill.models.vit import ViTConfig, tubelets
 from vidstill.types import InputError, Tubelet
 
-PixelTarget = Literal["per_channel", "per_patch", "raw"]
-"""Pixels normalised with one mean for each colour (VideoMAE), with one for the patch (MAE), or colours in [0, 1]."""
+PixelTarget = Literal["per_channel", "per_patch", "raw", "input"]
+"""Normalised with one mean for each colour of a tubelet (VideoMAE) or one for all of it (MAE, ST-MAE), or not at all:
+colours in [0, 1] (VideoMAE's raw pixels), or what enters the encoder (MAE's)."""
 
 _EPS = 1e-6  # the authors': added to the deviation (VideoMAE) or to the variance (MAE)
 
 
 def pixel_target(
-    clip: Float[Tensor, "b 3 t h w"], tubelet: Tubelet, places: Int[Tensor, "b m"], kind: PixelTarget
+    clip: Float[Tensor, "b 3 t h w"], model: ViTConfig, places: Int[Tensor, "b m"], kind: PixelTarget
 ) -> Float[Tensor, "b m p"]:
-    """The pixels of the named tubelets, normalised as the kind says; without gradient, in the clip's precision."""
-    if kind == "raw" or places.shape[1] == 0:  # nothing has no mean
-        return pixels(clip, tubelet, places)
-    return normalised_pixels(clip, tubelet, places, per_channel=kind == "per_channel")
+    """What is to be guessed at the named tokens of a model; without gradient, in the clip's precision.
+
+    Args:
+        clip: colours in [0, 1].
+        model: its tubelets are cut, and its mean and deviation taken off where MAE does so.
+
+    Returns:
+        A row for each named token, in the order of the places; its pixels frame by frame, row by row, colours last.
+
+    Raises:
+        InputError: the clip does not divide into whole tubelets, or a tubelet has a single pixel.
+    """
+    rows = pixels(clip, model.tubelet, places)
+    match kind:
+        case "raw":
+            return rows
+        case "input":
+            return inputs(rows, model)
+        case "per_channel":
+            return per_channel(rows)
+        case "per_patch":
+            return per_patch(inputs(rows, model))
 
 
 def pixels(clip: Float[Tensor, "b 3 t h w"], tubelet: Tubelet, places: Int[Tensor, "b m"]) -> Float[Tensor, "b m p"]:
@@ -30,28 +50,33 @@ def pixels(clip: Float[Tensor, "b 3 t h w"], tubelet: Tubelet, places: Int[Tenso
     return rearrange(tubelets(clip, tubelet, places), "b m (c t h w) -> b m (t h w c)", c=3, t=t, h=h, w=w)
 
 
-def normalised_pixels(
-    clip: Float[Tensor, "b 3 t h w"], tubelet: Tubelet, places: Int[Tensor, "b m"], *, per_channel: bool
-) -> Float[Tensor, "b m p"]:
-    """The named tubelets' pixels at zero mean and unit variance: the target of MAE (arXiv:2111.06377, section 3).
+def inputs(rows: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "b m p"]:
+    """Rows of colours in [0, 1] as they enter a model: its mean taken off, divided by its deviation."""
+    mean, std = (torch.tensor(x, dtype=rows.dtype, device=rows.device) for x in (model.mean, model.std))
+    repeats = rows.shape[-1] // 3
+    return (rows - mean.repeat(repeats)) / std.repeat(repeats)
 
-    Args:
-        clip: colours in [0, 1].
-        tubelet: frames, rows and columns of one token, in pixels.
-        per_channel: one mean for each colour (VideoMAE), or one for the whole patch (MAE, ST-MAE).
 
-    Returns:
-        A row for each named token, in the order of the places; its pixels frame by frame, row by row, colours last.
+def colours_of(rows: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "b m p"]:
+    """The way back from `inputs`: colours in [0, 1]."""
+    mean, std = (torch.tensor(x, dtype=rows.dtype, device=rows.device) for x in (model.mean, model.std))
+    repeats = rows.shape[-1] // 3
+    return rows * std.repeat(repeats) + mean.repeat(repeats)
 
-    Raises:
-        InputError: the clip does not divide into whole tubelets.
-    """
-    rows = pixels(clip, tubelet, places)
-    if per_channel and rows.shape[-1] == 3:
+
+def per_channel(rows: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:
+    """Rows in which each colour has zero mean and unit (unbiased) variance: VideoMAE's target (section 3.1)."""
+    if rows.shape[-1] == 3:
         raise InputError("a tubelet of one pixel has no deviation from its mean; take larger tubelets, or target raw")
-    if per_channel:
-        colours = rearrange(rows, "b m (p c) -> b m p c", c=3)
+    colours = rearrange(rows, "b m (p c) -> b m p c", c=3)
+    if rows.shape[1]:  # nothing has no mean
         spread = colours.var(dim=2, keepdim=True).sqrt() + _EPS
-        return rearrange((colours - colours.mean(dim=2, keepdim=True)) / spread, "b m p c -> b m (p c)")
-    spread = (rows.var(dim=2, keepdim=True) + _EPS).sqrt()
-    return (rows - rows.mean(dim=2, keepdim=True)) / spread
+        colours = (colours - colours.mean(dim=2, keepdim=True)) / spread
+    return rearrange(colours, "b m p c -> b m (p c)")
+
+
+def per_patch(rows: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:
+    """Rows of zero mean and unit (unbiased) variance: the target of MAE (arXiv:2111.06377, section 3) and ST-MAE."""
+    if not rows.shape[1]:  # nothing has no mean
+        return rows
+    return (rows - rows.mean(dim=2, keepdim=True)) / (rows.var(dim=2, keepdim=True) + _EPS).sqrt()

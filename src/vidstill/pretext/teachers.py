@@ -1,13 +1,13 @@
 """Frozen models that others learn from: in eval mode, without gradients, outside every checkpoint."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.vit import ViT, ViTConfig
+from vidstill.models.vit import Looked, ViT, ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,16 @@ class Frozen(nn.Module):
         return self.__dict__["model"]
 
     @torch.no_grad()
-    def layers(
-        self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None, wanted: Collection[int]
-    ) -> Mapping[int, Float[Tensor, "b v d"]]:
-        """The outputs of the wanted blocks, counted from 1; those after the last of them do not run."""
-        return self.model.layers(clip, visible, wanted)
+    def look(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        visible: Int[Tensor, "b v"] | None = None,
+        *,
+        layers: Collection[int] = (),
+        attention: Collection[int] = (),
+    ) -> Looked:
+        """What the wanted blocks give, counted from 1; those after the last one that is needed do not run."""
+        return self.model.look(clip, visible, layers=layers, attention=attention)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
         self.model._apply(fn)

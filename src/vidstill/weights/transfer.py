@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -16,19 +17,33 @@ def translated(theirs: Mapping[str, Tensor], names: Sequence[Name]) -> dict[str,
     """Their tensors under our names and in our shapes.
 
     Raises:
-        InputError: tensors that the layout does not know.
+        InputError: tensors that the layout does not know, or a part of one of ours without the others.
     """
-    ours, unknown = {}, []
+    ours: dict[str, Tensor] = {}
+    parts: dict[str, dict[int, Tensor | None]] = {}
+    unknown = []
     for name, tensor in theirs.items():
-        rule = next((rule for rule in names if name.startswith(rule.theirs)), None)
-        if rule is None:
+        first = next((rule for rule in names if name.startswith(rule.theirs)), None)
+        if first is None:
             unknown.append(name)
-        elif rule.ours is not None:
-            ours[rule.ours + name.removeprefix(rule.theirs)] = (
-                rearrange(tensor, rule.to_ours) if rule.to_ours else tensor
-            )
+            continue
+        for rule in names:
+            if rule.theirs != first.theirs or rule.ours is None:
+                continue
+            shaped = rearrange(tensor, rule.to_ours) if rule.to_ours else tensor
+            shaped = shaped if rule.rows is None else shaped[slice(*rule.rows)]
+            ours_name = rule.ours + name.removeprefix(rule.theirs)
+            if rule.part is None:
+                ours[ours_name] = shaped
+            else:
+                parts.setdefault(ours_name, dict.fromkeys(range(rule.part[1])))[rule.part[0]] = shaped
     if unknown:
         raise InputError(f"{len(unknown)} tensors belong to no layout that is known here, first {unknown[0]!r}")
+    for name, found in parts.items():
+        there = [tensor for tensor in found.values() if tensor is not None]
+        if len(there) < len(found):
+            raise InputError(f"the file has {len(there)} of the {len(found)} parts of {name!r}: it is incomplete")
+        ours[name] = torch.cat(there)
     return ours
 
 
