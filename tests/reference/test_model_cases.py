@@ -1,21 +1,17 @@
 """VideoMAE and AMD agree with their authors: outputs, losses, gradients and steps of every case that is found."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from reference_cases import Case, cases, found
+from reference_models import colours, decoder_config, encoder_config, hold_gradients, hold_weights, places, take_step
 from vidstill.downstream.classification import ClassificationTask, Classifier, ClassifierConfig
 from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.runtime import Runtime
 from vidstill.methods.amd import AMD, AMDConfig
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
-from vidstill.models.decoder import DecoderConfig
 from vidstill.models.positions import position_table
-from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.pretext.masks import Mask, NestedTubeMask
 from vidstill.pretext.targets import pixel_target
 from vidstill.pretext.teachers import TeacherConfig
@@ -23,44 +19,6 @@ from vidstill.weights.names import Name, amd_names, classifier_names, videomae_n
 from vidstill.weights.transfer import load_exactly, translated
 
 pytestmark = pytest.mark.reference
-
-
-def colours(video: Tensor) -> Tensor:
-    """The clip before ImageNet's mean and deviation were taken off."""
-    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
-    return video * std + mean
-
-
-def places(hidden: Tensor, value: int) -> Tensor:
-    """The token numbers where a mask has the value, ascending."""
-    return torch.stack([(row == value).nonzero().flatten() for row in hidden])
-
-
-def encoder_config(args: dict[str, Any], frames: int, prefix: str = "") -> ViTConfig:
-    patch, tubelet = args["patch_size"], args["tubelet_size"]
-    learned = args.get("use_learnable_pos_emb", False)
-    return ViTConfig(
-        dim=args[f"{prefix}embed_dim"],
-        depth=args[f"{prefix}depth"],
-        heads=args[f"{prefix}num_heads"],
-        mlp_ratio=args["mlp_ratio"],
-        tubelet=(tubelet, patch, patch),
-        positions="learned" if learned else "sinusoid",
-        learned_grid=(frames // tubelet, args["img_size"] // patch, args["img_size"] // patch) if learned else None,
-        layer_scale=args.get("init_values") or 0.0,
-        attention_bias="qv" if args.get("qkv_bias", True) else "none",
-    )
-
-
-def decoder_config(args: dict[str, Any]) -> DecoderConfig:
-    return DecoderConfig(
-        dim=args["decoder_embed_dim"],
-        depth=args["decoder_depth"],
-        heads=args["decoder_num_heads"],
-        mlp_ratio=args["mlp_ratio"],
-        layer_scale=args.get("init_values") or 0.0,
-        attention_bias="qv" if args.get("qkv_bias", True) else "none",
-    )
 
 
 def videomae(case: Case) -> VideoMAE:
@@ -73,17 +31,6 @@ def videomae(case: Case) -> VideoMAE:
     method = ours.build()
     load_exactly(method, translated(case.under("weights"), videomae_names(ours.encoder)), case.name)
     return method
-
-
-def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[Name, ...], prefix: str = "grad") -> None:
-    """Every gradient that the reference has equals ours, and none of theirs is left out."""
-    ours = dict(module.named_parameters())
-    without = set(case.json.get("parameters_without_gradient", ()))
-    theirs = {name: grad for name, grad in case.under(prefix).items() if name not in without}
-    assert theirs
-    for name, grad in translated(theirs, names).items():
-        assert ours[name].grad is not None, name
-        case.hold_value(ours[name].grad, grad, name, "gradients")
 
 
 @pytest.mark.parametrize("case", cases(method="videomae", kind="pretrain"))
@@ -181,31 +128,6 @@ def test_fine_tuning_steps_agree_with_videomaes_authors(case: Case) -> None:
         norm = take_step(optimizer, runtime, task, torch.stack(losses).mean(), rate, optim.clip_norm)
         case.hold_number(norm, case.json["gradient_norm_at_updates"][update], "gradient norm", "gradients")
     hold_weights(case, task.model, classifier_names(task.model.config.encoder))
-
-
-def take_step(
-    optimizer: torch.optim.Optimizer,
-    runtime: Runtime,
-    module: torch.nn.Module,
-    loss: Tensor,
-    rate: float,
-    longest: float | None,
-) -> float:
-    """One step as the trainer takes it; gives the gradient's norm before clipping."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
-    runtime.backward(loss, 1)
-    norm = runtime.clip(module, optimizer, longest)
-    runtime.update(optimizer, accept=True)
-    return norm.item()
-
-
-def hold_weights(case: Case, module: torch.nn.Module, names: tuple[Name, ...]) -> None:
-    """Every weight that the reference has after the last step equals ours."""
-    ours, theirs = dict(module.named_parameters()), translated(case.under("after"), names)
-    assert theirs
-    for name, weight in theirs.items():
-        case.hold_value(ours[name].detach(), weight, name, "after")
 
 
 def classifier(case: Case) -> Classifier:
