@@ -1,6 +1,6 @@
-"""Models of width 24 and clips of 4 frames, for tests: every method once, AMD in every alignment."""
+"""Models of width 24 and clips of 4 frames, for tests: every method, and its variants."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,17 @@ METHODS: dict[str, Any] = {
     "amd-generation": replace(AMD, alignment="generation"),
     "amd-released": replace(AMD, generator_mask_tokens="released", shared_projection="released"),
 }
+
+
+def as_images(config: Any) -> Any:
+    """The method's configuration for clips of one frame: flat tubelets and MAE's codes, in its models and teachers."""
+    if isinstance(config, ViTConfig):
+        return replace(config, tubelet=(1, *config.tubelet[1:]), positions="sincos2d")
+    if isinstance(config, DecoderConfig):
+        return replace(config, positions="sincos2d")
+    parts = {field.name: getattr(config, field.name) for field in fields(config)}
+    kinds = (ViTConfig, DecoderConfig, TeacherConfig)
+    return replace(config, **{name: as_images(part) for name, part in parts.items() if isinstance(part, kinds)})
 
 
 def clips(count: int = 2, *, frames: int = 4, rows: int = 16, columns: int = 12, seed: int = 0) -> Tensor:
