@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from einops import rearrange
-from torch import Tensor
 
 from foreign_layout import in_their_words
+from mask_structure import places_in_each_slot
 from reference_cases import Case, cases
 from vidstill.downstream.accuracy import accuracy, merged
 from vidstill.downstream.classification import ClassifierConfig
@@ -22,16 +21,6 @@ pytestmark = pytest.mark.reference
 
 SEEDS = torch.arange(64)
 ENCODER = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
-
-
-def places_in_each_slot(tokens: Tensor, grid: Grid) -> Tensor:
-    """The places (b, k) that the tokens have in every slot, which have to be the same, without one twice."""
-    slots = rearrange(tokens, "b (t k) -> b t k", t=grid.t)
-    slot, place = slots // (grid.h * grid.w), slots % (grid.h * grid.w)
-    assert (slot == torch.arange(grid.t)[:, None]).all()
-    assert (place == place[:, :1]).all()
-    assert (place.diff(dim=2) > 0).all()
-    return place[:, 0]
 
 
 @pytest.mark.parametrize("case", cases(method="videomae", kind="table", name="tube_masks"))
