@@ -54,6 +54,15 @@ class Case:
         bound = limits["atol"] + limits["rtol"] * theirs.double().abs().max().item()
         assert apart <= bound, f"{name}: {apart:.3g} apart, the limit is {bound:.3g}"
 
+    def hold_each(self, ours: Tensor, theirs: Tensor | str, kind: str) -> None:
+        """Each of our elements is near its own: |a-b| <= atol + rtol·|b|; a string names a tensor of the case."""
+        name = theirs if isinstance(theirs, str) else kind
+        theirs = self.tensors[theirs] if isinstance(theirs, str) else theirs
+        limits = self.json["tolerance"][kind]
+        assert ours.shape == theirs.shape, f"{name}: {tuple(ours.shape)}, the reference has {tuple(theirs.shape)}"
+        apart, bound = (ours.double() - theirs.double()).abs(), limits["atol"] + limits["rtol"] * theirs.double().abs()
+        assert (apart <= bound).all(), f"{name}: {(apart - bound).max().item():.3g} beyond the limit of an element"
+
     def hold_number(self, ours: float, theirs: float, name: str, kind: str = "losses") -> None:
         self.hold_value(torch.tensor(ours, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64), name, kind)
 

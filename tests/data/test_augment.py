@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -109,7 +109,22 @@ def test_flip_is_left_for_right():
 def test_the_antialiased_resize_is_pils_to_one_level(size):
     frame = noise(1, 48, 60)
     theirs = np.asarray(Image.fromarray(frame[0]).resize(size[::-1], Image.Resampling.BILINEAR))
-    assert np.abs(resize(frame, size, antialias=True)[0].astype(int) - theirs).max() <= 1
+    assert np.abs(resize(frame, size, "bilinear", antialias=True)[0].astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
+def test_the_bicubic_resize_is_pils_but_for_rounding(size):
+    frame = noise(1, 48, 60)
+    theirs = np.asarray(Image.fromarray(frame[0]).resize(size[::-1], Image.Resampling.BICUBIC))
+    assert np.abs(resize(frame, size, "bicubic")[0].astype(int) - theirs).max() <= 2  # a byte after each of two passes
+
+
+@pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
+def test_bytes_are_the_real_numbers_rounded(size):
+    frames = noise(2, 48, 60)
+    real = resize(frames.astype(np.float32), size, "bilinear")
+    assert real.dtype == np.float32
+    assert np.abs(resize(frames, size, "bilinear") - real).max() <= 0.501
 
 
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
@@ -123,7 +138,7 @@ def test_the_plain_resize_mixes_the_four_nearest_pixels(size):
     down = down.reshape(size[0], 60, 3).transpose(0, 2, 1).reshape(-1, 60)
     both = np.stack([np.interp(places[1], np.arange(60), row) for row in down])
     expected = both.reshape(size[0], 3, size[1]).transpose(0, 2, 1)
-    assert np.abs(resize(frame, size, antialias=False)[0] - expected).max() <= 0.501
+    assert np.abs(resize(frame, size, "bilinear")[0] - expected).max() <= 0.501
 
 
 def test_a_test_crop_of_a_wide_video_is_left_centre_and_right():
@@ -131,7 +146,7 @@ def test_a_test_crop_of_a_wide_video_is_left_centre_and_right():
     assert [(box.top, box.left) for box in boxes] == [(0, 0), (0, 87), (0, 174)]
     frames = noise(2, 240, 427)
     views = augment.view_crops(frames, 224, (224, 224), 3)
-    whole = resize(frames, (224, 398), antialias=False)
+    whole = resize(frames, (224, 398), "bilinear")
     for view, left in zip(views, (0, 87, 174), strict=True):
         assert (view == whole[:, :, left : left + 224]).all()
 
@@ -157,12 +172,21 @@ def test_test_crops_have_the_size_that_is_asked_for(height, width, short_side, s
     assert [view.shape for view in views] == [(1, *size, 3)] * count
 
 
-@given(st.integers(8, 60), st.integers(8, 60), st.integers(2, 6))
-def test_crops_reach_from_end_to_end_of_the_side_with_more_room(height, width, count):
-    boxes = view_boxes(height, width, (8, 8), count)
+@given(sides, sides, sizes, st.integers(1, 5))
+def test_the_places_of_test_crops_are_at_most_a_pixel_apart_in_frames_that_are_not_square(height, width, size, count):
+    assume(height != width)
+    ours, theirs = (view_boxes(height + size[0], width + size[1], size, count, rule) for rule in ("videomae", "stmae"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert 0 <= other.top - one.top <= 1
+        assert 0 <= other.left - one.left <= 1
+
+
+@given(st.integers(8, 60), st.integers(8, 60), st.integers(2, 6), st.sampled_from(["videomae", "stmae"]))
+def test_crops_reach_from_end_to_end_of_the_side_with_more_room(height, width, count, rule):
+    boxes = view_boxes(height, width, (8, 8), count, rule)
     assert all(inside(box, height, width) for box in boxes)
     first, last = boxes[0], boxes[-1]
-    if height >= width:
+    if height > width or (height == width and rule == "videomae"):
         assert (first.top, last.top) == (0, height - 8)
         assert len({box.left for box in boxes}) == 1
     else:

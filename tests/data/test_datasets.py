@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_videos import number_of, numbered, write_video
 
-from vidstill.chance import sample_seed
+from vidstill.chance import numpy_chance, sample_seed
 from vidstill.data.annotations import read_listing
 from vidstill.data.augment import MultiScaleCrop, RandomResizedCrop
 from vidstill.data.datasets import ClipsConfig, TrainClips, ViewClips, ViewsConfig
 from vidstill.data.randaugment import RandAugment
-from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
+from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
 from vidstill.data.video import BrokenVideo, read_frames
 from vidstill.types import InputError
 
@@ -91,6 +91,38 @@ def test_copies_with_frames_of_their_own_have_a_segment_each(listing):
         assert np.diff([first, second]).tolist() == [[2] * 3] * 2
 
 
+def test_copies_with_frames_of_their_own_may_start_anywhere_where_a_span_is_timed(listing):
+    config = replace(WHOLE, sampling=TimedSampling(frames=4, stride=2.0), repeats=2, repeat_frames="own")
+    pairs = [
+        [numbers_in(clip)[0] for clip in TrainClips(listing, config, seed=1)[epoch, LONG].clip] for epoch in range(20)
+    ]
+    assert any(first < second for first, second in pairs)
+    assert any(first > second for first, second in pairs)
+
+
+def test_a_timed_span_has_as_many_frames_as_the_videos_own_rate_gives_it(listing, tmp_path):
+    sampling = TimedSampling(frames=4, stride=8.0, rate=50.0)  # 16 frames of a video with 25 a second
+    config = ViewsConfig(sampling=sampling, views=1, crops=1, short_side=32, size=(32, 64))
+    assert numbers_in(ViewClips(listing, config)[LONG].clip[0]) == [22, 27, 32, 37]  # the middle of 60, 15 frames on
+    shown = numbers_in(TrainClips(listing, replace(WHOLE, sampling=sampling), seed=1)[0, LONG].clip[0])
+    assert np.diff(shown).tolist() == [5, 5, 5]
+    for n in range(60):
+        (tmp_path / "v").mkdir(exist_ok=True)
+        Image.fromarray(numbered(n)).save(tmp_path / "v" / f"img_{n:05d}.png")
+    (tmp_path / "list.txt").write_text("v 60 0\n")  # pictures have no rate, so they have the rule's: 32 frames
+    assert numbers_in(ViewClips(read_listing(tmp_path / "list.txt"), config)[0].clip[0]) == [14, 24, 34, 45]
+
+
+def test_colours_are_changed_before_a_clip_is_cropped_or_after_it_is_flipped(listing):
+    plain = replace(BUSY, randaugment=None, repeats=1)
+    before, after = (replace(BUSY, repeats=1, randaugment_on=place) for place in ("frame", "crop"))
+    cropped, first, last = (TrainClips(listing, config, seed=1)[0, LONG] for config in (plain, before, after))
+    chance = numpy_chance(int(cropped.seed), "randaugment")
+    expected = RandAugment().apply(cropped.clip[0].permute(1, 2, 3, 0).numpy(), chance)
+    np.testing.assert_array_equal(last.clip[0].permute(1, 2, 3, 0).numpy(), expected)
+    assert not torch.equal(first.clip, last.clip)
+
+
 def test_a_flip_is_a_mirror(listing):
     plain, mirrored = (TrainClips(listing, replace(WHOLE, flip=p), seed=1)[0, LONG].clip for p in (0.0, 1.0))
     assert torch.equal(plain.flip(-1), mirrored)
@@ -134,7 +166,7 @@ def test_a_folder_of_frames_has_the_number_that_its_list_states(tmp_path):
 
 
 def test_frames_of_their_own_are_refused_where_there_is_no_such_rule():
-    with pytest.raises(InputError, match="a rule of SpanSampling, not of DenseSampling"):
+    with pytest.raises(InputError, match="a rule of SpanSampling and TimedSampling, not of DenseSampling"):
         replace(WHOLE, sampling=DenseSampling(), repeat_frames="own")
 
 

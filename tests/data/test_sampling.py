@@ -1,18 +1,25 @@
 """Which frames are looked at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
+from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
 from vidstill.types import InputError
 
 lengths = st.integers(1, 2000)
 counts = st.integers(1, 40)
 strides = st.integers(1, 9)
 seeds = st.integers(0, 2**32)
+rates = st.floats(0.5, 120)
+timed = st.builds(
+    TimedSampling, frames=counts, stride=st.floats(0.1, 9), rate=rates, start=st.sampled_from(["between", "frame"])
+)
 samplings = st.one_of(
+    timed,
     st.builds(SpanSampling, frames=counts, stride=strides),
     st.builds(DenseSampling, frames=counts, stride=strides),
     st.builds(SegmentSampling, frames=counts, rule=st.sampled_from(["videomae", "amd", "mvd"])),
@@ -52,7 +59,7 @@ def test_an_image_is_a_video_of_one_frame(sampling, seed):
 
 @given(st.builds(SpanSampling, frames=counts, stride=strides), lengths, st.integers(1, 5), seeds)
 def test_repeated_clips_start_in_parts_of_their_own(sampling, total, repeats, seed):
-    clips = sampling.draw_segments(total, repeats, np.random.default_rng(seed))
+    clips = sampling.draw_repeats(total, repeats, np.random.default_rng(seed))
     starts = [frames[0] for frames in clips]
     room = total - sampling.frames * sampling.stride + 1
     if room < repeats:
@@ -125,6 +132,63 @@ def test_segment_views_take_every_segment_once(rule, frames, views, data):
     total = frames * per_segment + (rule == "mvd")  # so that no segment's length is a fraction
     for chosen in SegmentSampling(frames=frames, rule=rule).views(total, views):
         assert [frame // per_segment for frame in chosen] == list(range(frames))
+
+
+@given(timed, rates, lengths, st.integers(1, 5), seeds)
+def test_the_same_span_of_time_is_seen_at_any_frame_rate(sampling, rate, total, repeats, seed):
+    own = sampling.at(rate)
+    assert own.span / rate == pytest.approx(sampling.span / sampling.rate)
+    assert (own.frames, own.rate, own.start) == (sampling.frames, rate, sampling.start)
+    assert sampling.at(sampling.rate).span == pytest.approx(sampling.span)
+    for frames in own.draw_repeats(total, repeats, np.random.default_rng(seed)):
+        assert frames[-1] - frames[0] <= max(own.span, 1)
+        assert ascending_and_in_range(frames, total)
+
+
+@given(st.integers(2, 40), st.integers(1, 9), st.data())
+def test_a_timed_span_that_fits_is_filled_evenly_from_any_fraction(frames, stride, data):
+    sampling = TimedSampling(frames=frames, stride=float(stride))
+    total = data.draw(st.integers(frames * stride, 2000))
+    start = data.draw(st.floats(0, sampling.room(total)))
+    chosen = sampling.frames_from(start, total)
+    assert chosen[0] == int(np.float32(start))  # places are float32, as in the released code
+    gaps = np.diff(chosen)
+    assert gaps.max() - gaps.min() <= 1  # a place is rounded down by less than a frame
+    assert abs(chosen[-1] - (start + frames * stride - 1)) <= 1
+
+
+@given(timed, lengths, seeds)
+def test_a_span_whose_frames_alone_are_decoded_starts_at_the_first_whole_one(sampling, total, seed):
+    start = np.random.default_rng(seed).uniform(0, sampling.room(total))
+    between, whole = (replace(sampling, start=rule).frames_from(start, total) for rule in ("between", "frame"))
+    assert whole[0] == min(int(np.ceil(start)), total - 1)
+    assert 0 <= whole[0] - between[0] <= 1
+
+
+@given(timed, lengths, st.integers(2, 12))
+def test_timed_views_start_at_the_videos_start_and_whole_frames_apart(sampling, total, views):
+    starts = [frames[0] for frames in sampling.views(total, views)]
+    step = int(sampling.room(total) // (views - 1))
+    assert starts == [k * step for k in range(views)]
+    assert sampling.views(total, 1)[0][0] == int(sampling.room(total) / 2)
+
+
+def test_the_repeated_clips_of_a_timed_sampling_start_anywhere():
+    clips = TimedSampling(frames=4).draw_repeats(1016, 2000, np.random.default_rng(0))
+    starts = np.array([frames[0] for frames in clips])
+    assert np.quantile(starts, [0.0, 0.25, 0.5, 0.75, 1.0]) == pytest.approx([0, 250, 500, 750, 1000], abs=40)
+
+
+def test_the_example_clips_of_timed_sampling_are_the_authors():
+    sampling = TimedSampling()
+    assert sampling.frames_from(0.0, 300) == [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]
+    assert sampling.at(60.0) == TimedSampling(stride=8.0, rate=60.0)
+
+
+@pytest.mark.parametrize("config", [{"frames": 0}, {"stride": 0.0}, {"rate": -1.0}, {"stride": float("inf")}])
+def test_a_timed_clip_needs_a_frame_a_step_and_a_rate(config):
+    with pytest.raises(InputError, match="above 0"):
+        TimedSampling(**config)
 
 
 def test_the_example_of_45_frames_has_the_views_that_the_papers_codes_give():

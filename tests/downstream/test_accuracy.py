@@ -20,6 +20,11 @@ def test_one_sure_view_cannot_outvote_as_logits_would():
     torch.testing.assert_close(merged(logits)[0].item(), (1 + 2 / (1 + torch.tensor(1.0).exp().item())) / 3)
 
 
+def test_a_videos_score_may_be_the_largest_of_its_views_probabilities():
+    logits = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
+    torch.testing.assert_close(merged(logits, "max"), torch.ones(2, dtype=torch.float64))
+
+
 def test_top_1_and_top_5_are_shares_of_the_videos_in_percent():
     scores = torch.arange(10.0).repeat(4, 1)  # 9 is best, then 8, 7, 6, 5
     found = accuracy(scores, torch.tensor([9, 5, 4, 0]))

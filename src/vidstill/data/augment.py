@@ -1,19 +1,23 @@
 """Where a clip is cut out of its video and whether it is mirrored: bytes in, bytes out, in the loader's workers.
 
-Bytes cross to the device, so a resized frame is rounded to bytes: at most one of 255 levels from the papers' pipelines.
+Bytes cross to the device, so a resized frame is rounded to bytes: half of one of 255 levels at most from those of the
+papers' pipelines that resize real numbers, one or two where PIL resizes bytes. Frames of real numbers are not rounded.
 """
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Num
 
 from vidstill.types import InputError, within
+
+Interpolation = Literal["bilinear", "bicubic"]
+"""Between the four nearest pixels, whatever the size (the video papers); or PIL's, antialiased (the image papers)."""
 
 
 class Box(NamedTuple):
@@ -24,7 +28,7 @@ class Box(NamedTuple):
     height: int
     width: int
 
-    def cut(self, frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t rows cols 3"]:
+    def cut(self, frames: Num[np.ndarray, "t h w 3"]) -> Num[np.ndarray, "t rows cols 3"]:
         return frames[:, self.top : self.top + self.height, self.left : self.left + self.width]
 
 
@@ -78,24 +82,28 @@ class MultiScaleCrop:
         return boxes[chance.integers(len(boxes))][chance.integers(len(_POSITIONS))]
 
     def apply(
-        self, frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], chance: np.random.Generator
-    ) -> UInt8[np.ndarray, "t rows cols 3"]:
+        self, frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], chance: np.random.Generator
+    ) -> Num[np.ndarray, "t rows cols 3"]:
         """The drawn box of every frame, resized with antialiasing to `size` (rows, columns)."""
         box = self.draw(frames.shape[1], frames.shape[2], size, chance)
-        return resize(box.cut(frames), size, antialias=True)
+        return resize(box.cut(frames), size, "bilinear", antialias=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """A box of any area and aspect, the same for every frame (Inception, arXiv:1409.4842): fine-tuning's crop.
+    """A box of any area and aspect, the same for every frame (Inception, arXiv:1409.4842).
+
+    The crop of fine-tuning, and of MAE's and ST-MAE's pre-training.
 
     Args:
         area: from the smallest to the largest share of the frame.
         aspect: from the narrowest to the widest box, as width to height; 1 is the aspect of the output. Log-uniform.
+        interpolation: how the box becomes the output.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         if not (0 <= self.area[0] <= self.area[1] <= 1 and 0 < self.aspect[0] <= self.aspect[1] < math.inf):
@@ -118,58 +126,78 @@ class RandomResizedCrop:
         return Box((height - h) // 2, (width - w) // 2, h, w)
 
     def apply(
-        self, frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], chance: np.random.Generator
-    ) -> UInt8[np.ndarray, "t rows cols 3"]:
-        """The drawn box of every frame, resized without antialiasing to `size` (rows, columns)."""
+        self, frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], chance: np.random.Generator
+    ) -> Num[np.ndarray, "t rows cols 3"]:
+        """The drawn box of every frame, resized to `size` (rows, columns)."""
         box = self.draw(frames.shape[1], frames.shape[2], size, chance)
-        return resize(box.cut(frames), size, antialias=False)
+        return resize(box.cut(frames), size, self.interpolation)
 
 
-def flip(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+def flip(frames: Num[np.ndarray, "t h w 3"]) -> Num[np.ndarray, "t h w 3"]:
     """Left for right."""
     return np.ascontiguousarray(frames[:, :, ::-1])
 
 
 def resize(
-    frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], *, antialias: bool
-) -> UInt8[np.ndarray, "t rows cols 3"]:
-    """Bilinear, with pixel centres at halves: antialiased it is PIL's filter, otherwise torch's and OpenCV's."""
+    frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], interpolation: Interpolation, *, antialias: bool = False
+) -> Num[np.ndarray, "t rows cols 3"]:
+    """Frames of another size, with pixel centres at halves; bytes are rounded to bytes, real numbers are not.
+
+    Args:
+        interpolation: "bicubic" is PIL's, which is always antialiased, as it was before Pillow 13 (that may go down
+            before it goes across); "bilinear" is torch's and OpenCV's.
+        antialias: the bilinear one is PIL's too.
+    """
     frames = np.ascontiguousarray(frames)
     if frames.shape[1:3] == size:
         return frames
     clip = rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
-    if antialias:  # PIL's arithmetic on bytes, six times as fast as PIL
-        resized = F.interpolate(clip, size, mode="bilinear", antialias=True)
+    if antialias or interpolation == "bicubic":  # PIL's arithmetic on bytes, six times as fast as PIL
+        resized = F.interpolate(clip, size, mode=interpolation, antialias=True)
     else:
-        resized = F.interpolate(clip.float(), size, mode="bilinear").round_().to(torch.uint8)
+        resized = F.interpolate(clip.float(), size, mode=interpolation)
+        resized = resized.round_().to(torch.uint8) if clip.dtype == torch.uint8 else resized
     return rearrange(resized, "t c h w -> t h w c").contiguous().numpy()
 
 
-def view_boxes(height: int, width: int, size: tuple[int, int], crops: int) -> list[Box]:
+CropRule = Literal["videomae", "stmae"]
+"""Whose places test crops have: they differ by a pixel where the room is odd, and in frames that are square."""
+
+
+def view_boxes(height: int, width: int, size: tuple[int, int], crops: int, rule: CropRule = "videomae") -> list[Box]:
     """Boxes of `size` from one end to the other of the side that has more room, in the middle of the other side.
 
     One crop is the centre; three are left, centre, right or top, centre, bottom.
+
+    Args:
+        rule: "videomae" rounds places between the ends down and the middle to even, and goes down a square frame;
+            "stmae" rounds all up and goes across one.
     """
     rows, cols = size
     room = height - rows, width - cols
-    top, left = (round(r / 2) for r in room)
+    down = room[0] >= room[1] if rule == "videomae" else room[0] > room[1]
+    top, left = (round(r / 2) if rule == "videomae" else math.ceil(r / 2) for r in room)
     if crops == 1:
         return [Box(top, left, rows, cols)]
     step = max(room) / (crops - 1)
-    if room[0] >= room[1]:
-        return [Box(int(j * step), left, rows, cols) for j in range(crops)]
-    return [Box(top, int(j * step), rows, cols) for j in range(crops)]
+    offsets = [int(j * step) if rule == "videomae" else math.ceil(j * step) for j in range(crops)]
+    return [Box(offset, left, rows, cols) if down else Box(top, offset, rows, cols) for offset in offsets]
 
 
 def view_crops(
-    frames: UInt8[np.ndarray, "t h w 3"], short_side: int, size: tuple[int, int], crops: int
-) -> list[UInt8[np.ndarray, "t rows cols 3"]]:
+    frames: Num[np.ndarray, "t h w 3"],
+    short_side: int,
+    size: tuple[int, int],
+    crops: int,
+    interpolation: Interpolation = "bilinear",
+    rule: CropRule = "videomae",
+) -> list[Num[np.ndarray, "t rows cols 3"]]:
     """The spatial views of a test: the short side is resized to `short_side`, or to what `size` needs, then cut."""
     _, height, width, _ = frames.shape
     short = min(height, width)
     scaled = tuple(short_side if side == short else short_side * side // short for side in (height, width))
     grow = max(1.0, size[0] / scaled[0], size[1] / scaled[1])
     scaled = tuple(max(least, int(side * grow)) for least, side in zip(size, scaled, strict=True))
-    whole = resize(frames, (scaled[0], scaled[1]), antialias=False)
-    boxes = view_boxes(whole.shape[1], whole.shape[2], size, crops)
+    whole = resize(frames, (scaled[0], scaled[1]), interpolation)
+    boxes = view_boxes(whole.shape[1], whole.shape[2], size, crops, rule)
     return [np.ascontiguousarray(box.cut(whole)) for box in boxes]

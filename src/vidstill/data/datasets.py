@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 
 from vidstill.chance import numpy_chance, sample_seed
 from vidstill.data.annotations import Listing
-from vidstill.data.augment import MultiScaleCrop, RandomResizedCrop, flip, view_crops
+from vidstill.data.augment import CropRule, Interpolation, MultiScaleCrop, RandomResizedCrop, flip, view_crops
 from vidstill.data.randaugment import RandAugment
-from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
-from vidstill.data.video import Frames, count_frames, is_picture, read_frames
+from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
+from vidstill.data.video import Frames, count_frames, frame_rate, is_picture, read_frames
 from vidstill.types import InputError, within
 
-Sampling = SpanSampling | DenseSampling | SegmentSampling
+Sampling = SpanSampling | DenseSampling | SegmentSampling | TimedSampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,14 @@ class ClipsConfig:
 
     Args:
         dataset: what the recipe's numbers are for, such as "kinetics400"; it changes nothing.
+        sampling: which frames; of one frame for pictures, which are clips of one frame.
         size: rows and columns of a clip.
         flip: the probability of a left-right flip.
+        randaugment_on: the whole "frame", before it is cropped (the video papers), or the "crop", after it is flipped
+            (the image papers).
         repeats: augmented copies of a video ("repeated augmentation").
-        repeat_frames: "same" if all copies show one draw of frames (AMD, fine-tuning), "own" if each shows a segment of
-            its own (MVD).
+        repeat_frames: "same" if all copies show one draw of frames (AMD, fine-tuning), "own" if each has a draw of its
+            own: from a segment of its own with SpanSampling (MVD), from anywhere with TimedSampling (ST-MAE).
     """
 
     dataset: str
@@ -42,6 +45,7 @@ class ClipsConfig:
     crop: MultiScaleCrop | RandomResizedCrop = field(default_factory=MultiScaleCrop)
     flip: float = 0.0
     randaugment: RandAugment | None = None
+    randaugment_on: Literal["frame", "crop"] = "frame"
     repeats: int = 1
     repeat_frames: Literal["same", "own"] = "same"
 
@@ -51,8 +55,9 @@ class ClipsConfig:
             within(1, math.inf, size=side)
         if self.repeats < 1:
             raise InputError(f"a video gives {self.repeats} copies; set repeats to 1 or more")
-        if self.repeat_frames == "own" and not isinstance(self.sampling, SpanSampling):
-            raise InputError(f'repeat_frames "own" is a rule of SpanSampling, not of {type(self.sampling).__name__}')
+        if self.repeat_frames == "own" and not isinstance(self.sampling, SpanSampling | TimedSampling):
+            rule = type(self.sampling).__name__
+            raise InputError(f'repeat_frames "own" is a rule of SpanSampling and TimedSampling, not of {rule}')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,8 @@ class ViewsConfig:
         crops: places in each of them.
         short_side: pixels that the shorter side is resized to before cropping.
         size: rows and columns of a clip.
+        interpolation: how a frame is resized.
+        crop_rule: whose places the crops have.
     """
 
     sampling: Sampling
@@ -71,6 +78,8 @@ class ViewsConfig:
     crops: int
     short_side: int = 224
     size: tuple[int, int] = (224, 224)
+    interpolation: Interpolation = "bilinear"
+    crop_rule: CropRule = "videomae"
 
     def __post_init__(self) -> None:
         within(1, math.inf, views=self.views, crops=self.crops, short_side=self.short_side)
@@ -99,7 +108,7 @@ class TrainClips(Dataset[Sample]):
 
     def __init__(self, listing: Listing, config: ClipsConfig, *, seed: int):
         self.listing, self.config, self.seed = listing, config, seed
-        self._counts = _Counts(listing, config.sampling.frames)
+        self._videos = _Videos(listing, config.sampling)
 
     def __len__(self) -> int:
         return len(self.listing.rows)
@@ -134,19 +143,21 @@ class TrainClips(Dataset[Sample]):
 
     def _drawn(self, place: int, path: Path, seed: int) -> list[Frames]:
         """Each copy's frames, decoded in one go."""
-        config, total = self.config, self._counts[place]
+        config, sampling, total = self.config, self._videos.sampling(place), self._videos.frames(place)
         chance = numpy_chance(seed, "frames")
-        if config.repeat_frames == "same" or not isinstance(config.sampling, SpanSampling):
-            return [read_frames(path, config.sampling.draw(total, chance))] * config.repeats
-        return _read_each(path, config.sampling.draw_segments(total, config.repeats, chance))
+        if config.repeat_frames == "own" and isinstance(sampling, SpanSampling | TimedSampling):
+            return _read_each(path, sampling.draw_repeats(total, config.repeats, chance))
+        return [read_frames(path, sampling.draw(total, chance))] * config.repeats
 
     def _augmented(self, frames: Frames, seed: int) -> UInt8[np.ndarray, "3 t rows cols"]:
         config = self.config
-        if config.randaugment is not None:
+        if config.randaugment is not None and config.randaugment_on == "frame":
             frames = config.randaugment.apply(frames, numpy_chance(seed, "randaugment"))
         frames = config.crop.apply(frames, config.size, numpy_chance(seed, "crop"))
         if numpy_chance(seed, "flip").random() < config.flip:
             frames = flip(frames)
+        if config.randaugment is not None and config.randaugment_on == "crop":
+            frames = config.randaugment.apply(frames, numpy_chance(seed, "randaugment"))
         return rearrange(frames, "t h w c -> c t h w")
 
 
@@ -155,7 +166,7 @@ class ViewClips(Dataset[Views]):
 
     def __init__(self, listing: Listing, config: ViewsConfig):
         self.listing, self.config = listing, config
-        self._counts = _Counts(listing, config.sampling.frames)
+        self._videos = _Videos(listing, config.sampling)
 
     def __len__(self) -> int:
         return len(self.listing.rows)
@@ -166,36 +177,46 @@ class ViewClips(Dataset[Views]):
             BrokenVideo: the video does not decode.
         """
         config, row = self.config, self.listing.rows[index]
-        views = _read_each(row.path, config.sampling.views(self._counts[index], config.views))
+        views = self._videos.sampling(index).views(self._videos.frames(index), config.views)
+        spatial = config.short_side, config.size, config.crops, config.interpolation, config.crop_rule
         crops = [
             rearrange(crop, "t h w c -> c t h w")
-            for frames in views
-            for crop in view_crops(frames, config.short_side, config.size, config.crops)
+            for frames in _read_each(row.path, views)
+            for crop in view_crops(frames, *spatial)
         ]
         return Views(torch.from_numpy(np.stack(crops)), -1 if row.label is None else row.label, index)
 
 
-class _Counts:
-    """The videos' numbers of frames, each counted when first asked for and kept."""
+class _Videos:
+    """What has to be known of each video: looked up when first asked for, and kept."""
 
-    def __init__(self, listing: Listing, wanted: int):
-        self._rows = listing.rows
-        self._known = np.zeros(len(listing.rows), np.int32)
-        self._wanted = wanted
+    def __init__(self, listing: Listing, sampling: Sampling):
+        self._rows, self._sampling = listing.rows, sampling
+        self._frames = np.zeros(len(listing.rows), np.int32)
+        self._rates = np.zeros(len(listing.rows))
         self._refuse_picture(self._rows[0].path)
 
-    def __getitem__(self, index: int) -> int:
-        if not self._known[index]:
+    def frames(self, index: int) -> int:
+        """How many it has."""
+        if not self._frames[index]:
             row = self._rows[index]
             self._refuse_picture(row.path)
             # a stated number is taken for a folder of frames only: a video's is known better by its packets
-            self._known[index] = row.frames if row.frames and row.path.is_dir() else count_frames(row.path)
-        return int(self._known[index])
+            self._frames[index] = row.frames if row.frames and row.path.is_dir() else count_frames(row.path)
+        return int(self._frames[index])
+
+    def sampling(self, index: int) -> Sampling:
+        """The rule in its own frames; one without a frame rate is taken to have the rule's."""
+        if not isinstance(self._sampling, TimedSampling):
+            return self._sampling
+        if not self._rates[index]:
+            self._rates[index] = frame_rate(self._rows[index].path) or self._sampling.rate
+        return self._sampling.at(float(self._rates[index]))
 
     def _refuse_picture(self, path: Path) -> None:
-        if self._wanted > 1 and is_picture(path):
+        if self._sampling.frames > 1 and is_picture(path):
             raise InputError(
-                f"{path} is a picture, a clip of one frame, and clips of {self._wanted} frames are asked for"
+                f"{path} is a picture, a clip of one frame, and clips of {self._sampling.frames} frames are asked for"
             )
 
 

@@ -57,8 +57,8 @@ class Mixing:
         whole = torch.ones(height, width, device=seed.device)
         keep = whole * beta(seed, "mixup", self.mixup) if self.mixup else whole
         if self.cutmix:
-            ratio = torch.sqrt(1 - beta(seed, "cutmix", self.cutmix))[0]
-            cut = outside(_side(middle_y, ratio, height), _side(middle_x, ratio, width), whole)
+            middle = torch.floor(middle_y * height), torch.floor(middle_x * width)
+            cut = outside_box(beta(seed, "cutmix", self.cutmix)[0], middle, whole)
             keep = torch.where(which < self.switch, cut, keep) if self.mixup else cut
         return torch.where(whether < self.probability, keep, whole)
 
@@ -74,6 +74,19 @@ def smoothed(label: Int[Tensor, "b"], classes: int, smoothing: float) -> Float[T
     """One-hot labels of which a share is spread evenly over all classes, the right one included."""
     hot = label[:, None] == torch.arange(classes, device=label.device)
     return smoothing / classes + (1 - smoothing) * hot.float()
+
+
+def outside_box(
+    lam: Float[Tensor, ""], middle: tuple[Float[Tensor, ""], Float[Tensor, ""]], like: Float[Tensor, "h w"]
+) -> Float[Tensor, "h w"]:
+    """1 outside of CutMix's box and 0 in it; its sides are the frame's times sqrt(1 - lambda), and it may be clipped.
+
+    Args:
+        middle: the row and the column of the pixel that the box is around.
+    """
+    ratio = torch.sqrt(1 - lam)
+    rows, columns = (_side(at, ratio, length) for at, length in zip(middle, like.shape, strict=True))
+    return outside(rows, columns, like)
 
 
 def outside(
@@ -98,5 +111,4 @@ def beta(seeds: Int[Tensor, "b"], word: str, alpha: float) -> Float[Tensor, "b"]
 def _side(middle: Float[Tensor, ""], ratio: Float[Tensor, ""], length: int) -> tuple[Tensor, Tensor]:
     """First and one past the last pixel of a CutMix box along one side; what lies beyond the frame is not there."""
     half = torch.floor(torch.floor(ratio * length) / 2)
-    middle = torch.floor(middle * length)
     return middle - half, middle + half

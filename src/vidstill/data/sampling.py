@@ -1,6 +1,7 @@
 """Which frames of a video are looked at: training draws and test views, as pure functions of the number of frames."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -38,9 +39,9 @@ class SpanSampling:
         return chosen
 
     def draw(self, total: int, chance: np.random.Generator) -> list[int]:
-        return self.draw_segments(total, 1, chance)[0]
+        return self.draw_repeats(total, 1, chance)[0]
 
-    def draw_segments(self, total: int, repeats: int, chance: np.random.Generator) -> list[list[int]]:
+    def draw_repeats(self, total: int, repeats: int, chance: np.random.Generator) -> list[list[int]]:
         """Frames for each of `repeats` clips, every clip from its own part of the video (MVD's repeated sampling)."""
         return [self.frames_from(_one_of(part, chance), total) for part in self.starts(total, repeats)]
 
@@ -143,6 +144,78 @@ class SegmentSampling:
         return [chosen[c::views] for c in range(views)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimedSampling:
+    """Frames spread evenly over a span of time that starts anywhere: ST-MAE's rule (arXiv:2205.09113), as released.
+
+    The span lasts `frames * stride / rate` seconds; `at` gives the rule for a video's own frame rate, and all other
+    methods are about videos that have `rate`. From the first to the last of the clip's frames there is one frame of the
+    video less than the span has, so 16 frames at a stride of 4 are 4.2 apart.
+
+    Args:
+        frames: of a clip.
+        stride: frames of the video that the span has for each of the clip's; it may be a fraction.
+        rate: frames per second of the video that the stride is counted in.
+        start: "between" two frames, if the whole video is decoded and every place in it is rounded down (pre-training);
+            at the next whole "frame", if the span alone is decoded and places are rounded down within it (fine-tuning;
+            test views always).
+    """
+
+    frames: int = 16
+    stride: float = 4.0
+    rate: float = 30.0
+    start: Literal["between", "frame"] = "between"
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or not (0 < self.stride < math.inf and 0 < self.rate < math.inf):
+            raise InputError(
+                f"a clip of {self.frames} frames, {self.stride} apart at {self.rate} frames per second, cannot be "
+                "sampled; take 1 frame or more, and a stride and a rate above 0"
+            )
+
+    @property
+    def span(self) -> float:
+        """Frames of the video, not always a whole number of them."""
+        return self.frames * self.stride
+
+    def at(self, rate: float) -> "TimedSampling":
+        """The same rule for a video of `rate` frames per second."""
+        return replace(self, stride=self.stride * rate / self.rate, rate=rate)
+
+    def room(self, total: int) -> float:
+        """The last start that may be drawn, from 0; 0 alone for a video that is no longer than the span."""
+        return max(total - self.span, 0.0)
+
+    def frames_from(self, start: float, total: int) -> list[int]:
+        """The frames of the span from `start`; the video's last is repeated where it ends too soon."""
+        return self._within_all(start, total) if self.start == "between" else self._within_span(start, total)
+
+    def draw(self, total: int, chance: np.random.Generator) -> list[int]:
+        return self.frames_from(chance.uniform(0, self.room(total)), total)
+
+    def draw_repeats(self, total: int, repeats: int, chance: np.random.Generator) -> list[list[int]]:
+        """Frames for each of `repeats` clips, every clip from a start of its own anywhere in the video."""
+        return [self.draw(total, chance) for _ in range(repeats)]
+
+    def views(self, total: int, views: int) -> list[list[int]]:
+        """Test views: spans whole frames apart, from the video's start nearly to its end; the middle for one."""
+        room = self.room(total)
+        starts = [k * math.floor(room / (views - 1)) for k in range(views)] if views > 1 else [math.floor(room / 2)]
+        return [self._within_span(float(start), total) for start in starts]
+
+    def _within_all(self, start: float, total: int) -> list[int]:
+        return _floors(_even_places(start, start + self._reach, self.frames), 0, total - 1)
+
+    def _within_span(self, start: float, total: int) -> list[int]:
+        first, last = min(math.ceil(start), total - 1), min(math.floor(start + self._reach), total - 1)
+        places = _even_places(0.0, self._reach, self.frames)
+        return [first + place for place in _floors(places, 0, max(last - first, 0))]
+
+    @property
+    def _reach(self) -> float:
+        return max(self.span - 1, 0.0)
+
+
 def _dense_views(total: int, frames: int, stride: int, views: int) -> list[list[int]]:
     candidates = list(range(0, total, stride))
     candidates += candidates[-1:] * (frames - len(candidates))
@@ -152,6 +225,16 @@ def _dense_views(total: int, frames: int, stride: int, views: int) -> list[list[
 
 def _one_of(places: range, chance: np.random.Generator) -> int:
     return int(chance.integers(places.start, places.stop))
+
+
+def _even_places(first: float, last: float, count: int) -> np.ndarray:
+    """Places from `first` to `last` in float32, each counted from the end that is nearer, as torch.linspace does it.
+
+    Rounding decides between two frames now and then: of 40 frames over 0 … 159, the 14th is 52, not 53.
+    """
+    low, high, n = np.float32(first), np.float32(last), np.arange(count, dtype=np.float32)
+    step = (high - low) / np.float32(max(count - 1, 1))
+    return np.where(n < count // 2, low + step * n, high - step * (count - 1 - n)) if count > 1 else np.array([low])
 
 
 def _floors(places: np.ndarray, low: int, high: int) -> list[int]:

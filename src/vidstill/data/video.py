@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import av
 import av.video.reformatter
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from vidstill.types import InputError
 
@@ -30,6 +31,17 @@ Source = Path | bytes
 
 Frames = UInt8[np.ndarray, "t h w 3"]
 Picture = UInt8[np.ndarray, "h w 3"]
+
+
+_TURNS = {  # from how a camera says that it stored a picture; PIL's own function fails where another of its tags is bad
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BrokenVideo(InputError):
@@ -111,11 +123,19 @@ def describe(source: Source) -> VideoFacts:
     """
     frames = count_frames(source)
     height, width = read_frames(source, [0, frames - 1]).shape[1:3]
-    rate = None
-    if _pictures(source) is None:
-        with _opened(source) as (_, stream):
-            rate = float(stream.average_rate) if stream.average_rate else None
-    return VideoFacts(frames=frames, height=height, width=width, rate=rate)
+    return VideoFacts(frames=frames, height=height, width=width, rate=frame_rate(source))
+
+
+def frame_rate(source: Source) -> float | None:
+    """Mean frames per second as the header states them; None where it states none, and for pictures.
+
+    Raises:
+        BrokenVideo: the file does not open.
+    """
+    if _pictures(source) is not None:
+        return None
+    with _opened(source) as (_, stream):
+        return float(stream.average_rate) if stream.average_rate else None
 
 
 def name_of(source: Source) -> str:
@@ -160,8 +180,11 @@ def _pictures(source: Source) -> list[Source] | None:
 def _picture(source: Source) -> Picture:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them are Pillow's
+            image.load()  # a PNG may say how it was stored behind its pixels
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            upright = image if turn is None else image.transpose(turn)
+            return np.array(upright.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:  # all are Pillow's
         raise BrokenVideo(f"{name_of(source)} does not decode: {_reason(error)}") from error
 
 

@@ -1,6 +1,7 @@
 """Top-1 and top-5 over the views of a video."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,9 +16,13 @@ class Accuracy:
     videos: int
 
 
-def merged(logits: Float[Tensor, "views classes"]) -> Float[Tensor, "classes"]:
-    """A video's score: the mean of its views' probabilities, in float64 (VideoMAE's protocol)."""
-    return logits.double().softmax(dim=-1).mean(dim=0)
+def merged(logits: Float[Tensor, "views classes"], rule: Literal["mean", "max"] = "mean") -> Float[Tensor, "classes"]:
+    """A video's score: the mean of its views' probabilities, in float64, or the largest of them for each class.
+
+    The mean is every paper's protocol (ST-MAE sums, which ranks alike); the largest is the other rule of ST-MAE's code.
+    """
+    probabilities = logits.double().softmax(dim=-1)
+    return probabilities.mean(dim=0) if rule == "mean" else probabilities.amax(dim=0)
 
 
 def accuracy(scores: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"]) -> Accuracy:

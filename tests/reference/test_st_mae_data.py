@@ -1,0 +1,229 @@
+"""The data rules hold ST-MAE's frames, crops, erasing, mixing and merging, with the authors' draws fed in."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from reference_cases import Case, cases
+from vidstill.data.augment import RandomResizedCrop, flip, resize, view_boxes, view_crops
+from vidstill.data.erasing import Erasing, filled
+from vidstill.data.mixing import outside_box
+from vidstill.data.sampling import TimedSampling
+from vidstill.downstream.accuracy import accuracy, merged
+
+pytestmark = pytest.mark.reference
+
+MEAN, STD = 0.45, 0.225
+ROUNDED = 0.5 / 255 / STD  # a byte is at most half a level from the real number that it stands for
+PIPELINES = cases(kind="clip_pipeline")
+SAMPLING = cases(kind="temporal_sampling")
+
+
+def pipelines(mode: str) -> list:
+    """The cases of one mode, or the one that says that there are none."""
+    return [each for each in PIPELINES if (case := each.values[0]) is None or case.json["config"]["mode"] == mode]
+
+
+class Replayed(np.random.Generator):
+    """Python's generator, from which the authors draw, in the place of NumPy's."""
+
+    def __init__(self, seed: int):
+        super().__init__(np.random.PCG64())
+        self.theirs = random.Random(seed)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:  # type: ignore[override]
+        return self.theirs.uniform(low, high)
+
+    def integers(self, stop: int) -> int:  # type: ignore[override]
+        return self.theirs.randint(0, stop - 1)
+
+
+def of_mode(case: Case, mode: str) -> list[dict]:
+    return [entry for entry in case.json["entries"] if entry["mode"] == mode]
+
+
+def sampling_of(row: dict, **options) -> TimedSampling:
+    stride, rate = float(row["sampling_rate"]), float(row.get("target_fps", 30))
+    return TimedSampling(frames=row["num_frames"], stride=stride, rate=rate, **options).at(row["fps"])
+
+
+@pytest.mark.parametrize("case", SAMPLING)
+def test_no_mode_of_sampling_is_left_unread(case: Case) -> None:
+    assert {entry["mode"] for entry in case.json["entries"]} == {"pretrain", "finetune", "test"}
+
+
+@pytest.mark.parametrize("case", SAMPLING)
+def test_spans_have_the_authors_length_and_room(case: Case) -> None:
+    limits = case.json["tolerance"]["start_end"]
+    for row in case.json["entries"]:
+        sampling = sampling_of(row)
+        assert sampling.span == pytest.approx(row["clip_span_in_frames"], rel=limits["rtol"], abs=limits["atol"])
+        room = sampling.room(row["video_frames"])
+        for drawn in row["uniform_draws"]:
+            assert (0, room) == pytest.approx((drawn["low"], drawn["high"]), rel=limits["rtol"], abs=limits["atol"])
+
+
+@pytest.mark.parametrize("case", SAMPLING)
+def test_every_repeated_clip_of_pre_training_has_the_authors_frames(case: Case) -> None:
+    for row in of_mode(case, "pretrain"):
+        sampling, total = sampling_of(row), row["video_frames"]
+        clips = [clip["source_frames"] for clip in row["clips"]]
+        assert sampling.draw_repeats(total, row["repeat_aug"], Replayed(row["seed"])) == clips
+        assert [sampling.frames_from(drawn["value"], total) for drawn in row["uniform_draws"]] == clips
+
+
+@pytest.mark.parametrize("case", SAMPLING)
+def test_a_clip_of_fine_tuning_has_the_authors_frames(case: Case) -> None:
+    for row in of_mode(case, "finetune"):
+        sampling, total = sampling_of(row, start="frame"), row["video_frames"]
+        (clip,) = row["clips"]
+        assert sampling.draw(total, Replayed(row["seed"])) == clip["source_frames"]
+        assert sampling.frames_from(row["uniform_draws"][0]["value"], total) == clip["source_frames"]
+
+
+@pytest.mark.parametrize("case", SAMPLING)
+def test_test_views_have_the_authors_frames(case: Case) -> None:
+    for row in of_mode(case, "test"):
+        sampling, total = sampling_of(row, start="frame"), row["video_frames"]
+        count = row.get("num_views", 10)  # ten where a row does not say
+        (clip,) = row["clips"]
+        if row["use_offset"]:
+            assert sampling.views(total, count)[row["view"]] == clip["source_frames"]
+        else:  # the code's other setting, which starts at fractions and never reaches the video's end
+            start = sampling.room(total) * row["view"] / count
+            assert sampling.frames_from(start, total) == clip["source_frames"]
+
+
+@pytest.mark.parametrize("case", cases(kind="spatial_crops"))
+def test_test_crops_are_the_authors(case: Case) -> None:
+    for row in case.json["entries"]:
+        frames = rearrange(case.tensors[f"input/video_{row['index']}"], "c t h w -> t h w c").numpy()
+        size, scaled = (row["crop"],) * 2, tuple(row["scaled_H_W"])
+        boxes = view_boxes(*scaled, size, 3, "stmae")
+        crops = view_crops(frames, row["short_side"], size, 3, rule="stmae")
+        assert view_boxes(*scaled, size, 1, "stmae") == [boxes[1]]
+        for place, (box, crop) in enumerate(zip(boxes, crops, strict=True)):
+            assert [box.top, box.left] == row[f"offset_y_x_{place}"]
+            case.hold_each(as_clip(crop), f"out/crop_{row['index']}_{place}", "out")
+
+
+@pytest.mark.parametrize("case", PIPELINES)
+def test_no_kind_of_pipeline_is_left_unread(case: Case) -> None:
+    assert case.json["config"]["mode"] in ("pretrain", "test")
+
+
+@pytest.mark.parametrize("case", pipelines("pretrain"))
+def test_from_frames_to_pre_training_clips_every_step_is_the_authors(case: Case) -> None:
+    config = case.json["config"]
+    for run in case.json["runs"]:
+        sampling, frames = sampling_of(config), case.tensors["input/frames_uint8"].numpy()
+        crop = RandomResizedCrop(
+            area=tuple(config["jitter_scales_relative"]), aspect=tuple(config["jitter_aspect_relative"])
+        )
+        size, draws, chance = (config["crop"],) * 2, run["draws"], Replayed(run["seed"])
+        theirs = case.tensors[f"out/clips_{run['index']}"]
+        assert len(draws) == 3 * len(theirs)
+        for clip, (span, box, mirror) in zip(theirs, zip(*[iter(draws)] * 3, strict=True), strict=True):
+            places = sampling.draw(len(frames), chance)
+            assert places == sampling.frames_from(span["start"], len(frames))
+            shown = frames[places]
+            drawn = crop.draw(*shown.shape[1:3], size, chance)
+            assert list(drawn) == box["crop_top_left_height_width"]
+            turned = flip if mirror["flipped"] else np.array
+            case.hold_each(as_clip(turned(resize(drawn.cut(seen(shown)), size, crop.interpolation))), clip, "out")
+            hold_bytes(case, turned(resize(drawn.cut(shown), size, crop.interpolation)), clip)
+
+
+@pytest.mark.parametrize("case", pipelines("test"))
+def test_from_frames_to_test_views_every_step_is_the_authors(case: Case) -> None:
+    config = case.json["config"]
+    sampling, frames = sampling_of(config), case.tensors["input/frames_uint8"].numpy()
+    views, crops = config["test_num_ensemble_views"], config["test_num_spatial_crops"]
+    size = (config["crop"],) * 2
+    ours = [
+        as_clip(seen(crop))  # nothing is resized here, so bytes are as good as real numbers
+        for places in sampling.views(len(frames), views)
+        for crop in view_crops(frames[places], config["crop"], size, crops, rule="stmae")
+    ]
+    assert len(ours) == len(case.json["runs"])
+    for run, clip in zip(case.json["runs"], ours, strict=True):
+        case.hold_each(clip[None], f"out/clips_{run['index']}", "out")
+
+
+@pytest.mark.parametrize("case", cases(kind="random_erasing"))
+def test_rectangles_are_erased_as_the_authors_erase_them(case: Case) -> None:
+    t, _, h, w = case.json["config"]["shape_T_C_H_W"]
+    erasing = Erasing(probability=case.json["config"]["probability"])
+    for run in case.json["runs"]:
+        clip = rearrange(case.tensors[f"input/frames_{run['seed']}"], "t c h w -> 1 c t h w")
+        chance, noise = random.Random(run["seed"]), torch.Generator().manual_seed(run["seed"])
+        assert run["erased"] == (chance.random() <= erasing.probability)
+        boxes, colours = torch.zeros(4, 1, dtype=torch.long), torch.zeros(1, 3, t, 1)
+        if run["erased"]:
+            high, wide = h, w
+            while high >= h or wide >= w:
+                sides = erasing.sides(torch.tensor([chance.random()]), torch.tensor([chance.random()]), h, w)
+                high, wide = (int(side) for side in sides)
+            box = [chance.randint(0, h - high), chance.randint(0, w - wide), high, wide]
+            assert box == run["top_left_height_width"]
+            assert run["calls_for_pixels"] == [[3, high, wide]] * t
+            boxes = torch.tensor(box)[:, None]
+            drawn = [torch.randn(3, high, wide, generator=noise) for _ in range(t)]
+            colours = rearrange(drawn, "t c h w -> 1 c t (h w)")
+        ours = rearrange(filled(clip, boxes, colours), "1 c t h w -> t c h w")
+        case.hold_each(ours, f"out/frames_{run['seed']}", "out")
+
+
+@pytest.mark.parametrize("case", [*cases(kind="mixup", method="st_mae"), *cases(kind="mixup", method="image_mae")])
+def test_cutmix_boxes_follow_from_the_authors_draws(case: Case) -> None:
+    config = case.json["config"]
+    for run in case.json["runs"]:
+        chance = np.random.RandomState(run["numpy_seed"])
+        mixes = chance.rand() < config.get("mix_prob", config.get("prob"))
+        cuts = bool(mixes and config["cutmix_alpha"] and chance.rand() < config["switch_prob"])
+        assert cuts == run["use_cutmix"]
+        if not cuts:
+            continue
+        lam = chance.beta(config["cutmix_alpha"], config["cutmix_alpha"])
+        assert lam == run["lam_drawn"]
+        box = run["boxes"][0] if "boxes" in run else run
+        h, w = config["shape"][-2:]
+        middle = torch.tensor(float(chance.randint(h))), torch.tensor(float(chance.randint(w)))
+        keep = outside_box(torch.tensor(lam), middle, torch.ones(h, w))
+        y0, y1, x0, x1 = box["bbox_yl_yh_xl_xh"]
+        assert (keep[y0:y1, x0:x1] == 0).all()
+        assert (keep == 0).sum() == (y1 - y0) * (x1 - x0)
+        assert keep.double().mean().item() == pytest.approx(box["lam_corrected"], rel=1e-12)
+
+
+@pytest.mark.parametrize("case", cases(kind="multi_view_ensemble"))
+def test_views_are_merged_by_either_of_the_authors_rules(case: Case) -> None:
+    videos, views = case.json["config"]["videos"], case.json["config"]["views_times_crops"]
+    logits = case.tensors["input/logits"].view(videos, views, -1)
+    assert sorted(case.tensors["input/order"].tolist()) == list(range(videos * views))
+    for rule, name, scale in (("mean", "sum", views), ("max", "max", 1)):
+        scores = torch.stack([merged(each, rule) for each in logits])
+        case.hold_each(scale * scores, f"out/video_scores_{name}", "out")
+        found = accuracy(scores, case.tensors["input/labels"])
+        assert round(found.top1, 2) == case.json["losses"][f"{name}_top1_acc"]
+        assert round(found.top5, 2) == case.json["losses"][f"{name}_top5_acc"]
+
+
+def as_clip(frames: np.ndarray) -> Tensor:
+    return rearrange(torch.from_numpy(frames), "t h w c -> c t h w")
+
+
+def seen(frames: np.ndarray) -> np.ndarray:
+    """Bytes behind the model's door: what the authors crop and resize."""
+    return ((frames.astype(np.float32) / 255 - MEAN) / STD).astype(np.float32)
+
+
+def hold_bytes(case: Case, frames: np.ndarray, theirs: Tensor) -> None:
+    """Bytes that were resized as such are no further away than their rounding explains."""
+    limits = case.json["tolerance"]["out"]
+    apart = (as_clip(seen(frames)) - theirs).abs()
+    assert (apart <= ROUNDED + limits["atol"] + limits["rtol"] * theirs.abs()).all()
