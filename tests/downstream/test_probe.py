@@ -1,9 +1,13 @@
-"""The linear probe finds what is linear in the features, and nothing that is not there."""
+"""Linear probes find what is linear in the features, and nothing that is not there."""
+
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from vidstill.downstream.probe import features, linear_probe
+from vidstill.downstream.probe import ProbeModel, features, linear_probe
+from vidstill.engine.optim import LARSConfig
 from vidstill.models.vit import ViTConfig
 
 CLASSES = 4
@@ -52,3 +56,36 @@ def test_features_are_the_mean_over_tokens_clip_by_clip():
     torch.testing.assert_close(found, encoder(clips).tokens.mean(1).detach())
     assert not found.requires_grad
     assert encoder.training
+
+
+IMAGES = ViTConfig(dim=24, depth=2, heads=2, tubelet=(1, 4, 4), positions="sincos2d", drop_path=0.5)
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_only_the_head_of_a_probed_model_is_trained(class_token):
+    probe = ProbeModel(replace(IMAGES, class_token=class_token).build(), CLASSES).train()
+    before = {name: tensor.clone() for name, tensor in probe.state_dict().items()}
+    optimizer = LARSConfig(base_lr=1.0).build(probe)
+    F.cross_entropy(probe(torch.rand(6, 3, 1, 8, 8)), torch.arange(6) % CLASSES).backward()
+    for group in optimizer.param_groups:
+        group["lr"] = 1.0
+    optimizer.step()
+    changed = {name for name, tensor in probe.state_dict().items() if not torch.equal(tensor, before[name])}
+    statistics = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert changed == {"head.weight", "head.bias"} | statistics
+
+
+def test_in_training_a_probed_model_sees_what_the_encoder_gives_in_a_test():
+    probe = ProbeModel(replace(IMAGES, class_token=True).build(), CLASSES).train()
+    clip = torch.rand(6, 3, 1, 8, 8)
+    with torch.no_grad():
+        seen = probe.encoder(clip).classes[:, 0]
+        standard = (seen - seen.mean(0)) / (seen.var(0, unbiased=False) + 1e-6).sqrt()
+        torch.testing.assert_close(probe(clip), probe.head(standard), rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_class_token_a_probed_model_sees_the_mean_of_the_tokens():
+    probe = ProbeModel(IMAGES.build(), CLASSES).eval()
+    clip = torch.rand(2, 3, 1, 8, 8)
+    mean = probe.encoder(clip).tokens.mean(1)
+    torch.testing.assert_close(probe(clip), probe.head(mean / (1 + 1e-6) ** 0.5))  # it has counted nothing yet

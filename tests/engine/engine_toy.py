@@ -23,12 +23,16 @@ OPTIM = AdamWConfig(base_lr=1.0, min_lr=0.01, clip_norm=1.0)
 
 
 class Toy(nn.Module):
-    """Learns the sum of its input; `drop` makes its noise depend on torch's default generator."""
+    """Learns the sum of its input; its noise falls from `drop`, and depends on torch's default generator."""
 
     def __init__(self, drop: float = 0.3, width: int = 8):
         super().__init__()
         torch.manual_seed(0)
+        self.drop = drop
         self.layers = nn.Sequential(nn.Linear(6, width), nn.GELU(), nn.Dropout(drop), nn.Linear(width, 1))
+
+    def begin_step(self, progress: float) -> None:
+        self.layers[2].p = self.drop * (1 - progress)
 
     def forward(self, clip: Tensor, label: Tensor) -> Output:
         guess = self.layers(clip)[:, 0]

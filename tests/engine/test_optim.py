@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
@@ -7,16 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vidstill.engine.optim import AdamWConfig, parameter_groups
+from vidstill.engine.optim import AdamWConfig, LARSConfig, SGDConfig, parameter_groups
+from vidstill.types import InputError
 
 UNDECAYED = AdamWConfig(base_lr=1.0).undecayed
 
 
 def encoder(depth: int) -> nn.Module:
-    """Something with our names: `encoder.embed`, `encoder.positions`, `encoder.blocks.k`, `encoder.norm`, `head`."""
+    """Something with our names: an encoder's entry (`embed`, `positions`, `class_token`), blocks and norm; a head."""
     task = nn.ModuleDict({"encoder": nn.Module(), "head": nn.Linear(4, 2)})
     task["encoder"].embed = nn.Linear(3, 4)
-    task["encoder"].positions = nn.Parameter(torch.zeros(5, 4))
+    task["encoder"].positions = nn.ParameterDict({"space": torch.zeros(5, 4), "time": torch.zeros(3, 4)})
+    task["encoder"].class_token = nn.Parameter(torch.zeros(1, 4))
     task["encoder"].blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(depth))
     task["encoder"].norm = nn.LayerNorm(4)
     return task
@@ -36,7 +39,8 @@ def test_rates_fall_by_the_same_share_from_each_layer_to_the_one_below(depth, de
     scales = [groups["encoder.embed.weight"]["lr_scale"]]
     scales += [groups[f"encoder.blocks.{k}.weight"]["lr_scale"] for k in range(depth)] + [1.0]
     assert all(low == pytest.approx(decay * high) for low, high in itertools.pairwise(scales))
-    assert groups["encoder.positions"]["layer"] == groups["encoder.embed.bias"]["layer"] == 0
+    entry = ("embed.bias", "positions.space", "positions.time", "class_token")
+    assert {groups[f"encoder.{name}"]["layer"] for name in entry} == {0}
 
 
 @given(st.integers(1, 6), st.sampled_from([None, 0.75]))
@@ -59,37 +63,118 @@ def test_a_name_prefix_moves_no_layer():
 def test_blocks_of_decoders_and_generators_belong_to_the_top_layer():
     task = encoder(2)
     task["decoder"] = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)])})
-    assert by_name(task, layer_decay=0.5)["decoder.blocks.0.weight"]["lr_scale"] == 1
+    task["decoder"].positions = nn.Parameter(torch.zeros(5, 4))
+    groups = by_name(task, layer_decay=0.5)
+    assert groups["decoder.blocks.0.weight"]["lr_scale"] == groups["decoder.positions"]["lr_scale"] == 1
 
 
-def test_what_has_one_dimension_or_a_spared_name_is_not_decayed():
-    groups = by_name(encoder(1))
-    decayed = {name for name, group in groups.items() if group["weight_decay"]}
-    assert decayed == {"encoder.embed.weight", "encoder.blocks.0.weight", "head.weight"}
-    assert by_name(encoder(1), undecayed=())["encoder.positions"]["weight_decay"] == 0.05
+def test_what_has_one_dimension_or_a_spared_word_in_its_name_is_not_decayed():
+    matrices = {"encoder.embed.weight", "encoder.blocks.0.weight", "head.weight"}
+    entry = {"encoder.positions.space", "encoder.positions.time", "encoder.class_token"}
+    for undecayed, decayed in [
+        (UNDECAYED, matrices),
+        ((), matrices | entry),
+        (("positions",), matrices | {"encoder.class_token"}),
+        (("time", "head"), (matrices | entry) - {"encoder.positions.time", "head.weight"}),
+        (("position", "encoder.class_token"), matrices | entry),  # no words of these names
+    ]:
+        groups = by_name(encoder(1), undecayed=undecayed)
+        assert {name for name, group in groups.items() if group["weight_decay"]} == decayed
+
+
+def moved(config, *, steps: int = 1):
+    """Every weight's way in so many steps at rate 0.1, one at a time, with the same gradient in each."""
+    module = encoder(2)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+            parameter.grad = torch.randn_like(parameter)
+    optimizer = config.build(module)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1 * group["lr_scale"]
+    groups = by_name(module, weight_decay=config.weight_decay, layer_decay=config.layer_decay)
+    for _ in range(steps):
+        before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        optimizer.step()
+        for name, parameter in module.named_parameters():
+            rate, decay = 0.1 * groups[name]["lr_scale"], groups[name]["weight_decay"]
+            yield name, before[name], parameter.grad, parameter.detach() - before[name], rate, decay
 
 
 def test_one_step_of_a_group_is_adamw_at_the_group_s_own_rate():
     config = AdamWConfig(base_lr=1.0, layer_decay=0.5, betas=(0.8, 0.9))
-    module = encoder(2)
-    before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    optimizer = config.build(module)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.1 * group["lr_scale"]
-    torch.manual_seed(0)
-    for parameter in module.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
-    groups = by_name(module, layer_decay=0.5)
-    for name, parameter in module.named_parameters():
-        rate, decay = 0.1 * groups[name]["lr_scale"], groups[name]["weight_decay"]
+    for _, weight, gradient, way, rate, decay in moved(config):
         # after one step both moments are the gradient's own, so that AdamW moves by the gradient's sign
-        moved = before[name] * (1 - rate * decay) - rate * parameter.grad / (parameter.grad.abs() + 1e-8)
-        torch.testing.assert_close(parameter.detach(), moved)
+        torch.testing.assert_close(way, -rate * decay * weight - rate * gradient / (gradient.abs() + 1e-8))
 
 
-def test_peak_and_final_are_for_a_batch_of_256():
-    config = AdamWConfig(base_lr=1.5e-4, min_lr=1e-5)
-    assert config.peak_and_final(videos=2048, clips=8192) == pytest.approx((1.2e-3, 8e-5))  # VideoMAE B on K400
+def test_a_step_of_sgd_looks_ahead_along_its_momentum():
+    m: dict[str, torch.Tensor] = {}
+    for name, weight, gradient, way, rate, decay in moved(SGDConfig(base_lr=1.0, weight_decay=0.1), steps=3):
+        towards = gradient + decay * weight
+        m[name] = 0.9 * m.get(name, 0.0) + towards
+        torch.testing.assert_close(way, -rate * (towards + 0.9 * m[name]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_of_lars_moves_a_matrix_in_proportion_to_its_length_and_a_bias_as_momentum_does():
+    m: dict[str, torch.Tensor] = {}
+    for name, weight, gradient, way, rate, decay in moved(LARSConfig(base_lr=1.0, trust=0.02), steps=3):
+        q = 0.02 * weight.norm() / gradient.norm() if weight.ndim > 1 else 1.0
+        assert decay == 0
+        m[name] = 0.9 * m.get(name, 0.0) + q * gradient
+        torch.testing.assert_close(way, -rate * m[name], rtol=1e-4, atol=1e-6)
+
+
+def test_lars_counts_weight_decay_in_a_matrix_s_slope():
+    for name, weight, gradient, way, rate, decay in moved(LARSConfig(base_lr=1.0, weight_decay=0.3, layer_decay=0.5)):
+        assert decay == (0.3 if weight.ndim > 1 and not set(UNDECAYED) & set(name.split(".")) else 0)
+        q = 0.001 * weight.norm() / (gradient.norm() + decay * weight.norm()) if weight.ndim > 1 else 1.0
+        torch.testing.assert_close(way, -rate * q * (gradient + decay * weight), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("weight", "gradient"), [(0.0, 2.0), (2.0, 0.0)])
+def test_where_a_length_is_zero_lars_is_momentum(weight, gradient):
+    module = nn.Linear(3, 2, bias=False)
+    optimizer = LARSConfig(base_lr=1.0, weight_decay=0.5).build(module)
+    optimizer.param_groups[0]["lr"] = 0.1
+    nn.init.constant_(module.weight, weight)
+    module.weight.grad = torch.full_like(module.weight, gradient)
+    optimizer.step()
+    torch.testing.assert_close(module.weight.detach(), torch.full((2, 3), weight - 0.1 * (gradient + 0.5 * weight)))
+
+
+@pytest.mark.parametrize("config", [SGDConfig(base_lr=1.0, weight_decay=0.1), LARSConfig(base_lr=1.0)])
+def test_what_has_no_gradient_stays(config):
+    module = nn.Linear(3, 2)
+    before, optimizer = module.weight.detach().clone(), config.build(module)
+    optimizer.param_groups[0]["lr"] = 1.0
+    module.bias.grad = torch.ones(2)
+    optimizer.step()
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "sentence"),
+    [
+        (AdamWConfig, {"base_lr": math.nan}, "base_lr is nan"),
+        (AdamWConfig, {"betas": (0.9, 1.0)}, "beta is 1.0"),
+        (AdamWConfig, {"start_lr": -1.0}, "start_lr is -1.0"),
+        (SGDConfig, {"weight_decay": -1.0}, "weight_decay is -1.0"),
+        (SGDConfig, {"momentum": 1.0}, "momentum is 1.0"),
+        (LARSConfig, {"momentum": -0.1}, "momentum is -0.1"),
+        (LARSConfig, {"trust": -1.0}, "trust is -1.0"),
+        (LARSConfig, {"layer_decay": 1.5}, "layer_decay is 1.5"),
+    ],
+)
+def test_numbers_that_no_optimiser_can_use_are_named(kind, asked, sentence):
+    with pytest.raises(InputError, match=sentence):
+        kind(**{"base_lr": 1.0, "weight_decay": 0.0} | asked)
+
+
+def test_rates_are_for_a_batch_of_256():
+    config = AdamWConfig(base_lr=1.5e-4, min_lr=1e-5, start_lr=1e-6)
+    # VideoMAE B on K400, but for the first rate
+    assert config.rates(videos=2048, clips=8192) == pytest.approx((8e-6, 1.2e-3, 8e-5))
     by_clip = dataclasses.replace(config, rate_per="clips")
-    assert by_clip.peak_and_final(videos=2048, clips=8192) == pytest.approx((4.8e-3, 3.2e-4))
+    assert by_clip.rates(videos=2048, clips=8192) == pytest.approx((3.2e-5, 4.8e-3, 3.2e-4))

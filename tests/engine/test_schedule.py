@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ steps = st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(2
 
 
 @given(steps)
-def test_a_warm_up_starts_at_zero_and_gives_the_peak_twice(steps):
+def test_videomae_s_warm_up_starts_at_zero_and_gives_the_peak_twice(steps):
     total, warmup = steps
     rates = [cosine_rate(i, peak=0.3, final=0.01, steps=total, warmup=warmup) for i in range(total)]
     assert rates[0] == 0
@@ -21,6 +22,51 @@ def test_a_warm_up_starts_at_zero_and_gives_the_peak_twice(steps):
     assert rates[:warmup] == sorted(rates[:warmup])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     assert all(0.01 < rate <= 0.3 for rate in rates[warmup:])
+
+
+@given(steps)
+def test_mae_s_warm_up_starts_at_zero_and_gives_the_peak_once(steps):
+    total, warmup = steps
+    rates = [cosine_rate(i, peak=0.3, final=0.01, steps=total, warmup=warmup, rule="mae") for i in range(total)]
+    assert rates[0] == 0
+    assert [step for step, rate in enumerate(rates) if rate == max(rates)] == [warmup]
+    assert rates[warmup] == 0.3
+    assert rates[:warmup] == pytest.approx([0.3 * step / warmup for step in range(warmup)])
+
+
+@given(steps, st.floats(0, 1), st.sampled_from(["videomae", "mae"]))
+def test_a_warm_up_rises_straight_from_where_it_starts_to_the_peak(steps, start, rule):
+    total, warmup = steps
+    last = warmup - 1 if rule == "videomae" else warmup
+    asked = {"peak": 0.3, "final": 0.01, "steps": total, "warmup": warmup, "start": start, "rule": rule}
+    rates = [cosine_rate(i, **asked) for i in range(last + 1)]
+    assert rates[0] == start
+    assert rates[-1] == 0.3
+    assert [b - a for a, b in itertools.pairwise(rates)] == pytest.approx([(0.3 - start) / last] * last)
+
+
+@given(steps)
+def test_after_the_warm_up_both_rules_have_the_same_rates(steps):
+    total, warmup = steps
+    asked = {"peak": 0.3, "final": 0.01, "steps": total, "warmup": warmup}
+    for step in range(warmup, total):
+        assert cosine_rate(step, **asked, rule="mae") == cosine_rate(step, **asked, rule="videomae")
+
+
+def test_a_warm_up_of_one_step_starts_where_it_is_told_to():
+    for rule in ("videomae", "mae"):
+        assert cosine_rate(0, peak=0.3, final=0.0, steps=9, warmup=1, start=0.1, rule=rule) == 0.1
+
+
+def test_a_run_with_another_warm_up_is_another_run():
+    asked = {"videos": 64, "batch": 16}
+    cosine = CosineConfig(epochs=4, warmup_epochs=2)
+    ours = make_plan(optim=OPTIM, schedule=cosine, **asked).identity()
+    for optim, schedule in [
+        (OPTIM, dataclasses.replace(cosine, rule="mae")),
+        (dataclasses.replace(OPTIM, start_lr=1e-6), cosine),
+    ]:
+        assert make_plan(optim=optim, schedule=schedule, **asked).identity() != ours
 
 
 @given(st.integers(1, 50))
@@ -35,6 +81,13 @@ def test_a_span_longer_than_the_training_gives_the_first_part_of_the_longer_sche
     long = make_plan(schedule=CosineConfig(epochs=9, warmup_epochs=2), **asked)
     assert [short.rate(i) for i in range(short.total_steps)] == [long.rate(i) for i in range(short.total_steps)]
     assert short.total_steps == 8 * 4
+
+
+def test_a_plan_s_rates_go_from_the_first_over_the_peak_towards_the_last():
+    optim = dataclasses.replace(OPTIM, start_lr=1e-6)
+    plan = make_plan(videos=64, batch=16, optim=optim, schedule=CosineConfig(epochs=3, warmup_epochs=1, rule="mae"))
+    assert (plan.rate(0), plan.rate(4)) == (plan.start, plan.peak) == pytest.approx((1e-6 / 16, 1.5e-4 / 16))
+    assert plan.peak > plan.rate(8) > plan.rate(11) > plan.final == pytest.approx(1e-5 / 16)
 
 
 def test_warm_up_steps_take_the_place_of_warm_up_epochs():

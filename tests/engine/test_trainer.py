@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vidstill.engine import resume
+from vidstill.engine.optim import LARSConfig, SGDConfig
 from vidstill.engine.runtime import Runtime
 from vidstill.engine.trainer import Interrupted, RunStopped, SaveConfig, fit
 from vidstill.types import InputError, Output
@@ -169,6 +170,19 @@ def test_two_processes_are_one_process_that_accumulates_twice(tmp_path):
     reached = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
     for name, tensor in one.state_dict().items():
         torch.testing.assert_close(reached[name], tensor, rtol=0, atol=1e-5)
+
+
+OPTIMISERS = {"sgd": SGDConfig(base_lr=1.0, weight_decay=1e-4), "lars": LARSConfig(base_lr=100.0)}
+
+
+@pytest.mark.parametrize("optim", OPTIMISERS.values(), ids=OPTIMISERS)
+def test_whatever_the_optimiser_a_run_goes_on_to_the_same_weights_to_the_bit(tmp_path, optim):
+    task, _ = train(tmp_path / "whole", optim=optim)
+    with pytest.raises(PowerCut):
+        train(tmp_path / "cut", optim=optim, batches=cut_at(7, power_cut, toy_plan()))
+    resumed, fitted = train(tmp_path / "cut", optim=optim)
+    assert fitted.resumed_at == 7
+    assert weights(resumed) == weights(task) != weights(Toy())
 
 
 def test_accumulation_changes_no_loss(tmp_path):
@@ -324,6 +338,33 @@ class Distilled(Toy):
 
     def forward(self, clip, label):
         return super().forward(clip, self.teacher(clip)[:, 0])
+
+
+def test_a_task_hears_before_each_step_how_far_the_run_has_come_and_again_after_a_resume(tmp_path):
+    heard = []
+
+    class Listening(Toy):
+        def begin_step(self, progress):
+            super().begin_step(progress)
+            heard.append(progress)
+
+    with pytest.raises(PowerCut):
+        train(tmp_path, task=Listening(), plan=(plan := toy_plan(at_once=4)), batches=cut_at(7, power_cut, plan))
+    train(tmp_path, task=Listening(), plan=plan)
+    assert plan.accumulation == 2
+    assert heard == [step / STEPS for step in (*range(8), *range(7, STEPS))]
+
+
+def test_a_task_need_not_hear_how_far_the_run_has_come(tmp_path):
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(6))
+
+        def forward(self, clip, label):
+            return Output((clip @ self.weight - label).square().mean())
+
+    assert train(tmp_path, task=Plain())[1].steps == STEPS
 
 
 def test_a_frozen_teacher_is_neither_trained_nor_saved(tmp_path):

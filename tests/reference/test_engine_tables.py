@@ -1,31 +1,12 @@
-import re
+"""The rate of every step is the one that the authors' schedules give."""
 
 import pytest
-import torch
-from torch import nn
 
 from reference_cases import cases
-from vidstill.engine.optim import parameter_groups
-from vidstill.engine.schedule import cosine_rate
+from vidstill.engine.optim import AdamWConfig
+from vidstill.engine.schedule import CosineConfig, cosine_rate, make_plan
 
 pytestmark = pytest.mark.reference
-
-OURS = [  # the authors' names → ours, as far as layers and decay depend on them
-    (r"^(patch_embed|blocks|pos_embed|cls_token|norm)\b", r"encoder.\1"),
-    (r"patch_embed\.proj", "embed"),
-    (r"pos_embed", "positions"),
-    (r"cls_token", "class_token"),
-    (r"^mask_token$", "decoder.infill.mask_token"),
-    (r"^encoder_to_decoder", "decoder.project"),
-    (r"^decoder\.blocks", "decoder.infill.blocks"),
-    (r"^encoder\.projection_heads", "projections"),
-]
-
-
-def translated(name: str) -> str:
-    for theirs, ours in OURS:
-        name = re.sub(theirs, ours, name)
-    return name
 
 
 @pytest.mark.parametrize("case", cases(kind="table", name="schedules"))
@@ -47,21 +28,31 @@ def test_rates_are_the_table_s(case):
         assert ours == pytest.approx(row["values"], rel=tolerance["rtol"], abs=tolerance["atol"])
 
 
-@pytest.mark.parametrize("case", cases(kind="table", name="param_groups"))
-def test_decay_and_layer_scales_are_the_table_s(case):
-    for row in case.json["rows"]:
-        theirs = {translated(name): group for name, group in row["parameters"].items()}
-        assert len(theirs) == len(row["parameters"])
-        groups = parameter_groups(
-            [(name, nn.Parameter(torch.zeros(group["shape"]))) for name, group in theirs.items()],
-            weight_decay=row["weight_decay"],
-            layer_decay=row["layer_decay"],
-            undecayed=tuple(translated(name).rpartition(".")[2] for name in row["no_weight_decay_list"]),
+STEPS = 10_000  # of an epoch: every epoch in the tables is a whole number of these
+
+
+@pytest.mark.parametrize("case", cases(kind="lr_schedule"))
+def test_rates_at_parts_of_epochs_are_mae_s(case):
+    tolerance = case.json["tolerance"]
+    for asked in case.json["schedules"]:
+        final = asked["lr"] if asked.get("fixed_lr") else asked["min_lr"]
+        plan = make_plan(
+            videos=STEPS,
+            batch=1,
+            optim=AdamWConfig(base_lr=256 * asked["lr"], min_lr=256 * final),
+            schedule=CosineConfig(epochs=asked["epochs"], warmup_epochs=asked["warmup_epochs"], rule="mae"),
         )
-        ours = {name: group for group in groups for name, _ in group["params"]}
-        assert ours.keys() == theirs.keys()
-        for name, group in theirs.items():
-            assert ours[name]["weight_decay"] == group["weight_decay"], name
-            assert ours[name]["lr_scale"] == pytest.approx(group["lr_scale"], rel=case.json["tolerance"]["rtol"]), name
-            if "layer_id" in group:
-                assert ours[name]["layer"] == group["layer_id"], name
+        points = asked.get("points") or [row[0] for row in asked["values"]]
+        ours = [plan.rate(round(epoch * STEPS)) for epoch in points]
+        assert [round(epoch * STEPS) / STEPS for epoch in points] == points
+        for scale, theirs in columns(asked):
+            scaled = [rate * scale for rate in ours]
+            assert scaled == pytest.approx(theirs, rel=tolerance["rtol"], abs=tolerance["atol"])
+
+
+def columns(asked):
+    """The rates of a schedule's groups, each with the share of the rate that the group learns at."""
+    if "lr_values" in asked:
+        return [(1.0, asked["lr_values"])]
+    assert asked["columns"][3] == "lr of a group with lr_scale 0.75**3"
+    return [(scale, [row[place] for row in asked["values"]]) for place, scale in ((1, 1.0), (2, 1.0), (3, 0.75**3))]

@@ -1,4 +1,4 @@
-"""The linear probe: how much of the classes a frozen encoder already tells apart."""
+"""Linear probes: how much of the classes a frozen encoder already tells apart."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,39 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.downstream.accuracy import Accuracy, accuracy
+from vidstill.models.layers import NORM_EPS
 from vidstill.models.vit import ViT
 
 _PENALTY = 1.0  # half of it times the squared weights, beside the summed loss: what is usual for a logistic regression
 _ITERATIONS = 500  # far more than it takes to converge
+
+
+class ProbeModel(nn.Module):
+    """A frozen encoder and the head that MAE's authors probe it with, trained step by step with LARS.
+
+    The head is a batch norm without factors of its own and a linear layer (arXiv:2111.06377, appendix A.1); it sees the
+    class token after the final norm, or the mean of the tokens where there is no class token.
+    """
+
+    def __init__(self, encoder: ViT, classes: int):
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        self.norm = nn.BatchNorm1d(encoder.config.dim, eps=NORM_EPS, affine=False)
+        self.head = nn.Linear(encoder.config.dim, classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b classes"]:
+        """Logits of clips of colours in [0, 1]."""
+        with torch.no_grad():
+            seen = self.encoder(clip)
+        return self.head(self.norm(seen.classes[:, 0] if seen.classes.shape[1] else seen.tokens.mean(dim=1)))
+
+    def train(self, mode: bool = True) -> "ProbeModel":
+        """The encoder drops no branch: it does not train."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
 
 
 @torch.no_grad()

@@ -2,14 +2,22 @@
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Literal
 
-from vidstill.engine.optim import AdamWConfig
+from vidstill.engine.optim import OptimConfig
 from vidstill.types import InputError, within
+
+Rule = Literal["videomae", "mae"]
+"""How a warm-up of n steps, counted from 0, reaches its peak, both as released. The cosine is the same.
+
+videomae: in step n - 1, so that step n has the peak again (VideoMAE, MVD, AMD, MaskAgain).
+mae: in step n (MAE, DMAE, ST-MAE).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CosineConfig:
-    """A straight warm-up from 0, then half a cosine (Loshchilov and Hutter, arXiv:1608.03983), set at every step."""
+    """A straight warm-up, then half a cosine (Loshchilov and Hutter, arXiv:1608.03983), set at every step."""
 
     epochs: int
     """How often each video is met."""
@@ -19,20 +27,24 @@ class CosineConfig:
     """In place of `warmup_epochs`, where an epoch is too coarse."""
     span_epochs: int | None = None
     """Epochs that the whole cosine would take, where training ends before it does; None: `epochs`."""
+    rule: Rule = "videomae"
+    """Whose warm-up it is."""
 
     def __post_init__(self) -> None:
         within(1, math.inf, span_epochs=self.span_epochs)
         within(0, math.inf, warmup_epochs=self.warmup_epochs, warmup_steps=self.warmup_steps)
 
 
-def cosine_rate(step: int, *, peak: float, final: float, steps: int, warmup: int, start: float = 0.0) -> float:
+def cosine_rate(
+    step: int, *, peak: float, final: float, steps: int, warmup: int, start: float = 0.0, rule: Rule = "videomae"
+) -> float:
     """The rate of one step, counted from 0.
 
-    The warm-up holds both its ends, so that `peak` comes twice: in its last step and in the cosine's first one. The
-    cosine would reach `final` in step number `steps`, the first that is no longer taken.
+    The cosine would reach `final` in step number `steps`, the first that is no longer taken.
     """
     if step < warmup:
-        return peak if step and step == warmup - 1 else start + (peak - start) * step / max(1, warmup - 1)
+        risen = step / (warmup if rule == "mae" else max(1, warmup - 1))
+        return peak if risen == 1 else start + (peak - start) * risen
     return final + (peak - final) * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
 
@@ -48,10 +60,12 @@ class Plan:
     world: int
     accumulation: int
     """A step's videos are met in `world * accumulation` chunks, each of which fits on its device."""
+    start: float
     peak: float
     final: float
     warmup_steps: int
     span_steps: int
+    rule: Rule
 
     @property
     def videos_per_chunk(self) -> int:
@@ -59,9 +73,17 @@ class Plan:
 
     def rate(self, step: int) -> float:
         """The rate of a step, counted from 0."""
-        return cosine_rate(step, peak=self.peak, final=self.final, steps=self.span_steps, warmup=self.warmup_steps)
+        return cosine_rate(
+            step,
+            peak=self.peak,
+            final=self.final,
+            steps=self.span_steps,
+            warmup=self.warmup_steps,
+            start=self.start,
+            rule=self.rule,
+        )
 
-    def identity(self) -> dict[str, int | float]:
+    def identity(self) -> dict[str, int | float | str]:
         """What decides the optimisation; on how many devices it runs does not."""
         return {name: value for name, value in asdict(self).items() if name not in ("world", "accumulation")}
 
@@ -78,7 +100,7 @@ def make_plan(
     *,
     videos: int,
     batch: int,
-    optim: AdamWConfig,
+    optim: OptimConfig,
     schedule: CosineConfig,
     repeats: int = 1,
     world: int = 1,
@@ -123,7 +145,7 @@ def make_plan(
             f"{schedule.epochs} epochs with a warm-up of {warmup} steps do not fit in a schedule of {span} steps; "
             "train longer or warm up for less"
         )
-    peak, final = optim.peak_and_final(videos=per_step, clips=batch)
+    start, peak, final = optim.rates(videos=per_step, clips=batch)
     return Plan(
         steps_per_epoch=steps,
         total_steps=schedule.epochs * steps,
@@ -131,8 +153,10 @@ def make_plan(
         clips_per_step=batch,
         world=world,
         accumulation=fitting[0],
+        start=start,
         peak=peak,
         final=final,
         warmup_steps=warmup,
         span_steps=span,
+        rule=schedule.rule,
     )

@@ -7,12 +7,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from vidstill.engine.optim import AdamWConfig
+from vidstill.engine.optim import OptimConfig
 from vidstill.engine.report import Report, Step
 from vidstill.engine.resume import load_state, save_state
 from vidstill.engine.runtime import Runtime
@@ -22,6 +22,14 @@ from vidstill.types import InputError
 
 Batches = Callable[[int], Iterator[tuple[Any, ...]]]
 """From the step to begin with (counted from 0): this process's chunks, `accumulation` of them for each step."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A task that wants to know how far the run has come."""
+
+    def begin_step(self, progress: float) -> None:
+        """Called before each step, in every process, with the share of all steps that is done: 0 to below 1."""
 
 
 class RunStopped(RuntimeError):
@@ -62,7 +70,7 @@ def fit(
     batches: Batches,
     *,
     plan: Plan,
-    optim: AdamWConfig,
+    optim: OptimConfig,
     runtime: Runtime,
     run_dir: Path,
     seed: int,
@@ -74,7 +82,8 @@ def fit(
     """Trains `task(*batch) -> Output` to the end of the plan, from the newest state in `run_dir` where there is one.
 
     Args:
-        task: what it holds outside its `state_dict()` (a frozen teacher) is neither trained nor saved.
+        task: what it holds outside its `state_dict()` (a frozen teacher) is neither trained nor saved. Where it is
+            `Paced`, it hears before each step how far the run has come.
         patience: so many steps in a row without a finite loss stop the run.
         validate: called after each epoch, in every process, with the number of epochs done; what it gives is logged.
 
@@ -134,7 +143,7 @@ def fit(
 class _Loop:
     """A task with its optimiser, and how far they have come."""
 
-    def __init__(self, task: nn.Module, *, plan: Plan, optim: AdamWConfig, runtime: Runtime, seed: int):
+    def __init__(self, task: nn.Module, *, plan: Plan, optim: OptimConfig, runtime: Runtime, seed: int):
         self.task, self.plan, self.optim, self.runtime, self.seed = task, plan, optim, runtime, seed
         runtime.use(runtime.precision)  # with a loss scale of this run's own
         self.model = runtime.prepare(task)
@@ -153,6 +162,8 @@ class _Loop:
         rate = plan.rate(self.done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
+        if isinstance(self.task, Paced):
+            self.task.begin_step(self.done / plan.total_steps)
         begun, waited = time.perf_counter(), 0.0
         chunks: list[Tensor] = []
         names: list[str] = []

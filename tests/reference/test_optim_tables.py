@@ -1,0 +1,168 @@
+"""Which layer each parameter belongs to and whether it decays, in our models as in the authors' tables."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from foreign_layout import in_their_words
+from reference_cases import Case, cases
+from vidstill.downstream.classification import ClassifierConfig
+from vidstill.engine.optim import AdamWConfig
+from vidstill.methods.amd import AMDConfig
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.vit import ViTConfig
+from vidstill.pretext.teachers import TeacherConfig
+from vidstill.weights import names as layouts
+from vidstill.weights.names import Name
+
+pytestmark = pytest.mark.reference
+
+Groups = dict[str, list[dict[str, Any]]]
+CLIPS = {"dim": 16, "heads": 2, "tubelet": (2, 16, 16)}
+OF_IMAGES = {"dim": 16, "heads": 2, "tubelet": (1, 16, 16), "class_token": True, "attention_bias": "qkv"}
+DECODER = DecoderConfig(dim=8, depth=1, heads=2)
+MVD = ("positions", "class_token")  # spared when it is pre-trained: mask tokens decay
+MAE = ()  # nothing is, in MAE and ST-MAE
+
+
+def ours(module: nn.Module, names: tuple[Name, ...], **optim: Any) -> Groups:
+    """The groups of our parameters that each of theirs consists of, one or several."""
+    numbered = dict(enumerate(dict(module.named_parameters()).items()))
+    marks = {name: torch.full_like(parameter, number) for number, (name, parameter) in numbered.items()}
+    group_of = {
+        parameter: group
+        for group in AdamWConfig(**{"base_lr": 1.0} | optim).build(module).param_groups
+        for parameter in group["params"]
+    }
+    return {
+        theirs: [group_of[numbered[number][1]] for number in map(int, mark.unique())]
+        for theirs, mark in in_their_words(marks, names).items()
+    }
+
+
+def hold(found: Groups, theirs: Mapping[str, dict[str, Any]], rtol: float) -> None:
+    assert found.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        for group in found[name]:
+            assert group["weight_decay"] == wanted["weight_decay"], name
+            assert group["lr_scale"] == pytest.approx(wanted["lr_scale"], rel=rtol, abs=0), name
+            if "layer_id" in wanted:
+                assert group["layer"] == wanted["layer_id"], name
+
+
+def classifier(encoder: ViTConfig, *, mean: bool = True) -> nn.Module:
+    return ClassifierConfig(encoder=encoder, classes=4, pooling="mean" if mean else "first").build()
+
+
+def pretrained(encoder: ViTConfig, **decoders: DecoderConfig) -> nn.Module:
+    parts = {name: config.build(encoder.dim, out_dim=8) for name, config in decoders.items()}
+    return nn.ModuleDict({"encoder": encoder.build(), **parts})
+
+
+def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[Name, ...]]:
+    """The model that a row of VideoMAE's, MVD's or AMD's table is about."""
+    options = row["options"]
+    learned = options.get("use_learnable_pos_emb", False)
+    encoder = ViTConfig(
+        **CLIPS,
+        depth=options.get("depth") or options.get("encoder_depth") or row["depth"],
+        positions="learned" if learned else "sincos3d" if case.method == "mvd" else "sinusoid",
+        learned_grid=(2, 2, 2) if learned else None,
+        class_token=options.get("use_cls_token", False),
+        layer_scale=options.get("init_values", 0.0),
+    )
+    match case.method, row["model"]:
+        case _, "finetune":
+            return classifier(encoder, mean=options.get("use_mean_pooling", True)), layouts.classifier_names(encoder)
+        case "videomae", "pretrain":
+            return pretrained(encoder, decoder=DECODER), layouts.videomae_names(encoder)
+        case "mvd", "student":
+            decoder = replace(DECODER, project_bias=True)
+            return pretrained(encoder, image_decoder=decoder, video_decoder=decoder), layouts.mvd_names(encoder)
+        case "amd", "student":
+            config = AMDConfig(
+                encoder=encoder,
+                decoder=DECODER,
+                teacher=TeacherConfig(model=ViTConfig(dim=64, depth=2, heads=1, tubelet=encoder.tubelet)),
+                pairs=tuple((layer, layer) for layer in options["direct_layers"]),
+                generation_pairs=tuple((layer, layer) for layer in options["generation_layers"]),
+                generator_depth=options["generator_depth"],
+            )
+            return config.build(), layouts.amd_names(encoder, options["direct_layers"], len(config.generated))
+    raise AssertionError(f"{case.method} has a table of {row['model']}, which nobody builds here")
+
+
+@pytest.mark.parametrize("case", cases(kind="table", name="param_groups"))
+def test_decay_and_layer_scales_are_the_tables(case: Case) -> None:
+    for row in case.json["rows"]:
+        module, names = built(case, row)
+        spared = {"undecayed": MVD} if (case.method, row["model"]) == ("mvd", "student") else {}
+        found = ours(module, names, weight_decay=row["weight_decay"], layer_decay=row["layer_decay"], **spared)
+        theirs = dict(row["parameters"])
+        if case.method == "amd":  # what they neither train nor save, and what they make but never use
+            assert [group["weight_decay"] for group in found.pop("generator_mask_tokens.0")] == [0]
+            for unused in ("generators.0.norm.weight", "generators.0.norm.bias"):
+                del theirs[unused]
+        hold(found, theirs, case.json["tolerance"]["rtol"])
+
+
+def models(case: Case) -> dict[str, tuple[nn.Module, tuple[Name, ...]]]:
+    """The models that ST-MAE's and image MAE's tables are about; a fine-tuned one for each way of pooling."""
+    stored = case.json["config"]
+    depth, before = stored["finetune"]["depth"], stored["pretrain"]["depth"]
+    if case.method == "image_mae":
+        learned = ViTConfig(**OF_IMAGES, depth=depth, positions="learned", learned_grid=(1, 2, 2))
+        fixed = ViTConfig(**OF_IMAGES, depth=before, positions="sincos2d")
+        decoder = DecoderConfig(
+            dim=16,
+            depth=1,
+            heads=2,
+            positions="sincos2d",
+            class_token="encoder",
+            project_bias=True,
+            attention_bias="qkv",
+        )
+        tuned = layouts.classifier_names(learned, image=True)
+        return {
+            "pretrain": (pretrained(fixed, decoder=decoder), layouts.mae_names(fixed)),
+            "global_pool=True": (classifier(learned), tuned),
+            "global_pool=False": (classifier(learned, mean=False), tuned),
+        }
+    kind = "separable" if stored["finetune"]["sep_pos_embed"] else "learned"
+    positions = {"positions": kind, "learned_grid": (2, 2, 2), "attention_bias": "qkv"}
+    encoder = ViTConfig(**CLIPS, **positions, depth=depth, class_token=True)
+    shallow = ViTConfig(**CLIPS, **positions, depth=before, class_token=True)
+    decoder = DecoderConfig(dim=16, depth=1, heads=2, class_token="own", project_bias=True, **positions)
+    tuned = tuple(name for name in layouts.stmae_classifier_names(encoder) if "projection" not in name.theirs)
+    return {
+        "pretrain": (pretrained(shallow, decoder=decoder), layouts.stmae_names(shallow, decoder)),
+        "finetune": (classifier(encoder), tuned),
+    }
+
+
+@pytest.mark.parametrize("case", cases(kind="parameter_groups"))
+def test_mae_s_and_st_mae_s_fine_tunings_decay_and_slow_down_as_their_tables_say(case: Case) -> None:
+    made, optimizer = models(case), case.json["finetune_optimizer"]
+    assert AdamWConfig(base_lr=1.0).betas == tuple(optimizer["betas"])
+    assert AdamWConfig(base_lr=1.0).eps == optimizer["eps"]
+    for key, theirs in case.json["finetune_layer_decay"].items():
+        settings = dict(setting.split("=") for setting in key.split(","))
+        module, names = made[f"global_pool={settings['global_pool']}" if "global_pool" in settings else "finetune"]
+        rates = {name: float(settings[name]) for name in ("layer_decay", "weight_decay")}
+        hold(ours(module, names, **rates), theirs, case.json["tolerance"]["lr_scale"]["rtol"])
+
+
+@pytest.mark.parametrize("case", cases(kind="parameter_groups"))
+def test_mae_s_and_st_mae_s_pre_trainings_decay_what_their_tables_say(case: Case) -> None:
+    found = ours(*models(case)["pretrain"], undecayed=MAE)
+    decays = {name: {group["weight_decay"] for group in groups} for name, groups in found.items()}
+    tables = case.json["pretrain_weight_decay"]
+    theirs = tables.get("bias_wd=False", tables)  # image MAE has this one alone
+    assert decays == {name: {decay} for name, decay in theirs.items()}
+    if "bias_wd=True" in tables:  # norms, too: an option of theirs that no published run has
+        others = {name for name, decay in tables["bias_wd=True"].items() if decays[name] != {decay}}
+        assert others == {name for name in theirs if "norm" in name and name.endswith(".weight")}
