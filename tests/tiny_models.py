@@ -7,10 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from vidstill.methods.amd import AMDConfig
+from vidstill.methods.dmae import DMAEConfig
+from vidstill.methods.imagemae import ImageMAEConfig
+from vidstill.methods.maskagain import MaskAgainConfig
+from vidstill.methods.mvd import MVDConfig
+from vidstill.methods.stmae import STMAEConfig, of_clips
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.masks import NestedTubeMask, TubeMask
+from vidstill.pretext.masks import NestedTubeMask, RandomMask, TubeMask
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.types import Grid
 
@@ -29,6 +34,38 @@ AMD = AMDConfig(
     pairs=((1, 2), (2, 3)),
     generator_depth=1,
 )
+MASKAGAIN = MaskAgainConfig(
+    encoder=ENCODER,
+    teacher=TeacherConfig(model=replace(TEACHER, dim=24)),  # as wide as the student
+    mask=TubeMask(ratio=0.5),
+    global_keys=4,
+    local_keys=3,
+    telling=5,
+)
+IMAGEMAE = ImageMAEConfig(
+    encoder=replace(ENCODER, positions="sincos2d", class_token=True, attention_bias="qkv"),
+    decoder=replace(DECODER, positions="sincos2d", class_token="encoder", project_bias=True, attention_bias="qkv"),
+    mask=RandomMask(ratio=0.75, counts="hidden"),  # so that something is seen of a single token
+)
+DMAE = DMAEConfig(
+    encoder=IMAGEMAE.encoder,
+    decoder=IMAGEMAE.decoder,
+    teacher=TeacherConfig(model=replace(TEACHER, positions="sincos2d", class_token=True, attention_bias="qkv")),
+    mask=IMAGEMAE.mask,
+    pairs=((1, 2),),
+)
+STMAE = STMAEConfig(
+    encoder=replace(of_clips(ENCODER), learned_grid=(2, 4, 3)),
+    decoder=replace(IMAGEMAE.decoder, positions="learned", learned_grid=(2, 4, 3)),
+    mask=IMAGEMAE.mask,
+)
+MVD = MVDConfig(
+    encoder=replace(ENCODER, dim=32, positions="sincos3d"),  # the code needs a multiple of 16
+    decoder=replace(DECODER, positions="sincos3d", project_bias=True),
+    image_teacher=TeacherConfig(model=replace(DMAE.teacher.model, tubelet=(1, 4, 4), dim=16, depth=2)),
+    video_teacher=TeacherConfig(model=TEACHER),
+    mask=TubeMask(ratio=0.75),
+)
 
 METHODS: dict[str, Any] = {
     "videomae": VIDEOMAE,
@@ -37,6 +74,66 @@ METHODS: dict[str, Any] = {
     "amd-direct": replace(AMD, alignment="direct"),
     "amd-generation": replace(AMD, alignment="generation"),
     "amd-released": replace(AMD, generator_mask_tokens="released", shared_projection="released"),
+    "maskagain": MASKAGAIN,
+    "maskagain-paper": replace(
+        MASKAGAIN,
+        mass="plain",
+        local_shares="clip",
+        local_pairs="aligned",
+        hint_tokens="gathered",
+        relation_shares="pairs",
+    ),
+    "maskagain-projected": replace(MASKAGAIN, teacher=TeacherConfig(model=TEACHER)),
+    "maskagain-transfer": replace(
+        MASKAGAIN,
+        layers=(1, 2),
+        global_factor=0.0,
+        local_factor=0.0,
+        attention_factor=1.0,
+        attention_temperature=4.0,
+        value_factor=1.0,
+        hint_factor=0.0,
+        relation_factor=0.0,
+        decoder=DECODER,
+    ),
+    "stmae": STMAE,
+    "stmae-mae_st": replace(
+        STMAE,
+        decoder=replace(STMAE.decoder, positions="separable", class_token="own"),
+        which_frames="linspace",
+        start="xavier",
+    ),
+    "imagemae": IMAGEMAE,
+    "dmae": DMAE,
+    "dmae-video": replace(
+        DMAE,
+        encoder=ENCODER,
+        decoder=DECODER,
+        teacher=TeacherConfig(model=TEACHER),
+        mask=TubeMask(ratio=0.75),
+        target="per_channel",
+    ),
+    "dmae-perceptrons": replace(DMAE, pairs=((1, 2), (2, 3)), projection="mlp-2layer", distance="l2"),
+    "dmae-raw": replace(
+        DMAE,
+        teacher=TeacherConfig(model=replace(DMAE.teacher.model, dim=24)),
+        projection="none",
+        align_class_token=False,
+    ),
+    "mvd": MVD,
+    "mvd-image-only": replace(MVD, video_teacher=None, image_frames="all", image_distance="l1"),
+    "mvd-video-only": replace(MVD, image_teacher=None, normalise=True, video_distance="l2"),
+    "mvd-other-patches": replace(
+        MVD, image_teacher=TeacherConfig(model=replace(MVD.image_teacher.model, tubelet=(1, 3, 5)))
+    ),
+    "mvd-class-token": replace(
+        MVD,
+        encoder=replace(MVD.encoder, class_token=True),
+        decoder=replace(MVD.decoder, class_token="encoder"),
+        image_factor=0.7,
+        video_factor=1.5,
+    ),
+    "mvd-per-token": replace(MVD, distill="visible"),
 }
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tiny_models import CLASSES, ENCODER, built, clips
+from tiny_models import CLASSES, ENCODER, GRID, STMAE, built, clips
 from vidstill.data.erasing import Erasing
 from vidstill.data.mixing import Mixing
 from vidstill.downstream.classification import ClassificationTask, ClassifierConfig
+from vidstill.types import Grid, InputError
 
 CONFIG = ClassifierConfig(encoder=ENCODER, classes=CLASSES)
 CLIP = clips(4)
@@ -101,3 +102,90 @@ def test_blocks_from_scratch_start_at_the_asked_deviation(start, deviation):
     model = ClassifierConfig(encoder=ENCODER, classes=CLASSES, start=start).build()
     weight = model.encoder.blocks[0].mlp.fc1.weight
     assert weight.std().item() == pytest.approx(deviation, rel=0.1)
+
+
+def test_mae_st_starts_with_torchs_own_weights_no_positions_and_a_tiny_head():
+    torch.manual_seed(0)
+    model = ClassifierConfig(encoder=STMAE.encoder, classes=400, start="torch").build()
+    block = model.encoder.blocks[0]
+    assert block.attn.qkv.weight.std().item() == pytest.approx(1 / math.sqrt(3 * 24), rel=0.1)
+    assert block.mlp.fc2.bias.std().item() == pytest.approx(1 / math.sqrt(3 * 96), rel=0.3)
+    positions = model.encoder.positions
+    for table in (model.encoder.class_token, positions.space, positions.time, positions.of_class):
+        assert not table.any()
+    assert model.head.weight.std().item() == pytest.approx(2e-5, rel=0.05)
+    assert model.head.bias.std().item() == pytest.approx(1 / math.sqrt(3 * 24), rel=0.1)  # torch's own, not scaled
+
+
+# ---- Masking --------------------------------------------------------------------------------------------------------
+
+
+def masked(ratio=0.75, config=CONFIG):
+    return ClassificationTask(built(config), **PLAIN, mask_ratio=ratio)
+
+
+def test_hidden_tokens_reach_neither_the_mean_nor_the_loss():
+    task = masked()
+    visible = task.visible(SEED, GRID)
+    assert visible.shape == (4, 6)
+    expected = F.cross_entropy(task.model(CLIP, visible), LABEL)
+    torch.testing.assert_close(task(CLIP, LABEL, SEED).loss, expected)
+    tokens = task.model.encoder(CLIP, visible, layers=(2,)).layers[2].mean(dim=1)
+    torch.testing.assert_close(task.model.features(CLIP, visible), task.model.norm(tokens))
+
+
+def test_the_ratio_falls_to_nothing_by_a_cosine():
+    task = masked(0.5)
+    ratios = []
+    for progress in (0.0, 0.25, 0.5, 0.75, 1.0):
+        task.begin_step(progress)
+        ratios.append(task.ratio)
+    assert ratios == pytest.approx([0.5 * 0.5 * (1 + math.cos(math.pi * p / 4)) for p in range(5)])
+    assert ratios[0] == 0.5
+    assert task.visible(SEED, GRID) is None
+
+
+def test_a_run_hides_less_and_less_and_the_same_number_in_every_clip():
+    task, counts = masked(0.75), []
+    for step in range(8):
+        task.begin_step(step / 8)
+        counts.append(task.visible(SEED, Grid(8, 14, 14)).shape[1])
+    assert counts[0] == 392  # int(1568 · 0.25)
+    assert counts == sorted(set(counts))
+    assert counts[-1] < 1568
+
+
+def test_what_is_seen_depends_on_the_clips_seed_alone():
+    task = masked()
+    whole = task.visible(SEED, GRID)
+    assert torch.equal(task.visible(SEED.flip(0), GRID), whole.flip(0))
+    assert not torch.equal(whole[0], whole[1])
+    assert (whole.diff(dim=1) > 0).all()
+
+
+def test_a_test_sees_everything():
+    task = masked().eval()
+    assert task.visible(SEED, GRID) is None
+    torch.testing.assert_close(task(CLIP, LABEL, SEED).loss, F.cross_entropy(task.model(CLIP), LABEL))
+
+
+def test_one_token_is_always_seen():
+    assert masked(0.75).visible(SEED, Grid(1, 1, 1)).shape == (4, 1)
+
+
+def test_without_masking_nothing_is_drawn():
+    task = masked(0.0)
+    task.begin_step(0.5)
+    assert task.visible(SEED, GRID) is None
+
+
+@pytest.mark.parametrize("ratio", [1.0, -0.1, math.nan])
+def test_a_ratio_that_is_no_share_is_met_with_a_sentence(ratio):
+    with pytest.raises(InputError, match="mask_ratio is"):
+        masked(ratio)
+
+
+def test_every_weight_gets_a_gradient_from_what_is_seen():
+    task = masked(config=replace(CONFIG, encoder=STMAE.encoder))
+    task(CLIP, LABEL, SEED).loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in task.parameters())

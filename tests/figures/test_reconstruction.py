@@ -1,11 +1,13 @@
 """The picture of a reconstruction shows what the student can know, and no more."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
+from tiny_models import METHODS, built
 from vidstill.figures.reconstruction import picture, rebuild
 from vidstill.methods.amd import AMDConfig
 from vidstill.methods.videomae import VideoMAEConfig
@@ -80,6 +82,17 @@ def test_a_perfect_guess_of_a_clip_without_light_and_shade_is_the_clip(target):
     perfect = pixel_target(clip, method.config.encoder, mask.masked, target)
     method.decoder.forward = lambda *_: perfect
     torch.testing.assert_close(rebuild(method, clip, SEEDS).rebuilt, clip, rtol=0, atol=1e-4)
+
+
+def test_a_frame_that_is_guessed_stands_for_its_tubelet():
+    """ST-MAE guesses one frame of each tubelet."""
+    method = built(replace(METHODS["stmae"], target="input"))
+    mask = method.config.mask.draw(SEEDS, method.encoder.grid(clips()))
+    perfect = method.target(clips(), mask.masked)
+    method.decoder.forward = lambda *_: perfect
+    hidden = hidden_pixels(method).expand(2, 3, -1, -1, -1)
+    first = clips()[:, :, 0::2].repeat_interleave(2, dim=2)
+    torch.testing.assert_close(rebuild(method, clips(), SEEDS).rebuilt[hidden], first[hidden])
 
 
 def test_a_dark_side_stays_darker_than_a_bright_one():

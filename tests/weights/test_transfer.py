@@ -6,13 +6,22 @@ import pytest
 import torch
 
 from foreign_layout import in_their_words
-from tiny_models import AMD, CLASSES, ENCODER, VIDEOMAE, built, clips
+from tiny_models import AMD, CLASSES, ENCODER, IMAGEMAE, STMAE, VIDEOMAE, built, clips
 from vidstill.config import to_plain
 from vidstill.downstream.classification import ClassifierConfig
 from vidstill.types import InputError
 from vidstill.weights.files import Weights, read_weights, write_weights
-from vidstill.weights.names import amd_names, classifier_names, videomae_names
-from vidstill.weights.transfer import encoder_config, encoder_tensors, load_exactly, start_encoder
+from vidstill.weights.names import (
+    amd_names,
+    classifier_names,
+    mae_names,
+    mvd_names,
+    slowfast_names,
+    stmae_classifier_names,
+    stmae_names,
+    videomae_names,
+)
+from vidstill.weights.transfer import continued, encoder_config, encoder_tensors, load_exactly, start_encoder
 
 CLIP = clips()
 CLASSIFIER = ClassifierConfig(encoder=ENCODER, classes=CLASSES)
@@ -20,6 +29,20 @@ FOREIGN = {
     "videomae": (VIDEOMAE, videomae_names(ENCODER)),
     "amd": (AMD, amd_names(ENCODER, [1, 2], 2)),
     "classifier": (CLASSIFIER, classifier_names(ENCODER)),
+}
+FLAT = replace(IMAGEMAE, encoder=replace(IMAGEMAE.encoder, tubelet=(1, 4, 4)))
+TUNED = ClassifierConfig(encoder=STMAE.encoder, classes=CLASSES, norm="pretrained")
+WITHOUT_PREFIX = {
+    "MAE": (FLAT, mae_names(FLAT.encoder)),
+    "image classifier": (
+        ClassifierConfig(encoder=FLAT.encoder, classes=CLASSES),
+        classifier_names(FLAT.encoder, image=True),
+    ),
+    "mae_st": (STMAE, stmae_names(STMAE.encoder, STMAE.decoder)),
+    "PySlowFast": (STMAE, slowfast_names(STMAE.encoder, STMAE.decoder)),
+    "PySlowFast, fused": (STMAE, slowfast_names(STMAE.encoder, STMAE.decoder, separate_qkv=False)),
+    "mae_st's classifier": (TUNED, stmae_classifier_names(STMAE.encoder)),
+    "PySlowFast's classifier": (TUNED, stmae_classifier_names(STMAE.encoder, separate_qkv=False, slowfast=True)),
 }
 
 
@@ -34,6 +57,23 @@ def test_an_encoder_from_the_authors_files_gives_the_same_features(tmp_path, con
     assert torch.equal(found.layers[2], expected.layers[2])
     if config is not CLASSIFIER:  # whose file has no final norm
         assert torch.equal(found.tokens, expected.tokens)
+
+
+@pytest.mark.parametrize(("config", "names"), WITHOUT_PREFIX.values(), ids=WITHOUT_PREFIX)
+def test_layouts_without_a_prefix_are_told_apart_by_their_own_words(config, names):
+    module, clip = built(config, seed=0), CLIP[:, :, : config.encoder.tubelet[0]]
+    encoder = built(config.encoder, seed=1)
+    start_encoder(encoder, Weights(in_their_words(module.state_dict(), names), source="theirs.pth"), config.encoder)
+    expected, found = (model(clip, layers=(2,)) for model in (module.encoder, encoder))
+    assert torch.equal(found.layers[2], expected.layers[2])
+
+
+def test_mvds_files_are_known_by_their_decoders():
+    student = built(ENCODER)
+    theirs = in_their_words({f"encoder.{name}": t for name, t in student.state_dict().items()}, mvd_names(ENCODER))
+    theirs |= {"down_img.weight": torch.ones(1), "mask_token_vid": torch.ones(1, 1, 16), "pos_embed": torch.ones(1)}
+    found = encoder_tensors(Weights(theirs), ENCODER)
+    assert all(torch.equal(found[name], tensor) for name, tensor in student.state_dict().items())
 
 
 def test_unused_tensors_of_an_amd_file_do_no_harm(tmp_path):
@@ -78,6 +118,53 @@ def test_a_classifier_leaves_the_final_norm_behind_and_keeps_its_own_start():
 
 
 @pytest.mark.parametrize(
+    ("config", "names"),
+    [WITHOUT_PREFIX["mae_st"], WITHOUT_PREFIX["mae_st's classifier"]],
+    ids=["pre-trained", "fine-tuned"],
+)
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "theirs"])
+def test_a_classifiers_norm_may_go_on_from_the_files_last_one(config, names, ours):
+    module, model = built(config), TUNED.build()
+    tensors, about = module.state_dict(), {"encoder": to_plain(STMAE.encoder)}
+    file = Weights(tensors, about) if ours else Weights(in_their_words(tensors, names))
+    start_encoder(model.encoder, file, STMAE.encoder, norm=model.norm)
+    last = module.encoder.norm if config is STMAE else module.norm
+    assert torch.equal(model.norm.weight, last.weight)
+    assert torch.equal(model.norm.bias, last.bias)
+
+
+def test_a_file_without_a_norm_cannot_give_one():
+    model = TUNED.build()
+    bare = {name: t for name, t in built(STMAE).state_dict().items() if not name.startswith("encoder.norm.")}
+    with pytest.raises(InputError, match="lacks 2 tensors of this model"):
+        start_encoder(model.encoder, Weights(bare, {"encoder": {}}, "bare"), STMAE.encoder, norm=model.norm)
+
+
+def test_relative_positions_come_in_at_zero_and_are_taken_over_later():
+    plain, asked = built(STMAE), replace(STMAE.encoder, relative_positions=True, drop_path=0.2)
+    file = Weights(plain.state_dict(), {"encoder": to_plain(STMAE.encoder)}, "ours")
+    assert continued(file, asked) == asked
+    model = replace(TUNED, encoder=asked).build().eval()
+    start_encoder(model.encoder, file, asked)
+    torch.testing.assert_close(model.encoder(CLIP, layers=(2,)).layers[2], plain.encoder(CLIP, layers=(2,)).layers[2])
+
+    tuned = built(replace(TUNED, encoder=asked))
+    file = Weights(tuned.state_dict(), {"encoder": to_plain(asked)}, "ours")
+    config = continued(file, STMAE.encoder)
+    assert config == replace(asked, drop_path=0.0)
+    encoder = config.build(final_norm=False)
+    start_encoder(encoder, file, config)
+    assert torch.equal(encoder.eval()(CLIP).tokens, tuned.eval().encoder(CLIP).tokens)
+
+
+def test_a_file_decides_all_but_what_is_its_users():
+    file = Weights({}, {"encoder": to_plain(ENCODER)})
+    other = replace(STMAE.encoder, dim=96, depth=3, drop_path=0.1)
+    assert continued(file, other) == replace(ENCODER, drop_path=0.1)
+    assert continued(Weights({}), other) == other
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (
@@ -118,5 +205,5 @@ def test_tubelets_of_another_size_are_met_with_a_sentence():
 
 @pytest.mark.parametrize("tensors", [{"conv1.weight": torch.ones(2)}, {}], ids=["resnet", "empty"])
 def test_a_foreign_layout_is_met_with_what_is_known(tensors):
-    with pytest.raises(InputError, match=r"neither vidstill's nor in a layout known here \(VideoMAE, AMD\)"):
+    with pytest.raises(InputError, match=r"neither vidstill's nor in a layout known here \(VideoMAE, AMD, MVD"):
         encoder_tensors(Weights(tensors, source="theirs.pth"), ENCODER)

@@ -1,5 +1,6 @@
 """Encoder → mean over the tokens → norm → head: what pre-training is for."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,25 +9,29 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidstill.chance import shuffled
 from vidstill.data.erasing import Erasing
 from vidstill.data.mixing import Mixing
-from vidstill.models.layers import NORM_EPS
-from vidstill.models.vit import ViTConfig
-from vidstill.types import Output
+from vidstill.models.layers import NORM_EPS, initialise_normal
+from vidstill.models.vit import ViT, ViTConfig
+from vidstill.types import Grid, Output, within
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
     encoder: ViTConfig
     classes: int
-    # The mean over the tokens, then the norm; or the final norm, then the class token (MAE), where there is none token 0
-    # (an unused option of VideoMAE); or the mean without token 0 (released: mae_st's where there is no class token).
+    # The mean over the tokens, then the norm; or the final norm, then the class token (MAE), or where there is none
+    # token 0 (an unused option of VideoMAE); or the mean without token 0 (released: mae_st's without a class token).
     pooling: Literal["mean", "first", "mean_after_first"] = "mean"
+    # The norm after the mean is a new one, or the pre-trained encoder's final norm goes on as it (ST-MAE).
+    norm: Literal["fresh", "pretrained"] = "fresh"
     dropout: float = 0.0  # before the head
     head_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
     # Blocks of a model from scratch: the authors' normal weights of deviation 0.02, which are too small for narrow
-    # models to begin with (a width of 96 stayed at chance: docs/quickstart.md), or the Xavier weights of pre-training.
-    start: Literal["normal", "xavier"] = "normal"
+    # models to begin with (a width of 96 stayed at chance: docs/quickstart.md), or the Xavier weights of pre-training;
+    # or torch's own, as is then the head's bias, while tokens and position codes are zero (mae_st).
+    start: Literal["normal", "xavier", "torch"] = "normal"
 
     def build(self) -> "Classifier":
         return Classifier(self)
@@ -43,51 +48,89 @@ class Classifier(nn.Module):
         self.norm = nn.Identity() if first else nn.LayerNorm(config.encoder.dim, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.encoder.dim, config.classes)
-        for part in (self.encoder.blocks, self.head) if config.start == "normal" else (self.head,):
-            _initialise(part)
+        match config.start:
+            case "normal":
+                initialise_normal(self.encoder.blocks)
+            case "torch":
+                _start_as_torch(self.encoder)
+        bias = self.head.bias.detach().clone()
+        initialise_normal(self.head)
         with torch.no_grad():
             self.head.weight.mul_(config.head_scale)
-            self.head.bias.mul_(config.head_scale)
+            if config.start == "torch":
+                self.head.bias.copy_(bias)
 
-    def forward(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of clips of colours in [0, 1]."""
-        return self.head(self.dropout(self.features(clip)))
+    def forward(
+        self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
+    ) -> Float[Tensor, "b classes"]:
+        """Logits of clips of colours in [0, 1], from the visible tokens; from all where none are named."""
+        return self.head(self.dropout(self.features(clip, visible)))
 
-    def features(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b d"]:
+    def features(
+        self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
+    ) -> Float[Tensor, "b d"]:
         """What enters the head: one vector a clip."""
-        seen = self.encoder(clip)
+        seen = self.encoder(clip, visible)
         if self.config.pooling == "first":
             return torch.cat([seen.classes, seen.tokens], dim=1)[:, 0]
         tokens = seen.tokens if self.config.pooling == "mean" else seen.tokens[:, 1:]
         return self.norm(tokens.mean(dim=1))
 
 
-def _initialise(module: nn.Module) -> None:
-    """The authors' start of a fine-tuning: normal weights of deviation 0.02, zero biases."""
-    for part in module.modules():
+def _start_as_torch(encoder: ViT) -> None:
+    for part in encoder.blocks.modules():
         if isinstance(part, nn.Linear):
-            nn.init.trunc_normal_(part.weight, std=0.02, a=-2.0, b=2.0)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+            part.reset_parameters()
+    for table in (encoder.class_token, *encoder.positions.parameters()):
+        if table is not None:
+            nn.init.zeros_(table)
 
 
 class ClassificationTask(nn.Module):
-    """Trains a classifier on labelled clips: erased and mixed on the device, then cross-entropy."""
+    """Trains a classifier on labelled clips: erased and mixed on the device, some tokens hidden, then cross-entropy.
 
-    def __init__(self, model: Classifier, *, mixing: Mixing | None, erasing: Erasing | None, smoothing: float):
+    Args:
+        mask_ratio: of the tokens, hidden anywhere at the start of the run; it falls to 0 by a cosine over all steps
+            (ST-MAE, appendix B.3). In eval mode, nothing is hidden.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        *,
+        mixing: Mixing | None,
+        erasing: Erasing | None,
+        smoothing: float,
+        mask_ratio: float = 0.0,
+    ):
         super().__init__()
+        within(0, 1, below=True, mask_ratio=mask_ratio)
         self.model = model
         self.mixing = mixing
         self.erasing = erasing
         self.smoothing = smoothing
+        self.mask_ratio = mask_ratio
+        self.begin_step(0.0)
+
+    def begin_step(self, progress: float) -> None:
+        """Sets how much is hidden in a step, the same of every clip; the progress is 0 to 1."""
+        self.ratio = self.mask_ratio * 0.5 * (1 + math.cos(math.pi * progress))
 
     def forward(self, clip: Float[Tensor, "b 3 t h w"], label: Int[Tensor, "b"], seed: Int[Tensor, "b"]) -> Output:
         config = self.model.config
+        visible = self.visible(seed, self.model.encoder.grid(clip))
         if self.erasing is not None:
             clip = self.erasing.apply(clip, seed, config.encoder.mean, config.encoder.std)
         if self.mixing is None:
-            loss = F.cross_entropy(self.model(clip).float(), label, label_smoothing=self.smoothing)
+            loss = F.cross_entropy(self.model(clip, visible).float(), label, label_smoothing=self.smoothing)
         else:
             clip, target = self.mixing.apply(clip, label, seed, config.classes, self.smoothing)
-            loss = F.cross_entropy(self.model(clip).float(), target)
+            loss = F.cross_entropy(self.model(clip, visible).float(), target)
         return Output(loss)
+
+    def visible(self, seed: Int[Tensor, "b"], grid: Grid) -> Int[Tensor, "b v"] | None:
+        """The tokens that are not hidden in this step: one or more; None: all of them."""
+        if not (self.training and self.ratio):
+            return None
+        kept = max(1, int(grid.tokens * (1 - self.ratio)))
+        return shuffled(seed, "mask", grid.tokens)[:, :kept].sort(dim=1).values

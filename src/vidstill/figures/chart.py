@@ -13,12 +13,16 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 96.0, 30.0, 42.0  # around the plot; names 
 _APART = 16.0  # between two names
 
 
+Dash = Literal["plain", "dashed", "dotted", "dash-dotted"]
+_DASHES: dict[Dash, str] = {"plain": "", "dashed": "5 4", "dotted": "1.5 3.5", "dash-dotted": "7 3 1.5 3"}
+
+
 @dataclass(frozen=True)
 class Line:
     name: str
     points: Sequence[Point]
     colour: str  # as CSS has it
-    style: Literal["plain", "dashed"] = "plain"
+    style: Dash = "plain"
 
 
 def chart(
@@ -105,7 +109,7 @@ def _axes(across: _Scale, up: _Scale, marks: Sequence[float], x: str, y: str) ->
 def _drawn(line: Line, points: Sequence[Point], name_at: float, dots: bool) -> str:
     colour = escape(line.colour, quote=True)
     path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-    dashes = ' stroke-dasharray="5 4"' if line.style == "dashed" else ""
+    dashes = f' stroke-dasharray="{_DASHES[line.style]}"' if _DASHES[line.style] else ""
     parts = [f'<polyline class="line" points="{path}" stroke="{colour}"{dashes}/>']
     if dots or len(points) == 1:
         parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{colour}"/>' for px, py in points]

@@ -11,15 +11,53 @@ from rich.markup import escape
 from rich.table import Table as Terminal
 from rich.text import Text as Words
 
-from vidstill.figures.chart import Line, Point, chart
+from vidstill.figures.chart import Dash, Line, Point, chart
 from vidstill.figures.curves import curve
 from vidstill.figures.page import Charts, Facts, Picture, Section, Table, Text, page
 from vidstill.figures.standing import Score, standing
 
-INK = {"scratch": "#8b857d", "videomae": "#2f6fb0", "amd": "#c4501b", "teacher": "#26231f"}
+METHODS = {"amd": "AMD", "mvd": "MVD", "maskagain": "MaskAgain", "dmae": "DMAE"}
+"""The distillations that the road may be walked with, as their papers write them."""
+
+NAMES = {
+    "scratch": "Student, scratch",
+    "videomae": "Student, VideoMAE",
+    **{key: f"Student, {name}" for key, name in METHODS.items()},
+    "teacher": "Teacher, VideoMAE",
+    "image_teacher": "Image teacher, MAE",
+}
+
+INK = {"scratch": "#8b857d", "videomae": "#2f6fb0", **dict.fromkeys(METHODS, "#c4501b"), "teacher": "#26231f"}
 """The colour of each model, the same in the table and in every chart."""
 
-_SHORT = {"scratch": "scratch", "videomae": "VideoMAE", "amd": "AMD", "teacher": "teacher"}
+_SHORT = {"scratch": "scratch", "videomae": "VideoMAE", **METHODS, "teacher": "teacher"}
+
+PARTS = {
+    "amd": (
+        {"direct": "direct", "generation": "generated"},
+        "squared distance to the teacher’s features",
+        "Direct: at the places that both see. Generated: at the places that the teacher alone sees.",
+    ),
+    "mvd": (
+        {"image": "image teacher", "video": "video teacher"},
+        "smooth distance to a teacher’s features",
+        "At the hidden places: the features that the image teacher has of a frame, and the video teacher of the clip.",
+    ),
+    "maskagain": (
+        {"hint": "hint", "global": "global", "local": "local", "relation": "relation"},
+        "distance to the teacher",
+        "At the places that both see: the strongest tokens, what attention takes from the whole clip and from each "
+        "slot of time, and how tokens of different clips are related.",
+    ),
+    "dmae": (
+        {"alignment": "alignment"},
+        "distance to the teacher’s features",
+        "Between directions of features in the middle of both models, at the places that both see.",
+    ),
+}
+"""What a distillation brings down, beside pixels: parts of its loss and their names, the axis, and what they are."""
+
+_DASHES: tuple[Dash, ...] = ("plain", "dashed", "dotted", "dash-dotted")
 
 _HEAD = (
     "model",
@@ -59,6 +97,7 @@ class Contender:
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     contenders: tuple[Contender, ...]
+    method: str  # of METHODS: how the student was distilled
     classes: int
     labelled: int  # clips to fine-tune on
     unlabelled: int  # clips to pre-train on
@@ -105,7 +144,8 @@ def reading(found: Findings) -> str:
     return (
         f"Top-1 on {found.videos} clips of {found.classes} classes (chance is {found.chance:.1f} %), ± one binomial "
         "standard error. The linear probe reads the encoder before fine-tuning; from scratch that is a random one. "
-        f"AMD’s student also needed the teacher, whose pre-training took {teacher.pretraining_seconds:.0f} s."
+        f"{METHODS[found.method]}’s student also needed the teacher, whose pre-training took "
+        f"{teacher.pretraining_seconds:.0f} s."
     )
 
 
@@ -135,20 +175,22 @@ def ranking(found: Findings) -> Charts:
     return Charts([("Top-1 on the test clips", chart, caption)])
 
 
-def nearness(alike: Mapping[str, Sequence[float]], distilling: Sequence[Mapping[str, Any]]) -> Charts:
+def nearness(alike: Mapping[str, Sequence[float]], method: str, distilling: Sequence[Mapping[str, Any]]) -> Charts:
     """How near the students come to the teacher: their layers' alignment, and the losses that bring it about.
 
     Args:
         alike: for each student its layers' alignment with the teacher's.
-        distilling: the steps of AMD's log.
+        method: how the student was distilled.
+        distilling: the steps of its log.
     """
     lines = [
         Line(_SHORT[key], _by_block(values), INK[key], "dashed" if key == "scratch" else "plain")
         for key, values in alike.items()
     ]
+    named, axis, caption = PARTS[method]
     parts = [
-        Line("direct", curve(distilling, "direct"), INK["amd"]),
-        Line("generated", curve(distilling, "generation"), INK["amd"], "dashed"),
+        Line(name, curve(distilling, part), INK[method], dash)
+        for (part, name), dash in zip(named.items(), _DASHES, strict=False)
     ]
     return Charts(
         [
@@ -159,9 +201,9 @@ def nearness(alike: Mapping[str, Sequence[float]], distilling: Sequence[Mapping[
                 "clips. 1: alike up to rotation and scale; 0: unrelated. What all clips share at a place is taken off.",
             ),
             (
-                "What AMD brings down",
-                chart(parts, x="step", y="squared distance to the teacher’s features", log_x=True),
-                "Direct: at the places that both see. Generated: at the places that the teacher alone sees.",
+                f"What {METHODS[method]} brings down",
+                chart(parts, x="step", y=axis, log_x=True),
+                caption,
             ),
         ]
     )
@@ -173,14 +215,18 @@ def _by_block(values: Sequence[float]) -> list[Point]:
 
 def losses(pretraining: Mapping[str, Sequence[Mapping[str, Any]]], tuning: Mapping[str, Sequence[Any]]) -> Charts:
     """The curves of both trainings, by model: the steps of their logs."""
-    pixels = [Line(_SHORT[key], curve(steps, "reconstruction"), INK[key]) for key, steps in pretraining.items()]
+    pixels = [
+        Line(_SHORT[key], points, INK[key])
+        for key, steps in pretraining.items()
+        if (points := curve(steps, "reconstruction"))  # MVD and MaskAgain rebuild none
+    ]
     labels = [Line(_SHORT[key], curve(steps), INK[key]) for key, steps in tuning.items()]
     return Charts(
         [
             (
                 "Pre-training: rebuilding hidden pixels",
                 chart(pixels, x="step", y="squared error", log_x=True),
-                "On hidden tubelets of the clips without labels. AMD’s curve is its pixel part.",
+                "On hidden tubelets of the clips without labels. A distillation’s curve is its pixel part.",
             ),
             (
                 "Fine-tuning: naming the movement",
@@ -200,9 +246,10 @@ def report(found: Findings, *, rebuilt: Picture, near: Charts, curves: Charts, f
         title="A teacher, its student, and what pre‑training was worth",
         lead=(
             f"On {found.unlabelled} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller "
-            "student twice: by VideoMAE on pixels, and by AMD from the teacher. Then the same student was fine-tuned "
-            "three times, from scratch and from both, and the teacher as well, all with one recipe on "
-            f"{found.labelled} labelled clips. The classes differ in motion only: no single frame gives them away."
+            f"student twice: by VideoMAE on pixels, and by {METHODS[found.method]} from the teacher. Then the same "
+            "student was fine-tuned three times, from scratch and from both, and the teacher as well, all with one "
+            f"recipe on {found.labelled} labelled clips. The classes differ in motion only: no single frame gives them "
+            "away."
         ),
         sections=[
             Section("What came out", [Table(_HEAD, rows, colours, reading(found)), Text(scale(found), "note")]),

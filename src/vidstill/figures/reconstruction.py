@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -59,7 +59,7 @@ def rebuild(method: Rebuilder, clip: Float[Tensor, "b 3 t h w"], seed: Int[Tenso
     student = method.encoder(clip, mask.visible)
     guess = method.decoder(student.tokens, mask.visible, mask.masked, grid, student.classes).float()
     shown = pixels(clip, tubelet, mask.visible)
-    colours = _coloured(guess, shown, mask, grid, method.encoder.config, kind)
+    colours = _whole(_coloured(guess, shown, mask, grid, method.encoder.config, kind), tubelet)
     return Rebuilt(
         original=clip,
         seen=_clip(shown, torch.full_like(colours, _GREY), mask.visible, mask.masked, grid, tubelet),
@@ -99,7 +99,7 @@ def picture(clips: Rebuilt, *, columns: int = 8, side: int = 96) -> bytes:
 
 def _coloured(
     guess: Float[Tensor, "b m p"],
-    shown: Float[Tensor, "b v p"],
+    shown: Float[Tensor, "b v q"],
     mask: Mask,
     grid: Grid,
     model: ViTConfig,
@@ -118,6 +118,13 @@ def _coloured(
     patterns = rearrange(guess, "b m (p c) -> b m p c", c=channels)
     rows = rearrange(patterns * deviation[:, :, None] + mean[:, :, None], "b m p c -> b m (p c)")
     return rows if kind == "per_channel" else colours_of(rows, model)
+
+
+def _whole(rows: Float[Tensor, "b m p"], tubelet: Tubelet) -> Float[Tensor, "b m q"]:
+    """Whole tubelets, where only some of their frames are guessed (ST-MAE): each stands until the next one."""
+    t, h, w = tubelet
+    guessed = rows.shape[-1] // (3 * h * w)
+    return repeat(rows, "b m (u p) -> b m (u r p)", u=guessed, r=t // guessed)
 
 
 def _nearness(masked: Int[Tensor, "b m"], visible: Int[Tensor, "b v"], grid: Grid) -> Float[Tensor, "b m v"]:

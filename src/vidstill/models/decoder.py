@@ -43,6 +43,17 @@ class DecoderConfig:
         return Decoder(self, encoder_dim, out_dim)
 
 
+MAE_DECODER = DecoderConfig(  # for encoders of all sizes (arXiv:2111.06377, section 4.1)
+    dim=512,
+    depth=8,
+    heads=16,
+    positions="sincos2d",
+    class_token="encoder",
+    project_bias=True,
+    attention_bias="qkv",
+)
+
+
 class Infill(nn.Module):
     """Blocks over [class token, seen tokens, mask tokens], each with the code of its place; gives the last of them."""
 

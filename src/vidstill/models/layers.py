@@ -10,7 +10,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidstill.types import InputError, within
+from vidstill.models.relative import RelativePositions, Standing
+from vidstill.types import Grid, InputError, within
 
 NORM_EPS = 1e-6  # the family's, not torch's 1e-5
 
@@ -30,6 +31,7 @@ class BlockConfig:
     mlp_ratio: float = 4.0
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
     attention_bias: AttentionBias = "qv"
+    relative_grid: tuple[int, int, int] | None = None  # what relative positions are for; None: there are none
 
     def __post_init__(self) -> None:
         within(1, math.inf, width=self.dim, heads=self.heads)
@@ -44,8 +46,8 @@ class AttentionMap(NamedTuple):
 
 
 def attend(
-    queries: Float[Tensor, "b heads n d_head"],
-    keys: Float[Tensor, "b heads n d_head"],
+    queries: Float[Tensor, "b heads n d"],
+    keys: Float[Tensor, "b heads n d"],
     values: Float[Tensor, "b heads n d_head"],
 ) -> Float[Tensor, "b heads n d_head"]:
     """Softmax attention by the kernel that suits the device; the only place where one is chosen."""
@@ -74,6 +76,8 @@ class Attention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
         self.v_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
         self.proj = nn.Linear(config.dim, config.dim)
+        grid = config.relative_grid
+        self.relative = RelativePositions(config.dim // config.heads, Grid(*grid)) if grid else None
 
     def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
         """Queries, keys and values, by head."""
@@ -83,17 +87,24 @@ class Attention(nn.Module):
         qkv = F.linear(tokens, self.qkv.weight, bias)
         return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return self._joined(attend(*self.project(tokens).unbind()))
+    def forward(self, tokens: Float[Tensor, "b n d"], at: Standing | None = None) -> Float[Tensor, "b n d"]:
+        return self._joined(attend(*self._projected(tokens, at)))
 
-    def map(self, tokens: Float[Tensor, "b n d"]) -> AttentionMap:
+    def map(self, tokens: Float[Tensor, "b n d"], at: Standing | None = None) -> AttentionMap:
         """The logits and values that `forward` works with."""
-        queries, keys, values = self.project(tokens).unbind()
+        queries, keys, values = self._projected(tokens, at)
         return AttentionMap(attention_logits(queries, keys), values)
 
     def by(self, made: AttentionMap) -> Float[Tensor, "b n d"]:
         """What `forward` gives, from logits and values that are there already."""
         return self._joined(made.logits.softmax(dim=-1) @ made.values)
+
+    def _projected(self, tokens: Float[Tensor, "b n d"], at: Standing | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, by head; with relative positions, the former two are longer."""
+        queries, keys, values = self.project(tokens).unbind()
+        if self.relative is not None and at is not None:
+            queries, keys = self.relative(queries, keys, at)
+        return queries, keys, values
 
     def _joined(self, mixed: Float[Tensor, "b heads n d_head"]) -> Float[Tensor, "b n d"]:
         return self.proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
@@ -132,19 +143,22 @@ class Block(nn.Module):
             self.gamma_1 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
             self.gamma_2 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
 
-    def forward(self, tokens: Float[Tensor, "b n d"], attended: AttentionMap | None = None) -> Float[Tensor, "b n d"]:
+    def forward(
+        self, tokens: Float[Tensor, "b n d"], attended: AttentionMap | None = None, at: Standing | None = None
+    ) -> Float[Tensor, "b n d"]:
         """The tokens as this block leaves them.
 
         Args:
             attended: this block's `attention_map` of these tokens, where it is there already.
+            at: where the tokens stand, for relative positions.
         """
-        mixed = self.attn(self.norm1(tokens)) if attended is None else self.attn.by(attended)
+        mixed = self.attn(self.norm1(tokens), at) if attended is None else self.attn.by(attended)
         tokens = tokens + self._branch(mixed, self.gamma_1)
         return tokens + self._branch(self.mlp(self.norm2(tokens)), self.gamma_2)
 
-    def attention_map(self, tokens: Float[Tensor, "b n d"]) -> AttentionMap:
+    def attention_map(self, tokens: Float[Tensor, "b n d"], at: Standing | None = None) -> AttentionMap:
         """The attention of this block on the tokens that enter it."""
-        return self.attn.map(self.norm1(tokens))
+        return self.attn.map(self.norm1(tokens), at)
 
     def _branch(self, change: Float[Tensor, "b n d"], scale: Tensor | None) -> Float[Tensor, "b n d"]:
         if scale is not None:
@@ -180,3 +194,12 @@ def initialise(module: nn.Module, *, separate_qkv: bool = False) -> None:
                 if isinstance(part, Attention):
                     for matrix in part.qkv.weight.chunk(3):
                         nn.init.xavier_uniform_(matrix)
+
+
+def initialise_normal(module: nn.Module, *, bias: float = 0.0) -> None:
+    """The start of a fine-tuning: normal weights of deviation 0.02; biases, those of norms too, of one value."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02, a=-2.0, b=2.0)
+        if isinstance(part, nn.Linear | nn.LayerNorm) and part.bias is not None:
+            nn.init.constant_(part.bias, bias)

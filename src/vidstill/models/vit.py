@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from einops import rearrange
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vidstill.models.layers import NORM_EPS, AttentionBias, AttentionMap, BlockConfig, initialise, stack
 from vidstill.models.positions import PositionCodes, Positions
+from vidstill.models.relative import Standing, standing
 from vidstill.types import Grid, InputError, Tubelet, within
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -27,7 +28,8 @@ class ViTConfig:
     mlp_ratio: float = 4.0
     tubelet: Tubelet = (2, 16, 16)  # frames, rows, columns of one token; (1, 16, 16) for images
     positions: Positions = "sinusoid"
-    learned_grid: tuple[int, int, int] | None = None  # what learned positions are for, in tokens
+    learned_grid: tuple[int, int, int] | None = None  # what learned and relative positions are for, in tokens
+    relative_positions: bool = False  # beside the others; they start at zero (ST-MAE's fine-tuning for detection)
     class_token: bool = False  # before the tokens of every clip
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
     drop_path: float = 0.0  # rate of dropped branches in the last block
@@ -47,12 +49,15 @@ class ViTConfig:
 
     @property
     def blocks(self) -> BlockConfig:
+        if self.relative_positions and self.learned_grid is None:
+            raise InputError("relative positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
         return BlockConfig(
             dim=self.dim,
             heads=self.heads,
             mlp_ratio=self.mlp_ratio,
             layer_scale=self.layer_scale,
             attention_bias=self.attention_bias,
+            relative_grid=self.learned_grid if self.relative_positions else None,
         )
 
     @property
@@ -69,6 +74,17 @@ SMALL = ViTConfig(dim=384, depth=12, heads=6)
 BASE = ViTConfig(dim=768, depth=12, heads=12)
 LARGE = ViTConfig(dim=1024, depth=24, heads=16)
 HUGE = ViTConfig(dim=1280, depth=32, heads=16)
+
+
+def _of_images(size: ViTConfig, *, patch: int = 16) -> ViTConfig:
+    return replace(size, tubelet=(1, patch, patch), positions="sincos2d", class_token=True, attention_bias="qkv")
+
+
+# MAE's (arXiv:2111.06377, appendix A); it has no S, which is DMAE's and AMD's
+IMAGE_SMALL = _of_images(SMALL)
+IMAGE_BASE = _of_images(BASE)
+IMAGE_LARGE = _of_images(LARGE)
+IMAGE_HUGE = _of_images(HUGE, patch=14)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +146,8 @@ class ViT(nn.Module):
         Raises:
             InputError: the clip does not divide into whole tubelets, or a block is asked for that is not there.
         """
-        tokens, looked = self._through(len(self.blocks), self._enter(clip, visible), layers, attention)
+        at = self._standing(clip, visible)
+        tokens, looked = self._through(len(self.blocks), self._enter(clip, visible), at, layers, attention)
         classes, tokens = self._parted(self.norm(tokens))
         return Encoded(
             tokens=tokens,
@@ -150,7 +167,7 @@ class ViT(nn.Module):
     ) -> Looked:
         """As `forward`, for what single blocks give: the blocks after the last one that is needed do not run."""
         last = max((*layers, *(block - 1 for block in attention)), default=0)
-        return self._through(last, self._enter(clip, visible), layers, attention)[1]
+        return self._through(last, self._enter(clip, visible), self._standing(clip, visible), layers, attention)[1]
 
     def tokens(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
@@ -165,6 +182,10 @@ class ViT(nn.Module):
         """Tubelets of colours in [0, 1], with this model's mean and deviation taken off."""
         repeats = pixels.shape[-1] // 3
         return (pixels - self.mean.repeat_interleave(repeats)) / self.std.repeat_interleave(repeats)
+
+    def _standing(self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None) -> Standing | None:
+        """Where the tokens stand, where it makes a difference to the blocks."""
+        return standing(self.grid(clip), visible, clip.device) if self.config.relative_positions else None
 
     def _enter(self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b n d"]:
         """What enters the first block: the class token, if there is one, and the tokens."""
@@ -181,7 +202,12 @@ class ViT(nn.Module):
         return tokens[:, :cut], tokens[:, cut:]
 
     def _through(
-        self, last: int, tokens: Float[Tensor, "b n d"], layers: Collection[int], attention: Collection[int]
+        self,
+        last: int,
+        tokens: Float[Tensor, "b n d"],
+        at: Standing | None,
+        layers: Collection[int],
+        attention: Collection[int],
     ) -> tuple[Float[Tensor, "b n d"], Looked]:
         for number in (*layers, *attention):
             if not 1 <= number <= len(self.blocks):
@@ -190,12 +216,12 @@ class ViT(nn.Module):
                 )
         outputs, classes, maps = {}, {}, {}
         for number, block in enumerate(self.blocks, start=1):
-            attended = block.attention_map(tokens) if number in attention else None  # type: ignore[operator]  # torch forgets what a list holds
+            attended = block.attention_map(tokens, at) if number in attention else None  # type: ignore[operator]  # torch forgets what a list holds
             if attended is not None:
                 maps[number] = attended
             if number > last:
                 break
-            tokens = block(tokens, attended)
+            tokens = block(tokens, attended, at)
             if number in layers:
                 classes[number], outputs[number] = self._parted(tokens)
         return tokens, Looked(layers=outputs, class_layers=classes, attention=maps)

@@ -73,10 +73,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         asked = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         reason = f"it asks for {asked[1]}" if asked else "it is cut off, or of another format"
         raise InputError(f"{path} is no file of plain tensors ({reason}); it was not executed") from None
-    for key in ("model", "module"):
+    for key in ("model", "module", "model_state"):  # the last one is PySlowFast's
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
     if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
-        raise InputError(f"{path} holds no named tensors; a checkpoint of the family has them as `model` or `module`")
+        raise InputError(f"{path} holds no named tensors; a checkpoint of the family has them as `model`, `module` or `model_state`")
     return content

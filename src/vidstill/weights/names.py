@@ -100,6 +100,22 @@ def mvd_names(config: ViTConfig) -> tuple[Name, ...]:
     )
 
 
+def maskagain_names(config: ViTConfig) -> tuple[Name, ...]:
+    """A pre-training of MaskAgain: a student without norm and decoder, and what it is projected by.
+
+    Of the projections, the authors' files hold `Align_feature` and `Align_valuesum` alone.
+    """
+    return (
+        *videomae_names(config),  # of which the decoder is there beside the paper's ablations only
+        Name("Align_feature.fc1.", "projections.hint.0."),
+        Name("Align_feature.fc2.", "projections.hint.2."),
+        Name("Align_valuesum.fc.", "projections.global_student."),
+        Name("Align_valuesum_t.fc.", "projections.global_teacher."),
+        Name("Align_valuesum1.fc.", "projections.local_student."),
+        Name("Align_valuesum1_t.fc.", "projections.local_teacher."),
+    )
+
+
 def mae_names(config: ViTConfig) -> tuple[Name, ...]:
     """A pre-training of image MAE, whole or its encoder alone; what DMAE adds to it."""
     return (
@@ -125,7 +141,7 @@ def slowfast_names(config: ViTConfig, decoder: DecoderConfig, *, separate_qkv: b
         *(_qkv_names(blocks, "decoder.infill.blocks.", decoder.depth) if separate_qkv else ()),
         Name(blocks, "decoder.infill.blocks."),
         Name("pred_head.projections.0.", "decoder.head."),
-        *_mae_decoder_names(decoder, separate_qkv=separate_qkv),
+        *_mae_decoder_names(decoder, separate_qkv=False),  # whose blocks have the words above
         *vit_names(config, "", "encoder.", separate_qkv=separate_qkv),
     )
 
@@ -139,13 +155,19 @@ def classifier_names(config: ViTConfig, *, image: bool = False) -> tuple[Name, .
     )
 
 
-def stmae_classifier_names(config: ViTConfig, *, separate_qkv: bool = True) -> tuple[Name, ...]:
-    """A fine-tuned model of ST-MAE, whose norm after the mean is the pre-trained encoder's."""
+def stmae_classifier_names(config: ViTConfig, *, separate_qkv: bool = True, slowfast: bool = False) -> tuple[Name, ...]:
+    """A fine-tuned model of ST-MAE, whose norm after the mean is the pre-trained encoder's.
+
+    Args:
+        slowfast: PySlowFast's word for the head is written; read are both.
+    """
+    of_slowfast = (Name("head.projection.", "head."),)
+    of_mae_st = (Name("head.weight", "head.weight"), Name("head.bias", "head.bias"))
+    encoder = vit_names(config, "", "encoder.", separate_qkv=separate_qkv)
     return (
         Name("norm.", "norm."),
-        Name("head.projection.", "head."),  # PySlowFast's word
-        Name("head.", "head."),
-        *vit_names(config, "", "encoder.", separate_qkv=separate_qkv),
+        *(of_slowfast + of_mae_st if slowfast else of_mae_st + of_slowfast),
+        *(name for name in encoder if name.theirs != "norm."),
     )
 
 

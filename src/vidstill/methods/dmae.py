@@ -1,0 +1,156 @@
+"""DMAE: student and teacher see the same few tokens; a block of each is aligned, while the student rebuilds pixels."""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vidstill.models.decoder import MAE_DECODER, DecoderConfig
+from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, Encoded, Looked, ViTConfig
+from vidstill.pretext.losses import Distance, distance
+from vidstill.pretext.masks import Mask, RandomMask, TubeMask
+from vidstill.pretext.starts import start_as_mae
+from vidstill.pretext.targets import PixelTarget, pixel_target
+from vidstill.pretext.teachers import Frozen, TeacherConfig
+from vidstill.types import InputError, Output, within
+
+Pairs = tuple[tuple[int, int], ...]
+"""Blocks whose outputs are aligned, counted from 1: (the student's, the teacher's)."""
+
+Projection = Literal["fc-1layer", "mlp-1layer", "mlp-2layer", "none"]
+"""From the student's width to the teacher's, for each pair: a linear layer, a perceptron of one hidden layer, two of
+them, or nothing where they have one width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DMAEConfig:
+    """DMAE on images; on clips, as AMD's authors compare with it, it has VideoMAE's sizes, target and tube mask."""
+
+    encoder: ViTConfig = IMAGE_BASE
+    decoder: DecoderConfig = MAE_DECODER
+    teacher: TeacherConfig = TeacherConfig(model=IMAGE_LARGE)
+    mask: RandomMask | TubeMask = RandomMask(ratio=0.75)  # of both
+    target: PixelTarget = "input"  # pixels as they enter the encoder; normalised in MAE and VideoMAE
+    pairs: Pairs = ((9, 18),)  # after three quarters of the depth of each
+    projection: Projection = "fc-1layer"
+    distance: Distance = "l1"  # between features
+    # Both sides are brought to length 1, token by token; released: where there is a projection.
+    unit_length: Literal["where_projected", "always", "never"] = "where_projected"
+    align_class_token: bool = True  # as the other tokens, where there is one
+    alignment_factor: float = 1.0  # of the features' loss
+
+    def build(self) -> "DMAE":
+        return DMAE(self)
+
+    @property
+    def of_unit_length(self) -> bool:
+        return self.unit_length == "always" or (self.unit_length == "where_projected" and self.projection != "none")
+
+
+class DMAE(nn.Module):
+    """Masked Autoencoders Enable Efficient Knowledge Distillers (Bai et al., CVPR 2023, arXiv:2208.12256).
+
+    L = mean over masked patches p of |I(p) - rebuilt(p)|^2
+      + sum over pairs of blocks, mean over visible tokens and channels of |u(z_tea) - u(phi(z_stu))|,  u(z) = z / |z|
+    """
+
+    def __init__(self, config: DMAEConfig):
+        super().__init__()
+        _check(config)
+        self.config = config
+        self.encoder = config.encoder.build()
+        self.decoder = config.decoder.build(config.encoder.dim, out_dim=config.encoder.pixels_per_token)
+        self.teacher = Frozen(config.teacher.model.build())
+        start_as_mae(self.encoder, self.decoder)
+        widths = config.encoder.dim, config.teacher.model.dim
+        self.projections = nn.ModuleList(_projection(config.projection, *widths) for _ in config.pairs)
+
+    def forward(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        label: Int[Tensor, "b"] | None = None,
+        seed: Int[Tensor, "b"] | None = None,
+        *,
+        mask: Mask | None = None,
+    ) -> Output:
+        """The loss of a batch of images or clips; the mask is drawn from the seeds where none is given."""
+        config, grid = self.config, self.encoder.grid(clip)
+        mask = mask or config.mask.draw(seed, grid)
+
+        student = self.encoder(clip, mask.visible, layers=[ours for ours, _ in config.pairs])
+        rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.classes)
+        target = pixel_target(clip, config.encoder, mask.masked, config.target)
+        reconstruction = distance(rebuilt, target, "l2")
+
+        alignment = torch.stack(self.align(student, self.look(clip, mask))).sum()
+        loss = reconstruction + config.alignment_factor * alignment
+        return Output(loss, {"reconstruction": reconstruction, "alignment": alignment})
+
+    def look(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> Looked:
+        """The teacher's raw features at the tokens that the student sees; its last blocks do not run."""
+        return self.teacher.look(clip, mask.visible, layers=[theirs for _, theirs in self.config.pairs])
+
+    def align(self, student: Encoded, teacher: Looked) -> list[Float[Tensor, ""]]:
+        """How far the student's projected features are from the teacher's, for each pair."""
+        apart = []
+        for (ours, theirs), projection in zip(self.config.pairs, self.projections, strict=True):
+            guess, target = projection(self._features(student, ours)), self._features(teacher, theirs)
+            if self.config.of_unit_length:
+                guess, target = F.normalize(guess.float(), dim=-1), F.normalize(target.float(), dim=-1)
+            apart.append(distance(guess, target, self.config.distance))
+        return apart
+
+    def _features(self, looked: Looked, block: int) -> Float[Tensor, "b v d"]:
+        """What a block gave, the class token first where it is aligned."""
+        tokens = looked.layers[block]
+        return torch.cat([looked.class_layers[block], tokens], dim=1) if self.config.align_class_token else tokens
+
+
+def _projection(kind: Projection, width: int, teacher_width: int) -> nn.Module:
+    """With torch's own start: the authors make it after all else has started."""
+    match kind:
+        case "fc-1layer":
+            return nn.Linear(width, teacher_width)
+        case "mlp-1layer":
+            return _perceptron(width, teacher_width)
+        case "mlp-2layer":  # as it was meant: the released code stops here with an undefined name
+            return nn.Sequential(_perceptron(width, teacher_width), _perceptron(teacher_width, teacher_width))
+        case "none":
+            return nn.Identity()
+
+
+def _perceptron(width: int, out: int) -> nn.Module:
+    return nn.Sequential(OrderedDict(fc1=nn.Linear(width, out), act=nn.GELU(), fc2=nn.Linear(out, out)))
+
+
+def _check(config: DMAEConfig) -> None:
+    """Raises an InputError where student and teacher cannot be aligned."""
+    student, teacher = config.encoder, config.teacher.model
+    within(0, math.inf, alignment_factor=config.alignment_factor)
+    if student.tubelet != teacher.tubelet:
+        raise InputError(
+            f"DMAE aligns token with token: the student's tubelets {student.tubelet} "
+            f"have to be the teacher's {teacher.tubelet}"
+        )
+    if config.align_class_token and student.class_token != teacher.class_token:
+        has, lacks = ("student", "teacher") if student.class_token else ("teacher", "student")
+        raise InputError(
+            f"the {has} has a class token and the {lacks} has none; "
+            "give --method.no-align-class-token to align the others"
+        )
+    for ours, theirs in config.pairs:
+        for who, block, depth in (("student", ours, student.depth), ("teacher", theirs, teacher.depth)):
+            if not 1 <= block <= depth:
+                raise InputError(f"DMAE's pairs name block {block} of a {who} of {depth} blocks; take 1 to {depth}")
+    if not config.pairs:
+        raise InputError("DMAE has no blocks to align; give --method.pairs, e.g. 9 18")
+    if config.projection == "none" and student.dim != teacher.dim:
+        raise InputError(
+            f"a student of width {student.dim} needs a projection to its teacher's {teacher.dim}; "
+            "take --method.projection fc-1layer"
+        )

@@ -1,0 +1,165 @@
+"""MVD: hide nine tubes in ten of a clip, and rebuild what two frozen teachers make of them: of frames, and of clips."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vidstill.models.decoder import Decoder, DecoderConfig
+from vidstill.models.layers import NORM_EPS, initialise
+from vidstill.models.vit import BASE, IMAGE_BASE, ViTConfig
+from vidstill.pretext.losses import Distance, distance
+from vidstill.pretext.masks import Mask, RandomMask, TubeMask
+from vidstill.pretext.teachers import Frames, Frozen, TeacherConfig, clip_features, frame_features
+from vidstill.types import Grid, InputError, Output, take, within
+
+Distillation = Literal["masked", "visible", "full"]
+"""Where the student learns (table 11): at the tokens that are hidden from it, which decoders rebuild; at those that it
+sees, by a linear layer from each ("per-token distillation"); or so at all tokens, with nothing hidden.
+
+Of the latter two no code was released. Inferred from the former: what they learn from and how it is compared; that the
+linear layer comes after the student's final norm, in the place of the decoder; and how it starts.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MVDConfig:
+    """MVD on clips; on images (table 14), it has MAE's sizes, positions and mask, and an image teacher alone."""
+
+    encoder: ViTConfig = replace(BASE, positions="sincos3d")
+    # One for each teacher, of these settings; released: as wide as the encoder in S and B, its drop path the encoder's
+    decoder: DecoderConfig = DecoderConfig(dim=768, depth=2, heads=12, positions="sincos3d", project_bias=True)
+    image_teacher: TeacherConfig | None = TeacherConfig(model=IMAGE_BASE)  # None: the video teacher alone
+    video_teacher: TeacherConfig | None = TeacherConfig(model=BASE)  # None: the image teacher alone
+    mask: TubeMask | RandomMask = TubeMask(ratio=0.90)
+    distill: Distillation = "masked"
+    image_frames: Frames = "first"  # of each tubelet that the image teacher looks at (released); all of them
+    normalise: bool = False  # each token's features to zero mean and unit variance (an option that no script sets)
+    image_distance: Distance = "smooth_l1"
+    video_distance: Distance = "smooth_l1"
+    image_factor: float = 1.0  # of the loss; at 0 (released for a single teacher), it is computed all the same
+    video_factor: float = 1.0
+
+    def build(self) -> "MVD":
+        return MVD(self)
+
+
+class MVD(nn.Module):
+    """Masked Video Distillation (Wang et al., CVPR 2023, arXiv:2212.04500).
+
+    L_k = mean over masked tokens p and channels of smooth_l1(D_k(S(visible))(p) - T_k(clip)(p))
+    L   = w_image L_image + w_video L_video
+
+    T_k is the image or the video teacher's last block, before its final norm; S the student, D_k its decoder for T_k.
+    """
+
+    image_teacher: Frozen | None
+    video_teacher: Frozen | None
+    image_decoder: nn.Module | None
+    video_decoder: nn.Module | None
+
+    def __init__(self, config: MVDConfig):
+        super().__init__()
+        _check(config)
+        self.config = config
+        self.encoder = config.encoder.build()
+        if self.encoder.class_token is not None:
+            nn.init.normal_(self.encoder.class_token, std=1e-6)  # as released
+        looked_at = config.encoder.tubelet[0] if config.image_frames == "all" else 1
+        self.image_teacher, self.image_decoder = _branch(config, config.image_teacher, looked_at)
+        self.video_teacher, self.video_decoder = _branch(config, config.video_teacher)
+
+    def forward(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        label: Int[Tensor, "b"] | None = None,
+        seed: Int[Tensor, "b"] | None = None,
+        *,
+        mask: Mask | None = None,
+    ) -> Output:
+        """The loss of a batch of clips of colours in [0, 1]; the mask is drawn from the seeds where none is given."""
+        grid = self.encoder.grid(clip)
+        mask = mask or self.draw(clip, seed)
+        features = self.look(clip, grid)
+        return self.compare(self.guess(clip, mask), self.targets(features, mask))
+
+    def draw(self, clip: Float[Tensor, "b 3 t h w"], seed: Int[Tensor, "b"] | None) -> Mask:
+        """What the student sees: by the configured mask, or everything."""
+        grid = self.encoder.grid(clip)
+        if self.config.distill != "full":
+            return self.config.mask.draw(seed, grid)
+        every = torch.arange(grid.tokens, device=clip.device).expand(len(clip), -1)
+        return Mask(every, every[:, :0])
+
+    def look(self, clip: Float[Tensor, "b 3 t h w"], grid: Grid) -> dict[str, Float[Tensor, "b n d"]]:
+        """What each teacher makes of the whole clip, for every token of the student's grid."""
+        features = {}
+        if self.image_teacher is not None:
+            features["image"] = frame_features(self.image_teacher, clip, grid, self.config.image_frames)
+        if self.video_teacher is not None:
+            features["video"] = clip_features(self.video_teacher, clip, grid)
+        return features
+
+    def targets(self, features: Mapping[str, Float[Tensor, "b n d"]], mask: Mask) -> dict[str, Float[Tensor, "b m d"]]:
+        """Of each teacher's features, those that the student has to guess."""
+        places = mask.masked if self.config.distill == "masked" else mask.visible
+        chosen = {name: take(every, places).float() for name, every in features.items()}
+        if not self.config.normalise:
+            return chosen
+        return {name: F.layer_norm(rows, rows.shape[-1:], eps=NORM_EPS) for name, rows in chosen.items()}
+
+    def guess(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> dict[str, Float[Tensor, "b m d"]]:
+        """What the student takes each teacher's features for, from the tokens that it sees."""
+        seen, grid = self.encoder(clip, mask.visible), self.encoder.grid(clip)
+        decoders = {"image": self.image_decoder, "video": self.video_decoder}
+        return {
+            name: decoder(seen.tokens, mask.visible, mask.masked, grid, seen.classes)
+            if isinstance(decoder, Decoder)
+            else decoder(seen.tokens)
+            for name, decoder in decoders.items()
+            if decoder is not None
+        }
+
+    def compare(
+        self, guesses: Mapping[str, Float[Tensor, "b m d"]], targets: Mapping[str, Float[Tensor, "b m d"]]
+    ) -> Output:
+        """The loss, and how far the student is from each teacher."""
+        kinds = {"image": self.config.image_distance, "video": self.config.video_distance}
+        factors = {"image": self.config.image_factor, "video": self.config.video_factor}
+        parts = {name: distance(guess, targets[name], kinds[name]) for name, guess in guesses.items()}
+        loss = torch.stack([factors[name] * part for name, part in parts.items()]).sum()
+        return Output(loss, parts)
+
+
+def _branch(
+    config: MVDConfig, teacher: TeacherConfig | None, frames: int = 1
+) -> tuple[Frozen | None, nn.Module | None]:
+    """A teacher, and what guesses its features of so many frames: a decoder, or for each token a linear layer."""
+    if teacher is None:
+        return None, None
+    width, out = config.encoder.dim, frames * teacher.model.dim
+    if config.distill != "masked":
+        head = nn.Linear(width, out)
+        initialise(head)
+        return Frozen(teacher.model.build()), head
+    decoder = config.decoder.build(width, out_dim=out)
+    initialise(decoder.project)  # released: Xavier's, as all of the student's linear layers; VideoMAE's has torch's own
+    return Frozen(teacher.model.build()), decoder
+
+
+def _check(config: MVDConfig) -> None:
+    """Raises an InputError where there is nothing to learn."""
+    within(0, math.inf, image_factor=config.image_factor, video_factor=config.video_factor)
+    weighed = ((config.image_teacher, config.image_factor), (config.video_teacher, config.video_factor))
+    if not any(teacher is not None and factor for teacher, factor in weighed):
+        raise InputError("MVD has nothing to learn: give it an image or a video teacher whose factor is not 0")
+    if config.image_teacher is not None and config.image_teacher.model.tubelet[0] != 1:
+        raise InputError(
+            f"MVD's image teacher looks at single frames, and the tubelets of this one have "
+            f"{config.image_teacher.model.tubelet[0]}; give it as the video teacher"
+        )

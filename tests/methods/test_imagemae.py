@@ -1,0 +1,145 @@
+"""Image MAE against its equation, its sizes, and its picture of what it rebuilds."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tiny_models import GRID, IMAGEMAE, built, clips
+from vidstill.downstream.classification import ClassifierConfig
+from vidstill.figures.reconstruction import Rebuilder, rebuild
+from vidstill.methods.imagemae import ImageMAEConfig
+from vidstill.models.vit import IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, IMAGE_SMALL, tubelets
+from vidstill.pretext.masks import Mask, RandomMask
+from vidstill.pretext.targets import pixel_target
+from vidstill.types import Grid, InputError, take
+
+CLIP = clips()
+SEED = torch.tensor([11, 12])
+
+
+def on_meta(config) -> nn.Module:
+    with torch.device("meta"):
+        return config.build()
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_loss_is_the_mean_square_over_masked_tokens():
+    method, mask = built(IMAGEMAE), IMAGEMAE.mask.draw(SEED, GRID)
+    seen = method.encoder(CLIP, mask.visible)
+    rebuilt = method.decoder(seen.tokens, mask.visible, mask.masked, GRID, seen.classes)
+    target = pixel_target(CLIP, IMAGEMAE.encoder, mask.masked, "per_patch")
+    output = method(CLIP, seed=SEED)
+    torch.testing.assert_close(output.loss, F.mse_loss(rebuilt, target))
+    assert torch.equal(output.loss, output.parts["reconstruction"])
+
+
+def test_pixels_that_are_not_normalised_are_those_that_enter_the_encoder():
+    config = replace(IMAGEMAE, target="input")
+    method, mask = built(config), config.mask.draw(SEED, GRID)
+    with torch.no_grad():
+        method.decoder.head.weight.zero_()
+        method.decoder.head.bias.zero_()
+    entering = method.encoder.normalised(tubelets(CLIP, config.encoder.tubelet))
+    torch.testing.assert_close(method(CLIP, seed=SEED).loss, take(entering, mask.masked).square().mean())
+
+
+def test_the_decoder_is_given_the_encoders_class_token():
+    method, mask = built(IMAGEMAE), IMAGEMAE.mask.draw(SEED, GRID)
+    seen = method.encoder(CLIP, mask.visible)
+    rest = seen.tokens, mask.visible, mask.masked, GRID
+    assert not torch.equal(method.decoder(*rest, seen.classes), method.decoder(*rest, 2 * seen.classes))
+
+
+def test_an_encoder_without_the_class_token_that_the_decoder_takes_is_met_with_a_sentence():
+    config = replace(IMAGEMAE, encoder=replace(IMAGEMAE.encoder, class_token=False))
+    with pytest.raises(InputError, match="takes the encoder's class token, which it has not"):
+        built(config)(CLIP, seed=SEED)
+
+
+def test_the_order_of_the_visible_tokens_is_of_no_account():
+    method, mask = built(IMAGEMAE), IMAGEMAE.mask.draw(SEED, GRID)
+    shuffled = Mask(mask.visible.flip(1), mask.masked.flip(1))
+    torch.testing.assert_close(method(CLIP, mask=shuffled).loss, method(CLIP, mask=mask).loss)
+
+
+@pytest.mark.parametrize(("encoder", "ratio", "tokens", "seen"), [
+    (IMAGE_BASE, 0.75, 196, 49), (IMAGE_BASE, 0.5, 196, 98), (IMAGE_HUGE, 0.75, 256, 64),
+])  # fmt: skip
+def test_as_many_patches_of_an_image_are_seen_as_in_the_official_runs(encoder, ratio, tokens, seen):
+    grid = Grid.of(torch.empty(1, 3, 1, 224, 224, device="meta"), encoder.tubelet)
+    mask = replace(ImageMAEConfig().mask, ratio=ratio).draw(SEED, grid)
+    assert grid.tokens == tokens
+    assert mask.visible.shape == (2, seen)
+
+
+def test_three_patches_in_four_are_hidden_by_default():
+    assert ImageMAEConfig().mask == RandomMask(ratio=0.75, counts="kept")
+
+
+def test_a_pre_training_has_the_official_parameters():
+    tables = 197 * (768 + 512)  # computed here, but counted there
+    assert parameters(on_meta(ImageMAEConfig())) == 111_907_840 - tables
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [(IMAGE_SMALL, 22), (IMAGE_BASE, 86), (IMAGE_LARGE, 304), (IMAGE_HUGE, 632)]
+)
+def test_a_classifier_of_imagenet_has_the_published_parameters(size, millions):
+    side = 224 // size.tubelet[1]
+    learned = replace(size, positions="learned", learned_grid=(1, side, side))
+    found = parameters(on_meta(ClassifierConfig(encoder=learned, classes=1000)))
+    assert found / 1e6 == pytest.approx(millions, abs=0.6)  # told in whole millions: B's 86.6 as 86
+    assert size != IMAGE_BASE or found == 86_567_656
+
+
+def test_weights_start_within_xaviers_bounds_and_the_mask_token_is_not_cut_off():
+    method = ImageMAEConfig(
+        encoder=replace(IMAGEMAE.encoder, dim=96), decoder=replace(IMAGEMAE.decoder, dim=512)
+    ).build()
+    for name, parameter in method.named_parameters():
+        if name.endswith("weight") and parameter.ndim == 2:
+            bound = (6 / sum(parameter.shape)) ** 0.5
+            assert 0.9 * bound < parameter.abs().max() <= bound, name
+    assert not method.decoder.project.bias.any()
+    assert method.encoder.embed.bias.any()
+    assert method.decoder.infill.mask_token.abs().max() > 0.04  # two deviations
+
+
+def test_hidden_pixels_cannot_reach_the_rebuilt_picture():
+    method = built(IMAGEMAE)
+    assert isinstance(method, Rebuilder)
+    mask = IMAGEMAE.mask.draw(SEED, GRID)
+    hidden = torch.zeros(2, GRID.tokens, dtype=torch.bool).scatter(1, mask.masked, True)
+    hidden = hidden.view(2, 1, GRID.t, GRID.h, GRID.w)
+    for dim, side in enumerate(IMAGEMAE.encoder.tubelet, start=2):
+        hidden = hidden.repeat_interleave(side, dim)
+    one, two = (rebuild(method, clip, SEED) for clip in (CLIP, torch.where(hidden, 1 - CLIP, CLIP)))
+    assert torch.equal(one.rebuilt, two.rebuilt)
+    assert not torch.equal(one.original, two.original)
+    assert torch.equal(one.rebuilt.masked_fill(hidden, 0), CLIP.masked_fill(hidden, 0))
+
+
+def test_a_perfect_guess_of_what_enters_the_encoder_is_the_picture():
+    method = built(replace(IMAGEMAE, target="input"))
+    mask = IMAGEMAE.mask.draw(SEED, GRID)
+    method.decoder.forward = lambda *_: pixel_target(CLIP, IMAGEMAE.encoder, mask.masked, "input")
+    torch.testing.assert_close(rebuild(method, CLIP, SEED).rebuilt, CLIP)
+
+
+def test_the_loss_falls_when_one_image_is_learned_by_heart():
+    method = built(IMAGEMAE)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(60):
+        loss = method(CLIP, seed=SEED).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]

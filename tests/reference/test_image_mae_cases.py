@@ -1,0 +1,153 @@
+"""Image MAE and its classifier agree with their authors: every stored output, loss, gradient, step and table."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from foreign_layout import in_their_words
+from reference_cases import Case, cases, found
+from reference_mae import (
+    clip,
+    decoder_config,
+    encoder_config,
+    hold_gradients,
+    hold_steps,
+    imagemae,
+    picture,
+    predictions,
+    stored_mask,
+)
+from vidstill.downstream.classification import Classifier, ClassifierConfig
+from vidstill.methods.imagemae import ImageMAEConfig
+from vidstill.models.positions import position_table, resize_table, sincos_1d
+from vidstill.pretext.targets import pixel_target
+from vidstill.types import Grid
+from vidstill.weights.names import classifier_names, mae_names
+from vidstill.weights.transfer import load_exactly, translated
+
+pytestmark = pytest.mark.reference
+
+
+@pytest.mark.parametrize("case", cases(method="image_mae", kind="pretrain_forward"))
+def test_image_mae_agrees_with_its_authors(case: Case) -> None:
+    method = imagemae(case.json["config"], case.under("weights"), case.name)
+    image, mask, encoder = clip(case), stored_mask(case), method.encoder
+    grid = encoder.grid(image)
+    everything = torch.arange(grid.tokens).expand(len(image), -1)
+
+    case.hold_each(encoder.tokens(image) - encoder.positions(grid, image.device), "out/patch_embed", "out")
+    seen = encoder(image, case.tensors["mask/ids_keep"])  # in their order
+    case.hold_each(torch.cat([seen.classes, seen.tokens], dim=1), "out/latent", "out")
+    rebuilt = predictions(method, image, mask)
+    case.hold_each(rebuilt, "out/pred", "out")
+    case.hold_each(picture(rebuilt, grid, case.json["config"]["patch_size"]), "out/pred_image", "out")
+    case.hold_each(pixel_target(image, encoder.config, everything, method.config.target), "out/target", "out")
+
+    output = method(image, mask=mask)
+    output.loss.backward()
+    case.hold_each(output.loss.detach()[None], "loss", "loss")
+    case.hold_each(output.parts["reconstruction"].detach(), torch.tensor(case.json["losses"]["loss"]), "loss")
+    hold_gradients(case, method, mae_names(encoder.config))
+
+
+@pytest.mark.parametrize("case", cases(method="image_mae", kind="training_steps"))
+def test_steps_of_pre_training_agree_with_image_maes_authors(case: Case) -> None:
+    hold_steps(case, imagemae(case.json["config"], case.under("weights"), case.name))
+
+
+@pytest.mark.parametrize("case", cases(method="image_mae", kind="finetune_forward"))
+def test_the_classifier_agrees_with_image_maes_authors(case: Case) -> None:
+    config = case.json["config"]
+    ours = ClassifierConfig(
+        encoder=encoder_config(config, learned=True),
+        classes=config["num_classes"],
+        pooling="mean" if config["global_pool"] else "first",
+    )
+    model: Classifier = ours.build().train(config["mode"] == "train")
+    names = classifier_names(ours.encoder, image=True)
+    load_exactly(model, translated(case.under("weights"), names), case.name)
+    assert [block.drop_path for block in model.encoder.blocks] == config["drop_path_per_block"]
+
+    image, label = clip(case), case.tensors["input/labels"]
+    case.hold_each(model.features(image), "out/feature", "out")
+    logits = model(image)
+    case.hold_each(logits, "out/logits", "out")
+    plain = F.cross_entropy(logits, label)
+    smooth = F.cross_entropy(logits, label, label_smoothing=config["label_smoothing"])
+    case.hold_each(plain.detach(), torch.tensor(case.json["losses"]["ce"]), "loss")
+    case.hold_each(smooth.detach(), torch.tensor(case.json["losses"]["label_smoothing_ce"]), "loss")
+    case.hold_each(smooth.detach()[None], "loss", "loss")
+    smooth.backward()
+    hold_gradients(case, model, names)
+
+
+@pytest.mark.parametrize("case", cases(method="image_mae", kind="initialisation"))
+def test_new_models_start_as_image_maes_authors_do(case: Case) -> None:
+    settings, statistics = case.json["config"], case.json["statistics"]
+    torch.manual_seed(0)
+    method = ImageMAEConfig(
+        encoder=encoder_config(settings["pretrain"]), decoder=decoder_config(settings["pretrain"])
+    ).build()
+    classes = statistics["finetune"]["head.bias"]["shape"][0]
+    tuned = ClassifierConfig(
+        encoder=encoder_config(settings["finetune"], learned=True), classes=classes, head_scale=1.0
+    )
+    classifier = tuned.build()
+    hold_statistics(case, "pretrain", in_their_words(method.state_dict(), mae_names(method.config.encoder)))
+    hold_statistics(
+        case, "finetune", in_their_words(classifier.state_dict(), classifier_names(tuned.encoder, image=True))
+    )
+
+
+def hold_statistics(case: Case, which: str, ours: dict[str, torch.Tensor]) -> None:
+    theirs, limits = dict(case.json["statistics"][which]), case.json["tolerance"]["std"]
+    if which == "pretrain":  # held by the cases of their tables
+        del theirs["pos_embed"], theirs["decoder_pos_embed"]
+    assert ours.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        tensor = ours[name]
+        assert list(tensor.shape) == wanted["shape"], name
+        if wanted["std"] == 0:
+            assert (tensor == wanted["mean"]).all(), name
+            continue
+        # of smaller tensors, chance moves the deviation by more
+        near = limits["rtol"] if tensor.numel() >= limits["only_for_elements_at_least"] else 0.5
+        assert tensor.std().item() == pytest.approx(wanted["std"], rel=near), name
+        assert abs(tensor.mean().item()) < 5 * wanted["std"] / tensor.numel() ** 0.5, name
+        uniform = wanted["absmax"] / wanted["std"] < 3**0.5 + 0.1
+        assert (tensor.abs().max() / tensor.std() < 3**0.5 * 1.2) == uniform, name
+
+
+@pytest.mark.parametrize("case", cases(method="image_mae", kind="sincos_pos_embed"))
+def test_computed_position_codes_are_image_maes(case: Case) -> None:
+    for entry in case.json["entries"]:
+        grid, dim = Grid(1, entry["grid"], entry["grid"]), entry["dim"]
+        table = position_table("sincos2d", grid, dim, torch.device("cpu"))
+        first = [torch.zeros(1, dim)] if entry["class_token"] else []
+        case.hold_each(torch.cat([*first, table]), f"out/table_{entry['index']}", "out")
+        assert table.double().sum().item() == pytest.approx(entry["float64_sum"], abs=1e-6 * table.numel())
+        corner = table[-1].double()[: len(entry["float64_corner"])]
+        case.hold_each(corner, torch.tensor(entry["float64_corner"], dtype=torch.float64), "out")
+    line = case.json["one_d"]
+    whole = [place for place, at in enumerate(line["positions"]) if at == int(at)]  # ours are of whole places
+    table = sincos_1d(1 + int(max(line["positions"])), line["dim"]).float()
+    rows = torch.tensor([int(line["positions"][place]) for place in whole])
+    case.hold_each(table[rows], case.tensors["out/table_1d"][whole], "out")
+
+
+@pytest.mark.parametrize("case", cases(method="image_mae", kind="pos_embed_interpolation"))
+def test_learned_position_codes_are_resized_as_image_maes(case: Case) -> None:
+    for entry in case.json["entries"]:
+        theirs, cut = case.tensors[f"input/pos_embed_{entry['index']}"][0], entry["extra_tokens"]
+        old, new = (Grid(1, entry[side], entry[side]) for side in ("grid_from", "grid_to"))
+        resized = torch.cat([theirs[:cut], resize_table(theirs[cut:], old, new)])
+        case.hold_each(resized[None], f"out/pos_embed_{entry['index']}", "out")
+
+
+def test_every_case_of_image_mae_is_held_by_some_test() -> None:
+    here = {"pretrain_forward", "training_steps", "finetune_forward", "initialisation", "sincos_pos_embed"}
+    here |= {"pos_embed_interpolation"}
+    elsewhere = {"parameter_groups", "mixup", "linear_probe"}  # with the optimiser, with mixing, with the probe
+    for key, case in found().items():
+        if case.method == "image_mae":
+            assert case.json["kind"] in here | elsewhere, key

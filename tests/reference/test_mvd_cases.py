@@ -1,0 +1,185 @@
+"""MVD gives the numbers that its authors' code gave: every tensor, loss and gradient of every case that is found."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+import reference_mae
+from reference_cases import Case, cases, found
+from reference_models import colours, encoder_config, hold_gradients, places
+from vidstill.downstream.classification import ClassifierConfig
+from vidstill.methods.mvd import MVD, MVDConfig
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.positions import position_table
+from vidstill.pretext.losses import Distance
+from vidstill.pretext.masks import Mask, RandomMask, TubeMask
+from vidstill.pretext.teachers import TeacherConfig, frame_features
+from vidstill.types import Grid
+from vidstill.weights.names import classifier_names, mvd_names, vit_names
+from vidstill.weights.transfer import load_exactly, translated
+
+pytestmark = pytest.mark.reference
+
+DISTANCES: dict[str, Distance] = {"L1": "l1", "L2": "l2", "SmoothL1": "smooth_l1"}
+MASKS = {"tube": TubeMask, "random": RandomMask}
+THEIRS = {"image": "img", "video": "vid"}
+
+
+def mvd_config(config: dict[str, Any]) -> MVDConfig:
+    student, frames = config["student"]["args"], config["num_frames"]
+    encoder = replace(
+        encoder_config(student, frames, "encoder_"), positions="sincos3d", class_token=student["use_cls_token"]
+    )
+    return MVDConfig(
+        encoder=encoder,
+        decoder=DecoderConfig(
+            dim=student["feat_decoder_embed_dim"] or encoder.dim,
+            depth=student["decoder_depth"],
+            heads=student["feat_decoder_num_heads"] or encoder.heads,
+            mlp_ratio=student["mlp_ratio"],
+            positions="sincos3d",
+            class_token="encoder" if encoder.class_token else "none",
+            project_bias=True,
+            layer_scale=student["init_values"],
+            attention_bias=encoder.attention_bias,
+        ),
+        image_teacher=TeacherConfig(model=reference_mae.encoder_config(config["teacher_image"]["args"])),
+        video_teacher=TeacherConfig(model=encoder_config(config["teacher_video"]["args"], frames, "encoder_")),
+        mask=MASKS[config["mask_type"]](ratio=config["mask_ratio"]),
+        image_frames="all" if config["image_teacher_frames"].startswith("every frame") else "first",
+        normalise=config["normalize_teacher_features"],
+        image_distance=DISTANCES[config["image_loss"]],
+        video_distance=DISTANCES[config["video_loss"]],
+        image_factor=config["image_loss_weight"],
+        video_factor=config["video_loss_weight"],
+    )
+
+
+def mvd(case: Case) -> MVD:
+    method = mvd_config(case.json["config"]).build()
+    load_exactly(method, translated(case.under("student"), mvd_names(method.config.encoder)), case.name)
+    assert method.image_teacher is not None
+    assert method.video_teacher is not None
+    image, video = method.image_teacher.model, method.video_teacher.model
+    load_exactly(image, translated(case.under("teacher_image"), vit_names(image.config, "", "", image=True)), case.name)
+    load_exactly(video, translated(case.under("teacher_video"), vit_names(video.config, "encoder.", "")), case.name)
+    return method
+
+
+def hold_tables(case: Case, method: MVD, grid: Grid) -> None:
+    """The codes that the authors store, and the one of their video teacher, are ours."""
+    config, device = method.config, torch.device("cpu")
+    student = position_table("sincos3d", grid, config.encoder.dim, device)[None]
+    decoder = position_table("sincos3d", grid, config.decoder.dim, device)[None]
+    video = position_table("sinusoid", grid, method.video_teacher.model.config.dim, device)[None]
+    image = position_table("sincos2d", Grid(1, grid.h, grid.w), method.image_teacher.model.config.dim, device)
+    for name, ours in {
+        "student/pos_embed": student,
+        "student/pos_embed_img": decoder,
+        "student/pos_embed_vid": decoder,
+        "const/video_teacher_pos_embed": video,
+        "teacher_image/pos_embed": torch.cat([torch.zeros(1, image.shape[1]), image])[None],
+    }.items():
+        torch.testing.assert_close(ours, case.tensors[name], rtol=0, atol=1e-6, msg=name)
+
+
+def hold_student(case: Case, method: MVD, clip: Tensor, mask: Mask) -> None:
+    """What goes through the student, as far as its decoders' first blocks; the class token first."""
+    grid = method.encoder.grid(clip)
+    seen = method.encoder(clip, mask.visible)
+    case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
+    case.hold(torch.cat([seen.classes, seen.tokens], dim=1), "out/encoder")
+    for name, decoder in (("img", method.image_decoder), ("vid", method.video_decoder)):
+        tokens, classes = decoder.project(seen.tokens), decoder.project(seen.classes)
+        case.hold(torch.cat([classes, tokens], dim=1), f"out/down_{name}")
+        joined = decoder.infill.joined(tokens, mask.visible, mask.masked, grid, classes)
+        case.hold(joined, f"out/decoder_{name}_input")
+
+
+@pytest.mark.parametrize("case", cases(method="mvd", kind="distill"))
+def test_a_distillation_agrees_with_mvds_authors(case: Case) -> None:
+    method = mvd(case)
+    config = method.config
+    clip, hidden = colours(case.tensors["input/video"]), case.tensors["input/mask"]
+    mask = Mask(places(hidden, 0), places(hidden, 1))
+    grid = method.encoder.grid(clip)
+    assert mask.masked.shape[1] == case.json["config"]["masked_tokens"]
+    assert config.mask.draw(torch.arange(len(clip)), grid).masked.shape == mask.masked.shape
+    hold_tables(case, method, grid)
+    hold_student(case, method, clip, mask)
+
+    features = method.look(clip, grid)
+    own = case.tensors.get("input/video_for_teacher")  # a second crop of the source, which is not ours resized
+    if own is not None:
+        features["image"] = frame_features(method.image_teacher, colours(own), grid, config.image_frames)
+    looked_at = config.encoder.tubelet[0] if config.image_frames == "all" else 1
+    by_frame = rearrange(features["image"], "b (t s) (r d) -> (b t r) s d", t=grid.t, r=looked_at)
+    case.hold(by_frame, "out/teacher_image_features")
+    case.hold(features["video"], "out/teacher_video_features")
+
+    guesses, targets = method.guess(clip, mask), method.targets(features, mask)
+    output = method.compare(guesses, targets)
+    output.loss.backward()
+    for name in ("image", "video"):
+        case.hold(guesses[name], f"out/prediction_{name}")
+        case.hold(targets[name], f"target/{name}")
+        case.hold(output.parts[name].detach(), f"loss/{name}", "losses")
+    case.hold(output.loss.detach(), "loss/total", "losses")
+    hold_gradients(case, method, mvd_names(config.encoder))
+    norms = [parameter.grad.norm() for parameter in method.parameters()]
+    case.hold_number(torch.stack(norms).norm().item(), case.json["grad_norm_all_parameters"], "norm", "gradients")
+    if own is None:
+        assert torch.equal(method(clip, mask=mask).loss, output.loss)
+    assert set(case.tensors) == set(held(case))
+
+
+def held(case: Case) -> list[str]:
+    """The tensors that the test above looks at; whatever stands beside them would have been left out."""
+    kinds = ("student/", "teacher_image/", "teacher_video/", "grad/", "input/", "loss/", "target/")
+    outputs = {
+        "const/video_teacher_pos_embed", "out/patch_embed", "out/encoder",
+        "out/teacher_image_features", "out/teacher_video_features", "out/prediction_image", "out/prediction_video",
+        "out/down_img", "out/down_vid", "out/decoder_img_input", "out/decoder_vid_input",
+    }  # fmt: skip
+    return [name for name in case.tensors if name.startswith(kinds) or name in outputs]
+
+
+@pytest.mark.parametrize("case", cases(method="mvd", kind="finetune"))
+def test_the_classifier_agrees_with_mvds_authors(case: Case) -> None:
+    args = case.json["config"]["args"]
+    encoder = replace(encoder_config(args, args["all_frames"]), positions="sincos3d", class_token=args["use_cls_token"])
+    config = ClassifierConfig(
+        encoder=encoder,
+        classes=args["num_classes"],
+        pooling="mean" if args["use_mean_pooling"] else "first",
+        head_scale=args["init_scale"],
+    )
+    model, names = config.build(), classifier_names(encoder)
+    load_exactly(model, translated(case.under("weights"), names), case.name)
+    clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
+    table = position_table("sincos3d", model.encoder.grid(clip), encoder.dim, clip.device)
+    torch.testing.assert_close(table[None], case.tensors["const/pos_embed"], rtol=0, atol=1e-6)
+    seen = model.encoder(clip, layers=range(1, encoder.depth + 1))
+    case.hold(model.encoder.tokens(clip), "out/tokens_with_position")
+    for block, tokens in seen.layers.items():
+        case.hold(tokens, f"out/block.{block - 1}")
+    case.hold(model.features(clip), "out/features")
+    logits = model(clip)
+    case.hold(logits, "out/logits")
+    loss = F.cross_entropy(logits, label)
+    case.hold(loss.detach(), "loss/cross_entropy", "losses")
+    loss.backward()
+    hold_gradients(case, model, names)
+
+
+def test_every_case_of_mvd_is_held_by_some_test() -> None:
+    tables = ("frame_sampling", "masks", "param_groups")
+    for key, case in found().items():
+        if case.method == "mvd":
+            assert case.json["kind"] in ("distill", "finetune", "table"), key
+            assert case.json["kind"] != "table" or case.name.startswith(tables), key

@@ -1,0 +1,324 @@
+"""ST-MAE agrees with its authors (mae_st): outputs, losses, gradients, steps, starts and the conversion of weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from foreign_layout import in_their_words
+from reference_cases import Case, cases
+from reference_mae import hold_gradients, mask_by, stored_mask
+from reference_models import take_step
+from reference_stmae import colours, predictions
+from vidstill.data.mixing import Mixing
+from vidstill.downstream.classification import ClassificationTask, Classifier, ClassifierConfig
+from vidstill.engine.optim import AdamWConfig
+from vidstill.engine.runtime import Runtime
+from vidstill.methods.stmae import STMAE, STMAEConfig, predicted_frames
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.positions import resize_table
+from vidstill.models.vit import ViTConfig
+from vidstill.pretext.masks import RandomMask
+from vidstill.types import Grid
+from vidstill.weights.files import Weights
+from vidstill.weights.inflate import inflated
+from vidstill.weights.names import Name, classifier_names, stmae_classifier_names, stmae_names
+from vidstill.weights.transfer import load_exactly, start_encoder, translated
+
+pytestmark = pytest.mark.reference
+
+
+def encoder_config(config: dict[str, Any]) -> ViTConfig:
+    tubelet, side = config["t_patch_size"], config["img_size"] // config["patch_size"]
+    return ViTConfig(
+        dim=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_ratio=config.get("mlp_ratio", 4.0),
+        tubelet=(tubelet, config["patch_size"], config["patch_size"]),
+        positions="separable" if config["sep_pos_embed"] else "learned",
+        learned_grid=(config["num_frames"] // tubelet, side, side),
+        class_token=config["cls_embed"],
+        drop_path=config.get("drop_path_rate", 0.0),
+        attention_bias="none" if config.get("no_qkv_bias") else "qkv",
+        mean=(0.45, 0.45, 0.45),
+        std=(0.225, 0.225, 0.225),
+    )
+
+
+def method_config(config: dict[str, Any]) -> STMAEConfig:
+    encoder = encoder_config(config)
+    return STMAEConfig(
+        encoder=encoder,
+        decoder=DecoderConfig(
+            dim=config["decoder_embed_dim"],
+            depth=config["decoder_depth"],
+            heads=config["decoder_num_heads"],
+            mlp_ratio=encoder.mlp_ratio,
+            positions=encoder.positions,
+            learned_grid=encoder.learned_grid,
+            class_token="own" if encoder.class_token else "none",
+            project_bias=True,
+            attention_bias=encoder.attention_bias,
+        ),
+        mask=RandomMask(ratio=config.get("mask_ratio", 0.9)),
+        target="per_patch" if config.get("norm_pix_loss", True) else "input",
+        predicted_frames=config["pred_t_dim"] * config["t_patch_size"] // config["num_frames"],
+        which_frames="linspace",
+        start="normal_released" if config.get("trunc_init") else "xavier",
+    )
+
+
+def names_of(config: STMAEConfig) -> tuple[Name, ...]:
+    return stmae_names(config.encoder, config.decoder)
+
+
+def stmae(case: Case) -> STMAE:
+    config = method_config(case.json["config"])
+    method = config.build()
+    load_exactly(method, translated(case.under("weights"), names_of(config)), case.name)
+    return method
+
+
+def classifier(case: Case) -> Classifier:
+    config = case.json["config"]
+    ours = ClassifierConfig(
+        encoder=encoder_config(config),
+        classes=config["num_classes"],
+        # released: the first token is left out, be it the class token or not
+        pooling="mean" if config["cls_embed"] else "mean_after_first",
+        dropout=float(config["dropout"]),
+        norm="pretrained",
+    )
+    model = ours.build().train(config.get("mode") == "train")
+    load_exactly(model, translated(case.under("weights"), stmae_classifier_names(ours.encoder)), case.name)
+    return model
+
+
+@pytest.mark.parametrize("case", cases(method="st_mae", kind="pretrain_forward"))
+def test_st_mae_agrees_with_its_authors(case: Case) -> None:
+    method, stated = stmae(case), case.json["config"]
+    clip, mask, encoder = colours(case.tensors["input/video"]), stored_mask(case), method.encoder
+    grid = encoder.grid(clip)
+    assert [grid.t, grid.h, grid.w] == stated["input_size"]
+    assert predicted_frames(clip.shape[2], method.config) == stated["target_frames"]
+    assert method.config.predicted_frames == stated["t_pred_patch_size"]
+
+    embedded = encoder.tokens(clip) - encoder.positions(grid, clip.device)
+    case.hold_each(rearrange(embedded, "b (t s) d -> b t s d", t=grid.t), "out/patch_embed", "out")
+    case.hold_each(encoder(clip, case.tensors["mask/ids_keep"]).tokens, "out/latent", "out")  # in their order
+    rebuilt = predictions(method, clip, mask)
+    case.hold_each(rebuilt, "out/pred", "out")
+    u, p, q = method.config.patch.tubelet
+    shown = rearrange(
+        rebuilt, "b (t h w) (u p q c) -> b c (t u) (h p) (w q)", t=grid.t, h=grid.h, w=grid.w, u=u, p=p, q=q
+    )
+    case.hold_each(shown, "out/pred_video", "out")
+    everything = torch.arange(grid.tokens).expand(len(clip), -1)
+    case.hold_each(method.target(clip, everything), "out/target", "out")
+
+    output = method(clip, mask=mask)
+    output.loss.backward()
+    case.hold_each(output.loss.detach()[None], "loss", "loss")
+    case.hold_each(output.parts["reconstruction"].detach(), torch.tensor(case.json["losses"]["loss"]), "loss")
+    hold_gradients(case, method, names_of(method.config))
+
+
+@pytest.mark.parametrize("case", cases(method="st_mae", kind="finetune_forward"))
+def test_the_classifier_agrees_with_st_maes_authors(case: Case) -> None:
+    model, config = classifier(case), case.json["config"]
+    assert [block.drop_path for block in model.encoder.blocks] == config["drop_path_per_block"]
+    clip, label = colours(case.tensors["input/video"]), case.tensors["input/labels"]
+
+    last = model.config.encoder.depth
+    seen = model.encoder(clip, layers=(1, last))
+    for block, name in ((1, "block0"), (last, "block_last")):
+        whole = torch.cat([seen.class_layers[block], seen.layers[block]], dim=1)
+        case.hold_each(whole, f"out/{name}", "out")
+    case.hold_each(whole[:, 1:].mean(dim=1), "out/pooled", "out")
+    case.hold_each(model.features(clip), "out/feature", "out")
+    logits = model(clip)
+    case.hold_each(logits, "out/logits", "out")
+
+    plain = F.cross_entropy(logits, label)
+    smooth = F.cross_entropy(logits, label, label_smoothing=config["label_smoothing"])
+    case.hold_each(plain.detach(), torch.tensor(case.json["losses"]["ce"]), "loss")
+    case.hold_each(smooth.detach(), torch.tensor(case.json["losses"]["label_smoothing_ce"]), "loss")
+    case.hold_each(smooth.detach()[None], "loss", "loss")
+    smooth.backward()
+    hold_gradients(case, model, stmae_classifier_names(model.config.encoder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored(Mixing):
+    """Gives the clips and labels that the authors' code mixed."""
+
+    clip: Tensor
+    target: Tensor
+
+    def apply(self, *_: Any) -> tuple[Tensor, Tensor]:
+        return self.clip, self.target
+
+
+@pytest.mark.parametrize("case", cases(method="st_mae", kind="training_steps"))
+def test_steps_agree_with_st_maes_authors(case: Case) -> None:
+    (hold_finetuning if "num_classes" in case.json["config"] else hold_pretraining)(case)
+
+
+def hold_pretraining(case: Case) -> None:
+    config, method = case.json["config"], stmae(case)
+    # released: only biases and what has one dimension there are not decayed
+    optim = AdamWConfig(base_lr=1.0, betas=(0.9, 0.95), weight_decay=config["weight_decay"], undecayed=())
+
+    def loss(step: int) -> Tensor:
+        clip = rearrange(case.tensors[f"input/video_{step}"], "b r c t h w -> (b r) c t h w")
+        return method(colours(clip), mask=mask_by(case.tensors[f"mask/noise_{step}"], config["mask_ratio"])).loss
+
+    hold_steps(case, method, optim, loss, case.json["lr"], names_of(method.config), method)
+
+
+def hold_finetuning(case: Case) -> None:
+    config, model = case.json["config"], classifier(case)
+    task = ClassificationTask(model, mixing=None, erasing=None, smoothing=config["mixup"]["label_smoothing"])
+    optim = AdamWConfig(base_lr=1.0, weight_decay=config["weight_decay"], layer_decay=config["layer_decay"])
+
+    def loss(step: int) -> Tensor:
+        clip, target = case.tensors[f"out/mixed_video_{step}"], case.tensors[f"out/mixed_targets_{step}"]
+        task.mixing = Stored(clip=colours(clip), target=target)
+        label = rearrange(case.tensors[f"input/labels_{step}"], "b r -> (b r)")
+        return task(torch.zeros_like(clip), label, torch.zeros_like(label)).loss
+
+    rates = [max(of_groups) for of_groups in case.json["lr_per_group"]]
+    optimizer = optim.build(task)
+    for rate, of_groups in zip(rates, case.json["lr_per_group"], strict=True):
+        ours = sorted(rate * group["lr_scale"] for group in optimizer.param_groups)
+        assert ours == pytest.approx(sorted(of_groups), rel=case.json["tolerance"]["lr"]["rtol"], abs=0)
+    hold_steps(case, task, optim, loss, rates, stmae_classifier_names(model.config.encoder), model)
+
+
+def hold_steps(
+    case: Case, task: nn.Module, optim: AdamWConfig, loss: Any, rates: list[float], names: tuple[Name, ...], model: Any
+) -> None:
+    """Every loss, gradient norm and last weight; a group of micro-steps is a step, at its first one's rate."""
+    config, norms = case.json["config"], case.json["grad_norm_before_clipping"]
+    task.train()
+    optimizer, runtime = optim.build(task), Runtime("fp32")
+    every = config["accum_iter"]
+    for first in range(0, config["steps"], every):
+        group = range(first, first + every)
+        losses = [loss(step) for step in group]
+        for step, found in zip(group, losses, strict=True):
+            case.hold_each(found.detach(), torch.tensor(case.json["losses"][f"step{step}"]), "loss")
+        norm = take_step(optimizer, runtime, task, torch.stack(losses).mean(), rates[first], config["clip_grad"])
+        case.hold_each(torch.tensor(norm), torch.tensor(norms[group[-1]]), "grad_norm")
+
+    ours, theirs, limits = in_their_words(model.state_dict(), names), case.under("final"), case.json["tolerance"]
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        apart = (ours[name].double() - weight.double()).abs()
+        if name in limits["loose_final"]:
+            assert apart.max() <= limits["loose_final"][name], name
+            continue
+        near = apart <= limits["final"]["atol"] + limits["final"]["rtol"] * weight.double().abs()
+        assert near.double().mean() >= limits["final"]["fraction"], name
+        assert apart.max() <= limits["final"]["atol_all"], name
+
+
+@pytest.mark.parametrize("case", cases(method="st_mae", kind="initialisation"))
+def test_new_models_start_as_st_maes_authors_do(case: Case) -> None:
+    torch.manual_seed(0)
+    settings, statistics = case.json["config"], case.json["statistics"]
+    config = method_config(settings["pretrain"])
+    method = config.build()
+    hold_statistics(case, statistics["pretrain"], in_their_words(method.state_dict(), names_of(config)))
+    encoder = encoder_config(settings["finetune"])
+    classes = statistics["finetune"]["head.bias"]["shape"][0]
+    model = ClassifierConfig(encoder=encoder, classes=classes, start="torch", head_scale=1.0).build()
+    hold_statistics(case, statistics["finetune"], in_their_words(model.state_dict(), stmae_classifier_names(encoder)))
+
+
+def hold_statistics(case: Case, theirs: dict[str, Any], ours: dict[str, Tensor]) -> None:
+    limits = case.json["tolerance"]["std"]
+    assert ours.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        tensor, n = ours[name], ours[name].numel()
+        assert list(tensor.shape) == wanted["shape"], name
+        if wanted["std"] == 0:
+            assert (tensor == wanted["mean"]).all(), name
+            continue
+        # of smaller tensors, whose deviation nothing is said of, chance moves it by less than five of its own
+        near = limits["rtol"] if n >= limits["only_for_elements_at_least"] else 5 / (2 * n) ** 0.5
+        assert tensor.std().item() == pytest.approx(wanted["std"], rel=near), name
+        assert abs(tensor.mean().item() - wanted["mean"]) < 10 * wanted["std"] / n**0.5, name
+        uniform = wanted["absmax"] / wanted["std"] < 3**0.5 + 0.1
+        assert (tensor.abs().max() / tensor.std() < 3**0.5 * 1.2) == uniform, name
+
+
+@pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
+def test_weights_of_images_are_inflated_as_the_authors_do(case: Case) -> None:
+    theirs = case.under("input/inflate")
+    dim, _, p, q = theirs["patch_embed.proj.weight"].shape
+    frames = case.tensors["out/inflate/patch_embed.proj.weight"].shape[2]
+    image = ViTConfig(
+        dim=dim, depth=1, heads=1, tubelet=(1, p, q), positions="learned", learned_grid=(1, 14, 14),
+        class_token=True, attention_bias="qkv",
+    )  # fmt: skip
+    clips = ViTConfig(
+        dim=dim, depth=1, heads=1, tubelet=(frames, p, q), positions="separable", learned_grid=(8, 14, 14),
+        class_token=True, attention_bias="qkv",
+    )  # fmt: skip
+    ours = translated(theirs, classifier_names(image, image=True))
+    ours = inflated({name.removeprefix("encoder."): tensor for name, tensor in ours.items()}, image, clips)
+    assert not ours["positions.time"].any()
+    found = in_their_words({f"encoder.{name}": tensor for name, tensor in ours.items()}, stmae_classifier_names(clips))
+    words = {"pos_embed_spatial": "pos_embed", "pos_embed_class": "pos_embed_cls"}  # mae_st's, of ours
+    found = {words.get(name, name): tensor for name, tensor in found.items() if name != "pos_embed_temporal"}
+    assert found.keys() == case.under("out/inflate").keys()
+    for name, tensor in found.items():
+        case.hold_each(tensor, f"out/inflate/{name}", "out")
+
+
+@pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
+def test_an_older_word_for_the_head_is_read(case: Case) -> None:
+    theirs, expected = case.under("input/convert"), case.under("out/convert")
+    (dim, _) = theirs["blocks.0.attn.q.weight"].shape
+    others = {f"blocks.0.attn.{letter}.weight": torch.zeros(dim, dim) for letter in "kv"}  # without which it is no file
+    encoder = ViTConfig(dim=dim, depth=1, heads=1, class_token=True, attention_bias="qkv")
+    names = stmae_classifier_names(encoder)
+    found = in_their_words(translated(theirs | others, names), names)
+    assert found.keys() == expected.keys() | others.keys()
+    for name in expected:
+        case.hold_each(found[name], f"out/convert/{name}", "out")
+
+
+@pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
+def test_learned_codes_are_resized_as_the_authors_do(case: Case) -> None:
+    for entry in case.json["interpolation"]:
+        table, cut = case.tensors[f"input/interp_{entry['index']}"][0], int(entry["class_token"])
+        old, new = (Grid(1, entry[side], entry[side]) for side in ("grid_from", "grid_to"))
+        resized = torch.cat([table[:cut], resize_table(table[cut:], old, new)])
+        case.hold_each(resized[None], f"out/interp_{entry['index']}", "out")
+
+
+@pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
+def test_a_fine_tuning_goes_on_from_the_authors_pre_training(case: Case) -> None:
+    stated = case.json["pretrain_to_finetune"]
+    encoder, theirs = encoder_config(stated["config"]), case.under("input/pretrained")
+    names = stmae_classifier_names(encoder)
+    head = {"head.weight": case.tensors["input/head.weight"], "head.bias": case.tensors["input/head.bias"]}
+    config = ClassifierConfig(encoder=encoder, classes=len(head["head.bias"]), norm="pretrained")
+    model = config.build().eval()
+    sevens = {name: torch.full_like(tensor, 7.0) for name, tensor in theirs.items()}  # a number that no start has
+    start_encoder(model.encoder, Weights(sevens), encoder, norm=model.norm)
+    found = in_their_words(model.state_dict(), names)
+    moved = {name for name, tensor in found.items() if (tensor == 7.0).all()}
+    assert sorted(found.keys() - moved) == stated["missing_keys"]
+    assert sorted(theirs.keys() - moved) == stated["unexpected_keys"]
+
+    start_encoder(model.encoder, Weights(theirs), encoder, norm=model.norm)
+    load_exactly(model.head, {name.removeprefix("head."): tensor for name, tensor in head.items()}, case.name)
+    case.hold_each(model(colours(case.tensors["input/video"])), case.tensors["out/logits"], "out/logits")
