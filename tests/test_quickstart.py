@@ -2,13 +2,16 @@
 
 import io
 from math import sqrt
+from typing import get_args
 
 import pytest
+import torch
 from rich.console import Console
 
 from vidstill.figures import quickstart as figures
 from vidstill.figures.page import Picture
 from vidstill.figures.quickstart import Contender, Findings, standard_error
+from vidstill.quickstart import Distillation
 from vidstill.recipes import quickstart as recipes
 
 FOUND = Findings(
@@ -31,6 +34,7 @@ FOUND = Findings(
     unlabelled=1800,
     videos=400,
     seed=0,
+    method="amd",
 )
 
 
@@ -45,7 +49,7 @@ def page() -> str:
     return figures.report(
         FOUND,
         rebuilt=Picture(b"", "alt", "caption"),
-        near=figures.nearness({"scratch": [0.1, 0.2], "amd": [0.3, 0.4]}, steps),
+        near=figures.nearness({"scratch": [0.1, 0.2], "amd": [0.3, 0.4]}, "amd", steps),
         curves=figures.losses({"amd": steps}, {"amd": steps}),
         facts=[("command", "vidstill quickstart")],
     )
@@ -82,10 +86,24 @@ def test_the_page_is_small_and_has_its_charts():
     assert page().count("<svg") == 5
 
 
-def test_the_students_are_the_same_and_fine_tuned_alike():
-    assert recipes.videomae.method.encoder == recipes.amd.method.encoder == recipes.finetune.encoder
+@pytest.mark.parametrize("name", get_args(Distillation))
+def test_the_students_are_the_same_and_trained_and_fine_tuned_alike(name):
+    distilled = getattr(recipes, name)
+    assert recipes.videomae.method.encoder == distilled.method.encoder == recipes.finetune.encoder
     assert recipes.teacher.method.encoder == recipes.finetune_teacher.encoder
     for budget in ("clips", "optim", "schedule", "batch"):
-        assert getattr(recipes.videomae, budget) == getattr(recipes.amd, budget)
+        assert getattr(recipes.videomae, budget) == getattr(distilled, budget)
     for budget in ("clips", "views", "optim", "schedule", "batch", "mixing", "erasing", "smoothing"):
         assert getattr(recipes.finetune, budget) == getattr(recipes.finetune_teacher, budget)
+
+
+@pytest.mark.parametrize("name", get_args(Distillation))
+def test_every_part_of_a_distillation_is_drawn_and_named(name):
+    """What a chart shows is what the method logs, beside the pixels."""
+    method = getattr(recipes, name).method.build()
+    parts = method(torch.rand(2, 3, 8, 32, 32), seed=torch.arange(2)).parts
+    steps = [{"step": n, "loss": 1.0, "parts": dict.fromkeys(parts, 1.0)} for n in (1, 2)]
+    drawn = str(figures.nearness({"scratch": [0.1, 0.2]}, name, steps))
+    named, _, _ = figures.PARTS[name]
+    assert named.keys() == parts.keys() - {"reconstruction"}
+    assert all(f">{word}<" in drawn for word in named.values())

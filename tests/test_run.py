@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -11,10 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from tiny_models import MVD, built
 from tiny_runs import AMD, CLASSES, FINETUNE, STEPS, TEACHER, about, log, make_data, run, typed, weights
 from vidstill import training
 from vidstill.cli import main
-from vidstill.run import Launch, evaluate
+from vidstill.config import from_plain, to_plain
+from vidstill.recipes.recipe import Pretrain
+from vidstill.run import Launch, evaluate, pretrain
+from vidstill.types import InputError
 from vidstill.weights.files import read_weights, write_weights
 
 STAGES = list(STEPS)
@@ -95,6 +100,51 @@ def test_a_classifier_starts_from_the_encoder_it_is_given(road, tmp_path):
     assert all(torch.equal(after[name], before[name]) for name in blocks)
 
 
+@pytest.fixture(scope="module")
+def begun(road):
+    """A distillation whose student starts from another's, and is not trained."""
+    still = {"optim__base_lr": 0, "optim__min_lr": 0, "seed": 1}
+    teacher = road / "teacher"
+    data = road / "data/unlabelled.txt"
+    run(AMD, data=data, out=road / "begun", init=road / "amd", method__teacher__weights=teacher, **still)
+    return road / "begun"
+
+
+def test_a_pre_training_starts_from_the_encoder_it_is_given(road, begun):
+    before, after = weights(road / "amd"), weights(begun)
+    assert before.keys() == after.keys()
+    same = {name.partition(".")[0]: torch.equal(after[name], before[name]) for name in after if "weight" in name}
+    assert same == {"encoder": True, "decoder": False, "projections": False, "generators": False}
+
+
+def test_a_run_says_what_it_started_from_and_is_no_other_ones(road, begun, capsys):
+    started, taught = about(begun)["provenance"]
+    assert (started["role"], started["source"]) == ("init", str(road / "amd/model.safetensors"))
+    assert (taught["role"], taught["source"]) == ("teacher", str(road / "teacher/model.safetensors"))
+    assert recipe(begun)["init"] == str(road / "amd")
+    assert recipe(road / "amd")["init"] == ""
+    data, teacher = road / "data/unlabelled.txt", road / "teacher"
+    assert main(typed(AMD, data=data, out=road / "amd", init=begun, method__teacher__weights=teacher)) == 2
+    assert f"{road / 'amd'}" in capsys.readouterr().err
+
+
+def test_of_a_pre_training_that_starts_from_a_file_the_recipe_decides_the_positions(road, tmp_path):
+    still = {"optim__base_lr": 0, "optim__min_lr": 0}
+    data, init, kind = road / "data/unlabelled.txt", road / "teacher", "sincos2d"
+    run(TEACHER, data=data, out=tmp_path / "out", init=init, method__encoder__positions=kind, **still)
+    assert about(init)["encoder"]["positions"] == "sinusoid"
+    assert about(tmp_path / "out")["encoder"]["positions"] == kind
+    before, after = weights(init), weights(tmp_path / "out")
+    assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("encoder."))
+
+
+def test_a_file_that_does_not_fit_the_recipes_encoder_is_met_with_a_sentence(road, tmp_path, capsys):
+    data, out = road / "data/unlabelled.txt", tmp_path / "out"
+    assert main(typed(TEACHER, data=data, out=out, init=road / "amd")) == 2
+    assert "lacks 13 tensors of this model" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_weights_say_what_they_are_and_whence_they_come(road):
     assert about(road / "teacher")["kind"] == about(road / "amd")["kind"] == "pretraining"
     assert about(road / "finetune")["kind"] == "classifier"
@@ -112,6 +162,58 @@ def test_a_licence_is_handed_on(road, tmp_path):
     run(FINETUNE, data=road / "data", out=tmp_path / "out", init=tmp_path / "their.safetensors")
     assert about(tmp_path / "out")["licence"] == "CC-BY-NC-4.0"
     assert about(road / "finetune")["licence"] is None
+
+
+# ---- Two teachers, or one of them -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image_teacher(tmp_path_factory):
+    """A file of an encoder of images."""
+    config = replace(MVD.image_teacher.model, dim=32, heads=2)
+    tensors = {f"encoder.{name}": tensor for name, tensor in built(config).state_dict().items()}
+    path = tmp_path_factory.mktemp("image") / "teacher.safetensors"
+    write_weights(path, tensors, {"kind": "pretraining", "encoder": to_plain(config)})
+    return path
+
+
+def distilled(road, out, *, init=None, **teachers):
+    """A run of MVD with these teachers on the road's clips."""
+    like = from_plain(Pretrain, about(road / "teacher")["recipe"])
+    files = {name: replace(getattr(MVD, name), weights=str(file)) for name, file in teachers.items() if file}
+    method = replace(MVD, **{name: files.get(name) for name in ("image_teacher", "video_teacher")})
+    launch = Launch(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
+    return pretrain(replace(like, method=method), launch, init=init)
+
+
+@pytest.mark.parametrize("taught_by", [("image",), ("video",), ("image", "video")], ids=" and ".join)
+def test_a_student_learns_from_both_teachers_or_either(road, tmp_path, image_teacher, taught_by):
+    files = {"image": image_teacher, "video": road / "teacher"}
+    out = distilled(road, tmp_path / "out", **{f"{name}_teacher": files[name] for name in taught_by})
+    steps = log(out)
+    assert set(steps[0]["parts"]) == set(taught_by)
+    assert mean(line["loss"] for line in steps[-3:]) < 0.95 * mean(line["loss"] for line in steps[:3])
+    assert {made.partition(".")[0] for made in weights(out)} == {"encoder", *(f"{name}_decoder" for name in taught_by)}
+    assert [source["role"] for source in about(out)["provenance"]] == [f"{name}_teacher" for name in taught_by]
+
+
+def test_a_teacher_without_weights_is_named_with_its_option(road, tmp_path):
+    with pytest.raises(InputError, match=r"the video teacher has no weights; give --method\.video-teacher\.weights"):
+        pretrain(
+            replace(from_plain(Pretrain, about(road / "teacher")["recipe"]), method=replace(MVD, image_teacher=None)),
+            Launch(data=road / "data/unlabelled.txt", out=tmp_path / "out"),
+        )
+
+
+def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path, image_teacher):
+    """Its kernel is repeated over the frames (MVD, table 12, does not say how they started)."""
+    out = distilled(road, tmp_path / "out", image_teacher=image_teacher, init=str(image_teacher))
+    scratch = distilled(road, tmp_path / "scratch", image_teacher=image_teacher)
+    assert recipe(out)["init"] == str(image_teacher)
+    assert log(out)[0]["loss"] != log(scratch)[0]["loss"]
+    start = read_weights(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
+    apart = [(weights(made)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for made in (out, scratch)]
+    assert apart[0] < 0.5 * apart[1]
 
 
 # ---- Tests ----------------------------------------------------------------------------------------------------------

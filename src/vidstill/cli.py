@@ -9,7 +9,7 @@ USAGE = """usage: vidstill VERB …
 
   quickstart                         walk the whole road on clips it makes itself: teacher, student, test, table, report
   recipes [PATTERN] [--show NAME]    list the recipes; show one fully resolved, with the source of its numbers
-  pretrain RECIPE --data DATA        pre-train by a recipe, distillations included
+  pretrain RECIPE --data DATA        pre-train by a recipe, distillations included, from scratch or --init RUN_OR_FILE
   finetune RECIPE --data DATA        train and test a classifier, from an encoder (--init RUN_OR_FILE) or from scratch
   evaluate RUN_OR_FILE --data DATA   top-1 and top-5 of a fine-tuned model, over the views of its recipe
   data make FOLDER                   draw clips whose classes differ in motion alone, with their lists

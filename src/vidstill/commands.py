@@ -47,17 +47,23 @@ def run_command(arguments: list[str]) -> None:
 
 
 def quickstart(
-    *, out: Path = Path("runs/quickstart"), smallest: bool = False, seed: int = 0, workers: int = -1
+    *,
+    method: road.Distillation = "amd",
+    out: Path = Path("runs/quickstart"),
+    smallest: bool = False,
+    seed: int = 0,
+    workers: int = -1,
 ) -> None:
     """Walks the whole road on clips it makes itself; the same command again goes on where it was stopped.
 
     Args:
-        out: the folder of its clips, runs and report.
+        method: the distillation by which the student learns from the teacher.
+        out: the folder of its clips, runs and report; another method in the same folder keeps what both share.
         smallest: a few steps of everything, to see that it runs; the numbers mean nothing then.
         seed: of the clips and of every run.
         workers: processes that decode; -1: one less than there are cores.
     """
-    road.quickstart(out, smallest=smallest, seed=seed, workers=workers)
+    road.quickstart(out, method=method, smallest=smallest, seed=seed, workers=workers)
 
 
 def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json: bool = False) -> None:
@@ -80,9 +86,13 @@ def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json:
         _tell(f"{_aligned(options(find(show)))}\n\n{source(show)}")
 
 
-def pretrain(*, launch: Annotated[Launch, Flat], recipe: Annotated[Pretrain, Flat]) -> None:
-    """Pre-trains by a recipe; the same command again resumes it."""
-    out = run.pretrain(recipe, launch)
+def pretrain(*, launch: Annotated[Launch, Flat], init: str | None = None, recipe: Annotated[Pretrain, Flat]) -> None:
+    """Pre-trains by a recipe; the same command again resumes it.
+
+    Args:
+        init: a run's folder or a file of weights that the encoder starts from; None: from scratch.
+    """
+    out = run.pretrain(recipe, launch, init=init)
     _tell(f"pre-trained: {out}; next: vidstill finetune RECIPE --init {out} --data DATA")
 
 

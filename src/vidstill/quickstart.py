@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from einops import rearrange, reduce
@@ -42,13 +42,15 @@ from vidstill.weights.transfer import encoder_config, load_exactly, start_encode
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
 
-_NAMES = {
-    "scratch": "Student, scratch",
-    "videomae": "Student, VideoMAE",
-    "amd": "Student, AMD",
-    "teacher": "Teacher, VideoMAE",
+Distillation = Literal["amd", "mvd", "maskagain", "dmae"]
+
+_DISTILLED: dict[Distillation, Pretrain] = {
+    "amd": recipes.amd,
+    "mvd": recipes.mvd,
+    "maskagain": recipes.maskagain,
+    "dmae": recipes.dmae,
 }
-_PRETRAINED = {"videomae": "student_videomae", "amd": "student_amd", "teacher": "teacher"}  # their runs' folders
+_TEACHER, _IMAGE_TEACHER = "teacher", "image_teacher"
 _SAVE_SECONDS = 20.0  # between two saved states: stages are short
 _AT_ONCE = 32  # videos whose features are read together
 _COMPARED = 64  # clips on which features are compared
@@ -58,12 +60,15 @@ Facts = list[tuple[str, str]]
 Some = TypeVar("Some", Pretrain, Finetune)
 
 
-def quickstart(out: Path, *, smallest: bool = False, seed: int = 0, workers: int = -1) -> Findings:
+def quickstart(
+    out: Path, *, method: Distillation = "amd", smallest: bool = False, seed: int = 0, workers: int = -1
+) -> Findings:
     """Walks the road in `out`, where each stage is a run; the same call again goes on where one was stopped.
 
     Leaves `report.html` and `results.json`, and prints the table.
 
     Args:
+        method: the distillation that the student is taught by; in the same folder, another one keeps what it shares.
         smallest: a few steps of everything, to see that it runs; the numbers mean nothing then.
         seed: of the clips and of every run.
         workers: processes that decode; -1: one less than there are cores.
@@ -77,15 +82,16 @@ def quickstart(out: Path, *, smallest: bool = False, seed: int = 0, workers: int
         raise InputError(
             f"the quickstart walks in one process and {runtime.world} were started; start it without torchrun"
         )
-    road = _Road(out, smallest, seed, workers, runtime, Console(stderr=True))
+    road = _Road(out, method, smallest, seed, workers, runtime, Console(stderr=True))
     road.launch(out, out)  # so that what it refuses is met before clips are drawn
     road.draw()
-    road.pretrain("teacher", recipes.teacher)
+    road.pretrain(_TEACHER, recipes.teacher)
+    if "image_teacher" in road.teachers:
+        road.pretrain(_IMAGE_TEACHER, recipes.image_teacher)
     road.pretrain("videomae", recipes.videomae)
-    teacher = replace(recipes.amd.method.teacher, weights=str(road.run("teacher")))
-    road.pretrain("amd", replace(recipes.amd, method=replace(recipes.amd.method, teacher=teacher)))
-    for key in _NAMES:
-        road.finetune(key, recipes.finetune_teacher if key == "teacher" else recipes.finetune)
+    road.pretrain(method, replace(_DISTILLED[method], method=road.taught(_DISTILLED[method].method)))
+    for key in road.contenders:
+        road.finetune(key, recipes.finetune_teacher if key == _TEACHER else recipes.finetune)
     road.say("probes the encoders and draws the figures")
     found = road.findings()
     page = road.page(found, facts=[("this call", f"{(time.monotonic() - begun) / 60:.1f} minutes"), *road.facts()])
@@ -102,6 +108,7 @@ class _Road:
     """The stages, and what is read from them afterwards."""
 
     out: Path
+    method: Distillation
     smallest: bool
     seed: int
     workers: int
@@ -111,10 +118,31 @@ class _Road:
 
     def say(self, sentence: str) -> None:
         self.stage += 1
-        self.console.print(f"[bold]{self.stage}/9[/bold] {sentence}", highlight=False)
+        stages = 9 + (_IMAGE_TEACHER in self.teachers)
+        self.console.print(f"[bold]{self.stage}/{stages}[/bold] {sentence}", highlight=False)
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        return ("scratch", "videomae", self.method, _TEACHER)
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """The method's fields that hold a teacher, and whose run it learns from."""
+        runs = {"teacher": _TEACHER, "video_teacher": _TEACHER, "image_teacher": _IMAGE_TEACHER}
+        return {field: run for field, run in runs.items() if hasattr(_DISTILLED[self.method].method, field)}
+
+    def taught(self, method: Any) -> Any:
+        """The method's configuration with the weights of the teachers that were pre-trained here."""
+        return replace(
+            method,
+            **{
+                field: replace(getattr(method, field), weights=str(self.run(run)))
+                for field, run in self.teachers.items()
+            },
+        )
 
     def run(self, key: str) -> Path:
-        return self.out / _PRETRAINED[key]
+        return self.out / (key if key in (_TEACHER, _IMAGE_TEACHER) else f"student_{key}")
 
     def tuned(self, key: str) -> Path:
         return self.out / f"finetune_{key}"
@@ -141,12 +169,12 @@ class _Road:
             make_clips(self.clips, made, made=lambda done, total: bar.update(task, completed=done, total=total))
 
     def pretrain(self, key: str, recipe: Pretrain) -> None:
-        self.say(f"pre-trains: {_NAMES[key]}")
+        self.say(f"pre-trains: {figures.NAMES[key]}")
         pretrain(self.recipe(recipe), self.launch(self.clips / "unlabelled.txt", self.run(key)), runtime=self.runtime)
 
     def finetune(self, key: str, recipe: Finetune) -> None:
-        self.say(f"fine-tunes and tests: {_NAMES[key]}")
-        init = str(self.run(key)) if key in _PRETRAINED else None
+        self.say(f"fine-tunes and tests: {figures.NAMES[key]}")
+        init = None if key == "scratch" else str(self.run(key))
         finetune(self.recipe(recipe), self.launch(self.clips, self.tuned(key)), init=init, runtime=self.runtime)
 
     def launch(self, data: Path, out: Path) -> Launch:
@@ -154,7 +182,8 @@ class _Road:
 
     def findings(self) -> Findings:
         return Findings(
-            contenders=tuple(self.contender(key) for key in _NAMES),
+            contenders=tuple(self.contender(key) for key in self.contenders),
+            method=self.method,
             classes=len(self.made.classes),
             labelled=self.made.train,
             unlabelled=self.made.unlabelled,
@@ -175,19 +204,19 @@ class _Road:
         probe = linear_probe(*self.vectors(encoder, self.train), *self.vectors(encoder, self.val), classes)
         return Contender(
             key=key,
-            name=_NAMES[key],
+            name=figures.NAMES[key],
             top1=tested["top1"],
             top5=tested["top5"],
             probe=probe.top1,
             parameters=price.parameters,
             operations=price.operations,
-            pretraining_seconds=seconds(read_log(self.run(key))) if key in _PRETRAINED else 0.0,
+            pretraining_seconds=0.0 if key == "scratch" else seconds(read_log(self.run(key))),
             finetuning_seconds=seconds(read_log(self.tuned(key))),
         )
 
     def encoder(self, key: str) -> ViT:
         """A model's encoder before fine-tuning: for "scratch", a random one of the student's size."""
-        if key not in _PRETRAINED:
+        if key == "scratch":
             torch.manual_seed(self.seed)
             return recipes.finetune.encoder.build().to(self.runtime.device).eval()
         weights = read_weights(self.run(key))
@@ -230,29 +259,32 @@ class _Road:
         clips = self.val.clips[:, 0]
         teacher = self.encoder("teacher")
         compared = clips[:_COMPARED].split(_AT_ONCE)
-        alike = {key: similarity(self.encoder(key), teacher, compared) for key in _NAMES if key != "teacher"}
+        alike = {key: similarity(self.encoder(key), teacher, compared) for key in self.contenders if key != _TEACHER}
         return figures.report(
             found,
             rebuilt=self.rebuilt(clips[:_SHOWN]),
-            near=figures.nearness(alike, read_log(self.run("amd"))),
+            near=figures.nearness(alike, self.method, read_log(self.run(self.method))),
             curves=figures.losses(
-                {key: read_log(self.run(key)) for key in _PRETRAINED},
-                {key: read_log(self.tuned(key)) for key in _NAMES},
+                {key: read_log(self.run(key)) for key in self.contenders if key != "scratch"},
+                {key: read_log(self.tuned(key)) for key in self.contenders},
             ),
             facts=facts,
         )
 
     def rebuilt(self, clips: Float[Tensor, "b 3 t h w"]) -> Picture:
-        """What the distilled student makes of test clips."""
-        weights = read_weights(self.run("amd"))
+        """What the distilled student makes of test clips; where it rebuilds no pixels, the one taught by them alone."""
+        settings = _DISTILLED[self.method].method
+        key = self.method if hasattr(settings, "target") and settings.decoder is not None else "videomae"
+        weights = read_weights(self.run(key))
         method = from_plain(Pretrain, weights.about["recipe"]).method.build().to(self.runtime.device).eval()
         load_exactly(method, weights.tensors, weights.source)
-        shown = rebuild(method, clips, torch.arange(len(clips), device=clips.device))
-        hidden = f"The distilled student sees {1 - method.config.mask.student_ratio:.0%} of each test clip. "
+        seeds = torch.arange(len(clips), device=clips.device)
+        grid = method.encoder.grid(clips)
+        shown = method.config.mask.draw(seeds, grid).visible.shape[1] / grid.tokens
         return Picture(
-            picture(shown),
+            picture(rebuild(method, clips, seeds)),
             "Test clips, what the student sees of them, and what it rebuilds",
-            hidden + honesty(method.config.target),
+            f"{figures.NAMES[key]}, sees {shown:.0%} of each test clip. " + honesty(method.config.target),
         )
 
     def facts(self) -> Facts:
@@ -260,14 +292,23 @@ class _Road:
         made, runtime = self.made, self.runtime
         machine = torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.machine()
         (rows, columns), frames = made.size, recipes.finetune.views.sampling.frames
-        command = "vidstill quickstart" + " --smallest" * self.smallest + f" --seed {self.seed}" * bool(self.seed)
+        command = (
+            "vidstill quickstart"
+            + f" --method {self.method}" * (self.method != "amd")
+            + " --smallest" * self.smallest
+            + f" --seed {self.seed}" * bool(self.seed)
+        )
         return [
             ("command", command),
             ("clips", f"{made.frames} frames of {rows} × {columns} pixels, H.264; {frames} of them are looked at"),
             ("classes", ", ".join(made.classes)),
             ("teacher", _described(recipes.teacher.method.encoder)),
             ("student", _described(recipes.finetune.encoder)),
-            *((f"steps, {_NAMES[key]}", str(len(read_log(self.run(key))))) for key in _PRETRAINED),
+            *(
+                (f"steps, {figures.NAMES[key]}", str(len(read_log(self.run(key)))))
+                for key in self.contenders
+                if key != "scratch"
+            ),
             ("steps, each fine-tuning", str(len(read_log(self.tuned("scratch"))))),
             ("machine", f"{machine}, {cores()} cores, {runtime.precision}"),
             ("versions", ", ".join(f"{name} {version_of(name)}" for name in ("vidstill", "torch", "av"))),

@@ -22,17 +22,22 @@ from vidstill.recipes.recipe import Finetune, Pretrain
 from vidstill.training import Launch, Training
 from vidstill.types import Grid, InputError
 from vidstill.weights.files import Weights, read_weights
-from vidstill.weights.transfer import encoder_config, load_exactly, start_encoder
+from vidstill.weights.transfer import continued, encoder_config, load_exactly, start_encoder
 
 
-def pretrain(recipe: Pretrain, launch: Launch, *, runtime: Runtime | None = None) -> Path:
+def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runtime: Runtime | None = None) -> Path:
     """Pre-trains to the recipe's end, from the newest saved state where there is one; gives the run's folder.
+
+    Args:
+        init: a run's folder or a file of weights that the encoder starts from (MVD, table 12), a teacher's for example;
+            the recipe says what it is: positions that are computed are the recipe's.
 
     Raises:
         InputError: something the user gave cannot be used; nothing was written then.
     """
     runtime = runtime or Runtime(launch.precision)
     teachers = {name: _weights_of(name, teacher) for name, teacher in _teachers(recipe.method).items()}
+    start = read_weights(init) if init else None
     recipe = replace(recipe, method=_with_stated_sizes(recipe.method, teachers))
     training = Training("pretrain", recipe, read_listing(launch.data, split="train"), launch, runtime)
     _check_mask(recipe)
@@ -41,8 +46,11 @@ def pretrain(recipe: Pretrain, launch: Launch, *, runtime: Runtime | None = None
     method = recipe.method.build()
     for name, teacher in _teachers(recipe.method).items():  # the method's part is named as its configuration's field
         start_encoder(getattr(method, name).model, teachers[name], teacher.model)
+    if start is not None:
+        start_encoder(method.encoder, start, recipe.method.encoder)
     about = {"kind": "pretraining", "encoder": to_plain(recipe.method.encoder), "recipe": to_plain(recipe)}
-    training.run(method, method, about | _provenance(teachers))
+    sources = teachers if start is None else {"init": start, **teachers}
+    training.run(method, method, about | _provenance(sources), init=init or "")
     return launch.out
 
 
@@ -61,12 +69,17 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
     _check_classes(val, listing.classes, str(listing.source))
     start = read_weights(init) if init else None
     if start is not None:
-        found = encoder_config(start, recipe.encoder)
-        recipe = replace(recipe, encoder=replace(found, drop_path=recipe.encoder.drop_path))
+        recipe = replace(recipe, encoder=continued(start, recipe.encoder))
     training = Training("finetune", recipe, listing, launch, runtime)
 
     def task(model: Classifier) -> ClassificationTask:
-        return ClassificationTask(model, mixing=recipe.mixing, erasing=recipe.erasing, smoothing=recipe.smoothing)
+        return ClassificationTask(
+            model,
+            mixing=recipe.mixing,
+            erasing=recipe.erasing,
+            smoothing=recipe.smoothing,
+            mask_ratio=recipe.mask_ratio,
+        )
 
     config = recipe.classifier(len(listing.classes))
     training.rehearse(lambda: task(config.build()))
@@ -74,7 +87,8 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
-        start_encoder(model.encoder, start, recipe.encoder)
+        norm = model.norm if config.norm == "pretrained" else None
+        start_encoder(model.encoder, start, recipe.encoder, norm=norm)
     about = {
         "kind": "classifier",
         "encoder": to_plain(recipe.encoder),
@@ -172,7 +186,8 @@ def _teachers(method: Any) -> dict[str, TeacherConfig]:
 
 def _weights_of(name: str, teacher: TeacherConfig) -> Weights:
     if not teacher.weights:
-        raise InputError(f"the {name} has no weights; give --method.{name}.weights a run's folder or a file")
+        option = f"--method.{name.replace('_', '-')}.weights"
+        raise InputError(f"the {name.replace('_', ' ')} has no weights; give {option} a run's folder or a file")
     return read_weights(teacher.weights)
 
 

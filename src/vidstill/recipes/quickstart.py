@@ -10,10 +10,14 @@ from vidstill.data.sampling import SegmentSampling
 from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.schedule import CosineConfig
 from vidstill.methods.amd import AMDConfig
+from vidstill.methods.dmae import DMAEConfig
+from vidstill.methods.imagemae import ImageMAEConfig
+from vidstill.methods.maskagain import MaskAgainConfig
+from vidstill.methods.mvd import MVDConfig
 from vidstill.methods.videomae import VideoMAEConfig
-from vidstill.models.decoder import DecoderConfig
+from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.masks import NestedTubeMask, TubeMask
+from vidstill.pretext.masks import NestedTubeMask, RandomMask, TubeMask
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
 
@@ -65,6 +69,50 @@ amd = replace(  # the student, from the teacher's features as well
         generator_depth=1,
         direct_factor=0.003,  # the teacher's raw features would drown the pixels: so they weigh as much in the end
         generation_factor=0.003,
+    ),
+)
+
+dmae = replace(  # the same from one layer, at the tokens that both see
+    videomae,
+    method=DMAEConfig(
+        encoder=_STUDENT,
+        decoder=videomae.method.decoder,
+        teacher=TeacherConfig(model=_TEACHER),
+        mask=videomae.method.mask,
+        target="raw",
+        pairs=((3, 3),),  # after three quarters of the depth
+    ),
+)
+maskagain = replace(  # from attention and features at the tokens that both see, without a decoder
+    videomae,
+    method=MaskAgainConfig(
+        encoder=_STUDENT,
+        teacher=TeacherConfig(model=_TEACHER),
+        mask=videomae.method.mask,
+        global_keys=4,  # of 16 visible tokens
+        local_keys=2,  # of 8 in each slot
+        telling=4,
+    ),
+)
+image_teacher = replace(  # MAE on single frames, for MVD
+    teacher,
+    method=ImageMAEConfig(
+        encoder=replace(_TEACHER, tubelet=(1, 8, 8), positions="sincos2d", class_token=True, attention_bias="qkv"),
+        decoder=replace(MAE_DECODER, dim=96, depth=2, heads=3),
+        mask=RandomMask(ratio=0.5),
+        target="input",
+    ),
+    clips=replace(_CLIPS, sampling=SegmentSampling(frames=1)),
+)
+mvd = replace(  # the features of both teachers at the hidden tokens, in the place of pixels
+    videomae,
+    method=MVDConfig(
+        encoder=_STUDENT,
+        decoder=replace(videomae.method.decoder, project_bias=True),
+        image_teacher=TeacherConfig(model=image_teacher.method.encoder),
+        video_teacher=TeacherConfig(model=_TEACHER),
+        mask=videomae.method.mask,
+        normalise=True,
     ),
 )
 

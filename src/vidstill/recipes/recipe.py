@@ -14,7 +14,7 @@ from vidstill.data.datasets import ClipsConfig, ViewsConfig
 from vidstill.data.erasing import Erasing
 from vidstill.data.mixing import Mixing
 from vidstill.downstream.classification import ClassifierConfig
-from vidstill.engine.optim import AdamWConfig
+from vidstill.engine.optim import Optim
 from vidstill.engine.schedule import CosineConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.types import Grid, InputError, within
@@ -28,7 +28,7 @@ class Pretrain:
 
     method: Any  # any method's configuration: it has an `encoder`, and its `build()` gives a task
     clips: ClipsConfig
-    optim: AdamWConfig
+    optim: Optim
     schedule: CosineConfig
     batch: int  # clips in a step, over all devices; the copies of a video count each
     seed: int = 0  # of all chance
@@ -46,28 +46,38 @@ class Finetune:
     encoder: ViTConfig
     clips: ClipsConfig
     views: ViewsConfig  # of the test after the last step
-    optim: AdamWConfig
+    optim: Optim
     schedule: CosineConfig
     batch: int  # clips in a step, over all devices; the copies of a video count each
     dropout: float = 0.0  # before the head
     head_scale: float = 0.001  # the head starts this much smaller
-    start: Literal["normal", "xavier"] = "normal"  # blocks from scratch: the authors' deviation of 0.02, or Xavier's
+    start: Literal["normal", "xavier", "torch"] = "normal"  # blocks from scratch: normal, Xavier's or torch's own
+    pooling: Literal["mean", "first", "mean_after_first"] = "mean"  # first: the class token, where there is one
+    norm: Literal["fresh", "pretrained"] = "fresh"  # after the mean: a new one, or the pre-trained encoder's (ST-MAE)
     erasing: Erasing | None = None
     mixing: Mixing | None = None
     smoothing: float = 0.0  # share of each label that is spread evenly over all classes
+    mask_ratio: float = 0.0  # of the tokens, hidden at the start of the run; it falls to 0 by a cosine
     seed: int = 0  # of all chance
     expects: str = ""  # the published result
 
     def __post_init__(self) -> None:
         within(0, _LAST_SEED, seed=self.seed)
         within(0, 1, dropout=self.dropout, smoothing=self.smoothing)
+        within(0, 1, below=True, mask_ratio=self.mask_ratio)
         within(0, math.inf, head_scale=self.head_scale)
         for clips in (self.clips, self.views):
             _check_grid(clips, self.encoder)
 
     def classifier(self, classes: int) -> ClassifierConfig:
         return ClassifierConfig(
-            encoder=self.encoder, classes=classes, dropout=self.dropout, head_scale=self.head_scale, start=self.start
+            encoder=self.encoder,
+            classes=classes,
+            pooling=self.pooling,
+            norm=self.norm,
+            dropout=self.dropout,
+            head_scale=self.head_scale,
+            start=self.start,
         )
 
 
