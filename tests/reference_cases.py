@@ -77,6 +77,10 @@ def found() -> Mapping[str, Case]:
     return cases
 
 
+ASKED: set[str] = set()
+"""The cases that some test was given."""
+
+
 def cases(*, kind: str, method: str | None = None, name: str | None = None) -> list[Any]:
     """The cases of a kind as parameters, tables by what their names begin with; a skipped one if there are none."""
     chosen = [
@@ -86,6 +90,7 @@ def cases(*, kind: str, method: str | None = None, name: str | None = None) -> l
         and (name is None or case.name.startswith(name))
         and case.json["kind"] == kind
     ]
+    ASKED.update(str(parameter.id) for parameter in chosen)
     if not chosen:
         wanted = "/".join(filter(None, (method, name or kind)))
         reason = f"no case {wanted} in {REFERENCE}: set VIDSTILL_REFERENCE to a folder of reference cases"
