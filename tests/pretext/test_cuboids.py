@@ -105,3 +105,9 @@ def test_where_no_box_fits_tokens_are_hidden_anywhere(slots, places):
     for grid in (Grid(slots, 1, places), Grid(slots, places, 1)):
         blocks, anywhere = (kind(ratio=0.75).draw(SEEDS, grid) for kind in (CuboidMask, RandomMask))
         assert torch.equal(blocks.visible, anywhere.visible)
+
+
+def test_boxes_are_drawn_on_the_cpu_whatever_torch_takes_for_its_device():
+    with torch.device("meta"):  # as a run is rehearsed
+        mask = CuboidMask(ratio=0.75).draw(torch.zeros(2, dtype=torch.long), Grid(2, 4, 4))
+    assert mask.visible.shape == (2, 8)

@@ -1,16 +1,37 @@
 """A recipe in print: what is shown can be typed, and says where the numbers are from."""
 
+import ast
 import importlib
+import inspect
 import shlex
+from types import SimpleNamespace
 
 import pytest
 import tyro
 
 from vidstill.recipes.recipe import every_recipe, find
-from vidstill.recipes.show import options, source
+from vidstill.recipes.show import options, source, sources
 from vidstill.types import InputError
 
-UNSETTABLE = {"--clips.randaugment", "--erasing", "--mixing"}  # None, where a recipe has none: it has no option then
+# None, where a recipe has none: it has no option then
+UNSETTABLE = {f"--{part}" for part in ("clips.randaugment", "erasing", "mixing", "method.decoder")} | {
+    f"--method.{kind}-teacher" for kind in ("image", "video")
+}
+
+
+def made_of(shown, family):
+    """The variables that the shown part of a family's file makes, of its imports and its siblings' shown parts."""
+    file = ast.parse(inspect.getsource(importlib.import_module(f"vidstill.recipes.{family}")))
+    made = {}
+    for node in file.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "vidstill.recipes":
+            made |= {
+                each.name: SimpleNamespace(**made_of(shown, each.name)) for each in node.names if each.name in shown
+            }
+        elif isinstance(node, ast.ImportFrom):
+            exec(ast.unparse(node), made)
+    exec(shown[family], made)
+    return {name: value for name, value in made.items() if not name.startswith("__")}
 
 
 @pytest.mark.parametrize("name", every_recipe())
@@ -24,16 +45,25 @@ def test_typing_what_is_shown_gives_the_recipe_again(name):
 @pytest.mark.parametrize("name", every_recipe())
 def test_the_source_that_is_shown_makes_the_recipe(name):
     family, variant = name.split(".")
-    file = vars(importlib.import_module(f"vidstill.recipes.{family}"))
-    made_there = {word for word, value in file.items() if getattr(value, "__module__", "") == file["__name__"]}
-    theirs = {word for word in file if word.startswith("_") or f"{family}.{word}" in every_recipe()} | made_there
-    namespace = {word: value for word, value in file.items() if word not in theirs}  # what the file imports
-    exec(source(name), namespace)
-    assert namespace[variant] == find(name)
+    assert made_of(sources(name), family)[variant] == find(name)
 
 
 def test_the_source_says_first_what_the_file_is():
     assert source("amd.base_k400").startswith('"""AMD')
+
+
+def test_of_another_paper_s_file_the_lines_that_a_recipe_refers_to_are_shown():
+    shown = sources("mvd.base_k400")
+    assert list(shown) == ["mvd", "videomae"]
+    assert shown["videomae"].startswith('"""VideoMAE')
+    assert "ADAMW = AdamWConfig(base_lr=1.5e-4" in shown["videomae"]
+    assert "base_k400" not in shown["videomae"]
+
+
+def test_the_comment_that_a_paragraph_begins_with_is_shown_with_each_of_its_recipes():
+    assert "# Table 11: " in source("mvd.ablation_per_token_full")
+    assert "# Table 11: " in source("mvd.ablation_per_token_masked")
+    assert "# Table 13" not in source("mvd.ablation_per_token_masked")
 
 
 def test_what_another_recipe_is_made_of_is_not_shown():

@@ -129,7 +129,9 @@ def test_a_pickle_that_would_run_code_does_not_run(tmp_path, save):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"model": t}, lambda t: {"module": t, "epoch": 3}])
+@pytest.mark.parametrize(
+    "wrap", [lambda t: t, lambda t: {"model": t}, lambda t: {"module": t, "epoch": 3}, lambda t: {"model_state": t}]
+)
 def test_the_authors_files_are_read_in_each_of_their_wrappings(tmp_path, wrap):
     torch.save(wrap(TENSORS), tmp_path / "a.pth")
     found = read_weights(tmp_path / "a.pth")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.layers import AttentionMap
-from vidstill.models.vit import BASE, Looked, ViT, ViTConfig
+from vidstill.models.vit import BASE, Looked, ViTConfig
 from vidstill.pretext.attention import (
     AttentionDistance,
     Mapped,
@@ -21,6 +21,7 @@ from vidstill.pretext.attention import (
     among_tokens,
     as_it_is,
     attention_loss,
+    freeze_after_attention,
     global_loss,
     local_loss,
     value_loss,
@@ -136,7 +137,7 @@ class MaskAgain(nn.Module):
         if config.decoder is not None and "reconstruction" in terms:
             self.decoder = config.decoder.build(student.dim, out_dim=student.pixels_per_token)
         if terms.keys().isdisjoint((*_OUTPUT, "reconstruction")):
-            _freeze_after_attention(self.encoder, config.attending[0])
+            freeze_after_attention(self.encoder, config.attending[0])
 
     def forward(
         self,
@@ -235,20 +236,6 @@ class MaskAgain(nn.Module):
 
     def _asks(self, terms: tuple[str, ...]) -> bool:
         return not self.config.factors.keys().isdisjoint(terms)
-
-
-def _freeze_after_attention(encoder: ViT, number: int) -> None:
-    """Leaves untrained what no term reaches: what comes after the attention of this block, counted from 1.
-
-    Several processes would wait for its gradients.
-    """
-    block = encoder.blocks[number - 1]
-    unreached = [block.attn.proj, block.norm2, block.mlp, *encoder.blocks[number:]]  # type: ignore[union-attr]  # torch forgets what a list holds
-    for part in unreached:
-        part.requires_grad_(False)
-    for factor in (block.gamma_1, block.gamma_2):
-        if factor is not None:
-            factor.requires_grad_(False)
 
 
 def _check(config: MaskAgainConfig) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vidstill.models.layers import AttentionMap
+from vidstill.models.vit import ViT
 from vidstill.pretext.losses import distance
 
 Selection = Literal["own", "teacher"]
@@ -149,3 +150,17 @@ def value_loss(student: AttentionMap, teacher: AttentionMap) -> Float[Tensor, ""
     """Value transfer (MaskAgain, table 4): the mean squared difference of the values, head by head."""
     ours, theirs = (rearrange(side.values, "b heads v d -> b v (heads d)") for side in (student, teacher))
     return distance(ours, theirs, "l2")
+
+
+def freeze_after_attention(encoder: ViT, number: int) -> None:
+    """Leaves untrained what no term reaches: what comes after the attention of this block, counted from 1.
+
+    Several processes would wait for its gradients.
+    """
+    block = encoder.blocks[number - 1]
+    unreached = [block.attn.proj, block.norm2, block.mlp, *encoder.blocks[number:]]  # type: ignore[union-attr]  # torch forgets what a list holds
+    for part in unreached:
+        part.requires_grad_(False)
+    for factor in (block.gamma_1, block.gamma_2):
+        if factor is not None:
+            factor.requires_grad_(False)

@@ -65,7 +65,7 @@ def in_boxes(seed: int, grid: Grid, most: int) -> Bool[np.ndarray, "t h w"]:
 def boxes(seed: int, grid: Grid) -> Iterator[Box]:
     """The boxes that a clip's seed draws, without end; one that would be as high or wide as the grid is empty."""
     for part in count():
-        drawn = uniform(torch.tensor([seed]), f"cuboids {part}", 6 * _TRIES).double()
+        drawn = uniform(torch.tensor([seed], device="cpu"), f"cuboids {part}", 6 * _TRIES).double()
         areas, aspects, long, first, top, left = rearrange(drawn, "1 (tries six) -> six tries", six=6).numpy()
         least = grid.h * grid.w // _SMALLEST
         areas = least + areas * (grid.h * grid.w - least)

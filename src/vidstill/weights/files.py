@@ -65,7 +65,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """The authors' trainers wrap the tensors as `model` or `module`, or do not wrap them."""
+    """The authors' trainers wrap the tensors as `model`, `module` or `model_state`, or do not wrap them."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # their trainers' options: attributes, no code
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -78,5 +78,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             content = content[key]
             break
     if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
-        raise InputError(f"{path} holds no named tensors; a checkpoint of the family has them as `model`, `module` or `model_state`")
+        raise InputError(
+            f"{path} holds no named tensors; a checkpoint of the family has them as `model`, `module` or `model_state`"
+        )
     return content
