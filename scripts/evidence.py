@@ -1,10 +1,11 @@
 """The comparison of docs/evidence.md: one student, pre-trained in five ways at equal compute, and not at all.
 
-    python scripts/evidence.py prepare OUT [--real ACTIONS]    clips, lists and teachers
+    python scripts/evidence.py prepare OUT [--actions DIR]     clips, lists of few labels, teachers
+    python scripts/evidence.py teachers OUT                    what the teacher's own size reaches
     python scripts/evidence.py run OUT --seed 0                one seed: pre-training, fine-tuning, probes; resumes
     python scripts/evidence.py table OUT                       what is there, as a table
 
-On clips that it draws, or with --real on those of a folder with `pretrain.txt`, `weizmann4` and `cctv_fight`.
+All are pre-trained on clips that it draws, and fine-tuned on some of them, and on the real ones of DIR/weizmann4.
 """
 
 import json
@@ -28,7 +29,7 @@ from vidstill.data.sampling import SegmentSampling
 from vidstill.downstream.probe import features, linear_probe
 from vidstill.engine.schedule import CosineConfig
 from vidstill.folder import write_json
-from vidstill.models.vit import ViT
+from vidstill.models.vit import ViT, ViTConfig
 from vidstill.recipes import quickstart as settings
 from vidstill.recipes.recipe import Finetune, Pretrain
 from vidstill.weights.files import read_weights
@@ -36,66 +37,64 @@ from vidstill.weights.transfer import start_encoder
 
 METHODS = ("videomae", "mvd", "amd", "maskagain", "dmae")
 TEACHERS = {"teacher": "teacher", "video_teacher": "teacher", "image_teacher": "image_teacher"}  # a field's run
-FEW = {"made": 25, "weizmann4": 6, "cctv_fight": 16}  # labelled clips of each class
+FEW = {"made": 25, "weizmann4": 6}  # labelled clips of each class
+TEACHER_EPOCHS, STUDENT_EPOCHS = 60, 8  # a student's: of VideoMAE; the others have as many operations, so fewer epochs
+STEPS = {"made": 600, "weizmann4": 200}  # of each fine-tuning, with few labels and with many
 FRAMES = SegmentSampling(frames=8)
 
 
 @dataclass(frozen=True)
 class World:
-    """What is compared on: settings for clips without labels, and labelled sets to fine-tune on, each with its own."""
+    """Clips without labels, and labelled sets to fine-tune on."""
 
-    name: str
-    unlabelled: Path
+    out: Path
     labelled: dict[str, Path]
-    teacher_epochs: int
-    student_epochs: int  # of VideoMAE; the others have as many operations, and so fewer
-    repeats: int = 1
-    flip: float = 0.0
 
-    def pretraining(self, recipe: Pretrain, epochs: int) -> Pretrain:
-        sampling = recipe.clips.sampling  # single frames for the image teacher
-        crop = recipe.clips.crop if self.name == "made" else RandomResizedCrop(area=(0.4, 1.0))
-        clips = replace(
-            recipe.clips, dataset=self.name, sampling=sampling, repeats=self.repeats, flip=self.flip, crop=crop
-        )
-        batch = 64
-        return replace(
-            recipe,
-            clips=clips,
-            optim=replace(recipe.optim, base_lr=1e-3 * 256 / batch, rate_per="clips"),
-            schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 20)),
-            batch=batch,
-        )
+    @property
+    def unlabelled(self) -> Path:
+        return self.out / "clips" / "unlabelled.txt"
 
-    def fine_tuning(self, clips: int) -> Finetune:
-        """With about as many steps for few labels as for many: what is compared is what is known, not how long."""
-        recipe = settings.finetune
-        if self.name != "made":
-            crop = RandomResizedCrop(area=(0.5, 1.0))
-            recipe = replace(recipe, clips=replace(recipe.clips, dataset=self.name, flip=self.flip, crop=crop))
-        batch = 32 if clips >= 100 else 16
-        steps = 1200 if self.name == "made" else 600
-        epochs = max(1, round(steps / (clips // batch)))
-        optim = replace(recipe.optim, base_lr=1e-3 * 256 / batch)
-        schedule = CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 10))
-        return replace(recipe, optim=optim, schedule=schedule, batch=batch)
+    def lists(self, name: str) -> dict[str, Path]:
+        return {"few": self.out / "lists" / name, "many": self.labelled[name]}
 
 
 def world(out: Path) -> World:
-    stated = json.loads((out / "world.json").read_text())
-    if real := stated["real"]:
-        actions = Path(real)
-        labelled = {name: actions / name for name in ("weizmann4", "cctv_fight")}
-        return World("real", actions / "pretrain.txt", labelled, 150, 30, repeats=4, flip=0.5)
-    return World("made", out / "clips" / "unlabelled.txt", {"made": out / "clips"}, 60, 16)
+    actions = json.loads((out / "world.json").read_text())["actions"]
+    real = {"weizmann4": Path(actions) / "weizmann4"} if actions else {}
+    return World(out, {"made": out / "clips", **real})
 
 
-def prepare(out: Annotated[Path, tyro.conf.Positional], *, real: Path | None = None) -> None:
-    """Draws the clips (or takes real ones), writes the lists of few labels, and pre-trains the teachers that lack."""
+def pretraining(recipe: Pretrain, epochs: int) -> Pretrain:
+    return replace(
+        recipe,
+        optim=replace(recipe.optim, base_lr=4e-3),  # 1e-3 for 64 clips
+        schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 20)),
+        batch=64,
+    )
+
+
+def fine_tuning(name: str, labelled: Path) -> Finetune:
+    """With as many steps for few labels as for many: what is compared is what is known, not how long."""
+    recipe = settings.finetune
+    if name != "made":
+        crop = RandomResizedCrop(area=(0.5, 1.0))
+        recipe = replace(recipe, clips=replace(recipe.clips, dataset=name, flip=0.5, crop=crop))
+    clips = len(read_listing(labelled, split="train").rows)
+    batch = 32 if clips >= 100 else 16
+    epochs = max(1, round(STEPS[name] / (clips // batch)))
+    return replace(
+        recipe,
+        optim=replace(recipe.optim, base_lr=1e-3 * 256 / batch),
+        schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 10)),
+        batch=batch,
+    )
+
+
+def prepare(out: Annotated[Path, tyro.conf.Positional], *, actions: Path | None = None) -> None:
+    """Draws the clips, writes the lists of few labels, and pre-trains the teachers that lack."""
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "world.json", {"real": str(real.resolve()) if real else None})
-    if real is None:
-        make_clips(out / "clips", replace(settings.made, unlabelled=12000, train=2400, val=600, seed=7))
+    write_json(out / "world.json", {"actions": str(actions.resolve()) if actions else None})
+    make_clips(out / "clips", replace(settings.made, unlabelled=12000, train=2400, val=600, seed=7))
     here = world(out)
     for name, folder in here.labelled.items():
         rows = read_listing(folder, split="train").rows
@@ -106,14 +105,14 @@ def prepare(out: Annotated[Path, tyro.conf.Positional], *, real: Path | None = N
             seen[row.label] = seen.get(row.label, 0) + 1
             if seen[row.label] <= FEW[name]:
                 lines.append(f"{row.path} {row.label}\n")
-        few = out / "lists" / name
+        few = here.lists(name)["few"]
         few.mkdir(parents=True, exist_ok=True)
         (few / "train.csv").write_text("".join(lines))
         (few / "classes.txt").write_text((folder / "classes.txt").read_text())
     for name, recipe in (("teacher", settings.teacher), ("image_teacher", settings.image_teacher)):
-        epochs = here.teacher_epochs if name == "teacher" else here.teacher_epochs // 3  # it sees a frame of a clip
+        epochs = TEACHER_EPOCHS if name == "teacher" else TEACHER_EPOCHS // 3
         if not (out / name / "model.safetensors").exists():
-            pretrain(here.pretraining(recipe, epochs), Launch(data=here.unlabelled, out=out / name, workers=1))
+            pretrain(pretraining(recipe, epochs), Launch(data=here.unlabelled, out=out / name, workers=1))
 
 
 def operations(recipe: Pretrain) -> int:
@@ -129,53 +128,57 @@ def run(out: Annotated[Path, tyro.conf.Positional], *, seed: int, workers: int =
     """One seed of every student; what is finished is kept."""
     here, results = world(out), out / f"results_{seed}.json"
     found = json.loads(results.read_text()) if results.exists() else {}
-    most = operations(here.pretraining(settings.videomae, 1))
+    most = operations(settings.videomae)
     for method in (*METHODS, "scratch"):
         init = None
         if method != "scratch":
             recipe = getattr(settings, method)
             each = operations(recipe)
-            epochs = max(1, round(here.student_epochs * most / each))
+            epochs = max(1, round(STUDENT_EPOCHS * most / each))
             taught = {
                 field: replace(getattr(recipe.method, field), weights=str(out / run_of))
                 for field, run_of in TEACHERS.items()
                 if hasattr(recipe.method, field)
             }
-            recipe = replace(here.pretraining(recipe, epochs), seed=seed, method=replace(recipe.method, **taught))
+            recipe = replace(pretraining(recipe, epochs), seed=seed, method=replace(recipe.method, **taught))
             init = pretrain(recipe, Launch(data=here.unlabelled, out=out / f"{method}_{seed}", workers=workers))
             found[f"{method} epochs"], found[f"{method} operations"] = epochs, each
-        for name, folder in here.labelled.items():
-            for labels, train in (("few", out / "lists" / name), ("many", folder)):
-                clips = len(read_listing(train, split="train").rows)
-                launch = Launch(data=train, val=folder, out=out / f"{method}_{seed}_{name}_{labels}", workers=workers)
-                tuned = finetune(replace(here.fine_tuning(clips), seed=seed), launch, init=init and str(init))
-                found[f"{method} {name} {labels}"] = json.loads((tuned / "test.json").read_text())["top1"]
-            found[f"{method} {name} probe"] = probe(encoder(init, seed), folder)
+        found |= {
+            f"{method} {word}": top1
+            for word, top1 in downstream(here, f"{method}_{seed}", settings.finetune.encoder, init, seed).items()
+        }
         write_json(results, found)
 
 
-def probe_teachers(out: Annotated[Path, tyro.conf.Positional]) -> None:
-    """The teacher's own linear probe, and what it reaches fine-tuned with many labels."""
-    here, found = world(out), {}
-    for name, folder in here.labelled.items():
-        weights = read_weights(out / "teacher")
-        model = settings.teacher.method.encoder.build()
-        start_encoder(model, weights, model.config)
-        found[f"{name} probe"] = probe(model, folder)
-        for labels, train in (("few", out / "lists" / name), ("many", folder)):
-            clips = len(read_listing(train, split="train").rows)
-            recipe = replace(here.fine_tuning(clips), encoder=settings.teacher.method.encoder)
-            launch = Launch(data=train, val=folder, out=out / f"teacher_{name}_{labels}", workers=1)
-            tuned = finetune(recipe, launch, init=str(out / "teacher"))
-            found[f"{name} {labels}"] = json.loads((tuned / "test.json").read_text())["top1"]
+def teachers(out: Annotated[Path, tyro.conf.Positional]) -> None:
+    """The teacher's size, pre-trained and from scratch."""
+    here, size = world(out), settings.teacher.method.encoder
+    found = {
+        f"{name} {word}": top1
+        for name, init in (("teacher", out / "teacher"), ("scratch", None))
+        for word, top1 in downstream(here, f"of_teachers_size_{name}", size, init, 0).items()
+    }
     write_json(out / "results_teacher.json", found)
 
 
-def encoder(init: Path | None, seed: int) -> ViT:
+def downstream(here: World, name: str, size: ViTConfig, init: Path | None, seed: int) -> dict[str, float]:
+    """Top-1 of an encoder on each labelled set: fine-tuned with few labels and with many, and of its linear probe."""
+    found = {}
+    for data, folder in here.labelled.items():
+        for labels, train in here.lists(data).items():
+            recipe = replace(fine_tuning(data, train), seed=seed, encoder=size)
+            launch = Launch(data=train, val=folder, out=here.out / f"{name}_{data}_{labels}", workers=1)
+            tuned = finetune(recipe, launch, init=str(init) if init else None)
+            found[f"{data} {labels}"] = json.loads((tuned / "test.json").read_text())["top1"]
+        found[f"{data} probe"] = probe(encoder(size, init, seed), folder)
+    return found
+
+
+def encoder(size: ViTConfig, init: Path | None, seed: int) -> ViT:
     torch.manual_seed(seed)
-    model = settings.finetune.encoder.build()
+    model = size.build()
     if init is not None:
-        start_encoder(model, read_weights(init), settings.finetune.encoder)
+        start_encoder(model, read_weights(init), size)
     return model.eval()
 
 
@@ -214,4 +217,4 @@ def table(out: Annotated[Path, tyro.conf.Positional]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tyro.extras.subcommand_cli_from_dict({"prepare": prepare, "run": run, "teachers": probe_teachers, "table": table})
+    tyro.extras.subcommand_cli_from_dict({"prepare": prepare, "run": run, "teachers": teachers, "table": table})

@@ -9,6 +9,7 @@ import torch
 from recipe_plans import plan
 
 from vidstill.config import from_plain, to_plain
+from vidstill.data.sampling import TimedSampling
 from vidstill.recipes.recipe import Finetune, Pretrain, all_names, every_recipe, find
 from vidstill.types import InputError
 
@@ -99,12 +100,15 @@ def test_where_left_is_not_right_nothing_is_flipped(name):
 @pytest.mark.parametrize("name", FINETUNE)
 def test_a_test_looks_at_clips_like_those_that_were_trained_on(name):
     recipe = find(name)
-    assert recipe.views.sampling == recipe.clips.sampling
+    sampling = recipe.clips.sampling
+    if isinstance(sampling, TimedSampling):  # tests have no start to draw
+        sampling = replace(sampling, start=recipe.views.sampling.start)
+    assert recipe.views.sampling == sampling
     assert recipe.views.size == recipe.clips.size
 
 
 def test_each_fine_tuning_recipe_has_the_encoder_of_its_pre_training():
-    pairs = [(name, name.removesuffix("_finetune")) for name in FINETUNE if name in PAPERS]
+    pairs = [(n, n.removesuffix("_finetune")) for n in FINETUNE if n in PAPERS and ".ablation_" not in n]
     assert pairs
     for fine_tuned, pre_trained in pairs:
         one, other = find(fine_tuned).encoder, find(pre_trained).method.encoder
