@@ -1,4 +1,4 @@
-"""What all tests share: one thread, no gradients left over, the folder of real files."""
+"""What all tests share: one thread, and no deadline for an example of a property."""
 
 import torch
 from hypothesis import settings

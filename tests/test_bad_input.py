@@ -10,7 +10,21 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tiny_runs import AMD, FINETUNE, TEACHER, make_data, run, typed
+from tiny_runs import (
+    AMD,
+    DMAE,
+    FINETUNE,
+    IMAGE_TEACHER,
+    MASKAGAIN,
+    METHODS,
+    MVD,
+    STMAE,
+    TEACHER,
+    make_data,
+    run,
+    teachers_of,
+    typed,
+)
 from vidstill.cli import main
 
 ZEROS = {"some.weight": torch.zeros(2, 3)}
@@ -19,7 +33,7 @@ MIXED = FINETUNE.replace("quickstart.finetune", "amd.small_k400_finetune")  # a 
 
 @dataclass(frozen=True)
 class House:
-    """A folder with `data`, a `teacher` and its `finetune`, and a place for what is wrong."""
+    """A folder with `data`, a `teacher`, an `image_teacher` and a `finetune`, and a place for what is wrong."""
 
     folder: Path
     capsys: pytest.CaptureFixture[str]
@@ -42,6 +56,14 @@ class House:
         assert printed.out == ""
         assert self.contents() == before
 
+    def boxes(self, command: str, said: str, **options: object) -> None:
+        """The same of an option that is refused as it is read: tyro draws a box around the sentence."""
+        before = self.contents()
+        self.capsys.readouterr()
+        assert main(typed(command, out=self.folder / "out", **options)) == 2
+        assert said in " ".join(self.capsys.readouterr().err.replace("│", " ").split())
+        assert self.contents() == before
+
     def contents(self) -> dict[Path, bytes]:
         return {path: path.read_bytes() if path.is_file() else b"" for path in self.folder.rglob("*")}
 
@@ -51,6 +73,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("house")
     data = make_data(folder / "data")
     run(TEACHER, data=data / "unlabelled.txt", out=folder / "teacher", schedule__epochs=2)
+    run(IMAGE_TEACHER, data=data / "unlabelled.txt", out=folder / "image_teacher", schedule__epochs=2)
     run(FINETUNE, data=data, out=folder / "finetune", schedule__epochs=2)
     return folder
 
@@ -148,8 +171,8 @@ def test_a_label_is_beyond_the_classes_of_the_model(house):
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"method__mask__ratio": 1.0}, "a mask ratio of 1.0"),
         ({"method__mask__ratio": -1}, "a mask ratio of -1.0"),
-        ({"method__mask__ratio": 0.05}, "hides none of the 16 places"),
-        ({"method__encoder__tubelet": (2, 16, 16)}, "hides none of the 1 places"),
+        ({"method__mask__ratio": 0.05}, "hides none of the 32 tokens"),
+        ({"method__encoder__tubelet": (2, 16, 16)}, "hides none of the 2 tokens"),
         ({"method__encoder__tubelet": (1, 1, 1), "method__target": "per_channel"}, "a tubelet of one pixel"),
         ({"method__encoder__heads": 5}, "a width of 24 does not divide into 5 heads"),
         ({"method__encoder__heads": 0}, "heads is 0"),
@@ -183,11 +206,84 @@ def test_a_distillation_that_cannot_be(house, options, said):
 
 
 @pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        (MVD, {"image_teacher": "finetune"}, "looks at single frames, and the tubelets of this one have 2"),
+        (MVD, {"video_teacher": "image_teacher"}, "into 4 slots of time cannot teach a student of 2"),
+        (MVD, {"image_teacher": ""}, "the image teacher has no weights; give --method.image-teacher.weights"),
+        (MVD, {"video_teacher": ""}, "the video teacher has no weights; give --method.video-teacher.weights"),
+        (MVD, {"image_factor": 0, "video_factor": 0}, "nothing to learn"),
+        (MVD, {"mask__ratio": 0}, "hides none of the 32 tokens"),
+        (MASKAGAIN, {"teacher": "image_teacher"}, "have to be the teacher's (1, 4, 4)"),
+        (MASKAGAIN, {"encoder__heads": 3}, "the student's 3 heads have to be the teacher's 2"),
+        (MASKAGAIN, {"encoder__dim": 32, "value_factor": 1}, "width 32 has to be the teacher's 24"),
+        (MASKAGAIN, {"layers": (1, 4)}, "block 4 of a teacher of 3 blocks"),
+        (MASKAGAIN, {"hidden_factor": 0, "hint_factor": 0, "relation_factor": 0}, "learns nothing from its teacher"),
+        (MASKAGAIN, {"global_keys": 0}, "global_keys is 0; take 1 or more"),
+        (DMAE, {"teacher": "image_teacher"}, "have to be the teacher's (1, 4, 4)"),
+        (DMAE, {"encoder__class_token": ()}, "the student has a class token and the teacher has none"),
+        (DMAE, {"encoder__dim": 32, "projection": "none"}, "needs a projection to its teacher's 24"),
+        (DMAE, {"pairs": (3, 1)}, "block 3 of a student of 2 blocks"),
+        (DMAE, {"pairs": ()}, "no blocks to align"),
+        (STMAE, {"encoder__no_class_token": ()}, "the encoder's class token, which it has not"),
+        (STMAE, {"encoder__learned_grid": "None"}, "set learned_grid"),
+        (STMAE, {"decoder__learned_grid": (-1, 4, 4)}, "learned_grid is -1; take 1 or more"),
+    ],
+)
+def test_a_method_that_cannot_be(house, command, options, said):
+    (method,) = [name for name, each in METHODS.items() if each == command]
+    given = teachers_of(method, house.folder)
+    for name, value in options.items():
+        whose = f"method__{name}"
+        if name.endswith("teacher"):
+            whose, value = f"{whose}__weights", value and house.folder / value
+        given[whose] = value
+    house.refuses(command, said, data=house.data / "unlabelled.txt", **given)
+
+
+def test_mvd_has_no_teacher_at_all(house):
+    command = f"{MVD} --method.image-teacher None --method.video-teacher None"
+    house.refuses(command, "MVD has nothing to learn", data=house.data / "unlabelled.txt")
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_frames_that_are_rebuilt_do_not_divide_a_tubelet(house, frames):
+    said = f"{frames} frames cannot be rebuilt of each tubelet of 2"
+    house.boxes(STMAE, said, data=house.data, method__predicted_frames=frames)
+
+
+@pytest.mark.parametrize(
+    "name", ["base_k400", "ablation_mask_space", "ablation_mask_frame", "ablation_k400_mask_cuboid"]
+)
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(0.99, "hides all"), (0, "hides none of the 32"), (1, "mask ratio of 1.0")]
+)
+def test_a_mask_shows_or_hides_nothing(house, name, ratio, said):
+    command = STMAE.replace("stmae.base_k400", f"stmae.{name}")
+    house.refuses(command, said, data=house.data / "unlabelled.txt", method__mask__ratio=ratio)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        (TEACHER, {"method__encoder__heads": 3}, "an encoder whose heads is 2, and the recipe's is 3"),
+        (TEACHER, {"method__encoder__dim": 32}, "an encoder whose dim is 24, and the recipe's is 32"),
+        (TEACHER, {"method__encoder__class_token": ()}, "whose class_token is False, and the recipe's is True"),
+        (IMAGE_TEACHER, {}, "whose tubelet is (2, 4, 4), and the recipe's is (1, 4, 4)"),
+    ],
+)
+def test_a_pre_training_cannot_go_on_from_another_encoder(house, command, options, said):
+    start = {"init": house.folder / "teacher", **options}
+    house.refuses(command, said, data=house.data / "unlabelled.txt", **start)
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"views__size": (18, 16)}, "a clip of 18 rows does not divide into tubelets of 4"),
         ({"dropout": 2}, "dropout is 2.0; take 0 to 1"),
         ({"smoothing": -1}, "smoothing is -1.0"),
+        ({"mask_ratio": 1}, "mask_ratio is 1.0; take 0 up to, but below, 1"),
         ({"batch": 9}, "the data set has 8 videos"),
     ],
 )
@@ -224,11 +320,7 @@ def test_an_odd_number_of_clips_is_not_mixed(house):
     ],
 )
 def test_an_option_whose_value_is_of_no_use(house, options, said):
-    before = house.contents()
-    assert main(typed(MIXED, data=house.data, out=house.folder / "out", **options)) == 2
-    printed = house.capsys.readouterr().err.replace("│", " ")
-    assert said in " ".join(printed.split())
-    assert house.contents() == before
+    house.boxes(MIXED, said, data=house.data, **options)
 
 
 # ---- Checkpoints ----------------------------------------------------------------------------------------------------
@@ -275,8 +367,7 @@ CHECKPOINTS = {
 def test_a_checkpoint_is_missing_or_foreign(house, checkpoints, name):
     said, file = CHECKPOINTS[name], checkpoints / name
     house.refuses(FINETUNE, said, data=house.data, init=file)
-    teacher = {"method__teacher__weights": file, "method__teacher__model__tubelet": (2, 4, 4)}
-    house.refuses(AMD, said, data=house.data / "unlabelled.txt", **teacher)
+    house.refuses(AMD, said, data=house.data / "unlabelled.txt", method__teacher__weights=file)
     if "layout" not in said:
         house.refuses(f"evaluate {file} --workers 0", said, data=house.data)
 

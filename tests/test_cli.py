@@ -60,6 +60,18 @@ def test_every_field_of_a_recipe_is_an_option(started):
     assert (recipe.clips.sampling.stride, recipe.clips.size) == (2, (112, 96))
 
 
+def test_a_part_of_a_recipe_is_taken_out_or_brought_in(started):
+    typed = "--method.image-teacher None --clips.randaugment.magnitude 5"
+    assert main(["pretrain", "mvd.base_k400", "--data", "videos", *typed.split()]) == 0
+    decoder = "--method.decoder.dim 64 --method.decoder.depth 2 --method.decoder.heads 2"
+    assert main(["pretrain", "maskagain.base_k400", "--data", "videos", *decoder.split()]) == 0
+    assert main(["finetune", "amd.small_k400_finetune", "--data", "videos", "--mixing", "None"]) == 0
+    assert started[0].recipe.method.image_teacher is None
+    assert started[0].recipe.clips.randaugment.magnitude == 5
+    assert (started[1].recipe.method.decoder.dim, started[1].recipe.method.decoder.mlp_ratio) == (64, 4.0)
+    assert started[2].recipe.mixing is None
+
+
 def test_a_fine_tuning_starts_where_it_is_told_to(started, capsys):
     typed = "--init runs/student --mixing.cutmix 0 --erasing.probability 0 --views.views 1"
     assert main(["finetune", "amd.small_k400_finetune", "--data", "videos", *typed.split()]) == 0
@@ -95,6 +107,7 @@ def test_help_on_a_recipe_shows_its_defaults_and_what_they_count(capsys):
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "clips in a step, over all devices" in printed
     assert "(default: 2048)" in printed
+    assert "taken out by None and brought in by their own options: --clips.randaugment." in printed
 
 
 def test_help_comes_before_torch_does():

@@ -1,6 +1,7 @@
 """What the quickstart says of its numbers, and that its settings make a fair comparison."""
 
 import io
+from dataclasses import replace
 from math import sqrt
 from typing import get_args
 
@@ -79,6 +80,23 @@ def test_what_so_small_a_scale_can_show_is_said_beside_the_numbers():
         assert "400 clips of 12 classes (chance is 8.3 %)" in text
         assert "the teacher, whose pre-training took 61 s" in text
         assert "7 points apart" in text  # 2 √2 · 2.5
+
+
+def test_of_two_teachers_both_are_named_with_what_they_took():
+    found = replace(FOUND, method="mvd", image_teacher_seconds=20.3)
+    assert "MVD’s student also needed the teacher and one of images, whose pre-training took 61 s and 20 s." in (
+        figures.reading(found)
+    )
+
+
+def test_a_distillation_s_curve_of_pixels_is_explained_where_it_has_one():
+    steps = [{"step": n, "loss": 1.0, "parts": {"reconstruction": 1.0}} for n in (1, 2)]
+    features = [{"step": n, "loss": 1.0, "parts": {"image": 1.0}} for n in (1, 2)]
+    with_pixels = str(figures.losses({"videomae": steps, "amd": steps}, {}))
+    without = str(figures.losses({"videomae": steps, "mvd": features}, {}))
+    assert "AMD’s curve is its pixel part." in with_pixels
+    assert "MVD rebuilds no pixels." in without
+    assert "’s curve" not in without
 
 
 def test_the_page_is_small_and_has_its_charts():

@@ -13,7 +13,20 @@ import torch
 from PIL import Image
 
 from tiny_models import MVD, built
-from tiny_runs import AMD, CLASSES, FINETUNE, STEPS, TEACHER, about, log, make_data, run, typed, weights
+from tiny_runs import (
+    AMD,
+    CLASSES,
+    FINETUNE,
+    MASKAGAIN,
+    STEPS,
+    TEACHER,
+    about,
+    log,
+    make_data,
+    run,
+    typed,
+    weights,
+)
 from vidstill import training
 from vidstill.cli import main
 from vidstill.config import from_plain, to_plain
@@ -141,7 +154,7 @@ def test_of_a_pre_training_that_starts_from_a_file_the_recipe_decides_the_positi
 def test_a_file_that_does_not_fit_the_recipes_encoder_is_met_with_a_sentence(road, tmp_path, capsys):
     data, out = road / "data/unlabelled.txt", tmp_path / "out"
     assert main(typed(TEACHER, data=data, out=out, init=road / "amd")) == 2
-    assert "lacks 13 tensors of this model" in capsys.readouterr().err
+    assert "an encoder whose depth is 2, and the recipe's is 3; set --method.encoder.depth" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -177,11 +190,11 @@ def image_teacher(tmp_path_factory):
     return path
 
 
-def distilled(road, out, *, init=None, **teachers):
+def distilled(road, out, *, init=None, method=MVD, **teachers):
     """A run of MVD with these teachers on the road's clips."""
     like = from_plain(Pretrain, about(road / "teacher")["recipe"])
     files = {name: replace(getattr(MVD, name), weights=str(file)) for name, file in teachers.items() if file}
-    method = replace(MVD, **{name: files.get(name) for name in ("image_teacher", "video_teacher")})
+    method = replace(method, **{name: files.get(name) for name in ("image_teacher", "video_teacher")})
     launch = Launch(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
     return pretrain(replace(like, method=method), launch, init=init)
 
@@ -214,6 +227,40 @@ def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path,
     start = read_weights(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
     apart = [(weights(made)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for made in (out, scratch)]
     assert apart[0] < 0.5 * apart[1]
+
+
+@pytest.mark.parametrize("distill", ["visible", "full"])
+def test_where_no_decoder_fills_in_what_is_hidden_all_may_be_seen(road, tmp_path, distill):
+    method = replace(MVD, distill=distill, mask=replace(MVD.mask, ratio=0.0))
+    out = distilled(road, tmp_path / "out", method=method, video_teacher=road / "teacher")
+    assert len(log(out)) == STEPS["teacher"]
+
+
+@pytest.fixture(scope="module")
+def decoderless(road):
+    """A student of MaskAgain: it has neither a decoder nor a final norm; it saw everything."""
+    teacher = {"method__teacher__weights": road / "teacher", "method__mask__ratio": 0}
+    run(MASKAGAIN, data=road / "data/unlabelled.txt", out=road / "maskagain", **teacher)
+    return road / "maskagain"
+
+
+def test_a_student_without_a_final_norm_is_fine_tuned_with_a_fresh_one(road, decoderless, tmp_path, capsys):
+    options = {"data": road / "data", "init": decoderless, "schedule__epochs": 2}
+    run(FINETUNE, out=tmp_path / "fresh", **options)
+    assert main(typed(FINETUNE, out=tmp_path / "pretrained", norm="pretrained", **options)) == 2
+    assert "has no last norm that a classifier could go on from; take --norm fresh" in capsys.readouterr().err
+    assert not (tmp_path / "pretrained").exists()
+
+
+def test_where_the_first_token_is_classified_the_encoder_s_own_last_norm_goes_on(road, tmp_path):
+    still = {"optim__base_lr": 0, "optim__min_lr": 0, "norm": "pretrained", "pooling": "first"}
+    run(FINETUNE, data=road / "data", out=tmp_path / "out", init=road / "amd", **still)
+    assert torch.equal(weights(tmp_path / "out")["encoder.norm.weight"], weights(road / "amd")["encoder.norm.weight"])
+
+
+def test_a_student_without_a_final_norm_teaches_another(road, decoderless, tmp_path):
+    out = distilled(road, tmp_path / "out", video_teacher=decoderless)
+    assert set(log(out)[0]["parts"]) == {"video"}
 
 
 # ---- Tests ----------------------------------------------------------------------------------------------------------

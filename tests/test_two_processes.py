@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny_runs import AMD, FINETUNE, TEACHER, log, make_data, run
+from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of
 from vidstill.run import Launch, evaluate
 
-STEPS = {"teacher": 10, "amd": 10, "finetune": 5}  # 5 epochs
+STUDENTS = [name for name in METHODS if name != "imagemae"]  # which is the image teacher
+STEPS = {"teacher": 10, "image_teacher": 10, **dict.fromkeys(STUDENTS, 10), "stmae": 20, "finetune": 5}  # 5 epochs
 
 
 def walk(data: Path, out: Path, **launch: int) -> None:
-    """Teacher, student, classifier and its scores; this file as a program does it in one of several processes."""
+    """Teachers, students, a classifier and its scores; this file as a program does it in one of several processes."""
     shared = {"schedule__epochs": 5, **launch}
     run(TEACHER, data=data / "unlabelled.txt", out=out / "teacher", **shared)
-    teacher = out / "teacher"
-    run(AMD, data=data / "unlabelled.txt", out=out / "amd", method__teacher__weights=teacher, **shared)
+    run(IMAGE_TEACHER, data=data / "unlabelled.txt", out=out / "image_teacher", **shared)
+    for name in STUDENTS:
+        run(METHODS[name], data=data / "unlabelled.txt", out=out / name, **teachers_of(name, out), **shared)
     run(FINETUNE, data=data, out=out / "finetune", init=out / "amd", **shared)
     tested = evaluate(str(out / "finetune"), Launch(data=data, out=out, workers=0, precision="fp32"))
     torch.save((tested.scores, tested.places), out / f"scores-{os.environ.get('RANK', 0)}.pt")

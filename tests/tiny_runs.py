@@ -25,11 +25,40 @@ _METHOD = (
 _SCHEDULE = "--schedule.epochs 10 --schedule.warmup-epochs 1 --optim.base-lr 0.1"
 
 TEACHER = f"pretrain quickstart.teacher {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.encoder.depth 3"
+IMAGE_TEACHER = (
+    f"pretrain quickstart.image_teacher {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --clips.sampling.frames 1 "
+    "--method.encoder.tubelet 1 4 4"
+)
 AMD = f"pretrain quickstart.amd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.pairs 1 2 2 3"
+MVD = f"pretrain quickstart.mvd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE}"
+MASKAGAIN = (
+    f"pretrain quickstart.maskagain {_LAUNCH} {_CLIPS} --method.{_ENCODER.format('method.')} --method.{_POSITIONS} "
+    f"{_SCHEDULE}"
+)
+DMAE = f"pretrain quickstart.dmae {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.pairs 1 2"
+STMAE = (
+    f"pretrain stmae.base_k400 {_LAUNCH} {_CLIPS} --clips.repeats 2 {_METHOD} {_SCHEDULE} "
+    "--method.encoder.positions separable --method.encoder.learned-grid 2 4 4 "
+    "--method.decoder.positions learned --method.decoder.learned-grid 2 4 4"
+)
 FINETUNE = (
     f"finetune quickstart.finetune {_LAUNCH} {_CLIPS} --{_ENCODER.format('')} --{_POSITIONS} {_SCHEDULE} "
     "--views.size 16 16 --views.short-side 16 --views.sampling.frames 4 --views.views 2 --views.crops 3"
 )
+
+
+METHODS = {"imagemae": IMAGE_TEACHER, "stmae": STMAE, "mvd": MVD, "amd": AMD, "maskagain": MASKAGAIN, "dmae": DMAE}
+_TEACHERS = {
+    "imagemae": {},
+    "stmae": {},
+    "mvd": {"method__image_teacher__weights": "image_teacher", "method__video_teacher__weights": "teacher"},
+}
+_TEACHER = {"method__teacher__weights": "teacher"}
+
+
+def teachers_of(method: str, folder: Path) -> dict[str, Path]:
+    """The options that give one of METHODS its teachers' weights, runs of that folder."""
+    return {option: folder / name for option, name in _TEACHERS.get(method, _TEACHER).items()}
 
 
 def make_data(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """What each verb of the command line does: its options are the function's signature, read by tyro."""
 
-import functools
 import json as jsons
 import os
 import sys
@@ -21,6 +20,7 @@ from vidstill.config import near, to_plain
 from vidstill.data.inspect import inspect
 from vidstill.data.made import MadeConfig, make_clips
 from vidstill.engine.runtime import Precision
+from vidstill.options import call, may_be_without, without_or_with
 from vidstill.recipes.recipe import Finetune, Pretrain, all_names, find
 from vidstill.recipes.show import options, source
 from vidstill.run import Launch
@@ -43,7 +43,7 @@ def run_command(arguments: list[str]) -> None:
     if verb in _WITH_RECIPE:
         _call_with_recipe(verb, *_WITH_RECIPE[verb], rest)
     else:
-        _call(_VERBS[verb], rest, verb)
+        call(_VERBS[verb], rest, f"vidstill {verb}")
 
 
 def quickstart(
@@ -196,29 +196,6 @@ def _verb(arguments: list[str]) -> tuple[str, list[str]]:
     raise InputError(f"vidstill has no verb {asked!r}{hint}")
 
 
-def _call(work: Callable[..., None], arguments: list[str], verb: str, **defaults: Any) -> None:
-    """Reads the options that the function's signature names, then calls it.
-
-    It is not called by tyro, which would take an InputError of the work for one of its own.
-    """
-
-    @functools.wraps(work)
-    def read(*given: Any, **named: Any) -> Callable[[], None]:
-        return functools.partial(work, *given, **named)
-
-    tyro.cli(
-        functools.partial(read, **defaults) if defaults else read,
-        args=arguments,
-        prog=f"vidstill {verb}",
-        description=(work.__doc__ or "").partition("\n")[0],
-        config=(
-            tyro.conf.AvoidSubcommands,  # --mixing.mixup 0.2, not a subcommand for each kind of value
-            tyro.conf.FlagCreatePairsOff,  # --json, no --no-json
-            tyro.conf.PositionalMetavarFromFieldName,
-        ),
-    )()
-
-
 def _call_with_recipe(verb: str, work: Callable[..., None], kind: type, arguments: list[str]) -> None:
     """The first argument names the recipe whose values are the options' defaults."""
     if arguments[:1] in (["-h"], ["--help"]):
@@ -233,7 +210,10 @@ def _call_with_recipe(verb: str, work: Callable[..., None], kind: type, argument
         raise InputError(f"{arguments[0]} is not for {verb}; type vidstill {other} {arguments[0]}")
     launch = Launch(data=Path(), out=Path("runs") / arguments[0].replace("-", "_"))
     object.__setattr__(launch, "data", tyro.MISSING)  # no path, but tyro's word for what has to be typed
-    _call(work, arguments[1:], f"{verb} {arguments[0]}", launch=launch, recipe=recipe)
+    parts = ", ".join(may_be_without(recipe))
+    more = f" Parts that a recipe may be without, taken out by None and brought in by their own options: {parts}."
+    recipe, words = without_or_with(recipe, arguments[1:])
+    call(work, words, f"vidstill {verb} {arguments[0]}", more, launch=launch, recipe=recipe)
 
 
 def _tell(text: str) -> None:

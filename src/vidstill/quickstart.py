@@ -86,7 +86,7 @@ def quickstart(
     road.launch(out, out)  # so that what it refuses is met before clips are drawn
     road.draw()
     road.pretrain(_TEACHER, recipes.teacher)
-    if "image_teacher" in road.teachers:
+    if road.images:
         road.pretrain(_IMAGE_TEACHER, recipes.image_teacher)
     road.pretrain("videomae", recipes.videomae)
     road.pretrain(method, replace(_DISTILLED[method], method=road.taught(_DISTILLED[method].method)))
@@ -118,7 +118,7 @@ class _Road:
 
     def say(self, sentence: str) -> None:
         self.stage += 1
-        stages = 9 + (_IMAGE_TEACHER in self.teachers)
+        stages = 9 + self.images
         self.console.print(f"[bold]{self.stage}/{stages}[/bold] {sentence}", highlight=False)
 
     @property
@@ -130,6 +130,11 @@ class _Road:
         """The method's fields that hold a teacher, and whose run it learns from."""
         runs = {"teacher": _TEACHER, "video_teacher": _TEACHER, "image_teacher": _IMAGE_TEACHER}
         return {field: run for field, run in runs.items() if hasattr(_DISTILLED[self.method].method, field)}
+
+    @property
+    def images(self) -> bool:
+        """Whether the method has a teacher of images besides."""
+        return _IMAGE_TEACHER in self.teachers.values()
 
     def taught(self, method: Any) -> Any:
         """The method's configuration with the weights of the teachers that were pre-trained here."""
@@ -189,6 +194,7 @@ class _Road:
             unlabelled=self.made.unlabelled,
             videos=len(self.val.labels),
             seed=self.seed,
+            image_teacher_seconds=seconds(read_log(self.run(_IMAGE_TEACHER))) if self.images else 0.0,
         )
 
     def contender(self, key: str) -> Contender:
@@ -281,10 +287,11 @@ class _Road:
         seeds = torch.arange(len(clips), device=clips.device)
         grid = method.encoder.grid(clips)
         shown = method.config.mask.draw(seeds, grid).visible.shape[1] / grid.tokens
+        instead = "" if key == self.method else f"{figures.METHODS[self.method]} rebuilds no pixels, this one does. "
         return Picture(
             picture(rebuild(method, clips, seeds)),
             "Test clips, what the student sees of them, and what it rebuilds",
-            f"{figures.NAMES[key]}, sees {shown:.0%} of each test clip. " + honesty(method.config.target),
+            f"{figures.NAMES[key]}, sees {shown:.0%} of each test clip. {instead}{honesty(method.config.target)}",
         )
 
     def facts(self) -> Facts:
@@ -303,10 +310,11 @@ class _Road:
             ("clips", f"{made.frames} frames of {rows} × {columns} pixels, H.264; {frames} of them are looked at"),
             ("classes", ", ".join(made.classes)),
             ("teacher", _described(recipes.teacher.method.encoder)),
+            *([("image teacher", _described(recipes.image_teacher.method.encoder))] if self.images else []),
             ("student", _described(recipes.finetune.encoder)),
             *(
                 (f"steps, {figures.NAMES[key]}", str(len(read_log(self.run(key)))))
-                for key in self.contenders
+                for key in (*self.contenders, *([_IMAGE_TEACHER] if self.images else []))
                 if key != "scratch"
             ),
             ("steps, each fine-tuning", str(len(read_log(self.tuned("scratch"))))),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidstill.config import from_plain, to_plain
 from vidstill.data.annotations import Listing, listing_to_test, read_listing
@@ -17,20 +17,23 @@ from vidstill.downstream.accuracy import Accuracy, accuracy, merged
 from vidstill.downstream.classification import ClassificationTask, Classifier, ClassifierConfig
 from vidstill.engine.runtime import Runtime
 from vidstill.folder import TEST_FILE, version_of, write_json
+from vidstill.models.decoder import Decoder
+from vidstill.models.vit import ViTConfig
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
 from vidstill.training import Launch, Training
 from vidstill.types import Grid, InputError
 from vidstill.weights.files import Weights, read_weights
-from vidstill.weights.transfer import continued, encoder_config, load_exactly, start_encoder
+from vidstill.weights.inflate import is_inflation
+from vidstill.weights.transfer import continued, encoder_config, encoder_tensors, load_exactly, start_encoder
 
 
 def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runtime: Runtime | None = None) -> Path:
     """Pre-trains to the recipe's end, from the newest saved state where there is one; gives the run's folder.
 
     Args:
-        init: a run's folder or a file of weights that the encoder starts from (MVD, table 12), a teacher's for example;
-            the recipe says what it is: positions that are computed are the recipe's.
+        init: a run's folder or a file of weights that the encoder starts from (MVD, table 12), a teacher's for example:
+            of the recipe's sizes, or of images; positions that are computed are the recipe's.
 
     Raises:
         InputError: something the user gave cannot be used; nothing was written then.
@@ -39,9 +42,10 @@ def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runti
     teachers = {name: _weights_of(name, teacher) for name, teacher in _teachers(recipe.method).items()}
     start = read_weights(init) if init else None
     recipe = replace(recipe, method=_with_stated_sizes(recipe.method, teachers))
+    if start is not None:
+        _check_start(start, recipe.method.encoder)
     training = Training("pretrain", recipe, read_listing(launch.data, split="train"), launch, runtime)
-    _check_mask(recipe)
-    training.rehearse(recipe.method.build)
+    _check_mask(recipe, training.rehearse(recipe.method.build))
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
     for name, teacher in _teachers(recipe.method).items():  # the method's part is named as its configuration's field
@@ -87,7 +91,7 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
-        norm = model.norm if config.norm == "pretrained" else None
+        norm = model.norm if config.norm == "pretrained" and config.pooling != "first" else None
         start_encoder(model.encoder, start, recipe.encoder, norm=norm)
     about = {
         "kind": "classifier",
@@ -188,7 +192,9 @@ def _weights_of(name: str, teacher: TeacherConfig) -> Weights:
     if not teacher.weights:
         option = f"--method.{name.replace('_', '-')}.weights"
         raise InputError(f"the {name.replace('_', ' ')} has no weights; give {option} a run's folder or a file")
-    return read_weights(teacher.weights)
+    weights = read_weights(teacher.weights)
+    encoder_tensors(weights, encoder_config(weights, teacher.model))  # before its sizes are said not to fit
+    return weights
 
 
 def _with_stated_sizes(method: Any, weights: Mapping[str, Weights]) -> Any:
@@ -214,15 +220,34 @@ def _provenance(sources: Mapping[str, Weights]) -> dict[str, Any]:
     }
 
 
-def _check_mask(recipe: Pretrain) -> None:
-    """Raises an InputError where the mask hides nothing, so that there is nothing to guess."""
+def _check_start(start: Weights, asked: ViTConfig) -> None:
+    """Raises an InputError where an encoder is not the file's: that of other heads has weights of the same shapes."""
+    found = encoder_config(start, asked)
+    alike = ["dim", "depth", "heads", "mlp_ratio"]
+    if not is_inflation(found, asked):
+        alike = ["tubelet", *alike, "class_token", "attention_bias"]
+    for name in alike:
+        theirs, ours = getattr(found, name), getattr(asked, name)
+        if theirs != ours:
+            raise InputError(
+                f"{start.source} holds an encoder whose {name} is {theirs}, and the recipe's is {ours}; "
+                f"set --method.encoder.{name.replace('_', '-')}, or start from another file"
+            )
+
+
+def _check_mask(recipe: Pretrain, task: nn.Module) -> None:
+    """Raises an InputError where the mask hides nothing from a task that fills in what is hidden.
+
+    AMD may do without pixels (table 7): its teacher's features are to be guessed then.
+    """
     clips = recipe.clips
     grid = Grid.of(torch.empty(1, 3, clips.sampling.frames, *clips.size, device="meta"), recipe.method.encoder.tubelet)
     mask = recipe.method.mask.draw(torch.zeros(1, dtype=torch.long), grid)
-    if mask.extra is None and not mask.masked.numel():
+    fills_in = any(isinstance(part, Decoder) for part in task.modules())
+    if fills_in and mask.extra is None and not mask.masked.numel():
         raise InputError(
-            f"the mask hides none of the {grid.h * grid.w} places of a frame; raise --method.mask.ratio, or take "
-            "smaller tubelets"
+            f"the mask hides none of the {grid.tokens} tokens of a clip, so that there is nothing to fill in; "
+            "raise --method.mask.ratio, or take smaller tubelets"
         )
 
 

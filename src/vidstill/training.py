@@ -82,8 +82,11 @@ class Training:
     def clips(self) -> TrainClips:
         return TrainClips(self.listing, self.recipe.clips, seed=self.recipe.seed)
 
-    def rehearse(self, build: Callable[[], nn.Module]) -> None:
+    def rehearse(self, build: Callable[[], nn.Module]) -> nn.Module:
         """One video is decoded, and a chunk of its size goes through a task that nothing is stored or computed for.
+
+        Returns:
+            The task, on the "meta" device.
 
         Raises:
             InputError: the parts do not fit one another.
@@ -93,7 +96,9 @@ class Training:
         )
         chunk = [part.to("meta").repeat_interleave(self.plan.videos_per_chunk, dim=0) for part in next(first)]
         with torch.device("meta"):
-            build().train()(*chunk)
+            task = build().train()
+            task(*chunk)
+        return task
 
     def run(
         self, task: nn.Module, model: nn.Module, about: dict[str, Any], *, val: Listing | None = None, init: str = ""

@@ -1,4 +1,9 @@
-"""What a run of a recipe would do."""
+"""What a run of a recipe would do, and which recipes are looked at in a plain run of the tests."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 
 from vidstill.engine.schedule import Plan, make_plan
 from vidstill.recipes.recipe import find
@@ -16,3 +21,8 @@ def plan(name: str) -> Plan:
         schedule=recipe.schedule,
         repeats=recipe.clips.repeats,
     )
+
+
+def ablations_slowly(names: Iterable[str]) -> list[Any]:
+    """The names as parameters; variants of a paper's tables, which are many, are left to the slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow) if ".ablation_" in name else name for name in names]

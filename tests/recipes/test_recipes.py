@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
-from recipe_plans import plan
+from recipe_plans import ablations_slowly, plan
 
 from vidstill.config import from_plain, to_plain
 from vidstill.data.sampling import TimedSampling
@@ -29,7 +29,7 @@ def numbers(value):
     return [value] if isinstance(value, int | float) else []
 
 
-@pytest.mark.parametrize("name", PRETRAIN)
+@pytest.mark.parametrize("name", ablations_slowly(PRETRAIN))
 def test_a_method_is_built_of_a_recipe_and_rehearsed_without_any_memory(name):
     recipe = find(name)
     with torch.device("meta"):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import pytest
 import tyro
+from recipe_plans import ablations_slowly
 
 from vidstill.options import call, without_or_with
 from vidstill.recipes.recipe import every_recipe, find
@@ -44,7 +45,7 @@ def test_typing_what_is_shown_gives_the_recipe_again(name):
     assert given == [recipe]
 
 
-@pytest.mark.parametrize("name", every_recipe())
+@pytest.mark.parametrize("name", ablations_slowly(every_recipe()))
 def test_the_source_that_is_shown_makes_the_recipe(name):
     family, variant = name.split(".")
     assert made_of(sources(name), family)[variant] == find(name)

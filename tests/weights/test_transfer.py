@@ -136,7 +136,7 @@ def test_a_classifiers_norm_may_go_on_from_the_files_last_one(config, names, our
 def test_a_file_without_a_norm_cannot_give_one():
     model = TUNED.build()
     bare = {name: t for name, t in built(STMAE).state_dict().items() if not name.startswith("encoder.norm.")}
-    with pytest.raises(InputError, match="lacks 2 tensors of this model"):
+    with pytest.raises(InputError, match="no last norm that a classifier could go on from; take --norm fresh"):
         start_encoder(model.encoder, Weights(bare, {"encoder": {}}, "bare"), STMAE.encoder, norm=model.norm)
 
 

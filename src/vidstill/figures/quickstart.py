@@ -103,6 +103,7 @@ class Findings:
     unlabelled: int  # clips to pre-train on
     videos: int  # clips that were tested on
     seed: int
+    image_teacher_seconds: float = 0.0  # of its pre-training, where the method has one
 
     @property
     def chance(self) -> float:
@@ -141,12 +142,18 @@ def terminal(found: Findings) -> Group:
 def reading(found: Findings) -> str:
     """How the numbers are to be read."""
     teacher = next(each for each in found.contenders if each.key == "teacher")
+    seconds = [f"{each:.0f} s" for each in (teacher.pretraining_seconds, found.image_teacher_seconds) if each]
     return (
         f"Top-1 on {found.videos} clips of {found.classes} classes (chance is {found.chance:.1f} %), ± one binomial "
         "standard error. The linear probe reads the encoder before fine-tuning; from scratch that is a random one. "
-        f"{METHODS[found.method]}’s student also needed the teacher, whose pre-training took "
-        f"{teacher.pretraining_seconds:.0f} s."
+        f"{METHODS[found.method]}’s student also needed {teachers(found)}, whose pre-training took "
+        f"{' and '.join(seconds)}."
     )
+
+
+def teachers(found: Findings) -> str:
+    """Whom the distilled student learns from."""
+    return "the teacher and one of images" if found.image_teacher_seconds else "the teacher"
 
 
 def scale(found: Findings) -> str:
@@ -215,10 +222,12 @@ def _by_block(values: Sequence[float]) -> list[Point]:
 
 def losses(pretraining: Mapping[str, Sequence[Mapping[str, Any]]], tuning: Mapping[str, Sequence[Any]]) -> Charts:
     """The curves of both trainings, by model: the steps of their logs."""
-    pixels = [
-        Line(_SHORT[key], points, INK[key])
-        for key, steps in pretraining.items()
-        if (points := curve(steps, "reconstruction"))  # MVD and MaskAgain rebuild none
+    rebuilt = {key: curve(steps, "reconstruction") for key, steps in pretraining.items()}
+    pixels = [Line(_SHORT[key], points, INK[key]) for key, points in rebuilt.items() if points]
+    distilled = [
+        f"{METHODS[key]}’s curve is its pixel part." if points else f"{METHODS[key]} rebuilds no pixels."
+        for key, points in rebuilt.items()
+        if key in METHODS
     ]
     labels = [Line(_SHORT[key], curve(steps), INK[key]) for key, steps in tuning.items()]
     return Charts(
@@ -226,7 +235,7 @@ def losses(pretraining: Mapping[str, Sequence[Mapping[str, Any]]], tuning: Mappi
             (
                 "Pre-training: rebuilding hidden pixels",
                 chart(pixels, x="step", y="squared error", log_x=True),
-                "On hidden tubelets of the clips without labels. A distillation’s curve is its pixel part.",
+                " ".join(["On hidden tubelets of the clips without labels.", *distilled]),
             ),
             (
                 "Fine-tuning: naming the movement",
@@ -246,10 +255,10 @@ def report(found: Findings, *, rebuilt: Picture, near: Charts, curves: Charts, f
         title="A teacher, its student, and what pre‑training was worth",
         lead=(
             f"On {found.unlabelled} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller "
-            f"student twice: by VideoMAE on pixels, and by {METHODS[found.method]} from the teacher. Then the same "
-            "student was fine-tuned three times, from scratch and from both, and the teacher as well, all with one "
-            f"recipe on {found.labelled} labelled clips. The classes differ in motion only: no single frame gives them "
-            "away."
+            f"student twice: by VideoMAE on pixels, and by {METHODS[found.method]} from {teachers(found)}. Then the "
+            "same student was fine-tuned three times, from scratch and from both, and the teacher as well, all with "
+            f"one recipe on {found.labelled} labelled clips. The classes differ in motion only: no single frame gives "
+            "them away."
         ),
         sections=[
             Section("What came out", [Table(_HEAD, rows, colours, reading(found)), Text(scale(found), "note")]),

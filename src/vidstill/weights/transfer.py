@@ -167,6 +167,8 @@ def start_encoder(encoder: nn.Module, weights: Weights, config: ViTConfig, *, no
     if norm is not None:
         every = _under_our_names(weights, found)
         final = final or {name: tensor for name, tensor in every.items() if name.startswith("norm.")}
+        if not final:  # a student of MaskAgain
+            raise InputError(f"{weights.source} has no last norm that a classifier could go on from; take --norm fresh")
         load_exactly(norm, {name.removeprefix("norm."): tensor for name, tensor in final.items()}, weights.source)
 
 
