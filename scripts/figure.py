@@ -22,7 +22,7 @@ class Term:
 
     name: str
     lines: tuple[str, ...]
-    through: tuple[str, ...]  # the words in the box between the student and the term; none: there is no box
+    through: tuple[str, ...]  # the words in the box between the student and the term
     where: Where  # the tokens at which it counts
     teacher: int | None = None  # whose features are the target; None: the clip's own pixels are
 

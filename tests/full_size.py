@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from foreign_layout import in_their_words
-from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD
+from reference_models import colours
 from vidstill.pretext.masks import Mask
 from vidstill.weights.names import Name
 from vidstill.weights.transfer import load_exactly, translated
@@ -29,8 +29,7 @@ from vidstill.weights.transfer import load_exactly, translated
 def clip(frames: int = 16) -> Tensor:
     """Colours before ImageNet's mean and deviation were taken off: a model's door gives the recipe's numbers again."""
     numbers = np.random.RandomState(0).standard_normal((2, 3, frames, 224, 224)).astype(np.float32)
-    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
-    return torch.from_numpy(numbers) * std + mean
+    return colours(torch.from_numpy(numbers))
 
 
 @cache

@@ -1,11 +1,11 @@
 """What masks have to look like, whoever drew them: for our own and for those made with the authors' code."""
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 
 from vidstill.pretext.masks import Mask
-from vidstill.types import Grid
+from vidstill.types import Grid, Tubelet
 
 
 def places_in_each_slot(tokens: Tensor, grid: Grid) -> Tensor:
@@ -27,6 +27,14 @@ def shown(mask: Mask, grid: Grid) -> Tensor:
     """Which tokens (b, t, h, w) are seen."""
     flat = torch.zeros(len(mask.visible), grid.tokens, dtype=torch.bool).scatter(1, mask.visible, True)
     return rearrange(flat, "b (t h w) -> b t h w", t=grid.t, h=grid.h)
+
+
+def hidden_pixels(visible: Tensor, grid: Grid, tubelet: Tubelet) -> Tensor:
+    """True (b, 1, t, h, w) where a pixel of the clips is in no visible token."""
+    hidden = torch.ones(len(visible), grid.tokens, dtype=torch.bool).scatter(1, visible, False)
+    t, h, w = tubelet
+    pattern = "b (gt gh gw) -> b 1 (gt t) (gh h) (gw w)"
+    return repeat(hidden, pattern, gt=grid.t, gh=grid.h, gw=grid.w, t=t, h=h, w=w)
 
 
 def hold_to_every_token_once(mask: Mask, grid: Grid) -> None:

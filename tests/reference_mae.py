@@ -1,7 +1,9 @@
-"""What tests of image MAE's and DMAE's cases share: settings, masks and images in our words, comparisons in theirs."""
+"""What tests of the MAE family's cases share (image MAE, DMAE, ST-MAE): our words for theirs, and comparisons."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -13,6 +15,7 @@ from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.runtime import Runtime
 from vidstill.methods.dmae import DMAE
 from vidstill.methods.imagemae import ImageMAE, ImageMAEConfig
+from vidstill.methods.stmae import STMAE, STMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.positions import position_table
 from vidstill.models.vit import ViTConfig
@@ -53,6 +56,47 @@ def decoder_config(config: dict[str, Any]) -> DecoderConfig:
     )
 
 
+def stmae_encoder_config(config: dict[str, Any]) -> ViTConfig:
+    tubelet, side = config["t_patch_size"], config["img_size"] // config["patch_size"]
+    return ViTConfig(
+        dim=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_ratio=config.get("mlp_ratio", 4.0),
+        tubelet=(tubelet, config["patch_size"], config["patch_size"]),
+        positions="separable" if config["sep_pos_embed"] else "learned",
+        learned_grid=(config["num_frames"] // tubelet, side, side),
+        class_token=config["cls_embed"],
+        drop_path=config.get("drop_path_rate", 0.0),
+        attention_bias="none" if config.get("no_qkv_bias") else "qkv",
+        mean=(0.45, 0.45, 0.45),
+        std=(0.225, 0.225, 0.225),
+    )
+
+
+def stmae_config(config: dict[str, Any]) -> STMAEConfig:
+    encoder = stmae_encoder_config(config)
+    return STMAEConfig(
+        encoder=encoder,
+        decoder=DecoderConfig(
+            dim=config["decoder_embed_dim"],
+            depth=config["decoder_depth"],
+            heads=config["decoder_num_heads"],
+            mlp_ratio=encoder.mlp_ratio,
+            positions=encoder.positions,
+            learned_grid=encoder.learned_grid,
+            class_token="own" if encoder.class_token else "none",
+            project_bias=True,
+            attention_bias=encoder.attention_bias,
+        ),
+        mask=RandomMask(ratio=config.get("mask_ratio", 0.9)),
+        target="per_patch" if config.get("norm_pix_loss", True) else "input",
+        predicted_frames=config["pred_t_dim"] * config["t_patch_size"] // config["num_frames"],
+        which_frames="linspace",
+        start="normal_released" if config.get("trunc_init") else "xavier",
+    )
+
+
 def target(config: dict[str, Any]) -> PixelTarget:
     return "per_patch" if config["norm_pix_loss"] else "input"
 
@@ -72,6 +116,11 @@ def imagemae(config: dict[str, Any], weights: dict[str, Tensor], source: str) ->
 def clip(case: Case, name: str = "input/image") -> Tensor:
     """A stored image as a clip of one frame, before ImageNet's mean and deviation were taken off."""
     return colours(case.tensors[name][:, :, None])
+
+
+def stmae_colours(video: Tensor) -> Tensor:
+    """The clip before ST-MAE's mean and deviation were taken off, which are not ImageNet's."""
+    return video * 0.225 + 0.45
 
 
 def mask_by(noise: Tensor, ratio: float) -> Mask:
@@ -96,13 +145,20 @@ def _ranks(noise: Tensor) -> Tensor:
     return noise.argsort(dim=1).argsort(dim=1)
 
 
-def predictions(method: ImageMAE | DMAE, image: Tensor, mask: Mask) -> Tensor:
+def predictions(method: ImageMAE | DMAE | STMAE, image: Tensor, mask: Mask) -> Tensor:
     """What the decoder makes of every token, of the seen ones too, in grid order."""
-    seen, decoder = method.encoder(image, mask.visible), method.decoder
-    tokens, first = decoder.project(seen.tokens), decoder.project(seen.classes)
-    joined = decoder.infill.joined(tokens, mask.visible, mask.masked, method.encoder.grid(image), first)
-    rows = decoder.head(decoder.norm(decoder.infill.through(joined)))[:, 1:]
-    return take(rows, torch.cat([mask.visible, mask.masked], dim=1).argsort(dim=1))
+    seen, decoder, places = method.encoder(image, mask.visible), method.decoder, (mask.visible, mask.masked)
+    joined = decoder.infill.joined(
+        decoder.project(seen.tokens), *places, method.encoder.grid(image), decoder.project(seen.classes)
+    )
+    order = torch.cat(places, dim=1).argsort(dim=1)
+    rows = decoder.head(decoder.norm(decoder.infill.through(joined)))
+    return take(rows[:, rows.shape[1] - order.shape[1] :], order)  # without a class token's
+
+
+def table(grid: Grid, width: int) -> Tensor:
+    """The computed codes as MAE's files have them: that of the class token, which is zero, stands first."""
+    return torch.cat([torch.zeros(1, width), position_table("sincos2d", grid, width, torch.device("cpu"))])[None]
 
 
 def picture(rows: Tensor, grid: Grid, patch: int) -> Tensor:
@@ -123,32 +179,31 @@ def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[Name, ...])
 
 def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
     """Losses, the gradients' lengths and the last weights of a training agree."""
-    config, waiting = case.json["config"], []
+    config, waiting, rate = case.json["config"], [], 0.0
     # released: only biases and what has one dimension there are not decayed
     optim = AdamWConfig(base_lr=1.0, betas=(0.9, 0.95), weight_decay=config["weight_decay"], undecayed=())
     optimizer, runtime = optim.build(method), Runtime("fp32")
-    for step, (rate, length) in enumerate(zip(case.json["lr"], case.json["grad_norm"], strict=True)):
+    for step, (stated, length) in enumerate(zip(case.json["lr"], case.json["grad_norm"], strict=True)):
         mask = mask_by(case.tensors[f"mask/noise_{step}"], config["mask_ratio"])
         output = method(clip(case, f"input/image_{step}"), mask=mask)
         stored = [value for name, value in case.json["losses"].items() if name.split("_")[0] == f"step{step}"]
         case.hold_each(output.parts["reconstruction"].detach(), torch.tensor(stored[0]), "loss")
         case.hold_each(output.loss.detach(), torch.tensor(sum(stored)), "loss")
+        rate = rate if waiting else stated  # it is set before the first of a step's batches
         waiting.append(output.loss)
         if length is None:  # of a step with several batches, this was not the last
             continue
         norm = take_step(optimizer, runtime, method, torch.stack(waiting).mean(), rate, None)
         case.hold_each(torch.tensor(norm), torch.tensor(length), "grad_norm")
         waiting.clear()
-    hold_final(case, method, method.encoder.grid(clip(case, "input/image_0")))
+    ours, grid = method.config, method.encoder.grid(clip(case, "input/image_0"))
+    tables = {"pos_embed": table(grid, ours.encoder.dim), "decoder_pos_embed": table(grid, ours.decoder.dim)}
+    hold_final(case, in_their_words(method.state_dict(), mae_names(ours.encoder)) | tables)
 
 
-def hold_final(case: Case, method: ImageMAE | DMAE, grid: Grid) -> None:
-    """Every weight that is stored after the last step equals ours, the computed tables too."""
-    ours = in_their_words(method.state_dict(), mae_names(method.config.encoder))
+def hold_final(case: Case, ours: Mapping[str, Tensor]) -> None:
+    """Every weight that is stored after the last step equals ours, which are under the authors' names."""
     theirs, limits = case.under("final"), case.json["tolerance"]
-    for name, width in (("pos_embed", method.config.encoder.dim), ("decoder_pos_embed", method.config.decoder.dim)):
-        table = position_table("sincos2d", grid, width, torch.device("cpu"))
-        ours[name] = torch.cat([torch.zeros(1, width), table])[None]
     assert ours.keys() == theirs.keys()
     for name, weight in theirs.items():
         apart = (ours[name].double() - weight.double()).abs()
@@ -158,3 +213,23 @@ def hold_final(case: Case, method: ImageMAE | DMAE, grid: Grid) -> None:
         near = apart <= limits["final"]["atol"] + limits["final"]["rtol"] * weight.double().abs()
         assert near.double().mean() >= limits["final"]["fraction"], name
         assert apart.max() <= limits["final"]["atol_all"], name
+
+
+def hold_statistics(case: Case, theirs: Mapping[str, dict[str, Any]], ours: Mapping[str, Tensor]) -> None:
+    """Every tensor of a new model has the shape, the mean, the deviation and the kind of chance of the authors'."""
+    limits = case.json["tolerance"]["std"]
+    assert ours.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        tensor, n = ours[name], ours[name].numel()
+        assert list(tensor.shape) == wanted["shape"], name
+        if wanted["std"] == 0:
+            assert (tensor == wanted["mean"]).all(), name
+            continue
+        # of smaller tensors the case says nothing: of two samples' deviations, five times what chance moves them apart
+        large = n >= limits["only_for_elements_at_least"]
+        near = limits["rtol"] if large else 5 / n**0.5
+        assert tensor.std().item() == pytest.approx(wanted["std"], rel=near), name
+        assert abs(tensor.mean().item() - wanted["mean"]) < 5 * wanted["std"] * (2 / n) ** 0.5, name  # of two means
+        uniform = wanted["absmax"] / wanted["std"] < 3**0.5 + 0.1
+        # of few normal numbers, chance leaves the largest as near as that of uniform ones
+        assert not large or (tensor.abs().max() / tensor.std() < 3**0.5 * 1.2) == uniform, name

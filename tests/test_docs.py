@@ -1,35 +1,25 @@
 """The pages say what is true: their links lead somewhere, their commands parse, their recipes and fields are there."""
 
-import ast
-import importlib
 import re
 import shlex
 import sys
-from dataclasses import fields, replace
-from operator import attrgetter
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import vidstill.methods
 import vidstill.recipes
 from tiny_runs import FINETUNE, TEACHER, about, log, make_data, run
 from vidstill import commands
 from vidstill.cli import main
-from vidstill.models.decoder import DecoderConfig
-from vidstill.models.vit import ViT
-from vidstill.pretext.cuboids import CuboidMask
-from vidstill.pretext.masks import FrameMask, Mask, NestedTubeMask, RandomMask, SpaceMask, TubeMask
-from vidstill.pretext.teachers import Frozen
-from vidstill.recipes.recipe import every_recipe, find
+from vidstill.recipes.recipe import every_recipe
 
 HOUSE = Path(__file__).parents[1]
 PAGES = [HOUSE / "README.md", HOUSE / "CONTRIBUTING.md", *sorted((HOUSE / "docs").glob("*.md"))]
-METHODS, EXTENDING = HOUSE / "docs" / "methods.md", HOUSE / "docs" / "extending.md"
+METHODS, FIDELITY, EXTENDING = (HOUSE / "docs" / f"{name}.md" for name in ("methods", "fidelity", "extending"))
 FAMILIES = sorted(
     {name.split(".")[0] for name in every_recipe()} | {p.stem for p in (HOUSE / "docs/methods").glob("*.svg")}
 )
@@ -65,22 +55,6 @@ def test_every_method_has_its_section_with_a_figure_its_file_and_its_recipes(pat
         f"../src/vidstill/recipes/{path.name}",
     ):
         assert link in found
-
-
-# ---- Figures --------------------------------------------------------------------------------------------------------
-
-
-def test_the_figures_are_those_that_the_script_draws_of_the_methods_own_masks(monkeypatch):
-    monkeypatch.syspath_prepend(HOUSE / "scripts")
-    script = importlib.import_module("method_figures")
-    there = {path.stem: path.read_text() for path in (HOUSE / "docs" / "methods").glob("*.svg")}
-    assert there == {name: script.drawn(figure) for name, figure in script.FIGURES.items()}
-
-
-def test_no_word_of_a_figure_is_smaller_than_11_pixels():
-    for path in (HOUSE / "docs" / "methods").glob("*.svg"):
-        sizes = [float(size) for size in re.findall(r'font-size="([\d.]+)"', path.read_text())]
-        assert min(sizes) >= 11, path
 
 
 # ---- Commands -------------------------------------------------------------------------------------------------------
@@ -122,7 +96,7 @@ def test_every_command_of_the_pages_can_be_read(line, started):
     assert main(line) == 0
 
 
-# ---- Recipes and fields ---------------------------------------------------------------------------------------------
+# ---- Recipes --------------------------------------------------------------------------------------------------------
 
 
 def recipes_in(text):
@@ -132,95 +106,48 @@ def recipes_in(text):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_recipe_that_a_page_names_is_there(page):
-    assert [name for name in recipes_in(page.read_text()) if name not in every_recipe()] == []
+    text = page.read_text()
+    assert [name for name in recipes_in(text) if name not in every_recipe()] == []
+    assert re.findall(rf"`(?:{'|'.join(FAMILIES)})\.[^`]*…", text) == []  # no place is held for a name
 
 
-def rows():
-    """The tables of ablations: for each row the recipe that it changes, its settings, and the recipe that has them."""
-    base = ""
-    for line in METHODS.read_text().partition("## Which field")[2].splitlines():
-        if stated := re.match(r"On `([\w.]+)`", line):
-            base = stated[1]
-        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if line.startswith("| ") and len(cells) == 4 and cells[0] not in ("table", "---"):
-            yield pytest.param(
-                base, re.findall(r"`([^`]+)`", cells[1]), cells[3].strip("`| "), id=cells[3].strip("`| ")
-            )
+# ---- Fields ---------------------------------------------------------------------------------------------------------
+
+NAMES = {"VideoMAE": "videomae", "AMD": "amd", "Image MAE": "imagemae", "ST-MAE": "stmae"}
+NAMES |= {"MVD": "mvd", "MaskAgain": "maskagain", "DMAE": "dmae"}
 
 
-_WORDS = (CuboidMask, DecoderConfig, FrameMask, NestedTubeMask, RandomMask, SpaceMask, TubeMask)
+def choices():
+    """The page's rows: for each field in the last column its section's recipes, and the values beside it."""
+    for section in FIDELITY.read_text().split("\n## ")[1:]:
+        title, *lines = section.splitlines()
+        recipes = {n: r for n, r in every_recipe().items() if n.split(".")[0] == NAMES.get(title, n.split(".")[0])}
+        for what, *_, last in (line.strip("| ").split(" | ") for line in lines if line.startswith("| ")):
+            beside = re.sub(r" ?\([^)]*\)", "", last)
+            for name, values in re.findall(r"`([^`]+)`(?:: ((?:`[^`]+`(?:, )?)+))?", beside):
+                if not name.startswith("--") and name not in recipes:
+                    yield pytest.param(recipes, name, re.findall("`([^`]+)`", values), id=f"{title}, {what}: {name}")
 
 
-def value_of(text):
-    """A setting's value, as Python has it."""
-    call = ast.parse(text, mode="eval").body
-    if not isinstance(call, ast.Call):
-        return ast.literal_eval(text)
-    [kind] = [word for word in _WORDS if word.__name__ == call.func.id]
-    return kind(**{each.arg: ast.literal_eval(each.value) for each in call.keywords})
-
-
-def changed(config: Any, path: list[str], value: Any) -> Any:
-    """A configuration with one field set, however deep in it."""
+def found(config: Any, path: list[str]) -> Any:
+    """The type that a field is stated with, however deep in a configuration; None where it is not there."""
     name, *rest = path
-    assert name in {field.name for field in fields(config)}, f"{type(config).__name__} has no field {name}"
-    return replace(config, **{name: changed(getattr(config, name), rest, value) if rest else value})
+    if not is_dataclass(config) or name not in {field.name for field in fields(config)}:
+        return None
+    return found(getattr(config, name), rest) if rest else get_type_hints(type(config))[name]
 
 
-@pytest.mark.parametrize(("base", "settings", "name"), list(rows()))
-def test_a_row_of_the_ablations_makes_its_recipe_of_the_one_above(base, settings, name):
-    recipe = find(base)
-    for setting in settings:
-        path, _, text = setting.partition("=")
-        recipe = changed(recipe, path.split("."), value_of(text))
-    assert replace(recipe, expects="") == replace(find(name), expects="")
+def words(kind: Any) -> set[Any]:
+    """The words that a field may have."""
+    return {kind} if isinstance(kind, str) else set().union(*(words(each) for each in get_args(kind)))
 
 
-@pytest.mark.parametrize("section", METHODS.read_text().split("\n### ")[1:], ids=lambda section: section.split("'")[0])
-def test_every_field_that_is_named_beside_the_rows_is_there(section):
-    recipe = find(re.search(r"^On `([\w.]+)`", section, flags=re.MULTILINE)[1])
-    for path in re.findall(r"`((?:method|clips|schedule|optim)(?:\.\w+)+)`", section):
-        attrgetter(path)(recipe)
-
-
-# ---- What a clip costs ----------------------------------------------------------------------------------------------
-
-
-def costs():
-    for line in METHODS.read_text().partition("## Which field")[0].splitlines():
-        if found := re.match(r"\| `([\w.]+)` \|(.*)\|", line):
-            numbers = [float(number) if number != "–" else 0.0 for number in re.findall(r"[\d.]+|–", found[2])]
-            yield pytest.param(found[1], numbers[:3], numbers[3:], id=found[1])
-
-
-@pytest.mark.parametrize(("name", "tokens", "work"), list(costs()))
-def test_a_clip_costs_what_the_page_says(name, tokens, work, monkeypatch):
-    recipe = find(name)
-    spent, looked = {"student": 0, "teachers": 0}, [0]
-
-    def counted(of, what):
-        def call(self, clip, visible=None, **asked):
-            before = counter.get_total_flops()
-            given = what(self, clip, visible, **asked)
-            spent[of] += counter.get_total_flops() - before
-            if of == "teachers":
-                looked.append(grid.tokens if visible is None else visible.shape[1])
-            return given
-
-        return call
-
-    monkeypatch.setattr(ViT, "forward", counted("student", ViT.forward))
-    monkeypatch.setattr(Frozen, "look", counted("teachers", Frozen.look))
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        method = recipe.method.build().eval().requires_grad_(False)
-        clip = torch.empty(1, 3, recipe.clips.sampling.frames, *recipe.clips.size)
-        grid = method.encoder.grid(clip)
-        mask = recipe.method.mask.draw(torch.zeros(1, dtype=torch.long, device="cpu"), grid)
-        extra = None if mask.extra is None else mask.extra.to("meta")
-        method(clip, mask=Mask(mask.visible.to("meta"), mask.masked.to("meta"), extra))
-    rest = counter.get_total_flops() - sum(spent.values())
-    assert [grid.tokens, mask.visible.shape[1], max(looked)] == tokens
-    assert [part / 2e9 for part in (spent["student"], rest, spent["teachers"])] == pytest.approx(work, abs=0.051)
+@pytest.mark.parametrize(("recipes", "name", "values"), list(choices()))
+def test_a_field_that_chooses_between_paper_and_code_is_there_and_takes_the_values_beside_it(recipes, name, values):
+    of_all = every_recipe() if not name.startswith("method.") else recipes  # fine-tunings are not of every family
+    kinds = [kind for recipe in of_all.values() if (kind := found(recipe, name.split("."))) is not None]
+    assert kinds
+    assert set(values) <= set().union(*map(words, kinds))
 
 
 # ---- A method of your own -------------------------------------------------------------------------------------------

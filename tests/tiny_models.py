@@ -67,6 +67,15 @@ MVD = MVDConfig(
     mask=TubeMask(ratio=0.75),
 )
 
+NO_TERM = dict.fromkeys(("global_factor", "local_factor", "hint_factor", "relation_factor"), 0.0)
+
+
+def only(config: MaskAgainConfig, **factors: float) -> MaskAgainConfig:
+    """MaskAgain with these terms alone; with a decoder where pixels are asked for."""
+    decoder = DECODER if "reconstruction_factor" in factors else None
+    return replace(config, **(NO_TERM | factors), decoder=decoder)
+
+
 METHODS: dict[str, Any] = {
     "videomae": VIDEOMAE,
     "amd-serial": AMD,
@@ -85,16 +94,9 @@ METHODS: dict[str, Any] = {
     ),
     "maskagain-projected": replace(MASKAGAIN, teacher=TeacherConfig(model=TEACHER)),
     "maskagain-transfer": replace(
-        MASKAGAIN,
+        only(MASKAGAIN, attention_factor=1.0, value_factor=1.0, reconstruction_factor=1.0),
         layers=(1, 2),
-        global_factor=0.0,
-        local_factor=0.0,
-        attention_factor=1.0,
         attention_temperature=4.0,
-        value_factor=1.0,
-        hint_factor=0.0,
-        relation_factor=0.0,
-        decoder=DECODER,
     ),
     "stmae": STMAE,
     "stmae-mae_st": replace(

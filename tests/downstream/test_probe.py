@@ -81,7 +81,7 @@ def test_in_training_a_probed_model_sees_what_the_encoder_gives_in_a_test():
     with torch.no_grad():
         seen = probe.encoder(clip).classes[:, 0]
         standard = (seen - seen.mean(0)) / (seen.var(0, unbiased=False) + 1e-6).sqrt()
-        torch.testing.assert_close(probe(clip), probe.head(standard), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(probe(clip), probe.head(standard), rtol=1e-4, atol=1e-4)  # of near-equal numbers
 
 
 def test_without_a_class_token_a_probed_model_sees_the_mean_of_the_tokens():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mask_structure import hidden_pixels
 from tiny_models import DMAE, ENCODER, GRID, IMAGEMAE, METHODS, TEACHER, VIDEOMAE, built, clips
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.models.vit import Encoded, Looked
@@ -99,9 +100,7 @@ def test_the_length_of_features_counts_where_there_is_no_projection():
 def test_the_teacher_sees_what_the_student_sees_and_no_more():
     for config in (DMAE, VIDEO):
         method, mask = built(config), config.mask.draw(SEED, GRID)
-        hidden = torch.ones(2, GRID.tokens, dtype=torch.bool).scatter(1, mask.visible, False)
-        cubes = hidden.view(2, 1, GRID.t, GRID.h, GRID.w)
-        pixels = cubes.repeat_interleave(2, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
+        pixels = hidden_pixels(mask.visible, GRID, config.encoder.tubelet)
         clean, met = (method.look(clip, mask) for clip in (CLIP, CLIP.masked_fill(pixels, float("nan"))))
         assert clean.layers[2].shape == (2, mask.visible.shape[1], TEACHER.dim)
         assert torch.equal(clean.layers[2], met.layers[2])

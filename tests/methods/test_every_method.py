@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import vidstill.methods
+from mask_structure import hidden_pixels
 from tiny_models import METHODS, as_images, built, clips
 from vidstill.config import from_plain, to_plain
-from vidstill.pretext.masks import Mask
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.types import Grid, InputError
 
@@ -37,14 +37,6 @@ for_images = of_kind(keep=lambda name, _: name.partition("-")[0] not in VIDEO_ON
 
 def grid_of(method: nn.Module) -> Grid:
     return method.encoder.grid(CLIP)
-
-
-def hidden_pixels(mask: Mask, method: nn.Module) -> torch.Tensor:
-    """True where a pixel of the clips is hidden from the student."""
-    grid, (t, h, w) = grid_of(method), method.config.encoder.tubelet
-    hidden = torch.ones(2, grid.tokens, dtype=torch.bool).scatter(1, mask.visible, False)
-    cubes = hidden.view(2, 1, grid.t, grid.h, grid.w)
-    return cubes.repeat_interleave(t, 2).repeat_interleave(h, 3).repeat_interleave(w, 4)
 
 
 @every_method
@@ -89,7 +81,7 @@ def test_the_loss_does_not_depend_on_the_labels(config):
 def test_masked_pixels_cannot_reach_what_is_encoded(config):
     method = built(config)
     mask = config.mask.draw(SEED, grid_of(method))
-    poisoned = CLIP.masked_fill(hidden_pixels(mask, method), float("nan"))
+    poisoned = CLIP.masked_fill(hidden_pixels(mask.visible, grid_of(method), config.encoder.tubelet), float("nan"))
     assert poisoned.isnan().any()
     blocks = range(1, config.encoder.depth + 1)
     clean, met = (method.encoder(clip, mask.visible, layers=blocks) for clip in (CLIP, poisoned))
@@ -145,7 +137,8 @@ def test_the_same_in_double_precision(config):
     method = built(config)
     loss = method(CLIP, seed=SEED).loss
     exact = method.double()(CLIP.double(), seed=SEED).loss
-    torch.testing.assert_close(exact.float(), loss, rtol=1e-4, atol=1e-5)
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(exact.float(), loss, rtol=1e-4, atol=1e-5)  # 24 bits, through all blocks
 
 
 @every_method

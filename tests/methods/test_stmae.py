@@ -56,6 +56,7 @@ def test_pixels_that_are_not_normalised_are_as_they_enter_the_encoder():
         (MAE_ST, 2, 1, 4, [0, 3]),
         (MAE_ST, 4, 2, 8, [0, 2, 4, 7]),
         (STMAE, 4, 2, 8, [0, 2, 4, 6]),
+        (MAE_ST, 4, 3, 8, [0, 1, 2, 4, 5, 7]),
         (MAE_ST, 2, 1, 2, [0]),
         (MAE_ST, 2, 2, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
         (STMAE, 2, 2, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
@@ -77,6 +78,8 @@ def test_all_frames_are_rebuilt_where_they_are_asked_for(config):
 def test_frames_that_a_tubelet_does_not_divide_into_are_met_with_a_sentence(each):
     with pytest.raises(InputError, match="cannot be rebuilt of each tubelet of 2; take a divisor"):
         replace(STMAE, predicted_frames=each)
+    with pytest.raises(InputError, match="cannot be rebuilt of each tubelet of 2; take 1 to 2"):
+        replace(MAE_ST, predicted_frames=each)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,7 @@ def started(start: str):
 
 
 def deviation(weight: torch.Tensor) -> float:
+    """Chance moves it by a twentieth at most where it is of thousands of numbers."""
     return weight.std().item()
 
 

@@ -121,7 +121,7 @@ def test_in_bfloat16_they_are_the_same_but_for_rounding():
     encoder = built(RELATIVE)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = encoder(CLIP, VISIBLE).tokens
-    torch.testing.assert_close(low.float(), encoder(CLIP, VISIBLE).tokens, rtol=0.05, atol=0.1)
+    torch.testing.assert_close(low.float(), encoder(CLIP, VISIBLE).tokens, rtol=0.05, atol=0.1)  # 8 bits
     assert encoder.bfloat16()(CLIP.bfloat16(), VISIBLE).tokens.dtype == torch.bfloat16
 
 

@@ -9,6 +9,7 @@ from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mask_structure import hidden_pixels
 from tiny_models import ENCODER, GRID, built, clips
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig, tubelets
 from vidstill.types import Grid, InputError, take
@@ -56,10 +57,7 @@ def test_a_tubelet_is_its_piece_of_the_clip():
 
 def test_pixels_of_hidden_tubelets_cannot_reach_the_encoder():
     encoder = built(ENCODER)
-    hidden = torch.ones(2, GRID.tokens, dtype=torch.bool).scatter(1, VISIBLE, False)
-    cubes = rearrange(hidden, "b (t h w) -> b 1 t h w", t=GRID.t, h=GRID.h, w=GRID.w)
-    pixels = cubes.repeat_interleave(2, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
-    poisoned = CLIP.masked_fill(pixels, float("nan"))
+    poisoned = CLIP.masked_fill(hidden_pixels(VISIBLE, GRID, ENCODER.tubelet), float("nan"))
     assert torch.equal(encoder(poisoned, VISIBLE).tokens, encoder(CLIP, VISIBLE).tokens)
     assert encoder(poisoned).tokens.isnan().any()  # the poison is one
 

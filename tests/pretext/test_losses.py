@@ -24,8 +24,9 @@ def test_a_distance_between_no_tokens_is_zero_and_has_a_gradient(kind):
 
 
 @pytest.mark.parametrize("kind", TORCH)
-def test_a_distance_is_taken_in_single_precision(kind):
+def test_a_distance_is_taken_in_single_precision_or_better(kind):
     guess = torch.full((1, 4, 4096), 100.0, dtype=torch.float16)  # the squares' sum is beyond float16
     loss = distance(guess, torch.zeros_like(guess), kind)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(TORCH[kind](torch.tensor(100.0), torch.tensor(0.0)).item())
+    assert distance(guess.double(), torch.zeros_like(guess), kind).dtype == torch.float64

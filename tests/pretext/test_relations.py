@@ -91,7 +91,8 @@ def test_the_relation_loss_is_that_of_the_equations(shares):
         if p > 0
     )
     expected = divergence / len(ours) if shares == "rows" else divergence
-    assert relation_loss(student, teacher, shares=shares).item() == pytest.approx(expected, rel=1e-4)
+    loss = relation_loss(student, teacher, shares=shares)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)  # cosines are rounded, then divided by 0.05
 
 
 @given(seeds, st.sampled_from(["rows", "pairs"]), st.floats(0.1, 10))
@@ -100,7 +101,9 @@ def test_relations_are_of_directions_alone(seed, shares, scale):
     turned = student @ torch.linalg.qr(features(seed + 2)[0, :D]).Q
     scaled = turned * (scale * torch.rand(B, V, 1, generator=torch.Generator().manual_seed(seed)) + 0.1)
     expected = relation_loss(student, teacher, shares=shares)
-    torch.testing.assert_close(relation_loss(scaled, teacher, shares=shares), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        relation_loss(scaled, teacher, shares=shares), expected, rtol=1e-3, atol=1e-4
+    )  # as they are
 
 
 @given(seeds, st.sampled_from(["rows", "pairs"]), st.permutations(range(V)))

@@ -99,7 +99,9 @@ def test_a_clip_is_resized_as_pil_does(size):
     assert tuple(shown.shape) == (2, 3, 4, rows, columns)
     for place in np.ndindex(2, 3, 4):
         picture = Image.fromarray(clip[place].numpy()).resize((columns, rows), Image.Resampling.BILINEAR)
-        torch.testing.assert_close(shown[place], torch.from_numpy(np.array(picture)), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            shown[place], torch.from_numpy(np.array(picture)), rtol=0, atol=1e-5
+        )  # both in float32
 
 
 def test_a_clip_that_fits_is_shown_as_it_is():

@@ -16,7 +16,7 @@ from vidstill.models.vit import IMAGE_BASE, IMAGE_SMALL, Looked
 from vidstill.pretext.masks import Mask
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.types import Grid
-from vidstill.weights.names import Name, classifier_names, mae_names
+from vidstill.weights.names import classifier_names, mae_names, vit_names
 
 pytestmark = pytest.mark.slow
 
@@ -91,9 +91,7 @@ def test_dmae_small_has_the_authors_numbers() -> None:
     config = DMAEConfig(encoder=IMAGE_SMALL, teacher=TeacherConfig(model=IMAGE_BASE), pairs=((9, 9),))
     method = config.build().eval()
     fill(method, mae_names(IMAGE_SMALL))
-    names = [Name(n.theirs, n.ours.removeprefix("encoder."), n.to_ours, n.to_theirs, n.axes)
-             for n in mae_names(IMAGE_BASE) if n.ours and n.ours.startswith("encoder.")]  # fmt: skip
-    fill(method.teacher.model, names)
+    fill(method.teacher.model, vit_names(IMAGE_BASE, "", "", image=True))
     with torch.no_grad():
         student = method.encoder(clip(1), kept(), layers=(9,))
         teacher = method.teacher.look(clip(1), kept(), layers=(9,))

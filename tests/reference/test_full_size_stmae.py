@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from foreign_layout import in_their_words
 from full_size import fill, filled, hold, hold_numbers
-from reference_stmae import colours, predictions
+from reference_mae import predictions, stmae_colours
 from vidstill.downstream.classification import ClassifierConfig
 from vidstill.methods.stmae import STMAE, STMAEConfig, of_clips
-from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE
 from vidstill.pretext.masks import Mask
 from vidstill.types import Grid
@@ -31,16 +30,7 @@ ENCODER = of_clips(BASE)
 SLOWFAST = STMAEConfig(encoder=ENCODER)
 MAE_ST = STMAEConfig(
     encoder=ENCODER,
-    decoder=DecoderConfig(
-        dim=512,
-        depth=4,
-        heads=16,
-        positions="separable",
-        learned_grid=(8, 14, 14),
-        class_token="own",
-        project_bias=True,
-        attention_bias="qkv",
-    ),
+    decoder=replace(SLOWFAST.decoder, heads=16, positions="separable", class_token="own"),
     which_frames="linspace",
     start="xavier",
 )
@@ -49,7 +39,9 @@ CLASSIFIER = ClassifierConfig(encoder=ENCODER, classes=400, norm="pretrained")
 
 @cache
 def clip() -> Tensor:
-    return colours(torch.from_numpy(np.random.RandomState(0).standard_normal((2, 3, 16, 224, 224)).astype(np.float32)))
+    return stmae_colours(
+        torch.from_numpy(np.random.RandomState(0).standard_normal((2, 3, 16, 224, 224)).astype(np.float32))
+    )
 
 
 @cache

@@ -4,11 +4,11 @@ import pytest
 import torch.nn.functional as F
 
 from reference_cases import Case, cases
+from reference_mae import clip, encoder_config
 from reference_models import take_step
 from vidstill.downstream.probe import ProbeModel
 from vidstill.engine.optim import LARSConfig
 from vidstill.engine.runtime import Runtime
-from vidstill.models.vit import ViTConfig
 from vidstill.weights.names import Name, vit_names
 from vidstill.weights.transfer import load_exactly, translated
 
@@ -20,32 +20,20 @@ HEAD = (Name("head.0.", "norm."), Name("head.1.", "head."))
 @pytest.mark.parametrize("case", cases(method="image_mae", kind="linear_probe"))
 def test_a_linear_probe_learns_what_its_authors_learns(case: Case) -> None:
     stored = case.json["config"]
-    patch, side = stored["patch_size"], stored["img_size"] // stored["patch_size"]
-    config = ViTConfig(
-        dim=stored["embed_dim"],
-        depth=stored["depth"],
-        heads=stored["num_heads"],
-        tubelet=(1, patch, patch),
-        positions="learned",
-        learned_grid=(1, side, side),
-        class_token=True,
-        attention_bias="qkv",
-        mean=(0.0, 0.0, 0.0),  # of the images, mean and deviation have already been taken off
-        std=(1.0, 1.0, 1.0),
-    )
+    config = encoder_config(stored, learned=True)
     names = (*HEAD, *vit_names(config, "", "encoder.", image=True))
     probe = ProbeModel(config.build(), stored["num_classes"])
     load_exactly(probe, translated(case.under("weights"), names), case.name)
     optimizer = LARSConfig(base_lr=1.0, weight_decay=stored["weight_decay"]).build(probe)
     probe.train()
     for step in range(stored["steps"]):
-        logits = probe(case.tensors[f"input/image_{step}"][:, :, None])
+        logits = probe(clip(case, f"input/image_{step}"))
         case.hold_each(logits.detach(), f"out/logits_{step}", "out")
         loss = F.cross_entropy(logits, case.tensors[f"input/labels_{step}"])
         case.hold_number(loss.item(), case.json["losses"][f"step{step}"], f"step{step}", "loss")
         take_step(optimizer, Runtime("fp32"), probe, loss, stored["lr"], None)
     probe.eval()
-    case.hold_each(probe(case.tensors["input/image_eval"][:, :, None]).detach(), "out/logits_eval", "out")
+    case.hold_each(probe(clip(case, "input/image_eval")).detach(), "out/logits_eval", "out")
     final = translated(case.under("final"), HEAD)
     ours = probe.state_dict()
     assert final.keys() == {name for name in ours if not name.startswith("encoder.")}

@@ -72,10 +72,14 @@ def test_masks_have_the_authors_counts_and_structure(row: Row) -> None:
 
 @pytest.mark.parametrize("row", [*rows("mvd"), *rows("maskagain")])
 def test_only_tubes_hide_the_same_places_in_every_slot(row: Row) -> None:
-    for mask in (row.ours(), *row.theirs()):
+    def alike(mask: Mask) -> torch.Tensor:
         slots = shown(mask, row.grid)
-        alike = (slots == slots[:, :1]).flatten(1).all(dim=1)
-        assert (alike == (row.fields["kind"] == "tube")).all()
+        return (slots == slots[:, :1]).flatten(1).all(dim=1)
+
+    if row.fields["kind"] == "tube":
+        assert all(alike(mask).all() for mask in (row.ours(), *row.theirs()))
+    elif row.grid.t > 1 and row.fields["masked_total"]:
+        assert not alike(row.ours()).all()  # in small grids, chance may hide the same in some
 
 
 FORWARD = [

@@ -1,5 +1,6 @@
 """MaskAgain gives the numbers that its authors' code gave: each loss from given features, and whole distillations."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from reference_cases import Case, cases, found
-from reference_models import colours, encoder_config, places
+from reference_cases import Case, cases
+from reference_models import colours, encoder_config, hold_table, places
 from vidstill.methods.maskagain import MaskAgain, MaskAgainConfig
 from vidstill.models.layers import AttentionMap
 from vidstill.models.positions import position_table
@@ -51,36 +52,49 @@ def terms(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def hold_losses(case: Case, config: MaskAgainConfig, every: dict[str, Tensor], loss: Tensor, prefix: str) -> None:
+    """The case states the weighted sum and its terms: all that count, and others of factor 0."""
+    stored = case.under(prefix)
+    assert config.factors.keys() <= stored.keys() <= {*every, "total", "attention_weighted_sum"}
+    case.hold(loss.detach(), f"{prefix}/total", "losses")
+    for name in stored.keys() & every.keys():
+        case.hold(every[name].detach(), f"{prefix}/{name}", "losses")
+    if "attention_weighted_sum" in stored:
+        weighted = config.global_factor * every["global"] + config.local_factor * every["local"]
+        case.hold(weighted.detach(), f"{prefix}/attention_weighted_sum", "losses")
+
+
 def official(name: str) -> str:
     """`align/feature.fc1.bias` of a case is `Align_feature.fc1.bias` in the authors' words."""
     module, _, rest = name.removeprefix("align/").partition(".")
     return f"{MODULES[module]}.{rest}" if name.startswith("align/") else name
 
 
-def hold_losses(case: Case, config: MaskAgainConfig, parts: dict[str, Tensor], loss: Tensor, prefix: str) -> None:
-    """The case states a number for each of our parts, their sum, and the weighted sum of the hidden ones."""
-    stored = case.under(prefix)
-    both = {"global", "local"} <= parts.keys()
-    assert stored.keys() == {*parts, "total"} | ({"attention_weighted_sum"} if both else set())
-    case.hold(loss.detach(), f"{prefix}/total", "losses")
-    for name, part in parts.items():
-        case.hold(part.detach(), f"{prefix}/{name}", "losses")
-    if both:
-        weighted = config.global_factor * parts["global"] + config.local_factor * parts["local"]
-        case.hold(weighted.detach(), f"{prefix}/attention_weighted_sum", "losses")
-
-
 def hold_gradients(case: Case, method: MaskAgain, prefix: str) -> None:
-    """Every stored gradient of a parameter equals ours."""
+    """Every stored gradient of a parameter equals ours; it is zero where we build none, for a term of factor 0."""
     theirs = {official(n): g for n, g in case.under(prefix).items() if not n.startswith("input/")}
     ours = dict(method.named_parameters())
     for name, gradient in translated(theirs, maskagain_names(method.config.encoder)).items():
+        if name.startswith("projections.") and name not in ours:
+            assert not gradient.any(), name
+            continue
         assert ours[name].grad is not None, name
         case.hold_value(ours[name].grad, gradient, name, "gradients")
 
 
-def projections(case: Case) -> dict[str, Tensor]:
-    return {official(f"align/{name}"): tensor for name, tensor in case.under("align").items()}
+def built(case: Case, config: MaskAgainConfig, aligned: bool) -> tuple[MaskAgain, MaskAgain]:
+    """A method with the case's projections, as far as its terms ask for them; and one that computes every term."""
+    config = replace(config, projections="always" if aligned else "where_needed")  # so, of equal widths, too
+    assert config.projected == aligned
+    theirs = {official(f"align/{name}"): tensor for name, tensor in case.under("align").items()}
+    ours = translated(theirs, maskagain_names(config.encoder))
+    factors = dict.fromkeys(("hidden_factor", "global_factor", "local_factor", "hint_factor", "relation_factor"), 1.0)
+    method, whole = config.build(), replace(config, **factors).build()
+    for each in (method, whole):
+        kept = {name: tensor for name, tensor in ours.items() if name in each.state_dict()}
+        load_exactly(each.projections, {n.removeprefix("projections."): t for n, t in kept.items()}, case.name)
+    assert not aligned or whole.projections.state_dict().keys() == {n.removeprefix("projections.") for n in ours}
+    return method, whole
 
 
 @pytest.mark.parametrize("case", cases(method="maskagain", kind="loss_components"))
@@ -90,11 +104,12 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
     def model(side: str) -> ViTConfig:
         return ViTConfig(dim=settings[f"width_{side}"], depth=1, heads=settings[f"heads_{side}"], tubelet=(2, 4, 4))
 
-    config = MaskAgainConfig(encoder=model("student"), teacher=TeacherConfig(model=model("teacher")), **terms(settings))
-    assert config.projected == settings["align_modules"]
-    method = config.build()
-    own = {name: t for name, t in method.state_dict().items() if name.startswith("encoder.")}  # not looked at
-    load_exactly(method, own | translated(projections(case), maskagain_names(config.encoder)), case.name)
+    config = MaskAgainConfig(
+        encoder=model("student"),
+        teacher=TeacherConfig(model=model("teacher")),
+        **terms(settings),
+    )
+    method, whole = built(case, config, settings["align_modules"])
 
     given = {name: tensor.clone().requires_grad_("student" in name) for name, tensor in case.under("input").items()}
     student, teacher = (
@@ -105,11 +120,12 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
     parts = method.hidden(student, teacher, slots=slots) | method.output(features, target)
     loss = torch.stack([config.factors[name] * part for name, part in parts.items()]).sum()
     loss.backward()
-    hold_losses(case, config, parts, loss, "loss")
+    every = whole.hidden(student, teacher, slots=slots) | whole.output(features, target)
+    hold_losses(case, config, every, loss, "loss")
     hold_gradients(case, method, "grad")
     for name, gradient in case.under("grad/input").items():
         case.hold_value(given[name].grad, gradient, name, "gradients")
-    hold_intermediate(case, method, {"student": student, "teacher": teacher}, features, target, slots)
+    hold_intermediate(case, whole, {"student": student, "teacher": teacher}, features, target, slots)
 
     aligned = local_loss(
         student,
@@ -118,7 +134,7 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
         keys=config.local_keys,
         temperature=config.attention_temperature,
         pairs="aligned",
-        mapped=method.phi("local"),
+        mapped=whole.phi("local"),
     )
     stated = case.json["informational"]["local_with_frame_paired_values"]
     case.hold_number(aligned.item(), stated, "local with the values of its own tokens")
@@ -156,7 +172,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize(("case", "variant"), VARIANTS)
 def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str) -> None:
-    method = distillation(case, variant)
+    method, whole = distillation(case, variant)
     config = method.config
     student, teacher = config.encoder, config.teacher.model
     clip, hidden = colours(case.tensors["input/video"]), case.tensors["input/mask"]
@@ -164,7 +180,7 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
     grid = method.encoder.grid(clip)
     for side, model in (("student", student), ("teacher", teacher)):
         table = position_table("sinusoid", grid, model.dim, clip.device)
-        torch.testing.assert_close(table[None], case.tensors[f"const/{side}_pos_embed"], rtol=0, atol=1e-6)
+        hold_table(case, table[None], f"const/{side}_pos_embed")
 
     looked = {
         "student": (method.encoder(clip, mask.visible, layers=(student.depth,), attention=(student.depth,)), student),
@@ -180,39 +196,28 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
     if variant == "default":
         ours = looked["student"][0].attention[student.depth]
         logits = by_slot(ours.logits / config.attention_temperature, 1)
-        taken = method.phi("global")[0](weighed(logits, largest(logits, config.global_keys), ours.values))
+        taken = whole.phi("global")[0](weighed(logits, largest(logits, config.global_keys), ours.values))
         by_head = rearrange(taken, "b q 1 (heads d) -> b heads q d", heads=teacher.heads)
         case.hold(by_head.detach(), "out/global_student")
 
     output = method(clip, mask=mask)
     output.loss.backward()
-    hold_losses(case, config, dict(output.parts), output.loss, f"loss/{variant}")
+    assert output.parts.keys() == config.factors.keys()
+    hold_losses(case, config, dict(whole(clip, mask=mask).parts), output.loss, f"loss/{variant}")
     hold_gradients(case, method, f"grad/{variant}")
 
 
-def distillation(case: Case, variant: str) -> MaskAgain:
+def distillation(case: Case, variant: str) -> tuple[MaskAgain, MaskAgain]:
     stored = case.json["config"]
     config = MaskAgainConfig(
         encoder=encoder_config(stored["student"]["args"], stored["num_frames"], "encoder_"),
         teacher=TeacherConfig(model=encoder_config(stored["teacher"]["args"], stored["num_frames"], "encoder_")),
         **terms(stored["variants"][variant]),
     )
-    assert config.projected == stored["align_modules"]
-    method = config.build()
-    ours = translated(case.under("student") | projections(case), maskagain_names(config.encoder))
-    built = method.state_dict().keys()  # a variant builds the projections that it uses
-    used = {name: t for name, t in ours.items() if name in built or not name.startswith("projections.")}
-    load_exactly(method, used, case.name)
-    teacher = method.teacher.model
-    norm = {name: t for name, t in teacher.state_dict().items() if name.startswith("norm.")}  # theirs has none
-    load_exactly(
-        teacher, norm | translated(case.under("teacher"), vit_names(teacher.config, "encoder.", "")), case.name
-    )
-    return method
-
-
-def test_every_case_of_maskagain_is_held_by_some_test() -> None:
-    for key, case in found().items():
-        if case.method == "maskagain":
-            assert case.json["kind"] in ("loss_components", "distill", "table"), key
-            assert case.json["kind"] != "table" or case.name.startswith("masks"), key
+    pair = built(case, config, stored["align_modules"])
+    for method in pair:
+        for model, side in ((method.encoder, "student"), (method.teacher.model, "teacher")):
+            norm = {name: t for name, t in model.state_dict().items() if name.startswith("norm.")}  # theirs have none
+            theirs = translated(case.under(side), vit_names(model.config, "encoder.", ""))
+            load_exactly(model, norm | theirs, case.name)
+    return pair

@@ -5,7 +5,16 @@ import torch
 import torch.nn.functional as F
 
 from reference_cases import Case, cases
-from reference_models import colours, decoder_config, encoder_config, hold_gradients, hold_weights, places, take_step
+from reference_models import (
+    colours,
+    decoder_config,
+    encoder_config,
+    hold_gradients,
+    hold_table,
+    hold_weights,
+    places,
+    take_step,
+)
 from vidstill.downstream.classification import ClassificationTask, Classifier, ClassifierConfig
 from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.runtime import Runtime
@@ -54,7 +63,7 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
     case.hold(pixel_target(clip, method.config.encoder, mask.masked, method.config.target), "target/labels")
     for name, dim in (("encoder", method.config.encoder.dim), ("decoder", method.config.decoder.dim)):
         table = position_table("sinusoid", grid, dim, clip.device)
-        torch.testing.assert_close(table[None], case.tensors[f"const/{name}_pos_embed"], rtol=0, atol=1e-6)
+        hold_table(case, table[None], f"const/{name}_pos_embed")
 
     output = method(clip, mask=mask)
     output.loss.backward()
@@ -70,6 +79,8 @@ def test_the_classifier_agrees_with_videomaes_authors(case: Case) -> None:
     seen = model.encoder(clip, layers=blocks)
     case.hold(model.encoder.tokens(clip) - model.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(model.encoder.tokens(clip), "out/tokens_with_position")
+    if "const/pos_embed" in case.tensors:
+        hold_table(case, model.encoder.positions(grid, clip.device).detach()[None], "const/pos_embed")
     for block in blocks:
         case.hold(seen.layers[block], f"out/block.{block - 1}")
     case.hold(model.features(clip), "out/features")
@@ -91,11 +102,13 @@ def test_pretraining_steps_agree_with_videomaes_authors(case: Case) -> None:
         base_lr=1.0,
         betas=tuple(config["optimizer"]["betas"]),
         eps=config["optimizer"]["eps"],
-        weight_decay=case.json["weight_decay_per_step"][0],
+        weight_decay=1.0,  # what decays; by how much, every step says
         clip_norm=config["clip_grad_norm"],
     )
     optimizer, runtime = optim.build(method), Runtime("fp32")
     for step, rate in enumerate(case.json["learning_rate_per_step"]):
+        for group in optimizer.param_groups:
+            group["weight_decay"] = case.json["weight_decay_per_step"][step] if group["weight_decay"] else 0.0
         hidden = case.tensors[f"input/mask.{step}"]
         mask = Mask(places(hidden, 0), places(hidden, 1))
         loss = method(colours(case.tensors[f"input/video.{step}"]), mask=mask).loss
@@ -174,7 +187,16 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     for place, tokens in enumerate(method.align(student)):
         case.hold(tokens, f"out/student_direct.{place}")
     for place, tokens in enumerate(method.generate(student, mask, grid)):
+        assert mask.extra is not None
+        projection = method.projections[str(config.direct[place][0])]  # released: the one at the same place
+        seen = projection(student.layers[config.generated[place][0]])
+        joined = method.generators[place].joined(seen, mask.visible, mask.extra, grid)
+        case.hold(joined, f"out/generator_input.{place}")
+        case.hold(tokens, f"out/generator.{place}")
         case.hold(tokens, f"out/student_generation.{place}")
+    tables = {"encoder": config.encoder.dim, "decoder": config.decoder.dim, "generator": config.generator.dim}
+    for name, dim in tables.items():
+        hold_table(case, position_table("sinusoid", grid, dim, clip.device)[None], f"const/{name}_pos_embed")
 
     output = method(clip, mask=mask)
     output.loss.backward()
@@ -209,6 +231,7 @@ def amd(case: Case) -> AMD:
         generation_factor=float(stored["factors"]["generation"]),
         shared_projection="released",
     )
+    assert config.generator.heads == stored["generator_heads"]
     method = config.build()
     theirs = case.under("student") | case.under("student_extra")
     load_exactly(method, translated(theirs, names_of(config)), case.name)

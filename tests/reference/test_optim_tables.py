@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import reference_mae
 from foreign_layout import in_their_words
 from reference_cases import Case, cases
 from vidstill.downstream.classification import ClassifierConfig
@@ -23,8 +24,6 @@ pytestmark = pytest.mark.reference
 
 Groups = dict[str, list[dict[str, Any]]]
 CLIPS = {"dim": 16, "heads": 2, "tubelet": (2, 16, 16)}
-OF_IMAGES = {"dim": 16, "heads": 2, "tubelet": (1, 16, 16), "class_token": True, "attention_bias": "qkv"}
-DECODER = DecoderConfig(dim=8, depth=1, heads=2)
 MVD = ("positions", "class_token")  # spared when it is pre-trained: mask tokens decay
 MAE = ()  # nothing is, in MAE and ST-MAE
 
@@ -73,24 +72,33 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[Name, ...]]
         positions="learned" if learned else "sincos3d" if case.method == "mvd" else "sinusoid",
         learned_grid=(2, 2, 2) if learned else None,
         class_token=options.get("use_cls_token", False),
-        layer_scale=options.get("init_values", 0.0),
+        layer_scale=options.get("init_values") or 0.0,
+        attention_bias="qv" if options.get("qkv_bias", True) else "none",
+    )
+    decoder = DecoderConfig(
+        dim=8,
+        depth=options.get("decoder_depth", 1),
+        heads=2,
+        project_bias=case.method == "mvd",
+        layer_scale=encoder.layer_scale,
+        attention_bias=encoder.attention_bias,
     )
     match case.method, row["model"]:
         case _, "finetune":
             return classifier(encoder, mean=options.get("use_mean_pooling", True)), layouts.classifier_names(encoder)
         case "videomae", "pretrain":
-            return pretrained(encoder, decoder=DECODER), layouts.videomae_names(encoder)
+            return pretrained(encoder, decoder=decoder), layouts.videomae_names(encoder)
         case "mvd", "student":
-            decoder = replace(DECODER, project_bias=True)
             return pretrained(encoder, image_decoder=decoder, video_decoder=decoder), layouts.mvd_names(encoder)
         case "amd", "student":
             config = AMDConfig(
                 encoder=encoder,
-                decoder=DECODER,
-                teacher=TeacherConfig(model=ViTConfig(dim=64, depth=2, heads=1, tubelet=encoder.tubelet)),
+                decoder=decoder,
+                teacher=TeacherConfig(model=replace(encoder, dim=64, heads=1)),
                 pairs=tuple((layer, layer) for layer in options["direct_layers"]),
                 generation_pairs=tuple((layer, layer) for layer in options["generation_layers"]),
                 generator_depth=options["generator_depth"],
+                shared_projection="released",
             )
             return config.build(), layouts.amd_names(encoder, options["direct_layers"], len(config.generated))
     raise AssertionError(f"{case.method} has a table of {row['model']}, which nobody builds here")
@@ -104,42 +112,27 @@ def test_decay_and_layer_scales_are_the_tables(case: Case) -> None:
         found = ours(module, names, weight_decay=row["weight_decay"], layer_decay=row["layer_decay"], **spared)
         theirs = dict(row["parameters"])
         if case.method == "amd":  # what they neither train nor save, and what they make but never use
-            assert [group["weight_decay"] for group in found.pop("generator_mask_tokens.0")] == [0]
-            for unused in ("generators.0.norm.weight", "generators.0.norm.bias"):
-                del theirs[unused]
+            for place in range(len(row["options"]["generation_layers"])):
+                assert [group["weight_decay"] for group in found.pop(f"generator_mask_tokens.{place}")] == [0]
+                del theirs[f"generators.{place}.norm.weight"], theirs[f"generators.{place}.norm.bias"]
         hold(found, theirs, case.json["tolerance"]["rtol"])
 
 
 def models(case: Case) -> dict[str, tuple[nn.Module, tuple[Name, ...]]]:
     """The models that ST-MAE's and image MAE's tables are about; a fine-tuned one for each way of pooling."""
-    stored = case.json["config"]
-    depth, before = stored["finetune"]["depth"], stored["pretrain"]["depth"]
+    before, after = case.json["config"]["pretrain"], case.json["config"]["finetune"]
     if case.method == "image_mae":
-        learned = ViTConfig(**OF_IMAGES, depth=depth, positions="learned", learned_grid=(1, 2, 2))
-        fixed = ViTConfig(**OF_IMAGES, depth=before, positions="sincos2d")
-        decoder = DecoderConfig(
-            dim=16,
-            depth=1,
-            heads=2,
-            positions="sincos2d",
-            class_token="encoder",
-            project_bias=True,
-            attention_bias="qkv",
-        )
+        learned, fixed = reference_mae.encoder_config(after, learned=True), reference_mae.encoder_config(before)
         tuned = layouts.classifier_names(learned, image=True)
         return {
-            "pretrain": (pretrained(fixed, decoder=decoder), layouts.mae_names(fixed)),
+            "pretrain": (pretrained(fixed, decoder=reference_mae.decoder_config(before)), layouts.mae_names(fixed)),
             "global_pool=True": (classifier(learned), tuned),
             "global_pool=False": (classifier(learned, mean=False), tuned),
         }
-    kind = "separable" if stored["finetune"]["sep_pos_embed"] else "learned"
-    positions = {"positions": kind, "learned_grid": (2, 2, 2), "attention_bias": "qkv"}
-    encoder = ViTConfig(**CLIPS, **positions, depth=depth, class_token=True)
-    shallow = ViTConfig(**CLIPS, **positions, depth=before, class_token=True)
-    decoder = DecoderConfig(dim=16, depth=1, heads=2, class_token="own", project_bias=True, **positions)
+    config, encoder = reference_mae.stmae_config(before), reference_mae.stmae_encoder_config(after)
     tuned = tuple(name for name in layouts.stmae_classifier_names(encoder) if "projection" not in name.theirs)
     return {
-        "pretrain": (pretrained(shallow, decoder=decoder), layouts.stmae_names(shallow, decoder)),
+        "pretrain": (config.build(), layouts.stmae_names(config.encoder, config.decoder)),
         "finetune": (classifier(encoder), tuned),
     }
 

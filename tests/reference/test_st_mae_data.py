@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from reference_cases import Case, cases
-from vidstill.data.augment import RandomResizedCrop, flip, resize, view_boxes, view_crops
+from vidstill.data.augment import Box, RandomResizedCrop, flip, resize, view_boxes, view_crops
 from vidstill.data.erasing import Erasing, filled
 from vidstill.data.mixing import outside_box
 from vidstill.data.sampling import TimedSampling
@@ -113,7 +113,7 @@ def test_test_crops_are_the_authors(case: Case) -> None:
 
 @pytest.mark.parametrize("case", PIPELINES)
 def test_no_kind_of_pipeline_is_left_unread(case: Case) -> None:
-    assert case.json["config"]["mode"] in ("pretrain", "test")
+    assert case.json["config"]["mode"] in ("pretrain", "val", "test")
 
 
 @pytest.mark.parametrize("case", pipelines("pretrain"))
@@ -138,16 +138,33 @@ def test_from_frames_to_pre_training_clips_every_step_is_the_authors(case: Case)
             hold_bytes(case, turned(resize(drawn.cut(shown), size, crop.interpolation)), clip)
 
 
+@pytest.mark.parametrize("case", pipelines("val"))
+def test_from_frames_to_validation_clips_every_step_is_the_authors(case: Case) -> None:
+    """Theirs are drawn at random, ours are not: what both are made of is the same."""
+    config = case.json["config"]
+    sampling, frames = sampling_of(config, start="frame"), case.tensors["input/frames_uint8"].numpy()
+    for run in case.json["runs"]:
+        chance, drawn = Replayed(run["seed"]), (draw["value"] for draw in run["numpy_draws"])
+        for clip in case.tensors[f"out/clips_{run['index']}"]:
+            shown = seen(frames[sampling.draw(len(frames), chance)])
+            sides, short = shown.shape[1:3], round(next(drawn))
+            scaled = tuple(int(short * side / min(sides)) for side in sides)
+            offsets = [int(next(drawn)) if side > config["crop"] else 0 for side in scaled]
+            cut = Box(*offsets, config["crop"], config["crop"]).cut(resize(shown, scaled, "bilinear"))
+            case.hold_each(as_clip(flip(cut) if next(drawn) < 0.5 else np.array(cut)), clip, "out")
+
+
 @pytest.mark.parametrize("case", pipelines("test"))
 def test_from_frames_to_test_views_every_step_is_the_authors(case: Case) -> None:
     config = case.json["config"]
     sampling, frames = sampling_of(config), case.tensors["input/frames_uint8"].numpy()
     views, crops = config["test_num_ensemble_views"], config["test_num_spatial_crops"]
     size = (config["crop"],) * 2
+    short = config["crop"] if crops > 1 else config["train_jitter_scales"][0]
     ours = [
-        as_clip(seen(crop))  # nothing is resized here, so bytes are as good as real numbers
+        as_clip(crop)
         for places in sampling.views(len(frames), views)
-        for crop in view_crops(frames[places], config["crop"], size, crops, rule="stmae")
+        for crop in view_crops(seen(frames[places]), short, size, crops, rule="stmae")
     ]
     assert len(ours) == len(case.json["runs"])
     for run, clip in zip(case.json["runs"], ours, strict=True):
@@ -184,7 +201,9 @@ def test_cutmix_boxes_follow_from_the_authors_draws(case: Case) -> None:
     for run in case.json["runs"]:
         chance = np.random.RandomState(run["numpy_seed"])
         mixes = chance.rand() < config.get("mix_prob", config.get("prob"))
-        cuts = bool(mixes and config["cutmix_alpha"] and chance.rand() < config["switch_prob"])
+        cuts = bool(mixes and config["cutmix_alpha"])
+        if cuts and config["mixup_alpha"]:  # which of the two
+            cuts = chance.rand() < config["switch_prob"]
         assert cuts == run["use_cutmix"]
         if not cuts:
             continue

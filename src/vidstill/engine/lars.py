@@ -8,13 +8,13 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """LARS (You et al., arXiv:1708.03888, algorithm 1) as MAE's authors probe with it, for batches of thousands.
+    """LARS (You et al., arXiv:1708.03888) as MAE's authors probe with it, for batches of thousands.
 
-        m = momentum · m + q · (g + decay · w),    w = w − rate · m
-        q = trust · |w| / (|g| + decay · |w|)
+        g = gradient + decay · w
+        m = momentum · m + trust · |w| / |g| · g,    w = w − rate · m
 
-    where q is 1 for what has one dimension (biases), and where w or g is zero. The rate stands outside of m, in the
-    paper inside.
+    where the share of lengths is left out for what has one dimension (biases), and where w or g is zero. In the paper
+    (algorithm 1) the rate stands inside of m, and the lengths of gradient and decay are summed.
     """
 
     def __init__(self, params: list[dict[str, Any]], *, lr: float, momentum: float, trust: float):
@@ -28,11 +28,10 @@ class LARS(Optimizer):
                     self._move(weight, weight.grad, group)
 
     def _move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        decay = group["weight_decay"]
-        towards = gradient + decay * weight
+        towards = gradient + group["weight_decay"] * weight
         if weight.ndim > 1:
-            length, slope = weight.norm(), gradient.norm()
-            q = group["trust"] * length / (slope + decay * length)
+            length, slope = weight.norm(), towards.norm()
+            q = group["trust"] * length / slope
             towards *= torch.where((length > 0) & (slope > 0), q, 1.0)
         state = self.state[weight]
         if "momentum" not in state:

@@ -15,11 +15,8 @@ from vidstill.models.vit import LARGE, SMALL, Encoded, ViTConfig
 from vidstill.pretext.losses import Distance, distance
 from vidstill.pretext.masks import Mask, NestedTubeMask
 from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.pretext.teachers import Frozen, TeacherConfig
+from vidstill.pretext.teachers import Frozen, Pairs, TeacherConfig, check_pairs
 from vidstill.types import Grid, InputError, Output, within
-
-Pairs = tuple[tuple[int, int], ...]
-"""Blocks whose outputs are aligned, counted from 1: (the student's, the teacher's)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,18 +179,7 @@ def _check(config: AMDConfig) -> None:
     """Raises an InputError where student and teacher cannot be aligned."""
     within(0, math.inf, reconstruction_factor=config.reconstruction_factor, direct_factor=config.direct_factor)
     within(0, math.inf, generation_factor=config.generation_factor)
-    if config.encoder.tubelet != config.teacher.model.tubelet:
-        raise InputError(
-            f"AMD aligns token with token: the student's tubelets {config.encoder.tubelet} "
-            f"have to be the teacher's {config.teacher.model.tubelet}"
-        )
-    for ours, theirs in (*config.direct, *config.generated):
-        for who, layer, depth in (
-            ("student", ours, config.encoder.depth),
-            ("teacher", theirs, config.teacher.model.depth),
-        ):
-            if not 1 <= layer <= depth:
-                raise InputError(f"AMD's pairs name block {layer} of a {who} of {depth} blocks; take 1 to {depth}")
+    check_pairs("AMD's pairs", (*config.direct, *config.generated), config.encoder, config.teacher.model)
     if not (*config.direct, *config.generated):
         raise InputError("AMD has no layers to align; give --method.pairs, e.g. 6 12 12 24")
     if (

@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, Encoded, Looked, ViTConfig
-from vidstill.pretext.losses import Distance, distance
+from vidstill.pretext.losses import Distance, distance, precise
 from vidstill.pretext.masks import Mask, RandomMask, TubeMask
 from vidstill.pretext.starts import start_as_mae
 from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.pretext.teachers import Frozen, TeacherConfig
+from vidstill.pretext.teachers import Frozen, Pairs, TeacherConfig, check_pairs
 from vidstill.types import InputError, Output, within
-
-Pairs = tuple[tuple[int, int], ...]
-"""Blocks whose outputs are aligned, counted from 1: (the student's, the teacher's)."""
 
 Projection = Literal["fc-1layer", "mlp-1layer", "mlp-2layer", "none"]
 """From the student's width to the teacher's, for each pair: a linear layer, a perceptron of one hidden layer, two of
@@ -101,7 +98,7 @@ class DMAE(nn.Module):
         for (ours, theirs), projection in zip(self.config.pairs, self.projections, strict=True):
             guess, target = projection(self._features(student, ours)), self._features(teacher, theirs)
             if self.config.of_unit_length:
-                guess, target = F.normalize(guess.float(), dim=-1), F.normalize(target.float(), dim=-1)
+                guess, target = F.normalize(precise(guess), dim=-1), F.normalize(precise(target), dim=-1)
             apart.append(distance(guess, target, self.config.distance))
         return apart
 
@@ -132,21 +129,13 @@ def _check(config: DMAEConfig) -> None:
     """Raises an InputError where student and teacher cannot be aligned."""
     student, teacher = config.encoder, config.teacher.model
     within(0, math.inf, alignment_factor=config.alignment_factor)
-    if student.tubelet != teacher.tubelet:
-        raise InputError(
-            f"DMAE aligns token with token: the student's tubelets {student.tubelet} "
-            f"have to be the teacher's {teacher.tubelet}"
-        )
+    check_pairs("DMAE's pairs", config.pairs, student, teacher)
     if config.align_class_token and student.class_token != teacher.class_token:
         has, lacks = ("student", "teacher") if student.class_token else ("teacher", "student")
         raise InputError(
             f"the {has} has a class token and the {lacks} has none; "
             "give --method.no-align-class-token to align the others"
         )
-    for ours, theirs in config.pairs:
-        for who, block, depth in (("student", ours, student.depth), ("teacher", theirs, teacher.depth)):
-            if not 1 <= block <= depth:
-                raise InputError(f"DMAE's pairs name block {block} of a {who} of {depth} blocks; take 1 to {depth}")
     if not config.pairs:
         raise InputError("DMAE has no blocks to align; give --method.pairs, e.g. 9 18")
     if config.projection == "none" and student.dim != teacher.dim:

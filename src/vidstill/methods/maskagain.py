@@ -15,9 +15,9 @@ from vidstill.pretext.attention import (
     AttentionDistance,
     Mapped,
     Mass,
-    Pairs,
     Selection,
     Shares,
+    ValuePairs,
     among_tokens,
     as_it_is,
     attention_loss,
@@ -30,7 +30,7 @@ from vidstill.pretext.losses import distance
 from vidstill.pretext.masks import Mask, TubeMask
 from vidstill.pretext.relations import HintTokens, RelationShares, hint_loss, relation_loss, telling_tokens
 from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.pretext.teachers import Frozen, TeacherConfig
+from vidstill.pretext.teachers import Frozen, TeacherConfig, check_pairs
 from vidstill.types import InputError, Output, take, within
 
 _HIDDEN = ("global", "local", "attention", "value")  # terms of section 3.2, and table 4's
@@ -55,7 +55,7 @@ class MaskAgainConfig:
     selection: Selection = "own"  # whose attention chooses the student's keys (table 5)
     mass: Mass = "renormalised"  # the kept attention sums to 1 again (released), or is left as it was: plain (paper)
     local_shares: Shares = "slot"  # of a plain attention: among the keys of a slot (released), or of the clip (paper)
-    local_pairs: Pairs = "released"  # attention meets the values of other tokens, or its own: aligned (paper)
+    local_pairs: ValuePairs = "released"  # attention meets the values of other tokens, or its own: aligned (paper)
     attention_factor: float = 0.0  # of attention transfer (table 4)
     attention_distance: AttentionDistance = "kl"
     value_factor: float = 0.0  # of value transfer (table 4)
@@ -253,15 +253,7 @@ def _check(config: MaskAgainConfig) -> None:
         raise InputError(
             "MaskAgain learns nothing from its teacher: all its factors are 0; raise one, or take VideoMAE"
         )
-    if student.tubelet != teacher.tubelet:
-        raise InputError(
-            f"MaskAgain compares token with token: the student's tubelets {student.tubelet} "
-            f"have to be the teacher's {teacher.tubelet}"
-        )
-    depths = {"student": student.depth, "teacher": teacher.depth}
-    for (who, depth), block in zip(depths.items(), config.attending, strict=True):
-        if not 1 <= block <= depth:
-            raise InputError(f"MaskAgain's layers name block {block} of a {who} of {depth} blocks; take 1 to {depth}")
+    check_pairs("MaskAgain's layers", (config.attending,), student, teacher)
     joined = config.projected and config.selection == "own"  # then global and local compare joined heads, mapped
     if terms.keys() & ({"attention", "value"} if joined else {*_HIDDEN}) and student.heads != teacher.heads:
         raise InputError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.layers import NORM_EPS, initialise
 from vidstill.models.vit import BASE, IMAGE_BASE, ViTConfig
-from vidstill.pretext.losses import Distance, distance
+from vidstill.pretext.losses import Distance, distance, precise
 from vidstill.pretext.masks import Mask, RandomMask, TubeMask
 from vidstill.pretext.teachers import Frames, Frozen, TeacherConfig, clip_features, frame_features
 from vidstill.types import Grid, InputError, Output, take, within
@@ -108,7 +108,7 @@ class MVD(nn.Module):
     def targets(self, features: Mapping[str, Float[Tensor, "b n d"]], mask: Mask) -> dict[str, Float[Tensor, "b m d"]]:
         """Of each teacher's features, those that the student has to guess."""
         places = mask.masked if self.config.distill == "masked" else mask.visible
-        chosen = {name: take(every, places).float() for name, every in features.items()}
+        chosen = {name: precise(take(every, places)) for name, every in features.items()}
         if not self.config.normalise:
             return chosen
         return {name: F.layer_norm(rows, rows.shape[-1:], eps=NORM_EPS) for name, rows in chosen.items()}

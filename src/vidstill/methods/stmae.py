@@ -59,9 +59,11 @@ class STMAEConfig:
 
     def __post_init__(self) -> None:
         frames = self.encoder.tubelet[0]
-        if self.predicted_frames < 1 or frames % self.predicted_frames:
+        divides = self.which_frames == "linspace" or frames % max(self.predicted_frames, 1) == 0
+        if not (1 <= self.predicted_frames <= frames and divides):
+            near = "a divisor of it" if self.which_frames == "stride" else f"1 to {frames}"
             raise InputError(
-                f"{self.predicted_frames} frames cannot be rebuilt of each tubelet of {frames}; take a divisor of it"
+                f"{self.predicted_frames} frames cannot be rebuilt of each tubelet of {frames}; take {near}"
             )
 
     def build(self) -> "STMAE":

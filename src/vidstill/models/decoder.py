@@ -101,7 +101,10 @@ class Infill(nn.Module):
         if self.config.class_token != "none":
             first = self.class_token.expand(len(seen), 1, -1) if self.class_token is not None else classes
             if first is None or first.shape[1] != 1:
-                raise InputError("the decoder takes the encoder's class token, which it has not; set class_token")
+                raise InputError(
+                    "the decoder takes the encoder's class token, which it has not; set class_token of the encoder, or "
+                    "that of the decoder to none"
+                )
             tokens.insert(0, first if self.positions.of_class is None else first + self.positions.of_class)
         return torch.cat(tokens, dim=1)
 

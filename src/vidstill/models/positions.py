@@ -1,5 +1,6 @@
 """Where a token stands: the fixed position codes of the family, computed for any grid, and learned ones, resized."""
 
+import math
 from functools import lru_cache
 from typing import Literal
 
@@ -9,7 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidstill.types import Grid, InputError
+from vidstill.types import Grid, InputError, within
 
 FixedPositions = Literal["sinusoid", "sincos2d", "sincos3d"]
 """Codes that are computed: VideoMAE's flat table, MAE's per frame, MVD's separable one."""
@@ -39,6 +40,8 @@ class PositionCodes(nn.Module):
             return
         if learned_grid is None:
             raise InputError(f"{kind} positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
+        for side in learned_grid:
+            within(1, math.inf, learned_grid=side)
         self.learned_grid = grid = Grid(*learned_grid)
         if kind == "learned":
             self.joint = nn.Parameter(torch.empty(grid.tokens, dim))

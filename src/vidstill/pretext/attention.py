@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidstill.models.layers import AttentionMap
 from vidstill.models.vit import ViT
-from vidstill.pretext.losses import distance
+from vidstill.pretext.losses import distance, precise
 
 Selection = Literal["own", "teacher"]
 """Whose largest attention chooses the keys of the student: its own, or its teacher's (MaskAgain, table 5)."""
@@ -23,7 +23,7 @@ Mass = Literal["renormalised", "plain"]
 Shares = Literal["slot", "clip"]
 """A plain attention is a share among the keys of its slot (released), or of the clip (paper, before eq. 5)."""
 
-Pairs = Literal["released", "aligned"]
+ValuePairs = Literal["released", "aligned"]
 """Whose value the attention of token t·n + d weighs, of slots of n tokens: as released, that of another token, d·slots
 + t; or its own (paper, eq. 7)."""
 
@@ -43,7 +43,7 @@ def among_tokens(attention: AttentionMap, tokens: int) -> AttentionMap:
     """The attention of a clip's tokens on one another, in float32 or better; a class token before them is left out."""
     first = attention.logits.shape[-1] - tokens
     logits, values = attention.logits[..., first:, first:], attention.values[..., first:, :]
-    return AttentionMap(logits.to(torch.promote_types(logits.dtype, torch.float32)), values)
+    return AttentionMap(precise(logits), values)
 
 
 def global_loss(
@@ -77,7 +77,7 @@ def local_loss(
     selection: Selection = "own",
     mass: Mass = "renormalised",
     shares: Shares = "slot",
-    pairs: Pairs = "released",
+    pairs: ValuePairs = "released",
     mapped: tuple[Mapped, Mapped] = (as_it_is, as_it_is),
 ) -> Float[Tensor, ""]:
     """MALocal (MaskAgain, eq. 5 to 8): what a query takes, in each slot of time, from the keys that it attends to most.
@@ -118,7 +118,7 @@ def weighed(
     *,
     mass: Mass = "renormalised",
     shares: Shares = "slot",
-    pairs: Pairs = "released",
+    pairs: ValuePairs = "released",
 ) -> Float[Tensor, "b q t heads*d"]:
     """(M ⊙ A) V, in each slot (eq. 3 and 7): the sum of the chosen keys' values by their attention, heads joined."""
     if mass == "renormalised":  # the softmax over the chosen keys, whatever the others' share was

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidstill.pretext.attention import Mapped, as_it_is
-from vidstill.pretext.losses import distance
+from vidstill.pretext.losses import distance, precise
 from vidstill.types import take
 
 HintTokens = Literal["zeroed", "gathered"]
@@ -29,7 +29,7 @@ def telling_tokens(teacher: Float[Tensor, "b v d"], count: int | None) -> Int[Te
     Args:
         count: K_f; None, or more than there are: all.
     """
-    activation = teacher.float().abs().sum(dim=-1)
+    activation = precise(teacher).abs().sum(dim=-1)
     tokens = activation.shape[1]
     return activation.topk(tokens if count is None else min(count, tokens), dim=1).indices
 
@@ -77,10 +77,10 @@ def relation_loss(
 
 
 def relations(features: Float[Tensor, "b k d"], temperature: float, shares: RelationShares) -> Float[Tensor, "r r"]:
-    """The logarithms of P (eq. 15 and 16), for the tokens of all clips together; whatever the run's, in float32."""
+    """The logarithms of P (eq. 15 and 16), for the tokens of all clips together, in float32 or better."""
     kind = features.device.type
     with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):  # a rehearsal on meta has none
-        rows = F.normalize(rearrange(features, "b k d -> (b k) d").float(), dim=1)
+        rows = F.normalize(rearrange(precise(features), "b k d -> (b k) d"), dim=1)
         alike = rows @ rows.T
     itself = torch.eye(len(alike), dtype=torch.bool, device=alike.device)
     scaled = alike.masked_fill(itself, _ITSELF) / temperature

@@ -17,6 +17,10 @@ Frames = Literal["first", "all"]
 """Which frames of a tubelet a teacher of images looks at; the features of all of them stand side by side, in order."""
 
 
+Pairs = tuple[tuple[int, int], ...]
+"""Blocks that are compared, counted from 1: (the student's, the teacher's)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
     """A pre-trained encoder, and where its weights are."""
@@ -54,6 +58,26 @@ class Frozen(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
         self.model._apply(fn)
         return super()._apply(fn, recurse)
+
+
+def check_pairs(field: str, pairs: Pairs, student: ViTConfig, teacher: ViTConfig) -> None:
+    """Holds a method that compares token with token, block with block, to those that are there.
+
+    Args:
+        field: the method's and the field's name, "AMD's pairs".
+
+    Raises:
+        InputError: student and teacher have other tubelets, or a block is named that one of them has not.
+    """
+    if student.tubelet != teacher.tubelet:
+        raise InputError(
+            f"{field} compare token with token: the student's tubelets {student.tubelet} "
+            f"have to be the teacher's {teacher.tubelet}"
+        )
+    for ours, theirs in pairs:
+        for who, block, depth in (("student", ours, student.depth), ("teacher", theirs, teacher.depth)):
+            if not 1 <= block <= depth:
+                raise InputError(f"{field} name block {block} of a {who} of {depth} blocks; take 1 to {depth}")
 
 
 def clip_features(teacher: Frozen, clip: Float[Tensor, "b 3 t h w"], grid: Grid) -> Float[Tensor, "b n d"]:

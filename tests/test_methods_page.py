@@ -1,0 +1,129 @@
+"""The page on the methods says what is true: its figures are drawn, its ablations are recipes, its costs counted."""
+
+import ast
+import importlib
+import re
+from dataclasses import fields, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.vit import ViT
+from vidstill.pretext.cuboids import CuboidMask
+from vidstill.pretext.masks import FrameMask, Mask, NestedTubeMask, RandomMask, SpaceMask, TubeMask
+from vidstill.pretext.teachers import Frozen
+from vidstill.recipes.recipe import find
+
+HOUSE = Path(__file__).parents[1]
+METHODS = HOUSE / "docs" / "methods.md"
+
+# ---- Figures --------------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_are_those_that_the_script_draws_of_the_methods_own_masks(monkeypatch):
+    monkeypatch.syspath_prepend(HOUSE / "scripts")
+    script = importlib.import_module("method_figures")
+    there = {path.stem: path.read_text() for path in (HOUSE / "docs" / "methods").glob("*.svg")}
+    assert there == {name: script.drawn(figure) for name, figure in script.FIGURES.items()}
+
+
+def test_no_word_of_a_figure_is_smaller_than_11_pixels():
+    for path in (HOUSE / "docs" / "methods").glob("*.svg"):
+        sizes = [float(size) for size in re.findall(r'font-size="([\d.]+)"', path.read_text())]
+        assert min(sizes) >= 11, path
+
+
+# ---- Ablations ------------------------------------------------------------------------------------------------------
+
+
+def rows():
+    """The tables of ablations: for each row the recipe that it changes, its settings, and the recipe that has them."""
+    base = ""
+    for line in METHODS.read_text().partition("## Which field")[2].splitlines():
+        if stated := re.match(r"On `([\w.]+)`", line):
+            base = stated[1]
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("| ") and len(cells) == 4 and cells[0] not in ("table", "---"):
+            yield pytest.param(
+                base, re.findall(r"`([^`]+)`", cells[1]), cells[3].strip("`| "), id=cells[3].strip("`| ")
+            )
+
+
+_WORDS = (CuboidMask, DecoderConfig, FrameMask, NestedTubeMask, RandomMask, SpaceMask, TubeMask)
+
+
+def value_of(text):
+    """A setting's value, as Python has it."""
+    call = ast.parse(text, mode="eval").body
+    if not isinstance(call, ast.Call):
+        return ast.literal_eval(text)
+    [kind] = [word for word in _WORDS if word.__name__ == call.func.id]
+    return kind(**{each.arg: ast.literal_eval(each.value) for each in call.keywords})
+
+
+def changed(config: Any, path: list[str], value: Any) -> Any:
+    """A configuration with one field set, however deep in it."""
+    name, *rest = path
+    assert name in {field.name for field in fields(config)}, f"{type(config).__name__} has no field {name}"
+    return replace(config, **{name: changed(getattr(config, name), rest, value) if rest else value})
+
+
+@pytest.mark.parametrize(("base", "settings", "name"), list(rows()))
+def test_a_row_of_the_ablations_makes_its_recipe_of_the_one_above(base, settings, name):
+    recipe = find(base)
+    for setting in settings:
+        path, _, text = setting.partition("=")
+        recipe = changed(recipe, path.split("."), value_of(text))
+    assert replace(recipe, expects="") == replace(find(name), expects="")
+
+
+@pytest.mark.parametrize("section", METHODS.read_text().split("\n### ")[1:], ids=lambda section: section.split("'")[0])
+def test_every_field_that_is_named_beside_the_rows_is_there(section):
+    recipe = find(re.search(r"^On `([\w.]+)`", section, flags=re.MULTILINE)[1])
+    for path in re.findall(r"`((?:method|clips|schedule|optim)(?:\.\w+)+)`", section):
+        attrgetter(path)(recipe)
+
+
+# ---- What a clip costs ----------------------------------------------------------------------------------------------
+
+
+def costs():
+    for line in METHODS.read_text().partition("## Which field")[0].splitlines():
+        if found := re.match(r"\| `([\w.]+)` \|(.*)\|", line):
+            numbers = [float(number) if number != "–" else 0.0 for number in re.findall(r"[\d.]+|–", found[2])]
+            yield pytest.param(found[1], numbers[:3], numbers[3:], id=found[1])
+
+
+@pytest.mark.parametrize(("name", "tokens", "work"), list(costs()))
+def test_a_clip_costs_what_the_page_says(name, tokens, work, monkeypatch):
+    recipe = find(name)
+    spent, looked = {"student": 0, "teachers": 0}, [0]
+
+    def counted(of, what):
+        def call(self, clip, visible=None, **asked):
+            before = counter.get_total_flops()
+            given = what(self, clip, visible, **asked)
+            spent[of] += counter.get_total_flops() - before
+            if of == "teachers":
+                looked.append(grid.tokens if visible is None else visible.shape[1])
+            return given
+
+        return call
+
+    monkeypatch.setattr(ViT, "forward", counted("student", ViT.forward))
+    monkeypatch.setattr(Frozen, "look", counted("teachers", Frozen.look))
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        method = recipe.method.build().eval().requires_grad_(False)
+        clip = torch.empty(1, 3, recipe.clips.sampling.frames, *recipe.clips.size)
+        grid = method.encoder.grid(clip)
+        mask = recipe.method.mask.draw(torch.zeros(1, dtype=torch.long, device="cpu"), grid)
+        extra = None if mask.extra is None else mask.extra.to("meta")
+        method(clip, mask=Mask(mask.visible.to("meta"), mask.masked.to("meta"), extra))
+    rest = counter.get_total_flops() - sum(spent.values())
+    assert [grid.tokens, mask.visible.shape[1], max(looked)] == tokens
+    assert [part / 2e9 for part in (spent["student"], rest, spent["teachers"])] == pytest.approx(work, abs=0.051)
