@@ -52,7 +52,7 @@ PARTS = {
     "dmae": (
         {"alignment": "alignment"},
         "distance to the teacher’s features",
-        "Between directions of features in the middle of both models, at the places that both see.",
+        "Between directions of features at three quarters of both models’ depth, at the places that both see.",
     ),
 }
 """What a distillation brings down, beside pixels: parts of its loss and their names, the axis, and what they are."""
