@@ -16,7 +16,8 @@ from vidstill.data.augment import MultiScaleCrop, RandomResizedCrop
 from vidstill.data.datasets import ClipsConfig, TrainClips, ViewClips, ViewsConfig
 from vidstill.data.randaugment import RandAugment
 from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
-from vidstill.data.video import BrokenVideo, read_frames
+from vidstill.data.sources import BrokenVideo
+from vidstill.data.video import read_frames
 from vidstill.types import InputError
 
 WHOLE = ClipsConfig(  # the frame as it is, so that it shows its number
@@ -134,7 +135,7 @@ def test_every_copy_has_the_label_of_its_video(listing):
 
 
 def test_a_video_without_a_label_has_minus_one(listing):
-    unlabelled = read_listing(listing.rows[LONG].path)
+    unlabelled = read_listing(listing.rows[LONG].source)
     assert TrainClips(unlabelled, WHOLE, seed=1)[0, 0].label.tolist() == [-1]
 
 

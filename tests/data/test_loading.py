@@ -18,7 +18,7 @@ from vidstill.data.augment import MultiScaleCrop
 from vidstill.data.datasets import ClipsConfig, Sample, TrainClips, ViewClips, ViewsConfig
 from vidstill.data.loading import epoch_order, train_batches, view_batches
 from vidstill.data.sampling import DenseSampling, SpanSampling
-from vidstill.data.video import BrokenVideo
+from vidstill.data.sources import BrokenVideo
 from vidstill.types import InputError
 
 CPU = torch.device("cpu")

@@ -22,7 +22,8 @@ from vidstill.data.augment import RandomResizedCrop
 from vidstill.data.datasets import ClipsConfig, TrainClips, ViewClips, ViewsConfig
 from vidstill.data.loading import train_batches
 from vidstill.data.sampling import SpanSampling
-from vidstill.data.video import BrokenVideo, read_frames
+from vidstill.data.sources import BrokenVideo
+from vidstill.data.video import read_frames
 
 PICTURES = Path(os.environ.get("VIDSTILL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images"
 ONE = SpanSampling(frames=1, stride=1)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_videos import cut_short, number_of, numbered, write_video
 
-from vidstill.data.video import BrokenVideo, count_frames, describe, read_frames
+from vidstill.data.sources import BrokenVideo
+from vidstill.data.video import count_frames, describe, read_frames
 
 KINDS = [("libx264", "mp4"), ("libx264", "mkv"), ("libx264", "ts"), ("mpeg4", "avi"), ("libvpx-vp9", "webm")]
 FRAMES = 20

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from vidstill.data.lists import VideoList, read_list
+from vidstill.data.pictures import PICTURES
 from vidstill.data.rows import Row, Rows
-from vidstill.data.video import PICTURES, VIDEOS
+from vidstill.data.video import VIDEOS
 from vidstill.types import InputError
 
 __all__ = ["Listing", "Row", "Rows", "Split", "read_listing", "splits_of"]
@@ -209,7 +210,8 @@ def _listing(source: Path, root: Path, entries: Iterable[_Entry], classes: tuple
             missing += 1
             first = first or f"{root / name}" + (f" (line {line})" if line else "")
             continue
-        rows.add(name, label, frames)
+        # a stated number is taken for a folder of frames only: a video's is known better by its packets
+        rows.add(name, label, frames if size == 0 else None)
         digest.update(f"{name}\0{label}\0{size}\n".encode(errors="surrogateescape"))
     if missing:
         total = missing + len(rows)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,11 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidstill.chance import numpy_chance, sample_seed
-from vidstill.data.annotations import Listing
+from vidstill.data.annotations import Listing, Row
 from vidstill.data.augment import CropRule, Interpolation, MultiScaleCrop, RandomResizedCrop, flip, view_crops
+from vidstill.data.pictures import is_picture
 from vidstill.data.randaugment import RandAugment
 from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
-from vidstill.data.video import Frames, count_frames, frame_rate, is_picture, read_frames
+from vidstill.data.sources import BrokenVideo, Source, name_of
+from vidstill.data.video import Frames, count_frames, frame_rate, read_frames
 from vidstill.types import InputError, within
 
 Sampling = SpanSampling | DenseSampling | SegmentSampling | TimedSampling
@@ -133,7 +134,7 @@ class TrainClips(Dataset[Sample]):
         seeds = [sample_seed(self.seed, epoch, index, copy) for copy in range(config.repeats)]
         clips = [
             self._augmented(frames, seed)
-            for frames, seed in zip(self._drawn(place, row.path, seeds[0]), seeds, strict=True)
+            for frames, seed in zip(self._drawn(place, row.source, seeds[0]), seeds, strict=True)
         ]
         return Sample(
             torch.from_numpy(np.stack(clips)),
@@ -141,13 +142,13 @@ class TrainClips(Dataset[Sample]):
             torch.tensor(seeds),
         )
 
-    def _drawn(self, place: int, path: Path, seed: int) -> list[Frames]:
+    def _drawn(self, place: int, source: Source, seed: int) -> list[Frames]:
         """Each copy's frames, decoded in one go."""
         config, sampling, total = self.config, self._videos.sampling(place), self._videos.frames(place)
         chance = numpy_chance(seed, "frames")
         if config.repeat_frames == "own" and isinstance(sampling, SpanSampling | TimedSampling):
-            return _read_each(path, sampling.draw_repeats(total, config.repeats, chance))
-        return [read_frames(path, sampling.draw(total, chance))] * config.repeats
+            return _read_each(source, sampling.draw_repeats(total, config.repeats, chance))
+        return [read_frames(source, sampling.draw(total, chance))] * config.repeats
 
     def _augmented(self, frames: Frames, seed: int) -> UInt8[np.ndarray, "3 t rows cols"]:
         config = self.config
@@ -181,7 +182,7 @@ class ViewClips(Dataset[Views]):
         spatial = config.short_side, config.size, config.crops, config.interpolation, config.crop_rule
         crops = [
             rearrange(crop, "t h w c -> c t h w")
-            for frames in _read_each(row.path, views)
+            for frames in _read_each(row.source, views)
             for crop in view_crops(frames, *spatial)
         ]
         return Views(torch.from_numpy(np.stack(crops)), -1 if row.label is None else row.label, index)
@@ -194,15 +195,20 @@ class _Videos:
         self._rows, self._sampling = listing.rows, sampling
         self._frames = np.zeros(len(listing.rows), np.int32)
         self._rates = np.zeros(len(listing.rows))
-        self._refuse_picture(self._rows[0].path)
+        self._refuse_picture(self._rows[0])
 
     def frames(self, index: int) -> int:
-        """How many it has."""
+        """How many it has, as a scan counted them, or as they are counted here.
+
+        Raises:
+            BrokenVideo: it does not decode, here or when it was scanned.
+        """
         if not self._frames[index]:
             row = self._rows[index]
-            self._refuse_picture(row.path)
-            # a stated number is taken for a folder of frames only: a video's is known better by its packets
-            self._frames[index] = row.frames if row.frames and row.path.is_dir() else count_frames(row.path)
+            if row.wrong:
+                raise BrokenVideo(f"{name_of(row.source)} {row.wrong}")
+            self._refuse_picture(row)
+            self._frames[index] = row.frames or count_frames(row.source)
         return int(self._frames[index])
 
     def sampling(self, index: int) -> Sampling:
@@ -210,18 +216,20 @@ class _Videos:
         if not isinstance(self._sampling, TimedSampling):
             return self._sampling
         if not self._rates[index]:
-            self._rates[index] = frame_rate(self._rows[index].path) or self._sampling.rate
+            row = self._rows[index]
+            self._rates[index] = row.rate or frame_rate(row.source) or self._sampling.rate
         return self._sampling.at(float(self._rates[index]))
 
-    def _refuse_picture(self, path: Path) -> None:
-        if self._sampling.frames > 1 and is_picture(path):
+    def _refuse_picture(self, row: Row) -> None:
+        if self._sampling.frames > 1 and is_picture(row.name):
             raise InputError(
-                f"{path} is a picture, a clip of one frame, and clips of {self._sampling.frames} frames are asked for"
+                f"{name_of(row.source)} is a picture, a clip of one frame, "
+                f"and clips of {self._sampling.frames} frames are asked for"
             )
 
 
-def _read_each(path: Path, draws: list[list[int]]) -> list[Frames]:
+def _read_each(source: Source, draws: list[list[int]]) -> list[Frames]:
     """The frames of several draws, decoded in one go."""
     places = sorted({n for draw in draws for n in draw})
-    frames = read_frames(path, places)
+    frames = read_frames(source, places)
     return [frames[np.searchsorted(places, draw)] for draw in draws]

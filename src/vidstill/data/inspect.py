@@ -8,7 +8,8 @@ import numpy as np
 
 from vidstill.chance import numpy_chance
 from vidstill.data.annotations import Listing, read_listing, splits_of
-from vidstill.data.video import BrokenVideo, VideoFacts, describe
+from vidstill.data.sources import BrokenVideo, name_of
+from vidstill.data.video import VideoFacts, describe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def inspect(path: Path, *, root: Path | None = None, files: int = 32) -> Summary
         count = min(len(listing.rows), max(1, files // len(named)))
         for index in sorted(numpy_chance(0, "inspect").permutation(len(listing.rows))[:count]):
             try:
-                facts.append(describe(listing.rows[int(index)].path))
+                facts.append(describe(listing.rows[int(index)].source))
             except BrokenVideo as error:
                 problems.append(str(error))
     return Summary(
@@ -94,12 +95,12 @@ def _part(listing: Listing) -> Part:
 
 def _problems_of_rows(listings: dict[str, Listing]) -> list[str]:
     problems = []
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for split, listing in listings.items():
         empty = [name for name, count in _part(listing).classes.items() if count == 0]
         if empty:
             problems.append(f"{split}: no video of {', '.join(empty[:5])}{' …' if len(empty) > 5 else ''}")
-        names = Counter(row.path for row in listing.rows)
+        names = Counter(name_of(row.source) for row in listing.rows)
         if twice := [path for path, count in names.items() if count > 1]:
             problems.append(f"{split}: {len(twice)} videos are listed more than once, first {twice[0]}")
         if shared := [path for path in names if path in seen]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vidstill.chance import numpy_chance
 from vidstill.data.datasets import Sample, TrainClips, ViewClips, Views
-from vidstill.data.video import BrokenVideo
+from vidstill.data.sources import BrokenVideo
 from vidstill.types import InputError
 
 BROKEN_SHARE = 0.01

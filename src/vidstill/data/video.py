@@ -1,24 +1,19 @@
 """Decodes chosen frames of a video file, of a picture, or of a folder of pictures, by their number."""
 
 import io
-import os
-import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import av
 import av.video.reformatter
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
 
+from vidstill.data.pictures import Picture, pictures_of, read_picture
+from vidstill.data.sources import BrokenVideo, Source, fetched, name_of, reason
 from vidstill.types import InputError
-
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-"""Suffixes of files that hold one frame."""
 
 VIDEOS = frozenset(
     {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"}
@@ -26,26 +21,7 @@ VIDEOS = frozenset(
 )
 """Suffixes by which a folder's videos are found; a list may name any file that FFmpeg reads."""
 
-Source = Path | bytes
-"""A video file, a picture, a folder of pictures that are its frames in the order of their names, or a file's bytes."""
-
 Frames = UInt8[np.ndarray, "t h w 3"]
-Picture = UInt8[np.ndarray, "h w 3"]
-
-
-_TURNS = {  # from how a camera says that it stored a picture; PIL's own function fails where another of its tags is bad
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-class BrokenVideo(InputError):
-    """A file that cannot be decoded, or not as far as was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +47,11 @@ def read_frames(source: Source, indices: Sequence[int]) -> Frames:
     if not wanted or min(wanted) < 0:
         raise InputError(f"frames are numbered from 0 and at least one is to be read, not {sorted(wanted)[:3]}")
     frames: dict[int, Picture] = {}
-    if (pictures := _pictures(source)) is not None:
+    here = fetched(source)
+    if (pictures := pictures_of(here)) is not None:
         if max(wanted) >= len(pictures):
             raise _too_short(source, len(pictures), max(wanted))
-        frames = {n: _picture(pictures[n]) for n in wanted}
+        frames = {n: read_picture(pictures[n]) for n in wanted}
     else:
         convert = av.video.reformatter.VideoReformatter()  # one for all frames: it keeps its tables
         n, last = -1, max(wanted)
@@ -105,7 +82,8 @@ def count_frames(source: Source) -> int:
     Raises:
         BrokenVideo: not one frame can be decoded.
     """
-    if (pictures := _pictures(source)) is not None:
+    here = fetched(source)
+    if (pictures := pictures_of(here)) is not None:
         return len(pictures)
     with _opened(source) as (container, stream):
         packets = sum(bool(p.size) and not p.is_discard for p in container.demux(stream))  # the last one is empty
@@ -132,18 +110,11 @@ def frame_rate(source: Source) -> float | None:
     Raises:
         BrokenVideo: the file does not open.
     """
-    if _pictures(source) is not None:
+    here = fetched(source)
+    if pictures_of(here) is not None:
         return None
     with _opened(source) as (_, stream):
         return float(stream.average_rate) if stream.average_rate else None
-
-
-def name_of(source: Source) -> str:
-    return f"a video of {len(source)} bytes" if isinstance(source, bytes) else str(source)
-
-
-def is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES
 
 
 def _count_decoded(source: Source) -> int:
@@ -163,44 +134,20 @@ def _too_short(source: Source, frames: int, asked: int) -> BrokenVideo:
     return BrokenVideo(f"{name_of(source)} ends early: {frames} frames decode and frame {asked} (from 0) was asked for")
 
 
-def _pictures(source: Source) -> list[Source] | None:
-    """The pictures that are the frames, or None for a file that FFmpeg reads."""
-    if isinstance(source, bytes):
-        return [source] if source.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n")) else None
-    if is_picture(source):
-        return [source]
-    if not source.is_dir():
-        return None
-    pictures: list[Source] = [source / name for name in sorted(os.listdir(source)) if is_picture(Path(name))]
-    if not pictures:
-        raise BrokenVideo(f"{source} is a folder without pictures; give a video, or a folder of its frames")
-    return pictures
-
-
-def _picture(source: Source) -> Picture:
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image.load()  # a PNG may say how it was stored behind its pixels
-            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            upright = image if turn is None else image.transpose(turn)
-            return np.array(upright.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:  # all are Pillow's
-        raise BrokenVideo(f"{name_of(source)} does not decode: {_reason(error)}") from error
-
-
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
     """The container and its best video stream, closed at the end; FFmpeg's errors become ours."""
+    here = fetched(source)
     try:
         # with "file:" no name is taken for an address, such as concat:… or http:…
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}") as container:
+        with av.open(io.BytesIO(here) if isinstance(here, bytes) else f"file:{here}") as container:
             stream = container.streams.best("video")
             if stream is None:
                 raise BrokenVideo(f"{name_of(source)} has no video stream")
             stream.codec_context.thread_count = 1  # the workers are what runs side by side
             yield container, stream
     except (av.FFmpegError, OSError) as error:
-        raise BrokenVideo(f"{name_of(source)} does not decode: {_reason(error)}") from error
+        raise BrokenVideo(f"{name_of(source)} does not decode: {reason(error)}") from error
 
 
 def _decoded(source: Source) -> Generator[av.VideoFrame, None, None]:
@@ -212,8 +159,4 @@ def _decoded(source: Source) -> Generator[av.VideoFrame, None, None]:
                 yield frame
                 n += 1
         except av.FFmpegError as error:
-            raise BrokenVideo(f"{name_of(source)} breaks after {n} frames: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+            raise BrokenVideo(f"{name_of(source)} breaks after {n} frames: {reason(error)}") from error
