@@ -1,34 +1,29 @@
 """What each verb of the command line does: its options are the function's signature, read by tyro."""
 
 import json as jsons
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 from tyro.conf import Positional
 
+from vidstill import data_commands, run
 from vidstill import doctor as machine
 from vidstill import quickstart as road
-from vidstill import run
-from vidstill.config import near, to_plain
-from vidstill.data.inspect import inspect
-from vidstill.data.made import MadeConfig, make_clips
+from vidstill.config import near
 from vidstill.engine.runtime import Precision
 from vidstill.options import call, may_be_without, without_or_with
 from vidstill.recipes.recipe import Finetune, Pretrain, all_names, find
 from vidstill.recipes.show import options, source
 from vidstill.run import Launch
+from vidstill.terminal import aligned, flat, tell
 from vidstill.types import InputError
 
 Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
 
-_MADE = MadeConfig()
 _VERB_OF = {Pretrain: "pretrain", Finetune: "finetune"}
 
 
@@ -79,11 +74,11 @@ def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json:
         listed = [{"name": n, "verb": _VERB_OF[type(r)], "expects": r.expects} for n, r in found.items()]
         width = max(map(len, found))
         lines = [f"{each['verb']}  {each['name']:{width}}  {each['expects']}".rstrip() for each in listed]
-        _tell(jsons.dumps(listed, indent=1) if json else "\n".join(lines))
+        tell(jsons.dumps(listed, indent=1) if json else "\n".join(lines))
     elif json:
-        _tell(jsons.dumps(to_plain(find(show)), indent=1))
+        tell(jsons.dumps(to_plain(find(show)), indent=1))
     else:
-        _tell(f"{_aligned(options(find(show)))}\n\n{source(show)}")
+        tell(f"{aligned(options(find(show)))}\n\n{source(show)}")
 
 
 def pretrain(*, launch: Annotated[Launch, Flat], init: str | None = None, recipe: Annotated[Pretrain, Flat]) -> None:
@@ -93,7 +88,7 @@ def pretrain(*, launch: Annotated[Launch, Flat], init: str | None = None, recipe
         init: a run's folder or a file of weights that the encoder starts from; None: from scratch.
     """
     out = run.pretrain(recipe, launch, init=init)
-    _tell(f"pre-trained: {out}; next: vidstill finetune RECIPE --init {out} --data DATA")
+    tell(f"pre-trained: {out}; next: vidstill finetune RECIPE --init {out} --data DATA")
 
 
 def finetune(*, launch: Annotated[Launch, Flat], init: str | None = None, recipe: Annotated[Finetune, Flat]) -> None:
@@ -103,7 +98,7 @@ def finetune(*, launch: Annotated[Launch, Flat], init: str | None = None, recipe
         init: a run's folder or a file of weights to start from; None: from scratch.
     """
     out = run.finetune(recipe, launch, init=init)
-    _tell(f"fine-tuned: {out}\n{_aligned(_flat(jsons.loads((out / run.TEST_FILE).read_text())))}")
+    tell(f"fine-tuned: {out}\n{aligned(flat(jsons.loads((out / run.TEST_FILE).read_text())))}")
 
 
 def evaluate(
@@ -128,32 +123,7 @@ def evaluate(
     """
     launch = Launch(data=data, out=Path(), workers=workers, device_batch=device_batch, precision=precision)
     tested = run.evaluate(source, launch).plain()
-    _tell(jsons.dumps(tested, indent=1) if json else _aligned(_flat(tested)))
-
-
-def data_make(folder: Positional[Path], /, *, clips: Annotated[MadeConfig, Flat] = _MADE) -> None:
-    """Draws clips whose classes differ in motion alone, with their lists.
-
-    Args:
-        folder: where to; what is already there is kept.
-    """
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as progress:
-        bar = progress.add_task("clips")
-        make_clips(folder, clips, made=lambda done, of: progress.update(bar, completed=done, total=of))
-    _tell(f"made: {folder}; next: vidstill data inspect {folder}")
-
-
-def data_inspect(data: Positional[Path], /, *, root: Path | None = None, files: int = 32, json: bool = False) -> None:
-    """Says what a data set is taken for, what it holds, and what is wrong with it.
-
-    Args:
-        data: a folder of videos or of class folders, or a list.
-        root: the folder that a list's paths start from; None: the list's own.
-        files: how many videos are opened.
-        json: as JSON, for programs.
-    """
-    summary = _plain(asdict(inspect(data, root=root, files=files)))
-    _tell(jsons.dumps(summary, indent=1) if json else _aligned(_flat(summary)))
+    tell(jsons.dumps(tested, indent=1) if json else aligned(flat(tested)))
 
 
 def doctor(*, json: bool = False) -> None:
@@ -163,15 +133,14 @@ def doctor(*, json: bool = False) -> None:
         json: as JSON, for programs.
     """
     found = asdict(machine.examine())
-    _tell(jsons.dumps(found, indent=1) if json else _aligned(_flat(found)))
+    tell(jsons.dumps(found, indent=1) if json else aligned(flat(found)))
 
 
 _VERBS: dict[str, Callable[..., None]] = {
     "quickstart": quickstart,
     "recipes": recipes,
     "evaluate": evaluate,
-    "data make": data_make,
-    "data inspect": data_inspect,
+    **data_commands.VERBS,
     "doctor": doctor,
 }
 _WITH_RECIPE: dict[str, tuple[Callable[..., None], type]] = {
@@ -189,7 +158,7 @@ def _verb(arguments: list[str]) -> tuple[str, list[str]]:
             return verb, arguments[words:]
     two_words = [verb for verb in verbs if verb.startswith(f"{arguments[0]} ")]
     if two_words and arguments[1:2] in ([], ["-h"], ["--help"]):
-        _tell("\n".join(f"vidstill {verb} --help" for verb in two_words))
+        tell("\n".join(f"vidstill {verb} --help" for verb in two_words))
         sys.exit(0)
     asked = " ".join(arguments[:2]) if two_words else arguments[0]
     hint = near(asked, verbs) or f"; there are {', '.join(verbs)}"
@@ -199,8 +168,8 @@ def _verb(arguments: list[str]) -> tuple[str, list[str]]:
 def _call_with_recipe(verb: str, work: Callable[..., None], kind: type, arguments: list[str]) -> None:
     """The first argument names the recipe whose values are the options' defaults."""
     if arguments[:1] in (["-h"], ["--help"]):
-        _tell(f"usage: vidstill {verb} RECIPE --data DATA [OPTIONS]\n\n{work.__doc__}\n")
-        _tell(f"`vidstill recipes` lists the recipes, `vidstill {verb} RECIPE --help` the options of one.")
+        tell(f"usage: vidstill {verb} RECIPE --data DATA [OPTIONS]\n\n{work.__doc__}\n")
+        tell(f"`vidstill recipes` lists the recipes, `vidstill {verb} RECIPE --help` the options of one.")
         return
     if not arguments or arguments[0].startswith("-"):
         raise InputError(f"the recipe comes first: vidstill {verb} RECIPE --data DATA; `vidstill recipes` lists them")
@@ -214,28 +183,3 @@ def _call_with_recipe(verb: str, work: Callable[..., None], kind: type, argument
     more = f" Parts that a recipe may be without, taken out by None and brought in by their own options: {parts}."
     recipe, words = without_or_with(recipe, arguments[1:])
     call(work, words, f"vidstill {verb} {arguments[0]}", more, launch=launch, recipe=recipe)
-
-
-def _tell(text: str) -> None:
-    """Prints, in the first process of several only."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text)
-
-
-def _aligned(named: Mapping[str, Any]) -> str:
-    width = max(map(len, named))
-    return "\n".join(f"{name:{width}}  {value}" for name, value in named.items())
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: paths as text."""
-    return jsons.loads(jsons.dumps(value, default=str))
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a b": 1}`; entries of a list by their numbers."""
-    if isinstance(value, list | tuple):
-        value = {str(number): each for number, each in enumerate(value, 1)} or "none"
-    if not isinstance(value, Mapping):
-        return {name: value}
-    return {key: text for word, each in value.items() for key, text in _flat(each, f"{name} {word}".strip()).items()}

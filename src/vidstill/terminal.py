@@ -1,0 +1,44 @@
+"""What the command line prints: aligned lines, plain JSON, a progress bar on standard error."""
+
+import json as jsons
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+
+def tell(text: str) -> None:
+    """Prints, in the first process of several only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
+
+
+def aligned(named: Mapping[str, Any]) -> str:
+    width = max(map(len, named))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in named.items())
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it: paths as text."""
+    return jsons.loads(jsons.dumps(value, default=str))
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a b": 1}`; entries of a list by their numbers."""
+    if isinstance(value, list | tuple):
+        value = {str(number): each for number, each in enumerate(value, 1)} or "none"
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {key: text for word, each in value.items() for key, text in flat(each, f"{name} {word}".strip()).items()}
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with what is done, of how much, and the remaining time; it is told (done, of)."""
+    columns = *Progress.get_default_columns(), TimeElapsedColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(title)
+        yield lambda done, of: progress.update(bar, completed=done, total=of)
