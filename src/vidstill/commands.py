@@ -13,7 +13,7 @@ from tyro.conf import Positional
 from vidstill import data_commands, run
 from vidstill import doctor as machine
 from vidstill import quickstart as road
-from vidstill.config import near
+from vidstill.config import near, to_plain
 from vidstill.engine.runtime import Precision
 from vidstill.options import call, may_be_without, without_or_with
 from vidstill.recipes.recipe import Finetune, Pretrain, all_names, find
