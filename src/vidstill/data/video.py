@@ -1,9 +1,15 @@
-"""Decodes chosen frames of a video file, of a picture, or of a folder of pictures, by their number."""
+"""Decodes chosen frames of a video file, of a picture, or of a folder of pictures, by their number.
+
+Frames are as they are stored, but for three things: they are turned upright by the right angles that the file states
+(mirrored ones stay mirrored), they come in 8-bit RGB by the file's own colour matrix and range, and what is transparent
+is shown as it is coloured. Pixels that are not square stay so (as in the papers' decoders), and fields stay interlaced.
+"""
 
 import io
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import av
@@ -11,6 +17,7 @@ import av.video.reformatter
 import numpy as np
 from jaxtyping import UInt8
 
+from vidstill.data.packets import PacketTable, packet_table
 from vidstill.data.pictures import Picture, pictures_of, read_picture
 from vidstill.data.sources import BrokenVideo, Source, fetched, name_of, reason
 from vidstill.types import InputError
@@ -34,74 +41,114 @@ class VideoFacts:
     rate: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class StreamFacts:
+    """What a file's header states, true or not: None, or nothing, where it is silent."""
+
+    codec: str
+    pixels: str
+    frames: int | None
+    rate: float | None
+    seconds: float | None
+
+
 def read_frames(source: Source, indices: Sequence[int]) -> Frames:
     """The frames with these numbers, upright, in RGB; numbers count from 0 in the order of presentation.
 
-    Numbers may repeat and come in any order. Decoding begins at the first frame and stops after the last that is
-    wanted, so that what comes out is what a full decode gives, whatever the key frames and time stamps are.
+    Numbers may repeat and come in any order. Decoding begins at the last place before them from which their pixels are
+    those of a full decode, leaves out what no wanted frame depends on, and stops after the last; where a file does not
+    show beforehand which packet is which frame, all is decoded up to the last.
 
     Raises:
         BrokenVideo: the file does not decode up to the last wanted frame.
     """
+    return read_counted(source, indices)[0]
+
+
+def read_counted(source: Source, indices: Sequence[int]) -> tuple[Frames, int]:
+    """As `read_frames`, with the number of frames that were decoded for it."""
     wanted = set(indices)
     if not wanted or min(wanted) < 0:
         raise InputError(f"frames are numbered from 0 and at least one is to be read, not {sorted(wanted)[:3]}")
-    frames: dict[int, Picture] = {}
-    here = fetched(source)
+    here, name = fetched(source), name_of(source)
     if (pictures := pictures_of(here)) is not None:
         if max(wanted) >= len(pictures):
-            raise _too_short(source, len(pictures), max(wanted))
-        frames = {n: read_picture(pictures[n]) for n in wanted}
+            raise _too_short(name, len(pictures), max(wanted))
+        frames, decoded = {n: read_picture(pictures[n]) for n in wanted}, len(wanted)
     else:
-        convert = av.video.reformatter.VideoReformatter()  # one for all frames: it keeps its tables
-        n, last = -1, max(wanted)
-        with closing(_decoded(source)) as decoded:
-            for n, frame in enumerate(decoded):
-                if n in wanted:
-                    rgb = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                    frames[n] = np.rot90(rgb, round(frame.rotation / 90))  # both count counter-clockwise
-                if n == last:
-                    break
-        if n < last:
-            raise _too_short(source, n + 1, last)
+        frames, decoded = _read_needed(here, name, wanted) or _read_all(here, name, wanted)
     height, width = frames[indices[0]].shape[:2]
     for n, picture in frames.items():
         if picture.shape[:2] != (height, width):
-            raise BrokenVideo(
-                f"{name_of(source)} changes its size to {picture.shape[1]}x{picture.shape[0]} at frame {n}"
-            )
-    return np.stack([frames[n] for n in indices])
+            raise BrokenVideo(f"{name} changes its size to {picture.shape[1]}x{picture.shape[0]} at frame {n}")
+    return np.stack([frames[n] for n in indices]), decoded
+
+
+def decoded(source: Source) -> Iterator[Picture]:
+    """Every frame, upright, in RGB, in the order of presentation.
+
+    Raises:
+        BrokenVideo: after the last frame that decodes, if something is wrong behind it.
+    """
+    here, name = fetched(source), name_of(source)
+    if (pictures := pictures_of(here)) is not None:
+        yield from map(read_picture, pictures)
+        return
+    upright = _Upright()
+    for frame in _decoded(here, name):
+        yield upright(frame)
 
 
 def count_frames(source: Source) -> int:
-    """How many frames decode, counted by the packets that hold one; headers are only asked whether they agree.
+    """How many frames decode: by the packets where each shows one and the header does not say otherwise.
 
-    Where the header states another number than there are packets, the frames are decoded and counted, to the end or to
-    the first error.
+    Elsewhere the frames are decoded and counted, to the end or to the first error.
 
     Raises:
         BrokenVideo: not one frame can be decoded.
     """
-    here = fetched(source)
+    here, name = fetched(source), name_of(source)
     if (pictures := pictures_of(here)) is not None:
         return len(pictures)
-    with _opened(source) as (container, stream):
-        packets = sum(bool(p.size) and not p.is_discard for p in container.demux(stream))  # the last one is empty
+    with _opened(here, name) as (container, stream):
         stated = stream.frames
-    if not packets or (stated and stated != packets):
-        return _count_decoded(source)
-    return packets
+        table = packet_table(container, stream)
+    if table is not None and stated in (0, len(table.looks)):
+        return len(table.looks)
+    return _count_decoded(here, name)
 
 
 def describe(source: Source) -> VideoFacts:
-    """What a file holds, if it decodes from its first frame to its last.
+    """What a file holds, if its first and its last frame decode.
 
     Raises:
-        BrokenVideo: it does not.
+        BrokenVideo: they do not.
     """
     frames = count_frames(source)
     height, width = read_frames(source, [0, frames - 1]).shape[1:3]
     return VideoFacts(frames=frames, height=height, width=width, rate=frame_rate(source))
+
+
+def facts(source: Source) -> StreamFacts:
+    """What the header states of the stream that is decoded.
+
+    Raises:
+        BrokenVideo: the file does not open.
+    """
+    here, name = fetched(source), name_of(source)
+    if pictures_of(here) is not None:
+        suffix = "" if isinstance(here, bytes) else here.suffix[1:].lower()
+        return StreamFacts(codec=suffix or "pictures", pixels="", frames=None, rate=None, seconds=None)
+    with _opened(here, name) as (container, stream):
+        codec = stream.codec_context
+        length = container.duration
+        return StreamFacts(
+            codec=codec.codec.canonical_name,
+            pixels=codec.pix_fmt or "",
+            frames=stream.frames or None,
+            rate=float(stream.average_rate) if stream.average_rate else None,
+            seconds=length / av.time_base if length else None,
+        )
 
 
 def frame_rate(source: Source) -> float | None:
@@ -110,53 +157,138 @@ def frame_rate(source: Source) -> float | None:
     Raises:
         BrokenVideo: the file does not open.
     """
-    here = fetched(source)
-    if pictures_of(here) is not None:
-        return None
-    with _opened(source) as (_, stream):
-        return float(stream.average_rate) if stream.average_rate else None
+    return facts(source).rate
 
 
-def _count_decoded(source: Source) -> int:
+class _Upright:
+    """Frames as arrays; one for all of a file's frames: it keeps the tables of the conversion."""
+
+    def __init__(self) -> None:
+        self._convert = av.video.reformatter.VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Picture:
+        rgb = self._convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return np.rot90(rgb, round(frame.rotation / 90))  # both count counter-clockwise
+
+
+def _read_needed(here: Path | bytes, name: str, wanted: Collection[int]) -> tuple[dict[int, Picture], int] | None:
+    """The wanted frames from as few packets as give them; None where a full decode alone is certain to be right."""
+    with _opened(here, name) as (container, stream):
+        table = packet_table(container, stream, max(wanted))
+        if table is None or max(wanted) >= len(table.looks):
+            return None
+        runs = table.runs(wanted)
+        if table.kept is None:
+            packets = _again(here, name, {place for run in runs for place in run})
+        else:
+            packets = ((place, table.kept[place]) for run in runs for place in run)
+        frames: dict[int, Picture] = {}
+        upright = _Upright()
+        try:
+            for count, (number, frame) in enumerate(_shown(stream.codec_context, table, runs, packets), 1):
+                if number in wanted:
+                    frames[number] = upright(frame)
+                    if len(frames) == len(wanted):
+                        return frames, count
+        except (av.FFmpegError, _Unexpected):
+            pass
+    return None
+
+
+class _Unexpected(Exception):
+    """A decoder gave another frame than the packets said."""
+
+
+def _shown(
+    decoder: Any, table: PacketTable, runs: list[list[int]], packets: Iterator[tuple[int, Any]]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The frames that the runs' packets show, each with its number, which passes the decoder as a time stamp.
+
+    Raises:
+        _Unexpected: what comes out is not what the packets are said to show.
+    """
+    for run in runs:
+        first = table.numbers[run[0]]
+        latest = -1
+        for place in [*run, None]:
+            packet = None
+            if place is not None:
+                packet = next(packets)[1]
+                packet.pts = table.numbers[place]
+            try:
+                shown = decoder.decode(packet)
+            except av.FFmpegError:
+                if place is not None and table.numbers[place] < first:
+                    continue  # shown before decoding could begin: what it is predicted from is missing
+                raise
+            for frame in shown:
+                if frame.pts is None or frame.pts <= latest or (frame.is_corrupt and frame.pts >= first):
+                    raise _Unexpected
+                latest = frame.pts
+                yield latest, frame
+        decoder.flush_buffers()
+
+
+def _again(here: Path | bytes, name: str, places: Collection[int]) -> Iterator[tuple[int, Any]]:
+    """The packets at these places, from a second reading."""
+    with _opened(here, name) as (container, stream):
+        for place, packet in enumerate(container.demux(stream)):
+            if place in places:
+                yield place, packet
+            if place >= max(places):
+                return
+
+
+def _read_all(here: Path | bytes, name: str, wanted: Collection[int]) -> tuple[dict[int, Picture], int]:
+    """The wanted frames of a decode from the beginning."""
+    frames, upright, n, last = {}, _Upright(), -1, max(wanted)
+    for n, frame in enumerate(_decoded(here, name)):
+        if n in wanted:
+            frames[n] = upright(frame)
+        if n == last:
+            return frames, n + 1
+    raise _too_short(name, n + 1, last)
+
+
+def _count_decoded(here: Path | bytes, name: str) -> int:
     n = 0
     try:
-        for _ in _decoded(source):
+        for _ in _decoded(here, name):
             n += 1
     except BrokenVideo:
         if n == 0:
             raise
     if n == 0:
-        raise BrokenVideo(f"{name_of(source)} holds no frame that decodes")
+        raise BrokenVideo(f"{name} holds no frame that decodes")
     return n
 
 
-def _too_short(source: Source, frames: int, asked: int) -> BrokenVideo:
-    return BrokenVideo(f"{name_of(source)} ends early: {frames} frames decode and frame {asked} (from 0) was asked for")
+def _too_short(name: str, frames: int, asked: int) -> BrokenVideo:
+    return BrokenVideo(f"{name} ends early: {frames} frames decode and frame {asked} (from 0) was asked for")
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[tuple[Any, Any]]:
+def _opened(here: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
     """The container and its best video stream, closed at the end; FFmpeg's errors become ours."""
-    here = fetched(source)
     try:
         # with "file:" no name is taken for an address, such as concat:… or http:…
         with av.open(io.BytesIO(here) if isinstance(here, bytes) else f"file:{here}") as container:
             stream = container.streams.best("video")
             if stream is None:
-                raise BrokenVideo(f"{name_of(source)} has no video stream")
+                raise BrokenVideo(f"{name} has no video stream")
             stream.codec_context.thread_count = 1  # the workers are what runs side by side
             yield container, stream
     except (av.FFmpegError, OSError) as error:
-        raise BrokenVideo(f"{name_of(source)} does not decode: {reason(error)}") from error
+        raise BrokenVideo(f"{name} does not decode: {reason(error)}") from error
 
 
-def _decoded(source: Source) -> Generator[av.VideoFrame, None, None]:
+def _decoded(here: Path | bytes, name: str) -> Iterator[av.VideoFrame]:
     """Every frame in the order of presentation."""
     n = 0
-    with _opened(source) as (container, stream):
+    with _opened(here, name) as (container, stream):
         try:
             for frame in container.decode(stream):
                 yield frame
                 n += 1
         except av.FFmpegError as error:
-            raise BrokenVideo(f"{name_of(source)} breaks after {n} frames: {reason(error)}") from error
+            raise BrokenVideo(f"{name} breaks after {n} frames: {reason(error)}") from error
