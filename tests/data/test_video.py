@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_videos import cut_short, number_of, numbered, write_video
 
-from vidstill.data.sources import BrokenVideo
-from vidstill.data.video import count_frames, describe, read_frames
+from vidstill.data.sources import BrokenVideo, Piece
+from vidstill.data.video import count_frames, decoded, describe, facts, read_counted, read_frames
 
 KINDS = [("libx264", "mp4"), ("libx264", "mkv"), ("libx264", "ts"), ("mpeg4", "avi"), ("libvpx-vp9", "webm")]
 FRAMES = 20
@@ -40,10 +41,43 @@ def test_a_frame_is_what_a_full_decode_gives(video):
         np.testing.assert_array_equal(read_frames(video, [n])[0], whole[n])
 
 
-def test_the_bytes_of_a_file_read_like_the_file(video):
-    data = video.read_bytes()
-    np.testing.assert_array_equal(read_frames(data, [3, 7]), read_frames(video, [3, 7]))
-    assert count_frames(data) == FRAMES
+def test_bytes_an_address_and_a_piece_of_a_shard_read_like_the_file(video, tmp_path):
+    data, frames = video.read_bytes(), read_frames(video, [3, 7])
+    shard = tmp_path / "shard.tar"
+    shard.write_bytes(b"before" + data + b"behind")
+    fsspec.filesystem("memory").pipe(f"/{video.name}", data)
+    for source in (data, f"memory://{video.name}", Piece(shard, 6, len(data), video.name)):
+        np.testing.assert_array_equal(read_frames(source, [3, 7]), frames)
+        assert count_frames(source) == FRAMES
+        assert facts(source) == facts(video)
+
+
+def test_every_frame_comes_in_turn(video):
+    np.testing.assert_array_equal(np.stack(list(decoded(video))), read_frames(video, range(FRAMES)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "options", "wanted", "most"),
+    [
+        ("libx264", "mp4", {"x264-params": "keyint=8:min-keyint=8:scenecut=0:bframes=0:open-gop=0"}, [18], 3),
+        ("libx264", "mp4", {"x264-params": "keyint=20:scenecut=0:bframes=3:b-pyramid=none:b-adapt=0"}, [12], 4),
+        ("libx264", "mkv", {"x264-params": "keyint=1"}, [3, 11, 17], 3),
+        ("mjpeg", "avi", {}, [3, 11, 17], 3),
+        ("mpeg4", "avi", {"g": "5", "bf": "0"}, [17], 3),
+        ("libvpx-vp9", "webm", {"g": "5"}, [17], 3),
+    ],
+)
+def test_what_no_wanted_frame_depends_on_is_not_decoded(tmp_path, codec, suffix, options, wanted, most):
+    path = write_video(tmp_path / f"video.{suffix}", FRAMES, codec=codec, options=options)
+    frames, count = read_counted(path, wanted)
+    assert [number_of(frame) for frame in frames] == wanted
+    assert count <= most
+
+
+def test_a_stream_too_large_to_hold_is_read_twice_and_gives_the_same(video, monkeypatch):
+    frames = read_frames(video, [2, 9, 17])
+    monkeypatch.setattr("vidstill.data.packets._KEPT_BYTES", 100)
+    np.testing.assert_array_equal(read_frames(video, [2, 9, 17]), frames)
 
 
 def test_the_count_is_the_number_of_frames(video):

@@ -1,6 +1,6 @@
 """Writes videos whose frames show their own number, for tests that ask which frame came out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import av
@@ -29,17 +29,25 @@ def write_video(
     gop: int = 6,
     numbers: Sequence[int] | None = None,
     index_first: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> Path:
-    """A video of frames 0 … frames-1, or of the given numbers, with B frames where the codec has them."""
+    """A video of frames 0 … frames-1, or of the given numbers, with B frames where the codec has them.
+
+    Args:
+        options: of the encoder, in place of its group's length and its B frames.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"movflags": "faststart"} if index_first else {}
-    with av.open(str(path), "w", options=options) as container:
+    with av.open(str(path), "w", options={"movflags": "faststart"} if index_first else {}) as container:
         stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = 8 * BITS, 32, "yuv420p"
-        stream.gop_size = gop
+        stream.width, stream.height = 8 * BITS, 32
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.thread_count = 1
-        if codec in ("libx264", "mpeg4"):
-            stream.max_b_frames = 2
+        if options is not None:
+            stream.options = dict(options)
+        else:
+            stream.gop_size = gop
+            if codec in ("libx264", "mpeg4"):
+                stream.max_b_frames = 2
         for number in range(frames) if numbers is None else numbers:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), format="rgb24")))
         container.mux(stream.encode(None))

@@ -167,11 +167,14 @@ class _Upright:
         self._convert = av.video.reformatter.VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> Picture:
-        rgb = self._convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return np.rot90(rgb, round(frame.rotation / 90))  # both count counter-clockwise
+        rgb = self._convert.reformat(frame, format="rgb24", threads=1)
+        plane = rgb.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # not copied: they are, into the clip
+        picture = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
+        return np.rot90(picture, round(frame.rotation / 90))  # both count counter-clockwise
 
 
-def _read_needed(here: Path | bytes, name: str, wanted: Collection[int]) -> tuple[dict[int, Picture], int] | None:
+def _read_needed(here: Path | bytes, name: str, wanted: set[int]) -> tuple[dict[int, Picture], int] | None:
     """The wanted frames from as few packets as give them; None where a full decode alone is certain to be right."""
     with _opened(here, name) as (container, stream):
         table = packet_table(container, stream, max(wanted))
@@ -185,7 +188,8 @@ def _read_needed(here: Path | bytes, name: str, wanted: Collection[int]) -> tupl
         frames: dict[int, Picture] = {}
         upright = _Upright()
         try:
-            for count, (number, frame) in enumerate(_shown(stream.codec_context, table, runs, packets), 1):
+            shown = _shown(stream.codec_context, table, runs, packets, wanted)
+            for count, (number, frame) in enumerate(shown, 1):
                 if number in wanted:
                     frames[number] = upright(frame)
                     if len(frames) == len(wanted):
@@ -200,7 +204,7 @@ class _Unexpected(Exception):
 
 
 def _shown(
-    decoder: Any, table: PacketTable, runs: list[list[int]], packets: Iterator[tuple[int, Any]]
+    decoder: Any, table: PacketTable, runs: list[list[int]], packets: Iterator[tuple[int, Any]], wanted: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """The frames that the runs' packets show, each with its number, which passes the decoder as a time stamp.
 
@@ -208,25 +212,30 @@ def _shown(
         _Unexpected: what comes out is not what the packets are said to show.
     """
     for run in runs:
-        first = table.numbers[run[0]]
-        latest = -1
+        first, latest = table.numbers[run[0]], -1
+        missing = {table.numbers[place] for place in run} & wanted
         for place in [*run, None]:
-            packet = None
             if place is not None:
                 packet = next(packets)[1]
                 packet.pts = table.numbers[place]
+            elif missing:
+                packet = None  # the decoder gives what it holds back
+            else:
+                break
             try:
-                shown = decoder.decode(packet)
+                frames = decoder.decode(packet)
             except av.FFmpegError:
                 if place is not None and table.numbers[place] < first:
                     continue  # shown before decoding could begin: what it is predicted from is missing
                 raise
-            for frame in shown:
+            for frame in frames:
                 if frame.pts is None or frame.pts <= latest or (frame.is_corrupt and frame.pts >= first):
                     raise _Unexpected
                 latest = frame.pts
+                missing.discard(latest)
                 yield latest, frame
-        decoder.flush_buffers()
+        else:
+            decoder.flush_buffers()  # it has ended, and begins anew
 
 
 def _again(here: Path | bytes, name: str, places: Collection[int]) -> Iterator[tuple[int, Any]]:
