@@ -2,11 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import av
 
-from vidstill.data.bitstream import Look, looker
+from vidstill.data.bitstreams.codecs import looker
+from vidstill.data.bitstreams.look import Look
 
 _REORDERED = {"mov", "matroska"}  # containers whose packets say when each is shown
 _IN_ORDER = {"avi"}  # they say only when each is decoded: enough where no picture is shown later than a following one
@@ -71,8 +73,6 @@ def packet_table(container: Any, stream: Any, last: int | None = None) -> Packet
     in_order = bool(containers & _IN_ORDER)
     if look_at is None or not (in_order or containers & _REORDERED):
         return None
-    if in_order and codec.codec.canonical_name in ("h264", "hevc"):
-        return None
     looks: list[Look] = []
     times: list[int] = []
     kept: list[Any] | None = []
@@ -104,7 +104,17 @@ def packet_table(container: Any, stream: Any, last: int | None = None) -> Packet
     order = sorted(range(len(times)), key=times.__getitem__)
     if not order or order[0] != 0 or not looks[0].starts or len(set(times)) < len(times):
         return None
+    stated = [look.shown for place in order if (look := looks[place]).shown is not None]
+    if stated != sorted(stated) or (codec.codec.canonical_name == "hevc" and _has_gaps(stated)):
+        return None
+    if not stated and order == sorted(order) and any(look.spare and not look.starts for look in looks):
+        return None  # pictures that are shown before others, and time stamps that are those of decoding
     numbers = [0] * len(order)
     for number, place in enumerate(order):
         numbers[place] = number
     return PacketTable(looks, numbers, kept)
+
+
+def _has_gaps(orders: list[tuple[int, int]]) -> bool:
+    """HEVC numbers no pictures as H.264 does, but encoders count one for each that is shown."""
+    return any(one[0] == other[0] and other[1] - one[1] != 1 for one, other in pairwise(orders))

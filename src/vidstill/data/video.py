@@ -169,7 +169,7 @@ class _Upright:
     def __call__(self, frame: av.VideoFrame) -> Picture:
         rgb = self._convert.reformat(frame, format="rgb24", threads=1)
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # not copied: they are, into the clip
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)  # not copied: they are, into the clip
         picture = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
         return np.rot90(picture, round(frame.rotation / 90))  # both count counter-clockwise
 

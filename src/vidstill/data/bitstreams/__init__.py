@@ -1,0 +1,1 @@
+"""What coded pictures tell before they are decoded."""
