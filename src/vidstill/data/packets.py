@@ -1,8 +1,8 @@
 """Which packets of a stream have to be decoded for some of its frames: found without decoding any."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import av
@@ -10,8 +10,9 @@ import av
 from vidstill.data.bitstreams.codecs import looker
 from vidstill.data.bitstreams.look import Look
 
-_REORDERED = {"mov", "matroska"}  # containers whose packets say when each is shown
-_IN_ORDER = {"avi"}  # they say only when each is decoded: enough where no picture is shown later than a following one
+_TIMED = {"mov", "matroska"}  # containers whose packets say when each is shown
+_UNTIMED = {"avi"}  # they say only when each is decoded: enough where no picture is shown later than a following one
+_REORDERED = {"h264", "hevc", "mpeg4"}  # codecs that may show pictures in another order than that of decoding
 
 _KEPT_BYTES = 2**26  # of packets that are held between looking and decoding; those of a larger stream are read again
 
@@ -23,12 +24,10 @@ class PacketTable:
     Args:
         looks: what each is to the others.
         numbers: of the frame that each shows, from 0 in the order of presentation.
-        kept: the packets themselves; None where they are too many to hold.
     """
 
     looks: list[Look]
     numbers: list[int]
-    kept: list[Any] | None
 
     def runs(self, wanted: Collection[int]) -> list[list[int]]:
         """Places of the packets to decode for the wanted frames; each run begins where decoding may begin.
@@ -60,33 +59,54 @@ class PacketTable:
         ]
 
 
-def packet_table(container: Any, stream: Any, last: int | None = None) -> PacketTable | None:
+class Held:
+    """A stream's packets in turn; what has been given is held, to be given again."""
+
+    def __init__(self, container: Any, stream: Any):
+        self.packets: list[Any] | None = []  # None: too many to hold
+        self._coming = container.demux(stream)
+        self._size = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for packet in self._coming:
+            self._size += packet.size
+            if self._size > _KEPT_BYTES:
+                self.packets = None
+            if self.packets is not None:
+                self.packets.append(packet)
+            yield packet
+
+    def again(self) -> Iterator[Any]:
+        """All of them, from the first."""
+        return chain(self.packets or (), self._coming)
+
+
+def packet_table(container: Any, stream: Any, packets: Iterable[Any], last: int | None = None) -> PacketTable | None:
     """The table of a stream, whole, or up to where it is certain which packet shows the frame `last`.
 
     Returns:
         None where only a full decode tells which frame is which: a packet may show none or two, the order is not
         stated, or the first packet is none at which decoding may begin.
     """
-    codec = stream.codec_context
+    codec = stream.codec_context.codec.canonical_name
     containers = set(container.format.name.split(","))
-    look_at = looker(codec.codec.canonical_name, codec.extradata or b"")
-    in_order = bool(containers & _IN_ORDER)
-    if look_at is None or not (in_order or containers & _REORDERED):
+    look_at = looker(codec, stream.codec_context.extradata or b"")
+    if look_at is None or not containers & (_TIMED | _UNTIMED):
         return None
+    timed = codec in _REORDERED and bool(containers & _TIMED)
     looks: list[Look] = []
     times: list[int] = []
-    kept: list[Any] | None = []
-    size, latest, edge = 0, -(2**63), None
+    latest, edge = -(2**63), None
     try:
-        for packet in container.demux(stream):
+        for packet in packets:
             if not packet.size:  # the last one, which is empty; others would end the decoding
                 if packet.pts is None and packet.dts is None:
                     break
                 return None
-            time = len(looks) if in_order else packet.pts
+            time = packet.pts if timed else len(looks)
             look = look_at(memoryview(packet))
             unsure = packet.is_discard or packet.is_corrupt or packet.has_sidedata("new_extradata")
-            if look is None or time is None or unsure or (in_order and look.spare and not look.starts):
+            if look is None or time is None or unsure or (look.late and not timed):
                 return None
             if edge is not None and time > edge:
                 break  # all that is shown before the edge has been met
@@ -95,24 +115,21 @@ def packet_table(container: Any, stream: Any, last: int | None = None) -> Packet
                 edge = time
             looks.append(look if after_all or not look.starts else look._replace(starts=False))
             times.append(time)
-            latest, size = max(latest, time), size + packet.size
-            kept = kept if size <= _KEPT_BYTES else None
-            if kept is not None:
-                kept.append(packet)
+            latest = max(latest, time)
     except av.FFmpegError:
         return None
     order = sorted(range(len(times)), key=times.__getitem__)
     if not order or order[0] != 0 or not looks[0].starts or len(set(times)) < len(times):
         return None
     stated = [look.shown for place in order if (look := looks[place]).shown is not None]
-    if stated != sorted(stated) or (codec.codec.canonical_name == "hevc" and _has_gaps(stated)):
+    if stated != sorted(stated) or (codec == "hevc" and _has_gaps(stated)):
         return None
-    if not stated and order == sorted(order) and any(look.spare and not look.starts for look in looks):
-        return None  # pictures that are shown before others, and time stamps that are those of decoding
+    if not stated and (order == sorted(order)) == any(look.late for look in looks):
+        return None  # time stamps of decoding, or none of this stream's
     numbers = [0] * len(order)
     for number, place in enumerate(order):
         numbers[place] = number
-    return PacketTable(looks, numbers, kept)
+    return PacketTable(looks, numbers)
 
 
 def _has_gaps(orders: list[tuple[int, int]]) -> bool:

@@ -6,7 +6,7 @@ is shown as it is coloured. Pixels that are not square stay so (as in the papers
 """
 
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import av.video.reformatter
 import numpy as np
 from jaxtyping import UInt8
 
-from vidstill.data.packets import PacketTable, packet_table
+from vidstill.data.packets import Held, PacketTable, packet_table
 from vidstill.data.pictures import Picture, pictures_of, read_picture
 from vidstill.data.sources import BrokenVideo, Source, fetched, name_of, reason
 from vidstill.types import InputError
@@ -70,18 +70,14 @@ def read_counted(source: Source, indices: Sequence[int]) -> tuple[Frames, int]:
     wanted = set(indices)
     if not wanted or min(wanted) < 0:
         raise InputError(f"frames are numbered from 0 and at least one is to be read, not {sorted(wanted)[:3]}")
-    here, name = fetched(source), name_of(source)
-    if (pictures := pictures_of(here)) is not None:
-        if max(wanted) >= len(pictures):
-            raise _too_short(name, len(pictures), max(wanted))
-        frames, decoded = {n: read_picture(pictures[n]) for n in wanted}, len(wanted)
-    else:
-        frames, decoded = _read_needed(here, name, wanted) or _read_all(here, name, wanted)
-    height, width = frames[indices[0]].shape[:2]
-    for n, picture in frames.items():
-        if picture.shape[:2] != (height, width):
-            raise BrokenVideo(f"{name} changes its size to {picture.shape[1]}x{picture.shape[0]} at frame {n}")
-    return np.stack([frames[n] for n in indices]), decoded
+    here, clip = fetched(source), _Clip(name_of(source), indices)
+    if (pictures := pictures_of(here)) is None:
+        return _read(here, clip)
+    if max(wanted) >= len(pictures):
+        raise clip.too_short(len(pictures))
+    for n in wanted:
+        clip.put(n, read_picture(pictures[n]))
+    return clip.frames, len(wanted)
 
 
 def decoded(source: Source) -> Iterator[Picture]:
@@ -95,8 +91,8 @@ def decoded(source: Source) -> Iterator[Picture]:
         yield from map(read_picture, pictures)
         return
     upright = _Upright()
-    for frame in _decoded(here, name):
-        yield upright(frame)
+    for frame in _all(here, name):
+        yield upright(frame).copy()
 
 
 def count_frames(source: Source) -> int:
@@ -112,7 +108,7 @@ def count_frames(source: Source) -> int:
         return len(pictures)
     with _opened(here, name) as (container, stream):
         stated = stream.frames
-        table = packet_table(container, stream)
+        table = packet_table(container, stream, container.demux(stream))
     if table is not None and stated in (0, len(table.looks)):
         return len(table.looks)
     return _count_decoded(here, name)
@@ -161,7 +157,7 @@ def frame_rate(source: Source) -> float | None:
 
 
 class _Upright:
-    """Frames as arrays; one for all of a file's frames: it keeps the tables of the conversion."""
+    """Frames as arrays, which live until the next one; one for all of a file's: it keeps the conversion's tables."""
 
     def __init__(self) -> None:
         self._convert = av.video.reformatter.VideoReformatter()
@@ -169,34 +165,76 @@ class _Upright:
     def __call__(self, frame: av.VideoFrame) -> Picture:
         rgb = self._convert.reformat(frame, format="rgb24", threads=1)
         plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)  # not copied: they are, into the clip
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         picture = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
         return np.rot90(picture, round(frame.rotation / 90))  # both count counter-clockwise
 
 
-def _read_needed(here: Path | bytes, name: str, wanted: set[int]) -> tuple[dict[int, Picture], int] | None:
-    """The wanted frames from as few packets as give them; None where a full decode alone is certain to be right."""
-    with _opened(here, name) as (container, stream):
-        table = packet_table(container, stream, max(wanted))
-        if table is None or max(wanted) >= len(table.looks):
-            return None
-        runs = table.runs(wanted)
-        if table.kept is None:
-            packets = _again(here, name, {place for run in runs for place in run})
-        else:
-            packets = ((place, table.kept[place]) for run in runs for place in run)
-        frames: dict[int, Picture] = {}
-        upright = _Upright()
-        try:
-            shown = _shown(stream.codec_context, table, runs, packets, wanted)
-            for count, (number, frame) in enumerate(shown, 1):
-                if number in wanted:
-                    frames[number] = upright(frame)
-                    if len(frames) == len(wanted):
-                        return frames, count
-        except (av.FFmpegError, _Unexpected):
-            pass
-    return None
+class _Clip:
+    """The frames that were asked for, filled as they come."""
+
+    def __init__(self, name: str, indices: Sequence[int]):
+        self.name, self.indices = name, indices
+        self.missing = set(indices)
+        self._frames: Frames | None = None
+
+    @property
+    def frames(self) -> Frames:
+        assert self._frames is not None
+        return self._frames
+
+    def put(self, number: int, picture: Picture) -> None:
+        """
+        Raises:
+            BrokenVideo: it has another size than those before.
+        """
+        if self._frames is None:
+            self._frames = np.empty((len(self.indices), *picture.shape), np.uint8)
+        if self._frames.shape[1:] != picture.shape:
+            height, width, _ = picture.shape
+            raise BrokenVideo(f"{self.name} changes its size to {width}x{height} at frame {number} or before")
+        for place, index in enumerate(self.indices):
+            if index == number:
+                self._frames[place] = picture
+        self.missing.discard(number)
+
+    def too_short(self, frames: int) -> BrokenVideo:
+        asked = max(self.indices)
+        return BrokenVideo(f"{self.name} ends early: {frames} frames decode and frame {asked} (from 0) was asked for")
+
+
+def _read(here: Path | bytes, clip: _Clip) -> tuple[Frames, int]:
+    """The clip's frames from as few packets as give them, or, where that is not certain to be right, from all."""
+    wanted = set(clip.indices)
+    with _opened(here, clip.name) as (container, stream):
+        held = Held(container, stream)
+        table = packet_table(container, stream, held, max(wanted))
+        if table is not None and max(wanted) < len(table.looks):
+            runs = table.runs(wanted)
+            if held.packets is None:
+                packets = _again(here, clip.name, {place for run in runs for place in run})
+            else:
+                packets = (held.packets[place] for run in runs for place in run)
+            found = _Clip(clip.name, clip.indices)
+            try:
+                return _filled(found, _shown(stream.codec_context, table, runs, packets, wanted))
+            except (av.FFmpegError, _Unexpected):
+                pass
+        elif held.packets is not None:
+            return _filled(clip, enumerate(_decoded(clip.name, held.again())))
+    with _opened(here, clip.name) as (container, stream):
+        return _filled(clip, enumerate(_decoded(clip.name, container.demux(stream))))
+
+
+def _filled(clip: _Clip, numbered: Iterable[tuple[int, av.VideoFrame]]) -> tuple[Frames, int]:
+    """The clip's frames, out of numbered ones, and how many of these it took."""
+    upright, count = _Upright(), 0
+    for count, (number, frame) in enumerate(numbered, 1):
+        if number in clip.missing:
+            clip.put(number, upright(frame))
+            if not clip.missing:
+                return clip.frames, count
+    raise clip.too_short(count)
 
 
 class _Unexpected(Exception):
@@ -204,7 +242,7 @@ class _Unexpected(Exception):
 
 
 def _shown(
-    decoder: Any, table: PacketTable, runs: list[list[int]], packets: Iterator[tuple[int, Any]], wanted: set[int]
+    decoder: Any, table: PacketTable, runs: list[list[int]], packets: Iterator[Any], wanted: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """The frames that the runs' packets show, each with its number, which passes the decoder as a time stamp.
 
@@ -216,7 +254,7 @@ def _shown(
         missing = {table.numbers[place] for place in run} & wanted
         for place in [*run, None]:
             if place is not None:
-                packet = next(packets)[1]
+                packet = next(packets)
                 packet.pts = table.numbers[place]
             elif missing:
                 packet = None  # the decoder gives what it holds back
@@ -236,33 +274,24 @@ def _shown(
                 yield latest, frame
         else:
             decoder.flush_buffers()  # it has ended, and begins anew
+        if missing:
+            raise _Unexpected
 
 
-def _again(here: Path | bytes, name: str, places: Collection[int]) -> Iterator[tuple[int, Any]]:
+def _again(here: Path | bytes, name: str, places: Collection[int]) -> Iterator[Any]:
     """The packets at these places, from a second reading."""
     with _opened(here, name) as (container, stream):
         for place, packet in enumerate(container.demux(stream)):
             if place in places:
-                yield place, packet
+                yield packet
             if place >= max(places):
                 return
-
-
-def _read_all(here: Path | bytes, name: str, wanted: Collection[int]) -> tuple[dict[int, Picture], int]:
-    """The wanted frames of a decode from the beginning."""
-    frames, upright, n, last = {}, _Upright(), -1, max(wanted)
-    for n, frame in enumerate(_decoded(here, name)):
-        if n in wanted:
-            frames[n] = upright(frame)
-        if n == last:
-            return frames, n + 1
-    raise _too_short(name, n + 1, last)
 
 
 def _count_decoded(here: Path | bytes, name: str) -> int:
     n = 0
     try:
-        for _ in _decoded(here, name):
+        for _ in _all(here, name):
             n += 1
     except BrokenVideo:
         if n == 0:
@@ -272,32 +301,39 @@ def _count_decoded(here: Path | bytes, name: str) -> int:
     return n
 
 
-def _too_short(name: str, frames: int, asked: int) -> BrokenVideo:
-    return BrokenVideo(f"{name} ends early: {frames} frames decode and frame {asked} (from 0) was asked for")
-
-
 @contextmanager
 def _opened(here: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
     """The container and its best video stream, closed at the end; FFmpeg's errors become ours."""
     try:
         # with "file:" no name is taken for an address, such as concat:… or http:…
-        with av.open(io.BytesIO(here) if isinstance(here, bytes) else f"file:{here}") as container:
+        file = io.BytesIO(here) if isinstance(here, bytes) else f"file:{here}"
+        with av.open(file, metadata_errors="ignore") as container:  # titles are often in other letters than UTF-8's
             stream = container.streams.best("video")
             if stream is None:
                 raise BrokenVideo(f"{name} has no video stream")
+            if stream.codec_context is None:
+                raise BrokenVideo(f"{name} is coded in a way that FFmpeg does not know")
             stream.codec_context.thread_count = 1  # the workers are what runs side by side
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         raise BrokenVideo(f"{name} does not decode: {reason(error)}") from error
+    except IndexError as error:  # PyAV's, for a packet of a stream that the file's head does not have
+        raise BrokenVideo(f"{name} does not decode: it has packets of no stream") from error
 
 
-def _decoded(here: Path | bytes, name: str) -> Iterator[av.VideoFrame]:
+def _all(here: Path | bytes, name: str) -> Iterator[av.VideoFrame]:
     """Every frame in the order of presentation."""
-    n = 0
     with _opened(here, name) as (container, stream):
-        try:
-            for frame in container.decode(stream):
+        yield from _decoded(name, container.demux(stream))
+
+
+def _decoded(name: str, packets: Iterable[Any]) -> Iterator[av.VideoFrame]:
+    """Every frame that a stream's packets show, in the order of presentation."""
+    n = 0
+    try:
+        for packet in packets:
+            for frame in packet.decode():
                 yield frame
                 n += 1
-        except av.FFmpegError as error:
-            raise BrokenVideo(f"{name} breaks after {n} frames: {reason(error)}") from error
+    except av.FFmpegError as error:
+        raise BrokenVideo(f"{name} breaks after {n} frames: {reason(error)}") from error

@@ -7,7 +7,10 @@ from vidstill.data.bitstreams.hevc import hevc
 from vidstill.data.bitstreams.look import Coded, Look, Looker
 
 _INTRA_ONLY: dict[str, Callable[[bytes], bool]] = {  # whether a packet of such a codec is whole
-    "mjpeg": lambda coded: coded.rstrip(b"\0").endswith(b"\xff\xd9"),
+    # with tables of its own: else they are an earlier picture's
+    "mjpeg": lambda coded: (
+        coded.rstrip(b"\0").endswith(b"\xff\xd9") and b"\xff\xdb" in coded[:1024] and b"\xff\xc4" in coded[:1024]
+    ),
     "png": lambda coded: coded.endswith(b"IEND\xae\x42\x60\x82"),
     "prores": lambda coded: int.from_bytes(coded[:4], "big") == len(coded),
     "dnxhd": lambda coded: True,
@@ -28,23 +31,37 @@ def looker(codec: str, extradata: bytes) -> Looker | None:
         return h264(extradata)
     if codec == "hevc":
         return hevc(extradata)
-    return {"mpeg4": _mpeg4, "vp8": _vp8, "vp9": _vp9, "av1": _av1}.get(codec)
+    if codec == "mpeg4":
+        return _Mpeg4().look
+    return {"vp8": _vp8, "vp9": _vp9, "av1": _av1}.get(codec)
 
 
-def _mpeg4(coded: Coded) -> Look | None:
-    """ISO/IEC 14496-2, 6.2.5: one coded picture, of type I (0), P (1), B (2) or S (3).
+class _Mpeg4:
+    """ISO/IEC 14496-2, 6.2: one coded picture in a packet, of type I (0), P (1), B (2) or S (3).
 
     Two in a packet are B-frames packed as DivX did; what holds none but a header stands for a picture that is not
-    coded, and any coded one is longer.
+    coded, and any coded one is longer. Headers before the picture have to be the first packet's, if there are any.
     """
-    coded = bytes(coded)
-    at = coded.find(b"\0\0\1\xb6")
-    if at < 0 or coded.find(b"\0\0\1\xb6", at + 4) >= 0 or len(coded) - at < _SHORTEST_MPEG4:
-        return None
-    kind = coded[at + 4] >> 6
-    return Look(starts=kind == 0, spare=kind == 2)
+
+    def __init__(self) -> None:
+        self._headers: bytes | None = None
+
+    def look(self, packet: Coded) -> Look | None:
+        coded = bytes(packet)
+        at = coded.find(_PICTURE)
+        if at < 0 or coded.find(_PICTURE, at + 4) >= 0 or len(coded) - at < _SHORTEST_MPEG4:
+            return None
+        group = coded.find(_GROUP, 0, at)  # with its time of day
+        headers = coded[: at if group < 0 else group]
+        if self._headers is None:
+            self._headers = headers
+        if headers not in (b"", self._headers):
+            return None
+        kind = coded[at + 4] >> 6
+        return Look(starts=kind == 0 and headers == self._headers, spare=kind == 2, late=kind == 2)
 
 
+_PICTURE, _GROUP = b"\0\0\1\xb6", b"\0\0\1\xb3"
 _SHORTEST_MPEG4 = 12  # bytes; a picture that is not coded has 4 of start code and some 3 of time
 
 

@@ -6,16 +6,22 @@ from vidstill.data.bitstreams.look import Bits, Coded, Look, Looker, units, unwr
 
 _WITH_COLOUR_FORMAT = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profiles, 7.3.2.1.1
 _HEADER = 40  # bytes that hold the fields read here of a slice's header
-_SPS, _IDR, _SEI, _SLICE = 7, 5, 6, 1  # nal_unit_type, table 7-1
-_INTRA = {2, 4, 7, 9}  # slice_type, table 7-6
+_SPS, _PPS, _IDR, _SEI, _SLICE = 7, 8, 5, 6, 1  # nal_unit_type, table 7-1
+_I = 2  # slice_type, table 7-6
+_INTRA = {_I, 4, 7, 9}
 
 
 def h264(extradata: bytes) -> Looker | None:
     """None for a stream whose headers are not read here: of fields, or as no file of the MP4 family has it."""
     if extradata[:1] != b"\1" or len(extradata) < 8 or extradata[5] & 31 != 1:
         return None
-    stated = bytes(extradata[8 : 8 + int.from_bytes(extradata[6:8], "big")])
-    sequence = _sequence(stated)
+    at = 8 + int.from_bytes(extradata[6:8], "big")
+    stated = [bytes(extradata[8:at])]
+    for _ in range(extradata[at] if at < len(extradata) else 0):
+        size = int.from_bytes(extradata[at + 1 : at + 3], "big")
+        stated.append(bytes(extradata[at + 3 : at + 3 + size]))
+        at += 2 + size
+    sequence = _sequence(stated[0])
     return None if sequence is None else _Pictures(sequence, stated, (extradata[4] & 3) + 1).look
 
 
@@ -61,7 +67,7 @@ def _sequence(unit: bytes) -> _Sequence | None:
 class _Pictures:
     """Follows the numbers of a stream's pictures: a gap in them tells of one that is lost."""
 
-    def __init__(self, sequence: _Sequence, stated: bytes, size: int):
+    def __init__(self, sequence: _Sequence, stated: list[bytes], size: int):
         self._sequence, self._stated, self._size = sequence, stated, size
         self._number = 0  # of the last picture that others may need
         self._order = 0  # of it, as all its bits
@@ -72,13 +78,14 @@ class _Pictures:
         slices, needed, idr, recovers = list[_Slice](), 0, False, False
         for at in units(coded, self._size):
             kind = coded[at] & 31
-            if kind == _SPS and bytes(coded[at : at + len(self._stated)]) != self._stated:
+            if kind in (_SPS, _PPS) and not any(bytes(coded[at : at + len(each)]) == each for each in self._stated):
                 return None
             if kind == _SEI:
                 recovers = recovers or _is_recovery_point(coded[at + 1 : at + 8])
             elif kind in (_SLICE, _IDR):
                 idr, needed = kind == _IDR, needed | coded[at] & 0x60
-                found = self._slice(bytes(coded[at + 1 : at + _HEADER]), idr)
+                short = idr and self._sequence.frames_only
+                found = _short(coded[at + 1]) if short else self._slice(bytes(coded[at + 1 : at + _HEADER]), idr)
                 if found is None:
                     return None
                 slices.append(found)
@@ -112,6 +119,11 @@ class _Pictures:
             return _Slice(first, kind, number, bits.take(self._sequence.order_bits))
         except ValueError:
             return None
+
+
+def _short(first: int) -> _Slice:
+    """What need be read of an IDR picture's: whether its slice is the first, whose macroblock 0 is the bit 1."""
+    return _Slice(first=1 - (first >> 7), kind=_I, number=0, order=0)
 
 
 def _is_recovery_point(message: Coded) -> bool:

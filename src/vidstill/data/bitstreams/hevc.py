@@ -105,7 +105,9 @@ class _Pictures:
         """slice_pic_order_cnt_lsb; None for a picture that is not shown."""
         try:
             bits = Bits(header)
-            bits.take(2 if kind >= 16 else 1)
+            bits.take(1)
+            if kind >= 16 and bits.take(1):
+                return None  # no_output_of_prior_pics_flag: pictures that wait are not shown
             bits.golomb()
             bits.take(self._parameters.extra_bits)
             bits.golomb()
