@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vidstill.data.annotations import listing_to_test, read_listing, splits_of
 from vidstill.data.rows import Row, Rows
+from vidstill.data.sources import Piece
 from vidstill.types import InputError
 
 
@@ -29,30 +30,47 @@ def folder(tmp_path):
 
 
 def found(listing) -> list[tuple[str, int | None]]:
-    return [(str(row.path.relative_to(listing.rows.root)), row.label) for row in listing.rows]
+    return [(str(row.source.relative_to(listing.rows.root)), row.label) for row in listing.rows]
 
 
 names = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1)
 
 
-@given(st.lists(st.tuples(names, st.none() | st.integers(0, 400), st.none() | st.integers(1, 10**6))))
-def test_rows_come_back_as_they_were_added(entries):
-    rows = Rows(Path("root"))
-    for entry in entries:
+pieces = st.tuples(st.sampled_from(["a.tar", "b.tar"]), st.integers(0, 2**50), st.integers(1, 2**40))
+entries = st.tuples(
+    names,
+    st.none() | st.integers(0, 400),
+    st.none() | st.integers(1, 10**6),
+    st.none() | st.floats(1, 240),
+    st.none() | pieces,
+    st.sampled_from(["", "", "does not decode: cut"]),
+)
+
+
+@given(st.lists(entries))
+def test_rows_come_back_as_they_were_added(added):
+    root = Path("root")
+    rows = Rows(root)
+    for entry in added:
         rows.add(*entry)
     rows = pickle.loads(pickle.dumps(rows))  # as a worker may get them
-    expected = [Row(Path("root") / name, label, frames) for name, label, frames in entries]
+    expected = [
+        Row(Piece(root / piece[0], *piece[1:], name) if piece else root / name, label, frames, rate, name, wrong)
+        for name, label, frames, rate, piece, wrong in added
+    ]
     assert list(rows) == expected
     assert rows[::-2] == expected[::-2]
-    assert rows.labels.tolist() == [-1 if label is None else label for _, label, _ in entries]
+    assert rows.labels.tolist() == [-1 if label is None else label for _, label, *_ in added]
     assert [rows[i - len(rows)] for i in range(len(rows))] == expected
+    assert rows.wrong == sum(bool(wrong) for *_, wrong in added)
 
 
 def test_a_row_costs_little_more_than_its_letters():
-    rows = Rows(Path())
+    letters, rows = 0, Rows(Path())
     for i in range(10_000):
         rows.add(f"class/video_{i:06d}.mp4", i % 400)
-    assert len(pickle.dumps(rows)) < 10_000 * 50
+        letters += len(rows.name(i))
+    assert len(pickle.dumps(rows)) < letters + 10_000 * 34
 
 
 def test_class_folders_are_classes_in_the_order_of_their_names(folder):
@@ -131,7 +149,7 @@ def test_a_list_reads_as_it_is_written(folder, text, rows):
 
 def test_three_fields_are_a_folder_of_frames_their_number_and_a_label(folder):
     listing = read_listing(folder("v1/img_00001.jpg", list_txt="v1 42 3\n") / "list.txt")
-    assert list(listing.rows) == [Row(listing.rows.root / "v1", 3, 42)]
+    assert list(listing.rows) == [Row(listing.rows.root / "v1", 3, 42, name="v1")]
 
 
 def test_a_bare_name_stands_for_an_mp4(folder):

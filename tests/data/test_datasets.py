@@ -65,7 +65,7 @@ def test_a_clip_shows_the_frames_that_were_drawn_as_they_are_in_the_file(listing
     sample = TrainClips(listing, WHOLE, seed=1)[0, LONG]
     shown = numbers_in(sample.clip[0])
     assert np.diff(shown).tolist() == [2, 2, 2]
-    frames = read_frames(listing.rows[LONG].path, shown)
+    frames = read_frames(listing.rows[LONG].source, shown)
     assert sample.clip.dtype == torch.uint8
     np.testing.assert_array_equal(sample.clip[0].permute(1, 2, 3, 0).numpy(), frames)
 
@@ -174,7 +174,7 @@ def test_frames_of_their_own_are_refused_where_there_is_no_such_rule():
 def test_views_come_by_frames_and_then_by_crop(listing):
     config = ViewsConfig(sampling=DenseSampling(frames=4, stride=5), views=2, crops=3, short_side=32, size=(32, 32))
     views = ViewClips(listing, config)[LONG]
-    path = listing.rows[LONG].path
+    path = listing.rows[LONG].source
     expected = [
         read_frames(path, frames)[:, :, left : left + 32]
         for frames in ([0, 5, 10, 15], [40, 45, 50, 55])  # of the 12 candidates, the first and the last four

@@ -52,7 +52,7 @@ def test_the_lists_name_every_clip_with_classes_in_turn(tiny):
         listing = read_listing(tiny, split=split)
         assert listing.classes == ACTIONS
         assert [row.label for row in listing.rows] == list(range(count))
-        assert [row.path.parent.name for row in listing.rows] == [split] * count
+        assert [row.source.parent.name for row in listing.rows] == [split] * count
     unlabelled = read_listing(tiny / "unlabelled.txt")
     assert [row.label for row in unlabelled.rows] == [None] * 4
     listed = sum((tiny / name).read_text().count(".mp4") for name in ("train.csv", "val.csv", "unlabelled.txt"))

@@ -78,7 +78,7 @@ def test_folders_of_classes_of_pictures_give_clips_and_labels_for_either_split(i
         samples = [dataset[0, index] for index in range(len(dataset))]
         assert [int(sample.label) for sample in samples] == [0, 0, 1, 1, 2, 2]
         assert {sample.clip.shape for sample in samples} == {(1, 3, 1, 24, 32)}
-        assert all(row.path.parts[-3] == split for row in listing.rows)
+        assert all(row.source.parts[-3] == split for row in listing.rows)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "webp", "bmp"])
@@ -212,7 +212,7 @@ def test_real_pictures_have_the_classes_that_their_lists_state(folder, split):
     listing = read_listing(folder, split=split)
     assert list(listing.classes) == (folder / "classes.txt").read_text().split()
     listed = [line.split() for line in (folder / f"{split}.csv").read_text().splitlines()]
-    assert [(str(row.path), row.label) for row in listing.rows] == [(str(folder / n), int(k)) for n, k in listed]
+    assert [(str(row.source), row.label) for row in listing.rows] == [(str(folder / n), int(k)) for n, k in listed]
     dataset = TrainClips(listing, MAE, seed=1)
     for index in range(0, len(dataset), 17):
         sample = dataset[0, index]

@@ -1,13 +1,15 @@
 """The videos of a data set, any number of them: one row each, kept as letters and numbers rather than as objects."""
 
+import hashlib
+import itertools
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from vidstill.data.sources import Piece, Place, below
 
@@ -37,13 +39,14 @@ class Rows(Sequence[Row]):
         self.root = root
         self._names = bytearray()
         self._ends = array("q", [0])
-        self._labels = array("i")
-        self._frames = array("i")
+        self._labels = array("i")  # -1: none
+        self._frames = array("i")  # 0: not stated, as the rates
         self._rates = array("d")
-        self._offsets = array("q")
-        self._sizes = array("q")
-        self._shard_of = array("i")  # -1: a file of its own
+        self._sizes = array("q")  # -1: not looked up yet
         self._shards: list[str] = []
+        self._numbers: dict[str, int] = {}  # a shard's place among them
+        self._shard_of = array("i")  # -1: a file of its own, as are the rows behind the last packed one
+        self._offsets = array("q")
         self._wrong: dict[int, str] = {}
 
     def add(
@@ -54,26 +57,41 @@ class Rows(Sequence[Row]):
         rate: float | None = None,
         piece: tuple[str, int, int] | None = None,
         wrong: str = "",
+        size: int | None = None,
     ) -> None:
         """Appends a row.
 
         Args:
             name: the path as the data set states it, relative to the root.
             piece: the shard's path relative to the root, the offset and the size in it in bytes, of a packed video.
+            size: of a file of its own, in bytes, where it is stated.
         """
+        letters = name.encode("utf-8", "surrogateescape")  # as the file system's names are
         if wrong:
             self._wrong[len(self)] = wrong
-        self._names += os.fsencode(name)
+        if piece is not None:
+            shard, offset, size = piece
+            self._add_piece(shard, offset)
+        self._names += letters
         self._ends.append(len(self._names))
         self._labels.append(-1 if label is None else label)
         self._frames.append(frames or 0)
         self._rates.append(rate or 0)
-        shard, offset, size = piece or ("", 0, 0)
-        if piece and shard not in self._shards[-1:]:  # a shard's rows stand together
+        self._sizes.append(-1 if size is None else size)
+
+    def _add_piece(self, shard: str, offset: int) -> None:
+        number = self._numbers.setdefault(shard, len(self._shards))
+        if number == len(self._shards):
             self._shards.append(shard)
-        self._shard_of.append(len(self._shards) - 1 if piece else -1)
+        if len(self._shard_of) < len(self):
+            self._pad_pieces()
+        self._shard_of.append(number)
         self._offsets.append(offset)
-        self._sizes.append(size)
+
+    def _pad_pieces(self) -> None:
+        own = len(self) - len(self._shard_of)
+        self._shard_of.extend([-1] * own)
+        self._offsets.extend([0] * own)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -98,15 +116,95 @@ class Rows(Sequence[Row]):
 
     def name(self, index: int) -> str:
         index += len(self) if index < 0 else 0
-        return os.fsdecode(bytes(self._names[self._ends[index] : self._ends[index + 1]]))
+        return self._names[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
+
+    def place(self, index: int) -> str:
+        """The path of a row's file, or of its shard, as the data set states it."""
+        packed = index < len(self._shard_of) and self._shard_of[index] >= 0
+        return self._shards[self._shard_of[index]] if packed else self.name(index)
 
     @property
     def labels(self) -> Int32[np.ndarray, "n"]:
         """Every row's label, -1 where it has none."""
         return np.array(self._labels, np.int32)
 
+    @property
+    def wrong(self) -> int:
+        """How many are stated not to decode."""
+        return len(self._wrong)
+
     def _source(self, index: int) -> Place | Piece:
-        name, shard = self.name(index), self._shard_of[index]
-        if shard < 0:
-            return below(self.root, name)
-        return Piece(below(self.root, self._shards[shard]), self._offsets[index], self._sizes[index], name)
+        place = below(self.root, self.place(index))
+        if index >= len(self._shard_of) or self._shard_of[index] < 0:
+            return place
+        return Piece(place, self._offsets[index], self._sizes[index], self.name(index))
+
+    def strays(self) -> Iterator[int]:
+        """The rows whose paths lead out of the root, upwards; absolute ones are stated on purpose, as lists do."""
+        if b".." not in self._names and not any(".." in shard for shard in self._shards):
+            return
+        for index in range(len(self)):
+            place = self.place(index)
+            if ".." in place and "://" not in place and os.path.normpath(place).split(os.sep)[0] == "..":
+                yield index
+
+    def look_up(self, size_of: Callable[[str], int | None]) -> Bool[np.ndarray, "n"]:
+        """Finds the files whose sizes are not stated; says of every row whether it is there.
+
+        A bare name may stand for an mp4. Where a size is not stated, a stated number of frames is taken for a folder of
+        frames only: a video's is known better by its packets.
+
+        Args:
+            size_of: gives a file's size in bytes, 0 for a folder, None where there is nothing.
+        """
+        there = np.ones(len(self), bool)
+        names: dict[int, str] = {}
+        for index, stated in enumerate(self._sizes):
+            if stated >= 0:
+                continue
+            name = self.name(index)
+            size = size_of(name)
+            if size is None and "." not in name.rpartition("/")[2]:
+                names[index] = f"{name}.mp4"
+                size = size_of(names[index])
+            if size is None:
+                there[index] = False
+            else:
+                self._sizes[index] = size
+                if size:
+                    self._frames[index], self._rates[index] = 0, 0
+        if names:
+            self._rename({index: name for index, name in names.items() if there[index]})
+        return there
+
+    def _rename(self, names: Mapping[int, str]) -> None:
+        renamed = [names.get(index) or self.name(index) for index in range(len(self))]
+        letters = [name.encode("utf-8", "surrogateescape") for name in renamed]
+        self._names = bytearray(b"".join(letters))
+        self._ends = array("q", itertools.accumulate(map(len, letters), initial=0))
+
+    def taken(self, kept: Bool[np.ndarray, "n"], labels: Int32[np.ndarray, "n"]) -> "Rows":
+        """A copy of some of the rows, with labels of theirs."""
+        rows = Rows(self.root)
+        ends = np.array(self._ends)
+        lengths = ends[1:] - ends[:-1]
+        rows._names = bytearray(np.array(self._names)[np.repeat(kept, lengths)])
+        rows._ends.frombytes(np.cumsum(lengths[kept]).tobytes())
+        rows._labels.frombytes(labels[kept].tobytes())
+        for ours, theirs in ((rows._frames, self._frames), (rows._rates, self._rates), (rows._sizes, self._sizes)):
+            ours.frombytes(np.array(theirs)[kept].tobytes())
+        if self._shards:
+            self._pad_pieces()
+            rows._shards, rows._numbers = list(self._shards), dict(self._numbers)
+            rows._shard_of.frombytes(np.array(self._shard_of)[kept].tobytes())
+            rows._offsets.frombytes(np.array(self._offsets)[kept].tobytes())
+        places = np.cumsum(kept) - 1
+        rows._wrong = {int(places[index]): wrong for index, wrong in self._wrong.items() if kept[index]}
+        return rows
+
+    def fingerprint(self) -> str:
+        """Of every row's path, label and file size, in order."""
+        digest = hashlib.sha256()
+        for column in (self._names, self._ends, self._labels, self._sizes):
+            digest.update(column)
+        return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""A data set that is stated in lists: which rows belong to a split, and how its classes are numbered and called."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from vidstill.data.listing import SPLIT_NAMES, Listing, Split, chosen, make_listing, splits_among
+from vidstill.data.lists import read_list
+from vidstill.data.places import above, is_file, last_name, lines_of
+from vidstill.data.sources import Place, below
+from vidstill.data.video_list import VideoList
+from vidstill.types import InputError
+
+_SPLIT_WORDS = frozenset(name for names in SPLIT_NAMES.values() for name in names)
+
+
+@dataclass(frozen=True)
+class OneList:
+    """A list that was named itself: whole, but for a column `split`.
+
+    Args:
+        root: where its paths start, if not in its own folder.
+    """
+
+    path: Place
+    root: Place | None
+    packed: bool = False
+
+    @cached_property
+    def _table(self) -> VideoList:
+        return read_list(self.path)
+
+    def splits(self) -> tuple[Split, ...]:
+        return splits_among(set(self._table.splits))
+
+    def listing(self, split: Split | None) -> Listing:
+        return _listing(self._table, [self._table], split or "train", self.root, packed=self.packed)
+
+
+@dataclass(frozen=True)
+class ListOfEachSplit:
+    """A folder with a list for each split.
+
+    Args:
+        lists: by the split's name.
+        root: where their paths start, if not in their own folder.
+    """
+
+    folder: Place
+    lists: dict[str, Place]
+    root: Place | None
+
+    def splits(self) -> tuple[Split, ...]:
+        return splits_among(self.lists)
+
+    def listing(self, split: Split | None) -> Listing:
+        path = chosen(self.folder, self.lists, split)
+        tables = {each: read_list(each) for each in self.lists.values()}
+        return _listing(tables[path], list(tables.values()), split or "train", self.root)
+
+
+def _listing(
+    table: VideoList, tables: list[VideoList], split: Split, root: Place | None, *, packed: bool = False
+) -> Listing:
+    """One list of a data set; the others help to number its classes, so that they are the same in every split."""
+    path = table.path
+    classes = _classes(path, tables)
+    order = {name: label for label, name in enumerate(classes)}
+    if stray := sorted(set(table.words) - set(order)):
+        raise InputError(
+            f"{path} has the class {stray[0]!r}, which is not in {below(above(path), 'classes.txt')}; add it there"
+        )
+    names = SPLIT_NAMES[split]
+    whole = not _SPLIT_WORDS.intersection(table.splits)
+    if not whole and not set(table.splits).intersection(names):
+        raise InputError(f"{path} has no row of the {split} split, only {', '.join(sorted(set(table.splits)))}")
+    kept = np.ones(len(table.rows), bool) if whole else np.array([each in names for each in table.splits], bool)
+    labels = table.rows.labels
+    if table.words:
+        labels = np.array([order[word] for word in table.words], np.int32)[labels]
+    if (beyond := kept & (labels >= len(classes))).any():
+        first = int(np.argmax(beyond))
+        raise InputError(
+            f"line {table.lines[first]} of {path} has the label {labels[first]}, but "
+            f"{below(above(path), 'classes.txt')} names only {len(classes)} classes (labels are counted from 0)"
+        )
+    rows = table.rows.taken(kept, labels)
+    rows.root = root or above(path)
+    kind = f"packed videos by their {last_name(path)}" if packed else f"{last_name(path)}, {table.form}"
+    lines = np.array(table.lines)[kept]
+    return make_listing(path, rows, classes, kind + ("" if whole else f", its {split} split"), lines=lines.tolist())
+
+
+def _classes(path: Place, tables: list[VideoList]) -> tuple[str, ...]:
+    """The classes' names: from `classes.txt` beside the list, or from the lists themselves."""
+    tables = [table for table in tables if len(table.rows) and table.rows[0].label is not None]
+    if not tables:
+        return ()
+    named = below(above(path), "classes.txt")
+    if is_file(named):
+        return tuple(line for _, line in lines_of(named))
+    if any(table.words for table in tables):
+        return tuple(sorted({word for table in tables for word in table.words}))
+    names = {label: name for table in tables for label, name in table.names.items()}
+    return tuple(names.get(i, str(i)) for i in range(1 + max(int(table.rows.labels.max()) for table in tables)))
