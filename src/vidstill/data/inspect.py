@@ -1,109 +1,92 @@
 """Looks at a data set before anything is trained on it: what it is taken for, what it holds, what is wrong with it."""
 
+import math
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from vidstill.chance import numpy_chance
 from vidstill.data.annotations import Listing, read_listing, splits_of
-from vidstill.data.sources import BrokenVideo, name_of
-from vidstill.data.video import VideoFacts, describe
+from vidstill.data.looks import look_at
+from vidstill.data.problems import problems_of_rows
+from vidstill.data.rows import Row
+from vidstill.data.sources import BrokenVideo, Place
+from vidstill.data.stated import stated_by
+from vidstill.data.summary import Part, Spread, Summary
+from vidstill.types import within
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A split, or the whole where there are none: its videos, and how many of them each class has."""
-
-    kind: str
-    videos: int
-    classes: dict[str, int]
-    fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """How far values reach, and what half of them stay below."""
-
-    least: float
-    median: float
-    most: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> "Spread | None":
-        if not values:
-            return None
-        least, median, most = (round(float(q), 3) for q in np.quantile(values, (0, 0.5, 1)))
-        return cls(least=least, median=median, most=most)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a data set holds.
-
-    Args:
-        parts: by the name of the split, or "all".
-        looked_at: how many files were opened for what follows.
-        frames, seconds: of those files; no seconds where none has a frame rate.
-        sizes: how many of them have which size, `width x height`, upright.
-        problems: a sentence each.
-    """
-
-    source: Path
-    parts: dict[str, Part]
-    looked_at: int
-    frames: Spread | None
-    seconds: Spread | None
-    sizes: dict[str, int]
-    problems: tuple[str, ...]
-
-
-def inspect(path: Path, *, root: Path | None = None, files: int = 32) -> Summary:
-    """A summary of the data set, from all its rows and from `files` of its files, drawn evenly from its splits.
+def listings_of(path: Place, *, root: Place | None = None, fold: int = 1) -> dict[str, Listing]:
+    """A data set's splits by their names, or the whole as "all".
 
     Raises:
         InputError: it is no data set, or its list cannot be read.
     """
-    listings: dict[str, Listing] = {split: read_listing(path, split=split, root=root) for split in splits_of(path)}
-    named = listings or {"all": read_listing(path, root=root)}
-    facts: list[VideoFacts] = []
-    problems = _problems_of_rows(named)
-    for listing in named.values():
-        count = min(len(listing.rows), max(1, files // len(named)))
-        for index in sorted(numpy_chance(0, "inspect").permutation(len(listing.rows))[:count]):
-            try:
-                facts.append(describe(listing.rows[int(index)].source))
-            except BrokenVideo as error:
-                problems.append(str(error))
+    splits = splits_of(path)
+    if not splits:
+        return {"all": read_listing(path, root=root, fold=fold)}
+    return {split: read_listing(path, split=split, root=root, fold=fold) for split in splits}
+
+
+def inspect(
+    path: Place, listings: Mapping[str, Listing], *, files: int = 32, done: Callable[[int, int], None]
+) -> Summary:
+    """A summary of all rows and of what their list states of their videos, or, if it does not, of some of the files.
+
+    Args:
+        listings: what there is at the path.
+        files: how many are opened at most, drawn evenly from the splits.
+        done: is told of how many videos it is known what they are, and of how many it will be.
+
+    Raises:
+        Unreachable: a place does not answer.
+    """
+    within(0, math.inf, files=files)
+    problems = problems_of_rows(listings)
+    facts = stated_by(dict.fromkeys(listing.source for listing in listings.values()))
+    stated = len(facts)
+    done(stated, stated)
+    drawn = [] if stated else _drawn(listings, files)
+    for number, row in enumerate(drawn, 1):
+        try:
+            look_at(row, facts)
+        except BrokenVideo as error:
+            problems.append(str(error))
+        done(number, len(drawn))
     return Summary(
         source=path,
-        parts={name: _part(listing) for name, listing in named.items()},
-        looked_at=len(facts),
-        frames=Spread.of([float(each.frames) for each in facts]),
-        seconds=Spread.of([each.frames / each.rate for each in facts if each.rate]),
-        sizes=dict(Counter(f"{each.width}x{each.height}" for each in facts).most_common()),
+        parts={name: _part(listing) for name, listing in listings.items()},
+        stated=stated,
+        looked_at=len(drawn),
+        frames=Spread.of(np.array(facts.frames)),
+        seconds=Spread.of(facts.seconds),
+        bytes=Spread.of(np.array(facts.bytes)),
+        rates=facts.rates,
+        sizes=facts.sizes,
+        codecs=facts.codecs,
         problems=tuple(problems),
     )
 
 
 def _part(listing: Listing) -> Part:
-    counts = Counter(listing.rows.labels.tolist())
-    classes = {name: counts[label] for label, name in enumerate(listing.classes)}
-    return Part(kind=listing.kind, videos=len(listing.rows), classes=classes, fingerprint=listing.fingerprint)
+    labels = listing.rows.labels
+    counts = np.bincount(labels[labels >= 0], minlength=len(listing.classes)).tolist()
+    twice = {name for name, number in Counter(listing.classes).items() if number > 1}
+    return Part(
+        kind=listing.kind,
+        videos=len(labels),
+        classes={f"{name} ({i})" if name in twice else name: counts[i] for i, name in enumerate(listing.classes)},
+        largest_share=max(counts) / len(labels) if any(counts) else None,
+        fingerprint=listing.fingerprint,
+    )
 
 
-def _problems_of_rows(listings: dict[str, Listing]) -> list[str]:
-    problems = []
-    seen: dict[str, str] = {}
-    for split, listing in listings.items():
-        empty = [name for name, count in _part(listing).classes.items() if count == 0]
-        if empty:
-            problems.append(f"{split}: no video of {', '.join(empty[:5])}{' …' if len(empty) > 5 else ''}")
-        names = Counter(name_of(row.source) for row in listing.rows)
-        if twice := [path for path, count in names.items() if count > 1]:
-            problems.append(f"{split}: {len(twice)} videos are listed more than once, first {twice[0]}")
-        if shared := [path for path in names if path in seen]:
-            problems.append(f"{len(shared)} videos of {split} are in {seen[shared[0]]} too, first {shared[0]}")
-        seen |= dict.fromkeys(names, split)
-    return problems
+def _drawn(listings: Mapping[str, Listing], files: int) -> list[Row]:
+    """So many rows, evenly from the splits, less those of which a scan has said what is wrong with them."""
+    rows = []
+    for part, listing in enumerate(listings.values()):
+        share = (files + part) // len(listings)  # the last take what is left over
+        places = numpy_chance(0, "inspect").permutation(len(listing.rows))[:share]
+        rows += [row for place in sorted(places.tolist()) if not (row := listing.rows[place]).wrong]
+    return rows

@@ -1,0 +1,162 @@
+"""A contact sheet: one picture that shows what a data set's classes look like, or its videos where it has none."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from vidstill.chance import numpy_chance
+from vidstill.data.annotations import Listing
+from vidstill.data.looks import glimpse
+from vidstill.data.pictures import is_picture
+from vidstill.data.rows import Row
+from vidstill.data.sheet_page import COLUMNS, Cell, Strip, page, small
+from vidstill.data.sources import BrokenVideo, name_of
+from vidstill.data.words import counted
+from vidstill.folder import HALF, write_whole
+from vidstill.types import InputError
+
+STRIPS = 24
+"""Classes, or videos where there are none, that a sheet shows at most."""
+
+
+def check_sheet(path: Path, listings: Mapping[str, Listing]) -> None:
+    """
+    Raises:
+        InputError: no sheet of this data set can be written there.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file for the contact sheet, such as {path / 'sheet.png'}")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path} does not end in .png, and the contact sheet is a PNG; name another file")
+    for listing in listings.values():
+        folder = Path(listing.source)
+        if folder.is_dir() and is_picture(listing.rows.name(0)) and path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path} would count as one of the pictures of {folder}; name a file elsewhere")
+    half = path.with_name(path.name + HALF)
+    try:
+        half.touch()
+        half.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_sheet(path: Path, sheet: bytes) -> None:
+    """Writes it in place of what is there, at once.
+
+    Raises:
+        InputError: it cannot be written; what was there still is.
+    """
+    try:
+        write_whole(path, sheet)
+    except OSError as error:
+        path.with_name(path.name + HALF).unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written ({error.strerror}); name another file for the contact sheet")
+
+
+def contact_sheet(title: str, listings: Mapping[str, Listing], *, done: Callable[[int, int], None]) -> bytes:
+    """A PNG with a strip for each class, or for each video where there are no classes; the same for the same data.
+
+    A class's strip shows some frames, evenly spaced, of one of its videos, or as many of its pictures. What is shown,
+    and which classes are where there are more than STRIPS, is drawn by chance, always alike. A file that does not
+    decode is a crossed box that says why.
+
+    Args:
+        listings: by the name of the split.
+        done: is told how many strips there are so far, and how many there will be.
+
+    Raises:
+        Unreachable: a place does not answer.
+    """
+    rows = _AllRows(listings)
+    drawn, strips = rows.drawn(), list[Strip]()
+    for places in drawn:
+        strips.append(_strip(rows, places))
+        done(len(strips), len(drawn))
+    return page(title, _heading(listings, rows, drawn), strips)
+
+
+def _heading(listings: Mapping[str, Listing], rows: "_AllRows", drawn: list[list[int]]) -> list[str]:
+    """A line for each split, and one that says how much of it all is shown."""
+    lines = [
+        ("" if name == "all" else f"{name}: ") + f"{counted(len(listing.rows), rows.noun)} ({listing.kind})"
+        for name, listing in listings.items()
+    ]
+    labelled = bool(rows.of_class.size)
+    shown, total = (len(drawn), len(rows.classes)) if labelled else (sum(map(len, drawn)), len(rows.labels))
+    noun = "classes" if labelled else f"{rows.noun}s"
+    return [*lines, f"all {total:,} {noun}" if shown == total else f"{shown} of {total:,} {noun}, drawn by chance"]
+
+
+class _AllRows:
+    """The rows of all splits, numbered through."""
+
+    def __init__(self, listings: Mapping[str, Listing]):
+        self._parts = list(listings.items())
+        self._ends = np.cumsum([len(listing.rows) for listing in listings.values()])
+        self.labels = np.concatenate([listing.rows.labels for listing in listings.values()])
+        self.of_class = np.bincount(self.labels[self.labels >= 0])
+        self.classes = max((listing.classes for listing in listings.values()), key=len)
+        self.pictures = is_picture(self[0][1].name)
+        self.noun = "picture" if self.pictures else "video"
+
+    def __getitem__(self, place: int) -> tuple[str, Row]:
+        """A row and the name of its split."""
+        part = int(np.searchsorted(self._ends, place, side="right"))
+        name, listing = self._parts[part]
+        return name, listing.rows[place - int(self._ends[part]) + len(listing.rows)]
+
+    def drawn(self) -> list[list[int]]:
+        """For each strip the rows that it may show, all of one class."""
+        chance = numpy_chance(0, "sheet")
+        order = chance.permutation(len(self.labels))
+        if self.of_class.size:
+            labels = np.sort(chance.permutation(np.flatnonzero(self.of_class))[:STRIPS])
+            return [order[self.labels[order] == label][:COLUMNS].tolist() for label in labels]
+        each = COLUMNS if self.pictures else 1
+        places = np.sort(order[: STRIPS * each]).tolist()
+        return [places[i : i + each] for i in range(0, len(places), each)]
+
+
+def _strip(rows: _AllRows, places: list[int]) -> Strip:
+    """Frames of the first of these videos, or all of these pictures, with what is to be said of them."""
+    split, row = rows[places[0]]
+    if is_picture(row.name):
+        found = [each for _, each in map(rows.__getitem__, places) if is_picture(each.name)]
+        cells, file, notes = [_picture(each) for each in found], "", []  # their names stand below them
+    else:
+        cells, length = _frames(row)
+        file, notes = row.name, [*length, *([] if split == "all" else [split])]
+    if row.label is None:
+        return Strip(cells=cells, title=file.rpartition("/")[2], file=file if "/" in file else "", notes=notes)
+    in_all = f"class {row.label}: {counted(int(rows.of_class[row.label]), rows.noun)}"
+    return Strip(cells=cells, title=rows.classes[row.label], file=file, notes=[in_all, *notes])
+
+
+def _frames(row: Row) -> tuple[list[Cell], list[str]]:
+    """A video's cells, and its length and size in words."""
+    try:
+        seen = glimpse(row, COLUMNS)
+    except BrokenVideo as error:
+        return [Cell(wrong=_reason(error, row))], []
+    rate, (high, wide) = seen.rate, seen.frames.shape[1:3]
+    digits = 1 if rate and seen.total / rate >= 10 else 2
+    times = [f"{n / rate:.{digits}f} s" if rate else f"frame {n}" for n in seen.places]
+    lasts = f", {seen.total / rate:,.{digits}f} s" if rate else ""
+    length = f"{counted(seen.total, 'frame')}{lasts}, {wide}x{high}"
+    return [Cell(picture=small(frame), caption=time) for frame, time in zip(seen.frames, times, strict=True)], [length]
+
+
+def _picture(row: Row) -> Cell:
+    try:
+        return Cell(picture=small(glimpse(row, 1).frames[0]), caption=row.name)
+    except BrokenVideo as error:
+        return Cell(wrong=_reason(error, row), caption=row.name)
+
+
+def _reason(error: BrokenVideo, row: Row) -> str:
+    return str(error).removeprefix(name_of(row.source)).strip(" :")
