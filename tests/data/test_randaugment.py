@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidstill.data.randaugment import OPERATIONS, RandAugment
+from vidstill.data.randaugment import OPERATIONS, Drawn, RandAugment
+from vidstill.types import InputError
 
 seeds = st.integers(0, 2**32)
 magnitudes = st.integers(0, 99).map(lambda k: k / 10 + 0.03)  # never on the border between two whole levels
 names = st.sampled_from(sorted(OPERATIONS))
 WITHOUT_STRENGTH = {"AutoContrast", "Equalize", "Invert"}
+GREY = (128, 128, 128)
 UNCHANGED_AT_0 = set(OPERATIONS) - WITHOUT_STRENGTH - {"Posterize"}  # which keeps 4 bits then
 
 
@@ -22,7 +24,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def after(name: str, magnitude: float, sign: int, frame: np.ndarray) -> np.ndarray:
-    return np.asarray(OPERATIONS[name](Image.fromarray(frame), magnitude, sign))
+    return np.asarray(Drawn(name, magnitude, sign).apply(Image.fromarray(frame), GREY))
 
 
 @given(seeds, st.integers(1, 3), st.integers(4, 20), st.integers(4, 20))
@@ -104,6 +106,10 @@ def test_posterize_keeps_fewer_bits_the_stronger_it_is(magnitude):
     assert (after("Posterize", magnitude, 1, frame) == frame & (0xFF << (8 - kept) & 0xFF)).all()
 
 
+def test_posterize_leaves_a_black_frame_at_the_highest_magnitude():
+    assert (after("Posterize", 10.0, 1, noise(8, 8)) == 0).all()
+
+
 @given(magnitudes)
 def test_solarize_inverts_from_a_threshold_on(magnitude):
     frame = noise(8, 8)
@@ -134,6 +140,25 @@ def test_a_translation_of_four_ninths_of_the_scale_moves_a_fifth_of_the_side_and
     assert (right[:, -3:] == 128).all()
     assert np.abs(down[2:].astype(int) - frame[:8]).max() <= 1
     assert (down[:1] == 128).all()
+
+
+def test_the_colour_that_comes_in_is_the_one_that_is_asked_for():
+    augment = RandAugment(operations=1, probability=1.0, fill=(124, 116, 104))
+    seed = next(k for k in range(1000) if augment.draw(np.random.default_rng(k))[0][::2] == ("TranslateX", 1))
+    moved = augment.apply(noise(1, 8, 8), np.random.default_rng(seed))
+    assert (moved[:, :, -2:] == augment.fill).all()
+
+
+def test_a_colour_that_is_none_is_refused():
+    with pytest.raises(InputError, match="fill is 256"):
+        RandAugment(fill=(0, 256, 0))
+
+
+@given(magnitudes, st.sampled_from([-1, 1]), st.integers(1, 30), st.integers(1, 30))
+def test_a_rotation_is_pils(magnitude, sign, height, width):
+    frame = noise(height, width)
+    turned = Image.fromarray(frame).rotate(sign * magnitude * 3, Image.Resampling.BICUBIC, fillcolor=GREY)
+    assert (after("Rotate", magnitude, sign, frame) == np.asarray(turned)).all()
 
 
 def test_a_rotation_of_the_full_scale_is_thirty_degrees_and_its_sign_turns_it_round():
