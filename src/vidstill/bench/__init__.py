@@ -1,0 +1,1 @@
+"""What benchmarks are made of: footage, readers, quality, and what ran them."""

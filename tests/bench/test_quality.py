@@ -1,0 +1,39 @@
+"""PSNR and SSIM by their definitions, where these can be worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from vidstill.bench.quality import psnr, ssim
+
+CLIP = np.random.default_rng(0).integers(0, 200, (2, 24, 32, 3), dtype=np.uint8)
+
+
+def level(value):
+    return np.full((2, 16, 16, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize("off", [1, 5, 50])
+def test_psnr_of_a_constant_error_is_that_of_its_square(off):
+    assert psnr(CLIP, CLIP + np.uint8(off)) == pytest.approx(20 * math.log10(255 / off), abs=1e-4)
+
+
+def test_nothing_is_better_than_equal():
+    assert psnr(CLIP, CLIP) == 100
+    assert ssim(CLIP, CLIP) == pytest.approx(1, abs=1e-5)
+
+
+def test_ssim_of_two_plain_clips_is_that_of_their_brightness():
+    c1 = (0.01 * 255) ** 2
+    expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
+    assert ssim(level(100), level(150)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_ssim_falls_with_noise_and_does_not_ask_which_clip_comes_first():
+    noise = np.random.default_rng(1).normal(size=CLIP.shape)
+    noisy = [np.clip(CLIP + strength * noise, 0, 255).astype(np.uint8) for strength in (5, 20, 80)]
+    found = [ssim(CLIP, other) for other in noisy]
+    assert sorted(found, reverse=True) == found
+    assert found[0] < 1
+    assert ssim(noisy[0], CLIP) == pytest.approx(found[0], abs=1e-6)

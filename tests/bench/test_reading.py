@@ -1,0 +1,121 @@
+"""Readers are compared if they give the same frames, and named if they do not."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from vidstill.bench.footage import Footage, filmed
+from vidstill.bench.readers import DECORD, OURS, PLAIN_LOOP, TORCHCODEC, read_plainly, readers
+from vidstill.bench.reading import Read, draws, reading
+from vidstill.chance import numpy_chance, sample_seed
+from vidstill.data.recode import RecodeConfig, recoded
+from vidstill.data.sampling import SpanSampling
+from vidstill.data.video import read_frames
+
+SAMPLING = SpanSampling(frames=4, stride=3)
+FILMS = [filmed(Footage(frames=24, size=(48, 64)), seed) for seed in range(2)]
+
+
+@pytest.fixture
+def videos(tmp_path):
+    paths = [tmp_path / f"{n}.mp4" for n in range(2)]
+    for path, film in zip(paths, FILMS, strict=True):
+        path.write_bytes(film)
+    return [
+        Read(path.name, {"raw": path, "packed": path.read_bytes()}, draws(SAMPLING, 24, 3, n, 0))
+        for n, path in enumerate(paths)
+    ]
+
+
+def by_name(found):
+    return {(each.reader, each.files): each for each in found}
+
+
+def test_every_round_draws_a_clip_as_an_epoch_of_training_does():
+    for n, drawn in enumerate(draws(SAMPLING, 24, 3, video=5, seed=7)):
+        assert drawn == SAMPLING.draw(24, numpy_chance(sample_seed(7, n, 5), "frames"))
+
+
+def test_each_reader_reads_every_clip_once_in_the_race(videos):
+    asked = []
+
+    def counting(source, indices):
+        asked.append((source, tuple(indices)))
+        return read_frames(source, indices)
+
+    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, "counting": counting}, videos, 0))
+    for video in videos:
+        for source in video.sources.values():
+            in_race = [indices for where, indices in asked if where is source]
+            in_race.remove(tuple(video.draws[0]))  # when frames were compared
+            assert in_race == [tuple(indices) for indices in video.draws]
+    one = found["counting", "raw"]
+    assert np.shape(one.each) == (3, 2)
+    assert one.seconds == pytest.approx(np.mean(np.median(one.each, axis=0)))
+    assert one.clips_per_second == pytest.approx(1 / one.seconds)
+
+
+def test_the_plain_loop_is_once_as_fast_as_itself_and_nobody_is_compared_with_what_is_not_there(videos):
+    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly}, videos, 0))
+    plain = found[PLAIN_LOOP, "raw"]
+    assert (plain.times_plain, plain.least) == (1, 1)
+    assert all(each.times_decord is None for each in found.values())
+    ours = found[OURS, "raw"]
+    assert ours.times_plain == pytest.approx(plain.seconds / ours.seconds)
+
+
+def test_a_reader_of_other_frames_is_not_compared_and_says_which(videos):
+    def one_late(source, indices):
+        return read_frames(source, [n + 1 for n in indices])
+
+    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, DECORD: one_late}, videos, 0))
+    late = found[DECORD, "raw"]
+    assert "other frames of 2 of 2 videos, first of 0.mp4" in late.wrong
+    assert (late.times_plain, late.least) == (None, None)
+    assert late.difference > 2
+    assert found[OURS, "raw"].times_decord is None  # nor is anyone with it
+
+
+def test_a_reader_of_another_size_is_not_compared(videos):
+    def turned(source, indices):
+        return np.rot90(read_frames(source, indices), axes=(1, 2)).copy()
+
+    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, "turned": turned}, videos, 0))
+    assert "48x64 pixels" in found["turned", "packed"].wrong
+
+
+def test_a_reader_that_fails_is_named_with_its_reason_and_the_rest_goes_on(videos):
+    def failing(source, indices):
+        raise OSError("no such thing\nat all")
+
+    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, "failing": failing}, videos, 0))
+    assert found["failing", "raw"].wrong == "fails on 0.mp4: no such thing"
+    assert found["failing", "raw"].seconds is None
+    assert found[OURS, "raw"].times_plain is not None
+
+
+def test_what_is_used_is_counted_in_frames_that_were_decoded():
+    apart = recoded(FILMS[0], RecodeConfig(gop=1)).data
+    video = Read("one", {"raw": apart}, [[0, 5, 5, 20]])
+    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly}, [video], 0))
+    assert found[OURS, "raw"].used == 1
+    assert found[PLAIN_LOOP, "raw"].used is None
+
+
+@pytest.mark.parametrize("name", [DECORD, TORCHCODEC])
+def test_a_reader_that_is_not_installed_is_missing_with_the_way_to_get_it(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    there, missing = readers()
+    assert name not in there
+    assert missing[name] == f"not installed: pip install {name}"
+    assert {OURS, PLAIN_LOOP} <= set(there)
+
+
+@pytest.mark.parametrize("name", [DECORD, TORCHCODEC])
+def test_another_reader_gives_a_full_decode_s_frames(name, videos):
+    there, missing = readers()
+    if name not in there:
+        pytest.skip(f"{name}: {missing[name]}")
+    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, name: there[name]}, videos, 0))
+    assert [found[name, files].wrong for files in ("raw", "packed")] == ["", ""]
