@@ -13,7 +13,10 @@ USAGE = """usage: vidstill VERB …
   finetune RECIPE --data DATA        train and test a classifier, from an encoder (--init RUN_OR_FILE) or from scratch
   evaluate RUN_OR_FILE --data DATA   top-1 and top-5 of a fine-tuned model, over the views of its recipe
   data make FOLDER                   draw clips whose classes differ in motion alone, with their lists
-  data inspect DATA                  what a data set is taken for, what it holds, and what is wrong with it
+  data scan DATA                     decode every file once: what is broken, short or there twice, and every true length
+  data pack DATA --out FOLDER        make videos quick to decode: re-encoded into tar shards, with an index
+  data inspect DATA                  what a data set holds, and what is wrong with it; --sheet FILE.png shows it
+  bench data [DATA]                  how fast clips are read, augmented and loaded, beside decord and torchcodec
   doctor                             what this machine can do: devices, precision, decoders, space, versions
 
 Each verb has --help; every field of a recipe is an option: vidstill pretrain amd.small_k400 --help. The same command

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -105,7 +105,8 @@ def evaluate(
     source: Positional[str],
     /,
     *,
-    data: Path,
+    data: str | Path,
+    fold: Literal[1, 2, 3] = 1,
     workers: int = -1,
     device_batch: int | None = None,
     precision: Precision = "auto",
@@ -116,12 +117,13 @@ def evaluate(
     Args:
         source: a run's folder or a file of weights.
         data: labelled videos; where there are splits, the val split of them.
+        fold: which of the three official splits of UCF101 and HMDB51.
         workers: processes that decode; -1: one less than there are cores.
         device_batch: views that a device takes at once; None: all of a video's.
         precision: auto: bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    launch = Launch(data=data, out=Path(), workers=workers, device_batch=device_batch, precision=precision)
+    launch = Launch(data=data, out=Path(), fold=fold, workers=workers, device_batch=device_batch, precision=precision)
     tested = run.evaluate(source, launch).plain()
     tell(jsons.dumps(tested, indent=1) if json else aligned(flat(tested)))
 

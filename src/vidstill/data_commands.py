@@ -1,21 +1,33 @@
 """What `vidstill data …` does: each verb's options are the function's signature, read by tyro."""
 
 import json as jsons
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from vidstill.data import inspect as looking
+from vidstill.data import packs
+from vidstill.data import scan as scanning
+from vidstill.data.findings import in_words as found_in_words
 from vidstill.data.made import MadeConfig, make_clips
-from vidstill.terminal import aligned, flat, plain, progress_bar, tell
+from vidstill.data.recode import RecodeConfig
+from vidstill.data.sheet import check_sheet, contact_sheet, write_sheet
+from vidstill.data.sources import place_of
+from vidstill.data.summary import in_words
+from vidstill.data.words import one_line
+from vidstill.engine.runtime import cores
+from vidstill.terminal import plain, progress_bar, tell
 
 Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 _MADE = MadeConfig()
+_RECODE = RecodeConfig()
+_SHOWN = 10  # of many sentences
 
 
 def make(folder: Positional[Path], /, *, clips: Annotated[MadeConfig, Flat] = _MADE) -> None:
@@ -29,17 +41,141 @@ def make(folder: Positional[Path], /, *, clips: Annotated[MadeConfig, Flat] = _M
     tell(f"made: {folder}; next: vidstill data inspect {folder}")
 
 
-def inspect(data: Positional[Path], /, *, root: Path | None = None, files: int = 32, json: bool = False) -> None:
-    """Says what a data set is taken for, what it holds, and what is wrong with it.
+def inspect(
+    data: Positional[str],
+    /,
+    *,
+    root: str | None = None,
+    fold: Literal[1, 2, 3] = 1,
+    files: int = 32,
+    sheet: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Says what a data set is taken for, what it holds, and what is wrong with it; shows it, if asked to.
 
     Args:
-        data: a folder of videos or of class folders, or a list.
+        data: a folder of videos or of class folders, a list, packs, or an official data set; here or behind an address.
         root: the folder that a list's paths start from; None: the list's own.
-        files: how many videos are opened.
+        fold: which of the three official splits of UCF101 and HMDB51.
+        files: how many videos are opened, where their list does not state what they are.
+        sheet: a PNG to write: a strip of pictures for each of up to 24 classes, or videos where there are no classes.
         json: as JSON, for programs.
     """
-    summary = plain(asdict(looking.inspect(data, root=root, files=files)))
-    tell(jsons.dumps(summary, indent=1) if json else aligned(flat(summary)))
+    start = None if root is None else place_of(root)
+    listings = looking.listings_of(place_of(data), root=start, fold=fold)
+    if sheet is not None:
+        check_sheet(sheet, listings)
+    with progress_bar("videos") as looked:
+        summary = looking.inspect(place_of(data), listings, files=files, done=looked)
+    if sheet is not None:
+        with progress_bar("strips") as drawn:
+            write_sheet(sheet, contact_sheet(data, listings, done=drawn))
+    tell(jsons.dumps(plain(asdict(summary)), indent=1) if json else in_words(summary))
+    if sheet is not None and not json:
+        tell(f"\nsheet: {one_line(str(sheet))}")
 
 
-VERBS: dict[str, Callable[..., None]] = {"data make": make, "data inspect": inspect}
+def bench(data: Positional[str | None] = None, /, *, clips: int = 8, rounds: int = 10, json: bool = False) -> None:
+    """Times reading, augmenting and loading clips, as videos are and packed, beside decord and torchcodec if installed.
+
+    Args:
+        data: videos to measure with, given as for `vidstill data inspect`; None: it films its own.
+        clips: how many of the videos.
+        rounds: clips that are drawn from each.
+        json: as JSON, for programs: every single time as well.
+    """
+    from vidstill.bench.findings import tables  # with torchvision behind it, which takes two seconds
+    from vidstill.benchmark import BenchConfig, bench_data
+
+    found = bench_data(None if data is None else place_of(data), BenchConfig(clips=clips, rounds=rounds))
+    tell(jsons.dumps(plain(asdict(found)), indent=1) if json else tables(found))
+
+
+def pack(
+    data: Positional[str],
+    /,
+    *,
+    out: Path,
+    recode: Annotated[RecodeConfig, Flat] = _RECODE,
+    clips_per_shard: int = packs.CLIPS_PER_SHARD,
+    root: str | None = None,
+    fold: Literal[1, 2, 3] = 1,
+    workers: int = -1,
+) -> None:
+    """Packs a data set into tar shards that decode fast; the same command again goes on where it was stopped.
+
+    Args:
+        data: a folder of videos or of class folders, a list or a scan's, packs, or an official data set.
+        out: the folder of the packs; it, or a copy of it behind an address, is a data set: --data OUT.
+        clips_per_shard: videos for each shard.
+        root: the folder that a list's paths start from; None: the list's own.
+        fold: which of the three official splits of UCF101 and HMDB51.
+        workers: processes that decode and encode; -1: one for each core.
+    """
+    with progress_bar("videos") as done:
+        packed = packs.pack(
+            place_of(data),
+            out,
+            recode,
+            clips_per_shard=clips_per_shard,
+            root=None if root is None else place_of(root),
+            fold=fold,
+            workers=cores() if workers < 0 else workers,
+            done=done,
+        )
+    sizes = f"{packed.before / 1e6:.1f} MB became {packed.after / 1e6:.1f} MB"
+    ratio = f", {packed.after / packed.before:.2f} times" if packed.before else ""
+    tell(f"packed: {out}, {packed.videos} videos, {sizes}{ratio}; next: vidstill data inspect {out}")
+    if packed.left_out:
+        tell(f"left out: {len(packed.left_out)} videos ({out / packs.LEFT_OUT})")
+        for sentence in packed.left_out[:_SHOWN]:
+            tell(f"  {one_line(sentence)}")
+        sys.exit(1)
+
+
+def scan(
+    data: Positional[str],
+    /,
+    *,
+    out: Path | None = None,
+    root: str | None = None,
+    fold: Literal[1, 2, 3] = 1,
+    workers: int = -1,
+    min_frames: int = scanning.MIN_FRAMES,
+    json: bool = False,
+) -> None:
+    """Decodes every file once, into a list that is a data set; the same command again goes on where it was stopped.
+
+    It ends with exit code 1 if a file is broken, or if the same video is in more than one split.
+
+    Args:
+        data: a folder of videos or of class folders, a list or a scan's, packs, or an official data set.
+        out: the list to write, what is wrong with a file included; None: DATA.scan.jsonl beside the data.
+        root: the folder that a list's paths start from; None: the list's own.
+        fold: which of the three official splits of UCF101 and HMDB51.
+        workers: processes that decode; -1: one for each core.
+        min_frames: videos that have fewer are named.
+        json: as JSON, for programs: all that was found.
+    """
+    with progress_bar("files") as done:
+        found = scanning.scan(
+            place_of(data),
+            out=out,
+            root=None if root is None else place_of(root),
+            fold=fold,
+            workers=cores() if workers < 0 else workers,
+            min_frames=min_frames,
+            done=done,
+        )
+    tell(jsons.dumps({"good": found.good, **plain(asdict(found))}, indent=1) if json else found_in_words(found))
+    if not found.good:
+        sys.exit(1)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "data make": make,
+    "data inspect": inspect,
+    "data scan": scan,
+    "data pack": pack,
+    "bench data": bench,
+}

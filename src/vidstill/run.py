@@ -44,7 +44,7 @@ def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runti
     recipe = replace(recipe, method=_with_stated_sizes(recipe.method, teachers))
     if start is not None:
         _check_start(start, recipe.method.encoder)
-    training = Training("pretrain", recipe, read_listing(launch.data, split="train"), launch, runtime)
+    training = Training("pretrain", recipe, read_listing(launch.data, split="train", fold=launch.fold), launch, runtime)
     _check_mask(recipe, training.rehearse(recipe.method.build))
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
@@ -68,8 +68,11 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
         InputError: something the user gave cannot be used; nothing was written then.
     """
     runtime = runtime or Runtime(launch.precision)
-    listing = _labelled(read_listing(launch.data, split="train"))
-    val = _labelled(listing_to_test(launch.val) if launch.val else read_listing(launch.data, split="val"))
+    listing = _labelled(read_listing(launch.data, split="train", fold=launch.fold))
+    if launch.val:
+        val = _labelled(listing_to_test(launch.val, fold=launch.fold))
+    else:
+        val = _labelled(read_listing(launch.data, split="val", fold=launch.fold))
     _check_classes(val, listing.classes, str(listing.source))
     start = read_weights(init) if init else None
     if start is not None:
@@ -118,7 +121,7 @@ def evaluate(source: str, launch: Launch, *, runtime: Runtime | None = None) -> 
     """
     runtime = runtime or Runtime(launch.precision)
     model, weights = load_classifier(source)
-    listing = _labelled(listing_to_test(launch.data))
+    listing = _labelled(listing_to_test(launch.data, fold=launch.fold))
     _check_classes(listing, weights.about["classes"], source)
     return score(model, listing, from_plain(ViewsConfig, weights.about["views"]), launch, runtime)
 
@@ -145,12 +148,13 @@ class Tested:
     """A test: the accuracy over the videos that could be scored, and those that could not."""
 
     accuracy: Accuracy
+    missing: int  # videos that an official list names and that are not there
     broken: tuple[str, ...]  # a sentence for each video that could not be decoded
     places: tuple[int, ...]  # of the scored videos, in the list
     scores: Float[Tensor, "videos classes"]
 
     def plain(self) -> dict[str, Any]:
-        return {**asdict(self.accuracy), "broken": list(self.broken)}
+        return {**asdict(self.accuracy), "missing": self.missing, "broken": list(self.broken)}
 
 
 def score(model: Classifier, listing: Listing, views: ViewsConfig, launch: Launch, runtime: Runtime) -> Tested:
@@ -180,7 +184,8 @@ def score(model: Classifier, listing: Listing, views: ViewsConfig, launch: Launc
     places = sorted(scored)
     scores = torch.stack([scored[place] for place in places])
     labels = torch.from_numpy(listing.rows.labels[places]).long()
-    return Tested(accuracy(scores, labels), tuple(broken[place] for place in sorted(broken)), tuple(places), scores)
+    unscored = tuple(broken[place] for place in sorted(broken))
+    return Tested(accuracy(scores, labels), listing.missing, unscored, tuple(places), scores)
 
 
 def _teachers(method: Any) -> dict[str, TeacherConfig]:

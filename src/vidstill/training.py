@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from vidstill.config import to_plain
 from vidstill.data.annotations import Listing
-from vidstill.data.datasets import TrainClips
+from vidstill.data.datasets import AugmentOn, TrainClips
 from vidstill.data.loading import TrainBatch, train_batches
 from vidstill.engine.runtime import Precision, Runtime, cores
 from vidstill.engine.schedule import Plan, make_plan
@@ -32,12 +32,14 @@ class Launch:
     What is learned does not depend on it, but for rounding, and for which clips are mixed with which: a chunk's own.
     """
 
-    data: Path  # a folder of videos or of class folders, or a list
+    data: str | Path  # a folder of videos or of class folders, a list, or packs, here or behind an address
     out: Path  # the run's folder
-    val: Path | None = None  # labelled videos to test on: their val split, if they have splits; None: that of data
+    val: str | Path | None = None  # labelled videos to test on, their val split if they have splits; None: data's
+    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
     workers: int = -1  # processes that decode, for each device; -1: one less than its share of the cores
     device_batch: int | None = None  # clips that a device takes at once, more are accumulated; None: all of its share
     precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
+    augment_on: AugmentOn = "workers"  # where what comes after the crop is done: flips, RandAugment of crops
     save_seconds: float = 600.0  # seconds between two saved states
 
     def __post_init__(self) -> None:
@@ -80,7 +82,7 @@ class Training:
 
     @cached_property
     def clips(self) -> TrainClips:
-        return TrainClips(self.listing, self.recipe.clips, seed=self.recipe.seed)
+        return TrainClips(self.listing, self.recipe.clips, seed=self.recipe.seed, augment_on=self.launch.augment_on)
 
     def rehearse(self, build: Callable[[], nn.Module]) -> nn.Module:
         """One video is decoded, and a chunk of its size goes through a task that nothing is stored or computed for.
@@ -119,7 +121,8 @@ class Training:
             load_exactly(model, read_weights(out).tensors, str(out))
             self._say(f"{out} holds the finished run, which stays as it is")
             return
-        self._say(f"{len(self.listing.rows)} videos of {self.listing.source}, {self.listing.kind}")
+        for listing in (self.listing, val) if val else (self.listing,):
+            self._say(f"{len(listing.rows)} videos of {listing.source}, {listing.kind}")
         self._say(f"{self.plan}; {runtime.precision}")
         fit(
             task,
