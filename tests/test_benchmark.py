@@ -6,7 +6,7 @@ from dataclasses import replace
 import av
 import pytest
 
-from vidstill import data_commands
+from vidstill import benchmark
 from vidstill.bench.findings import tables
 from vidstill.bench.footage import Footage, filmed
 from vidstill.bench.readers import OURS, PLAIN_LOOP, readers
@@ -41,7 +41,7 @@ def found():
 @pytest.fixture
 def typed(monkeypatch, capsys):
     """What a command line gives, with everything small that it has no option for."""
-    monkeypatch.setattr(data_commands, "bench_data", lambda data, config: bench_data(data, replace(config, **SMALL)))
+    monkeypatch.setattr(benchmark, "bench_data", lambda data, config: bench_data(data, replace(config, **SMALL)))
 
     def run(*words):
         code = main(["bench", "data", *map(str, words)])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +46,7 @@ def failing(error):
 def test_a_recipe_runs_as_it_is_found_where_nothing_else_is_typed(started, tmp_path):
     assert main(["pretrain", "amd.small_k400", "--data", str(tmp_path)]) == 0
     assert started[0].recipe == find("amd.small_k400")
-    assert started[0].Path(launch.data) == tmp_path
+    assert Path(started[0].launch.data) == tmp_path
     assert str(started[0].launch.out) == "runs/amd.small_k400"
 
 

@@ -90,7 +90,7 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
 
     config = recipe.classifier(len(listing.classes))
     training.rehearse(lambda: task(config.build()))
-    _check_views(val, recipe.views)
+    _check_views(val, recipe.views, min(1, launch.decoders))
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
@@ -256,10 +256,11 @@ def _check_mask(recipe: Pretrain, task: nn.Module) -> None:
         )
 
 
-def _check_views(listing: Listing, views: ViewsConfig) -> None:
+def _check_views(listing: Listing, views: ViewsConfig, workers: int) -> None:
     """Raises an InputError where no video can be tested: before hours of training, not after them."""
     broken: dict[int, str] = {}
-    batches = view_batches(ViewClips(listing, views), videos_per_batch=1, broken=broken, device=torch.device("cpu"))
+    clips, device = ViewClips(listing, views), torch.device("cpu")
+    batches = view_batches(clips, videos_per_batch=1, broken=broken, workers=workers, device=device)
     if next(batches, None) is None:
         raise InputError(f"none of the {len(broken)} videos of {listing.source} can be tested on; {broken[0]}")
 

@@ -94,7 +94,12 @@ class Training:
             InputError: the parts do not fit one another.
         """
         first = train_batches(
-            self.clips, videos_per_step=1, steps_per_epoch=1, total_steps=1, device=torch.device("cpu")
+            self.clips,
+            videos_per_step=1,
+            steps_per_epoch=1,
+            total_steps=1,
+            workers=min(1, self.launch.decoders),  # which can be ended, if the first video's decoder is stuck
+            device=torch.device("cpu"),
         )
         chunk = [part.to("meta").repeat_interleave(self.plan.videos_per_chunk, dim=0) for part in next(first)]
         with torch.device("meta"):

@@ -104,11 +104,22 @@ class Views(NamedTuple):
     place: int
 
 
-class TrainClips(Dataset[Sample]):
-    """Training samples: a pure function of (seed, epoch, index)."""
+AugmentOn = Literal["workers", "device"]
+"""Where clips are flipped, and RandAugment changes crops: in the workers, or on the device in whole batches.
 
-    def __init__(self, listing: Listing, config: ClipsConfig, *, seed: int):
-        self.listing, self.config, self.seed = listing, config, seed
+RandAugment of whole frames, before they are cropped (the video papers), is the workers' in either case.
+"""
+
+
+class TrainClips(Dataset[Sample]):
+    """Training samples: a pure function of (seed, epoch, index).
+
+    Args:
+        augment_on: the device, to leave to it what comes after the crop: `on_device.augmented` does that.
+    """
+
+    def __init__(self, listing: Listing, config: ClipsConfig, *, seed: int, augment_on: AugmentOn = "workers"):
+        self.listing, self.config, self.seed, self.augment_on = listing, config, seed, augment_on
         self._videos = _Videos(listing, config.sampling)
 
     def __len__(self) -> int:
@@ -144,7 +155,8 @@ class TrainClips(Dataset[Sample]):
 
     def _drawn(self, place: int, source: Source, seed: int) -> list[Frames]:
         """Each copy's frames, decoded in one go."""
-        config, sampling, total = self.config, self._videos.sampling(place), self._videos.frames(place)
+        config, total = self.config, self._videos.frames(place)
+        sampling = self._videos.sampling(place)
         chance = numpy_chance(seed, "frames")
         if config.repeat_frames == "own" and isinstance(sampling, SpanSampling | TimedSampling):
             return _read_each(source, sampling.draw_repeats(total, config.repeats, chance))
@@ -155,6 +167,8 @@ class TrainClips(Dataset[Sample]):
         if config.randaugment is not None and config.randaugment_on == "frame":
             frames = config.randaugment.apply(frames, numpy_chance(seed, "randaugment"))
         frames = config.crop.apply(frames, config.size, numpy_chance(seed, "crop"))
+        if self.augment_on == "device":
+            return rearrange(frames, "t h w c -> c t h w")
         if numpy_chance(seed, "flip").random() < config.flip:
             frames = flip(frames)
         if config.randaugment is not None and config.randaugment_on == "crop":
@@ -178,7 +192,8 @@ class ViewClips(Dataset[Views]):
             BrokenVideo: the video does not decode.
         """
         config, row = self.config, self.listing.rows[index]
-        views = self._videos.sampling(index).views(self._videos.frames(index), config.views)
+        total = self._videos.frames(index)
+        views = self._videos.sampling(index).views(total, config.views)
         spatial = config.short_side, config.size, config.crops, config.interpolation, config.crop_rule
         crops = [
             rearrange(crop, "t h w c -> c t h w")

@@ -1,28 +1,31 @@
 """Samples become batches on the device: which process and micro-batch sees which video, and what if one is broken."""
 
 import logging
-import signal
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from functools import lru_cache, partial
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vidstill.chance import numpy_chance
-from vidstill.data.datasets import Sample, TrainClips, ViewClips, Views
-from vidstill.data.sources import BrokenVideo
+from vidstill.data.batches import Batch, Give, Parts, Take, Taken, batches
+from vidstill.data.datasets import ClipsConfig, TrainClips, ViewClips
+from vidstill.data.sources import BrokenVideo, name_of
+from vidstill.data.workers import STUCK_SECONDS, Lost, in_order
 from vidstill.types import InputError
 
 BROKEN_SHARE = 0.01
-"""The share of a training set that may be broken before training stops."""
-
-_PREFETCH = 4  # batches that each worker keeps ready: enough to bridge a slow video
+"""The share of a training set that may be broken before training stops; of ten videos or more, one may be."""
 
 log = logging.getLogger("vidstill")
+
+T = TypeVar("T")
 
 
 class TrainBatch(NamedTuple):
@@ -59,22 +62,29 @@ def train_batches(
     workers: int = 0,
     device: torch.device,
     broken_share: float = BROKEN_SHARE,
+    stuck_seconds: float = STUCK_SECONDS,
 ) -> Iterator[TrainBatch]:
     """This process's micro-batches, `accumulation` of them a step, from `start_step` to `total_steps` (excluded).
 
     A step's videos are cut into chunks by their place in the epoch's order, and chunk `micro * world + rank` is this
     process's: so two processes see what one sees in two micro-batches, and a resumed run sees what it would have seen.
 
-    A video that does not decode is named once, and the next in the epoch's order stands in for it.
+    A video that does not decode is named once and not tried again, and the next in the epoch's order stands in for it.
+    So it is with one whose decoder is stuck or ends its process, a worker's; without workers the decoder is in this
+    process, where nothing can end it.
+
+    The micro-batch that comes next is kept ready, and of the one after it as many videos as it has, and two for each
+    worker: clips in bytes, in memory that the workers share.
 
     Args:
         videos_per_step: over all processes and micro-batches; not counting the copies of repeated augmentation.
         steps_per_epoch: the videos that they leave over are seen in other epochs, whose order is another.
-        broken_share: of the data set; if more is broken than this, training stops.
+        broken_share: of the data set; if more is broken than this, training stops. Of ten videos or more, one may be.
+        stuck_seconds: a decoder that takes longer for a video, while it is waited for, is ended.
 
     Raises:
         InputError: a step does not divide into equal chunks, there are fewer videos than an epoch takes, or too many
-            are broken.
+            are broken. `Unreachable`: a place does not answer, which is no video's fault.
     """
     if videos_per_step % (accumulation * world):
         raise InputError(
@@ -85,25 +95,23 @@ def train_batches(
         raise InputError(
             f"{len(dataset)} videos do not fill {steps_per_epoch} steps of {videos_per_step}; take a smaller batch"
         )
-    places = _Places(range(start_step, total_steps), videos_per_step, steps_per_epoch, accumulation, rank, world)
-    allowed = int(broken_share * len(dataset))
-    return _watched(_loader(_Ordered(dataset, allowed), places, workers, device), allowed, len(dataset), device)
-
-
-def _watched(loader: DataLoader[Any], allowed: int, videos: int, device: torch.device) -> Iterator[TrainBatch]:
-    """The loader's batches on the device; says what is broken, and stops if that is too much."""
-    broken: dict[int, str] = {}
-    for batch in loader:
-        new = {place: why for place, why in batch.broken.items() if place not in broken}
-        broken |= new
-        if len(broken) > allowed:
-            raise InputError(_too_many(broken, allowed, videos))
-        for why in new.values():
-            log.warning("%s; another video stands in for it", why)
-        if batch.error is not None:
-            raise InputError(batch.error)
-        if batch.parts is not None:
-            yield TrainBatch(*_on_device(batch.parts, device))
+    config = dataset.config
+    made = batches(
+        partial(_train_parts, dataset),
+        partial(
+            _train_samples,
+            dataset,
+            _places(range(start_step, total_steps), videos_per_step, steps_per_epoch, accumulation, rank, world),
+            int(broken_share * len(dataset)) or int(len(dataset) >= 10),
+        ),
+        videos_per_step // (accumulation * world),
+        room=_clips_bytes(config.repeats, config.sampling.frames, config.size),
+        workers=workers,
+        stuck_seconds=stuck_seconds,
+        device=device,
+    )
+    change = partial(_augmented, config) if dataset.augment_on == "device" else None
+    return _delivered(TrainBatch, made, {}, "another video stands in for it", device, change)
 
 
 def view_batches(
@@ -115,142 +123,147 @@ def view_batches(
     world: int = 1,
     workers: int = 0,
     device: torch.device,
+    stuck_seconds: float = STUCK_SECONDS,
 ) -> Iterator[ViewBatch]:
     """Every video of this process once, in the listing's order; nothing stands in for one that does not decode.
 
+    Nor for one whose decoder is stuck or ends its process. What is kept ready, and what cannot be ended without
+    workers, is as in `train_batches`.
+
     Args:
         broken: is given the places of those that do not decode, and why; their rows are left out of the batches.
+
+    Raises:
+        InputError: a place does not answer (`Unreachable`), or the list names what no clips can be taken from.
     """
-    places = range(rank, len(dataset), world)
-    batches = [list(places[i : i + videos_per_batch]) for i in range(0, len(places), videos_per_batch)]
-    for batch in _loader(_Whole(dataset), batches, workers, device):
-        if batch.error is not None:
-            raise InputError(batch.error)
-        for why in batch.broken.values():
-            log.warning("%s; it is not scored", why)
-        broken |= batch.broken
-        if batch.parts is not None:
-            yield ViewBatch(*_on_device(batch.parts, device))
+    config = dataset.config
+    made = batches(
+        partial(_view_parts, dataset),
+        partial(_view_samples, dataset, range(rank, len(dataset), world)),
+        videos_per_batch,
+        room=_clips_bytes(config.views * config.crops, config.sampling.frames, config.size),
+        workers=workers,
+        stuck_seconds=stuck_seconds,
+        device=device,
+    )
+    return _delivered(ViewBatch, made, broken, "it is not scored", device)
 
 
-class _Places(Sampler[list[tuple[int, int]]]):
-    """The micro-batches of one process: for each video its epoch and its place in the epoch's order."""
-
-    def __init__(
-        self, steps: range, videos_per_step: int, steps_per_epoch: int, accumulation: int, rank: int, world: int
-    ):
-        self.steps, self.videos, self.steps_per_epoch = steps, videos_per_step, steps_per_epoch
-        self.accumulation, self.rank, self.world = accumulation, rank, world
-
-    def __len__(self) -> int:
-        return len(self.steps) * self.accumulation
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        size = self.videos // (self.accumulation * self.world)
-        for step in self.steps:
-            epoch, within = divmod(step, self.steps_per_epoch)
-            for micro in range(self.accumulation):
-                first = within * self.videos + (micro * self.world + self.rank) * size
-                yield [(epoch, place) for place in range(first, first + size)]
+def _places(
+    steps: range, videos_per_step: int, steps_per_epoch: int, accumulation: int, rank: int, world: int
+) -> Iterator[tuple[int, int]]:
+    """For each video of one process its epoch and its place in the epoch's order."""
+    size = videos_per_step // (accumulation * world)
+    for step in steps:
+        epoch, within = divmod(step, steps_per_epoch)
+        for micro in range(accumulation):
+            first = within * videos_per_step + (micro * world + rank) * size
+            yield from ((epoch, place) for place in range(first, first + size))
 
 
-class _Fetched(NamedTuple):
-    """What a worker sends: errors travel as sentences, so that they arrive as such."""
-
-    sample: Sample | Views | None
-    broken: dict[int, str]
-    error: str | None = None
+def _train_parts(dataset: TrainClips, asked: tuple[int, int, int]) -> Parts:
+    epoch, index, shown = asked
+    return tuple(part.numpy() for part in dataset.sample(epoch, index, stand_in=shown))
 
 
-class _Ordered(Dataset[_Fetched]):
-    """Training samples by their place in an epoch's order; the next in the order stands in for one that is broken."""
+def _augmented(config: ClipsConfig, clip: Tensor, label: Tensor, seed: Tensor) -> Tensor:
+    from vidstill.data.on_device import augmented  # it needs torchvision, which takes a second and 160 MB
 
-    def __init__(self, dataset: TrainClips, allowed: int):
-        self.dataset, self.allowed = dataset, allowed
-
-    def __getitem__(self, key: tuple[int, int]) -> _Fetched:
-        epoch, place = key
-        order = _kept_order(len(self.dataset), self.dataset.seed, epoch)
-        index = int(order[place])
-        broken: dict[int, str] = {}
-        while len(broken) <= self.allowed:
-            other = int(order[(place + len(broken)) % len(order)])
-            try:
-                return _Fetched(self.dataset.sample(epoch, index, stand_in=other), broken)
-            except BrokenVideo as error:
-                broken[other] = str(error)
-            except InputError as error:
-                return _Fetched(None, broken, str(error))
-        return _Fetched(None, broken)
+    return augmented(clip, seed, config)
 
 
-class _Whole(Dataset[_Fetched]):
-    """Test samples, or why there is none."""
-
-    def __init__(self, dataset: ViewClips):
-        self.dataset = dataset
-
-    def __getitem__(self, index: int) -> _Fetched:
-        try:
-            return _Fetched(self.dataset[index], {})
-        except BrokenVideo as error:
-            return _Fetched(None, {index: str(error)})
-        except InputError as error:
-            return _Fetched(None, {}, str(error))
+def _view_parts(dataset: ViewClips, index: int) -> Parts:
+    clip, label, place = dataset[index]
+    return clip.numpy()[None], np.array([label]), np.array([place])
 
 
-class _Joined(NamedTuple):
-    """A batch as the workers leave it: `clip, label, seed` or `clip, label, place`; None if nothing decoded."""
-
-    parts: tuple[Tensor, ...] | None
-    broken: dict[int, str]
-    error: str | None
-
-
-def _joined(fetched: list[_Fetched]) -> _Joined:
-    broken = {index: why for each in fetched for index, why in each.broken.items()}
-    error = next((each.error for each in fetched if each.error is not None), None)
-    samples = [each.sample for each in fetched if isinstance(each.sample, Sample)]
-    views = [each.sample for each in fetched if isinstance(each.sample, Views)]
-    parts: tuple[Tensor, ...] | None = None
-    if samples:
-        parts = tuple(torch.cat(column) for column in zip(*samples, strict=True))
-    elif views:
-        clips, labels, places = zip(*views, strict=True)
-        parts = torch.stack(clips), torch.tensor(labels), torch.tensor(places)
-    return _Joined(parts, broken, error)
+class _Asked(NamedTuple):
+    epoch: int
+    place: int
+    shown: int
+    ticket: Any
 
 
-@lru_cache(maxsize=2)  # workers fetch ahead, across the border of two epochs
+def _train_samples(
+    dataset: TrainClips, places: Iterable[tuple[int, int]], allowed: int, give: Give, take: Take, ahead: int
+) -> Iterator[Taken]:
+    """Samples by their place in an epoch's order; the next in the order stands in for one that is broken."""
+    videos, broken = len(dataset), dict[int, str]()
+
+    def ask(place: tuple[int, int]) -> _Asked:
+        epoch, within = place
+        order = _kept_order(videos, dataset.seed, epoch)
+        shown = next(video for video in map(int, chain(order[within:], order[:within])) if video not in broken)
+        return _Asked(epoch, within, shown, give((epoch, int(order[within]), shown)))
+
+    def taken(asked: _Asked) -> Taken:
+        found: dict[int, str] = {}
+        while isinstance(parts := _taken(dataset, asked.shown, take, asked.ticket), str):
+            if asked.shown not in broken:  # it may have been asked for twice
+                broken[asked.shown] = found[asked.shown] = parts
+            if len(broken) > min(allowed, videos - 1):
+                raise InputError(_too_many(broken, allowed, videos))
+            asked = ask((asked.epoch, asked.place))
+        return Taken(parts, found)
+
+    return in_order(ask, taken, places, ahead)
+
+
+def _view_samples(dataset: ViewClips, places: range, give: Give, take: Take, ahead: int) -> Iterator[Taken]:
+    """Samples in the listing's order; none for one that is broken."""
+
+    def taken(asked: tuple[int, Any]) -> Taken:
+        place, ticket = asked
+        parts = _taken(dataset, place, take, ticket)
+        return Taken(None, {place: parts}) if isinstance(parts, str) else Taken(parts, {})
+
+    return in_order(lambda place: (place, give(place)), taken, places, ahead)
+
+
+def _taken(dataset: TrainClips | ViewClips, place: int, take: Take, ticket: Any) -> Parts | str:
+    """A video's sample, or a sentence on why there is none."""
+    try:
+        parts = take(ticket)
+    except BrokenVideo as error:
+        return str(error)
+    return f"{name_of(dataset.listing.rows[place].source)} {parts.why}" if isinstance(parts, Lost) else parts
+
+
+@lru_cache(maxsize=2)  # samples are asked for ahead, across the border of two epochs
 def _kept_order(videos: int, seed: int, epoch: int) -> Int64[np.ndarray, "n"]:
     return epoch_order(videos, seed, epoch)
 
 
-def _loader(
-    dataset: Dataset[_Fetched], batches: Iterable[list[Any]], workers: int, device: torch.device
-) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_joined,
-        pin_memory=device.type == "cuda",
-        prefetch_factor=_PREFETCH if workers else None,
-        worker_init_fn=_leave_stopping_to_the_run,
-        generator=torch.Generator(),  # else a loader takes a number from the default one, which belongs to the run
-    )
+def _delivered(
+    kind: Callable[..., T],
+    made: Generator[Batch],
+    broken: dict[int, str],
+    then: str,
+    device: torch.device,
+    change: Callable[..., Tensor] | None = None,
+) -> Generator[T]:
+    """The batches on the device, where bytes become colours; says what is broken, and what is done about it.
+
+    Args:
+        broken: is given the videos that are.
+        change: of the clips' bytes on the device, by what is beside them in this machine's memory.
+    """
+    with closing(made):
+        for columns, found in made:
+            for why in found.values():
+                log.warning("%s; %s", why, then)
+            broken |= found
+            if columns is not None:
+                clip, *beside = columns
+                clip = clip.to(device, non_blocking=True)
+                if change is not None:
+                    clip = change(clip, *beside)
+                yield kind(clip.float().div_(255), *(column.to(device, non_blocking=True) for column in beside))
 
 
-def _leave_stopping_to_the_run(worker: int) -> None:
-    """A terminal's Ctrl-C reaches every process; a worker that died of it would take the run's last step along."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _on_device(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
-    """Bytes cross, and become colours in [0, 1] there."""
-    clip, *rest = (part.to(device, non_blocking=True) for part in parts)
-    return clip.float().div_(255), *rest
+def _clips_bytes(clips: int, frames: int, size: tuple[int, int]) -> int:
+    """The memory that a sample takes: its clips, and a little for its labels and seeds."""
+    return clips * (3 * frames * math.prod(size) + 128) + 1024
 
 
 def _too_many(broken: dict[int, str], allowed: int, videos: int) -> str:

@@ -28,6 +28,10 @@ VIDEOS = frozenset(
 )
 """Suffixes by which a folder's videos are found; a list may name any file that FFmpeg reads."""
 
+_MOST_PIXELS = 2**26  # of a frame: twice those of 8K; damaged headers state more, which would fill the memory
+
+_LIMITS = {"max_pixels": str(_MOST_PIXELS)}
+
 Frames = UInt8[np.ndarray, "t h w 3"]
 
 
@@ -307,13 +311,20 @@ def _opened(here: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
     try:
         # with "file:" no name is taken for an address, such as concat:… or http:…
         file = io.BytesIO(here) if isinstance(here, bytes) else f"file:{here}"
-        with av.open(file, metadata_errors="ignore") as container:  # titles are often in other letters than UTF-8's
+        # titles are often in other letters than UTF-8's
+        with av.open(file, options=_LIMITS, metadata_errors="ignore") as container:
             stream = container.streams.best("video")
             if stream is None:
                 raise BrokenVideo(f"{name} has no video stream")
             if stream.codec_context is None:
                 raise BrokenVideo(f"{name} is coded in a way that FFmpeg does not know")
-            stream.codec_context.thread_count = 1  # the workers are what runs side by side
+            codec: Any = stream.codec_context
+            if codec.width * codec.height > _MOST_PIXELS:
+                raise BrokenVideo(
+                    f"{name} states frames of {codec.width}x{codec.height}: more than {_MOST_PIXELS} pixels"
+                )
+            codec.options = _LIMITS  # nor may they grow to that
+            codec.thread_count = 1  # the workers are what runs side by side
             yield container, stream
     except (av.FFmpegError, OSError) as error:
         raise BrokenVideo(f"{name} does not decode: {reason(error)}") from error

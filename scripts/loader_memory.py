@@ -1,0 +1,97 @@
+"""Measures the memory of the processes that decode, with a listing of a million videos.
+
+    python scripts/loader_memory.py [--rows 1000000] [--workers 2] [--samples 600]
+
+Prints one line of JSON: the seconds from the listing to the first batch, and for each worker in MB what is its own
+(`private`), its fair part of what is shared (`share`), and all that it sees (`resident`: with torch's libraries, the
+parent's memory as it was at the fork, and the clips that all workers share, each in full for each worker). The rows
+name a few tiny videos, written for the purpose, by the million.
+"""
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from vidstill.data.annotations import Listing, Rows
+from vidstill.data.augment import MultiScaleCrop
+from vidstill.data.datasets import ClipsConfig, TrainClips
+from vidstill.data.loading import train_batches
+from vidstill.data.sampling import SpanSampling
+
+FILES = 8
+BATCH = 8  # videos
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=600, help="videos that are decoded before it is measured")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measured(Path(folder), asked.rows, asked.workers, asked.samples)))
+
+
+def measured(folder: Path, rows: int, workers: int, samples: int) -> dict[str, object]:
+    listing = listing_of(folder, rows)
+    config = ClipsConfig(
+        dataset="made", sampling=SpanSampling(frames=16, stride=4), crop=MultiScaleCrop(), flip=0.5, repeats=1
+    )
+    begun = time.perf_counter()
+    steps = samples // BATCH
+    batches = train_batches(
+        TrainClips(listing, config, seed=0),
+        videos_per_step=BATCH,
+        steps_per_epoch=rows // BATCH,
+        total_steps=steps + 100,  # so that the workers are still there
+        workers=workers,
+        device=torch.device("cpu"),
+    )
+    next(batches)
+    first = time.perf_counter() - begun
+    for _ in range(steps - 1):
+        next(batches)
+    found = [memory(process.pid) for process in multiprocessing.active_children()]
+    batches.close()
+    return {"rows": rows, "videos": steps * BATCH, "first_batch_s": round(first, 2), "workers_mb": found}
+
+
+def listing_of(folder: Path, rows: int) -> Listing:
+    """Rows that name a few videos of 90 frames, as a list does that states neither frames nor rate."""
+    names = [write_video(folder / f"{number}.mp4", number) for number in range(FILES)]
+    listed = Rows(folder)
+    for number in range(rows):
+        listed.add(f"{'./' * (number // FILES % 9)}{names[number % FILES]}", number % 400)
+    return Listing(listed, tuple(map(str, range(400))), "made", folder, "")
+
+
+def write_video(path: Path, seed: int) -> str:
+    pictures = np.random.default_rng(seed).integers(0, 255, (9, 15, 20, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(90):
+            picture = np.kron(pictures[number // 10], np.ones((16, 16, 1), np.uint8))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path.name
+
+
+def memory(process: int) -> dict[str, float]:
+    """A process's memory in MB, as Linux counts it."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+    private = kib["Private_Clean"] + kib["Private_Dirty"]
+    sizes = {"private": private, "share": kib["Pss"], "resident": kib["Rss"]}
+    return {name: round(size * 1024 / 1e6, 1) for name, size in sizes.items()}
+
+
+if __name__ == "__main__":
+    main()
