@@ -5,6 +5,7 @@ from collections.abc import Callable
 from vidstill.data.bitstreams.h264 import h264
 from vidstill.data.bitstreams.hevc import hevc
 from vidstill.data.bitstreams.look import Coded, Look, Looker
+from vidstill.data.bitstreams.mpeg4 import Mpeg4
 
 _INTRA_ONLY: dict[str, Callable[[bytes], bool]] = {  # whether a packet of such a codec is whole
     # with tables of its own: else they are an earlier picture's
@@ -32,37 +33,8 @@ def looker(codec: str, extradata: bytes) -> Looker | None:
     if codec == "hevc":
         return hevc(extradata)
     if codec == "mpeg4":
-        return _Mpeg4().look
+        return Mpeg4(extradata).look
     return {"vp8": _vp8, "vp9": _vp9, "av1": _av1}.get(codec)
-
-
-class _Mpeg4:
-    """ISO/IEC 14496-2, 6.2: one coded picture in a packet, of type I (0), P (1), B (2) or S (3).
-
-    Two in a packet are B-frames packed as DivX did; what holds none but a header stands for a picture that is not
-    coded, and any coded one is longer. Headers before the picture have to be the first packet's, if there are any.
-    """
-
-    def __init__(self) -> None:
-        self._headers: bytes | None = None
-
-    def look(self, packet: Coded) -> Look | None:
-        coded = bytes(packet)
-        at = coded.find(_PICTURE)
-        if at < 0 or coded.find(_PICTURE, at + 4) >= 0 or len(coded) - at < _SHORTEST_MPEG4:
-            return None
-        group = coded.find(_GROUP, 0, at)  # with its time of day
-        headers = coded[: at if group < 0 else group]
-        if self._headers is None:
-            self._headers = headers
-        if headers not in (b"", self._headers):
-            return None
-        kind = coded[at + 4] >> 6
-        return Look(starts=kind == 0 and headers == self._headers, spare=kind == 2, late=kind == 2)
-
-
-_PICTURE, _GROUP = b"\0\0\1\xb6", b"\0\0\1\xb3"
-_SHORTEST_MPEG4 = 12  # bytes; a picture that is not coded has 4 of start code and some 3 of time
 
 
 def _vp8(coded: Coded) -> Look | None:

@@ -38,10 +38,14 @@ def units(coded: Coded, size: int) -> list[int]:
 
 
 class Bits:
-    """Fields of a header of H.264 or HEVC, one after the other."""
+    """Fields of a header, one after the other.
 
-    def __init__(self, data: bytes):
-        data = data.replace(b"\0\0\3", b"\0\0")  # the third byte is there so that no start code is met
+    Args:
+        escaped: a third byte after two zeros is there only so that no start code is met (H.264, HEVC).
+    """
+
+    def __init__(self, data: bytes, *, escaped: bool = True):
+        data = data.replace(b"\0\0\3", b"\0\0") if escaped else data
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(self, bits: int) -> int:
