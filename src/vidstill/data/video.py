@@ -28,7 +28,7 @@ VIDEOS = frozenset(
 )
 """Suffixes by which a folder's videos are found; a list may name any file that FFmpeg reads."""
 
-_MOST_PIXELS = 2**26  # of a frame: twice those of 8K; damaged headers state more, which would fill the memory
+_MOST_PIXELS = 2**25  # of a frame: those of 8K; damaged headers state more, which would fill the memory
 
 _LIMITS = {"max_pixels": str(_MOST_PIXELS)}
 
