@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task
+from rich.text import Text
 
 
 def tell(text: str) -> None:
@@ -35,10 +36,16 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
     return {key: text for word, each in value.items() for key, text in flat(each, f"{name} {word}".strip()).items()}
 
 
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "")
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with what is done, of how much, and the remaining time; it is told (done, of)."""
-    columns = *Progress.get_default_columns(), TimeElapsedColumn(), MofNCompleteColumn()
+    """A bar with what is done, of how much, at what rate, and the remaining time; it is told (done, of)."""
+    columns = *Progress.get_default_columns(), MofNCompleteColumn(), _Rate()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(title)
         yield lambda done, of: progress.update(bar, completed=done, total=of)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
-from encoded_videos import options_of
+from encoded_videos import muxing_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def join(
     Args:
         filtered: a bitstream filter that every packet goes through.
     """
-    with av.open(str(like)) as template, av.open(str(path), "w", format=container, options=options_of(muxing)) as out:
+    with av.open(str(like)) as template, av.open(str(path), "w", format=container, options=muxing_of(muxing)) as out:
         stream = _like(template.streams.best("video"), out)
         through = av.BitStreamFilterContext(filtered, template.streams.best("video")) if filtered else None
         for sample in (sample for part in parts for sample in part):

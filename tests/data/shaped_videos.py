@@ -7,7 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
-from encoded_videos import FRAMES, X264, Builder, base, drawn, encode
+from encoded_videos import FRAMES, X264, Builder, base, drawn, encode, muxing_of, options_of
 from remuxed_videos import after, join, patched, samples_of
 
 
@@ -55,7 +55,7 @@ def bytes_after_another(path: Path, *parts: Path) -> Path:
 
 def several_streams(path: Path, *kinds: str) -> Path:
     """Audio, video and a cover picture in the order of the words."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=muxing_of("")) as out:
         streams = []
         for kind in kinds:
             if kind == "audio":
@@ -66,7 +66,7 @@ def several_streams(path: Path, *kinds: str) -> Path:
                 stream.width, stream.height, stream.pix_fmt = 128, 96, "yuvj420p"
                 stream.disposition = av.stream.Disposition.attached_pic
             else:
-                stream = out.add_stream("libx264", rate=25, options={"preset": "veryfast", "g": "10", "threads": "1"})
+                stream = out.add_stream("libx264", rate=25, options=options_of(f"threads=1 {X264}"))
                 stream.width, stream.height = (32, 32) if kind == "small" else (64, 64)
                 stream.pix_fmt = "yuv420p"
                 if kind == "default":
@@ -88,9 +88,9 @@ def several_streams(path: Path, *kinds: str) -> Path:
 
 def with_words(path: Path, codec: str = "libx264") -> Path:
     """A title in Latin-1, which is no UTF-8."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=muxing_of("")) as out:
         out.metadata["title"] = "caf~ au lait"
-        stream = out.add_stream(codec, rate=25, options={"g": "10", "threads": "1"})
+        stream = out.add_stream(codec, rate=25, options=options_of("g=10 bf=2 threads=1"))
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         for n in range(FRAMES):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(drawn(n), format="rgb24")))
