@@ -217,7 +217,7 @@ ENCODED: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "av1_low_delay.mp4": ("libsvtav1", "preset=12 svtav1-params=lp=1:keyint=15:pred-struct=1"),
     "av1_10bit.mp4": ("libsvtav1", "preset=12 svtav1-params=lp=1:keyint=15", "yuv420p10le"),
     "av1_s_frames.mp4": ("libsvtav1", "preset=12 svtav1-params=lp=1:keyint=-1:sframe-dist=8:pred-struct=1"),
-    "av1_superres.mp4": ("libsvtav1", "preset=12 svtav1-params=lp=1:keyint=15:superres-mode=2"),
+    "av1_superres.mp4": ("libsvtav1", "preset=12 svtav1-params=lp=1:keyint=15:superres-mode=1:superres-denom=12"),
     # MPEG-1, 2, 4 and their kin
     "mpeg1.mpg": ("mpeg1video", "g=10 bf=2"),
     "mpeg1.mkv": ("mpeg1video", "g=10 bf=2"),

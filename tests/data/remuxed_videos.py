@@ -1,5 +1,6 @@
 """What may happen to a finished video: its packets lost, doubled, swapped, restamped; its headers at odds with it."""
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -161,3 +162,53 @@ def patched(path: Path, find: bytes, place: int, value: bytes, *, every: bool = 
             break
     path.write_bytes(data)
     return path
+
+
+def random_change(chance: random.Random) -> Change:
+    """Packets lost, doubled, restamped, or flagged otherwise, as careless programs do; one or two such things."""
+
+    def lost(samples: list[Sample], place: int) -> list[Sample]:
+        gone = set(chance.sample(range(1, len(samples)), min(chance.choice((1, 1, 2, 5)), len(samples) - 1)))
+        return [s for n, s in enumerate(samples) if n not in gone]
+
+    def gap(samples: list[Sample], place: int) -> list[Sample]:
+        return samples[:place] + samples[place + chance.randint(2, 15) :]
+
+    def late(samples: list[Sample], place: int) -> list[Sample]:
+        return samples[place:]
+
+    def short(samples: list[Sample], place: int) -> list[Sample]:
+        return samples[: place + 1]
+
+    def exchanged(samples: list[Sample], place: int) -> list[Sample]:
+        other = chance.choice((place - 1, chance.randrange(len(samples))))
+        changed = list(samples)
+        changed[place] = replace(samples[place], pts=samples[other].pts)
+        changed[other] = replace(samples[other], pts=samples[place].pts)
+        return changed
+
+    def replaced(samples: list[Sample], place: int) -> list[Sample]:
+        other = chance.randrange(len(samples))
+        return [replace(s, data=samples[other].data) if n == place else s for n, s in enumerate(samples)]
+
+    def misflagged(samples: list[Sample], place: int) -> list[Sample]:
+        return [replace(s, key=chance.random() < 0.5) for s in samples]
+
+    def set_back(samples: list[Sample], place: int) -> list[Sample]:
+        back = chance.choice((place, place // 2, 3))
+        return [s.moved(-s.duration * back) if n >= place else s for n, s in enumerate(samples)]
+
+    kinds = (lost, gap, late, short, exchanged, replaced, misflagged, set_back)
+
+    def change(samples: list[Sample]) -> list[Sample]:
+        for _ in range(chance.choice((1, 1, 2))):
+            place = chance.randrange(1, len(samples) - 1)
+            samples = chance.choice((*kinds, lambda all, n: doubled(n)(all), lambda all, n: repeated(n)(all)))(
+                samples, place
+            )
+            if len(samples) < 4:
+                break
+        first = min(s.pts for s in samples)
+        return [replace(s, pts=s.pts - first + 40 * s.duration, dts=n + 1) for n, s in enumerate(samples)]
+
+    return change

@@ -14,7 +14,8 @@ import av
 import numpy as np
 import pytest
 from damaged_videos import CONCEALED
-from encoded_videos import shown
+from encoded_videos import base, shown
+from remuxed_videos import random_change, remux
 from vicious_videos import EVERY_RUN, VICIOUS
 
 from vidstill.data import packets
@@ -23,6 +24,7 @@ from vidstill.data.video import count_frames, describe, read_frames
 
 REQUESTS = 6
 MANY_REQUESTS = 200
+CHANGES = 30
 
 DATA = Path(os.environ.get("VIDSTILL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -182,6 +184,34 @@ def test_packets_that_are_read_again_give_the_same_frames(made, name, monkeypatc
     monkeypatch.setattr(packets, "_KEPT_BYTES", 0)  # as if the stream were too large to be held
     path, truth = made(name)
     wrong = compared(path, truth, REQUESTS) if len(truth) else []
+    assert not wrong, "\n".join(wrong)
+
+
+CHANGED = (
+    "x264_b3.mp4", "x264_no_b.mp4", "x264_b8.mp4", "x264_open_gop.mp4", "x264_slices.mp4", "x264_intra_refresh.mp4",
+    "x265_open_gop.mp4", "x265_closed.mp4", "x265_no_b.mp4", "x265_layers.mp4", "x265_radl.mp4", "mpeg4.mp4",
+    "mpeg4_b.mp4", "vp8.webm", "vp8_layers.webm", "vp9.webm", "vp9_layers.webm", "mjpeg.mp4",
+)  # fmt: skip
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", CHANGED)
+def test_whatever_became_of_packets_frames_are_those_of_a_full_decode(tmp_path, name):
+    wrong = []
+    for number in range(CHANGES):
+        chance = random.Random(f"{name}/{number}")
+        path = tmp_path / f"{number}{chance.choice(('.mkv', Path(name).suffix))}"
+        remux(base(path, name), path, random_change(chance))
+        truth = whole(path)
+        try:
+            counted = count_frames(path)
+        except BrokenVideo:
+            counted = 0
+        if counted != len(truth):
+            wrong.append(f"change {number}: {counted} counted, {len(truth)} decode")
+        found = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
+        wrong += [f"change {number}: {line}" for line in found + (compared(path, truth, 10) if len(truth) else [])]
     assert not wrong, "\n".join(wrong)
 
 
