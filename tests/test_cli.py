@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vidstill import commands
 from vidstill.cli import USAGE, main
+from vidstill.commands import train
 from vidstill.engine.trainer import RunStopped
 from vidstill.recipes.recipe import every_recipe, find
 from vidstill.types import InputError
@@ -25,11 +25,11 @@ def started(monkeypatch, tmp_path):
 
     def note(recipe, launch, **more):
         calls.append(SimpleNamespace(recipe=recipe, launch=launch, **more))
-        (tmp_path / commands.run.TEST_FILE).write_text('{"top1": 0.5}')
+        (tmp_path / train.TEST_FILE).write_text('{"top1": 0.5}')
         return tmp_path
 
-    monkeypatch.setattr(commands.run, "pretrain", note)
-    monkeypatch.setattr(commands.run, "finetune", note)
+    monkeypatch.setattr(train.run, "pretrain", note)
+    monkeypatch.setattr(train.run, "finetune", note)
     return calls
 
 
@@ -173,7 +173,7 @@ def test_of_a_wrong_option_the_right_one_is_named(typed, said, started, capsys):
     ],
 )
 def test_what_ends_a_run_is_said_in_one_line(error, code, said, monkeypatch, capsys):
-    monkeypatch.setattr(commands.run, "pretrain", failing(error))
+    monkeypatch.setattr(train.run, "pretrain", failing(error))
     assert main(["pretrain", "amd.small_k400", "--data", "videos"]) == code
     printed = capsys.readouterr().err
     assert printed.endswith(said)
@@ -181,7 +181,7 @@ def test_what_ends_a_run_is_said_in_one_line(error, code, said, monkeypatch, cap
 
 
 def test_a_mistake_of_ours_is_not_called_the_users(monkeypatch):
-    monkeypatch.setattr(commands.run, "pretrain", failing(ValueError("ours")))
+    monkeypatch.setattr(train.run, "pretrain", failing(ValueError("ours")))
     with pytest.raises(ValueError, match="ours"):
         main(["pretrain", "amd.small_k400", "--data", "videos"])
 

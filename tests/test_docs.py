@@ -13,8 +13,8 @@ import pytest
 import vidstill.methods
 import vidstill.recipes
 from tiny_runs import FINETUNE, TEACHER, about, log, make_data, run
-from vidstill import commands
 from vidstill.cli import main
+from vidstill.commands import train
 from vidstill.recipes.recipe import every_recipe
 
 HOUSE = Path(__file__).parents[1]
@@ -82,12 +82,12 @@ def started(monkeypatch, tmp_path):
 
     def note(recipe, launch, **more):
         calls.append(recipe)
-        (tmp_path / commands.run.TEST_FILE).write_text('{"top1": 0.5}')
+        (tmp_path / train.TEST_FILE).write_text('{"top1": 0.5}')
         return tmp_path
 
     for verb in ("pretrain", "finetune"):
-        monkeypatch.setattr(commands.run, verb, note)
-    monkeypatch.setattr(commands.run, "evaluate", lambda *given: SimpleNamespace(plain=lambda: {"top1": 0.5}))
+        monkeypatch.setattr(train.run, verb, note)
+    monkeypatch.setattr(train.testing, "evaluate", lambda *given: SimpleNamespace(plain=lambda: {"top1": 0.5}))
     return calls
 
 

@@ -31,7 +31,8 @@ from vidstill import training
 from vidstill.cli import main
 from vidstill.config import from_plain, to_plain
 from vidstill.recipes.recipe import Pretrain
-from vidstill.run import Launch, evaluate, pretrain
+from vidstill.run import Launch, pretrain
+from vidstill.testing import evaluate
 from vidstill.types import InputError
 from vidstill.weights.files import read_weights, write_weights
 

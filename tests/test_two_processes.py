@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of
-from vidstill.run import Launch, evaluate
+from vidstill.testing import evaluate
+from vidstill.training import Launch
 
 STUDENTS = [name for name in METHODS if name != "imagemae"]  # which is the image teacher
 STEPS = {"teacher": 10, "image_teacher": 10, **dict.fromkeys(STUDENTS, 10), "stmae": 20, "finetune": 5}  # 5 epochs

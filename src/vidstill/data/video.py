@@ -6,9 +6,10 @@ is shown as it is coloured. Pixels that are not square stay so (as in the papers
 """
 
 import io
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ VIDEOS = frozenset(
     | {".webm", ".wmv"}
 )
 """Suffixes by which a folder's videos are found; a list may name any file that FFmpeg reads."""
+
+USUAL_RATE = 25.0
+"""Frames per second of what states none: folders of pictures, and files whose header is silent."""
 
 _MOST_PIXELS = 2**25  # of a frame: those of 8K; damaged headers state more, which would fill the memory
 
@@ -54,6 +58,20 @@ class StreamFacts:
     frames: int | None
     rate: float | None
     seconds: float | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame as it comes: its picture, upright, in RGB, is made when it is asked for.
+
+    Args:
+        seconds: from the video's first frame to this one.
+        lasts: seconds that a frame is shown for, as the header states the rate.
+    """
+
+    seconds: float
+    lasts: float
+    picture: Callable[[], Picture]
 
 
 def read_frames(source: Source, indices: Sequence[int]) -> Frames:
@@ -90,13 +108,34 @@ def decoded(source: Source) -> Iterator[Picture]:
     Raises:
         BrokenVideo: after the last frame that decodes, if something is wrong behind it.
     """
+    for shown in timed(source):
+        yield shown.picture()
+
+
+def timed(source: Source, *, rate: float | None = None) -> Iterator[Shown]:
+    """Every frame in the order of presentation, with the time at which it is shown.
+
+    A frame without a time stamp, or with one that does not follow the last one's, comes when the last one ends.
+
+    Args:
+        rate: frames per second, where the file states none; None: those of `USUAL_RATE`.
+
+    Raises:
+        BrokenVideo: after the last frame that decodes, if something is wrong behind it.
+    """
     here, name = fetched(source), name_of(source)
     if (pictures := pictures_of(here)) is not None:
-        yield from map(read_picture, pictures)
+        lasts = 1 / (rate or USUAL_RATE)
+        for n, picture in enumerate(pictures):
+            yield Shown(n * lasts, lasts, partial(read_picture, picture))
         return
-    upright = _Upright()
+    upright, lasts = _Upright(), 1 / (frame_rate(source) or rate or USUAL_RATE)
+    first, latest = None, -lasts
     for frame in _all(here, name):
-        yield upright(frame).copy()
+        first = frame.time if first is None else first
+        since = None if frame.time is None or first is None else frame.time - first
+        latest = since if since is not None and since > latest else latest + lasts
+        yield Shown(latest, lasts, partial(_copied, upright, frame))
 
 
 def count_frames(source: Source) -> int:
@@ -172,6 +211,10 @@ class _Upright:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         picture = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
         return np.rot90(picture, round(frame.rotation / 90))  # both count counter-clockwise
+
+
+def _copied(upright: _Upright, frame: av.VideoFrame) -> Picture:
+    return upright(frame).copy()
 
 
 class _Clip:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vidstill.config import from_plain
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.vit import ViTConfig
+from vidstill.models.vit import BASE, HUGE, LARGE, SMALL, TINY, ViTConfig
 from vidstill.types import InputError
 from vidstill.weights.files import Weights
 from vidstill.weights.inflate import inflated, is_inflation, learned_codes, makes_learned
@@ -110,6 +110,21 @@ def encoder_config(weights: Weights, otherwise: ViTConfig) -> ViTConfig:
         class_token=class_token,
         attention_bias="qkv" if "blocks.0.attn.qkv.bias" in weights.tensors else otherwise.attention_bias,
     )
+
+
+def named_size(weights: Weights) -> ViTConfig:
+    """The family's size that is as wide as a foreign file's encoder; of clips, which `encoder_config` takes as a guess.
+
+    Raises:
+        InputError: none is.
+    """
+    kernel = next((tensor for name, tensor in weights.tensors.items() if name.endswith(_KERNEL)), None)
+    if weights.about or kernel is None:
+        return BASE
+    for size in (TINY, SMALL, BASE, LARGE, HUGE):
+        if size.dim == len(kernel):
+            return size
+    raise InputError(f"{weights.source} holds an encoder of width {len(kernel)}, which no size of the family has")
 
 
 def continued(weights: Weights, asked: ViTConfig) -> ViTConfig:

@@ -1,0 +1,97 @@
+"""A video of any length as windows of the same length, one after another, in memory that does not grow with it."""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vidstill.data.augment import view_crops
+from vidstill.data.datasets import ViewsConfig
+from vidstill.data.pictures import Picture
+from vidstill.data.sources import Source
+from vidstill.data.video import timed
+from vidstill.types import within
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowsConfig:
+    """Where a video is looked at.
+
+    Args:
+        seconds: of a window.
+        hop: seconds from the start of a window to the start of the next.
+    """
+
+    seconds: float
+    hop: float
+
+    def __post_init__(self) -> None:
+        within(1e-3, math.inf, seconds=self.seconds, hop=self.hop)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Seconds of a video, from its first frame on, and the clips that are seen of them, in bytes."""
+
+    start: float
+    end: float
+    clip: UInt8[Tensor, "crops 3 t h w"]
+
+
+def windows(source: Source, cut: WindowsConfig, views: ViewsConfig, *, rate: float | None = None) -> Iterator[Window]:
+    """The windows of a video from its start to its end.
+
+    A clip's frames stand evenly in the window, the first at its start: of each moment, the frame that is nearest. Where
+    the video ends within a window, the last frame that was seen is repeated; a window that would be filled by half or
+    less is left out, unless it is the only one.
+
+    Args:
+        views: how many frames a clip has and where they are cropped; which frames, the window says.
+        rate: frames per second, where the file states none.
+
+    Raises:
+        BrokenVideo: behind the last window that decodes, if something is wrong there.
+    """
+    frames = views.sampling.frames
+    gap = cut.seconds / frames
+    started, end = 0, 0.0
+    filling: deque[_Filling] = deque()
+    for shown in timed(source, rate=rate):
+        until, end = shown.seconds + shown.lasts / 2, shown.seconds + shown.lasts
+        while started * cut.hop <= until:
+            filling.append(_Filling(started * cut.hop, []))
+            started += 1
+        seen: list[Picture] = []
+        for each in filling:
+            while len(each.seen) < frames and each.start + len(each.seen) * gap <= until:
+                seen = seen or _crops(shown.picture(), views)
+                each.seen.append(seen)
+        while filling and len(filling[0].seen) == frames:
+            yield filling.popleft().window(cut.seconds)
+    for each in filling:
+        if each.start == 0 or 2 * len(each.seen) > frames:
+            each.seen.extend(each.seen[-1:] * (frames - len(each.seen)))
+            yield each.window(end - each.start)
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """A window that is not full yet: for each frame that was seen, its crops."""
+
+    start: float
+    seen: list[list[Picture]]
+
+    def window(self, seconds: float) -> Window:
+        crops = rearrange(np.array(self.seen), "t crops h w c -> crops c t h w")
+        return Window(self.start, self.start + seconds, torch.from_numpy(np.ascontiguousarray(crops)))
+
+
+def _crops(picture: Picture, views: ViewsConfig) -> list[Picture]:
+    spatial = views.short_side, views.size, views.crops, views.interpolation, views.crop_rule
+    return [crop[0] for crop in view_crops(picture[None], *spatial)]
