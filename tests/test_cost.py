@@ -1,5 +1,7 @@
 """What a model costs, against formulas worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from vidstill.cost import cost
@@ -25,6 +27,14 @@ def test_every_token_pays_for_the_attention_to_all_others():
     short, long = (cost(model, frames=frames, size=(16, 8)).operations for frames in (4, 40))
     assert short == products(model, tokens=16, pixels=96)
     assert long == products(model, tokens=160, pixels=96)
+
+
+def test_what_a_model_learns_besides_its_layers_is_counted_too():
+    fixed = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
+    learned = replace(fixed, positions="learned", learned_grid=(2, 4, 2), class_token=True)
+    one, other = (cost(model, frames=4, size=(16, 8)) for model in (fixed, learned))
+    assert other.parameters == one.parameters + 16 * 24 + 2 * 24  # a code for each token; the class token and its code
+    assert other.operations == 2 * (12 * 17 * 24**2 + 2 * 17**2 * 24) + 16 * 24 * 96
 
 
 def test_nothing_is_stored_for_a_model_that_no_memory_holds():

@@ -36,7 +36,7 @@ def cost(config: Buildable, *, frames: int, size: tuple[int, int]) -> Cost:
     counts matrix products, which are all but a thousandth of a transformer's work.
     """
     with torch.device("meta"), torch.inference_mode():
-        model = config.build().eval()
+        model = config.build().eval().requires_grad_(False)  # the counter would follow what is learned back
         clip = torch.empty(1, 3, frames, *size)
         with FlopCounterMode(display=False) as counter:
             model(clip)

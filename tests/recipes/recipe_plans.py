@@ -6,9 +6,14 @@ from typing import Any
 import pytest
 
 from vidstill.engine.schedule import Plan, make_plan
-from vidstill.recipes.recipe import find
+from vidstill.recipes.recipe import Finetune, every_recipe, find
 
 KINETICS = 240_436  # training videos of Kinetics-400
+FINETUNINGS = [
+    name
+    for name, recipe in every_recipe().items()
+    if isinstance(recipe, Finetune) and not name.startswith(("quickstart.", "laptop."))  # these are ours
+]
 
 
 def plan(name: str) -> Plan:

@@ -4,10 +4,7 @@ import pytest
 import torch
 from recipe_plans import plan
 
-from vidstill.cost import cost
 from vidstill.recipes.recipe import find
-
-CLASSES = 400  # of Kinetics-400
 
 
 @pytest.mark.parametrize(
@@ -136,13 +133,3 @@ def test_as_many_parameters_are_trained_as_the_authors_count(name, count):
     with torch.device("meta"):
         method = find(name).method.build()
     assert sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad) == count
-
-
-@pytest.mark.parametrize(
-    ("size", "millions", "gflops"), [("small", 22, 57), ("base", 87, 180), ("large", 305, 597), ("huge", 633, 1192)]
-)
-def test_a_fine_tuned_model_costs_what_the_paper_s_table_says(size, millions, gflops):
-    recipe = find(f"videomae.{size}_k400_finetune")
-    found = cost(recipe.classifier(CLASSES), frames=recipe.clips.sampling.frames, size=recipe.clips.size)
-    assert found.millions == pytest.approx(millions, rel=6e-3)  # printed in whole millions: half of one is 0.6 % of 87
-    assert found.gflops == pytest.approx(gflops, rel=5e-3)

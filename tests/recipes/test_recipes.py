@@ -1,5 +1,6 @@
 """The papers' settings: every recipe that is found builds, can be written, found and planned."""
 
+import importlib
 import json
 import re
 from dataclasses import fields, is_dataclass, replace
@@ -10,7 +11,7 @@ from recipe_plans import ablations_slowly, plan
 
 from vidstill.config import from_plain, to_plain
 from vidstill.data.sampling import TimedSampling
-from vidstill.recipes.recipe import Finetune, Pretrain, all_names, every_recipe, find
+from vidstill.recipes.recipe import Finetune, Pretrain, Recipe, all_names, every_recipe, files, find
 from vidstill.types import InputError
 
 RECIPES = every_recipe()
@@ -63,13 +64,24 @@ def test_no_number_of_a_recipe_is_negative(name):
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_paper_s_recipe_states_the_published_result_and_its_views_or_that_there_is_none(name):
     expects = find(name).expects
-    assert expects.startswith("no result is ") or re.search(r"top-1 \d\d\.\d.* \((\d × \d views|1 view)\)", expects)
+    assert expects.startswith("no result is ") or re.search(r"top-1 \d\d\.\d.* \((\d+ × \d views|1 view)\)", expects)
 
 
-def test_no_two_recipes_are_the_same_but_for_their_results():
+def test_a_recipe_s_name_stands_for_one_recipe():
+    variants = [
+        (family, variant)
+        for family, modules in files().items()
+        for module in modules
+        for variant, value in vars(importlib.import_module(module)).items()
+        if isinstance(value, Recipe)
+    ]
+    assert len(variants) == len(set(variants)) == len(RECIPES)
+
+
+def test_no_two_recipes_of_a_family_are_the_same_but_for_their_results():
     seen = {}
     for name in PAPERS:
-        settings = json.dumps(to_plain(replace(RECIPES[name], expects="")))
+        settings = name.split(".")[0], json.dumps(to_plain(replace(RECIPES[name], expects="")))
         assert settings not in seen, f"{name} is {seen[settings]}"
         seen[settings] = name
 
@@ -107,12 +119,18 @@ def test_a_test_looks_at_clips_like_those_that_were_trained_on(name):
     assert recipe.views.size == recipe.clips.size
 
 
-def test_each_fine_tuning_recipe_has_the_encoder_of_its_pre_training():
-    pairs = [(n, n.removesuffix("_finetune")) for n in FINETUNE if n in PAPERS and ".ablation_" not in n]
-    assert pairs
-    for fine_tuned, pre_trained in pairs:
-        one, other = find(fine_tuned).encoder, find(pre_trained).method.encoder
+@pytest.mark.parametrize("name", [n for n in FINETUNE if n in PAPERS and ".ablation_" not in n])
+def test_a_fine_tuning_recipe_has_the_encoder_of_its_family_s_pre_trainings(name):
+    """But for its drop path, and for codes of images, which are computed before they are learned."""
+    size, of_images = name.partition("_")[0], "in1k" in name
+    found = [find(n).method.encoder for n in PRETRAIN if n.startswith(f"{size}_") and ("in1k" in n) == of_images]
+    assert found
+    one = find(name).encoder
+    for other in found:
         assert (one.dim, one.depth, one.heads, one.tubelet) == (other.dim, other.depth, other.heads, other.tubelet)
+        assert (one.class_token, one.attention_bias) == (other.class_token, other.attention_bias)
+        assert (one.mean, one.std) == (other.mean, other.std)
+        assert one.positions == (other.positions if not of_images else "learned")
 
 
 @pytest.mark.parametrize("name", ["videomae.base_k400", "videomae.base_k400_finetune"])
@@ -128,6 +146,16 @@ def test_a_recipe_whose_test_views_do_not_divide_into_tubelets_cannot_be_made():
     recipe = find("videomae.base_k400_finetune")
     with pytest.raises(InputError, match="200 rows does not divide"):
         replace(recipe, views=replace(recipe.views, size=(200, 200)))
+
+
+def test_what_fills_no_tubelet_is_dropped_in_fine_tuning_alone():
+    fine_tuned, pre_trained = find("stmae.large_k400_40x312_finetune"), find("stmae.large_k400")
+    assert fine_tuned.clips.size == (312, 312)
+    with pytest.raises(InputError, match="312 rows does not divide into tubelets of 16; take 304 rows"):
+        replace(fine_tuned, encoder=replace(fine_tuned.encoder, drop_remainder=False))
+    method = replace(pre_trained.method, encoder=replace(pre_trained.method.encoder, drop_remainder=True))
+    with pytest.raises(InputError, match="312 rows does not divide"):
+        replace(pre_trained, method=method, clips=replace(pre_trained.clips, size=(312, 312)))
 
 
 def test_a_recipe_is_found_with_hyphens_too():

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import shlex
 from types import SimpleNamespace
 from typing import Annotated
@@ -11,24 +12,25 @@ import pytest
 import tyro
 from recipe_plans import ablations_slowly
 
+from vidstill.cli import main
 from vidstill.options import call, without_or_with
 from vidstill.recipes.recipe import every_recipe, find
 from vidstill.recipes.show import options, source, sources
 from vidstill.types import InputError
 
+SIBLINGS = {"vidstill.recipes": "", "vidstill.recipes.finetuning": "finetuning."}
 
-def made_of(shown, family):
-    """The variables that the shown part of a family's file makes, of its imports and its siblings' shown parts."""
-    file = ast.parse(inspect.getsource(importlib.import_module(f"vidstill.recipes.{family}")))
+
+def made_of(shown, file):
+    """The variables that the shown part of a file makes, of its imports and its siblings' shown parts."""
     made = {}
-    for node in file.body:
-        if isinstance(node, ast.ImportFrom) and node.module == "vidstill.recipes":
-            made |= {
-                each.name: SimpleNamespace(**made_of(shown, each.name)) for each in node.names if each.name in shown
-            }
+    for node in ast.parse(inspect.getsource(importlib.import_module(f"vidstill.recipes.{file}"))).body:
+        if isinstance(node, ast.ImportFrom) and node.module in SIBLINGS:
+            others = {each.name: f"{SIBLINGS[node.module]}{each.name}" for each in node.names}
+            made |= {word: SimpleNamespace(**made_of(shown, other)) for word, other in others.items() if other in shown}
         elif isinstance(node, ast.ImportFrom):
             exec(ast.unparse(node), made)
-    exec(shown[family], made)
+    exec(shown[file], made)
     return {name: value for name, value in made.items() if not name.startswith("__")}
 
 
@@ -47,8 +49,8 @@ def test_typing_what_is_shown_gives_the_recipe_again(name):
 
 @pytest.mark.parametrize("name", ablations_slowly(every_recipe()))
 def test_the_source_that_is_shown_makes_the_recipe(name):
-    family, variant = name.split(".")
-    assert made_of(sources(name), family)[variant] == find(name)
+    shown = sources(name)
+    assert made_of(shown, next(iter(shown)))[name.split(".")[1]] == find(name)
 
 
 def test_the_source_says_first_what_the_file_is():
@@ -58,6 +60,7 @@ def test_the_source_says_first_what_the_file_is():
 def test_of_another_paper_s_file_the_lines_that_a_recipe_refers_to_are_shown():
     shown = sources("mvd.base_k400")
     assert list(shown) == ["mvd", "videomae"]
+    assert list(sources("amd.base_ucf101_finetune")) == ["finetuning.amd", "finetuning.mvd", "finetuning.videomae"]
     assert shown["videomae"].startswith('"""VideoMAE')
     assert "ADAMW = AdamWConfig(base_lr=1.5e-4" in shown["videomae"]
     assert "base_k400" not in shown["videomae"]
@@ -71,6 +74,30 @@ def test_the_comment_that_a_paragraph_begins_with_is_shown_with_each_of_its_reci
 
 def test_what_another_recipe_is_made_of_is_not_shown():
     assert "ucf101" not in source("videomae.base_k400")
+
+
+def test_of_a_fine_tuning_the_cost_of_its_model_is_printed_before_the_source(capsys):
+    assert main(["recipes", "--show", "videomae.base-ucf101-finetune"]) == 0
+    words, cost, text = capsys.readouterr().out.split("\n\n")[:3]
+    assert words.startswith("--encoder.dim")
+    assert dict(line.split(maxsplit=1) for line in cost.splitlines()) == {
+        "classes": "101",
+        "parameters_millions": "86.3",
+        "gflops_per_view": "180.3",
+        "views": "5",
+        "crops": "3",
+        "published": "UCF101 top-1 91.3, top-5 98.5 (5 × 3 views); from K400: 96.1",
+    }
+    assert text.startswith('"""VideoMAE')
+    assert main(["recipes", "--show", "videomae.base-ucf101-finetune", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["price"]["gflops_per_view"] == 180.3
+    assert shown["schedule"]["epochs"] == 100
+
+
+def test_a_pre_training_has_no_classifier_whose_cost_could_be_shown(capsys):
+    assert main(["recipes", "--show", "videomae.base-ucf101", "--json"]) == 0
+    assert "price" not in json.loads(capsys.readouterr().out)
 
 
 def test_there_is_no_source_of_what_is_not_there():

@@ -27,6 +27,9 @@ class ViTConfig:
     heads: int
     mlp_ratio: float = 4.0
     tubelet: Tubelet = (2, 16, 16)  # frames, rows, columns of one token; (1, 16, 16) for images
+    # Clips that do not divide into tubelets are refused, or else what is left over at their end, bottom and right is
+    # not seen, as by a convolution without padding (ST-MAE's 312 × 312 pixels).
+    drop_remainder: bool = False
     positions: Positions = "sinusoid"
     learned_grid: tuple[int, int, int] | None = None  # what learned and relative positions are for, in tokens
     relative_positions: bool = False  # beside the others; they start at zero (ST-MAE's fine-tuning for detection)
@@ -64,6 +67,21 @@ class ViTConfig:
     def pixels_per_token(self) -> int:
         t, h, w = self.tubelet
         return 3 * t * h * w
+
+    def whole(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 3 _t _h _w"]:
+        """A clip without what fills no tubelet, where that is dropped; less than one tubelet is no clip."""
+        if not self.drop_remainder:
+            return clip
+        t, h, w = (size - size % step or size for size, step in zip(clip.shape[-3:], self.tubelet, strict=True))
+        return clip[..., :t, :h, :w]
+
+    def grid(self, clip: Float[Tensor, "b 3 t h w"]) -> Grid:
+        """The tokens of a clip.
+
+        Raises:
+            InputError: the clip does not divide into whole tubelets.
+        """
+        return Grid.of(self.whole(clip), self.tubelet)
 
     def build(self, *, final_norm: bool = True) -> "ViT":
         return ViT(self, final_norm=final_norm)
@@ -126,7 +144,7 @@ class ViT(nn.Module):
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
 
     def grid(self, clip: Float[Tensor, "b 3 t h w"]) -> Grid:
-        return Grid.of(clip, self.config.tubelet)
+        return self.config.grid(clip)
 
     def forward(
         self,
@@ -174,7 +192,7 @@ class ViT(nn.Module):
     ) -> Float[Tensor, "b v d"]:
         """What enters the first block, but for the class token: embedded tubelets with the codes of their places."""
         grid = self.grid(clip)
-        pixels = self.normalised(tubelets(clip, self.config.tubelet, visible))
+        pixels = self.normalised(tubelets(self.config.whole(clip), self.config.tubelet, visible))
         codes = self.positions(grid, clip.device).to(self.embed.weight.dtype)  # a model in half precision stays in it
         return self.embed(pixels) + (codes if visible is None else codes[visible])
 

@@ -6,7 +6,7 @@ A teacher's weights are named at the start: `--method.teacher.weights RUN_OR_FIL
 
 from dataclasses import replace
 
-from vidstill.data.sampling import DenseSampling, SegmentSampling
+from vidstill.data.sampling import DenseSampling
 from vidstill.engine.schedule import CosineConfig
 from vidstill.methods.amd import AMDConfig
 from vidstill.models.decoder import DecoderConfig
@@ -105,36 +105,3 @@ ablation_distance_l1 = _short(replace(base_ssv2.method, distance="l1"), 71.93)  
 ablation_epochs_400 = _short(base_ssv2.method, 72.8, epochs=400)  # table 2; 800 epochs are base_ssv2
 ablation_teacher_ratio_0 = _short(_masks(0.90, 0.0), 72.1)  # table 7
 ablation_no_mask = _short(replace(_masks(0.0, 0.0), alignment="direct"), 72.4)  # table 7; no pixels to rebuild
-
-# ---- Fine-tuning ----------------------------------------------------------------------------------------------------
-
-base_k400_finetune = replace(
-    videomae.base_k400_finetune,
-    optim=replace(videomae.base_k400_finetune.optim, base_lr=7e-4),
-    schedule=CosineConfig(epochs=90, warmup_epochs=5),
-    batch=1024,  # 32 GPUs × 16 = 512 videos, of 2 clips
-    expects="K400 top-1 82.2, top-5 95.3 (5 × 3 views)",
-)
-small_k400_finetune = replace(
-    base_k400_finetune,
-    encoder=replace(SMALL, drop_path=0.1),
-    optim=replace(base_k400_finetune.optim, base_lr=1e-3),
-    schedule=CosineConfig(epochs=150, warmup_epochs=5),
-    batch=512,  # the cluster's script: 16 GPUs × 16 = 256 videos, of 2 clips; that for four machines has 512
-    expects="K400 top-1 80.1, top-5 94.5 (5 × 3 views)",
-)
-_SEGMENTS = SegmentSampling(frames=16, rule="amd")
-base_ssv2_finetune = replace(
-    videomae.base_ssv2_finetune,
-    clips=replace(videomae.base_ssv2_finetune.clips, sampling=_SEGMENTS),
-    views=replace(videomae.base_ssv2_finetune.views, sampling=_SEGMENTS),
-    batch=512,  # 16 GPUs × 16 = 256 videos, of 2 clips
-    expects="SSv2 top-1 73.3, top-5 94.0 (2 × 3 views)",
-)
-small_ssv2_finetune = replace(
-    base_ssv2_finetune,
-    encoder=replace(SMALL, drop_path=0.1),
-    optim=replace(base_ssv2_finetune.optim, base_lr=1e-3),  # layer decay 0.75, where VideoMAE's S has 0.7
-    schedule=CosineConfig(epochs=40, warmup_epochs=5),
-    expects="SSv2 top-1 70.2, top-5 92.5 (2 × 3 views)",
-)

@@ -142,12 +142,3 @@ ablation_local_keys_10 = _of_100_epochs(replace(_NONE, local_factor=1.0), 63.8)
 
 # Table 5, whose attention chooses the keys of MAGlobal; 64.2 where each chooses its own, which figure 3 has as 61.3
 ablation_selection_teacher = _of_100_epochs(replace(_ONE_GLOBAL, selection="teacher"), 63.7)
-
-# ---- Fine-tuning of tables 4 and 5 and figure 3 ---------------------------------------------------------------------
-
-ablation_finetune = replace(
-    videomae.base_ucf101_finetune,
-    schedule=CosineConfig(epochs=50, warmup_epochs=5),
-    batch=32,  # 16 videos, of 2 clips
-    expects="no result is its own: each ablation states what it gives",
-)

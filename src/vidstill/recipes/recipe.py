@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from vidstill.config import near
+from vidstill.data.colour import ColourJitter
 from vidstill.data.datasets import ClipsConfig, ViewsConfig
 from vidstill.data.erasing import Erasing
 from vidstill.data.mixing import Mixing
@@ -20,6 +21,17 @@ from vidstill.models.vit import ViTConfig
 from vidstill.types import Grid, InputError, within
 
 _LAST_SEED = 2**63 - 1
+
+CLASSES = {
+    "kinetics400": 400,
+    "kinetics600": 600,
+    "kinetics700": 700,
+    "ssv2": 174,
+    "ucf101": 101,
+    "hmdb51": 51,
+    "imagenet": 1000,
+}
+"""How many classes the papers' data sets have, by the names that `ClipsConfig.dataset` has for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +48,7 @@ class Pretrain:
 
     def __post_init__(self) -> None:
         within(0, _LAST_SEED, seed=self.seed)
-        _check_grid(self.clips, self.method.encoder)
+        Grid.of(_clip(self.clips), self.method.encoder.tubelet)  # its pixels are to be guessed: none may be left over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +66,12 @@ class Finetune:
     start: Literal["normal", "xavier", "torch"] = "normal"  # blocks from scratch: normal, Xavier's or torch's own
     pooling: Literal["mean", "first", "mean_after_first"] = "mean"  # first: the class token, where there is one
     norm: Literal["fresh", "pretrained"] = "fresh"  # after the mean: a new one, or the pre-trained encoder's (ST-MAE)
+    colour: ColourJitter | None = None  # of ours: no paper's recipe has it
     erasing: Erasing | None = None
     mixing: Mixing | None = None
     smoothing: float = 0.0  # share of each label that is spread evenly over all classes
     mask_ratio: float = 0.0  # of the tokens, hidden at the start of the run; it falls to 0 by a cosine
+    patience: int | None = None  # epochs without a better score on watched videos that end the run; None: none do
     seed: int = 0  # of all chance
     expects: str = ""  # the published result
 
@@ -66,10 +80,15 @@ class Finetune:
         within(0, 1, dropout=self.dropout, smoothing=self.smoothing)
         within(0, 1, below=True, mask_ratio=self.mask_ratio)
         within(0, math.inf, head_scale=self.head_scale)
+        within(1, math.inf, patience=self.patience)
         for clips in (self.clips, self.views):
-            _check_grid(clips, self.encoder)
+            self.encoder.grid(_clip(clips))
 
-    def classifier(self, classes: int) -> ClassifierConfig:
+    def classifier(self, classes: int, *, several: bool = False) -> ClassifierConfig:
+        """
+        Args:
+            several: a clip may have several labels.
+        """
         return ClassifierConfig(
             encoder=self.encoder,
             classes=classes,
@@ -78,12 +97,13 @@ class Finetune:
             dropout=self.dropout,
             head_scale=self.head_scale,
             start=self.start,
+            several=several,
         )
 
 
-def _check_grid(clips: ClipsConfig | ViewsConfig, encoder: ViTConfig) -> None:
-    """Raises an InputError where clips do not divide into tubelets: before a run begins, and leaves a folder."""
-    Grid.of(torch.empty(1, 3, clips.sampling.frames, *clips.size, device="meta"), encoder.tubelet)
+def _clip(clips: ClipsConfig | ViewsConfig) -> torch.Tensor:
+    """A clip of these sizes and of no pixels: one that does not divide is refused before a run leaves a folder."""
+    return torch.empty(1, 3, clips.sampling.frames, *clips.size, device="meta")
 
 
 Recipe = Pretrain | Finetune
@@ -118,11 +138,21 @@ def all_names(pattern: str = "*") -> list[str]:
 
 
 def every_recipe() -> dict[str, Recipe]:
-    """All recipes by name: the variables of this package's modules that are recipes."""
-    package = importlib.import_module(__package__)
-    found = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        for variant, value in vars(importlib.import_module(f"{__package__}.{module.name}")).items():
-            if isinstance(value, Recipe):
-                found[f"{module.name}.{variant}"] = value
+    """All recipes by name: the variables of their files that are recipes; a family's pre-trainings come first."""
+    return {
+        f"{family}.{variant}": value
+        for family, modules in files().items()
+        for module in modules
+        for variant, value in vars(importlib.import_module(module)).items()
+        if isinstance(value, Recipe)
+    }
+
+
+def files() -> dict[str, list[str]]:
+    """By family, the modules that its recipes are in: the one of its pre-trainings, the one of its fine-tunings."""
+    found: dict[str, list[str]] = {}
+    for room in (__package__, f"{__package__}.finetuning"):
+        for module in pkgutil.iter_modules(importlib.import_module(room).__path__):
+            if not module.ispkg:
+                found.setdefault(module.name, []).append(f"{room}.{module.name}")
     return found

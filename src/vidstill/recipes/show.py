@@ -1,4 +1,4 @@
-"""A recipe in print: its values under the names of their options, and the lines that say where they are from."""
+"""A recipe in print: its values under their options' names, what its model costs, and where the numbers are from."""
 
 import ast
 import importlib
@@ -9,7 +9,10 @@ from itertools import pairwise, takewhile
 from types import ModuleType
 from typing import Any
 
-from vidstill.recipes.recipe import find
+from vidstill.cost import cost
+from vidstill.recipes.recipe import CLASSES, Finetune, files, find
+
+_HERE = f"{__package__}."
 
 
 def options(value: Any, name: str = "") -> dict[str, str]:
@@ -28,6 +31,24 @@ def options(value: Any, name: str = "") -> dict[str, str]:
     return {f"--{name.replace('_', '-')}": _typed(value)}
 
 
+def price(recipe: Finetune) -> dict[str, Any]:
+    """What a fine-tuned model costs, in the papers' units, and what it is published to reach.
+
+    Its head has the classes of the recipe's data set; where that is not a paper's, there is no head.
+    """
+    classes = CLASSES.get(recipe.clips.dataset)
+    model = recipe.encoder if classes is None else recipe.classifier(classes)
+    found = cost(model, frames=recipe.views.sampling.frames, size=recipe.views.size)
+    return {
+        "classes": classes,
+        "parameters_millions": float(f"{found.millions:.4g}"),
+        "gflops_per_view": float(f"{found.gflops:.4g}"),  # a multiply-add counts once
+        "views": recipe.views.views,
+        "crops": recipe.views.crops,
+        "published": recipe.expects,
+    }
+
+
 def source(name: str) -> str:
     """Where a recipe's numbers are from: `sources`, one file after the other.
 
@@ -38,42 +59,44 @@ def source(name: str) -> str:
 
 
 def sources(name: str) -> dict[str, str]:
-    """By family, its own first: its file's first words, its own lines there, and those that they refer to.
+    """By file, its own first: that file's first words, its own lines there, and those that they refer to.
+
+    A file of fine-tunings is named as `finetuning.amd`.
 
     Raises:
         InputError: there is no such recipe.
     """
     find(name)
     family, _, variant = name.replace("-", "_").partition(".")
-    files: dict[str, _File] = {}
-    todo = [(family, variant)]
+    todo = [(module, variant) for module in files()[family] if variant in vars(importlib.import_module(module))]
+    shown: dict[str, _File] = {}
     while todo:
-        family, variable = todo.pop()
-        file = files.setdefault(family, _File(family))
+        module, variable = todo.pop()
+        file = shown.setdefault(module, _File(module))
         todo += file.choose(variable)
-    return {family: str(file) for family, file in files.items()}
+    return {module.removeprefix(_HERE): str(file) for module, file in shown.items()}
 
 
 class _File:
     """A file of recipes, and what of it is chosen to be shown."""
 
-    def __init__(self, family: str):
-        module = importlib.import_module(f"{__package__}.{family}")
+    def __init__(self, name: str):
+        module = importlib.import_module(name)
         text = inspect.getsource(module)
-        self.family, self.lines, self.opening = family, text.splitlines(), ast.parse(text).body[0]
+        self.name, self.lines, self.opening = name, text.splitlines(), ast.parse(text).body[0]
         self.defined = _definitions(text)
-        self.siblings = {word for word, value in vars(module).items() if _is_sibling(value)}
+        self.siblings = {word: value.__name__ for word, value in vars(module).items() if _is_sibling(value)}
         self.chosen: set[str] = set()
 
     def choose(self, variable: str) -> list[tuple[str, str]]:
-        """Chooses a variable's definition; gives what it refers to, by family."""
+        """Chooses a variable's definition; gives what it refers to, by module."""
         if variable in self.chosen or variable not in self.defined:
             return []
         self.chosen.add(variable)
         nodes = list(ast.walk(self.defined[variable]))
-        own = [(self.family, node.id) for node in nodes if isinstance(node, ast.Name)]
+        own = [(self.name, node.id) for node in nodes if isinstance(node, ast.Name)]
         return own + [
-            (node.value.id, node.attr)
+            (self.siblings[node.value.id], node.attr)
             for node in nodes
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in self.siblings
         ]
@@ -100,7 +123,7 @@ class _File:
 
 
 def _is_sibling(value: Any) -> bool:
-    return isinstance(value, ModuleType) and value.__package__ == __package__
+    return isinstance(value, ModuleType) and value.__name__.startswith(_HERE)
 
 
 def _definitions(text: str) -> dict[str, ast.stmt]:

@@ -9,10 +9,7 @@ norms: class and mask token and learned positions are decayed. Videos are stored
 from dataclasses import replace
 
 from vidstill.data.augment import RandomResizedCrop
-from vidstill.data.datasets import ClipsConfig, ViewsConfig
-from vidstill.data.erasing import Erasing
-from vidstill.data.mixing import Mixing
-from vidstill.data.randaugment import RandAugment
+from vidstill.data.datasets import ClipsConfig
 from vidstill.data.sampling import TimedSampling
 from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.schedule import CosineConfig
@@ -20,7 +17,7 @@ from vidstill.methods.stmae import STMAEConfig, of_clips
 from vidstill.models.vit import BASE, HUGE, LARGE
 from vidstill.pretext.cuboids import CuboidMask
 from vidstill.pretext.masks import FrameMask, RandomMask, SpaceMask
-from vidstill.recipes.recipe import Finetune, Pretrain
+from vidstill.recipes.recipe import Pretrain
 
 _K400 = ClipsConfig(
     dataset="kinetics400",
@@ -159,42 +156,3 @@ ablation_k400_decoder_dim_1024 = _k400(_decoder(dim=1024))
 ablation_k400_decoder_depth_1 = _k400(_decoder(depth=1))
 ablation_k400_decoder_depth_2 = _k400(_decoder(depth=2))
 ablation_k400_decoder_depth_8 = _k400(_decoder(depth=8))
-
-# ---- Fine-tuning: table 5b, and PySlowFast's configuration where the paper is silent --------------------------------
-
-large_k400_finetune = Finetune(
-    encoder=replace(of_clips(LARGE), drop_path=0.2),
-    clips=ClipsConfig(
-        dataset="kinetics400",
-        sampling=TimedSampling(frames=16, stride=4.0, start="frame"),
-        crop=RandomResizedCrop(area=(0.08, 1.0)),
-        flip=0.5,
-        randaugment=RandAugment(operations=2, magnitude=7.0, magnitude_std=0.5),  # code; the paper: (9, 0.5)
-        repeats=2,
-    ),
-    views=ViewsConfig(sampling=TimedSampling(frames=16, stride=4.0), views=7, crops=3, crop_rule="stmae"),
-    optim=AdamWConfig(
-        base_lr=4.8e-3,
-        min_lr=1e-5,
-        start_lr=1e-8,
-        betas=(0.9, 0.999),
-        weight_decay=0.05,
-        undecayed=(),
-        clip_norm=5.0,
-        layer_decay=0.75,
-    ),
-    schedule=CosineConfig(epochs=50, warmup_epochs=5, rule="mae"),  # the paper's 100
-    batch=512,  # 256 videos, of 2 clips
-    dropout=0.3,
-    erasing=Erasing(probability=0.25),
-    mixing=Mixing(mixup=0.8, cutmix=1.0, switch=0.5),
-    smoothing=0.1,
-    norm="pretrained",
-    expects="after 800 epochs: K400 top-1 84.4 (7 × 3 views); after 1600: 84.8, top-5 96.2",
-)
-ablation_finetune_mask_50 = replace(  # table 11
-    large_k400_finetune, mask_ratio=0.5, expects="after 800 epochs: K400 top-1 84.1 (7 × 3 views)"
-)
-ablation_finetune_mask_75 = replace(  # table 11
-    large_k400_finetune, mask_ratio=0.75, expects="after 800 epochs: K400 top-1 83.8 (7 × 3 views)"
-)

@@ -130,15 +130,16 @@ def named_size(weights: Weights) -> ViTConfig:
 def continued(weights: Weights, asked: ViTConfig) -> ViTConfig:
     """The encoder of a model that goes on from a file's: as the file says, but for what its own recipe decides.
 
-    That is how many branches are dropped, whether relative positions come in, and the length of tubelets and the codes
-    of positions where the file's encoder is of images; or learned codes where the file's are computed, which they
-    start as (MAE's fine-tuning).
+    That is how many branches are dropped, whether relative positions come in, what becomes of clips that do not divide
+    into tubelets, and the length of tubelets and the codes of positions where the file's encoder is of images; or
+    learned codes where the file's are computed, which they start as (MAE's fine-tuning).
     """
     found = encoder_config(weights, asked)
     relative = found.relative_positions or asked.relative_positions
     ours = replace(
         found,
         drop_path=asked.drop_path,
+        drop_remainder=asked.drop_remainder,
         relative_positions=relative,
         learned_grid=found.learned_grid or (asked.learned_grid if relative else None),
     )

@@ -1,0 +1,163 @@
+"""What every fine-tuning's model costs and how it is tested, against the papers' columns; and the page that says it."""
+
+import importlib
+import math
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from recipe_plans import FINETUNINGS as NAMES
+
+from vidstill.cost import Cost, cost
+from vidstill.models.vit import ViTConfig
+from vidstill.recipes import show
+from vidstill.recipes.recipe import CLASSES, find
+from vidstill.recipes.show import price
+
+HOUSE = Path(__file__).parents[2]
+
+# ---- Cost: columns "GF × views" and "params M" ----------------------------------------------------------------------
+
+
+@cache
+def counted(model, frames, size) -> Cost:
+    return cost(model, frames=frames, size=size)
+
+
+def quick_cost(config, *, frames, size) -> Cost:
+    """As `cost`, which is asked once for all models that differ in their heads, or in nothing that is counted."""
+    if isinstance(config, ViTConfig):
+        return counted(config, frames, size)
+    model = replace(config, classes=400, encoder=replace(config.encoder, drop_path=0.0), dropout=0.0)
+    found, more = counted(replace(model, start="normal", norm="fresh"), frames, size), config.classes - 400
+    dim = config.encoder.dim
+    return Cost(found.parameters + more * (dim + 1), found.operations + more * dim)
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch):
+    monkeypatch.setattr(show, "cost", quick_cost)
+
+
+def cost_of(recipe) -> Cost:
+    model = recipe.classifier(CLASSES[recipe.clips.dataset])
+    return quick_cost(model, frames=recipe.views.sampling.frames, size=recipe.views.size)
+
+
+def products(encoder, frames, size):
+    """Multiply-adds as the papers count: depth · (12 · N · D² + 2 · N² · D) + n · D · pixels; N has the class token."""
+    parts = zip((frames, *size), encoder.tubelet, strict=True)
+    patches = math.prod(side // step for side, step in parts)
+    tokens = patches + encoder.class_token
+    blocks = encoder.depth * (12 * tokens * encoder.dim**2 + 2 * tokens**2 * encoder.dim)
+    return blocks + patches * encoder.dim * 3 * math.prod(encoder.tubelet)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_model_is_built_and_runs_without_any_memory_at_the_cost_that_the_formula_has(name):
+    recipe = find(name)
+    found = cost_of(recipe)
+    assert found.operations == pytest.approx(
+        products(recipe.encoder, recipe.views.sampling.frames, recipe.views.size), rel=1e-4
+    )
+
+
+SIZES = {"small": (22, 57), "base": (87, 180), "large": (305, 597), "huge": (633, 1192)}
+COLUMNS = [  # section 10.1's table, row by row: millions, 10⁹ multiply-adds a view, views of 3 crops each
+    *((f"videomae.{size}_k400_finetune", *SIZES[size], 5) for size in SIZES),
+    *((f"mvd.{size}_k400_finetune", *SIZES[size], 5) for size in SIZES),
+    *((f"amd.{size}_k400_finetune", *SIZES[size], 5) for size in ("small", "base")),
+    *((f"maskagain.{size}_k400_finetune", *SIZES[size], 5) for size in ("small", "base")),
+    ("dmae.base_k400_finetune", *SIZES["base"], 5),
+    ("videomae.large_k400_320_finetune", 305, 3958, 4),
+    ("videomae.huge_k400_320_finetune", 633, 7397, 4),
+    ("stmae.base_k400_finetune", 87, 180, 7),
+    ("stmae.large_k400_finetune", 304, 598, 7),
+    ("stmae.huge_k400_finetune", 632, 1193, 7),
+    ("stmae.large_k400_40x312_finetune", None, 4757, 7),
+    ("stmae.huge_k400_32x312_finetune", None, 6382, 7),
+    ("stmae.large_k400_from_k600_finetune", None, None, 7),
+    ("stmae.huge_k400_from_k600_finetune", None, None, 7),
+]
+
+
+@pytest.mark.parametrize(("name", "millions", "gflops", "views"), COLUMNS)
+def test_parameters_work_and_views_are_the_published_columns(name, millions, gflops, views):
+    recipe = find(name)
+    found = cost_of(recipe)
+    assert (recipe.views.views, recipe.views.crops) == (views, 3)
+    if millions is not None:  # some are rounded, others up: 304.27 is printed as 305
+        assert abs(found.millions - millions) < 1
+    if gflops is not None:  # printed in whole numbers, of counts that have up to a thousandth more than the formula
+        assert abs(found.gflops - gflops) < 0.5 + 1e-3 * gflops
+
+
+PROTOCOLS = {"ssv2": (2, 3), "ucf101": (5, 3), "hmdb51": (5, 3), "kinetics400": (5, 3), "imagenet": (1, 1)}
+OTHERS = {  # families and recipes with views of their own
+    "stmae.large_ssv2": (1, 3),
+    "stmae.huge_ssv2": (1, 3),
+    "stmae.large_k400_mae_st": (10, 3),
+    "videomae.large_k400_320": (4, 3),
+    "videomae.huge_k400_320": (4, 3),
+    "videomae.large_ssv2_32f": (1, 3),
+    "maskagain.small_hmdb51": (10, 3),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_views_are_the_protocol_s_of_its_data_and_family(name):
+    recipe = find(name)
+    expected = (7, 3) if name.startswith("stmae.") else PROTOCOLS[recipe.clips.dataset]
+    assert (recipe.views.views, recipe.views.crops) == OTHERS.get(name.removesuffix("_finetune"), expected)
+    published = re.findall(r"\((\d+) × (\d+) views\)|\((1) view\)", recipe.expects)
+    for views, crops, one in published:
+        assert (int(views or one), int(crops or one)) == (recipe.views.views, recipe.views.crops)
+
+
+# ---- What is shown of it --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [  # as the authors' models count, with heads of 400, 174 and 1000 classes
+        ("videomae.small_k400_finetune", 22_033_936),
+        ("videomae.huge_k400_finetune", 632_119_440),
+        ("videomae.small_ssv2_finetune", 21_946_926),
+        ("videomae.large_ssv2_finetune", 304_039_086),
+        ("stmae.base_k400_finetune", 86_702_224),
+        ("imagemae.base_in1k_finetune", 86_567_656),
+    ],
+)
+def test_parameters_are_counted_with_the_head_of_the_data_set(name, parameters, monkeypatch):
+    monkeypatch.setattr(show, "cost", cost)
+    assert cost_of(find(name)).parameters == parameters
+    assert price(find(name))["parameters_millions"] == pytest.approx(parameters / 1e6, rel=5e-4)
+
+
+def test_what_is_shown_of_a_fine_tuned_model():
+    recipe = find("videomae.small_ssv2_finetune")
+    shown = price(recipe)
+    assert shown["gflops_per_view"] == pytest.approx(products(recipe.encoder, 16, (224, 224)) / 1e9, rel=5e-4)
+    assert (shown["classes"], shown["views"], shown["crops"]) == (174, 2, 3)
+    assert shown["published"] == recipe.expects
+
+
+def test_of_data_that_no_paper_has_the_model_is_shown_without_a_head():
+    recipe = find("quickstart.finetune")
+    with torch.device("meta"):
+        model = recipe.classifier(8).build()
+    headless = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.head.parameters())
+    shown = price(recipe)
+    assert shown["classes"] is None
+    assert shown["parameters_millions"] == pytest.approx(headless / 1e6, rel=1e-3)
+
+
+def test_the_page_has_the_tables_that_the_script_makes_of_the_recipes(monkeypatch):
+    monkeypatch.syspath_prepend(HOUSE / "scripts")
+    script = importlib.import_module("finetuning_table")
+    page = script.PAGE.read_text()
+    assert page.partition(script.START)[2].partition(script.END)[0] == script.tables()
+    assert [name for name in NAMES if f"`{name}`" not in script.tables()] == []
