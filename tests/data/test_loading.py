@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,13 +55,13 @@ class Places(TrainClips):
         rows = Rows(Path("videos"))
         for number in range(videos):
             rows.add(f"{number}.mp4", 0)
-        self.listing = SimpleNamespace(rows=rows)
+        self.listing, self.times = Listing(rows, (), "numbers", Path("videos"), ""), None
         self.shown: list[int] = []  # in this process
 
     def __len__(self) -> int:
         return self.videos
 
-    def sample(self, epoch: int, index: int, *, stand_in: int | None = None) -> Sample:
+    def sample(self, epoch: int, index: int, *, again: int = 0, stand_in: int | None = None) -> Sample:
         shown = index if stand_in is None else stand_in
         self.shown.append(shown)
         if shown in self.deadly:
@@ -70,7 +69,7 @@ class Places(TrainClips):
         if shown in self.broken:
             raise BrokenVideo(f"video {shown} is broken")
         clip = torch.full((1, 3, 1, 1, 1), 255, dtype=torch.uint8)
-        return Sample(clip, torch.tensor([shown]), torch.tensor([sample_seed(self.seed, epoch, index)]))
+        return Sample(clip, torch.tensor([shown]), torch.tensor([sample_seed(self.seed, epoch, index, again)]))
 
 
 def batches_of(dataset: TrainClips, **how) -> Iterator[TrainBatch]:

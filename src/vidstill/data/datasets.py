@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -38,6 +38,9 @@ class ClipsConfig:
         repeats: augmented copies of a video ("repeated augmentation").
         repeat_frames: "same" if all copies show one draw of frames (AMD, fine-tuning), "own" if each has a draw of its
             own: from a segment of its own with SpanSampling (MVD), from anywhere with TimedSampling (ST-MAE).
+        balance: how much is made up for classes of unequal sizes: at 0 an epoch shows every video once, at 1 every
+            class equally often; between, a class's share of an epoch is its share of the videos to the power of
+            1 - balance. Of several labels a video's rarest counts.
     """
 
     dataset: str
@@ -49,9 +52,10 @@ class ClipsConfig:
     randaugment_on: Literal["frame", "crop"] = "frame"
     repeats: int = 1
     repeat_frames: Literal["same", "own"] = "same"
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
-        within(0, 1, flip=self.flip)
+        within(0, 1, flip=self.flip, balance=self.balance)
         for side in self.size:
             within(1, math.inf, size=side)
         if self.repeats < 1:
@@ -89,18 +93,20 @@ class ViewsConfig:
 
 
 class Sample(NamedTuple):
-    """A video's copies: clips in bytes, its label (-1 for none) for each, and the seed that each was drawn from."""
+    """A video's copies: clips in bytes, its label for each (-1 for none; where clips may have several, 1 for each class
+    that it has and 0 for the others), and the seed that each was drawn from.
+    """
 
     clip: UInt8[Tensor, "r 3 t h w"]
-    label: Int64[Tensor, "r"]
+    label: Int64[Tensor, "r"] | Float[Tensor, "r classes"]
     seed: Int64[Tensor, "r"]
 
 
 class Views(NamedTuple):
-    """A video's views in bytes, by frames and then by crop; its label (-1 for none); its place in the listing."""
+    """A video's views in bytes, by frames and then by crop; its label, as a `Sample`'s; its place in the listing."""
 
     clip: UInt8[Tensor, "v 3 t h w"]
-    label: int
+    label: int | Float32[np.ndarray, "classes"]
     place: int
 
 
@@ -116,11 +122,15 @@ class TrainClips(Dataset[Sample]):
 
     Args:
         augment_on: the device, to leave to it what comes after the crop: `on_device.augmented` does that.
+
+    Raises:
+        InputError: classes are to be balanced and there are no labels.
     """
 
     def __init__(self, listing: Listing, config: ClipsConfig, *, seed: int, augment_on: AugmentOn = "workers"):
         self.listing, self.config, self.seed, self.augment_on = listing, config, seed, augment_on
         self._videos = _Videos(listing, config.sampling)
+        self.times = times_expected(listing, config.balance) if config.balance else None
 
     def __len__(self) -> int:
         return len(self.listing.rows)
@@ -129,10 +139,11 @@ class TrainClips(Dataset[Sample]):
         epoch, index = key
         return self.sample(epoch, index)
 
-    def sample(self, epoch: int, index: int, *, stand_in: int | None = None) -> Sample:
+    def sample(self, epoch: int, index: int, *, again: int = 0, stand_in: int | None = None) -> Sample:
         """The sample of a place in the listing.
 
         Args:
+            again: how often the epoch has shown it before, where it shows a video more than once.
             stand_in: the place of the video that is shown instead, with the chance of the one it stands in for, so that
                 a video that is seen twice in an epoch is not cropped and masked alike.
 
@@ -142,14 +153,16 @@ class TrainClips(Dataset[Sample]):
         config = self.config
         place = index if stand_in is None else stand_in
         row = self.listing.rows[place]
-        seeds = [sample_seed(self.seed, epoch, index, copy) for copy in range(config.repeats)]
+        copies = range(again * config.repeats, (again + 1) * config.repeats)
+        seeds = [sample_seed(self.seed, epoch, index, copy) for copy in copies]
         clips = [
             self._augmented(frames, seed)
             for frames, seed in zip(self._drawn(place, row.source, seeds[0]), seeds, strict=True)
         ]
+        label = torch.as_tensor(_label(self.listing, place, row))
         return Sample(
             torch.from_numpy(np.stack(clips)),
-            torch.full((config.repeats,), -1 if row.label is None else row.label),
+            label.expand(config.repeats, *label.shape).contiguous(),
             torch.tensor(seeds),
         )
 
@@ -176,6 +189,23 @@ class TrainClips(Dataset[Sample]):
         return rearrange(frames, "t h w c -> c t h w")
 
 
+def times_expected(listing: Listing, balance: float) -> Float[np.ndarray, "n"]:
+    """How often an epoch is expected to show each video, by `ClipsConfig.balance`: it shows as many as there are.
+
+    Raises:
+        InputError: there are no labels.
+    """
+    whose, labels = listing.rows.pairs()
+    if not len(labels):
+        raise InputError(f"{listing.source} has no labels, so that no classes can be balanced; take clips.balance 0")
+    of_class = np.bincount(labels)
+    weights = np.zeros(len(listing.rows))
+    np.maximum.at(weights, whose, of_class[labels] ** -float(balance))
+    unlabelled = weights == 0
+    weights[unlabelled] = max(1, unlabelled.sum()) ** -float(balance)  # they are a class of their own
+    return weights * (len(weights) / weights.sum())
+
+
 class ViewClips(Dataset[Views]):
     """Test samples: every view of a video at once, nothing drawn."""
 
@@ -200,7 +230,7 @@ class ViewClips(Dataset[Views]):
             for frames in _read_each(row.source, views)
             for crop in view_crops(frames, *spatial)
         ]
-        return Views(torch.from_numpy(np.stack(crops)), -1 if row.label is None else row.label, index)
+        return Views(torch.from_numpy(np.stack(crops)), _label(self.listing, index, row), index)
 
 
 class _Videos:
@@ -241,6 +271,12 @@ class _Videos:
                 f"{name_of(row.source)} is a picture, a clip of one frame, "
                 f"and clips of {self._sampling.frames} frames are asked for"
             )
+
+
+def _label(listing: Listing, place: int, row: Row) -> int | Float32[np.ndarray, "classes"]:
+    if listing.several:
+        return listing.rows.hot(place, len(listing.classes))
+    return -1 if row.label is None else row.label
 
 
 def _read_each(source: Source, draws: list[list[int]]) -> list[Frames]:

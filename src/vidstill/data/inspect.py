@@ -70,14 +70,13 @@ def inspect(
 
 
 def _part(listing: Listing) -> Part:
-    labels = listing.rows.labels
-    counts = np.bincount(labels[labels >= 0], minlength=len(listing.classes)).tolist()
+    counts = np.bincount(listing.rows.pairs()[1], minlength=len(listing.classes)).tolist()
     twice = {name for name, number in Counter(listing.classes).items() if number > 1}
     return Part(
         kind=listing.kind,
-        videos=len(labels),
+        videos=len(listing.rows),
         classes={f"{name} ({i})" if name in twice else name: counts[i] for i, name in enumerate(listing.classes)},
-        largest_share=max(counts) / len(labels) if any(counts) else None,
+        largest_share=max(counts) / len(listing.rows) if any(counts) else None,
         fingerprint=listing.fingerprint,
     )
 

@@ -1,20 +1,20 @@
 """Reads a list of videos in JSON lines: the form that scans and packs write, and that states most."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from sys import intern
 from typing import Any, NoReturn
 
 from vidstill.data.places import above
-from vidstill.data.rows import Rows
+from vidstill.data.rows import Row, Rows
 from vidstill.data.sources import Place
 from vidstill.data.video_list import MOST_CLASSES, MOST_FRAMES, VideoList, short
 from vidstill.types import InputError
 
 _FIELDS: dict[str, tuple[tuple[type, ...], float, str]] = {  # what is known, up to what, and how it is said
     "path": ((str,), 0, "a path"),
-    "label": ((int,), MOST_CLASSES - 1, "a number counted from 0 (a name belongs in `class`)"),
-    "class": ((str,), 0, "a name"),
+    "label": ((int,), MOST_CLASSES - 1, "a number counted from 0, or a list of them (names belong in `class`)"),
+    "class": ((str,), 0, "a name, or a list of names"),
     "split": ((str,), 0, "a name"),
     "frames": ((int,), MOST_FRAMES, "how many there are"),
     "rate": ((int, float), 1e9, "frames per second"),
@@ -43,6 +43,8 @@ def is_json_lines(path: Place, first: str) -> bool:
 def read_json_lines(path: Place, first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> VideoList:
     """One object a line; only `path` has to be there, and what is not in `_FIELDS` is passed by.
 
+    A clip with several labels has lists of them: `"label": [0, 3]`, `"class": ["fall", "run"]`, or both.
+
     Raises:
         InputError: a line cannot be read; it is named by its number.
     """
@@ -54,6 +56,10 @@ def read_json_lines(path: Place, first: tuple[int, str], lines: Iterator[tuple[i
     while number:
         values = _values(path, number, line)
         name, label, called, split, frames, rate, size, wrong, shard, offset = values
+        more: list[int] = []
+        if type(label) is list or type(called) is list:
+            label, called, more = _several(found, number, values)
+            values = (name, label, called, *values[3:])
         kinds = tuple(map(type, values))
         numbers = label or 0, frames or 0, rate or 0, size or 0, offset or 0
         if kinds not in checked or min(numbers) < 0 or max(numbers) > MOST_FRAMES or numbers[0] >= MOST_CLASSES:
@@ -69,13 +75,20 @@ def read_json_lines(path: Place, first: tuple[int, str], lines: Iterator[tuple[i
             found.call(number, label, called)
         try:
             piece = None if shard is None else (shard, offset, size)
-            add(name, label, frames, rate and float(rate), piece, wrong or "", size)
+            add(name, label, frames, rate and float(rate), piece, wrong or "", size, more)
         except UnicodeEncodeError:
             raise InputError(f"line {number} of {path} has a path that no file can have: {short(line)}") from None
         note(number)
         belong(intern(split or ""))
         number, line = next(lines, (0, ""))
     return found
+
+
+def stated_labels(row: Row, classes: Sequence[str]) -> dict[str, Any]:
+    """What a line states of a row's labels: a number and a name, or lists of them, or nothing."""
+    if len(row.labels) > 1:
+        return {"label": list(row.labels), "class": [classes[label] for label in row.labels]}
+    return {} if row.label is None else {"label": row.label, "class": classes[row.label]}
 
 
 def _values(path: Place, number: int, line: str) -> tuple[Any, ...]:
@@ -87,6 +100,29 @@ def _values(path: Place, number: int, line: str) -> tuple[Any, ...]:
     if type(entry) is not dict or not entry.get("path") or end < len(line) or "\\u0000" in line:
         raise InputError(f"line {number} of {path} reads {short(line)}, which is no object with a `path`")
     return tuple(map(entry.get, _FIELDS))
+
+
+def _several(found: VideoList, number: int, values: tuple[Any, ...]) -> tuple[int | None, str | None, list[int]]:
+    """The first label and the first class of a line that states lists of them, and the further labels, all checked."""
+    label, called = values[1], values[2]
+    labels, names = label if type(label) is list else [label], called if type(called) is list else [called]
+    if label is not None and called is not None and (type(label) is not type(called) or len(labels) != len(names)):
+        raise InputError(f"line {number} of {found.path} has {len(labels)} labels and {len(names)} classes; name each")
+    stated = labels if label is not None else names
+    if not stated:
+        raise InputError(f"line {number} of {found.path} has an empty list of labels; state one or more")
+    for each in labels if label is not None else ():
+        _check(found.path, number, (values[0], each if type(each) is int else repr(each), *[None] * (len(_FIELDS) - 2)))
+    for each in names if called is not None else ():
+        if type(each) is not str or not each:
+            raise InputError(f"line {number} of {found.path} has the class {short(str(each))}; state a name")
+    if label is None:
+        labels = [found.word(name) for name in names]  # in their order: the reader meets the first again
+    elif called is not None:
+        for one, name in zip(labels, names, strict=True):
+            found.call(number, one, name)
+    first, *more = found.once(number, labels)
+    return (None, names[0], more) if label is None else (first, None if called is None else names[0], more)
 
 
 def _check(path: Place, number: int, values: tuple[Any, ...]) -> None:

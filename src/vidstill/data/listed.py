@@ -76,20 +76,21 @@ def _listing(
     if not whole and not set(table.splits).intersection(names):
         raise InputError(f"{path} has no row of the {split} split, only {', '.join(sorted(set(table.splits)))}")
     kept = np.ones(len(table.rows), bool) if whole else np.array([each in names for each in table.splits], bool)
-    labels = table.rows.labels
-    if table.words:
-        labels = np.array([order[word] for word in table.words], np.int32)[labels]
-    if (beyond := kept & (labels >= len(classes))).any():
+    numbers = np.array([order[word] for word in table.words], np.int32) if table.words else None
+    rows = table.rows.taken(kept, numbers)
+    lines = np.array(table.lines)[kept]
+    whose, labels = rows.pairs()
+    if (beyond := labels >= len(classes)).any():
         first = int(np.argmax(beyond))
         raise InputError(
-            f"line {table.lines[first]} of {path} has the label {labels[first]}, but "
+            f"line {lines[whose[first]]} of {path} has the label {labels[first]}, but "
             f"{below(above(path), 'classes.txt')} names only {len(classes)} classes (labels are counted from 0)"
         )
-    rows = table.rows.taken(kept, labels)
     rows.root = root or above(path)
     kind = f"packed videos by their {last_name(path)}" if packed else f"{last_name(path)}, {table.form}"
-    lines = np.array(table.lines)[kept]
-    return make_listing(path, rows, classes, kind + ("" if whole else f", its {split} split"), lines=lines.tolist())
+    several = any(each.rows.several for each in tables)
+    kind += "" if whole else f", its {split} split"
+    return make_listing(path, rows, classes, kind, lines=lines.tolist(), several=several)
 
 
 def _classes(path: Place, tables: list[VideoList]) -> tuple[str, ...]:
@@ -103,4 +104,4 @@ def _classes(path: Place, tables: list[VideoList]) -> tuple[str, ...]:
     if any(table.words for table in tables):
         return tuple(sorted({word for table in tables for word in table.words}))
     names = {label: name for table in tables for label, name in table.names.items()}
-    return tuple(names.get(i, str(i)) for i in range(1 + max(int(table.rows.labels.max()) for table in tables)))
+    return tuple(names.get(i, str(i)) for i in range(1 + max(int(table.rows.pairs()[1].max()) for table in tables)))

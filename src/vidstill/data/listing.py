@@ -26,6 +26,7 @@ class Listing:
         kind: in words, what the data set was taken for.
         fingerprint: of every row's relative path, label and file size, in order.
         missing: videos that an official list names and that are not there; they are in no row.
+        several: a clip may have several labels: one of the data set's clips has, in this split or another.
     """
 
     rows: Rows
@@ -34,6 +35,7 @@ class Listing:
     source: Place
     fingerprint: str
     missing: int = 0
+    several: bool = False
 
 
 @runtime_checkable
@@ -60,13 +62,21 @@ def chosen(folder: Place, parts: dict[str, Place], split: Split | None) -> Place
 
 
 def make_listing(
-    source: Place, rows: Rows, classes: tuple[str, ...], kind: str, *, lines: Sequence[int] = (), missing: int = 0
+    source: Place,
+    rows: Rows,
+    classes: tuple[str, ...],
+    kind: str,
+    *,
+    lines: Sequence[int] = (),
+    missing: int = 0,
+    several: bool = False,
 ) -> Listing:
     """The listing of rows whose files are all there.
 
     Args:
         lines: where a list states them.
         missing: how many more an official list states.
+        several: whether a clip may have several labels.
 
     Raises:
         InputError: there are none, one is missing, or one lies outside the root.
@@ -88,4 +98,6 @@ def make_listing(
         raise InputError(f"no videos found in {source}; give a folder of videos, a folder for each class, or a list")
     if rows.wrong:
         kind += f", of whose rows {rows.wrong} say that they do not decode"
-    return Listing(rows, classes, kind, source, rows.fingerprint(), missing)
+    if several:
+        kind += ", several labels a clip"
+    return Listing(rows, classes, kind, source, rows.fingerprint(), missing, several)

@@ -1,4 +1,8 @@
-"""Reads the files that list videos, whichever form they have; this module has the plain one, `path label`."""
+"""Reads the files that list videos, whichever form they have; this module has the plain one, `path label`.
+
+Where a clip has several labels, a plain line states them as numbers with commas, `path 0,3`; a table in a column
+`labels` or `classes`, with semicolons; JSON lines as lists. So no name of a class is ever cut.
+"""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +15,7 @@ from vidstill.data.tables import read_table
 from vidstill.data.video_list import VideoList, short
 from vidstill.types import InputError
 
-_NUMBER = re.compile(r"-?\d+")
+_NUMBERS = re.compile(r"-?\d+(,-?\d+)*")
 _FORMS = ("path frames label", "path label", "path")  # from the narrowest
 
 
@@ -34,7 +38,10 @@ def read_list(path: Place) -> VideoList:
 
 
 def _read_plain(path: Place, first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> VideoList:
-    """`path`, `path label` or `path frames label` lines; a path with spaces has to be followed by a label."""
+    """`path`, `path label` or `path frames label` lines; a path with spaces has to be followed by a label.
+
+    Several labels of a clip have commas between them.
+    """
     number, line = first
     form = next(form for form in _FORMS if form == "path" or _parts(form, line))
     found = VideoList(path, f"a list of `{form}` lines", Rows(above(path)))
@@ -44,18 +51,22 @@ def _read_plain(path: Place, first: tuple[int, str], lines: Iterator[tuple[int, 
         if parts is None or (form == "path" and (_parts("path label", line) or _parts("path frames label", line))):
             raise InputError(f"line {number} of {path} reads {short(line)}, which is not `{form}` as on its first line")
         name, frames, label = parts
-        add(name, found.number(number, int(label)) if label else None, found.frames(number, frames))
+        if "," in label:
+            labels = found.once(number, [found.number(number, int(one)) for one in label.split(",")])
+            add(name, labels[0], found.frames(number, frames), more=labels[1:])
+        else:
+            add(name, found.number(number, int(label)) if label else None, found.frames(number, frames))
         note(number)
         number, line = next(lines, (0, ""))
     return found
 
 
 def _parts(form: str, line: str) -> tuple[str, str, str] | None:
-    """A line's path, frames and label ("": it has none), or None where it has another form."""
+    """A line's path, frames and labels ("": it has none), or None where it has another form."""
     if form == "path":
         return line, "", ""
     parts = line.rsplit(None, 1)
-    if len(parts) != 2 or not (parts[1].isdecimal() or _NUMBER.fullmatch(parts[1])):
+    if len(parts) != 2 or not (parts[1].isdecimal() or _NUMBERS.fullmatch(parts[1])):
         return None
     if form == "path label":
         return parts[0], "", parts[1]

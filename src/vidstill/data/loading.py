@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vidstill.chance import numpy_chance
+from vidstill.data.annotations import Listing
 from vidstill.data.batches import Batch, Give, Parts, Take, Taken, batches
 from vidstill.data.datasets import ClipsConfig, TrainClips, ViewClips
 from vidstill.data.sources import BrokenVideo, name_of
@@ -32,7 +33,7 @@ class TrainBatch(NamedTuple):
     """A micro-batch on the device, copies of a video side by side; colours in [0, 1]."""
 
     clip: Float[Tensor, "b 3 t h w"]
-    label: Int64[Tensor, "b"]
+    label: Int64[Tensor, "b"] | Float[Tensor, "b classes"]  # as a `Sample`'s
     seed: Int64[Tensor, "b"]
 
 
@@ -40,13 +41,38 @@ class ViewBatch(NamedTuple):
     """Videos of a test on the device, each with all its views; `place` is where each stands in the listing."""
 
     clip: Float[Tensor, "b v 3 t h w"]
-    label: Int64[Tensor, "b"]
+    label: Int64[Tensor, "b"] | Float[Tensor, "b classes"]  # as a `Sample`'s
     place: Int64[Tensor, "b"]
 
 
-def epoch_order(videos: int, seed: int, epoch: int) -> Int64[np.ndarray, "n"]:
-    """The order in which an epoch sees the videos."""
-    return numpy_chance(seed, f"order {epoch}").permutation(videos)
+def epoch_order(
+    videos: int, seed: int, epoch: int, times: Float[np.ndarray, "n"] | None = None
+) -> Int64[np.ndarray, "n"]:
+    """The order in which an epoch sees the videos.
+
+    Args:
+        times: how often each is expected, in all as many as there are videos; None: once. Of 2.3 times, an epoch sees
+            a video twice or three times, and no other number of times.
+    """
+    chance = numpy_chance(seed, f"order {epoch}")
+    order = chance.permutation(videos)
+    if times is None:
+        return order
+    # the order as a line on which a video is as long as it is often expected, and a stick at every whole length
+    sticks = np.arange(videos) + chance.random()
+    ends = np.cumsum(times[order])
+    ends[-1] = videos  # as it is, but for rounding
+    return chance.permutation(order[np.searchsorted(ends, sticks, side="right")])
+
+
+def times_before(order: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+    """For each place of an order, how often its video stands before it."""
+    by_video = np.argsort(order, kind="stable")
+    firsts = np.flatnonzero(np.diff(order[by_video], prepend=-1))
+    counts = np.diff(firsts, append=len(order))
+    before = np.empty_like(order)
+    before[by_video] = np.arange(len(order)) - np.repeat(firsts, counts)
+    return before
 
 
 def train_batches(
@@ -105,7 +131,7 @@ def train_batches(
             int(broken_share * len(dataset)) or int(len(dataset) >= 10),
         ),
         videos_per_step // (accumulation * world),
-        room=_clips_bytes(config.repeats, config.sampling.frames, config.size),
+        room=_clips_bytes(config.repeats, config.sampling.frames, config.size, dataset.listing),
         workers=workers,
         stuck_seconds=stuck_seconds,
         device=device,
@@ -141,7 +167,7 @@ def view_batches(
         partial(_view_parts, dataset),
         partial(_view_samples, dataset, range(rank, len(dataset), world)),
         videos_per_batch,
-        room=_clips_bytes(config.views * config.crops, config.sampling.frames, config.size),
+        room=_clips_bytes(config.views * config.crops, config.sampling.frames, config.size, dataset.listing),
         workers=workers,
         stuck_seconds=stuck_seconds,
         device=device,
@@ -161,9 +187,9 @@ def _places(
             yield from ((epoch, place) for place in range(first, first + size))
 
 
-def _train_parts(dataset: TrainClips, asked: tuple[int, int, int]) -> Parts:
-    epoch, index, shown = asked
-    return tuple(part.numpy() for part in dataset.sample(epoch, index, stand_in=shown))
+def _train_parts(dataset: TrainClips, asked: tuple[int, int, int, int]) -> Parts:
+    epoch, index, again, shown = asked
+    return tuple(part.numpy() for part in dataset.sample(epoch, index, again=again, stand_in=shown))
 
 
 def _augmented(config: ClipsConfig, clip: Tensor, label: Tensor, seed: Tensor) -> Tensor:
@@ -190,11 +216,17 @@ def _train_samples(
     """Samples by their place in an epoch's order; the next in the order stands in for one that is broken."""
     videos, broken = len(dataset), dict[int, str]()
 
+    @lru_cache(maxsize=2)  # samples are asked for ahead, across the border of two epochs
+    def order_of(epoch: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+        order = epoch_order(videos, dataset.seed, epoch, dataset.times)
+        return order, times_before(order)
+
     def ask(place: tuple[int, int]) -> _Asked:
         epoch, within = place
-        order = _kept_order(videos, dataset.seed, epoch)
-        shown = next(video for video in map(int, chain(order[within:], order[:within])) if video not in broken)
-        return _Asked(epoch, within, shown, give((epoch, int(order[within]), shown)))
+        order, before = order_of(epoch)
+        all_of_them = chain(order[within:], order[:within], range(videos))  # an epoch may leave some out
+        shown = next(video for video in map(int, all_of_them) if video not in broken)
+        return _Asked(epoch, within, shown, give((epoch, int(order[within]), int(before[within]), shown)))
 
     def taken(asked: _Asked) -> Taken:
         found: dict[int, str] = {}
@@ -229,11 +261,6 @@ def _taken(dataset: TrainClips | ViewClips, place: int, take: Take, ticket: Any)
     return f"{name_of(dataset.listing.rows[place].source)} {parts.why}" if isinstance(parts, Lost) else parts
 
 
-@lru_cache(maxsize=2)  # samples are asked for ahead, across the border of two epochs
-def _kept_order(videos: int, seed: int, epoch: int) -> Int64[np.ndarray, "n"]:
-    return epoch_order(videos, seed, epoch)
-
-
 def _delivered(
     kind: Callable[..., T],
     made: Generator[Batch],
@@ -261,9 +288,10 @@ def _delivered(
                 yield kind(clip.float().div_(255), *(column.to(device, non_blocking=True) for column in beside))
 
 
-def _clips_bytes(clips: int, frames: int, size: tuple[int, int]) -> int:
+def _clips_bytes(clips: int, frames: int, size: tuple[int, int], listing: Listing) -> int:
     """The memory that a sample takes: its clips, and a little for its labels and seeds."""
-    return clips * (3 * frames * math.prod(size) + 128) + 1024
+    labels = 4 * len(listing.classes) if listing.several else 0
+    return clips * (3 * frames * math.prod(size) + 128 + labels) + 1024
 
 
 def _too_many(broken: dict[int, str], allowed: int, videos: int) -> str:

@@ -36,7 +36,7 @@ class Mixing:
     def apply(
         self,
         clip: Float[Tensor, "b 3 t h w"],
-        label: Int[Tensor, "b"],
+        label: Int[Tensor, "b"] | Float[Tensor, "b classes"],
         seed: Int[Tensor, "b"],
         classes: int,
         smoothing: float,
@@ -70,8 +70,15 @@ def mixed(
     return clip.flip(0).lerp(clip, keep.to(clip.dtype)), target.flip(0).lerp(target, keep.mean())
 
 
-def smoothed(label: Int[Tensor, "b"], classes: int, smoothing: float) -> Float[Tensor, "b classes"]:
-    """One-hot labels of which a share is spread evenly over all classes, the right one included."""
+def smoothed(
+    label: Int[Tensor, "b"] | Float[Tensor, "b classes"], classes: int, smoothing: float
+) -> Float[Tensor, "b classes"]:
+    """One-hot labels of which a share is spread evenly over all classes, the right one included.
+
+    Where clips may have several labels, each class is a question of its own: the share is spread over its yes and no.
+    """
+    if label.dim() == 2:
+        return smoothing / 2 + (1 - smoothing) * label
     hot = label[:, None] == torch.arange(classes, device=label.device)
     return smoothing / classes + (1 - smoothing) * hot.float()
 

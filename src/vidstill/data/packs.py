@@ -11,6 +11,7 @@ from typing import Any
 
 from vidstill.data.annotations import INDEX, Listing
 from vidstill.data.inspect import listings_of
+from vidstill.data.json_lines import stated_labels
 from vidstill.data.recode import RecodeConfig, Recoded, recoded
 from vidstill.data.rows import Rows
 from vidstill.data.shards import Shard, written_whole
@@ -194,8 +195,7 @@ def _entry(
     """A video's line of the index, and its files in the shard, if it has any."""
     row = listing.rows[index]
     entry: dict[str, Any] = {"path": row.name}
-    if row.label is not None:
-        entry |= {"label": row.label, "class": listing.classes[row.label]}
+    entry |= stated_labels(row, listing.classes)
     if split != _WHOLE:
         entry["split"] = split
     if isinstance(result, Lost):
@@ -207,7 +207,7 @@ def _entry(
     key = f"{index:09d}"  # never the user's path: it may hold dots, and lead anywhere
     offset = shard.add(f"{key}.{video.suffix}", video.data)
     shard.add(f"{key}.json", json.dumps(entry).encode())
-    if row.label is not None:
+    if len(row.labels) == 1:  # readers of .cls take one number; several stand in the .json
         shard.add(f"{key}.cls", str(row.label).encode())
     where = {"shard": shard_name, "offset": offset, "bytes": len(video.data)}
     return {**entry, "codec": video.codec, **where, "bytes_before": result.before}

@@ -31,12 +31,12 @@ def problems_of_rows(listings: Mapping[str, Listing]) -> list[str]:
 
 
 def _of_classes(split: str, listing: Listing) -> Iterator[str]:
-    labels = listing.rows.labels
+    rows, labels = listing.rows, listing.rows.labels
     if not (labels >= 0).any():
         return
     if unlabelled := int((labels < 0).sum()):
         yield f"{split}: {counted(unlabelled, 'video')} without a label, beside {len(labels) - unlabelled:,} with one"
-    counts = np.bincount(labels[labels >= 0], minlength=len(listing.classes))
+    counts = np.bincount(rows.pairs()[1], minlength=len(listing.classes))
     if empty := [listing.classes[label] for label in np.flatnonzero(counts == 0)]:
         more = f" and {len(empty) - _NAMED:,} more classes" if len(empty) > _NAMED else ""
         yield f"{split}: no video of {', '.join(empty[:_NAMED])}{more}"

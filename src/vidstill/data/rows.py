@@ -4,12 +4,13 @@ import hashlib
 import itertools
 import os
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from vidstill.data.sources import Piece, Place, below
 
@@ -19,9 +20,11 @@ class Row:
     """One video: where it is, its class counted from 0, and what is known of it without opening it.
 
     Args:
+        label: its only label, or the first that is stated of several; None: it has none.
         name: as the data set states it: a path relative to the root, or what the video was called before it was packed.
         frames, rate: as a list states them, a scan's or a pack's; None if it does not.
         wrong: why it does not decode, as a scan found; nothing if it does, or was not looked at.
+        more: the labels after the first, where a clip has several.
     """
 
     source: Place | Piece
@@ -30,16 +33,27 @@ class Row:
     rate: float | None = None
     name: str = ""
     wrong: str = ""
+    more: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All of them, as they are stated; each once."""
+        return () if self.label is None else (self.label, *self.more)
 
 
 class Rows(Sequence[Row]):
-    """Rows at about 120 bytes each, whatever reads them: a Row is made when it is asked for."""
+    """Rows at about 120 bytes each, whatever reads them: a Row is made when it is asked for.
+
+    A label after a row's first takes 12 bytes more.
+    """
 
     def __init__(self, root: Place):
         self.root = root
         self._names = bytearray()
         self._ends = array("q", [0])
-        self._labels = array("i")  # -1: none
+        self._labels = array("i")  # the first; -1: none
+        self._more = array("i")  # the labels after a row's first
+        self._more_of = array("q")  # whose they are, ascending
         self._frames = array("i")  # 0: not stated, as the rates
         self._rates = array("d")
         self._sizes = array("q")  # -1: not looked up yet
@@ -58,6 +72,7 @@ class Rows(Sequence[Row]):
         piece: tuple[str, int, int] | None = None,
         wrong: str = "",
         size: int | None = None,
+        more: Sequence[int] = (),
     ) -> None:
         """Appends a row.
 
@@ -65,6 +80,7 @@ class Rows(Sequence[Row]):
             name: the path as the data set states it, relative to the root.
             piece: the shard's path relative to the root, the offset and the size in it in bytes, of a packed video.
             size: of a file of its own, in bytes, where it is stated.
+            more: labels after the first.
         """
         letters = name.encode("utf-8", "surrogateescape")  # as the file system's names are
         if wrong:
@@ -72,6 +88,9 @@ class Rows(Sequence[Row]):
         if piece is not None:
             shard, offset, size = piece
             self._add_piece(shard, offset)
+        if more:
+            self._more.extend(more)
+            self._more_of.extend([len(self)] * len(more))
         self._names += letters
         self._ends.append(len(self._names))
         self._labels.append(-1 if label is None else label)
@@ -112,7 +131,11 @@ class Rows(Sequence[Row]):
             self._rates[index] or None,
             self.name(index),
             self._wrong.get(index, ""),
+            self._more_labels(index) if self._more else (),
         )
+
+    def _more_labels(self, index: int) -> tuple[int, ...]:
+        return tuple(self._more[bisect_left(self._more_of, index) : bisect_left(self._more_of, index + 1)])
 
     def name(self, index: int) -> str:
         index += len(self) if index < 0 else 0
@@ -125,8 +148,27 @@ class Rows(Sequence[Row]):
 
     @property
     def labels(self) -> Int32[np.ndarray, "n"]:
-        """Every row's label, -1 where it has none."""
+        """Every row's label, the first where it has several, -1 where it has none."""
         return np.array(self._labels, np.int32)
+
+    @property
+    def several(self) -> bool:
+        """Whether any row has more than one label."""
+        return bool(self._more)
+
+    def pairs(self) -> tuple[Int64[np.ndarray, "p"], Int32[np.ndarray, "p"]]:
+        """Every label of every row: the row, and the label."""
+        labels = self.labels
+        first = np.flatnonzero(labels >= 0)
+        return np.append(first, np.array(self._more_of, np.int64)), np.append(
+            labels[first], np.array(self._more, np.int32)
+        )
+
+    def hot(self, index: int, classes: int) -> Float32[np.ndarray, "classes"]:
+        """1 for each of a row's labels, 0 for the other classes."""
+        hot = np.zeros(classes, np.float32)
+        hot[list(self[index].labels)] = 1
+        return hot
 
     @property
     def wrong(self) -> int:
@@ -183,14 +225,24 @@ class Rows(Sequence[Row]):
         self._names = bytearray(b"".join(letters))
         self._ends = array("q", itertools.accumulate(map(len, letters), initial=0))
 
-    def taken(self, kept: Bool[np.ndarray, "n"], labels: Int32[np.ndarray, "n"]) -> "Rows":
-        """A copy of some of the rows, with labels of theirs."""
+    def taken(self, kept: Bool[np.ndarray, "n"], numbers: Int32[np.ndarray, "m"] | None = None) -> "Rows":
+        """A copy of some of the rows.
+
+        Args:
+            numbers: for each label its new one, where all rows have labels; None: they stay.
+        """
         rows = Rows(self.root)
         ends = np.array(self._ends)
         lengths = ends[1:] - ends[:-1]
         rows._names = bytearray(np.array(self._names)[np.repeat(kept, lengths)])
         rows._ends.frombytes(np.cumsum(lengths[kept]).tobytes())
+        labels, more, more_of = self.labels, np.array(self._more, np.int32), np.array(self._more_of, np.int64)
+        if numbers is not None:
+            labels, more = numbers[labels], numbers[more]
         rows._labels.frombytes(labels[kept].tobytes())
+        rows._more.frombytes(more[kept[more_of]].tobytes())
+        places = np.cumsum(kept) - 1
+        rows._more_of.frombytes(places[more_of[kept[more_of]]].tobytes())
         for ours, theirs in ((rows._frames, self._frames), (rows._rates, self._rates), (rows._sizes, self._sizes)):
             ours.frombytes(np.array(theirs)[kept].tobytes())
         if self._shards:
@@ -198,13 +250,12 @@ class Rows(Sequence[Row]):
             rows._shards, rows._numbers = list(self._shards), dict(self._numbers)
             rows._shard_of.frombytes(np.array(self._shard_of)[kept].tobytes())
             rows._offsets.frombytes(np.array(self._offsets)[kept].tobytes())
-        places = np.cumsum(kept) - 1
         rows._wrong = {int(places[index]): wrong for index, wrong in self._wrong.items() if kept[index]}
         return rows
 
     def fingerprint(self) -> str:
-        """Of every row's path, label and file size, in order."""
+        """Of every row's path, labels and file size, in order."""
         digest = hashlib.sha256()
-        for column in (self._names, self._ends, self._labels, self._sizes):
+        for column in (self._names, self._ends, self._labels, self._sizes, self._more_of, self._more):
             digest.update(column)
         return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 from vidstill.data.annotations import Listing
 from vidstill.data.findings import Findings, Scan
 from vidstill.data.inspect import listings_of
+from vidstill.data.json_lines import stated_labels
 from vidstill.data.scanned import FOUND, Found, scanned, stamp, unseen
 from vidstill.data.shards import written_whole
 from vidstill.data.sketch import LETTERS
@@ -183,7 +184,7 @@ def _writable(path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def _line(key: Key, told: Mapping[str, str | int], found: Found) -> bytes:
+def _line(key: Key, told: Mapping[str, Any], found: Found) -> bytes:
     """
     Args:
         told: what the data set says of the video.
@@ -202,9 +203,7 @@ def _write(path: Path, listings: Mapping[str, Listing], known: Mapping[Key, byte
                 key = _key(row.source, path.parent)
                 found = _read(known[key])
                 assert found is not None
-                told: dict[str, str | int] = {"split": split} if split in ("train", "val") else {}
-                if row.label is not None:
-                    told = {"label": row.label, "class": listing.classes[row.label], **told}
+                told = stated_labels(row, listing.classes) | ({"split": split} if split in ("train", "val") else {})
                 file.write(_line(key, told, found))
                 findings.add(key, split, found)
     fresh.replace(path)

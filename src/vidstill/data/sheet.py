@@ -19,6 +19,9 @@ from vidstill.types import InputError
 STRIPS = 24
 """Classes, or videos where there are none, that a sheet shows at most."""
 
+_Drawn = list[tuple[int | None, list[int]]]
+"""For each strip its class, if there are any, and the places of the rows that it may show."""
+
 
 def check_sheet(path: Path, listings: Mapping[str, Listing]) -> None:
     """
@@ -74,20 +77,21 @@ def contact_sheet(title: str, listings: Mapping[str, Listing], *, done: Callable
     """
     rows = _AllRows(listings)
     drawn, strips = rows.drawn(), list[Strip]()
-    for places in drawn:
-        strips.append(_strip(rows, places))
+    for label, places in drawn:
+        strips.append(_strip(rows, label, places))
         done(len(strips), len(drawn))
     return page(title, _heading(listings, rows, drawn), strips)
 
 
-def _heading(listings: Mapping[str, Listing], rows: "_AllRows", drawn: list[list[int]]) -> list[str]:
+def _heading(listings: Mapping[str, Listing], rows: "_AllRows", drawn: "_Drawn") -> list[str]:
     """A line for each split, and one that says how much of it all is shown."""
     lines = [
         ("" if name == "all" else f"{name}: ") + f"{counted(len(listing.rows), rows.noun)} ({listing.kind})"
         for name, listing in listings.items()
     ]
     labelled = bool(rows.of_class.size)
-    shown, total = (len(drawn), len(rows.classes)) if labelled else (sum(map(len, drawn)), len(rows.labels))
+    places = sum(len(places) for _, places in drawn)
+    shown, total = (len(drawn), len(rows.classes)) if labelled else (places, rows.count)
     noun = "classes" if labelled else f"{rows.noun}s"
     return [*lines, f"all {total:,} {noun}" if shown == total else f"{shown} of {total:,} {noun}, drawn by chance"]
 
@@ -98,8 +102,12 @@ class _AllRows:
     def __init__(self, listings: Mapping[str, Listing]):
         self._parts = list(listings.items())
         self._ends = np.cumsum([len(listing.rows) for listing in listings.values()])
-        self.labels = np.concatenate([listing.rows.labels for listing in listings.values()])
-        self.of_class = np.bincount(self.labels[self.labels >= 0])
+        self.count = int(self._ends[-1])
+        pairs = [listing.rows.pairs() for listing in listings.values()]
+        begins = [0, *self._ends[:-1].tolist()]
+        self._whose = np.concatenate([begin + whose for begin, (whose, _) in zip(begins, pairs, strict=True)])
+        self._labels = np.concatenate([labels for _, labels in pairs])
+        self.of_class = np.bincount(self._labels)
         self.classes = max((listing.classes for listing in listings.values()), key=len)
         self.pictures = is_picture(self[0][1].name)
         self.noun = "picture" if self.pictures else "video"
@@ -110,19 +118,23 @@ class _AllRows:
         name, listing = self._parts[part]
         return name, listing.rows[place - int(self._ends[part]) + len(listing.rows)]
 
-    def drawn(self) -> list[list[int]]:
-        """For each strip the rows that it may show, all of one class."""
+    def drawn(self) -> _Drawn:
+        """For each strip its class, if there are any, and the rows that it may show."""
         chance = numpy_chance(0, "sheet")
-        order = chance.permutation(len(self.labels))
+        order = chance.permutation(self.count)
         if self.of_class.size:
             labels = np.sort(chance.permutation(np.flatnonzero(self.of_class))[:STRIPS])
-            return [order[self.labels[order] == label][:COLUMNS].tolist() for label in labels]
+            return [(label, self._of(label, order)[:COLUMNS]) for label in labels.tolist()]
         each = COLUMNS if self.pictures else 1
         places = np.sort(order[: STRIPS * each]).tolist()
-        return [places[i : i + each] for i in range(0, len(places), each)]
+        return [(None, places[i : i + each]) for i in range(0, len(places), each)]
+
+    def _of(self, label: int, order: np.ndarray) -> list[int]:
+        """The rows of a class, in this order."""
+        return order[np.isin(order, self._whose[self._labels == label])].tolist()
 
 
-def _strip(rows: _AllRows, places: list[int]) -> Strip:
+def _strip(rows: _AllRows, label: int | None, places: list[int]) -> Strip:
     """Frames of the first of these videos, or all of these pictures, with what is to be said of them."""
     split, row = rows[places[0]]
     if is_picture(row.name):
@@ -131,10 +143,10 @@ def _strip(rows: _AllRows, places: list[int]) -> Strip:
     else:
         cells, length = _frames(row)
         file, notes = row.name, [*length, *([] if split == "all" else [split])]
-    if row.label is None:
+    if label is None:
         return Strip(cells=cells, title=file.rpartition("/")[2], file=file if "/" in file else "", notes=notes)
-    in_all = f"class {row.label}: {counted(int(rows.of_class[row.label]), rows.noun)}"
-    return Strip(cells=cells, title=rows.classes[row.label], file=file, notes=[in_all, *notes])
+    in_all = f"class {label}: {counted(int(rows.of_class[label]), rows.noun)}"
+    return Strip(cells=cells, title=rows.classes[label], file=file, notes=[in_all, *notes])
 
 
 def _frames(row: Row) -> tuple[list[Cell], list[str]]:

@@ -1,6 +1,7 @@
 """What a file lists before anything is looked up, and the rules for labels that all forms of lists share."""
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vidstill.data.rows import Rows
@@ -41,6 +42,12 @@ class VideoList:
                 f"line {line} of {self.path} has the label {label}; labels are counted from 0, one for each class"
             )
         return label
+
+    def once(self, line: int, labels: Sequence[int]) -> Sequence[int]:
+        """A clip's labels, none of them twice."""
+        if len(set(labels)) < len(labels):
+            raise InputError(f"line {line} of {self.path} states one label twice; state each once")
+        return labels
 
     def word(self, label: str) -> int:
         """A label that is a name."""

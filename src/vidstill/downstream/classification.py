@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.chance import shuffled
+from vidstill.data.colour import ColourJitter
 from vidstill.data.erasing import Erasing
-from vidstill.data.mixing import Mixing
+from vidstill.data.mixing import Mixing, smoothed
 from vidstill.models.layers import NORM_EPS, initialise_normal
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.types import Grid, Output, within
@@ -32,6 +33,7 @@ class ClassifierConfig:
     # models to begin with (a width of 96 stayed at chance: docs/quickstart.md), or the Xavier weights of pre-training;
     # or torch's own, as is then the head's bias, while tokens and position codes are zero (mae_st).
     start: Literal["normal", "xavier", "torch"] = "normal"
+    several: bool = False  # a clip may show several classes: each is scored by itself
 
     def build(self) -> "Classifier":
         return Classifier(self)
@@ -87,7 +89,9 @@ def _start_as_torch(encoder: ViT) -> None:
 
 
 class ClassificationTask(nn.Module):
-    """Trains a classifier on labelled clips: erased and mixed on the device, some tokens hidden, then cross-entropy.
+    """Trains a classifier on labelled clips: coloured, erased and mixed on the device, tokens hidden; cross-entropy.
+
+    Where a clip may show several classes it is the binary one, its mean over the classes.
 
     Args:
         mask_ratio: of the tokens, hidden anywhere at the start of the run; it falls to 0 by a cosine over all steps
@@ -102,11 +106,13 @@ class ClassificationTask(nn.Module):
         erasing: Erasing | None,
         smoothing: float,
         mask_ratio: float = 0.0,
+        colour: ColourJitter | None = None,
     ):
         super().__init__()
         within(0, 1, below=True, mask_ratio=mask_ratio)
         self.model = model
         self.mixing = mixing
+        self.colour = colour
         self.erasing = erasing
         self.smoothing = smoothing
         self.mask_ratio = mask_ratio
@@ -116,17 +122,29 @@ class ClassificationTask(nn.Module):
         """Sets how much is hidden in a step, the same of every clip; the progress is 0 to 1."""
         self.ratio = self.mask_ratio * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def forward(self, clip: Float[Tensor, "b 3 t h w"], label: Int[Tensor, "b"], seed: Int[Tensor, "b"]) -> Output:
+    def forward(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        label: Int[Tensor, "b"] | Float[Tensor, "b classes"],
+        seed: Int[Tensor, "b"],
+    ) -> Output:
         config = self.model.config
         visible = self.visible(seed, self.model.encoder.grid(clip))
+        if self.colour is not None:
+            clip = self.colour.apply(clip, seed)
         if self.erasing is not None:
             clip = self.erasing.apply(clip, seed, config.encoder.mean, config.encoder.std)
-        if self.mixing is None:
-            loss = F.cross_entropy(self.model(clip, visible).float(), label, label_smoothing=self.smoothing)
-        else:
+        if self.mixing is not None:
             clip, target = self.mixing.apply(clip, label, seed, config.classes, self.smoothing)
-            loss = F.cross_entropy(self.model(clip, visible).float(), target)
-        return Output(loss)
+        elif config.several:
+            target = smoothed(label, config.classes, self.smoothing)
+        else:
+            loss = F.cross_entropy(self.model(clip, visible).float(), label, label_smoothing=self.smoothing)
+            return Output(loss)
+        logits = self.model(clip, visible).float()
+        if config.several:
+            return Output(F.binary_cross_entropy_with_logits(logits, target))
+        return Output(F.cross_entropy(logits, target))
 
     def visible(self, seed: Int[Tensor, "b"], grid: Grid) -> Int[Tensor, "b v"] | None:
         """The tokens that are not hidden in this step: one or more; None: all of them."""
