@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,11 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is complete or absent, whatever happens meanwhile."""
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Writes a file, at once or piece by piece, that is complete or absent, whatever happens meanwhile."""
     half = path.with_name(path.name + HALF)
-    half.write_bytes(content)
+    with half.open("wb") as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
     os.replace(half, path)
 
 
@@ -77,7 +78,11 @@ def _compare(out: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> N
     for part, data in ours["data"].items():
         their = theirs["data"].get(part) or {}
         if their.get("fingerprint") != data["fingerprint"]:
-            what = {"train": "on other data", "val": "tested on other data"}[part]
+            what = {
+                "train": "on other data",
+                "val": "tested on other data",
+                "watch": "watched on other data",
+            }[part]
             raise InputError(
                 f"{out} holds a run {what} ({their.get('source')}, as it was then); choose another folder with --out"
             )

@@ -2,24 +2,28 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from vidstill.config import to_plain
 from vidstill.data.annotations import Listing
-from vidstill.data.datasets import AugmentOn, TrainClips
+from vidstill.data.datasets import AugmentOn, ClipsConfig, TrainClips
 from vidstill.data.loading import TrainBatch, train_batches
+from vidstill.data.words import one_line
+from vidstill.engine.optim import Optim
 from vidstill.engine.runtime import Precision, Runtime, cores
-from vidstill.engine.schedule import Plan, make_plan
+from vidstill.engine.schedule import CosineConfig, Plan, make_plan
+from vidstill.engine.stopping import Watch
 from vidstill.engine.trainer import RunStopped, SaveConfig, fit
 from vidstill.folder import claim
-from vidstill.recipes.recipe import Recipe
 from vidstill.types import InputError
 from vidstill.weights.files import MODEL_FILE, read_weights, write_weights
 from vidstill.weights.transfer import load_exactly
@@ -35,6 +39,7 @@ class Launch:
     data: str | Path  # a folder of videos or of class folders, a list, or packs, here or behind an address
     out: Path  # the run's folder
     val: str | Path | None = None  # labelled videos to test on, their val split if they have splits; None: data's
+    watch: str | Path | None = None  # labelled videos to score after each epoch: see patience; as val
     fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
     workers: int = -1  # processes that decode, for each device; -1: one less than its share of the cores
     device_batch: int | None = None  # clips that a device takes at once, more are accumulated; None: all of its share
@@ -58,12 +63,40 @@ class Launch:
         return max(1, cores() // beside - 1) if self.workers < 0 else self.workers
 
 
+@runtime_checkable
+class Trains(Protocol):
+    """What decides a training: a recipe, or a probe's settings."""
+
+    @property
+    def clips(self) -> ClipsConfig: ...
+    @property
+    def optim(self) -> Optim: ...
+    @property
+    def schedule(self) -> CosineConfig: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """Videos that are scored after each epoch.
+
+    Args:
+        watch: how, and what follows from it.
+    """
+
+    listing: Listing
+    watch: Watch
+
+
 @dataclass(frozen=True)
 class Training:
     """A recipe on these videos; its title stands before whatever it says."""
 
     title: str
-    recipe: Recipe
+    recipe: Trains
     listing: Listing
     launch: Launch
     runtime: Runtime
@@ -108,28 +141,48 @@ class Training:
         return task
 
     def run(
-        self, task: nn.Module, model: nn.Module, about: dict[str, Any], *, val: Listing | None = None, init: str = ""
-    ) -> None:
+        self,
+        task: nn.Module,
+        model: nn.Module,
+        about: dict[str, Any],
+        *,
+        val: Listing | None = None,
+        init: str = "",
+        watching: Watching | None = None,
+        notes: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Trains, and writes what people take away; a run that is finished is read, and left as it is.
 
         Args:
             model: the part of the task that is written, with what the file says `about` it.
             val: what it will be tested on; part of what makes this run another than one in the same folder.
             init: what it starts from; as `val`.
+            watching: what is scored after each epoch; as `val`.
+            notes: sentences to be said before training.
+
+        Returns:
+            The epoch whose weights were taken, by which score on which videos; nothing where they are the last step's.
 
         Raises:
             InputError: the folder holds something else; it is as it was then.
         """
         out, runtime = self.launch.out, self.runtime
-        self._claim(val, init)
+        parts = {"train": self.listing, "val": val, "watch": watching.listing if watching else None}
+        data = {part: listing for part, listing in parts.items() if listing is not None}
+        self._claim(data, init)
         if runtime.agreed((out / MODEL_FILE).exists()):
-            load_exactly(model, read_weights(out).tensors, str(out))
+            finished = read_weights(out)
+            load_exactly(model, finished.tensors, str(out))
             self._say(f"{out} holds the finished run, which stays as it is")
-            return
-        for listing in (self.listing, val) if val else (self.listing,):
+            return dict(finished.about.get("taken", {}))
+        for listing in data.values():
             self._say(f"{len(listing.rows)} videos of {listing.source}, {listing.kind}")
+        for note in notes:
+            self._say(note)
+        if self.clips.times is not None:
+            self._say(self._balance(self.clips.times))
         self._say(f"{self.plan}; {runtime.precision}")
-        fit(
+        fitted = fit(
             task,
             self._batches,
             plan=self.plan,
@@ -138,16 +191,30 @@ class Training:
             run_dir=out,
             seed=self.recipe.seed,
             save=SaveConfig(seconds=self.launch.save_seconds),
+            watch=watching.watch if watching else None,
             title=self.title,
         )
+        taken: dict[str, Any] = {}
+        if watching and fitted.epoch is not None:
+            taken = {"epoch": fitted.epoch, "by": watching.watch.by, "score": fitted.score}
+            taken["source"] = str(watching.listing.source)
         if runtime.is_main:
             try:
-                write_weights(out / MODEL_FILE, model.state_dict(), about)
+                write_weights(out / MODEL_FILE, model.state_dict(), about | ({"taken": taken} if taken else {}))
             except OSError as error:
                 raise RunStopped(
                     f"{error}; the training is done and its state saved: make room and run the same command again"
                 ) from error
         runtime.wait()
+        return taken
+
+    def _balance(self, times: Float[np.ndarray, "n"]) -> str:
+        """How often an epoch shows a video of the classes that it shows most and least often."""
+        rows, named = self.listing.rows, []
+        for place in (int(times.argmax()), int(times.argmin())):
+            whose = " and ".join(self.listing.classes[label] for label in rows[place].labels) or "no class"
+            named.append(f"a video of {one_line(whose)} {times[place]:.2f} times")
+        return f"an epoch is expected to show {named[0]}, {named[1]}"
 
     def _batches(self, start: int) -> Iterator[TrainBatch]:
         return train_batches(
@@ -163,9 +230,8 @@ class Training:
             device=self.runtime.device,
         )
 
-    def _claim(self, val: Listing | None, init: str) -> None:
+    def _claim(self, parts: Mapping[str, Listing], init: str) -> None:
         """Makes the folder this run's; the first process does, and all of them hear of it where it cannot."""
-        parts = {"train": self.listing} | ({} if val is None else {"val": val})
         run = {
             "recipe": to_plain(self.recipe),
             "init": init,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from vidstill.engine.optim import AdamWConfig
 from vidstill.engine.runtime import Runtime
 from vidstill.engine.schedule import CosineConfig, Plan, make_plan
+from vidstill.engine.stopping import Watch
 from vidstill.engine.trainer import Batches, RunStopped, SaveConfig, fit
 from vidstill.types import Output
 
@@ -63,6 +64,11 @@ def toy_batches(plan: Plan, runtime: Runtime, *, poison: tuple[int, ...] = (), s
     return batches
 
 
+def first_bias(task: Toy) -> dict[str, float]:
+    """A score that depends on the weights alone."""
+    return {"bias": task.layers[0].bias[0].item()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -71,6 +77,7 @@ def main() -> int:
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--poison", type=int, nargs="*", default=())
     parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--patience", type=int, help="epochs; each is scored by the weights that it ends with")
     parser.add_argument("--largest-file", type=int, help="bytes: what a full disk is like")
     asked = parser.parse_args()
     if asked.largest_file:
@@ -79,9 +86,11 @@ def main() -> int:
     plan = toy_plan(epochs=asked.epochs, at_once=asked.at_once, world=runtime.world)
     task = Toy(width=asked.width)
     batches = toy_batches(plan, runtime, slow=asked.slow, poison=tuple(asked.poison))
-    save = SaveConfig(steps=1)
+    how = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save": SaveConfig(steps=1)}
+    if asked.patience:
+        how["watch"] = Watch(scores=lambda epoch: first_bias(task), by="bias", patience=asked.patience)
     try:
-        fit(task, batches, plan=plan, optim=OPTIM, runtime=runtime, run_dir=asked.folder, seed=0, save=save)
+        fit(task, batches, run_dir=asked.folder, **how)
     except RunStopped as stopped:
         print(stopped)
         return stopped.exit_code

@@ -12,6 +12,7 @@ from toy_runs import PROGRAM, STEPS, PowerCut, cut_at, log, power_cut, train, we
 
 from vidstill.engine import resume
 from vidstill.engine.runtime import Runtime
+from vidstill.engine.stopping import Watch
 from vidstill.engine.trainer import RunStopped, fit
 from vidstill.types import Output
 
@@ -118,8 +119,8 @@ def test_each_epoch_is_tested_once_whatever_happens(tmp_path):
         return {"top1": epoch / 10}
 
     with pytest.raises(PowerCut):
-        train(tmp_path, batches=cut_at(7, power_cut, toy_plan()), validate=validate)
-    train(tmp_path, validate=validate)
+        train(tmp_path, batches=cut_at(7, power_cut, toy_plan()), watch=Watch(scores=validate))
+    train(tmp_path, watch=Watch(scores=validate))
     assert tested == [1, 2, 3, 4]
     told = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     found = [(line["step"], line["validation"]["top1"]) for line in told if "validation" in line]
