@@ -26,6 +26,7 @@ from tiny_runs import (
     typed,
 )
 from vidstill.cli import main
+from vidstill.weights.files import read_weights, write_weights
 
 ZEROS = {"some.weight": torch.zeros(2, 3)}
 MIXED = FINETUNE.replace("quickstart.finetune", "amd.small_k400_finetune")  # a recipe with mixing and two copies
@@ -151,6 +152,68 @@ def test_a_label_is_beyond_the_classes_of_the_model(house):
     video = next((house.data / "val").iterdir())
     (house.folder / "three.txt").write_text(f"{video} 2\n")
     house.refuses(f"evaluate {house.folder}/finetune --workers 0", "'2'", data=house.folder / "three.txt")
+
+
+def test_some_labels_are_missing(house):
+    for split in ("train", "val"):
+        listed = (house.data / f"{split}.csv").read_text()
+        (house.data / f"{split}.csv").write_text("\n".join(line.split()[0] for line in listed.splitlines()))
+        house.refuses(FINETUNE, f"{split}.csv has no labels", data=house.data)
+        (house.data / f"{split}.csv").write_text(listed)
+    evaluate = f"evaluate {house.folder}/finetune --workers 0"
+    house.refuses(evaluate, "unlabelled.txt has no labels", data=house.data / "unlabelled.txt")
+    some = house.data / "some.jsonl"
+    some.write_text('{"path": "train/000000.mp4", "label": 0}\n{"path": "train/000001.mp4"}\n')
+    house.refuses(evaluate, f"line 2 of {some} has no label", data=some)
+    house.refuses(FINETUNE, f"line 2 of {some} has no label", data=house.data, val=some)
+
+
+def listed(house, name, *labels):
+    """A list of the training videos with these labels."""
+    videos = sorted((house.data / "train").iterdir())[: len(labels)]
+    lines = [f"{video} {label}" for video, label in zip(videos, labels, strict=True)]
+    (house.folder / name).write_text("\n".join(lines))
+    return house.folder / name
+
+
+def test_training_shows_a_single_class(house):
+    one = listed(house, "one.txt", *[0] * 8)
+    house.refuses(FINETUNE, "one.txt has videos of one class only, '0'", data=one, val=one)
+    second = listed(house, "second.txt", *[1] * 8)  # number 0 is a class without videos
+    house.refuses(FINETUNE, "second.txt has videos of one class only, '1'", data=second, val=second)
+    shutil.copytree(house.data / "val", house.folder / "folders/train/waving")
+    (house.folder / "folders/val").mkdir()
+    shutil.copytree(house.data / "val", house.folder / "folders/val/waving")
+    house.refuses(FINETUNE, "one class only, 'waving'", data=house.folder / "folders", batch=6)
+
+
+def test_the_test_asks_for_a_class_that_training_does_not_show(house):
+    train = listed(house, "train.txt", 0, 2, 0, 2, 0, 2, 0, 2)
+    val = listed(house, "val.txt", 0, 1, 2)
+    house.refuses(FINETUNE, f"{val} asks for the class '1', of which {train} has no video", data=train, val=val)
+    beyond = listed(house, "beyond.txt", 0, 3)
+    house.refuses(FINETUNE, "beyond.txt has the class '3'", data=train, val=beyond)
+
+
+def test_the_test_is_empty(house):
+    evaluate = f"evaluate {house.folder}/finetune --workers 0"
+    for text in ("", "path,label\n"):
+        (house.data / "val.csv").write_text(text)
+        house.refuses(FINETUNE, "no videos found", data=house.data)
+        house.refuses(evaluate, "no videos found", data=house.data)
+    (house.folder / "nothing").mkdir()
+    house.refuses(evaluate, "no videos found", data=house.folder / "nothing")
+    for name in ("train/left", "train/right", "val/left"):
+        (house.folder / "folders" / name).mkdir(parents=True)
+    for side in ("left", "right"):
+        shutil.copytree(house.data / "val", house.folder / "folders/train" / side, dirs_exist_ok=True)
+    house.refuses(FINETUNE, "no videos found", data=house.folder / "folders")
+
+
+def test_a_test_has_no_place_to_leave_its_findings(house):
+    evaluate = f"evaluate {house.folder}/finetune --out"
+    house.refuses(f"{evaluate} {house.folder}/finetune", "holds something else than a test", data=house.data)
+    house.refuses(f"{evaluate} {house.data}/val.csv/out", "cannot be written", data=house.data)
 
 
 # ---- Numbers --------------------------------------------------------------------------------------------------------
@@ -375,6 +438,38 @@ def test_a_checkpoint_is_missing_or_foreign(house, checkpoints, name):
 def test_only_a_fine_tuned_model_is_evaluated(house, checkpoints):
     house.refuses(f"evaluate {house.folder}/teacher", "is no fine-tuned model but pretraining", data=house.data)
     house.refuses(f"evaluate {checkpoints}/other.pth", "is no fine-tuned model but a foreign file", data=house.data)
+
+
+def test_a_classifiers_file_does_not_hold_what_it_says(house):
+    """It says that it is wider, deeper or of more classes than its tensors are, or not what its classes are called."""
+    whole = read_weights(house.folder / "finetune")
+    encoder = whole.about["classifier"]["encoder"]
+    told = {
+        "'encoder.blocks.0.attn.proj.bias' is (24,), this model's is (32,)": {
+            "classifier": {**whole.about["classifier"], "encoder": {**encoder, "dim": 32}}
+        },
+        "first 'encoder.blocks.2": {"classifier": {**whole.about["classifier"], "encoder": {**encoder, "depth": 3}}},
+        "scores 3 classes and names 2": {"classifier": {**whole.about["classifier"], "classes": 3}},
+        "scores 2 classes and names 3": {"classes": ["left", "right", "up"]},
+        "ClassifierConfig is None": {"classifier": None},
+        "has no field 'dmi'": {"classifier": {**whole.about["classifier"], "encoder": {"dmi": 24}}},
+        "ViewsConfig is incomplete": {"views": {}},
+    }
+    file = house.folder / "damaged.safetensors"
+    for said, wrong in told.items():
+        write_weights(file, whole.tensors, {**whole.about, **wrong})
+        house.refuses(f"evaluate {file} --workers 0", said, data=house.data)
+    for word in ("classifier", "classes", "views"):
+        write_weights(file, whole.tensors, {name: value for name, value in whole.about.items() if name != word})
+        house.refuses(f"evaluate {file} --workers 0", f"does not say what its {word} are", data=house.data)
+
+
+def test_an_encoder_s_file_does_not_hold_what_it_says(house):
+    whole = read_weights(house.folder / "teacher")
+    for name, value in (("dim", 32), ("tubelet", [2, 8, 8])):
+        wider = {**whole.about, "encoder": {**whole.about["encoder"], name: value}}
+        write_weights(house.folder / "damaged.safetensors", whole.tensors, wider)
+        house.refuses(FINETUNE, "damaged.safetensors", data=house.data, init=house.folder / "damaged.safetensors")
 
 
 # ---- The folder -----------------------------------------------------------------------------------------------------

@@ -68,7 +68,8 @@ def test_the_loss_falls(road, stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_is_a_folder_of_known_files(road, stage):
     names = {path.name.partition(".")[0] for path in (road / stage).iterdir()}
-    assert names == {"recipe", "log", "events", "state", "model"} | ({"test"} if stage == "finetune" else set())
+    test = {"test", "scores", "classes", "confusion"} if stage == "finetune" else set()
+    assert names == {"recipe", "log", "events", "state", "model"} | test
     assert len(list((road / stage / "state").iterdir())) == 1
 
 
@@ -290,7 +291,8 @@ def test_a_test_reports_the_video_that_it_could_not_score(road, tmp_path):
     (tmp_path / "val.txt").write_text("\n".join(listed))
     tested = evaluate(str(road / "finetune"), Launch(data=tmp_path / "val.txt", out=Path(), workers=0))
     assert tested.accuracy.videos == 6
-    assert [str(broken) in sentence for sentence in tested.broken] == [True]
+    assert list(tested.broken) == [6]
+    assert str(broken) in tested.broken[6]
 
 
 def test_class_folders_without_splits_are_tested_on_as_a_whole(road, tmp_path):
@@ -341,6 +343,12 @@ def test_pictures_are_clips_of_one_frame(pictures, tmp_path):
         losses = [line["loss"] for line in log(tmp_path / stage)]
         assert mean(losses[-3:]) < mean(losses[:3])
     assert json.loads((tmp_path / "finetune/test.json").read_text())["videos"] == 8
+    run(f"evaluate {tmp_path}/finetune --workers 0 --precision fp32", data=pictures, out=tmp_path / "tested")
+    scores = (tmp_path / "tested/scores.csv").read_text()
+    assert scores == (tmp_path / "finetune/scores.csv").read_text()
+    assert [line.partition(",")[0] for line in scores.splitlines()[1:]] == [
+        f"{name}/{i}.png" for name in ("dark", "light") for i in range(4)
+    ]
 
 
 # ---- A finished run -------------------------------------------------------------------------------------------------

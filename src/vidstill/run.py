@@ -1,6 +1,6 @@
 """Puts a recipe's parts together: pretrain, finetune. A run is a folder; the same call again resumes it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,17 @@ import torch
 from torch import nn
 
 from vidstill.config import to_plain
-from vidstill.data.annotations import listing_to_test, read_listing
+from vidstill.data.annotations import Listing, listing_to_test, read_listing, splits_of
 from vidstill.downstream.classification import ClassificationTask, Classifier
 from vidstill.engine.runtime import Runtime
-from vidstill.folder import TEST_FILE, version_of, write_json
+from vidstill.engine.stopping import Watch
+from vidstill.folder import TEST_FILE, version_of
 from vidstill.models.decoder import Decoder
 from vidstill.models.vit import ViTConfig
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
-from vidstill.testing import check_classes, check_views, labelled, score
-from vidstill.training import Launch, Training
+from vidstill.testing import check_classes, check_taught, check_views, labelled, score, write_test
+from vidstill.training import Launch, Training, Watching
 from vidstill.types import Grid, InputError
 from vidstill.weights.files import Weights, read_weights
 from vidstill.weights.inflate import is_inflation
@@ -55,22 +56,25 @@ def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runti
     return launch.out
 
 
-def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Runtime | None = None) -> Path:
+def finetune(
+    recipe: Finetune,
+    launch: Launch,
+    *,
+    init: str | None,
+    runtime: Runtime | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
     """Trains a classifier from an encoder (from scratch without one) and tests it; gives the run's folder.
 
     Args:
         init: a run's folder or a file of weights.
+        notes: sentences to be said before training.
 
     Raises:
         InputError: something the user gave cannot be used; nothing was written then.
     """
     runtime = runtime or Runtime(launch.precision)
-    listing = labelled(read_listing(launch.data, split="train", fold=launch.fold))
-    if launch.val:
-        val = labelled(listing_to_test(launch.val, fold=launch.fold))
-    else:
-        val = labelled(read_listing(launch.data, split="val", fold=launch.fold))
-    check_classes(val, listing.classes, str(listing.source))
+    listing, val = labelled_splits(launch)
     start = read_weights(init) if init else None
     if start is not None:
         recipe = replace(recipe, encoder=continued(start, recipe.encoder))
@@ -83,11 +87,13 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
             erasing=recipe.erasing,
             smoothing=recipe.smoothing,
             mask_ratio=recipe.mask_ratio,
+            colour=recipe.colour,
         )
 
-    config = recipe.classifier(len(listing.classes))
+    config = recipe.classifier(len(listing.classes), several=listing.several)
     training.rehearse(lambda: task(config.build()))
     check_views(val, recipe.views, min(1, launch.decoders))
+    watched = _watched(recipe, launch, listing, val)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
@@ -101,13 +107,77 @@ def finetune(recipe: Finetune, launch: Launch, *, init: str | None, runtime: Run
         "views": to_plain(recipe.views),
         "recipe": to_plain(recipe),
     }
-    training.run(task(model), model, about | _provenance({"init": start} if start else {}), val=val, init=init or "")
+    about |= _provenance({"init": start} if start else {})
+    watching = None if watched is None else _watching(recipe, launch, runtime, model, watched, listing.classes)
+    if watched and recipe.patience is not None and watched.fingerprint == val.fingerprint:
+        notes = [*notes, "the videos of the test choose the epoch, so that their score flatters; --watch others"]
+    taken = training.run(task(model), model, about, val=val, init=init or "", watching=watching, notes=notes)
     if not runtime.agreed((launch.out / TEST_FILE).exists()):
-        tested = score(model, val, recipe.views, launch, runtime)
+        tested = score(model, val, listing.classes, recipe.views, launch, runtime, several=config.several)
         if runtime.is_main:
-            write_json(launch.out / TEST_FILE, tested.plain())
+            write_test(launch.out, tested, taken)
         runtime.wait()
     return launch.out
+
+
+def labelled_splits(launch: Launch) -> tuple[Listing, Listing]:
+    """The videos that a fine-tuning trains on, and those that it is tested on.
+
+    Raises:
+        InputError: they have no labels, or not the same classes.
+    """
+    train = labelled(read_listing(launch.data, split="train", fold=launch.fold), several=True)
+    if launch.val:
+        val = labelled(listing_to_test(launch.val, fold=launch.fold), several=train.several)
+    else:
+        val = labelled(read_listing(launch.data, split="val", fold=launch.fold), several=train.several)
+    check_classes(val, train.classes, str(train.source))
+    check_taught(train, val)
+    return train, val
+
+
+def _watched(recipe: Finetune, launch: Launch, train: Listing, val: Listing) -> Listing | None:
+    """The videos that are scored after each epoch: those that were named for it; else, where their score is to choose
+    the epoch, the data's val split, which may be what is tested on.
+
+    Raises:
+        InputError: they have no labels, or not the same classes.
+    """
+    if launch.watch:
+        found = labelled(listing_to_test(launch.watch, fold=launch.fold), several=train.several)
+    elif recipe.patience is None:
+        return None
+    elif launch.val and "val" in splits_of(launch.data):
+        found = labelled(read_listing(launch.data, split="val", fold=launch.fold), several=train.several)
+    else:
+        return val
+    check_classes(found, train.classes, str(train.source))
+    check_views(found, recipe.views, min(1, launch.decoders))
+    return found
+
+
+def _watching(
+    recipe: Finetune,
+    launch: Launch,
+    runtime: Runtime,
+    model: Classifier,
+    listing: Listing,
+    classes: Sequence[str],
+) -> Watching:
+    """Watched videos and their score: of the one view in the middle of each, so that it costs little.
+
+    Args:
+        classes: the model's.
+    """
+    views = replace(recipe.views, views=1, crops=1)
+    several = model.config.several
+    by = "mean_average_precision" if several else "top1"
+
+    def scores(epoch: int) -> dict[str, float]:
+        tested = score(model, listing, classes, views, launch, runtime, several=several, shown=False)
+        return tested.score
+
+    return Watching(listing=listing, watch=Watch(scores=scores, by=by, patience=recipe.patience))
 
 
 def _teachers(method: Any) -> dict[str, TeacherConfig]:

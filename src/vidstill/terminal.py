@@ -43,9 +43,21 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with what is done, of how much, at what rate, and the remaining time; it is told (done, of)."""
+def progress_bar(title: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar with what is done, of how much, at what rate, and the remaining time; it is told (done, of).
+
+    It is drawn as soon as it is told something, so that work which is refused leaves no bar.
+    """
     columns = *Progress.get_default_columns(), MofNCompleteColumn(), _Rate()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(title)
-        yield lambda done, of: progress.update(bar, completed=done, total=of)
+    progress = Progress(*columns, console=Console(stderr=True))
+    bar = progress.add_task(title)
+
+    def told(done: int | float, of: int | float) -> None:
+        progress.update(bar, completed=done, total=of)
+        progress.start()
+
+    try:
+        yield told
+    finally:
+        if progress.live.is_started:
+            progress.stop()

@@ -1,37 +1,67 @@
 """A fine-tuned model's test: every view of every video, merged as in the papers, by one process or by several."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidstill.config import from_plain
 from vidstill.data.annotations import Listing, listing_to_test
 from vidstill.data.datasets import ViewClips, ViewsConfig
 from vidstill.data.loading import view_batches
-from vidstill.downstream.accuracy import Accuracy, accuracy, merged
+from vidstill.data.sources import name_of
+from vidstill.downstream.accuracy import merged
 from vidstill.downstream.classification import Classifier, ClassifierConfig
+from vidstill.downstream.several import SeveralTested
+from vidstill.downstream.tested import Tested
 from vidstill.engine.runtime import Runtime
+from vidstill.figures.confusion import confusion_png
+from vidstill.folder import HALF, TEST_FILE, write_json, write_whole
+from vidstill.terminal import progress_bar
 from vidstill.training import Launch
 from vidstill.types import InputError
 from vidstill.weights.files import Weights, read_weights
 from vidstill.weights.transfer import load_exactly
 
+SCORES_FILE = "scores.csv"
+CLASSES_FILE = "classes.csv"
+CONFUSION_FILE = "confusion.csv"
+CONFUSION_PICTURE = "confusion.png"
+_FILES = (TEST_FILE, SCORES_FILE, CLASSES_FILE, CONFUSION_FILE, CONFUSION_PICTURE)
 
-def evaluate(source: str, launch: Launch, *, runtime: Runtime | None = None) -> "Tested":
+log = logging.getLogger("vidstill")
+
+
+def evaluate(
+    source: str, launch: Launch, *, out: Path | None = None, runtime: Runtime | None = None
+) -> Tested | SeveralTested:
     """Tests a fine-tuned model on labelled videos, with the views of its recipe.
+
+    Args:
+        out: a folder to leave all that was found in.
 
     Raises:
         InputError: the weights are no classifier's, or the videos have other classes.
     """
+    if out is not None:
+        check_out(out)
     runtime = runtime or Runtime(launch.precision)
     model, weights = load_classifier(source)
-    listing = labelled(listing_to_test(launch.data, fold=launch.fold))
-    check_classes(listing, weights.about["classes"], source)
-    return score(model, listing, from_plain(ViewsConfig, weights.about["views"]), launch, runtime)
+    several = model.config.several
+    listing = labelled(listing_to_test(launch.data, fold=launch.fold), several=several)
+    classes = weights.about["classes"]
+    check_classes(listing, classes, source)
+    views = from_plain(ViewsConfig, weights.about["views"])
+    tested = score(model, listing, classes, views, launch, runtime, several=several)
+    if out is not None and runtime.is_main:
+        write_test(out, tested)
+    return tested
 
 
 def load_classifier(source: str) -> tuple[Classifier, Weights]:
@@ -46,30 +76,68 @@ def load_classifier(source: str) -> tuple[Classifier, Weights]:
         raise InputError(
             f"{source} is no fine-tuned model but {kind}; fine-tune it first: vidstill finetune … --init {source}"
         )
+    if lacking := [word for word in ("classifier", "classes", "views") if word not in weights.about]:
+        raise InputError(f"{source} does not say what its {lacking[0]} are; it is damaged, fetch or write it again")
     model = from_plain(ClassifierConfig, weights.about["classifier"]).build()
+    if model.config.classes != len(weights.about["classes"]):
+        raise InputError(
+            f"{source} scores {model.config.classes} classes and names {len(weights.about['classes'])}; "
+            "it is damaged, fetch or write it again"
+        )
     load_exactly(model, weights.tensors, source)
     return model, weights
 
 
-@dataclass(frozen=True)
-class Tested:
-    """A test: the accuracy over the videos that could be scored, and those that could not."""
+@overload
+def score(
+    model: nn.Module,
+    listing: Listing,
+    classes: Sequence[str],
+    views: ViewsConfig,
+    launch: Launch,
+    runtime: Runtime,
+    *,
+    several: Literal[False] = False,
+    shown: bool = True,
+) -> Tested: ...
+@overload
+def score(
+    model: nn.Module,
+    listing: Listing,
+    classes: Sequence[str],
+    views: ViewsConfig,
+    launch: Launch,
+    runtime: Runtime,
+    *,
+    several: bool,
+    shown: bool = True,
+) -> Tested | SeveralTested: ...
+def score(
+    model: nn.Module,
+    listing: Listing,
+    classes: Sequence[str],
+    views: ViewsConfig,
+    launch: Launch,
+    runtime: Runtime,
+    *,
+    several: bool = False,
+    shown: bool = True,
+) -> Tested | SeveralTested:
+    """The views of each video, merged as VideoMAE does; every process takes its share of the videos.
 
-    accuracy: Accuracy
-    missing: int  # videos that an official list names and that are not there
-    broken: tuple[str, ...]  # a sentence for each video that could not be decoded
-    places: tuple[int, ...]  # of the scored videos, in the list
-    scores: Float[Tensor, "videos classes"]
+    Args:
+        model: clips of colours in [0, 1] → logits.
+        classes: the model's.
+        several: a video may show several of them.
+        shown: by a progress bar.
 
-    def plain(self) -> dict[str, Any]:
-        return {**asdict(self.accuracy), "missing": self.missing, "broken": list(self.broken)}
-
-
-def score(model: Classifier, listing: Listing, views: ViewsConfig, launch: Launch, runtime: Runtime) -> Tested:
-    """The views of each video, merged as VideoMAE does; every process takes its share of the videos."""
+    Raises:
+        InputError: not one video can be scored.
+    """
     model = model.to(runtime.device).eval()
     scored: dict[int, Tensor] = {}
     broken: dict[int, str] = {}
+    share = len(range(runtime.rank, len(listing.rows), runtime.world))
     batches = view_batches(
         ViewClips(listing, views),
         videos_per_batch=1,
@@ -79,21 +147,65 @@ def score(model: Classifier, listing: Listing, views: ViewsConfig, launch: Launc
         workers=launch.decoders,
         device=runtime.device,
     )
-    with torch.inference_mode(), runtime.autocast():
+    bar = progress_bar("testing") if shown else nullcontext(lambda done, of: None)
+    with torch.inference_mode(), runtime.autocast(), bar as done:
         for batch in batches:
             for clips, place in zip(batch.clip, batch.place.tolist(), strict=True):
                 logits = [model(part).float() for part in clips.split(launch.device_batch or len(clips))]
-                scored[place] = merged(torch.cat(logits)).cpu()
+                found = merged(torch.cat(logits), several=several).cpu()
+                if found.isfinite().all():
+                    scored[place] = found
+                else:
+                    broken[place] = f"{name_of(listing.rows[place].source)} has scores that are no finite numbers"
+                    log.warning("%s; it is not counted", broken[place])
+            if runtime.is_main:
+                done(len(scored) + len(broken), share)
     for their_scored, their_broken in runtime.gathered((scored, broken)):
         scored |= their_scored
         broken |= their_broken
     if not scored:
         raise InputError(f"none of the {len(broken)} videos of {listing.source} could be scored; {broken[0]}")
     places = sorted(scored)
-    scores = torch.stack([scored[place] for place in places])
-    labels = torch.from_numpy(listing.rows.labels[places]).long()
-    unscored = tuple(broken[place] for place in sorted(broken))
-    return Tested(accuracy(scores, labels), listing.missing, unscored, tuple(places), scores)
+    kind = SeveralTested if several else Tested
+    return kind(listing, tuple(classes), tuple(places), torch.stack([scored[place] for place in places]), broken)
+
+
+def write_test(folder: Path, tested: Tested | SeveralTested, taken: Mapping[str, Any] | None = None) -> None:
+    """Leaves all that a test found in a folder; `test.json` comes last, and says by being there that the rest is.
+
+    Args:
+        taken: what chose the weights that were tested, where something did.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            (folder / name).unlink(missing_ok=True)  # of an earlier test
+        write_whole(folder / SCORES_FILE, tested.scores_csv())
+        write_whole(folder / CLASSES_FILE, tested.classes_csv())
+        if isinstance(tested, Tested):
+            write_whole(folder / CONFUSION_FILE, tested.confusion_csv())
+            write_whole(folder / CONFUSION_PICTURE, confusion_png(tested.confusion, tested.classes))
+        write_json(folder / TEST_FILE, tested.plain() | ({"taken": dict(taken)} if taken else {}))
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}); make room there, and type the same command again"
+        ) from error
+
+
+def check_out(folder: Path) -> None:
+    """Raises an InputError where a test's findings cannot be left in a folder: before the test, not after it.
+
+    An earlier test's are written over; a run's folder, or any that holds something else, is left alone.
+    """
+    whole = folder.absolute()
+    there = next(each for each in (whole, *whole.parents) if os.path.exists(each))
+    if not (there.is_dir() and os.access(there, os.R_OK | os.W_OK | os.X_OK)):
+        raise InputError(f"{folder} cannot be written; choose another folder with --out")
+    if there == whole and any(each.name.removesuffix(HALF) not in _FILES for each in folder.iterdir()):
+        raise InputError(f"{folder} is there and holds something else than a test; choose another folder with --out")
 
 
 def check_views(listing: Listing, views: ViewsConfig, workers: int) -> None:
@@ -105,8 +217,19 @@ def check_views(listing: Listing, views: ViewsConfig, workers: int) -> None:
         raise InputError(f"none of the {len(broken)} videos of {listing.source} can be tested on; {broken[0]}")
 
 
-def labelled(listing: Listing) -> Listing:
-    if not listing.classes:
+def labelled(listing: Listing, *, several: bool = False) -> Listing:
+    """
+    Args:
+        several: whether videos may have several labels.
+
+    Raises:
+        InputError: not every video has a label, or one has several where it may not.
+    """
+    if listing.several and not several:
+        raise InputError(
+            f"{listing.source} has videos with several labels, and one for each is asked for; give it one for each"
+        )
+    if not listing.classes or listing.rows.labels.min() < 0:
         raise InputError(f"{listing.source} has no labels ({listing.kind}); take class folders or a list `path label`")
     return listing
 
@@ -120,3 +243,17 @@ def check_classes(listing: Listing, known: Sequence[str], whose: str) -> None:
         return
     what = f"the class {strays[0]!r}, which {whose} has not" if strays else f"{len(ours)} classes, {whose} {len(known)}"
     raise InputError(f"{listing.source} has {what}; give both the same classes, in the same order")
+
+
+def check_taught(train: Listing, val: Listing) -> None:
+    """Raises an InputError where a test asks for a class that training does not show, or training shows one alone."""
+    taught, asked = (np.unique(each.rows.pairs()[1]) for each in (train, val))
+    if len(taught) < 2:
+        raise InputError(
+            f"{train.source} has videos of one class only, {train.classes[taught[0]]!r}; give two or more to tell apart"
+        )
+    if len(strays := np.setdiff1d(asked, taught)):
+        raise InputError(
+            f"{val.source} asks for the class {train.classes[strays[0]]!r}, of which {train.source} has no video to "
+            "train on; add some there, or take the class out of the test"
+        )
