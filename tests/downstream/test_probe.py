@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vidstill.downstream.probe import ProbeModel, features, linear_probe
+from vidstill.downstream.probe import (
+    PENALTIES,
+    PENALTY,
+    ProbeModel,
+    choose_penalty,
+    features,
+    fit_linear,
+    folds,
+    linear_probe,
+)
 from vidstill.engine.optim import LARSConfig
 from vidstill.models.vit import ViTConfig
 
@@ -45,6 +54,69 @@ def test_a_channel_that_never_changes_is_harmless():
     dead = torch.full((100, 1), 3.0)
     found = linear_probe(torch.cat([train, dead], 1), labels, torch.cat([val, dead + 5], 1), val_labels, CLASSES)
     assert found.top1 == 100
+
+
+@pytest.mark.parametrize("penalty", [0.1, 1.0, 100.0])
+def test_a_probe_is_the_optimum_of_its_loss(penalty):
+    """Its gradients are zero there: Σ (p - y) xᵀ + penalty · W in the weights, and Σ (p - y) in the biases."""
+    vectors, labels = clouds(120, apart=1, seed=0)
+    fit = fit_linear(vectors, labels, CLASSES, penalty)
+    inputs = (vectors - vectors.double().mean(0)) / vectors.double().std(0)
+    wrong = fit.scores(vectors).softmax(1) - F.one_hot(labels, CLASSES)
+    torch.testing.assert_close(wrong.T @ inputs, -penalty * fit.weight, rtol=0, atol=1e-3)
+    torch.testing.assert_close(wrong.sum(0), torch.zeros(CLASSES, dtype=torch.float64), rtol=0, atol=1e-3)
+    assert fit.weight.norm() > 0.01
+
+
+def test_a_fit_does_not_depend_on_where_it_starts():
+    vectors, labels = clouds(120, apart=1, seed=0)
+    far = fit_linear(vectors, labels, CLASSES, 0.01)
+    torch.testing.assert_close(
+        fit_linear(vectors, labels, CLASSES, 10.0, start=far).weight,
+        fit_linear(vectors, labels, CLASSES, 10.0).weight,
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
+def test_the_default_penalty_is_that_of_a_plain_linear_probe():
+    train, val = clouds(60, apart=1, seed=0), clouds(60, apart=1, seed=1)
+    assert linear_probe(*train, *val, CLASSES) == linear_probe(*train, *val, CLASSES, penalty=PENALTY)
+
+
+@pytest.mark.parametrize(("apart", "dims", "least", "most"), [(1.0, 200, 10, 1000), (4.0, 0, 0.01, 10)])
+def test_noisy_features_take_a_larger_penalty_than_clear_ones(apart, dims, least, most):
+    vectors, labels = clouds(60, apart=apart, seed=0)
+    noise = 3 * torch.randn(60, dims, generator=torch.Generator().manual_seed(5))
+    assert least <= choose_penalty(torch.cat([vectors, noise], 1), labels, CLASSES) <= most
+
+
+def test_the_chosen_penalty_is_the_best_on_what_was_held_out():
+    vectors, labels = clouds(60, apart=1, seed=0)
+    part = folds(labels)
+
+    def rated(penalty):
+        hits, loss = 0, 0.0
+        for held in (part == number for number in range(5)):
+            logits = fit_linear(vectors[~held], labels[~held], CLASSES, penalty).scores(vectors[held])
+            hits += int((logits.argmax(1) == labels[held]).sum())
+            loss += float(F.cross_entropy(logits, labels[held], reduction="sum"))
+        return hits, -loss
+
+    assert choose_penalty(vectors, labels, CLASSES) == max(PENALTIES, key=rated)
+
+
+def test_every_fold_has_its_share_of_every_class_and_neighbours_stay_together():
+    labels = torch.tensor([0] * 10 + [1] * 7 + [0] * 5)
+    found = folds(labels)
+    for label, sizes in ((0, {3}), (1, {1, 2})):
+        of_class = found[labels == label]
+        assert set(of_class.bincount(minlength=5).tolist()) == sizes
+        assert (of_class.diff() >= 0).all()
+
+
+def test_where_nothing_can_be_held_out_the_penalty_is_the_usual_one():
+    assert choose_penalty(torch.eye(3), torch.arange(3), 3) == PENALTY
 
 
 def test_features_are_the_mean_over_tokens_clip_by_clip():

@@ -1,6 +1,7 @@
 """Linear probes: how much of the classes a frozen encoder already tells apart."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,15 @@ from vidstill.downstream.accuracy import Accuracy, accuracy
 from vidstill.models.layers import NORM_EPS
 from vidstill.models.vit import ViT
 
-_PENALTY = 1.0  # half of it times the squared weights, beside the summed loss: what is usual for a logistic regression
+PENALTY = 1.0
+"""Half of it times the squared weights stands beside the summed loss: what is usual for a logistic regression."""
+
+PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
+"""Those that one is chosen from; each fit starts where the one before it has ended."""
+
+FOLDS = 5
+"""Parts of the training features, each of which is held out once to choose a penalty."""
+
 _ITERATIONS = 500  # far more than it takes to converge
 
 
@@ -62,26 +71,98 @@ def linear_probe(
     val_features: Float[Tensor, "m d"],
     val_labels: Int[Tensor, "m"],
     classes: int,
+    *,
+    penalty: float = PENALTY,
 ) -> Accuracy:
     """The accuracy of a multinomial logistic regression, fitted to its optimum on standardised features."""
-    mean, spread = train_features.double().mean(dim=0), train_features.double().std(dim=0)
+    return accuracy(fit_linear(train_features, train_labels, classes, penalty).scores(val_features), val_labels)
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """A multinomial logistic regression of features that are standardised as its training features are."""
+
+    mean: Float[Tensor, "d"]
+    spread: Float[Tensor, "d"]
+    weight: Float[Tensor, "classes d"]
+    bias: Float[Tensor, "classes"]
+
+    def scores(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m classes"]:
+        """Their logits, in float64."""
+        return F.linear((vectors - self.mean) / self.spread, self.weight, self.bias)
+
+
+def fit_linear(
+    vectors: Float[Tensor, "n d"],
+    labels: Int[Tensor, "n"],
+    classes: int,
+    penalty: float = PENALTY,
+    *,
+    start: LinearFit | None = None,
+) -> LinearFit:
+    """The optimum of summed cross-entropy + penalty / 2 · |W|², by L-BFGS in float64: convex, so there is only one.
+
+    Args:
+        start: a fit of the same features that is near it, where one is at hand; else it starts at zero.
+    """
+    mean, spread = vectors.double().mean(dim=0), vectors.double().std(dim=0)
     spread = torch.where(spread > 1e-8, spread, 1.0)  # a channel that never changes tells nothing
-    inputs, tests = (train_features - mean) / spread, (val_features - mean) / spread
-    head = nn.Linear(inputs.shape[1], classes, dtype=torch.float64, device=inputs.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    optimizer = torch.optim.LBFGS(
-        head.parameters(), max_iter=_ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
-    )
+    inputs = (vectors - mean) / spread
+    weight = inputs.new_zeros(classes, inputs.shape[1]) if start is None else start.weight.clone()
+    bias = inputs.new_zeros(classes) if start is None else start.bias.clone()
+    head = [weight.requires_grad_(), bias.requires_grad_()]
+    optimizer = torch.optim.LBFGS(head, max_iter=_ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        penalty = _PENALTY / 2 * head.weight.square().sum() / len(inputs)
-        total = F.cross_entropy(head(inputs), train_labels) + penalty
+        shrinking = penalty / 2 * weight.square().sum() / len(inputs)
+        total = F.cross_entropy(F.linear(inputs, weight, bias), labels) + shrinking
         total.backward()
         return total
 
     with torch.enable_grad():
         optimizer.step(loss)
-    with torch.no_grad():
-        return accuracy(head(tests), val_labels)
+    return LinearFit(mean, spread, weight.detach(), bias.detach())
+
+
+def choose_penalty(
+    vectors: Float[Tensor, "n d"],
+    labels: Int[Tensor, "n"],
+    classes: int,
+    *,
+    among: Sequence[float] = PENALTIES,
+    done: Callable[[int, int], None] = lambda done, of: None,
+) -> float:
+    """The penalty whose fits tell the most of what was held out of them; of equals, that with the lower loss there.
+
+    Only the training features are looked at. Where no class has two of them, nothing can be held out: `PENALTY`.
+
+    Args:
+        done: is told how many fits there have been, of how many.
+    """
+    fold = folds(labels)
+    count = int(fold.max()) + 1
+    if count < 2:
+        return PENALTY
+    hits, losses = dict.fromkeys(among, 0.0), dict.fromkeys(among, 0.0)
+    for out in range(count):
+        kept, held = fold != out, fold == out
+        fit = None
+        for number, penalty in enumerate(among, start=1):
+            fit = fit_linear(vectors[kept], labels[kept], classes, penalty, start=fit)
+            logits = fit.scores(vectors[held])
+            hits[penalty] += (logits.argmax(dim=1) == labels[held]).sum().item()
+            losses[penalty] += F.cross_entropy(logits, labels[held], reduction="sum").item()
+            done(out * len(among) + number, count * len(among))
+    return max(among, key=lambda penalty: (hits[penalty], -losses[penalty]))
+
+
+def folds(labels: Int[Tensor, "n"], count: int = FOLDS) -> Int[Tensor, "n"]:
+    """The part that each is in: of every class, neighbours in the list stay together, as clips of one scene stand."""
+    found = torch.zeros_like(labels)
+    sizes = labels.bincount()
+    count = min(count, int(sizes.max()))
+    for label in labels.unique():
+        here = (labels == label).nonzero()[:, 0]
+        found[here] = torch.arange(len(here), device=labels.device) * count // len(here)
+    return found
