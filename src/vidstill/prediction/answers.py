@@ -1,0 +1,204 @@
+"""Asks a fine-tuned model about videos: what each shows on the whole, as in a test, and what it shows when."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vidstill.data.pictures import is_picture
+from vidstill.data.rows import Row
+from vidstill.data.sampling import SegmentSampling
+from vidstill.data.sources import BrokenVideo, Source, fetched, name_of
+from vidstill.data.video import USUAL_RATE, count_frames, frame_rate
+from vidstill.data.windows import Window, WindowsConfig, windows
+from vidstill.encoders import Encoder, video_probabilities
+from vidstill.figures.timeline import Timeline
+from vidstill.prediction.videos import Videos
+from vidstill.types import InputError, within
+
+_IMAGE_SECONDS = 1.0  # a window of a model of images, which has no length of its own
+_AT_ONCE = 16  # windows that the device takes, where it is not said
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverTime:
+    """How a video is looked at over time.
+
+    Args:
+        window: seconds; None: as long as a clip that the model was trained on.
+        hop: seconds from the start of a window to the next one's; None: half a window.
+    """
+
+    window: float | None = None
+    hop: float | None = None
+
+    def __post_init__(self) -> None:
+        within(1e-3, math.inf, window=self.window, hop=self.hop)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one video shows.
+
+    Args:
+        probabilities: of the classes, merged over all the views of the test.
+        timeline: over time, one view a window, if that was asked for; None too for a picture.
+        wrong: why the timeline ends before the video does, where that does not decode to its end.
+    """
+
+    video: str
+    row: Row
+    probabilities: Float[Tensor, "classes"]
+    timeline: Timeline | None = None
+    wrong: str = ""
+
+    def top(self, most: int) -> list[int]:
+        """The most probable classes, the first first."""
+        return self.probabilities.argsort(descending=True, stable=True)[:most].tolist()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was found of many videos, in the order of their names.
+
+    Args:
+        left_out: what could not be asked about, and why.
+        several: a video may show several classes: each has a probability of its own, and they do not sum to 1.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    videos: tuple[Prediction, ...]
+    left_out: Mapping[str, str]
+    several: bool = False
+
+    @property
+    def wrong(self) -> dict[str, str]:
+        """All that is not as it was asked for: what was left out, and what ends early."""
+        return {**self.left_out, **{each.video: each.wrong for each in self.videos if each.wrong}}
+
+
+def overall(
+    encoder: Encoder, videos: Videos, *, workers: int = 0, done: Callable[[int, int], None] = lambda done, of: None
+) -> Predictions:
+    """What each video shows on the whole, as a test scores it; every process does its share and knows all.
+
+    Args:
+        workers: processes that decode, for each process.
+        done: is told how many of its videos this process has done, and how many there are.
+
+    Raises:
+        InputError: the encoder was not fine-tuned, or not one video decodes.
+    """
+    runtime, mine = encoder.runtime, len(range(encoder.runtime.rank, len(videos.names), encoder.runtime.world))
+    scored: dict[int, Tensor] = {}
+    broken: dict[int, str] = {}
+    for place, probabilities in video_probabilities(encoder, videos.listing, broken=broken, workers=workers):
+        if probabilities.isfinite().all():
+            scored[place] = probabilities
+        else:
+            broken[place] = f"{videos.names[place]} has probabilities that are no finite numbers"
+        done(len(scored) + len(broken), mine)
+    for their_scored, their_broken in runtime.gathered((scored, broken)):
+        scored |= their_scored
+        broken |= their_broken
+    if not scored:
+        raise InputError(f"none of the {len(broken)} videos could be asked about; {broken[min(broken)]}")
+    done(mine, mine)
+    rows = videos.listing.rows
+    left_out = {**videos.left_out, **{videos.names[place]: broken[place] for place in sorted(broken)}}
+    found = (Prediction(videos.names[place], rows[place], scored[place]) for place in sorted(scored))
+    return Predictions(encoder.source, encoder.classes, tuple(found), left_out, encoder.several)
+
+
+def timed_predictions(
+    encoder: Encoder,
+    predictions: Predictions,
+    asked: OverTime,
+    *,
+    done: Callable[[int, float], None] = lambda place, seconds: None,
+) -> Iterator[Prediction]:
+    """Each video of this process's share, with its timeline; pictures have none.
+
+    Args:
+        done: is told which video of the share is looked at, and how many seconds of it are done.
+    """
+    share = predictions.videos[encoder.runtime.rank :: encoder.runtime.world]
+    for place, prediction in enumerate(share):
+        if is_picture(prediction.row.name):
+            yield prediction
+        else:
+            timeline, wrong = over_time(encoder, prediction.row, asked, done=partial(done, place))
+            yield replace(prediction, timeline=timeline, wrong=wrong)
+
+
+def over_time(
+    encoder: Encoder, row: Row, asked: OverTime, *, done: Callable[[float], None] = lambda seconds: None
+) -> tuple[Timeline | None, str]:
+    """A video's classes in its windows, and why they end before it does, if they do; only the answers are kept.
+
+    Args:
+        done: is told how many seconds there are so far.
+    """
+    spans: list[tuple[float, float]] = []
+    found: list[Tensor] = []
+    here, wrong = fetched(row.source), ""
+    try:
+        seconds = asked.window or window_seconds(encoder, here, row.rate)
+        cut = WindowsConfig(seconds=seconds, hop=asked.hop or seconds / 2)
+        coming = windows(here, cut, encoder.views, rate=row.rate)
+        for some in _batched(coming, encoder.device_batch or _AT_ONCE):
+            logits = encoder.scores(torch.cat([window.clip for window in some]))
+            found += [encoder.merged(each[None]).float() for each in logits]
+            spans += [(window.start, window.end) for window in some]
+            done(spans[-1][1])
+    except BrokenVideo as error:
+        wrong = str(error).replace(name_of(here), name_of(row.source))
+    if not found:
+        return None, wrong
+    starts, ends = np.array(spans).T
+    return Timeline(starts, ends, torch.stack(found).numpy()), wrong
+
+
+def _batched(coming: Iterator[Window], size: int) -> Iterator[list[Window]]:
+    """Windows by the batch; those before one that breaks come still."""
+    some: list[Window] = []
+    try:
+        for window in coming:
+            some.append(window)
+            if len(some) == size:
+                yield some
+                some = []
+    except BrokenVideo:
+        if some:
+            yield some
+        raise
+    if some:
+        yield some
+
+
+def seconds_of(source: Source, rate: float | None) -> float:
+    """How long a video is, by the rate that its header states, else by this one.
+
+    Raises:
+        BrokenVideo: it does not decode.
+    """
+    return count_frames(source) / (frame_rate(source) or rate or USUAL_RATE)
+
+
+def window_seconds(encoder: Encoder, source: Source, rate: float | None) -> float:
+    """The length of a window that suits the model and this video.
+
+    Raises:
+        BrokenVideo: it does not decode.
+    """
+    sampling = encoder.views.sampling
+    if sampling.frames == 1:
+        return _IMAGE_SECONDS
+    seconds = encoder.seconds(frame_rate(source) or rate or USUAL_RATE)
+    return min(seconds, seconds_of(source, rate)) if isinstance(sampling, SegmentSampling) else seconds

@@ -1,0 +1,202 @@
+"""Where predictions go: one file, by its suffix, or a folder with files for each video; all complete or absent."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from vidstill.data.pictures import is_picture
+from vidstill.data.words import counted
+from vidstill.figures.annotate import annotate
+from vidstill.figures.timeline import plot
+from vidstill.folder import HALF, write_whole
+from vidstill.prediction.answers import Prediction, Predictions
+from vidstill.prediction.tables import as_csv, as_json, as_plain, shares, video_plain
+from vidstill.prediction.videos import Videos
+from vidstill.types import InputError
+
+TABLE = "predictions.csv"
+"""In a folder of predictions: a line for each video. By it such a folder is known."""
+
+Kind = Literal["csv", "json", "mp4", "folder"]
+
+_LONGEST = 56  # letters of a file's name, without its suffix
+_ODD = re.compile(r"[^\w.,()+@=-]+")
+_SHOWN = 3  # classes that are drawn over a video, or named above a plot
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be written.
+
+    Args:
+        out: a .csv, .json or .mp4, or a folder; None: nothing.
+        plot: a PNG of one video's classes over time.
+        annotate: an MP4 for each video, in the folder.
+
+    Raises:
+        InputError: there is no such kind of file, or one asks for what the other does not give.
+    """
+
+    out: Path | None = None
+    plot: Path | None = None
+    annotate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out is not None and self.kind is None:
+            raise InputError(
+                f"{self.out} is neither .csv, .json nor .mp4; name one of these, or a folder without a dot"
+            )
+        if self.plot is not None and self.plot.suffix.lower() != ".png":
+            raise InputError(f"{self.plot} does not end in .png, and a plot is a PNG; name another file")
+        if self.annotate and self.kind != "folder":
+            raise InputError(
+                "--annotate puts a video beside each answer in a folder: --out FOLDER; of one video, --out FILE.mp4"
+            )
+
+    @cached_property
+    def kind(self) -> Kind | None:
+        if self.out is None:
+            return None
+        suffixes: dict[str, Kind] = {".csv": "csv", ".json": "json", ".mp4": "mp4", "": "folder"}
+        return suffixes.get(self.out.suffix.lower(), "folder" if self.out.is_dir() else None)
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether it shows when something is seen."""
+        return self.kind in ("mp4", "folder") or self.plot is not None
+
+    def check(self, videos: Videos) -> None:
+        """
+        Raises:
+            InputError: it cannot be written, or must not.
+        """
+        single = [path for path in (self.out if self.kind == "mp4" else None, self.plot) if path is not None]
+        if single and len(videos.names) > 1:
+            raise InputError(
+                f"{single[0]} shows one video, and {counted(len(videos.names), 'video')} are named; take --out FOLDER"
+            )
+        if single and is_picture(videos.names[0]):
+            raise InputError(
+                f"{single[0]} shows what is seen when, and {videos.names[0]} is a picture; take a .csv or .json"
+            )
+        if self.out is not None and self.kind == "folder":
+            _check_folder(self.out)
+        for path in [self.plot, None if self.kind == "folder" else self.out]:
+            if path is not None:
+                _check_file(path)
+        theirs = {os.path.realpath(row.source) for row in videos.listing.rows if isinstance(row.source, Path)}
+        for path in self._paths(videos.names):
+            if os.path.realpath(path) in theirs:
+                raise InputError(f"{path} is one of the videos; write to another place with --out")
+
+    def _paths(self, names: Sequence[str]) -> list[Path]:
+        named = [path for path in (self.out, self.plot) if path is not None]
+        if self.out is None or self.kind != "folder":
+            return named
+        return [
+            *named,
+            *(self.out / f"{stem}{suffix}" for stem in stems(names) for suffix in (".json", ".png", ".mp4")),
+        ]
+
+    def write_table(self, found: Predictions, top: int, *, over_time: bool) -> None:
+        """Of all videos: the CSV or the JSON; of a folder, its table."""
+        if self.out is not None and self.kind == "csv":
+            _written(self.out, as_csv(found, top, over_time=over_time))
+        elif self.out is not None and self.kind == "json":
+            _written(self.out, (as_json(as_plain(found, top)) + "\n").encode())
+        elif self.out is not None and self.kind == "folder":
+            _written(self.out / TABLE, as_csv(found, top, over_time=False))
+
+    def write_video(
+        self,
+        found: Predictions,
+        video: Prediction,
+        top: int,
+        stem: str,
+        done: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """Of one video: what a folder holds of it, or the plot and the MP4.
+
+        Args:
+            stem: of its files' names in a folder.
+            done: is told how many seconds are drawn so far.
+        """
+        plotted, drawn = self.plot, self.out if self.kind == "mp4" else None
+        if self.out is not None and self.kind == "folder":
+            plain = {"model": found.model, "classes": list(found.classes), "several": found.several}
+            _written(self.out / f"{stem}.json", (as_json({**plain, **video_plain(found, video, top)}) + "\n").encode())
+            plotted, drawn = self.out / f"{stem}.png", self.out / f"{stem}.mp4" if self.annotate else None
+        if video.timeline is None:
+            return
+        if plotted is not None:
+            note = f"on the whole: {', '.join(shares(found, video, _SHOWN))}"
+            _written(plotted, plot(video.video, video.timeline, found.classes, note))
+        if drawn is not None:
+            try:
+                annotate(
+                    video.row.source,
+                    drawn,
+                    video.timeline,
+                    found.classes,
+                    top=min(top, _SHOWN),
+                    rate=video.row.rate,
+                    done=done,
+                )
+            except OSError as error:
+                raise _unwritable(drawn, error) from error
+
+
+def stems(names: Sequence[str]) -> list[str]:
+    """A file's name without its suffix for each video: safe everywhere, each another, none that leaves a folder."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        last = name.rstrip("/").rpartition("/")[2]
+        stem = numbered = _ODD.sub("_", last.rpartition(".")[0] or last).lstrip(".")[:_LONGEST] or "video"
+        number = 1
+        while numbered.casefold() in taken:
+            number += 1
+            numbered = f"{stem}-{number}"
+        taken.add(numbered.casefold())
+        found.append(numbered)
+    return found
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; choose another folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / TABLE).is_file():
+        raise InputError(f"{out} is there and holds something else than predictions; choose another folder with --out")
+    there = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InputError(f"{out} cannot be written; choose another folder with --out")
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file, or a folder without a dot")
+    half = path.with_name(path.name + HALF)
+    try:
+        half.touch()
+        half.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _written(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        path.with_name(path.name + HALF).unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path} cannot be written ({error.strerror or error}); make room, or choose another place with --out"
+    )
