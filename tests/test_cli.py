@@ -14,7 +14,7 @@ from vidstill.engine.trainer import RunStopped
 from vidstill.recipes.recipe import every_recipe, find
 from vidstill.types import InputError
 
-VERBS = ["quickstart", "recipes", "evaluate", "data make", "data inspect", "doctor"]
+VERBS = ["quickstart", "recipes", "evaluate", "embed", "data make", "data inspect", "doctor"]
 WITH_RECIPE = {"pretrain": "amd.small_k400", "finetune": "amd.small_k400_finetune"}
 
 

@@ -87,7 +87,7 @@ def started(monkeypatch, tmp_path):
 
     for verb in ("pretrain", "finetune"):
         monkeypatch.setattr(train.run, verb, note)
-    monkeypatch.setattr(train.testing, "evaluate", lambda *given: SimpleNamespace(plain=lambda: {"top1": 0.5}))
+    monkeypatch.setattr(train.testing, "evaluate", lambda *given, **named: SimpleNamespace(plain=lambda: {"top1": 0.5}))
     return calls
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidstill.encoders import load
+    from vidstill.prediction.ask import predict
     from vidstill.recipes.recipe import find as find_recipe
     from vidstill.run import finetune, pretrain
     from vidstill.testing import evaluate, load_classifier
     from vidstill.training import Launch
 
-__all__ = ["Launch", "evaluate", "find_recipe", "finetune", "load", "load_classifier", "pretrain"]
+__all__ = ["Launch", "evaluate", "find_recipe", "finetune", "load", "load_classifier", "predict", "pretrain"]
 
 _HOMES = {
     "find_recipe": ("vidstill.recipes.recipe", "find"),
@@ -22,6 +23,7 @@ _HOMES = {
     "load_classifier": ("vidstill.testing", "load_classifier"),
     "Launch": ("vidstill.training", "Launch"),
     "evaluate": ("vidstill.testing", "evaluate"),
+    "predict": ("vidstill.prediction.ask", "predict"),
     "pretrain": ("vidstill.run", "pretrain"),
 }
 

@@ -11,7 +11,13 @@ USAGE = """usage: vidstill VERB …
   recipes [PATTERN] [--show NAME]    list the recipes; show one fully resolved, with the source of its numbers
   pretrain RECIPE --data DATA        pre-train by a recipe, distillations included, from scratch or --init RUN_OR_FILE
   finetune RECIPE --data DATA        train and test a classifier, from an encoder (--init RUN_OR_FILE) or from scratch
-  evaluate RUN_OR_FILE --data DATA   top-1 and top-5 of a fine-tuned model, over the views of its recipe
+  finetune auto --data DATA          the same by a recipe that is made for the data, and says why it is so
+  evaluate RUN_OR_FILE --data DATA   test a fine-tuned model: accuracy, classes, calibration; --out DIR: each video
+  predict RUN_OR_FILE VIDEO…         what is done in videos, and when: a table, a plot, the video with it drawn over
+  probe linear RUN --data DATA …     what a frozen encoder tells apart; also probe knn and probe attentive, on features
+                                     that are computed once
+  probe all RUN… --data DATA …       every probe of encoders on data sets, in one table
+  embed RUN_OR_FILE VIDEO… --out OUT features of videos, of whole data sets, of long ones in windows, in files
   data make FOLDER                   draw clips whose classes differ in motion alone, with their lists
   data scan DATA                     decode every file once: what is broken, short or there twice, and every true length
   data pack DATA --out FOLDER        make videos quick to decode: re-encoded into tar shards, with an index

@@ -10,11 +10,11 @@ from tyro.conf import Positional
 
 from vidstill import doctor as machine
 from vidstill import quickstart as road
-from vidstill.commands import data, train
+from vidstill.commands import auto, data, embed, predict, probe, train
 from vidstill.config import near, to_plain
 from vidstill.options import call
-from vidstill.recipes.recipe import all_names, find
-from vidstill.recipes.show import options, source
+from vidstill.recipes.recipe import Finetune, all_names, find
+from vidstill.recipes.show import options, price, source
 from vidstill.terminal import aligned, flat, tell
 from vidstill.types import InputError
 
@@ -54,7 +54,7 @@ def quickstart(
 
 
 def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json: bool = False) -> None:
-    """Lists the recipes, or shows one fully resolved, with the source of its numbers.
+    """Lists the recipes, or shows one fully resolved, with its model's cost and the source of its numbers.
 
     Args:
         pattern: a part of the names, or a pattern such as "amd.*_k400".
@@ -67,10 +67,16 @@ def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json:
         width = max(map(len, found))
         lines = [f"{each['verb']}  {each['name']:{width}}  {each['expects']}".rstrip() for each in listed]
         tell(jsons.dumps(listed, indent=1) if json else "\n".join(lines))
-    elif json:
-        tell(jsons.dumps(to_plain(find(show)), indent=1))
+        return
+    if show == auto.NAME:
+        tell(jsons.dumps({"name": auto.NAME, "about": auto.ABOUT}, indent=1) if json else auto.ABOUT)
+        return
+    recipe = find(show)
+    paid = {"price": price(recipe)} if isinstance(recipe, Finetune) else {}
+    if json:
+        tell(jsons.dumps(to_plain(recipe) | paid, indent=1))
     else:
-        tell(f"{aligned(options(find(show)))}\n\n{source(show)}")
+        tell("\n\n".join([aligned(options(recipe)), *map(aligned, paid.values()), source(show)]))
 
 
 def doctor(*, json: bool = False) -> None:
@@ -87,6 +93,9 @@ _VERBS: dict[str, Callable[..., None]] = {
     "quickstart": quickstart,
     "recipes": recipes,
     **train.VERBS,
+    **predict.VERBS,
+    **probe.VERBS,
+    **embed.VERBS,
     **data.VERBS,
     "doctor": doctor,
 }

@@ -1,0 +1,1 @@
+"""A recipe made for given videos, with its reasons: `vidstill finetune auto`."""
