@@ -63,7 +63,7 @@ def measured(folder: Path, window: float, hop: float, batch: int) -> dict[str, f
     from vidstill.data.sampling import SpanSampling
     from vidstill.embedding.asked import EmbedConfig
     from vidstill.embedding.work import embed
-    from vidstill.encoders import load
+    from vidstill.encoders.encoder import load
     from vidstill.models.vit import ViTConfig
     from vidstill.weights.files import write_weights
 

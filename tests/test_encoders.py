@@ -26,7 +26,8 @@ from vidstill.data.sampling import DenseSampling
 from vidstill.data.sources import BrokenVideo
 from vidstill.data.video import decoded
 from vidstill.downstream.classification import ClassifierConfig
-from vidstill.encoders import load, video_features
+from vidstill.encoders.encoder import load
+from vidstill.encoders.videos import video_features
 from vidstill.models.vit import TINY
 from vidstill.types import InputError
 from vidstill.weights.names import classifier_names, videomae_names

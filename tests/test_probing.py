@@ -20,7 +20,7 @@ from vidstill.data.datasets import TrainClips, ViewClips
 from vidstill.downstream import attentive
 from vidstill.downstream.probe import linear_probe
 from vidstill.downstream.score import Score
-from vidstill.encoders import Encoder, load
+from vidstill.encoders.encoder import Encoder, load
 from vidstill.probing import frozen, tokens
 from vidstill.probing.ask import Ask
 from vidstill.probing.frozen import evaluate

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidstill.encoders import load
+    from vidstill.encoders.encoder import load
     from vidstill.prediction.ask import predict
     from vidstill.recipes.recipe import find as find_recipe
     from vidstill.run import finetune, pretrain
@@ -19,7 +19,7 @@ __all__ = ["Launch", "evaluate", "find_recipe", "finetune", "load", "load_classi
 _HOMES = {
     "find_recipe": ("vidstill.recipes.recipe", "find"),
     "finetune": ("vidstill.run", "finetune"),
-    "load": ("vidstill.encoders", "load"),
+    "load": ("vidstill.encoders.encoder", "load"),
     "load_classifier": ("vidstill.testing", "load_classifier"),
     "Launch": ("vidstill.training", "Launch"),
     "evaluate": ("vidstill.testing", "evaluate"),

@@ -19,7 +19,7 @@ from vidstill.embedding import work
 from vidstill.embedding.asked import Key
 from vidstill.embedding.npy_folder import file_of
 from vidstill.embedding.one_file import _MODULES as FORMATS
-from vidstill.encoders import load
+from vidstill.encoders.encoder import load
 
 VIDEOS = [*(f"train/00000{n}.mp4" for n in range(4)), *(f"val/00000{n}.mp4" for n in range(2))]
 OPTIONS = ["--precision", "fp32", "--workers", "0"]

@@ -20,7 +20,7 @@ from vidstill.embedding import work
 from vidstill.embedding.asked import EmbedConfig, Key, Stamp
 from vidstill.embedding.npy_folder import NpyFolder
 from vidstill.embedding.parts import Done, Parts, Piece
-from vidstill.encoders import Encoder, load
+from vidstill.encoders.encoder import Encoder, load
 from vidstill.types import InputError
 
 OUTS = ["features.npz", "features.safetensors", "features.parquet", "features"]

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from vidstill import encoders
 from vidstill.data.sources import place_of
 from vidstill.data.words import counted, one_line
 from vidstill.embedding.asked import EmbedConfig, Splits
 from vidstill.embedding.work import Embedded, FileFormat
 from vidstill.embedding.work import embed as embed_all
+from vidstill.encoders.encoder import load
 from vidstill.engine.runtime import Precision
 from vidstill.terminal import progress_bar, tell
 from vidstill.training import Launch
@@ -61,7 +61,7 @@ def embed(
         json: as JSON, for programs.
     """
     launch = Launch(data=Path(), out=out, workers=workers, device_batch=device_batch, precision=precision)
-    encoder = replace(encoders.load(source, precision=precision), device_batch=launch.device_batch)
+    encoder = replace(load(source, precision=precision), device_batch=launch.device_batch)
     bar: Any = progress_bar("videos") if os.environ.get("RANK", "0") == "0" else nullcontext()
     with bar as done:
         found = embed_all(

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from vidstill.data.pictures import is_picture
 from vidstill.data.sources import BrokenVideo, place_of
 from vidstill.data.words import counted, one_line
-from vidstill.encoders import Encoder, load
+from vidstill.encoders.encoder import Encoder, load
 from vidstill.engine.runtime import Precision, Runtime
 from vidstill.prediction.answers import (
     OverTime,

@@ -18,7 +18,9 @@ from vidstill.data.pictures import is_picture
 from vidstill.data.scanned import stamp
 from vidstill.data.sources import Place, name_of
 from vidstill.data.windows import WindowsConfig
-from vidstill.encoders import Encoder, Pool, looked_at
+from vidstill.encoders.encoder import Encoder
+from vidstill.encoders.pooling import Pool
+from vidstill.encoders.videos import looked_at
 from vidstill.folder import version_of
 from vidstill.types import InputError
 
@@ -81,8 +83,7 @@ def ask(encoder: Encoder, config: EmbedConfig) -> Ask:
     """
     names = encoder.names(config.layers)
     views, cut = looked_at(encoder, views=config.views, crops=config.crops, window=config.window, hop=config.hop)
-    if config.pool == "class" and encoder.model.class_token is None:
-        raise InputError(f"{encoder.source} has no class token; take the mean of its tokens")
+    encoder.check_pool(config.pool)
     grid = encoder.model.grid(torch.empty(1, 3, views.sampling.frames, *views.size, device="meta"))
     sides = {"space": (grid.t,), "time": (grid.h, grid.w), "tokens": (grid.t, grid.h, grid.w)}
     settings = {

@@ -17,7 +17,8 @@ from vidstill.embedding.npy_folder import NpyFolder
 from vidstill.embedding.one_file import OneFile
 from vidstill.embedding.parts import Done, Entry, Writer
 from vidstill.embedding.table import columns_of
-from vidstill.encoders import Encoder, listing_of, video_features, video_windows
+from vidstill.encoders.encoder import Encoder
+from vidstill.encoders.videos import listing_of, video_features, video_windows
 from vidstill.engine.runtime import Runtime
 from vidstill.types import InputError, within
 

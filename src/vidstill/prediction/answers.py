@@ -16,7 +16,8 @@ from vidstill.data.sampling import SegmentSampling
 from vidstill.data.sources import BrokenVideo, Source, fetched, name_of
 from vidstill.data.video import USUAL_RATE, count_frames, frame_rate
 from vidstill.data.windows import Window, WindowsConfig, windows
-from vidstill.encoders import Encoder, video_probabilities
+from vidstill.encoders.encoder import Encoder
+from vidstill.encoders.videos import video_probabilities
 from vidstill.figures.timeline import Timeline
 from vidstill.prediction.videos import Videos
 from vidstill.types import InputError, within

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidstill.data.sources import Place
-from vidstill.encoders import Encoder, load
+from vidstill.encoders.encoder import Encoder, load
 from vidstill.prediction.answers import OverTime, Predictions, overall, timed_predictions
 from vidstill.prediction.videos import WhichSplit, find_videos
 

@@ -10,7 +10,7 @@ from vidstill.data.pictures import PICTURES, is_picture
 from vidstill.data.places import is_file, last_name
 from vidstill.data.sources import Piece, Place, Unreachable, name_of, place_of
 from vidstill.data.video import VIDEOS, facts
-from vidstill.encoders import listing_of
+from vidstill.encoders.videos import listing_of
 from vidstill.types import InputError
 
 WhichSplit = Literal["all", "train", "val"]

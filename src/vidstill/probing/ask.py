@@ -10,7 +10,7 @@ import torch
 
 from vidstill.data.annotations import Listing, listing_to_test, read_listing
 from vidstill.data.datasets import ViewClips, ViewsConfig
-from vidstill.encoders import Encoder
+from vidstill.encoders.encoder import Encoder
 from vidstill.engine.runtime import Precision
 from vidstill.testing import check_classes, check_taught, labelled
 from vidstill.training import Launch

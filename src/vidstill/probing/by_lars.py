@@ -15,7 +15,7 @@ from vidstill.data.augment import RandomResizedCrop
 from vidstill.data.datasets import ClipsConfig, ViewsConfig
 from vidstill.downstream.probe import ProbeModel
 from vidstill.downstream.score import measured
-from vidstill.encoders import Encoder, load
+from vidstill.encoders.encoder import Encoder, load
 from vidstill.engine.optim import LARSConfig, Optim
 from vidstill.engine.runtime import Runtime
 from vidstill.engine.schedule import CosineConfig

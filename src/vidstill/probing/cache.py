@@ -19,7 +19,9 @@ from torch import Tensor
 from vidstill.config import to_plain
 from vidstill.data.annotations import Listing
 from vidstill.data.datasets import ViewsConfig
-from vidstill.encoders import Encoder, Pool, video_features
+from vidstill.encoders.encoder import Encoder
+from vidstill.encoders.pooling import Pool
+from vidstill.encoders.videos import video_features
 from vidstill.folder import write_whole
 from vidstill.terminal import progress_bar
 from vidstill.types import InputError

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vidstill.encoders import Encoder, load
+from vidstill.encoders.encoder import Encoder, load
 from vidstill.engine.runtime import Runtime
 from vidstill.probing.ask import Ask, LabelledSet, Part, check_asked, labelled_sets
 from vidstill.probing.cache import Vectors, Wanted, cache_folder, check_folder, read_vectors, vectors_file
