@@ -9,6 +9,9 @@ from damaged_videos import LARGE
 from mutants import Make, Reading, mutant, readings
 from vicious_videos import VICIOUS
 
+from vidstill.data.sources import BrokenVideo
+from vidstill.data.video import read_frames
+
 SEED = 4
 
 # one of each container and each kind of coding, all below 25 kB
@@ -81,6 +84,11 @@ def test_what_claims_to_be_huge_takes_neither_time_nor_memory(tmp_path):
         build(tmp_path / name)
     paths = sorted(tmp_path.glob("large*"))
     assert len(judged(partial(existing, paths), range(len(paths)))) == len(LARGE)
+
+
+def test_an_av1_picture_that_is_larger_than_its_file_says_is_not_made(tmp_path):
+    with pytest.raises(BrokenVideo, match="out of range"):
+        read_frames(LARGE["large_av1.mp4"](tmp_path / "large_av1.mp4"), [0])
 
 
 @pytest.mark.files

@@ -168,6 +168,13 @@ def test_before_damage_that_a_decoder_hides_frames_are_those_of_a_full_decode(ma
             assert read_frames(path, [n]).shape == (1, *truth.sizes[0], 3)
 
 
+@pytest.mark.parametrize("name", ["noise.mkv", "reordered_unsaid_hevc.mp4"])
+def test_each_frame_alone_is_that_of_a_full_decode(made, name):
+    path, truth = made(name)
+    wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", names(but=CONCEALED))

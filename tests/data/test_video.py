@@ -1,19 +1,23 @@
 """Frames by their number, whatever the file."""
 
+import ctypes
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+from encoded_videos import X264, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from remuxed_videos import remux, restamped
 from tiny_videos import cut_short, number_of, numbered, write_video
 
 from vidstill.data.sources import BrokenVideo, Piece
-from vidstill.data.video import count_frames, decoded, describe, facts, read_counted, read_frames
+from vidstill.data.video import count_frames, decoded, describe, facts, read_counted, read_frames, timed
 
 KINDS = [("libx264", "mp4"), ("libx264", "mkv"), ("libx264", "ts"), ("mpeg4", "avi"), ("libvpx-vp9", "webm")]
 FRAMES = 20
@@ -61,6 +65,7 @@ def test_every_frame_comes_in_turn(video):
     [
         ("libx264", "mp4", {"x264-params": "keyint=8:min-keyint=8:scenecut=0:bframes=0:open-gop=0"}, [18], 3),
         ("libx264", "mp4", {"x264-params": "keyint=20:scenecut=0:bframes=3:b-pyramid=none:b-adapt=0"}, [12], 4),
+        ("libx264", "mp4", {"x264-params": "keyint=8:min-keyint=8:scenecut=0:bframes=2:b-adapt=0:open-gop=1"}, [18], 5),
         ("libx264", "mkv", {"x264-params": "keyint=1"}, [3, 11, 17], 3),
         ("mjpeg", "avi", {}, [3, 11, 17], 3),
         ("mpeg4", "avi", {"g": "5", "bf": "0"}, [17], 3),
@@ -78,6 +83,59 @@ def test_a_stream_too_large_to_hold_is_read_twice_and_gives_the_same(video, monk
     frames = read_frames(video, [2, 9, 17])
     monkeypatch.setattr("vidstill.data.packets._KEPT_BYTES", 100)
     np.testing.assert_array_equal(read_frames(video, [2, 9, 17]), frames)
+
+
+def test_a_frame_without_a_time_stamp_comes_when_the_last_one_ends(tmp_path):
+    stamps = [n * n + 7 * n for n in range(30)]  # ms; those before 0 are none to FFmpeg
+    video = encode(tmp_path / "video.mkv", "libx264", f"{X264} bf=0", numbers=range(30), stamps=stamps)
+    earlier = restamped(lambda n, sample: (sample.pts - 300, sample.dts - 300))
+    path = remux(video, tmp_path / "earlier.mkv", earlier, muxing="avoid_negative_ts=disabled")
+    whole, frames = [shown.seconds for shown in timed(video)], list(timed(path))
+    assert whole == pytest.approx([stamp / 1000 for stamp in stamps])
+    none = sum(stamp < 300 for stamp in stamps)
+    expected = [n * frames[0].lasts for n in range(none)]
+    expected += [none * frames[0].lasts + (stamp - stamps[none]) / 1000 for stamp in stamps[none:]]
+    assert [shown.seconds for shown in frames] == pytest.approx(expected)
+
+
+class Allocated(ctypes.Structure):
+    """What glibc's mallinfo2 gives."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keep",
+        )
+    )
+
+
+def bytes_left(do: Callable[[], object], times: int = 200) -> float:
+    """Bytes outside Python's own heap that each call leaves behind, once the first ones have been."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        pytest.skip("the C library does not tell what is allocated")
+    mallinfo.restype = Allocated
+    for _ in range(20):
+        do()
+    before = mallinfo().uordblks
+    for _ in range(times):
+        do()
+    return (mallinfo().uordblks - before) / times
+
+
+def test_reading_leaves_no_memory_behind(tmp_path):
+    path = write_video(tmp_path / "video.mp4")
+    for read in (count_frames, lambda path: read_frames(path, [3]), lambda path: next(decoded(path))):
+        assert bytes_left(lambda read=read: read(path)) < 100  # PyAV: 160 for each demuxer that is left early
 
 
 def test_the_count_is_the_number_of_frames(video):

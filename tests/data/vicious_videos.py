@@ -217,12 +217,12 @@ _EVERY_RUN = """
     x264_b3.mp4 x264_b3.mkv x264_b3.ts x264_b3.avi x264_b3.flv x264_b3.h264 x264_b8_pyramid_ref16.ts x264_open_gop.mp4
     x264_open_gop.mkv x264_intra_refresh.mkv x264_interlaced_tff.mp4 x264_cavlc.mp4 x264_10bit.mp4 x264_grey.mp4
     x264_intra_only.mkv x264_slices.mp4 x265_open_gop.mp4 x265_closed.mkv x265_layers.mp4 x265_radl.mkv x265_10bit.mp4
-    vp8.webm vp8_alpha.webm vp9.webm vp9_layers.webm av1.mp4 av1_open_gop.mkv av1_grain.mp4 mpeg2.mpg mpeg2.ts
-    mpeg4_b.mp4 mpeg4_b.avi mpeg4.mp4 mpeg4_interlaced.avi msmpeg4v3.avi wmv2.wmv flv1.flv h263p.avi gif.gif qtrle.mov
-    palette.avi mjpeg.avi mjpeg.mkv png.mov ffv1_with_memory.mkv prores.mov
+    vp8.webm vp8_alpha.webm vp9.webm vp9_layers.webm av1.mp4 av1_open_gop.mkv av1_grain.mp4 av1_s_frames.mp4 mpeg2.mpg
+    mpeg2.ts mpeg4_b.mp4 mpeg4_b.avi mpeg4.mp4 mpeg4_interlaced.avi msmpeg4v3.avi wmv2.wmv flv1.flv h263p.avi gif.gif
+    qtrle.mov palette.avi mjpeg.avi mjpeg.mkv png.mov ffv1_with_memory.mkv prores.mov
     all_keys_hevc.mkv no_keys.mp4 late_keys.mp4 cut_front.mkv cut_front.ts cut_front_open_gop.mkv cut_front_mpeg4.avi
     cut_front_hevc_to_its_key.mkv lost_reference.mkv lost_key.mkv lost_reference_hevc.mkv lost_reference_vp8.webm
-    doubled_reference.mkv repeated_reference.mkv repeated_mpeg4.avi swapped.mkv swapped_data.mp4
+    doubled_reference.mkv repeated_reference.mkv repeated_mpeg4.avi swapped.mkv swapped_data.mp4 swapped_data_mpeg4.mkv
     stamps_in_decode_order.mkv stamps_in_decode_order_mpeg4.mkv from_avi.mkv hours_later.mp4 before_zero.mp4
     before_zero.mkv a_gap.mkv back_to_the_start.mkv one_time_for_two.mkv irregular.mkv reversed_stamps.mkv
     fragmented.mp4 index_first.mp4 no_cues.mkv noise.mkv

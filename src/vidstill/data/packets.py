@@ -67,6 +67,12 @@ class Held:
         self._coming = container.demux(stream)
         self._size = 0
 
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._coming.close()  # PyAV leaves memory behind where this is left to chance
+
     def __iter__(self) -> Iterator[Any]:
         for packet in self._coming:
             self._size += packet.size
@@ -106,7 +112,7 @@ def packet_table(container: Any, stream: Any, packets: Iterable[Any], last: int 
             time = packet.pts if timed else len(looks)
             look = look_at(memoryview(packet))
             unsure = packet.is_discard or packet.is_corrupt or packet.has_sidedata("new_extradata")
-            if look is None or time is None or unsure or (look.late and not timed):
+            if look is None or time is None or unsure:
                 return None
             if edge is not None and time > edge:
                 break  # all that is shown before the edge has been met
@@ -124,12 +130,24 @@ def packet_table(container: Any, stream: Any, packets: Iterable[Any], last: int 
     stated = [look.shown for place in order if (look := looks[place]).shown is not None]
     if stated != sorted(stated) or (codec == "hevc" and _has_gaps(stated)):
         return None
-    if not stated and (order == sorted(order)) == any(look.late for look in looks):
-        return None  # time stamps of decoding, or none of this stream's
     numbers = [0] * len(order)
     for number, place in enumerate(order):
         numbers[place] = number
+    if _waiting(numbers) > stream.codec_context.reorder_depth:
+        return None  # the decoder gives pictures before their turn
     return PacketTable(looks, numbers)
+
+
+def _waiting(numbers: list[int]) -> int:
+    """How many pictures a decoder holds back at most: decoded before another one, shown after it."""
+    most, shown, out = 0, 0, set[int]()
+    for decoded, number in enumerate(numbers, 1):
+        out.add(number)
+        while shown in out:
+            out.remove(shown)
+            shown += 1
+        most = max(most, decoded - shown)
+    return most
 
 
 def _has_gaps(orders: list[tuple[int, int]]) -> bool:

@@ -7,7 +7,7 @@ is shown as it is coloured. Pixels that are not square stay so (as in the papers
 
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ USUAL_RATE = 25.0
 _MOST_PIXELS = 2**25  # of a frame: those of 8K; damaged headers state more, which would fill the memory
 
 _LIMITS = {"max_pixels": str(_MOST_PIXELS)}
+
+_STRICT = {"err_detect": "explode"}  # a damaged picture is an error, and not filled with what the decoder holds
 
 Frames = UInt8[np.ndarray, "t h w 3"]
 
@@ -129,13 +131,16 @@ def timed(source: Source, *, rate: float | None = None) -> Iterator[Shown]:
         for n, picture in enumerate(pictures):
             yield Shown(n * lasts, lasts, partial(read_picture, picture))
         return
-    upright, lasts = _Upright(), 1 / (frame_rate(source) or rate or USUAL_RATE)
-    first, latest = None, -lasts
-    for frame in _all(here, name):
-        first = frame.time if first is None else first
-        since = None if frame.time is None or first is None else frame.time - first
-        latest = since if since is not None and since > latest else latest + lasts
-        yield Shown(latest, lasts, partial(_copied, upright, frame))
+    with _opened(here, name) as (container, stream), closing(container.demux(stream)) as packets:
+        upright, lasts = _Upright(), 1 / (float(stream.average_rate or 0) or rate or USUAL_RATE)
+        first, latest = None, -lasts
+        for frame in _decoded(name, packets):
+            following = latest + lasts
+            if first is None and frame.time is not None:
+                first = frame.time - following
+            since = following if frame.time is None or first is None else frame.time - first
+            latest = since if since > latest else following
+            yield Shown(latest, lasts, partial(_copied, upright, frame))
 
 
 def count_frames(source: Source) -> int:
@@ -149,9 +154,9 @@ def count_frames(source: Source) -> int:
     here, name = fetched(source), name_of(source)
     if (pictures := pictures_of(here)) is not None:
         return len(pictures)
-    with _opened(here, name) as (container, stream):
+    with _opened(here, name) as (container, stream), closing(container.demux(stream)) as packets:
         stated = stream.frames
-        table = packet_table(container, stream, container.demux(stream))
+        table = packet_table(container, stream, packets)
     if table is not None and stated in (0, len(table.looks)):
         return len(table.looks)
     return _count_decoded(here, name)
@@ -197,6 +202,23 @@ def frame_rate(source: Source) -> float | None:
         BrokenVideo: the file does not open.
     """
     return facts(source).rate
+
+
+def pixel_aspect(source: Source) -> float:
+    """How many times as wide as high a pixel of the upright frames is to be shown; 1 where nothing is stated.
+
+    Raises:
+        BrokenVideo: the first frame does not decode.
+    """
+    here, name = fetched(source), name_of(source)
+    if pictures_of(here) is not None:
+        return 1.0
+    with _opened(here, name) as (container, stream), closing(container.demux(stream)) as packets:
+        stated = float(stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio or 1)
+        first = next(_decoded(name, packets), None)
+    if first is None:
+        raise BrokenVideo(f"{name} holds no frame that decodes")
+    return 1 / stated if round(first.rotation / 90) % 2 else stated
 
 
 class _Upright:
@@ -253,8 +275,7 @@ class _Clip:
 def _read(here: Path | bytes, clip: _Clip) -> tuple[Frames, int]:
     """The clip's frames from as few packets as give them, or, where that is not certain to be right, from all."""
     wanted = set(clip.indices)
-    with _opened(here, clip.name) as (container, stream):
-        held = Held(container, stream)
+    with _opened(here, clip.name) as (container, stream), Held(container, stream) as held:
         table = packet_table(container, stream, held, max(wanted))
         if table is not None and max(wanted) < len(table.looks):
             runs = table.runs(wanted)
@@ -263,14 +284,15 @@ def _read(here: Path | bytes, clip: _Clip) -> tuple[Frames, int]:
             else:
                 packets = (held.packets[place] for run in runs for place in run)
             found = _Clip(clip.name, clip.indices)
+            if not any(table.looks[run[0]].amid for run in runs):
+                stream.codec_context.options = _LIMITS | _STRICT
             try:
                 return _filled(found, _shown(stream.codec_context, table, runs, packets, wanted))
             except (av.FFmpegError, _Unexpected):
                 pass
         elif held.packets is not None:
             return _filled(clip, enumerate(_decoded(clip.name, held.again())))
-    with _opened(here, clip.name) as (container, stream):
-        return _filled(clip, enumerate(_decoded(clip.name, container.demux(stream))))
+    return _filled(clip, enumerate(_all(here, clip.name)))
 
 
 def _filled(clip: _Clip, numbered: Iterable[tuple[int, av.VideoFrame]]) -> tuple[Frames, int]:
@@ -327,8 +349,8 @@ def _shown(
 
 def _again(here: Path | bytes, name: str, places: Collection[int]) -> Iterator[Any]:
     """The packets at these places, from a second reading."""
-    with _opened(here, name) as (container, stream):
-        for place, packet in enumerate(container.demux(stream)):
+    with _opened(here, name) as (container, stream), closing(container.demux(stream)) as packets:
+        for place, packet in enumerate(packets):
             if place in places:
                 yield packet
             if place >= max(places):
@@ -367,6 +389,8 @@ def _opened(here: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
                     f"{name} states frames of {codec.width}x{codec.height}: more than {_MOST_PIXELS} pixels"
                 )
             codec.options = _LIMITS  # nor may they grow to that
+            if codec.codec.name == "libdav1d":
+                codec.extradata = None  # opens by the largest size that it allows, and takes nothing else from there
             codec.thread_count = 1  # the workers are what runs side by side
             yield container, stream
     except (av.FFmpegError, OSError) as error:
@@ -377,8 +401,8 @@ def _opened(here: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
 
 def _all(here: Path | bytes, name: str) -> Iterator[av.VideoFrame]:
     """Every frame in the order of presentation."""
-    with _opened(here, name) as (container, stream):
-        yield from _decoded(name, container.demux(stream))
+    with _opened(here, name) as (container, stream), closing(container.demux(stream)) as packets:
+        yield from _decoded(name, packets)
 
 
 def _decoded(name: str, packets: Iterable[Any]) -> Iterator[av.VideoFrame]:

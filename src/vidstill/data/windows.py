@@ -14,8 +14,8 @@ from torch import Tensor
 from vidstill.data.augment import view_crops
 from vidstill.data.datasets import ViewsConfig
 from vidstill.data.pictures import Picture
-from vidstill.data.sources import Source
-from vidstill.data.video import timed
+from vidstill.data.sources import BrokenVideo, Source
+from vidstill.data.video import Shown, timed
 from vidstill.types import within
 
 
@@ -48,8 +48,8 @@ def windows(source: Source, cut: WindowsConfig, views: ViewsConfig, *, rate: flo
     """The windows of a video from its start to its end.
 
     A clip's frames stand evenly in the window, the first at its start: of each moment, the frame that is nearest. Where
-    the video ends within a window, the last frame that was seen is repeated; a window that would be filled by half or
-    less is left out, unless it is the only one.
+    the video ends within a window, its last frame is repeated; a window that would be filled by half or less is left
+    out, unless it is the only one.
 
     Args:
         views: how many frames a clip has and where they are cropped; which frames, the window says.
@@ -62,22 +62,41 @@ def windows(source: Source, cut: WindowsConfig, views: ViewsConfig, *, rate: flo
     gap = cut.seconds / frames
     started, end = 0, 0.0
     filling: deque[_Filling] = deque()
-    for shown in timed(source, rate=rate):
-        until, end = shown.seconds + shown.lasts / 2, shown.seconds + shown.lasts
-        while started * cut.hop <= until:
+    for shown, until in _nearest(timed(source, rate=rate)):
+        end = shown.seconds + shown.lasts
+        seen: list[Picture] = []
+        while True:
+            for each in filling:
+                while len(each.seen) < frames and each.start + len(each.seen) * gap <= until:
+                    seen = seen or _crops(shown.picture(), views)
+                    each.seen.append(seen)
+            while filling and len(filling[0].seen) == frames:
+                yield filling.popleft().window(cut.seconds)
+            if started * cut.hop > until:
+                break
             filling.append(_Filling(started * cut.hop, []))
             started += 1
-        seen: list[Picture] = []
-        for each in filling:
-            while len(each.seen) < frames and each.start + len(each.seen) * gap <= until:
-                seen = seen or _crops(shown.picture(), views)
-                each.seen.append(seen)
-        while filling and len(filling[0].seen) == frames:
-            yield filling.popleft().window(cut.seconds)
     for each in filling:
         if each.start == 0 or 2 * len(each.seen) > frames:
-            each.seen.extend(each.seen[-1:] * (frames - len(each.seen)))
+            seen = seen or _crops(shown.picture(), views)
+            each.seen.extend([seen] * (frames - len(each.seen)))
             yield each.window(end - each.start)
+
+
+def _nearest(frames: Iterator[Shown]) -> Iterator[tuple[Shown, float]]:
+    """Each frame, and the moment up to which it is the nearest; what is wrong behind the last is raised after it."""
+    last, wrong = None, None
+    try:
+        for shown in frames:
+            if last is not None:
+                yield last, (last.seconds + shown.seconds) / 2
+            last = shown
+    except BrokenVideo as error:
+        wrong = error
+    if last is not None:
+        yield last, last.seconds + last.lasts / 2
+    if wrong is not None:
+        raise wrong
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,6 @@ class _Filling:
         return Window(self.start, self.start + seconds, torch.from_numpy(np.ascontiguousarray(crops)))
 
 
-def _crops(picture: Picture, views: ViewsConfig) -> list[Picture]:
+def _crops(picture: Picture, views: ViewsConfig) -> list[UInt8[np.ndarray, "rows cols 3"]]:
     spatial = views.short_side, views.size, views.crops, views.interpolation, views.crop_rule
     return [crop[0] for crop in view_crops(picture[None], *spatial)]

@@ -103,7 +103,7 @@ class _Pictures:
         if needed:
             self._number, self._order = slices[0].number, order
         starts = idr or (recovers and all(each.kind in _INTRA for each in slices))
-        return Look(starts=starts, spare=not needed, shown=(self._period, order))
+        return Look(starts=starts, spare=not needed, amid=not idr, shown=(self._period, order))
 
     def _slice(self, header: bytes, idr: bool) -> _Slice | None:
         try:

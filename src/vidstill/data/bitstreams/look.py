@@ -12,15 +12,15 @@ class Look(NamedTuple):
     Args:
         starts: decoding may begin here: what is shown from here on comes out as if all before had been decoded.
         spare: no other picture is predicted from it.
+        amid: pictures behind it may say to forget ones before it, which are not there where decoding begins here.
         layer: its temporal layer; where there are several, only those of the highest are spare.
-        late: it is decoded after one that is shown later, where only the kind of picture tells so.
         shown: sorts the pictures as they are shown, where headers tell; time stamps have to agree.
     """
 
     starts: bool
     spare: bool
+    amid: bool = False
     layer: int = 0
-    late: bool = False
     shown: tuple[int, int] | None = None
 
 

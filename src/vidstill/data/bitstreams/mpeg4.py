@@ -19,6 +19,8 @@ class Mpeg4:
         self._extradata = extradata
         self._headers: bytes | None = None
         self._time_bits: int | None = None
+        self._others = 0  # pictures so far that are no B frames
+        self._since = 0  # B frames since the last of them
 
     def look(self, packet: Coded) -> Look | None:
         coded = bytes(packet)
@@ -35,7 +37,9 @@ class Mpeg4:
         kind = _kind(coded[at + 4 : at + _HEADER], self._time_bits)
         if kind is None:
             return None
-        return Look(starts=kind == _I and headers == self._headers, spare=kind == _B, late=kind == _B)
+        self._others, self._since = (self._others, self._since + 1) if kind == _B else (self._others + 1, 0)
+        shown = self._others - (kind == _B), self._since  # at once, or when the next one that is no B frame comes
+        return Look(starts=kind == _I and headers == self._headers, spare=kind == _B, shown=shown)
 
 
 def _kind(header: bytes, time_bits: int) -> int | None:
