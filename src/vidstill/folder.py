@@ -56,8 +56,11 @@ def write_json(path: Path, value: Any) -> None:
 def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Writes a file, at once or piece by piece, that is complete or absent, whatever happens meanwhile."""
     half = path.with_name(path.name + HALF)
-    with half.open("wb") as file:
-        file.writelines([content] if isinstance(content, bytes) else content)
+    if isinstance(content, bytes):
+        half.write_bytes(content)
+    else:
+        with half.open("wb") as file:
+            file.writelines(content)
     os.replace(half, path)
 
 

@@ -5,6 +5,7 @@ It decides by what can be counted and never by what takes time, so that the same
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from vidstill.auto.rules import RULES, Rules
 from vidstill.config import from_plain
 from vidstill.cost import cost
 from vidstill.data.augment import RandomResizedCrop
+from vidstill.data.colour import ColourJitter
 from vidstill.data.datasets import ClipsConfig, ViewsConfig
 from vidstill.data.mixing import Mixing
 from vidstill.engine.optim import AdamWConfig
@@ -85,6 +87,7 @@ def choose(facts: DataFacts, start: Weights | None, machine: Machine, *, third: 
         schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 20)),
         batch=batch,
         smoothing=0.1,
+        colour=None if facts.pictures else ColourJitter(),
         mixing=Mixing() if mixes else None,
         patience=max(10, round(rules.patience * epochs)) if third else None,
         start="normal" if deep else "xavier",
@@ -122,12 +125,18 @@ def _fitting(
         sizes = [(side, side) for side in sorted(rules.tubelets, reverse=True) if side <= most]
     for size in sizes:
         encoder = _encoder(facts, start, machine, size[0], rules)
-        # a step costs three times what looking does
-        work = 3 * cost(encoder, frames=look.sampling.frames, size=size).gflops * facts.clips
+        work = (
+            3 * _gflops(encoder, look.sampling.frames, size) * facts.clips
+        )  # a step costs three times what looking does
         seconds = work / (rules.speed[machine.kind] * machine.count)
         if rules.epochs[0] * seconds <= 60 * rules.minutes[machine.kind]:
             break
     return encoder, size, seconds
+
+
+@lru_cache
+def _gflops(encoder: ViTConfig, frames: int, size: tuple[int, int]) -> float:
+    return cost(encoder, frames=frames, size=size).gflops
 
 
 def _encoder(facts: DataFacts, start: Weights | None, machine: Machine, side: int, rules: Rules) -> ViTConfig:

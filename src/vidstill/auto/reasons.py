@@ -80,6 +80,13 @@ def reasons(
             why=f"{per_class}, and it is for {rules.mixed_from} or more",
         ),
         Pick(
+            options=("colour",),
+            said="colours as they are" if facts.pictures else "colours changed at random",
+            why="pictures are taken one by one"
+            if facts.pictures
+            else "videos are recorded in a few lights, which a model would learn in the place of the actions",
+        ),
+        Pick(
             options=("clips.flip",),
             said="half of the clips mirrored" if recipe.clips.flip else "no clip mirrored",
             why=f"{'a' if facts.handed else 'no'} class is called left or right",

@@ -27,9 +27,9 @@ class ColourJitter:
         grey: the probability that colours are taken out (BT.601 luma).
     """
 
-    brightness: float = 0.5
-    contrast: float = 0.5
-    tint: float = 0.5
+    brightness: float = 0.3
+    contrast: float = 0.3
+    tint: float = 0.3
     grey: float = 0.5
 
     def __post_init__(self) -> None:
