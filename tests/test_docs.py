@@ -72,6 +72,7 @@ LINES = [
     for page in PAGES
     for number, line in enumerate(typed_in(page), start=1)
     if line[0] in ("pretrain", "finetune", "evaluate") and page != EXTENDING  # whose lines are run, below
+    if line[1] != "auto"  # which looks at the data
 ]
 
 

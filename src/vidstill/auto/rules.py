@@ -23,7 +23,7 @@ class Rules:
     whole_seconds: float = 3.0  # shorter videos are seen from end to end
     span_seconds: float = 2.0  # of longer ones, so much is seen at once
     batches: Mapping[Kind, tuple[tuple[float, int], ...]]  # up to so many clips: clips in a step
-    shown: int = 40_000  # clips that a training is to show in all
+    shown: int = 160_000  # clips that a training is to show in all
     epochs: tuple[int, int] = (30, 400)
     fewest_epochs: int = 10  # for which time is always taken
     rate: Mapping[Literal["shallow", "deep"], float]  # the highest, of a batch as it is
@@ -46,7 +46,7 @@ RULES = Rules(
     },
     tubelets={32: (4, 8, 8), 48: (4, 8, 8), 64: (4, 8, 8), 112: (4, 16, 16), 224: (2, 16, 16)},
     flat_tubelets={32: (1, 4, 4), 48: (1, 8, 8), 64: (1, 8, 8), 112: (1, 8, 8), 224: (1, 16, 16)},
-    largest_side={"cpu": 64, "gpu": 224},
+    largest_side={"cpu": 48, "gpu": 224},
     batches={"cpu": ((200.0, 16), (UP, 32)), "gpu": ((1_000.0, 32), (10_000.0, 64), (UP, 128))},
     rate={"shallow": 5e-4, "deep": 5e-4},
 )
