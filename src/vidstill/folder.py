@@ -64,6 +64,33 @@ def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
     os.replace(half, path)
 
 
+def check_file(path: Path) -> None:
+    """Raises an InputError where a file cannot be written: before the work, not after it."""
+    half = path.with_name(path.name + HALF)
+    try:
+        half.touch()
+        half.unlink()
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """As `write_whole`, and nothing unfinished is left.
+
+    Raises:
+        InputError: it cannot be written; what was there still is.
+    """
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        path.with_name(path.name + HALF).unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written ({error.strerror or error}); make room, or choose another place")
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

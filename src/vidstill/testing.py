@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,30 +88,6 @@ def load_classifier(source: str) -> tuple[Classifier, Weights]:
     return model, weights
 
 
-@overload
-def score(
-    model: nn.Module,
-    listing: Listing,
-    classes: Sequence[str],
-    views: ViewsConfig,
-    launch: Launch,
-    runtime: Runtime,
-    *,
-    several: Literal[False] = False,
-    shown: bool = True,
-) -> Tested: ...
-@overload
-def score(
-    model: nn.Module,
-    listing: Listing,
-    classes: Sequence[str],
-    views: ViewsConfig,
-    launch: Launch,
-    runtime: Runtime,
-    *,
-    several: bool,
-    shown: bool = True,
-) -> Tested | SeveralTested: ...
 def score(
     model: nn.Module,
     listing: Listing,

@@ -17,8 +17,9 @@ from vidstill.cli import main
 from vidstill.data import sheet as sheets
 from vidstill.data.inspect import listings_of
 from vidstill.data.lettering import ended, font, tailed, wrapped
-from vidstill.data.sheet import STRIPS, contact_sheet, write_sheet
+from vidstill.data.sheet import STRIPS, contact_sheet
 from vidstill.data.sheet_page import COLUMNS, Cell, Strip, page
+from vidstill.folder import write_file
 from vidstill.types import InputError
 
 DATA = Path(os.environ.get("VIDSTILL_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -251,7 +252,7 @@ def test_a_full_disk_leaves_the_old_sheet(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InputError, match="No space left"):
-        write_sheet(png, b"a new one")
+        write_file(png, b"a new one")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"sheet.png": b"an old one"}
 
 

@@ -16,11 +16,12 @@ from vidstill.data import scan as scanning
 from vidstill.data.findings import in_words as found_in_words
 from vidstill.data.made import MadeConfig, make_clips
 from vidstill.data.recode import RecodeConfig
-from vidstill.data.sheet import check_sheet, contact_sheet, write_sheet
+from vidstill.data.sheet import check_sheet, contact_sheet
 from vidstill.data.sources import place_of
 from vidstill.data.summary import in_words
 from vidstill.data.words import one_line
 from vidstill.engine.runtime import cores
+from vidstill.folder import write_file
 from vidstill.terminal import plain, progress_bar, tell
 
 Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
@@ -69,7 +70,7 @@ def inspect(
         summary = looking.inspect(place_of(data), listings, files=files, done=looked)
     if sheet is not None:
         with progress_bar("strips") as drawn:
-            write_sheet(sheet, contact_sheet(data, listings, done=drawn))
+            write_file(sheet, contact_sheet(data, listings, done=drawn))
     tell(jsons.dumps(plain(asdict(summary)), indent=1) if json else in_words(summary))
     if sheet is not None and not json:
         tell(f"\nsheet: {one_line(str(sheet))}")

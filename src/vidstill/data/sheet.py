@@ -13,7 +13,7 @@ from vidstill.data.rows import Row
 from vidstill.data.sheet_page import COLUMNS, Cell, Strip, page, small
 from vidstill.data.sources import BrokenVideo, name_of
 from vidstill.data.words import counted
-from vidstill.folder import HALF, write_whole
+from vidstill.folder import check_file
 from vidstill.types import InputError
 
 STRIPS = 24
@@ -36,29 +36,7 @@ def check_sheet(path: Path, listings: Mapping[str, Listing]) -> None:
         folder = Path(listing.source)
         if folder.is_dir() and is_picture(listing.rows.name(0)) and path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{path} would count as one of the pictures of {folder}; name a file elsewhere")
-    half = path.with_name(path.name + HALF)
-    try:
-        half.touch()
-        half.unlink()
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def write_sheet(path: Path, sheet: bytes) -> None:
-    """Writes it in place of what is there, at once.
-
-    Raises:
-        InputError: it cannot be written; what was there still is.
-    """
-    try:
-        write_whole(path, sheet)
-    except OSError as error:
-        path.with_name(path.name + HALF).unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path} cannot be written ({error.strerror}); name another file for the contact sheet")
+    check_file(path)
 
 
 def contact_sheet(title: str, listings: Mapping[str, Listing], *, done: Callable[[int, int], None]) -> bytes:

@@ -1,35 +1,19 @@
 """A test's findings where a video may show several classes, each scored by itself; the names as in `tested`."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from vidstill.data.annotations import Listing
 from vidstill.downstream.accuracy import average_precisions, mean_average_precision, predicted
-from vidstill.downstream.tested import csv_lines
+from vidstill.downstream.tested import Findings, csv_lines
 
 
-@dataclass(frozen=True)
-class SeveralTested:
-    """What a model made of a list of videos.
-
-    Args:
-        classes: the model's, in the order of the scores.
-        places: of the scored videos, in the list.
-        scores: of each class by itself the probability that it is there.
-        broken: why the other videos could not be scored, by their place in the list.
-    """
-
-    listing: Listing
-    classes: tuple[str, ...]
-    places: tuple[int, ...]
-    scores: Float[Tensor, "videos classes"]
-    broken: Mapping[int, str]
+class SeveralTested(Findings):
+    """Where a video may show several classes."""
 
     @cached_property
     def targets(self) -> Bool[Tensor, "videos classes"]:

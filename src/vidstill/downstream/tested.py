@@ -21,13 +21,13 @@ _WORST = 3  # classes that are told of
 
 
 @dataclass(frozen=True)
-class Tested:
+class Findings:
     """What a model made of a list of videos.
 
     Args:
         classes: the model's, in the order of the scores; a list of numbers may know fewer.
         places: of the scored videos, in the list.
-        scores: the probabilities of their classes.
+        scores: the probabilities of their classes; where a video may show several, of each class by itself.
         broken: why the other videos could not be scored, by their place in the list.
     """
 
@@ -36,6 +36,10 @@ class Tested:
     places: tuple[int, ...]
     scores: Float[Tensor, "videos classes"]
     broken: Mapping[int, str]
+
+
+class Tested(Findings):
+    """Where each video shows one class."""
 
     @cached_property
     def labels(self) -> Int[Tensor, "videos"]:

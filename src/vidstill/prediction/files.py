@@ -12,7 +12,7 @@ from vidstill.data.pictures import is_picture
 from vidstill.data.words import counted
 from vidstill.figures.annotate import annotate
 from vidstill.figures.timeline import plot
-from vidstill.folder import HALF, write_whole
+from vidstill.folder import check_file, unwritable, write_file
 from vidstill.prediction.answers import Prediction, Predictions
 from vidstill.prediction.tables import as_csv, as_json, as_plain, shares, video_plain
 from vidstill.prediction.videos import Videos
@@ -147,7 +147,7 @@ class Target:
                     done=done,
                 )
             except OSError as error:
-                raise _unwritable(drawn, error) from error
+                raise unwritable(drawn, error) from error
 
 
 def stems(names: Sequence[str]) -> list[str]:
@@ -179,24 +179,12 @@ def _check_folder(out: Path) -> None:
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file, or a folder without a dot")
-    half = path.with_name(path.name + HALF)
-    try:
-        half.touch()
-        half.unlink()
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    check_file(path)
 
 
 def _written(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
     except OSError as error:
-        path.with_name(path.name + HALF).unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{path} cannot be written ({error.strerror or error}); make room, or choose another place with --out"
-    )
+        raise unwritable(path, error) from error
+    write_file(path, content)

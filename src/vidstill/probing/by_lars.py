@@ -110,8 +110,9 @@ def train(source: str, ask: Ask, lars: LarsProbe, *, seed: int) -> Report:
     training.run(ProbeTask(model), head, about, val=data.val, init=source)
     load_exactly(head, read_weights(lars.out).tensors, str(lars.out))  # the batch norm's counts are each process's own
     tested = score(model, data.val, data.classes, recipe.views, launch, runtime)
+    labels = torch.from_numpy(data.val.rows.labels[list(tested.places)]).long()
     setting = f"LARS, {lars.epochs} epochs of batches of {recipe.batch}"
-    found = Probed(source, data.name, "final", "linear", setting, measured(tested.scores, tested.labels))
+    found = Probed(source, data.name, "final", "linear", setting, measured(tested.scores, labels))
     report = Report(
         (found,),
         {data.name: {"val": [tested.broken[place] for place in sorted(tested.broken)]}},
