@@ -321,7 +321,7 @@ def test_every_verb_explains_itself(verb, capsys):
         ("linear nowhere --data data", "there is no file or run nowhere"),
         ("linear data/train.csv --data data", "no file of plain tensors"),
         ("linear data --data data", "holds no model.safetensors"),
-        ("knn teacher --data data --layers 4", "has 3 blocks and block 4 is asked for"),
+        ("knn teacher --data data --layers 4", "block 4 is asked of an encoder of 3 blocks"),
         ("knn teacher --data data --pool class", "has no class token"),
         ("knn teacher --data data --k 0", "0 neighbours"),
         ("knn teacher --data data --shots 5", "4 training videos of the class 'left', and 5 shots"),

@@ -23,13 +23,14 @@ _FOLDS: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
 
 
 def finetune_folds(
-    recipe: Finetune, launch: Launch, *, init: str | None, runtime: Runtime | None = None
+    recipe: Finetune, launch: Launch, *, init: str | None, runtime: Runtime | None = None, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Fine-tunes and tests a model for each fold, in `fold1`, `fold2`, `fold3`; the same call again goes on.
 
     Args:
         launch: its `out` is the folder of the folds.
         init: what each of them starts from.
+        notes: sentences to be said before the first is trained.
 
     Returns:
         What FOLDS_FILE there holds: the folds' top-1 and top-5, and their arithmetic means (MVD's protocol).
@@ -42,7 +43,8 @@ def finetune_folds(
         labelled_splits(replace(launch, fold=fold))  # before the first is trained for hours
     runtime = runtime or Runtime(launch.precision)
     for fold in _FOLDS:
-        finetune(recipe, replace(launch, fold=fold, out=_of(launch.out, fold)), init=init, runtime=runtime)
+        of_fold = replace(launch, fold=fold, out=_of(launch.out, fold))
+        finetune(recipe, of_fold, init=init, runtime=runtime, notes=notes if fold == _FOLDS[0] else ())
     found = summary([json.loads((_of(launch.out, fold) / TEST_FILE).read_text(encoding="utf-8")) for fold in _FOLDS])
     if runtime.is_main:
         write_json(launch.out / FOLDS_FILE, found)

@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidstill.config import from_plain
@@ -110,6 +111,45 @@ def score(
     Raises:
         InputError: not one video can be scored.
     """
+    bar = progress_bar("testing") if shown else nullcontext(lambda done, of: None)
+    with bar as done:
+        scored, broken = video_scores(
+            model,
+            listing,
+            views,
+            runtime,
+            workers=launch.decoders,
+            device_batch=launch.device_batch,
+            several=several,
+            done=done if runtime.is_main else None,
+        )
+    if not scored:
+        raise InputError(f"none of the {len(broken)} videos of {listing.source} could be scored; {broken[0]}")
+    places = sorted(scored)
+    kind = SeveralTested if several else Tested
+    return kind(listing, tuple(classes), tuple(places), torch.stack([scored[place] for place in places]), broken)
+
+
+def video_scores(
+    model: nn.Module,
+    listing: Listing,
+    views: ViewsConfig,
+    runtime: Runtime,
+    *,
+    workers: int,
+    device_batch: int | None = None,
+    several: bool = False,
+    done: Callable[[int, int], None] | None = None,
+) -> tuple[dict[int, Float[Tensor, "classes"]], dict[int, str]]:
+    """Each video's probabilities, merged over its views, by its place in the list; and why others have none.
+
+    Every process scores its share, and has the scores of all.
+
+    Args:
+        device_batch: views that a device takes at once; None: all of a video's.
+        several: a video may show several classes.
+        done: is told how many videos of this process's share are done, and how many these are.
+    """
     model = model.to(runtime.device).eval()
     scored: dict[int, Tensor] = {}
     broken: dict[int, str] = {}
@@ -120,30 +160,27 @@ def score(
         broken=broken,
         rank=runtime.rank,
         world=runtime.world,
-        workers=launch.decoders,
+        workers=workers,
         device=runtime.device,
     )
-    bar = progress_bar("testing") if shown else nullcontext(lambda done, of: None)
-    with torch.inference_mode(), runtime.autocast(), bar as done:
+    with torch.inference_mode(), runtime.autocast():
         for batch in batches:
             for clips, place in zip(batch.clip, batch.place.tolist(), strict=True):
-                logits = [model(part).float() for part in clips.split(launch.device_batch or len(clips))]
+                logits = [model(part).float() for part in clips.split(device_batch or len(clips))]
                 found = merged(torch.cat(logits), several=several).cpu()
                 if found.isfinite().all():
                     scored[place] = found
                 else:
                     broken[place] = f"{name_of(listing.rows[place].source)} has scores that are no finite numbers"
                     log.warning("%s; it is not counted", broken[place])
-            if runtime.is_main:
+            if done is not None:
                 done(len(scored) + len(broken), share)
+    if done is not None:
+        done(share, share)  # the last ones may be broken
     for their_scored, their_broken in runtime.gathered((scored, broken)):
         scored |= their_scored
         broken |= their_broken
-    if not scored:
-        raise InputError(f"none of the {len(broken)} videos of {listing.source} could be scored; {broken[0]}")
-    places = sorted(scored)
-    kind = SeveralTested if several else Tested
-    return kind(listing, tuple(classes), tuple(places), torch.stack([scored[place] for place in places]), broken)
+    return scored, broken
 
 
 def write_test(folder: Path, tested: Tested | SeveralTested, taken: Mapping[str, Any] | None = None) -> None:

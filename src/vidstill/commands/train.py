@@ -64,7 +64,7 @@ def finetune(
 
 def _finetune(launch: FoldsLaunch, init: str | None, recipe: Finetune, notes: Sequence[str]) -> None:
     if launch.fold == "all":
-        found = folds.finetune_folds(recipe, launch.single, init=init)
+        found = folds.finetune_folds(recipe, launch.single, init=init, notes=notes)
         tell(f"fine-tuned: {launch.out}, a run for each fold\n{folds.in_words(found)}")
         return
     out = run.finetune(recipe, launch, init=init, notes=notes)

@@ -13,27 +13,12 @@ from torch import Tensor
 
 from vidstill.data.annotations import Listing, Row, Rows
 from vidstill.data.datasets import ViewClips, ViewsConfig
-from vidstill.data.loading import ViewBatch, view_batches
+from vidstill.data.loading import view_batches
 from vidstill.data.sources import BrokenVideo, Piece, Source, name_of
 from vidstill.data.windows import WindowsConfig, windows
 from vidstill.encoders.clips import ClipEncoder
 from vidstill.encoders.pooling import Pool
 from vidstill.types import InputError, within
-
-
-def video_probabilities(
-    encoder: ClipEncoder, listing: Listing, *, broken: dict[int, str], workers: int = 0
-) -> Iterator[tuple[int, Float[Tensor, "classes"]]]:
-    """Each video's place in the listing with its classes' probabilities, as in a test; every process has its share.
-
-    Args:
-        broken: is given the places of those that do not decode, and why.
-
-    Raises:
-        InputError: the encoder was not fine-tuned.
-    """
-    for batch in _video_batches(encoder, listing, encoder.fine_tuned()[1], broken, workers):
-        yield int(batch.place), encoder.probabilities(batch.clip[0])
 
 
 def video_features(
@@ -55,7 +40,16 @@ def video_features(
         broken: is given the places of those that do not decode, and why.
         videos: that go through the encoder at once.
     """
-    for batch in _video_batches(encoder, listing, views, broken, workers, videos):
+    batches = view_batches(
+        ViewClips(listing, views),
+        videos_per_batch=videos,
+        broken=broken,
+        rank=encoder.runtime.rank,
+        world=encoder.runtime.world,
+        workers=workers,
+        device=encoder.runtime.device,
+    )
+    for batch in batches:
         found = encoder.features(batch.clip.flatten(0, 1), layers=layers, pool=pool)
         parted = {name: each.unflatten(0, (len(batch.place), -1)) for name, each in found.items()}
         for number, place in enumerate(batch.place.tolist()):
@@ -129,18 +123,3 @@ def listing_of(rows: Iterable[Row]) -> Listing:
         else:
             found.add(str(row.source), None, row.frames, row.rate, wrong=row.wrong)
     return Listing(found, (), "videos", "what was asked for", found.fingerprint())
-
-
-def _video_batches(
-    encoder: ClipEncoder, listing: Listing, views: ViewsConfig, broken: dict[int, str], workers: int, videos: int = 1
-) -> Iterator[ViewBatch]:
-    """So many videos at a time, of this process's share."""
-    return view_batches(
-        ViewClips(listing, views),
-        videos_per_batch=videos,
-        broken=broken,
-        rank=encoder.runtime.rank,
-        world=encoder.runtime.world,
-        workers=workers,
-        device=encoder.runtime.device,
-    )

@@ -17,9 +17,9 @@ from vidstill.data.sources import BrokenVideo, Source, fetched, name_of
 from vidstill.data.video import USUAL_RATE, count_frames, frame_rate
 from vidstill.data.windows import Window, WindowsConfig, windows
 from vidstill.encoders.encoder import Encoder
-from vidstill.encoders.videos import video_probabilities
 from vidstill.figures.timeline import Timeline
 from vidstill.prediction.videos import Videos
+from vidstill.testing import video_scores
 from vidstill.types import InputError, within
 
 _IMAGE_SECONDS = 1.0  # a window of a model of images, which has no length of its own
@@ -96,21 +96,19 @@ def overall(
     Raises:
         InputError: the encoder was not fine-tuned, or not one video decodes.
     """
-    runtime, mine = encoder.runtime, len(range(encoder.runtime.rank, len(videos.names), encoder.runtime.world))
-    scored: dict[int, Tensor] = {}
-    broken: dict[int, str] = {}
-    for place, probabilities in video_probabilities(encoder, videos.listing, broken=broken, workers=workers):
-        if probabilities.isfinite().all():
-            scored[place] = probabilities
-        else:
-            broken[place] = f"{videos.names[place]} has probabilities that are no finite numbers"
-        done(len(scored) + len(broken), mine)
-    for their_scored, their_broken in runtime.gathered((scored, broken)):
-        scored |= their_scored
-        broken |= their_broken
+    classifier, views = encoder.fine_tuned()
+    scored, broken = video_scores(
+        classifier,
+        videos.listing,
+        views,
+        encoder.runtime,
+        workers=workers,
+        device_batch=encoder.device_batch,
+        several=encoder.several,
+        done=done,
+    )
     if not scored:
         raise InputError(f"none of the {len(broken)} videos could be asked about; {broken[min(broken)]}")
-    done(mine, mine)
     rows = videos.listing.rows
     left_out = {**videos.left_out, **{videos.names[place]: broken[place] for place in sorted(broken)}}
     found = (Prediction(videos.names[place], rows[place], scored[place]) for place in sorted(scored))

@@ -96,20 +96,15 @@ def _labelled_set(data: str, val: str | None, fold: int) -> LabelledSet:
     check_classes(test, train.classes, str(train.source))
     if train.fingerprint == test.fingerprint:
         raise InputError(f"{data} would be tested on the videos that it is fitted on; give others with --val")
-    if train.several or test.several:
-        raise InputError(f"{data} has clips of several labels, and a probe tells one; fine-tune on them instead")
     check_taught(train, test)
     return LabelledSet(data, train, test)
 
 
 def check_asked(encoder: Encoder, ask: Ask, sets: Sequence[LabelledSet]) -> None:
     """Raises an InputError where an encoder has not what is asked of it, or cannot look at these videos."""
-    views, depth = ask.views_of(encoder), len(encoder.model.blocks)
-    for layer in ask.layers:
-        if not 1 <= abs(layer) <= depth:
-            raise InputError(f"{encoder.source} has {depth} blocks and block {layer} is asked for; take 1 to {depth}")
-    if ask.pool == "class" and not encoder.model.config.class_token:
-        raise InputError(f"{encoder.source} has no class token; take --pool mean")
+    views = ask.views_of(encoder)
+    encoder.names(ask.layers)
+    encoder.check_pool(ask.pool)
     tokens_of_a_clip(encoder, views)
     for each in sets:
         for listing in (each.train, each.val):

@@ -69,13 +69,6 @@ class Wanted:
     workers: int
     title: str
 
-    @property
-    def names(self) -> list[str]:
-        """What the features are called."""
-        depth = len(self.encoder.model.blocks)
-        blocks = [layer if layer > 0 else depth + 1 + layer for layer in self.layers]
-        return [f"block_{block}" for block in dict.fromkeys(blocks)] or ["final"]
-
     def path(self, pool: Pool, suffix: str) -> Path:
         """The file that holds them: its name is a hash of all that decides them."""
         decides = {
@@ -83,7 +76,7 @@ class Wanted:
             "weights": weights_hash(self.encoder.source),
             "videos": self.listing.fingerprint,
             "views": to_plain(self.views),
-            "features": self.names,
+            "features": self.encoder.names(self.layers),
             "pool": pool,
             "precision": self.encoder.runtime.precision,
         }

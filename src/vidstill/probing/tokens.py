@@ -55,7 +55,7 @@ def tokens_file(wanted: Wanted) -> Path:
     if runtime.agreed(path.exists()):
         return path
     wanted.make_folder()
-    names = wanted.names
+    names = wanted.encoder.names(wanted.layers)
     halves = {name: _table(path, name).with_name(_table(path, name).name + HALF) for name in names}
     shape = len(wanted.listing.rows), _tokens(wanted), wanted.encoder.dim
     try:
@@ -129,7 +129,13 @@ def _tokens(wanted: Wanted) -> int:
 
 
 def _size(wanted: Wanted) -> int:
-    return _BYTES * len(wanted.names) * len(wanted.listing.rows) * _tokens(wanted) * wanted.encoder.dim
+    return (
+        _BYTES
+        * len(wanted.encoder.names(wanted.layers))
+        * len(wanted.listing.rows)
+        * _tokens(wanted)
+        * wanted.encoder.dim
+    )
 
 
 def _in_words(size: int) -> str:
