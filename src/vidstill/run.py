@@ -19,7 +19,7 @@ from vidstill.models.vit import ViTConfig
 from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
 from vidstill.testing import check_classes, check_taught, check_views, labelled, score, write_test
-from vidstill.training import Launch, Training, Watching
+from vidstill.training import Launch, Training, Watching, train_clips
 from vidstill.types import Grid, InputError
 from vidstill.weights.files import Weights, read_weights
 from vidstill.weights.inflate import is_inflation
@@ -42,7 +42,8 @@ def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runti
     recipe = replace(recipe, method=_with_stated_sizes(recipe.method, teachers))
     if start is not None:
         _check_start(start, recipe.method.encoder)
-    training = Training("pretrain", recipe, read_listing(launch.data, split="train", fold=launch.fold), launch, runtime)
+    listing = read_listing(launch.data, split="train", fold=launch.fold)
+    training = Training("pretrain", recipe, train_clips(recipe, listing, launch), launch, runtime)
     _check_mask(recipe, training.rehearse(recipe.method.build))
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
@@ -52,7 +53,7 @@ def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runti
         start_encoder(method.encoder, start, recipe.method.encoder)
     about = {"kind": "pretraining", "encoder": to_plain(recipe.method.encoder), "recipe": to_plain(recipe)}
     sources = teachers if start is None else {"init": start, **teachers}
-    training.run(method, method, about | _provenance(sources), init=init or "")
+    training.run(method, method, about | provenance(sources), init=init or "")
     return launch.out
 
 
@@ -78,7 +79,7 @@ def finetune(
     start = read_weights(init) if init else None
     if start is not None:
         recipe = replace(recipe, encoder=continued(start, recipe.encoder))
-    training = Training("finetune", recipe, listing, launch, runtime)
+    training = Training("finetune", recipe, train_clips(recipe, listing, launch), launch, runtime)
 
     def task(model: Classifier) -> ClassificationTask:
         return ClassificationTask(
@@ -107,7 +108,7 @@ def finetune(
         "views": to_plain(recipe.views),
         "recipe": to_plain(recipe),
     }
-    about |= _provenance({"init": start} if start else {})
+    about |= provenance({"init": start} if start else {})
     watching = None if watched is None else _watching(recipe, launch, runtime, model, watched, listing.classes)
     if watched and recipe.patience is not None and watched.fingerprint == val.fingerprint:
         notes = [*notes, "the videos of the test choose the epoch, so that their score flatters; --watch others"]
@@ -203,7 +204,7 @@ def _with_stated_sizes(method: Any, weights: Mapping[str, Weights]) -> Any:
     )
 
 
-def _provenance(sources: Mapping[str, Weights]) -> dict[str, Any]:
+def provenance(sources: Mapping[str, Weights]) -> dict[str, Any]:
     """What a file of weights says of where it comes from: who taught it or started it, each with its own past."""
     stated = [str(weights.about["licence"]) for weights in sources.values() if weights.about.get("licence")]
     passed_on = ("kind", "licence", "provenance")

@@ -8,16 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import nn
 
 from vidstill.config import to_plain
 from vidstill.data.annotations import Listing
 from vidstill.data.datasets import AugmentOn, ClipsConfig, TrainClips
-from vidstill.data.loading import TrainBatch, train_batches
-from vidstill.data.words import one_line
+from vidstill.data.loading import train_batches
+from vidstill.data.samples import Described, TrainSet
 from vidstill.engine.optim import Optim
 from vidstill.engine.runtime import Precision, Runtime, cores
 from vidstill.engine.schedule import CosineConfig, Plan, make_plan
@@ -68,8 +66,6 @@ class Trains(Protocol):
     """What decides a training: a recipe, or a probe's settings."""
 
     @property
-    def clips(self) -> ClipsConfig: ...
-    @property
     def optim(self) -> Optim: ...
     @property
     def schedule(self) -> CosineConfig: ...
@@ -81,41 +77,50 @@ class Trains(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Watching:
-    """Videos that are scored after each epoch.
+    """Data that are scored after each epoch.
 
     Args:
         watch: how, and what follows from it.
     """
 
-    listing: Listing
+    listing: Described
     watch: Watch
+
+
+@runtime_checkable
+class TrainsOnClips(Trains, Protocol):
+    """What decides a training on clips of videos, too."""
+
+    @property
+    def clips(self) -> ClipsConfig: ...
+
+
+def train_clips(recipe: TrainsOnClips, listing: Listing, launch: Launch) -> TrainClips:
+    """The samples of a training on these videos."""
+    return TrainClips(listing, recipe.clips, seed=recipe.seed, augment_on=launch.augment_on)
 
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe on these videos; its title stands before whatever it says."""
+    """A recipe on these samples; its title stands before whatever it says."""
 
     title: str
     recipe: Trains
-    listing: Listing
+    samples: TrainSet[Any]
     launch: Launch
     runtime: Runtime
 
     @cached_property
     def plan(self) -> Plan:
         return make_plan(
-            videos=len(self.listing.rows),
+            videos=len(self.samples),
             batch=self.recipe.batch,
             optim=self.recipe.optim,
             schedule=self.recipe.schedule,
-            repeats=self.recipe.clips.repeats,
+            repeats=self.samples.repeats,
             world=self.runtime.world,
             at_once=self.launch.device_batch,
         )
-
-    @cached_property
-    def clips(self) -> TrainClips:
-        return TrainClips(self.listing, self.recipe.clips, seed=self.recipe.seed, augment_on=self.launch.augment_on)
 
     def rehearse(self, build: Callable[[], nn.Module]) -> nn.Module:
         """One video is decoded, and a chunk of its size goes through a task that nothing is stored or computed for.
@@ -127,7 +132,7 @@ class Training:
             InputError: the parts do not fit one another.
         """
         first = train_batches(
-            self.clips,
+            self.samples,
             videos_per_step=1,
             steps_per_epoch=1,
             total_steps=1,
@@ -146,7 +151,7 @@ class Training:
         model: nn.Module,
         about: dict[str, Any],
         *,
-        val: Listing | None = None,
+        val: Described | None = None,
         init: str = "",
         watching: Watching | None = None,
         notes: Sequence[str] = (),
@@ -167,7 +172,7 @@ class Training:
             InputError: the folder holds something else; it is as it was then.
         """
         out, runtime = self.launch.out, self.runtime
-        parts = {"train": self.listing, "val": val, "watch": watching.listing if watching else None}
+        parts = {"train": self.samples.listing, "val": val, "watch": watching.listing if watching else None}
         data = {part: listing for part, listing in parts.items() if listing is not None}
         self._claim(data, init)
         if runtime.agreed((out / MODEL_FILE).exists()):
@@ -176,11 +181,9 @@ class Training:
             self._say(f"{out} holds the finished run, which stays as it is")
             return dict(finished.about.get("taken", {}))
         for listing in data.values():
-            self._say(f"{len(listing.rows)} videos of {listing.source}, {listing.kind}")
-        for note in notes:
+            self._say(f"{len(listing)} {self.samples.unit}s of {listing.source}, {listing.kind}")
+        for note in (*notes, *self.samples.notes):
             self._say(note)
-        if self.clips.times is not None:
-            self._say(self._balance(self.clips.times))
         self._say(f"{self.plan}; {runtime.precision}")
         fitted = fit(
             task,
@@ -208,17 +211,9 @@ class Training:
         runtime.wait()
         return taken
 
-    def _balance(self, times: Float[np.ndarray, "n"]) -> str:
-        """How often an epoch shows a video of the classes that it shows most and least often."""
-        rows, named = self.listing.rows, []
-        for place in (int(times.argmax()), int(times.argmin())):
-            whose = " and ".join(self.listing.classes[label] for label in rows[place].labels) or "no class"
-            named.append(f"a video of {one_line(whose)} {times[place]:.2f} times")
-        return f"an epoch is expected to show {named[0]}, {named[1]}"
-
-    def _batches(self, start: int) -> Iterator[TrainBatch]:
+    def _batches(self, start: int) -> Iterator[tuple[Any, ...]]:
         return train_batches(
-            self.clips,
+            self.samples,
             videos_per_step=self.plan.videos_per_step,
             steps_per_epoch=self.plan.steps_per_epoch,
             total_steps=self.plan.total_steps,
@@ -230,7 +225,7 @@ class Training:
             device=self.runtime.device,
         )
 
-    def _claim(self, parts: Mapping[str, Listing], init: str) -> None:
+    def _claim(self, parts: Mapping[str, Described], init: str) -> None:
         """Makes the folder this run's; the first process does, and all of them hear of it where it cannot."""
         run = {
             "recipe": to_plain(self.recipe),

@@ -27,8 +27,9 @@ from tiny_videos import cut_short, write_video
 from vidstill.chance import sample_seed
 from vidstill.data.annotations import Listing, Rows, read_listing
 from vidstill.data.augment import MultiScaleCrop
-from vidstill.data.datasets import ClipsConfig, Sample, TrainClips, ViewClips, Views, ViewsConfig
-from vidstill.data.loading import TrainBatch, epoch_order, train_batches, view_batches
+from vidstill.data.datasets import ClipsConfig, TrainClips, ViewClips, ViewsConfig
+from vidstill.data.loading import epoch_order, train_batches, view_batches
+from vidstill.data.samples import Sample, TrainBatch, Views
 from vidstill.data.sampling import DenseSampling, SpanSampling
 from vidstill.data.sources import BrokenVideo, Unreachable
 from vidstill.types import InputError

@@ -23,9 +23,10 @@ from vidstill.data import sources
 from vidstill.data.annotations import read_listing
 from vidstill.data.augment import MultiScaleCrop
 from vidstill.data.datasets import ClipsConfig, TrainClips
-from vidstill.data.loading import TrainBatch, train_batches
+from vidstill.data.loading import train_batches
 from vidstill.data.packs import pack
 from vidstill.data.recode import RecodeConfig
+from vidstill.data.samples import TrainBatch
 from vidstill.data.sampling import SpanSampling
 from vidstill.data.sources import BrokenVideo, Piece, Unreachable, fetched
 from vidstill.data.video import read_frames

@@ -1,24 +1,29 @@
 """Rows become samples: a training clip in its augmented copies, or all the views of a test video."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidstill.chance import numpy_chance, sample_seed
 from vidstill.data.annotations import Listing, Row
 from vidstill.data.augment import CropRule, Interpolation, MultiScaleCrop, RandomResizedCrop, flip, view_crops
+from vidstill.data.batches import Parts
 from vidstill.data.pictures import is_picture
 from vidstill.data.randaugment import RandAugment
+from vidstill.data.samples import Sample, TrainBatch, ViewBatch, Views
 from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
 from vidstill.data.sources import BrokenVideo, Source, name_of
 from vidstill.data.video import Frames, count_frames, frame_rate, read_frames
+from vidstill.data.words import one_line
 from vidstill.types import InputError, within
 
 Sampling = SpanSampling | DenseSampling | SegmentSampling | TimedSampling
@@ -92,24 +97,6 @@ class ViewsConfig:
             within(1, math.inf, size=side)
 
 
-class Sample(NamedTuple):
-    """A video's copies: clips in bytes, its label for each (-1 for none; where clips may have several, 1 for each class
-    that it has and 0 for the others), and the seed that each was drawn from.
-    """
-
-    clip: UInt8[Tensor, "r 3 t h w"]
-    label: Int64[Tensor, "r"] | Float[Tensor, "r classes"]
-    seed: Int64[Tensor, "r"]
-
-
-class Views(NamedTuple):
-    """A video's views in bytes, by frames and then by crop; its label, as a `Sample`'s; its place in the listing."""
-
-    clip: UInt8[Tensor, "v 3 t h w"]
-    label: int | Float32[np.ndarray, "classes"]
-    place: int
-
-
 AugmentOn = Literal["workers", "device"]
 """Where clips are flipped, and RandAugment changes crops: in the workers, or on the device in whole batches.
 
@@ -127,13 +114,39 @@ class TrainClips(Dataset[Sample]):
         InputError: classes are to be balanced and there are no labels.
     """
 
+    batch = TrainBatch
+    unit = "video"
+
     def __init__(self, listing: Listing, config: ClipsConfig, *, seed: int, augment_on: AugmentOn = "workers"):
         self.listing, self.config, self.seed, self.augment_on = listing, config, seed, augment_on
         self._videos = _Videos(listing, config.sampling)
         self.times = times_expected(listing, config.balance) if config.balance else None
 
+    @property
+    def repeats(self) -> int:
+        return self.config.repeats
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return () if self.times is None else (_shown_most_and_least(self.listing, self.times),)
+
+    @property
+    def room(self) -> int:
+        config = self.config
+        return _clips_bytes(config.repeats, config.sampling.frames, config.size, self.listing)
+
+    @property
+    def changed(self) -> Callable[..., Tensor] | None:
+        return partial(_on_device, self.config) if self.augment_on == "device" else None
+
     def __len__(self) -> int:
         return len(self.listing.rows)
+
+    def name(self, place: int) -> str:
+        return name_of(self.listing.rows[place].source)
+
+    def parts(self, epoch: int, index: int, again: int, shown: int) -> Parts:
+        return tuple(part.numpy() for part in self.sample(epoch, index, again=again, stand_in=shown))
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
@@ -206,15 +219,38 @@ def times_expected(listing: Listing, balance: float) -> Float[np.ndarray, "n"]:
     return weights * (len(weights) / weights.sum())
 
 
+def _shown_most_and_least(listing: Listing, times: Float[np.ndarray, "n"]) -> str:
+    """How often an epoch shows a video of the classes that it shows most and least often."""
+    named = []
+    for place in (int(times.argmax()), int(times.argmin())):
+        whose = " and ".join(listing.classes[label] for label in listing.rows[place].labels) or "no class"
+        named.append(f"a video of {one_line(whose)} {times[place]:.2f} times")
+    return f"an epoch is expected to show {named[0]}, {named[1]}"
+
+
 class ViewClips(Dataset[Views]):
     """Test samples: every view of a video at once, nothing drawn."""
+
+    batch = ViewBatch
 
     def __init__(self, listing: Listing, config: ViewsConfig):
         self.listing, self.config = listing, config
         self._videos = _Videos(listing, config.sampling)
 
+    @property
+    def room(self) -> int:
+        config = self.config
+        return _clips_bytes(config.views * config.crops, config.sampling.frames, config.size, self.listing)
+
     def __len__(self) -> int:
         return len(self.listing.rows)
+
+    def name(self, place: int) -> str:
+        return name_of(self.listing.rows[place].source)
+
+    def parts(self, index: int) -> Parts:
+        clip, label, place = self[index]
+        return clip.numpy()[None], np.array([label]), np.array([place])
 
     def __getitem__(self, index: int) -> Views:
         """
@@ -271,6 +307,18 @@ class _Videos:
                 f"{name_of(row.source)} is a picture, a clip of one frame, "
                 f"and clips of {self._sampling.frames} frames are asked for"
             )
+
+
+def _on_device(config: ClipsConfig, clip: Tensor, label: Tensor, seed: Tensor) -> Tensor:
+    from vidstill.data.on_device import augmented  # it needs torchvision, which takes a second and 160 MB
+
+    return augmented(clip, seed, config)
+
+
+def _clips_bytes(clips: int, frames: int, size: tuple[int, int], listing: Listing) -> int:
+    """The memory that a sample takes: its clips, and a little for its labels and seeds."""
+    labels = 4 * len(listing.classes) if listing.several else 0
+    return clips * (3 * frames * math.prod(size) + 128 + labels) + 1024
 
 
 def _label(listing: Listing, place: int, row: Row) -> int | Float32[np.ndarray, "classes"]:

@@ -37,6 +37,9 @@ class Listing:
     missing: int = 0
     several: bool = False
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
 
 @runtime_checkable
 class DataSet(Protocol):

@@ -1,12 +1,11 @@
 """Samples become batches on the device: which process and micro-batch sees which video, and what if one is broken."""
 
 import logging
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import lru_cache, partial
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +13,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vidstill.chance import numpy_chance
-from vidstill.data.annotations import Listing
 from vidstill.data.batches import Batch, Give, Parts, Take, Taken, batches
-from vidstill.data.datasets import ClipsConfig, TrainClips, ViewClips
-from vidstill.data.sources import BrokenVideo, name_of
+from vidstill.data.samples import B, TrainSet, ViewSet
+from vidstill.data.sources import BrokenVideo
 from vidstill.data.workers import STUCK_SECONDS, Lost, in_order
 from vidstill.types import InputError
 
@@ -25,24 +23,6 @@ BROKEN_SHARE = 0.01
 """The share of a training set that may be broken before training stops; of ten videos or more, one may be."""
 
 log = logging.getLogger("vidstill")
-
-T = TypeVar("T")
-
-
-class TrainBatch(NamedTuple):
-    """A micro-batch on the device, copies of a video side by side; colours in [0, 1]."""
-
-    clip: Float[Tensor, "b 3 t h w"]
-    label: Int64[Tensor, "b"] | Float[Tensor, "b classes"]  # as a `Sample`'s
-    seed: Int64[Tensor, "b"]
-
-
-class ViewBatch(NamedTuple):
-    """Videos of a test on the device, each with all its views; `place` is where each stands in the listing."""
-
-    clip: Float[Tensor, "b v 3 t h w"]
-    label: Int64[Tensor, "b"] | Float[Tensor, "b classes"]  # as a `Sample`'s
-    place: Int64[Tensor, "b"]
 
 
 def epoch_order(
@@ -76,7 +56,7 @@ def times_before(order: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
 
 
 def train_batches(
-    dataset: TrainClips,
+    dataset: TrainSet[B],
     *,
     videos_per_step: int,
     steps_per_epoch: int,
@@ -89,7 +69,7 @@ def train_batches(
     device: torch.device,
     broken_share: float = BROKEN_SHARE,
     stuck_seconds: float = STUCK_SECONDS,
-) -> Iterator[TrainBatch]:
+) -> Iterator[B]:
     """This process's micro-batches, `accumulation` of them a step, from `start_step` to `total_steps` (excluded).
 
     A step's videos are cut into chunks by their place in the epoch's order, and chunk `micro * world + rank` is this
@@ -121,7 +101,6 @@ def train_batches(
         raise InputError(
             f"{len(dataset)} videos do not fill {steps_per_epoch} steps of {videos_per_step}; take a smaller batch"
         )
-    config = dataset.config
     made = batches(
         partial(_train_parts, dataset),
         partial(
@@ -131,17 +110,16 @@ def train_batches(
             int(broken_share * len(dataset)) or int(len(dataset) >= 10),
         ),
         videos_per_step // (accumulation * world),
-        room=_clips_bytes(config.repeats, config.sampling.frames, config.size, dataset.listing),
+        room=dataset.room,
         workers=workers,
         stuck_seconds=stuck_seconds,
         device=device,
     )
-    change = partial(_augmented, config) if dataset.augment_on == "device" else None
-    return _delivered(TrainBatch, made, {}, "another video stands in for it", device, change)
+    return _delivered(dataset.batch, made, {}, f"another {dataset.unit} stands in for it", device, dataset.changed)
 
 
 def view_batches(
-    dataset: ViewClips,
+    dataset: ViewSet[B],
     *,
     videos_per_batch: int,
     broken: dict[int, str],
@@ -150,7 +128,7 @@ def view_batches(
     workers: int = 0,
     device: torch.device,
     stuck_seconds: float = STUCK_SECONDS,
-) -> Iterator[ViewBatch]:
+) -> Iterator[B]:
     """Every video of this process once, in the listing's order; nothing stands in for one that does not decode.
 
     Nor for one whose decoder is stuck or ends its process. What is kept ready, and what cannot be ended without
@@ -162,17 +140,16 @@ def view_batches(
     Raises:
         InputError: a place does not answer (`Unreachable`), or the list names what no clips can be taken from.
     """
-    config = dataset.config
     made = batches(
-        partial(_view_parts, dataset),
+        dataset.parts,
         partial(_view_samples, dataset, range(rank, len(dataset), world)),
         videos_per_batch,
-        room=_clips_bytes(config.views * config.crops, config.sampling.frames, config.size, dataset.listing),
+        room=dataset.room,
         workers=workers,
         stuck_seconds=stuck_seconds,
         device=device,
     )
-    return _delivered(ViewBatch, made, broken, "it is not scored", device)
+    return _delivered(dataset.batch, made, broken, "it is not scored", device)
 
 
 def _places(
@@ -187,20 +164,8 @@ def _places(
             yield from ((epoch, place) for place in range(first, first + size))
 
 
-def _train_parts(dataset: TrainClips, asked: tuple[int, int, int, int]) -> Parts:
-    epoch, index, again, shown = asked
-    return tuple(part.numpy() for part in dataset.sample(epoch, index, again=again, stand_in=shown))
-
-
-def _augmented(config: ClipsConfig, clip: Tensor, label: Tensor, seed: Tensor) -> Tensor:
-    from vidstill.data.on_device import augmented  # it needs torchvision, which takes a second and 160 MB
-
-    return augmented(clip, seed, config)
-
-
-def _view_parts(dataset: ViewClips, index: int) -> Parts:
-    clip, label, place = dataset[index]
-    return clip.numpy()[None], np.array([label]), np.array([place])
+def _train_parts(dataset: TrainSet[B], asked: tuple[int, int, int, int]) -> Parts:
+    return dataset.parts(*asked)
 
 
 class _Asked(NamedTuple):
@@ -211,7 +176,7 @@ class _Asked(NamedTuple):
 
 
 def _train_samples(
-    dataset: TrainClips, places: Iterable[tuple[int, int]], allowed: int, give: Give, take: Take, ahead: int
+    dataset: TrainSet[B], places: Iterable[tuple[int, int]], allowed: int, give: Give, take: Take, ahead: int
 ) -> Iterator[Taken]:
     """Samples by their place in an epoch's order; the next in the order stands in for one that is broken."""
     videos, broken = len(dataset), dict[int, str]()
@@ -234,14 +199,14 @@ def _train_samples(
             if asked.shown not in broken:  # it may have been asked for twice
                 broken[asked.shown] = found[asked.shown] = parts
             if len(broken) > min(allowed, videos - 1):
-                raise InputError(_too_many(broken, allowed, videos))
+                raise InputError(_too_many(broken, allowed, videos, dataset.unit))
             asked = ask((asked.epoch, asked.place))
         return Taken(parts, found)
 
     return in_order(ask, taken, places, ahead)
 
 
-def _view_samples(dataset: ViewClips, places: range, give: Give, take: Take, ahead: int) -> Iterator[Taken]:
+def _view_samples(dataset: ViewSet[B], places: range, give: Give, take: Take, ahead: int) -> Iterator[Taken]:
     """Samples in the listing's order; none for one that is broken."""
 
     def taken(asked: tuple[int, Any]) -> Taken:
@@ -252,23 +217,23 @@ def _view_samples(dataset: ViewClips, places: range, give: Give, take: Take, ahe
     return in_order(lambda place: (place, give(place)), taken, places, ahead)
 
 
-def _taken(dataset: TrainClips | ViewClips, place: int, take: Take, ticket: Any) -> Parts | str:
+def _taken(dataset: TrainSet[B] | ViewSet[B], place: int, take: Take, ticket: Any) -> Parts | str:
     """A video's sample, or a sentence on why there is none."""
     try:
         parts = take(ticket)
     except BrokenVideo as error:
         return str(error)
-    return f"{name_of(dataset.listing.rows[place].source)} {parts.why}" if isinstance(parts, Lost) else parts
+    return f"{dataset.name(place)} {parts.why}" if isinstance(parts, Lost) else parts
 
 
 def _delivered(
-    kind: Callable[..., T],
+    kind: Callable[..., B],
     made: Generator[Batch],
     broken: dict[int, str],
     then: str,
     device: torch.device,
     change: Callable[..., Tensor] | None = None,
-) -> Generator[T]:
+) -> Generator[B]:
     """The batches on the device, where bytes become colours; says what is broken, and what is done about it.
 
     Args:
@@ -288,15 +253,9 @@ def _delivered(
                 yield kind(clip.float().div_(255), *(column.to(device, non_blocking=True) for column in beside))
 
 
-def _clips_bytes(clips: int, frames: int, size: tuple[int, int], listing: Listing) -> int:
-    """The memory that a sample takes: its clips, and a little for its labels and seeds."""
-    labels = 4 * len(listing.classes) if listing.several else 0
-    return clips * (3 * frames * math.prod(size) + 128 + labels) + 1024
-
-
-def _too_many(broken: dict[int, str], allowed: int, videos: int) -> str:
+def _too_many(broken: dict[int, str], allowed: int, videos: int, unit: str) -> str:
     shown = "; ".join(list(broken.values())[:10])
     more = f"; and {len(broken) - 10} more" if len(broken) > 10 else ""
     return (
-        f"{len(broken)} of {videos} videos are broken and {allowed} may be; mend them or leave them out: {shown}{more}"
+        f"{len(broken)} of {videos} {unit}s are broken and {allowed} may be; mend them or leave them out: {shown}{more}"
     )

@@ -24,8 +24,9 @@ _START = 0.02  # deviation of learned codes
 class PositionCodes(nn.Module):
     """The code of every token of a grid, and of the class token where there is one.
 
-    A learned code is resized where a clip has another grid than it was learned on. Of computed codes, the class token
-    has none (MAE's is a row of zeros).
+    A learned code is resized where a clip has another grid than it was learned on; a computed one is that of the
+    clip's own grid, or resized too, where the grid of its training is given (detection). Of computed codes, the class
+    token has none (MAE's is a row of zeros).
     """
 
     of_class: nn.Parameter | None
@@ -36,13 +37,13 @@ class PositionCodes(nn.Module):
         super().__init__()
         self.kind, self.dim = kind, dim
         self.of_class = None
+        for side in learned_grid or ():
+            within(1, math.inf, learned_grid=side)
+        self.learned_grid = None if learned_grid is None else Grid(*learned_grid)
         if kind not in ("learned", "separable"):
             return
-        if learned_grid is None:
+        if (grid := self.learned_grid) is None:
             raise InputError(f"{kind} positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
-        for side in learned_grid:
-            within(1, math.inf, learned_grid=side)
-        self.learned_grid = grid = Grid(*learned_grid)
         if kind == "learned":
             self.joint = nn.Parameter(torch.empty(grid.tokens, dim))
         else:
@@ -55,14 +56,14 @@ class PositionCodes(nn.Module):
 
     def forward(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
         """The code of every token, in token order."""
+        old = self.learned_grid or grid
         if self.kind == "learned":
-            return resize_table(self.joint, self.learned_grid, grid)
+            return resize_table(self.joint, old, grid)
         if self.kind == "separable":
-            old = self.learned_grid
             space = resize_table(self.space, Grid(1, old.h, old.w), Grid(1, grid.h, grid.w))
             time = resize_table(self.time, Grid(old.t, 1, 1), Grid(grid.t, 1, 1))
             return rearrange(time[:, None] + space, "t s d -> (t s) d")
-        return position_table(self.kind, grid, self.dim, device)
+        return resize_table(position_table(self.kind, old, self.dim, device), old, grid)
 
 
 @lru_cache(maxsize=64)

@@ -31,7 +31,8 @@ class ViTConfig:
     # not seen, as by a convolution without padding (ST-MAE's 312 × 312 pixels).
     drop_remainder: bool = False
     positions: Positions = "sinusoid"
-    learned_grid: tuple[int, int, int] | None = None  # what learned and relative positions are for, in tokens
+    # What learned and relative positions are for, in tokens, and computed ones where they are resized for other grids.
+    learned_grid: tuple[int, int, int] | None = None
     relative_positions: bool = False  # beside the others; they start at zero (ST-MAE's fine-tuning for detection)
     class_token: bool = False  # before the tokens of every clip
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none

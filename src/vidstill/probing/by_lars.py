@@ -24,7 +24,7 @@ from vidstill.probing.ask import Ask, check_asked, labelled_sets
 from vidstill.probing.cache import weights_hash
 from vidstill.probing.report import Probed, Report
 from vidstill.testing import check_views, score
-from vidstill.training import Training
+from vidstill.training import Training, train_clips
 from vidstill.types import InputError, Output, within
 from vidstill.weights.files import read_weights
 from vidstill.weights.transfer import load_exactly
@@ -86,7 +86,7 @@ def train(source: str, ask: Ask, lars: LarsProbe, *, seed: int) -> Report:
     check_asked(encoder, ask, [data])
     launch = replace(ask.launch, data=data.name, out=lars.out)
     recipe = _recipe(encoder, ask, lars, len(data.train.rows), seed)
-    training = Training("probe", recipe, data.train, launch, runtime)
+    training = Training("probe", recipe, train_clips(recipe, data.train, launch), launch, runtime)
     if training.plan.videos_per_chunk < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
     training.rehearse(lambda: ProbeTask(ProbeModel(encoder.model.config.build(), len(data.classes))))

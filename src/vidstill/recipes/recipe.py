@@ -10,11 +10,14 @@ from typing import Any, Literal
 import torch
 
 from vidstill.config import near
+from vidstill.data.boxes.samples import BoxClipsConfig, BoxViewsConfig
 from vidstill.data.colour import ColourJitter
 from vidstill.data.datasets import ClipsConfig, ViewsConfig
 from vidstill.data.erasing import Erasing
 from vidstill.data.mixing import Mixing
+from vidstill.downstream.ava import Matching
 from vidstill.downstream.classification import ClassifierConfig
+from vidstill.downstream.detection import BoxJitter, DetectorConfig
 from vidstill.engine.optim import Optim
 from vidstill.engine.schedule import CosineConfig
 from vidstill.models.vit import ViTConfig
@@ -30,6 +33,7 @@ CLASSES = {
     "ucf101": 101,
     "hmdb51": 51,
     "imagenet": 1000,
+    "ava": 80,
 }
 """How many classes the papers' data sets have, by the names that `ClipsConfig.dataset` has for them."""
 
@@ -101,12 +105,56 @@ class Finetune:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Detect:
+    """A detector's training and its test; which actions there are, the data say."""
+
+    encoder: ViTConfig
+    clips: BoxClipsConfig
+    views: BoxViewsConfig  # of the test after the last step
+    optim: Optim
+    schedule: CosineConfig
+    batch: int  # key frames in a step, over all devices
+    bins: int = 7  # rows and columns of a box's features
+    aligned: bool = False  # RoIAlign's half pixel
+    dropout: float = 0.0
+    dropout_on: Literal["head", "bins"] = "head"
+    head_scale: float = 0.001  # the head starts this much smaller
+    edge: Literal["pad", "drop"] = "pad"  # frames that do not divide into tubelets: filled up, or their rest not seen
+    norm: Literal["fresh", "pretrained"] = "fresh"  # where the encoder was fine-tuned: a new last norm, or its own
+    jitter: BoxJitter | None = None
+    loss_per: Literal["clip", "box"] = "clip"
+    times_person_score: bool = True  # an action's score is multiplied by that of whoever found the box
+    matching: Matching = "score_order_top50"  # whose rule the test's score is by
+    seed: int = 0  # of all chance
+    expects: str = ""  # the published result
+
+    def __post_init__(self) -> None:
+        within(0, _LAST_SEED, seed=self.seed)
+        within(0, 1, dropout=self.dropout)
+        within(0, math.inf, head_scale=self.head_scale)
+        within(1, math.inf, bins=self.bins)
+        self.encoder.grid(torch.empty(1, 3, self.clips.sampling.frames, *self.clips.size, device="meta"))
+
+    def detector(self, actions: int) -> DetectorConfig:
+        return DetectorConfig(
+            encoder=self.encoder,
+            actions=actions,
+            bins=self.bins,
+            aligned=self.aligned,
+            dropout=self.dropout,
+            dropout_on=self.dropout_on,
+            head_scale=self.head_scale,
+            edge=self.edge,
+        )
+
+
 def _clip(clips: ClipsConfig | ViewsConfig) -> torch.Tensor:
     """A clip of these sizes and of no pixels: one that does not divide is refused before a run leaves a folder."""
     return torch.empty(1, 3, clips.sampling.frames, *clips.size, device="meta")
 
 
-Recipe = Pretrain | Finetune
+Recipe = Pretrain | Finetune | Detect
 
 
 def find(name: str) -> Recipe:
@@ -149,9 +197,9 @@ def every_recipe() -> dict[str, Recipe]:
 
 
 def files() -> dict[str, list[str]]:
-    """By family, the modules that its recipes are in: the one of its pre-trainings, the one of its fine-tunings."""
+    """By family, the modules that its recipes are in: of its pre-trainings, its fine-tunings and its detectors."""
     found: dict[str, list[str]] = {}
-    for room in (__package__, f"{__package__}.finetuning"):
+    for room in (__package__, f"{__package__}.finetuning", f"{__package__}.detection"):
         for module in pkgutil.iter_modules(importlib.import_module(room).__path__):
             if not module.ispkg:
                 found.setdefault(module.name, []).append(f"{room}.{module.name}")

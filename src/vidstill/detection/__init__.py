@@ -1,0 +1,1 @@
+"""Detection of actions: persons' boxes found, detectors trained, tested and asked about videos."""
