@@ -1,0 +1,88 @@
+"""AVA's score under each rule, held to what the published evaluation gives."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reference_cases import Case, cases
+from vidstill.data.boxes.actions import Actions, read_actions
+from vidstill.data.boxes.rows import BoxRows, BoxScores, read_moments, read_rows, write_rows
+from vidstill.downstream.ava import FrameMAP, frame_map
+
+pytestmark = pytest.mark.reference
+
+RULES = ("file_order", "score_order", "score_order_top50")
+
+
+def truth_of(case: Case) -> tuple[BoxRows, Actions, set[tuple[str, int]]]:
+    files = {name: case.path.parent / file for name, file in case.json["files"].items()}
+    excluded = read_moments(files["excluded"]) if "excluded" in files else set()
+    return read_rows(files["groundtruth"], scored=False), read_actions(files["labelmap"]), excluded
+
+
+def hold(case: Case, found: FrameMAP, theirs: dict[str, Any]) -> None:
+    """Each action's counts are the same, its average precision too or within what equal scores leave open."""
+    atol = case.json["tolerance"]["ap"]["atol"]
+    ours = {str(each.number): each for each in found.found}
+    assert ours.keys() == theirs["per_class"].keys()
+    for number, their in theirs["per_class"].items():
+        one = ours[number]
+        counts = (one.annotated, one.detected, len(one.hits.rank))
+        assert counts == (their["num_groundtruth"], their["num_detections"], their["num_true_positives"]), number
+        if their["ap"] is None:
+            assert one.average_precision is None
+            continue
+        low, high = their.get("ap_lowest", their["ap"]), their.get("ap_highest", their["ap"])
+        assert low - atol <= one.average_precision <= high + atol, number
+    low, high = theirs.get("mAP_range_over_ties") or (theirs["mAP"], theirs["mAP"])
+    atol = case.json["tolerance"]["mAP"]["atol"]
+    if low is None or np.isnan(low):
+        assert found.mean is None
+    else:
+        assert low - atol <= found.mean <= high + atol
+    assert found.plain()["PascalBoxes_Precision/mAP@0.5IOU"] == found.mean
+
+
+@pytest.mark.parametrize("case", cases(kind="evaluation", method="ava"))
+@pytest.mark.parametrize("rule", RULES)
+def test_rows_of_a_file_are_scored_as_the_published_evaluation_does(case, rule):
+    if rule not in case.json:
+        pytest.skip(f"{case.name} has no numbers for {rule}")
+    annotated, actions, excluded = truth_of(case)
+    detected = read_rows(case.path.parent / case.json["files"]["detections"], scored=True)
+    iou = case.json["config"]["iou_threshold"]
+    found = frame_map(annotated, detected, actions, excluded=excluded, matching=rule, iou=iou)
+    hold(case, found, case.json[rule])
+
+
+def boxes_of(case: Case) -> BoxScores:
+    scores, boxes, about = (case.tensors[f"input/{name}"].numpy() for name in ("scores", "boxes", "metadata"))
+    video, second = about.astype(np.int32).T
+    box = boxes[:, 1:].astype(np.float64)
+    return BoxScores(tuple(case.json["video_names"]), video, second, box, range(1, scores.shape[1] + 1), scores)
+
+
+@pytest.mark.parametrize("case", cases(kind="evaluation_from_arrays", method="ava"))
+@pytest.mark.parametrize("rule", RULES)
+def test_boxes_with_a_score_for_each_action_are_scored_as_the_published_evaluation_does(case, rule):
+    if rule not in case.json:
+        pytest.skip(f"{case.name} has no numbers for {rule}")
+    annotated, actions, excluded = truth_of(case)
+    for part, theirs in case.json[rule].items():
+        rows = annotated.second % 4 == 0 if part == "every_fourth_second" else np.ones(len(annotated), bool)
+        some = replace(annotated, **{name: getattr(annotated, name)[rows] for name in PER_ROW})
+        hold(case, frame_map(some, boxes_of(case), actions, excluded=excluded, matching=rule), theirs)
+
+
+PER_ROW = ("video", "second", "box", "action", "score", "line")
+
+
+@pytest.mark.parametrize("case", cases(kind="evaluation_from_arrays", method="ava"))
+def test_what_a_model_gives_is_written_as_the_published_code_writes_it(case, tmp_path: Path):
+    theirs = (case.path.parent / case.json["files"]["written_detections"]).read_text().splitlines()
+    _, actions, _ = truth_of(case)
+    write_rows(tmp_path / "written.csv", boxes_of(case), numbers=actions.evaluated, decimals=(3, 4))
+    assert (tmp_path / "written.csv").read_text().splitlines() == theirs
