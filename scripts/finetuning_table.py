@@ -1,14 +1,16 @@
-"""Writes the tables of docs/finetuning.md, a row for each of the papers' fine-tunings; run it without arguments."""
+"""Writes the tables of docs/finetuning.md and docs/detection.md, a row for each of the papers' recipes; run it without
+arguments.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from vidstill.recipes.recipe import CLASSES, Finetune, every_recipe
+from vidstill.recipes.recipe import CLASSES, Detect, Finetune, every_recipe
 from vidstill.recipes.show import price
 
-PAGE = Path(__file__).parents[1] / "docs" / "finetuning.md"
+PAGES = Path(__file__).parents[1] / "docs"
 START, END = "<!-- by scripts/finetuning_table.py -->\n", "<!-- end -->\n"
 
 TITLES = {
@@ -24,13 +26,17 @@ COLUMNS = (
     *("recipe", "clip", "parameters, 10⁶", "10⁹ multiply-adds × views"),
     *("epochs × copies", "videos a step", "rate", "published"),
 )
+COLUMNS_OF_DETECTORS = (
+    *("recipe", "parameters, 10⁶", "10⁹ multiply-adds", "optimiser"),
+    *("epochs", "key frames a step", "rate", "layer decay", "published"),
+)
 
 
 def tables() -> str:
     """A table for each data set, its recipes in the order of their files."""
-    found = dict.fromkeys(CLASSES, "")
+    found = dict.fromkeys(TITLES, "")
     for name, recipe in every_recipe().items():
-        if isinstance(recipe, Finetune) and recipe.clips.dataset in CLASSES:
+        if isinstance(recipe, Finetune) and recipe.clips.dataset in TITLES:
             found[recipe.clips.dataset] += row(name, recipe)
     head = _line(COLUMNS) + _line(["---"] * len(COLUMNS))
     return "\n".join(
@@ -50,19 +56,52 @@ def row(name: str, recipe: Finetune) -> str:
         f"{paid['gflops_per_view']:g} × {paid['views']} × {paid['crops']}",
         f"{recipe.schedule.epochs} × {clips.repeats}",
         str(videos),
-        np.format_float_scientific(rate, precision=2, unique=False, trim="-", exp_digits=1),
+        _rate(rate),
         recipe.expects,
     ]
     return _line(cells)
+
+
+def detectors() -> str:
+    """One table, the recipes of AVA in the order of their files; each has clips of 16 × 224²."""
+    found = {n: r for n, r in every_recipe().items() if isinstance(r, Detect) and r.clips.dataset in CLASSES}
+    head = _line(COLUMNS_OF_DETECTORS) + _line(["---"] * len(COLUMNS_OF_DETECTORS))
+    return head + "".join(row_of_detector(name, recipe) for name, recipe in found.items())
+
+
+def row_of_detector(name: str, recipe: Detect) -> str:
+    paid = price(recipe)
+    _, rate, _ = recipe.optim.rates(videos=recipe.batch, clips=recipe.batch)
+    cells = [
+        f"`{name}`",
+        f"{paid['parameters_millions']:.1f}",
+        f"{paid['gflops_per_clip']:g}",
+        type(recipe.optim).__name__.removesuffix("Config"),
+        str(recipe.schedule.epochs),
+        str(recipe.batch),
+        _rate(rate),
+        f"{recipe.optim.layer_decay:g}",
+        recipe.expects,
+    ]
+    return _line(cells)
+
+
+def _rate(rate: float) -> str:
+    return np.format_float_scientific(rate, precision=2, unique=False, trim="-", exp_digits=1)
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
+MADE = {PAGES / "finetuning.md": tables, PAGES / "detection.md": detectors}
+"""By page, what stands between its marks."""
+
+
 def main() -> None:
-    before, _, rest = PAGE.read_text().partition(START)
-    PAGE.write_text(before + START + tables() + END + rest.partition(END)[2])
+    for page, make in MADE.items():
+        before, _, rest = page.read_text().partition(START)
+        page.write_text(before + START + make() + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.models.positions import position_table, resize_table, sincos_2d, sincos_3d, sinusoid
+from vidstill.models.positions import PositionCodes, position_table, resize_table, sincos_2d, sincos_3d, sinusoid
 from vidstill.types import Grid, InputError
 
 CPU = torch.device("cpu")
@@ -109,3 +110,25 @@ def test_the_flat_code_is_made_in_double_precision():
     exact = sinusoid(1568, 768)
     assert exact.dtype == torch.float64
     assert position_table("sinusoid", Grid(8, 14, 14), 768, CPU).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["sinusoid", "sincos2d", "sincos3d"])
+@given(grids)
+def test_a_computed_code_whose_grid_is_given_is_the_table_of_that_grid_there(kind, grid):
+    codes = PositionCodes(kind, 16, (grid.t, grid.h, grid.w))
+    assert torch.equal(codes(grid, CPU), position_table(kind, grid, 16, CPU))
+    assert not list(codes.parameters())
+
+
+@pytest.mark.parametrize("kind", ["sinusoid", "sincos2d", "sincos3d"])
+@given(grids, sizes, sizes)
+def test_elsewhere_it_is_that_table_resized_slot_by_slot(kind, grid, rows, columns):
+    """As VideoMAE's detection code does, whose flat table is of 8 × 14 × 14 tokens; without a grid it is made anew."""
+    codes = PositionCodes(kind, 16, (grid.t, grid.h, grid.w))
+    found = codes(Grid(grid.t, rows, columns), CPU).view(grid.t, rows, columns, 16)
+    table = position_table(kind, grid, 16, CPU).view(grid.t, grid.h, grid.w, 16)
+    for slot, place in zip(found, table, strict=True):
+        expected = F.interpolate(place.permute(2, 0, 1)[None], (rows, columns), mode="bicubic", align_corners=False)
+        torch.testing.assert_close(slot.permute(2, 0, 1), expected[0], rtol=0, atol=1e-5)
+    new = Grid(grid.t, rows, columns)
+    assert torch.equal(PositionCodes(kind, 16)(new, CPU), position_table(kind, new, 16, CPU))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vidstill.engine.schedule import Plan, make_plan
-from vidstill.recipes.recipe import Finetune, every_recipe, find
+from vidstill.recipes.recipe import Detect, Finetune, every_recipe, find
 
 KINETICS = 240_436  # training videos of Kinetics-400
 FINETUNINGS = [
@@ -14,11 +14,15 @@ FINETUNINGS = [
     for name, recipe in every_recipe().items()
     if isinstance(recipe, Finetune) and not name.startswith(("quickstart.", "laptop."))  # these are ours
 ]
+KEY_FRAMES = 211_000  # about as many of AVA's training videos
+DETECTORS = [name for name, recipe in every_recipe().items() if isinstance(recipe, Detect)]
 
 
 def plan(name: str) -> Plan:
-    """Steps, batches and rates on Kinetics-400."""
+    """Steps, batches and rates on Kinetics-400; of a detector on AVA, whose key frames give one clip each."""
     recipe = find(name)
+    if isinstance(recipe, Detect):
+        return make_plan(videos=KEY_FRAMES, batch=recipe.batch, optim=recipe.optim, schedule=recipe.schedule)
     return make_plan(
         videos=KINETICS,
         batch=recipe.batch,

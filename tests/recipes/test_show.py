@@ -18,7 +18,11 @@ from vidstill.recipes.recipe import every_recipe, find
 from vidstill.recipes.show import options, source, sources
 from vidstill.types import InputError
 
-SIBLINGS = {"vidstill.recipes": "", "vidstill.recipes.finetuning": "finetuning."}
+SIBLINGS = {
+    "vidstill.recipes": "",
+    "vidstill.recipes.finetuning": "finetuning.",
+    "vidstill.recipes.detection": "detection.",
+}
 
 
 def made_of(shown, file):
@@ -93,6 +97,20 @@ def test_of_a_fine_tuning_the_cost_of_its_model_is_printed_before_the_source(cap
     shown = json.loads(capsys.readouterr().out)
     assert shown["price"]["gflops_per_view"] == 180.3
     assert shown["schedule"]["epochs"] == 100
+
+
+def test_of_a_detector_the_cost_of_its_model_is_printed_before_the_source(capsys):
+    assert main(["recipes", "--show", "amd.base-ava"]) == 0
+    words, cost, text = capsys.readouterr().out.split("\n\n")[:3]
+    assert "--views.extend" in words
+    assert dict(line.split(maxsplit=1) for line in cost.splitlines()) == {
+        "actions": "80",
+        "parameters_millions": "86.29",
+        "gflops_per_clip": "180.3",
+        "published": "AVA v2.2 mAP 29.9",
+    }
+    assert text.startswith('"""AMD')
+    assert list(sources("amd.base_ava_labels")) == ["detection.amd", "detection.videomae"]
 
 
 def test_a_pre_training_has_no_classifier_whose_cost_could_be_shown(capsys):

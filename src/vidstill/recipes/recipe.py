@@ -131,10 +131,9 @@ class Detect:
 
     def __post_init__(self) -> None:
         within(0, _LAST_SEED, seed=self.seed)
-        within(0, 1, dropout=self.dropout)
-        within(0, math.inf, head_scale=self.head_scale)
-        within(1, math.inf, bins=self.bins)
-        self.encoder.grid(torch.empty(1, 3, self.clips.sampling.frames, *self.clips.size, device="meta"))
+        self.detector(1)  # whose configuration says what cannot be
+        for sampling in (self.clips.sampling, self.views.sampling):
+            self.encoder.grid(torch.empty(1, 3, sampling.frames, *self.clips.size, device="meta"))
 
     def detector(self, actions: int) -> DetectorConfig:
         return DetectorConfig(

@@ -9,8 +9,8 @@ from itertools import pairwise, takewhile
 from types import ModuleType
 from typing import Any
 
-from vidstill.cost import cost
-from vidstill.recipes.recipe import CLASSES, Finetune, files, find
+from vidstill.cost import Cost, cost
+from vidstill.recipes.recipe import CLASSES, Detect, Finetune, files, find
 
 _HERE = f"{__package__}."
 
@@ -31,21 +31,34 @@ def options(value: Any, name: str = "") -> dict[str, str]:
     return {f"--{name.replace('_', '-')}": _typed(value)}
 
 
-def price(recipe: Finetune) -> dict[str, Any]:
+def price(recipe: Finetune | Detect) -> dict[str, Any]:
     """What a fine-tuned model costs, in the papers' units, and what it is published to reach.
 
-    Its head has the classes of the recipe's data set; where that is not a paper's, there is no head.
+    Its head has the classes of the recipe's data set; where that is not a paper's, there is no head. A detector's
+    clip is one of its training, with one box.
     """
     classes = CLASSES.get(recipe.clips.dataset)
+    if isinstance(recipe, Detect):
+        encoder = cost(recipe.encoder, frames=recipe.views.sampling.frames, size=recipe.clips.size)
+        outputs = classes or 0
+        width = recipe.encoder.dim
+        found = Cost(encoder.parameters + outputs * (width + 1), encoder.operations + outputs * width)
+        return {"actions": classes, **_in_units(found, "clip"), "published": recipe.expects}
     model = recipe.encoder if classes is None else recipe.classifier(classes)
     found = cost(model, frames=recipe.views.sampling.frames, size=recipe.views.size)
     return {
         "classes": classes,
-        "parameters_millions": float(f"{found.millions:.4g}"),
-        "gflops_per_view": float(f"{found.gflops:.4g}"),  # a multiply-add counts once
+        **_in_units(found, "view"),
         "views": recipe.views.views,
         "crops": recipe.views.crops,
         "published": recipe.expects,
+    }
+
+
+def _in_units(found: Cost, what: str) -> dict[str, float]:
+    return {
+        "parameters_millions": float(f"{found.millions:.4g}"),
+        f"gflops_per_{what}": float(f"{found.gflops:.4g}"),  # a multiply-add counts once
     }
 
 

@@ -1,0 +1,45 @@
+"""Actions of persons in boxes on two CPU cores, on the clips of `vidstill data make --boxes`; no paper's."""
+
+from dataclasses import replace
+
+from vidstill.data.boxes.samples import BoxClipsConfig, BoxViewsConfig
+from vidstill.data.boxes.timing import KeySampling
+from vidstill.data.sampling import SpanSampling
+from vidstill.engine.optim import AdamWConfig
+from vidstill.engine.schedule import CosineConfig
+from vidstill.recipes import laptop
+from vidstill.recipes.recipe import Detect
+
+# 8 frames of 64 × 96 pixels, a second of them, are 384 tokens
+_STUDENT = replace(laptop.finetune.encoder, tubelet=(2, 8, 8))
+_SECOND = KeySampling(frames=8, stride=1, rate=8.0, rule="slowfast")
+
+detect_student = replace(  # what the detector starts from: VideoMAE on clips without boxes
+    laptop.videomae,
+    method=replace(laptop.videomae.method, encoder=_STUDENT),
+    clips=replace(
+        laptop.videomae.clips,
+        dataset="made boxes",
+        sampling=SpanSampling(frames=8, stride=1),
+        size=(64, 96),
+        flip=0.0,  # left and right are other actions
+    ),
+)
+detect = Detect(
+    encoder=replace(_STUDENT, learned_grid=(4, 8, 12)),
+    clips=BoxClipsConfig(
+        dataset="made boxes",
+        sampling=_SECOND,
+        short_side=(64, 72),
+        size=(64, 96),
+        flip=0.0,
+        rule="slowfast",
+    ),
+    views=BoxViewsConfig(sampling=_SECOND, short_side=64, persons=0.5, rule="slowfast"),
+    optim=AdamWConfig(base_lr=1.6e-2, clip_norm=1.0),  # 1e-3 for 16 clips; all layers at one rate
+    schedule=CosineConfig(epochs=30, warmup_epochs=1),
+    batch=16,
+    aligned=True,  # boxes are small beside a token
+    head_scale=1.0,
+    loss_per="box",
+)
