@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from vidstill.data import inspect as looking
 from vidstill.data import packs
 from vidstill.data import scan as scanning
+from vidstill.data.boxes.made import MadeBoxesConfig, make_boxes
 from vidstill.data.findings import in_words as found_in_words
 from vidstill.data.made import MadeConfig, make_clips
 from vidstill.data.recode import RecodeConfig
@@ -23,23 +24,60 @@ from vidstill.data.words import one_line
 from vidstill.engine.runtime import cores
 from vidstill.folder import write_file
 from vidstill.terminal import plain, progress_bar, tell
+from vidstill.types import InputError
 
 Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
 
-_MADE = MadeConfig()
 _RECODE = RecodeConfig()
 _SHOWN = 10  # of many sentences
 
 
-def make(folder: Positional[Path], /, *, clips: Annotated[MadeConfig, Flat] = _MADE) -> None:
-    """Draws clips whose classes differ in motion alone, with their lists.
+def make(
+    folder: Positional[Path],
+    /,
+    *,
+    boxes: bool = False,
+    train: int | None = None,
+    val: int | None = None,
+    unlabelled: int | None = None,
+    frames: int | None = None,
+    seconds: int | None = None,
+    size: tuple[int, int] | None = None,
+    fps: int | None = None,
+    classes: tuple[str, ...] | None = None,
+    seed: int = 0,
+) -> None:
+    """Draws clips whose classes differ in motion alone, with their lists; or, with --boxes, clips as AVA has them.
+
+    A clip depends on the seed, its split, its number and the sizes, so a larger set holds a smaller.
 
     Args:
         folder: where to; what is already there is kept.
+        boxes: figures that act, alone and with one another, with a box and its actions for each, every second.
+        train: clips to train on, the classes in turn; None: 600, with --boxes 240.
+        val: clips to test on; None: 300, with --boxes 80.
+        unlabelled: clips to pre-train on, of which nothing is stated; None: 1800, with --boxes 400.
+        frames: of a clip, whose movement takes all of them; None: 16. Not with --boxes.
+        seconds: of a clip with boxes; None: 6.
+        size: rows and columns in pixels, both even; None: 64 64, with --boxes 64 96.
+        fps: frames per second; None: 8.
+        classes: what is done; None: all that we can draw. Not with --boxes, whose actions are always all of them.
+        seed: of all that is drawn.
     """
+    asked = {"train": train, "val": val, "unlabelled": unlabelled, "size": size, "fps": fps, "seed": seed}
+    ours = {"seconds": seconds} if boxes else {"frames": frames, "classes": classes}
+    theirs = {"frames": frames, "classes": classes} if boxes else {"seconds": seconds}
+    if strange := [f"--{name}" for name, value in theirs.items() if value is not None]:
+        length = "with --boxes; --seconds" if boxes else "without --boxes; --frames"
+        raise InputError(f"{' and '.join(strange)} cannot be given {length} says how long a clip is")
+    given: dict[str, Any] = {name: value for name, value in (asked | ours).items() if value is not None}
     with progress_bar("clips") as made:
-        make_clips(folder, clips, made=made)
-    tell(f"made: {folder}; next: vidstill data inspect {folder}")
+        if boxes:
+            make_boxes(folder, MadeBoxesConfig(**given), made=made)
+        else:
+            make_clips(folder, MadeConfig(**given), made=made)
+    then = f"detect train RECIPE --data {folder}" if boxes else f"data inspect {folder}"
+    tell(f"made: {folder}; next: vidstill {then}")
 
 
 def inspect(

@@ -26,7 +26,7 @@ def draw_clip(action: str, seed: int, frames: int, size: tuple[int, int]) -> UIn
     """
     path = trajectory(action, numpy_chance(seed, "path"), frames)
     looks = numpy_chance(seed, "looks")
-    canvas = _background(looks, frames, size)
+    canvas = background(looks, frames, size)
     for _ in range(looks.integers(1, 3)):
         other = trajectory(str(looks.choice(ACTIONS)), looks, frames)
         _paint(canvas, replace(other, radius=0.4 * other.radius), _look(looks))
@@ -65,8 +65,8 @@ def _look(chance: np.random.Generator) -> _Look:
         pattern=str(chance.choice(["stripes", "checks", "spots", "wedges"])),
         waves=chance.uniform(3.5, 7.0),
         colours=(
-            _colour(hue, chance.uniform(0.7, 1.0), chance.uniform(0.8, 1.0)),
-            _colour(hue + chance.uniform(0.2, 0.8), chance.uniform(0.3, 1.0), chance.uniform(0.25, 0.6)),
+            hsv(hue, chance.uniform(0.7, 1.0), chance.uniform(0.8, 1.0)),
+            hsv(hue + chance.uniform(0.2, 0.8), chance.uniform(0.3, 1.0), chance.uniform(0.25, 0.6)),
         ),
     )
 
@@ -111,10 +111,10 @@ def _pattern(look: _Look, u: _Box, v: _Box) -> _Box:
     return 0.5 + 0.5 * np.clip(2.5 * wave, -1, 1)
 
 
-def _background(chance: np.random.Generator, frames: int, size: tuple[int, int]) -> _Canvas:
+def background(chance: np.random.Generator, frames: int, size: tuple[int, int]) -> _Canvas:
     """Two cloudy textures that drift, each its own way; the world wraps, so they are shifted by their spectra."""
     time = np.linspace(0, 1, frames)
-    base, other = (_colour(chance.uniform(), 0.45 * chance.uniform(), chance.uniform(0.25, 0.85)) for _ in range(2))
+    base, other = (hsv(chance.uniform(), 0.45 * chance.uniform(), chance.uniform(0.25, 0.85)) for _ in range(2))
     hills = np.tanh(2 * _drifting(chance, time, size, rough=1.6))
     grain = np.tanh(_drifting(chance, time, size, rough=0.6))
     return np.stack([a + (b - a) / 2 * (1 + hills) + 0.09 * grain for a, b in zip(base, other, strict=True)], axis=-1)
@@ -146,13 +146,13 @@ def _paint_bar(canvas: _Canvas, path: Path, chance: np.random.Generator) -> None
     slant, waves, phase = chance.uniform(-20, 20), chance.integers(2, 5), chance.uniform(0, 6.3)
     place = (np.arange(along)[:, None] + 0.5) / along
     mixed = 0.5 + 0.5 * np.clip(2.5 * np.sin(2 * math.pi * waves * place + slant * away[columns] + phase), -1, 1)
-    first, second = _colour(chance.uniform(), 0.35, 0.9), _colour(chance.uniform(), 0.35, 0.35)
+    first, second = hsv(chance.uniform(), 0.35, 0.9), hsv(chance.uniform(), 0.35, 0.35)
     colour = second + (first - second) * mixed[..., None].astype(np.float32)
     below = canvas[:, :, columns]
     canvas[:, :, columns] = below + (colour - below) * cover[columns, None].astype(np.float32)
 
 
-def _colour(hue: float, saturation: float, value: float) -> _Colour:
+def hsv(hue: float, saturation: float, value: float) -> _Colour:
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 

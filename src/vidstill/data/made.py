@@ -4,12 +4,13 @@ import io
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -21,10 +22,12 @@ from vidstill.data.motion import ACTIONS
 from vidstill.folder import HALF, write_whole
 from vidstill.types import InputError, within
 
+T = TypeVar("T")
+
 CONFIG_FILE = "made.json"
+SPLITS = ("train", "val", "unlabelled")
 
 _DRAWING = 1  # to be raised when the same config draws other clips
-_SPLITS = ("train", "val", "unlabelled")
 _SMALLEST_SIDE = 16  # pixels; below, a thing's box would meet itself around the world
 _POOL_FROM = 200  # clips for which it pays to start processes
 
@@ -76,14 +79,14 @@ def make_clips(
     """
     _check(config)
     described = json.dumps(asdict(config) | {"drawing": _DRAWING}, indent=2) + "\n"
-    _claim(folder, described)
+    claim_folder(folder, described)
     lists = _lists(config)
     if all((folder / name).is_file() for name in lists):
         return folder
-    for split in _SPLITS:
+    for split in SPLITS:
         (folder / split).mkdir(exist_ok=True)
-    jobs = [(split, i) for split in _SPLITS for i in range(config.clips(split))]
-    for done, _ in enumerate(_run(partial(_make_clip, folder, config), jobs, workers), 1):
+    jobs = [(split, i) for split in SPLITS for i in range(config.clips(split))]
+    for done, _ in enumerate(each_job(partial(_make_clip, folder, config), jobs, workers), 1):
         if made:
             made(done, len(jobs))
     for name, text in lists.items():
@@ -98,27 +101,39 @@ def _check(config: MadeConfig) -> None:
         raise InputError(f"{strays[0]!r} is no class that we can draw; did you mean {' or '.join(near)}?")
     if not config.classes or len(set(config.classes)) < len(config.classes):
         raise InputError("classes has to name at least one class, and none of them twice")
-    height, width = config.size
-    if height % 2 or width % 2 or min(config.size) < _SMALLEST_SIDE:
-        raise InputError(
-            f"clips of {height}x{width} pixels cannot be made; H.264 wants even sides and we want "
-            f"{_SMALLEST_SIDE} pixels at least, such as {_even(height)}x{_even(width)}"
-        )
+    check_size(config.size, _SMALLEST_SIDE)
     if config.frames < 2 or config.fps < 1:
         raise InputError(
             f"{config.frames} frames at {config.fps} frames per second show no motion; take at least 2 frames at 1"
         )
-    counts = [config.clips(split) for split in _SPLITS]
+    check_counts([config.clips(split) for split in SPLITS])
+
+
+def check_size(size: tuple[int, int], smallest: int) -> None:
+    """Raises an InputError for rows and columns that cannot be written, or have a side smaller than this."""
+    if any(side % 2 or side < smallest for side in size):
+        height, width = size
+        near = "x".join(str(max(smallest, side + side % 2)) for side in size)
+        raise InputError(
+            f"clips of {height}x{width} pixels cannot be made; H.264 wants even sides and we want {smallest} pixels at "
+            f"least, such as {near}"
+        )
+
+
+def check_counts(counts: Sequence[int]) -> None:
+    """Raises an InputError for numbers of clips, one for each of SPLITS, that nothing can be made of."""
     if min(counts) < 0 or not any(counts):
-        raise InputError(f"{counts} clips to train, test and pre-train cannot be made; ask for at least one in all")
+        raise InputError(
+            f"{list(counts)} clips to train, test and pre-train cannot be made; ask for at least one in all"
+        )
 
 
-def _even(side: int) -> int:
-    return max(_SMALLEST_SIDE, side + side % 2)
+def claim_folder(folder: Path, described: str) -> None:
+    """Says in the folder what it is for.
 
-
-def _claim(folder: Path, described: str) -> None:
-    """Says in the folder what it is for, unless it is for something else."""
+    Raises:
+        InputError: it is for something else.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for the clips")
     said = folder / CONFIG_FILE
@@ -137,7 +152,7 @@ def _claim(folder: Path, described: str) -> None:
 
 def _lists(config: MadeConfig) -> dict[str, str]:
     """What each list holds; a split without clips has none."""
-    names = {split: [_name(split, i) for i in range(config.clips(split))] for split in _SPLITS}
+    names = {split: [_name(split, i) for i in range(config.clips(split))] for split in SPLITS}
     lists = {
         "unlabelled.txt": "".join(f"{name}\n" for name in names["unlabelled"]),
         "classes.txt": "".join(f"{name}\n" for name in config.classes),
@@ -151,7 +166,8 @@ def _name(split: str, index: int) -> str:
     return f"{split}/{index:06d}.mp4"
 
 
-def _run(make: Callable[[tuple[str, int]], None], jobs: list[tuple[str, int]], workers: int | None) -> Iterator[None]:
+def each_job(make: Callable[[tuple[str, int]], T], jobs: list[tuple[str, int]], workers: int | None) -> Iterator[T]:
+    """What `make` gives for each (split, number) in turn, by so many processes; None: for each core, where it pays."""
     workers = (os.cpu_count() or 1 if len(jobs) >= _POOL_FROM else 1) if workers is None else workers
     if workers <= 1:
         yield from map(make, jobs)
@@ -165,7 +181,7 @@ def _make_clip(folder: Path, config: MadeConfig, job: tuple[str, int]) -> None:
     path = folder / _name(split, index)
     if path.exists():
         return
-    seed = sample_seed(config.seed, _SPLITS.index(split), index)
+    seed = sample_seed(config.seed, SPLITS.index(split), index)
     action = config.classes[index % len(config.classes)]
     write_whole(path, encoded(draw_clip(action, seed, config.frames, config.size), config.fps))
 
