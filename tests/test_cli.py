@@ -199,7 +199,7 @@ def test_the_recipes_are_listed_for_programs_too(capsys):
     assert main(["recipes", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in listed] == list(every_recipe())
-    assert {each["verb"] for each in listed} == {"pretrain", "finetune"}
+    assert {each["verb"] for each in listed} == {"pretrain", "finetune", "detect train"}
 
 
 def test_one_recipe_is_shown_for_programs_too(capsys):

@@ -24,8 +24,9 @@ from vidstill.data.datasets import ClipsConfig
 from vidstill.data.sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.data.video import decoded, timed
 from vidstill.engine.runtime import Runtime
+from vidstill.folder import stems
 from vidstill.prediction.answers import OverTime
-from vidstill.prediction.files import TABLE, stems
+from vidstill.prediction.files import TABLE
 from vidstill.testing import evaluate
 from vidstill.training import Launch
 from vidstill.weights.files import write_weights

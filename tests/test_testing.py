@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tiny_runs import CLASSES, FINETUNE, make_data, run
-from vidstill import testing
+from vidstill import folder, testing
 from vidstill.cli import main
 from vidstill.data import datasets
 from vidstill.data.annotations import read_listing
@@ -17,7 +17,7 @@ from vidstill.data.datasets import ViewClips, ViewsConfig
 from vidstill.data.sampling import SegmentSampling
 from vidstill.downstream.classification import Classifier
 from vidstill.engine.runtime import Runtime
-from vidstill.testing import check_out, evaluate, load_classifier, score, write_test
+from vidstill.testing import evaluate, load_classifier, score, write_test
 from vidstill.training import Launch
 from vidstill.types import InputError
 from vidstill.weights.files import read_weights, write_weights
@@ -102,7 +102,7 @@ def test_a_disk_that_is_full_is_met_with_a_sentence(road, tmp_path, capsys, monk
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(testing, "write_whole", full)
+    monkeypatch.setattr(folder, "write_whole", full)
     assert main(f"evaluate {road}/finetune --data {road}/data --out {tmp_path}/out --workers 0".split()) == 2
     assert "No space left on device" in capsys.readouterr().err
 
@@ -115,7 +115,7 @@ def test_the_findings_of_two_tests_are_never_mixed(road, tmp_path, monkeypatch):
     with pytest.raises(IndexError):
         write_test(tmp_path, tested)
     assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "classes.csv", "confusion.csv"}
-    check_out(tmp_path)
+    folder.check_findings(tmp_path, FILES - {"test.json"})
 
 
 # ---- What cannot be scored ------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ USAGE = """usage: vidstill VERB …
                                      that are computed once
   probe all RUN… --data DATA …       every probe of encoders on data sets, in one table
   embed RUN_OR_FILE VIDEO… --out OUT features of videos, of whole data sets, of long ones in windows, in files
-  data make FOLDER                   draw clips whose classes differ in motion alone, with their lists
+  detect boxes DATA --out FILE.csv   the persons in key frames, or in each second of videos, by torchvision's detectors
+  detect predict RUN VIDEO…          what persons do in videos, by the second: a table, the video with boxes drawn over
+  data make FOLDER                   draw clips: classes that differ in motion alone; --boxes: persons and what they do
   data scan DATA                     decode every file once: what is broken, short or there twice, and every true length
   data pack DATA --out FOLDER        make videos quick to decode: re-encoded into tar shards, with an index
   data inspect DATA                  what a data set holds, and what is wrong with it; --sheet FILE.png shows it

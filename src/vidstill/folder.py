@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ TEST_FILE = "test.json"
 
 HALF = ".part"
 """Ends the name of what a kill left unfinished."""
+
+_LONGEST = 56  # letters of a file's name, without its suffix
+_ODD = re.compile(r"[^\w.,()+@=-]+")
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "av")  # which decide a run's numbers
 _DECISIVE = ("recipe", "init")  # of what RECIPE_FILE holds; the data are known by their fingerprints
@@ -64,6 +68,46 @@ def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
     os.replace(half, path)
 
 
+def check_findings(folder: Path, names: Collection[str]) -> None:
+    """Raises an InputError where findings cannot be left in a folder: before the work, not after it.
+
+    Earlier ones are written over; a run's folder, or any that holds something else, is left alone.
+
+    Args:
+        names: of the files that will be left, beside TEST_FILE.
+    """
+    whole = folder.absolute()
+    there = next(each for each in (whole, *whole.parents) if os.path.exists(each))
+    if not (there.is_dir() and os.access(there, os.R_OK | os.W_OK | os.X_OK)):
+        raise InputError(f"{folder} cannot be written; choose another folder with --out")
+    known = {TEST_FILE, *names}
+    if there == whole and any(each.name.removesuffix(HALF) not in known for each in folder.iterdir()):
+        raise InputError(f"{folder} is there and holds something else than a test; choose another folder with --out")
+
+
+def write_findings(folder: Path, files: Mapping[str, Callable[[], bytes | Iterable[bytes]]], found: Any) -> None:
+    """Leaves all that a test found in a folder; TEST_FILE comes last, and says by being there that the rest is.
+
+    Args:
+        files: what makes each file.
+        found: the numbers, as JSON has them.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (TEST_FILE, *files):
+            (folder / name).unlink(missing_ok=True)  # of an earlier test
+        for name, content in files.items():
+            write_whole(folder / name, content())
+        write_json(folder / TEST_FILE, found)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}); make room there, and type the same command again"
+        ) from error
+
+
 def check_file(path: Path) -> None:
     """Raises an InputError where a file cannot be written: before the work, not after it."""
     half = path.with_name(path.name + HALF)
@@ -74,7 +118,7 @@ def check_file(path: Path) -> None:
         raise unwritable(path, error) from error
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes | Iterable[bytes]) -> None:
     """As `write_whole`, and nothing unfinished is left.
 
     Raises:
@@ -85,6 +129,54 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         path.with_name(path.name + HALF).unlink(missing_ok=True)
         raise unwritable(path, error) from error
+
+
+def write_below(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """As `write_file`; the folders above it are made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    write_file(path, content)
+
+
+def check_new_file(path: Path) -> None:
+    """As `check_file`, with another sentence where it is a folder."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file, or a folder without a dot")
+    check_file(path)
+
+
+def check_folder(out: Path, known_by: str, what: str) -> None:
+    """Raises an InputError where answers cannot be written into a folder, or where it holds something else.
+
+    Args:
+        known_by: the name of a file that a folder of such answers has.
+        what: they are, in words.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; choose another folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / known_by).is_file():
+        raise InputError(f"{out} is there and holds something else than {what}; choose another folder with --out")
+    there = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InputError(f"{out} cannot be written; choose another folder with --out")
+
+
+def stems(names: Sequence[str]) -> list[str]:
+    """A file's name without its suffix for each video: safe everywhere, each another, none that leaves a folder."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        last = name.rstrip("/").rpartition("/")[2]
+        stem = numbered = _ODD.sub("_", last.rpartition(".")[0] or last).lstrip(".")[:_LONGEST] or "video"
+        number = 1
+        while numbered.casefold() in taken:
+            number += 1
+            numbered = f"{stem}-{number}"
+        taken.add(numbered.casefold())
+        found.append(numbered)
+    return found
 
 
 def unwritable(path: Path, error: OSError) -> InputError:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from vidstill.data.annotations import listing_to_test
 from vidstill.engine.runtime import Runtime
-from vidstill.folder import HALF, TEST_FILE, write_json
+from vidstill.folder import HALF, TEST_FILE, check_findings, write_json
 from vidstill.recipes.recipe import Finetune
 from vidstill.run import finetune, labelled_splits
-from vidstill.testing import check_out, evaluate, labelled
+from vidstill.testing import FILES, evaluate, labelled
 from vidstill.training import Launch
 from vidstill.types import InputError
 from vidstill.weights.files import MODEL_FILE
@@ -76,7 +76,7 @@ def evaluate_folds(
     if out is not None:
         _check_folder(out)
         for fold in _FOLDS:
-            check_out(_of(out, fold))
+            check_findings(_of(out, fold), FILES)
     tests = []
     for fold in _FOLDS:
         model, there = str(_of(Path(source), fold)), None if out is None else _of(out, fold)

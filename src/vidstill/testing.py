@@ -1,8 +1,7 @@
 """A fine-tuned model's test: every view of every video, merged as in the papers, by one process or by several."""
 
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from vidstill.downstream.several import SeveralTested
 from vidstill.downstream.tested import Tested
 from vidstill.engine.runtime import Runtime
 from vidstill.figures.confusion import confusion_png
-from vidstill.folder import HALF, TEST_FILE, write_json, write_whole
+from vidstill.folder import check_findings, write_findings
 from vidstill.terminal import progress_bar
 from vidstill.training import Launch
 from vidstill.types import InputError
@@ -34,7 +33,7 @@ SCORES_FILE = "scores.csv"
 CLASSES_FILE = "classes.csv"
 CONFUSION_FILE = "confusion.csv"
 CONFUSION_PICTURE = "confusion.png"
-_FILES = (TEST_FILE, SCORES_FILE, CLASSES_FILE, CONFUSION_FILE, CONFUSION_PICTURE)
+FILES = (SCORES_FILE, CLASSES_FILE, CONFUSION_FILE, CONFUSION_PICTURE)
 
 log = logging.getLogger("vidstill")
 
@@ -51,7 +50,7 @@ def evaluate(
         InputError: the weights are no classifier's, or the videos have other classes.
     """
     if out is not None:
-        check_out(out)
+        check_findings(out, FILES)
     runtime = runtime or Runtime(launch.precision)
     model, weights = load_classifier(source)
     several = model.config.several
@@ -184,7 +183,7 @@ def video_scores(
 
 
 def write_test(folder: Path, tested: Tested | SeveralTested, taken: Mapping[str, Any] | None = None) -> None:
-    """Leaves all that a test found in a folder; `test.json` comes last, and says by being there that the rest is.
+    """Leaves all that a test found in a folder, as `folder.write_findings` does.
 
     Args:
         taken: what chose the weights that were tested, where something did.
@@ -192,33 +191,16 @@ def write_test(folder: Path, tested: Tested | SeveralTested, taken: Mapping[str,
     Raises:
         InputError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            (folder / name).unlink(missing_ok=True)  # of an earlier test
-        write_whole(folder / SCORES_FILE, tested.scores_csv())
-        write_whole(folder / CLASSES_FILE, tested.classes_csv())
-        if isinstance(tested, Tested):
-            write_whole(folder / CONFUSION_FILE, tested.confusion_csv())
-            write_whole(folder / CONFUSION_PICTURE, confusion_png(tested.confusion, tested.classes))
-        write_json(folder / TEST_FILE, tested.plain() | ({"taken": dict(taken)} if taken else {}))
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written ({error.strerror}); make room there, and type the same command again"
-        ) from error
-
-
-def check_out(folder: Path) -> None:
-    """Raises an InputError where a test's findings cannot be left in a folder: before the test, not after it.
-
-    An earlier test's are written over; a run's folder, or any that holds something else, is left alone.
-    """
-    whole = folder.absolute()
-    there = next(each for each in (whole, *whole.parents) if os.path.exists(each))
-    if not (there.is_dir() and os.access(there, os.R_OK | os.W_OK | os.X_OK)):
-        raise InputError(f"{folder} cannot be written; choose another folder with --out")
-    if there == whole and any(each.name.removesuffix(HALF) not in _FILES for each in folder.iterdir()):
-        raise InputError(f"{folder} is there and holds something else than a test; choose another folder with --out")
+    files: dict[str, Callable[[], bytes | Iterable[bytes]]] = {
+        SCORES_FILE: tested.scores_csv,
+        CLASSES_FILE: tested.classes_csv,
+    }
+    if isinstance(tested, Tested):
+        files[CONFUSION_FILE] = tested.confusion_csv
+        files[CONFUSION_PICTURE] = lambda: confusion_png(tested.confusion, tested.classes)
+    for name in set(FILES) - set(files):
+        (folder / name).unlink(missing_ok=True)  # of an earlier test, of the other kind
+    write_findings(folder, files, tested.plain() | ({"taken": dict(taken)} if taken else {}))
 
 
 def check_views(listing: Listing, views: ViewsConfig, workers: int) -> None:

@@ -28,21 +28,14 @@ from vidstill.weights.transfer import load_exactly
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launch:
-    """Where and how a recipe runs.
-
-    What is learned does not depend on it, but for rounding, and for which clips are mixed with which: a chunk's own.
-    """
+class AnyLaunch:
+    """Where and how any recipe runs."""
 
     data: str | Path  # a folder of videos or of class folders, a list, or packs, here or behind an address
     out: Path  # the run's folder
-    val: str | Path | None = None  # labelled videos to test on, their val split if they have splits; None: data's
-    watch: str | Path | None = None  # labelled videos to score after each epoch: see patience; as val
-    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
     workers: int = -1  # processes that decode, for each device; -1: one less than its share of the cores
     device_batch: int | None = None  # clips that a device takes at once, more are accumulated; None: all of its share
     precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
-    augment_on: AugmentOn = "workers"  # where what comes after the crop is done: flips, RandAugment of crops
     save_seconds: float = 600.0  # seconds between two saved states
 
     def __post_init__(self) -> None:
@@ -59,6 +52,19 @@ class Launch:
     def decoders(self) -> int:
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun has started on this machine
         return max(1, cores() // beside - 1) if self.workers < 0 else self.workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch(AnyLaunch):
+    """Where and how a recipe runs.
+
+    What is learned does not depend on it, but for rounding, and for which clips are mixed with which: a chunk's own.
+    """
+
+    val: str | Path | None = None  # labelled videos to test on, their val split if they have splits; None: data's
+    watch: str | Path | None = None  # labelled videos to score after each epoch: see patience; as val
+    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
+    augment_on: AugmentOn = "workers"  # where what comes after the crop is done: flips, RandAugment of crops
 
 
 @runtime_checkable
@@ -107,7 +113,7 @@ class Training:
     title: str
     recipe: Trains
     samples: TrainSet[Any]
-    launch: Launch
+    launch: AnyLaunch
     runtime: Runtime
 
     @cached_property

@@ -10,10 +10,21 @@ from tyro.conf import Positional
 
 from vidstill import doctor as machine
 from vidstill import quickstart as road
-from vidstill.commands import auto, data, embed, predict, probe, train
+from vidstill.commands import (
+    auto,
+    data,
+    detect,
+    detect_boxes,
+    detect_predict,
+    embed,
+    predict,
+    probe,
+    train,
+    with_recipe,
+)
 from vidstill.config import near, to_plain
 from vidstill.options import call
-from vidstill.recipes.recipe import Finetune, all_names, find
+from vidstill.recipes.recipe import Detect, Finetune, all_names, find
 from vidstill.recipes.show import options, price, source
 from vidstill.terminal import aligned, flat, tell
 from vidstill.types import InputError
@@ -27,8 +38,8 @@ def run_command(arguments: list[str]) -> None:
         SystemExit: tyro has printed help (code 0), or said what is wrong with an option (2).
     """
     verb, rest = _verb(arguments)
-    if verb in train.WITH_RECIPE:
-        train.call_with_recipe(verb, rest)
+    if verb in with_recipe.VERBS:
+        with_recipe.call_with_recipe(verb, rest)
     else:
         call(_VERBS[verb], rest, f"vidstill {verb}")
 
@@ -63,7 +74,7 @@ def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json:
     """
     if show is None:
         found = {name: find(name) for name in all_names(pattern)}
-        listed = [{"name": n, "verb": train.VERB_OF[type(r)], "expects": r.expects} for n, r in found.items()]
+        listed = [{"name": n, "verb": with_recipe.VERB_OF[type(r)], "expects": r.expects} for n, r in found.items()]
         width = max(map(len, found))
         lines = [f"{each['verb']}  {each['name']:{width}}  {each['expects']}".rstrip() for each in listed]
         tell(jsons.dumps(listed, indent=1) if json else "\n".join(lines))
@@ -72,7 +83,7 @@ def recipes(pattern: Positional[str] = "*", /, *, show: str | None = None, json:
         tell(jsons.dumps({"name": auto.NAME, "about": auto.ABOUT}, indent=1) if json else auto.ABOUT)
         return
     recipe = find(show)
-    paid = {"price": price(recipe)} if isinstance(recipe, Finetune) else {}
+    paid = {"price": price(recipe)} if isinstance(recipe, Finetune | Detect) else {}
     if json:
         tell(jsons.dumps(to_plain(recipe) | paid, indent=1))
     else:
@@ -95,6 +106,9 @@ _VERBS: dict[str, Callable[..., None]] = {
     **train.VERBS,
     **predict.VERBS,
     **probe.VERBS,
+    **detect_boxes.VERBS,
+    **detect.VERBS,
+    **detect_predict.VERBS,
     **embed.VERBS,
     **data.VERBS,
     "doctor": doctor,
@@ -103,7 +117,7 @@ _VERBS: dict[str, Callable[..., None]] = {
 
 def _verb(arguments: list[str]) -> tuple[str, list[str]]:
     """The verb, of one word or two, and what comes after it."""
-    verbs = [*_VERBS, *train.WITH_RECIPE]
+    verbs = [*_VERBS, *with_recipe.VERBS]
     for words in (1, 2):
         verb = " ".join(arguments[:words])
         if verb in verbs:

@@ -2,7 +2,7 @@
 
 import json as jsons
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from vidstill.data.sources import BrokenVideo, place_of
 from vidstill.data.words import counted, one_line
 from vidstill.encoders.encoder import Encoder, load
 from vidstill.engine.runtime import Precision, Runtime
+from vidstill.folder import stems
 from vidstill.prediction.answers import (
     OverTime,
     Prediction,
@@ -23,7 +24,7 @@ from vidstill.prediction.answers import (
     timed_predictions,
     window_seconds,
 )
-from vidstill.prediction.files import Target, stems
+from vidstill.prediction.files import Target
 from vidstill.prediction.tables import as_plain, in_words
 from vidstill.prediction.videos import Videos, WhichSplit, find_videos
 from vidstill.terminal import progress_bar, tell
@@ -174,11 +175,16 @@ def _tell(answers: Predictions, target: Target, top: int, json: bool) -> None:
         if path is not None:
             tell(f"predictions: {one_line(str(path))}, {counted(len(answers.videos), 'video')}")
     if answers.wrong:
-        tell(f"\nproblems: {counted(len(answers.wrong), 'video')}")
-        for sentence in list(answers.wrong.values())[:_SHOWN]:
-            tell(f"  {one_line(sentence)}")
-        if len(answers.wrong) > _SHOWN:
-            tell(f"  and {len(answers.wrong) - _SHOWN} more, which --json and a .json name")
+        tell_problems(answers.wrong)
+
+
+def tell_problems(wrong: Mapping[str, str]) -> None:
+    """The sentences of videos that could not be asked about, or not to their end."""
+    tell(f"\nproblems: {counted(len(wrong), 'video')}")
+    for sentence in list(wrong.values())[:_SHOWN]:
+        tell(f"  {one_line(sentence)}")
+    if len(wrong) > _SHOWN:
+        tell(f"  and {len(wrong) - _SHOWN} more, which --json and a .json name")
 
 
 VERBS: dict[str, Callable[..., None]] = {"predict": predict}

@@ -1,6 +1,5 @@
 """What `vidstill pretrain`, `finetune` and `evaluate` do: their options are the function's signature, read by tyro."""
 
-import functools
 import json as jsons
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,16 +10,12 @@ import tyro
 from tyro.conf import Positional
 
 from vidstill import folds, run, testing
-from vidstill.auto.choice import Chosen
-from vidstill.commands import auto
 from vidstill.downstream.tested import in_words
 from vidstill.engine.runtime import Precision
 from vidstill.folder import TEST_FILE
-from vidstill.options import call, may_be_without, without_or_with
-from vidstill.recipes.recipe import Finetune, Pretrain, find
+from vidstill.recipes.recipe import Finetune, Pretrain
 from vidstill.terminal import tell
 from vidstill.training import Launch
-from vidstill.types import InputError
 
 Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
 
@@ -59,10 +54,14 @@ def finetune(
     Args:
         init: a run's folder or a file of weights to start from; None: from scratch.
     """
-    _finetune(launch, init, recipe, ())
+    finetune_told(launch, init, recipe, ())
 
 
-def _finetune(launch: FoldsLaunch, init: str | None, recipe: Finetune, notes: Sequence[str]) -> None:
+def finetune_told(launch: FoldsLaunch, init: str | None, recipe: Finetune, notes: Sequence[str]) -> None:
+    """
+    Args:
+        notes: sentences to be said before training.
+    """
     if launch.fold == "all":
         found = folds.finetune_folds(recipe, launch.single, init=init, notes=notes)
         tell(f"fine-tuned: {launch.out}, a run for each fold\n{folds.in_words(found)}")
@@ -107,44 +106,3 @@ def evaluate(
 
 
 VERBS: dict[str, Callable[..., None]] = {"evaluate": evaluate}
-WITH_RECIPE: dict[str, tuple[Callable[..., None], type]] = {
-    "pretrain": (pretrain, Pretrain),
-    "finetune": (finetune, Finetune),
-}
-VERB_OF: dict[type, str] = {kind: verb for verb, (_, kind) in WITH_RECIPE.items()}
-
-
-def call_with_recipe(verb: str, arguments: list[str]) -> None:
-    """The first argument names the recipe whose values are the options' defaults."""
-    work, kind = WITH_RECIPE[verb]
-    if arguments[:1] in (["-h"], ["--help"]):
-        tell(f"usage: vidstill {verb} RECIPE --data DATA [OPTIONS]\n\n{work.__doc__}\n")
-        tell(f"`vidstill recipes` lists the recipes, `vidstill {verb} RECIPE --help` the options of one.")
-        return
-    if not arguments or arguments[0].startswith("-"):
-        raise InputError(f"the recipe comes first: vidstill {verb} RECIPE --data DATA; `vidstill recipes` lists them")
-    chosen = auto.chosen(verb, arguments[1:]) if arguments[0] == auto.NAME else None
-    recipe = chosen.recipe if chosen else find(arguments[0])
-    if not isinstance(recipe, kind):
-        other = VERB_OF[type(recipe)]
-        raise InputError(f"{arguments[0]} is not for {verb}; type vidstill {other} {arguments[0]}")
-    launch_kind = FoldsLaunch if kind is Finetune else Launch
-    launch = launch_kind(data=Path(), out=Path("runs") / arguments[0].replace("-", "_"))
-    object.__setattr__(launch, "data", tyro.MISSING)  # no path, but tyro's word for what has to be typed
-    parts = ", ".join(may_be_without(recipe))
-    more = f" Parts that a recipe may be without, taken out by None and brought in by their own options: {parts}."
-    recipe, words = without_or_with(recipe, arguments[1:])
-    if chosen:
-        work = _with_reasons(chosen)
-        more += f" {auto.ABOUT}"
-    call(work, words, f"vidstill {verb} {arguments[0]}", more, launch=launch, recipe=recipe)
-
-
-def _with_reasons(chosen: Chosen) -> Callable[..., None]:
-    """A fine-tuning that says why its recipe is as it is."""
-
-    @functools.wraps(finetune)
-    def work(*, launch: FoldsLaunch, init: str | None = None, recipe: Finetune) -> None:
-        _finetune(launch, init, recipe, chosen.reasons(recipe))
-
-    return work

@@ -4,8 +4,8 @@ from unicodedata import category, normalize
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 video`, `1,200 videos`, `2 classes`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("s") else "s")
+    """`1 video`, `1,200 videos`, `2 classes`, `3 boxes`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith(("s", "x")) else "s")
 
 
 def one_line(text: str) -> str:

@@ -1,9 +1,10 @@
-"""A video again, with the most probable classes of each moment drawn over it."""
+"""A video again, with something drawn over each frame: here the most probable classes of each moment."""
 
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
@@ -25,8 +26,11 @@ from vidstill.folder import HALF
 _SHORT, _LONG = 480, 1920  # smaller videos are enlarged until the shorter side has the one, if the longer stays below
 _TICKS = 90_000  # a second: the times of every usual frame rate are whole numbers of them
 _CODING = {"preset": "veryfast", "crf": "18"}
-_DARK, _TRACK, _PAPER, _PALE = (16, 16, 20, 184), (86, 86, 92, 216), (255, 255, 255, 255), (214, 214, 220, 255)
+DARK, TRACK, PAPER, PALE = (16, 16, 20, 184), (86, 86, 92, 216), (255, 255, 255, 255), (214, 214, 220, 255)
 _FLATTEST = 10  # a header that states pixels of other shapes is damaged
+
+Paint = Callable[[Picture, float], None]
+"""Paints over a picture, at its second of the video."""
 
 
 def annotate(
@@ -39,14 +43,41 @@ def annotate(
     rate: float | None = None,
     done: Callable[[float], None] = lambda seconds: None,
 ) -> None:
-    """Writes an MP4, complete or not at all: each frame of the video, upright, at its time, with the classes over it.
-
-    Where windows overlap, the one speaks whose middle is nearest. Pixels become square, and small videos are enlarged
-    by a whole number, so that the letters can be read; of odd sizes the last row or column is left out. No sound.
-    It ends where the video does not decode any further.
+    """Writes an MP4 by `redraw`, with the classes over it; where windows overlap, the one speaks whose middle is
+    nearest.
 
     Args:
         top: classes that are shown at a time.
+        rate: frames per second, where the file states none.
+        done: is told how many seconds there are so far.
+
+    Raises:
+        BrokenVideo: not one frame decodes.
+        OSError: it cannot be written; what was there still is.
+    """
+
+    def painter(height: int, width: int) -> Paint:
+        panels = _Panels(height, width, timeline, classes, top)
+        return lambda image, seconds: panels.draw(image, timeline.at(seconds))
+
+    redraw(source, out, painter, rate=rate, done=done)
+
+
+def redraw(
+    source: Source,
+    out: Path,
+    painter: Callable[[int, int], Paint],
+    *,
+    rate: float | None = None,
+    done: Callable[[float], None] = lambda seconds: None,
+) -> None:
+    """Writes an MP4, complete or not at all: each frame of the video, upright, at its time, painted over.
+
+    Pixels become square, and small videos are enlarged by a whole number, so that letters can be read; of odd sizes the
+    last row or column is left out. No sound. It ends where the video does not decode any further.
+
+    Args:
+        painter: is told the rows and columns of the frames, and gives what paints over each.
         rate: frames per second, where the file states none.
         done: is told how many seconds there are so far.
 
@@ -61,14 +92,14 @@ def annotate(
         raise BrokenVideo(f"{name_of(source)} holds no frame that decodes")
     rows, columns, _ = first.picture().shape
     height, width = size_for(rows, columns, pixel_aspect(source))
-    panels = _Panels(height, width, timeline, classes, top)
+    paint = painter(height, width)
     try:
         with av.open(f"file:{half}", "w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = _stream(container, height, width, frame_rate(source) or rate or USUAL_RATE)
             latest = -1
             for shown in _decodable(chain([first], frames)):
                 image = _sized(shown.picture(), height, width)
-                panels.draw(image, timeline.at(shown.seconds))
+                paint(image, shown.seconds)
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 latest = max(latest + 1, round(shown.seconds * _TICKS))
                 frame.pts, frame.time_base = latest, Fraction(1, _TICKS)
@@ -113,6 +144,41 @@ def _sized(picture: Picture, height: int, width: int) -> UInt8[np.ndarray, "rows
     return np.array(Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BICUBIC))
 
 
+@dataclass(frozen=True)
+class Overlay:
+    """Something half transparent: what the picture below is multiplied with, and what is added, both times 255."""
+
+    ground: Int32[np.ndarray, "h w 1"]
+    ink: Int32[np.ndarray, "h w 3"]
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Overlay":
+        """A picture in RGBA."""
+        pixels = np.array(image).astype(np.int32)
+        cover = pixels[..., 3:]
+        return cls(255 - cover, pixels[..., :3] * cover)
+
+    def over(self, below: Picture) -> None:
+        """Is laid over a part of a picture; what that has no room for is cut off."""
+        own = np.s_[: below.shape[0], : below.shape[1]]
+        np.copyto(below, ((below * self.ground[own] + self.ink[own] + 127) // 255).astype(np.uint8))
+
+
+def draw_bar(
+    draw: ImageDraw.ImageDraw, left: int, middle: float, length: int, size: int, share: float, colour: str
+) -> None:
+    """A share as a bar on its track.
+
+    Args:
+        length: of the track, in pixels.
+        size: of the letters beside it.
+    """
+    half = size * 0.32
+    for part, fill in ((1.0, TRACK), (share, (*ImageColor.getrgb(colour)[:3], 255))):
+        if part * length >= 1:
+            draw.rounded_rectangle((left, middle - half, left + part * length, middle + half), half / 2, fill=fill)
+
+
 class _Panels:
     """Below on the left, on a darker ground: for each of the first classes its name, a bar, and the share in percent.
 
@@ -140,35 +206,24 @@ class _Panels:
     def draw(self, image: Picture, window: int) -> None:
         """Draws a window's panel over a picture."""
         below = image[-self._height :, : self._width]
-        ground, ink = self._drawn(window)
-        np.copyto(below, ((below * ground + ink + 127) // 255).astype(np.uint8))
+        self._drawn(window).over(below)
 
-    def _draw(self, window: int) -> tuple[Int32[np.ndarray, "h w 1"], Int32[np.ndarray, "h w 3"]]:
-        """What the picture below is multiplied with and what is added, both times 255."""
-        panel = Image.new("RGBA", (self._width, self._height), _DARK)
+    def _draw(self, window: int) -> Overlay:
+        panel = Image.new("RGBA", (self._width, self._height), DARK)
         draw = ImageDraw.Draw(panel)
         for place, label in enumerate(self._order[window]):
             share = float(self._probabilities[window, label])
             middle = self._pad + (place + 0.5) * self._line
-            colour = _PALE if place else _PAPER
+            colour = PALE if place else PAPER
             letters = font(self._size, bold=place == 0)
             name = ended(self._classes[label], self._name, self._size, bold=place == 0)
             draw.text((self._pad, middle), name, font=letters, fill=colour, anchor="lm")
             left = self._pad + self._name + self._size
-            self._draw_bar(draw, left, middle, share, self._colours.get(int(label), OTHER))
+            colour_of_bar = self._colours.get(int(label), OTHER)
+            draw_bar(draw, left, middle, self._bar, self._size, share, colour_of_bar)
             right = self._width - self._pad
             draw.text((right, middle), f"{100 * share:.0f} %", font=letters, fill=colour, anchor="rm")
-        pixels = np.array(panel).astype(np.int32)
-        cover = pixels[..., 3:]
-        return 255 - cover, pixels[..., :3] * cover
-
-    def _draw_bar(self, draw: ImageDraw.ImageDraw, left: int, middle: float, share: float, colour: str) -> None:
-        half = self._size * 0.32
-        for length, fill in ((1.0, _TRACK), (share, (*ImageColor.getrgb(colour)[:3], 255))):
-            if length * self._bar >= 1:
-                draw.rounded_rectangle(
-                    (left, middle - half, left + length * self._bar, middle + half), radius=half / 2, fill=fill
-                )
+        return Overlay.of(panel)
 
     def _length(self, text: str) -> int:
         return math.ceil(font(self._size, bold=True).getlength(text))

@@ -1,7 +1,6 @@
 """Where predictions go: one file, by its suffix, or a folder with files for each video; all complete or absent."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from vidstill.data.pictures import is_picture
 from vidstill.data.words import counted
 from vidstill.figures.annotate import annotate
 from vidstill.figures.timeline import plot
-from vidstill.folder import check_file, unwritable, write_file
+from vidstill.folder import check_folder, check_new_file, stems, unwritable, write_below
 from vidstill.prediction.answers import Prediction, Predictions
 from vidstill.prediction.tables import as_csv, as_json, as_plain, shares, video_plain
 from vidstill.prediction.videos import Videos
@@ -23,8 +22,6 @@ TABLE = "predictions.csv"
 
 Kind = Literal["csv", "json", "mp4", "folder"]
 
-_LONGEST = 56  # letters of a file's name, without its suffix
-_ODD = re.compile(r"[^\w.,()+@=-]+")
 _SHOWN = 3  # classes that are drawn over a video, or named above a plot
 
 
@@ -84,10 +81,10 @@ class Target:
                 f"{single[0]} shows what is seen when, and {videos.names[0]} is a picture; take a .csv or .json"
             )
         if self.out is not None and self.kind == "folder":
-            _check_folder(self.out)
+            check_folder(self.out, TABLE, "predictions")
         for path in [self.plot, None if self.kind == "folder" else self.out]:
             if path is not None:
-                _check_file(path)
+                check_new_file(path)
         theirs = {os.path.realpath(row.source) for row in videos.listing.rows if isinstance(row.source, Path)}
         for path in self._paths(videos.names):
             if os.path.realpath(path) in theirs:
@@ -105,11 +102,11 @@ class Target:
     def write_table(self, found: Predictions, top: int, *, over_time: bool) -> None:
         """Of all videos: the CSV or the JSON; of a folder, its table."""
         if self.out is not None and self.kind == "csv":
-            _written(self.out, as_csv(found, top, over_time=over_time))
+            write_below(self.out, as_csv(found, top, over_time=over_time))
         elif self.out is not None and self.kind == "json":
-            _written(self.out, (as_json(as_plain(found, top)) + "\n").encode())
+            write_below(self.out, (as_json(as_plain(found, top)) + "\n").encode())
         elif self.out is not None and self.kind == "folder":
-            _written(self.out / TABLE, as_csv(found, top, over_time=False))
+            write_below(self.out / TABLE, as_csv(found, top, over_time=False))
 
     def write_video(
         self,
@@ -128,13 +125,15 @@ class Target:
         plotted, drawn = self.plot, self.out if self.kind == "mp4" else None
         if self.out is not None and self.kind == "folder":
             plain = {"model": found.model, "classes": list(found.classes), "several": found.several}
-            _written(self.out / f"{stem}.json", (as_json({**plain, **video_plain(found, video, top)}) + "\n").encode())
+            write_below(
+                self.out / f"{stem}.json", (as_json({**plain, **video_plain(found, video, top)}) + "\n").encode()
+            )
             plotted, drawn = self.out / f"{stem}.png", self.out / f"{stem}.mp4" if self.annotate else None
         if video.timeline is None:
             return
         if plotted is not None:
             note = f"on the whole: {', '.join(shares(found, video, _SHOWN))}"
-            _written(plotted, plot(video.video, video.timeline, found.classes, note))
+            write_below(plotted, plot(video.video, video.timeline, found.classes, note))
         if drawn is not None:
             try:
                 annotate(
@@ -148,43 +147,3 @@ class Target:
                 )
             except OSError as error:
                 raise unwritable(drawn, error) from error
-
-
-def stems(names: Sequence[str]) -> list[str]:
-    """A file's name without its suffix for each video: safe everywhere, each another, none that leaves a folder."""
-    found: list[str] = []
-    taken: set[str] = set()
-    for name in names:
-        last = name.rstrip("/").rpartition("/")[2]
-        stem = numbered = _ODD.sub("_", last.rpartition(".")[0] or last).lstrip(".")[:_LONGEST] or "video"
-        number = 1
-        while numbered.casefold() in taken:
-            number += 1
-            numbered = f"{stem}-{number}"
-        taken.add(numbered.casefold())
-        found.append(numbered)
-    return found
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; choose another folder with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / TABLE).is_file():
-        raise InputError(f"{out} is there and holds something else than predictions; choose another folder with --out")
-    there = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise InputError(f"{out} cannot be written; choose another folder with --out")
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file, or a folder without a dot")
-    check_file(path)
-
-
-def _written(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    write_file(path, content)

@@ -1,0 +1,225 @@
+"""A detector's test: every box of every key frame scored, by one process or by several, and AVA's score of it."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from vidstill.data.boxes.keyframes import KeyFrames
+from vidstill.data.boxes.layout import BoxSplit
+from vidstill.data.boxes.rows import BoxScores, lines_of
+from vidstill.data.boxes.samples import BoxView, BoxViewsConfig, ViewBoxes
+from vidstill.data.loading import view_batches
+from vidstill.downstream.ava import FrameMAP, Matching, frame_map
+from vidstill.downstream.detection import Detector
+from vidstill.engine.runtime import Runtime
+from vidstill.figures.precision_recall import precision_recall_png
+from vidstill.folder import write_findings
+from vidstill.terminal import progress_bar
+from vidstill.types import InputError
+
+DETECTIONS_FILE = "detections.csv"
+ACTIONS_FILE = "actions.csv"
+CURVES_PICTURE = "curves.png"
+FILES = (DETECTIONS_FILE, ACTIONS_FILE, CURVES_PICTURE)
+
+_AT_ONCE = 8  # key frames that the device takes, where it is not said
+
+log = logging.getLogger("vidstill")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a test asks, and what the answers are held against.
+
+    Args:
+        frames: the boxes that are asked about.
+        times_person_score: an action's probability is multiplied by the score of whoever found the box.
+    """
+
+    split: BoxSplit
+    frames: KeyFrames
+    views: BoxViewsConfig
+    times_person_score: bool
+    matching: Matching
+
+
+@dataclass(frozen=True)
+class DetectionsTested:
+    """What a detector made of the boxes that it was asked about.
+
+    Args:
+        broken: why key frames could not be scored, by their place; they take no part in the score, nor do their
+            annotations.
+    """
+
+    asked: Asked
+    scores: BoxScores
+    broken: Mapping[int, str]
+
+    @cached_property
+    def found(self) -> FrameMAP:
+        """AVA's score."""
+        split, frames = self.asked.split, self.asked.frames
+        lost = {(frames[place].film.name, frames[place].second) for place in self.broken}
+        excluded = split.excluded | lost
+        return frame_map(split.there, self.scores, frames.actions, excluded=excluded, matching=self.asked.matching)
+
+    def plain(self) -> dict[str, Any]:
+        """Every number, and what could not be scored."""
+        return {
+            **self.found.plain(),
+            "boxes": self.asked.frames.kind,
+            "boxes_asked_about": len(self.scores),
+            "broken": [self.broken[place] for place in sorted(self.broken)],
+        }
+
+
+def score(
+    model: Detector, asked: Asked, runtime: Runtime, *, workers: int, device_batch: int | None = None
+) -> DetectionsTested:
+    """Asks a detector; every process does its share, and knows all.
+
+    Args:
+        device_batch: key frames that a device takes at once.
+
+    Raises:
+        InputError: not one key frame can be scored.
+    """
+    frames = asked.frames
+    scored, broken = box_scores(
+        model,
+        frames,
+        asked.views,
+        runtime,
+        times_person_score=asked.times_person_score,
+        workers=workers,
+        device_batch=device_batch,
+    )
+    if not scored:
+        raise InputError(f"none of the {len(broken)} key frames of {frames.source} can be scored; {broken[0]}")
+    places = sorted(scored)
+    which = np.concatenate([np.arange(frames.ends[place], frames.ends[place + 1]) for place in places])
+    counts = np.diff(frames.ends)[places]
+    scores = BoxScores(
+        videos=tuple(film.name for film in frames.films),
+        video=frames.film[places].repeat(counts),
+        second=frames.second[places].repeat(counts),
+        box=frames.boxes[which],
+        numbers=frames.actions.numbers,
+        scores=np.concatenate([scored[place] for place in places]),
+    )
+    return DetectionsTested(asked, scores, broken)
+
+
+def check_asked(asked: Asked, workers: int) -> None:
+    """Raises an InputError where no key frame can be tested on: before hours of training, not after them."""
+    broken: dict[int, str] = {}
+    views, device = ViewBoxes(asked.frames, asked.views), torch.device("cpu")
+    if next(view_batches(views, videos_per_batch=1, broken=broken, workers=workers, device=device), None) is None:
+        raise InputError(f"none of the {len(broken)} key frames of {asked.frames.source} can be tested on; {broken[0]}")
+
+
+def write_test(folder: Path, tested: DetectionsTested) -> None:
+    """Leaves all that a test found in a folder, as `folder.write_findings` does.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    evaluated = tested.asked.frames.actions.evaluated
+    files: dict[str, Callable[[], bytes | Iterable[bytes]]] = {
+        DETECTIONS_FILE: lambda: lines_of(tested.scores, numbers=evaluated),
+        **scored_files(tested.found),
+    }
+    write_findings(folder, files, tested.plain())
+
+
+def scored_files(found: FrameMAP) -> dict[str, Callable[[], bytes | Iterable[bytes]]]:
+    """What makes the files of a score."""
+    return {ACTIONS_FILE: found.classes_csv, CURVES_PICTURE: lambda: precision_recall_png(found)}
+
+
+def box_scores(
+    model: Detector,
+    frames: KeyFrames,
+    views: BoxViewsConfig,
+    runtime: Runtime,
+    *,
+    times_person_score: bool,
+    workers: int,
+    device_batch: int | None = None,
+    shown: bool = True,
+) -> tuple[dict[int, Float32[np.ndarray, "m a"]], dict[int, str]]:
+    """Each box's probability of each action, by the key frame's place; and why others have none.
+
+    Every process scores its share, and has the scores of all.
+
+    Args:
+        device_batch: key frames that a device takes at once, of those that follow one another and are of one size.
+        times_person_score: a probability is multiplied by the score of whoever found the box.
+        shown: by a progress bar.
+    """
+    model = model.to(runtime.device).eval()
+    scored: dict[int, Float32[np.ndarray, "m a"]] = {}
+    broken: dict[int, str] = {}
+    share = len(range(runtime.rank, len(frames), runtime.world))
+    coming = view_batches(
+        ViewBoxes(frames, views),
+        videos_per_batch=1,
+        broken=broken,
+        rank=runtime.rank,
+        world=runtime.world,
+        workers=workers,
+        device=runtime.device,
+    )
+    bar = progress_bar("testing") if shown and runtime.is_main else nullcontext(lambda done, of: None)
+    with bar as done, torch.inference_mode(), runtime.autocast():
+        for some in _alike(coming, device_batch or _AT_ONCE):
+            for place, logits in zip(_places(some), _logits(model, some), strict=True):
+                found = logits.float().sigmoid().cpu().numpy()
+                if times_person_score:
+                    found = found * frames[place].scores[:, None].astype(np.float32)
+                if np.isfinite(found).all():
+                    scored[place] = found
+                else:
+                    broken[place] = f"{frames[place].name} has scores that are no finite numbers"
+                    log.warning("%s; it is not counted", broken[place])
+            done(len(scored) + len(broken), share)
+        done(share, share)  # the last ones may be broken
+    for their_scored, their_broken in runtime.gathered((scored, broken)):
+        scored |= their_scored
+        broken |= their_broken
+    return scored, broken
+
+
+def _alike(coming: Iterator[BoxView], size: int) -> Iterator[list[BoxView]]:
+    """Views that follow one another and have clips of one size, so many at most."""
+    some: list[BoxView] = []
+    for view in coming:
+        if some and (len(some) == size or view.clip.shape != some[0].clip.shape):
+            yield some
+            some = []
+        some.append(view)
+    if some:
+        yield some
+
+
+def _places(some: Sequence[BoxView]) -> list[int]:
+    return [int(view.place) for view in some]
+
+
+def _logits(model: Detector, some: Sequence[BoxView]) -> Iterator[Float[Tensor, "m a"]]:
+    """Of each view's own boxes; the rows that fill up the others' are left out again."""
+    most = max(view.boxes.shape[1] for view in some)
+    boxes = torch.cat([F.pad(view.boxes, (0, 0, 0, most - view.boxes.shape[1])) for view in some])
+    logits = model(torch.cat([view.clip for view in some]), boxes)
+    return (each[: view.boxes.shape[1]] for each, view in zip(logits, some, strict=True))
