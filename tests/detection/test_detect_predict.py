@@ -66,7 +66,7 @@ def answers(capsys, model, *videos, **options):
 
 
 def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
-    found = answers(capsys, model, clip, boxes=str(persons))
+    found = answers(capsys, model, clip, persons=str(persons))
     loaded = load_detector(str(model))
     frames = frames_to_test(read_rows(persons, scored=True), loaded.actions, [Film("clip", clip)], threshold=0.5)
     views = ViewBoxes(frames, loaded.views)
@@ -139,7 +139,7 @@ def test_persons_are_found_where_no_boxes_are_given(model, clip):
 
 
 def test_rows_of_the_answers_are_read_as_detections_are(capsys, model, clip, persons, tmp_path):
-    found = answers(capsys, model, clip, boxes=str(persons), out=tmp_path / "rows.csv")
+    found = answers(capsys, model, clip, persons=str(persons), out=tmp_path / "rows.csv")
     rows = read_rows(tmp_path / "rows.csv", scored=True)
     boxes = [(moment["seconds"], box) for moment in found["videos"][0]["moments"] for box in moment["boxes"]]
     assert rows.videos == ("clip",)
@@ -150,12 +150,12 @@ def test_rows_of_the_answers_are_read_as_detections_are(capsys, model, clip, per
 
 
 def test_a_persons_boxes_have_one_number(capsys, model, clip, persons):
-    moments = answers(capsys, model, clip, boxes=str(persons))["videos"][0]["moments"]
+    moments = answers(capsys, model, clip, persons=str(persons))["videos"][0]["moments"]
     assert [[box["track"] for box in moment["boxes"]] for moment in moments] == [[1], [1, 2], [2], []]
 
 
 def test_the_likeliest_actions_are_named_first(capsys, model, clip, persons):
-    found = answers(capsys, model, clip, boxes=str(persons), top=2, least=0.2)
+    found = answers(capsys, model, clip, persons=str(persons), top=2, least=0.2)
     for moment in found["videos"][0]["moments"]:
         for box in moment["boxes"]:
             pairs = sorted(zip(box["scores"], ACTIONS.items(), strict=True), key=lambda pair: -pair[0])
@@ -166,7 +166,7 @@ def test_the_likeliest_actions_are_named_first(capsys, model, clip, persons):
 def test_a_video_without_a_box_is_answered_and_drawn(capsys, model, clip, tmp_path):
     nobody = tmp_path / "nobody.csv"
     nobody.write_text("")
-    ask(model, clip, boxes=str(nobody), out=tmp_path / "out")
+    ask(model, clip, persons=str(nobody), out=tmp_path / "out")
     told = json.loads((tmp_path / "out" / "clip.json").read_text())
     assert [moment["boxes"] for moment in told["moments"]] == [[]] * 4
     assert (tmp_path / "out" / "clip.csv").read_text() == ""
@@ -195,7 +195,7 @@ def test_annotated_boxes_are_taken_for_what_they_are(model, tmp_path):
 def test_what_cannot_be_read_is_named_and_the_others_are_done(capsys, model, clip, persons, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(SystemExit) as left:
-        ask(model, clip, tmp_path / "broken.mp4", boxes=str(persons), out=tmp_path / "all.json")
+        ask(model, clip, tmp_path / "broken.mp4", persons=str(persons), out=tmp_path / "all.json")
     assert left.value.code == 1
     told = json.loads((tmp_path / "all.json").read_text())
     assert [each["video"] for each in told["videos"]] == [str(clip)]
@@ -212,7 +212,7 @@ def test_a_video_that_ends_early_is_answered_up_to_there(capsys, model, tmp_path
 
     monkeypatch.setattr(asking, "timed", cut)
     with pytest.raises(SystemExit) as left:
-        ask(model, whole, boxes=str(persons), json=True)
+        ask(model, whole, persons=str(persons), json=True)
     assert left.value.code == 1
     video = json.loads(capsys.readouterr().out)["videos"][0]
     assert [moment["seconds"] for moment in video["moments"]] == [0, 1]
@@ -230,9 +230,9 @@ def test_a_classifier_is_refused_with_what_to_do(clip, tmp_path):
     [
         ({"out": "x.avi"}, "neither .json, .csv nor .mp4"),
         ({"out": "x.csv", "every": 0.5}, "whole seconds"),
-        ({"boxes": "PERSONS", "every": 0.5}, "whole seconds"),
-        ({"boxes": "PERSONS", "weights": "w.pth"}, "give one of the two"),
-        ({"boxes": "missing.csv"}, "missing.csv"),
+        ({"persons": "PERSONS", "every": 0.5}, "whole seconds"),
+        ({"persons": "PERSONS", "weights": "w.pth"}, "give one of the two"),
+        ({"persons": "missing.csv"}, "missing.csv"),
         ({"top": 0}, "top"),
         ({"every": 0.0}, "every"),
     ],
@@ -251,21 +251,21 @@ def test_options_that_mean_nothing_are_refused(model, clip, persons, tmp_path, m
 def test_boxes_of_other_videos_are_refused(model, clip, tmp_path):
     (tmp_path / "other.csv").write_text("another,1,0.1,0.2,0.4,0.9,,0.9\n")
     with pytest.raises(InputError, match="has boxes of 'another', and not of"):
-        ask(model, clip, boxes=str(tmp_path / "other.csv"))
+        ask(model, clip, persons=str(tmp_path / "other.csv"))
 
 
 def test_a_folder_of_something_else_is_left_alone(model, clip, persons, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="holds something else than detections"):
-        ask(model, clip, boxes=str(persons), out=tmp_path / "mine")
+        ask(model, clip, persons=str(persons), out=tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
 def test_a_folder_has_all_files_of_each_video_and_can_be_written_again(capsys, model, clip, persons, tmp_path):
     other = film(tmp_path / "other.mp4", 30)
     for _ in range(2):
-        ask(model, clip, other, boxes=str(persons), out=tmp_path / "out")
+        ask(model, clip, other, persons=str(persons), out=tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         ["detections.json", *(f"{stem}.{suffix}" for stem in ("clip", "other") for suffix in ("json", "csv", "mp4"))]
     )
@@ -279,7 +279,7 @@ def test_a_picture_is_left_out_with_the_reason(model, tmp_path):
 
 
 def test_the_table_has_a_line_for_each_box(capsys, model, clip, persons):
-    ask(model, clip, boxes=str(persons), least=0.0)
+    ask(model, clip, persons=str(persons), least=0.0)
     lines = capsys.readouterr().out.splitlines()
     assert "4 moments, 4 boxes, 2 tracks" in lines[0]
     assert [line.split()[:2] for line in lines[1:]] == [["0:00", "1"], ["0:01", "1"], ["0:01", "2"], ["0:02", "2"]]
@@ -290,7 +290,7 @@ def test_scores_are_not_multiplied_where_the_model_says_so(capsys, clip, persons
     scores = []
     for times in (True, False):
         write_detector(tmp_path / "model.safetensors", times_person_score=times)
-        moments = answers(capsys, tmp_path / "model.safetensors", clip, boxes=str(persons))["videos"][0]["moments"]
+        moments = answers(capsys, tmp_path / "model.safetensors", clip, persons=str(persons))["videos"][0]["moments"]
         scores.append(np.array([box["scores"] for moment in moments for box in moment["boxes"]]))
     np.testing.assert_allclose(scores[0], scores[1] * np.array([[0.9], [0.8], [0.95], [0.7]]), atol=2e-6)
 

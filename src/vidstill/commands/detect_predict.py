@@ -171,6 +171,7 @@ def _clock(runtime: Runtime, videos: Videos, place: int, title: str) -> Iterator
         of = 0
     with progress_bar(title if many == 1 else f"{title} {place + 1} of {many}") as done:
         yield lambda seconds: done(round(seconds), of)
+        done(of, of)  # the last moment is before the end
 
 
 VERBS: dict[str, Callable[..., None]] = {"detect predict": predict}

@@ -260,6 +260,7 @@ def known_persons(
             f"{videos[0]!r}{' or another one that is named' if len(videos) > 1 else ''}; call the videos as it does"
         )
     films = [Film(name, place) for name in dict.fromkeys(calls.values())]
+    rows = rows.of(set(calls.values()))  # a file may have those of a whole data set
     if len(films) < len(calls):
         twice = next(name for name in calls.values() if list(calls.values()).count(name) > 1)
         raise InputError(f"{place} has boxes of {twice!r}, and two of the videos are called so; ask about one of them")

@@ -1,11 +1,9 @@
 """Finds the files of a data set of boxes in a folder, AVA's own or one's own, and says what it took them for."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
-
-import numpy as np
 
 from vidstill.data.boxes.actions import Actions
 from vidstill.data.boxes.box_files import BoxFiles, ava_files, own_files
@@ -110,18 +108,7 @@ class BoxSplit:
     @cached_property
     def there(self) -> BoxRows:
         """The annotations of the videos that are there: what a test of these is held against."""
-        gone = {film.name for film in self.films if film.place is None}
-        kept = ~np.array([name in gone for name in self.annotated.videos], bool)[self.annotated.video]
-        rows = self.annotated
-        return replace(
-            rows,
-            video=rows.video[kept],
-            second=rows.second[kept],
-            box=rows.box[kept],
-            action=rows.action[kept],
-            score=rows.score[kept],
-            line=rows.line[kept],
-        )
+        return self.annotated.of({film.name for film in self.films if film.place is not None})
 
     @property
     def kind(self) -> str:

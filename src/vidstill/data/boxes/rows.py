@@ -41,6 +41,12 @@ class BoxRows:
     def __len__(self) -> int:
         return len(self.video)
 
+    def of(self, videos: Collection[str]) -> "BoxRows":
+        """Those of these videos."""
+        kept = np.array([name in videos for name in self.videos], bool)[self.video]
+        columns = (self.video, self.second, self.box, self.action, self.score, self.line)
+        return BoxRows(self.source, self.videos, *(column[kept] for column in columns))
+
 
 @dataclass(frozen=True)
 class BoxScores:
