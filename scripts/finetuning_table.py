@@ -87,7 +87,9 @@ def row_of_detector(name: str, recipe: Detect) -> str:
 
 
 def _rate(rate: float) -> str:
-    return np.format_float_scientific(rate, precision=2, unique=False, trim="-", exp_digits=1)
+    if rate >= 0.1:
+        return f"{rate:g}"
+    return np.format_float_scientific(rate, precision=2, unique=False, trim="-", exp_digits=1).replace(".e", "e")
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -18,6 +18,8 @@ USAGE = """usage: vidstill VERB …
                                      that are computed once
   probe all RUN… --data DATA …       every probe of encoders on data sets, in one table
   embed RUN_OR_FILE VIDEO… --out OUT features of videos, of whole data sets, of long ones in windows, in files
+  detect train RECIPE --data DATA    train and test a detector of what persons in boxes do, on AVA or one's own data
+  detect evaluate RUN_OR_CSV --data DATA  test a detector, or score the rows of any, by AVA's mean average precision
   detect boxes DATA --out FILE.csv   the persons in key frames, or in each second of videos, by torchvision's detectors
   detect predict RUN VIDEO…          what persons do in videos, by the second: a table, the video with boxes drawn over
   data make FOLDER                   draw clips: classes that differ in motion alone; --boxes: persons and what they do
