@@ -9,13 +9,10 @@ from vidstill.engine.schedule import Plan, make_plan
 from vidstill.recipes.recipe import Detect, Finetune, every_recipe, find
 
 KINETICS = 240_436  # training videos of Kinetics-400
-FINETUNINGS = [
-    name
-    for name, recipe in every_recipe().items()
-    if isinstance(recipe, Finetune) and not name.startswith(("quickstart.", "laptop."))  # these are ours
-]
+_PAPERS = {n: r for n, r in every_recipe().items() if not n.startswith(("quickstart.", "laptop."))}  # these are ours
+FINETUNINGS = [name for name, recipe in _PAPERS.items() if isinstance(recipe, Finetune)]
 KEY_FRAMES = 211_000  # about as many of AVA's training videos
-DETECTORS = [name for name, recipe in every_recipe().items() if isinstance(recipe, Detect)]
+DETECTORS = [name for name, recipe in _PAPERS.items() if isinstance(recipe, Detect)]
 
 
 def plan(name: str) -> Plan:
