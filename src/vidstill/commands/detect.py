@@ -38,6 +38,7 @@ def evaluate(
     persons: str | None = None,
     actions: str | None = None,
     start: float | None = None,
+    frame_rate: float = 30.0,
     split: Literal["val", "train"] = "val",
     matching: Matching | None = None,
     crop: Literal["full", "center"] | None = None,
@@ -57,6 +58,7 @@ def evaluate(
             annotated: the annotated boxes themselves, which is an easier test.
         actions: a list of the actions; None: the data's.
         start: the second of the annotations' time at which the videos' files begin; None: it is found.
+        frame_rate: frames per second, where videos are folders of frames.
         split: whose annotations.
         matching: in which order a key frame's detections choose their annotated boxes: score_order_top50, by score,
             the 50 best rows alone (AVA's own script); score_order; file_order (PySlowFast's). None: the model's
@@ -74,6 +76,7 @@ def evaluate(
         persons=persons,
         actions=actions,
         start=start,
+        frame_rate=frame_rate,
         workers=workers,
         device_batch=device_batch,
         precision=precision,

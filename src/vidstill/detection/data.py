@@ -22,19 +22,23 @@ class DetectLaunch(AnyLaunch):
         train_persons: boxes that one found in the training's, for recipes that learn from them too; None: the data's.
         actions: a list of the actions; None: the data's.
         start: the second of the annotations' time at which the videos' files begin; None: it is found.
+        frame_rate: frames per second, where videos are folders of frames.
     """
 
     persons: str | None = None
     train_persons: str | None = None
     actions: str | None = None
     start: float | None = None
+    frame_rate: float = 30.0
 
     def find(self) -> BoxData:
         """
         Raises:
             InputError: the folder holds no such data.
         """
-        return find_boxes(place_of(str(self.data)), actions=place_or_none(self.actions), start=self.start)
+        return find_boxes(
+            place_of(str(self.data)), actions=place_or_none(self.actions), start=self.start, rate=self.frame_rate
+        )
 
 
 def boxes_to_ask(split: BoxSplit, threshold: float, persons: str | None) -> KeyFrames:

@@ -134,7 +134,7 @@ def in_words(found: dict[str, Any]) -> str:
         lines["left out"] = ", ".join(left)
     if found["in_unannotated_key_frames"]:
         lines["unannotated"] = (
-            f"{found['in_unannotated_key_frames']:,} are where nothing is annotated; they count as misses"
+            f"{found['in_unannotated_key_frames']:,} are where nothing is annotated, and count as wrong"
         )
     actions = sorted(found["actions"], key=lambda each: -1.0 if (ap := each["average_precision"]) is None else ap)
     width = max((len(one_line(each["name"])) for each in actions), default=0)
