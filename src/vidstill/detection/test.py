@@ -194,7 +194,8 @@ def box_scores(
                     broken[place] = f"{frames[place].name} has scores that are no finite numbers"
                     log.warning("%s; it is not counted", broken[place])
             done(len(scored) + len(broken), share)
-        done(share, share)  # the last ones may be broken
+        if scored:
+            done(share, share)  # the last ones may be broken
     for their_scored, their_broken in runtime.gathered((scored, broken)):
         scored |= their_scored
         broken |= their_broken
