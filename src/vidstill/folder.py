@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vidstill.types import InputError
+
+Content = bytes | Iterable[bytes] | Callable[[BinaryIO], object]
+"""Of a file: at once, piece by piece, or by what writes into it."""
 
 RECIPE_FILE = "recipe.json"
 TEST_FILE = "test.json"
@@ -57,11 +60,14 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Writes a file, at once or piece by piece, that is complete or absent, whatever happens meanwhile."""
+def write_whole(path: Path, content: Content) -> None:
+    """Writes a file that is complete or absent, whatever happens meanwhile."""
     half = path.with_name(path.name + HALF)
     if isinstance(content, bytes):
         half.write_bytes(content)
+    elif callable(content):
+        with half.open("wb") as file:
+            content(file)
     else:
         with half.open("wb") as file:
             file.writelines(content)
@@ -118,7 +124,7 @@ def check_file(path: Path) -> None:
         raise unwritable(path, error) from error
 
 
-def write_file(path: Path, content: bytes | Iterable[bytes]) -> None:
+def write_file(path: Path, content: Content) -> None:
     """As `write_whole`, and nothing unfinished is left.
 
     Raises:
@@ -131,13 +137,20 @@ def write_file(path: Path, content: bytes | Iterable[bytes]) -> None:
         raise unwritable(path, error) from error
 
 
-def write_below(path: Path, content: bytes | Iterable[bytes]) -> None:
+def write_below(path: Path, content: Content) -> None:
     """As `write_file`; the folders above it are made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     write_file(path, content)
+
+
+def check_below(path: Path) -> None:
+    """Raises an InputError where nothing can be written there, nor the folders above it be made."""
+    there = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise InputError(f"{path} cannot be written; choose another place with --out")
 
 
 def check_new_file(path: Path) -> None:

@@ -25,7 +25,7 @@ from vidstill.encoders.videos import video_features
 from vidstill.folder import write_whole
 from vidstill.terminal import progress_bar
 from vidstill.types import InputError
-from vidstill.weights.files import MODEL_FILE
+from vidstill.weights.files import weights_files
 
 RUN_FOLDER = "features"
 """Of a run's folder."""
@@ -195,10 +195,12 @@ def check_some(listing: Listing, found: int, broken: dict[int, str]) -> None:
 
 
 def weights_hash(source: str) -> str:
-    """Of the bytes of an encoder's file."""
-    path = Path(source) / MODEL_FILE if Path(source).is_dir() else Path(source)
-    stat = path.stat()
-    return _hash(path, stat.st_mtime_ns, stat.st_size)
+    """Of the bytes of an encoder's file; of several, of their hashes."""
+    found = []
+    for path in weights_files(source):
+        stat = path.stat()
+        found.append(_hash(path, stat.st_mtime_ns, stat.st_size))
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 @lru_cache(maxsize=64)
