@@ -160,7 +160,7 @@ def test_a_foreign_file_is_known_by_its_width(tmp_path, kind):
 def test_a_width_that_the_family_does_not_have_is_said(tmp_path):
     tensors = {f"encoder.{name}": tensor for name, tensor in built(ENCODER).state_dict().items()}
     torch.save({"model": in_their_words(tensors, videomae_names(ENCODER))}, tmp_path / "theirs.pth")
-    with pytest.raises(InputError, match="width 24, which no size of the family has"):
+    with pytest.raises(InputError, match="its encoder is 24 wide, which is no size of the family"):
         load(str(tmp_path / "theirs.pth"), precision="fp32")
 
 

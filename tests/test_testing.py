@@ -4,23 +4,30 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from foreign_layout import in_their_words
+from tiny_models import VIDEOMAE, built
 from tiny_runs import CLASSES, FINETUNE, make_data, run
 from vidstill import folder, testing
 from vidstill.cli import main
+from vidstill.config import from_plain
 from vidstill.data import datasets
 from vidstill.data.annotations import read_listing
 from vidstill.data.datasets import ViewClips, ViewsConfig
 from vidstill.data.sampling import SegmentSampling
-from vidstill.downstream.classification import Classifier
+from vidstill.downstream.classification import Classifier, ClassifierConfig
 from vidstill.engine.runtime import Runtime
+from vidstill.models.vit import ViTConfig
 from vidstill.testing import evaluate, load_classifier, score, write_test
 from vidstill.training import Launch
 from vidstill.types import InputError
 from vidstill.weights.files import read_weights, write_weights
+from vidstill.weights.names import classifier_names, videomae_names
 
 FILES = {"test.json", "scores.csv", "classes.csv", "confusion.csv", "confusion.png"}
 VIEWS = ViewsConfig(sampling=SegmentSampling(frames=4), views=2, crops=3, short_side=16, size=(16, 16))
@@ -217,3 +224,28 @@ def test_fewer_classes_than_the_model_s_may_be_tested(road, tmp_path):
     (line,) = scores(out)
     assert line["class"] == "left"
     assert sum(float(line[f"p({name})"]) for name in CLASSES) == pytest.approx(1)
+
+
+# ---- Of the authors' files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "views"), [(400, 5), (174, 2)], ids=["Kinetics", "SSv2"])
+def test_an_authors_classifier_scores_as_ours_and_is_looked_at_as_its_paper_does(tmp_path, classes, views):
+    encoder = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 16, 16))
+    module = built(ClassifierConfig(encoder=encoder, classes=classes)).eval()
+    theirs = in_their_words(module.state_dict(), classifier_names(encoder))
+    torch.save({"module": theirs}, tmp_path / "theirs.pth")
+    model, weights = load_classifier(str(tmp_path / "theirs.pth"))
+    clip = torch.rand(1, 3, 4, 32, 32)
+    assert torch.equal(model.eval()(clip), module(clip))
+    assert weights.about["classes"] == [str(number) for number in range(classes)]
+    found = from_plain(ViewsConfig, weights.about["views"])
+    assert (found.views, found.crops, found.sampling.frames) == (views, 3, 16)
+
+
+def test_an_authors_pre_training_is_no_classifier(tmp_path):
+    encoder = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 4, 4))
+    method = built(replace(VIDEOMAE, encoder=encoder))
+    torch.save({"model": in_their_words(method.state_dict(), videomae_names(encoder))}, tmp_path / "theirs.pth")
+    with pytest.raises(InputError, match="is no fine-tuned model but pretraining; fine-tune it first"):
+        load_classifier(str(tmp_path / "theirs.pth"))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidstill.config import from_plain
+from vidstill.config import from_plain, to_plain
 from vidstill.data.annotations import Listing, listing_to_test
 from vidstill.data.datasets import ViewClips, ViewsConfig
 from vidstill.data.loading import view_batches
@@ -23,11 +24,13 @@ from vidstill.downstream.tested import Tested
 from vidstill.engine.runtime import Runtime
 from vidstill.figures.confusion import confusion_png
 from vidstill.folder import check_findings, write_findings
+from vidstill.recipes.finetuning import imagemae, stmae, videomae
+from vidstill.recipes.recipe import CLASSES
 from vidstill.terminal import progress_bar
 from vidstill.training import Launch
 from vidstill.types import InputError
-from vidstill.weights.files import Weights, read_weights
-from vidstill.weights.transfer import load_exactly
+from vidstill.weights.files import Weights
+from vidstill.weights.transfer import encoder_config, load_exactly, read_known
 
 SCORES_FILE = "scores.csv"
 CLASSES_FILE = "classes.csv"
@@ -64,13 +67,21 @@ def evaluate(
     return tested
 
 
-def load_classifier(source: str) -> tuple[Classifier, Weights]:
-    """A fine-tuned model of ours, with what its file says of itself.
+def load_classifier(source: str | Weights) -> tuple[Classifier, Weights]:
+    """A fine-tuned model, ours or the authors', with what its file says of itself.
+
+    Of the authors' files, classes are named by their numbers, and videos are looked at as their family's papers do.
+
+    Args:
+        source: a run's folder, a file, or what was read from one.
 
     Raises:
         InputError: it is none.
     """
-    weights = read_weights(source)
+    weights = read_known(source) if isinstance(source, str) else source
+    source = weights.source if isinstance(source, Weights) else source
+    if "layout" in weights.about and weights.about.get("kind") == "classifier":
+        weights = replace(weights, about={**_unsaid(weights), **weights.about})
     if weights.about.get("kind") != "classifier":
         kind = weights.about.get("kind", "a foreign file")
         raise InputError(
@@ -86,6 +97,18 @@ def load_classifier(source: str) -> tuple[Classifier, Weights]:
         )
     load_exactly(model, weights.tensors, source)
     return model, weights
+
+
+def _unsaid(weights: Weights) -> dict[str, Any]:
+    """The classes of a foreign classifier, by their numbers, and how its family's papers look at videos in a test."""
+    encoder, classes = encoder_config(weights), weights.about["classifier"]["classes"]
+    if encoder.tubelet[0] == 1:
+        recipe = imagemae.base_in1k_finetune
+    elif weights.about["layout"] in ("stmae", "slowfast"):
+        recipe = stmae.large_ssv2_finetune if classes == CLASSES["ssv2"] else stmae.large_k400_finetune
+    else:
+        recipe = videomae.base_ssv2_finetune if classes == CLASSES["ssv2"] else videomae.base_k400_finetune
+    return {"classes": [str(number) for number in range(classes)], "views": to_plain(recipe.views)}
 
 
 def score(
@@ -174,7 +197,7 @@ def video_scores(
                     log.warning("%s; it is not counted", broken[place])
             if done is not None:
                 done(len(scored) + len(broken), share)
-    if done is not None:
+    if done is not None and scored:
         done(share, share)  # the last ones may be broken
     for their_scored, their_broken in runtime.gathered((scored, broken)):
         scored |= their_scored

@@ -137,12 +137,12 @@ def test_a_model_of_clips_goes_on_from_an_authors_image_file(made):
 
 
 def test_an_authors_image_file_is_told_from_one_of_clips_by_its_kernel():
-    theirs = {"patch_embed.proj.weight": torch.ones(24, 3, 4, 4), "pos_embed": torch.ones(1, 17, 24)}
-    theirs["cls_token"] = torch.ones(1, 1, 24)
+    theirs, encoder = an_encoder_alone()
     found = encoder_config(Weights(theirs), ENCODER)
+    assert found == encoder.config
     assert (found.tubelet, found.positions, found.learned_grid) == ((1, 4, 4), "learned", (1, 4, 4))
-    assert found.class_token
-    assert encoder_config(Weights(theirs), IMAGE) is IMAGE  # who asks for images is taken at his word
+    with pytest.raises(InputError, match=r"positions of another kind: learned, and sincos2d \(MAE's\) are asked for"):
+        encoder_config(Weights(theirs), IMAGE)
 
 
 def test_computed_codes_are_learned_from_then_on_where_a_recipe_says_so():

@@ -25,7 +25,7 @@ from vidstill.folder import RECIPE_FILE
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes.recipe import Finetune
 from vidstill.weights.files import Weights
-from vidstill.weights.transfer import continued, encoder_config, named_size
+from vidstill.weights.transfer import continued, encoder_config
 
 _WIDE = 1.2  # longer sides, from which a test looks at three places
 
@@ -141,7 +141,7 @@ def _gflops(encoder: ViTConfig, frames: int, size: tuple[int, int]) -> float:
 
 def _encoder(facts: DataFacts, start: Weights | None, machine: Machine, side: int, rules: Rules) -> ViTConfig:
     if start is not None:
-        found = encoder_config(start, named_size(start))
+        found = encoder_config(start)
         if found.tubelet[0] == 1 and not facts.pictures:
             found = replace(found, tubelet=(2, *found.tubelet[1:]), positions="sincos3d", learned_grid=None)
         return continued(start, found)

@@ -9,7 +9,7 @@ from vidstill.data.datasets import ClipsConfig, Sampling, ViewsConfig
 from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
 from vidstill.types import InputError
 from vidstill.weights.files import Weights
-from vidstill.weights.transfer import encoder_config, named_size
+from vidstill.weights.transfer import encoder_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ def _look_of(start: Weights, facts: DataFacts) -> Look:
         clips = from_plain(ClipsConfig, about["recipe"]["clips"])
         sampling, size = clips.sampling, clips.size
     else:
-        of_images = encoder_config(start, named_size(start)).tubelet[0] == 1
+        of_images = encoder_config(start).tubelet[0] == 1
         sampling, size = DenseSampling(frames=1 if of_images else 16, stride=4), (224, 224)
     if facts.pictures:
-        if encoder_config(start, named_size(start)).tubelet[0] > 1:
+        if encoder_config(start).tubelet[0] > 1:
             raise InputError(
                 f"{start.source} is an encoder of clips, and the data are pictures; start from one of images, or from "
                 "scratch without --init"

@@ -9,7 +9,7 @@ from vidstill.auto.rules import RULES
 from vidstill.data.annotations import read_listing, splits_of
 from vidstill.testing import labelled
 from vidstill.types import InputError
-from vidstill.weights.files import read_weights
+from vidstill.weights.transfer import read_known
 
 NAME = "auto"
 ABOUT = (
@@ -34,7 +34,7 @@ def chosen(verb: str, words: Sequence[str]) -> Chosen:
     out = Path(_value(words, "--out") or f"runs/{NAME}")
     if recipe := kept(out):
         return Chosen(recipe=recipe, picks=(), note=f"goes on with the recipe that {out} holds")
-    start = None if init in (None, "None") else read_weights(init)
+    start = None if init in (None, "None") else read_known(init)
     if data is None:
         return choose(EXAMPLE, start, machine(), third=False)
     listing = labelled(read_listing(data, split="train", fold=int(fold) if fold in ("2", "3") else 1), several=True)

@@ -15,10 +15,10 @@ from vidstill.engine.runtime import Runtime
 from vidstill.folder import TEST_FILE
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes.recipe import Detect
-from vidstill.run import provenance
 from vidstill.training import Training
-from vidstill.weights.files import Weights, read_weights
-from vidstill.weights.transfer import continued, start_encoder
+from vidstill.weights.files import Weights
+from vidstill.weights.licences import notes, provenance
+from vidstill.weights.transfer import continued, read_known, start_encoder
 
 
 def train(recipe: Detect, launch: DetectLaunch, *, init: str | None, runtime: Runtime | None = None) -> Path:
@@ -33,7 +33,7 @@ def train(recipe: Detect, launch: DetectLaunch, *, init: str | None, runtime: Ru
     runtime = runtime or Runtime(launch.precision)
     data = launch.find()
     frames = data.split("train").to_train(recipe.clips.persons, place_or_none(launch.train_persons))
-    start = read_weights(init) if init else None
+    start = read_known(init, recipe.encoder) if init else None
     if start is not None:
         recipe = replace(recipe, encoder=_continued(start, recipe.encoder))
     training = Training("detect train", recipe, TrainBoxes(frames, recipe.clips, seed=recipe.seed), launch, runtime)
@@ -67,8 +67,9 @@ def train(recipe: Detect, launch: DetectLaunch, *, init: str | None, runtime: Ru
         "evaluated": sorted(actions.evaluated),
         "recipe": to_plain(recipe),
     }
-    about |= provenance({"init": start} if start else {})
-    training.run(task(model), model, about, val=asked.frames, init=init or "")
+    sources = {"init": start} if start else {}
+    about |= provenance(sources)
+    training.run(task(model), model, about, val=asked.frames, init=init or "", notes=notes(sources))
     if not runtime.agreed((launch.out / TEST_FILE).exists()):
         tested = score(model, asked, runtime, workers=launch.decoders, device_batch=launch.device_batch)
         if runtime.is_main:

@@ -19,8 +19,8 @@ from vidstill.encoders.videos import listing_of, looked_at, video_features, vide
 from vidstill.engine.runtime import Precision, Runtime
 from vidstill.testing import load_classifier
 from vidstill.types import InputError
-from vidstill.weights.files import Weights, read_weights
-from vidstill.weights.transfer import encoder_config, named_size, start_encoder
+from vidstill.weights.files import Weights
+from vidstill.weights.transfer import encoder_config, read_known, start_encoder
 
 _FOREIGN_FRAMES = 16, 4  # of the family's clips of videos, and their stride
 
@@ -103,18 +103,22 @@ def load(source: str, *, precision: Precision = "auto", runtime: Runtime | None 
         InputError: there is none that is known here.
     """
     runtime = runtime or Runtime(precision)
-    weights = read_weights(source)
+    weights = read_known(source)
     if weights.about.get("kind") == "classifier":
-        classifier = load_classifier(source)[0].to(runtime.device).eval()
+        loaded, weights = load_classifier(weights)
+        classifier = loaded.to(runtime.device).eval()
         norm = nn.Identity() if classifier.config.pooling == "first" else classifier.norm
         classes = tuple(weights.about["classes"])
         tested = from_plain(ViewsConfig, weights.about["views"])
         views = replace(tested, views=1, crops=1)
         return Encoder(classifier.encoder, norm, classifier, classes, views, source, runtime, test_views=tested)
-    config = encoder_config(weights, named_size(weights))
+    config = encoder_config(weights)
     model = config.build()
     start_encoder(model, weights, config)
-    views = _views(weights) if weights.about else _foreign_views(config.tubelet[0])
+    if stated := weights.about.get("views"):
+        views = from_plain(ViewsConfig, stated)
+    else:
+        views = _foreign_views(config.tubelet[0]) if "layout" in weights.about else _views(weights)
     return Encoder(model.to(runtime.device).eval(), nn.Identity(), None, (), views, source, runtime)
 
 

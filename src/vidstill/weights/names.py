@@ -1,7 +1,7 @@
 """What the authors call our parameters: a table of names and shapes for each foreign layout."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
@@ -152,6 +152,32 @@ def classifier_names(config: ViTConfig, *, image: bool = False) -> tuple[Name, .
         *vit_names(config, "", "encoder.", image=image),
         Name("fc_norm.", "norm."),
         Name("head.", "head."),
+    )
+
+
+def detector_names(config: ViTConfig) -> tuple[Name, ...]:
+    """VideoMAE's detector of actions, whose norm is the encoder's; its head is of no use to us."""
+    return (*vit_names(config, "", "encoder."), Name("head.", None))
+
+
+def mmaction_names(config: ViTConfig, prefix: str) -> tuple[Name, ...]:
+    """A recogniser of mmaction2: VideoMAE's classifier, in mmcv's words.
+
+    Args:
+        prefix: of its encoder: "backbone.".
+    """
+    kernel, *_ = vit_names(config, f"{prefix}", "encoder.")
+    return (
+        replace(kernel, theirs=f"{prefix}patch_embed.projection.weight"),
+        Name(f"{prefix}patch_embed.projection.bias", "encoder.embed.bias"),
+        *(
+            Name(f"{prefix}blocks.{block}.mlp.layers.{theirs}.", f"encoder.blocks.{block}.mlp.{ours}.")
+            for block in range(config.depth)
+            for theirs, ours in (("0.0", "fc1"), ("1", "fc2"))
+        ),
+        Name(f"{prefix}fc_norm.", "norm."),
+        Name("cls_head.fc_cls.", "head."),
+        *(name for name in vit_names(config, prefix, "encoder.") if "patch_embed" not in name.theirs),
     )
 
 

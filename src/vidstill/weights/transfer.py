@@ -1,31 +1,21 @@
 """Foreign tensors under our names, and weights put into a model so that each of them is accounted for."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from vidstill.config import from_plain
-from vidstill.models.decoder import DecoderConfig
-from vidstill.models.vit import BASE, HUGE, LARGE, SMALL, TINY, ViTConfig
+from vidstill.models.vit import ViTConfig
 from vidstill.types import InputError
-from vidstill.weights.files import Weights
+from vidstill.weights.files import Weights, read_weights
+from vidstill.weights.importing import imported, renamed
 from vidstill.weights.inflate import inflated, is_inflation, learned_codes, makes_learned
-from vidstill.weights.names import (
-    Name,
-    classifier_names,
-    mae_names,
-    mvd_names,
-    slowfast_names,
-    stmae_classifier_names,
-    stmae_names,
-    videomae_names,
-)
+from vidstill.weights.names import Name
 
-_KERNEL = "patch_embed.proj.weight"  # the authors embed by a convolution
-_ANY_DECODER = DecoderConfig(dim=0, depth=0, heads=0)  # of what is not taken over, the settings do not matter
+log = logging.getLogger("vidstill")
 
 
 def translated(theirs: Mapping[str, Tensor], names: Sequence[Name]) -> dict[str, Tensor]:
@@ -34,31 +24,28 @@ def translated(theirs: Mapping[str, Tensor], names: Sequence[Name]) -> dict[str,
     Raises:
         InputError: tensors that the layout does not know, or a part of one of ours without the others.
     """
-    ours: dict[str, Tensor] = {}
-    parts: dict[str, dict[int, Tensor | None]] = {}
-    unknown = []
-    for name, tensor in theirs.items():
-        first = next((rule for rule in names if name.startswith(rule.theirs)), None)
-        if first is None:
-            unknown.append(name)
-            continue
-        for rule in names:
-            if rule.theirs != first.theirs or rule.ours is None:
-                continue
-            shaped = rearrange(tensor, rule.to_ours) if rule.to_ours else tensor
-            shaped = shaped if rule.rows is None else shaped[slice(*rule.rows)]
-            ours_name = rule.ours + name.removeprefix(rule.theirs)
-            if rule.part is None:
-                ours[ours_name] = shaped
-            else:
-                parts.setdefault(ours_name, dict.fromkeys(range(rule.part[1])))[rule.part[0]] = shaped
-    if unknown:
+    found = renamed(theirs, names)
+    if unknown := [entry.theirs for entry in found.entries if entry.how == "unexplained"]:
         raise InputError(f"{len(unknown)} tensors belong to no layout that is known here, first {unknown[0]!r}")
-    for name, found in parts.items():
-        there = [tensor for tensor in found.values() if tensor is not None]
-        if len(there) < len(found):
-            raise InputError(f"the file has {len(there)} of the {len(found)} parts of {name!r}: it is incomplete")
-        ours[name] = torch.cat(there)
+    for name, (there, of) in found.incomplete.items():
+        raise InputError(f"the file has {there} of the {of} parts of {name!r}: it is incomplete")
+    return found.tensors
+
+
+def read_known(source: str | Path, hint: ViTConfig | None = None) -> Weights:
+    """A file's weights under our names; what a foreign one was taken for, and what it does not say, is said.
+
+    Args:
+        hint: the encoder that is asked for, as for `imported`.
+
+    Raises:
+        InputError: there is no such file, or it is of no layout known here, or incomplete.
+    """
+    weights = read_weights(source)
+    if weights.about:
+        return weights
+    ours, ledger = imported(weights, hint)
+    log.warning("%s is taken for %s", weights.source, "; ".join((ledger.layout, *ledger.notes)))
     return ours
 
 
@@ -89,42 +76,21 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     module.load_state_dict(dict(tensors))
 
 
-def encoder_config(weights: Weights, otherwise: ViTConfig) -> ViTConfig:
-    """The encoder that the file holds, as it says; `otherwise` for foreign files, which say nothing.
+def encoder_config(weights: Weights, otherwise: ViTConfig | None = None) -> ViTConfig:
+    """The encoder that the file holds: as it says, or as its names and shapes say.
 
-    Of these, the kernel tells images from clips: where `otherwise` is of clips and the file of images, it is one of
-    images of the same size, with the class token and the codes that are in the file.
-    """
-    if weights.about.get("encoder"):
-        return from_plain(ViTConfig, weights.about["encoder"])
-    kernel, codes = weights.tensors.get(_KERNEL), weights.tensors.get("pos_embed")
-    if kernel is None or kernel.ndim != 4 or otherwise.tubelet[0] == 1:
-        return otherwise
-    class_token = "cls_token" in weights.tensors
-    side = round((codes.shape[1] - class_token) ** 0.5) if codes is not None else 0
-    return replace(
-        otherwise,
-        tubelet=(1, kernel.shape[2], kernel.shape[3]),
-        positions="learned" if side else "sincos2d",
-        learned_grid=(1, side, side) if side else None,
-        class_token=class_token,
-        attention_bias="qkv" if "blocks.0.attn.qkv.bias" in weights.tensors else otherwise.attention_bias,
-    )
-
-
-def named_size(weights: Weights) -> ViTConfig:
-    """The family's size that is as wide as a foreign file's encoder; of clips, which `encoder_config` takes as a guess.
+    Args:
+        otherwise: the encoder that is asked for: it decides what a foreign file does not say, as for `imported`.
 
     Raises:
-        InputError: none is.
+        InputError: the file holds no encoder that is known here, or one that contradicts the one that is asked for.
     """
-    kernel = next((tensor for name, tensor in weights.tensors.items() if name.endswith(_KERNEL)), None)
-    if weights.about or kernel is None:
-        return BASE
-    for size in (TINY, SMALL, BASE, LARGE, HUGE):
-        if size.dim == len(kernel):
-            return size
-    raise InputError(f"{weights.source} holds an encoder of width {len(kernel)}, which no size of the family has")
+    plain = _known(weights, otherwise).about.get("encoder")
+    if plain:
+        return from_plain(ViTConfig, plain)
+    if otherwise is None:
+        raise InputError(f"{weights.source} does not say what its encoder is; it is damaged, fetch or write it again")
+    return otherwise
 
 
 def continued(weights: Weights, asked: ViTConfig) -> ViTConfig:
@@ -156,7 +122,7 @@ def encoder_tensors(weights: Weights, config: ViTConfig) -> dict[str, Tensor]:
     Raises:
         InputError: the file holds no encoder that is known here.
     """
-    ours = _under_our_names(weights, config)
+    ours = _known(weights, config).tensors
     return {name.removeprefix("encoder."): t for name, t in ours.items() if name.startswith("encoder.")}
 
 
@@ -169,6 +135,7 @@ def start_encoder(encoder: nn.Module, weights: Weights, config: ViTConfig, *, no
     Args:
         norm: a classifier's own, that goes on from the file's last norm: the encoder's, or its classifier's (ST-MAE).
     """
+    weights = _known(weights, config)
     found = encoder_config(weights, config)
     tensors = encoder_tensors(weights, found)
     final = {name: tensor for name, tensor in tensors.items() if name.startswith("norm.")}
@@ -181,42 +148,11 @@ def start_encoder(encoder: nn.Module, weights: Weights, config: ViTConfig, *, no
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.") or name in start}
     load_exactly(encoder, start | kept, weights.source)
     if norm is not None:
-        every = _under_our_names(weights, found)
-        final = final or {name: tensor for name, tensor in every.items() if name.startswith("norm.")}
+        final = final or {name: tensor for name, tensor in weights.tensors.items() if name.startswith("norm.")}
         if not final:  # a student of MaskAgain
             raise InputError(f"{weights.source} has no last norm that a classifier could go on from; take --norm fresh")
         load_exactly(norm, {name.removeprefix("norm."): tensor for name, tensor in final.items()}, weights.source)
 
 
-def _under_our_names(weights: Weights, config: ViTConfig) -> dict[str, Tensor]:
-    """All of our file's tensors; of a foreign one the encoder's, and others under names that do not matter."""
-    tensors = weights.tensors
-    if weights.about:
-        return dict(tensors)
-    if f"encoder.{_KERNEL}" in tensors:
-        encoder = {n: t for n, t in tensors.items() if n.startswith("encoder.") and "projection_heads" not in n}
-        return translated(encoder, videomae_names(config))
-    if _KERNEL in tensors:
-        return translated(tensors, _layout(tensors, config))
-    raise InputError(
-        f"{weights.source} is neither vidstill's nor in a layout known here (VideoMAE, AMD, MVD, MAE, DMAE, ST-MAE); "
-        f"its first tensor is {next(iter(tensors), 'missing')!r}"
-    )
-
-
-def _layout(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[Name, ...]:
-    """The names of a file whose encoder stands without a prefix; each layout has words that no other has."""
-    words = {name.partition(".")[0] for name in tensors}
-    pretraining = "decoder_embed" in words
-    if tensors[_KERNEL].ndim == 4:
-        return mae_names(config) if pretraining else classifier_names(config, image=True)
-    if words & {"down_img", "down_vid"}:
-        return mvd_names(config)
-    separate = "blocks.0.attn.q.weight" in tensors
-    if "pred_head" in words:
-        return slowfast_names(config, _ANY_DECODER, separate_qkv=separate)
-    if pretraining:
-        return stmae_names(config, _ANY_DECODER, separate_qkv=separate)
-    if separate or "head.projection.weight" in tensors:
-        return stmae_classifier_names(config, separate_qkv=separate)
-    return classifier_names(config)
+def _known(weights: Weights, hint: ViTConfig | None) -> Weights:
+    return weights if weights.about else imported(weights, hint)[0]
