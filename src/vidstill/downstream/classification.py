@@ -27,6 +27,7 @@ class ClassifierConfig:
     pooling: Literal["mean", "first", "mean_after_first"] = "mean"
     # The norm after the mean is a new one, or the pre-trained encoder's final norm goes on as it (ST-MAE).
     norm: Literal["fresh", "pretrained"] = "fresh"
+    norm_eps: float = NORM_EPS  # of the norm after the mean (transformers' VideoMAE has torch's 1e-5)
     dropout: float = 0.0  # before the head
     head_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
     # Blocks of a model from scratch: the authors' normal weights of deviation 0.02, which are too small for narrow
@@ -34,6 +35,9 @@ class ClassifierConfig:
     # or torch's own, as is then the head's bias, while tokens and position codes are zero (mae_st).
     start: Literal["normal", "xavier", "torch"] = "normal"
     several: bool = False  # a clip may show several classes: each is scored by itself
+
+    def __post_init__(self) -> None:
+        within(0, math.inf, norm_eps=self.norm_eps)
 
     def build(self) -> "Classifier":
         return Classifier(self)
@@ -47,7 +51,7 @@ class Classifier(nn.Module):
         self.config = config
         first = config.pooling == "first"
         self.encoder = config.encoder.build(final_norm=first)
-        self.norm = nn.Identity() if first else nn.LayerNorm(config.encoder.dim, eps=NORM_EPS)
+        self.norm = nn.Identity() if first else nn.LayerNorm(config.encoder.dim, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.encoder.dim, config.classes)
         match config.start:

@@ -1,5 +1,6 @@
 """Visible tokens and mask tokens → a guess for each hidden token."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, initialise, stack
 from vidstill.models.positions import PositionCodes, Positions
-from vidstill.types import Grid, InputError
+from vidstill.types import Grid, InputError, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,11 @@ class DecoderConfig:
     layer_scale: float = 0.0
     drop_path: float = 0.0
     attention_bias: AttentionBias = "qv"
+    norm_eps: float = NORM_EPS  # of the LayerNorms in the blocks
+    final_norm_eps: float = NORM_EPS  # of the one before the head (transformers' VideoMAE has torch's 1e-5)
+
+    def __post_init__(self) -> None:
+        within(0, math.inf, norm_eps=self.norm_eps, final_norm_eps=self.final_norm_eps)
 
     @property
     def blocks(self) -> BlockConfig:
@@ -37,6 +43,7 @@ class DecoderConfig:
             mlp_ratio=self.mlp_ratio,
             layer_scale=self.layer_scale,
             attention_bias=self.attention_bias,
+            norm_eps=self.norm_eps,
         )
 
     def build(self, encoder_dim: int, *, out_dim: int) -> "Decoder":
@@ -123,7 +130,7 @@ class Decoder(nn.Module):
         # the layer that narrows keeps torch's own start, as VideoMAE's authors' does
         self.project = nn.Linear(encoder_dim, config.dim, bias=config.project_bias)
         self.infill = Infill(config)
-        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(config.dim, eps=config.final_norm_eps)
         self.head = nn.Linear(config.dim, out_dim)
         initialise(self.head)
 

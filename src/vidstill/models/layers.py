@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vidstill.models.relative import RelativePositions, Standing
 from vidstill.types import Grid, InputError, within
 
-NORM_EPS = 1e-6  # the family's, not torch's 1e-5
+NORM_EPS = 1e-6  # the family's: neither torch's 1e-5 nor the 1e-12 of transformers' VideoMAE
 
 _SHORT = 1024  # tokens up to which a CPU is faster with plain products in bfloat16 than with its fused kernel
 
@@ -32,10 +32,11 @@ class BlockConfig:
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
     attention_bias: AttentionBias = "qv"
     relative_grid: tuple[int, int, int] | None = None  # what relative positions are for; None: there are none
+    norm_eps: float = NORM_EPS  # added to the variance under the root of a LayerNorm
 
     def __post_init__(self) -> None:
         within(1, math.inf, width=self.dim, heads=self.heads)
-        within(0, math.inf, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale)
+        within(0, math.inf, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale, norm_eps=self.norm_eps)
 
 
 class AttentionMap(NamedTuple):
@@ -133,9 +134,9 @@ class Block(nn.Module):
     def __init__(self, config: BlockConfig, drop_path: float = 0.0):
         super().__init__()
         self.drop_path = drop_path
-        self.norm1 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.mlp = MLP(config)
         self.gamma_1: nn.Parameter | None = None
         self.gamma_2: nn.Parameter | None = None

@@ -76,7 +76,7 @@ def _towards(
     """The product of each query with the code of its distance to each place along one axis."""
     products = queries @ resized(table, 2 * side - 1).T.to(queries.dtype)
     apart = places[:, :, None] - _numbers(side, places) + side - 1
-    return products.take_along_dim(apart[:, None], dim=-1)
+    return products.gather(-1, apart[:, None].expand(*products.shape[:-1], side))
 
 
 def _numbers(count: int, like: Tensor) -> Int[Tensor, "count"]:

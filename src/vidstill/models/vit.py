@@ -38,6 +38,7 @@ class ViTConfig:
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
     drop_path: float = 0.0  # rate of dropped branches in the last block
     attention_bias: AttentionBias = "qv"
+    norm_eps: float = NORM_EPS  # of the LayerNorms in the blocks and of the last one
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of the colours in [0, 1], taken off at the door
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -62,6 +63,7 @@ class ViTConfig:
             layer_scale=self.layer_scale,
             attention_bias=self.attention_bias,
             relative_grid=self.learned_grid if self.relative_positions else None,
+            norm_eps=self.norm_eps,
         )
 
     @property
@@ -139,7 +141,7 @@ class ViT(nn.Module):
         )
         self.class_token = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.class_token else None
         self.blocks = stack(config.blocks, config.depth, config.drop_path)
-        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS) if final_norm else nn.Identity()
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if final_norm else nn.Identity()
         initialise(self.blocks)  # the embedding keeps torch's own start, as the authors' convolution does
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
@@ -213,7 +215,7 @@ class ViT(nn.Module):
             return tokens
         of_class = self.positions.of_class
         first = self.class_token if of_class is None else self.class_token + of_class
-        return torch.cat([first.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], dim=1)
+        return torch.cat([first.expand(tokens.shape[0], 1, -1).to(tokens.dtype), tokens], dim=1)
 
     def _parted(self, tokens: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b v d"]]:
         """The class token, and the others."""

@@ -1,0 +1,119 @@
+"""VideoMAE's checkpoints of transformers agree with that library: file on disk → recognised → model → outputs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from reference_cases import Case, cases
+from reference_models import colours, places
+from vidstill.config import from_plain
+from vidstill.downstream.classification import ClassifierConfig
+from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
+from vidstill.models.vit import ViTConfig
+from vidstill.pretext.masks import Mask
+from vidstill.weights.layouts.transformers_names import transformers_names
+from vidstill.weights.transfer import load_exactly, read_known
+
+pytestmark = pytest.mark.reference
+
+
+def in_memory(name: str) -> str:
+    """Biases as recent versions of the library name them."""
+    return name.replace("attention.q_bias", "attention.query.bias").replace("attention.v_bias", "attention.value.bias")
+
+
+def as_saved(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def of_new_names(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    return as_saved(folder, {in_memory(name): tensor for name, tensor in tensors.items()})
+
+
+def as_pickle(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    torch.save(tensors, folder / "pytorch_model.bin")
+    return folder
+
+
+def as_bare_file(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    return as_saved(folder, tensors) / "model.safetensors"
+
+
+Saved = Callable[[Path, dict[str, Tensor]], Path]
+SAVED: list[Saved] = [as_saved, of_new_names, as_pickle, as_bare_file]
+
+
+def on_disk(case: Case, folder: Path, saved: Saved) -> str:
+    (folder / "config.json").write_text(json.dumps(case.json["config"]["hf_config"]))
+    return str(saved(folder, case.under("weights")))
+
+
+def clip_of(case: Case) -> Tensor:
+    return colours(rearrange(case.tensors["input/pixel_values"], "b t c h w -> b c t h w"))
+
+
+def hold_gradients(case: Case, module: nn.Module, encoder: ViTConfig) -> None:
+    """Every gradient that the reference has equals ours; of queries, keys and values it is some rows of ours."""
+    decoder = module.config.decoder if isinstance(module, VideoMAE) else None
+    names, ours = transformers_names(encoder, decoder), dict(module.named_parameters())
+    theirs = case.under("grad")
+    assert theirs
+    for name in theirs:
+        rule = next(rule for rule in names if name.startswith(rule.theirs))
+        found = ours[str(rule.ours) + name.removeprefix(rule.theirs)].grad
+        assert found is not None, name
+        rows = found if rule.part is None else found.chunk(rule.part[1])[rule.part[0]]
+        case.hold(rearrange(rows, rule.to_theirs, **rule.axes) if rule.to_theirs else rows, f"grad/{name}", "gradients")
+
+
+@pytest.mark.parametrize("saved", SAVED)
+@pytest.mark.parametrize("case", cases(method="videomae_hf", kind="hf_classification"))
+def test_a_classifier_of_transformers_agrees_with_it(case: Case, saved: Saved, tmp_path: Path) -> None:
+    stored = case.json["config"]["hf_config"]
+    weights = read_known(on_disk(case, tmp_path, saved))
+    model = from_plain(ClassifierConfig, weights.about["classifier"]).build()
+    load_exactly(model, weights.tensors, weights.source)
+    names = stored.get("id2label") or {}
+    assert weights.about["classes"] == [names.get(str(n), f"LABEL_{n}") for n in range(model.config.classes)]
+    assert model.config.encoder.norm_eps == stored["layer_norm_eps"]
+    clip = clip_of(case)
+
+    seen = model.encoder(clip, layers=range(1, model.config.encoder.depth + 1))
+    for block, tokens in seen.layers.items():
+        case.hold(tokens, f"out/encoder_layer.{block - 1}")
+    case.hold(model.features(clip), "out/features")
+    logits = model(clip)
+    case.hold(logits, "out/logits")
+    loss = F.cross_entropy(logits, case.tensors["input/labels"])
+    case.hold(loss.detach(), "loss/total", "losses")
+    loss.backward()
+    hold_gradients(case, model, model.config.encoder)
+
+
+@pytest.mark.parametrize("saved", SAVED)
+@pytest.mark.parametrize("case", cases(method="videomae_hf", kind="hf_pretrain"))
+def test_a_pre_training_of_transformers_agrees_with_it(case: Case, saved: Saved, tmp_path: Path) -> None:
+    weights = read_known(on_disk(case, tmp_path, saved))
+    config = from_plain(VideoMAEConfig, weights.about["method"])
+    method = config.build()
+    load_exactly(method, weights.tensors, weights.source)
+    clip, hidden = clip_of(case), case.tensors["input/bool_masked_pos"]
+    mask = Mask(places(hidden, 0), places(hidden, 1))
+
+    seen = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
+    for block, tokens in seen.layers.items():
+        case.hold(tokens, f"out/encoder_layer.{block - 1}")
+    case.hold(seen.tokens, "out/encoder")
+    case.hold(method.decoder(seen.tokens, mask.visible, mask.masked, method.encoder.grid(clip)), "out/logits")
+    output = method(clip, mask=mask)
+    case.hold(output.loss.detach(), "loss/total", "losses")
+    output.loss.backward()
+    hold_gradients(case, method, config.encoder)
