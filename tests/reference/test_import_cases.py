@@ -1,0 +1,238 @@
+"""Every stored model of the reference cases through the public path: a file, recognised, ours, and back again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_dmae_cases
+import test_image_mae_cases
+import test_linear_probe
+import test_maskagain_cases
+import test_model_cases
+import test_mvd_cases
+import test_st_mae
+import torch
+from torch import Tensor
+
+import reference_mae
+from reference_cases import Case, cases, found
+from reference_models import encoder_config
+from vidstill.config import from_plain
+from vidstill.models.vit import ViTConfig
+from vidstill.weights.exporting import exported
+from vidstill.weights.files import Weights, read_weights
+from vidstill.weights.importing import imported
+from vidstill.weights.ledger import Ledger
+from vidstill.weights.transfer import translated
+from vidstill.weights.writing import write_exported
+
+pytestmark = pytest.mark.reference
+
+KERNEL, BLOCK = "patch_embed.proj.weight", "blocks.0.mlp.fc2.weight"
+SUFFIXES = (".pth", ".safetensors")
+
+
+# ---- What is stored -------------------------------------------------------------------------------------------------
+
+
+def prefixes(case: Case) -> list[str]:
+    """Before the names of each whole model that a case stores, with its encoder's weights."""
+    if not case.path.with_suffix(".safetensors").exists():
+        return []
+    before = {name.removesuffix(KERNEL).removesuffix("encoder.") for name in case.tensors if name.endswith(KERNEL)}
+    return [
+        each.rstrip("/")
+        for each in sorted(before)
+        if not each.startswith("grad") and any(f"{each}{word}{BLOCK}" in case.tensors for word in ("", "encoder."))
+    ]
+
+
+def tensors_of(case: Case, prefix: str) -> dict[str, Tensor]:
+    """As its authors' file has them; of a student also what stands beside it."""
+    theirs = case.under(prefix)
+    if prefix == "student":
+        theirs |= case.under("student_extra")
+        theirs |= {test_maskagain_cases.official(f"align/{name}"): t for name, t in case.under("align").items()}
+    return theirs
+
+
+def hint_of(case: Case, prefix: str) -> ViTConfig | None:
+    """The encoder that a case says it has: heads, and the kind of computed positions."""
+    config = case.json.get("config", {})
+    match case.method:
+        case "videomae" if case.json["kind"].startswith("pretrain"):
+            return encoder_config(config["args"], config["num_frames"], "encoder_")
+        case "videomae":
+            return encoder_config(config["args"], config["args"]["all_frames"])
+        case "amd":
+            return encoder_config(config[prefix]["args"], config["num_frames"], "encoder_" * (prefix == "student"))
+        case "maskagain":
+            return encoder_config(config[prefix]["args"], config["num_frames"], "encoder_")
+        case "mvd" if case.json["kind"] == "finetune":
+            args = config["args"]
+            of_clips = encoder_config(args, args["all_frames"])
+            return replace(of_clips, positions="sincos3d", class_token=args["use_cls_token"])
+        case "mvd":
+            whole = test_mvd_cases.mvd_config(config)
+            teachers = {"teacher_image": whole.image_teacher, "teacher_video": whole.video_teacher}
+            return whole.encoder if prefix == "student" else teachers[prefix].model
+        case "st_mae":
+            return reference_mae.stmae_encoder_config(config or case.json["pretrain_to_finetune"]["config"])
+        case "image_mae":
+            return reference_mae.encoder_config(config, learned="num_classes" in config)
+        case "dmae":
+            return reference_mae.encoder_config(config["common"] | config[prefix.replace("final", "student")])
+        case _:
+            return None
+
+
+STORED = [
+    pytest.param(case, prefix, id=f"{key}-{prefix}")
+    for key, case in found().items()
+    if case.method != "videomae_hf"  # which test_videomae_hf.py reads with its config.json
+    for prefix in prefixes(case)
+] or [pytest.param(None, "", marks=pytest.mark.skip(reason="there are no reference cases here"))]
+
+
+# ---- There and back -------------------------------------------------------------------------------------------------
+
+
+Through = tuple[Weights, Ledger]
+"""What came out of a file, and the account of it."""
+
+
+def through_file(case: Case, prefix: str, path: Path) -> Through:
+    theirs = tensors_of(case, prefix)
+    write_exported(path, theirs, "slowfast" if "pred_head.projections.0.weight" in theirs else "videomae")
+    return imported(read_weights(path), hint_of(case, prefix))
+
+
+@pytest.mark.parametrize(("case", "prefix"), STORED)
+def test_a_stored_model_is_read_from_a_file_and_written_back_the_same(case: Case, prefix: str, tmp_path: Path) -> None:
+    theirs = tensors_of(case, prefix)
+    weights, ledger = through_file(case, prefix, tmp_path / "model.pth")
+    assert {entry.theirs for entry in ledger.entries if entry.theirs} == theirs.keys()
+    config = from_plain(ViTConfig, weights.about["encoder"])
+    hold_encoder(config, hint_of(case, prefix))
+    hold_same(through_file(case, prefix, tmp_path / "model.safetensors")[0].tensors, weights.tensors)
+
+    layout = (
+        "mvd" if config.positions == "sincos3d" else weights.about["layout"]
+    )  # its classifier looks like VideoMAE's
+    write_exported(tmp_path / "back.pth", exported(weights, layout), layout)
+    again = read_weights(tmp_path / "back.pth").tensors
+    left_out = {entry.theirs for entry in ledger.of("ignored") if "pos_embed" not in entry.theirs}
+    assert all(name.startswith("generators.") and ".norm." in name for name in left_out)  # never used, never trained
+    if weights.about["kind"] == "encoder":  # whose names begin with or without `encoder.`
+        again, theirs = ({name.removeprefix("encoder."): t for name, t in each.items()} for each in (again, theirs))
+    hold_same(*({name: t for name, t in each.items() if name not in left_out} for each in (again, theirs)))
+
+
+def hold_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype, name
+        assert torch.equal(ours[name], tensor), name
+
+
+def hold_encoder(ours: ViTConfig, asked: ViTConfig | None) -> None:
+    """What came out is built as the case says, so that the same tensors give the same."""
+    assert asked is not None
+    for name in (
+        "dim",
+        "depth",
+        "heads",
+        "mlp_ratio",
+        "tubelet",
+        "positions",
+        "class_token",
+        "mean",
+        "std",
+        "norm_eps",
+    ):
+        assert getattr(ours, name) == getattr(asked, name), name
+    assert bool(ours.layer_scale) == bool(asked.layer_scale)
+    assert ours.attention_bias == asked.attention_bias
+    if asked.positions in ("learned", "separable"):
+        assert ours.learned_grid == asked.learned_grid
+
+
+# ---- What comes out agrees with the authors -------------------------------------------------------------------------
+
+MODULES: tuple[Any, ...] = (
+    reference_mae, test_dmae_cases, test_image_mae_cases, test_linear_probe, test_maskagain_cases, test_model_cases,
+    test_mvd_cases, test_st_mae,
+)  # fmt: skip
+
+HELD: dict[Callable[..., None], list[Any]] = {
+    test_model_cases.test_videomae_agrees_with_its_authors: cases(method="videomae", kind="pretrain"),
+    test_model_cases.test_the_classifier_agrees_with_videomaes_authors: cases(method="videomae", kind="finetune"),
+    test_model_cases.test_amd_agrees_with_its_authors: cases(method="amd", kind="distill"),
+    test_mvd_cases.test_a_distillation_agrees_with_mvds_authors: cases(method="mvd", kind="distill"),
+    test_mvd_cases.test_the_classifier_agrees_with_mvds_authors: cases(method="mvd", kind="finetune"),
+    test_st_mae.test_st_mae_agrees_with_its_authors: cases(method="st_mae", kind="pretrain_forward"),
+    test_st_mae.test_the_classifier_agrees_with_st_maes_authors: cases(method="st_mae", kind="finetune_forward"),
+    test_image_mae_cases.test_image_mae_agrees_with_its_authors: cases(method="image_mae", kind="pretrain_forward"),
+    test_image_mae_cases.test_the_classifier_agrees_with_image_maes_authors: cases(
+        method="image_mae", kind="finetune_forward"
+    ),
+    test_linear_probe.test_a_linear_probe_learns_what_its_authors_learns: cases(
+        method="image_mae", kind="linear_probe"
+    ),
+    test_dmae_cases.test_dmae_agrees_with_its_authors: cases(method="dmae", kind="distillation_forward"),
+    test_maskagain_cases.test_a_distillation_agrees_with_maskagains_authors: test_maskagain_cases.VARIANTS[:1],
+}
+
+
+@pytest.mark.parametrize(
+    ("held", "given"),
+    [
+        pytest.param(held, each.values, id=each.id, marks=each.marks)
+        for held, given in HELD.items()
+        for each in given
+    ],
+)  # fmt: skip
+def test_what_comes_out_of_a_file_agrees_with_the_authors(
+    held: Callable[..., None], given: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparisons of each method's own tests, with weights that went through a file, and were recognised."""
+    case: Case = given[0]
+    files = {
+        id(tensor): (weights, ledger)
+        for number, prefix in enumerate(prefixes(case))
+        for weights, ledger in [through_file(case, prefix, tmp_path / f"{number}{SUFFIXES[number % 2]}")]
+        for tensor in tensors_of(case, prefix).values()
+    }
+    used: list[int] = []
+
+    def from_file(theirs: Mapping[str, Tensor], names: Any) -> dict[str, Tensor]:
+        """What `translated` gives, of the tensors that came out of the files."""
+        asked = translated(theirs, names)
+        first = id(next(iter(theirs.values()), None))
+        if first not in files:  # gradients
+            return asked
+        used.append(len(asked))
+        return {name: out_of(files[first], name, asked) for name in asked}
+
+    for module in MODULES:
+        if hasattr(module, "translated"):
+            monkeypatch.setattr(module, "translated", from_file)
+    held(*given)
+    assert sum(used)
+
+
+def out_of(through: Through, name: str, asked: Mapping[str, Tensor]) -> Tensor:
+    """A tensor of ours, under the name that is asked for."""
+    weights, _ = through
+    if weights.about["layout"] == "amd" and name.startswith("projections."):  # of which layers, no file says
+        wanted, there = (
+            sorted((n for n in each if n.startswith("projections.")), key=place) for each in (asked, weights.tensors)
+        )
+        name = there[wanted.index(name)]
+    return weights.tensors[name if name in weights.tensors else f"encoder.{name}"]
+
+
+def place(name: str) -> int:
+    return int(name.split(".")[1])
