@@ -1,7 +1,7 @@
 """Puts a recipe's parts together: pretrain, finetune. A run is a folder; the same call again resumes it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,21 @@ from vidstill.data.annotations import Listing, listing_to_test, read_listing, sp
 from vidstill.downstream.classification import ClassificationTask, Classifier
 from vidstill.engine.runtime import Runtime
 from vidstill.engine.stopping import Watch
-from vidstill.folder import TEST_FILE, version_of
+from vidstill.folder import TEST_FILE
 from vidstill.models.decoder import Decoder
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.teachers import TeacherConfig
+from vidstill.pretext.foreign.model import Foreign
+from vidstill.pretext.foreign.sources import file_of, is_foreign, read_foreign
+from vidstill.pretext.teachers import Frozen, TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
 from vidstill.testing import check_classes, check_taught, check_views, labelled, score, write_test
 from vidstill.training import Launch, Training, Watching, train_clips
 from vidstill.types import Grid, InputError
 from vidstill.weights.files import Weights, read_weights
 from vidstill.weights.inflate import is_inflation
-from vidstill.weights.transfer import continued, encoder_config, encoder_tensors, start_encoder
+from vidstill.weights.licences import notes as licence_notes
+from vidstill.weights.licences import provenance
+from vidstill.weights.transfer import continued, encoder_config, encoder_tensors, read_known, start_encoder
 
 
 def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runtime: Runtime | None = None) -> Path:
@@ -37,9 +41,9 @@ def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runti
         InputError: something the user gave cannot be used; nothing was written then.
     """
     runtime = runtime or Runtime(launch.precision)
-    teachers = {name: _weights_of(name, teacher) for name, teacher in _teachers(recipe.method).items()}
-    start = read_weights(init) if init else None
-    recipe = replace(recipe, method=_with_stated_sizes(recipe.method, teachers))
+    teachers = {name: _read_teacher(name, teacher) for name, teacher in _teachers(recipe.method).items()}
+    start = read_known(init, recipe.method.encoder) if init else None
+    recipe = replace(recipe, method=_with_teachers(recipe.method, {n: each.config for n, each in teachers.items()}))
     if start is not None:
         _check_start(start, recipe.method.encoder)
     listing = read_listing(launch.data, split="train", fold=launch.fold)
@@ -47,13 +51,14 @@ def pretrain(recipe: Pretrain, launch: Launch, *, init: str | None = None, runti
     _check_mask(recipe, training.rehearse(recipe.method.build))
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
-    for name, teacher in _teachers(recipe.method).items():  # the method's part is named as its configuration's field
-        start_encoder(getattr(method, name).model, teachers[name], teacher.model)
+    for name, teacher in teachers.items():  # the method's part is named as its configuration's field
+        teacher.start(method.get_submodule(name))
     if start is not None:
         start_encoder(method.encoder, start, recipe.method.encoder)
     about = {"kind": "pretraining", "encoder": to_plain(recipe.method.encoder), "recipe": to_plain(recipe)}
-    sources = teachers if start is None else {"init": start, **teachers}
-    training.run(method, method, about | provenance(sources), init=init or "")
+    sources = {name: teacher.weights for name, teacher in teachers.items()}
+    sources = sources if start is None else {"init": start, **sources}
+    training.run(method, method, about | provenance(sources), init=init or "", notes=licence_notes(sources))
     return launch.out
 
 
@@ -76,7 +81,7 @@ def finetune(
     """
     runtime = runtime or Runtime(launch.precision)
     listing, val = labelled_splits(launch)
-    start = read_weights(init) if init else None
+    start = read_known(init, recipe.encoder) if init else None
     if start is not None:
         recipe = replace(recipe, encoder=continued(start, recipe.encoder))
     training = Training("finetune", recipe, train_clips(recipe, listing, launch), launch, runtime)
@@ -108,10 +113,12 @@ def finetune(
         "views": to_plain(recipe.views),
         "recipe": to_plain(recipe),
     }
-    about |= provenance({"init": start} if start else {})
+    sources = {"init": start} if start else {}
+    about |= provenance(sources)
     watching = None if watched is None else _watching(recipe, launch, runtime, model, watched, listing.classes)
     if watched and recipe.patience is not None and watched.fingerprint == val.fingerprint:
         notes = [*notes, "the videos of the test choose the epoch, so that their score flatters; --watch others"]
+    notes = [*notes, *licence_notes(sources)]
     taken = training.run(task(model), model, about, val=val, init=init or "", watching=watching, notes=notes)
     if not runtime.agreed((launch.out / TEST_FILE).exists()):
         tested = score(model, val, listing.classes, recipe.views, launch, runtime, several=config.several)
@@ -181,41 +188,66 @@ def _watching(
     return Watching(listing=listing, watch=Watch(scores=scores, by=by, patience=recipe.patience))
 
 
+@dataclass(frozen=True)
+class _Teacher:
+    """What was read of a teacher.
+
+    Args:
+        config: as its source says that it is.
+        weights: its tensors, and what it says of itself.
+        encoder: what these are put into; another library's has them.
+    """
+
+    config: TeacherConfig
+    weights: Weights
+    encoder: ViTConfig | Foreign
+
+    def start(self, frozen: Frozen) -> None:
+        if isinstance(self.encoder, Foreign):
+            frozen.become(self.encoder)
+        else:
+            start_encoder(frozen.model, self.weights, self.encoder)
+
+
 def _teachers(method: Any) -> dict[str, TeacherConfig]:
-    named = {field.name: getattr(method, field.name) for field in fields(method)}
-    return {name: value for name, value in named.items() if isinstance(value, TeacherConfig)}
+    """A method's teachers by the fields that they stand in; of several in one, with their places: more_teachers.0."""
+    found: dict[str, Any] = {}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        several = value if isinstance(value, tuple) else ()
+        found |= {field.name: value} | {f"{field.name}.{place}": each for place, each in enumerate(several)}
+    return {name: value for name, value in found.items() if isinstance(value, TeacherConfig)}
 
 
-def _weights_of(name: str, teacher: TeacherConfig) -> Weights:
+def _with_teachers(method: Any, teachers: Mapping[str, TeacherConfig]) -> Any:
+    """A method's configuration with these in the places of its teachers, which are named as `_teachers` does."""
+    changed: dict[str, Any] = {}
+    for name, teacher in teachers.items():
+        field, _, place = name.partition(".")
+        changed[field] = (*changed.get(field, ()), teacher) if place else teacher
+    return replace(method, **changed)
+
+
+def _read_teacher(name: str, teacher: TeacherConfig) -> _Teacher:
     if not teacher.weights:
         option = f"--method.{name.replace('_', '-')}.weights"
         raise InputError(f"the {name.replace('_', ' ')} has no weights; give {option} a run's folder or a file")
+    if is_foreign(teacher.weights):
+        file = file_of(teacher.weights)
+        weights = read_weights(file) if file else Weights({}, source=teacher.weights)
+        model = read_foreign(teacher.weights, weights.tensors if file else None, input=teacher.input)
+        weights = replace(weights, tensors={}, about=model.about)
+        return _Teacher(replace(teacher, model=model.config), weights, model)
+    if teacher.input == "own":
+        raise InputError(
+            f"{teacher.weights} has no size of its own, but takes any; "
+            f"--method.{name.replace('_', '-')}.input own is for transformers: and timm: alone"
+        )
     weights = read_weights(teacher.weights)
-    encoder_tensors(weights, encoder_config(weights, teacher.model))  # before its sizes are said not to fit
-    return weights
-
-
-def _with_stated_sizes(method: Any, weights: Mapping[str, Weights]) -> Any:
-    """A method's configuration with its teachers as their files say that they are."""
-    teachers = _teachers(method)
-    return replace(
-        method,
-        **{n: replace(teachers[n], model=encoder_config(found, teachers[n].model)) for n, found in weights.items()},
-    )
-
-
-def provenance(sources: Mapping[str, Weights]) -> dict[str, Any]:
-    """What a file of weights says of where it comes from: who taught it or started it, each with its own past."""
-    stated = [str(weights.about["licence"]) for weights in sources.values() if weights.about.get("licence")]
-    passed_on = ("kind", "licence", "provenance")
-    return {
-        "vidstill": version_of("vidstill"),
-        "licence": " AND ".join(dict.fromkeys(stated)) or None,  # as its sources ask; None: they state none
-        "provenance": [
-            {"role": role, "source": w.source, **{word: w.about[word] for word in passed_on if word in w.about}}
-            for role, w in sources.items()
-        ],
-    }
+    asked = None if "." in name or not isinstance(teacher.model, ViTConfig) else teacher.model
+    found = encoder_config(weights, asked)
+    encoder_tensors(weights, found)  # before its sizes are said not to fit
+    return _Teacher(replace(teacher, model=found), weights, found)
 
 
 def _check_start(start: Weights, asked: ViTConfig) -> None:

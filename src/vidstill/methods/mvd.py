@@ -1,4 +1,4 @@
-"""MVD: hide nine tubes in ten of a clip, and rebuild what two frozen teachers make of them: of frames, and of clips."""
+"""MVD: hide nine tubes in ten of a clip, and rebuild what frozen teachers make of them: of frames, and of clips."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from vidstill.models.layers import NORM_EPS, initialise
 from vidstill.models.vit import BASE, IMAGE_BASE, ViTConfig
 from vidstill.pretext.losses import Distance, distance, precise
 from vidstill.pretext.masks import Mask, RandomMask, TubeMask
-from vidstill.pretext.teachers import Frames, Frozen, TeacherConfig, clip_features, frame_features
+from vidstill.pretext.teachers import Frames, Frozen, TeacherConfig, Teachers, clip_features, frame_features
 from vidstill.types import Grid, InputError, Output, take, within
 
 Distillation = Literal["masked", "visible", "full"]
@@ -44,9 +44,48 @@ class MVDConfig:
     video_distance: Distance = "smooth_l1"
     image_factor: float = 1.0  # of the loss; at 0 (released for a single teacher), it is computed all the same
     video_factor: float = 1.0
+    # Beyond the paper: teachers of images or of clips besides, each with a decoder of its own, compared as its kind is
+    more_teachers: Teachers = ()
+    more_factors: tuple[float, ...] = ()  # of their losses, in order; none: 1 each
 
     def build(self) -> "MVD":
         return MVD(self)
+
+    @property
+    def lessons(self) -> "dict[str, Lesson]":
+        """What the student learns from each teacher, by the name of its part of the loss."""
+        more = zip(self.more_teachers, self.more_factors or (1.0,) * len(self.more_teachers), strict=True)
+        every = {
+            "image": ("image", self.image_teacher, self.image_factor),
+            "video": ("video", self.video_teacher, self.video_factor),
+        } | {
+            f"more_{number}": ("image" if teacher.model.tubelet[0] == 1 else "video", teacher, factor)
+            for number, (teacher, factor) in enumerate(more, start=1)
+        }
+        distances = {"image": self.image_distance, "video": self.video_distance}
+        looked_at = self.encoder.tubelet[0] if self.image_frames == "all" else 1
+        return {
+            name: Lesson(
+                teacher=teacher,
+                of_images=kind == "image",
+                width=teacher.model.dim * (looked_at if kind == "image" else 1),
+                distance=distances[kind],
+                factor=factor,
+            )
+            for name, (kind, teacher, factor) in every.items()
+            if teacher is not None
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One teacher, the width of what it makes of a token, and how the student's guess is compared with that."""
+
+    teacher: TeacherConfig
+    of_images: bool
+    width: int
+    distance: Distance
+    factor: float
 
 
 class MVD(nn.Module):
@@ -70,9 +109,11 @@ class MVD(nn.Module):
         self.encoder = config.encoder.build()
         if self.encoder.class_token is not None:
             nn.init.normal_(self.encoder.class_token, std=1e-6)  # as released
-        looked_at = config.encoder.tubelet[0] if config.image_frames == "all" else 1
-        self.image_teacher, self.image_decoder = _branch(config, config.image_teacher, looked_at)
-        self.video_teacher, self.video_decoder = _branch(config, config.video_teacher)
+        branches = {name: _branch(config, lesson) for name, lesson in config.lessons.items()}
+        self.image_teacher, self.image_decoder = branches.pop("image", (None, None))
+        self.video_teacher, self.video_decoder = branches.pop("video", (None, None))
+        self.more_teachers = nn.ModuleList(teacher for teacher, _ in branches.values())
+        self.more_decoders = nn.ModuleList(decoder for _, decoder in branches.values())
 
     def forward(
         self,
@@ -98,12 +139,14 @@ class MVD(nn.Module):
 
     def look(self, clip: Float[Tensor, "b 3 t h w"], grid: Grid) -> dict[str, Float[Tensor, "b n d"]]:
         """What each teacher makes of the whole clip, for every token of the student's grid."""
-        features = {}
-        if self.image_teacher is not None:
-            features["image"] = frame_features(self.image_teacher, clip, grid, self.config.image_frames)
-        if self.video_teacher is not None:
-            features["video"] = clip_features(self.video_teacher, clip, grid)
-        return features
+        lessons, teachers = self.config.lessons, (self.image_teacher, self.video_teacher, *self.more_teachers)
+        taught = zip(lessons.items(), (teacher for teacher in teachers if teacher is not None), strict=True)
+        return {
+            name: frame_features(teacher, clip, grid, self.config.image_frames)
+            if lesson.of_images
+            else clip_features(teacher, clip, grid)
+            for (name, lesson), teacher in taught
+        }
 
     def targets(self, features: Mapping[str, Float[Tensor, "b n d"]], mask: Mask) -> dict[str, Float[Tensor, "b m d"]]:
         """Of each teacher's features, those that the student has to guess."""
@@ -116,47 +159,48 @@ class MVD(nn.Module):
     def guess(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> dict[str, Float[Tensor, "b m d"]]:
         """What the student takes each teacher's features for, from the tokens that it sees."""
         seen, grid = self.encoder(clip, mask.visible), self.encoder.grid(clip)
-        decoders = {"image": self.image_decoder, "video": self.video_decoder}
+        decoders = (self.image_decoder, self.video_decoder, *self.more_decoders)
+        there = [decoder for decoder in decoders if decoder is not None]
         return {
             name: decoder(seen.tokens, mask.visible, mask.masked, grid, seen.classes)
             if isinstance(decoder, Decoder)
             else decoder(seen.tokens)
-            for name, decoder in decoders.items()
-            if decoder is not None
+            for name, decoder in zip(self.config.lessons, there, strict=True)
         }
 
     def compare(
         self, guesses: Mapping[str, Float[Tensor, "b m d"]], targets: Mapping[str, Float[Tensor, "b m d"]]
     ) -> Output:
         """The loss, and how far the student is from each teacher."""
-        kinds = {"image": self.config.image_distance, "video": self.config.video_distance}
-        factors = {"image": self.config.image_factor, "video": self.config.video_factor}
-        parts = {name: distance(guess, targets[name], kinds[name]) for name, guess in guesses.items()}
-        loss = torch.stack([factors[name] * part for name, part in parts.items()]).sum()
+        lessons = self.config.lessons
+        parts = {name: distance(guess, targets[name], lessons[name].distance) for name, guess in guesses.items()}
+        loss = torch.stack([lessons[name].factor * part for name, part in parts.items()]).sum()
         return Output(loss, parts)
 
 
-def _branch(
-    config: MVDConfig, teacher: TeacherConfig | None, frames: int = 1
-) -> tuple[Frozen | None, nn.Module | None]:
-    """A teacher, and what guesses its features of so many frames: a decoder, or for each token a linear layer."""
-    if teacher is None:
-        return None, None
-    width, out = config.encoder.dim, frames * teacher.model.dim
+def _branch(config: MVDConfig, lesson: Lesson) -> tuple[Frozen, nn.Module]:
+    """A teacher, and what guesses its features: a decoder, or for each token a linear layer."""
+    width, teacher = config.encoder.dim, lesson.teacher.model
     if config.distill != "masked":
-        head = nn.Linear(width, out)
+        head = nn.Linear(width, lesson.width)
         initialise(head)
-        return Frozen(teacher.model.build()), head
-    decoder = config.decoder.build(width, out_dim=out)
+        return Frozen(teacher.build()), head
+    decoder = config.decoder.build(width, out_dim=lesson.width)
     initialise(decoder.project)  # released: Xavier's, as all of the student's linear layers; VideoMAE's has torch's own
-    return Frozen(teacher.model.build()), decoder
+    return Frozen(teacher.build()), decoder
 
 
 def _check(config: MVDConfig) -> None:
     """Raises an InputError where there is nothing to learn."""
     within(0, math.inf, image_factor=config.image_factor, video_factor=config.video_factor)
-    weighed = ((config.image_teacher, config.image_factor), (config.video_teacher, config.video_factor))
-    if not any(teacher is not None and factor for teacher, factor in weighed):
+    for factor in config.more_factors:
+        within(0, math.inf, more_factors=factor)
+    if config.more_factors and len(config.more_factors) != len(config.more_teachers):
+        raise InputError(
+            f"MVD has {len(config.more_teachers)} more teachers and {len(config.more_factors)} factors for them; give "
+            "--method.more-factors one for each, or none"
+        )
+    if not any(lesson.factor for lesson in config.lessons.values()):
         raise InputError("MVD has nothing to learn: give it an image or a video teacher whose factor is not 0")
     if config.image_teacher is not None and config.image_teacher.model.tubelet[0] != 1:
         raise InputError(
