@@ -19,7 +19,7 @@ from vidstill.encoders.encoder import Encoder, load
 from vidstill.engine.optim import LARSConfig, Optim
 from vidstill.engine.runtime import Runtime
 from vidstill.engine.schedule import CosineConfig
-from vidstill.folder import TEST_FILE, version_of, write_json
+from vidstill.folder import TEST_FILE, write_json
 from vidstill.probing.ask import Ask, check_asked, labelled_sets
 from vidstill.probing.cache import weights_hash
 from vidstill.probing.report import Probed, Report
@@ -27,6 +27,7 @@ from vidstill.testing import check_views, score
 from vidstill.training import Training, train_clips
 from vidstill.types import InputError, Output, within
 from vidstill.weights.files import read_weights
+from vidstill.weights.licences import notes, provenance
 from vidstill.weights.transfer import load_exactly
 
 
@@ -100,14 +101,13 @@ def train(source: str, ask: Ask, lars: LarsProbe, *, seed: int) -> Report:
     torch.manual_seed(seed)
     model = ProbeModel(encoder.model, len(data.classes))
     head = nn.ModuleDict({"norm": model.norm, "head": model.head})
+    sources = {"encoder": read_weights(source)}
     about = {
         "kind": "probe",
         "classes": list(data.classes),
-        "vidstill": version_of("vidstill"),
-        "licence": read_weights(source).about.get("licence"),
-        "provenance": [{"role": "encoder", "source": source, "sha256": weights_hash(source)}],
+        **provenance(sources),
     }
-    training.run(ProbeTask(model), head, about, val=data.val, init=source)
+    training.run(ProbeTask(model), head, about, val=data.val, init=source, notes=notes(sources))
     load_exactly(head, read_weights(lars.out).tensors, str(lars.out))  # the batch norm's counts are each process's own
     tested = score(model, data.val, data.classes, recipe.views, launch, runtime)
     labels = torch.from_numpy(data.val.rows.labels[list(tested.places)]).long()
