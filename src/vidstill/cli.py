@@ -27,6 +27,9 @@ USAGE = """usage: vidstill VERB …
   data pack DATA --out FOLDER        make videos quick to decode: re-encoded into tar shards, with an index
   data inspect DATA                  what a data set holds, and what is wrong with it; --sheet FILE.png shows it
   bench data [DATA]                  how fast clips are read, augmented and loaded, beside decord and torchcodec
+  weights list [PATTERN]             published checkpoints: size, accuracy, licence, where; --commercial filters
+  weights inspect RUN_OR_FILE        what weights are: layout, model, licence, and what becomes of every tensor
+  weights convert FILE --to KIND     write weights anew: as ours, as an authors' or transformers' file, as ONNX or torch
   doctor                             what this machine can do: devices, precision, decoders, space, versions
 
 Each verb has --help; every field of a recipe is an option: vidstill pretrain amd.small_k400 --help. The same command

@@ -20,6 +20,9 @@ from vidstill.commands import (
     predict,
     probe,
     train,
+    weights_convert,
+    weights_inspect,
+    weights_list,
     with_recipe,
 )
 from vidstill.config import near, to_plain
@@ -111,6 +114,9 @@ _VERBS: dict[str, Callable[..., None]] = {
     **detect_predict.VERBS,
     **embed.VERBS,
     **data.VERBS,
+    **weights_list.VERBS,
+    **weights_inspect.VERBS,
+    **weights_convert.VERBS,
     "doctor": doctor,
 }
 
