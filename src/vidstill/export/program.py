@@ -51,7 +51,9 @@ def write_program(source: str, out: Path, asked: ExportConfig | None = None) -> 
         given = batches(model, asked)
         expected = answers(model.model, given)
         begun = time.perf_counter()
-        save_program(traced(model), draft, extra_files={ABOUT: json.dumps(model.about)})
+        program = traced(model)
+        program.example_inputs = None  # which would be written, too: clips that nobody needs
+        save_program(program, draft, extra_files={ABOUT: json.dumps(model.about)})
         seconds = time.perf_counter() - begun
         found = compared(given, expected, elsewhere(draft, given, model.kind), model)
         check(found, TOLERANCE, str(out))
