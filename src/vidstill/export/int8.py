@@ -78,8 +78,8 @@ def write_int8(source: str, out: Path, asked: ExportConfig | None = None) -> Rep
 def quantise(exact: Path, out: Path, about: Mapping[str, Any]) -> None:
     """Writes the file `exact` with 8-bit linear layers.
 
-    Seven of the eight bits of a weight are used: on CPUs with AVX2 or AVX-512 and without VNNI, sums of products with
-    all of them overflow (onnxruntime's "Quantize ONNX Models").
+    Seven of the eight bits of a weight are used, for CPUs without VNNI (`reduce_range` of onnxruntime's own docstring):
+    there, sums of products with all of them may overflow.
     """
     tools, onnx = optional("onnxruntime.quantization"), optional("onnx")
     root = logging.getLogger()
