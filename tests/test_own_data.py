@@ -1,6 +1,7 @@
 """Own data from list to model: several labels, unequal classes, early stopping; and what is wrong with them is said."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from test_bad_input import House
 from tiny_runs import FINETUNE, TEACHER, log, make_data, run, typed, weights
@@ -120,7 +122,8 @@ def test_a_killed_watched_run_goes_on_to_the_same_weights(built, watched, tmp_pa
     out = tmp_path / "run"
     options = {"data": built / "data", "out": out, "watch": built / "data" / "train.csv", "save_seconds": 0}
     command = [sys.executable, "-m", "vidstill.cli", *typed(f"{FINETUNE} {WATCHED}", **options)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # with others, sums are rounded otherwise
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=threads)
     while not (out / "log.jsonl").exists() or '"validation"' not in (out / "log.jsonl").read_text():
         assert process.poll() is None
         time.sleep(0.01)

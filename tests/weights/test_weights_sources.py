@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import huggingface_hub.constants  # noqa: F401  # it asks once whether it is offline: before a test says so
 import pytest
 import torch
 from safetensors.torch import save
