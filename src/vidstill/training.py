@@ -240,14 +240,7 @@ class Training:
             "plan": asdict(self.plan),
             "precision": self.runtime.precision,
         }
-        refusal = ""
-        if self.runtime.is_main:
-            try:
-                claim(self.launch.out, run)
-            except InputError as error:
-                refusal = str(error)
-        if refusal := self.runtime.agreed(refusal):
-            raise InputError(refusal)
+        self.runtime.first(lambda: claim(self.launch.out, run))
 
     def _say(self, sentence: str) -> None:
         if self.runtime.is_main:

@@ -90,7 +90,7 @@ def predict(
         root=None if root is None else place_of(root),
         frames=loaded.views.sampling.frames,
     )
-    _check(runtime, target, found)
+    runtime.first(lambda: target.check(found.names, found.listing.rows))
     sure = loaded.views.persons if score is None else score
     asker = Asker(replace(loaded, model=loaded.model.to(runtime.device).eval()), runtime, every, sure)
     if persons is None:
@@ -101,18 +101,6 @@ def predict(
         asker = replace(asker, known=known)
     telling = Telling(source, loaded.actions, top, least)
     _ask(asker, target, telling, found, json)
-
-
-def _check(runtime: Runtime, target: Target, videos: Videos) -> None:
-    """The first process looks whether all can be written, and all of them hear of it where it cannot."""
-    refusal = ""
-    if runtime.is_main:
-        try:
-            target.check(videos.names, videos.listing.rows)
-        except InputError as error:
-            refusal = str(error)
-    if refusal := runtime.agreed(refusal):
-        raise InputError(refusal)
 
 
 def _ask(asker: Asker, target: Target, telling: Telling, videos: Videos, json: bool) -> None:

@@ -29,7 +29,7 @@ from vidstill.prediction.tables import as_plain, in_words
 from vidstill.prediction.videos import Videos, WhichSplit, find_videos
 from vidstill.terminal import progress_bar, tell
 from vidstill.training import Launch
-from vidstill.types import InputError, within
+from vidstill.types import within
 
 _SHOWN = 10  # of many sentences
 
@@ -83,7 +83,7 @@ def predict(
     frames = encoder.fine_tuned()[1].sampling.frames
     places = [place_of(video) for video in videos]
     found = find_videos(places, split=split, root=None if root is None else place_of(root), frames=frames)
-    _check(encoder.runtime, target, found)
+    encoder.runtime.first(lambda: target.check(found))
     timed = over_time or (window or hop) is not None or target.needs_time
     if not timed and target.kind != "csv":
         timed = _long(encoder, found)
@@ -99,18 +99,6 @@ def predict(
         _tell(answers, target, top, json)
         if answers.wrong:
             sys.exit(1)
-
-
-def _check(runtime: Runtime, target: Target, videos: Videos) -> None:
-    """The first process looks whether all can be written, and all of them hear of it where it cannot."""
-    refusal = ""
-    if runtime.is_main:
-        try:
-            target.check(videos)
-        except InputError as error:
-            refusal = str(error)
-    if refusal := runtime.agreed(refusal):
-        raise InputError(refusal)
 
 
 def _long(encoder: Encoder, videos: Videos) -> bool:

@@ -17,7 +17,7 @@ from vidstill.detection.kept import Kept, Key
 from vidstill.detection.moments import Moments, pictures_at
 from vidstill.detection.persons import PersonDetector, Persons
 from vidstill.engine.runtime import Runtime
-from vidstill.types import InputError, within
+from vidstill.types import within
 
 Tell = Callable[[float, float], None]
 
@@ -84,7 +84,7 @@ def find_boxes_of_persons(
     within(1, math.inf, batch=batch)
     about = {"detector": detector.name, "weights": detector.weights, "score": detector.score, "most": detector.most}
     kept = Kept.beside(out, about, moments.films)
-    known = _agreed(runtime, lambda: kept.begin(out))
+    known = runtime.first(lambda: kept.begin(out))
     works = [
         _Work(film, tuple(lacking[first : first + batch]))
         for film, seconds in zip(moments.films, moments.seconds, strict=True)
@@ -104,7 +104,7 @@ def find_boxes_of_persons(
         for second in seconds
         if (key := Key(film.name, second)) in found
     ]
-    boxes = _agreed(runtime, lambda: kept.finish(out, keys, found, sentences))
+    boxes = runtime.first(lambda: kept.finish(out, keys, found, sentences))
     recalls = _recalls(moments, {key: found[key] for key in keys})
     return Boxes(
         out=out,
@@ -167,17 +167,3 @@ def _recalls(moments: Moments, found: Mapping[Key, Persons]) -> dict[str, Any]:
         sure += int(met[:, persons.scores >= SURE].any(axis=1).sum())
     recall, surely = (any_score / annotated, sure / annotated) if annotated else (None, None)
     return {"annotated": annotated, "recall": recall, "sure": surely}
-
-
-def _agreed(runtime: Runtime, what: Callable[[], Any]) -> Any:
-    """What the first process finds, in each; its refusal too."""
-    found: Any = None
-    if runtime.is_main:
-        try:
-            found = what()
-        except InputError as error:
-            found = error
-    found = runtime.agreed(found)
-    if isinstance(found, InputError):
-        raise found
-    return found

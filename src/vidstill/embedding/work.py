@@ -19,7 +19,6 @@ from vidstill.embedding.parts import Done, Entry, Writer
 from vidstill.embedding.table import columns_of
 from vidstill.encoders.encoder import Encoder
 from vidstill.encoders.videos import listing_of, video_features, video_windows
-from vidstill.engine.runtime import Runtime
 from vidstill.types import InputError, within
 
 T = TypeVar("T")
@@ -99,7 +98,7 @@ def embed(
         if kind == "npy"
         else OneFile(out, kind, columns_of(asked.shapes, timed=asked.cut is not None))
     )
-    begun = _agreed(runtime, lambda: _begin(store, asked, found))
+    begun = runtime.first(lambda: _begin(store, asked, found))
     runtime.use(begun.precision)
     tell = done or (lambda number, of: None)
     made, broken = _made(asked, store, found, begun.todo, batch, workers, tell) if begun.todo else ({}, {})
@@ -109,7 +108,7 @@ def embed(
     there = begun.known | made
     entries = {key: there[key] for key in found.places if key in there}
     sentences = tuple(broken[key] for key in found.places if key in broken)
-    _agreed(runtime, lambda: _finish(store, asked, found, entries, sentences))
+    runtime.first(lambda: _finish(store, asked, found, entries, sentences))
     rows = sum(entry.rows for entry in entries.values())
     changed = len(begun.changed & made.keys())
     return Embedded(out, kind, len(entries), len(made), changed, rows, asked.shapes, sentences)
@@ -121,20 +120,6 @@ def _format_of(out: Path) -> FileFormat:
             f"{out.name} does not say its format; end it with .npz, .safetensors or .parquet, or say it with --format"
         )
     return _SUFFIXES[out.suffix]
-
-
-def _agreed(runtime: Runtime, what: Callable[[], T]) -> T:
-    """What the first process finds, in each; its refusal too."""
-    found: Any = None
-    if runtime.is_main:
-        try:
-            found = what()
-        except InputError as error:
-            found = error
-    found = runtime.agreed(found)
-    if isinstance(found, InputError):
-        raise found
-    return found
 
 
 class _Begun(NamedTuple):

@@ -3,8 +3,9 @@
 import os
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -106,6 +107,23 @@ class Runtime:
     def agreed(self, value: T) -> T:
         """What the first process gives, in each: what it met on a disk that others may already have changed."""
         return self.gathered(value)[0]
+
+    def first(self, find: Callable[[], T]) -> T:
+        """What the first process alone finds or does, in each.
+
+        Raises:
+            InputError: it refuses, in each.
+        """
+        found: Any = None
+        if self.is_main:
+            try:
+                found = find()
+            except InputError as error:
+                found = error
+        found = self.agreed(found)
+        if isinstance(found, InputError):
+            raise found
+        return found
 
     def release(self) -> None:
         """Forgets the prepared tasks, so that their memory is free for the next one."""

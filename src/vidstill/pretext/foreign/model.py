@@ -1,5 +1,6 @@
 """What a foreign teacher says of itself, and how it is looked at: as our own encoder is, block by block."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -44,7 +45,7 @@ class ForeignConfig:
         return without_weights(self)
 
 
-class Foreign(nn.Module):
+class Foreign(nn.Module, ABC):
     """A library's model, run by its own parts: what enters its first block, then block after block.
 
     So it sees only the tokens that it is shown, and no block runs after the last one that is needed. Positions are
@@ -65,12 +66,13 @@ class Foreign(nn.Module):
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
 
     @property
+    @abstractmethod
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        raise NotImplementedError
+        """The library's, in their order."""
 
+    @abstractmethod
     def enter(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
         """What enters the first block of all the clip: class and register tokens, if there are any, then the others."""
-        raise NotImplementedError
 
     def block(
         self,
