@@ -75,7 +75,7 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, object]:
 
 def make(folder: Path, frames: int, detections: int) -> None:
     """Writes `annotated.csv`, `detected.csv`, and `boxes.npz`."""
-    from vidstill.data.boxes.rows import BoxRows, write_rows
+    from vidstill.data.ava.box_table import BoxRows, write_rows
 
     chance = np.random.default_rng(0)
     frame = np.repeat(np.arange(frames, dtype=np.int32), ANNOTATED)
@@ -105,9 +105,9 @@ def boxes(chance: np.random.Generator, number: int) -> np.ndarray:
 
 
 def measured_ours(folder: Path, form: str, _: int) -> dict[str, float | None]:
-    from vidstill.data.boxes.actions import Actions
-    from vidstill.data.boxes.rows import BoxScores, read_rows
-    from vidstill.downstream.ava import frame_map
+    from vidstill.data.ava.box_table import BoxScores, read_rows
+    from vidstill.data.ava.label_map import Actions
+    from vidstill.tasks.metrics.ava_map import frame_map
 
     actions = Actions(
         {number: f"action {number}" for number in range(1, ACTIONS + 1)}, frozenset(range(1, ACTIONS + 1))

@@ -58,14 +58,14 @@ def film(path: Path, minutes: float) -> None:
 def measured(folder: Path, window: float, hop: float, batch: int) -> dict[str, float]:
     import torch
 
-    from vidstill.config import to_plain
-    from vidstill.data.datasets import ClipsConfig
-    from vidstill.data.sampling import SpanSampling
-    from vidstill.embedding.asked import EmbedConfig
-    from vidstill.embedding.work import embed
-    from vidstill.encoders.encoder import load
+    from vidstill.checkpoints.io import write_weights
+    from vidstill.data.datasets.train_clips import ClipsConfig
+    from vidstill.data.transforms.frame_sampling import SpanSampling
     from vidstill.models.vit import ViTConfig
-    from vidstill.weights.files import write_weights
+    from vidstill.pipelines.infer.embed import embed
+    from vidstill.pipelines.infer.embed_config import EmbedConfig
+    from vidstill.pipelines.infer.encoder import load
+    from vidstill.utils.config_io import to_plain
 
     torch.set_num_threads(1)
     config = ViTConfig(dim=192, depth=4, heads=3)

@@ -20,17 +20,18 @@ import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidstill import Launch, finetune, pretrain
-from vidstill.data.augment import RandomResizedCrop
-from vidstill.data.colour import ColourJitter
-from vidstill.data.datasets import ClipsConfig, ViewsConfig
-from vidstill.data.sampling import SegmentSampling
-from vidstill.engine.schedule import CosineConfig
-from vidstill.folder import write_json
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.datasets.view_clips import ViewsConfig
+from vidstill.data.transforms.color_jitter import ColourJitter
+from vidstill.data.transforms.crop import RandomResizedCrop
+from vidstill.data.transforms.frame_sampling import SegmentSampling
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.methods.common.masking import NestedTubeMask, RandomMask, TubeMask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.masks import NestedTubeMask, RandomMask, TubeMask
-from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes import quickstart as settings
 from vidstill.recipes.recipe import Finetune, Pretrain
+from vidstill.utils.files import write_json
 
 METHODS = ("videomae", "mvd", "amd", "maskagain", "dmae")
 PICTURE_SETS = ("sign_digits",)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from vidstill.types import Grid
+from vidstill.utils.types import Grid
 
 CLIP, IMAGE = Grid(4, 1, 20), Grid(1, 4, 10)
 

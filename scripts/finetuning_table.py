@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidstill.recipes.recipe import CLASSES, Detect, Finetune, every_recipe
-from vidstill.recipes.show import price
+from vidstill.recipes.recipe import CLASSES, Detect, Finetune, every_recipe, price
 
 PAGES = Path(__file__).parents[1] / "docs"
 START, END = "<!-- by scripts/finetuning_table.py -->\n", "<!-- end -->\n"

@@ -19,11 +19,11 @@ import av
 import numpy as np
 import torch
 
-from vidstill.data.annotations import Listing, Rows
-from vidstill.data.augment import MultiScaleCrop
-from vidstill.data.datasets import ClipsConfig, TrainClips
-from vidstill.data.loading import train_batches
-from vidstill.data.sampling import SpanSampling
+from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
+from vidstill.data.loader.loader import train_batches
+from vidstill.data.manifest.open import Listing, Rows
+from vidstill.data.transforms.crop import MultiScaleCrop
+from vidstill.data.transforms.frame_sampling import SpanSampling
 
 FILES = 8
 BATCH = 8  # videos

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paths import PROJECT
 
 import vidstill
 
 HOUSE = Path(vidstill.__file__).parent
-PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+PAGE = (PROJECT / "docs" / "architecture.md").read_text()
 LINE = next(line for line in PAGE.splitlines() if line.startswith("    cli → "))
 FLOORS = [[room.strip() for room in floor.split(",")] for floor in reversed(LINE.split("→"))]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}  # rooms of one do not know each other
@@ -17,7 +18,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 
 
 def room_of(module: str) -> str:
-    """`vidstill.models.vit` is in the room `models`, `vidstill.run` is the room `run`."""
+    """`vidstill.models.vit` is in the room `models`, `vidstill.pipelines.train.pretrain` is the room `run`."""
     return module.split(".")[1]
 
 

@@ -9,15 +9,16 @@ from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from paths import PROJECT
+from tiny_runs import FINETUNE, TEACHER, about, log, make_data, run
 
 import vidstill.methods
 import vidstill.recipes
-from tiny_runs import FINETUNE, TEACHER, about, log, make_data, run
-from vidstill.cli import main
-from vidstill.commands import train
+from vidstill.cli import train
+from vidstill.cli.main import main
 from vidstill.recipes.recipe import every_recipe
 
-HOUSE = Path(__file__).parents[1]
+HOUSE = PROJECT
 PAGES = [HOUSE / "README.md", HOUSE / "CONTRIBUTING.md", *sorted((HOUSE / "docs").glob("*.md"))]
 METHODS, FIDELITY, EXTENDING = (HOUSE / "docs" / f"{name}.md" for name in ("methods", "fidelity", "extending"))
 FAMILIES = sorted(

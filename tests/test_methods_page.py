@@ -5,21 +5,21 @@ import importlib
 import re
 from dataclasses import fields, replace
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from paths import PROJECT
 from torch.utils.flop_counter import FlopCounterMode
 
+from vidstill.methods.common.block_masking import CuboidMask
+from vidstill.methods.common.masking import FrameMask, Mask, NestedTubeMask, RandomMask, SpaceMask, TubeMask
+from vidstill.methods.common.teacher import Frozen
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViT
-from vidstill.pretext.cuboids import CuboidMask
-from vidstill.pretext.masks import FrameMask, Mask, NestedTubeMask, RandomMask, SpaceMask, TubeMask
-from vidstill.pretext.teachers import Frozen
 from vidstill.recipes.recipe import find
 
-HOUSE = Path(__file__).parents[1]
+HOUSE = PROJECT
 METHODS = HOUSE / "docs" / "methods.md"
 
 # ---- Figures --------------------------------------------------------------------------------------------------------

@@ -8,16 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidstill.detection.data import DetectLaunch
-    from vidstill.detection.evaluate import evaluate as evaluate_detector
-    from vidstill.detection.load import load_detector
-    from vidstill.detection.train import train as train_detector
-    from vidstill.encoders.encoder import load
-    from vidstill.prediction.ask import predict
+    from vidstill.pipelines.detector_checkpoint import load_detector
+    from vidstill.pipelines.evaluate.classifier import evaluate, load_classifier
+    from vidstill.pipelines.evaluate.detector import evaluate as evaluate_detector
+    from vidstill.pipelines.infer.encoder import load
+    from vidstill.pipelines.infer.predict import predict
+    from vidstill.pipelines.train.detector import train as train_detector
+    from vidstill.pipelines.train.detector_data import DetectLaunch
+    from vidstill.pipelines.train.finetune import finetune
+    from vidstill.pipelines.train.pretrain import pretrain
+    from vidstill.pipelines.train.session import Launch
     from vidstill.recipes.recipe import find as find_recipe
-    from vidstill.run import finetune, pretrain
-    from vidstill.testing import evaluate, load_classifier
-    from vidstill.training import Launch
 
 __all__ = [
     "DetectLaunch",
@@ -35,18 +36,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DetectLaunch": ("vidstill.detection.data", "DetectLaunch"),
-    "evaluate_detector": ("vidstill.detection.evaluate", "evaluate"),
-    "load_detector": ("vidstill.detection.load", "load_detector"),
-    "train_detector": ("vidstill.detection.train", "train"),
+    "DetectLaunch": ("vidstill.pipelines.train.detector_data", "DetectLaunch"),
+    "evaluate_detector": ("vidstill.pipelines.evaluate.detector", "evaluate"),
+    "load_detector": ("vidstill.pipelines.detector_checkpoint", "load_detector"),
+    "train_detector": ("vidstill.pipelines.train.detector", "train"),
     "find_recipe": ("vidstill.recipes.recipe", "find"),
-    "finetune": ("vidstill.run", "finetune"),
-    "load": ("vidstill.encoders.encoder", "load"),
-    "load_classifier": ("vidstill.testing", "load_classifier"),
-    "Launch": ("vidstill.training", "Launch"),
-    "evaluate": ("vidstill.testing", "evaluate"),
-    "predict": ("vidstill.prediction.ask", "predict"),
-    "pretrain": ("vidstill.run", "pretrain"),
+    "finetune": ("vidstill.pipelines.train.finetune", "finetune"),
+    "load": ("vidstill.pipelines.infer.encoder", "load"),
+    "load_classifier": ("vidstill.pipelines.evaluate.classifier", "load_classifier"),
+    "Launch": ("vidstill.pipelines.train.session", "Launch"),
+    "evaluate": ("vidstill.pipelines.evaluate.classifier", "evaluate"),
+    "predict": ("vidstill.pipelines.infer.predict", "predict"),
+    "pretrain": ("vidstill.pipelines.train.pretrain", "pretrain"),
 }
 
 

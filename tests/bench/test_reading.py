@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from vidstill.bench.footage import Footage, filmed
 from vidstill.bench.readers import DECORD, OURS, PLAIN_LOOP, TORCHCODEC, read_plainly, readers
 from vidstill.bench.reading import Read, draws, reading
-from vidstill.chance import numpy_chance, sample_seed
-from vidstill.data.recode import RecodeConfig, recoded
-from vidstill.data.sampling import SpanSampling
-from vidstill.data.video import read_frames
+from vidstill.data.decode.reader import read_frames
+from vidstill.data.tools.transcode import RecodeConfig, recoded
+from vidstill.data.transforms.frame_sampling import SpanSampling
+from vidstill.synthetic.footage import Footage, filmed
+from vidstill.utils.rng import numpy_chance, sample_seed
 
 SAMPLING = SpanSampling(frames=4, stride=3)
 FILMS = [filmed(Footage(frames=24, size=(48, 64)), seed) for seed in range(2)]

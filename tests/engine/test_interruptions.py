@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_runs import PROGRAM, STEPS, PowerCut, cut_at, log, power_cut, train, weights
 
-from vidstill.engine import resume
-from vidstill.engine.optim import LARSConfig, SGDConfig
-from vidstill.engine.runtime import Runtime
+from vidstill.engine import checkpoint as resume
+from vidstill.engine.distributed import Runtime
+from vidstill.engine.optimizer import LARSConfig, SGDConfig
 from vidstill.engine.trainer import Interrupted, SaveConfig, fit
-from vidstill.types import InputError
+from vidstill.utils.types import InputError
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vidstill.engine.optim import AdamWConfig, LARSConfig, SGDConfig, parameter_groups
-from vidstill.types import InputError
+from vidstill.engine.optimizer import AdamWConfig, LARSConfig, SGDConfig, parameter_groups
+from vidstill.utils.types import InputError
 
 UNDECAYED = AdamWConfig(base_lr=1.0).undecayed
 

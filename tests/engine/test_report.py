@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vidstill.engine.report import Report, Step, cut_log
+from vidstill.engine.logger import Report, Step, cut_log
 
 NAN = float("nan")
 

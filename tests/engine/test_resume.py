@@ -5,8 +5,8 @@ import pickle
 import pytest
 import torch
 
-from vidstill.engine.resume import load_state, save_state, saved_states
-from vidstill.types import InputError
+from vidstill.engine.checkpoint import load_state, save_state, saved_states
+from vidstill.utils.types import InputError
 
 
 def test_the_newest_state_comes_back_and_the_older_ones_go(tmp_path):

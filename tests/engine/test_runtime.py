@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from vidstill.engine import runtime as module
-from vidstill.engine.runtime import Runtime, bf16_speedup
-from vidstill.types import InputError
+from vidstill.engine import distributed as module
+from vidstill.engine.distributed import Runtime, bf16_speedup
+from vidstill.utils.types import InputError
 
 on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="asks what a machine without a GPU does")
 

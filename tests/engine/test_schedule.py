@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig, cosine_rate, make_plan
-from vidstill.types import InputError
+from vidstill.engine.lr_schedule import CosineConfig, cosine_rate, make_plan
+from vidstill.engine.optimizer import AdamWConfig
+from vidstill.utils.types import InputError
 
 OPTIM = AdamWConfig(base_lr=1.5e-4, min_lr=1e-5)
 steps = st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(2, n))).filter(lambda s: s[1] < s[0])

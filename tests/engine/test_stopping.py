@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_runs import PROGRAM, STEPS, PowerCut, cut_at, log, power_cut, train, weights
 
-from vidstill.engine import resume
-from vidstill.engine.stopping import Watch
+from vidstill.engine import checkpoint as resume
+from vidstill.engine.early_stopping import Watch
 from vidstill.engine.trainer import Interrupted, SaveConfig
 
 EPOCH = STEPS // 4  # steps

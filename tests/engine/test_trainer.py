@@ -10,11 +10,11 @@ from engine_toy import OPTIM, Toy, toy_batches, toy_plan
 from torch import nn
 from toy_runs import PROGRAM, STEPS, PowerCut, cut_at, log, power_cut, train, weights
 
-from vidstill.engine import resume
-from vidstill.engine.runtime import Runtime
-from vidstill.engine.stopping import Watch
+from vidstill.engine import checkpoint as resume
+from vidstill.engine.distributed import Runtime
+from vidstill.engine.early_stopping import Watch
 from vidstill.engine.trainer import RunStopped, fit
-from vidstill.types import Output
+from vidstill.utils.types import Output
 
 
 def test_the_loss_falls(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageColor
-
 from tiny_predictions import CLASSES, RATE, film
-from vidstill.data.video import timed
+
+from vidstill.data.decode.stream import timed
 from vidstill.figures import annotate as drawing
 from vidstill.figures.annotate import annotate, size_for
 from vidstill.figures.timeline import Timeline

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tiny_predictions import RATE, film
-from vidstill.data.video import timed
+
+from vidstill.data.decode.stream import timed
 from vidstill.figures import annotate as drawing
 from vidstill.figures.boxes import annotate_boxes, colour_of
 from vidstill.figures.tracks import Moment, Tracks

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidstill.downstream.ava import ActionFound, FrameMAP
-from vidstill.downstream.matched import Hits
 from vidstill.figures.precision_recall import precision_recall_png
+from vidstill.tasks.metrics.ava_map import ActionFound, FrameMAP, Hits
 
 
 def score(*each: tuple[str, list[int], int]) -> FrameMAP:

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
-
 from mask_structure import hidden_pixels
+from PIL import Image
 from tiny_models import GRID, METHODS, STMAE, VIDEOMAE, built, clips
+
 from vidstill.figures.reconstruction import picture, rebuild
-from vidstill.pretext.targets import pixel_target
+from vidstill.methods.common.targets import pixel_target
 
 SEEDS = torch.tensor([3, 4])
 MODELS = {name: built(config) for name, config in METHODS.items()}

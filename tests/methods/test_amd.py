@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-
 from tiny_models import AMD, ENCODER, GRID, TEACHER, VIDEOMAE, built, clips
-from vidstill.pretext.masks import NestedTubeMask, TubeMask
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.types import InputError
+
+from vidstill.methods.common.masking import NestedTubeMask, TubeMask
+from vidstill.methods.common.teacher import TeacherConfig
+from vidstill.utils.types import InputError
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from mask_structure import hidden_pixels
 from tiny_models import DMAE, ENCODER, GRID, IMAGEMAE, METHODS, TEACHER, VIDEOMAE, built, clips
+from torch import nn
+
+from vidstill.methods.common.masking import TubeMask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.models.vit import Encoded, Looked
-from vidstill.pretext.masks import TubeMask
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.types import InputError
+from vidstill.utils.types import InputError
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from mask_structure import hidden_pixels
+from tiny_models import METHODS, as_images, built, clips
 from torch import nn
 
 import vidstill.methods
-from mask_structure import hidden_pixels
-from tiny_models import METHODS, as_images, built, clips
-from vidstill.config import from_plain, to_plain
-from vidstill.data.drawing import draw_clip
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.types import Grid, InputError
+from vidstill.methods.common.teacher import TeacherConfig
+from vidstill.synthetic.drawing import draw_clip
+from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.types import Grid, InputError
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

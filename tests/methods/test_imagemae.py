@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_models import GRID, IMAGEMAE, built, clips
 from torch import nn
 
-from tiny_models import GRID, IMAGEMAE, built, clips
-from vidstill.downstream.classification import ClassifierConfig
 from vidstill.figures.reconstruction import rebuild
+from vidstill.methods.common.masking import Mask, RandomMask
+from vidstill.methods.common.targets import pixel_target
 from vidstill.methods.imagemae import ImageMAEConfig
 from vidstill.models.vit import IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, IMAGE_SMALL, tubelets
-from vidstill.pretext.masks import Mask, RandomMask
-from vidstill.pretext.targets import pixel_target
-from vidstill.types import Grid, InputError, take
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import Grid, InputError, take
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from mask_structure import hidden_pixels
 from tiny_models import ENCODER, GRID, MASKAGAIN, TEACHER, VIDEOMAE, built, clips, only
+
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgainConfig
+from vidstill.methods.maskagain_losses import global_loss, hint_loss, local_loss, relation_loss, telling_tokens
 from vidstill.models.vit import BASE
-from vidstill.pretext.attention import global_loss, local_loss
-from vidstill.pretext.relations import hint_loss, relation_loss, telling_tokens
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.types import take
+from vidstill.utils.types import take
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from tiny_models import DECODER, ENCODER, MASKAGAIN, NO_TERM, TEACHER, built, clips, only
-from vidstill.downstream.classification import ClassifierConfig
+
+from vidstill.checkpoints.io import Weights
+from vidstill.checkpoints.load import start_encoder
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgainConfig
 from vidstill.models.layers import Attention
 from vidstill.models.vit import BASE, SMALL
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.types import InputError
-from vidstill.weights.files import Weights
-from vidstill.weights.transfer import start_encoder
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import InputError
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

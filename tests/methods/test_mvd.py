@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_models import CLASSES, GRID, MVD, TEACHER, built, clips
 from torch import nn
 
-from tiny_models import CLASSES, GRID, MVD, TEACHER, built, clips
-from vidstill.downstream.classification import ClassifierConfig
+from vidstill.methods.common.masking import RandomMask, TubeMask
+from vidstill.methods.common.teacher import Frozen, TeacherConfig
 from vidstill.methods.mvd import MVDConfig
 from vidstill.models.decoder import Decoder
 from vidstill.models.vit import IMAGE_BASE
-from vidstill.pretext.masks import RandomMask, TubeMask
-from vidstill.pretext.teachers import Frozen, TeacherConfig
-from vidstill.types import InputError, take
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import InputError, take
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-
 from tiny_models import GRID, STMAE, built, clips
-from vidstill.cost import cost
-from vidstill.downstream.classification import ClassifierConfig
+
+from vidstill.methods.common.block_masking import CuboidMask
+from vidstill.methods.common.masking import FrameMask, RandomMask, SlotMask, SpaceMask
+from vidstill.methods.common.targets import pixel_target
 from vidstill.methods.stmae import STMAEConfig, of_clips, predicted_frames
 from vidstill.models.vit import BASE, HUGE, LARGE
-from vidstill.pretext.cuboids import CuboidMask
-from vidstill.pretext.masks import FrameMask, RandomMask, SlotMask, SpaceMask
-from vidstill.pretext.targets import pixel_target
-from vidstill.types import InputError
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.flops import cost
+from vidstill.utils.types import InputError
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

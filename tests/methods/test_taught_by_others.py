@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
-
 from teachers_of_others import library, save, save_timm
 from tiny_models import AMD, DMAE, MASKAGAIN, MVD, as_images, built, clips, only
-from vidstill.config import from_plain, to_plain
+from torch import Tensor, nn
+
+from vidstill.methods.common.teacher import Frozen, TeacherConfig
 from vidstill.methods.mvd import MVDConfig
-from vidstill.pretext.foreign.model import Foreign
-from vidstill.pretext.foreign.sources import read_foreign
-from vidstill.pretext.teachers import Frozen, TeacherConfig
-from vidstill.types import InputError, take
+from vidstill.models.external.base import Foreign
+from vidstill.models.external.registry import read_foreign
+from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.types import InputError, take
 
 SEED = torch.tensor([3, 5])
 PATCHES = (1, 16, 16)  # timm's

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-
 from tiny_models import GRID, VIDEOMAE, built, clips
-from vidstill.pretext.masks import TubeMask
-from vidstill.pretext.targets import pixel_target, pixels
+
+from vidstill.methods.common.masking import TubeMask
+from vidstill.methods.common.targets import pixel_target, pixels
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])

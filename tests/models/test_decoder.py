@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
 from tiny_models import DECODER, GRID, built
+
 from vidstill.models.decoder import Decoder, DecoderConfig, Infill
-from vidstill.models.positions import position_table
+from vidstill.models.position_embeddings import position_table
 
 VISIBLE = torch.tensor([[0, 3, 7], [1, 2, 23]])
 WANTED = torch.tensor([[1, 5, 9, 22], [0, 3, 4, 8]])

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-
 from tiny_models import ENCODER, built, clips
-from vidstill.config import to_plain
-from vidstill.models.positions import sincos_3d
-from vidstill.types import Grid, InputError
-from vidstill.weights.files import Weights
-from vidstill.weights.transfer import continued, start_encoder
+
+from vidstill.checkpoints.io import Weights
+from vidstill.checkpoints.load import continued, start_encoder
+from vidstill.models.position_embeddings import sincos_3d
+from vidstill.utils.config_io import to_plain
+from vidstill.utils.types import Grid, InputError
 
 SMALL = Grid(2, 4, 4)  # of 4 frames of 16 × 16, as 16 × 224² are 8 × 14 × 14
 LARGER = [Grid(5, 5, 5), Grid(4, 6, 6)]  # as 40 × 312² and 32 × 320² are 20 × 19 × 19 and 16 × 20 × 20

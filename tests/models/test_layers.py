@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-
 from tiny_models import built
-from vidstill.models.layers import Attention, Block, BlockConfig, attend, attention_logits, initialise, stack
-from vidstill.types import InputError
+
+from vidstill.models.init import initialise
+from vidstill.models.layers import Attention, Block, BlockConfig, attend, attention_logits, stack
+from vidstill.utils.types import InputError
 
 CONFIG = BlockConfig(dim=24, heads=3)
 TOKENS = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(1))

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_models import CLASSES, DECODER, ENCODER, VIDEOMAE, built, clips
 from torch import nn
 
-from tiny_models import CLASSES, DECODER, ENCODER, VIDEOMAE, built, clips
-from vidstill.config import from_plain, to_plain
-from vidstill.downstream.classification import ClassifierConfig
-from vidstill.downstream.detection import DetectorConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.types import InputError
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.tasks.detection import DetectorConfig
+from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.types import InputError
 
 ODD = replace(ENCODER, norm_eps=1e-12)
 CLASSIFIER = ClassifierConfig(encoder=ODD, classes=CLASSES, norm_eps=1e-5)

@@ -8,8 +8,15 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.models.positions import PositionCodes, position_table, resize_table, sincos_2d, sincos_3d, sinusoid
-from vidstill.types import Grid, InputError
+from vidstill.models.position_embeddings import (
+    PositionCodes,
+    position_table,
+    resize_table,
+    sincos_2d,
+    sincos_3d,
+    sinusoid,
+)
+from vidstill.utils.types import Grid, InputError
 
 CPU = torch.device("cpu")
 sizes = st.integers(1, 4)

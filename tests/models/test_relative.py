@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-
 from tiny_models import ENCODER, GRID, built, clips
+
 from vidstill.models.layers import attend, attention_logits
-from vidstill.models.relative import RelativePositions, resized, standing
-from vidstill.types import Grid, InputError
+from vidstill.models.relative_positions import RelativePositions, resized, standing
+from vidstill.utils.types import Grid, InputError
 
 CLIP = clips()
 VISIBLE = torch.tensor([[0, 3, 7, 12, 23], [20, 2, 11, 13, 1]])

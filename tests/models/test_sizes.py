@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from vidstill.cost import cost
-from vidstill.downstream.classification import ClassifierConfig
 from vidstill.methods.amd import AMDConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, HUGE, LARGE, SMALL, TINY, ViTConfig
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.flops import cost
 
 SIZES = {"S": SMALL, "B": BASE, "L": LARGE, "H": HUGE}
 DECODERS = {

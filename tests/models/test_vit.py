@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mask_structure import hidden_pixels
 from tiny_models import ENCODER, GRID, built, clips
+
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig, tubelets
-from vidstill.types import Grid, InputError, take
+from vidstill.utils.types import Grid, InputError, take
 
 sizes = st.integers(1, 3)
 CLIP = clips()

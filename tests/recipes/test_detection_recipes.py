@@ -4,22 +4,21 @@ import importlib
 import re
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
+from paths import PROJECT
 from recipe_plans import DETECTORS as NAMES
 from recipe_plans import plan
 
-from vidstill.cost import Cost, cost
-from vidstill.engine.optim import AdamWConfig, SGDConfig
+from vidstill.engine.optimizer import AdamWConfig, SGDConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.recipes import show
-from vidstill.recipes.recipe import CLASSES, Finetune, Pretrain, every_recipe, find
-from vidstill.recipes.show import price
-from vidstill.types import InputError
+from vidstill.recipes import recipe as show
+from vidstill.recipes.recipe import CLASSES, Finetune, Pretrain, every_recipe, find, price
+from vidstill.utils.flops import Cost, cost
+from vidstill.utils.types import InputError
 
-HOUSE = Path(__file__).parents[2]
+HOUSE = PROJECT
 RECIPES = {name: find(name) for name in NAMES}
 OF_STMAE = [name for name in NAMES if name.startswith("stmae.")]
 OTHERS = [name for name in NAMES if name not in OF_STMAE]

@@ -5,19 +5,18 @@ import math
 import re
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
+from paths import PROJECT
 from recipe_plans import FINETUNINGS as NAMES
 
-from vidstill.cost import Cost, cost
 from vidstill.models.vit import ViTConfig
-from vidstill.recipes import show
-from vidstill.recipes.recipe import CLASSES, find
-from vidstill.recipes.show import price
+from vidstill.recipes import recipe as show
+from vidstill.recipes.recipe import CLASSES, find, price
+from vidstill.utils.flops import Cost, cost
 
-HOUSE = Path(__file__).parents[2]
+HOUSE = PROJECT
 
 # ---- Cost: columns "GF × views" and "params M" ----------------------------------------------------------------------
 

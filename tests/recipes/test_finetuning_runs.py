@@ -3,7 +3,8 @@
 import json
 
 from tiny_runs import STMAE, about, log, make_data, run, typed
-from vidstill.cli import main
+
+from vidstill.cli.main import main
 
 _TINY = (
     "--workers 0 --precision fp32 --schedule.epochs 1 --schedule.warmup-epochs 0 --batch 4 --encoder.dim 24 "

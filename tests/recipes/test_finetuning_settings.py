@@ -6,7 +6,7 @@ import pytest
 from recipe_plans import FINETUNINGS as NAMES
 from recipe_plans import plan
 
-from vidstill.engine.optim import AdamWConfig, SGDConfig
+from vidstill.engine.optimizer import AdamWConfig, SGDConfig
 from vidstill.recipes.recipe import find
 
 # ---- Settings: the tables of the papers and scripts -----------------------------------------------------------------

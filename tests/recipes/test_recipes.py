@@ -9,10 +9,10 @@ import pytest
 import torch
 from recipe_plans import ablations_slowly, plan
 
-from vidstill.config import from_plain, to_plain
-from vidstill.data.sampling import TimedSampling
+from vidstill.data.transforms.frame_sampling import TimedSampling
 from vidstill.recipes.recipe import Detect, Finetune, Pretrain, Recipe, all_names, every_recipe, files, find
-from vidstill.types import InputError
+from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.types import InputError
 
 RECIPES = every_recipe()
 PRETRAIN = [name for name, recipe in RECIPES.items() if isinstance(recipe, Pretrain)]

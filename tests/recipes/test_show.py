@@ -12,11 +12,10 @@ import pytest
 import tyro
 from recipe_plans import ablations_slowly
 
-from vidstill.cli import main
-from vidstill.options import call, without_or_with
-from vidstill.recipes.recipe import every_recipe, find
-from vidstill.recipes.show import options, source, sources
-from vidstill.types import InputError
+from vidstill.cli.main import main
+from vidstill.cli.options import call, without_or_with
+from vidstill.recipes.recipe import every_recipe, find, options, source, sources
+from vidstill.utils.types import InputError
 
 SIBLINGS = {
     "vidstill.recipes": "",

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from reference_cases import Case, cases
-from vidstill.data.boxes.augment import Look, central, drawn
-from vidstill.data.boxes.geometry import clipped, flipped, in_pixels, moved, resized, resized_size, restored
-from vidstill.data.boxes.timing import KeySampling
+
+from vidstill.data.ava.box_ops import clipped, flipped, in_pixels, moved, resized, resized_size, restored
+from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.data.ava.transforms import Look, central, drawn
 
 pytestmark = pytest.mark.reference
 

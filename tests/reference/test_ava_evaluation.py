@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from reference_cases import Case, cases
-from vidstill.data.boxes.actions import Actions, read_actions
-from vidstill.data.boxes.rows import BoxRows, BoxScores, read_moments, read_rows, write_rows
-from vidstill.downstream.ava import FrameMAP, frame_map
+
+from vidstill.data.ava.box_table import BoxRows, BoxScores, read_moments, read_rows, write_rows
+from vidstill.data.ava.label_map import Actions, read_actions
+from vidstill.tasks.metrics.ava_map import FrameMAP, frame_map
 
 pytestmark = pytest.mark.reference
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from full_size import fill, hold, hold_numbers
+from reference_cases import cases
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from full_size import fill, hold, hold_numbers
-from reference_cases import cases
-from vidstill.downstream.detection import DetectionTask, Detector, DetectorConfig, box_features
+from vidstill.checkpoints.layouts.rename import Name, vit_names
 from vidstill.models.vit import SMALL, ViTConfig
-from vidstill.types import Grid
-from vidstill.weights.names import Name, vit_names
+from vidstill.tasks.detection import DetectionTask, Detector, DetectorConfig, box_features
+from vidstill.utils.types import Grid
 
 
 def by_clip(rows: Tensor, clips: int) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:

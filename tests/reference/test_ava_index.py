@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import pytest
-
 from reference_cases import cases
-from vidstill.data.boxes.actions import Actions
-from vidstill.data.boxes.film_files import read_frame_list
-from vidstill.data.boxes.films import Film
-from vidstill.data.boxes.keyframes import KeyFrames, frames_to_test, frames_to_train
-from vidstill.data.boxes.person_boxes import PersonBoxes
-from vidstill.data.boxes.persons import read_annotations, read_persons
-from vidstill.data.boxes.rows import read_seconds
+
+from vidstill.data.ava.box_table import read_seconds
+from vidstill.data.ava.clip_reader import Film
+from vidstill.data.ava.keyframes import KeyFrames, PersonBoxes, frames_to_test, frames_to_train
+from vidstill.data.ava.label_map import Actions
+from vidstill.data.ava.proposals import read_annotations, read_persons
+from vidstill.data.ava.video_files import read_frame_list
 
 pytestmark = pytest.mark.reference
 

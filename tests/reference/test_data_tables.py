@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from reference_cases import Case, cases
 from torch import Tensor
 
-from reference_cases import Case, cases
-from vidstill.data import augment
-from vidstill.data.augment import MultiScaleCrop
-from vidstill.data.mixing import mixed, outside, smoothed
-from vidstill.data.sampling import DenseSampling, SegmentSampling, SpanSampling
+from vidstill.data.transforms import crop as augment
+from vidstill.data.transforms.crop import MultiScaleCrop
+from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
+from vidstill.data.transforms.mixup import mixed, outside, smoothed
 
 pytestmark = pytest.mark.reference
 

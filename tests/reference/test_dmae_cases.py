@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from foreign_layout import in_their_words
 from reference_cases import Case, cases
 from reference_mae import (
@@ -16,14 +15,15 @@ from reference_mae import (
     stored_mask,
     target,
 )
+
+from vidstill.checkpoints.layouts.mae import mae_names
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.methods.common.masking import RandomMask
+from vidstill.methods.common.targets import pixel_target
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAE, DMAEConfig
 from vidstill.methods.imagemae import ImageMAE
 from vidstill.models.vit import ViT
-from vidstill.pretext.masks import RandomMask
-from vidstill.pretext.targets import pixel_target
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.weights.names import mae_names
-from vidstill.weights.transfer import load_exactly, translated
 
 pytestmark = pytest.mark.reference
 

@@ -1,10 +1,10 @@
 """The rate of every step is the one that the authors' schedules give."""
 
 import pytest
-
 from reference_cases import cases
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig, cosine_rate, make_plan
+
+from vidstill.engine.lr_schedule import CosineConfig, cosine_rate, make_plan
+from vidstill.engine.optimizer import AdamWConfig
 
 pytestmark = pytest.mark.reference
 

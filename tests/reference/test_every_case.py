@@ -4,7 +4,6 @@ import importlib
 from pathlib import Path
 
 import pytest
-
 from reference_cases import ASKED, found
 
 pytestmark = pytest.mark.reference

@@ -2,18 +2,20 @@
 
 import pytest
 import torch
-
 from full_size import clip, fill, hold, hold_numbers, mask
-from vidstill.downstream.classification import ClassifierConfig
+
+from vidstill.checkpoints.layouts.amd import amd_names
+from vidstill.checkpoints.layouts.rename import vit_names
+from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
 from vidstill.methods.amd import AMDConfig
+from vidstill.methods.common.targets import pixel_target
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.positions import position_table
+from vidstill.models.position_embeddings import position_table
 from vidstill.models.vit import BASE, SMALL
-from vidstill.pretext.targets import pixel_target
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.types import Grid
-from vidstill.weights.names import amd_names, classifier_names, videomae_names, vit_names
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.slow
 

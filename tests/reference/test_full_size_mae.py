@@ -4,19 +4,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from full_size import clip, fill, hold, hold_numbers
 from reference_mae import mask_by, predictions
-from vidstill.downstream.classification import ClassifierConfig
+from torch import Tensor
+
+from vidstill.checkpoints.layouts.mae import mae_names
+from vidstill.checkpoints.layouts.rename import vit_names
+from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.methods.common.masking import Mask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.methods.imagemae import ImageMAEConfig
-from vidstill.models.positions import position_table
+from vidstill.models.position_embeddings import position_table
 from vidstill.models.vit import IMAGE_BASE, IMAGE_SMALL, Looked
-from vidstill.pretext.masks import Mask
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.types import Grid
-from vidstill.weights.names import classifier_names, mae_names, vit_names
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.slow
 

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-
 from full_size import clip, fill, hold, hold_numbers, mask
+
+from vidstill.checkpoints.layouts.maskagain import maskagain_names
+from vidstill.checkpoints.layouts.rename import vit_names
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgain, MaskAgainConfig
+from vidstill.methods.maskagain_losses import telling_tokens
 from vidstill.models.vit import BASE, SMALL, ViTConfig
-from vidstill.pretext.relations import telling_tokens
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.weights.names import maskagain_names, vit_names
 
 pytestmark = pytest.mark.slow
 

@@ -4,25 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from full_size import clip, fill, hold, hold_numbers, mask
-from vidstill.downstream.classification import ClassifierConfig
+
+from vidstill.checkpoints.layouts.mvd import mvd_names
+from vidstill.checkpoints.layouts.rename import vit_names
+from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.mvd import MVDConfig
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.positions import position_table
-from vidstill.models.vit import (
-    BASE,
-    HUGE,
-    IMAGE_BASE,
-    IMAGE_HUGE,
-    IMAGE_LARGE,
-    LARGE,
-    SMALL,
-    ViTConfig,
-)
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.types import Grid
-from vidstill.weights.names import classifier_names, mvd_names, vit_names
+from vidstill.models.position_embeddings import position_table
+from vidstill.models.vit import BASE, HUGE, IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, LARGE, SMALL, ViTConfig
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import Grid
 
 STUDENT = replace(SMALL, positions="sincos3d")
 GRID = Grid(8, 14, 14)

@@ -11,18 +11,20 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-
 from foreign_layout import in_their_words
 from full_size import fill, filled, hold, hold_numbers
 from reference_mae import predictions, stmae_colours
-from vidstill.downstream.classification import ClassifierConfig
+from torch import Tensor, nn
+
+from vidstill.checkpoints.layouts.rename import Name
+from vidstill.checkpoints.layouts.slowfast import slowfast_names
+from vidstill.checkpoints.layouts.stmae import stmae_classifier_names, stmae_names
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.methods.common.masking import Mask
 from vidstill.methods.stmae import STMAE, STMAEConfig, of_clips
 from vidstill.models.vit import BASE
-from vidstill.pretext.masks import Mask
-from vidstill.types import Grid
-from vidstill.weights.names import Name, slowfast_names, stmae_classifier_names, stmae_names
-from vidstill.weights.transfer import load_exactly, translated
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from foreign_layout import in_their_words
 from reference_cases import Case, cases
 from reference_mae import (
@@ -18,13 +17,15 @@ from reference_mae import (
     predictions,
     stored_mask,
 )
-from vidstill.downstream.classification import Classifier, ClassifierConfig
+
+from vidstill.checkpoints.layouts.mae import mae_names
+from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.methods.common.targets import pixel_target
 from vidstill.methods.imagemae import ImageMAEConfig
-from vidstill.models.positions import position_table, resize_table, sincos_1d
-from vidstill.pretext.targets import pixel_target
-from vidstill.types import Grid
-from vidstill.weights.names import classifier_names, mae_names
-from vidstill.weights.transfer import load_exactly, translated
+from vidstill.models.position_embeddings import position_table, resize_table, sincos_1d
+from vidstill.tasks.classification import Classifier, ClassifierConfig
+from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
 

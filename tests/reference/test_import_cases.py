@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reference_mae
 import test_dmae_cases
 import test_image_mae_cases
 import test_linear_probe
@@ -14,19 +15,17 @@ import test_model_cases
 import test_mvd_cases
 import test_st_mae
 import torch
-from torch import Tensor
-
-import reference_mae
 from reference_cases import Case, cases, found
 from reference_models import encoder_config
-from vidstill.config import from_plain
+from torch import Tensor
+
+from vidstill.checkpoints.conversion_report import Ledger
+from vidstill.checkpoints.convert import exported, imported
+from vidstill.checkpoints.io import Weights, read_weights
+from vidstill.checkpoints.layouts.write import write_exported
+from vidstill.checkpoints.load import translated
 from vidstill.models.vit import ViTConfig
-from vidstill.weights.exporting import exported
-from vidstill.weights.files import Weights, read_weights
-from vidstill.weights.importing import imported
-from vidstill.weights.ledger import Ledger
-from vidstill.weights.transfer import translated
-from vidstill.weights.writing import write_exported
+from vidstill.utils.config_io import from_plain
 
 pytestmark = pytest.mark.reference
 

@@ -2,15 +2,15 @@
 
 import pytest
 import torch.nn.functional as F
-
 from reference_cases import Case, cases
 from reference_mae import clip, encoder_config
 from reference_models import take_step
-from vidstill.downstream.probe import ProbeModel
-from vidstill.engine.optim import LARSConfig
-from vidstill.engine.runtime import Runtime
-from vidstill.weights.names import Name, vit_names
-from vidstill.weights.transfer import load_exactly, translated
+
+from vidstill.checkpoints.layouts.rename import Name, vit_names
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.engine.distributed import Runtime
+from vidstill.engine.optimizer import LARSConfig
+from vidstill.tasks.probes.linear import ProbeModel
 
 pytestmark = pytest.mark.reference
 

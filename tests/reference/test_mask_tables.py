@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-
 from mask_structure import hold_to_every_token_once, places_in_each_slot, seen_in_each_slot, shown
 from reference_cases import Case, cases
-from vidstill.pretext.masks import ContextMask, Mask, RandomMask, TubeMask
-from vidstill.types import Grid
+
+from vidstill.methods.common.masking import ContextMask, Mask, RandomMask, TubeMask
+from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
 

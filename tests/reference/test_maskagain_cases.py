@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 import torch
 from einops import rearrange
-from torch import Tensor
-
 from reference_cases import Case, cases
 from reference_models import colours, encoder_config, hold_table, places
+from torch import Tensor
+
+from vidstill.checkpoints.layouts.maskagain import maskagain_names
+from vidstill.checkpoints.layouts.rename import vit_names
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.methods.common.masking import Mask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgain, MaskAgainConfig
+from vidstill.methods.maskagain_losses import by_slot, largest, local_loss, others_zeroed, telling_tokens, weighed
 from vidstill.models.layers import AttentionMap
-from vidstill.models.positions import position_table
+from vidstill.models.position_embeddings import position_table
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.attention import by_slot, largest, local_loss, weighed
-from vidstill.pretext.masks import Mask
-from vidstill.pretext.relations import others_zeroed, telling_tokens
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.weights.names import maskagain_names, vit_names
-from vidstill.weights.transfer import load_exactly, translated
 
 pytestmark = pytest.mark.reference
 

@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from foreign_layout import in_their_words
 from mask_structure import places_in_each_slot
 from reference_cases import Case, cases
-from vidstill.downstream.accuracy import accuracy, merged
-from vidstill.downstream.classification import ClassifierConfig
+
+from vidstill.checkpoints.io import Weights
+from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
+from vidstill.checkpoints.load import start_encoder
+from vidstill.methods.common.masking import NestedTubeMask, TubeMask
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.masks import NestedTubeMask, TubeMask
-from vidstill.types import Grid
-from vidstill.weights.files import Weights
-from vidstill.weights.names import classifier_names, videomae_names
-from vidstill.weights.transfer import start_encoder
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.tasks.metrics.accuracy import accuracy, merged
+from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from reference_cases import Case, cases
 from reference_models import (
     colours,
@@ -15,17 +14,20 @@ from reference_models import (
     places,
     take_step,
 )
-from vidstill.downstream.classification import ClassificationTask, Classifier, ClassifierConfig
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.runtime import Runtime
+
+from vidstill.checkpoints.layouts.amd import amd_names
+from vidstill.checkpoints.layouts.rename import Name
+from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.engine.distributed import Runtime
+from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMD, AMDConfig
+from vidstill.methods.common.masking import Mask, NestedTubeMask
+from vidstill.methods.common.targets import pixel_target
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
-from vidstill.models.positions import position_table
-from vidstill.pretext.masks import Mask, NestedTubeMask
-from vidstill.pretext.targets import pixel_target
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.weights.names import Name, amd_names, classifier_names, videomae_names
-from vidstill.weights.transfer import load_exactly, translated
+from vidstill.models.position_embeddings import position_table
+from vidstill.tasks.classification import ClassificationTask, Classifier, ClassifierConfig
 
 pytestmark = pytest.mark.reference
 

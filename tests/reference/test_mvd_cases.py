@@ -5,24 +5,26 @@ from functools import partial
 from typing import Any
 
 import pytest
+import reference_mae
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
-
-import reference_mae
 from reference_cases import Case, cases
 from reference_models import colours, encoder_config, hold_gradients, hold_table, places
-from vidstill.downstream.classification import ClassifierConfig
+from torch import Tensor
+
+from vidstill.checkpoints.layouts.mvd import mvd_names
+from vidstill.checkpoints.layouts.rename import vit_names
+from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.methods.common.losses import Distance
+from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
+from vidstill.methods.common.teacher import TeacherConfig, clip_features, frame_features
 from vidstill.methods.mvd import MVD, MVDConfig
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.positions import position_table
-from vidstill.pretext.losses import Distance
-from vidstill.pretext.masks import Mask, RandomMask, TubeMask
-from vidstill.pretext.teachers import TeacherConfig, clip_features, frame_features
-from vidstill.types import Grid
-from vidstill.weights.names import classifier_names, mvd_names, vit_names
-from vidstill.weights.transfer import load_exactly, translated
+from vidstill.models.position_embeddings import position_table
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
 

@@ -5,20 +5,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
-
 import reference_mae
+import torch
 from foreign_layout import in_their_words
 from reference_cases import Case, cases
-from vidstill.downstream.classification import ClassifierConfig
-from vidstill.engine.optim import AdamWConfig
+from torch import nn
+
+from vidstill.checkpoints.layouts import rename as layouts
+from vidstill.checkpoints.layouts.rename import Name
+from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMDConfig
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.teachers import TeacherConfig
-from vidstill.weights import names as layouts
-from vidstill.weights.names import Name
+from vidstill.tasks.classification import ClassifierConfig
 
 pytestmark = pytest.mark.reference
 

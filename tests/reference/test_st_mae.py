@@ -7,8 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
-
 from foreign_layout import in_their_words
 from reference_cases import Case, cases
 from reference_mae import (
@@ -23,18 +21,22 @@ from reference_mae import (
     stored_mask,
 )
 from reference_models import take_step
-from vidstill.data.mixing import Mixing
-from vidstill.downstream.classification import ClassificationTask, Classifier, ClassifierConfig
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.runtime import Runtime
+from torch import Tensor, nn
+
+from vidstill.checkpoints.inflate import inflated
+from vidstill.checkpoints.io import Weights
+from vidstill.checkpoints.layouts.rename import Name
+from vidstill.checkpoints.layouts.stmae import stmae_classifier_names, stmae_names
+from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.checkpoints.load import load_exactly, start_encoder, translated
+from vidstill.data.transforms.mixup import Mixing
+from vidstill.engine.distributed import Runtime
+from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.stmae import STMAE, STMAEConfig, predicted_frames
-from vidstill.models.positions import resize_table
+from vidstill.models.position_embeddings import resize_table
 from vidstill.models.vit import ViTConfig
-from vidstill.types import Grid
-from vidstill.weights.files import Weights
-from vidstill.weights.inflate import inflated
-from vidstill.weights.names import Name, classifier_names, stmae_classifier_names, stmae_names
-from vidstill.weights.transfer import load_exactly, start_encoder, translated
+from vidstill.tasks.classification import ClassificationTask, Classifier, ClassifierConfig
+from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from reference_cases import Case, cases
 from torch import Tensor
 
-from reference_cases import Case, cases
-from vidstill.data.augment import Box, RandomResizedCrop, flip, resize, view_boxes, view_crops
-from vidstill.data.erasing import Erasing, filled
-from vidstill.data.mixing import outside_box
-from vidstill.data.sampling import TimedSampling
-from vidstill.downstream.accuracy import accuracy, merged
+from vidstill.data.transforms.crop import Box, RandomResizedCrop, flip, resize, view_boxes, view_crops
+from vidstill.data.transforms.frame_sampling import TimedSampling
+from vidstill.data.transforms.mixup import outside_box
+from vidstill.data.transforms.random_erasing import Erasing, filled
+from vidstill.tasks.metrics.accuracy import accuracy, merged
 
 pytestmark = pytest.mark.reference
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from reference_cases import Case, cases
+from reference_models import colours, places
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reference_cases import Case, cases
-from reference_models import colours, places
-from vidstill.config import from_plain
-from vidstill.downstream.classification import ClassifierConfig
+from vidstill.checkpoints.layouts.transformers import transformers_names
+from vidstill.checkpoints.load import load_exactly, read_known
+from vidstill.methods.common.masking import Mask
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.masks import Mask
-from vidstill.weights.layouts.transformers_names import transformers_names
-from vidstill.weights.transfer import load_exactly, read_known
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.config_io import from_plain
 
 pytestmark = pytest.mark.reference
 

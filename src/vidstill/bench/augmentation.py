@@ -7,12 +7,12 @@ import torch
 from einops import rearrange
 
 from vidstill.bench.timing import in_turns, one_core
-from vidstill.chance import numpy_chance, sample_seed
-from vidstill.data.augment import flip
-from vidstill.data.datasets import ClipsConfig
-from vidstill.data.on_device import augmented
-from vidstill.data.video import Frames
-from vidstill.terminal import progress_bar
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.decode.reader import Frames
+from vidstill.data.transforms.crop import flip
+from vidstill.data.transforms.on_device import augmented
+from vidstill.utils.rng import numpy_chance, sample_seed
+from vidstill.utils.terminal import progress_bar
 
 _ROUNDS = 3  # at most: a turn of the workers' takes seconds
 

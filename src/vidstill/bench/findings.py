@@ -7,7 +7,7 @@ from vidstill.bench.loader import Loaded
 from vidstill.bench.machine import Machine
 from vidstill.bench.reading import Reading
 from vidstill.bench.words import number, table
-from vidstill.data.recode import RecodeConfig
+from vidstill.data.tools.transcode import RecodeConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from vidstill.data.annotations import Listing
-from vidstill.data.datasets import ClipsConfig, TrainClips
-from vidstill.data.loading import train_batches
-from vidstill.terminal import progress_bar
+from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
+from vidstill.data.loader.loader import train_batches
+from vidstill.data.manifest.open import Listing
+from vidstill.utils.terminal import progress_bar
 
 WORKERS = (0, 1, 2)
 _BATCH = 4  # videos, where there are so many

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import av
 
-from vidstill.engine.runtime import cores
-from vidstill.folder import version_of
+from vidstill.engine.distributed import cores
+from vidstill.utils.files import version_of
 
 _PACKAGES = ("vidstill", "av", "decord", "torchcodec", "torch", "numpy", "pillow")
 

@@ -9,7 +9,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from vidstill.data.video import Frames
+from vidstill.data.decode.reader import Frames
 
 _BEST = 100.0  # dB, where nothing differs
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM, and its two constants below, as its authors set them

@@ -9,8 +9,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidstill.data.sources import Source, fetched
-from vidstill.data.video import Frames, read_frames
+from vidstill.data.decode.reader import Frames, read_frames
+from vidstill.data.storage.fetch import Source, fetched
 
 Reader = Callable[[Source, Sequence[int]], Frames]
 

@@ -10,11 +10,11 @@ from jaxtyping import Float
 
 from vidstill.bench.readers import DECORD, OURS, PLAIN_LOOP, Reader, read_plainly
 from vidstill.bench.timing import in_turns, one_core
-from vidstill.chance import numpy_chance, sample_seed
-from vidstill.data.sampling import SpanSampling
-from vidstill.data.sources import Source
-from vidstill.data.video import read_counted
-from vidstill.terminal import progress_bar
+from vidstill.data.decode.reader import read_counted
+from vidstill.data.storage.fetch import Source
+from vidstill.data.transforms.frame_sampling import SpanSampling
+from vidstill.utils.rng import numpy_chance, sample_seed
+from vidstill.utils.terminal import progress_bar
 
 ROUNDING = 2.0
 """Levels: frames whose pixels differ by more than this, on average, are other frames, or in other colours."""

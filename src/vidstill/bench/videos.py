@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vidstill.bench.footage import Footage, filmed
-from vidstill.chance import numpy_chance, sample_seed
-from vidstill.data.annotations import Listing, Row, read_listing
-from vidstill.data.pictures import is_picture, pictures_of
-from vidstill.data.sources import BrokenVideo, Place, fetched, name_of
-from vidstill.data.video import decoded
-from vidstill.data.workers import Lost, in_workers
-from vidstill.engine.runtime import cores
-from vidstill.terminal import progress_bar
-from vidstill.types import InputError
+from vidstill.data.decode.images import is_picture, pictures_of
+from vidstill.data.decode.stream import decoded
+from vidstill.data.manifest.open import Listing, Row, read_listing
+from vidstill.data.storage.fetch import BrokenVideo, Place, fetched, name_of
+from vidstill.engine.distributed import cores
+from vidstill.parallel.pool import Lost, in_workers
+from vidstill.synthetic.footage import Footage, filmed
+from vidstill.utils.rng import numpy_chance, sample_seed
+from vidstill.utils.terminal import progress_bar
+from vidstill.utils.types import InputError
 
 log = logging.getLogger("vidstill")
 

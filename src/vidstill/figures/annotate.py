@@ -16,12 +16,13 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
-from vidstill.data.lettering import ended, font
-from vidstill.data.pictures import Picture
-from vidstill.data.sources import BrokenVideo, Source, name_of
-from vidstill.data.video import USUAL_RATE, Shown, frame_rate, pixel_aspect, timed
+from vidstill.data.decode.images import Picture
+from vidstill.data.decode.probe import frame_rate, pixel_aspect
+from vidstill.data.decode.stream import USUAL_RATE, Shown, timed
+from vidstill.data.storage.fetch import BrokenVideo, Source, name_of
+from vidstill.figures.text_fit import ended, font
 from vidstill.figures.timeline import OTHER, Timeline
-from vidstill.folder import HALF
+from vidstill.utils.files import HALF
 
 _SHORT, _LONG = 480, 1920  # smaller videos are enlarged until the shorter side has the one, if the longer stays below
 _TICKS = 90_000  # a second: the times of every usual frame rate are whole numbers of them

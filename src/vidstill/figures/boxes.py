@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
-from vidstill.data.lettering import ended, font
-from vidstill.data.pictures import Picture
-from vidstill.data.sources import Source
+from vidstill.data.decode.images import Picture
+from vidstill.data.storage.fetch import Source
 from vidstill.figures.annotate import DARK, PALE, PAPER, Overlay, Paint, draw_bar, redraw
+from vidstill.figures.text_fit import ended, font
 from vidstill.figures.timeline import COLOURS
 from vidstill.figures.tracks import Shown, Tracks
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from vidstill.data.words import one_line
+from vidstill.utils.text import one_line
 
 _NAMED, _NUMBERED = 60, 16  # up to so many classes there is room for their names, and for numbers in the cells
 _LONGEST = 28  # letters of a name

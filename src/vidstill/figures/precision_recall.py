@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vidstill.data.words import one_line
-from vidstill.downstream.ava import ActionFound, FrameMAP
+from vidstill.tasks.metrics.ava_map import ActionFound, FrameMAP
+from vidstill.utils.text import one_line
 
 _COLUMNS = 8
 _MOST = 64  # panels; of more actions the first and last ones by precision

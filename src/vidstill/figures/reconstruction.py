@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vidstill.methods.common.masking import Mask
+from vidstill.methods.common.targets import PixelTarget, colours_of, inputs, pixels
 from vidstill.models.decoder import Decoder
 from vidstill.models.vit import ViT, ViTConfig
-from vidstill.pretext.masks import Mask
-from vidstill.pretext.targets import PixelTarget, colours_of, inputs, pixels
-from vidstill.types import Grid, Tubelet
+from vidstill.utils.types import Grid, Tubelet
 
 _GREY = 0.55  # of what the student does not see
 _ELSEWHEN = 1e6  # how far a tubelet of another moment is: it counts only where a moment shows nothing

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vidstill.data.lettering import ended, tailed
+from vidstill.figures.text_fit import ended, tailed
 
 COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 """Told apart by the colour-blind, and as greys (Okabe and Ito, Color Universal Design, 2008)."""

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidstill.methods.common.losses import Distance, distance
+from vidstill.methods.common.masking import Mask, NestedTubeMask
+from vidstill.methods.common.targets import PixelTarget, pixel_target
+from vidstill.methods.common.teacher import Frozen, Pairs, TeacherConfig, check_pairs
 from vidstill.models.decoder import DecoderConfig, Infill
-from vidstill.models.layers import initialise
+from vidstill.models.init import initialise
 from vidstill.models.vit import LARGE, SMALL, Encoded, ViTConfig
-from vidstill.pretext.losses import Distance, distance
-from vidstill.pretext.masks import Mask, NestedTubeMask
-from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.pretext.teachers import Frozen, Pairs, TeacherConfig, check_pairs
-from vidstill.types import Grid, InputError, Output, within
+from vidstill.utils.types import Grid, InputError, Output, within
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidstill.methods.common.init import start_as_mae
+from vidstill.methods.common.losses import Distance, distance, precise
+from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
+from vidstill.methods.common.targets import PixelTarget, pixel_target
+from vidstill.methods.common.teacher import Frozen, Pairs, TeacherConfig, check_pairs
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, Encoded, Looked, ViTConfig
-from vidstill.pretext.losses import Distance, distance, precise
-from vidstill.pretext.masks import Mask, RandomMask, TubeMask
-from vidstill.pretext.starts import start_as_mae
-from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.pretext.teachers import Frozen, Pairs, TeacherConfig, check_pairs
-from vidstill.types import InputError, Output, within
+from vidstill.utils.types import InputError, Output, within
 
 Projection = Literal["fc-1layer", "mlp-1layer", "mlp-2layer", "none"]
 """From the student's width to the teacher's, for each pair: a linear layer, a perceptron of one hidden layer, two of

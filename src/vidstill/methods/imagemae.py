@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidstill.methods.common.init import start_as_mae
+from vidstill.methods.common.losses import distance
+from vidstill.methods.common.masking import Mask, RandomMask
+from vidstill.methods.common.targets import PixelTarget, pixel_target
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import IMAGE_BASE, ViTConfig
-from vidstill.pretext.losses import distance
-from vidstill.pretext.masks import Mask, RandomMask
-from vidstill.pretext.starts import start_as_mae
-from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.types import Output
+from vidstill.utils.types import Output
 
 
 @dataclass(frozen=True, kw_only=True)

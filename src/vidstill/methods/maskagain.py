@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.decoder import Decoder, DecoderConfig
-from vidstill.models.layers import AttentionMap
-from vidstill.models.vit import BASE, Looked, ViTConfig
-from vidstill.pretext.attention import (
+from vidstill.methods.common.losses import distance
+from vidstill.methods.common.masking import Mask, TubeMask
+from vidstill.methods.common.targets import PixelTarget, pixel_target
+from vidstill.methods.common.teacher import Frozen, TeacherConfig, check_pairs
+from vidstill.methods.maskagain_losses import (
     AttentionDistance,
+    HintTokens,
     Mapped,
     Mass,
+    RelationShares,
     Selection,
     Shares,
     ValuePairs,
@@ -23,15 +26,16 @@ from vidstill.pretext.attention import (
     attention_loss,
     freeze_after_attention,
     global_loss,
+    hint_loss,
     local_loss,
+    relation_loss,
+    telling_tokens,
     value_loss,
 )
-from vidstill.pretext.losses import distance
-from vidstill.pretext.masks import Mask, TubeMask
-from vidstill.pretext.relations import HintTokens, RelationShares, hint_loss, relation_loss, telling_tokens
-from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.pretext.teachers import Frozen, TeacherConfig, check_pairs
-from vidstill.types import InputError, Output, take, within
+from vidstill.models.decoder import Decoder, DecoderConfig
+from vidstill.models.layers import AttentionMap
+from vidstill.models.vit import BASE, Looked, ViTConfig
+from vidstill.utils.types import InputError, Output, take, within
 
 _HIDDEN = ("global", "local", "attention", "value")  # terms of section 3.2, and table 4's
 _OUTPUT = ("hint", "relation")  # terms of section 3.3

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidstill.methods.common.losses import Distance, distance, precise
+from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
+from vidstill.methods.common.teacher import Frames, Frozen, TeacherConfig, Teachers, clip_features, frame_features
 from vidstill.models.decoder import Decoder, DecoderConfig
-from vidstill.models.layers import NORM_EPS, initialise
+from vidstill.models.init import initialise
+from vidstill.models.layers import NORM_EPS
 from vidstill.models.vit import BASE, IMAGE_BASE, ViTConfig
-from vidstill.pretext.losses import Distance, distance, precise
-from vidstill.pretext.masks import Mask, RandomMask, TubeMask
-from vidstill.pretext.teachers import Frames, Frozen, TeacherConfig, Teachers, clip_features, frame_features
-from vidstill.types import Grid, InputError, Output, take, within
+from vidstill.utils.types import Grid, InputError, Output, take, within
 
 Distillation = Literal["masked", "visible", "full"]
 """Where the student learns (table 11): at the tokens that are hidden from it, which decoders rebuild; at those that it

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidstill.methods.common.block_masking import CuboidMask
+from vidstill.methods.common.losses import distance
+from vidstill.methods.common.masking import FrameMask, Mask, RandomMask, SlotMask, SpaceMask
+from vidstill.methods.common.targets import PixelTarget, pixel_target
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.layers import initialise, initialise_normal
+from vidstill.models.init import initialise, initialise_normal
 from vidstill.models.vit import LARGE, ViTConfig
-from vidstill.pretext.cuboids import CuboidMask
-from vidstill.pretext.losses import distance
-from vidstill.pretext.masks import FrameMask, Mask, RandomMask, SlotMask, SpaceMask
-from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.types import InputError, Output
+from vidstill.utils.types import InputError, Output
 
 Start = Literal["slowfast", "xavier", "normal", "normal_released"]
 """PySlowFast's normal weights of deviation 0.02, with biases of 0.02 in the encoder's blocks and norms; mae_st's Xavier

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidstill.methods.common.losses import distance
+from vidstill.methods.common.masking import Mask, TubeMask
+from vidstill.methods.common.targets import PixelTarget, pixel_target
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, ViTConfig
-from vidstill.pretext.losses import distance
-from vidstill.pretext.masks import Mask, TubeMask
-from vidstill.pretext.targets import PixelTarget, pixel_target
-from vidstill.types import Output
+from vidstill.utils.types import Output
 
 
 @dataclass(frozen=True, kw_only=True)

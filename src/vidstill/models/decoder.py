@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, initialise, stack
-from vidstill.models.positions import PositionCodes, Positions
-from vidstill.types import Grid, InputError, within
+from vidstill.models.init import initialise
+from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, stack
+from vidstill.models.position_embeddings import PositionCodes, Positions
+from vidstill.utils.types import Grid, InputError, within
 
 
 @dataclass(frozen=True, kw_only=True)

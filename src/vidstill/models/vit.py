@@ -9,10 +9,11 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.layers import NORM_EPS, AttentionBias, AttentionMap, BlockConfig, initialise, stack
-from vidstill.models.positions import PositionCodes, Positions
-from vidstill.models.relative import Standing, standing
-from vidstill.types import Grid, InputError, Tubelet, within
+from vidstill.models.init import initialise
+from vidstill.models.layers import NORM_EPS, AttentionBias, AttentionMap, BlockConfig, stack
+from vidstill.models.position_embeddings import PositionCodes, Positions
+from vidstill.models.relative_positions import Standing, standing
+from vidstill.utils.types import Grid, InputError, Tubelet, within
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -6,13 +6,13 @@ A teacher's weights are named at the start: `--method.teacher.weights RUN_OR_FIL
 
 from dataclasses import replace
 
-from vidstill.data.sampling import DenseSampling
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.transforms.frame_sampling import DenseSampling
+from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.methods.amd import AMDConfig
+from vidstill.methods.common.masking import NestedTubeMask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, IMAGE_BASE, IMAGE_LARGE, IMAGE_SMALL, LARGE, SMALL
-from vidstill.pretext.masks import NestedTubeMask
-from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes import imagemae, videomae
 from vidstill.recipes.recipe import Pretrain
 

@@ -6,12 +6,12 @@ RUN_OR_FILE`; the script names MAE's L with pixels that are not normalised (`mae
 
 from dataclasses import replace
 
-from vidstill.engine.schedule import CosineConfig
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.methods.common.masking import RandomMask, TubeMask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.models.decoder import MAE_DECODER
 from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, IMAGE_SMALL, LARGE
-from vidstill.pretext.masks import RandomMask, TubeMask
-from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes import amd, imagemae
 from vidstill.recipes.recipe import Pretrain
 

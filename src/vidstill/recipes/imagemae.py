@@ -6,15 +6,15 @@ weights. Nothing is spared from decay but biases and norms: class and mask token
 
 from dataclasses import replace
 
-from vidstill.data.augment import RandomResizedCrop
-from vidstill.data.datasets import ClipsConfig
-from vidstill.data.sampling import SpanSampling
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.transforms.crop import RandomResizedCrop
+from vidstill.data.transforms.frame_sampling import SpanSampling
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig
+from vidstill.methods.common.masking import RandomMask
 from vidstill.methods.imagemae import ImageMAEConfig
 from vidstill.models.decoder import MAE_DECODER
 from vidstill.models.vit import IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE
-from vidstill.pretext.masks import RandomMask
 from vidstill.recipes.recipe import Pretrain
 
 IN1K = ClipsConfig(

@@ -5,17 +5,18 @@ No paper's: the sizes are what fits within the hour, the rest is VideoMAE's and 
 
 from dataclasses import replace
 
-from vidstill.data.augment import RandomResizedCrop
-from vidstill.data.datasets import ClipsConfig, ViewsConfig
-from vidstill.data.sampling import DenseSampling, SpanSampling
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.datasets.view_clips import ViewsConfig
+from vidstill.data.transforms.crop import RandomResizedCrop
+from vidstill.data.transforms.frame_sampling import DenseSampling, SpanSampling
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMDConfig
+from vidstill.methods.common.masking import NestedTubeMask, TubeMask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.masks import NestedTubeMask, TubeMask
-from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
 
 # 16 frames of 64 × 64 pixels are 256 tokens, of which a mask of 0.9 leaves 28

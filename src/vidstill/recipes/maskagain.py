@@ -7,12 +7,12 @@ holds at once: 64 in the scripts.
 
 from dataclasses import replace
 
-from vidstill.engine.schedule import CosineConfig
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.methods.common.masking import TubeMask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgainConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.vit import BASE, SMALL
-from vidstill.pretext.masks import TubeMask
-from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes import videomae
 from vidstill.recipes.recipe import Pretrain
 

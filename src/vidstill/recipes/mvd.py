@@ -7,12 +7,12 @@ teacher of the student's own size, or B for S, is the rule. Position codes are s
 
 from dataclasses import replace
 
-from vidstill.engine.schedule import CosineConfig
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.methods.common.masking import RandomMask, TubeMask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.mvd import MVDConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, HUGE, IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, LARGE, SMALL, ViTConfig
-from vidstill.pretext.masks import RandomMask, TubeMask
-from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes import imagemae, videomae
 from vidstill.recipes.recipe import Pretrain
 

@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 
-from vidstill.data.augment import RandomResizedCrop
-from vidstill.data.datasets import ClipsConfig, ViewsConfig
-from vidstill.data.made import MadeConfig
-from vidstill.data.motion import ACTIONS
-from vidstill.data.sampling import SegmentSampling
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.datasets.view_clips import ViewsConfig
+from vidstill.data.transforms.crop import RandomResizedCrop
+from vidstill.data.transforms.frame_sampling import SegmentSampling
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMDConfig
+from vidstill.methods.common.masking import NestedTubeMask, RandomMask, TubeMask
+from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.methods.imagemae import ImageMAEConfig
 from vidstill.methods.maskagain import MaskAgainConfig
@@ -17,9 +18,9 @@ from vidstill.methods.mvd import MVDConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.pretext.masks import NestedTubeMask, RandomMask, TubeMask
-from vidstill.pretext.teachers import TeacherConfig
 from vidstill.recipes.recipe import Finetune, Pretrain
+from vidstill.synthetic.clips import MadeConfig
+from vidstill.synthetic.motion import ACTIONS
 
 made = MadeConfig(
     train=600,

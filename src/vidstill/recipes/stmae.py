@@ -8,15 +8,15 @@ norms: class and mask token and learned positions are decayed. Videos are stored
 
 from dataclasses import replace
 
-from vidstill.data.augment import RandomResizedCrop
-from vidstill.data.datasets import ClipsConfig
-from vidstill.data.sampling import TimedSampling
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.transforms.crop import RandomResizedCrop
+from vidstill.data.transforms.frame_sampling import TimedSampling
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig
+from vidstill.methods.common.block_masking import CuboidMask
+from vidstill.methods.common.masking import FrameMask, RandomMask, SpaceMask
 from vidstill.methods.stmae import STMAEConfig, of_clips
 from vidstill.models.vit import BASE, HUGE, LARGE
-from vidstill.pretext.cuboids import CuboidMask
-from vidstill.pretext.masks import FrameMask, RandomMask, SpaceMask
 from vidstill.recipes.recipe import Pretrain
 
 _K400 = ClipsConfig(

@@ -6,14 +6,14 @@ HMDB51 alone has a published result (62.6) and no script, so there is no pre-tra
 
 from dataclasses import replace
 
-from vidstill.data.datasets import ClipsConfig
-from vidstill.data.sampling import SpanSampling
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.transforms.frame_sampling import SpanSampling
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig
+from vidstill.methods.common.masking import TubeMask
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, HUGE, LARGE, SMALL
-from vidstill.pretext.masks import TubeMask
 from vidstill.recipes.recipe import Pretrain
 
 # ---- Pre-training ---------------------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from vidstill.data.boxes.samples import BoxClipsConfig, BoxViewsConfig
-from vidstill.data.boxes.timing import KeySampling
-from vidstill.data.sampling import SpanSampling
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig
+from vidstill.data.transforms.frame_sampling import SpanSampling
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig
 from vidstill.recipes import laptop
 from vidstill.recipes.recipe import Detect
 

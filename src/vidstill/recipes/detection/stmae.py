@@ -7,11 +7,11 @@ for a batch of 256 key frames. Films are stored at their own size, with 30 frame
 
 from dataclasses import replace
 
-from vidstill.data.boxes.person_boxes import PersonBoxes
-from vidstill.data.boxes.samples import BoxClipsConfig, BoxViewsConfig
-from vidstill.data.boxes.timing import KeySampling
-from vidstill.engine.optim import SGDConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.data.ava.keyframes import PersonBoxes
+from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import SGDConfig
 from vidstill.methods.stmae import of_clips
 from vidstill.models.vit import HUGE, LARGE, ViTConfig
 from vidstill.recipes.recipe import Detect

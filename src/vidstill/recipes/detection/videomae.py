@@ -6,14 +6,14 @@ fine-tuned on the labels of the same set. Films are stored at a short side of 36
 
 from dataclasses import replace
 
-from vidstill.data.boxes.hsv import HSVJitter
-from vidstill.data.boxes.samples import BoxClipsConfig, BoxViewsConfig
-from vidstill.data.boxes.timing import KeySampling
-from vidstill.downstream.detection import BoxJitter
-from vidstill.engine.optim import AdamWConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.data.ava.hsv_jitter import HSVJitter
+from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig
 from vidstill.models.vit import BASE, HUGE, LARGE, SMALL, ViTConfig
 from vidstill.recipes.recipe import Detect
+from vidstill.tasks.detection import BoxJitter
 
 _FRAMES = KeySampling(frames=16, stride=4, rate=25.0, rule="videomae")
 

@@ -6,8 +6,8 @@ paper's, the settings MVD's and MAE's (inferred).
 
 from dataclasses import replace
 
-from vidstill.data.sampling import SegmentSampling
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.transforms.frame_sampling import SegmentSampling
+from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.models.vit import BASE, IMAGE_SMALL, SMALL
 from vidstill.recipes.finetuning import imagemae, mvd, videomae
 

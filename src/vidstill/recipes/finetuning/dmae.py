@@ -5,7 +5,7 @@ Rates are for a batch of 256 images or videos.
 
 from dataclasses import replace
 
-from vidstill.engine.schedule import CosineConfig
+from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.models.vit import IMAGE_BASE, IMAGE_SMALL
 from vidstill.recipes.finetuning import amd, imagemae
 

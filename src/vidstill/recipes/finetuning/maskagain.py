@@ -6,8 +6,8 @@ the first split.
 
 from dataclasses import replace
 
-from vidstill.data.sampling import DenseSampling
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.transforms.frame_sampling import DenseSampling
+from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.models.vit import SMALL
 from vidstill.recipes.finetuning import videomae
 

@@ -6,8 +6,8 @@ students are pre-trained on K400; settings are the same whoever taught a student
 
 from dataclasses import replace
 
-from vidstill.data.sampling import SegmentSampling
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.transforms.frame_sampling import SegmentSampling
+from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.models.vit import BASE, HUGE, LARGE, SMALL, ViTConfig
 from vidstill.recipes.finetuning import imagemae, videomae
 

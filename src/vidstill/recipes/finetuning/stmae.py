@@ -7,14 +7,15 @@ decay but biases and norms.
 
 from dataclasses import replace
 
-from vidstill.data.augment import RandomResizedCrop
-from vidstill.data.datasets import ClipsConfig, ViewsConfig
-from vidstill.data.erasing import Erasing
-from vidstill.data.mixing import Mixing
-from vidstill.data.randaugment import RandAugment
-from vidstill.data.sampling import SegmentSampling, TimedSampling
-from vidstill.engine.optim import AdamWConfig, SGDConfig
-from vidstill.engine.schedule import CosineConfig
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.datasets.view_clips import ViewsConfig
+from vidstill.data.transforms.crop import RandomResizedCrop
+from vidstill.data.transforms.frame_sampling import SegmentSampling, TimedSampling
+from vidstill.data.transforms.mixup import Mixing
+from vidstill.data.transforms.randaugment import RandAugment
+from vidstill.data.transforms.random_erasing import Erasing
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig, SGDConfig
 from vidstill.methods.stmae import of_clips
 from vidstill.models.vit import BASE, HUGE, LARGE
 from vidstill.recipes.recipe import Finetune

@@ -1,0 +1,132 @@
+"""What this machine can do: devices, precision, decoders, space, versions; and what is missing."""
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+from typing import Literal
+
+import av
+import torch
+from packaging.requirements import Requirement
+
+from vidstill.engine.distributed import Runtime, bf16_speedup, cores
+
+_PACKAGES = ("vidstill", "torch", "torchvision", "accelerate", "av", "numpy")
+_DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")  # what the field's data sets are kept in
+_ENCODER = "libx264"  # what `vidstill data make` writes with
+_CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's limit, which the machine's memory does not tell
+_GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    name: str
+    bf16: str  # how well it computes in it
+    memory_gib: float | None = None  # None for the CPU, which has the machine's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkup:
+    """A machine, as a run would find it."""
+
+    system: str
+    cores: int
+    memory_gib: float
+    free_disk_gib: float  # where this was called
+    devices: tuple[Device, ...]
+    runs_on: str  # the device that a run takes here
+    precision: str  # that it takes unless told otherwise
+    versions: dict[str, str]
+    ffmpeg: str
+    decoders: dict[str, bool]
+    encoders: dict[str, bool]
+    extras: dict[str, bool]  # all that an extra asks for is installed
+    problems: tuple[str, ...]  # a sentence each
+
+
+def examine() -> Checkup:
+    """Looks at everything; measures how fast this CPU computes in bf16, which takes a moment."""
+    runtime = Runtime("auto")
+    encoders = {_ENCODER: _has_codec(_ENCODER, "w")}
+    decoders = {name: _has_codec(name, "r") for name in _DECODERS}
+    free = shutil.disk_usage(Path.cwd()).free / _GIB
+    return Checkup(
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        cores=cores(),
+        memory_gib=round(_memory() / _GIB, 1),
+        free_disk_gib=round(free, 1),
+        devices=_devices(),
+        runs_on=str(runtime.device),
+        precision=runtime.precision,
+        versions={name: _version(name) for name in _PACKAGES},
+        ffmpeg=av.ffmpeg_version_info,
+        decoders=decoders,
+        encoders=encoders,
+        extras=_extras(),
+        problems=tuple(_problems(encoders | decoders, free)),
+    )
+
+
+def _devices() -> tuple[Device, ...]:
+    """The CPU, and what else there is to compute on."""
+    speedup = f"{bf16_speedup():.1f} times as fast as fp32"
+    found = [Device(name=f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", bf16=speedup)]
+    for i in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(i)
+        native = (facts.major, facts.minor) >= (8, 0)
+        memory = round(facts.total_memory / _GIB, 1)
+        name = f"cuda:{i}, {facts.name}"
+        found.append(Device(name=name, memory_gib=memory, bf16="native" if native else "emulated, slow"))
+    return tuple(found)
+
+
+def _memory() -> int:
+    """Bytes that this process may have."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
+    return min(machine, int(limit)) if limit.isdigit() else machine
+
+
+def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
+    try:
+        av.Codec(name, mode)
+    except ValueError:  # PyAV's UnknownCodecError is one
+        return False
+    return True
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _extras() -> dict[str, bool]:
+    try:
+        names = metadata("vidstill").get_all("Provides-Extra") or []
+    except PackageNotFoundError:
+        return {}
+    wanted = [Requirement(line) for line in requires("vidstill") or []]
+    return {
+        name: all(
+            _version(each.name) != "not installed"
+            for each in wanted
+            if each.marker and each.marker.evaluate({"extra": name})
+        )
+        for name in names
+    }
+
+
+def _problems(codecs: dict[str, bool], free_gib: float) -> list[str]:
+    problems = [
+        f"PyAV's FFmpeg has no {name}; install PyAV's own wheel: pip install av"
+        for name, is_there in codecs.items()
+        if not is_there
+    ]
+    if free_gib < 1:
+        problems.append(f"only {free_gib:.1f} GiB are free in {Path.cwd()}; make room, or choose another --out")
+    return problems

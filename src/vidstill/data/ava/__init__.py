@@ -1,0 +1,1 @@
+"""Key frames with boxes around persons: AVA's files and one's own → augmented clips, boxes and actions."""

@@ -1,0 +1,64 @@
+"""Which frames around a key frame a clip has, by either of the released rules."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from vidstill.utils.types import within
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeySampling:
+    """Frames around a key frame, `stride` of them apart.
+
+    Args:
+        rate: frames per second that the stride counts; of a video with another rate, the frames nearest in time are
+            taken.
+        rule: "videomae" (its detection code): of the frames beside the moment at which the second begins, equally many
+            on both sides, the middle ones (16 frames at stride 4: -31, -27, …, -3, 1, …, 29); "slowfast"
+            (PySlowFast): from half a clip before the key frame on (-32, …, 0, …, 28).
+    """
+
+    frames: int = 16
+    stride: int = 4
+    rate: float = 25.0
+    rule: Literal["videomae", "slowfast"] = "videomae"
+
+    def __post_init__(self) -> None:
+        within(1, math.inf, frames=self.frames, stride=self.stride)
+        within(1e-3, math.inf, rate=self.rate)
+
+    def offsets(self) -> list[int]:
+        """Where the frames stand, in frames of `rate` from the key frame, if there are enough on both sides.
+
+        An odd number of frames one apart is one frame short by the rule of PySlowFast.
+        """
+        span = self.frames * self.stride
+        if self.rule == "slowfast":
+            return list(range(-(span // 2), span // 2, self.stride))
+        start = -(span // 2) - span % 2 + (self.stride - 1) // 2
+        return [start + k * self.stride for k in range(self.frames)]
+
+    def places(self, before: int, after: int, *, ratio: float = 1.0, beyond: float = 0.0) -> list[int]:
+        """Where the frames stand in a video, in its own frames from the key frame; at its ends the last is repeated.
+
+        Args:
+            before: frames of the video before the key frame. By the rule of VideoMAE's detection code no side has more
+                than the other.
+            after: those from the key frame on, which counts.
+            ratio: frames of the video for one of `rate`.
+            beyond: frames from the key frame to the moment that is annotated: half of one at most.
+        """
+        low, high = -before, after - 1
+        if self.rule == "videomae":
+            low, high = -min(before, after), max(min(before, after) - 1, 0)
+        return [min(max(nearest(beyond + offset * ratio), low), high) for offset in self.offsets()]
+
+    def frames_around(self, centre: int, total: int) -> list[int]:
+        """The frames of a video of `rate` that has `total` of them, by their numbers from 0."""
+        return [centre + place for place in self.places(centre, total - centre)]
+
+
+def nearest(place: float) -> int:
+    """The whole number; of two that are equally near the higher, so that even steps stay even."""
+    return math.floor(round(place, 6) + 0.5)

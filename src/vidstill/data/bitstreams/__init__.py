@@ -1,1 +1,0 @@
-"""What coded pictures tell before they are decoded."""

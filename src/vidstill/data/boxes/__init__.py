@@ -1,1 +1,0 @@
-"""Key frames of videos with boxes around persons: AVA's files and one's own → augmented clips, boxes and actions."""

@@ -1,0 +1,1 @@
+"""Manifest rows → clips: for training, for views, for sliding windows."""

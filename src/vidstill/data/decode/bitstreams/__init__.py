@@ -1,0 +1,1 @@
+"""What coded packets tell before they are decoded."""

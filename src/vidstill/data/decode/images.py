@@ -1,0 +1,66 @@
+"""Pictures as frames: one, or a folder of them in the order of their names."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image
+
+from vidstill.data.storage.fetch import BrokenVideo, name_of, reason
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+"""Suffixes of files that hold one frame."""
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+_TURNS = {  # from how a camera says that it stored a picture; PIL's own function fails where another of its tags is bad
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name holds one frame."""
+    return os.path.splitext(name)[1].lower() in PICTURES
+
+
+def pictures_of(source: Path | bytes) -> list[Path | bytes] | None:
+    """The pictures that are the frames, or None for what FFmpeg reads.
+
+    Raises:
+        BrokenVideo: a folder without pictures.
+    """
+    if isinstance(source, bytes):
+        return [source] if source.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n")) else None
+    if is_picture(source.name):
+        return [source]
+    if not source.is_dir():
+        return None
+    pictures: list[Path | bytes] = [source / name for name in sorted(os.listdir(source)) if is_picture(name)]
+    if not pictures:
+        raise BrokenVideo(f"{source} is a folder without pictures; give a video, or a folder of its frames")
+    return pictures
+
+
+def read_picture(source: Path | bytes) -> Picture:
+    """A picture, upright, in RGB.
+
+    Raises:
+        BrokenVideo: it does not decode.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()  # a PNG may say how it was stored behind its pixels
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            upright = image if turn is None else image.transpose(turn)
+            return np.array(upright.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:  # all are Pillow's
+        raise BrokenVideo(f"{name_of(source)} does not decode: {reason(error)}") from error

@@ -1,0 +1,1 @@
+"""What a user does with a data set before training: inspect, scan, pack."""

@@ -1,0 +1,1 @@
+"""Frame sampling and augmentations of clips."""

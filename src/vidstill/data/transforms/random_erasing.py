@@ -1,0 +1,89 @@
+"""Random erasing for clips, on the device: a rectangle of noise in some of the clips of a batch."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vidstill.utils.rng import normal, uniform
+from vidstill.utils.types import InputError, within
+
+_TRIES = 100  # a rectangle that is too high or too wide is drawn again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erasing:
+    """A rectangle of noise, in the same place of every frame (Zhong et al., arXiv:1708.04896; "cube", "pixel").
+
+    Args:
+        probability: of a clip to be touched.
+        area: from the smallest to the largest share of the frame.
+        aspect: the lowest height to width; the highest is its inverse. Log-uniform.
+    """
+
+    probability: float = 0.25
+    area: tuple[float, float] = (0.02, 1 / 3)
+    aspect: float = 0.3
+
+    def __post_init__(self) -> None:
+        within(0, 1, probability=self.probability)
+        low, high = self.area
+        if not (0 <= low <= high <= 1 and 0 < self.aspect <= 1):
+            raise InputError(f"erasing takes an area of 0 <= low <= high <= 1, not {self.area}, and 0 < aspect <= 1")
+
+    def boxes(self, seeds: Int[Tensor, "b"], height: int, width: int) -> Int[Tensor, "4 b"]:
+        """Top, left, height and width of each clip's rectangle; nothing is high or wide where nothing is erased."""
+        areas, aspects, tops, lefts = rearrange(uniform(seeds, "erasing", 4 * _TRIES), "b (k four) -> four b k", four=4)
+        highs, wides = self.sides(areas, aspects, height, width)
+        tops, lefts = torch.floor(tops * (height - highs + 1)), torch.floor(lefts * (width - wides + 1))
+
+        fits = (highs < height) & (wides < width)
+        first = fits.int().argmax(dim=1, keepdim=True)  # the first that fits, without asking the device
+        touched = fits.any(dim=1) & (uniform(seeds, "erasing at all", 1)[:, 0] < self.probability)
+        drawn = torch.stack([tops, lefts, highs, wides]).long()
+        return drawn.take_along_dim(first[None], dim=2)[..., 0] * touched
+
+    def sides(
+        self, areas: Float[Tensor, "*n"], aspects: Float[Tensor, "*n"], height: int, width: int
+    ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
+        """Height and width of rectangles, in whole pixels, from numbers in [0, 1) for their areas and aspects."""
+        low, high = self.area
+        pixels = (low + (high - low) * areas) * (height * width)
+        ratio = torch.exp((2 * aspects - 1) * -math.log(self.aspect))
+        return torch.round(torch.sqrt(pixels * ratio)), torch.round(torch.sqrt(pixels / ratio))
+
+    def apply(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        seeds: Int[Tensor, "b"],
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> Float[Tensor, "b 3 t h w"]:
+        """The clips, some with a rectangle whose colours are normal noise, anew for every frame, pixel and colour.
+
+        The noise is standard normal after a model's door has taken off `mean` and divided by `std`: here, before that
+        door, it has this mean and deviation, and leaves [0, 1].
+        """
+        t, h, w = clip.shape[-3:]
+        # noise only for as many pixels as a rectangle can have, each side being rounded up by a half at most
+        most = int(self.area[1] * h * w + (h + w) / 2) + 1
+        noise = rearrange(normal(seeds, "erasing noise", 3 * t * most), "b (c t p) -> b c t p", c=3, t=t)
+        colours = torch.stack([noise[:, c] * std[c] + mean[c] for c in range(3)], dim=1)
+        return filled(clip, self.boxes(seeds, h, w), colours)
+
+
+def filled(
+    clip: Float[Tensor, "b 3 t h w"], boxes: Int[Tensor, "4 b"], colours: Float[Tensor, "b 3 t p"]
+) -> Float[Tensor, "b 3 t h w"]:
+    """The clips with their rectangles (top, left, height, width) in other colours, row by row from the first of `p`."""
+    t, h, w = clip.shape[-3:]
+    top, left, high, wide = (rearrange(side, "b -> b 1 1") for side in boxes)
+    row = torch.arange(h, device=clip.device)[:, None] - top
+    column = torch.arange(w, device=clip.device) - left
+    inside = (row >= 0) & (row < high) & (column >= 0) & (column < wide)
+    place = repeat((row * wide + column) * inside, "b h w -> b c t (h w)", c=3, t=t)
+    spread = rearrange(colours.gather(3, place), "b c t (h w) -> b c t h w", h=h)
+    return torch.where(rearrange(inside, "b h w -> b 1 1 h w"), spread.to(clip.dtype), clip)

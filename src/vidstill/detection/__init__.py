@@ -1,1 +1,0 @@
-"""Detection of actions: persons' boxes found, detectors trained, tested and asked about videos."""

@@ -1,0 +1,187 @@
+"""AdamW, SGD and LARS: what is not decayed, and rates that fall with depth."""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from vidstill.utils.types import within
+
+_BLOCK = re.compile(r"(?:^|\.)encoder\.blocks\.(\d+)\.")
+_ENTRY = re.compile(r"(?:^|\.)encoder\.(?:embed\.|positions(?:\.|$)|class_token$)")  # what a clip meets before block 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(ABC):
+    """What all optimisers have in common; rates are for a batch of 256."""
+
+    base_lr: float
+    """The highest rate, for a batch of 256."""
+    min_lr: float = 1e-5
+    """The rate that the schedule ends with, for a batch of 256; `base_lr`: the rate stays where the warm-up ends."""
+    start_lr: float = 0.0
+    """The rate that the warm-up starts with, for a batch of 256."""
+    rate_per: Literal["videos", "clips"] = "videos"
+    """What a batch of 256 counts: videos, or clips, where each video gives several (MVD's pre-training)."""
+    weight_decay: float
+    undecayed: tuple[str, ...] = ("positions", "mask_token", "class_token")
+    """Words of dotted names that weight decay spares, besides biases and whatever has one dimension."""
+    clip_norm: float | None = None
+    """Longest gradient over all parameters together; None: as long as it is."""
+    layer_decay: float | None = None
+    """Each layer learns at this share of the rate of the next one (arXiv:2106.08254, A.1); None: all at one rate."""
+
+    def __post_init__(self) -> None:
+        within(0, math.inf, base_lr=self.base_lr, min_lr=self.min_lr, start_lr=self.start_lr)
+        within(0, math.inf, weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        within(0, 1, layer_decay=self.layer_decay)
+
+    @abstractmethod
+    def build(self, module: nn.Module) -> Optimizer:
+        """The optimiser of what `module` trains.
+
+        Each group's rate is set before a step: the schedule's, times its `lr_scale`.
+        """
+
+    def rates(self, *, videos: int, clips: int) -> tuple[float, float, float]:
+        """The first rate, the highest and the last one, for a step of so many videos and clips."""
+        batch = videos if self.rate_per == "videos" else clips
+        return self.start_lr * batch / 256, self.base_lr * batch / 256, self.min_lr * batch / 256
+
+    def groups(self, module: nn.Module) -> list[dict[str, Any]]:
+        return parameter_groups(
+            module.named_parameters(),
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+            undecayed=self.undecayed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWConfig(OptimConfig):
+    """AdamW as the papers use it (Loshchilov and Hutter, arXiv:1711.05101)."""
+
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(0, math.inf, eps=self.eps)
+        for beta in self.betas:
+            within(0, 1, below=True, beta=beta)
+
+    def build(self, module: nn.Module) -> AdamW:
+        groups = self.groups(module)
+        device = next(p for _, p in groups[0]["params"]).device
+        # on these CPUs, too, the fused kernel took a quarter of the loop's time
+        return AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, fused=device.type in ("cpu", "cuda"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGDConfig(OptimConfig):
+    """SGD with Nesterov's momentum, as ST-MAE is fine-tuned on SSv2 and AVA (arXiv:2205.09113, table 6)."""
+
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(0, 1, below=True, momentum=self.momentum)
+
+    def build(self, module: nn.Module) -> SGD:
+        return SGD(self.groups(module), lr=0.0, momentum=self.momentum, nesterov=True)
+
+
+class LARS(Optimizer):
+    """LARS (You et al., arXiv:1708.03888) as MAE's authors probe with it, for batches of thousands.
+
+        g = gradient + decay · w
+        m = momentum · m + trust · |w| / |g| · g,    w = w − rate · m
+
+    where the share of lengths is left out for what has one dimension (biases), and where w or g is zero. In the paper
+    (algorithm 1) the rate stands inside of m, and the lengths of gradient and decay are summed.
+    """
+
+    def __init__(self, params: list[dict[str, Any]], *, lr: float, momentum: float, trust: float):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody asks it for a second loss
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._move(weight, weight.grad, group)
+
+    def _move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        towards = gradient + group["weight_decay"] * weight
+        if weight.ndim > 1:
+            length, slope = weight.norm(), towards.norm()
+            q = group["trust"] * length / slope
+            towards *= torch.where((length > 0) & (slope > 0), q, 1.0)
+        state = self.state[weight]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].mul_(group["momentum"]).add_(towards)
+        weight.sub_(group["lr"] * state["momentum"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LARSConfig(OptimConfig):
+    """LARS as MAE's linear probe uses it (arXiv:2111.06377, appendix A.1)."""
+
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    trust: float = 0.001
+    """A matrix's step at rate 1, as a share of its length."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(0, 1, below=True, momentum=self.momentum)
+        within(0, math.inf, trust=self.trust)
+
+    def build(self, module: nn.Module) -> LARS:
+        return LARS(self.groups(module), lr=0.0, momentum=self.momentum, trust=self.trust)
+
+
+Optim = AdamWConfig | SGDConfig | LARSConfig
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    weight_decay: float,
+    layer_decay: float | None,
+    undecayed: tuple[str, ...],
+) -> list[dict[str, Any]]:
+    """One group for each (layer, decayed or not), as torch's optimisers take them; frozen parameters are in none.
+
+    Layer 0 is what a clip meets before the encoder's first block, layer k + 1 is block k, and whatever follows the
+    last block (norm, head, decoder) is one layer more. A layer's `lr_scale` is `layer_decay` to the number of layers
+    above it.
+    """
+    trained = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    depth = max((int(found[1]) + 1 for name, _ in trained if (found := _BLOCK.search(name))), default=0)
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in trained:
+        layer = depth + 1 if layer_decay is None else _layer(name, depth)
+        decayed = parameter.ndim > 1 and not {"bias", *undecayed} & set(name.split("."))
+        new = {
+            "params": [],
+            "weight_decay": weight_decay if decayed else 0.0,
+            "layer": layer,
+            "lr_scale": 1.0 if layer_decay is None else layer_decay ** (depth + 1 - layer),
+        }
+        groups.setdefault((layer, decayed), new)["params"].append((name, parameter))
+    return [groups[key] for key in sorted(groups)]
+
+
+def _layer(name: str, depth: int) -> int:
+    if found := _BLOCK.search(name):
+        return int(found[1]) + 1
+    return 0 if _ENTRY.search(name) else depth + 1

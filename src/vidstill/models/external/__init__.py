@@ -1,0 +1,1 @@
+"""Encoders of timm and transformers as teachers."""

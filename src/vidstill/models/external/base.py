@@ -1,0 +1,138 @@
+"""What a foreign teacher says of itself, and how it is looked at: as our own encoder is, block by block."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vidstill.models.vit import Looked
+from vidstill.utils.types import Grid, InputError, Tubelet, take
+
+Input = Literal["fitted", "own"]
+"""How large a teacher's frames are: so that its tokens are as many as the student's; or as it was trained on, and its
+features are resampled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignConfig:
+    """A teacher of another library, as its source says that it is."""
+
+    source: str  # transformers:FOLDER_OR_NAME or timm:NAME, timm:NAME@FILE
+    dim: int
+    depth: int
+    heads: int
+    tubelet: Tubelet  # frames, rows and columns of one token; one frame: it looks at images
+    size: tuple[int, int]  # rows and columns of the frames that it was trained on
+    mean: tuple[float, float, float]  # of the colours in [0, 1], taken off at its door
+    std: tuple[float, float, float]
+    input: Input = "fitted"
+
+    @property
+    def class_token(self) -> bool:
+        """Class and register tokens are dropped at its door: nothing is learned from them."""
+        return False
+
+    def build(self) -> "Foreign":
+        """The model without its weights, on the "meta" device: they come in at the start (`Frozen.become`)."""
+        from vidstill.models.external.registry import without_weights
+
+        return without_weights(self)
+
+
+class Foreign(nn.Module, ABC):
+    """A library's model, run by its own parts: what enters its first block, then block after block.
+
+    So it sees only the tokens that it is shown, and no block runs after the last one that is needed. Positions are
+    those that the library gives to a clip of that size.
+
+    Args:
+        library: the part of the library's model that is run.
+        about: where it comes from, for what is learned from it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ForeignConfig, library: nn.Module, about: Mapping[str, Any]):
+        super().__init__()
+        self.config, self.library, self.about = config, library, about
+        self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std), persistent=False)
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Iterable[Callable[..., Any]]:
+        """The library's, in their order."""
+
+    @abstractmethod
+    def enter(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
+        """What enters the first block of all the clip: class and register tokens, if there are any, then the others."""
+
+    def block(
+        self,
+        block: Callable[..., Any],
+        tokens: Float[Tensor, "b n d"],
+        pixels: Float[Tensor, "b 3 t h w"],
+        visible: Int[Tensor, "b v"] | None,
+    ) -> Float[Tensor, "b n d"]:
+        """What a block makes of the tokens, of which those named are there."""
+        return block(tokens)
+
+    def grid(self, clip: Float[Tensor, "b 3 t h w"]) -> Grid:
+        return Grid.of(clip, self.config.tubelet)
+
+    def look(
+        self,
+        clip: Float[Tensor, "b 3 t h w"],
+        visible: Int[Tensor, "b v"] | None = None,
+        *,
+        layers: Collection[int] = (),
+        attention: Collection[int] = (),
+    ) -> Looked:
+        """As `ViT.look`: what the wanted blocks give, counted from 1, as they left it, before any norm.
+
+        Raises:
+            InputError: the clip is not of its kind, or something is asked that it has not.
+        """
+        grid = self.grid(clip)
+        self._check(clip, layers, attention)
+        pixels = (clip - self.mean[:, None, None, None]) / self.std[:, None, None, None]
+        tokens = self.enter(pixels)
+        prefix = tokens.shape[1] - grid.tokens
+        if visible is not None:
+            tokens = torch.cat([tokens[:, :prefix], take(tokens[:, prefix:], visible)], dim=1)
+        outputs, classes = {}, {}
+        for number, block in enumerate(islice(self.blocks, max(layers, default=0)), start=1):
+            tokens = self.block(block, tokens, pixels, visible)
+            if number in layers:
+                classes[number], outputs[number] = tokens[:, :0], tokens[:, prefix:]
+        return Looked(layers=outputs, class_layers=classes)
+
+    def _check(self, clip: Float[Tensor, "b 3 t h w"], layers: Collection[int], attention: Collection[int]) -> None:
+        config = self.config
+        if attention:
+            raise InputError(
+                f"{config.source} is asked what a block attends with, which other libraries do not give alike; take a "
+                "teacher in vidstill's or its authors' layout, or learn from its features alone (MaskAgain: "
+                "--method.hidden-factor 0)"
+            )
+        if config.tubelet[0] == 1 and clip.shape[2] != 1:
+            raise InputError(
+                f"{config.source} looks at single frames, and is shown a clip of {clip.shape[2]}; take it as MVD's "
+                "image teacher, or teach a student of images"
+            )
+        for number in layers:
+            if not 1 <= number <= config.depth:
+                raise InputError(
+                    f"block {number} is asked of {config.source}, which has {config.depth}; take 1 to {config.depth}"
+                )
+
+
+def as_images(pixels: Float[Tensor, "b 3 1 h w"]) -> Float[Tensor, "b 3 h w"]:
+    return rearrange(pixels, "b c 1 h w -> b c h w")

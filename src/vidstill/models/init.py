@@ -1,0 +1,34 @@
+"""Init."""
+
+import torch
+from torch import nn
+
+from vidstill.models.layers import Attention
+
+
+def initialise(module: nn.Module, *, separate_qkv: bool = False) -> None:
+    """The authors' start of a pre-training: Xavier uniform weights, zero biases, plain LayerNorms.
+
+    Args:
+        separate_qkv: queries, keys and values start as three matrices (ST-MAE), not as one that is three times as high.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    if separate_qkv:
+        with torch.no_grad():
+            for part in module.modules():
+                if isinstance(part, Attention):
+                    for matrix in part.qkv.weight.chunk(3):
+                        nn.init.xavier_uniform_(matrix)
+
+
+def initialise_normal(module: nn.Module, *, bias: float = 0.0) -> None:
+    """The start of a fine-tuning: normal weights of deviation 0.02; biases, those of norms too, of one value."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02, a=-2.0, b=2.0)
+        if isinstance(part, nn.Linear | nn.LayerNorm) and part.bias is not None:
+            nn.init.constant_(part.bias, bias)

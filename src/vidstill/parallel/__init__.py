@@ -1,0 +1,1 @@
+"""A pool of processes that survives a worker which hangs or dies."""

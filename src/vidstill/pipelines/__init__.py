@@ -1,0 +1,1 @@
+"""What a user runs: training, evaluation, inference, probing, export, the quickstart."""

@@ -1,0 +1,1 @@
+"""Trained models on any video: features, predictions, detections."""

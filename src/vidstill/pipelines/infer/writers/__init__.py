@@ -1,0 +1,1 @@
+"""Writers of features, predictions and detections, one file per format."""

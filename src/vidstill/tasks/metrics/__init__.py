@@ -1,0 +1,1 @@
+"""Accuracy, calibration and AVA's frame mAP."""

@@ -1,0 +1,122 @@
+"""Attentive probes: one learned query looks for the classes among all tokens of a frozen encoder."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Float16, Int
+from torch import Tensor, nn
+
+from vidstill.engine.lr_schedule import cosine_rate
+from vidstill.models.layers import NORM_EPS
+from vidstill.utils.rng import numpy_chance
+
+BATCH = 64
+"""Clips a step; all of them, where there are fewer."""
+EPOCHS = 20
+"""How often each clip is met, or oftener, to come to STEPS."""
+STEPS = 1000
+RATE = 1e-3
+DECAY = 0.01
+_WARMUP = 0.1  # share of the steps
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Each clip's tokens in half precision, in memory or in a file: `rows` of a table, `labels` theirs."""
+
+    table: Float16[np.ndarray, "rows n d"]
+    rows: Int[np.ndarray, "clips"]
+    labels: Int[Tensor, "clips"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, places: Int[np.ndarray, "b"]) -> Float[Tensor, "b n d"]:
+        return torch.from_numpy(self.table[self.rows[places]]).float()
+
+
+class AttentiveProbe(nn.Module):
+    """LayerNorm, multi-head cross-attention from one learned query to the tokens, LayerNorm, linear layer.
+
+    After CAE (arXiv:2202.03026) and V-JEPA (arXiv:2404.08471), whose heads differ in detail: V-JEPA's adds the query to
+    what it found, and has a perceptron behind.
+    """
+
+    def __init__(self, dim: int, classes: int):
+        super().__init__()
+        self.heads = _heads(dim)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.query = nn.Parameter(0.02 * torch.randn(dim))
+        self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(3))
+        self.out_norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.head = nn.Linear(dim, classes)
+        for linear in (self.key, self.value, self.out, self.head):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b classes"]:
+        """Logits; the order of the tokens makes no difference, but for the positions that the encoder put into them."""
+        tokens = self.norm(tokens)
+        query = self.query.expand(len(tokens), 1, -1)
+        query, key, value = (
+            rearrange(each, "b n (heads d) -> b heads n d", heads=self.heads)
+            for each in (query, self.key(tokens), self.value(tokens))
+        )
+        pooled = rearrange(F.scaled_dot_product_attention(query, key, value), "b heads 1 d -> b (heads d)")
+        return self.head(self.out_norm(self.out(pooled)))
+
+
+def fit_attentive(
+    tokens: Tokens,
+    classes: int,
+    *,
+    seed: int,
+    device: torch.device,
+    done: Callable[[int, int], None] = lambda done, of: None,
+) -> AttentiveProbe:
+    """Trained by AdamW with a warm-up and a cosine, on batches whose order is the seed's; in eval mode.
+
+    Args:
+        done: is told how many steps there have been, of how many.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        probe = AttentiveProbe(tokens.table.shape[-1], classes)
+    probe.to(device).train()
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=RATE, weight_decay=DECAY)
+    size = min(BATCH, len(tokens))
+    each_epoch = len(tokens) // size
+    steps = max(EPOCHS, math.ceil(STEPS / each_epoch)) * each_epoch
+    labels = tokens.labels.to(device)
+    for step in range(steps):
+        epoch, place = divmod(step, each_epoch)
+        if place == 0:
+            order = numpy_chance(seed, f"attentive {epoch}").permutation(len(tokens))
+        chosen = order[place * size : (place + 1) * size]
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_rate(step, peak=RATE, final=0.0, steps=steps, warmup=int(_WARMUP * steps))
+        with torch.enable_grad():
+            loss = F.cross_entropy(probe(tokens.take(chosen).to(device)), labels[torch.from_numpy(chosen).to(device)])
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        done(step + 1, steps)
+    return probe.eval()
+
+
+@torch.no_grad()
+def attentive_scores(probe: AttentiveProbe, tokens: Tokens) -> Float[Tensor, "clips classes"]:
+    """The logits of clips, on the CPU."""
+    device = probe.query.device
+    parts = np.array_split(np.arange(len(tokens)), math.ceil(len(tokens) / BATCH))
+    return torch.cat([probe(tokens.take(part).to(device)).cpu() for part in parts])
+
+
+def _heads(dim: int) -> int:
+    """As many as leave each a width near 64, the family's."""
+    return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)

@@ -1,0 +1,1 @@
+"""Types, random numbers, configuration files, atomic writes, FLOPs, the terminal."""

@@ -1,0 +1,147 @@
+"""`vidstill bench data` at its smallest: what it measures is there and agrees; what it cannot use is a sentence."""
+
+import json
+from dataclasses import replace
+
+import av
+import pytest
+
+from vidstill.bench import run as benchmark
+from vidstill.bench.findings import tables
+from vidstill.bench.readers import OURS, PLAIN_LOOP, readers
+from vidstill.bench.reading import ROUNDING
+from vidstill.bench.run import BenchConfig, bench_data
+from vidstill.cli.main import main
+from vidstill.data.tools.pack import pack
+from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.data.transforms.frame_sampling import SpanSampling
+from vidstill.synthetic.footage import Footage, filmed
+
+FOOTAGE = Footage(frames=24, size=(64, 80))
+SMALL = {
+    "sampling": SpanSampling(frames=4, stride=4),
+    "size": (32, 32),
+    "batches": (2, 3),
+    "footage": FOOTAGE,
+}
+
+
+def film(path, share=1.0):
+    """A video, or the first part of its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = filmed(FOOTAGE, 0)
+    path.write_bytes(data[: int(share * len(data))])
+
+
+@pytest.fixture(scope="module")
+def found():
+    return bench_data(None, BenchConfig(clips=2, rounds=1, **SMALL))
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """What a command line gives, with everything small that it has no option for."""
+    monkeypatch.setattr(benchmark, "bench_data", lambda data, config: bench_data(data, replace(config, **SMALL)))
+
+    def run(*words):
+        code = main(["bench", "data", *map(str, words)])
+        out, error = capsys.readouterr()
+        return code, out, error
+
+    return run
+
+
+def test_every_reader_that_works_here_reads_raw_and_packed_files_alike(found):
+    there, missing = readers()
+    assert [(each.reader, each.files) for each in found.reading] == [(n, f) for f in ("raw", "packed") for n in there]
+    assert found.missing == missing
+    for each in found.reading:
+        assert each.wrong == ""
+        assert each.difference <= ROUNDING
+        assert each.seconds > 0
+        assert each.times_plain > 0
+
+
+def test_ours_tells_which_share_of_the_decoded_frames_was_used_and_of_packs_that_is_all(found):
+    used = {(each.reader, each.files): each.used for each in found.reading}
+    assert 0 < used[OURS, "raw"] < 1
+    assert used[OURS, "packed"] == 1
+    assert used[PLAIN_LOOP, "raw"] is None
+
+
+def test_packing_states_its_bytes_and_what_it_costs(found):
+    assert found.packing.settings == RecodeConfig(short_side=found.packing.settings.short_side)  # by default otherwise
+    assert found.packing.packed > found.packing.raw > 0
+    assert 25 < found.packing.psnr < 50
+    assert 0.8 < found.packing.ssim < 1
+
+
+def test_workers_and_device_augment_alike(found):
+    assert [each.batch for each in found.augmentation] == [2, 3]
+    for each in found.augmentation:
+        assert each.difference < 0.1
+        assert each.workers > 0
+        assert each.device > 0
+
+
+def test_the_loader_is_timed_with_and_without_workers(found):
+    assert [each.workers for each in found.loading] == [0, 1, 2]
+    assert all(each.raw > 0 and each.packed > 0 for each in found.loading)
+
+
+def test_the_findings_say_what_they_come_from(found):
+    assert found.command == "vidstill bench data --clips 2 --rounds 1"
+    assert found.machine.versions["av"] == av.__version__
+    assert found.machine.cpu
+    assert found.videos == 2
+
+
+def test_the_text_holds_four_whole_tables(found):
+    blocks = [block.splitlines() for block in tables(found).split("\n\n") if block.startswith("|")]
+    assert [len(block) - 2 for block in blocks] == [len(found.reading), 1, 2, 3]
+    for block in blocks:
+        assert len({line.count("|") for line in block}) == 1
+        assert len({len(line) for line in block}) == 1
+
+
+def test_the_text_names_who_is_not_compared_and_why(found):
+    wrong = replace(found.reading[-1], wrong="gives other frames of 1 of 2 videos", times_plain=None)
+    text = tables(replace(found, reading=[*found.reading[:-1], wrong], missing={"decord": "not installed: …"}))
+    assert f"{wrong.reader}, packed: gives other frames of 1 of 2 videos." in text
+    assert "decord is not compared: not installed: …" in text
+
+
+def test_some_of_a_data_set_s_videos_are_measured_and_another_stands_in_for_a_broken_one(tmp_path, typed, caplog):
+    for n in range(3):
+        film(tmp_path / f"{n}.mp4", share=0.5 if n == 1 else 1)
+    code, out, _ = typed(tmp_path, "--clips", 3, "--rounds", 2, "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["videos"] == 2
+    assert "1.mp4" in caplog.text
+    assert len(told["reading"][0]["each"]) == 2
+    assert told["command"] == f"vidstill bench data {tmp_path} --clips 3 --rounds 2"
+
+
+def test_packed_data_can_be_measured_too(tmp_path, typed):
+    film(tmp_path / "videos" / "0.mp4")
+    pack(tmp_path / "videos", tmp_path / "packs", RecodeConfig())
+    code, out, _ = typed(tmp_path / "packs", "--clips", 1, "--rounds", 1)
+    assert code == 0
+    assert "1 videos, of " in out
+
+
+def test_what_cannot_be_measured_is_said_in_a_sentence(tmp_path, typed):
+    (tmp_path / "empty").mkdir()
+    broken = tmp_path / "broken"
+    film(broken / "0.mp4", share=0.5)
+    for words, sentence in (
+        ((tmp_path / "empty",), "no videos"),
+        ((tmp_path / "nowhere",), "does not exist"),
+        ((broken,), "has no video that decodes"),
+        (("--clips", 0), "clips is 0; take 1 or more"),
+        (("--rounds", -1), "rounds is -1; take 1 or more"),
+    ):
+        code, out, error = typed(*words)
+        assert (code, out) == (2, "")
+        assert sentence in error.splitlines()[-1]

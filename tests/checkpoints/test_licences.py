@@ -1,0 +1,236 @@
+"""Licences and provenance: joined, never lost on the way to a student's student, and said at the start of a run."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_runs import AMD, FINETUNE, TEACHER, about, make_data, run, typed
+
+from vidstill.checkpoints.io import Weights, read_weights, write_weights
+from vidstill.checkpoints.licences import (
+    UNKNOWN,
+    allows_commercial,
+    in_words,
+    joined,
+    licence_of,
+    notes,
+    provenance,
+    spdx,
+)
+from vidstill.cli.main import main
+
+NC = "CC-BY-NC-4.0"
+NAMES = ["Apache-2.0", "MIT", NC, "CC-BY-SA-4.0", "GPL-3.0-only", "LicenseRef-dinov3-license", UNKNOWN]
+names = st.sampled_from(NAMES)
+choices = st.lists(names, min_size=2, max_size=3, unique=True).map(" OR ".join)
+expressions = st.lists(names | choices.map("({})".format), min_size=1, max_size=4, unique=True).map(" AND ".join)
+
+
+def file(name="their.pth", **said):
+    return Weights({}, source=name, **said)
+
+
+def student(**teachers):
+    """A file that learned from these, as a run writes it."""
+    return Weights({}, {"kind": "pretraining", "encoder": {}, **provenance(teachers)}, "student.safetensors")
+
+
+# ---- Expressions ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(names, max_size=6))
+def test_a_joined_licence_asks_what_each_of_them_asks_and_each_once(licences):
+    found = joined(licences)
+    assert (found.split(" AND ") if found else []) == list(dict.fromkeys(licences))
+
+
+@given(st.lists(expressions | choices | st.none(), max_size=4))
+def test_joining_again_changes_nothing(licences):
+    assert joined([joined(licences)]) == joined(licences)
+    assert joined([*licences, *licences]) == joined(licences)
+
+
+@given(expressions | choices, expressions | choices)
+def test_a_joined_licence_allows_no_more_than_each_of_its_parts(one, other):
+    both = {allows_commercial(one), allows_commercial(other)}
+    assert allows_commercial(joined([one, other])) == (False if False in both else None if None in both else True)
+
+
+@pytest.mark.parametrize(
+    ("licence", "allowed"),
+    [
+        ("Apache-2.0", True),
+        (NC, False),
+        ("GPL-3.0-only", None),
+        (None, None),
+        (UNKNOWN, None),
+        (f"Apache-2.0 AND {NC}", False),
+        (f"Apache-2.0 AND {UNKNOWN}", None),
+        (f"{UNKNOWN} AND {NC}", False),
+        (f"Apache-2.0 OR {NC}", True),
+        (f"MIT AND (Apache-2.0 OR {NC})", True),
+        (f"{NC} AND (Apache-2.0 OR MIT)", False),
+        (f"MIT OR Apache-2.0 AND {NC}", True),  # AND binds tighter
+        ("((MIT))", True),
+        ("((", None),
+    ],
+)
+def test_whether_commercial_use_is_allowed_follows_from_every_part(licence, allowed):
+    assert allows_commercial(licence) is allowed
+
+
+def test_a_choice_stays_a_choice_beside_others():
+    assert joined(["MIT OR Apache-2.0", NC]) == f"(MIT OR Apache-2.0) AND {NC}"
+    assert joined([f"{NC} AND (MIT OR Apache-2.0)", NC]) == f"{NC} AND (MIT OR Apache-2.0)"
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("cc-by-nc-4.0", NC),
+        ("apache-2.0", "Apache-2.0"),
+        ('"mit"', "MIT"),
+        ("openrail", "openrail"),
+        ("See the LICENSE file", "LicenseRef-See-the-LICENSE-file"),
+        ("unknown", None),
+        ("other", None),
+        ("", None),
+    ],
+)
+def test_a_model_card_s_word_becomes_the_licence_s_name(word, name):
+    assert spdx(word) == name
+
+
+# ---- Whose licence --------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(names, min_size=1, max_size=3), st.lists(names, max_size=2))
+def test_a_student_of_a_student_is_under_the_licences_of_all(first, second):
+    teachers = {f"teacher_{place}": file(said={"license": name}) for place, name in enumerate(first)}
+    more = {f"more_{place}": file(said={"license": name}) for place, name in enumerate(second)}
+    last = student(init=student(teacher=student(**teachers), **more))
+    parts = licence_of(last).split(" AND ")
+    assert set(parts) == {spdx(name) or UNKNOWN for name in [*first, *second]}
+    for name in {*first, *second}:
+        assert any(name in line for line in in_words(last))
+
+
+def test_whoever_learned_from_nobody_s_weights_is_under_no_licence():
+    assert licence_of(student()) is None
+    assert licence_of(student(teacher=student())) is None
+    assert notes({"teacher": student()}) == []
+
+
+def test_an_unknown_licence_is_handed_on_as_unknown_and_not_as_free():
+    taught = student(teacher=file(), init=file(said={"license": "mit"}))
+    assert set(licence_of(taught).split(" AND ")) == {UNKNOWN, "MIT"}
+    assert allows_commercial(licence_of(taught)) is None
+
+
+def test_what_an_older_file_s_past_states_is_not_lost():
+    old = {"kind": "classifier", "encoder": {}, "provenance": [{"role": "init", "source": "x.pth", "licence": NC}]}
+    assert licence_of(Weights({}, old)) == NC
+
+
+def test_an_imported_file_is_still_another_s():
+    imported = Weights({}, {"kind": "pretraining", "encoder": {}, "read": "a pre-training of VideoMAE"}, "x.pth")
+    assert licence_of(imported) == UNKNOWN
+    assert licence_of(replace(imported, about={**imported.about, "licence": NC})) == NC
+
+
+@pytest.mark.parametrize(
+    ("matter", "licence"),
+    [
+        ("license: cc-by-nc-4.0", NC),
+        ("tags:\n- vision\nlicense: apache-2.0\nlibrary_name: transformers", "Apache-2.0"),
+        ("license:\n- mit\n- apache-2.0\ntags:\n- vision", "MIT AND Apache-2.0"),
+        ("license: [mit, cc-by-nc-4.0]", f"MIT AND {NC}"),
+        ("license: other\nlicense_name: dinov3-license\nlicense_link: LICENSE.md", "LicenseRef-dinov3-license"),
+        (f'license: other\nlicense_name: "Apache-2.0 AND {NC}"', f"Apache-2.0 AND {NC}"),
+        ("license: other", UNKNOWN),
+        ("tags:\n- license", UNKNOWN),
+    ],
+)
+def test_a_licence_is_read_from_the_model_card_beside_the_file(tmp_path, matter, licence):
+    (tmp_path / "README.md").write_text(f"---\n{matter}\n---\n# A model\nlicense: mit\n")
+    assert licence_of(file(str(tmp_path / "model.safetensors"))) == licence
+
+
+def test_a_page_without_front_matter_states_no_licence(tmp_path):
+    (tmp_path / "README.md").write_text("# A project\nlicense: mit\n")
+    assert licence_of(file(str(tmp_path / "model.pth"))) == UNKNOWN
+
+
+def test_a_source_is_known_again_by_the_hash_of_its_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    write_weights(path, {"a": torch.zeros(1)}, {})
+    (entry,) = provenance({"init": read_weights(path)})["provenance"]
+    assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_address_is_named_and_not_the_file_that_it_was_fetched_to():
+    fetched = file("/cache/0a-model.pth", said={"address": "https://example.org/model.pth"})
+    assert provenance({"init": fetched})["provenance"][0]["source"] == "https://example.org/model.pth"
+
+
+# ---- What is said ---------------------------------------------------------------------------------------------------
+
+
+def test_a_sentence_says_what_may_not_be_done_with_what_is_learned():
+    said = notes(
+        {
+            "teacher": file(said={"license": NC}),
+            "image_teacher": file(said={"license": "openrail"}),
+            "video_teacher": file("x.pth"),
+            "init": file(said={"license": "MIT"}),
+        }
+    )
+    assert said == [
+        f"the licence of the teacher is {NC}: what is learned from it is not for commercial use; this is written into "
+        "model.safetensors",
+        "the licence of the image teacher is openrail: what is learned from it may not be for commercial use; this is "
+        "written into model.safetensors",
+        "the licence of the video teacher, x.pth, is not known, and it may not be free; this is written into "
+        "model.safetensors",
+    ]
+
+
+def test_a_file_s_past_is_told_line_by_line():
+    taught = student(teacher=student(init=file("x.pth", said={"license": NC})))
+    assert in_words(taught) == [
+        f"licence: {NC}, not for commercial use",
+        f"  teacher: student.safetensors, pretraining, licence: {NC}",
+        f"    init: x.pth, licence: {NC}",
+    ]
+
+
+# ---- Runs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A folder with `data`, a teacher that is not for commercial use, and what was said while `student` was trained."""
+    folder = tmp_path_factory.mktemp("taught")
+    data = make_data(folder / "data")
+    short = {"schedule__epochs": 2}
+    run(TEACHER, data=data / "unlabelled.txt", out=folder / "own", **short)
+    own = read_weights(folder / "own")
+    write_weights(folder / "teacher.safetensors", own.tensors, {**own.about, "licence": NC})
+    return folder
+
+
+def test_a_distillation_says_and_writes_that_its_teacher_is_not_for_commercial_use(taught, capsys):
+    options = {"method__teacher__weights": taught / "teacher.safetensors", "schedule__epochs": 2}
+    assert main(typed(AMD, data=taught / "data/unlabelled.txt", out=taught / "student", **options)) == 0
+    sentence = f"pretrain: the licence of the teacher is {NC}: what is learned from it is not for commercial use"
+    assert capsys.readouterr().err.count(sentence) == 1
+    assert about(taught / "student")["licence"] == NC
+
+    options = {"init": taught / "student", "schedule__epochs": 2}
+    assert main(typed(FINETUNE, data=taught / "data", out=taught / "classifier", **options)) == 0
+    assert f"finetune: the licence of what it starts from is {NC}: what is learned" in capsys.readouterr().err
+    assert about(taught / "classifier")["licence"] == NC
+    assert about(taught / "own")["licence"] is None

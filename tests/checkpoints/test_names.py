@@ -1,0 +1,96 @@
+"""The rename tables: official names and shapes, there and back."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from foreign_layout import in_their_words
+from tiny_models import AMD, CLASSES, ENCODER, METHODS, VIDEOMAE, as_images, built
+
+from vidstill.checkpoints.layouts.amd import amd_names
+from vidstill.checkpoints.layouts.mae import mae_names
+from vidstill.checkpoints.layouts.maskagain import maskagain_names
+from vidstill.checkpoints.layouts.mvd import mvd_names
+from vidstill.checkpoints.layouts.slowfast import slowfast_names
+from vidstill.checkpoints.layouts.stmae import stmae_names
+from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.methods.videomae import VideoMAEConfig
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.vit import BASE
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.types import InputError
+
+LEARNED = replace(ENCODER, positions="learned", learned_grid=(2, 4, 3), layer_scale=0.1)
+MAE, SLOWFAST, MAE_ST = as_images(METHODS["imagemae"]), METHODS["stmae"], METHODS["stmae-mae_st"]
+LAYOUTS = {
+    "videomae": (VIDEOMAE, videomae_names(ENCODER)),
+    "amd": (AMD, amd_names(ENCODER, [1, 2], 2)),
+    "maskagain": (METHODS["maskagain-projected"], maskagain_names(ENCODER)),
+    "mvd": (METHODS["mvd"], mvd_names(METHODS["mvd"].encoder)),
+    "mae": (MAE, mae_names(MAE.encoder)),
+    "dmae": (as_images(METHODS["dmae"]), mae_names(MAE.encoder)),
+    "slowfast": (SLOWFAST, slowfast_names(SLOWFAST.encoder, SLOWFAST.decoder)),
+    "mae_st": (MAE_ST, stmae_names(MAE_ST.encoder, MAE_ST.decoder)),
+    "mae_st, fused": (MAE_ST, stmae_names(MAE_ST.encoder, MAE_ST.decoder, separate_qkv=False)),
+    "classifier": (ClassifierConfig(encoder=ENCODER, classes=CLASSES), classifier_names(ENCODER)),
+    "first token": (ClassifierConfig(encoder=ENCODER, classes=CLASSES, pooling="first"), classifier_names(ENCODER)),
+    "learned": (ClassifierConfig(encoder=LEARNED, classes=CLASSES), classifier_names(LEARNED)),
+}
+every_layout = pytest.mark.parametrize(("config", "names"), LAYOUTS.values(), ids=LAYOUTS)
+
+
+@every_layout
+def test_a_model_goes_into_their_layout_and_comes_back_the_same(config, names):
+    module, other = built(config, seed=0), built(config, seed=1)
+    theirs = in_their_words(module.state_dict(), names)
+    assert sum(t.numel() for t in theirs.values()) == sum(t.numel() for t in module.state_dict().values())
+    load_exactly(other, translated(theirs, names), "the file")
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+    again = in_their_words(other.state_dict(), names)
+    assert list(again) == list(theirs)
+    assert all(torch.equal(again[name], tensor) for name, tensor in theirs.items())
+
+
+def test_the_base_pre_training_has_the_official_names_and_shapes():
+    config = VideoMAEConfig(encoder=BASE, decoder=DecoderConfig(dim=384, depth=4, heads=6))
+    with torch.device("meta"):
+        method = config.build()
+    found = {name: tuple(t.shape) for name, t in in_their_words(method.state_dict(), videomae_names(BASE)).items()}
+
+    def block(prefix: str, d: int) -> dict[str, tuple[int, ...]]:
+        vectors = ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "attn.q_bias", "attn.v_bias")
+        vectors += ("attn.proj.bias", "mlp.fc2.bias")
+        matrices = {"attn.qkv.weight": (3 * d, d), "attn.proj.weight": (d, d), "mlp.fc1.bias": (4 * d,)}
+        matrices |= {"mlp.fc1.weight": (4 * d, d), "mlp.fc2.weight": (d, 4 * d)}
+        return {f"{prefix}.{name}": shape for name, shape in (matrices | dict.fromkeys(vectors, (d,))).items()}
+
+    official: dict[str, tuple[int, ...]] = {
+        "mask_token": (1, 1, 384),
+        "encoder.patch_embed.proj.weight": (768, 3, 2, 16, 16),
+        "encoder.patch_embed.proj.bias": (768,),
+        "encoder.norm.weight": (768,),
+        "encoder.norm.bias": (768,),
+        "encoder_to_decoder.weight": (384, 768),
+        "decoder.norm.weight": (384,),
+        "decoder.norm.bias": (384,),
+        "decoder.head.weight": (1536, 384),
+        "decoder.head.bias": (1536,),
+    }
+    for number in range(12):
+        official |= block(f"encoder.blocks.{number}", 768)
+    for number in range(4):
+        official |= block(f"decoder.blocks.{number}", 384)
+    assert found == official
+    assert len(found) == 218
+
+
+def test_amds_unused_norms_are_passed_over():
+    names = amd_names(ENCODER, [1, 2], 2)
+    assert translated({"generators.1.norm.weight": torch.ones(32)}, names) == {}
+
+
+def test_a_tensor_of_no_layout_is_met_with_its_name():
+    with pytest.raises(InputError, match=r"1 tensors belong to no layout that is known here, first 'cls_token'"):
+        translated({"mask_token": torch.ones(1, 1, 16), "cls_token": torch.ones(1)}, videomae_names(ENCODER))

@@ -1,0 +1,206 @@
+"""The published checkpoints: facts that agree with our recipes and models, and how they are listed."""
+
+import hashlib
+import json
+import re
+from dataclasses import fields
+
+import pytest
+import torch
+
+from vidstill.checkpoints import model_zoo as house
+from vidstill.checkpoints.io import Weights
+from vidstill.checkpoints.licences import UNKNOWN, allows_commercial, licence_of
+from vidstill.checkpoints.model_zoo import Checkpoint, find, published, recognised
+from vidstill.cli.main import main
+from vidstill.methods.common.teacher import TeacherConfig
+from vidstill.models.vit import BASE, HUGE, IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, LARGE, SMALL
+from vidstill.recipes.recipe import CLASSES, Finetune, Pretrain, every_recipe
+from vidstill.utils.flops import Buildable
+
+EVERY = [pytest.param(each, id=each.name) for each in published()]
+MADE = [param for param in EVERY if param.values[0].made_by]
+SIZES = {"S": SMALL, "B": BASE, "L": LARGE, "H": HUGE}
+IMAGES = {"B": IMAGE_BASE, "L": IMAGE_LARGE, "H": IMAGE_HUGE}
+DATA = {"K400": "kinetics400", "K600": "kinetics600", "K700": "kinetics700", "SSv2": "ssv2", "UCF101": "ucf101"}
+DATA |= {"IN-1K": "imagenet"}
+
+
+def encoder_of(recipe):
+    return recipe.method.encoder if isinstance(recipe, Pretrain) else recipe.encoder
+
+
+def parameters(config: Buildable) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in config.build().parameters())
+
+
+# ---- What is stated -------------------------------------------------------------------------------------------------
+
+
+def test_every_name_is_another():
+    names = [each.name for each in published()]
+    assert len(names) == len(set(names)) > 60
+
+
+@pytest.mark.parametrize("each", EVERY)
+def test_every_recipe_that_goes_with_a_checkpoint_is_there(each):
+    assert {*each.used_by, *([each.made_by] if each.made_by else [])} <= every_recipe().keys()
+
+
+@pytest.mark.parametrize("each", MADE)
+def test_the_recipe_of_a_checkpoint_makes_its_size_on_its_data(each):
+    recipe = every_recipe()[each.made_by]
+    encoder = encoder_of(recipe)
+    assert (encoder.dim, encoder.depth) == (SIZES[each.size].dim, SIZES[each.size].depth)
+    assert recipe.clips.dataset == DATA[each.data]
+    assert isinstance(recipe, Pretrain if each.kind == "pre-training" else Finetune)
+
+
+@pytest.mark.parametrize("each", MADE)
+def test_a_published_accuracy_is_the_one_that_its_recipe_expects(each):
+    expected = every_recipe()[each.made_by].expects
+    for result in each.results:
+        if each.kind == "pre-training" or result.data == each.data:
+            assert f"{result.top1:.1f}" in expected or f"{result.top1:.2f}" in expected
+
+
+@pytest.mark.parametrize("each", EVERY)
+def test_a_recipe_that_uses_a_checkpoint_has_a_place_for_its_encoder(each):
+    for name in each.used_by:
+        recipe = every_recipe()[name]
+        encoder = recipe.encoder if not isinstance(recipe, Pretrain) else None
+        method = getattr(recipe, "method", None)
+        parts = [getattr(method, field.name) for field in fields(method)] if method is not None else []
+        places = [part.model for part in parts if isinstance(part, TeacherConfig)] if encoder is None else [encoder]
+        assert SIZES[each.size].dim in {place.dim for place in places}, name
+
+
+COUNTED = [
+    param
+    for param in MADE
+    if param.values[0].parameters and (param.values[0].family, param.values[0].kind) in {
+        ("VideoMAE", "pre-training"), ("VideoMAE", "fine-tuned"), ("AMD", "fine-tuned"), ("MVD", "pre-training"),
+    }
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("each", COUNTED)
+def test_a_checkpoint_has_as_many_parameters_as_its_recipe_s_model(each):
+    recipe = every_recipe()[each.made_by]
+    config = recipe.method if isinstance(recipe, Pretrain) else recipe.classifier(CLASSES[recipe.clips.dataset])
+    assert parameters(config) == each.parameters
+
+
+def test_the_encoders_of_mae_have_as_many_parameters_as_ours_without_positions():
+    for each in find("mae-*-in1k-1600e"):
+        assert parameters(IMAGES[each.size]) == each.parameters
+
+
+@pytest.mark.parametrize("each", EVERY)
+def test_a_checkpoint_has_a_page_and_a_licence_of_one_name_or_none(each):
+    assert re.match(r"https://(github\.com|huggingface\.co)/[\w.-]+/[\w.-]+", each.page)
+    assert each.hub is None or re.fullmatch(r"[\w.-]+/[\w.-]+", each.hub)
+    assert each.licence is None or allows_commercial(each.licence) is not None
+    assert each.md5 is None or re.fullmatch(r"[0-9a-f]{6}", each.md5)
+
+
+def test_weights_without_a_stated_licence_are_not_free():
+    assert {each.licence for each in find("amd-*")} == {None}
+    assert not any(allows_commercial(each.licence) for each in find("amd-*"))
+
+
+# ---- A file is known again ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "MCG-NJU/videomae-base",
+        "hf://MCG-NJU/videomae-base",
+        "hf://MCG-NJU/videomae-base@main/model.safetensors",
+        "https://huggingface.co/MCG-NJU/videomae-base/resolve/main/model.safetensors",
+        "/home/x/.cache/huggingface/hub/models--MCG-NJU--videomae-base/snapshots/f00/model.safetensors",
+    ],
+)
+def test_a_checkpoint_is_known_by_its_place_on_the_hub(source):
+    assert recognised(source).name == "videomae-base-k400-1600e"
+    assert licence_of(Weights({}, source=source)) == "CC-BY-NC-4.0"
+
+
+@pytest.mark.parametrize(
+    "source", ["MCG-NJU/videomae-base-mine", "my-MCG-NJU/videomae-base", "runs/videomae-base/model.safetensors"]
+)
+def test_a_name_that_is_only_alike_is_not_taken_for_a_checkpoint(source):
+    assert recognised(source) is None
+    assert licence_of(Weights({}, source=source)) == UNKNOWN
+
+
+def test_of_a_repository_of_several_files_the_file_decides():
+    assert recognised("hf://OpenGVLab/VideoMAE2/distill/vit_s_k710_dl_from_giant.pth").size == "S"
+    assert recognised("hf://OpenGVLab/VideoMAE2/distill/vit_b_k710_dl_from_giant.pth").size == "B"
+    assert recognised("hf://OpenGVLab/VideoMAE2/another.pth") is None
+
+
+def test_a_checkpoint_is_known_by_its_content_whatever_its_name(monkeypatch, tmp_path):
+    (tmp_path / "renamed.pth").write_bytes(b"not that one")
+    md5 = hashlib.md5(b"not that one").hexdigest()[:6]
+    only = Checkpoint(
+        name="mae", family="MAE", kind="pre-training", size="B", data="IN-1K", paper="", page="", md5=md5,
+        licence="CC-BY-NC-4.0",
+    )  # fmt: skip
+    monkeypatch.setattr(house, "published", lambda: (only,))
+    assert licence_of(Weights({}, source=str(tmp_path / "renamed.pth"))) == "CC-BY-NC-4.0"
+    (tmp_path / "renamed.pth").write_bytes(b"not that one, but another")
+    assert licence_of(Weights({}, source=str(tmp_path / "renamed.pth"))) == UNKNOWN
+
+
+# ---- The verb -------------------------------------------------------------------------------------------------------
+
+
+def listed(capsys, *options):
+    assert main(["weights", "list", *options]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_line_says_size_accuracy_licence_and_place_and_the_next_one_the_recipes(capsys):
+    lines = listed(capsys, "videomae-base-k400-1600e").splitlines()
+    place = next(n for n, line in enumerate(lines) if line.split()[:1] == ["videomae-base-k400-1600e"])
+    for fact in ("B", "94.2 M", "K400 81.5 / 95.1 (5 × 3)", "CC-BY-NC-4.0", "huggingface.co/MCG-NJU/videomae-base"):
+        assert fact in lines[place]
+    assert "made by videomae.base_k400; used by videomae.base_k400_finetune" in lines[place + 1]
+    assert "mvd.base_k400" in lines[place + 1]
+
+
+def test_every_checkpoint_is_listed_once(capsys):
+    first = [line.split()[0] for line in listed(capsys).splitlines() if line.startswith("  ") and line[2] != " "]
+    assert sorted(first) == sorted(each.name for each in published())
+
+
+def test_what_is_not_for_commercial_use_or_under_no_known_licence_can_be_left_out_and_is_counted(capsys):
+    out = listed(capsys, "--commercial")
+    assert "Apache-2.0" in out
+    assert "videomae-base-k400-1600e" not in out
+    assert "amd-base" not in out
+    verdicts = [allows_commercial(each.licence) for each in published()]
+    closed, unknown = verdicts.count(False), verdicts.count(None)
+    assert f"Left out: {closed} not for commercial use, {unknown} under no licence that is known here." in out
+
+
+def test_where_all_is_left_out_that_is_said_in_a_line(capsys):
+    assert listed(capsys, "mvd", "--commercial") == "Left out: 5 not for commercial use.\n"
+
+
+def test_as_json_every_fact_can_be_read(capsys):
+    found = json.loads(listed(capsys, "st-mae", "--json"))
+    assert {each["family"] for each in found} == {"ST-MAE"}
+    assert [each["md5"] for each in found] == ["edf3a5", "3d7f64", "9a9645", "27495e", "cdbada", "4c4e3c"]
+    assert found[0]["results"][0] == {"data": "K400", "top1": 84.8, "top5": 96.2, "views": "7 × 3"}
+    assert json.loads(listed(capsys, "mvd", "--commercial", "--json")) == []
+
+
+def test_a_pattern_that_nothing_matches_is_met_with_a_sentence(capsys):
+    assert main(["weights", "list", "videomae-bass-k400"]) == 2
+    err = capsys.readouterr().err
+    assert "no published checkpoint matches 'videomae-bass-k400'; near are videomae-base-k400-" in err
+    assert len(err.splitlines()) == 1

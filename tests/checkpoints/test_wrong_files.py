@@ -1,0 +1,198 @@
+"""Files that are deliberately wrong are refused, and the sentence says what is wrong with them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from foreign_files import FILES
+from tiny_models import ENCODER
+
+from vidstill.checkpoints.convert import imported
+from vidstill.checkpoints.io import Weights
+from vidstill.checkpoints.load import start_encoder
+from vidstill.models.position_embeddings import position_table
+from vidstill.utils.types import Grid, InputError
+
+MVD = FILES["mvd"].encoder
+
+
+def rename(theirs, old, new):
+    for name in [name for name in theirs if old in name]:
+        theirs[name.replace(old, new)] = theirs.pop(name)
+
+
+def drop(theirs, part):
+    names = [name for name in theirs if part in name]
+    assert names
+    for name in names:
+        del theirs[name]
+
+
+def transpose(theirs, name):
+    theirs[name] = theirs[name].T.contiguous()
+
+
+def number_blocks_anew(theirs):
+    rename(theirs, "encoder.blocks.1.", "encoder.blocks.2.")
+
+
+WRONG = {
+    "a tensor renamed": (
+        "videomae",
+        lambda t: rename(t, "encoder.blocks.1.norm1.bias", "encoder.blocks.1.norm1.beta"),
+        r"lacks 1 tensor \(encoder.blocks.1.norm1.bias\); it has 1 tensor \(encoder.blocks.1.norm1.beta\) that nothing",
+    ),
+    "all of one kind renamed": (
+        "classifier",
+        lambda t: rename(t, "mlp.fc1", "mlp.c_fc"),
+        r"lacks 4 tensors \(encoder.blocks.0.mlp.fc1.weight, .*\); it has 4 tensors \(blocks.0.mlp.c_fc.weight, ",
+    ),
+    "no bias of values": (
+        "videomae",
+        lambda t: drop(t, "encoder.blocks.0.attn.v_bias"),
+        r"lacks 1 tensor \(encoder.blocks.0.attn.v_bias\); it was cut, renamed or changed",
+    ),
+    "no bias of values at all": ("classifier", lambda t: drop(t, "v_bias"), r"lacks 2 tensors \(encoder.blocks.0.attn"),
+    "no bias of queries and values at all": (
+        "classifier",
+        lambda t: (drop(t, "v_bias"), drop(t, "q_bias")),
+        "it has no biases of queries and values, which the encoder that is asked for has",
+    ),
+    "no bias of attention's output": (
+        "mvd",
+        lambda t: drop(t, "blocks.1.attn.proj.bias"),
+        r"lacks 1 tensor \(encoder.blocks.1.attn.proj.bias\)",
+    ),
+    "no bias of a head": ("classifier", lambda t: drop(t, "head.bias"), r"lacks 1 tensor \(head.bias\)"),
+    "no last norm": ("mvd", lambda t: (drop(t, "norm.weight"), drop(t, "norm.bias")), r"lacks \d+ tensors \(encoder"),
+    "keys without their bias": (
+        "mae_st",
+        lambda t: drop(t, "decoder_blocks.0.attn.k.bias"),
+        r"decoder.infill.blocks.0.attn.qkv.bias \(of which it has 2 of 3 parts\)",
+    ),
+    "a weight transposed": (
+        "videomae",
+        lambda t: transpose(t, "encoder.blocks.0.attn.qkv.weight"),
+        r"encoder.blocks.0.attn.qkv.weight as \(24, 72\), where \(72, 24\) belongs",
+    ),
+    "a perceptron transposed": (
+        "classifier",
+        lambda t: transpose(t, "blocks.0.mlp.fc1.weight"),
+        r"blocks.0.mlp.fc1.weight as \(24, 96\), where \(96, 24\) belongs",
+    ),
+    "a head transposed": ("classifier", lambda t: transpose(t, "head.weight"), r"head.bias as \(5,\), where \(24,\)"),
+    "a decoder of other pixels": (
+        "videomae",
+        lambda t: t.update({"decoder.head.weight": torch.ones(48, 16), "decoder.head.bias": torch.ones(48)}),
+        r"decoder.head.weight as \(48, 16\), where \(96, 16\) belongs",
+    ),
+    "a block less than is asked for": (
+        "classifier",
+        lambda t: drop(t, "blocks.1."),
+        r"has a depth of 1, and 2 is asked for; take the size that the file was made with \(--encoder.depth\)",
+    ),
+    "a block missing between others": (
+        "videomae",
+        number_blocks_anew,
+        r"it has a block blocks.2 and no blocks.1: it is incomplete",
+    ),
+    "a block of the decoder missing": (
+        "mae",
+        lambda t: drop(t, "decoder_blocks."),
+        "it has no blocks decoder_blocks.0",
+    ),
+    "a generator missing between others": (
+        "amd",
+        lambda t: drop(t, "generators.0."),
+        r"it has generators \[1\], and one among them is missing",
+    ),
+    "positions of another kind": (
+        "mvd",
+        lambda t: t.update(pos_embed=position_table("sincos2d", Grid(2, 4, 3), 32, torch.device("cpu"))[None]),
+        r"positions of another kind: sincos2d \(MAE's\), and sincos3d \(MVD's\) are asked for",
+    ),
+    "positions of no kind": (
+        "mae, encoder",
+        lambda t: t.update(pos_embed=torch.randn(1, 17, 24, generator=torch.Generator().manual_seed(0))),
+        r"positions of another kind: learned, and sincos2d \(MAE's\) are asked for",
+    ),
+    "a decoder's positions of another kind": (
+        "mvd",
+        lambda t: t.update(pos_embed_img=position_table("sinusoid", Grid(2, 4, 3), 16, torch.device("cpu"))[None]),
+        r"positions of another kind: sinusoid \(VideoMAE's\), and sincos3d \(MVD's\) are asked for",
+    ),
+    "positions of another width": (
+        "mvd",
+        lambda t: t.update(pos_embed=torch.ones(1, 24, 16)),
+        r"'pos_embed' is \(1, 24, 16\); a table of positions is \(1, tokens, 32\)",
+    ),
+    "places without slots": ("mae_st", lambda t: drop(t, "pos_embed_temporal"), "it has no 'pos_embed_temporal'"),
+    "no positions where they are learned": (
+        "mae_st",
+        lambda t: drop(t, "pos_embed"),
+        "it has no 'pos_embed', which every file of its layout has",
+    ),
+    "no class token": ("mae, encoder", lambda t: drop(t, "cls_token"), "it has no class token, which the encoder"),
+    "no factors of branches": (
+        "classifier, learned",
+        lambda t: drop(t, "gamma_"),
+        "it has no factors gamma_1 and gamma_2, which the encoder",
+    ),
+    "pictures of one colour": (
+        "classifier",
+        lambda t: t.update({"patch_embed.proj.weight": torch.ones(24, 1, 2, 4, 4)}),
+        r"'patch_embed.proj.weight' is \(24, 1, 2, 4, 4\); a kernel is \(width, 3, frames, rows, columns\)",
+    ),
+    "a decoder without its first layer": (
+        "videomae",
+        lambda t: drop(t, "encoder_to_decoder"),
+        "it has no 'encoder_to_decoder.weight', which every file of its layout has",
+    ),
+    "a head dropped": ("classifier", lambda t: drop(t, "head."), "it has no 'head.weight', which every file"),
+    "of another program": (
+        "classifier",
+        lambda t: (t.clear(), t.update({"conv1.weight": torch.ones(2)})),
+        "neither vidstill's nor in a layout known here .* its first tensor is 'conv1.weight'",
+    ),
+    "empty": ("classifier", lambda t: t.clear(), "its first tensor is 'missing'"),
+}
+
+
+@pytest.mark.parametrize(("file", "change", "sentence"), WRONG.values(), ids=WRONG)
+def test_a_wrong_file_is_refused_with_the_reason(file, change, sentence):
+    theirs = FILES[file].tensors()
+    imported(Weights(theirs), FILES[file].encoder)  # before, it is right
+    change(theirs)
+    with pytest.raises(InputError, match=sentence) as refused:
+        imported(Weights(theirs, source="theirs.pth"), FILES[file].encoder)
+    assert str(refused.value).startswith("theirs.pth")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_wrong_file_changes_nothing_in_the_model_that_it_was_meant_for():
+    theirs = FILES["videomae"].tensors()
+    drop(theirs, "encoder.blocks.1.mlp.fc2.bias")
+    model = ENCODER.build()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputError, match="lacks 1 tensor"):
+        start_encoder(model, Weights(theirs), ENCODER)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_many_faults_are_counted_and_the_first_ones_named():
+    theirs = FILES["classifier"].tensors()
+    rename(theirs, "blocks.", "layers.")
+    theirs |= {name: tensor for name, tensor in FILES["classifier"].tensors().items() if name.startswith("blocks.0.")}
+    with pytest.raises(InputError, match=r"\d\d tensors \(.* and \d+ more\) that nothing explains"):
+        imported(Weights(theirs), replace(ENCODER, depth=1))
+
+
+def test_a_block_with_an_immense_number_is_no_block():
+    theirs = FILES["classifier"].tensors() | {"blocks.999999999.norm1.bias": torch.ones(24)}
+    with pytest.raises(InputError, match=r"1 tensor \(blocks.999999999.norm1.bias\) that nothing explains"):
+        imported(Weights(theirs), ENCODER)
+
+
+def test_positions_of_another_kind_are_refused_without_a_recipe_of_mvd_too():
+    with pytest.raises(InputError, match=r"positions of another kind: sincos3d \(MVD's\), and sinusoid \(VideoMAE's\)"):
+        imported(Weights(FILES["mvd"].tensors()), replace(MVD, positions="sinusoid"))

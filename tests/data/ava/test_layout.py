@@ -1,0 +1,308 @@
+"""The files of a data set of boxes are found by their names, its videos by theirs, and it is said what was taken."""
+
+import json
+import pickle
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vidstill.data.ava.dataset import find_boxes
+from vidstill.data.ava.keyframes import PersonBoxes
+from vidstill.utils.types import InputError
+
+LIST = 'item {\n  name: "sit"\n  id: 1\n}\nitem {\n  name: "rare"\n  id: 2\n}\nitem {\n  name: "run"\n  id: 10\n}\n'
+SOME = 'item {\n  name: "sit"\n  id: 1\n}\nitem {\n  name: "run"\n  id: 10\n}\n'
+TRAIN = "one,0902,0.1,0.1,0.5,0.9,1,0\none,0902,0.1,0.1,0.5,0.9,10,0\ntwo,1798,0.1,0.1,0.5,0.9,2,0\n"
+VAL = "three,0904,0.1,0.1,0.5,0.9,1,0\nthree,0905,0.1,0.1,0.5,0.9,1,0\n"
+AVA = {
+    "ava_train_v2.2.csv": TRAIN,
+    "ava_val_v2.2.csv": VAL,
+    "ava_val_excluded_timestamps_v2.2.csv": "three,0905\n",
+    "ava_action_list_v2.2.pbtxt": LIST,
+    "ava_action_list_v2.2_for_activitynet_2019.pbtxt": SOME,
+}
+OWN = {
+    "annotations/train.csv": "a,0,0.1,0.1,0.5,0.9,1,0\nb,3,0.1,0.1,0.5,0.9,2,0\n",
+    "annotations/val.csv": "c,1,0.1,0.1,0.5,0.9,1,0\nc,2,0.1,0.1,0.5,0.9,1,0\n",
+    "annotations/actions.csv": "1,walks\n2,runs\n",
+}
+PERSONS = "three,0904,0.1,0.1,0.5,0.9,,0.95\nthree,0906,0.1,0.1,0.5,0.9,,0.85\nthree,0907,0.1,0.1,0.5,0.9,,0.1\n"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder of files by their paths; what has no text is empty."""
+
+    def make(texts: dict[str, str], *files: str, below: str = "") -> Path:
+        for name, text in [*((below + name, text) for name, text in texts.items()), *((name, "") for name in files)]:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return make
+
+
+def film(path: Path, seconds: int) -> None:
+    """A video of one frame a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        stream.height = stream.width = 16
+        stream.pix_fmt = "yuv420p"
+        for _ in range(seconds):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def places(split) -> dict[str, tuple]:
+    return {each.name: (each.place and each.place, each.form, each.start) for each in split.films}
+
+
+# ---- AVA ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", ["", "annotations/", "annotations/ava_v2.2/", "ava_v2.2/"])
+@pytest.mark.parametrize("version", ["2.2", "2.1"])
+def test_ava_is_found_by_its_official_names_with_its_splits_actions_and_seconds(tree, below, version):
+    year = {"2.2": "2019", "2.1": "2018"}[version]
+    names = {name.replace("2.2", version).replace("2019", year): text for name, text in AVA.items()}
+    path = tree(names, "videos_15min/one.mkv", "videos_15min/two.mp4", "videos_15min/three.webm", below=below)
+    data = find_boxes(path)
+    assert (data.name, data.kind) == (f"AVA v{version}",) * 2
+    assert dict(data.actions.names) == {1: "sit", 2: "rare", 10: "run"}
+    assert data.actions.evaluated == {1, 10}
+    assert (min(data.seconds), max(data.seconds), len(data.seconds)) == (902, 1798, 897)
+    train, val = data.split("train"), data.split("val")
+    assert places(train) == {
+        "one": (path / "videos_15min/one.mkv", "file", 900),
+        "two": (path / "videos_15min/two.mp4", "file", 900),
+    }
+    assert places(val) == {"three": (path / "videos_15min/three.webm", "file", 900)}
+    assert val.excluded == {("three", 905)}
+    assert train.excluded == frozenset()
+    assert val.kind == (
+        f"AVA v{version}, its val split, none of its videos is missing, 1 video taken for 15 minutes from second 900 on"
+    )
+
+
+def test_a_list_of_included_seconds_goes_before_the_usual_ones(tree):
+    path = tree({**AVA, "ava_included_timestamps_v2.2.txt": "0902\n0904\n"}, "videos_15min/three.mp4")
+    assert set(find_boxes(path).seconds) == {902, 904}
+
+
+def test_where_one_of_ava_s_lists_of_actions_is_missing_the_other_is_enough(tree):
+    names = [name for name in AVA if "action_list" in name]
+    path = tree(AVA)
+    (path / names[1]).unlink()
+    data = find_boxes(path)
+    assert data.actions.evaluated >= {1, 10, 80}
+    assert len(data.actions.evaluated) == 60
+    (path / names[1]).write_text(SOME)
+    (path / names[0]).unlink()
+    data = find_boxes(path)
+    assert (len(data.actions), data.actions.names[10], data.actions.evaluated) == (80, "run", {1, 10})
+    (path / names[1]).unlink()
+    with pytest.raises(InputError, match=r"has no list of AVA's actions; put ava_action_list_v2\.2\.pbtxt there"):
+        find_boxes(path)
+    (path / "mine.txt").write_text("sits\nruns\n")
+    assert dict(find_boxes(path, actions=path / "mine.txt").actions.names) == {1: "sits", 2: "runs"}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "annotations/ava_val_predicted_boxes.csv",
+        "annotations/person_box_67091280_iou90/ava_detection_val_boxes_and_labels.csv",
+        "person_box_67091280_iou90/ava_detection_val_boxes_and_labels.csv",
+    ],
+)
+def test_person_boxes_of_published_detectors_are_found_and_asked_about(tree, file):
+    path = tree({**{f"annotations/{name}": text for name, text in AVA.items()}, file: PERSONS}, "trainval/three.mp4")
+    val = find_boxes(path, start=0.0).split("val")
+    assert val.files.persons == path / file
+    frames = val.to_test(0.8)
+    assert [frames[place].name for place in range(len(frames))] == ["three,0904", "three,0906"]
+    assert f"with rows of boxes and scores of {path / file}" in frames.kind
+
+
+def test_of_boxes_by_several_thresholds_those_of_the_highest_are_taken_and_of_versions_the_data_s_own(tree):
+    boxes = ["a/person_box_1_iou75/ava_detection_train_boxes_and_labels_include_negative_v2.2.csv"]
+    boxes += [
+        f"a/person_box_1_iou90/ava_detection_train_boxes_and_labels_include_negative{v}.csv" for v in ("", "_v2.2")
+    ]
+    path = tree({f"a/{name}": text for name, text in AVA.items()}, *boxes) / "a"
+    assert find_boxes(path).files["train"].persons == path.parent / boxes[2]
+
+
+def test_person_boxes_of_videomae_and_mmaction2_are_found(tree):
+    path = tree(AVA, "trainval/three.mp4")
+    (path / "ava_dense_proposals_val.FAIR.recall_93.9.pkl").write_bytes(
+        pickle.dumps({"three,0904": np.array([[0.1, 0.1, 0.5, 0.9, 0.97]]), "three,0906": np.zeros((0, 5))})
+    )
+    frames = find_boxes(path, start=0.0).split("val").to_test(0.9)
+    assert frames.scores.tolist() == [0.97]
+    assert "mmaction2" in frames.kind
+
+    (path / "ava_dense_proposals_val.FAIR.recall_93.9.pkl").unlink()
+    for name, content in {
+        "ava_val_v2.2.json": {
+            "images": [{"id": 904, "movie": "three", "timestamp": 904, "width": 100, "height": 200}],
+            "annotations": [{"image_id": 904, "bbox": [10, 20, 40, 160], "action_ids": [1, 10]}],
+        },
+        "ava_val_det_person_bbox.json": [{"image_id": 904, "bbox": [10, 20, 40, 160], "score": 0.9}],
+    }.items():
+        (path / name).write_text(json.dumps(content))
+    (path / "ava_val_v2.2.csv").unlink()
+    val = find_boxes(path, start=0.0).split("val")
+    assert val.annotated.action.tolist() == [1, 10]
+    np.testing.assert_allclose(val.to_test(0.8).boxes, [[0.1, 0.1, 0.5, 0.9]])
+
+
+def test_videos_of_ava_that_are_missing_are_counted_said_and_left_out(tree):
+    path = tree(AVA, "trainval/two.mp4")
+    train = find_boxes(path, start=0.0).split("train")
+    assert "1 of 2 videos are missing" in train.kind
+    assert [film.place for film in train.films] == [None, path / "trainval/two.mp4"]
+    frames = train.to_train(None)
+    assert [frames[place].name for place in range(len(frames))] == ["two,1798"]
+    assert train.there.second.tolist() == [1798]
+    assert train.there.line.tolist() == [3]
+    assert len(train.annotated) == 3
+
+
+def test_frames_and_seconds_of_ava_are_found_in_their_folders(tree):
+    path = tree(
+        {f"annotations/{name}": text for name, text in AVA.items()},
+        *("frames/one/one_000001.jpg", "frames/one/one_000002.jpg"),
+        *("clips/trainval/two/1797.mp4", "clips/trainval/two/1798.mp4"),
+        "clips/trainval/three/readme.txt",
+    )
+    data = find_boxes(path)
+    assert places(data.split("train")) == {
+        "one": (path / "frames/one", "frames", 900),
+        "two": (path / "clips/trainval/two", "seconds", 0),
+    }
+    assert data.split("val").films[0].place is None
+
+
+def test_a_film_that_ends_before_what_is_annotated_begins_at_second_900_and_a_whole_one_at_0(tree):
+    path = tree({f"annotations/{name}": text for name, text in AVA.items()}, "trainval/three.mp4")  # no video at all
+    film(path / "trainval/one.mp4", 901)
+    film(path / "trainval/two.mp4", 1800)
+    train = find_boxes(path).split("train")
+    assert [each.start for each in train.films] == [900, 0]  # annotated to 902, and to 1798
+    assert "1 video taken for 15 minutes" in train.kind
+    film(path / "trainval/one.mp4", 903)
+    film(path / "trainval/two.mp4", 901)
+    assert [each.start for each in find_boxes(path).split("train").films] == [0, 900]
+    assert [each.start for each in find_boxes(path, start=800.0).split("train").films] == [800, 800]
+    assert find_boxes(path).split("val").films[0].start == 0
+
+
+# ---- lists of frames ------------------------------------------------------------------------------------------------
+
+HEAD = "original_vido_id video_id frame_id path labels\n"
+
+
+def frame_list(**videos: int) -> str:
+    lines = [
+        f'{name} {n} {frame} {name}/{name}_{frame + 1:06d}.jpg ""\n'
+        for n, (name, count) in enumerate(videos.items())
+        for frame in range(count)
+    ]
+    return HEAD + "".join(lines)
+
+
+def test_a_list_of_frames_gives_the_videos_their_order_and_their_folders(tree):
+    frames = [f"frames/{name}/{name}_{n:06d}.jpg" for name in ("two", "one") for n in (1, 2, 3)]
+    path = tree({**AVA, "frame_lists/train.csv": frame_list(two=3, one=3)}, *frames)
+    train = find_boxes(path).split("train")
+    assert places(train) == {
+        "two": (path / "frames/two", "frames", 900),
+        "one": (path / "frames/one", "frames", 900),
+    }
+    assert list(places(train)) == ["two", "one"]
+    (path / "frames/one/one_000003.jpg").unlink()
+    with pytest.raises(InputError, match=r"line 7 of .*frame_lists/train.csv names the frame one/one_000003.jpg, and"):
+        find_boxes(path).split("train")
+    (path / "frame_lists/train.csv").write_text(frame_list(two=3))
+    assert list(places(find_boxes(path).split("train"))) == ["two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            frame_list(one=3).replace("one_000002", "one_000004"),
+            r"line 3 of .* 'one/one_000004.jpg', and the next one is ",
+        ),
+        (frame_list(one=2) + frame_list(two=1, one=2).removeprefix(HEAD), r"line 5 of .* goes back to the video 'one'"),
+        ("one 0 0\n", r"line 1 of .* is no frame"),
+        (HEAD + "one 0 0 one.jpg\n", r"line 2 of .* is no frame"),
+    ],
+)
+def test_a_list_of_frames_that_lacks_some_or_cannot_be_read_is_named_with_its_line(tree, text, said):
+    path = tree({**AVA, "frame_lists/train.csv": text}, "frames/one/one_000001.jpg")
+    with pytest.raises(InputError, match=said):
+        find_boxes(path).split("train")
+
+
+# ---- one's own ------------------------------------------------------------------------------------------------------
+
+
+def test_one_s_own_data_are_found_with_videos_beside_the_annotations(tree):
+    path = tree(
+        {
+            **OWN,
+            "annotations/val_excluded_timestamps.csv": "c,2\n",
+            "annotations/train_persons.csv": "b,3,0.1,0.1,0.5,0.9,1,0.9\nb,4,0.1,0.1,0.5,0.9,,0.9\n",
+        },
+        *("videos/a.mp4", "videos/b.avi", "videos/c.webm"),
+    )
+    data = find_boxes(path)
+    assert (data.name, data.kind, data.seconds) == ("", "boxes of one's own", None)
+    train, val = data.split("train"), data.split("val")
+    assert places(train) == {"a": (path / "videos/a.mp4", "file", 0), "b": (path / "videos/b.avi", "file", 0)}
+    assert val.excluded == {("c", 2)}
+    frames = train.to_train(PersonBoxes(score=0.9))
+    assert [frames[place].name for place in range(len(frames))] == ["a,0000", "b,0003", "b,0004"]
+    assert frames.labels.tolist() == [[True, False], [True, True], [False, False]]
+    asked = val.to_test(0.8, annotated=True)
+    assert [asked[place].name for place in range(len(asked))] == ["c,0001"]
+    with pytest.raises(InputError, match=r"no boxes of a detector of persons for its val split; make them with `vids"):
+        val.to_test(0.8)
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_the_val_split_of_one_s_own_may_have_other_names(tree, name):
+    files = {f"annotations/{name}.csv": OWN["annotations/val.csv"], f"annotations/{name}_persons.csv": ""}
+    path = tree({**files, "annotations/actions.txt": "walks\nruns\n"}, "c.mp4")
+    data = find_boxes(path)
+    assert set(data.files) == {"val"}
+    assert data.files["val"].persons == path / f"annotations/{name}_persons.csv"
+    assert places(data.split("val")) == {"c": (path / "c.mp4", "file", 0)}
+    with pytest.raises(InputError, match=r"no boxes of a train split, only of val; add annotations/train\.csv"):
+        data.split("train")
+
+
+def test_a_video_of_one_s_own_that_is_missing_is_named_with_its_file_and_line(tree):
+    path = tree(OWN, "videos/a.mp4", "videos/b.txt")
+    with pytest.raises(InputError, match=rf"line 2 of {path}/annotations/train.csv names the video 'b', which is not"):
+        find_boxes(path).split("train")
+
+
+def test_what_is_no_data_set_of_boxes_is_said(tree):
+    path = tree({"annotations/notes.txt": "x"})
+    with pytest.raises(InputError, match=r"has no boxes: neither AVA's files .* nor annotations/train\.csv"):
+        find_boxes(path)
+    with pytest.raises(InputError, match="is no folder"):
+        find_boxes(path / "annotations/notes.txt")
+    tree({"annotations/train.csv": ""})
+    with pytest.raises(InputError, match=r"has no list of actions; add actions\.csv"):
+        find_boxes(path)
+    tree({"annotations/actions.txt": "walks\n"})
+    with pytest.raises(InputError, match=r"train\.csv has no rows; give one for each box and action"):
+        find_boxes(path).split("train")

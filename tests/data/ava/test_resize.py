@@ -1,0 +1,77 @@
+"""Bytes are resized by OpenCV's whole numbers, and of a part no other pixels are needed."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidstill.data.ava.opencv_resize import resized_part
+from vidstill.data.transforms.crop import Box, resize
+
+sides = st.integers(2, 24)
+
+
+def made(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), np.uint8)
+
+
+def whole(size: tuple[int, int]) -> Box:
+    return Box(0, 0, *size)
+
+
+def slowly(row: np.ndarray, length: int) -> list[tuple[int, int, int, int]]:
+    """For each pixel of a resized side: two places, and their shares of 2048."""
+    found = []
+    for pixel in range(length):
+        place = np.float32((pixel + 0.5) * len(row) / length - 0.5)
+        low = int(np.floor(place))
+        share = float(place - np.float32(low))
+        found.append((low, low + 1, round((1 - share) * 2048), round(share * 2048)))
+    return found
+
+
+def pixel_by_pixel(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    height, width, _ = frame.shape
+    out = np.zeros((*size, 3), np.uint8)
+    for y, (upper, lower, of_upper, of_lower) in enumerate(slowly(frame, size[0])):
+        for x, (left, right, of_left, of_right) in enumerate(slowly(frame[0], size[1])):
+            if left < 0:
+                left, of_left, of_right = 0, 2048, 0
+            if right >= width:
+                left, of_left, right, of_right = width - 1, 2048, width - 1, 0
+            for c in range(3):
+                above, below = (
+                    int(frame[row, left, c]) * of_left + int(frame[row, right, c]) * of_right
+                    for row in (max(upper, 0), min(lower, height - 1))
+                )
+                out[y, x, c] = ((of_upper * (above >> 4) >> 16) + (of_lower * (below >> 4) >> 16) + 2) >> 2
+    return out
+
+
+@given(sides, sides, sides, sides)
+def test_every_byte_is_what_its_four_pixels_give(height, width, rows, columns):
+    frames = made(height, width)
+    ours = resized_part(frames, (rows, columns), whole((rows, columns)))
+    np.testing.assert_array_equal(ours[1], pixel_by_pixel(frames[1], (rows, columns)))
+
+
+@given(sides, sides, sides, sides)
+def test_bytes_are_within_a_level_of_real_numbers(height, width, rows, columns):
+    frames = made(height, width)
+    exact = resize(frames.astype(np.float32), (rows, columns), "bilinear")
+    assert np.abs(resized_part(frames, (rows, columns), whole((rows, columns))) - exact).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@given(sides, sides, sides, sides, st.data())
+def test_a_part_is_cut_out_of_the_whole(kind, height, width, rows, columns, data):
+    top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
+    part = Box(top, left, data.draw(st.integers(1, rows - top)), data.draw(st.integers(1, columns - left)))
+    frames = made(height, width).astype(kind)
+    size = (rows, columns)
+    np.testing.assert_array_equal(resized_part(frames, size, part), part.cut(resized_part(frames, size, whole(size))))
+
+
+def test_frames_of_the_size_already_stay_as_they_are():
+    frames = made(8, 9)
+    np.testing.assert_array_equal(resized_part(frames, (8, 9), whole((8, 9))), frames)

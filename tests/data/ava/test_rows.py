@@ -1,0 +1,290 @@
+"""Rows of boxes: what is read, what is refused and how, what is doubted, and what is written and read back."""
+
+import csv
+import re
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidstill.data.ava.box_table import NO_ACTION, BoxRows, BoxScores, read_moments, read_rows, read_seconds, write_rows
+from vidstill.data.ava.label_map import Actions
+from vidstill.data.ava.validation import doubts
+from vidstill.utils.types import InputError
+
+ROW = "film,0902,0.1,0.2,0.3,0.4,5,0.6"
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "rows.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def rows(folder: Path, text: str | bytes, *, scored: bool = True) -> BoxRows:
+    return read_rows(written(folder, text), scored=scored)
+
+
+def test_a_row_is_read_as_it_is_stated(tmp_path):
+    found = rows(tmp_path, "one,0902,0.1,0.2,0.3,0.4,5,0.6\ntwo,907,0,0,1,1,80,1\none,1798,.5,.5,.75,1e0,1,-2.5\n")
+    assert found.videos == ("one", "two")
+    assert found.video.tolist() == [0, 1, 0]
+    assert found.second.tolist() == [902, 907, 1798]
+    assert found.box.tolist() == [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [0.5, 0.5, 0.75, 1]]
+    assert found.action.tolist() == [5, 80, 1]
+    assert found.score.tolist() == [0.6, 1, -2.5]
+    assert found.line.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{ROW}\n{ROW}",
+        f"{ROW}\r\n{ROW}\r\n",
+        f"\ufeff{ROW}\n{ROW}\n",
+        f"{ROW}\n \n\n{ROW}\n\n",
+        ROW.replace(",", " , ") + f"\n{ROW}",
+        f'"film","0902",0.1,0.2,0.3,0.4,"5",0.6\n{ROW}',
+        f"{ROW}\n{ROW.replace('0902', '902.0')}",
+    ],
+    ids=["no end", "windows", "byte order mark", "blank lines", "spaces", "quotes", "a whole number with a point"],
+)
+def test_the_same_rows_are_read_however_they_are_spelt(tmp_path, text):
+    found = rows(tmp_path, text)
+    assert found.videos == ("film",)
+    assert found.second.tolist() == [902, 902]
+    assert found.box.tolist() == [[0.1, 0.2, 0.3, 0.4]] * 2
+    assert found.action.tolist() == [5, 5]
+    assert found.score.tolist() == [0.6, 0.6]
+
+
+@pytest.mark.parametrize("end", ["", ",0.5"])
+@pytest.mark.parametrize("action", ["", "-1", " "])
+def test_an_action_may_be_left_open(tmp_path, action, end):
+    found = rows(tmp_path, f"film,902,0,0,1,1,{action}{end}\nfilm,902,0,0,1,1,3{end}")
+    assert found.action.tolist() == [NO_ACTION, 3]
+
+
+def test_a_score_that_is_not_stated_is_1_also_where_others_are(tmp_path):
+    assert rows(tmp_path, "a,1,0,0,1,1,3\na,1,0,0,1,1,4\n").score.tolist() == [1, 1]
+    assert rows(tmp_path, "a,1,0,0,1,1,3\na,1,0,0,1,1,4,0.5\n").score.tolist() == [1, 0.5]
+
+
+@pytest.mark.parametrize("person", ["0", "17", "", "her", "nan"])
+def test_a_persons_number_is_passed_by(tmp_path, person):
+    found = rows(tmp_path, f"a,1,0,0,1,1,3,{person}\na,1,0,0,1,1,3,2\n", scored=False)
+    assert found.score.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\ufeff", "\n\n \n"])
+def test_a_file_without_rows_has_none(tmp_path, text):
+    found = rows(tmp_path, text)
+    assert len(found) == 0
+    assert found.videos == ()
+    assert found.box.shape == (0, 4)
+
+
+def test_names_may_hold_commas_quotes_and_any_letters(tmp_path):
+    found = rows(tmp_path, '"a, ""b""",902,0,0,1,1,3,0.5\n走る é,902,0,0,1,1,3,0.5\n')
+    assert found.videos == ('a, "b"', "走る é")
+
+
+def test_names_of_one_beginning_are_told_apart(tmp_path):
+    names = ["ab", "a", "abc", "ab", "a", "abd", "abd", "b"]
+    found = rows(tmp_path, "".join(f"{name},1,0,0,1,1,3,0.5\n" for name in names))
+    assert [found.videos[place] for place in found.video] == names
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("film,0902,0.1,0.2,0.3,0.4", "6 fields where 7 or 8 are wanted"),
+        ("film,0902,0.1,0.2,0.3,0.4,5,0.6,1", "9 fields"),
+        ("film", "1 fields"),
+        ("film,0902,0.1,0.2,left,0.4,5,0.6", "'left' for x2, which is no number"),
+        ("film,0902,,0.2,0.3,0.4,5,0.6", "'' for x1"),
+        ("film,0902,0.1,0.2,0.3,0.4,5,", "'' for the score"),
+        ("film,0902,0.1,0.2,0.3,0.4,5,1_0", "'1_0' for the score"),
+        ("film,0902,0.1,nan,0.3,0.4,5,0.6", "nan for y1; give a finite number"),
+        ("film,0902,0.1,0.2,0.3,inf,5,0.6", "inf for y2"),
+        ("film,0902,0.1,0.2,0.3,0.4,5,NaN", "NaN for the score"),
+        ("film,0902,0.1,0.2,0.3,0.4,5,1e999", "1e999 for the score"),
+        ("film,902.5,0.1,0.2,0.3,0.4,5,0.6", "the second '902.5'"),
+        ("film,-3,0.1,0.2,0.3,0.4,5,0.6", "the second '-3'"),
+        ("film,9999999999,0.1,0.2,0.3,0.4,5,0.6", "the second '9999999999'"),
+        ("film,soon,0.1,0.2,0.3,0.4,5,0.6", "'soon' for the second"),
+        ("film,0902,0.1,0.2,0.3,0.4,2.5,0.6", "the action '2.5'"),
+        ("film,0902,0.1,0.2,0.3,0.4,-2,0.6", "the action '-2'"),
+        ("film,0902,0.1,0.2,0.3,0.4,walk,0.6", "'walk' for the action"),
+        (",0902,0.1,0.2,0.3,0.4,5,0.6", "names no video"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 34_000])  # the latter are more than is read at once
+def test_a_row_that_cannot_be_read_is_named_by_its_line(tmp_path, bad, said, before):
+    path = written(tmp_path, f"{ROW}\n" * before + f"\n{ROW}\n{bad}\n{ROW}\n")
+    with pytest.raises(InputError) as refused:
+        read_rows(path, scored=True)
+    assert f"line {before + 3} of {path}" in str(refused.value)
+    assert said in str(refused.value)
+
+
+def test_a_header_is_told_from_a_row(tmp_path):
+    with pytest.raises(InputError, match=r"line 1 of .*, a header; files of such rows have none: delete it"):
+        rows(tmp_path, f"video_id,timestamp,x1,y1,x2,y2,action_id,score\n{ROW}\n")
+
+
+def test_what_is_no_text_is_named_by_its_line(tmp_path):
+    with pytest.raises(InputError, match=r"line 3 of .* is no text in UTF-8"):
+        rows(tmp_path, f"{ROW}\n{ROW}\n".encode() + b"f\xfflm,1,0,0,1,1,3\n")
+
+
+def test_a_file_that_is_not_there_or_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"rows\.csv does not exist"):
+        read_rows(tmp_path / "rows.csv", scored=True)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_rows(tmp_path, scored=True)
+
+
+def test_rows_are_read_from_an_address():
+    address = "memory://boxes/rows.csv"
+    fsspec.filesystem("memory").pipe("/boxes/rows.csv", f"{ROW}\n".encode())
+    assert read_rows(address, scored=True).score.tolist() == [0.6]
+    with pytest.raises(InputError, match="does not exist"):
+        read_rows("memory://boxes/none.csv", scored=True)
+
+
+numbers = st.floats(-2, 2).map(lambda value: round(value, 4))
+stated = st.tuples(
+    st.sampled_from(["a", "bb", "é", "a film"]),
+    st.integers(0, 5000),
+    st.lists(numbers, min_size=4, max_size=4),
+    st.integers(-1, 99),
+    numbers,
+)
+
+
+@given(st.lists(stated, max_size=30), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_pythons_own_reader_finds_the_same(tmp_path_factory, several, padded):
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    with path.open("w", newline="") as file:
+        for name, second, box, action, score in several:
+            shown = f"{second:04d}" if padded else second
+            csv.writer(file).writerow([name, shown, *box, "" if action < 0 else action, score])
+    found = read_rows(path, scored=True)
+    ours = zip(found.video, found.second, found.box.tolist(), found.action, found.score, strict=True)
+    assert [(found.videos[name], *rest) for name, *rest in ours] == several
+
+
+def made(count: int, seed: int = 0) -> BoxRows:
+    chance = np.random.default_rng(seed)
+    video, second, action = (chance.integers(0, top, count).astype(np.int32) for top in (3, 2000, 80))
+    box = chance.random((count, 4))
+    line = np.arange(1, count + 1, dtype=np.int32)
+    return BoxRows(Path("made"), ('a,"', "b", "c"), video, second, box, action, chance.random(count), line)
+
+
+def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
+    rows = made(12_000)
+    write_rows(tmp_path / "rows.csv", rows)
+    found = read_rows(tmp_path / "rows.csv", scored=True)
+    assert [found.videos[place] for place in found.video] == [rows.videos[place] for place in rows.video]
+    for name in ("second", "box", "action", "score", "line"):
+        assert np.array_equal(getattr(found, name), getattr(rows, name)), name
+
+
+def test_scores_of_boxes_are_written_box_by_box_and_read_back(tmp_path):
+    rows = made(700)
+    scores = np.random.default_rng(1).standard_normal((700, 5)).astype(np.float32)
+    boxes = BoxScores(rows.videos, rows.video, rows.second, rows.box.astype(np.float32), (1, 4, 7, 9, 60), scores)
+    write_rows(tmp_path / "rows.csv", boxes, numbers={4, 60, 7, 99})
+    found = read_rows(tmp_path / "rows.csv", scored=True)
+    assert found.action.tolist() == [4, 7, 60] * 700
+    assert np.array_equal(found.score.astype(np.float32).reshape(700, 3), scores[:, [1, 2, 4]])
+    assert np.array_equal(found.box[::3], boxes.box.astype(np.float64))
+    assert np.array_equal(found.second[::3], rows.second)
+
+
+def test_decimals_are_as_many_as_asked_for(tmp_path):
+    write_rows(tmp_path / "rows.csv", rows(tmp_path, "film,7,0.12345,0,1,1,5,0.98765\n"), decimals=(3, 4))
+    assert (tmp_path / "rows.csv").read_text() == "film,0007,0.123,0.000,1.000,1.000,5,0.9877\n"
+
+
+def test_a_box_without_an_action_is_written_so(tmp_path):
+    text = "film,0007,0.25,0.0,1.0,1.0,,0.5\n"
+    write_rows(tmp_path / "again.csv", rows(tmp_path, text))
+    assert (tmp_path / "again.csv").read_text() == text
+
+
+def test_nothing_is_left_where_a_file_cannot_be_written(tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        write_rows(tmp_path / "no folder" / "rows.csv", made(3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_moments_and_seconds_are_read(tmp_path):
+    assert read_moments(written(tmp_path, "a,0902\nb,903\na,0902\n")) == {("a", 902), ("b", 903)}
+    assert read_moments(written(tmp_path, "")) == set()
+    assert read_seconds(written(tmp_path, "0904\n0902\n\n0904\n")) == (902, 904)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a,902\nb\n", "line 2 of .* is no key frame"), ("a,902\n,3\n", "line 2"), ("a,902\nb,c\n", "'c' for the second")],
+)
+def test_a_moment_that_cannot_be_read_is_named(tmp_path, text, said):
+    with pytest.raises(InputError, match=said):
+        read_moments(written(tmp_path, text))
+
+
+def test_a_second_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"line 2 of .* has 2 fields"):
+        read_seconds(written(tmp_path, "902\n903,4\n"))
+    with pytest.raises(InputError, match=r"line 1 of .* the second '0\.5'"):
+        read_seconds(written(tmp_path, "0.5\n"))
+
+
+SOUND = "a,1,0,0,1,1,1,1\na,1,0,0,1,1,2,1\na,2,0,0,1,1,1,1\n"
+ACTIONS = Actions({1: "walk", 2: "run"}, frozenset({1, 2}))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "a,3,-0.1,0,1,1,1,1\na,4,0,0,1,1.01,1,1\n",
+            "2 rows with a box that reaches out .* line 4",
+        ),
+        ("a,3,.5,0,.5,1,1,1\na,3,0,.6,1,.5,1,1\n", "2 rows with a box without area; the first is line 4"),
+        ("a,3,0,0,1,1,1,1\na,1,0,0,1,1,2,.3\n", "1 row that an earlier row states in full"),
+        ("a,3,0,0,1,1,7,1\na,4,0,0,1,1,9,1\n", r"2 rows with an action that is not in the list \(7, 9\)"),
+        ("b,3,0,0,1,1,1,1\na,4,0,0,1,1,1,1\n", r"1 row of a video without annotations \(b\); the first is line 4"),
+    ],
+)
+def test_what_is_odd_is_counted_and_no_error(tmp_path, more, said):
+    found = doubts(rows(tmp_path, SOUND + more), actions=ACTIONS, videos={"a"})
+    assert len(found) == 1
+    assert re.search(said, found[0])
+    assert str(tmp_path) in found[0]
+
+
+def test_sound_rows_and_open_actions_leave_no_doubt(tmp_path):
+    assert doubts(rows(tmp_path, SOUND + "a,5,0,0,1,1,,1\n"), actions=ACTIONS, videos={"a"}) == []
+    assert doubts(rows(tmp_path, SOUND.replace("a,2", "b,2").replace(",2,1\n", ",80,1\n"))) == []
+    assert doubts(rows(tmp_path, ""), actions=ACTIONS, videos={"a"}) == []
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 1)] * 6), max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_doubled_rows_are_those_that_a_set_knows(several):
+    columns = np.array(several, np.int32).reshape(-1, 6)
+    box = columns[:, 2:] * 0.5
+    nothing = np.zeros(len(columns), np.int32)
+    found = BoxRows(Path("x"), ("a", "b"), columns[:, 0], nothing, box, columns[:, 1], nothing + 1.0, nothing)
+    again = len(several) - len(set(several))
+    told = [sentence for sentence in doubts(found) if "in full" in sentence]
+    assert bool(told) == bool(again)
+    assert not again or f"has {again} row" in told[0]

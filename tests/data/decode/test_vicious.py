@@ -1,0 +1,264 @@
+"""Frames by number are those of a full decode, which is made here plainly, for every awkward kind of file."""
+
+import json
+import random
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from damaged_videos import CONCEALED
+from encoded_videos import base, shown
+from paths import DATA
+from remuxed_videos import random_change, remux
+from vicious_videos import EVERY_RUN, VICIOUS
+
+from vidstill.data.decode import packets
+from vidstill.data.decode.probe import count_frames, describe
+from vidstill.data.decode.reader import read_frames
+from vidstill.data.storage.fetch import BrokenVideo
+
+REQUESTS = 6
+MANY_REQUESTS = 200
+CHANGES = 30
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A full decode: of each frame what tells it from others; what stopped it, if not the end."""
+
+    frames: list[bytes]
+    sizes: list[tuple[int, int]]
+    numbers: list[int]
+    error: str
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def digest(frame: np.ndarray) -> bytes:
+    return blake2b(frame.tobytes(), digest_size=16).digest()
+
+
+def upright(frame: av.VideoFrame) -> np.ndarray:
+    """The picture in RGB, turned by the right angles that the file states."""
+    picture = frame.to_ndarray(format="rgb24")
+    for _ in range(round(frame.rotation / 90) % 4):
+        picture = picture.transpose(1, 0, 2)[::-1]  # a quarter turn to the left
+    return picture
+
+
+def whole(path: Path) -> Whole:
+    """Decodes the best video stream from its first packet to its last, or to the first error."""
+    seen = Whole([], [], [], "")
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            stream = container.streams.best("video")
+            if stream is None or stream.codec_context is None:
+                return Whole([], [], [], "no video stream that can be decoded")
+            stream.codec_context.thread_count = 1
+            for frame in container.decode(stream):
+                picture = upright(frame)
+                seen.frames.append(digest(picture))
+                seen.sizes.append(picture.shape[:2])
+                seen.numbers.append(shown(picture))
+    except av.FFmpegError as error:
+        return Whole(seen.frames, seen.sizes, seen.numbers, str(error))
+    except IndexError:  # PyAV's, at the end of a file in which a stream turned up that its head does not name
+        return seen
+    return seen
+
+
+def requests(frames: int, count: int, seed: str) -> Iterator[list[int]]:
+    """Random lists of frames: one, some at a stride, a run, unordered ones, one twice, the first and the last."""
+    chance = random.Random(seed)
+    yield [frames - 1, 0]
+    for n in range(count - 1):
+        first = chance.randrange(frames)
+        kind = n % 5
+        if kind == 0:
+            yield [first]
+        elif kind == 1:
+            yield list(range(first, frames, chance.randint(2, 6)))[:16]
+        elif kind == 2:
+            yield list(range(first, min(first + chance.randint(2, 9), frames)))
+        elif kind == 3:
+            yield [chance.randrange(frames) for _ in range(chance.randint(2, 6))]
+        else:
+            yield [first, first, chance.randrange(frames), first]
+
+
+def differences(path: Path, truth: Whole, wanted: list[int]) -> list[str]:
+    """What is wrong with the answer to one request."""
+    if len({truth.sizes[n] for n in wanted}) > 1:
+        with pytest.raises(BrokenVideo, match="changes its size"):
+            read_frames(path, wanted)
+        return []
+    try:
+        answer = read_frames(path, wanted)
+    except BrokenVideo as error:
+        return [f"{wanted}: {error}"]
+    wrong = []
+    for n, frame in zip(wanted, answer, strict=True):
+        if digest(frame) != truth.frames[n]:
+            place = truth.frames.index(digest(frame)) if digest(frame) in truth.frames else "none"
+            wrong.append(f"{wanted}: for {n} came frame {place}; shows {shown(frame)}, not {truth.numbers[n]}")
+    return wrong
+
+
+def compared(path: Path, truth: Whole, count: int) -> list[str]:
+    return [line for wanted in requests(len(truth), count, path.name) for line in differences(path, truth, wanted)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Each video once, with its full decode."""
+    folder, known = tmp_path_factory.mktemp("vicious"), {}
+
+    def make(name: str) -> tuple[Path, Whole]:
+        if name not in known:
+            VICIOUS[name](folder / name)
+            known[name] = folder / name, whole(folder / name)
+        return known[name]
+
+    return make
+
+
+def names(*, but: Collection[str] = ()) -> list:
+    """Every video; those that are not tried in every run are marked."""
+    marks = {True: (), False: pytest.mark.nightly}
+    return [pytest.param(name, marks=marks[name in EVERY_RUN]) for name in VICIOUS if name not in but]
+
+
+@pytest.mark.parametrize("name", names(but=CONCEALED))
+def test_frames_and_their_count_are_those_of_a_full_decode(made, name):
+    path, truth = made(name)
+    if not len(truth):
+        for read in (count_frames, describe, lambda path: read_frames(path, [0])):
+            with pytest.raises(BrokenVideo, match=re.escape(path.name)):
+                read(path)
+        return
+    assert count_frames(path) == len(truth), truth.error
+    wrong = compared(path, truth, REQUESTS)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", names(but=CONCEALED))
+def test_there_is_no_frame_after_the_last(made, name):
+    path, truth = made(name)
+    for n in (len(truth), len(truth) + 5):
+        with pytest.raises(BrokenVideo, match=re.escape(path.name)):
+            read_frames(path, [n])
+
+
+@pytest.mark.parametrize("name", CONCEALED)
+def test_before_damage_that_a_decoder_hides_frames_are_those_of_a_full_decode(made, name):
+    path, truth = made(name)
+    first = CONCEALED[name]
+    wrong = [line for n in range(first) for line in differences(path, truth, [n])]
+    assert not wrong, "\n".join(wrong)
+    for n in range(first, count_frames(path)):
+        with suppress(BrokenVideo):
+            assert read_frames(path, [n]).shape == (1, *truth.sizes[0], 3)
+
+
+@pytest.mark.parametrize("name", ["noise.mkv", "reordered_unsaid_hevc.mp4"])
+def test_each_frame_alone_is_that_of_a_full_decode(made, name):
+    path, truth = made(name)
+    wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", names(but=CONCEALED))
+def test_many_requests_give_the_frames_of_a_full_decode(made, name):
+    path, truth = made(name)
+    wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
+    wrong += compared(path, truth, MANY_REQUESTS) if len(truth) else []
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", names(but=CONCEALED))
+def test_packets_that_are_read_again_give_the_same_frames(made, name, monkeypatch):
+    monkeypatch.setattr(packets, "_KEPT_BYTES", 0)  # as if the stream were too large to be held
+    path, truth = made(name)
+    wrong = compared(path, truth, REQUESTS) if len(truth) else []
+    assert not wrong, "\n".join(wrong)
+
+
+CHANGED = (
+    "x264_b3.mp4", "x264_no_b.mp4", "x264_b8.mp4", "x264_open_gop.mp4", "x264_slices.mp4", "x264_intra_refresh.mp4",
+    "x265_open_gop.mp4", "x265_closed.mp4", "x265_no_b.mp4", "x265_layers.mp4", "x265_radl.mp4", "mpeg4.mp4",
+    "mpeg4_b.mp4", "vp8.webm", "vp8_layers.webm", "vp9.webm", "vp9_layers.webm", "mjpeg.mp4",
+)  # fmt: skip
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", CHANGED)
+def test_whatever_became_of_packets_frames_are_those_of_a_full_decode(tmp_path, name):
+    wrong = []
+    for number in range(CHANGES):
+        chance = random.Random(f"{name}/{number}")
+        path = tmp_path / f"{number}{chance.choice(('.mkv', Path(name).suffix))}"
+        remux(base(path, name), path, random_change(chance))
+        truth = whole(path)
+        try:
+            counted = count_frames(path)
+        except BrokenVideo:
+            counted = 0
+        if counted != len(truth):
+            wrong.append(f"change {number}: {counted} counted, {len(truth)} decode")
+        found = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
+        wrong += [f"change {number}: {line}" for line in found + (compared(path, truth, 10) if len(truth) else [])]
+    assert not wrong, "\n".join(wrong)
+
+
+def entries(*, broken: bool) -> list:
+    """What every clips.json under the data's folder lists, whole or broken, each with its folder."""
+    found = [
+        pytest.param(listing.parent / entry["file"], id=str((listing.parent / entry["file"]).relative_to(DATA)))
+        for listing in sorted(DATA.rglob("clips.json"))
+        for entry in json.loads(listing.read_text())
+        if (entry["kind"] == "broken") == broken
+    ]
+    absent = pytest.param(None, marks=pytest.mark.skip(f"no clips.json is under {DATA}; set VIDSTILL_DATA"))
+    return found or [absent]
+
+
+@pytest.fixture(scope="module")
+def decoded():
+    """Each real file's full decode, made once."""
+    known = {}
+    return lambda path: known[path] if path in known else known.setdefault(path, whole(path))
+
+
+@pytest.mark.files
+@pytest.mark.nightly  # by itself `pytest -m files` runs it too
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("path", entries(broken=False))
+def test_many_requests_of_real_files_give_the_frames_of_a_full_decode(decoded, path):
+    truth = decoded(path)
+    assert not truth.error
+    assert count_frames(path) == len(truth)
+    wrong = compared(path, truth, MANY_REQUESTS)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.files
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("path", entries(broken=True))
+def test_broken_real_files_give_what_decodes_and_are_named(decoded, path):
+    truth = decoded(path)
+    if len(truth):
+        wrong = compared(path, truth, 20)
+        assert not wrong, "\n".join(wrong)
+    with pytest.raises(BrokenVideo, match=re.escape(path.name)):
+        read_frames(path, [len(truth)])

@@ -1,0 +1,167 @@
+"""Classes of unequal sizes: how often an epoch shows a clip, and that nothing else about an epoch changes."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidstill.data.datasets.train_clips import ClipsConfig, Sample, TrainClips, times_expected
+from vidstill.data.loader.loader import epoch_order, times_before, train_batches
+from vidstill.data.manifest.open import Listing, Rows
+from vidstill.data.storage.fetch import BrokenVideo
+from vidstill.data.transforms.frame_sampling import SpanSampling
+from vidstill.utils.rng import sample_seed
+from vidstill.utils.types import InputError
+
+CONFIG = ClipsConfig(dataset="own", sampling=SpanSampling(frames=4, stride=2), size=(16, 16), balance=1.0)
+
+
+def listing_of(counts: tuple[int, ...]) -> Listing:
+    """So many clips of each class."""
+    rows = Rows(Path("videos"))
+    for label, count in enumerate(counts):
+        for number in range(count):
+            rows.add(f"{label}/{number}.mp4", label)
+    return Listing(rows, tuple(map(str, range(len(counts)))), "made up", Path("videos"), "")
+
+
+class Places(TrainClips):
+    """Samples without videos: the label says which place in the listing is shown."""
+
+    def __init__(self, counts: tuple[int, ...], balance: float, broken: tuple[int, ...] = ()):
+        self.listing, self.seed, self.broken, self.augment_on = listing_of(counts), 0, broken, "workers"
+        self.config = replace(CONFIG, balance=balance)
+        self.times = times_expected(self.listing, balance) if balance else None
+
+    def sample(self, epoch: int, index: int, *, again: int = 0, stand_in: int | None = None) -> Sample:
+        if stand_in in self.broken:
+            raise BrokenVideo(f"video {stand_in} is broken")
+        seed = sample_seed(self.seed, epoch, index, again)
+        return Sample(torch.zeros(1, 3, 1, 1, 1).byte(), torch.tensor([stand_in]), torch.tensor([seed]))
+
+
+def batches(counts, balance, *, per_step: int, steps: int, broken=(), **how):
+    dataset = Places(counts, balance, broken)
+    how = {"broken_share": 0.5, "steps_per_epoch": len(dataset) // per_step, **how}
+    return list(train_batches(dataset, videos_per_step=per_step, total_steps=steps, device=torch.device("cpu"), **how))
+
+
+sizes = st.lists(st.integers(1, 30), min_size=2, max_size=5).map(tuple)
+balances = st.floats(0, 1)
+
+
+@given(sizes, balances)
+def test_a_class_has_its_share_to_the_power_of_what_is_not_balanced(counts, balance):
+    times = times_expected(listing_of(counts), balance)
+    shares = np.array(counts, float) ** (1 - balance)
+    expected = np.repeat(shares / shares.sum() * sum(counts) / counts, counts)
+    np.testing.assert_allclose(times, expected)
+    assert times.sum() == pytest.approx(sum(counts))
+
+
+def test_the_rarest_of_several_labels_counts():
+    rows = Rows(Path("videos"))
+    for number in range(9):
+        rows.add(f"{number}.mp4", 0, more=[1] if number == 4 else ())
+    times = times_expected(Listing(rows, ("0", "1"), "made up", Path("videos"), "", several=True), 1.0)
+    assert times[4] == pytest.approx(9 * times[0])
+
+
+@settings(max_examples=40)
+@given(sizes, balances, st.integers(0, 10))
+def test_an_epoch_shows_a_clip_as_often_as_expected_but_for_less_than_once(counts, balance, epoch):
+    times = times_expected(listing_of(counts), balance)
+    order = epoch_order(sum(counts), 3, epoch, times)
+    assert len(order) == sum(counts)
+    shown = np.bincount(order, minlength=sum(counts))
+    assert (np.abs(shown - times) < 1 + 1e-9).all()
+
+
+def test_over_many_epochs_every_clip_is_shown_as_often_as_expected():
+    times = times_expected(listing_of((20, 5, 2)), 0.7)
+    shown = sum(np.bincount(epoch_order(27, 0, epoch, times), minlength=27) for epoch in range(600))
+    np.testing.assert_allclose(shown / 600, times, atol=0.08)  # 4 deviations of a share of one half
+
+
+def test_equal_classes_are_shown_once_an_epoch_at_any_balance():
+    for balance in (0.0, 0.3, 1.0):
+        times = times_expected(listing_of((6, 6)), balance)
+        assert sorted(epoch_order(12, 0, 5, times).tolist()) == list(range(12))
+
+
+def test_an_epochs_order_depends_on_the_seed_and_the_epoch_alone():
+    times = times_expected(listing_of((9, 2)), 1.0)
+    orders = {tuple(epoch_order(11, seed, epoch, times)) for seed in range(3) for epoch in range(3) for _ in range(2)}
+    assert len(orders) == 9
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
+def test_each_time_of_a_video_is_counted(order):
+    seen: Counter[int] = Counter()
+    expected = []
+    for video in order:
+        expected.append(seen[video])
+        seen[video] += 1
+    assert times_before(np.array(order)).tolist() == expected
+
+
+def test_a_clip_that_is_shown_twice_in_an_epoch_is_drawn_anew():
+    seeds = torch.cat([batch.seed for batch in batches((16, 2), 1.0, per_step=6, steps=9)])
+    assert len(seeds.unique()) == len(seeds) == 54
+
+
+def test_no_balance_is_as_before():
+    for one, other in zip(
+        batches((9, 3), 0.0, per_step=4, steps=6), batches((6, 6), 1.0, per_step=4, steps=6), strict=True
+    ):
+        assert len(one.label.unique()) == len(other.label.unique()) == 4  # no clip twice
+    labels = torch.cat([batch.label for batch in batches((9, 3), 0.0, per_step=4, steps=3)])
+    assert labels.tolist() == epoch_order(12, 0, 0).tolist()
+
+
+@settings(max_examples=15)
+@given(sizes, st.integers(0, 8), st.integers(1, 3))
+def test_a_resumed_run_and_two_processes_see_what_one_sees(counts, start, accumulation):
+    counts = (*counts, 4 * accumulation)
+    how = {"per_step": 4 * accumulation, "steps": 9}
+    whole = batches(counts, 0.8, **how, accumulation=2 * accumulation)
+    resumed = batches(counts, 0.8, **how, accumulation=2 * accumulation, start_step=start)
+    ranks = [batches(counts, 0.8, **how, accumulation=accumulation, rank=rank, world=2) for rank in range(2)]
+    both = [batch for pair in zip(*ranks, strict=True) for batch in pair]
+    for one, other in zip(whole[start * 2 * accumulation :], resumed, strict=True):
+        assert torch.equal(one.seed, other.seed)
+    for one, other in zip(whole, both, strict=True):
+        assert torch.equal(one.seed, other.seed)
+        assert torch.equal(one.label, other.label)
+
+
+@settings(max_examples=15)
+@given(st.sets(st.integers(0, 19), max_size=4))
+def test_another_clip_stands_in_for_a_broken_one_with_the_chance_of_the_other(broken):
+    plain, mended = (batches((16, 4), 1.0, per_step=5, steps=8, broken=tuple(out)) for out in ((), broken))
+    for one, other in zip(plain, mended, strict=True):
+        assert torch.equal(one.seed, other.seed)
+        assert not broken & set(other.label.tolist())
+        kept = [label not in broken for label in one.label.tolist()]
+        assert torch.equal(one.label[kept], other.label[kept])
+
+
+def test_a_clip_that_an_epoch_leaves_out_stands_in_where_nothing_else_is_left():
+    epochs = [set(epoch_order(3, 0, epoch, times_expected(listing_of((1, 2)), 1.0)).tolist()) for epoch in range(40)]
+    epoch = next(n for n, shown in enumerate(epochs) if len(shown) == 2)
+    left_out = ({0, 1, 2} - epochs[epoch]).pop()
+    how = {"per_step": 1, "steps": 3 * epoch + 3, "start_step": 3 * epoch, "broken_share": 1.0}
+    shown = batches((1, 2), 1.0, broken=tuple(epochs[epoch]), **how)
+    assert {int(batch.label) for batch in shown} == {left_out}
+
+
+def test_classes_without_labels_cannot_be_balanced():
+    rows = Rows(Path("videos"))
+    rows.add("a.mp4", None)
+    with pytest.raises(InputError, match=r"videos has no labels, so that no classes can be balanced"):
+        TrainClips(Listing(rows, (), "flat", Path("videos"), ""), CONFIG, seed=0)

@@ -1,0 +1,518 @@
+"""Who sees which video, on any number of processes and workers, and what happens if one is broken."""
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from deadly import children, hang, kill
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paths import PROJECT
+from tiny_videos import cut_short, write_video
+
+from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
+from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
+from vidstill.data.loader.loader import epoch_order, train_batches, view_batches
+from vidstill.data.loader.protocols import Sample, TrainBatch, Views
+from vidstill.data.manifest.open import Listing, Rows, read_listing
+from vidstill.data.storage.fetch import BrokenVideo, Unreachable
+from vidstill.data.transforms.crop import MultiScaleCrop
+from vidstill.data.transforms.frame_sampling import DenseSampling, SpanSampling
+from vidstill.utils.rng import sample_seed
+from vidstill.utils.types import InputError
+
+HOUSE = PROJECT
+CPU = torch.device("cpu")
+CONFIG = ClipsConfig(
+    dataset="numbered",
+    sampling=SpanSampling(frames=4, stride=2),
+    size=(16, 16),
+    crop=MultiScaleCrop(),
+    flip=0.5,
+    repeats=2,
+)
+VIEWS = ViewsConfig(sampling=DenseSampling(frames=4, stride=2), views=2, crops=3, short_side=16, size=(16, 16))
+
+
+class Places(TrainClips):
+    """Samples without videos: the label says which place in the listing is shown."""
+
+    def __init__(self, videos: int, seed: int = 0, broken: tuple[int, ...] = (), deadly: dict | None = None):
+        self.videos, self.seed, self.broken, self.deadly = videos, seed, broken, deadly or {}
+        self.config, self.augment_on = CONFIG, "workers"
+        rows = Rows(Path("videos"))
+        for number in range(videos):
+            rows.add(f"{number}.mp4", 0)
+        self.listing, self.times = Listing(rows, (), "numbers", Path("videos"), ""), None
+        self.shown: list[int] = []  # in this process
+
+    def __len__(self) -> int:
+        return self.videos
+
+    def sample(self, epoch: int, index: int, *, again: int = 0, stand_in: int | None = None) -> Sample:
+        shown = index if stand_in is None else stand_in
+        self.shown.append(shown)
+        if shown in self.deadly:
+            self.deadly[shown]()
+        if shown in self.broken:
+            raise BrokenVideo(f"video {shown} is broken")
+        clip = torch.full((1, 3, 1, 1, 1), 255, dtype=torch.uint8)
+        return Sample(clip, torch.tensor([shown]), torch.tensor([sample_seed(self.seed, epoch, index, again)]))
+
+
+def batches_of(dataset: TrainClips, **how) -> Iterator[TrainBatch]:
+    """An epoch has as many steps as the videos fill."""
+    return train_batches(dataset, steps_per_epoch=len(dataset) // how["videos_per_step"], device=CPU, **how)
+
+
+def seen(dataset: TrainClips, **how) -> list[list[int]]:
+    """The videos of every micro-batch."""
+    return [batch.label.tolist() for batch in batches_of(dataset, **how)]
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+chunks = st.integers(1, 4)
+
+
+@settings(max_examples=20)
+@given(videos=st.integers(1, 60), size=chunks, world=chunks, accumulation=chunks, steps=st.integers(1, 12), seed=chunks)
+def test_processes_and_micro_batches_share_out_the_videos_of_a_step(videos, size, world, accumulation, steps, seed):
+    per_step = size * world * accumulation
+    dataset = Places(videos + per_step, seed)
+    whole = seen(dataset, videos_per_step=per_step, total_steps=steps)
+    ranks = [
+        seen(dataset, videos_per_step=per_step, total_steps=steps, rank=rank, world=world, accumulation=accumulation)
+        for rank in range(world)
+    ]
+    for step in range(steps):
+        micros = range(step * accumulation, (step + 1) * accumulation)
+        assert [video for micro in micros for rank in ranks for video in rank[micro]] == whole[step]
+
+
+@settings(max_examples=20)
+@given(videos=st.integers(4, 60), per_step=chunks, start=st.integers(0, 30), accumulation=chunks)
+def test_a_resumed_run_sees_what_it_would_have_seen(videos, per_step, start, accumulation):
+    how = {"videos_per_step": per_step * accumulation, "total_steps": 30, "accumulation": accumulation}
+    dataset = Places(videos * accumulation)
+    assert seen(dataset, **how, start_step=start) == seen(dataset, **how)[start * accumulation :]
+
+
+@settings(max_examples=20)
+@given(videos=st.integers(4, 60), per_step=chunks)
+def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos, per_step):
+    steps = videos // per_step
+    batches = seen(Places(videos), videos_per_step=per_step, total_steps=2 * steps)
+    for epoch in range(2):
+        shown = list(chain(*batches[epoch * steps : (epoch + 1) * steps]))
+        assert len(set(shown)) == len(shown) == steps * per_step > videos - per_step
+        assert shown == epoch_order(videos, 0, epoch)[: len(shown)].tolist()
+    assert videos < 10 or batches[:steps] != batches[steps:]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("accumulation", "world"), [(1, 1), (2, 3)])
+def test_workers_processes_and_micro_batches_leave_the_order_as_it_is(workers, accumulation, world):
+    how = {"videos_per_step": 6, "total_steps": 7}
+    alone = list(chain(*seen(Places(25), **how)))
+    ranks = [
+        seen(Places(25), **how, rank=rank, world=world, accumulation=accumulation, workers=workers)
+        for rank in range(world)
+    ]
+    assert list(chain(*chain(*zip(*ranks, strict=True)))) == alone
+
+
+def unevenness(orders: np.ndarray) -> float:
+    """Of which video comes at which place, and after which: how far its counts are from even ones.
+
+    It is the chi-squared statistic in units of what chance is expected to give.
+    """
+    videos = orders.shape[1]
+    at = np.zeros((videos, videos))
+    np.add.at(at, (np.arange(videos)[None], orders), 1)
+    after = np.zeros((videos, videos))
+    np.add.at(after, (orders[:, :-1], orders[:, 1:]), 1)
+    after = after[~np.eye(videos, dtype=bool)]
+    freedom = (videos - 1) ** 2, videos * (videos - 1) - 1
+    return max(
+        ((counts - counts.mean()) ** 2 / counts.mean()).sum() / free
+        for counts, free in zip((at, after), freedom, strict=True)
+    )
+
+
+def test_an_epochs_order_is_uniform():
+    orders = np.array([epoch_order(12, seed, epoch) for seed in range(40) for epoch in range(50)])
+    assert unevenness(orders) < 1.5  # 100 degrees of freedom and more: chance gives as much once in 1,000 times
+    turned = np.array([np.roll(np.arange(12), k) for k in np.random.default_rng(0).integers(12, size=2000)])
+    assert unevenness(turned) > 10  # each place is even
+    lazy = orders.copy()
+    lazy[: len(lazy) // 4].sort(axis=1)
+    assert unevenness(lazy) > 10
+
+
+@pytest.fixture(scope="module")
+def listing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("numbered")
+    for k in range(6):
+        write_video(folder / f"class{k % 2}" / f"{k}.mp4", 20 + k)
+    return read_listing(folder)
+
+
+def test_workers_change_nothing(listing):
+    dataset = TrainClips(listing, CONFIG, seed=3)
+    how = {"videos_per_step": 2, "steps_per_epoch": 3, "total_steps": 7, "device": CPU}
+    alone = list(train_batches(dataset, **how))
+    helped = list(train_batches(dataset, start_step=2, workers=2, **how))
+    assert len(alone) == 7
+    assert len(helped) == 5
+    assert all(same(one, other) for one, other in zip(alone[2:], helped, strict=True))
+
+
+def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
+    dataset = TrainClips(listing, CONFIG, seed=3)
+    batch = next(train_batches(dataset, videos_per_step=3, steps_per_epoch=2, total_steps=1, device=CPU))
+    samples = [dataset[0, int(index)] for index in epoch_order(6, 3, 0)[:3]]
+    assert batch.clip.shape == (6, 3, 4, 16, 16)  # three videos, two copies of each side by side
+    torch.testing.assert_close(batch.clip * 255, torch.cat([sample.clip for sample in samples]).float())
+    assert batch.seed.tolist() == [seed for sample in samples for seed in sample.seed.tolist()]
+    assert batch.label.tolist() == [label for sample in samples for label in sample.label.tolist()]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_left_to_the_device_is_done_there_with_each_samples_own_chance(listing, workers):
+    assert CONFIG.randaugment is None  # whose operations may differ by a level
+    how = {"videos_per_step": 3, "steps_per_epoch": 2, "total_steps": 4, "workers": workers, "device": CPU}
+    here, there = (
+        list(train_batches(TrainClips(listing, CONFIG, seed=3, augment_on=place), **how))
+        for place in ("workers", "device")
+    )
+    assert all(same(one, other) for one, other in zip(here, there, strict=True))
+    raw = TrainClips(listing, CONFIG, seed=3, augment_on="device")
+    assert any(not same(raw[0, video], TrainClips(listing, CONFIG, seed=3)[0, video]) for video in range(6))
+
+
+def test_loading_takes_nothing_from_the_runs_own_chance(listing):
+    state = torch.get_rng_state()
+    dataset = TrainClips(listing, CONFIG, seed=3)
+    for workers in (0, 1):
+        list(train_batches(dataset, videos_per_step=2, steps_per_epoch=3, total_steps=2, workers=workers, device=CPU))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@settings(max_examples=40)
+@given(broken=st.sets(st.integers(0, 19), max_size=4), start=st.integers(0, 9))
+def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
+    how = {"videos_per_step": 4, "steps_per_epoch": 5, "total_steps": 10, "start_step": start, "broken_share": 0.2}
+    plain, mended = (list(train_batches(Places(20, broken=out), device=CPU, **how)) for out in ((), tuple(broken)))
+    assert all(torch.equal(one.seed, other.seed) for one, other in zip(plain, mended, strict=True))
+    whole, shown = (chain(*(batch.label.tolist() for batch in batches)) for batches in (plain, mended))
+    for place, (meant, video) in enumerate(zip(whole, shown, strict=True), start * 4):
+        order = epoch_order(20, 0, place // 20).tolist()
+        after = order[place % 20 :] + order[: place % 20]
+        assert video == next(v for v in after if v not in broken)
+        assert (video == meant) == (meant not in broken)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_video_is_named_once(caplog, workers):
+    broken = [int(video) for video in epoch_order(20, 0, 0)[7:9]]  # the second is asked for for two batches
+    with caplog.at_level(logging.WARNING, "vidstill"):
+        seen(Places(20, broken=tuple(broken)), videos_per_step=4, total_steps=15, broken_share=0.1, workers=workers)
+    assert [record.message for record in caplog.records] == [
+        f"video {n} is broken; another video stands in for it" for n in broken
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_more_broken_videos_than_the_stated_share_stop_training_with_their_names(workers):
+    dataset = Places(200, broken=(3, 8, 150))
+    with pytest.raises(InputError, match=r"^3 of 200 videos are broken and 2 may be") as error:
+        seen(dataset, videos_per_step=4, total_steps=50, workers=workers)
+    assert all(f"video {n} is broken" in str(error.value) for n in dataset.broken)
+
+
+def test_where_nothing_decodes_training_stops_at_once():
+    with pytest.raises(InputError, match="videos are broken"):
+        seen(Places(20, broken=tuple(range(20))), videos_per_step=4, total_steps=50)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mistake_that_a_worker_meets_arrives_as_its_sentence(tmp_path, workers):
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("a.mp4 0\nb.png 0\n")
+    dataset = TrainClips(read_listing(tmp_path / "list.txt"), CONFIG, seed=0)
+    with pytest.raises(InputError, match=r"^\S+b\.png is a picture, a clip of one frame, and clips of 4 frames"):
+        seen(dataset, videos_per_step=2, total_steps=1, workers=workers)
+
+
+def test_an_epoch_that_the_videos_do_not_fill_is_refused():
+    with pytest.raises(InputError, match="7 videos do not fill 2 steps of 4"):  # at once, not at the first batch
+        train_batches(Places(7), videos_per_step=4, steps_per_epoch=2, total_steps=1, device=CPU)
+
+
+def test_a_step_that_does_not_divide_is_refused():
+    with pytest.raises(InputError, match=r"6 videos a step do not divide into 2 micro-batches on 2 .* multiple of 4"):
+        train_batches(
+            Places(30), videos_per_step=6, steps_per_epoch=5, total_steps=1, accumulation=2, world=2, device=CPU
+        )
+
+
+@pytest.mark.parametrize(("workers", "world"), [(0, 1), (0, 4), (2, 1)])
+def test_a_test_scores_every_video_once(listing, workers, world):
+    dataset, broken = ViewClips(listing, VIEWS), {}
+    batches = [
+        batch
+        for rank in range(world)
+        for batch in view_batches(
+            dataset, videos_per_batch=4, broken=broken, rank=rank, world=world, workers=workers, device=CPU
+        )
+    ]
+    assert sorted(place for batch in batches for place in batch.place.tolist()) == list(range(6))
+    assert broken == {}
+    for batch in batches:
+        assert batch.clip.shape[1:] == (6, 3, 4, 16, 16)
+        for clip, label, place in zip(*batch, strict=True):
+            views = dataset[int(place)]
+            torch.testing.assert_close(clip * 255, views.clip.float())
+            assert int(label) == views.label == listing.rows[int(place)].label
+
+
+def test_a_test_reports_a_broken_video_and_puts_none_in_its_place(tmp_path, caplog):
+    for name in ("a", "c", "d"):
+        write_video(tmp_path / f"{name}.mp4")
+    (tmp_path / "b.mp4").write_bytes(b"")
+    (tmp_path / "e.mp4").write_bytes(b"")  # a batch of its own, of which nothing is left
+    broken: dict[int, str] = {}
+    with caplog.at_level(logging.WARNING, "vidstill"):
+        batches = list(
+            view_batches(ViewClips(read_listing(tmp_path), VIEWS), videos_per_batch=2, broken=broken, device=CPU)
+        )
+    assert [batch.place.tolist() for batch in batches] == [[0], [2, 3]]
+    assert sorted(broken) == [1, 4]
+    assert "b.mp4" in broken[1]
+    assert [record.message.endswith("it is not scored") for record in caplog.records] == [True, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_leaves_stopping_to_the_run(number):
+    how = {"videos_per_step": 2, "total_steps": 40}
+    batches = batches_of(Places(8), workers=1, **how)
+    first = next(batches)
+    for worker in multiprocessing.active_children():  # a terminal's Ctrl-C, and `timeout`, reach them too
+        os.kill(worker.pid, number)
+    assert [batch.label.tolist() for batch in (first, *batches)] == seen(Places(8), **how)
+
+
+def test_a_worker_that_is_killed_changes_nothing():
+    how = {"videos_per_step": 2, "total_steps": 40}
+    batches = batches_of(Places(8), workers=2, **how)
+    shown = []
+    for batch in batches:
+        shown.append(batch.label.tolist())
+        if len(shown) in (5, 20):
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            time.sleep(0.05)  # a training step, which nothing disturbs
+    assert shown == seen(Places(8), **how)
+
+
+DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIGKILL)}
+
+
+@pytest.mark.parametrize("start", [0, 7])
+def test_a_decoder_that_is_stuck_or_dies_is_a_broken_video(caplog, start):
+    how = {"videos_per_step": 4, "total_steps": 15, "start_step": start, "broken_share": 0.2}
+    plain = list(batches_of(Places(20, broken=tuple(DEADLY)), **how))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "vidstill"):
+        found = list(batches_of(Places(20, deadly=DEADLY), workers=2, stuck_seconds=0.4, **how))
+    assert len(found) == 15 - start
+    assert all(same(one, other) for one, other in zip(plain, found, strict=True))
+    named = [record.message for record in caplog.records if "stands in" in record.message]
+    assert sorted(named) == [
+        "videos/11.mp4 ended its process (signal 11); another video stands in for it",
+        "videos/12.mp4 ended its process (signal 9); another video stands in for it",
+        "videos/3.mp4 took longer than 0.4 s and was ended; another video stands in for it",
+    ]
+
+
+def test_too_many_stuck_decoders_stop_training_with_their_names():
+    with pytest.raises(InputError, match=r"^2 of 20 videos are broken and 1 may be") as error:
+        seen(Places(20, deadly=DEADLY), videos_per_step=4, total_steps=15, workers=2, stuck_seconds=0.4)
+    assert error.value.args[0].count("videos/") == 2
+
+
+class Shown(ViewClips):
+    """Views without videos, of a test whose decoders may be deadly."""
+
+    def __init__(self, videos: int, deadly: dict):
+        self.config, self.inner = VIEWS, Places(videos, deadly=deadly)
+        self.listing = self.inner.listing
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Views:
+        return Views(self.inner.sample(0, index).clip, 0, index)
+
+
+def test_a_test_reports_a_decoder_that_is_stuck_or_dies():
+    broken: dict[int, str] = {}
+    how = {"videos_per_batch": 3, "broken": broken, "workers": 2, "stuck_seconds": 0.4, "device": CPU}
+    batches = list(view_batches(Shown(20, DEADLY), **how))
+    assert [place for batch in batches for place in batch.place.tolist()] == [n for n in range(20) if n not in DEADLY]
+    assert broken == {
+        3: "videos/3.mp4 took longer than 0.4 s and was ended",
+        11: "videos/11.mp4 ended its process (signal 11)",
+        12: "videos/12.mp4 ended its process (signal 9)",
+    }
+
+
+def gone() -> None:
+    raise Unreachable("s3://bucket does not answer")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nothing_stands_in_for_a_place_that_does_not_answer(workers):
+    batches = batches_of(Places(20, deadly={int(epoch_order(20, 0, 0)[6]): gone}), videos_per_step=4, total_steps=5)
+    assert len(list(islice(batches, 1))) == 1  # what came before it
+    with pytest.raises(Unreachable, match=r"^s3://bucket does not answer$"):
+        next(batches)
+    batches = view_batches(Shown(20, {2: gone}), videos_per_batch=2, broken={}, workers=workers, device=CPU)
+    assert next(batches).place.tolist() == [0, 1]
+    with pytest.raises(Unreachable, match=r"^s3://bucket does not answer$"):
+        next(batches)
+
+
+@pytest.mark.parametrize(("videos", "allowed"), [(9, 0), (10, 1), (199, 1), (200, 2)])
+def test_of_ten_videos_or_more_one_may_be_broken(videos, allowed):
+    how = {"videos_per_step": 1, "total_steps": videos}
+    assert len(seen(Places(videos, broken=tuple(range(allowed))), **how)) == videos
+    with pytest.raises(InputError, match=rf"^{allowed + 1} of {videos} videos are broken and {allowed} may be"):
+        seen(Places(videos, broken=tuple(range(allowed + 1))), **how)
+
+
+def test_a_broken_video_is_not_tried_again():
+    dataset = Places(20, broken=(3, 8))
+    seen(dataset, videos_per_step=4, total_steps=15, broken_share=0.1)
+    tries = Counter(dataset.shown)
+    assert tries[3] == tries[8] == 1
+    assert sum(tries.values()) == 15 * 4 + 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_a_scan_found_broken_is_named_as_the_scan_did_and_not_opened(tmp_path, caplog, workers):
+    listing = numbered_listing(tmp_path, 12)
+    rows = Rows(tmp_path)
+    for n, row in enumerate(listing.rows):
+        rows.add(row.name, row.label, frames=20, wrong="does not decode: no key frame" if n == 4 else "")
+    Path(listing.rows[4].source).unlink()
+    dataset = TrainClips(replace(listing, rows=rows), CONFIG, seed=3)
+    with caplog.at_level(logging.WARNING, "vidstill"):
+        list(batches_of(dataset, videos_per_step=4, total_steps=6, workers=workers))
+    assert [record.message for record in caplog.records] == [
+        f"{rows[4].source} does not decode: no key frame; another video stands in for it"
+    ]
+
+
+def numbered_listing(folder: Path, videos: int) -> Listing:
+    first = write_video(folder / "00.mp4", 20)
+    for number in range(1, videos):
+        shutil.copy(first, folder / f"{number:02}.mp4")
+    return read_listing(folder)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, caplog, workers):
+    """With the samples, to the bit, of a run in which those files were broken from the start."""
+    how = {"videos_per_step": 2, "total_steps": 15, "broken_share": 0.1}
+    late = [int(video) for video in epoch_order(30, 3, 0)[[20, 21, 25]]]  # long after what is asked for ahead
+    found = {}
+    for name in ("from the start", "in mid-epoch"):
+        dataset = TrainClips(numbered_listing(tmp_path / name, 30), CONFIG, seed=3)
+        batches = batches_of(dataset, **how, workers=workers)
+        first = next(batches) if name == "in mid-epoch" else None
+        deleted, _, cut = (Path(dataset.listing.rows[video].source) for video in late)
+        deleted.unlink()
+        cut_short(cut)
+        found[name] = [*([first] if first else []), *batches]
+    assert len(found["in mid-epoch"]) == 15
+    assert all(same(one, other) for one, other in zip(*found.values(), strict=True))
+    named = [record.message for record in caplog.records if "mid-epoch" in record.message]
+    assert len(named) == 2
+    assert all(any(f"{video:02}.mp4" in sentence for sentence in named) for video in (late[0], late[2]))
+
+
+def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, caplog):
+    listing = numbered_listing(tmp_path, 12)
+    pipe = Path(listing.rows[5].source)
+    pipe.unlink()
+    os.mkfifo(pipe)  # nobody ever writes to it
+    dataset = TrainClips(listing, CONFIG, seed=3)
+    batches = list(batches_of(dataset, videos_per_step=4, total_steps=6, workers=2, stuck_seconds=1.0))
+    assert len(batches) == 6
+    assert [record.message for record in caplog.records] == [
+        f"{pipe} took longer than 1 s and was ended; another video stands in for it"
+    ]
+
+
+def test_no_more_is_asked_for_ahead_than_stated(tmp_path):
+    begun = {video: (tmp_path / f"{video}").touch for video in range(200)}
+    batches = batches_of(Places(200, deadly=begun), videos_per_step=5, total_steps=40, workers=3)
+    for taken in range(3):
+        next(batches)
+        deadline = time.monotonic() + 20
+        ready = 5 * (taken + 1) + 5 + (5 + 2 * 3) - 1  # taken, gathered, kept by the workers; the last is in use
+        while len(list(tmp_path.iterdir())) < ready:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert len(list(tmp_path.iterdir())) == ready
+
+
+def test_batches_that_nobody_takes_leave_nothing_behind():
+    before = children(), threading.active_count()
+    batches = batches_of(
+        Places(20, deadly={int(epoch_order(20, 0, 0)[3]): hang}), videos_per_step=2, total_steps=5, workers=2
+    )
+    next(batches)
+    begun = time.monotonic()
+    batches.close()
+    assert time.monotonic() - begun < 4
+    assert (children(), threading.active_count()) == before
+
+
+@pytest.mark.nightly
+def test_the_memory_of_workers_does_not_grow_with_the_number_of_rows():
+    def measured(rows: int) -> list[dict[str, float]]:
+        told = subprocess.run(
+            [sys.executable, HOUSE / "scripts/loader_memory.py", "--rows", str(rows), "--samples", "1000"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return json.loads(told.stdout)["workers_mb"]
+
+    few, many = measured(1000), measured(1_000_000)
+    assert len(few) == len(many) == 2
+    for worker in many:
+        assert worker["private"] < 100
+        assert worker["share"] < 300
+        assert worker["private"] < max(other["private"] for other in few) + 30

@@ -1,0 +1,480 @@
+"""The official files of the data sets that papers use are recognised, and lead to the videos that are there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vidstill.data.manifest.open import Listing, listing_to_test, read_listing, splits_of
+from vidstill.utils.types import InputError
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder of files by their paths; what has no text holds its own name, as what a video holds is not looked at."""
+
+    def make(texts: dict[str, str], *files: str) -> Path:
+        for name, text in [*texts.items(), *((name, name) for name in files)]:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return make
+
+
+def found(listing: Listing) -> list[tuple[str, str | None]]:
+    """Each row's path below the root, and the name of its class; all are there."""
+    assert all(row.source.is_file() for row in listing.rows)
+    assert [row.source for row in listing.rows] == [listing.rows.root / row.name for row in listing.rows]
+    return [(row.name, None if row.label is None else listing.classes[row.label]) for row in listing.rows]
+
+
+# ---- Kinetics -------------------------------------------------------------------------------------------------------
+
+TRAIN = """label,youtube_id,time_start,time_end,split,is_cc
+zumba,-zumba_0001,3,13,train,0
+"air drumming",drumming-01,100,110,train,1
+juggling balls,juggling__1,0,10,train,0
+"""
+VAL = """label,youtube_id,time_start,time_end,split
+air drumming,drumming-02,9,19,validate
+"""
+CLIPS = "-zumba_0001_000003_000013", "drumming-01_000100_000110", "juggling__1_000000_000010"
+VAL_CLIP = "drumming-02_000009_000019"
+LABELS = "zumba", "air drumming", "juggling balls"
+
+
+@pytest.mark.parametrize("lists", [("train.csv", "val.csv"), ("annotations/train.csv", "annotations/validate.csv")])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ["train/{0}.mp4", "train/{1}.mp4", "train/{2}.mp4", "val/{3}.mp4"],
+        ["train/zumba/{0}.mkv", "train/air drumming/{1}.webm", "train/juggling balls/{2}.MP4", "val/air/{3}.mp4"],
+        ["train_256/zumba/{0}.mp4", "train_256/air_drumming/{1}.mp4", "train_256/juggling_balls/{2}.mp4", "v/{3}.mp4"],
+        ["{0}.mp4", "{1}.mp4", "{2}.mp4", "{3}.mp4"],
+    ],
+    ids=["flat", "classes with spaces", "classes with underscores", "all together"],
+)
+def test_kinetics_is_found_in_each_of_its_layouts(tree, layout, lists):
+    files = [name.format(*CLIPS, VAL_CLIP) for name in layout]
+    path = tree(dict(zip(lists, (TRAIN, VAL), strict=True)), *files)
+    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    assert found(train) == list(zip(files[:3], LABELS, strict=True))
+    assert found(val) == [(files[3], "air drumming")]
+    assert train.classes == val.classes == ("air drumming", "juggling balls", "zumba")
+    assert train.kind == "Kinetics (3 classes), its train split, 3 rows: none is missing"
+    assert splits_of(path) == ("train", "val")
+    assert found(read_listing(path)) == found(train)
+    assert found(listing_to_test(path)) == found(val)
+
+
+@pytest.mark.parametrize("classes", [400, 600, 700])
+def test_kinetics_is_called_by_its_number_of_classes(tree, classes):
+    rows = "".join(f"class {n},video{n:06d},0,10,train\n" for n in range(classes))
+    path = tree({"train.csv": f"label,youtube_id,time_start,time_end,split\n{rows}"}, "video000007_000000_000010.mp4")
+    listing = read_listing(path)
+    assert listing.kind.startswith(f"Kinetics-{classes}, its train split, 1 rows: {classes - 1} of {classes} listed")
+    assert listing.classes[listing.rows[0].label] == "class 7"
+
+
+def test_listed_videos_that_are_not_there_are_left_out_counted_and_said_for_training_and_for_a_test(tree):
+    path = tree(
+        {"train.csv": TRAIN, "val.csv": VAL + "zumba,gone-gone-1,1,11,val\n"}, *(f"a/{n}.mp4" for n in CLIPS[1:])
+    )
+    (path / "a" / f"{VAL_CLIP}.mp4").write_text("")
+    train, val = read_listing(path), listing_to_test(path)
+    assert [row.name for row in train.rows] == [f"a/{name}.mp4" for name in CLIPS[1:]]
+    assert train.kind.endswith("2 rows: 1 of 3 listed are missing")
+    assert val.kind.endswith("1 rows: 1 of 2 listed are missing")
+    assert (train.missing, val.missing) == (1, 1)
+    assert train.classes == val.classes  # of all that are listed
+
+
+def test_where_none_of_the_listed_videos_is_there_it_is_said_where_they_were_looked_for(tree):
+    path = tree({"annotations/train.csv": TRAIN}, "a/b/c/-zumba_0001_000003_000013.mp4", "a/-zumba_0001.txt")
+    with pytest.raises(InputError, match=rf"none of the 3 videos of .*train.csv is there; .* in {path} and 2 folders"):
+        read_listing(path)
+
+
+def test_kinetics_in_copies_that_kept_only_the_video_s_name_is_found_too(tree):
+    path = tree({"train.csv": TRAIN}, "train/juggling__1.mp4")
+    assert found(read_listing(path)) == [("train/juggling__1.mp4", "juggling balls")]
+
+
+def test_what_replaces_a_broken_file_of_kinetics_goes_before_it(tree):
+    other = f"replacement/replacement_for_corrupted_k400/{CLIPS[0]}.mp4"
+    path = tree({"train.csv": TRAIN}, f"annotated/{CLIPS[0]}.mp4", other)
+    assert found(read_listing(path)) == [(other, "zumba")]
+
+
+def test_videos_of_kinetics_may_lie_behind_a_link_or_below_another_root(tree, tmp_path):
+    path = tree({"lists/train.csv": TRAIN}, *(f"disk/{name}.mp4" for name in CLIPS))
+    assert len(read_listing(path / "lists", root=path / "disk").rows) == 3
+    (path / "lists" / "train").symlink_to(path / "disk")
+    assert len(read_listing(path / "lists").rows) == 3
+
+
+@pytest.mark.parametrize("folder", ["", "annotations/"])
+def test_a_list_of_kinetics_that_is_named_itself_is_taken_whole(tree, folder):
+    path = tree({f"{folder}val.csv": VAL, f"{folder}train.csv": TRAIN}, f"val/{VAL_CLIP}.mp4")
+    listing = listing_to_test(path / folder / "val.csv")
+    assert found(listing) == [(f"val/{VAL_CLIP}.mp4", "air drumming")]
+    assert splits_of(path / folder / "val.csv") == ()
+
+
+def test_a_list_of_kinetics_without_labels_gives_none(tree):
+    text = "youtube_id,time_start,time_end,split\ndrumming-02,9,19,test\n"
+    listing = read_listing(tree({"test.csv": text}, f"test/{VAL_CLIP}.mp4"), split="val")
+    assert found(listing) == [(f"test/{VAL_CLIP}.mp4", None)]
+    assert listing.classes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("label,youtube_id,time_start\n", r"line 1 of .*train.csv names the columns .*, and Kinetics has time_end too"),
+        (TRAIN + "zumba,a,1,2,train\n", r"line 5 of .*train.csv has 5 fields and the header names 6"),
+        (TRAIN + "zumba,a,one,2,train,0\n", r"line 5 of .*train.csv has the times 'one' and '2'"),
+        (TRAIN + ",a,1,2,train,0\n", r"line 5 of .*train.csv has the label ''; some lines have one and some have none"),
+        (TRAIN.splitlines()[0], r".*train.csv names no videos"),
+    ],
+)
+def test_a_bad_list_of_kinetics_is_refused_with_its_line(tree, text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_listing(tree({"train.csv": text}, f"train/{CLIPS[0]}.mp4"))
+
+
+def test_a_split_of_which_kinetics_has_no_list_is_refused(tree):
+    with pytest.raises(InputError, match="has no list of Kinetics's val split, only of train"):
+        read_listing(tree({"train.csv": TRAIN}, f"train/{CLIPS[0]}.mp4"), split="val")
+
+
+# ---- Something-Something V2 ------------------------------------------------------------------------------------------
+
+SSV2_LABELS = {"Holding something": "0", "Putting something on a surface": "1"}
+SSV2 = {
+    "labels": SSV2_LABELS,
+    "train": [
+        {"id": "78687", "label": "holding a cup", "template": "Holding [something]", "placeholders": ["a cup"]},
+        {"id": "42", "label": "putting it", "template": "Putting [something] on a surface", "placeholders": ["it"]},
+    ],
+    "validation": [{"id": "7", "label": "holding it", "template": "Holding [something]", "placeholders": ["it"]}],
+    "test": [{"id": "9"}],
+}
+
+
+def ssv2(pattern: str, **changed) -> dict[str, str]:
+    return {pattern.format(name): json.dumps(value) for name, value in (SSV2 | changed).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    "pattern", ["something-something-v2-{}.json", "labels/{}.json", "annotations/{}.json", "{}.json"]
+)
+@pytest.mark.parametrize(
+    "videos",
+    ["20bn-something-something-v2/{}.webm", "videos/{}.mp4", "videos/20bn-something-something-v2/{}.webm", "{}.webm"],
+)
+def test_something_something_v2_is_found_by_either_of_its_publications(tree, pattern, videos):
+    path = tree(ssv2(pattern), *(videos.format(name) for name in ("78687", "42", "7", "9")))
+    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    assert found(train) == [
+        (videos.format(78687), "Holding something"),
+        (videos.format(42), "Putting something on a surface"),
+    ]
+    assert found(val) == [(videos.format(7), "Holding something")]
+    assert train.classes == val.classes == tuple(SSV2_LABELS)
+    assert train.kind == "Something-Something V2, its train split, 2 rows: none is missing"
+    assert splits_of(path) == ("train", "val")
+
+
+def test_without_a_validation_list_the_test_list_is_tested_on_by_its_answers(tree):
+    texts = ssv2("labels/{}.json", validation=None) | {"labels/test-answers.csv": "9;Holding something\n"}
+    assert found(listing_to_test(tree(texts, "9.webm"))) == [("9.webm", "Holding something")]
+
+
+def test_without_answers_the_test_list_has_no_labels(tree):
+    assert found(listing_to_test(tree(ssv2("labels/{}.json", validation=None), "9.webm"))) == [("9.webm", None)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (
+            {"train": [{"id": "42", "template": "Dropping [it]"}]},
+            r"entry 1 of .*train.json has the template 'Dropping it'",
+        ),
+        ({"train": [SSV2["train"][0], {"label": "x"}]}, r"entry 2 of .*train.json has no `id`"),
+        ({"train": {}}, r".*train.json holds no list"),
+        ({"labels": {"Holding something": "1"}}, r".*labels.json does not number its 1 classes from 0"),
+    ],
+)
+def test_bad_lists_of_something_something_are_refused_with_their_place(tree, changed, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_listing(tree(ssv2("labels/{}.json", **changed), "videos/42.webm"))
+
+
+def test_a_list_of_something_something_that_is_no_json_is_refused_with_its_line(tree):
+    path = tree(ssv2("labels/{}.json") | {"labels/train.json": '[\n{"id": "42",}\n]'}, "videos/42.webm")
+    with pytest.raises(InputError, match=r"line 2 of .*train.json is no JSON"):
+        read_listing(path)
+
+
+def test_another_labels_json_is_not_taken_for_something_something(tree):
+    path = tree({"labels.json": '["a", "b"]', "train.json": "[]"}, "run/a.mp4", "jump/b.mp4")
+    assert "a folder for each class" in read_listing(path).kind
+
+
+# ---- UCF101 ---------------------------------------------------------------------------------------------------------
+
+UCF101 = {
+    "classInd.txt": "1 ApplyEyeMakeup\r\n2 HandstandPushups\r\n",
+    "trainlist01.txt": "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\r\n"
+    "HandstandPushups/v_HandStandPushups_g08_c01.avi 2\r\n",
+    "testlist01.txt": "HandstandPushups/v_HandStandPushups_g01_c01.avi\r\n",
+    "trainlist03.txt": "HandstandPushups/v_HandStandPushups_g01_c01.avi 2\n",
+    "testlist03.txt": "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi\n",
+}
+EYES, HANDS, HANDS_TEST = (
+    "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01",
+    "HandstandPushups/v_HandStandPushups_g08_c01",
+    "HandstandPushups/v_HandStandPushups_g01_c01",
+)
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        "ucfTrainTestlist",
+        "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist",
+        "UCF101TrainTestSplits-RecognitionTask",
+    ],
+)
+@pytest.mark.parametrize("videos", ["UCF-101/{}.avi", "videos/{}.mp4", "{}.avi"])
+def test_ucf101_is_found_with_its_folds(tree, lists, videos):
+    eyes, hands, hands_test = files = [videos.format(name) for name in (EYES, HANDS, HANDS_TEST)]
+    path = tree({f"{lists}/{name}": text for name, text in UCF101.items()}, *files)
+    assert found(read_listing(path)) == [(eyes, "ApplyEyeMakeup"), (hands, "HandstandPushups")]
+    assert found(read_listing(path, split="val")) == [(hands_test, "HandstandPushups")]
+    assert found(read_listing(path, fold=3)) == [(hands_test, "HandstandPushups")]
+    assert found(listing_to_test(path, fold=3)) == [(eyes, "ApplyEyeMakeup")]
+    assert read_listing(path, fold=3).kind == "UCF101 (fold 3 of 3), its train split, 1 rows: none is missing"
+    assert read_listing(path, fold=3).classes == ("ApplyEyeMakeup", "HandstandPushups")
+
+
+@pytest.mark.parametrize("fold", [0, 4])
+def test_a_fold_that_ucf101_does_not_have_is_refused(tree, fold):
+    path = tree({f"ucfTrainTestlist/{name}": text for name, text in UCF101.items()}, f"UCF-101/{EYES}.avi")
+    with pytest.raises(InputError, match=f"UCF101 has the folds 1, 2 and 3; fold {fold} is none of them"):
+        read_listing(path, fold=fold)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("trainlist01.txt", "Running/v_Running_g08_c01.avi 1\n", r"line 1 of .*trainlist01.txt reads 'Running/v_Run"),
+        ("trainlist01.txt", f"{EYES}.avi 2\n", r"line 1 of .*trainlist01.txt numbers ApplyEyeMakeup 2"),
+        (
+            "classInd.txt",
+            "1 ApplyEyeMakeup\n3 HandstandPushups\n",
+            r"line 2 of .*classInd.txt .* should number class 2",
+        ),
+    ],
+)
+def test_bad_lists_of_ucf101_are_refused_with_their_line(tree, name, text, sentence):
+    texts = {f"ucfTrainTestlist/{name}": text for name, text in (UCF101 | {name: text}).items()}
+    with pytest.raises(InputError, match=sentence):
+        read_listing(tree(texts, f"UCF-101/{EYES}.avi"))
+
+
+def test_a_fold_whose_lists_are_not_there_is_refused(tree):
+    path = tree({f"ucfTrainTestlist/{name}": text for name, text in UCF101.items()}, f"UCF-101/{EYES}.avi")
+    with pytest.raises(InputError, match=r"trainlist02.txt does not exist, the list of UCF101's fold 2"):
+        read_listing(path, fold=2)
+
+
+# ---- HMDB51 ---------------------------------------------------------------------------------------------------------
+
+ODD = "#20_Rhythm_clap_[u]_nm;np1_fr_goo_0"  # the names hold such characters
+HMDB51 = {
+    "brush_hair_test_split1.txt": "April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1 \nAtheism_brush_hair_0.avi 2 \n",
+    "clap_test_split1.txt": f"{ODD}.avi 1 \nA Beautiful Mind_2_clap_0.avi 2 \nunused_clap_0.avi 0 \n",
+    "brush_hair_test_split2.txt": "April_09_brush_hair_u_nm_np1_ba_goo_0.avi 2 \nAtheism_brush_hair_0.avi 0 \n",
+    "clap_test_split2.txt": f"{ODD}.avi 0 \nA Beautiful Mind_2_clap_0.avi 1 \nunused_clap_0.avi 2 \n",
+}
+HMDB51_FILES = [
+    *("brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi", "brush_hair/Atheism_brush_hair_0.avi"),
+    *(f"clap/{ODD}.avi", "clap/A Beautiful Mind_2_clap_0.avi", "clap/unused_clap_0.avi"),
+]
+
+
+@pytest.mark.parametrize("lists", ["testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits"])
+@pytest.mark.parametrize("videos", ["hmdb51_org/", "videos/", ""])
+def test_hmdb51_is_found_with_its_folds(tree, lists, videos):
+    files = [videos + name for name in HMDB51_FILES]
+    path = tree({f"{lists}/{name}": text for name, text in HMDB51.items()}, *files)
+    assert found(read_listing(path)) == [(files[0], "brush_hair"), (files[2], "clap")]
+    assert found(listing_to_test(path)) == [(files[1], "brush_hair"), (files[3], "clap")]
+    assert found(read_listing(path, fold=2)) == [(files[3], "clap")]
+    assert found(listing_to_test(path, fold=2)) == [(files[0], "brush_hair"), (files[4], "clap")]
+    assert read_listing(path).classes == read_listing(path, fold=2).classes == ("brush_hair", "clap")
+    assert read_listing(path).kind == "HMDB51 (fold 1 of 3), its train split, 2 rows: none is missing"
+
+
+@pytest.mark.parametrize(
+    ("fold", "sentence"), [(4, "HMDB51 has the folds 1, 2 and 3"), (3, r"holds no \*_test_split3.txt")]
+)
+def test_a_fold_of_hmdb51_that_is_not_there_is_refused(tree, fold, sentence):
+    texts = {f"testTrainMulti_7030_splits/{name}": text for name, text in HMDB51.items()}
+    with pytest.raises(InputError, match=sentence):
+        read_listing(tree(texts, *HMDB51_FILES), fold=fold)
+
+
+@pytest.mark.parametrize("line", ["x.avi 3", "x.avi", "x.avi one"])
+def test_a_bad_list_of_hmdb51_is_refused_with_its_line(tree, line):
+    texts = {f"testTrainMulti_7030_splits/{name}": text for name, text in HMDB51.items()}
+    texts["testTrainMulti_7030_splits/clap_test_split1.txt"] += line
+    with pytest.raises(InputError, match=r"line 4 of .*clap_test_split1.txt reads 'x.avi"):
+        read_listing(tree(texts, *HMDB51_FILES))
+
+
+# ---- AVA ------------------------------------------------------------------------------------------------------------
+
+AVA = {
+    "ava_train_v2.2.csv": "-5KQ66BBWC4,0902,0.077,0.151,0.283,0.811,80,1\n-5KQ66BBWC4,0903,0.1,0.2,0.3,0.8,9,1\n"
+    "053oq2xB3oU,0904,0.1,0.2,0.3,0.8,9,0\n",
+    "ava_val_v2.2.csv": "1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,12,0\n",
+}
+FILMS = ["trainval/-5KQ66BBWC4.mkv", "trainval/053oq2xB3oU.mp4", "trainval/1j20qq1JyX4.webm"]
+
+
+@pytest.mark.parametrize("lists", ["", "annotations/"])
+def test_ava_gives_its_films_once_each_and_no_labels(tree, lists):
+    path = tree({lists + name: text for name, text in AVA.items()}, *FILMS)
+    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    assert found(train) == [(FILMS[0], None), (FILMS[1], None)]
+    assert found(val) == [(FILMS[2], None)]
+    assert train.classes == val.classes == ()
+    assert (
+        train.kind == "AVA v2.2, its train split, 2 rows: none is missing; without labels: its boxes are for detection"
+    )
+    assert found(read_listing(path / lists / "ava_val_v2.2.csv")) == [(FILMS[2], None)]
+
+
+def test_the_newer_lists_of_ava_go_before_the_older_ones(tree):
+    old = {"ava_train_v2.1.csv": AVA["ava_val_v2.2.csv"]}
+    assert read_listing(tree(old, *FILMS)).kind.startswith("AVA v2.1")
+    assert read_listing(tree(old | AVA, *FILMS)).kind.startswith("AVA v2.2")
+
+
+def test_a_bad_list_of_ava_is_refused_with_its_line(tree):
+    path = tree({"ava_train_v2.2.csv": AVA["ava_train_v2.2.csv"] + "053oq2xB3oU,0904\n"}, *FILMS)
+    with pytest.raises(InputError, match=r"line 4 of .*ava_train_v2.2.csv has 2 fields, and AVA's lists have 8"):
+        read_listing(path)
+
+
+# ---- ImageNet -------------------------------------------------------------------------------------------------------
+
+FISH, SHARK = "n01440764", "n01484850"
+WORDS = f"{FISH} tench, Tinca tinca\n{SHARK} great white shark, white shark\n"
+PICTURES = [f"train/{FISH}/{FISH}_1.JPEG", f"train/{SHARK}/{SHARK}_7.JPEG", f"val/{FISH}/ILSVRC2012_val_00000001.JPEG"]
+SOLUTION = (
+    f"ImageId,PredictionString\nILSVRC2012_val_00000002,{SHARK} 85 1 499 272 \nILSVRC2012_val_00000001,{FISH} 1 2 3 4\n"
+)
+
+
+def test_imagenet_is_found_by_the_names_of_its_class_folders(tree):
+    path = tree({}, *PICTURES)
+    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    assert found(train) == [(f"{FISH}/{FISH}_1.JPEG", FISH), (f"{SHARK}/{SHARK}_7.JPEG", SHARK)]
+    assert found(val) == [(f"{FISH}/ILSVRC2012_val_00000001.JPEG", FISH)]
+    assert train.classes == val.classes == (FISH, SHARK)
+    assert train.kind == "ImageNet (2 classes), its train split, 2 rows: none is missing"
+    assert splits_of(path) == ("train", "val")
+
+
+def test_imagenet_with_a_thousand_classes_is_imagenet_1k(tree):
+    path = tree({}, *(f"train/n{n:08d}/a.JPEG" for n in range(1000)))
+    assert read_listing(path).kind.startswith("ImageNet-1K, its train split, 1,000 rows")
+
+
+@pytest.mark.parametrize("mapping", ["LOC_synset_mapping.txt", "synset_words.txt"])
+def test_imagenet_s_classes_have_the_names_of_the_mapping(tree, mapping):
+    classes = read_listing(tree({mapping: WORDS}, *PICTURES), split="val").classes
+    assert classes == (f"{FISH} tench, Tinca tinca", f"{SHARK} great white shark, white shark")
+
+
+def test_kaggle_s_archive_of_imagenet_is_read_as_it_is_unpacked(tree):
+    texts = {"LOC_synset_mapping.txt": WORDS, "LOC_val_solution.csv": SOLUTION}
+    data = "ILSVRC/Data/CLS-LOC/"
+    path = tree(
+        texts,
+        *(data + name for name in PICTURES[:2]),
+        *(f"{data}val/ILSVRC2012_val_0000000{n}.JPEG" for n in (1, 2)),
+        f"{data}test/ILSVRC2012_test_00000001.JPEG",
+    )
+    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    assert [row.label for row in train.rows] == [0, 1]
+    assert found(val) == [
+        ("ILSVRC2012_val_00000002.JPEG", f"{SHARK} great white shark, white shark"),
+        ("ILSVRC2012_val_00000001.JPEG", f"{FISH} tench, Tinca tinca"),
+    ]
+    assert train.classes == val.classes
+    (path / data / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
+    assert read_listing(path, split="val").kind.endswith("1 rows: 1 of 2 listed are missing")
+
+
+def test_kaggle_s_table_with_another_class_is_refused_with_its_line(tree):
+    texts = {"LOC_val_solution.csv": SOLUTION.replace(SHARK, "n00000000")}
+    with pytest.raises(InputError, match=r"line 2 of .*LOC_val_solution.csv has the class 'n00000000'"):
+        read_listing(tree(texts, *PICTURES[:2], "val/ILSVRC2012_val_00000001.JPEG"), split="val")
+
+
+def test_pictures_of_imagenet_s_val_split_whose_classes_nothing_tells_are_refused_with_the_way_to_mend_it(tree):
+    texts = {"ILSVRC2012_validation_ground_truth.txt": "490\n361\n"}
+    path = tree(texts, *PICTURES[:2], "val/ILSVRC2012_val_00000001.JPEG")
+    assert len(read_listing(path).rows) == 2
+    with pytest.raises(InputError, match=r"LOC_val_solution.csv, .* is not there; put it there, or move each picture"):
+        read_listing(path, split="val")
+
+
+# ---- What goes before what ------------------------------------------------------------------------------------------
+
+
+def test_lists_of_one_s_own_go_before_the_official_ones(tree):
+    texts = {f"ucfTrainTestlist/{name}": text for name, text in UCF101.items()} | {"train.csv": f"UCF-101/{EYES}.avi 5"}
+    listing = read_listing(tree(texts, f"UCF-101/{EYES}.avi"))
+    assert listing.kind == "train.csv, a list of `path label` lines"
+    listing = read_listing(tree({"annotations/train.csv": TRAIN}, f"UCF-101/{EYES}.avi"))
+    assert listing.kind == "train.csv, a list of `path label` lines"
+
+
+def test_a_table_of_one_s_own_may_say_from_which_video_of_youtube_a_clip_is(tree):
+    path = tree({"train.csv": "path,label,youtube_id\na.mp4,0,abc\n"}, "a.mp4")
+    for data in (path, path / "train.csv"):
+        assert read_listing(data).kind == "train.csv, a table of path, label, youtube_id"
+
+
+@pytest.mark.parametrize(
+    ("texts", "files", "kind"),
+    [
+        ({}, ["train/run/a.mp4", "val/run/b.mp4"], "the train split of a folder with a folder for each class"),
+        ({}, ["train/n01440764/a.mp4"], "the train split of a folder with a folder for each class"),
+        (
+            {},
+            ["train/n01440764/a.JPEG", "train/cat/a.JPEG"],
+            "the train split of a folder with a folder for each class",
+        ),
+        ({}, ["n01440764/a.JPEG"], "a folder with a folder for each class"),
+        ({"train.txt": "a list for something else"}, ["a.mp4"], "a folder of videos"),
+        ({"annotations/a.json": "{}"}, ["annotations/a.txt", "run/a.mp4"], "a folder with a folder for each class"),
+    ],
+)
+def test_what_has_no_official_files_is_read_as_folders(tree, texts, files, kind):
+    assert read_listing(tree(texts, *files)).kind == kind
+
+
+@pytest.mark.parametrize("files", [["a.mp4"], ["train/n01440764/a.JPEG"], ["train/a/a.mp4"]])
+def test_a_fold_of_what_has_none_is_refused(tree, files):
+    with pytest.raises(InputError, match="has no fold 2, as UCF101 and HMDB51 have; leave fold at 1"):
+        read_listing(tree({}, *files), fold=2)

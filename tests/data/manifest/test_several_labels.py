@@ -1,0 +1,191 @@
+"""Several labels of one clip: read from every form of list, kept by scans and packs, refused where they are unclear."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_videos import write_video
+
+from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
+from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
+from vidstill.data.loader.loader import train_batches
+from vidstill.data.manifest.open import read_listing
+from vidstill.data.manifest.table import Rows
+from vidstill.data.tools.inspect import inspect, listings_of
+from vidstill.data.tools.pack import pack
+from vidstill.data.tools.scan import scan
+from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.data.transforms.frame_sampling import DenseSampling
+from vidstill.figures.contact_sheet import contact_sheet
+from vidstill.utils.types import InputError
+
+CLIPS = ClipsConfig(dataset="own", sampling=DenseSampling(frames=4, stride=1), size=(16, 16), repeats=2)
+VIEWS = ViewsConfig(sampling=CLIPS.sampling, views=1, crops=1, short_side=16, size=(16, 16))
+LABELS = [(0, 3), (1,), (2, 1, 0)]
+NAMES = ("bend", "fall", "run", "sit, slowly; twice")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+    return tmp_path
+
+
+def listed(path: Path, text: str):
+    path.write_text(text)
+    return read_listing(path)
+
+
+def labels(listing) -> list[tuple[int, ...]]:
+    return [row.labels for row in listing.rows]
+
+
+label_sets = st.lists(st.integers(0, 9), min_size=0, max_size=4, unique=True)
+
+
+@given(st.lists(st.tuples(label_sets, st.booleans()), max_size=30))
+def test_rows_give_the_labels_that_they_were_given_and_so_does_a_part_of_them(added):
+    rows = Rows(Path("root"))
+    for number, (stated, _) in enumerate(added):
+        rows.add(f"{number}.mp4", stated[0] if stated else None, more=stated[1:])
+    rows = pickle.loads(pickle.dumps(rows))
+    assert [list(row.labels) for row in rows] == [stated for stated, _ in added]
+    pairs = {(i, label) for i, (stated, _) in enumerate(added) for label in stated}
+    assert set(zip(*(column.tolist() for column in rows.pairs()), strict=True)) == pairs
+    assert rows.several == any(len(stated) > 1 for stated, _ in added)
+    assert [set(rows.hot(i, 10).nonzero()[0].tolist()) for i in range(len(added))] == [set(s) for s, _ in added]
+    kept = torch.tensor([keep for _, keep in added], dtype=torch.bool).numpy()
+    assert [list(row.labels) for row in rows.taken(kept)] == [stated for stated, keep in added if keep]
+
+
+FORMS = {
+    "list.txt": "a.mp4 0,3\nb.mp4 1\nc.mp4 2,1,0\n",
+    "frames.txt": "a.mp4 9 0,3\nb.mp4 9 1\nc.mp4 9 2,1,0\n",
+    "table.csv": "path,labels\na.mp4,0;3\nb.mp4,1\nc.mp4, 2; 1;0\n",
+    "list.jsonl": "".join(
+        json.dumps({"path": f"{n}.mp4", "label": [*ls]}) + "\n" for n, ls in zip("abc", LABELS, strict=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_list_states_them_by_their_numbers(folder, name):
+    listing = listed(folder / name, FORMS[name])
+    assert labels(listing) == LABELS
+    assert listing.classes == ("0", "1", "2", "3")
+    assert listing.several
+    assert listing.kind.endswith("several labels a clip")
+
+
+def test_tables_and_json_lines_state_them_by_their_names(folder):
+    table = listed(folder / "table.csv", "path,classes\na.mp4,bend;run\nb.mp4,fall\nc.mp4,run;fall;bend\n")
+    assert (table.classes, labels(table)) == (("bend", "fall", "run"), [(0, 2), (1,), (2, 1, 0)])
+    entries = [
+        {"path": f"{n}.mp4", "class": [NAMES[label] for label in ls]} for n, ls in zip("abc", LABELS, strict=True)
+    ]
+    lines = listed(folder / "list.jsonl", "".join(json.dumps(entry) + "\n" for entry in entries))
+    assert (lines.classes, labels(lines)) == (NAMES, LABELS)
+
+
+def test_numbers_and_names_may_stand_side_by_side(folder):
+    text = "path,labels,classes\na.mp4,1;0,up;down\nb.mp4,0,down\nc.mp4,1,up\n"
+    assert listed(folder / "table.csv", text).classes == ("down", "up")
+    entries = [{"path": "a.mp4", "label": [1, 0], "class": ["up", "down"]}, {"path": "b.mp4", "label": 0}]
+    listing = listed(folder / "list.jsonl", "".join(json.dumps(entry) + "\n" for entry in entries))
+    assert (listing.classes, labels(listing)) == (("down", "up"), [(1, 0), (0,)])
+
+
+def test_a_split_without_any_is_still_of_a_data_set_with_several(folder):
+    listed(folder / "train.csv", "a.mp4 0,3\n")
+    (folder / "val.csv").write_text("b.mp4 1\n")
+    assert [read_listing(folder, split=split).several for split in ("train", "val")] == [True, True]
+    (folder / "train.csv").write_text("a.mp4 3\n")
+    assert not read_listing(folder, split="val").several
+
+
+def test_a_semicolon_in_the_name_of_one_class_is_a_letter(folder):
+    listing = listed(folder / "table.csv", "path,class\na.mp4,stop; look\nb.mp4,go\nc.mp4,go\n")
+    assert (listing.classes, listing.several) == (("go", "stop; look"), False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("list.txt", "a.mp4 0,0\n", "line 1 .* states one label twice"),
+        ("list.txt", "a.mp4 0,-2\n", "line 1 .* the label -2"),
+        ("list.txt", "a.mp4 0\nb.mp4 1,x\n", "line 2 .* is not `path label`"),
+        ("table.csv", "path,labels\na.mp4,0;x\n", "line 2 .* has the labels 'x'; the first has a number"),
+        ("table.csv", "path,labels\na.mp4,run;\n", "line 2 .* has the labels ''; state one"),
+        ("table.csv", "path,label\na.mp4,1\nb.mp4,0;1\n", "line 3 .* name the column `labels`"),
+        ("table.csv", "path,label\na.mp4,0;1\nb.mp4,1;2\n", "reads as 2 labels; .* name the column `labels`"),
+        ("table.csv", "path,class\na.mp4,run\nb.mp4,bend;run\nc.mp4,bend\n", "'bend;run', which reads as 2 labels"),
+        ("table.csv", "path,labels,classes\na.mp4,0;1,run\n", "line 2 .* has 2 labels and 1 classes"),
+        ("list.jsonl", '{"path": "a.mp4", "label": []}\n', "line 1 .* an empty list of labels"),
+        ("list.jsonl", '{"path": "a.mp4", "label": [0, "run"]}\n', "line 1 .*names belong in `class`"),
+        ("list.jsonl", '{"path": "a.mp4", "label": [0, true]}\n', "line 1 .* has the label"),
+        ("list.jsonl", '{"path": "a.mp4", "label": [0, -1]}\n', "line 1 .* has the label"),
+        ("list.jsonl", '{"path": "a.mp4", "label": [1, 1]}\n', "line 1 .* states one label twice"),
+        ("list.jsonl", '{"path": "a.mp4", "class": ["run", 3]}\n', "line 1 .* has the class '3'; state a name"),
+        ("list.jsonl", '{"path": "a.mp4", "label": [0, 1], "class": ["run"]}\n', "has 2 labels and 1 classes"),
+        ("list.jsonl", '{"path": "a.mp4", "label": [0, 1], "class": "run"}\n', "has 2 labels and 1 classes"),
+    ],
+)
+def test_what_is_unclear_is_refused_with_its_line(folder, name, text, said):
+    with pytest.raises(InputError, match=said):
+        listed(folder / name, text)
+
+
+def test_a_further_label_beyond_the_classes_is_refused(folder):
+    (folder / "classes.txt").write_text("no\nyes\n")
+    with pytest.raises(InputError, match=r"line 2 of .* has the label 2, but .* names only 2 classes"):
+        listed(folder / "list.txt", "a.mp4 0\nb.mp4 1,2\n")
+
+
+def test_the_fingerprint_is_of_every_label_and_as_before_where_there_is_one(folder):
+    prints = [listed(folder / "list.txt", text).fingerprint for text in ("a.mp4 0\n", "a.mp4 0,1\n", "a.mp4 0,2\n")]
+    assert len(set(prints)) == 3
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Two splits of three videos, with several labels."""
+    for name in "abcdef":
+        write_video(tmp_path / f"{name}.mp4", frames=6)
+    (tmp_path / "classes.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    (tmp_path / "train.csv").write_text("a.mp4 0,3\nb.mp4 1\nc.mp4 2,1,0\n")
+    (tmp_path / "val.csv").write_text("d.mp4 1\ne.mp4 3\nf.mp4 2\n")
+    return tmp_path
+
+
+def test_scans_and_packs_pass_them_on(videos, tmp_path):
+    found = scan(videos, out=tmp_path / "videos.scan.jsonl", workers=0)
+    pack(videos, tmp_path / "packs", RecodeConfig(short_side=16), workers=0)
+    for data in (found.manifest, tmp_path / "packs"):
+        train, val = (read_listing(data, split=split) for split in ("train", "val"))
+        assert (labels(train), labels(val)) == (LABELS, [(1,), (3,), (2,)])
+        assert train.several
+        assert val.several
+        assert train.classes == NAMES
+
+
+def test_a_summary_counts_every_label_and_a_sheet_shows_every_class(videos):
+    listings = listings_of(videos)
+    summary = inspect(videos, listings, done=lambda now, of: None)
+    assert summary.parts["train"].classes == dict(zip(NAMES, (2, 2, 1, 1), strict=True))
+    assert contact_sheet("own", listings, done=lambda now, of: None)[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_says_of_every_class_whether_a_clip_has_it(videos, workers):
+    dataset = TrainClips(read_listing(videos, split="train"), CLIPS, seed=0)
+    how = {"videos_per_step": 3, "steps_per_epoch": 1, "total_steps": 1, "workers": workers}
+    (batch,) = train_batches(dataset, **how, device=torch.device("cpu"))
+    assert batch.label.dtype == torch.float32
+    hot = [[float(label in each) for label in range(4)] for each in LABELS for _ in range(2)]
+    assert sorted(batch.label.tolist()) == sorted(hot)
+    assert ViewClips(read_listing(videos, split="val"), VIEWS)[1].label.tolist() == [0, 0, 0, 1]

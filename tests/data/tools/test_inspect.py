@@ -1,0 +1,264 @@
+"""What is said of a data set before anything is trained on it."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_videos import cut_short, write_video
+
+from vidstill.cli.main import main
+from vidstill.data.storage.fetch import Place
+from vidstill.data.tools.inspect import inspect, listings_of
+from vidstill.data.tools.stats import Part, Spread, Summary, in_words
+from vidstill.utils.types import InputError
+
+WORDS = st.text(st.characters(exclude_categories=[]), max_size=30)  # halves of surrogate pairs among them
+
+
+def spread(least: float, median: float, most: float) -> Spread:
+    return Spread(least=float(least), median=float(median), most=float(most))
+
+
+def summary_of(data: Place, *, files: int = 32, fold: int = 1, root: Path | None = None) -> Summary:
+    return inspect(data, listings_of(data, root=root, fold=fold), files=files, done=lambda done, of: None)
+
+
+def write_manifest(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def scanned(path: str, **others: object) -> dict[str, object]:
+    """A line as a scan writes it."""
+    facts = {"frames": 100, "rate": 25.0, "bytes": 9000, "width": 340, "height": 256, "codec": "h264"}
+    return {"path": path, **facts, **others}
+
+
+def test_a_summary_counts_videos_classes_lengths_rates_sizes_codecs_and_bytes(tmp_path):
+    for name, frames in (("run/a", 25), ("run/b", 50), ("jump/c", 100)):
+        write_video(tmp_path / f"{name}.mp4", frames)
+    sizes = sorted(path.stat().st_size for path in tmp_path.rglob("*.mp4"))
+    summary = summary_of(tmp_path)
+    assert list(summary.parts) == ["all"]
+    assert summary.parts["all"].videos == summary.looked_at == 3
+    assert summary.parts["all"].classes == {"jump": 1, "run": 2}
+    assert summary.parts["all"].largest_share == pytest.approx(2 / 3)
+    assert summary.stated == 0
+    assert summary.frames == spread(25.0, 50.0, 100.0)
+    assert summary.seconds == spread(1.0, 2.0, 4.0)  # 25 frames a second
+    assert summary.bytes == spread(sizes[0], sizes[1], sizes[2])
+    assert summary.rates == {"25": 3}
+    assert summary.sizes == {"64x32": 3}
+    assert summary.codecs == {"h264": 3}
+    assert summary.problems == ()
+
+
+@pytest.mark.parametrize(("files", "opened"), [(0, 0), (1, 1), (3, 3), (99, 6)])
+def test_only_so_many_files_are_opened_and_from_every_split_as_many(tmp_path, files, opened):
+    for n in range(3):
+        write_video(tmp_path / "train" / f"{n}.mp4", 4)
+        write_video(tmp_path / "val" / f"{n}.mp4", 8)
+    summary = summary_of(tmp_path, files=files)
+    assert summary.looked_at == opened
+    if files == 3:
+        assert summary.frames == spread(4, 8, 8)
+
+
+def test_a_negative_number_of_files_is_refused(tmp_path):
+    write_video(tmp_path / "a.mp4", 4)
+    with pytest.raises(InputError, match="files is -1"):
+        summary_of(tmp_path, files=-1)
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    for name in ("a", "b", "c"):
+        write_video(tmp_path / f"{name}.mp4")
+    cut_short(tmp_path / "c.mp4")
+    (tmp_path / "classes.txt").write_text("run\njump\n")
+    (tmp_path / "train.csv").write_text("a.mp4 0\nb.mp4 1\nb.mp4 1\n")
+    (tmp_path / "val.csv").write_text("a.mp4 0\nc.mp4 0\n")
+    summary = summary_of(tmp_path)
+    assert list(summary.parts) == ["train", "val"]
+    for expected in (
+        f"train: 1 video listed more than once, first {tmp_path}/b.mp4",
+        "val: no video of jump",
+        f"val: 1 video also in train, first {tmp_path}/a.mp4",
+        "c.mp4 does not decode",
+    ):
+        assert any(expected in problem for problem in summary.problems), expected
+    assert len(summary.problems) == 4
+
+
+def test_files_of_one_name_in_two_folders_are_two_videos(tmp_path):
+    for split in ("train", "val"):
+        write_video(tmp_path / split / "run" / "a.mp4", 4)
+    assert summary_of(tmp_path).problems == ()
+
+
+def test_of_many_classes_without_videos_some_are_named(tmp_path):
+    write_video(tmp_path / "a.mp4", 4)
+    (tmp_path / "classes.txt").write_text("".join(f"c{n}\n" for n in range(1500)))
+    (tmp_path / "train.csv").write_text("a.mp4 0\n")
+    assert summary_of(tmp_path).problems == ("train: no video of c1, c2, c3, c4, c5 and 1,494 more classes",)
+
+
+def test_videos_that_an_official_list_names_and_that_are_missing_are_counted(tmp_path):
+    write_video(tmp_path / "a.mp4", 4)
+    listings = {name: replace(each, missing=1200) for name, each in listings_of(tmp_path).items()}
+    problems = inspect(tmp_path, listings, done=lambda done, of: None).problems
+    assert problems == ("all: 1,200 of the 1,201 videos that the official list names are missing",)
+
+
+def test_the_official_split_that_is_asked_for_is_looked_at(tmp_path):
+    lists = tmp_path / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Run\n2 Jump\n")
+    for n in (1, 2, 3):
+        (lists / f"trainlist0{n}.txt").write_text(f"Run/v_Run_g0{n}_c01.avi 1\nJump/v_Jump_g0{n}_c01.avi 2\n")
+        (lists / f"testlist0{n}.txt").write_text(f"Run/v_Run_g0{n}_c02.avi\n")
+    for name in ("Run/v_Run_g02_c01", "Jump/v_Jump_g02_c01", "Run/v_Run_g02_c02"):
+        write_video(tmp_path / "UCF-101" / f"{name}.avi", 4, codec="mpeg4")
+    summary = summary_of(tmp_path, fold=2)
+    assert summary.parts["train"].classes == {"Run": 1, "Jump": 1}
+    assert summary.parts["val"].classes == {"Run": 1, "Jump": 0}
+    assert "UCF101" in summary.parts["val"].kind
+    assert summary.codecs == {"mpeg4": 3}
+
+
+def test_what_a_scan_states_is_said_of_all_rows_and_no_file_is_opened(tmp_path):
+    rows = [scanned(f"{n}.mp4", split="val" if n else "train", label=0) for n in range(40)]  # not one is there
+    rows[1] |= {"frames": 250, "codec": "av1", "width": 640}
+    rows[2] = {"path": "2.mp4", "split": "val", "label": 0, "bytes": 7, "wrong": "does not decode: it is cut"}
+    summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows), files=5)
+    assert (summary.stated, summary.looked_at) == (39, 0)
+    assert summary.frames == spread(100, 100, 250)
+    assert summary.seconds == spread(4, 4, 10)
+    assert summary.bytes == spread(9000, 9000, 9000)
+    assert summary.rates == {"25": 39}
+    assert summary.sizes == {"340x256": 38, "640x256": 1}
+    assert summary.codecs == {"h264": 38, "av1": 1}
+    assert summary.problems == ("val: 1 video stated to be broken, first 2.mp4, which does not decode: it is cut",)
+
+
+@pytest.mark.parametrize("silent", ["frames", "bytes"])
+def test_where_json_lines_are_silent_on_one_video_files_are_opened(tmp_path, silent):
+    rows = [scanned(f"{n}.mp4") for n in range(3)]
+    for n in range(3):
+        write_video(tmp_path / f"{n}.mp4", 4)
+    del rows[2][silent]
+    summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows))
+    assert (summary.stated, summary.looked_at) == (0, 3)
+    assert summary.sizes == {"64x32": 3}
+
+
+def test_what_json_lines_hold_besides_may_be_anything(tmp_path):
+    rows = [scanned("a.mp4", width="wide", codec=7, height=None, rate=29.97)]
+    summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows))
+    assert (summary.stated, summary.sizes, summary.codecs, summary.rates) == (1, {}, {}, {"29.97": 1})
+
+
+def test_rows_that_a_scan_found_broken_are_not_opened(tmp_path):
+    write_video(tmp_path / "a.mp4", 4)
+    rows = [{"path": "a.mp4"}, {"path": "b.mp4", "bytes": 5, "wrong": "does not decode"}]
+    summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows))
+    assert summary.looked_at == 1
+    assert summary.problems == ("all: 1 video stated to be broken, first b.mp4, which does not decode",)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_packs_are_looked_at_here_and_behind_an_address(tmp_path, stated):
+    video = write_video(tmp_path / "a.mp4", 12).read_bytes()
+    place = f"memory://inspected-{stated}"
+    packed = {"path": "run/a.mp4", "label": 0, "class": "run", "shard": "0.tar", "offset": 3, "bytes": len(video)}
+    if stated:
+        packed |= {"frames": 12, "rate": 25.0, "width": 64, "height": 32, "codec": "h264"}
+    files = fsspec.filesystem("memory")
+    for name, content in (("0.tar", b"xyz" + video), ("index.jsonl", json.dumps(packed).encode())):
+        (tmp_path / "packs").mkdir(exist_ok=True)
+        (tmp_path / "packs" / name).write_bytes(content)
+        files.pipe(f"/inspected-{stated}/{name}", content)
+    for data in (tmp_path / "packs", place):
+        summary = summary_of(data)
+        assert (summary.stated, summary.looked_at) == ((1, 0) if stated else (0, 1))
+        assert summary.parts["all"].classes == {"run": 1}
+        assert summary.frames == spread(12, 12, 12)
+        assert summary.bytes == spread(len(video), len(video), len(video))
+        assert (summary.sizes, summary.codecs) == ({"64x32": 1}, {"h264": 1})
+
+
+def test_a_broken_video_in_a_pack_is_called_by_its_name(tmp_path):
+    (tmp_path / "0.tar").write_bytes(b"no video")
+    write_manifest(tmp_path / "index.jsonl", [{"path": "run/a.mp4", "shard": "0.tar", "offset": 0, "bytes": 8}])
+    (problem,) = summary_of(tmp_path).problems
+    assert problem.startswith(f"run/a.mp4 in {tmp_path}/0.tar does not decode")
+
+
+def test_what_is_no_data_set_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no videos found"):
+        summary_of(tmp_path)
+
+
+def test_of_many_classes_the_five_largest_and_the_five_smallest_are_printed():
+    counts = {f"class {n}": n for n in range(50)}
+    lines = in_words(a_summary({"all": a_part(counts)})).splitlines()
+    shown = [line.split()[0] for line in lines if "  class " in line]
+    assert shown == ["49", "48", "47", "46", "45", "4", "3", "2", "1", "0"]
+    assert any("40 more classes" in line for line in lines)
+    assert "1,225 videos in 50 classes, 0 to 49 each" in lines[2]
+
+
+@given(st.dictionaries(WORDS, st.integers(1, 9), min_size=1), WORDS)
+def test_no_name_breaks_the_lines_that_are_printed(classes, name):
+    plain = {str(n): count for n, count in enumerate(classes.values())}
+    summary, other = a_summary({"all": a_part(classes)}), a_summary({"all": a_part(plain)})
+    printed = in_words(replace(summary, source=f"s3://{name}", problems=(name,)))
+    assert printed.replace("\n", "").isprintable()
+    printed.encode()
+    assert printed.count("\n") == in_words(replace(other, source="s3://", problems=("",))).count("\n")
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1))
+def test_a_spread_holds_every_value(values):
+    spread = Spread.of(np.array(values))
+    assert all(one <= other for one, other in pairwise((spread.least, spread.median, spread.most)))
+    assert (spread.least, spread.most) == (min(values), max(values))
+
+
+def test_the_command_says_it_in_words_and_as_json(tmp_path, capsys):
+    write_video(tmp_path / "run" / "a.mp4", 5)
+    assert main(["data", "inspect", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for expected in ("all: 1 video in 1 class, 1 each", "1  run", "1 file looked at", "h264 (1)", "no problems found"):
+        assert expected in printed
+    assert main(["data", "inspect", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parts"]["all"]["classes"] == {"run": 1}
+    assert found["frames"] == {"least": 5.0, "median": 5.0, "most": 5.0}
+
+
+def a_part(classes: dict[str, int]) -> Part:
+    share = max(classes.values()) / sum(classes.values())
+    return Part(kind="", videos=sum(classes.values()), classes=classes, largest_share=share, fingerprint="")
+
+
+def a_summary(parts: dict[str, Part]) -> Summary:
+    known = spread(1, 2, 3)
+    return Summary(
+        source="",
+        parts=parts,
+        stated=0,
+        looked_at=1,
+        frames=known,
+        seconds=None,
+        bytes=known,
+        rates={},
+        sizes={},
+        codecs={},
+        problems=(),
+    )

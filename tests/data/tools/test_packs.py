@@ -1,0 +1,323 @@
+"""Packs: tar shards and an index, whole or absent, that are the data set they were made of."""
+
+import json
+import multiprocessing
+import signal
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+from tiny_videos import cut_short, number_of, numbered, write_video
+
+from vidstill.cli.main import main
+from vidstill.data.decode.probe import count_frames
+from vidstill.data.decode.reader import read_frames
+from vidstill.data.manifest.open import read_listing, splits_of
+from vidstill.data.storage.fetch import BrokenVideo, Piece
+from vidstill.data.tools import pack as packs
+from vidstill.data.tools.pack import LEFT_OUT, PACK_FILE, pack
+from vidstill.data.tools.transcode import RecodeConfig, recoded
+from vidstill.utils.types import InputError
+
+FRAMES = 6
+CONFIG = RecodeConfig(short_side=16)
+CLASSES = ("jump", "run.fast")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Seven videos to train on and three to test on; video v shows the numbers 10 v + n."""
+    folder = tmp_path_factory.mktemp("videos")
+    rows = {"train": range(7), "val": range(7, 10)}
+    for split, numbers in rows.items():
+        lines = []
+        for v in numbers:
+            name = f"{'some.where' if v % 2 else 'elsewhere'}/{v}.v.mp4"
+            write_video(folder / name, numbers=[10 * v + n for n in range(FRAMES)])
+            lines.append(f"{name} {v % 2}\n")
+        (folder / f"{split}.csv").write_text("".join(lines))
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("packed") / "packs"
+    pack(videos, out, CONFIG, clips_per_shard=3)
+    return out
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_folder_is_the_data_set_that_it_was_made_of(videos, packed):
+    assert splits_of(packed) == ("train", "val")
+    for split in ("train", "val"):
+        theirs, ours = read_listing(videos, split=split), read_listing(packed, split=split)
+        assert ours.classes == theirs.classes == CLASSES
+        assert [row.name for row in ours.rows] == [row.name for row in theirs.rows]
+        assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
+        assert all((row.frames, row.rate) == (FRAMES, 25.0) for row in ours.rows)
+        for row, source in zip(ours.rows, theirs.rows, strict=True):
+            frames = [number_of(frame) for frame in read_frames(row.source, [4, 0, 5])]
+            assert frames == [number_of(frame) for frame in read_frames(source.source, [4, 0, 5])]
+
+
+def test_a_row_gives_the_bytes_of_its_file_in_the_shard(packed):
+    for row in read_listing(packed, split="train").rows:
+        assert isinstance(row.source, Piece)
+        with tarfile.open(row.source.shard) as shard:
+            members = {member.offset_data: member for member in shard if member.name.endswith(".mp4")}
+            member = members[row.source.offset]
+            assert member.size == row.source.size
+            data = shard.extractfile(member).read()
+        np.testing.assert_array_equal(read_frames(row.source, range(FRAMES)), read_frames(data, range(FRAMES)))
+
+
+def test_shards_hold_the_stated_number_of_clips_in_the_order_of_the_data_set(packed):
+    shards = [line["shard"] for line in lines_of(packed / "index.jsonl")]
+    assert shards == [f"train-00000{n // 3}.tar" for n in range(7)] + ["val-000000.tar"] * 3
+    assert sorted(path.name for path in packed.glob("*.tar")) == sorted(set(shards))
+
+
+def test_webdataset_reads_the_same_samples(videos, packed):
+    shards = [str(path) for path in sorted(packed.glob("train-*.tar"))]
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    rows = read_listing(packed, split="train").rows
+    assert [sample["json"]["path"] for sample in samples] == [row.name for row in rows]
+    assert [sample["cls"] for sample in samples] == [row.label for row in rows]
+    assert [sample["json"]["class"] for sample in samples] == [CLASSES[row.label] for row in rows]
+    for sample, row in zip(webdataset.WebDataset(shards, shardshuffle=False), rows, strict=True):
+        np.testing.assert_array_equal(read_frames(sample["mp4"], [2]), read_frames(row.source, [2]))
+
+
+def test_nothing_in_a_shard_has_a_name_that_leads_out_of_a_folder(packed):
+    for path in packed.glob("*.tar"):
+        with tarfile.open(path) as shard:
+            for member in shard:
+                assert member.isreg()
+                assert member.name.partition(".")[0].isdecimal()  # a key without dots, then what the file is
+                assert "/" not in member.name
+                assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+
+
+def test_the_number_of_workers_changes_no_byte(videos, packed, tmp_path):
+    pack(videos, tmp_path / "packs", CONFIG, clips_per_shard=3, workers=3)
+    assert bytes_of(tmp_path / "packs") == bytes_of(packed)
+
+
+def test_the_same_call_again_changes_nothing_and_says_the_same(videos, packed):
+    before, times = bytes_of(packed), {path: path.stat().st_mtime_ns for path in packed.iterdir()}
+    said = pack(videos, packed, CONFIG, clips_per_shard=3)
+    assert (said.videos, said.left_out) == (10, ())
+    assert said.after == sum(row["bytes"] for row in lines_of(packed / "index.jsonl"))
+    assert said.before == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
+    assert bytes_of(packed) == before
+    assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == times
+
+
+@pytest.mark.parametrize("shards", [0, 1, 3])
+def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(videos, packed, tmp_path, shards):
+    out = tmp_path / "packs"
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=slow_pack, args=(videos, out))
+    process.start()
+    while not (out / PACK_FILE).is_file() or len(list(out.glob("*.tar"))) < shards:
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (out / "index.jsonl").exists()
+    there = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert shards <= len(there) < 4
+    with pytest.raises(InputError):  # what is half there is no data set
+        read_listing(out)
+    pack(videos, out, CONFIG, clips_per_shard=3)
+    assert bytes_of(out) == bytes_of(packed)
+    kept = [path for path, written in there.items() if path.stat().st_mtime_ns == written]
+    assert len(kept) >= len(there) - 1  # a shard whose line was not written yet is written again
+
+
+def slow_pack(videos: Path, out: Path) -> None:
+    def slowly(*arguments):
+        time.sleep(0.05)
+        return recoded(*arguments)
+
+    packs.recoded = slowly
+    pack(videos, out, CONFIG, clips_per_shard=3)
+
+
+def test_a_shard_that_was_taken_away_meanwhile_is_made_again(videos, packed, tmp_path):
+    out = tmp_path / "packs"
+    stop_after(videos, out, 8)
+    assert sorted(path.name for path in out.glob("*.tar*")) == [f"train-00000{n}.tar" for n in range(3)]
+    (out / "train-000001.tar").unlink()
+    pack(videos, out, CONFIG, clips_per_shard=3)
+    assert bytes_of(out) == bytes_of(packed)
+
+
+def stop_after(videos: Path, out: Path, clips: int) -> None:
+    def stop(done: int, of: int) -> None:
+        if done == clips:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(videos, out, CONFIG, clips_per_shard=3, done=stop)
+
+
+def test_two_cannot_write_the_same_shard(videos, packed, tmp_path):
+    out = tmp_path / "packs"
+
+    def meanwhile(done: int, of: int) -> None:
+        if done == 4:
+            with pytest.raises(InputError, match=r"train-000001\.tar is being written by another process"):
+                pack(videos, out, CONFIG, clips_per_shard=3)
+
+    pack(videos, out, CONFIG, clips_per_shard=3, done=meanwhile)
+    assert bytes_of(out) == bytes_of(packed)
+
+
+def test_other_settings_or_other_data_in_the_same_folder_are_refused(videos, packed, tmp_path):
+    before = bytes_of(packed)
+    with pytest.raises(InputError, match=r"with other settings .* choose another folder with --out"):
+        pack(videos, packed, RecodeConfig(short_side=32), clips_per_shard=3)
+    with pytest.raises(InputError, match="with other settings"):
+        pack(videos, packed, CONFIG, clips_per_shard=4)
+    with pytest.raises(InputError, match="of other data"):
+        pack(videos / "train.csv", packed, CONFIG, clips_per_shard=3)
+    assert bytes_of(packed) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds no packs"):
+        pack(videos, tmp_path / "mine", CONFIG)
+    assert bytes_of(tmp_path / "mine") == {"thesis.txt": b"years of work"}
+
+
+@pytest.fixture
+def partly_broken(tmp_path):
+    folder = tmp_path / "videos"
+    for v in range(4):
+        write_video(folder / f"{v}.mp4", 40, index_first=True)
+    for v in (1, 3):
+        cut_short(folder / f"{v}.mp4")
+    (folder / "train.csv").write_text("0.mp4 0\n1.mp4 1\n")
+    (folder / "val.csv").write_text("2.mp4 0\n3.mp4 1\n")
+    return folder
+
+
+def test_what_does_not_decode_is_left_out_and_said(partly_broken, tmp_path, capsys):
+    out = tmp_path / "packs"
+    assert main(["data", "pack", str(partly_broken), "--out", str(out), "--workers", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "2 videos, " in said
+    assert "left out: 2 videos" in said
+    for name in ("1.mp4", "3.mp4"):
+        assert f"{name} breaks after " in said
+    assert [line["path"] for line in lines_of(out / LEFT_OUT)] == ["1.mp4", "3.mp4"]
+    assert [row.name for row in read_listing(out, split="train").rows] == ["0.mp4"]
+    with tarfile.open(out / "train-000000.tar") as shard:
+        assert [member.name for member in shard] == ["000000000.mp4", "000000000.json", "000000000.cls"]
+
+
+def test_a_test_split_still_names_what_was_left_out(partly_broken, tmp_path):
+    pack(partly_broken, tmp_path / "packs", CONFIG)
+    rows = read_listing(tmp_path / "packs", split="val").rows
+    assert [(row.name, row.label, bool(row.wrong)) for row in rows] == [("2.mp4", 0, False), ("3.mp4", 1, True)]
+    assert rows[1].wrong.startswith("breaks after")
+
+
+def test_a_shard_of_nothing_is_not_written(partly_broken, tmp_path):
+    out = tmp_path / "packs"
+    pack(partly_broken, out, CONFIG, clips_per_shard=1)
+    assert sorted(path.name for path in out.glob("*.tar")) == ["train-000000.tar", "val-000000.tar"]
+
+
+def test_rows_that_a_scan_found_wrong_are_not_looked_at(videos, tmp_path):
+    scanned = [
+        {"path": "elsewhere/0.v.mp4", "label": 0, "bytes": 1000, "rate": 12.5},
+        {"path": "nowhere.mp4", "label": 1, "bytes": 1000, "wrong": "does not decode: cosmic rays"},
+    ]
+    manifest = videos / "scan.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in scanned))
+    said = pack(manifest, tmp_path / "packs", CONFIG)
+    manifest.unlink()
+    assert (said.videos, said.left_out) == (1, ("nowhere.mp4 does not decode: cosmic rays",))
+    assert read_listing(tmp_path / "packs").rows[0].rate == 12.5
+
+
+def test_packs_of_packs_are_packs(videos, packed, tmp_path):
+    pack(packed, tmp_path / "smaller", RecodeConfig(short_side=8))
+    ours, theirs = (read_listing(at, split="train").rows for at in (tmp_path / "smaller", videos))
+    assert [row.name for row in ours] == [row.name for row in theirs]
+    assert read_frames(ours[2].source, [1]).shape == (1, 8, 16, 3)
+
+
+def test_a_data_set_without_labels_has_none_afterwards(tmp_path):
+    for n in range(2):
+        write_video(tmp_path / "videos" / f"{n}.mp4", FRAMES)
+    out = tmp_path / "packs"
+    pack(tmp_path / "videos", out, CONFIG)
+    listing = read_listing(out)
+    assert listing.classes == ()
+    assert [row.label for row in listing.rows] == [None, None]
+    with tarfile.open(out / "all-000000.tar") as shard:
+        assert {Path(member.name).suffix for member in shard} == {".mp4", ".json"}
+
+
+def test_pictures_are_packed_as_they_are(tmp_path):
+    for n in range(3):
+        (tmp_path / "images" / f"c{n % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbered(n)).save(tmp_path / "images" / f"c{n % 2}" / f"{n}.png")
+    pack(tmp_path / "images", tmp_path / "packs", RecodeConfig())
+    for row in read_listing(tmp_path / "packs").rows:
+        assert count_frames(row.source) == 1
+        number = int(Path(row.name).stem)
+        np.testing.assert_array_equal(read_frames(row.source, [0])[0], numbered(number))
+
+
+def test_where_nothing_decodes_there_are_no_packs(tmp_path):
+    cut_short(write_video(tmp_path / "videos" / "0.mp4"))
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"none of 1 video.* decodes, first 0\.mp4 does not decode"):
+            pack(tmp_path / "videos", tmp_path / "packs", CONFIG)
+    assert not (tmp_path / "packs" / "index.jsonl").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, packed, tmp_path, capsys):
+    out = tmp_path / "packs"
+    command = ["data", "pack", str(videos), "--out", str(out), "--short-side", "16", "--clips-per-shard", "3"]
+    stop_after(videos, out, 4)
+    (out / "train-000001.tar.part").symlink_to("/dev/full")
+    assert main(command) == 2
+    assert "train-000001.tar cannot be written (No space left on device); make room" in capsys.readouterr().err
+    assert sorted(path.name for path in out.glob("*.tar*")) == ["train-000000.tar"]  # the half takes up no room
+    assert not (out / "index.jsonl").exists()
+    assert main(command) == 0
+    assert bytes_of(out) == bytes_of(packed)
+
+
+def test_a_cut_shard_names_the_video_the_shard_and_the_bytes(videos, tmp_path):
+    pack(videos, tmp_path / "packs", CONFIG, clips_per_shard=3)
+    rows = read_listing(tmp_path / "packs", split="train").rows
+    source = rows[1].source
+    cut_short(source.shard, (source.offset + 100) / source.shard.stat().st_size)
+    assert number_of(read_frames(rows[0].source, [3])[0]) == 3
+    said = (
+        rf"some\.where/1\.v\.mp4 in .*train-000000\.tar is cut: of its {source.size} bytes from {source.offset} on, 100"
+    )
+    with pytest.raises(BrokenVideo, match=said):
+        read_frames(source, [0])
+    source.shard.unlink()
+    with pytest.raises(BrokenVideo, match=r"train-000000\.tar cannot be read: No such file"):
+        read_frames(rows[0].source, [0])

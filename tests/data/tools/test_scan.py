@@ -1,0 +1,428 @@
+"""A scan decodes every file once, says what is wrong, and leaves a list that is a data set, whenever it is stopped."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import av
+import fsspec
+import numpy as np
+import pytest
+from deadly import hang, kill
+from paths import DATA
+from PIL import Image
+from tiny_videos import cut_short, numbered, write_video
+from vicious_videos import VICIOUS
+
+from vidstill.cli.main import main
+from vidstill.data.decode.probe import count_frames, describe
+from vidstill.data.manifest.open import read_listing, splits_of
+from vidstill.data.storage.fetch import Piece, Unreachable
+from vidstill.data.tools import scan as scanning
+from vidstill.data.tools.pack import pack
+from vidstill.data.tools.probe import FOUND, scanned
+from vidstill.data.tools.scan import manifest_of, scan
+from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.synthetic.drawing import draw_clip
+from vidstill.utils.types import InputError
+
+CLASSES = ("jump", "run")
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Four videos to train on and two to test on, in a folder for each class."""
+    folder = tmp_path_factory.mktemp("kept") / "videos"
+    for split, numbers in {"train": range(4), "val": range(4, 6)}.items():
+        for v in numbers:
+            write_video(folder / split / CLASSES[v % 2] / f"{v}.mp4", numbers=[20 * v + 3 * n for n in range(FRAMES)])
+    return folder
+
+
+@pytest.fixture
+def videos(kept, tmp_path):
+    return Path(shutil.copytree(kept, tmp_path / "videos"))
+
+
+def entries(manifest: Path) -> list[dict]:
+    return [json.loads(line) for line in manifest.read_text().splitlines()]
+
+
+def decoded_by(monkeypatch, folder: Path) -> Path:
+    """A file in which every decoded video is named from now on, whichever process decodes it."""
+    folder.mkdir()
+
+    def noted(source):
+        with (folder / "names").open("a") as file:
+            file.write(f"{source}\n")
+        return scanned(source)
+
+    monkeypatch.setattr(scanning, "scanned", noted)
+    return folder / "names"
+
+
+def names_in(path: Path) -> list[str]:
+    return sorted(Path(line).name for line in path.read_text().splitlines()) if path.exists() else []
+
+
+# ---- The list --------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_is_the_data_set_with_every_true_length(videos):
+    found = scan(videos)
+    assert found.manifest == videos.parent / "videos.scan.jsonl"
+    assert splits_of(found.manifest) == splits_of(videos) == ("train", "val")
+    for split in ("train", "val"):
+        theirs, ours = read_listing(videos, split=split), read_listing(found.manifest, split=split)
+        assert ours.classes == theirs.classes == CLASSES
+        assert [row.source for row in ours.rows] == [row.source for row in theirs.rows]
+        assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
+        assert all((row.frames, row.rate, row.wrong) == (FRAMES, 25.0, "") for row in ours.rows)
+        assert all(not os.path.isabs(row.name) for row in ours.rows)
+    assert found.good
+    assert found.videos == {"train": 4, "val": 2}
+    assert (found.files, found.decoded, found.frames, found.seconds) == (6, 6, 6 * FRAMES, 6 * FRAMES / 25)
+    assert (found.sizes, found.codecs, found.rates) == ({"64x32": 6}, {"h264": 6}, {"25": 6})
+    assert found.bytes == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
+
+
+def test_moved_with_its_videos_the_list_still_names_them(videos, tmp_path):
+    scan(videos / "train", out=videos / "lists" / "train.jsonl")  # the videos do not lie below its folder
+    assert all(os.path.isabs(entry["path"]) for entry in entries(videos / "lists" / "train.jsonl"))
+    scan(videos, out=videos / "all.jsonl")
+    moved = videos.rename(tmp_path / "moved")
+    for row in read_listing(moved / "all.jsonl", split="val").rows:
+        assert describe(row.source).frames == FRAMES
+
+
+@pytest.mark.parametrize(
+    "data", ["videos", "videos/", "videos/train/jump/0.mp4", "videos/train.csv", "videos/all.jsonl"]
+)
+def test_the_list_lies_beside_what_it_is_of(tmp_path, monkeypatch, data):
+    write_video(tmp_path / "videos/train/jump/0.mp4", 2)
+    monkeypatch.chdir(tmp_path)
+    expected = tmp_path / f"{data.strip('/').rpartition('.')[0] or 'videos'}.scan.jsonl"
+    assert manifest_of(Path(data)) == expected
+    if expected.parent == tmp_path:
+        assert manifest_of(expected) == expected  # a scan of a scan's list brings that up to date
+        monkeypatch.chdir(tmp_path / "videos")
+        assert manifest_of(Path()) == expected
+
+
+def test_an_address_has_no_beside():
+    with pytest.raises(InputError, match="--out"):
+        manifest_of("s3://bucket/videos")
+
+
+def test_any_name_that_a_file_may_have_comes_back(tmp_path):
+    names = [
+        "new\nline.mp4",
+        "Zürich 跑.mp4",
+        os.fsdecode(b"not \xff unicode.mp4"),
+        ' "quoted", 1.mp4',
+        "back\\slash.mp4",
+    ]
+    for number, name in enumerate(names):
+        write_video(tmp_path / "videos" / "new.mp4", numbers=[number]).rename(tmp_path / "videos" / name)
+    found = scan(tmp_path / "videos")
+    assert {row.name for row in read_listing(found.manifest).rows} == {f"videos/{name}" for name in names}
+    assert all(count_frames(row.source) == 1 for row in read_listing(found.manifest).rows)
+
+
+def test_pictures_and_folders_of_pictures_have_rows_too(tmp_path):
+    for number in range(5):
+        folder = tmp_path / "videos" / "frames"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbered(number)).save(folder / f"img_{number:05}.png")
+    (tmp_path / "list.csv").write_text("path,frames,label\nvideos/frames,9,0\n")
+    assert scan(tmp_path / "list.csv").frames == 5
+    (row,) = read_listing(tmp_path / "list.scan.jsonl").rows
+    assert (row.frames, row.label, row.source) == (5, 0, tmp_path / "videos" / "frames")
+    assert scan(tmp_path / "list.csv").decoded == 0
+    pictures = scan(tmp_path / "videos")
+    assert (pictures.files, pictures.frames, pictures.short, pictures.good) == (5, 5, {}, True)
+
+
+@pytest.mark.parametrize("address", [False, True])
+def test_packs_are_scanned_where_they_are(videos, tmp_path, address):
+    pack(videos, tmp_path / "packs", RecodeConfig(short_side=16), clips_per_shard=3)
+    place = tmp_path / "packs"
+    if address:
+        place = f"memory://{tmp_path.name}/packs"
+        fsspec.filesystem("memory").put(str(tmp_path / "packs"), f"/{tmp_path.name}/packs", recursive=True)
+    found = scan(place, out=tmp_path / "packs.scan.jsonl")
+    assert (found.files, found.frames, found.good) == (6, 6 * FRAMES, True)
+    for split in ("train", "val"):
+        theirs, ours = read_listing(place, split=split), read_listing(found.manifest, split=split)
+        assert [row.source for row in ours.rows] == [row.source for row in theirs.rows]
+        assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
+        assert all(isinstance(row.source, Piece) and row.frames == FRAMES for row in ours.rows)
+    assert scan(place, out=tmp_path / "packs.scan.jsonl").decoded == (6 if address else 0)
+
+
+# ---- What is wrong ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_broken_stays_in_the_list_and_says_how_far_it_goes(videos):
+    train = videos / "train" / "jump"
+    (train / "empty.mp4").write_bytes(b"")
+    (train / "text.mp4").write_text("no frame in here")
+    cut_short(write_video(train / "cut.mp4", 60, index_first=True), 0.9)
+    VICIOUS["size_changes.ts"](train / "grows.ts")
+    found = scan(videos, min_frames=4)
+    assert not found.good
+    wrong = {Path(path).name: why for path, why in found.broken.items()}
+    assert sorted(wrong) == ["cut.mp4", "empty.mp4", "grows.ts", "text.mp4"]
+    rows = {Path(row.name).name: row for row in read_listing(found.manifest, split="train").rows}
+    assert {name: row.wrong for name, row in rows.items() if row.wrong} == wrong
+    frames = {Path(entry["path"]).name: entry["frames"] for entry in entries(found.manifest)}
+    assert frames["empty.mp4"] == frames["text.mp4"] == 0
+    assert 0 < frames["cut.mp4"] == count_frames(train / "cut.mp4") < 60
+    assert f"after {frames['cut.mp4']} frames" in wrong["cut.mp4"]
+    assert wrong["grows.ts"] == "changes its size to 96x48 at frame 20"
+    assert frames["grows.ts"] == 20
+    assert found.short == {}  # of what is broken nothing else is said
+
+
+def test_a_decoder_that_dies_or_is_stuck_costs_one_row(videos, monkeypatch):
+    def deadly(source):
+        if source.name == "1.mp4":
+            kill(signal.SIGSEGV)
+        if source.name == "2.mp4":
+            hang()
+        return scanned(source)
+
+    monkeypatch.setattr(scanning, "scanned", deadly)
+    monkeypatch.setattr(scanning, "STUCK_SECONDS", 2.0)
+    found = scan(videos, workers=2)
+    wrong = {Path(path).name: why for path, why in found.broken.items()}
+    assert wrong == {"1.mp4": "ended its process (signal 11)", "2.mp4": "took longer than 2 s and was ended"}
+    assert sum(entry["frames"] == FRAMES for entry in entries(found.manifest)) == 4
+    monkeypatch.setattr(scanning, "scanned", scanned)  # it may have been the machine's fault
+    again = scan(videos)
+    assert (again.decoded, again.good) == (2, True)
+
+
+def test_what_is_short_and_what_a_header_states_wrongly_are_said_and_are_no_faults(tmp_path):
+    for frames in (15, 16, 17):
+        path = write_video(tmp_path / "videos" / f"{frames}.avi", frames, codec="mpeg4")
+        data = bytearray(path.read_bytes())
+        length = slice(data.index(b"vids") + 32, data.index(b"vids") + 36)  # dwLength of Microsoft's AVISTREAMHEADER
+        assert int.from_bytes(data[length], "little") == frames
+        data[length] = (16).to_bytes(4, "little")
+        path.write_bytes(data)
+    found = scan(tmp_path / "videos")
+    assert found.short == {"videos/15.avi": 15}
+    assert found.misstated == {"videos/15.avi": (16, 15), "videos/17.avi": (16, 17)}
+    assert found.broken == {}
+    assert [row.frames for row in read_listing(found.manifest).rows] == [15, 16, 17]
+
+
+def test_a_file_of_the_same_bytes_or_the_same_pictures_is_found_in_the_other_split(tmp_path):
+    videos = tmp_path / "videos"
+    for split in ("train", "val"):
+        (videos / split).mkdir(parents=True)
+    for number in range(6):
+        clip = draw_clip("circling", number, 20, (64, 96))
+        _encode(videos / ("train" if number < 4 else "val") / f"{number}.mp4", clip)
+        if number == 1:
+            _encode(videos / "val" / "coarse.mp4", clip, crf="33")
+            _encode(videos / "train" / "coarser.mp4", clip, crf="36")
+    shutil.copy(videos / "train" / "0.mp4", videos / "train" / "same.mp4")
+    shutil.copy(videos / "val" / "4.mp4", videos / "train" / "leaked.mp4")
+    found = scan(videos)
+    assert not found.good
+    assert found.broken == {}
+    assert found.same == (
+        {"train": ("videos/train/leaked.mp4",), "val": ("videos/val/4.mp4",)},  # what is between splits comes first
+        {"train": ("videos/train/0.mp4", "videos/train/same.mp4")},
+    )
+    assert found.near == (
+        {"train": ("videos/train/1.mp4", "videos/train/coarser.mp4"), "val": ("videos/val/coarse.mp4",)},
+    )
+
+
+def _encode(path: Path, clip: np.ndarray, crf: str = "20") -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": crf})
+        stream.height, stream.width, stream.pix_fmt, stream.thread_count = *clip.shape[1:3], "yuv420p", 1
+        for picture in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_one_file_in_two_splits_is_decoded_once_and_found(videos, tmp_path, monkeypatch):
+    names = decoded_by(monkeypatch, tmp_path / "noted")
+    (videos / "train.csv").write_text("train/jump/0.mp4 0\ntrain/jump/0.mp4 0\ntrain/run/1.mp4 1\n")
+    (videos / "val.csv").write_text("train/jump/0.mp4 0\nval/run/5.mp4 1\n")
+    found = scan(videos)
+    assert names_in(names) == ["0.mp4", "1.mp4", "5.mp4"]
+    assert (found.files, found.videos, len(entries(found.manifest))) == (3, {"train": 3, "val": 2}, 5)
+    assert found.same == ({"train": ("videos/train/jump/0.mp4",), "val": ("videos/train/jump/0.mp4",)},)
+
+
+# ---- Stopped, and again ----------------------------------------------------------------------------------------------
+
+
+def test_a_second_scan_decodes_what_has_changed_alone(videos, tmp_path, monkeypatch):
+    names = decoded_by(monkeypatch, tmp_path / "noted")
+    first = scan(videos).manifest.read_bytes()
+    names.unlink()
+    again = scan(videos)
+    assert (again.decoded, names_in(names)) == (0, [])
+    assert again.manifest.read_bytes() == first
+    write_video(videos / "train/jump/0.mp4", numbers=range(100, 109))
+    os.utime(videos / "train/run/1.mp4", ns=(0, 0))
+    write_video(videos / "val/run/new.mp4", numbers=range(200, 203))
+    (videos / "val/jump/4.mp4").unlink()
+    changed = scan(videos)
+    assert names_in(names) == ["0.mp4", "1.mp4", "new.mp4"]
+    frames = {Path(entry["path"]).stem: entry["frames"] for entry in entries(changed.manifest)}
+    assert frames == {"0": 9, "1": FRAMES, "2": FRAMES, "3": FRAMES, "5": FRAMES, "new": 3}
+
+
+def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos, tmp_path, monkeypatch):
+    whole = scan(videos, out=tmp_path / "whole.jsonl").manifest.read_bytes()
+    names = decoded_by(monkeypatch, tmp_path / "noted")
+    noted = scanning.scanned
+    monkeypatch.setattr(scanning, "scanned", lambda source: (time.sleep(0.1), noted(source))[1])
+    out, part = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.part"
+    for lines in (1, 3):
+        process = multiprocessing.get_context("fork").Process(target=scan, args=(videos,), kwargs={"out": out})
+        process.start()
+        while not part.exists() or part.read_bytes().count(b'"path"') < lines:
+            assert process.is_alive()
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+        assert not out.exists()
+    kept = [json.loads(line)["path"] for line in part.read_text().splitlines() if line]
+    names.unlink()
+    assert scan(videos, out=out).manifest.read_bytes() == whole
+    assert sorted([*names_in(names), *(Path(path).name for path in kept)]) == [f"{v}.mp4" for v in range(6)]
+    assert sorted(path.name for path in tmp_path.glob("killed*")) == ["killed.jsonl"]
+
+
+@pytest.mark.parametrize("cut", [1, 30, -2, -1])
+def test_a_line_that_was_cut_is_decoded_again(videos, tmp_path, cut):
+    whole = scan(videos).manifest.read_bytes()
+    first, second, *_ = whole.splitlines(keepends=True)
+    out = tmp_path / "other" / "list.jsonl"
+    out.parent.mkdir()
+    (out.parent / "videos").symlink_to(videos)
+    out.with_name("list.jsonl.part").write_bytes(first + second[:cut])
+    again = scan(out.parent / "videos", out=out)
+    assert again.manifest.read_bytes() == whole
+    assert again.decoded == (4 if cut == -1 else 5)  # all but the end of the line is there
+
+
+def test_an_interrupted_scan_goes_on(videos, tmp_path, monkeypatch, capsys):
+    def interrupted(known: int, of: int) -> None:
+        if known == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(videos, done=interrupted)
+    assert not manifest_of(videos).exists()
+    told: list[tuple[int, int]] = []
+    found = scan(videos, done=lambda known, of: told.append((known, of)))
+    assert found.decoded == 3
+    assert told == [(known, 6) for known in (3, 4, 5, 6)]
+
+
+def test_a_place_that_does_not_answer_stops_a_scan_that_goes_on_later(videos, monkeypatch):
+    def unreachable(source):
+        if source.name == "3.mp4":
+            raise Unreachable("nobody answers")
+        return scanned(source)
+
+    monkeypatch.setattr(scanning, "scanned", unreachable)
+    with pytest.raises(Unreachable, match="nobody answers"):
+        scan(videos)
+    monkeypatch.setattr(scanning, "scanned", scanned)
+    found = scan(videos)
+    assert 0 < found.decoded < 6
+    assert found.good
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+@pytest.mark.parametrize("full", ["videos.scan.jsonl.part", "videos.scan.jsonl.new.part"])
+def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, capsys, full):
+    (videos.parent / full).symlink_to("/dev/full")
+    assert main(["data", "scan", str(videos), "--workers", "1"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not manifest_of(videos).exists()
+    (videos.parent / full).unlink(missing_ok=True)
+    assert main(["data", "scan", str(videos), "--workers", "1"]) == 0
+    assert len(entries(manifest_of(videos))) == 6
+    assert sorted(path.name for path in videos.parent.iterdir()) == ["videos", "videos.scan.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "videos/a.mp4 0\n", '{"path": "videos/a.mp4", "frames": 6, "bytes": 9}\n', "{}\n"]
+)
+def test_what_is_no_scans_list_is_not_written_over(videos, text):
+    other = videos.parent / "mine.jsonl"
+    other.write_text(text)
+    with pytest.raises(InputError, match="is no scan's list"):
+        scan(videos, out=other)
+    assert other.read_text() == text
+    with pytest.raises(InputError, match="is no file"):
+        scan(videos, out=videos)
+
+
+# ---- The command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_exit_code_tells_and_json_holds_all(videos, capsys):
+    assert main(["data", "scan", str(videos), "--min-frames", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "6 files, 6 of them decoded now: 4 videos in train, 2 videos in val" in said
+    assert "6 files shorter than 10 frames" in said
+    shutil.copy(videos / "train/jump/0.mp4", videos / "val/jump/0.mp4")
+    assert main(["data", "scan", str(videos)]) == 1
+    assert "1 group of the same bytes, 2 files; 1 of them in more than one split" in capsys.readouterr().out
+    (videos / "val/jump/0.mp4").write_bytes(b"")
+    assert main(["data", "scan", str(videos), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["broken"] == {"videos/val/jump/0.mp4": "does not decode: Invalid data found when processing input"}
+    assert (found["good"], found["same"], found["files"], found["decoded"]) == (False, [], 7, 1)
+    assert main(["data", "scan", str(videos / "nowhere")]) == 2
+    assert main(["data", "scan", str(videos), "--min-frames", "0"]) == 2
+
+
+def test_every_fact_has_a_place_in_the_list(kept):
+    assert set(scanned(kept / "train/jump/0.mp4")) <= set(FOUND)
+
+
+def clips() -> list:
+    """Every real file that some `clips.json` describes."""
+    found = [
+        pytest.param(path.parent / clip["file"], clip, id=clip["file"])
+        for path in sorted(DATA.rglob("clips.json"))
+        for clip in json.loads(path.read_text())
+    ]
+    absent = pytest.param(None, {}, marks=pytest.mark.skip(f"no clips.json is under {DATA}; set VIDSTILL_DATA"))
+    return found or [absent]
+
+
+@pytest.mark.files
+@pytest.mark.parametrize(("path", "clip"), clips())
+def test_a_real_file_is_what_its_description_says(path, clip):
+    found = scanned(path)
+    assert (found["bytes"], found["sha256"]) == (clip["size_bytes"], clip["sha256"])
+    assert found["frames"] == clip["decoded_frames"]
+    assert ("wrong" in found) == (clip["kind"] == "broken")
+    if found["frames"]:
+        lying = clip.get("display_rotation_deg", 0) % 180 == 90
+        size = (clip["height"], clip["width"]) if lying else (clip["width"], clip["height"])
+        assert (found["width"], found["height"]) == size
+        assert (found["codec"], found["pixels"]) == (clip["codec"], clip["pix_fmt"])
+        if "wrong" not in found:
+            assert found.get("stated", found["frames"]) == (clip["header_frames"] or found["frames"])

@@ -1,0 +1,66 @@
+"""Colour jitter on the device: what light and camera do, and nothing else."""
+
+import pytest
+import torch
+
+from vidstill.data.transforms.color_jitter import ColourJitter
+from vidstill.utils.types import InputError
+
+STILL = ColourJitter(brightness=0.0, contrast=0.0, tint=0.0, grey=0.0)
+
+
+def clips(n: int = 64) -> torch.Tensor:
+    return torch.rand(n, 3, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+
+
+def seeds(n: int = 64) -> torch.Tensor:
+    return torch.arange(n)
+
+
+def test_nothing_changes_where_nothing_is_asked():
+    torch.testing.assert_close(STILL.apply(clips(), seeds()), clips())
+
+
+def test_colours_stay_in_their_range():
+    changed = ColourJitter(brightness=1.0, contrast=1.0, tint=1.0).apply(clips(), seeds())
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+
+
+def test_brightness_scales_the_mean_and_contrast_what_differs_from_it():
+    brighter = ColourJitter(brightness=0.4, contrast=0.0, tint=0.0, grey=0.0).apply(clips(), seeds())
+    factor = brighter.mean((1, 2, 3, 4)) / clips().mean((1, 2, 3, 4))
+    assert factor.min() >= 0.6
+    assert factor.max() <= 1.4
+    assert factor.std() > 0.15  # of an even draw it is 0.23
+    torch.testing.assert_close(brighter.std((1, 2, 3, 4)), clips().std((1, 2, 3, 4)))
+    starker = ColourJitter(brightness=0.0, contrast=0.4, tint=0.0, grey=0.0).apply(clips(), seeds())
+    torch.testing.assert_close(starker.mean((1, 2, 3, 4)), clips().mean((1, 2, 3, 4)))
+    assert (starker.std((1, 2, 3, 4)) / clips().std((1, 2, 3, 4))).std() > 0.15
+
+
+def test_a_tint_is_one_factor_for_each_colour_in_every_frame():
+    tinted = ColourJitter(brightness=0.0, contrast=0.0, tint=0.3, grey=0.0).apply(clips(), seeds())
+    factor = tinted / clips()
+    torch.testing.assert_close(factor, factor[:, :, :1, :1, :1].expand_as(factor))
+    assert factor[:, :, 0, 0, 0].std(dim=0).min() > 0.1
+
+
+def test_half_of_the_clips_lose_their_colours_and_no_others():
+    grey = ColourJitter(brightness=0.0, contrast=0.0, tint=0.0, grey=0.5)
+    changed = grey.apply(clips(512), seeds(512))
+    without = (changed[:, :1] == changed).flatten(1).all(dim=1)
+    assert 200 < without.sum() < 312  # five standard errors
+    torch.testing.assert_close(changed[~without], clips(512)[~without])
+    luma = 0.299 * clips(512)[:, 0] + 0.587 * clips(512)[:, 1] + 0.114 * clips(512)[:, 2]
+    torch.testing.assert_close(changed[without, 0], luma[without])
+
+
+def test_a_clip_s_colours_depend_on_its_seed_alone():
+    jitter = ColourJitter()
+    torch.testing.assert_close(jitter.apply(clips(), seeds())[5:6], jitter.apply(clips()[5:6], seeds()[5:6]))
+
+
+def test_an_amount_beyond_one_is_refused():
+    with pytest.raises(InputError, match="tint is 1"):
+        ColourJitter(tint=1.5)

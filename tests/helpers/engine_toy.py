@@ -1,0 +1,110 @@
+"""A task of a few weights, trained by `fit`: as a program it is what the tests kill, interrupt and double."""
+
+import argparse
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidstill.engine.distributed import Runtime
+from vidstill.engine.early_stopping import Watch
+from vidstill.engine.lr_schedule import CosineConfig, Plan, make_plan
+from vidstill.engine.optimizer import AdamWConfig
+from vidstill.engine.trainer import Batches, RunStopped, SaveConfig, fit
+from vidstill.utils.types import Output
+
+OPTIM = AdamWConfig(base_lr=1.0, min_lr=0.01, clip_norm=1.0)
+
+
+class Toy(nn.Module):
+    """Learns the sum of its input; its noise falls from `drop`, and depends on torch's default generator."""
+
+    def __init__(self, drop: float = 0.3, width: int = 8):
+        super().__init__()
+        torch.manual_seed(0)
+        self.drop = drop
+        self.layers = nn.Sequential(nn.Linear(6, width), nn.GELU(), nn.Dropout(drop), nn.Linear(width, 1))
+
+    def begin_step(self, progress: float) -> None:
+        self.layers[2].p = self.drop * (1 - progress)
+
+    def forward(self, clip: Tensor, label: Tensor) -> Output:
+        guess = self.layers(clip)[:, 0]
+        return Output(F.mse_loss(guess, label), {"guess": guess.mean()})
+
+
+def toy_plan(*, epochs: int = 4, batch: int = 8, at_once: int | None = None, world: int = 1) -> Plan:
+    schedule = CosineConfig(epochs=epochs, warmup_epochs=1)
+    return make_plan(videos=43, batch=batch, optim=OPTIM, schedule=schedule, at_once=at_once, world=world)
+
+
+def toy_batches(plan: Plan, runtime: Runtime, *, poison: tuple[int, ...] = (), slow: float = 0.0) -> Batches:
+    """A step's clips depend on the step alone; `poison` names the steps (from 0) in whose first chunk a NaN lies."""
+
+    def batches(start: int) -> Iterator[tuple[Any, ...]]:
+        size = plan.videos_per_chunk
+        for step in range(start, plan.total_steps):
+            clips = torch.randn(plan.videos_per_step, 6, generator=torch.Generator().manual_seed(step))
+            labels = clips.sum(1)
+            if step in poison:
+                clips[0] = torch.nan
+            for micro in range(plan.accumulation):
+                time.sleep(slow)
+                first = (micro * plan.world + runtime.rank) * size
+                chunk = slice(first, first + size)
+                yield clips[chunk].to(runtime.device), labels[chunk].to(runtime.device)
+
+    return batches
+
+
+def first_bias(task: Toy) -> dict[str, float]:
+    """A score that depends on the weights alone."""
+    return {"bias": task.layers[0].bias[0].item()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--at-once", type=int)
+    parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--poison", type=int, nargs="*", default=())
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--patience", type=int, help="epochs; each is scored by the weights that it ends with")
+    parser.add_argument("--largest-file", type=int, help="bytes: what a full disk is like")
+    asked = parser.parse_args()
+    if asked.largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (asked.largest_file, asked.largest_file))
+    runtime = Runtime("fp32")
+    plan = toy_plan(epochs=asked.epochs, at_once=asked.at_once, world=runtime.world)
+    task = Toy(width=asked.width)
+    batches = toy_batches(plan, runtime, slow=asked.slow, poison=tuple(asked.poison))
+    how = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save": SaveConfig(steps=1)}
+    if asked.patience:
+        how["watch"] = Watch(scores=lambda epoch: first_bias(task), by="bias", patience=asked.patience)
+    try:
+        fit(task, batches, run_dir=asked.folder, **how)
+    except RunStopped as stopped:
+        print(stopped)
+        return stopped.exit_code
+    finally:
+        runtime.close()
+    if runtime.is_main:
+        torch.save(task.state_dict(), asked.folder / "weights.new")
+        os.replace(asked.folder / "weights.new", asked.folder / "weights.pt")
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    if "RANK" in os.environ:  # as `vidstill.cli.main.program` does
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

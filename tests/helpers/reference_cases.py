@@ -1,0 +1,95 @@
+"""Finds the numbers made with the authors' code: cases of a folder, read once, as pytest parameters `method/case`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from paths import COMMITTED, REFERENCE
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: `<method>/<name>.json`, and the tensors beside it."""
+
+    path: Path
+
+    @property
+    def method(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text())
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        return load_file(self.path.with_suffix(".safetensors"))
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors named `prefix/…`, without the prefix."""
+        return {name.removeprefix(prefix + "/"): t for name, t in self.tensors.items() if name.startswith(prefix + "/")}
+
+    def hold(self, ours: Tensor, name: str, kind: str = "outputs") -> None:
+        """Our tensor equals the stored one: max|a-b| <= atol + rtol·max|b| (the case's own tolerance)."""
+        self.hold_value(ours, self.tensors[name], name, kind)
+
+    def hold_value(self, ours: Tensor, theirs: Tensor, name: str, kind: str = "outputs") -> None:
+        limits = self.json["tolerance"][kind]
+        assert ours.shape == theirs.shape, f"{name}: {tuple(ours.shape)}, the reference has {tuple(theirs.shape)}"
+        apart = (ours.double() - theirs.double()).abs().max().item()
+        bound = limits["atol"] + limits["rtol"] * theirs.double().abs().max().item()
+        assert apart <= bound, f"{name}: {apart:.3g} apart, the limit is {bound:.3g}"
+
+    def hold_each(self, ours: Tensor, theirs: Tensor | str, kind: str) -> None:
+        """Each of our elements is near its own: |a-b| <= atol + rtol·|b|; a string names a tensor of the case."""
+        name = theirs if isinstance(theirs, str) else kind
+        theirs = self.tensors[theirs] if isinstance(theirs, str) else theirs
+        limits = self.json["tolerance"][kind]
+        assert ours.shape == theirs.shape, f"{name}: {tuple(ours.shape)}, the reference has {tuple(theirs.shape)}"
+        apart, bound = (ours.double() - theirs.double()).abs(), limits["atol"] + limits["rtol"] * theirs.double().abs()
+        assert (apart <= bound).all(), f"{name}: {(apart - bound).max().item():.3g} beyond the limit of an element"
+
+    def hold_number(self, ours: float, theirs: float, name: str, kind: str = "losses") -> None:
+        self.hold_value(torch.tensor(ours, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64), name, kind)
+
+
+@cache
+def found() -> Mapping[str, Case]:
+    """Every case of the reference folder, and those that this repository keeps."""
+    cases = {}
+    for prefix, root in (("committed/", COMMITTED), ("", REFERENCE)):
+        for path in sorted(root.glob("*/*.json")):
+            cases[f"{prefix}{path.parent.name}/{path.stem}"] = Case(path)
+    return cases
+
+
+ASKED: set[str] = set()
+"""The cases that some test was given."""
+
+
+def cases(*, kind: str, method: str | None = None, name: str | None = None) -> list[Any]:
+    """The cases of a kind as parameters, tables by what their names begin with; a skipped one if there are none."""
+    chosen = [
+        pytest.param(case, id=key)
+        for key, case in found().items()
+        if (method is None or case.method == method)
+        and (name is None or case.name.startswith(name))
+        and case.json["kind"] == kind
+    ]
+    ASKED.update(str(parameter.id) for parameter in chosen)
+    if not chosen:
+        wanted = "/".join(filter(None, (method, name or kind)))
+        reason = f"no case {wanted} in {REFERENCE}: set VIDSTILL_REFERENCE to a folder of reference cases"
+        chosen = [pytest.param(None, id=f"{wanted} is not here", marks=pytest.mark.skip(reason=reason))]
+    return chosen

@@ -1,0 +1,236 @@
+"""What tests of the MAE family's cases share (image MAE, DMAE, ST-MAE): our words for theirs, and comparisons."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from einops import rearrange
+from foreign_layout import in_their_words
+from reference_cases import Case
+from reference_models import colours, places, take_step
+from torch import Tensor
+
+from vidstill.checkpoints.layouts.mae import mae_names
+from vidstill.checkpoints.layouts.rename import Name
+from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.engine.distributed import Runtime
+from vidstill.engine.optimizer import AdamWConfig
+from vidstill.methods.common.masking import Mask, RandomMask
+from vidstill.methods.common.targets import PixelTarget
+from vidstill.methods.dmae import DMAE
+from vidstill.methods.imagemae import ImageMAE, ImageMAEConfig
+from vidstill.methods.stmae import STMAE, STMAEConfig
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.position_embeddings import position_table
+from vidstill.models.vit import ViTConfig
+from vidstill.utils.types import Grid, take
+
+
+def encoder_config(config: dict[str, Any], *, learned: bool = False) -> ViTConfig:
+    patch = config["patch_size"]
+    side = config["img_size"] // patch
+    return ViTConfig(
+        dim=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_ratio=config.get("mlp_ratio", 4.0),
+        tubelet=(1, patch, patch),
+        positions="learned" if learned else "sincos2d",
+        learned_grid=(1, side, side) if learned else None,
+        class_token=True,
+        attention_bias="qkv" if config.get("qkv_bias", True) else "none",
+        drop_path=config.get("drop_path_rate", 0.0),
+    )
+
+
+def decoder_config(config: dict[str, Any]) -> DecoderConfig:
+    return DecoderConfig(
+        dim=config["decoder_embed_dim"],
+        depth=config["decoder_depth"],
+        heads=config["decoder_num_heads"],
+        mlp_ratio=config.get("mlp_ratio", 4.0),
+        positions="sincos2d",
+        class_token="encoder",
+        project_bias=True,
+        attention_bias="qkv",
+    )
+
+
+def stmae_encoder_config(config: dict[str, Any]) -> ViTConfig:
+    tubelet, side = config["t_patch_size"], config["img_size"] // config["patch_size"]
+    return ViTConfig(
+        dim=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_ratio=config.get("mlp_ratio", 4.0),
+        tubelet=(tubelet, config["patch_size"], config["patch_size"]),
+        positions="separable" if config["sep_pos_embed"] else "learned",
+        learned_grid=(config["num_frames"] // tubelet, side, side),
+        class_token=config["cls_embed"],
+        drop_path=config.get("drop_path_rate", 0.0),
+        attention_bias="none" if config.get("no_qkv_bias") else "qkv",
+        mean=(0.45, 0.45, 0.45),
+        std=(0.225, 0.225, 0.225),
+    )
+
+
+def stmae_config(config: dict[str, Any]) -> STMAEConfig:
+    encoder = stmae_encoder_config(config)
+    return STMAEConfig(
+        encoder=encoder,
+        decoder=DecoderConfig(
+            dim=config["decoder_embed_dim"],
+            depth=config["decoder_depth"],
+            heads=config["decoder_num_heads"],
+            mlp_ratio=encoder.mlp_ratio,
+            positions=encoder.positions,
+            learned_grid=encoder.learned_grid,
+            class_token="own" if encoder.class_token else "none",
+            project_bias=True,
+            attention_bias=encoder.attention_bias,
+        ),
+        mask=RandomMask(ratio=config.get("mask_ratio", 0.9)),
+        target="per_patch" if config.get("norm_pix_loss", True) else "input",
+        predicted_frames=config["pred_t_dim"] * config["t_patch_size"] // config["num_frames"],
+        which_frames="linspace",
+        start="normal_released" if config.get("trunc_init") else "xavier",
+    )
+
+
+def target(config: dict[str, Any]) -> PixelTarget:
+    return "per_patch" if config["norm_pix_loss"] else "input"
+
+
+def imagemae(config: dict[str, Any], weights: dict[str, Tensor], source: str) -> ImageMAE:
+    ours = ImageMAEConfig(
+        encoder=encoder_config(config),
+        decoder=decoder_config(config),
+        mask=RandomMask(ratio=config.get("mask_ratio", 0.75)),
+        target=target(config),
+    )
+    method = ours.build()
+    load_exactly(method, translated(weights, mae_names(ours.encoder)), source)
+    return method
+
+
+def clip(case: Case, name: str = "input/image") -> Tensor:
+    """A stored image as a clip of one frame, before ImageNet's mean and deviation were taken off."""
+    return colours(case.tensors[name][:, :, None])
+
+
+def stmae_colours(video: Tensor) -> Tensor:
+    """The clip before ST-MAE's mean and deviation were taken off, which are not ImageNet's."""
+    return video * 0.225 + 0.45
+
+
+def mask_by(noise: Tensor, ratio: float) -> Mask:
+    """The tokens with the least noise are kept: as many as our own mask shows."""
+    kept = RandomMask(ratio=ratio).draw(torch.arange(len(noise)), Grid(1, 1, noise.shape[1])).visible.shape[1]
+    hidden = (_ranks(noise) >= kept).int()
+    return Mask(places(hidden, 0), places(hidden, 1))
+
+
+def stored_mask(case: Case) -> Mask:
+    """The mask of a forward case; what is stored of it says the same."""
+    noise, kept = case.tensors["mask/noise"], case.json["config"]["len_keep"]
+    mask = mask_by(noise, case.json["config"]["mask_ratio"])
+    assert torch.equal(case.tensors["mask/ids_restore"], _ranks(noise))
+    assert torch.equal(case.tensors["mask/ids_keep"], noise.argsort(dim=1)[:, :kept])
+    assert torch.equal(mask.visible, case.tensors["mask/ids_keep"].sort(dim=1).values)
+    assert torch.equal(mask.masked, places(case.tensors["mask/mask"], 1))
+    return mask
+
+
+def _ranks(noise: Tensor) -> Tensor:
+    return noise.argsort(dim=1).argsort(dim=1)
+
+
+def predictions(method: ImageMAE | DMAE | STMAE, image: Tensor, mask: Mask) -> Tensor:
+    """What the decoder makes of every token, of the seen ones too, in grid order."""
+    seen, decoder, places = method.encoder(image, mask.visible), method.decoder, (mask.visible, mask.masked)
+    joined = decoder.infill.joined(
+        decoder.project(seen.tokens), *places, method.encoder.grid(image), decoder.project(seen.classes)
+    )
+    order = torch.cat(places, dim=1).argsort(dim=1)
+    rows = decoder.head(decoder.norm(decoder.infill.through(joined)))
+    return take(rows[:, rows.shape[1] - order.shape[1] :], order)  # without a class token's
+
+
+def table(grid: Grid, width: int) -> Tensor:
+    """The computed codes as MAE's files have them: that of the class token, which is zero, stands first."""
+    return torch.cat([torch.zeros(1, width), position_table("sincos2d", grid, width, torch.device("cpu"))])[None]
+
+
+def picture(rows: Tensor, grid: Grid, patch: int) -> Tensor:
+    return rearrange(rows, "b (h w) (p q c) -> b c (h p) (w q)", h=grid.h, p=patch, q=patch)
+
+
+def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[Name, ...]) -> None:
+    """Every gradient that is stored equals ours, and the norm of every parameter's."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    assert all(parameter.grad is not None for parameter in trained.values())
+    ours = in_their_words({name: p.grad for name, p in trained.items()}, names)
+    assert ours.keys() == case.json["grad_norms"].keys()
+    for name, norm in case.json["grad_norms"].items():
+        case.hold_each(ours[name].norm(), torch.tensor(norm), "grad")
+    for name, gradient in case.under("grad").items():
+        case.hold_each(ours[name], gradient, "grad")
+
+
+def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
+    """Losses, the gradients' lengths and the last weights of a training agree."""
+    config, waiting, rate = case.json["config"], [], 0.0
+    # released: only biases and what has one dimension there are not decayed
+    optim = AdamWConfig(base_lr=1.0, betas=(0.9, 0.95), weight_decay=config["weight_decay"], undecayed=())
+    optimizer, runtime = optim.build(method), Runtime("fp32")
+    for step, (stated, length) in enumerate(zip(case.json["lr"], case.json["grad_norm"], strict=True)):
+        mask = mask_by(case.tensors[f"mask/noise_{step}"], config["mask_ratio"])
+        output = method(clip(case, f"input/image_{step}"), mask=mask)
+        stored = [value for name, value in case.json["losses"].items() if name.split("_")[0] == f"step{step}"]
+        case.hold_each(output.parts["reconstruction"].detach(), torch.tensor(stored[0]), "loss")
+        case.hold_each(output.loss.detach(), torch.tensor(sum(stored)), "loss")
+        rate = rate if waiting else stated  # it is set before the first of a step's batches
+        waiting.append(output.loss)
+        if length is None:  # of a step with several batches, this was not the last
+            continue
+        norm = take_step(optimizer, runtime, method, torch.stack(waiting).mean(), rate, None)
+        case.hold_each(torch.tensor(norm), torch.tensor(length), "grad_norm")
+        waiting.clear()
+    ours, grid = method.config, method.encoder.grid(clip(case, "input/image_0"))
+    tables = {"pos_embed": table(grid, ours.encoder.dim), "decoder_pos_embed": table(grid, ours.decoder.dim)}
+    hold_final(case, in_their_words(method.state_dict(), mae_names(ours.encoder)) | tables)
+
+
+def hold_final(case: Case, ours: Mapping[str, Tensor]) -> None:
+    """Every weight that is stored after the last step equals ours, which are under the authors' names."""
+    theirs, limits = case.under("final"), case.json["tolerance"]
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        apart = (ours[name].double() - weight.double()).abs()
+        if name in limits["loose_final"]:
+            assert apart.max() <= limits["loose_final"][name], name
+            continue
+        near = apart <= limits["final"]["atol"] + limits["final"]["rtol"] * weight.double().abs()
+        assert near.double().mean() >= limits["final"]["fraction"], name
+        assert apart.max() <= limits["final"]["atol_all"], name
+
+
+def hold_statistics(case: Case, theirs: Mapping[str, dict[str, Any]], ours: Mapping[str, Tensor]) -> None:
+    """Every tensor of a new model has the shape, the mean, the deviation and the kind of chance of the authors'."""
+    limits = case.json["tolerance"]["std"]
+    assert ours.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        tensor, n = ours[name], ours[name].numel()
+        assert list(tensor.shape) == wanted["shape"], name
+        if wanted["std"] == 0:
+            assert (tensor == wanted["mean"]).all(), name
+            continue
+        # of smaller tensors the case says nothing: of two samples' deviations, five times what chance moves them apart
+        large = n >= limits["only_for_elements_at_least"]
+        near = limits["rtol"] if large else 5 / n**0.5
+        assert tensor.std().item() == pytest.approx(wanted["std"], rel=near), name
+        assert abs(tensor.mean().item() - wanted["mean"]) < 5 * wanted["std"] * (2 / n) ** 0.5, name  # of two means
+        uniform = wanted["absmax"] / wanted["std"] < 3**0.5 + 0.1
+        # of few normal numbers, chance leaves the largest as near as that of uniform ones
+        assert not large or (tensor.abs().max() / tensor.std() < 3**0.5 * 1.2) == uniform, name

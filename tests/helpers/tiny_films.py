@@ -1,0 +1,91 @@
+"""Films whose frames show their own number, as a file, a folder of frames, or files of one second each; key frames."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from vidstill.data.ava.clip_reader import Film
+from vidstill.data.ava.keyframes import KeyFrames
+from vidstill.data.ava.label_map import Actions
+
+BITS = 10
+ACTIONS = Actions({1: "stands", 3: "sits", 7: "waves"}, frozenset({1, 3, 7}))
+
+
+def numbered(number: int) -> np.ndarray:
+    """A picture `(32, 80, 3)` of ten bars, bright where the number's bit is set."""
+    bits = np.array([(number >> bit) & 1 for bit in range(BITS)], np.uint8)
+    return np.broadcast_to(np.repeat(40 + 170 * bits, 8)[None, :, None], (32, 8 * BITS, 3)).copy()
+
+
+def numbers_of(frames: np.ndarray) -> list[int]:
+    """What frames `(t, h, w, 3)` show; they may have been resized."""
+    bars = np.stack([part.mean((1, 2, 3)) for part in np.array_split(frames, BITS, axis=2)], axis=1)
+    return [sum(int(bright) << bit for bit, bright in enumerate(row > 125)) for row in bars]
+
+
+def write_video(path: Path, pictures: Sequence[np.ndarray], rate: int = 25) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.thread_count, stream.gop_size, stream.max_b_frames = "yuv420p", 1, 12, 2
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def file_film(folder: Path, frames: int, rate: int, start: int = 0) -> Film:
+    path = write_video(folder / "film.mp4", [numbered(n) for n in range(frames)], rate)
+    return Film("film", path, "file", float(start))
+
+
+def frames_film(folder: Path, frames: int, rate: int, start: int = 0) -> Film:
+    (folder / "film").mkdir(parents=True)
+    for n in range(frames):
+        Image.fromarray(numbered(n)).save(folder / "film" / f"film_{n + 1:06d}.png")
+    return Film("film", folder / "film", "frames", float(start), float(rate))
+
+
+def seconds_film(folder: Path, counts: Mapping[int, int], rate: int = 25) -> Film:
+    """Numbered through all seconds, so many frames in each."""
+    first = 0
+    for second, count in counts.items():
+        pictures = [numbered(n) for n in range(first, first + count)]
+        write_video(folder / "film" / f"{second}.mp4", pictures, rate)
+        first += count
+    return Film("film", folder / "film", "seconds")
+
+
+def key_frames(
+    films: Sequence[Film],
+    moments: Sequence[tuple[int, int]],
+    boxes: Sequence[Sequence[tuple[float, ...]]],
+    source: Path,
+) -> KeyFrames:
+    """
+    Args:
+        moments: a film's place and a second.
+        boxes: of each moment, as fractions; the person in a box that stands at place p does what is at place p mod 3.
+    """
+    counts = [len(some) for some in boxes]
+    flat = np.array([box for some in boxes for box in some], np.float64).reshape(-1, 4)
+    labels = np.zeros((len(flat), 3), bool)
+    labels[np.arange(len(flat)), np.concatenate([np.arange(n) for n in counts]) % 3] = True
+    return KeyFrames(
+        tuple(films),
+        np.array([film for film, _ in moments], np.int32),
+        np.array([second for _, second in moments], np.int32),
+        np.cumsum([0, *counts]),
+        flat,
+        labels,
+        np.ones(len(flat)),
+        ACTIONS,
+        source,
+        "made",
+        "",
+    )

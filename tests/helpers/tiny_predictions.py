@@ -1,0 +1,92 @@
+"""A classifier that nobody has trained, and films for it, for tests of what is predicted."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from tiny_models import ENCODER, built
+
+from vidstill.checkpoints.io import write_weights
+from vidstill.data.datasets.lookup import Sampling
+from vidstill.data.datasets.view_clips import ViewsConfig
+from vidstill.data.transforms.frame_sampling import DenseSampling
+from vidstill.tasks.classification import ClassifierConfig
+from vidstill.utils.config_io import to_plain
+
+CLASSES = ("jump, high", "run", "wave")
+RATE = 25
+
+
+def write_classifier(
+    path: Path,
+    *,
+    sampling: Sampling = DenseSampling(frames=4, stride=2),  # noqa: B008  # it is frozen
+    classes: Sequence[str] = CLASSES,
+    several: bool = False,
+    views: int = 2,
+) -> Path:
+    """A file of weights whose answers differ from clip to clip; of a model of images, if it looks at one frame."""
+    images = sampling.frames == 1
+    encoder = replace(ENCODER, tubelet=(1, 4, 4)) if images else ENCODER
+    config = ClassifierConfig(encoder=encoder, classes=len(classes), several=several)
+    model = built(config)
+    with torch.no_grad():
+        model.head.weight.mul_(20)
+    looks = ViewsConfig(sampling=sampling, views=views, crops=1 if images else 3, short_side=16, size=(16, 16))
+    about = {
+        "kind": "classifier",
+        "encoder": to_plain(encoder),
+        "classifier": to_plain(config),
+        "classes": list(classes),
+        "views": to_plain(looks),
+    }
+    write_weights(path, model.state_dict(), about)
+    return path
+
+
+def film(
+    path: Path,
+    frames: int = 20,
+    *,
+    size: tuple[int, int] = (32, 48),
+    seed: int = 0,
+    codec: str = "libx264",
+    ticks: Sequence[int] | None = None,
+    aspect: Fraction | None = None,
+) -> Path:
+    """A video at 25 frames a second whose left side shines, and the brightness of whose right side changes.
+
+    Args:
+        size: rows and columns.
+        ticks: when each frame is shown, in twenty-fifths of a second; None: one after another.
+        aspect: how many times as wide as high a pixel is to be shown.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    chance = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=RATE)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.thread_count = 1
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        for number in range(frames):
+            picture = np.full((*size, 3), 230, np.uint8)
+            picture[:, size[1] // 2 :] = chance.integers(20, 200, 3)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number if ticks is None else ticks[number], Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path

@@ -1,0 +1,99 @@
+"""Command lines of the smallest runs, by the quickstart's recipes: width 24, depth 2, clips of 4 frames of 16 × 16."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vidstill.cli.main import main
+from vidstill.synthetic.clips import MadeConfig, make_clips
+
+CLASSES = ("left", "right")
+STEPS = {"teacher": 20, "amd": 20, "finetune": 10}  # 10 epochs
+
+_LAUNCH = "--workers 0 --precision fp32"
+_CLIPS = "--clips.size 16 16 --clips.sampling.frames 4 --batch 8"
+_ENCODER = "encoder.dim 24 --{0}encoder.depth 2 --{0}encoder.heads 2 --{0}encoder.tubelet 2 4 4"
+_POSITIONS = "encoder.positions sinusoid"
+_METHOD = (
+    f"--method.{_ENCODER.format('method.')} --method.{_POSITIONS} --method.decoder.dim 16 --method.decoder.depth 1 "
+    "--method.decoder.heads 2 --method.decoder.positions sinusoid"
+)
+_SCHEDULE = "--schedule.epochs 10 --schedule.warmup-epochs 1 --optim.base-lr 0.1"
+
+TEACHER = f"pretrain quickstart.teacher {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.encoder.depth 3"
+IMAGE_TEACHER = (
+    f"pretrain quickstart.image_teacher {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --clips.sampling.frames 1 "
+    "--method.encoder.tubelet 1 4 4"
+)
+AMD = f"pretrain quickstart.amd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.pairs 1 2 2 3"
+MVD = f"pretrain quickstart.mvd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE}"
+MASKAGAIN = (
+    f"pretrain quickstart.maskagain {_LAUNCH} {_CLIPS} --method.{_ENCODER.format('method.')} --method.{_POSITIONS} "
+    f"{_SCHEDULE}"
+)
+DMAE = f"pretrain quickstart.dmae {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.pairs 1 2"
+STMAE = (
+    f"pretrain stmae.base_k400 {_LAUNCH} {_CLIPS} --clips.repeats 2 {_METHOD} {_SCHEDULE} "
+    "--method.encoder.positions separable --method.encoder.learned-grid 2 4 4 "
+    "--method.decoder.positions learned --method.decoder.learned-grid 2 4 4"
+)
+FINETUNE = (
+    f"finetune quickstart.finetune {_LAUNCH} {_CLIPS} --{_ENCODER.format('')} --{_POSITIONS} {_SCHEDULE} "
+    "--views.size 16 16 --views.short-side 16 --views.sampling.frames 4 --views.views 2 --views.crops 3"
+)
+
+
+METHODS = {"imagemae": IMAGE_TEACHER, "stmae": STMAE, "mvd": MVD, "amd": AMD, "maskagain": MASKAGAIN, "dmae": DMAE}
+_TEACHERS = {
+    "imagemae": {},
+    "stmae": {},
+    "mvd": {"method__image_teacher__weights": "image_teacher", "method__video_teacher__weights": "teacher"},
+}
+_TEACHER = {"method__teacher__weights": "teacher"}
+
+
+def teachers_of(method: str, folder: Path) -> dict[str, Path]:
+    """The options that give one of METHODS its teachers' weights, runs of that folder."""
+    return {option: folder / name for option, name in _TEACHERS.get(method, _TEACHER).items()}
+
+
+def make_data(folder: Path) -> Path:
+    """Drawn clips with their lists: 16 without labels, 8 to train on, 6 to test on."""
+    config = MadeConfig(train=8, val=6, unlabelled=16, frames=8, size=(16, 24), classes=CLASSES)
+    return make_clips(folder, config, workers=1)
+
+
+def typed(command: str, **options: Any) -> list[str]:
+    """A command line with more options; `method__mask__ratio=0.5` is `--method.mask.ratio 0.5`."""
+    more = []
+    for name, value in options.items():
+        more += [
+            "--" + name.replace("__", ".").replace("_", "-"),
+            *map(str, value if isinstance(value, tuple) else [value]),
+        ]
+    return [*command.split(), *more]
+
+
+def run(command: str, **options: Any) -> None:
+    assert main(typed(command, **options)) == 0
+
+
+def weights(out: Path) -> dict[str, Tensor]:
+    return load_file(out / "model.safetensors")
+
+
+def about(out: Path) -> dict[str, Any]:
+    """What a run's weights say of themselves."""
+    with safe_open(out / "model.safetensors", framework="pt") as file:
+        return json.loads(file.metadata()["vidstill"])
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    """A run's steps, without what the clock says."""
+    clock = ("seconds_data", "seconds_step", "clips_per_second")
+    lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name not in clock} for line in lines]

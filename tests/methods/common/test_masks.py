@@ -1,0 +1,300 @@
+"""Masks, for every drawer, every grid and every ratio."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from mask_structure import hold_to_every_token_once, places_in_each_slot, seen_in_each_slot, shown
+
+from vidstill.methods.common import block_masking as cuboids
+from vidstill.methods.common import masking as masks
+from vidstill.methods.common.block_masking import CuboidMask
+from vidstill.methods.common.masking import (
+    ContextMask,
+    FrameMask,
+    Mask,
+    NestedTubeMask,
+    RandomMask,
+    SlotMask,
+    SpaceMask,
+    TubeMask,
+)
+from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.types import Grid, InputError
+
+sizes = st.integers(1, 6)
+grids = st.builds(Grid, sizes, sizes, sizes)
+ratios = st.floats(0, 1, exclude_max=True)
+SEEDS = torch.tensor([0, 1, 2**62, 12345])
+CLIP, IMAGE = Grid(8, 14, 14), Grid(1, 14, 14)  # 16 frames, and one, of 224 × 224 pixels
+
+DRAWERS: dict[str, Callable[[float], Any]] = {
+    "random": lambda ratio: RandomMask(ratio=ratio),
+    "random, the hidden counted": lambda ratio: RandomMask(ratio=ratio, counts="hidden"),
+    "tube": lambda ratio: TubeMask(ratio=ratio),
+    "nested": lambda ratio: NestedTubeMask(student_ratio=ratio, teacher_ratio=ratio / 2),
+    "space": lambda ratio: SpaceMask(ratio=ratio),
+    "space, whole tubes": lambda ratio: SpaceMask(ratio=ratio, tubes="whole"),
+    "frame": lambda ratio: FrameMask(ratio=ratio),
+    "slot": lambda ratio: SlotMask(ratio=ratio),
+    "context": lambda ratio: ContextMask(ratio=ratio),
+    "cuboid": lambda ratio: CuboidMask(ratio=ratio),
+}
+every_drawer = pytest.mark.parametrize("drawer", DRAWERS.values(), ids=DRAWERS)
+
+
+def drawn(config: Any, grid: Grid, seeds: torch.Tensor = SEEDS) -> Mask:
+    """What a drawer draws; grids of which its ratio hides all are no examples."""
+    try:
+        return config.draw(seeds, grid)
+    except InputError as error:
+        assume("hides all" not in str(error))
+        raise
+
+
+def nested(one: float, other: float) -> NestedTubeMask:
+    return NestedTubeMask(student_ratio=max(one, other), teacher_ratio=min(one, other))
+
+
+def test_every_drawer_there_is_stands_in_the_list_above():
+    classes = {found for module in (masks, cuboids) for found in vars(module).values() if hasattr(found, "draw")}
+    assert classes == {type(drawer(0.5)) for drawer in DRAWERS.values()}
+
+
+@every_drawer
+@given(grid=grids, ratio=ratios)
+def test_visible_and_masked_are_all_tokens_each_once_and_ascend(drawer, grid, ratio):
+    mask = drawn(drawer(ratio), grid)
+    assert mask.visible.shape[1] > 0
+    hold_to_every_token_once(mask, grid)
+
+
+@every_drawer
+@given(grid=grids, ratio=ratios, order=st.permutations(range(len(SEEDS))))
+def test_a_seed_decides_its_mask_whatever_batch_it_arrives_in(drawer, grid, ratio, order):
+    config = drawer(ratio)
+    together, moved = drawn(config, grid), drawn(config, grid, SEEDS[order])
+    assert torch.equal(moved.visible, together.visible[order])
+    alone = drawn(config, grid, SEEDS[order[0]][None])
+    assert torch.equal(alone.masked[0], together.masked[order[0]])
+
+
+@every_drawer
+@given(grid=grids)
+def test_a_ratio_of_0_hides_nothing(drawer, grid):
+    assert drawer(0.0).draw(SEEDS, grid).masked.shape == (len(SEEDS), 0)
+
+
+@every_drawer
+def test_another_seed_draws_another_mask(drawer):
+    masked = drawer(0.75).draw(torch.arange(20), CLIP).masked
+    assert len(set(map(tuple, masked.tolist()))) > 10  # of 8 slots, whole ones can be hidden in 28 ways
+
+
+@every_drawer
+def test_tokens_are_drawn_where_the_seeds_are(drawer):
+    """So on the meta device, too, where a run is rehearsed before it begins."""
+    mask = drawer(0.5).draw(torch.zeros(2, dtype=torch.long, device="meta"), CLIP)
+    assert mask.visible.is_meta
+    assert mask.masked.is_meta
+
+
+@every_drawer
+def test_the_settings_of_a_drawer_survive_being_written_and_read(drawer):
+    config = drawer(0.25)
+    assert from_plain(type(config), to_plain(config)) == config
+
+
+@every_drawer
+def test_without_seeds_nothing_is_drawn(drawer):
+    with pytest.raises(ValueError, match="neither a mask nor the seeds"):
+        drawer(0.5).draw(None, CLIP)
+
+
+@every_drawer
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 90.0, float("nan")])
+def test_a_ratio_that_is_no_share_is_met_with_a_sentence(drawer, ratio):
+    with pytest.raises(InputError, match="is no share; take 0 up to, but below, 1"):
+        drawer(ratio).draw(SEEDS, Grid(2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("config", "grid", "met"),
+    [
+        (RandomMask(ratio=0.9), Grid(1, 2, 2), "0.9 hides all 4 tokens"),
+        (SpaceMask(ratio=0.9), Grid(2, 2, 2), "0.9 hides all 8 tokens"),
+        (SpaceMask(ratio=0.9, tubes="whole"), Grid(8, 2, 2), "0.9 hides all 4 places"),
+        (SlotMask(ratio=0.9), Grid(8, 2, 2), "0.9 hides all 4 places"),
+        (FrameMask(ratio=0.75), Grid(2, 14, 14), "0.75 hides all 2 slots"),
+        (CuboidMask(ratio=0.75), Grid(1, 1, 3), "0.75 hides all 3 tokens"),
+    ],
+)
+def test_a_mask_that_would_show_nothing_is_met_with_a_sentence(config, grid, met):
+    with pytest.raises(InputError, match=f"a mask ratio of {met} from the student; take a lower one, or a larger clip"):
+        config.draw(SEEDS, grid)
+
+
+@pytest.mark.parametrize("ratio", [0.99, 1 - 2**-53])
+@pytest.mark.parametrize("drawer", [DRAWERS["tube"], DRAWERS["random, the hidden counted"], DRAWERS["context"]])
+@given(grid=grids)
+def test_where_the_hidden_are_rounded_down_something_is_seen(drawer, ratio, grid):
+    assert drawer(ratio).draw(SEEDS, grid).visible.shape[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "grid", "seen"),
+    [  # as the authors of ST-MAE, MAE, DMAE, MVD and VideoMAE count
+        (RandomMask(ratio=0.9), CLIP, 156),
+        (RandomMask(ratio=0.75), CLIP, 392),
+        (RandomMask(ratio=0.95), CLIP, 78),
+        (RandomMask(ratio=0.5), CLIP, 784),
+        (RandomMask(ratio=0.9), Grid(1, 5, 8), 3),  # 40 · (1 - 0.9) is a little below 4 in double precision
+        (RandomMask(ratio=0.75), IMAGE, 49),
+        (RandomMask(ratio=0.75), Grid(1, 16, 16), 64),  # ViT-H/14
+        (RandomMask(ratio=0.95), IMAGE, 9),  # ten patches, says DMAE's paper
+        (RandomMask(ratio=0.9, counts="hidden"), CLIP, 1568 - 1411),
+        (TubeMask(ratio=0.9), CLIP, 8 * 20),
+        (TubeMask(ratio=0.75), CLIP, 8 * 49),
+        (TubeMask(ratio=0.95), Grid(1, 18, 20), 18),  # 360 · 0.95 is 342
+        (SpaceMask(ratio=0.9), CLIP, 19 * 8 + 4),
+        (SpaceMask(ratio=0.9, tubes="whole"), CLIP, 19 * 8),
+        (FrameMask(ratio=0.75), CLIP, 2 * 196),
+        (SlotMask(ratio=0.9), CLIP, 8 * 19),
+        (CuboidMask(ratio=0.75), CLIP, 392),
+    ],
+)
+def test_as_many_tokens_are_seen_as_in_the_papers(config, grid, seen):
+    mask = config.draw(SEEDS, grid)
+    assert mask.visible.shape == (len(SEEDS), seen)
+    assert mask.masked.shape == (len(SEEDS), grid.tokens - seen)
+
+
+def test_the_teacher_of_an_image_sees_half_of_it_and_the_student_a_quarter():
+    mask = NestedTubeMask(student_ratio=0.75, teacher_ratio=0.5).draw(SEEDS, IMAGE)  # AMD's masks for images
+    assert mask.visible.shape[1] == 49
+    assert mask.extra is not None
+    assert mask.extra.shape[1] == 49
+    assert mask.teacher_visible.shape[1] == 98
+    assert mask.masked.shape[1] == 147
+
+
+@given(grids, ratios)
+def test_drawers_that_count_alike_hide_the_same_tokens_of_an_image(grid, ratio):
+    image = Grid(1, grid.h, grid.w)
+    plain = drawn(RandomMask(ratio=ratio), image)
+    for config in (SpaceMask(ratio=ratio), SpaceMask(ratio=ratio, tubes="whole"), SlotMask(ratio=ratio)):
+        assert torch.equal(config.draw(SEEDS, image).visible, plain.visible)
+    tubes = TubeMask(ratio=ratio).draw(SEEDS, image)
+    assert torch.equal(RandomMask(ratio=ratio, counts="hidden").draw(SEEDS, image).visible, tubes.visible)
+
+
+@pytest.mark.parametrize(
+    "name", ["random", "random, the hidden counted", "tube", "slot", "frame", "space, whole tubes"]
+)
+def test_every_token_is_hidden_as_often_as_any_other(name):
+    seeds, grid = torch.arange(4000), Grid(4, 4, 5)
+    hidden = DRAWERS[name](0.75).draw(seeds, grid).masked
+    counts = torch.bincount(hidden.flatten(), minlength=grid.tokens).double() / len(seeds)
+    assert (counts - 0.75).abs().max() < 5 * (0.75 * 0.25 / len(seeds)) ** 0.5
+
+
+@given(grids, ratios)
+def test_a_tube_hides_the_same_places_in_every_slot(grid, ratio):
+    mask = TubeMask(ratio=ratio).draw(SEEDS, grid)
+    assert places_in_each_slot(mask.masked, grid).shape[1] == int(ratio * (grid.h * grid.w))
+    places_in_each_slot(mask.visible, grid)
+
+
+@given(grids, ratios)
+def test_whole_tubes_of_a_space_mask_are_tubes(grid, ratio):
+    mask = drawn(SpaceMask(ratio=ratio, tubes="whole"), grid)
+    assert places_in_each_slot(mask.visible, grid).shape[1] == int(grid.h * grid.w * (1 - ratio))
+
+
+@given(grids, ratios)
+def test_the_released_space_mask_keeps_whole_tubes_and_the_first_slots_of_one_more(grid, ratio):
+    mask = drawn(SpaceMask(ratio=ratio), grid)
+    slots = shown(mask, grid).flatten(2)  # whether a place is seen, slot by slot
+    whole, rest = divmod(int(grid.tokens * (1 - ratio)), grid.t)
+    assert (slots.all(dim=1).sum(dim=1) == whole).all()
+    assert (slots.any(dim=1).sum(dim=1) == whole + (rest > 0)).all()
+    assert seen_in_each_slot(mask, grid).tolist() == [[whole + (slot < rest) for slot in range(grid.t)]] * len(SEEDS)
+    assert (slots[:, :1] | ~slots).all()
+
+
+@given(grids, ratios)
+def test_a_frame_mask_shows_a_slot_or_hides_it(grid, ratio):
+    seen = seen_in_each_slot(drawn(FrameMask(ratio=ratio), grid), grid)
+    assert ((seen == 0) | (seen == grid.h * grid.w)).all()
+    assert ((seen == 0).sum(dim=1) == round(grid.t * ratio)).all()
+
+
+@given(grids, ratios)
+def test_a_slot_mask_shows_as_many_places_in_every_slot(grid, ratio):
+    mask = drawn(SlotMask(ratio=ratio), grid)
+    assert (seen_in_each_slot(mask, grid) == int(grid.h * grid.w * (1 - ratio))).all()
+
+
+def test_the_slots_of_a_slot_mask_know_nothing_of_each_other():
+    seeds, grid = torch.arange(4000), Grid(3, 2, 4)
+    hidden = ~shown(SlotMask(ratio=0.75).draw(seeds, grid), grid).flatten(2)
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        both = (hidden[:, one, :, None] & hidden[:, other, None, :]).double().mean(dim=0)  # of every two places
+        assert (both - 0.75**2).abs().max() < 5 * (0.75**2 * (1 - 0.75**2) / len(seeds)) ** 0.5
+
+
+@given(grids, ratios, ratios)
+def test_the_context_is_seen_and_of_the_rest_a_share_is_hidden(grid, ratio, context):
+    mask = ContextMask(ratio=ratio, context=context).draw(SEEDS, grid)
+    beginning = int(grid.t * context * (grid.h * grid.w))
+    assert torch.equal(mask.visible[:, :beginning], torch.arange(beginning).expand(len(SEEDS), -1))
+    assert mask.masked.shape[1] == int(ratio * (grid.tokens - beginning))
+
+
+@pytest.mark.parametrize("context", [-0.25, 1.0, float("nan")])
+def test_a_context_that_is_no_share_is_met_with_a_sentence(context):
+    with pytest.raises(InputError, match=f"context is {context}; take 0 up to, but below, 1"):
+        ContextMask(context=context).draw(SEEDS, CLIP)
+
+
+@given(grids, ratios, ratios)
+def test_the_teacher_sees_what_the_student_sees_and_its_extra_tokens(grid, one, other):
+    mask = nested(one, other).draw(SEEDS, grid)
+    assert mask.extra is not None
+    assert mask.teacher_visible.shape[1] == grid.t * (grid.h * grid.w - int(min(one, other) * (grid.h * grid.w)))
+    assert (mask.extra.diff(dim=1) > 0).all()
+    for clip in range(len(SEEDS)):
+        visible, masked, extra = (set(tokens[clip].tolist()) for tokens in (mask.visible, mask.masked, mask.extra))
+        assert extra <= masked
+        assert mask.teacher_visible[clip].tolist() == [*sorted(visible), *sorted(extra)]
+
+
+@given(grids, ratios)
+def test_the_student_of_a_nested_mask_sees_what_a_tube_mask_shows(grid, ratio):
+    plain, both = TubeMask(ratio=ratio).draw(SEEDS, grid), nested(ratio, 0.0).draw(SEEDS, grid)
+    assert torch.equal(plain.visible, both.visible)
+    assert torch.equal(plain.masked, both.masked)
+
+
+def test_a_teacher_that_sees_all_has_no_place_that_neither_sees():
+    mask = NestedTubeMask(student_ratio=0.9, teacher_ratio=0.0).draw(SEEDS, Grid(2, 4, 4))
+    assert torch.equal(mask.extra, mask.masked)
+
+
+def test_equal_ratios_leave_nothing_for_the_teacher_alone():
+    mask = NestedTubeMask(student_ratio=0.5, teacher_ratio=0.5).draw(SEEDS, Grid(2, 4, 4))
+    assert mask.extra.shape == (4, 0)
+    assert torch.equal(mask.teacher_visible, mask.visible)
+
+
+def test_a_teacher_that_would_see_less_is_met_with_a_sentence():
+    with pytest.raises(InputError, match=r"teacher's mask ratio 0\.9 is above the student's 0\.75"):
+        NestedTubeMask(student_ratio=0.75, teacher_ratio=0.9).draw(SEEDS, Grid(2, 4, 4))
+
+
+def test_without_extra_tokens_the_teacher_sees_what_the_student_sees():
+    visible = torch.tensor([[1, 2]])
+    assert Mask(visible, torch.tensor([[0, 3]])).teacher_visible is visible

@@ -1,0 +1,305 @@
+"""What the persons in a video do: as a test scores them, moment by moment, however long the video is."""
+
+import json
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_detectors import ACTIONS, VIEWS, write_detector
+from tiny_predictions import RATE, film, picture, write_classifier
+
+from vidstill.cli.detect import predict
+from vidstill.cli.main import main
+from vidstill.data.ava.box_table import read_rows
+from vidstill.data.ava.clip_reader import Film, FilmReader
+from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.data.ava.keyframes import frames_to_test
+from vidstill.data.ava.samples import ViewBoxes
+from vidstill.data.decode.stream import Shown, timed
+from vidstill.data.manifest.table import Row
+from vidstill.engine.distributed import Runtime
+from vidstill.pipelines.detector_checkpoint import load_detector
+from vidstill.pipelines.infer import detect as asking
+from vidstill.pipelines.infer.detect import Asker, clips_at, detected, known_persons
+from vidstill.pipelines.infer.person_detector import Persons
+from vidstill.utils.types import InputError
+
+PERSONS = """\
+clip,0,0.1,0.2,0.4,0.9,,0.9
+clip,1,0.15,0.2,0.45,0.9,,0.8
+clip,1,0.6,0.1,0.9,0.8,,0.95
+clip,1,0.3,0.3,0.5,0.5,,0.3
+clip,2,0.62,0.1,0.92,0.8,-1,0.7
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    write_detector(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """3.2 seconds."""
+    return film(tmp_path_factory.mktemp("clip") / "clip.mp4", 80, seed=3)
+
+
+@pytest.fixture
+def persons(tmp_path):
+    path = tmp_path / "persons.csv"
+    path.write_text(PERSONS)
+    return path
+
+
+def ask(model, *videos, **options):
+    predict(str(model), tuple(map(str, videos)), precision="fp32", **options)
+
+
+def answers(capsys, model, *videos, **options):
+    ask(model, *videos, json=True, **options)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
+    found = answers(capsys, model, clip, persons=str(persons))
+    loaded = load_detector(str(model))
+    frames = frames_to_test(read_rows(persons, scored=True), loaded.actions, [Film("clip", clip)], threshold=0.5)
+    views = ViewBoxes(frames, loaded.views)
+    moments = found["videos"][0]["moments"]
+    assert [moment["seconds"] for moment in moments] == [0, 1, 2, 3]
+    assert [len(moment["boxes"]) for moment in moments] == [1, 2, 1, 0]  # the box below the model's threshold is out
+    for place in range(len(frames)):
+        pixels, boxes, _ = map(torch.from_numpy, views.parts(place))
+        with torch.inference_mode():
+            expected = loaded.model.eval()(pixels.float() / 255, boxes)[0].sigmoid().numpy()
+        expected = expected * frames[place].scores[:, None]
+        here = moments[frames[place].second]["boxes"]
+        np.testing.assert_allclose([each["scores"] for each in here], expected, rtol=1e-4, atol=2e-6)
+        np.testing.assert_allclose([each["box"] for each in here], frames[place].boxes, atol=1e-5)
+        np.testing.assert_allclose(
+            [each["pixels"] for each in here], frames[place].boxes * [48, 32, 48, 32], atol=0.051
+        )
+    scores = np.array([box["scores"] for moment in moments for box in moment["boxes"]])
+    assert np.ptp(scores, axis=0).max() > 0.05  # or the test would say nothing
+
+
+@pytest.mark.parametrize("rule", ["videomae", "slowfast"])
+@pytest.mark.parametrize("rate", [25.0, 12.0])
+def test_clips_of_a_stream_are_those_that_are_read_one_by_one(clip, rule, rate):
+    views = replace(VIEWS, sampling=KeySampling(frames=4, stride=3, rate=rate, rule=rule), short_side=32)
+    for taken in clips_at(clip, views, every=1.0, rate=float(RATE)):
+        expected = FilmReader().around(Film("clip", clip), round(taken.seconds), views.sampling)
+        frames, _ = taken.clip(np.zeros((0, 4)))
+        np.testing.assert_array_equal(frames.transpose(1, 2, 3, 0), expected)
+
+
+def test_memory_does_not_grow_with_the_video(monkeypatch):
+    """Ten minutes of frames, of which those of two clips live at a time."""
+    total, alive, most = 15_000, 0, 0
+
+    def gone():
+        nonlocal alive
+        alive -= 1
+
+    def show():
+        nonlocal alive, most
+        frame = np.zeros((24, 32, 3), np.uint8)
+        weakref.finalize(frame, gone)
+        alive += 1
+        most = max(most, alive)
+        return frame
+
+    monkeypatch.setattr(asking, "count_frames", lambda source: total)
+    monkeypatch.setattr(asking, "timed", lambda source, rate: (Shown(n / 25, 0.04, show) for n in range(total)))
+    seen = [taken.seconds for taken in clips_at(b"", VIEWS, every=1.0, rate=25.0)]
+    assert seen == list(range(600))
+    assert most < 20
+
+
+def test_persons_are_found_where_no_boxes_are_given(model, clip):
+    asked = []
+
+    def find(pictures):
+        asked.extend(pictures)
+        return [Persons(np.array([[0.1, 0.1, 0.5, 0.9], [0.0, 0.0, 0.1, 0.1]]), np.array([0.9, 0.4]))] * len(pictures)
+
+    loaded = load_detector(str(model))
+    asker = Asker(replace(loaded, model=loaded.model.eval()), Runtime("fp32"), 0.5, 0.5, persons=find)
+    found = detected(asker, "clip", Row(clip, None, name="clip.mp4"))
+    assert [moment.seconds for moment in found.tracks.moments] == pytest.approx([0.5 * n for n in range(7)], abs=0.021)
+    assert [len(moment.boxes) for moment in found.tracks.moments] == [1] * 7
+    shown = list(timed(clip))
+    for moment, looked_at in zip(found.tracks.moments, asked, strict=True):
+        np.testing.assert_array_equal(looked_at, shown[round(moment.seconds * RATE)].picture())
+
+
+def test_rows_of_the_answers_are_read_as_detections_are(capsys, model, clip, persons, tmp_path):
+    found = answers(capsys, model, clip, persons=str(persons), out=tmp_path / "rows.csv")
+    rows = read_rows(tmp_path / "rows.csv", scored=True)
+    boxes = [(moment["seconds"], box) for moment in found["videos"][0]["moments"] for box in moment["boxes"]]
+    assert rows.videos == ("clip",)
+    assert rows.second.tolist() == [second for second, _ in boxes for _ in ACTIONS]
+    assert rows.action.tolist() == [number for _ in boxes for number in ACTIONS]
+    np.testing.assert_allclose(rows.score, [score for _, box in boxes for score in box["scores"]], atol=1e-5)
+    np.testing.assert_allclose(rows.box[:: len(ACTIONS)], [box["box"] for _, box in boxes], atol=1e-5)
+
+
+def test_a_persons_boxes_have_one_number(capsys, model, clip, persons):
+    moments = answers(capsys, model, clip, persons=str(persons))["videos"][0]["moments"]
+    assert [[box["track"] for box in moment["boxes"]] for moment in moments] == [[1], [1, 2], [2], []]
+
+
+def test_the_likeliest_actions_are_named_first(capsys, model, clip, persons):
+    found = answers(capsys, model, clip, persons=str(persons), top=2, least=0.2)
+    for moment in found["videos"][0]["moments"]:
+        for box in moment["boxes"]:
+            pairs = sorted(zip(box["scores"], ACTIONS.items(), strict=True), key=lambda pair: -pair[0])
+            expected = [(number, name) for score, (number, name) in pairs[:2] if score >= 0.2]
+            assert [(each["action"], each["name"]) for each in box["top"]] == expected
+
+
+def test_a_video_without_a_box_is_answered_and_drawn(capsys, model, clip, tmp_path):
+    nobody = tmp_path / "nobody.csv"
+    nobody.write_text("")
+    ask(model, clip, persons=str(nobody), out=tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "clip.json").read_text())
+    assert [moment["boxes"] for moment in told["moments"]] == [[]] * 4
+    assert (tmp_path / "out" / "clip.csv").read_text() == ""
+    assert len(list(timed(tmp_path / "out" / "clip.mp4"))) == 80
+
+
+def test_boxes_may_be_of_a_later_time(model, clip, tmp_path):
+    path = tmp_path / "ava.csv"
+    path.write_text("clip,0902,0.1,0.2,0.4,0.9,,0.9\nclip,0800,0.1,0.2,0.4,0.9,,0.9\n")
+    loaded = load_detector(str(model))
+    found = known_persons(path, ["films/clip.mp4"], loaded, least=0.0, start=900)
+    assert list(found["films/clip.mp4"]) == [2]
+
+
+def test_annotated_boxes_are_taken_for_what_they_are(model, tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("clip,1,0.1,0.2,0.4,0.9,1,37\nclip,1,0.1,0.2,0.4,0.9,3,37\nclip,1,0.5,0.2,0.9,0.9,1,0\n")
+    found = known_persons(path, ["clip.mp4"], load_detector(str(model)), least=0.8)["clip.mp4"][1]
+    assert found.scores.tolist() == [1, 1]
+    np.testing.assert_allclose(found.boxes, [[0.1, 0.2, 0.4, 0.9], [0.5, 0.2, 0.9, 0.9]])
+
+
+# ---- What goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_is_named_and_the_others_are_done(capsys, model, clip, persons, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(SystemExit) as left:
+        ask(model, clip, tmp_path / "broken.mp4", persons=str(persons), out=tmp_path / "all.json")
+    assert left.value.code == 1
+    told = json.loads((tmp_path / "all.json").read_text())
+    assert [each["video"] for each in told["videos"]] == [str(clip)]
+    assert "broken.mp4" in told["left_out"][0]["why"]
+    assert "broken.mp4" in capsys.readouterr().out
+
+
+def test_a_video_that_ends_early_is_answered_up_to_there(capsys, model, tmp_path, persons, monkeypatch):
+    whole = film(tmp_path / "clip.mp4", 80)
+    frames = asking.timed
+
+    def cut(source, rate):
+        yield from (shown for n, shown in zip(range(40), frames(source, rate=rate), strict=False))
+
+    monkeypatch.setattr(asking, "timed", cut)
+    with pytest.raises(SystemExit) as left:
+        ask(model, whole, persons=str(persons), json=True)
+    assert left.value.code == 1
+    video = json.loads(capsys.readouterr().out)["videos"][0]
+    assert [moment["seconds"] for moment in video["moments"]] == [0, 1]
+    assert "40 of 80 frames" in video["wrong"]
+
+
+def test_a_classifier_is_refused_with_what_to_do(clip, tmp_path):
+    classifier = write_classifier(tmp_path / "classifier.safetensors")
+    with pytest.raises(InputError, match=r"no detector of actions but classifier.*detect train"):
+        ask(classifier, clip)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"out": "x.avi"}, "neither .json, .csv nor .mp4"),
+        ({"out": "x.csv", "every": 0.5}, "whole seconds"),
+        ({"persons": "PERSONS", "every": 0.5}, "whole seconds"),
+        ({"persons": "PERSONS", "weights": "w.pth"}, "give one of the two"),
+        ({"persons": "missing.csv"}, "missing.csv"),
+        ({"top": 0}, "top"),
+        ({"every": 0.0}, "every"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(model, clip, persons, tmp_path, monkeypatch, options, sentence):
+    monkeypatch.chdir(tmp_path)
+    options = {name: str(persons) if value == "PERSONS" else value for name, value in options.items()}
+    if "out" in options:
+        options["out"] = Path(options["out"])
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(InputError, match=sentence):
+        ask(model, clip, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_boxes_of_other_videos_are_refused(model, clip, tmp_path):
+    (tmp_path / "other.csv").write_text("another,1,0.1,0.2,0.4,0.9,,0.9\n")
+    with pytest.raises(InputError, match="has boxes of 'another', and not of"):
+        ask(model, clip, persons=str(tmp_path / "other.csv"))
+
+
+def test_a_folder_of_something_else_is_left_alone(model, clip, persons, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds something else than detections"):
+        ask(model, clip, persons=str(persons), out=tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_a_folder_has_all_files_of_each_video_and_can_be_written_again(capsys, model, clip, persons, tmp_path):
+    other = film(tmp_path / "other.mp4", 30)
+    for _ in range(2):
+        ask(model, clip, other, persons=str(persons), out=tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        ["detections.json", *(f"{stem}.{suffix}" for stem in ("clip", "other") for suffix in ("json", "csv", "mp4"))]
+    )
+    summary = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [each["files"] for each in summary["videos"]] == ["clip", "other"]
+
+
+def test_a_picture_is_left_out_with_the_reason(model, tmp_path):
+    with pytest.raises(InputError, match="is a picture"):
+        ask(model, picture(tmp_path / "picture.png"))
+
+
+def test_the_table_has_a_line_for_each_box(capsys, model, clip, persons):
+    ask(model, clip, persons=str(persons), least=0.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert "4 moments, 4 boxes, 2 tracks" in lines[0]
+    assert [line.split()[:2] for line in lines[1:]] == [["0:00", "1"], ["0:01", "1"], ["0:01", "2"], ["0:02", "2"]]
+    assert all(sum(name in line for name in ACTIONS.values()) == 3 for line in lines[1:])
+
+
+def test_scores_are_not_multiplied_where_the_model_says_so(capsys, clip, persons, tmp_path):
+    scores = []
+    for times in (True, False):
+        write_detector(tmp_path / "model.safetensors", times_person_score=times)
+        moments = answers(capsys, tmp_path / "model.safetensors", clip, persons=str(persons))["videos"][0]["moments"]
+        scores.append(np.array([box["scores"] for moment in moments for box in moment["boxes"]]))
+    np.testing.assert_allclose(scores[0], scores[1] * np.array([[0.9], [0.8], [0.95], [0.7]]), atol=2e-6)
+
+
+def test_the_exit_code_says_whether_all_was_done(capsys, model, clip, persons, tmp_path):
+    classifier = write_classifier(tmp_path / "classifier.safetensors")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    more = ["--persons", str(persons), "--precision", "fp32"]
+    assert main(["detect", "predict", str(model), str(clip), *more]) == 0
+    assert main(["detect", "predict", str(model), str(clip), str(tmp_path / "broken.mp4"), *more]) == 1
+    assert main(["detect", "predict", str(classifier), str(clip), *more]) == 2
+    assert main(["detect", "predict", str(model), *more]) == 2

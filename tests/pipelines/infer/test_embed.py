@@ -1,0 +1,294 @@
+"""Videos embedded from the command line: what is in the files is what the encoder says of each video."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_encoders import WITH_CLASS_TOKEN, make_videos, write_encoder
+
+from vidstill.cli.main import main
+from vidstill.data.tools.pack import pack
+from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.pipelines.infer import embed as work
+from vidstill.pipelines.infer.embed_config import Key
+from vidstill.pipelines.infer.encoder import load
+from vidstill.pipelines.infer.writers.npy_folder import file_of
+from vidstill.pipelines.infer.writers.one_file import _MODULES as FORMATS
+
+VIDEOS = [*(f"train/00000{n}.mp4" for n in range(4)), *(f"val/00000{n}.mp4" for n in range(2))]
+OPTIONS = ["--precision", "fp32", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A folder with an encoder's `run`, and `videos` of two classes: four to train on, two to test on."""
+    folder = tmp_path_factory.mktemp("embedding")
+    write_encoder(folder / "run")
+    make_videos(folder / "videos")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(house):
+    return load(str(house / "run"), precision="fp32")
+
+
+def embed(house: Path, *words: object, code: int = 0) -> None:
+    assert main(["embed", str(house / "run"), *map(str, words), *OPTIONS]) == code
+
+
+def read(path: Path):
+    return FORMATS[path.suffix[1:]].read(path)
+
+
+def rows(table, name: str) -> np.ndarray:
+    return np.concatenate(list(table.columns[name].chunks(5)))
+
+
+# ---- What is in the files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", ["features.npz", "features.safetensors", "deep/in.a/features.parquet"])
+def test_a_file_holds_a_row_for_each_video_of_a_data_set(house, encoder, tmp_path, out):
+    if out.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
+    embed(house, house / "videos", "--out", tmp_path / out, "--layers", 1, -1, "--views", 2, "--batch", 5)
+    found = read(tmp_path / out)
+    assert found.keys == [Key(name.split("/")[0], name) for name in VIDEOS]
+    assert found.classes == ("left", "right")
+    assert found.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert found.offsets.tolist() == list(range(7))
+    assert found.about["broken"] == []
+    settings = found.about["settings"]
+    assert (settings["layers"], settings["pool"], settings["views"]["views"]) == (["block_1", "block_2"], "mean", 2)
+    for name in ("block_1", "block_2"):
+        expected = encoder.embed([house / "videos" / video for video in VIDEOS], layers=(1, 2), views=2)
+        np.testing.assert_allclose(rows(found, name), np.stack([each[name] for each in expected]), rtol=1e-4, atol=1e-5)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("pool", ["mean", "space", "tokens"])
+def test_a_file_holds_a_row_for_each_window_and_says_when_it_is(house, encoder, tmp_path, pool):
+    shutil.copytree(house / "videos/val", tmp_path / "videos")
+    make_videos(tmp_path / "made", train=1, val=0, frames=4)  # half as long as the others
+    shutil.move(tmp_path / "made/train/000000.mp4", tmp_path / "videos/000000a.mp4")
+    out = tmp_path / "features.npz"
+    embed(house, tmp_path / "videos", "--out", out, "--window", 0.5, "--hop", 0.25, "--pool", pool, "--batch", 2)
+    found = read(out)
+    assert [key.name for key in found.keys] == ["000000.mp4", "000000a.mp4", "000001.mp4"]
+    assert found.offsets.tolist() == [0, 3, 4, 7]
+    assert rows(found, "starts").tolist() == [0, 0.25, 0.5, 0, 0, 0.25, 0.5]
+    assert rows(found, "ends").tolist() == [0.5, 0.75, 1, 0.5, 0.5, 0.75, 1]
+    assert found.labels is None
+    for place, key in enumerate(found.keys):
+        part = rows(found, "final")[found.offsets[place] : found.offsets[place + 1]]
+        expected = encoder.embed(tmp_path / "videos" / key.name, window=0.5, hop=0.25, pool=pool)
+        np.testing.assert_allclose(part, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_has_an_npy_for_each_video(house, encoder, tmp_path):
+    out = tmp_path / "features"
+    embed(house, house / "videos", "--out", out, "--window", 0.25, "--layers", 2)
+    about = json.loads((out / "features.json").read_text())
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.npy")) == sorted(
+        video.replace("mp4", "npy") for video in VIDEOS
+    )
+    assert (about["settings"]["window"], about["settings"]["hop"], about["settings"]["layers"]) == (
+        0.25,
+        0.25,
+        ["block_2"],
+    )
+    for each in about["videos"]:
+        features = np.load(out / each["file"])
+        assert (features.dtype, features.shape, each["rows"]) == (np.float32, (4, 24), 4)
+        expected = encoder.embed(house / "videos" / each["name"], window=0.25, layers=(2,))
+        np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_one_split_is_embedded_where_it_is_asked_for(house, tmp_path):
+    embed(house, house / "videos", "--out", tmp_path / "val.npz", "--split", "val")
+    assert [key.name for key in read(tmp_path / "val.npz").keys] == VIDEOS[4:]
+
+
+def test_packed_videos_are_embedded_under_the_names_that_they_had(house, tmp_path):
+    pack(house / "videos", tmp_path / "packs", RecodeConfig(short_side=16))
+    for window in ([], ["--window", "0.5"]):
+        out = tmp_path / f"{len(window)}.npz"
+        embed(house, tmp_path / "packs", "--out", out, *window)
+        assert [key.name for key in read(out).keys] == VIDEOS
+
+
+def test_several_labels_of_a_video_are_a_row_of_ones_and_zeros(house, tmp_path):
+    lines = [
+        {"path": str(house / "videos" / VIDEOS[n]), "label": labels} for n, labels in enumerate([[0, 2], [1], [2, 1]])
+    ]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    embed(house, tmp_path / "list.jsonl", "--out", tmp_path / "features.npz")
+    assert np.load(tmp_path / "features.npz")["labels"].tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 1]]
+
+
+def test_the_class_token_and_pictures_have_features_too(tmp_path):
+    flat = WITH_CLASS_TOKEN.__class__(**{**vars(WITH_CLASS_TOKEN), "tubelet": (1, 4, 4), "positions": "sincos2d"})
+    write_encoder(tmp_path / "run", flat)
+    (tmp_path / "frames").mkdir()
+    for number in range(4):
+        Image.new("RGB", (20, 20), (60 * number, 0, 0)).save(tmp_path / "frames" / f"{number}.png")
+    (tmp_path / "list.txt").write_text("frames 4 0\n")
+    embed(tmp_path, tmp_path / "list.txt", "--out", tmp_path / "features.npz", "--pool", "class")
+    assert np.load(tmp_path / "features.npz")["final"].shape == (1, 24)
+
+
+def test_what_is_done_is_said_in_words_and_as_json(house, tmp_path, capsys):
+    out = tmp_path / "features.npz"
+    embed(house, house / "videos", "--out", out, "--window", 0.5)
+    said = capsys.readouterr().out
+    assert said == f"features: {out} (npz); 6 videos embedded; 12 rows of final 24\n"
+    embed(house, house / "videos", "--out", out, "--window", 0.5, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["videos"], found["embedded"], found["rows"], found["broken"]) == (6, 0, 12, [])
+
+
+# ---- Names ----------------------------------------------------------------------------------------------------------
+
+ODD = ["a b.mp4", "ü 漢.mp4", "line\nend.mp4", "-dash.mp4", "{0}%s.mp4", "x.tar.mp4", "features.mp4", b"\xff\xfe.mp4"]
+
+
+@pytest.mark.parametrize("out", ["features.npz", "features.safetensors", "features.parquet", "features"])
+def test_any_name_that_a_file_may_have_comes_back(house, tmp_path, out):
+    if out.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ODD:
+        shutil.copy(house / "videos" / VIDEOS[0], os.path.join(os.fsencode(videos), os.fsencode(name)))
+    written = {name if isinstance(name, str) else "\\xff\\xfe.mp4" for name in ODD}
+    for again in (False, True):
+        found = work.embed(load(str(house / "run"), precision="fp32"), [videos], tmp_path / out)
+        assert (found.videos, found.embedded) == (len(ODD), 0 if again else len(ODD))
+    if out == "features":
+        names = {each["name"] for each in json.loads((tmp_path / out / "features.json").read_text())["videos"]}
+        assert {path.name for path in (tmp_path / out).glob("*.npy")} == {f"{name[:-4]}.npy" for name in written}
+    else:
+        names = {key.name for key in read(tmp_path / out).keys}
+    assert names == written
+
+
+@pytest.mark.parametrize(
+    ("split", "name", "file"),
+    [
+        ("", "a/b.c.mp4", "a/b.c.npy"),
+        ("train", "a/b.mp4", "train/a/b.npy"),
+        ("train", "train/b.mp4", "train/b.npy"),
+        ("", "../../etc/passwd.mp4", "passwd.npy"),
+        ("", "a/../../b.mp4", "b.npy"),
+        ("", "/etc/passwd", "passwd.npy"),
+        ("val", "s3://bucket/a/b.mp4", "val/b.npy"),
+        ("", "..", "...npy"),
+        ("", ".", ".npy"),
+        ("", "frames/v1", "frames/v1.npy"),
+    ],
+)
+def test_no_name_leads_out_of_the_folder(split, name, file):
+    assert file_of(Key(split, name)) == file
+
+
+def test_paths_that_are_absolute_or_lead_upwards_are_written_into_the_folder(house, tmp_path):
+    (tmp_path / "lists").mkdir()
+    shutil.copy(house / "videos" / VIDEOS[0], tmp_path / "up.mp4")
+    (tmp_path / "lists/list.txt").write_text(f"{house / 'videos' / VIDEOS[1]}\n")
+    out = tmp_path / "deep/features"
+    embed(house, tmp_path / "lists/list.txt", tmp_path / "lists/../up.mp4", "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == ["000001.npy", "features.json", "up.npy"]
+
+
+def test_two_videos_of_one_name_are_refused(house, tmp_path, capsys):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(house / "videos" / VIDEOS[0], tmp_path / folder / "a.mp4")
+    shutil.copy(house / "videos" / VIDEOS[0], tmp_path / "one" / "a.avi")
+    embed(house, tmp_path / "one/a.mp4", tmp_path / "two/a.mp4", "--out", tmp_path / "f.npz", code=2)
+    assert "two/a.mp4 have one name, a.mp4; embed them one after the other" in capsys.readouterr().err
+    embed(house, tmp_path / "one", "--out", tmp_path / "f", code=2)
+    assert "a.avi and a.mp4 would both be" in capsys.readouterr().err
+    embed(house, tmp_path / "one", tmp_path / "one", "--out", tmp_path / "f.npz")  # the same ones, twice
+    assert [key.name for key in read(tmp_path / "f.npz").keys] == ["a.avi", "a.mp4"]
+    assert not (tmp_path / "f").exists()
+
+
+# ---- Mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--out OUT/f.h5", "f.h5 does not say its format; end it with .npz, .safetensors or .parquet"),
+        ("--out OUT/f.npz --layers 3", "block 3 is asked of an encoder of 2 blocks"),
+        ("--out OUT/f.npz --pool class", "has no class token"),
+        ("--out OUT/f.npz --hop 1", "a hop of 1.0 seconds is one of windows"),
+        ("--out OUT/f.npz --window 1 --views 2", "leave one of them out"),
+        ("--out OUT/f.npz --window 0", "seconds is 0.0; take"),
+        ("--out OUT/f.npz --batch 0", "batch is 0; take 1 or more"),
+        ("--out OUT/f --layers 1 2", "holds one layer, not 2"),
+        ("--out OUT/f.npz --fold 2", "has no fold 2"),
+        ("--out VIDEOS", "is there and holds no features"),
+        ("--out VIDEOS/train.csv --format npz", "is there and holds no features (npz)"),
+        ("--out VIDEOS --format npz", "is there and holds no features (npz)"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_a_sentence_and_nothing_is_written(house, tmp_path, capsys, words, said):
+    videos = shutil.copytree(house / "videos", tmp_path / "videos")
+    before = sorted(tmp_path.rglob("*"))
+    words = words.replace("OUT", str(tmp_path / "out")).replace("VIDEOS", str(videos))
+    embed(house, videos, *words.split(), code=2)
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_videos_are_a_sentence(house, tmp_path, capsys):
+    embed(house, "--out", tmp_path / "f.npz", code=2)
+    assert "no videos are named" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    embed(house, tmp_path / "empty", "--out", tmp_path / "f.npz", code=2)
+    assert "no videos found" in capsys.readouterr().err
+    Image.new("RGB", (20, 20)).save(tmp_path / "empty/one.png")
+    embed(house, tmp_path / "empty", "--out", tmp_path / "f.npz", code=2)
+    assert "one.png is a picture, and this encoder looks at clips of 4 frames" in capsys.readouterr().err
+    assert not (tmp_path / "f.npz").exists()
+
+
+# ---- Processes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", ["features.npz", pytest.param("features", marks=pytest.mark.slow)])
+def test_two_processes_write_what_one_does(house, tmp_path, out):
+    words = [str(house / "videos"), "--window", "0.5", "--hop", "0.25", *OPTIONS]
+    embed(house, *words, "--out", tmp_path / "one" / out)
+    two = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "vidstill.cli",
+    ]
+    command = [*two, "embed", str(house / "run"), *words, "--out", str(tmp_path / "two" / out)]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("6 videos embedded; 18 rows") == 1
+    one, other = (
+        {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+        for top in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one == other

@@ -1,0 +1,495 @@
+"""Boxes of persons: torchvision's detectors on key frames, written as PySlowFast reads them."""
+
+import json
+import os
+import pickle
+import shutil
+import threading
+import urllib.error
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import get_model_builder
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+
+from vidstill.cli.main import main
+from vidstill.data.ava.box_table import NO_ACTION, read_rows
+from vidstill.data.ava.clip_reader import Film
+from vidstill.data.decode.stream import decoded
+from vidstill.engine.distributed import Runtime
+from vidstill.pipelines.infer import person_detector as detectors
+from vidstill.pipelines.infer.find_persons import Moments, find_boxes_of_persons, find_moments
+from vidstill.pipelines.infer.person_detector import PersonDetector, detector_names, load_persons
+from vidstill.utils.types import InputError
+
+RATE = 5
+NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
+
+
+class Finds(nn.Module):
+    """In place of a detector: finds one bright rectangle as a person, a chair at the same place, and a faint person."""
+
+    def forward(self, pictures):
+        found = []
+        for picture in pictures:
+            assert picture.shape[0] == 3
+            assert picture.max() <= 1
+            rows, columns = np.nonzero((picture.mean(dim=0) > 0.5).numpy())
+            box = [] if not len(rows) else [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            boxes = torch.tensor([box, box, [0, 0, 4, 4]] if box else [], dtype=torch.float32).reshape(-1, 4)
+            labels = torch.tensor([1, 62, 1] if box else [], dtype=torch.int64)
+            scores = torch.tensor([float(picture.max()), 0.99, 0.06] if box else [])
+            found.append({"boxes": boxes, "labels": labels, "scores": scores})
+        return found
+
+
+def shown(number):
+    """Where the rectangle of a film's frame is: x1, y1, x2, y2 in pixels, all even."""
+    return 2 + 2 * number, 4, 10 + 2 * number, 20
+
+
+def film(path: Path, frames: int = 16, *, size=(34, 62), turned: int = 0, dark=()) -> Path:
+    """A video at five frames a second in which a rectangle moves to the right.
+
+    Args:
+        turned: quarters by which a player turns it, counter-clockwise.
+        dark: frames without the rectangle.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"crf": "1"})
+        stream.height, stream.width = size
+        stream.pix_fmt, stream.thread_count = "yuv444p", 1
+        if turned:
+            stream.set_display_rotation(90 * turned)
+        for number in range(frames):
+            picture = np.zeros((*size, 3), np.uint8)
+            if number not in dark:
+                x1, y1, x2, y2 = shown(number)
+                picture[y1:y2, x1:x2] = 230
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def find(data, out, model=None, **options):
+    asked = {name: options.pop(name) for name in ("every",) if name in options}
+    detector = PersonDetector(model or Finds(), score=options.pop("score", 0.05))
+    return find_boxes_of_persons(detector, find_moments(data, **asked), out, runtime=Runtime("fp32"), **options)
+
+
+def run(*words):
+    return main(["detect", "boxes", *map(str, words), "--workers", "0"])
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("films")
+    film(folder / "b.mp4", 12)
+    film(folder / "a, b.mp4", 16, size=(38, 74), dark=(5,))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A detector of two classes that nobody has trained."""
+    torch.manual_seed(0)
+    model = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=2)
+    path = tmp_path_factory.mktemp("weights") / "persons.pth"
+    torch.save({"model": model.state_dict(), "epoch": 3}, path)
+    return path
+
+
+# ---- Which boxes are written, and how -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_every_second_of_every_video_has_its_persons_in_order(films, tmp_path, batch, workers):
+    told = []
+    found = find(films, tmp_path / "out.csv", score=0.5, batch=batch, workers=workers, done=lambda *at: told.append(at))
+    rows = read_rows(tmp_path / "out.csv", scored=True)
+    keys = [(rows.videos[video], int(second)) for video, second in zip(rows.video, rows.second, strict=True)]
+    assert keys == [("a, b", 0), ("a, b", 2), ("a, b", 3), ("b", 0), ("b", 1), ("b", 2)]
+    for (name, second), box in zip(keys, rows.box, strict=True):
+        size = np.array([62, 34, 62, 34] if name == "b" else [74, 38, 74, 38])
+        np.testing.assert_allclose(box * size, shown(RATE * second), atol=1e-3)
+    np.testing.assert_allclose(rows.score, 230 / 255, atol=0.01)
+    assert (rows.action == NO_ACTION).all()
+    assert (found.key_frames, found.boxes, found.without, found.broken) == (7, 6, 1, ())
+    assert told[0] == (0, 7)
+    assert told[-1] == (7, 7)
+
+
+def test_a_line_reads_as_pyslowfast_has_it(films, tmp_path):
+    find(films / "b.mp4", tmp_path / "out.csv", every=2)
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    fields = [line.split(",") for line in lines]
+    assert [(name, second, action) for name, second, *_, action, _ in fields] == [
+        ("b", second, "") for second in ("0000", "0000", "0002", "0002")
+    ]
+    assert lines[1] == f"b,0000,0.00000,0.00000,{4 / 62:.5f},{4 / 34:.5f},,0.06000"
+
+
+def test_boxes_are_those_of_the_upright_picture(tmp_path):
+    turned = film(tmp_path / "turned.mp4", 4, turned=1)
+    find(turned, tmp_path / "out.csv", score=0.5)
+    x1, y1, x2, y2 = shown(0)
+    box = read_rows(tmp_path / "out.csv", scored=True).box[0]
+    np.testing.assert_allclose(box * [34, 62, 34, 62], [y1, 62 - x2, y2, 62 - x1], atol=1e-3)
+
+
+def test_only_persons_with_a_higher_score_are_written_the_best_first(films, tmp_path):
+    def scores(name, **options):
+        detector = PersonDetector(Finds(), **options)
+        moments = find_moments(films / "b.mp4", every=9)
+        find_boxes_of_persons(detector, moments, tmp_path / name, runtime=Runtime("fp32"))
+        return read_rows(tmp_path / name, scored=True).score.tolist()
+
+    assert scores("all", score=0.05) == [pytest.approx(230 / 255, abs=0.01), 0.06]
+    assert scores("bright", score=0.06) == scores("one", score=0.05, most=1) == scores("all2")[:1]
+    assert scores("chairs", label=62) == [0.99]
+
+
+def test_a_video_without_persons_gives_a_file_without_rows(tmp_path):
+    found = find(film(tmp_path / "dark.mp4", 6, dark=range(6)), tmp_path / "out.csv")
+    assert (found.key_frames, found.boxes, found.without) == (2, 0, 2)
+    assert (tmp_path / "out.csv").read_bytes() == b""
+    assert len(read_rows(tmp_path / "out.csv", scored=True)) == 0
+
+
+def test_videos_of_different_sizes_and_folders_of_frames_may_be_mixed(films, tmp_path):
+    folder = tmp_path / "data"
+    (folder / "frames").mkdir(parents=True)
+    for number, picture in enumerate(decoded(films / "b.mp4")):
+        Image.fromarray(picture).save(folder / "frames" / f"{number:06d}.png")
+    (folder / "list.txt").write_text(f"frames\n{films / 'b.mp4'}\n")
+    find(folder / "list.txt", tmp_path / "out.csv", every=9)
+    rows = read_rows(tmp_path / "out.csv", scored=True)
+    assert rows.videos == ("frames", str(films / "b"))
+    np.testing.assert_array_equal(rows.box[rows.video == 0], rows.box[rows.video == 1])
+
+
+def annotations(folder: Path, rows, *, ava: bool = False) -> Path:
+    """A data set of one video `b` with these rows: second, box in pixels, action."""
+    lines = [
+        f"b,{second:04d},{','.join(f'{side / size:.3f}' for side, size in zip(box, [62, 34, 62, 34], strict=True))}"
+        f",{action},0\n"
+        for second, box, action in rows
+    ]
+    place = folder / "annotations"
+    place.mkdir(parents=True)
+    (place / ("ava_val_v2.2.csv" if ava else "val.csv")).write_text("".join(lines))
+    (place / ("ava_action_list_v2.2.pbtxt" if ava else "actions.txt")).write_text(
+        "".join(f'item {{ name: "{name}" id: {n} }}\n' if ava else f"{name}\n" for n, name in enumerate("ab", 1))
+    )
+    return folder
+
+
+def test_the_key_frames_of_ones_own_data_are_the_annotated_ones(tmp_path):
+    far = (40, 20, 60, 30)
+    data = annotations(tmp_path, [(2, shown(10), 1), (2, shown(10), 2), (0, shown(0), 1), (0, far, 2)])
+    film(data / "videos" / "b.mp4", 12)
+    found = find(data, tmp_path / "out.csv", score=0.5)
+    rows = read_rows(tmp_path / "out.csv", scored=True)
+    assert rows.second.tolist() == [0, 2]
+    assert found.annotated == 3  # one of them does two things
+    assert found.recall == found.sure == pytest.approx(2 / 3)
+    assert find(data, tmp_path / "none.csv", score=0.95).recall == 0
+
+
+def test_of_avas_videos_every_second_is_looked_at_but_those_that_do_not_count(tmp_path):
+    data = annotations(tmp_path, [(903, shown(15), 1)], ava=True)
+    (data / "annotations" / "ava_included_timestamps_v2.2.txt").write_text("0901\n0902\n0903\n")
+    (data / "annotations" / "ava_val_excluded_timestamps_v2.2.csv").write_text("b,0902\n")
+    film(data / "videos_15min" / "b.mp4", 16)
+    found = find(data, tmp_path / "out.csv", score=0.5)
+    rows = read_rows(tmp_path / "out.csv", scored=True)
+    assert rows.second.tolist() == [901, 903]
+    np.testing.assert_allclose(rows.box * [62, 34, 62, 34], [shown(5), shown(15)], atol=1e-3)
+    assert (found.annotated, found.recall) == (1, 1.0)
+
+
+def test_a_data_sets_key_frames_and_regular_ones_are_not_mixed(tmp_path):
+    data = annotations(tmp_path, [(0, shown(0), 1)])
+    film(data / "videos" / "b.mp4", 6)
+    with pytest.raises(InputError, match="leave --every out"):
+        find(data, tmp_path / "out.csv", every=1)
+    (data / "annotations" / "actions.txt").unlink()
+    with pytest.raises(InputError, match="no list of actions"):  # and is not taken for a folder of videos
+        find(data, tmp_path / "out.csv")
+
+
+# ---- What goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_is_named_and_all_else_is_found(films, tmp_path):
+    folder = tmp_path / "data"
+    film(folder / "c.mp4", 12)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    found = find(folder, tmp_path / "out.csv")
+    assert found.key_frames == 3
+    assert [str(folder / "broken.mp4") in sentence for sentence in found.broken] == [True]
+    assert read_rows(tmp_path / "out.csv", scored=True).videos == ("c",)
+
+
+def test_of_a_film_that_ends_early_all_is_found_that_is_there(films, tmp_path):
+    moments = Moments((Film("b", films / "b.mp4"),), ((0, 2, 7, 8),))
+    found = find_boxes_of_persons(PersonDetector(Finds()), moments, tmp_path / "out.csv", runtime=Runtime("fp32"))
+    assert found.key_frames == 2
+    assert len(found.broken) == 1
+    assert "b,0007" in found.broken[0]
+
+
+def test_where_nothing_can_be_read_nothing_is_left(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(InputError, match=r"not one key frame can be read; .*broken\.mp4"):
+        find(tmp_path / "broken.mp4", tmp_path / "out.csv")
+    assert os.listdir(tmp_path) == ["broken.mp4"]
+
+
+def test_two_videos_of_one_name_are_refused(tmp_path):
+    film(tmp_path / "a.mp4", 2)
+    film(tmp_path / "a.mkv", 2)
+    with pytest.raises(InputError, match=r"two videos called a, a\.mkv and a\.mp4"):
+        find(tmp_path, tmp_path / "out.csv")
+
+
+class OneOfSeveral(Runtime):
+    """A process of several, each a thread here."""
+
+    def __init__(self, rank, barrier, given):
+        self.rank, self.world, self.device = rank, len(given), torch.device("cpu")
+        self.barrier, self.given = barrier, given
+
+    def gathered(self, value):
+        self.given[self.rank] = value
+        self.barrier.wait(60)
+        found = list(self.given)
+        self.barrier.wait(60)
+        return found
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_find_each_person_once_and_one_of_them_writes(films, tmp_path, processes):
+    """Of the eight key frames that are asked for, one lies behind the end of its film."""
+    moments = replace(find_moments(films), seconds=((0, 1, 2, 3), (0, 1, 2, 50)))
+    find_boxes_of_persons(PersonDetector(Finds()), moments, tmp_path / "one.csv", runtime=Runtime("fp32"), batch=1)
+    barrier, given = threading.Barrier(processes), [None] * processes
+    seen = [Stops(99) for _ in range(processes)]
+
+    def work(rank):
+        runtime = OneOfSeveral(rank, barrier, given)
+        return find_boxes_of_persons(
+            PersonDetector(seen[rank]), moments, tmp_path / "out.csv", runtime=runtime, batch=1
+        )
+
+    with ThreadPoolExecutor(processes) as pool:
+        found = list(pool.map(work, range(processes)))
+    assert sum(each.seen for each in seen) == 7
+    assert min(each.seen for each in seen) >= 2
+    assert all(each == found[0] for each in found)
+    assert (found[0].key_frames, len(found[0].broken)) == (7, 1)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+
+
+class Stops(Finds):
+    """Is stopped after some pictures."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after, self.seen = after, 0
+
+    def forward(self, pictures):
+        self.seen += len(pictures)
+        if self.seen > self.after:
+            raise KeyboardInterrupt
+        return super().forward(pictures)
+
+
+def test_the_same_call_goes_on_where_it_was_stopped(films, tmp_path):
+    find(films, tmp_path / "whole.csv")
+    with pytest.raises(KeyboardInterrupt):
+        find(films, tmp_path / "out.csv", Stops(5), batch=2)
+    assert not (tmp_path / "out.csv").exists()
+    with (tmp_path / "out.csv.begun" / "0.jsonl").open("a") as file:
+        file.write('[["a, b", 3, [[0.1')  # what a kill cuts
+    with pytest.raises(InputError, match="other settings"):
+        find(films, tmp_path / "out.csv", score=0.3)
+    rest = Stops(99)
+    found = find(films, tmp_path / "out.csv", rest, batch=2)
+    assert rest.seen == 3
+    assert found.key_frames == 7
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "whole.csv"]
+
+
+def test_what_was_found_in_a_video_that_has_changed_does_not_count(tmp_path):
+    film(tmp_path / "a.mp4", 12)
+    with pytest.raises(KeyboardInterrupt):
+        find(tmp_path, tmp_path / "out.csv", Stops(2), batch=1)
+    film(tmp_path / "a.mp4", 11)
+    again = Stops(99)
+    find(tmp_path, tmp_path / "out.csv", again)
+    assert again.seen == 3
+
+
+def test_a_file_that_is_there_is_not_overwritten(films, tmp_path):
+    (tmp_path / "out.csv").write_text("theirs")
+    with pytest.raises(InputError, match="is there already"):
+        find(films, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "theirs"
+
+
+# ---- Detectors and their weights ------------------------------------------------------------------------------------
+
+
+def test_every_detector_of_boxes_tells_its_classes_by_its_shapes():
+    assert {"fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"} <= {*detector_names()}
+    for name in detector_names():
+        with torch.device("meta"):
+            model = get_model_builder(name)(weights=None, weights_backbone=None, num_classes=2)
+            assert detectors._classes(name, model.state_dict(), Path("file.pth")) == 2
+
+
+def test_the_boxes_are_those_that_torchvision_finds(films, weights, tmp_path):
+    state = torch.load(weights)["model"]
+    save_file(state, tmp_path / "persons.safetensors")
+    model = fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=2, box_score_thresh=0.3
+    )
+    model.load_state_dict(state)
+    picture = np.stack(list(decoded(films / "b.mp4")))[0]
+    with torch.no_grad():
+        found = model.eval()([torch.from_numpy(picture).permute(2, 0, 1) / 255])[0]
+    persons = found["boxes"][found["labels"] == 1][:7] / torch.tensor([62, 34, 62, 34])
+    assert len(persons) == 7
+    for path in (weights, tmp_path / "persons.safetensors"):
+        detector = load_persons(NAME, path, runtime=Runtime("fp32"), score=0.3, most=7)
+        np.testing.assert_allclose(detector([picture])[0].boxes, persons.numpy(), atol=1e-5)
+
+
+def test_a_file_fetched_by_hand_finds_what_torchvision_finds_with_it(tmp_path, monkeypatch):
+    """Its weights of COCO were trained with another constant than torchvision's layers have by themselves."""
+    torch.manual_seed(0)
+    build = get_model_builder("fasterrcnn_resnet50_fpn")
+    state = {
+        name: tensor
+        for name, tensor in build(weights=None, weights_backbone=None).state_dict().items()
+        if "num_batches" not in name
+    }
+    state["backbone.body.bn1.running_var"].fill_(1e-5)
+    state["backbone.body.bn1.weight"].fill_(1e-3)
+    torch.save(state, tmp_path / "coco.pth")
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: state)
+    theirs = build(weights="DEFAULT").eval()
+    ours = load_persons("fasterrcnn_resnet50_fpn", tmp_path / "coco.pth", runtime=Runtime("fp32"))
+    with torch.no_grad():
+        torch.testing.assert_close(*(model.backbone(torch.ones(1, 3, 64, 64))["0"] for model in (ours.model, theirs)))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"weight": torch.zeros(3)}, "no scores of classes"),
+        ("another", "say with --detector"),
+        ("nan", "not finite"),
+        ("code", "was not executed"),
+        ("text", "was not executed"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_with_the_reason(films, weights, tmp_path, capsys, content, why):
+    path = tmp_path / "file.pth"
+    detector = NAME
+    if content == "text":
+        path.write_text("weights")
+    elif content == "code":
+        path.write_bytes(pickle.dumps(Opens(tmp_path / "executed"), 2))
+    elif content == "another":
+        path, detector = weights, "fasterrcnn_resnet50_fpn"
+    elif content == "nan":
+        state = torch.load(weights)["model"]
+        state["rpn.head.cls_logits.bias"][0] = torch.nan
+        torch.save(state, path)
+    else:
+        torch.save(content, path)
+    before = sorted(os.listdir(tmp_path))
+    assert run(films, "--out", tmp_path / "out.csv", "--detector", detector, "--weights", path) == 2
+    assert why in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+class Opens:
+    """Opens a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_weights_that_cannot_be_fetched_are_asked_for(films, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+
+    def fails(url, path, digest, progress):
+        assert digest in url
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fails)
+    assert run(films, "--out", tmp_path / "out.csv") == 2
+    told = capsys.readouterr().err
+    assert "no route to host" in told
+    assert "fetch https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco" in told
+    assert "--weights" in told
+
+
+def test_weights_are_fetched_once(weights, tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(
+        "torch.hub.download_url_to_file",
+        lambda url, path, digest, progress: (fetched.append(url), shutil.copy(weights, path)),
+    )
+    for _ in range(2):
+        assert load_persons(NAME, runtime=Runtime("fp32")).label == 1
+    assert len(fetched) == 1
+
+
+def test_a_name_that_is_misspelt_has_its_neighbours_named(films, tmp_path, capsys):
+    assert run(films, "--out", tmp_path / "out.csv", "--detector", "fasterrcnn_resnet50_v2") == 2
+    assert "near are fasterrcnn_resnet50_fpn" in capsys.readouterr().err
+
+
+# ---- The command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_and_tells_what_is_found(films, weights, tmp_path, capsys):
+    options = ["--detector", NAME, "--weights", weights, "--score", "0", "--most", "5", "--batch", "2", "--json"]
+    assert run(films, "--out", tmp_path / "out.csv", *options) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["key_frames"], told["boxes"], told["without"], told["broken"]) == (7, 35, 0, [])
+    assert told["recall"] is None
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 35
+
+
+def test_broken_videos_are_named_and_end_the_command_with_1(weights, tmp_path, capsys):
+    film(tmp_path / "data" / "c.mp4", 6)
+    (tmp_path / "data" / "broken.mp4").write_bytes(b"no video")
+    words = ["--detector", NAME, "--weights", weights, "--out", tmp_path / "out.csv"]
+    assert run(tmp_path / "data", *words) == 1
+    told = capsys.readouterr().out
+    assert "in 2 key frames" in told
+    assert "left out, wholly or in part: 1 video" in told
+    assert "broken.mp4" in told

@@ -1,0 +1,386 @@
+"""What is predicted: the same as a test scores, for any video, over time, and written so that others can read it."""
+
+import csv
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_models import ENCODER, built
+from tiny_predictions import CLASSES, RATE, film, picture, write_classifier
+from torch import Tensor
+
+import vidstill
+from vidstill.checkpoints.io import write_weights
+from vidstill.cli.main import main
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.decode.stream import decoded, timed
+from vidstill.data.transforms.crop import view_crops
+from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
+from vidstill.engine.distributed import Runtime
+from vidstill.pipelines.evaluate.classifier import evaluate
+from vidstill.pipelines.infer.predict import OverTime
+from vidstill.pipelines.infer.writers.outputs import TABLE
+from vidstill.pipelines.train.session import Launch
+from vidstill.utils.config_io import to_plain
+from vidstill.utils.files import stems
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_classifier(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder for each class: six videos, and a file that is none."""
+    folder = tmp_path_factory.mktemp("data")
+    for n, name in enumerate(["run/b", "run/a", "wave/d", "wave/c", "wave/e", "jump, high/f"]):
+        film(folder / f"{name}.mp4", 12 + n, seed=n)
+    (folder / "wave" / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return film(tmp_path_factory.mktemp("clip") / "clip.mp4", 30, seed=9)
+
+
+def predict(model, *words, **options):
+    more = [text for name, value in options.items() for text in ("--" + name.replace("_", "-"), str(value))]
+    return main(["predict", str(model), *map(str, words), *more, "--workers", "0", "--precision", "fp32"])
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def below(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- The answers ----------------------------------------------------------------------------------------------------
+
+
+def test_the_probabilities_are_the_scores_of_a_test(model, data):
+    tested = evaluate(str(model), Launch(data=data, out=Path(), workers=0, precision="fp32"))
+    found = vidstill.predict(vidstill.load(str(model), precision="fp32"), data)
+    scores = {tested.listing.rows.name(place): row for place, row in zip(tested.places, tested.scores, strict=True)}
+    assert [each.video for each in found.videos] == sorted(scores)
+    assert len(scores) == 6
+    for each in found.videos:
+        assert torch.equal(each.probabilities, scores[each.video])
+
+
+def test_three_lines_of_python_name_the_classes(model, clip):
+    classifier = vidstill.load(str(model), precision="fp32")
+    best = classifier.predict(str(clip), top=2)
+    whole = vidstill.predict(classifier, clip).videos[0].probabilities
+    shares = dict(zip(CLASSES, whole.tolist(), strict=True))
+    assert best == sorted(shares.items(), key=lambda pair: -pair[1])[:2]
+
+
+def seen_at(path: Path, frames: list[int]) -> Tensor:
+    """A clip of these frames by the middle crop, as bytes."""
+    pictures = list(decoded(path))
+    crop = view_crops(np.stack([pictures[n] for n in frames]), 16, (16, 16), 1)[0]
+    return torch.from_numpy(crop).permute(3, 0, 1, 2)[None]
+
+
+def test_a_window_shows_what_its_frames_alone_show(model, clip):
+    encoder = vidstill.load(str(model), precision="fp32")
+    found = vidstill.predict(encoder, clip, over_time=OverTime()).videos[0].timeline
+    for place, probabilities in enumerate(found.probabilities[:5]):  # a clip is 8 frames long, half of that the hop
+        frames = [4 * place + n for n in (0, 2, 4, 6)]
+        expected = encoder.scores(seen_at(clip, frames))[0].softmax(dim=0).numpy()
+        np.testing.assert_allclose(probabilities, expected, rtol=1e-4, atol=1e-6)
+    assert np.ptp(found.probabilities[:, 0]) > 0.01  # windows differ, or the test would say nothing
+
+
+def test_the_windows_go_from_the_start_of_a_video_to_its_end(model, clip):
+    asked = OverTime(window=0.4, hop=0.1)
+    found = vidstill.predict(str(model), clip, over_time=asked).videos[0].timeline
+    np.testing.assert_allclose(found.starts, 0.1 * np.arange(len(found.starts)), atol=1e-6)
+    np.testing.assert_allclose(np.minimum(found.starts + 0.4, 30 / RATE), found.ends, atol=1e-6)
+    assert found.ends[-1] == pytest.approx(30 / RATE)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 30])
+def test_a_video_of_any_length_has_a_window(model, tmp_path, frames):
+    path = film(tmp_path / "short.mp4", frames)
+    found = vidstill.predict(str(model), path, over_time=OverTime()).videos[0]
+    assert found.timeline.starts[0] == 0
+    assert found.timeline.ends[-1] == pytest.approx(frames / RATE)
+    assert found.probabilities.sum().item() == pytest.approx(1)
+
+
+def test_a_model_of_whole_videos_looks_at_a_short_one_as_one_window(tmp_path, clip):
+    model = write_classifier(tmp_path / "segments.safetensors", sampling=SegmentSampling(frames=4))
+    found = vidstill.predict(str(model), clip, over_time=OverTime()).videos[0].timeline
+    assert (found.starts[0], found.ends[0]) == (0, pytest.approx(30 / RATE))
+
+
+def test_a_model_that_counts_in_seconds_has_windows_of_as_many_seconds_in_every_video(tmp_path, clip):
+    rule = TimedSampling(frames=4, stride=3.0, rate=30.0)  # 0.4 seconds, where a frame of the clip lasts 0.04
+    model = write_classifier(tmp_path / "timed.safetensors", sampling=rule)
+    found = vidstill.predict(str(model), clip, over_time=OverTime()).videos[0].timeline
+    assert (found.starts[1], found.ends[0]) == (pytest.approx(0.2), pytest.approx(0.4))
+
+
+def test_classes_that_may_come_together_have_probabilities_of_their_own(tmp_path, clip):
+    model = write_classifier(tmp_path / "several.safetensors", several=True)
+    encoder = vidstill.load(str(model), precision="fp32")
+    found = vidstill.predict(encoder, clip, over_time=OverTime())
+    expected = encoder.scores(seen_at(clip, [0, 2, 4, 6]))[0].sigmoid()
+    np.testing.assert_allclose(found.videos[0].timeline.probabilities[0], expected.numpy(), rtol=1e-4)
+    assert found.several
+
+
+def test_two_processes_share_the_videos(model, data):
+    class Process(Runtime):
+        """One of two, which does not hear of the other."""
+
+        def __init__(self, rank):
+            super().__init__("fp32")
+            self.rank, self.world = rank, 2
+
+        def gathered(self, value):
+            return [value]
+
+    encoder = vidstill.load(str(model), precision="fp32")
+    alone = vidstill.predict(encoder, data).videos
+    shares = [vidstill.predict(replace(encoder, runtime=Process(rank)), data) for rank in (0, 1)]
+    found = {each.video: each.probabilities for share in shares for each in share.videos}
+    assert sum(len(share.videos) for share in shares) == len(found) == len(alone)
+    assert all(torch.equal(found[each.video], each.probabilities) for each in alone)
+
+
+# ---- What is asked about --------------------------------------------------------------------------------------------
+
+
+def test_files_folders_and_lists_are_asked_about_together_and_each_video_once(model, data, clip, tmp_path):
+    files = tmp_path / "files.txt"
+    files.write_text(f"{clip}\n{data / 'run/a.mp4'}\n")
+    found = vidstill.predict(str(model), [clip, data / "run", files])
+    expected = [clip, data / "run/a.mp4", data / "run/b.mp4"]
+    assert [each.video for each in found.videos] == sorted(map(str, expected))
+
+
+def test_a_lone_folder_calls_its_videos_by_their_names_in_it(model, data):
+    assert [each.video for each in vidstill.predict(str(model), data / "run").videos] == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize(("split", "expected"), [("all", ["a.mp4", "b.mp4"]), ("train", ["a.mp4"]), ("val", ["b.mp4"])])
+def test_of_a_data_set_with_splits_all_is_taken_or_the_split_that_is_asked_for(model, tmp_path, split, expected):
+    for part, name in (("train", "a"), ("val", "b")):
+        film(tmp_path / "data" / part / "run" / f"{name}.mp4", 9)
+    found = vidstill.predict(str(model), tmp_path / "data", split=split)
+    assert [Path(each.video).name for each in found.videos] == expected
+
+
+def test_a_video_with_a_suffix_that_nobody_knows_is_read_all_the_same(model, tmp_path, clip):
+    odd = tmp_path / "clip.dat"
+    odd.write_bytes(clip.read_bytes())
+    found, expected = (vidstill.predict(str(model), path).videos[0] for path in (odd, clip))
+    assert torch.equal(found.probabilities, expected.probabilities)
+
+
+def test_pictures_are_for_models_of_images(model, clip, tmp_path):
+    images = write_classifier(tmp_path / "images.safetensors", sampling=DenseSampling(frames=1, stride=1), views=1)
+    shots = [picture(tmp_path / "shots" / f"{n}.jpg", n) for n in range(2)]
+    found = vidstill.predict(str(images), tmp_path / "shots", over_time=OverTime())
+    assert [each.timeline for each in found.videos] == [None, None]
+    refused = vidstill.predict(str(model), [clip, shots[0]])
+    assert [each.video for each in refused.videos] == [str(clip)]
+    assert "picture" in refused.left_out[str(shots[0])]
+
+
+# ---- The command line -----------------------------------------------------------------------------------------------
+
+
+def test_the_documented_command_writes_a_table_that_a_program_can_read(model, tmp_path):
+    folder = tmp_path / "unlabelled"
+    for n, name in enumerate(["b", "a", "c"]):
+        film(folder / f"{name}.mp4", 10, seed=n)
+    (folder / "files.txt").write_text("a.mp4\nb.mp4\nc.mp4\n")
+    assert predict(model, folder, out=tmp_path / "predictions.csv") == 0
+    rows = table(tmp_path / "predictions.csv")
+    expected = vidstill.predict(vidstill.load(str(model), precision="fp32"), folder).videos
+    assert list(rows[0])[:4] == ["video", "label", "class", "probability"]
+    assert [row["video"] for row in rows] == ["a.mp4", "b.mp4", "c.mp4"]
+    for row, each in zip(rows, expected, strict=True):
+        assert each.probabilities.argmax() == int(row["label"])
+        assert row["class"] == CLASSES[int(row["label"])]
+        assert float(row["probability"]) == pytest.approx(each.probabilities.max().item(), rel=1e-5)
+        assert sum(float(row[f"probability{rank}"]) for rank in ("", "_2", "_3")) == pytest.approx(1, rel=1e-4)
+
+
+def test_over_time_the_table_has_a_line_for_each_window(model, clip, tmp_path):
+    assert predict(model, clip, out=tmp_path / "out.csv", window=0.4, hop=0.4, top=1) == 0
+    rows = table(tmp_path / "out.csv")
+    assert list(rows[0]) == ["video", "start", "end", "label", "class", "probability"]
+    assert [(float(row["start"]), float(row["end"])) for row in rows] == [(0, 0.4), (0.4, 0.8), (0.8, 1.2)]
+
+
+def test_the_json_says_all(model, data, tmp_path):
+    assert predict(model, data, "--over-time", out=tmp_path / "out.json", top=2) == 1  # one file is broken
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["classes"] == list(CLASSES)
+    assert [each["video"] for each in found["left_out"]] == ["wave/broken.mp4"]
+    assert len(found["videos"]) == 6
+    for video in found["videos"]:
+        assert sum(video["probabilities"]) == pytest.approx(1)
+        assert len(video["top"]) == 2
+        best = video["top"][0]
+        assert video["probabilities"][best["label"]] == pytest.approx(max(video["probabilities"]), abs=1e-6)
+        assert best["class"] == CLASSES[best["label"]]
+        assert video["windows"][0]["start"] == 0
+        assert {"label", "class", "probability"} == set(video["windows"][-1]["top"][0])
+
+
+def test_json_is_printed_where_it_is_asked_for(model, clip, capsys):
+    assert predict(model, clip, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["videos"][0]["video"] == str(clip)
+
+
+def test_the_terminal_shows_a_timeline_of_a_single_video_that_is_long_enough(model, clip, tmp_path, capsys):
+    assert predict(model, film(tmp_path / "short.mp4", 10)) == 0
+    assert "–" not in capsys.readouterr().out
+    assert predict(model, clip) == 0
+    assert "0:00.0 – 0:00.3" in capsys.readouterr().out
+    assert predict(model, clip, tmp_path / "short.mp4") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted([str(clip), str(tmp_path / "short.mp4")])
+
+
+def test_what_is_broken_is_named_and_the_rest_is_done(model, data, clip, tmp_path, capsys):
+    nowhere, text = tmp_path / "nowhere.mp4", tmp_path / "notes.txt"
+    text.write_text("not a video\n")
+    assert predict(model, data / "wave", nowhere, text, clip, out=tmp_path / "out.csv") == 1
+    told = capsys.readouterr().out
+    for broken in (data / "wave/broken.mp4", nowhere, text):
+        assert str(broken) in told
+    names = [row["video"] for row in table(tmp_path / "out.csv")]
+    assert names == sorted(map(str, [clip, *(data / f"wave/{name}.mp4" for name in "cde")]))
+
+
+def test_a_video_that_breaks_halfway_keeps_its_timeline_up_to_there(model, tmp_path, capsys):
+    path = film(tmp_path / "cut.avi", 60, codec="mjpeg")
+    raw = bytearray(path.read_bytes())
+    pictures = [n for n in range(len(raw)) if raw[n : n + 3] == b"\xff\xd8\xff"]
+    raw[pictures[-6] : pictures[-5] - 8] = bytes(pictures[-5] - 8 - pictures[-6])
+    path.write_bytes(raw)
+    assert predict(model, path, "--over-time", out=tmp_path / "out.json") == 1
+    assert str(path) in capsys.readouterr().out
+    video = json.loads((tmp_path / "out.json").read_text())["videos"][0]
+    assert "breaks after 54 frames" in video["wrong"]
+    assert 1.5 < video["windows"][-1]["end"] <= 54 / RATE
+
+
+# ---- What is written ------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_has_an_answer_a_plot_and_a_video_for_each(model, data, tmp_path):
+    out = tmp_path / "out"
+    assert predict(model, data / "run", "--annotate", out=out) == 0
+    expected = {f"{name}.{suffix}" for name in "ab" for suffix in ("json", "png", "mp4")} | {TABLE}
+    assert set(below(out)) == expected
+    assert len(table(out / TABLE)) == 2
+    assert json.loads((out / "a.json").read_text())["windows"]
+    with Image.open(out / "a.png") as plot:
+        assert plot.format == "PNG"
+    assert len(list(timed(out / "a.mp4"))) == len(list(timed(data / "run/a.mp4")))
+    before = below(out)
+    assert predict(model, data / "run", "--annotate", out=out) == 0
+    assert set(below(out)) == set(before)
+
+
+def test_odd_names_stay_in_the_folder(model, clip, tmp_path):
+    names = ["a b%$'\".mp4", "deep/-x.mp4", "\x1b[31m.mp4", "-x.avi", os.fsdecode(b"\xff.mp4")]
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "in" / name).write_bytes(clip.read_bytes())
+    before = below(tmp_path / "in")
+    assert predict(model, tmp_path / "in", out=tmp_path / "out") == 0
+    assert below(tmp_path / "in") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    answers = [json.loads(path.read_text())["video"] for path in (tmp_path / "out").glob("*.json")]
+    assert sorted(answers) == sorted(names)
+
+
+@given(st.lists(st.text(max_size=80), unique=True, max_size=6))
+def test_every_video_has_a_file_of_its_own_inside_the_folder(names):
+    found = stems(names)
+    assert len({stem.casefold() for stem in found}) == len(found) == len(names)
+    for stem in found:
+        assert stem
+        assert stem[0] != "."
+        assert "/" not in stem
+        assert "\\" not in stem
+        assert len(os.fsencode(f"{stem}.json.part")) <= 255
+
+
+def test_one_video_is_drawn_again_and_plotted(model, clip, tmp_path):
+    assert predict(model, clip, out=tmp_path / "out.mp4", plot=tmp_path / "plot.png") == 0
+    assert set(below(tmp_path)) == {"out.mp4", "plot.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"out": "out.png"}, ".csv"),
+        ({"plot": "plot.jpg"}, ".png"),
+        ({"out": "folder.csv"}, "is a folder"),
+        ({"out": "other"}, "something else"),
+        ({"out": "file"}, "is a file"),
+        ({"out": "nowhere/out.csv"}, "cannot be written"),
+        ({"out": "in/clip.mp4"}, "one of the videos"),
+        ({"top": 0}, "top"),
+        ({"window": 0}, "window"),
+        ({"hop": "nan"}, "hop"),
+        ({"device_batch": 0}, "clips at once"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    model, clip, tmp_path, monkeypatch, capsys, options, said
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("in", "folder.csv", "other"):
+        Path(folder).mkdir()
+    Path("in/clip.mp4").write_bytes(clip.read_bytes())
+    Path("other/mine.txt").write_text("mine")
+    Path("file").write_text("mine")
+    before = below(tmp_path)
+    assert predict(model, "in/clip.mp4", **options) == 2
+    assert said in capsys.readouterr().err
+    assert below(tmp_path) == before
+
+
+def test_one_video_is_asked_for_where_one_can_be_shown(model, data, tmp_path, capsys):
+    assert predict(model, data / "run", out=tmp_path / "out.mp4") == 2
+    assert "2 videos" in capsys.readouterr().err
+    assert predict(model, data / "run", "--annotate", out=tmp_path / "out.csv") == 2
+    assert "--out FOLDER" in capsys.readouterr().err
+    assert below(tmp_path) == {}
+
+
+def test_a_model_without_classes_and_no_video_that_decodes_leave_nothing(model, data, clip, tmp_path, capsys):
+    encoder = built(ENCODER)
+    clips = ClipsConfig(dataset="made", sampling=DenseSampling(frames=4, stride=2), size=(16, 16))
+    about = {"kind": "pretraining", "encoder": to_plain(ENCODER), "recipe": {"clips": to_plain(clips)}}
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    write_weights(tmp_path / "encoder.safetensors", tensors, about)
+    assert predict(tmp_path / "encoder.safetensors", clip, out=tmp_path / "out") == 2
+    assert "has no classes; fine-tune it first" in capsys.readouterr().err
+    assert predict(model, data / "wave/broken.mp4", out=tmp_path / "out.csv") == 2
+    assert "broken.mp4" in capsys.readouterr().err
+    assert predict(model, out=tmp_path / "out.csv") == 2
+    assert set(below(tmp_path)) == {"encoder.safetensors"}
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,212 @@
+"""From made clips with boxes to a detector and its score, as it is typed; by one process, by two, and after a kill."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny_detections import TRAIN, make_data, trained
+from tiny_runs import log, typed
+
+from vidstill.cli.main import main
+from vidstill.data.ava.box_table import read_rows
+from vidstill.data.ava.dataset import find_boxes
+from vidstill.data.ava.keyframes import KeyFrames
+from vidstill.data.ava.samples import ViewBoxes
+from vidstill.pipelines.detector_checkpoint import load_detector
+
+FILES = ("test.json", "detections.csv", "actions.csv", "curves.png")
+TWO = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "vidstill.cli",
+]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """A folder with `data` and a detector's run, `one`."""
+    folder = tmp_path_factory.mktemp("detection")
+    trained(make_data(folder / "data"), folder / "one", device_batch=2)
+    return folder
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "test.json").read_text())
+
+
+def asked(data: Path) -> KeyFrames:
+    return find_boxes(data).split("val").to_test(0.5)
+
+
+def test_a_training_leaves_a_detector_and_all_that_its_test_found(road):
+    assert {"model.safetensors", "recipe.json", "log.jsonl", *FILES} <= {path.name for path in (road / "one").iterdir()}
+    found = told(road / "one")
+    frames = asked(road / "data")
+    assert found["boxes_asked_about"] == len(frames.boxes)
+    assert (found["broken"], found["matching"]) == ([], "score_order_top50")
+    with safe_open(road / "one/model.safetensors", "pt") as file:
+        said = json.loads(file.metadata()["vidstill"])
+    assert said["kind"] == "detector"
+    assert [name for _, name in said["actions"]] == list(frames.actions.names.values())
+
+
+def test_what_is_written_of_a_test_is_what_the_detector_scores_by_itself(road):
+    """Its rows, against the model run on each key frame alone."""
+    loaded, frames = load_detector(str(road / "one")), asked(road / "data")
+    views = ViewBoxes(frames, loaded.views)
+    rows = read_rows(road / "one/detections.csv", scored=True)
+    found = rows.score.reshape(len(frames.boxes), len(frames.actions))
+    np.testing.assert_array_equal(rows.action.reshape(found.shape)[0], frames.actions.numbers)
+    np.testing.assert_allclose(rows.box.reshape(*found.shape, 4)[:, 0], frames.boxes, atol=1e-9)
+    for place in range(len(frames)):
+        clip, boxes, _ = views.parts(place)
+        with torch.inference_mode():
+            logits = loaded.model.eval()(torch.from_numpy(clip).float() / 255, torch.from_numpy(boxes))[0]
+        own = slice(frames.ends[place], frames.ends[place + 1])
+        theirs = logits.sigmoid().numpy() * frames.scores[own, None]
+        np.testing.assert_allclose(found[own], theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_the_detections_score_by_themselves_what_the_test_said(road, capsys):
+    assert main(f"detect evaluate {road}/one/detections.csv --data {road}/data --json".split()) == 0
+    again, found = json.loads(capsys.readouterr().out), told(road / "one")
+    assert again["mean_average_precision"] == pytest.approx(found["mean_average_precision"], abs=1e-9)
+    assert again["actions"] == found["actions"]
+
+
+def test_a_detector_is_tested_again_by_other_rules(road, tmp_path, capsys):
+    command = f"detect evaluate {road}/one --data {road}/data --workers 0 --precision fp32 --json"
+    assert main(f"{command} --out {tmp_path}/again".split()) == 0
+    same = json.loads(capsys.readouterr().out)
+    assert same == told(road / "one") == told(tmp_path / "again")
+    assert (tmp_path / "again/detections.csv").read_bytes() == (road / "one/detections.csv").read_bytes()
+    assert main(f"{command} --persons annotated --matching file_order --crop center".split()) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["matching"] == "file_order"
+    assert other["boxes_asked_about"] == len(find_boxes(road / "data").split("val").to_test(0.5, annotated=True).boxes)
+
+
+def test_two_processes_train_and_test_as_one_that_accumulates_does(road):
+    command = typed(TRAIN, data=road / "data", out=road / "two")
+    subprocess.run([*TWO, *command], check=True, env=ENVIRONMENT)
+    losses = [torch.tensor([line["loss"] for line in log(road / name)]) for name in ("one", "two")]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=0)
+    one, two = (list(csv.reader((road / name / "detections.csv").open())) for name in ("one", "two"))
+    assert [line[:7] for line in one] == [line[:7] for line in two]
+    np.testing.assert_allclose([float(line[7]) for line in two], [float(line[7]) for line in one], rtol=1e-3)
+
+
+def test_two_processes_test_a_detector_to_the_byte_as_one_does(road, tmp_path):
+    """One of them meets a video that does not decode: nothing is lost and nothing counted twice."""
+    data = shutil.copytree(road / "data", tmp_path / "data")
+    (data / "videos/val_000001.mp4").write_bytes(b"no video")
+    command = f"detect evaluate {road}/one --data {data} --workers 1 --precision fp32 --out"
+    assert main([*command.split(), str(tmp_path / "one")]) == 0
+    subprocess.run([*TWO, *command.split(), str(tmp_path / "two")], check=True, env=ENVIRONMENT)
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in FILES)
+    found = told(tmp_path / "one")
+    assert len(found["broken"]) == sum(
+        asked(data)[place].film.name == "val_000001" for place in range(len(asked(data)))
+    )
+    whole = read_rows(data / "annotations/val.csv", scored=False)
+    lost = (np.array(whole.videos)[whole.video] == "val_000001").sum()
+    assert found["annotated"] <= len(whole) - lost
+
+
+def test_the_same_command_goes_on_after_a_kill(road, tmp_path):
+    command = typed(TRAIN, data=road / "data", out=tmp_path / "run", device_batch=2, save_seconds=0)
+    process = subprocess.Popen([sys.executable, "-m", "vidstill.cli", *command], env=ENVIRONMENT)
+    while process.poll() is None:
+        path = tmp_path / "run/log.jsonl"
+        if path.exists() and path.read_bytes().count(b"\n") >= 3:
+            process.kill()
+    assert main(command) == 0
+    whole, found = (load_file(folder / "model.safetensors") for folder in (road / "one", tmp_path / "run"))
+    assert all(torch.equal(whole[name], found[name]) for name in whole)
+    assert told(tmp_path / "run") == told(road / "one")
+
+
+def test_an_encoder_at_a_rate_of_zero_stays_as_it_was_and_its_head_learns(road, tmp_path):
+    """A layer decay of 0: the same head on a frozen encoder."""
+    out = trained(road / "data", tmp_path / "run", optim__layer_decay=0, init=road / "one")
+    before, after = (load_file(folder / "model.safetensors") for folder in (road / "one", out))
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("encoder.blocks."))
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+# ---- Mistakes -------------------------------------------------------------------------------------------------------
+
+
+def unlisted(data: Path) -> None:
+    (data / "annotations/actions.pbtxt").unlink()
+
+
+def unnumbered(data: Path) -> None:
+    rows = (data / "annotations/train.csv").read_text().splitlines()
+    rows[4] = rows[4].replace(",0.", ",nan", 1)
+    (data / "annotations/train.csv").write_text("\n".join(rows))
+
+
+def unfilmed(data: Path) -> None:
+    (data / "videos/train_000002.mp4").unlink()
+
+
+def unasked(data: Path) -> None:
+    (data / "annotations/val_persons.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (unlisted, "actions"),
+        (unnumbered, "line 5 of"),
+        (unfilmed, "train_000002"),
+        (unasked, "vidstill detect boxes"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused_before_anything_is_written(road, tmp_path, capsys, spoil, said):
+    data = shutil.copytree(road / "data", tmp_path / "data")
+    spoil(data)
+    assert main(typed(TRAIN, data=data, out=tmp_path / "run")) == 2
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    assert sentence.startswith("vidstill: ")
+    assert said in sentence
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed_words", "said"),
+    [
+        ("{road}/data/annotations/val_persons.csv --crop center", "--crop"),
+        ("{road}/none", "there is no file or run"),
+        ("{road}/one --persons {road}/none.csv", "none.csv"),
+        ("{road}/one --actions {road}/other.csv", "does not know|calls"),
+        ("{road}/one --out {road}/one", "holds something else"),
+    ],
+)
+def test_a_test_that_cannot_be_made_is_refused(road, capsys, typed_words, said):
+    (road / "other.csv").write_text("1,sings\n2,move left\n")
+    assert main(f"detect evaluate {typed_words} --data {road}/data --workers 0".format(road=road).split()) == 2
+    sentence = capsys.readouterr().err
+    assert any(word in sentence for word in said.split("|"))
+
+
+def test_no_detections_at_all_are_a_score_of_zero(road, tmp_path, capsys):
+    (tmp_path / "none.csv").write_text("")
+    assert main(f"detect evaluate {tmp_path}/none.csv --data {road}/data --json".split()) == 0
+    assert json.loads(capsys.readouterr().out)["mean_average_precision"] == 0

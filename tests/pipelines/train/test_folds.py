@@ -1,0 +1,164 @@
+"""Three folds in one command: a run for each, their mean, and what is refused before the first is trained."""
+
+import json
+import shutil
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from tiny_runs import FINETUNE, about, make_data, run, typed, weights
+
+from vidstill.cli.main import main
+
+SHORT = {"fold": "all", "schedule__epochs": 2}
+FOLDS = ("fold1", "fold2", "fold3")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """UCF101's files for 14 videos of two classes: each fold trains on eight and is tested on other six, or fewer."""
+    folder = tmp_path_factory.mktemp("folds")
+    made, videos, lists = make_data(folder / "made"), folder / "UCF101/UCF-101", folder / "UCF101/ucfTrainTestlist"
+    lists.mkdir(parents=True)
+    (lists / "classInd.txt").write_text("1 left\n2 right\n")
+    names: dict[str, list[str]] = {"left": [], "right": []}
+    for split in ("train", "val"):
+        for line in (made / f"{split}.csv").read_text().splitlines():
+            path, label = line.split()
+            name = ("left", "right")[int(label)]
+            (videos / name).mkdir(parents=True, exist_ok=True)
+            file = f"v_{name}_g{len(names[name]):02d}_c01"
+            shutil.copy(made / path, videos / name / f"{file}.mp4")
+            names[name].append(f"{name}/{file}.avi")
+    for fold in (1, 2, 3):
+        of = {name: files[fold:] + files[:fold] for name, files in names.items()}
+        (lists / f"trainlist0{fold}.txt").write_text(
+            "".join(f"{file} {number}\n" for number, files in enumerate(of.values(), 1) for file in files[:4])
+        )
+        (lists / f"testlist0{fold}.txt").write_text(
+            "".join(f"{file}\n" for files in of.values() for file in files[4 : 8 - fold])
+        )
+    return folder / "UCF101"
+
+
+@pytest.fixture(scope="module")
+def out(data):
+    run(FINETUNE, data=data, out=data.parent / "run", **SHORT)
+    return data.parent / "run"
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
+def test_each_fold_is_a_run_of_its_own_on_its_own_lists(out):
+    recipes = [read(out / fold / "recipe.json") for fold in FOLDS]
+    for part in ("train", "val"):
+        assert len({each["data"][part]["fingerprint"] for each in recipes}) == 3
+    assert recipes[0]["recipe"] == recipes[1]["recipe"] == recipes[2]["recipe"]
+    assert [read(out / fold / "test.json")["videos"] for fold in FOLDS] == [6, 4, 2]
+    assert {path.name for path in out.iterdir()} == {*FOLDS, "folds.json"}
+    assert all(about(out / fold)["classes"] == ["left", "right"] for fold in FOLDS)
+
+
+def test_the_mean_is_that_of_the_three_numbers_not_of_all_videos(out):
+    tests, found = [read(out / fold / "test.json") for fold in FOLDS], read(out / "folds.json")
+    for word in ("top1", "top5"):
+        assert [fold[word] for fold in found["folds"]] == [test[word] for test in tests]
+        assert found["mean"][word] == pytest.approx(mean(test[word] for test in tests))
+    assert [fold["fold"] for fold in found["folds"]] == [1, 2, 3]
+
+
+def test_the_same_command_again_leaves_all_as_it_is_and_tells_it(data, out, capsys):
+    before = contents(out)
+    capsys.readouterr()
+    run(FINETUNE, data=data, out=out, **SHORT)
+    assert contents(out) == before
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-5:]] == ["fold", "1", "2", "3", "mean"]
+    assert lines[-1].split()[1] == f"{read(out / 'folds.json')['mean']['top1']:.2f}"
+
+
+def test_what_was_stopped_goes_on_where_it_was(data, out):
+    whole, wanted = contents(out), weights(out / "fold2").keys()
+    shutil.rmtree(out / "fold3")
+    for name in ("fold2/test.json", "folds.json"):
+        (out / name).unlink()
+    run(FINETUNE, data=data, out=out, **SHORT)
+    assert weights(out / "fold2").keys() == wanted
+    for name in ("folds.json", "fold2/test.json", "fold3/test.json", "fold3/model.safetensors"):
+        assert (out / name).read_bytes() == whole[out / name]
+
+
+def test_each_folds_model_is_tested_on_its_own_list(data, out, tmp_path, capsys):
+    capsys.readouterr()
+    command = f"evaluate {out} --data {data} --fold all --workers 0 --precision fp32"
+    assert main(command.split()) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("mean")
+    assert main(f"{command} --json --out {tmp_path}/tested".split()) == 0
+    assert json.loads(capsys.readouterr().out) == read(out / "folds.json")
+    for name in ("folds.json", *(f"{fold}/{file}" for fold in FOLDS for file in ("test.json", "scores.csv"))):
+        assert (tmp_path / "tested" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_one_fold_of_them_is_a_fine_tuned_model(data, out, capsys):
+    capsys.readouterr()
+    assert main(f"evaluate {out}/fold2 --data {data} --fold 2 --workers 0 --precision fp32 --json".split()) == 0
+    assert json.loads(capsys.readouterr().out) == read(out / "fold2/test.json")
+
+
+# ---- What is refused ------------------------------------------------------------------------------------------------
+
+
+def refused(capsys, command: list[str], said: str) -> None:
+    capsys.readouterr()
+    assert main(command) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.err.startswith("vidstill: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_data_without_folds_are_refused(data, out, tmp_path, capsys):
+    made = data.parent / "made"
+    said = "has no fold 2, as UCF101 and HMDB51 have"
+    refused(capsys, typed(FINETUNE, data=made, out=tmp_path / "out", **SHORT), said)
+    refused(capsys, f"evaluate {out} --data {made} --fold all".split(), said)
+    refused(capsys, typed(FINETUNE, data=data, val=made, out=tmp_path / "out", **SHORT), said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_that_is_missing_is_met_before_the_first_fold_is_trained(data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "UCF101")
+    (tmp_path / "UCF101/ucfTrainTestlist/testlist03.txt").unlink()
+    command = typed(FINETUNE, data=tmp_path / "UCF101", out=tmp_path / "out", **SHORT)
+    refused(capsys, command, "testlist03.txt does not exist, the list of UCF101's fold 3")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folds_do_not_come_among_other_files(data, out, capsys):
+    before = contents(data.parent)
+    for folder in (out / "fold1", data, data.parent / "made/val.csv"):
+        refused(capsys, typed(FINETUNE, data=data, out=folder, **SHORT), f"{folder} is there and holds something else")
+    command = f"evaluate {out} --data {data} --fold all --out {out}"
+    refused(capsys, command.split(), f"{out / 'fold1'} is there and holds something else than a test")
+    assert contents(data.parent) == before
+
+
+def test_a_fold_without_a_model_is_named(data, out, tmp_path, capsys):
+    shutil.copytree(out, tmp_path / "run")
+    (tmp_path / "run/fold2/model.safetensors").unlink()
+    refused(capsys, f"evaluate {tmp_path}/run --data {data} --fold all".split(), "holds no model of fold 2")
+    refused(capsys, f"evaluate {out}/fold1 --data {data} --fold all".split(), "holds no model of fold 1")
+
+
+def test_a_pre_training_has_one_fold(data, tmp_path, capsys):
+    command = f"pretrain quickstart.teacher --data {data} --out {tmp_path}/out --fold all"
+    assert main(command.split()) == 2
+    assert "all" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

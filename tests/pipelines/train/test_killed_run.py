@@ -1,0 +1,104 @@
+"""A run that is killed, whenever it is, ends as if it had not been: the same command again, the same weights."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import AMD, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of, typed, weights
+
+from vidstill.cli.main import main
+
+LONG = {"schedule__epochs": 30, "save_seconds": 0.05}  # 60 steps, a state every few of them
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A folder with `data`, two teachers and a student's whole run, `amd`."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    data = make_data(folder / "data") / "unlabelled.txt"
+    run(TEACHER, data=data, out=folder / "teacher")
+    run(IMAGE_TEACHER, data=data, out=folder / "image_teacher")
+    run(AMD, data=data, out=folder / "amd", method__teacher__weights=folder / "teacher", **LONG)
+    return folder
+
+
+def killed(arguments: list[str], out: Path, lines: int) -> None:
+    """Starts a run and kills it as soon as its log has so many lines."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vidstill.cli", *arguments], stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
+    wait_for(out, lines, alive=lambda: process.poll() is None)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def wait_for(out: Path, lines: int, alive: Callable[[], bool]) -> None:
+    path = out / "log.jsonl"
+    while not path.exists() or path.read_bytes().count(b"\n") < lines:
+        assert alive(), "the run ended before it could be killed"
+        time.sleep(0.001)
+
+
+def same_ends(one: Path, other: Path) -> None:
+    whole, found = weights(one), weights(other)
+    assert whole.keys() == found.keys()
+    assert all(torch.equal(whole[name], found[name]) for name in whole)
+    assert log(one) == log(other)
+
+
+def test_a_killed_run_ends_with_the_same_weights_to_the_bit(uninterrupted, tmp_path):
+    data, out = uninterrupted / "data/unlabelled.txt", tmp_path / "amd"
+    command = typed(AMD, data=data, out=out, method__teacher__weights=uninterrupted / "teacher", **LONG)
+    for lines in (4, 31):
+        killed(command, out, lines)
+        assert not (out / "model.safetensors").exists()
+    run(" ".join(command))
+    same_ends(uninterrupted / "amd", out)
+    assert len(log(out)) == 60
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """Starts processes as new as a program's, from one that has read the package before: in a tenth of the time."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["vidstill.cli.verbs", "torch._dynamo"])  # the latter is imported in a first step
+    return server.Process
+
+
+def alone(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    main(arguments)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "amd"])
+def test_a_killed_run_of_every_method_does(uninterrupted, tmp_path, fresh, method):
+    command, data = METHODS[method], uninterrupted / "data/unlabelled.txt"
+    options = {**teachers_of(method, uninterrupted), "schedule__epochs": 5}
+    run(command, data=data, out=tmp_path / "whole", **options)
+    out = tmp_path / "killed"
+    process = fresh(target=alone, args=(typed(command, data=data, out=out, **options, save_seconds=0),))
+    process.start()
+    wait_for(out, 4, alive=process.is_alive)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (out / "model.safetensors").exists()
+    run(command, data=data, out=out, **options)
+    same_ends(tmp_path / "whole", out)
+
+
+def test_a_kill_in_the_first_moment_leaves_a_folder_that_the_same_command_takes(uninterrupted, tmp_path):
+    out = tmp_path / "teacher"
+    out.mkdir()
+    (out / "recipe.json.part").write_text('{"recipe": ')
+    run(TEACHER, data=uninterrupted / "data/unlabelled.txt", out=out)
+    assert all(torch.equal(tensor, weights(out)[name]) for name, tensor in weights(uninterrupted / "teacher").items())

@@ -1,0 +1,209 @@
+"""Own data from list to model: several labels, unequal classes, early stopping; and what is wrong with them is said."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_bad_input import House
+from tiny_runs import FINETUNE, TEACHER, log, make_data, run, typed, weights
+
+from vidstill.cli.main import main
+
+SEVERAL = ((0, 1), (1,), (0,), (1, 0), (0,), (1,), (0, 1), (0,))
+MIXED = f"{FINETUNE} --mixing.mixup 0.8 --smoothing 0.1"
+TWO = {"schedule__epochs": 2}
+WATCHED = "--schedule.epochs 6 --patience 2"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """`data`, with one label for each clip; `several`, the same clips with two for some of them."""
+    folder = tmp_path_factory.mktemp("own")
+    data = make_data(folder / "data")
+    several = folder / "several"
+    several.mkdir()
+    for split in ("train", "val"):
+        names = [line.split()[0] for line in (data / f"{split}.csv").read_text().splitlines()]
+        lines = (f"{data / name} {','.join(map(str, labels))}\n" for name, labels in zip(names, SEVERAL, strict=False))
+        (several / f"{split}.csv").write_text("".join(lines))
+    (several / "classes.txt").write_text("left\nright\n")
+    return folder
+
+
+@pytest.fixture
+def house(built, tmp_path, capsys):
+    return House(shutil.copytree(built, tmp_path / "house"), capsys)
+
+
+def found_in(out: Path) -> dict:
+    return json.loads((out / "test.json").read_text())
+
+
+# ---- Several labels -------------------------------------------------------------------------------------------------
+
+
+def test_clips_with_several_labels_are_learned_and_tested(built, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(MIXED, data=built / "several", out=out, **TWO)
+    found = found_in(out)
+    assert 0 < found["mean_average_precision"] <= 100
+    assert [each["videos"] for each in found["classes"]] == [4, 4]  # of the six that are tested on
+    assert not (out / "confusion.csv").exists()
+    assert "mean average precision" in capsys.readouterr().out
+    lines = (out / "scores.csv").read_text().splitlines()
+    assert len(lines) == 7
+    assert "left;right" in lines[1]
+    assert main(typed(f"evaluate {out} --workers 0 --json", data=built / "several")) == 0
+    assert json.loads(capsys.readouterr().out)["mean_average_precision"] == found["mean_average_precision"]
+
+
+def test_a_model_of_several_labels_is_tested_on_single_ones_too(built, tmp_path, capsys):
+    run(FINETUNE, data=built / "several", out=tmp_path / "run", val=built / "data", **TWO)
+    assert "mean_average_precision" in found_in(tmp_path / "run")
+
+
+def test_several_labels_where_one_is_asked_for(house):
+    house.refuses(FINETUNE, "has videos with several labels", data=house.data, val=house.folder / "several")
+    run(FINETUNE, data=house.data, out=house.folder / "one", **TWO)
+    house.refuses(
+        f"evaluate {house.folder}/one --workers 0", "has videos with several labels", data=house.folder / "several"
+    )
+
+
+# ---- Unequal classes ------------------------------------------------------------------------------------------------
+
+
+def test_what_balance_does_is_said_and_changes_what_is_shown(built, tmp_path, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = [line.split() for line in (built / "data" / "train.csv").read_text().splitlines()]
+    one, other = ([name for name, label in lines if label == each] for each in "01")
+    unequal = [f"{built / 'data' / name} 0\n" for name in one * 2] + [f"{built / 'data' / other[0]} 1\n"]
+    (data / "train.csv").write_text("".join(unequal))
+    shutil.copy(built / "data" / "classes.txt", data)
+    for balance in (0, 1):
+        command = f"{FINETUNE} --clips.balance {balance} --batch 8"
+        run(command, data=data / "train.csv", val=built / "data", out=tmp_path / f"run{balance}", **TWO)
+        told = capsys.readouterr().err
+        expected = "an epoch is expected to show a video of right 4.50 times, a video of left 0.56 times"
+        assert (expected in told) == bool(balance)
+    assert log(tmp_path / "run0")[0]["loss"] != log(tmp_path / "run1")[0]["loss"]
+
+
+# ---- Early stopping -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def watched(built, tmp_path_factory):
+    """A run that was never interrupted."""
+    out = tmp_path_factory.mktemp("watched") / "run"
+    run(f"{FINETUNE} {WATCHED}", data=built / "data", out=out, watch=built / "data" / "train.csv")
+    return out
+
+
+def test_a_watched_run_says_which_epoch_it_took(built, watched):
+    scores = [line["validation"]["top1"] for line in log(watched) if "validation" in line]
+    taken = found_in(watched)["taken"]
+    assert taken["score"] == max(scores)
+    assert scores[taken["epoch"] - 1] == max(scores)
+    assert (taken["by"], taken["source"]) == ("top1", str(built / "data" / "train.csv"))
+    better = [epoch for epoch, score in enumerate(scores, 1) if score > max(scores[: epoch - 1], default=-1)]
+    assert len(scores) == min(6, better[-1] + 2)
+
+
+def test_a_killed_watched_run_goes_on_to_the_same_weights(built, watched, tmp_path):
+    out = tmp_path / "run"
+    options = {"data": built / "data", "out": out, "watch": built / "data" / "train.csv", "save_seconds": 0}
+    command = [sys.executable, "-m", "vidstill.cli", *typed(f"{FINETUNE} {WATCHED}", **options)]
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # with others, sums are rounded otherwise
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=threads)
+    while not (out / "log.jsonl").exists() or '"validation"' not in (out / "log.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run(f"{FINETUNE} {WATCHED}", **options)
+    ours, theirs = weights(out), weights(watched)
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    assert found_in(out) == found_in(watched)
+    told = [[line for line in log(each) if "validation" in line] for each in (out, watched)]
+    assert told[0] == told[1]
+
+
+def test_without_a_list_to_watch_it_is_said_that_the_test_chooses(built, tmp_path, capsys):
+    run(FINETUNE, data=built / "data", out=tmp_path / "run", patience=1, **TWO)
+    assert "the videos of the test choose the epoch, so that their score flatters" in capsys.readouterr().err
+    run(FINETUNE, data=built / "data", out=tmp_path / "other", val=built / "data" / "train.csv", patience=1, **TWO)
+    assert "flatters" not in capsys.readouterr().err  # the data's own val split chooses
+    assert found_in(tmp_path / "other")["taken"]["source"] == str(built / "data" / "val.csv")
+
+
+def test_watching_alone_changes_no_weight(built, tmp_path):
+    for name, more in (("plain", {}), ("watched", {"watch": built / "data"})):
+        run(FINETUNE, data=built / "data", out=tmp_path / name, **TWO, **more)
+    ours, theirs = weights(tmp_path / "watched"), weights(tmp_path / "plain")
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    assert "taken" not in found_in(tmp_path / "watched")
+    assert [line for line in log(tmp_path / "watched") if "loss" in line] == log(tmp_path / "plain")
+
+
+# ---- What is wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"patience": 0}, "patience is 0; take 1 or more"),
+        ({"clips__balance": 1.5}, "balance is 1.5; take 0 to 1"),
+    ],
+)
+def test_an_option_whose_value_is_of_no_use(house, options, said):
+    house.boxes(FINETUNE, said, data=house.data, **options)
+
+
+def test_a_list_that_cannot_be_watched(house):
+    (house.folder / "empty.txt").write_text("")
+    house.refuses(FINETUNE, "no videos found", data=house.data, watch=house.folder / "empty.txt")
+    house.refuses(FINETUNE, "has no labels", data=house.data, watch=house.data / "unlabelled.txt")
+    house.refuses(FINETUNE, "several labels", data=house.data, watch=house.folder / "several")
+    (house.folder / "three.txt").write_text(f"{next((house.data / 'val').iterdir())} 2\n")
+    house.refuses(FINETUNE, "has the class '2'", data=house.data, watch=house.folder / "three.txt")
+    (house.folder / "cut.mp4").write_bytes(b"no frame in here")
+    (house.folder / "cut.txt").write_text("cut.mp4 0\n")
+    house.refuses(FINETUNE, "none of the 1 videos", data=house.data, watch=house.folder / "cut.txt")
+
+
+def test_another_list_to_watch_is_another_run(house):
+    command = f"{FINETUNE} --patience 1"
+    run(command, data=house.data, out=house.folder / "out", watch=house.data / "train.csv", **TWO)
+    house.refuses(command, "a run watched on other data", data=house.data, watch=house.data / "val.csv", **TWO)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train/0.mp4 0,0\n", "line 1"),
+        ("path,labels\ntrain/0.mp4,0;\n", "line 2"),
+        ("path,label\ntrain/0.mp4,0;1\n", "name the column `labels`"),
+        ('{"path": "train/0.mp4", "label": []}\n', "an empty list of labels"),
+    ],
+)
+def test_several_labels_that_cannot_be_read(house, text, said):
+    (house.data / "list.csv").write_text(text)
+    house.refuses(FINETUNE, said, data=house.data / "list.csv", val=house.data / "val.csv")
+
+
+def test_pre_training_without_labels_is_not_balanced(house):
+    house.refuses(
+        TEACHER,
+        "has no labels, so that no classes can be balanced",
+        data=house.data / "unlabelled.txt",
+        clips__balance=1,
+    )

@@ -1,0 +1,415 @@
+"""The whole road on tiny clips and pictures: what each run leaves, and what a finished one does when called again."""
+
+import errno
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import MVD, built
+from tiny_runs import (
+    AMD,
+    CLASSES,
+    FINETUNE,
+    MASKAGAIN,
+    STEPS,
+    TEACHER,
+    about,
+    log,
+    make_data,
+    run,
+    typed,
+    weights,
+)
+
+from vidstill.checkpoints.io import read_weights, write_weights
+from vidstill.cli.main import main
+from vidstill.pipelines.evaluate.classifier import evaluate
+from vidstill.pipelines.train import session as training
+from vidstill.pipelines.train.pretrain import Launch, pretrain
+from vidstill.recipes.recipe import Pretrain
+from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.types import InputError
+
+STAGES = list(STEPS)
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """A folder with `data` and three runs: `teacher`, `amd`, `finetune`."""
+    folder = tmp_path_factory.mktemp("road")
+    data = make_data(folder / "data")
+    run(TEACHER, data=data / "unlabelled.txt", out=folder / "teacher")
+    teacher = folder / "teacher"
+    run(AMD, data=data / "unlabelled.txt", out=folder / "amd", method__teacher__weights=teacher)
+    run(FINETUNE, data=data, out=folder / "finetune", init=folder / "amd")
+    return folder
+
+
+def recipe(out: Path):
+    return json.loads((out / "recipe.json").read_text())
+
+
+# ---- What a run leaves ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_loss_falls(road, stage):
+    losses = [line["loss"] for line in log(road / stage)]
+    assert len(losses) == STEPS[stage]
+    assert mean(losses[-3:]) < 0.95 * mean(losses[:3])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_is_a_folder_of_known_files(road, stage):
+    names = {path.name.partition(".")[0] for path in (road / stage).iterdir()}
+    test = {"test", "scores", "classes", "confusion"} if stage == "finetune" else set()
+    assert names == {"recipe", "log", "events", "state", "model"} | test
+    assert len(list((road / stage / "state").iterdir())) == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_recipe_is_stored_with_the_data_the_plan_and_the_versions(road, stage):
+    stored = recipe(road / stage)
+    assert stored["recipe"]["batch"] == 8
+    assert stored["plan"]["total_steps"] == STEPS[stage]
+    assert stored["plan"]["peak"] == 0.1 * 8 / 256
+    assert stored["precision"] == "fp32"
+    assert stored["versions"]["torch"] == torch.__version__.partition("+")[0]
+    parts = {"train", "val"} if stage == "finetune" else {"train"}
+    assert set(stored["data"]) == parts
+    assert all(len(stored["data"][part]["fingerprint"]) == 64 for part in parts)
+
+
+def test_a_teacher_has_the_size_that_its_file_states(road):
+    assert recipe(road / "amd")["recipe"]["method"]["teacher"]["model"]["depth"] == 3
+    assert recipe(road / "amd")["recipe"]["method"]["teacher"]["model"]["tubelet"] == [2, 4, 4]
+
+
+def test_the_teacher_is_not_in_the_students_file(road):
+    assert not [name for name in weights(road / "amd") if "teacher" in name]
+
+
+def test_a_student_is_taught_by_its_teachers_weights(road, tmp_path):
+    silent = read_weights(road / "teacher")
+    write_weights(tmp_path / "silent.safetensors", {n: 0 * t for n, t in silent.tensors.items()}, silent.about)
+    data, out = road / "data/unlabelled.txt", tmp_path / "out"
+    run(AMD, data=data, out=out, method__teacher__weights=tmp_path / "silent.safetensors")
+    taught, untaught = log(road / "amd")[0]["parts"], log(out)[0]["parts"]
+    assert taught["reconstruction"] == untaught["reconstruction"]
+    assert taught["direct"] != untaught["direct"]
+    assert taught["generation"] != untaught["generation"]
+
+
+def test_a_classifier_starts_from_the_encoder_it_is_given(road, tmp_path):
+    still = {"optim__base_lr": 0, "optim__min_lr": 0, "optim__layer_decay": "None"}
+    run(FINETUNE, data=road / "data", out=tmp_path / "out", init=road / "amd", **still)
+    before, after = weights(road / "amd"), weights(tmp_path / "out")
+    blocks = [name for name in after if name.startswith("encoder.")]
+    assert len(blocks) > 20
+    assert all(torch.equal(after[name], before[name]) for name in blocks)
+
+
+@pytest.fixture(scope="module")
+def begun(road):
+    """A distillation whose student starts from another's, and is not trained."""
+    still = {"optim__base_lr": 0, "optim__min_lr": 0, "seed": 1}
+    teacher = road / "teacher"
+    data = road / "data/unlabelled.txt"
+    run(AMD, data=data, out=road / "begun", init=road / "amd", method__teacher__weights=teacher, **still)
+    return road / "begun"
+
+
+def test_a_pre_training_starts_from_the_encoder_it_is_given(road, begun):
+    before, after = weights(road / "amd"), weights(begun)
+    assert before.keys() == after.keys()
+    same = {name.partition(".")[0]: torch.equal(after[name], before[name]) for name in after if "weight" in name}
+    assert same == {"encoder": True, "decoder": False, "projections": False, "generators": False}
+
+
+def test_a_run_says_what_it_started_from_and_is_no_other_ones(road, begun, capsys):
+    started, taught = about(begun)["provenance"]
+    assert (started["role"], started["source"]) == ("init", str(road / "amd/model.safetensors"))
+    assert (taught["role"], taught["source"]) == ("teacher", str(road / "teacher/model.safetensors"))
+    assert recipe(begun)["init"] == str(road / "amd")
+    assert recipe(road / "amd")["init"] == ""
+    data, teacher = road / "data/unlabelled.txt", road / "teacher"
+    assert main(typed(AMD, data=data, out=road / "amd", init=begun, method__teacher__weights=teacher)) == 2
+    assert f"{road / 'amd'}" in capsys.readouterr().err
+
+
+def test_of_a_pre_training_that_starts_from_a_file_the_recipe_decides_the_positions(road, tmp_path):
+    still = {"optim__base_lr": 0, "optim__min_lr": 0}
+    data, init, kind = road / "data/unlabelled.txt", road / "teacher", "sincos2d"
+    run(TEACHER, data=data, out=tmp_path / "out", init=init, method__encoder__positions=kind, **still)
+    assert about(init)["encoder"]["positions"] == "sinusoid"
+    assert about(tmp_path / "out")["encoder"]["positions"] == kind
+    before, after = weights(init), weights(tmp_path / "out")
+    assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("encoder."))
+
+
+def test_a_file_that_does_not_fit_the_recipes_encoder_is_met_with_a_sentence(road, tmp_path, capsys):
+    data, out = road / "data/unlabelled.txt", tmp_path / "out"
+    assert main(typed(TEACHER, data=data, out=out, init=road / "amd")) == 2
+    assert "an encoder whose depth is 2, and the recipe's is 3; set --method.encoder.depth" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_weights_say_what_they_are_and_whence_they_come(road):
+    assert about(road / "teacher")["kind"] == about(road / "amd")["kind"] == "pretraining"
+    assert about(road / "finetune")["kind"] == "classifier"
+    assert about(road / "finetune")["classes"] == list(CLASSES)
+    (start,) = about(road / "finetune")["provenance"]
+    assert (start["role"], start["source"]) == ("init", str(road / "amd/model.safetensors"))
+    (teacher,) = start["provenance"]
+    assert (teacher["role"], teacher["source"]) == ("teacher", str(road / "teacher/model.safetensors"))
+    assert teacher["provenance"] == []
+
+
+def test_a_licence_is_handed_on(road, tmp_path):
+    free = read_weights(road / "teacher")
+    write_weights(tmp_path / "their.safetensors", free.tensors, {**free.about, "licence": "CC-BY-NC-4.0"})
+    run(FINETUNE, data=road / "data", out=tmp_path / "out", init=tmp_path / "their.safetensors")
+    assert about(tmp_path / "out")["licence"] == "CC-BY-NC-4.0"
+    assert about(road / "finetune")["licence"] is None
+
+
+# ---- Two teachers, or one of them -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image_teacher(tmp_path_factory):
+    """A file of an encoder of images."""
+    config = replace(MVD.image_teacher.model, dim=32, heads=2)
+    tensors = {f"encoder.{name}": tensor for name, tensor in built(config).state_dict().items()}
+    path = tmp_path_factory.mktemp("image") / "teacher.safetensors"
+    write_weights(path, tensors, {"kind": "pretraining", "encoder": to_plain(config)})
+    return path
+
+
+def distilled(road, out, *, init=None, method=MVD, **teachers):
+    """A run of MVD with these teachers on the road's clips."""
+    like = from_plain(Pretrain, about(road / "teacher")["recipe"])
+    files = {name: replace(getattr(MVD, name), weights=str(file)) for name, file in teachers.items() if file}
+    method = replace(method, **{name: files.get(name) for name in ("image_teacher", "video_teacher")})
+    launch = Launch(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
+    return pretrain(replace(like, method=method), launch, init=init)
+
+
+@pytest.mark.parametrize("taught_by", [("image",), ("video",), ("image", "video")], ids=" and ".join)
+def test_a_student_learns_from_both_teachers_or_either(road, tmp_path, image_teacher, taught_by):
+    files = {"image": image_teacher, "video": road / "teacher"}
+    out = distilled(road, tmp_path / "out", **{f"{name}_teacher": files[name] for name in taught_by})
+    steps = log(out)
+    assert set(steps[0]["parts"]) == set(taught_by)
+    assert mean(line["loss"] for line in steps[-3:]) < 0.95 * mean(line["loss"] for line in steps[:3])
+    assert {made.partition(".")[0] for made in weights(out)} == {"encoder", *(f"{name}_decoder" for name in taught_by)}
+    assert [source["role"] for source in about(out)["provenance"]] == [f"{name}_teacher" for name in taught_by]
+
+
+def test_a_teacher_without_weights_is_named_with_its_option(road, tmp_path):
+    with pytest.raises(InputError, match=r"the video teacher has no weights; give --method\.video-teacher\.weights"):
+        pretrain(
+            replace(from_plain(Pretrain, about(road / "teacher")["recipe"]), method=replace(MVD, image_teacher=None)),
+            Launch(data=road / "data/unlabelled.txt", out=tmp_path / "out"),
+        )
+
+
+def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path, image_teacher):
+    """Its kernel is repeated over the frames (MVD, table 12, does not say how they started)."""
+    out = distilled(road, tmp_path / "out", image_teacher=image_teacher, init=str(image_teacher))
+    scratch = distilled(road, tmp_path / "scratch", image_teacher=image_teacher)
+    assert recipe(out)["init"] == str(image_teacher)
+    assert log(out)[0]["loss"] != log(scratch)[0]["loss"]
+    start = read_weights(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
+    apart = [(weights(made)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for made in (out, scratch)]
+    assert apart[0] < 0.5 * apart[1]
+
+
+@pytest.mark.parametrize("distill", ["visible", "full"])
+def test_where_no_decoder_fills_in_what_is_hidden_all_may_be_seen(road, tmp_path, distill):
+    method = replace(MVD, distill=distill, mask=replace(MVD.mask, ratio=0.0))
+    out = distilled(road, tmp_path / "out", method=method, video_teacher=road / "teacher")
+    assert len(log(out)) == STEPS["teacher"]
+
+
+@pytest.fixture(scope="module")
+def decoderless(road):
+    """A student of MaskAgain: it has neither a decoder nor a final norm; it saw everything."""
+    teacher = {"method__teacher__weights": road / "teacher", "method__mask__ratio": 0}
+    run(MASKAGAIN, data=road / "data/unlabelled.txt", out=road / "maskagain", **teacher)
+    return road / "maskagain"
+
+
+def test_a_student_without_a_final_norm_is_fine_tuned_with_a_fresh_one(road, decoderless, tmp_path, capsys):
+    options = {"data": road / "data", "init": decoderless, "schedule__epochs": 2}
+    run(FINETUNE, out=tmp_path / "fresh", **options)
+    assert main(typed(FINETUNE, out=tmp_path / "pretrained", norm="pretrained", **options)) == 2
+    assert "has no last norm that a classifier could go on from; take --norm fresh" in capsys.readouterr().err
+    assert not (tmp_path / "pretrained").exists()
+
+
+def test_where_the_first_token_is_classified_the_encoder_s_own_last_norm_goes_on(road, tmp_path):
+    still = {"optim__base_lr": 0, "optim__min_lr": 0, "norm": "pretrained", "pooling": "first"}
+    run(FINETUNE, data=road / "data", out=tmp_path / "out", init=road / "amd", **still)
+    assert torch.equal(weights(tmp_path / "out")["encoder.norm.weight"], weights(road / "amd")["encoder.norm.weight"])
+
+
+def test_a_student_without_a_final_norm_teaches_another(road, decoderless, tmp_path):
+    out = distilled(road, tmp_path / "out", video_teacher=decoderless)
+    assert set(log(out)[0]["parts"]) == {"video"}
+
+
+# ---- Tests ----------------------------------------------------------------------------------------------------------
+
+
+def test_evaluating_a_run_gives_the_numbers_of_its_own_test(road, capsys):
+    command = f"evaluate {road}/finetune --data {road}/data --workers 0 --precision fp32 --json"
+    assert main(command.split()) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((road / "finetune/test.json").read_text())
+
+
+@pytest.mark.parametrize(("device_batch", "workers"), [(1, 0), (4, 0), (None, 1)])
+def test_scores_depend_on_neither_the_devices_batch_nor_the_workers(road, device_batch, workers):
+    whole = evaluate(str(road / "finetune"), Launch(data=road / "data", out=Path(), workers=0, precision="fp32"))
+    launch = Launch(data=road / "data", out=Path(), workers=workers, precision="fp32", device_batch=device_batch)
+    parts = evaluate(str(road / "finetune"), launch)
+    assert len(whole.places) == 6
+    torch.testing.assert_close(parts.scores, whole.scores, rtol=0, atol=1e-6)
+
+
+def test_a_test_reports_the_video_that_it_could_not_score(road, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    lines = (road / "data/val.csv").read_text().splitlines()
+    listed = [f"{road}/data/{line}" for line in lines] + [f"{broken} 0"]
+    (tmp_path / "val.txt").write_text("\n".join(listed))
+    tested = evaluate(str(road / "finetune"), Launch(data=tmp_path / "val.txt", out=Path(), workers=0))
+    assert tested.accuracy.videos == 6
+    assert list(tested.broken) == [6]
+    assert str(broken) in tested.broken[6]
+
+
+def test_class_folders_without_splits_are_tested_on_as_a_whole(road, tmp_path):
+    for line in (road / "data/val.csv").read_text().splitlines():
+        name, label = line.split()
+        folder = tmp_path / CLASSES[int(label)]
+        folder.mkdir(exist_ok=True)
+        shutil.copy(road / "data" / name, folder)
+    lists, folders = (
+        evaluate(str(road / "finetune"), Launch(data=data, out=Path(), workers=0, precision="fp32"))
+        for data in (road / "data", tmp_path)
+    )
+    assert folders.accuracy == lists.accuracy
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(training, "cores", lambda: 16)
+    launch = Launch(data=Path(), out=Path())
+    for processes, decoders in ((1, 15), (4, 3), (16, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert launch.decoders == decoders
+
+
+# ---- Pictures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    chance = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name, level in (("dark", 60), ("light", 190)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                colours = level + chance.integers(-40, 40, (20, 24, 3))
+                Image.fromarray(colours.astype(np.uint8)).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def test_pictures_are_clips_of_one_frame(pictures, tmp_path):
+    frame = {"clips__sampling__frames": 1}
+    image = {**frame, "method__encoder__tubelet": (1, 4, 4)}
+    run(TEACHER, data=pictures / "train", out=tmp_path / "teacher", **image)
+    run(AMD, data=pictures / "train", out=tmp_path / "amd", method__teacher__weights=tmp_path / "teacher", **image)
+    whole = {**frame, "encoder__tubelet": (1, 4, 4), "views__sampling__frames": 1, "views__views": 1}
+    run(FINETUNE, data=pictures, out=tmp_path / "finetune", init=tmp_path / "amd", **whole)
+    for stage in STAGES:
+        losses = [line["loss"] for line in log(tmp_path / stage)]
+        assert mean(losses[-3:]) < mean(losses[:3])
+    assert json.loads((tmp_path / "finetune/test.json").read_text())["videos"] == 8
+    run(f"evaluate {tmp_path}/finetune --workers 0 --precision fp32", data=pictures, out=tmp_path / "tested")
+    scores = (tmp_path / "tested/scores.csv").read_text()
+    assert scores == (tmp_path / "finetune/scores.csv").read_text()
+    assert [line.partition(",")[0] for line in scores.splitlines()[1:]] == [
+        f"{name}/{i}.png" for name in ("dark", "light") for i in range(4)
+    ]
+
+
+# ---- A finished run -------------------------------------------------------------------------------------------------
+
+
+def again(road: Path, stage: str) -> None:
+    data = road / "data"
+    match stage:
+        case "teacher":
+            run(TEACHER, data=data / "unlabelled.txt", out=road / "teacher")
+        case "amd":
+            teacher = road / "teacher"
+            run(AMD, data=data / "unlabelled.txt", out=road / "amd", method__teacher__weights=teacher)
+        case "finetune":
+            run(FINETUNE, data=data, out=road / "finetune", init=road / "amd")
+
+
+def contents(out: Path):
+    return {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_finished_run_called_again_stays_as_it_is_and_says_so(road, stage, capsys):
+    before = contents(road / stage)
+    again(road, stage)
+    assert contents(road / stage) == before
+    assert f"{road / stage} holds the finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_finished_run_needs_no_state(road, stage):
+    (state,) = (road / stage / "state").iterdir()
+    saved = state.read_bytes()
+    state.unlink()
+    before = contents(road / stage)
+    again(road, stage)
+    assert contents(road / stage) == before
+    state.write_bytes(saved)
+
+
+@pytest.mark.parametrize("file", [*(f"{stage}/model.safetensors" for stage in STAGES), "finetune/test.json"])
+def test_what_a_kill_left_unwritten_is_written_without_training(road, file):
+    stage = file.partition("/")[0]
+    written, steps = (road / file).read_bytes(), log(road / stage)
+    (road / file).unlink()
+    again(road, stage)
+    assert (road / file).read_bytes() == written
+    assert log(road / stage) == steps
+
+
+def test_where_there_is_no_room_for_the_weights_the_same_command_writes_them_later(road, monkeypatch, capsys):
+    written, steps = (road / "teacher/model.safetensors").read_bytes(), log(road / "teacher")
+    (road / "teacher/model.safetensors").unlink()
+    with monkeypatch.context() as full:
+        full.setattr(training, "write_weights", no_room)
+        assert main(typed(TEACHER, data=road / "data/unlabelled.txt", out=road / "teacher")) == 1
+    assert "No space left on device; the training is done" in capsys.readouterr().err
+    again(road, "teacher")
+    assert (road / "teacher/model.safetensors").read_bytes() == written
+    assert log(road / "teacher") == steps
+
+
+def no_room(*given: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,0 +1,40 @@
+"""What a benchmark films: the same every time, coded with B-frames, and neither still nor noise alone."""
+
+import io
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+
+from vidstill.data.tools.transcode import RecodeConfig, recoded
+from vidstill.synthetic.footage import Footage, film, filmed
+
+SMALL = Footage(frames=48, size=(96, 128))
+
+
+def kinds(data):
+    with av.open(io.BytesIO(data)) as container:
+        return [PictureType(frame.pict_type).name for frame in container.decode(video=0)]
+
+
+def test_a_seed_films_the_same_video_every_time_and_another_seed_another():
+    assert filmed(SMALL, 0) == filmed(SMALL, 0)
+    assert not np.array_equal(film(SMALL, 0), film(SMALL, 1))
+
+
+def test_a_film_has_the_frames_and_the_size_that_are_asked_for():
+    assert film(SMALL, 3).shape == (48, 96, 128, 3)
+
+
+def test_the_file_has_b_frames_and_few_key_frames():
+    found = kinds(filmed(SMALL, 0))
+    assert len(found) == SMALL.frames
+    assert found.count("B") > SMALL.frames / 4
+    assert found.count("I") < SMALL.frames / 8
+
+
+def test_frames_are_predicted_from_others_but_not_for_nothing():
+    raw = filmed(SMALL, 0)
+    apart = recoded(raw, RecodeConfig(short_side=96)).data  # coarser, but each frame by itself
+    plane = SMALL.size[0] * SMALL.size[1] * SMALL.frames
+    assert 0.02 * plane < len(raw) < len(apart)  # of a still picture it is 0.005

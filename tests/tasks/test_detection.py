@@ -1,0 +1,316 @@
+"""Boxes → features → actions: RoIAlign of the mean over time, whatever fills up, jitter, and what a step descends."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import ENCODER, STMAE, built, clips
+
+from vidstill.engine.optimizer import AdamWConfig
+from vidstill.tasks.detection import BoxJitter, DetectionTask, DetectorConfig
+from vidstill.utils.rng import uniform
+from vidstill.utils.types import Grid, InputError
+
+ACTIONS = 7
+CONFIG = DetectorConfig(encoder=ENCODER, actions=ACTIONS)
+OF_STMAE = replace(STMAE.encoder, relative_positions=True)
+JITTER = BoxJitter()
+BOXES = torch.tensor(  # of clips of 16 × 12 pixels: two, and one
+    [[[1.0, 2.0, 9.0, 14.0], [3.5, 0.25, 6.0, 7.75]], [[0.0, 0.0, 11.0, 15.0], [0.0, 0.0, 0.0, 0.0]]]
+)
+PRESENT = torch.tensor([[True, True], [True, False]])
+SEED = torch.tensor([5, 2**40 + 1])
+
+
+def task_of(config=CONFIG, *, jitter=None, per="clip", boxes_per_clip=1.5):
+    return DetectionTask(built(config), jitter=jitter, per=per, boxes_per_clip=boxes_per_clip)
+
+
+def labels():
+    return (torch.arange(4 * ACTIONS) % 3 == 0).float().view(2, 2, ACTIONS)
+
+
+# ---- The model ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", [ENCODER, OF_STMAE], ids=["videomae", "stmae"])
+def test_a_clip_of_one_colour_everywhere_and_every_time_has_the_features_of_any_of_its_tokens(encoder):
+    model = built(replace(CONFIG, encoder=encoder)).eval()
+    tokens = torch.randn(2, 1, 24).expand(2, 2 * 4 * 3, 24)
+    expected = model.head(tokens[:, :2])
+    torch.testing.assert_close(model.logits(tokens, Grid(2, 4, 3), BOXES), expected)
+
+
+def test_a_token_s_time_makes_no_difference_and_its_place_does():
+    model, grid = built(CONFIG).eval(), Grid(2, 4, 3)
+    tokens = torch.randn(2, grid.tokens, 24, generator=torch.Generator().manual_seed(3))
+    by_slot = rearrange(tokens, "b (t s) d -> b t s d", t=2)
+    first = model.logits(tokens, grid, BOXES)
+    torch.testing.assert_close(model.logits(by_slot.flip(1).flatten(1, 2), grid, BOXES), first)
+    assert not torch.allclose(model.logits(by_slot.flip(2).flatten(1, 2), grid, BOXES), first, atol=1e-3)
+
+
+def test_a_class_token_has_no_part_in_a_box():
+    model = built(replace(CONFIG, encoder=OF_STMAE)).eval()
+    clip = clips(2)
+    seen = model.encoder(clip)
+    assert seen.classes.shape == (2, 1, 24)
+    torch.testing.assert_close(model(clip, BOXES), model.logits(seen.tokens, Grid(2, 4, 3), BOXES))
+
+
+def test_a_box_of_one_token_has_that_token_s_values():
+    """Aligned, with one bin and one sample: the middle of the box is the middle of the token."""
+    model, grid = built(replace(CONFIG, bins=1, aligned=True)).eval(), Grid(1, 4, 3)
+    tokens = torch.randn(1, grid.tokens, 24)
+    boxes = torch.tensor([[[4.0 * x, 4.0 * y, 4.0 * x + 4, 4.0 * y + 4] for y in range(4) for x in range(3)]])
+    torch.testing.assert_close(model.features(tokens, grid, boxes), tokens)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_without_the_shift_a_box_is_read_half_a_token_further_on(aligned):
+    model, grid = built(replace(CONFIG, bins=1, aligned=aligned)).eval(), Grid(1, 2, 3)
+    columns = torch.arange(3.0).repeat(2)[None, :, None].expand(1, 6, 24)  # each token's value is its column
+    seen = model.features(columns, grid, torch.tensor([[[4.0, 0.0, 8.0, 4.0]]]))
+    torch.testing.assert_close(seen, torch.full((1, 1, 24), 1.0 if aligned else 1.5))
+
+
+def test_every_box_is_asked_about_its_own_clip_and_by_itself():
+    model, clip = built(CONFIG).eval(), clips(2)
+    together = model(clip, BOXES)
+    alone = [model(clip[i : i + 1], BOXES[i : i + 1, k : k + 1]) for i in range(2) for k in range(2)]
+    torch.testing.assert_close(together, torch.cat(alone).view_as(together))
+
+
+def test_a_clip_without_boxes_has_no_logits_and_a_loss_of_zero():
+    task, none = task_of(jitter=JITTER), torch.zeros(2, 0, 4)
+    assert task.model(clips(2), none).shape == (2, 0, ACTIONS)
+    loss = task(clips(2), none, torch.zeros(2, 0, ACTIONS), torch.zeros(2, 0, dtype=torch.bool), SEED).loss
+    loss.backward()
+    assert loss == 0
+
+
+def test_the_head_starts_small_and_without_a_bias():
+    wide = replace(CONFIG, encoder=replace(ENCODER, dim=96), actions=500)
+    for scale in (0.001, 1.0):
+        head = replace(wide, head_scale=scale).build().head
+        assert head.weight.std().item() == pytest.approx(0.02 * scale, rel=0.03)
+        assert not head.bias.any()
+
+
+def test_dropout_is_before_the_head_or_before_the_maximum():
+    tokens, grid = torch.rand(1, 24, 24) + 1, Grid(2, 4, 3)
+    boxes = torch.tensor([[[0.0, 0.0, 12.0, 16.0]]])
+    lost = {}
+    for where in ("head", "bins"):
+        model = built(replace(CONFIG, dropout=0.5, dropout_on=where))
+        still = model.eval().logits(tokens, grid, boxes)
+        torch.testing.assert_close(still, model.head(model.features(tokens, grid, boxes)))
+        torch.manual_seed(0)
+        lost[where] = model.train().features(tokens, grid, boxes)
+        assert not torch.allclose(model.logits(tokens, grid, boxes), still)
+    assert torch.equal(lost["head"], model.eval().features(tokens, grid, boxes))
+    assert (lost["bins"] > lost["head"]).all()  # of 49 bins some stay, each twice as large
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(16, 12), (15, 12), (17, 10), (13, 9)])
+def test_what_does_not_divide_is_filled_up_with_the_mean_colour_or_its_rest_is_not_seen(rows, columns):
+    clip = clips(2, rows=rows, columns=columns)
+    tall, wide = -(-rows // 4) * 4, -(-columns // 4) * 4
+    mean = torch.tensor(ENCODER.mean).view(3, 1, 1, 1)
+    taken_off = F.pad(clip - mean, (0, wide - columns, 0, tall - rows))
+    padding, dropping = built(CONFIG).eval(), built(replace(CONFIG, edge="drop")).eval()
+    torch.testing.assert_close(padding(clip, BOXES), padding(taken_off + mean, BOXES))
+    whole = clip[..., : rows // 4 * 4, : columns // 4 * 4]
+    torch.testing.assert_close(dropping(clip, BOXES), padding(whole, BOXES))
+
+
+def test_frames_that_do_not_divide_are_refused():
+    with pytest.raises(InputError, match="5 frames does not divide into tubelets of 2; take 4 frames"):
+        CONFIG.build()(clips(1, frames=5), BOXES[:1])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"encoder": replace(ENCODER, tubelet=(2, 4, 8))}, "as many rows as columns, and these have 4 and 8"),
+        ({"actions": 0}, "actions is 0; take 1 or more"),
+        ({"bins": 0}, "bins is 0; take 1 or more"),
+        ({"dropout": 1.5}, r"dropout is 1\.5; take 0 to 1"),
+        ({"head_scale": math.nan}, "head_scale is nan; take 0 or more"),
+    ],
+)
+def test_what_is_no_detector_is_refused_with_a_sentence(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        replace(CONFIG, **change)
+
+
+def test_boxes_are_read_in_float32_where_the_rest_is_in_half_precision():
+    model, grid = built(CONFIG).eval(), Grid(2, 4, 3)
+    tokens = torch.randn(2, grid.tokens, 24).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.features(tokens, grid, BOXES)
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half, model.features(tokens.float(), grid, BOXES).bfloat16())
+
+
+def test_a_detector_and_its_task_are_rehearsed_without_any_memory():
+    with torch.device("meta"):
+        task = DetectionTask(CONFIG.build(), jitter=JITTER, per="box", boxes_per_clip=1.5)
+        many = torch.empty(2, 5, 4), torch.empty(2, 5, ACTIONS), torch.empty(2, 5, dtype=torch.bool)
+        loss = task(torch.empty(2, 3, 4, 14, 12), *many, torch.zeros(2, dtype=torch.long)).loss
+        loss.backward()
+    assert loss.is_meta
+    assert all(parameter.grad is not None and parameter.grad.is_meta for parameter in task.parameters())
+
+
+@pytest.mark.parametrize("encoder", [ENCODER, OF_STMAE], ids=["videomae", "stmae"])
+def test_the_last_norm_and_the_head_learn_at_the_full_rate_and_every_block_at_its_own(encoder):
+    task = task_of(replace(CONFIG, encoder=encoder))
+    scale = {
+        name: group["lr_scale"]
+        for group in AdamWConfig(base_lr=1e-3, layer_decay=0.5).groups(task)
+        for name, _ in group["params"]
+    }
+    assert len(scale) == len(list(task.parameters()))
+    for name, share in scale.items():
+        parts = name.removeprefix("model.").split(".")
+        last = parts[0] == "head" or parts[1] == "norm"
+        block = int(parts[2]) if parts[1] == "blocks" else -1
+        assert share == (1.0 if last else 0.5 ** (2 - block)), name
+
+
+# ---- Jitter ---------------------------------------------------------------------------------------------------------
+
+
+def by_the_words(box, shares, rows, columns, outwards, inwards):
+    """Of one box, side by side, as the specification of VideoMAE's detection code has it."""
+    x1, y1, x2, y2 = box
+    width, height = x2 - x1 + 1, y2 - y1 + 1
+
+    def between(low, high, share):
+        return low + (high - low) * share
+
+    x1 = x1 + width * between(-outwards, inwards, shares[0])
+    y1 = y1 + height * between(-outwards / 2, inwards / 2, shares[1])
+    x2 = x2 + width * between(-inwards, outwards, shares[2])
+    y2 = y2 + height * between(-inwards / 2, outwards / 2, shares[3])
+    x1, y1 = min(max(x1, 0), columns - 2), min(max(y1, 0), rows - 2)
+    return [x1, y1, max(min(x2, columns - 1), x1 + 1), max(min(y2, rows - 1), y1 + 1)]
+
+
+sides = st.floats(0, 30, width=32)
+
+
+@given(st.lists(st.tuples(sides, sides, sides, sides), min_size=1, max_size=4), st.integers(0, 2**62))
+def test_a_box_s_sides_move_by_shares_of_its_width_and_half_of_its_height(corners, seed):
+    boxes = torch.tensor([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners])[None]
+    seeds, count = torch.tensor([seed]), len(corners)
+    moved = JITTER.apply(boxes, seeds, rows=20, columns=28)
+    shares = uniform(seeds, "box jitter", 4 * count).view(count, 4).tolist()
+    expected = [by_the_words(box, one, 20, 28, 0.2, 0.1) for box, one in zip(boxes[0].tolist(), shares, strict=True)]
+    torch.testing.assert_close(moved[0], torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-4)
+
+
+def test_boxes_move_up_to_their_limits_and_each_by_itself():
+    box = torch.tensor([100.0, 100.0, 199.0, 199.0])
+    seeds = torch.arange(400)
+    apart = JITTER.apply(box.expand(400, 3, 4), seeds, rows=1000, columns=1000) - box
+    for side, (low, high) in enumerate([(-20, 10), (-10, 5), (-10, 20), (-5, 10)]):
+        found = apart[..., side]
+        assert low <= found.min().item() < low + 0.5
+        assert high >= found.max().item() > high - 0.5
+        assert found.mean().item() == pytest.approx((low + high) / 2, abs=(high - low) / 20)
+    assert torch.corrcoef(apart.flatten(1).T).fill_diagonal_(0).abs().max() < 0.25
+
+
+def test_a_box_is_moved_alike_however_many_rows_are_filled_up():
+    more = torch.cat([BOXES, torch.zeros(2, 3, 4)], dim=1)
+    few, many = (JITTER.apply(boxes, SEED, rows=16, columns=12) for boxes in (BOXES, more))
+    assert torch.equal(few, many[:, :2])
+
+
+def test_boxes_move_in_training_alone():
+    task = task_of(jitter=JITTER)
+    given = clips(2), BOXES, labels(), PRESENT
+    moved, again, other = (task(*given, seed).loss for seed in (SEED, SEED, SEED + 1))
+    assert moved == again != other
+    task.eval()
+    assert task(*given, SEED).loss == task(*given, SEED + 1).loss == task_of()(*given, SEED).loss != moved
+
+
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(InputError, match=r"inwards is -0\.1; take 0 to 1"):
+        BoxJitter(inwards=-0.1)
+
+
+# ---- The loss -------------------------------------------------------------------------------------------------------
+
+
+def losses_of_boxes(task, clip, boxes, wanted, present):
+    """-y·log σ(z) - (1 - y)·log(1 - σ(z)), the mean over actions, of every box that is one."""
+    logits = task.model(clip, boxes)[present].double()
+    target = wanted[present].double()
+    each = -target * logits.sigmoid().log() - (1 - target) * (1 - logits.sigmoid()).log()
+    return each.mean(dim=1)
+
+
+@pytest.mark.parametrize(("per", "count"), [("clip", 2), ("box", 2 * 1.5)])
+def test_the_loss_is_of_the_boxes_that_are_there(per, count):
+    task = task_of(per=per)
+    expected = losses_of_boxes(task, clips(2), BOXES, labels(), PRESENT).sum() / count
+    found = task(clips(2), BOXES, labels(), PRESENT, SEED).loss
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_where_every_clip_has_the_average_number_of_boxes_per_box_is_the_mean_over_boxes_and_actions():
+    task, present = task_of(per="box", boxes_per_clip=2.0), torch.ones(2, 2, dtype=torch.bool)
+    mean = losses_of_boxes(task, clips(2), BOXES, labels(), present).mean()
+    assert task(clips(2), BOXES, labels(), present, SEED).loss.item() == pytest.approx(mean.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("per", ["clip", "box"])
+def test_a_step_is_the_same_in_one_chunk_and_as_the_mean_of_two(per):
+    """Of a clip with two boxes and one with one, with rows that fill up in the whole batch alone."""
+    gradients = []
+    for chunks in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
+        task = task_of(jitter=JITTER, per=per)
+        for rows in chunks:
+            most = int(PRESENT[rows].sum(dim=1).max())
+            clip, seed = clips(2)[rows], SEED[rows]
+            output = task(clip, BOXES[rows, :most], labels()[rows, :most], PRESENT[rows, :most], seed)
+            (output.loss / len(chunks)).backward()
+        gradients.append({name: parameter.grad for name, parameter in task.named_parameters()})
+    assert None not in gradients[0].values()
+    for name, whole in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], whole, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_what_fills_up_has_no_part_in_a_step():
+    steps = []
+    for filling in (torch.zeros(4), torch.tensor([0.0, 0.0, 12.0, 16.0])):
+        task, boxes, wanted = task_of(), BOXES.clone(), labels()
+        boxes[1, 1], wanted[1, 1] = filling, filling.max() > 0
+        loss = task(clips(2), boxes, wanted, PRESENT, SEED).loss
+        loss.backward()
+        steps.append((loss, task.model.head.weight.grad))
+    assert torch.equal(steps[0][0], steps[1][0])
+    torch.testing.assert_close(steps[0][1], steps[1][1])
+
+
+def test_the_loss_falls():
+    torch.manual_seed(0)
+    task = DetectionTask(CONFIG.build(), jitter=JITTER, per="clip", boxes_per_clip=1.5)
+    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    losses = []
+    for step in range(30):
+        loss = task(clips(2), BOXES, labels(), PRESENT, SEED + step).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

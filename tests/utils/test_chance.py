@@ -1,0 +1,118 @@
+"""Chance is a function of seed and word, and looks like chance."""
+
+import math
+from itertools import product
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidstill.utils.rng import normal, numpy_chance, sample_seed, shuffled, uniform
+
+WORDS = 2**64
+seeds = st.integers(0, 2**63 - 1)
+words = st.text(st.characters(codec="ascii"), max_size=12)
+MANY = torch.tensor([sample_seed(0, 0, index) for index in range(4096)])
+
+
+def mix(x: int) -> int:
+    """The output function of splitmix64, in Python's own integers."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % WORDS
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % WORDS
+    return x ^ (x >> 31)
+
+
+def bits(seed: int, word: str, n: int) -> list[int]:
+    """splitmix64 from a start that is itself a mix of seed and word."""
+    gold = 0x9E3779B97F4A7C15
+    start = mix((seed + crc32(word.encode()) * gold) % WORDS)
+    return [mix((start + place * gold) % WORDS) for place in range(1, n + 1)]
+
+
+def test_our_own_splitmix64_is_the_published_one():
+    state, numbers = 1234567, []
+    for _ in range(3):  # the test vector that the generator is published with
+        state = (state + 0x9E3779B97F4A7C15) % WORDS
+        numbers.append(mix(state))
+    assert numbers == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+@given(seeds, words, st.integers(1, 9))
+def test_numbers_are_those_of_splitmix64(seed, word, n):
+    ours = uniform(torch.tensor([seed]), word, n)[0].tolist()
+    assert ours == [(b >> 40) / 2**24 for b in bits(seed, word, n)]
+
+
+@given(seeds, words, st.integers(1, 30))
+def test_a_permutation_has_every_number_once(seed, word, n):
+    assert sorted(shuffled(torch.tensor([seed]), word, n)[0].tolist()) == list(range(n))
+
+
+@pytest.mark.parametrize("draw", [uniform, normal, shuffled])
+def test_a_seed_decides_its_numbers_whatever_stands_beside_it(draw):
+    all_of_them = draw(MANY[:8], "mask", 7)
+    assert torch.equal(draw(MANY[[5]], "mask", 7), all_of_them[[5]])
+    assert torch.equal(draw(MANY[:8].flip(0), "mask", 7), all_of_them.flip(0))
+
+
+@pytest.mark.parametrize("draw", [uniform, normal, shuffled])
+def test_another_word_or_another_seed_gives_other_numbers(draw):
+    rows = [draw(MANY[[k]], word, 16)[0].tolist() for k, word in product(range(4), ("mask", "erasing"))]
+    assert len({tuple(row) for row in rows}) == len(rows)
+
+
+def test_uniform_numbers_are_in_0_to_1_with_the_moments_of_the_uniform_law():
+    numbers = uniform(MANY, "anything", 64).double()
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    count = numbers.numel()
+    assert numbers.mean().item() == pytest.approx(1 / 2, abs=5 / math.sqrt(12 * count))  # five standard errors
+    assert numbers.var().item() == pytest.approx(1 / 12, abs=5 / math.sqrt(180 * count))
+
+
+@pytest.mark.parametrize("drawn", [uniform(MANY, "mask", 16), normal(MANY, "mask", 16)], ids=["uniform", "normal"])
+def test_neither_neighbouring_numbers_nor_neighbouring_seeds_go_together(drawn):
+    bound = 5 / math.sqrt(len(drawn))
+    between_places = torch.corrcoef(drawn.double().T) - torch.eye(drawn.shape[1])
+    assert between_places.abs().max() < bound
+    following_seeds = torch.corrcoef(torch.stack([drawn[:-1].flatten(), drawn[1:].flatten()]).double())
+    assert following_seeds[0, 1].abs() < 5 / math.sqrt(drawn.numel())
+
+
+def test_seeds_that_differ_by_one_are_as_far_apart_as_any():
+    drawn = uniform(torch.arange(4096), "mask", 16)
+    following = torch.corrcoef(torch.stack([drawn[:-1].flatten(), drawn[1:].flatten()]).double())
+    assert following[0, 1].abs() < 5 / math.sqrt(drawn.numel())
+
+
+def test_normal_numbers_have_the_moments_of_the_normal_law():
+    numbers = normal(MANY, "noise", 33).double()
+    assert numbers.shape == (4096, 33)
+    assert torch.isfinite(numbers).all()
+    count = numbers.numel()
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):  # E[z^2k] - E[z^k]^2
+        assert (numbers**power).mean().item() == pytest.approx(moment, abs=5 * math.sqrt(variance / count))
+
+
+def test_every_place_of_a_permutation_is_equally_likely():
+    orders = shuffled(MANY, "mask", 8)
+    counts = torch.stack([(orders == number).sum(dim=0) for number in range(8)]).double()
+    expected = len(MANY) / 8
+    chi_square = ((counts - expected) ** 2 / expected).sum().item()
+    assert chi_square < 49 + 5 * math.sqrt(2 * 49)  # 49 degrees of freedom
+
+
+def test_every_copy_of_every_sample_in_every_epoch_has_its_own_seed():
+    drawn = [sample_seed(*key) for key in product(range(3), range(5), range(40), range(4))]
+    assert len(set(drawn)) == len(drawn)
+    assert all(0 <= seed < 2**63 for seed in drawn)
+    assert sample_seed(1, 2, 3, 0) == sample_seed(1, 2, 3)
+
+
+def test_a_purpose_has_its_own_generator():
+    frames, again, crop = (numpy_chance(7, word).random(8) for word in ("frames", "frames", "crop"))
+    assert np.array_equal(frames, again)
+    assert not np.array_equal(frames, crop)

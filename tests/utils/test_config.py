@@ -1,0 +1,107 @@
+"""Configurations as plain JSON: what is written is read back, and nothing else is."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
+from vidstill.engine.lr_schedule import CosineConfig
+from vidstill.engine.optimizer import AdamWConfig
+from vidstill.models.vit import ViTConfig
+from vidstill.utils.config_io import from_plain, near, to_plain
+from vidstill.utils.types import InputError
+
+ENCODER = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
+
+
+def through_a_file(value):
+    return from_plain(type(value), json.loads(json.dumps(to_plain(value))))
+
+
+@given(
+    sampling=st.sampled_from([SpanSampling, DenseSampling, SegmentSampling]),
+    frames=st.integers(1, 64),
+    name=st.text(),
+    size=st.tuples(st.integers(1, 512), st.integers(1, 512)),
+    flip=st.floats(0, 1),
+)
+def test_what_is_written_is_read_back_equal_and_of_the_same_kinds(sampling, frames, name, size, flip):
+    config = ClipsConfig(dataset=name, sampling=sampling(frames=frames), size=size, flip=flip)
+    back = through_a_file(config)
+    assert back == config
+    assert type(back.sampling) is sampling
+    assert isinstance(back.size, tuple)
+
+
+@given(base_lr=st.floats(1e-12, 1e3), clip_norm=st.none() | st.floats(1e-6, 10), undecayed=st.lists(st.text()))
+def test_a_number_keeps_every_bit(base_lr, clip_norm, undecayed):
+    config = AdamWConfig(base_lr=base_lr, clip_norm=clip_norm, undecayed=tuple(undecayed))
+    assert through_a_file(config) == config
+
+
+def test_a_whole_number_may_stand_for_a_real_one_but_not_the_other_way():
+    plain = to_plain(ENCODER)
+    assert isinstance(from_plain(ViTConfig, plain | {"mlp_ratio": 4}).mlp_ratio, float)
+    with pytest.raises(InputError, match=r"ViTConfig\.depth is 2\.0; it has to be of type int"):
+        from_plain(ViTConfig, plain | {"depth": 2.0})
+
+
+def test_fields_that_are_missing_take_their_defaults():
+    plain = {name: value for name, value in to_plain(CosineConfig(epochs=3)).items() if name in ("is", "epochs")}
+    assert from_plain(CosineConfig, plain) == CosineConfig(epochs=3)
+
+
+def test_the_class_need_not_be_named_where_only_one_can_stand():
+    assert from_plain(CosineConfig, {"epochs": 3}) == CosineConfig(epochs=3)
+
+
+CLIPS = to_plain(ClipsConfig(dataset="made", sampling=SpanSampling()))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"flop": 1.0}, r"no field 'flop'; near are flip"),
+        ({"repeat_frames": "both"}, r"repeat_frames is 'both'; it is one of 'same', 'own'"),
+        ({"size": [224]}, r"size has 1 entries; it has to have 2"),
+        ({"size": 224}, r"size is 224; it has to be a list"),
+        ({"size": [224, "a"]}, r"size is 'a'; it has to be of type int"),
+        ({"flip": None}, r"flip is None; it has to be of type float"),
+        ({"flip": True}, r"flip is True; it has to be of type float"),
+        ({"sampling": to_plain(ENCODER)}, r"sampling is a ViTConfig, which has no place there"),
+        ({"sampling": 16}, r"sampling is 16; it has to hold the fields of a \w+Sampling"),
+        ({"sampling": None}, r"sampling is None; it has to hold the fields"),
+        ({"sampling": {"is": "os:system"}}, r"which is not vidstill's; the file is not to be trusted"),
+        ({"sampling": {"is": ["vidstill.utils.types:Grid"]}}, r"which is not vidstill's"),
+        ({"sampling": {"is": "vidstill.data.decode.reader:Sampling"}}, r"which this version of vidstill does not have"),
+        ({"sampling": {"is": "vidstill.data.sampled:Sampling"}}, r"which this version of vidstill does not have"),
+        ({"sampling": {"is": "vidstill.synthetic.clips:make_clips"}}, r"which is no configuration"),
+        ({"sampling": {"is": "vidstill.models.vit:SMALL"}}, r"which is no configuration"),
+        (
+            {"sampling": {"is": "vidstill.engine.distributed:DistributedDataParallelKwargs"}},
+            r"which is no configuration",
+        ),
+        ({"repeats": 0}, r"a video gives 0 copies"),
+    ],
+)
+def test_what_cannot_be_read_is_named(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        from_plain(ClipsConfig, CLIPS | change)
+
+
+def test_a_field_without_a_default_has_to_be_there():
+    with pytest.raises(InputError, match=r"ViTConfig is incomplete: .*'heads'"):
+        from_plain(ViTConfig, {"dim": 24, "depth": 2})
+
+
+def test_only_plain_things_are_written():
+    with pytest.raises(TypeError, match=r"set .* cannot be written as plain JSON"):
+        to_plain({"names": {1, 2}})
+
+
+def test_near_words_are_named_the_nearest_first():
+    assert near("bas_k400", ["small_k400", "base_k400", "xyz"]) == "; near are base_k400, small_k400"
+    assert near("flip", ["small_k400", "base_k400"]) == ""
