@@ -21,7 +21,8 @@ import torch
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.loader.loader import train_batches
-from vidstill.data.manifest.open import Listing, Rows
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.table import Rows
 from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import SpanSampling
 

@@ -21,7 +21,8 @@ from deadly import children, hang, kill, once
 
 from vidstill.data.storage.fetch import Unreachable
 from vidstill.parallel import process as hand
-from vidstill.parallel.pool import Crew, Lost, beat, in_order, in_workers
+from vidstill.parallel.heartbeat import beat
+from vidstill.parallel.pool import Crew, Lost, in_order, in_workers
 
 
 def places(results: Iterator[tuple[int, object]]) -> dict[int, object]:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from tiny_models import CLASSES, ENCODER, built, clips
 
-from vidstill.data.manifest.open import Listing, Rows
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.table import Rows
 from vidstill.data.transforms.mixup import Mixing, smoothed
 from vidstill.tasks.classification import ClassificationTask, ClassifierConfig
 from vidstill.tasks.metrics.accuracy import merged

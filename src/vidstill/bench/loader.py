@@ -7,7 +7,7 @@ import torch
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.loader.loader import train_batches
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.utils.terminal import progress_bar
 
 WORKERS = (0, 1, 2)

@@ -18,7 +18,8 @@ from vidstill.bench.reading import Read, draws, reading
 from vidstill.bench.videos import Video, drawn_videos, listed, own_videos
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.decode.reader import Frames, read_frames
-from vidstill.data.manifest.open import Listing, read_listing
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import read_listing
 from vidstill.data.storage.fetch import Place
 from vidstill.data.tools.pack import Packed, pack
 from vidstill.data.tools.transcode import RecodeConfig

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from vidstill.data.decode.images import is_picture, pictures_of
 from vidstill.data.decode.stream import decoded
-from vidstill.data.manifest.open import Listing, Row, read_listing
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import read_listing
+from vidstill.data.manifest.table import Row
 from vidstill.data.storage.fetch import BrokenVideo, Place, fetched, name_of
 from vidstill.engine.distributed import cores
 from vidstill.parallel.pool import Lost, in_workers

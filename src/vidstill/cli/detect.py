@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from vidstill.cli.predict import tell_problems
 from vidstill.data.decode.probe import count_frames, frame_rate
 from vidstill.data.decode.stream import USUAL_RATE
-from vidstill.data.manifest.open import Split
+from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, place_of
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.figures.tracks import Tracks

@@ -11,7 +11,7 @@ from numpy import ndarray
 from PIL import Image, ImageDraw
 
 from vidstill.data.decode.images import is_picture
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.data.manifest.table import Row
 from vidstill.data.storage.fetch import BrokenVideo, name_of
 from vidstill.data.tools.preview import glimpse

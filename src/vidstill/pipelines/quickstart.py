@@ -19,7 +19,8 @@ from vidstill.checkpoints.io import read_weights
 from vidstill.checkpoints.load import encoder_config, load_exactly, start_encoder
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.loader.loader import view_batches
-from vidstill.data.manifest.open import Split, read_listing
+from vidstill.data.manifest.manifest import Split
+from vidstill.data.manifest.open import read_listing
 from vidstill.engine.distributed import Runtime, cores
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.figures import quickstart as figures

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vidstill.parallel.pool import beat
+from vidstill.parallel.heartbeat import beat
 from vidstill.utils.rng import numpy_chance
 
 _AT_ONCE = 30  # frames that are in memory as real numbers

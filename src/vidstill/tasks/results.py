@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.tasks.metrics.accuracy import (
     Accuracy,
     accuracy,

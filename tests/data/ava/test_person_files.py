@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidstill.data.ava.box_table import NO_ACTION, BoxRows
+from vidstill.data.ava.box_table import BoxRows
+from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.ava.proposals import read_annotations, read_persons
 from vidstill.utils.types import InputError
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidstill.data.ava.box_table import NO_ACTION, BoxRows, BoxScores, read_moments, read_rows, read_seconds, write_rows
+from vidstill.data.ava.box_table import BoxRows, BoxScores, read_moments, read_rows, read_seconds, write_rows
+from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.ava.label_map import Actions
 from vidstill.data.ava.validation import doubts
 from vidstill.utils.types import InputError

@@ -10,9 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidstill.data.datasets.train_clips import ClipsConfig, Sample, TrainClips, times_expected
+from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips, times_expected
 from vidstill.data.loader.loader import epoch_order, times_before, train_batches
-from vidstill.data.manifest.open import Listing, Rows
+from vidstill.data.loader.protocols import Sample
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.table import Rows
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.utils.rng import sample_seed

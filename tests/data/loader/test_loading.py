@@ -29,7 +29,9 @@ from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.loader.loader import epoch_order, train_batches, view_batches
 from vidstill.data.loader.protocols import Sample, TrainBatch, Views
-from vidstill.data.manifest.open import Listing, Rows, read_listing
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import read_listing
+from vidstill.data.manifest.table import Rows
 from vidstill.data.storage.fetch import BrokenVideo, Unreachable
 from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling, SpanSampling

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vidstill.data.manifest.open import Listing, listing_to_test, read_listing, splits_of
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import listing_to_test, read_listing, splits_of
 from vidstill.utils.types import InputError
 
 

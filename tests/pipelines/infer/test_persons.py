@@ -22,8 +22,9 @@ from torchvision.models import get_model_builder
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from vidstill.cli.main import main
-from vidstill.data.ava.box_table import NO_ACTION, read_rows
+from vidstill.data.ava.box_table import read_rows
 from vidstill.data.ava.clip_reader import Film
+from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.decode.stream import decoded
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.infer import person_detector as detectors

@@ -31,7 +31,8 @@ from vidstill.checkpoints.io import read_weights, write_weights
 from vidstill.cli.main import main
 from vidstill.pipelines.evaluate.classifier import evaluate
 from vidstill.pipelines.train import session as training
-from vidstill.pipelines.train.pretrain import Launch, pretrain
+from vidstill.pipelines.train.pretrain import pretrain
+from vidstill.pipelines.train.session import Launch
 from vidstill.recipes.recipe import Pretrain
 from vidstill.utils.config_io import from_plain, to_plain
 from vidstill.utils.types import InputError

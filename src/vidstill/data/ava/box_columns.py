@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from vidstill.data.ava.box_table import NO_ACTION, BoxRows
+from vidstill.data.ava.box_table import BoxRows
 from vidstill.data.ava.clip_reader import Film
+from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.ava.label_map import Actions
 from vidstill.data.storage.filesystem import last_name
 from vidstill.utils.text import counted

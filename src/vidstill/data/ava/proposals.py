@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidstill.data.ava.box_table import NO_ACTION, BoxRows, read_rows
+from vidstill.data.ava.box_table import BoxRows, read_rows
+from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.ava.safe_pickle import read_plain_pickle
 from vidstill.data.storage.fetch import BrokenVideo, Place, below, fetched
 from vidstill.data.storage.filesystem import above, files_in, last_name

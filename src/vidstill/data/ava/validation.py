@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from vidstill.data.ava.box_table import NO_ACTION, BoxRows
+from vidstill.data.ava.box_table import BoxRows
+from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.ava.label_map import Actions
 from vidstill.utils.text import counted, one_line
 

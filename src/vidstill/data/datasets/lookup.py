@@ -8,7 +8,8 @@ from jaxtyping import Float32
 from vidstill.data.decode.images import is_picture
 from vidstill.data.decode.probe import count_frames, frame_rate
 from vidstill.data.decode.reader import Frames, read_frames
-from vidstill.data.manifest.open import Listing, Row
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.table import Row
 from vidstill.data.storage.fetch import BrokenVideo, Source, name_of
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
 from vidstill.utils.types import InputError

@@ -17,7 +17,7 @@ from vidstill.data.datasets.lookup import Sampling, _clips_bytes, _label, _read_
 from vidstill.data.decode.reader import Frames, read_frames
 from vidstill.data.loader.collate import Parts
 from vidstill.data.loader.protocols import Sample, TrainBatch
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.data.storage.fetch import Source, name_of
 from vidstill.data.transforms.crop import MultiScaleCrop, RandomResizedCrop, flip
 from vidstill.data.transforms.frame_sampling import SpanSampling, TimedSampling

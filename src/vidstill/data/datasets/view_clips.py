@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from vidstill.data.datasets.lookup import Sampling, _clips_bytes, _label, _read_each, _Videos
 from vidstill.data.loader.collate import Parts
 from vidstill.data.loader.protocols import ViewBatch, Views
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.data.storage.fetch import name_of
 from vidstill.data.transforms.crop import CropRule, Interpolation, view_crops
 from vidstill.utils.types import within

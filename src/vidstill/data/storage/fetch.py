@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from vidstill.parallel.pool import beat
+from vidstill.parallel.heartbeat import beat
 from vidstill.utils.types import InputError
 
 TRY_SECONDS = 20.0

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from vidstill.data.manifest.open import Listing, read_listing, splits_of
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import read_listing, splits_of
 from vidstill.data.manifest.table import Row
 from vidstill.data.storage.fetch import BrokenVideo, Place
 from vidstill.data.tools.preview import look_at

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vidstill.data.manifest.jsonl import stated_labels
-from vidstill.data.manifest.open import INDEX, Listing
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import INDEX
 from vidstill.data.manifest.table import Rows
 from vidstill.data.storage.fetch import BrokenVideo, Place, fetched, name_of, reason
 from vidstill.data.storage.tar_writer import Shard

@@ -10,7 +10,7 @@ from vidstill.data.decode.probe import facts
 from vidstill.data.decode.stream import decoded
 from vidstill.data.storage.fetch import BrokenVideo, Piece, Source, fetched, name_of, reason
 from vidstill.data.tools.near_duplicates import Sketch
-from vidstill.parallel.pool import beat
+from vidstill.parallel.heartbeat import beat
 
 _BLOCK = 2**20  # bytes that are read at a time
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidstill.data.manifest.jsonl import stated_labels
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.data.storage.fetch import Piece, Place, Source, reason
 from vidstill.data.tools.inspect import listings_of
 from vidstill.data.tools.near_duplicates import LETTERS

@@ -6,7 +6,7 @@ from itertools import groupby, starmap
 from pathlib import Path
 
 from vidstill.data.decode.images import is_picture
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.data.tools.near_duplicates import near_groups
 from vidstill.data.tools.probe import Found
 from vidstill.data.tools.stats import Facts

@@ -18,7 +18,7 @@ from vidstill.data.decode.images import Picture, pictures_of, read_picture
 from vidstill.data.decode.probe import frame_rate
 from vidstill.data.decode.stream import decoded
 from vidstill.data.storage.fetch import BrokenVideo, Source, fetched, name_of
-from vidstill.parallel.pool import beat
+from vidstill.parallel.heartbeat import beat
 from vidstill.utils.types import InputError, within
 
 RATE_OF_PICTURES = 25.0

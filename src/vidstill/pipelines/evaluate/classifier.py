@@ -16,7 +16,8 @@ from vidstill.checkpoints.io import Weights
 from vidstill.checkpoints.load import encoder_config, load_exactly, read_known
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.loader.loader import view_batches
-from vidstill.data.manifest.open import Listing, listing_to_test
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import listing_to_test
 from vidstill.data.storage.fetch import name_of
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.confusion import confusion_png

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from vidstill.bench.timing import in_turns, one_core
-from vidstill.data.manifest.open import Listing, listing_to_test
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import listing_to_test
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import check_classes, labelled, score
 from vidstill.pipelines.export.model import ExportConfig, Shipped, shipped

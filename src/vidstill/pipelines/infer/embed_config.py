@@ -13,7 +13,9 @@ from jaxtyping import Int64, UInt8
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.decode.images import is_picture
-from vidstill.data.manifest.open import Listing, Row, read_listing, splits_of
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import read_listing, splits_of
+from vidstill.data.manifest.table import Row
 from vidstill.data.storage.fetch import Place, name_of
 from vidstill.data.tools.inspect import listings_of
 from vidstill.data.tools.probe import stamp

@@ -12,7 +12,8 @@ from vidstill.checkpoints.io import Weights
 from vidstill.checkpoints.load import encoder_config, read_known, start_encoder
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
-from vidstill.data.manifest.open import Row, read_listing
+from vidstill.data.manifest.open import read_listing
+from vidstill.data.manifest.table import Row
 from vidstill.data.storage.fetch import BrokenVideo, Place, place_of
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.engine.distributed import Precision, Runtime

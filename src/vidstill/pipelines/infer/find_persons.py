@@ -20,7 +20,8 @@ from vidstill.data.ava.frame_sampling import nearest
 from vidstill.data.decode.images import Picture, is_picture
 from vidstill.data.decode.probe import count_frames, frame_rate
 from vidstill.data.decode.stream import USUAL_RATE
-from vidstill.data.manifest.open import Split, read_listing, splits_of
+from vidstill.data.manifest.manifest import Split
+from vidstill.data.manifest.open import read_listing, splits_of
 from vidstill.data.manifest.table import Row
 from vidstill.data.storage.fetch import BrokenVideo, Piece, Place
 from vidstill.data.storage.filesystem import files_in, folders_in, is_folder, last_name

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from vidstill.data.ava.box_table import NO_ACTION, BoxRows, write_rows
+from vidstill.data.ava.box_table import BoxRows, write_rows
 from vidstill.data.ava.clip_reader import Film
+from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.storage.fetch import reason
 from vidstill.pipelines.infer.embed_config import Key, Stamp, difference
 from vidstill.pipelines.infer.person_detector import Persons

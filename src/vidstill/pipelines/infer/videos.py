@@ -18,7 +18,9 @@ from vidstill.data.decode.probe import facts
 from vidstill.data.decode.stream import VIDEOS
 from vidstill.data.loader.loader import view_batches
 from vidstill.data.manifest.folder import has_suffix
-from vidstill.data.manifest.open import Listing, Row, Rows, read_listing, splits_of
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import read_listing, splits_of
+from vidstill.data.manifest.table import Row, Rows
 from vidstill.data.storage.fetch import BrokenVideo, Piece, Place, Source, Unreachable, name_of, place_of
 from vidstill.data.storage.filesystem import is_file, last_name
 from vidstill.pipelines.infer.clip_encoder import ClipEncoder, Pool

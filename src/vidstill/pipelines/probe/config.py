@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
-from vidstill.data.manifest.open import Listing, listing_to_test, read_listing
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import listing_to_test, read_listing
 from vidstill.engine.distributed import Precision
 from vidstill.pipelines.evaluate.classifier import check_classes, check_taught, labelled
 from vidstill.pipelines.infer.encoder import Encoder

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vidstill.checkpoints.io import weights_files
 from vidstill.data.datasets.view_clips import ViewsConfig
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.pipelines.infer.clip_encoder import Pool
 from vidstill.pipelines.infer.encoder import Encoder
 from vidstill.pipelines.infer.videos import video_features

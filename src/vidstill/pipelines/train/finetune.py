@@ -9,7 +9,8 @@ import torch
 from vidstill.checkpoints.licences import notes as licence_notes
 from vidstill.checkpoints.licences import provenance
 from vidstill.checkpoints.load import continued, read_known, start_encoder
-from vidstill.data.manifest.open import Listing, listing_to_test, read_listing, splits_of
+from vidstill.data.manifest.manifest import Listing
+from vidstill.data.manifest.open import listing_to_test, read_listing, splits_of
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Watch
 from vidstill.pipelines.evaluate.classifier import check_classes, check_taught, check_views, labelled, score, write_test

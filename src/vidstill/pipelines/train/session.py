@@ -16,7 +16,7 @@ from vidstill.checkpoints.load import load_exactly
 from vidstill.data.datasets.train_clips import AugmentOn, ClipsConfig, TrainClips
 from vidstill.data.loader.loader import train_batches
 from vidstill.data.loader.protocols import Described, TrainSet
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.engine.distributed import Precision, Runtime, cores
 from vidstill.engine.early_stopping import Watch
 from vidstill.engine.lr_schedule import CosineConfig, Plan, make_plan

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vidstill.data.decode.images import is_picture
-from vidstill.data.manifest.open import Listing
+from vidstill.data.manifest.manifest import Listing
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools.preview import look_at
 from vidstill.data.tools.stats import Facts, stated_by
