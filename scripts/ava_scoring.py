@@ -75,7 +75,7 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, object]:
 
 def make(folder: Path, frames: int, detections: int) -> None:
     """Writes `annotated.csv`, `detected.csv`, and `boxes.npz`."""
-    from vidstill.data.ava.box_table import BoxRows, write_rows
+    from vidstill.data.ava.box_table import BoxTable, write_box_csv
 
     chance = np.random.default_rng(0)
     frame = np.repeat(np.arange(frames, dtype=np.int32), ANNOTATED)
@@ -83,17 +83,17 @@ def make(folder: Path, frames: int, detections: int) -> None:
     action = chance.integers(1, ACTIONS + 1, len(frame)).astype(np.int32)
     box = boxes(chance, len(frame))
 
-    def rows(frame: np.ndarray, box: np.ndarray, action: np.ndarray, score: np.ndarray) -> BoxRows:
+    def rows(frame: np.ndarray, box: np.ndarray, action: np.ndarray, score: np.ndarray) -> BoxTable:
         line = np.arange(len(frame), dtype=np.int32)
-        return BoxRows(folder, names, frame // SECONDS, frame % SECONDS + 902, box.round(3), action, score, line)
+        return BoxTable(folder, names, frame // SECONDS, frame % SECONDS + 902, box.round(3), action, score, line)
 
-    write_rows(folder / "annotated.csv", rows(frame, box, action, np.ones(len(frame))), decimals=(3, 0))
+    write_box_csv(folder / "annotated.csv", rows(frame, box, action, np.ones(len(frame))), decimals=(3, 0))
     near = np.sort(chance.integers(0, len(frame), detections))
     hit = chance.random(detections) < 0.5
     found = np.where(hit[:, None], box[near] + chance.normal(0, 0.02, (detections, 4)), boxes(chance, detections))
     its = np.where(hit, action[near], chance.integers(1, ACTIONS + 1, detections)).astype(np.int32)
     score = np.where(hit, chance.beta(3, 2, detections), chance.beta(1, 3, detections))
-    write_rows(folder / "detected.csv", rows(frame[near], found.clip(0, 1), its, score), decimals=(3, 6))
+    write_box_csv(folder / "detected.csv", rows(frame[near], found.clip(0, 1), its, score), decimals=(3, 6))
     scores = chance.beta(1, 6, (detections, ACTIONS)).astype(np.float32)
     scores[np.arange(detections), its - 1] = score
     np.savez(folder / "boxes.npz", frame=frame[near], box=found.clip(0, 1).round(3), scores=scores)
@@ -105,24 +105,24 @@ def boxes(chance: np.random.Generator, number: int) -> np.ndarray:
 
 
 def measured_ours(folder: Path, form: str, _: int) -> dict[str, float | None]:
-    from vidstill.data.ava.box_table import BoxScores, read_rows
-    from vidstill.data.ava.label_map import Actions
-    from vidstill.tasks.metrics.ava_map import frame_map
+    from vidstill.data.ava.box_table import BoxScores, read_box_csv
+    from vidstill.data.ava.label_map import LabelMap
+    from vidstill.tasks.metrics.ava_map import compute_frame_map
 
-    actions = Actions(
+    actions = LabelMap(
         {number: f"action {number}" for number in range(1, ACTIONS + 1)}, frozenset(range(1, ACTIONS + 1))
     )
     begun = time.perf_counter()
-    annotated = read_rows(folder / "annotated.csv", scored=False)
+    annotated = read_box_csv(folder / "annotated.csv", has_scores=False)
     if form == "rows":
-        detected = read_rows(folder / "detected.csv", scored=True)
+        detected = read_box_csv(folder / "detected.csv", has_scores=True)
     else:
         made = np.load(folder / "boxes.npz")
         frame, box, scores = made["frame"], made["box"], made["scores"]
         second = frame % SECONDS + 902
-        detected = BoxScores(annotated.videos, frame // SECONDS, second, box, actions.numbers, scores)
+        detected = BoxScores(annotated.video_names, frame // SECONDS, second, box, actions.action_ids, scores)
     read = time.perf_counter()
-    found = frame_map(annotated, detected, actions, matching=MATCHING)
+    found = compute_frame_map(annotated, detected, actions, matching=MATCHING)
     ended = time.perf_counter()
     reading = {"reading": read - begun} if form == "rows" else {}
     return {"scoring": ended - read, **reading, "peak_mb": peak(), "mean": found.mean}

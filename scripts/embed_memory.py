@@ -58,24 +58,24 @@ def film(path: Path, minutes: float) -> None:
 def measured(folder: Path, window: float, hop: float, batch: int) -> dict[str, float]:
     import torch
 
-    from vidstill.checkpoints.io import write_weights
+    from vidstill.checkpoints.io import write_checkpoint
     from vidstill.data.datasets.train_clips import ClipsConfig
     from vidstill.data.transforms.frame_sampling import SpanSampling
     from vidstill.models.vit import ViTConfig
     from vidstill.pipelines.infer.embed import embed
     from vidstill.pipelines.infer.embed_config import EmbedConfig
-    from vidstill.pipelines.infer.encoder import load
-    from vidstill.utils.config_io import to_plain
+    from vidstill.pipelines.infer.encoder import load_encoder
+    from vidstill.utils.config_io import to_dict
 
     torch.set_num_threads(1)
     config = ViTConfig(dim=192, depth=4, heads=3)
-    clips = ClipsConfig(dataset="made", sampling=SpanSampling(frames=16, stride=4), size=(64, 64))
+    clips = ClipsConfig(dataset="made", sampling=SpanSampling(num_frames=16, stride=4), size=(64, 64))
     tensors = {f"encoder.{name}": tensor for name, tensor in config.build().state_dict().items()}
-    write_weights(
-        folder / "model.safetensors", tensors, {"encoder": to_plain(config), "recipe": {"clips": to_plain(clips)}}
+    write_checkpoint(
+        folder / "model.safetensors", tensors, {"encoder": to_dict(config), "recipe": {"clips": to_dict(clips)}}
     )
-    encoder = load(str(folder), precision="fp32")
-    encoder.features(torch.zeros(batch, 3, 16, 64, 64))
+    encoder = load_encoder(str(folder), precision="fp32")
+    encoder.extract_features(torch.zeros(batch, 3, 16, 64, 64))
     before, begun = peak(), time.perf_counter()
     out = folder / "features.npz"
     found = embed(encoder, [folder / "video.mp4"], out, EmbedConfig(window=window, hop=hop), batch=batch)

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidstill import Launch, finetune, pretrain
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
-from vidstill.data.transforms.color_jitter import ColourJitter
+from vidstill.data.transforms.color_jitter import ColorJitter
 from vidstill.data.transforms.crop import RandomResizedCrop
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.engine.lr_schedule import CosineConfig
@@ -30,13 +30,13 @@ from vidstill.methods.common.masking import NestedTubeMask, RandomMask, TubeMask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes import quickstart as settings
-from vidstill.recipes.recipe import Finetune, Pretrain
+from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.utils.files import write_json
 
 METHODS = ("videomae", "mvd", "amd", "maskagain", "dmae")
 PICTURE_SETS = ("sign_digits",)
 EPOCHS = {"weizmann4": 150, "cctv_fight": 40, "home4": 80, "sign_digits": 50}  # of fine-tuning
-COLOUR = ColourJitter()  # of clips
+COLOUR = ColorJitter()  # of clips
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class World:
     def clips(self) -> ClipsConfig:
         return ClipsConfig(
             dataset=self.name,
-            sampling=SegmentSampling(frames=self.frames),  # of the whole video: they are short
+            sampling=SegmentSampling(num_frames=self.frames),  # of the whole video: they are short
             size=(self.size, self.size),
-            crop=RandomResizedCrop(area=(0.5, 1.0)),
-            flip=0.5,
+            crop=RandomResizedCrop(scale=(0.5, 1.0)),
+            flip_probability=0.5,
         )
 
     def of(self, size: ViTConfig) -> ViTConfig:
@@ -79,9 +79,9 @@ def worlds(data: Path) -> list[World]:
     ]
 
 
-def pretraining(world: World, name: str) -> Pretrain:
+def pretraining(world: World, name: str) -> PretrainRecipe:
     """The quickstart's settings, with what this world's clips need: pixels normalised, three quarters hidden."""
-    recipe: Pretrain = getattr(settings, name)
+    recipe: PretrainRecipe = getattr(settings, name)
     method = recipe.method
     if name == "amd":
         method = replace(method, mask=NestedTubeMask(student_ratio=0.75, teacher_ratio=0.5))
@@ -98,18 +98,18 @@ def pretraining(world: World, name: str) -> Pretrain:
             method = replace(method, **{field: TeacherConfig(model=world.of(getattr(method, field).model))})
     if name == "mvd" and world.frames == 1:
         method = replace(method, video_teacher=None)  # as the paper's on images
-    clips = world.clips if name != "image_teacher" else replace(world.clips, sampling=SegmentSampling(frames=1))
+    clips = world.clips if name != "image_teacher" else replace(world.clips, sampling=SegmentSampling(num_frames=1))
     return replace(recipe, method=method, clips=clips, optim=replace(recipe.optim, base_lr=4e-3), batch=64)
 
 
-def scheduled(recipe: Pretrain, epochs: int) -> Pretrain:
+def scheduled(recipe: PretrainRecipe, epochs: int) -> PretrainRecipe:
     return replace(recipe, schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 20)))
 
 
-def operations(recipe: Pretrain) -> int:
+def operations(recipe: PretrainRecipe) -> int:
     """Of a training step, for each clip: forwards and backwards, the teachers' as well; a multiply-add counts once."""
     method = recipe.method.build().train()
-    clip = torch.zeros(2, 3, recipe.clips.sampling.frames, *recipe.clips.size)
+    clip = torch.zeros(2, 3, recipe.clips.sampling.num_frames, *recipe.clips.size)
     with FlopCounterMode(display=False) as counter:
         method(clip, seed=torch.arange(2)).loss.backward()
     return counter.get_total_flops() // 2 // len(clip)
@@ -156,7 +156,7 @@ def run(out: Annotated[Path, tyro.conf.Positional], *, data: Path, seed: int) ->
                 write_json(tuned / "evidence.json", {**facts, "method": method, "set": name, "top1": top1})
 
 
-def fine_tuning(world: World, name: str) -> Finetune:
+def fine_tuning(world: World, name: str) -> FinetuneRecipe:
     """Recordings are few and each has a light of its own, which is not to tell the class: so colours are changed."""
     recipe, batch = settings.finetune, 32 if world.frames == 1 else 16
     return replace(
@@ -164,12 +164,16 @@ def fine_tuning(world: World, name: str) -> Finetune:
         encoder=world.of(recipe.encoder),
         clips=replace(world.clips, dataset=name),
         views=ViewsConfig(
-            sampling=world.clips.sampling, views=1, crops=1, short_side=world.size, size=(world.size, world.size)
+            sampling=world.clips.sampling,
+            temporal_clips=1,
+            spatial_crops=1,
+            short_side=world.size,
+            size=(world.size, world.size),
         ),
         optim=replace(recipe.optim, base_lr=(5e-4 if world.frames == 1 else 1e-3) * 256 / batch),
         schedule=CosineConfig(epochs=EPOCHS[name], warmup_epochs=5),
         batch=batch,
-        colour=None if world.frames == 1 else COLOUR,
+        color_jitter=None if world.frames == 1 else COLOUR,
     )
 
 

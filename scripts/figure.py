@@ -63,7 +63,7 @@ def drawn(figure: Figure) -> str:
     """The figure as the text of an SVG file."""
     mask = figure.mask.draw(torch.tensor([figure.seed]), figure.grid)
     seen, extra = set(mask.visible[0].tolist()), set() if mask.extra is None else set(mask.extra[0].tolist())
-    every = set(range(figure.grid.tokens))
+    every = set(range(figure.grid.num_tokens))
     top = 92
     bottom = top + len(figure.terms) * (_CARD_H + 10) - 10
     middle = (top + bottom) / 2
@@ -113,7 +113,7 @@ def _term(figure: Figure, term: Term, y: float, encoder: float, seen: set[int], 
     turn = (_ENCODER_X + _ENCODER_W + _BOX_X) / 2
     wide, _ = _size(figure.grid, _MINI)
     ordered = sorted(seen)
-    where = {"seen": seen, "extra": extra, "hidden": set(range(figure.grid.tokens)) - seen}
+    where = {"seen": seen, "extra": extra, "hidden": set(range(figure.grid.num_tokens)) - seen}
     chosen = {ordered[n] for n in term.where} if isinstance(term.where, tuple) else where[term.where]
     return [
         _arrow([(_ENCODER_X + _ENCODER_W, encoder), (turn, encoder), (turn, middle), (_BOX_X - 3, middle)], STUDENT),
@@ -170,7 +170,7 @@ def _tokens(grid: Grid, x: float, y: float, cell: float, tokens: dict[str, Colle
             colour_of.get(token, HIDDEN),
             round=cell / 7,
         )
-        for token in range(grid.tokens)
+        for token in range(grid.num_tokens)
     ]
 
 

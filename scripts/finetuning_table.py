@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidstill.recipes.recipe import CLASSES, Detect, Finetune, every_recipe, price
+from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe, FinetuneRecipe, compute_recipe_cost, load_recipes
 
 PAGES = Path(__file__).parents[1] / "docs"
 START, END = "<!-- by scripts/finetuning_table.py -->\n", "<!-- end -->\n"
@@ -34,20 +34,20 @@ COLUMNS_OF_DETECTORS = (
 def tables() -> str:
     """A table for each data set, its recipes in the order of their files."""
     found = dict.fromkeys(TITLES, "")
-    for name, recipe in every_recipe().items():
-        if isinstance(recipe, Finetune) and recipe.clips.dataset in TITLES:
+    for name, recipe in load_recipes().items():
+        if isinstance(recipe, FinetuneRecipe) and recipe.clips.dataset in TITLES:
             found[recipe.clips.dataset] += row(name, recipe)
     head = _line(COLUMNS) + _line(["---"] * len(COLUMNS))
     return "\n".join(
-        f"### {TITLES[dataset]}\n\n{CLASSES[dataset]} classes.\n\n{head}{rows}" for dataset, rows in found.items()
+        f"### {TITLES[dataset]}\n\n{NUM_CLASSES[dataset]} classes.\n\n{head}{rows}" for dataset, rows in found.items()
     )
 
 
-def row(name: str, recipe: Finetune) -> str:
-    paid, clips = price(recipe), recipe.clips
+def row(name: str, recipe: FinetuneRecipe) -> str:
+    paid, clips = compute_recipe_cost(recipe), recipe.clips
     videos = recipe.batch // clips.repeats
-    _, rate, _ = recipe.optim.rates(videos=videos, clips=recipe.batch)
-    frames = f"{clips.sampling.frames} × " if clips.sampling.frames > 1 else ""
+    _, rate, _ = recipe.optim.compute_lrs(num_videos=videos, num_clips=recipe.batch)
+    frames = f"{clips.sampling.num_frames} × " if clips.sampling.num_frames > 1 else ""
     cells = [
         f"`{name}`",
         f"{frames}{clips.size[0]}²",
@@ -56,21 +56,23 @@ def row(name: str, recipe: Finetune) -> str:
         f"{recipe.schedule.epochs} × {clips.repeats}",
         str(videos),
         _rate(rate),
-        recipe.expects,
+        recipe.published_result,
     ]
     return _line(cells)
 
 
 def detectors() -> str:
     """One table, the recipes of AVA in the order of their files; each has clips of 16 × 224²."""
-    found = {n: r for n, r in every_recipe().items() if isinstance(r, Detect) and r.clips.dataset in CLASSES}
+    found = {
+        n: r for n, r in load_recipes().items() if isinstance(r, DetectionRecipe) and r.clips.dataset in NUM_CLASSES
+    }
     head = _line(COLUMNS_OF_DETECTORS) + _line(["---"] * len(COLUMNS_OF_DETECTORS))
     return head + "".join(row_of_detector(name, recipe) for name, recipe in found.items())
 
 
-def row_of_detector(name: str, recipe: Detect) -> str:
-    paid = price(recipe)
-    _, rate, _ = recipe.optim.rates(videos=recipe.batch, clips=recipe.batch)
+def row_of_detector(name: str, recipe: DetectionRecipe) -> str:
+    paid = compute_recipe_cost(recipe)
+    _, rate, _ = recipe.optim.compute_lrs(num_videos=recipe.batch, num_clips=recipe.batch)
     cells = [
         f"`{name}`",
         f"{paid['parameters_millions']:.1f}",
@@ -80,7 +82,7 @@ def row_of_detector(name: str, recipe: Detect) -> str:
         str(recipe.batch),
         _rate(rate),
         f"{recipe.optim.layer_decay:g}",
-        recipe.expects,
+        recipe.published_result,
     ]
     return _line(cells)
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
-from vidstill.data.loader.loader import train_batches
-from vidstill.data.manifest.manifest import Listing
-from vidstill.data.manifest.table import Rows
+from vidstill.data.loader.loader import iter_train_batches
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.table import VideoTable
 from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import SpanSampling
 
@@ -43,11 +43,15 @@ def main() -> None:
 def measured(folder: Path, rows: int, workers: int, samples: int) -> dict[str, object]:
     listing = listing_of(folder, rows)
     config = ClipsConfig(
-        dataset="made", sampling=SpanSampling(frames=16, stride=4), crop=MultiScaleCrop(), flip=0.5, repeats=1
+        dataset="made",
+        sampling=SpanSampling(num_frames=16, stride=4),
+        crop=MultiScaleCrop(),
+        flip_probability=0.5,
+        repeats=1,
     )
     begun = time.perf_counter()
     steps = samples // BATCH
-    batches = train_batches(
+    batches = iter_train_batches(
         TrainClips(listing, config, seed=0),
         videos_per_step=BATCH,
         steps_per_epoch=rows // BATCH,
@@ -64,13 +68,13 @@ def measured(folder: Path, rows: int, workers: int, samples: int) -> dict[str, o
     return {"rows": rows, "videos": steps * BATCH, "first_batch_s": round(first, 2), "workers_mb": found}
 
 
-def listing_of(folder: Path, rows: int) -> Listing:
+def listing_of(folder: Path, rows: int) -> Manifest:
     """Rows that name a few videos of 90 frames, as a list does that states neither frames nor rate."""
     names = [write_video(folder / f"{number}.mp4", number) for number in range(FILES)]
-    listed = Rows(folder)
+    listed = VideoTable(folder)
     for number in range(rows):
-        listed.add(f"{'./' * (number // FILES % 9)}{names[number % FILES]}", number % 400)
-    return Listing(listed, tuple(map(str, range(400))), "made", folder, "")
+        listed.append(f"{'./' * (number // FILES % 9)}{names[number % FILES]}", number % 400)
+    return Manifest(listed, tuple(map(str, range(400))), "made", folder, "")
 
 
 def write_video(path: Path, seed: int) -> str:

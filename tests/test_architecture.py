@@ -18,7 +18,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 
 
 def room_of(module: str) -> str:
-    """`vidstill.models.vit` is in the room `models`, `vidstill.pipelines.train.pretrain` is the room `run`."""
+    """`vidstill.models.vit` is in the room `models`, `vidstill.pipelines.train.pretrain_command` is the room `run`."""
     return module.split(".")[1]
 
 

@@ -16,13 +16,13 @@ import vidstill.methods
 import vidstill.recipes
 from vidstill.cli import train
 from vidstill.cli.main import main
-from vidstill.recipes.recipe import every_recipe
+from vidstill.recipes.recipe import load_recipes
 
 HOUSE = PROJECT
 PAGES = [HOUSE / "README.md", HOUSE / "CONTRIBUTING.md", *sorted((HOUSE / "docs").glob("*.md"))]
 METHODS, FIDELITY, EXTENDING = (HOUSE / "docs" / f"{name}.md" for name in ("methods", "fidelity", "extending"))
 FAMILIES = sorted(
-    {name.split(".")[0] for name in every_recipe()} | {p.stem for p in (HOUSE / "docs/methods").glob("*.svg")}
+    {name.split(".")[0] for name in load_recipes()} | {p.stem for p in (HOUSE / "docs/methods").glob("*.svg")}
 )
 
 # ---- Links ----------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def recipes_in(text):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_recipe_that_a_page_names_is_there(page):
     text = page.read_text()
-    assert [name for name in recipes_in(text) if name not in every_recipe()] == []
+    assert [name for name in recipes_in(text) if name not in load_recipes()] == []
     assert re.findall(rf"`(?:{'|'.join(FAMILIES)})\.[^`]*…", text) == []  # no place is held for a name
 
 
@@ -123,7 +123,7 @@ def choices():
     """The page's rows: for each field in the last column its section's recipes, and the values beside it."""
     for section in FIDELITY.read_text().split("\n## ")[1:]:
         title, *lines = section.splitlines()
-        recipes = {n: r for n, r in every_recipe().items() if n.split(".")[0] == NAMES.get(title, n.split(".")[0])}
+        recipes = {n: r for n, r in load_recipes().items() if n.split(".")[0] == NAMES.get(title, n.split(".")[0])}
         for what, *_, last in (line.strip("| ").split(" | ") for line in lines if line.startswith("| ")):
             beside = re.sub(r" ?\([^)]*\)", "", last)
             for name, values in re.findall(r"`([^`]+)`(?:: ((?:`[^`]+`(?:, )?)+))?", beside):
@@ -146,7 +146,7 @@ def words(kind: Any) -> set[Any]:
 
 @pytest.mark.parametrize(("recipes", "name", "values"), list(choices()))
 def test_a_field_that_chooses_between_paper_and_code_is_there_and_takes_the_values_beside_it(recipes, name, values):
-    of_all = every_recipe() if not name.startswith("method.") else recipes  # fine-tunings are not of every family
+    of_all = load_recipes() if not name.startswith("method.") else recipes  # fine-tunings are not of every family
     kinds = [kind for recipe in of_all.values() if (kind := found(recipe, name.split("."))) is not None]
     assert kinds
     assert set(values) <= set().union(*map(words, kinds))

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidstill.methods.common.block_masking import CuboidMask
 from vidstill.methods.common.masking import FrameMask, Mask, NestedTubeMask, RandomMask, SpaceMask, TubeMask
-from vidstill.methods.common.teacher import Frozen
+from vidstill.methods.common.teacher import FrozenTeacher
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViT
-from vidstill.recipes.recipe import find
+from vidstill.recipes.recipe import find_recipe
 
 HOUSE = PROJECT
 METHODS = HOUSE / "docs" / "methods.md"
@@ -75,16 +75,16 @@ def changed(config: Any, path: list[str], value: Any) -> Any:
 
 @pytest.mark.parametrize(("base", "settings", "name"), list(rows()))
 def test_a_row_of_the_ablations_makes_its_recipe_of_the_one_above(base, settings, name):
-    recipe = find(base)
+    recipe = find_recipe(base)
     for setting in settings:
         path, _, text = setting.partition("=")
         recipe = changed(recipe, path.split("."), value_of(text))
-    assert replace(recipe, expects="") == replace(find(name), expects="")
+    assert replace(recipe, published_result="") == replace(find_recipe(name), published_result="")
 
 
 @pytest.mark.parametrize("section", METHODS.read_text().split("\n### ")[1:], ids=lambda section: section.split("'")[0])
 def test_every_field_that_is_named_beside_the_rows_is_there(section):
-    recipe = find(re.search(r"^On `([\w.]+)`", section, flags=re.MULTILINE)[1])
+    recipe = find_recipe(re.search(r"^On `([\w.]+)`", section, flags=re.MULTILINE)[1])
     for path in re.findall(r"`((?:method|clips|schedule|optim)(?:\.\w+)+)`", section):
         attrgetter(path)(recipe)
 
@@ -101,7 +101,7 @@ def costs():
 
 @pytest.mark.parametrize(("name", "tokens", "work"), list(costs()))
 def test_a_clip_costs_what_the_page_says(name, tokens, work, monkeypatch):
-    recipe = find(name)
+    recipe = find_recipe(name)
     spent, looked = {"student": 0, "teachers": 0}, [0]
 
     def counted(of, what):
@@ -110,20 +110,20 @@ def test_a_clip_costs_what_the_page_says(name, tokens, work, monkeypatch):
             given = what(self, clip, visible, **asked)
             spent[of] += counter.get_total_flops() - before
             if of == "teachers":
-                looked.append(grid.tokens if visible is None else visible.shape[1])
+                looked.append(grid.num_tokens if visible is None else visible.shape[1])
             return given
 
         return call
 
     monkeypatch.setattr(ViT, "forward", counted("student", ViT.forward))
-    monkeypatch.setattr(Frozen, "look", counted("teachers", Frozen.look))
+    monkeypatch.setattr(FrozenTeacher, "look", counted("teachers", FrozenTeacher.forward_intermediates))
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         method = recipe.method.build().eval().requires_grad_(False)
-        clip = torch.empty(1, 3, recipe.clips.sampling.frames, *recipe.clips.size)
+        clip = torch.empty(1, 3, recipe.clips.sampling.num_frames, *recipe.clips.size)
         grid = method.encoder.grid(clip)
         mask = recipe.method.mask.draw(torch.zeros(1, dtype=torch.long, device="cpu"), grid)
         extra = None if mask.extra is None else mask.extra.to("meta")
         method(clip, mask=Mask(mask.visible.to("meta"), mask.masked.to("meta"), extra))
     rest = counter.get_total_flops() - sum(spent.values())
-    assert [grid.tokens, mask.visible.shape[1], max(looked)] == tokens
+    assert [grid.num_tokens, mask.visible.shape[1], max(looked)] == tokens
     assert [part / 2e9 for part in (spent["student"], rest, spent["teachers"])] == pytest.approx(work, abs=0.051)

@@ -7,19 +7,19 @@ import av
 import pytest
 
 from vidstill.bench import run as benchmark
-from vidstill.bench.findings import tables
-from vidstill.bench.readers import OURS, PLAIN_LOOP, readers
-from vidstill.bench.reading import ROUNDING
-from vidstill.bench.run import BenchConfig, bench_data
+from vidstill.bench.findings import format_benchmark_report
+from vidstill.bench.readers import PYAV_LOOP, VIDSTILL, find_readers
+from vidstill.bench.reading import MAX_PIXEL_DIFFERENCE
+from vidstill.bench.run import BenchmarkConfig, benchmark_data
 from vidstill.cli.main import main
-from vidstill.data.tools.pack import pack
-from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.data.tools.pack import pack_dataset
+from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.data.transforms.frame_sampling import SpanSampling
-from vidstill.synthetic.footage import Footage, filmed
+from vidstill.synthetic.footage import FootageConfig, encode_footage
 
-FOOTAGE = Footage(frames=24, size=(64, 80))
+FOOTAGE = FootageConfig(frames=24, size=(64, 80))
 SMALL = {
-    "sampling": SpanSampling(frames=4, stride=4),
+    "sampling": SpanSampling(num_frames=4, stride=4),
     "size": (32, 32),
     "batches": (2, 3),
     "footage": FOOTAGE,
@@ -29,19 +29,21 @@ SMALL = {
 def film(path, share=1.0):
     """A video, or the first part of its bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = filmed(FOOTAGE, 0)
+    data = encode_footage(FOOTAGE, 0)
     path.write_bytes(data[: int(share * len(data))])
 
 
 @pytest.fixture(scope="module")
 def found():
-    return bench_data(None, BenchConfig(clips=2, rounds=1, **SMALL))
+    return benchmark_data(None, BenchmarkConfig(num_videos=2, clips_per_video=1, **SMALL))
 
 
 @pytest.fixture
 def typed(monkeypatch, capsys):
     """What a command line gives, with everything small that it has no option for."""
-    monkeypatch.setattr(benchmark, "bench_data", lambda data, config: bench_data(data, replace(config, **SMALL)))
+    monkeypatch.setattr(
+        benchmark, "benchmark_data", lambda data, config: benchmark_data(data, replace(config, **SMALL))
+    )
 
     def run(*words):
         code = main(["bench", "data", *map(str, words)])
@@ -52,25 +54,27 @@ def typed(monkeypatch, capsys):
 
 
 def test_every_reader_that_works_here_reads_raw_and_packed_files_alike(found):
-    there, missing = readers()
+    there, missing = find_readers()
     assert [(each.reader, each.files) for each in found.reading] == [(n, f) for f in ("raw", "packed") for n in there]
     assert found.missing == missing
     for each in found.reading:
         assert each.wrong == ""
-        assert each.difference <= ROUNDING
+        assert each.difference <= MAX_PIXEL_DIFFERENCE
         assert each.seconds > 0
         assert each.times_plain > 0
 
 
 def test_ours_tells_which_share_of_the_decoded_frames_was_used_and_of_packs_that_is_all(found):
     used = {(each.reader, each.files): each.used for each in found.reading}
-    assert 0 < used[OURS, "raw"] < 1
-    assert used[OURS, "packed"] == 1
-    assert used[PLAIN_LOOP, "raw"] is None
+    assert 0 < used[VIDSTILL, "raw"] < 1
+    assert used[VIDSTILL, "packed"] == 1
+    assert used[PYAV_LOOP, "raw"] is None
 
 
 def test_packing_states_its_bytes_and_what_it_costs(found):
-    assert found.packing.settings == RecodeConfig(short_side=found.packing.settings.short_side)  # by default otherwise
+    assert found.packing.settings == TranscodeConfig(
+        short_side=found.packing.settings.short_side
+    )  # by default otherwise
     assert found.packing.packed > found.packing.raw > 0
     assert 25 < found.packing.psnr < 50
     assert 0.8 < found.packing.ssim < 1
@@ -97,7 +101,7 @@ def test_the_findings_say_what_they_come_from(found):
 
 
 def test_the_text_holds_four_whole_tables(found):
-    blocks = [block.splitlines() for block in tables(found).split("\n\n") if block.startswith("|")]
+    blocks = [block.splitlines() for block in format_benchmark_report(found).split("\n\n") if block.startswith("|")]
     assert [len(block) - 2 for block in blocks] == [len(found.reading), 1, 2, 3]
     for block in blocks:
         assert len({line.count("|") for line in block}) == 1
@@ -106,7 +110,9 @@ def test_the_text_holds_four_whole_tables(found):
 
 def test_the_text_names_who_is_not_compared_and_why(found):
     wrong = replace(found.reading[-1], wrong="gives other frames of 1 of 2 videos", times_plain=None)
-    text = tables(replace(found, reading=[*found.reading[:-1], wrong], missing={"decord": "not installed: …"}))
+    text = format_benchmark_report(
+        replace(found, reading=[*found.reading[:-1], wrong], missing={"decord": "not installed: …"})
+    )
     assert f"{wrong.reader}, packed: gives other frames of 1 of 2 videos." in text
     assert "decord is not compared: not installed: …" in text
 
@@ -125,7 +131,7 @@ def test_some_of_a_data_set_s_videos_are_measured_and_another_stands_in_for_a_br
 
 def test_packed_data_can_be_measured_too(tmp_path, typed):
     film(tmp_path / "videos" / "0.mp4")
-    pack(tmp_path / "videos", tmp_path / "packs", RecodeConfig())
+    pack_dataset(tmp_path / "videos", tmp_path / "packs", TranscodeConfig())
     code, out, _ = typed(tmp_path / "packs", "--clips", 1, "--rounds", 1)
     assert code == 0
     assert "1 videos, of " in out

@@ -5,16 +5,16 @@ import sys
 import numpy as np
 import pytest
 
-from vidstill.bench.readers import DECORD, OURS, PLAIN_LOOP, TORCHCODEC, read_plainly, readers
-from vidstill.bench.reading import Read, draws, reading
+from vidstill.bench.readers import DECORD, PYAV_LOOP, TORCHCODEC, VIDSTILL, find_readers, read_with_pyav
+from vidstill.bench.reading import ReadRequest, draw_frame_indices, measure_reading
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.tools.transcode import RecodeConfig, recoded
+from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
 from vidstill.data.transforms.frame_sampling import SpanSampling
-from vidstill.synthetic.footage import Footage, filmed
-from vidstill.utils.rng import numpy_chance, sample_seed
+from vidstill.synthetic.footage import FootageConfig, encode_footage
+from vidstill.utils.rng import derive_sample_seed, numpy_rng
 
-SAMPLING = SpanSampling(frames=4, stride=3)
-FILMS = [filmed(Footage(frames=24, size=(48, 64)), seed) for seed in range(2)]
+SAMPLING = SpanSampling(num_frames=4, stride=3)
+FILMS = [encode_footage(FootageConfig(frames=24, size=(48, 64)), seed) for seed in range(2)]
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def videos(tmp_path):
     for path, film in zip(paths, FILMS, strict=True):
         path.write_bytes(film)
     return [
-        Read(path.name, {"raw": path, "packed": path.read_bytes()}, draws(SAMPLING, 24, 3, n, 0))
+        ReadRequest(path.name, {"raw": path, "packed": path.read_bytes()}, draw_frame_indices(SAMPLING, 24, 3, n, 0))
         for n, path in enumerate(paths)
     ]
 
@@ -33,8 +33,8 @@ def by_name(found):
 
 
 def test_every_round_draws_a_clip_as_an_epoch_of_training_does():
-    for n, drawn in enumerate(draws(SAMPLING, 24, 3, video=5, seed=7)):
-        assert drawn == SAMPLING.draw(24, numpy_chance(sample_seed(7, n, 5), "frames"))
+    for n, drawn in enumerate(draw_frame_indices(SAMPLING, 24, 3, index=5, seed=7)):
+        assert drawn == SAMPLING.draw_indices(24, numpy_rng(derive_sample_seed(7, n, 5), "frames"))
 
 
 def test_each_reader_reads_every_clip_once_in_the_race(videos):
@@ -44,7 +44,9 @@ def test_each_reader_reads_every_clip_once_in_the_race(videos):
         asked.append((source, tuple(indices)))
         return read_frames(source, indices)
 
-    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, "counting": counting}, videos, 0))
+    found = by_name(
+        measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, "counting": counting}, videos, 0)
+    )
     for video in videos:
         for source in video.sources.values():
             in_race = [indices for where, indices in asked if where is source]
@@ -57,11 +59,11 @@ def test_each_reader_reads_every_clip_once_in_the_race(videos):
 
 
 def test_the_plain_loop_is_once_as_fast_as_itself_and_nobody_is_compared_with_what_is_not_there(videos):
-    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly}, videos, 0))
-    plain = found[PLAIN_LOOP, "raw"]
+    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}, videos, 0))
+    plain = found[PYAV_LOOP, "raw"]
     assert (plain.times_plain, plain.least) == (1, 1)
     assert all(each.times_decord is None for each in found.values())
-    ours = found[OURS, "raw"]
+    ours = found[VIDSTILL, "raw"]
     assert ours.times_plain == pytest.approx(plain.seconds / ours.seconds)
 
 
@@ -69,19 +71,19 @@ def test_a_reader_of_other_frames_is_not_compared_and_says_which(videos):
     def one_late(source, indices):
         return read_frames(source, [n + 1 for n in indices])
 
-    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, DECORD: one_late}, videos, 0))
+    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, DECORD: one_late}, videos, 0))
     late = found[DECORD, "raw"]
     assert "other frames of 2 of 2 videos, first of 0.mp4" in late.wrong
     assert (late.times_plain, late.least) == (None, None)
     assert late.difference > 2
-    assert found[OURS, "raw"].times_decord is None  # nor is anyone with it
+    assert found[VIDSTILL, "raw"].times_decord is None  # nor is anyone with it
 
 
 def test_a_reader_of_another_size_is_not_compared(videos):
     def turned(source, indices):
         return np.rot90(read_frames(source, indices), axes=(1, 2)).copy()
 
-    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, "turned": turned}, videos, 0))
+    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, "turned": turned}, videos, 0))
     assert "48x64 pixels" in found["turned", "packed"].wrong
 
 
@@ -89,33 +91,33 @@ def test_a_reader_that_fails_is_named_with_its_reason_and_the_rest_goes_on(video
     def failing(source, indices):
         raise OSError("no such thing\nat all")
 
-    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, "failing": failing}, videos, 0))
+    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, "failing": failing}, videos, 0))
     assert found["failing", "raw"].wrong == "fails on 0.mp4: no such thing"
     assert found["failing", "raw"].seconds is None
-    assert found[OURS, "raw"].times_plain is not None
+    assert found[VIDSTILL, "raw"].times_plain is not None
 
 
 def test_what_is_used_is_counted_in_frames_that_were_decoded():
-    apart = recoded(FILMS[0], RecodeConfig(gop=1)).data
-    video = Read("one", {"raw": apart}, [[0, 5, 5, 20]])
-    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly}, [video], 0))
-    assert found[OURS, "raw"].used == 1
-    assert found[PLAIN_LOOP, "raw"].used is None
+    apart = transcode_video(FILMS[0], TranscodeConfig(gop=1)).data
+    video = ReadRequest("one", {"raw": apart}, [[0, 5, 5, 20]])
+    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}, [video], 0))
+    assert found[VIDSTILL, "raw"].used == 1
+    assert found[PYAV_LOOP, "raw"].used is None
 
 
 @pytest.mark.parametrize("name", [DECORD, TORCHCODEC])
 def test_a_reader_that_is_not_installed_is_missing_with_the_way_to_get_it(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    there, missing = readers()
+    there, missing = find_readers()
     assert name not in there
     assert missing[name] == f"not installed: pip install {name}"
-    assert {OURS, PLAIN_LOOP} <= set(there)
+    assert {VIDSTILL, PYAV_LOOP} <= set(there)
 
 
 @pytest.mark.parametrize("name", [DECORD, TORCHCODEC])
 def test_another_reader_gives_a_full_decode_s_frames(name, videos):
-    there, missing = readers()
+    there, missing = find_readers()
     if name not in there:
         pytest.skip(f"{name}: {missing[name]}")
-    found = by_name(reading({OURS: read_frames, PLAIN_LOOP: read_plainly, name: there[name]}, videos, 0))
+    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, name: there[name]}, videos, 0))
     assert [found[name, files].wrong for files in ("raw", "packed")] == ["", ""]

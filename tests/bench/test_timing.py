@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidstill.bench.timing import in_turns, one_core
+from vidstill.bench.timing import pin_to_one_core, time_in_random_order
 
 
 def test_everything_is_done_once_and_in_another_order_from_turn_to_turn():
@@ -16,7 +16,7 @@ def test_everything_is_done_once_and_in_another_order_from_turn_to_turn():
     orders = set()
     for seed in range(20):
         done.clear()
-        assert set(in_turns(works, np.random.default_rng(seed))) == set("abc")
+        assert set(time_in_random_order(works, np.random.default_rng(seed))) == set("abc")
         assert sorted(done) == ["a", "b", "c"]
         orders.add("".join(done))
     assert len(orders) > 3
@@ -27,7 +27,7 @@ def test_one_core_is_one_core_and_then_all_are_there_again_even_after_an_error()
     cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
 
     def fail():
-        with one_core():
+        with pin_to_one_core():
             assert len(os.sched_getaffinity(0)) == 1
             assert torch.get_num_threads() == 1
             raise KeyError

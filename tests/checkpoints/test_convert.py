@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny_models import ENCODER, METHODS, VIDEOMAE, as_images, built
 
-from vidstill.checkpoints.io import read_weights, write_weights
+from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli import weights as weights_convert
 from vidstill.cli.main import main
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.config_io import from_dict, to_dict
 
 ENCODER_64 = replace(ENCODER, dim=64, heads=1)  # as the family has it: 64 channels a head
 MAE = as_images(METHODS["imagemae"])
@@ -25,10 +25,10 @@ def run_of(folder: Path, config: Any, **about: Any) -> Path:
     folder.mkdir()
     clips = {"sampling": {"frames": 1 if config.encoder.tubelet[0] == 1 else 4}, "size": [16, 16]}
     kind = "classifier" if isinstance(config, ClassifierConfig) else "pretraining"
-    recipe = {"clips": clips} | ({} if kind == "classifier" else {"method": to_plain(config)})
-    told = {"kind": kind, "encoder": to_plain(config.encoder), "recipe": recipe}
-    told |= {"classifier": to_plain(config)} if kind == "classifier" else {}
-    write_weights(folder / "model.safetensors", built(config).state_dict(), told | about)
+    recipe = {"clips": clips} | ({} if kind == "classifier" else {"method": to_dict(config)})
+    told = {"kind": kind, "encoder": to_dict(config.encoder), "recipe": recipe}
+    told |= {"classifier": to_dict(config)} if kind == "classifier" else {}
+    write_checkpoint(folder / "model.safetensors", built(config).state_dict(), told | about)
     return folder
 
 
@@ -53,30 +53,30 @@ def test_a_run_becomes_the_authors_file_and_ours_again(tmp_path, capsys):
     told = converted(capsys, theirs, "--to", "vidstill", "--out", ours)
     assert told["read"].startswith("a pre-training of VideoMAE")
     assert sum(told["counts"].values()) == told["tensors"]
-    before, after = read_weights(run), read_weights(ours)
+    before, after = read_checkpoint(run), read_checkpoint(ours)
     assert after.tensors.keys() == before.tensors.keys()
     assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
-    assert from_plain(ViTConfig, after.about["encoder"]) == ENCODER_64
+    assert from_dict(ViTConfig, after.metadata["encoder"]) == ENCODER_64
 
 
 def test_our_file_says_where_it_comes_from_and_what_was_counted(tmp_path, capsys):
     run = run_of(tmp_path / "run", replace(MAE, encoder=replace(MAE.encoder, dim=64, heads=1)))
     converted(capsys, run, "--to", "mae", "--out", tmp_path / "theirs.pth")
     told = converted(capsys, tmp_path / "theirs.pth", "--to", "vidstill", "--out", tmp_path / "ours.safetensors")
-    about = read_weights(tmp_path / "ours.safetensors").about
+    about = read_checkpoint(tmp_path / "ours.safetensors").metadata
     assert (about["kind"], about["layout"], about["counts"]) == ("pretraining", "mae", told["counts"])
     assert about["ignored"].keys() == {"pos_embed", "decoder_pos_embed"} == told["ignored"].keys()
     (past,) = about["provenance"]
     assert (past["role"], past["source"]) == ("converted", str(tmp_path / "theirs.pth"))
     again = converted(capsys, tmp_path / "ours.safetensors", "--to", "mae", "--out", tmp_path / "again.pth")
     assert "read" not in again
-    first, second = (read_weights(tmp_path / name).tensors for name in ("theirs.pth", "again.pth"))
+    first, second = (read_checkpoint(tmp_path / name).tensors for name in ("theirs.pth", "again.pth"))
     assert first.keys() == second.keys()
     assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
 
 
 def test_people_are_told_what_it_was_taken_for_and_what_the_file_does_not_say(tmp_path, capsys):
-    run = run_of(tmp_path / "run", ClassifierConfig(encoder=ENCODER, classes=2), classes=["left", "right"])
+    run = run_of(tmp_path / "run", ClassifierConfig(encoder=ENCODER, num_classes=2), classes=["left", "right"])
     out = tmp_path / "theirs.safetensors"
     assert main(["weights", "convert", str(run), "--to", "amd", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -93,14 +93,14 @@ def test_a_recipe_says_what_no_tensor_does(tmp_path, capsys, monkeypatch):
     converted(capsys, run, "--to", "videomae", "--out", tmp_path / "theirs.pth")
     words = (tmp_path / "theirs.pth", "--to", "vidstill", "--out", tmp_path / "ours.safetensors")
     assert "how many heads" in refused(capsys, *words)
-    monkeypatch.setattr(weights_convert, "encoder_of", lambda recipe: {"tiny": ENCODER}[recipe])
+    monkeypatch.setattr(weights_convert, "find_recipe_encoder", lambda recipe: {"tiny": ENCODER}[recipe])
     converted(capsys, *words, "--hint", "tiny")
-    assert from_plain(ViTConfig, read_weights(tmp_path / "ours.safetensors").about["encoder"]).heads == 2
+    assert from_dict(ViTConfig, read_checkpoint(tmp_path / "ours.safetensors").metadata["encoder"]).heads == 2
 
 
 def test_the_hint_is_the_encoder_of_any_kind_of_recipe():
-    assert weights_convert.encoder_of("amd.small_k400").dim == 384
-    assert weights_convert.encoder_of("amd.small_k400_finetune").dim == 384
+    assert weights_convert.find_recipe_encoder("amd.small_k400").dim == 384
+    assert weights_convert.find_recipe_encoder("amd.small_k400_finetune").dim == 384
 
 
 def test_what_nothing_explains_is_left_out_where_it_is_named(tmp_path, capsys):
@@ -141,5 +141,5 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(words, sentence, tmp_p
 
 
 def test_every_layout_on_the_command_line_is_written_by_something():
-    known = {*weights_convert._WRITERS, *weights_convert._PROGRAMS}
-    assert known == set(weights_convert.To.__args__)
+    known = {*weights_convert._WRITERS, *weights_convert._EXPORTERS}
+    assert known == set(weights_convert.TargetFormat.__args__)

@@ -11,69 +11,73 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny_models import AMD, CLASSES, DECODER, ENCODER, METHODS, TEACHER, VIDEOMAE, as_images, built
 
-from vidstill.checkpoints.convert import exported
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.layouts.amd import amd_names
-from vidstill.checkpoints.layouts.constraints import LAYOUTS, unsaid
-from vidstill.checkpoints.layouts.mae import mae_names
-from vidstill.checkpoints.layouts.maskagain import maskagain_names
-from vidstill.checkpoints.layouts.mmaction import mmaction_names
-from vidstill.checkpoints.layouts.mvd import mvd_names
-from vidstill.checkpoints.layouts.rename import Name
-from vidstill.checkpoints.layouts.slowfast import slowfast_names
-from vidstill.checkpoints.layouts.stmae import stmae_classifier_names, stmae_names
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
-from vidstill.checkpoints.layouts.write import write_exported
-from vidstill.checkpoints.load import translated
+from vidstill.checkpoints.convert import export_state_dict
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.amd import build_amd_rules
+from vidstill.checkpoints.layouts.constraints import LAYOUT_CONSTRAINTS, describe_omissions
+from vidstill.checkpoints.layouts.mae import build_mae_rules
+from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
+from vidstill.checkpoints.layouts.mmaction import build_mmaction_rules
+from vidstill.checkpoints.layouts.mvd import build_mvd_rules
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
+from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.write import write_foreign_checkpoint
+from vidstill.checkpoints.load import translate_state_dict
 from vidstill.methods.amd import AMDConfig
 from vidstill.methods.mvd import MVDConfig
-from vidstill.methods.stmae import of_clips
+from vidstill.methods.stmae import build_stmae_vit_config
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.position_embeddings import position_table
+from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import BASE, ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.config_io import to_plain
+from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError
 
 CLIPS = {"sampling": {"frames": 4}, "size": [16, 12]}  # as the runs of METHODS see them
 IMAGES = {"sampling": {"frames": 1}, "size": [16, 16]}
 MAE, DMAE = as_images(METHODS["imagemae"]), as_images(METHODS["dmae"])
 SLOWFAST, MAE_ST, MVD = METHODS["stmae"], METHODS["stmae-mae_st"], METHODS["mvd"]
-OF_STMAE = replace(of_clips(ENCODER), learned_grid=(2, 4, 3))
+OF_STMAE = replace(build_stmae_vit_config(ENCODER), learned_grid=(2, 4, 3))
 LEARNED = replace(ENCODER, positions="learned", learned_grid=(2, 4, 3))
 LEARNED_IMAGE = replace(MAE.encoder, positions="learned", learned_grid=(1, 4, 4))
 
 
 def classifier(encoder: ViTConfig, **fields: Any) -> ClassifierConfig:
-    return ClassifierConfig(encoder=encoder, classes=CLASSES, **fields)
+    return ClassifierConfig(encoder=encoder, num_classes=CLASSES, **fields)
 
 
-def names_of(config: Any, layout: str, *, separate: bool = True) -> tuple[Name, ...]:
+def names_of(config: Any, layout: str, *, separate: bool = True) -> tuple[RenameRule, ...]:
     encoder = config.encoder
     if layout == "mmaction":
-        return mmaction_names(encoder, "backbone.")
+        return build_mmaction_rules(encoder, "backbone.")
     if isinstance(config, ClassifierConfig):
         if layout in ("stmae", "slowfast"):
-            return stmae_classifier_names(encoder, separate_qkv=separate, slowfast=layout == "slowfast")
-        return classifier_names(encoder, image=layout in ("mae", "dmae"))
-    of_layout = {"videomae": videomae_names, "mvd": mvd_names, "maskagain": maskagain_names, "mae": mae_names,
-                 "dmae": mae_names}  # fmt: skip
+            return build_stmae_classifier_rules(encoder, separate_qkv=separate, slowfast=layout == "slowfast")
+        return build_classifier_rules(encoder, is_image=layout in ("mae", "dmae"))
+    of_layout = {"videomae": build_videomae_rules, "mvd": build_mvd_rules, "maskagain": build_maskagain_rules, "mae": build_mae_rules,
+                 "dmae": build_mae_rules}  # fmt: skip
     if layout == "amd":
-        return amd_names(encoder, [layer for layer, _ in config.direct], len(config.generated))
+        return build_amd_rules(encoder, [layer for layer, _ in config.direct], len(config.generated))
     if layout in of_layout:
         return of_layout[layout](encoder)
-    return (stmae_names if layout == "stmae" else slowfast_names)(encoder, config.decoder, separate_qkv=separate)
+    return (build_stmae_rules if layout == "stmae" else build_slowfast_rules)(
+        encoder, config.decoder, separate_qkv=separate
+    )
 
 
-def ours(config: Any, *, clips: dict[str, Any] = CLIPS, seed: int = 0, dtype: torch.dtype = torch.float32) -> Weights:
+def ours(
+    config: Any, *, clips: dict[str, Any] = CLIPS, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Checkpoint:
     """What a run of this configuration leaves."""
     tensors = {name: tensor.to(dtype) for name, tensor in built(config, seed=seed).state_dict().items()}
-    about = {"kind": "pretraining", "encoder": to_plain(config.encoder)}
+    about = {"kind": "pretraining", "encoder": to_dict(config.encoder)}
     if isinstance(config, ClassifierConfig):
-        about |= {"kind": "classifier", "classifier": to_plain(config), "recipe": {"clips": clips}}
+        about |= {"kind": "classifier", "classifier": to_dict(config), "recipe": {"clips": clips}}
     else:
-        about |= {"recipe": {"method": to_plain(config), "clips": clips}}
-    return Weights(tensors, about, "runs/ours")
+        about |= {"recipe": {"method": to_dict(config), "clips": clips}}
+    return Checkpoint(tensors, about, "runs/ours")
 
 
 KINDS: dict[str, tuple[str, Any, dict[str, Any]]] = {
@@ -87,7 +91,7 @@ KINDS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "mvd, one teacher": ("mvd", METHODS["mvd-image-only"], CLIPS),
     "mvd's classifier": ("mvd", classifier(MVD.encoder), CLIPS),
     "amd": ("amd", AMD, CLIPS),
-    "amd, pairs in another order": ("amd", replace(AMD, pairs=((2, 3), (1, 2))), CLIPS),
+    "amd, pairs in another order": ("amd", replace(AMD, layer_pairs=((2, 3), (1, 2))), CLIPS),
     "amd, direct": ("amd", METHODS["amd-direct"], CLIPS),
     "amd's classifier": ("amd", classifier(ENCODER), CLIPS),
     "maskagain": ("maskagain", METHODS["maskagain-projected"], CLIPS),
@@ -138,18 +142,22 @@ def computed(name: str) -> bool:
 
 def hold_round_trip(layout: str, config: Any, clips: dict[str, Any], dtype: torch.dtype, *, separate: bool) -> None:
     weights = ours(config, clips=clips, dtype=dtype)
-    weights = replace(weights, about={**weights.about, "separate_qkv": separate})
-    theirs = exported(weights, layout)
+    weights = replace(weights, metadata={**weights.metadata, "separate_qkv": separate})
+    theirs = export_state_dict(weights, layout)
     names = names_of(config, layout, separate=separate)
-    again = translated(theirs, names)
+    again = translate_state_dict(theirs, names)
     assert again.keys() == weights.tensors.keys()
     for name, tensor in weights.tensors.items():
         assert again[name].dtype == dtype
         assert torch.equal(again[name], tensor), name
-    back = exported(replace(weights, tensors=again), layout)
+    back = export_state_dict(replace(weights, tensors=again), layout)
     assert back.keys() == theirs.keys()
     assert all(torch.equal(back[name], tensor) and back[name].dtype == dtype for name, tensor in theirs.items())
-    beside = [name for name in theirs if next(rule for rule in names if name.startswith(rule.theirs)).ours is None]
+    beside = [
+        name
+        for name in theirs
+        if next(rule for rule in names if name.startswith(rule.foreign_prefix)).native_prefix is None
+    ]
     assert all(computed(name) for name in beside)
     sizes = {name: tensor.numel() for name, tensor in theirs.items()}
     assert sum(sizes.values()) - sum(sizes[n] for n in beside) == sum(t.numel() for t in weights.tensors.values())
@@ -178,8 +186,8 @@ def test_so_does_one_of_any_depth_width_and_precision(kind, dtype, separate, dep
 @every_kind
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_the_file_holds_the_same_tensors_under_their_trainers_word(layout, config, clips, suffix, tmp_path):
-    theirs = exported(ours(config, clips=clips), layout)
-    write_exported(tmp_path / f"file{suffix}", theirs, layout)
+    theirs = export_state_dict(ours(config, clips=clips), layout)
+    write_foreign_checkpoint(tmp_path / f"file{suffix}", theirs, layout)
     if suffix == ".safetensors":
         found = load_file(tmp_path / "file.safetensors")
     else:
@@ -195,7 +203,9 @@ def test_the_file_holds_the_same_tensors_under_their_trainers_word(layout, confi
 
 
 def test_maskagains_projections_stand_beside_its_model_as_its_trainer_writes_them(tmp_path):
-    write_exported(tmp_path / "file.pth", exported(ours(METHODS["maskagain-projected"]), "maskagain"), "maskagain")
+    write_foreign_checkpoint(
+        tmp_path / "file.pth", export_state_dict(ours(METHODS["maskagain-projected"]), "maskagain"), "maskagain"
+    )
     content = torch.load(tmp_path / "file.pth", weights_only=True)
     assert content["Align_feature"].keys() == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
     assert content["Align_valuesum"].keys() == {"fc.weight", "fc.bias"}
@@ -203,7 +213,7 @@ def test_maskagains_projections_stand_beside_its_model_as_its_trainer_writes_the
 
 
 def test_a_safetensors_file_begins_where_its_tensors_are_aligned(tmp_path):
-    write_exported(tmp_path / "a.safetensors", exported(ours(VIDEOMAE), "videomae"), "videomae")
+    write_foreign_checkpoint(tmp_path / "a.safetensors", export_state_dict(ours(VIDEOMAE), "videomae"), "videomae")
     (length,) = struct.unpack("<Q", (tmp_path / "a.safetensors").read_bytes()[:8])
     assert length % 8 == 0
 
@@ -212,41 +222,43 @@ def test_a_safetensors_file_begins_where_its_tensors_are_aligned(tmp_path):
 
 
 def test_maes_tables_are_written_with_zeros_for_the_class_token():
-    theirs = exported(ours(MAE, clips=IMAGES), "mae")
+    theirs = export_state_dict(ours(MAE, clips=IMAGES), "mae")
     for name, width in (("pos_embed", MAE.encoder.dim), ("decoder_pos_embed", MAE.decoder.dim)):
-        table = position_table("sincos2d", Grid(1, 4, 4), width, torch.device("cpu"))
+        table = build_position_table("sincos2d", Grid(1, 4, 4), width, torch.device("cpu"))
         assert torch.equal(theirs[name], torch.cat([torch.zeros(1, width), table])[None])
 
 
 def test_mvds_three_tables_are_those_of_its_clips():
-    theirs = exported(ours(MVD), "mvd")
+    theirs = export_state_dict(ours(MVD), "mvd")
     for name, width in (("pos_embed", 32), ("pos_embed_img", 16), ("pos_embed_vid", 16)):
-        assert torch.equal(theirs[name], position_table("sincos3d", Grid(2, 4, 3), width, torch.device("cpu"))[None])
+        assert torch.equal(
+            theirs[name], build_position_table("sincos3d", Grid(2, 4, 3), width, torch.device("cpu"))[None]
+        )
 
 
 def test_mmaction2s_table_is_videomaes():
-    theirs = exported(ours(classifier(ENCODER)), "mmaction")
-    table = position_table("sinusoid", Grid(2, 4, 3), ENCODER.dim, torch.device("cpu"))
+    theirs = export_state_dict(ours(classifier(ENCODER)), "mmaction")
+    table = build_position_table("sinusoid", Grid(2, 4, 3), ENCODER.dim, torch.device("cpu"))
     assert torch.equal(theirs["backbone.pos_embed"], table[None])
 
 
 def test_a_file_that_says_its_grid_needs_no_recipe():
     weights = ours(MAE, clips=IMAGES)
-    about = {name: value for name, value in weights.about.items() if name != "recipe"}
-    theirs = exported(replace(weights, about=about | {"grid": [1, 5, 5]}), "mae")
+    about = {name: value for name, value in weights.metadata.items() if name != "recipe"}
+    theirs = export_state_dict(replace(weights, metadata=about | {"grid": [1, 5, 5]}), "mae")
     assert theirs["pos_embed"].shape == (1, 26, 24)
     with pytest.raises(InputError, match="runs/ours does not say for which clips its positions were computed"):
-        exported(replace(weights, about=about), "mae")
+        export_state_dict(replace(weights, metadata=about), "mae")
 
 
 def full(config: Any) -> dict[str, tuple[int, ...]]:
     """Names and shapes at the published sizes."""
     with torch.device("meta"):
         tensors = config.build().state_dict()
-    recipe = {"method": to_plain(config), "clips": {"sampling": {"frames": 16}, "size": [224, 224]}}
-    about = {"kind": "pretraining", "encoder": to_plain(config.encoder), "recipe": recipe}
+    recipe = {"method": to_dict(config), "clips": {"sampling": {"frames": 16}, "size": [224, 224]}}
+    about = {"kind": "pretraining", "encoder": to_dict(config.encoder), "recipe": recipe}
     layout = "amd" if isinstance(config, AMDConfig) else "mvd"
-    return {name: tuple(tensor.shape) for name, tensor in exported(Weights(tensors, about), layout).items()}
+    return {name: tuple(tensor.shape) for name, tensor in export_state_dict(Checkpoint(tensors, about), layout).items()}
 
 
 def test_the_base_student_of_mvd_has_the_229_tensors_of_its_authors():
@@ -267,8 +279,8 @@ def test_the_base_student_of_amd_has_the_276_tensors_of_its_authors_and_its_trai
 
 
 def test_the_published_projections_of_amd_follow_the_order_of_its_pairs():
-    weights = ours(replace(AMD, pairs=((2, 3), (1, 2))))
-    theirs = exported(weights, "amd")
+    weights = ours(replace(AMD, layer_pairs=((2, 3), (1, 2))))
+    theirs = export_state_dict(weights, "amd")
     assert torch.equal(theirs["encoder.projection_heads.0.weight"], weights.tensors["projections.2.weight"])
 
 
@@ -331,9 +343,9 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
 
 @pytest.mark.parametrize(("layout", "config", "sentence"), MISTAKES.values(), ids=MISTAKES)
 def test_what_their_code_would_take_for_another_model_is_refused(layout, config, sentence):
-    whose = LAYOUTS[layout].whose
+    whose = LAYOUT_CONSTRAINTS[layout].project
     with pytest.raises(InputError, match=rf"runs/ours cannot be written for {whose}'s code: {sentence}"):
-        exported(ours(config), layout)
+        export_state_dict(ours(config), layout)
 
 
 @pytest.mark.parametrize(
@@ -347,28 +359,28 @@ def test_what_their_code_would_take_for_another_model_is_refused(layout, config,
 def test_only_models_that_the_authors_have_are_written(layout, kind, sentence):
     weights = ours(VIDEOMAE)
     with pytest.raises(InputError, match=f"runs/ours {sentence}"):
-        exported(replace(weights, about={**weights.about, "kind": kind}), layout)
+        export_state_dict(replace(weights, metadata={**weights.metadata, "kind": kind}), layout)
 
 
 def test_a_probe_of_ours_has_no_encoder_to_be_written_with():
-    weights = Weights({"norm.running_mean": torch.zeros(4)}, {"kind": "probe"}, "runs/ours")
+    weights = Checkpoint({"norm.running_mean": torch.zeros(4)}, {"kind": "probe"}, "runs/ours")
     with pytest.raises(InputError, match="runs/ours holds a probe without its encoder, which files of MAE have"):
-        exported(weights, "mae")
+        export_state_dict(weights, "mae")
 
 
 def test_a_file_without_a_known_end_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match=r"ends with neither \.pth nor \.safetensors"):
-        write_exported(tmp_path / "file.bin", exported(ours(VIDEOMAE), "videomae"), "videomae")
+        write_foreign_checkpoint(tmp_path / "file.bin", export_state_dict(ours(VIDEOMAE), "videomae"), "videomae")
     assert not any(tmp_path.iterdir())
 
 
 def test_what_a_file_of_theirs_does_not_say_is_said():
     weights = ours(classifier(replace(ENCODER, norm_eps=1e-12)))
-    about = {**weights.about, "classes": ["left", "right"], "licence": "CC-BY-NC-4.0"}
-    assert unsaid(replace(weights, about=about), "videomae") == [
+    about = {**weights.metadata, "classes": ["left", "right"], "licence": "CC-BY-NC-4.0"}
+    assert describe_omissions(replace(weights, metadata=about), "videomae") == [
         "it has 2 heads, which VideoMAE's code has to be told",
         "its LayerNorms add 1e-12 to the variance, and the code 1e-06",
         "the names of its 2 classes are left out",
         "its licence, CC-BY-NC-4.0, is left out; it holds all the same",
     ]
-    assert unsaid(ours(classifier(replace(TEACHER, dim=128))), "videomae") == []
+    assert describe_omissions(ours(classifier(replace(TEACHER, dim=128))), "videomae") == []

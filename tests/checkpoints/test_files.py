@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from vidstill.checkpoints import io as files
-from vidstill.checkpoints.io import MODEL_FILE, read_weights, write_weights
+from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
 from vidstill.utils.types import InputError
 
-TENSORS = {"encoder.embed.bias": torch.arange(5.0), "head.weight": torch.ones(2, 3, dtype=torch.bfloat16)}
+TENSORS = {"encoder.patch_embed.bias": torch.arange(5.0), "head.weight": torch.ones(2, 3, dtype=torch.bfloat16)}
 ABOUT = {"kind": "classifier", "classes": ["fall", "läuft"], "nested": {"numbers": [1, 2.5, None]}}
 
 
 def refusal(path: Path) -> str:
     """The one sentence with which a file is refused."""
     with pytest.raises(InputError) as error:
-        read_weights(path)
+        read_checkpoint(path)
     sentence = str(error.value)
     assert "\n" not in sentence
     assert path.name in sentence
@@ -31,9 +31,9 @@ def refusal(path: Path) -> str:
 
 
 def test_what_is_written_is_read_again_with_what_it_says_of_itself(tmp_path):
-    write_weights(tmp_path / "a.safetensors", TENSORS, ABOUT)
-    found = read_weights(tmp_path / "a.safetensors")
-    assert found.about == ABOUT
+    write_checkpoint(tmp_path / "a.safetensors", TENSORS, ABOUT)
+    found = read_checkpoint(tmp_path / "a.safetensors")
+    assert found.metadata == ABOUT
     assert set(found.tensors) == set(TENSORS)
     for name, tensor in TENSORS.items():
         assert found.tensors[name].dtype == tensor.dtype
@@ -41,23 +41,23 @@ def test_what_is_written_is_read_again_with_what_it_says_of_itself(tmp_path):
 
 
 def test_a_runs_folder_is_read_by_its_model(tmp_path):
-    write_weights(tmp_path / MODEL_FILE, TENSORS, ABOUT)
-    assert read_weights(tmp_path).about == ABOUT
-    assert read_weights(str(tmp_path)).source == str(tmp_path / MODEL_FILE)
+    write_checkpoint(tmp_path / MODEL_FILE, TENSORS, ABOUT)
+    assert read_checkpoint(tmp_path).metadata == ABOUT
+    assert read_checkpoint(str(tmp_path)).source == str(tmp_path / MODEL_FILE)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / MODEL_FILE
-    write_weights(path, TENSORS, ABOUT)
+    write_checkpoint(path, TENSORS, ABOUT)
     old = path.read_bytes()
 
     def full(*_: object) -> Iterator[bytes]:
         yield old[: len(old) // 2]
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "safetensors_pieces", full)
+    monkeypatch.setattr(files, "stream_safetensors", full)
     with pytest.raises(OSError, match="No space left"):
-        write_weights(path, {"other": torch.zeros(100)}, {})
+        write_checkpoint(path, {"other": torch.zeros(100)}, {})
     assert path.read_bytes() == old
 
 
@@ -134,10 +134,10 @@ def test_a_pickle_that_would_run_code_does_not_run(tmp_path, save):
 )
 def test_the_authors_files_are_read_in_each_of_their_wrappings(tmp_path, wrap):
     torch.save(wrap(TENSORS), tmp_path / "a.pth")
-    found = read_weights(tmp_path / "a.pth")
+    found = read_checkpoint(tmp_path / "a.pth")
     assert set(found.tensors) == set(TENSORS)
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS.items())
-    assert not found.about
+    assert not found.metadata
 
 
 def test_the_authors_own_trainer_writes_its_arguments_too(tmp_path):
@@ -145,7 +145,7 @@ def test_the_authors_own_trainer_writes_its_arguments_too(tmp_path):
     arguments = argparse.Namespace(lr=1e-3, model="pretrain_videomae_base_patch16_224", opt_betas=[0.9, 0.95])
     content = {"model": TENSORS, "optimizer": optimizer, "epoch": 799, "scaler": {"scale": 1.0}, "args": arguments}
     torch.save(content, tmp_path / "checkpoint-799.pth")
-    assert set(read_weights(tmp_path / "checkpoint-799.pth").tensors) == set(TENSORS)
+    assert set(read_checkpoint(tmp_path / "checkpoint-799.pth").tensors) == set(TENSORS)
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], torch.ones(3), {"model": {}}, {"epoch": 3}, {"model": {"a": 1}}])
@@ -155,6 +155,6 @@ def test_a_pickle_without_named_tensors_is_refused(tmp_path, content):
 
 
 def test_nothing_is_left_beside_a_written_file(tmp_path):
-    write_weights(tmp_path / MODEL_FILE, TENSORS, ABOUT)
+    write_checkpoint(tmp_path / MODEL_FILE, TENSORS, ABOUT)
     assert [path.name for path in tmp_path.iterdir()] == [MODEL_FILE]
     assert files.MODEL_FILE == "model.safetensors"

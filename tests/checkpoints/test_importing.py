@@ -8,39 +8,41 @@ from foreign_files import FILES, LEARNED
 from foreign_layout import in_their_words
 from tiny_models import ENCODER, METHODS, VIDEOMAE, built
 
-from vidstill.checkpoints.conversion_report import Ledger
-from vidstill.checkpoints.convert import imported
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.layouts.infer_config import heads_of
-from vidstill.checkpoints.layouts.stmae import stmae_names
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
+from vidstill.checkpoints.conversion_report import ConversionReport
+from vidstill.checkpoints.convert import import_checkpoint
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.infer_config import infer_num_heads
+from vidstill.checkpoints.layouts.stmae import build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, HUGE, LARGE, ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError
 
 WIDE = replace(ENCODER, dim=128, heads=2)
 
 
-def read(theirs, hint=None, **options) -> tuple[ViTConfig, Ledger]:
-    weights, ledger = imported(Weights(theirs, source="theirs.pth"), hint, **options)
-    return from_plain(ViTConfig, weights.about["encoder"]), ledger
+def read(theirs, hint=None, **options) -> tuple[ViTConfig, ConversionReport]:
+    weights, ledger = import_checkpoint(Checkpoint(theirs, source="theirs.pth"), hint, **options)
+    return from_dict(ViTConfig, weights.metadata["encoder"]), ledger
 
 
 def of_videomae(encoder: ViTConfig):
-    return in_their_words(built(replace(VIDEOMAE, encoder=encoder)).state_dict(), videomae_names(encoder))
+    return in_their_words(built(replace(VIDEOMAE, encoder=encoder)).state_dict(), build_videomae_rules(encoder))
 
 
 def of_classifier(encoder: ViTConfig):
-    return in_their_words(built(ClassifierConfig(encoder=encoder, classes=5)).state_dict(), classifier_names(encoder))
+    return in_their_words(
+        built(ClassifierConfig(encoder=encoder, num_classes=5)).state_dict(), build_classifier_rules(encoder)
+    )
 
 
 @pytest.mark.parametrize(
     ("dim", "heads"), [(192, 3), (BASE.dim, BASE.heads), (LARGE.dim, 16), (HUGE.dim, 16), (1408, 16)]
 )
 def test_the_familys_widths_say_their_heads(dim, heads):
-    assert heads_of(dim, None)[0] == heads
+    assert infer_num_heads(dim, None)[0] == heads
 
 
 def test_heads_are_as_they_are_asked_for_and_otherwise_of_64_channels():
@@ -112,19 +114,19 @@ def test_st_maes_files_have_st_maes_colours():
     encoder = replace(config.encoder, dim=64, heads=1, learned_grid=(2, 3, 3))
     decoder = replace(config.decoder, learned_grid=(2, 3, 3))
     module = built(replace(config, encoder=encoder, decoder=decoder))
-    found, _ = read(in_their_words(module.state_dict(), stmae_names(encoder, decoder)))
+    found, _ = read(in_their_words(module.state_dict(), build_stmae_rules(encoder, decoder)))
     assert found == encoder
     assert found.mean == (0.45, 0.45, 0.45)
 
 
 def test_a_decoder_is_told_of():
-    weights, _ = imported(Weights(of_videomae(ENCODER)), ENCODER)
-    assert from_plain(DecoderConfig, weights.about["decoder"]) == replace(VIDEOMAE.decoder, heads=1)
+    weights, _ = import_checkpoint(Checkpoint(of_videomae(ENCODER)), ENCODER)
+    assert from_dict(DecoderConfig, weights.metadata["decoder"]) == replace(VIDEOMAE.decoder, heads=1)
 
 
 def test_a_last_norm_that_maskagain_never_had_is_missing_with_a_reason():
     _, ledger = read(FILES["maskagain"].tensors(), ENCODER)
-    missing = {entry.ours: entry.why for entry in ledger.of("missing")}
+    missing = {entry.native_name: entry.reason for entry in ledger.filter_by_status("missing")}
     assert missing == dict.fromkeys(
         ("encoder.norm.weight", "encoder.norm.bias"), "a student of MaskAgain has no last norm"
     )
@@ -135,14 +137,20 @@ def test_what_amd_never_saves_and_never_uses_is_said():
     for place in (0, 1):
         del theirs[f"generator_mask_tokens.{place}"]
     _, ledger = read(theirs, ENCODER)
-    assert {entry.ours for entry in ledger.of("missing")} == {f"generators.{place}.mask_token" for place in (0, 1)}
-    assert {entry.why for entry in ledger.of("ignored")} == {"made by AMD's authors, but never used"}
+    assert {entry.native_name for entry in ledger.filter_by_status("missing")} == {
+        f"generators.{place}.mask_token" for place in (0, 1)
+    }
+    assert {entry.reason for entry in ledger.filter_by_status("ignored")} == {"made by AMD's authors, but never used"}
 
 
 def test_parts_of_ours_are_named_as_parts():
     _, ledger = read(FILES["mae_st"].tensors(), FILES["mae_st"].encoder)
-    parts = [entry for entry in ledger.of("reshaped") if entry.ours == "encoder.blocks.0.attn.qkv.weight"]
-    assert [(entry.theirs, entry.why) for entry in parts] == [
+    parts = [
+        entry
+        for entry in ledger.filter_by_status("reshaped")
+        if entry.native_name == "encoder.blocks.0.attn.qkv.weight"
+    ]
+    assert [(entry.foreign_name, entry.reason) for entry in parts] == [
         (f"blocks.0.attn.{letter}.weight", f"part {place} of 3 of it") for place, letter in enumerate("qkv", 1)
     ]
 
@@ -153,21 +161,25 @@ def test_what_nothing_explains_is_left_out_where_it_is_allowed(allowed):
     with pytest.raises(InputError, match=r"1 tensor \(ema.decay\) that nothing explains; .* --allow ema.decay"):
         read(theirs, ENCODER)
     _, ledger = read(theirs, ENCODER, allow=(allowed,))
-    assert [(entry.theirs, entry.why) for entry in ledger.of("ignored")] == [("ema.decay", "allowed to be left out")]
+    assert [(entry.foreign_name, entry.reason) for entry in ledger.filter_by_status("ignored")] == [
+        ("ema.decay", "allowed to be left out")
+    ]
 
 
 def test_what_is_needed_is_not_left_out_though_it_is_allowed():
-    weights, _ = imported(Weights(of_videomae(ENCODER)), ENCODER, allow=("encoder.",))
+    weights, _ = import_checkpoint(Checkpoint(of_videomae(ENCODER)), ENCODER, ignore_keys=("encoder.",))
     assert "encoder.norm.bias" in weights.tensors
 
 
 def test_what_was_read_beside_the_tensors_stays_with_them():
-    weights = Weights(of_videomae(ENCODER), source="theirs.pth", said={"epoch": 3, "notes": ["an optimizer: left out"]})
-    ours, ledger = imported(weights, ENCODER)
-    assert ours.said["epoch"] == 3
+    weights = Checkpoint(
+        of_videomae(ENCODER), source="theirs.pth", foreign_metadata={"epoch": 3, "notes": ["an optimizer: left out"]}
+    )
+    ours, ledger = import_checkpoint(weights, ENCODER)
+    assert ours.foreign_metadata["epoch"] == 3
     assert ledger.notes[-1] == "an optimizer: left out"
 
 
 def test_learned_positions_come_with_their_factors():
     found, _ = read(FILES["classifier, learned"].tensors(), LEARNED)
-    assert to_plain(found) == to_plain(LEARNED)
+    assert to_dict(found) == to_dict(LEARNED)

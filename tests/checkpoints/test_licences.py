@@ -9,33 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import AMD, FINETUNE, TEACHER, about, make_data, run, typed
 
-from vidstill.checkpoints.io import Weights, read_weights, write_weights
+from vidstill.checkpoints.io import Checkpoint, read_checkpoint, write_checkpoint
 from vidstill.checkpoints.licences import (
-    UNKNOWN,
+    UNKNOWN_LICENCE,
     allows_commercial,
-    in_words,
-    joined,
-    licence_of,
-    notes,
-    provenance,
-    spdx,
+    build_provenance,
+    describe_licence_restrictions,
+    find_licence,
+    format_licence,
+    join_licences,
+    normalize_spdx,
 )
 from vidstill.cli.main import main
 
 NC = "CC-BY-NC-4.0"
-NAMES = ["Apache-2.0", "MIT", NC, "CC-BY-SA-4.0", "GPL-3.0-only", "LicenseRef-dinov3-license", UNKNOWN]
+NAMES = ["Apache-2.0", "MIT", NC, "CC-BY-SA-4.0", "GPL-3.0-only", "LicenseRef-dinov3-license", UNKNOWN_LICENCE]
 names = st.sampled_from(NAMES)
 choices = st.lists(names, min_size=2, max_size=3, unique=True).map(" OR ".join)
 expressions = st.lists(names | choices.map("({})".format), min_size=1, max_size=4, unique=True).map(" AND ".join)
 
 
 def file(name="their.pth", **said):
-    return Weights({}, source=name, **said)
+    return Checkpoint({}, source=name, **said)
 
 
 def student(**teachers):
     """A file that learned from these, as a run writes it."""
-    return Weights({}, {"kind": "pretraining", "encoder": {}, **provenance(teachers)}, "student.safetensors")
+    return Checkpoint({}, {"kind": "pretraining", "encoder": {}, **build_provenance(teachers)}, "student.safetensors")
 
 
 # ---- Expressions ----------------------------------------------------------------------------------------------------
@@ -43,20 +43,22 @@ def student(**teachers):
 
 @given(st.lists(names, max_size=6))
 def test_a_joined_licence_asks_what_each_of_them_asks_and_each_once(licences):
-    found = joined(licences)
+    found = join_licences(licences)
     assert (found.split(" AND ") if found else []) == list(dict.fromkeys(licences))
 
 
 @given(st.lists(expressions | choices | st.none(), max_size=4))
 def test_joining_again_changes_nothing(licences):
-    assert joined([joined(licences)]) == joined(licences)
-    assert joined([*licences, *licences]) == joined(licences)
+    assert join_licences([join_licences(licences)]) == join_licences(licences)
+    assert join_licences([*licences, *licences]) == join_licences(licences)
 
 
 @given(expressions | choices, expressions | choices)
 def test_a_joined_licence_allows_no_more_than_each_of_its_parts(one, other):
     both = {allows_commercial(one), allows_commercial(other)}
-    assert allows_commercial(joined([one, other])) == (False if False in both else None if None in both else True)
+    assert allows_commercial(join_licences([one, other])) == (
+        False if False in both else None if None in both else True
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,10 +68,10 @@ def test_a_joined_licence_allows_no_more_than_each_of_its_parts(one, other):
         (NC, False),
         ("GPL-3.0-only", None),
         (None, None),
-        (UNKNOWN, None),
+        (UNKNOWN_LICENCE, None),
         (f"Apache-2.0 AND {NC}", False),
-        (f"Apache-2.0 AND {UNKNOWN}", None),
-        (f"{UNKNOWN} AND {NC}", False),
+        (f"Apache-2.0 AND {UNKNOWN_LICENCE}", None),
+        (f"{UNKNOWN_LICENCE} AND {NC}", False),
         (f"Apache-2.0 OR {NC}", True),
         (f"MIT AND (Apache-2.0 OR {NC})", True),
         (f"{NC} AND (Apache-2.0 OR MIT)", False),
@@ -83,8 +85,8 @@ def test_whether_commercial_use_is_allowed_follows_from_every_part(licence, allo
 
 
 def test_a_choice_stays_a_choice_beside_others():
-    assert joined(["MIT OR Apache-2.0", NC]) == f"(MIT OR Apache-2.0) AND {NC}"
-    assert joined([f"{NC} AND (MIT OR Apache-2.0)", NC]) == f"{NC} AND (MIT OR Apache-2.0)"
+    assert join_licences(["MIT OR Apache-2.0", NC]) == f"(MIT OR Apache-2.0) AND {NC}"
+    assert join_licences([f"{NC} AND (MIT OR Apache-2.0)", NC]) == f"{NC} AND (MIT OR Apache-2.0)"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_a_choice_stays_a_choice_beside_others():
     ],
 )
 def test_a_model_card_s_word_becomes_the_licence_s_name(word, name):
-    assert spdx(word) == name
+    assert normalize_spdx(word) == name
 
 
 # ---- Whose licence --------------------------------------------------------------------------------------------------
@@ -112,33 +114,33 @@ def test_a_student_of_a_student_is_under_the_licences_of_all(first, second):
     teachers = {f"teacher_{place}": file(said={"license": name}) for place, name in enumerate(first)}
     more = {f"more_{place}": file(said={"license": name}) for place, name in enumerate(second)}
     last = student(init=student(teacher=student(**teachers), **more))
-    parts = licence_of(last).split(" AND ")
-    assert set(parts) == {spdx(name) or UNKNOWN for name in [*first, *second]}
+    parts = find_licence(last).split(" AND ")
+    assert set(parts) == {normalize_spdx(name) or UNKNOWN_LICENCE for name in [*first, *second]}
     for name in {*first, *second}:
-        assert any(name in line for line in in_words(last))
+        assert any(name in line for line in format_licence(last))
 
 
 def test_whoever_learned_from_nobody_s_weights_is_under_no_licence():
-    assert licence_of(student()) is None
-    assert licence_of(student(teacher=student())) is None
-    assert notes({"teacher": student()}) == []
+    assert find_licence(student()) is None
+    assert find_licence(student(teacher=student())) is None
+    assert describe_licence_restrictions({"teacher": student()}) == []
 
 
 def test_an_unknown_licence_is_handed_on_as_unknown_and_not_as_free():
     taught = student(teacher=file(), init=file(said={"license": "mit"}))
-    assert set(licence_of(taught).split(" AND ")) == {UNKNOWN, "MIT"}
-    assert allows_commercial(licence_of(taught)) is None
+    assert set(find_licence(taught).split(" AND ")) == {UNKNOWN_LICENCE, "MIT"}
+    assert allows_commercial(find_licence(taught)) is None
 
 
 def test_what_an_older_file_s_past_states_is_not_lost():
     old = {"kind": "classifier", "encoder": {}, "provenance": [{"role": "init", "source": "x.pth", "licence": NC}]}
-    assert licence_of(Weights({}, old)) == NC
+    assert find_licence(Checkpoint({}, old)) == NC
 
 
 def test_an_imported_file_is_still_another_s():
-    imported = Weights({}, {"kind": "pretraining", "encoder": {}, "read": "a pre-training of VideoMAE"}, "x.pth")
-    assert licence_of(imported) == UNKNOWN
-    assert licence_of(replace(imported, about={**imported.about, "licence": NC})) == NC
+    imported = Checkpoint({}, {"kind": "pretraining", "encoder": {}, "read": "a pre-training of VideoMAE"}, "x.pth")
+    assert find_licence(imported) == UNKNOWN_LICENCE
+    assert find_licence(replace(imported, metadata={**imported.metadata, "licence": NC})) == NC
 
 
 @pytest.mark.parametrize(
@@ -150,37 +152,37 @@ def test_an_imported_file_is_still_another_s():
         ("license: [mit, cc-by-nc-4.0]", f"MIT AND {NC}"),
         ("license: other\nlicense_name: dinov3-license\nlicense_link: LICENSE.md", "LicenseRef-dinov3-license"),
         (f'license: other\nlicense_name: "Apache-2.0 AND {NC}"', f"Apache-2.0 AND {NC}"),
-        ("license: other", UNKNOWN),
-        ("tags:\n- license", UNKNOWN),
+        ("license: other", UNKNOWN_LICENCE),
+        ("tags:\n- license", UNKNOWN_LICENCE),
     ],
 )
 def test_a_licence_is_read_from_the_model_card_beside_the_file(tmp_path, matter, licence):
     (tmp_path / "README.md").write_text(f"---\n{matter}\n---\n# A model\nlicense: mit\n")
-    assert licence_of(file(str(tmp_path / "model.safetensors"))) == licence
+    assert find_licence(file(str(tmp_path / "model.safetensors"))) == licence
 
 
 def test_a_page_without_front_matter_states_no_licence(tmp_path):
     (tmp_path / "README.md").write_text("# A project\nlicense: mit\n")
-    assert licence_of(file(str(tmp_path / "model.pth"))) == UNKNOWN
+    assert find_licence(file(str(tmp_path / "model.pth"))) == UNKNOWN_LICENCE
 
 
 def test_a_source_is_known_again_by_the_hash_of_its_file(tmp_path):
     path = tmp_path / "model.safetensors"
-    write_weights(path, {"a": torch.zeros(1)}, {})
-    (entry,) = provenance({"init": read_weights(path)})["provenance"]
+    write_checkpoint(path, {"a": torch.zeros(1)}, {})
+    (entry,) = build_provenance({"init": read_checkpoint(path)})["provenance"]
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_an_address_is_named_and_not_the_file_that_it_was_fetched_to():
     fetched = file("/cache/0a-model.pth", said={"address": "https://example.org/model.pth"})
-    assert provenance({"init": fetched})["provenance"][0]["source"] == "https://example.org/model.pth"
+    assert build_provenance({"init": fetched})["provenance"][0]["source"] == "https://example.org/model.pth"
 
 
 # ---- What is said ---------------------------------------------------------------------------------------------------
 
 
 def test_a_sentence_says_what_may_not_be_done_with_what_is_learned():
-    said = notes(
+    said = describe_licence_restrictions(
         {
             "teacher": file(said={"license": NC}),
             "image_teacher": file(said={"license": "openrail"}),
@@ -200,7 +202,7 @@ def test_a_sentence_says_what_may_not_be_done_with_what_is_learned():
 
 def test_a_file_s_past_is_told_line_by_line():
     taught = student(teacher=student(init=file("x.pth", said={"license": NC})))
-    assert in_words(taught) == [
+    assert format_licence(taught) == [
         f"licence: {NC}, not for commercial use",
         f"  teacher: student.safetensors, pretraining, licence: {NC}",
         f"    init: x.pth, licence: {NC}",
@@ -217,8 +219,8 @@ def taught(tmp_path_factory):
     data = make_data(folder / "data")
     short = {"schedule__epochs": 2}
     run(TEACHER, data=data / "unlabelled.txt", out=folder / "own", **short)
-    own = read_weights(folder / "own")
-    write_weights(folder / "teacher.safetensors", own.tensors, {**own.about, "licence": NC})
+    own = read_checkpoint(folder / "own")
+    write_checkpoint(folder / "teacher.safetensors", own.tensors, {**own.metadata, "licence": NC})
     return folder
 
 

@@ -7,14 +7,14 @@ import torch
 from foreign_layout import in_their_words
 from tiny_models import AMD, CLASSES, ENCODER, METHODS, VIDEOMAE, as_images, built
 
-from vidstill.checkpoints.layouts.amd import amd_names
-from vidstill.checkpoints.layouts.mae import mae_names
-from vidstill.checkpoints.layouts.maskagain import maskagain_names
-from vidstill.checkpoints.layouts.mvd import mvd_names
-from vidstill.checkpoints.layouts.slowfast import slowfast_names
-from vidstill.checkpoints.layouts.stmae import stmae_names
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
-from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.checkpoints.layouts.amd import build_amd_rules
+from vidstill.checkpoints.layouts.mae import build_mae_rules
+from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
+from vidstill.checkpoints.layouts.mvd import build_mvd_rules
+from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
+from vidstill.checkpoints.layouts.stmae import build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE
@@ -24,18 +24,21 @@ from vidstill.utils.types import InputError
 LEARNED = replace(ENCODER, positions="learned", learned_grid=(2, 4, 3), layer_scale=0.1)
 MAE, SLOWFAST, MAE_ST = as_images(METHODS["imagemae"]), METHODS["stmae"], METHODS["stmae-mae_st"]
 LAYOUTS = {
-    "videomae": (VIDEOMAE, videomae_names(ENCODER)),
-    "amd": (AMD, amd_names(ENCODER, [1, 2], 2)),
-    "maskagain": (METHODS["maskagain-projected"], maskagain_names(ENCODER)),
-    "mvd": (METHODS["mvd"], mvd_names(METHODS["mvd"].encoder)),
-    "mae": (MAE, mae_names(MAE.encoder)),
-    "dmae": (as_images(METHODS["dmae"]), mae_names(MAE.encoder)),
-    "slowfast": (SLOWFAST, slowfast_names(SLOWFAST.encoder, SLOWFAST.decoder)),
-    "mae_st": (MAE_ST, stmae_names(MAE_ST.encoder, MAE_ST.decoder)),
-    "mae_st, fused": (MAE_ST, stmae_names(MAE_ST.encoder, MAE_ST.decoder, separate_qkv=False)),
-    "classifier": (ClassifierConfig(encoder=ENCODER, classes=CLASSES), classifier_names(ENCODER)),
-    "first token": (ClassifierConfig(encoder=ENCODER, classes=CLASSES, pooling="first"), classifier_names(ENCODER)),
-    "learned": (ClassifierConfig(encoder=LEARNED, classes=CLASSES), classifier_names(LEARNED)),
+    "videomae": (VIDEOMAE, build_videomae_rules(ENCODER)),
+    "amd": (AMD, build_amd_rules(ENCODER, [1, 2], 2)),
+    "maskagain": (METHODS["maskagain-projected"], build_maskagain_rules(ENCODER)),
+    "mvd": (METHODS["mvd"], build_mvd_rules(METHODS["mvd"].encoder)),
+    "mae": (MAE, build_mae_rules(MAE.encoder)),
+    "dmae": (as_images(METHODS["dmae"]), build_mae_rules(MAE.encoder)),
+    "slowfast": (SLOWFAST, build_slowfast_rules(SLOWFAST.encoder, SLOWFAST.decoder)),
+    "mae_st": (MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder)),
+    "mae_st, fused": (MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder, separate_qkv=False)),
+    "classifier": (ClassifierConfig(encoder=ENCODER, num_classes=CLASSES), build_classifier_rules(ENCODER)),
+    "first token": (
+        ClassifierConfig(encoder=ENCODER, num_classes=CLASSES, pooling="first"),
+        build_classifier_rules(ENCODER),
+    ),
+    "learned": (ClassifierConfig(encoder=LEARNED, num_classes=CLASSES), build_classifier_rules(LEARNED)),
 }
 every_layout = pytest.mark.parametrize(("config", "names"), LAYOUTS.values(), ids=LAYOUTS)
 
@@ -45,7 +48,7 @@ def test_a_model_goes_into_their_layout_and_comes_back_the_same(config, names):
     module, other = built(config, seed=0), built(config, seed=1)
     theirs = in_their_words(module.state_dict(), names)
     assert sum(t.numel() for t in theirs.values()) == sum(t.numel() for t in module.state_dict().values())
-    load_exactly(other, translated(theirs, names), "the file")
+    load_state_dict_strict(other, translate_state_dict(theirs, names), "the file")
     for name, tensor in module.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
     again = in_their_words(other.state_dict(), names)
@@ -57,7 +60,9 @@ def test_the_base_pre_training_has_the_official_names_and_shapes():
     config = VideoMAEConfig(encoder=BASE, decoder=DecoderConfig(dim=384, depth=4, heads=6))
     with torch.device("meta"):
         method = config.build()
-    found = {name: tuple(t.shape) for name, t in in_their_words(method.state_dict(), videomae_names(BASE)).items()}
+    found = {
+        name: tuple(t.shape) for name, t in in_their_words(method.state_dict(), build_videomae_rules(BASE)).items()
+    }
 
     def block(prefix: str, d: int) -> dict[str, tuple[int, ...]]:
         vectors = ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "attn.q_bias", "attn.v_bias")
@@ -87,10 +92,12 @@ def test_the_base_pre_training_has_the_official_names_and_shapes():
 
 
 def test_amds_unused_norms_are_passed_over():
-    names = amd_names(ENCODER, [1, 2], 2)
-    assert translated({"generators.1.norm.weight": torch.ones(32)}, names) == {}
+    names = build_amd_rules(ENCODER, [1, 2], 2)
+    assert translate_state_dict({"generators.1.norm.weight": torch.ones(32)}, names) == {}
 
 
 def test_a_tensor_of_no_layout_is_met_with_its_name():
     with pytest.raises(InputError, match=r"1 tensors belong to no layout that is known here, first 'cls_token'"):
-        translated({"mask_token": torch.ones(1, 1, 16), "cls_token": torch.ones(1)}, videomae_names(ENCODER))
+        translate_state_dict(
+            {"mask_token": torch.ones(1, 1, 16), "cls_token": torch.ones(1)}, build_videomae_rules(ENCODER)
+        )

@@ -9,16 +9,21 @@ import pytest
 import torch
 
 from vidstill.checkpoints import model_zoo as house
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.licences import UNKNOWN, allows_commercial, licence_of
-from vidstill.checkpoints.model_zoo import Checkpoint, find, published, recognised
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.licences import UNKNOWN_LICENCE, allows_commercial, find_licence
+from vidstill.checkpoints.model_zoo import (
+    PublishedCheckpoint,
+    find_published_checkpoints,
+    identify_published_checkpoint,
+    list_published_checkpoints,
+)
 from vidstill.cli.main import main
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.vit import BASE, HUGE, IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, LARGE, SMALL
-from vidstill.recipes.recipe import CLASSES, Finetune, Pretrain, every_recipe
-from vidstill.utils.flops import Buildable
+from vidstill.recipes.recipe import NUM_CLASSES, FinetuneRecipe, PretrainRecipe, load_recipes
+from vidstill.utils.flops import BuildableConfig
 
-EVERY = [pytest.param(each, id=each.name) for each in published()]
+EVERY = [pytest.param(each, id=each.name) for each in list_published_checkpoints()]
 MADE = [param for param in EVERY if param.values[0].made_by]
 SIZES = {"S": SMALL, "B": BASE, "L": LARGE, "H": HUGE}
 IMAGES = {"B": IMAGE_BASE, "L": IMAGE_LARGE, "H": IMAGE_HUGE}
@@ -27,10 +32,10 @@ DATA |= {"IN-1K": "imagenet"}
 
 
 def encoder_of(recipe):
-    return recipe.method.encoder if isinstance(recipe, Pretrain) else recipe.encoder
+    return recipe.method.encoder if isinstance(recipe, PretrainRecipe) else recipe.encoder
 
 
-def parameters(config: Buildable) -> int:
+def parameters(config: BuildableConfig) -> int:
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in config.build().parameters())
 
@@ -39,27 +44,27 @@ def parameters(config: Buildable) -> int:
 
 
 def test_every_name_is_another():
-    names = [each.name for each in published()]
+    names = [each.name for each in list_published_checkpoints()]
     assert len(names) == len(set(names)) > 60
 
 
 @pytest.mark.parametrize("each", EVERY)
 def test_every_recipe_that_goes_with_a_checkpoint_is_there(each):
-    assert {*each.used_by, *([each.made_by] if each.made_by else [])} <= every_recipe().keys()
+    assert {*each.used_by, *([each.made_by] if each.made_by else [])} <= load_recipes().keys()
 
 
 @pytest.mark.parametrize("each", MADE)
 def test_the_recipe_of_a_checkpoint_makes_its_size_on_its_data(each):
-    recipe = every_recipe()[each.made_by]
+    recipe = load_recipes()[each.made_by]
     encoder = encoder_of(recipe)
     assert (encoder.dim, encoder.depth) == (SIZES[each.size].dim, SIZES[each.size].depth)
     assert recipe.clips.dataset == DATA[each.data]
-    assert isinstance(recipe, Pretrain if each.kind == "pre-training" else Finetune)
+    assert isinstance(recipe, PretrainRecipe if each.kind == "pre-training" else FinetuneRecipe)
 
 
 @pytest.mark.parametrize("each", MADE)
 def test_a_published_accuracy_is_the_one_that_its_recipe_expects(each):
-    expected = every_recipe()[each.made_by].expects
+    expected = load_recipes()[each.made_by].published_result
     for result in each.results:
         if each.kind == "pre-training" or result.data == each.data:
             assert f"{result.top1:.1f}" in expected or f"{result.top1:.2f}" in expected
@@ -68,8 +73,8 @@ def test_a_published_accuracy_is_the_one_that_its_recipe_expects(each):
 @pytest.mark.parametrize("each", EVERY)
 def test_a_recipe_that_uses_a_checkpoint_has_a_place_for_its_encoder(each):
     for name in each.used_by:
-        recipe = every_recipe()[name]
-        encoder = recipe.encoder if not isinstance(recipe, Pretrain) else None
+        recipe = load_recipes()[name]
+        encoder = recipe.encoder if not isinstance(recipe, PretrainRecipe) else None
         method = getattr(recipe, "method", None)
         parts = [getattr(method, field.name) for field in fields(method)] if method is not None else []
         places = [part.model for part in parts if isinstance(part, TeacherConfig)] if encoder is None else [encoder]
@@ -87,14 +92,18 @@ COUNTED = [
 
 @pytest.mark.parametrize("each", COUNTED)
 def test_a_checkpoint_has_as_many_parameters_as_its_recipe_s_model(each):
-    recipe = every_recipe()[each.made_by]
-    config = recipe.method if isinstance(recipe, Pretrain) else recipe.classifier(CLASSES[recipe.clips.dataset])
+    recipe = load_recipes()[each.made_by]
+    config = (
+        recipe.method
+        if isinstance(recipe, PretrainRecipe)
+        else recipe.build_classifier_config(NUM_CLASSES[recipe.clips.dataset])
+    )
     assert parameters(config) == each.parameters
 
 
 def test_the_encoders_of_mae_have_as_many_parameters_as_ours_without_positions():
-    for each in find("mae-*-in1k-1600e"):
-        assert parameters(IMAGES[each.size]) == each.parameters
+    for each in find_published_checkpoints("mae-*-in1k-1600e"):
+        assert parameters(IMAGES[each.size]) == each.num_parameters
 
 
 @pytest.mark.parametrize("each", EVERY)
@@ -106,8 +115,8 @@ def test_a_checkpoint_has_a_page_and_a_licence_of_one_name_or_none(each):
 
 
 def test_weights_without_a_stated_licence_are_not_free():
-    assert {each.licence for each in find("amd-*")} == {None}
-    assert not any(allows_commercial(each.licence) for each in find("amd-*"))
+    assert {each.licence for each in find_published_checkpoints("amd-*")} == {None}
+    assert not any(allows_commercial(each.licence) for each in find_published_checkpoints("amd-*"))
 
 
 # ---- A file is known again ------------------------------------------------------------------------------------------
@@ -124,35 +133,35 @@ def test_weights_without_a_stated_licence_are_not_free():
     ],
 )
 def test_a_checkpoint_is_known_by_its_place_on_the_hub(source):
-    assert recognised(source).name == "videomae-base-k400-1600e"
-    assert licence_of(Weights({}, source=source)) == "CC-BY-NC-4.0"
+    assert identify_published_checkpoint(source).name == "videomae-base-k400-1600e"
+    assert find_licence(Checkpoint({}, source=source)) == "CC-BY-NC-4.0"
 
 
 @pytest.mark.parametrize(
     "source", ["MCG-NJU/videomae-base-mine", "my-MCG-NJU/videomae-base", "runs/videomae-base/model.safetensors"]
 )
 def test_a_name_that_is_only_alike_is_not_taken_for_a_checkpoint(source):
-    assert recognised(source) is None
-    assert licence_of(Weights({}, source=source)) == UNKNOWN
+    assert identify_published_checkpoint(source) is None
+    assert find_licence(Checkpoint({}, source=source)) == UNKNOWN_LICENCE
 
 
 def test_of_a_repository_of_several_files_the_file_decides():
-    assert recognised("hf://OpenGVLab/VideoMAE2/distill/vit_s_k710_dl_from_giant.pth").size == "S"
-    assert recognised("hf://OpenGVLab/VideoMAE2/distill/vit_b_k710_dl_from_giant.pth").size == "B"
-    assert recognised("hf://OpenGVLab/VideoMAE2/another.pth") is None
+    assert identify_published_checkpoint("hf://OpenGVLab/VideoMAE2/distill/vit_s_k710_dl_from_giant.pth").size == "S"
+    assert identify_published_checkpoint("hf://OpenGVLab/VideoMAE2/distill/vit_b_k710_dl_from_giant.pth").size == "B"
+    assert identify_published_checkpoint("hf://OpenGVLab/VideoMAE2/another.pth") is None
 
 
 def test_a_checkpoint_is_known_by_its_content_whatever_its_name(monkeypatch, tmp_path):
     (tmp_path / "renamed.pth").write_bytes(b"not that one")
     md5 = hashlib.md5(b"not that one").hexdigest()[:6]
-    only = Checkpoint(
-        name="mae", family="MAE", kind="pre-training", size="B", data="IN-1K", paper="", page="", md5=md5,
+    only = PublishedCheckpoint(
+        name="mae", family="MAE", kind="pre-training", size="B", dataset="IN-1K", paper="", url="", md5_prefix=md5,
         licence="CC-BY-NC-4.0",
     )  # fmt: skip
-    monkeypatch.setattr(house, "published", lambda: (only,))
-    assert licence_of(Weights({}, source=str(tmp_path / "renamed.pth"))) == "CC-BY-NC-4.0"
+    monkeypatch.setattr(house, "list_published_checkpoints", lambda: (only,))
+    assert find_licence(Checkpoint({}, source=str(tmp_path / "renamed.pth"))) == "CC-BY-NC-4.0"
     (tmp_path / "renamed.pth").write_bytes(b"not that one, but another")
-    assert licence_of(Weights({}, source=str(tmp_path / "renamed.pth"))) == UNKNOWN
+    assert find_licence(Checkpoint({}, source=str(tmp_path / "renamed.pth"))) == UNKNOWN_LICENCE
 
 
 # ---- The verb -------------------------------------------------------------------------------------------------------
@@ -174,7 +183,7 @@ def test_a_line_says_size_accuracy_licence_and_place_and_the_next_one_the_recipe
 
 def test_every_checkpoint_is_listed_once(capsys):
     first = [line.split()[0] for line in listed(capsys).splitlines() if line.startswith("  ") and line[2] != " "]
-    assert sorted(first) == sorted(each.name for each in published())
+    assert sorted(first) == sorted(each.name for each in list_published_checkpoints())
 
 
 def test_what_is_not_for_commercial_use_or_under_no_known_licence_can_be_left_out_and_is_counted(capsys):
@@ -182,7 +191,7 @@ def test_what_is_not_for_commercial_use_or_under_no_known_licence_can_be_left_ou
     assert "Apache-2.0" in out
     assert "videomae-base-k400-1600e" not in out
     assert "amd-base" not in out
-    verdicts = [allows_commercial(each.licence) for each in published()]
+    verdicts = [allows_commercial(each.licence) for each in list_published_checkpoints()]
     closed, unknown = verdicts.count(False), verdicts.count(None)
     assert f"Left out: {closed} not for commercial use, {unknown} under no licence that is known here." in out
 

@@ -23,7 +23,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from vidstill.checkpoints.io import read_weights
+from vidstill.checkpoints.io import read_checkpoint
 from vidstill.utils.types import InputError
 
 TENSORS = {"a.weight": torch.arange(300.0).reshape(10, 30), "b.bias": torch.ones(7, dtype=torch.bfloat16)}
@@ -37,7 +37,7 @@ def saved(content: Any, *, legacy: bool = False) -> bytes:
 
 def refusal(path: Path) -> str:
     with pytest.raises(InputError) as error:
-        read_weights(path)
+        read_checkpoint(path)
     sentence = str(error.value)
     assert "\n" not in sentence
     assert sentence.isprintable()
@@ -83,10 +83,10 @@ FORMATS = {
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_files_content_says_what_it_is_and_not_its_name(tmp_path, kind, suffix):
     (tmp_path / f"a{suffix}").write_bytes(FORMATS[kind])
-    found = read_weights(tmp_path / f"a{suffix}")
+    found = read_checkpoint(tmp_path / f"a{suffix}")
     assert found.tensors.keys() == TENSORS.keys()
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS.items())
-    assert found.said.get("epoch") == (None if kind == "safetensors" else 3)
+    assert found.foreign_metadata.get("epoch") == (None if kind == "safetensors" else 3)
 
 
 @contextmanager
@@ -135,9 +135,9 @@ def test_what_trainers_leave_beside_the_tensors_is_read_as_plain_values(tmp_path
         content["message_hub"].__dict__.update(log=np.zeros((3, 2)), methods={"mean": np.float32(0.5)})
         (tmp_path / "a.pth").write_bytes(saved(content, legacy=legacy))
     assert "fvcore" not in sys.modules
-    found = read_weights(tmp_path / "a.pth")
+    found = read_checkpoint(tmp_path / "a.pth")
     assert found.tensors.keys() == TENSORS.keys()
-    said = dict(found.said)
+    said = dict(found.foreign_metadata)
     notes = said.pop("notes")
     assert said == {
         "epoch": 799,
@@ -153,7 +153,7 @@ def test_what_trainers_leave_beside_the_tensors_is_read_as_plain_values(tmp_path
 @pytest.mark.parametrize("word", ["model", "module", "model_state", "state_dict"])
 def test_the_tensors_are_found_under_each_trainers_word(tmp_path, word):
     (tmp_path / "a.pth").write_bytes(saved({"epoch": 1, "optimizer": {"a": torch.ones(1)}, word: TENSORS}))
-    assert read_weights(tmp_path / "a.pth").tensors.keys() == TENSORS.keys()
+    assert read_checkpoint(tmp_path / "a.pth").tensors.keys() == TENSORS.keys()
 
 
 def test_parameters_views_and_tied_tensors_are_read(tmp_path):
@@ -166,7 +166,7 @@ def test_parameters_views_and_tied_tensors_are_read(tmp_path):
         "e": torch.ones(0, 4),
     }
     (tmp_path / "a.pth").write_bytes(saved(content))
-    found = read_weights(tmp_path / "a.pth").tensors
+    found = read_checkpoint(tmp_path / "a.pth").tensors
     assert all(torch.equal(found[name], tensor) and not found[name].requires_grad for name, tensor in content.items())
 
 
@@ -266,8 +266,8 @@ def test_lists_of_shared_lists_are_not_written_out(tmp_path):
     records = {name: each for name, each in records.items() if name.startswith("data/")}
     longer = inner[2:-1] + text("args") + shared + b"s"
     (tmp_path / "a.pth").write_bytes(with_pickle(longer, **records))
-    assert read_weights(tmp_path / "a.pth").tensors.keys() == TENSORS.keys()
-    assert len(json.dumps(read_weights(tmp_path / "a.pth").said)) < 10**6
+    assert read_checkpoint(tmp_path / "a.pth").tensors.keys() == TENSORS.keys()
+    assert len(json.dumps(read_checkpoint(tmp_path / "a.pth").foreign_metadata)) < 10**6
 
 
 def tensor(numel: int, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
@@ -303,7 +303,7 @@ def tensor(numel: int, offset: int, shape: tuple[int, ...], stride: tuple[int, .
 def test_a_tensor_that_claims_other_numbers_than_there_are_is_refused(tmp_path, numel, offset, shape, stride):
     good = with_pickle(b"}" + text("w") + tensor(8, 1, (2, 3), (3, 1)) + b"s", **{"data/0": bytes(32)})
     (tmp_path / "a.pth").write_bytes(good)
-    assert read_weights(tmp_path / "a.pth").tensors["w"].shape == (2, 3)
+    assert read_checkpoint(tmp_path / "a.pth").tensors["w"].shape == (2, 3)
     bad = b"}" + text("w") + tensor(numel, offset, shape, stride) + b"s"
     assert "claim" in refused(tmp_path, with_pickle(bad, **{"data/0": bytes(32)}))
 
@@ -333,7 +333,7 @@ def rezipped(change: Any, **kwargs: Any) -> bytes:
 
 def test_an_archive_that_another_program_wrote_plainly_is_read(tmp_path):
     (tmp_path / "a.pth").write_bytes(rezipped(dict.items))
-    assert torch.equal(read_weights(tmp_path / "a.pth").tensors["a.weight"], TENSORS["a.weight"])
+    assert torch.equal(read_checkpoint(tmp_path / "a.pth").tensors["a.weight"], TENSORS["a.weight"])
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -389,7 +389,7 @@ def test_a_file_with_changed_bytes_is_refused_or_still_of_the_same_size(tmp_path
             content[draw.randrange(len(content))] = draw.choice((0, 1, 0x7F, 0xFF, draw.randrange(256)))
         path.write_bytes(bytes(content))
         try:
-            found = read_weights(path)
+            found = read_checkpoint(path)
         except InputError:
             refusal(path)
         else:
@@ -465,7 +465,7 @@ def test_a_large_file_is_mapped_and_not_copied(tmp_path, kind):
     large = {f"w{n}": torch.ones(2, 2**20) for n in range(8)}  # 64 MB
     (tmp_path / "a").write_bytes(saved({"model": large}) if kind == "pth" else save(large))
     before = own_memory()
-    found = read_weights(tmp_path / "a").tensors
+    found = read_checkpoint(tmp_path / "a").tensors
     assert all(float(tensor.sum()) == 2**21 for tensor in found.values())
     assert own_memory() - before < 20 * 2**20
 

@@ -13,25 +13,25 @@ from safetensors.torch import load_file, save_file
 from tiny_models import AMD, CLASSES, ENCODER, IMAGEMAE, MASKAGAIN, MVD, STMAE, VIDEOMAE, built, clips
 from torch import Tensor, nn
 
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.layouts.transformers_export import Written, to_transformers
-from vidstill.checkpoints.load import encoder_config, load_exactly, read_known, start_encoder
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.transformers_export import TransformersExport, export_to_transformers
+from vidstill.checkpoints.load import infer_encoder_config, init_encoder, load_checkpoint, load_state_dict_strict
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.transforms.crop import view_crops
+from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.pipelines.evaluate.classifier import load_classifier
-from vidstill.pipelines.infer.encoder import load
-from vidstill.synthetic.clips import MadeConfig, make_clips
+from vidstill.pipelines.infer.encoder import load_encoder
+from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
 from vidstill.tasks.classification import Classifier, ClassifierConfig
-from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError
 
 SIZE = (16, 12)
-VIEWS = ViewsConfig(sampling=DenseSampling(frames=4), views=1, crops=1, short_side=12, size=SIZE)
-CLASSIFIER = ClassifierConfig(encoder=ENCODER, classes=CLASSES, head_scale=1.0)
+VIEWS = ViewsConfig(sampling=DenseSampling(num_frames=4), temporal_clips=1, spatial_crops=1, short_side=12, size=SIZE)
+CLASSIFIER = ClassifierConfig(encoder=ENCODER, num_classes=CLASSES, head_init_scale=1.0)
 NAMES = [f"class {number}" for number in range(CLASSES)]
 CLIP = clips()
 
@@ -40,24 +40,24 @@ def library() -> Any:
     return pytest.importorskip("transformers", reason="transformers is not installed: pip install 'vidstill[teachers]'")
 
 
-def pre_training(config: Any = VIDEOMAE, **about: Any) -> tuple[Any, Weights]:
+def pre_training(config: Any = VIDEOMAE, **about: Any) -> tuple[Any, Checkpoint]:
     method = built(config).eval()
-    said = {"kind": "pretraining", "encoder": to_plain(config.encoder), "recipe": {"method": to_plain(config)}}
-    return method, Weights(method.state_dict(), said | {"views": to_plain(VIEWS)} | about, "runs/pre-training")
+    said = {"kind": "pretraining", "encoder": to_dict(config.encoder), "recipe": {"method": to_dict(config)}}
+    return method, Checkpoint(method.state_dict(), said | {"views": to_dict(VIEWS)} | about, "runs/pre-training")
 
 
-def classifier(config: ClassifierConfig = CLASSIFIER, **about: Any) -> tuple[Classifier, Weights]:
+def classifier(config: ClassifierConfig = CLASSIFIER, **about: Any) -> tuple[Classifier, Checkpoint]:
     model = built(config).eval()
-    said = {"kind": "classifier", "encoder": to_plain(config.encoder), "classifier": to_plain(config)}
-    return model, Weights(
-        model.state_dict(), said | {"classes": NAMES, "views": to_plain(VIEWS)} | about, "runs/classifier"
+    said = {"kind": "classifier", "encoder": to_dict(config.encoder), "classifier": to_dict(config)}
+    return model, Checkpoint(
+        model.state_dict(), said | {"classes": NAMES, "views": to_dict(VIEWS)} | about, "runs/classifier"
     )
 
 
-def encoder(config: ViTConfig = ENCODER) -> tuple[ViT, Weights]:
+def encoder(config: ViTConfig = ENCODER) -> tuple[ViT, Checkpoint]:
     model = built(config).eval()
     tensors = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
-    return model, Weights(tensors, {"kind": "encoder", "encoder": to_plain(config)}, "encoder.safetensors")
+    return model, Checkpoint(tensors, {"kind": "encoder", "encoder": to_dict(config)}, "encoder.safetensors")
 
 
 def entering(clip: Tensor, model: ViT) -> Tensor:
@@ -67,7 +67,7 @@ def entering(clip: Tensor, model: ViT) -> Tensor:
 
 
 def hidden_places(method: VideoMAE, masked: Tensor) -> Tensor:
-    hidden = torch.zeros(len(masked), method.encoder.grid(CLIP).tokens, dtype=torch.bool)
+    hidden = torch.zeros(len(masked), method.encoder.grid(CLIP).num_tokens, dtype=torch.bool)
     return hidden.scatter(1, masked, torch.ones_like(masked, dtype=torch.bool))
 
 
@@ -82,7 +82,7 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
 @torch.no_grad()
 def test_transformers_loads_an_exported_pre_training_and_agrees(tmp_path: Path) -> None:
     method, weights = pre_training()
-    written = to_transformers(weights, tmp_path / "out")
+    written = export_to_transformers(weights, tmp_path / "out")
     theirs = getattr(library(), written.architecture).from_pretrained(tmp_path / "out").eval()
     mask = method.config.mask.draw(torch.arange(len(CLIP)), method.encoder.grid(CLIP))
     seen = method.encoder(CLIP, mask.visible)
@@ -104,7 +104,7 @@ def test_transformers_loads_an_exported_pre_training_and_agrees(tmp_path: Path) 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_transformers_loads_an_exported_classifier_and_agrees(pooling: str, tmp_path: Path) -> None:
     model, weights = classifier(replace(CLASSIFIER, pooling=pooling))
-    written = to_transformers(weights, tmp_path / "out")
+    written = export_to_transformers(weights, tmp_path / "out")
     theirs = getattr(library(), written.architecture).from_pretrained(tmp_path / "out").eval()
     assert type(theirs).__name__ == "VideoMAEForVideoClassification"
     assert theirs.config.id2label == dict(enumerate(NAMES))
@@ -119,7 +119,7 @@ def test_transformers_loads_an_exported_classifier_and_agrees(pooling: str, tmp_
 @pytest.mark.parametrize("bias", ["qv", "none"])
 def test_transformers_loads_an_exported_encoder_and_agrees(bias: str, tmp_path: Path) -> None:
     model, weights = encoder(replace(ENCODER, attention_bias=bias))
-    assert to_transformers(weights, tmp_path / "out") == Written("VideoMAEModel", ())
+    assert export_to_transformers(weights, tmp_path / "out") == TransformersExport("VideoMAEModel", ())
     config = tmp_path / "out" / "config.json"
     said = json.loads(config.read_text())
     assert said["layer_norm_eps"] == 1e-6
@@ -131,7 +131,7 @@ def test_transformers_loads_an_exported_encoder_and_agrees(bias: str, tmp_path: 
 @torch.no_grad()
 def test_a_model_that_has_the_librarys_own_eps_is_equal_as_it_is_loaded(tmp_path: Path) -> None:
     model, weights = classifier(replace(CLASSIFIER, encoder=replace(ENCODER, norm_eps=1e-12), norm_eps=1e-5))
-    assert to_transformers(weights, tmp_path / "out").notes == ()
+    assert export_to_transformers(weights, tmp_path / "out").notes == ()
     theirs = library().VideoMAEForVideoClassification.from_pretrained(tmp_path / "out").eval()
     assert apart(model(CLIP), theirs(entering(CLIP, model.encoder)).logits) < 1e-6
 
@@ -140,12 +140,14 @@ def test_a_model_that_has_the_librarys_own_eps_is_equal_as_it_is_loaded(tmp_path
 @pytest.mark.parametrize(("short_side", "step"), [(16, 0), (24, 1)])  # as they are; enlarged, and rounded to bytes
 def test_a_made_video_means_the_same_through_the_exported_processor(short_side: int, step: int, tmp_path: Path) -> None:
     grey = replace(ENCODER, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    views = to_plain(replace(VIEWS, short_side=short_side))
+    views = to_dict(replace(VIEWS, short_side=short_side))
     model, weights = classifier(replace(CLASSIFIER, encoder=grey), views=views)
-    to_transformers(weights, tmp_path / "out")
-    made = make_clips(tmp_path / "made", MadeConfig(train=1, val=1, unlabelled=0, frames=8, size=(16, 20)), workers=1)
+    export_to_transformers(weights, tmp_path / "out")
+    made = make_clip_dataset(
+        tmp_path / "made", SyntheticClipsConfig(train=1, val=1, unlabelled=0, frames=8, size=(16, 20)), workers=1
+    )
     frames = read_frames(next(made.rglob("*.mp4")), [0, 2, 4, 6])
-    ours = view_crops(frames, short_side, SIZE, 1)[0]
+    ours = crop_views(frames, short_side, SIZE, 1)[0]
     clip = rearrange(torch.from_numpy(ours).float() / 255, "t h w c -> 1 c t h w")
     processor = library().VideoMAEImageProcessor.from_pretrained(tmp_path / "out")
     pixels = processor(list(frames), return_tensors="pt")["pixel_values"]
@@ -158,13 +160,13 @@ def test_a_made_video_means_the_same_through_the_exported_processor(short_side: 
 def test_a_model_card_says_licence_and_provenance_and_how_to_load(tmp_path: Path) -> None:
     past = [{"role": "teacher", "source": "their.pth", "licence": "CC-BY-NC-4.0"}]
     _, weights = classifier(licence="CC-BY-NC-4.0", provenance=past)
-    to_transformers(weights, tmp_path / "out")
+    export_to_transformers(weights, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "\nlicense: cc-by-nc-4.0\n" in text
     assert "their.pth" in text
     assert "VideoMAEForVideoClassification.from_pretrained" in text
     assert "model.fc_norm.eps = 1e-06" in text
-    again = read_known(tmp_path / "out").about
+    again = load_checkpoint(tmp_path / "out").metadata
     assert again["licence"] == "CC-BY-NC-4.0"
     assert again["provenance"] == past
 
@@ -183,30 +185,30 @@ REFUSED = {
     "raw pixels": pre_training(
         replace(VIDEOMAE, target="raw", encoder=replace(ENCODER, mean=(0.5, 0.5, 0.5)))
     )[1],
-    "has a bias": pre_training(replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, project_bias=True)))[1],
-    "is a detector": Weights({}, {"kind": "detector"}, "x"),
-    "does not say what it is": Weights({}, {}, "x"),
+    "has a bias": pre_training(replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, embed_bias=True)))[1],
+    "is a detector": Checkpoint({}, {"kind": "detector"}, "x"),
+    "does not say what it is": Checkpoint({}, {}, "x"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_transformers_has_no_word_for_is_refused(why: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=why):
-        to_transformers(REFUSED[why], tmp_path / "out")
+        export_to_transformers(REFUSED[why], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("config", "why"), [(MVD, "positions are"), (IMAGEMAE, "class token"), (STMAE, "class token")])
 def test_methods_with_other_encoders_are_refused(config: Any, why: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=why):
-        to_transformers(pre_training(config)[1], tmp_path / "out")
+        export_to_transformers(pre_training(config)[1], tmp_path / "out")
 
 
 def test_what_has_no_place_there_is_said(tmp_path: Path) -> None:
-    student = to_transformers(pre_training(AMD)[1], tmp_path / "amd")
+    student = export_to_transformers(pre_training(AMD)[1], tmp_path / "amd")
     assert student.architecture == "VideoMAEForPreTraining"
     assert "generators, projections" in student.notes[0]
-    alone = to_transformers(pre_training(MASKAGAIN)[1], tmp_path / "maskagain")
+    alone = export_to_transformers(pre_training(MASKAGAIN)[1], tmp_path / "maskagain")
     assert alone.architecture == "VideoMAEModel"
     assert json.loads((tmp_path / "maskagain" / "config.json").read_text())["use_mean_pooling"]
 
@@ -214,11 +216,11 @@ def test_what_has_no_place_there_is_said(tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
-        to_transformers(classifier()[1], tmp_path)
+        export_to_transformers(classifier()[1], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    to_transformers(classifier()[1], tmp_path / "out")
-    to_transformers(pre_training()[1], tmp_path / "out")
-    assert read_known(tmp_path / "out").about["kind"] == "pretraining"
+    export_to_transformers(classifier()[1], tmp_path / "out")
+    export_to_transformers(pre_training()[1], tmp_path / "out")
+    assert load_checkpoint(tmp_path / "out").metadata["kind"] == "pretraining"
 
 
 # --- the way in
@@ -227,20 +229,20 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
 @pytest.mark.parametrize("make", [pre_training, classifier, encoder])
 def test_our_export_comes_back_equal(make: Any, tmp_path: Path) -> None:
     _, weights = make()
-    to_transformers(weights, tmp_path / "out")
-    again = read_known(tmp_path / "out")
-    assert again.about["kind"] == weights.about["kind"]
+    export_to_transformers(weights, tmp_path / "out")
+    again = load_checkpoint(tmp_path / "out")
+    assert again.metadata["kind"] == weights.metadata["kind"]
     assert again.tensors.keys() == weights.tensors.keys()
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in weights.tensors.items())
-    assert again.about["encoder"] == weights.about["encoder"]
+    assert again.metadata["encoder"] == weights.metadata["encoder"]
     if make is pre_training:
         ours = VIDEOMAE.encoder, VIDEOMAE.decoder, VIDEOMAE.target
-        found = from_plain(VideoMAEConfig, again.about["method"])
+        found = from_dict(VideoMAEConfig, again.metadata["method"])
         assert (found.encoder, found.decoder, found.target) == ours
     if make is classifier:
-        assert from_plain(ClassifierConfig, again.about["classifier"]) == replace(CLASSIFIER, head_scale=0.001)
-        assert again.about["classes"] == NAMES
-        assert from_plain(ViewsConfig, again.about["views"]).size == SIZE
+        assert from_dict(ClassifierConfig, again.metadata["classifier"]) == replace(CLASSIFIER, head_init_scale=0.001)
+        assert again.metadata["classes"] == NAMES
+        assert from_dict(ViewsConfig, again.metadata["views"]).size == SIZE
 
 
 def of_library(kind: str, folder: Path, *, seed: int = 0, **settings: Any) -> nn.Module:
@@ -263,9 +265,9 @@ def of_library(kind: str, folder: Path, *, seed: int = 0, **settings: Any) -> nn
 @pytest.mark.parametrize("qv_bias", [True, False])
 def test_a_classifier_that_the_library_saved_agrees_with_it(mean_pooling: bool, qv_bias: bool, tmp_path: Path) -> None:
     theirs = of_library("VideoMAEForVideoClassification", tmp_path, use_mean_pooling=mean_pooling, qv_bias=qv_bias)
-    weights = read_known(tmp_path)
-    model = from_plain(ClassifierConfig, weights.about["classifier"]).build().eval()
-    load_exactly(model, weights.tensors, weights.source)
+    weights = load_checkpoint(tmp_path)
+    model = from_dict(ClassifierConfig, weights.metadata["classifier"]).build().eval()
+    load_state_dict_strict(model, weights.tensors, weights.source)
     assert apart(model(CLIP), theirs(entering(CLIP, model.encoder)).logits) < 1e-6
 
 
@@ -273,9 +275,9 @@ def test_a_classifier_that_the_library_saved_agrees_with_it(mean_pooling: bool, 
 @pytest.mark.parametrize("norm_pix_loss", [True, False])
 def test_a_pre_training_that_the_library_saved_agrees_with_it(norm_pix_loss: bool, tmp_path: Path) -> None:
     theirs = of_library("VideoMAEForPreTraining", tmp_path, use_mean_pooling=False, norm_pix_loss=norm_pix_loss)
-    weights = read_known(tmp_path)
-    method = from_plain(VideoMAEConfig, weights.about["method"]).build().eval()
-    load_exactly(method, weights.tensors, weights.source)
+    weights = load_checkpoint(tmp_path)
+    method = from_dict(VideoMAEConfig, weights.metadata["method"]).build().eval()
+    load_state_dict_strict(method, weights.tensors, weights.source)
     mask = method.config.mask.draw(torch.arange(len(CLIP)), method.encoder.grid(CLIP))
     found = theirs(entering(CLIP, method.encoder), bool_masked_pos=hidden_places(method, mask.masked))
     assert apart(method(CLIP, mask=mask).loss, found.loss) < 1e-5
@@ -285,36 +287,36 @@ def test_a_pre_training_that_the_library_saved_agrees_with_it(norm_pix_loss: boo
 def test_whatever_takes_weights_takes_a_folder_of_the_library(tmp_path: Path) -> None:
     theirs = of_library("VideoMAEForVideoClassification", tmp_path / "classifier")
     model, weights = load_classifier(str(tmp_path / "classifier"))
-    assert weights.about["classes"] == [f"LABEL_{number}" for number in range(CLASSES)]
+    assert weights.metadata["classes"] == [f"LABEL_{number}" for number in range(CLASSES)]
     pixels = entering(CLIP, model.encoder)
     assert apart(model.eval()(CLIP), theirs(pixels).logits) < 1e-6
     of_library("VideoMAEForPreTraining", tmp_path / "encoder", use_mean_pooling=False)
-    asked = load(str(tmp_path / "encoder"), precision="fp32")
-    assert (asked.views.size, asked.views.sampling.frames) == (SIZE, 4)
-    assert asked.features(CLIP)["final"].shape == (len(CLIP), ENCODER.dim)
+    asked = load_encoder(str(tmp_path / "encoder"), precision="fp32")
+    assert (asked.views.size, asked.views.sampling.num_frames) == (SIZE, 4)
+    assert asked.extract_features(CLIP)["final"].shape == (len(CLIP), ENCODER.dim)
 
 
 @torch.no_grad()
 def test_an_encoder_that_the_library_saved_starts_ours(tmp_path: Path) -> None:
     theirs = of_library("VideoMAEModel", tmp_path, use_mean_pooling=False)
-    weights = read_known(tmp_path)
-    config = encoder_config(weights, ENCODER)
+    weights = load_checkpoint(tmp_path)
+    config = infer_encoder_config(weights, ENCODER)
     model = config.build().eval()
-    start_encoder(model, weights, config)
+    init_encoder(model, weights, config)
     assert config.norm_eps == 1e-12
     assert apart(model(CLIP).tokens, theirs(entering(CLIP, model)).last_hidden_state) < 2e-6
 
 
 def test_a_decoder_behind_no_last_norm_is_left_out_and_said(tmp_path: Path) -> None:
     of_library("VideoMAEForPreTraining", tmp_path, use_mean_pooling=True)
-    weights = read_known(tmp_path)
-    assert weights.about["kind"] == "encoder"
+    weights = load_checkpoint(tmp_path)
+    assert weights.metadata["kind"] == "encoder"
     assert not any(name.startswith("decoder.") for name in weights.tensors)
 
 
 def changed(folder: Path, *, config: Mapping[str, Any] = {}, tensors: Mapping[str, Tensor | None] = {}) -> Path:
     """An exported classifier with other words in its config.json, other tensors, or without some (None)."""
-    to_transformers(classifier()[1], folder)
+    export_to_transformers(classifier()[1], folder)
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     file = folder / "model.safetensors"
@@ -344,19 +346,19 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Tensor | None]]] = {
 def test_a_file_that_contradicts_itself_is_refused(why: str, tmp_path: Path) -> None:
     config, tensors = WRONG[why]
     with pytest.raises(InputError, match=why):
-        read_known(changed(tmp_path / "out", config=config, tensors=tensors))
+        load_checkpoint(changed(tmp_path / "out", config=config, tensors=tensors))
 
 
 def test_stored_codes_of_positions_are_left_out_where_they_are_the_computed_ones(tmp_path: Path) -> None:
     table = classifier()[0].encoder.positions(ENCODER.grid(CLIP), CLIP.device)[None]
     folder = changed(tmp_path / "out", tensors={"videomae.embeddings.position_embeddings": table})
-    assert "encoder.embed.weight" in read_known(folder).tensors
+    assert "encoder.patch_embed.weight" in load_checkpoint(folder).tensors
 
 
 def test_a_bare_file_needs_the_heads_from_somewhere(tmp_path: Path) -> None:
     folder = changed(tmp_path / "out")
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match="heads"):
-        read_known(folder / "model.safetensors")
-    found = read_known(folder / "model.safetensors", ENCODER)
-    assert encoder_config(found, ENCODER).heads == ENCODER.heads
+        load_checkpoint(folder / "model.safetensors")
+    found = load_checkpoint(folder / "model.safetensors", ENCODER)
+    assert infer_encoder_config(found, ENCODER).heads == ENCODER.heads

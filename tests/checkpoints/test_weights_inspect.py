@@ -7,20 +7,20 @@ import torch
 from foreign_layout import in_their_words
 from tiny_models import CLASSES, ENCODER, VIDEOMAE, built
 
-from vidstill.checkpoints.io import write_weights
-from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.checkpoints.io import write_checkpoint
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules
 from vidstill.cli.main import main
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.config_io import to_plain
+from vidstill.utils.config_io import to_dict
 
 WIDE = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 4, 4))
 
 
 @pytest.fixture
 def theirs(tmp_path):
-    module = built(ClassifierConfig(encoder=WIDE, classes=CLASSES))
-    tensors = in_their_words(module.state_dict(), classifier_names(WIDE)) | {"ema": torch.ones(1)}
+    module = built(ClassifierConfig(encoder=WIDE, num_classes=CLASSES))
+    tensors = in_their_words(module.state_dict(), build_classifier_rules(WIDE)) | {"ema": torch.ones(1)}
     torch.save({"module": tensors}, tmp_path / "theirs.pth")
     return tmp_path / "theirs.pth"
 
@@ -38,7 +38,7 @@ def test_a_foreign_file_is_told_of_with_its_signs_its_sizes_and_its_notes(theirs
     assert "2 × 4 × 4" in found
     assert "licence: LicenseRef-unknown" in found
     lines = [line.split() for line in found.splitlines()]
-    assert ["reshaped", "patch_embed.proj.weight", "encoder.embed.weight", "64", "×", "3", "×", "2"] in [
+    assert ["reshaped", "patch_embed.proj.weight", "encoder.patch_embed.weight", "64", "×", "3", "×", "2"] in [
         line[:8] for line in lines
     ]
     assert not any(line[:2] == ["renamed", "fc_norm.weight"] for line in lines)
@@ -67,8 +67,8 @@ def test_a_recipe_is_held_to_the_file(theirs, capsys):
 
 
 def test_our_own_file_is_told_of_too(tmp_path, capsys):
-    about = {"kind": "pretraining", "encoder": to_plain(ENCODER), "licence": "CC-BY-NC-4.0", "provenance": []}
-    write_weights(tmp_path / "model.safetensors", built(VIDEOMAE).state_dict(), about)
+    about = {"kind": "pretraining", "encoder": to_dict(ENCODER), "licence": "CC-BY-NC-4.0", "provenance": []}
+    write_checkpoint(tmp_path / "model.safetensors", built(VIDEOMAE).state_dict(), about)
     found = said(capsys, tmp_path)
     assert "a file of vidstill" in found
     assert "licence: CC-BY-NC-4.0, not for commercial use" in found

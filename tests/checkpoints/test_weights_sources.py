@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save
 from web_server import COMMIT, Site, served
 
-from vidstill.checkpoints.io import Weights, read_weights, weights_files
-from vidstill.pipelines.probe.vector_cache import weights_hash
+from vidstill.checkpoints.io import Checkpoint, list_checkpoint_files, read_checkpoint
+from vidstill.pipelines.probe.vector_cache import hash_checkpoint
 from vidstill.utils.types import InputError
 
 TENSORS = {"a.weight": torch.arange(5000.0), "b.bias": torch.ones(3, dtype=torch.float16)}
@@ -50,13 +50,13 @@ def cached(tmp_path: Path) -> list[Path]:
 
 def refusal(source: str | Path) -> str:
     with pytest.raises(InputError) as error:
-        read_weights(source)
+        read_checkpoint(source)
     sentence = str(error.value)
     assert "\n" not in sentence
     return sentence
 
 
-def assert_read(found: Weights, tensors: dict[str, torch.Tensor] = TENSORS) -> None:
+def assert_read(found: Checkpoint, tensors: dict[str, torch.Tensor] = TENSORS) -> None:
     assert found.tensors.keys() == tensors.keys()
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items())
 
@@ -68,9 +68,9 @@ def assert_read(found: Weights, tensors: dict[str, torch.Tensor] = TENSORS) -> N
 def test_an_address_is_fetched_once(tmp_path, site, content):
     site.files["/some/file.pth"] = content
     for _ in range(2):
-        found = read_weights(f"{site.address}/some/file.pth")
+        found = read_checkpoint(f"{site.address}/some/file.pth")
         assert_read(found)
-        assert found.said["address"] == f"{site.address}/some/file.pth"
+        assert found.foreign_metadata["address"] == f"{site.address}/some/file.pth"
     assert len(site.asked) == 1
     assert [each.read_bytes() for each in cached(tmp_path)] == [content]
     assert Path(found.source) == cached(tmp_path)[0]
@@ -78,11 +78,11 @@ def test_an_address_is_fetched_once(tmp_path, site, content):
 
 def test_what_was_fetched_is_there_without_the_network_and_the_rest_is_met_with_one_sentence(tmp_path, site):
     site.files["/a.pth"] = pth()
-    read_weights(f"{site.address}/a.pth")
+    read_checkpoint(f"{site.address}/a.pth")
     with served(Site(files={"/b.pth": pth()})) as gone:
         pass
     site.files.clear()
-    assert_read(read_weights(f"{site.address}/a.pth"))
+    assert_read(read_checkpoint(f"{site.address}/a.pth"))
     assert "connect to the network, or give a file that is here" in refusal(f"{gone.address}/b.pth")
     assert len(cached(tmp_path)) == 1
 
@@ -95,7 +95,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(tmp_path, site, lengt
         site.headers = {"Content-Length": None}
     assert "broke off after 9000" in refusal(f"{site.address}/a.pth") if length else refusal(f"{site.address}/a.pth")
     site.cut = None
-    assert_read(read_weights(f"{site.address}/a.pth"))
+    assert_read(read_checkpoint(f"{site.address}/a.pth"))
     assert site.asked[-1] == ("GET", "/a.pth", "bytes=9000-" if length else "")
     assert [each.read_bytes() for each in cached(tmp_path)] == [content]
 
@@ -105,7 +105,7 @@ def test_a_download_begins_anew_where_the_file_is_another_by_now(tmp_path, site)
     refusal(f"{site.address}/a.pth")
     other = {name: tensor + 1 for name, tensor in TENSORS.items()}
     site.files["/a.pth"], site.cut = pth({"model": other}), None
-    assert_read(read_weights(f"{site.address}/a.pth"), other)
+    assert_read(read_checkpoint(f"{site.address}/a.pth"), other)
     assert len(cached(tmp_path)) == 1
 
 
@@ -114,7 +114,7 @@ def test_a_download_begins_anew_where_nothing_tells_whether_the_file_is_the_same
     assert "it begins anew" in refusal(f"{site.address}/a.pth")
     assert not cached(tmp_path)
     site.cut = None
-    assert_read(read_weights(f"{site.address}/a.pth"))
+    assert_read(read_checkpoint(f"{site.address}/a.pth"))
 
 
 def test_a_part_that_is_longer_than_the_file_is_dropped(tmp_path, site):
@@ -123,7 +123,7 @@ def test_a_part_that_is_longer_than_the_file_is_dropped(tmp_path, site):
     part = cached(tmp_path)[0]
     part.write_bytes(bytes(100_000))
     site.cut = None
-    assert_read(read_weights(f"{site.address}/a.pth"))
+    assert_read(read_checkpoint(f"{site.address}/a.pth"))
     assert len(cached(tmp_path)) == 1
 
 
@@ -136,7 +136,7 @@ def test_a_digest_behind_the_address_is_checked(tmp_path, site, kind):
     assert digits in sentence
     assert "nothing of it was kept" in sentence
     assert not cached(tmp_path)
-    assert_read(read_weights(f"{site.address}/a.pth#{kind}={digits.upper()}"))
+    assert_read(read_checkpoint(f"{site.address}/a.pth#{kind}={digits.upper()}"))
     assert "delete" in refusal(f"{site.address}/a.pth#{kind}={wrong}")  # of the cached file, too
     assert len(cached(tmp_path)) == 1
 
@@ -150,7 +150,7 @@ def test_a_digest_that_is_none_is_met_before_anything_is_fetched(site, fragment)
 def test_redirects_are_followed(tmp_path, site):
     site.moved = {"/old": "/older", "/older": f"{site.address}/a.pth?x=1", "/loop": "/loop"}
     site.files["/a.pth"] = pth()
-    assert_read(read_weights(f"{site.address}/old"))
+    assert_read(read_checkpoint(f"{site.address}/old"))
     assert "answers with an error (302)" in refusal(f"{site.address}/loop")
 
 
@@ -192,7 +192,7 @@ def test_an_address_that_answers_with_an_error_is_met_with_it(tmp_path, site):
 )
 def test_no_name_of_an_address_leads_out_of_the_cache(tmp_path, site, name):
     site.files[f"/{name}"] = pth()
-    assert_read(read_weights(f"{site.address}/{name}"))
+    assert_read(read_checkpoint(f"{site.address}/{name}"))
     (found,) = cached(tmp_path)
     assert found.parent == tmp_path / "cache"
     assert not found.name.startswith(".")
@@ -201,14 +201,14 @@ def test_no_name_of_an_address_leads_out_of_the_cache(tmp_path, site, name):
 def test_two_addresses_with_one_name_are_two_files(site):
     other = {"c": torch.zeros(2)}
     site.files = {"/a/x.pth": pth(), "/b/x.pth": pth(other)}
-    assert_read(read_weights(f"{site.address}/a/x.pth"))
-    assert_read(read_weights(f"{site.address}/b/x.pth"), other)
+    assert_read(read_checkpoint(f"{site.address}/a/x.pth"))
+    assert_read(read_checkpoint(f"{site.address}/b/x.pth"), other)
 
 
 def test_of_several_that_ask_at_once_one_fetches(tmp_path, site):
     site.files["/a.pth"] = pth()
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: read_weights(f"{site.address}/a.pth"), range(4)):
+        for found in pool.map(lambda _: read_checkpoint(f"{site.address}/a.pth"), range(4)):
             assert_read(found)
     assert len(site.asked) == 1
 
@@ -265,22 +265,22 @@ def test_a_folder_of_transformers_is_read_in_one_file_or_several(tmp_path, kind)
     file = one / ("model.safetensors" if kind == "safetensors" else "pytorch_model.bin")
     file.write_bytes(save(TENSORS) if kind == "safetensors" else pth(TENSORS))
     for source in (tmp_path / "several", index, one, file):
-        found = read_weights(source)
+        found = read_checkpoint(source)
         assert_read(found)
-        assert found.said == CONFIG
-        assert not found.about
+        assert found.foreign_metadata == CONFIG
+        assert not found.metadata
         assert Path(found.source).is_file()
 
 
 def test_the_hash_of_a_model_in_several_files_follows_from_each_of_them(tmp_path):
     index = sharded(tmp_path, "safetensors")
-    assert [path.name for path in weights_files(tmp_path)][:1] == [index.name]
-    before = weights_hash(str(tmp_path))
-    shard = weights_files(tmp_path)[2]
+    assert [path.name for path in list_checkpoint_files(tmp_path)][:1] == [index.name]
+    before = hash_checkpoint(str(tmp_path))
+    shard = list_checkpoint_files(tmp_path)[2]
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     os.utime(shard, ns=(1, 1))
-    assert weights_hash(str(tmp_path)) != before
-    assert weights_hash(str(shard)) == hashlib.sha256(shard.read_bytes()).hexdigest()
+    assert hash_checkpoint(str(tmp_path)) != before
+    assert hash_checkpoint(str(shard)) == hashlib.sha256(shard.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_settings_that_are_no_json_object_are_refused(tmp_path, name, content):
 
 def test_a_folder_with_one_file_of_weights_is_read_and_with_several_one_is_to_be_named(tmp_path):
     (tmp_path / "checkpoint-799.pth").write_bytes(pth())
-    assert_read(read_weights(tmp_path))
+    assert_read(read_checkpoint(tmp_path))
     (tmp_path / "checkpoint-399.pth").write_bytes(pth())
     assert "checkpoint-399.pth, checkpoint-799.pth" in refusal(tmp_path)
 
@@ -339,10 +339,10 @@ MODEL = {
 )
 def test_a_model_of_the_hub_is_fetched_and_nothing_of_it_but_weights_and_settings(tmp_path, site, source):
     site.models["org/name"] = MODEL
-    found = read_weights(source)
+    found = read_checkpoint(source)
     assert_read(found)
-    assert found.said["address"] == source
-    assert ("hidden_size" in found.said) == ("old" not in source)
+    assert found.foreign_metadata["address"] == source
+    assert ("hidden_size" in found.foreign_metadata) == ("old" not in source)
     fetched = {path.name for path in (tmp_path / "hub").rglob("*") if path.is_file()}
     assert not fetched & {"modeling.py", "pytorch_model.bin"}
     assert not any("modeling" in path for _, path, _ in site.asked)
@@ -351,29 +351,29 @@ def test_a_model_of_the_hub_is_fetched_and_nothing_of_it_but_weights_and_setting
 def test_a_model_of_the_hub_in_several_files_is_fetched(tmp_path, site):
     sharded(tmp_path / "made", "safetensors")
     site.models["org/large"] = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
-    found = read_weights("hf://org/large")
+    found = read_checkpoint("hf://org/large")
     assert_read(found)
-    assert found.said["hidden_size"] == 24
-    assert len(weights_files("hf://org/large")) == 3
+    assert found.foreign_metadata["hidden_size"] == 24
+    assert len(list_checkpoint_files("hf://org/large")) == 3
 
 
 def test_a_model_with_one_file_of_the_authors_is_fetched(site):
     site.models["org/theirs"] = {"vit_b_k400.pth": pth(), "README.md": b"hello"}
-    assert_read(read_weights("hf://org/theirs"))
+    assert_read(read_checkpoint("hf://org/theirs"))
 
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_fetched_model_is_there_without_the_network(site, monkeypatch, offline):
     site.models["org/name"] = MODEL
-    read_weights("hf://org/name")
+    read_checkpoint("hf://org/name")
     site.asked.clear()
     if offline:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     else:
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    found = read_weights("hf://org/name")
+    found = read_checkpoint("hf://org/name")
     assert_read(found)
-    assert found.said["hidden_size"] == 24
+    assert found.foreign_metadata["hidden_size"] == 24
     assert not site.asked
 
 

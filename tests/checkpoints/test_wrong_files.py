@@ -7,10 +7,10 @@ import torch
 from foreign_files import FILES
 from tiny_models import ENCODER
 
-from vidstill.checkpoints.convert import imported
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.load import start_encoder
-from vidstill.models.position_embeddings import position_table
+from vidstill.checkpoints.convert import import_checkpoint
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.load import init_encoder
+from vidstill.models.position_embeddings import build_position_table
 from vidstill.utils.types import Grid, InputError
 
 MVD = FILES["mvd"].encoder
@@ -68,7 +68,7 @@ WRONG = {
     "keys without their bias": (
         "mae_st",
         lambda t: drop(t, "decoder_blocks.0.attn.k.bias"),
-        r"decoder.infill.blocks.0.attn.qkv.bias \(of which it has 2 of 3 parts\)",
+        r"decoder.trunk.blocks.0.attn.qkv.bias \(of which it has 2 of 3 parts\)",
     ),
     "a weight transposed": (
         "videomae",
@@ -108,7 +108,7 @@ WRONG = {
     ),
     "positions of another kind": (
         "mvd",
-        lambda t: t.update(pos_embed=position_table("sincos2d", Grid(2, 4, 3), 32, torch.device("cpu"))[None]),
+        lambda t: t.update(pos_embed=build_position_table("sincos2d", Grid(2, 4, 3), 32, torch.device("cpu"))[None]),
         r"positions of another kind: sincos2d \(MAE's\), and sincos3d \(MVD's\) are asked for",
     ),
     "positions of no kind": (
@@ -118,7 +118,9 @@ WRONG = {
     ),
     "a decoder's positions of another kind": (
         "mvd",
-        lambda t: t.update(pos_embed_img=position_table("sinusoid", Grid(2, 4, 3), 16, torch.device("cpu"))[None]),
+        lambda t: t.update(
+            pos_embed_img=build_position_table("sinusoid", Grid(2, 4, 3), 16, torch.device("cpu"))[None]
+        ),
         r"positions of another kind: sinusoid \(VideoMAE's\), and sincos3d \(MVD's\) are asked for",
     ),
     "positions of another width": (
@@ -161,10 +163,10 @@ WRONG = {
 @pytest.mark.parametrize(("file", "change", "sentence"), WRONG.values(), ids=WRONG)
 def test_a_wrong_file_is_refused_with_the_reason(file, change, sentence):
     theirs = FILES[file].tensors()
-    imported(Weights(theirs), FILES[file].encoder)  # before, it is right
+    import_checkpoint(Checkpoint(theirs), FILES[file].encoder)  # before, it is right
     change(theirs)
     with pytest.raises(InputError, match=sentence) as refused:
-        imported(Weights(theirs, source="theirs.pth"), FILES[file].encoder)
+        import_checkpoint(Checkpoint(theirs, source="theirs.pth"), FILES[file].encoder)
     assert str(refused.value).startswith("theirs.pth")
     assert "\n" not in str(refused.value)
 
@@ -175,7 +177,7 @@ def test_a_wrong_file_changes_nothing_in_the_model_that_it_was_meant_for():
     model = ENCODER.build()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(InputError, match="lacks 1 tensor"):
-        start_encoder(model, Weights(theirs), ENCODER)
+        init_encoder(model, Checkpoint(theirs), ENCODER)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
@@ -184,15 +186,15 @@ def test_many_faults_are_counted_and_the_first_ones_named():
     rename(theirs, "blocks.", "layers.")
     theirs |= {name: tensor for name, tensor in FILES["classifier"].tensors().items() if name.startswith("blocks.0.")}
     with pytest.raises(InputError, match=r"\d\d tensors \(.* and \d+ more\) that nothing explains"):
-        imported(Weights(theirs), replace(ENCODER, depth=1))
+        import_checkpoint(Checkpoint(theirs), replace(ENCODER, depth=1))
 
 
 def test_a_block_with_an_immense_number_is_no_block():
     theirs = FILES["classifier"].tensors() | {"blocks.999999999.norm1.bias": torch.ones(24)}
     with pytest.raises(InputError, match=r"1 tensor \(blocks.999999999.norm1.bias\) that nothing explains"):
-        imported(Weights(theirs), ENCODER)
+        import_checkpoint(Checkpoint(theirs), ENCODER)
 
 
 def test_positions_of_another_kind_are_refused_without_a_recipe_of_mvd_too():
     with pytest.raises(InputError, match=r"positions of another kind: sincos3d \(MVD's\), and sinusoid \(VideoMAE's\)"):
-        imported(Weights(FILES["mvd"].tensors()), replace(MVD, positions="sinusoid"))
+        import_checkpoint(Checkpoint(FILES["mvd"].tensors()), replace(MVD, positions="sinusoid"))

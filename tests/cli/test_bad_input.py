@@ -25,7 +25,7 @@ from tiny_runs import (
     typed,
 )
 
-from vidstill.checkpoints.io import read_weights, write_weights
+from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli.main import main
 
 ZEROS = {"some.weight": torch.zeros(2, 3)}
@@ -34,7 +34,7 @@ MIXED = FINETUNE.replace("quickstart.finetune", "amd.small_k400_finetune")  # a 
 
 @dataclass(frozen=True)
 class House:
-    """A folder with `data`, a `teacher`, an `image_teacher` and a `finetune`, and a place for what is wrong."""
+    """A folder with `data`, a `teacher`, an `image_teacher` and a `finetune_command`, and a place for what is wrong."""
 
     folder: Path
     capsys: pytest.CaptureFixture[str]
@@ -442,33 +442,33 @@ def test_only_a_fine_tuned_model_is_evaluated(house, checkpoints):
 
 def test_a_classifiers_file_does_not_hold_what_it_says(house):
     """It says that it is wider, deeper or of more classes than its tensors are, or not what its classes are called."""
-    whole = read_weights(house.folder / "finetune")
-    encoder = whole.about["classifier"]["encoder"]
+    whole = read_checkpoint(house.folder / "finetune")
+    encoder = whole.metadata["classifier"]["encoder"]
     told = {
         "'encoder.blocks.0.attn.proj.bias' is (24,), this model's is (32,)": {
-            "classifier": {**whole.about["classifier"], "encoder": {**encoder, "dim": 32}}
+            "classifier": {**whole.metadata["classifier"], "encoder": {**encoder, "dim": 32}}
         },
-        "first 'encoder.blocks.2": {"classifier": {**whole.about["classifier"], "encoder": {**encoder, "depth": 3}}},
-        "scores 3 classes and names 2": {"classifier": {**whole.about["classifier"], "classes": 3}},
+        "first 'encoder.blocks.2": {"classifier": {**whole.metadata["classifier"], "encoder": {**encoder, "depth": 3}}},
+        "scores 3 classes and names 2": {"classifier": {**whole.metadata["classifier"], "classes": 3}},
         "scores 2 classes and names 3": {"classes": ["left", "right", "up"]},
         "ClassifierConfig is None": {"classifier": None},
-        "has no field 'dmi'": {"classifier": {**whole.about["classifier"], "encoder": {"dmi": 24}}},
+        "has no field 'dmi'": {"classifier": {**whole.metadata["classifier"], "encoder": {"dmi": 24}}},
         "ViewsConfig is incomplete": {"views": {}},
     }
     file = house.folder / "damaged.safetensors"
     for said, wrong in told.items():
-        write_weights(file, whole.tensors, {**whole.about, **wrong})
+        write_checkpoint(file, whole.tensors, {**whole.metadata, **wrong})
         house.refuses(f"evaluate {file} --workers 0", said, data=house.data)
     for word in ("classifier", "classes", "views"):
-        write_weights(file, whole.tensors, {name: value for name, value in whole.about.items() if name != word})
+        write_checkpoint(file, whole.tensors, {name: value for name, value in whole.metadata.items() if name != word})
         house.refuses(f"evaluate {file} --workers 0", f"does not say what its {word} are", data=house.data)
 
 
 def test_an_encoder_s_file_does_not_hold_what_it_says(house):
-    whole = read_weights(house.folder / "teacher")
+    whole = read_checkpoint(house.folder / "teacher")
     for name, value in (("dim", 32), ("tubelet", [2, 8, 8])):
-        wider = {**whole.about, "encoder": {**whole.about["encoder"], name: value}}
-        write_weights(house.folder / "damaged.safetensors", whole.tensors, wider)
+        wider = {**whole.metadata, "encoder": {**whole.metadata["encoder"], name: value}}
+        write_checkpoint(house.folder / "damaged.safetensors", whole.tensors, wider)
         house.refuses(FINETUNE, "damaged.safetensors", data=house.data, init=house.folder / "damaged.safetensors")
 
 

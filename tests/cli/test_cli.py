@@ -11,7 +11,7 @@ import pytest
 from vidstill.cli import train
 from vidstill.cli.main import USAGE, main
 from vidstill.engine.trainer import RunStopped
-from vidstill.recipes.recipe import every_recipe, find
+from vidstill.recipes.recipe import find_recipe, load_recipes
 from vidstill.utils.types import InputError
 
 VERBS = ["quickstart", "recipes", "evaluate", "embed", "data make", "data inspect", "doctor"]
@@ -20,7 +20,7 @@ WITH_RECIPE = {"pretrain": "amd.small_k400", "finetune": "amd.small_k400_finetun
 
 @pytest.fixture
 def started(monkeypatch, tmp_path):
-    """What would have been run: the calls of `run.pretrain` and `run.finetune`, which do nothing."""
+    """What would have been run: the calls of `run.pretrain_command` and `run.finetune_command`, which do nothing."""
     calls = []
 
     def note(recipe, launch, **more):
@@ -45,7 +45,7 @@ def failing(error):
 
 def test_a_recipe_runs_as_it_is_found_where_nothing_else_is_typed(started, tmp_path):
     assert main(["pretrain", "amd.small_k400", "--data", str(tmp_path)]) == 0
-    assert started[0].recipe == find("amd.small_k400")
+    assert started[0].recipe == find_recipe("amd.small_k400")
     assert Path(started[0].launch.data) == tmp_path
     assert str(started[0].launch.out) == "runs/amd.small_k400"
 
@@ -70,7 +70,7 @@ def test_a_part_of_a_recipe_is_taken_out_or_brought_in(started):
     assert started[0].recipe.method.image_teacher is None
     assert started[0].recipe.clips.randaugment.magnitude == 5
     assert (started[1].recipe.method.decoder.dim, started[1].recipe.method.decoder.mlp_ratio) == (64, 4.0)
-    assert started[2].recipe.mixing is None
+    assert started[2].recipe.mixup is None
 
 
 def test_a_fine_tuning_starts_where_it_is_told_to(started, capsys):
@@ -78,7 +78,7 @@ def test_a_fine_tuning_starts_where_it_is_told_to(started, capsys):
     assert main(["finetune", "amd.small_k400_finetune", "--data", "videos", *typed.split()]) == 0
     recipe = started[0].recipe
     assert started[0].init == "runs/student"
-    assert (recipe.mixing.cutmix, recipe.erasing.probability, recipe.views.views) == (0, 0, 1)
+    assert (recipe.mixup.cutmix, recipe.random_erasing.probability, recipe.views.views) == (0, 0, 1)
     assert "top1  0.5" in capsys.readouterr().out
 
 
@@ -198,7 +198,7 @@ def test_another_process_says_which_one_it_is(monkeypatch, capsys):
 def test_the_recipes_are_listed_for_programs_too(capsys):
     assert main(["recipes", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [each["name"] for each in listed] == list(every_recipe())
+    assert [each["name"] for each in listed] == list(load_recipes())
     assert {each["verb"] for each in listed} == {"pretrain", "finetune", "detect train"}
 
 

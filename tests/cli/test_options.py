@@ -6,9 +6,9 @@ from typing import Annotated
 import pytest
 import tyro
 
-from vidstill.cli.options import call, may_be_without, without_or_with
+from vidstill.cli.options import call_with_options, list_optional_parts, resolve_optional_parts
 from vidstill.methods.mvd import MVDConfig
-from vidstill.recipes.recipe import find
+from vidstill.recipes.recipe import find_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ def read(typed: str, default: Rider) -> Rider:
         """Rides."""
         given.append(rider)
 
-    rider, words = without_or_with(default, typed.split())
-    call(work, words, "ride", rider=rider)
+    rider, words = resolve_optional_parts(default, typed.split())
+    call_with_options(work, words, "ride", rider=rider)
     return given[0]
 
 
@@ -87,16 +87,16 @@ def test_of_a_part_that_cannot_come_or_go_the_option_is_named(typed, said, capsy
 
 
 def test_the_parts_that_may_be_missing_are_named_by_their_options():
-    assert may_be_without(rides(rear=None)) == ["--bicycle.rear", "--bicycle.spare-wheel"]
+    assert list_optional_parts(rides(rear=None)) == ["--bicycle.rear", "--bicycle.spare-wheel"]
 
 
 def test_a_recipe_s_teachers_decoders_and_augmentations_come_and_go():
     typed = ["--method.image-teacher", "None", "--clips.randaugment.magnitude", "5"]
-    recipe, left = without_or_with(find("mvd.base_k400"), typed)
+    recipe, left = resolve_optional_parts(find_recipe("mvd.base_k400"), typed)
     assert recipe.method.image_teacher is None
     assert recipe.clips.randaugment is not None
     assert left == typed[2:]
-    recipe, _ = without_or_with(recipe, ["--method.image-teacher.weights", "file.pth"])
+    recipe, _ = resolve_optional_parts(recipe, ["--method.image-teacher.weights", "file.pth"])
     assert recipe.method.image_teacher == MVDConfig().image_teacher
-    assert "--method.decoder" in may_be_without(find("maskagain.base_k400"))
-    assert {"--mixing", "--erasing"} <= set(may_be_without(find("videomae.base_k400_finetune")))
+    assert "--method.decoder" in list_optional_parts(find_recipe("maskagain.base_k400"))
+    assert {"--mixing", "--erasing"} <= set(list_optional_parts(find_recipe("videomae.base_k400_finetune")))

@@ -19,7 +19,7 @@ from toy_runs import PROGRAM, STEPS, PowerCut, cut_at, log, power_cut, train, we
 from vidstill.engine import checkpoint as resume
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import LARSConfig, SGDConfig
-from vidstill.engine.trainer import Interrupted, SaveConfig, fit
+from vidstill.engine.trainer import RunInterrupted, SaveConfig, train_task
 from vidstill.utils.types import InputError
 
 
@@ -62,7 +62,7 @@ def test_a_signal_ends_the_run_after_the_step_with_its_state_saved(uninterrupted
     with tempfile.TemporaryDirectory() as new:
         save, before = SaveConfig(seconds=1e9), signal.getsignal(number)
         ask = cut_at(step, lambda: os.kill(os.getpid(), number), toy_plan())
-        with pytest.raises(Interrupted, match=rf"after step {step + 1}; the same command goes on") as stopped:
+        with pytest.raises(RunInterrupted, match=rf"after step {step + 1}; the same command goes on") as stopped:
             train(Path(new), batches=ask, save=save)
         assert stopped.value.exit_code == 128 + number
         assert signal.getsignal(number) == before
@@ -76,7 +76,7 @@ def test_a_worker_that_dies_of_the_same_signal_is_no_failure(tmp_path, uninterru
         os.kill(os.getpid(), signal.SIGINT)
         raise RuntimeError("DataLoader worker exited unexpectedly")
 
-    with pytest.raises(Interrupted, match="after step 6"):
+    with pytest.raises(RunInterrupted, match="after step 6"):
         train(tmp_path, batches=cut_at(6, die, toy_plan()), save=SaveConfig())
     resumed, fitted = train(tmp_path)
     assert fitted.resumed_at == 6
@@ -162,9 +162,9 @@ def test_a_resumed_run_keeps_the_precision_that_was_found_for_it(tmp_path):
     with pytest.raises(PowerCut):
         train(tmp_path, precision="bf16", batches=cut_at(5, power_cut, toy_plan()))
     runtime = Runtime("auto")
-    runtime.use("fp32")  # as if this time fp32 had been found better
+    runtime.set_precision("fp32")  # as if this time fp32 had been found better
     plan = toy_plan()
-    fit(Toy(), toy_batches(plan, runtime), plan=plan, optim=OPTIM, runtime=runtime, run_dir=tmp_path, seed=0)
+    train_task(Toy(), toy_batches(plan, runtime), plan=plan, optim=OPTIM, runtime=runtime, run_dir=tmp_path, seed=0)
     assert runtime.precision == "bf16"
 
 

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vidstill.engine.optimizer import AdamWConfig, LARSConfig, SGDConfig, parameter_groups
+from vidstill.engine.optimizer import AdamWConfig, LARSConfig, SGDConfig, build_param_groups
 from vidstill.utils.types import InputError
 
-UNDECAYED = AdamWConfig(base_lr=1.0).undecayed
+UNDECAYED = AdamWConfig(base_lr=1.0).no_weight_decay
 
 
 def encoder(depth: int) -> nn.Module:
-    """Something with our names: an encoder's entry (`embed`, `positions`, `class_token`), blocks and norm; a head."""
+    """Something with our names: an encoder's entry (`embed_command`, `positions`, `class_token`), blocks and norm; a head."""
     task = nn.ModuleDict({"encoder": nn.Module(), "head": nn.Linear(4, 2)})
     task["encoder"].embed = nn.Linear(3, 4)
     task["encoder"].positions = nn.ParameterDict({"space": torch.zeros(5, 4), "time": torch.zeros(3, 4)})
@@ -28,7 +28,7 @@ def encoder(depth: int) -> nn.Module:
 def by_name(module: nn.Module, **asked):
     asked = {"weight_decay": 0.05, "layer_decay": None, "undecayed": UNDECAYED} | asked
     return {
-        name: group for group in parameter_groups(module.named_parameters(), **asked) for name, _ in group["params"]
+        name: group for group in build_param_groups(module.named_parameters(), **asked) for name, _ in group["params"]
     }
 
 
@@ -36,10 +36,10 @@ def by_name(module: nn.Module, **asked):
 def test_rates_fall_by_the_same_share_from_each_layer_to_the_one_below(depth, decay):
     groups = by_name(encoder(depth), layer_decay=decay)
     assert groups["head.weight"]["lr_scale"] == groups["encoder.norm.bias"]["lr_scale"] == 1
-    scales = [groups["encoder.embed.weight"]["lr_scale"]]
+    scales = [groups["encoder.patch_embed.weight"]["lr_scale"]]
     scales += [groups[f"encoder.blocks.{k}.weight"]["lr_scale"] for k in range(depth)] + [1.0]
     assert all(low == pytest.approx(decay * high) for low, high in itertools.pairwise(scales))
-    entry = ("embed.bias", "positions.space", "positions.time", "class_token")
+    entry = ("patch_embed.bias", "positions.space", "positions.time", "class_token")
     assert {groups[f"encoder.{name}"]["layer"] for name in entry} == {0}
 
 
@@ -47,7 +47,9 @@ def test_rates_fall_by_the_same_share_from_each_layer_to_the_one_below(depth, de
 def test_every_trained_parameter_is_in_exactly_one_group(depth, decay):
     module = encoder(depth)
     module["encoder"].embed.bias.requires_grad_(False)
-    groups = parameter_groups(module.named_parameters(), weight_decay=0.05, layer_decay=decay, undecayed=UNDECAYED)
+    groups = build_param_groups(
+        module.named_parameters(), weight_decay=0.05, layer_decay=decay, no_weight_decay=UNDECAYED
+    )
     names = [name for group in groups for name, _ in group["params"]]
     assert sorted(names) == sorted(name for name, p in module.named_parameters() if p.requires_grad)
     assert len(groups) == (2 if decay is None else 2 * (depth + 2))
@@ -69,14 +71,14 @@ def test_blocks_of_decoders_and_generators_belong_to_the_top_layer():
 
 
 def test_what_has_one_dimension_or_a_spared_word_in_its_name_is_not_decayed():
-    matrices = {"encoder.embed.weight", "encoder.blocks.0.weight", "head.weight"}
-    entry = {"encoder.positions.space", "encoder.positions.time", "encoder.class_token"}
+    matrices = {"encoder.patch_embed.weight", "encoder.blocks.0.weight", "head.weight"}
+    entry = {"encoder.positions.space", "encoder.positions.time", "encoder.cls_token"}
     for undecayed, decayed in [
         (UNDECAYED, matrices),
         ((), matrices | entry),
-        (("positions",), matrices | {"encoder.class_token"}),
+        (("positions",), matrices | {"encoder.cls_token"}),
         (("time", "head"), (matrices | entry) - {"encoder.positions.time", "head.weight"}),
-        (("position", "encoder.class_token"), matrices | entry),  # no words of these names
+        (("position", "encoder.cls_token"), matrices | entry),  # no words of these names
     ]:
         groups = by_name(encoder(1), undecayed=undecayed)
         assert {name for name, group in groups.items() if group["weight_decay"]} == decayed
@@ -119,7 +121,7 @@ def test_a_step_of_sgd_looks_ahead_along_its_momentum():
 
 def test_a_step_of_lars_moves_a_matrix_in_proportion_to_its_length_and_a_bias_as_momentum_does():
     m: dict[str, torch.Tensor] = {}
-    for name, weight, gradient, way, rate, decay in moved(LARSConfig(base_lr=1.0, trust=0.02), steps=3):
+    for name, weight, gradient, way, rate, decay in moved(LARSConfig(base_lr=1.0, trust_coefficient=0.02), steps=3):
         q = 0.02 * weight.norm() / gradient.norm() if weight.ndim > 1 else 1.0
         assert decay == 0
         m[name] = 0.9 * m.get(name, 0.0) + q * gradient
@@ -176,6 +178,6 @@ def test_numbers_that_no_optimiser_can_use_are_named(kind, asked, sentence):
 def test_rates_are_for_a_batch_of_256():
     config = AdamWConfig(base_lr=1.5e-4, min_lr=1e-5, start_lr=1e-6)
     # VideoMAE B on K400, but for the first rate
-    assert config.rates(videos=2048, clips=8192) == pytest.approx((8e-6, 1.2e-3, 8e-5))
-    by_clip = dataclasses.replace(config, rate_per="clips")
-    assert by_clip.rates(videos=2048, clips=8192) == pytest.approx((3.2e-5, 4.8e-3, 3.2e-4))
+    assert config.compute_lrs(num_videos=2048, num_clips=8192) == pytest.approx((8e-6, 1.2e-3, 8e-5))
+    by_clip = dataclasses.replace(config, lr_scaling="clips")
+    assert by_clip.compute_lrs(num_videos=2048, num_clips=8192) == pytest.approx((3.2e-5, 4.8e-3, 3.2e-4))

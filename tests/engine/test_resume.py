@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from vidstill.engine.checkpoint import load_state, save_state, saved_states
+from vidstill.engine.checkpoint import list_states, load_state, save_state
 from vidstill.utils.types import InputError
 
 
@@ -54,7 +54,7 @@ def test_what_a_kill_left_unfinished_is_no_state(tmp_path):
 
 def test_a_kill_before_the_older_state_is_deleted_leaves_the_newer_one_in_force(tmp_path):
     save_state(tmp_path, 1, {"step": 1})
-    older = saved_states(tmp_path)[0].read_bytes()
+    older = list_states(tmp_path)[0].read_bytes()
     save_state(tmp_path, 2, {"step": 2})
     (tmp_path / "step-000000001.pt").write_bytes(older)
     assert load_state(tmp_path) == {"step": 2}
@@ -62,7 +62,7 @@ def test_a_kill_before_the_older_state_is_deleted_leaves_the_newer_one_in_force(
 
 def test_a_damaged_state_is_named(tmp_path):
     save_state(tmp_path, 7, {"weight": torch.ones(300)})
-    path = saved_states(tmp_path)[0]
+    path = list_states(tmp_path)[0]
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match=r"step-000000007.pt cannot be read .* delete it to begin again"):
         load_state(tmp_path)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from vidstill.engine import distributed as module
-from vidstill.engine.distributed import Runtime, bf16_speedup
+from vidstill.engine.distributed import Runtime, measure_bf16_speedup
 from vidstill.utils.types import InputError
 
 on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="asks what a machine without a GPU does")
@@ -12,12 +12,12 @@ on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="asks what 
 @on_cpu
 @pytest.mark.parametrize(("speedup", "precision"), [(4.0, "bf16"), (1.0, "fp32"), (0.3, "fp32")])
 def test_a_cpu_computes_in_bf16_where_that_is_faster(monkeypatch, speedup, precision):
-    monkeypatch.setattr(module, "bf16_speedup", lambda: speedup)
+    monkeypatch.setattr(module, "measure_bf16_speedup", lambda: speedup)
     assert Runtime().precision == precision
 
 
 def test_the_speed_of_bf16_is_a_plausible_ratio():
-    assert 0.001 < bf16_speedup() < 1000
+    assert 0.001 < measure_bf16_speedup() < 1000
 
 
 @on_cpu
@@ -41,8 +41,8 @@ def test_the_precision_is_that_of_matrix_products_and_of_nothing_that_stays(prec
 def test_a_chunk_has_the_same_noise_whichever_process_meets_it():
     def noise(rank, world, micro):
         runtime = Runtime("fp32")
-        runtime.rank, runtime.world = rank, world
-        runtime.seed_chunk(seed=5, step=7, micro=micro)
+        runtime.rank, runtime.world_size = rank, world
+        runtime.seed_microbatch(seed=5, step=7, microbatch=micro)
         return torch.rand(9).tolist()
 
     assert noise(rank=1, world=2, micro=0) == noise(rank=0, world=1, micro=1)
@@ -58,7 +58,7 @@ def test_clipping_shortens_the_gradient_and_gives_the_norm_before(longest):
     runtime.backward(7 * model(torch.ones(4, 3, device=runtime.device)).pow(2).sum(), 1)
     before = [p.grad.clone() for p in model.parameters()]
     length = torch.cat([g.flatten() for g in before]).norm()
-    norm = runtime.clip(model, optimizer, longest)
+    norm = runtime.clip_grad_norm(model, optimizer, longest)
     torch.testing.assert_close(norm, length)
     share = min(1.0, (longest or 1e9) / length.item())
     for grad, parameter in zip(before, model.parameters(), strict=True):

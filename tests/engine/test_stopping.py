@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from toy_runs import PROGRAM, STEPS, PowerCut, cut_at, log, power_cut, train, weights
 
 from vidstill.engine import checkpoint as resume
-from vidstill.engine.early_stopping import Watch
-from vidstill.engine.trainer import Interrupted, SaveConfig
+from vidstill.engine.early_stopping import Validation
+from vidstill.engine.trainer import RunInterrupted, SaveConfig
 
 EPOCH = STEPS // 4  # steps
 scores = st.lists(st.sampled_from([0.1, 0.2, 0.3, math.nan]), min_size=4, max_size=4)
@@ -41,7 +41,7 @@ class Told:
 
 
 def run(folder: Path, told: Told, patience: int | None, **asked):
-    return train(folder, task=told.task, watch=Watch(scores=told, by="top1", patience=patience), **asked)
+    return train(folder, task=told.task, watch=Validation(score_epoch=told, metric="top1", patience=patience), **asked)
 
 
 def expected(scores: list[float], patience: int) -> tuple[int, int]:
@@ -120,7 +120,7 @@ def test_a_score_that_was_interrupted_is_found_again(tmp_path, epoch):
             told.scores = [9.0] * 4  # as a worker's death may change it
 
     told.act = act
-    with pytest.raises(Interrupted, match=f"after step {epoch * EPOCH}"):
+    with pytest.raises(RunInterrupted, match=f"after step {epoch * EPOCH}"):
         run(tmp_path / "cut", told, 3, save=SaveConfig())
     rest = Told([0.1, 0.3, 0.2, 0.2])
     again, other = run(tmp_path / "cut", rest, 3)
@@ -168,7 +168,7 @@ def test_a_run_that_is_not_watched_saves_what_it_did_before(tmp_path):
 
 def test_two_processes_take_the_epoch_that_one_takes(tmp_path):
     task = Toy()
-    watch = Watch(scores=lambda epoch: first_bias(task), by="bias", patience=1)
+    watch = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", patience=1)
     one, fitted = train(tmp_path / "one", task=task, plan=toy_plan(at_once=4), watch=watch)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *PROGRAM[1:]]
     told = subprocess.run([*command, tmp_path / "two", "--patience", "1"], capture_output=True, text=True)

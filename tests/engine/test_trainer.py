@@ -12,8 +12,8 @@ from toy_runs import PROGRAM, STEPS, PowerCut, cut_at, log, power_cut, train, we
 
 from vidstill.engine import checkpoint as resume
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.early_stopping import Watch
-from vidstill.engine.trainer import RunStopped, fit
+from vidstill.engine.early_stopping import Validation
+from vidstill.engine.trainer import RunStopped, train_task
 from vidstill.utils.types import Output
 
 
@@ -63,7 +63,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, at_o
     assert fitted.skipped == 2
     assert [step for step, skipped in log(tmp_path, "step", "skipped") if skipped] == [4, 10]
     assert [loss for loss, skipped in log(tmp_path, "loss", "skipped") if skipped] == [None, None]
-    first = seen[:: plan.accumulation]
+    first = seen[:: plan.accumulation_steps]
     assert [n for n in range(1, len(first)) if first[n] == first[n - 1]] == [1, 4, 10]  # 1: a warm-up starts at rate 0
     assert all(tensor.isfinite().all() for tensor in task.state_dict().values())
 
@@ -97,18 +97,20 @@ def test_the_search_for_a_loss_scale_skips_steps_but_stops_no_run(tmp_path):
         parameter.register_hook(lambda grad: torch.where(grad.abs() > 65504 / 4, torch.inf, grad))
     batches = toy_batches(plan, runtime)
     asked = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0}
-    fitted = fit(task, batches, run_dir=tmp_path, patience=1, **asked)
-    assert 1 <= fitted.skipped < STEPS / 2
-    assert runtime.scaler.get_scale() == 2.0 ** (16 - fitted.skipped)
+    fitted = train_task(task, batches, run_dir=tmp_path, max_nonfinite_steps=1, **asked)
+    assert 1 <= fitted.skipped_steps < STEPS / 2
+    assert runtime.scaler.get_scale() == 2.0 ** (16 - fitted.skipped_steps)
     reached = weights(task)
     state = resume.load_state(tmp_path / "state")
     assert state["scaler"]["scale"] == runtime.scaler.get_scale()
-    again = fit(task, batches, run_dir=tmp_path, **asked)
-    assert again.skipped == fitted.skipped
+    again = train_task(task, batches, run_dir=tmp_path, **asked)
+    assert again.skipped_steps == fitted.skipped_steps
     assert runtime.scaler.get_scale() == state["scaler"]["scale"]
     assert weights(task) == reached
     with pytest.raises(RunStopped, match="2 steps in a row"):
-        fit(Toy(), toy_batches(plan, runtime, poison=(3, 4)), run_dir=tmp_path / "nan", patience=2, **asked)
+        train_task(
+            Toy(), toy_batches(plan, runtime, poison=(3, 4)), run_dir=tmp_path / "nan", max_nonfinite_steps=2, **asked
+        )
 
 
 def test_each_epoch_is_tested_once_whatever_happens(tmp_path):
@@ -119,8 +121,8 @@ def test_each_epoch_is_tested_once_whatever_happens(tmp_path):
         return {"top1": epoch / 10}
 
     with pytest.raises(PowerCut):
-        train(tmp_path, batches=cut_at(7, power_cut, toy_plan()), watch=Watch(scores=validate))
-    train(tmp_path, watch=Watch(scores=validate))
+        train(tmp_path, batches=cut_at(7, power_cut, toy_plan()), watch=Validation(score_epoch=validate))
+    train(tmp_path, watch=Validation(score_epoch=validate))
     assert tested == [1, 2, 3, 4]
     told = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     found = [(line["step"], line["validation"]["top1"]) for line in told if "validation" in line]
@@ -155,7 +157,7 @@ def test_a_task_hears_before_each_step_how_far_the_run_has_come_and_again_after_
     with pytest.raises(PowerCut):
         train(tmp_path, task=Listening(), plan=(plan := toy_plan(at_once=4)), batches=cut_at(7, power_cut, plan))
     train(tmp_path, task=Listening(), plan=plan)
-    assert plan.accumulation == 2
+    assert plan.accumulation_steps == 2
     assert heard == [step / STEPS for step in (*range(8), *range(7, STEPS))]
 
 

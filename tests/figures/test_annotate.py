@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import ImageColor
 from tiny_predictions import CLASSES, RATE, film
 
-from vidstill.data.decode.stream import timed
+from vidstill.data.decode.stream import iter_timed_frames
 from vidstill.figures import annotate as drawing
-from vidstill.figures.annotate import annotate, size_for
+from vidstill.figures.annotate import annotate_video, compute_video_size
 from vidstill.figures.timeline import Timeline
 
 EXACTLY = {"preset": "ultrafast", "qp": "0"}  # so that pixels can be compared
@@ -26,25 +26,25 @@ def line(*shares: float, hop: float = 0.4) -> Timeline:
 
 
 def shown(path):
-    return [(frame.seconds, frame.picture()) for frame in timed(path)]
+    return [(frame.pts_seconds, frame.to_image()) for frame in iter_timed_frames(path)]
 
 
 @pytest.fixture
 def exact(monkeypatch):
-    monkeypatch.setattr(drawing, "_CODING", EXACTLY)
+    monkeypatch.setattr(drawing, "_ENCODER_OPTIONS", EXACTLY)
 
 
 @pytest.mark.parametrize("ticks", [None, [0, 1, 2, 5, 6, 10, 11, 12, 20, 21]])
 def test_every_frame_is_there_at_its_time(tmp_path, ticks):
     source = film(tmp_path / "in.mkv", 10, ticks=ticks)
-    annotate(source, tmp_path / "out.mp4", line(0.9, 0.2), CLASSES)
+    annotate_video(source, tmp_path / "out.mp4", line(0.9, 0.2), CLASSES)
     times = [seconds for seconds, _ in shown(tmp_path / "out.mp4")]
     assert times == pytest.approx([n / RATE for n in ticks or range(10)], abs=2e-3)  # Matroska counts milliseconds
 
 
 def test_above_the_panel_the_picture_stays_as_it_is(tmp_path, exact):
     source = film(tmp_path / "in.mp4", 4, size=(480, 640))
-    annotate(source, tmp_path / "out.mp4", line(0.9), CLASSES)
+    annotate_video(source, tmp_path / "out.mp4", line(0.9), CLASSES)
     for (_, before), (_, after) in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
         assert after.shape == before.shape
         np.testing.assert_allclose(after[:330].astype(int), before[:330].astype(int), atol=6)
@@ -59,25 +59,25 @@ def blue(picture: np.ndarray) -> int:
 
 def test_the_bar_is_as_long_as_the_class_is_probable(tmp_path, exact):
     source = film(tmp_path / "in.mp4", 20, size=(480, 640))
-    annotate(source, tmp_path / "out.mp4", line(0.9, 0.45), CLASSES)
+    annotate_video(source, tmp_path / "out.mp4", line(0.9, 0.45), CLASSES)
     bars = [blue(picture) for _, picture in shown(tmp_path / "out.mp4")]
     assert max(np.ptp(bars[:10]), np.ptp(bars[10:])) < 0.1 * bars[0]  # it stays as it is while a window speaks
     assert bars[10] == pytest.approx(bars[0] / 2, rel=0.15)
 
 
 def test_small_videos_are_enlarged_and_large_ones_stay():
-    assert size_for(64, 64, 1.0) == (512, 512)
-    assert size_for(240, 320, 1.0) == (480, 640)
-    assert size_for(1080, 1920, 1.0) == (1080, 1920)
-    assert size_for(1920, 1080, 1.0) == (1920, 1080)
-    assert size_for(481, 853, 1.0) == (480, 852)
-    assert size_for(20, 1000, 1.0) == (20, 1000)
-    assert size_for(576, 720, 64 / 45) == (576, 1024)  # PAL, wide
+    assert compute_video_size(64, 64, 1.0) == (512, 512)
+    assert compute_video_size(240, 320, 1.0) == (480, 640)
+    assert compute_video_size(1080, 1920, 1.0) == (1080, 1920)
+    assert compute_video_size(1920, 1080, 1.0) == (1920, 1080)
+    assert compute_video_size(481, 853, 1.0) == (480, 852)
+    assert compute_video_size(20, 1000, 1.0) == (20, 1000)
+    assert compute_video_size(576, 720, 64 / 45) == (576, 1024)  # PAL, wide
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1.0, 4 / 3, 0.1, 1e-9, 1e9]))
 def test_sizes_are_even_and_keep_their_shape(rows, columns, aspect):
-    height, width = size_for(rows, columns, aspect)
+    height, width = compute_video_size(rows, columns, aspect)
     assert height % 2 == width % 2 == 0
     assert height >= 2
     assert width >= 2
@@ -87,13 +87,13 @@ def test_sizes_are_even_and_keep_their_shape(rows, columns, aspect):
 @pytest.mark.parametrize("size", [(16, 16), (62, 34), (48, 400)])
 def test_a_video_of_any_size_can_be_drawn(tmp_path, size):
     source = film(tmp_path / "in.mp4", 2, size=size)
-    annotate(source, tmp_path / "out.mp4", line(0.9), ["a very long name of a class " * 20, "", "走る"])
+    annotate_video(source, tmp_path / "out.mp4", line(0.9), ["a very long name of a class " * 20, "", "走る"])
     assert len(shown(tmp_path / "out.mp4")) == 2
 
 
 def test_pixels_become_square(tmp_path):
     source = film(tmp_path / "in.mp4", 2, size=(480, 480), aspect=Fraction(4, 3))
-    annotate(source, tmp_path / "out.mp4", line(0.9), CLASSES)
+    annotate_video(source, tmp_path / "out.mp4", line(0.9), CLASSES)
     with av.open(str(tmp_path / "out.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.height, stream.width) == (480, 640)
@@ -109,6 +109,6 @@ def test_where_it_fails_what_was_there_is_there_still(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        annotate(source, tmp_path / "out.mp4", line(0.9), CLASSES, done=stop)
+        annotate_video(source, tmp_path / "out.mp4", line(0.9), CLASSES, progress=stop)
     assert (tmp_path / "out.mp4").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"in.mp4", "out.mp4"}

@@ -6,19 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_predictions import RATE, film
 
-from vidstill.data.decode.stream import timed
+from vidstill.data.decode.stream import iter_timed_frames
 from vidstill.figures import annotate as drawing
-from vidstill.figures.boxes import annotate_boxes, colour_of
-from vidstill.figures.tracks import Moment, Tracks
+from vidstill.figures.boxes import annotate_boxes, get_track_color
+from vidstill.figures.tracks import KeyframeDetections, PersonTracks
 
 ACTIONS = ["stand", "talk to (e.g., self, a person, a group)", "走る"]
 EXACTLY = {"preset": "ultrafast", "qp": "0"}
 LEFT, RIGHT = (0.05, 0.2, 0.25, 0.8), (0.6, 0.1, 0.9, 0.9)
 
 
-def moment(seconds: float, *boxes: tuple[float, ...], scores: tuple[float, ...] = (0.9, 0.2, 0.05)) -> Moment:
+def moment(
+    seconds: float, *boxes: tuple[float, ...], scores: tuple[float, ...] = (0.9, 0.2, 0.05)
+) -> KeyframeDetections:
     count = len(boxes)
-    return Moment(
+    return KeyframeDetections(
         float(seconds),
         np.array(boxes, np.float64).reshape(-1, 4),
         np.ones(count),
@@ -30,36 +32,38 @@ def shifted(box: tuple[float, ...], by: float) -> tuple[float, ...]:
     return box[0] + by, box[1], box[2] + by, box[3]
 
 
-def numbers(tracks: Tracks) -> list[list[int]]:
-    return [each.tolist() for each in tracks.numbers]
+def numbers(tracks: PersonTracks) -> list[list[int]]:
+    return [each.tolist() for each in tracks.track_ids]
 
 
 # ---- Tracks ---------------------------------------------------------------------------------------------------------
 
 
 def test_boxes_that_overlap_from_moment_to_moment_are_one_persons():
-    tracks = Tracks([moment(0, LEFT, RIGHT), moment(1, shifted(RIGHT, 0.05), shifted(LEFT, 0.05)), moment(2, LEFT)])
+    tracks = PersonTracks(
+        [moment(0, LEFT, RIGHT), moment(1, shifted(RIGHT, 0.05), shifted(LEFT, 0.05)), moment(2, LEFT)]
+    )
     assert numbers(tracks) == [[1, 2], [2, 1], [1]]
 
 
 def test_the_largest_overlap_is_linked_first():
     near, nearer = shifted(LEFT, 0.06), shifted(LEFT, 0.02)
-    assert numbers(Tracks([moment(0, LEFT), moment(1, near, nearer)])) == [[1], [2, 1]]
+    assert numbers(PersonTracks([moment(0, LEFT), moment(1, near, nearer)])) == [[1], [2, 1]]
 
 
 def test_boxes_that_hardly_overlap_are_two_persons():
-    assert numbers(Tracks([moment(0, LEFT), moment(1, shifted(LEFT, 0.15))])) == [[1], [2]]
+    assert numbers(PersonTracks([moment(0, LEFT), moment(1, shifted(LEFT, 0.15))])) == [[1], [2]]
 
 
 def test_a_person_who_is_missed_at_a_moment_begins_anew():
-    assert numbers(Tracks([moment(0, LEFT), moment(1), moment(2, LEFT)])) == [[1], [], [2]]
+    assert numbers(PersonTracks([moment(0, LEFT), moment(1), moment(2, LEFT)])) == [[1], [], [2]]
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.integers(0, 99))
 def test_a_number_is_had_once_at_a_moment_and_by_neighbouring_moments(counts, seed):
     chance = np.random.default_rng(seed)
     boxes = [np.sort(chance.random((count, 2, 2)), axis=1).reshape(count, 4) for count in counts]
-    found = numbers(Tracks([moment(n, *map(tuple, each)) for n, each in enumerate(boxes)]))
+    found = numbers(PersonTracks([moment(n, *map(tuple, each)) for n, each in enumerate(boxes)]))
     assert [len(each) for each in found] == counts
     assert all(len(set(each)) == len(each) for each in found)
     for track in {number for each in found for number in each}:
@@ -72,22 +76,25 @@ def test_a_number_is_had_once_at_a_moment_and_by_neighbouring_moments(counts, se
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_box_is_on_the_straight_way_from_moment_to_moment(way):
     end = shifted(LEFT, 0.08)
-    (shown,) = Tracks([moment(2, LEFT), moment(3, end)]).at(2 + way)
+    (shown,) = PersonTracks([moment(2, LEFT), moment(3, end)]).interpolate_boxes(2 + way)
     np.testing.assert_allclose(shown.box, np.array(LEFT) * (1 - way) + np.array(end) * way, atol=1e-12)
-    assert shown.moment == round(way + 1e-12) if way != 0.5 else 1
+    assert shown.keyframe_index == round(way + 1e-12) if way != 0.5 else 1
 
 
 def test_a_box_without_a_next_one_ends_half_way():
-    tracks = Tracks([moment(0, LEFT), moment(1, RIGHT), moment(2)])
-    seen = {seconds: [each.track for each in tracks.at(seconds)] for seconds in (0.0, 0.49, 0.51, 1.0, 1.49, 1.51, 9.0)}
+    tracks = PersonTracks([moment(0, LEFT), moment(1, RIGHT), moment(2)])
+    seen = {
+        seconds: [each.track_id for each in tracks.interpolate_boxes(seconds)]
+        for seconds in (0.0, 0.49, 0.51, 1.0, 1.49, 1.51, 9.0)
+    }
     assert seen == {0.0: [1], 0.49: [1], 0.51: [2], 1.0: [2], 1.49: [2], 1.51: [], 9.0: []}
 
 
 def test_before_the_first_moment_and_behind_the_last_boxes_stay():
-    tracks = Tracks([moment(1, LEFT), moment(2, LEFT)])
+    tracks = PersonTracks([moment(1, LEFT), moment(2, LEFT)])
     for seconds in (0.0, 2.7):
-        np.testing.assert_allclose(tracks.at(seconds)[0].box, LEFT)
-    assert Tracks([]).at(0.3) == []
+        np.testing.assert_allclose(tracks.interpolate_boxes(seconds)[0].box, LEFT)
+    assert PersonTracks([]).interpolate_boxes(0.3) == []
 
 
 # ---- Drawing --------------------------------------------------------------------------------------------------------
@@ -95,13 +102,13 @@ def test_before_the_first_moment_and_behind_the_last_boxes_stay():
 
 @pytest.fixture
 def exact(monkeypatch):
-    monkeypatch.setattr(drawing, "_CODING", EXACTLY)
+    monkeypatch.setattr(drawing, "_ENCODER_OPTIONS", EXACTLY)
 
 
-def drawn(tmp_path, tracks: Tracks, *, frames: int = 50, size=(480, 640), **options) -> list[np.ndarray]:
+def drawn(tmp_path, tracks: PersonTracks, *, frames: int = 50, size=(480, 640), **options) -> list[np.ndarray]:
     source = film(tmp_path / "in.mp4", frames, size=size)
     annotate_boxes(source, tmp_path / "out.mp4", tracks, ACTIONS, **options)
-    return [frame.picture() for frame in timed(tmp_path / "out.mp4")]
+    return [frame.to_image() for frame in iter_timed_frames(tmp_path / "out.mp4")]
 
 
 def near(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -109,7 +116,7 @@ def near(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_every_frame_has_the_box_where_it_is_then_in_its_tracks_colour(tmp_path, exact):
-    tracks = Tracks(
+    tracks = PersonTracks(
         [moment(0, LEFT, RIGHT), moment(1, shifted(LEFT, 0.1), RIGHT), moment(2, shifted(LEFT, 0.2), RIGHT)]
     )
     pictures = drawn(tmp_path, tracks)
@@ -117,15 +124,15 @@ def test_every_frame_has_the_box_where_it_is_then_in_its_tracks_colour(tmp_path,
     for number, picture in enumerate(pictures):
         for track, left in ((1, 0.05 + 0.1 * number / RATE), (2, RIGHT[0])):
             column = round(left * 640)
-            edge = near(picture[200:260, column : column + 3], colour_of(track))
+            edge = near(picture[200:260, column : column + 3], get_track_color(track))
             assert edge.mean() > 0.3, (number, track)  # its colour is coded for two columns at a time
-            beside = near(picture[200:260, column + 12 : column + 30], colour_of(track))
+            beside = near(picture[200:260, column + 12 : column + 30], get_track_color(track))
             assert beside.mean() < 0.2
 
 
 def test_inside_of_a_box_and_far_from_it_the_picture_stays_as_it_is(tmp_path, exact):
-    pictures = drawn(tmp_path, Tracks([moment(0, LEFT)]), frames=4)
-    before = [frame.picture() for frame in timed(tmp_path / "in.mp4")]
+    pictures = drawn(tmp_path, PersonTracks([moment(0, LEFT)]), frames=4)
+    before = [frame.to_image() for frame in iter_timed_frames(tmp_path / "in.mp4")]
     for old, new in zip(before, pictures, strict=True):
         inside, far = np.s_[120:360, 50:140], np.s_[:80, :]
         for part in (inside, far):
@@ -135,9 +142,9 @@ def test_inside_of_a_box_and_far_from_it_the_picture_stays_as_it_is(tmp_path, ex
 def test_a_bar_is_as_long_as_its_score(tmp_path, exact):
     lengths = []
     for score in (0.9, 0.45):
-        tracks = Tracks([moment(0, LEFT, scores=(score, 0.0, 0.0))])
+        tracks = PersonTracks([moment(0, LEFT, scores=(score, 0.0, 0.0))])
         picture = drawn(tmp_path, tracks, frames=1, least=0.1)[0]
-        rows = near(picture[:, 190:], colour_of(1))  # to the right of the box and of the number
+        rows = near(picture[:, 190:], get_track_color(1))  # to the right of the box and of the number
         lengths.append(rows.sum(axis=1).max())
     assert lengths[0] == pytest.approx(2 * lengths[1], rel=0.1)
 
@@ -145,7 +152,7 @@ def test_a_bar_is_as_long_as_its_score(tmp_path, exact):
 def test_actions_below_the_least_score_are_not_told(tmp_path, exact):
     heights = []
     for least in (0.0, 0.1, 0.95):
-        picture = drawn(tmp_path, Tracks([moment(0, LEFT)]), frames=1, least=least)[0]
+        picture = drawn(tmp_path, PersonTracks([moment(0, LEFT)]), frames=1, least=least)[0]
         dark = (picture[:, 175:260].astype(int).sum(axis=-1) < 240).mean(axis=1) > 0.3
         heights.append(int(dark.sum()))
     assert heights[0] > heights[1] > heights[2] == 0
@@ -154,8 +161,8 @@ def test_actions_below_the_least_score_are_not_told(tmp_path, exact):
 def test_a_panel_is_not_over_the_faces_of_others_where_there_is_room(tmp_path, exact):
     other = (0.26, 0.2, 0.5, 0.8)  # where the panel of the first would be
     before = film(tmp_path / "in.mp4", 1, size=(480, 640))
-    old = next(iter(timed(before))).picture()
-    picture = drawn(tmp_path, Tracks([moment(0, LEFT, other)]), frames=1)[0]
+    old = next(iter(iter_timed_frames(before))).to_image()
+    picture = drawn(tmp_path, PersonTracks([moment(0, LEFT, other)]), frames=1)[0]
     for box in (LEFT, other):
         x1, y1, x2, y2 = np.multiply(box, [640, 480, 640, 480]).astype(int)
         face = np.s_[y1 + 8 : y1 + (y2 - y1) // 3, x1 + 8 : x2 - 8]
@@ -165,12 +172,12 @@ def test_a_panel_is_not_over_the_faces_of_others_where_there_is_room(tmp_path, e
 @pytest.mark.parametrize("size", [(16, 16), (62, 34), (48, 400)])
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (-0.5, 0.9, 0.01, 1.7), (0.999, 0.999, 1.0, 1.0)])
 def test_any_box_can_be_drawn_in_a_video_of_any_size(tmp_path, size, box):
-    assert len(drawn(tmp_path, Tracks([moment(0, box, LEFT)]), frames=2, size=size)) == 2
+    assert len(drawn(tmp_path, PersonTracks([moment(0, box, LEFT)]), frames=2, size=size)) == 2
 
 
 def test_a_crowd_can_be_drawn(tmp_path):
     crowd = [(x / 10, 0.2, x / 10 + 0.09, 0.9) for x in range(10)]
-    assert len(drawn(tmp_path, Tracks([moment(0, *crowd)]), frames=2)) == 2
+    assert len(drawn(tmp_path, PersonTracks([moment(0, *crowd)]), frames=2)) == 2
 
 
 def test_where_it_fails_what_was_there_is_there_still(tmp_path):
@@ -181,6 +188,6 @@ def test_where_it_fails_what_was_there_is_there_still(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        annotate_boxes(source, tmp_path / "out.mp4", Tracks([moment(0, LEFT)]), ACTIONS, done=stop)
+        annotate_boxes(source, tmp_path / "out.mp4", PersonTracks([moment(0, LEFT)]), ACTIONS, progress=stop)
     assert (tmp_path / "out.mp4").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"in.mp4", "out.mp4"}

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vidstill.figures.confusion import confusion_png
+from vidstill.figures.confusion import draw_confusion_matrix
 
 
 def drawn(counts: torch.Tensor, names: list[str]) -> np.ndarray:
-    png = confusion_png(counts, names)
-    assert png == confusion_png(counts, names)
+    png = draw_confusion_matrix(counts, names)
+    assert png == draw_confusion_matrix(counts, names)
     return np.array(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 

@@ -3,9 +3,9 @@
 import re
 from html.parser import HTMLParser
 
-from vidstill.figures.chart import Line, chart
-from vidstill.figures.page import Charts, Facts, Picture, Section, Table, Text, page
-from vidstill.figures.standing import Score, standing
+from vidstill.figures.chart import ChartLine, draw_line_chart
+from vidstill.figures.page import PageCharts, PageFacts, PageImage, PageSection, PageTable, PageText, render_page
+from vidstill.figures.standing import ModelScore, draw_score_chart
 
 EVIL = '<script>alert(\'x\')</script><img src=https://evil.example/a.png onerror="run()">&amp;"'
 
@@ -27,20 +27,20 @@ class Reader(HTMLParser):
 
 
 def full_page(words: str) -> str:
-    line = Line(words, [(1.0, 1.0), (2.0, 2.0)], words)
-    score = Score(words, dot=50.0, error=5.0, ring=40.0, colour=words)
+    line = ChartLine(words, [(1.0, 1.0), (2.0, 2.0)], words)
+    score = ModelScore(words, top1=50.0, standard_error=5.0, probe_top1=40.0, color=words)
     charts = [
-        (words, chart([line], x=words, y=words), words),
-        (words, standing([score], chance=10.0, axis=words), words),
+        (words, draw_line_chart([line], x_label=words, y_label=words), words),
+        (words, draw_score_chart([score], chance_level=10.0, x_label=words), words),
     ]
     parts = [
-        Text(words, "note"),
-        Table([words, words], [[words, words]], [words], words),
-        Picture(b"not a picture", words, words),
-        Charts(charts),
-        Facts([(words, words)]),
+        PageText(words, "note"),
+        PageTable([words, words], [[words, words]], [words], words),
+        PageImage(b"not a picture", words, words),
+        PageCharts(charts),
+        PageFacts([(words, words)]),
     ]
-    return page(above=words, title=words, lead=words, sections=[Section(words, parts)], below=words)
+    return render_page(kicker=words, title=words, lead=words, sections=[PageSection(words, parts)], footer=words)
 
 
 def test_no_text_is_taken_for_html():
@@ -76,6 +76,6 @@ def test_every_element_that_is_opened_is_closed():
 
 
 def test_a_cell_carries_its_columns_name_for_narrow_screens():
-    table = Table(["model", "top-1, %"], [["student", "12.5"]])
-    html = page(above="", title="", lead="", sections=[Section("", [table])], below="")
+    table = PageTable(["model", "top-1, %"], [["student", "12.5"]])
+    html = render_page(kicker="", title="", lead="", sections=[PageSection("", [table])], footer="")
     assert '<td data-name="top-1, %">12.5</td>' in html

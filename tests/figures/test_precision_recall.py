@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidstill.figures.precision_recall import precision_recall_png
-from vidstill.tasks.metrics.ava_map import ActionFound, FrameMAP, Hits
+from vidstill.figures.precision_recall import draw_precision_recall
+from vidstill.tasks.metrics.ava_map import ActionResult, FrameMAP, TruePositives
 
 
 def score(*each: tuple[str, list[int], int]) -> FrameMAP:
     """Of actions with these names, ranks of their hits, and so many annotated boxes."""
     found = [
-        ActionFound(number, name, annotated, 100, Hits(np.array(ranks, np.int64), np.ones(len(ranks))))
+        ActionResult(number, name, annotated, 100, TruePositives(np.array(ranks, np.int64), np.ones(len(ranks))))
         for number, (name, ranks, annotated) in enumerate(each, 1)
     ]
     return FrameMAP(tuple(found), "score_order", 0.5, 10, {}, 0)
 
 
 def drawn(found: FrameMAP) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(precision_recall_png(found))).convert("RGB")).astype(int)
+    return np.array(Image.open(io.BytesIO(draw_precision_recall(found))).convert("RGB")).astype(int)
 
 
 def blue(picture: np.ndarray) -> int:
@@ -38,7 +38,7 @@ def test_any_number_of_actions_has_room(actions):
 
 def test_the_same_score_is_the_same_picture():
     found = score(("it", [1, 2, 5], 9), ("other", [], 2))
-    assert precision_recall_png(found) == precision_recall_png(found)
+    assert draw_precision_recall(found) == draw_precision_recall(found)
 
 
 def test_the_area_is_the_average_precision():

@@ -9,8 +9,8 @@ from mask_structure import hidden_pixels
 from PIL import Image
 from tiny_models import GRID, METHODS, STMAE, VIDEOMAE, built, clips
 
-from vidstill.figures.reconstruction import picture, rebuild
-from vidstill.methods.common.targets import pixel_target
+from vidstill.figures.reconstruction import draw_reconstruction, reconstruct_clips
+from vidstill.methods.common.targets import compute_pixel_target
 
 SEEDS = torch.tensor([3, 4])
 MODELS = {name: built(config) for name, config in METHODS.items()}
@@ -32,18 +32,18 @@ def hidden(method):
 def test_hidden_pixels_cannot_reach_the_rebuilt_clip(method):
     other = torch.where(hidden(method), clips(seed=1), clips())
     assert not torch.equal(other, clips())
-    one, two = rebuild(method, clips(), SEEDS), rebuild(method, other, SEEDS)
-    assert torch.equal(one.rebuilt, two.rebuilt)
-    assert torch.equal(one.seen, two.seen)
+    one, two = reconstruct_clips(method, clips(), SEEDS), reconstruct_clips(method, other, SEEDS)
+    assert torch.equal(one.reconstruction, two.reconstruction)
+    assert torch.equal(one.visible, two.visible)
 
 
 def test_what_the_student_sees_is_shown_as_it_is_and_the_rest_is_one_grey():
     method = videomae()
     away = hidden(method).expand(2, 3, -1, -1, -1)
-    found = rebuild(method, clips(), SEEDS)
-    for shown in (found.seen, found.rebuilt, found.original):
+    found = reconstruct_clips(method, clips(), SEEDS)
+    for shown in (found.visible, found.reconstruction, found.original):
         assert torch.equal(shown[~away], clips()[~away])
-    assert len(found.seen[away].unique()) == 1
+    assert len(found.visible[away].unique()) == 1
 
 
 @pytest.mark.parametrize("target", ["per_channel", "per_patch", "raw", "input"])
@@ -53,9 +53,9 @@ def test_a_perfect_guess_of_a_clip_without_light_and_shade_is_the_clip(target):
     tile = clips(1, frames=2, rows=4, columns=4)
     clip = tile.repeat(2, 1, GRID.t, GRID.h, GRID.w)
     mask = method.config.mask.draw(SEEDS, GRID)
-    perfect = pixel_target(clip, method.config.encoder, mask.masked, target)
+    perfect = compute_pixel_target(clip, method.config.encoder, mask.masked, target)
     method.decoder.forward = lambda *_: perfect
-    torch.testing.assert_close(rebuild(method, clip, SEEDS).rebuilt, clip, rtol=0, atol=1e-5)
+    torch.testing.assert_close(reconstruct_clips(method, clip, SEEDS).reconstruction, clip, rtol=0, atol=1e-5)
 
 
 def test_a_frame_that_is_guessed_stands_for_its_tubelet():
@@ -66,7 +66,7 @@ def test_a_frame_that_is_guessed_stands_for_its_tubelet():
     method.decoder.forward = lambda *_: perfect
     away = hidden(method).expand(2, 3, -1, -1, -1)
     first = clips()[:, :, 0::2].repeat_interleave(2, dim=2)
-    torch.testing.assert_close(rebuild(method, clips(), SEEDS).rebuilt[away], first[away])
+    torch.testing.assert_close(reconstruct_clips(method, clips(), SEEDS).reconstruction[away], first[away])
 
 
 def test_a_dark_side_stays_darker_than_a_bright_one():
@@ -74,13 +74,13 @@ def test_a_dark_side_stays_darker_than_a_bright_one():
     method = videomae()
     method.decoder.forward = lambda tokens, visible, masked, *_: torch.zeros(*masked.shape, 96)
     clip = (torch.linspace(0, 1, 12).expand(2, 3, 4, 16, 12) + 0.1 * clips()) / 1.1
-    columns = rebuild(method, clip, SEEDS).rebuilt.mean(dim=(0, 1, 2, 3))
+    columns = reconstruct_clips(method, clip, SEEDS).reconstruction.mean(dim=(0, 1, 2, 3))
     assert columns[:4].mean() < columns[8:].mean()
 
 
 def test_the_picture_has_three_rows_a_clip_and_a_column_a_frame():
-    found = rebuild(videomae(), clips(), SEEDS)
-    small, wide = (Image.open(io.BytesIO(picture(found, columns=n, side=24))) for n in (2, 4))
+    found = reconstruct_clips(videomae(), clips(), SEEDS)
+    small, wide = (Image.open(io.BytesIO(draw_reconstruction(found, num_columns=n, frame_size=24))) for n in (2, 4))
     assert small.format == "PNG"
     assert wide.width - small.width == 2 * (24 + 2)  # a frame is 16 × 12 pixels, drawn at twice the size, and a gap
     assert small.height == 2 * 3 * (32 + 2) + 4 * 2 - 2

@@ -15,10 +15,17 @@ from PIL import Image
 from tiny_videos import cut_short, number_of, write_video
 
 from vidstill.cli.main import main
-from vidstill.data.tools.inspect import listings_of
+from vidstill.data.tools.inspect import open_split_manifests
 from vidstill.figures import contact_sheet as sheets
-from vidstill.figures.contact_sheet import COLUMNS, STRIPS, Cell, Strip, contact_sheet, page
-from vidstill.figures.text_fit import ended, font, tailed, wrapped
+from vidstill.figures.contact_sheet import (
+    MAX_STRIPS,
+    STRIP_COLUMNS,
+    SheetCell,
+    SheetStrip,
+    draw_contact_sheet,
+    render_sheet,
+)
+from vidstill.figures.text_fit import load_font, truncate_end, truncate_start, wrap_text
 from vidstill.utils.files import write_file
 from vidstill.utils.types import InputError
 
@@ -26,22 +33,22 @@ TEXT = st.text(st.characters(exclude_categories=[]), max_size=60) | st.sampled_f
 BLUE = (0, 0, 255)
 
 
-def strips_of(data: Path) -> list[Strip]:
+def strips_of(data: Path) -> list[SheetStrip]:
     """What is drawn on a data set's sheet."""
-    drawn: list[Strip] = []
+    drawn: list[SheetStrip] = []
 
-    def keep(title: str, lines: list[str], strips: list[Strip]) -> bytes:
+    def keep(title: str, lines: list[str], strips: list[SheetStrip]) -> bytes:
         drawn.extend(strips)
         return b""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sheets, "page", keep)
-        contact_sheet("", listings_of(data), done=lambda done, of: None)
+        patch.setattr(sheets, "render_sheet", keep)
+        draw_contact_sheet("", open_split_manifests(data), progress=lambda done, of: None)
     return drawn
 
 
 def sheet_of(data: Path) -> bytes:
-    return contact_sheet(str(data), listings_of(data), done=lambda done, of: None)
+    return draw_contact_sheet(str(data), open_split_manifests(data), progress=lambda done, of: None)
 
 
 def opened(png: bytes) -> Image.Image:
@@ -57,15 +64,15 @@ def write_picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
     return path
 
 
-def numbers(strip: Strip) -> list[int]:
-    return [number_of(np.asarray(cell.picture.resize((64, 32)))) for cell in strip.cells]
+def numbers(strip: SheetStrip) -> list[int]:
+    return [number_of(np.asarray(cell.image.resize((64, 32)))) for cell in strip.cells]
 
 
 def test_a_class_is_shown_by_evenly_spaced_frames_of_one_of_its_videos(tmp_path):
     write_video(tmp_path / "run" / "a.mp4", 60)
     write_video(tmp_path / "jump" / "b.mp4", 120)
     jump, run = strips_of(tmp_path)
-    assert (jump.title, jump.file, jump.notes) == (
+    assert (jump.title, jump.file_name, jump.notes) == (
         "jump",
         "jump/b.mp4",
         ["class 0: 1 video", "120 frames, 4.80 s, 64x32"],
@@ -79,7 +86,7 @@ def test_a_class_is_shown_by_evenly_spaced_frames_of_one_of_its_videos(tmp_path)
 @pytest.mark.parametrize("frames", [1, 2, 5, 6, 7])
 def test_a_short_video_shows_no_frame_twice(tmp_path, frames):
     (strip,) = strips_of(write_video(tmp_path / "a.mp4", frames))
-    assert len(set(numbers(strip))) == len(strip.cells) == min(frames, COLUMNS)
+    assert len(set(numbers(strip))) == len(strip.cells) == min(frames, STRIP_COLUMNS)
 
 
 def test_a_class_of_pictures_is_shown_by_several_of_them(tmp_path):
@@ -87,7 +94,7 @@ def test_a_class_of_pictures_is_shown_by_several_of_them(tmp_path):
         write_picture(tmp_path / "cats" / f"{n}.png")
     write_picture(tmp_path / "dogs" / "1.png")
     cats, dogs = strips_of(tmp_path)
-    assert len({cell.caption for cell in cats.cells}) == COLUMNS
+    assert len({cell.caption for cell in cats.cells}) == STRIP_COLUMNS
     assert all(cell.caption.startswith("cats/") for cell in cats.cells)
     assert [cell.caption for cell in dogs.cells] == ["dogs/1.png"]
 
@@ -100,12 +107,12 @@ def test_pictures_without_classes_fill_the_sheet(tmp_path):
 
 
 def test_of_more_classes_than_fit_some_are_drawn_and_always_the_same(tmp_path):
-    for n in range(2 * STRIPS):
+    for n in range(2 * MAX_STRIPS):
         write_picture(tmp_path / f"{n:02}" / "a.png")
     titles = [strip.title for strip in strips_of(tmp_path)]
-    assert len(titles) == STRIPS
+    assert len(titles) == MAX_STRIPS
     assert titles == sorted(set(titles))
-    assert titles != [f"{n:02}" for n in range(STRIPS)]  # not just the first
+    assert titles != [f"{n:02}" for n in range(MAX_STRIPS)]  # not just the first
     assert sheet_of(tmp_path) == sheet_of(tmp_path)
 
 
@@ -114,22 +121,22 @@ def test_videos_without_classes_have_a_strip_each(tmp_path):
         write_video(tmp_path / "deep" / f"{n}.mp4", 3)
     (tmp_path / "all.txt").write_text("".join(f"deep/{n}.mp4\n" for n in range(3)))
     strips = strips_of(tmp_path / "all.txt")
-    assert [(strip.title, strip.file) for strip in strips] == [(f"{n}.mp4", f"deep/{n}.mp4") for n in range(3)]
+    assert [(strip.title, strip.file_name) for strip in strips] == [(f"{n}.mp4", f"deep/{n}.mp4") for n in range(3)]
 
 
 def test_every_split_may_show_a_class_and_is_named(tmp_path):
     write_video(tmp_path / "train" / "run" / "a.mp4", 3)
     write_video(tmp_path / "val" / "jump" / "b.mp4", 3)
     jump, run = strips_of(tmp_path)
-    assert (jump.file, jump.notes[-1], run.file, run.notes[-1]) == ("jump/b.mp4", "val", "run/a.mp4", "train")
+    assert (jump.file_name, jump.notes[-1], run.file_name, run.notes[-1]) == ("jump/b.mp4", "val", "run/a.mp4", "train")
 
 
 def test_a_broken_video_is_a_cell_that_says_why(tmp_path):
     write_video(tmp_path / "good.mp4", 4)
     cut_short(write_video(tmp_path / "bad.mp4", 4))
     bad, good = strips_of(tmp_path)
-    assert [cell.picture for cell in bad.cells] == [None]
-    assert bad.cells[0].wrong.startswith("does not decode: ")
+    assert [cell.image for cell in bad.cells] == [None]
+    assert bad.cells[0].error.startswith("does not decode: ")
     assert numbers(good) == [0, 1, 2, 3]
 
 
@@ -137,7 +144,7 @@ def test_what_a_scan_found_broken_is_not_decoded_again(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
     (tmp_path / "videos.jsonl").write_text('{"path": "a.mp4", "wrong": "breaks after 2 frames"}\n')
     (strip,) = strips_of(tmp_path / "videos.jsonl")
-    assert [cell.wrong for cell in strip.cells] == ["breaks after 2 frames"]
+    assert [cell.error for cell in strip.cells] == ["breaks after 2 frames"]
 
 
 def test_packed_videos_are_shown(tmp_path):
@@ -152,13 +159,13 @@ def test_packed_videos_are_shown(tmp_path):
     (packs / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     jump, run = strips_of(packs)
     assert numbers(run) == [0, 1, 2, 3]
-    assert jump.cells[0].wrong.startswith("does not decode: ")
+    assert jump.cells[0].error.startswith("does not decode: ")
 
 
-@given(st.lists(st.tuples(st.integers(1, 1500), st.integers(1, 1500)), min_size=1, max_size=COLUMNS))
+@given(st.lists(st.tuples(st.integers(1, 1500), st.integers(1, 1500)), min_size=1, max_size=STRIP_COLUMNS))
 def test_pictures_of_any_shape_keep_it_and_do_not_touch(sizes):
-    cells = [Cell(picture=Image.new("RGB", size, BLUE)) for size in sizes]
-    blue = (np.asarray(opened(page("", [], [Strip(cells=cells)]))) == BLUE).all(-1)
+    cells = [SheetCell(image=Image.new("RGB", size, BLUE)) for size in sizes]
+    blue = (np.asarray(opened(render_sheet("", [], [SheetStrip(cells=cells)]))) == BLUE).all(-1)
     columns = blue.any(0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], columns, [0]]).astype(int)))
     assert len(edges) == 2 * len(sizes)  # each stands by itself
@@ -172,13 +179,14 @@ def test_pictures_of_any_shape_keep_it_and_do_not_touch(sizes):
 @given(TEXT, TEXT, TEXT, TEXT, TEXT)
 def test_no_text_moves_or_covers_a_picture(title, line, file, note, caption):
     def drawn(title: str, line: str, *, words: tuple[str, str, str], wrong: str) -> np.ndarray:
-        cells = [Cell(picture=Image.new("RGB", (40, 30), BLUE), caption=words[2])] * COLUMNS
-        broken = [Cell(wrong=wrong, caption=words[2])]
+        cells = [SheetCell(image=Image.new("RGB", (40, 30), BLUE), caption=words[2])] * STRIP_COLUMNS
+        broken = [SheetCell(error=wrong, caption=words[2])]
         notes = [words[1]] * 3
         strips = [
-            Strip(cells=each, title=f"x{words[0]}", file=words[0], notes=notes) for each in (cells, broken, cells)
+            SheetStrip(cells=each, title=f"x{words[0]}", file_name=words[0], notes=notes)
+            for each in (cells, broken, cells)
         ]
-        return np.asarray(opened(page(title, [line], strips)))
+        return np.asarray(opened(render_sheet(title, [line], strips)))
 
     plain = (drawn("", "", words=("", "", ""), wrong="") == BLUE).all(-1)
     full = (drawn(title, line, words=(file, note, caption), wrong=note) == BLUE).all(-1)
@@ -188,19 +196,19 @@ def test_no_text_moves_or_covers_a_picture(title, line, file, note, caption):
 
 @given(TEXT, st.integers(20, 400), st.sampled_from([10, 12, 15]))
 def test_a_text_fits_its_room(text, room, size):
-    for line in (ended(text, room, size), tailed(text, room, size), *wrapped(text, room, size, 3)):
-        assert font(size).getlength(line) <= room
+    for line in (truncate_end(text, room, size), truncate_start(text, room, size), *wrap_text(text, room, size, 3)):
+        assert load_font(size).getlength(line) <= room
         assert line.isprintable()
 
 
 def test_a_text_that_is_too_long_is_cut_where_it_says_least():
     words = "pretending to put something behind something"
-    assert ended(words, 100, 12).startswith("pretending")
-    assert ended(words, 100, 12).endswith("…")
-    assert tailed("a/very/long/path/of/v_Biking_g05.avi", 120, 12).endswith("g05.avi")
-    assert wrapped(words, 120, 12, 2)[0] == "pretending to put"
-    assert wrapped("short", 120, 12, 2) == ["short"]
-    assert wrapped("", 120, 12, 2) == []
+    assert truncate_end(words, 100, 12).startswith("pretending")
+    assert truncate_end(words, 100, 12).endswith("…")
+    assert truncate_start("a/very/long/path/of/v_Biking_g05.avi", 120, 12).endswith("g05.avi")
+    assert wrap_text(words, 120, 12, 2)[0] == "pretending to put"
+    assert wrap_text("short", 120, 12, 2) == ["short"]
+    assert wrap_text("", 120, 12, 2) == []
 
 
 @pytest.mark.parametrize(
@@ -261,7 +269,7 @@ def test_real_files_are_shown_or_crossed_out(name):
     if not (DATA / name).is_dir():
         pytest.skip(f"{DATA / name} is not there; set VIDSTILL_DATA")
     strips = strips_of(DATA / name)
-    crossed = {strip.title for strip in strips for cell in strip.cells if cell.picture is None}
+    crossed = {strip.title for strip in strips for cell in strip.cells if cell.image is None}
     if name == "clips":
         facts = {each["file"]: each["decoded_frames"] for each in json.loads((DATA / name / "clips.json").read_text())}
         assert crossed == {strip.title for strip in strips if not facts[strip.title]}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from vidstill.figures.timeline import COLOURS, OTHER, Timeline, clock, plot
+from vidstill.figures.timeline import CLASS_COLORS, OTHER_COLOR, Timeline, draw_timeline, format_clock
 
 ODD = ["$\\frac{a}{0}$ $", "_hidden", "走る人", "a\nb\x1b[31m\u202e", "x" * 500, "", "\udcff", "{}%"]
 
@@ -37,20 +37,20 @@ def said(firsts: list[int], classes: int = 3) -> Timeline:
 def test_the_window_speaks_whose_middle_is_nearest(windows, hop, length, moment):
     line = timeline(windows, hop=hop, length=length)
     distances = np.abs(line.starts + length / 2 - moment)
-    assert distances[line.at(moment)] <= distances.min() + 1e-9
+    assert distances[line.find_window(moment)] <= distances.min() + 1e-9
 
 
 def test_runs_join_windows_with_the_same_class_first_and_leave_no_time_out():
-    runs = said([0, 0, 2, 1, 1, 1]).runs()
+    runs = said([0, 0, 2, 1, 1, 1]).find_segments()
     assert [(label, start, end) for start, end, label, _ in runs] == [(0, 0, 2.0), (2, 2.0, 3.0), (1, 3.0, 6)]
     assert all(share == pytest.approx(0.9 + 0.1 / 3, abs=1e-6) for *_, share in runs)
 
 
 def test_the_classes_that_come_first_are_drawn_the_largest_before_the_others():
     line = said([7, 7, 7, 4, 4, 2], classes=9)
-    assert line.leading(3) == [7, 4, 2]
-    assert len(line.colours()) == len(COLOURS)
-    assert OTHER not in line.colours().values()
+    assert line.find_leading_classes(3) == [7, 4, 2]
+    assert len(line.assign_colors()) == len(CLASS_COLORS)
+    assert OTHER_COLOR not in line.assign_colors().values()
 
 
 @pytest.mark.parametrize(
@@ -65,27 +65,27 @@ def test_the_classes_that_come_first_are_drawn_the_largest_before_the_others():
     ],
 )
 def test_moments_are_said_as_on_a_clock(seconds, digits, text):
-    assert clock(seconds, digits) == text
+    assert format_clock(seconds, digits) == text
 
 
 def drawn(*given, **named) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = plot(*given, **named)
+        data = draw_timeline(*given, **named)
     assert data.startswith(b"\x89PNG")
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def colours_in(pixels: np.ndarray) -> list[str]:
     """The colours of ours in a row of pixels, in the order in which they come."""
-    known = {ImageColor.getrgb(colour)[:3]: colour for colour in (*COLOURS, OTHER)}
+    known = {ImageColor.getrgb(colour)[:3]: colour for colour in (*CLASS_COLORS, OTHER_COLOR)}
     found = [known[tuple(pixel)] for pixel in pixels.tolist() if tuple(pixel) in known]
     return [colour for n, colour in enumerate(found) if n == 0 or found[n - 1] != colour]
 
 
 def test_the_strip_shows_which_class_is_first_and_when():
     line = said([1, 1, 0, 2, 2, 2])
-    names = line.colours()
+    names = line.assign_colors()
     rows = [colours_in(row[:820]) for row in drawn("clip.mp4", line, ["a", "b", "c"])]
     assert [names[label] for label in (1, 0, 2)] in rows
 

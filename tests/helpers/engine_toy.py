@@ -1,4 +1,4 @@
-"""A task of a few weights, trained by `fit`: as a program it is what the tests kill, interrupt and double."""
+"""A task of a few weights, trained by `train_task`: as a program it is what the tests kill, interrupt and double."""
 
 import argparse
 import os
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.early_stopping import Watch
-from vidstill.engine.lr_schedule import CosineConfig, Plan, make_plan
+from vidstill.engine.early_stopping import Validation
+from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
 from vidstill.engine.optimizer import AdamWConfig
-from vidstill.engine.trainer import Batches, RunStopped, SaveConfig, fit
+from vidstill.engine.trainer import BatchFactory, RunStopped, SaveConfig, train_task
 from vidstill.utils.types import Output
 
-OPTIM = AdamWConfig(base_lr=1.0, min_lr=0.01, clip_norm=1.0)
+OPTIM = AdamWConfig(base_lr=1.0, min_lr=0.01, max_grad_norm=1.0)
 
 
 class Toy(nn.Module):
@@ -40,24 +40,28 @@ class Toy(nn.Module):
         return Output(F.mse_loss(guess, label), {"guess": guess.mean()})
 
 
-def toy_plan(*, epochs: int = 4, batch: int = 8, at_once: int | None = None, world: int = 1) -> Plan:
+def toy_plan(*, epochs: int = 4, batch: int = 8, at_once: int | None = None, world: int = 1) -> TrainingPlan:
     schedule = CosineConfig(epochs=epochs, warmup_epochs=1)
-    return make_plan(videos=43, batch=batch, optim=OPTIM, schedule=schedule, at_once=at_once, world=world)
+    return plan_training(
+        num_videos=43, batch=batch, optim=OPTIM, schedule=schedule, device_batch=at_once, world_size=world
+    )
 
 
-def toy_batches(plan: Plan, runtime: Runtime, *, poison: tuple[int, ...] = (), slow: float = 0.0) -> Batches:
+def toy_batches(
+    plan: TrainingPlan, runtime: Runtime, *, poison: tuple[int, ...] = (), slow: float = 0.0
+) -> BatchFactory:
     """A step's clips depend on the step alone; `poison` names the steps (from 0) in whose first chunk a NaN lies."""
 
     def batches(start: int) -> Iterator[tuple[Any, ...]]:
-        size = plan.videos_per_chunk
+        size = plan.videos_per_microbatch
         for step in range(start, plan.total_steps):
             clips = torch.randn(plan.videos_per_step, 6, generator=torch.Generator().manual_seed(step))
             labels = clips.sum(1)
             if step in poison:
                 clips[0] = torch.nan
-            for micro in range(plan.accumulation):
+            for micro in range(plan.accumulation_steps):
                 time.sleep(slow)
-                first = (micro * plan.world + runtime.rank) * size
+                first = (micro * plan.world_size + runtime.rank) * size
                 chunk = slice(first, first + size)
                 yield clips[chunk].to(runtime.device), labels[chunk].to(runtime.device)
 
@@ -83,14 +87,14 @@ def main() -> int:
     if asked.largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked.largest_file, asked.largest_file))
     runtime = Runtime("fp32")
-    plan = toy_plan(epochs=asked.epochs, at_once=asked.at_once, world=runtime.world)
+    plan = toy_plan(epochs=asked.epochs, at_once=asked.at_once, world=runtime.world_size)
     task = Toy(width=asked.width)
     batches = toy_batches(plan, runtime, slow=asked.slow, poison=tuple(asked.poison))
     how = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save": SaveConfig(steps=1)}
     if asked.patience:
-        how["watch"] = Watch(scores=lambda epoch: first_bias(task), by="bias", patience=asked.patience)
+        how["watch"] = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", patience=asked.patience)
     try:
-        fit(task, batches, run_dir=asked.folder, **how)
+        train_task(task, batches, run_dir=asked.folder, **how)
     except RunStopped as stopped:
         print(stopped)
         return stopped.exit_code
@@ -104,7 +108,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
-    if "RANK" in os.environ:  # as `vidstill.cli.main.program` does
+    if "RANK" in os.environ:  # as `vidstill.cli.main.run_and_exit` does
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)

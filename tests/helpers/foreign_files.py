@@ -9,16 +9,16 @@ from foreign_layout import in_their_words
 from tiny_models import AMD, CLASSES, ENCODER, MASKAGAIN, METHODS, STMAE, VIDEOMAE, as_images, built
 from torch import Tensor, nn
 
-from vidstill.checkpoints.layouts.amd import amd_names
-from vidstill.checkpoints.layouts.mae import mae_names
-from vidstill.checkpoints.layouts.maskagain import maskagain_names
-from vidstill.checkpoints.layouts.mmaction import mmaction_names
-from vidstill.checkpoints.layouts.mvd import mvd_names
-from vidstill.checkpoints.layouts.rename import Name, vit_names
-from vidstill.checkpoints.layouts.slowfast import slowfast_names
-from vidstill.checkpoints.layouts.stmae import stmae_classifier_names, stmae_names
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
-from vidstill.models.position_embeddings import FixedPositions, position_table
+from vidstill.checkpoints.layouts.amd import build_amd_rules
+from vidstill.checkpoints.layouts.mae import build_mae_rules
+from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
+from vidstill.checkpoints.layouts.mmaction import build_mmaction_rules
+from vidstill.checkpoints.layouts.mvd import build_mvd_rules
+from vidstill.checkpoints.layouts.rename import RenameRule, build_vit_rules
+from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
+from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.models.position_embeddings import FixedPositionKind, build_position_table
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import Grid
@@ -43,10 +43,10 @@ class Foreign:
     """
 
     config: Any
-    names: tuple[Name, ...]
+    names: tuple[RenameRule, ...]
     said: str
     kind: str = "pretraining"
-    tables: tuple[tuple[str, FixedPositions, int], ...] = ()
+    tables: tuple[tuple[str, FixedPositionKind, int], ...] = ()
     beside: Callable[[], dict[str, Tensor]] = dict
 
     @property
@@ -63,44 +63,51 @@ class Foreign:
         theirs = in_their_words(self.module.state_dict(), self.names)
         frames = self.encoder.tubelet[0]
         for name, kind, dim in self.tables:
-            table = position_table(kind, Grid(4 // frames if frames > 1 else 1, 4, 3), dim, torch.device("cpu"))
+            table = build_position_table(kind, Grid(4 // frames if frames > 1 else 1, 4, 3), dim, torch.device("cpu"))
             row = torch.zeros(1 if kind == "sincos2d" else 0, dim)
             theirs[name] = torch.cat([row, table])[None]
         return theirs | self.beside()
 
 
 def _classifier(encoder: ViTConfig, **options: Any) -> ClassifierConfig:
-    return ClassifierConfig(encoder=encoder, classes=options.pop("classes", CLASSES), **options)
+    return ClassifierConfig(encoder=encoder, num_classes=options.pop("classes", CLASSES), **options)
 
 
-def _mae_tables(config: Any) -> tuple[tuple[str, FixedPositions, int], ...]:
+def _mae_tables(config: Any) -> tuple[tuple[str, FixedPositionKind, int], ...]:
     return (("pos_embed", "sincos2d", config.encoder.dim), ("decoder_pos_embed", "sincos2d", config.decoder.dim))
 
 
 _TUNED = _classifier(STMAE.encoder, norm="pretrained")
 _NORMLESS = {f"generators.{n}.norm.{kind}": torch.ones(32) for n in (0, 1) for kind in ("weight", "bias")}
-_DETECTOR = (*vit_names(ENCODER, "", "encoder."), Name("head.", None))
+_DETECTOR = (*build_vit_rules(ENCODER, "", "encoder."), RenameRule("head.", None))
 
 FILES = {
-    "videomae": Foreign(VIDEOMAE, videomae_names(ENCODER), "a pre-training of VideoMAE"),
+    "videomae": Foreign(VIDEOMAE, build_videomae_rules(ENCODER), "a pre-training of VideoMAE"),
     "videomae, encoder": Foreign(
-        ENCODER, vit_names(ENCODER, "encoder.", "encoder."), "an encoder of VideoMAE", "encoder"
+        ENCODER, build_vit_rules(ENCODER, "encoder.", "encoder."), "an encoder of VideoMAE", "encoder"
     ),
-    "videomae, bare": Foreign(ENCODER, vit_names(ENCODER, "", "encoder."), "an encoder of VideoMAE alone", "encoder"),
-    "videomae v2": Foreign(replace(VIDEOMAE, encoder=GIANT), videomae_names(GIANT), "a pre-training of VideoMAE"),
+    "videomae, bare": Foreign(
+        ENCODER, build_vit_rules(ENCODER, "", "encoder."), "an encoder of VideoMAE alone", "encoder"
+    ),
+    "videomae v2": Foreign(replace(VIDEOMAE, encoder=GIANT), build_videomae_rules(GIANT), "a pre-training of VideoMAE"),
     "videomae v2, distilled": Foreign(
-        _classifier(ENCODER, classes=710), classifier_names(ENCODER), "a classifier of VideoMAE V2", "classifier"
+        _classifier(ENCODER, classes=710), build_classifier_rules(ENCODER), "a classifier of VideoMAE V2", "classifier"
     ),
-    "classifier": Foreign(_classifier(ENCODER), classifier_names(ENCODER), "a classifier of VideoMAE", "classifier"),
+    "classifier": Foreign(
+        _classifier(ENCODER), build_classifier_rules(ENCODER), "a classifier of VideoMAE", "classifier"
+    ),
     "classifier, first token": Foreign(
-        _classifier(ENCODER, pooling="first"), classifier_names(ENCODER), "the first token is classified", "classifier"
+        _classifier(ENCODER, pooling="first"),
+        build_classifier_rules(ENCODER),
+        "the first token is classified",
+        "classifier",
     ),
     "classifier, learned": Foreign(
-        _classifier(LEARNED), classifier_names(LEARNED), "a classifier of VideoMAE", "classifier"
+        _classifier(LEARNED), build_classifier_rules(LEARNED), "a classifier of VideoMAE", "classifier"
     ),
     "mvd": Foreign(
         MVD,
-        mvd_names(MVD.encoder),
+        build_mvd_rules(MVD.encoder),
         "a pre-training of MVD",
         tables=(
             ("pos_embed", "sincos3d", MVD.encoder.dim),
@@ -108,44 +115,52 @@ FILES = {
             ("pos_embed_vid", "sincos3d", MVD.decoder.dim),
         ),
     ),
-    "amd": Foreign(AMD, amd_names(ENCODER, [1, 2], 2), "a pre-training of AMD", beside=lambda: dict(_NORMLESS)),
-    "maskagain": Foreign(MASKAGAIN, maskagain_names(ENCODER), "a pre-training of MaskAgain"),
-    "maskagain, aligned": Foreign(ALIGNED, maskagain_names(ENCODER), "a pre-training of MaskAgain (with Align_"),
-    "mae": Foreign(MAE, mae_names(MAE.encoder), "a pre-training of image MAE", tables=_mae_tables(MAE)),
+    "amd": Foreign(AMD, build_amd_rules(ENCODER, [1, 2], 2), "a pre-training of AMD", beside=lambda: dict(_NORMLESS)),
+    "maskagain": Foreign(MASKAGAIN, build_maskagain_rules(ENCODER), "a pre-training of MaskAgain"),
+    "maskagain, aligned": Foreign(ALIGNED, build_maskagain_rules(ENCODER), "a pre-training of MaskAgain (with Align_"),
+    "mae": Foreign(MAE, build_mae_rules(MAE.encoder), "a pre-training of image MAE", tables=_mae_tables(MAE)),
     "mae, encoder": Foreign(
         MAE.encoder,
-        vit_names(MAE.encoder, "", "encoder.", image=True),
+        build_vit_rules(MAE.encoder, "", "encoder.", is_image=True),
         "an encoder of image MAE alone",
         "encoder",
         tables=_mae_tables(MAE)[:1],
     ),
     "mae, classifier": Foreign(
-        _classifier(IMAGE), classifier_names(IMAGE, image=True), "a classifier of image MAE", "classifier"
+        _classifier(IMAGE), build_classifier_rules(IMAGE, is_image=True), "a classifier of image MAE", "classifier"
     ),
     "mae, class token": Foreign(
-        _classifier(IMAGE, pooling="first"), classifier_names(IMAGE, image=True), "the class token", "classifier"
+        _classifier(IMAGE, pooling="first"),
+        build_classifier_rules(IMAGE, is_image=True),
+        "the class token",
+        "classifier",
     ),
-    "dmae": Foreign(DMAE, mae_names(DMAE.encoder), "a pre-training of DMAE", tables=_mae_tables(DMAE)),
-    "mae_st": Foreign(MAE_ST, stmae_names(MAE_ST.encoder, MAE_ST.decoder), "in the words of mae_st"),
+    "dmae": Foreign(DMAE, build_mae_rules(DMAE.encoder), "a pre-training of DMAE", tables=_mae_tables(DMAE)),
+    "mae_st": Foreign(MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder), "in the words of mae_st"),
     "mae_st, fused": Foreign(
-        MAE_ST, stmae_names(MAE_ST.encoder, MAE_ST.decoder, separate_qkv=False), "fused queries, keys and values"
+        MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder, separate_qkv=False), "fused queries, keys and values"
     ),
     "mae_st, classifier": Foreign(
-        _TUNED, stmae_classifier_names(STMAE.encoder), "a classifier of ST-MAE in the words of mae_st", "classifier"
+        _TUNED,
+        build_stmae_classifier_rules(STMAE.encoder),
+        "a classifier of ST-MAE in the words of mae_st",
+        "classifier",
     ),
-    "slowfast": Foreign(STMAE, slowfast_names(STMAE.encoder, STMAE.decoder), "in the words of PySlowFast (pred_head"),
+    "slowfast": Foreign(
+        STMAE, build_slowfast_rules(STMAE.encoder, STMAE.decoder), "in the words of PySlowFast (pred_head"
+    ),
     "slowfast, fused": Foreign(
-        STMAE, slowfast_names(STMAE.encoder, STMAE.decoder, separate_qkv=False), "fused queries, keys and values"
+        STMAE, build_slowfast_rules(STMAE.encoder, STMAE.decoder, separate_qkv=False), "fused queries, keys and values"
     ),
     "slowfast, classifier": Foreign(
         _TUNED,
-        stmae_classifier_names(STMAE.encoder, separate_qkv=False, slowfast=True),
+        build_stmae_classifier_rules(STMAE.encoder, separate_qkv=False, slowfast=True),
         "in the words of PySlowFast (norm and head.projection",
         "classifier",
     ),
     "mmaction": Foreign(
         _classifier(ENCODER),
-        mmaction_names(ENCODER, "backbone."),
+        build_mmaction_rules(ENCODER, "backbone."),
         "in the words of mmaction2",
         "classifier",
         tables=(("backbone.pos_embed", "sinusoid", ENCODER.dim),),

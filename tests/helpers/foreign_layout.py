@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from vidstill.checkpoints import convert as exporting
-from vidstill.checkpoints.layouts.rename import Name
+from vidstill.checkpoints.layouts.rename import RenameRule
 
 
-def in_their_words(ours: Mapping[str, Tensor], names: Sequence[Name]) -> dict[str, Tensor]:
-    return exporting.in_their_words(ours, names, "the test's table lacks a name")
+def in_their_words(ours: Mapping[str, Tensor], names: Sequence[RenameRule]) -> dict[str, Tensor]:
+    return exporting.rename_to_foreign(ours, names, "the test's table lacks a name")

@@ -20,8 +20,8 @@ from foreign_layout import in_their_words
 from reference_models import colours
 from torch import Tensor, nn
 
-from vidstill.checkpoints.layouts.rename import Name
-from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.methods.common.masking import Mask
 
 
@@ -51,10 +51,12 @@ def filled(theirs: str, tensor: Tensor) -> Tensor:
     return torch.from_numpy(np.float32(0.02) * z + np.float32(one)).reshape(tensor.shape)
 
 
-def fill(module: nn.Module, names: Sequence[Name], prefix: str = "") -> None:
+def fill(module: nn.Module, names: Sequence[RenameRule], prefix: str = "") -> None:
     theirs = in_their_words(module.state_dict(), names)
-    load_exactly(
-        module, translated({name: filled(prefix + name, t) for name, t in theirs.items()}, names), "the recipe"
+    load_state_dict_strict(
+        module,
+        translate_state_dict({name: filled(prefix + name, t) for name, t in theirs.items()}, names),
+        "the recipe",
     )
 
 

@@ -25,13 +25,13 @@ def seen_in_each_slot(mask: Mask, grid: Grid) -> Tensor:
 
 def shown(mask: Mask, grid: Grid) -> Tensor:
     """Which tokens (b, t, h, w) are seen."""
-    flat = torch.zeros(len(mask.visible), grid.tokens, dtype=torch.bool).scatter(1, mask.visible, True)
+    flat = torch.zeros(len(mask.visible), grid.num_tokens, dtype=torch.bool).scatter(1, mask.visible, True)
     return rearrange(flat, "b (t h w) -> b t h w", t=grid.t, h=grid.h)
 
 
 def hidden_pixels(visible: Tensor, grid: Grid, tubelet: Tubelet) -> Tensor:
     """True (b, 1, t, h, w) where a pixel of the clips is in no visible token."""
-    hidden = torch.ones(len(visible), grid.tokens, dtype=torch.bool).scatter(1, visible, False)
+    hidden = torch.ones(len(visible), grid.num_tokens, dtype=torch.bool).scatter(1, visible, False)
     t, h, w = tubelet
     pattern = "b (gt gh gw) -> b 1 (gt t) (gh h) (gw w)"
     return repeat(hidden, pattern, gt=grid.t, gh=grid.h, gw=grid.w, t=t, h=h, w=w)
@@ -40,6 +40,6 @@ def hidden_pixels(visible: Tensor, grid: Grid, tubelet: Tubelet) -> Tensor:
 def hold_to_every_token_once(mask: Mask, grid: Grid) -> None:
     """Visible and masked are disjoint, together complete, and ascend."""
     together = torch.cat([mask.visible, mask.masked], dim=1).sort(dim=1).values
-    assert torch.equal(together, torch.arange(grid.tokens).expand(len(together), -1))
+    assert torch.equal(together, torch.arange(grid.num_tokens).expand(len(together), -1))
     for tokens in (mask.visible, mask.masked):
         assert (tokens.diff(dim=1) > 0).all()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from vidstill.data.decode.probe import count_frames, describe
+from vidstill.data.decode.probe import count_frames, read_video_metadata
 from vidstill.data.decode.reader import read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 
@@ -105,7 +105,7 @@ def outcome(source: Path | bytes, seed: int) -> str:
         frames = count_frames(source)
         chance = random.Random(seed)
         read_frames(source, sorted({0, frames // 2, frames - 1, chance.randrange(frames)}))
-        describe(source)
+        read_video_metadata(source)
     except BrokenVideo as error:
         return "broken" if str(error) else "an error without words"
     except BaseException as error:

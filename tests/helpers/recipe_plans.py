@@ -5,23 +5,23 @@ from typing import Any
 
 import pytest
 
-from vidstill.engine.lr_schedule import Plan, make_plan
-from vidstill.recipes.recipe import Detect, Finetune, every_recipe, find
+from vidstill.engine.lr_schedule import TrainingPlan, plan_training
+from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, find_recipe, load_recipes
 
 KINETICS = 240_436  # training videos of Kinetics-400
-_PAPERS = {n: r for n, r in every_recipe().items() if not n.startswith(("quickstart.", "laptop."))}  # these are ours
-FINETUNINGS = [name for name, recipe in _PAPERS.items() if isinstance(recipe, Finetune)]
+_PAPERS = {n: r for n, r in load_recipes().items() if not n.startswith(("quickstart.", "laptop."))}  # these are ours
+FINETUNINGS = [name for name, recipe in _PAPERS.items() if isinstance(recipe, FinetuneRecipe)]
 KEY_FRAMES = 211_000  # about as many of AVA's training videos
-DETECTORS = [name for name, recipe in _PAPERS.items() if isinstance(recipe, Detect)]
+DETECTORS = [name for name, recipe in _PAPERS.items() if isinstance(recipe, DetectionRecipe)]
 
 
-def plan(name: str) -> Plan:
+def plan(name: str) -> TrainingPlan:
     """Steps, batches and rates on Kinetics-400; of a detector on AVA, whose key frames give one clip each."""
-    recipe = find(name)
-    if isinstance(recipe, Detect):
-        return make_plan(videos=KEY_FRAMES, batch=recipe.batch, optim=recipe.optim, schedule=recipe.schedule)
-    return make_plan(
-        videos=KINETICS,
+    recipe = find_recipe(name)
+    if isinstance(recipe, DetectionRecipe):
+        return plan_training(num_videos=KEY_FRAMES, batch=recipe.batch, optim=recipe.optim, schedule=recipe.schedule)
+    return plan_training(
+        num_videos=KINETICS,
         batch=recipe.batch,
         optim=recipe.optim,
         schedule=recipe.schedule,

@@ -11,9 +11,9 @@ from reference_cases import Case
 from reference_models import colours, places, take_step
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.mae import mae_names
-from vidstill.checkpoints.layouts.rename import Name
-from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.checkpoints.layouts.mae import build_mae_rules
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.common.masking import Mask, RandomMask
@@ -22,9 +22,9 @@ from vidstill.methods.dmae import DMAE
 from vidstill.methods.imagemae import ImageMAE, ImageMAEConfig
 from vidstill.methods.stmae import STMAE, STMAEConfig
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.position_embeddings import position_table
+from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import ViTConfig
-from vidstill.utils.types import Grid, take
+from vidstill.utils.types import Grid, gather_tokens
 
 
 def encoder_config(config: dict[str, Any], *, learned: bool = False) -> ViTConfig:
@@ -52,7 +52,7 @@ def decoder_config(config: dict[str, Any]) -> DecoderConfig:
         mlp_ratio=config.get("mlp_ratio", 4.0),
         positions="sincos2d",
         class_token="encoder",
-        project_bias=True,
+        embed_bias=True,
         attention_bias="qkv",
     )
 
@@ -86,15 +86,15 @@ def stmae_config(config: dict[str, Any]) -> STMAEConfig:
             mlp_ratio=encoder.mlp_ratio,
             positions=encoder.positions,
             learned_grid=encoder.learned_grid,
-            class_token="own" if encoder.class_token else "none",
-            project_bias=True,
+            class_token="own" if encoder.cls_token else "none",
+            embed_bias=True,
             attention_bias=encoder.attention_bias,
         ),
         mask=RandomMask(ratio=config.get("mask_ratio", 0.9)),
         target="per_patch" if config.get("norm_pix_loss", True) else "input",
         predicted_frames=config["pred_t_dim"] * config["t_patch_size"] // config["num_frames"],
-        which_frames="linspace",
-        start="normal_released" if config.get("trunc_init") else "xavier",
+        frame_selection="linspace",
+        weight_init="normal_released" if config.get("trunc_init") else "xavier",
     )
 
 
@@ -110,7 +110,7 @@ def imagemae(config: dict[str, Any], weights: dict[str, Tensor], source: str) ->
         target=target(config),
     )
     method = ours.build()
-    load_exactly(method, translated(weights, mae_names(ours.encoder)), source)
+    load_state_dict_strict(method, translate_state_dict(weights, build_mae_rules(ours.encoder)), source)
     return method
 
 
@@ -149,24 +149,24 @@ def _ranks(noise: Tensor) -> Tensor:
 def predictions(method: ImageMAE | DMAE | STMAE, image: Tensor, mask: Mask) -> Tensor:
     """What the decoder makes of every token, of the seen ones too, in grid order."""
     seen, decoder, places = method.encoder(image, mask.visible), method.decoder, (mask.visible, mask.masked)
-    joined = decoder.infill.joined(
-        decoder.project(seen.tokens), *places, method.encoder.grid(image), decoder.project(seen.classes)
+    joined = decoder.trunk.joined(
+        decoder.embed(seen.tokens), *places, method.encoder.grid(image), decoder.embed(seen.cls_token)
     )
     order = torch.cat(places, dim=1).argsort(dim=1)
-    rows = decoder.head(decoder.norm(decoder.infill.through(joined)))
-    return take(rows[:, rows.shape[1] - order.shape[1] :], order)  # without a class token's
+    rows = decoder.head(decoder.norm(decoder.trunk.forward_blocks(joined)))
+    return gather_tokens(rows[:, rows.shape[1] - order.shape[1] :], order)  # without a class token's
 
 
 def table(grid: Grid, width: int) -> Tensor:
     """The computed codes as MAE's files have them: that of the class token, which is zero, stands first."""
-    return torch.cat([torch.zeros(1, width), position_table("sincos2d", grid, width, torch.device("cpu"))])[None]
+    return torch.cat([torch.zeros(1, width), build_position_table("sincos2d", grid, width, torch.device("cpu"))])[None]
 
 
 def picture(rows: Tensor, grid: Grid, patch: int) -> Tensor:
     return rearrange(rows, "b (h w) (p q c) -> b c (h p) (w q)", h=grid.h, p=patch, q=patch)
 
 
-def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[Name, ...]) -> None:
+def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule, ...]) -> None:
     """Every gradient that is stored equals ours, and the norm of every parameter's."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     assert all(parameter.grad is not None for parameter in trained.values())
@@ -182,7 +182,7 @@ def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
     """Losses, the gradients' lengths and the last weights of a training agree."""
     config, waiting, rate = case.json["config"], [], 0.0
     # released: only biases and what has one dimension there are not decayed
-    optim = AdamWConfig(base_lr=1.0, betas=(0.9, 0.95), weight_decay=config["weight_decay"], undecayed=())
+    optim = AdamWConfig(base_lr=1.0, betas=(0.9, 0.95), weight_decay=config["weight_decay"], no_weight_decay=())
     optimizer, runtime = optim.build(method), Runtime("fp32")
     for step, (stated, length) in enumerate(zip(case.json["lr"], case.json["grad_norm"], strict=True)):
         mask = mask_by(case.tensors[f"mask/noise_{step}"], config["mask_ratio"])
@@ -199,7 +199,7 @@ def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
         waiting.clear()
     ours, grid = method.config, method.encoder.grid(clip(case, "input/image_0"))
     tables = {"pos_embed": table(grid, ours.encoder.dim), "decoder_pos_embed": table(grid, ours.decoder.dim)}
-    hold_final(case, in_their_words(method.state_dict(), mae_names(ours.encoder)) | tables)
+    hold_final(case, in_their_words(method.state_dict(), build_mae_rules(ours.encoder)) | tables)
 
 
 def hold_final(case: Case, ours: Mapping[str, Tensor]) -> None:

@@ -6,8 +6,8 @@ import torch
 from reference_cases import Case
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.rename import Name
-from vidstill.checkpoints.load import translated
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.load import translate_state_dict
 from vidstill.engine.distributed import Runtime
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
@@ -56,13 +56,13 @@ def hold_table(case: Case, ours: Tensor, name: str) -> None:
     torch.testing.assert_close(ours, case.tensors[name], rtol=0, atol=1e-6, msg=name)
 
 
-def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[Name, ...], prefix: str = "grad") -> None:
+def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule, ...], prefix: str = "grad") -> None:
     """Every gradient that the reference has equals ours, and none of theirs is left out."""
     ours = dict(module.named_parameters())
     without = set(case.json.get("parameters_without_gradient", ()))
     theirs = {name: grad for name, grad in case.under(prefix).items() if name not in without}
     assert theirs
-    for name, grad in translated(theirs, names).items():
+    for name, grad in translate_state_dict(theirs, names).items():
         assert ours[name].grad is not None, name
         case.hold_value(ours[name].grad, grad, name, "gradients")
 
@@ -79,14 +79,14 @@ def take_step(
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
     runtime.backward(loss, 1)
-    norm = runtime.clip(module, optimizer, longest)
-    runtime.update(optimizer, accept=True)
+    norm = runtime.clip_grad_norm(module, optimizer, longest)
+    runtime.step_optimizer(optimizer, accept=True)
     return norm.item()
 
 
-def hold_weights(case: Case, module: torch.nn.Module, names: tuple[Name, ...]) -> None:
+def hold_weights(case: Case, module: torch.nn.Module, names: tuple[RenameRule, ...]) -> None:
     """Every weight that the reference has after the last step equals ours."""
-    ours, theirs = dict(module.named_parameters()), translated(case.under("after"), names)
+    ours, theirs = dict(module.named_parameters()), translate_state_dict(case.under("after"), names)
     assert theirs
     for name, weight in theirs.items():
         case.hold_value(ours[name].detach(), weight, name, "after")

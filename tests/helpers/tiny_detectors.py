@@ -6,16 +6,19 @@ from pathlib import Path
 import torch
 from tiny_models import ENCODER, built
 
-from vidstill.checkpoints.io import write_weights
-from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.checkpoints.io import write_checkpoint
+from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig
 from vidstill.recipes.detection.videomae import base_ava
 from vidstill.tasks.detection import Detector
-from vidstill.utils.config_io import to_plain
+from vidstill.utils.config_io import to_dict
 
 ACTIONS = {1: "stand", 3: "talk to (a person)", 7: "wave"}
 VIEWS = BoxViewsConfig(
-    sampling=KeySampling(frames=4, stride=4, rate=25.0), short_side=24, extend=(0.1, 0.05), persons=0.5
+    sampling=KeyframeSampling(frames=4, stride=4, frame_rate=25.0),
+    short_side=24,
+    box_expansion=(0.1, 0.05),
+    min_person_score=0.5,
 )
 
 
@@ -24,19 +27,19 @@ def write_detector(
 ) -> Detector:
     """Gives what is in the file, whose answers differ from box to box."""
     clips = BoxClipsConfig(dataset="made", sampling=views.sampling, short_side=(24, 24), size=(16, 16))
-    recipe = replace(base_ava, encoder=ENCODER, clips=clips, views=views, times_person_score=times_person_score)
-    config = recipe.detector(len(ACTIONS))
+    recipe = replace(base_ava, encoder=ENCODER, clips=clips, views=views, use_person_scores=times_person_score)
+    config = recipe.build_detector_config(len(ACTIONS))
     model = built(config).eval()
     with torch.no_grad():
         model.head.weight.mul_(factor)
     about = {
         "kind": "detector",
-        "encoder": to_plain(config.encoder),
-        "detector": to_plain(config),
+        "encoder": to_dict(config.encoder),
+        "detector": to_dict(config),
         "actions": [[number, name] for number, name in ACTIONS.items()],
         "evaluated": list(ACTIONS),
-        "recipe": to_plain(recipe),
+        "recipe": to_dict(recipe),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_weights(path, model.state_dict(), about)
+    write_checkpoint(path, model.state_dict(), about)
     return model

@@ -7,12 +7,12 @@ import av
 import numpy as np
 from PIL import Image
 
-from vidstill.data.ava.clip_reader import Film
-from vidstill.data.ava.keyframes import KeyFrames
-from vidstill.data.ava.label_map import Actions
+from vidstill.data.ava.clip_reader import KeyframeVideo
+from vidstill.data.ava.keyframes import Keyframes
+from vidstill.data.ava.label_map import LabelMap
 
 BITS = 10
-ACTIONS = Actions({1: "stands", 3: "sits", 7: "waves"}, frozenset({1, 3, 7}))
+ACTIONS = LabelMap({1: "stands", 3: "sits", 7: "waves"}, frozenset({1, 3, 7}))
 
 
 def numbered(number: int) -> np.ndarray:
@@ -39,34 +39,34 @@ def write_video(path: Path, pictures: Sequence[np.ndarray], rate: int = 25) -> P
     return path
 
 
-def file_film(folder: Path, frames: int, rate: int, start: int = 0) -> Film:
+def file_film(folder: Path, frames: int, rate: int, start: int = 0) -> KeyframeVideo:
     path = write_video(folder / "film.mp4", [numbered(n) for n in range(frames)], rate)
-    return Film("film", path, "file", float(start))
+    return KeyframeVideo("film", path, "file", float(start))
 
 
-def frames_film(folder: Path, frames: int, rate: int, start: int = 0) -> Film:
+def frames_film(folder: Path, frames: int, rate: int, start: int = 0) -> KeyframeVideo:
     (folder / "film").mkdir(parents=True)
     for n in range(frames):
         Image.fromarray(numbered(n)).save(folder / "film" / f"film_{n + 1:06d}.png")
-    return Film("film", folder / "film", "frames", float(start), float(rate))
+    return KeyframeVideo("film", folder / "film", "frames", float(start), float(rate))
 
 
-def seconds_film(folder: Path, counts: Mapping[int, int], rate: int = 25) -> Film:
+def seconds_film(folder: Path, counts: Mapping[int, int], rate: int = 25) -> KeyframeVideo:
     """Numbered through all seconds, so many frames in each."""
     first = 0
     for second, count in counts.items():
         pictures = [numbered(n) for n in range(first, first + count)]
         write_video(folder / "film" / f"{second}.mp4", pictures, rate)
         first += count
-    return Film("film", folder / "film", "seconds")
+    return KeyframeVideo("film", folder / "film", "seconds")
 
 
 def key_frames(
-    films: Sequence[Film],
+    films: Sequence[KeyframeVideo],
     moments: Sequence[tuple[int, int]],
     boxes: Sequence[Sequence[tuple[float, ...]]],
     source: Path,
-) -> KeyFrames:
+) -> Keyframes:
     """
     Args:
         moments: a film's place and a second.
@@ -76,7 +76,7 @@ def key_frames(
     flat = np.array([box for some in boxes for box in some], np.float64).reshape(-1, 4)
     labels = np.zeros((len(flat), 3), bool)
     labels[np.arange(len(flat)), np.concatenate([np.arange(n) for n in counts]) % 3] = True
-    return KeyFrames(
+    return Keyframes(
         tuple(films),
         np.array([film for film, _ in moments], np.int32),
         np.array([second for _, second in moments], np.int32),

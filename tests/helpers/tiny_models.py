@@ -13,7 +13,7 @@ from vidstill.methods.dmae import DMAEConfig
 from vidstill.methods.imagemae import ImageMAEConfig
 from vidstill.methods.maskagain import MaskAgainConfig
 from vidstill.methods.mvd import MVDConfig
-from vidstill.methods.stmae import STMAEConfig, of_clips
+from vidstill.methods.stmae import STMAEConfig, build_stmae_vit_config
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
@@ -31,37 +31,37 @@ AMD = AMDConfig(
     decoder=DECODER,
     teacher=TeacherConfig(model=TEACHER),
     mask=NestedTubeMask(student_ratio=0.75, teacher_ratio=0.5),
-    pairs=((1, 2), (2, 3)),
+    layer_pairs=((1, 2), (2, 3)),
     generator_depth=1,
 )
 MASKAGAIN = MaskAgainConfig(
     encoder=ENCODER,
     teacher=TeacherConfig(model=replace(TEACHER, dim=24)),  # as wide as the student
     mask=TubeMask(ratio=0.5),
-    global_keys=4,
-    local_keys=3,
-    telling=5,
+    global_top_k=4,
+    local_top_k=3,
+    salient_tokens=5,
 )
 IMAGEMAE = ImageMAEConfig(
     encoder=replace(ENCODER, positions="sincos2d", class_token=True, attention_bias="qkv"),
-    decoder=replace(DECODER, positions="sincos2d", class_token="encoder", project_bias=True, attention_bias="qkv"),
-    mask=RandomMask(ratio=0.75, counts="hidden"),  # so that something is seen of a single token
+    decoder=replace(DECODER, positions="sincos2d", class_token="encoder", embed_bias=True, attention_bias="qkv"),
+    mask=RandomMask(ratio=0.75, round_down="hidden"),  # so that something is seen of a single token
 )
 DMAE = DMAEConfig(
     encoder=IMAGEMAE.encoder,
     decoder=IMAGEMAE.decoder,
     teacher=TeacherConfig(model=replace(TEACHER, positions="sincos2d", class_token=True, attention_bias="qkv")),
     mask=IMAGEMAE.mask,
-    pairs=((1, 2),),
+    layer_pairs=((1, 2),),
 )
 STMAE = STMAEConfig(
-    encoder=replace(of_clips(ENCODER), learned_grid=(2, 4, 3)),
+    encoder=replace(build_stmae_vit_config(ENCODER), learned_grid=(2, 4, 3)),
     decoder=replace(IMAGEMAE.decoder, positions="learned", learned_grid=(2, 4, 3)),
     mask=IMAGEMAE.mask,
 )
 MVD = MVDConfig(
     encoder=replace(ENCODER, dim=32, positions="sincos3d"),  # the code needs a multiple of 16
-    decoder=replace(DECODER, positions="sincos3d", project_bias=True),
+    decoder=replace(DECODER, positions="sincos3d", embed_bias=True),
     image_teacher=TeacherConfig(model=replace(DMAE.teacher.model, tubelet=(1, 4, 4), dim=16, depth=2)),
     video_teacher=TeacherConfig(model=TEACHER),
     mask=TubeMask(ratio=0.75),
@@ -86,24 +86,24 @@ METHODS: dict[str, Any] = {
     "maskagain": MASKAGAIN,
     "maskagain-paper": replace(
         MASKAGAIN,
-        mass="plain",
-        local_shares="clip",
-        local_pairs="aligned",
+        attention_normalization="plain",
+        local_softmax="clip",
+        local_value_order="aligned",
         hint_tokens="gathered",
-        relation_shares="pairs",
+        relation_softmax="pairs",
     ),
     "maskagain-projected": replace(MASKAGAIN, teacher=TeacherConfig(model=TEACHER)),
     "maskagain-transfer": replace(
         only(MASKAGAIN, attention_factor=1.0, value_factor=1.0, reconstruction_factor=1.0),
-        layers=(1, 2),
+        attention_layers=(1, 2),
         attention_temperature=4.0,
     ),
     "stmae": STMAE,
     "stmae-mae_st": replace(
         STMAE,
         decoder=replace(STMAE.decoder, positions="separable", class_token="own"),
-        which_frames="linspace",
-        start="xavier",
+        frame_selection="linspace",
+        weight_init="xavier",
     ),
     "imagemae": IMAGEMAE,
     "dmae": DMAE,
@@ -115,7 +115,7 @@ METHODS: dict[str, Any] = {
         mask=TubeMask(ratio=0.75),
         target="per_channel",
     ),
-    "dmae-perceptrons": replace(DMAE, pairs=((1, 2), (2, 3)), projection="mlp-2layer", distance="l2"),
+    "dmae-perceptrons": replace(DMAE, layer_pairs=((1, 2), (2, 3)), projection="mlp-2layer", feature_loss="l2"),
     "dmae-raw": replace(
         DMAE,
         teacher=TeacherConfig(model=replace(DMAE.teacher.model, dim=24)),
@@ -123,8 +123,8 @@ METHODS: dict[str, Any] = {
         align_class_token=False,
     ),
     "mvd": MVD,
-    "mvd-image-only": replace(MVD, video_teacher=None, image_frames="all", image_distance="l1"),
-    "mvd-video-only": replace(MVD, image_teacher=None, normalise=True, video_distance="l2"),
+    "mvd-image-only": replace(MVD, video_teacher=None, image_frames="all", image_loss="l1"),
+    "mvd-video-only": replace(MVD, image_teacher=None, normalize_targets=True, video_loss="l2"),
     "mvd-other-patches": replace(
         MVD, image_teacher=TeacherConfig(model=replace(MVD.image_teacher.model, tubelet=(1, 3, 5)))
     ),
@@ -132,10 +132,10 @@ METHODS: dict[str, Any] = {
         MVD,
         encoder=replace(MVD.encoder, class_token=True),
         decoder=replace(MVD.decoder, class_token="encoder"),
-        image_factor=0.7,
-        video_factor=1.5,
+        image_weight=0.7,
+        video_weight=1.5,
     ),
-    "mvd-per-token": replace(MVD, distill="visible"),
+    "mvd-per-token": replace(MVD, distillation_tokens="visible"),
 }
 
 

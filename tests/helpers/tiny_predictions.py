@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from tiny_models import ENCODER, built
 
-from vidstill.checkpoints.io import write_weights
-from vidstill.data.datasets.lookup import Sampling
+from vidstill.checkpoints.io import write_checkpoint
+from vidstill.data.datasets.lookup import FrameSampling
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.config_io import to_plain
+from vidstill.utils.config_io import to_dict
 
 CLASSES = ("jump, high", "run", "wave")
 RATE = 25
@@ -25,27 +25,29 @@ RATE = 25
 def write_classifier(
     path: Path,
     *,
-    sampling: Sampling = DenseSampling(frames=4, stride=2),  # noqa: B008  # it is frozen
+    sampling: FrameSampling = DenseSampling(num_frames=4, stride=2),  # noqa: B008  # it is frozen
     classes: Sequence[str] = CLASSES,
     several: bool = False,
     views: int = 2,
 ) -> Path:
     """A file of weights whose answers differ from clip to clip; of a model of images, if it looks at one frame."""
-    images = sampling.frames == 1
+    images = sampling.num_frames == 1
     encoder = replace(ENCODER, tubelet=(1, 4, 4)) if images else ENCODER
-    config = ClassifierConfig(encoder=encoder, classes=len(classes), several=several)
+    config = ClassifierConfig(encoder=encoder, num_classes=len(classes), multi_label=several)
     model = built(config)
     with torch.no_grad():
         model.head.weight.mul_(20)
-    looks = ViewsConfig(sampling=sampling, views=views, crops=1 if images else 3, short_side=16, size=(16, 16))
+    looks = ViewsConfig(
+        sampling=sampling, temporal_clips=views, spatial_crops=1 if images else 3, short_side=16, size=(16, 16)
+    )
     about = {
         "kind": "classifier",
-        "encoder": to_plain(encoder),
-        "classifier": to_plain(config),
+        "encoder": to_dict(encoder),
+        "classifier": to_dict(config),
         "classes": list(classes),
-        "views": to_plain(looks),
+        "views": to_dict(looks),
     }
-    write_weights(path, model.state_dict(), about)
+    write_checkpoint(path, model.state_dict(), about)
     return path
 
 

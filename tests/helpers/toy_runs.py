@@ -9,7 +9,7 @@ from engine_toy import OPTIM, Toy, toy_batches, toy_plan
 from torch import nn
 
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.trainer import SaveConfig, fit
+from vidstill.engine.trainer import SaveConfig, train_task
 
 STEPS = toy_plan().total_steps
 PROGRAM = [sys.executable, engine_toy.__file__]
@@ -23,7 +23,7 @@ def train(folder: Path, *, task: nn.Module | None = None, plan=None, batches=Non
     task, runtime, plan = task or Toy(), Runtime(precision), plan or toy_plan()
     batches = batches or toy_batches(plan, runtime)
     asked = {"optim": OPTIM, "seed": 0, "save": SaveConfig(steps=1)} | asked
-    return task, fit(task, batches, plan=plan, runtime=runtime, run_dir=folder, **asked)
+    return task, train_task(task, batches, plan=plan, runtime=runtime, run_dir=folder, **asked)
 
 
 def log(folder: Path, *names: str) -> list:
@@ -35,7 +35,7 @@ def weights(task: nn.Module) -> list:
 
 
 def cut_at(step: int, act, plan) -> object:
-    """The toy's batches, and `act` where the given step asks for its first one."""
+    """The toy's batches, and `generate_scene` where the given step asks for its first one."""
 
     def batches(start: int):
         for n, batch in enumerate(toy_batches(plan, Runtime("fp32"))(start), start * plan.accumulation):

@@ -44,7 +44,7 @@ def test_an_alignment_builds_the_parameters_it_needs_and_no_others(alignment, pa
 
 @pytest.mark.parametrize("kind", TORCH)
 def test_losses_are_means_over_layers_tokens_and_channels(kind):
-    config = replace(AMD, distance=kind)
+    config = replace(AMD, feature_loss=kind)
     method, mask = built(config), config.mask.draw(SEED, GRID)
     output = method(CLIP, seed=SEED)
     teacher = method.teacher.model(CLIP, mask.teacher_visible, layers=(2, 3)).layers
@@ -52,12 +52,12 @@ def test_losses_are_means_over_layers_tokens_and_channels(kind):
     seen = mask.visible.shape[1]
 
     projected = {layer: student.layers[layer] @ method.projections[str(layer)].weight.T for layer in (1, 2)}
-    direct = [TORCH[kind](projected[ours], teacher[theirs][:, :seen]) for ours, theirs in config.pairs]
+    direct = [TORCH[kind](projected[ours], teacher[theirs][:, :seen]) for ours, theirs in config.layer_pairs]
     generated = [
         TORCH[kind](
-            method.generators[place](projected[ours], mask.visible, mask.extra, GRID), teacher[theirs][:, seen:]
+            method.generators[place](projected[ours], mask.visible, mask.teacher_only, GRID), teacher[theirs][:, seen:]
         )
-        for place, (ours, theirs) in enumerate(config.pairs)
+        for place, (ours, theirs) in enumerate(config.layer_pairs)
     ]
     torch.testing.assert_close(output.parts["direct"], torch.stack(direct).mean())
     torch.testing.assert_close(output.parts["generation"], torch.stack(generated).mean())
@@ -108,7 +108,7 @@ def test_serial_generation_continues_from_the_direct_projection_and_parallel_has
 
 
 def test_a_generated_layer_continues_from_its_own_layers_projection_or_the_one_at_its_place():
-    other = replace(AMD, pairs=((1, 2), (2, 3)), generation_pairs=((2, 3),))
+    other = replace(AMD, layer_pairs=((1, 2), (2, 3)), generation_layer_pairs=((2, 3),))
     for shared, layer in (("layer", "2"), ("released", "1")):
         method = built(replace(other, shared_projection=shared))
         method(CLIP, seed=SEED).parts["generation"].backward()
@@ -128,15 +128,15 @@ def test_teacher_and_student_may_see_everything():
 def test_a_teacher_that_sees_everything_has_a_target_for_every_hidden_token():
     config = replace(AMD, mask=NestedTubeMask(student_ratio=0.75, teacher_ratio=0.0))
     method, mask = built(config), config.mask.draw(SEED, GRID)
-    both, teacher_only = method.look(CLIP, mask)
-    assert both[3].shape[1] + teacher_only[3].shape[1] == GRID.tokens
+    both, teacher_only = method.forward_intermediates(CLIP, mask)
+    assert both[3].shape[1] + teacher_only[3].shape[1] == GRID.num_tokens
     assert torch.isfinite(method(CLIP, seed=SEED).loss)
 
 
 def test_generators_of_a_student_with_learned_positions_have_the_flat_code():
     learned = replace(ENCODER, positions="learned", learned_grid=(GRID.t, GRID.h, GRID.w))
     config = replace(AMD, encoder=learned)
-    assert config.generator.positions == "sinusoid"
+    assert config.generator_config.positions == "sinusoid"
     assert torch.isfinite(built(config)(CLIP, seed=SEED).loss)
 
 
@@ -154,7 +154,7 @@ def test_generators_have_the_asked_depth_and_the_teachers_width():
 
 @pytest.mark.parametrize(("width", "heads"), [(32, 1), (64, 1), (200, 2), (768, 12), (1024, 16)])
 def test_a_generators_heads_have_64_channels_or_the_next_number_that_divides(width, heads):
-    assert replace(AMD, teacher=TeacherConfig(model=replace(TEACHER, dim=width))).generator.heads == heads
+    assert replace(AMD, teacher=TeacherConfig(model=replace(TEACHER, dim=width))).generator_config.heads == heads
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from torch import nn
 from vidstill.methods.common.masking import TubeMask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
-from vidstill.models.vit import Encoded, Looked
+from vidstill.models.vit import Features, IntermediateFeatures
 from vidstill.utils.types import InputError
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])
 VIDEO = METHODS["dmae-video"]
-TWO_PAIRS = replace(DMAE, pairs=((1, 2), (2, 3)))
-TWINS = replace(DMAE, teacher=TeacherConfig(model=DMAE.encoder), pairs=((1, 1), (2, 2)), projection="none")
+TWO_PAIRS = replace(DMAE, layer_pairs=((1, 2), (2, 3)))
+TWINS = replace(DMAE, teacher=TeacherConfig(model=DMAE.encoder), layer_pairs=((1, 1), (2, 2)), projection="none")
 TORCH = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 
 
@@ -32,17 +32,17 @@ def alignment(config, *, seed=0):
 @pytest.mark.parametrize("unit_length", ["where_projected", "never"])
 @pytest.mark.parametrize("with_class", [True, False])
 def test_the_alignment_is_a_sum_over_pairs_of_means_over_tokens_and_channels(kind, unit_length, with_class):
-    config = replace(TWO_PAIRS, distance=kind, unit_length=unit_length, align_class_token=with_class)
+    config = replace(TWO_PAIRS, feature_loss=kind, l2_normalize=unit_length, align_class_token=with_class)
     method, mask = built(config), config.mask.draw(SEED, GRID)
     student = method.encoder(CLIP, mask.visible, layers=(1, 2))
     teacher = method.teacher.model(CLIP, mask.visible, layers=(2, 3))
 
     apart = []
-    for (ours, theirs), linear in zip(config.pairs, method.projections, strict=True):
+    for (ours, theirs), linear in zip(config.layer_pairs, method.projections, strict=True):
         guess, target = student.layers[ours], teacher.layers[theirs]
         if with_class:
             guess, target = (
-                torch.cat([seen.class_layers[block], seen.layers[block]], dim=1)
+                torch.cat([seen.cls_layers[block], seen.layers[block]], dim=1)
                 for seen, block in ((student, ours), (teacher, theirs))
             )
         guess = guess @ linear.weight.T + linear.bias
@@ -62,7 +62,7 @@ def test_the_reconstruction_is_that_of_a_method_without_a_teacher_bit_for_bit(co
 
 def test_a_student_that_is_its_teacher_is_aligned():
     for unit_length in ("never", "always"):
-        method = built(replace(TWINS, unit_length=unit_length))
+        method = built(replace(TWINS, l2_normalize=unit_length))
         method.teacher.model.load_state_dict(method.encoder.state_dict())
         assert method(CLIP, seed=SEED).parts["alignment"].item() == 0
 
@@ -71,29 +71,32 @@ def test_a_student_that_is_its_teacher_is_aligned():
 def test_unit_vectors_are_never_further_apart_than_opposite_ones(seed):
     """The sum of d absolute values is at most √d times the length, which is at most 2; and a length's square, 4."""
     assert 0 < alignment(DMAE, seed=seed) < 2 / TEACHER.dim**0.5
-    assert 0 < alignment(replace(DMAE, distance="l2"), seed=seed) < 4 / TEACHER.dim
+    assert 0 < alignment(replace(DMAE, feature_loss="l2"), seed=seed) < 4 / TEACHER.dim
 
 
 def test_random_directions_are_as_far_apart_as_in_theory():
     width, chance = 1024, torch.Generator().manual_seed(0)
     mine, its = (torch.randn(2, 50, width, generator=chance) for _ in range(2))
     none = torch.empty(2, 0, width)
-    student = Encoded(tokens=mine, classes=none, layers={1: mine}, class_layers={1: none})
-    teacher = Looked(layers={1: 7 * its}, class_layers={1: none})
-    method = built(replace(TWINS, pairs=((1, 1),), unit_length="always"))
-    (apart,) = method.align(student, teacher)
+    student = Features(tokens=mine, cls_token=none, layers={1: mine}, cls_layers={1: none})
+    teacher = IntermediateFeatures(layers={1: 7 * its}, cls_layers={1: none})
+    method = built(replace(TWINS, layer_pairs=((1, 1),), l2_normalize="always"))
+    (apart,) = method.compute_alignment_losses(student, teacher)
     assert apart.item() == pytest.approx((4 / torch.pi / width) ** 0.5, rel=0.01)  # of normal differences
 
 
 def test_the_length_of_features_counts_where_there_is_no_projection():
-    assert not DMAEConfig(projection="none").of_unit_length
-    assert DMAEConfig().of_unit_length
+    assert not DMAEConfig(projection="none").uses_l2_norm
+    assert DMAEConfig().uses_l2_norm
     for unit_length, moves in (("where_projected", True), ("always", False)):
-        method = built(replace(TWINS, pairs=((2, 2),), unit_length=unit_length))
+        method = built(replace(TWINS, layer_pairs=((2, 2),), l2_normalize=unit_length))
         mask = TWINS.mask.draw(SEED, GRID)
-        student, seen = method.encoder(CLIP, mask.visible, layers=(2,)), method.look(CLIP, mask)
-        longer = Looked(layers={2: 3 * seen.layers[2]}, class_layers={2: 3 * seen.class_layers[2]})
-        (before,), (after,) = method.align(student, seen), method.align(student, longer)
+        student, seen = method.encoder(CLIP, mask.visible, layers=(2,)), method.forward_intermediates(CLIP, mask)
+        longer = IntermediateFeatures(layers={2: 3 * seen.layers[2]}, cls_layers={2: 3 * seen.cls_layers[2]})
+        (before,), (after,) = (
+            method.compute_alignment_losses(student, seen),
+            method.compute_alignment_losses(student, longer),
+        )
         assert torch.allclose(before, after) != moves
 
 
@@ -101,10 +104,12 @@ def test_the_teacher_sees_what_the_student_sees_and_no_more():
     for config in (DMAE, VIDEO):
         method, mask = built(config), config.mask.draw(SEED, GRID)
         pixels = hidden_pixels(mask.visible, GRID, config.encoder.tubelet)
-        clean, met = (method.look(clip, mask) for clip in (CLIP, CLIP.masked_fill(pixels, float("nan"))))
+        clean, met = (
+            method.forward_intermediates(clip, mask) for clip in (CLIP, CLIP.masked_fill(pixels, float("nan")))
+        )
         assert clean.layers[2].shape == (2, mask.visible.shape[1], TEACHER.dim)
         assert torch.equal(clean.layers[2], met.layers[2])
-        assert torch.equal(clean.class_layers[2], met.class_layers[2])
+        assert torch.equal(clean.cls_layers[2], met.cls_layers[2])
 
 
 def test_the_teachers_blocks_after_the_last_pair_do_not_run():
@@ -115,7 +120,7 @@ def test_the_teachers_blocks_after_the_last_pair_do_not_run():
 
 
 def test_the_factor_weighs_the_alignment():
-    output = built(replace(DMAE, alignment_factor=3.0))(CLIP, seed=SEED)
+    output = built(replace(DMAE, alignment_weight=3.0))(CLIP, seed=SEED)
     torch.testing.assert_close(output.loss, output.parts["reconstruction"] + 3 * output.parts["alignment"])
     assert torch.equal(output.parts["alignment"], alignment(DMAE))
 
@@ -148,10 +153,10 @@ def test_without_a_projection_nothing_is_trained_for_the_alignment():
 def test_a_student_starts_as_maes():
     torch.manual_seed(0)
     method = replace(DMAE, encoder=replace(DMAE.encoder, dim=96)).build()
-    embed = method.encoder.embed.weight
+    embed = method.encoder.patch_embed.weight
     bound = (6 / sum(embed.shape)) ** 0.5
     assert 0.9 * bound < embed.abs().max() <= bound
-    assert not method.decoder.project.bias.any()
+    assert not method.decoder.embed.bias.any()
 
 
 def test_the_alignment_falls_when_one_image_is_learned_by_heart():

@@ -1,4 +1,4 @@
-"""What is true of every method: a new one joins by its tiny configuration in `tiny_models.METHODS`."""
+"""What is true of every method: a new one joins by its tiny configuration in `tiny_models.METHOD_NAMES`."""
 
 import pkgutil
 from dataclasses import fields
@@ -15,7 +15,7 @@ from torch import nn
 import vidstill.methods
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.synthetic.drawing import draw_clip
-from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import Grid, InputError
 
 CLIP = clips()
@@ -126,7 +126,7 @@ def test_images_are_clips_of_one_frame(config):
     output = method(clips(frames=1), seed=SEED)
     output.loss.backward()
     assert torch.isfinite(output.loss)
-    assert method.encoder.embed.weight.grad.any()
+    assert method.encoder.patch_embed.weight.grad.any()
 
 
 @every_method
@@ -157,7 +157,7 @@ def test_a_method_trains_in_bfloat16(config):
 
 @every_method
 def test_a_configuration_survives_being_written_and_read(config):
-    assert from_plain(type(config), to_plain(config)) == config
+    assert from_dict(type(config), to_dict(config)) == config
 
 
 @with_teacher
@@ -184,7 +184,7 @@ def test_each_teacher_is_looked_at(config):
     for name in teachers(config):
         one, other = built(config), built(config)
         with torch.no_grad():
-            getattr(other, name).model.embed.weight.mul_(2)
+            getattr(other, name).model.patch_embed.weight.mul_(2)
         assert not torch.equal(one(CLIP, seed=SEED).loss, other(CLIP, seed=SEED).loss), name
 
 

@@ -9,9 +9,9 @@ from tiny_models import ENCODER, GRID, MASKAGAIN, TEACHER, VIDEOMAE, built, clip
 
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgainConfig
-from vidstill.methods.maskagain_losses import global_loss, hint_loss, local_loss, relation_loss, telling_tokens
+from vidstill.methods.maskagain_losses import global_loss, hint_loss, local_loss, relation_loss, select_salient_tokens
 from vidstill.models.vit import BASE
-from vidstill.utils.types import take
+from vidstill.utils.types import gather_tokens
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])
@@ -30,20 +30,20 @@ def seen_by(method, mask):
 def test_the_defaults_are_the_papers_for_a_base_student():
     config = MaskAgainConfig()
     assert config.encoder == config.teacher.model == BASE
-    assert config.factors == {"global": 3.0, "local": 1.0, "hint": 0.2, "relation": 0.1}
-    assert (config.global_keys, config.local_keys, config.telling) == (10, 10, 10)
+    assert config.loss_weights == {"global": 3.0, "local": 1.0, "hint": 0.2, "relation": 0.1}
+    assert (config.global_top_k, config.local_top_k, config.salient_tokens) == (10, 10, 10)
     assert (config.attention_temperature, config.student_temperature, config.teacher_temperature) == (1.0, 0.1, 0.05)
 
 
 def test_each_term_compares_the_last_blocks_at_the_visible_tokens():
     method, mask = built(MASKAGAIN), MASKAGAIN.mask.draw(SEED, GRID)
     attention, output = seen_by(method, mask)
-    telling = telling_tokens(output[1], 5)
+    telling = select_salient_tokens(output[1], 5)
     expected = {
-        "global": global_loss(*attention, keys=4),
-        "local": local_loss(*attention, slots=GRID.t, keys=3),
+        "global": global_loss(*attention, top_k=4),
+        "local": local_loss(*attention, slots=GRID.t, top_k=3),
         "hint": hint_loss(*output, telling),
-        "relation": relation_loss(*(take(side, telling) for side in output)),
+        "relation": relation_loss(*(gather_tokens(side, telling) for side in output)),
     }
     parts = method(CLIP, seed=SEED).parts
     assert parts.keys() == expected.keys()
@@ -56,11 +56,11 @@ def test_a_narrower_student_is_projected_and_so_is_its_teacher():
     attention, output = seen_by(method, mask)
     phi = method.projections
     parts = method(CLIP, seed=SEED).parts
-    hint = hint_loss(*output, telling_tokens(output[1], 5), mapped=phi["hint"])
+    hint = hint_loss(*output, select_salient_tokens(output[1], 5), projection=phi["hint"])
     torch.testing.assert_close(parts["hint"], hint)
-    global_ = global_loss(*attention, keys=4, mapped=(phi["global_student"], phi["global_teacher"]))
+    global_ = global_loss(*attention, top_k=4, projections=(phi["global_student"], phi["global_teacher"]))
     torch.testing.assert_close(parts["global"], global_)
-    local = local_loss(*attention, slots=GRID.t, keys=3, mapped=(phi["local_student"], phi["local_teacher"]))
+    local = local_loss(*attention, slots=GRID.t, top_k=3, projections=(phi["local_student"], phi["local_teacher"]))
     torch.testing.assert_close(parts["local"], local)
 
 
@@ -69,8 +69,8 @@ def test_the_slots_are_those_of_the_clip():
     method, clip = built(config), clips(frames=6)
     mask = config.mask.draw(SEED, method.encoder.grid(clip))
     student = method.encoder(clip, mask.visible, attention=(2,)).attention[2]
-    teacher = method.teacher.look(clip, mask.visible, attention=(3,)).attention[3]
-    loss = local_loss(student, teacher, slots=3, keys=3)
+    teacher = method.teacher.forward_intermediates(clip, mask.visible, attention=(3,)).attention[3]
+    loss = local_loss(student, teacher, slots=3, top_k=3)
     torch.testing.assert_close(method(clip, seed=SEED).loss, loss)
 
 

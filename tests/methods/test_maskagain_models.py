@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import DECODER, ENCODER, MASKAGAIN, NO_TERM, TEACHER, built, clips, only
 
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.load import start_encoder
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.load import init_encoder
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgainConfig
 from vidstill.models.layers import Attention
@@ -67,7 +67,7 @@ def test_one_block_gives_its_attention_and_the_teacher_runs_no_further_than_it_m
 ):
     method = built(config)
     student, teacher = method.encoder.blocks, method.teacher.model.blocks
-    mapped, run, original = [], [], Attention.map
+    mapped, run, original = [], [], Attention.compute_map
 
     def noted(self, *given):
         mapped.append(self)
@@ -95,13 +95,13 @@ def test_a_hint_or_relations_do_not_ask_for_equal_heads():
 
 def test_an_encoder_without_a_final_norm_starts_a_classifier_and_a_teacher():
     method = built(MASKAGAIN)
-    weights = Weights(method.state_dict(), {"encoder": {}})
-    classifier = ClassifierConfig(encoder=ENCODER, classes=5).build()
-    start_encoder(classifier.encoder, weights, ENCODER)
+    weights = Checkpoint(method.state_dict(), {"encoder": {}})
+    classifier = ClassifierConfig(encoder=ENCODER, num_classes=5).build()
+    init_encoder(classifier.encoder, weights, ENCODER)
     assert torch.equal(classifier.encoder(CLIP).tokens, method.encoder(CLIP).tokens)
     teacher = ENCODER.build()
-    start_encoder(teacher, weights, ENCODER)
-    assert torch.equal(teacher.look(CLIP, layers=(2,)).layers[2], method.encoder(CLIP).tokens)
+    init_encoder(teacher, weights, ENCODER)
+    assert torch.equal(teacher.forward_intermediates(CLIP, layers=(2,)).layers[2], method.encoder(CLIP).tokens)
 
 
 def test_encoders_and_projections_have_the_authors_sizes():

@@ -10,12 +10,12 @@ from tiny_models import CLASSES, GRID, MVD, TEACHER, built, clips
 from torch import nn
 
 from vidstill.methods.common.masking import RandomMask, TubeMask
-from vidstill.methods.common.teacher import Frozen, TeacherConfig
+from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig
 from vidstill.methods.mvd import MVDConfig
 from vidstill.models.decoder import Decoder
 from vidstill.models.vit import IMAGE_BASE
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.types import InputError, take
+from vidstill.utils.types import InputError, gather_tokens
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])
@@ -45,14 +45,14 @@ def like(config, other):
 
 @pytest.mark.parametrize("kind", TORCH)
 def test_the_loss_is_a_weighted_sum_of_means_over_hidden_tokens_and_channels(kind):
-    config = replace(MVD, image_distance=kind, video_distance=kind, image_factor=0.7, video_factor=1.5)
+    config = replace(MVD, image_loss=kind, video_loss=kind, image_weight=0.7, video_weight=1.5)
     method = built(config)
     output = method(CLIP, seed=SEED)
     tokens = method.encoder(CLIP, MASK.visible).tokens
 
     frames = [method.image_teacher.model(CLIP[:, :, frame, None], layers=(2,)).layers[2] for frame in (0, 2)]
-    image = take(torch.cat(frames, dim=1), MASK.masked)
-    video = take(method.video_teacher.model(CLIP, layers=(3,)).layers[3], MASK.masked)
+    image = gather_tokens(torch.cat(frames, dim=1), MASK.masked)
+    video = gather_tokens(method.video_teacher.model(CLIP, layers=(3,)).layers[3], MASK.masked)
     for name, decoder, target in (("image", method.image_decoder, image), ("video", method.video_decoder, video)):
         apart = TORCH[kind](decoder(tokens, MASK.visible, MASK.masked, GRID), target)
         torch.testing.assert_close(output.parts[name], apart)
@@ -72,7 +72,7 @@ def test_one_teacher_alone_is_both_where_the_other_counts_nothing(alone):
 
 
 def test_what_counts_nothing_is_reported_and_its_decoder_is_not_moved():
-    method = built(replace(MVD, video_factor=0.0))
+    method = built(replace(MVD, video_weight=0.0))
     output = method(CLIP, seed=SEED)
     output.loss.backward()
     assert output.parts["video"] > 0
@@ -81,10 +81,10 @@ def test_what_counts_nothing_is_reported_and_its_decoder_is_not_moved():
 
 
 def test_normalised_targets_do_not_know_a_tokens_mean_and_deviation():
-    features = built(MVD).look(CLIP, GRID)
-    method = built(replace(MVD, normalise=True))
-    targets = method.targets(features, MASK)
-    moved = method.targets({name: 3.0 * every + 2.0 for name, every in features.items()}, MASK)
+    features = built(MVD).forward_intermediates(CLIP, GRID)
+    method = built(replace(MVD, normalize_targets=True))
+    targets = method.select_targets(features, MASK)
+    moved = method.select_targets({name: 3.0 * every + 2.0 for name, every in features.items()}, MASK)
     for name, rows in targets.items():
         # 1e-6 is added to the variance, and a mean is taken off that the numbers are rounded at
         torch.testing.assert_close(moved[name], rows, rtol=1e-4, atol=1e-4)
@@ -94,9 +94,9 @@ def test_normalised_targets_do_not_know_a_tokens_mean_and_deviation():
 
 def test_a_target_is_what_a_teacher_makes_of_a_hidden_token():
     method = built(MVD)
-    features = method.look(CLIP, GRID)
-    for name, rows in method.targets(features, MASK).items():
-        assert torch.equal(rows, take(features[name], MASK.masked))
+    features = method.forward_intermediates(CLIP, GRID)
+    for name, rows in method.select_targets(features, MASK).items():
+        assert torch.equal(rows, gather_tokens(features[name], MASK.masked))
 
 
 # ---- The teachers ---------------------------------------------------------------------------------------------------
@@ -104,19 +104,23 @@ def test_a_target_is_what_a_teacher_makes_of_a_hidden_token():
 
 def test_each_teacher_looks_once_at_a_batch_and_without_a_graph(monkeypatch):
     looks = []
-    look = Frozen.look
-    monkeypatch.setattr(Frozen, "look", lambda self, *given, **named: looks.append(self) or look(self, *given, **named))
+    look = FrozenTeacher.forward_intermediates
+    monkeypatch.setattr(
+        FrozenTeacher, "look", lambda self, *given, **named: looks.append(self) or look(self, *given, **named)
+    )
     method = built(MVD)
     method(CLIP, seed=SEED)
     assert sorted(map(id, looks)) == sorted(map(id, (method.image_teacher, method.video_teacher)))
-    assert not any(features.requires_grad for features in method.look(clips().requires_grad_(), GRID).values())
+    assert not any(
+        features.requires_grad for features in method.forward_intermediates(clips().requires_grad_(), GRID).values()
+    )
 
 
 def test_teachers_look_in_the_runs_precision():
     method = built(MVD)
-    exact = method.look(CLIP, GRID)
+    exact = method.forward_intermediates(CLIP, GRID)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = method.look(CLIP, GRID)
+        rounded = method.forward_intermediates(CLIP, GRID)
     for name, features in exact.items():
         assert not torch.equal(rounded[name].float(), features)
         torch.testing.assert_close(rounded[name].float(), features, rtol=0.05, atol=0.1)  # 8 bits, three blocks
@@ -134,15 +138,17 @@ def test_of_each_tubelet_the_image_teacher_sees_the_first_frame_or_all():
     first, every = built(MVD), built(replace(MVD, image_frames="all"))
     every.image_teacher.model.load_state_dict(first.image_teacher.model.state_dict())
     width = MVD.image_teacher.model.dim
-    assert first.look(CLIP, GRID)["image"].shape[-1] == width
-    assert every.look(CLIP, GRID)["image"].shape[-1] == 2 * width
-    assert torch.equal(every.look(CLIP, GRID)["image"][..., :width], first.look(CLIP, GRID)["image"])
+    assert first.forward_intermediates(CLIP, GRID)["image"].shape[-1] == width
+    assert every.forward_intermediates(CLIP, GRID)["image"].shape[-1] == 2 * width
+    assert torch.equal(
+        every.forward_intermediates(CLIP, GRID)["image"][..., :width], first.forward_intermediates(CLIP, GRID)["image"]
+    )
 
 
 def test_a_video_teacher_of_longer_tubelets_teaches_each_slot_within():
     """Table 13: tubelets of 4 frames."""
     method = built(replace(MVD, video_teacher=TeacherConfig(model=replace(TEACHER, tubelet=(4, 4, 4)))))
-    features = method.look(CLIP, GRID)["video"].unflatten(1, (GRID.t, -1))
+    features = method.forward_intermediates(CLIP, GRID)["video"].unflatten(1, (GRID.t, -1))
     assert torch.equal(features[:, 0], features[:, 1])
     method(CLIP, seed=SEED).loss.backward()
 
@@ -152,7 +158,7 @@ def test_an_image_teacher_of_other_patches_has_a_target_for_every_token():
     method = built(replace(MVD, image_teacher=TeacherConfig(model=teacher)))
     shown = F.interpolate(CLIP[:, :, 0], size=(12, 9), mode="bilinear", antialias=True)[:, :, None]
     expected = method.image_teacher.model(shown, layers=(2,)).layers[2]
-    torch.testing.assert_close(method.look(CLIP, GRID)["image"][:, : GRID.h * GRID.w], expected)
+    torch.testing.assert_close(method.forward_intermediates(CLIP, GRID)["image"][:, : GRID.h * GRID.w], expected)
 
 
 # ---- The student ----------------------------------------------------------------------------------------------------
@@ -163,10 +169,10 @@ def test_all_linear_layers_of_a_student_start_by_xaviers_rule():
     method = replace(MVD, encoder=replace(MVD.encoder, class_token=True)).build()
     for decoder in (method.image_decoder, method.video_decoder):
         bound = math.sqrt(6 / (32 + 16))  # torch's own would be 1 / sqrt(32)
-        assert 0.95 * bound < decoder.project.weight.abs().max() <= bound
-        assert not decoder.project.bias.any()
-        assert decoder.infill.mask_token.abs().max() <= 0.02
-    assert 0 < method.encoder.class_token.abs().max() < 1e-5
+        assert 0.95 * bound < decoder.embed.weight.abs().max() <= bound
+        assert not decoder.embed.bias.any()
+        assert decoder.trunk.mask_token.abs().max() <= 0.02
+    assert 0 < method.encoder.cls_token.abs().max() < 1e-5
 
 
 def test_decoders_may_take_the_encoders_class_token_and_have_none_of_their_own():
@@ -179,45 +185,47 @@ def test_decoders_may_take_the_encoders_class_token_and_have_none_of_their_own()
 
 def test_a_class_token_has_no_part_in_a_classifiers_mean():
     encoder = replace(MVD.encoder, class_token=True)
-    model = built(ClassifierConfig(encoder=encoder, classes=CLASSES))
+    model = built(ClassifierConfig(encoder=encoder, num_classes=CLASSES))
     tokens = model.encoder(CLIP, layers=(2,)).layers[2]
-    assert tokens.shape[1] == GRID.tokens
+    assert tokens.shape[1] == GRID.num_tokens
     torch.testing.assert_close(model.features(CLIP), model.norm(tokens.mean(dim=1)))
 
 
 @pytest.mark.parametrize("distill", ["visible", "full"])
 def test_per_token_distillation_maps_what_is_seen_by_a_linear_layer(distill):
     """Table 11; no mask token, no decoder."""
-    config = replace(MVD, distill=distill)
+    config = replace(MVD, distillation_tokens=distill)
     method = built(config)
     heads = {"image": method.image_decoder, "video": method.video_decoder}
     assert all(type(head) is nn.Linear for head in heads.values())
     assert len(list(method.parameters())) == len(list(method.encoder.parameters())) + 4
     mask = MASK if distill == "visible" else TubeMask(ratio=0.0).draw(SEED, GRID)
-    features, output = method.look(CLIP, GRID), method(CLIP, seed=SEED)
+    features, output = method.forward_intermediates(CLIP, GRID), method(CLIP, seed=SEED)
     tokens = method.encoder(CLIP, mask.visible).tokens
     for name, head in heads.items():
         guess = tokens @ head.weight.T + head.bias
-        torch.testing.assert_close(output.parts[name], F.smooth_l1_loss(guess, take(features[name], mask.visible)))
+        torch.testing.assert_close(
+            output.parts[name], F.smooth_l1_loss(guess, gather_tokens(features[name], mask.visible))
+        )
 
 
 def test_a_full_input_needs_no_seed_and_is_a_mask_that_hides_nothing():
-    full = built(replace(MVD, distill="full"))
-    visible = like(replace(MVD, distill="visible", mask=TubeMask(ratio=0.0)), full)
+    full = built(replace(MVD, distillation_tokens="full"))
+    visible = like(replace(MVD, distillation_tokens="visible", mask=TubeMask(ratio=0.0)), full)
     assert torch.equal(full(CLIP).loss, visible(CLIP, seed=SEED).loss)
     assert torch.equal(full(CLIP, mask=MASK).loss, visible(CLIP, mask=MASK).loss)
 
 
 def test_masked_reconstruction_does_not_depend_on_the_teachers_features_at_seen_tokens():
     for distill, places in (("masked", MASK.visible), ("visible", MASK.masked)):
-        method = built(replace(MVD, distill=distill))
-        features = method.look(CLIP, GRID)
+        method = built(replace(MVD, distillation_tokens=distill))
+        features = method.forward_intermediates(CLIP, GRID)
         changed = {
             name: every.scatter(1, places[..., None].expand(-1, -1, every.shape[-1]), 0.0)
             for name, every in features.items()
         }
-        guesses = method.guess(CLIP, MASK)
-        outputs = [method.compare(guesses, method.targets(each, MASK)) for each in (features, changed)]
+        guesses = method.forward_student(CLIP, MASK)
+        outputs = [method.forward_loss(guesses, method.select_targets(each, MASK)) for each in (features, changed)]
         assert torch.equal(outputs[0].loss, outputs[1].loss), distill
 
 
@@ -227,9 +235,9 @@ def test_a_student_of_images_rebuilds_what_the_image_teacher_makes_of_hidden_pat
     grid = method.encoder.grid(images)
     mask = IMAGES.mask.draw(SEED, grid)
     seen = method.encoder(images, mask.visible)
-    assert seen.classes.shape[1] == 1
-    guess = method.image_decoder(seen.tokens, mask.visible, mask.masked, grid, seen.classes)
-    target = take(method.image_teacher.model(images, layers=(2,)).layers[2], mask.masked)
+    assert seen.cls_token.shape[1] == 1
+    guess = method.image_decoder(seen.tokens, mask.visible, mask.masked, grid, seen.cls_token)
+    target = gather_tokens(method.image_teacher.model(images, layers=(2,)).layers[2], mask.masked)
     assert target.shape[1] == 9  # of 12
     output = method(images, seed=SEED)
     torch.testing.assert_close(output.loss, F.smooth_l1_loss(guess, target))

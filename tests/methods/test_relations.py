@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vidstill.methods.maskagain_losses import hint_loss, others_zeroed, relation_loss, relations, telling_tokens
-from vidstill.utils.types import take
+from vidstill.methods.maskagain_losses import (
+    compute_log_relations,
+    hint_loss,
+    relation_loss,
+    select_salient_tokens,
+    zero_other_tokens,
+)
+from vidstill.utils.types import gather_tokens
 
 B, V, D, D_TEACHER = 3, 7, 4, 6
 seeds = st.integers(0, 1000)
@@ -23,7 +29,7 @@ def features(seed: int, width: int = D, tokens: int = V) -> torch.Tensor:
 @given(seeds, st.integers(1, V))
 def test_the_most_telling_tokens_have_the_largest_sums(seed, count):
     teacher = features(seed)
-    telling = telling_tokens(teacher, count)
+    telling = select_salient_tokens(teacher, count)
     for clip, chosen in zip(teacher.tolist(), telling.tolist(), strict=True):
         sums = [sum(abs(number) for number in token) for token in clip]
         assert sorted(chosen) == sorted(sorted(range(V), key=lambda token: -sums[token])[:count])
@@ -31,16 +37,16 @@ def test_the_most_telling_tokens_have_the_largest_sums(seed, count):
 
 @pytest.mark.parametrize("count", [None, V, V + 1])
 def test_all_tokens_are_telling_where_no_fewer_are_asked_for(count):
-    assert torch.equal(telling_tokens(features(0), count).sort(dim=1).values, torch.arange(V).expand(B, -1))
+    assert torch.equal(select_salient_tokens(features(0), count).sort(dim=1).values, torch.arange(V).expand(B, -1))
 
 
 @pytest.mark.parametrize("tokens", ["zeroed", "gathered"])
 @pytest.mark.parametrize("count", [1, 3, None])
 def test_without_a_mapping_the_hint_is_the_mean_over_telling_tokens_and_channels(tokens, count):
     student, teacher = features(0), features(1)
-    telling = telling_tokens(teacher, count)
+    telling = select_salient_tokens(teacher, count)
     loss = hint_loss(student, teacher, telling, tokens=tokens)
-    torch.testing.assert_close(loss, F.mse_loss(take(student, telling), take(teacher, telling)))
+    torch.testing.assert_close(loss, F.mse_loss(gather_tokens(student, telling), gather_tokens(teacher, telling)))
 
 
 @given(seeds, st.integers(1, V))
@@ -48,9 +54,9 @@ def test_zeroed_tokens_add_what_the_mapping_makes_of_zero(seed, count):
     torch.manual_seed(seed)
     mapped = nn.Sequential(nn.Linear(D, 2 * D), nn.ReLU(), nn.Linear(2 * D, D_TEACHER))
     student, teacher = features(seed), features(seed + 1, D_TEACHER)
-    telling = telling_tokens(teacher, count)
+    telling = select_salient_tokens(teacher, count)
     zeroed, gathered = (
-        hint_loss(student, teacher, telling, tokens=tokens, mapped=mapped) for tokens in ("zeroed", "gathered")
+        hint_loss(student, teacher, telling, tokens=tokens, projection=mapped) for tokens in ("zeroed", "gathered")
     )
     of_zero = mapped(torch.zeros(D)).square().mean()
     torch.testing.assert_close(zeroed, gathered + (V - count) / count * of_zero)
@@ -59,8 +65,8 @@ def test_zeroed_tokens_add_what_the_mapping_makes_of_zero(seed, count):
 def test_zeroed_tokens_keep_their_places():
     tokens = features(0)
     telling = torch.tensor([[5, 0], [1, 2], [6, 3]])
-    zeroed = others_zeroed(tokens, telling)
-    assert torch.equal(take(zeroed, telling), take(tokens, telling))
+    zeroed = zero_other_tokens(tokens, telling)
+    assert torch.equal(gather_tokens(zeroed, telling), gather_tokens(tokens, telling))
     assert zeroed.count_nonzero() == B * 2 * D
 
 
@@ -91,7 +97,7 @@ def test_the_relation_loss_is_that_of_the_equations(shares):
         if p > 0
     )
     expected = divergence / len(ours) if shares == "rows" else divergence
-    loss = relation_loss(student, teacher, shares=shares)
+    loss = relation_loss(student, teacher, softmax=shares)
     assert loss.item() == pytest.approx(expected, rel=1e-4)  # cosines are rounded, then divided by 0.05
 
 
@@ -100,30 +106,30 @@ def test_relations_are_of_directions_alone(seed, shares, scale):
     student, teacher = features(seed), features(seed + 1, D_TEACHER)
     turned = student @ torch.linalg.qr(features(seed + 2)[0, :D]).Q
     scaled = turned * (scale * torch.rand(B, V, 1, generator=torch.Generator().manual_seed(seed)) + 0.1)
-    expected = relation_loss(student, teacher, shares=shares)
+    expected = relation_loss(student, teacher, softmax=shares)
     torch.testing.assert_close(
-        relation_loss(scaled, teacher, shares=shares), expected, rtol=1e-3, atol=1e-4
+        relation_loss(scaled, teacher, softmax=shares), expected, rtol=1e-3, atol=1e-4
     )  # as they are
 
 
 @given(seeds, st.sampled_from(["rows", "pairs"]), st.permutations(range(V)))
 def test_the_order_of_the_tokens_does_not_matter(seed, shares, order):
     student, teacher = features(seed), features(seed + 1, D_TEACHER)
-    moved = relation_loss(student[:, order], teacher[:, order], shares=shares)
-    torch.testing.assert_close(moved, relation_loss(student, teacher, shares=shares), rtol=1e-4, atol=1e-5)
+    moved = relation_loss(student[:, order], teacher[:, order], softmax=shares)
+    torch.testing.assert_close(moved, relation_loss(student, teacher, softmax=shares), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shares", ["rows", "pairs"])
 def test_the_same_relations_are_no_loss_and_others_are_one(shares):
     tokens = features(0)
-    same = relation_loss(3 * tokens, tokens, student_temperature=0.1, teacher_temperature=0.1, shares=shares)
+    same = relation_loss(3 * tokens, tokens, student_temperature=0.1, teacher_temperature=0.1, softmax=shares)
     assert same.item() == pytest.approx(0, abs=1e-5)
-    assert relation_loss(features(1), tokens, shares=shares) > 0.01
+    assert relation_loss(features(1), tokens, softmax=shares) > 0.01
 
 
 @pytest.mark.parametrize("shares", ["rows", "pairs"])
 def test_a_token_has_no_relation_to_itself_and_all_others_have_shares(shares):
-    shown = relations(features(0), 0.1, shares).exp()
+    shown = compute_log_relations(features(0), 0.1, shares).exp()
     assert (shown.diagonal() == 0).all()
     sums = shown.sum(dim=1) if shares == "rows" else shown.sum()
     torch.testing.assert_close(sums, torch.ones_like(sums))

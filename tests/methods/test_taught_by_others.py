@@ -9,32 +9,32 @@ from teachers_of_others import library, save, save_timm
 from tiny_models import AMD, DMAE, MASKAGAIN, MVD, as_images, built, clips, only
 from torch import Tensor, nn
 
-from vidstill.methods.common.teacher import Frozen, TeacherConfig
+from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig
 from vidstill.methods.mvd import MVDConfig
-from vidstill.models.external.base import Foreign
-from vidstill.models.external.registry import read_foreign
-from vidstill.utils.config_io import from_plain, to_plain
-from vidstill.utils.types import InputError, take
+from vidstill.models.external.base import ExternalEncoder
+from vidstill.models.external.registry import load_external_encoder
+from vidstill.utils.config_io import from_dict, to_dict
+from vidstill.utils.types import InputError, gather_tokens
 
 SEED = torch.tensor([3, 5])
 PATCHES = (1, 16, 16)  # timm's
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory) -> dict[str, Foreign]:
+def others(tmp_path_factory) -> dict[str, ExternalEncoder]:
     library("transformers"), library("timm")
     folder = tmp_path_factory.mktemp("teachers")
     file = save_timm(folder / "vit.safetensors")
-    named = {kind: read_foreign(f"transformers:{save(kind, folder / kind)}") for kind in ("dinov2", "vjepa2")}
-    return named | {"timm": read_foreign(f"timm:test_vit@{file}", load_file(file))}
+    named = {kind: load_external_encoder(f"transformers:{save(kind, folder / kind)}") for kind in ("dinov2", "vjepa2")}
+    return named | {"timm": load_external_encoder(f"timm:test_vit@{file}", load_file(file))}
 
 
-def taught(config, **teachers: Foreign) -> nn.Module:
+def taught(config, **teachers: ExternalEncoder) -> nn.Module:
     """The method with foreign teachers in these fields, their weights in place."""
-    described = {field: TeacherConfig(model=teacher.config, weights="x") for field, teacher in teachers.items()}
+    described = {field: TeacherConfig(model=teacher.config, checkpoint="x") for field, teacher in teachers.items()}
     method = built(replace(config, **described))
     for field, teacher in teachers.items():
-        getattr(method, field).become(teacher)
+        getattr(method, field).set_model(teacher)
     return method
 
 
@@ -59,8 +59,8 @@ def test_amd_learns_from_a_vit_of_timm_on_images(others):
     method = taught(images(AMD), teacher=others["timm"])
     clip = clips(frames=1, rows=64, columns=48)
     mask = method.config.mask.draw(SEED, method.encoder.grid(clip))
-    both, alone = method.look(clip, mask)
-    seen = others["timm"].look(clip, mask.teacher_visible, layers=(2, 3)).layers
+    both, alone = method.forward_intermediates(clip, mask)
+    seen = others["timm"].forward_intermediates(clip, mask.teacher_visible, layers=(2, 3)).layers
     for layer in (2, 3):
         assert torch.equal(torch.cat([both[layer], alone[layer]], dim=1), seen[layer])
     hidden = clip.clone()
@@ -68,12 +68,14 @@ def test_amd_learns_from_a_vit_of_timm_on_images(others):
     for row, kept in enumerate(mask.teacher_visible):
         for token in set(range(12)) - set(kept.tolist()):
             cubes[row, :, 0, token // 3, :, token % 3] = 0
-    assert torch.equal(method.look(hidden, mask)[0][3], both[3])  # it sees visible and extra tokens, and no others
+    assert torch.equal(
+        method.forward_intermediates(hidden, mask)[0][3], both[3]
+    )  # it sees visible and extra tokens, and no others
     assert set(learns(method, clip)) == {"reconstruction", "direct", "generation"}
 
 
 def test_amd_learns_from_v_jepa_2_on_clips(others):
-    method = taught(replace(AMD, pairs=((1, 1), (2, 2))), teacher=others["vjepa2"])
+    method = taught(replace(AMD, layer_pairs=((1, 1), (2, 2))), teacher=others["vjepa2"])
     parts = learns(method, clips())
     assert parts["direct"] > 0
     assert parts["generation"] > 0
@@ -91,11 +93,11 @@ def test_amd_says_why_a_teacher_of_frames_cannot_teach_a_student_of_clips(others
 def test_amd_says_that_a_teacher_cannot_see_a_clip_of_another_size(others):
     teacher = TeacherConfig(model=replace(others["vjepa2"].config, input="own"))
     with pytest.raises(InputError, match="sees the student's clip, not one of its own size"):
-        replace(AMD, pairs=((1, 1),), teacher=teacher).build()
+        replace(AMD, layer_pairs=((1, 1),), teacher=teacher).build()
 
 
 def test_dmae_learns_from_a_vit_of_timm_but_from_no_class_token(others):
-    config = images(replace(DMAE, pairs=((1, 4),)))
+    config = images(replace(DMAE, layer_pairs=((1, 4),)))
     with pytest.raises(InputError, match="the student has a class token and the teacher has none"):
         taught(config, teacher=others["timm"])
     method = taught(replace(config, align_class_token=False), teacher=others["timm"])
@@ -103,7 +105,7 @@ def test_dmae_learns_from_a_vit_of_timm_but_from_no_class_token(others):
 
 
 def test_maskagain_learns_from_a_foreign_teachers_features_and_says_why_not_from_its_attention(others):
-    config = replace(MASKAGAIN, layers=(2, 2))
+    config = replace(MASKAGAIN, attention_layers=(2, 2))
     with pytest.raises(InputError, match="is asked what a block attends with"):
         taught(config, teacher=others["vjepa2"])(clips(), None, SEED)
     method = taught(only(config, hint_factor=1.0, relation_factor=1.0), teacher=others["vjepa2"])
@@ -117,37 +119,37 @@ def test_mvd_guesses_what_foreign_teachers_make_of_hidden_tokens(others):
     method = taught(MVD, image_teacher=others["dinov2"], video_teacher=others["vjepa2"])
     clip = clips()
     grid = method.encoder.grid(clip)
-    features = method.look(clip, grid)
+    features = method.forward_intermediates(clip, grid)
     assert {name: rows.shape for name, rows in features.items()} == dict.fromkeys(("image", "video"), (2, 24, 24))
-    assert torch.equal(features["video"], others["vjepa2"].look(clip, layers=(2,)).layers[2])
-    first = others["dinov2"].look(clip[:, :, 2:3], layers=(2,)).layers[2]  # of the second slot
+    assert torch.equal(features["video"], others["vjepa2"].forward_intermediates(clip, layers=(2,)).layers[2])
+    first = others["dinov2"].forward_intermediates(clip[:, :, 2:3], layers=(2,)).layers[2]  # of the second slot
     torch.testing.assert_close(features["image"][:, 12:], first)
     mask = method.draw(clip, SEED)
-    assert torch.equal(method.targets(features, mask)["image"], take(features["image"], mask.masked))
+    assert torch.equal(method.select_targets(features, mask)["image"], gather_tokens(features["image"], mask.masked))
     assert set(learns(method, clip)) == {"image", "video"}
 
 
 def test_mvd_learns_from_more_teachers_each_by_its_factor(others):
-    more = (MVD.video_teacher, TeacherConfig(model=others["timm"].config, weights="x"), MVD.image_teacher)
-    config = replace(MVD, image_teacher=None, more_teachers=more, more_factors=(0.5, 2.0, 0.0), image_frames="all")
+    more = (MVD.video_teacher, TeacherConfig(model=others["timm"].config, checkpoint="x"), MVD.image_teacher)
+    config = replace(MVD, image_teacher=None, extra_teachers=more, extra_weights=(0.5, 2.0, 0.0), image_frames="all")
     method = built(config)
-    method.more_teachers[1].become(others["timm"])
-    assert all(isinstance(teacher, Frozen) for teacher in method.more_teachers)
+    method.extra_teachers[1].set_model(others["timm"])
+    assert all(isinstance(teacher, FrozenTeacher) for teacher in method.extra_teachers)
     parts = learns(method, clips())
     assert list(parts) == ["video", "more_1", "more_2", "more_3"]
     loss = method(clips(), None, SEED).loss
     torch.testing.assert_close(loss, parts["video"] + 0.5 * parts["more_1"] + 2 * parts["more_2"])
     names = method.state_dict()
     assert not [name for name in names if "teacher" in name]
-    widths = [names[f"more_decoders.{place}.head.weight"].shape[0] for place in range(3)]
+    widths = [names[f"extra_decoders.{place}.head.weight"].shape[0] for place in range(3)]
     assert widths == [32, 2 * 64, 2 * 16]  # both frames of a tubelet side by side, of the teachers of images
-    assert from_plain(MVDConfig, to_plain(config)) == config
+    assert from_dict(MVDConfig, to_dict(config)) == config
 
 
 def test_more_teachers_leave_what_mvd_was_as_it_was():
     plain = built(MVD, seed=4)
     assert not [name for name in plain.state_dict() if name.startswith("more")]
-    more = built(replace(MVD, more_teachers=(MVD.video_teacher,), more_factors=(0.0,)), seed=5)
+    more = built(replace(MVD, extra_teachers=(MVD.video_teacher,), extra_weights=(0.0,)), seed=5)
     more.load_state_dict(plain.state_dict(), strict=False)
     for field in ("image_teacher", "video_teacher"):
         getattr(more, field).model.load_state_dict(getattr(plain, field).model.state_dict())
@@ -157,8 +159,8 @@ def test_more_teachers_leave_what_mvd_was_as_it_was():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"more_factors": (1.0,)}, "MVD has 0 more teachers and 1 factors for them"),
-        ({"more_teachers": (MVD.video_teacher,), "more_factors": (-1.0,)}, "more_factors is -1.0; take 0 or more"),
+        ({"extra_weights": (1.0,)}, "MVD has 0 more teachers and 1 factors for them"),
+        ({"extra_teachers": (MVD.video_teacher,), "extra_weights": (-1.0,)}, "extra_weights is -1.0; take 0 or more"),
         ({"image_teacher": None, "video_teacher": None}, "nothing to learn"),
     ],
 )

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_models import DECODER, GRID, built
 
-from vidstill.models.decoder import Decoder, DecoderConfig, Infill
-from vidstill.models.position_embeddings import position_table
+from vidstill.models.decoder import Decoder, DecoderConfig, DecoderTrunk
+from vidstill.models.position_embeddings import build_position_table
 
 VISIBLE = torch.tensor([[0, 3, 7], [1, 2, 23]])
 WANTED = torch.tensor([[1, 5, 9, 22], [0, 3, 4, 8]])
@@ -19,13 +19,13 @@ class Built:
         return DECODER.build(24, out_dim=96)
 
 
-def infill() -> Infill:
-    return built(Built()).infill
+def infill() -> DecoderTrunk:
+    return built(Built()).trunk
 
 
 def test_seen_and_mask_tokens_enter_with_the_code_of_their_places():
     filler = infill()
-    table = position_table("sinusoid", GRID, 16, SEEN.device)
+    table = build_position_table("sinusoid", GRID, 16, SEEN.device)
     joined = filler.joined(SEEN, VISIBLE, WANTED, GRID)
     assert joined.shape == (2, 7, 16)
     for clip in range(2):
@@ -52,7 +52,7 @@ def test_the_decoder_narrows_fills_norms_and_maps():
     wide = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1))
     guesses = decoder(wide, VISIBLE, WANTED, GRID)
     assert guesses.shape == (2, 4, 96)
-    filled = decoder.infill(wide @ decoder.project.weight.T, VISIBLE, WANTED, GRID)
+    filled = decoder.trunk(wide @ decoder.embed.weight.T, VISIBLE, WANTED, GRID)
     torch.testing.assert_close(guesses, decoder.head(decoder.norm(filled)))
 
 
@@ -62,7 +62,7 @@ def test_nothing_is_guessed_where_nothing_is_hidden():
 
 
 def test_the_mask_token_starts_within_one_deviation_of_nothing():
-    token = Infill(DecoderConfig(dim=4096, depth=0, heads=1)).mask_token
+    token = DecoderTrunk(DecoderConfig(dim=4096, depth=0, heads=1)).mask_token
     assert token.abs().max().item() <= 0.02
     # the deviation of a normal law that is cut off at one deviation
     assert token.std().item() == pytest.approx(0.02 * 0.5396, rel=0.05)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from tiny_models import ENCODER, built, clips
 
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.load import continued, start_encoder
-from vidstill.models.position_embeddings import sincos_3d
-from vidstill.utils.config_io import to_plain
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.load import init_encoder, merge_encoder_config
+from vidstill.models.position_embeddings import build_sincos_3d
+from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError
 
 SMALL = Grid(2, 4, 4)  # of 4 frames of 16 × 16, as 16 × 224² are 8 × 14 × 14
@@ -34,8 +34,8 @@ def test_what_fills_no_tubelet_is_dropped_as_by_a_convolution_without_padding(ov
     encoder = built(DROPPING)
     grid, clip = Grid(2, 3, 5), clip_of(Grid(2, 3, 5), over=over)
     mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (DROPPING.mean, DROPPING.std))
-    kernel = rearrange(encoder.embed.weight, "d (c t h w) -> d c t h w", c=3, t=2, h=4, w=4)
-    maps = F.conv3d((clip - mean) / std, kernel, encoder.embed.bias, stride=(2, 4, 4))
+    kernel = rearrange(encoder.patch_embed.weight, "d (c t h w) -> d c t h w", c=3, t=2, h=4, w=4)
+    maps = F.conv3d((clip - mean) / std, kernel, encoder.patch_embed.bias, stride=(2, 4, 4))
     expected = rearrange(maps, "b d t h w -> b (t h w) d") + encoder.positions(grid, clip.device)
     assert encoder.grid(clip) == grid
     torch.testing.assert_close(encoder.tokens(clip), expected)
@@ -106,7 +106,7 @@ def by_hand(table, old, new):
 
 def flat(grid):
     """VideoMAE's code, counted on through all tokens, whatever the grid."""
-    place, channel = np.arange(grid.tokens)[:, None], np.arange(24)[None]
+    place, channel = np.arange(grid.num_tokens)[:, None], np.arange(24)[None]
     angle = place / 10000 ** (2 * (channel // 2) / 24)
     return torch.from_numpy(np.where(channel % 2, np.cos(angle), np.sin(angle))).float()
 
@@ -119,7 +119,7 @@ def expected_codes(encoder, grid):
         case "separable":
             place = by_hand(tables["space"], Grid(1, 4, 4), Grid(1, grid.h, grid.w))
             slot = by_hand(tables["time"], Grid(2, 1, 1), Grid(grid.t, 1, 1))
-            return (slot[:, None] + place).reshape(grid.tokens, -1)
+            return (slot[:, None] + place).reshape(grid.num_tokens, -1)
         case "sinusoid":
             return flat(grid)
 
@@ -129,25 +129,25 @@ def expected_codes(encoder, grid):
 def test_weights_of_small_clips_start_a_model_of_larger_ones_whose_codes_are_resized(kind, grid):
     config = replace(ENCODER, positions=kind, learned_grid=None if kind == "sinusoid" else (2, 4, 4), class_token=True)
     trained = built(config, seed=1)
-    weights = Weights(
-        {f"encoder.{name}": tensor for name, tensor in trained.state_dict().items()}, {"encoder": to_plain(config)}
+    weights = Checkpoint(
+        {f"encoder.{name}": tensor for name, tensor in trained.state_dict().items()}, {"encoder": to_dict(config)}
     )
-    asked = continued(weights, replace(config, drop_remainder=True, drop_path=0.1))
+    asked = merge_encoder_config(weights, replace(config, drop_remainder=True, drop_path=0.1))
     assert (asked.drop_remainder, asked.learned_grid) == (True, config.learned_grid)
     larger = built(asked, seed=2).eval()
-    start_encoder(larger, weights, asked)
+    init_encoder(larger, weights, asked)
     over = 2 if grid == LARGER[0] else 0
     torch.testing.assert_close(
         larger.positions(grid, torch.device("cpu")), expected_codes(trained, grid), rtol=1e-5, atol=1e-6
     )
-    assert larger(clip_of(grid, over=over)).tokens.shape == (2, grid.tokens, 24)
+    assert larger(clip_of(grid, over=over)).tokens.shape == (2, grid.num_tokens, 24)
     torch.testing.assert_close(larger(clip_of(SMALL)).tokens, trained(clip_of(SMALL)).tokens)
 
 
 def test_mvd_s_codes_go_on_along_each_axis():
     encoder = built(replace(ENCODER, dim=32, positions="sincos3d"))
     larger = encoder.positions(LARGER[0], torch.device("cpu")).view(5, 5, 5, 32)
-    small = sincos_3d(SMALL, 32).float().view(2, 4, 4, 32)
+    small = build_sincos_3d(SMALL, 32).float().view(2, 4, 4, 32)
     torch.testing.assert_close(larger[:2, :4, :4], small)
 
 

@@ -8,8 +8,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from tiny_models import built
 
-from vidstill.models.init import initialise
-from vidstill.models.layers import Attention, Block, BlockConfig, attend, attention_logits, stack
+from vidstill.models.init import init_xavier_weights
+from vidstill.models.layers import (
+    Attention,
+    Block,
+    BlockConfig,
+    build_blocks,
+    compute_attention,
+    compute_attention_logits,
+)
 from vidstill.utils.types import InputError
 
 CONFIG = BlockConfig(dim=24, heads=3)
@@ -56,7 +63,7 @@ def test_keys_have_no_bias():
 
 def test_the_attention_map_is_what_the_block_attends_with():
     block = built(Built())
-    found = block.attention_map(TOKENS)
+    found = block.compute_attention_map(TOKENS)
     attended = rearrange(found.logits.softmax(dim=-1) @ found.values, "b heads n d -> b n (heads d)")
     torch.testing.assert_close(block.attn.proj(attended), block.attn(block.norm1(TOKENS)))
 
@@ -68,9 +75,11 @@ def test_plain_products_in_bfloat16_are_the_fused_kernel_up_to_bfloat16():
     fused = F.scaled_dot_product_attention(*rounded)
     truth = F.scaled_dot_product_attention(*(x.double() for x in rounded))
     # bfloat16 has 8 bits; the values are about 1, their average is no larger
-    torch.testing.assert_close(attend(*rounded).double(), truth, rtol=0, atol=4 * 2.0**-8)
-    torch.testing.assert_close(attend(*rounded), fused, rtol=0, atol=4 * 2.0**-8)
-    torch.testing.assert_close(attend(*exact), attention_logits(*exact[:2]).softmax(dim=-1) @ exact[2])
+    torch.testing.assert_close(compute_attention(*rounded).double(), truth, rtol=0, atol=4 * 2.0**-8)
+    torch.testing.assert_close(compute_attention(*rounded), fused, rtol=0, atol=4 * 2.0**-8)
+    torch.testing.assert_close(
+        compute_attention(*exact), compute_attention_logits(*exact[:2]).softmax(dim=-1) @ exact[2]
+    )
 
 
 def test_a_width_that_does_not_divide_into_heads_is_met_with_a_sentence():
@@ -83,7 +92,7 @@ def test_dropped_branches_leave_the_expectation_as_it_is():
     block = built(Built(drop_path=rate)).train()
     change = torch.ones(clips, 1, 24)
     torch.manual_seed(0)
-    dropped = block._branch(change, None)
+    dropped = block._scale_and_drop(change, None)
     kept = dropped[:, 0, 0] != 0
     assert dropped[kept].unique().tolist() == pytest.approx([1 / (1 - rate)])
     assert (dropped == dropped[:, :, :1]).all()  # the whole branch of a clip, or nothing of it
@@ -100,13 +109,13 @@ def test_nothing_is_dropped_in_eval_mode():
 
 @pytest.mark.parametrize(("depth", "rates"), [(1, [0.0]), (2, [0.0, 0.2]), (5, [0.0, 0.05, 0.1, 0.15, 0.2])])
 def test_the_rate_of_dropped_branches_rises_linearly_with_depth(depth, rates):
-    assert [block.drop_path for block in stack(CONFIG, depth, 0.2)] == pytest.approx(rates)
+    assert [block.drop_path for block in build_blocks(CONFIG, depth, 0.2)] == pytest.approx(rates)
 
 
 def test_weights_start_xavier_uniform_and_biases_at_zero():
     torch.manual_seed(0)
-    blocks = stack(BlockConfig(dim=96, heads=3), 1)
-    initialise(blocks)
+    blocks = build_blocks(BlockConfig(dim=96, heads=3), 1)
+    init_xavier_weights(blocks)
     block = blocks[0]
     for linear in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
         bound = math.sqrt(6 / (linear.in_features + linear.out_features))

@@ -7,8 +7,12 @@ import torch
 import torch.nn.functional as F
 from tiny_models import ENCODER, GRID, built, clips
 
-from vidstill.models.layers import attend, attention_logits
-from vidstill.models.relative_positions import RelativePositions, resized, standing
+from vidstill.models.layers import compute_attention, compute_attention_logits
+from vidstill.models.relative_positions import (
+    RelativePositionEmbedding,
+    compute_token_coordinates,
+    resize_relative_table,
+)
 from vidstill.utils.types import Grid, InputError
 
 CLIP = clips()
@@ -17,8 +21,8 @@ RELATIVE = replace(ENCODER, relative_positions=True, learned_grid=(2, 4, 3), cla
 CHANCE = torch.Generator().manual_seed(3)
 
 
-def tables(grid: Grid, width: int = 5) -> RelativePositions:
-    relative = RelativePositions(width, grid)
+def tables(grid: Grid, width: int = 5) -> RelativePositionEmbedding:
+    relative = RelativePositionEmbedding(width, grid)
     with torch.no_grad():
         for table in relative.parameters():
             table.copy_(torch.randn(table.shape, generator=CHANCE))
@@ -47,33 +51,34 @@ def pair_by_pair(relative, queries, keys, grid, places, first):
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("visible", [None, VISIBLE], ids=["all", "some"])
 def test_the_logits_are_those_of_the_formula(visible, first):
-    places = torch.arange(GRID.tokens).expand(2, -1) if visible is None else visible
+    places = torch.arange(GRID.num_tokens).expand(2, -1) if visible is None else visible
     relative = tables(GRID)
     queries, keys = torch.randn(2, 2, 2, first + places.shape[1], 5, generator=CHANCE)
-    longer = relative(queries, keys, standing(GRID, visible, CLIP.device))
+    longer = relative(queries, keys, compute_token_coordinates(GRID, visible, CLIP.device))
     expected = pair_by_pair(relative, queries, keys, GRID, places, first)
-    torch.testing.assert_close(attention_logits(*longer), expected)
+    torch.testing.assert_close(compute_attention_logits(*longer), expected)
     values = torch.randn_like(keys)
-    torch.testing.assert_close(attend(*longer, values), expected.softmax(dim=-1) @ values)
+    torch.testing.assert_close(compute_attention(*longer, values), expected.softmax(dim=-1) @ values)
 
 
 def test_an_encoder_attends_with_them():
     encoder = built(RELATIVE)
     seen = encoder(CLIP, VISIBLE, layers=(1,), attention=(2,))
     attention = encoder.blocks[1].attn
-    tokens = torch.cat([seen.class_layers[1], seen.layers[1]], dim=1)
+    tokens = torch.cat([seen.cls_layers[1], seen.layers[1]], dim=1)
     queries, keys, _ = attention.project(encoder.blocks[1].norm1(tokens)).unbind()
-    expected = pair_by_pair(attention.relative, queries, keys, GRID, VISIBLE, 1)
+    expected = pair_by_pair(attention.rel_pos, queries, keys, GRID, VISIBLE, 1)
     torch.testing.assert_close(seen.attention[2].logits, expected)
     torch.testing.assert_close(encoder(CLIP, VISIBLE).tokens, seen.tokens)
     torch.testing.assert_close(
-        encoder.look(CLIP, VISIBLE, layers=(2,)).layers[2], encoder(CLIP, VISIBLE, layers=(2,)).layers[2]
+        encoder.forward_intermediates(CLIP, VISIBLE, layers=(2,)).layers[2],
+        encoder(CLIP, VISIBLE, layers=(2,)).layers[2],
     )
 
 
 def test_all_tokens_by_name_are_the_whole_clip():
     encoder = built(RELATIVE)
-    everything = torch.arange(GRID.tokens).expand(2, -1)
+    everything = torch.arange(GRID.num_tokens).expand(2, -1)
     torch.testing.assert_close(encoder(CLIP, everything).tokens, encoder(CLIP).tokens)
 
 
@@ -87,18 +92,18 @@ def test_a_model_that_was_trained_without_them_is_the_same_at_first():
     encoder = RELATIVE.build()
     left = encoder.load_state_dict(plain.state_dict(), strict=False)
     assert len(left.missing_keys) == 3 * len(encoder.blocks)
-    assert all(".relative." in name for name in left.missing_keys)
+    assert all(".rel_pos." in name for name in left.missing_keys)
     torch.testing.assert_close(encoder(CLIP).tokens, plain(CLIP).tokens)
 
 
 def test_every_table_is_trained():
     encoder = built(RELATIVE)
     encoder(CLIP).tokens.square().sum().backward()
-    assert all(table.grad.any() for block in encoder.blocks for table in block.attn.relative.parameters())
+    assert all(table.grad.any() for block in encoder.blocks for table in block.attn.rel_pos.parameters())
 
 
 def test_tables_have_the_authors_sizes():
-    relative = RelativePositions(64, Grid(8, 14, 14))
+    relative = RelativePositionEmbedding(64, Grid(8, 14, 14))
     assert {name: tuple(table.shape) for name, table in relative.named_parameters()} == {
         "t": (15, 64),
         "h": (27, 64),
@@ -110,10 +115,10 @@ def test_tables_have_the_authors_sizes():
 def test_tables_follow_the_grid_linearly():
     table = torch.randn(27, 5, generator=CHANCE)
     expected = F.interpolate(table.T[None], size=37, mode="linear", align_corners=False)[0].T
-    assert torch.equal(resized(table, 37), expected)
-    assert resized(table, 27) is table
+    assert torch.equal(resize_relative_table(table, 37), expected)
+    assert resize_relative_table(table, 27) is table
     line = torch.arange(9.0)[:, None]  # distances -4 to 4
-    torch.testing.assert_close(resized(line, 17)[8], line[4])  # no distance stays in the middle
+    torch.testing.assert_close(resize_relative_table(line, 17)[8], line[4])  # no distance stays in the middle
     assert built(RELATIVE)(clips(frames=8, rows=8, columns=20)).tokens.shape == (2, 4 * 2 * 5, 24)
 
 

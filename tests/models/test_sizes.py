@@ -9,7 +9,7 @@ from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, HUGE, LARGE, SMALL, TINY, ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.flops import cost
+from vidstill.utils.flops import compute_model_cost
 
 SIZES = {"S": SMALL, "B": BASE, "L": LARGE, "H": HUGE}
 DECODERS = {
@@ -41,12 +41,12 @@ def parameters(module: nn.Module) -> int:
 def test_a_classifier_has_the_published_parameters_and_gflops(
     size, with_400_classes, with_174_classes, millions, gflops
 ):
-    found = cost(ClassifierConfig(encoder=SIZES[size], classes=400), frames=16, size=(224, 224))
-    assert found.parameters == with_400_classes
+    found = compute_model_cost(ClassifierConfig(encoder=SIZES[size], num_classes=400), num_frames=16, size=(224, 224))
+    assert found.num_parameters == with_400_classes
     # reported in whole millions, so that half a million may be rounding: 86.53 M is told as 87 M
-    assert found.millions == pytest.approx(millions, rel=5e-3, abs=0.5)
+    assert found.parameter_millions == pytest.approx(millions, rel=5e-3, abs=0.5)
     assert found.gflops == pytest.approx(gflops, rel=5e-3)
-    other = parameters(on_meta(ClassifierConfig(encoder=SIZES[size], classes=174)))
+    other = parameters(on_meta(ClassifierConfig(encoder=SIZES[size], num_classes=174)))
     assert other == with_174_classes
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mask_structure import hidden_pixels
 from tiny_models import ENCODER, GRID, built, clips
 
-from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig, tubelets
-from vidstill.utils.types import Grid, InputError, take
+from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig, patchify
+from vidstill.utils.types import Grid, InputError, gather_tokens
 
 sizes = st.integers(1, 3)
 CLIP = clips()
@@ -23,8 +23,8 @@ def embedded_by_convolution(encoder, clip):
     """The papers' way: all tubelets, by a 3-D convolution whose kernel is its stride."""
     mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (encoder.config.mean, encoder.config.std))
     t, h, w = encoder.config.tubelet
-    kernel = rearrange(encoder.embed.weight, "d (c t h w) -> d c t h w", c=3, t=t, h=h, w=w)
-    maps = F.conv3d((clip - mean) / std, kernel, encoder.embed.bias, stride=(t, h, w))
+    kernel = rearrange(encoder.patch_embed.weight, "d (c t h w) -> d c t h w", c=3, t=t, h=h, w=w)
+    maps = F.conv3d((clip - mean) / std, kernel, encoder.patch_embed.bias, stride=(t, h, w))
     return rearrange(maps, "b d t h w -> b (t h w) d")
 
 
@@ -33,26 +33,28 @@ def test_embedding_the_visible_tubelets_is_a_convolution_of_the_whole_clip(t, h,
     encoder = built(replace(ENCODER, tubelet=tubelet))
     clip = clips(frames=t * tubelet[0], rows=h * tubelet[1], columns=w * tubelet[2])
     grid = encoder.grid(clip)
-    count = random.randint(1, grid.tokens)
-    visible = torch.tensor([sorted(random.sample(range(grid.tokens), count)) for _ in range(2)])
+    count = random.randint(1, grid.num_tokens)
+    visible = torch.tensor([sorted(random.sample(range(grid.num_tokens), count)) for _ in range(2)])
     expected = embedded_by_convolution(encoder, clip) + encoder.positions(grid, clip.device)
     torch.testing.assert_close(encoder.tokens(clip), expected)
-    torch.testing.assert_close(encoder.tokens(clip, visible), take(expected, visible))
+    torch.testing.assert_close(encoder.tokens(clip, visible), gather_tokens(expected, visible))
 
 
 @given(sizes, sizes, sizes)
 def test_named_tubelets_are_those_of_the_whole_clip(t, h, w):
     clip = clips(frames=2 * t, rows=4 * h, columns=2 * w)
     grid = Grid(t, h, w)
-    places = torch.stack([torch.randperm(grid.tokens, generator=torch.Generator().manual_seed(k)) for k in range(2)])
-    assert torch.equal(tubelets(clip, (2, 4, 2), places), take(tubelets(clip, (2, 4, 2)), places))
+    places = torch.stack(
+        [torch.randperm(grid.num_tokens, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    )
+    assert torch.equal(patchify(clip, (2, 4, 2), places), gather_tokens(patchify(clip, (2, 4, 2)), places))
 
 
 def test_a_tubelet_is_its_piece_of_the_clip():
     slot, row, column = 1, 2, 1
     number = (slot * GRID.h + row) * GRID.w + column
     piece = CLIP[:, :, 2:4, 8:12, 4:8]
-    assert torch.equal(tubelets(CLIP, (2, 4, 4))[:, number], rearrange(piece, "b c t h w -> b (c t h w)"))
+    assert torch.equal(patchify(CLIP, (2, 4, 4))[:, number], rearrange(piece, "b c t h w -> b (c t h w)"))
 
 
 def test_pixels_of_hidden_tubelets_cannot_reach_the_encoder():
@@ -64,7 +66,7 @@ def test_pixels_of_hidden_tubelets_cannot_reach_the_encoder():
 
 def test_all_tokens_by_name_are_the_whole_clip():
     encoder = built(ENCODER)
-    everything = torch.arange(GRID.tokens).expand(2, -1)
+    everything = torch.arange(GRID.num_tokens).expand(2, -1)
     torch.testing.assert_close(encoder(CLIP, everything).tokens, encoder(CLIP).tokens)
 
 
@@ -91,7 +93,7 @@ def test_layers_are_what_the_blocks_leave_one_after_the_other():
     torch.testing.assert_close(seen.tokens, encoder.norm(tokens))
     assert set(seen.layers) == {1, 2}
     assert set(seen.attention) == {2}
-    expected = encoder.blocks[1].attention_map(seen.layers[1])
+    expected = encoder.blocks[1].compute_attention_map(seen.layers[1])
     assert torch.equal(seen.attention[2].logits, expected.logits)
 
 
@@ -99,7 +101,7 @@ def test_asking_for_layers_alone_gives_the_same_and_runs_no_further():
     encoder = built(ENCODER)
     expected = encoder(CLIP, VISIBLE, layers=(1,)).layers[1]
     encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block after the last wanted one ran"))
-    found = encoder.look(CLIP, VISIBLE, layers=(1,)).layers
+    found = encoder.forward_intermediates(CLIP, VISIBLE, layers=(1,)).layers
     assert set(found) == {1}
     assert torch.equal(found[1], expected)
 
@@ -108,7 +110,7 @@ def test_asking_for_an_attention_alone_runs_the_blocks_below_it_alone():
     encoder = built(ENCODER)
     expected = encoder(CLIP, VISIBLE, attention=(2,)).attention[2]
     encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block whose attention is wanted ran"))
-    found = encoder.look(CLIP, VISIBLE, attention=(2,)).attention
+    found = encoder.forward_intermediates(CLIP, VISIBLE, attention=(2,)).attention
     assert set(found) == {2}
     assert torch.equal(found[2].logits, expected.logits)
     assert torch.equal(found[2].values, expected.values)
@@ -124,10 +126,10 @@ def test_a_class_token_is_kept_apart_from_the_tokens():
     seen = encoder(CLIP, VISIBLE, layers=(1,), attention=(2,))
     v = VISIBLE.shape[1]
     assert seen.tokens.shape == seen.layers[1].shape == (2, v, 24)
-    assert seen.classes.shape == seen.class_layers[1].shape == (2, 1, 24)
+    assert seen.cls_token.shape == seen.cls_layers[1].shape == (2, 1, 24)
     assert seen.attention[2].logits.shape == (2, 2, v + 1, v + 1)
     seen.tokens.square().sum().backward()
-    assert encoder.class_token.grad.any()  # the others attend to it
+    assert encoder.cls_token.grad.any()  # the others attend to it
     assert built(ENCODER)(CLIP, VISIBLE).classes.shape == (2, 0, 24)
 
 
@@ -137,7 +139,7 @@ def test_a_learned_class_code_is_the_class_tokens_alone():
         before = encoder.tokens(CLIP)
         classes = encoder(CLIP).classes
         with torch.no_grad():
-            encoder.positions.of_class.add_(1)
+            encoder.positions.cls_embedding.add_(1)
         assert torch.equal(encoder.tokens(CLIP), before)
         assert not torch.equal(encoder(CLIP).classes, classes)
 
@@ -163,8 +165,8 @@ def test_an_image_is_a_clip_of_one_frame(positions):
     assert encoder.grid(image) == Grid(1, 4, 3)
     patches = F.conv2d(
         (image[:, :, 0] - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1),
-        rearrange(encoder.embed.weight, "d (c h w) -> d c h w", c=3, h=4, w=4),
-        encoder.embed.bias,
+        rearrange(encoder.patch_embed.weight, "d (c h w) -> d c h w", c=3, h=4, w=4),
+        encoder.patch_embed.bias,
         stride=4,
     )
     expected = rearrange(patches, "b d h w -> b (h w) d") + encoder.positions(Grid(1, 4, 3), image.device)

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from deadly import children, hang, kill, once
 
-from vidstill.data.storage.fetch import Unreachable
+from vidstill.data.storage.fetch import StorageUnreachable
 from vidstill.parallel import process as hand
-from vidstill.parallel.heartbeat import beat
-from vidstill.parallel.pool import Crew, Lost, in_order, in_workers
+from vidstill.parallel.heartbeat import send_heartbeat
+from vidstill.parallel.pool import LostTask, WorkerPool, map_in_order, map_in_workers
 
 
 def places(results: Iterator[tuple[int, object]]) -> dict[int, object]:
@@ -64,7 +64,9 @@ def nothing_is_left():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items(workers):
     items = [0.02, 0.0, 0.01, 0.0, 0.0] * 12  # some take longer
-    found = places(in_workers(lambda seconds: time.sleep(seconds) or (seconds, os.getpid()), items, workers=workers))
+    found = places(
+        map_in_workers(lambda seconds: time.sleep(seconds) or (seconds, os.getpid()), items, workers=workers)
+    )
     assert [seconds for seconds, _ in found.values()] == items
     processes = {process for _, process in found.values()}
     assert len(processes) == workers
@@ -72,26 +74,28 @@ def test_results_come_in_the_order_of_the_items(workers):
 
 
 def test_nothing_to_do_begins_no_process():
-    assert list(in_workers(kill, [], workers=2)) == []
+    assert list(map_in_workers(kill, [], workers=2)) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stuck_item_is_lost_and_the_rest_goes_on(workers):
-    found = places(in_workers(lambda n: hang() if n in (2, 5) else n, range(9), workers=workers, stuck_seconds=0.5))
-    stuck = Lost("took longer than 0.5 s and was ended")
+    found = places(
+        map_in_workers(lambda n: hang() if n in (2, 5) else n, range(9), workers=workers, timeout_seconds=0.5)
+    )
+    stuck = LostTask("took longer than 0.5 s and was ended")
     assert found == {n: stuck if n in (2, 5) else n for n in range(9)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_item_that_ends_its_process_is_lost_and_the_rest_goes_on(number, workers):
-    found = places(in_workers(lambda n: kill(number) if n % 4 == 1 else n, range(10), workers=workers))
-    assert found == {n: Lost(f"ended its process (signal {int(number)})") if n % 4 == 1 else n for n in range(10)}
+    found = places(map_in_workers(lambda n: kill(number) if n % 4 == 1 else n, range(10), workers=workers))
+    assert found == {n: LostTask(f"ended its process (signal {int(number)})") if n % 4 == 1 else n for n in range(10)}
 
 
 def test_an_item_that_leaves_its_process_is_lost():
-    found = places(in_workers(lambda n: os._exit(3) if n == 1 else n, range(3), workers=1))
-    assert found == {0: 0, 1: Lost("ended its process (exit code 3)"), 2: 2}
+    found = places(map_in_workers(lambda n: os._exit(3) if n == 1 else n, range(3), workers=1))
+    assert found == {0: 0, 1: LostTask("ended its process (exit code 3)"), 2: 2}
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path, caplog):
@@ -101,20 +105,20 @@ def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path, caplog):
         return n
 
     with caplog.at_level(logging.WARNING, "vidstill"):
-        assert places(in_workers(work, range(8), workers=2)) == {n: n for n in range(8)}
+        assert places(map_in_workers(work, range(8), workers=2)) == {n: n for n in range(8)}
     assert [record.message for record in caplog.records] == [
         "a worker was killed (signal 9), most often for want of memory; its work is tried once more"
     ]
 
 
 def test_a_worker_that_is_killed_between_two_items_is_replaced():
-    results = in_workers(lambda n: os.getpid(), range(40), workers=1)
+    results = map_in_workers(lambda n: os.getpid(), range(40), workers=1)
     first = next(results)[1]
     time.sleep(0.3)  # it does what it was handed, and waits
     os.kill(first, signal.SIGKILL)
     others = dict(results)
     assert len(others) == 39
-    assert not any(isinstance(found, Lost) for found in others.values())
+    assert not any(isinstance(found, LostTask) for found in others.values())
     assert len(set(others.values()) - {first}) == 1
 
 
@@ -122,14 +126,14 @@ def test_a_long_item_that_beats_is_not_stuck():
     def work(n: int) -> int:
         for _ in range(15):
             time.sleep(0.1)
-            beat()
+            send_heartbeat()
         return n
 
-    assert places(in_workers(work, range(2), workers=2, stuck_seconds=0.5)) == {0: 0, 1: 1}
+    assert places(map_in_workers(work, range(2), workers=2, timeout_seconds=0.5)) == {0: 0, 1: 1}
 
 
 def test_a_beat_outside_of_a_worker_does_nothing():
-    beat()
+    send_heartbeat()
 
 
 def test_a_program_that_is_halted_finds_no_item_stuck_when_it_goes_on():
@@ -137,7 +141,7 @@ def test_a_program_that_is_halted_finds_no_item_stuck_when_it_goes_on():
 
     def program(out: Connection) -> None:
         os.setsid()
-        for found in in_workers(lambda n: time.sleep(0.3) or n, range(4), workers=2, stuck_seconds=0.7):
+        for found in map_in_workers(lambda n: time.sleep(0.3) or n, range(4), workers=2, timeout_seconds=0.7):
             out.send(found)
 
     with begun(program) as (process, told):
@@ -151,12 +155,12 @@ def test_a_program_that_is_halted_finds_no_item_stuck_when_it_goes_on():
 def test_what_the_work_raises_is_raised_in_its_place():
     def work(n: int) -> int:
         if n == 2:
-            raise Unreachable("s3://bucket does not answer")
+            raise StorageUnreachable("s3://bucket does not answer")
         return n
 
-    results = in_workers(work, range(5), workers=2)
+    results = map_in_workers(work, range(5), workers=2)
     assert [next(results), next(results)] == [(0, 0), (1, 1)]
-    with pytest.raises(Unreachable, match=r"^s3://bucket does not answer$"):
+    with pytest.raises(StorageUnreachable, match=r"^s3://bucket does not answer$"):
         next(results)
 
 
@@ -168,21 +172,21 @@ def test_a_mistake_of_ours_comes_with_the_place_where_it_happened():
         raise Odd("no such thing") if n else KeyError("name")
 
     with pytest.raises(KeyError, match="name") as error:
-        next(in_workers(wrong, [0], workers=1))
+        next(map_in_workers(wrong, [0], workers=1))
     assert "in wrong" in "".join(error.value.__notes__)
     with pytest.raises(RuntimeError, match="no such thing") as error:
-        next(in_workers(wrong, [1], workers=1))
+        next(map_in_workers(wrong, [1], workers=1))
     assert "in wrong" in str(error.value)
 
 
 def test_workers_that_cannot_begin_end_the_work(monkeypatch):
-    monkeypatch.setattr(hand, "_serve", lambda *_: kill(signal.SIGSEGV))
+    monkeypatch.setattr(hand, "_run_worker", lambda *_: kill(signal.SIGSEGV))
     with pytest.raises(RuntimeError, match=r"ended its process \(signal 11\) before it had begun anything"):
-        list(in_workers(str, range(3), workers=2))
+        list(map_in_workers(str, range(3), workers=2))
 
 
 def test_work_that_nobody_waits_for_any_more_is_ended():
-    results = in_workers(lambda n: hang() if n else n, range(9), workers=2)
+    results = map_in_workers(lambda n: hang() if n else n, range(9), workers=2)
     assert next(results) == (0, 0)
     begun = time.monotonic()
     results.close()
@@ -192,17 +196,17 @@ def test_work_that_nobody_waits_for_any_more_is_ended():
 
 def test_the_death_of_a_worker_disturbs_nothing_but_the_taking():
     """Where torch's own loader raises out of whatever its user is doing."""
-    with Crew(lambda n: kill(signal.SIGSEGV) if n else n, workers=1, ahead=3, depth=3) as crew:
-        tickets = [crew.give(n) for n in (0, 1, 0)]
-        assert crew.take(tickets[0]) == 0
+    with WorkerPool(lambda n: kill(signal.SIGSEGV) if n else n, workers=1, max_pending=3, tasks_per_worker=3) as crew:
+        tickets = [crew.submit(n) for n in (0, 1, 0)]
+        assert crew.get_result(tickets[0]) == 0
         for _ in range(20):
             time.sleep(0.01)
-        assert [crew.take(ticket) for ticket in tickets[1:]] == [Lost("ended its process (signal 11)"), 0]
+        assert [crew.get_result(ticket) for ticket in tickets[1:]] == [LostTask("ended its process (signal 11)"), 0]
 
 
 def test_workers_do_not_outlive_a_program_that_is_killed():
     def program(out: Connection) -> None:
-        results = in_workers(lambda n: hang() if n > 1 else os.getpid(), range(9), workers=2)
+        results = map_in_workers(lambda n: hang() if n > 1 else os.getpid(), range(9), workers=2)
         out.send([next(results)[1], next(results)[1]])
         time.sleep(1000)
 
@@ -230,8 +234,8 @@ def test_arrays_come_whole_whether_they_fit_or_not(room):
         return np.full((n, 3), n % 256, np.uint8), np.arange(n), "text"
 
     sizes = [1, 50, 3000, 7, 0, 400, 20] * 5
-    with Crew(work, workers=2, ahead=4, depth=2, room=room) as crew:
-        for size, found in zip(sizes, in_order(crew.give, crew.take, sizes, 4), strict=True):
+    with WorkerPool(work, workers=2, max_pending=4, tasks_per_worker=2, slot_num_bytes=room) as crew:
+        for size, found in zip(sizes, map_in_order(crew.submit, crew.get_result, sizes, 4), strict=True):
             picture, numbers, text = found
             assert picture.shape == (size, 3)
             assert (picture == size % 256).all()
@@ -240,7 +244,7 @@ def test_arrays_come_whole_whether_they_fit_or_not(room):
 
 
 def test_a_large_result_comes_whole():
-    found = places(in_workers(lambda n: bytes([n]) * 3_000_000, range(6), workers=2))
+    found = places(map_in_workers(lambda n: bytes([n]) * 3_000_000, range(6), workers=2))
     assert all(found[n] == bytes([n]) * 3_000_000 for n in range(6))
 
 
@@ -255,7 +259,7 @@ def test_no_more_is_begun_than_stated(tmp_path):
         while len(list(tmp_path.iterdir())) < begun and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    results = in_workers(work, range(100), workers=2)
+    results = map_in_workers(work, range(100), workers=2)
     next(results)
     until_there_are(16)
     time.sleep(0.2)
@@ -264,8 +268,11 @@ def test_no_more_is_begun_than_stated(tmp_path):
 
 
 def test_another_thread_that_waits_is_let_go():
-    with Crew(lambda n: hang(), workers=1, ahead=1, depth=1) as crew, ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(crew.take, crew.give(0))
+    with (
+        WorkerPool(lambda n: hang(), workers=1, max_pending=1, tasks_per_worker=1) as crew,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        waiting = thread.submit(crew.get_result, crew.submit(0))
         time.sleep(0.1)
         crew.stop()
         assert waiting.exception(timeout=10) is not None
@@ -275,6 +282,6 @@ def test_another_thread_that_waits_is_let_go():
 def test_processes_that_are_not_forked_do_the_same(monkeypatch):
     """As on systems where none is: work and items are pickled, arrays go through the pipes."""
     monkeypatch.setattr(hand, "_CONTEXT", multiprocessing.get_context("spawn"))
-    monkeypatch.setattr(hand, "_FORKS", False)
-    assert places(in_workers(np.arange, [3, 5], workers=1))[1].tolist() == [0, 1, 2, 3, 4]
+    monkeypatch.setattr(hand, "_USE_FORK", False)
+    assert places(map_in_workers(np.arange, [3, 5], workers=1))[1].tolist() == [0, 1, 2, 3, 4]
     resource_tracker._resource_tracker._stop()  # a process that multiprocessing keeps

@@ -10,30 +10,30 @@ import torch
 from rich.console import Console
 
 from vidstill.figures import quickstart as figures
-from vidstill.figures.page import Picture
-from vidstill.figures.quickstart import Contender, Findings, standard_error
-from vidstill.pipelines.quickstart import Distillation
+from vidstill.figures.page import PageImage
+from vidstill.figures.quickstart import ModelResult, QuickstartResult, compute_standard_error
+from vidstill.pipelines.quickstart import DistillationMethod
 from vidstill.recipes import quickstart as recipes
 
-FOUND = Findings(
-    contenders=tuple(
-        Contender(
+FOUND = QuickstartResult(
+    models=tuple(
+        ModelResult(
             key=key,
             name=f"Model [{key}]",
             top1=top1,
             top5=90.0,
-            probe=top1 / 2,
-            parameters=1_234_567,
-            operations=98_765_432,
+            probe_top1=top1 / 2,
+            num_params=1_234_567,
+            flops=98_765_432,
             pretraining_seconds=0.0 if key == "scratch" else 61.4,
             finetuning_seconds=20.2,
         )
         for key, top1 in (("scratch", 50.0), ("videomae", 36.0), ("amd", 64.0), ("teacher", 80.0))
     ),
-    classes=12,
-    labelled=600,
-    unlabelled=1800,
-    videos=400,
+    num_classes=12,
+    num_finetune_clips=600,
+    num_pretrain_clips=1800,
+    num_test_clips=400,
     seed=0,
     method="amd",
 )
@@ -41,23 +41,23 @@ FOUND = Findings(
 
 def printed(width: int) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(figures.terminal(FOUND), highlight=False)
+    Console(file=file, width=width).print(figures.make_terminal_table(FOUND), highlight=False)
     return file.getvalue()
 
 
 def page() -> str:
     steps = [{"step": n, "loss": 1 / n, "parts": {"reconstruction": 1 / n, "direct": 2 / n}} for n in (1, 2, 3)]
-    return figures.report(
+    return figures.render_quickstart_page(
         FOUND,
-        rebuilt=Picture(b"", "alt", "caption"),
-        near=figures.nearness({"scratch": [0.1, 0.2], "amd": [0.3, 0.4]}, "amd", steps),
-        curves=figures.losses({"amd": steps}, {"amd": steps}),
+        reconstruction=PageImage(b"", "alt", "caption"),
+        similarity_charts=figures.draw_similarity_charts({"scratch": [0.1, 0.2], "amd": [0.3, 0.4]}, "amd", steps),
+        loss_charts=figures.draw_loss_charts({"amd": steps}, {"amd": steps}),
         facts=[("command", "vidstill quickstart")],
     )
 
 
 def test_the_error_is_that_of_so_many_coin_tosses():
-    assert standard_error(50.0, 400) == pytest.approx(100 * sqrt(0.5 * 0.5 / 400))
+    assert compute_standard_error(50.0, 400) == pytest.approx(100 * sqrt(0.5 * 0.5 / 400))
 
 
 @pytest.mark.parametrize("number", ["50.0 ± 2.5", "36.0 ± 2.4", "80.0 ± 2.0", "1.23", "0.0988", "61", "20", "–"])
@@ -68,7 +68,7 @@ def test_table_and_page_show_every_number(number):
 
 def test_the_table_fits_a_terminal_of_80_columns():
     lines = printed(80).splitlines()
-    for contender in FOUND.contenders:
+    for contender in FOUND.models:
         line = next(line for line in lines if contender.name in line)
         assert line.rstrip().endswith("20")  # its last column stands in the same line, not cut off
     assert "…" not in printed(80)
@@ -85,15 +85,15 @@ def test_what_so_small_a_scale_can_show_is_said_beside_the_numbers():
 def test_of_two_teachers_both_are_named_with_what_they_took():
     found = replace(FOUND, method="mvd", image_teacher_seconds=20.3)
     assert "MVD’s student also needed the teacher and one of images, whose pre-training took 61 s and 20 s." in (
-        figures.reading(found)
+        figures.describe_results(found)
     )
 
 
 def test_a_distillation_s_curve_of_pixels_is_explained_where_it_has_one():
     steps = [{"step": n, "loss": 1.0, "parts": {"reconstruction": 1.0}} for n in (1, 2)]
     features = [{"step": n, "loss": 1.0, "parts": {"image": 1.0}} for n in (1, 2)]
-    with_pixels = str(figures.losses({"videomae": steps, "amd": steps}, {}))
-    without = str(figures.losses({"videomae": steps, "mvd": features}, {}))
+    with_pixels = str(figures.draw_loss_charts({"videomae": steps, "amd": steps}, {}))
+    without = str(figures.draw_loss_charts({"videomae": steps, "mvd": features}, {}))
     assert "AMD’s curve is its pixel part." in with_pixels
     assert "MVD rebuilds no pixels." in without
     assert "’s curve" not in without
@@ -104,7 +104,7 @@ def test_the_page_is_small_and_has_its_charts():
     assert page().count("<svg") == 5
 
 
-@pytest.mark.parametrize("name", get_args(Distillation))
+@pytest.mark.parametrize("name", get_args(DistillationMethod))
 def test_the_students_are_the_same_and_trained_and_fine_tuned_alike(name):
     distilled = getattr(recipes, name)
     assert recipes.videomae.method.encoder == distilled.method.encoder == recipes.finetune.encoder
@@ -115,13 +115,13 @@ def test_the_students_are_the_same_and_trained_and_fine_tuned_alike(name):
         assert getattr(recipes.finetune, budget) == getattr(recipes.finetune_teacher, budget)
 
 
-@pytest.mark.parametrize("name", get_args(Distillation))
+@pytest.mark.parametrize("name", get_args(DistillationMethod))
 def test_every_part_of_a_distillation_is_drawn_and_named(name):
     """What a chart shows is what the method logs, beside the pixels."""
     method = getattr(recipes, name).method.build()
     parts = method(torch.rand(2, 3, 8, 32, 32), seed=torch.arange(2)).parts
     steps = [{"step": n, "loss": 1.0, "parts": dict.fromkeys(parts, 1.0)} for n in (1, 2)]
-    drawn = str(figures.nearness({"scratch": [0.1, 0.2]}, name, steps))
-    named, _, _ = figures.PARTS[name]
+    drawn = str(figures.draw_similarity_charts({"scratch": [0.1, 0.2]}, name, steps))
+    named, _, _ = figures.LOSS_PARTS[name]
     assert named.keys() == parts.keys() - {"reconstruction"}
     assert all(f">{word}<" in drawn for word in named.values())

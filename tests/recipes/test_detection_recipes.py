@@ -14,24 +14,31 @@ from recipe_plans import plan
 from vidstill.engine.optimizer import AdamWConfig, SGDConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes import recipe as show
-from vidstill.recipes.recipe import CLASSES, Finetune, Pretrain, every_recipe, find, price
-from vidstill.utils.flops import Cost, cost
+from vidstill.recipes.recipe import (
+    NUM_CLASSES,
+    FinetuneRecipe,
+    PretrainRecipe,
+    compute_recipe_cost,
+    find_recipe,
+    load_recipes,
+)
+from vidstill.utils.flops import ModelCost, compute_model_cost
 from vidstill.utils.types import InputError
 
 HOUSE = PROJECT
-RECIPES = {name: find(name) for name in NAMES}
+RECIPES = {name: find_recipe(name) for name in NAMES}
 OF_STMAE = [name for name in NAMES if name.startswith("stmae.")]
 OTHERS = [name for name in NAMES if name not in OF_STMAE]
 
 
 @cache
-def counted(encoder, frames, size) -> Cost:
-    return cost(encoder, frames=frames, size=size)
+def counted(encoder, frames, size) -> ModelCost:
+    return compute_model_cost(encoder, num_frames=frames, size=size)
 
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch):
-    monkeypatch.setattr(show, "cost", counted)
+    monkeypatch.setattr(show, "compute_model_cost", counted)
 
 
 # ---- Settings -------------------------------------------------------------------------------------------------------
@@ -70,9 +77,9 @@ def test_rates_and_epochs_are_the_published_ones(name, rate, decay, epochs):
     recipe, made = RECIPES[name], plan(name)
     assert recipe.optim.layer_decay == float(decay)
     assert (recipe.batch, recipe.schedule.epochs, recipe.schedule.warmup_epochs) == (128, int(epochs), 5)
-    assert made.peak == pytest.approx(float(rate) / 2)
-    assert made.start == 0
-    assert recipe.encoder.drop_path == 0.2
+    assert made.peak_lr == pytest.approx(float(rate) / 2)
+    assert made.start_lr == 0
+    assert recipe.load_encoder.drop_path == 0.2
     assert recipe.clips.dataset == "ava"
 
 
@@ -81,19 +88,33 @@ def test_all_but_st_mae_have_the_settings_of_videomae_s_detection_code(name):
     recipe, clips, views = RECIPES[name], RECIPES[name].clips, RECIPES[name].views
     assert isinstance(recipe.optim, AdamWConfig)
     assert (recipe.optim.betas, recipe.optim.eps, recipe.optim.weight_decay) == ((0.9, 0.999), 1e-8, 0.05)
-    assert recipe.optim.clip_norm is None
-    assert plan(name).final == pytest.approx(5e-7)
-    assert [round(255 * each, 4) for each in recipe.encoder.mean] == [122.7717, 115.9465, 102.9801]
-    assert [round(255 * each, 4) for each in recipe.encoder.std] == [57.375] * 3
-    assert recipe.encoder.learned_grid == (8, 14, 14)
-    assert not recipe.encoder.relative_positions
-    assert (recipe.bins, recipe.aligned, recipe.dropout, recipe.head_scale) == (7, False, 0, 0.001)
-    assert (recipe.edge, recipe.norm, recipe.loss_per, recipe.times_person_score) == ("pad", "fresh", "clip", True)
-    assert (recipe.jitter.outwards, recipe.jitter.inwards, recipe.matching) == (0.2, 0.1, "score_order")
-    assert (clips.short_side, clips.size, clips.flip, clips.persons) == ((256, 256), (224, 224), 0.5, None)
-    assert (clips.hsv.hue, clips.hsv.saturation, clips.hsv.value) == (10, 26, 26)
-    assert (views.short_side, views.crop, views.persons, views.extend) == (256, None, 0.8, (0.1, 0.05))
-    assert {(one.rule, one.sampling.rule, one.sampling.rate) for one in (clips, views)} == {
+    assert recipe.optim.max_grad_norm is None
+    assert plan(name).min_lr == pytest.approx(5e-7)
+    assert [round(255 * each, 4) for each in recipe.load_encoder.mean] == [122.7717, 115.9465, 102.9801]
+    assert [round(255 * each, 4) for each in recipe.load_encoder.std] == [57.375] * 3
+    assert recipe.load_encoder.learned_grid == (8, 14, 14)
+    assert not recipe.load_encoder.relative_positions
+    assert (recipe.roi_size, recipe.aligned, recipe.dropout, recipe.head_init_scale) == (7, False, 0, 0.001)
+    assert (recipe.edge, recipe.norm, recipe.loss_per, recipe.use_person_scores) == ("pad", "fresh", "clip", True)
+    assert (recipe.box_jitter.max_outward, recipe.box_jitter.max_inward, recipe.matching_rule) == (
+        0.2,
+        0.1,
+        "score_order",
+    )
+    assert (clips.short_side, clips.size, clips.flip_probability, clips.person_boxes) == (
+        (256, 256),
+        (224, 224),
+        0.5,
+        None,
+    )
+    assert (clips.hsv_jitter.hue, clips.hsv_jitter.saturation, clips.hsv_jitter.value) == (10, 26, 26)
+    assert (views.short_side, views.crop_size, views.min_person_score, views.box_expansion) == (
+        256,
+        None,
+        0.8,
+        (0.1, 0.05),
+    )
+    assert {(one.rule, one.sampling.warmup_rule, one.sampling.frame_rate) for one in (clips, views)} == {
         ("videomae", "videomae", 25.0)
     }
 
@@ -103,16 +124,21 @@ def test_st_mae_has_the_settings_of_its_table_and_of_pyslowfast(name):
     recipe, clips, views = RECIPES[name], RECIPES[name].clips, RECIPES[name].views
     assert isinstance(recipe.optim, SGDConfig)
     assert (recipe.optim.momentum, recipe.optim.weight_decay) == (0.9, 1e-8)
-    assert (recipe.encoder.mean, recipe.encoder.std) == ((0.45,) * 3, (0.225,) * 3)
-    assert recipe.encoder.relative_positions == ("absolute" not in name)
-    assert (recipe.bins, recipe.aligned, recipe.dropout, recipe.dropout_on) == (7, True, 0.5, "head")
-    assert (recipe.edge, recipe.loss_per, recipe.times_person_score) == ("drop", "box", False)
-    assert (recipe.jitter, recipe.matching, clips.hsv) == (None, "file_order", None)
-    assert (clips.short_side, clips.draw, clips.size, clips.flip) == ((256, 320), "inverse", (224, 224), 0.5)
-    assert clips.persons.score == views.persons == 0.8
-    assert clips.persons.iou is None
-    assert (views.short_side, views.crop, views.extend) == (224, None, (0.0, 0.0))
-    assert {(one.rule, one.sampling.rule, one.sampling.rate) for one in (clips, views)} == {
+    assert (recipe.load_encoder.mean, recipe.load_encoder.std) == ((0.45,) * 3, (0.225,) * 3)
+    assert recipe.load_encoder.relative_positions == ("absolute" not in name)
+    assert (recipe.roi_size, recipe.aligned, recipe.dropout, recipe.dropout_on) == (7, True, 0.5, "head")
+    assert (recipe.edge, recipe.loss_per, recipe.use_person_scores) == ("drop", "box", False)
+    assert (recipe.box_jitter, recipe.matching_rule, clips.hsv_jitter) == (None, "file_order", None)
+    assert (clips.short_side, clips.short_side_sampling, clips.size, clips.flip_probability) == (
+        (256, 320),
+        "inverse",
+        (224, 224),
+        0.5,
+    )
+    assert clips.person_boxes.min_score == views.min_person_score == 0.8
+    assert clips.person_boxes.min_iou is None
+    assert (views.short_side, views.crop_size, views.box_expansion) == (224, None, (0.0, 0.0))
+    assert {(one.rule, one.sampling.warmup_rule, one.sampling.frame_rate) for one in (clips, views)} == {
         ("slowfast", "slowfast", 30.0)
     }
 
@@ -121,17 +147,19 @@ def test_st_mae_has_the_settings_of_its_table_and_of_pyslowfast(name):
 def test_a_detector_looks_at_16_frames_four_apart_in_training_and_test(name):
     recipe = RECIPES[name]
     assert recipe.views.sampling == recipe.clips.sampling
-    assert (recipe.clips.sampling.frames, recipe.clips.sampling.stride) == (16, 4)
+    assert (recipe.clips.sampling.num_frames, recipe.clips.sampling.stride) == (16, 4)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_detector_has_the_encoder_of_its_family_s_pre_trainings_and_fine_tunings(name):
     """But for what the detection code has of its own: colours, resized codes, relative positions."""
-    size, one = name.partition("_")[0], RECIPES[name].encoder
+    size, one = name.partition("_")[0], RECIPES[name].load_encoder
     found = [
-        recipe.method.encoder if isinstance(recipe, Pretrain) else recipe.encoder
-        for other, recipe in every_recipe().items()
-        if isinstance(recipe, Pretrain | Finetune) and other.startswith(f"{size}_k400") and "_ablation" not in other
+        recipe.method.encoder if isinstance(recipe, PretrainRecipe) else recipe.encoder
+        for other, recipe in load_recipes().items()
+        if isinstance(recipe, PretrainRecipe | FinetuneRecipe)
+        and other.startswith(f"{size}_k400")
+        and "_ablation" not in other
     ]
     assert found
     for other in found:
@@ -145,9 +173,9 @@ def test_where_settings_are_given_for_a_start_with_labels_there_is_a_recipe_of_i
     for name in NAMES:
         if name.endswith("_labels"):
             without = RECIPES[name.removesuffix("_labels")]
-            assert replace(RECIPES[name], optim=without.optim, schedule=without.schedule, expects="") == replace(
-                without, expects=""
-            )
+            assert replace(
+                RECIPES[name], optim=without.optim, schedule=without.schedule, published_result=""
+            ) == replace(without, published_result="")
 
 
 # ---- Results: the papers' tables ------------------------------------------------------------------------------------
@@ -175,7 +203,7 @@ PUBLISHED = {  # section 12 of the specification, and tables 8 and 10 of ST-MAE
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_recipe_expects_is_published(name):
-    expects = RECIPES[name].expects
+    expects = RECIPES[name].published_result
     assert [float(number) for number in re.findall(r"\b\d\d\.\d\b", expects)] == PUBLISHED[name]
     assert "AVA v2.2 mAP" in expects
 
@@ -186,7 +214,7 @@ def test_what_a_recipe_expects_is_published(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_detector_is_built_of_a_recipe_without_any_memory(name):
     with torch.device("meta"):
-        model = RECIPES[name].detector(60).build()
+        model = RECIPES[name].build_detector_config(60).build()
     assert model.head.out_features == 60
     assert model.head.weight.is_meta
     assert model.encoder.config.drop_remainder == (name in OF_STMAE)
@@ -225,9 +253,9 @@ def test_parameters_and_work_are_the_published_columns(name):
     """Papers print the classifier of 400 classes; and ST-MAE the encoder before relative positions came in."""
     recipe, size = RECIPES[name], name.split(".")[1].split("_")[0]
     millions, gflops = (COLUMNS_OF_STMAE if name in OF_STMAE else COLUMNS)[size]
-    plain = replace(recipe, encoder=replace(recipe.encoder, relative_positions=False))
-    shown = price(plain)
-    more = (400 - CLASSES["ava"]) * (recipe.encoder.dim + 1) / 1e6
+    plain = replace(recipe, encoder=replace(recipe.load_encoder, relative_positions=False))
+    shown = compute_recipe_cost(plain)
+    more = (400 - NUM_CLASSES["ava"]) * (recipe.load_encoder.dim + 1) / 1e6
     assert abs(shown["parameters_millions"] + more - millions) < 1  # some are rounded, others up
     assert abs(shown["gflops_per_clip"] - gflops) < 0.5 + 1e-3 * gflops
 
@@ -236,15 +264,18 @@ def test_parameters_and_work_are_the_published_columns(name):
 def test_parameters_that_are_shown_are_the_detector_s(name):
     recipe = RECIPES[name]
     with torch.device("meta"):
-        model = recipe.detector(80).build()
+        model = recipe.build_detector_config(80).build()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    shown = price(recipe)
+    shown = compute_recipe_cost(recipe)
     assert shown["actions"] == 80
     assert shown["parameters_millions"] == pytest.approx(parameters / 1e6, rel=5e-4)
 
 
 def test_relative_positions_are_a_table_a_block_and_an_axis():
-    shown, plain = price(RECIPES["stmae.large_ava"]), price(RECIPES["stmae.large_ava_absolute"])
+    shown, plain = (
+        compute_recipe_cost(RECIPES["stmae.large_ava"]),
+        compute_recipe_cost(RECIPES["stmae.large_ava_absolute"]),
+    )
     tables = 24 * 64 * (2 * 14 - 1 + 2 * 14 - 1 + 2 * 8 - 1)
     assert shown["parameters_millions"] - plain["parameters_millions"] == pytest.approx(tables / 1e6, abs=0.06)
     assert shown["gflops_per_clip"] > plain["gflops_per_clip"]
@@ -252,7 +283,7 @@ def test_relative_positions_are_a_table_a_block_and_an_axis():
 
 def test_of_data_that_no_paper_has_a_detector_is_shown_without_a_head():
     recipe = RECIPES["videomae.small_ava"]
-    shown = price(replace(recipe, clips=replace(recipe.clips, dataset="made")))
+    shown = compute_recipe_cost(replace(recipe, clips=replace(recipe.clips, dataset="made")))
     assert shown["actions"] is None
     assert shown["parameters_millions"] == pytest.approx((21_910_736 - 80 * 385) / 1e6, rel=5e-4)
 

@@ -13,8 +13,8 @@ from recipe_plans import FINETUNINGS as NAMES
 
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes import recipe as show
-from vidstill.recipes.recipe import CLASSES, find, price
-from vidstill.utils.flops import Cost, cost
+from vidstill.recipes.recipe import NUM_CLASSES, compute_recipe_cost, find_recipe
+from vidstill.utils.flops import ModelCost, compute_model_cost
 
 HOUSE = PROJECT
 
@@ -22,27 +22,27 @@ HOUSE = PROJECT
 
 
 @cache
-def counted(model, frames, size) -> Cost:
-    return cost(model, frames=frames, size=size)
+def counted(model, frames, size) -> ModelCost:
+    return compute_model_cost(model, num_frames=frames, size=size)
 
 
-def quick_cost(config, *, frames, size) -> Cost:
-    """As `cost`, which is asked once for all models that differ in their heads, or in nothing that is counted."""
+def quick_cost(config, *, frames, size) -> ModelCost:
+    """As `compute_model_cost`, which is asked once for all models that differ in their heads, or in nothing that is counted."""
     if isinstance(config, ViTConfig):
         return counted(config, frames, size)
     model = replace(config, classes=400, encoder=replace(config.encoder, drop_path=0.0), dropout=0.0)
     found, more = counted(replace(model, start="normal", norm="fresh"), frames, size), config.classes - 400
     dim = config.encoder.dim
-    return Cost(found.parameters + more * (dim + 1), found.operations + more * dim)
+    return ModelCost(found.num_parameters + more * (dim + 1), found.multiply_adds + more * dim)
 
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch):
-    monkeypatch.setattr(show, "cost", quick_cost)
+    monkeypatch.setattr(show, "compute_model_cost", quick_cost)
 
 
-def cost_of(recipe) -> Cost:
-    model = recipe.classifier(CLASSES[recipe.clips.dataset])
+def cost_of(recipe) -> ModelCost:
+    model = recipe.classifier(NUM_CLASSES[recipe.clips.dataset])
     return quick_cost(model, frames=recipe.views.sampling.frames, size=recipe.views.size)
 
 
@@ -50,17 +50,17 @@ def products(encoder, frames, size):
     """Multiply-adds as the papers count: depth · (12 · N · D² + 2 · N² · D) + n · D · pixels; N has the class token."""
     parts = zip((frames, *size), encoder.tubelet, strict=True)
     patches = math.prod(side // step for side, step in parts)
-    tokens = patches + encoder.class_token
+    tokens = patches + encoder.cls_token
     blocks = encoder.depth * (12 * tokens * encoder.dim**2 + 2 * tokens**2 * encoder.dim)
     return blocks + patches * encoder.dim * 3 * math.prod(encoder.tubelet)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_model_is_built_and_runs_without_any_memory_at_the_cost_that_the_formula_has(name):
-    recipe = find(name)
+    recipe = find_recipe(name)
     found = cost_of(recipe)
-    assert found.operations == pytest.approx(
-        products(recipe.encoder, recipe.views.sampling.frames, recipe.views.size), rel=1e-4
+    assert found.multiply_adds == pytest.approx(
+        products(recipe.load_encoder, recipe.views.sampling.num_frames, recipe.views.size), rel=1e-4
     )
 
 
@@ -85,11 +85,11 @@ COLUMNS = [  # section 10.1's table, row by row: millions, 10⁹ multiply-adds a
 
 @pytest.mark.parametrize(("name", "millions", "gflops", "views"), COLUMNS)
 def test_parameters_work_and_views_are_the_published_columns(name, millions, gflops, views):
-    recipe = find(name)
+    recipe = find_recipe(name)
     found = cost_of(recipe)
-    assert (recipe.views.views, recipe.views.crops) == (views, 3)
+    assert (recipe.views.temporal_clips, recipe.views.spatial_crops) == (views, 3)
     if millions is not None:  # some are rounded, others up: 304.27 is printed as 305
-        assert abs(found.millions - millions) < 1
+        assert abs(found.parameter_millions - millions) < 1
     if gflops is not None:  # printed in whole numbers, of counts that have up to a thousandth more than the formula
         assert abs(found.gflops - gflops) < 0.5 + 1e-3 * gflops
 
@@ -108,12 +108,14 @@ OTHERS = {  # families and recipes with views of their own
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_views_are_the_protocol_s_of_its_data_and_family(name):
-    recipe = find(name)
+    recipe = find_recipe(name)
     expected = (7, 3) if name.startswith("stmae.") else PROTOCOLS[recipe.clips.dataset]
-    assert (recipe.views.views, recipe.views.crops) == OTHERS.get(name.removesuffix("_finetune"), expected)
-    published = re.findall(r"\((\d+) × (\d+) views\)|\((1) view\)", recipe.expects)
+    assert (recipe.views.temporal_clips, recipe.views.spatial_crops) == OTHERS.get(
+        name.removesuffix("_finetune"), expected
+    )
+    published = re.findall(r"\((\d+) × (\d+) views\)|\((1) view\)", recipe.published_result)
     for views, crops, one in published:
-        assert (int(views or one), int(crops or one)) == (recipe.views.views, recipe.views.crops)
+        assert (int(views or one), int(crops or one)) == (recipe.views.temporal_clips, recipe.views.spatial_crops)
 
 
 # ---- What is shown of it --------------------------------------------------------------------------------------------
@@ -131,25 +133,25 @@ def test_its_views_are_the_protocol_s_of_its_data_and_family(name):
     ],
 )
 def test_parameters_are_counted_with_the_head_of_the_data_set(name, parameters, monkeypatch):
-    monkeypatch.setattr(show, "cost", cost)
-    assert cost_of(find(name)).parameters == parameters
-    assert price(find(name))["parameters_millions"] == pytest.approx(parameters / 1e6, rel=5e-4)
+    monkeypatch.setattr(show, "compute_model_cost", compute_model_cost)
+    assert cost_of(find_recipe(name)).num_parameters == parameters
+    assert compute_recipe_cost(find_recipe(name))["parameters_millions"] == pytest.approx(parameters / 1e6, rel=5e-4)
 
 
 def test_what_is_shown_of_a_fine_tuned_model():
-    recipe = find("videomae.small_ssv2_finetune")
-    shown = price(recipe)
-    assert shown["gflops_per_view"] == pytest.approx(products(recipe.encoder, 16, (224, 224)) / 1e9, rel=5e-4)
+    recipe = find_recipe("videomae.small_ssv2_finetune")
+    shown = compute_recipe_cost(recipe)
+    assert shown["gflops_per_view"] == pytest.approx(products(recipe.load_encoder, 16, (224, 224)) / 1e9, rel=5e-4)
     assert (shown["classes"], shown["views"], shown["crops"]) == (174, 2, 3)
-    assert shown["published"] == recipe.expects
+    assert shown["published"] == recipe.published_result
 
 
 def test_of_data_that_no_paper_has_the_model_is_shown_without_a_head():
-    recipe = find("quickstart.finetune")
+    recipe = find_recipe("quickstart.finetune")
     with torch.device("meta"):
-        model = recipe.classifier(8).build()
+        model = recipe.build_classifier_config(8).build()
     headless = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.head.parameters())
-    shown = price(recipe)
+    shown = compute_recipe_cost(recipe)
     assert shown["classes"] is None
     assert shown["parameters_millions"] == pytest.approx(headless / 1e6, rel=1e-3)
 

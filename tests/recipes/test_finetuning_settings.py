@@ -7,7 +7,7 @@ from recipe_plans import FINETUNINGS as NAMES
 from recipe_plans import plan
 
 from vidstill.engine.optimizer import AdamWConfig, SGDConfig
-from vidstill.recipes.recipe import find
+from vidstill.recipes.recipe import find_recipe
 
 # ---- Settings: the tables of the papers and scripts -----------------------------------------------------------------
 
@@ -73,15 +73,15 @@ def rows(table):
 
 @pytest.mark.parametrize(("name", "stated"), list(rows(SETTINGS)))
 def test_the_settings_of_videomae_s_family_are_those_of_scripts_and_tables(name, stated):
-    recipe, made = find(f"{name}_finetune"), plan(f"{name}_finetune")
+    recipe, made = find_recipe(f"{name}_finetune"), plan(f"{name}_finetune")
     assert made.videos_per_step == stated["videos"]
-    assert made.peak == pytest.approx(stated["lr"] * stated["videos"] / 256)
-    assert made.final == pytest.approx(stated["min_lr"] * stated["videos"] / 256)
-    assert made.start == 0
+    assert made.peak_lr == pytest.approx(stated["lr"] * stated["videos"] / 256)
+    assert made.min_lr == pytest.approx(stated["min_lr"] * stated["videos"] / 256)
+    assert made.start_lr == 0
     assert made.warmup_steps == 5 * made.steps_per_epoch
     assert recipe.schedule.epochs == stated["epochs"]
     assert recipe.optim.layer_decay == stated["decay"]
-    assert recipe.encoder.drop_path == stated["path"]
+    assert recipe.load_encoder.drop_path == stated["path"]
     assert recipe.dropout == stated["dropout"]
     assert recipe.clips.repeats == stated["repeats"]
 
@@ -92,16 +92,16 @@ IMAGES = [name for name in NAMES if "in1k" in name]
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_what_videomae_s_family_has_in_common(name):
-    recipe = find(name)
-    optim, randaugment, mixing = recipe.optim, recipe.clips.randaugment, recipe.mixing
+    recipe = find_recipe(name)
+    optim, randaugment, mixing = recipe.optim, recipe.clips.randaugment, recipe.mixup_alpha
     assert isinstance(optim, AdamWConfig)
-    assert (optim.betas, optim.eps, optim.weight_decay, optim.clip_norm) == ((0.9, 0.999), 1e-8, 0.05, None)
-    assert (randaugment.operations, randaugment.magnitude, randaugment.magnitude_std) == (4, 7, 0.5)
-    assert (mixing.mixup, mixing.cutmix, mixing.switch) == (0.8, 1.0, 0.5)
-    assert (recipe.smoothing, recipe.erasing.probability, recipe.head_scale) == (0.1, 0.25, 1e-3)
-    assert (recipe.pooling, recipe.norm, recipe.clips.crop.area) == ("mean", "fresh", (0.08, 1.0))
-    assert recipe.clips.flip == (0 if recipe.clips.dataset == "ssv2" else 0.5)
-    assert recipe.schedule.rule == "videomae"
+    assert (optim.betas, optim.eps, optim.weight_decay, optim.max_grad_norm) == ((0.9, 0.999), 1e-8, 0.05, None)
+    assert (randaugment.num_ops, randaugment.magnitude, randaugment.magnitude_std) == (4, 7, 0.5)
+    assert (mixing.mixup_alpha, mixing.cutmix_alpha, mixing.switch_probability) == (0.8, 1.0, 0.5)
+    assert (recipe.label_smoothing, recipe.random_erasing.probability, recipe.head_init_scale) == (0.1, 0.25, 1e-3)
+    assert (recipe.pooling, recipe.norm, recipe.clips.crop.scale) == ("mean", "fresh", (0.08, 1.0))
+    assert recipe.clips.flip_probability == (0 if recipe.clips.dataset == "ssv2" else 0.5)
+    assert recipe.schedule.warmup_rule == "videomae"
 
 
 STMAE = """
@@ -123,30 +123,34 @@ large_k400_mae_st         4.8e-3  256    100    0.2   0.3     0.75   2       5
 
 @pytest.mark.parametrize(("name", "stated"), list(rows(STMAE)))
 def test_st_mae_s_settings_are_those_of_its_tables_5b_and_6b_where_copies_count_as_epochs(name, stated):
-    recipe, made = find(f"stmae.{name}_finetune"), plan(f"stmae.{name}_finetune")
-    assert (made.videos_per_step, made.peak) == (stated["videos"], pytest.approx(stated["lr"]))
+    recipe, made = find_recipe(f"stmae.{name}_finetune"), plan(f"stmae.{name}_finetune")
+    assert (made.videos_per_step, made.peak_lr) == (stated["videos"], pytest.approx(stated["lr"]))
     assert recipe.schedule.epochs * recipe.clips.repeats == stated["epochs"]
     assert recipe.clips.repeats == stated["repeats"]
     assert made.warmup_steps == stated["warmup"] * made.steps_per_epoch
-    assert (recipe.encoder.drop_path, recipe.dropout) == (stated["path"], stated["dropout"])
+    assert (recipe.load_encoder.drop_path, recipe.dropout) == (stated["path"], stated["dropout"])
     assert recipe.optim.layer_decay == stated["decay"]
     sgd = "ssv2" in name
     assert isinstance(recipe.optim, SGDConfig if sgd else AdamWConfig)
     assert recipe.optim.weight_decay == (1e-4 if sgd else 0.05)
-    assert (recipe.clips.randaugment.operations, recipe.clips.randaugment.magnitude) == (2, 7)
-    assert (recipe.mixing.mixup, recipe.mixing.cutmix, recipe.smoothing) == (0.8, 1.0, 0.1)
-    assert (recipe.norm, recipe.optim.clip_norm, recipe.clips.flip) == ("pretrained", 5.0, 0.0 if sgd else 0.5)
+    assert (recipe.clips.randaugment.num_ops, recipe.clips.randaugment.magnitude) == (2, 7)
+    assert (recipe.mixup_alpha.mixup, recipe.mixup_alpha.cutmix_alpha, recipe.label_smoothing) == (0.8, 1.0, 0.1)
+    assert (recipe.norm, recipe.optim.max_grad_norm, recipe.clips.flip_probability) == (
+        "pretrained",
+        5.0,
+        0.0 if sgd else 0.5,
+    )
 
 
 @pytest.mark.parametrize(("name", "first", "last"), [("base", 1e-8, 1e-5), ("large", 1e-8, 1e-5), ("huge", 1e-8, 1e-6)])
 def test_st_mae_s_rates_begin_and_end_as_pyslowfast_s_configurations_say(name, first, last):
     made = plan(f"stmae.{name}_k400_finetune")
-    assert (made.start, made.final) == (pytest.approx(first), pytest.approx(last))
+    assert (made.start_lr, made.min_lr) == (pytest.approx(first), pytest.approx(last))
 
 
 def test_mae_st_s_rates_count_clips_begin_at_0_and_end_at_a_millionth():
     made = plan("stmae.large_k400_mae_st_finetune")
-    assert (made.start, made.peak, made.final) == (0, pytest.approx(2.4e-3 * 512 / 256), pytest.approx(1e-6))
+    assert (made.start_lr, made.peak_lr, made.min_lr) == (0, pytest.approx(2.4e-3 * 512 / 256), pytest.approx(1e-6))
 
 
 IN1K = """
@@ -168,30 +172,34 @@ mvd.base_in1k            2e-3   100    5      0.65   0.1   224
 
 @pytest.mark.parametrize(("name", "stated"), list(rows(IN1K)))
 def test_the_settings_for_images_are_those_of_mae_s_repository_and_dmae_s_script(name, stated):
-    recipe, made = find(f"{name}_finetune"), plan(f"{name}_finetune")
-    assert (made.videos_per_step, made.peak, made.final) == (1024, pytest.approx(stated["lr"]), pytest.approx(1e-6))
+    recipe, made = find_recipe(f"{name}_finetune"), plan(f"{name}_finetune")
+    assert (made.videos_per_step, made.peak_lr, made.min_lr) == (1024, pytest.approx(stated["lr"]), pytest.approx(1e-6))
     assert recipe.schedule.epochs == stated["epochs"]
     assert made.warmup_steps == stated["warmup"] * made.steps_per_epoch
-    assert (recipe.optim.layer_decay, recipe.encoder.drop_path) == (stated["decay"], stated["path"])
+    assert (recipe.optim.layer_decay, recipe.load_encoder.drop_path) == (stated["decay"], stated["path"])
     assert recipe.clips.size == recipe.views.size == (stated["size"], stated["size"])
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_pictures_are_cropped_coloured_and_tested_as_mae_does(name):
-    recipe = find(name)
+    recipe = find_recipe(name)
     clips, views = recipe.clips, recipe.views
-    assert (clips.randaugment.operations, clips.randaugment.magnitude, clips.randaugment.magnitude_std) == (2, 9, 0.5)
-    assert (clips.randaugment.fill, clips.randaugment_on) == ((124, 116, 104), "crop")
-    assert (clips.crop.area, clips.crop.interpolation, clips.flip) == ((0.08, 1.0), "bicubic", 0.5)
+    assert (clips.randaugment.num_ops, clips.randaugment.magnitude, clips.randaugment.magnitude_std) == (2, 9, 0.5)
+    assert (clips.randaugment.fill, clips.randaugment_stage) == ((124, 116, 104), "crop")
+    assert (clips.crop.scale, clips.crop.interpolation, clips.flip_probability) == ((0.08, 1.0), "bicubic", 0.5)
     side = clips.size[0]
-    assert (views.views, views.crops, views.interpolation) == (1, 1, "bicubic")
+    assert (views.temporal_clips, views.spatial_crops, views.interpolation) == (1, 1, "bicubic")
     assert views.short_side == (256 if side == 224 else side)
-    assert (recipe.mixing.mixup, recipe.mixing.cutmix, recipe.smoothing) == (0.8, 1.0, 0.1)
-    assert (recipe.erasing.probability, recipe.optim.weight_decay, recipe.optim.betas) == (0.25, 0.05, (0.9, 0.999))
+    assert (recipe.mixup_alpha.mixup, recipe.mixup_alpha.cutmix_alpha, recipe.label_smoothing) == (0.8, 1.0, 0.1)
+    assert (recipe.random_erasing.probability, recipe.optim.weight_decay, recipe.optim.betas) == (
+        0.25,
+        0.05,
+        (0.9, 0.999),
+    )
 
 
 def test_each_family_has_its_own_rule_of_frames_on_ssv2():
-    rules = {name.split(".")[0]: find(name).clips.sampling.rule for name in NAMES if "_ssv2" in name}
+    rules = {name.split(".")[0]: find_recipe(name).clips.sampling.warmup_rule for name in NAMES if "_ssv2" in name}
     assert rules == {
         "amd": "amd",
         "dmae": "amd",
@@ -269,10 +277,14 @@ RESULTS = {  # sections 10.1 to 10.4: top-1, with top-5 where there is one
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_the_published_results_are_what_it_is_said_to_reach(name):
-    stated = re.findall(r"\d\d\.\d+", find(f"{name}_finetune").expects)
+    stated = re.findall(r"\d\d\.\d+", find_recipe(f"{name}_finetune").published_result)
     assert [number for number in RESULTS[name].split() if number not in stated] == []
 
 
 def test_every_fine_tuning_that_has_a_result_is_in_the_tables_above():
-    with_result = {name.removesuffix("_finetune") for name in NAMES if not find(name).expects.startswith("no result")}
+    with_result = {
+        name.removesuffix("_finetune")
+        for name in NAMES
+        if not find_recipe(name).published_result.startswith("no result")
+    }
     assert with_result - RESULTS.keys() == {"stmae.ablation_finetune_mask_50", "stmae.ablation_finetune_mask_75"}

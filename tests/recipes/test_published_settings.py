@@ -4,7 +4,7 @@ import pytest
 import torch
 from recipe_plans import plan
 
-from vidstill.recipes.recipe import find
+from vidstill.recipes.recipe import find_recipe
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from vidstill.recipes.recipe import find
 def test_the_rates_are_the_published_ones(name, videos, peak, final):
     made = plan(name)
     assert made.videos_per_step == videos
-    assert (made.peak, made.final) == pytest.approx((peak, final))
+    assert (made.peak_lr, made.min_lr) == pytest.approx((peak, final))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_rates_are_the_published_ones(name, videos, peak, final):
 )
 def test_the_cosine_spans_what_the_scripts_say(name, epochs, span, warmup):
     made, steps = plan(name), plan(name).steps_per_epoch
-    assert (made.total_steps, made.span_steps, made.warmup_steps) == (epochs * steps, span * steps, warmup * steps)
+    assert (made.total_steps, made.cosine_steps, made.warmup_steps) == (epochs * steps, span * steps, warmup * steps)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_cosine_spans_what_the_scripts_say(name, epochs, span, warmup):
     ],
 )
 def test_the_papers_count_each_copy_of_a_video_as_an_epoch(name, epochs):
-    recipe = find(name)
+    recipe = find_recipe(name)
     assert recipe.schedule.epochs * recipe.clips.repeats == epochs
 
 
@@ -93,9 +93,9 @@ def test_the_papers_count_each_copy_of_a_video_as_an_epoch(name, epochs):
     ],
 )
 def test_tokens_and_positions_are_decayed_where_the_scripts_do_so(name, decayed):
-    recipe = find(name)
+    recipe = find_recipe(name)
     with torch.device("meta"):
-        groups = recipe.optim.groups(recipe.method.build())
+        groups = recipe.optim.get_param_groups(recipe.method.build())
     found = {}
     for group in groups:
         for parameter, _ in group["params"]:
@@ -131,5 +131,5 @@ PROJECTIONS = 2 * (295_680 + 590_592) + 886_272  # MaskAgain-S: student's and te
 )
 def test_as_many_parameters_are_trained_as_the_authors_count(name, count):
     with torch.device("meta"):
-        method = find(name).method.build()
+        method = find_recipe(name).method.build()
     assert sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad) == count

@@ -13,8 +13,8 @@ import tyro
 from recipe_plans import ablations_slowly
 
 from vidstill.cli.main import main
-from vidstill.cli.options import call, without_or_with
-from vidstill.recipes.recipe import every_recipe, find, options, source, sources
+from vidstill.cli.options import call_with_options, resolve_optional_parts
+from vidstill.recipes.recipe import find_recipe, format_options, load_recipes, read_recipe_source, read_recipe_sources
 from vidstill.utils.types import InputError
 
 SIBLINGS = {
@@ -37,46 +37,50 @@ def made_of(shown, file):
     return {name: value for name, value in made.items() if not name.startswith("__")}
 
 
-@pytest.mark.parametrize("name", every_recipe())
+@pytest.mark.parametrize("name", load_recipes())
 def test_typing_what_is_shown_gives_the_recipe_again(name):
-    recipe, given = find(name), []
+    recipe, given = find_recipe(name), []
 
     def work(*, recipe: Annotated[type(recipe), tyro.conf.arg(name="")]) -> None:
         given.append(recipe)
 
-    typed = [word for option, text in options(recipe).items() for word in (option, *shlex.split(text))]
-    default, words = without_or_with(recipe, typed)
-    call(work, words, "vidstill", recipe=default)
+    typed = [word for option, text in format_options(recipe).items() for word in (option, *shlex.split(text))]
+    default, words = resolve_optional_parts(recipe, typed)
+    call_with_options(work, words, "vidstill", recipe=default)
     assert given == [recipe]
 
 
-@pytest.mark.parametrize("name", ablations_slowly(every_recipe()))
+@pytest.mark.parametrize("name", ablations_slowly(load_recipes()))
 def test_the_source_that_is_shown_makes_the_recipe(name):
-    shown = sources(name)
-    assert made_of(shown, next(iter(shown)))[name.split(".")[1]] == find(name)
+    shown = read_recipe_sources(name)
+    assert made_of(shown, next(iter(shown)))[name.split(".")[1]] == find_recipe(name)
 
 
 def test_the_source_says_first_what_the_file_is():
-    assert source("amd.base_k400").startswith('"""AMD')
+    assert read_recipe_source("amd.base_k400").startswith('"""AMD')
 
 
 def test_of_another_paper_s_file_the_lines_that_a_recipe_refers_to_are_shown():
-    shown = sources("mvd.base_k400")
+    shown = read_recipe_sources("mvd.base_k400")
     assert list(shown) == ["mvd", "videomae"]
-    assert list(sources("amd.base_ucf101_finetune")) == ["finetuning.amd", "finetuning.mvd", "finetuning.videomae"]
+    assert list(read_recipe_sources("amd.base_ucf101_finetune")) == [
+        "finetuning.amd",
+        "finetuning.mvd",
+        "finetuning.videomae",
+    ]
     assert shown["videomae"].startswith('"""VideoMAE')
     assert "ADAMW = AdamWConfig(base_lr=1.5e-4" in shown["videomae"]
     assert "base_k400" not in shown["videomae"]
 
 
 def test_the_comment_that_a_paragraph_begins_with_is_shown_with_each_of_its_recipes():
-    assert "# Table 11: " in source("mvd.ablation_per_token_full")
-    assert "# Table 11: " in source("mvd.ablation_per_token_masked")
-    assert "# Table 13" not in source("mvd.ablation_per_token_masked")
+    assert "# Table 11: " in read_recipe_source("mvd.ablation_per_token_full")
+    assert "# Table 11: " in read_recipe_source("mvd.ablation_per_token_masked")
+    assert "# Table 13" not in read_recipe_source("mvd.ablation_per_token_masked")
 
 
 def test_what_another_recipe_is_made_of_is_not_shown():
-    assert "ucf101" not in source("videomae.base_k400")
+    assert "ucf101" not in read_recipe_source("videomae.base_k400")
 
 
 def test_of_a_fine_tuning_the_cost_of_its_model_is_printed_before_the_source(capsys):
@@ -109,7 +113,7 @@ def test_of_a_detector_the_cost_of_its_model_is_printed_before_the_source(capsys
         "published": "AVA v2.2 mAP 29.9",
     }
     assert text.startswith('"""AMD')
-    assert list(sources("amd.base_ava_labels")) == ["detection.amd", "detection.videomae"]
+    assert list(read_recipe_sources("amd.base_ava_labels")) == ["detection.amd", "detection.videomae"]
 
 
 def test_a_pre_training_has_no_classifier_whose_cost_could_be_shown(capsys):
@@ -119,4 +123,4 @@ def test_a_pre_training_has_no_classifier_whose_cost_could_be_shown(capsys):
 
 def test_there_is_no_source_of_what_is_not_there():
     with pytest.raises(InputError, match="no recipe"):
-        source("amd.huge_k400")
+        read_recipe_source("amd.huge_k400")

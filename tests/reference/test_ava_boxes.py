@@ -7,9 +7,17 @@ import pytest
 import torch
 from reference_cases import Case, cases
 
-from vidstill.data.ava.box_ops import clipped, flipped, in_pixels, moved, resized, resized_size, restored
-from vidstill.data.ava.frame_sampling import KeySampling
-from vidstill.data.ava.transforms import Look, central, drawn
+from vidstill.data.ava.box_ops import (
+    clip_boxes,
+    compute_resized_size,
+    hflip_boxes,
+    resize_boxes,
+    to_pixel_boxes,
+    translate_boxes,
+    undo_box_resize,
+)
+from vidstill.data.ava.frame_sampling import KeyframeSampling
+from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform, draw_train_transform
 
 pytestmark = pytest.mark.reference
 
@@ -22,15 +30,15 @@ def changed(boxes: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
     size = entry.get("height"), entry.get("width")
     match entry["op"]:
         case "clip":
-            return clipped(boxes, size)
+            return clip_boxes(boxes, size)
         case "flip":
-            return flipped(boxes, entry["width"])
+            return hflip_boxes(boxes, entry["width"])
         case "crop":
-            return moved(boxes, entry["y_offset"], entry["x_offset"])
+            return translate_boxes(boxes, entry["y_offset"], entry["x_offset"])
         case "scale_short_side":
-            return resized(boxes, size, resized_size(size, entry["size"], "slowfast"), "slowfast")
+            return resize_boxes(boxes, size, compute_resized_size(size, entry["size"], "slowfast"), "slowfast")
         case "revert_scale":
-            return restored(boxes, size, entry["size"])
+            return undo_box_resize(boxes, size, entry["size"])
     raise AssertionError(f"no function of ours is {entry['op']}")
 
 
@@ -65,20 +73,20 @@ class Stored:
         return self._next("uniform")
 
 
-def look_of(entry: dict[str, Any], draws: Stored) -> Look:
+def look_of(entry: dict[str, Any], draws: Stored) -> ResizeCropFlip:
     size, crop = (entry["H"], entry["W"]), (entry["crop"], entry["crop"])
     if entry["split"] == "train":
-        return drawn(
+        return draw_train_transform(
             size,
             short_side=tuple(entry["jitter"]),
-            by="inverse" if entry["backend"] == "cv2" else "side",
-            crop=crop,
-            flip=0.5,
+            short_side_sampling="inverse" if entry["backend"] == "cv2" else "side",
+            crop_size=crop,
+            flip_probability=0.5,
             rule="slowfast",
-            chance=draws,
+            make_rng=draws,
         )
-    look = central(size, entry["crop"], crop if entry["split"] == "val" else None, "slowfast")
-    return Look(short_side=look.short_side, part=look.part, mirrored=entry.get("flip", False))
+    look = build_view_transform(size, entry["crop"], crop if entry["split"] == "val" else None, "slowfast")
+    return ResizeCropFlip(short_side=look.short_side, crop=look.crop, hflip=entry.get("flip", False))
 
 
 @pytest.mark.parametrize("case", PIPELINES)
@@ -92,7 +100,7 @@ def test_frames_and_their_boxes_become_the_stored_input_by_the_stored_draws(case
         assert not draws.draws or entry["split"] != "train", f"entry {number}: not all draws were asked for"
         asked = frames if backend == "cv2" else frames.astype(np.float32)
         seen, boxes = look.apply(
-            np.ascontiguousarray(asked), in_pixels(fractions, (entry["H"], entry["W"]), "slowfast"), "slowfast"
+            np.ascontiguousarray(asked), to_pixel_boxes(fractions, (entry["H"], entry["W"]), "slowfast"), "slowfast"
         )
         if backend == "torch" and entry["split"] == "test":  # it cuts boxes off at the crop that it does not make
             boxes = np.clip(boxes, 0, entry["crop"] - 1)
@@ -114,5 +122,7 @@ def test_frames_and_their_boxes_become_the_stored_input_by_the_stored_draws(case
 @pytest.mark.parametrize("case", INDEX)
 def test_a_clip_has_the_stored_frames_around_its_key_frame(case: Case) -> None:
     for row in case.json["frame_sequences"]:
-        sampling = KeySampling(frames=row["num_frames"], stride=row["sampling_rate"], rate=30.0, rule="slowfast")
-        assert sampling.frames_around(row["centre"], row["frames_available"]) == row["frames"]
+        sampling = KeyframeSampling(
+            frames=row["num_frames"], stride=row["sampling_rate"], frame_rate=30.0, rule="slowfast"
+        )
+        assert sampling.compute_frame_indices(row["centre"], row["frames_available"]) == row["frames"]

@@ -8,29 +8,29 @@ import numpy as np
 import pytest
 from reference_cases import Case, cases
 
-from vidstill.data.ava.box_table import BoxRows, BoxScores, read_moments, read_rows, write_rows
-from vidstill.data.ava.label_map import Actions, read_actions
-from vidstill.tasks.metrics.ava_map import FrameMAP, frame_map
+from vidstill.data.ava.box_table import BoxScores, BoxTable, read_box_csv, read_excluded_timestamps, write_box_csv
+from vidstill.data.ava.label_map import LabelMap, read_label_map
+from vidstill.tasks.metrics.ava_map import FrameMAP, compute_frame_map
 
 pytestmark = pytest.mark.reference
 
 RULES = ("file_order", "score_order", "score_order_top50")
 
 
-def truth_of(case: Case) -> tuple[BoxRows, Actions, set[tuple[str, int]]]:
+def truth_of(case: Case) -> tuple[BoxTable, LabelMap, set[tuple[str, int]]]:
     files = {name: case.path.parent / file for name, file in case.json["files"].items()}
-    excluded = read_moments(files["excluded"]) if "excluded" in files else set()
-    return read_rows(files["groundtruth"], scored=False), read_actions(files["labelmap"]), excluded
+    excluded = read_excluded_timestamps(files["excluded"]) if "excluded" in files else set()
+    return read_box_csv(files["groundtruth"], has_scores=False), read_label_map(files["labelmap"]), excluded
 
 
 def hold(case: Case, found: FrameMAP, theirs: dict[str, Any]) -> None:
     """Each action's counts are the same, its average precision too or within what equal scores leave open."""
     atol = case.json["tolerance"]["ap"]["atol"]
-    ours = {str(each.number): each for each in found.found}
+    ours = {str(each.action_id): each for each in found.actions}
     assert ours.keys() == theirs["per_class"].keys()
     for number, their in theirs["per_class"].items():
         one = ours[number]
-        counts = (one.annotated, one.detected, len(one.hits.rank))
+        counts = (one.num_ground_truth, one.num_detections, len(one.true_positives.rank))
         assert counts == (their["num_groundtruth"], their["num_detections"], their["num_true_positives"]), number
         if their["ap"] is None:
             assert one.average_precision is None
@@ -43,7 +43,7 @@ def hold(case: Case, found: FrameMAP, theirs: dict[str, Any]) -> None:
         assert found.mean is None
     else:
         assert low - atol <= found.mean <= high + atol
-    assert found.plain()["PascalBoxes_Precision/mAP@0.5IOU"] == found.mean
+    assert found.to_dict()["PascalBoxes_Precision/mAP@0.5IOU"] == found.mean
 
 
 @pytest.mark.parametrize("case", cases(kind="evaluation", method="ava"))
@@ -52,9 +52,9 @@ def test_rows_of_a_file_are_scored_as_the_published_evaluation_does(case, rule):
     if rule not in case.json:
         pytest.skip(f"{case.name} has no numbers for {rule}")
     annotated, actions, excluded = truth_of(case)
-    detected = read_rows(case.path.parent / case.json["files"]["detections"], scored=True)
+    detected = read_box_csv(case.path.parent / case.json["files"]["detections"], has_scores=True)
     iou = case.json["config"]["iou_threshold"]
-    found = frame_map(annotated, detected, actions, excluded=excluded, matching=rule, iou=iou)
+    found = compute_frame_map(annotated, detected, actions, excluded_keyframes=excluded, matching=rule, min_iou=iou)
     hold(case, found, case.json[rule])
 
 
@@ -74,7 +74,7 @@ def test_boxes_with_a_score_for_each_action_are_scored_as_the_published_evaluati
     for part, theirs in case.json[rule].items():
         rows = annotated.second % 4 == 0 if part == "every_fourth_second" else np.ones(len(annotated), bool)
         some = replace(annotated, **{name: getattr(annotated, name)[rows] for name in PER_ROW})
-        hold(case, frame_map(some, boxes_of(case), actions, excluded=excluded, matching=rule), theirs)
+        hold(case, compute_frame_map(some, boxes_of(case), actions, excluded_keyframes=excluded, matching=rule), theirs)
 
 
 PER_ROW = ("video", "second", "box", "action", "score", "line")
@@ -84,5 +84,5 @@ PER_ROW = ("video", "second", "box", "action", "score", "line")
 def test_what_a_model_gives_is_written_as_the_published_code_writes_it(case, tmp_path: Path):
     theirs = (case.path.parent / case.json["files"]["written_detections"]).read_text().splitlines()
     _, actions, _ = truth_of(case)
-    write_rows(tmp_path / "written.csv", boxes_of(case), numbers=actions.evaluated, decimals=(3, 4))
+    write_box_csv(tmp_path / "written.csv", boxes_of(case), action_ids=actions.evaluated_ids, decimals=(3, 4))
     assert (tmp_path / "written.csv").read_text().splitlines() == theirs

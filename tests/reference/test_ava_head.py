@@ -10,9 +10,9 @@ from reference_cases import cases
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from vidstill.checkpoints.layouts.rename import Name, vit_names
+from vidstill.checkpoints.layouts.rename import RenameRule, build_vit_rules
 from vidstill.models.vit import SMALL, ViTConfig
-from vidstill.tasks.detection import DetectionTask, Detector, DetectorConfig, box_features
+from vidstill.tasks.detection import DetectionTask, Detector, DetectorConfig, pool_box_features
 from vidstill.utils.types import Grid
 
 
@@ -60,8 +60,8 @@ def test_features_of_boxes_are_the_definition_s(case) -> None:
         k = entry["index"]
         features = case.tensors[f"input/features_{k}"].clone().requires_grad_()
         boxes, _, seats = by_clip(case.tensors[f"input/rois_{k}"], len(features))
-        found = box_features(
-            features, boxes, scale=entry["spatial_scale"], bins=entry["output_size"][0], aligned=entry["aligned"]
+        found = pool_box_features(
+            features, boxes, scale=entry["spatial_scale"], roi_size=entry["output_size"][0], aligned=entry["aligned"]
         )
         pooled = in_rows(found, seats)
         case.hold(pooled, f"out/pooled_{k}", "out")
@@ -76,8 +76,8 @@ def head_of(config: dict) -> Detector:
     assert not config["sampling_ratio"]
     return DetectorConfig(
         encoder=encoder,
-        actions=config["classes"],
-        bins=config["resolution"],
+        num_actions=config["classes"],
+        roi_size=config["resolution"],
         aligned=config["aligned"],
         dropout=0.5,
     ).build()
@@ -97,7 +97,7 @@ def test_the_head_of_a_detector_is_the_reference_s(case) -> None:
     case.hold(logits.sigmoid(), "out/scores", "out")
 
     model.forward = lambda clip, boxes: model.logits(tokens, grid, boxes)  # the encoder gave these tokens
-    task = DetectionTask(model, jitter=None, per="box", boxes_per_clip=len(rows) / config["batch"])
+    task = DetectionTask(model, jitter=None, loss_per="box", boxes_per_clip=len(rows) / config["batch"])
     labels = torch.zeros(*boxes.shape[:2], config["classes"])
     for seat, row in zip(seats, case.tensors["input/labels"], strict=True):
         labels[seat] = row
@@ -119,8 +119,8 @@ EXTENDED = torch.tensor(
 
 
 def detector() -> Detector:
-    model = DetectorConfig(encoder=ENCODER, actions=80).build().eval()
-    fill(model, (*vit_names(ENCODER, "", "encoder."), Name("head.", "head.")))
+    model = DetectorConfig(encoder=ENCODER, num_actions=80).build().eval()
+    fill(model, (*build_vit_rules(ENCODER, "", "encoder."), RenameRule("head.", "head.")))
     return model
 
 
@@ -151,7 +151,7 @@ def test_a_small_detector_has_the_authors_numbers_at_another_shape() -> None:
 @pytest.mark.slow
 def test_a_clip_s_loss_is_the_authors() -> None:
     """Theirs is the mean over boxes and actions, times the number of boxes."""
-    task = DetectionTask(detector(), jitter=None, per="clip", boxes_per_clip=3.0)
+    task = DetectionTask(detector(), jitter=None, loss_per="clip", boxes_per_clip=3.0)
     labels = (torch.arange(240) % 7 == 0).float().view(1, 3, 80)
     with torch.no_grad():
         loss = task(clip(304), EXTENDED, labels, torch.ones(1, 3, dtype=torch.bool), torch.zeros(1).long()).loss
@@ -167,5 +167,5 @@ def test_a_small_detector_has_the_authors_numbers_at_its_training_s_shape() -> N
 
 def test_a_small_detector_has_as_many_parameters_as_the_authors_count() -> None:
     with torch.device("meta"):
-        model = DetectorConfig(encoder=ENCODER, actions=80).build()
+        model = DetectorConfig(encoder=ENCODER, num_actions=80).build()
     assert sum(parameter.numel() for parameter in model.parameters()) == 21_910_736

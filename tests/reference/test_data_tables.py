@@ -13,7 +13,7 @@ from torch import Tensor
 from vidstill.data.transforms import crop as augment
 from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
-from vidstill.data.transforms.mixup import mixed, outside, smoothed
+from vidstill.data.transforms.mixup import make_box_mask, mix_pairs, smooth_labels
 
 pytestmark = pytest.mark.reference
 
@@ -44,21 +44,21 @@ def test_no_table_of_frames_is_left_unread(case: Case) -> None:
 @pytest.mark.parametrize("case", FRAMES)
 def test_dense_test_views_are_the_authors(case: Case) -> None:
     for row in rows(case, "kinetics_finetune_test"):
-        views = DenseSampling(**length(row)).views(row["video_length"], row["temporal_views"])
+        views = DenseSampling(**length(row)).list_view_indices(row["video_length"], row["temporal_views"])
         assert views == row["frames_per_temporal_view"]
 
 
 @pytest.mark.parametrize("case", FRAMES)
 def test_segment_test_views_are_the_authors(case: Case) -> None:
     for row in rows(case, "ssv2_finetune_test"):
-        sampling = SegmentSampling(frames=row["num_frames"], rule=case.method)
-        assert sampling.views(row["video_length"], row["temporal_views"]) == row["frames_per_temporal_view"]
+        sampling = SegmentSampling(num_frames=row["num_frames"], rule=case.method)
+        assert sampling.list_view_indices(row["video_length"], row["temporal_views"]) == row["frames_per_temporal_view"]
 
 
 @pytest.mark.parametrize("case", FRAMES)
 def test_test_crops_are_cut_where_the_authors_cut_them(case: Case) -> None:
     for row in rows(case, "kinetics_finetune_test", "ssv2_finetune_test"):
-        boxes = augment.view_boxes(*row["resized_frame_hw"], (row["short_side"],) * 2, row["spatial_views"])
+        boxes = augment.list_view_boxes(*row["resized_frame_hw"], (row["short_side"],) * 2, row["spatial_views"])
         assert [[box.top, box.left] for box in boxes] == row["crop_top_left_per_spatial_view"]
         assert {(box.height, box.width) for box in boxes} == {tuple(row["crop_hw"])}
 
@@ -68,14 +68,14 @@ def test_dense_clips_have_the_authors_draws_and_frames(case: Case) -> None:
     for row in rows(case, *DENSE):
         sampling, total = DenseSampling(**length(row)), row["video_length"]
         if not row["random_draws"]:
-            assert sampling.draw(total, np.random.default_rng(0)) == row["frames"]
+            assert sampling.draw_indices(total, np.random.default_rng(0)) == row["frames"]
             continue
         (drawn,) = row["random_draws"]
-        ends = sampling.ends(total)
+        ends = sampling.get_end_range(total)
         assert (ends.start, ends.stop) == (drawn["low"], drawn["high_exclusive"])
-        assert sampling.frames_to(ends[0]) == row["frames_if_lowest_draw"]
-        assert sampling.frames_to(ends[-1]) == row["frames_if_highest_draw"]
-        assert sampling.frames_to(row["middle_draw"]) == row["frames_if_middle_draw"]
+        assert sampling.list_indices_until(ends[0]) == row["frames_if_lowest_draw"]
+        assert sampling.list_indices_until(ends[-1]) == row["frames_if_highest_draw"]
+        assert sampling.list_indices_until(row["middle_draw"]) == row["frames_if_middle_draw"]
 
 
 @pytest.mark.parametrize("case", FRAMES)
@@ -83,13 +83,13 @@ def test_spans_have_the_authors_draws_and_frames(case: Case) -> None:
     for row in rows(case, *SPAN):
         sampling, total = SpanSampling(**length(row)), row["video_length"]
         if not row["random_draws"]:
-            assert sampling.draw(total, np.random.default_rng(0)) == row["frames"]
+            assert sampling.draw_indices(total, np.random.default_rng(0)) == row["frames"]
             continue
         (drawn,) = row["random_draws"]
-        assert sampling.starts(total) == [range(drawn["low"], drawn["high_exclusive"])]
-        assert sampling.frames_from(drawn["low"], total) == row["frames_if_lowest_draw"]
-        assert sampling.frames_from(drawn["high_exclusive"] - 1, total) == row["frames_if_highest_draw"]
-        assert sampling.frames_from(row["middle_draw"], total) == row["frames_if_middle_draw"]
+        assert sampling.list_start_ranges(total) == [range(drawn["low"], drawn["high_exclusive"])]
+        assert sampling.list_indices_from(drawn["low"], total) == row["frames_if_lowest_draw"]
+        assert sampling.list_indices_from(drawn["high_exclusive"] - 1, total) == row["frames_if_highest_draw"]
+        assert sampling.list_indices_from(row["middle_draw"], total) == row["frames_if_middle_draw"]
 
 
 @pytest.mark.parametrize("case", FRAMES)
@@ -97,22 +97,22 @@ def test_repeated_clips_come_from_the_authors_parts_of_the_video(case: Case) -> 
     for row in rows(case, "pretrain_repeated_sampling"):
         sampling, total, clips = SpanSampling(**length(row)), row["video_length"], row["clips_per_video"]
         if not row["random_draws"]:
-            assert joined(sampling.draw_repeats(total, clips, np.random.default_rng(0))) == row["frames"]
+            assert joined(sampling.draw_repeat_indices(total, clips, np.random.default_rng(0))) == row["frames"]
             continue
         (drawn,) = row["random_draws"]
-        parts = sampling.starts(total, clips)
+        parts = sampling.list_start_ranges(total, clips)
         assert {len(part) for part in parts} == {drawn["high_exclusive"] - drawn["low"]}
-        assert joined(sampling.frames_from(part[0], total) for part in parts) == row["frames_if_lowest_draw"]
-        assert joined(sampling.frames_from(part[-1], total) for part in parts) == row["frames_if_highest_draw"]
+        assert joined(sampling.list_indices_from(part[0], total) for part in parts) == row["frames_if_lowest_draw"]
+        assert joined(sampling.list_indices_from(part[-1], total) for part in parts) == row["frames_if_highest_draw"]
 
 
 @pytest.mark.parametrize("case", FRAMES)
 def test_segments_have_the_authors_draws(case: Case) -> None:
     for row in rows(case, "ssv2_finetune_train_and_validation"):
-        sampling, total = SegmentSampling(frames=row["num_frames"], rule=case.method), row["video_length"]
-        segments = sampling.segments(total)
+        sampling, total = SegmentSampling(num_frames=row["num_frames"], rule=case.method), row["video_length"]
+        segments = sampling.list_segments(total)
         if not row["random_draws"]:
-            assert sampling.draw(total, np.random.default_rng(0)) == row["frames"]
+            assert sampling.draw_indices(total, np.random.default_rng(0)) == row["frames"]
             continue
         sizes = [d["high_exclusive"] - d["low"] for d in row["random_draws"] for _ in range(d.get("count", 1))]
         assert [len(segment) for segment in segments] == sizes
@@ -124,7 +124,7 @@ def test_segments_have_the_authors_draws(case: Case) -> None:
 def test_multi_scale_crops_have_the_authors_sizes_and_places(case: Case) -> None:
     for row in case.json["rows"]:
         width, height = row["image_wh"]
-        boxes = MultiScaleCrop().boxes(height, width, (row["output"],) * 2)
+        boxes = MultiScaleCrop().list_boxes(height, width, (row["output"],) * 2)
         ours = {(places[0].width, places[0].height): [[b.left, b.top] for b in places] for places in boxes}
         theirs = row["top_left_xy_drawn_uniformly_from"]
         assert sorted(ours) == sorted(tuple(wh) for wh in row["crop_sizes_wh_drawn_uniformly_from"])
@@ -135,14 +135,14 @@ def test_multi_scale_crops_have_the_authors_sizes_and_places(case: Case) -> None
 @pytest.mark.parametrize("case", cases(kind="mixup"))
 def test_clips_and_labels_are_mixed_as_the_authors_mix_them(case: Case) -> None:
     for draw in mixes(case):
-        target = smoothed(draw.label, draw.classes, draw.smoothing)
-        for ours, theirs in zip(mixed(draw.clip, target, kept(draw)), (draw.mixed, draw.target), strict=True):
+        target = smooth_labels(draw.label, draw.classes, draw.smoothing)
+        for ours, theirs in zip(mix_pairs(draw.clip, target, kept(draw)), (draw.mixed, draw.target), strict=True):
             if "out" in case.json["tolerance"]:
                 case.hold_each(ours, theirs, "out")
             else:
                 case.hold_value(ours, theirs, draw.name)
         if draw.loss is not None:
-            soft = mixed(draw.clip, target, kept(draw))[1]
+            soft = mix_pairs(draw.clip, target, kept(draw))[1]
             loss = torch.sum(-soft * case.tensors["input/logits"].log_softmax(dim=1), dim=1).mean()
             case.hold_number(loss.item(), draw.loss, draw.name)
 
@@ -193,6 +193,6 @@ def kept(draw: Mix) -> Tensor:
     if draw.box is None:
         return whole * draw.lam
     y0, y1, x0, x1 = torch.tensor(draw.box)
-    keep = outside((y0, y1), (x0, x1), whole)
+    keep = make_box_mask((y0, y1), (x0, x1), whole)
     assert keep.mean().item() == pytest.approx(draw.lam)
     return keep

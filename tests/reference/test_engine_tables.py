@@ -3,7 +3,7 @@
 import pytest
 from reference_cases import cases
 
-from vidstill.engine.lr_schedule import CosineConfig, cosine_rate, make_plan
+from vidstill.engine.lr_schedule import CosineConfig, compute_cosine_lr, plan_training
 from vidstill.engine.optimizer import AdamWConfig
 
 pytestmark = pytest.mark.reference
@@ -15,13 +15,13 @@ def test_rates_are_the_table_s(case):
     for row in case.json["rows"]:
         asked, epoch = row["settings"], row["settings"]["niter_per_ep"]
         ours = [
-            cosine_rate(
+            compute_cosine_lr(
                 step,
-                peak=asked["base_value"],
-                final=asked["final_value"],
-                steps=asked["epochs"] * epoch,
-                warmup=max(asked.get("warmup_steps", 0), 0) or asked.get("warmup_epochs", 0) * epoch,
-                start=asked.get("start_warmup_value", 0.0),
+                peak_lr=asked["base_value"],
+                min_lr=asked["final_value"],
+                cosine_steps=asked["epochs"] * epoch,
+                warmup_steps=max(asked.get("warmup_steps", 0), 0) or asked.get("warmup_epochs", 0) * epoch,
+                start_lr=asked.get("start_warmup_value", 0.0),
             )
             for step in range(row["length"])
         ]
@@ -36,14 +36,14 @@ def test_rates_at_parts_of_epochs_are_mae_s(case):
     tolerance = case.json["tolerance"]
     for asked in case.json["schedules"]:
         final = asked["lr"] if asked.get("fixed_lr") else asked["min_lr"]
-        plan = make_plan(
-            videos=STEPS,
+        plan = plan_training(
+            num_videos=STEPS,
             batch=1,
             optim=AdamWConfig(base_lr=256 * asked["lr"], min_lr=256 * final),
-            schedule=CosineConfig(epochs=asked["epochs"], warmup_epochs=asked["warmup_epochs"], rule="mae"),
+            schedule=CosineConfig(epochs=asked["epochs"], warmup_epochs=asked["warmup_epochs"], warmup_rule="mae"),
         )
         points = asked.get("points") or [row[0] for row in asked["values"]]
-        ours = [plan.rate(round(epoch * STEPS)) for epoch in points]
+        ours = [plan.compute_lr(round(epoch * STEPS)) for epoch in points]
         assert [round(epoch * STEPS) / STEPS for epoch in points] == pytest.approx(points, rel=0, abs=1e-12)
         for scale, theirs in columns(asked):
             scaled = [rate * scale for rate in ours]

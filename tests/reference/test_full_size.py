@@ -4,15 +4,15 @@ import pytest
 import torch
 from full_size import clip, fill, hold, hold_numbers, mask
 
-from vidstill.checkpoints.layouts.amd import amd_names
-from vidstill.checkpoints.layouts.rename import vit_names
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
+from vidstill.checkpoints.layouts.amd import build_amd_rules
+from vidstill.checkpoints.layouts.rename import build_vit_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
 from vidstill.methods.amd import AMDConfig
-from vidstill.methods.common.targets import pixel_target
+from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.position_embeddings import position_table
+from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import BASE, SMALL
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import Grid
@@ -24,7 +24,7 @@ PAIRS = ((6, 6), (12, 12))
 
 
 def test_the_position_table_has_the_authors_numbers() -> None:
-    table = position_table("sinusoid", Grid(8, 14, 14), 768, torch.device("cpu")).double()
+    table = build_position_table("sinusoid", Grid(8, 14, 14), 768, torch.device("cpu")).double()
     entries = table[[1, 1, 197, 197, 1567], [0, 2, 100, 101, 767]]
     hold_numbers(entries, [".84147096", ".82843077", ".30625698", "-.95194888", ".98714685"], scale=0.06)
     hold_numbers(table.sum()[None], ["245744.9896"], scale=1.0)
@@ -33,11 +33,11 @@ def test_the_position_table_has_the_authors_numbers() -> None:
 def test_videomae_small_has_the_authors_numbers() -> None:
     config = VideoMAEConfig(encoder=SMALL, decoder=DECODER)
     method = config.build().eval()
-    fill(method, videomae_names(SMALL))
+    fill(method, build_videomae_rules(SMALL))
     with torch.no_grad():
         seen = method.encoder(clip(), mask().visible).tokens
         rebuilt = method.decoder(seen, mask().visible, mask().masked, Grid(8, 14, 14))
-        target = pixel_target(clip(), SMALL, mask().masked, config.target)
+        target = compute_pixel_target(clip(), SMALL, mask().masked, config.target)
         loss = method(clip(), mask=mask()).loss
     hold(seen, shape=(2, 160, 384), mean="2.47634e-4", std="1.002878", first="-1.836514", last="1.477631")
     hold(
@@ -53,8 +53,8 @@ def test_videomae_small_has_the_authors_numbers() -> None:
 
 
 def test_a_small_classifier_has_the_authors_numbers() -> None:
-    model = ClassifierConfig(encoder=SMALL, classes=400).build().eval()
-    fill(model, classifier_names(SMALL))
+    model = ClassifierConfig(encoder=SMALL, num_classes=400).build().eval()
+    fill(model, build_classifier_rules(SMALL))
     with torch.no_grad():
         logits = model(clip())
     hold(
@@ -68,17 +68,17 @@ def test_a_small_classifier_has_the_authors_numbers() -> None:
 
 
 def test_amd_small_has_the_authors_numbers() -> None:
-    config = AMDConfig(encoder=SMALL, decoder=DECODER, teacher=TeacherConfig(model=BASE), pairs=PAIRS)
+    config = AMDConfig(encoder=SMALL, decoder=DECODER, teacher=TeacherConfig(model=BASE), layer_pairs=PAIRS)
     method = config.build().eval()
-    fill(method, amd_names(SMALL, [6, 12], 2))
-    fill(method.teacher.model, vit_names(BASE, "", ""))
+    fill(method, build_amd_rules(SMALL, [6, 12], 2))
+    fill(method.teacher.model, build_vit_rules(BASE, "", ""))
     method.double()  # in float32, processors differ by more than the last digit of the teacher's last layer
     exact = clip().double()
     with torch.no_grad():
         student = method.encoder(exact, mask().visible, layers=(6, 12))
-        both, teacher_only = method.look(exact, mask())
-        aligned = method.align(student)
-        generated = method.generate(student, mask(), Grid(8, 14, 14))
+        both, teacher_only = method.forward_intermediates(exact, mask())
+        aligned = method.project_student(student)
+        generated = method.generate_features(student, mask(), Grid(8, 14, 14))
         parts = method(exact, mask=mask()).parts
 
     seen, extra = (2, 160, 768), (2, 232, 768)

@@ -8,15 +8,15 @@ from full_size import clip, fill, hold, hold_numbers
 from reference_mae import mask_by, predictions
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.mae import mae_names
-from vidstill.checkpoints.layouts.rename import vit_names
-from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.checkpoints.layouts.mae import build_mae_rules
+from vidstill.checkpoints.layouts.rename import build_vit_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules
 from vidstill.methods.common.masking import Mask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.methods.imagemae import ImageMAEConfig
-from vidstill.models.position_embeddings import position_table
-from vidstill.models.vit import IMAGE_BASE, IMAGE_SMALL, Looked
+from vidstill.models.position_embeddings import build_position_table
+from vidstill.models.vit import IMAGE_BASE, IMAGE_SMALL, IntermediateFeatures
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import Grid
 
@@ -37,7 +37,7 @@ def kept() -> Tensor:
 
 
 def test_the_position_table_has_the_authors_numbers() -> None:
-    table = position_table("sincos2d", Grid(1, 14, 14), 768, torch.device("cpu")).double()
+    table = build_position_table("sincos2d", Grid(1, 14, 14), 768, torch.device("cpu")).double()
     entries = table[[0, 1, 1, 15, 15, 195], [0, 0, 192, 384, 576, 767]]  # theirs has a row of the class token before
     hold_numbers(entries, ["0", ".84147096", ".54030228", ".84147096", ".54030228", ".99999905"], scale=0.06)
     hold_numbers(table.sum()[None], ["69594.4938"], scale=1.0)
@@ -45,7 +45,7 @@ def test_the_position_table_has_the_authors_numbers() -> None:
 
 def test_mae_base_has_the_authors_numbers() -> None:
     method = ImageMAEConfig().build().eval()
-    fill(method, mae_names(IMAGE_BASE))
+    fill(method, build_mae_rules(IMAGE_BASE))
     assert kept()[0, :5].tolist() == [2, 98, 149, 106, 38]
     with torch.no_grad():
         seen = method.encoder(clip(1), kept())
@@ -55,7 +55,7 @@ def test_mae_base_has_the_authors_numbers() -> None:
         plain.load_state_dict(method.state_dict())
         raw = plain(clip(1), mask=mask()).loss
     hold(
-        torch.cat([seen.classes, seen.tokens], dim=1),
+        torch.cat([seen.cls_token, seen.tokens], dim=1),
         shape=(2, 50, 768),
         mean="4.59932e-4",
         std=".999669",
@@ -82,21 +82,21 @@ def test_mae_base_has_the_authors_numbers() -> None:
 )
 def test_a_base_classifier_has_the_authors_numbers(pooling: str, printed: tuple[str, ...]) -> None:
     mean, std, first, last = printed
-    model = ClassifierConfig(encoder=IMAGE_BASE, classes=1000, pooling=pooling).build().eval()
-    fill(model, classifier_names(IMAGE_BASE, image=True))
+    model = ClassifierConfig(encoder=IMAGE_BASE, num_classes=1000, pooling=pooling).build().eval()
+    fill(model, build_classifier_rules(IMAGE_BASE, is_image=True))
     with torch.no_grad():
         logits = model(clip(1))
     hold(logits, shape=(2, 1000), mean=mean, std=std, first=first, last=last)
 
 
 def test_dmae_small_has_the_authors_numbers() -> None:
-    config = DMAEConfig(encoder=IMAGE_SMALL, teacher=TeacherConfig(model=IMAGE_BASE), pairs=((9, 9),))
+    config = DMAEConfig(encoder=IMAGE_SMALL, teacher=TeacherConfig(model=IMAGE_BASE), layer_pairs=((9, 9),))
     method = config.build().eval()
-    fill(method, mae_names(IMAGE_SMALL))
-    fill(method.teacher.model, vit_names(IMAGE_BASE, "", "", image=True))
+    fill(method, build_mae_rules(IMAGE_SMALL))
+    fill(method.teacher.model, build_vit_rules(IMAGE_BASE, "", "", is_image=True))
     with torch.no_grad():
         student = method.encoder(clip(1), kept(), layers=(9,))
-        teacher = method.teacher.look(clip(1), kept(), layers=(9,))
+        teacher = method.teacher.forward_intermediates(clip(1), kept(), layers=(9,))
         parts = method(clip(1), mask=mask()).parts
         guess, target = method.projections[0](features(student)), features(teacher)
         squared = F.mse_loss(F.normalize(guess, dim=-1), F.normalize(target, dim=-1))
@@ -109,5 +109,5 @@ def test_dmae_small_has_the_authors_numbers() -> None:
     hold_numbers(squared[None], [".002656612"], scale=0.002)
 
 
-def features(looked: Looked) -> Tensor:
-    return torch.cat([looked.class_layers[9], looked.layers[9]], dim=1)
+def features(looked: IntermediateFeatures) -> Tensor:
+    return torch.cat([looked.cls_layers[9], looked.layers[9]], dim=1)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from full_size import clip, fill, hold, hold_numbers, mask
 
-from vidstill.checkpoints.layouts.maskagain import maskagain_names
-from vidstill.checkpoints.layouts.rename import vit_names
+from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
+from vidstill.checkpoints.layouts.rename import build_vit_rules
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgain, MaskAgainConfig
-from vidstill.methods.maskagain_losses import telling_tokens
+from vidstill.methods.maskagain_losses import select_salient_tokens
 from vidstill.models.vit import BASE, SMALL, ViTConfig
 
 pytestmark = pytest.mark.slow
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow
 
 def filled_method(encoder: ViTConfig, prefix: str = "") -> MaskAgain:
     method = MaskAgainConfig(encoder=encoder, teacher=TeacherConfig(model=BASE)).build().eval()
-    fill(method, maskagain_names(encoder), prefix)
+    fill(method, build_maskagain_rules(encoder), prefix)
     teacher = method.teacher.model
     teacher.norm = torch.nn.Identity()  # the authors' has none, and none is looked at
-    fill(teacher, vit_names(BASE, "encoder.", ""))
+    fill(teacher, build_vit_rules(BASE, "encoder.", ""))
     return method
 
 
@@ -32,7 +32,7 @@ def hold_losses(method: MaskAgain, *printed: str) -> None:
 
 def test_a_base_student_has_the_authors_numbers() -> None:
     method = filled_method(BASE, prefix="student.")
-    looked = method.look(clip(), mask())
+    looked = method.forward_intermediates(clip(), mask())
     output, attention = looked.layers[12], looked.attention[12]
     hold(output, shape=(2, 160, 768), mean=".2068744", std="1.701615", first="-4.106161", last="-1.222058")
     hold(
@@ -51,7 +51,7 @@ def test_a_base_student_has_the_authors_numbers() -> None:
         first="-.349840",
         last="-.762505",
     )
-    telling = telling_tokens(output, 10)
+    telling = select_salient_tokens(output, 10)
     assert telling[0].sort().values[:3].tolist() == [14, 55, 65]
     assert telling.numel() == 20
     hold_losses(method, ".20872964", ".20116507", "5.05995798", ".56324744")

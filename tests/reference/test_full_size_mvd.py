@@ -6,13 +6,13 @@ import pytest
 import torch
 from full_size import clip, fill, hold, hold_numbers, mask
 
-from vidstill.checkpoints.layouts.mvd import mvd_names
-from vidstill.checkpoints.layouts.rename import vit_names
-from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.checkpoints.layouts.mvd import build_mvd_rules
+from vidstill.checkpoints.layouts.rename import build_vit_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.mvd import MVDConfig
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.position_embeddings import position_table
+from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import BASE, HUGE, IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, LARGE, SMALL, ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import Grid
@@ -26,7 +26,7 @@ def config(student: ViTConfig, image: ViTConfig, video: ViTConfig, *decoder: int
     depth, dim, heads = decoder
     return MVDConfig(
         encoder=replace(student, positions="sincos3d"),
-        decoder=DecoderConfig(dim=dim, depth=depth, heads=heads, positions="sincos3d", project_bias=True),
+        decoder=DecoderConfig(dim=dim, depth=depth, heads=heads, positions="sincos3d", embed_bias=True),
         image_teacher=TeacherConfig(model=image),
         video_teacher=TeacherConfig(model=video),
     )
@@ -65,27 +65,27 @@ def test_the_default_is_a_base_student_of_base_teachers() -> None:
 
 
 def test_the_position_table_has_the_authors_numbers() -> None:
-    table = position_table("sincos3d", GRID, 768, torch.device("cpu")).double()
+    table = build_position_table("sincos3d", GRID, 768, torch.device("cpu")).double()
     entries = table[[196, 1, 1, 14, 1567, 1567], [0, 192, 336, 480, 192, 767]]
     printed = [".84147096", ".84147096", ".54030228", ".84147096", ".42016703", ".99999905"]
     hold_numbers(entries, printed, scale=0.06)
     hold_numbers(table.sum()[None], ["564278.78467"], scale=1.0)
-    small = position_table("sincos3d", GRID, 384, torch.device("cpu")).double()
+    small = build_position_table("sincos3d", GRID, 384, torch.device("cpu")).double()
     hold_numbers(small.sum()[None], ["281209.87843"], scale=1.0)
 
 
 @pytest.mark.slow
 def test_a_small_student_of_base_teachers_has_the_authors_numbers() -> None:
     method = config(SMALL, IMAGE_BASE, BASE, 2, 384, 6).build().eval()
-    fill(method, mvd_names(STUDENT))
-    fill(method.image_teacher.model, vit_names(IMAGE_BASE, "", "", image=True))
-    fill(method.video_teacher.model, vit_names(BASE, "encoder.", ""))
-    features = method.look(clip(), GRID)
+    fill(method, build_mvd_rules(STUDENT))
+    fill(method.image_teacher.model, build_vit_rules(IMAGE_BASE, "", "", is_image=True))
+    fill(method.video_teacher.model, build_vit_rules(BASE, "encoder.", ""))
+    features = method.forward_intermediates(clip(), GRID)
     with torch.no_grad():
-        guesses = method.guess(clip(), mask())
-        raw = method.compare(guesses, method.targets(features, mask())).parts
-        method.config = replace(method.config, normalise=True)
-        normalised = method.compare(guesses, method.targets(features, mask())).parts
+        guesses = method.forward_student(clip(), mask())
+        raw = method.forward_loss(guesses, method.select_targets(features, mask())).parts
+        method.config = replace(method.config, normalize_targets=True)
+        normalised = method.forward_loss(guesses, method.select_targets(features, mask())).parts
     hold(
         guesses["image"],
         shape=(2, 1408, 768),
@@ -124,8 +124,8 @@ def test_a_small_student_of_base_teachers_has_the_authors_numbers() -> None:
 
 @pytest.mark.slow
 def test_a_small_classifier_has_the_authors_numbers() -> None:
-    model = ClassifierConfig(encoder=STUDENT, classes=400).build().eval()
-    fill(model, classifier_names(STUDENT))
+    model = ClassifierConfig(encoder=STUDENT, num_classes=400).build().eval()
+    fill(model, build_classifier_rules(STUDENT))
     with torch.no_grad():
         logits = model(clip())
     hold(

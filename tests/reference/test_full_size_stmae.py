@@ -16,27 +16,27 @@ from full_size import fill, filled, hold, hold_numbers
 from reference_mae import predictions, stmae_colours
 from torch import Tensor, nn
 
-from vidstill.checkpoints.layouts.rename import Name
-from vidstill.checkpoints.layouts.slowfast import slowfast_names
-from vidstill.checkpoints.layouts.stmae import stmae_classifier_names, stmae_names
-from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
+from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
+from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.methods.common.masking import Mask
-from vidstill.methods.stmae import STMAE, STMAEConfig, of_clips
+from vidstill.methods.stmae import STMAE, STMAEConfig, build_stmae_vit_config
 from vidstill.models.vit import BASE
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.slow
 
-ENCODER = of_clips(BASE)
+ENCODER = build_stmae_vit_config(BASE)
 SLOWFAST = STMAEConfig(encoder=ENCODER)
 MAE_ST = STMAEConfig(
     encoder=ENCODER,
     decoder=replace(SLOWFAST.decoder, heads=16, positions="separable", class_token="own"),
-    which_frames="linspace",
-    start="xavier",
+    frame_selection="linspace",
+    weight_init="xavier",
 )
-CLASSIFIER = ClassifierConfig(encoder=ENCODER, classes=400, norm="pretrained")
+CLASSIFIER = ClassifierConfig(encoder=ENCODER, num_classes=400, norm="pretrained")
 
 
 @cache
@@ -55,12 +55,12 @@ def mask() -> Mask:
     return Mask(shuffled()[:, :156].sort(dim=1).values, shuffled()[:, 156:].sort(dim=1).values)
 
 
-def fill_slowfast(module: nn.Module, names: Sequence[Name]) -> None:
+def fill_slowfast(module: nn.Module, names: Sequence[RenameRule]) -> None:
     """As `fill`; the norm that PySlowFast keeps among the decoder's blocks has a number for a name."""
     theirs = {name: filled(name, t) for name, t in in_their_words(module.state_dict(), names).items()}
     if "pred_head.transforms.0.4.weight" in theirs:
         theirs["pred_head.transforms.0.4.weight"] += 1
-    load_exactly(module, translated(theirs, names), "the recipe")
+    load_state_dict_strict(module, translate_state_dict(theirs, names), "the recipe")
 
 
 def parameters(config: STMAEConfig | ClassifierConfig) -> int:
@@ -75,7 +75,7 @@ def test_models_have_the_authors_parameters() -> None:
 
 def test_mae_st_has_its_authors_numbers() -> None:
     method: STMAE = MAE_ST.build().eval()
-    fill(method, stmae_names(ENCODER, MAE_ST.decoder))
+    fill(method, build_stmae_rules(ENCODER, MAE_ST.decoder))
     with torch.no_grad():
         seen = method.encoder(clip(), shuffled()[:, :156]).tokens  # in their order
         rebuilt = predictions(method, clip(), mask())
@@ -104,7 +104,7 @@ def test_mae_st_has_its_authors_numbers() -> None:
 
 def test_mae_sts_classifier_has_its_authors_numbers() -> None:
     model = CLASSIFIER.build().eval()
-    fill(model, stmae_classifier_names(ENCODER))
+    fill(model, build_stmae_classifier_rules(ENCODER))
     with torch.no_grad():
         logits = model(clip())
     hold(
@@ -119,11 +119,11 @@ def test_mae_sts_classifier_has_its_authors_numbers() -> None:
 
 def test_slowfasts_pre_training_has_its_authors_numbers() -> None:
     method: STMAE = SLOWFAST.build().eval()
-    fill_slowfast(method, slowfast_names(ENCODER, SLOWFAST.decoder, separate_qkv=False))
+    fill_slowfast(method, build_slowfast_rules(ENCODER, SLOWFAST.decoder, separate_qkv=False))
     grid = Grid(8, 14, 14)
     with torch.no_grad():
         seen = method.encoder(clip(), mask().visible)
-        rebuilt = method.decoder(seen.tokens, mask().visible, mask().masked, grid, seen.classes)
+        rebuilt = method.decoder(seen.tokens, mask().visible, mask().masked, grid, seen.cls_token)
         target = method.target(clip(), mask().masked)
         loss = method(clip(), mask=mask()).loss
     hold(
@@ -140,7 +140,7 @@ def test_slowfasts_pre_training_has_its_authors_numbers() -> None:
 
 def test_slowfasts_classifier_has_its_authors_numbers() -> None:
     model = CLASSIFIER.build().eval()
-    fill_slowfast(model, stmae_classifier_names(ENCODER, separate_qkv=False, slowfast=True))
+    fill_slowfast(model, build_stmae_classifier_rules(ENCODER, separate_qkv=False, slowfast=True))
     with torch.no_grad():
         logs = model(clip()).log_softmax(dim=1)
     hold(logs.exp(), shape=(2, 400), std=".001669", first=".003283 .002158 .000628", last=".001044")

@@ -19,13 +19,13 @@ from reference_cases import Case, cases, found
 from reference_models import encoder_config
 from torch import Tensor
 
-from vidstill.checkpoints.conversion_report import Ledger
-from vidstill.checkpoints.convert import exported, imported
-from vidstill.checkpoints.io import Weights, read_weights
-from vidstill.checkpoints.layouts.write import write_exported
-from vidstill.checkpoints.load import translated
+from vidstill.checkpoints.conversion_report import ConversionReport
+from vidstill.checkpoints.convert import export_state_dict, import_checkpoint
+from vidstill.checkpoints.io import Checkpoint, read_checkpoint
+from vidstill.checkpoints.layouts.write import write_foreign_checkpoint
+from vidstill.checkpoints.load import translate_state_dict
 from vidstill.models.vit import ViTConfig
-from vidstill.utils.config_io import from_plain
+from vidstill.utils.config_io import from_dict
 
 pytestmark = pytest.mark.reference
 
@@ -98,33 +98,35 @@ STORED = [
 # ---- There and back -------------------------------------------------------------------------------------------------
 
 
-Through = tuple[Weights, Ledger]
+Through = tuple[Checkpoint, ConversionReport]
 """What came out of a file, and the account of it."""
 
 
 def through_file(case: Case, prefix: str, path: Path) -> Through:
     theirs = tensors_of(case, prefix)
-    write_exported(path, theirs, "slowfast" if "pred_head.projections.0.weight" in theirs else "videomae")
-    return imported(read_weights(path), hint_of(case, prefix))
+    write_foreign_checkpoint(path, theirs, "slowfast" if "pred_head.projections.0.weight" in theirs else "videomae")
+    return import_checkpoint(read_checkpoint(path), hint_of(case, prefix))
 
 
 @pytest.mark.parametrize(("case", "prefix"), STORED)
 def test_a_stored_model_is_read_from_a_file_and_written_back_the_same(case: Case, prefix: str, tmp_path: Path) -> None:
     theirs = tensors_of(case, prefix)
     weights, ledger = through_file(case, prefix, tmp_path / "model.pth")
-    assert {entry.theirs for entry in ledger.entries if entry.theirs} == theirs.keys()
-    config = from_plain(ViTConfig, weights.about["encoder"])
+    assert {entry.foreign_name for entry in ledger.entries if entry.foreign_name} == theirs.keys()
+    config = from_dict(ViTConfig, weights.metadata["encoder"])
     hold_encoder(config, hint_of(case, prefix))
     hold_same(through_file(case, prefix, tmp_path / "model.safetensors")[0].tensors, weights.tensors)
 
     layout = (
-        "mvd" if config.positions == "sincos3d" else weights.about["layout"]
+        "mvd" if config.positions == "sincos3d" else weights.metadata["layout"]
     )  # its classifier looks like VideoMAE's
-    write_exported(tmp_path / "back.pth", exported(weights, layout), layout)
-    again = read_weights(tmp_path / "back.pth").tensors
-    left_out = {entry.theirs for entry in ledger.of("ignored") if "pos_embed" not in entry.theirs}
+    write_foreign_checkpoint(tmp_path / "back.pth", export_state_dict(weights, layout), layout)
+    again = read_checkpoint(tmp_path / "back.pth").tensors
+    left_out = {
+        entry.foreign_name for entry in ledger.filter_by_status("ignored") if "pos_embed" not in entry.foreign_name
+    }
     assert all(name.startswith("generators.") and ".norm." in name for name in left_out)  # never used, never trained
-    if weights.about["kind"] == "encoder":  # whose names begin with or without `encoder.`
+    if weights.metadata["kind"] == "encoder":  # whose names begin with or without `encoder.`
         again, theirs = ({name.removeprefix("encoder."): t for name, t in each.items()} for each in (again, theirs))
     hold_same(*({name: t for name, t in each.items() if name not in left_out} for each in (again, theirs)))
 
@@ -207,8 +209,8 @@ def test_what_comes_out_of_a_file_agrees_with_the_authors(
     used: list[int] = []
 
     def from_file(theirs: Mapping[str, Tensor], names: Any) -> dict[str, Tensor]:
-        """What `translated` gives, of the tensors that came out of the files."""
-        asked = translated(theirs, names)
+        """What `translate_state_dict` gives, of the tensors that came out of the files."""
+        asked = translate_state_dict(theirs, names)
         first = id(next(iter(theirs.values()), None))
         if first not in files:  # gradients
             return asked
@@ -225,7 +227,7 @@ def test_what_comes_out_of_a_file_agrees_with_the_authors(
 def out_of(through: Through, name: str, asked: Mapping[str, Tensor]) -> Tensor:
     """A tensor of ours, under the name that is asked for."""
     weights, _ = through
-    if weights.about["layout"] == "amd" and name.startswith("projections."):  # of which layers, no file says
+    if weights.metadata["layout"] == "amd" and name.startswith("projections."):  # of which layers, no file says
         wanted, there = (
             sorted((n for n in each if n.startswith("projections.")), key=place) for each in (asked, weights.tensors)
         )

@@ -30,13 +30,13 @@ class Row:
         ratio = self.fields["mask_ratio"]
         drawers = {
             "tube": lambda: TubeMask(ratio=ratio),
-            "random": lambda: RandomMask(ratio=ratio, counts="hidden"),
-            "time": lambda: ContextMask(ratio=ratio, context=self.fields["context_ratio"]),
+            "random": lambda: RandomMask(ratio=ratio, round_down="hidden"),
+            "time": lambda: ContextMask(ratio=ratio, context_ratio=self.fields["context_ratio"]),
         }
         return drawers[self.fields["kind"]]().draw(SEEDS, self.grid)
 
     def theirs(self) -> list[Mask]:
-        everything = set(range(self.grid.tokens))
+        everything = set(range(self.grid.num_tokens))
         hidden = [example["masked_positions"] for example in self.fields["examples"]]
         return [Mask(torch.tensor([sorted(everything - set(h))]), torch.tensor([h])) for h in hidden]
 
@@ -60,7 +60,7 @@ def rows(method: str) -> list[Any]:
             found.append(param)
         else:
             for row in map(Row, case.json["rows"]):
-                found.append(pytest.param(row, id=f"{param.id}-{row.fields['kind']}-{row.grid.tokens}"))
+                found.append(pytest.param(row, id=f"{param.id}-{row.fields['kind']}-{row.grid.num_tokens}"))
     return found
 
 

@@ -10,15 +10,22 @@ from reference_cases import Case, cases
 from reference_models import colours, encoder_config, hold_table, places
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.maskagain import maskagain_names
-from vidstill.checkpoints.layouts.rename import vit_names
-from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
+from vidstill.checkpoints.layouts.rename import build_vit_rules
+from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.methods.common.masking import Mask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import MaskAgain, MaskAgainConfig
-from vidstill.methods.maskagain_losses import by_slot, largest, local_loss, others_zeroed, telling_tokens, weighed
+from vidstill.methods.maskagain_losses import (
+    attend_selected_keys,
+    local_loss,
+    select_salient_tokens,
+    select_top_k,
+    split_by_slot,
+    zero_other_tokens,
+)
 from vidstill.models.layers import AttentionMap
-from vidstill.models.position_embeddings import position_table
+from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import ViTConfig
 
 pytestmark = pytest.mark.reference
@@ -55,12 +62,12 @@ def terms(settings: dict[str, Any]) -> dict[str, Any]:
 def hold_losses(case: Case, config: MaskAgainConfig, every: dict[str, Tensor], loss: Tensor, prefix: str) -> None:
     """The case states the weighted sum and its terms: all that count, and others of factor 0."""
     stored = case.under(prefix)
-    assert config.factors.keys() <= stored.keys() <= {*every, "total", "attention_weighted_sum"}
+    assert config.loss_weights.keys() <= stored.keys() <= {*every, "total", "attention_weighted_sum"}
     case.hold(loss.detach(), f"{prefix}/total", "losses")
     for name in stored.keys() & every.keys():
         case.hold(every[name].detach(), f"{prefix}/{name}", "losses")
     if "attention_weighted_sum" in stored:
-        weighted = config.global_factor * every["global"] + config.local_factor * every["local"]
+        weighted = config.global_weight * every["global"] + config.local_weight * every["local"]
         case.hold(weighted.detach(), f"{prefix}/attention_weighted_sum", "losses")
 
 
@@ -74,7 +81,7 @@ def hold_gradients(case: Case, method: MaskAgain, prefix: str) -> None:
     """Every stored gradient of a parameter equals ours; it is zero where we build none, for a term of factor 0."""
     theirs = {official(n): g for n, g in case.under(prefix).items() if not n.startswith("input/")}
     ours = dict(method.named_parameters())
-    for name, gradient in translated(theirs, maskagain_names(method.config.encoder)).items():
+    for name, gradient in translate_state_dict(theirs, build_maskagain_rules(method.config.encoder)).items():
         if name.startswith("projections.") and name not in ours:
             assert not gradient.any(), name
             continue
@@ -85,14 +92,16 @@ def hold_gradients(case: Case, method: MaskAgain, prefix: str) -> None:
 def built(case: Case, config: MaskAgainConfig, aligned: bool) -> tuple[MaskAgain, MaskAgain]:
     """A method with the case's projections, as far as its terms ask for them; and one that computes every term."""
     config = replace(config, projections="always" if aligned else "where_needed")  # so, of equal widths, too
-    assert config.projected == aligned
+    assert config.has_projections == aligned
     theirs = {official(f"align/{name}"): tensor for name, tensor in case.under("align").items()}
-    ours = translated(theirs, maskagain_names(config.encoder))
+    ours = translate_state_dict(theirs, build_maskagain_rules(config.encoder))
     factors = dict.fromkeys(("hidden_factor", "global_factor", "local_factor", "hint_factor", "relation_factor"), 1.0)
     method, whole = config.build(), replace(config, **factors).build()
     for each in (method, whole):
         kept = {name: tensor for name, tensor in ours.items() if name in each.state_dict()}
-        load_exactly(each.projections, {n.removeprefix("projections."): t for n, t in kept.items()}, case.name)
+        load_state_dict_strict(
+            each.projections, {n.removeprefix("projections."): t for n, t in kept.items()}, case.name
+        )
     assert not aligned or whole.projections.state_dict().keys() == {n.removeprefix("projections.") for n in ours}
     return method, whole
 
@@ -117,10 +126,10 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
     )
     features, target = given["student_features"], given["teacher_features"]
     slots = settings["temporal_slots"]
-    parts = method.hidden(student, teacher, slots=slots) | method.output(features, target)
-    loss = torch.stack([config.factors[name] * part for name, part in parts.items()]).sum()
+    parts = method.compute_hidden_losses(student, teacher, slots=slots) | method.compute_output_losses(features, target)
+    loss = torch.stack([config.loss_weights[name] * part for name, part in parts.items()]).sum()
     loss.backward()
-    every = whole.hidden(student, teacher, slots=slots) | whole.output(features, target)
+    every = whole.compute_hidden_losses(student, teacher, slots=slots) | whole.compute_output_losses(features, target)
     hold_losses(case, config, every, loss, "loss")
     hold_gradients(case, method, "grad")
     for name, gradient in case.under("grad/input").items():
@@ -131,10 +140,10 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
         student,
         teacher,
         slots=slots,
-        keys=config.local_keys,
+        top_k=config.local_top_k,
         temperature=config.attention_temperature,
-        pairs="aligned",
-        mapped=whole.phi("local"),
+        value_order="aligned",
+        projections=whole.get_projections("local"),
     )
     stated = case.json["informational"]["local_with_frame_paired_values"]
     case.hold_number(aligned.item(), stated, "local with the values of its own tokens")
@@ -151,16 +160,16 @@ def hold_intermediate(
     """What is compared: mapped sums of the kept values, and tokens of which all but the telling ones are zeroed."""
     config = method.config
     for term, count in (("global", 1), ("local", slots)):
-        for (side, attention), mapped in zip(sides.items(), method.phi(term), strict=True):
-            logits = by_slot(attention.logits / config.attention_temperature, count)
-            taken = mapped(weighed(logits, largest(logits, config.global_keys), attention.values))
+        for (side, attention), mapped in zip(sides.items(), method.get_projections(term), strict=True):
+            logits = split_by_slot(attention.logits / config.attention_temperature, count)
+            taken = mapped(attend_selected_keys(logits, select_top_k(logits, config.global_top_k), attention.values))
             by_head = rearrange(taken, "b q t (heads d) -> b heads q t d", heads=config.teacher.model.heads)
             stored = case.tensors[f"out/{term}_{side}"]
             case.hold_value(by_head.detach().reshape(stored.shape), stored, f"{term}_{side}")
-    telling = telling_tokens(target, config.telling)
-    mapped = method.projections["hint"] if config.projected else torch.nn.Identity()
-    case.hold(mapped(others_zeroed(features, telling)).detach(), "out/hint_student")
-    case.hold(others_zeroed(target, telling), "out/hint_teacher")
+    telling = select_salient_tokens(target, config.salient_tokens)
+    mapped = method.projections["hint"] if config.has_projections else torch.nn.Identity()
+    case.hold(mapped(zero_other_tokens(features, telling)).detach(), "out/hint_student")
+    case.hold(zero_other_tokens(target, telling), "out/hint_teacher")
 
 
 VARIANTS = [
@@ -179,13 +188,15 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
     mask = Mask(places(hidden, 0), places(hidden, 1))
     grid = method.encoder.grid(clip)
     for side, model in (("student", student), ("teacher", teacher)):
-        table = position_table("sinusoid", grid, model.dim, clip.device)
+        table = build_position_table("sinusoid", grid, model.dim, clip.device)
         hold_table(case, table[None], f"const/{side}_pos_embed")
 
     looked = {
         "student": (method.encoder(clip, mask.visible, layers=(student.depth,), attention=(student.depth,)), student),
         "teacher": (
-            method.teacher.look(clip, mask.visible, layers=(teacher.depth,), attention=(teacher.depth,)),
+            method.teacher.forward_intermediates(
+                clip, mask.visible, layers=(teacher.depth,), attention=(teacher.depth,)
+            ),
             teacher,
         ),
     }
@@ -195,14 +206,16 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
         case.hold(seen.attention[model.depth].values.detach(), f"out/{side}_values_last")
     if variant == "default":
         ours = looked["student"][0].attention[student.depth]
-        logits = by_slot(ours.logits / config.attention_temperature, 1)
-        taken = whole.phi("global")[0](weighed(logits, largest(logits, config.global_keys), ours.values))
+        logits = split_by_slot(ours.logits / config.attention_temperature, 1)
+        taken = whole.get_projections("global")[0](
+            attend_selected_keys(logits, select_top_k(logits, config.global_top_k), ours.values)
+        )
         by_head = rearrange(taken, "b q 1 (heads d) -> b heads q d", heads=teacher.heads)
         case.hold(by_head.detach(), "out/global_student")
 
     output = method(clip, mask=mask)
     output.loss.backward()
-    assert output.parts.keys() == config.factors.keys()
+    assert output.parts.keys() == config.loss_weights.keys()
     hold_losses(case, config, dict(whole(clip, mask=mask).parts), output.loss, f"loss/{variant}")
     hold_gradients(case, method, f"grad/{variant}")
 
@@ -218,6 +231,6 @@ def distillation(case: Case, variant: str) -> tuple[MaskAgain, MaskAgain]:
     for method in pair:
         for model, side in ((method.encoder, "student"), (method.teacher.model, "teacher")):
             norm = {name: t for name, t in model.state_dict().items() if name.startswith("norm.")}  # theirs have none
-            theirs = translated(case.under(side), vit_names(model.config, "encoder.", ""))
-            load_exactly(model, norm | theirs, case.name)
+            theirs = translate_state_dict(case.under(side), build_vit_rules(model.config, "encoder.", ""))
+            load_state_dict_strict(model, norm | theirs, case.name)
     return pair

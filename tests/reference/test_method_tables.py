@@ -8,15 +8,15 @@ from foreign_layout import in_their_words
 from mask_structure import places_in_each_slot
 from reference_cases import Case, cases
 
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
-from vidstill.checkpoints.load import start_encoder
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.load import init_encoder
 from vidstill.methods.common.masking import NestedTubeMask, TubeMask
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.tasks.metrics.accuracy import accuracy, merged
+from vidstill.tasks.metrics.accuracy import compute_accuracy, merge_views
 from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
@@ -45,13 +45,15 @@ def test_nested_masks_have_the_authors_counts_and_structure(case: Case) -> None:
         grid = Grid(*row["token_grid_thw"])
         ratios = {"student_ratio": row["mask_ratio_student"], "teacher_ratio": row["mask_ratio_teacher"]}
         mask = NestedTubeMask(**ratios).draw(SEEDS, grid)
-        masked, extra = places_in_each_slot(mask.masked, grid), places_in_each_slot(mask.extra, grid)
+        masked, extra = places_in_each_slot(mask.masked, grid), places_in_each_slot(mask.teacher_only, grid)
         assert masked.shape[1] == row["student_masked_per_frame"]
         assert extra.shape[1] == row["only_teacher_sees_per_frame"]
         assert grid.h * grid.w - mask.teacher_visible.shape[1] // grid.t == row["teacher_masked_per_frame"]
-        for hidden, more, seen in zip(mask.masked.tolist(), mask.extra.tolist(), mask.visible.tolist(), strict=True):
+        for hidden, more, seen in zip(
+            mask.masked.tolist(), mask.teacher_only.tolist(), mask.visible.tolist(), strict=True
+        ):
             assert set(more) <= set(hidden)
-            assert set(hidden) | set(seen) == set(range(grid.tokens))
+            assert set(hidden) | set(seen) == set(range(grid.num_tokens))
             assert not set(hidden) & set(seen)
 
 
@@ -60,11 +62,11 @@ def test_views_are_merged_as_the_authors_merge_them(case: Case) -> None:
     limits = case.json["tolerance"]
     scores = []
     for video in case.json["videos"]:
-        score = merged(torch.tensor([view["logits"] for view in video["views"]], dtype=torch.float64))
+        score = merge_views(torch.tensor([view["logits"] for view in video["views"]], dtype=torch.float64))
         assert score.tolist() == pytest.approx(video["mean_probabilities"], rel=limits["rtol"], abs=limits["atol"])
         assert score.argmax().item() == video["prediction"]
         scores.append(score)
-    found = accuracy(torch.stack(scores), torch.tensor([video["label"] for video in case.json["videos"]]))
+    found = compute_accuracy(torch.stack(scores), torch.tensor([video["label"] for video in case.json["videos"]]))
     assert found.top1 == pytest.approx(case.json["top1"])
     assert found.top5 == pytest.approx(case.json["top5"])
     assert found.videos == len(scores)
@@ -79,16 +81,16 @@ def test_a_fine_tuning_takes_over_what_the_authors_takes_over(case: Case) -> Non
     encoder = replace(ENCODER, depth=depth(case.json["taken_over"]), layer_scale=0.1 if scaled else 0.0)
     decoder = DecoderConfig(dim=16, depth=depth(case.json["ignored"]), heads=2, layer_scale=encoder.layer_scale)
     file = in_their_words(
-        VideoMAEConfig(encoder=encoder, decoder=decoder).build().state_dict(), videomae_names(encoder)
+        VideoMAEConfig(encoder=encoder, decoder=decoder).build().state_dict(), build_videomae_rules(encoder)
     )
     file = {name: torch.full_like(tensor, 7.0) for name, tensor in file.items()}  # a number that no start has
     in_file = {name.removeprefix("encoder.") for name in file}
     assert in_file == {*case.json["taken_over"], *case.json["ignored"]}
 
-    model = ClassifierConfig(encoder=encoder, classes=5).build()
-    before = in_their_words({n: t.clone() for n, t in model.state_dict().items()}, classifier_names(encoder))
-    start_encoder(model.encoder, Weights(file), encoder)
-    after = in_their_words(model.state_dict(), classifier_names(encoder))
+    model = ClassifierConfig(encoder=encoder, num_classes=5).build()
+    before = in_their_words({n: t.clone() for n, t in model.state_dict().items()}, build_classifier_rules(encoder))
+    init_encoder(model.encoder, Checkpoint(file), encoder)
+    after = in_their_words(model.state_dict(), build_classifier_rules(encoder))
     moved = {name for name, tensor in after.items() if (tensor == 7.0).all()}
     kept = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
     assert moved == set(case.json["taken_over"])

@@ -15,18 +15,18 @@ from reference_models import (
     take_step,
 )
 
-from vidstill.checkpoints.layouts.amd import amd_names
-from vidstill.checkpoints.layouts.rename import Name
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
-from vidstill.checkpoints.load import load_exactly, translated
+from vidstill.checkpoints.layouts.amd import build_amd_rules
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMD, AMDConfig
 from vidstill.methods.common.masking import Mask, NestedTubeMask
-from vidstill.methods.common.targets import pixel_target
+from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
-from vidstill.models.position_embeddings import position_table
+from vidstill.models.position_embeddings import build_position_table
 from vidstill.tasks.classification import ClassificationTask, Classifier, ClassifierConfig
 
 pytestmark = pytest.mark.reference
@@ -40,7 +40,9 @@ def videomae(case: Case) -> VideoMAE:
         target="per_channel" if config["normalize_target"] else "raw",
     )
     method = ours.build()
-    load_exactly(method, translated(case.under("weights"), videomae_names(ours.encoder)), case.name)
+    load_state_dict_strict(
+        method, translate_state_dict(case.under("weights"), build_videomae_rules(ours.encoder)), case.name
+    )
     return method
 
 
@@ -53,8 +55,8 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
     blocks = range(1, method.config.encoder.depth + 1)
 
     seen = method.encoder(clip, mask.visible, layers=blocks)
-    narrow = method.decoder.project(seen.tokens)
-    joined = method.decoder.infill.joined(narrow, mask.visible, mask.masked, grid)
+    narrow = method.decoder.embed(seen.tokens)
+    joined = method.decoder.trunk.joined(narrow, mask.visible, mask.masked, grid)
     case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     for block in blocks:
         case.hold(seen.layers[block], f"out/encoder_block.{block - 1}")
@@ -62,15 +64,15 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
     case.hold(narrow, "out/encoder_to_decoder")
     case.hold(joined, "out/decoder_input")
     case.hold(method.decoder(seen.tokens, mask.visible, mask.masked, grid), "out/prediction")
-    case.hold(pixel_target(clip, method.config.encoder, mask.masked, method.config.target), "target/labels")
+    case.hold(compute_pixel_target(clip, method.config.encoder, mask.masked, method.config.target), "target/labels")
     for name, dim in (("encoder", method.config.encoder.dim), ("decoder", method.config.decoder.dim)):
-        table = position_table("sinusoid", grid, dim, clip.device)
+        table = build_position_table("sinusoid", grid, dim, clip.device)
         hold_table(case, table[None], f"const/{name}_pos_embed")
 
     output = method(clip, mask=mask)
     output.loss.backward()
     case.hold(output.loss.detach(), "loss/total", "losses")
-    hold_gradients(case, method, videomae_names(method.config.encoder))
+    hold_gradients(case, method, build_videomae_rules(method.config.encoder))
 
 
 @pytest.mark.parametrize("case", cases(method="videomae", kind="finetune"))
@@ -93,7 +95,7 @@ def test_the_classifier_agrees_with_videomaes_authors(case: Case) -> None:
     case.hold_number(plain.item(), case.json["losses"]["cross_entropy"], "cross_entropy")
     case.hold_number(smooth.item(), case.json["losses"]["label_smoothing"], "label_smoothing")
     smooth.backward()
-    hold_gradients(case, model, classifier_names(model.config.encoder))
+    hold_gradients(case, model, build_classifier_rules(model.config.encoder))
 
 
 @pytest.mark.parametrize("case", cases(method="videomae", kind="pretrain_steps"))
@@ -105,7 +107,7 @@ def test_pretraining_steps_agree_with_videomaes_authors(case: Case) -> None:
         betas=tuple(config["optimizer"]["betas"]),
         eps=config["optimizer"]["eps"],
         weight_decay=1.0,  # what decays; by how much, every step says
-        clip_norm=config["clip_grad_norm"],
+        max_grad_norm=config["clip_grad_norm"],
     )
     optimizer, runtime = optim.build(method), Runtime("fp32")
     for step, rate in enumerate(case.json["learning_rate_per_step"]):
@@ -115,22 +117,24 @@ def test_pretraining_steps_agree_with_videomaes_authors(case: Case) -> None:
         mask = Mask(places(hidden, 0), places(hidden, 1))
         loss = method(colours(case.tensors[f"input/video.{step}"]), mask=mask).loss
         case.hold(loss.detach(), f"loss/step.{step}", "losses")
-        norm = take_step(optimizer, runtime, method, loss, rate, optim.clip_norm)
+        norm = take_step(optimizer, runtime, method, loss, rate, optim.max_grad_norm)
         case.hold_number(norm, case.json["gradient_norm_before_clipping"][step], "gradient norm", "gradients")
-    hold_weights(case, method, videomae_names(method.config.encoder))
+    hold_weights(case, method, build_videomae_rules(method.config.encoder))
 
 
 @pytest.mark.parametrize("case", cases(method="videomae", kind="finetune_steps"))
 def test_fine_tuning_steps_agree_with_videomaes_authors(case: Case) -> None:
     config = case.json["config"]
-    task = ClassificationTask(classifier(case), mixing=None, erasing=None, smoothing=config["label_smoothing"])
+    task = ClassificationTask(
+        classifier(case), mixup=None, random_erasing=None, label_smoothing=config["label_smoothing"]
+    )
     optim = AdamWConfig(
         base_lr=1.0,
         betas=tuple(config["optimizer"]["betas"]),
         eps=config["optimizer"]["eps"],
         weight_decay=config["weight_decay"],
         layer_decay=config["layer_decay"],
-        clip_norm=config["clip_grad_norm"],
+        max_grad_norm=config["clip_grad_norm"],
     )
     optimizer, runtime = optim.build(task), Runtime("fp32")
     every = config["accumulate"]
@@ -140,21 +144,23 @@ def test_fine_tuning_steps_agree_with_videomaes_authors(case: Case) -> None:
             clip, label = colours(case.tensors[f"input/video.{batch}"]), case.tensors[f"input/label.{batch}"]
             losses.append(task(clip, label, torch.zeros_like(label)).loss)
             case.hold(losses[-1].detach(), f"loss/micro_batch.{batch}", "losses")
-        norm = take_step(optimizer, runtime, task, torch.stack(losses).mean(), rate, optim.clip_norm)
+        norm = take_step(optimizer, runtime, task, torch.stack(losses).mean(), rate, optim.max_grad_norm)
         case.hold_number(norm, case.json["gradient_norm_at_updates"][update], "gradient norm", "gradients")
-    hold_weights(case, task.model, classifier_names(task.model.config.encoder))
+    hold_weights(case, task.model, build_classifier_rules(task.model.config.encoder))
 
 
 def classifier(case: Case) -> Classifier:
     args = case.json["config"]["args"]
     config = ClassifierConfig(
         encoder=encoder_config(args, args["all_frames"]),
-        classes=args["num_classes"],
+        num_classes=args["num_classes"],
         pooling="mean" if args.get("use_mean_pooling", True) else "first",
-        head_scale=args.get("init_scale", 1.0),
+        head_init_scale=args.get("init_scale", 1.0),
     )
     model = config.build()
-    load_exactly(model, translated(case.under("weights"), classifier_names(config.encoder)), case.name)
+    load_state_dict_strict(
+        model, translate_state_dict(case.under("weights"), build_classifier_rules(config.encoder)), case.name
+    )
     return model
 
 
@@ -171,34 +177,34 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     teacher = method.teacher.model
     case.hold(teacher.tokens(clip, mask.teacher_visible), "out/teacher_tokens_with_position")
     blocks = range(1, config.teacher.model.depth + 1)
-    for block, tokens in teacher.look(clip, mask.teacher_visible, layers=blocks).layers.items():
+    for block, tokens in teacher.forward_intermediates(clip, mask.teacher_visible, layers=blocks).layers.items():
         case.hold(tokens, f"out/teacher_block.{block - 1}")
-    both, teacher_only = method.look(clip, mask)
-    for place, (_, layer) in enumerate(config.direct):
+    both, teacher_only = method.forward_intermediates(clip, mask)
+    for place, (_, layer) in enumerate(config.direct_pairs):
         case.hold(both[layer], f"target/teacher_direct.{place}")
-    for place, (_, layer) in enumerate(config.generated):
+    for place, (_, layer) in enumerate(config.generator_pairs):
         case.hold(teacher_only[layer], f"target/teacher_generation.{place}")
 
     student = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
     case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(student.tokens, "out/encoder")
-    joined = method.decoder.infill.joined(method.decoder.project(student.tokens), mask.visible, mask.masked, grid)
+    joined = method.decoder.trunk.joined(method.decoder.embed(student.tokens), mask.visible, mask.masked, grid)
     case.hold(joined, "out/decoder_input")
     case.hold(method.decoder(student.tokens, mask.visible, mask.masked, grid), "out/prediction")
-    case.hold(pixel_target(clip, config.encoder, mask.masked, config.target), "target/labels")
-    for place, tokens in enumerate(method.align(student)):
+    case.hold(compute_pixel_target(clip, config.encoder, mask.masked, config.target), "target/labels")
+    for place, tokens in enumerate(method.project_student(student)):
         case.hold(tokens, f"out/student_direct.{place}")
-    for place, tokens in enumerate(method.generate(student, mask, grid)):
-        assert mask.extra is not None
-        projection = method.projections[str(config.direct[place][0])]  # released: the one at the same place
-        seen = projection(student.layers[config.generated[place][0]])
-        joined = method.generators[place].joined(seen, mask.visible, mask.extra, grid)
+    for place, tokens in enumerate(method.generate_features(student, mask, grid)):
+        assert mask.teacher_only is not None
+        projection = method.projections[str(config.direct_pairs[place][0])]  # released: the one at the same place
+        seen = projection(student.layers[config.generator_pairs[place][0]])
+        joined = method.generators[place].joined(seen, mask.visible, mask.teacher_only, grid)
         case.hold(joined, f"out/generator_input.{place}")
         case.hold(tokens, f"out/generator.{place}")
         case.hold(tokens, f"out/student_generation.{place}")
-    tables = {"encoder": config.encoder.dim, "decoder": config.decoder.dim, "generator": config.generator.dim}
+    tables = {"encoder": config.encoder.dim, "decoder": config.decoder.dim, "generator": config.generator_config.dim}
     for name, dim in tables.items():
-        hold_table(case, position_table("sinusoid", grid, dim, clip.device)[None], f"const/{name}_pos_embed")
+        hold_table(case, build_position_table("sinusoid", grid, dim, clip.device)[None], f"const/{name}_pos_embed")
 
     output = method(clip, mask=mask)
     output.loss.backward()
@@ -209,8 +215,8 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     hold_gradients(case, method, names_of(config), "grad_extra")
 
 
-def names_of(config: AMDConfig) -> tuple[Name, ...]:
-    return amd_names(config.encoder, [layer for layer, _ in config.direct], len(config.generated))
+def names_of(config: AMDConfig) -> tuple[RenameRule, ...]:
+    return build_amd_rules(config.encoder, [layer for layer, _ in config.direct_pairs], len(config.generator_pairs))
 
 
 def amd(case: Case) -> AMD:
@@ -224,21 +230,23 @@ def amd(case: Case) -> AMD:
         teacher=TeacherConfig(model=encoder_config(teacher, stored["num_frames"])),
         mask=NestedTubeMask(student_ratio=stored["mask_ratio_student"], teacher_ratio=stored["mask_ratio_teacher"]),
         target="per_channel" if stored["normalize_target"] else "raw",
-        pairs=tuple(layers["direct"]),
-        generation_pairs=tuple(layers["generation"]),
-        distance={"l2": "l2", "l1": "l1", "sml1": "smooth_l1"}[stored["align_loss"]],
+        layer_pairs=tuple(layers["direct"]),
+        generation_layer_pairs=tuple(layers["generation"]),
+        feature_loss={"l2": "l2", "l1": "l1", "sml1": "smooth_l1"}[stored["align_loss"]],
         generator_depth=student["generator_depth"],
-        reconstruction_factor=float(stored["factors"]["reconstruction"]),
-        direct_factor=float(stored["factors"]["direct"]),
-        generation_factor=float(stored["factors"]["generation"]),
+        reconstruction_weight=float(stored["factors"]["reconstruction"]),
+        direct_weight=float(stored["factors"]["direct"]),
+        generation_weight=float(stored["factors"]["generation"]),
         shared_projection="released",
     )
-    assert config.generator.heads == stored["generator_heads"]
+    assert config.generator_config.heads == stored["generator_heads"]
     method = config.build()
     theirs = case.under("student") | case.under("student_extra")
-    load_exactly(method, translated(theirs, names_of(config)), case.name)
-    ours = translated(case.under("teacher"), classifier_names(config.teacher.model))
+    load_state_dict_strict(method, translate_state_dict(theirs, names_of(config)), case.name)
+    ours = translate_state_dict(case.under("teacher"), build_classifier_rules(config.teacher.model))
     start = method.teacher.model.state_dict()  # the reference's teacher has no final norm; it is not looked at
     frozen = {name: t for name, t in start.items() if name.startswith("norm.")}
-    load_exactly(method.teacher.model, frozen | {n.removeprefix("encoder."): t for n, t in ours.items()}, case.name)
+    load_state_dict_strict(
+        method.teacher.model, frozen | {n.removeprefix("encoder."): t for n, t in ours.items()}, case.name
+    )
     return method

@@ -13,23 +13,23 @@ from reference_cases import Case, cases
 from reference_models import colours, encoder_config, hold_gradients, hold_table, places
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.mvd import mvd_names
-from vidstill.checkpoints.layouts.rename import vit_names
-from vidstill.checkpoints.layouts.videomae import classifier_names
-from vidstill.checkpoints.load import load_exactly, translated
-from vidstill.methods.common.losses import Distance
+from vidstill.checkpoints.layouts.mvd import build_mvd_rules
+from vidstill.checkpoints.layouts.rename import build_vit_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.methods.common.losses import RegressionLoss
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
-from vidstill.methods.common.teacher import TeacherConfig, clip_features, frame_features
+from vidstill.methods.common.teacher import TeacherConfig, extract_clip_features, extract_frame_features
 from vidstill.methods.mvd import MVD, MVDConfig
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.position_embeddings import position_table
+from vidstill.models.position_embeddings import build_position_table
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
 
-DISTANCES: dict[str, Distance] = {"L1": "l1", "L2": "l2", "SmoothL1": "smooth_l1"}
-MASKS = {"tube": TubeMask, "random": partial(RandomMask, counts="hidden")}
+DISTANCES: dict[str, RegressionLoss] = {"L1": "l1", "L2": "l2", "SmoothL1": "smooth_l1"}
+MASKS = {"tube": TubeMask, "random": partial(RandomMask, round_down="hidden")}
 
 
 def mvd_config(config: dict[str, Any]) -> MVDConfig:
@@ -45,8 +45,8 @@ def mvd_config(config: dict[str, Any]) -> MVDConfig:
             heads=student["feat_decoder_num_heads"] or encoder.heads,
             mlp_ratio=student["mlp_ratio"],
             positions="sincos3d",
-            class_token="encoder" if encoder.class_token else "none",
-            project_bias=True,
+            class_token="encoder" if encoder.cls_token else "none",
+            embed_bias=True,
             layer_scale=student["init_values"],
             attention_bias=encoder.attention_bias,
         ),
@@ -54,31 +54,41 @@ def mvd_config(config: dict[str, Any]) -> MVDConfig:
         video_teacher=TeacherConfig(model=encoder_config(config["teacher_video"]["args"], frames, "encoder_")),
         mask=MASKS[config["mask_type"]](ratio=config["mask_ratio"]),
         image_frames="all" if config["image_teacher_frames"].startswith("every frame") else "first",
-        normalise=config["normalize_teacher_features"],
-        image_distance=DISTANCES[config["image_loss"]],
-        video_distance=DISTANCES[config["video_loss"]],
-        image_factor=config["image_loss_weight"],
-        video_factor=config["video_loss_weight"],
+        normalize_targets=config["normalize_teacher_features"],
+        image_loss=DISTANCES[config["image_loss"]],
+        video_loss=DISTANCES[config["video_loss"]],
+        image_weight=config["image_loss_weight"],
+        video_weight=config["video_loss_weight"],
     )
 
 
 def mvd(case: Case) -> MVD:
     method = mvd_config(case.json["config"]).build()
-    load_exactly(method, translated(case.under("student"), mvd_names(method.config.encoder)), case.name)
+    load_state_dict_strict(
+        method, translate_state_dict(case.under("student"), build_mvd_rules(method.config.encoder)), case.name
+    )
     assert method.image_teacher is not None
     assert method.video_teacher is not None
     image, video = method.image_teacher.model, method.video_teacher.model
-    load_exactly(image, translated(case.under("teacher_image"), vit_names(image.config, "", "", image=True)), case.name)
-    load_exactly(video, translated(case.under("teacher_video"), vit_names(video.config, "encoder.", "")), case.name)
+    load_state_dict_strict(
+        image,
+        translate_state_dict(case.under("teacher_image"), build_vit_rules(image.config, "", "", is_image=True)),
+        case.name,
+    )
+    load_state_dict_strict(
+        video,
+        translate_state_dict(case.under("teacher_video"), build_vit_rules(video.config, "encoder.", "")),
+        case.name,
+    )
     return method
 
 
 def hold_tables(case: Case, method: MVD, grid: Grid) -> None:
     """The codes that the authors store, and the one of their video teacher, are ours."""
     config, device = method.config, torch.device("cpu")
-    student = position_table("sincos3d", grid, config.encoder.dim, device)[None]
-    decoder = position_table("sincos3d", grid, config.decoder.dim, device)[None]
-    video = position_table("sinusoid", grid, method.video_teacher.model.config.dim, device)[None]
+    student = build_position_table("sincos3d", grid, config.encoder.dim, device)[None]
+    decoder = build_position_table("sincos3d", grid, config.decoder.dim, device)[None]
+    video = build_position_table("sinusoid", grid, method.video_teacher.model.config.dim, device)[None]
     image = reference_mae.table(Grid(1, grid.h, grid.w), method.image_teacher.model.config.dim)
     for name, ours in {
         "student/pos_embed": student,
@@ -95,11 +105,11 @@ def hold_student(case: Case, method: MVD, clip: Tensor, mask: Mask) -> None:
     grid = method.encoder.grid(clip)
     seen = method.encoder(clip, mask.visible)
     case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
-    case.hold(torch.cat([seen.classes, seen.tokens], dim=1), "out/encoder")
+    case.hold(torch.cat([seen.cls_token, seen.tokens], dim=1), "out/encoder")
     for name, decoder in (("img", method.image_decoder), ("vid", method.video_decoder)):
-        tokens, classes = decoder.project(seen.tokens), decoder.project(seen.classes)
+        tokens, classes = decoder.embed(seen.tokens), decoder.embed(seen.cls_token)
         case.hold(torch.cat([classes, tokens], dim=1), f"out/down_{name}")
-        joined = decoder.infill.joined(tokens, mask.visible, mask.masked, grid, classes)
+        joined = decoder.trunk.joined(tokens, mask.visible, mask.masked, grid, classes)
         case.hold(joined, f"out/decoder_{name}_input")
 
 
@@ -115,27 +125,27 @@ def test_a_distillation_agrees_with_mvds_authors(case: Case) -> None:
     hold_tables(case, method, grid)
     hold_student(case, method, clip, mask)
 
-    features = method.look(clip, grid)
+    features = method.forward_intermediates(clip, grid)
     own = case.tensors.get("input/video_for_teacher")  # a second crop of the source, which is not ours resized
     if own is not None:
-        features["image"] = frame_features(method.image_teacher, colours(own), grid, config.image_frames)
+        features["image"] = extract_frame_features(method.image_teacher, colours(own), grid, config.image_frames)
     if case.json["config"]["video_teacher_input"] != "input/video":
         own = case.tensors[case.json["config"]["video_teacher_input"]]
-        features["video"] = clip_features(method.video_teacher, colours(own), grid)
+        features["video"] = extract_clip_features(method.video_teacher, colours(own), grid)
     looked_at = config.encoder.tubelet[0] if config.image_frames == "all" else 1
     by_frame = rearrange(features["image"], "b (t s) (r d) -> (b t r) s d", t=grid.t, r=looked_at)
     case.hold(by_frame, "out/teacher_image_features")
     case.hold(features["video"], "out/teacher_video_features")
 
-    guesses, targets = method.guess(clip, mask), method.targets(features, mask)
-    output = method.compare(guesses, targets)
+    guesses, targets = method.forward_student(clip, mask), method.select_targets(features, mask)
+    output = method.forward_loss(guesses, targets)
     output.loss.backward()
     for name in ("image", "video"):
         case.hold(guesses[name], f"out/prediction_{name}")
         case.hold(targets[name], f"target/{name}")
         case.hold(output.parts[name].detach(), f"loss/{name}", "losses")
     case.hold(output.loss.detach(), "loss/total", "losses")
-    hold_gradients(case, method, mvd_names(config.encoder))
+    hold_gradients(case, method, build_mvd_rules(config.encoder))
     norms = [parameter.grad.norm() for parameter in method.parameters()]
     case.hold_number(torch.stack(norms).norm().item(), case.json["grad_norm_all_parameters"], "norm", "gradients")
     if own is None:
@@ -160,19 +170,19 @@ def test_the_classifier_agrees_with_mvds_authors(case: Case) -> None:
     encoder = replace(encoder_config(args, args["all_frames"]), positions="sincos3d", class_token=args["use_cls_token"])
     config = ClassifierConfig(
         encoder=encoder,
-        classes=args["num_classes"],
+        num_classes=args["num_classes"],
         pooling="mean" if args["use_mean_pooling"] else "first",
-        head_scale=args["init_scale"],
+        head_init_scale=args["init_scale"],
     )
-    model, names = config.build(), classifier_names(encoder)
-    load_exactly(model, translated(case.under("weights"), names), case.name)
+    model, names = config.build(), build_classifier_rules(encoder)
+    load_state_dict_strict(model, translate_state_dict(case.under("weights"), names), case.name)
     clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
-    table = position_table("sincos3d", model.encoder.grid(clip), encoder.dim, clip.device)
+    table = build_position_table("sincos3d", model.encoder.grid(clip), encoder.dim, clip.device)
     hold_table(case, table[None], "const/pos_embed")
     seen = model.encoder(clip, layers=range(1, encoder.depth + 1))
     case.hold(model.encoder.tokens(clip), "out/tokens_with_position")
     for block, tokens in seen.layers.items():
-        case.hold(torch.cat([seen.class_layers[block], tokens], dim=1), f"out/block.{block - 1}")
+        case.hold(torch.cat([seen.cls_layers[block], tokens], dim=1), f"out/block.{block - 1}")
     case.hold(model.features(clip), "out/features")
     logits = model(clip)
     case.hold(logits, "out/logits")

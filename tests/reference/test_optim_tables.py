@@ -12,7 +12,7 @@ from reference_cases import Case, cases
 from torch import nn
 
 from vidstill.checkpoints.layouts import rename as layouts
-from vidstill.checkpoints.layouts.rename import Name
+from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMDConfig
 from vidstill.methods.common.teacher import TeacherConfig
@@ -28,7 +28,7 @@ MVD = ("positions", "class_token")  # spared when it is pre-trained: mask tokens
 MAE = ()  # nothing is, in MAE and ST-MAE
 
 
-def ours(module: nn.Module, names: tuple[Name, ...], **optim: Any) -> Groups:
+def ours(module: nn.Module, names: tuple[RenameRule, ...], **optim: Any) -> Groups:
     """The groups of our parameters that each of theirs consists of, one or several."""
     numbered = dict(enumerate(dict(module.named_parameters()).items()))
     marks = {name: torch.full_like(parameter, number) for number, (name, parameter) in numbered.items()}
@@ -54,7 +54,7 @@ def hold(found: Groups, theirs: Mapping[str, dict[str, Any]], rtol: float) -> No
 
 
 def classifier(encoder: ViTConfig, *, mean: bool = True) -> nn.Module:
-    return ClassifierConfig(encoder=encoder, classes=4, pooling="mean" if mean else "first").build()
+    return ClassifierConfig(encoder=encoder, num_classes=4, pooling="mean" if mean else "first").build()
 
 
 def pretrained(encoder: ViTConfig, **decoders: DecoderConfig) -> nn.Module:
@@ -62,7 +62,7 @@ def pretrained(encoder: ViTConfig, **decoders: DecoderConfig) -> nn.Module:
     return nn.ModuleDict({"encoder": encoder.build(), **parts})
 
 
-def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[Name, ...]]:
+def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[RenameRule, ...]]:
     """The model that a row of VideoMAE's, MVD's or AMD's table is about."""
     options = row["options"]
     learned = options.get("use_learnable_pos_emb", False)
@@ -79,7 +79,7 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[Name, ...]]
         dim=8,
         depth=options.get("decoder_depth", 1),
         heads=2,
-        project_bias=case.method == "mvd",
+        embed_bias=case.method == "mvd",
         layer_scale=encoder.layer_scale,
         attention_bias=encoder.attention_bias,
     )
@@ -95,12 +95,12 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[Name, ...]]
                 encoder=encoder,
                 decoder=decoder,
                 teacher=TeacherConfig(model=replace(encoder, dim=64, heads=1)),
-                pairs=tuple((layer, layer) for layer in options["direct_layers"]),
-                generation_pairs=tuple((layer, layer) for layer in options["generation_layers"]),
+                layer_pairs=tuple((layer, layer) for layer in options["direct_layers"]),
+                generation_layer_pairs=tuple((layer, layer) for layer in options["generation_layers"]),
                 generator_depth=options["generator_depth"],
                 shared_projection="released",
             )
-            return config.build(), layouts.amd_names(encoder, options["direct_layers"], len(config.generated))
+            return config.build(), layouts.amd_names(encoder, options["direct_layers"], len(config.generator_pairs))
     raise AssertionError(f"{case.method} has a table of {row['model']}, which nobody builds here")
 
 
@@ -118,7 +118,7 @@ def test_decay_and_layer_scales_are_the_tables(case: Case) -> None:
         hold(found, theirs, case.json["tolerance"]["rtol"])
 
 
-def models(case: Case) -> dict[str, tuple[nn.Module, tuple[Name, ...]]]:
+def models(case: Case) -> dict[str, tuple[nn.Module, tuple[RenameRule, ...]]]:
     """The models that ST-MAE's and image MAE's tables are about; a fine-tuned one for each way of pooling."""
     before, after = case.json["config"]["pretrain"], case.json["config"]["finetune"]
     if case.method == "image_mae":

@@ -23,17 +23,17 @@ from reference_mae import (
 from reference_models import take_step
 from torch import Tensor, nn
 
-from vidstill.checkpoints.inflate import inflated
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.layouts.rename import Name
-from vidstill.checkpoints.layouts.stmae import stmae_classifier_names, stmae_names
-from vidstill.checkpoints.layouts.videomae import classifier_names
-from vidstill.checkpoints.load import load_exactly, start_encoder, translated
-from vidstill.data.transforms.mixup import Mixing
+from vidstill.checkpoints.inflate import inflate_encoder
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.load import init_encoder, load_state_dict_strict, translate_state_dict
+from vidstill.data.transforms.mixup import MixupCutmix
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
-from vidstill.methods.stmae import STMAE, STMAEConfig, predicted_frames
-from vidstill.models.position_embeddings import resize_table
+from vidstill.methods.stmae import STMAE, STMAEConfig, select_predicted_frames
+from vidstill.models.position_embeddings import resize_position_table
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassificationTask, Classifier, ClassifierConfig
 from vidstill.utils.types import Grid
@@ -41,14 +41,14 @@ from vidstill.utils.types import Grid
 pytestmark = pytest.mark.reference
 
 
-def names_of(config: STMAEConfig) -> tuple[Name, ...]:
-    return stmae_names(config.encoder, config.decoder)
+def names_of(config: STMAEConfig) -> tuple[RenameRule, ...]:
+    return build_stmae_rules(config.encoder, config.decoder)
 
 
 def stmae(case: Case) -> STMAE:
     config = stmae_config(case.json["config"])
     method = config.build()
-    load_exactly(method, translated(case.under("weights"), names_of(config)), case.name)
+    load_state_dict_strict(method, translate_state_dict(case.under("weights"), names_of(config)), case.name)
     return method
 
 
@@ -56,14 +56,16 @@ def classifier(case: Case) -> Classifier:
     config = case.json["config"]
     ours = ClassifierConfig(
         encoder=stmae_encoder_config(config),
-        classes=config["num_classes"],
+        num_classes=config["num_classes"],
         # released: the first token is left out, be it the class token or not
         pooling="mean" if config["cls_embed"] else "mean_after_first",
         dropout=float(config["dropout"]),
         norm="pretrained",
     )
     model = ours.build().train(config.get("mode") == "train")
-    load_exactly(model, translated(case.under("weights"), stmae_classifier_names(ours.encoder)), case.name)
+    load_state_dict_strict(
+        model, translate_state_dict(case.under("weights"), build_stmae_classifier_rules(ours.encoder)), case.name
+    )
     return model
 
 
@@ -73,7 +75,7 @@ def test_st_mae_agrees_with_its_authors(case: Case) -> None:
     clip, mask, encoder = stmae_colours(case.tensors["input/video"]), stored_mask(case), method.encoder
     grid = encoder.grid(clip)
     assert [grid.t, grid.h, grid.w] == stated["input_size"]
-    assert predicted_frames(clip.shape[2], method.config) == stated["target_frames"]
+    assert select_predicted_frames(clip.shape[2], method.config) == stated["target_frames"]
     assert method.config.predicted_frames == stated["t_pred_patch_size"]
 
     embedded = encoder.tokens(clip) - encoder.positions(grid, clip.device)
@@ -81,12 +83,12 @@ def test_st_mae_agrees_with_its_authors(case: Case) -> None:
     case.hold_each(encoder(clip, case.tensors["mask/ids_keep"]).tokens, "out/latent", "out")  # in their order
     rebuilt = predictions(method, clip, mask)
     case.hold_each(rebuilt, "out/pred", "out")
-    u, p, q = method.config.patch.tubelet
+    u, p, q = method.config.target_config.tubelet
     shown = rearrange(
         rebuilt, "b (t h w) (u p q c) -> b c (t u) (h p) (w q)", t=grid.t, h=grid.h, w=grid.w, u=u, p=p, q=q
     )
     case.hold_each(shown, "out/pred_video", "out")
-    everything = torch.arange(grid.tokens).expand(len(clip), -1)
+    everything = torch.arange(grid.num_tokens).expand(len(clip), -1)
     case.hold_each(method.target(clip, everything), "out/target", "out")
 
     output = method(clip, mask=mask)
@@ -105,7 +107,7 @@ def test_the_classifier_agrees_with_st_maes_authors(case: Case) -> None:
     last = model.config.encoder.depth
     seen = model.encoder(clip, layers=(1, last))
     for block, name in ((1, "block0"), (last, "block_last")):
-        whole = torch.cat([seen.class_layers[block], seen.layers[block]], dim=1)
+        whole = torch.cat([seen.cls_layers[block], seen.layers[block]], dim=1)
         case.hold_each(whole, f"out/{name}", "out")
     case.hold_each(whole[:, 1:].mean(dim=1), "out/pooled", "out")
     case.hold_each(model.features(clip), "out/feature", "out")
@@ -118,11 +120,11 @@ def test_the_classifier_agrees_with_st_maes_authors(case: Case) -> None:
     case.hold_each(smooth.detach(), torch.tensor(case.json["losses"]["label_smoothing_ce"]), "loss")
     case.hold_each(smooth.detach()[None], "loss", "loss")
     smooth.backward()
-    hold_gradients(case, model, stmae_classifier_names(model.config.encoder))
+    hold_gradients(case, model, build_stmae_classifier_rules(model.config.encoder))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored(Mixing):
+class Stored(MixupCutmix):
     """Gives the clips and labels that the authors' code mixed."""
 
     clip: Tensor
@@ -140,7 +142,7 @@ def test_steps_agree_with_st_maes_authors(case: Case) -> None:
 def hold_pretraining(case: Case) -> None:
     config, method = case.json["config"], stmae(case)
     # released: only biases and what has one dimension there are not decayed
-    optim = AdamWConfig(base_lr=1.0, betas=(0.9, 0.95), weight_decay=config["weight_decay"], undecayed=())
+    optim = AdamWConfig(base_lr=1.0, betas=(0.9, 0.95), weight_decay=config["weight_decay"], no_weight_decay=())
 
     def loss(step: int) -> Tensor:
         clip = rearrange(case.tensors[f"input/video_{step}"], "b r c t h w -> (b r) c t h w")
@@ -151,12 +153,14 @@ def hold_pretraining(case: Case) -> None:
 
 def hold_finetuning(case: Case) -> None:
     config, model = case.json["config"], classifier(case)
-    task = ClassificationTask(model, mixing=None, erasing=None, smoothing=config["mixup"]["label_smoothing"])
+    task = ClassificationTask(
+        model, mixup=None, random_erasing=None, label_smoothing=config["mixup"]["label_smoothing"]
+    )
     optim = AdamWConfig(base_lr=1.0, weight_decay=config["weight_decay"], layer_decay=config["layer_decay"])
 
     def loss(step: int) -> Tensor:
         clip, target = case.tensors[f"out/mixed_video_{step}"], case.tensors[f"out/mixed_targets_{step}"]
-        task.mixing = Stored(clip=stmae_colours(clip), target=target)
+        task.mixup = Stored(clip=stmae_colours(clip), target=target)
         label = rearrange(case.tensors[f"input/labels_{step}"], "b r -> (b r)")
         return task(torch.zeros_like(clip), label, torch.zeros_like(label)).loss
 
@@ -165,11 +169,17 @@ def hold_finetuning(case: Case) -> None:
     for rate, of_groups in zip(rates, case.json["lr_per_group"], strict=True):
         ours = sorted(rate * group["lr_scale"] for group in optimizer.param_groups)
         assert ours == pytest.approx(sorted(of_groups), rel=case.json["tolerance"]["lr"]["rtol"], abs=0)
-    hold_steps(case, task, optim, loss, rates, stmae_classifier_names(model.config.encoder), model)
+    hold_steps(case, task, optim, loss, rates, build_stmae_classifier_rules(model.config.encoder), model)
 
 
 def hold_steps(
-    case: Case, task: nn.Module, optim: AdamWConfig, loss: Any, rates: list[float], names: tuple[Name, ...], model: Any
+    case: Case,
+    task: nn.Module,
+    optim: AdamWConfig,
+    loss: Any,
+    rates: list[float],
+    names: tuple[RenameRule, ...],
+    model: Any,
 ) -> None:
     """Every loss, gradient norm and last weight; a group of micro-steps is a step, at its first one's rate."""
     config, norms = case.json["config"], case.json["grad_norm_before_clipping"]
@@ -198,8 +208,10 @@ def test_new_models_start_as_st_maes_authors_do(case: Case) -> None:
     hold_statistics(case, statistics["pretrain"], in_their_words(method.state_dict(), names_of(config)))
     encoder = stmae_encoder_config(settings["finetune"])
     classes = statistics["finetune"]["head.bias"]["shape"][0]
-    model = ClassifierConfig(encoder=encoder, classes=classes, start="torch", head_scale=1.0).build()
-    hold_statistics(case, statistics["finetune"], in_their_words(model.state_dict(), stmae_classifier_names(encoder)))
+    model = ClassifierConfig(encoder=encoder, num_classes=classes, weight_init="torch", head_init_scale=1.0).build()
+    hold_statistics(
+        case, statistics["finetune"], in_their_words(model.state_dict(), build_stmae_classifier_rules(encoder))
+    )
 
 
 @pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
@@ -215,10 +227,12 @@ def test_weights_of_images_are_inflated_as_the_authors_do(case: Case) -> None:
         dim=dim, depth=1, heads=1, tubelet=(frames, p, q), positions="separable", learned_grid=(8, 14, 14),
         class_token=True, attention_bias="qkv",
     )  # fmt: skip
-    ours = translated(theirs, classifier_names(image, image=True))
-    ours = inflated({name.removeprefix("encoder."): tensor for name, tensor in ours.items()}, image, clips)
+    ours = translate_state_dict(theirs, build_classifier_rules(image, is_image=True))
+    ours = inflate_encoder({name.removeprefix("encoder."): tensor for name, tensor in ours.items()}, image, clips)
     assert not ours["positions.time"].any()
-    found = in_their_words({f"encoder.{name}": tensor for name, tensor in ours.items()}, stmae_classifier_names(clips))
+    found = in_their_words(
+        {f"encoder.{name}": tensor for name, tensor in ours.items()}, build_stmae_classifier_rules(clips)
+    )
     words = {"pos_embed_spatial": "pos_embed", "pos_embed_class": "pos_embed_cls"}  # mae_st's, of ours
     found = {words.get(name, name): tensor for name, tensor in found.items() if name != "pos_embed_temporal"}
     assert found.keys() == case.under("out/inflate").keys()
@@ -232,8 +246,8 @@ def test_an_older_word_for_the_head_is_read(case: Case) -> None:
     (dim, _) = theirs["blocks.0.attn.q.weight"].shape
     others = {f"blocks.0.attn.{letter}.weight": torch.zeros(dim, dim) for letter in "kv"}  # without which it is no file
     encoder = ViTConfig(dim=dim, depth=1, heads=1, class_token=True, attention_bias="qkv")
-    names = stmae_classifier_names(encoder)
-    found = in_their_words(translated(theirs | others, names), names)
+    names = build_stmae_classifier_rules(encoder)
+    found = in_their_words(translate_state_dict(theirs | others, names), names)
     assert found.keys() == expected.keys() | others.keys()
     for name in expected:
         case.hold_each(found[name], f"out/convert/{name}", "out")
@@ -244,7 +258,7 @@ def test_learned_codes_are_resized_as_the_authors_do(case: Case) -> None:
     for entry in case.json["interpolation"]:
         table, cut = case.tensors[f"input/interp_{entry['index']}"][0], int(entry["class_token"])
         old, new = (Grid(1, entry[side], entry[side]) for side in ("grid_from", "grid_to"))
-        resized = torch.cat([table[:cut], resize_table(table[cut:], old, new)])
+        resized = torch.cat([table[:cut], resize_position_table(table[cut:], old, new)])
         case.hold_each(resized[None], f"out/interp_{entry['index']}", "out")
 
 
@@ -252,17 +266,17 @@ def test_learned_codes_are_resized_as_the_authors_do(case: Case) -> None:
 def test_a_fine_tuning_goes_on_from_the_authors_pre_training(case: Case) -> None:
     stated = case.json["pretrain_to_finetune"]
     encoder, theirs = stmae_encoder_config(stated["config"]), case.under("input/pretrained")
-    names = stmae_classifier_names(encoder)
+    names = build_stmae_classifier_rules(encoder)
     head = {"head.weight": case.tensors["input/head.weight"], "head.bias": case.tensors["input/head.bias"]}
-    config = ClassifierConfig(encoder=encoder, classes=len(head["head.bias"]), norm="pretrained")
+    config = ClassifierConfig(encoder=encoder, num_classes=len(head["head.bias"]), norm="pretrained")
     model = config.build().eval()
     sevens = {name: torch.full_like(tensor, 7.0) for name, tensor in theirs.items()}  # a number that no start has
-    start_encoder(model.encoder, Weights(sevens), encoder, norm=model.norm)
+    init_encoder(model.encoder, Checkpoint(sevens), encoder, head_norm=model.norm)
     found = in_their_words(model.state_dict(), names)
     moved = {name for name, tensor in found.items() if (tensor == 7.0).all()}
     assert sorted(found.keys() - moved) == stated["missing_keys"]
     assert sorted(theirs.keys() - moved) == stated["unexpected_keys"]
 
-    start_encoder(model.encoder, Weights(theirs), encoder, norm=model.norm)
-    load_exactly(model.head, {name.removeprefix("head."): tensor for name, tensor in head.items()}, case.name)
+    init_encoder(model.encoder, Checkpoint(theirs), encoder, head_norm=model.norm)
+    load_state_dict_strict(model.head, {name.removeprefix("head."): tensor for name, tensor in head.items()}, case.name)
     case.hold_each(model(stmae_colours(case.tensors["input/video"])), case.tensors["out/logits"], "out/logits")

@@ -9,11 +9,18 @@ from einops import rearrange
 from reference_cases import Case, cases
 from torch import Tensor
 
-from vidstill.data.transforms.crop import Box, RandomResizedCrop, flip, resize, view_boxes, view_crops
+from vidstill.data.transforms.crop import (
+    CropBox,
+    RandomResizedCrop,
+    crop_views,
+    flip_horizontal,
+    list_view_boxes,
+    resize_frames,
+)
 from vidstill.data.transforms.frame_sampling import TimedSampling
-from vidstill.data.transforms.mixup import outside_box
-from vidstill.data.transforms.random_erasing import Erasing, filled
-from vidstill.tasks.metrics.accuracy import accuracy, merged
+from vidstill.data.transforms.mixup import make_cutmix_mask
+from vidstill.data.transforms.random_erasing import RandomErasing, fill_boxes
+from vidstill.tasks.metrics.accuracy import compute_accuracy, merge_views
 
 pytestmark = pytest.mark.reference
 
@@ -50,7 +57,9 @@ def of_mode(case: Case, mode: str) -> list[dict]:
 
 def sampling_of(row: dict, **options) -> TimedSampling:
     stride, rate = float(row["sampling_rate"]), float(row.get("target_fps", 30))
-    return TimedSampling(frames=row["num_frames"], stride=stride, rate=rate, **options).at(row["fps"])
+    return TimedSampling(num_frames=row["num_frames"], stride=stride, frame_rate=rate, **options).adapt_to_frame_rate(
+        row["fps"]
+    )
 
 
 @pytest.mark.parametrize("case", SAMPLING)
@@ -63,8 +72,8 @@ def test_spans_have_the_authors_length_and_room(case: Case) -> None:
     limits = case.json["tolerance"]["start_end"]
     for row in case.json["entries"]:
         sampling = sampling_of(row)
-        assert sampling.span == pytest.approx(row["clip_span_in_frames"], rel=limits["rtol"], abs=limits["atol"])
-        room = sampling.room(row["video_frames"])
+        assert sampling.span_frames == pytest.approx(row["clip_span_in_frames"], rel=limits["rtol"], abs=limits["atol"])
+        room = sampling.get_last_start(row["video_frames"])
         for drawn in row["uniform_draws"]:
             assert (0, room) == pytest.approx((drawn["low"], drawn["high"]), rel=limits["rtol"], abs=limits["atol"])
 
@@ -74,8 +83,8 @@ def test_every_repeated_clip_of_pre_training_has_the_authors_frames(case: Case) 
     for row in of_mode(case, "pretrain"):
         sampling, total = sampling_of(row), row["video_frames"]
         clips = [clip["source_frames"] for clip in row["clips"]]
-        assert sampling.draw_repeats(total, row["repeat_aug"], Replayed(row["seed"])) == clips
-        assert [sampling.frames_from(drawn["value"], total) for drawn in row["uniform_draws"]] == clips
+        assert sampling.draw_repeat_indices(total, row["repeat_aug"], Replayed(row["seed"])) == clips
+        assert [sampling.list_indices_from(drawn["value"], total) for drawn in row["uniform_draws"]] == clips
 
 
 @pytest.mark.parametrize("case", SAMPLING)
@@ -83,8 +92,8 @@ def test_a_clip_of_fine_tuning_has_the_authors_frames(case: Case) -> None:
     for row in of_mode(case, "finetune"):
         sampling, total = sampling_of(row, start="frame"), row["video_frames"]
         (clip,) = row["clips"]
-        assert sampling.draw(total, Replayed(row["seed"])) == clip["source_frames"]
-        assert sampling.frames_from(row["uniform_draws"][0]["value"], total) == clip["source_frames"]
+        assert sampling.draw_indices(total, Replayed(row["seed"])) == clip["source_frames"]
+        assert sampling.list_indices_from(row["uniform_draws"][0]["value"], total) == clip["source_frames"]
 
 
 @pytest.mark.parametrize("case", SAMPLING)
@@ -94,10 +103,10 @@ def test_test_views_have_the_authors_frames(case: Case) -> None:
         count = row.get("num_views", 10)  # ten where a row does not say
         (clip,) = row["clips"]
         if row["use_offset"]:
-            assert sampling.views(total, count)[row["view"]] == clip["source_frames"]
+            assert sampling.list_view_indices(total, count)[row["view"]] == clip["source_frames"]
         else:  # the code's other setting, which starts at fractions and never reaches the video's end
-            start = sampling.room(total) * row["view"] / count
-            assert sampling.frames_from(start, total) == clip["source_frames"]
+            start = sampling.get_last_start(total) * row["view"] / count
+            assert sampling.list_indices_from(start, total) == clip["source_frames"]
 
 
 @pytest.mark.parametrize("case", cases(kind="spatial_crops"))
@@ -105,9 +114,9 @@ def test_test_crops_are_the_authors(case: Case) -> None:
     for row in case.json["entries"]:
         frames = rearrange(case.tensors[f"input/video_{row['index']}"], "c t h w -> t h w c").numpy()
         size, scaled = (row["crop"],) * 2, tuple(row["scaled_H_W"])
-        boxes = view_boxes(*scaled, size, 3, "stmae")
-        crops = view_crops(frames, row["short_side"], size, 3, rule="stmae")
-        assert view_boxes(*scaled, size, 1, "stmae") == [boxes[1]]
+        boxes = list_view_boxes(*scaled, size, 3, "stmae")
+        crops = crop_views(frames, row["short_side"], size, 3, crop_rule="stmae")
+        assert list_view_boxes(*scaled, size, 1, "stmae") == [boxes[1]]
         for place, (box, crop) in enumerate(zip(boxes, crops, strict=True)):
             assert [box.top, box.left] == row[f"offset_y_x_{place}"]
             case.hold_each(as_clip(crop), f"out/crop_{row['index']}_{place}", "out")
@@ -124,20 +133,22 @@ def test_from_frames_to_pre_training_clips_every_step_is_the_authors(case: Case)
     for run in case.json["runs"]:
         sampling, frames = sampling_of(config), case.tensors["input/frames_uint8"].numpy()
         crop = RandomResizedCrop(
-            area=tuple(config["jitter_scales_relative"]), aspect=tuple(config["jitter_aspect_relative"])
+            scale=tuple(config["jitter_scales_relative"]), ratio=tuple(config["jitter_aspect_relative"])
         )
         size, draws, chance = (config["crop"],) * 2, run["draws"], Replayed(run["seed"])
         theirs = case.tensors[f"out/clips_{run['index']}"]
         assert len(draws) == 3 * len(theirs)
         for clip, (span, box, mirror) in zip(theirs, zip(*[iter(draws)] * 3, strict=True), strict=True):
-            places = sampling.draw(len(frames), chance)
-            assert places == sampling.frames_from(span["start"], len(frames))
+            places = sampling.draw_indices(len(frames), chance)
+            assert places == sampling.list_indices_from(span["start"], len(frames))
             shown = frames[places]
-            drawn = crop.draw(*shown.shape[1:3], size, chance)
+            drawn = crop.draw_box(*shown.shape[1:3], size, chance)
             assert list(drawn) == box["crop_top_left_height_width"]
-            turned = flip if mirror["flipped"] else np.array
-            case.hold_each(as_clip(turned(resize(drawn.cut(seen(shown)), size, crop.interpolation))), clip, "out")
-            hold_bytes(case, turned(resize(drawn.cut(shown), size, crop.interpolation)), clip)
+            turned = flip_horizontal if mirror["flipped"] else np.array
+            case.hold_each(
+                as_clip(turned(resize_frames(drawn.crop_frames(seen(shown)), size, crop.interpolation))), clip, "out"
+            )
+            hold_bytes(case, turned(resize_frames(drawn.crop_frames(shown), size, crop.interpolation)), clip)
 
 
 @pytest.mark.parametrize("case", pipelines("val"))
@@ -148,12 +159,14 @@ def test_from_frames_to_validation_clips_every_step_is_the_authors(case: Case) -
     for run in case.json["runs"]:
         chance, drawn = Replayed(run["seed"]), (draw["value"] for draw in run["numpy_draws"])
         for clip in case.tensors[f"out/clips_{run['index']}"]:
-            shown = seen(frames[sampling.draw(len(frames), chance)])
+            shown = seen(frames[sampling.draw_indices(len(frames), chance)])
             sides, short = shown.shape[1:3], round(next(drawn))
             scaled = tuple(int(short * side / min(sides)) for side in sides)
             offsets = [int(next(drawn)) if side > config["crop"] else 0 for side in scaled]
-            cut = Box(*offsets, config["crop"], config["crop"]).cut(resize(shown, scaled, "bilinear"))
-            case.hold_each(as_clip(flip(cut) if next(drawn) < 0.5 else np.array(cut)), clip, "out")
+            cut = CropBox(*offsets, config["crop"], config["crop"]).crop_frames(
+                resize_frames(shown, scaled, "bilinear")
+            )
+            case.hold_each(as_clip(flip_horizontal(cut) if next(drawn) < 0.5 else np.array(cut)), clip, "out")
 
 
 @pytest.mark.parametrize("case", pipelines("test"))
@@ -165,8 +178,8 @@ def test_from_frames_to_test_views_every_step_is_the_authors(case: Case) -> None
     short = config["crop"] if crops > 1 else config["train_jitter_scales"][0]
     ours = [
         as_clip(crop)
-        for places in sampling.views(len(frames), views)
-        for crop in view_crops(seen(frames[places]), short, size, crops, rule="stmae")
+        for places in sampling.list_view_indices(len(frames), views)
+        for crop in crop_views(seen(frames[places]), short, size, crops, crop_rule="stmae")
     ]
     assert len(ours) == len(case.json["runs"])
     for run, clip in zip(case.json["runs"], ours, strict=True):
@@ -176,7 +189,7 @@ def test_from_frames_to_test_views_every_step_is_the_authors(case: Case) -> None
 @pytest.mark.parametrize("case", cases(kind="random_erasing"))
 def test_rectangles_are_erased_as_the_authors_erase_them(case: Case) -> None:
     t, _, h, w = case.json["config"]["shape_T_C_H_W"]
-    erasing = Erasing(probability=case.json["config"]["probability"])
+    erasing = RandomErasing(probability=case.json["config"]["probability"])
     for run in case.json["runs"]:
         clip = rearrange(case.tensors[f"input/frames_{run['seed']}"], "t c h w -> 1 c t h w")
         chance, noise = random.Random(run["seed"]), torch.Generator().manual_seed(run["seed"])
@@ -185,7 +198,9 @@ def test_rectangles_are_erased_as_the_authors_erase_them(case: Case) -> None:
         if run["erased"]:
             high, wide = h, w
             while high >= h or wide >= w:
-                sides = erasing.sides(torch.tensor([chance.random()]), torch.tensor([chance.random()]), h, w)
+                sides = erasing.compute_box_sides(
+                    torch.tensor([chance.random()]), torch.tensor([chance.random()]), h, w
+                )
                 high, wide = (int(side) for side in sides)
             box = [chance.randint(0, h - high), chance.randint(0, w - wide), high, wide]
             assert box == run["top_left_height_width"]
@@ -193,7 +208,7 @@ def test_rectangles_are_erased_as_the_authors_erase_them(case: Case) -> None:
             boxes = torch.tensor(box)[:, None]
             drawn = [torch.randn(3, high, wide, generator=noise) for _ in range(t)]
             colours = rearrange(drawn, "t c h w -> 1 c t (h w)")
-        ours = rearrange(filled(clip, boxes, colours), "1 c t h w -> t c h w")
+        ours = rearrange(fill_boxes(clip, boxes, colours), "1 c t h w -> t c h w")
         case.hold_each(ours, f"out/frames_{run['seed']}", "out")
 
 
@@ -214,7 +229,7 @@ def test_cutmix_boxes_follow_from_the_authors_draws(case: Case) -> None:
         box = run["boxes"][0] if "boxes" in run else run
         h, w = config["shape"][-2:]
         middle = torch.tensor(float(chance.randint(h))), torch.tensor(float(chance.randint(w)))
-        keep = outside_box(torch.tensor(lam), middle, torch.ones(h, w))
+        keep = make_cutmix_mask(torch.tensor(lam), middle, torch.ones(h, w))
         y0, y1, x0, x1 = box["bbox_yl_yh_xl_xh"]
         assert (keep[y0:y1, x0:x1] == 0).all()
         assert (keep == 0).sum() == (y1 - y0) * (x1 - x0)
@@ -227,9 +242,9 @@ def test_views_are_merged_by_either_of_the_authors_rules(case: Case) -> None:
     logits = case.tensors["input/logits"].view(videos, views, -1)
     assert sorted(case.tensors["input/order"].tolist()) == list(range(videos * views))
     for rule, name, scale in (("mean", "sum", views), ("max", "max", 1)):
-        scores = torch.stack([merged(each, rule) for each in logits])
+        scores = torch.stack([merge_views(each, rule) for each in logits])
         case.hold_each(scale * scores, f"out/video_scores_{name}", "out")
-        found = accuracy(scores, case.tensors["input/labels"])
+        found = compute_accuracy(scores, case.tensors["input/labels"])
         assert round(found.top1, 2) == case.json["losses"][f"{name}_top1_acc"]
         assert round(found.top5, 2) == case.json["losses"][f"{name}_top5_acc"]
 

@@ -13,13 +13,13 @@ from reference_models import colours, places
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vidstill.checkpoints.layouts.transformers import transformers_names
-from vidstill.checkpoints.load import load_exactly, read_known
+from vidstill.checkpoints.layouts.transformers import build_transformers_rules
+from vidstill.checkpoints.load import load_checkpoint, load_state_dict_strict
 from vidstill.methods.common.masking import Mask
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.config_io import from_plain
+from vidstill.utils.config_io import from_dict
 
 pytestmark = pytest.mark.reference
 
@@ -63,26 +63,30 @@ def clip_of(case: Case) -> Tensor:
 def hold_gradients(case: Case, module: nn.Module, encoder: ViTConfig) -> None:
     """Every gradient that the reference has equals ours; of queries, keys and values it is some rows of ours."""
     decoder = module.config.decoder if isinstance(module, VideoMAE) else None
-    names, ours = transformers_names(encoder, decoder), dict(module.named_parameters())
+    names, ours = build_transformers_rules(encoder, decoder), dict(module.named_parameters())
     theirs = case.under("grad")
     assert theirs
     for name in theirs:
-        rule = next(rule for rule in names if name.startswith(rule.theirs))
-        found = ours[str(rule.ours) + name.removeprefix(rule.theirs)].grad
+        rule = next(rule for rule in names if name.startswith(rule.foreign_prefix))
+        found = ours[str(rule.native_prefix) + name.removeprefix(rule.foreign_prefix)].grad
         assert found is not None, name
-        rows = found if rule.part is None else found.chunk(rule.part[1])[rule.part[0]]
-        case.hold(rearrange(rows, rule.to_theirs, **rule.axes) if rule.to_theirs else rows, f"grad/{name}", "gradients")
+        rows = found if rule.chunk is None else found.chunk(rule.chunk[1])[rule.chunk[0]]
+        case.hold(
+            rearrange(rows, rule.to_foreign, **rule.axis_sizes) if rule.to_foreign else rows,
+            f"grad/{name}",
+            "gradients",
+        )
 
 
 @pytest.mark.parametrize("saved", SAVED)
 @pytest.mark.parametrize("case", cases(method="videomae_hf", kind="hf_classification"))
 def test_a_classifier_of_transformers_agrees_with_it(case: Case, saved: Saved, tmp_path: Path) -> None:
     stored = case.json["config"]["hf_config"]
-    weights = read_known(on_disk(case, tmp_path, saved))
-    model = from_plain(ClassifierConfig, weights.about["classifier"]).build()
-    load_exactly(model, weights.tensors, weights.source)
+    weights = load_checkpoint(on_disk(case, tmp_path, saved))
+    model = from_dict(ClassifierConfig, weights.metadata["classifier"]).build()
+    load_state_dict_strict(model, weights.tensors, weights.source)
     names = stored.get("id2label") or {}
-    assert weights.about["classes"] == [names.get(str(n), f"LABEL_{n}") for n in range(model.config.classes)]
+    assert weights.metadata["classes"] == [names.get(str(n), f"LABEL_{n}") for n in range(model.config.num_classes)]
     assert model.config.encoder.norm_eps == stored["layer_norm_eps"]
     clip = clip_of(case)
 
@@ -101,10 +105,10 @@ def test_a_classifier_of_transformers_agrees_with_it(case: Case, saved: Saved, t
 @pytest.mark.parametrize("saved", SAVED)
 @pytest.mark.parametrize("case", cases(method="videomae_hf", kind="hf_pretrain"))
 def test_a_pre_training_of_transformers_agrees_with_it(case: Case, saved: Saved, tmp_path: Path) -> None:
-    weights = read_known(on_disk(case, tmp_path, saved))
-    config = from_plain(VideoMAEConfig, weights.about["method"])
+    weights = load_checkpoint(on_disk(case, tmp_path, saved))
+    config = from_dict(VideoMAEConfig, weights.metadata["method"])
     method = config.build()
-    load_exactly(method, weights.tensors, weights.source)
+    load_state_dict_strict(method, weights.tensors, weights.source)
     clip, hidden = clip_of(case), case.tensors["input/bool_masked_pos"]
     mask = Mask(places(hidden, 0), places(hidden, 1))
 

@@ -6,10 +6,10 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
-from vidstill.data.tools.transcode import RecodeConfig, recoded
-from vidstill.synthetic.footage import Footage, film, filmed
+from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
+from vidstill.synthetic.footage import FootageConfig, encode_footage, render_footage
 
-SMALL = Footage(frames=48, size=(96, 128))
+SMALL = FootageConfig(frames=48, size=(96, 128))
 
 
 def kinds(data):
@@ -18,23 +18,23 @@ def kinds(data):
 
 
 def test_a_seed_films_the_same_video_every_time_and_another_seed_another():
-    assert filmed(SMALL, 0) == filmed(SMALL, 0)
-    assert not np.array_equal(film(SMALL, 0), film(SMALL, 1))
+    assert encode_footage(SMALL, 0) == encode_footage(SMALL, 0)
+    assert not np.array_equal(render_footage(SMALL, 0), render_footage(SMALL, 1))
 
 
 def test_a_film_has_the_frames_and_the_size_that_are_asked_for():
-    assert film(SMALL, 3).shape == (48, 96, 128, 3)
+    assert render_footage(SMALL, 3).shape == (48, 96, 128, 3)
 
 
 def test_the_file_has_b_frames_and_few_key_frames():
-    found = kinds(filmed(SMALL, 0))
+    found = kinds(encode_footage(SMALL, 0))
     assert len(found) == SMALL.frames
     assert found.count("B") > SMALL.frames / 4
     assert found.count("I") < SMALL.frames / 8
 
 
 def test_frames_are_predicted_from_others_but_not_for_nothing():
-    raw = filmed(SMALL, 0)
-    apart = recoded(raw, RecodeConfig(short_side=96)).data  # coarser, but each frame by itself
+    raw = encode_footage(SMALL, 0)
+    apart = transcode_video(raw, TranscodeConfig(short_side=96)).data  # coarser, but each frame by itself
     plane = SMALL.size[0] * SMALL.size[1] * SMALL.frames
     assert 0.02 * plane < len(raw) < len(apart)  # of a still picture it is 0.005

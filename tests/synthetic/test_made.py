@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from vidstill.data.decode.probe import count_frames
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.manifest.open import read_listing
+from vidstill.data.manifest.open import open_manifest
 from vidstill.synthetic import clips as made
-from vidstill.synthetic.clips import MadeConfig, encoded, make_clips
+from vidstill.synthetic.clips import SyntheticClipsConfig, encode_h264, make_clip_dataset
 from vidstill.synthetic.drawing import draw_clip
-from vidstill.synthetic.motion import ACTIONS, LARGEST, SMALLEST, trajectory
-from vidstill.utils.rng import numpy_chance
+from vidstill.synthetic.motion import MAX_RADIUS, MIN_RADIUS, MOTION_CLASSES, draw_trajectory
+from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
 
-TINY = MadeConfig(train=5, val=3, unlabelled=4, frames=4, size=(16, 24), fps=10)
+TINY = SyntheticClipsConfig(train=5, val=3, unlabelled=4, frames=4, size=(16, 24), fps=10)
 REVERSED = [("left", "right"), ("up", "down"), ("clockwise", "counterclockwise"), ("growing", "shrinking")]
 
 
@@ -30,38 +30,38 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    return make_clips(tmp_path_factory.mktemp("made"), TINY, workers=1)
+    return make_clip_dataset(tmp_path_factory.mktemp("made"), TINY, workers=1)
 
 
 def test_the_same_config_makes_the_same_bytes_with_any_number_of_workers(tiny, tmp_path):
-    assert contents(make_clips(tmp_path / "two", TINY, workers=2)) == contents(tiny)
+    assert contents(make_clip_dataset(tmp_path / "two", TINY, workers=2)) == contents(tiny)
 
 
 def test_another_seed_makes_other_clips_and_each_clip_is_another(tiny, tmp_path):
-    other = make_clips(tmp_path / "other", replace(TINY, seed=1), workers=1)
+    other = make_clip_dataset(tmp_path / "other", replace(TINY, seed=1), workers=1)
     clips = [data for folder in (tiny, other) for name, data in contents(folder).items() if name.endswith(".mp4")]
     assert len(set(clips)) == len(clips) == 24
 
 
 def test_a_larger_set_holds_the_smaller_one(tiny, tmp_path):
-    larger = contents(make_clips(tmp_path / "larger", replace(TINY, train=7, unlabelled=6), workers=1))
+    larger = contents(make_clip_dataset(tmp_path / "larger", replace(TINY, train=7, unlabelled=6), workers=1))
     assert all(larger[name] == data for name, data in contents(tiny).items() if name.endswith(".mp4"))
 
 
 def test_the_lists_name_every_clip_with_classes_in_turn(tiny):
     for split, count in (("train", 5), ("val", 3)):
-        listing = read_listing(tiny, split=split)
-        assert listing.classes == ACTIONS
+        listing = open_manifest(tiny, split=split)
+        assert listing.classes == MOTION_CLASSES
         assert [row.label for row in listing.rows] == list(range(count))
         assert [row.source.parent.name for row in listing.rows] == [split] * count
-    unlabelled = read_listing(tiny / "unlabelled.txt")
+    unlabelled = open_manifest(tiny / "unlabelled.txt")
     assert [row.label for row in unlabelled.rows] == [None] * 4
     listed = sum((tiny / name).read_text().count(".mp4") for name in ("train.csv", "val.csv", "unlabelled.txt"))
     assert listed == len(list(tiny.rglob("*.mp4"))) == 12
 
 
 def test_a_split_without_clips_has_no_list(tmp_path):
-    folder = make_clips(tmp_path, replace(TINY, train=0, val=0), workers=1)
+    folder = make_clip_dataset(tmp_path, replace(TINY, train=0, val=0), workers=1)
     assert not {"train.csv", "val.csv"} & set(contents(folder))
 
 
@@ -73,20 +73,20 @@ def test_clips_have_the_asked_size_and_number_of_frames(tiny):
 
 def test_a_file_shows_what_was_drawn():
     drawn = draw_clip("circling", 3, 6, (64, 48))
-    read = read_frames(encoded(drawn, 8), range(6))
+    read = read_frames(encode_h264(drawn, 8), range(6))
     grey = drawn.mean(-1) - read.mean(-1)  # colours are stored at half the resolution
     assert np.sqrt((grey**2).mean()) < 8
 
 
 def test_a_frame_is_coded_without_regard_to_its_neighbours():
     drawn = draw_clip("right", 5, 6, (32, 32))
-    forth, back = (read_frames(encoded(clip, 8), range(6)) for clip in (drawn, drawn[::-1].copy()))
+    forth, back = (read_frames(encode_h264(clip, 8), range(6)) for clip in (drawn, drawn[::-1].copy()))
     assert np.array_equal(forth, back[::-1])
 
 
 def test_a_second_call_draws_nothing(tiny, monkeypatch):
     monkeypatch.setattr(made, "draw_clip", None)
-    assert make_clips(tiny, TINY, workers=1) == tiny
+    assert make_clip_dataset(tiny, TINY, workers=1) == tiny
 
 
 def test_a_call_that_was_cut_short_leaves_no_list_and_the_next_one_completes_it(tiny, tmp_path, monkeypatch):
@@ -100,10 +100,10 @@ def test_a_call_that_was_cut_short_leaves_no_list_and_the_next_one_completes_it(
 
     monkeypatch.setattr(made, "draw_clip", cut_short)
     with pytest.raises(KeyboardInterrupt):
-        make_clips(tmp_path, TINY, workers=1)
+        make_clip_dataset(tmp_path, TINY, workers=1)
     assert not any(name.endswith((".csv", ".txt")) for name in contents(tmp_path))
     drawn.clear()
-    make_clips(tmp_path, TINY, workers=1)
+    make_clip_dataset(tmp_path, TINY, workers=1)
     assert len(drawn) == 12 - 7
     assert contents(tmp_path) == contents(tiny)
 
@@ -114,30 +114,30 @@ def test_a_file_that_cannot_be_completed_is_absent(tmp_path, monkeypatch):
             file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    make_clips(tmp_path / "whole", TINY, workers=1)
+    make_clip_dataset(tmp_path / "whole", TINY, workers=1)
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
-        make_clips(tmp_path / "full", TINY, workers=1)
+        make_clip_dataset(tmp_path / "full", TINY, workers=1)
     names = {Path(name).name for name in contents(tmp_path / "full")}
     assert not names & {Path(name).name for name in contents(tmp_path / "whole")}
 
 
 def test_made_is_told_how_far_it_is(tmp_path):
     told = []
-    make_clips(tmp_path, TINY, workers=1, made=lambda *numbers: told.append(numbers))
+    make_clip_dataset(tmp_path, TINY, workers=1, progress=lambda *numbers: told.append(numbers))
     assert told == [(n, 12) for n in range(1, 13)]
 
 
 def test_a_folder_with_other_clips_or_other_files_is_left_alone(tiny, tmp_path):
     before = contents(tiny)
     with pytest.raises(InputError, match="made otherwise"):
-        make_clips(tiny, replace(TINY, seed=4))
+        make_clip_dataset(tiny, replace(TINY, seed=4))
     assert contents(tiny) == before
     (tmp_path / "thesis.tex").write_text("…")
     with pytest.raises(InputError, match="other files"):
-        make_clips(tmp_path, TINY)
+        make_clip_dataset(tmp_path, TINY)
     with pytest.raises(InputError, match="is a file"):
-        make_clips(tmp_path / "thesis.tex", TINY)
+        make_clip_dataset(tmp_path / "thesis.tex", TINY)
     assert list(contents(tmp_path)) == ["thesis.tex"]
 
 
@@ -157,14 +157,16 @@ def test_a_folder_with_other_clips_or_other_files_is_left_alone(tiny, tmp_path):
 )
 def test_what_cannot_be_made_is_refused_before_anything_is_written(change, sentence, tmp_path):
     with pytest.raises(InputError, match=sentence):
-        make_clips(tmp_path / "new", replace(TINY, **change))
+        make_clip_dataset(tmp_path / "new", replace(TINY, **change))
     assert not (tmp_path / "new").exists()
 
 
 def test_the_folder_says_how_its_clips_were_made(tiny):
     said = json.loads((tiny / "made.json").read_text())
-    assert MadeConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in said.items() if name != "drawing"})
-    assert (said["train"], said["size"], said["classes"]) == (5, [16, 24], list(ACTIONS))
+    assert SyntheticClipsConfig(
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in said.items() if name != "drawing"}
+    )
+    assert (said["train"], said["size"], said["classes"]) == (5, [16, 24], list(MOTION_CLASSES))
 
 
 # Only in motion: the paths themselves. Each of them is a point on a torus, so uniform means uniform on circles.
@@ -177,17 +179,17 @@ def states(action: str) -> np.ndarray:
     """(draws, frames, 6): x, y, angle, log size, distance to the bar in the bar's direction, bar; each in [0, 1)."""
     rows = []
     for seed in range(DRAWS):
-        path = trajectory(action, numpy_chance(seed, action), FRAMES)
-        size = np.log(path.radius / SMALLEST) / np.log(LARGEST / SMALLEST)
-        away = (path.x if path.upright else path.y) - path.bar
-        bar = np.full(FRAMES, path.bar)
+        path = draw_trajectory(action, numpy_rng(seed, action), FRAMES)
+        size = np.log(path.radius / MIN_RADIUS) / np.log(MAX_RADIUS / MIN_RADIUS)
+        away = (path.x if path.vertical_bar else path.y) - path.bar_position
+        bar = np.full(FRAMES, path.bar_position)
         rows.append(np.stack([path.x, path.y, path.angle / (2 * np.pi) % 1, size, away % 1, bar], axis=-1))
     return np.array(rows)
 
 
 @pytest.fixture(scope="module")
 def drawn_states() -> dict[str, np.ndarray]:
-    return {action: states(action) for action in ACTIONS}
+    return {action: states(action) for action in MOTION_CLASSES}
 
 
 def furthest(one: np.ndarray, other: np.ndarray) -> float:
@@ -199,17 +201,17 @@ def furthest(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_at_every_moment_every_class_has_the_same_places_angles_and_sizes(drawn_states):
     grid = (np.arange(20 * DRAWS) + 0.5) / (20 * DRAWS)
-    for action, frame, number in product(ACTIONS, range(FRAMES), range(6)):
+    for action, frame, number in product(MOTION_CLASSES, range(FRAMES), range(6)):
         sample = drawn_states[action][:, frame, number]
         assert furthest(sample, grid) < LIMIT, f"{action}, frame {frame}, number {number} is not uniform"
-    for one, other in pairwise(ACTIONS):
+    for one, other in pairwise(MOTION_CLASSES):
         for frame, number in product(range(FRAMES), range(6)):
             a, b = (drawn_states[action][:, frame, number] for action in (one, other))
             assert furthest(a, b) < 2**0.5 * LIMIT, f"{one} and {other} differ in number {number} of frame {frame}"
 
 
 def test_at_every_moment_no_two_numbers_of_a_state_hang_together(drawn_states):
-    for action, frame in product(ACTIONS, range(FRAMES)):
+    for action, frame in product(MOTION_CLASSES, range(FRAMES)):
         circles = np.exp(2j * np.pi * drawn_states[action][:, frame])[:, [0, 1, 2, 3, 5]]
         for a, b in product(range(5), range(5)):
             if a < b:
@@ -224,7 +226,7 @@ def test_the_same_comparison_over_two_moments_tells_the_classes_apart(drawn_stat
     def steps(action):
         return (drawn_states[action][:, 1, :4] - drawn_states[action][:, 0, :4] + 0.5) % 1
 
-    for one, other in product(ACTIONS, ACTIONS):
+    for one, other in product(MOTION_CLASSES, MOTION_CLASSES):
         if one < other:
             distances = [furthest(steps(one)[:, n], steps(other)[:, n]) for n in range(4)]
             assert max(distances) > 0.2, f"{one} and {other} move alike"
@@ -238,15 +240,15 @@ def test_opposite_actions_are_each_other_backwards(forth, back, drawn_states):
         assert furthest(a, b) < 2**0.5 * LIMIT
 
 
-@given(st.sampled_from(ACTIONS), st.integers(0, 2**32), st.integers(2, 40))
+@given(st.sampled_from(MOTION_CLASSES), st.integers(0, 2**32), st.integers(2, 40))
 def test_a_thing_stays_in_the_world_whatever_it_does(action, seed, frames):
-    path = trajectory(action, numpy_chance(seed, "path"), frames)
+    path = draw_trajectory(action, numpy_rng(seed, "path"), frames)
     for number in (path.x, path.y):
         assert number.shape == (frames,)
         assert (number >= 0).all()
         assert (number < 1).all()
-    assert (path.radius >= SMALLEST - 1e-9).all()
-    assert (path.radius <= LARGEST + 1e-9).all()
+    assert (path.radius >= MIN_RADIUS - 1e-9).all()
+    assert (path.radius <= MAX_RADIUS + 1e-9).all()
 
 
 # Only in motion: the pixels.
@@ -260,7 +262,7 @@ def test_opposite_actions_of_the_same_seed_begin_with_the_same_frame(seed, size)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from(ACTIONS))
+@given(st.integers(0, 2**32), st.sampled_from(MOTION_CLASSES))
 def test_more_than_the_acting_thing_moves(seed, action):
     """Even the quarters of the frame that the largest thing stays out of change."""
     clip = draw_clip(action, seed, 4, (32, 32)).astype(int)

@@ -11,27 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidstill.cli.main import main
-from vidstill.data.ava.box_table import BoxRows, read_moments, read_rows
+from vidstill.data.ava.box_table import BoxTable, read_box_csv, read_excluded_timestamps
 from vidstill.data.ava.csv_reader import NO_ACTION
-from vidstill.data.ava.label_map import read_actions
+from vidstill.data.ava.label_map import read_label_map
 from vidstill.data.decode.probe import count_frames
 from vidstill.data.decode.reader import read_frames
 from vidstill.synthetic import boxes as made
-from vidstill.synthetic.acting import act
-from vidstill.synthetic.boxes import MadeBoxesConfig, make_boxes
-from vidstill.synthetic.clips import SPLITS, MadeConfig, make_clips
-from vidstill.synthetic.figures import draw_scene, seen
-from vidstill.synthetic.scene import ACTIONS, MARGIN, WITH_OTHERS, Scene
-from vidstill.utils.rng import sample_seed
+from vidstill.synthetic.acting import generate_scene
+from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
+from vidstill.synthetic.clips import SYNTHETIC_SPLITS, SyntheticClipsConfig, make_clip_dataset
+from vidstill.synthetic.figures import draw_scene, measure_visibility
+from vidstill.synthetic.scene import FIRST_INTERACTION, PERSON_ACTIONS, WORLD_MARGIN, Scene
+from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
-TINY = MadeBoxesConfig(train=4, val=3, unlabelled=2, seconds=3, size=(32, 48), fps=4)
+TINY = SyntheticBoxesConfig(train=4, val=3, unlabelled=2, seconds=3, size=(32, 48), fps=4)
 SIZE, SECONDS, FPS = (64, 96), 6, 8
 seeds = st.integers(0, 2**40)
 
 
 def acted(seed: int) -> Scene:
-    return act(seed, seconds=SECONDS, fps=FPS, size=SIZE)
+    return generate_scene(seed, seconds=SECONDS, fps=FPS, size=SIZE)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    return make_boxes(tmp_path_factory.mktemp("made"), TINY, workers=1)
+    return make_box_dataset(tmp_path_factory.mktemp("made"), TINY, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +48,16 @@ def whole(tmp_path_factory) -> Path:
     """The annotations of a set, its val of the usual size, without its clips."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(made, "draw_scene", lambda *_: None)
-        patch.setattr(made, "encoded", lambda *_: b"")
-        config = MadeBoxesConfig(train=60, val=80, unlabelled=0)
-        return make_boxes(tmp_path_factory.mktemp("whole"), config, workers=1) / "annotations"
+        patch.setattr(made, "encode_h264", lambda *_: b"")
+        config = SyntheticBoxesConfig(train=60, val=80, unlabelled=0)
+        return make_box_dataset(tmp_path_factory.mktemp("whole"), config, workers=1) / "annotations"
 
 
-def by_moment(rows: BoxRows) -> dict[tuple[str, int], list[int]]:
+def by_moment(rows: BoxTable) -> dict[tuple[str, int], list[int]]:
     """The rows of each key frame."""
     found = defaultdict(list)
     for row in range(len(rows)):
-        found[rows.videos[rows.video[row]], int(rows.second[row])].append(row)
+        found[rows.video_names[rows.video_index[row]], int(rows.second[row])].append(row)
     return found
 
 
@@ -65,18 +65,18 @@ def by_moment(rows: BoxRows) -> dict[tuple[str, int], list[int]]:
 
 
 def test_the_same_config_makes_the_same_bytes_with_any_number_of_workers(tiny, tmp_path):
-    assert contents(make_boxes(tmp_path / "two", TINY, workers=2)) == contents(tiny)
+    assert contents(make_box_dataset(tmp_path / "two", TINY, workers=2)) == contents(tiny)
 
 
 def test_a_larger_set_holds_the_smaller_one(tiny, tmp_path):
-    larger = contents(make_boxes(tmp_path / "larger", replace(TINY, train=5, unlabelled=3), workers=1))
+    larger = contents(make_box_dataset(tmp_path / "larger", replace(TINY, train=5, unlabelled=3), workers=1))
     for name, data in contents(tiny).items():
         assert name == "made.json" or larger[name].startswith(data), name
     assert len(larger) == len(contents(tiny)) + 2
 
 
 def test_each_clip_is_another_and_so_are_those_of_another_seed(tiny, tmp_path):
-    other = make_boxes(tmp_path / "other", replace(TINY, seed=1), workers=1)
+    other = make_box_dataset(tmp_path / "other", replace(TINY, seed=1), workers=1)
     clips = [data for folder in (tiny, other) for name, data in contents(folder).items() if name.endswith(".mp4")]
     assert len(set(clips)) == len(clips) == 18
 
@@ -92,24 +92,24 @@ def test_the_folder_is_as_ava_lays_out_its_files(tiny):
 
 
 def test_what_is_written_is_read_by_what_reads_ava(whole):
-    assert dict(read_actions(whole / "actions.pbtxt").names) == dict(enumerate(ACTIONS, 1))
+    assert dict(read_label_map(whole / "actions.pbtxt").names) == dict(enumerate(PERSON_ACTIONS, 1))
     for split, count in (("train", 60), ("val", 80)):
-        rows = read_rows(whole / f"{split}.csv", scored=False)
-        assert set(rows.videos) <= {f"{split}_{n:06d}" for n in range(count)}
-        assert len(rows.videos) >= 0.98 * count
+        rows = read_box_csv(whole / f"{split}.csv", has_scores=False)
+        assert set(rows.video_names) <= {f"{split}_{n:06d}" for n in range(count)}
+        assert len(rows.video_names) >= 0.98 * count
         assert set(rows.second) == set(range(1, SECONDS))
-        assert set(rows.action) <= set(range(1, 13))
+        assert set(rows.action_id) <= set(range(1, 13))
         assert (rows.box >= 0).all()
         assert (rows.box <= 1).all()
         assert (rows.box[:, 2:] > rows.box[:, :2]).all()
-        excluded = read_moments(whole / f"{split}_excluded_timestamps.csv")
+        excluded = read_excluded_timestamps(whole / f"{split}_excluded_timestamps.csv")
         assert 0 < len(excluded) < 0.1 * count * (SECONDS - 1)
 
 
 def test_every_action_is_in_val_and_some_are_rare(whole):
-    rows = read_rows(whole / "val.csv", scored=False)
+    rows = read_box_csv(whole / "val.csv", has_scores=False)
     persons = sum(len(boxes_of(rows, own)) for own in by_moment(rows).values())
-    counts = Counter(rows.action.tolist())
+    counts = Counter(rows.action_id.tolist())
     assert set(counts) == set(range(1, 13))
     assert min(counts.values()) >= 15
     assert max(counts.values()) > 5 * min(counts.values())
@@ -117,33 +117,36 @@ def test_every_action_is_in_val_and_some_are_rare(whole):
 
 
 def test_a_person_moves_in_one_way_and_what_is_done_with_others_has_others_there(whole):
-    rows = read_rows(whole / "val.csv", scored=False)
+    rows = read_box_csv(whole / "val.csv", has_scores=False)
     for own in by_moment(rows).values():
         persons = boxes_of(rows, own)
         for box in persons:
-            actions = {int(rows.action[row]) for row in own if tuple(rows.box[row]) == box}
+            actions = {int(rows.action_id[row]) for row in own if tuple(rows.box[row]) == box}
             assert len(actions & {1, 2, 3, 4}) <= 1
             assert len(actions) <= 3
-            assert len(persons) > 1 or not actions & set(range(WITH_OTHERS + 1, 13))
+            assert len(persons) > 1 or not actions & set(range(FIRST_INTERACTION + 1, 13))
 
 
 def test_all_who_are_seen_are_annotated_where_a_moment_is_not_excluded(whole):
-    there = by_moment(rows := read_rows(whole / "val.csv", scored=False))
-    excluded = read_moments(whole / "val_excluded_timestamps.csv")
+    there = by_moment(rows := read_box_csv(whole / "val.csv", has_scores=False))
+    excluded = read_excluded_timestamps(whole / "val_excluded_timestamps.csv")
     for number in range(80):
-        scene = acted(sample_seed(0, SPLITS.index("val"), number))
+        scene = acted(derive_sample_seed(0, SYNTHETIC_SPLITS.index("val"), number))
         for second in range(1, SECONDS):
             moment = (f"val_{number:06d}", second)
-            shares = [share for _, _, share in seen(scene, SIZE, second * FPS)]
+            shares = [share for _, _, share in measure_visibility(scene, SIZE, second * FPS)]
             clear = sum(share >= 0.3 for share in shares)
             assert moment in excluded or len(boxes_of(rows, there.get(moment, []))) == clear
             assert moment in excluded or not any(0.1 <= share < 0.3 for share in shares)
 
 
 def test_the_detector_finds_most_boxes_nearly_where_they_are_and_some_where_nobody_is(whole):
-    rows, found = read_rows(whole / "train.csv", scored=False), read_rows(whole / "train_persons.csv", scored=True)
+    rows, found = (
+        read_box_csv(whole / "train.csv", has_scores=False),
+        read_box_csv(whole / "train_persons.csv", has_scores=True),
+    )
     there, reported = by_moment(rows), by_moment(found)
-    assert (found.action == NO_ACTION).all()
+    assert (found.action_id == NO_ACTION).all()
     assert ((found.score > 0) & (found.score <= 1)).all()
     best, alone = [], []
     for moment in there.keys() | reported.keys():
@@ -160,7 +163,7 @@ def test_the_detector_finds_most_boxes_nearly_where_they_are_and_some_where_nobo
     assert found.score[alone].mean() < np.delete(found.score, alone).mean() - 0.1
 
 
-def boxes_of(rows: BoxRows, own: list[int]) -> list[tuple[float, ...]]:
+def boxes_of(rows: BoxTable, own: list[int]) -> list[tuple[float, ...]]:
     return sorted({tuple(rows.box[row].tolist()) for row in own})
 
 
@@ -174,8 +177,8 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_a_second_call_draws_nothing(tiny, monkeypatch):
-    monkeypatch.setattr(made, "act", None)
-    assert make_boxes(tiny, TINY, workers=1) == tiny
+    monkeypatch.setattr(made, "generate_scene", None)
+    assert make_box_dataset(tiny, TINY, workers=1) == tiny
 
 
 def test_a_call_that_was_cut_short_leaves_no_annotations_and_the_next_one_completes_it(tiny, tmp_path, monkeypatch):
@@ -189,11 +192,11 @@ def test_a_call_that_was_cut_short_leaves_no_annotations_and_the_next_one_comple
 
     monkeypatch.setattr(made, "draw_scene", cut_short)
     with pytest.raises(KeyboardInterrupt):
-        make_boxes(tmp_path, TINY, workers=1)
+        make_box_dataset(tmp_path, TINY, workers=1)
     assert not any(name.startswith("annotations") for name in contents(tmp_path))
     drawn.clear()
     told = []
-    make_boxes(tmp_path, TINY, workers=1, made=lambda *numbers: told.append(numbers))
+    make_box_dataset(tmp_path, TINY, workers=1, progress=lambda *numbers: told.append(numbers))
     assert len(drawn) == 9 - 5
     assert told == [(n, 9) for n in range(1, 10)]
     assert contents(tmp_path) == contents(tiny)
@@ -203,11 +206,11 @@ def test_annotations_that_are_lost_are_written_again(tiny, tmp_path):
     folder = shutil.copytree(tiny, tmp_path / "copy")
     for name in ("train.csv", "actions.pbtxt"):
         (folder / "annotations" / name).unlink()
-        assert contents(make_boxes(folder, TINY, workers=1)) == contents(tiny)
+        assert contents(make_box_dataset(folder, TINY, workers=1)) == contents(tiny)
 
 
 def test_where_nothing_is_annotated_there_are_no_annotations(tmp_path):
-    folder = make_boxes(tmp_path, replace(TINY, train=0, val=0), workers=1)
+    folder = make_box_dataset(tmp_path, replace(TINY, train=0, val=0), workers=1)
     assert set(contents(folder)) == {"made.json", "unlabelled/000000.mp4", "unlabelled/000001.mp4"}
 
 
@@ -225,16 +228,16 @@ def test_where_nothing_is_annotated_there_are_no_annotations(tmp_path):
 )
 def test_what_cannot_be_made_is_refused_before_anything_is_written(change, sentence, tmp_path):
     with pytest.raises(InputError, match=sentence):
-        make_boxes(tmp_path / "new", replace(TINY, **change))
+        make_box_dataset(tmp_path / "new", replace(TINY, **change))
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_with_other_clips_is_left_alone(tiny):
     before = contents(tiny)
     with pytest.raises(InputError, match="made otherwise"):
-        make_boxes(tiny, replace(TINY, seed=4))
+        make_box_dataset(tiny, replace(TINY, seed=4))
     with pytest.raises(InputError, match="made otherwise"):
-        make_clips(tiny, MadeConfig())
+        make_clip_dataset(tiny, SyntheticClipsConfig())
     assert contents(tiny) == before
 
 
@@ -274,7 +277,7 @@ def test_a_box_holds_its_figure_and_no_more(seed):
     """What changes in a frame when a figure is left out."""
     scene, frame = acted(seed), 2 * FPS
     clip = draw_scene(scene, seed, SIZE)[frame].astype(int)
-    for figure, box, share in seen(scene, SIZE, frame):
+    for figure, box, share in measure_visibility(scene, SIZE, frame):
         others = tuple(each for each in scene.figures if each is not figure)
         without = draw_scene(replace(scene, figures=others), seed, SIZE)[frame].astype(int) if others else 0
         rows, columns = np.nonzero(np.abs(clip - without).max(-1) > 24)
@@ -290,8 +293,8 @@ def test_a_figure_behind_another_or_out_of_the_frame_is_seen_less():
     shares = []
     for seed in range(60):
         scene = acted(seed)
-        for figure, box, share in seen(scene, SIZE, FPS):
-            [(_, same, by_itself)] = seen(replace(scene, figures=(figure,), balls=()), SIZE, FPS)
+        for figure, box, share in measure_visibility(scene, SIZE, FPS):
+            [(_, same, by_itself)] = measure_visibility(replace(scene, figures=(figure,), balls=()), SIZE, FPS)
             assert np.array_equal(same, box)  # whoever is in front of it
             assert share <= by_itself + 1e-6
             shares.append((share, by_itself))
@@ -302,7 +305,7 @@ def test_a_figure_behind_another_or_out_of_the_frame_is_seen_less():
 
 def test_looks_do_not_depend_on_what_is_done():
     scene = acted(3)
-    still = replace(scene, figures=tuple(replace(each, does=~each.does) for each in scene.figures))
+    still = replace(scene, figures=tuple(replace(each, actions=~each.actions) for each in scene.figures))
     assert np.array_equal(draw_scene(scene, 3, SIZE), draw_scene(still, 3, SIZE))
 
 
@@ -314,7 +317,7 @@ def test_looks_do_not_depend_on_what_is_done():
 def test_nothing_changes_within_less_than_half_a_second_of_a_key_frame(seed):
     for figure in acted(seed).figures:
         for second in range(1, SECONDS):
-            near = figure.does[second * FPS - FPS // 2 + 1 : second * FPS + FPS // 2]
+            near = figure.actions[second * FPS - FPS // 2 + 1 : second * FPS + FPS // 2]
             assert (near[:, :5] == near[0, :5]).all()  # a throw ends where the other is at the frame's other side
 
 
@@ -323,13 +326,13 @@ def test_nothing_changes_within_less_than_half_a_second_of_a_key_frame(seed):
 def test_figures_do_what_is_said_of_them(seed):
     scene = acted(seed)
     for figure in scene.figures:
-        other = figure if figure.other is None else scene.figures[figure.other]
-        assert other is not figure or not figure.does[:, 5:].any()
+        other = figure if figure.partner is None else scene.figures[figure.partner]
+        assert other is not figure or not figure.actions[:, 5:].any()
         for second in range(1, SECONDS):
             now, then = second * FPS - 2, second * FPS + 2  # half a second
             step, span = around(figure.x[then] - figure.x[now]), np.ptp(figure.y[now : then + 1])
             before, after = abs(other.x[now] - figure.x[now]), abs(other.x[then] - figure.x[then])
-            theirs = doing(other.does[now])
+            theirs = doing(other.actions[now])
             stays = bool(theirs & {"stand still", "jump"})
             holds = {
                 "stand still": abs(step) < 1e-9 and span < 1e-9,
@@ -345,20 +348,20 @@ def test_figures_do_what_is_said_of_them(seed):
                 "circle (a person)": span > 0.03 and abs(step) > 0.03 and stays,
                 "touch (a person)": "touch (a person)" in theirs and before < 0.33,
             }
-            for action in doing(figure.does[now] & figure.does[then]):
+            for action in doing(figure.actions[now] & figure.actions[then]):
                 assert holds[action], action
 
 
 def test_hands_that_touch_meet_and_balls_fly_from_who_throws_to_who_catches():
     touching, forth = [], []
     for scene in map(acted, range(300)):
-        for one, other in ((one, scene.figures[one.other]) for one in scene.figures if one.other is not None):
+        for one, other in ((one, scene.figures[one.partner]) for one in scene.figures if one.partner is not None):
             right, frames = (other.x > one.x).astype(int), np.arange(SECONDS * FPS)
-            mine, theirs = (np.array([figure.hand(0), figure.hand(1)]) for figure in (one, other))
+            mine, theirs = (np.array([figure.locate_hand(0), figure.locate_hand(1)]) for figure in (one, other))
             far = np.hypot(*(mine[right, :, frames] - theirs[1 - right, :, frames]).T)
-            touching += list(far[one.does[:, ACTIONS.index("touch (a person)")]])
-            throws = one.does[:, ACTIONS.index("throw (an object)")]
-            if len(scene.balls) == 1 and not any(figure.does[:, 4].any() for figure in scene.figures):
+            touching += list(far[one.actions[:, PERSON_ACTIONS.index("touch (a person)")]])
+            throws = one.actions[:, PERSON_ACTIONS.index("throw (an object)")]
+            if len(scene.balls) == 1 and not any(figure.actions[:, 4].any() for figure in scene.figures):
                 steps = np.sign(np.diff(scene.balls[0].x)) == np.sign(other.x - one.x)[1:]
                 forth += list(steps[throws[1:] & throws[:-1]])
     assert len(touching) > 100
@@ -369,7 +372,7 @@ def test_hands_that_touch_meet_and_balls_fly_from_who_throws_to_who_catches():
 
 @pytest.fixture(scope="module")
 def many() -> list[Scene]:
-    return [act(seed, seconds=3, fps=4, size=SIZE) for seed in range(1500)]
+    return [generate_scene(seed, seconds=3, fps=4, size=SIZE) for seed in range(1500)]
 
 
 def furthest_from_uniform(sample: np.ndarray) -> float:
@@ -379,13 +382,13 @@ def furthest_from_uniform(sample: np.ndarray) -> float:
 
 
 def test_no_single_frame_tells_a_movement_by_where_the_figure_is_or_how_it_holds_its_arms(many):
-    world = SIZE[1] / SIZE[0] + 2 * MARGIN
+    world = SIZE[1] / SIZE[0] + 2 * WORLD_MARGIN
     for frame in (4, 8):
         firsts = [scene.figures[0] for scene in many]  # of a clip's figures, whose places hang together, one
         for action in ("stand still", "move left", "move right", "jump"):
-            doing = [figure for figure in firsts if figure.does[frame, ACTIONS.index(action)]]
+            doing = [figure for figure in firsts if figure.does[frame, PERSON_ACTIONS.index(action)]]
             assert len(doing) > 100
-            places = np.array([(figure.x[frame] + MARGIN) / world for figure in doing])
+            places = np.array([(figure.x[frame] + WORLD_MARGIN) / world for figure in doing])
             assert furthest_from_uniform(places) < 1, action
         for name, number in {
             "floor": lambda figure, frame: figure.depth[frame],
@@ -394,7 +397,9 @@ def test_no_single_frame_tells_a_movement_by_where_the_figure_is_or_how_it_holds
             "right arm": lambda figure, frame: figure.arms[frame, 1],
         }.items():
             left, right = (
-                np.array([number(figure, frame) for figure in firsts if figure.does[frame, ACTIONS.index(action)]])
+                np.array(
+                    [number(figure, frame) for figure in firsts if figure.does[frame, PERSON_ACTIONS.index(action)]]
+                )
                 for action in ("move left", "move right")
             )
             error = np.hypot(left.std() / np.sqrt(len(left)), right.std() / np.sqrt(len(right)))
@@ -403,9 +408,9 @@ def test_no_single_frame_tells_a_movement_by_where_the_figure_is_or_how_it_holds
 
 def around(step: float) -> float:
     """A step on the world's circle, the shorter way."""
-    world = SIZE[1] / SIZE[0] + 2 * MARGIN
+    world = SIZE[1] / SIZE[0] + 2 * WORLD_MARGIN
     return float((step + world / 2) % world - world / 2)
 
 
 def doing(does: np.ndarray) -> set[str]:
-    return {action for action, here in zip(ACTIONS, does, strict=True) if here}
+    return {action for action, here in zip(PERSON_ACTIONS, does, strict=True) if here}

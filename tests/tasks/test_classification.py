@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from tiny_models import CLASSES, ENCODER, GRID, STMAE, built, clips
 
-from vidstill.data.transforms.mixup import Mixing
-from vidstill.data.transforms.random_erasing import Erasing
+from vidstill.data.transforms.mixup import MixupCutmix
+from vidstill.data.transforms.random_erasing import RandomErasing
 from vidstill.tasks.classification import ClassificationTask, ClassifierConfig
 from vidstill.utils.types import Grid, InputError
 
-CONFIG = ClassifierConfig(encoder=ENCODER, classes=CLASSES)
+CONFIG = ClassifierConfig(encoder=ENCODER, num_classes=CLASSES)
 CLIP = clips(4)
 LABEL, SEED = torch.tensor([0, 1, 2, 4]), torch.arange(4)
 PLAIN = {"mixing": None, "erasing": None, "smoothing": 0.0}
@@ -36,7 +36,7 @@ def test_pooling_the_first_takes_the_normed_first_token():
 
 def test_the_head_starts_small_and_the_loss_at_the_logarithm_of_the_classes():
     torch.manual_seed(0)
-    model = ClassifierConfig(encoder=ENCODER, classes=400).build()
+    model = ClassifierConfig(encoder=ENCODER, num_classes=400).build()
     assert not model.head.bias.any()
     assert model.head.weight.std().item() == pytest.approx(0.02 * 0.001, rel=0.05)
     assert model.encoder.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)
@@ -45,7 +45,7 @@ def test_the_head_starts_small_and_the_loss_at_the_logarithm_of_the_classes():
 
 
 def test_every_weight_gets_a_gradient():
-    task = ClassificationTask(built(CONFIG), mixing=Mixing(), erasing=Erasing(), smoothing=0.1)
+    task = ClassificationTask(built(CONFIG), mixup=MixupCutmix(), random_erasing=RandomErasing(), label_smoothing=0.1)
     task(CLIP, LABEL, SEED).loss.backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in task.parameters())
 
@@ -53,21 +53,23 @@ def test_every_weight_gets_a_gradient():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_is_torchs_cross_entropy(smoothing):
     model = built(CONFIG)
-    loss = ClassificationTask(model, mixing=None, erasing=None, smoothing=smoothing)(CLIP, LABEL, SEED).loss
+    loss = ClassificationTask(model, mixup=None, random_erasing=None, label_smoothing=smoothing)(CLIP, LABEL, SEED).loss
     torch.testing.assert_close(loss, F.cross_entropy(model(CLIP), LABEL, label_smoothing=smoothing))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_mixing_that_never_happens_changes_nothing(smoothing):
     model = built(CONFIG)
-    never = ClassificationTask(model, mixing=Mixing(probability=0.0), erasing=None, smoothing=smoothing)
-    plain = ClassificationTask(model, mixing=None, erasing=None, smoothing=smoothing)
+    never = ClassificationTask(
+        model, mixup=MixupCutmix(probability=0.0), random_erasing=None, label_smoothing=smoothing
+    )
+    plain = ClassificationTask(model, mixup=None, random_erasing=None, label_smoothing=smoothing)
     torch.testing.assert_close(never(CLIP, LABEL, SEED).loss, plain(CLIP, LABEL, SEED).loss)
 
 
 def test_erased_and_mixed_clips_are_what_the_model_sees():
-    model, erasing, mixing = built(CONFIG), Erasing(probability=1.0), Mixing()
-    task = ClassificationTask(model, mixing=mixing, erasing=erasing, smoothing=0.1)
+    model, erasing, mixing = built(CONFIG), RandomErasing(probability=1.0), MixupCutmix()
+    task = ClassificationTask(model, mixup=mixing, random_erasing=erasing, label_smoothing=0.1)
     erased = erasing.apply(CLIP, SEED, ENCODER.mean, ENCODER.std)
     clip, target = mixing.apply(erased, LABEL, SEED, CLASSES, 0.1)
     expected = -(target * model(clip).log_softmax(dim=1)).sum(dim=1).mean()
@@ -99,19 +101,19 @@ def test_dropout_stands_before_the_head_and_only_in_training():
 
 @pytest.mark.parametrize(("start", "deviation"), [("normal", 0.02), ("xavier", math.sqrt(2 / (24 + 96)))])
 def test_blocks_from_scratch_start_at_the_asked_deviation(start, deviation):
-    model = ClassifierConfig(encoder=ENCODER, classes=CLASSES, start=start).build()
+    model = ClassifierConfig(encoder=ENCODER, num_classes=CLASSES, weight_init=start).build()
     weight = model.encoder.blocks[0].mlp.fc1.weight
     assert weight.std().item() == pytest.approx(deviation, rel=0.1)  # of 2304 numbers
 
 
 def test_mae_st_starts_with_torchs_own_weights_no_positions_and_a_tiny_head():
     torch.manual_seed(0)
-    model = ClassifierConfig(encoder=STMAE.encoder, classes=400, start="torch").build()
+    model = ClassifierConfig(encoder=STMAE.encoder, num_classes=400, weight_init="torch").build()
     block = model.encoder.blocks[0]
     assert block.attn.qkv.weight.std().item() == pytest.approx(1 / math.sqrt(3 * 24), rel=0.1)
     assert block.mlp.fc2.bias.std().item() == pytest.approx(1 / math.sqrt(3 * 96), rel=0.3)
     positions = model.encoder.positions
-    for table in (model.encoder.class_token, positions.space, positions.time, positions.of_class):
+    for table in (model.encoder.cls_token, positions.space, positions.time, positions.cls_embedding):
         assert not table.any()
     assert model.head.weight.std().item() == pytest.approx(2e-5, rel=0.05)
     assert model.head.bias.std().item() == pytest.approx(1 / math.sqrt(3 * 24), rel=0.1)  # torch's own, not scaled

@@ -13,11 +13,11 @@ from tiny_models import ENCODER, STMAE, built, clips
 
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.tasks.detection import BoxJitter, DetectionTask, DetectorConfig
-from vidstill.utils.rng import uniform
+from vidstill.utils.rng import draw_uniform
 from vidstill.utils.types import Grid, InputError
 
 ACTIONS = 7
-CONFIG = DetectorConfig(encoder=ENCODER, actions=ACTIONS)
+CONFIG = DetectorConfig(encoder=ENCODER, num_actions=ACTIONS)
 OF_STMAE = replace(STMAE.encoder, relative_positions=True)
 JITTER = BoxJitter()
 BOXES = torch.tensor(  # of clips of 16 × 12 pixels: two, and one
@@ -28,7 +28,7 @@ SEED = torch.tensor([5, 2**40 + 1])
 
 
 def task_of(config=CONFIG, *, jitter=None, per="clip", boxes_per_clip=1.5):
-    return DetectionTask(built(config), jitter=jitter, per=per, boxes_per_clip=boxes_per_clip)
+    return DetectionTask(built(config), jitter=jitter, loss_per=per, boxes_per_clip=boxes_per_clip)
 
 
 def labels():
@@ -48,7 +48,7 @@ def test_a_clip_of_one_colour_everywhere_and_every_time_has_the_features_of_any_
 
 def test_a_token_s_time_makes_no_difference_and_its_place_does():
     model, grid = built(CONFIG).eval(), Grid(2, 4, 3)
-    tokens = torch.randn(2, grid.tokens, 24, generator=torch.Generator().manual_seed(3))
+    tokens = torch.randn(2, grid.num_tokens, 24, generator=torch.Generator().manual_seed(3))
     by_slot = rearrange(tokens, "b (t s) d -> b t s d", t=2)
     first = model.logits(tokens, grid, BOXES)
     torch.testing.assert_close(model.logits(by_slot.flip(1).flatten(1, 2), grid, BOXES), first)
@@ -59,21 +59,21 @@ def test_a_class_token_has_no_part_in_a_box():
     model = built(replace(CONFIG, encoder=OF_STMAE)).eval()
     clip = clips(2)
     seen = model.encoder(clip)
-    assert seen.classes.shape == (2, 1, 24)
+    assert seen.cls_token.shape == (2, 1, 24)
     torch.testing.assert_close(model(clip, BOXES), model.logits(seen.tokens, Grid(2, 4, 3), BOXES))
 
 
 def test_a_box_of_one_token_has_that_token_s_values():
     """Aligned, with one bin and one sample: the middle of the box is the middle of the token."""
-    model, grid = built(replace(CONFIG, bins=1, aligned=True)).eval(), Grid(1, 4, 3)
-    tokens = torch.randn(1, grid.tokens, 24)
+    model, grid = built(replace(CONFIG, roi_size=1, aligned=True)).eval(), Grid(1, 4, 3)
+    tokens = torch.randn(1, grid.num_tokens, 24)
     boxes = torch.tensor([[[4.0 * x, 4.0 * y, 4.0 * x + 4, 4.0 * y + 4] for y in range(4) for x in range(3)]])
     torch.testing.assert_close(model.features(tokens, grid, boxes), tokens)
 
 
 @pytest.mark.parametrize("aligned", [False, True])
 def test_without_the_shift_a_box_is_read_half_a_token_further_on(aligned):
-    model, grid = built(replace(CONFIG, bins=1, aligned=aligned)).eval(), Grid(1, 2, 3)
+    model, grid = built(replace(CONFIG, roi_size=1, aligned=aligned)).eval(), Grid(1, 2, 3)
     columns = torch.arange(3.0).repeat(2)[None, :, None].expand(1, 6, 24)  # each token's value is its column
     seen = model.features(columns, grid, torch.tensor([[[4.0, 0.0, 8.0, 4.0]]]))
     torch.testing.assert_close(seen, torch.full((1, 1, 24), 1.0 if aligned else 1.5))
@@ -95,9 +95,9 @@ def test_a_clip_without_boxes_has_no_logits_and_a_loss_of_zero():
 
 
 def test_the_head_starts_small_and_without_a_bias():
-    wide = replace(CONFIG, encoder=replace(ENCODER, dim=96), actions=500)
+    wide = replace(CONFIG, encoder=replace(ENCODER, dim=96), num_actions=500)
     for scale in (0.001, 1.0):
-        head = replace(wide, head_scale=scale).build().head
+        head = replace(wide, head_init_scale=scale).build().head
         assert head.weight.std().item() == pytest.approx(0.02 * scale, rel=0.03)
         assert not head.bias.any()
 
@@ -151,7 +151,7 @@ def test_what_is_no_detector_is_refused_with_a_sentence(change, sentence):
 
 def test_boxes_are_read_in_float32_where_the_rest_is_in_half_precision():
     model, grid = built(CONFIG).eval(), Grid(2, 4, 3)
-    tokens = torch.randn(2, grid.tokens, 24).bfloat16()
+    tokens = torch.randn(2, grid.num_tokens, 24).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         half = model.features(tokens, grid, BOXES)
     assert half.dtype == torch.bfloat16
@@ -160,7 +160,7 @@ def test_boxes_are_read_in_float32_where_the_rest_is_in_half_precision():
 
 def test_a_detector_and_its_task_are_rehearsed_without_any_memory():
     with torch.device("meta"):
-        task = DetectionTask(CONFIG.build(), jitter=JITTER, per="box", boxes_per_clip=1.5)
+        task = DetectionTask(CONFIG.build(), jitter=JITTER, loss_per="box", boxes_per_clip=1.5)
         many = torch.empty(2, 5, 4), torch.empty(2, 5, ACTIONS), torch.empty(2, 5, dtype=torch.bool)
         loss = task(torch.empty(2, 3, 4, 14, 12), *many, torch.zeros(2, dtype=torch.long)).loss
         loss.backward()
@@ -173,7 +173,7 @@ def test_the_last_norm_and_the_head_learn_at_the_full_rate_and_every_block_at_it
     task = task_of(replace(CONFIG, encoder=encoder))
     scale = {
         name: group["lr_scale"]
-        for group in AdamWConfig(base_lr=1e-3, layer_decay=0.5).groups(task)
+        for group in AdamWConfig(base_lr=1e-3, layer_decay=0.5).get_param_groups(task)
         for name, _ in group["params"]
     }
     assert len(scale) == len(list(task.parameters()))
@@ -210,8 +210,8 @@ sides = st.floats(0, 30, width=32)
 def test_a_box_s_sides_move_by_shares_of_its_width_and_half_of_its_height(corners, seed):
     boxes = torch.tensor([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners])[None]
     seeds, count = torch.tensor([seed]), len(corners)
-    moved = JITTER.apply(boxes, seeds, rows=20, columns=28)
-    shares = uniform(seeds, "box jitter", 4 * count).view(count, 4).tolist()
+    moved = JITTER.apply(boxes, seeds, height=20, width=28)
+    shares = draw_uniform(seeds, "box jitter", 4 * count).view(count, 4).tolist()
     expected = [by_the_words(box, one, 20, 28, 0.2, 0.1) for box, one in zip(boxes[0].tolist(), shares, strict=True)]
     torch.testing.assert_close(moved[0], torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-4)
 
@@ -219,7 +219,7 @@ def test_a_box_s_sides_move_by_shares_of_its_width_and_half_of_its_height(corner
 def test_boxes_move_up_to_their_limits_and_each_by_itself():
     box = torch.tensor([100.0, 100.0, 199.0, 199.0])
     seeds = torch.arange(400)
-    apart = JITTER.apply(box.expand(400, 3, 4), seeds, rows=1000, columns=1000) - box
+    apart = JITTER.apply(box.expand(400, 3, 4), seeds, height=1000, width=1000) - box
     for side, (low, high) in enumerate([(-20, 10), (-10, 5), (-10, 20), (-5, 10)]):
         found = apart[..., side]
         assert low <= found.min().item() < low + 0.5
@@ -230,7 +230,7 @@ def test_boxes_move_up_to_their_limits_and_each_by_itself():
 
 def test_a_box_is_moved_alike_however_many_rows_are_filled_up():
     more = torch.cat([BOXES, torch.zeros(2, 3, 4)], dim=1)
-    few, many = (JITTER.apply(boxes, SEED, rows=16, columns=12) for boxes in (BOXES, more))
+    few, many = (JITTER.apply(boxes, SEED, height=16, width=12) for boxes in (BOXES, more))
     assert torch.equal(few, many[:, :2])
 
 
@@ -245,7 +245,7 @@ def test_boxes_move_in_training_alone():
 
 def test_a_share_that_is_none_is_refused():
     with pytest.raises(InputError, match=r"inwards is -0\.1; take 0 to 1"):
-        BoxJitter(inwards=-0.1)
+        BoxJitter(max_inward=-0.1)
 
 
 # ---- The loss -------------------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_what_fills_up_has_no_part_in_a_step():
 
 def test_the_loss_falls():
     torch.manual_seed(0)
-    task = DetectionTask(CONFIG.build(), jitter=JITTER, per="clip", boxes_per_clip=1.5)
+    task = DetectionTask(CONFIG.build(), jitter=JITTER, loss_per="clip", boxes_per_clip=1.5)
     optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
     losses = []
     for step in range(30):

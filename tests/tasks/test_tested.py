@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidstill.data.manifest.manifest import Listing
-from vidstill.data.manifest.table import Rows
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.table import VideoTable
 from vidstill.tasks import results as findings
-from vidstill.tasks.results import in_words
+from vidstill.tasks.results import format_classification_result
 
 CLASSES = ("left", "right", "up", "=never()")
 VIDEOS = {  # name: label and scores, or why there are none
@@ -27,15 +27,15 @@ VIDEOS = {  # name: label and scores, or why there are none
 
 @pytest.fixture
 def tested():
-    rows = Rows(Path("/videos"))
+    rows = VideoTable(Path("/videos"))
     for name, (label, _) in VIDEOS.items():
-        rows.add(name, label)
+        rows.append(name, label)
     found = {place: what for place, (_, what) in enumerate(VIDEOS.values())}
     scored = {place: what for place, what in found.items() if not isinstance(what, str)}
     broken = {place: what for place, what in found.items() if isinstance(what, str)}
-    listing = Listing(rows, CLASSES, "made", Path("/videos"), "", missing=3)
+    listing = Manifest(rows, CLASSES, "made", Path("/videos"), "", num_missing=3)
     scores = torch.tensor(list(scored.values()), dtype=torch.float64)
-    return findings.Tested(listing, CLASSES, tuple(scored), scores, broken)
+    return findings.SingleLabelResult(listing, CLASSES, tuple(scored), scores, broken)
 
 
 def read(lines) -> list[dict[str, str]]:
@@ -112,7 +112,7 @@ def test_the_scores_in_the_table_add_up_to_the_numbers_of_the_test(tested):
 
 
 def test_people_are_told_of_the_three_worst_classes(tested):
-    text = in_words(tested.plain())
+    text = format_classification_result(tested.plain())
     assert "top1                 33.33 %\n" in text
     assert "6 scored, 1 broken, 3 missing" in text
     worst = text.splitlines()[-1]
@@ -122,16 +122,20 @@ def test_people_are_told_of_the_three_worst_classes(tested):
 
 def test_of_two_classes_neither_is_the_worst(tested):
     found = tested.plain()
-    assert "worst" not in in_words({**found, "classes": found["classes"][:2]})
+    assert "worst" not in format_classification_result({**found, "classes": found["classes"][:2]})
 
 
 def test_the_test_of_an_older_run_is_told_as_far_as_it_goes():
     old = {"top1": 50.0, "top5": 100.0, "videos": 6, "missing": 0, "broken": []}
-    assert in_words(old).splitlines() == ["top1    50.0 %", "top5    100.0 %", "videos  6 scored, 0 broken, 0 missing"]
+    assert format_classification_result(old).splitlines() == [
+        "top1    50.0 %",
+        "top5    100.0 %",
+        "videos  6 scored, 0 broken, 0 missing",
+    ]
 
 
 def test_names_that_do_not_print_are_told_in_what_does(tested):
     found = tested.plain()
     odd = [{**each, "name": f"\x1b[31m\udcff\n{each['name']}", "predicted": {}} for each in found["classes"]]
-    in_words({**found, "classes": odd}).encode("utf-8")
-    assert "\x1b" not in in_words({**found, "classes": odd})
+    format_classification_result({**found, "classes": odd}).encode("utf-8")
+    assert "\x1b" not in format_classification_result({**found, "classes": odd})

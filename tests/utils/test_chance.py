@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.utils.rng import normal, numpy_chance, sample_seed, shuffled, uniform
+from vidstill.utils.rng import derive_sample_seed, draw_normal, draw_permutation, draw_uniform, numpy_rng
 
 WORDS = 2**64
 seeds = st.integers(0, 2**63 - 1)
 words = st.text(st.characters(codec="ascii"), max_size=12)
-MANY = torch.tensor([sample_seed(0, 0, index) for index in range(4096)])
+MANY = torch.tensor([derive_sample_seed(0, 0, index) for index in range(4096)])
 
 
 def mix(x: int) -> int:
@@ -42,30 +42,30 @@ def test_our_own_splitmix64_is_the_published_one():
 
 @given(seeds, words, st.integers(1, 9))
 def test_numbers_are_those_of_splitmix64(seed, word, n):
-    ours = uniform(torch.tensor([seed]), word, n)[0].tolist()
+    ours = draw_uniform(torch.tensor([seed]), word, n)[0].tolist()
     assert ours == [(b >> 40) / 2**24 for b in bits(seed, word, n)]
 
 
 @given(seeds, words, st.integers(1, 30))
 def test_a_permutation_has_every_number_once(seed, word, n):
-    assert sorted(shuffled(torch.tensor([seed]), word, n)[0].tolist()) == list(range(n))
+    assert sorted(draw_permutation(torch.tensor([seed]), word, n)[0].tolist()) == list(range(n))
 
 
-@pytest.mark.parametrize("draw", [uniform, normal, shuffled])
+@pytest.mark.parametrize("draw", [draw_uniform, draw_normal, draw_permutation])
 def test_a_seed_decides_its_numbers_whatever_stands_beside_it(draw):
     all_of_them = draw(MANY[:8], "mask", 7)
     assert torch.equal(draw(MANY[[5]], "mask", 7), all_of_them[[5]])
     assert torch.equal(draw(MANY[:8].flip(0), "mask", 7), all_of_them.flip(0))
 
 
-@pytest.mark.parametrize("draw", [uniform, normal, shuffled])
+@pytest.mark.parametrize("draw", [draw_uniform, draw_normal, draw_permutation])
 def test_another_word_or_another_seed_gives_other_numbers(draw):
     rows = [draw(MANY[[k]], word, 16)[0].tolist() for k, word in product(range(4), ("mask", "erasing"))]
     assert len({tuple(row) for row in rows}) == len(rows)
 
 
 def test_uniform_numbers_are_in_0_to_1_with_the_moments_of_the_uniform_law():
-    numbers = uniform(MANY, "anything", 64).double()
+    numbers = draw_uniform(MANY, "anything", 64).double()
     assert numbers.min() >= 0
     assert numbers.max() < 1
     count = numbers.numel()
@@ -73,7 +73,9 @@ def test_uniform_numbers_are_in_0_to_1_with_the_moments_of_the_uniform_law():
     assert numbers.var().item() == pytest.approx(1 / 12, abs=5 / math.sqrt(180 * count))
 
 
-@pytest.mark.parametrize("drawn", [uniform(MANY, "mask", 16), normal(MANY, "mask", 16)], ids=["uniform", "normal"])
+@pytest.mark.parametrize(
+    "drawn", [draw_uniform(MANY, "mask", 16), draw_normal(MANY, "mask", 16)], ids=["uniform", "normal"]
+)
 def test_neither_neighbouring_numbers_nor_neighbouring_seeds_go_together(drawn):
     bound = 5 / math.sqrt(len(drawn))
     between_places = torch.corrcoef(drawn.double().T) - torch.eye(drawn.shape[1])
@@ -83,13 +85,13 @@ def test_neither_neighbouring_numbers_nor_neighbouring_seeds_go_together(drawn):
 
 
 def test_seeds_that_differ_by_one_are_as_far_apart_as_any():
-    drawn = uniform(torch.arange(4096), "mask", 16)
+    drawn = draw_uniform(torch.arange(4096), "mask", 16)
     following = torch.corrcoef(torch.stack([drawn[:-1].flatten(), drawn[1:].flatten()]).double())
     assert following[0, 1].abs() < 5 / math.sqrt(drawn.numel())
 
 
 def test_normal_numbers_have_the_moments_of_the_normal_law():
-    numbers = normal(MANY, "noise", 33).double()
+    numbers = draw_normal(MANY, "noise", 33).double()
     assert numbers.shape == (4096, 33)
     assert torch.isfinite(numbers).all()
     count = numbers.numel()
@@ -98,7 +100,7 @@ def test_normal_numbers_have_the_moments_of_the_normal_law():
 
 
 def test_every_place_of_a_permutation_is_equally_likely():
-    orders = shuffled(MANY, "mask", 8)
+    orders = draw_permutation(MANY, "mask", 8)
     counts = torch.stack([(orders == number).sum(dim=0) for number in range(8)]).double()
     expected = len(MANY) / 8
     chi_square = ((counts - expected) ** 2 / expected).sum().item()
@@ -106,13 +108,13 @@ def test_every_place_of_a_permutation_is_equally_likely():
 
 
 def test_every_copy_of_every_sample_in_every_epoch_has_its_own_seed():
-    drawn = [sample_seed(*key) for key in product(range(3), range(5), range(40), range(4))]
+    drawn = [derive_sample_seed(*key) for key in product(range(3), range(5), range(40), range(4))]
     assert len(set(drawn)) == len(drawn)
     assert all(0 <= seed < 2**63 for seed in drawn)
-    assert sample_seed(1, 2, 3, 0) == sample_seed(1, 2, 3)
+    assert derive_sample_seed(1, 2, 3, 0) == derive_sample_seed(1, 2, 3)
 
 
 def test_a_purpose_has_its_own_generator():
-    frames, again, crop = (numpy_chance(7, word).random(8) for word in ("frames", "frames", "crop"))
+    frames, again, crop = (numpy_rng(7, word).random(8) for word in ("frames", "frames", "crop"))
     assert np.array_equal(frames, again)
     assert not np.array_equal(frames, crop)

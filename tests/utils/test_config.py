@@ -11,14 +11,14 @@ from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampli
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.utils.config_io import from_plain, near, to_plain
+from vidstill.utils.config_io import from_dict, suggest_names, to_dict
 from vidstill.utils.types import InputError
 
 ENCODER = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
 
 
 def through_a_file(value):
-    return from_plain(type(value), json.loads(json.dumps(to_plain(value))))
+    return from_dict(type(value), json.loads(json.dumps(to_dict(value))))
 
 
 @given(
@@ -29,7 +29,7 @@ def through_a_file(value):
     flip=st.floats(0, 1),
 )
 def test_what_is_written_is_read_back_equal_and_of_the_same_kinds(sampling, frames, name, size, flip):
-    config = ClipsConfig(dataset=name, sampling=sampling(frames=frames), size=size, flip=flip)
+    config = ClipsConfig(dataset=name, sampling=sampling(frames=frames), size=size, flip_probability=flip)
     back = through_a_file(config)
     assert back == config
     assert type(back.sampling) is sampling
@@ -38,27 +38,27 @@ def test_what_is_written_is_read_back_equal_and_of_the_same_kinds(sampling, fram
 
 @given(base_lr=st.floats(1e-12, 1e3), clip_norm=st.none() | st.floats(1e-6, 10), undecayed=st.lists(st.text()))
 def test_a_number_keeps_every_bit(base_lr, clip_norm, undecayed):
-    config = AdamWConfig(base_lr=base_lr, clip_norm=clip_norm, undecayed=tuple(undecayed))
+    config = AdamWConfig(base_lr=base_lr, max_grad_norm=clip_norm, no_weight_decay=tuple(undecayed))
     assert through_a_file(config) == config
 
 
 def test_a_whole_number_may_stand_for_a_real_one_but_not_the_other_way():
-    plain = to_plain(ENCODER)
-    assert isinstance(from_plain(ViTConfig, plain | {"mlp_ratio": 4}).mlp_ratio, float)
+    plain = to_dict(ENCODER)
+    assert isinstance(from_dict(ViTConfig, plain | {"mlp_ratio": 4}).mlp_ratio, float)
     with pytest.raises(InputError, match=r"ViTConfig\.depth is 2\.0; it has to be of type int"):
-        from_plain(ViTConfig, plain | {"depth": 2.0})
+        from_dict(ViTConfig, plain | {"depth": 2.0})
 
 
 def test_fields_that_are_missing_take_their_defaults():
-    plain = {name: value for name, value in to_plain(CosineConfig(epochs=3)).items() if name in ("is", "epochs")}
-    assert from_plain(CosineConfig, plain) == CosineConfig(epochs=3)
+    plain = {name: value for name, value in to_dict(CosineConfig(epochs=3)).items() if name in ("is", "epochs")}
+    assert from_dict(CosineConfig, plain) == CosineConfig(epochs=3)
 
 
 def test_the_class_need_not_be_named_where_only_one_can_stand():
-    assert from_plain(CosineConfig, {"epochs": 3}) == CosineConfig(epochs=3)
+    assert from_dict(CosineConfig, {"epochs": 3}) == CosineConfig(epochs=3)
 
 
-CLIPS = to_plain(ClipsConfig(dataset="made", sampling=SpanSampling()))
+CLIPS = to_dict(ClipsConfig(dataset="made", sampling=SpanSampling()))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ CLIPS = to_plain(ClipsConfig(dataset="made", sampling=SpanSampling()))
         ({"size": [224, "a"]}, r"size is 'a'; it has to be of type int"),
         ({"flip": None}, r"flip is None; it has to be of type float"),
         ({"flip": True}, r"flip is True; it has to be of type float"),
-        ({"sampling": to_plain(ENCODER)}, r"sampling is a ViTConfig, which has no place there"),
+        ({"sampling": to_dict(ENCODER)}, r"sampling is a ViTConfig, which has no place there"),
         ({"sampling": 16}, r"sampling is 16; it has to hold the fields of a \w+Sampling"),
         ({"sampling": None}, r"sampling is None; it has to hold the fields"),
         ({"sampling": {"is": "os:system"}}, r"which is not vidstill's; the file is not to be trusted"),
@@ -89,19 +89,19 @@ CLIPS = to_plain(ClipsConfig(dataset="made", sampling=SpanSampling()))
 )
 def test_what_cannot_be_read_is_named(change, sentence):
     with pytest.raises(InputError, match=sentence):
-        from_plain(ClipsConfig, CLIPS | change)
+        from_dict(ClipsConfig, CLIPS | change)
 
 
 def test_a_field_without_a_default_has_to_be_there():
     with pytest.raises(InputError, match=r"ViTConfig is incomplete: .*'heads'"):
-        from_plain(ViTConfig, {"dim": 24, "depth": 2})
+        from_dict(ViTConfig, {"dim": 24, "depth": 2})
 
 
 def test_only_plain_things_are_written():
     with pytest.raises(TypeError, match=r"set .* cannot be written as plain JSON"):
-        to_plain({"names": {1, 2}})
+        to_dict({"names": {1, 2}})
 
 
 def test_near_words_are_named_the_nearest_first():
-    assert near("bas_k400", ["small_k400", "base_k400", "xyz"]) == "; near are base_k400, small_k400"
-    assert near("flip", ["small_k400", "base_k400"]) == ""
+    assert suggest_names("bas_k400", ["small_k400", "base_k400", "xyz"]) == "; near are base_k400, small_k400"
+    assert suggest_names("flip", ["small_k400", "base_k400"]) == ""

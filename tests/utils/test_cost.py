@@ -6,7 +6,7 @@ import pytest
 
 from vidstill.models.vit import BASE, SMALL, ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.flops import cost
+from vidstill.utils.flops import compute_model_cost
 
 
 def products(model: ViTConfig, *, tokens: int, pixels: int) -> int:
@@ -16,15 +16,15 @@ def products(model: ViTConfig, *, tokens: int, pixels: int) -> int:
 
 @pytest.mark.parametrize(("model", "parameters", "gflops"), [(SMALL, 22_033_936, 57), (BASE, 86_534_800, 180)])
 def test_a_classifier_costs_what_the_papers_say(model, parameters, gflops):
-    found = cost(ClassifierConfig(encoder=model, classes=400), frames=16, size=(224, 224))
-    assert found.parameters == parameters
+    found = compute_model_cost(ClassifierConfig(encoder=model, num_classes=400), num_frames=16, size=(224, 224))
+    assert found.num_parameters == parameters
     assert found.gflops == pytest.approx(gflops, rel=5e-3)
-    assert found.operations == pytest.approx(products(model, tokens=1568, pixels=1536), rel=1e-4)
+    assert found.multiply_adds == pytest.approx(products(model, tokens=1568, pixels=1536), rel=1e-4)
 
 
 def test_every_token_pays_for_the_attention_to_all_others():
     model = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
-    short, long = (cost(model, frames=frames, size=(16, 8)).operations for frames in (4, 40))
+    short, long = (compute_model_cost(model, num_frames=frames, size=(16, 8)).multiply_adds for frames in (4, 40))
     assert short == products(model, tokens=16, pixels=96)
     assert long == products(model, tokens=160, pixels=96)
 
@@ -32,11 +32,13 @@ def test_every_token_pays_for_the_attention_to_all_others():
 def test_what_a_model_learns_besides_its_layers_is_counted_too():
     fixed = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
     learned = replace(fixed, positions="learned", learned_grid=(2, 4, 2), class_token=True)
-    one, other = (cost(model, frames=4, size=(16, 8)) for model in (fixed, learned))
-    assert other.parameters == one.parameters + 16 * 24 + 2 * 24  # a code for each token; the class token and its code
-    assert other.operations == 2 * (12 * 17 * 24**2 + 2 * 17**2 * 24) + 16 * 24 * 96
+    one, other = (compute_model_cost(model, num_frames=4, size=(16, 8)) for model in (fixed, learned))
+    assert (
+        other.num_parameters == one.num_parameters + 16 * 24 + 2 * 24
+    )  # a code for each token; the class token and its code
+    assert other.multiply_adds == 2 * (12 * 17 * 24**2 + 2 * 17**2 * 24) + 16 * 24 * 96
 
 
 def test_nothing_is_stored_for_a_model_that_no_memory_holds():
     vast = ViTConfig(dim=65536, depth=16, heads=64)
-    assert cost(vast, frames=2, size=(16, 16)).millions > 800_000
+    assert compute_model_cost(vast, num_frames=2, size=(16, 16)).parameter_millions > 800_000

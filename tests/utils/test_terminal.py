@@ -2,11 +2,11 @@
 
 import pytest
 
-from vidstill.utils.terminal import progress_bar
+from vidstill.utils.terminal import show_progress_bar
 
 
 def test_a_bar_is_drawn_with_what_is_done_of_how_much(capsys):
-    with progress_bar("videos") as done:
+    with show_progress_bar("videos") as done:
         done(1, 3)
         done(3, 3)
     printed = capsys.readouterr()
@@ -16,14 +16,14 @@ def test_a_bar_is_drawn_with_what_is_done_of_how_much(capsys):
 
 
 def test_work_that_is_refused_before_it_begins_leaves_no_bar(capsys):
-    with pytest.raises(ValueError, match="refused"), progress_bar("videos"):
+    with pytest.raises(ValueError, match="refused"), show_progress_bar("videos"):
         raise ValueError("refused")
     assert capsys.readouterr().err == ""
 
 
 def test_work_that_fails_on_its_way_leaves_the_bar_where_it_was(capsys):
     def work():
-        with progress_bar("videos") as done:
+        with show_progress_bar("videos") as done:
             done(1, 3)
             raise ValueError("failed")
 

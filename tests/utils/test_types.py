@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.utils.types import Grid, InputError, take
+from vidstill.utils.types import Grid, InputError, gather_tokens
 
 sizes = st.integers(1, 5)
 
@@ -13,9 +13,9 @@ sizes = st.integers(1, 5)
 @given(sizes, sizes, sizes, sizes, sizes, sizes)
 def test_a_grid_counts_the_tubelets_along_each_axis(t, h, w, frames, rows, columns):
     clip = torch.empty(1, 3, t * frames, h * rows, w * columns, device="meta")
-    grid = Grid.of(clip, (frames, rows, columns))
+    grid = Grid.from_clip(clip, (frames, rows, columns))
     assert grid == Grid(t, h, w)
-    assert grid.tokens == t * h * w
+    assert grid.num_tokens == t * h * w
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ def test_a_grid_counts_the_tubelets_along_each_axis(t, h, w, frames, rows, colum
 )
 def test_a_clip_that_does_not_divide_is_met_with_what_to_take(shape, met, mend):
     with pytest.raises(InputError, match=met) as error:
-        Grid.of(torch.empty(1, 3, *shape), (2, 16, 16))
+        Grid.from_clip(torch.empty(1, 3, *shape), (2, 16, 16))
     assert mend in str(error.value)
 
 
 def test_take_gives_each_clip_its_own_tokens_in_the_order_asked_for():
     tokens = torch.arange(2 * 5 * 3.0).view(2, 5, 3)
     places = torch.tensor([[4, 0], [1, 1]])
-    taken = take(tokens, places)
+    taken = gather_tokens(tokens, places)
     assert torch.equal(taken[0], tokens[0, [4, 0]])
     assert torch.equal(taken[1], tokens[1, [1, 1]])

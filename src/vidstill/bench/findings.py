@@ -2,92 +2,100 @@
 
 from dataclasses import dataclass
 
-from vidstill.bench.augmentation import Augmented, Device
-from vidstill.bench.loader import Loaded
-from vidstill.bench.machine import Machine
-from vidstill.bench.reading import Reading
-from vidstill.bench.words import number, table
-from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.bench.augmentation import AugmentationTiming, BenchmarkDevice
+from vidstill.bench.loader import LoaderTiming
+from vidstill.bench.machine import BenchmarkMachine
+from vidstill.bench.reading import ReaderTiming
+from vidstill.bench.words import format_markdown_table, format_number
+from vidstill.data.tools.transcode import TranscodeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packing:
+class PackingCost:
     """What packing costs where videos keep their size: means over the videos.
 
     Args:
-        settings: of `vidstill data pack`.
+        config: of `vidstill data pack`.
         raw, packed: bytes of a video.
         psnr: of its first clip's pixels against the raw clip's, in dB.
         ssim: of that clip's brightness.
     """
 
-    settings: RecodeConfig
-    raw: float
-    packed: float
+    config: TranscodeConfig
+    raw_bytes: float
+    packed_bytes: float
     psnr: float
     ssim: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class BenchmarkReport:
     """All that was measured, and on what.
 
     Args:
-        clip: which frames it has, in words.
-        rounds: clips that were drawn from each video.
-        missing: readers that are not compared, and why.
+        clip_description: which frames it has, in words.
+        clips_per_video: clips that were drawn from each video.
+        missing_readers: readers that are not compared, and why.
     """
 
     command: str
-    machine: Machine
-    data: str
-    videos: int
-    rounds: int
-    clip: str
-    reading: list[Reading]
-    missing: dict[str, str]
-    packing: Packing
-    device: Device
-    augmentation: list[Augmented]
-    loading: list[Loaded]
+    machine: BenchmarkMachine
+    data_description: str
+    num_videos: int
+    clips_per_video: int
+    clip_description: str
+    reader_timings: list[ReaderTiming]
+    missing_readers: dict[str, str]
+    packing: PackingCost
+    device: BenchmarkDevice
+    augmentation_timings: list[AugmentationTiming]
+    loader_timings: list[LoaderTiming]
 
 
-def tables(found: Findings) -> str:
+def format_benchmark_report(report: BenchmarkReport) -> str:
     """All of it in Markdown, which a terminal shows as well."""
-    return "\n\n".join([_about(found), _readers(found), _packs(found.packing), _places(found), _loaders(found)])
+    return "\n\n".join(
+        [
+            _format_setup(report),
+            _format_readers(report),
+            _format_packing(report.packing),
+            _format_augmentation(report),
+            _format_loading(report),
+        ]
+    )
 
 
-def _about(found: Findings) -> str:
+def _format_setup(found: BenchmarkReport) -> str:
     machine = found.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     return (
         f"`{found.command}`\n"
-        f"{machine.cpu}, {machine.cores} cores; {machine.system}; {versions}; commit {machine.commit or 'unknown'}\n"
-        f"{found.videos} videos, {found.data}; clips of {found.clip}"
+        f"{machine.cpu}, {machine.num_cores} cores; {machine.system}; {versions}; commit {machine.commit or 'unknown'}\n"
+        f"{found.num_videos} videos, {found.data_description}; clips of {found.clip_description}"
     )
 
 
-def _readers(found: Findings) -> str:
+def _format_readers(found: BenchmarkReport) -> str:
     rows = [
         (
             each.reader,
-            each.files,
-            number(each.seconds and 1e3 * each.seconds),
-            number(each.clips_per_second),
-            number(each.times_decord, 2),
-            number(each.times_plain, 2),
-            number(each.least, 2),
-            number(each.used and 100 * each.used, 0, " %"),
+            each.file_kind,
+            format_number(each.seconds_per_clip and 1e3 * each.seconds_per_clip),
+            format_number(each.clips_per_second),
+            format_number(each.speedup_over_decord, 2),
+            format_number(each.speedup_over_pyav, 2),
+            format_number(each.min_speedup_over_pyav, 2),
+            format_number(each.frame_utilization and 100 * each.frame_utilization, 0, " %"),
         )
-        for each in found.reading
+        for each in found.reader_timings
     ]
     heads = ("reader", "files", "ms a clip", "clips/s a core", "× decord, raw", "× PyAV, raw", "× PyAV, least", "used")
-    notes = [f"{each.reader}, {each.files}: {each.wrong}." for each in found.reading if each.wrong]
-    notes += [f"{name} is not compared: {why}." for name, why in found.missing.items()]
+    notes = [f"{each.reader}, {each.file_kind}: {each.error}." for each in found.reader_timings if each.error]
+    notes += [f"{name} is not compared: {why}." for name, why in found.missing_readers.items()]
     return "\n\n".join(
         [
-            f"Reading, one thread on one core; medians of {found.rounds} clips of each video, all readers in turns.",
-            table(heads, rows),
+            f"Reading, one thread on one core; medians of {found.clips_per_video} clips of each video, all readers in turns.",
+            format_markdown_table(heads, rows),
             "× decord, × PyAV: times as fast as decord and as PyAV's plain loop on the raw files; least: as PyAV's "
             "plain loop on the same file, for the file where it is least. used: of the frames that were decoded, those "
             "that were asked for.",
@@ -96,47 +104,50 @@ def _readers(found: Findings) -> str:
     )
 
 
-def _packs(packing: Packing) -> str:
+def _format_packing(packing: PackingCost) -> str:
     row = (
-        f"{packing.raw / 1e3:.0f}",
-        f"{packing.packed / 1e3:.0f}",
-        f"{packing.packed / packing.raw:.2f}",
+        f"{packing.raw_bytes / 1e3:.0f}",
+        f"{packing.packed_bytes / 1e3:.0f}",
+        f"{packing.packed_bytes / packing.raw_bytes:.2f}",
         f"{packing.psnr:.1f}",
         f"{packing.ssim:.3f}",
     )
-    return "What packing costs, at the size that the videos had.\n\n" + table(
+    return "What packing costs, at the size that the videos had.\n\n" + format_markdown_table(
         ("raw, kB a video", "packed, kB", "ratio", "PSNR, dB", "SSIM"), [row]
     )
 
 
-def _places(found: Findings) -> str:
+def _format_augmentation(found: BenchmarkReport) -> str:
     """Where to augment."""
     heads = ("clips at once", "workers, clips/s a core", f"{found.device.name}, clips/s", "is worth, cores", "off by")
     rows = [
         (
-            str(each.batch),
-            number(each.workers),
-            number(each.device),
-            number(each.device / each.workers),
-            number(each.difference, 3),
+            str(each.batch_size),
+            format_number(each.worker_clips_per_second),
+            format_number(each.device_clips_per_second),
+            format_number(each.device_clips_per_second / each.worker_clips_per_second),
+            format_number(each.pixel_difference, 3),
         )
-        for each in found.augmentation
+        for each in found.augmentation_timings
     ]
-    last = found.augmentation[-1]
-    worth = last.device / last.workers
-    if found.device.threads:  # they are the workers' own cores
-        better = "device" if worth > found.device.threads else "workers"
+    last = found.augmentation_timings[-1]
+    worth = last.device_clips_per_second / last.worker_clips_per_second
+    if found.device.num_threads:  # they are the workers' own cores
+        better = "device" if worth > found.device.num_threads else "workers"
         means = f"The device is the CPU, where both take the same cores: the {better} make more of them."
     else:
         means = (
             f"The device does what {worth:.0f} cores would do in workers: take it where fewer can be spared for it. "
-            f"It takes {1e3 * last.batch / last.device:.0f} ms of the device for {last.batch} clips."
+            f"It takes {1e3 * last.batch_size / last.device_clips_per_second:.0f} ms of the device for {last.batch_size} clips."
         )
     title = "Augmenting, flip and RandAugment of crops; off by: levels between the two, mean over all pixels."
-    return "\n\n".join([title, table(heads, rows), means])
+    return "\n\n".join([title, format_markdown_table(heads, rows), means])
 
 
-def _loaders(found: Findings) -> str:
-    rows = [(str(each.workers), number(each.raw), number(each.packed)) for each in found.loading]
+def _format_loading(found: BenchmarkReport) -> str:
+    rows = [
+        (str(each.num_workers), format_number(each.raw_clips_per_second), format_number(each.packed_clips_per_second))
+        for each in found.loader_timings
+    ]
     heads = ("worker processes", "raw, clips/s", "packed, clips/s")
-    return "Loading, read and cropped, as training takes them.\n\n" + table(heads, rows)
+    return "Loading, read and cropped, as training takes them.\n\n" + format_markdown_table(heads, rows)

@@ -8,42 +8,42 @@ from pathlib import Path
 
 import av
 
-from vidstill.engine.distributed import cores
-from vidstill.utils.files import version_of
+from vidstill.engine.distributed import count_cores
+from vidstill.utils.files import get_package_version
 
 _PACKAGES = ("vidstill", "av", "decord", "torchcodec", "torch", "numpy", "pillow")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class BenchmarkMachine:
     """Where numbers come from.
 
     Args:
-        cores: that this process may use.
+        num_cores: that this process may use.
         commit: of the checkout that the package runs from, with "and changes" where files differ from it; None if it
             runs from none.
     """
 
     cpu: str
-    cores: int
+    num_cores: int
     system: str
     versions: dict[str, str]
     commit: str | None
 
 
-def this_machine() -> Machine:
+def describe_machine() -> BenchmarkMachine:
     python = f"Python {platform.python_version()}"
-    versions = {name: version for name in _PACKAGES if (version := version_of(name)) != "unknown"}
-    return Machine(
-        cpu=_cpu(),
-        cores=cores(),
+    versions = {name: version for name in _PACKAGES if (version := get_package_version(name)) != "unknown"}
+    return BenchmarkMachine(
+        cpu=_read_cpu_name(),
+        num_cores=count_cores(),
         system=f"{platform.system()} {platform.machine()}, {python}",
-        versions=versions | {"FFmpeg of av": av.ffmpeg_version_info} | _ffmpeg_of_torchcodec(),
-        commit=_commit(),
+        versions=versions | {"FFmpeg of av": av.ffmpeg_version_info} | _get_torchcodec_ffmpeg_version(),
+        commit=_read_commit(),
     )
 
 
-def _cpu() -> str:
+def _read_cpu_name() -> str:
     try:
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:  # not Linux
@@ -51,7 +51,7 @@ def _cpu() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def _ffmpeg_of_torchcodec() -> dict[str, str]:
+def _get_torchcodec_ffmpeg_version() -> dict[str, str]:
     """It takes the system's."""
     try:
         from torchcodec._core import get_ffmpeg_library_versions
@@ -61,15 +61,15 @@ def _ffmpeg_of_torchcodec() -> dict[str, str]:
         return {}
 
 
-def _commit() -> str | None:
+def _read_commit() -> str | None:
     here = Path(__file__)
-    if _git(here, "ls-files", "--error-unmatch", here.name) is None:  # another project's checkout, or none
+    if _run_git(here, "ls-files", "--error-unmatch", here.name) is None:  # another project's checkout, or none
         return None
-    commit = _git(here, "rev-parse", "--short=10", "HEAD")
-    return f"{commit} and changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else commit
+    commit = _run_git(here, "rev-parse", "--short=10", "HEAD")
+    return f"{commit} and changes" if _run_git(here, "status", "--porcelain", "--untracked-files=no") else commit
 
 
-def _git(file: Path, *words: str) -> str | None:
+def _run_git(file: Path, *words: str) -> str | None:
     """What git says in the file's folder; None if it refuses, or is not there."""
     try:
         return subprocess.run(

@@ -10,18 +10,18 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vidstill.data.decode.reader import Frames, read_frames
-from vidstill.data.storage.fetch import Source, fetched
+from vidstill.data.storage.fetch import VideoSource, fetch_source
 
-Reader = Callable[[Source, Sequence[int]], Frames]
+ReadFramesFn = Callable[[VideoSource, Sequence[int]], Frames]
 
-OURS, PLAIN_LOOP, DECORD, TORCHCODEC = "vidstill", "PyAV's plain loop", "decord", "torchcodec"
+VIDSTILL, PYAV_LOOP, DECORD, TORCHCODEC = "vidstill", "PyAV's plain loop", "decord", "torchcodec"
 
 
-def readers() -> tuple[dict[str, Reader], dict[str, str]]:
+def find_readers() -> tuple[dict[str, ReadFramesFn], dict[str, str]]:
     """Those that work here, by their names; and why the others do not."""
-    there: dict[str, Reader] = {OURS: read_frames, PLAIN_LOOP: read_plainly}
+    there: dict[str, ReadFramesFn] = {VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}
     missing = {}
-    for name, made in _OTHERS.items():
+    for name, made in _READER_FACTORIES.items():
         try:
             there[name] = made(importlib.import_module(name))
         except ImportError:
@@ -31,12 +31,12 @@ def readers() -> tuple[dict[str, Reader], dict[str, str]]:
     return there, missing
 
 
-def read_plainly(source: Source, indices: Sequence[int]) -> Frames:
+def read_with_pyav(source: VideoSource, indices: Sequence[int]) -> Frames:
     """PyAV from the beginning to the last wanted frame, of which only the wanted ones are converted.
 
     It is what a full decode gives, so that the others' frames are held to these.
     """
-    here, wanted, frames = fetched(source), set(indices), {}
+    here, wanted, frames = fetch_source(source), set(indices), {}
     convert = VideoReformatter()
     container: Any
     with av.open(io.BytesIO(here) if isinstance(here, bytes) else f"file:{here}") as container:
@@ -51,20 +51,20 @@ def read_plainly(source: Source, indices: Sequence[int]) -> Frames:
     return np.stack([frames[n] for n in indices])
 
 
-def _of_decord(decord: Any) -> Reader:
-    def read(source: Source, indices: Sequence[int]) -> Frames:
-        here = fetched(source)
+def _make_decord_reader(decord: Any) -> ReadFramesFn:
+    def read(source: VideoSource, indices: Sequence[int]) -> Frames:
+        here = fetch_source(source)
         file = io.BytesIO(here) if isinstance(here, bytes) else str(here)
         return decord.VideoReader(file, ctx=decord.cpu(0), num_threads=1).get_batch(list(indices)).asnumpy()
 
     return read
 
 
-def _of_torchcodec(torchcodec: Any) -> Reader:
+def _make_torchcodec_reader(torchcodec: Any) -> ReadFramesFn:
     decoders = importlib.import_module("torchcodec.decoders")
 
-    def read(source: Source, indices: Sequence[int]) -> Frames:
-        here = fetched(source)
+    def read(source: VideoSource, indices: Sequence[int]) -> Frames:
+        here = fetch_source(source)
         video = decoders.VideoDecoder(
             here if isinstance(here, bytes) else str(here),
             dimension_order="NHWC",
@@ -77,4 +77,7 @@ def _of_torchcodec(torchcodec: Any) -> Reader:
     return read
 
 
-_OTHERS: dict[str, Callable[[Any], Reader]] = {DECORD: _of_decord, TORCHCODEC: _of_torchcodec}
+_READER_FACTORIES: dict[str, Callable[[Any], ReadFramesFn]] = {
+    DECORD: _make_decord_reader,
+    TORCHCODEC: _make_torchcodec_reader,
+}

@@ -13,7 +13,7 @@ K = TypeVar("K")
 
 
 @contextmanager
-def one_core() -> Iterator[None]:
+def pin_to_one_core() -> Iterator[None]:
     """Within it, this thread and those that it starts stay on one core, where the system lets us say so."""
     threads = torch.get_num_threads()
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
@@ -28,11 +28,11 @@ def one_core() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def in_turns(works: Mapping[K, Callable[[], Any]], chance: np.random.Generator) -> dict[K, float]:
+def time_in_random_order(functions: Mapping[K, Callable[[], Any]], rng: np.random.Generator) -> dict[K, float]:
     """The seconds that each takes, done in an order that is drawn."""
-    names, took = list(works), {}
-    for k in chance.permutation(len(names)):
+    names, took = list(functions), {}
+    for k in rng.permutation(len(names)):
         begun = time.perf_counter()
-        works[names[k]]()
+        functions[names[k]]()
         took[names[k]] = time.perf_counter() - begun
     return took

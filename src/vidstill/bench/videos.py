@@ -6,90 +6,94 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vidstill.data.decode.images import is_picture, pictures_of
-from vidstill.data.decode.stream import decoded
-from vidstill.data.manifest.manifest import Listing
-from vidstill.data.manifest.open import read_listing
-from vidstill.data.manifest.table import Row
-from vidstill.data.storage.fetch import BrokenVideo, Place, fetched, name_of
-from vidstill.engine.distributed import cores
-from vidstill.parallel.pool import Lost, in_workers
-from vidstill.synthetic.footage import Footage, filmed
-from vidstill.utils.rng import numpy_chance, sample_seed
-from vidstill.utils.terminal import progress_bar
+from vidstill.data.decode.images import is_image_file, list_frame_images
+from vidstill.data.decode.stream import iter_frames
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.open import open_manifest
+from vidstill.data.manifest.table import VideoRow
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, source_name
+from vidstill.engine.distributed import count_cores
+from vidstill.parallel.pool import LostTask, map_in_workers
+from vidstill.synthetic.footage import FootageConfig, encode_footage
+from vidstill.utils.rng import derive_sample_seed, numpy_rng
+from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
 
 log = logging.getLogger("vidstill")
 
 
 @dataclass(frozen=True)
-class Video:
+class BenchmarkVideo:
     """A file and the number of its frames, all of which decode."""
 
     path: Path
-    frames: int
+    num_frames: int
 
 
-def own_videos(folder: Path, videos: int, footage: Footage, seed: int) -> list[Video]:
+def render_videos(folder: Path, num_videos: int, footage: FootageConfig, seed: int) -> list[BenchmarkVideo]:
     """Films them, on all cores."""
     found = []
-    with progress_bar("filming") as done:
-        for _, video in in_workers(partial(_film_into, folder, footage, seed), range(videos), workers=cores()):
-            if isinstance(video, Lost):
-                raise InputError(f"a video could not be filmed: its process {video.why}; try it again with more memory")
+    with show_progress_bar("filming") as done:
+        for _, video in map_in_workers(
+            partial(_render_video, folder, footage, seed), range(num_videos), workers=count_cores()
+        ):
+            if isinstance(video, LostTask):
+                raise InputError(
+                    f"a video could not be filmed: its process {video.reason}; try it again with more memory"
+                )
             found.append(video)
-            done(len(found), videos)
+            done(len(found), num_videos)
     return found
 
 
-def _film_into(folder: Path, footage: Footage, seed: int, number: int) -> Video:
+def _render_video(folder: Path, footage: FootageConfig, seed: int, number: int) -> BenchmarkVideo:
     path = folder / f"{number:04d}.mp4"
-    path.write_bytes(filmed(footage, sample_seed(seed, 0, number)))
-    return Video(path, footage.frames)
+    path.write_bytes(encode_footage(footage, derive_sample_seed(seed, 0, number)))
+    return BenchmarkVideo(path, footage.frames)
 
 
-def drawn_videos(data: Place, folder: Path, videos: int, seed: int) -> list[Video]:
+def sample_videos(data: PathOrUrl, folder: Path, num_videos: int, seed: int) -> list[BenchmarkVideo]:
     """Some of a data set's, or all that it has if they are fewer; what is no file of this machine is copied.
 
     Raises:
         InputError: there is no such data, or no video in it that decodes.
     """
-    rows = read_listing(data).rows
-    found: list[Video] = []
-    with progress_bar("looking for videos that decode") as done:
-        for place in numpy_chance(seed, "videos").permutation(len(rows)):
-            if len(found) == min(videos, len(rows)):
+    rows = open_manifest(data).rows
+    found: list[BenchmarkVideo] = []
+    with show_progress_bar("looking for videos that decode") as done:
+        for place in numpy_rng(seed, "videos").permutation(len(rows)):
+            if len(found) == min(num_videos, len(rows)):
                 break
-            video = _good(rows[int(place)], folder / f"{len(found):04d}")
+            video = _prepare_video(rows[int(place)], folder / f"{len(found):04d}")
             found += [video] if video else []
-            done(len(found), min(videos, len(rows)))
+            done(len(found), min(num_videos, len(rows)))
     if not found:
         raise InputError(f"{data} has no video that decodes; `vidstill data scan {data}` says what is wrong with each")
     return found
 
 
-def _good(row: Row, copy: Path) -> Video | None:
+def _prepare_video(row: VideoRow, copy: Path) -> BenchmarkVideo | None:
     """The row's video; None if it does not decode to its end, or is a picture, or a folder of pictures."""
-    if is_picture(row.name) or row.wrong:
+    if is_image_file(row.name) or row.error:
         return None
     try:
-        here = fetched(row.source)
-        if pictures_of(here) is not None:
+        here = fetch_source(row.source)
+        if list_frame_images(here) is not None:
             return None
-        sizes = [frame.shape for frame in decoded(here)]
+        sizes = [frame.shape for frame in iter_frames(here)]
         if len(set(sizes)) > 1:
-            raise BrokenVideo(f"{name_of(here)} changes its size")
+            raise BrokenVideo(f"{source_name(here)} changes its size")
     except BrokenVideo as error:
         log.warning("%s: %s; it is not measured", row.name, error)
         return None
     if isinstance(here, bytes):
         copy = copy.with_suffix(Path(row.name).suffix)
         copy.write_bytes(here)
-    return Video(here if isinstance(here, Path) else copy, len(sizes))
+    return BenchmarkVideo(here if isinstance(here, Path) else copy, len(sizes))
 
 
-def listed(videos: list[Video], path: Path) -> Listing:
+def write_video_manifest(videos: list[BenchmarkVideo], path: Path) -> Manifest:
     """A data set of these videos, whose list is written to this path."""
-    rows = [{"path": str(video.path.absolute()), "frames": video.frames} for video in videos]
+    rows = [{"path": str(video.path.absolute()), "frames": video.num_frames} for video in videos]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return read_listing(path)
+    return open_manifest(path)

@@ -4,39 +4,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-How = Literal["taken", "renamed", "reshaped", "resized", "ignored", "missing", "unexplained"]
+ConversionStatus = Literal["taken", "renamed", "reshaped", "resized", "ignored", "missing", "unexplained"]
 """As it was; under another name; in another shape (joined, split, turned, repeated); for another grid; left out; not in
 the file; or not accounted for, which is an error."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorConversion:
     """
     Args:
-        theirs: its name in the file; "": it is not there.
-        ours: its name here; "": it has no place here.
+        foreign_name: its name in the file; "": it is not there.
+        native_name: its name here; "": it has no place here.
         shape: the file's; where it is not there, ours.
-        why: in words, where it was not simply taken.
+        reason: in words, where it was not simply taken.
     """
 
-    theirs: str
-    ours: str
+    foreign_name: str
+    native_name: str
     shape: tuple[int, ...]
-    how: How
-    why: str = ""
+    status: ConversionStatus
+    reason: str = ""
 
 
 @dataclass(frozen=True)
-class Ledger:
+class ConversionReport:
     """
     Args:
-        layout: in words, what the file was taken for, and by which signs.
+        layout_description: in words, what the file was taken for, and by which signs.
         notes: what the file does not say and was assumed, or taken from what was asked for.
     """
 
-    layout: str
-    entries: tuple[Entry, ...]
+    layout_description: str
+    entries: tuple[TensorConversion, ...]
     notes: tuple[str, ...] = ()
 
-    def of(self, how: How) -> Iterator[Entry]:
-        return (entry for entry in self.entries if entry.how == how)
+    def filter_by_status(self, status: ConversionStatus) -> Iterator[TensorConversion]:
+        return (entry for entry in self.entries if entry.status == status)

@@ -16,25 +16,30 @@ from urllib import request
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from vidstill.utils.files import HALF, version_of
-from vidstill.utils.terminal import progress_bar
+from vidstill.utils.files import PARTIAL_SUFFIX, get_package_version
+from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pyth")
-CONFIG = "config.json"  # beside transformers' weights
-PROCESSOR = "preprocessor_config.json"  # beside these, if any: which sizes and colours enter the model
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pyth")
+HF_CONFIG_FILE = "config.json"  # beside transformers' weights
+HF_PROCESSOR_FILE = "preprocessor_config.json"  # beside these, if any: which sizes and colours enter the model
 
-_WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_PIECE = 2**20
-_DIGITS = {"sha256": 64, "md5": 32}
-_LARGEST_INDEX = 2**26
+_DEFAULT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_CHUNK_BYTES = 2**20
+_DIGEST_LENGTHS = {"sha256": 64, "md5": 32}
+_MAX_JSON_BYTES = 2**26
 
 
-def local_path(source: str | Path, check: Callable[[Path, str], object]) -> Path:
+def fetch_checkpoint(source: str | Path, check_file: Callable[[Path, str], object]) -> Path:
     """The file, or the folder, here of what was given; fetched where it is not.
 
     Args:
-        check: raises an InputError for a file that holds no weights; it is told the file and what to call it. What
+        check_file: raises an InputError for a file that holds no weights; it is told the file and what to call it. What
             does not pass stays out of the cache.
 
     Raises:
@@ -42,9 +47,9 @@ def local_path(source: str | Path, check: Callable[[Path, str], object]) -> Path
     """
     text = str(source)
     if re.match(r"https?://", text, re.IGNORECASE):
-        return _fetched(text, check)
+        return _fetch_url(text, check_file)
     if text.startswith("hf://"):
-        return fetched_from_hub(hub_model(text), chosen, shard_names)
+        return fetch_from_hub(parse_hub_model(text), choose_checkpoint_file, read_shard_index)
     path = Path(source)
     if path.is_file() or path.is_dir():
         return path
@@ -53,58 +58,58 @@ def local_path(source: str | Path, check: Callable[[Path, str], object]) -> Path
     if "://" in text:
         raise InputError(f"{source} is an address of a kind that is not fetched; give https://… or hf://org/name")
     missing = f"there is no file or run {source}; give a run's folder, a .safetensors or a .pth file"
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) or text.endswith(SUFFIXES) or path.parent.exists():
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) or text.endswith(CHECKPOINT_SUFFIXES) or path.parent.exists():
         raise InputError(f"{missing}, an address (https://…), or a model of the Hugging Face Hub (hf://org/name)")
     try:
-        return fetched_from_hub(hub_model(f"hf://{text}"), chosen, shard_names)
+        return fetch_from_hub(parse_hub_model(f"hf://{text}"), choose_checkpoint_file, read_shard_index)
     except InputError as error:
         raise InputError(f"there is no file or run {source} here, and {error}") from None
 
 
-def chosen(names: Collection[str], source: str) -> str:
+def choose_checkpoint_file(names: Collection[str], source: str) -> str:
     """Which of a folder's files holds its weights, or lists the files that do.
 
     Raises:
         InputError: none does, or several.
     """
-    for name in _WHOLE:
+    for name in _DEFAULT_FILES:
         if name in names:
             return name
-    others = sorted(name for name in names if name.endswith(SUFFIXES) and "/" not in name)
+    others = sorted(name for name in names if name.endswith(CHECKPOINT_SUFFIXES) and "/" not in name)
     if len(others) == 1:
         return others[0]
     if others:
         raise InputError(
-            f"{source} holds no {_WHOLE[0]}, but several files of weights ({', '.join(others[:5])}); name one of them"
+            f"{source} holds no {_DEFAULT_FILES[0]}, but several files of weights ({', '.join(others[:5])}); name one of them"
         )
     raise InputError(
-        f"{source} holds no {_WHOLE[0]} or {_WHOLE[2]}: its run has not ended yet, or it is neither a run's folder nor "
+        f"{source} holds no {_DEFAULT_FILES[0]} or {_DEFAULT_FILES[2]}: its run has not ended yet, or it is neither a run's folder nor "
         "a model's"
     )
 
 
-def shard_names(index: Path) -> dict[str, str]:
+def read_shard_index(index: Path) -> dict[str, str]:
     """In which of the files beside it an index says that each tensor is.
 
     Raises:
         InputError: it is no index, or names files elsewhere.
     """
-    found = read_object(index).get("weight_map")
+    found = read_json_object(index).get("weight_map")
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
         raise InputError(f"{index} is no list of files of weights; fetch or write it again")
     for name in found.values():
-        if not re.fullmatch(r"\w[\w.-]*", name) or not name.endswith(SUFFIXES):
+        if not re.fullmatch(r"\w[\w.-]*", name) or not name.endswith(CHECKPOINT_SUFFIXES):
             raise InputError(f"{index} names {name!r}, which is no file of weights beside it; fetch or write it again")
     return found
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """
     Raises:
         InputError: it is no JSON object, or too large to be one that stands beside weights.
     """
     try:
-        if path.stat().st_size > _LARGEST_INDEX:
+        if path.stat().st_size > _MAX_JSON_BYTES:
             raise ValueError
         found = json.loads(path.read_bytes())
         if isinstance(found, dict):
@@ -114,27 +119,27 @@ def read_object(path: Path) -> dict[str, Any]:
     raise InputError(f"{path} is no readable JSON object; fetch or write it again")
 
 
-def _fetched(address: str, check: Callable[[Path, str], object]) -> Path:
+def _fetch_url(url: str, check_file: Callable[[Path, str], object]) -> Path:
     """The cache's file of an address; complete, or absent.
 
     It stands there by a hash of the address, and a name whose letters are harmless. A download that breaks off is gone
     on with, where the server says by a tag that the file is the same.
     """
-    check_address(address)
-    plain, fragment = urldefrag(address)
-    wanted = _digest(plain, fragment)
+    check_url(url)
+    plain, fragment = urldefrag(url)
+    wanted = _parse_digest(plain, fragment)
     last = unquote(urlsplit(plain).path).rpartition("/")[2]
     harmless = re.sub(r"[^A-Za-z0-9._-]+", "_", last).lstrip(".")[-80:] or "weights"
-    path = _cache() / f"{hashlib.sha256(plain.encode()).hexdigest()[:16]}-{harmless}"
+    path = _get_cache_dir() / f"{hashlib.sha256(plain.encode()).hexdigest()[:16]}-{harmless}"
     try:
-        with _alone(path) as first:
+        with _lock_download(path) as first:
             if not first:
                 _check_digest(path, wanted, plain, f"; it was fetched earlier: delete {path} to fetch it again")
                 return path
             part = _download(plain, path)
             try:
                 _check_digest(part, wanted, plain, "; nothing of it was kept")
-                check(part, plain)
+                check_file(part, plain)
             except InputError:
                 part.unlink()
                 raise
@@ -147,31 +152,31 @@ def _fetched(address: str, check: Callable[[Path, str], object]) -> Path:
     return path
 
 
-def _cache() -> Path:
+def _get_cache_dir() -> Path:
     set_ = os.environ.get("VIDSTILL_CACHE")
     return Path(set_).expanduser() if set_ else Path.home() / ".cache" / "vidstill" / "weights"
 
 
-def _digest(address: str, fragment: str) -> tuple[str, str] | None:
+def _parse_digest(url: str, fragment: str) -> tuple[str, str] | None:
     if not fragment:
         return None
     kind, _, digits = fragment.partition("=")
-    if kind not in _DIGITS or not re.fullmatch(rf"[0-9a-fA-F]{{{_DIGITS[kind]}}}", digits):
-        raise InputError(f"{address}#{fragment}: what follows # is sha256= and 64 hexadecimal digits, or md5= and 32")
+    if kind not in _DIGEST_LENGTHS or not re.fullmatch(rf"[0-9a-fA-F]{{{_DIGEST_LENGTHS[kind]}}}", digits):
+        raise InputError(f"{url}#{fragment}: what follows # is sha256= and 64 hexadecimal digits, or md5= and 32")
     return kind, digits.lower()
 
 
-def _check_digest(path: Path, wanted: tuple[str, str] | None, address: str, then: str) -> None:
-    if wanted is None:
+def _check_digest(path: Path, expected_digest: tuple[str, str] | None, url: str, advice: str) -> None:
+    if expected_digest is None:
         return
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, wanted[0]).hexdigest()
-    if found != wanted[1]:
-        raise InputError(f"{address} has the {wanted[0]} {found} and not {wanted[1]}{then}")
+        found = hashlib.file_digest(file, expected_digest[0]).hexdigest()
+    if found != expected_digest[1]:
+        raise InputError(f"{url} has the {expected_digest[0]} {found} and not {expected_digest[1]}{advice}")
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[bool]:
+def _lock_download(path: Path) -> Iterator[bool]:
     """Whether this process has to fetch a file, alone: others that need one wait meanwhile, and then find it."""
     if path.is_file():
         yield False
@@ -182,77 +187,81 @@ def _alone(path: Path) -> Iterator[bool]:
         yield not path.is_file()
 
 
-def _download(address: str, path: Path) -> Path:
+def _download(url: str, path: Path) -> Path:
     """The whole of what an address gives, in a file whose name says that it is not yet what it should be."""
-    left = sorted(path.parent.glob(f"{path.name}.*{HALF}"))
+    left = sorted(path.parent.glob(f"{path.name}.*{PARTIAL_SUFFIX}"))
     done = left[0].stat().st_size if left else 0
-    answer = ask(address, done)
-    if answer.status == 206 and (_part(path, answer) != left[0] or first_byte(answer) != done):  # of another file
+    answer = request_file(url, done)
+    if answer.status == 206 and (
+        _get_partial_path(path, answer) != left[0] or parse_start_byte(answer) != done
+    ):  # of another file
         answer.close()
-        answer = ask(address)
+        answer = request_file(url)
     with answer:
         done = done if answer.status == 206 else 0
-        part = _part(path, answer)
+        part = _get_partial_path(path, answer)
         for old in left if not done else left[1:]:
             old.unlink()
-        whole = whole_size(answer)
+        whole = parse_total_size(answer)
         free = shutil.disk_usage(path.parent).free
         if whole is not None and whole - done > free:
             raise InputError(
-                f"{address} has {whole} bytes, and {path.parent} has room for {free}; make room there, or set "
+                f"{url} has {whole} bytes, and {path.parent} has room for {free}; make room there, or set "
                 "VIDSTILL_CACHE to another folder"
             )
         try:
-            done, broken = _written(answer, part, done, whole, path.name)
+            done, broken = _write_response(answer, part, done, whole, path.name)
         except OSError:  # the disk is full
             part.unlink(missing_ok=True)
             raise
     if broken:
-        goes_on = part.name != path.name + HALF
+        goes_on = part.name != path.name + PARTIAL_SUFFIX
         if not goes_on:
             part.unlink(missing_ok=True)
         raise InputError(
-            f"{address} broke off after {done} of {whole or 'unknown'} bytes ({broken}); type the same command again, "
+            f"{url} broke off after {done} of {whole or 'unknown'} bytes ({broken}); type the same command again, "
             f"{'it goes on from there' if goes_on else 'it begins anew'}"
         )
     return part
 
 
-def _written(answer: HTTPResponse, part: Path, done: int, whole: int | None, name: str) -> tuple[int, str]:
+def _write_response(
+    response: HTTPResponse, partial_path: Path, num_bytes: int, total_bytes: int | None, name: str
+) -> tuple[int, str]:
     """How many bytes there are then, and why there are no more, if there should be."""
-    with part.open("ab" if done else "wb") as file, progress_bar(f"{name} (MB)") as told:
+    with partial_path.open("ab" if num_bytes else "wb") as file, show_progress_bar(f"{name} (MB)") as told:
         while True:
             try:
-                piece = answer.read(_PIECE)
+                piece = response.read(_CHUNK_BYTES)
             except (HTTPException, OSError) as error:
-                return done, " ".join(str(error).split()) or type(error).__name__
+                return num_bytes, " ".join(str(error).split()) or type(error).__name__
             if not piece:
-                return done, "" if whole in (None, done) else "it ended early"
+                return num_bytes, "" if total_bytes in (None, num_bytes) else "it ended early"
             file.write(piece)
-            done += len(piece)
-            told(done / 1e6, (whole or done) / 1e6)
+            num_bytes += len(piece)
+            told(num_bytes / 1e6, (total_bytes or num_bytes) / 1e6)
 
 
-def _part(path: Path, answer: HTTPResponse) -> Path:
+def _get_partial_path(path: Path, response: HTTPResponse) -> Path:
     """Is named by the tag that tells a file from a later one at its address; without one, it is not gone on with."""
-    tag = answer.headers.get("ETag") or ""
-    tag = answer.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
-    mark = hashlib.sha256(f"{tag} {whole_size(answer)}".encode()).hexdigest()[:12]
-    return path.with_name(f"{path.name}.{mark}{HALF}" if tag else path.name + HALF)
+    tag = response.headers.get("ETag") or ""
+    tag = response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
+    mark = hashlib.sha256(f"{tag} {parse_total_size(response)}".encode()).hexdigest()[:12]
+    return path.with_name(f"{path.name}.{mark}{PARTIAL_SUFFIX}" if tag else path.name + PARTIAL_SUFFIX)
 
 
-_SECONDS = 30  # without a byte
+_TIMEOUT_SECONDS = 30  # without a byte
 
 
-def ask(address: str, start: int = 0) -> HTTPResponse:
+def request_file(url: str, start_byte: int = 0) -> HTTPResponse:
     """The answer to a request for a file, from one of its bytes on if the server can do that (status 206).
 
     Raises:
         InputError: there is no answer, or another one than a file.
     """
-    wanted = request.Request(address, headers={"User-Agent": f"vidstill/{version_of('vidstill')}"})
-    if start:
-        wanted.add_header("Range", f"bytes={start}-")
+    wanted = request.Request(url, headers={"User-Agent": f"vidstill/{get_package_version('vidstill')}"})
+    if start_byte:
+        wanted.add_header("Range", f"bytes={start_byte}-")
     opener = request.OpenerDirector()  # without those for ftp:// and file://
     for handler in (
         request.ProxyHandler,
@@ -261,60 +270,60 @@ def ask(address: str, start: int = 0) -> HTTPResponse:
         request.HTTPSHandler,
         request.HTTPDefaultErrorHandler,
         request.HTTPErrorProcessor,
-        _Redirect,
+        _SecureRedirectHandler,
     ):
         opener.add_handler(handler())
     try:
-        answer: HTTPResponse = opener.open(wanted, timeout=_SECONDS)
+        answer: HTTPResponse = opener.open(wanted, timeout=_TIMEOUT_SECONDS)
     except InputError:
         raise
     except HTTPError as error:
         error.close()
-        if start and error.code == 416:  # what is here is as long as the file, or longer
-            return ask(address)
-        raise InputError(_refusal(address, error.code)) from None
+        if start_byte and error.code == 416:  # what is here is as long as the file, or longer
+            return request_file(url)
+        raise InputError(_format_http_error(url, error.code)) from None
     except (HTTPException, OSError, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise InputError(
-            f"{address} cannot be reached ({_one_line(reason)}) and was not fetched before; connect to the network, or "
+            f"{url} cannot be reached ({_format_reason(reason)}) and was not fetched before; connect to the network, or "
             "give a file that is here"
         ) from None
     if "html" in answer.headers.get("Content-Type", ""):
         answer.close()
         raise InputError(
-            f"{address} gives a web page and no file; open it in a browser, download the file, and give its path"
+            f"{url} gives a web page and no file; open it in a browser, download the file, and give its path"
         )
     return answer
 
 
-def whole_size(answer: HTTPResponse) -> int | None:
+def parse_total_size(response: HTTPResponse) -> int | None:
     """How many bytes the file has, also where only its end is sent; None: that is not said."""
-    if answer.status == 206:
-        found = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+    if response.status == 206:
+        found = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", ""))
         return int(found[1]) if found else None
-    length = answer.headers.get("Content-Length", "")
+    length = response.headers.get("Content-Length", "")
     return int(length) if re.fullmatch(r"\d{1,18}", length) else None
 
 
-def first_byte(answer: HTTPResponse) -> int:
+def parse_start_byte(response: HTTPResponse) -> int:
     """Where in its file a part begins."""
-    found = re.match(r"bytes (\d{1,18})-", answer.headers.get("Content-Range", ""))
+    found = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
     return int(found[1]) if found else 0
 
 
-def check_address(address: str) -> None:
+def check_url(url: str) -> None:
     """Raises an InputError where it cannot be asked for, or holds a password, which is not repeated then."""
     try:
-        host = urlsplit(address).netloc
+        host = urlsplit(url).netloc
     except ValueError:
         host = ""
     if "@" in host:
         raise InputError("an address with a password in it is not fetched; download the file, and give its path")
-    if not host or re.search(r"[\s\x00-\x1f]", address):
-        raise InputError(f"{address!r} is no address; give https://host/file.pth")
+    if not host or re.search(r"[\s\x00-\x1f]", url):
+        raise InputError(f"{url!r} is no address; give https://host/file.pth")
 
 
-class _Redirect(request.HTTPRedirectHandler):
+class _SecureRedirectHandler(request.HTTPRedirectHandler):
     def redirect_request(self, req: request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if req.type == "https" and not newurl.lower().startswith("https://"):
             raise InputError(
@@ -323,141 +332,154 @@ class _Redirect(request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _refusal(address: str, code: int) -> str:
-    if code in (401, 403):
-        return f"{address} is not given to everyone ({code}); download it as its owner says, and give the file's path"
-    if code in (404, 410):
-        return f"{address} is not there ({code}); see where its authors have it now"
-    return f"{address} answers with an error ({code}); try again later, or give a file that is here"
+def _format_http_error(url: str, status: int) -> str:
+    if status in (401, 403):
+        return f"{url} is not given to everyone ({status}); download it as its owner says, and give the file's path"
+    if status in (404, 410):
+        return f"{url} is not there ({status}); see where its authors have it now"
+    return f"{url} answers with an error ({status}); try again later, or give a file that is here"
 
 
-def _one_line(reason: object) -> str:
+def _format_reason(reason: object) -> str:
     return " ".join(str(reason).split()) or type(reason).__name__
 
 
-_SETTINGS = ("config.json", "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+_HUB_CONFIG_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
 
 
-_CARD = "README.md"  # which states the licence
+_MODEL_CARD = "README.md"  # which states the licence
 
 
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 @dataclass(frozen=True)
 class HubModel:
     """
     Args:
-        name: `org/name`.
+        repo_id: `org/name`.
         revision: a branch, tag or commit; None: the usual one.
-        file: of its files; "": the one that holds its weights.
+        filename: of its files; "": the one that holds its weights.
     """
 
-    name: str
+    repo_id: str
     revision: str | None
-    file: str
+    filename: str
 
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
-        return f"hf://{self.name}{revision}{'/' if self.file else ''}{self.file}"
+        return f"hf://{self.repo_id}{revision}{'/' if self.filename else ''}{self.filename}"
 
 
-def hub_model(address: str) -> HubModel:
+def parse_hub_model(url: str) -> HubModel:
     """What `hf://org/name[@revision][/file]` stands for.
 
     Raises:
         InputError: it is written otherwise.
     """
-    found = re.fullmatch(r"hf://(\w[\w.-]*/\w[\w.-]*?)(?:@(\w[\w.-]*))?(?:/(.*))?", address)
+    found = re.fullmatch(r"hf://(\w[\w.-]*/\w[\w.-]*?)(?:@(\w[\w.-]*))?(?:/(.*))?", url)
     if not found or ".." in (found[3] or "").split("/") or re.search(r"[\\\x00-\x1f]|//|^/", found[3] or ""):
-        raise InputError(f"{address!r} is no model of the Hub; write hf://org/name, hf://org/name@revision/file")
+        raise InputError(f"{url!r} is no model of the Hub; write hf://org/name, hf://org/name@revision/file")
     return HubModel(found[1], found[2], found[3] or "")
 
 
-def fetched_from_hub(
+def fetch_from_hub(
     model: HubModel,
-    chosen: Callable[[Collection[str], str], str],
-    shard_names: Callable[[Path], Mapping[str, str]],
+    choose_file: Callable[[Collection[str], str], str],
+    read_index: Callable[[Path], Mapping[str, str]],
 ) -> Path:
     """The file of a model's weights, or the list of its files, in the Hub's cache; beside it what says how it is used.
 
     Where the Hub cannot be reached, or HF_HUB_OFFLINE says so, what was fetched before is used.
 
     Args:
-        chosen: which of several files.
-        shard_names: what a list of files names.
+        choose_file: which of several files.
+        read_index: what a list of files names.
 
     Raises:
         InputError: there is no such model or file, it is not given to everyone, or cannot be reached and is not here.
     """
-    names = _names(model)
-    wanted = model.file or chosen(names, str(model))
+    names = _list_hub_files(model)
+    wanted = model.filename or choose_file(names, str(model))
     if names and wanted not in names:
-        raise InputError(f"{model} is not there; {model.name} has {', '.join(sorted(names)[:8])}")
+        raise InputError(f"{model} is not there; {model.repo_id} has {', '.join(sorted(names)[:8])}")
     beside = PurePosixPath(wanted).parent
-    for name in (str(beside / each) for each in (*_SETTINGS, _CARD)):
+    for name in (str(beside / each) for each in (*_HUB_CONFIG_FILES, _MODEL_CARD)):
         if name in names:
-            _file(model, name)
-    path = _file(model, wanted)
+            _fetch_hub_file(model, name)
+    path = _fetch_hub_file(model, wanted)
     if wanted.endswith(".index.json"):
-        for name in sorted(set(shard_names(path).values())):
-            if _file(model, str(beside / name)).parent != path.parent:
+        for name in sorted(set(read_index(path).values())):
+            if _fetch_hub_file(model, str(beside / name)).parent != path.parent:
                 raise InputError(f"{model} was changed while it was fetched; type the same command again")
     return path
 
 
-def _settings() -> dict[str, Any]:
+def _read_hub_settings() -> dict[str, Any]:
     """As the environment has them now; the Hub's library looks once, when it is imported."""
     found = {"endpoint": os.environ.get("HF_ENDPOINT"), "cache_dir": os.environ.get("HF_HUB_CACHE")}
     return {word: value.rstrip("/") for word, value in found.items() if value}
 
 
-def _offline() -> bool:
-    return any(os.environ.get(word, "").upper() in ("1", "TRUE", "YES", "ON") for word in _OFFLINE)
+def _is_offline() -> bool:
+    return any(os.environ.get(word, "").upper() in ("1", "TRUE", "YES", "ON") for word in _OFFLINE_VARIABLES)
 
 
-def _names(model: HubModel) -> list[str]:
+def _list_hub_files(model: HubModel) -> list[str]:
     """The model's files: the Hub's; where it cannot be asked, those that are here, if any are."""
     from huggingface_hub import HfApi
 
     failure: Exception | None = None
-    if not _offline():
+    if not _is_offline():
         try:
-            info = HfApi(endpoint=_settings().get("endpoint")).model_info(
-                model.name, revision=model.revision, timeout=30
+            info = HfApi(endpoint=_read_hub_settings().get("endpoint")).model_info(
+                model.repo_id, revision=model.revision, timeout=30
             )
             return [each.rfilename for each in info.siblings or ()]
         except Exception as error:  # the Hub's own, and those of whichever library it talks through
             failure = error
-    return _names_here(model, failure)
+    return _list_cached_hub_files(model, failure)
 
 
-def _names_here(model: HubModel, failure: Exception | None) -> list[str]:
+def _list_cached_hub_files(model: HubModel, failure: Exception | None) -> list[str]:
     from huggingface_hub import snapshot_download
 
-    settings = {word: value for word, value in _settings().items() if word == "cache_dir"}
+    settings = {word: value for word, value in _read_hub_settings().items() if word == "cache_dir"}
     try:
         folder = Path(
             snapshot_download(
-                model.name, revision=model.revision, local_files_only=True, allow_patterns=[_SETTINGS[0]], **settings
+                model.repo_id,
+                revision=model.revision,
+                local_files_only=True,
+                allow_patterns=[_HUB_CONFIG_FILES[0]],
+                **settings,
             )
         )
     except Exception as error:
-        raise _refusal_of_hub(model, failure or error, offline=failure is None) from None
+        raise _build_hub_error(model, failure or error, offline=failure is None) from None
     return [str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file()]
 
 
-def _file(model: HubModel, name: str) -> Path:
+def _fetch_hub_file(model: HubModel, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    offline = _offline()
+    offline = _is_offline()
     try:
-        return Path(hf_hub_download(model.name, name, revision=model.revision, local_files_only=offline, **_settings()))
+        return Path(
+            hf_hub_download(
+                model.repo_id, name, revision=model.revision, local_files_only=offline, **_read_hub_settings()
+            )
+        )
     except Exception as error:
-        raise _refusal_of_hub(model, error, offline=offline) from None
+        raise _build_hub_error(model, error, offline=offline) from None
 
 
-def _refusal_of_hub(model: HubModel, error: Exception, *, offline: bool) -> InputError:
+def _build_hub_error(model: HubModel, error: Exception, *, offline: bool) -> InputError:
     from huggingface_hub import errors
 
     if offline:
@@ -467,20 +489,20 @@ def _refusal_of_hub(model: HubModel, error: Exception, *, offline: bool) -> Inpu
         )
     if isinstance(error, errors.GatedRepoError):
         return InputError(
-            f"{model} is given to those who accepted its terms; accept them at huggingface.co/{model.name}, then run "
+            f"{model} is given to those who accepted its terms; accept them at huggingface.co/{model.repo_id}, then run "
             "hf auth login"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return InputError(f"{model} is not there: {model.name} has no revision {model.revision}; see its page")
+        return InputError(f"{model} is not there: {model.repo_id} has no revision {model.revision}; see its page")
     if isinstance(error, errors.RepositoryNotFoundError):
         return InputError(
-            f"the Hugging Face Hub has no model {model.name}, or does not show it to you; mind the name, or run hf "
+            f"the Hugging Face Hub has no model {model.repo_id}, or does not show it to you; mind the name, or run hf "
             "auth login if it is yours"
         )
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-        return InputError(f"{model} is not there: {model.name} has no such file; see its page")
+        return InputError(f"{model} is not there: {model.repo_id} has no such file; see its page")
     if isinstance(error, errors.HFValidationError):
-        return InputError(f"{model.name!r} is no name of a model of the Hub; write hf://org/name")
+        return InputError(f"{model.repo_id!r} is no name of a model of the Hub; write hf://org/name")
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return InputError(
         f"{model} cannot be fetched ({reason}); connect to the network and try again, or give a file that is here"

@@ -11,41 +11,48 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vidstill.checkpoints.download import CONFIG, PROCESSOR, chosen, local_path, read_object, shard_names
-from vidstill.checkpoints.pickle_reader import read_pickled
-from vidstill.utils.files import write_whole
+from vidstill.checkpoints.download import (
+    HF_CONFIG_FILE,
+    HF_PROCESSOR_FILE,
+    choose_checkpoint_file,
+    fetch_checkpoint,
+    read_json_object,
+    read_shard_index,
+)
+from vidstill.checkpoints.pickle_reader import read_torch_checkpoint
+from vidstill.utils.files import write_file_atomic
 from vidstill.utils.types import InputError
 
 MODEL_FILE = "model.safetensors"  # in a run's folder: what people take away
-_KEY = "vidstill"  # where our metadata stands, as JSON
-_INDEX = ".index.json"
-_TRANSFORMERS = ("model", "pytorch_model")  # how the files begin that config.json speaks of
+_METADATA_KEY = "vidstill"  # where our metadata stands, as JSON
+_INDEX_SUFFIX = ".index.json"
+_TRANSFORMERS_PREFIXES = ("model", "pytorch_model")  # how the files begin that config.json speaks of
 
 
 @dataclass(frozen=True)
-class Weights:
+class Checkpoint:
     """Tensors by name, and what the file says about itself.
 
     Args:
-        about: what our own files say; empty where it is not ours.
+        metadata: what our own files say; empty where it is not ours.
         source: the file, or the list of files, that was read.
-        said: what stands beside the tensors of others: the content of `config.json` (transformers; that of
+        foreign_metadata: what stands beside the tensors of others: the content of `config.json` (transformers; that of
             `preprocessor_config.json` as `preprocessor`), or a trainer's `args`, `cfg`, `meta`, `epoch`, as plain
-            values; in `notes` what was left out; `address`, if it was fetched.
+            values; in `describe_licence_restrictions` what was left out; `address`, if it was fetched.
     """
 
     tensors: dict[str, Tensor]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
-    said: Mapping[str, Any] = field(default_factory=dict)
+    foreign_metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Writes our file; it is complete or absent, whatever happens meanwhile."""
-    write_whole(path, safetensors_pieces(tensors, {_KEY: json.dumps(about)}))
+    write_file_atomic(path, stream_safetensors(tensors, {_METADATA_KEY: json.dumps(metadata)}))
 
 
-def read_weights(source: str | Path) -> Weights:
+def read_checkpoint(source: str | Path) -> Checkpoint:
     """The tensors of a source, on the CPU, mapped from their files: they take memory as they are used.
 
     Args:
@@ -56,41 +63,45 @@ def read_weights(source: str | Path) -> Weights:
     Raises:
         InputError: there is no such thing, it cannot be fetched, or it holds no weights.
     """
-    path = local_path(source, _read_file)
+    path = fetch_checkpoint(source, _read_file)
     fetched = path != Path(source)
     if path.is_dir():
-        return _read_either(path / chosen([each.name for each in path.iterdir()], str(source)), config=True)
-    weights = _read_either(path, config=fetched or path.name.startswith(_TRANSFORMERS))
-    return replace(weights, said={**weights.said, "address": str(source)}) if fetched else weights
+        return _read_with_config(
+            path / choose_checkpoint_file([each.name for each in path.iterdir()], str(source)), config=True
+        )
+    weights = _read_with_config(path, config=fetched or path.name.startswith(_TRANSFORMERS_PREFIXES))
+    return (
+        replace(weights, foreign_metadata={**weights.foreign_metadata, "address": str(source)}) if fetched else weights
+    )
 
 
-def weights_files(source: str | Path) -> list[Path]:
+def list_checkpoint_files(source: str | Path) -> list[Path]:
     """The files here that hold a source's tensors; of a list of files, that list and each of them.
 
     Raises:
-        InputError: as `read_weights`.
+        InputError: as `read_checkpoint`.
     """
-    path = local_path(source, _read_file)
-    path = path / chosen([each.name for each in path.iterdir()], str(source)) if path.is_dir() else path
-    if not path.name.endswith(_INDEX):
+    path = fetch_checkpoint(source, _read_file)
+    path = path / choose_checkpoint_file([each.name for each in path.iterdir()], str(source)) if path.is_dir() else path
+    if not path.name.endswith(_INDEX_SUFFIX):
         return [path]
-    return [path, *(path.with_name(name) for name in sorted(set(shard_names(path).values())))]
+    return [path, *(path.with_name(name) for name in sorted(set(read_shard_index(path).values())))]
 
 
-def _read_either(path: Path, *, config: bool) -> Weights:
-    weights = _read_shards(path) if path.name.endswith(_INDEX) else _read_file(path, str(path))
-    beside = path.with_name(CONFIG)
-    if config and not weights.about and beside.is_file():
-        said = {**weights.said, **read_object(beside)}
-        if (processor := path.with_name(PROCESSOR)).is_file():
-            said["preprocessor"] = read_object(processor)
-        return replace(weights, said=said)
+def _read_with_config(path: Path, *, config: bool) -> Checkpoint:
+    weights = _read_shards(path) if path.name.endswith(_INDEX_SUFFIX) else _read_file(path, str(path))
+    beside = path.with_name(HF_CONFIG_FILE)
+    if config and not weights.metadata and beside.is_file():
+        said = {**weights.foreign_metadata, **read_json_object(beside)}
+        if (processor := path.with_name(HF_PROCESSOR_FILE)).is_file():
+            said["preprocessor"] = read_json_object(processor)
+        return replace(weights, foreign_metadata=said)
     return weights
 
 
-def _read_shards(index: Path) -> Weights:
+def _read_shards(index: Path) -> Checkpoint:
     """Every tensor is in the file that the index names, and in no other."""
-    where = shard_names(index)
+    where = read_shard_index(index)
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(where.values())):
         path = index.with_name(name)
@@ -100,45 +111,45 @@ def _read_shards(index: Path) -> Weights:
         if shard.keys() != {tensor for tensor, file in where.items() if file == name}:
             raise InputError(f"{path} holds other tensors than {index.name} says; fetch all of its files again")
         tensors |= shard
-    return Weights(tensors, source=str(index))
+    return Checkpoint(tensors, source=str(index))
 
 
-def _read_file(path: Path, name: str) -> Weights:
+def _read_file(path: Path, display_name: str) -> Checkpoint:
     """
     Args:
-        name: of the file, for the sentences.
+        display_name: of the file, for the sentences.
     """
     try:
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:
-        raise InputError(f"{name} cannot be read ({error.strerror})") from None
+        raise InputError(f"{display_name} cannot be read ({error.strerror})") from None
     if head[8:] == b"{" or (path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80\x02"))):
-        return _read_safetensors(path, name)
-    tensors, said = read_pickled(path, name)
-    return Weights(tensors, source=str(path), said=said)
+        return _read_safetensors(path, display_name)
+    tensors, said = read_torch_checkpoint(path, display_name)
+    return Checkpoint(tensors, source=str(path), foreign_metadata=said)
 
 
-def _read_safetensors(path: Path, name: str) -> Weights:
+def _read_safetensors(path: Path, display_name: str) -> Checkpoint:
     """The library holds the header to the file before it maps anything: its length, each tensor's place, no gaps."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            about = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
             if not isinstance(about, dict):
                 raise ValueError(f"what it says of itself is no JSON object but {about!r}")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except RecursionError:
-        raise _unreadable(name, "what it says of itself has no end") from None
+        raise _build_unreadable_error(display_name, "what it says of itself has no end") from None
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise _unreadable(name, " ".join(str(error).split())[:300]) from None
-    return Weights(tensors, about, str(path))
+        raise _build_unreadable_error(display_name, " ".join(str(error).split())[:300]) from None
+    return Checkpoint(tensors, about, str(path))
 
 
-def _unreadable(name: str, why: str) -> InputError:
-    return InputError(f"{name} is no readable safetensors file ({why}); fetch or write it again")
+def _build_unreadable_error(name: str, reason: str) -> InputError:
+    return InputError(f"{name} is no readable safetensors file ({reason}); fetch or write it again")
 
 
-def safetensors_pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[bytes]:
+def stream_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[bytes]:
     """A `.safetensors` file piece by piece, so that it takes no more memory than its largest tensor.
 
     The format: the header's length in 8 bytes, the header as JSON (padded with spaces to 8 bytes), the tensors' bytes.
@@ -147,7 +158,7 @@ def safetensors_pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     at = 0
     for name, tensor in tensors.items():
         end = at + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
         at = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -159,7 +170,7 @@ def safetensors_pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
             yield flat.view(torch.uint8).numpy().tobytes()
 
 
-_TYPES = {
+_DTYPE_NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """`python -m vidstill.cli`, which torchrun starts."""
 
-from vidstill.cli.main import program
+from vidstill.cli.main import run_and_exit
 
 if __name__ == "__main__":
-    program()
+    run_and_exit()

@@ -10,29 +10,29 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from vidstill.data.storage.fetch import place_of
+from vidstill.data.storage.fetch import parse_path
 from vidstill.data.tools import inspect as looking
 from vidstill.data.tools import pack as packs
 from vidstill.data.tools import scan as scanning
-from vidstill.data.tools.scan_report import in_words as found_in_words
-from vidstill.data.tools.stats import in_words
-from vidstill.data.tools.transcode import RecodeConfig
-from vidstill.engine.distributed import cores
-from vidstill.figures.contact_sheet import check_sheet, contact_sheet
-from vidstill.synthetic.boxes import MadeBoxesConfig, make_boxes
-from vidstill.synthetic.clips import MadeConfig, make_clips
+from vidstill.data.tools.scan_report import format_scan_report as found_in_words
+from vidstill.data.tools.stats import format_dataset_summary
+from vidstill.data.tools.transcode import TranscodeConfig
+from vidstill.engine.distributed import count_cores
+from vidstill.figures.contact_sheet import check_sheet_path, draw_contact_sheet
+from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
+from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
 from vidstill.utils.files import write_file
-from vidstill.utils.terminal import plain, progress_bar, tell
-from vidstill.utils.text import one_line
+from vidstill.utils.terminal import echo, show_progress_bar, to_json_value
+from vidstill.utils.text import format_one_line
 from vidstill.utils.types import InputError
 
-Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
+_NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
-_RECODE = RecodeConfig()
-_SHOWN = 10  # of many sentences
+_DEFAULT_TRANSCODE = TranscodeConfig()
+_MAX_MESSAGES = 10  # of many sentences
 
 
-def make(
+def data_make_command(
     folder: Positional[Path],
     /,
     *,
@@ -71,23 +71,23 @@ def make(
         length = "with --boxes; --seconds" if boxes else "without --boxes; --frames"
         raise InputError(f"{' and '.join(strange)} cannot be given {length} says how long a clip is")
     given: dict[str, Any] = {name: value for name, value in (asked | ours).items() if value is not None}
-    with progress_bar("clips") as made:
+    with show_progress_bar("clips") as made:
         if boxes:
-            make_boxes(folder, MadeBoxesConfig(**given), made=made)
+            make_box_dataset(folder, SyntheticBoxesConfig(**given), progress=made)
         else:
-            make_clips(folder, MadeConfig(**given), made=made)
+            make_clip_dataset(folder, SyntheticClipsConfig(**given), progress=made)
     then = f"detect train RECIPE --data {folder}" if boxes else f"data inspect {folder}"
-    tell(f"made: {folder}; next: vidstill {then}")
+    echo(f"made: {folder}; next: vidstill {then}")
 
 
-def inspect(
+def data_inspect_command(
     data: Positional[str],
     /,
     *,
     root: str | None = None,
     fold: Literal[1, 2, 3] = 1,
-    files: int = 32,
-    sheet: Path | None = None,
+    max_files: int = 32,
+    contact_sheet: Path | None = None,
     json: bool = False,
 ) -> None:
     """Says what a data set is taken for, what it holds, and what is wrong with it; shows it, if asked to.
@@ -96,47 +96,51 @@ def inspect(
         data: a folder of videos or of class folders, a list, packs, or an official data set; here or behind an address.
         root: the folder that a list's paths start from; None: the list's own.
         fold: which of the three official splits of UCF101 and HMDB51.
-        files: how many videos are opened, where their list does not state what they are.
-        sheet: a PNG to write: a strip of pictures for each of up to 24 classes, or videos where there are no classes.
+        max_files: how many videos are opened, where their list does not state what they are.
+        contact_sheet: a PNG to write: a strip of pictures for each of up to 24 classes, or videos where there are no classes.
         json: as JSON, for programs.
     """
-    start = None if root is None else place_of(root)
-    listings = looking.listings_of(place_of(data), root=start, fold=fold)
-    if sheet is not None:
-        check_sheet(sheet, listings)
-    with progress_bar("videos") as looked:
-        summary = looking.inspect(place_of(data), listings, files=files, done=looked)
-    if sheet is not None:
-        with progress_bar("strips") as drawn:
-            write_file(sheet, contact_sheet(data, listings, done=drawn))
-    tell(jsons.dumps(plain(asdict(summary)), indent=1) if json else in_words(summary))
-    if sheet is not None and not json:
-        tell(f"\nsheet: {one_line(str(sheet))}")
+    start = None if root is None else parse_path(root)
+    listings = looking.open_split_manifests(parse_path(data), root=start, fold=fold)
+    if contact_sheet is not None:
+        check_sheet_path(contact_sheet, listings)
+    with show_progress_bar("videos") as looked:
+        summary = looking.summarize_dataset(parse_path(data), listings, max_files=max_files, progress=looked)
+    if contact_sheet is not None:
+        with show_progress_bar("strips") as drawn:
+            write_file(contact_sheet, draw_contact_sheet(data, listings, progress=drawn))
+    echo(jsons.dumps(to_json_value(asdict(summary)), indent=1) if json else format_dataset_summary(summary))
+    if contact_sheet is not None and not json:
+        echo(f"\nsheet: {format_one_line(str(contact_sheet))}")
 
 
-def bench(data: Positional[str | None] = None, /, *, clips: int = 8, rounds: int = 10, json: bool = False) -> None:
+def bench_data_command(
+    data: Positional[str | None] = None, /, *, max_videos: int = 8, rounds: int = 10, json: bool = False
+) -> None:
     """Times reading, augmenting and loading clips, as videos are and packed, beside decord and torchcodec if installed.
 
     Args:
         data: videos to measure with, given as for `vidstill data inspect`; None: it films its own.
-        clips: how many of the videos.
+        max_videos: how many of the videos.
         rounds: clips that are drawn from each.
         json: as JSON, for programs: every single time as well.
     """
-    from vidstill.bench.findings import tables
-    from vidstill.bench.run import BenchConfig, bench_data
+    from vidstill.bench.findings import format_benchmark_report
+    from vidstill.bench.run import BenchmarkConfig, benchmark_data
 
-    found = bench_data(None if data is None else place_of(data), BenchConfig(clips=clips, rounds=rounds))
-    tell(jsons.dumps(plain(asdict(found)), indent=1) if json else tables(found))
+    found = benchmark_data(
+        None if data is None else parse_path(data), BenchmarkConfig(num_videos=max_videos, clips_per_video=rounds)
+    )
+    echo(jsons.dumps(to_json_value(asdict(found)), indent=1) if json else format_benchmark_report(found))
 
 
-def pack(
+def data_pack_command(
     data: Positional[str],
     /,
     *,
     out: Path,
-    recode: Annotated[RecodeConfig, Flat] = _RECODE,
-    clips_per_shard: int = packs.CLIPS_PER_SHARD,
+    transcode: Annotated[TranscodeConfig, _NO_PREFIX] = _DEFAULT_TRANSCODE,
+    videos_per_shard: int = packs.CLIPS_PER_SHARD,
     root: str | None = None,
     fold: Literal[1, 2, 3] = 1,
     workers: int = -1,
@@ -146,33 +150,33 @@ def pack(
     Args:
         data: a folder of videos or of class folders, a list or a scan's, packs, or an official data set.
         out: the folder of the packs; it, or a copy of it behind an address, is a data set: --data OUT.
-        clips_per_shard: videos for each shard.
+        videos_per_shard: videos for each shard.
         root: the folder that a list's paths start from; None: the list's own.
         fold: which of the three official splits of UCF101 and HMDB51.
         workers: processes that decode and encode; -1: one for each core.
     """
-    with progress_bar("videos") as done:
-        packed = packs.pack(
-            place_of(data),
+    with show_progress_bar("videos") as done:
+        packed = packs.pack_dataset(
+            parse_path(data),
             out,
-            recode,
-            clips_per_shard=clips_per_shard,
-            root=None if root is None else place_of(root),
+            transcode,
+            clips_per_shard=videos_per_shard,
+            root=None if root is None else parse_path(root),
             fold=fold,
-            workers=cores() if workers < 0 else workers,
-            done=done,
+            workers=count_cores() if workers < 0 else workers,
+            progress=done,
         )
-    sizes = f"{packed.before / 1e6:.1f} MB became {packed.after / 1e6:.1f} MB"
-    ratio = f", {packed.after / packed.before:.2f} times" if packed.before else ""
-    tell(f"packed: {out}, {packed.videos} videos, {sizes}{ratio}; next: vidstill data inspect {out}")
-    if packed.left_out:
-        tell(f"left out: {len(packed.left_out)} videos ({out / packs.LEFT_OUT})")
-        for sentence in packed.left_out[:_SHOWN]:
-            tell(f"  {one_line(sentence)}")
+    sizes = f"{packed.bytes_before / 1e6:.1f} MB became {packed.bytes_after / 1e6:.1f} MB"
+    ratio = f", {packed.bytes_after / packed.bytes_before:.2f} times" if packed.bytes_before else ""
+    echo(f"packed: {out}, {packed.num_videos} videos, {sizes}{ratio}; next: vidstill data inspect {out}")
+    if packed.skipped:
+        echo(f"left out: {len(packed.skipped)} videos ({out / packs.SKIPPED_FILE})")
+        for sentence in packed.skipped[:_MAX_MESSAGES]:
+            echo(f"  {format_one_line(sentence)}")
         sys.exit(1)
 
 
-def scan(
+def data_scan_command(
     data: Positional[str],
     /,
     *,
@@ -196,25 +200,29 @@ def scan(
         min_frames: videos that have fewer are named.
         json: as JSON, for programs: all that was found.
     """
-    with progress_bar("files") as done:
-        found = scanning.scan(
-            place_of(data),
+    with show_progress_bar("files") as done:
+        found = scanning.scan_dataset(
+            parse_path(data),
             out=out,
-            root=None if root is None else place_of(root),
+            root=None if root is None else parse_path(root),
             fold=fold,
-            workers=cores() if workers < 0 else workers,
+            workers=count_cores() if workers < 0 else workers,
             min_frames=min_frames,
-            done=done,
+            progress=done,
         )
-    tell(jsons.dumps({"good": found.good, **plain(asdict(found))}, indent=1) if json else found_in_words(found))
-    if not found.good:
+    echo(
+        jsons.dumps({"good": found.is_clean, **to_json_value(asdict(found))}, indent=1)
+        if json
+        else found_in_words(found)
+    )
+    if not found.is_clean:
         sys.exit(1)
 
 
-VERBS: dict[str, Callable[..., None]] = {
-    "data make": make,
-    "data inspect": inspect,
-    "data scan": scan,
-    "data pack": pack,
-    "bench data": bench,
+DATA_COMMANDS: dict[str, Callable[..., None]] = {
+    "data make": data_make_command,
+    "data inspect": data_inspect_command,
+    "data scan": data_scan_command,
+    "data pack": data_pack_command,
+    "bench data": bench_data_command,
 }

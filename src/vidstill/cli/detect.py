@@ -12,56 +12,61 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from vidstill.cli.predict import tell_problems
-from vidstill.data.decode.probe import count_frames, frame_rate
-from vidstill.data.decode.stream import USUAL_RATE
+from vidstill.cli.predict import echo_problems
+from vidstill.data.decode.probe import count_frames, read_frame_rate
+from vidstill.data.decode.stream import DEFAULT_FRAME_RATE
 from vidstill.data.manifest.manifest import Split
-from vidstill.data.storage.fetch import BrokenVideo, place_of
+from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
-from vidstill.figures.tracks import Tracks
+from vidstill.figures.tracks import PersonTracks
 from vidstill.pipelines.detector_checkpoint import load_detector
 from vidstill.pipelines.evaluate import detector as scoring
-from vidstill.pipelines.infer.detect import Asker, Detected, detected, known_persons
-from vidstill.pipelines.infer.find_persons import SURE, Boxes, find_boxes_of_persons, find_moments
-from vidstill.pipelines.infer.person_detector import USUAL, load_persons
-from vidstill.pipelines.infer.videos import Videos, WhichSplit, find_videos
-from vidstill.pipelines.infer.writers.outputs import Target_of_files as Target
-from vidstill.pipelines.infer.writers.outputs import detections_plain
-from vidstill.pipelines.infer.writers.text import Telling
+from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, detect_video, read_video_persons
+from vidstill.pipelines.infer.find_persons import CONFIDENT_SCORE, PersonBoxReport, find_keyframes, find_person_boxes
+from vidstill.pipelines.infer.person_detector import DEFAULT_PERSON_DETECTOR, load_person_detector
+from vidstill.pipelines.infer.videos import InputVideos, SplitChoice, find_videos
+from vidstill.pipelines.infer.writers.outputs import DetectionOutput as Target
+from vidstill.pipelines.infer.writers.outputs import detections_to_dict
+from vidstill.pipelines.infer.writers.text import DetectionFormatter
 from vidstill.pipelines.train import detector as training
-from vidstill.pipelines.train.detector_data import DetectLaunch
-from vidstill.pipelines.train.session import AnyLaunch
-from vidstill.recipes.recipe import Detect
-from vidstill.tasks.metrics.ava_map import Matching, in_words
-from vidstill.utils.files import TEST_FILE, stems
-from vidstill.utils.terminal import progress_bar, tell
-from vidstill.utils.text import counted, one_line
-from vidstill.utils.types import InputError, within
+from vidstill.pipelines.train.detector_data import DetectRunConfig
+from vidstill.pipelines.train.session import BaseRunConfig
+from vidstill.recipes.recipe import DetectionRecipe
+from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
+from vidstill.utils.files import TEST_FILE, make_file_stems
+from vidstill.utils.terminal import echo, show_progress_bar
+from vidstill.utils.text import format_one_line, pluralize
+from vidstill.utils.types import InputError, check_range
 
-Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
+_NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 
-def train(*, launch: Annotated[DetectLaunch, Flat], init: str | None = None, recipe: Annotated[Detect, Flat]) -> None:
+def detect_train_command(
+    *,
+    run_config: Annotated[DetectRunConfig, _NO_PREFIX],
+    init: str | None = None,
+    recipe: Annotated[DetectionRecipe, _NO_PREFIX],
+) -> None:
     """Trains a detector of what the persons in boxes do, and tests it; the same command again resumes it.
 
     Args:
         init: a run's folder or a file of weights to start from, pre-trained or fine-tuned; None: from scratch.
     """
-    out = training.train(recipe, launch, init=init)
-    tell(f"trained: {out}\n{in_words(jsons.loads((out / TEST_FILE).read_text()))}")
+    out = training.train_detector(recipe, run_config, init=init)
+    echo(f"trained: {out}\n{format_frame_map(jsons.loads((out / TEST_FILE).read_text()))}")
 
 
-def evaluate(
+def detect_evaluate_command(
     source: Positional[str],
     /,
     *,
     data: str,
-    persons: str | None = None,
+    person_boxes: str | None = None,
     actions: str | None = None,
-    start: float | None = None,
+    start_second: float | None = None,
     frame_rate: float = 30.0,
     split: Literal["val", "train"] = "val",
-    matching: Matching | None = None,
+    matching: MatchingOrder | None = None,
     crop: Literal["full", "center"] | None = None,
     out: Path | None = None,
     workers: int = -1,
@@ -75,10 +80,10 @@ def evaluate(
         source: a run's folder or a file of weights; or the rows that any detector gave, a .csv of
             video,second,x1,y1,x2,y2,action,score.
         data: a folder with `annotations` in AVA's formats and videos beside them; of a .csv no videos are needed.
-        persons: boxes that a detector of persons found, which are asked about; None: the file that the data have;
+        person_boxes: boxes that a detector of persons found, which are asked about; None: the file that the data have;
             annotated: the annotated boxes themselves, which is an easier test.
         actions: a list of the actions; None: the data's.
-        start: the second of the annotations' time at which the videos' files begin; None: it is found.
+        start_second: the second of the annotations' time at which the videos' files begin; None: it is found.
         frame_rate: frames per second, where videos are folders of frames.
         split: whose annotations.
         matching: in which order a key frame's detections choose their annotated boxes: score_order_top50, by score,
@@ -91,35 +96,35 @@ def evaluate(
         precision: auto: bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    launch = DetectLaunch(
+    launch = DetectRunConfig(
         data=data,
         out=Path(),
-        persons=persons,
+        person_boxes=person_boxes,
         actions=actions,
-        start=start,
+        start_second=start_second,
         frame_rate=frame_rate,
         workers=workers,
         device_batch=device_batch,
         precision=precision,
     )
-    found = scoring.evaluate(source, launch, split=split, matching=matching, crop=crop, out=out)
-    tell(jsons.dumps(found, indent=1) if json else in_words(found))
+    found = scoring.evaluate_detector(source, launch, split=split, matching=matching, crop=crop, out=out)
+    echo(jsons.dumps(found, indent=1) if json else format_frame_map(found))
 
 
-_SHOWN = 10  # of many sentences
+_MAX_MESSAGES = 10  # of many sentences
 
 
-def boxes(
+def detect_boxes_command(
     data: Positional[str],
     /,
     *,
     out: Path,
     split: Split = "val",
-    every: int | None = None,
-    detector: str = USUAL,
+    interval: int | None = None,
+    person_detector: str = DEFAULT_PERSON_DETECTOR,
     weights: str | None = None,
-    score: float = 0.05,
-    most: int = 100,
+    min_person_score: float = 0.05,
+    max_persons: int = 100,
     batch: int = 8,
     workers: int = -1,
     json: bool = False,
@@ -132,66 +137,68 @@ def boxes(
         data: a data set with boxes, for its key frames; or a video, a folder of videos or a list of them.
         out: the csv to write: video,second,x1,y1,x2,y2,,score; unfinished work lies in OUT.begun.
         split: of a data set with boxes.
-        every: seconds from one key frame to the next; None: a data set's own key frames, else 1.
-        detector: one of torchvision's, by its name there, such as fasterrcnn_mobilenet_v3_large_fpn.
+        interval: seconds from one key frame to the next; None: a data set's own key frames, else 1.
+        person_detector: one of torchvision's, by its name there, such as fasterrcnn_mobilenet_v3_large_fpn.
         weights: a .pth or .safetensors of the detector, one's own or fetched by hand; None: torchvision's of COCO.
-        score: persons with a higher score are written.
-        most: persons of a key frame, those with the highest scores.
+        min_person_score: persons with a higher score are written.
+        max_persons: persons of a key frame, those with the highest scores.
         batch: key frames that go through the detector at once.
         workers: processes that decode; -1: one less than there are cores.
         json: as JSON, for programs.
     """
     runtime = Runtime("fp32")
-    decoders = AnyLaunch(data=data, out=out, workers=workers).decoders
-    found = load_persons(detector, weights, runtime=runtime, score=score, most=most)
-    moments = find_moments(place_of(data), split=split, every=every, workers=max(1, decoders))
+    decoders = BaseRunConfig(data=data, out=out, workers=workers).num_workers
+    found = load_person_detector(
+        person_detector, weights, runtime=runtime, min_score=min_person_score, max_persons=max_persons
+    )
+    moments = find_keyframes(parse_path(data), split=split, interval=interval, workers=max(1, decoders))
     if runtime.is_main:
-        print(f"detect boxes: {counted(len(moments), 'key frame')}; {moments.kind}", file=sys.stderr)
-    bar: Any = progress_bar("key frames") if runtime.is_main else nullcontext()
+        print(f"detect boxes: {pluralize(len(moments), 'key frame')}; {moments.description}", file=sys.stderr)
+    bar: Any = show_progress_bar("key frames") if runtime.is_main else nullcontext()
     with bar as done:
-        written = find_boxes_of_persons(found, moments, out, runtime=runtime, batch=batch, workers=decoders, done=done)
+        written = find_person_boxes(found, moments, out, runtime=runtime, batch=batch, workers=decoders, progress=done)
     if runtime.is_main:
-        tell(jsons.dumps(written.plain(), indent=1) if json else _in_words(written))
+        echo(jsons.dumps(written.to_dict(), indent=1) if json else _format_person_boxes(written))
         if written.broken:
             sys.exit(1)
 
 
-def _in_words(found: Boxes) -> str:
+def _format_person_boxes(report: PersonBoxReport) -> str:
     lines = [
-        f"persons: {one_line(str(found.out))}; {counted(found.boxes, 'person')} in "
-        f"{counted(found.key_frames, 'key frame')}, {found.without:,} of them without any"
+        f"persons: {format_one_line(str(report.out))}; {pluralize(report.boxes, 'person')} in "
+        f"{pluralize(report.keyframes, 'key frame')}, {report.empty_keyframes:,} of them without any"
     ]
-    if found.recall is not None and found.sure is not None:
+    if report.recall is not None and report.confident_recall is not None:
         lines.append(
-            f"annotated persons: {found.recall:.1%} of {found.annotated:,} are found (IoU 0.5), "
-            f"{found.sure:.1%} with a score of {SURE:g} or more"
+            f"annotated persons: {report.recall:.1%} of {report.annotated_boxes:,} are found (IoU 0.5), "
+            f"{report.confident_recall:.1%} with a score of {CONFIDENT_SCORE:g} or more"
         )
-    if found.broken:
-        lines.append(f"left out, wholly or in part: {counted(len(found.broken), 'video')}")
-        lines += [f"  {one_line(sentence)}" for sentence in found.broken[:_SHOWN]]
-        if len(found.broken) > _SHOWN:
-            lines.append(f"  and {len(found.broken) - _SHOWN} more, which --json names")
+    if report.broken:
+        lines.append(f"left out, wholly or in part: {pluralize(len(report.broken), 'video')}")
+        lines += [f"  {format_one_line(sentence)}" for sentence in report.broken[:_MAX_MESSAGES]]
+        if len(report.broken) > _MAX_MESSAGES:
+            lines.append(f"  and {len(report.broken) - _MAX_MESSAGES} more, which --json names")
     return "\n".join(lines)
 
 
-_LEAST = 0.05  # score of a person below which nobody is looked for, if that is not asked for
+_MIN_PERSON_SCORE = 0.05  # score of a person below which nobody is looked for, if that is not asked for
 
 
-def predict(
+def detect_predict_command(
     source: Positional[str],
     videos: Positional[tuple[str, ...]],
     /,
     *,
-    persons: str | None = None,
-    detector: str = USUAL,
+    person_boxes: str | None = None,
+    person_detector: str = DEFAULT_PERSON_DETECTOR,
     weights: str | None = None,
-    score: float | None = None,
-    start: int = 0,
-    every: float = 1.0,
+    min_person_score: float | None = None,
+    start_second: int = 0,
+    interval: float = 1.0,
     out: Path | None = None,
-    top: int = 3,
-    least: float = 0.1,
-    split: WhichSplit = "all",
+    topk: int = 3,
+    min_action_score: float = 0.1,
+    split: SplitChoice = "all",
     root: str | None = None,
     precision: Precision = "auto",
     json: bool = False,
@@ -203,75 +210,79 @@ def predict(
     Args:
         source: the run's folder or the file of weights of a detector of actions.
         videos: any number of videos, folders or lists of them, here or behind an address.
-        persons: a file of persons' boxes by whole seconds, as `detect boxes` writes it, or annotations as AVA has them.
+        person_boxes: a file of persons' boxes by whole seconds, as `detect boxes` writes it, or annotations as AVA has them.
             None: a detector of persons finds them.
-        detector: one of torchvision's detectors, by its name there.
+        person_detector: one of torchvision's detectors, by its name there.
         weights: its .pth or .safetensors; None: torchvision's of COCO, fetched once.
-        score: boxes of persons with this score or more; None: as in the model's own test.
-        start: the second of the boxes at which the videos begin, such as 900 of AVA's quarters of an hour.
-        every: seconds from one moment to the next.
+        min_person_score: boxes of persons with this score or more; None: as in the model's own test.
+        start_second: the second of the boxes at which the videos begin, such as 900 of AVA's quarters of an hour.
+        interval: seconds from one moment to the next.
         out: a .json or .csv (AVA's rows: every action of every box) of all videos; an .mp4, one video again with the
             boxes and actions drawn over, without sound; or a folder with all three for each video. None: the terminal
             alone.
-        top: how many actions of a person are named.
-        least: actions with this score or more are named.
+        topk: how many actions of a person are named.
+        min_action_score: actions with this score or more are named.
         split: of a data set that has splits.
         root: the folder that a list's paths start from; None: the list's own.
         precision: auto: bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    within(1, sys.maxsize, top=top)
-    within(0, 1, least=least, score=score)
-    within(0.01, math.inf, every=every)
+    check_range(1, sys.maxsize, top=topk)
+    check_range(0, 1, least=min_action_score, score=min_person_score)
+    check_range(0.01, math.inf, every=interval)
     if not videos:
         raise InputError("no videos are named; give files, folders or lists: vidstill detect predict RUN VIDEO…")
-    if persons is not None and weights is not None:
+    if person_boxes is not None and weights is not None:
         raise InputError("the persons are those of --persons or those that --weights find; give one of the two")
-    if persons is not None and not float(every).is_integer():
-        raise InputError(f"boxes of a file are of whole seconds, and --every is {every:g}; take a whole number")
-    target = Target(out, every, start)
+    if person_boxes is not None and not float(interval).is_integer():
+        raise InputError(f"boxes of a file are of whole seconds, and --every is {interval:g}; take a whole number")
+    target = Target(out, interval, start_second)
     loaded = load_detector(source)
     runtime = Runtime(precision)
     found = find_videos(
-        [place_of(video) for video in videos],
+        [parse_path(video) for video in videos],
         split=split,
-        root=None if root is None else place_of(root),
-        frames=loaded.views.sampling.frames,
+        root=None if root is None else parse_path(root),
+        clip_frames=loaded.views.sampling.frames,
     )
-    runtime.first(lambda: target.check(found.names, found.listing.rows))
-    sure = loaded.views.persons if score is None else score
-    asker = Asker(replace(loaded, model=loaded.model.to(runtime.device).eval()), runtime, every, sure)
-    if persons is None:
-        finder = load_persons(detector, weights, runtime=runtime, score=min(sure, _LEAST))
-        asker = replace(asker, persons=finder)
+    runtime.run_on_main(lambda: target.check_output(found.names, found.manifest.rows))
+    sure = loaded.views.min_person_score if min_person_score is None else min_person_score
+    asker = DetectRequest(replace(loaded, model=loaded.model.to(runtime.device).eval()), runtime, interval, sure)
+    if person_boxes is None:
+        finder = load_person_detector(person_detector, weights, runtime=runtime, min_score=min(sure, _MIN_PERSON_SCORE))
+        asker = replace(asker, person_detector=finder)
     else:
-        known = known_persons(place_of(persons), found.names, loaded, least=sure, start=start)
-        asker = replace(asker, known=known)
-    telling = Telling(source, loaded.actions, top, least)
-    _ask(asker, target, telling, found, json)
+        known = read_video_persons(
+            parse_path(person_boxes), found.names, loaded, min_score=sure, start_second=start_second
+        )
+        asker = replace(asker, person_boxes=known)
+    telling = DetectionFormatter(source, loaded.actions, topk, min_action_score)
+    _detect_videos(asker, target, telling, found, json)
 
 
-def _ask(asker: Asker, target: Target, telling: Telling, videos: Videos, json: bool) -> None:
+def _detect_videos(
+    request: DetectRequest, output: Target, formatter: DetectionFormatter, videos: InputVideos, json: bool
+) -> None:
     """Asks about this process's share of the videos; a folder's files are written one after another, and not kept."""
-    runtime, rows = asker.runtime, videos.listing.rows
-    found: dict[str, Detected] = {}
-    left_out = dict(videos.left_out)
-    files = stems(videos.names)
-    for place in range(runtime.rank, len(rows), runtime.world):
+    runtime, rows = request.runtime, videos.manifest.rows
+    found: dict[str, VideoDetections] = {}
+    left_out = dict(videos.skipped)
+    files = make_file_stems(videos.names)
+    for place in range(runtime.rank, len(rows), runtime.world_size):
         name = videos.names[place]
         try:
-            with _clock(runtime, videos, place, "asking") as done:
-                answer = detected(asker, name, rows[place], done=done)
+            with _video_progress_bar(runtime, videos, place, "asking") as done:
+                answer = detect_video(request, name, rows[place], progress=done)
         except BrokenVideo as error:
             left_out[name] = str(error)
             continue
-        if target.kind in ("folder", "mp4"):
+        if output.format in ("folder", "mp4"):
             if runtime.is_main and not found:
-                target.write_summary(telling, videos.names, left_out)
-            with _clock(runtime, videos, place, "drawing") as done:
-                target.write_video(telling, answer, files[place], done)
-        found[name] = answer if json or target.kind != "folder" else replace(answer, tracks=Tracks(()))
-    for their_found, their_left_out in runtime.gathered((found, left_out)):
+                output.write_summary(formatter, videos.names, left_out)
+            with _video_progress_bar(runtime, videos, place, "drawing") as done:
+                output.write_video(formatter, answer, files[place], done)
+        found[name] = answer if json or output.format != "folder" else replace(answer, tracks=PersonTracks(()))
+    for their_found, their_left_out in runtime.all_gather((found, left_out)):
         found |= their_found
         left_out |= their_left_out
     if not runtime.is_main:
@@ -279,35 +290,41 @@ def _ask(asker: Asker, target: Target, telling: Telling, videos: Videos, json: b
     if not found:
         raise InputError(f"none of the {len(left_out)} videos could be asked about; {next(iter(left_out.values()))}")
     answers = [found[name] for name in sorted(found)]
-    target.write_summary(telling, sorted(found), left_out)
-    target.write_all(telling, answers, left_out)
+    output.write_summary(formatter, sorted(found), left_out)
+    output.write_detections(formatter, answers, left_out)
     if json:
-        tell(jsons.dumps(detections_plain(telling, answers, left_out)))
-    elif target.out is None:
-        tell("\n\n".join(map(telling.in_words, answers)))
+        echo(jsons.dumps(detections_to_dict(formatter, answers, left_out)))
+    elif output.out is None:
+        echo("\n\n".join(map(formatter.format_video, answers)))
     else:
-        tell(f"detections: {one_line(str(target.out))}, {counted(len(answers), 'video')}")
-    wrong = {**left_out, **{each.video: each.wrong for each in answers if each.wrong}}
+        echo(f"detections: {format_one_line(str(output.out))}, {pluralize(len(answers), 'video')}")
+    wrong = {**left_out, **{each.video: each.error for each in answers if each.error}}
     if wrong and not json:
-        tell_problems(wrong)
+        echo_problems(wrong)
     if wrong:
         sys.exit(1)
 
 
 @contextmanager
-def _clock(runtime: Runtime, videos: Videos, place: int, title: str) -> Iterator[Callable[[float], None]]:
+def _video_progress_bar(
+    runtime: Runtime, videos: InputVideos, index: int, title: str
+) -> Iterator[Callable[[float], None]]:
     """A progress bar of the seconds of a single video; of many, their number is said by the bar's title."""
     if not runtime.is_main:
         yield lambda seconds: None
         return
-    row, many = videos.listing.rows[place], len(videos.names)
+    row, many = videos.manifest.rows[index], len(videos.names)
     try:
-        of = round(count_frames(row.source) / (frame_rate(row.source) or row.rate or USUAL_RATE))
+        of = round(count_frames(row.source) / (read_frame_rate(row.source) or row.frame_rate or DEFAULT_FRAME_RATE))
     except BrokenVideo:  # which is said where it is asked about
         of = 0
-    with progress_bar(title if many == 1 else f"{title} {place + 1} of {many}") as done:
+    with show_progress_bar(title if many == 1 else f"{title} {index + 1} of {many}") as done:
         yield lambda seconds: done(round(seconds), of)
         done(of, of)  # the last moment is before the end
 
 
-VERBS: dict[str, Callable[..., None]] = {"detect boxes": boxes, "detect evaluate": evaluate, "detect predict": predict}
+DETECT_COMMANDS: dict[str, Callable[..., None]] = {
+    "detect boxes": detect_boxes_command,
+    "detect evaluate": detect_evaluate_command,
+    "detect predict": detect_predict_command,
+}

@@ -12,7 +12,7 @@ import av
 import torch
 from packaging.requirements import Requirement
 
-from vidstill.engine.distributed import Runtime, bf16_speedup, cores
+from vidstill.engine.distributed import Runtime, count_cores, measure_bf16_speedup
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "accelerate", "av", "numpy")
 _DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")  # what the field's data sets are kept in
@@ -22,23 +22,23 @@ _GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Device:
+class DeviceInfo:
     name: str
     bf16: str  # how well it computes in it
     memory_gib: float | None = None  # None for the CPU, which has the machine's
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkup:
+class SystemInfo:
     """A machine, as a run would find it."""
 
     system: str
     cores: int
     memory_gib: float
     free_disk_gib: float  # where this was called
-    devices: tuple[Device, ...]
-    runs_on: str  # the device that a run takes here
-    precision: str  # that it takes unless told otherwise
+    devices: tuple[DeviceInfo, ...]
+    default_device: str  # the device that a run takes here
+    default_precision: str  # that it takes unless told otherwise
     versions: dict[str, str]
     ffmpeg: str
     decoders: dict[str, bool]
@@ -47,43 +47,43 @@ class Checkup:
     problems: tuple[str, ...]  # a sentence each
 
 
-def examine() -> Checkup:
+def collect_system_info() -> SystemInfo:
     """Looks at everything; measures how fast this CPU computes in bf16, which takes a moment."""
     runtime = Runtime("auto")
     encoders = {_ENCODER: _has_codec(_ENCODER, "w")}
     decoders = {name: _has_codec(name, "r") for name in _DECODERS}
     free = shutil.disk_usage(Path.cwd()).free / _GIB
-    return Checkup(
+    return SystemInfo(
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        cores=cores(),
-        memory_gib=round(_memory() / _GIB, 1),
+        cores=count_cores(),
+        memory_gib=round(_read_memory_limit() / _GIB, 1),
         free_disk_gib=round(free, 1),
-        devices=_devices(),
-        runs_on=str(runtime.device),
-        precision=runtime.precision,
-        versions={name: _version(name) for name in _PACKAGES},
+        devices=_list_devices(),
+        default_device=str(runtime.device),
+        default_precision=runtime.precision,
+        versions={name: _get_version(name) for name in _PACKAGES},
         ffmpeg=av.ffmpeg_version_info,
         decoders=decoders,
         encoders=encoders,
-        extras=_extras(),
-        problems=tuple(_problems(encoders | decoders, free)),
+        extras=_check_extras(),
+        problems=tuple(_find_problems(encoders | decoders, free)),
     )
 
 
-def _devices() -> tuple[Device, ...]:
+def _list_devices() -> tuple[DeviceInfo, ...]:
     """The CPU, and what else there is to compute on."""
-    speedup = f"{bf16_speedup():.1f} times as fast as fp32"
-    found = [Device(name=f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", bf16=speedup)]
+    speedup = f"{measure_bf16_speedup():.1f} times as fast as fp32"
+    found = [DeviceInfo(name=f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", bf16=speedup)]
     for i in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(i)
         native = (facts.major, facts.minor) >= (8, 0)
         memory = round(facts.total_memory / _GIB, 1)
         name = f"cuda:{i}, {facts.name}"
-        found.append(Device(name=name, memory_gib=memory, bf16="native" if native else "emulated, slow"))
+        found.append(DeviceInfo(name=name, memory_gib=memory, bf16="native" if native else "emulated, slow"))
     return tuple(found)
 
 
-def _memory() -> int:
+def _read_memory_limit() -> int:
     """Bytes that this process may have."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
@@ -98,14 +98,14 @@ def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
     return True
 
 
-def _version(package: str) -> str:
+def _get_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
 
 
-def _extras() -> dict[str, bool]:
+def _check_extras() -> dict[str, bool]:
     try:
         names = metadata("vidstill").get_all("Provides-Extra") or []
     except PackageNotFoundError:
@@ -113,7 +113,7 @@ def _extras() -> dict[str, bool]:
     wanted = [Requirement(line) for line in requires("vidstill") or []]
     return {
         name: all(
-            _version(each.name) != "not installed"
+            _get_version(each.name) != "not installed"
             for each in wanted
             if each.marker and each.marker.evaluate({"extra": name})
         )
@@ -121,7 +121,7 @@ def _extras() -> dict[str, bool]:
     }
 
 
-def _problems(codecs: dict[str, bool], free_gib: float) -> list[str]:
+def _find_problems(codecs: dict[str, bool], free_gib: float) -> list[str]:
     problems = [
         f"PyAV's FFmpeg has no {name}; install PyAV's own wheel: pip install av"
         for name, is_there in codecs.items()

@@ -12,29 +12,29 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from vidstill.data.storage.fetch import place_of
+from vidstill.data.storage.fetch import parse_path
 from vidstill.engine.distributed import Precision
-from vidstill.pipelines.infer.embed import Embedded, FileFormat
+from vidstill.pipelines.infer.embed import EmbedResult, FeatureFormat
 from vidstill.pipelines.infer.embed import embed as embed_all
-from vidstill.pipelines.infer.embed_config import EmbedConfig, Splits
-from vidstill.pipelines.infer.encoder import load
-from vidstill.pipelines.train.session import Launch
-from vidstill.utils.terminal import progress_bar, tell
-from vidstill.utils.text import counted, one_line
+from vidstill.pipelines.infer.embed_config import EmbedConfig, EmbedSplitChoice
+from vidstill.pipelines.infer.encoder import load_encoder
+from vidstill.pipelines.train.session import RunConfig
+from vidstill.utils.terminal import echo, show_progress_bar
+from vidstill.utils.text import format_one_line, pluralize
 
-_SHOWN = 10  # of many sentences
-_FEATURES = EmbedConfig()
+_MAX_MESSAGES = 10  # of many sentences
+_DEFAULT_FEATURES = EmbedConfig()
 
 
-def embed(
+def embed_command(
     source: Positional[str],
     videos: Positional[tuple[str, ...]],
     /,
     *,
     out: Path,
-    format: FileFormat | None = None,
-    features: Annotated[EmbedConfig, tyro.conf.arg(name="")] = _FEATURES,
-    split: Splits = "all",
+    format: FeatureFormat | None = None,
+    features: Annotated[EmbedConfig, tyro.conf.arg(name="")] = _DEFAULT_FEATURES,
+    split: EmbedSplitChoice = "all",
     fold: Literal[1, 2, 3] = 1,
     batch: int = 16,
     workers: int = -1,
@@ -60,38 +60,38 @@ def embed(
         precision: auto: that of the features which are there, else bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    launch = Launch(data=Path(), out=out, workers=workers, device_batch=device_batch, precision=precision)
-    encoder = replace(load(source, precision=precision), device_batch=launch.device_batch)
-    bar: Any = progress_bar("videos") if os.environ.get("RANK", "0") == "0" else nullcontext()
+    launch = RunConfig(data=Path(), out=out, workers=workers, device_batch=device_batch, precision=precision)
+    encoder = replace(load_encoder(source, precision=precision), device_batch=launch.device_batch)
+    bar: Any = show_progress_bar("videos") if os.environ.get("RANK", "0") == "0" else nullcontext()
     with bar as done:
         found = embed_all(
             encoder,
-            [place_of(video) for video in videos],
+            [parse_path(video) for video in videos],
             out,
             features,
             format=format,
             split=split,
             fold=fold,
             batch=batch,
-            workers=launch.decoders,
-            done=done,
+            workers=launch.num_workers,
+            progress=done,
         )
-    tell(jsons.dumps(found.plain(), indent=1) if json else _in_words(found))
+    echo(jsons.dumps(found.to_dict(), indent=1) if json else _format_result(found))
     if found.broken:
         sys.exit(1)
 
 
-def _in_words(found: Embedded) -> str:
-    there = found.videos - found.embedded
-    did = f"{counted(found.embedded, 'video')} embedded" if found.embedded else "nothing to do"
-    did += f" ({found.changed} anew, as they have changed)" if found.changed else ""
-    did += f", {counted(there, 'video')} there already" if there else ""
-    shapes = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in found.shapes.items())
-    lines = [f"features: {found.out} ({found.format}); {did}; {counted(found.rows, 'row')} of {shapes}"]
-    if found.broken:
-        lines.append(f"left out: {counted(len(found.broken), 'video')}")
-        lines += [f"  {one_line(sentence)}" for sentence in found.broken[:_SHOWN]]
+def _format_result(result: EmbedResult) -> str:
+    there = result.videos - result.new_videos
+    did = f"{pluralize(result.new_videos, 'video')} embedded" if result.new_videos else "nothing to do"
+    did += f" ({result.changed_videos} anew, as they have changed)" if result.changed_videos else ""
+    did += f", {pluralize(there, 'video')} there already" if there else ""
+    shapes = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in result.shapes.items())
+    lines = [f"features: {result.out} ({result.format}); {did}; {pluralize(result.rows, 'row')} of {shapes}"]
+    if result.broken:
+        lines.append(f"left out: {pluralize(len(result.broken), 'video')}")
+        lines += [f"  {format_one_line(sentence)}" for sentence in result.broken[:_MAX_MESSAGES]]
     return "\n".join(lines)
 
 
-VERBS: dict[str, Callable[..., None]] = {"embed": embed}
+EMBED_COMMANDS: dict[str, Callable[..., None]] = {"embed": embed_command}

@@ -44,13 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     if arguments[0] == "--version":
-        print(f"vidstill {_version()}")
+        print(f"vidstill {_get_version()}")
         return 0
 
     try:
-        return _run(arguments)
+        return _run_arguments(arguments)
     except KeyboardInterrupt:
-        return _failed("interrupted; a run goes on from its last saved state with the same command", 130)
+        return _print_error("interrupted; a run goes on from its last saved state with the same command", 130)
     except BrokenPipeError:  # what reads our output has seen enough, as in `vidstill recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(left.code or 0)
 
 
-def _run(arguments: list[str]) -> int:
+def _run_arguments(arguments: list[str]) -> int:
     from vidstill.cli.verbs import run_command
     from vidstill.engine.trainer import RunStopped
     from vidstill.utils.types import InputError
@@ -67,27 +67,27 @@ def _run(arguments: list[str]) -> int:
         run_command(arguments)
         sys.stdout.flush()
     except InputError as error:
-        return _failed(str(error), 2)
+        return _print_error(str(error), 2)
     except RunStopped as stop:
-        return _failed(str(stop), stop.exit_code)
+        return _print_error(str(stop), stop.exit_code)
     return 0
 
 
-def _failed(sentence: str, code: int) -> int:
+def _print_error(message: str, exit_code: int) -> int:
     """Says it, with the number of the process where that is not the first of several."""
     rank = os.environ.get("RANK", "0")
-    print(f"vidstill{'' if rank == '0' else f' (process {rank})'}: {sentence}", file=sys.stderr)
-    return code
+    print(f"vidstill{'' if rank == '0' else f' (process {rank})'}: {message}", file=sys.stderr)
+    return exit_code
 
 
-def _version() -> str:
+def _get_version() -> str:
     try:
         return version("vidstill")
     except PackageNotFoundError:
         return "(not installed)"
 
 
-def program() -> None:
+def run_and_exit() -> None:
     """Runs this process's command line and ends it.
 
     One of several is ended without clean-up, in which it was now and then aborted after its work was done ("terminate

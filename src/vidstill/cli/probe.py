@@ -10,30 +10,30 @@ import tyro
 from tyro.conf import Positional
 
 from vidstill.pipelines.probe import run as frozen
-from vidstill.pipelines.probe.config import Ask
-from vidstill.pipelines.probe.fit import Kind, Probes
-from vidstill.pipelines.probe.lars import LarsProbe, train
-from vidstill.pipelines.probe.report import Report
-from vidstill.utils.files import write_whole
-from vidstill.utils.terminal import tell
+from vidstill.pipelines.probe.config import ProbeRunConfig
+from vidstill.pipelines.probe.fit import ProbeConfig, ProbeKind
+from vidstill.pipelines.probe.lars import LarsProbeConfig, train_lars_probe
+from vidstill.pipelines.probe.report import ProbeReport
+from vidstill.utils.files import write_file_atomic
+from vidstill.utils.terminal import echo
 from vidstill.utils.types import InputError
 
-Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
+_NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
-_LARS = LarsProbe()
+_DEFAULT_LARS = LarsProbeConfig()
 
 
-def linear(
+def probe_linear_command(
     source: Positional[str],
     /,
     *,
-    ask: Annotated[Ask, Flat],
+    run_config: Annotated[ProbeRunConfig, _NO_PREFIX],
     penalty: float | None = None,
     shots: tuple[int, ...] = (),
-    draws: int = 5,
+    trials: int = 5,
     seed: int = 0,
-    by: Literal["lbfgs", "lars"] = "lbfgs",
-    lars: Annotated[LarsProbe, Flat] = _LARS,
+    solver: Literal["lbfgs", "lars"] = "lbfgs",
+    lars: Annotated[LarsProbeConfig, _NO_PREFIX] = _DEFAULT_LARS,
     json: bool = False,
     csv: Path | None = None,
 ) -> None:
@@ -44,30 +44,30 @@ def linear(
         penalty: of half the squared weights, beside the summed loss; None: of six, 0.01 to 1000, what tells the most of
             fifths of the training features that were held out.
         shots: further probes on so many training clips of each class; penalty 1 then, if none is given.
-        draws: how often the clips of each number of shots are drawn anew.
+        trials: how often the clips of each number of shots are drawn anew.
         seed: of the draws, and of all chance of --by lars.
-        by: lbfgs: to the optimum, on features that are computed once; lars: as MAE's authors, a run that trains.
+        solver: lbfgs: to the optimum, on features that are computed once; lars: as MAE's authors, a run that trains.
         json: as JSON, for programs.
         csv: a file to write, a line for each probe.
     """
     _check_csv(csv)
-    if by == "lars":
+    if solver == "lars":
         if shots or penalty is not None:
             raise InputError("--by lars has neither shots nor a penalty; leave them out, or take --by lbfgs")
-        _say(train(source, ask, lars, seed=seed), json, csv)
+        _echo_report(train_lars_probe(source, run_config, lars, seed=seed), json, csv)
     else:
-        probes = Probes(kinds=("linear",), penalty=penalty, shots=shots, draws=draws, seed=seed)
-        _say(frozen.evaluate([source], ask, probes), json, csv)
+        probes = ProbeConfig(probes=("linear",), penalty=penalty, shots=shots, trials=trials, seed=seed)
+        _echo_report(frozen.run_probes([source], run_config, probes), json, csv)
 
 
-def knn(
+def probe_knn_command(
     source: Positional[str],
     /,
     *,
-    ask: Annotated[Ask, Flat],
+    run_config: Annotated[ProbeRunConfig, _NO_PREFIX],
     k: tuple[int, ...] = (20,),
     shots: tuple[int, ...] = (),
-    draws: int = 5,
+    trials: int = 5,
     seed: int = 0,
     json: bool = False,
     csv: Path | None = None,
@@ -78,20 +78,26 @@ def knn(
         source: a run's folder or a file of weights.
         k: how many neighbours; all training clips, where there are fewer.
         shots: further probes on so many training clips of each class.
-        draws: how often the clips of each number of shots are drawn anew.
+        trials: how often the clips of each number of shots are drawn anew.
         seed: of the draws.
         json: as JSON, for programs.
         csv: a file to write, a line for each probe.
     """
     _check_csv(csv)
-    _say(frozen.evaluate([source], ask, Probes(kinds=("knn",), k=k, shots=shots, draws=draws, seed=seed)), json, csv)
+    _echo_report(
+        frozen.run_probes(
+            [source], run_config, ProbeConfig(probes=("knn",), k=k, shots=shots, trials=trials, seed=seed)
+        ),
+        json,
+        csv,
+    )
 
 
-def attentive(
+def probe_attentive_command(
     source: Positional[str],
     /,
     *,
-    ask: Annotated[Ask, Flat],
+    run_config: Annotated[ProbeRunConfig, _NO_PREFIX],
     seed: int = 0,
     json: bool = False,
     csv: Path | None = None,
@@ -105,19 +111,19 @@ def attentive(
         csv: a file to write, a line for each probe.
     """
     _check_csv(csv)
-    _say(frozen.evaluate([source], ask, Probes(kinds=("attentive",), seed=seed)), json, csv)
+    _echo_report(frozen.run_probes([source], run_config, ProbeConfig(probes=("attentive",), seed=seed)), json, csv)
 
 
-def every(
+def probe_all_command(
     sources: Positional[tuple[str, ...]],
     /,
     *,
-    ask: Annotated[Ask, Flat],
-    probes: tuple[Kind, ...] = ("linear", "knn", "attentive"),
+    run_config: Annotated[ProbeRunConfig, _NO_PREFIX],
+    probes: tuple[ProbeKind, ...] = ("linear", "knn", "attentive"),
     penalty: float | None = None,
     k: tuple[int, ...] = (20,),
     shots: tuple[int, ...] = (),
-    draws: int = 5,
+    trials: int = 5,
     seed: int = 0,
     json: bool = False,
     csv: Path | None = None,
@@ -130,7 +136,7 @@ def every(
         penalty: of the linear probe; None: chosen within the training features.
         k: how many neighbours; all training clips, where there are fewer.
         shots: further linear and nearest-neighbour probes on so many training clips of each class.
-        draws: how often the clips of each number of shots are drawn anew.
+        trials: how often the clips of each number of shots are drawn anew.
         seed: of the draws, and of the attentive probe.
         json: as JSON, for programs.
         csv: a file to write, a line for each probe.
@@ -138,22 +144,28 @@ def every(
     _check_csv(csv)
     if not sources:
         raise InputError("no encoder is given; name runs or files of weights: vidstill probe all RUN… --data …")
-    asked = Probes(kinds=probes, penalty=penalty, k=k, shots=shots, draws=draws, seed=seed)
-    _say(frozen.evaluate(sources, ask, asked), json, csv, wide=True)
+    asked = ProbeConfig(probes=probes, penalty=penalty, k=k, shots=shots, trials=trials, seed=seed)
+    _echo_report(frozen.run_probes(sources, run_config, asked), json, csv, compare=True)
 
 
-VERBS: dict[str, Callable[..., None]] = {
-    "probe linear": linear,
-    "probe knn": knn,
-    "probe attentive": attentive,
-    "probe all": every,
+PROBE_COMMANDS: dict[str, Callable[..., None]] = {
+    "probe linear": probe_linear_command,
+    "probe knn": probe_knn_command,
+    "probe attentive": probe_attentive_command,
+    "probe all": probe_all_command,
 }
 
 
-def _say(report: Report, json: bool, csv: Path | None, *, wide: bool = False) -> None:
+def _echo_report(report: ProbeReport, json: bool, csv: Path | None, *, compare: bool = False) -> None:
     if csv is not None and os.environ.get("RANK", "0") == "0":
-        write_whole(csv, report.csv().encode())
-    tell(jsons.dumps(report.plain(), indent=1) if json else report.side_by_side() if wide else report.listed())
+        write_file_atomic(csv, report.to_csv().encode())
+    echo(
+        jsons.dumps(report.to_dict(), indent=1)
+        if json
+        else report.format_comparison()
+        if compare
+        else report.format_table()
+    )
 
 
 def _check_csv(path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""What `vidstill pretrain`, `finetune` and `evaluate` do: their options are the function's signature, read by tyro."""
+"""What `vidstill pretrain`, `finetune_command` and `evaluate_command` do: their options are the function's signature, read by tyro."""
 
 import json as jsons
 from collections.abc import Callable, Sequence
@@ -9,29 +9,29 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from vidstill.checkpoints.load import read_known
-from vidstill.data.manifest.open import read_listing, splits_of
+from vidstill.checkpoints.load import load_checkpoint
+from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.engine.distributed import Precision
 from vidstill.pipelines.evaluate import classifier as testing
-from vidstill.pipelines.evaluate.classifier import labelled
+from vidstill.pipelines.evaluate.classifier import require_labels
 from vidstill.pipelines.train import folds
 from vidstill.pipelines.train.finetune import finetune as run_finetune
 from vidstill.pipelines.train.pretrain import pretrain as run_pretrain
-from vidstill.pipelines.train.session import Launch
-from vidstill.recipes.auto.choose import Chosen, choose, kept
-from vidstill.recipes.auto.dataset_stats import EXAMPLE, facts_of, machine
-from vidstill.recipes.auto.defaults import RULES
-from vidstill.recipes.recipe import Finetune, Pretrain
-from vidstill.tasks.results import in_words
+from vidstill.pipelines.train.session import RunConfig
+from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe, load_run_recipe
+from vidstill.recipes.auto.dataset_stats import EXAMPLE_STATS, compute_dataset_stats, detect_hardware
+from vidstill.recipes.auto.defaults import AUTO_RULES
+from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
+from vidstill.tasks.results import format_classification_result
 from vidstill.utils.files import TEST_FILE
-from vidstill.utils.terminal import tell
+from vidstill.utils.terminal import echo
 from vidstill.utils.types import InputError
 
-Flat = tyro.conf.arg(name="")  # its fields are options without a prefix
+_NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldsLaunch(Launch):
+class FoldsRunConfig(RunConfig):
     """As Launch, of one fold or of all.
 
     Args:
@@ -41,46 +41,58 @@ class FoldsLaunch(Launch):
     fold: Literal[1, 2, 3, "all"] = 1  # type: ignore[assignment]
 
     @property
-    def single(self) -> Launch:
+    def single_fold(self) -> RunConfig:
         """As it is of one fold."""
-        return Launch(**{field.name: getattr(self, field.name) for field in fields(Launch) if field.name != "fold"})
+        return RunConfig(
+            **{field.name: getattr(self, field.name) for field in fields(RunConfig) if field.name != "fold"}
+        )
 
 
-def pretrain(*, launch: Annotated[Launch, Flat], init: str | None = None, recipe: Annotated[Pretrain, Flat]) -> None:
+def pretrain_command(
+    *,
+    run_config: Annotated[RunConfig, _NO_PREFIX],
+    init: str | None = None,
+    recipe: Annotated[PretrainRecipe, _NO_PREFIX],
+) -> None:
     """Pre-trains by a recipe; the same command again resumes it.
 
     Args:
         init: a run's folder or a file of weights that the encoder starts from; None: from scratch.
     """
-    out = run_pretrain(recipe, launch, init=init)
-    tell(f"pre-trained: {out}; next: vidstill finetune RECIPE --init {out} --data DATA")
+    out = run_pretrain(recipe, run_config, init=init)
+    echo(f"pre-trained: {out}; next: vidstill finetune RECIPE --init {out} --data DATA")
 
 
-def finetune(
-    *, launch: Annotated[FoldsLaunch, Flat], init: str | None = None, recipe: Annotated[Finetune, Flat]
+def finetune_command(
+    *,
+    run_config: Annotated[FoldsRunConfig, _NO_PREFIX],
+    init: str | None = None,
+    recipe: Annotated[FinetuneRecipe, _NO_PREFIX],
 ) -> None:
     """Trains a classifier and tests it; the same command again resumes it.
 
     Args:
         init: a run's folder or a file of weights to start from; None: from scratch.
     """
-    finetune_told(launch, init, recipe, ())
+    finetune_with_notes(run_config, init, recipe, ())
 
 
-def finetune_told(launch: FoldsLaunch, init: str | None, recipe: Finetune, notes: Sequence[str]) -> None:
+def finetune_with_notes(
+    run_config: FoldsRunConfig, init: str | None, recipe: FinetuneRecipe, notes: Sequence[str]
+) -> None:
     """
     Args:
         notes: sentences to be said before training.
     """
-    if launch.fold == "all":
-        found = folds.finetune_folds(recipe, launch.single, init=init, notes=notes)
-        tell(f"fine-tuned: {launch.out}, a run for each fold\n{folds.in_words(found)}")
+    if run_config.fold == "all":
+        found = folds.finetune_folds(recipe, run_config.single_fold, init=init, notes=notes)
+        echo(f"fine-tuned: {run_config.out}, a run for each fold\n{folds.format_folds(found)}")
         return
-    out = run_finetune(recipe, launch, init=init, notes=notes)
-    tell(f"fine-tuned: {out}\n{in_words(jsons.loads((out / TEST_FILE).read_text()))}")
+    out = run_finetune(recipe, run_config, init=init, notes=notes)
+    echo(f"fine-tuned: {out}\n{format_classification_result(jsons.loads((out / TEST_FILE).read_text()))}")
 
 
-def evaluate(
+def evaluate_command(
     source: Positional[str],
     /,
     *,
@@ -106,55 +118,57 @@ def evaluate(
         precision: auto: bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    launch = Launch(data=data, out=Path(), workers=workers, device_batch=device_batch, precision=precision)
+    launch = RunConfig(data=data, out=Path(), workers=workers, device_batch=device_batch, precision=precision)
     if fold == "all":
         found = folds.evaluate_folds(source, launch, out=out)
-        tell(jsons.dumps(found, indent=1) if json else folds.in_words(found))
+        echo(jsons.dumps(found, indent=1) if json else folds.format_folds(found))
     else:
-        found = testing.evaluate(source, replace(launch, fold=fold), out=out).plain()
-        tell(jsons.dumps(found, indent=1) if json else in_words(found))
+        found = testing.evaluate_classifier(source, replace(launch, fold=fold), out=out).to_dict()
+        echo(jsons.dumps(found, indent=1) if json else format_classification_result(found))
 
 
-VERBS: dict[str, Callable[..., None]] = {"evaluate": evaluate}
+EVALUATE_COMMANDS: dict[str, Callable[..., None]] = {"evaluate": evaluate_command}
 
 
-NAME = "auto"
+AUTO_RECIPE_NAME = "auto"
 
 
-ABOUT = (
+AUTO_RECIPE_HELP = (
     "The recipe `auto` is made for the data: `vidstill finetune auto --data DATA` counts clips and classes, looks at "
-    f"up to {RULES.looked_at} files, at the machine and at what --init names, and says what it picked and why; every "
+    f"up to {AUTO_RULES.max_probed_files} files, at the machine and at what --init names, and says what it picked and why; every "
     "pick is an option that can be typed."
 )
 
 
-def chosen(verb: str, words: Sequence[str]) -> Chosen:
+def choose_auto_recipe(verb: str, args: Sequence[str]) -> AutoRecipe:
     """The recipe for what the words name; that of the run which the folder holds, where it holds one.
 
     Args:
-        words: that come after the name; without --data, an example stands for it.
+        args: that come after the name; without --data, an example stands for it.
 
     Raises:
         InputError: the data have no labels, or something else that was named cannot be used.
     """
     if verb != "finetune":
-        raise InputError(f"{NAME} makes recipes for fine-tuning; type vidstill finetune {NAME}")
-    data, init, val, fold = (_value(words, option) for option in ("--data", "--init", "--val", "--fold"))
-    out = Path(_value(words, "--out") or f"runs/{NAME}")
-    if recipe := kept(out):
-        return Chosen(recipe=recipe, picks=(), note=f"goes on with the recipe that {out} holds")
-    start = None if init in (None, "None") else read_known(init)
+        raise InputError(f"{AUTO_RECIPE_NAME} makes recipes for fine-tuning; type vidstill finetune {AUTO_RECIPE_NAME}")
+    data, init, val, fold = (_get_option_value(args, option) for option in ("--data", "--init", "--val", "--fold"))
+    out = Path(_get_option_value(args, "--out") or f"runs/{AUTO_RECIPE_NAME}")
+    if recipe := load_run_recipe(out):
+        return AutoRecipe(recipe=recipe, choices=(), note=f"goes on with the recipe that {out} holds")
+    start = None if init in (None, "None") else load_checkpoint(init)
     if data is None:
-        return choose(EXAMPLE, start, machine(), third=False)
-    listing = labelled(read_listing(data, split="train", fold=int(fold) if fold in ("2", "3") else 1), several=True)
-    third = bool(_value(words, "--watch")) or (val is not None and "val" in splits_of(data))
-    return choose(facts_of(listing), start, machine(), third=third)
+        return choose_recipe(EXAMPLE_STATS, start, detect_hardware(), has_validation=False)
+    listing = require_labels(
+        open_manifest(data, split="train", fold=int(fold) if fold in ("2", "3") else 1), multi_label=True
+    )
+    third = bool(_get_option_value(args, "--watch")) or (val is not None and "val" in list_splits(data))
+    return choose_recipe(compute_dataset_stats(listing), start, detect_hardware(), has_validation=third)
 
 
-def _value(words: Sequence[str], option: str) -> str | None:
+def _get_option_value(args: Sequence[str], option: str) -> str | None:
     """The last that is typed for an option, as `--data X` or `--data=X`."""
     found = None
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in zip(args, [*args[1:], None], strict=True):
         name, equals, value = word.partition("=")
         if name == option:
             found = value if equals else after

@@ -12,58 +12,58 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from vidstill.checkpoints.conversion_report import Entry, Ledger
-from vidstill.checkpoints.convert import exported, imported
-from vidstill.checkpoints.io import Weights, read_weights, write_weights
-from vidstill.checkpoints.layouts.constraints import LAYOUTS, unsaid
-from vidstill.checkpoints.layouts.infer_config import WORDS
-from vidstill.checkpoints.layouts.transformers_export import to_transformers
-from vidstill.checkpoints.layouts.write import check_suffix, write_exported
-from vidstill.checkpoints.licences import allows_commercial, in_words, licence_of, provenance
-from vidstill.checkpoints.model_zoo import Checkpoint
-from vidstill.checkpoints.model_zoo import find as find_published
+from vidstill.checkpoints.conversion_report import ConversionReport, TensorConversion
+from vidstill.checkpoints.convert import export_state_dict, import_checkpoint
+from vidstill.checkpoints.io import Checkpoint, read_checkpoint, write_checkpoint
+from vidstill.checkpoints.layouts.constraints import LAYOUT_CONSTRAINTS, describe_omissions
+from vidstill.checkpoints.layouts.infer_config import POSITION_DESCRIPTIONS
+from vidstill.checkpoints.layouts.transformers_export import export_to_transformers
+from vidstill.checkpoints.layouts.write import check_foreign_suffix, write_foreign_checkpoint
+from vidstill.checkpoints.licences import allows_commercial, build_provenance, find_licence, format_licence
+from vidstill.checkpoints.model_zoo import PublishedCheckpoint
+from vidstill.checkpoints.model_zoo import find_published_checkpoints as find_published
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.export.int8 import write_int8
 from vidstill.pipelines.export.model import ExportConfig
 from vidstill.pipelines.export.onnx import write_onnx
-from vidstill.pipelines.export.report import Report
-from vidstill.pipelines.export.torch_export import write_program
-from vidstill.recipes.recipe import Pretrain, find
-from vidstill.utils.config_io import from_plain
-from vidstill.utils.files import check_below
-from vidstill.utils.terminal import aligned, tell
+from vidstill.pipelines.export.report import ExportReport
+from vidstill.pipelines.export.torch_export import write_torch_export
+from vidstill.recipes.recipe import PretrainRecipe, find_recipe
+from vidstill.utils.config_io import from_dict
+from vidstill.utils.files import check_parent_writable
+from vidstill.utils.terminal import echo, format_key_values
 from vidstill.utils.types import Grid, InputError
 
-To = Literal[
+TargetFormat = Literal[
     "vidstill", "videomae", "mvd", "amd", "maskagain", "mae", "dmae", "stmae", "slowfast", "mmaction", "transformers",
     "onnx", "torch", "int8",
 ]  # fmt: skip
 
-_USUAL = ExportConfig()
-_SHOWN = 10  # of many lines
+_DEFAULT_EXPORT = ExportConfig()
+_MAX_LINES = 10  # of many lines
 
 
 @dataclass(frozen=True, kw_only=True)
-class Converted:
+class ConversionSummary:
     """
     Args:
-        tensors: in the file that was written.
-        unsaid: what it does not say, in sentences.
+        num_tensors: in the file that was written.
+        omissions: what it does not say, in sentences.
     """
 
-    tensors: int
-    unsaid: Sequence[str] = ()
+    num_tensors: int
+    omissions: Sequence[str] = ()
 
 
-def convert(
+def convert_weights(
     source: Positional[str],
     /,
     *,
-    to: To,
+    to: TargetFormat,
     out: Path,
     hint: str | None = None,
-    allow: tuple[str, ...] = (),
-    shipped: Annotated[ExportConfig, tyro.conf.arg(name="")] = _USUAL,
+    ignore_keys: tuple[str, ...] = (),
+    export: Annotated[ExportConfig, tyro.conf.arg(name="")] = _DEFAULT_EXPORT,
     json: bool = False,
 ) -> None:
     """Writes weights anew: ours or the authors', in our file, in an authors' layout, or as what other programs run.
@@ -77,127 +77,148 @@ def convert(
             of transformers; an ONNX file (onnx; int8: with 8-bit linear layers) or a program of torch.export (torch).
         out: the file to write, .safetensors or of an authors' layout also .pth; .onnx, .pt2; of transformers a folder.
         hint: a recipe whose encoder the file has: its heads, and which positions are computed, where no tensor says so.
-        allow: tensors of the file that may be left out though nothing explains them: beginnings of names, or patterns.
+        ignore_keys: tensors of the file that may be left out though nothing explains them: beginnings of names, or patterns.
         json: as JSON, for programs.
     """
     if out.exists():
         raise InputError(f"{out} is there already; name another file with --out, or remove it first")
-    if to in _PROGRAMS:
-        if hint is not None or allow:
+    if to in _EXPORTERS:
+        if hint is not None or ignore_keys:
             raise InputError(f"--hint and --allow are not for --to {to}: convert --to vidstill with them first")
-        report = _PROGRAMS[to](source, out, shipped)
-        tell(jsons.dumps(report.plain(), indent=1) if json else report.in_words())
+        report = _EXPORTERS[to](source, out, export)
+        echo(jsons.dumps(report.to_dict(), indent=1) if json else report.format_summary())
         return
-    if shipped != _USUAL:
+    if export != _DEFAULT_EXPORT:
         raise InputError(f"clips and what is given of them are asked for, and --to {to} writes weights; leave them out")
-    _check_out(to, out)
-    asked = None if hint is None else encoder_of(hint)
-    weights, ledger = _ours(read_weights(source), asked, allow)
+    _check_output_path(to, out)
+    asked = None if hint is None else find_recipe_encoder(hint)
+    weights, ledger = _import_with_provenance(read_checkpoint(source), asked, ignore_keys)
     found = _WRITERS[to](weights, out)
-    told = _told(weights, ledger, to, out, found)
-    tell(jsons.dumps(told, indent=1) if json else _in_words(told))
+    told = _build_summary(weights, ledger, to, out, found)
+    echo(jsons.dumps(told, indent=1) if json else _format_conversion(told))
 
 
-def encoder_of(recipe: str) -> ViTConfig:
+def find_recipe_encoder(recipe: str) -> ViTConfig:
     """The encoder of a recipe.
 
     Raises:
         InputError: there is no such recipe.
     """
-    found = find(recipe)
-    return found.method.encoder if isinstance(found, Pretrain) else found.encoder
+    found = find_recipe(recipe)
+    return found.method.encoder if isinstance(found, PretrainRecipe) else found.encoder
 
 
-def _check_out(to: To, out: Path) -> None:
+def _check_output_path(target: TargetFormat, path: Path) -> None:
     """Raises an InputError where OUT cannot be written so: before the work, not after it."""
-    if to == "vidstill" and out.suffix != ".safetensors":
-        raise InputError(f"{out} does not end with .safetensors; name it so")
-    if to in LAYOUTS:
-        check_suffix(out)
-    check_below(out)
+    if target == "vidstill" and path.suffix != ".safetensors":
+        raise InputError(f"{path} does not end with .safetensors; name it so")
+    if target in LAYOUT_CONSTRAINTS:
+        check_foreign_suffix(path)
+    check_parent_writable(path)
 
 
-def _ours(weights: Weights, hint: ViTConfig | None, allow: Sequence[str]) -> tuple[Weights, Ledger | None]:
+def _import_with_provenance(
+    checkpoint: Checkpoint, hint: ViTConfig | None, ignore_keys: Sequence[str]
+) -> tuple[Checkpoint, ConversionReport | None]:
     """Weights under our names, with where they come from; and the account of a foreign file."""
-    if weights.about:
-        return weights, None
-    found, ledger = imported(weights, hint, allow=allow)
-    ignored = {entry.theirs: entry.why for entry in ledger.of("ignored")}
-    about = {**found.about, **provenance({"converted": found}), "counts": _counts(ledger), "ignored": ignored}
-    return Weights(found.tensors, about, found.source), ledger
+    if checkpoint.metadata:
+        return checkpoint, None
+    found, ledger = import_checkpoint(checkpoint, hint, ignore_keys=ignore_keys)
+    ignored = {entry.foreign_name: entry.reason for entry in ledger.filter_by_status("ignored")}
+    about = {
+        **found.metadata,
+        **build_provenance({"converted": found}),
+        "counts": _count_statuses(ledger),
+        "ignored": ignored,
+    }
+    return Checkpoint(found.tensors, about, found.source), ledger
 
 
-def _counts(ledger: Ledger) -> dict[str, int]:
-    return dict(Counter(entry.how for entry in ledger.entries))
+def _count_statuses(report: ConversionReport) -> dict[str, int]:
+    return dict(Counter(entry.status for entry in report.entries))
 
 
-def _to_vidstill(weights: Weights, out: Path) -> Converted:
-    write_weights(out, weights.tensors, weights.about)
-    return Converted(tensors=len(weights.tensors))
+def _write_vidstill(checkpoint: Checkpoint, out: Path) -> ConversionSummary:
+    write_checkpoint(out, checkpoint.tensors, checkpoint.metadata)
+    return ConversionSummary(num_tensors=len(checkpoint.tensors))
 
 
-def _to_authors(weights: Weights, out: Path, *, layout: str) -> Converted:
-    tensors = exported(weights, layout)
-    write_exported(out, tensors, layout)
-    return Converted(tensors=len(tensors), unsaid=unsaid(weights, layout))
+def _write_layout(checkpoint: Checkpoint, out: Path, *, layout: str) -> ConversionSummary:
+    tensors = export_state_dict(checkpoint, layout)
+    write_foreign_checkpoint(out, tensors, layout)
+    return ConversionSummary(num_tensors=len(tensors), omissions=describe_omissions(checkpoint, layout))
 
 
-def _to_transformers(weights: Weights, out: Path) -> Converted:
-    written = to_transformers(weights, out)
-    return Converted(tensors=len(weights.tensors), unsaid=[f"it is a {written.architecture}", *written.notes])
+def _write_transformers(checkpoint: Checkpoint, out: Path) -> ConversionSummary:
+    written = export_to_transformers(checkpoint, out)
+    return ConversionSummary(
+        num_tensors=len(checkpoint.tensors), omissions=[f"it is a {written.architecture}", *written.notes]
+    )
 
 
-_WRITERS: Mapping[str, Callable[[Weights, Path], Converted]] = {
-    "vidstill": _to_vidstill,
-    **{layout: partial(_to_authors, layout=layout) for layout in LAYOUTS},
-    "transformers": _to_transformers,
+_WRITERS: Mapping[str, Callable[[Checkpoint, Path], ConversionSummary]] = {
+    "vidstill": _write_vidstill,
+    **{layout: partial(_write_layout, layout=layout) for layout in LAYOUT_CONSTRAINTS},
+    "transformers": _write_transformers,
 }
-_PROGRAMS: Mapping[str, Callable[[str, Path, ExportConfig], Report]] = {
+_EXPORTERS: Mapping[str, Callable[[str, Path, ExportConfig], ExportReport]] = {
     "onnx": write_onnx,
-    "torch": write_program,
+    "torch": write_torch_export,
     "int8": write_int8,
 }
 
 
-def _told(weights: Weights, ledger: Ledger | None, to: To, out: Path, found: Converted) -> dict[str, Any]:
-    told: dict[str, Any] = {"source": weights.source, "kind": weights.about.get("kind"), "licence": licence_of(weights)}
-    if ledger is not None:
-        told |= {"read": ledger.layout, "counts": _counts(ledger), "notes": list(ledger.notes)}
-        told["ignored"] = {entry.theirs: entry.why for entry in ledger.of("ignored")}
-        told["missing"] = {entry.ours: entry.why for entry in ledger.of("missing")}
+def _build_summary(
+    checkpoint: Checkpoint, report: ConversionReport | None, target: TargetFormat, out: Path, result: ConversionSummary
+) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "source": checkpoint.source,
+        "kind": checkpoint.metadata.get("kind"),
+        "licence": find_licence(checkpoint),
+    }
+    if report is not None:
+        told |= {"read": report.layout_description, "counts": _count_statuses(report), "notes": list(report.notes)}
+        told["ignored"] = {entry.foreign_name: entry.reason for entry in report.filter_by_status("ignored")}
+        told["missing"] = {entry.native_name: entry.reason for entry in report.filter_by_status("missing")}
     files = [out] if out.is_file() else sorted(out.iterdir())
     size = sum(each.stat().st_size for each in files)
-    return told | {"to": to, "out": str(out), "tensors": found.tensors, "bytes": size, "unsaid": list(found.unsaid)}
+    return told | {
+        "to": target,
+        "out": str(out),
+        "tensors": result.num_tensors,
+        "bytes": size,
+        "unsaid": list(result.omissions),
+    }
 
 
-def _in_words(told: Mapping[str, Any]) -> str:
-    if "read" in told:
-        lines = [f"{told['source']} is taken for {told['read']}"]
-        lines += [f"  {sentence}" for sentence in told["notes"]]
-        counts = ", ".join(f"{count} {how}" for how, count in sorted(told["counts"].items()))
+def _format_conversion(summary: Mapping[str, Any]) -> str:
+    if "read" in summary:
+        lines = [f"{summary['source']} is taken for {summary['read']}"]
+        lines += [f"  {sentence}" for sentence in summary["notes"]]
+        counts = ", ".join(f"{count} {how}" for how, count in sorted(summary["counts"].items()))
         lines.append(f"  tensors: {counts}")
         for what in ("ignored", "missing"):
-            every = [f"  {what}: {name} ({why})" for name, why in told[what].items()]
-            lines += every[:_SHOWN]
-            lines += [f"  … and {len(every) - _SHOWN} more"] if len(every) > _SHOWN else []
+            every = [f"  {what}: {name} ({why})" for name, why in summary[what].items()]
+            lines += every[:_MAX_LINES]
+            lines += [f"  … and {len(every) - _MAX_LINES} more"] if len(every) > _MAX_LINES else []
     else:
-        lines = [f"{told['source']} is vidstill's: a {told['kind']}"]
-    lines.append(f"{told['out']}: {told['to']}, {told['tensors']} tensors, {told['bytes'] / 1e6:.1f} MB")
-    lines += [f"  {sentence}" for sentence in told["unsaid"]]
-    if told["licence"]:
-        lines.append(f"  licence: {told['licence']}")
+        lines = [f"{summary['source']} is vidstill's: a {summary['kind']}"]
+    lines.append(f"{summary['out']}: {summary['to']}, {summary['tensors']} tensors, {summary['bytes'] / 1e6:.1f} MB")
+    lines += [f"  {sentence}" for sentence in summary["unsaid"]]
+    if summary["licence"]:
+        lines.append(f"  licence: {summary['licence']}")
     return "\n".join(lines)
 
 
-_EVEN = ("taken", "renamed")  # what needs no line of its own
+_UNREMARKABLE_STATUSES = ("taken", "renamed")  # what needs no line of its own
 
 
-def inspect(
+def inspect_weights(
     source: Positional[str],
     /,
     *,
     hint: str | None = None,
-    allow: tuple[str, ...] = (),
+    ignore_keys: tuple[str, ...] = (),
     all: bool = False,
     json: bool = False,
 ) -> None:
@@ -206,47 +227,51 @@ def inspect(
     Args:
         source: a run's folder or a file of weights, ours or others'.
         hint: a recipe whose encoder the file has: its heads, and which positions are computed, where no tensor says so.
-        allow: tensors that may be left out though nothing explains them: beginnings of names, or patterns.
+        ignore_keys: tensors that may be left out though nothing explains them: beginnings of names, or patterns.
         all: a line for every tensor.
         json: as JSON, for programs: every tensor.
     """
-    read = read_weights(source)
-    if read.about:
-        entries = tuple(Entry(name, name, tuple(tensor.shape), "taken") for name, tensor in read.tensors.items())
-        weights, ledger = read, Ledger("a file of vidstill", entries)
+    read = read_checkpoint(source)
+    if read.metadata:
+        entries = tuple(
+            TensorConversion(name, name, tuple(tensor.shape), "taken") for name, tensor in read.tensors.items()
+        )
+        weights, ledger = read, ConversionReport("a file of vidstill", entries)
     else:
-        weights, ledger = imported(read, None if hint is None else encoder_of(hint), allow=allow)
-    found = _found(weights, ledger)
+        weights, ledger = import_checkpoint(
+            read, None if hint is None else find_recipe_encoder(hint), ignore_keys=ignore_keys
+        )
+    found = _build_inspection(weights, ledger)
     if json:
-        about = {"licence": licence_of(weights), "provenance": weights.about.get("provenance", [])}
-        tell(jsons.dumps(found | about | {"ledger": [asdict(entry) for entry in ledger.entries]}, indent=1))
+        about = {"licence": find_licence(weights), "provenance": weights.metadata.get("provenance", [])}
+        echo(jsons.dumps(found | about | {"ledger": [asdict(entry) for entry in ledger.entries]}, indent=1))
         return
     notes = [f"  {note}" for note in found.pop("notes")]
-    lines = [aligned({name: value for name, value in found.items() if value is not None}), *notes]
-    tell("\n".join([*lines, *in_words(weights), *_table(ledger, every=all)]))
+    lines = [format_key_values({name: value for name, value in found.items() if value is not None}), *notes]
+    echo("\n".join([*lines, *format_licence(weights), *_format_tensor_table(ledger, show_all=all)]))
 
 
-def _found(weights: Weights, ledger: Ledger) -> dict[str, Any]:
+def _build_inspection(checkpoint: Checkpoint, report: ConversionReport) -> dict[str, Any]:
     """What is said of weights, by name."""
-    about = weights.about
+    about = checkpoint.metadata
     head = about.get("classifier", {})
     told: dict[str, Any] = {
-        "source": weights.source,
-        "layout": ledger.layout,
+        "source": checkpoint.source,
+        "layout": report.layout_description,
         "kind": about.get("kind"),
         "classes": head.get("classes"),
-        "parameters": sum(tensor.numel() for tensor in weights.tensors.values()),
+        "parameters": sum(tensor.numel() for tensor in checkpoint.tensors.values()),
     }
     if about.get("encoder"):
-        told |= _of_encoder(from_plain(ViTConfig, about["encoder"]))
-    counts = Counter(entry.how for entry in ledger.entries)
+        told |= _describe_encoder(from_dict(ViTConfig, about["encoder"]))
+    counts = Counter(entry.status for entry in report.entries)
     return told | {
         "tensors": ", ".join(f"{count} {how}" for how, count in counts.items()),
-        "notes": list(ledger.notes),
+        "notes": list(report.notes),
     }
 
 
-def _of_encoder(encoder: ViTConfig) -> dict[str, Any]:
+def _describe_encoder(encoder: ViTConfig) -> dict[str, Any]:
     grid = None if encoder.learned_grid is None else Grid(*encoder.learned_grid)
     t, h, w = encoder.tubelet
     return {
@@ -255,7 +280,7 @@ def _of_encoder(encoder: ViTConfig) -> dict[str, Any]:
         "heads": encoder.heads,
         "mlp ratio": f"{encoder.mlp_ratio:g}",
         "tubelet": f"{t} × {h} × {w}" + (" (images)" if t == 1 else ""),
-        "positions": WORDS[encoder.positions]
+        "positions": POSITION_DESCRIPTIONS[encoder.positions]
         + ("" if grid is None else f", for {grid.t} × {grid.h} × {grid.w} tokens"),
         "class token": "yes" if encoder.class_token else "no",
         "layer scale": "yes" if encoder.layer_scale else "no",
@@ -268,26 +293,28 @@ def _of_encoder(encoder: ViTConfig) -> dict[str, Any]:
     }
 
 
-def _table(ledger: Ledger, *, every: bool) -> list[str]:
-    """A line for each tensor; without `every`, for those alone that were not simply taken, the first of each kind."""
-    shown: list[Entry] = []
-    for how in dict.fromkeys(entry.how for entry in ledger.entries):
-        entries = list(ledger.of(how))
-        shown += entries if every else [] if how in _EVEN else entries[:_SHOWN]
+def _format_tensor_table(report: ConversionReport, *, show_all: bool) -> list[str]:
+    """A line for each tensor; without `probe_all_command`, for those alone that were not simply taken, the first of each kind."""
+    shown: list[TensorConversion] = []
+    for how in dict.fromkeys(entry.status for entry in report.entries):
+        entries = list(report.filter_by_status(how))
+        shown += entries if show_all else [] if how in _UNREMARKABLE_STATUSES else entries[:_MAX_LINES]
     if not shown:
         return []
-    rows = [(e.how, e.theirs or "–", e.ours or "–", " × ".join(map(str, e.shape)), e.why) for e in shown]
+    rows = [
+        (e.status, e.foreign_name or "–", e.native_name or "–", " × ".join(map(str, e.shape)), e.reason) for e in shown
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    left = len(ledger.entries) - len(shown)
-    return ["", *lines, *([f"{_counted(left)}: --all shows every one"] if left else [])]
+    left = len(report.entries) - len(shown)
+    return ["", *lines, *([f"{_format_remaining(left)}: --all shows every one"] if left else [])]
 
 
-def _counted(left: int) -> str:
-    return "one more tensor" if left == 1 else f"{left} more tensors"
+def _format_remaining(num_tensors: int) -> str:
+    return "one more tensor" if num_tensors == 1 else f"{num_tensors} more tensors"
 
 
-def listed(pattern: Positional[str] = "*", /, *, commercial: bool = False, json: bool = False) -> None:
+def list_weights(pattern: Positional[str] = "*", /, *, commercial: bool = False, json: bool = False) -> None:
     """Lists the published checkpoints of the family: size, accuracy, licence, where they are, and our recipes.
 
     Args:
@@ -299,49 +326,50 @@ def listed(pattern: Positional[str] = "*", /, *, commercial: bool = False, json:
     free = [each for each in found if allows_commercial(each.licence)]
     shown = free if commercial else found
     if json:
-        tell(jsons.dumps([asdict(each) for each in shown], indent=1))
+        echo(jsons.dumps([asdict(each) for each in shown], indent=1))
         return
-    blocks = [_block(list(of_one)) for _, of_one in groupby(shown, key=lambda each: each.family)]
-    left_out = [_left_out(found)] if commercial and len(free) < len(found) else []
-    tell("\n\n".join([*blocks, "\n".join([*left_out, _LAST] if blocks else left_out)]))
+    blocks = [_format_family(list(of_one)) for _, of_one in groupby(shown, key=lambda each: each.family)]
+    left_out = [_describe_omitted(found)] if commercial and len(free) < len(found) else []
+    echo("\n\n".join([*blocks, "\n".join([*left_out, _LIST_FOOTNOTE] if blocks else left_out)]))
 
 
-_LAST = """\
+_LIST_FOOTNOTE = """\
 Top-1 / top-5 in percent (clips × crops), of a pre-training after its fine-tuning on that data set; –: not known.
 Licences are as the authors state them for the files; the data sets that they learned from have terms of their own."""
 
 
-def _block(of_one: Sequence[Checkpoint]) -> str:
+def _format_family(checkpoints: Sequence[PublishedCheckpoint]) -> str:
     """A family's checkpoints: a line for each, with one below it for its recipes and one for what is to be known."""
-    first = of_one[0]
+    first = checkpoints[0]
     rows = [
-        (each.name, each.size, _millions(each), _results(each), each.licence or "–", _where(each)) for each in of_one
+        (each.name, each.size, _format_parameters(each), _format_results(each), each.licence or "–", _get_url(each))
+        for each in checkpoints
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{first.family}, {first.paper}"]
-    for each, row in zip(of_one, rows, strict=True):
+    for each, row in zip(checkpoints, rows, strict=True):
         lines.append("  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-        recipes = [f"made by {each.made_by}"] if each.made_by else []
-        recipes += [f"used by {', '.join(each.used_by)}"] if each.used_by else []
+        recipes = [f"made by {each.recipe}"] if each.recipe else []
+        recipes += [f"used by {', '.join(each.downstream_recipes)}"] if each.downstream_recipes else []
         lines += [f"      {line}" for line in ("; ".join(recipes), each.note) if line]
     return "\n".join(lines)
 
 
-def _millions(each: Checkpoint) -> str:
-    return f"{each.parameters / 1e6:.1f} M" if each.parameters else "–"
+def _format_parameters(checkpoint: PublishedCheckpoint) -> str:
+    return f"{checkpoint.num_parameters / 1e6:.1f} M" if checkpoint.num_parameters else "–"
 
 
-def _results(each: Checkpoint) -> str:
-    return ", ".join(map(str, each.results)) or "–"
+def _format_results(checkpoint: PublishedCheckpoint) -> str:
+    return ", ".join(map(str, checkpoint.results)) or "–"
 
 
-def _where(each: Checkpoint) -> str:
-    return f"https://huggingface.co/{each.hub}" if each.hub else each.page
+def _get_url(checkpoint: PublishedCheckpoint) -> str:
+    return f"https://huggingface.co/{checkpoint.hub_repo}" if checkpoint.hub_repo else checkpoint.url
 
 
-def _left_out(found: Sequence[Checkpoint]) -> str:
+def _describe_omitted(checkpoints: Sequence[PublishedCheckpoint]) -> str:
     """How many are not shown with --commercial, and why."""
-    verdicts = [allows_commercial(each.licence) for each in found]
+    verdicts = [allows_commercial(each.licence) for each in checkpoints]
     why = {
         "not for commercial use": verdicts.count(False),
         "under no licence that is known here": verdicts.count(None),
@@ -350,7 +378,7 @@ def _left_out(found: Sequence[Checkpoint]) -> str:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    "weights list": listed,
-    "weights inspect": inspect,
-    "weights convert": convert,
+    "weights list": list_weights,
+    "weights inspect": inspect_weights,
+    "weights convert": convert_weights,
 }

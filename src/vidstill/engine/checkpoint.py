@@ -9,15 +9,15 @@ import torch
 from vidstill.utils.types import InputError
 
 
-def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
+def save_state(directory: Path, step: int, state: dict[str, Any]) -> None:
     """Writes the state after `step` steps and deletes older ones, once the new one is safely on the disk.
 
     Raises:
         OSError: it cannot be written (a full disk); the one before is as it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f"step-{step:09d}.pt"
-    unfinished = folder / "unfinished"
+    directory.mkdir(parents=True, exist_ok=True)
+    new = directory / f"step-{step:09d}.pt"
+    unfinished = directory / "unfinished"
     try:
         with unfinished.open("wb") as file:
             torch.save(state, file)
@@ -26,19 +26,19 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
         unfinished.replace(new)
     except (OSError, RuntimeError) as error:  # torch's writer tells of a failed write by a RuntimeError
         unfinished.unlink(missing_ok=True)
-        raise OSError(f"the state of step {step} cannot be written to {folder}: {error}") from error
-    _sync(folder)
-    for old in saved_states(folder)[:-1]:
+        raise OSError(f"the state of step {step} cannot be written to {directory}: {error}") from error
+    _fsync_directory(directory)
+    for old in list_states(directory)[:-1]:
         old.unlink(missing_ok=True)
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
+def load_state(directory: Path) -> dict[str, Any] | None:
     """The newest state in the folder, on the CPU; None where there is none. Nothing in the file is executed.
 
     Raises:
         InputError: the file is damaged.
     """
-    states = saved_states(folder)
+    states = list_states(directory)
     if not states:
         return None
     try:
@@ -49,15 +49,15 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def saved_states(folder: Path) -> list[Path]:
+def list_states(directory: Path) -> list[Path]:
     """The complete states in a folder, the newest last."""
-    return sorted(folder.glob("step-*.pt"))
+    return sorted(directory.glob("step-*.pt"))
 
 
-def _sync(folder: Path) -> None:
+def _fsync_directory(directory: Path) -> None:
     """Makes the renaming itself survive a power cut; where folders cannot be opened (Windows) nothing need be done."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from vidstill.utils.rng import sample_seed
+from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
 T = TypeVar("T")
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
-_WORTHWHILE = 1.3  # bf16 has to be so much faster than fp32, or its rounding buys nothing
+_MIN_BF16_SPEEDUP = 1.3  # bf16 has to be so much faster than fp32, or its rounding buys nothing
 
 
 class Runtime:
@@ -38,15 +38,15 @@ class Runtime:
         self.accelerator = Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[ddp])
         self.device = torch.device(self.accelerator.device)
         self.rank: int = self.accelerator.process_index
-        self.world: int = self.accelerator.num_processes
-        self.asked = precision
-        self.use(self._best() if precision == "auto" else precision)
+        self.world_size: int = self.accelerator.num_processes
+        self.requested_precision = precision
+        self.set_precision(self._select_precision() if precision == "auto" else precision)
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def use(self, precision: Literal["bf16", "fp16", "fp32"]) -> None:
+    def set_precision(self, precision: Literal["bf16", "fp16", "fp32"]) -> None:
         """From now on computes in this precision, with a new loss scale; parameters and optimiser stay in fp32.
 
         Raises:
@@ -69,46 +69,48 @@ class Runtime:
             warnings.filterwarnings("ignore", message=".*broadcast_buffers")
             return self.accelerator.prepare_model(task)
 
-    def seed_chunk(self, seed: int, step: int, micro: int) -> None:
+    def seed_microbatch(self, seed: int, step: int, microbatch: int) -> None:
         """Seeds torch's default generators (drop path) for one chunk, the same whichever process meets that chunk."""
-        torch.manual_seed(sample_seed(seed, step, micro * self.world + self.rank))
+        torch.manual_seed(derive_sample_seed(seed, step, microbatch * self.world_size + self.rank))
 
-    def accumulate(self, model: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+    def accumulate_gradients(self, model: nn.Module, *, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of one chunk: gradients are shared after a step's last one only."""
         return nullcontext() if last else self.accelerator.no_sync(model)
 
-    def backward(self, loss: Float[Tensor, ""], accumulation: int) -> None:
+    def backward(self, loss: Float[Tensor, ""], accumulation_steps: int) -> None:
         """Adds one chunk's part to the gradient of the step, the mean over its chunks on all processes."""
-        self.scaler.scale(loss / accumulation).backward()
+        self.scaler.scale(loss / accumulation_steps).backward()
 
-    def clip(self, module: nn.Module, optimizer: torch.optim.Optimizer, longest: float | None) -> Float[Tensor, ""]:
+    def clip_grad_norm(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float | None
+    ) -> Float[Tensor, ""]:
         """Shortens the gradient to `longest`, where that is asked; gives the norm it had before."""
         self.scaler.unscale_(optimizer)
         norm = get_total_norm([p.grad for p in module.parameters() if p.grad is not None]).to(self.device)
-        if longest is not None:
-            clip_grads_with_norm_(module.parameters(), longest, norm)
+        if max_norm is not None:
+            clip_grads_with_norm_(module.parameters(), max_norm, norm)
         return norm
 
-    def update(self, optimizer: torch.optim.Optimizer, *, accept: bool) -> None:
+    def step_optimizer(self, optimizer: torch.optim.Optimizer, *, accept: bool) -> None:
         """Takes the step, or drops its gradients."""
         if accept:
             self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
-    def mean(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    def all_reduce_mean(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
         """The mean over all processes, the same in each."""
         return self.accelerator.reduce(values, reduction="mean")
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """What each process gives, in the order of their ranks, the same list in each."""
         return gather_object([value])
 
-    def agreed(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process gives, in each: what it met on a disk that others may already have changed."""
-        return self.gathered(value)[0]
+        return self.all_gather(value)[0]
 
-    def first(self, find: Callable[[], T]) -> T:
+    def run_on_main(self, fn: Callable[[], T]) -> T:
         """What the first process alone finds or does, in each.
 
         Raises:
@@ -117,19 +119,19 @@ class Runtime:
         found: Any = None
         if self.is_main:
             try:
-                found = find()
+                found = fn()
             except InputError as error:
                 found = error
-        found = self.agreed(found)
+        found = self.broadcast(found)
         if isinstance(found, InputError):
             raise found
         return found
 
-    def release(self) -> None:
+    def release_models(self) -> None:
         """Forgets the prepared tasks, so that their memory is free for the next one."""
         self.accelerator.free_memory()
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process is here."""
         self.accelerator.wait_for_everyone()
 
@@ -137,21 +139,21 @@ class Runtime:
         """Leaves the other processes; the last thing a program does."""
         self.accelerator.end_training()
 
-    def _best(self) -> Literal["bf16", "fp32"]:
+    def _select_precision(self) -> Literal["bf16", "fp32"]:
         if self.device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         if self.device.type != "cpu":
             return "fp32"
-        speedup = self.mean(torch.tensor([bf16_speedup()]))  # one answer for all processes
-        return "bf16" if speedup.item() >= _WORTHWHILE else "fp32"
+        speedup = self.all_reduce_mean(torch.tensor([measure_bf16_speedup()]))  # one answer for all processes
+        return "bf16" if speedup.item() >= _MIN_BF16_SPEEDUP else "fp32"
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def bf16_speedup() -> float:
+def measure_bf16_speedup() -> float:
     """How many times as fast as fp32 matrices this CPU multiplies bf16 ones, measured in a few hundredths of a second.
 
     Only a measurement tells: the instructions (AVX512-BF16, AMX, Arm's BF16) have many names, and without them bf16

@@ -8,108 +8,110 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
-from vidstill.data.decode.images import Picture
-from vidstill.data.storage.fetch import Source
-from vidstill.figures.annotate import DARK, PALE, PAPER, Overlay, Paint, draw_bar, redraw
-from vidstill.figures.text_fit import ended, font
-from vidstill.figures.timeline import COLOURS
-from vidstill.figures.tracks import Shown, Tracks
+from vidstill.data.decode.images import ImageArray
+from vidstill.data.storage.fetch import VideoSource
+from vidstill.figures.annotate import DIM_TEXT_COLOR, PANEL_COLOR, TEXT_COLOR, Overlay, PaintFn, draw_bar, redraw_video
+from vidstill.figures.text_fit import load_font, truncate_end
+from vidstill.figures.timeline import CLASS_COLORS
+from vidstill.figures.tracks import PersonTracks, TrackBox
 
-Rectangle = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels, the last two outside."""
 
-_FACE = 1 / 3  # of a box from its top: what a panel should not cover
-_FACES, _BODIES, _PANELS = 4.0, 1.0, 8.0  # how bad it is to cover them
-_STAY, _TURN = 0.5, 0.02  # how good it is to stay on a side, how bad to take the next one in order
-_CROWDED = ((3, 2), (6, 1))  # with more boxes than the one in a picture, a panel has as many lines as the other
+_FACE_FRACTION = 1 / 3  # of a box from its top: what a panel should not cover
+_FACE_COST, _BODY_COST, _PANEL_COST = 4.0, 1.0, 8.0  # how bad it is to cover them
+_STAY_BONUS, _SIDE_COST = 0.5, 0.02  # how good it is to stay on a side, how bad to take the next one in order
+_LINE_LIMITS = ((3, 2), (6, 1))  # with more boxes than the one in a picture, a panel has as many lines as the other
 _BLACK = (0, 0, 0)
 
 
 def annotate_boxes(
-    source: Source,
+    source: VideoSource,
     out: Path,
-    tracks: Tracks,
+    tracks: PersonTracks,
     actions: Sequence[str],
     *,
-    top: int = 3,
-    least: float = 0.0,
-    rate: float | None = None,
-    done: Callable[[float], None] = lambda seconds: None,
+    top_k: int = 3,
+    min_score: float = 0.0,
+    default_frame_rate: float | None = None,
+    progress: Callable[[float], None] = lambda seconds: None,
 ) -> None:
-    """Writes an MP4 by `redraw`: each person's box in the colour of its track, and beside it, with the track's number,
+    """Writes an MP4 by `redraw_video`: each person's box in the colour of its track, and beside it, with the track's number,
     the actions of the moment that is nearest.
 
     Args:
-        top: actions that are shown of a person at most; of many persons, fewer.
-        least: actions with a lower score are not shown.
-        rate: frames per second, where the file states none.
-        done: is told how many seconds there are so far.
+        top_k: actions that are shown of a person at most; of many persons, fewer.
+        min_score: actions with a lower score are not shown.
+        default_frame_rate: frames per second, where the file states none.
+        progress: is told how many seconds there are so far.
 
     Raises:
         BrokenVideo: not one frame decodes.
         OSError: it cannot be written; what was there still is.
     """
 
-    def painter(height: int, width: int) -> Paint:
-        return _Painter(height, width, tracks, actions, top, least).paint
+    def painter(height: int, width: int) -> PaintFn:
+        return _BoxPainter(height, width, tracks, actions, top_k, min_score).paint
 
-    redraw(source, out, painter, rate=rate, done=done)
+    redraw_video(source, out, painter, default_frame_rate=default_frame_rate, progress=progress)
 
 
-def colour_of(track: int) -> tuple[int, int, int]:
+def get_track_color(track_id: int) -> tuple[int, int, int]:
     """The colours come again after as many tracks as there are."""
-    return ImageColor.getrgb(COLOURS[(track - 1) % len(COLOURS)])[:3]
+    return ImageColor.getrgb(CLASS_COLORS[(track_id - 1) % len(CLASS_COLORS)])[:3]
 
 
-class _Painter:
+class _BoxPainter:
     """Paints the frames of a video in their order.
 
     All panels of a track are equally wide, and a panel stays on its side of a box until another one is clearly better,
     so that nothing jumps.
     """
 
-    def __init__(self, height: int, width: int, tracks: Tracks, actions: Sequence[str], top: int, least: float):
+    def __init__(
+        self, height: int, width: int, tracks: PersonTracks, actions: Sequence[str], top_k: int, min_score: float
+    ):
         self._height, self._width = height, width
-        self._tracks, self._actions, self._top, self._least = tracks, actions, top, least
+        self._tracks, self._actions, self._top_k, self._min_score = tracks, actions, top_k, min_score
         size = max(13, round(min(height, width) / 40))
-        self._size, self._line, self._pad = size, round(1.9 * size), round(0.45 * size)
-        self._thick = max(3, round(min(height, width) / 180))
-        self._percent = self._length("100 %")
-        room = max(0, min(13 * size, width // 3 - self._percent))
-        long = cache(lambda action: self._length(ended(actions[action], room, size, bold=True)))
-        self._names: dict[int, int] = {}
-        for moment, numbers in enumerate(tracks.numbers):
+        self._font_size, self._line_height, self._padding = size, round(1.9 * size), round(0.45 * size)
+        self._line_width = max(3, round(min(height, width) / 180))
+        self._score_width = self._measure_text("100 %")
+        room = max(0, min(13 * size, width // 3 - self._score_width))
+        long = cache(lambda action: self._measure_text(truncate_end(actions[action], room, size, bold=True)))
+        self._name_widths: dict[int, int] = {}
+        for moment, numbers in enumerate(tracks.track_ids):
             for place, track in enumerate(numbers.tolist()):
-                for action in self._told(moment, place):
-                    self._names[track] = max(long(action), self._names.get(track, 0))
-        self._chip = self._length("88") + self._pad
-        self._side: dict[int, int] = {}
-        self._panel = lru_cache(maxsize=64)(self._draw_panel)
+                for action in self._select_actions(moment, place):
+                    self._name_widths[track] = max(long(action), self._name_widths.get(track, 0))
+        self._id_width = self._measure_text("88") + self._padding
+        self._panel_sides: dict[int, int] = {}
+        self._cached_panel = lru_cache(maxsize=64)(self._render_panel)
 
-    def paint(self, image: Picture, seconds: float) -> None:
-        shown = self._tracks.at(seconds)
-        boxes = [self._pixels(each) for each in shown]
+    def paint(self, image: ImageArray, seconds: float) -> None:
+        shown = self._tracks.interpolate_boxes(seconds)
+        boxes = [self._to_pixels(each) for each in shown]
         for each, box in zip(shown, boxes, strict=True):
-            _outline(image, box, self._thick, colour_of(each.track))
-        lines = min([self._top, *(most for count, most in _CROWDED if len(shown) > count)])
-        placed: list[Rectangle] = []
+            _draw_outline(image, box, self._line_width, get_track_color(each.track_id))
+        lines = min([self._top_k, *(most for count, most in _LINE_LIMITS if len(shown) > count)])
+        placed: list[PixelBox] = []
         for each, box in zip(shown, boxes, strict=True):
-            panel = self._panel(each.track, each.moment, each.place, lines)
-            where = self._beside(each.track, panel, box, boxes, placed)
+            panel = self._cached_panel(each.track_id, each.keyframe_index, each.box_index, lines)
+            where = self._place_panel(each.track_id, panel, box, boxes, placed)
             placed.append(where)
-            panel.over(image[where[1] : where[3], where[0] : where[2]])
+            panel.composite(image[where[1] : where[3], where[0] : where[2]])
 
-    def _pixels(self, shown: Shown) -> Rectangle:
+    def _to_pixels(self, shown: TrackBox) -> PixelBox:
         sides = shown.box.clip(0, 1) * [self._width, self._height, self._width, self._height]
         x1, y1, x2, y2 = sides.round().astype(int).tolist()
         return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
-    def _beside(
-        self, track: int, panel: Overlay, box: Rectangle, boxes: Sequence[Rectangle], placed: Sequence[Rectangle]
-    ) -> Rectangle:
+    def _place_panel(
+        self, track: int, panel: Overlay, box: PixelBox, boxes: Sequence[PixelBox], placed: Sequence[PixelBox]
+    ) -> PixelBox:
         """Where a panel covers least: to the right of its box, to the left, below, above, or in it at the feet."""
-        height, width = panel.ground.shape[:2]
-        gap = self._thick + 1
+        height, width = panel.transmittance.shape[:2]
+        gap = self._line_width + 1
         x1, y1, x2, y2 = box
         sides = (
             (x2 + gap, y1),
@@ -122,53 +124,67 @@ class _Painter:
             (x1 - gap - width, y2 - height),
             (x1 + gap, y2 - gap - height),
         )
-        found: list[tuple[float, int, Rectangle]] = []
+        found: list[tuple[float, int, PixelBox]] = []
         for side, (left, top) in enumerate(sides):
             left, top = max(0, min(left, self._width - width)), max(0, min(top, self._height - height))
             here = left, top, min(left + width, self._width), min(top + height, self._height)
-            bad = _FACES * _covered(here, map(_face, boxes)) + _BODIES * _covered(here, boxes)
-            bad = (bad + _PANELS * _covered(here, placed)) / (width * height) + _TURN * side
-            found.append((bad - _STAY * (self._side.get(track) == side), side, here))
-        _, self._side[track], where = min(found)
+            bad = _FACE_COST * _compute_overlap_area(
+                here, map(_get_face_box, boxes)
+            ) + _BODY_COST * _compute_overlap_area(here, boxes)
+            bad = (bad + _PANEL_COST * _compute_overlap_area(here, placed)) / (width * height) + _SIDE_COST * side
+            found.append((bad - _STAY_BONUS * (self._panel_sides.get(track) == side), side, here))
+        _, self._panel_sides[track], where = min(found)
         return where
 
-    def _told(self, moment: int, place: int) -> list[int]:
+    def _select_actions(self, moment: int, place: int) -> list[int]:
         """The actions that are shown of a box, the likeliest first."""
-        scores = self._tracks.moments[moment].scores[place]
-        best = np.argsort(-scores, kind="stable")[: self._top]
-        return [int(action) for action in best if scores[action] >= self._least]
+        scores = self._tracks.keyframes[moment].action_scores[place]
+        best = np.argsort(-scores, kind="stable")[: self._top_k]
+        return [int(action) for action in best if scores[action] >= self._min_score]
 
-    def _draw_panel(self, track: int, moment: int, place: int, lines: int) -> Overlay:
+    def _render_panel(self, track: int, moment: int, place: int, lines: int) -> Overlay:
         """The track's number, and beside it a line for each action: its name, its score, and below them a bar."""
-        told = self._told(moment, place)[:lines]
-        name_room = self._names.get(track, 0)
-        width = 2 * self._pad + self._chip + bool(told) * (self._pad + name_room + self._size // 2 + self._percent)
-        panel = Image.new("RGBA", (width, max(1, len(told)) * self._line + self._pad), DARK)
+        told = self._select_actions(moment, place)[:lines]
+        name_room = self._name_widths.get(track, 0)
+        width = (
+            2 * self._padding
+            + self._id_width
+            + bool(told) * (self._padding + name_room + self._font_size // 2 + self._score_width)
+        )
+        panel = Image.new("RGBA", (width, max(1, len(told)) * self._line_height + self._padding), PANEL_COLOR)
         draw = ImageDraw.Draw(panel)
-        colour = colour_of(track)
-        edge = self._pad // 2
-        draw.rectangle((0, 0, self._chip + edge, panel.height), fill=(*colour, 255))
-        ink = PAPER if sum(np.multiply(colour, (0.299, 0.587, 0.114))) < 140 else (*_BLACK, 255)
-        middle = (self._chip + edge) / 2, edge + self._line / 2
-        draw.text(middle, str(track), font=font(self._size, bold=True), fill=ink, anchor="mm")
-        left, right = self._chip + edge + self._pad, width - self._pad
+        colour = get_track_color(track)
+        edge = self._padding // 2
+        draw.rectangle((0, 0, self._id_width + edge, panel.height), fill=(*colour, 255))
+        ink = TEXT_COLOR if sum(np.multiply(colour, (0.299, 0.587, 0.114))) < 140 else (*_BLACK, 255)
+        middle = (self._id_width + edge) / 2, edge + self._line_height / 2
+        draw.text(middle, str(track), font=load_font(self._font_size, bold=True), fill=ink, anchor="mm")
+        left, right = self._id_width + edge + self._padding, width - self._padding
         for line, action in enumerate(told):
-            share = float(self._tracks.moments[moment].scores[place, action])
-            middle_of_line = edge + line * self._line + 0.42 * self._line
-            bold, ink = line == 0, PALE if line else PAPER
-            name = ended(self._actions[action], name_room, self._size, bold=bold)
-            letters = font(self._size, bold=bold)
+            share = float(self._tracks.keyframes[moment].action_scores[place, action])
+            middle_of_line = edge + line * self._line_height + 0.42 * self._line_height
+            bold, ink = line == 0, DIM_TEXT_COLOR if line else TEXT_COLOR
+            name = truncate_end(self._actions[action], name_room, self._font_size, bold=bold)
+            letters = load_font(self._font_size, bold=bold)
             draw.text((left, middle_of_line), name, font=letters, fill=ink, anchor="lm")
             draw.text((right, middle_of_line), f"{100 * share:.0f} %", font=letters, fill=ink, anchor="rm")
-            below = middle_of_line + 0.78 * self._size
-            draw_bar(draw, left, below, right - left, self._size // 3, share, COLOURS[(track - 1) % len(COLOURS)])
-        return Overlay.of(panel)
+            below = middle_of_line + 0.78 * self._font_size
+            draw_bar(
+                draw,
+                left,
+                below,
+                right - left,
+                self._font_size // 3,
+                share,
+                CLASS_COLORS[(track - 1) % len(CLASS_COLORS)],
+            )
+        return Overlay.from_image(panel)
 
-    def _length(self, text: str) -> int:
-        return math.ceil(font(self._size, bold=True).getlength(text))
+    def _measure_text(self, text: str) -> int:
+        return math.ceil(load_font(self._font_size, bold=True).getlength(text))
 
 
-def _outline(image: Picture, box: Rectangle, thick: int, colour: tuple[int, int, int]) -> None:
+def _draw_outline(image: ImageArray, box: PixelBox, thick: int, colour: tuple[int, int, int]) -> None:
     """The colour from the box's edge inwards, and around it a dark line, so that it is seen on every ground."""
     height, width = image.shape[:2]
     for inwards, depth, ink in ((-1, thick + 2, _BLACK), (0, thick, colour)):
@@ -184,11 +200,11 @@ def _outline(image: Picture, box: Rectangle, thick: int, colour: tuple[int, int,
             image[rows, columns] = ink
 
 
-def _face(box: Rectangle) -> Rectangle:
-    return box[0], box[1], box[2], box[1] + round(_FACE * (box[3] - box[1]))
+def _get_face_box(box: PixelBox) -> PixelBox:
+    return box[0], box[1], box[2], box[1] + round(_FACE_FRACTION * (box[3] - box[1]))
 
 
-def _covered(panel: Rectangle, others: Iterable[Rectangle]) -> int:
+def _compute_overlap_area(panel: PixelBox, others: Iterable[PixelBox]) -> int:
     """The pixels of others below a panel, each one's counted."""
     sides = (
         (min(panel[2], x2) - max(panel[0], x1), min(panel[3], y2) - max(panel[1], y1)) for x1, y1, x2, y2 in others

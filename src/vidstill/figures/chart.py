@@ -6,27 +6,33 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-Point = tuple[float, float]
+ChartPoint = tuple[float, float]
 
 _WIDE, _HIGH = 460.0, 290.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 96.0, 30.0, 42.0  # around the plot; names stand to the right of their lines
 _APART = 16.0  # between two names
 
 
-Dash = Literal["plain", "dashed", "dotted", "dash-dotted"]
-_DASHES: dict[Dash, str] = {"plain": "", "dashed": "5 4", "dotted": "1.5 3.5", "dash-dotted": "7 3 1.5 3"}
+LineStyle = Literal["plain", "dashed", "dotted", "dash-dotted"]
+_DASH_PATTERNS: dict[LineStyle, str] = {"plain": "", "dashed": "5 4", "dotted": "1.5 3.5", "dash-dotted": "7 3 1.5 3"}
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     name: str
-    points: Sequence[Point]
-    colour: str  # as CSS has it
-    style: Dash = "plain"
+    points: Sequence[ChartPoint]
+    color: str  # as CSS has it
+    style: LineStyle = "plain"
 
 
-def chart(
-    lines: Sequence[Line], *, x: str, y: str, log_x: bool = False, y_range: Point | None = None, dots: bool = False
+def draw_line_chart(
+    lines: Sequence[ChartLine],
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    y_range: ChartPoint | None = None,
+    markers: bool = False,
 ) -> str:
     """The lines over common axes, each with its name at its end; lines without points are left out.
 
@@ -34,7 +40,7 @@ def chart(
         x, y: what the axes count.
         log_x: powers of ten at equal distances.
         y_range: the ends of the y axis; default: of the points.
-        dots: a dot at each point, and a mark on the x axis for each whole number.
+        markers: a dot at each point, and a mark on the x axis for each whole number.
     """
     lines = [line for line in lines if line.points]
     if not lines:
@@ -43,12 +49,12 @@ def chart(
     low, high = y_range or _spread([py for line in lines for _, py in line.points])
     across = _Scale(min(xs), max(xs), _LEFT, _WIDE - _RIGHT, log=log_x)
     up = _Scale(low, high, _HIGH - _BOTTOM, _TOP)
-    marks = [float(n) for n in range(math.ceil(min(xs)), math.floor(max(xs)) + 1)] if dots else across.marks()
-    parts = [_axes(across, up, marks, x, y)]
+    marks = [float(n) for n in range(math.ceil(min(xs)), math.floor(max(xs)) + 1)] if markers else across.marks()
+    parts = [_axes(across, up, marks, x_label, y_label)]
     ends = _apart([up(line.points[-1][1]) for line in lines])
     for line, end in zip(lines, ends, strict=True):
-        parts.append(_drawn(line, [(across(px), up(py)) for px, py in line.points], end, dots))
-    label = escape(f"{y} over {x}: {', '.join(line.name for line in lines)}", quote=True)
+        parts.append(_drawn(line, [(across(px), up(py)) for px, py in line.points], end, markers))
+    label = escape(f"{y_label} over {x_label}: {', '.join(line.name for line in lines)}", quote=True)
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDE:g} {_HIGH:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )
@@ -82,7 +88,7 @@ def _round_step(about: float) -> float:
     return power * next(m for m in (1, 2, 5, 10) if m * power >= about * 0.999)
 
 
-def _spread(values: Sequence[float]) -> Point:
+def _spread(values: Sequence[float]) -> ChartPoint:
     """From the lowest to the highest, with some air."""
     low, high = min(values), max(values)
     air = 0.06 * (high - low) or abs(high) or 1.0
@@ -106,10 +112,10 @@ def _axes(across: _Scale, up: _Scale, marks: Sequence[float], x: str, y: str) ->
     return "".join(parts)
 
 
-def _drawn(line: Line, points: Sequence[Point], name_at: float, dots: bool) -> str:
-    colour = escape(line.colour, quote=True)
+def _drawn(line: ChartLine, points: Sequence[ChartPoint], name_at: float, dots: bool) -> str:
+    colour = escape(line.color, quote=True)
     path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-    dashes = f' stroke-dasharray="{_DASHES[line.style]}"' if _DASHES[line.style] else ""
+    dashes = f' stroke-dasharray="{_DASH_PATTERNS[line.style]}"' if _DASH_PATTERNS[line.style] else ""
     parts = [f'<polyline class="line" points="{path}" stroke="{colour}"{dashes}/>']
     if dots or len(points) == 1:
         parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{colour}"/>' for px, py in points]

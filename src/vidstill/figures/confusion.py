@@ -8,16 +8,19 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from vidstill.utils.text import one_line
+from vidstill.utils.text import format_one_line
 
-_NAMED, _NUMBERED = 60, 16  # up to so many classes there is room for their names, and for numbers in the cells
-_LONGEST = 28  # letters of a name
-_DOTS = 100  # per inch
-_SMALL, _LARGE = 0.42, 10.0  # inches: a cell that a number stands in; the side of many classes
-_FINEST = 3  # dots for each class, however many there are
+_MAX_NAMED_CLASSES, _MAX_ANNOTATED_CLASSES = (
+    60,
+    16,
+)  # up to so many classes there is room for their names, and for numbers in the cells
+_MAX_NAME_LENGTH = 28  # letters of a name
+_DPI = 100  # per inch
+_CELL_INCHES, _MATRIX_INCHES = 0.42, 10.0  # inches: a cell that a number stands in; the side of many classes
+_MIN_CELL_DOTS = 3  # dots for each class, however many there are
 
 
-def confusion_png(counts: Int[Tensor, "classes classes"], names: Sequence[str]) -> bytes:
+def draw_confusion_matrix(counts: Int[Tensor, "classes classes"], class_names: Sequence[str]) -> bytes:
     """Each class's videos as a row, by the share that was taken for each class; a grey row has no videos.
 
     Args:
@@ -27,9 +30,13 @@ def confusion_png(counts: Int[Tensor, "classes classes"], names: Sequence[str]) 
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    classes = len(names)
-    side = max(2.0, classes * _SMALL) if classes <= _NUMBERED else max(_LARGE, classes * _FINEST / _DOTS)
-    figure = Figure(figsize=(side + 2.5, side + 1.5), dpi=_DOTS)
+    classes = len(class_names)
+    side = (
+        max(2.0, classes * _CELL_INCHES)
+        if classes <= _MAX_ANNOTATED_CLASSES
+        else max(_MATRIX_INCHES, classes * _MIN_CELL_DOTS / _DPI)
+    )
+    figure = Figure(figsize=(side + 2.5, side + 1.5), dpi=_DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((1.5 / (side + 2.5), 1.0 / (side + 1.5), side / (side + 2.5), side / (side + 1.5)))
     videos = counts.sum(dim=1, keepdim=True)
@@ -38,14 +45,14 @@ def confusion_png(counts: Int[Tensor, "classes classes"], names: Sequence[str]) 
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")  # shows rare mistakes
     axes.set_xlabel("taken for")
     axes.set_ylabel("class")
-    if classes <= _NAMED:
-        shown = [_short(name) for name in names]
-        size = 9 if classes <= _NUMBERED else 7
+    if classes <= _MAX_NAMED_CLASSES:
+        shown = [_short(name) for name in class_names]
+        size = 9 if classes <= _MAX_ANNOTATED_CLASSES else 7
         axes.set_xticks(range(classes), shown, rotation=90, fontsize=size, parse_math=False)
         axes.set_yticks(range(classes), shown, fontsize=size, parse_math=False)
     else:
         axes.set_title(f"{classes} classes by their numbers, from 0", fontsize=10)
-    if classes <= _NUMBERED:
+    if classes <= _MAX_ANNOTATED_CLASSES:
         for row, column in np.ndindex(classes, classes):
             if count := int(counts[row, column]):
                 colour = "white" if shares[row, column] > 0.3 else "black"
@@ -60,5 +67,5 @@ def confusion_png(counts: Int[Tensor, "classes classes"], names: Sequence[str]) 
 
 
 def _short(name: str) -> str:
-    line = one_line(name)
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    line = format_one_line(name)
+    return line if len(line) <= _MAX_NAME_LENGTH else f"{line[: _MAX_NAME_LENGTH - 1]}…"

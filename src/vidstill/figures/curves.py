@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidstill.figures.chart import Point
+from vidstill.figures.chart import ChartPoint
 
-_BINS = 48  # of equal width on a logarithmic axis: fine enough to see, coarse enough to be smooth
+_NUM_BINS = 48  # of equal width on a logarithmic axis: fine enough to see, coarse enough to be smooth
 
 
-def read_log(run: Path) -> list[dict[str, Any]]:
+def read_log(run_dir: Path) -> list[dict[str, Any]]:
     """The steps of a run, in order; tests between them are left out, and so is a last line that was never finished."""
     steps = []
-    for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
+    for text in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines():
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
@@ -24,26 +24,26 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return steps
 
 
-def curve(steps: Sequence[Mapping[str, Any]], part: str | None = None) -> list[Point]:
+def extract_loss_curve(steps: Sequence[Mapping[str, Any]], part: str | None = None) -> list[ChartPoint]:
     """The loss (or one of its parts) over the step, smoothed; steps without a finite number are left out."""
     values = [line["loss"] if part is None else line["parts"].get(part) for line in steps]
-    return smoothed(
+    return smooth_curve(
         [(float(line["step"]), value) for line, value in zip(steps, values, strict=True) if value is not None]
     )
 
 
-def smoothed(points: Sequence[Point]) -> list[Point]:
+def smooth_curve(points: Sequence[ChartPoint]) -> list[ChartPoint]:
     """The means of points that are near each other on a logarithmic axis; the first ones stand for themselves."""
     if not points:
         return []
-    width = math.log(max(x for x, _ in points) + 1) / _BINS
-    bins: dict[int, list[Point]] = {}
+    width = math.log(max(x for x, _ in points) + 1) / _NUM_BINS
+    bins: dict[int, list[ChartPoint]] = {}
     for x, y in points:
         bins.setdefault(int(math.log(x) / width), []).append((x, y))
     return [(_mean([x for x, _ in members]), _mean([y for _, y in members])) for members in bins.values()]
 
 
-def seconds(steps: Sequence[Mapping[str, Any]]) -> float:
+def sum_step_seconds(steps: Sequence[Mapping[str, Any]]) -> float:
     """The time that the steps took, however often the run was interrupted."""
     return sum(line["seconds_step"] for line in steps)
 

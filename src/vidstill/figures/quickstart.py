@@ -11,28 +11,33 @@ from rich.markup import escape
 from rich.table import Table as Terminal
 from rich.text import Text as Words
 
-from vidstill.figures.chart import Dash, Line, Point, chart
-from vidstill.figures.curves import curve
-from vidstill.figures.page import Charts, Facts, Picture, Section, Table, Text, page
-from vidstill.figures.standing import Score, standing
+from vidstill.figures.chart import ChartLine, ChartPoint, LineStyle, draw_line_chart
+from vidstill.figures.curves import extract_loss_curve
+from vidstill.figures.page import PageCharts, PageFacts, PageImage, PageSection, PageTable, PageText, render_page
+from vidstill.figures.standing import ModelScore, draw_score_chart
 
-METHODS = {"amd": "AMD", "mvd": "MVD", "maskagain": "MaskAgain", "dmae": "DMAE"}
+METHOD_NAMES = {"amd": "AMD", "mvd": "MVD", "maskagain": "MaskAgain", "dmae": "DMAE"}
 """The distillations that the road may be walked with, as their papers write them."""
 
-NAMES = {
+MODEL_NAMES = {
     "scratch": "Student, scratch",
     "videomae": "Student, VideoMAE",
-    **{key: f"Student, {name}" for key, name in METHODS.items()},
+    **{key: f"Student, {name}" for key, name in METHOD_NAMES.items()},
     "teacher": "Teacher, VideoMAE",
     "image_teacher": "Image teacher, MAE",
 }
 
-INK = {"scratch": "#8b857d", "videomae": "#2f6fb0", **dict.fromkeys(METHODS, "#c4501b"), "teacher": "#26231f"}
+MODEL_COLORS = {
+    "scratch": "#8b857d",
+    "videomae": "#2f6fb0",
+    **dict.fromkeys(METHOD_NAMES, "#c4501b"),
+    "teacher": "#26231f",
+}
 """The colour of each model, the same in the table and in every chart."""
 
-_SHORT = {"scratch": "scratch", "videomae": "VideoMAE", **METHODS, "teacher": "teacher"}
+_SHORT_MODEL_NAMES = {"scratch": "scratch", "videomae": "VideoMAE", **METHOD_NAMES, "teacher": "teacher"}
 
-PARTS = {
+LOSS_PARTS = {
     "amd": (
         {"direct": "direct", "generation": "generated"},
         "squared distance to the teacher’s features",
@@ -57,9 +62,9 @@ PARTS = {
 }
 """What a distillation brings down, beside pixels: parts of its loss and their names, the axis, and what they are."""
 
-_DASHES: tuple[Dash, ...] = ("plain", "dashed", "dotted", "dash-dotted")
+_LINE_STYLES: tuple[LineStyle, ...] = ("plain", "dashed", "dotted", "dash-dotted")
 
-_HEAD = (
+_TABLE_HEADER = (
     "model",
     "top-1, %",
     "linear probe, %",
@@ -68,7 +73,7 @@ _HEAD = (
     "pre-training, s",
     "fine-tuning, s",
 )
-_NARROW = (
+_NARROW_TABLE_HEADER = (
     "model",
     "top-1, %",
     "linear\nprobe, %",
@@ -80,85 +85,85 @@ _NARROW = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class ModelResult:
     """One of the models that were fine-tuned alike, and what it took."""
 
     key: str  # of INK
     name: str
     top1: float  # percent
     top5: float
-    probe: float  # top-1 of the linear probe before fine-tuning, percent
-    parameters: int  # of the classifier
-    operations: int  # of one view, in multiply-adds
+    probe_top1: float  # top-1 of the linear probe before fine-tuning, percent
+    num_params: int  # of the classifier
+    flops: int  # of one view, in multiply-adds
     pretraining_seconds: float  # 0: from scratch; a teacher's are its own
     finetuning_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
-    contenders: tuple[Contender, ...]
+class QuickstartResult:
+    models: tuple[ModelResult, ...]
     method: str  # of METHODS: how the student was distilled
-    classes: int
-    labelled: int  # clips to fine-tune on
-    unlabelled: int  # clips to pre-train on
-    videos: int  # clips that were tested on
+    num_classes: int
+    num_finetune_clips: int  # clips to fine-tune on
+    num_pretrain_clips: int  # clips to pre-train on
+    num_test_clips: int  # clips that were tested on
     seed: int
     image_teacher_seconds: float = 0.0  # of its pre-training, where the method has one
 
     @property
-    def chance(self) -> float:
+    def chance_top1(self) -> float:
         """Top-1 of a guess, in percent."""
-        return 100 / self.classes
+        return 100 / self.num_classes
 
 
-def standard_error(percent: float, videos: int) -> float:
+def compute_standard_error(percent: float, num_videos: int) -> float:
     """Of a share of so many videos, in percent (binomial)."""
-    return sqrt(percent * (100 - percent) / videos)
+    return sqrt(percent * (100 - percent) / num_videos)
 
 
-def cells(contender: Contender, videos: int) -> tuple[str, ...]:
-    """A contender's row of the table, as `_HEAD` names it."""
+def format_result_row(model: ModelResult, num_videos: int) -> tuple[str, ...]:
+    """A contender's row of the table, as `_TABLE_HEADER` names it."""
     return (
-        contender.name,
-        f"{contender.top1:.1f} ± {standard_error(contender.top1, videos):.1f}",
-        f"{contender.probe:.1f}",
-        f"{contender.parameters / 1e6:.3g}",
-        f"{contender.operations / 1e9:.3g}",
-        f"{contender.pretraining_seconds:.0f}" if contender.pretraining_seconds else "–",
-        f"{contender.finetuning_seconds:.0f}",
+        model.name,
+        f"{model.top1:.1f} ± {compute_standard_error(model.top1, num_videos):.1f}",
+        f"{model.probe_top1:.1f}",
+        f"{model.num_params / 1e6:.3g}",
+        f"{model.flops / 1e9:.3g}",
+        f"{model.pretraining_seconds:.0f}" if model.pretraining_seconds else "–",
+        f"{model.finetuning_seconds:.0f}",
     )
 
 
-def terminal(found: Findings) -> Group:
+def make_terminal_table(result: QuickstartResult) -> Group:
     """The table for a terminal of 80 columns, and how it is to be read."""
     table = Terminal(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for number, name in enumerate(_NARROW):
+    for number, name in enumerate(_NARROW_TABLE_HEADER):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for contender in found.contenders:
-        table.add_row(*map(escape, cells(contender, found.videos)))
-    return Group(table, Words(reading(found) + "\n"), Words(scale(found) + "\n"))
+    for contender in result.models:
+        table.add_row(*map(escape, format_result_row(contender, result.num_test_clips)))
+    return Group(table, Words(describe_results(result) + "\n"), Words(describe_noise(result) + "\n"))
 
 
-def reading(found: Findings) -> str:
+def describe_results(result: QuickstartResult) -> str:
     """How the numbers are to be read."""
-    teacher = next(each for each in found.contenders if each.key == "teacher")
-    seconds = [f"{each:.0f} s" for each in (teacher.pretraining_seconds, found.image_teacher_seconds) if each]
+    teacher = next(each for each in result.models if each.key == "teacher")
+    seconds = [f"{each:.0f} s" for each in (teacher.pretraining_seconds, result.image_teacher_seconds) if each]
     return (
-        f"Top-1 on {found.videos} clips of {found.classes} classes (chance is {found.chance:.1f} %), ± one binomial "
+        f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.chance_top1:.1f} %), ± one binomial "
         "standard error. The linear probe reads the encoder before fine-tuning; from scratch that is a random one. "
-        f"{METHODS[found.method]}’s student also needed {teachers(found)}, whose pre-training took "
+        f"{METHOD_NAMES[result.method]}’s student also needed {describe_teachers(result)}, whose pre-training took "
         f"{' and '.join(seconds)}."
     )
 
 
-def teachers(found: Findings) -> str:
+def describe_teachers(result: QuickstartResult) -> str:
     """Whom the distilled student learns from."""
-    return "the teacher and one of images" if found.image_teacher_seconds else "the teacher"
+    return "the teacher and one of images" if result.image_teacher_seconds else "the teacher"
 
 
-def scale(found: Findings) -> str:
+def describe_noise(result: QuickstartResult) -> str:
     """What so small a scale can show."""
-    noise = 2 * sqrt(2) * max(standard_error(each.top1, found.videos) for each in found.contenders)
+    noise = 2 * sqrt(2) * max(compute_standard_error(each.top1, result.num_test_clips) for each in result.models)
     return (
         "So small a scale shows that the road works and what each part of it costs, not which method is better: this "
         f"is one seed, the choice of test clips alone may set two of these numbers {noise:.0f} points apart, and tiny "
@@ -166,107 +171,136 @@ def scale(found: Findings) -> str:
     )
 
 
-def ranking(found: Findings) -> Charts:
+def draw_top1_chart(result: QuickstartResult) -> PageCharts:
     scores = [
-        Score(
-            name=_SHORT[each.key],
-            dot=each.top1,
-            error=standard_error(each.top1, found.videos),
-            ring=each.probe,
-            colour=INK[each.key],
+        ModelScore(
+            name=_SHORT_MODEL_NAMES[each.key],
+            top1=each.top1,
+            standard_error=compute_standard_error(each.top1, result.num_test_clips),
+            probe_top1=each.probe_top1,
+            color=MODEL_COLORS[each.key],
         )
-        for each in found.contenders
+        for each in result.models
     ]
-    chart = standing(scores, chance=found.chance, axis="top-1, %")
+    chart = draw_score_chart(scores, chance_level=result.chance_top1, x_label="top-1, %")
     caption = "Dot: fine-tuned, with one standard error to either side. Ring: linear probe of the frozen encoder."
-    return Charts([("Top-1 on the test clips", chart, caption)])
+    return PageCharts([("Top-1 on the test clips", chart, caption)])
 
 
-def nearness(alike: Mapping[str, Sequence[float]], method: str, distilling: Sequence[Mapping[str, Any]]) -> Charts:
+def draw_similarity_charts(
+    similarity: Mapping[str, Sequence[float]], method: str, distillation_log: Sequence[Mapping[str, Any]]
+) -> PageCharts:
     """How near the students come to the teacher: their layers' alignment, and the losses that bring it about.
 
     Args:
-        alike: for each student its layers' alignment with the teacher's.
+        similarity: for each student its layers' alignment with the teacher's.
         method: how the student was distilled.
-        distilling: the steps of its log.
+        distillation_log: the steps of its log.
     """
     lines = [
-        Line(_SHORT[key], _by_block(values), INK[key], "dashed" if key == "scratch" else "plain")
-        for key, values in alike.items()
+        ChartLine(
+            _SHORT_MODEL_NAMES[key],
+            _make_block_points(values),
+            MODEL_COLORS[key],
+            "dashed" if key == "scratch" else "plain",
+        )
+        for key, values in similarity.items()
     ]
-    named, axis, caption = PARTS[method]
+    named, axis, caption = LOSS_PARTS[method]
     parts = [
-        Line(name, curve(distilling, part), INK[method], dash)
-        for (part, name), dash in zip(named.items(), _DASHES, strict=False)
+        ChartLine(name, extract_loss_curve(distillation_log, part), MODEL_COLORS[method], dash)
+        for (part, name), dash in zip(named.items(), _LINE_STYLES, strict=False)
     ]
-    return Charts(
+    return PageCharts(
         [
             (
                 "Likeness to the teacher, layer by layer",
-                chart(lines, x="student’s block", y="linear CKA", y_range=(0.0, 1.0), dots=True),
+                draw_line_chart(
+                    lines, x_label="student’s block", y_label="linear CKA", y_range=(0.0, 1.0), markers=True
+                ),
                 "Each block beside the teacher’s at the same share of its depth, before fine-tuning, on whole test "
                 "clips. 1: alike up to rotation and scale; 0: unrelated. What all clips share at a place is taken off.",
             ),
             (
-                f"What {METHODS[method]} brings down",
-                chart(parts, x="step", y=axis, log_x=True),
+                f"What {METHOD_NAMES[method]} brings down",
+                draw_line_chart(parts, x_label="step", y_label=axis, log_x=True),
                 caption,
             ),
         ]
     )
 
 
-def _by_block(values: Sequence[float]) -> list[Point]:
+def _make_block_points(values: Sequence[float]) -> list[ChartPoint]:
     return [(float(block), value) for block, value in enumerate(values, start=1)]
 
 
-def losses(pretraining: Mapping[str, Sequence[Mapping[str, Any]]], tuning: Mapping[str, Sequence[Any]]) -> Charts:
+def draw_loss_charts(
+    pretraining_logs: Mapping[str, Sequence[Mapping[str, Any]]], finetuning_logs: Mapping[str, Sequence[Any]]
+) -> PageCharts:
     """The curves of both trainings, by model: the steps of their logs."""
-    rebuilt = {key: curve(steps, "reconstruction") for key, steps in pretraining.items()}
-    pixels = [Line(_SHORT[key], points, INK[key]) for key, points in rebuilt.items() if points]
-    distilled = [
-        f"{METHODS[key]}’s curve is its pixel part." if points else f"{METHODS[key]} rebuilds no pixels."
-        for key, points in rebuilt.items()
-        if key in METHODS
+    rebuilt = {key: extract_loss_curve(steps, "reconstruction") for key, steps in pretraining_logs.items()}
+    pixels = [
+        ChartLine(_SHORT_MODEL_NAMES[key], points, MODEL_COLORS[key]) for key, points in rebuilt.items() if points
     ]
-    labels = [Line(_SHORT[key], curve(steps), INK[key]) for key, steps in tuning.items()]
-    return Charts(
+    distilled = [
+        f"{METHOD_NAMES[key]}’s curve is its pixel part." if points else f"{METHOD_NAMES[key]} rebuilds no pixels."
+        for key, points in rebuilt.items()
+        if key in METHOD_NAMES
+    ]
+    labels = [
+        ChartLine(_SHORT_MODEL_NAMES[key], extract_loss_curve(steps), MODEL_COLORS[key])
+        for key, steps in finetuning_logs.items()
+    ]
+    return PageCharts(
         [
             (
                 "Pre-training: rebuilding hidden pixels",
-                chart(pixels, x="step", y="squared error", log_x=True),
+                draw_line_chart(pixels, x_label="step", y_label="squared error", log_x=True),
                 " ".join(["On hidden tubelets of the clips without labels.", *distilled]),
             ),
             (
                 "Fine-tuning: naming the movement",
-                chart(labels, x="step", y="cross-entropy", log_x=True),
+                draw_line_chart(labels, x_label="step", y_label="cross-entropy", log_x=True),
                 "On the labelled training clips, with the recipe’s label smoothing.",
             ),
         ]
     )
 
 
-def report(found: Findings, *, rebuilt: Picture, near: Charts, curves: Charts, facts: Sequence[tuple[str, str]]) -> str:
+def render_quickstart_page(
+    result: QuickstartResult,
+    *,
+    reconstruction: PageImage,
+    similarity_charts: PageCharts,
+    loss_charts: PageCharts,
+    facts: Sequence[tuple[str, str]],
+) -> str:
     """The page."""
-    rows = [cells(each, found.videos) for each in found.contenders]
-    colours = [INK[each.key] for each in found.contenders]
-    return page(
-        above="vidstill quickstart",
+    rows = [format_result_row(each, result.num_test_clips) for each in result.models]
+    colours = [MODEL_COLORS[each.key] for each in result.models]
+    return render_page(
+        kicker="vidstill quickstart",
         title="A teacher, its student, and what pre‑training was worth",
         lead=(
-            f"On {found.unlabelled} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller "
-            f"student twice: by VideoMAE on pixels, and by {METHODS[found.method]} from {teachers(found)}. Then the "
+            f"On {result.num_pretrain_clips} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller "
+            f"student twice: by VideoMAE on pixels, and by {METHOD_NAMES[result.method]} from {describe_teachers(result)}. Then the "
             "same student was fine-tuned three times, from scratch and from both, and the teacher as well, all with "
-            f"one recipe on {found.labelled} labelled clips. The classes differ in motion only: no single frame gives "
+            f"one recipe on {result.num_finetune_clips} labelled clips. The classes differ in motion only: no single frame gives "
             "them away."
         ),
         sections=[
-            Section("What came out", [Table(_HEAD, rows, colours, reading(found)), Text(scale(found), "note")]),
-            Section("Side by side", [ranking(found)]),
-            Section("What the student sees, and what it makes of it", [rebuilt]),
-            Section("How near the student comes to its teacher", [near]),
-            Section("How the losses went", [curves]),
-            Section("What was run", [Facts(facts)]),
+            PageSection(
+                "What came out",
+                [
+                    PageTable(_TABLE_HEADER, rows, colours, describe_results(result)),
+                    PageText(describe_noise(result), "note"),
+                ],
+            ),
+            PageSection("Side by side", [draw_top1_chart(result)]),
+            PageSection("What the student sees, and what it makes of it", [reconstruction]),
+            PageSection("How near the student comes to its teacher", [similarity_charts]),
+            PageSection("How the losses went", [loss_charts]),
+            PageSection("What was run", [PageFacts(facts)]),
         ],
-        below="Made by vidstill quickstart. Whatever came out is what is shown.",
+        footer="Made by vidstill quickstart. Whatever came out is what is shown.",
     )

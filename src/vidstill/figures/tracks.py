@@ -7,75 +7,75 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-_SAME = 0.3  # boxes of neighbouring moments that overlap by this much or more may be one person's
+_MIN_IOU = 0.3  # boxes of neighbouring moments that overlap by this much or more may be one person's
 
 
 @dataclass(frozen=True)
-class Moment:
+class KeyframeDetections:
     """What the persons in boxes do at a moment.
 
     Args:
         seconds: from the video's first frame.
         boxes: x1, y1, x2, y2 as fractions of the frame's width and height.
-        persons: the scores of whoever found the boxes.
-        scores: of each box's actions.
+        person_scores: the scores of whoever found the boxes.
+        action_scores: of each box's actions.
     """
 
     seconds: float
     boxes: Float[np.ndarray, "m 4"]
-    persons: Float[np.ndarray, "m"]
-    scores: Float[np.ndarray, "m a"]
+    person_scores: Float[np.ndarray, "m"]
+    action_scores: Float[np.ndarray, "m a"]
 
 
 @dataclass(frozen=True)
-class Shown:
+class TrackBox:
     """A track's box between two moments, and the moment and box whose actions are told of it: the nearer one's."""
 
-    track: int
+    track_id: int
     box: Float[np.ndarray, "4"]
-    moment: int
-    place: int
+    keyframe_index: int
+    box_index: int
 
 
-class Tracks:
+class PersonTracks:
     """Moments in the order of time, with a number for each box: the same one, from 1 on, for the boxes of a person.
 
     From moment to moment, pairs of boxes are linked by their overlap, the largest first. A box that finds none begins a
     new track; one that is missed at a moment ends.
     """
 
-    def __init__(self, moments: Sequence[Moment]):
-        self.moments = moments
-        self.numbers = _linked([moment.boxes for moment in moments])
-        self._seconds = [moment.seconds for moment in moments]
+    def __init__(self, keyframes: Sequence[KeyframeDetections]):
+        self.keyframes = keyframes
+        self.track_ids = _link_boxes([moment.boxes for moment in keyframes])
+        self._seconds = [moment.seconds for moment in keyframes]
 
-    def at(self, seconds: float) -> list[Shown]:
+    def interpolate_boxes(self, seconds: float) -> list[TrackBox]:
         """The boxes at a time, each on the straight way from its place at the last moment to that at the next one.
 
         A track begins half way before its first moment and ends half way behind its last one.
         """
-        if not self.moments:
+        if not self.keyframes:
             return []
         next_one = bisect_right(self._seconds, seconds)
-        before, after = max(0, next_one - 1), min(next_one, len(self.moments) - 1)
+        before, after = max(0, next_one - 1), min(next_one, len(self.keyframes) - 1)
         gap = self._seconds[after] - self._seconds[before]
         way = (seconds - self._seconds[before]) / gap if gap else 0.0
         near = before if way < 0.5 else after
-        theirs = {int(track): place for place, track in enumerate(self.numbers[before])}
-        others = {int(track): place for place, track in enumerate(self.numbers[after])}
+        theirs = {int(track): place for place, track in enumerate(self.track_ids[before])}
+        others = {int(track): place for place, track in enumerate(self.track_ids[after])}
         told = theirs if near == before else others
         found = []
         for track in sorted(told):
             place = told[track]
-            box = self.moments[near].boxes[place]
+            box = self.keyframes[near].boxes[place]
             if track in theirs and track in others:
-                first, last = self.moments[before].boxes[theirs[track]], self.moments[after].boxes[others[track]]
+                first, last = self.keyframes[before].boxes[theirs[track]], self.keyframes[after].boxes[others[track]]
                 box = first + way * (last - first)
-            found.append(Shown(track, box, near, place))
+            found.append(TrackBox(track, box, near, place))
         return found
 
 
-def _linked(boxes: Sequence[Float[np.ndarray, "_ 4"]]) -> list[Int[np.ndarray, "_"]]:
+def _link_boxes(boxes: Sequence[Float[np.ndarray, "_ 4"]]) -> list[Int[np.ndarray, "_"]]:
     numbers: list[np.ndarray] = []
     begun = 0
     for place, here in enumerate(boxes):
@@ -85,7 +85,7 @@ def _linked(boxes: Sequence[Float[np.ndarray, "_ 4"]]) -> list[Int[np.ndarray, "
             free = set(range(len(overlap)))
             for pair in np.argsort(-overlap, axis=None, kind="stable"):
                 one, other = divmod(int(pair), len(here))
-                if overlap[one, other] < _SAME:
+                if overlap[one, other] < _MIN_IOU:
                     break
                 if one in free and not own[other]:
                     own[other] = numbers[-1][one]

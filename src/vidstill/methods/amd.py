@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.methods.common.losses import Distance, distance
+from vidstill.methods.common.losses import RegressionLoss, regression_loss
 from vidstill.methods.common.masking import Mask, NestedTubeMask
-from vidstill.methods.common.targets import PixelTarget, pixel_target
-from vidstill.methods.common.teacher import Frozen, Pairs, TeacherConfig, check_pairs
-from vidstill.models.decoder import DecoderConfig, Infill
-from vidstill.models.init import initialise
-from vidstill.models.vit import LARGE, SMALL, Encoded, ViTConfig
-from vidstill.utils.types import Grid, InputError, Output, within
+from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
+from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
+from vidstill.models.decoder import DecoderConfig, DecoderTrunk
+from vidstill.models.init import init_xavier_weights
+from vidstill.models.vit import LARGE, SMALL, Features, ViTConfig
+from vidstill.utils.types import Grid, InputError, Output, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +26,17 @@ class AMDConfig:
     teacher: TeacherConfig = TeacherConfig(model=LARGE)
     mask: NestedTubeMask = NestedTubeMask(student_ratio=0.90, teacher_ratio=0.75)
     target: PixelTarget = "per_channel"  # pixels normalised colour by colour, patch by patch, or as they are
-    pairs: Pairs = ((6, 12), (12, 24))  # student's and teacher's blocks, from 1; here the middle and the last
-    generation_pairs: Pairs | None = None  # where other layers are generated than are aligned directly
+    layer_pairs: LayerPairs = (
+        (6, 12),
+        (12, 24),
+    )  # student's and teacher's blocks, from 1; here the middle and the last
+    generation_layer_pairs: LayerPairs | None = None  # where other layers are generated than are aligned directly
     alignment: Literal["serial", "parallel", "direct", "generation"] = "serial"  # parallel: two projections a layer
-    distance: Distance = "l2"  # between features
+    feature_loss: RegressionLoss = "l2"  # between features
     generator_depth: int = 2  # blocks
-    reconstruction_factor: float = 1.0  # of the pixels' loss
-    direct_factor: float = 1.0  # of the loss at tokens that both see
-    generation_factor: float = 1.0  # of the loss at tokens that the teacher alone sees
+    reconstruction_weight: float = 1.0  # of the pixels' loss
+    direct_weight: float = 1.0  # of the loss at tokens that both see
+    generation_weight: float = 1.0  # of the loss at tokens that the teacher alone sees
     # Released: random constants that are never trained; the paper has a learned token, as a decoder's.
     generator_mask_tokens: Literal["trained", "released"] = "trained"
     # Serial: which projection a generated layer continues from; released: the one at its place in the list of pairs.
@@ -43,19 +46,19 @@ class AMDConfig:
         return AMD(self)
 
     @property
-    def direct(self) -> Pairs:
+    def direct_pairs(self) -> LayerPairs:
         """The layers aligned at the tokens that both see."""
-        return () if self.alignment == "generation" else self.pairs
+        return () if self.alignment == "generation" else self.layer_pairs
 
     @property
-    def generated(self) -> Pairs:
+    def generator_pairs(self) -> LayerPairs:
         """The layers aligned at the tokens that the teacher alone sees."""
         if self.alignment == "direct":
             return ()
-        return self.pairs if self.generation_pairs is None else self.generation_pairs
+        return self.layer_pairs if self.generation_layer_pairs is None else self.generation_layer_pairs
 
     @property
-    def generator(self) -> DecoderConfig:
+    def generator_config(self) -> DecoderConfig:
         """A decoder-like structure of the teacher's width (section 3.4); 64 channels a head where they divide so."""
         width = self.teacher.model.dim
         return DecoderConfig(
@@ -83,18 +86,18 @@ class AMD(nn.Module):
 
     def __init__(self, config: AMDConfig):
         super().__init__()
-        _check(config)
+        _check_config(config)
         self.config = config
         self.encoder = config.encoder.build()
         self.decoder = config.decoder.build(config.encoder.dim, out_dim=config.encoder.pixels_per_token)
-        self.teacher = Frozen(config.teacher.model.build())
-        shared = {layer for layer, _ in config.direct}  # phi_l
+        self.teacher = FrozenTeacher(config.teacher.model.build())
+        shared = {layer for layer, _ in config.direct_pairs}  # phi_l
         separate: set[int] = set()  # phi_g, where generation does not continue from phi_l
-        for place in range(len(config.generated)):
-            (shared if config.alignment == "serial" else separate).add(self._projection_of(place))
-        self.projections = self._linear(shared)
-        self.generation_projections = self._linear(separate)
-        self.generators = nn.ModuleList(Infill(config.generator) for _ in config.generated)
+        for place in range(len(config.generator_pairs)):
+            (shared if config.alignment == "serial" else separate).add(self._find_projection_layer(place))
+        self.projections = self._build_projections(shared)
+        self.generation_projections = self._build_projections(separate)
+        self.generators = nn.ModuleList(DecoderTrunk(config.generator_config) for _ in config.generator_pairs)
         for generator in self.generators:
             generator.mask_token.requires_grad_(config.generator_mask_tokens == "trained")
 
@@ -110,81 +113,92 @@ class AMD(nn.Module):
         config, grid = self.config, self.encoder.grid(clip)
         mask = mask or config.mask.draw(seed, grid)
 
-        student = self.encoder(clip, mask.visible, layers=_students((*config.direct, *config.generated)))
-        rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.classes)
-        target = pixel_target(clip, config.encoder, mask.masked, config.target)
-        reconstruction = distance(rebuilt, target, "l2")  # eq. (1)
+        student = self.encoder(
+            clip, mask.visible, layers=_student_layers((*config.direct_pairs, *config.generator_pairs))
+        )
+        rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token)
+        target = compute_pixel_target(clip, config.encoder, mask.masked, config.target)
+        reconstruction = regression_loss(rebuilt, target, "l2")  # eq. (1)
 
-        both, teacher_only = self.look(clip, mask)
-        direct = self._mean(self.align(student), [both[layer] for _, layer in config.direct])  # eq. (7)
-        generation = self._mean(  # eq. (8)
-            self.generate(student, mask, grid), [teacher_only[layer] for _, layer in config.generated]
+        both, teacher_only = self.forward_teacher(clip, mask)
+        direct = self._mean_loss(
+            self.project_student(student), [both[layer] for _, layer in config.direct_pairs]
+        )  # eq. (7)
+        generation = self._mean_loss(  # eq. (8)
+            self.generate_features(student, mask, grid), [teacher_only[layer] for _, layer in config.generator_pairs]
         )
 
         loss = (  # eq. (9)
-            config.reconstruction_factor * reconstruction
-            + config.direct_factor * direct
-            + config.generation_factor * generation
+            config.reconstruction_weight * reconstruction
+            + config.direct_weight * direct
+            + config.generation_weight * generation
         )
         return Output(loss, {"reconstruction": reconstruction, "direct": direct, "generation": generation})
 
-    def look(
+    def forward_teacher(
         self, clip: Float[Tensor, "b 3 t h w"], mask: Mask
     ) -> tuple[Mapping[int, Float[Tensor, "b v d"]], Mapping[int, Float[Tensor, "b e d"]]]:
         """The teacher's raw features by layer: at the tokens that both see, and at those that it alone sees."""
-        wanted = {layer for _, layer in (*self.config.direct, *self.config.generated)}
-        seen = self.teacher.look(clip, mask.teacher_visible, layers=wanted).layers
+        wanted = {layer for _, layer in (*self.config.direct_pairs, *self.config.generator_pairs)}
+        seen = self.teacher.forward_intermediates(clip, mask.teacher_visible, layers=wanted).layers
         cut = mask.visible.shape[1]
         return {n: z[:, :cut] for n, z in seen.items()}, {n: z[:, cut:] for n, z in seen.items()}
 
-    def align(self, student: Encoded) -> list[Float[Tensor, "b v d_teacher"]]:
+    def project_student(self, student: Features) -> list[Float[Tensor, "b v d_teacher"]]:
         """phi_l(z_stu): the student's features in the teacher's width, a tensor for each direct pair."""
-        return [self.projections[str(layer)](student.layers[layer]) for layer, _ in self.config.direct]
+        return [self.projections[str(layer)](student.layers[layer]) for layer, _ in self.config.direct_pairs]
 
-    def generate(self, student: Encoded, mask: Mask, grid: Grid) -> list[Float[Tensor, "b e d_teacher"]]:
+    def generate_features(self, student: Features, mask: Mask, grid: Grid) -> list[Float[Tensor, "b e d_teacher"]]:
         """G_l(phi(z_stu)): features at the tokens that the teacher alone sees, for each generated pair (eq. 4, 5)."""
-        if mask.extra is None:
+        if mask.teacher_only is None:
             raise ValueError("the mask names no tokens that the teacher alone sees; draw it with NestedTubeMask")
         projections = self.projections if self.config.alignment == "serial" else self.generation_projections
         return [
             generator(
-                projections[str(self._projection_of(place))](student.layers[layer]), mask.visible, mask.extra, grid
+                projections[str(self._find_projection_layer(place))](student.layers[layer]),
+                mask.visible,
+                mask.teacher_only,
+                grid,
             )
-            for place, ((layer, _), generator) in enumerate(zip(self.config.generated, self.generators, strict=True))
+            for place, ((layer, _), generator) in enumerate(
+                zip(self.config.generator_pairs, self.generators, strict=True)
+            )
         ]
 
-    def _projection_of(self, place: int) -> int:
+    def _find_projection_layer(self, index: int) -> int:
         """The student layer whose projection the generated pair at this place in the list goes through."""
         if self.config.alignment == "serial" and self.config.shared_projection == "released":
-            return self.config.direct[place][0]
-        return self.config.generated[place][0]
+            return self.config.direct_pairs[index][0]
+        return self.config.generator_pairs[index][0]
 
-    def _linear(self, layers: set[int]) -> nn.ModuleDict:
+    def _build_projections(self, layers: set[int]) -> nn.ModuleDict:
         width, teacher_width = self.config.encoder.dim, self.config.teacher.model.dim
         linear = nn.ModuleDict({str(layer): nn.Linear(width, teacher_width, bias=False) for layer in sorted(layers)})
-        initialise(linear)
+        init_xavier_weights(linear)
         return linear
 
-    def _mean(self, guesses: list[Tensor], targets: list[Tensor]) -> Float[Tensor, ""]:
+    def _mean_loss(self, predictions: list[Tensor], targets: list[Tensor]) -> Float[Tensor, ""]:
         """The mean distance over the layers; 0 where none are aligned."""
-        apart = [distance(g, t, self.config.distance) for g, t in zip(guesses, targets, strict=True)]
+        apart = [regression_loss(g, t, self.config.feature_loss) for g, t in zip(predictions, targets, strict=True)]
         return torch.stack(apart).mean() if apart else next(self.encoder.parameters()).new_zeros(())
 
 
-def _students(pairs: Pairs) -> tuple[int, ...]:
-    return tuple(layer for layer, _ in pairs)
+def _student_layers(layer_pairs: LayerPairs) -> tuple[int, ...]:
+    return tuple(layer for layer, _ in layer_pairs)
 
 
-def _check(config: AMDConfig) -> None:
+def _check_config(config: AMDConfig) -> None:
     """Raises an InputError where student and teacher cannot be aligned."""
-    within(0, math.inf, reconstruction_factor=config.reconstruction_factor, direct_factor=config.direct_factor)
-    within(0, math.inf, generation_factor=config.generation_factor)
-    check_pairs("AMD's pairs", (*config.direct, *config.generated), config.encoder, config.teacher.model)
-    if not (*config.direct, *config.generated):
+    check_range(0, math.inf, reconstruction_factor=config.reconstruction_weight, direct_factor=config.direct_weight)
+    check_range(0, math.inf, generation_factor=config.generation_weight)
+    check_layer_pairs(
+        "AMD's pairs", (*config.direct_pairs, *config.generator_pairs), config.encoder, config.teacher.model
+    )
+    if not (*config.direct_pairs, *config.generator_pairs):
         raise InputError("AMD has no layers to align; give --method.pairs, e.g. 6 12 12 24")
     if (
         config.alignment == "serial"
         and config.shared_projection == "released"
-        and len(config.generated) > len(config.direct)
+        and len(config.generator_pairs) > len(config.direct_pairs)
     ):
         raise InputError("the released pairing needs a direct pair for every generated one; give as many in both lists")

@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.methods.common.init import start_as_mae
-from vidstill.methods.common.losses import Distance, distance, precise
+from vidstill.methods.common.init import init_mae_weights
+from vidstill.methods.common.losses import RegressionLoss, regression_loss, upcast_to_float32
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
-from vidstill.methods.common.targets import PixelTarget, pixel_target
-from vidstill.methods.common.teacher import Frozen, Pairs, TeacherConfig, check_pairs
+from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
+from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
-from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, Encoded, Looked, ViTConfig
-from vidstill.utils.types import InputError, Output, within
+from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, Features, IntermediateFeatures, ViTConfig
+from vidstill.utils.types import InputError, Output, check_range
 
-Projection = Literal["fc-1layer", "mlp-1layer", "mlp-2layer", "none"]
+ProjectionKind = Literal["fc-1layer", "mlp-1layer", "mlp-2layer", "none"]
 """From the student's width to the teacher's, for each pair: a linear layer, a perceptron of one hidden layer, two of
 them, or nothing where they have one width."""
 
@@ -33,20 +33,20 @@ class DMAEConfig:
     teacher: TeacherConfig = TeacherConfig(model=IMAGE_LARGE)
     mask: RandomMask | TubeMask = RandomMask(ratio=0.75)  # of both
     target: PixelTarget = "input"  # pixels as they enter the encoder; normalised in MAE and VideoMAE
-    pairs: Pairs = ((9, 18),)  # after three quarters of the depth of each
-    projection: Projection = "fc-1layer"
-    distance: Distance = "l1"  # between features
+    layer_pairs: LayerPairs = ((9, 18),)  # after three quarters of the depth of each
+    projection: ProjectionKind = "fc-1layer"
+    feature_loss: RegressionLoss = "l1"  # between features
     # Both sides are brought to length 1, token by token; released: where there is a projection.
-    unit_length: Literal["where_projected", "always", "never"] = "where_projected"
+    l2_normalize: Literal["where_projected", "always", "never"] = "where_projected"
     align_class_token: bool = True  # as the other tokens, where there is one
-    alignment_factor: float = 1.0  # of the features' loss
+    alignment_weight: float = 1.0  # of the features' loss
 
     def build(self) -> "DMAE":
         return DMAE(self)
 
     @property
-    def of_unit_length(self) -> bool:
-        return self.unit_length == "always" or (self.unit_length == "where_projected" and self.projection != "none")
+    def uses_l2_norm(self) -> bool:
+        return self.l2_normalize == "always" or (self.l2_normalize == "where_projected" and self.projection != "none")
 
 
 class DMAE(nn.Module):
@@ -58,14 +58,14 @@ class DMAE(nn.Module):
 
     def __init__(self, config: DMAEConfig):
         super().__init__()
-        _check(config)
+        _check_config(config)
         self.config = config
         self.encoder = config.encoder.build()
         self.decoder = config.decoder.build(config.encoder.dim, out_dim=config.encoder.pixels_per_token)
-        self.teacher = Frozen(config.teacher.model.build())
-        start_as_mae(self.encoder, self.decoder)
+        self.teacher = FrozenTeacher(config.teacher.model.build())
+        init_mae_weights(self.encoder, self.decoder)
         widths = config.encoder.dim, config.teacher.model.dim
-        self.projections = nn.ModuleList(_projection(config.projection, *widths) for _ in config.pairs)
+        self.projections = nn.ModuleList(_build_projection(config.projection, *widths) for _ in config.layer_pairs)
 
     def forward(
         self,
@@ -79,64 +79,69 @@ class DMAE(nn.Module):
         config, grid = self.config, self.encoder.grid(clip)
         mask = mask or config.mask.draw(seed, grid)
 
-        student = self.encoder(clip, mask.visible, layers=[ours for ours, _ in config.pairs])
-        rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.classes)
-        target = pixel_target(clip, config.encoder, mask.masked, config.target)
-        reconstruction = distance(rebuilt, target, "l2")
+        student = self.encoder(clip, mask.visible, layers=[ours for ours, _ in config.layer_pairs])
+        rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token)
+        target = compute_pixel_target(clip, config.encoder, mask.masked, config.target)
+        reconstruction = regression_loss(rebuilt, target, "l2")
 
-        alignment = torch.stack(self.align(student, self.look(clip, mask))).sum()
-        loss = reconstruction + config.alignment_factor * alignment
+        alignment = torch.stack(self.compute_alignment_losses(student, self.forward_teacher(clip, mask))).sum()
+        loss = reconstruction + config.alignment_weight * alignment
         return Output(loss, {"reconstruction": reconstruction, "alignment": alignment})
 
-    def look(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> Looked:
+    def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> IntermediateFeatures:
         """The teacher's raw features at the tokens that the student sees; its last blocks do not run."""
-        return self.teacher.look(clip, mask.visible, layers=[theirs for _, theirs in self.config.pairs])
+        return self.teacher.forward_intermediates(
+            clip, mask.visible, layers=[theirs for _, theirs in self.config.layer_pairs]
+        )
 
-    def align(self, student: Encoded, teacher: Looked) -> list[Float[Tensor, ""]]:
+    def compute_alignment_losses(self, student: Features, teacher: IntermediateFeatures) -> list[Float[Tensor, ""]]:
         """How far the student's projected features are from the teacher's, for each pair."""
         apart = []
-        for (ours, theirs), projection in zip(self.config.pairs, self.projections, strict=True):
-            guess, target = projection(self._features(student, ours)), self._features(teacher, theirs)
-            if self.config.of_unit_length:
-                guess, target = F.normalize(precise(guess), dim=-1), F.normalize(precise(target), dim=-1)
-            apart.append(distance(guess, target, self.config.distance))
+        for (ours, theirs), projection in zip(self.config.layer_pairs, self.projections, strict=True):
+            guess, target = projection(self._select_features(student, ours)), self._select_features(teacher, theirs)
+            if self.config.uses_l2_norm:
+                guess, target = (
+                    F.normalize(upcast_to_float32(guess), dim=-1),
+                    F.normalize(upcast_to_float32(target), dim=-1),
+                )
+            apart.append(regression_loss(guess, target, self.config.feature_loss))
         return apart
 
-    def _features(self, looked: Looked, block: int) -> Float[Tensor, "b v d"]:
+    def _select_features(self, features: IntermediateFeatures, block: int) -> Float[Tensor, "b v d"]:
         """What a block gave, the class token first where it is aligned."""
-        tokens = looked.layers[block]
-        return torch.cat([looked.class_layers[block], tokens], dim=1) if self.config.align_class_token else tokens
+        tokens = features.layers[block]
+        return torch.cat([features.cls_layers[block], tokens], dim=1) if self.config.align_class_token else tokens
 
 
-def _projection(kind: Projection, width: int, teacher_width: int) -> nn.Module:
+def _build_projection(kind: ProjectionKind, width: int, teacher_width: int) -> nn.Module:
     """With torch's own start: the authors make it after all else has started."""
     match kind:
         case "fc-1layer":
             return nn.Linear(width, teacher_width)
         case "mlp-1layer":
-            return _perceptron(width, teacher_width)
+            return _build_mlp(width, teacher_width)
         case "mlp-2layer":  # as it was meant: the released code stops here with an undefined name
-            return nn.Sequential(_perceptron(width, teacher_width), _perceptron(teacher_width, teacher_width))
+            return nn.Sequential(_build_mlp(width, teacher_width), _build_mlp(teacher_width, teacher_width))
         case "none":
             return nn.Identity()
 
 
-def _perceptron(width: int, out: int) -> nn.Module:
+def _build_mlp(width: int, out: int) -> nn.Module:
     return nn.Sequential(OrderedDict(fc1=nn.Linear(width, out), act=nn.GELU(), fc2=nn.Linear(out, out)))
 
 
-def _check(config: DMAEConfig) -> None:
+def _check_config(config: DMAEConfig) -> None:
     """Raises an InputError where student and teacher cannot be aligned."""
     student, teacher = config.encoder, config.teacher.model
-    within(0, math.inf, alignment_factor=config.alignment_factor)
-    check_pairs("DMAE's pairs", config.pairs, student, teacher)
+    check_range(0, math.inf, alignment_factor=config.alignment_weight)
+    check_layer_pairs("DMAE's pairs", config.layer_pairs, student, teacher)
     if config.align_class_token and student.class_token != teacher.class_token:
         has, lacks = ("student", "teacher") if student.class_token else ("teacher", "student")
         raise InputError(
             f"the {has} has a class token and the {lacks} has none; "
             "give --method.no-align-class-token to align the others"
         )
-    if not config.pairs:
+    if not config.layer_pairs:
         raise InputError("DMAE has no blocks to align; give --method.pairs, e.g. 9 18")
     if config.projection == "none" and student.dim != teacher.dim:
         raise InputError(

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.methods.common.init import start_as_mae
-from vidstill.methods.common.losses import distance
+from vidstill.methods.common.init import init_mae_weights
+from vidstill.methods.common.losses import regression_loss
 from vidstill.methods.common.masking import Mask, RandomMask
-from vidstill.methods.common.targets import PixelTarget, pixel_target
+from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import IMAGE_BASE, ViTConfig
 from vidstill.utils.types import Output
@@ -36,7 +36,7 @@ class ImageMAE(nn.Module):
         self.config = config
         self.encoder = config.encoder.build()
         self.decoder = config.decoder.build(config.encoder.dim, out_dim=config.encoder.pixels_per_token)
-        start_as_mae(self.encoder, self.decoder)
+        init_mae_weights(self.encoder, self.decoder)
 
     def forward(
         self,
@@ -50,7 +50,7 @@ class ImageMAE(nn.Module):
         grid = self.encoder.grid(clip)
         mask = mask or self.config.mask.draw(seed, grid)
         seen = self.encoder(clip, mask.visible)
-        rebuilt = self.decoder(seen.tokens, mask.visible, mask.masked, grid, seen.classes)
-        target = pixel_target(clip, self.config.encoder, mask.masked, self.config.target)
-        loss = distance(rebuilt, target, "l2")
+        rebuilt = self.decoder(seen.tokens, mask.visible, mask.masked, grid, seen.cls_token)
+        target = compute_pixel_target(clip, self.config.encoder, mask.masked, self.config.target)
+        loss = regression_loss(rebuilt, target, "l2")
         return Output(loss, {"reconstruction": loss})

@@ -8,37 +8,37 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.methods.common.losses import distance
+from vidstill.methods.common.losses import regression_loss
 from vidstill.methods.common.masking import Mask, TubeMask
-from vidstill.methods.common.targets import PixelTarget, pixel_target
-from vidstill.methods.common.teacher import Frozen, TeacherConfig, check_pairs
+from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
+from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, check_layer_pairs
 from vidstill.methods.maskagain_losses import (
-    AttentionDistance,
+    AttentionLoss,
+    AttentionNormalization,
+    FeatureProjection,
     HintTokens,
-    Mapped,
-    Mass,
-    RelationShares,
-    Selection,
-    Shares,
-    ValuePairs,
-    among_tokens,
-    as_it_is,
+    KeySelection,
+    LocalSoftmax,
+    RelationSoftmax,
+    ValueOrder,
     attention_loss,
+    drop_class_token,
     freeze_after_attention,
     global_loss,
     hint_loss,
+    identity_projection,
     local_loss,
     relation_loss,
-    telling_tokens,
+    select_salient_tokens,
     value_loss,
 )
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.layers import AttentionMap
-from vidstill.models.vit import BASE, Looked, ViTConfig
-from vidstill.utils.types import InputError, Output, take, within
+from vidstill.models.vit import BASE, IntermediateFeatures, ViTConfig
+from vidstill.utils.types import InputError, Output, check_range, gather_tokens
 
-_HIDDEN = ("global", "local", "attention", "value")  # terms of section 3.2, and table 4's
-_OUTPUT = ("hint", "relation")  # terms of section 3.3
+_HIDDEN_TERMS = ("global", "local", "attention", "value")  # terms of section 3.2, and table 4's
+_OUTPUT_TERMS = ("hint", "relation")  # terms of section 3.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,27 +50,35 @@ class MaskAgainConfig:
     mask: TubeMask = TubeMask(ratio=0.90)
 
     # Hidden level (section 3.2): the attention of one block of the student and of one of the teacher
-    layers: tuple[int, int] | None = None  # which, counted from 1; None: the last ones (released: 12, by number)
-    global_factor: float = 3.0  # alpha, of MAGlobal
-    global_keys: int | None = 10  # that each query keeps; None: all, which is "weighted value transfer" (table 4)
-    local_factor: float = 1.0  # beta, of MALocal
-    local_keys: int | None = 10  # that each query keeps in each slot of time; None: all
+    attention_layers: tuple[int, int] | None = (
+        None  # which, counted from 1; None: the last ones (released: 12, by number)
+    )
+    global_weight: float = 3.0  # alpha, of MAGlobal
+    global_top_k: int | None = 10  # that each query keeps; None: all, which is "weighted value transfer" (table 4)
+    local_weight: float = 1.0  # beta, of MALocal
+    local_top_k: int | None = 10  # that each query keeps in each slot of time; None: all
     attention_temperature: float = 1.0
-    selection: Selection = "own"  # whose attention chooses the student's keys (table 5)
-    mass: Mass = "renormalised"  # the kept attention sums to 1 again (released), or is left as it was: plain (paper)
-    local_shares: Shares = "slot"  # of a plain attention: among the keys of a slot (released), or of the clip (paper)
-    local_pairs: ValuePairs = "released"  # attention meets the values of other tokens, or its own: aligned (paper)
-    attention_factor: float = 0.0  # of attention transfer (table 4)
-    attention_distance: AttentionDistance = "kl"
-    value_factor: float = 0.0  # of value transfer (table 4)
-    hidden_factor: float = 1.0  # of all these terms together (released)
+    key_selection: KeySelection = "own"  # whose attention chooses the student's keys (table 5)
+    attention_normalization: AttentionNormalization = (
+        "renormalised"  # the kept attention sums to 1 again (released), or is left as it was: plain (paper)
+    )
+    local_softmax: LocalSoftmax = (
+        "slot"  # of a plain attention: among the keys of a slot (released), or of the clip (paper)
+    )
+    local_value_order: ValueOrder = (
+        "released"  # attention meets the values of other tokens, or its own: aligned (paper)
+    )
+    attention_weight: float = 0.0  # of attention transfer (table 4)
+    attention_loss: AttentionLoss = "kl"
+    value_weight: float = 0.0  # of value transfer (table 4)
+    hidden_weight: float = 1.0  # of all these terms together (released)
 
     # Output level (section 3.3): what the last blocks give, before any final norm
-    hint_factor: float = 0.2  # gamma, of MAHint
-    relation_factor: float = 0.1  # lambda, of MARel
-    telling: int | None = 10  # tokens of each clip that both are about; None: all ("Hint", table 3)
+    hint_weight: float = 0.2  # gamma, of MAHint
+    relation_weight: float = 0.1  # lambda, of MARel
+    salient_tokens: int | None = 10  # tokens of each clip that both are about; None: all ("Hint", table 3)
     hint_tokens: HintTokens = "zeroed"  # the others: zeroed before they are mapped (released), or left out (paper)
-    relation_shares: RelationShares = "rows"  # softmax over each row (released), or over all pairs (paper)
+    relation_softmax: RelationSoftmax = "rows"  # softmax over each row (released), or over all pairs (paper)
     student_temperature: float = 0.1  # of MARel
     teacher_temperature: float = 0.05
 
@@ -80,32 +88,32 @@ class MaskAgainConfig:
     # Pixels are rebuilt beside all this where there is a decoder (table 4); then the encoder has a final norm
     decoder: DecoderConfig | None = None
     target: PixelTarget = "per_channel"
-    reconstruction_factor: float = 1.0
+    reconstruction_weight: float = 1.0
 
     def build(self) -> "MaskAgain":
         return MaskAgain(self)
 
     @property
-    def factors(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         """What each term that is computed counts."""
         every = {
-            "global": self.hidden_factor * self.global_factor,
-            "local": self.hidden_factor * self.local_factor,
-            "attention": self.hidden_factor * self.attention_factor,
-            "value": self.hidden_factor * self.value_factor,
-            "hint": self.hint_factor,
-            "relation": self.relation_factor,
-            "reconstruction": self.reconstruction_factor if self.decoder is not None else 0.0,
+            "global": self.hidden_weight * self.global_weight,
+            "local": self.hidden_weight * self.local_weight,
+            "attention": self.hidden_weight * self.attention_weight,
+            "value": self.hidden_weight * self.value_weight,
+            "hint": self.hint_weight,
+            "relation": self.relation_weight,
+            "reconstruction": self.reconstruction_weight if self.decoder is not None else 0.0,
         }
         return {term: factor for term, factor in every.items() if factor}
 
     @property
-    def attending(self) -> tuple[int, int]:
+    def attention_layer_pair(self) -> tuple[int, int]:
         """The student's and the teacher's block whose attention is matched."""
-        return self.layers or (self.encoder.depth, self.teacher.model.depth)
+        return self.attention_layers or (self.encoder.depth, self.teacher.model.depth)
 
     @property
-    def projected(self) -> bool:
+    def has_projections(self) -> bool:
         return self.projections == "always" or self.encoder.dim != self.teacher.model.dim
 
 
@@ -123,25 +131,25 @@ class MaskAgain(nn.Module):
 
     def __init__(self, config: MaskAgainConfig):
         super().__init__()
-        _check(config)
+        _check_config(config)
         self.config = config
-        student, teacher, terms = config.encoder, config.teacher.model, config.factors
+        student, teacher, terms = config.encoder, config.teacher.model, config.loss_weights
         self.encoder = student.build(final_norm="reconstruction" in terms)
-        self.teacher = Frozen(teacher.build())
+        self.teacher = FrozenTeacher(teacher.build())
         self.projections = nn.ModuleDict()  # they keep torch's own start; those of the teacher's side are trained too
         for term in ("global", "local"):
-            if config.projected and term in terms:
+            if config.has_projections and term in terms:
                 self.projections[f"{term}_student"] = nn.Linear(student.dim, teacher.dim)
                 self.projections[f"{term}_teacher"] = nn.Linear(teacher.dim, teacher.dim)
-        if config.projected and "hint" in terms:
+        if config.has_projections and "hint" in terms:
             self.projections["hint"] = nn.Sequential(
                 nn.Linear(student.dim, 2 * student.dim), nn.ReLU(), nn.Linear(2 * student.dim, teacher.dim)
             )
         self.decoder: Decoder | None = None
         if config.decoder is not None and "reconstruction" in terms:
             self.decoder = config.decoder.build(student.dim, out_dim=student.pixels_per_token)
-        if terms.keys().isdisjoint((*_OUTPUT, "reconstruction")):
-            freeze_after_attention(self.encoder, config.attending[0])
+        if terms.keys().isdisjoint((*_OUTPUT_TERMS, "reconstruction")):
+            freeze_after_attention(self.encoder, config.attention_layer_pair[0])
 
     def forward(
         self,
@@ -154,112 +162,122 @@ class MaskAgain(nn.Module):
         """The loss of a batch of clips of colours in [0, 1]; the mask is drawn from the seeds where none is given."""
         config, grid = self.config, self.encoder.grid(clip)
         mask = mask or config.mask.draw(seed, grid)
-        last, (block, teacher_block) = config.encoder.depth, config.attending
-        student = self.encoder(clip, mask.visible, layers=(last,), attention=(block,) if self._asks(_HIDDEN) else ())
-        teacher = self.look(clip, mask)
+        last, (block, teacher_block) = config.encoder.depth, config.attention_layer_pair
+        student = self.encoder(
+            clip, mask.visible, layers=(last,), attention=(block,) if self._has_terms(_HIDDEN_TERMS) else ()
+        )
+        teacher = self.forward_teacher(clip, mask)
 
         parts: dict[str, Float[Tensor, ""]] = {}
-        if self._asks(_HIDDEN):
-            ours = among_tokens(student.attention[block], mask.visible.shape[1])
-            theirs = among_tokens(teacher.attention[teacher_block], mask.visible.shape[1])
-            parts |= self.hidden(ours, theirs, slots=grid.t)
-        if self._asks(_OUTPUT):
-            parts |= self.output(student.layers[last], teacher.layers[config.teacher.model.depth])
+        if self._has_terms(_HIDDEN_TERMS):
+            ours = drop_class_token(student.attention[block], mask.visible.shape[1])
+            theirs = drop_class_token(teacher.attention[teacher_block], mask.visible.shape[1])
+            parts |= self.compute_hidden_losses(ours, theirs, slots=grid.t)
+        if self._has_terms(_OUTPUT_TERMS):
+            parts |= self.compute_output_losses(student.layers[last], teacher.layers[config.teacher.model.depth])
         if self.decoder is not None:
-            rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.classes)
-            target = pixel_target(clip, config.encoder, mask.masked, config.target)
-            parts["reconstruction"] = distance(rebuilt, target, "l2")
-        loss = torch.stack([config.factors[term] * part for term, part in parts.items()]).sum()  # eq. (19)
+            rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token)
+            target = compute_pixel_target(clip, config.encoder, mask.masked, config.target)
+            parts["reconstruction"] = regression_loss(rebuilt, target, "l2")
+        loss = torch.stack([config.loss_weights[term] * part for term, part in parts.items()]).sum()  # eq. (19)
         return Output(loss, parts)
 
-    def look(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> Looked:
+    def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> IntermediateFeatures:
         """What the teacher makes of the tokens that the student sees: as far as a term asks for it."""
-        layers = (self.config.teacher.model.depth,) if self._asks(_OUTPUT) else ()
-        attention = (self.config.attending[1],) if self._asks(_HIDDEN) else ()
-        return self.teacher.look(clip, mask.visible, layers=layers, attention=attention)
+        layers = (self.config.teacher.model.depth,) if self._has_terms(_OUTPUT_TERMS) else ()
+        attention = (self.config.attention_layer_pair[1],) if self._has_terms(_HIDDEN_TERMS) else ()
+        return self.teacher.forward_intermediates(clip, mask.visible, layers=layers, attention=attention)
 
-    def hidden(self, student: AttentionMap, teacher: AttentionMap, *, slots: int) -> dict[str, Float[Tensor, ""]]:
+    def compute_hidden_losses(
+        self, student: AttentionMap, teacher: AttentionMap, *, slots: int
+    ) -> dict[str, Float[Tensor, ""]]:
         """The terms of L_hidden (eq. 9), from what one block of each attends with; the tokens are of so many slots."""
-        config, terms, parts = self.config, self.config.factors, {}
-        temperature, selection, mass = config.attention_temperature, config.selection, config.mass
+        config, terms, parts = self.config, self.config.loss_weights, {}
+        temperature, selection, mass = (
+            config.attention_temperature,
+            config.key_selection,
+            config.attention_normalization,
+        )
         if "global" in terms:
             parts["global"] = global_loss(
                 student,
                 teacher,
-                keys=config.global_keys,
+                top_k=config.global_top_k,
                 temperature=temperature,
-                selection=selection,
-                mass=mass,
-                mapped=self.phi("global"),
+                key_selection=selection,
+                attention_normalization=mass,
+                projections=self.get_projections("global"),
             )
         if "local" in terms:
             parts["local"] = local_loss(
                 student,
                 teacher,
                 slots=slots,
-                keys=config.local_keys,
+                top_k=config.local_top_k,
                 temperature=temperature,
-                selection=selection,
-                mass=mass,
-                shares=config.local_shares,
-                pairs=config.local_pairs,
-                mapped=self.phi("local"),
+                key_selection=selection,
+                attention_normalization=mass,
+                softmax=config.local_softmax,
+                value_order=config.local_value_order,
+                projections=self.get_projections("local"),
             )
         if "attention" in terms:
-            parts["attention"] = attention_loss(
-                student, teacher, kind=config.attention_distance, temperature=temperature
-            )
+            parts["attention"] = attention_loss(student, teacher, loss=config.attention_loss, temperature=temperature)
         if "value" in terms:
             parts["value"] = value_loss(student, teacher)
         return parts
 
-    def output(
+    def compute_output_losses(
         self, student: Float[Tensor, "b v d"], teacher: Float[Tensor, "b v d_teacher"]
     ) -> dict[str, Float[Tensor, ""]]:
         """The terms of L_output (eq. 18), from what the last block of each gives."""
-        config, terms, parts = self.config, self.config.factors, {}
-        telling = telling_tokens(teacher, config.telling)
+        config, terms, parts = self.config, self.config.loss_weights, {}
+        telling = select_salient_tokens(teacher, config.salient_tokens)
         if "hint" in terms:
-            mapped = self.projections["hint"] if config.projected else as_it_is
-            parts["hint"] = hint_loss(student, teacher, telling, tokens=config.hint_tokens, mapped=mapped)
+            mapped = self.projections["hint"] if config.has_projections else identity_projection
+            parts["hint"] = hint_loss(student, teacher, telling, tokens=config.hint_tokens, projection=mapped)
         if "relation" in terms:
             parts["relation"] = relation_loss(
-                take(student, telling),
-                take(teacher, telling),
+                gather_tokens(student, telling),
+                gather_tokens(teacher, telling),
                 student_temperature=config.student_temperature,
                 teacher_temperature=config.teacher_temperature,
-                shares=config.relation_shares,
+                softmax=config.relation_softmax,
             )
         return parts
 
-    def phi(self, term: str) -> tuple[Mapped, Mapped]:
+    def get_projections(self, term: str) -> tuple[FeatureProjection, FeatureProjection]:
         """The student's and the teacher's mapping to a common width, for the global or the local term."""
-        if not self.config.projected:
-            return as_it_is, as_it_is
+        if not self.config.has_projections:
+            return identity_projection, identity_projection
         return self.projections[f"{term}_student"], self.projections[f"{term}_teacher"]
 
-    def _asks(self, terms: tuple[str, ...]) -> bool:
-        return not self.config.factors.keys().isdisjoint(terms)
+    def _has_terms(self, terms: tuple[str, ...]) -> bool:
+        return not self.config.loss_weights.keys().isdisjoint(terms)
 
 
-def _check(config: MaskAgainConfig) -> None:
+def _check_config(config: MaskAgainConfig) -> None:
     """Raises an InputError where there is nothing to learn, or student and teacher cannot be compared."""
-    student, teacher, terms = config.encoder, config.teacher.model, config.factors
-    within(0, math.inf, global_factor=config.global_factor, local_factor=config.local_factor)
-    within(0, math.inf, attention_factor=config.attention_factor, value_factor=config.value_factor)
-    within(0, math.inf, hidden_factor=config.hidden_factor, reconstruction_factor=config.reconstruction_factor)
-    within(0, math.inf, hint_factor=config.hint_factor, relation_factor=config.relation_factor)
-    within(1, math.inf, global_keys=config.global_keys, local_keys=config.local_keys, telling=config.telling)
-    within(1e-6, math.inf, attention_temperature=config.attention_temperature)
-    within(1e-6, math.inf, student_temperature=config.student_temperature)
-    within(1e-6, math.inf, teacher_temperature=config.teacher_temperature)
-    if terms.keys().isdisjoint((*_HIDDEN, *_OUTPUT)):
+    student, teacher, terms = config.encoder, config.teacher.model, config.loss_weights
+    check_range(0, math.inf, global_factor=config.global_weight, local_factor=config.local_weight)
+    check_range(0, math.inf, attention_factor=config.attention_weight, value_factor=config.value_weight)
+    check_range(0, math.inf, hidden_factor=config.hidden_weight, reconstruction_factor=config.reconstruction_weight)
+    check_range(0, math.inf, hint_factor=config.hint_weight, relation_factor=config.relation_weight)
+    check_range(
+        1, math.inf, global_keys=config.global_top_k, local_keys=config.local_top_k, telling=config.salient_tokens
+    )
+    check_range(1e-6, math.inf, attention_temperature=config.attention_temperature)
+    check_range(1e-6, math.inf, student_temperature=config.student_temperature)
+    check_range(1e-6, math.inf, teacher_temperature=config.teacher_temperature)
+    if terms.keys().isdisjoint((*_HIDDEN_TERMS, *_OUTPUT_TERMS)):
         raise InputError(
             "MaskAgain learns nothing from its teacher: all its factors are 0; raise one, or take VideoMAE"
         )
-    check_pairs("MaskAgain's layers", (config.attending,), student, teacher)
-    joined = config.projected and config.selection == "own"  # then global and local compare joined heads, mapped
-    if terms.keys() & ({"attention", "value"} if joined else {*_HIDDEN}) and student.heads != teacher.heads:
+    check_layer_pairs("MaskAgain's layers", (config.attention_layer_pair,), student, teacher)
+    joined = (
+        config.has_projections and config.key_selection == "own"
+    )  # then global and local compare joined heads, mapped
+    if terms.keys() & ({"attention", "value"} if joined else {*_HIDDEN_TERMS}) and student.heads != teacher.heads:
         raise InputError(
             f"MaskAgain compares head with head: the student's {student.heads} heads have to be the teacher's "
             f"{teacher.heads}; global and local can do without by --method.projections always --method.selection own"

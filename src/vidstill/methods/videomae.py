@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.methods.common.losses import distance
+from vidstill.methods.common.losses import regression_loss
 from vidstill.methods.common.masking import Mask, TubeMask
-from vidstill.methods.common.targets import PixelTarget, pixel_target
+from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, ViTConfig
 from vidstill.utils.types import Output
@@ -51,7 +51,7 @@ class VideoMAE(nn.Module):
         grid = self.encoder.grid(clip)
         mask = mask or self.config.mask.draw(seed, grid)
         seen = self.encoder(clip, mask.visible)
-        rebuilt = self.decoder(seen.tokens, mask.visible, mask.masked, grid, seen.classes)
-        target = pixel_target(clip, self.config.encoder, mask.masked, self.config.target)
-        loss = distance(rebuilt, target, "l2")
+        rebuilt = self.decoder(seen.tokens, mask.visible, mask.masked, grid, seen.cls_token)
+        target = compute_pixel_target(clip, self.config.encoder, mask.masked, self.config.target)
+        loss = regression_loss(rebuilt, target, "l2")
         return Output(loss, {"reconstruction": loss})

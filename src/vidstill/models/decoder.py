@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.init import initialise
-from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, stack
-from vidstill.models.position_embeddings import PositionCodes, Positions
-from vidstill.utils.types import Grid, InputError, within
+from vidstill.models.init import init_xavier_weights
+from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, build_blocks
+from vidstill.models.position_embeddings import PositionEmbedding, PositionKind
+from vidstill.utils.types import Grid, InputError, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class DecoderConfig:
     depth: int
     heads: int
     mlp_ratio: float = 4.0
-    positions: Positions = "sinusoid"
+    positions: PositionKind = "sinusoid"
     learned_grid: tuple[int, int, int] | None = None  # what learned positions are for, in tokens
     # What stands before the tokens: nothing, the encoder's class token (MAE), or one of its own (mae_st)
     class_token: Literal["none", "encoder", "own"] = "none"
-    project_bias: bool = False  # of the layer that narrows the encoder's tokens
+    embed_bias: bool = False  # of the layer that narrows the encoder's tokens
     layer_scale: float = 0.0
     drop_path: float = 0.0
     attention_bias: AttentionBias = "qv"
@@ -34,10 +34,10 @@ class DecoderConfig:
     final_norm_eps: float = NORM_EPS  # of the one before the head (transformers' VideoMAE has torch's 1e-5)
 
     def __post_init__(self) -> None:
-        within(0, math.inf, norm_eps=self.norm_eps, final_norm_eps=self.final_norm_eps)
+        check_range(0, math.inf, norm_eps=self.norm_eps, final_norm_eps=self.final_norm_eps)
 
     @property
-    def blocks(self) -> BlockConfig:
+    def block_config(self) -> BlockConfig:
         return BlockConfig(
             dim=self.dim,
             heads=self.heads,
@@ -57,66 +57,66 @@ MAE_DECODER = DecoderConfig(  # for encoders of all sizes (arXiv:2111.06377, sec
     heads=16,
     positions="sincos2d",
     class_token="encoder",
-    project_bias=True,
+    embed_bias=True,
     attention_bias="qkv",
 )
 
 
-class Infill(nn.Module):
+class DecoderTrunk(nn.Module):
     """Blocks over [class token, seen tokens, mask tokens], each with the code of its place; gives the last of them."""
 
-    class_token: nn.Parameter | None
+    cls_token: nn.Parameter | None
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
-        self.positions = PositionCodes(
+        self.positions = PositionEmbedding(
             config.positions, config.dim, config.learned_grid, class_token=config.class_token != "none"
         )
         self.mask_token = nn.Parameter(torch.empty(1, config.dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)  # cut off at one deviation, as the authors do
-        self.class_token = nn.Parameter(torch.zeros(1, config.dim)) if config.class_token == "own" else None
-        self.blocks = stack(config.blocks, config.depth, config.drop_path)
-        initialise(self.blocks)
+        self.cls_token = nn.Parameter(torch.zeros(1, config.dim)) if config.class_token == "own" else None
+        self.blocks = build_blocks(config.block_config, config.depth, config.drop_path)
+        init_xavier_weights(self.blocks)
 
     def forward(
         self,
-        seen: Float[Tensor, "b v d"],
+        visible_tokens: Float[Tensor, "b v d"],
         visible: Int[Tensor, "b v"],
-        wanted: Int[Tensor, "b m"],
+        masked: Int[Tensor, "b m"],
         grid: Grid,
-        classes: Float[Tensor, "b k d"] | None = None,
+        cls_token: Float[Tensor, "b k d"] | None = None,
     ) -> Float[Tensor, "b m d"]:
         """A token for each wanted place, in the order of the places.
 
         Args:
-            classes: the encoder's class token, where the configuration asks for it.
+            cls_token: the encoder's class token, where the configuration asks for it.
         """
-        tokens = self.through(self.joined(seen, visible, wanted, grid, classes))
-        return tokens[:, tokens.shape[1] - wanted.shape[1] :]
+        tokens = self.forward_blocks(self.concat_tokens(visible_tokens, visible, masked, grid, cls_token))
+        return tokens[:, tokens.shape[1] - masked.shape[1] :]
 
-    def joined(
+    def concat_tokens(
         self,
-        seen: Float[Tensor, "b v d"],
+        visible_tokens: Float[Tensor, "b v d"],
         visible: Int[Tensor, "b v"],
-        wanted: Int[Tensor, "b m"],
+        masked: Int[Tensor, "b m"],
         grid: Grid,
-        classes: Float[Tensor, "b k d"] | None = None,
+        cls_token: Float[Tensor, "b k d"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """What enters the first block: the class token, the seen tokens, a mask token for each wanted place."""
-        codes = self.positions(grid, seen.device).to(self.mask_token.dtype)
-        tokens = [seen + codes[visible], self.mask_token + codes[wanted]]
+        codes = self.positions(grid, visible_tokens.device).to(self.mask_token.dtype)
+        tokens = [visible_tokens + codes[visible], self.mask_token + codes[masked]]
         if self.config.class_token != "none":
-            first = self.class_token.expand(len(seen), 1, -1) if self.class_token is not None else classes
+            first = self.cls_token.expand(len(visible_tokens), 1, -1) if self.cls_token is not None else cls_token
             if first is None or first.shape[1] != 1:
                 raise InputError(
                     "the decoder takes the encoder's class token, which it has not; set class_token of the encoder, or "
                     "that of the decoder to none"
                 )
-            tokens.insert(0, first if self.positions.of_class is None else first + self.positions.of_class)
+            tokens.insert(0, first if self.positions.cls_embedding is None else first + self.positions.cls_embedding)
         return torch.cat(tokens, dim=1)
 
-    def through(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def forward_blocks(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """All tokens as the last block leaves them."""
         for block in self.blocks:
             tokens = block(tokens)
@@ -129,24 +129,24 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, encoder_dim: int, out_dim: int):
         super().__init__()
         # the layer that narrows keeps torch's own start, as VideoMAE's authors' does
-        self.project = nn.Linear(encoder_dim, config.dim, bias=config.project_bias)
-        self.infill = Infill(config)
+        self.embed = nn.Linear(encoder_dim, config.dim, bias=config.embed_bias)
+        self.trunk = DecoderTrunk(config)
         self.norm = nn.LayerNorm(config.dim, eps=config.final_norm_eps)
         self.head = nn.Linear(config.dim, out_dim)
-        initialise(self.head)
+        init_xavier_weights(self.head)
 
     def forward(
         self,
-        seen: Float[Tensor, "b v d_encoder"],
+        visible_tokens: Float[Tensor, "b v d_encoder"],
         visible: Int[Tensor, "b v"],
         masked: Int[Tensor, "b m"],
         grid: Grid,
-        classes: Float[Tensor, "b k d_encoder"] | None = None,
+        cls_token: Float[Tensor, "b k d_encoder"] | None = None,
     ) -> Float[Tensor, "b m p"]:
         """A guess for each masked token, in the order of `masked`.
 
         Args:
-            classes: the encoder's class token, where the configuration asks for it.
+            cls_token: the encoder's class token, where the configuration asks for it.
         """
-        narrow = self.project(classes) if classes is not None and self.infill.config.class_token == "encoder" else None
-        return self.head(self.norm(self.infill(self.project(seen), visible, masked, grid, narrow)))
+        narrow = self.embed(cls_token) if cls_token is not None and self.trunk.config.class_token == "encoder" else None
+        return self.head(self.norm(self.trunk(self.embed(visible_tokens), visible, masked, grid, narrow)))

@@ -6,7 +6,7 @@ from torch import nn
 from vidstill.models.layers import Attention
 
 
-def initialise(module: nn.Module, *, separate_qkv: bool = False) -> None:
+def init_xavier_weights(module: nn.Module, *, separate_qkv: bool = False) -> None:
     """The authors' start of a pre-training: Xavier uniform weights, zero biases, plain LayerNorms.
 
     Args:
@@ -25,7 +25,7 @@ def initialise(module: nn.Module, *, separate_qkv: bool = False) -> None:
                         nn.init.xavier_uniform_(matrix)
 
 
-def initialise_normal(module: nn.Module, *, bias: float = 0.0) -> None:
+def init_normal_weights(module: nn.Module, *, bias: float = 0.0) -> None:
     """The start of a fine-tuning: normal weights of deviation 0.02; biases, those of norms too, of one value."""
     for part in module.modules():
         if isinstance(part, nn.Linear):

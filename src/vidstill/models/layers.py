@@ -10,12 +10,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidstill.models.relative_positions import RelativePositions, Standing
-from vidstill.utils.types import Grid, InputError, within
+from vidstill.models.relative_positions import RelativePositionEmbedding, TokenCoordinates
+from vidstill.utils.types import Grid, InputError, check_range
 
 NORM_EPS = 1e-6  # the family's: neither torch's 1e-5 nor the 1e-12 of transformers' VideoMAE
 
-_SHORT = 1024  # tokens up to which a CPU is faster with plain products in bfloat16 than with its fused kernel
+_MAX_UNFUSED_TOKENS = (
+    1024  # tokens up to which a CPU is faster with plain products in bfloat16 than with its fused kernel
+)
 
 
 AttentionBias = Literal["qkv", "qv", "none"]
@@ -31,12 +33,12 @@ class BlockConfig:
     mlp_ratio: float = 4.0
     layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
     attention_bias: AttentionBias = "qv"
-    relative_grid: tuple[int, int, int] | None = None  # what relative positions are for; None: there are none
+    rel_pos_grid: tuple[int, int, int] | None = None  # what relative positions are for; None: there are none
     norm_eps: float = NORM_EPS  # added to the variance under the root of a LayerNorm
 
     def __post_init__(self) -> None:
-        within(1, math.inf, width=self.dim, heads=self.heads)
-        within(0, math.inf, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale, norm_eps=self.norm_eps)
+        check_range(1, math.inf, width=self.dim, heads=self.heads)
+        check_range(0, math.inf, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale, norm_eps=self.norm_eps)
 
 
 class AttentionMap(NamedTuple):
@@ -46,18 +48,18 @@ class AttentionMap(NamedTuple):
     values: Float[Tensor, "b heads n d_head"]
 
 
-def attend(
+def compute_attention(
     queries: Float[Tensor, "b heads n d"],
     keys: Float[Tensor, "b heads n d"],
     values: Float[Tensor, "b heads n d_head"],
 ) -> Float[Tensor, "b heads n d_head"]:
     """Softmax attention by the kernel that suits the device; the only place where one is chosen."""
-    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[-2] <= _SHORT:
-        return attention_logits(queries, keys).softmax(dim=-1) @ values
+    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[-2] <= _MAX_UNFUSED_TOKENS:
+        return compute_attention_logits(queries, keys).softmax(dim=-1) @ values
     return F.scaled_dot_product_attention(queries, keys, values)
 
 
-def attention_logits(
+def compute_attention_logits(
     queries: Float[Tensor, "b heads n d_head"], keys: Float[Tensor, "b heads n d_head"]
 ) -> Float[Tensor, "b heads n n"]:
     """Scaled products of queries and keys; the queries are scaled first, as the authors do."""
@@ -77,10 +79,10 @@ class Attention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
         self.v_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
         self.proj = nn.Linear(config.dim, config.dim)
-        grid = config.relative_grid
-        self.relative = RelativePositions(config.dim // config.heads, Grid(*grid)) if grid else None
+        grid = config.rel_pos_grid
+        self.rel_pos = RelativePositionEmbedding(config.dim // config.heads, Grid(*grid)) if grid else None
 
-    def project(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
+    def project_qkv(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
         """Queries, keys and values, by head."""
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
@@ -88,27 +90,31 @@ class Attention(nn.Module):
         qkv = F.linear(tokens, self.qkv.weight, bias)
         return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
 
-    def forward(self, tokens: Float[Tensor, "b n d"], at: Standing | None = None) -> Float[Tensor, "b n d"]:
-        return self._joined(attend(*self._projected(tokens, at)))
+    def forward(
+        self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None
+    ) -> Float[Tensor, "b n d"]:
+        return self._merge_heads(compute_attention(*self._project_heads(tokens, coordinates)))
 
-    def map(self, tokens: Float[Tensor, "b n d"], at: Standing | None = None) -> AttentionMap:
+    def compute_map(self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None) -> AttentionMap:
         """The logits and values that `forward` works with."""
-        queries, keys, values = self._projected(tokens, at)
-        return AttentionMap(attention_logits(queries, keys), values)
+        queries, keys, values = self._project_heads(tokens, coordinates)
+        return AttentionMap(compute_attention_logits(queries, keys), values)
 
-    def by(self, made: AttentionMap) -> Float[Tensor, "b n d"]:
+    def apply_map(self, attention_map: AttentionMap) -> Float[Tensor, "b n d"]:
         """What `forward` gives, from logits and values that are there already."""
-        return self._joined(made.logits.softmax(dim=-1) @ made.values)
+        return self._merge_heads(attention_map.logits.softmax(dim=-1) @ attention_map.values)
 
-    def _projected(self, tokens: Float[Tensor, "b n d"], at: Standing | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _project_heads(
+        self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, by head; with relative positions, the former two are longer."""
-        queries, keys, values = self.project(tokens).unbind()
-        if self.relative is not None and at is not None:
-            queries, keys = self.relative(queries, keys, at)
+        queries, keys, values = self.project_qkv(tokens).unbind()
+        if self.rel_pos is not None and coordinates is not None:
+            queries, keys = self.rel_pos(queries, keys, coordinates)
         return queries, keys, values
 
-    def _joined(self, mixed: Float[Tensor, "b heads n d_head"]) -> Float[Tensor, "b n d"]:
-        return self.proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
+    def _merge_heads(self, heads: Float[Tensor, "b heads n d_head"]) -> Float[Tensor, "b n d"]:
+        return self.proj(rearrange(heads, "b heads n d -> b n (heads d)"))
 
 
 class MLP(nn.Module):
@@ -145,34 +151,41 @@ class Block(nn.Module):
             self.gamma_2 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
 
     def forward(
-        self, tokens: Float[Tensor, "b n d"], attended: AttentionMap | None = None, at: Standing | None = None
+        self,
+        tokens: Float[Tensor, "b n d"],
+        attention_map: AttentionMap | None = None,
+        coordinates: TokenCoordinates | None = None,
     ) -> Float[Tensor, "b n d"]:
         """The tokens as this block leaves them.
 
         Args:
-            attended: this block's `attention_map` of these tokens, where it is there already.
-            at: where the tokens stand, for relative positions.
+            attention_map: this block's `attention_map` of these tokens, where it is there already.
+            coordinates: where the tokens stand, for relative positions.
         """
-        mixed = self.attn(self.norm1(tokens), at) if attended is None else self.attn.by(attended)
-        tokens = tokens + self._branch(mixed, self.gamma_1)
-        return tokens + self._branch(self.mlp(self.norm2(tokens)), self.gamma_2)
+        mixed = (
+            self.attn(self.norm1(tokens), coordinates) if attention_map is None else self.attn.apply_map(attention_map)
+        )
+        tokens = tokens + self._scale_and_drop(mixed, self.gamma_1)
+        return tokens + self._scale_and_drop(self.mlp(self.norm2(tokens)), self.gamma_2)
 
-    def attention_map(self, tokens: Float[Tensor, "b n d"], at: Standing | None = None) -> AttentionMap:
+    def compute_attention_map(
+        self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None
+    ) -> AttentionMap:
         """The attention of this block on the tokens that enter it."""
-        return self.attn.map(self.norm1(tokens), at)
+        return self.attn.compute_map(self.norm1(tokens), coordinates)
 
-    def _branch(self, change: Float[Tensor, "b n d"], scale: Tensor | None) -> Float[Tensor, "b n d"]:
+    def _scale_and_drop(self, residual: Float[Tensor, "b n d"], scale: Tensor | None) -> Float[Tensor, "b n d"]:
         if scale is not None:
-            change = change * scale
+            residual = residual * scale
         if not self.training or self.drop_path == 0:
-            return change
-        kept = torch.rand(len(change), 1, 1, device=change.device) >= self.drop_path
-        return change * kept / (1 - self.drop_path)
+            return residual
+        kept = torch.rand(len(residual), 1, 1, device=residual.device) >= self.drop_path
+        return residual * kept / (1 - self.drop_path)
 
 
-def stack(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleList:
+def build_blocks(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleList:
     """`depth` blocks; the rate of dropped branches rises linearly from 0 to `drop_path`."""
-    within(0, math.inf, depth=depth)
-    within(0, 1, below=True, drop_path=drop_path)
+    check_range(0, math.inf, depth=depth)
+    check_range(0, 1, below=True, drop_path=drop_path)
     rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
     return nn.ModuleList(Block(config, rate) for rate in rates)

@@ -10,18 +10,18 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidstill.utils.types import Grid, InputError, within
+from vidstill.utils.types import Grid, InputError, check_range
 
-FixedPositions = Literal["sinusoid", "sincos2d", "sincos3d"]
+FixedPositionKind = Literal["sinusoid", "sincos2d", "sincos3d"]
 """Codes that are computed: VideoMAE's flat table, MAE's per frame, MVD's separable one."""
 
-Positions = Literal["sinusoid", "sincos2d", "sincos3d", "learned", "separable"]
+PositionKind = Literal["sinusoid", "sincos2d", "sincos3d", "learned", "separable"]
 """How a model tells its tokens apart: by a computed code, by a learned table, or by one of places and one of slots."""
 
-_START = 0.02  # deviation of learned codes
+_INIT_STD = 0.02  # deviation of learned codes
 
 
-class PositionCodes(nn.Module):
+class PositionEmbedding(nn.Module):
     """The code of every token of a grid, and of the class token where there is one.
 
     A learned code is resized where a clip has another grid than it was learned on; a computed one is that of the
@@ -29,45 +29,50 @@ class PositionCodes(nn.Module):
     token has none (MAE's is a row of zeros).
     """
 
-    of_class: nn.Parameter | None
+    cls_embedding: nn.Parameter | None
 
     def __init__(
-        self, kind: Positions, dim: int, learned_grid: tuple[int, int, int] | None = None, *, class_token: bool = False
+        self,
+        kind: PositionKind,
+        dim: int,
+        learned_grid: tuple[int, int, int] | None = None,
+        *,
+        class_token: bool = False,
     ):
         super().__init__()
         self.kind, self.dim = kind, dim
-        self.of_class = None
+        self.cls_embedding = None
         for side in learned_grid or ():
-            within(1, math.inf, learned_grid=side)
+            check_range(1, math.inf, learned_grid=side)
         self.learned_grid = None if learned_grid is None else Grid(*learned_grid)
         if kind not in ("learned", "separable"):
             return
         if (grid := self.learned_grid) is None:
             raise InputError(f"{kind} positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
         if kind == "learned":
-            self.joint = nn.Parameter(torch.empty(grid.tokens, dim))
+            self.joint = nn.Parameter(torch.empty(grid.num_tokens, dim))
         else:
             self.space = nn.Parameter(torch.empty(grid.h * grid.w, dim))
             self.time = nn.Parameter(torch.empty(grid.t, dim))
         if class_token:
-            self.of_class = nn.Parameter(torch.empty(1, dim))
+            self.cls_embedding = nn.Parameter(torch.empty(1, dim))
         for table in self.parameters():
-            nn.init.trunc_normal_(table, std=_START)
+            nn.init.trunc_normal_(table, std=_INIT_STD)
 
     def forward(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
         """The code of every token, in token order."""
         old = self.learned_grid or grid
         if self.kind == "learned":
-            return resize_table(self.joint, old, grid)
+            return resize_position_table(self.joint, old, grid)
         if self.kind == "separable":
-            space = resize_table(self.space, Grid(1, old.h, old.w), Grid(1, grid.h, grid.w))
-            time = resize_table(self.time, Grid(old.t, 1, 1), Grid(grid.t, 1, 1))
+            space = resize_position_table(self.space, Grid(1, old.h, old.w), Grid(1, grid.h, grid.w))
+            time = resize_position_table(self.time, Grid(old.t, 1, 1), Grid(grid.t, 1, 1))
             return rearrange(time[:, None] + space, "t s d -> (t s) d")
-        return resize_table(position_table(self.kind, old, self.dim, device), old, grid)
+        return resize_position_table(build_position_table(self.kind, old, self.dim, device), old, grid)
 
 
 @lru_cache(maxsize=64)
-def position_table(kind: FixedPositions, grid: Grid, dim: int, device: torch.device) -> Float[Tensor, "n d"]:
+def build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: torch.device) -> Float[Tensor, "n d"]:
     """The fixed code of every token of a grid, in token order, float32; made once for each grid and device.
 
     Raises:
@@ -76,57 +81,57 @@ def position_table(kind: FixedPositions, grid: Grid, dim: int, device: torch.dev
     with torch.device("meta" if device.type == "meta" else "cpu"):  # a model that is only counted needs no numbers
         match kind:
             case "sinusoid":
-                table = sinusoid(grid.tokens, dim)
+                table = build_sinusoid_table(grid.num_tokens, dim)
             case "sincos2d":
-                table = repeat(sincos_2d(grid.h, grid.w, dim), "s d -> (t s) d", t=grid.t)
+                table = repeat(build_sincos_2d(grid.h, grid.w, dim), "s d -> (t s) d", t=grid.t)
             case "sincos3d":
-                table = sincos_3d(grid, dim)
+                table = build_sincos_3d(grid, dim)
     return table.float().to(device)
 
 
-def sinusoid(tokens: int, dim: int) -> Float[Tensor, "n d"]:
+def build_sinusoid_table(num_tokens: int, dim: int) -> Float[Tensor, "n d"]:
     """The table of "Attention is all you need" over the flat token number: sine and cosine by turns (VideoMAE)."""
     channel = torch.arange(dim, dtype=torch.float64)
-    angle = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (2 * (channel // 2) / dim)
+    angle = torch.arange(num_tokens, dtype=torch.float64)[:, None] / 10000 ** (2 * (channel // 2) / dim)
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
-def sincos_1d(places: int, dim: int) -> Float[Tensor, "n d"]:
+def build_sincos_1d(length: int, dim: int) -> Float[Tensor, "n d"]:
     """All sines, then all cosines, of each place."""
     if dim % 2:
         raise InputError(f"a width of {dim} does not divide into sines and cosines; take 2·k")
     frequency = 10000 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
-    angle = torch.arange(places, dtype=torch.float64)[:, None] * frequency
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-def sincos_2d(rows: int, columns: int, dim: int) -> Float[Tensor, "n d"]:
+def build_sincos_2d(rows: int, columns: int, dim: int) -> Float[Tensor, "n d"]:
     """MAE's code of a frame: one half of the channels for the column, the other for the row."""
     if dim % 4:
         raise InputError(f"a width of {dim} does not divide into sines and cosines of rows and columns; take 4·k")
-    column = repeat(sincos_1d(columns, dim // 2), "w d -> (h w) d", h=rows)
-    row = repeat(sincos_1d(rows, dim // 2), "h d -> (h w) d", w=columns)
+    column = repeat(build_sincos_1d(columns, dim // 2), "w d -> (h w) d", h=rows)
+    row = repeat(build_sincos_1d(rows, dim // 2), "h d -> (h w) d", w=columns)
     return torch.cat([column, row], dim=1)
 
 
-def sincos_3d(grid: Grid, dim: int) -> Float[Tensor, "n d"]:
+def build_sincos_3d(grid: Grid, dim: int) -> Float[Tensor, "n d"]:
     """MVD's separable code: a quarter of the channels for the time, then MAE's code of the place."""
     if dim % 16:
         raise InputError(f"a width of {dim} does not divide into the parts of a 3-D position code; take 16·k")
-    time = repeat(sincos_1d(grid.t, dim // 4), "t d -> (t s) d", s=grid.h * grid.w)
-    place = repeat(sincos_2d(grid.h, grid.w, dim - dim // 4), "s d -> (t s) d", t=grid.t)
+    time = repeat(build_sincos_1d(grid.t, dim // 4), "t d -> (t s) d", s=grid.h * grid.w)
+    place = repeat(build_sincos_2d(grid.h, grid.w, dim - dim // 4), "s d -> (t s) d", t=grid.t)
     return torch.cat([time, place], dim=1)
 
 
-def resize_table(table: Float[Tensor, "n d"], old: Grid, new: Grid) -> Float[Tensor, "m d"]:
+def resize_position_table(table: Float[Tensor, "n d"], old_grid: Grid, new_grid: Grid) -> Float[Tensor, "m d"]:
     """A learned table for another grid: bicubic in space (slot by slot), linear in time."""
-    if old == new:
+    if old_grid == new_grid:
         return table
-    cube = rearrange(table, "(t h w) d -> t d h w", t=old.t, h=old.h, w=old.w)
-    if (old.h, old.w) != (new.h, new.w):
-        cube = F.interpolate(cube, size=(new.h, new.w), mode="bicubic", align_corners=False)
-    if old.t != new.t:
+    cube = rearrange(table, "(t h w) d -> t d h w", t=old_grid.t, h=old_grid.h, w=old_grid.w)
+    if (old_grid.h, old_grid.w) != (new_grid.h, new_grid.w):
+        cube = F.interpolate(cube, size=(new_grid.h, new_grid.w), mode="bicubic", align_corners=False)
+    if old_grid.t != new_grid.t:
         line = rearrange(cube, "t d h w -> (h w) d t")
-        line = F.interpolate(line, size=new.t, mode="linear", align_corners=False)
-        cube = rearrange(line, "(h w) d t -> t d h w", h=new.h)
+        line = F.interpolate(line, size=new_grid.t, mode="linear", align_corners=False)
+        cube = rearrange(line, "(h w) d t -> t d h w", h=new_grid.h)
     return rearrange(cube, "t d h w -> (t h w) d")

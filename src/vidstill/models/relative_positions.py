@@ -11,24 +11,24 @@ from torch import Tensor, nn
 
 from vidstill.utils.types import Grid
 
-_LANES = 8  # the fused kernels of GPUs take heads of a multiple of so many channels
+_HEAD_DIM_MULTIPLE = 8  # the fused kernels of GPUs take heads of a multiple of so many channels
 
 
-class Standing(NamedTuple):
+class TokenCoordinates(NamedTuple):
     """Where tokens stand; in one row for all clips where they are the whole grid's."""
 
     grid: Grid
-    places: tuple[Int[Tensor, "c v"], Int[Tensor, "c v"], Int[Tensor, "c v"]]  # slot, row and column of each
+    coordinates: tuple[Int[Tensor, "c v"], Int[Tensor, "c v"], Int[Tensor, "c v"]]  # slot, row and column of each
 
 
-def standing(grid: Grid, visible: Int[Tensor, "b v"] | None, device: torch.device) -> Standing:
+def compute_token_coordinates(grid: Grid, visible: Int[Tensor, "b v"] | None, device: torch.device) -> TokenCoordinates:
     """Where the named tokens stand; all of them where none are named."""
-    tokens = torch.arange(grid.tokens, device=device)[None] if visible is None else visible
+    tokens = torch.arange(grid.num_tokens, device=device)[None] if visible is None else visible
     slot, place = tokens // (grid.h * grid.w), tokens % (grid.h * grid.w)
-    return Standing(grid, (slot, place // grid.w, place % grid.w))
+    return TokenCoordinates(grid, (slot, place // grid.w, place % grid.w))
 
 
-class RelativePositions(nn.Module):
+class RelativePositionEmbedding(nn.Module):
     """Decomposed relative positions (MViTv2, arXiv:2112.01526, section 4.1), which ST-MAE adds as it learns to detect.
 
     Token i attends to j with scale · q_i · k_j + q_i · (T[t_i - t_j] + H[h_i - h_j] + W[w_i - w_j]), as released: the
@@ -43,7 +43,7 @@ class RelativePositions(nn.Module):
         self.t, self.h, self.w = (nn.Parameter(torch.zeros(2 * side - 1, d_head)) for side in sides)
 
     def forward(
-        self, queries: Float[Tensor, "b heads n d"], keys: Float[Tensor, "b heads n d"], at: Standing
+        self, queries: Float[Tensor, "b heads n d"], keys: Float[Tensor, "b heads n d"], coordinates: TokenCoordinates
     ) -> tuple[Float[Tensor, "b heads n e"], Float[Tensor, "b heads n e"]]:
         """Longer queries and keys, whose products, scaled by their length, are the sum above.
 
@@ -51,17 +51,20 @@ class RelativePositions(nn.Module):
         kernel of attention has to know of it, and nothing is stored for every pair.
 
         Args:
-            at: where the last tokens stand; those before them stand nowhere.
+            coordinates: where the last tokens stand; those before them stand nowhere.
         """
-        first = queries.shape[2] - at.places[0].shape[1]
-        length, sides = queries.shape[3], (at.grid.t, at.grid.h, at.grid.w)
-        wide = math.ceil((length + sum(sides)) / _LANES) * _LANES
+        first = queries.shape[2] - coordinates.coordinates[0].shape[1]
+        length, sides = queries.shape[3], (coordinates.grid.t, coordinates.grid.h, coordinates.grid.w)
+        wide = math.ceil((length + sum(sides)) / _HEAD_DIM_MULTIPLE) * _HEAD_DIM_MULTIPLE
         filled = (0, wide - length - sum(sides), first, 0)
         towards = [
-            _towards(queries[:, :, first:], table, places, side)
-            for table, places, side in zip((self.t, self.h, self.w), at.places, sides, strict=True)
+            _compute_relative_logits(queries[:, :, first:], table, places, side)
+            for table, places, side in zip((self.t, self.h, self.w), coordinates.coordinates, sides, strict=True)
         ]
-        seats = [places[..., None] == _numbers(side, places) for places, side in zip(at.places, sides, strict=True)]
+        seats = [
+            places[..., None] == _arange_like(side, places)
+            for places, side in zip(coordinates.coordinates, sides, strict=True)
+        ]
         of_queries = F.pad(torch.cat(towards, dim=-1), filled)
         of_keys = F.pad(torch.cat(seats, dim=-1)[:, None], filled).expand_as(of_queries)
         return (
@@ -70,20 +73,20 @@ class RelativePositions(nn.Module):
         )
 
 
-def _towards(
-    queries: Float[Tensor, "b heads v d"], table: Float[Tensor, "s d"], places: Int[Tensor, "c v"], side: int
+def _compute_relative_logits(
+    queries: Float[Tensor, "b heads v d"], table: Float[Tensor, "s d"], coordinates: Int[Tensor, "c v"], side: int
 ) -> Float[Tensor, "b heads v side"]:
     """The product of each query with the code of its distance to each place along one axis."""
-    products = queries @ resized(table, 2 * side - 1).T.to(queries.dtype)
-    apart = places[:, :, None] - _numbers(side, places) + side - 1
+    products = queries @ resize_relative_table(table, 2 * side - 1).T.to(queries.dtype)
+    apart = coordinates[:, :, None] - _arange_like(side, coordinates) + side - 1
     return products.gather(-1, apart[:, None].expand(*products.shape[:-1], side))
 
 
-def _numbers(count: int, like: Tensor) -> Int[Tensor, "count"]:
+def _arange_like(count: int, like: Tensor) -> Int[Tensor, "count"]:
     return torch.arange(count, device=like.device)
 
 
-def resized(table: Float[Tensor, "s d"], length: int) -> Float[Tensor, "r d"]:
+def resize_relative_table(table: Float[Tensor, "s d"], length: int) -> Float[Tensor, "r d"]:
     """A table for another number of distances: linear along its length."""
     if len(table) == length:
         return table

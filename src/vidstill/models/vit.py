@@ -9,11 +9,11 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.init import initialise
-from vidstill.models.layers import NORM_EPS, AttentionBias, AttentionMap, BlockConfig, stack
-from vidstill.models.position_embeddings import PositionCodes, Positions
-from vidstill.models.relative_positions import Standing, standing
-from vidstill.utils.types import Grid, InputError, Tubelet, within
+from vidstill.models.init import init_xavier_weights
+from vidstill.models.layers import NORM_EPS, AttentionBias, AttentionMap, BlockConfig, build_blocks
+from vidstill.models.position_embeddings import PositionEmbedding, PositionKind
+from vidstill.models.relative_positions import TokenCoordinates, compute_token_coordinates
+from vidstill.utils.types import Grid, InputError, Tubelet, check_range
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -31,7 +31,7 @@ class ViTConfig:
     # Clips that do not divide into tubelets are refused, or else what is left over at their end, bottom and right is
     # not seen, as by a convolution without padding (ST-MAE's 312 × 312 pixels).
     drop_remainder: bool = False
-    positions: Positions = "sinusoid"
+    positions: PositionKind = "sinusoid"
     # What learned and relative positions are for, in tokens, and computed ones where they are resized for other grids.
     learned_grid: tuple[int, int, int] | None = None
     relative_positions: bool = False  # beside the others; they start at zero (ST-MAE's fine-tuning for detection)
@@ -45,16 +45,16 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         for side in self.tubelet:
-            within(1, math.inf, tubelet=side)
+            check_range(1, math.inf, tubelet=side)
         for side in self.learned_grid or ():
-            within(1, math.inf, learned_grid=side)
-        within(1, math.inf, width=self.dim)
+            check_range(1, math.inf, learned_grid=side)
+        check_range(1, math.inf, width=self.dim)
         for mean, std in zip(self.mean, self.std, strict=True):
-            within(0, 1, mean=mean)
-            within(1e-6, math.inf, std=std)
+            check_range(0, 1, mean=mean)
+            check_range(1e-6, math.inf, std=std)
 
     @property
-    def blocks(self) -> BlockConfig:
+    def block_config(self) -> BlockConfig:
         if self.relative_positions and self.learned_grid is None:
             raise InputError("relative positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
         return BlockConfig(
@@ -63,7 +63,7 @@ class ViTConfig:
             mlp_ratio=self.mlp_ratio,
             layer_scale=self.layer_scale,
             attention_bias=self.attention_bias,
-            relative_grid=self.learned_grid if self.relative_positions else None,
+            rel_pos_grid=self.learned_grid if self.relative_positions else None,
             norm_eps=self.norm_eps,
         )
 
@@ -72,7 +72,7 @@ class ViTConfig:
         t, h, w = self.tubelet
         return 3 * t * h * w
 
-    def whole(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 3 _t _h _w"]:
+    def crop_to_tubelets(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 3 _t _h _w"]:
         """A clip without what fills no tubelet, where that is dropped; less than one tubelet is no clip."""
         if not self.drop_remainder:
             return clip
@@ -85,7 +85,7 @@ class ViTConfig:
         Raises:
             InputError: the clip does not divide into whole tubelets.
         """
-        return Grid.of(self.whole(clip), self.tubelet)
+        return Grid.from_clip(self.crop_to_tubelets(clip), self.tubelet)
 
     def build(self, *, final_norm: bool = True) -> "ViT":
         return ViT(self, final_norm=final_norm)
@@ -98,32 +98,32 @@ LARGE = ViTConfig(dim=1024, depth=24, heads=16)
 HUGE = ViTConfig(dim=1280, depth=32, heads=16)
 
 
-def _of_images(size: ViTConfig, *, patch: int = 16) -> ViTConfig:
+def _build_image_config(size: ViTConfig, *, patch: int = 16) -> ViTConfig:
     return replace(size, tubelet=(1, patch, patch), positions="sincos2d", class_token=True, attention_bias="qkv")
 
 
 # MAE's (arXiv:2111.06377, appendix A); it has no S, which is DMAE's and AMD's
-IMAGE_SMALL = _of_images(SMALL)
-IMAGE_BASE = _of_images(BASE)
-IMAGE_LARGE = _of_images(LARGE)
-IMAGE_HUGE = _of_images(HUGE, patch=14)
+IMAGE_SMALL = _build_image_config(SMALL)
+IMAGE_BASE = _build_image_config(BASE)
+IMAGE_LARGE = _build_image_config(LARGE)
+IMAGE_HUGE = _build_image_config(HUGE, patch=14)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
+class IntermediateFeatures:
     """What single blocks gave, counted from 1: v tokens a clip, in the order in which they were asked for."""
 
     layers: Mapping[int, Float[Tensor, "b v d"]] = field(default_factory=dict)  # as block l left them
-    class_layers: Mapping[int, Float[Tensor, "b k d"]] = field(default_factory=dict)  # the class token; k is 0 or 1
+    cls_layers: Mapping[int, Float[Tensor, "b k d"]] = field(default_factory=dict)  # the class token; k is 0 or 1
     attention: Mapping[int, AttentionMap] = field(default_factory=dict)  # of block l, the class token first
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoded(Looked):
+class Features(IntermediateFeatures):
     """What an encoder gives back: its tokens after the final norm, and what was asked of its blocks."""
 
     tokens: Float[Tensor, "b v d"]
-    classes: Float[Tensor, "b k d"]  # the class token, if there is one: k is 0 or 1
+    cls_token: Float[Tensor, "b k d"]  # the class token, if there is one: k is 0 or 1
 
 
 class ViT(nn.Module):
@@ -131,19 +131,19 @@ class ViT(nn.Module):
 
     mean: Tensor
     std: Tensor
-    class_token: nn.Parameter | None
+    cls_token: nn.Parameter | None
 
     def __init__(self, config: ViTConfig, *, final_norm: bool = True):
         super().__init__()
         self.config = config
-        self.embed = nn.Linear(config.pixels_per_token, config.dim)
-        self.positions = PositionCodes(
+        self.patch_embed = nn.Linear(config.pixels_per_token, config.dim)
+        self.positions = PositionEmbedding(
             config.positions, config.dim, config.learned_grid, class_token=config.class_token
         )
-        self.class_token = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.class_token else None
-        self.blocks = stack(config.blocks, config.depth, config.drop_path)
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.class_token else None
+        self.blocks = build_blocks(config.block_config, config.depth, config.drop_path)
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if final_norm else nn.Identity()
-        initialise(self.blocks)  # the embedding keeps torch's own start, as the authors' convolution does
+        init_xavier_weights(self.blocks)  # the embedding keeps torch's own start, as the authors' convolution does
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
 
@@ -157,7 +157,7 @@ class ViT(nn.Module):
         *,
         layers: Collection[int] = (),
         attention: Collection[int] = (),
-    ) -> Encoded:
+    ) -> Features:
         """Encodes the visible tokens of a clip of colours in [0, 1]; all of them where none are named.
 
         Args:
@@ -168,69 +168,81 @@ class ViT(nn.Module):
         Raises:
             InputError: the clip does not divide into whole tubelets, or a block is asked for that is not there.
         """
-        at = self._standing(clip, visible)
-        tokens, looked = self._through(len(self.blocks), self._enter(clip, visible), at, layers, attention)
-        classes, tokens = self._parted(self.norm(tokens))
-        return Encoded(
+        at = self._compute_coordinates(clip, visible)
+        tokens, looked = self._forward_blocks(
+            len(self.blocks), self._prepare_tokens(clip, visible), at, layers, attention
+        )
+        classes, tokens = self._split_cls_token(self.norm(tokens))
+        return Features(
             tokens=tokens,
-            classes=classes,
+            cls_token=classes,
             layers=looked.layers,
-            class_layers=looked.class_layers,
+            cls_layers=looked.cls_layers,
             attention=looked.attention,
         )
 
-    def look(
+    def forward_intermediates(
         self,
         clip: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None = None,
         *,
         layers: Collection[int] = (),
         attention: Collection[int] = (),
-    ) -> Looked:
+    ) -> IntermediateFeatures:
         """As `forward`, for what single blocks give: the blocks after the last one that is needed do not run."""
         last = max((*layers, *(block - 1 for block in attention)), default=0)
-        return self._through(last, self._enter(clip, visible), self._standing(clip, visible), layers, attention)[1]
+        return self._forward_blocks(
+            last, self._prepare_tokens(clip, visible), self._compute_coordinates(clip, visible), layers, attention
+        )[1]
 
-    def tokens(
+    def embed_tokens(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
     ) -> Float[Tensor, "b v d"]:
         """What enters the first block, but for the class token: embedded tubelets with the codes of their places."""
         grid = self.grid(clip)
-        pixels = self.normalised(tubelets(self.config.whole(clip), self.config.tubelet, visible))
-        codes = self.positions(grid, clip.device).to(self.embed.weight.dtype)  # a model in half precision stays in it
-        return self.embed(pixels) + (codes if visible is None else codes[visible])
+        pixels = self.normalize_input(patchify(self.config.crop_to_tubelets(clip), self.config.tubelet, visible))
+        codes = self.positions(grid, clip.device).to(
+            self.patch_embed.weight.dtype
+        )  # a model in half precision stays in it
+        return self.patch_embed(pixels) + (codes if visible is None else codes[visible])
 
-    def normalised(self, pixels: Float[Tensor, "b v p"]) -> Float[Tensor, "b v p"]:
+    def normalize_input(self, pixels: Float[Tensor, "b v p"]) -> Float[Tensor, "b v p"]:
         """Tubelets of colours in [0, 1], with this model's mean and deviation taken off."""
         repeats = pixels.shape[-1] // 3
         return (pixels - self.mean.repeat_interleave(repeats)) / self.std.repeat_interleave(repeats)
 
-    def _standing(self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None) -> Standing | None:
+    def _compute_coordinates(
+        self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None
+    ) -> TokenCoordinates | None:
         """Where the tokens stand, where it makes a difference to the blocks."""
-        return standing(self.grid(clip), visible, clip.device) if self.config.relative_positions else None
+        return (
+            compute_token_coordinates(self.grid(clip), visible, clip.device) if self.config.relative_positions else None
+        )
 
-    def _enter(self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b n d"]:
+    def _prepare_tokens(
+        self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None
+    ) -> Float[Tensor, "b n d"]:
         """What enters the first block: the class token, if there is one, and the tokens."""
-        tokens = self.tokens(clip, visible)
-        if self.class_token is None:
+        tokens = self.embed_tokens(clip, visible)
+        if self.cls_token is None:
             return tokens
-        of_class = self.positions.of_class
-        first = self.class_token if of_class is None else self.class_token + of_class
+        cls_embedding = self.positions.cls_embedding
+        first = self.cls_token if cls_embedding is None else self.cls_token + cls_embedding
         return torch.cat([first.expand(tokens.shape[0], 1, -1).to(tokens.dtype), tokens], dim=1)
 
-    def _parted(self, tokens: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b v d"]]:
+    def _split_cls_token(self, tokens: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b v d"]]:
         """The class token, and the others."""
-        cut = 0 if self.class_token is None else 1
+        cut = 0 if self.cls_token is None else 1
         return tokens[:, :cut], tokens[:, cut:]
 
-    def _through(
+    def _forward_blocks(
         self,
-        last: int,
+        last_block: int,
         tokens: Float[Tensor, "b n d"],
-        at: Standing | None,
+        coordinates: TokenCoordinates | None,
         layers: Collection[int],
         attention: Collection[int],
-    ) -> tuple[Float[Tensor, "b n d"], Looked]:
+    ) -> tuple[Float[Tensor, "b n d"], IntermediateFeatures]:
         for number in (*layers, *attention):
             if not 1 <= number <= len(self.blocks):
                 raise InputError(
@@ -238,29 +250,29 @@ class ViT(nn.Module):
                 )
         outputs, classes, maps = {}, {}, {}
         for number, block in enumerate(self.blocks, start=1):
-            attended = block.attention_map(tokens, at) if number in attention else None  # type: ignore[operator]  # torch forgets what a list holds
+            attended = block.compute_attention_map(tokens, coordinates) if number in attention else None  # type: ignore[operator]  # torch forgets what a list holds
             if attended is not None:
                 maps[number] = attended
-            if number > last:
+            if number > last_block:
                 break
-            tokens = block(tokens, attended, at)
+            tokens = block(tokens, attended, coordinates)
             if number in layers:
-                classes[number], outputs[number] = self._parted(tokens)
-        return tokens, Looked(layers=outputs, class_layers=classes, attention=maps)
+                classes[number], outputs[number] = self._split_cls_token(tokens)
+        return tokens, IntermediateFeatures(layers=outputs, cls_layers=classes, attention=maps)
 
 
-def tubelets(
-    clip: Float[Tensor, "b 3 t h w"], tubelet: Tubelet, places: Int[Tensor, "b v"] | None = None
+def patchify(
+    clip: Float[Tensor, "b 3 t h w"], tubelet: Tubelet, indices: Int[Tensor, "b v"] | None = None
 ) -> Float[Tensor, "b v p"]:
     """The pixels of the named tubelets (of all where none are named); colour first, then frame, row, column.
 
     Only the named ones are read: the clip is never copied as a whole.
     """
-    grid = Grid.of(clip, tubelet)
+    grid = Grid.from_clip(clip, tubelet)
     cubes = rearrange(clip, "b c (gt t) (gh h) (gw w) -> b gt gh gw c t h w", gt=grid.t, gh=grid.h, gw=grid.w)
-    if places is None:
+    if indices is None:
         return rearrange(cubes, "b gt gh gw c t h w -> b (gt gh gw) (c t h w)")
     batch = torch.arange(len(clip), device=clip.device)[:, None]
-    frame, place = places // (grid.h * grid.w), places % (grid.h * grid.w)
+    frame, place = indices // (grid.h * grid.w), indices % (grid.h * grid.w)
     chosen = cubes[batch, frame, place // grid.w, place % grid.w]
     return rearrange(chosen, "b v c t h w -> b v (c t h w)")

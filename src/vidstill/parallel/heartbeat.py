@@ -2,21 +2,21 @@
 
 import ctypes
 
-Progress = ctypes.Array[ctypes.c_longlong]
+Heartbeat = ctypes.Array[ctypes.c_longlong]
 """What a worker is at: the ticket that it works on, -1 for none, and its heartbeats."""
 
-TICKET, BEATS = 0, 1
+TICKET_INDEX, BEATS_INDEX = 0, 1
 
-_progress: Progress | None = None  # this process's own, where it is a worker
-
-
-def set_progress(progress: Progress) -> None:
-    """Make `beat` count in this memory, which the parent reads."""
-    global _progress
-    _progress = progress
+_heartbeat: Heartbeat | None = None  # this process's own, where it is a worker
 
 
-def beat() -> None:
+def set_heartbeat(heartbeat: Heartbeat) -> None:
+    """Make `send_heartbeat` count in this memory, which the parent reads."""
+    global _heartbeat
+    _heartbeat = heartbeat
+
+
+def send_heartbeat() -> None:
     """Say from within long work that it makes progress; does nothing outside of a worker."""
-    if _progress is not None:
-        _progress[BEATS] += 1
+    if _heartbeat is not None:
+        _heartbeat[BEATS_INDEX] += 1

@@ -14,41 +14,41 @@ from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, IMAGE_BASE, IMAGE_LARGE, IMAGE_SMALL, LARGE, SMALL
 from vidstill.recipes import imagemae, videomae
-from vidstill.recipes.recipe import Pretrain
+from vidstill.recipes.recipe import PretrainRecipe
 
 # ---- Pre-training: vit{s,b}_{k400,ssv2}_pt.sh -----------------------------------------------------------------------
 
-base_k400 = Pretrain(
+base_k400 = PretrainRecipe(
     method=AMDConfig(
         encoder=BASE,
         decoder=DecoderConfig(dim=384, depth=4, heads=6),
         teacher=TeacherConfig(model=LARGE),
         mask=NestedTubeMask(student_ratio=0.90, teacher_ratio=0.75),
-        pairs=((6, 12), (12, 24)),
+        layer_pairs=((6, 12), (12, 24)),
         alignment="serial",
         generator_depth=2,
     ),
     clips=replace(videomae.K400, repeats=4),  # 4 crops and masks of the same frames
-    optim=replace(videomae.ADAMW, base_lr=1.2e-3, clip_norm=0.02),
+    optim=replace(videomae.VIDEOMAE_ADAMW, base_lr=1.2e-3, max_grad_norm=0.02),
     schedule=CosineConfig(epochs=200, warmup_epochs=10),  # the paper's 800: the copies of a video count there
     batch=2048,  # 32 GPUs × 16 = 512 videos, of 4 clips; the rate is 512 / 256 times the base
-    expects="fine-tuned: K400 top-1 82.2, top-5 95.3; UCF101 97.1, HMDB51 79.6 (5 × 3 views); SSv2 72.6 (2 × 3 views)",
+    published_result="fine-tuned: K400 top-1 82.2, top-5 95.3; UCF101 97.1, HMDB51 79.6 (5 × 3 views); SSv2 72.6 (2 × 3 views)",
 )
 small_k400 = replace(
     base_k400,
     method=replace(base_k400.method, encoder=SMALL, decoder=DecoderConfig(dim=192, depth=4, heads=3)),
-    expects="fine-tuned: K400 top-1 80.1, top-5 94.5 (5 × 3 views)",
+    published_result="fine-tuned: K400 top-1 80.1, top-5 94.5 (5 × 3 views)",
 )
 # released: not the pre-training rule here, but the evenly spread frames of fine-tuning
-_SSV2 = replace(videomae.SSV2, sampling=DenseSampling(frames=16, stride=2), repeats=4)
-base_ssv2 = replace(base_k400, clips=_SSV2, expects="fine-tuned: SSv2 top-1 73.3, top-5 94.0 (2 × 3 views)")
-small_ssv2 = replace(small_k400, clips=_SSV2, expects="fine-tuned: SSv2 top-1 70.2, top-5 92.5 (2 × 3 views)")
+_SSV2 = replace(videomae.SSV2, sampling=DenseSampling(num_frames=16, stride=2), repeats=4)
+base_ssv2 = replace(base_k400, clips=_SSV2, published_result="fine-tuned: SSv2 top-1 73.3, top-5 94.0 (2 × 3 views)")
+small_ssv2 = replace(small_k400, clips=_SSV2, published_result="fine-tuned: SSv2 top-1 70.2, top-5 92.5 (2 × 3 views)")
 
 # ---- Images (section 4.4) -------------------------------------------------------------------------------------------
 
 # No code is released. The paper has the ratios, the teachers (MAE's), and, with its weights, 800 epochs. All else is
 # inferred: losses, generators and their weights as on videos, the rest as MAE.
-base_in1k = Pretrain(
+base_in1k = PretrainRecipe(
     method=replace(
         base_k400.method,
         encoder=IMAGE_BASE,
@@ -58,10 +58,10 @@ base_in1k = Pretrain(
         target="per_patch",
     ),
     clips=imagemae.IN1K,
-    optim=imagemae.ADAMW,
-    schedule=CosineConfig(epochs=800, warmup_epochs=40, rule="mae"),
+    optim=imagemae.IMAGEMAE_ADAMW,
+    schedule=CosineConfig(epochs=800, warmup_epochs=40, warmup_rule="mae"),
     batch=4096,
-    expects="fine-tuned: IN-1K top-1 84.6 (1 view)",
+    published_result="fine-tuned: IN-1K top-1 84.6 (1 view)",
 )
 small_in1k = replace(
     base_in1k,
@@ -71,37 +71,37 @@ small_in1k = replace(
         teacher=TeacherConfig(model=IMAGE_BASE),
         pairs=((6, 6), (12, 12)),  # inferred: the middle and the last
     ),
-    expects="fine-tuned: IN-1K top-1 82.1 (1 view)",
+    published_result="fine-tuned: IN-1K top-1 82.1 (1 view)",
 )
 
 # ---- Ablations (section 4.2, tables 1 and 2; table 7) ---------------------------------------------------------------
 
 
-def _short(method: AMDConfig, top_1: float, epochs: int = 200) -> Pretrain:
+def _ablation(method: AMDConfig, top_1: float, epochs: int = 200) -> PretrainRecipe:
     """B on SSv2 for 200 epochs of the paper, where the copies of a video count; the warm-up is not stated."""
     return replace(
         base_ssv2,
         method=method,
         schedule=CosineConfig(epochs=epochs // 4, warmup_epochs=10),
-        expects=f"fine-tuned: SSv2 top-1 {top_1} (2 × 3 views)",
+        published_result=f"fine-tuned: SSv2 top-1 {top_1} (2 × 3 views)",
     )
 
 
-def _masks(student: float, teacher: float) -> AMDConfig:
+def _mask_config(student: float, teacher: float) -> AMDConfig:
     return replace(base_ssv2.method, mask=NestedTubeMask(student_ratio=student, teacher_ratio=teacher))
 
 
-ablation_default = _short(base_ssv2.method, 72.38)  # the default of table 1
-ablation_generator_depth_1 = _short(replace(base_ssv2.method, generator_depth=1), 72.06)  # table 1a
-ablation_generator_depth_4 = _short(replace(base_ssv2.method, generator_depth=4), 72.45)  # table 1a
-ablation_layers_last = _short(replace(base_ssv2.method, pairs=((12, 24),)), 71.93)  # table 1b
-ablation_teacher_ratio_85 = _short(_masks(0.90, 0.85), 72.17)  # table 1c
-ablation_teacher_ratio_60 = _short(_masks(0.90, 0.60), 72.44)  # table 1c
-ablation_teacher_ratio_45 = _short(_masks(0.90, 0.45), 72.48)  # table 1c
-ablation_alignment_direct = _short(replace(base_ssv2.method, alignment="direct"), 71.97)  # table 1d
-ablation_alignment_generation = _short(replace(base_ssv2.method, alignment="generation"), 71.94)  # table 1d
-ablation_alignment_parallel = _short(replace(base_ssv2.method, alignment="parallel"), 72.25)  # table 1d
-ablation_distance_l1 = _short(replace(base_ssv2.method, distance="l1"), 71.93)  # "Loss function"
-ablation_epochs_400 = _short(base_ssv2.method, 72.8, epochs=400)  # table 2; 800 epochs are base_ssv2
-ablation_teacher_ratio_0 = _short(_masks(0.90, 0.0), 72.1)  # table 7
-ablation_no_mask = _short(replace(_masks(0.0, 0.0), alignment="direct"), 72.4)  # table 7; no pixels to rebuild
+ablation_default = _ablation(base_ssv2.method, 72.38)  # the default of table 1
+ablation_generator_depth_1 = _ablation(replace(base_ssv2.method, generator_depth=1), 72.06)  # table 1a
+ablation_generator_depth_4 = _ablation(replace(base_ssv2.method, generator_depth=4), 72.45)  # table 1a
+ablation_layers_last = _ablation(replace(base_ssv2.method, pairs=((12, 24),)), 71.93)  # table 1b
+ablation_teacher_ratio_85 = _ablation(_mask_config(0.90, 0.85), 72.17)  # table 1c
+ablation_teacher_ratio_60 = _ablation(_mask_config(0.90, 0.60), 72.44)  # table 1c
+ablation_teacher_ratio_45 = _ablation(_mask_config(0.90, 0.45), 72.48)  # table 1c
+ablation_alignment_direct = _ablation(replace(base_ssv2.method, alignment="direct"), 71.97)  # table 1d
+ablation_alignment_generation = _ablation(replace(base_ssv2.method, alignment="generation"), 71.94)  # table 1d
+ablation_alignment_parallel = _ablation(replace(base_ssv2.method, alignment="parallel"), 72.25)  # table 1d
+ablation_distance_l1 = _ablation(replace(base_ssv2.method, distance="l1"), 71.93)  # "Loss function"
+ablation_epochs_400 = _ablation(base_ssv2.method, 72.8, epochs=400)  # table 2; 800 epochs are base_ssv2
+ablation_teacher_ratio_0 = _ablation(_mask_config(0.90, 0.0), 72.1)  # table 7
+ablation_no_mask = _ablation(replace(_mask_config(0.0, 0.0), alignment="direct"), 72.4)  # table 7; no pixels to rebuild

@@ -13,21 +13,21 @@ from vidstill.methods.dmae import DMAEConfig
 from vidstill.models.decoder import MAE_DECODER
 from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, IMAGE_SMALL, LARGE
 from vidstill.recipes import amd, imagemae
-from vidstill.recipes.recipe import Pretrain
+from vidstill.recipes.recipe import PretrainRecipe
 
-base_in1k = Pretrain(
+base_in1k = PretrainRecipe(
     method=DMAEConfig(
         encoder=IMAGE_BASE,
         decoder=MAE_DECODER,
         teacher=TeacherConfig(model=IMAGE_LARGE),
         mask=RandomMask(ratio=0.75),
-        pairs=((9, 18),),  # the script counts from 0: 8 and 17
+        layer_pairs=((9, 18),),  # the script counts from 0: 8 and 17
     ),
     clips=imagemae.IN1K,  # one view for both
-    optim=imagemae.ADAMW,
-    schedule=CosineConfig(epochs=100, warmup_epochs=20, rule="mae"),
+    optim=imagemae.IMAGEMAE_ADAMW,
+    schedule=CosineConfig(epochs=100, warmup_epochs=20, warmup_rule="mae"),
     batch=4096,  # 8 GPUs × 128 images × 4 accumulated
-    expects="fine-tuned: IN-1K top-1 84.0 (1 view)",
+    published_result="fine-tuned: IN-1K top-1 84.0 (1 view)",
 )
 small_in1k = replace(
     base_in1k,
@@ -37,19 +37,19 @@ small_in1k = replace(
         teacher=TeacherConfig(model=IMAGE_BASE),
         pairs=((9, 9),),
     ),
-    expects="fine-tuned: IN-1K top-1 79.3 (1 view)",  # AMD's table 8
+    published_result="fine-tuned: IN-1K top-1 79.3 (1 view)",  # AMD's table 8
 )
 
 # Few patches are seen: ten and four of 196 in the paper's words, 9 and 3 as its code counts
 ablation_mask_ratio_95 = replace(
     base_in1k,
     method=replace(base_in1k.method, mask=RandomMask(ratio=0.95)),
-    expects="fine-tuned: IN-1K top-1 83.6 (1 view)",
+    published_result="fine-tuned: IN-1K top-1 83.6 (1 view)",
 )
 ablation_mask_ratio_98 = replace(
     base_in1k,
     method=replace(base_in1k.method, mask=RandomMask(ratio=0.98)),
-    expects="fine-tuned: IN-1K top-1 82.4 (1 view)",
+    published_result="fine-tuned: IN-1K top-1 82.4 (1 view)",
 )
 
 # On videos: AMD's tables 4 and 5 (arXiv:2311.03149) have results of its authors' own implementation, no paper has its
@@ -62,10 +62,10 @@ base_k400 = replace(
         teacher=TeacherConfig(model=LARGE),
         mask=TubeMask(ratio=0.90),
         target="per_channel",
-        pairs=((9, 18),),
+        layer_pairs=((9, 18),),
     ),
-    expects="fine-tuned: K400 top-1 80.8, top-5 94.6 (5 × 3 views)",
+    published_result="fine-tuned: K400 top-1 80.8, top-5 94.6 (5 × 3 views)",
 )
 base_ssv2 = replace(
-    base_k400, clips=amd.base_ssv2.clips, expects="fine-tuned: SSv2 top-1 70.0, top-5 92.5 (2 × 3 views)"
+    base_k400, clips=amd.base_ssv2.clips, published_result="fine-tuned: SSv2 top-1 70.0, top-5 92.5 (2 × 3 views)"
 )

@@ -15,17 +15,17 @@ from vidstill.methods.common.masking import RandomMask
 from vidstill.methods.imagemae import ImageMAEConfig
 from vidstill.models.decoder import MAE_DECODER
 from vidstill.models.vit import IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE
-from vidstill.recipes.recipe import Pretrain
+from vidstill.recipes.recipe import PretrainRecipe
 
 IN1K = ClipsConfig(
     dataset="imagenet",
-    sampling=SpanSampling(frames=1, stride=1),  # an image is a clip of one frame
-    crop=RandomResizedCrop(area=(0.2, 1.0), interpolation="bicubic"),
-    flip=0.5,  # no colour changes
+    sampling=SpanSampling(num_frames=1, stride=1),  # an image is a clip of one frame
+    crop=RandomResizedCrop(scale=(0.2, 1.0), interpolation="bicubic"),
+    flip_probability=0.5,  # no colour changes
 )
-ADAMW = AdamWConfig(base_lr=1.5e-4, min_lr=0.0, betas=(0.9, 0.95), weight_decay=0.05, undecayed=())
+IMAGEMAE_ADAMW = AdamWConfig(base_lr=1.5e-4, min_lr=0.0, betas=(0.9, 0.95), weight_decay=0.05, no_weight_decay=())
 
-base_in1k = Pretrain(
+base_in1k = PretrainRecipe(
     method=ImageMAEConfig(
         encoder=IMAGE_BASE,
         decoder=MAE_DECODER,  # for all sizes
@@ -33,31 +33,31 @@ base_in1k = Pretrain(
         target="per_patch",  # --norm_pix_loss
     ),
     clips=IN1K,
-    optim=ADAMW,
-    schedule=CosineConfig(epochs=1600, warmup_epochs=40, rule="mae"),
+    optim=IMAGEMAE_ADAMW,
+    schedule=CosineConfig(epochs=1600, warmup_epochs=40, warmup_rule="mae"),
     batch=4096,  # 64 GPUs × 64 images
-    expects="fine-tuned: IN-1K top-1 83.6, released 83.66, top-5 96.53 (1 view); linear probe: 68.0",
+    published_result="fine-tuned: IN-1K top-1 83.6, released 83.66, top-5 96.53 (1 view); linear probe: 68.0",
 )
 large_in1k = replace(
     base_in1k,
     method=replace(base_in1k.method, encoder=IMAGE_LARGE),
-    expects="fine-tuned: IN-1K top-1 85.9, released 85.95, top-5 97.57 (1 view); linear probe: 75.8",
+    published_result="fine-tuned: IN-1K top-1 85.9, released 85.95, top-5 97.57 (1 view); linear probe: 75.8",
 )
 huge_in1k = replace(
     base_in1k,
     method=replace(base_in1k.method, encoder=IMAGE_HUGE),  # patches of 14 × 14 pixels, 256 of them
-    expects="fine-tuned: IN-1K top-1 86.9, released 86.93, top-5 98.09 (1 view); linear probe: 76.6",
+    published_result="fine-tuned: IN-1K top-1 86.9, released 86.93, top-5 98.09 (1 view); linear probe: 76.6",
 )
 
-_DOCUMENTED = CosineConfig(epochs=800, warmup_epochs=40, rule="mae")
-base_in1k_800e = replace(base_in1k, schedule=_DOCUMENTED, expects="no result is published for B at 800 epochs")
+_DOCUMENTED = CosineConfig(epochs=800, warmup_epochs=40, warmup_rule="mae")
+base_in1k_800e = replace(base_in1k, schedule=_DOCUMENTED, published_result="no result is published for B at 800 epochs")
 large_in1k_800e = replace(
-    large_in1k, schedule=_DOCUMENTED, expects="fine-tuned: IN-1K top-1 85.4, repository 85.5 (1 view)"
+    large_in1k, schedule=_DOCUMENTED, published_result="fine-tuned: IN-1K top-1 85.4, repository 85.5 (1 view)"
 )
-huge_in1k_800e = replace(huge_in1k, schedule=_DOCUMENTED, expects="no result is published for H at 800 epochs")
+huge_in1k_800e = replace(huge_in1k, schedule=_DOCUMENTED, published_result="no result is published for H at 800 epochs")
 
 # mae_visualize_vit_*: pixels as they enter the encoder; L is the teacher of DMAE's script. Their epochs are not stated
-_PICTURES = "no result is published: weights for pictures, and for DMAE's teacher"
-base_in1k_pixels = replace(base_in1k, method=replace(base_in1k.method, target="input"), expects=_PICTURES)
-large_in1k_pixels = replace(large_in1k, method=replace(large_in1k.method, target="input"), expects=_PICTURES)
-huge_in1k_pixels = replace(huge_in1k, method=replace(huge_in1k.method, target="input"), expects=_PICTURES)
+_NO_RESULT = "no result is published: weights for pictures, and for DMAE's teacher"
+base_in1k_pixels = replace(base_in1k, method=replace(base_in1k.method, target="input"), published_result=_NO_RESULT)
+large_in1k_pixels = replace(large_in1k, method=replace(large_in1k.method, target="input"), published_result=_NO_RESULT)
+huge_in1k_pixels = replace(huge_in1k, method=replace(huge_in1k.method, target="input"), published_result=_NO_RESULT)

@@ -17,13 +17,13 @@ from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.recipes.recipe import Finetune, Pretrain
+from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 
 # 16 frames of 64 × 64 pixels are 256 tokens, of which a mask of 0.9 leaves 28
 _TEACHER = ViTConfig(dim=192, depth=6, heads=3, tubelet=(4, 8, 8), positions="sincos3d")
 _STUDENT = replace(_TEACHER, dim=96, depth=4)
 
-teacher = Pretrain(
+teacher = PretrainRecipe(
     method=VideoMAEConfig(
         encoder=_TEACHER,
         decoder=DecoderConfig(dim=64, depth=2, heads=2, positions="sincos3d"),
@@ -31,12 +31,12 @@ teacher = Pretrain(
     ),
     clips=ClipsConfig(
         dataset="weizmann4, cctv_fight, ucf101_makeup",
-        sampling=SpanSampling(frames=16, stride=2),
+        sampling=SpanSampling(num_frames=16, stride=2),
         size=(64, 64),
-        flip=0.5,  # so few videos are seen from both sides
+        flip_probability=0.5,  # so few videos are seen from both sides
         repeats=4,  # as AMD does: decoded once, cropped and masked four times
     ),
-    optim=AdamWConfig(base_lr=4e-3, betas=(0.9, 0.95), clip_norm=1.0, rate_per="clips"),  # 5e-4 for 32 clips
+    optim=AdamWConfig(base_lr=4e-3, betas=(0.9, 0.95), max_grad_norm=1.0, lr_scaling="clips"),  # 5e-4 for 32 clips
     schedule=CosineConfig(epochs=50, warmup_epochs=4),
     batch=32,  # 8 videos × 4 copies
 )
@@ -52,25 +52,27 @@ amd = replace(  # the student, from the teacher's features as well
         decoder=videomae.method.decoder,
         teacher=TeacherConfig(model=_TEACHER),
         mask=NestedTubeMask(student_ratio=0.90, teacher_ratio=0.75),
-        pairs=((2, 3), (4, 6)),
+        layer_pairs=((2, 3), (4, 6)),
         generator_depth=1,
     ),
 )
 
-finetune = Finetune(
+finetune = FinetuneRecipe(
     encoder=_STUDENT,
     clips=ClipsConfig(
         dataset="weizmann4",
-        sampling=DenseSampling(frames=16, stride=2),
+        sampling=DenseSampling(num_frames=16, stride=2),
         size=(64, 64),
-        crop=RandomResizedCrop(area=(0.5, 1.0)),
-        flip=0.5,
+        crop=RandomResizedCrop(scale=(0.5, 1.0)),
+        flip_probability=0.5,
     ),
-    views=ViewsConfig(sampling=DenseSampling(frames=16, stride=2), views=2, crops=1, short_side=64, size=(64, 64)),
-    optim=AdamWConfig(base_lr=1.6e-2, clip_norm=1.0),  # 1e-3 for 16 clips; all layers at one rate
+    views=ViewsConfig(
+        sampling=DenseSampling(num_frames=16, stride=2), temporal_clips=2, spatial_crops=1, short_side=64, size=(64, 64)
+    ),
+    optim=AdamWConfig(base_lr=1.6e-2, max_grad_norm=1.0),  # 1e-3 for 16 clips; all layers at one rate
     schedule=CosineConfig(epochs=100, warmup_epochs=5),
     batch=16,
-    smoothing=0.1,
-    start="xavier",
+    label_smoothing=0.1,
+    weight_init="xavier",
 )
 finetune_teacher = replace(finetune, encoder=_TEACHER)

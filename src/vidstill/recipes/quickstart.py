@@ -18,31 +18,31 @@ from vidstill.methods.mvd import MVDConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.recipes.recipe import Finetune, Pretrain
-from vidstill.synthetic.clips import MadeConfig
-from vidstill.synthetic.motion import ACTIONS
+from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
+from vidstill.synthetic.clips import SyntheticClipsConfig
+from vidstill.synthetic.motion import MOTION_CLASSES
 
-made = MadeConfig(
+synthetic_clips = SyntheticClipsConfig(
     train=600,
     val=600,
     unlabelled=3000,
     frames=8,
     size=(32, 32),
-    classes=ACTIONS[:8],  # the pairs that are each other's reverse
+    classes=MOTION_CLASSES[:8],  # the pairs that are each other's reverse
 )
 
 # 8 frames of 32 × 32 pixels are 32 tokens; separable codes are learned faster than the flat table where time is short
 _TEACHER = ViTConfig(dim=192, depth=4, heads=6, tubelet=(4, 8, 8), positions="sincos3d")
 _STUDENT = replace(_TEACHER, dim=96, heads=3)
-_FRAMES = SegmentSampling(frames=8)  # from the whole clip: its class is a movement that takes all of it
+_FRAMES = SegmentSampling(num_frames=8)  # from the whole clip: its class is a movement that takes all of it
 _CLIPS = ClipsConfig(
     dataset="made",
     sampling=_FRAMES,
     size=(32, 32),
-    crop=RandomResizedCrop(area=(0.8, 1.0), aspect=(1.0, 1.0)),  # mild: a thing stays in the frame
+    crop=RandomResizedCrop(scale=(0.8, 1.0), ratio=(1.0, 1.0)),  # mild: a thing stays in the frame
 )  # no flip: some classes differ by it alone
 
-teacher = Pretrain(
+teacher = PretrainRecipe(
     method=VideoMAEConfig(
         encoder=_TEACHER,
         decoder=DecoderConfig(dim=96, depth=2, heads=3, positions="sincos3d"),
@@ -50,7 +50,7 @@ teacher = Pretrain(
         target="raw",  # drawn patches are often flat, which normalising would blow up
     ),
     clips=_CLIPS,
-    optim=AdamWConfig(base_lr=1.6e-2, betas=(0.9, 0.95), clip_norm=1.0),  # 1e-3 for 16 clips
+    optim=AdamWConfig(base_lr=1.6e-2, betas=(0.9, 0.95), max_grad_norm=1.0),  # 1e-3 for 16 clips
     schedule=CosineConfig(epochs=5, warmup_epochs=1),
     batch=16,  # small: so few clips have to give many steps
 )
@@ -66,10 +66,10 @@ amd = replace(  # the student, from the teacher's features as well
         teacher=TeacherConfig(model=_TEACHER),
         target="raw",
         mask=NestedTubeMask(student_ratio=0.5, teacher_ratio=0.25),
-        pairs=((2, 2), (4, 4)),
+        layer_pairs=((2, 2), (4, 4)),
         generator_depth=1,
-        direct_factor=0.003,  # the teacher's raw features would drown the pixels: so they weigh as much in the end
-        generation_factor=0.003,
+        direct_weight=0.003,  # the teacher's raw features would drown the pixels: so they weigh as much in the end
+        generation_weight=0.003,
     ),
 )
 
@@ -81,7 +81,7 @@ dmae = replace(  # the same from one layer, at the tokens that both see
         teacher=TeacherConfig(model=_TEACHER),
         mask=videomae.method.mask,
         target="raw",
-        pairs=((3, 3),),  # after three quarters of the depth
+        layer_pairs=((3, 3),),  # after three quarters of the depth
     ),
 )
 maskagain = replace(  # from attention and features at the tokens that both see, without a decoder
@@ -90,9 +90,9 @@ maskagain = replace(  # from attention and features at the tokens that both see,
         encoder=_STUDENT,
         teacher=TeacherConfig(model=_TEACHER),
         mask=videomae.method.mask,
-        global_keys=4,  # of 16 visible tokens
-        local_keys=2,  # of 8 in each slot
-        telling=4,
+        global_top_k=4,  # of 16 visible tokens
+        local_top_k=2,  # of 8 in each slot
+        salient_tokens=4,
     ),
 )
 image_teacher = replace(  # MAE on single frames, for MVD
@@ -103,7 +103,7 @@ image_teacher = replace(  # MAE on single frames, for MVD
         mask=RandomMask(ratio=0.5),
         target="input",
     ),
-    clips=replace(_CLIPS, sampling=SegmentSampling(frames=1)),
+    clips=replace(_CLIPS, sampling=SegmentSampling(num_frames=1)),
 )
 mvd = replace(  # the features of both teachers at the hidden tokens, in the place of pixels
     videomae,
@@ -113,18 +113,18 @@ mvd = replace(  # the features of both teachers at the hidden tokens, in the pla
         image_teacher=TeacherConfig(model=image_teacher.method.encoder),
         video_teacher=TeacherConfig(model=_TEACHER),
         mask=videomae.method.mask,
-        normalise=True,
+        normalize_targets=True,
     ),
 )
 
-finetune = Finetune(
+finetune = FinetuneRecipe(
     encoder=_STUDENT,
     clips=_CLIPS,
-    views=ViewsConfig(sampling=_FRAMES, views=1, crops=1, short_side=32, size=(32, 32)),
-    optim=AdamWConfig(base_lr=8e-3, clip_norm=1.0),  # 1e-3 for 32 clips; all layers at one rate
+    views=ViewsConfig(sampling=_FRAMES, temporal_clips=1, spatial_crops=1, short_side=32, size=(32, 32)),
+    optim=AdamWConfig(base_lr=8e-3, max_grad_norm=1.0),  # 1e-3 for 32 clips; all layers at one rate
     schedule=CosineConfig(epochs=16, warmup_epochs=2),
     batch=32,
-    smoothing=0.1,
-    start="xavier",  # from the authors' start a student of this width stayed at chance: docs/quickstart.md
+    label_smoothing=0.1,
+    weight_init="xavier",  # from the authors' start a student of this width stayed at chance: docs/quickstart.md
 )
 finetune_teacher = replace(finetune, encoder=_TEACHER)

@@ -9,27 +9,38 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from vidstill.synthetic.acting import act
-from vidstill.synthetic.clips import SPLITS, check_counts, check_size, claim_folder, each_job, encoded
-from vidstill.synthetic.figures import draw_scene, seen
-from vidstill.synthetic.scene import ACTIONS, WITH_OTHERS, Figure
-from vidstill.utils.files import write_whole
-from vidstill.utils.rng import numpy_chance, sample_seed
-from vidstill.utils.types import within
+from vidstill.synthetic.acting import generate_scene
+from vidstill.synthetic.clips import (
+    SYNTHETIC_SPLITS,
+    check_clip_counts,
+    check_frame_size,
+    claim_synthetic_dir,
+    encode_h264,
+    map_jobs,
+)
+from vidstill.synthetic.figures import draw_scene, measure_visibility
+from vidstill.synthetic.scene import FIRST_INTERACTION, PERSON_ACTIONS, StickFigure
+from vidstill.utils.files import write_file_atomic
+from vidstill.utils.rng import derive_sample_seed, numpy_rng
+from vidstill.utils.types import check_range
 
-_DRAWING = 1  # to be raised when the same config draws other clips
-_SMALLEST_SIDE = 32  # pixels; below, an arm is thinner than one
-_SEEN = 0.3  # a figure of which so much or more is to be seen has a box
-_UNSEEN = 0.1  # one of which less is has none; in between, the moment is excluded
+_DRAWING_VERSION = 1  # to be raised when the same config draws other clips
+_MIN_SIDE = 32  # pixels; below, an arm is thinner than one
+_MIN_VISIBLE = 0.3  # a figure of which so much or more is to be seen has a box
+_MIN_AMBIGUOUS = 0.1  # one of which less is has none; in between, the moment is excluded
 
-_ANNOTATED = ("train", "val")
-_FILES = (".csv", "_excluded_timestamps.csv", "_persons.csv")  # of a split: its rows; moments; a detector's boxes
+_ANNOTATED_SPLITS = ("train", "val")
+_FILE_SUFFIXES = (
+    ".csv",
+    "_excluded_timestamps.csv",
+    "_persons.csv",
+)  # of a split: its rows; moments; a detector's boxes
 
 _Box = Float64[np.ndarray, "4"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeBoxesConfig:
+class SyntheticBoxesConfig:
     """What is drawn. A clip depends on the seed, its split, its number and the sizes, so a larger set holds a smaller.
 
     What a figure does is the same for half a second before and after each whole second, where the boxes are.
@@ -52,12 +63,16 @@ class MadeBoxesConfig:
     fps: int = 8
     seed: int = 0
 
-    def clips(self, split: str) -> int:
+    def count_clips(self, split: str) -> int:
         return {"train": self.train, "val": self.val, "unlabelled": self.unlabelled}[split]
 
 
-def make_boxes(
-    folder: Path, config: MadeBoxesConfig, *, workers: int | None = None, made: Callable[[int, int], None] | None = None
+def make_box_dataset(
+    out: Path,
+    config: SyntheticBoxesConfig,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """The folder, with `videos`, `unlabelled` and, in `annotations`, what AVA's files say, and a detector's boxes.
 
@@ -65,79 +80,81 @@ def make_boxes(
 
     Args:
         workers: processes; the files do not depend on it. Default: a process for each core where there is much to draw.
-        made: is told how many clips there are so far, and how many there will be.
+        progress: is told how many clips there are so far, and how many there will be.
 
     Raises:
         InputError: the config makes no clips, or the folder holds something else.
     """
-    _check(config)
-    claim_folder(folder, json.dumps(asdict(config) | {"boxes": True, "drawing": _DRAWING}, indent=2) + "\n")
-    texts = {f"{split}{name}": "" for split in _ANNOTATED if config.clips(split) for name in _FILES}
+    _check_config(config)
+    claim_synthetic_dir(out, json.dumps(asdict(config) | {"boxes": True, "drawing": _DRAWING_VERSION}, indent=2) + "\n")
+    texts = {
+        f"{split}{name}": "" for split in _ANNOTATED_SPLITS if config.count_clips(split) for name in _FILE_SUFFIXES
+    }
     if texts:
-        blocks = (f'item {{\n  name: "{name}"\n  id: {number}\n}}\n' for number, name in enumerate(ACTIONS, 1))
+        blocks = (f'item {{\n  name: "{name}"\n  id: {number}\n}}\n' for number, name in enumerate(PERSON_ACTIONS, 1))
         texts["actions.pbtxt"] = "".join(blocks)
-    if texts and all((folder / "annotations" / name).is_file() for name in texts):
-        return folder
+    if texts and all((out / "annotations" / name).is_file() for name in texts):
+        return out
     for name in ("videos", "annotations", "unlabelled"):
-        (folder / name).mkdir(exist_ok=True)
-    jobs = [(split, number) for split in SPLITS for number in range(config.clips(split))]
-    written = each_job(partial(_make_clip, folder, config), jobs, workers)
+        (out / name).mkdir(exist_ok=True)
+    jobs = [(split, number) for split in SYNTHETIC_SPLITS for number in range(config.count_clips(split))]
+    written = map_jobs(partial(_make_clip, out, config), jobs, workers)
     for done, ((split, _), rows) in enumerate(zip(jobs, written, strict=True), 1):
         for name, text in rows.items():
             texts[split + name] += text
-        if made:
-            made(done, len(jobs))
+        if progress:
+            progress(done, len(jobs))
     for name, text in texts.items():
-        write_whole(folder / "annotations" / name, text.encode())
-    return folder
+        write_file_atomic(out / "annotations" / name, text.encode())
+    return out
 
 
-def _check(config: MadeBoxesConfig) -> None:
-    within(0, 2**63 - 1, seed=config.seed)
-    check_size(config.size, _SMALLEST_SIDE)
-    within(2, 60, seconds=config.seconds)
-    within(4, 60, fps=config.fps)
-    check_counts([config.clips(split) for split in SPLITS])
+def _check_config(config: SyntheticBoxesConfig) -> None:
+    check_range(0, 2**63 - 1, seed=config.seed)
+    check_frame_size(config.size, _MIN_SIDE)
+    check_range(2, 60, seconds=config.seconds)
+    check_range(4, 60, fps=config.fps)
+    check_clip_counts([config.count_clips(split) for split in SYNTHETIC_SPLITS])
 
 
-def _make_clip(folder: Path, config: MadeBoxesConfig, job: tuple[str, int]) -> dict[str, str]:
+def _make_clip(folder: Path, config: SyntheticBoxesConfig, job: tuple[str, int]) -> dict[str, str]:
     """Makes its file, if there is none, and gives its rows, by the endings of their files' names."""
     split, number = job
-    annotated = split in _ANNOTATED
+    annotated = split in _ANNOTATED_SPLITS
     name = f"{split}_{number:06d}"
     path = folder / "videos" / f"{name}.mp4" if annotated else folder / "unlabelled" / f"{number:06d}.mp4"
-    seed = sample_seed(config.seed, SPLITS.index(split), number)
-    scene = act(seed, seconds=config.seconds, fps=config.fps, size=config.size)
+    seed = derive_sample_seed(config.seed, SYNTHETIC_SPLITS.index(split), number)
+    scene = generate_scene(seed, seconds=config.seconds, fps=config.fps, size=config.size)
     if not path.exists():
-        write_whole(path, encoded(draw_scene(scene, seed, config.size), config.fps))
-    rows = dict.fromkeys(_FILES if annotated else (), "")
+        write_file_atomic(path, encode_h264(draw_scene(scene, seed, config.size), config.fps))
+    rows = dict.fromkeys(_FILE_SUFFIXES if annotated else (), "")
     for second in range(1, config.seconds) if annotated else ():
         moment = f"{name},{second:04d}"
         frame = second * config.fps
-        shown = list(seen(scene, config.size, frame))
-        boxes = {figure.number: box for figure, box, share in shown if share >= _SEEN}
-        does = {figure.number: _actions(figure, frame, boxes) for figure, _, _ in shown if figure.number in boxes}
+        shown = list(measure_visibility(scene, config.size, frame))
+        boxes = {figure.index: box for figure, box, share in shown if share >= _MIN_VISIBLE}
+        does = {figure.index: _list_actions(figure, frame, boxes) for figure, _, _ in shown if figure.index in boxes}
         for person, actions in does.items():
             for action in actions:
-                rows[".csv"] += f"{moment},{_sides(boxes[person])},{action},{person}\n"
-        if any(_UNSEEN <= share < _SEEN for _, _, share in shown) or not all(does.values()):
+                rows[".csv"] += f"{moment},{_format_box(boxes[person])},{action},{person}\n"
+        if any(_MIN_AMBIGUOUS <= share < _MIN_VISIBLE for _, _, share in shown) or not all(does.values()):
             rows["_excluded_timestamps.csv"] += f"{moment}\n"
-        for box, score in _detected(numpy_chance(seed, f"detector {second}"), list(boxes.values()), config.size):
-            rows["_persons.csv"] += f"{moment},{_sides(box)},,{score:.4f}\n"
+        for box, score in _simulate_detector(numpy_rng(seed, f"detector {second}"), list(boxes.values()), config.size):
+            rows["_persons.csv"] += f"{moment},{_format_box(box)},,{score:.4f}\n"
     return rows
 
 
-def _actions(figure: Figure, frame: int, boxes: Container[int | None]) -> list[int]:
+def _list_actions(figure: StickFigure, frame: int, boxes: Container[int | None]) -> list[int]:
     """Their numbers; what is done with another is not stated where the other has no box."""
-    stated = len(ACTIONS) if figure.other in boxes else WITH_OTHERS
-    return [number for number, does in enumerate(figure.does[frame, :stated], 1) if does]
+    stated = len(PERSON_ACTIONS) if figure.partner in boxes else FIRST_INTERACTION
+    return [number for number, does in enumerate(figure.actions[frame, :stated], 1) if does]
 
 
-def _sides(box: _Box) -> str:
+def _format_box(box: _Box) -> str:
     return ",".join(f"{side:.3f}" for side in box)
 
 
-def _detected(
+def _simulate_detector(
     chance: np.random.Generator, boxes: Sequence[_Box], size: tuple[int, int]
 ) -> Iterator[tuple[_Box, float]]:
     """What a fair detector would find: most of the boxes, not quite where they are, and some where nobody is."""
@@ -150,9 +167,9 @@ def _detected(
         extent = np.array([0.6, 1.0]) * tall * min(size) / np.array([size[1], size[0]])
         corner = place * (1 - extent)
         box = np.concatenate([corner, corner + extent])
-        if not any(_meet(box, other) for other in boxes):
+        if not any(_boxes_intersect(box, other) for other in boxes):
             yield box, score
 
 
-def _meet(one: _Box, other: _Box) -> bool:
+def _boxes_intersect(one: _Box, other: _Box) -> bool:
     return bool((np.minimum(one[2:], other[2:]) > np.maximum(one[:2], other[:2])).all())

@@ -17,23 +17,23 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vidstill.synthetic.drawing import draw_clip
-from vidstill.synthetic.motion import ACTIONS
-from vidstill.utils.files import HALF, write_whole
-from vidstill.utils.rng import sample_seed
-from vidstill.utils.types import InputError, within
+from vidstill.synthetic.motion import MOTION_CLASSES
+from vidstill.utils.files import PARTIAL_SUFFIX, write_file_atomic
+from vidstill.utils.rng import derive_sample_seed
+from vidstill.utils.types import InputError, check_range
 
 T = TypeVar("T")
 
-CONFIG_FILE = "made.json"
-SPLITS = ("train", "val", "unlabelled")
+SYNTHETIC_CONFIG_FILE = "made.json"
+SYNTHETIC_SPLITS = ("train", "val", "unlabelled")
 
-_DRAWING = 1  # to be raised when the same config draws other clips
-_SMALLEST_SIDE = 16  # pixels; below, a thing's box would meet itself around the world
-_POOL_FROM = 200  # clips for which it pays to start processes
+_DRAWING_VERSION = 1  # to be raised when the same config draws other clips
+_MIN_SIDE = 16  # pixels; below, a thing's box would meet itself around the world
+_MIN_CLIPS_FOR_POOL = 200  # clips for which it pays to start processes
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeConfig:
+class SyntheticClipsConfig:
     """What is drawn. A clip depends on the seed, its split, its number and the sizes, so a larger set holds a smaller.
 
     The classes differ only in motion: flipping a clip sideways swaps left and right, clockwise and counterclockwise.
@@ -56,15 +56,19 @@ class MadeConfig:
     frames: int = 16
     size: tuple[int, int] = (64, 64)
     fps: int = 8
-    classes: tuple[str, ...] = ACTIONS
+    classes: tuple[str, ...] = MOTION_CLASSES
     seed: int = 0
 
-    def clips(self, split: str) -> int:
+    def count_clips(self, split: str) -> int:
         return {"train": self.train, "val": self.val, "unlabelled": self.unlabelled}[split]
 
 
-def make_clips(
-    folder: Path, config: MadeConfig, *, workers: int | None = None, made: Callable[[int, int], None] | None = None
+def make_clip_dataset(
+    out: Path,
+    config: SyntheticClipsConfig,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """The folder, with `train.csv`, `val.csv`, `classes.txt`, `unlabelled.txt` and the clips that they name in it.
 
@@ -72,55 +76,55 @@ def make_clips(
 
     Args:
         workers: processes; the files do not depend on it. Default: a process for each core where there is much to draw.
-        made: is told how many clips there are so far, and how many there will be.
+        progress: is told how many clips there are so far, and how many there will be.
 
     Raises:
         InputError: the config makes no clips, or the folder holds something else.
     """
-    _check(config)
-    described = json.dumps(asdict(config) | {"drawing": _DRAWING}, indent=2) + "\n"
-    claim_folder(folder, described)
-    lists = _lists(config)
-    if all((folder / name).is_file() for name in lists):
-        return folder
-    for split in SPLITS:
-        (folder / split).mkdir(exist_ok=True)
-    jobs = [(split, i) for split in SPLITS for i in range(config.clips(split))]
-    for done, _ in enumerate(each_job(partial(_make_clip, folder, config), jobs, workers), 1):
-        if made:
-            made(done, len(jobs))
+    _check_config(config)
+    described = json.dumps(asdict(config) | {"drawing": _DRAWING_VERSION}, indent=2) + "\n"
+    claim_synthetic_dir(out, described)
+    lists = _build_lists(config)
+    if all((out / name).is_file() for name in lists):
+        return out
+    for split in SYNTHETIC_SPLITS:
+        (out / split).mkdir(exist_ok=True)
+    jobs = [(split, i) for split in SYNTHETIC_SPLITS for i in range(config.count_clips(split))]
+    for done, _ in enumerate(map_jobs(partial(_make_clip, out, config), jobs, workers), 1):
+        if progress:
+            progress(done, len(jobs))
     for name, text in lists.items():
-        write_whole(folder / name, text.encode())
-    return folder
+        write_file_atomic(out / name, text.encode())
+    return out
 
 
-def _check(config: MadeConfig) -> None:
-    within(0, 2**63 - 1, seed=config.seed)
-    if strays := [name for name in config.classes if name not in ACTIONS]:
-        near = get_close_matches(strays[0], ACTIONS, 3, 0.5) or ACTIONS
+def _check_config(config: SyntheticClipsConfig) -> None:
+    check_range(0, 2**63 - 1, seed=config.seed)
+    if strays := [name for name in config.classes if name not in MOTION_CLASSES]:
+        near = get_close_matches(strays[0], MOTION_CLASSES, 3, 0.5) or MOTION_CLASSES
         raise InputError(f"{strays[0]!r} is no class that we can draw; did you mean {' or '.join(near)}?")
     if not config.classes or len(set(config.classes)) < len(config.classes):
         raise InputError("classes has to name at least one class, and none of them twice")
-    check_size(config.size, _SMALLEST_SIDE)
+    check_frame_size(config.size, _MIN_SIDE)
     if config.frames < 2 or config.fps < 1:
         raise InputError(
             f"{config.frames} frames at {config.fps} frames per second show no motion; take at least 2 frames at 1"
         )
-    check_counts([config.clips(split) for split in SPLITS])
+    check_clip_counts([config.count_clips(split) for split in SYNTHETIC_SPLITS])
 
 
-def check_size(size: tuple[int, int], smallest: int) -> None:
+def check_frame_size(size: tuple[int, int], min_side: int) -> None:
     """Raises an InputError for rows and columns that cannot be written, or have a side smaller than this."""
-    if any(side % 2 or side < smallest for side in size):
+    if any(side % 2 or side < min_side for side in size):
         height, width = size
-        near = "x".join(str(max(smallest, side + side % 2)) for side in size)
+        near = "x".join(str(max(min_side, side + side % 2)) for side in size)
         raise InputError(
-            f"clips of {height}x{width} pixels cannot be made; H.264 wants even sides and we want {smallest} pixels at "
+            f"clips of {height}x{width} pixels cannot be made; H.264 wants even sides and we want {min_side} pixels at "
             f"least, such as {near}"
         )
 
 
-def check_counts(counts: Sequence[int]) -> None:
+def check_clip_counts(counts: Sequence[int]) -> None:
     """Raises an InputError for numbers of clips, one for each of SPLITS, that nothing can be made of."""
     if min(counts) < 0 or not any(counts):
         raise InputError(
@@ -128,31 +132,31 @@ def check_counts(counts: Sequence[int]) -> None:
         )
 
 
-def claim_folder(folder: Path, described: str) -> None:
+def claim_synthetic_dir(out: Path, config_json: str) -> None:
     """Says in the folder what it is for.
 
     Raises:
         InputError: it is for something else.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder for the clips")
-    said = folder / CONFIG_FILE
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder for the clips")
+    said = out / SYNTHETIC_CONFIG_FILE
     if said.is_file():
-        if said.read_text("utf-8") != described:
-            raise InputError(f"{folder} holds clips that were made otherwise ({said}); name another folder")
+        if said.read_text("utf-8") != config_json:
+            raise InputError(f"{out} holds clips that were made otherwise ({said}); name another folder")
         return
-    if folder.is_dir() and any(name[0] != "." and not name.endswith(HALF) for name in os.listdir(folder)):
-        raise InputError(f"{folder} holds other files and no {CONFIG_FILE}; name a new folder for the clips")
+    if out.is_dir() and any(name[0] != "." and not name.endswith(PARTIAL_SUFFIX) for name in os.listdir(out)):
+        raise InputError(f"{out} holds other files and no {SYNTHETIC_CONFIG_FILE}; name a new folder for the clips")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}); name another folder") from error
-    write_whole(said, described.encode())
+        raise InputError(f"{out} cannot be made ({error.strerror}); name another folder") from error
+    write_file_atomic(said, config_json.encode())
 
 
-def _lists(config: MadeConfig) -> dict[str, str]:
+def _build_lists(config: SyntheticClipsConfig) -> dict[str, str]:
     """What each list holds; a split without clips has none."""
-    names = {split: [_name(split, i) for i in range(config.clips(split))] for split in SPLITS}
+    names = {split: [_get_clip_name(split, i) for i in range(config.count_clips(split))] for split in SYNTHETIC_SPLITS}
     lists = {
         "unlabelled.txt": "".join(f"{name}\n" for name in names["unlabelled"]),
         "classes.txt": "".join(f"{name}\n" for name in config.classes),
@@ -162,31 +166,31 @@ def _lists(config: MadeConfig) -> dict[str, str]:
     return {name: text for name, text in lists.items() if text}
 
 
-def _name(split: str, index: int) -> str:
+def _get_clip_name(split: str, index: int) -> str:
     return f"{split}/{index:06d}.mp4"
 
 
-def each_job(make: Callable[[tuple[str, int]], T], jobs: list[tuple[str, int]], workers: int | None) -> Iterator[T]:
-    """What `make` gives for each (split, number) in turn, by so many processes; None: for each core, where it pays."""
-    workers = (os.cpu_count() or 1 if len(jobs) >= _POOL_FROM else 1) if workers is None else workers
+def map_jobs(fn: Callable[[tuple[str, int]], T], jobs: list[tuple[str, int]], workers: int | None) -> Iterator[T]:
+    """What `data_make_command` gives for each (split, number) in turn, by so many processes; None: for each core, where it pays."""
+    workers = (os.cpu_count() or 1 if len(jobs) >= _MIN_CLIPS_FOR_POOL else 1) if workers is None else workers
     if workers <= 1:
-        yield from map(make, jobs)
+        yield from map(fn, jobs)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make, jobs, chunksize=16)
+        yield from pool.map(fn, jobs, chunksize=16)
 
 
-def _make_clip(folder: Path, config: MadeConfig, job: tuple[str, int]) -> None:
+def _make_clip(folder: Path, config: SyntheticClipsConfig, job: tuple[str, int]) -> None:
     split, index = job
-    path = folder / _name(split, index)
+    path = folder / _get_clip_name(split, index)
     if path.exists():
         return
-    seed = sample_seed(config.seed, SPLITS.index(split), index)
+    seed = derive_sample_seed(config.seed, SYNTHETIC_SPLITS.index(split), index)
     action = config.classes[index % len(config.classes)]
-    write_whole(path, encoded(draw_clip(action, seed, config.frames, config.size), config.fps))
+    write_file_atomic(path, encode_h264(draw_clip(action, seed, config.frames, config.size), config.fps))
 
 
-def encoded(frames: UInt8[np.ndarray, "t h w 3"], fps: int) -> bytes:
+def encode_h264(frames: UInt8[np.ndarray, "t h w 3"], fps: int) -> bytes:
     """An mp4 file of these frames in H.264, the same bytes every time.
 
     Each frame is coded by itself at one quality, or else a frame would show by its artefacts what came before.

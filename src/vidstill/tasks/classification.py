@@ -9,20 +9,20 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.data.transforms.color_jitter import ColourJitter
-from vidstill.data.transforms.mixup import Mixing, smoothed
-from vidstill.data.transforms.random_erasing import Erasing
-from vidstill.models.init import initialise_normal
+from vidstill.data.transforms.color_jitter import ColorJitter
+from vidstill.data.transforms.mixup import MixupCutmix, smooth_labels
+from vidstill.data.transforms.random_erasing import RandomErasing
+from vidstill.models.init import init_normal_weights
 from vidstill.models.layers import NORM_EPS
 from vidstill.models.vit import ViT, ViTConfig
-from vidstill.utils.rng import shuffled
-from vidstill.utils.types import Grid, Output, within
+from vidstill.utils.rng import draw_permutation
+from vidstill.utils.types import Grid, Output, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
     encoder: ViTConfig
-    classes: int
+    num_classes: int
     # The mean over the tokens, then the norm; or the final norm, then the class token (MAE), or where there is none
     # token 0 (an unused option of VideoMAE); or the mean without token 0 (released: mae_st's without a class token).
     pooling: Literal["mean", "first", "mean_after_first"] = "mean"
@@ -30,15 +30,15 @@ class ClassifierConfig:
     norm: Literal["fresh", "pretrained"] = "fresh"
     norm_eps: float = NORM_EPS  # of the norm after the mean (transformers' VideoMAE has torch's 1e-5)
     dropout: float = 0.0  # before the head
-    head_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
+    head_init_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
     # Blocks of a model from scratch: the authors' normal weights of deviation 0.02, which are too small for narrow
     # models to begin with (a width of 96 stayed at chance: docs/quickstart.md), or the Xavier weights of pre-training;
     # or torch's own, as is then the head's bias, while tokens and position codes are zero (mae_st).
-    start: Literal["normal", "xavier", "torch"] = "normal"
-    several: bool = False  # a clip may show several classes: each is scored by itself
+    weight_init: Literal["normal", "xavier", "torch"] = "normal"
+    multi_label: bool = False  # a clip may show several classes: each is scored by itself
 
     def __post_init__(self) -> None:
-        within(0, math.inf, norm_eps=self.norm_eps)
+        check_range(0, math.inf, norm_eps=self.norm_eps)
 
     def build(self) -> "Classifier":
         return Classifier(self)
@@ -54,41 +54,41 @@ class Classifier(nn.Module):
         self.encoder = config.encoder.build(final_norm=first)
         self.norm = nn.Identity() if first else nn.LayerNorm(config.encoder.dim, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.encoder.dim, config.classes)
-        match config.start:
+        self.head = nn.Linear(config.encoder.dim, config.num_classes)
+        match config.weight_init:
             case "normal":
-                initialise_normal(self.encoder.blocks)
+                init_normal_weights(self.encoder.blocks)
             case "torch":
-                _start_as_torch(self.encoder)
+                _init_like_torch(self.encoder)
         bias = self.head.bias.detach().clone()
-        initialise_normal(self.head)
+        init_normal_weights(self.head)
         with torch.no_grad():
-            self.head.weight.mul_(config.head_scale)
-            if config.start == "torch":
+            self.head.weight.mul_(config.head_init_scale)
+            if config.weight_init == "torch":
                 self.head.bias.copy_(bias)
 
     def forward(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
     ) -> Float[Tensor, "b classes"]:
         """Logits of clips of colours in [0, 1], from the visible tokens; from all where none are named."""
-        return self.head(self.dropout(self.features(clip, visible)))
+        return self.head(self.dropout(self.forward_features(clip, visible)))
 
-    def features(
+    def forward_features(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
     ) -> Float[Tensor, "b d"]:
         """What enters the head: one vector a clip."""
         seen = self.encoder(clip, visible)
         if self.config.pooling == "first":
-            return torch.cat([seen.classes, seen.tokens], dim=1)[:, 0]
+            return torch.cat([seen.cls_token, seen.tokens], dim=1)[:, 0]
         tokens = seen.tokens if self.config.pooling == "mean" else seen.tokens[:, 1:]
         return self.norm(tokens.mean(dim=1))
 
 
-def _start_as_torch(encoder: ViT) -> None:
+def _init_like_torch(encoder: ViT) -> None:
     for part in encoder.blocks.modules():
         if isinstance(part, nn.Linear):
             part.reset_parameters()
-    for table in (encoder.class_token, *encoder.positions.parameters()):
+    for table in (encoder.cls_token, *encoder.positions.parameters()):
         if table is not None:
             nn.init.zeros_(table)
 
@@ -107,25 +107,25 @@ class ClassificationTask(nn.Module):
         self,
         model: Classifier,
         *,
-        mixing: Mixing | None,
-        erasing: Erasing | None,
-        smoothing: float,
+        mixup: MixupCutmix | None,
+        random_erasing: RandomErasing | None,
+        label_smoothing: float,
         mask_ratio: float = 0.0,
-        colour: ColourJitter | None = None,
+        color_jitter: ColorJitter | None = None,
     ):
         super().__init__()
-        within(0, 1, below=True, mask_ratio=mask_ratio)
+        check_range(0, 1, below=True, mask_ratio=mask_ratio)
         self.model = model
-        self.mixing = mixing
-        self.colour = colour
-        self.erasing = erasing
-        self.smoothing = smoothing
+        self.mixup = mixup
+        self.color_jitter = color_jitter
+        self.random_erasing = random_erasing
+        self.label_smoothing = label_smoothing
         self.mask_ratio = mask_ratio
         self.begin_step(0.0)
 
     def begin_step(self, progress: float) -> None:
         """Sets how much is hidden in a step, the same of every clip; the progress is 0 to 1."""
-        self.ratio = self.mask_ratio * 0.5 * (1 + math.cos(math.pi * progress))
+        self.current_mask_ratio = self.mask_ratio * 0.5 * (1 + math.cos(math.pi * progress))
 
     def forward(
         self,
@@ -134,26 +134,26 @@ class ClassificationTask(nn.Module):
         seed: Int[Tensor, "b"],
     ) -> Output:
         config = self.model.config
-        visible = self.visible(seed, self.model.encoder.grid(clip))
-        if self.colour is not None:
-            clip = self.colour.apply(clip, seed)
-        if self.erasing is not None:
-            clip = self.erasing.apply(clip, seed, config.encoder.mean, config.encoder.std)
-        if self.mixing is not None:
-            clip, target = self.mixing.apply(clip, label, seed, config.classes, self.smoothing)
-        elif config.several:
-            target = smoothed(label, config.classes, self.smoothing)
+        visible = self.draw_visible(seed, self.model.encoder.grid(clip))
+        if self.color_jitter is not None:
+            clip = self.color_jitter.apply(clip, seed)
+        if self.random_erasing is not None:
+            clip = self.random_erasing.apply(clip, seed, config.encoder.mean, config.encoder.std)
+        if self.mixup is not None:
+            clip, target = self.mixup.apply(clip, label, seed, config.num_classes, self.label_smoothing)
+        elif config.multi_label:
+            target = smooth_labels(label, config.num_classes, self.label_smoothing)
         else:
-            loss = F.cross_entropy(self.model(clip, visible).float(), label, label_smoothing=self.smoothing)
+            loss = F.cross_entropy(self.model(clip, visible).float(), label, label_smoothing=self.label_smoothing)
             return Output(loss)
         logits = self.model(clip, visible).float()
-        if config.several:
+        if config.multi_label:
             return Output(F.binary_cross_entropy_with_logits(logits, target))
         return Output(F.cross_entropy(logits, target))
 
-    def visible(self, seed: Int[Tensor, "b"], grid: Grid) -> Int[Tensor, "b v"] | None:
+    def draw_visible(self, seed: Int[Tensor, "b"], grid: Grid) -> Int[Tensor, "b v"] | None:
         """The tokens that are not hidden in this step: one or more; None: all of them."""
-        if not (self.training and self.ratio):
+        if not (self.training and self.current_mask_ratio):
             return None
-        kept = max(1, int(grid.tokens * (1 - self.ratio)))
-        return shuffled(seed, "mask", grid.tokens)[:, :kept].sort(dim=1).values
+        kept = max(1, int(grid.num_tokens * (1 - self.current_mask_ratio)))
+        return draw_permutation(seed, "mask", grid.num_tokens)[:, :kept].sort(dim=1).values

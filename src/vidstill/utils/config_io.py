@@ -12,84 +12,84 @@ from vidstill.utils.types import InputError
 
 T = TypeVar("T")
 
-_CLASS = "is"  # names the class of a configuration: `vidstill.methods.amd:AMDConfig`
+_CLASS_KEY = "is"  # names the class of a configuration: `vidstill.methods.amd:AMDConfig`
 
 
-def to_plain(value: Any) -> Any:
+def to_dict(value: Any) -> Any:
     """A configuration as dicts, lists, numbers and strings; each dict names its class."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {_CLASS: f"{type(value).__module__}:{type(value).__qualname__}"}
-        return named | {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        named = {_CLASS_KEY: f"{type(value).__module__}:{type(value).__qualname__}"}
+        return named | {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_dict(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [to_plain(item) for item in value]
+        return [to_dict(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{type(value).__name__} {value!r} cannot be written as plain JSON")
 
 
-def from_plain(expected: type[T], plain: Any) -> T:
-    """The configuration that `to_plain` wrote; fields that are missing take their defaults.
+def from_dict(expected_type: type[T], value: Any) -> T:
+    """The configuration that `to_dict` wrote; fields that are missing take their defaults.
 
     Only dataclasses of this package are made: nothing in the file is run.
 
     Raises:
         InputError: a field, a class or a value that this version does not know.
     """
-    return _value(expected, plain, expected.__name__)
+    return _parse_value(expected_type, value, expected_type.__name__)
 
 
-def _value(expected: Any, plain: Any, where: str) -> Any:
+def _parse_value(expected: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(expected), typing.get_args(expected)
-    if isinstance(plain, dict) and _CLASS in plain:
-        found = _class(plain[_CLASS], where)
-        if not _allows(expected, found):
+    if isinstance(value, dict) and _CLASS_KEY in value:
+        found = _import_class(value[_CLASS_KEY], where)
+        if not _is_allowed(expected, found):
             raise InputError(f"{where} is a {found.__name__}, which has no place there")
-        return _instance(found, plain, where)
+        return _build_instance(found, value, where)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
-        if not isinstance(plain, dict):
-            raise InputError(f"{where} is {plain!r}; it has to hold the fields of a {expected.__name__}")
-        return _instance(expected, plain, where)
+        if not isinstance(value, dict):
+            raise InputError(f"{where} is {value!r}; it has to hold the fields of a {expected.__name__}")
+        return _build_instance(expected, value, where)
     if origin is Literal:
-        if plain not in args:
-            raise InputError(f"{where} is {plain!r}; it is one of {', '.join(map(repr, args))}")
-        return plain
+        if value not in args:
+            raise InputError(f"{where} is {value!r}; it is one of {', '.join(map(repr, args))}")
+        return value
     if origin in (types.UnionType, typing.Union):
-        return None if plain is None and type(None) in args else _of_union(args, plain, where)
+        return None if value is None and type(None) in args else _parse_union(args, value, where)
     if origin is tuple:
-        if not isinstance(plain, list):
-            raise InputError(f"{where} is {plain!r}; it has to be a list")
-        kinds = [args[0]] * len(plain) if args[1:] == (...,) else args
-        if len(kinds) != len(plain):
-            raise InputError(f"{where} has {len(plain)} entries; it has to have {len(kinds)}")
-        return tuple(_value(kind, item, where) for kind, item in zip(kinds, plain, strict=True))
-    if expected is float and isinstance(plain, int) and not isinstance(plain, bool):
-        return float(plain)
-    if expected in (bool, int, float, str) and type(plain) is not expected:
-        raise InputError(f"{where} is {plain!r}; it has to be of type {expected.__name__}")
-    return plain
+        if not isinstance(value, list):
+            raise InputError(f"{where} is {value!r}; it has to be a list")
+        kinds = [args[0]] * len(value) if args[1:] == (...,) else args
+        if len(kinds) != len(value):
+            raise InputError(f"{where} has {len(value)} entries; it has to have {len(kinds)}")
+        return tuple(_parse_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if expected in (bool, int, float, str) and type(value) is not expected:
+        raise InputError(f"{where} is {value!r}; it has to be of type {expected.__name__}")
+    return value
 
 
-def _of_union(kinds: tuple[Any, ...], plain: Any, where: str) -> Any:
-    for kind in kinds:
+def _parse_union(member_types: tuple[Any, ...], value: Any, where: str) -> Any:
+    for kind in member_types:
         if kind is type(None):
             continue
         try:
-            return _value(kind, plain, where)
+            return _parse_value(kind, value, where)
         except InputError as error:
             mistake = error
     raise mistake
 
 
-def _allows(expected: Any, found: type) -> bool:
+def _is_allowed(expected: Any, actual: type) -> bool:
     """Whether a value of this class may stand where that one is expected."""
     if typing.get_origin(expected) in (types.UnionType, typing.Union):
-        return any(_allows(kind, found) for kind in typing.get_args(expected))
-    return expected is Any or (isinstance(expected, type) and issubclass(found, expected))
+        return any(_is_allowed(kind, actual) for kind in typing.get_args(expected))
+    return expected is Any or (isinstance(expected, type) and issubclass(actual, expected))
 
 
-def _class(name: Any, where: str) -> type:
+def _import_class(name: Any, where: str) -> type:
     module, _, qualname = str(name).partition(":")
     if not module.startswith("vidstill."):
         raise InputError(f"{where} is of the class {name!r}, which is not vidstill's; the file is not to be trusted")
@@ -103,23 +103,23 @@ def _class(name: Any, where: str) -> type:
     return typing.cast(type, found)
 
 
-def _instance(found: type, plain: dict[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(found)
-    names = [f.name for f in dataclasses.fields(found)]
+def _build_instance(config_class: type, data: dict[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(config_class)
+    names = [f.name for f in dataclasses.fields(config_class)]
     values = {}
-    for name, item in plain.items():
-        if name == _CLASS:
+    for name, item in data.items():
+        if name == _CLASS_KEY:
             continue
         if name not in names:
-            raise InputError(f"{where} has no field {name!r}{near(name, names)}")
-        values[name] = _value(hints[name], item, f"{where}.{name}")
+            raise InputError(f"{where} has no field {name!r}{suggest_names(name, names)}")
+        values[name] = _parse_value(hints[name], item, f"{where}.{name}")
     try:
-        return found(**values)
+        return config_class(**values)
     except TypeError as error:
         raise InputError(f"{where} is incomplete: {error}") from None
 
 
-def near(word: str, words: Iterable[str]) -> str:
+def suggest_names(name: str, candidates: Iterable[str]) -> str:
     """`; near are a, b` for the words that look like a misspelt one, or nothing."""
-    alike = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+    alike = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.5)
     return f"; near are {', '.join(alike)}" if alike else ""

@@ -9,27 +9,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 @runtime_checkable
-class Buildable(Protocol):
+class BuildableConfig(Protocol):
     """A configuration of a module that takes a clip."""
 
     def build(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
-class Cost:
-    parameters: int
-    operations: int  # of one clip; a multiply-add counts once, as in the papers' "GFLOPs"
+class ModelCost:
+    num_parameters: int
+    multiply_adds: int  # of one clip; a multiply-add counts once, as in the papers' "GFLOPs"
 
     @property
-    def millions(self) -> float:
-        return self.parameters / 1e6
+    def parameter_millions(self) -> float:
+        return self.num_parameters / 1e6
 
     @property
     def gflops(self) -> float:
-        return self.operations / 1e9
+        return self.multiply_adds / 1e9
 
 
-def cost(config: Buildable, *, frames: int, size: tuple[int, int]) -> Cost:
+def compute_model_cost(config: BuildableConfig, *, num_frames: int, size: tuple[int, int]) -> ModelCost:
     """What the configured model costs for a clip of so many frames of `size` rows and columns.
 
     Torch's own counter looks on while the model runs on the meta device, where nothing is stored or computed. It
@@ -37,7 +37,7 @@ def cost(config: Buildable, *, frames: int, size: tuple[int, int]) -> Cost:
     """
     with torch.device("meta"), torch.inference_mode():
         model = config.build().eval().requires_grad_(False)  # the counter would follow what is learned back
-        clip = torch.empty(1, 3, frames, *size)
+        clip = torch.empty(1, 3, num_frames, *size)
         with FlopCounterMode(display=False) as counter:
             model(clip)
-    return Cost(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+    return ModelCost(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)

@@ -9,57 +9,57 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15  # the step of the splitmix64 sequence
-_FIRST = 0xBF58476D1CE4E5B9  # its two multipliers (Steele, Lea and Flood, OOPSLA 2014)
-_SECOND = 0x94D049BB133111EB
+_FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9  # its two multipliers (Steele, Lea and Flood, OOPSLA 2014)
+_SECOND_MULTIPLIER = 0x94D049BB133111EB
 
 
-def sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
+def derive_sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
     """The seed of one augmented copy of one sample in one epoch of one run, in [0, 2**63)."""
     return int(np.random.SeedSequence([seed, epoch, index, copy]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def numpy_chance(seed: int, word: str) -> np.random.Generator:
+def numpy_rng(seed: int, purpose: str) -> np.random.Generator:
     """A generator for one purpose (`"frames"`, `"crop"`): draws for one purpose never move those for another."""
-    return np.random.default_rng([seed, crc32(word.encode())])
+    return np.random.default_rng([seed, crc32(purpose.encode())])
 
 
-def uniform(seeds: Int[Tensor, "b"], word: str, n: int) -> Float[Tensor, "b n"]:
+def draw_uniform(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Float[Tensor, "b n"]:
     """`n` numbers in [0, 1) for each seed, the same to the bit on every device."""
-    bits = _shift(_bits(seeds, word, n), 40)  # 24 bits: what a float32 holds exactly
+    bits = _shift_right(_draw_bits(seeds, purpose, n), 40)  # 24 bits: what a float32 holds exactly
     return bits.to(torch.float32) * 2.0**-24
 
 
-def normal(seeds: Int[Tensor, "b"], word: str, n: int) -> Float[Tensor, "b n"]:
+def draw_normal(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Float[Tensor, "b n"]:
     """`n` standard normal numbers for each seed (Box and Muller, 1958)."""
     half = (n + 1) // 2
-    radius = torch.sqrt(-2 * torch.log1p(-uniform(seeds, word + " radius", half)))
-    angle = 2 * math.pi * uniform(seeds, word + " angle", half)
+    radius = torch.sqrt(-2 * torch.log1p(-draw_uniform(seeds, purpose + " radius", half)))
+    angle = 2 * math.pi * draw_uniform(seeds, purpose + " angle", half)
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :n]
 
 
-def shuffled(seeds: Int[Tensor, "b"], word: str, n: int) -> Int[Tensor, "b n"]:
+def draw_permutation(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Int[Tensor, "b n"]:
     """A permutation of 0 … n-1 for each seed, the same on every device."""
-    return _bits(seeds, word, n).argsort(dim=1, stable=True)
+    return _draw_bits(seeds, purpose, n).argsort(dim=1, stable=True)
 
 
-def _bits(seeds: Int[Tensor, "b"], word: str, n: int) -> Int[Tensor, "b n"]:
+def _draw_bits(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Int[Tensor, "b n"]:
     """64 mixed bits for each seed and place: splitmix64, in two's complement int64 arithmetic."""
-    start = _mix(seeds.to(torch.int64) + _signed(crc32(word.encode()) * _GOLDEN))
+    start = _mix_bits(seeds.to(torch.int64) + _to_signed(crc32(purpose.encode()) * _GOLDEN))
     places = torch.arange(1, n + 1, device=seeds.device, dtype=torch.int64)
-    return _mix(start[:, None] + places * _signed(_GOLDEN))
+    return _mix_bits(start[:, None] + places * _to_signed(_GOLDEN))
 
 
-def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _signed(_FIRST)
-    x = (x ^ _shift(x, 27)) * _signed(_SECOND)
-    return x ^ _shift(x, 31)
+def _mix_bits(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _to_signed(_FIRST_MULTIPLIER)
+    x = (x ^ _shift_right(x, 27)) * _to_signed(_SECOND_MULTIPLIER)
+    return x ^ _shift_right(x, 31)
 
 
-def _shift(x: Tensor, by: int) -> Tensor:
+def _shift_right(x: Tensor, by: int) -> Tensor:
     """Right shift that brings in zeros (torch's own brings in the sign)."""
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 
-def _signed(x: int) -> int:
+def _to_signed(x: int) -> int:
     x &= (1 << 64) - 1
     return x - (1 << 64) if x >> 63 else x

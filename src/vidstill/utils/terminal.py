@@ -11,44 +11,48 @@ from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 
-def tell(text: str) -> None:
+def echo(text: str) -> None:
     """Prints, in the first process of several only."""
     if os.environ.get("RANK", "0") == "0":
         print(text)
 
 
-def aligned(named: Mapping[str, Any]) -> str:
-    width = max(map(len, named))
-    return "\n".join(f"{name:{width}}  {value}" for name, value in named.items())
+def format_key_values(values: Mapping[str, Any]) -> str:
+    width = max(map(len, values))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in values.items())
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """As JSON has it: paths as text."""
     return jsons.loads(jsons.dumps(value, default=str))
 
 
-def flat(value: Any, name: str = "") -> dict[str, Any]:
+def flatten_dict(value: Any, prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` as `{"a b": 1}`; entries of a list by their numbers."""
     if isinstance(value, list | tuple):
         value = {str(number): each for number, each in enumerate(value, 1)} or "none"
     if not isinstance(value, Mapping):
-        return {name: value}
-    return {key: text for word, each in value.items() for key, text in flat(each, f"{name} {word}".strip()).items()}
+        return {prefix: value}
+    return {
+        key: text
+        for word, each in value.items()
+        for key, text in flatten_dict(each, f"{prefix} {word}".strip()).items()
+    }
 
 
-class _Rate(ProgressColumn):
+class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.1f}/s" if speed else "")
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[float, float], None]]:
+def show_progress_bar(title: str) -> Iterator[Callable[[float, float], None]]:
     """A bar with what is done, of how much, at what rate, and the remaining time; it is told (done, of).
 
     It is drawn as soon as it is told something, so that work which is refused leaves no bar.
     """
-    columns = *Progress.get_default_columns(), MofNCompleteColumn(), _Rate()
+    columns = *Progress.get_default_columns(), MofNCompleteColumn(), _RateColumn()
     progress = Progress(*columns, console=Console(stderr=True))
     bar = progress.add_task(title)
 

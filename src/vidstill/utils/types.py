@@ -19,17 +19,23 @@ class InputError(ValueError):
     """
 
 
-def within(low: int | float, high: int | float, /, *, below: bool = False, **numbers: int | float | None) -> None:
+def check_range(
+    low: int | float, high: int | float, /, *, exclusive: bool = False, **numbers: int | float | None
+) -> None:
     """Raises an InputError for a number outside of `low` to `high`, or not finite; None is no number.
 
     Args:
-        below: `high` itself is too much.
+        exclusive: `high` itself is too much.
     """
     for name, number in numbers.items():
-        if number is None or (math.isfinite(number) and low <= number <= high and not (below and number == high)):
+        if number is None or (math.isfinite(number) and low <= number <= high and not (exclusive and number == high)):
             continue
         room = (
-            f"{low} or more" if high == math.inf else f"{low} up to, but below, {high}" if below else f"{low} to {high}"
+            f"{low} or more"
+            if high == math.inf
+            else f"{low} up to, but below, {high}"
+            if exclusive
+            else f"{low} to {high}"
         )
         raise InputError(f"{name} is {number}; take {room}")
 
@@ -43,7 +49,7 @@ class Grid:
     w: int
 
     @classmethod
-    def of(cls, clip: Tensor, tubelet: Tubelet) -> "Grid":
+    def from_clip(cls, clip: Tensor, tubelet: Tubelet) -> "Grid":
         """The grid that a clip `(b, 3, t, h, w)` is cut into.
 
         Raises:
@@ -57,7 +63,7 @@ class Grid:
         return cls(*(size // step for size, step in zip(sizes, tubelet, strict=True)))
 
     @property
-    def tokens(self) -> int:
+    def num_tokens(self) -> int:
         return self.t * self.h * self.w
 
 
@@ -69,6 +75,6 @@ class Output:
     parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
 
 
-def take(tokens: Float[Tensor, "b n d"], places: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+def gather_tokens(tokens: Float[Tensor, "b n d"], indices: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
     """The tokens at the given places, clip by clip, in the order of the places."""
-    return torch.take_along_dim(tokens, places[..., None], dim=1)
+    return torch.take_along_dim(tokens, indices[..., None], dim=1)

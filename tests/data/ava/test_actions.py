@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vidstill.data.ava.label_map import Actions, read_actions, with_evaluated
+from vidstill.data.ava.label_map import LabelMap, read_label_map, set_evaluated_actions
 from vidstill.utils.types import InputError
 
 ITEMS = 'item {\n  name: "walk"\n  id: 12\n}\nitem {\n  name: "answer phone"\n  id: 5\n}\n'
@@ -29,18 +29,18 @@ OTHERS = [
 ]
 
 
-def actions(folder: Path, text: str) -> Actions:
+def actions(folder: Path, text: str) -> LabelMap:
     path = folder / "actions"
     path.write_bytes(text.encode())
-    return read_actions(path)
+    return read_label_map(path)
 
 
 @pytest.mark.parametrize("text", [ITEMS, LABELS, *OTHERS])
 def test_a_list_is_the_same_however_it_is_spelt(tmp_path, text):
     found = actions(tmp_path, text)
     assert list(found.names.items()) == [(5, "answer phone"), (12, "walk")]
-    assert found.evaluated == {5, 12}
-    assert found.places == {5: 0, 12: 1}
+    assert found.evaluated_ids == {5, 12}
+    assert found.id_to_index == {5: 0, 12: 1}
 
 
 def test_names_alone_are_numbered_from_1(tmp_path):
@@ -91,18 +91,18 @@ def test_what_is_wrong_is_named_by_its_line(tmp_path, text, said):
 
 def test_what_is_not_there_or_no_text_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        read_actions(tmp_path / "none.pbtxt")
+        read_label_map(tmp_path / "none.pbtxt")
     with pytest.raises(InputError, match="cannot be read"):
-        read_actions(tmp_path)
+        read_label_map(tmp_path)
     (tmp_path / "bytes").write_bytes(b"w\xfflk\n")
     with pytest.raises(InputError, match="no text in UTF-8"):
-        read_actions(tmp_path / "bytes")
+        read_label_map(tmp_path / "bytes")
 
 
 def test_of_all_actions_some_are_evaluated():
-    every = Actions({1: "walk", 2: "run", 3: "fall"}, frozenset({1, 2, 3}))
-    some = with_evaluated(every, Actions({1: "walk", 3: "fall"}, frozenset({1, 3})))
+    every = LabelMap({1: "walk", 2: "run", 3: "fall"}, frozenset({1, 2, 3}))
+    some = set_evaluated_actions(every, LabelMap({1: "walk", 3: "fall"}, frozenset({1, 3})))
     assert some.names == every.names
-    assert some.evaluated == {1, 3}
+    assert some.evaluated_ids == {1, 3}
     with pytest.raises(InputError, match="the action 9, 'fly', is evaluated and is not among all 3"):
-        with_evaluated(every, Actions({9: "fly"}, frozenset({9})))
+        set_evaluated_actions(every, LabelMap({9: "fly"}, frozenset({9})))

@@ -8,23 +8,30 @@ import pytest
 import torch
 from tiny_films import file_film, frames_film, key_frames, numbers_of, write_video
 
-from vidstill.data.ava.box_ops import in_pixels
-from vidstill.data.ava.clip_reader import Film, FilmReader
-from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.data.ava.box_ops import to_pixel_boxes
+from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
+from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.hsv_jitter import HSVJitter
-from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig, TrainBoxes, ViewBoxes
-from vidstill.data.ava.transforms import central, drawn
-from vidstill.data.loader.loader import train_batches, view_batches
-from vidstill.data.loader.protocols import TrainSet, ViewSet
+from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig, KeyframeTrainDataset, KeyframeViewDataset
+from vidstill.data.ava.transforms import build_view_transform, draw_train_transform
+from vidstill.data.loader.loader import iter_train_batches, iter_view_batches
+from vidstill.data.loader.protocols import TrainDataset, ViewDataset
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.utils.rng import numpy_chance, sample_seed
+from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.types import InputError
 
 CPU = torch.device("cpu")
-FRAMES = KeySampling(frames=4, stride=2, rate=25.0)  # -4, -2, 0, 2
-CLIPS = BoxClipsConfig(dataset="made", sampling=FRAMES, short_side=(32, 32), size=(32, 32), flip=0.0)
-BUSY = replace(CLIPS, short_side=(28, 40), draw="inverse", size=(24, 24), flip=0.5, hsv=HSVJitter())
-VIEWS = BoxViewsConfig(sampling=FRAMES, short_side=32, persons=0.0)
+FRAMES = KeyframeSampling(frames=4, stride=2, frame_rate=25.0)  # -4, -2, 0, 2
+CLIPS = BoxClipsConfig(dataset="made", sampling=FRAMES, short_side=(32, 32), size=(32, 32), flip_probability=0.0)
+BUSY = replace(
+    CLIPS,
+    short_side=(28, 40),
+    short_side_sampling="inverse",
+    size=(24, 24),
+    flip_probability=0.5,
+    hsv_jitter=HSVJitter(),
+)
+VIEWS = BoxViewsConfig(sampling=FRAMES, short_side=32, min_person_score=0.0)
 RULES = pytest.mark.parametrize("rule", ["videomae", "slowfast"])
 
 
@@ -76,45 +83,47 @@ def test_a_box_stays_on_what_it_is_around_through_resizing_cutting_and_mirroring
     frames = around(size, box)
     met = set()
     for seed in range(24):
-        look = drawn(
+        look = draw_train_transform(
             size,
             short_side=(70, 150),
-            by="side" if seed % 2 else "inverse",
-            crop=(64, 64),
-            flip=0.5,
+            short_side_sampling="side" if seed % 2 else "inverse",
+            crop_size=(64, 64),
+            flip_probability=0.5,
             rule=rule,
-            chance=lambda word, seed=seed: numpy_chance(seed, word),
+            make_rng=lambda word, seed=seed: numpy_rng(seed, word),
         )
-        seen, boxes = look.apply(frames, in_pixels(fractions, size, rule), rule)
+        seen, boxes = look.apply(frames, to_pixel_boxes(fractions, size, rule), rule)
         assert seen.shape == (2, 64, 64, 3)
-        met.add(look.mirrored)
+        met.add(look.hflip)
         bright = np.array(bright_rectangle(np.moveaxis(seen, -1, 0)))
         off = np.abs(np.clip(boxes, 0, 63) - bright).max()
         # PySlowFast's box ends with the pixel behind it; its mirrored one begins a pixel early
         limit = 1.0 if rule == "videomae" else 1.0 + look.short_side / min(size)
         assert off <= limit + look.short_side / min(size) / 2, (look, boxes, bright)
     assert met == {True, False}
-    seen, boxes = central(size, 64, None, rule).apply(frames, in_pixels(fractions, size, rule), rule)
+    seen, boxes = build_view_transform(size, 64, None, rule).apply(frames, to_pixel_boxes(fractions, size, rule), rule)
     assert min(seen.shape[1:3]) == 64
     assert np.abs(boxes - np.array(bright_rectangle(np.moveaxis(seen, -1, 0)))).max() <= 1.5
 
 
 def test_a_sample_follows_from_seed_epoch_and_index(films):
     for index in range(len(films)):
-        one = TrainBoxes(films, BUSY, seed=5).parts(3, index, 0, index)
-        used = TrainBoxes(films, BUSY, seed=5)
-        used.parts(4, index, 0, index), used.parts(3, 0, 0, 0)
-        assert same(one, used.parts(3, index, 0, index))
-        assert one[-1].tolist() == [sample_seed(5, 3, index)]
-        others = [TrainBoxes(films, BUSY, seed=s).parts(e, index, 0, index)[0] for s, e in ((5, 4), (6, 3))]
+        one = KeyframeTrainDataset(films, BUSY, seed=5).load_arrays(3, index, 0, index)
+        used = KeyframeTrainDataset(films, BUSY, seed=5)
+        used.load_arrays(4, index, 0, index), used.load_arrays(3, 0, 0, 0)
+        assert same(one, used.load_arrays(3, index, 0, index))
+        assert one[-1].tolist() == [derive_sample_seed(5, 3, index)]
+        others = [
+            KeyframeTrainDataset(films, BUSY, seed=s).load_arrays(e, index, 0, index)[0] for s, e in ((5, 4), (6, 3))
+        ]
         assert all((one[0] != other).any() for other in others)
 
 
 def test_a_sample_has_the_frames_the_boxes_and_the_labels_of_its_key_frame(films):
-    data = TrainBoxes(films, CLIPS, seed=0)
-    assert isinstance(data, TrainSet)
-    assert isinstance(ViewBoxes(films, VIEWS), ViewSet)
-    clip, boxes, labels, present, _ = data.parts(0, 1, 0, 1)
+    data = KeyframeTrainDataset(films, CLIPS, seed=0)
+    assert isinstance(data, TrainDataset)
+    assert isinstance(KeyframeViewDataset(films, VIEWS), ViewDataset)
+    clip, boxes, labels, present, _ = data.load_arrays(0, 1, 0, 1)
     assert clip.shape == (1, 3, 4, 32, 32)
     assert clip.dtype == np.uint8
     assert boxes.shape == (1, 3, 4)  # as many rows as the key frame that has most
@@ -125,16 +134,16 @@ def test_a_sample_has_the_frames_the_boxes_and_the_labels_of_its_key_frame(films
 
 
 def test_the_clip_of_a_test_shows_the_frames_around_the_second_and_all_boxes_in_its_pixels(films):
-    data = ViewBoxes(films, VIEWS)
+    data = KeyframeViewDataset(films, VIEWS)
     for index, first in enumerate((25, 50, 75, 25, 50)):
-        clip, boxes, place = data.parts(index)
+        clip, boxes, place = data.load_arrays(index)
         assert numbers_of(clip[0].transpose(1, 2, 3, 0)) == [first + k for k in (-4, -2, 0, 2)]
-        expected = in_pixels(films[index].boxes, (32, 80), "videomae")
+        expected = to_pixel_boxes(films[index].boxes, (32, 80), "videomae")
         np.testing.assert_allclose(boxes[0], expected, atol=1e-4)
         assert place.tolist() == [index]
-    grown = ViewBoxes(films, replace(VIEWS, extend=(0.1, 0.05))).parts(4)[1][0]
+    grown = KeyframeViewDataset(films, replace(VIEWS, box_expansion=(0.1, 0.05))).load_arrays(4)[1][0]
     np.testing.assert_allclose(grown, [[0, 0, 39 + 2.0, 15 + 0.4]], atol=1e-4)  # 40 and 16 pixels, and a half share
-    larger, boxes, _ = ViewBoxes(films, replace(VIEWS, short_side=64, crop=(64, 48))).parts(0)
+    larger, boxes, _ = KeyframeViewDataset(films, replace(VIEWS, short_side=64, crop_size=(64, 48))).load_arrays(0)
     assert larger.shape == (1, 3, 4, 64, 48)
     assert boxes.shape == (1, 1, 4)
     assert boxes.max() <= 64
@@ -144,18 +153,18 @@ def test_a_box_of_less_than_two_pixels_is_left_out_of_training_by_videomaes_rule
     data = replace(films, boxes=films.boxes.copy())
     data.boxes[1] = (0.5, 0.5, 0.505, 0.9)
     for rule, expected in (("videomae", [True, False, False]), ("slowfast", [True, True, False])):
-        sample = TrainBoxes(data, replace(CLIPS, rule=rule), seed=0).parts(0, 1, 0, 1)
+        sample = KeyframeTrainDataset(data, replace(CLIPS, rule=rule), seed=0).load_arrays(0, 1, 0, 1)
         assert sample[3].tolist() == [expected]
         kept = [[0, 1, 0]] if rule == "videomae" else [[1, 0, 0], [0, 1, 0]]
         assert sample[2][0, : len(kept)].tolist() == kept
-    assert ViewBoxes(data, VIEWS).parts(1)[1].shape == (1, 2, 4)  # a test is asked about every box
+    assert KeyframeViewDataset(data, VIEWS).load_arrays(1)[1].shape == (1, 2, 4)  # a test is asked about every box
 
 
 def test_of_more_than_a_hundred_boxes_a_hundred_are_drawn(tmp_path):
     path = write_video(tmp_path / "film.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 30)
     corners = [(0.01 * (n % 50), 0.02 * (n // 50), 0.01 * (n % 50) + 0.3, 0.02 * (n // 50) + 0.3) for n in range(130)]
-    data = TrainBoxes(key_frames([Film("film", path)], [(0, 1)], [corners], tmp_path), CLIPS, seed=0)
-    draws = [data.parts(epoch, 0, 0, 0) for epoch in range(2)]
+    data = KeyframeTrainDataset(key_frames([KeyframeVideo("film", path)], [(0, 1)], [corners], tmp_path), CLIPS, seed=0)
+    draws = [data.load_arrays(epoch, 0, 0, 0) for epoch in range(2)]
     for _, boxes, labels, present, _ in draws:
         assert present.shape == (1, 100)
         assert present.all()
@@ -166,7 +175,7 @@ def test_of_more_than_a_hundred_boxes_a_hundred_are_drawn(tmp_path):
 
 def batches(data, workers: int, **how):
     return list(
-        train_batches(
+        iter_train_batches(
             data,
             videos_per_step=2,
             steps_per_epoch=len(data) // 2,
@@ -179,7 +188,7 @@ def batches(data, workers: int, **how):
 
 
 def test_the_loader_gives_the_same_with_workers_and_without(films):
-    data = TrainBoxes(films, BUSY, seed=1)
+    data = KeyframeTrainDataset(films, BUSY, seed=1)
     alone, helped = batches(data, 0), batches(data, 2)
     assert len(alone) == 4
     for one, other in zip(alone, helped, strict=True):
@@ -188,19 +197,23 @@ def test_the_loader_gives_the_same_with_workers_and_without(films):
     assert first.clip.shape == (2, 3, 4, 24, 24)
     assert first.clip.max() <= 1
     assert first.present.dtype == torch.bool
-    assert data.room >= sum(part.nbytes for part in data.parts(0, 0, 0, 0))
-    tested = ViewBoxes(films, VIEWS)
-    lists = [list(view_batches(tested, videos_per_batch=1, broken={}, workers=w, device=CPU)) for w in (0, 2)]
+    assert data.sample_num_bytes >= sum(part.nbytes for part in data.load_arrays(0, 0, 0, 0))
+    tested = KeyframeViewDataset(films, VIEWS)
+    lists = [
+        list(iter_view_batches(tested, videos_per_batch=1, broken_videos={}, workers=w, device=CPU)) for w in (0, 2)
+    ]
     for one, other in zip(*lists, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert [view.boxes.shape[1] for view in lists[0]] == [1, 2, 1, 3, 1]
-    assert tested.room >= max(sum(part.nbytes for part in tested.parts(index)) for index in range(len(films)))
+    assert tested.sample_num_bytes >= max(
+        sum(part.nbytes for part in tested.load_arrays(index)) for index in range(len(films))
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_another_key_frame_stands_in_for_one_that_is_missing_with_its_own_boxes(films, caplog, workers):
     gone = replace(films, second=np.array([1, 2, 3, 901, 1902], np.int32))  # that film ends at 904
-    data = TrainBoxes(gone, replace(CLIPS, flip=0.0), seed=1)
+    data = KeyframeTrainDataset(gone, replace(CLIPS, flip_probability=0.0), seed=1)
     there = [films[place].labels.tolist() for place in range(4)]
     for batch in batches(data, workers, broken_share=0.5):
         for labels, present in zip(batch.labels, batch.present, strict=True):
@@ -209,32 +222,44 @@ def test_another_key_frame_stands_in_for_one_that_is_missing_with_its_own_boxes(
     assert warning.startswith("key frame other,1902: ")
     assert "ends at second 904.00; another key frame stands in for it" in warning
     broken: dict[int, str] = {}
-    views = list(view_batches(ViewBoxes(gone, VIEWS), videos_per_batch=1, broken=broken, workers=workers, device=CPU))
-    assert [int(view.place) for view in views] == [0, 1, 2, 3]
+    views = list(
+        iter_view_batches(
+            KeyframeViewDataset(gone, VIEWS), videos_per_batch=1, broken_videos=broken, workers=workers, device=CPU
+        )
+    )
+    assert [int(view.keyframe_index) for view in views] == [0, 1, 2, 3]
     assert list(broken) == [4]
 
 
 def test_a_stand_in_shows_the_others_frames_boxes_and_labels(films):
-    data = TrainBoxes(films, CLIPS, seed=1)
-    own, shown = data.parts(0, 3, 0, 3), data.parts(0, 0, 0, 3)
+    data = KeyframeTrainDataset(films, CLIPS, seed=1)
+    own, shown = data.load_arrays(0, 3, 0, 3), data.load_arrays(0, 0, 0, 3)
     assert shown[3].tolist() == own[3].tolist() == [[True] * 3]
     np.testing.assert_array_equal(own[2], shown[2])
     assert own[-1] != shown[-1]  # by the chance of the one that it stands in for
-    frames = FilmReader().around(films[3].film, 901, FRAMES)
-    chance = partial(numpy_chance, sample_seed(1, 0, 0))
-    look = drawn((32, 80), short_side=(32, 32), by="side", crop=(32, 32), flip=0.0, rule="videomae", chance=chance)
-    seen, boxes = look.apply(frames, in_pixels(films[3].boxes, (32, 80), "videomae"), "videomae")
+    frames = KeyframeClipReader().read_clip(films[3].film, 901, FRAMES)
+    chance = partial(numpy_rng, derive_sample_seed(1, 0, 0))
+    look = draw_train_transform(
+        (32, 80),
+        short_side=(32, 32),
+        short_side_sampling="side",
+        crop_size=(32, 32),
+        flip_probability=0.0,
+        rule="videomae",
+        make_rng=chance,
+    )
+    seen, boxes = look.apply(frames, to_pixel_boxes(films[3].boxes, (32, 80), "videomae"), "videomae")
     np.testing.assert_array_equal(shown[0][0], seen.transpose(3, 0, 1, 2))
     np.testing.assert_allclose(shown[1][0], boxes, atol=1e-4)
-    assert data.name(3) == "key frame other,0901"
+    assert data.sample_name(3) == "key frame other,0901"
 
 
 def test_too_many_missing_films_stop_training_with_their_names(films):
     gone = replace(films, films=tuple(replace(film, place=None) for film in films.films))
     with pytest.raises(InputError, match=r"of 5 key frames are broken.*key frame \w+,0\d+: neither a file"):
-        batches(TrainBoxes(gone, CLIPS, seed=0), 0)
+        batches(KeyframeTrainDataset(gone, CLIPS, seed=0), 0)
     with pytest.raises(BrokenVideo):
-        ViewBoxes(gone, VIEWS).parts(0)
+        KeyframeViewDataset(gone, VIEWS).load_arrays(0)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +270,7 @@ def test_too_many_missing_films_stop_training_with_their_names(films):
         ({"size": (48, 40)}, "48x40 is larger"),
         ({"size": (0, 32)}, "size is 0"),
         ({"flip": 1.5}, "flip is 1.5"),
-        ({"sampling": KeySampling(frames=5, stride=1, rule="slowfast")}, "4 of 5 frames"),
+        ({"sampling": KeyframeSampling(frames=5, stride=1, rule="slowfast")}, "4 of 5 frames"),
     ],
 )
 def test_settings_that_give_no_clip_are_refused(wrong, said):
@@ -272,9 +297,9 @@ def test_a_crop_may_be_as_wide_as_frames_are_and_no_wider(tmp_path):
         [file_film(tmp_path, 60, 25)], [(0, 1)], [[(0.1, 0.1, 0.5, 0.9)]], tmp_path
     )  # of 32 × 80 pixels
     wide = replace(CLIPS, short_side=(32, 32), size=(32, 80))
-    assert TrainBoxes(frames, wide, seed=0).parts(0, 0, 0, 0)[0].shape[-2:] == (32, 80)
+    assert KeyframeTrainDataset(frames, wide, seed=0).load_arrays(0, 0, 0, 0)[0].shape[-2:] == (32, 80)
     for wider in ({"size": (32, 81)}, {"size": (24, 81)}):
         with pytest.raises(InputError, match="a frame of 32x80 has no room for a crop of"):
-            TrainBoxes(frames, replace(wide, **wider), seed=0).parts(0, 0, 0, 0)
+            KeyframeTrainDataset(frames, replace(wide, **wider), seed=0).load_arrays(0, 0, 0, 0)
     with pytest.raises(InputError, match="has no room"):
-        ViewBoxes(frames, replace(VIEWS, short_side=32, crop=(32, 81))).parts(0)
+        KeyframeViewDataset(frames, replace(VIEWS, short_side=32, crop_size=(32, 81))).load_arrays(0)

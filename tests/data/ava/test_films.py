@@ -7,19 +7,19 @@ import pytest
 from PIL import Image
 from tiny_films import file_film, frames_film, numbered, numbers_of, seconds_film, write_video
 
-from vidstill.data.ava.clip_reader import Film, FilmReader
-from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
+from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.storage.fetch import BrokenVideo
 
-VIDEOMAE = KeySampling(frames=8, stride=4, rate=25.0, rule="videomae")  # -15, -11, …, 13
-SLOWFAST = KeySampling(frames=8, stride=4, rate=30.0, rule="slowfast")  # -16, -12, …, 12
+VIDEOMAE = KeyframeSampling(frames=8, stride=4, frame_rate=25.0, rule="videomae")  # -15, -11, …, 13
+SLOWFAST = KeyframeSampling(frames=8, stride=4, frame_rate=30.0, rule="slowfast")  # -16, -12, …, 12
 RULES = pytest.mark.parametrize("sampling", [VIDEOMAE, SLOWFAST], ids=["videomae", "slowfast"])
 FORMS = pytest.mark.parametrize("film_of", [file_film, frames_film])
 RATES = pytest.mark.parametrize("rate", [24, 25, 30])
 
 
-def around(film: Film, second: int, sampling: KeySampling) -> list[int]:
-    return numbers_of(FilmReader().around(film, second, sampling))
+def around(film: KeyframeVideo, second: int, sampling: KeyframeSampling) -> list[int]:
+    return numbers_of(KeyframeClipReader().read_clip(film, second, sampling))
 
 
 @RULES
@@ -37,7 +37,7 @@ def test_a_clip_shows_the_frames_that_are_nearest_to_its_moments(tmp_path, film_
 @FORMS
 def test_a_film_that_begins_in_the_middle_counts_from_there(tmp_path, film_of):
     film = film_of(tmp_path, 120, 30, start=900)
-    assert around(film, 902, SLOWFAST) == [60 + offset for offset in SLOWFAST.offsets()]
+    assert around(film, 902, SLOWFAST) == [60 + offset for offset in SLOWFAST.compute_offsets()]
 
 
 @RULES
@@ -51,24 +51,35 @@ def test_files_of_one_second_each_give_what_one_file_of_all_gives(tmp_path, rate
 
 def test_seconds_of_24_and_26_frames_are_walked_over_frame_by_frame(tmp_path):
     film = seconds_film(tmp_path, {900: 25, 901: 24, 902: 26, 903: 25, 904: 24})
-    sampling = KeySampling(frames=16, stride=4, rule="videomae")
-    assert around(film, 902, sampling) == [49 + offset for offset in sampling.offsets()]  # 25 + 24 come before it
+    sampling = KeyframeSampling(frames=16, stride=4, rule="videomae")
+    assert around(film, 902, sampling) == [
+        49 + offset for offset in sampling.compute_offsets()
+    ]  # 25 + 24 come before it
 
 
 def test_where_a_neighbour_is_missing_both_sides_are_as_short_as_the_shorter(tmp_path):
     film = seconds_film(tmp_path, {899: 25, 901: 24, 902: 26, 903: 25})
-    sampling = KeySampling(frames=16, stride=4, rule="videomae")
+    sampling = KeyframeSampling(frames=16, stride=4, rule="videomae")
     key = 25 + 24  # what is in 899 does not follow on 901
-    assert around(film, 902, sampling) == [key + min(max(offset, -24), 23) for offset in sampling.offsets()]
+    assert around(film, 902, sampling) == [key + min(max(offset, -24), 23) for offset in sampling.compute_offsets()]
 
 
 @FORMS
 def test_at_its_ends_a_film_repeats_a_frame(tmp_path, film_of):
     film = film_of(tmp_path, 50, 25)
-    slow = replace(SLOWFAST, rate=25.0)
+    slow = replace(SLOWFAST, frame_rate=25.0)
     assert around(film, 0, slow) == [0, 0, 0, 0, 0, 4, 8, 12]
-    assert around(film, 1, KeySampling(frames=8, stride=8, rule="slowfast", rate=25.0)) == [0, 1, 9, 17, 25, 33, 41, 49]
-    assert around(film, 1, VIDEOMAE) == [25 + offset for offset in VIDEOMAE.offsets()]
+    assert around(film, 1, KeyframeSampling(frames=8, stride=8, rule="slowfast", frame_rate=25.0)) == [
+        0,
+        1,
+        9,
+        17,
+        25,
+        33,
+        41,
+        49,
+    ]
+    assert around(film, 1, VIDEOMAE) == [25 + offset for offset in VIDEOMAE.compute_offsets()]
     assert around(film, 0, VIDEOMAE) == [0] * 8  # no frame before it, and so none after it
 
 
@@ -77,54 +88,54 @@ def test_a_second_behind_the_end_is_named_with_the_film_and_its_length(tmp_path,
     film = film_of(tmp_path, 50, 25, start=900)
     for second in (902, 899):
         with pytest.raises(BrokenVideo, match=f"key frame film,0{second}: .*film.* second 900 .*ends at second 902.00"):
-            FilmReader().around(film, second, VIDEOMAE)
+            KeyframeClipReader().read_clip(film, second, VIDEOMAE)
 
 
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(BrokenVideo, match="key frame gone,0905: neither a file nor a folder"):
-        FilmReader().around(Film("gone", None), 905, VIDEOMAE)
+        KeyframeClipReader().read_clip(KeyframeVideo("gone", None), 905, VIDEOMAE)
     with pytest.raises(BrokenVideo, match=r"key frame lost,0001: .*lost\.mp4"):
-        FilmReader().around(Film("lost", tmp_path / "lost.mp4"), 1, VIDEOMAE)
+        KeyframeClipReader().read_clip(KeyframeVideo("lost", tmp_path / "lost.mp4"), 1, VIDEOMAE)
     for form in ("frames", "seconds"):
         with pytest.raises(BrokenVideo, match=r"key frame lost,0001: .*lost.* is not there|or is not there"):
-            FilmReader().around(Film("lost", tmp_path / "lost", form), 1, VIDEOMAE)
+            KeyframeClipReader().read_clip(KeyframeVideo("lost", tmp_path / "lost", form), 1, VIDEOMAE)
 
 
 def test_one_picture_that_is_missing_or_broken_loses_the_clips_that_need_it_and_moves_no_other(tmp_path):
     film = frames_film(tmp_path, 75, 25)
     (tmp_path / "film" / "film_000040.png").unlink()  # frame 39
-    one = KeySampling(frames=2, stride=2, rule="slowfast")  # -2, 0
+    one = KeyframeSampling(frames=2, stride=2, rule="slowfast")  # -2, 0
     assert around(film, 2, one) == [48, 50]
     with pytest.raises(BrokenVideo, match=r"key frame film,0001: .*film_000040\.png"):
-        FilmReader().around(film, 1, KeySampling(frames=4, stride=14, rule="slowfast"))
+        KeyframeClipReader().read_clip(film, 1, KeyframeSampling(frames=4, stride=14, rule="slowfast"))
     (tmp_path / "film" / "film_000026.png").write_bytes(b"")
     with pytest.raises(BrokenVideo, match=r"key frame film,0001: .*film_000026\.png"):
-        FilmReader().around(film, 1, one)
+        KeyframeClipReader().read_clip(film, 1, one)
 
 
 def test_pictures_whose_names_do_not_count_up_are_taken_in_their_order(tmp_path):
     for n, name in enumerate(("a", "b", "c", "d")):
         Image.fromarray(numbered(n)).save(tmp_path / f"{name}.png")
-    one = KeySampling(frames=2, stride=1, rate=1.0, rule="slowfast")
-    assert around(Film("film", tmp_path, "frames", rate=1.0), 2, one) == [1, 2]
+    one = KeyframeSampling(frames=2, stride=1, frame_rate=1.0, rule="slowfast")
+    assert around(KeyframeVideo("film", tmp_path, "frames", frame_rate=1.0), 2, one) == [1, 2]
 
 
 def test_frames_of_two_sizes_are_no_clip(tmp_path):
     film = frames_film(tmp_path, 30, 25)
     Image.fromarray(numbered(0)[:16]).save(tmp_path / "film" / "film_000026.png")
     with pytest.raises(BrokenVideo, match=r"80x32 and of 80x16|80x16 and of 80x32"):
-        FilmReader().around(film, 1, KeySampling(frames=2, stride=1, rule="slowfast"))
+        KeyframeClipReader().read_clip(film, 1, KeyframeSampling(frames=2, stride=1, rule="slowfast"))
 
 
 def test_a_file_that_ends_before_its_header_says_is_read_as_far_as_it_goes(tmp_path):
     whole = write_video(tmp_path / "film.mp4", [numbered(n) for n in range(75)])
     data = whole.read_bytes()
-    film = Film("film", whole)
-    reader = FilmReader()
-    assert numbers_of(reader.around(film, 1, VIDEOMAE)) == [25 + offset for offset in VIDEOMAE.offsets()]
+    film = KeyframeVideo("film", whole)
+    reader = KeyframeClipReader()
+    assert numbers_of(reader.read_clip(film, 1, VIDEOMAE)) == [25 + offset for offset in VIDEOMAE.compute_offsets()]
     (tmp_path / "film.mp4").write_bytes(data[: len(data) // 2])  # its index, at the end, is lost
     with pytest.raises(BrokenVideo, match="key frame film,0002"):
-        FilmReader().around(film, 2, VIDEOMAE)
+        KeyframeClipReader().read_clip(film, 2, VIDEOMAE)
 
 
 @pytest.mark.parametrize("rate", [24, 25, 30])
@@ -135,6 +146,6 @@ def test_the_key_frames_themselves_are_read_from_every_form(tmp_path, rate):
         seconds_film(tmp_path / "seconds", {900 + k: rate for k in range(3)}, rate),
     )
     for film in films:
-        assert numbers_of(np.stack(FilmReader().at(film, [902, 900]))) == [2 * rate, 0]
+        assert numbers_of(np.stack(KeyframeClipReader().read_keyframes(film, [902, 900]))) == [2 * rate, 0]
         with pytest.raises(BrokenVideo, match="key frames film,0901, film,0903"):
-            FilmReader().at(film, [901, 903])
+            KeyframeClipReader().read_keyframes(film, [901, 903])

@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidstill.data.ava.box_ops import (
-    clipped,
-    cut,
-    extended,
-    flipped,
-    have_area,
-    in_pixels,
-    moved,
-    resized,
-    resized_size,
-    restored,
+    clip_boxes,
+    compute_resized_size,
+    crop_boxes,
+    expand_boxes,
+    find_nonempty_boxes,
+    hflip_boxes,
+    resize_boxes,
+    to_pixel_boxes,
+    translate_boxes,
+    undo_box_resize,
 )
 
 RULES = pytest.mark.parametrize("rule", ["videomae", "slowfast"])
@@ -34,18 +34,18 @@ def test_the_values_that_are_stated_of_videomaes_arithmetic_come_out():
     size = (256, 340)
     corner, extent = np.array([12.34, 20.5]), np.array([100.2, 150.9])
     fractions = np.concatenate([corner, corner + extent])[None] / [340, 256, 340, 256]
-    pixels = in_pixels(fractions, size, "videomae")
+    pixels = to_pixel_boxes(fractions, size, "videomae")
     near(pixels, (12.34, 20.5, 111.54, 170.4), within=1e-9)
-    larger = resized(pixels, size, (300, 398), "videomae")
+    larger = resize_boxes(pixels, size, (300, 398), "videomae")
     near(larger, (14.445059, 24.023438, 130.567413, 199.6875), within=1e-5)  # stated of float32
-    near(flipped(larger, 398), (266.432587, 24.023438, 382.554932, 199.6875), within=1e-5)
-    near(cut(larger, 40, 50, (224, 224), "videomae"), (0, 0, 80.567413, 159.6875), within=1e-5)
+    near(hflip_boxes(larger, 398), (266.432587, 24.023438, 382.554932, 199.6875), within=1e-5)
+    near(crop_boxes(larger, 40, 50, (224, 224), "videomae"), (0, 0, 80.567413, 159.6875), within=1e-5)
 
 
 def test_the_boxes_of_a_test_grow_as_is_stated_of_videomaes_model():
     asked = boxes((10, 20, 110, 200), (150.5, 33.25, 290.75, 222), (5, 5, 40, 30))
     near(
-        extended(asked, (0.1, 0.05), (224, 304)),
+        expand_boxes(asked, (0.1, 0.05), (224, 304)),
         (4.95, 15.475, 115.05, 204.525),
         (143.4375, 28.50625, 297.8125, 223),
         (3.2, 4.35, 41.8, 30.65),
@@ -54,15 +54,15 @@ def test_the_boxes_of_a_test_grow_as_is_stated_of_videomaes_model():
 
 def test_videomaes_boxes_hold_their_last_pixel_and_are_cut_off_at_the_frames():
     whole = boxes((0, 0, 1, 1), (0.5, 0.5, 0.5005, 0.9), (-0.1, 0.2, 1.2, 0.4))
-    near(in_pixels(whole, (100, 200), "videomae"), (0, 0, 199, 99), (100, 50, 100, 89), (0, 20, 199, 39))
-    near(in_pixels(whole, (100, 200), "slowfast"), (0, 0, 199, 99), (100, 50, 100.1, 90), (0, 20, 199, 40))
-    assert have_area(in_pixels(whole, (100, 200), "videomae")).tolist() == [True, False, True]
+    near(to_pixel_boxes(whole, (100, 200), "videomae"), (0, 0, 199, 99), (100, 50, 100, 89), (0, 20, 199, 39))
+    near(to_pixel_boxes(whole, (100, 200), "slowfast"), (0, 0, 199, 99), (100, 50, 100.1, 90), (0, 20, 199, 40))
+    assert find_nonempty_boxes(to_pixel_boxes(whole, (100, 200), "videomae")).tolist() == [True, False, True]
 
 
 @given(sides, sides, sides)
 def test_the_shorter_side_becomes_what_is_asked_and_the_longer_loses_less_than_a_pixel(height, width, short):
     for rule in ("videomae", "slowfast"):
-        rows, columns = resized_size((height, width), short, rule)
+        rows, columns = compute_resized_size((height, width), short, rule)
         assert (rows if height <= width else columns) == short
         exact = short * max(height, width) / min(height, width)
         # PySlowFast divides first, and may be just below a whole number
@@ -70,17 +70,21 @@ def test_the_shorter_side_becomes_what_is_asked_and_the_longer_loses_less_than_a
 
 
 def test_a_frame_that_has_the_size_already_keeps_it():
-    assert resized_size((256, 341), 256, "videomae") == resized_size((256, 341), 256, "slowfast") == (256, 341)
-    assert resized_size((300, 200), 200, "videomae") == (300, 200)
+    assert (
+        compute_resized_size((256, 341), 256, "videomae")
+        == compute_resized_size((256, 341), 256, "slowfast")
+        == (256, 341)
+    )
+    assert compute_resized_size((300, 200), 200, "videomae") == (300, 200)
 
 
 @given(sides, sides, sides)
 def test_pyslowfast_scales_both_axes_as_the_longer_side_and_back_nearly(height, width, short):
     size = (height, width)
-    to = resized_size(size, short, "slowfast")
-    there = resized(boxes((3, 5, 11, 13)), size, to, "slowfast")
+    to = compute_resized_size(size, short, "slowfast")
+    there = resize_boxes(boxes((3, 5, 11, 13)), size, to, "slowfast")
     near(there, *(boxes((3, 5, 11, 13)) * max(to) / max(size)).tolist())
-    back = restored(there, size, short)
+    back = undo_box_resize(there, size, short)
     assert np.abs(back - boxes((3, 5, 11, 13))).max() <= 13 / min(to) + 1e-6  # a pixel of the longer side at most
 
 
@@ -88,13 +92,13 @@ def test_pyslowfast_scales_both_axes_as_the_longer_side_and_back_nearly(height, 
 def test_flipping_twice_changes_nothing_and_keeps_left_left(width, rows):
     some = boxes(*rows)
     some[:, 2:] = np.maximum(some[:, :2], some[:, 2:])
-    near(flipped(flipped(some, width), width), *some.tolist())
-    assert (flipped(some, width)[:, 0] <= flipped(some, width)[:, 2]).all()
+    near(hflip_boxes(hflip_boxes(some, width), width), *some.tolist())
+    assert (hflip_boxes(some, width)[:, 0] <= hflip_boxes(some, width)[:, 2]).all()
 
 
 @RULES
 def test_a_box_outside_of_the_part_that_is_cut_out_stays_as_nothing(rule):
-    (inside, outside) = cut(boxes((50, 50, 70, 80), (0, 0, 10, 10)), 40, 40, (32, 32), rule)
+    (inside, outside) = crop_boxes(boxes((50, 50, 70, 80), (0, 0, 10, 10)), 40, 40, (32, 32), rule)
     last = 32 if rule == "videomae" else 31
     assert inside.tolist() == [10, 10, min(30, last), last]
     assert outside.tolist() == [0, 0, 0, 0]
@@ -102,8 +106,8 @@ def test_a_box_outside_of_the_part_that_is_cut_out_stays_as_nothing(rule):
 
 def test_moving_and_clipping_touch_no_other_boxes():
     some = boxes((1, 2, 3, 4))
-    near(moved(some, 2, 1), (0, 0, 2, 2))
-    near(clipped(some, (3, 3)), (1, 2, 2, 2))
+    near(translate_boxes(some, 2, 1), (0, 0, 2, 2))
+    near(clip_boxes(some, (3, 3)), (1, 2, 2, 2))
     near(some, (1, 2, 3, 4))
 
 
@@ -111,10 +115,10 @@ def test_moving_and_clipping_touch_no_other_boxes():
 def test_no_boxes_stay_no_boxes(rule):
     none = boxes()
     for found in (
-        in_pixels(none, (10, 10), rule),
-        resized(none, (10, 10), (20, 20), rule),
-        cut(none, 1, 1, (4, 4), rule),
-        flipped(none, 10),
-        extended(none, (0.1, 0.1), (10, 10)),
+        to_pixel_boxes(none, (10, 10), rule),
+        resize_boxes(none, (10, 10), (20, 20), rule),
+        crop_boxes(none, 1, 1, (4, 4), rule),
+        hflip_boxes(none, 10),
+        expand_boxes(none, (0.1, 0.1), (10, 10)),
     ):
         assert found.shape == (0, 4)

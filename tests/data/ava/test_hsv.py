@@ -5,8 +5,8 @@ import colorsys
 import numpy as np
 import pytest
 
-from vidstill.data.ava.hsv_jitter import HSVDrawn, HSVJitter, hue_saturation_value, recoloured
-from vidstill.utils.rng import numpy_chance
+from vidstill.data.ava.hsv_jitter import HSVJitter, HSVShift, rgb_to_hsv, shift_hsv
+from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), np.uint8)
@@ -35,11 +35,11 @@ def one(*rgb: int) -> np.ndarray:
     ],
 )
 def test_colours_have_the_bytes_that_opencvs_formulas_give(rgb, hsv):
-    assert hue_saturation_value(one(*rgb)).ravel().tolist() == list(hsv)
+    assert rgb_to_hsv(one(*rgb)).ravel().tolist() == list(hsv)
 
 
 def test_any_colour_is_within_a_level_of_what_the_formulas_give():
-    found = hue_saturation_value(COLOURS).reshape(-1, 3)
+    found = rgb_to_hsv(COLOURS).reshape(-1, 3)
     for (red, green, blue), (hue, saturation, value) in zip(
         COLOURS.reshape(-1, 3) / 255, found.astype(int), strict=True
     ):
@@ -49,40 +49,40 @@ def test_any_colour_is_within_a_level_of_what_the_formulas_give():
         assert min(abs(hue - 180 * h), 180 - abs(hue - 180 * h)) <= 0.66
 
 
-@pytest.mark.parametrize("by", [HSVDrawn(10, 26, 26), HSVDrawn(-10, -26, 5), HSVDrawn(90, 0, 0), HSVDrawn(0, 255, -80)])
+@pytest.mark.parametrize("by", [HSVShift(10, 26, 26), HSVShift(-10, -26, 5), HSVShift(90, 0, 0), HSVShift(0, 255, -80)])
 def test_a_jitter_moves_the_bytes_and_turns_them_back_into_colours(by):
-    hue, saturation, value = (each.astype(int) for each in np.moveaxis(hue_saturation_value(COLOURS), -1, 0))
+    hue, saturation, value = (each.astype(int) for each in np.moveaxis(rgb_to_hsv(COLOURS), -1, 0))
     moved = (hue + by.hue) % 180, np.clip(saturation + by.saturation, 0, 255), np.clip(value + by.value, 0, 255)
     expected = [
         [255 * c for c in colorsys.hsv_to_rgb(h / 180, s / 255, v / 255)]
         for h, s, v in zip(*(each.ravel() for each in moved), strict=True)
     ]
-    apart = np.abs(recoloured(COLOURS, by).reshape(-1, 3) - np.array(expected))
+    apart = np.abs(shift_hsv(COLOURS, by).reshape(-1, 3) - np.array(expected))
     assert apart.max() <= 0.5 + 1e-3
 
 
 def test_no_jitter_gives_the_colours_back_but_for_what_bytes_of_hue_lose():
-    apart = np.abs(recoloured(COLOURS, HSVDrawn(0, 0, 0)).astype(int) - COLOURS)
+    apart = np.abs(shift_hsv(COLOURS, HSVShift(0, 0, 0)).astype(int) - COLOURS)
     assert apart.max() <= 6  # half a half degree of 255 levels is 4.25, and the saturation's rounding
     grey = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, None, :, None], (1, 1, 256, 3))
-    np.testing.assert_array_equal(recoloured(grey, HSVDrawn(0, 0, 0)), grey)
+    np.testing.assert_array_equal(shift_hsv(grey, HSVShift(0, 0, 0)), grey)
 
 
 def test_all_frames_of_a_clip_are_moved_alike_and_draws_reach_both_ends():
     jitter = HSVJitter(hue=2, saturation=1, value=3)
-    drawn = np.array([jitter.draw(numpy_chance(seed, "colours")) for seed in range(400)])
+    drawn = np.array([jitter.draw_shift(numpy_rng(seed, "colours")) for seed in range(400)])
     assert drawn.min(0).tolist() == [-2, -1, -3]
     assert drawn.max(0).tolist() == [2, 1, 3]
     twice = np.concatenate([COLOURS[:1], COLOURS[:1]])
-    frames = HSVJitter().apply(twice, numpy_chance(3, "colours"))
+    frames = HSVJitter().apply(twice, numpy_rng(3, "colours"))
     np.testing.assert_array_equal(frames[0], frames[1])
-    np.testing.assert_array_equal(frames, HSVJitter().apply(twice, numpy_chance(3, "colours")))
-    assert (frames != HSVJitter().apply(twice, numpy_chance(4, "colours"))).any()
+    np.testing.assert_array_equal(frames, HSVJitter().apply(twice, numpy_rng(3, "colours")))
+    assert (frames != HSVJitter().apply(twice, numpy_rng(4, "colours"))).any()
     assert frames.dtype == np.uint8
 
 
 def test_a_jitter_of_nothing_is_drawn_as_nothing():
-    assert HSVJitter(hue=0, saturation=0, value=0).draw(numpy_chance(0, "colours")) == (0, 0, 0)
+    assert HSVJitter(hue=0, saturation=0, value=0).draw_shift(numpy_rng(0, "colours")) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"hue": 91}, {"saturation": -1}, {"value": 256}])

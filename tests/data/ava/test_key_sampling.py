@@ -6,16 +6,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vidstill.data.ava.frame_sampling import KeySampling, nearest
+from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
 from vidstill.utils.types import InputError
 
 RULES = st.sampled_from(["videomae", "slowfast"])
-samplings = st.builds(KeySampling, frames=st.integers(1, 32), stride=st.integers(1, 16), rate=st.just(25.0), rule=RULES)
+samplings = st.builds(
+    KeyframeSampling, frames=st.integers(1, 32), stride=st.integers(1, 16), rate=st.just(25.0), rule=RULES
+)
 
 
 def test_the_two_released_rules_take_the_frames_that_are_stated_of_them():
-    assert KeySampling(rule="videomae").offsets() == list(range(-31, 30, 4))
-    assert KeySampling(rule="slowfast").offsets() == list(range(-32, 29, 4))
+    assert KeyframeSampling(rule="videomae").compute_offsets() == list(range(-31, 30, 4))
+    assert KeyframeSampling(rule="slowfast").compute_offsets() == list(range(-32, 29, 4))
 
 
 @given(samplings)
@@ -44,15 +46,17 @@ def released(frames: int, stride: int, before: int, after: int) -> list[int]:
 
 @given(st.integers(1, 32), st.integers(1, 16), st.integers(1, 400), st.integers(1, 400))
 def test_videomaes_rule_is_as_described_for_any_number_of_frames_on_either_side(frames, stride, before, after):
-    sampling = KeySampling(frames=frames, stride=stride, rule="videomae")
-    assert sampling.places(before, after) == released(frames, stride, before, after)
+    sampling = KeyframeSampling(frames=frames, stride=stride, rule="videomae")
+    assert sampling.compute_video_offsets(before, after) == released(frames, stride, before, after)
 
 
 @given(st.integers(1, 32), st.integers(1, 16), st.integers(0, 300), st.integers(1, 300))
 def test_pyslowfasts_rule_repeats_the_first_and_the_last_frame(frames, stride, centre, total):
     half = frames * stride // 2
     expected = [min(max(n, 0), total - 1) for n in range(centre - half, centre + half, stride)]
-    assert KeySampling(frames=frames, stride=stride, rule="slowfast").frames_around(centre, total) == expected
+    assert (
+        KeyframeSampling(frames=frames, stride=stride, rule="slowfast").compute_frame_indices(centre, total) == expected
+    )
 
 
 @given(samplings, st.integers(0, 50), st.integers(1, 100))
@@ -62,23 +66,23 @@ def test_no_frame_is_asked_for_that_is_not_there(sampling, centre, total):
 
 
 def test_at_the_first_frame_of_a_video_videomaes_rule_has_that_frame_alone():
-    assert KeySampling(frames=4, stride=2, rule="videomae").frames_around(0, 100) == [0] * 4
+    assert KeyframeSampling(frames=4, stride=2, rule="videomae").compute_frame_indices(0, 100) == [0] * 4
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.2, 2.0])
 def test_frames_of_another_rate_are_those_nearest_in_time(ratio):
-    sampling = KeySampling(frames=8, stride=4, rule="slowfast")
-    shown = sampling.places(1000, 1000, ratio=ratio, beyond=0.25)
-    for place, offset in zip(shown, sampling.offsets(), strict=True):
+    sampling = KeyframeSampling(frames=8, stride=4, rule="slowfast")
+    shown = sampling.compute_video_offsets(1000, 1000, frame_rate_ratio=ratio, subframe_offset=0.25)
+    for place, offset in zip(shown, sampling.compute_offsets(), strict=True):
         assert abs(place - (0.25 + offset * ratio)) <= 0.5
 
 
 def test_halves_are_rounded_up_so_that_even_steps_stay_even():
-    assert [nearest(n / 2) for n in (-3, -1, 1, 3, 5)] == [-1, 0, 1, 2, 3]
-    assert nearest(2.5 - 1e-12) == 3
+    assert [round_half_up(n / 2) for n in (-3, -1, 1, 3, 5)] == [-1, 0, 1, 2, 3]
+    assert round_half_up(2.5 - 1e-12) == 3
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 0}, {"stride": 0}, {"rate": 0.0}, {"rate": float("nan")}])
 def test_numbers_that_give_no_clip_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        KeySampling(**wrong)
+        KeyframeSampling(**wrong)

@@ -9,35 +9,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.ava.box_table import BoxRows, read_rows
-from vidstill.data.ava.clip_reader import Film
-from vidstill.data.ava.keyframes import KeyFrames, PersonBoxes, frames_to_test, frames_to_train
-from vidstill.data.ava.label_map import Actions
+from vidstill.data.ava.box_table import BoxTable, read_box_csv
+from vidstill.data.ava.clip_reader import KeyframeVideo
+from vidstill.data.ava.keyframes import Keyframes, PersonBoxesConfig, build_test_keyframes, build_train_keyframes
+from vidstill.data.ava.label_map import LabelMap
 from vidstill.utils.types import InputError
 
-ACTIONS = Actions({1: "walk", 3: "run", 7: "talk"}, frozenset({1, 3}))
-FILMS = Film("b", Path("b.mp4")), Film("a", Path("a.mp4")), Film("gone", None)
+ACTIONS = LabelMap({1: "walk", 3: "run", 7: "talk"}, frozenset({1, 3}))
+FILMS = KeyframeVideo("b", Path("b.mp4")), KeyframeVideo("a", Path("a.mp4")), KeyframeVideo("gone", None)
 
 
 @pytest.fixture
 def rows(tmp_path):
     """Reads rows of text, so that messages have a file and lines."""
 
-    def read(text: str, *, scored: bool = False, name: str = "") -> BoxRows:
+    def read(text: str, *, scored: bool = False, name: str = "") -> BoxTable:
         path = tmp_path / (name or ("persons.csv" if scored else "train.csv"))
         path.write_text(text)
-        return read_rows(path, scored=scored)
+        return read_box_csv(path, has_scores=scored)
 
     return read
 
 
-def plain(frames: KeyFrames) -> list[tuple]:
+def plain(frames: Keyframes) -> list[tuple]:
     """Each key frame with its boxes and the numbers of their actions."""
     found = []
     for place in range(len(frames)):
         frame = frames[place]
-        actions = [{ACTIONS.numbers[a] for a in row.nonzero()[0]} for row in frame.labels]
-        found.append((frame.name, list(zip(map(tuple, frame.boxes.tolist()), actions, strict=True))))
+        actions = [{ACTIONS.action_ids[a] for a in row.nonzero()[0]} for row in frame.labels]
+        found.append((frame.key, list(zip(map(tuple, frame.boxes.tolist()), actions, strict=True))))
     return found
 
 
@@ -53,17 +53,17 @@ def test_rows_of_one_box_become_one_with_all_its_actions_in_the_order_of_films_s
         f"a,0904,{text(TWO)},1,0\na,0904,{text(ONE)},3,1\nb,0903,{text(ONE)},7,0\na,0902,{text(ONE)},1,0\n"
         f"a,0904,0.60,0.100,0.9,0.9,7,0\na,904,{text(TWO)},1,0\n"
     )
-    frames = frames_to_train(annotated, ACTIONS, FILMS)
+    frames = build_train_keyframes(annotated, ACTIONS, FILMS)
     assert plain(frames) == [
         ("b,0903", [(ONE, {7})]),
         ("a,0902", [(ONE, {1})]),
         ("a,0904", [(TWO, {1, 7}), (ONE, {3})]),
     ]
-    assert frames.ends.tolist() == [0, 1, 2, 4]
-    assert frames.most_boxes == 2
+    assert frames.box_offsets.tolist() == [0, 1, 2, 4]
+    assert frames.max_boxes == 2
     assert (frames.scores == 1).all()
     assert frames.source == annotated.source
-    assert "3 key frames with 4 boxes, annotated" in frames.kind
+    assert "3 key frames with 4 boxes, annotated" in frames.description
 
 
 def test_detected_boxes_of_enough_score_join_after_the_annotated_with_the_actions_of_their_file(rows):
@@ -73,10 +73,12 @@ def test_detected_boxes_of_enough_score_join_after_the_annotated_with_the_action
         f"b,0903,{text(ONE)},,0.99\n",
         scored=True,
     )
-    frames = frames_to_train(annotated, ACTIONS, FILMS, persons=persons, config=PersonBoxes(score=0.9))
+    frames = build_train_keyframes(
+        annotated, ACTIONS, FILMS, person_boxes=persons, config=PersonBoxesConfig(min_score=0.9)
+    )
     assert plain(frames) == [("b,0902", [(ONE, {1, 7}), (TWO, {3, 7})]), ("b,0903", [(ONE, set())])]
     assert frames.scores.tolist() == [1, 0.9, 0.99]
-    assert plain(frames_to_train(annotated, ACTIONS, FILMS, persons=persons)) == [("b,0902", [(ONE, {1})])]
+    assert plain(build_train_keyframes(annotated, ACTIONS, FILMS, person_boxes=persons)) == [("b,0902", [(ONE, {1})])]
 
 
 def test_by_overlap_a_detected_box_has_the_actions_of_the_annotated_one_that_it_overlaps_most(rows):
@@ -86,8 +88,8 @@ def test_by_overlap_a_detected_box_has_the_actions_of_the_annotated_one_that_it_
         f"b,0903,{text(ONE)},,0.99\n",
         scored=True,
     )
-    config = PersonBoxes(score=0.9, iou=0.9)
-    frames = frames_to_train(annotated, ACTIONS, FILMS, persons=persons, config=config)
+    config = PersonBoxesConfig(min_score=0.9, min_iou=0.9)
+    frames = build_train_keyframes(annotated, ACTIONS, FILMS, person_boxes=persons, config=config)
     assert plain(frames) == [
         ("b,0902", [(ONE, {1, 3}), (TWO, {7}), (THREE, {1, 3}), ((0.6, 0.1, 0.9, 0.5), set())])
     ]  # 0903 is not annotated: what is done there nobody knows
@@ -99,7 +101,13 @@ def test_by_overlap_no_more_than_the_most_join_of_those_that_have_actions_the_be
     scores = [0.91, 0.95, 0.93, 0.95, 0.92]
     lines = [f"b,0902,{text(box)},,{score}\n" for box, score in zip(boxes, scores, strict=True)]
     persons = rows("".join(lines) + f"b,0902,{text(TWO)},,0.9\nb,0903,{text(THREE)},,0.9\n", scored=True)
-    frames = frames_to_train(annotated, ACTIONS, FILMS, persons=persons, config=PersonBoxes(score=0.9, iou=0.9, most=2))
+    frames = build_train_keyframes(
+        annotated,
+        ACTIONS,
+        FILMS,
+        person_boxes=persons,
+        config=PersonBoxesConfig(min_score=0.9, min_iou=0.9, max_boxes=2),
+    )
     first, second = plain(frames)
     assert first[1] == [(ONE, {1}), (boxes[1], {1}), (boxes[3], {1}), (TWO, set())]
     assert second[1] == [(ONE, {1}), (THREE, {1})]
@@ -112,9 +120,9 @@ stated = st.tuples(st.integers(0, 1), st.integers(902, 905), sides, st.sampled_f
 found_boxes = st.tuples(stated, st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 
 
-def made(entries: list[tuple], scores: list[float] | None = None) -> BoxRows:
+def made(entries: list[tuple], scores: list[float] | None = None) -> BoxTable:
     video, second, box, action = zip(*entries, strict=True) if entries else ((), (), (), ())
-    return BoxRows(
+    return BoxTable(
         Path("made.csv"),
         ("a", "b"),
         np.array(video, np.int32),
@@ -129,8 +137,8 @@ def made(entries: list[tuple], scores: list[float] | None = None) -> BoxRows:
 @given(st.lists(stated, min_size=1), st.lists(found_boxes), st.booleans())
 def test_key_frames_are_those_of_a_plain_loop(annotated, detected, by_overlap):
     persons = made([each for each, _ in detected], [score for _, score in detected])
-    config = PersonBoxes(score=0.8, iou=0.5 if by_overlap else None)
-    frames = frames_to_train(made(annotated), ACTIONS, FILMS, persons=persons, config=config)
+    config = PersonBoxesConfig(min_score=0.8, min_iou=0.5 if by_overlap else None)
+    frames = build_train_keyframes(made(annotated), ACTIONS, FILMS, person_boxes=persons, config=config)
 
     expected: dict[tuple, dict[tuple, set]] = {}
     for video, second, box, action in annotated:
@@ -165,18 +173,18 @@ def test_a_test_asks_about_the_detected_boxes_of_enough_score_and_each_keeps_its
         f"b,0904,{text(ONE)},,0.8\nb,0904,{text(TWO)},,0.7999\nb,0905,{text(ONE)},1,0.9\na,0908,{text(ONE)},,1\n",
         scored=True,
     )
-    frames = frames_to_test(persons, ACTIONS, FILMS, threshold=0.8)
+    frames = build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8)
     assert [name for name, _ in plain(frames)] == ["b,0904", "b,0905", "a,0908"]
     assert frames.scores.tolist() == [0.8, 0.9, 1]
-    assert "found by a detector with a score of 0.8 or more" in frames.kind
-    fourth = frames_to_test(persons, ACTIONS, FILMS, threshold=0.8, every=4)
+    assert "found by a detector with a score of 0.8 or more" in frames.description
+    fourth = build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8, second_stride=4)
     assert [name for name, _ in plain(fourth)] == ["b,0904", "a,0908"]
 
 
 def test_a_test_of_the_annotated_boxes_says_so(rows):
-    frames = frames_to_test(rows(f"b,0904,{text(ONE)},1,0\n"), ACTIONS, FILMS, threshold=None)
+    frames = build_test_keyframes(rows(f"b,0904,{text(ONE)},1,0\n"), ACTIONS, FILMS, min_score=None)
     assert plain(frames) == [("b,0904", [(ONE, {1})])]
-    assert frames.kind.endswith("as annotated")
+    assert frames.description.endswith("as annotated")
 
 
 # ---- what is left out, and what is wrong ----------------------------------------------------------------------------
@@ -188,14 +196,16 @@ def test_films_that_are_gone_seconds_that_do_not_count_and_excluded_moments_are_
         f"a,0903,{text(ONE)},1,0\n"
     )
     excluded = {("b", 903), ("unknown", 902), ("a", 902)}
-    frames = frames_to_train(annotated, ACTIONS, FILMS, seconds=range(902, 1799), excluded=excluded)
+    frames = build_train_keyframes(
+        annotated, ACTIONS, FILMS, keyframe_seconds=range(902, 1799), excluded_keyframes=excluded
+    )
     assert [name for name, _ in plain(frames)] == ["b,0902", "a,0903"]
 
 
 def test_a_video_that_is_not_among_the_films_is_named_with_its_file_and_line(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nwho,0902,{text(ONE)},1,0\n")
     with pytest.raises(InputError, match=rf"line 2 of {annotated.source} names the video 'who'"):
-        frames_to_train(annotated, ACTIONS, FILMS)
+        build_train_keyframes(annotated, ACTIONS, FILMS)
 
 
 def warnings_of(caplog) -> list[str]:
@@ -207,7 +217,7 @@ def test_detected_boxes_of_videos_without_annotations_are_left_out_and_counted(r
         f"b,0902,{text(ONE)},,0.9\nx,0902,{text(ONE)},,0.9\ny,0902,{text(ONE)},,0.9\nz,0902,{text(ONE)},,0.1\n",
         scored=True,
     )
-    assert len(frames_to_test(persons, ACTIONS, FILMS, threshold=0.8).boxes) == 1
+    assert len(build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8).boxes) == 1
     (said,) = warnings_of(caplog)
     assert "has 2 rows of videos that the annotations do not name" in said
     assert f"line 2 of {persons.source}" in said
@@ -215,7 +225,7 @@ def test_detected_boxes_of_videos_without_annotations_are_left_out_and_counted(r
 
 def test_actions_that_are_not_in_the_list_are_counted_and_their_boxes_stay(rows, caplog):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nb,0902,{text(ONE)},80,0\nb,0902,{text(TWO)},2,0\n")
-    assert plain(frames_to_train(annotated, ACTIONS, FILMS)) == [("b,0902", [(ONE, {1}), (TWO, set())])]
+    assert plain(build_train_keyframes(annotated, ACTIONS, FILMS)) == [("b,0902", [(ONE, {1}), (TWO, set())])]
     (said,) = warnings_of(caplog)
     assert "has 2 rows with an action that the list of actions lacks, such as 80" in said
     assert f"line 2 of {annotated.source}" in said
@@ -226,7 +236,7 @@ def test_boxes_without_area_are_left_out_and_those_that_reach_out_of_the_frame_a
         f"b,0902,{text(ONE)},1,0\nb,0902,0.5,0.5,0.5,0.9,1,0\nb,0902,-0.2,0.1,0.5,0.9,1,0\n"
         "b,0902,1.1,0.1,1.5,0.9,1,0\nb,0902,0.5,0.1,1.0005,0.9,1,0\n"
     )
-    frames = frames_to_train(annotated, ACTIONS, FILMS)
+    frames = build_train_keyframes(annotated, ACTIONS, FILMS)
     assert frames.boxes[:, 0].tolist() == [0.1, -0.2, 0.5]
     none, over = warnings_of(caplog)
     assert "has 2 rows with a box without area" in none
@@ -238,29 +248,29 @@ def test_boxes_without_area_are_left_out_and_those_that_reach_out_of_the_frame_a
 def test_where_nothing_is_left_a_sentence_says_why(rows):
     annotated = rows(f"gone,0902,{text(ONE)},1,0\n")
     with pytest.raises(InputError, match=r"none of the 1 rows of .*train.csv is left to train on; the videos may be"):
-        frames_to_train(annotated, ACTIONS, FILMS)
+        build_train_keyframes(annotated, ACTIONS, FILMS)
     persons = rows(f"b,0902,{text(ONE)},,0.5\n", scored=True)
     with pytest.raises(InputError, match=r"persons.csv is left to ask about; none has a score of 0.8 or more; lower"):
-        frames_to_test(persons, ACTIONS, FILMS, threshold=0.8)
+        build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8)
     with pytest.raises(InputError, match="is left to ask about"):
-        frames_to_test(rows("", scored=True), ACTIONS, FILMS, threshold=0.8)
+        build_test_keyframes(rows("", scored=True), ACTIONS, FILMS, min_score=0.8)
 
 
 def test_without_a_file_of_persons_a_training_that_wants_one_is_refused(rows):
     with pytest.raises(InputError, match="no file of them is there; make one with `vidstill detect boxes`"):
-        frames_to_train(rows(f"b,0902,{text(ONE)},1,0\n"), ACTIONS, FILMS, config=PersonBoxes())
+        build_train_keyframes(rows(f"b,0902,{text(ONE)},1,0\n"), ACTIONS, FILMS, config=PersonBoxesConfig())
 
 
 def test_the_fingerprint_changes_with_whatever_is_trained_on_and_not_with_the_folder(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\n")
-    mark = frames_to_train(annotated, ACTIONS, FILMS).fingerprint
-    moved = [replace(film, place=film.place and Path("/elsewhere") / film.place) for film in FILMS]
-    assert frames_to_train(annotated, ACTIONS, moved).fingerprint == mark
+    mark = build_train_keyframes(annotated, ACTIONS, FILMS).fingerprint
+    moved = [replace(film, path=film.path and Path("/elsewhere") / film.path) for film in FILMS]
+    assert build_train_keyframes(annotated, ACTIONS, moved).fingerprint == mark
     others = {
-        frames_to_train(rows(f"b,0902,{text(TWO)},1,0\n"), ACTIONS, FILMS).fingerprint,
-        frames_to_train(rows(f"b,0902,{text(ONE)},3,0\n"), ACTIONS, FILMS).fingerprint,
-        frames_to_train(rows(f"b,0903,{text(ONE)},1,0\n"), ACTIONS, FILMS).fingerprint,
-        frames_to_train(annotated, replace(ACTIONS, evaluated=frozenset({1})), FILMS).fingerprint,
-        frames_to_train(annotated, ACTIONS, [replace(FILMS[0], start=900.0), *FILMS[1:]]).fingerprint,
+        build_train_keyframes(rows(f"b,0902,{text(TWO)},1,0\n"), ACTIONS, FILMS).fingerprint,
+        build_train_keyframes(rows(f"b,0902,{text(ONE)},3,0\n"), ACTIONS, FILMS).fingerprint,
+        build_train_keyframes(rows(f"b,0903,{text(ONE)},1,0\n"), ACTIONS, FILMS).fingerprint,
+        build_train_keyframes(annotated, replace(ACTIONS, evaluated_ids=frozenset({1})), FILMS).fingerprint,
+        build_train_keyframes(annotated, ACTIONS, [replace(FILMS[0], start_second=900.0), *FILMS[1:]]).fingerprint,
     }
     assert len(others | {mark}) == 6

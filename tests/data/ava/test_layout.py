@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from vidstill.data.ava.dataset import find_boxes
-from vidstill.data.ava.keyframes import PersonBoxes
+from vidstill.data.ava.dataset import open_box_dataset
+from vidstill.data.ava.keyframes import PersonBoxesConfig
 from vidstill.utils.types import InputError
 
 LIST = 'item {\n  name: "sit"\n  id: 1\n}\nitem {\n  name: "rare"\n  id: 2\n}\nitem {\n  name: "run"\n  id: 10\n}\n'
@@ -70,45 +70,45 @@ def test_ava_is_found_by_its_official_names_with_its_splits_actions_and_seconds(
     year = {"2.2": "2019", "2.1": "2018"}[version]
     names = {name.replace("2.2", version).replace("2019", year): text for name, text in AVA.items()}
     path = tree(names, "videos_15min/one.mkv", "videos_15min/two.mp4", "videos_15min/three.webm", below=below)
-    data = find_boxes(path)
-    assert (data.name, data.kind) == (f"AVA v{version}",) * 2
-    assert dict(data.actions.names) == {1: "sit", 2: "rare", 10: "run"}
-    assert data.actions.evaluated == {1, 10}
-    assert (min(data.seconds), max(data.seconds), len(data.seconds)) == (902, 1798, 897)
-    train, val = data.split("train"), data.split("val")
+    data = open_box_dataset(path)
+    assert (data.name, data.description) == (f"AVA v{version}",) * 2
+    assert dict(data.label_map.names) == {1: "sit", 2: "rare", 10: "run"}
+    assert data.label_map.evaluated_ids == {1, 10}
+    assert (min(data.keyframe_seconds), max(data.keyframe_seconds), len(data.keyframe_seconds)) == (902, 1798, 897)
+    train, val = data.load_split("train"), data.load_split("val")
     assert places(train) == {
         "one": (path / "videos_15min/one.mkv", "file", 900),
         "two": (path / "videos_15min/two.mp4", "file", 900),
     }
     assert places(val) == {"three": (path / "videos_15min/three.webm", "file", 900)}
-    assert val.excluded == {("three", 905)}
-    assert train.excluded == frozenset()
-    assert val.kind == (
+    assert val.excluded_keyframes == {("three", 905)}
+    assert train.excluded_keyframes == frozenset()
+    assert val.description == (
         f"AVA v{version}, its val split, none of its videos is missing, 1 video taken for 15 minutes from second 900 on"
     )
 
 
 def test_a_list_of_included_seconds_goes_before_the_usual_ones(tree):
     path = tree({**AVA, "ava_included_timestamps_v2.2.txt": "0902\n0904\n"}, "videos_15min/three.mp4")
-    assert set(find_boxes(path).seconds) == {902, 904}
+    assert set(open_box_dataset(path).keyframe_seconds) == {902, 904}
 
 
 def test_where_one_of_ava_s_lists_of_actions_is_missing_the_other_is_enough(tree):
     names = [name for name in AVA if "action_list" in name]
     path = tree(AVA)
     (path / names[1]).unlink()
-    data = find_boxes(path)
-    assert data.actions.evaluated >= {1, 10, 80}
-    assert len(data.actions.evaluated) == 60
+    data = open_box_dataset(path)
+    assert data.label_map.evaluated_ids >= {1, 10, 80}
+    assert len(data.label_map.evaluated_ids) == 60
     (path / names[1]).write_text(SOME)
     (path / names[0]).unlink()
-    data = find_boxes(path)
-    assert (len(data.actions), data.actions.names[10], data.actions.evaluated) == (80, "run", {1, 10})
+    data = open_box_dataset(path)
+    assert (len(data.label_map), data.label_map.names[10], data.label_map.evaluated_ids) == (80, "run", {1, 10})
     (path / names[1]).unlink()
     with pytest.raises(InputError, match=r"has no list of AVA's actions; put ava_action_list_v2\.2\.pbtxt there"):
-        find_boxes(path)
+        open_box_dataset(path)
     (path / "mine.txt").write_text("sits\nruns\n")
-    assert dict(find_boxes(path, actions=path / "mine.txt").actions.names) == {1: "sits", 2: "runs"}
+    assert dict(open_box_dataset(path, label_map_path=path / "mine.txt").label_map.names) == {1: "sits", 2: "runs"}
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_where_one_of_ava_s_lists_of_actions_is_missing_the_other_is_enough(tree
 )
 def test_person_boxes_of_published_detectors_are_found_and_asked_about(tree, file):
     path = tree({**{f"annotations/{name}": text for name, text in AVA.items()}, file: PERSONS}, "trainval/three.mp4")
-    val = find_boxes(path, start=0.0).split("val")
-    assert val.files.persons == path / file
-    frames = val.to_test(0.8)
-    assert [frames[place].name for place in range(len(frames))] == ["three,0904", "three,0906"]
-    assert f"with rows of boxes and scores of {path / file}" in frames.kind
+    val = open_box_dataset(path, start_second=0.0).load_split("val")
+    assert val.files.person_boxes == path / file
+    frames = val.load_test_keyframes(0.8)
+    assert [frames[place].key for place in range(len(frames))] == ["three,0904", "three,0906"]
+    assert f"with rows of boxes and scores of {path / file}" in frames.description
 
 
 def test_of_boxes_by_several_thresholds_those_of_the_highest_are_taken_and_of_versions_the_data_s_own(tree):
@@ -134,7 +134,7 @@ def test_of_boxes_by_several_thresholds_those_of_the_highest_are_taken_and_of_ve
         f"a/person_box_1_iou90/ava_detection_train_boxes_and_labels_include_negative{v}.csv" for v in ("", "_v2.2")
     ]
     path = tree({f"a/{name}": text for name, text in AVA.items()}, *boxes) / "a"
-    assert find_boxes(path).files["train"].persons == path.parent / boxes[2]
+    assert open_box_dataset(path).files["train"].person_boxes == path.parent / boxes[2]
 
 
 def test_person_boxes_of_videomae_and_mmaction2_are_found(tree):
@@ -142,9 +142,9 @@ def test_person_boxes_of_videomae_and_mmaction2_are_found(tree):
     (path / "ava_dense_proposals_val.FAIR.recall_93.9.pkl").write_bytes(
         pickle.dumps({"three,0904": np.array([[0.1, 0.1, 0.5, 0.9, 0.97]]), "three,0906": np.zeros((0, 5))})
     )
-    frames = find_boxes(path, start=0.0).split("val").to_test(0.9)
+    frames = open_box_dataset(path, start_second=0.0).load_split("val").load_test_keyframes(0.9)
     assert frames.scores.tolist() == [0.97]
-    assert "mmaction2" in frames.kind
+    assert "mmaction2" in frames.description
 
     (path / "ava_dense_proposals_val.FAIR.recall_93.9.pkl").unlink()
     for name, content in {
@@ -156,21 +156,21 @@ def test_person_boxes_of_videomae_and_mmaction2_are_found(tree):
     }.items():
         (path / name).write_text(json.dumps(content))
     (path / "ava_val_v2.2.csv").unlink()
-    val = find_boxes(path, start=0.0).split("val")
-    assert val.annotated.action.tolist() == [1, 10]
-    np.testing.assert_allclose(val.to_test(0.8).boxes, [[0.1, 0.1, 0.5, 0.9]])
+    val = open_box_dataset(path, start_second=0.0).load_split("val")
+    assert val.annotations.action_id.tolist() == [1, 10]
+    np.testing.assert_allclose(val.load_test_keyframes(0.8).boxes, [[0.1, 0.1, 0.5, 0.9]])
 
 
 def test_videos_of_ava_that_are_missing_are_counted_said_and_left_out(tree):
     path = tree(AVA, "trainval/two.mp4")
-    train = find_boxes(path, start=0.0).split("train")
-    assert "1 of 2 videos are missing" in train.kind
-    assert [film.place for film in train.films] == [None, path / "trainval/two.mp4"]
-    frames = train.to_train(None)
-    assert [frames[place].name for place in range(len(frames))] == ["two,1798"]
-    assert train.there.second.tolist() == [1798]
-    assert train.there.line.tolist() == [3]
-    assert len(train.annotated) == 3
+    train = open_box_dataset(path, start_second=0.0).load_split("train")
+    assert "1 of 2 videos are missing" in train.description
+    assert [film.path for film in train.videos] == [None, path / "trainval/two.mp4"]
+    frames = train.load_train_keyframes(None)
+    assert [frames[place].key for place in range(len(frames))] == ["two,1798"]
+    assert train.available_annotations.second.tolist() == [1798]
+    assert train.available_annotations.line_number.tolist() == [3]
+    assert len(train.annotations) == 3
 
 
 def test_frames_and_seconds_of_ava_are_found_in_their_folders(tree):
@@ -180,26 +180,29 @@ def test_frames_and_seconds_of_ava_are_found_in_their_folders(tree):
         *("clips/trainval/two/1797.mp4", "clips/trainval/two/1798.mp4"),
         "clips/trainval/three/readme.txt",
     )
-    data = find_boxes(path)
-    assert places(data.split("train")) == {
+    data = open_box_dataset(path)
+    assert places(data.load_split("train")) == {
         "one": (path / "frames/one", "frames", 900),
         "two": (path / "clips/trainval/two", "seconds", 0),
     }
-    assert data.split("val").films[0].place is None
+    assert data.load_split("val").videos[0].path is None
 
 
 def test_a_film_that_ends_before_what_is_annotated_begins_at_second_900_and_a_whole_one_at_0(tree):
     path = tree({f"annotations/{name}": text for name, text in AVA.items()}, "trainval/three.mp4")  # no video at all
     film(path / "trainval/one.mp4", 901)
     film(path / "trainval/two.mp4", 1800)
-    train = find_boxes(path).split("train")
-    assert [each.start for each in train.films] == [900, 0]  # annotated to 902, and to 1798
-    assert "1 video taken for 15 minutes" in train.kind
+    train = open_box_dataset(path).load_split("train")
+    assert [each.start_second for each in train.videos] == [900, 0]  # annotated to 902, and to 1798
+    assert "1 video taken for 15 minutes" in train.description
     film(path / "trainval/one.mp4", 903)
     film(path / "trainval/two.mp4", 901)
-    assert [each.start for each in find_boxes(path).split("train").films] == [0, 900]
-    assert [each.start for each in find_boxes(path, start=800.0).split("train").films] == [800, 800]
-    assert find_boxes(path).split("val").films[0].start == 0
+    assert [each.start_second for each in open_box_dataset(path).load_split("train").videos] == [0, 900]
+    assert [each.start_second for each in open_box_dataset(path, start_second=800.0).load_split("train").videos] == [
+        800,
+        800,
+    ]
+    assert open_box_dataset(path).load_split("val").videos[0].start_second == 0
 
 
 # ---- lists of frames ------------------------------------------------------------------------------------------------
@@ -219,7 +222,7 @@ def frame_list(**videos: int) -> str:
 def test_a_list_of_frames_gives_the_videos_their_order_and_their_folders(tree):
     frames = [f"frames/{name}/{name}_{n:06d}.jpg" for name in ("two", "one") for n in (1, 2, 3)]
     path = tree({**AVA, "frame_lists/train.csv": frame_list(two=3, one=3)}, *frames)
-    train = find_boxes(path).split("train")
+    train = open_box_dataset(path).load_split("train")
     assert places(train) == {
         "two": (path / "frames/two", "frames", 900),
         "one": (path / "frames/one", "frames", 900),
@@ -227,9 +230,9 @@ def test_a_list_of_frames_gives_the_videos_their_order_and_their_folders(tree):
     assert list(places(train)) == ["two", "one"]
     (path / "frames/one/one_000003.jpg").unlink()
     with pytest.raises(InputError, match=r"line 7 of .*frame_lists/train.csv names the frame one/one_000003.jpg, and"):
-        find_boxes(path).split("train")
+        open_box_dataset(path).load_split("train")
     (path / "frame_lists/train.csv").write_text(frame_list(two=3))
-    assert list(places(find_boxes(path).split("train"))) == ["two", "one"]
+    assert list(places(open_box_dataset(path).load_split("train"))) == ["two", "one"]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +250,7 @@ def test_a_list_of_frames_gives_the_videos_their_order_and_their_folders(tree):
 def test_a_list_of_frames_that_lacks_some_or_cannot_be_read_is_named_with_its_line(tree, text, said):
     path = tree({**AVA, "frame_lists/train.csv": text}, "frames/one/one_000001.jpg")
     with pytest.raises(InputError, match=said):
-        find_boxes(path).split("train")
+        open_box_dataset(path).load_split("train")
 
 
 # ---- one's own ------------------------------------------------------------------------------------------------------
@@ -262,47 +265,47 @@ def test_one_s_own_data_are_found_with_videos_beside_the_annotations(tree):
         },
         *("videos/a.mp4", "videos/b.avi", "videos/c.webm"),
     )
-    data = find_boxes(path)
-    assert (data.name, data.kind, data.seconds) == ("", "boxes of one's own", None)
-    train, val = data.split("train"), data.split("val")
+    data = open_box_dataset(path)
+    assert (data.name, data.description, data.keyframe_seconds) == ("", "boxes of one's own", None)
+    train, val = data.load_split("train"), data.load_split("val")
     assert places(train) == {"a": (path / "videos/a.mp4", "file", 0), "b": (path / "videos/b.avi", "file", 0)}
-    assert val.excluded == {("c", 2)}
-    frames = train.to_train(PersonBoxes(score=0.9))
-    assert [frames[place].name for place in range(len(frames))] == ["a,0000", "b,0003", "b,0004"]
+    assert val.excluded_keyframes == {("c", 2)}
+    frames = train.load_train_keyframes(PersonBoxesConfig(min_score=0.9))
+    assert [frames[place].key for place in range(len(frames))] == ["a,0000", "b,0003", "b,0004"]
     assert frames.labels.tolist() == [[True, False], [True, True], [False, False]]
-    asked = val.to_test(0.8, annotated=True)
-    assert [asked[place].name for place in range(len(asked))] == ["c,0001"]
+    asked = val.load_test_keyframes(0.8, use_annotations=True)
+    assert [asked[place].key for place in range(len(asked))] == ["c,0001"]
     with pytest.raises(InputError, match=r"no boxes of a detector of persons for its val split; make them with `vids"):
-        val.to_test(0.8)
+        val.load_test_keyframes(0.8)
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])
 def test_the_val_split_of_one_s_own_may_have_other_names(tree, name):
     files = {f"annotations/{name}.csv": OWN["annotations/val.csv"], f"annotations/{name}_persons.csv": ""}
     path = tree({**files, "annotations/actions.txt": "walks\nruns\n"}, "c.mp4")
-    data = find_boxes(path)
+    data = open_box_dataset(path)
     assert set(data.files) == {"val"}
-    assert data.files["val"].persons == path / f"annotations/{name}_persons.csv"
-    assert places(data.split("val")) == {"c": (path / "c.mp4", "file", 0)}
+    assert data.files["val"].person_boxes == path / f"annotations/{name}_persons.csv"
+    assert places(data.load_split("val")) == {"c": (path / "c.mp4", "file", 0)}
     with pytest.raises(InputError, match=r"no boxes of a train split, only of val; add annotations/train\.csv"):
-        data.split("train")
+        data.load_split("train")
 
 
 def test_a_video_of_one_s_own_that_is_missing_is_named_with_its_file_and_line(tree):
     path = tree(OWN, "videos/a.mp4", "videos/b.txt")
     with pytest.raises(InputError, match=rf"line 2 of {path}/annotations/train.csv names the video 'b', which is not"):
-        find_boxes(path).split("train")
+        open_box_dataset(path).load_split("train")
 
 
 def test_what_is_no_data_set_of_boxes_is_said(tree):
     path = tree({"annotations/notes.txt": "x"})
     with pytest.raises(InputError, match=r"has no boxes: neither AVA's files .* nor annotations/train\.csv"):
-        find_boxes(path)
+        open_box_dataset(path)
     with pytest.raises(InputError, match="is no folder"):
-        find_boxes(path / "annotations/notes.txt")
+        open_box_dataset(path / "annotations/notes.txt")
     tree({"annotations/train.csv": ""})
     with pytest.raises(InputError, match=r"has no list of actions; add actions\.csv"):
-        find_boxes(path)
+        open_box_dataset(path)
     tree({"annotations/actions.txt": "walks\n"})
     with pytest.raises(InputError, match=r"train\.csv has no rows; give one for each box and action"):
-        find_boxes(path).split("train")
+        open_box_dataset(path).load_split("train")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidstill.data.ava.box_table import BoxRows
+from vidstill.data.ava.box_table import BoxTable
 from vidstill.data.ava.csv_reader import NO_ACTION
-from vidstill.data.ava.proposals import read_annotations, read_persons
+from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.utils.types import InputError
 
 BOXES = {
@@ -26,10 +26,10 @@ IMAGES = [
 ]
 
 
-def plain(rows: BoxRows) -> dict[str, dict[int, list[tuple]]]:
+def plain(rows: BoxTable) -> dict[str, dict[int, list[tuple]]]:
     found: dict[str, dict[int, list[tuple]]] = {}
-    for video, second, box, score in zip(rows.video, rows.second, rows.box, rows.score, strict=True):
-        found.setdefault(rows.videos[video], {}).setdefault(int(second), []).append((*box.tolist(), float(score)))
+    for video, second, box, score in zip(rows.video_index, rows.second, rows.box, rows.score, strict=True):
+        found.setdefault(rows.video_names[video], {}).setdefault(int(second), []).append((*box.tolist(), float(score)))
     return found
 
 
@@ -83,9 +83,9 @@ SAID = {"rows": "rows of boxes", "list": "VideoMAE", "json": "JSON", "npz": ".np
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_file_of_each_format_gives_the_same_boxes_and_is_known_by_its_content(tmp_path, form):
-    rows, kind = read_persons(write(tmp_path, form))
+    rows, kind = read_person_boxes(write(tmp_path, form))
     assert plain(rows) == BOXES
-    assert (rows.action == NO_ACTION).all()
+    assert (rows.action_id == NO_ACTION).all()
     assert SAID.get(form, "pickle") in kind
 
 
@@ -101,7 +101,7 @@ def test_a_pickle_of_single_precision_by_columns_of_other_machines_and_without_b
     }
     for protocol in (2, 4, 5):
         (tmp_path / "p.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
-        rows, _ = read_persons(tmp_path / "p.pkl")
+        rows, _ = read_person_boxes(tmp_path / "p.pkl")
         assert plain(rows) == {name: {902: BOXES["one"][902]} for name in "abcf"}
 
 
@@ -128,7 +128,7 @@ def test_a_pickle_that_would_run_something_is_refused_and_nothing_runs(tmp_path,
     path = tmp_path / "p.pkl"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     with pytest.raises(InputError, match=r"p.pkl is no pickle of plain arrays: it asks for \w+.mkdir; nothing of it"):
-        read_persons(path)
+        read_person_boxes(path)
     assert not mark.exists()
     pickle.loads(path.read_bytes())  # it does run where it is trusted
     assert mark.exists()
@@ -151,7 +151,7 @@ def test_a_pickle_may_ask_for_nothing_but_arrays_of_numbers(tmp_path, monkeypatc
     path = tmp_path / "p.pkl"
     path.write_bytes(pickle.dumps({"a,0902": call}))
     with pytest.raises(InputError, match=r"p\.pkl"):
-        read_persons(path)
+        read_person_boxes(path)
     assert [each.name for each in tmp_path.iterdir()] == ["p.pkl"]
 
 
@@ -159,7 +159,7 @@ def test_a_pickle_of_an_array_of_objects_is_refused(tmp_path):
     path = tmp_path / "p.pkl"
     path.write_bytes(pickle.dumps({"a,0902": np.array([["text", None]], dtype=object)}))
     with pytest.raises(InputError, match=r"an array of (object|other things than numbers); nothing of it"):
-        read_persons(path)
+        read_person_boxes(path)
 
 
 @pytest.mark.parametrize(
@@ -180,12 +180,12 @@ def test_a_pickle_of_an_array_of_objects_is_refused(tmp_path):
 def test_what_cannot_be_read_is_named_with_its_file(tmp_path, content, said):
     (tmp_path / "p").write_bytes(content)
     with pytest.raises(InputError, match=said):
-        read_persons(tmp_path / "p")
+        read_person_boxes(tmp_path / "p")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.csv does not exist"):
-        read_persons(tmp_path / "gone.csv")
+        read_person_boxes(tmp_path / "gone.csv")
 
 
 def test_image_numbers_are_looked_up_in_the_file_that_is_named_or_in_the_one_beside_that_has_them_all(tmp_path):
@@ -194,12 +194,12 @@ def test_image_numbers_are_looked_up_in_the_file_that_is_named_or_in_the_one_bes
     (tmp_path / "a_train.json").write_text(json.dumps({"images": [{**each, "movie": "wrong"} for each in IMAGES[:2]]}))
     (tmp_path / "ava_val.json").write_text(json.dumps({"images": IMAGES}))
     (tmp_path / "list.json").write_text("[1, 2]")
-    assert plain(read_persons(path)[0]) == BOXES
-    assert plain(read_persons(path, images=tmp_path / "ava_val.json")[0]) == BOXES
+    assert plain(read_person_boxes(path)[0]) == BOXES
+    assert plain(read_person_boxes(path, image_file=tmp_path / "ava_val.json")[0]) == BOXES
     with pytest.raises(InputError, match=r"box 4 of .*found.json is of the image 10007"):
-        read_persons(path, images=tmp_path / "a_train.json")
+        read_person_boxes(path, image_file=tmp_path / "a_train.json")
     with pytest.raises(InputError, match=r"found.json numbers its images, and .*list.json says which"):
-        read_persons(path, images=tmp_path / "list.json")
+        read_person_boxes(path, image_file=tmp_path / "list.json")
 
 
 def test_annotations_of_videomae_s_code_are_read_as_rows_of_one_action_each(tmp_path):
@@ -211,9 +211,9 @@ def test_annotations_of_videomae_s_code_are_read_as_rows_of_one_action_each(tmp_
     path.write_text(json.dumps({"images": IMAGES, "annotations": annotations}))
     rows = read_annotations(path)
     assert plain(rows) == {"other,1": {7: [(0.25, 0.125, 0.375, 0.5, 1.0)] * 2}, "one": {902: [(0, 0, 1, 1, 1)]}}
-    assert rows.action.tolist() == [12, 80, NO_ACTION]
-    assert rows.line.tolist() == [1, 1, 2]
-    assert plain(read_persons(path)[0]) == plain(rows)  # given a second time, as persons
+    assert rows.action_id.tolist() == [12, 80, NO_ACTION]
+    assert rows.line_number.tolist() == [1, 1, 2]
+    assert plain(read_person_boxes(path)[0]) == plain(rows)  # given a second time, as persons
     for wrong in ({"image_id": 1, "bbox": [0, 0, 1, 1]}, {"image_id": 902, "bbox": [0, 0, 1]}, "text"):
         path.write_text(json.dumps({"images": IMAGES, "annotations": [annotations[0], wrong]}))
         with pytest.raises(InputError, match=r"box 2 of .*ava_train.json"):
@@ -226,5 +226,5 @@ def test_annotations_of_videomae_s_code_are_read_as_rows_of_one_action_each(tmp_
 def test_annotations_given_a_second_time_as_person_boxes_have_the_person_s_number_as_score(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("a,0902,0.1,0.1,0.5,0.9,3,0\na,0902,0.2,0.1,0.5,0.9,3,2\n")
-    assert read_persons(path)[0].score.tolist() == [0, 2]
+    assert read_person_boxes(path)[0].score.tolist() == [0, 2]
     assert read_annotations(path).score.tolist() == [1, 1]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.ava.opencv_resize import resized_part
-from vidstill.data.transforms.crop import Box, resize
+from vidstill.data.ava.opencv_resize import resize_and_crop
+from vidstill.data.transforms.crop import CropBox, resize_frames
 
 sides = st.integers(2, 24)
 
@@ -15,8 +15,8 @@ def made(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), np.uint8)
 
 
-def whole(size: tuple[int, int]) -> Box:
-    return Box(0, 0, *size)
+def whole(size: tuple[int, int]) -> CropBox:
+    return CropBox(0, 0, *size)
 
 
 def slowly(row: np.ndarray, length: int) -> list[tuple[int, int, int, int]]:
@@ -51,27 +51,29 @@ def pixel_by_pixel(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 @given(sides, sides, sides, sides)
 def test_every_byte_is_what_its_four_pixels_give(height, width, rows, columns):
     frames = made(height, width)
-    ours = resized_part(frames, (rows, columns), whole((rows, columns)))
+    ours = resize_and_crop(frames, (rows, columns), whole((rows, columns)))
     np.testing.assert_array_equal(ours[1], pixel_by_pixel(frames[1], (rows, columns)))
 
 
 @given(sides, sides, sides, sides)
 def test_bytes_are_within_a_level_of_real_numbers(height, width, rows, columns):
     frames = made(height, width)
-    exact = resize(frames.astype(np.float32), (rows, columns), "bilinear")
-    assert np.abs(resized_part(frames, (rows, columns), whole((rows, columns))) - exact).max() <= 1
+    exact = resize_frames(frames.astype(np.float32), (rows, columns), "bilinear")
+    assert np.abs(resize_and_crop(frames, (rows, columns), whole((rows, columns))) - exact).max() <= 1
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 @given(sides, sides, sides, sides, st.data())
 def test_a_part_is_cut_out_of_the_whole(kind, height, width, rows, columns, data):
     top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
-    part = Box(top, left, data.draw(st.integers(1, rows - top)), data.draw(st.integers(1, columns - left)))
+    part = CropBox(top, left, data.draw(st.integers(1, rows - top)), data.draw(st.integers(1, columns - left)))
     frames = made(height, width).astype(kind)
     size = (rows, columns)
-    np.testing.assert_array_equal(resized_part(frames, size, part), part.cut(resized_part(frames, size, whole(size))))
+    np.testing.assert_array_equal(
+        resize_and_crop(frames, size, part), part.crop_frames(resize_and_crop(frames, size, whole(size)))
+    )
 
 
 def test_frames_of_the_size_already_stay_as_they_are():
     frames = made(8, 9)
-    np.testing.assert_array_equal(resized_part(frames, (8, 9), whole((8, 9))), frames)
+    np.testing.assert_array_equal(resize_and_crop(frames, (8, 9), whole((8, 9))), frames)

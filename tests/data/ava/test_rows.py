@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidstill.data.ava.box_table import BoxRows, BoxScores, read_moments, read_rows, read_seconds, write_rows
+from vidstill.data.ava.box_table import (
+    BoxScores,
+    BoxTable,
+    read_box_csv,
+    read_excluded_timestamps,
+    read_included_timestamps,
+    write_box_csv,
+)
 from vidstill.data.ava.csv_reader import NO_ACTION
-from vidstill.data.ava.label_map import Actions
-from vidstill.data.ava.validation import doubts
+from vidstill.data.ava.label_map import LabelMap
+from vidstill.data.ava.validation import list_row_warnings
 from vidstill.utils.types import InputError
 
 ROW = "film,0902,0.1,0.2,0.3,0.4,5,0.6"
@@ -25,19 +32,19 @@ def written(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-def rows(folder: Path, text: str | bytes, *, scored: bool = True) -> BoxRows:
-    return read_rows(written(folder, text), scored=scored)
+def rows(folder: Path, text: str | bytes, *, scored: bool = True) -> BoxTable:
+    return read_box_csv(written(folder, text), has_scores=scored)
 
 
 def test_a_row_is_read_as_it_is_stated(tmp_path):
     found = rows(tmp_path, "one,0902,0.1,0.2,0.3,0.4,5,0.6\ntwo,907,0,0,1,1,80,1\none,1798,.5,.5,.75,1e0,1,-2.5\n")
-    assert found.videos == ("one", "two")
-    assert found.video.tolist() == [0, 1, 0]
+    assert found.video_names == ("one", "two")
+    assert found.video_index.tolist() == [0, 1, 0]
     assert found.second.tolist() == [902, 907, 1798]
     assert found.box.tolist() == [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [0.5, 0.5, 0.75, 1]]
-    assert found.action.tolist() == [5, 80, 1]
+    assert found.action_id.tolist() == [5, 80, 1]
     assert found.score.tolist() == [0.6, 1, -2.5]
-    assert found.line.tolist() == [1, 2, 3]
+    assert found.line_number.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -55,10 +62,10 @@ def test_a_row_is_read_as_it_is_stated(tmp_path):
 )
 def test_the_same_rows_are_read_however_they_are_spelt(tmp_path, text):
     found = rows(tmp_path, text)
-    assert found.videos == ("film",)
+    assert found.video_names == ("film",)
     assert found.second.tolist() == [902, 902]
     assert found.box.tolist() == [[0.1, 0.2, 0.3, 0.4]] * 2
-    assert found.action.tolist() == [5, 5]
+    assert found.action_id.tolist() == [5, 5]
     assert found.score.tolist() == [0.6, 0.6]
 
 
@@ -66,7 +73,7 @@ def test_the_same_rows_are_read_however_they_are_spelt(tmp_path, text):
 @pytest.mark.parametrize("action", ["", "-1", " "])
 def test_an_action_may_be_left_open(tmp_path, action, end):
     found = rows(tmp_path, f"film,902,0,0,1,1,{action}{end}\nfilm,902,0,0,1,1,3{end}")
-    assert found.action.tolist() == [NO_ACTION, 3]
+    assert found.action_id.tolist() == [NO_ACTION, 3]
 
 
 def test_a_score_that_is_not_stated_is_1_also_where_others_are(tmp_path):
@@ -84,19 +91,19 @@ def test_a_persons_number_is_passed_by(tmp_path, person):
 def test_a_file_without_rows_has_none(tmp_path, text):
     found = rows(tmp_path, text)
     assert len(found) == 0
-    assert found.videos == ()
+    assert found.video_names == ()
     assert found.box.shape == (0, 4)
 
 
 def test_names_may_hold_commas_quotes_and_any_letters(tmp_path):
     found = rows(tmp_path, '"a, ""b""",902,0,0,1,1,3,0.5\n走る é,902,0,0,1,1,3,0.5\n')
-    assert found.videos == ('a, "b"', "走る é")
+    assert found.video_names == ('a, "b"', "走る é")
 
 
 def test_names_of_one_beginning_are_told_apart(tmp_path):
     names = ["ab", "a", "abc", "ab", "a", "abd", "abd", "b"]
     found = rows(tmp_path, "".join(f"{name},1,0,0,1,1,3,0.5\n" for name in names))
-    assert [found.videos[place] for place in found.video] == names
+    assert [found.video_names[place] for place in found.video_index] == names
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_names_of_one_beginning_are_told_apart(tmp_path):
 def test_a_row_that_cannot_be_read_is_named_by_its_line(tmp_path, bad, said, before):
     path = written(tmp_path, f"{ROW}\n" * before + f"\n{ROW}\n{bad}\n{ROW}\n")
     with pytest.raises(InputError) as refused:
-        read_rows(path, scored=True)
+        read_box_csv(path, has_scores=True)
     assert f"line {before + 3} of {path}" in str(refused.value)
     assert said in str(refused.value)
 
@@ -144,17 +151,17 @@ def test_what_is_no_text_is_named_by_its_line(tmp_path):
 
 def test_a_file_that_is_not_there_or_none_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"rows\.csv does not exist"):
-        read_rows(tmp_path / "rows.csv", scored=True)
+        read_box_csv(tmp_path / "rows.csv", has_scores=True)
     with pytest.raises(InputError, match="cannot be read"):
-        read_rows(tmp_path, scored=True)
+        read_box_csv(tmp_path, has_scores=True)
 
 
 def test_rows_are_read_from_an_address():
     address = "memory://boxes/rows.csv"
     fsspec.filesystem("memory").pipe("/boxes/rows.csv", f"{ROW}\n".encode())
-    assert read_rows(address, scored=True).score.tolist() == [0.6]
+    assert read_box_csv(address, has_scores=True).score.tolist() == [0.6]
     with pytest.raises(InputError, match="does not exist"):
-        read_rows("memory://boxes/none.csv", scored=True)
+        read_box_csv("memory://boxes/none.csv", has_scores=True)
 
 
 numbers = st.floats(-2, 2).map(lambda value: round(value, 4))
@@ -175,24 +182,26 @@ def test_pythons_own_reader_finds_the_same(tmp_path_factory, several, padded):
         for name, second, box, action, score in several:
             shown = f"{second:04d}" if padded else second
             csv.writer(file).writerow([name, shown, *box, "" if action < 0 else action, score])
-    found = read_rows(path, scored=True)
-    ours = zip(found.video, found.second, found.box.tolist(), found.action, found.score, strict=True)
-    assert [(found.videos[name], *rest) for name, *rest in ours] == several
+    found = read_box_csv(path, has_scores=True)
+    ours = zip(found.video_index, found.second, found.box.tolist(), found.action_id, found.score, strict=True)
+    assert [(found.video_names[name], *rest) for name, *rest in ours] == several
 
 
-def made(count: int, seed: int = 0) -> BoxRows:
+def made(count: int, seed: int = 0) -> BoxTable:
     chance = np.random.default_rng(seed)
     video, second, action = (chance.integers(0, top, count).astype(np.int32) for top in (3, 2000, 80))
     box = chance.random((count, 4))
     line = np.arange(1, count + 1, dtype=np.int32)
-    return BoxRows(Path("made"), ('a,"', "b", "c"), video, second, box, action, chance.random(count), line)
+    return BoxTable(Path("made"), ('a,"', "b", "c"), video, second, box, action, chance.random(count), line)
 
 
 def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
     rows = made(12_000)
-    write_rows(tmp_path / "rows.csv", rows)
-    found = read_rows(tmp_path / "rows.csv", scored=True)
-    assert [found.videos[place] for place in found.video] == [rows.videos[place] for place in rows.video]
+    write_box_csv(tmp_path / "rows.csv", rows)
+    found = read_box_csv(tmp_path / "rows.csv", has_scores=True)
+    assert [found.video_names[place] for place in found.video_index] == [
+        rows.video_names[place] for place in rows.video_index
+    ]
     for name in ("second", "box", "action", "score", "line"):
         assert np.array_equal(getattr(found, name), getattr(rows, name)), name
 
@@ -200,36 +209,38 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
 def test_scores_of_boxes_are_written_box_by_box_and_read_back(tmp_path):
     rows = made(700)
     scores = np.random.default_rng(1).standard_normal((700, 5)).astype(np.float32)
-    boxes = BoxScores(rows.videos, rows.video, rows.second, rows.box.astype(np.float32), (1, 4, 7, 9, 60), scores)
-    write_rows(tmp_path / "rows.csv", boxes, numbers={4, 60, 7, 99})
-    found = read_rows(tmp_path / "rows.csv", scored=True)
-    assert found.action.tolist() == [4, 7, 60] * 700
+    boxes = BoxScores(
+        rows.video_names, rows.video_index, rows.second, rows.box.astype(np.float32), (1, 4, 7, 9, 60), scores
+    )
+    write_box_csv(tmp_path / "rows.csv", boxes, action_ids={4, 60, 7, 99})
+    found = read_box_csv(tmp_path / "rows.csv", has_scores=True)
+    assert found.action_id.tolist() == [4, 7, 60] * 700
     assert np.array_equal(found.score.astype(np.float32).reshape(700, 3), scores[:, [1, 2, 4]])
     assert np.array_equal(found.box[::3], boxes.box.astype(np.float64))
     assert np.array_equal(found.second[::3], rows.second)
 
 
 def test_decimals_are_as_many_as_asked_for(tmp_path):
-    write_rows(tmp_path / "rows.csv", rows(tmp_path, "film,7,0.12345,0,1,1,5,0.98765\n"), decimals=(3, 4))
+    write_box_csv(tmp_path / "rows.csv", rows(tmp_path, "film,7,0.12345,0,1,1,5,0.98765\n"), decimals=(3, 4))
     assert (tmp_path / "rows.csv").read_text() == "film,0007,0.123,0.000,1.000,1.000,5,0.9877\n"
 
 
 def test_a_box_without_an_action_is_written_so(tmp_path):
     text = "film,0007,0.25,0.0,1.0,1.0,,0.5\n"
-    write_rows(tmp_path / "again.csv", rows(tmp_path, text))
+    write_box_csv(tmp_path / "again.csv", rows(tmp_path, text))
     assert (tmp_path / "again.csv").read_text() == text
 
 
 def test_nothing_is_left_where_a_file_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
-        write_rows(tmp_path / "no folder" / "rows.csv", made(3))
+        write_box_csv(tmp_path / "no folder" / "rows.csv", made(3))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_moments_and_seconds_are_read(tmp_path):
-    assert read_moments(written(tmp_path, "a,0902\nb,903\na,0902\n")) == {("a", 902), ("b", 903)}
-    assert read_moments(written(tmp_path, "")) == set()
-    assert read_seconds(written(tmp_path, "0904\n0902\n\n0904\n")) == (902, 904)
+    assert read_excluded_timestamps(written(tmp_path, "a,0902\nb,903\na,0902\n")) == {("a", 902), ("b", 903)}
+    assert read_excluded_timestamps(written(tmp_path, "")) == set()
+    assert read_included_timestamps(written(tmp_path, "0904\n0902\n\n0904\n")) == (902, 904)
 
 
 @pytest.mark.parametrize(
@@ -238,18 +249,18 @@ def test_moments_and_seconds_are_read(tmp_path):
 )
 def test_a_moment_that_cannot_be_read_is_named(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
-        read_moments(written(tmp_path, text))
+        read_excluded_timestamps(written(tmp_path, text))
 
 
 def test_a_second_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InputError, match=r"line 2 of .* has 2 fields"):
-        read_seconds(written(tmp_path, "902\n903,4\n"))
+        read_included_timestamps(written(tmp_path, "902\n903,4\n"))
     with pytest.raises(InputError, match=r"line 1 of .* the second '0\.5'"):
-        read_seconds(written(tmp_path, "0.5\n"))
+        read_included_timestamps(written(tmp_path, "0.5\n"))
 
 
 SOUND = "a,1,0,0,1,1,1,1\na,1,0,0,1,1,2,1\na,2,0,0,1,1,1,1\n"
-ACTIONS = Actions({1: "walk", 2: "run"}, frozenset({1, 2}))
+ACTIONS = LabelMap({1: "walk", 2: "run"}, frozenset({1, 2}))
 
 
 @pytest.mark.parametrize(
@@ -266,16 +277,18 @@ ACTIONS = Actions({1: "walk", 2: "run"}, frozenset({1, 2}))
     ],
 )
 def test_what_is_odd_is_counted_and_no_error(tmp_path, more, said):
-    found = doubts(rows(tmp_path, SOUND + more), actions=ACTIONS, videos={"a"})
+    found = list_row_warnings(rows(tmp_path, SOUND + more), label_map=ACTIONS, annotated_videos={"a"})
     assert len(found) == 1
     assert re.search(said, found[0])
     assert str(tmp_path) in found[0]
 
 
 def test_sound_rows_and_open_actions_leave_no_doubt(tmp_path):
-    assert doubts(rows(tmp_path, SOUND + "a,5,0,0,1,1,,1\n"), actions=ACTIONS, videos={"a"}) == []
-    assert doubts(rows(tmp_path, SOUND.replace("a,2", "b,2").replace(",2,1\n", ",80,1\n"))) == []
-    assert doubts(rows(tmp_path, ""), actions=ACTIONS, videos={"a"}) == []
+    assert (
+        list_row_warnings(rows(tmp_path, SOUND + "a,5,0,0,1,1,,1\n"), label_map=ACTIONS, annotated_videos={"a"}) == []
+    )
+    assert list_row_warnings(rows(tmp_path, SOUND.replace("a,2", "b,2").replace(",2,1\n", ",80,1\n"))) == []
+    assert list_row_warnings(rows(tmp_path, ""), label_map=ACTIONS, annotated_videos={"a"}) == []
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 1)] * 6), max_size=12))
@@ -284,8 +297,8 @@ def test_doubled_rows_are_those_that_a_set_knows(several):
     columns = np.array(several, np.int32).reshape(-1, 6)
     box = columns[:, 2:] * 0.5
     nothing = np.zeros(len(columns), np.int32)
-    found = BoxRows(Path("x"), ("a", "b"), columns[:, 0], nothing, box, columns[:, 1], nothing + 1.0, nothing)
+    found = BoxTable(Path("x"), ("a", "b"), columns[:, 0], nothing, box, columns[:, 1], nothing + 1.0, nothing)
     again = len(several) - len(set(several))
-    told = [sentence for sentence in doubts(found) if "in full" in sentence]
+    told = [sentence for sentence in list_row_warnings(found) if "in full" in sentence]
     assert bool(told) == bool(again)
     assert not again or f"has {again} row" in told[0]

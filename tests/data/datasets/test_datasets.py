@@ -13,18 +13,20 @@ from tiny_videos import number_of, numbered, write_video
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.manifest.open import read_listing
+from vidstill.data.manifest.open import open_manifest
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.crop import MultiScaleCrop, RandomResizedCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling, TimedSampling
 from vidstill.data.transforms.randaugment import RandAugment
-from vidstill.utils.rng import numpy_chance, sample_seed
+from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.types import InputError
 
 WHOLE = ClipsConfig(  # the frame as it is, so that it shows its number
-    dataset="numbered", sampling=SpanSampling(frames=4, stride=2), size=(32, 64), crop=MultiScaleCrop(scales=(1.0,))
+    dataset="numbered", sampling=SpanSampling(num_frames=4, stride=2), size=(32, 64), crop=MultiScaleCrop(scales=(1.0,))
 )
-BUSY = replace(WHOLE, size=(16, 16), crop=RandomResizedCrop(), flip=0.5, randaugment=RandAugment(), repeats=2)
+BUSY = replace(
+    WHOLE, size=(16, 16), crop=RandomResizedCrop(), flip_probability=0.5, randaugment=RandAugment(), repeats=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def listing(tmp_path_factory):
     write_video(folder / "left" / "long.mp4", 60)
     write_video(folder / "right" / "short.mp4", 3)
     write_video(folder / "right" / "other.mp4", numbers=range(100, 160))
-    return read_listing(folder)
+    return open_manifest(folder)
 
 
 LONG, OTHER, SHORT = range(3)
@@ -51,7 +53,7 @@ def test_a_sample_follows_from_seed_epoch_and_index(listing, seed, epoch, index)
     used[epoch + 1, index], used[epoch, LONG]
     for value, again in zip(one, used[epoch, index], strict=True):
         assert torch.equal(value, again)
-    assert one.seed.tolist() == [sample_seed(seed, epoch, index, copy) for copy in range(2)]
+    assert one.seed.tolist() == [derive_sample_seed(seed, epoch, index, copy) for copy in range(2)]
 
 
 def test_other_epochs_and_other_runs_show_other_frames(listing):
@@ -86,7 +88,7 @@ def test_copies_share_their_frames_but_not_their_chance(listing):
 
 
 def test_copies_with_frames_of_their_own_have_a_segment_each(listing):
-    config = replace(WHOLE, repeats=2, repeat_frames="own")
+    config = replace(WHOLE, repeats=2, repeat_sampling="own")
     for epoch in range(8):
         first, second = (numbers_in(clip) for clip in TrainClips(listing, config, seed=1)[epoch, LONG].clip)
         assert first[0] < 26 <= second[0]  # (60 - 8 + 1) // 2 starts for each
@@ -94,7 +96,7 @@ def test_copies_with_frames_of_their_own_have_a_segment_each(listing):
 
 
 def test_copies_with_frames_of_their_own_may_start_anywhere_where_a_span_is_timed(listing):
-    config = replace(WHOLE, sampling=TimedSampling(frames=4, stride=2.0), repeats=2, repeat_frames="own")
+    config = replace(WHOLE, sampling=TimedSampling(num_frames=4, stride=2.0), repeats=2, repeat_sampling="own")
     pairs = [
         [numbers_in(clip)[0] for clip in TrainClips(listing, config, seed=1)[epoch, LONG].clip] for epoch in range(20)
     ]
@@ -103,8 +105,8 @@ def test_copies_with_frames_of_their_own_may_start_anywhere_where_a_span_is_time
 
 
 def test_a_timed_span_has_as_many_frames_as_the_videos_own_rate_gives_it(listing, tmp_path):
-    sampling = TimedSampling(frames=4, stride=8.0, rate=50.0)  # 16 frames of a video with 25 a second
-    config = ViewsConfig(sampling=sampling, views=1, crops=1, short_side=32, size=(32, 64))
+    sampling = TimedSampling(num_frames=4, stride=8.0, frame_rate=50.0)  # 16 frames of a video with 25 a second
+    config = ViewsConfig(sampling=sampling, temporal_clips=1, spatial_crops=1, short_side=32, size=(32, 64))
     assert numbers_in(ViewClips(listing, config)[LONG].clip[0]) == [22, 27, 32, 37]  # the middle of 60, 15 frames on
     shown = numbers_in(TrainClips(listing, replace(WHOLE, sampling=sampling), seed=1)[0, LONG].clip[0])
     assert np.diff(shown).tolist() == [5, 5, 5]
@@ -112,21 +114,23 @@ def test_a_timed_span_has_as_many_frames_as_the_videos_own_rate_gives_it(listing
         (tmp_path / "v").mkdir(exist_ok=True)
         Image.fromarray(numbered(n)).save(tmp_path / "v" / f"img_{n:05d}.png")
     (tmp_path / "list.txt").write_text("v 60 0\n")  # pictures have no rate, so they have the rule's: 32 frames
-    assert numbers_in(ViewClips(read_listing(tmp_path / "list.txt"), config)[0].clip[0]) == [14, 24, 34, 45]
+    assert numbers_in(ViewClips(open_manifest(tmp_path / "list.txt"), config)[0].clip[0]) == [14, 24, 34, 45]
 
 
 def test_colours_are_changed_before_a_clip_is_cropped_or_after_it_is_flipped(listing):
     plain = replace(BUSY, randaugment=None, repeats=1)
-    before, after = (replace(BUSY, repeats=1, randaugment_on=place) for place in ("frame", "crop"))
+    before, after = (replace(BUSY, repeats=1, randaugment_stage=place) for place in ("frame", "crop"))
     cropped, first, last = (TrainClips(listing, config, seed=1)[0, LONG] for config in (plain, before, after))
-    chance = numpy_chance(int(cropped.seed), "randaugment")
+    chance = numpy_rng(int(cropped.seed), "randaugment")
     expected = RandAugment().apply(cropped.clip[0].permute(1, 2, 3, 0).numpy(), chance)
     np.testing.assert_array_equal(last.clip[0].permute(1, 2, 3, 0).numpy(), expected)
     assert not torch.equal(first.clip, last.clip)
 
 
 def test_a_flip_is_a_mirror(listing):
-    plain, mirrored = (TrainClips(listing, replace(WHOLE, flip=p), seed=1)[0, LONG].clip for p in (0.0, 1.0))
+    plain, mirrored = (
+        TrainClips(listing, replace(WHOLE, flip_probability=p), seed=1)[0, LONG].clip for p in (0.0, 1.0)
+    )
     assert torch.equal(plain.flip(-1), mirrored)
 
 
@@ -136,13 +140,13 @@ def test_every_copy_has_the_label_of_its_video(listing):
 
 
 def test_a_video_without_a_label_has_minus_one(listing):
-    unlabelled = read_listing(listing.rows[LONG].source)
+    unlabelled = open_manifest(listing.rows[LONG].source)
     assert TrainClips(unlabelled, WHOLE, seed=1)[0, 0].label.tolist() == [-1]
 
 
 def test_a_stand_in_shows_another_video_with_the_chance_of_the_one_it_stands_in_for(listing):
     dataset = TrainClips(listing, WHOLE, seed=1)
-    sample = dataset.sample(0, LONG, stand_in=OTHER)
+    sample = dataset.load_sample(0, LONG, source_index=OTHER)
     shown, missed = numbers_in(sample.clip[0]), numbers_in(dataset[0, LONG].clip[0])
     assert [n - 100 for n in shown] == missed  # both videos have 60 frames
     assert sample.seed.tolist() == dataset[0, LONG].seed.tolist()
@@ -151,8 +155,8 @@ def test_a_stand_in_shows_another_video_with_the_chance_of_the_one_it_stands_in_
 
 def test_a_picture_is_a_clip_of_one_frame_and_of_no_more(tmp_path):
     Image.fromarray(numbered(9)).save(tmp_path / "nine.png")
-    listing = read_listing(tmp_path)
-    config = replace(WHOLE, sampling=SegmentSampling(frames=1))
+    listing = open_manifest(tmp_path)
+    config = replace(WHOLE, sampling=SegmentSampling(num_frames=1))
     assert numbers_in(TrainClips(listing, config, seed=1)[0, 0].clip[0]) == [9]
     with pytest.raises(InputError, match=r"nine\.png is a picture, a clip of one frame, and clips of 4 frames"):
         TrainClips(listing, WHOLE, seed=1)
@@ -163,17 +167,19 @@ def test_a_folder_of_frames_has_the_number_that_its_list_states(tmp_path):
     for n in range(30):
         Image.fromarray(numbered(n)).save(tmp_path / "v" / f"img_{n + 1:05d}.png")
     (tmp_path / "list.txt").write_text("v 10 0\n")
-    dataset = TrainClips(read_listing(tmp_path / "list.txt"), WHOLE, seed=1)
+    dataset = TrainClips(open_manifest(tmp_path / "list.txt"), WHOLE, seed=1)
     assert max(max(numbers_in(dataset[epoch, 0].clip[0])) for epoch in range(20)) < 10
 
 
 def test_frames_of_their_own_are_refused_where_there_is_no_such_rule():
     with pytest.raises(InputError, match="a rule of SpanSampling and TimedSampling, not of DenseSampling"):
-        replace(WHOLE, sampling=DenseSampling(), repeat_frames="own")
+        replace(WHOLE, sampling=DenseSampling(), repeat_sampling="own")
 
 
 def test_views_come_by_frames_and_then_by_crop(listing):
-    config = ViewsConfig(sampling=DenseSampling(frames=4, stride=5), views=2, crops=3, short_side=32, size=(32, 32))
+    config = ViewsConfig(
+        sampling=DenseSampling(num_frames=4, stride=5), temporal_clips=2, spatial_crops=3, short_side=32, size=(32, 32)
+    )
     views = ViewClips(listing, config)[LONG]
     path = listing.rows[LONG].source
     expected = [
@@ -182,13 +188,13 @@ def test_views_come_by_frames_and_then_by_crop(listing):
         for left in (0, 16, 32)
     ]
     np.testing.assert_array_equal(views.clip.permute(0, 2, 3, 4, 1).numpy(), expected)
-    assert (views.label, views.place) == (0, LONG)
+    assert (views.label, views.video_index) == (0, LONG)
 
 
 def test_a_broken_video_is_an_error_in_training_and_in_tests(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"")
-    listing = read_listing(tmp_path)
-    config = ViewsConfig(sampling=DenseSampling(frames=4), views=1, crops=1)
+    listing = open_manifest(tmp_path)
+    config = ViewsConfig(sampling=DenseSampling(num_frames=4), temporal_clips=1, spatial_crops=1)
     for dataset, key in ((TrainClips(listing, WHOLE, seed=1), (0, 0)), (ViewClips(listing, config), 0)):
         with pytest.raises(BrokenVideo, match=r"broken\.mp4"):
             dataset[key]

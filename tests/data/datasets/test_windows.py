@@ -18,11 +18,11 @@ from vicious_videos import VICIOUS
 
 from vidstill.data.datasets import windows as module
 from vidstill.data.datasets.view_clips import ViewsConfig
-from vidstill.data.datasets.windows import Window, WindowsConfig, windows
+from vidstill.data.datasets.windows import Window, WindowsConfig, iter_windows
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.decode.stream import Shown, timed
+from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.data.transforms.crop import view_crops
+from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.utils.types import InputError
 
@@ -33,8 +33,8 @@ VARIABLE = [n * n + 7 * n + 900 * (n >= 20) for n in range(FRAMES)]
 
 
 def looked(frames: int, size: tuple[int, int] = (64, 64), crops: int = 1) -> ViewsConfig:
-    sampling = SpanSampling(frames=frames, stride=1)
-    return ViewsConfig(sampling=sampling, views=1, crops=crops, short_side=min(size), size=size)
+    sampling = SpanSampling(num_frames=frames, stride=1)
+    return ViewsConfig(sampling=sampling, temporal_clips=1, spatial_crops=crops, short_side=min(size), size=size)
 
 
 def wanted(
@@ -43,13 +43,13 @@ def wanted(
     """Of each window its start, its end, and the moments that it shows, by looking at every moment there is."""
     found = []
     for place in itertools.count():
-        start = place * cut.hop
-        moments = [start + n * cut.seconds / frames for n in range(frames)]
+        start = place * cut.hop_seconds
+        moments = [start + n * cut.window_seconds / frames for n in range(frames)]
         inside = [moment for moment in moments if moment <= times[-1] + lasts / 2]
         if not inside:
             return found
         if len(inside) == frames:
-            found.append((start, start + cut.seconds, moments))
+            found.append((start, start + cut.window_seconds, moments))
         elif place == 0 or len(inside) > frames / 2:
             found.append((start, times[-1] + lasts, moments))
     raise AssertionError
@@ -100,24 +100,24 @@ def videos(tmp_path_factory) -> dict[str, tuple[Path, list[float]]]:
 )
 def test_windows_show_the_frames_that_are_nearest_to_their_moments(videos, name, seconds, hop, frames):
     path, times = videos[name]
-    cut = WindowsConfig(seconds=seconds, hop=hop)
-    came = list(windows(path, cut, looked(frames)))
-    lasts = next(timed(path)).lasts
+    cut = WindowsConfig(window_seconds=seconds, hop_seconds=hop)
+    came = list(iter_windows(path, cut, looked(frames)))
+    lasts = next(iter_timed_frames(path)).duration_seconds
     assert lasts == pytest.approx(0.04)
     check(came, [shown_in(window) for window in came], times, lasts, cut)
 
 
 def as_timed(times: Iterable[float], lasts: float, drawn: list[int] | None = None):
-    """In place of `timed`: pictures of one pixel that hold their number, which is noted when one is made."""
+    """In place of `iter_timed_frames`: pictures of one pixel that hold their number, which is noted when one is made."""
 
     def picture(n: int) -> np.ndarray:
         if drawn is not None:
             drawn.append(n)
         return np.array([[[n // 256 % 256, n % 256, 0]]], np.uint8)
 
-    def coming(source: object, *, rate: float | None = None) -> Iterator[Shown]:
+    def coming(source: object, *, rate: float | None = None) -> Iterator[TimedFrame]:
         for n, time in enumerate(times):
-            yield Shown(time, lasts, partial(picture, n))
+            yield TimedFrame(time, lasts, partial(picture, n))
 
     return coming
 
@@ -134,10 +134,10 @@ spans = st.floats(0.05, 6)
 @given(steps=steps, lasts=st.floats(0.001, 1), seconds=spans, hop=spans, frames=st.integers(1, 6))
 def test_whatever_the_times_frames_are_the_nearest_and_each_is_made_once(steps, lasts, seconds, hop, frames):
     times, drawn = [0.0, *itertools.accumulate(steps)], list[int]()
-    cut = WindowsConfig(seconds=seconds, hop=hop)
+    cut = WindowsConfig(window_seconds=seconds, hop_seconds=hop)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "timed", as_timed(times, lasts, drawn))
-        came = list(windows(b"", cut, looked(frames, (1, 1))))
+        patch.setattr(module, "iter_timed_frames", as_timed(times, lasts, drawn))
+        came = list(iter_windows(b"", cut, looked(frames, (1, 1))))
     numbers = [pixels_in(window) for window in came]
     check(came, numbers, times, lasts, cut)
     assert len(drawn) == len(set(drawn))
@@ -147,7 +147,7 @@ def test_whatever_the_times_frames_are_the_nearest_and_each_is_made_once(steps, 
 def test_a_last_window_that_is_filled_by_half_or_less_is_left_out(tmp_path, frames, starts, end):
     """Of four frames 0.25 s apart, those at 1.0 and 1.25 s are there in 1.4 s, and that at 1.5 s in 1.6 s."""
     path = encode(tmp_path / "video.mkv", "libx264", X264, numbers=range(frames))
-    came = list(windows(path, WindowsConfig(seconds=1.0, hop=1.0), looked(4)))
+    came = list(iter_windows(path, WindowsConfig(window_seconds=1.0, hop_seconds=1.0), looked(4)))
     assert [window.start for window in came] == starts
     assert came[-1].end == pytest.approx(end)
     if len(came) == 2:
@@ -156,7 +156,7 @@ def test_a_last_window_that_is_filled_by_half_or_less_is_left_out(tmp_path, fram
 
 def test_a_video_shorter_than_half_a_window_is_one_window_that_ends_with_it(tmp_path):
     path = encode(tmp_path / "video.mkv", "libx264", X264, numbers=range(5))
-    (window,) = windows(path, WindowsConfig(seconds=2.0, hop=0.1), looked(4))
+    (window,) = iter_windows(path, WindowsConfig(window_seconds=2.0, hop_seconds=0.1), looked(4))
     assert (window.start, window.end) == (0, pytest.approx(0.2))
     assert shown_in(window) == [0, 4, 4, 4]
 
@@ -164,16 +164,20 @@ def test_a_video_shorter_than_half_a_window_is_one_window_that_ends_with_it(tmp_
 def test_crops_are_those_of_a_test_view(videos):
     path, _ = videos["steady.mp4"]
     views = looked(3, (48, 32), crops=3)
-    first, second = itertools.islice(windows(path, WindowsConfig(seconds=0.36, hop=0.2), views), 2)
+    first, second = itertools.islice(iter_windows(path, WindowsConfig(window_seconds=0.36, hop_seconds=0.2), views), 2)
     assert first.clip.shape == second.clip.shape == (3, 3, 3, 48, 32)
-    expected = view_crops(read_frames(path, [5, 8, 11]), 32, (48, 32), 3)
+    expected = crop_views(read_frames(path, [5, 8, 11]), 32, (48, 32), 3)
     np.testing.assert_array_equal(second.clip.permute(0, 2, 3, 4, 1), np.stack(expected))
 
 
 def test_pictures_in_a_folder_follow_one_another_at_the_rate_that_is_stated(tmp_path):
     for n in range(12):
         Image.fromarray(numbered(n)).save(tmp_path / f"img_{n:05d}.png")
-    came = list(windows(tmp_path, WindowsConfig(seconds=1.0, hop=1.0), looked(2, (32, 64)), rate=4.0))
+    came = list(
+        iter_windows(
+            tmp_path, WindowsConfig(window_seconds=1.0, hop_seconds=1.0), looked(2, (32, 64)), default_frame_rate=4.0
+        )
+    )
     assert [(window.start, window.end) for window in came] == [(0, 1), (1, 2), (2, 3)]
     shows = [[number_of(frame.permute(1, 2, 0).numpy()) for frame in window.clip[0].unbind(1)] for window in came]
     assert shows == [[0, 2], [4, 6], [8, 10]]
@@ -182,7 +186,7 @@ def test_pictures_in_a_folder_follow_one_another_at_the_rate_that_is_stated(tmp_
 def test_the_windows_before_damage_come_and_then_what_is_wrong(tmp_path):
     path = tmp_path / "damaged_others.av1.mkv"  # 11 frames decode: up to 0.42 s one of them is the nearest
     VICIOUS[path.name](path)
-    coming, came = windows(path, WindowsConfig(seconds=0.16, hop=0.12), looked(2)), list[Window]()
+    coming, came = iter_windows(path, WindowsConfig(window_seconds=0.16, hop_seconds=0.12), looked(2)), list[Window]()
     with pytest.raises(BrokenVideo, match="breaks after 11 frames"):
         came.extend(window for window in coming)
     assert [window.start for window in came] == pytest.approx([0, 0.12, 0.24])
@@ -191,8 +195,8 @@ def test_the_windows_before_damage_come_and_then_what_is_wrong(tmp_path):
 
 def test_only_frames_that_are_shown_are_made(monkeypatch):
     drawn = list[int]()
-    monkeypatch.setattr(module, "timed", as_timed((n / 25 for n in range(250)), 0.04, drawn))
-    came = list(windows(b"", WindowsConfig(seconds=0.2, hop=2.0), looked(2, (1, 1))))
+    monkeypatch.setattr(module, "iter_timed_frames", as_timed((n / 25 for n in range(250)), 0.04, drawn))
+    came = list(iter_windows(b"", WindowsConfig(window_seconds=0.2, hop_seconds=2.0), looked(2, (1, 1))))
     assert drawn == [number for window in came for number in pixels_in(window)]
     assert len(drawn) == 10
 
@@ -200,16 +204,18 @@ def test_only_frames_that_are_shown_are_made(monkeypatch):
 @pytest.mark.parametrize(("seconds", "hop"), [(2.0, 0.3), (1.0, 1.0), (0.5, 2.0)])
 def test_memory_does_not_grow_with_a_video(monkeypatch, seconds, hop):
     frames, kept = 4, list[weakref.ref]()
-    crops_of = module._crops
+    crops_of = module._crop_image
 
     def noted(picture: np.ndarray, views: ViewsConfig) -> list[np.ndarray]:
         crops = crops_of(picture, views)
         kept.extend(weakref.ref(crop) for crop in crops)
         return crops
 
-    monkeypatch.setattr(module, "_crops", noted)
-    monkeypatch.setattr(module, "timed", as_timed((n / 25 for n in itertools.count()), 0.04))
-    for _ in itertools.islice(windows(b"", WindowsConfig(seconds=seconds, hop=hop), looked(frames, (1, 1))), 300):
+    monkeypatch.setattr(module, "_crop_image", noted)
+    monkeypatch.setattr(module, "iter_timed_frames", as_timed((n / 25 for n in itertools.count()), 0.04))
+    for _ in itertools.islice(
+        iter_windows(b"", WindowsConfig(window_seconds=seconds, hop_seconds=hop), looked(frames, (1, 1))), 300
+    ):
         alive = sum(each() is not None for each in kept)
         assert alive <= frames * (math.ceil(seconds / hop) + 1)
     assert len(kept) > 500
@@ -223,20 +229,20 @@ def test_windows_come_as_soon_as_they_are_full(monkeypatch):
             read.append(n / 25)
             yield read[-1]
 
-    monkeypatch.setattr(module, "timed", as_timed(times(), 0.04))
-    for window in windows(b"", WindowsConfig(seconds=0.4, hop=0.2), looked(4, (1, 1))):
+    monkeypatch.setattr(module, "iter_timed_frames", as_timed(times(), 0.04))
+    for window in iter_windows(b"", WindowsConfig(window_seconds=0.4, hop_seconds=0.2), looked(4, (1, 1))):
         assert read[-1] <= window.start + 0.3 + 0.08  # its last moment, and a frame that is farther from it
 
 
 def test_a_pause_of_years_holds_up_nothing(monkeypatch):
-    monkeypatch.setattr(module, "timed", as_timed([0.0, 0.04, 1e9, 1e9 + 0.04], 0.04))
-    coming = windows(b"", WindowsConfig(seconds=2.0, hop=0.5), looked(4, (1, 1)))
+    monkeypatch.setattr(module, "iter_timed_frames", as_timed([0.0, 0.04, 1e9, 1e9 + 0.04], 0.04))
+    coming = iter_windows(b"", WindowsConfig(window_seconds=2.0, hop_seconds=0.5), looked(4, (1, 1)))
     assert [pixels_in(window) for window in itertools.islice(coming, 100)] == [[0, 1, 1, 1], *[[1, 1, 1, 1]] * 99]
 
 
 def test_a_video_without_frames_has_no_windows(monkeypatch):
-    monkeypatch.setattr(module, "timed", as_timed([], 0.04))
-    assert list(windows(b"", WindowsConfig(seconds=1.0, hop=1.0), looked(4, (1, 1)))) == []
+    monkeypatch.setattr(module, "iter_timed_frames", as_timed([], 0.04))
+    assert list(iter_windows(b"", WindowsConfig(window_seconds=1.0, hop_seconds=1.0), looked(4, (1, 1)))) == []
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": 0.0, "hop": 1.0}, {"seconds": 1.0, "hop": -1.0}])

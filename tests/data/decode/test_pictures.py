@@ -20,20 +20,20 @@ from torchvision.transforms import RandomResizedCrop as Theirs
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.loader.loader import train_batches
-from vidstill.data.manifest.open import read_listing
+from vidstill.data.loader.loader import iter_train_batches
+from vidstill.data.manifest.open import open_manifest
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.crop import RandomResizedCrop
 from vidstill.data.transforms.frame_sampling import SpanSampling
 
 PICTURES = DATA / "images"
-ONE = SpanSampling(frames=1, stride=1)
+ONE = SpanSampling(num_frames=1, stride=1)
 MAE = ClipsConfig(  # the image paper's pre-training, but for the size
     dataset="imagenet",
     sampling=ONE,
     size=(24, 32),
-    crop=RandomResizedCrop(area=(0.2, 1.0), interpolation="bicubic"),
-    flip=0.5,
+    crop=RandomResizedCrop(scale=(0.2, 1.0), interpolation="bicubic"),
+    flip_probability=0.5,
 )
 BICUBIC = tv.InterpolationMode.BICUBIC
 FORMATS = [("jpg", "RGB"), ("jpg", "CMYK"), ("png", "RGB"), ("png", "P"), ("webp", "RGBA"), ("bmp", "L")]
@@ -73,7 +73,7 @@ def imagenet(tmp_path) -> Path:
 
 def test_folders_of_classes_of_pictures_give_clips_and_labels_for_either_split(imagenet):
     for split in ("train", "val"):
-        listing = read_listing(imagenet, split=split)
+        listing = open_manifest(imagenet, split=split)
         assert listing.classes == ("n01440764", "n01443537", "n01484850")
         dataset = TrainClips(listing, MAE, seed=1)
         samples = [dataset[0, index] for index in range(len(dataset))]
@@ -87,7 +87,7 @@ def test_a_folder_of_pictures_gives_clips_without_labels(tmp_path, suffix):
     for n in range(3):
         write(tmp_path / f"{n}.{suffix}", seed=n)
     (tmp_path / "notes.txt").write_text("not a picture")
-    dataset = TrainClips(read_listing(tmp_path), MAE, seed=1)
+    dataset = TrainClips(open_manifest(tmp_path), MAE, seed=1)
     assert len(dataset) == 3
     assert [dataset[0, n].label.tolist() for n in range(3)] == [[-1]] * 3
     assert dataset[0, 0].clip.shape == (1, 3, 1, 24, 32)
@@ -96,16 +96,16 @@ def test_a_folder_of_pictures_gives_clips_without_labels(tmp_path, suffix):
 @pytest.mark.parametrize("line", ["train/{0}/{0}_0.JPEG 1", "train/{0}/{0}_0.JPEG"])
 def test_a_list_of_pictures_gives_clips(imagenet, line):
     (imagenet / "some.txt").write_text("\n".join(line.format(name) for name in ("n01440764", "n01484850")))
-    dataset = TrainClips(read_listing(imagenet / "some.txt"), MAE, seed=1)
+    dataset = TrainClips(open_manifest(imagenet / "some.txt"), MAE, seed=1)
     assert len(dataset) == 2
     assert dataset[3, 1].clip.shape == (1, 3, 1, 24, 32)
     assert dataset[3, 1].label.tolist() == [1 if line.endswith("1") else -1]
 
 
 def test_batches_of_pictures_are_clips_of_one_frame_with_colours_from_0_to_1(imagenet):
-    dataset = TrainClips(read_listing(imagenet), replace(MAE, repeats=2), seed=1)
+    dataset = TrainClips(open_manifest(imagenet), replace(MAE, repeats=2), seed=1)
     device = torch.device("cpu")
-    (batch,) = train_batches(dataset, videos_per_step=6, steps_per_epoch=1, total_steps=1, device=device)
+    (batch,) = iter_train_batches(dataset, videos_per_step=6, steps_per_epoch=1, total_steps=1, device=device)
     assert batch.clip.shape == (12, 3, 1, 24, 32)
     assert 0 <= batch.clip.min() < batch.clip.max() <= 1
     assert sorted(batch.label.tolist()) == [0] * 4 + [1] * 4 + [2] * 4
@@ -114,11 +114,11 @@ def test_batches_of_pictures_are_clips_of_one_frame_with_colours_from_0_to_1(ima
 def test_a_picture_that_is_broken_is_named_and_another_stands_in(imagenet, caplog):
     broken = imagenet / "train" / "n01443537" / "n01443537_1.JPEG"
     broken.write_bytes(broken.read_bytes()[:300])
-    dataset = TrainClips(read_listing(imagenet), MAE, seed=1)
+    dataset = TrainClips(open_manifest(imagenet), MAE, seed=1)
     with pytest.raises(BrokenVideo, match=r"n01443537_1\.JPEG"):
         dataset[0, 3]
     steps = {"videos_per_step": 6, "steps_per_epoch": 1, "total_steps": 1}
-    (batch,) = train_batches(dataset, **steps, broken_share=0.2, device=torch.device("cpu"))
+    (batch,) = iter_train_batches(dataset, **steps, max_broken_fraction=0.2, device=torch.device("cpu"))
     assert len(batch.clip) == 6
     assert "n01443537_1.JPEG" in caplog.text
 
@@ -163,7 +163,7 @@ def test_a_drawn_box_is_torchvisions_from_the_same_draws(height, width):
     for seed in range(50):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            ours = MAE.crop.draw(height, width, (224, 224), Drawn(np.random.PCG64()))
+            ours = MAE.crop.draw_box(height, width, (224, 224), Drawn(np.random.PCG64()))
             torch.manual_seed(seed)
             theirs = Theirs.get_params(torch.empty(3, height, width), [0.2, 1.0], [3 / 4, 4 / 3])
         assert tuple(ours) == tuple(theirs)
@@ -182,7 +182,7 @@ def test_a_cropped_picture_is_torchvisions_but_for_rounding():
     # the versions that the papers used did not
     crop, frame = replace(MAE.crop, aspect=(1.0, 4 / 3)), np.asarray(noise(3, 450, 600))
     for seed in range(8):
-        box = crop.draw(450, 600, (224, 224), np.random.default_rng(seed))
+        box = crop.draw_box(450, 600, (224, 224), np.random.default_rng(seed))
         ours = crop.apply(frame[None], (224, 224), np.random.default_rng(seed))[0]
         theirs = tv.resized_crop(Image.fromarray(frame), *box, [224, 224], BICUBIC)
         assert apart(ours, theirs) <= 2
@@ -192,8 +192,8 @@ def test_a_cropped_picture_is_torchvisions_but_for_rounding():
 def test_a_tested_picture_is_torchvisions_but_for_rounding(tmp_path, height, width):
     picture = noise(4, height, width)
     picture.save(tmp_path / "picture.png")
-    config = ViewsConfig(sampling=ONE, views=1, crops=1, short_side=256, interpolation="bicubic")
-    views = ViewClips(read_listing(tmp_path), config)[0]
+    config = ViewsConfig(sampling=ONE, temporal_clips=1, spatial_crops=1, short_side=256, interpolation="bicubic")
+    views = ViewClips(open_manifest(tmp_path), config)[0]
     theirs = tv.center_crop(tv.resize(picture, 256, BICUBIC), [224, 224])
     assert views.clip.shape == (1, 3, 1, 224, 224)
     assert apart(views.clip[0, :, 0].permute(1, 2, 0).numpy(), theirs) <= 2
@@ -210,7 +210,7 @@ def real_pictures() -> list:
 @pytest.mark.parametrize("folder", real_pictures())
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_real_pictures_have_the_classes_that_their_lists_state(folder, split):
-    listing = read_listing(folder, split=split)
+    listing = open_manifest(folder, split=split)
     assert list(listing.classes) == (folder / "classes.txt").read_text().split()
     listed = [line.split() for line in (folder / f"{split}.csv").read_text().splitlines()]
     assert [(str(row.source), row.label) for row in listing.rows] == [(str(folder / n), int(k)) for n, k in listed]

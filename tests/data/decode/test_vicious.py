@@ -19,7 +19,7 @@ from remuxed_videos import random_change, remux
 from vicious_videos import EVERY_RUN, VICIOUS
 
 from vidstill.data.decode import packets
-from vidstill.data.decode.probe import count_frames, describe
+from vidstill.data.decode.probe import count_frames, read_video_metadata
 from vidstill.data.decode.reader import read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 
@@ -139,7 +139,7 @@ def names(*, but: Collection[str] = ()) -> list:
 def test_frames_and_their_count_are_those_of_a_full_decode(made, name):
     path, truth = made(name)
     if not len(truth):
-        for read in (count_frames, describe, lambda path: read_frames(path, [0])):
+        for read in (count_frames, read_video_metadata, lambda path: read_frames(path, [0])):
             with pytest.raises(BrokenVideo, match=re.escape(path.name)):
                 read(path)
         return
@@ -187,7 +187,7 @@ def test_many_requests_give_the_frames_of_a_full_decode(made, name):
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", names(but=CONCEALED))
 def test_packets_that_are_read_again_give_the_same_frames(made, name, monkeypatch):
-    monkeypatch.setattr(packets, "_KEPT_BYTES", 0)  # as if the stream were too large to be held
+    monkeypatch.setattr(packets, "_MAX_BUFFER_BYTES", 0)  # as if the stream were too large to be held
     path, truth = made(name)
     wrong = compared(path, truth, REQUESTS) if len(truth) else []
     assert not wrong, "\n".join(wrong)

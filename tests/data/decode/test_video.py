@@ -16,10 +16,10 @@ from PIL import Image
 from remuxed_videos import remux, restamped
 from tiny_videos import cut_short, number_of, numbered, write_video
 
-from vidstill.data.decode.probe import count_frames, describe, facts
-from vidstill.data.decode.reader import read_counted, read_frames
-from vidstill.data.decode.stream import decoded, timed
-from vidstill.data.storage.fetch import BrokenVideo, Piece
+from vidstill.data.decode.probe import count_frames, read_stream_metadata, read_video_metadata
+from vidstill.data.decode.reader import read_frames, read_frames_with_count
+from vidstill.data.decode.stream import iter_frames, iter_timed_frames
+from vidstill.data.storage.fetch import BrokenVideo, ShardMember
 
 KINDS = [("libx264", "mp4"), ("libx264", "mkv"), ("libx264", "ts"), ("mpeg4", "avi"), ("libvpx-vp9", "webm")]
 FRAMES = 20
@@ -52,14 +52,14 @@ def test_bytes_an_address_and_a_piece_of_a_shard_read_like_the_file(video, tmp_p
     shard = tmp_path / "shard.tar"
     shard.write_bytes(b"before" + data + b"behind")
     fsspec.filesystem("memory").pipe(f"/{video.name}", data)
-    for source in (data, f"memory://{video.name}", Piece(shard, 6, len(data), video.name)):
+    for source in (data, f"memory://{video.name}", ShardMember(shard, 6, len(data), video.name)):
         np.testing.assert_array_equal(read_frames(source, [3, 7]), frames)
         assert count_frames(source) == FRAMES
-        assert facts(source) == facts(video)
+        assert read_stream_metadata(source) == read_stream_metadata(video)
 
 
 def test_every_frame_comes_in_turn(video):
-    np.testing.assert_array_equal(np.stack(list(decoded(video))), read_frames(video, range(FRAMES)))
+    np.testing.assert_array_equal(np.stack(list(iter_frames(video))), read_frames(video, range(FRAMES)))
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,14 @@ def test_every_frame_comes_in_turn(video):
 )
 def test_what_no_wanted_frame_depends_on_is_not_decoded(tmp_path, codec, suffix, options, wanted, most):
     path = write_video(tmp_path / f"video.{suffix}", FRAMES, codec=codec, options=options)
-    frames, count = read_counted(path, wanted)
+    frames, count = read_frames_with_count(path, wanted)
     assert [number_of(frame) for frame in frames] == wanted
     assert count <= most
 
 
 def test_a_stream_too_large_to_hold_is_read_twice_and_gives_the_same(video, monkeypatch):
     frames = read_frames(video, [2, 9, 17])
-    monkeypatch.setattr("vidstill.data.decode.packets._KEPT_BYTES", 100)
+    monkeypatch.setattr("vidstill.data.decode.packets._MAX_BUFFER_BYTES", 100)
     np.testing.assert_array_equal(read_frames(video, [2, 9, 17]), frames)
 
 
@@ -92,12 +92,12 @@ def test_a_frame_without_a_time_stamp_comes_when_the_last_one_ends(tmp_path):
     video = encode(tmp_path / "video.mkv", "libx264", f"{X264} bf=0", numbers=range(30), stamps=stamps)
     earlier = restamped(lambda n, sample: (sample.pts - 300, sample.dts - 300))
     path = remux(video, tmp_path / "earlier.mkv", earlier, muxing="avoid_negative_ts=disabled")
-    whole, frames = [shown.seconds for shown in timed(video)], list(timed(path))
+    whole, frames = [shown.pts_seconds for shown in iter_timed_frames(video)], list(iter_timed_frames(path))
     assert whole == pytest.approx([stamp / 1000 for stamp in stamps])
     none = sum(stamp < 300 for stamp in stamps)
-    expected = [n * frames[0].lasts for n in range(none)]
-    expected += [none * frames[0].lasts + (stamp - stamps[none]) / 1000 for stamp in stamps[none:]]
-    assert [shown.seconds for shown in frames] == pytest.approx(expected)
+    expected = [n * frames[0].duration_seconds for n in range(none)]
+    expected += [none * frames[0].duration_seconds + (stamp - stamps[none]) / 1000 for stamp in stamps[none:]]
+    assert [shown.pts_seconds for shown in frames] == pytest.approx(expected)
 
 
 class Allocated(ctypes.Structure):
@@ -136,7 +136,7 @@ def bytes_left(do: Callable[[], object], times: int = 200) -> float:
 
 def test_reading_leaves_no_memory_behind(tmp_path):
     path = write_video(tmp_path / "video.mp4")
-    for read in (count_frames, lambda path: read_frames(path, [3]), lambda path: next(decoded(path))):
+    for read in (count_frames, lambda path: read_frames(path, [3]), lambda path: next(iter_frames(path))):
         assert bytes_left(lambda read=read: read(path)) < 100  # PyAV: 160 for each demuxer that is left early
 
 
@@ -151,7 +151,7 @@ def test_a_frame_past_the_end_names_the_file_and_its_frames(video):
 
 def test_a_file_without_its_index_cannot_be_read(tmp_path):
     broken = cut_short(write_video(tmp_path / "cut.mp4"))
-    for read in (count_frames, describe, lambda path: read_frames(path, [0])):
+    for read in (count_frames, read_video_metadata, lambda path: read_frames(path, [0])):
         with pytest.raises(BrokenVideo, match=r"cut\.mp4 does not decode"):
             read(broken)
 
@@ -235,10 +235,10 @@ def real_clips(*kinds: str) -> list:
 @pytest.mark.files
 @pytest.mark.parametrize("entry", real_clips("normal", "short", "rotated"))
 def test_real_clips_have_the_frames_that_decode_and_stand_upright(entry):
-    facts = describe(CLIPS / entry["file"])
+    facts = read_video_metadata(CLIPS / entry["file"])
     size = entry["height"], entry["width"]
     turned = entry.get("display_rotation_deg", 0) % 180 == 90
-    assert facts.frames == entry["decoded_frames"]
+    assert facts.num_frames == entry["decoded_frames"]
     assert (facts.height, facts.width) == (size[::-1] if turned else size)
 
 

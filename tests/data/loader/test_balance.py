@@ -10,26 +10,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips, times_expected
-from vidstill.data.loader.loader import epoch_order, times_before, train_batches
+from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips, compute_expected_counts
+from vidstill.data.loader.loader import count_previous_occurrences, draw_epoch_order, iter_train_batches
 from vidstill.data.loader.protocols import Sample
-from vidstill.data.manifest.manifest import Listing
-from vidstill.data.manifest.table import Rows
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.frame_sampling import SpanSampling
-from vidstill.utils.rng import sample_seed
+from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
-CONFIG = ClipsConfig(dataset="own", sampling=SpanSampling(frames=4, stride=2), size=(16, 16), balance=1.0)
+CONFIG = ClipsConfig(dataset="own", sampling=SpanSampling(num_frames=4, stride=2), size=(16, 16), class_balance=1.0)
 
 
-def listing_of(counts: tuple[int, ...]) -> Listing:
+def listing_of(counts: tuple[int, ...]) -> Manifest:
     """So many clips of each class."""
-    rows = Rows(Path("videos"))
+    rows = VideoTable(Path("videos"))
     for label, count in enumerate(counts):
         for number in range(count):
-            rows.add(f"{label}/{number}.mp4", label)
-    return Listing(rows, tuple(map(str, range(len(counts)))), "made up", Path("videos"), "")
+            rows.append(f"{label}/{number}.mp4", label)
+    return Manifest(rows, tuple(map(str, range(len(counts)))), "made up", Path("videos"), "")
 
 
 class Places(TrainClips):
@@ -37,20 +37,22 @@ class Places(TrainClips):
 
     def __init__(self, counts: tuple[int, ...], balance: float, broken: tuple[int, ...] = ()):
         self.listing, self.seed, self.broken, self.augment_on = listing_of(counts), 0, broken, "workers"
-        self.config = replace(CONFIG, balance=balance)
-        self.times = times_expected(self.listing, balance) if balance else None
+        self.config = replace(CONFIG, class_balance=balance)
+        self.times = compute_expected_counts(self.listing, balance) if balance else None
 
     def sample(self, epoch: int, index: int, *, again: int = 0, stand_in: int | None = None) -> Sample:
         if stand_in in self.broken:
             raise BrokenVideo(f"video {stand_in} is broken")
-        seed = sample_seed(self.seed, epoch, index, again)
+        seed = derive_sample_seed(self.seed, epoch, index, again)
         return Sample(torch.zeros(1, 3, 1, 1, 1).byte(), torch.tensor([stand_in]), torch.tensor([seed]))
 
 
 def batches(counts, balance, *, per_step: int, steps: int, broken=(), **how):
     dataset = Places(counts, balance, broken)
     how = {"broken_share": 0.5, "steps_per_epoch": len(dataset) // per_step, **how}
-    return list(train_batches(dataset, videos_per_step=per_step, total_steps=steps, device=torch.device("cpu"), **how))
+    return list(
+        iter_train_batches(dataset, videos_per_step=per_step, total_steps=steps, device=torch.device("cpu"), **how)
+    )
 
 
 sizes = st.lists(st.integers(1, 30), min_size=2, max_size=5).map(tuple)
@@ -59,7 +61,7 @@ balances = st.floats(0, 1)
 
 @given(sizes, balances)
 def test_a_class_has_its_share_to_the_power_of_what_is_not_balanced(counts, balance):
-    times = times_expected(listing_of(counts), balance)
+    times = compute_expected_counts(listing_of(counts), balance)
     shares = np.array(counts, float) ** (1 - balance)
     expected = np.repeat(shares / shares.sum() * sum(counts) / counts, counts)
     np.testing.assert_allclose(times, expected)
@@ -67,38 +69,40 @@ def test_a_class_has_its_share_to_the_power_of_what_is_not_balanced(counts, bala
 
 
 def test_the_rarest_of_several_labels_counts():
-    rows = Rows(Path("videos"))
+    rows = VideoTable(Path("videos"))
     for number in range(9):
-        rows.add(f"{number}.mp4", 0, more=[1] if number == 4 else ())
-    times = times_expected(Listing(rows, ("0", "1"), "made up", Path("videos"), "", several=True), 1.0)
+        rows.append(f"{number}.mp4", 0, extra_labels=[1] if number == 4 else ())
+    times = compute_expected_counts(Manifest(rows, ("0", "1"), "made up", Path("videos"), "", multi_label=True), 1.0)
     assert times[4] == pytest.approx(9 * times[0])
 
 
 @settings(max_examples=40)
 @given(sizes, balances, st.integers(0, 10))
 def test_an_epoch_shows_a_clip_as_often_as_expected_but_for_less_than_once(counts, balance, epoch):
-    times = times_expected(listing_of(counts), balance)
-    order = epoch_order(sum(counts), 3, epoch, times)
+    times = compute_expected_counts(listing_of(counts), balance)
+    order = draw_epoch_order(sum(counts), 3, epoch, times)
     assert len(order) == sum(counts)
     shown = np.bincount(order, minlength=sum(counts))
     assert (np.abs(shown - times) < 1 + 1e-9).all()
 
 
 def test_over_many_epochs_every_clip_is_shown_as_often_as_expected():
-    times = times_expected(listing_of((20, 5, 2)), 0.7)
-    shown = sum(np.bincount(epoch_order(27, 0, epoch, times), minlength=27) for epoch in range(600))
+    times = compute_expected_counts(listing_of((20, 5, 2)), 0.7)
+    shown = sum(np.bincount(draw_epoch_order(27, 0, epoch, times), minlength=27) for epoch in range(600))
     np.testing.assert_allclose(shown / 600, times, atol=0.08)  # 4 deviations of a share of one half
 
 
 def test_equal_classes_are_shown_once_an_epoch_at_any_balance():
     for balance in (0.0, 0.3, 1.0):
-        times = times_expected(listing_of((6, 6)), balance)
-        assert sorted(epoch_order(12, 0, 5, times).tolist()) == list(range(12))
+        times = compute_expected_counts(listing_of((6, 6)), balance)
+        assert sorted(draw_epoch_order(12, 0, 5, times).tolist()) == list(range(12))
 
 
 def test_an_epochs_order_depends_on_the_seed_and_the_epoch_alone():
-    times = times_expected(listing_of((9, 2)), 1.0)
-    orders = {tuple(epoch_order(11, seed, epoch, times)) for seed in range(3) for epoch in range(3) for _ in range(2)}
+    times = compute_expected_counts(listing_of((9, 2)), 1.0)
+    orders = {
+        tuple(draw_epoch_order(11, seed, epoch, times)) for seed in range(3) for epoch in range(3) for _ in range(2)
+    }
     assert len(orders) == 9
 
 
@@ -109,7 +113,7 @@ def test_each_time_of_a_video_is_counted(order):
     for video in order:
         expected.append(seen[video])
         seen[video] += 1
-    assert times_before(np.array(order)).tolist() == expected
+    assert count_previous_occurrences(np.array(order)).tolist() == expected
 
 
 def test_a_clip_that_is_shown_twice_in_an_epoch_is_drawn_anew():
@@ -123,7 +127,7 @@ def test_no_balance_is_as_before():
     ):
         assert len(one.label.unique()) == len(other.label.unique()) == 4  # no clip twice
     labels = torch.cat([batch.label for batch in batches((9, 3), 0.0, per_step=4, steps=3)])
-    assert labels.tolist() == epoch_order(12, 0, 0).tolist()
+    assert labels.tolist() == draw_epoch_order(12, 0, 0).tolist()
 
 
 @settings(max_examples=15)
@@ -154,7 +158,10 @@ def test_another_clip_stands_in_for_a_broken_one_with_the_chance_of_the_other(br
 
 
 def test_a_clip_that_an_epoch_leaves_out_stands_in_where_nothing_else_is_left():
-    epochs = [set(epoch_order(3, 0, epoch, times_expected(listing_of((1, 2)), 1.0)).tolist()) for epoch in range(40)]
+    epochs = [
+        set(draw_epoch_order(3, 0, epoch, compute_expected_counts(listing_of((1, 2)), 1.0)).tolist())
+        for epoch in range(40)
+    ]
     epoch = next(n for n, shown in enumerate(epochs) if len(shown) == 2)
     left_out = ({0, 1, 2} - epochs[epoch]).pop()
     how = {"per_step": 1, "steps": 3 * epoch + 3, "start_step": 3 * epoch, "broken_share": 1.0}
@@ -163,7 +170,7 @@ def test_a_clip_that_an_epoch_leaves_out_stands_in_where_nothing_else_is_left():
 
 
 def test_classes_without_labels_cannot_be_balanced():
-    rows = Rows(Path("videos"))
-    rows.add("a.mp4", None)
+    rows = VideoTable(Path("videos"))
+    rows.append("a.mp4", None)
     with pytest.raises(InputError, match=r"videos has no labels, so that no classes can be balanced"):
-        TrainClips(Listing(rows, (), "flat", Path("videos"), ""), CONFIG, seed=0)
+        TrainClips(Manifest(rows, (), "flat", Path("videos"), ""), CONFIG, seed=0)

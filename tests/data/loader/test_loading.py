@@ -27,28 +27,30 @@ from tiny_videos import cut_short, write_video
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
-from vidstill.data.loader.loader import epoch_order, train_batches, view_batches
-from vidstill.data.loader.protocols import Sample, TrainBatch, Views
-from vidstill.data.manifest.manifest import Listing
-from vidstill.data.manifest.open import read_listing
-from vidstill.data.manifest.table import Rows
-from vidstill.data.storage.fetch import BrokenVideo, Unreachable
+from vidstill.data.loader.loader import draw_epoch_order, iter_train_batches, iter_view_batches
+from vidstill.data.loader.protocols import Sample, TrainBatch, ViewSample
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.open import open_manifest
+from vidstill.data.manifest.table import VideoTable
+from vidstill.data.storage.fetch import BrokenVideo, StorageUnreachable
 from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling, SpanSampling
-from vidstill.utils.rng import sample_seed
+from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
 HOUSE = PROJECT
 CPU = torch.device("cpu")
 CONFIG = ClipsConfig(
     dataset="numbered",
-    sampling=SpanSampling(frames=4, stride=2),
+    sampling=SpanSampling(num_frames=4, stride=2),
     size=(16, 16),
     crop=MultiScaleCrop(),
-    flip=0.5,
+    flip_probability=0.5,
     repeats=2,
 )
-VIEWS = ViewsConfig(sampling=DenseSampling(frames=4, stride=2), views=2, crops=3, short_side=16, size=(16, 16))
+VIEWS = ViewsConfig(
+    sampling=DenseSampling(num_frames=4, stride=2), temporal_clips=2, spatial_crops=3, short_side=16, size=(16, 16)
+)
 
 
 class Places(TrainClips):
@@ -57,10 +59,10 @@ class Places(TrainClips):
     def __init__(self, videos: int, seed: int = 0, broken: tuple[int, ...] = (), deadly: dict | None = None):
         self.videos, self.seed, self.broken, self.deadly = videos, seed, broken, deadly or {}
         self.config, self.augment_on = CONFIG, "workers"
-        rows = Rows(Path("videos"))
+        rows = VideoTable(Path("videos"))
         for number in range(videos):
-            rows.add(f"{number}.mp4", 0)
-        self.listing, self.times = Listing(rows, (), "numbers", Path("videos"), ""), None
+            rows.append(f"{number}.mp4", 0)
+        self.listing, self.times = Manifest(rows, (), "numbers", Path("videos"), ""), None
         self.shown: list[int] = []  # in this process
 
     def __len__(self) -> int:
@@ -74,12 +76,12 @@ class Places(TrainClips):
         if shown in self.broken:
             raise BrokenVideo(f"video {shown} is broken")
         clip = torch.full((1, 3, 1, 1, 1), 255, dtype=torch.uint8)
-        return Sample(clip, torch.tensor([shown]), torch.tensor([sample_seed(self.seed, epoch, index, again)]))
+        return Sample(clip, torch.tensor([shown]), torch.tensor([derive_sample_seed(self.seed, epoch, index, again)]))
 
 
 def batches_of(dataset: TrainClips, **how) -> Iterator[TrainBatch]:
     """An epoch has as many steps as the videos fill."""
-    return train_batches(dataset, steps_per_epoch=len(dataset) // how["videos_per_step"], device=CPU, **how)
+    return iter_train_batches(dataset, steps_per_epoch=len(dataset) // how["videos_per_step"], device=CPU, **how)
 
 
 def seen(dataset: TrainClips, **how) -> list[list[int]]:
@@ -125,7 +127,7 @@ def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos
     for epoch in range(2):
         shown = list(chain(*batches[epoch * steps : (epoch + 1) * steps]))
         assert len(set(shown)) == len(shown) == steps * per_step > videos - per_step
-        assert shown == epoch_order(videos, 0, epoch)[: len(shown)].tolist()
+        assert shown == draw_epoch_order(videos, 0, epoch)[: len(shown)].tolist()
     assert videos < 10 or batches[:steps] != batches[steps:]
 
 
@@ -160,7 +162,7 @@ def unevenness(orders: np.ndarray) -> float:
 
 
 def test_an_epochs_order_is_uniform():
-    orders = np.array([epoch_order(12, seed, epoch) for seed in range(40) for epoch in range(50)])
+    orders = np.array([draw_epoch_order(12, seed, epoch) for seed in range(40) for epoch in range(50)])
     assert unevenness(orders) < 1.5  # 100 degrees of freedom and more: chance gives as much once in 1,000 times
     turned = np.array([np.roll(np.arange(12), k) for k in np.random.default_rng(0).integers(12, size=2000)])
     assert unevenness(turned) > 10  # each place is even
@@ -174,14 +176,14 @@ def listing(tmp_path_factory):
     folder = tmp_path_factory.mktemp("numbered")
     for k in range(6):
         write_video(folder / f"class{k % 2}" / f"{k}.mp4", 20 + k)
-    return read_listing(folder)
+    return open_manifest(folder)
 
 
 def test_workers_change_nothing(listing):
     dataset = TrainClips(listing, CONFIG, seed=3)
     how = {"videos_per_step": 2, "steps_per_epoch": 3, "total_steps": 7, "device": CPU}
-    alone = list(train_batches(dataset, **how))
-    helped = list(train_batches(dataset, start_step=2, workers=2, **how))
+    alone = list(iter_train_batches(dataset, **how))
+    helped = list(iter_train_batches(dataset, start_step=2, workers=2, **how))
     assert len(alone) == 7
     assert len(helped) == 5
     assert all(same(one, other) for one, other in zip(alone[2:], helped, strict=True))
@@ -189,8 +191,8 @@ def test_workers_change_nothing(listing):
 
 def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
     dataset = TrainClips(listing, CONFIG, seed=3)
-    batch = next(train_batches(dataset, videos_per_step=3, steps_per_epoch=2, total_steps=1, device=CPU))
-    samples = [dataset[0, int(index)] for index in epoch_order(6, 3, 0)[:3]]
+    batch = next(iter_train_batches(dataset, videos_per_step=3, steps_per_epoch=2, total_steps=1, device=CPU))
+    samples = [dataset[0, int(index)] for index in draw_epoch_order(6, 3, 0)[:3]]
     assert batch.clip.shape == (6, 3, 4, 16, 16)  # three videos, two copies of each side by side
     torch.testing.assert_close(batch.clip * 255, torch.cat([sample.clip for sample in samples]).float())
     assert batch.seed.tolist() == [seed for sample in samples for seed in sample.seed.tolist()]
@@ -202,7 +204,7 @@ def test_what_is_left_to_the_device_is_done_there_with_each_samples_own_chance(l
     assert CONFIG.randaugment is None  # whose operations may differ by a level
     how = {"videos_per_step": 3, "steps_per_epoch": 2, "total_steps": 4, "workers": workers, "device": CPU}
     here, there = (
-        list(train_batches(TrainClips(listing, CONFIG, seed=3, augment_on=place), **how))
+        list(iter_train_batches(TrainClips(listing, CONFIG, seed=3, augment_on=place), **how))
         for place in ("workers", "device")
     )
     assert all(same(one, other) for one, other in zip(here, there, strict=True))
@@ -214,7 +216,11 @@ def test_loading_takes_nothing_from_the_runs_own_chance(listing):
     state = torch.get_rng_state()
     dataset = TrainClips(listing, CONFIG, seed=3)
     for workers in (0, 1):
-        list(train_batches(dataset, videos_per_step=2, steps_per_epoch=3, total_steps=2, workers=workers, device=CPU))
+        list(
+            iter_train_batches(
+                dataset, videos_per_step=2, steps_per_epoch=3, total_steps=2, workers=workers, device=CPU
+            )
+        )
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -222,11 +228,11 @@ def test_loading_takes_nothing_from_the_runs_own_chance(listing):
 @given(broken=st.sets(st.integers(0, 19), max_size=4), start=st.integers(0, 9))
 def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
     how = {"videos_per_step": 4, "steps_per_epoch": 5, "total_steps": 10, "start_step": start, "broken_share": 0.2}
-    plain, mended = (list(train_batches(Places(20, broken=out), device=CPU, **how)) for out in ((), tuple(broken)))
+    plain, mended = (list(iter_train_batches(Places(20, broken=out), device=CPU, **how)) for out in ((), tuple(broken)))
     assert all(torch.equal(one.seed, other.seed) for one, other in zip(plain, mended, strict=True))
     whole, shown = (chain(*(batch.label.tolist() for batch in batches)) for batches in (plain, mended))
     for place, (meant, video) in enumerate(zip(whole, shown, strict=True), start * 4):
-        order = epoch_order(20, 0, place // 20).tolist()
+        order = draw_epoch_order(20, 0, place // 20).tolist()
         after = order[place % 20 :] + order[: place % 20]
         assert video == next(v for v in after if v not in broken)
         assert (video == meant) == (meant not in broken)
@@ -234,7 +240,7 @@ def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_video_is_named_once(caplog, workers):
-    broken = [int(video) for video in epoch_order(20, 0, 0)[7:9]]  # the second is asked for for two batches
+    broken = [int(video) for video in draw_epoch_order(20, 0, 0)[7:9]]  # the second is asked for for two batches
     with caplog.at_level(logging.WARNING, "vidstill"):
         seen(Places(20, broken=tuple(broken)), videos_per_step=4, total_steps=15, broken_share=0.1, workers=workers)
     assert [record.message for record in caplog.records] == [
@@ -260,20 +266,26 @@ def test_a_mistake_that_a_worker_meets_arrives_as_its_sentence(tmp_path, workers
     write_video(tmp_path / "a.mp4")
     (tmp_path / "b.png").write_bytes(b"")
     (tmp_path / "list.txt").write_text("a.mp4 0\nb.png 0\n")
-    dataset = TrainClips(read_listing(tmp_path / "list.txt"), CONFIG, seed=0)
+    dataset = TrainClips(open_manifest(tmp_path / "list.txt"), CONFIG, seed=0)
     with pytest.raises(InputError, match=r"^\S+b\.png is a picture, a clip of one frame, and clips of 4 frames"):
         seen(dataset, videos_per_step=2, total_steps=1, workers=workers)
 
 
 def test_an_epoch_that_the_videos_do_not_fill_is_refused():
     with pytest.raises(InputError, match="7 videos do not fill 2 steps of 4"):  # at once, not at the first batch
-        train_batches(Places(7), videos_per_step=4, steps_per_epoch=2, total_steps=1, device=CPU)
+        iter_train_batches(Places(7), videos_per_step=4, steps_per_epoch=2, total_steps=1, device=CPU)
 
 
 def test_a_step_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match=r"6 videos a step do not divide into 2 micro-batches on 2 .* multiple of 4"):
-        train_batches(
-            Places(30), videos_per_step=6, steps_per_epoch=5, total_steps=1, accumulation=2, world=2, device=CPU
+        iter_train_batches(
+            Places(30),
+            videos_per_step=6,
+            steps_per_epoch=5,
+            total_steps=1,
+            accumulation_steps=2,
+            world_size=2,
+            device=CPU,
         )
 
 
@@ -283,11 +295,11 @@ def test_a_test_scores_every_video_once(listing, workers, world):
     batches = [
         batch
         for rank in range(world)
-        for batch in view_batches(
-            dataset, videos_per_batch=4, broken=broken, rank=rank, world=world, workers=workers, device=CPU
+        for batch in iter_view_batches(
+            dataset, videos_per_batch=4, broken_videos=broken, rank=rank, world_size=world, workers=workers, device=CPU
         )
     ]
-    assert sorted(place for batch in batches for place in batch.place.tolist()) == list(range(6))
+    assert sorted(place for batch in batches for place in batch.video_index.tolist()) == list(range(6))
     assert broken == {}
     for batch in batches:
         assert batch.clip.shape[1:] == (6, 3, 4, 16, 16)
@@ -305,9 +317,11 @@ def test_a_test_reports_a_broken_video_and_puts_none_in_its_place(tmp_path, capl
     broken: dict[int, str] = {}
     with caplog.at_level(logging.WARNING, "vidstill"):
         batches = list(
-            view_batches(ViewClips(read_listing(tmp_path), VIEWS), videos_per_batch=2, broken=broken, device=CPU)
+            iter_view_batches(
+                ViewClips(open_manifest(tmp_path), VIEWS), videos_per_batch=2, broken_videos=broken, device=CPU
+            )
         )
-    assert [batch.place.tolist() for batch in batches] == [[0], [2, 3]]
+    assert [batch.video_index.tolist() for batch in batches] == [[0], [2, 3]]
     assert sorted(broken) == [1, 4]
     assert "b.mp4" in broken[1]
     assert [record.message.endswith("it is not scored") for record in caplog.records] == [True, True]
@@ -371,15 +385,17 @@ class Shown(ViewClips):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __getitem__(self, index: int) -> Views:
-        return Views(self.inner.sample(0, index).clip, 0, index)
+    def __getitem__(self, index: int) -> ViewSample:
+        return ViewSample(self.inner.sample(0, index).clip, 0, index)
 
 
 def test_a_test_reports_a_decoder_that_is_stuck_or_dies():
     broken: dict[int, str] = {}
     how = {"videos_per_batch": 3, "broken": broken, "workers": 2, "stuck_seconds": 0.4, "device": CPU}
-    batches = list(view_batches(Shown(20, DEADLY), **how))
-    assert [place for batch in batches for place in batch.place.tolist()] == [n for n in range(20) if n not in DEADLY]
+    batches = list(iter_view_batches(Shown(20, DEADLY), **how))
+    assert [place for batch in batches for place in batch.video_index.tolist()] == [
+        n for n in range(20) if n not in DEADLY
+    ]
     assert broken == {
         3: "videos/3.mp4 took longer than 0.4 s and was ended",
         11: "videos/11.mp4 ended its process (signal 11)",
@@ -388,18 +404,20 @@ def test_a_test_reports_a_decoder_that_is_stuck_or_dies():
 
 
 def gone() -> None:
-    raise Unreachable("s3://bucket does not answer")
+    raise StorageUnreachable("s3://bucket does not answer")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_nothing_stands_in_for_a_place_that_does_not_answer(workers):
-    batches = batches_of(Places(20, deadly={int(epoch_order(20, 0, 0)[6]): gone}), videos_per_step=4, total_steps=5)
+    batches = batches_of(
+        Places(20, deadly={int(draw_epoch_order(20, 0, 0)[6]): gone}), videos_per_step=4, total_steps=5
+    )
     assert len(list(islice(batches, 1))) == 1  # what came before it
-    with pytest.raises(Unreachable, match=r"^s3://bucket does not answer$"):
+    with pytest.raises(StorageUnreachable, match=r"^s3://bucket does not answer$"):
         next(batches)
-    batches = view_batches(Shown(20, {2: gone}), videos_per_batch=2, broken={}, workers=workers, device=CPU)
+    batches = iter_view_batches(Shown(20, {2: gone}), videos_per_batch=2, broken_videos={}, workers=workers, device=CPU)
     assert next(batches).place.tolist() == [0, 1]
-    with pytest.raises(Unreachable, match=r"^s3://bucket does not answer$"):
+    with pytest.raises(StorageUnreachable, match=r"^s3://bucket does not answer$"):
         next(batches)
 
 
@@ -422,9 +440,9 @@ def test_a_broken_video_is_not_tried_again():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_video_that_a_scan_found_broken_is_named_as_the_scan_did_and_not_opened(tmp_path, caplog, workers):
     listing = numbered_listing(tmp_path, 12)
-    rows = Rows(tmp_path)
+    rows = VideoTable(tmp_path)
     for n, row in enumerate(listing.rows):
-        rows.add(row.name, row.label, frames=20, wrong="does not decode: no key frame" if n == 4 else "")
+        rows.append(row.name, row.label, frames=20, error="does not decode: no key frame" if n == 4 else "")
     Path(listing.rows[4].source).unlink()
     dataset = TrainClips(replace(listing, rows=rows), CONFIG, seed=3)
     with caplog.at_level(logging.WARNING, "vidstill"):
@@ -434,24 +452,24 @@ def test_a_video_that_a_scan_found_broken_is_named_as_the_scan_did_and_not_opene
     ]
 
 
-def numbered_listing(folder: Path, videos: int) -> Listing:
+def numbered_listing(folder: Path, videos: int) -> Manifest:
     first = write_video(folder / "00.mp4", 20)
     for number in range(1, videos):
         shutil.copy(first, folder / f"{number:02}.mp4")
-    return read_listing(folder)
+    return open_manifest(folder)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, caplog, workers):
     """With the samples, to the bit, of a run in which those files were broken from the start."""
     how = {"videos_per_step": 2, "total_steps": 15, "broken_share": 0.1}
-    late = [int(video) for video in epoch_order(30, 3, 0)[[20, 21, 25]]]  # long after what is asked for ahead
+    late = [int(video) for video in draw_epoch_order(30, 3, 0)[[20, 21, 25]]]  # long after what is asked for ahead
     found = {}
     for name in ("from the start", "in mid-epoch"):
         dataset = TrainClips(numbered_listing(tmp_path / name, 30), CONFIG, seed=3)
         batches = batches_of(dataset, **how, workers=workers)
         first = next(batches) if name == "in mid-epoch" else None
-        deleted, _, cut = (Path(dataset.listing.rows[video].source) for video in late)
+        deleted, _, cut = (Path(dataset.manifest.rows[video].source) for video in late)
         deleted.unlink()
         cut_short(cut)
         found[name] = [*([first] if first else []), *batches]
@@ -492,7 +510,7 @@ def test_no_more_is_asked_for_ahead_than_stated(tmp_path):
 def test_batches_that_nobody_takes_leave_nothing_behind():
     before = children(), threading.active_count()
     batches = batches_of(
-        Places(20, deadly={int(epoch_order(20, 0, 0)[3]): hang}), videos_per_step=2, total_steps=5, workers=2
+        Places(20, deadly={int(draw_epoch_order(20, 0, 0)[3]): hang}), videos_per_step=2, total_steps=5, workers=2
     )
     next(batches)
     begun = time.monotonic()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.manifest.open import listing_to_test, read_listing, splits_of
-from vidstill.data.manifest.table import Row, Rows
-from vidstill.data.storage.fetch import Piece
+from vidstill.data.manifest.open import list_splits, open_manifest, open_test_manifest
+from vidstill.data.manifest.table import VideoRow, VideoTable
+from vidstill.data.storage.fetch import ShardMember
 from vidstill.utils.types import InputError
 
 
@@ -50,12 +50,14 @@ entries = st.tuples(
 @given(st.lists(entries))
 def test_rows_come_back_as_they_were_added(added):
     root = Path("root")
-    rows = Rows(root)
+    rows = VideoTable(root)
     for entry in added:
-        rows.add(*entry)
+        rows.append(*entry)
     rows = pickle.loads(pickle.dumps(rows))  # as a worker may get them
     expected = [
-        Row(Piece(root / piece[0], *piece[1:], name) if piece else root / name, label, frames, rate, name, wrong)
+        VideoRow(
+            ShardMember(root / piece[0], *piece[1:], name) if piece else root / name, label, frames, rate, name, wrong
+        )
         for name, label, frames, rate, piece, wrong in added
     ]
     assert list(rows) == expected
@@ -66,58 +68,58 @@ def test_rows_come_back_as_they_were_added(added):
 
 
 def test_a_row_costs_little_more_than_its_letters():
-    letters, rows = 0, Rows(Path())
+    letters, rows = 0, VideoTable(Path())
     for i in range(10_000):
-        rows.add(f"class/video_{i:06d}.mp4", i % 400)
-        letters += len(rows.name(i))
+        rows.append(f"class/video_{i:06d}.mp4", i % 400)
+        letters += len(rows.get_name(i))
     assert len(pickle.dumps(rows)) < letters + 10_000 * 34
 
 
 def test_class_folders_are_classes_in_the_order_of_their_names(folder):
-    listing = read_listing(
+    listing = open_manifest(
         folder("run/b.mp4", "run/a.MP4", "jump/deep/c.avi", "run/notes.txt", ".git/x.mp4", "run/.old/x.mp4", "empty/x")
     )
     assert listing.classes == ("jump", "run")
     assert found(listing) == [("jump/deep/c.avi", 0), ("run/a.MP4", 1), ("run/b.mp4", 1)]
-    assert "a folder for each class" in listing.kind
+    assert "a folder for each class" in listing.description
 
 
 def test_a_class_that_one_split_lacks_keeps_its_number_in_the_other(folder):
     path = folder("train/a/1.mp4", "train/b/2.mp4", "train/c/3.mp4", "val/c/4.mp4")
-    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
     assert train.classes == val.classes == ("a", "b", "c")
     assert found(val) == [("c/4.mp4", 2)]
-    assert found(read_listing(path)) == found(train)
-    assert splits_of(path) == ("train", "val")
+    assert found(open_manifest(path)) == found(train)
+    assert list_splits(path) == ("train", "val")
 
 
 def test_a_flat_folder_has_no_labels(folder):
-    listing = read_listing(folder("b.mp4", "a.webm", "more/c.mkv", "poster.jpg"))
+    listing = open_manifest(folder("b.mp4", "a.webm", "more/c.mkv", "poster.jpg"))
     assert found(listing) == [("a.webm", None), ("b.mp4", None), ("more/c.mkv", None)]
     assert listing.classes == ()
 
 
 def test_pictures_count_where_there_are_no_videos(folder):
-    listing = read_listing(folder("cat/1.jpg", "dog/2.PNG"))
+    listing = open_manifest(folder("cat/1.jpg", "dog/2.PNG"))
     assert found(listing) == [("cat/1.jpg", 0), ("dog/2.PNG", 1)]
 
 
 def test_one_video_is_a_listing_of_one(folder):
-    assert found(read_listing(folder("a.mp4", "b.mp4") / "b.mp4")) == [("b.mp4", None)]
+    assert found(open_manifest(folder("a.mp4", "b.mp4") / "b.mp4")) == [("b.mp4", None)]
 
 
 def test_lists_beside_their_classes(folder):
     path = folder(
         "x/a.mp4", "x/b.mp4", train_csv="x/a.mp4 1\n\nx/b.mp4 0\n", val_csv="x/b.mp4 0\n", classes_txt="no\nyes\n"
     )
-    assert found(read_listing(path)) == [("x/a.mp4", 1), ("x/b.mp4", 0)]
-    assert found(read_listing(path, split="val")) == [("x/b.mp4", 0)]
-    assert read_listing(path, split="val").classes == ("no", "yes")
+    assert found(open_manifest(path)) == [("x/a.mp4", 1), ("x/b.mp4", 0)]
+    assert found(open_manifest(path, split="val")) == [("x/b.mp4", 0)]
+    assert open_manifest(path, split="val").classes == ("no", "yes")
 
 
 def test_without_names_both_splits_have_as_many_classes_as_the_larger_label(folder):
     path = folder("a.mp4", train_csv="a.mp4 3", val_csv="a.mp4 1")
-    assert read_listing(path).classes == read_listing(path, split="val").classes == ("0", "1", "2", "3")
+    assert open_manifest(path).classes == open_manifest(path, split="val").classes == ("0", "1", "2", "3")
 
 
 @pytest.mark.parametrize(
@@ -144,44 +146,44 @@ def test_without_names_both_splits_have_as_many_classes_as_the_larger_label(fold
     ],
 )
 def test_a_list_reads_as_it_is_written(folder, text, rows):
-    assert found(read_listing(folder("a b.mp4", "c.mp4", list_csv=text) / "list.csv")) == rows
+    assert found(open_manifest(folder("a b.mp4", "c.mp4", list_csv=text) / "list.csv")) == rows
 
 
 def test_three_fields_are_a_folder_of_frames_their_number_and_a_label(folder):
-    listing = read_listing(folder("v1/img_00001.jpg", list_txt="v1 42 3\n") / "list.txt")
-    assert list(listing.rows) == [Row(listing.rows.root / "v1", 3, 42, name="v1")]
+    listing = open_manifest(folder("v1/img_00001.jpg", list_txt="v1 42 3\n") / "list.txt")
+    assert list(listing.rows) == [VideoRow(listing.rows.root / "v1", 3, 42, name="v1")]
 
 
 def test_a_bare_name_stands_for_an_mp4(folder):
-    assert found(read_listing(folder("a.mp4", list_txt="a 0") / "list.txt")) == [("a.mp4", 0)]
+    assert found(open_manifest(folder("a.mp4", list_txt="a 0") / "list.txt")) == [("a.mp4", 0)]
 
 
 def test_a_table_with_splits_gives_the_one_that_is_asked_for(folder):
     text = "split,path,label,class\ntrain,a.mp4,1,run\nval,b.mp4,0,jump\n"
     path = folder("a.mp4", "b.mp4", table_csv=text) / "table.csv"
-    assert found(read_listing(path)) == [("a.mp4", 1)]
-    assert found(read_listing(path, split="val")) == [("b.mp4", 0)]
-    assert read_listing(path).classes == read_listing(path, split="val").classes == ("jump", "run")
-    assert splits_of(path) == ("train", "val")
+    assert found(open_manifest(path)) == [("a.mp4", 1)]
+    assert found(open_manifest(path, split="val")) == [("b.mp4", 0)]
+    assert open_manifest(path).classes == open_manifest(path, split="val").classes == ("jump", "run")
+    assert list_splits(path) == ("train", "val")
 
 
 def test_paths_may_start_at_another_root(folder):
     path = folder("videos/a.mp4", list_txt="a.mp4 0")
-    assert found(read_listing(path / "list.txt", root=path / "videos")) == [("a.mp4", 0)]
+    assert found(open_manifest(path / "list.txt", root=path / "videos")) == [("a.mp4", 0)]
 
 
 def test_the_fingerprint_follows_paths_labels_and_sizes(folder):
     path = folder("a.mp4", "b.mp4", list_txt="a.mp4 0\nb.mp4 1\n") / "list.txt"
-    seen = {read_listing(path).fingerprint}
-    assert read_listing(path).fingerprint in seen
+    seen = {open_manifest(path).fingerprint}
+    assert open_manifest(path).fingerprint in seen
     for change in (
         lambda: path.write_text("a.mp4 1\nb.mp4 1\n"),
         lambda: path.write_text("b.mp4 1\na.mp4 1\n"),
         lambda: (path.parent / "a.mp4").write_bytes(b"longer than it was"),
     ):
         change()
-        assert read_listing(path).fingerprint not in seen
-        seen.add(read_listing(path).fingerprint)
+        assert open_manifest(path).fingerprint not in seen
+        seen.add(open_manifest(path).fingerprint)
 
 
 @pytest.mark.parametrize(
@@ -205,14 +207,14 @@ def test_the_fingerprint_follows_paths_labels_and_sizes(folder):
 )
 def test_a_list_that_cannot_be_used_is_refused_with_its_line(folder, text, sentence):
     with pytest.raises(InputError, match=sentence):
-        read_listing(folder("a.mp4", list_csv=text) / "list.csv")
+        open_manifest(folder("a.mp4", list_csv=text) / "list.csv")
 
 
 def test_bytes_that_are_no_text_are_refused_with_their_line(folder):
     path = folder("a.mp4") / "list.csv"
     path.write_bytes(b"a.mp4 0\n\xff\xfe\n")
     with pytest.raises(InputError, match=r"line 2 of .*list.csv is no text in UTF-8"):
-        read_listing(path)
+        open_manifest(path)
 
 
 def test_a_label_beyond_the_classes_is_refused_with_its_line(folder):
@@ -220,36 +222,36 @@ def test_a_label_beyond_the_classes_is_refused_with_its_line(folder):
     with pytest.raises(
         InputError, match=r"line 2 of .*list.csv has the label 2, but .*classes.txt names only 2 classes"
     ):
-        read_listing(path)
+        open_manifest(path)
 
 
 def test_a_class_that_has_no_name_in_classes_txt_is_refused(folder):
     path = folder("a.mp4", list_csv="path,class\na.mp4,run\n", classes_txt="jump\n") / "list.csv"
     with pytest.raises(InputError, match=r"the class 'run', which is not in .*classes\.txt"):
-        read_listing(path)
+        open_manifest(path)
 
 
 def test_a_place_without_videos_is_refused(folder):
     with pytest.raises(InputError, match="no videos found in"):
-        read_listing(folder("notes.txt", "sub/more.txt"))
+        open_manifest(folder("notes.txt", "sub/more.txt"))
     with pytest.raises(InputError, match="does not exist"):
-        read_listing(folder() / "nowhere")
+        open_manifest(folder() / "nowhere")
 
 
 @pytest.mark.parametrize("files", [["a.mp4"], ["x/a.mp4", "y/b.mp4"]])
 def test_what_has_no_splits_is_tested_on_as_a_whole(folder, files):
     path = folder(*files)
-    assert found(listing_to_test(path)) == found(read_listing(path))
+    assert found(open_test_manifest(path)) == found(open_manifest(path))
 
 
 def test_of_what_has_splits_the_val_split_is_tested_on(folder):
     path = folder("train/a/1.mp4", "val/a/2.mp4")
-    assert found(listing_to_test(path)) == [("a/2.mp4", 0)]
+    assert found(open_test_manifest(path)) == [("a/2.mp4", 0)]
     with pytest.raises(InputError, match="no val split"):
-        listing_to_test(folder("only/train/a/1.mp4") / "only")
+        open_test_manifest(folder("only/train/a/1.mp4") / "only")
 
 
 @pytest.mark.parametrize("files", [["a.mp4"], ["train/x/a.mp4"], ["x/a.mp4"]])
 def test_a_val_split_that_is_not_there_is_refused(folder, files):
     with pytest.raises(InputError, match="no val split"):
-        read_listing(folder(*files), split="val")
+        open_manifest(folder(*files), split="val")

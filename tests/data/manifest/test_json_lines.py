@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.manifest.open import listing_to_test, read_listing, splits_of
-from vidstill.data.manifest.table import Row
-from vidstill.data.storage.fetch import Piece
+from vidstill.data.manifest.open import list_splits, open_manifest, open_test_manifest
+from vidstill.data.manifest.table import VideoRow
+from vidstill.data.storage.fetch import ShardMember
 from vidstill.utils.types import InputError
 
 
@@ -25,14 +25,14 @@ def test_a_manifest_is_a_data_set_whose_files_are_not_looked_at(tmp_path):
         {"path": "/elsewhere/2.mp4", "label": 0, "class": "jump", "bytes": 7, "wrong": "does not decode: cut"},
         {"path": "s3://bucket/3.mp4", "label": 1, "bytes": 0, "rate": 25},
     )
-    listing = read_listing(path)
+    listing = open_manifest(path)
     assert list(listing.rows) == [
-        Row(tmp_path / "b/1.mp4", 1, 300, 29.97, "b/1.mp4"),
-        Row(Path("/elsewhere/2.mp4"), 0, None, None, "/elsewhere/2.mp4", "does not decode: cut"),
-        Row("s3://bucket/3.mp4", 1, None, 25.0, "s3://bucket/3.mp4"),
+        VideoRow(tmp_path / "b/1.mp4", 1, 300, 29.97, "b/1.mp4"),
+        VideoRow(Path("/elsewhere/2.mp4"), 0, None, None, "/elsewhere/2.mp4", "does not decode: cut"),
+        VideoRow("s3://bucket/3.mp4", 1, None, 25.0, "s3://bucket/3.mp4"),
     ]
     assert listing.classes == ("jump", "run")
-    assert listing.kind == "videos.jsonl, JSON lines, of whose rows 1 say that they do not decode"
+    assert listing.description == "videos.jsonl, JSON lines, of whose rows 1 say that they do not decode"
 
 
 def test_a_folder_that_holds_an_index_is_read_through_it_whatever_else_it_holds(tmp_path):
@@ -44,17 +44,17 @@ def test_a_folder_that_holds_an_index_is_read_through_it_whatever_else_it_holds(
     )
     (tmp_path / "train.csv").write_text("other.mp4 0\n")
     (tmp_path / "other.mp4").touch()
-    train, val = (read_listing(tmp_path, split=split) for split in ("train", "val"))
+    train, val = (open_manifest(tmp_path, split=split) for split in ("train", "val"))
     a, b = (
-        Piece(tmp_path / "train-00000.tar", 512, 1000, "run/a.mp4"),
-        Piece(tmp_path / "val-00000.tar", 2048, 1000, "jump/b.mp4"),
+        ShardMember(tmp_path / "train-00000.tar", 512, 1000, "run/a.mp4"),
+        ShardMember(tmp_path / "val-00000.tar", 2048, 1000, "jump/b.mp4"),
     )
-    assert list(train.rows) == [Row(a, 1, 16, 30.0, "run/a.mp4")]
-    assert list(val.rows) == [Row(b, 0, None, None, "jump/b.mp4")]
+    assert list(train.rows) == [VideoRow(a, 1, 16, 30.0, "run/a.mp4")]
+    assert list(val.rows) == [VideoRow(b, 0, None, None, "jump/b.mp4")]
     assert train.classes == val.classes == ("jump", "run")
-    assert train.kind == "packed videos by their index.jsonl, its train split"
-    assert splits_of(tmp_path) == ("train", "val")
-    assert list(listing_to_test(tmp_path).rows) == list(val.rows)
+    assert train.description == "packed videos by their index.jsonl, its train split"
+    assert list_splits(tmp_path) == ("train", "val")
+    assert list(open_test_manifest(tmp_path).rows) == list(val.rows)
 
 
 def test_numbers_of_frames_are_believed_of_folders_and_where_a_size_is_stated(tmp_path):
@@ -67,32 +67,32 @@ def test_numbers_of_frames_are_believed_of_folders_and_where_a_size_is_stated(tm
         {"path": "a.mp4", **stated},
         {"path": "a.mp4", "bytes": 5, **stated},
     )
-    assert [(row.frames, row.rate) for row in read_listing(path).rows] == [(9, 5.0), (None, None), (9, 5.0)]
+    assert [(row.frames, row.frame_rate) for row in open_manifest(path).rows] == [(9, 5.0), (None, None), (9, 5.0)]
 
 
 def test_the_fingerprint_of_stated_sizes_is_that_of_sizes_that_were_looked_up(tmp_path):
     (tmp_path / "a.mp4").write_text("three")
-    looked_up = read_listing(write(tmp_path / "list.jsonl", {"path": "a.mp4", "label": 0})).fingerprint
+    looked_up = open_manifest(write(tmp_path / "list.jsonl", {"path": "a.mp4", "label": 0})).fingerprint
     for size, same in ((5, True), (6, False)):
         path = write(tmp_path / "list.jsonl", {"path": "a.mp4", "label": 0, "bytes": size})
-        assert (read_listing(path).fingerprint == looked_up) == same
+        assert (open_manifest(path).fingerprint == looked_up) == same
 
 
 def test_a_file_without_a_stated_size_has_to_be_there(tmp_path):
     path = write(tmp_path / "list.jsonl", {"path": "a.mp4", "bytes": 1}, {"path": "b.mp4"})
     with pytest.raises(InputError, match=r"1 of its 2 videos are missing, first .*b.mp4 \(line 2\)"):
-        read_listing(path)
+        open_manifest(path)
 
 
 def test_without_the_suffix_a_list_is_known_by_its_first_line(tmp_path):
     path = write(tmp_path / "list.txt", {"path": "a.mp4", "bytes": 1})
-    assert read_listing(path).kind == "list.txt, JSON lines"
+    assert open_manifest(path).description == "list.txt, JSON lines"
 
 
 def test_names_come_back_whatever_letters_they_have(tmp_path):
     names = ["Grüße.mp4", "日本語/🎬.mp4", "#20_[x];y z.mp4", "not utf-8 \udcff.mp4"]
     path = write(tmp_path / "list.jsonl", *({"path": name, "bytes": 1} for name in names))
-    assert [row.name for row in read_listing(path).rows] == names
+    assert [row.name for row in open_manifest(path).rows] == names
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_a_line_that_cannot_be_used_is_refused_with_its_number(tmp_path, line, s
     path = write(tmp_path / "list.jsonl", {"path": "a.mp4", "label": 0, "class": "a", "bytes": 1})
     path.write_text(f"{path.read_text()}{line}\n")
     with pytest.raises(InputError, match=sentence):
-        read_listing(path)
+        open_manifest(path)
 
 
 @pytest.mark.parametrize("text", ['[{"path": "a.mp4"}]', '{\n"path": "a.mp4"\n}', "[\n]"])
 def test_json_that_is_not_in_lines_is_refused(tmp_path, text):
     (tmp_path / "list.json").write_text(text)
     with pytest.raises(InputError, match="is one piece of JSON; give JSON lines"):
-        read_listing(tmp_path / "list.json")
+        open_manifest(tmp_path / "list.json")
 
 
 stated = st.fixed_dictionaries(
@@ -158,18 +158,22 @@ stated = st.fixed_dictionaries(
 def test_what_is_written_is_what_is_read(tmp_path_factory, entries):
     entries = [{"label": 0, "bytes": 1, **entry} for entry in entries if entry["path"] not in (".", "..")]
     path = write(tmp_path_factory.getbasetemp() / "list.jsonl", {"path": "a", "bytes": 1, "label": 399}, *entries)
-    splits = splits_of(path)
+    splits = list_splits(path)
     rows = (
-        [row for split in splits for row in read_listing(path, split=split).rows] if splits else read_listing(path).rows
+        [row for split in splits for row in open_manifest(path, split=split).rows]
+        if splits
+        else open_manifest(path).rows
     )
     key = lambda row: (row.name, row.label, row.frames or 0, row.rate or 0, row.wrong)  # noqa: E731
     expected = [
-        Row(path.parent / e["path"], e["label"], e.get("frames") or None, e.get("rate"), e["path"], e.get("wrong", ""))
+        VideoRow(
+            path.parent / e["path"], e["label"], e.get("frames") or None, e.get("rate"), e["path"], e.get("wrong", "")
+        )
         for e in entries
         if not splits or "split" in e
     ]
     if not splits:
-        expected.append(Row(path.parent / "a", 399, None, None, "a"))
+        expected.append(VideoRow(path.parent / "a", 399, None, None, "a"))
     assert sorted(rows, key=key) == sorted(expected, key=key)
 
 
@@ -191,7 +195,7 @@ def test_every_row_of_a_long_list_is_where_it_was_written(tmp_path, name):
     header = "path,label,split\n" if name == "list.csv" else ""
     (tmp_path / name).write_text(header + "\n".join(map(FORMS[name], range(count))))
     kept = [n for n in range(count) if name != "list.csv" or n % 10]
-    rows = read_listing(tmp_path / name).rows
+    rows = open_manifest(tmp_path / name).rows
     assert len(rows) == len(kept)
     assert rows.labels.tolist() == [n % 7 for n in kept]
     assert [rows[i].source for i in range(0, len(kept), 97)] == [

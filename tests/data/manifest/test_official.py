@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vidstill.data.manifest.manifest import Listing
-from vidstill.data.manifest.open import listing_to_test, read_listing, splits_of
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.open import list_splits, open_manifest, open_test_manifest
 from vidstill.utils.types import InputError
 
 
@@ -24,7 +24,7 @@ def tree(tmp_path):
     return make
 
 
-def found(listing: Listing) -> list[tuple[str, str | None]]:
+def found(listing: Manifest) -> list[tuple[str, str | None]]:
     """Each row's path below the root, and the name of its class; all are there."""
     assert all(row.source.is_file() for row in listing.rows)
     assert [row.source for row in listing.rows] == [listing.rows.root / row.name for row in listing.rows]
@@ -60,22 +60,24 @@ LABELS = "zumba", "air drumming", "juggling balls"
 def test_kinetics_is_found_in_each_of_its_layouts(tree, layout, lists):
     files = [name.format(*CLIPS, VAL_CLIP) for name in layout]
     path = tree(dict(zip(lists, (TRAIN, VAL), strict=True)), *files)
-    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
     assert found(train) == list(zip(files[:3], LABELS, strict=True))
     assert found(val) == [(files[3], "air drumming")]
     assert train.classes == val.classes == ("air drumming", "juggling balls", "zumba")
-    assert train.kind == "Kinetics (3 classes), its train split, 3 rows: none is missing"
-    assert splits_of(path) == ("train", "val")
-    assert found(read_listing(path)) == found(train)
-    assert found(listing_to_test(path)) == found(val)
+    assert train.description == "Kinetics (3 classes), its train split, 3 rows: none is missing"
+    assert list_splits(path) == ("train", "val")
+    assert found(open_manifest(path)) == found(train)
+    assert found(open_test_manifest(path)) == found(val)
 
 
 @pytest.mark.parametrize("classes", [400, 600, 700])
 def test_kinetics_is_called_by_its_number_of_classes(tree, classes):
     rows = "".join(f"class {n},video{n:06d},0,10,train\n" for n in range(classes))
     path = tree({"train.csv": f"label,youtube_id,time_start,time_end,split\n{rows}"}, "video000007_000000_000010.mp4")
-    listing = read_listing(path)
-    assert listing.kind.startswith(f"Kinetics-{classes}, its train split, 1 rows: {classes - 1} of {classes} listed")
+    listing = open_manifest(path)
+    assert listing.description.startswith(
+        f"Kinetics-{classes}, its train split, 1 rows: {classes - 1} of {classes} listed"
+    )
     assert listing.classes[listing.rows[0].label] == "class 7"
 
 
@@ -84,49 +86,49 @@ def test_listed_videos_that_are_not_there_are_left_out_counted_and_said_for_trai
         {"train.csv": TRAIN, "val.csv": VAL + "zumba,gone-gone-1,1,11,val\n"}, *(f"a/{n}.mp4" for n in CLIPS[1:])
     )
     (path / "a" / f"{VAL_CLIP}.mp4").write_text("")
-    train, val = read_listing(path), listing_to_test(path)
+    train, val = open_manifest(path), open_test_manifest(path)
     assert [row.name for row in train.rows] == [f"a/{name}.mp4" for name in CLIPS[1:]]
-    assert train.kind.endswith("2 rows: 1 of 3 listed are missing")
-    assert val.kind.endswith("1 rows: 1 of 2 listed are missing")
-    assert (train.missing, val.missing) == (1, 1)
+    assert train.description.endswith("2 rows: 1 of 3 listed are missing")
+    assert val.description.endswith("1 rows: 1 of 2 listed are missing")
+    assert (train.num_missing, val.num_missing) == (1, 1)
     assert train.classes == val.classes  # of all that are listed
 
 
 def test_where_none_of_the_listed_videos_is_there_it_is_said_where_they_were_looked_for(tree):
     path = tree({"annotations/train.csv": TRAIN}, "a/b/c/-zumba_0001_000003_000013.mp4", "a/-zumba_0001.txt")
     with pytest.raises(InputError, match=rf"none of the 3 videos of .*train.csv is there; .* in {path} and 2 folders"):
-        read_listing(path)
+        open_manifest(path)
 
 
 def test_kinetics_in_copies_that_kept_only_the_video_s_name_is_found_too(tree):
     path = tree({"train.csv": TRAIN}, "train/juggling__1.mp4")
-    assert found(read_listing(path)) == [("train/juggling__1.mp4", "juggling balls")]
+    assert found(open_manifest(path)) == [("train/juggling__1.mp4", "juggling balls")]
 
 
 def test_what_replaces_a_broken_file_of_kinetics_goes_before_it(tree):
     other = f"replacement/replacement_for_corrupted_k400/{CLIPS[0]}.mp4"
     path = tree({"train.csv": TRAIN}, f"annotated/{CLIPS[0]}.mp4", other)
-    assert found(read_listing(path)) == [(other, "zumba")]
+    assert found(open_manifest(path)) == [(other, "zumba")]
 
 
 def test_videos_of_kinetics_may_lie_behind_a_link_or_below_another_root(tree, tmp_path):
     path = tree({"lists/train.csv": TRAIN}, *(f"disk/{name}.mp4" for name in CLIPS))
-    assert len(read_listing(path / "lists", root=path / "disk").rows) == 3
+    assert len(open_manifest(path / "lists", root=path / "disk").rows) == 3
     (path / "lists" / "train").symlink_to(path / "disk")
-    assert len(read_listing(path / "lists").rows) == 3
+    assert len(open_manifest(path / "lists").rows) == 3
 
 
 @pytest.mark.parametrize("folder", ["", "annotations/"])
 def test_a_list_of_kinetics_that_is_named_itself_is_taken_whole(tree, folder):
     path = tree({f"{folder}val.csv": VAL, f"{folder}train.csv": TRAIN}, f"val/{VAL_CLIP}.mp4")
-    listing = listing_to_test(path / folder / "val.csv")
+    listing = open_test_manifest(path / folder / "val.csv")
     assert found(listing) == [(f"val/{VAL_CLIP}.mp4", "air drumming")]
-    assert splits_of(path / folder / "val.csv") == ()
+    assert list_splits(path / folder / "val.csv") == ()
 
 
 def test_a_list_of_kinetics_without_labels_gives_none(tree):
     text = "youtube_id,time_start,time_end,split\ndrumming-02,9,19,test\n"
-    listing = read_listing(tree({"test.csv": text}, f"test/{VAL_CLIP}.mp4"), split="val")
+    listing = open_manifest(tree({"test.csv": text}, f"test/{VAL_CLIP}.mp4"), split="val")
     assert found(listing) == [(f"test/{VAL_CLIP}.mp4", None)]
     assert listing.classes == ()
 
@@ -143,12 +145,12 @@ def test_a_list_of_kinetics_without_labels_gives_none(tree):
 )
 def test_a_bad_list_of_kinetics_is_refused_with_its_line(tree, text, sentence):
     with pytest.raises(InputError, match=sentence):
-        read_listing(tree({"train.csv": text}, f"train/{CLIPS[0]}.mp4"))
+        open_manifest(tree({"train.csv": text}, f"train/{CLIPS[0]}.mp4"))
 
 
 def test_a_split_of_which_kinetics_has_no_list_is_refused(tree):
     with pytest.raises(InputError, match="has no list of Kinetics's val split, only of train"):
-        read_listing(tree({"train.csv": TRAIN}, f"train/{CLIPS[0]}.mp4"), split="val")
+        open_manifest(tree({"train.csv": TRAIN}, f"train/{CLIPS[0]}.mp4"), split="val")
 
 
 # ---- Something-Something V2 ------------------------------------------------------------------------------------------
@@ -178,24 +180,24 @@ def ssv2(pattern: str, **changed) -> dict[str, str]:
 )
 def test_something_something_v2_is_found_by_either_of_its_publications(tree, pattern, videos):
     path = tree(ssv2(pattern), *(videos.format(name) for name in ("78687", "42", "7", "9")))
-    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
     assert found(train) == [
         (videos.format(78687), "Holding something"),
         (videos.format(42), "Putting something on a surface"),
     ]
     assert found(val) == [(videos.format(7), "Holding something")]
     assert train.classes == val.classes == tuple(SSV2_LABELS)
-    assert train.kind == "Something-Something V2, its train split, 2 rows: none is missing"
-    assert splits_of(path) == ("train", "val")
+    assert train.description == "Something-Something V2, its train split, 2 rows: none is missing"
+    assert list_splits(path) == ("train", "val")
 
 
 def test_without_a_validation_list_the_test_list_is_tested_on_by_its_answers(tree):
     texts = ssv2("labels/{}.json", validation=None) | {"labels/test-answers.csv": "9;Holding something\n"}
-    assert found(listing_to_test(tree(texts, "9.webm"))) == [("9.webm", "Holding something")]
+    assert found(open_test_manifest(tree(texts, "9.webm"))) == [("9.webm", "Holding something")]
 
 
 def test_without_answers_the_test_list_has_no_labels(tree):
-    assert found(listing_to_test(tree(ssv2("labels/{}.json", validation=None), "9.webm"))) == [("9.webm", None)]
+    assert found(open_test_manifest(tree(ssv2("labels/{}.json", validation=None), "9.webm"))) == [("9.webm", None)]
 
 
 @pytest.mark.parametrize(
@@ -212,18 +214,18 @@ def test_without_answers_the_test_list_has_no_labels(tree):
 )
 def test_bad_lists_of_something_something_are_refused_with_their_place(tree, changed, sentence):
     with pytest.raises(InputError, match=sentence):
-        read_listing(tree(ssv2("labels/{}.json", **changed), "videos/42.webm"))
+        open_manifest(tree(ssv2("labels/{}.json", **changed), "videos/42.webm"))
 
 
 def test_a_list_of_something_something_that_is_no_json_is_refused_with_its_line(tree):
     path = tree(ssv2("labels/{}.json") | {"labels/train.json": '[\n{"id": "42",}\n]'}, "videos/42.webm")
     with pytest.raises(InputError, match=r"line 2 of .*train.json is no JSON"):
-        read_listing(path)
+        open_manifest(path)
 
 
 def test_another_labels_json_is_not_taken_for_something_something(tree):
     path = tree({"labels.json": '["a", "b"]', "train.json": "[]"}, "run/a.mp4", "jump/b.mp4")
-    assert "a folder for each class" in read_listing(path).kind
+    assert "a folder for each class" in open_manifest(path).description
 
 
 # ---- UCF101 ---------------------------------------------------------------------------------------------------------
@@ -255,19 +257,19 @@ EYES, HANDS, HANDS_TEST = (
 def test_ucf101_is_found_with_its_folds(tree, lists, videos):
     eyes, hands, hands_test = files = [videos.format(name) for name in (EYES, HANDS, HANDS_TEST)]
     path = tree({f"{lists}/{name}": text for name, text in UCF101.items()}, *files)
-    assert found(read_listing(path)) == [(eyes, "ApplyEyeMakeup"), (hands, "HandstandPushups")]
-    assert found(read_listing(path, split="val")) == [(hands_test, "HandstandPushups")]
-    assert found(read_listing(path, fold=3)) == [(hands_test, "HandstandPushups")]
-    assert found(listing_to_test(path, fold=3)) == [(eyes, "ApplyEyeMakeup")]
-    assert read_listing(path, fold=3).kind == "UCF101 (fold 3 of 3), its train split, 1 rows: none is missing"
-    assert read_listing(path, fold=3).classes == ("ApplyEyeMakeup", "HandstandPushups")
+    assert found(open_manifest(path)) == [(eyes, "ApplyEyeMakeup"), (hands, "HandstandPushups")]
+    assert found(open_manifest(path, split="val")) == [(hands_test, "HandstandPushups")]
+    assert found(open_manifest(path, fold=3)) == [(hands_test, "HandstandPushups")]
+    assert found(open_test_manifest(path, fold=3)) == [(eyes, "ApplyEyeMakeup")]
+    assert open_manifest(path, fold=3).description == "UCF101 (fold 3 of 3), its train split, 1 rows: none is missing"
+    assert open_manifest(path, fold=3).classes == ("ApplyEyeMakeup", "HandstandPushups")
 
 
 @pytest.mark.parametrize("fold", [0, 4])
 def test_a_fold_that_ucf101_does_not_have_is_refused(tree, fold):
     path = tree({f"ucfTrainTestlist/{name}": text for name, text in UCF101.items()}, f"UCF-101/{EYES}.avi")
     with pytest.raises(InputError, match=f"UCF101 has the folds 1, 2 and 3; fold {fold} is none of them"):
-        read_listing(path, fold=fold)
+        open_manifest(path, fold=fold)
 
 
 @pytest.mark.parametrize(
@@ -285,13 +287,13 @@ def test_a_fold_that_ucf101_does_not_have_is_refused(tree, fold):
 def test_bad_lists_of_ucf101_are_refused_with_their_line(tree, name, text, sentence):
     texts = {f"ucfTrainTestlist/{name}": text for name, text in (UCF101 | {name: text}).items()}
     with pytest.raises(InputError, match=sentence):
-        read_listing(tree(texts, f"UCF-101/{EYES}.avi"))
+        open_manifest(tree(texts, f"UCF-101/{EYES}.avi"))
 
 
 def test_a_fold_whose_lists_are_not_there_is_refused(tree):
     path = tree({f"ucfTrainTestlist/{name}": text for name, text in UCF101.items()}, f"UCF-101/{EYES}.avi")
     with pytest.raises(InputError, match=r"trainlist02.txt does not exist, the list of UCF101's fold 2"):
-        read_listing(path, fold=2)
+        open_manifest(path, fold=2)
 
 
 # ---- HMDB51 ---------------------------------------------------------------------------------------------------------
@@ -314,12 +316,12 @@ HMDB51_FILES = [
 def test_hmdb51_is_found_with_its_folds(tree, lists, videos):
     files = [videos + name for name in HMDB51_FILES]
     path = tree({f"{lists}/{name}": text for name, text in HMDB51.items()}, *files)
-    assert found(read_listing(path)) == [(files[0], "brush_hair"), (files[2], "clap")]
-    assert found(listing_to_test(path)) == [(files[1], "brush_hair"), (files[3], "clap")]
-    assert found(read_listing(path, fold=2)) == [(files[3], "clap")]
-    assert found(listing_to_test(path, fold=2)) == [(files[0], "brush_hair"), (files[4], "clap")]
-    assert read_listing(path).classes == read_listing(path, fold=2).classes == ("brush_hair", "clap")
-    assert read_listing(path).kind == "HMDB51 (fold 1 of 3), its train split, 2 rows: none is missing"
+    assert found(open_manifest(path)) == [(files[0], "brush_hair"), (files[2], "clap")]
+    assert found(open_test_manifest(path)) == [(files[1], "brush_hair"), (files[3], "clap")]
+    assert found(open_manifest(path, fold=2)) == [(files[3], "clap")]
+    assert found(open_test_manifest(path, fold=2)) == [(files[0], "brush_hair"), (files[4], "clap")]
+    assert open_manifest(path).classes == open_manifest(path, fold=2).classes == ("brush_hair", "clap")
+    assert open_manifest(path).description == "HMDB51 (fold 1 of 3), its train split, 2 rows: none is missing"
 
 
 @pytest.mark.parametrize(
@@ -328,7 +330,7 @@ def test_hmdb51_is_found_with_its_folds(tree, lists, videos):
 def test_a_fold_of_hmdb51_that_is_not_there_is_refused(tree, fold, sentence):
     texts = {f"testTrainMulti_7030_splits/{name}": text for name, text in HMDB51.items()}
     with pytest.raises(InputError, match=sentence):
-        read_listing(tree(texts, *HMDB51_FILES), fold=fold)
+        open_manifest(tree(texts, *HMDB51_FILES), fold=fold)
 
 
 @pytest.mark.parametrize("line", ["x.avi 3", "x.avi", "x.avi one"])
@@ -336,7 +338,7 @@ def test_a_bad_list_of_hmdb51_is_refused_with_its_line(tree, line):
     texts = {f"testTrainMulti_7030_splits/{name}": text for name, text in HMDB51.items()}
     texts["testTrainMulti_7030_splits/clap_test_split1.txt"] += line
     with pytest.raises(InputError, match=r"line 4 of .*clap_test_split1.txt reads 'x.avi"):
-        read_listing(tree(texts, *HMDB51_FILES))
+        open_manifest(tree(texts, *HMDB51_FILES))
 
 
 # ---- AVA ------------------------------------------------------------------------------------------------------------
@@ -352,26 +354,27 @@ FILMS = ["trainval/-5KQ66BBWC4.mkv", "trainval/053oq2xB3oU.mp4", "trainval/1j20q
 @pytest.mark.parametrize("lists", ["", "annotations/"])
 def test_ava_gives_its_films_once_each_and_no_labels(tree, lists):
     path = tree({lists + name: text for name, text in AVA.items()}, *FILMS)
-    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
     assert found(train) == [(FILMS[0], None), (FILMS[1], None)]
     assert found(val) == [(FILMS[2], None)]
     assert train.classes == val.classes == ()
     assert (
-        train.kind == "AVA v2.2, its train split, 2 rows: none is missing; without labels: its boxes are for detection"
+        train.description
+        == "AVA v2.2, its train split, 2 rows: none is missing; without labels: its boxes are for detection"
     )
-    assert found(read_listing(path / lists / "ava_val_v2.2.csv")) == [(FILMS[2], None)]
+    assert found(open_manifest(path / lists / "ava_val_v2.2.csv")) == [(FILMS[2], None)]
 
 
 def test_the_newer_lists_of_ava_go_before_the_older_ones(tree):
     old = {"ava_train_v2.1.csv": AVA["ava_val_v2.2.csv"]}
-    assert read_listing(tree(old, *FILMS)).kind.startswith("AVA v2.1")
-    assert read_listing(tree(old | AVA, *FILMS)).kind.startswith("AVA v2.2")
+    assert open_manifest(tree(old, *FILMS)).description.startswith("AVA v2.1")
+    assert open_manifest(tree(old | AVA, *FILMS)).description.startswith("AVA v2.2")
 
 
 def test_a_bad_list_of_ava_is_refused_with_its_line(tree):
     path = tree({"ava_train_v2.2.csv": AVA["ava_train_v2.2.csv"] + "053oq2xB3oU,0904\n"}, *FILMS)
     with pytest.raises(InputError, match=r"line 4 of .*ava_train_v2.2.csv has 2 fields, and AVA's lists have 8"):
-        read_listing(path)
+        open_manifest(path)
 
 
 # ---- ImageNet -------------------------------------------------------------------------------------------------------
@@ -386,22 +389,22 @@ SOLUTION = (
 
 def test_imagenet_is_found_by_the_names_of_its_class_folders(tree):
     path = tree({}, *PICTURES)
-    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
     assert found(train) == [(f"{FISH}/{FISH}_1.JPEG", FISH), (f"{SHARK}/{SHARK}_7.JPEG", SHARK)]
     assert found(val) == [(f"{FISH}/ILSVRC2012_val_00000001.JPEG", FISH)]
     assert train.classes == val.classes == (FISH, SHARK)
-    assert train.kind == "ImageNet (2 classes), its train split, 2 rows: none is missing"
-    assert splits_of(path) == ("train", "val")
+    assert train.description == "ImageNet (2 classes), its train split, 2 rows: none is missing"
+    assert list_splits(path) == ("train", "val")
 
 
 def test_imagenet_with_a_thousand_classes_is_imagenet_1k(tree):
     path = tree({}, *(f"train/n{n:08d}/a.JPEG" for n in range(1000)))
-    assert read_listing(path).kind.startswith("ImageNet-1K, its train split, 1,000 rows")
+    assert open_manifest(path).description.startswith("ImageNet-1K, its train split, 1,000 rows")
 
 
 @pytest.mark.parametrize("mapping", ["LOC_synset_mapping.txt", "synset_words.txt"])
 def test_imagenet_s_classes_have_the_names_of_the_mapping(tree, mapping):
-    classes = read_listing(tree({mapping: WORDS}, *PICTURES), split="val").classes
+    classes = open_manifest(tree({mapping: WORDS}, *PICTURES), split="val").classes
     assert classes == (f"{FISH} tench, Tinca tinca", f"{SHARK} great white shark, white shark")
 
 
@@ -414,7 +417,7 @@ def test_kaggle_s_archive_of_imagenet_is_read_as_it_is_unpacked(tree):
         *(f"{data}val/ILSVRC2012_val_0000000{n}.JPEG" for n in (1, 2)),
         f"{data}test/ILSVRC2012_test_00000001.JPEG",
     )
-    train, val = (read_listing(path, split=split) for split in ("train", "val"))
+    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
     assert [row.label for row in train.rows] == [0, 1]
     assert found(val) == [
         ("ILSVRC2012_val_00000002.JPEG", f"{SHARK} great white shark, white shark"),
@@ -422,21 +425,21 @@ def test_kaggle_s_archive_of_imagenet_is_read_as_it_is_unpacked(tree):
     ]
     assert train.classes == val.classes
     (path / data / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
-    assert read_listing(path, split="val").kind.endswith("1 rows: 1 of 2 listed are missing")
+    assert open_manifest(path, split="val").description.endswith("1 rows: 1 of 2 listed are missing")
 
 
 def test_kaggle_s_table_with_another_class_is_refused_with_its_line(tree):
     texts = {"LOC_val_solution.csv": SOLUTION.replace(SHARK, "n00000000")}
     with pytest.raises(InputError, match=r"line 2 of .*LOC_val_solution.csv has the class 'n00000000'"):
-        read_listing(tree(texts, *PICTURES[:2], "val/ILSVRC2012_val_00000001.JPEG"), split="val")
+        open_manifest(tree(texts, *PICTURES[:2], "val/ILSVRC2012_val_00000001.JPEG"), split="val")
 
 
 def test_pictures_of_imagenet_s_val_split_whose_classes_nothing_tells_are_refused_with_the_way_to_mend_it(tree):
     texts = {"ILSVRC2012_validation_ground_truth.txt": "490\n361\n"}
     path = tree(texts, *PICTURES[:2], "val/ILSVRC2012_val_00000001.JPEG")
-    assert len(read_listing(path).rows) == 2
+    assert len(open_manifest(path).rows) == 2
     with pytest.raises(InputError, match=r"LOC_val_solution.csv, .* is not there; put it there, or move each picture"):
-        read_listing(path, split="val")
+        open_manifest(path, split="val")
 
 
 # ---- What goes before what ------------------------------------------------------------------------------------------
@@ -444,16 +447,16 @@ def test_pictures_of_imagenet_s_val_split_whose_classes_nothing_tells_are_refuse
 
 def test_lists_of_one_s_own_go_before_the_official_ones(tree):
     texts = {f"ucfTrainTestlist/{name}": text for name, text in UCF101.items()} | {"train.csv": f"UCF-101/{EYES}.avi 5"}
-    listing = read_listing(tree(texts, f"UCF-101/{EYES}.avi"))
-    assert listing.kind == "train.csv, a list of `path label` lines"
-    listing = read_listing(tree({"annotations/train.csv": TRAIN}, f"UCF-101/{EYES}.avi"))
-    assert listing.kind == "train.csv, a list of `path label` lines"
+    listing = open_manifest(tree(texts, f"UCF-101/{EYES}.avi"))
+    assert listing.description == "train.csv, a list of `path label` lines"
+    listing = open_manifest(tree({"annotations/train.csv": TRAIN}, f"UCF-101/{EYES}.avi"))
+    assert listing.description == "train.csv, a list of `path label` lines"
 
 
 def test_a_table_of_one_s_own_may_say_from_which_video_of_youtube_a_clip_is(tree):
     path = tree({"train.csv": "path,label,youtube_id\na.mp4,0,abc\n"}, "a.mp4")
     for data in (path, path / "train.csv"):
-        assert read_listing(data).kind == "train.csv, a table of path, label, youtube_id"
+        assert open_manifest(data).description == "train.csv, a table of path, label, youtube_id"
 
 
 @pytest.mark.parametrize(
@@ -472,10 +475,10 @@ def test_a_table_of_one_s_own_may_say_from_which_video_of_youtube_a_clip_is(tree
     ],
 )
 def test_what_has_no_official_files_is_read_as_folders(tree, texts, files, kind):
-    assert read_listing(tree(texts, *files)).kind == kind
+    assert open_manifest(tree(texts, *files)).description == kind
 
 
 @pytest.mark.parametrize("files", [["a.mp4"], ["train/n01440764/a.JPEG"], ["train/a/a.mp4"]])
 def test_a_fold_of_what_has_none_is_refused(tree, files):
     with pytest.raises(InputError, match="has no fold 2, as UCF101 and HMDB51 have; leave fold at 1"):
-        read_listing(tree({}, *files), fold=2)
+        open_manifest(tree({}, *files), fold=2)

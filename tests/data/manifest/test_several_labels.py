@@ -12,19 +12,19 @@ from tiny_videos import write_video
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
-from vidstill.data.loader.loader import train_batches
-from vidstill.data.manifest.open import read_listing
-from vidstill.data.manifest.table import Rows
-from vidstill.data.tools.inspect import inspect, listings_of
-from vidstill.data.tools.pack import pack
-from vidstill.data.tools.scan import scan
-from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.data.loader.loader import iter_train_batches
+from vidstill.data.manifest.open import open_manifest
+from vidstill.data.manifest.table import VideoTable
+from vidstill.data.tools.inspect import open_split_manifests, summarize_dataset
+from vidstill.data.tools.pack import pack_dataset
+from vidstill.data.tools.scan import scan_dataset
+from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling
-from vidstill.figures.contact_sheet import contact_sheet
+from vidstill.figures.contact_sheet import draw_contact_sheet
 from vidstill.utils.types import InputError
 
-CLIPS = ClipsConfig(dataset="own", sampling=DenseSampling(frames=4, stride=1), size=(16, 16), repeats=2)
-VIEWS = ViewsConfig(sampling=CLIPS.sampling, views=1, crops=1, short_side=16, size=(16, 16))
+CLIPS = ClipsConfig(dataset="own", sampling=DenseSampling(num_frames=4, stride=1), size=(16, 16), repeats=2)
+VIEWS = ViewsConfig(sampling=CLIPS.sampling, temporal_clips=1, spatial_crops=1, short_side=16, size=(16, 16))
 LABELS = [(0, 3), (1,), (2, 1, 0)]
 NAMES = ("bend", "fall", "run", "sit, slowly; twice")
 
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 def listed(path: Path, text: str):
     path.write_text(text)
-    return read_listing(path)
+    return open_manifest(path)
 
 
 def labels(listing) -> list[tuple[int, ...]]:
@@ -50,9 +50,9 @@ label_sets = st.lists(st.integers(0, 9), min_size=0, max_size=4, unique=True)
 
 @given(st.lists(st.tuples(label_sets, st.booleans()), max_size=30))
 def test_rows_give_the_labels_that_they_were_given_and_so_does_a_part_of_them(added):
-    rows = Rows(Path("root"))
+    rows = VideoTable(Path("root"))
     for number, (stated, _) in enumerate(added):
-        rows.add(f"{number}.mp4", stated[0] if stated else None, more=stated[1:])
+        rows.append(f"{number}.mp4", stated[0] if stated else None, extra_labels=stated[1:])
     rows = pickle.loads(pickle.dumps(rows))
     assert [list(row.labels) for row in rows] == [stated for stated, _ in added]
     pairs = {(i, label) for i, (stated, _) in enumerate(added) for label in stated}
@@ -103,9 +103,9 @@ def test_numbers_and_names_may_stand_side_by_side(folder):
 def test_a_split_without_any_is_still_of_a_data_set_with_several(folder):
     listed(folder / "train.csv", "a.mp4 0,3\n")
     (folder / "val.csv").write_text("b.mp4 1\n")
-    assert [read_listing(folder, split=split).several for split in ("train", "val")] == [True, True]
+    assert [open_manifest(folder, split=split).multi_label for split in ("train", "val")] == [True, True]
     (folder / "train.csv").write_text("a.mp4 3\n")
-    assert not read_listing(folder, split="val").several
+    assert not open_manifest(folder, split="val").multi_label
 
 
 def test_a_semicolon_in_the_name_of_one_class_is_a_letter(folder):
@@ -163,29 +163,29 @@ def videos(tmp_path):
 
 
 def test_scans_and_packs_pass_them_on(videos, tmp_path):
-    found = scan(videos, out=tmp_path / "videos.scan.jsonl", workers=0)
-    pack(videos, tmp_path / "packs", RecodeConfig(short_side=16), workers=0)
-    for data in (found.manifest, tmp_path / "packs"):
-        train, val = (read_listing(data, split=split) for split in ("train", "val"))
+    found = scan_dataset(videos, out=tmp_path / "videos.scan.jsonl", workers=0)
+    pack_dataset(videos, tmp_path / "packs", TranscodeConfig(short_side=16), workers=0)
+    for data in (found.manifest_path, tmp_path / "packs"):
+        train, val = (open_manifest(data, split=split) for split in ("train", "val"))
         assert (labels(train), labels(val)) == (LABELS, [(1,), (3,), (2,)])
-        assert train.several
-        assert val.several
+        assert train.multi_label
+        assert val.multi_label
         assert train.classes == NAMES
 
 
 def test_a_summary_counts_every_label_and_a_sheet_shows_every_class(videos):
-    listings = listings_of(videos)
-    summary = inspect(videos, listings, done=lambda now, of: None)
-    assert summary.parts["train"].classes == dict(zip(NAMES, (2, 2, 1, 1), strict=True))
-    assert contact_sheet("own", listings, done=lambda now, of: None)[:4] == b"\x89PNG"
+    listings = open_split_manifests(videos)
+    summary = summarize_dataset(videos, listings, progress=lambda now, of: None)
+    assert summary.splits["train"].class_counts == dict(zip(NAMES, (2, 2, 1, 1), strict=True))
+    assert draw_contact_sheet("own", listings, progress=lambda now, of: None)[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_batch_says_of_every_class_whether_a_clip_has_it(videos, workers):
-    dataset = TrainClips(read_listing(videos, split="train"), CLIPS, seed=0)
+    dataset = TrainClips(open_manifest(videos, split="train"), CLIPS, seed=0)
     how = {"videos_per_step": 3, "steps_per_epoch": 1, "total_steps": 1, "workers": workers}
-    (batch,) = train_batches(dataset, **how, device=torch.device("cpu"))
+    (batch,) = iter_train_batches(dataset, **how, device=torch.device("cpu"))
     assert batch.label.dtype == torch.float32
     hot = [[float(label in each) for label in range(4)] for each in LABELS for _ in range(2)]
     assert sorted(batch.label.tolist()) == sorted(hot)
-    assert ViewClips(read_listing(videos, split="val"), VIEWS)[1].label.tolist() == [0, 0, 0, 1]
+    assert ViewClips(open_manifest(videos, split="val"), VIEWS)[1].label.tolist() == [0, 0, 0, 1]

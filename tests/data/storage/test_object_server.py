@@ -21,13 +21,13 @@ from tiny_videos import write_video
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.loader.loader import train_batches
+from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import TrainBatch
-from vidstill.data.manifest.open import read_listing
+from vidstill.data.manifest.open import open_manifest
 from vidstill.data.storage import fetch as sources
-from vidstill.data.storage.fetch import BrokenVideo, Piece, Unreachable, fetched
-from vidstill.data.tools.pack import pack
-from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.data.storage.fetch import BrokenVideo, ShardMember, StorageUnreachable, fetch_source
+from vidstill.data.tools.pack import pack_dataset
+from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.utils.types import InputError
@@ -40,7 +40,7 @@ KEYS = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATADISABLED": "true",  # else a lack of keys is looked up over the network
 }
-CLIPS = ClipsConfig(dataset="any", sampling=SpanSampling(frames=4, stride=2), size=(16, 16), crop=MultiScaleCrop())
+CLIPS = ClipsConfig(dataset="any", sampling=SpanSampling(num_frames=4, stride=2), size=(16, 16), crop=MultiScaleCrop())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
     for v in range(VIDEOS):
         write_video(videos / f"{v}.mp4", numbers=range(10 * v, 10 * v + 20))
     out = tmp_path_factory.mktemp("packed") / "packs"
-    pack(videos, out, RecodeConfig(), clips_per_shard=3)
+    pack_dataset(videos, out, TranscodeConfig(), clips_per_shard=3)
     return out
 
 
@@ -120,18 +120,18 @@ def server(running, monkeypatch) -> Server:
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(sources, "TRY_SECONDS", 1.0)
-    monkeypatch.setattr(sources, "GIVE_UP_SECONDS", 2.0)
-    monkeypatch.setattr(sources, "_PAUSES", (0.1, 0.5))
+    monkeypatch.setattr(sources, "REQUEST_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(sources, "RETRY_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(sources, "_BACKOFF_SECONDS", (0.1, 0.5))
 
 
-def first_piece(root: Path | str) -> Piece:
-    return read_listing(root).rows[0].source
+def first_piece(root: Path | str) -> ShardMember:
+    return open_manifest(root).rows[0].source
 
 
 def batches(root: Path | str, workers: int) -> Iterator[TrainBatch]:
-    clips = TrainClips(read_listing(root), CLIPS, seed=0)
-    return train_batches(
+    clips = TrainClips(open_manifest(root), CLIPS, seed=0)
+    return iter_train_batches(
         clips, videos_per_step=2, steps_per_epoch=4, total_steps=12, workers=workers, device=torch.device("cpu")
     )
 
@@ -143,10 +143,10 @@ def same(ours: list[TrainBatch], theirs: list[TrainBatch]) -> bool:
 
 
 def test_packs_behind_an_address_are_the_same_data_set(server, folder):
-    ours, theirs = read_listing(PACKS), read_listing(folder)
+    ours, theirs = open_manifest(PACKS), open_manifest(folder)
     assert ours.fingerprint == theirs.fingerprint
     for one, other in zip(ours.rows, theirs.rows, strict=True):
-        assert (one.name, one.frames, one.rate) == (other.name, other.frames, other.rate)
+        assert (one.name, one.frames, one.frame_rate) == (other.name, other.frames, other.frame_rate)
         np.testing.assert_array_equal(read_frames(one.source, [7, 2]), read_frames(other.source, [7, 2]))
 
 
@@ -180,8 +180,10 @@ def test_a_server_that_dies_for_good_stops_the_run_and_no_video_is_to_blame(serv
 def test_a_frozen_server_is_given_up(server, impatient):
     piece = first_piece(PACKS)
     server.freeze()
-    with pytest.raises(Unreachable, match=r"cannot be reached: no answer within 1 s \(\d tries in \d s\); once it can"):
-        fetched(piece)
+    with pytest.raises(
+        StorageUnreachable, match=r"cannot be reached: no answer within 1 s \(\d tries in \d s\); once it can"
+    ):
+        fetch_source(piece)
 
 
 def test_a_frozen_server_stops_the_run_and_no_video_is_to_blame(server, impatient):
@@ -195,12 +197,12 @@ def test_a_frozen_server_stops_the_run_and_no_video_is_to_blame(server, impatien
 
 def test_a_server_that_thaws_is_read_on(server, monkeypatch):
     piece = first_piece(PACKS)
-    expected = fetched(piece)
-    monkeypatch.setattr(sources, "TRY_SECONDS", 1.0)
+    expected = fetch_source(piece)
+    monkeypatch.setattr(sources, "REQUEST_TIMEOUT_SECONDS", 1.0)
     server.freeze()
     thawing = threading.Timer(2.0, server.thaw)
     thawing.start()
-    assert fetched(piece) == expected
+    assert fetch_source(piece) == expected
     thawing.join()
 
 
@@ -223,16 +225,18 @@ except sources.Unreachable as error:
 
 
 def test_packing_from_a_server_that_dies_stops_and_goes_on_where_it_was(server, folder, tmp_path, impatient):
-    small = RecodeConfig(short_side=16)
-    pack(folder, tmp_path / "from a folder", small, clips_per_shard=1)
+    small = TranscodeConfig(short_side=16)
+    pack_dataset(folder, tmp_path / "from a folder", small, clips_per_shard=1)
     out = tmp_path / "from a server"
-    with pytest.raises(Unreachable, match="once it can, the same command goes on"):
-        pack(PACKS, out, small, clips_per_shard=1, done=lambda done, of: server.kill() if done == 1 else None)
+    with pytest.raises(StorageUnreachable, match="once it can, the same command goes on"):
+        pack_dataset(
+            PACKS, out, small, clips_per_shard=1, progress=lambda done, of: server.kill() if done == 1 else None
+        )
     assert (out / "all-000000.tar").is_file()
     assert not (out / "index.jsonl").exists()
     server.start()
-    said = pack(PACKS, out, small, clips_per_shard=1)
-    assert (said.videos, said.left_out) == (VIDEOS, ())
+    said = pack_dataset(PACKS, out, small, clips_per_shard=1)
+    assert (said.num_videos, said.skipped) == (VIDEOS, ())
     for path in (tmp_path / "from a folder").iterdir():
         if path.name != "pack.json":  # which says where the videos came from
             assert (out / path.name).read_bytes() == path.read_bytes()
@@ -244,13 +248,13 @@ def test_an_object_that_is_missing_or_cut_is_the_files_fault(server):
     files.pipe_file("bucket/packs/all-000000.tar", b"\0" * (piece.offset + 100))
     cut = rf"0\.mp4 in .* is cut: of its {piece.size} bytes from 512 on"
     with pytest.raises(BrokenVideo, match=f"{cut}, 100 are there"):
-        fetched(piece)
+        fetch_source(piece)
     files.pipe_file("bucket/packs/all-000000.tar", b"\0" * 100)
     with pytest.raises(BrokenVideo, match=f"{cut}, 0 are there"):
-        fetched(piece)
+        fetch_source(piece)
     files.rm_file("bucket/packs/all-000000.tar")
     with pytest.raises(BrokenVideo, match=r"0\.mp4 in s3://bucket/packs/all-000000\.tar does not exist"):
-        fetched(piece)
+        fetch_source(piece)
     server.kill()  # with what was done to it
 
 
@@ -260,5 +264,5 @@ def test_a_lack_of_credentials_is_said(server, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    with pytest.raises(Unreachable, match="may not be read: Unable to locate credentials; see to the access"):
-        fetched(piece)
+    with pytest.raises(StorageUnreachable, match="may not be read: Unable to locate credentials; see to the access"):
+        fetch_source(piece)

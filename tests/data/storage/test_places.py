@@ -5,9 +5,9 @@ import json
 import fsspec
 import pytest
 
-from vidstill.data.manifest.open import read_listing, splits_of
-from vidstill.data.manifest.table import Row
-from vidstill.data.storage.fetch import Piece, Unreachable
+from vidstill.data.manifest.open import list_splits, open_manifest
+from vidstill.data.manifest.table import VideoRow
+from vidstill.data.storage.fetch import ShardMember, StorageUnreachable
 from vidstill.utils.types import InputError
 
 ROOT = "memory://bucket/set"
@@ -37,7 +37,7 @@ def found(listing) -> list[tuple[str, int | None]]:
 
 def test_a_list_behind_an_address_has_its_rows_there(behind):
     root = behind("a/1.mp4", "a/2.mp4", "b/3.mp4", list_csv="a/1.mp4 1\na/2.mp4 0\nb/3 1\n")
-    listing = read_listing(f"{root}/list.csv")
+    listing = open_manifest(f"{root}/list.csv")
     assert found(listing) == [("a/1.mp4", 1), ("a/2.mp4", 0), ("b/3.mp4", 1)]
     assert listing.source == f"{root}/list.csv"
 
@@ -45,57 +45,57 @@ def test_a_list_behind_an_address_has_its_rows_there(behind):
 def test_a_list_of_this_machine_may_name_addresses_or_start_at_one(behind, tmp_path):
     root = behind("a/1.mp4")
     (tmp_path / "list.txt").write_text(f"{root}/a/1.mp4 0\n")
-    assert [row.source for row in read_listing(tmp_path / "list.txt").rows] == [f"{root}/a/1.mp4"]
+    assert [row.source for row in open_manifest(tmp_path / "list.txt").rows] == [f"{root}/a/1.mp4"]
     (tmp_path / "list.txt").write_text("a/1.mp4 0\n")
-    assert [row.source for row in read_listing(tmp_path / "list.txt", root=root).rows] == [f"{root}/a/1.mp4"]
+    assert [row.source for row in open_manifest(tmp_path / "list.txt", root=root).rows] == [f"{root}/a/1.mp4"]
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_packed_data_set_behind_an_address_is_read_through_its_index(behind, slash):
     piece = {"shard": "train-0.tar", "offset": 512, "bytes": 10}
     root = behind(index_jsonl=json.dumps({"path": "a.mp4", "label": 0, "frames": 3, "split": "train", **piece}))
-    listing = read_listing(root + slash, split="train")
-    assert list(listing.rows) == [Row(Piece(f"{root}/train-0.tar", 512, 10, "a.mp4"), 0, 3, None, "a.mp4")]
-    assert splits_of(root + slash) == ("train",)
+    listing = open_manifest(root + slash, split="train")
+    assert list(listing.rows) == [VideoRow(ShardMember(f"{root}/train-0.tar", 512, 10, "a.mp4"), 0, 3, None, "a.mp4")]
+    assert list_splits(root + slash) == ("train",)
 
 
 def test_lists_of_each_split_behind_an_address_share_their_classes(behind):
     root = behind("a.mp4", "b.mp4", train_csv="path,class\na.mp4,run\n", val_csv="path,class\nb.mp4,jump\n")
-    assert splits_of(root) == ("train", "val")
-    assert found(read_listing(root, split="val")) == [("b.mp4", 0)]
-    assert read_listing(root).classes == ("jump", "run")
+    assert list_splits(root) == ("train", "val")
+    assert found(open_manifest(root, split="val")) == [("b.mp4", 0)]
+    assert open_manifest(root).classes == ("jump", "run")
 
 
 def test_folders_behind_an_address_are_told_as_those_of_this_machine(behind):
-    listing = read_listing(behind("train/run/a.mp4", "train/jump/x/b.webm", "val/run/c.mp4", "train/run/notes.txt"))
+    listing = open_manifest(behind("train/run/a.mp4", "train/jump/x/b.webm", "val/run/c.mp4", "train/run/notes.txt"))
     assert found(listing) == [("jump/x/b.webm", 0), ("run/a.mp4", 1)]
-    assert listing.kind == "the train split of a folder with a folder for each class"
-    assert found(read_listing(f"{ROOT}/train/run")) == [("a.mp4", None)]
-    assert found(read_listing(f"{ROOT}/train/run/a.mp4")) == [("a.mp4", None)]
+    assert listing.description == "the train split of a folder with a folder for each class"
+    assert found(open_manifest(f"{ROOT}/train/run")) == [("a.mp4", None)]
+    assert found(open_manifest(f"{ROOT}/train/run/a.mp4")) == [("a.mp4", None)]
 
 
 def test_official_files_behind_an_address_are_recognised(behind):
     text = "label,youtube_id,time_start,time_end,split\nrun,abc,0,10,train\nrun,gone,0,10,train\n"
-    listing = read_listing(behind("train/abc_000000_000010.mp4", train_csv=text))
+    listing = open_manifest(behind("train/abc_000000_000010.mp4", train_csv=text))
     assert found(listing) == [("train/abc_000000_000010.mp4", 0)]
-    assert listing.missing == 1
+    assert listing.num_missing == 1
 
 
 def test_the_fingerprint_follows_what_is_behind_the_address(behind):
     root = behind("a.mp4", list_csv="a.mp4 0\n")
-    seen = read_listing(f"{root}/list.csv").fingerprint
+    seen = open_manifest(f"{root}/list.csv").fingerprint
     behind(a_mp4="longer than it was")
-    assert read_listing(f"{root}/list.csv").fingerprint != seen
+    assert open_manifest(f"{root}/list.csv").fingerprint != seen
 
 
 def test_what_is_not_behind_an_address_is_said(behind):
     root = behind("a.mp4", list_csv="a.mp4 0\nx/b.mp4 0\n")
     with pytest.raises(InputError, match=rf"1 of its 2 videos are missing, first {root}/x/b.mp4 \(line 2\)"):
-        read_listing(f"{root}/list.csv")
+        open_manifest(f"{root}/list.csv")
     with pytest.raises(InputError, match=f"{root}/nowhere does not exist"):
-        read_listing(f"{root}/nowhere")
+        open_manifest(f"{root}/nowhere")
     with pytest.raises(InputError, match=r"nosuch://bucket cannot be read: .*nosuch"):
-        read_listing("nosuch://bucket")
+        open_manifest("nosuch://bucket")
 
 
 def test_a_listing_that_fails_is_no_empty_folder(behind, monkeypatch):
@@ -105,5 +105,5 @@ def test_a_listing_that_fails_is_no_empty_folder(behind, monkeypatch):
         raise OSError("connection reset")
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", broken)
-    with pytest.raises(Unreachable, match=f"{root} cannot be listed: connection reset"):
-        read_listing(f"{root}/list.csv")
+    with pytest.raises(StorageUnreachable, match=f"{root} cannot be listed: connection reset"):
+        open_manifest(f"{root}/list.csv")

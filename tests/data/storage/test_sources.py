@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidstill.data.storage import fetch as sources
-from vidstill.data.storage.fetch import BrokenVideo, Piece, Unreachable, answered, below, fetched, name_of, place_of
-from vidstill.parallel.pool import in_workers
+from vidstill.data.storage.fetch import (
+    BrokenVideo,
+    ShardMember,
+    StorageUnreachable,
+    call_with_retries,
+    fetch_source,
+    join_path,
+    parse_path,
+    source_name,
+)
+from vidstill.parallel.pool import map_in_workers
 from vidstill.utils.types import InputError
 
 DATA = bytes(range(256)) * 4
@@ -32,9 +41,9 @@ def address():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(sources, "TRY_SECONDS", 0.2)
-    monkeypatch.setattr(sources, "GIVE_UP_SECONDS", 0.6)
-    monkeypatch.setattr(sources, "_PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(sources, "REQUEST_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "RETRY_TIMEOUT_SECONDS", 0.6)
+    monkeypatch.setattr(sources, "_BACKOFF_SECONDS", (0.05, 0.1))
 
 
 @given(offset=st.integers(0, len(DATA)), size=st.integers(0, len(DATA)), blocks=st.integers(100, len(DATA)))
@@ -43,7 +52,7 @@ def test_a_piece_is_its_bytes_wherever_its_shard_is(shard, address, offset, size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", blocks)
         for place in (shard, address):
-            assert fetched(Piece(place, offset, size, "one.mp4")) == DATA[offset : offset + size]
+            assert fetch_source(ShardMember(place, offset, size, "one.mp4")) == DATA[offset : offset + size]
 
 
 @given(offset=st.integers(0, 2 * len(DATA)), more=st.integers(1, 2**50), blocks=st.integers(100, len(DATA)))
@@ -54,28 +63,28 @@ def test_a_piece_that_its_shard_does_not_hold_is_broken(shard, address, offset, 
         for place in (shard, address):
             said = rf"one\.mp4 in .*train-000000\.tar is cut: of its {there + more} bytes from {offset} on, {there} are"
             with pytest.raises(BrokenVideo, match=said):
-                fetched(Piece(place, offset, there + more, "one.mp4"))
+                fetch_source(ShardMember(place, offset, there + more, "one.mp4"))
 
 
 @pytest.mark.parametrize("blocks", [100, 2**20])
 def test_what_lies_behind_an_address_is_read_whole(address, monkeypatch, blocks):
     monkeypatch.setattr(sources, "BLOCK_BYTES", blocks)
-    assert fetched(address) == DATA
+    assert fetch_source(address) == DATA
 
 
 def test_what_is_missing_is_broken_and_named(tmp_path):
     with pytest.raises(BrokenVideo, match=r"memory://bucket/none\.mp4 does not exist"):
-        fetched("memory://bucket/none.mp4")
+        fetch_source("memory://bucket/none.mp4")
     with pytest.raises(BrokenVideo, match=r"one\.mp4 in memory://bucket/none\.tar does not exist"):
-        fetched(Piece("memory://bucket/none.tar", 0, 5, "one.mp4"))
+        fetch_source(ShardMember("memory://bucket/none.tar", 0, 5, "one.mp4"))
     with pytest.raises(BrokenVideo, match=r"one.mp4 in .*none\.tar cannot be read: No such file"):
-        fetched(Piece(tmp_path / "none.tar", 0, 5, "one.mp4"))
+        fetch_source(ShardMember(tmp_path / "none.tar", 0, 5, "one.mp4"))
 
 
 def test_an_address_of_an_unknown_kind_is_the_users_mistake():
     with pytest.raises(InputError, match=r"carrier-pigeon://coop/one\.mp4 cannot .* not known") as caught:
-        fetched("carrier-pigeon://coop/one.mp4")
-    assert not isinstance(caught.value, BrokenVideo | Unreachable)
+        fetch_source("carrier-pigeon://coop/one.mp4")
+    assert not isinstance(caught.value, BrokenVideo | StorageUnreachable)
 
 
 def test_what_is_missing_to_reach_an_address_is_named_with_its_extra(monkeypatch):
@@ -84,22 +93,22 @@ def test_what_is_missing_to_reach_an_address_is_named_with_its_extra(monkeypatch
 
     monkeypatch.setattr(fsspec, "url_to_fs", without_s3fs)
     with pytest.raises(InputError, match=r"Install s3fs to access S3; pip install 'vidstill\[s3\]'"):
-        fetched("s3://bucket/one.mp4")
+        fetch_source("s3://bucket/one.mp4")
 
 
 def test_files_and_bytes_are_given_as_they_are(tmp_path):
-    assert fetched(tmp_path / "one.mp4") == tmp_path / "one.mp4"
-    assert fetched(DATA) is DATA
+    assert fetch_source(tmp_path / "one.mp4") == tmp_path / "one.mp4"
+    assert fetch_source(DATA) is DATA
 
 
 def test_places_are_told_apart():
-    assert place_of("s3://bucket/one.mp4") == "s3://bucket/one.mp4"
-    assert place_of("videos/one.mp4") == Path("videos/one.mp4")
-    assert below(Path("root"), "one.mp4") == Path("root/one.mp4")
-    assert below(Path("root"), "/other/one.mp4") == Path("/other/one.mp4")
-    assert below("s3://bucket/root/", "one.mp4") == "s3://bucket/root/one.mp4"
-    assert below("s3://bucket", "gs://other/one.mp4") == "gs://other/one.mp4"
-    assert name_of(Piece(Path("a.tar"), 0, 5, "one.mp4")) == "one.mp4 in a.tar"
+    assert parse_path("s3://bucket/one.mp4") == "s3://bucket/one.mp4"
+    assert parse_path("videos/one.mp4") == Path("videos/one.mp4")
+    assert join_path(Path("root"), "one.mp4") == Path("root/one.mp4")
+    assert join_path(Path("root"), "/other/one.mp4") == Path("/other/one.mp4")
+    assert join_path("s3://bucket/root/", "one.mp4") == "s3://bucket/root/one.mp4"
+    assert join_path("s3://bucket", "gs://other/one.mp4") == "gs://other/one.mp4"
+    assert source_name(ShardMember(Path("a.tar"), 0, 5, "one.mp4")) == "one.mp4 in a.tar"
 
 
 def test_who_answers_late_is_waited_for(impatient):
@@ -110,7 +119,7 @@ def test_who_answers_late_is_waited_for(impatient):
             raise ConnectionRefusedError(111, "Connection refused")
         return "here"
 
-    assert answered("s3://bucket/one.mp4", ask) == "here"
+    assert call_with_retries("s3://bucket/one.mp4", ask) == "here"
 
 
 def test_who_does_not_answer_is_given_up_with_the_reason(impatient):
@@ -118,15 +127,15 @@ def test_who_does_not_answer_is_given_up_with_the_reason(impatient):
         raise ConnectionRefusedError(111, "Connection refused")
 
     said = r"cannot be reached: Connection refused \(\d+ tries in \d+ s\); once it can, the same command goes on"
-    with pytest.raises(Unreachable, match=rf"s3://bucket/one\.mp4 {said}"):
-        answered("s3://bucket/one.mp4", refuse)
+    with pytest.raises(StorageUnreachable, match=rf"s3://bucket/one\.mp4 {said}"):
+        call_with_retries("s3://bucket/one.mp4", refuse)
 
 
 def test_who_says_nothing_is_given_up_and_keeps_nobody_waiting(impatient):
     silent = threading.Event()
     begun = time.monotonic()
-    with pytest.raises(Unreachable, match=r"cannot be reached: no answer within 0\.2 s \(\d tries in"):
-        answered("s3://bucket/one.mp4", silent.wait)
+    with pytest.raises(StorageUnreachable, match=r"cannot be reached: no answer within 0\.2 s \(\d tries in"):
+        call_with_retries("s3://bucket/one.mp4", silent.wait)
     assert time.monotonic() - begun < 30
     left = [thread for thread in threading.enumerate() if thread.name == "vidstill asks"]
     assert left
@@ -135,11 +144,13 @@ def test_who_says_nothing_is_given_up_and_keeps_nobody_waiting(impatient):
 
 
 def test_a_worker_that_waits_for_an_answer_is_not_taken_for_stuck(monkeypatch):
-    monkeypatch.setattr(sources, "TRY_SECONDS", 2.0)
-    monkeypatch.setattr(sources, "GIVE_UP_SECONDS", 4.0)
+    monkeypatch.setattr(sources, "REQUEST_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(sources, "RETRY_TIMEOUT_SECONDS", 4.0)
     silent = threading.Event()
-    waiting = in_workers(lambda name: answered(name, silent.wait), ["s3://bucket"], workers=1, stuck_seconds=1.5)
-    with pytest.raises(Unreachable, match=r"s3://bucket cannot be reached"):
+    waiting = map_in_workers(
+        lambda name: call_with_retries(name, silent.wait), ["s3://bucket"], workers=1, timeout_seconds=1.5
+    )
+    with pytest.raises(StorageUnreachable, match=r"s3://bucket cannot be reached"):
         next(waiting)
 
 
@@ -157,6 +168,6 @@ def test_a_refusal_is_not_tried_again(impatient, error):
         tries.append(1)
         raise error
 
-    with pytest.raises(Unreachable, match=r"may not be read: (Forbidden|Unable to .*); see to the access"):
-        answered("s3://bucket/one.mp4", refuse)
+    with pytest.raises(StorageUnreachable, match=r"may not be read: (Forbidden|Unable to .*); see to the access"):
+        call_with_retries("s3://bucket/one.mp4", refuse)
     assert len(tries) == 1

@@ -13,20 +13,22 @@ from hypothesis import strategies as st
 from tiny_videos import cut_short, write_video
 
 from vidstill.cli.main import main
-from vidstill.data.storage.fetch import Place
-from vidstill.data.tools.inspect import inspect, listings_of
-from vidstill.data.tools.stats import Part, Spread, Summary, in_words
+from vidstill.data.storage.fetch import PathOrUrl
+from vidstill.data.tools.inspect import open_split_manifests, summarize_dataset
+from vidstill.data.tools.stats import DatasetSummary, SplitSummary, ValueStats, format_dataset_summary
 from vidstill.utils.types import InputError
 
 WORDS = st.text(st.characters(exclude_categories=[]), max_size=30)  # halves of surrogate pairs among them
 
 
-def spread(least: float, median: float, most: float) -> Spread:
-    return Spread(least=float(least), median=float(median), most=float(most))
+def spread(least: float, median: float, most: float) -> ValueStats:
+    return ValueStats(min=float(least), median=float(median), max=float(most))
 
 
-def summary_of(data: Place, *, files: int = 32, fold: int = 1, root: Path | None = None) -> Summary:
-    return inspect(data, listings_of(data, root=root, fold=fold), files=files, done=lambda done, of: None)
+def summary_of(data: PathOrUrl, *, files: int = 32, fold: int = 1, root: Path | None = None) -> DatasetSummary:
+    return summarize_dataset(
+        data, open_split_manifests(data, root=root, fold=fold), max_files=files, progress=lambda done, of: None
+    )
 
 
 def write_manifest(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -45,17 +47,17 @@ def test_a_summary_counts_videos_classes_lengths_rates_sizes_codecs_and_bytes(tm
         write_video(tmp_path / f"{name}.mp4", frames)
     sizes = sorted(path.stat().st_size for path in tmp_path.rglob("*.mp4"))
     summary = summary_of(tmp_path)
-    assert list(summary.parts) == ["all"]
-    assert summary.parts["all"].videos == summary.looked_at == 3
-    assert summary.parts["all"].classes == {"jump": 1, "run": 2}
-    assert summary.parts["all"].largest_share == pytest.approx(2 / 3)
-    assert summary.stated == 0
+    assert list(summary.splits) == ["all"]
+    assert summary.splits["all"].num_videos == summary.num_probed == 3
+    assert summary.splits["all"].class_counts == {"jump": 1, "run": 2}
+    assert summary.splits["all"].majority_share == pytest.approx(2 / 3)
+    assert summary.num_from_manifest == 0
     assert summary.frames == spread(25.0, 50.0, 100.0)
     assert summary.seconds == spread(1.0, 2.0, 4.0)  # 25 frames a second
-    assert summary.bytes == spread(sizes[0], sizes[1], sizes[2])
-    assert summary.rates == {"25": 3}
-    assert summary.sizes == {"64x32": 3}
-    assert summary.codecs == {"h264": 3}
+    assert summary.file_sizes == spread(sizes[0], sizes[1], sizes[2])
+    assert summary.frame_rate_counts == {"25": 3}
+    assert summary.resolution_counts == {"64x32": 3}
+    assert summary.codec_counts == {"h264": 3}
     assert summary.problems == ()
 
 
@@ -65,7 +67,7 @@ def test_only_so_many_files_are_opened_and_from_every_split_as_many(tmp_path, fi
         write_video(tmp_path / "train" / f"{n}.mp4", 4)
         write_video(tmp_path / "val" / f"{n}.mp4", 8)
     summary = summary_of(tmp_path, files=files)
-    assert summary.looked_at == opened
+    assert summary.num_probed == opened
     if files == 3:
         assert summary.frames == spread(4, 8, 8)
 
@@ -84,7 +86,7 @@ def test_what_is_wrong_is_said(tmp_path):
     (tmp_path / "train.csv").write_text("a.mp4 0\nb.mp4 1\nb.mp4 1\n")
     (tmp_path / "val.csv").write_text("a.mp4 0\nc.mp4 0\n")
     summary = summary_of(tmp_path)
-    assert list(summary.parts) == ["train", "val"]
+    assert list(summary.splits) == ["train", "val"]
     for expected in (
         f"train: 1 video listed more than once, first {tmp_path}/b.mp4",
         "val: no video of jump",
@@ -110,8 +112,8 @@ def test_of_many_classes_without_videos_some_are_named(tmp_path):
 
 def test_videos_that_an_official_list_names_and_that_are_missing_are_counted(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
-    listings = {name: replace(each, missing=1200) for name, each in listings_of(tmp_path).items()}
-    problems = inspect(tmp_path, listings, done=lambda done, of: None).problems
+    listings = {name: replace(each, num_missing=1200) for name, each in open_split_manifests(tmp_path).items()}
+    problems = summarize_dataset(tmp_path, listings, progress=lambda done, of: None).problems
     assert problems == ("all: 1,200 of the 1,201 videos that the official list names are missing",)
 
 
@@ -125,10 +127,10 @@ def test_the_official_split_that_is_asked_for_is_looked_at(tmp_path):
     for name in ("Run/v_Run_g02_c01", "Jump/v_Jump_g02_c01", "Run/v_Run_g02_c02"):
         write_video(tmp_path / "UCF-101" / f"{name}.avi", 4, codec="mpeg4")
     summary = summary_of(tmp_path, fold=2)
-    assert summary.parts["train"].classes == {"Run": 1, "Jump": 1}
-    assert summary.parts["val"].classes == {"Run": 1, "Jump": 0}
-    assert "UCF101" in summary.parts["val"].kind
-    assert summary.codecs == {"mpeg4": 3}
+    assert summary.splits["train"].class_counts == {"Run": 1, "Jump": 1}
+    assert summary.splits["val"].class_counts == {"Run": 1, "Jump": 0}
+    assert "UCF101" in summary.splits["val"].description
+    assert summary.codec_counts == {"mpeg4": 3}
 
 
 def test_what_a_scan_states_is_said_of_all_rows_and_no_file_is_opened(tmp_path):
@@ -136,13 +138,13 @@ def test_what_a_scan_states_is_said_of_all_rows_and_no_file_is_opened(tmp_path):
     rows[1] |= {"frames": 250, "codec": "av1", "width": 640}
     rows[2] = {"path": "2.mp4", "split": "val", "label": 0, "bytes": 7, "wrong": "does not decode: it is cut"}
     summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows), files=5)
-    assert (summary.stated, summary.looked_at) == (39, 0)
+    assert (summary.num_from_manifest, summary.num_probed) == (39, 0)
     assert summary.frames == spread(100, 100, 250)
     assert summary.seconds == spread(4, 4, 10)
-    assert summary.bytes == spread(9000, 9000, 9000)
-    assert summary.rates == {"25": 39}
-    assert summary.sizes == {"340x256": 38, "640x256": 1}
-    assert summary.codecs == {"h264": 38, "av1": 1}
+    assert summary.file_sizes == spread(9000, 9000, 9000)
+    assert summary.frame_rate_counts == {"25": 39}
+    assert summary.resolution_counts == {"340x256": 38, "640x256": 1}
+    assert summary.codec_counts == {"h264": 38, "av1": 1}
     assert summary.problems == ("val: 1 video stated to be broken, first 2.mp4, which does not decode: it is cut",)
 
 
@@ -153,21 +155,26 @@ def test_where_json_lines_are_silent_on_one_video_files_are_opened(tmp_path, sil
         write_video(tmp_path / f"{n}.mp4", 4)
     del rows[2][silent]
     summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows))
-    assert (summary.stated, summary.looked_at) == (0, 3)
-    assert summary.sizes == {"64x32": 3}
+    assert (summary.num_from_manifest, summary.num_probed) == (0, 3)
+    assert summary.resolution_counts == {"64x32": 3}
 
 
 def test_what_json_lines_hold_besides_may_be_anything(tmp_path):
     rows = [scanned("a.mp4", width="wide", codec=7, height=None, rate=29.97)]
     summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows))
-    assert (summary.stated, summary.sizes, summary.codecs, summary.rates) == (1, {}, {}, {"29.97": 1})
+    assert (summary.num_from_manifest, summary.resolution_counts, summary.codec_counts, summary.frame_rate_counts) == (
+        1,
+        {},
+        {},
+        {"29.97": 1},
+    )
 
 
 def test_rows_that_a_scan_found_broken_are_not_opened(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
     rows = [{"path": "a.mp4"}, {"path": "b.mp4", "bytes": 5, "wrong": "does not decode"}]
     summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows))
-    assert summary.looked_at == 1
+    assert summary.num_probed == 1
     assert summary.problems == ("all: 1 video stated to be broken, first b.mp4, which does not decode",)
 
 
@@ -185,11 +192,11 @@ def test_packs_are_looked_at_here_and_behind_an_address(tmp_path, stated):
         files.pipe(f"/inspected-{stated}/{name}", content)
     for data in (tmp_path / "packs", place):
         summary = summary_of(data)
-        assert (summary.stated, summary.looked_at) == ((1, 0) if stated else (0, 1))
-        assert summary.parts["all"].classes == {"run": 1}
+        assert (summary.num_from_manifest, summary.num_probed) == ((1, 0) if stated else (0, 1))
+        assert summary.splits["all"].class_counts == {"run": 1}
         assert summary.frames == spread(12, 12, 12)
-        assert summary.bytes == spread(len(video), len(video), len(video))
-        assert (summary.sizes, summary.codecs) == ({"64x32": 1}, {"h264": 1})
+        assert summary.file_sizes == spread(len(video), len(video), len(video))
+        assert (summary.resolution_counts, summary.codec_counts) == ({"64x32": 1}, {"h264": 1})
 
 
 def test_a_broken_video_in_a_pack_is_called_by_its_name(tmp_path):
@@ -206,7 +213,7 @@ def test_what_is_no_data_set_is_refused(tmp_path):
 
 def test_of_many_classes_the_five_largest_and_the_five_smallest_are_printed():
     counts = {f"class {n}": n for n in range(50)}
-    lines = in_words(a_summary({"all": a_part(counts)})).splitlines()
+    lines = format_dataset_summary(a_summary({"all": a_part(counts)})).splitlines()
     shown = [line.split()[0] for line in lines if "  class " in line]
     assert shown == ["49", "48", "47", "46", "45", "4", "3", "2", "1", "0"]
     assert any("40 more classes" in line for line in lines)
@@ -217,17 +224,17 @@ def test_of_many_classes_the_five_largest_and_the_five_smallest_are_printed():
 def test_no_name_breaks_the_lines_that_are_printed(classes, name):
     plain = {str(n): count for n, count in enumerate(classes.values())}
     summary, other = a_summary({"all": a_part(classes)}), a_summary({"all": a_part(plain)})
-    printed = in_words(replace(summary, source=f"s3://{name}", problems=(name,)))
+    printed = format_dataset_summary(replace(summary, source=f"s3://{name}", problems=(name,)))
     assert printed.replace("\n", "").isprintable()
     printed.encode()
-    assert printed.count("\n") == in_words(replace(other, source="s3://", problems=("",))).count("\n")
+    assert printed.count("\n") == format_dataset_summary(replace(other, source="s3://", problems=("",))).count("\n")
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1))
 def test_a_spread_holds_every_value(values):
-    spread = Spread.of(np.array(values))
-    assert all(one <= other for one, other in pairwise((spread.least, spread.median, spread.most)))
-    assert (spread.least, spread.most) == (min(values), max(values))
+    spread = ValueStats.from_values(np.array(values))
+    assert all(one <= other for one, other in pairwise((spread.min, spread.median, spread.max)))
+    assert (spread.min, spread.max) == (min(values), max(values))
 
 
 def test_the_command_says_it_in_words_and_as_json(tmp_path, capsys):
@@ -242,23 +249,25 @@ def test_the_command_says_it_in_words_and_as_json(tmp_path, capsys):
     assert found["frames"] == {"least": 5.0, "median": 5.0, "most": 5.0}
 
 
-def a_part(classes: dict[str, int]) -> Part:
+def a_part(classes: dict[str, int]) -> SplitSummary:
     share = max(classes.values()) / sum(classes.values())
-    return Part(kind="", videos=sum(classes.values()), classes=classes, largest_share=share, fingerprint="")
+    return SplitSummary(
+        description="", num_videos=sum(classes.values()), class_counts=classes, majority_share=share, fingerprint=""
+    )
 
 
-def a_summary(parts: dict[str, Part]) -> Summary:
+def a_summary(parts: dict[str, SplitSummary]) -> DatasetSummary:
     known = spread(1, 2, 3)
-    return Summary(
+    return DatasetSummary(
         source="",
-        parts=parts,
-        stated=0,
-        looked_at=1,
+        splits=parts,
+        num_from_manifest=0,
+        num_probed=1,
         frames=known,
         seconds=None,
-        bytes=known,
-        rates={},
-        sizes={},
-        codecs={},
+        file_sizes=known,
+        frame_rate_counts={},
+        resolution_counts={},
+        codec_counts={},
         problems=(),
     )

@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import DATA
 
-from vidstill.data.decode.stream import decoded
-from vidstill.data.tools.near_duplicates import LETTERS, MOVING, STILL, Sketch, near_groups, near_pairs, numbers_of
+from vidstill.data.decode.stream import iter_frames
+from vidstill.data.tools.near_duplicates import (
+    NUM_MOTION_COEFFICIENTS,
+    NUM_STILL_COEFFICIENTS,
+    SIGNATURE_LENGTH,
+    VideoSignature,
+    decode_signatures,
+    group_near_duplicates,
+    iter_near_pairs,
+)
 from vidstill.synthetic.drawing import draw_clip
 
 ACTIONS = DATA / "actions"
@@ -19,10 +27,10 @@ SIZE, FRAMES = (96, 128), 40
 
 
 def sketch(pictures) -> str:
-    of = Sketch()
+    of = VideoSignature()
     for picture in pictures:
-        of.show(picture)
-    return of.text()
+        of.update(picture)
+    return of.digest()
 
 
 def encoded(path: Path, pictures, *, size=None, codec="libx264", rate=25, **options: str) -> Path:
@@ -56,51 +64,53 @@ def clips():
 @pytest.mark.parametrize("change", COPIES)
 def test_a_copy_is_found_among_videos_of_the_same_things(clips, tmp_path, change):
     copies = [COPIES[change](tmp_path / f"{number}.mp4", clip) for number, clip in enumerate(clips)]
-    sketches = [sketch(clip) for clip in clips] + [sketch(decoded(copy)) for copy in copies]
-    assert near_groups(sketches) == [[number, number + len(clips)] for number in range(len(clips))]
+    sketches = [sketch(clip) for clip in clips] + [sketch(iter_frames(copy)) for copy in copies]
+    assert group_near_duplicates(sketches) == [[number, number + len(clips)] for number in range(len(clips))]
 
 
 def test_what_is_shown_backwards_or_mirrored_is_another_video(clips):
     for clip in clips:
-        assert near_groups([sketch(clip), sketch(clip[::-1]), sketch(clip[:, :, ::-1])]) == []
+        assert group_near_duplicates([sketch(clip), sketch(clip[::-1]), sketch(clip[:, :, ::-1])]) == []
 
 
 @pytest.mark.parametrize("times", [2, 3, 7])
 def test_how_often_frames_are_shown_does_not_matter(clips, times):
-    once, more = (numbers_of([sketch(np.repeat(clips[0], n, 0))])[0] for n in (1, times))
+    once, more = (decode_signatures([sketch(np.repeat(clips[0], n, 0))])[0] for n in (1, times))
     assert np.linalg.norm(once - more) < 0.05 * np.linalg.norm(once)
 
 
 def test_a_video_of_any_length_has_a_sketch(clips):
     for frames in (*range(1, 20), 63, 64, 65, 129, 1000):
-        assert len(sketch(clips[0][np.arange(frames) % FRAMES])) == LETTERS
+        assert len(sketch(clips[0][np.arange(frames) % FRAMES])) == SIGNATURE_LENGTH
     assert sketch([]) == ""
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (7, 9), (173, 227)])
 def test_a_video_of_any_size_has_one(size):
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    assert len(sketch([picture] * 3)) == LETTERS
+    assert len(sketch([picture] * 3)) == SIGNATURE_LENGTH
 
 
 def test_nothing_moves_in_a_still_picture(clips):
-    numbers = numbers_of([sketch([clips[0][0]] * 30)])[0]
-    assert numbers.shape == (STILL + MOVING,)
-    assert np.abs(numbers[:STILL]).max() > 1
-    assert np.abs(numbers[STILL:]).max() < 0.01
+    numbers = decode_signatures([sketch([clips[0][0]] * 30)])[0]
+    assert numbers.shape == (NUM_STILL_COEFFICIENTS + NUM_MOTION_COEFFICIENTS,)
+    assert np.abs(numbers[:NUM_STILL_COEFFICIENTS]).max() > 1
+    assert np.abs(numbers[NUM_STILL_COEFFICIENTS:]).max() < 0.01
 
 
 def test_numbers_count_grey_levels():
     """Half the picture 100 levels brighter than the other half: 50 from the mean everywhere."""
     picture = np.full((64, 64, 3), 60, np.uint8)
     picture[:, 32:] += 100
-    assert np.linalg.norm(numbers_of([sketch([picture])])[0]) == pytest.approx(50, rel=0.03)
+    assert np.linalg.norm(decode_signatures([sketch([picture])])[0]) == pytest.approx(50, rel=0.03)
 
 
 def test_two_photographs_of_the_same_are_near_and_two_black_videos_are_not(clips):
     noise = np.random.default_rng(0).integers(0, 3, (2, 20, *SIZE, 3), np.uint8)
-    assert near_groups([sketch([clips[0][0]]), sketch([clips[0][0] // 2 + 40]), sketch([clips[2][0]])]) == [[0, 1]]
-    assert near_groups([sketch(black) for black in noise]) == []
+    assert group_near_duplicates([sketch([clips[0][0]]), sketch([clips[0][0] // 2 + 40]), sketch([clips[2][0]])]) == [
+        [0, 1]
+    ]
+    assert group_near_duplicates([sketch(black) for black in noise]) == []
 
 
 @settings(max_examples=40)
@@ -113,14 +123,14 @@ def test_the_grid_finds_what_comparing_all_with_all_finds(seed, number, spread):
     distances = np.linalg.norm(points[:, None].astype(float) - points, axis=-1)
     expected = {(i, j) for i, j in np.argwhere(distances <= 1 - 1e-4).tolist() if i < j}
     doubtful = {(i, j) for i, j in np.argwhere(np.abs(distances - 1) < 1e-4).tolist()}
-    found = [tuple(sorted(pair)) for pairs in near_pairs(points) for pair in pairs.tolist()]
+    found = [tuple(sorted(pair)) for pairs in iter_near_pairs(points) for pair in pairs.tolist()]
     assert len(found) == len(set(found))
     assert set(found) - doubtful == expected - doubtful
 
 
 def test_a_paler_and_brighter_copy_is_found(clips):
     for clip in clips:
-        assert near_groups([sketch(clip), sketch(clip // 2 + 60)]) == [[0, 1]]
+        assert group_near_duplicates([sketch(clip), sketch(clip // 2 + 60)]) == [[0, 1]]
 
 
 def test_near_ones_of_near_ones_are_in_one_group():
@@ -128,9 +138,9 @@ def test_near_ones_of_near_ones_are_in_one_group():
     picture = np.kron(blocks, np.ones((8, 8)))[..., None] * np.full(3, 100) + 50
     ramp = np.linspace(0, 1, 64)[:, None, None]
     chain = [sketch([(picture + level * ramp).astype(np.uint8)]) for level in (0, 8, 16, 24, 32, 40)]
-    assert near_groups([chain[0], chain[-1]]) == []
-    assert near_groups(chain) == [[0, 1, 2, 3, 4, 5]]
-    assert near_groups([]) == []
+    assert group_near_duplicates([chain[0], chain[-1]]) == []
+    assert group_near_duplicates(chain) == [[0, 1, 2, 3, 4, 5]]
+    assert group_near_duplicates([]) == []
 
 
 def clips_of(name: str) -> dict[Path, str]:
@@ -147,7 +157,7 @@ def test_no_real_clip_of_one_person_is_near_to_one_of_another(name):
     clips = clips_of(name)
     splits = list(clips.values())
     assert {"train", "val"} == set(splits)
-    for group in near_groups([sketch(decoded(path)) for path in clips]):
+    for group in group_near_duplicates([sketch(iter_frames(path)) for path in clips]):
         assert len({splits[i] for i in group}) == 1
 
 
@@ -155,10 +165,10 @@ def test_no_real_clip_of_one_person_is_near_to_one_of_another(name):
 @pytest.mark.parametrize("change", ["coarse", "half the rate", "all of that"])
 def test_copies_of_real_clips_are_found(tmp_path, change):
     clips = list(clips_of("cctv_fight"))[::25]
-    frames = [list(decoded(path)) for path in clips]
+    frames = [list(iter_frames(path)) for path in clips]
     frames = [[frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in each] for each in frames]
     changed = dict(COPIES)
     changed["all of that"] = lambda path, clip: encoded(path, clip[1:-1:2], size=(80, 120), rate=12, crf="30")
-    copies = [sketch(decoded(changed[change](tmp_path / f"{i}.mp4", clip))) for i, clip in enumerate(frames)]
-    groups = near_groups([sketch(clip) for clip in frames] + copies)
+    copies = [sketch(iter_frames(changed[change](tmp_path / f"{i}.mp4", clip))) for i, clip in enumerate(frames)]
+    groups = group_near_duplicates([sketch(clip) for clip in frames] + copies)
     assert groups == [[number, number + len(clips)] for number in range(len(clips))]

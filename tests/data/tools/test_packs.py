@@ -16,15 +16,15 @@ from tiny_videos import cut_short, number_of, numbered, write_video
 from vidstill.cli.main import main
 from vidstill.data.decode.probe import count_frames
 from vidstill.data.decode.reader import read_frames
-from vidstill.data.manifest.open import read_listing, splits_of
-from vidstill.data.storage.fetch import BrokenVideo, Piece
+from vidstill.data.manifest.open import list_splits, open_manifest
+from vidstill.data.storage.fetch import BrokenVideo, ShardMember
 from vidstill.data.tools import pack as packs
-from vidstill.data.tools.pack import LEFT_OUT, PACK_FILE, pack
-from vidstill.data.tools.transcode import RecodeConfig, recoded
+from vidstill.data.tools.pack import PACK_FILE, SKIPPED_FILE, pack_dataset
+from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
 from vidstill.utils.types import InputError
 
 FRAMES = 6
-CONFIG = RecodeConfig(short_side=16)
+CONFIG = TranscodeConfig(short_side=16)
 CLASSES = ("jump", "run.fast")
 
 
@@ -47,7 +47,7 @@ def videos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def packed(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("packed") / "packs"
-    pack(videos, out, CONFIG, clips_per_shard=3)
+    pack_dataset(videos, out, CONFIG, clips_per_shard=3)
     return out
 
 
@@ -60,21 +60,21 @@ def lines_of(path: Path) -> list[dict]:
 
 
 def test_the_folder_is_the_data_set_that_it_was_made_of(videos, packed):
-    assert splits_of(packed) == ("train", "val")
+    assert list_splits(packed) == ("train", "val")
     for split in ("train", "val"):
-        theirs, ours = read_listing(videos, split=split), read_listing(packed, split=split)
+        theirs, ours = open_manifest(videos, split=split), open_manifest(packed, split=split)
         assert ours.classes == theirs.classes == CLASSES
         assert [row.name for row in ours.rows] == [row.name for row in theirs.rows]
         assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
-        assert all((row.frames, row.rate) == (FRAMES, 25.0) for row in ours.rows)
+        assert all((row.frames, row.frame_rate) == (FRAMES, 25.0) for row in ours.rows)
         for row, source in zip(ours.rows, theirs.rows, strict=True):
             frames = [number_of(frame) for frame in read_frames(row.source, [4, 0, 5])]
             assert frames == [number_of(frame) for frame in read_frames(source.source, [4, 0, 5])]
 
 
 def test_a_row_gives_the_bytes_of_its_file_in_the_shard(packed):
-    for row in read_listing(packed, split="train").rows:
-        assert isinstance(row.source, Piece)
+    for row in open_manifest(packed, split="train").rows:
+        assert isinstance(row.source, ShardMember)
         with tarfile.open(row.source.shard) as shard:
             members = {member.offset_data: member for member in shard if member.name.endswith(".mp4")}
             member = members[row.source.offset]
@@ -92,7 +92,7 @@ def test_shards_hold_the_stated_number_of_clips_in_the_order_of_the_data_set(pac
 def test_webdataset_reads_the_same_samples(videos, packed):
     shards = [str(path) for path in sorted(packed.glob("train-*.tar"))]
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
-    rows = read_listing(packed, split="train").rows
+    rows = open_manifest(packed, split="train").rows
     assert [sample["json"]["path"] for sample in samples] == [row.name for row in rows]
     assert [sample["cls"] for sample in samples] == [row.label for row in rows]
     assert [sample["json"]["class"] for sample in samples] == [CLASSES[row.label] for row in rows]
@@ -111,16 +111,16 @@ def test_nothing_in_a_shard_has_a_name_that_leads_out_of_a_folder(packed):
 
 
 def test_the_number_of_workers_changes_no_byte(videos, packed, tmp_path):
-    pack(videos, tmp_path / "packs", CONFIG, clips_per_shard=3, workers=3)
+    pack_dataset(videos, tmp_path / "packs", CONFIG, clips_per_shard=3, workers=3)
     assert bytes_of(tmp_path / "packs") == bytes_of(packed)
 
 
 def test_the_same_call_again_changes_nothing_and_says_the_same(videos, packed):
     before, times = bytes_of(packed), {path: path.stat().st_mtime_ns for path in packed.iterdir()}
-    said = pack(videos, packed, CONFIG, clips_per_shard=3)
-    assert (said.videos, said.left_out) == (10, ())
-    assert said.after == sum(row["bytes"] for row in lines_of(packed / "index.jsonl"))
-    assert said.before == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
+    said = pack_dataset(videos, packed, CONFIG, clips_per_shard=3)
+    assert (said.num_videos, said.skipped) == (10, ())
+    assert said.bytes_after == sum(row["bytes"] for row in lines_of(packed / "index.jsonl"))
+    assert said.bytes_before == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
     assert bytes_of(packed) == before
     assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == times
 
@@ -141,8 +141,8 @@ def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(videos, packed, tmp_
     there = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert shards <= len(there) < 4
     with pytest.raises(InputError):  # what is half there is no data set
-        read_listing(out)
-    pack(videos, out, CONFIG, clips_per_shard=3)
+        open_manifest(out)
+    pack_dataset(videos, out, CONFIG, clips_per_shard=3)
     assert bytes_of(out) == bytes_of(packed)
     kept = [path for path, written in there.items() if path.stat().st_mtime_ns == written]
     assert len(kept) >= len(there) - 1  # a shard whose line was not written yet is written again
@@ -151,10 +151,10 @@ def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(videos, packed, tmp_
 def slow_pack(videos: Path, out: Path) -> None:
     def slowly(*arguments):
         time.sleep(0.05)
-        return recoded(*arguments)
+        return transcode_video(*arguments)
 
     packs.recoded = slowly
-    pack(videos, out, CONFIG, clips_per_shard=3)
+    pack_dataset(videos, out, CONFIG, clips_per_shard=3)
 
 
 def test_a_shard_that_was_taken_away_meanwhile_is_made_again(videos, packed, tmp_path):
@@ -162,7 +162,7 @@ def test_a_shard_that_was_taken_away_meanwhile_is_made_again(videos, packed, tmp
     stop_after(videos, out, 8)
     assert sorted(path.name for path in out.glob("*.tar*")) == [f"train-00000{n}.tar" for n in range(3)]
     (out / "train-000001.tar").unlink()
-    pack(videos, out, CONFIG, clips_per_shard=3)
+    pack_dataset(videos, out, CONFIG, clips_per_shard=3)
     assert bytes_of(out) == bytes_of(packed)
 
 
@@ -172,7 +172,7 @@ def stop_after(videos: Path, out: Path, clips: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack(videos, out, CONFIG, clips_per_shard=3, done=stop)
+        pack_dataset(videos, out, CONFIG, clips_per_shard=3, progress=stop)
 
 
 def test_two_cannot_write_the_same_shard(videos, packed, tmp_path):
@@ -181,25 +181,25 @@ def test_two_cannot_write_the_same_shard(videos, packed, tmp_path):
     def meanwhile(done: int, of: int) -> None:
         if done == 4:
             with pytest.raises(InputError, match=r"train-000001\.tar is being written by another process"):
-                pack(videos, out, CONFIG, clips_per_shard=3)
+                pack_dataset(videos, out, CONFIG, clips_per_shard=3)
 
-    pack(videos, out, CONFIG, clips_per_shard=3, done=meanwhile)
+    pack_dataset(videos, out, CONFIG, clips_per_shard=3, progress=meanwhile)
     assert bytes_of(out) == bytes_of(packed)
 
 
 def test_other_settings_or_other_data_in_the_same_folder_are_refused(videos, packed, tmp_path):
     before = bytes_of(packed)
     with pytest.raises(InputError, match=r"with other settings .* choose another folder with --out"):
-        pack(videos, packed, RecodeConfig(short_side=32), clips_per_shard=3)
+        pack_dataset(videos, packed, TranscodeConfig(short_side=32), clips_per_shard=3)
     with pytest.raises(InputError, match="with other settings"):
-        pack(videos, packed, CONFIG, clips_per_shard=4)
+        pack_dataset(videos, packed, CONFIG, clips_per_shard=4)
     with pytest.raises(InputError, match="of other data"):
-        pack(videos / "train.csv", packed, CONFIG, clips_per_shard=3)
+        pack_dataset(videos / "train.csv", packed, CONFIG, clips_per_shard=3)
     assert bytes_of(packed) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds no packs"):
-        pack(videos, tmp_path / "mine", CONFIG)
+        pack_dataset(videos, tmp_path / "mine", CONFIG)
     assert bytes_of(tmp_path / "mine") == {"thesis.txt": b"years of work"}
 
 
@@ -223,22 +223,22 @@ def test_what_does_not_decode_is_left_out_and_said(partly_broken, tmp_path, caps
     assert "left out: 2 videos" in said
     for name in ("1.mp4", "3.mp4"):
         assert f"{name} breaks after " in said
-    assert [line["path"] for line in lines_of(out / LEFT_OUT)] == ["1.mp4", "3.mp4"]
-    assert [row.name for row in read_listing(out, split="train").rows] == ["0.mp4"]
+    assert [line["path"] for line in lines_of(out / SKIPPED_FILE)] == ["1.mp4", "3.mp4"]
+    assert [row.name for row in open_manifest(out, split="train").rows] == ["0.mp4"]
     with tarfile.open(out / "train-000000.tar") as shard:
         assert [member.name for member in shard] == ["000000000.mp4", "000000000.json", "000000000.cls"]
 
 
 def test_a_test_split_still_names_what_was_left_out(partly_broken, tmp_path):
-    pack(partly_broken, tmp_path / "packs", CONFIG)
-    rows = read_listing(tmp_path / "packs", split="val").rows
-    assert [(row.name, row.label, bool(row.wrong)) for row in rows] == [("2.mp4", 0, False), ("3.mp4", 1, True)]
-    assert rows[1].wrong.startswith("breaks after")
+    pack_dataset(partly_broken, tmp_path / "packs", CONFIG)
+    rows = open_manifest(tmp_path / "packs", split="val").rows
+    assert [(row.name, row.label, bool(row.error)) for row in rows] == [("2.mp4", 0, False), ("3.mp4", 1, True)]
+    assert rows[1].error.startswith("breaks after")
 
 
 def test_a_shard_of_nothing_is_not_written(partly_broken, tmp_path):
     out = tmp_path / "packs"
-    pack(partly_broken, out, CONFIG, clips_per_shard=1)
+    pack_dataset(partly_broken, out, CONFIG, clips_per_shard=1)
     assert sorted(path.name for path in out.glob("*.tar")) == ["train-000000.tar", "val-000000.tar"]
 
 
@@ -249,15 +249,15 @@ def test_rows_that_a_scan_found_wrong_are_not_looked_at(videos, tmp_path):
     ]
     manifest = videos / "scan.jsonl"
     manifest.write_text("".join(json.dumps(line) + "\n" for line in scanned))
-    said = pack(manifest, tmp_path / "packs", CONFIG)
+    said = pack_dataset(manifest, tmp_path / "packs", CONFIG)
     manifest.unlink()
-    assert (said.videos, said.left_out) == (1, ("nowhere.mp4 does not decode: cosmic rays",))
-    assert read_listing(tmp_path / "packs").rows[0].rate == 12.5
+    assert (said.num_videos, said.skipped) == (1, ("nowhere.mp4 does not decode: cosmic rays",))
+    assert open_manifest(tmp_path / "packs").rows[0].frame_rate == 12.5
 
 
 def test_packs_of_packs_are_packs(videos, packed, tmp_path):
-    pack(packed, tmp_path / "smaller", RecodeConfig(short_side=8))
-    ours, theirs = (read_listing(at, split="train").rows for at in (tmp_path / "smaller", videos))
+    pack_dataset(packed, tmp_path / "smaller", TranscodeConfig(short_side=8))
+    ours, theirs = (open_manifest(at, split="train").rows for at in (tmp_path / "smaller", videos))
     assert [row.name for row in ours] == [row.name for row in theirs]
     assert read_frames(ours[2].source, [1]).shape == (1, 8, 16, 3)
 
@@ -266,8 +266,8 @@ def test_a_data_set_without_labels_has_none_afterwards(tmp_path):
     for n in range(2):
         write_video(tmp_path / "videos" / f"{n}.mp4", FRAMES)
     out = tmp_path / "packs"
-    pack(tmp_path / "videos", out, CONFIG)
-    listing = read_listing(out)
+    pack_dataset(tmp_path / "videos", out, CONFIG)
+    listing = open_manifest(out)
     assert listing.classes == ()
     assert [row.label for row in listing.rows] == [None, None]
     with tarfile.open(out / "all-000000.tar") as shard:
@@ -278,8 +278,8 @@ def test_pictures_are_packed_as_they_are(tmp_path):
     for n in range(3):
         (tmp_path / "images" / f"c{n % 2}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(numbered(n)).save(tmp_path / "images" / f"c{n % 2}" / f"{n}.png")
-    pack(tmp_path / "images", tmp_path / "packs", RecodeConfig())
-    for row in read_listing(tmp_path / "packs").rows:
+    pack_dataset(tmp_path / "images", tmp_path / "packs", TranscodeConfig())
+    for row in open_manifest(tmp_path / "packs").rows:
         assert count_frames(row.source) == 1
         number = int(Path(row.name).stem)
         np.testing.assert_array_equal(read_frames(row.source, [0])[0], numbered(number))
@@ -289,7 +289,7 @@ def test_where_nothing_decodes_there_are_no_packs(tmp_path):
     cut_short(write_video(tmp_path / "videos" / "0.mp4"))
     for _ in range(2):
         with pytest.raises(InputError, match=r"none of 1 video.* decodes, first 0\.mp4 does not decode"):
-            pack(tmp_path / "videos", tmp_path / "packs", CONFIG)
+            pack_dataset(tmp_path / "videos", tmp_path / "packs", CONFIG)
     assert not (tmp_path / "packs" / "index.jsonl").exists()
 
 
@@ -308,8 +308,8 @@ def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, pack
 
 
 def test_a_cut_shard_names_the_video_the_shard_and_the_bytes(videos, tmp_path):
-    pack(videos, tmp_path / "packs", CONFIG, clips_per_shard=3)
-    rows = read_listing(tmp_path / "packs", split="train").rows
+    pack_dataset(videos, tmp_path / "packs", CONFIG, clips_per_shard=3)
+    rows = open_manifest(tmp_path / "packs", split="train").rows
     source = rows[1].source
     cut_short(source.shard, (source.offset + 100) / source.shard.stat().st_size)
     assert number_of(read_frames(rows[0].source, [3])[0]) == 3

@@ -12,14 +12,14 @@ from paths import DATA
 from PIL import Image
 from tiny_videos import cut_short, number_of, numbered, write_video
 
-from vidstill.data.decode.probe import count_frames, describe, frame_rate
+from vidstill.data.decode.probe import count_frames, read_frame_rate, read_video_metadata
 from vidstill.data.decode.reader import read_frames
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.data.tools.transcode import RATE_OF_PICTURES, RecodeConfig, recoded, size_for
+from vidstill.data.tools.transcode import IMAGE_FOLDER_FRAME_RATE, TranscodeConfig, compute_packed_size, transcode_video
 from vidstill.utils.types import InputError
 
 FRAMES = 20
-CONFIGS = [RecodeConfig(), RecodeConfig(gop=4), RecodeConfig(codec="mjpeg")]
+CONFIGS = [TranscodeConfig(), TranscodeConfig(gop=4), TranscodeConfig(codec="mjpeg")]
 CLIPS = DATA / "clips"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"real clips are not in {CLIPS}; set VIDSTILL_DATA")
 
@@ -40,34 +40,43 @@ def key_frames(data: bytes) -> list[int]:
 
 
 def test_frame_n_is_frame_n_of_the_source(video, config):
-    made = recoded(video, config)
-    assert made.frames == count_frames(made.data) == FRAMES
+    made = transcode_video(video, config)
+    assert made.num_frames == count_frames(made.data) == FRAMES
     assert [number_of(frame) for frame in read_frames(made.data, range(FRAMES))] == list(range(FRAMES))
     for wanted in ([13, 2, 7], [FRAMES - 1], [0]):
         assert [number_of(frame) for frame in read_frames(made.data, wanted)] == wanted
 
 
 def test_the_same_video_gives_the_same_bytes(video, config):
-    assert recoded(video, config).data == recoded(video, config).data == recoded(video.read_bytes(), config).data
+    assert (
+        transcode_video(video, config).data
+        == transcode_video(video, config).data
+        == transcode_video(video.read_bytes(), config).data
+    )
 
 
 def test_it_says_what_it_made(video, config):
-    made, facts = recoded(video, config), describe(recoded(video, config).data)
-    assert (made.frames, made.height, made.width, made.rate) == (facts.frames, facts.height, facts.width, facts.rate)
-    assert made.rate == frame_rate(video)
+    made, facts = transcode_video(video, config), read_video_metadata(transcode_video(video, config).data)
+    assert (made.num_frames, made.height, made.width, made.frame_rate) == (
+        facts.num_frames,
+        facts.height,
+        facts.width,
+        facts.frame_rate,
+    )
+    assert made.frame_rate == read_frame_rate(video)
 
 
 @pytest.mark.parametrize("gop", [1, 3, 7])
 def test_key_frames_stand_at_the_interval_and_nothing_else_does(tmp_path, gop):
     numbers = [0, 255, 3, 252, 15] * 4  # to an encoder, each is another scene
     changing = write_video(tmp_path / "changing.mp4", numbers=numbers)
-    assert key_frames(recoded(changing, RecodeConfig(gop=gop)).data) == list(range(0, len(numbers), gop))
+    assert key_frames(transcode_video(changing, TranscodeConfig(gop=gop)).data) == list(range(0, len(numbers), gop))
 
 
 def test_the_rate_is_the_sources_and_frames_are_evenly_spaced(tmp_path):
     for rate in (30000 / 1001, 23.976, 0.5, 1000.0, 14.985):
-        made = recoded(write_video(tmp_path / "any.mp4", 6), RecodeConfig(), rate)
-        assert made.rate == rate
+        made = transcode_video(write_video(tmp_path / "any.mp4", 6), TranscodeConfig(), rate)
+        assert made.frame_rate == rate
         with av.open(io.BytesIO(made.data)) as container:
             times = [float(frame.time) for frame in container.decode(video=0)]
         np.testing.assert_allclose(times, np.arange(6) / rate, rtol=1e-4, atol=1e-4)
@@ -75,7 +84,7 @@ def test_the_rate_is_the_sources_and_frames_are_evenly_spaced(tmp_path):
 
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000), short_side=st.integers(1, 500).map(lambda n: 2 * n))
 def test_sizes_are_even_and_nothing_is_enlarged_or_bent(height, width, short_side):
-    rows, columns = size_for(height, width, short_side)
+    rows, columns = compute_packed_size(height, width, short_side)
     assert rows % 2 == columns % 2 == 0
     assert min(rows, columns) >= 2
     if min(height, width) > short_side:
@@ -87,7 +96,7 @@ def test_sizes_are_even_and_nothing_is_enlarged_or_bent(height, width, short_sid
 
 
 def test_a_large_video_is_scaled_and_still_shows_its_frames(video, config):
-    made = recoded(video, RecodeConfig(short_side=16, gop=config.gop, codec=config.codec))
+    made = transcode_video(video, TranscodeConfig(short_side=16, gop=config.gop, codec=config.codec))
     frames = read_frames(made.data, range(FRAMES))
     assert frames.shape == (FRAMES, 16, 32, 3)
     assert [number_of(frame) for frame in frames] == list(range(FRAMES))
@@ -99,7 +108,7 @@ def test_an_odd_size_loses_its_last_row_or_column(tmp_path, size):
     blocks = np.random.default_rng(0).integers(0, 255, (rows // 8 + 1, columns // 8 + 1, 3), np.uint8)
     picture = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
     folder = pictures(tmp_path / "frames", [picture[:rows, :columns]] * 2)
-    frames = read_frames(recoded(folder, RecodeConfig(crf=5)).data, [1])
+    frames = read_frames(transcode_video(folder, TranscodeConfig(crf=5)).data, [1])
     height, width = max(2, rows // 2 * 2), columns // 2 * 2
     assert frames.shape == (1, height, width, 3)
     assert np.abs(frames[0].astype(int) - picture[:rows][:height, :width]).mean() < 6  # half the colours are shared
@@ -109,13 +118,13 @@ def test_an_odd_size_loses_its_last_row_or_column(tmp_path, size):
 def test_colours_stay_what_they_are(tmp_path, codec):
     colours = [(0, 0, 0), (255, 255, 255), (200, 30, 30), (30, 200, 30), (30, 30, 200), (128, 128, 128)]
     folder = pictures(tmp_path / "frames", [np.full((32, 64, 3), colour, np.uint8) for colour in colours])
-    frames = read_frames(recoded(folder, RecodeConfig(codec=codec)).data, range(len(colours)))
+    frames = read_frames(transcode_video(folder, TranscodeConfig(codec=codec)).data, range(len(colours)))
     assert np.abs(frames.mean((1, 2)) - np.array(colours)).max() < 5  # another matrix or range would change 10 or more
 
 
 def test_a_folder_of_pictures_becomes_a_video(tmp_path):
-    made = recoded(pictures(tmp_path / "frames", [numbered(n) for n in range(12)]), RecodeConfig())
-    assert (made.suffix, made.frames, made.rate) == ("mp4", 12, RATE_OF_PICTURES)
+    made = transcode_video(pictures(tmp_path / "frames", [numbered(n) for n in range(12)]), TranscodeConfig())
+    assert (made.suffix, made.num_frames, made.frame_rate) == ("mp4", 12, IMAGE_FOLDER_FRAME_RATE)
     assert [number_of(frame) for frame in read_frames(made.data, [11, 0, 5])] == [11, 0, 5]
 
 
@@ -123,23 +132,23 @@ def test_a_folder_of_pictures_becomes_a_video(tmp_path):
 def test_a_small_picture_stays_as_it_is(tmp_path, suffix):
     path = tmp_path / f"picture.{suffix}"
     Image.fromarray(numbered(37)).save(path)
-    made = recoded(path, RecodeConfig())
+    made = transcode_video(path, TranscodeConfig())
     assert made.data == path.read_bytes()
-    assert (made.suffix, made.frames, made.height, made.width, made.rate) == (suffix, 1, 32, 64, None)
+    assert (made.suffix, made.num_frames, made.height, made.width, made.frame_rate) == (suffix, 1, 32, 64, None)
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "webp"])
 def test_a_picture_that_its_bytes_do_not_tell_becomes_a_png(tmp_path, suffix):
     path = tmp_path / f"picture.{suffix}"
     Image.fromarray(numbered(37)).save(path, lossless=True)
-    made = recoded(path, RecodeConfig())
+    made = transcode_video(path, TranscodeConfig())
     assert made.suffix == "png"
     np.testing.assert_array_equal(read_frames(made.data, [0])[0], numbered(37))
 
 
 def test_a_large_picture_becomes_a_jpeg_of_that_side(tmp_path):
     Image.fromarray(numbered(37)).save(tmp_path / "picture.png")
-    made = recoded(tmp_path / "picture.png", RecodeConfig(short_side=16))
+    made = transcode_video(tmp_path / "picture.png", TranscodeConfig(short_side=16))
     frames = read_frames(made.data, [0])
     assert (made.suffix, frames.shape[1:3], number_of(frames[0])) == ("jpg", (16, 32), 37)
 
@@ -147,16 +156,16 @@ def test_a_large_picture_becomes_a_jpeg_of_that_side(tmp_path):
 def test_what_does_not_decode_to_its_end_is_named(tmp_path):
     for broken in (cut_short(write_video(tmp_path / "cut.mp4", 200, index_first=True)), tmp_path / "none.mp4"):
         with pytest.raises(BrokenVideo, match=broken.name):
-            recoded(broken, RecodeConfig())
+            transcode_video(broken, TranscodeConfig())
     (tmp_path / "no.png").write_bytes(b"no picture")
     with pytest.raises(BrokenVideo, match=r"no\.png"):
-        recoded(tmp_path / "no.png", RecodeConfig())
+        transcode_video(tmp_path / "no.png", TranscodeConfig())
 
 
 def test_frames_of_two_sizes_are_no_video(tmp_path):
     folder = pictures(tmp_path / "frames", [numbered(0), numbered(1), numbered(2, rows=40)])
     with pytest.raises(BrokenVideo, match="frames changes its size to 64x40 at frame 2"):
-        recoded(folder, RecodeConfig())
+        transcode_video(folder, TranscodeConfig())
 
 
 @pytest.mark.parametrize(
@@ -164,7 +173,7 @@ def test_frames_of_two_sizes_are_no_video(tmp_path):
 )
 def test_settings_that_cannot_be_met_are_refused(wrong):
     with pytest.raises(InputError, match=f"{next(reversed(wrong))} is {wrong[next(reversed(wrong))]}"):
-        RecodeConfig(**wrong)
+        TranscodeConfig(**wrong)
 
 
 @pytest.mark.files
@@ -181,8 +190,8 @@ def test_settings_that_cannot_be_met_are_refused(wrong):
     ],
 )
 def test_real_clips_keep_every_frame_and_stand_upright(name, frames, size):
-    made = recoded(CLIPS / name, RecodeConfig())
-    assert (made.frames, count_frames(made.data), (made.height, made.width)) == (frames, frames, size)
+    made = transcode_video(CLIPS / name, TranscodeConfig())
+    assert (made.num_frames, count_frames(made.data), (made.height, made.width)) == (frames, frames, size)
     source = read_frames(CLIPS / name, [0, frames - 1])
     if source.shape[1:3] == size:
         difference = read_frames(made.data, [0, frames - 1]).astype(int) - source
@@ -193,7 +202,7 @@ def test_real_clips_keep_every_frame_and_stand_upright(name, frames, size):
 @needs_clips
 def test_a_clip_of_kinetics_takes_at_most_twice_its_bytes():
     source = CLIPS / "kinetics_h264_340x256.mp4"
-    assert len(recoded(source, RecodeConfig()).data) <= 2 * source.stat().st_size
+    assert len(transcode_video(source, TranscodeConfig()).data) <= 2 * source.stat().st_size
 
 
 def pictures(folder: Path, frames: list[np.ndarray]) -> Path:

@@ -19,14 +19,14 @@ from tiny_videos import cut_short, numbered, write_video
 from vicious_videos import VICIOUS
 
 from vidstill.cli.main import main
-from vidstill.data.decode.probe import count_frames, describe
-from vidstill.data.manifest.open import read_listing, splits_of
-from vidstill.data.storage.fetch import Piece, Unreachable
+from vidstill.data.decode.probe import count_frames, read_video_metadata
+from vidstill.data.manifest.open import list_splits, open_manifest
+from vidstill.data.storage.fetch import ShardMember, StorageUnreachable
 from vidstill.data.tools import scan as scanning
-from vidstill.data.tools.pack import pack
-from vidstill.data.tools.probe import FOUND, scanned
-from vidstill.data.tools.scan import manifest_of, scan
-from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.data.tools.pack import pack_dataset
+from vidstill.data.tools.probe import SCAN_FIELDS, scan_video
+from vidstill.data.tools.scan import get_manifest_path, scan_dataset
+from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.synthetic.drawing import draw_clip
 from vidstill.utils.types import InputError
 
@@ -60,9 +60,9 @@ def decoded_by(monkeypatch, folder: Path) -> Path:
     def noted(source):
         with (folder / "names").open("a") as file:
             file.write(f"{source}\n")
-        return scanned(source)
+        return scan_video(source)
 
-    monkeypatch.setattr(scanning, "scanned", noted)
+    monkeypatch.setattr(scanning, "scan_video", noted)
     return folder / "names"
 
 
@@ -74,30 +74,34 @@ def names_in(path: Path) -> list[str]:
 
 
 def test_the_list_is_the_data_set_with_every_true_length(videos):
-    found = scan(videos)
-    assert found.manifest == videos.parent / "videos.scan.jsonl"
-    assert splits_of(found.manifest) == splits_of(videos) == ("train", "val")
+    found = scan_dataset(videos)
+    assert found.manifest_path == videos.parent / "videos.scan.jsonl"
+    assert list_splits(found.manifest_path) == list_splits(videos) == ("train", "val")
     for split in ("train", "val"):
-        theirs, ours = read_listing(videos, split=split), read_listing(found.manifest, split=split)
+        theirs, ours = open_manifest(videos, split=split), open_manifest(found.manifest_path, split=split)
         assert ours.classes == theirs.classes == CLASSES
         assert [row.source for row in ours.rows] == [row.source for row in theirs.rows]
         assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
-        assert all((row.frames, row.rate, row.wrong) == (FRAMES, 25.0, "") for row in ours.rows)
+        assert all((row.frames, row.frame_rate, row.error) == (FRAMES, 25.0, "") for row in ours.rows)
         assert all(not os.path.isabs(row.name) for row in ours.rows)
-    assert found.good
-    assert found.videos == {"train": 4, "val": 2}
-    assert (found.files, found.decoded, found.frames, found.seconds) == (6, 6, 6 * FRAMES, 6 * FRAMES / 25)
-    assert (found.sizes, found.codecs, found.rates) == ({"64x32": 6}, {"h264": 6}, {"25": 6})
-    assert found.bytes == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
+    assert found.is_clean
+    assert found.num_videos == {"train": 4, "val": 2}
+    assert (found.num_files, found.num_decoded, found.num_frames, found.seconds) == (6, 6, 6 * FRAMES, 6 * FRAMES / 25)
+    assert (found.resolution_counts, found.codec_counts, found.frame_rate_counts) == (
+        {"64x32": 6},
+        {"h264": 6},
+        {"25": 6},
+    )
+    assert found.num_bytes == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
 
 
 def test_moved_with_its_videos_the_list_still_names_them(videos, tmp_path):
-    scan(videos / "train", out=videos / "lists" / "train.jsonl")  # the videos do not lie below its folder
+    scan_dataset(videos / "train", out=videos / "lists" / "train.jsonl")  # the videos do not lie below its folder
     assert all(os.path.isabs(entry["path"]) for entry in entries(videos / "lists" / "train.jsonl"))
-    scan(videos, out=videos / "all.jsonl")
+    scan_dataset(videos, out=videos / "all.jsonl")
     moved = videos.rename(tmp_path / "moved")
-    for row in read_listing(moved / "all.jsonl", split="val").rows:
-        assert describe(row.source).frames == FRAMES
+    for row in open_manifest(moved / "all.jsonl", split="val").rows:
+        assert read_video_metadata(row.source).num_frames == FRAMES
 
 
 @pytest.mark.parametrize(
@@ -107,16 +111,16 @@ def test_the_list_lies_beside_what_it_is_of(tmp_path, monkeypatch, data):
     write_video(tmp_path / "videos/train/jump/0.mp4", 2)
     monkeypatch.chdir(tmp_path)
     expected = tmp_path / f"{data.strip('/').rpartition('.')[0] or 'videos'}.scan.jsonl"
-    assert manifest_of(Path(data)) == expected
+    assert get_manifest_path(Path(data)) == expected
     if expected.parent == tmp_path:
-        assert manifest_of(expected) == expected  # a scan of a scan's list brings that up to date
+        assert get_manifest_path(expected) == expected  # a scan of a scan's list brings that up to date
         monkeypatch.chdir(tmp_path / "videos")
-        assert manifest_of(Path()) == expected
+        assert get_manifest_path(Path()) == expected
 
 
 def test_an_address_has_no_beside():
     with pytest.raises(InputError, match="--out"):
-        manifest_of("s3://bucket/videos")
+        get_manifest_path("s3://bucket/videos")
 
 
 def test_any_name_that_a_file_may_have_comes_back(tmp_path):
@@ -129,9 +133,9 @@ def test_any_name_that_a_file_may_have_comes_back(tmp_path):
     ]
     for number, name in enumerate(names):
         write_video(tmp_path / "videos" / "new.mp4", numbers=[number]).rename(tmp_path / "videos" / name)
-    found = scan(tmp_path / "videos")
-    assert {row.name for row in read_listing(found.manifest).rows} == {f"videos/{name}" for name in names}
-    assert all(count_frames(row.source) == 1 for row in read_listing(found.manifest).rows)
+    found = scan_dataset(tmp_path / "videos")
+    assert {row.name for row in open_manifest(found.manifest_path).rows} == {f"videos/{name}" for name in names}
+    assert all(count_frames(row.source) == 1 for row in open_manifest(found.manifest_path).rows)
 
 
 def test_pictures_and_folders_of_pictures_have_rows_too(tmp_path):
@@ -140,29 +144,29 @@ def test_pictures_and_folders_of_pictures_have_rows_too(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(numbered(number)).save(folder / f"img_{number:05}.png")
     (tmp_path / "list.csv").write_text("path,frames,label\nvideos/frames,9,0\n")
-    assert scan(tmp_path / "list.csv").frames == 5
-    (row,) = read_listing(tmp_path / "list.scan.jsonl").rows
+    assert scan_dataset(tmp_path / "list.csv").num_frames == 5
+    (row,) = open_manifest(tmp_path / "list.scan.jsonl").rows
     assert (row.frames, row.label, row.source) == (5, 0, tmp_path / "videos" / "frames")
-    assert scan(tmp_path / "list.csv").decoded == 0
-    pictures = scan(tmp_path / "videos")
-    assert (pictures.files, pictures.frames, pictures.short, pictures.good) == (5, 5, {}, True)
+    assert scan_dataset(tmp_path / "list.csv").num_decoded == 0
+    pictures = scan_dataset(tmp_path / "videos")
+    assert (pictures.num_files, pictures.num_frames, pictures.short_videos, pictures.is_clean) == (5, 5, {}, True)
 
 
 @pytest.mark.parametrize("address", [False, True])
 def test_packs_are_scanned_where_they_are(videos, tmp_path, address):
-    pack(videos, tmp_path / "packs", RecodeConfig(short_side=16), clips_per_shard=3)
+    pack_dataset(videos, tmp_path / "packs", TranscodeConfig(short_side=16), clips_per_shard=3)
     place = tmp_path / "packs"
     if address:
         place = f"memory://{tmp_path.name}/packs"
         fsspec.filesystem("memory").put(str(tmp_path / "packs"), f"/{tmp_path.name}/packs", recursive=True)
-    found = scan(place, out=tmp_path / "packs.scan.jsonl")
-    assert (found.files, found.frames, found.good) == (6, 6 * FRAMES, True)
+    found = scan_dataset(place, out=tmp_path / "packs.scan.jsonl")
+    assert (found.num_files, found.num_frames, found.is_clean) == (6, 6 * FRAMES, True)
     for split in ("train", "val"):
-        theirs, ours = read_listing(place, split=split), read_listing(found.manifest, split=split)
+        theirs, ours = open_manifest(place, split=split), open_manifest(found.manifest_path, split=split)
         assert [row.source for row in ours.rows] == [row.source for row in theirs.rows]
         assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
-        assert all(isinstance(row.source, Piece) and row.frames == FRAMES for row in ours.rows)
-    assert scan(place, out=tmp_path / "packs.scan.jsonl").decoded == (6 if address else 0)
+        assert all(isinstance(row.source, ShardMember) and row.frames == FRAMES for row in ours.rows)
+    assert scan_dataset(place, out=tmp_path / "packs.scan.jsonl").num_decoded == (6 if address else 0)
 
 
 # ---- What is wrong ---------------------------------------------------------------------------------------------------
@@ -174,19 +178,19 @@ def test_what_is_broken_stays_in_the_list_and_says_how_far_it_goes(videos):
     (train / "text.mp4").write_text("no frame in here")
     cut_short(write_video(train / "cut.mp4", 60, index_first=True), 0.9)
     VICIOUS["size_changes.ts"](train / "grows.ts")
-    found = scan(videos, min_frames=4)
-    assert not found.good
-    wrong = {Path(path).name: why for path, why in found.broken.items()}
+    found = scan_dataset(videos, min_frames=4)
+    assert not found.is_clean
+    wrong = {Path(path).name: why for path, why in found.errors.items()}
     assert sorted(wrong) == ["cut.mp4", "empty.mp4", "grows.ts", "text.mp4"]
-    rows = {Path(row.name).name: row for row in read_listing(found.manifest, split="train").rows}
-    assert {name: row.wrong for name, row in rows.items() if row.wrong} == wrong
-    frames = {Path(entry["path"]).name: entry["frames"] for entry in entries(found.manifest)}
+    rows = {Path(row.name).name: row for row in open_manifest(found.manifest_path, split="train").rows}
+    assert {name: row.error for name, row in rows.items() if row.error} == wrong
+    frames = {Path(entry["path"]).name: entry["frames"] for entry in entries(found.manifest_path)}
     assert frames["empty.mp4"] == frames["text.mp4"] == 0
     assert 0 < frames["cut.mp4"] == count_frames(train / "cut.mp4") < 60
     assert f"after {frames['cut.mp4']} frames" in wrong["cut.mp4"]
     assert wrong["grows.ts"] == "changes its size to 96x48 at frame 20"
     assert frames["grows.ts"] == 20
-    assert found.short == {}  # of what is broken nothing else is said
+    assert found.short_videos == {}  # of what is broken nothing else is said
 
 
 def test_a_decoder_that_dies_or_is_stuck_costs_one_row(videos, monkeypatch):
@@ -195,17 +199,17 @@ def test_a_decoder_that_dies_or_is_stuck_costs_one_row(videos, monkeypatch):
             kill(signal.SIGSEGV)
         if source.name == "2.mp4":
             hang()
-        return scanned(source)
+        return scan_video(source)
 
-    monkeypatch.setattr(scanning, "scanned", deadly)
-    monkeypatch.setattr(scanning, "STUCK_SECONDS", 2.0)
-    found = scan(videos, workers=2)
-    wrong = {Path(path).name: why for path, why in found.broken.items()}
+    monkeypatch.setattr(scanning, "scan_video", deadly)
+    monkeypatch.setattr(scanning, "WORKER_TIMEOUT_SECONDS", 2.0)
+    found = scan_dataset(videos, workers=2)
+    wrong = {Path(path).name: why for path, why in found.errors.items()}
     assert wrong == {"1.mp4": "ended its process (signal 11)", "2.mp4": "took longer than 2 s and was ended"}
-    assert sum(entry["frames"] == FRAMES for entry in entries(found.manifest)) == 4
-    monkeypatch.setattr(scanning, "scanned", scanned)  # it may have been the machine's fault
-    again = scan(videos)
-    assert (again.decoded, again.good) == (2, True)
+    assert sum(entry["frames"] == FRAMES for entry in entries(found.manifest_path)) == 4
+    monkeypatch.setattr(scanning, "scan_video", scan_video)  # it may have been the machine's fault
+    again = scan_dataset(videos)
+    assert (again.num_decoded, again.is_clean) == (2, True)
 
 
 def test_what_is_short_and_what_a_header_states_wrongly_are_said_and_are_no_faults(tmp_path):
@@ -216,11 +220,11 @@ def test_what_is_short_and_what_a_header_states_wrongly_are_said_and_are_no_faul
         assert int.from_bytes(data[length], "little") == frames
         data[length] = (16).to_bytes(4, "little")
         path.write_bytes(data)
-    found = scan(tmp_path / "videos")
-    assert found.short == {"videos/15.avi": 15}
-    assert found.misstated == {"videos/15.avi": (16, 15), "videos/17.avi": (16, 17)}
-    assert found.broken == {}
-    assert [row.frames for row in read_listing(found.manifest).rows] == [15, 16, 17]
+    found = scan_dataset(tmp_path / "videos")
+    assert found.short_videos == {"videos/15.avi": 15}
+    assert found.header_mismatches == {"videos/15.avi": (16, 15), "videos/17.avi": (16, 17)}
+    assert found.errors == {}
+    assert [row.frames for row in open_manifest(found.manifest_path).rows] == [15, 16, 17]
 
 
 def test_a_file_of_the_same_bytes_or_the_same_pictures_is_found_in_the_other_split(tmp_path):
@@ -235,14 +239,14 @@ def test_a_file_of_the_same_bytes_or_the_same_pictures_is_found_in_the_other_spl
             _encode(videos / "train" / "coarser.mp4", clip, crf="36")
     shutil.copy(videos / "train" / "0.mp4", videos / "train" / "same.mp4")
     shutil.copy(videos / "val" / "4.mp4", videos / "train" / "leaked.mp4")
-    found = scan(videos)
-    assert not found.good
-    assert found.broken == {}
-    assert found.same == (
+    found = scan_dataset(videos)
+    assert not found.is_clean
+    assert found.errors == {}
+    assert found.exact_duplicates == (
         {"train": ("videos/train/leaked.mp4",), "val": ("videos/val/4.mp4",)},  # what is between splits comes first
         {"train": ("videos/train/0.mp4", "videos/train/same.mp4")},
     )
-    assert found.near == (
+    assert found.near_duplicates == (
         {"train": ("videos/train/1.mp4", "videos/train/coarser.mp4"), "val": ("videos/val/coarse.mp4",)},
     )
 
@@ -261,10 +265,10 @@ def test_one_file_in_two_splits_is_decoded_once_and_found(videos, tmp_path, monk
     names = decoded_by(monkeypatch, tmp_path / "noted")
     (videos / "train.csv").write_text("train/jump/0.mp4 0\ntrain/jump/0.mp4 0\ntrain/run/1.mp4 1\n")
     (videos / "val.csv").write_text("train/jump/0.mp4 0\nval/run/5.mp4 1\n")
-    found = scan(videos)
+    found = scan_dataset(videos)
     assert names_in(names) == ["0.mp4", "1.mp4", "5.mp4"]
-    assert (found.files, found.videos, len(entries(found.manifest))) == (3, {"train": 3, "val": 2}, 5)
-    assert found.same == ({"train": ("videos/train/jump/0.mp4",), "val": ("videos/train/jump/0.mp4",)},)
+    assert (found.num_files, found.num_videos, len(entries(found.manifest_path))) == (3, {"train": 3, "val": 2}, 5)
+    assert found.exact_duplicates == ({"train": ("videos/train/jump/0.mp4",), "val": ("videos/train/jump/0.mp4",)},)
 
 
 # ---- Stopped, and again ----------------------------------------------------------------------------------------------
@@ -272,29 +276,29 @@ def test_one_file_in_two_splits_is_decoded_once_and_found(videos, tmp_path, monk
 
 def test_a_second_scan_decodes_what_has_changed_alone(videos, tmp_path, monkeypatch):
     names = decoded_by(monkeypatch, tmp_path / "noted")
-    first = scan(videos).manifest.read_bytes()
+    first = scan_dataset(videos).manifest_path.read_bytes()
     names.unlink()
-    again = scan(videos)
-    assert (again.decoded, names_in(names)) == (0, [])
-    assert again.manifest.read_bytes() == first
+    again = scan_dataset(videos)
+    assert (again.num_decoded, names_in(names)) == (0, [])
+    assert again.manifest_path.read_bytes() == first
     write_video(videos / "train/jump/0.mp4", numbers=range(100, 109))
     os.utime(videos / "train/run/1.mp4", ns=(0, 0))
     write_video(videos / "val/run/new.mp4", numbers=range(200, 203))
     (videos / "val/jump/4.mp4").unlink()
-    changed = scan(videos)
+    changed = scan_dataset(videos)
     assert names_in(names) == ["0.mp4", "1.mp4", "new.mp4"]
-    frames = {Path(entry["path"]).stem: entry["frames"] for entry in entries(changed.manifest)}
+    frames = {Path(entry["path"]).stem: entry["frames"] for entry in entries(changed.manifest_path)}
     assert frames == {"0": 9, "1": FRAMES, "2": FRAMES, "3": FRAMES, "5": FRAMES, "new": 3}
 
 
 def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos, tmp_path, monkeypatch):
-    whole = scan(videos, out=tmp_path / "whole.jsonl").manifest.read_bytes()
+    whole = scan_dataset(videos, out=tmp_path / "whole.jsonl").manifest_path.read_bytes()
     names = decoded_by(monkeypatch, tmp_path / "noted")
     noted = scanning.scanned
-    monkeypatch.setattr(scanning, "scanned", lambda source: (time.sleep(0.1), noted(source))[1])
+    monkeypatch.setattr(scanning, "scan_video", lambda source: (time.sleep(0.1), noted(source))[1])
     out, part = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.part"
     for lines in (1, 3):
-        process = multiprocessing.get_context("fork").Process(target=scan, args=(videos,), kwargs={"out": out})
+        process = multiprocessing.get_context("fork").Process(target=scan_dataset, args=(videos,), kwargs={"out": out})
         process.start()
         while not part.exists() or part.read_bytes().count(b'"path"') < lines:
             assert process.is_alive()
@@ -304,22 +308,22 @@ def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos,
         assert not out.exists()
     kept = [json.loads(line)["path"] for line in part.read_text().splitlines() if line]
     names.unlink()
-    assert scan(videos, out=out).manifest.read_bytes() == whole
+    assert scan_dataset(videos, out=out).manifest_path.read_bytes() == whole
     assert sorted([*names_in(names), *(Path(path).name for path in kept)]) == [f"{v}.mp4" for v in range(6)]
     assert sorted(path.name for path in tmp_path.glob("killed*")) == ["killed.jsonl"]
 
 
 @pytest.mark.parametrize("cut", [1, 30, -2, -1])
 def test_a_line_that_was_cut_is_decoded_again(videos, tmp_path, cut):
-    whole = scan(videos).manifest.read_bytes()
+    whole = scan_dataset(videos).manifest_path.read_bytes()
     first, second, *_ = whole.splitlines(keepends=True)
     out = tmp_path / "other" / "list.jsonl"
     out.parent.mkdir()
     (out.parent / "videos").symlink_to(videos)
     out.with_name("list.jsonl.part").write_bytes(first + second[:cut])
-    again = scan(out.parent / "videos", out=out)
-    assert again.manifest.read_bytes() == whole
-    assert again.decoded == (4 if cut == -1 else 5)  # all but the end of the line is there
+    again = scan_dataset(out.parent / "videos", out=out)
+    assert again.manifest_path.read_bytes() == whole
+    assert again.num_decoded == (4 if cut == -1 else 5)  # all but the end of the line is there
 
 
 def test_an_interrupted_scan_goes_on(videos, tmp_path, monkeypatch, capsys):
@@ -328,27 +332,27 @@ def test_an_interrupted_scan_goes_on(videos, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scan(videos, done=interrupted)
-    assert not manifest_of(videos).exists()
+        scan_dataset(videos, progress=interrupted)
+    assert not get_manifest_path(videos).exists()
     told: list[tuple[int, int]] = []
-    found = scan(videos, done=lambda known, of: told.append((known, of)))
-    assert found.decoded == 3
+    found = scan_dataset(videos, progress=lambda known, of: told.append((known, of)))
+    assert found.num_decoded == 3
     assert told == [(known, 6) for known in (3, 4, 5, 6)]
 
 
 def test_a_place_that_does_not_answer_stops_a_scan_that_goes_on_later(videos, monkeypatch):
     def unreachable(source):
         if source.name == "3.mp4":
-            raise Unreachable("nobody answers")
-        return scanned(source)
+            raise StorageUnreachable("nobody answers")
+        return scan_video(source)
 
-    monkeypatch.setattr(scanning, "scanned", unreachable)
-    with pytest.raises(Unreachable, match="nobody answers"):
-        scan(videos)
-    monkeypatch.setattr(scanning, "scanned", scanned)
-    found = scan(videos)
-    assert 0 < found.decoded < 6
-    assert found.good
+    monkeypatch.setattr(scanning, "scan_video", unreachable)
+    with pytest.raises(StorageUnreachable, match="nobody answers"):
+        scan_dataset(videos)
+    monkeypatch.setattr(scanning, "scan_video", scan_video)
+    found = scan_dataset(videos)
+    assert 0 < found.num_decoded < 6
+    assert found.is_clean
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
@@ -357,10 +361,10 @@ def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, caps
     (videos.parent / full).symlink_to("/dev/full")
     assert main(["data", "scan", str(videos), "--workers", "1"]) == 2
     assert "No space left on device" in capsys.readouterr().err
-    assert not manifest_of(videos).exists()
+    assert not get_manifest_path(videos).exists()
     (videos.parent / full).unlink(missing_ok=True)
     assert main(["data", "scan", str(videos), "--workers", "1"]) == 0
-    assert len(entries(manifest_of(videos))) == 6
+    assert len(entries(get_manifest_path(videos))) == 6
     assert sorted(path.name for path in videos.parent.iterdir()) == ["videos", "videos.scan.jsonl"]
 
 
@@ -371,10 +375,10 @@ def test_what_is_no_scans_list_is_not_written_over(videos, text):
     other = videos.parent / "mine.jsonl"
     other.write_text(text)
     with pytest.raises(InputError, match="is no scan's list"):
-        scan(videos, out=other)
+        scan_dataset(videos, out=other)
     assert other.read_text() == text
     with pytest.raises(InputError, match="is no file"):
-        scan(videos, out=videos)
+        scan_dataset(videos, out=videos)
 
 
 # ---- The command -----------------------------------------------------------------------------------------------------
@@ -398,7 +402,7 @@ def test_the_exit_code_tells_and_json_holds_all(videos, capsys):
 
 
 def test_every_fact_has_a_place_in_the_list(kept):
-    assert set(scanned(kept / "train/jump/0.mp4")) <= set(FOUND)
+    assert set(scan_video(kept / "train/jump/0.mp4")) <= set(SCAN_FIELDS)
 
 
 def clips() -> list:
@@ -415,7 +419,7 @@ def clips() -> list:
 @pytest.mark.files
 @pytest.mark.parametrize(("path", "clip"), clips())
 def test_a_real_file_is_what_its_description_says(path, clip):
-    found = scanned(path)
+    found = scan_video(path)
     assert (found["bytes"], found["sha256"]) == (clip["size_bytes"], clip["sha256"])
     assert found["frames"] == clip["decoded_frames"]
     assert ("wrong" in found) == (clip["kind"] == "broken")

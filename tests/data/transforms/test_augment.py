@@ -7,19 +7,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vidstill.data.transforms import crop as augment
-from vidstill.data.transforms.crop import Box, MultiScaleCrop, RandomResizedCrop, flip, resize, view_boxes
+from vidstill.data.transforms.crop import (
+    CropBox,
+    MultiScaleCrop,
+    RandomResizedCrop,
+    flip_horizontal,
+    list_view_boxes,
+    resize_frames,
+)
 
 sides = st.integers(1, 70)
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 seeds = st.integers(0, 2**32)
-crops = st.sampled_from([MultiScaleCrop(), RandomResizedCrop(), RandomResizedCrop(area=(0.5, 1.0))])
+crops = st.sampled_from([MultiScaleCrop(), RandomResizedCrop(), RandomResizedCrop(scale=(0.5, 1.0))])
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
-def inside(box: Box, height: int, width: int) -> bool:
+def inside(box: CropBox, height: int, width: int) -> bool:
     fits = box.top + box.height <= height and box.left + box.width <= width
     return fits and min(box.top, box.left) >= 0 and min(box.height, box.width) >= 1
 
@@ -47,7 +54,7 @@ def test_every_frame_is_cropped_alike_and_the_same_chance_crops_alike(crop, seed
 
 @given(sides, sides, sizes)
 def test_the_largest_of_ten_multi_scale_boxes_fills_the_frame_one_way(height, width, size):
-    boxes = MultiScaleCrop().boxes(height, width, size)
+    boxes = MultiScaleCrop().list_boxes(height, width, size)
     assert len(boxes) == 10
     assert all(len(places) == 13 and inside(box, height, width) for places in boxes for box in places)
     largest = boxes[0][0]
@@ -56,20 +63,20 @@ def test_the_largest_of_ten_multi_scale_boxes_fills_the_frame_one_way(height, wi
 
 @pytest.mark.parametrize("size", [(112, 224), (224, 112), (96, 224)])
 def test_a_multi_scale_box_has_nearly_the_shape_of_the_output(size):
-    for places in MultiScaleCrop().boxes(240, 427, size):
+    for places in MultiScaleCrop().list_boxes(240, 427, size):
         shape = places[0].height / places[0].width * size[1] / size[0]
         assert 0.83 < shape < 1.21  # neighbours of 1, 0.875, 0.75, 0.66 are at most 1 : 0.857 apart
 
 
 def test_a_side_near_the_outputs_becomes_the_outputs_but_never_leaves_the_frame():
-    heights = {places[0].height for places in MultiScaleCrop().boxes(258, 400, (224, 224))}
+    heights = {places[0].height for places in MultiScaleCrop().list_boxes(258, 400, (224, 224))}
     assert heights == {258, 224, 193, 170}  # 258 * 0.875 = 225.75
-    assert max(places[0].height for places in MultiScaleCrop().boxes(222, 400, (224, 224))) == 222
+    assert max(places[0].height for places in MultiScaleCrop().list_boxes(222, 400, (224, 224))) == 222
 
 
 def test_all_sizes_and_places_of_a_multi_scale_crop_are_drawn_alike_often():
     crop, chance = MultiScaleCrop(), np.random.default_rng(0)
-    drawn = [crop.draw(256, 340, (224, 224), chance) for _ in range(2600)]
+    drawn = [crop.draw_box(256, 340, (224, 224), chance) for _ in range(2600)]
     heights = [box.height for box in drawn]
     share = [heights.count(height) / len(drawn) for height in (256, 224, 192, 168)]
     assert share == pytest.approx([0.2, 0.3, 0.3, 0.2], abs=0.04)  # 2, 3, 3 and 2 of the 10 sizes
@@ -80,20 +87,22 @@ def test_all_sizes_and_places_of_a_multi_scale_crop_are_drawn_alike_often():
 @given(seeds, st.sampled_from([(224, 224), (112, 224)]))
 def test_a_random_box_has_the_area_and_aspect_that_are_allowed(seed, size):
     height, width = 600, 1000
-    box = RandomResizedCrop(area=(0.1, 0.3), aspect=(0.8, 1.25)).draw(height, width, size, np.random.default_rng(seed))
+    box = RandomResizedCrop(scale=(0.1, 0.3), ratio=(0.8, 1.25)).draw_box(
+        height, width, size, np.random.default_rng(seed)
+    )
     assert 0.099 < box.height * box.width / (height * width) < 0.301
     assert 0.79 < box.width / box.height * size[0] / size[1] < 1.26
 
 
 def test_the_area_of_a_random_box_is_uniform():
-    crop, chance = RandomResizedCrop(area=(0.1, 0.5)), np.random.default_rng(0)
-    areas = [box.height * box.width / 600**2 for box in (crop.draw(600, 600, (9, 9), chance) for _ in range(2000))]
+    crop, chance = RandomResizedCrop(scale=(0.1, 0.5)), np.random.default_rng(0)
+    areas = [box.height * box.width / 600**2 for box in (crop.draw_box(600, 600, (9, 9), chance) for _ in range(2000))]
     assert np.quantile(areas, [0.25, 0.5, 0.75]) == pytest.approx([0.2, 0.3, 0.4], abs=0.02)
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 400), (400, 10)])
 def test_a_frame_that_no_box_fits_gives_its_largest_central_box(height, width):
-    box = RandomResizedCrop(area=(1.0, 1.0)).draw(height, width, (8, 8), np.random.default_rng(0))
+    box = RandomResizedCrop(scale=(1.0, 1.0)).draw_box(height, width, (8, 8), np.random.default_rng(0))
     assert sorted((box.height, box.width)) == [10, 13]  # an aspect of 4 / 3
     assert box.top == (height - box.height) // 2
     assert box.left == (width - box.width) // 2
@@ -101,30 +110,32 @@ def test_a_frame_that_no_box_fits_gives_its_largest_central_box(height, width):
 
 def test_flip_is_left_for_right():
     frames = noise(2, 3, 5)
-    assert (flip(frames)[:, :, 0] == frames[:, :, 4]).all()
-    assert (flip(flip(frames)) == frames).all()
+    assert (flip_horizontal(frames)[:, :, 0] == frames[:, :, 4]).all()
+    assert (flip_horizontal(flip_horizontal(frames)) == frames).all()
 
 
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
 def test_the_antialiased_resize_is_pils_to_one_level(size):
     frame = noise(1, 48, 60)
     theirs = np.asarray(Image.fromarray(frame[0]).resize(size[::-1], Image.Resampling.BILINEAR))
-    assert np.abs(resize(frame, size, "bilinear", antialias=True)[0].astype(int) - theirs).max() <= 1
+    assert np.abs(resize_frames(frame, size, "bilinear", antialias=True)[0].astype(int) - theirs).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
 def test_the_bicubic_resize_is_pils_but_for_rounding(size):
     frame = noise(1, 48, 60)
     theirs = np.asarray(Image.fromarray(frame[0]).resize(size[::-1], Image.Resampling.BICUBIC))
-    assert np.abs(resize(frame, size, "bicubic")[0].astype(int) - theirs).max() <= 2  # a byte after each of two passes
+    assert (
+        np.abs(resize_frames(frame, size, "bicubic")[0].astype(int) - theirs).max() <= 2
+    )  # a byte after each of two passes
 
 
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
 def test_bytes_are_the_real_numbers_rounded(size):
     frames = noise(2, 48, 60)
-    real = resize(frames.astype(np.float32), size, "bilinear")
+    real = resize_frames(frames.astype(np.float32), size, "bilinear")
     assert real.dtype == np.float32
-    assert np.abs(resize(frames, size, "bilinear") - real).max() <= 0.501
+    assert np.abs(resize_frames(frames, size, "bilinear") - real).max() <= 0.501
 
 
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
@@ -138,22 +149,22 @@ def test_the_plain_resize_mixes_the_four_nearest_pixels(size):
     down = down.reshape(size[0], 60, 3).transpose(0, 2, 1).reshape(-1, 60)
     both = np.stack([np.interp(places[1], np.arange(60), row) for row in down])
     expected = both.reshape(size[0], 3, size[1]).transpose(0, 2, 1)
-    assert np.abs(resize(frame, size, "bilinear")[0] - expected).max() <= 0.501
+    assert np.abs(resize_frames(frame, size, "bilinear")[0] - expected).max() <= 0.501
 
 
 def test_a_test_crop_of_a_wide_video_is_left_centre_and_right():
-    boxes = view_boxes(224, 398, (224, 224), 3)
+    boxes = list_view_boxes(224, 398, (224, 224), 3)
     assert [(box.top, box.left) for box in boxes] == [(0, 0), (0, 87), (0, 174)]
     frames = noise(2, 240, 427)
-    views = augment.view_crops(frames, 224, (224, 224), 3)
-    whole = resize(frames, (224, 398), "bilinear")
+    views = augment.crop_views(frames, 224, (224, 224), 3)
+    whole = resize_frames(frames, (224, 398), "bilinear")
     for view, left in zip(views, (0, 87, 174), strict=True):
         assert (view == whole[:, :, left : left + 224]).all()
 
 
 def test_a_video_whose_short_side_fits_is_cut_and_not_resized():
     frames = noise(2, 50, 24)
-    top, centre, bottom = augment.view_crops(frames, 24, (24, 24), 3)
+    top, centre, bottom = augment.crop_views(frames, 24, (24, 24), 3)
     assert (top == frames[:, :24]).all()
     assert (centre == frames[:, 13:37]).all()
     assert (bottom == frames[:, 26:]).all()
@@ -161,21 +172,23 @@ def test_a_video_whose_short_side_fits_is_cut_and_not_resized():
 
 @given(sides, sides)
 def test_one_crop_is_the_centre(height, width):
-    (box,) = view_boxes(height + 8, width + 8, (8, 8), 1)
+    (box,) = list_view_boxes(height + 8, width + 8, (8, 8), 1)
     assert abs(2 * box.top - height) <= 1
     assert abs(2 * box.left - width) <= 1
 
 
 @given(sides, sides, st.integers(1, 40), sizes, st.integers(1, 5))
 def test_test_crops_have_the_size_that_is_asked_for(height, width, short_side, size, count):
-    views = augment.view_crops(noise(1, height, width), short_side, size, count)
+    views = augment.crop_views(noise(1, height, width), short_side, size, count)
     assert [view.shape for view in views] == [(1, *size, 3)] * count
 
 
 @given(sides, sides, sizes, st.integers(1, 5))
 def test_the_places_of_test_crops_are_at_most_a_pixel_apart_in_frames_that_are_not_square(height, width, size, count):
     assume(height != width)
-    ours, theirs = (view_boxes(height + size[0], width + size[1], size, count, rule) for rule in ("videomae", "stmae"))
+    ours, theirs = (
+        list_view_boxes(height + size[0], width + size[1], size, count, rule) for rule in ("videomae", "stmae")
+    )
     for one, other in zip(ours, theirs, strict=True):
         assert 0 <= other.top - one.top <= 1
         assert 0 <= other.left - one.left <= 1
@@ -183,7 +196,7 @@ def test_the_places_of_test_crops_are_at_most_a_pixel_apart_in_frames_that_are_n
 
 @given(st.integers(8, 60), st.integers(8, 60), st.integers(2, 6), st.sampled_from(["videomae", "stmae"]))
 def test_crops_reach_from_end_to_end_of_the_side_with_more_room(height, width, count, rule):
-    boxes = view_boxes(height, width, (8, 8), count, rule)
+    boxes = list_view_boxes(height, width, (8, 8), count, rule)
     assert all(inside(box, height, width) for box in boxes)
     first, last = boxes[0], boxes[-1]
     if height > width or (height == width and rule == "videomae"):

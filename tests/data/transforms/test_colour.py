@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from vidstill.data.transforms.color_jitter import ColourJitter
+from vidstill.data.transforms.color_jitter import ColorJitter
 from vidstill.utils.types import InputError
 
-STILL = ColourJitter(brightness=0.0, contrast=0.0, tint=0.0, grey=0.0)
+STILL = ColorJitter(brightness=0.0, contrast=0.0, channel_gain=0.0, grayscale_probability=0.0)
 
 
 def clips(n: int = 64) -> torch.Tensor:
@@ -22,32 +22,38 @@ def test_nothing_changes_where_nothing_is_asked():
 
 
 def test_colours_stay_in_their_range():
-    changed = ColourJitter(brightness=1.0, contrast=1.0, tint=1.0).apply(clips(), seeds())
+    changed = ColorJitter(brightness=1.0, contrast=1.0, channel_gain=1.0).apply(clips(), seeds())
     assert changed.min() >= 0
     assert changed.max() <= 1
 
 
 def test_brightness_scales_the_mean_and_contrast_what_differs_from_it():
-    brighter = ColourJitter(brightness=0.4, contrast=0.0, tint=0.0, grey=0.0).apply(clips(), seeds())
+    brighter = ColorJitter(brightness=0.4, contrast=0.0, channel_gain=0.0, grayscale_probability=0.0).apply(
+        clips(), seeds()
+    )
     factor = brighter.mean((1, 2, 3, 4)) / clips().mean((1, 2, 3, 4))
     assert factor.min() >= 0.6
     assert factor.max() <= 1.4
     assert factor.std() > 0.15  # of an even draw it is 0.23
     torch.testing.assert_close(brighter.std((1, 2, 3, 4)), clips().std((1, 2, 3, 4)))
-    starker = ColourJitter(brightness=0.0, contrast=0.4, tint=0.0, grey=0.0).apply(clips(), seeds())
+    starker = ColorJitter(brightness=0.0, contrast=0.4, channel_gain=0.0, grayscale_probability=0.0).apply(
+        clips(), seeds()
+    )
     torch.testing.assert_close(starker.mean((1, 2, 3, 4)), clips().mean((1, 2, 3, 4)))
     assert (starker.std((1, 2, 3, 4)) / clips().std((1, 2, 3, 4))).std() > 0.15
 
 
 def test_a_tint_is_one_factor_for_each_colour_in_every_frame():
-    tinted = ColourJitter(brightness=0.0, contrast=0.0, tint=0.3, grey=0.0).apply(clips(), seeds())
+    tinted = ColorJitter(brightness=0.0, contrast=0.0, channel_gain=0.3, grayscale_probability=0.0).apply(
+        clips(), seeds()
+    )
     factor = tinted / clips()
     torch.testing.assert_close(factor, factor[:, :, :1, :1, :1].expand_as(factor))
     assert factor[:, :, 0, 0, 0].std(dim=0).min() > 0.1
 
 
 def test_half_of_the_clips_lose_their_colours_and_no_others():
-    grey = ColourJitter(brightness=0.0, contrast=0.0, tint=0.0, grey=0.5)
+    grey = ColorJitter(brightness=0.0, contrast=0.0, channel_gain=0.0, grayscale_probability=0.5)
     changed = grey.apply(clips(512), seeds(512))
     without = (changed[:, :1] == changed).flatten(1).all(dim=1)
     assert 200 < without.sum() < 312  # five standard errors
@@ -57,10 +63,10 @@ def test_half_of_the_clips_lose_their_colours_and_no_others():
 
 
 def test_a_clip_s_colours_depend_on_its_seed_alone():
-    jitter = ColourJitter()
+    jitter = ColorJitter()
     torch.testing.assert_close(jitter.apply(clips(), seeds())[5:6], jitter.apply(clips()[5:6], seeds()[5:6]))
 
 
 def test_an_amount_beyond_one_is_refused():
     with pytest.raises(InputError, match="tint is 1"):
-        ColourJitter(tint=1.5)
+        ColorJitter(channel_gain=1.5)

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.transforms.random_erasing import Erasing
+from vidstill.data.transforms.random_erasing import RandomErasing
 from vidstill.utils.types import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-ALWAYS = Erasing(probability=1.0)
+ALWAYS = RandomErasing(probability=1.0)
 sides = st.integers(2, 40)
 starts = st.integers(0, 2**40)
 
@@ -24,7 +24,9 @@ def seeds(n: int, start: int = 0) -> torch.Tensor:
 def test_a_rectangle_lies_in_the_frame_and_only_that_is_changed(height, width, start):
     clip = torch.full((3, 3, 2, height, width), 7.0)
     erased = ALWAYS.apply(clip, seeds(3, start), MEAN, STD)
-    for changed, top, left, high, wide in zip(erased != 7, *ALWAYS.boxes(seeds(3, start), height, width), strict=True):
+    for changed, top, left, high, wide in zip(
+        erased != 7, *ALWAYS.draw_boxes(seeds(3, start), height, width), strict=True
+    ):
         assert 0 <= top <= top + high <= height
         assert 0 <= left <= left + wide <= width
         assert changed[..., top : top + high, left : left + wide].all()
@@ -48,12 +50,12 @@ def test_the_noise_is_standard_normal_behind_a_models_door_and_new_for_every_fra
 
 
 def test_a_quarter_of_the_clips_is_touched():
-    touched = Erasing().boxes(seeds(4000), 24, 24)[2] > 0
+    touched = RandomErasing().draw_boxes(seeds(4000), 24, 24)[2] > 0
     assert touched.float().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
 def test_areas_are_uniform_and_aspects_log_uniform():
-    _, _, high, wide = ALWAYS.boxes(seeds(4000), 500, 500).double()
+    _, _, high, wide = ALWAYS.draw_boxes(seeds(4000), 500, 500).double()
     assert (wide > 0).all()
     areas = torch.quantile(high * wide / 500**2, torch.tensor([0.01, 0.25, 0.5], dtype=torch.float64)).tolist()
     low, step = 0.02, 1 / 3 - 0.02  # large rectangles of an extreme aspect do not fit, but here only above 0.3
@@ -66,7 +68,7 @@ def test_areas_are_uniform_and_aspects_log_uniform():
 
 
 def test_places_are_uniform():
-    top, left, high, wide = ALWAYS.boxes(seeds(4000), 100, 60).double()
+    top, left, high, wide = ALWAYS.draw_boxes(seeds(4000), 100, 60).double()
     for start, room in ((top, 100 - high), (left, 60 - wide)):
         assert ((start + 0.5) / (room + 1)).mean().item() == pytest.approx(0.5, abs=0.02)
         assert (start == 0).any()
@@ -94,7 +96,7 @@ def test_erasing_asks_the_device_for_nothing():
 
 
 def test_a_rectangle_may_be_the_largest_that_is_allowed():
-    big = Erasing(probability=1.0, area=(0.9, 0.9), aspect=1.0)
+    big = RandomErasing(probability=1.0, scale=(0.9, 0.9), min_ratio=1.0)
     clip = torch.full((2, 3, 1, 30, 30), 7.0)
     erased = big.apply(clip, seeds(2), MEAN, STD)
     assert ((erased != 7).sum(dim=(1, 2, 3, 4)) == 3 * 28 * 28).all()
@@ -103,4 +105,4 @@ def test_a_rectangle_may_be_the_largest_that_is_allowed():
 
 def test_an_area_that_is_no_share_is_refused():
     with pytest.raises(InputError, match="area"):
-        Erasing(area=(0.5, 0.2))
+        RandomErasing(scale=(0.5, 0.2))

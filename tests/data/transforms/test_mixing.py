@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.transforms.mixup import Mixing, beta, smoothed
+from vidstill.data.transforms.mixup import MixupCutmix, draw_beta, smooth_labels
 from vidstill.utils.types import InputError
 
 starts = st.integers(0, 2**40)
 sides = st.integers(1, 40)
-MIXUP, CUTMIX = Mixing(cutmix=0.0), Mixing(mixup=0.0)
+MIXUP, CUTMIX = MixupCutmix(cutmix_alpha=0.0), MixupCutmix(mixup_alpha=0.0)
 
 
 def seeds(n: int, start: int = 0) -> torch.Tensor:
@@ -20,7 +20,7 @@ def seeds(n: int, start: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("alpha", [0.1, 0.3, 0.8, 1.0, 1.5, 2.0])
 def test_shares_are_beta_distributed(alpha):
     n = 4000
-    drawn = beta(seeds(n), "share", alpha).double().sort().values
+    drawn = draw_beta(seeds(n), "share", alpha).double().sort().values
     grid = torch.linspace(0, 1, 200_001, dtype=torch.float64)[1:-1]
     density = (grid * (1 - grid)) ** (alpha - 1)
     middle = (grid > 0.05) & (grid < 0.95)  # the ends, where the density may be infinite, are told by symmetry
@@ -36,14 +36,14 @@ def test_shares_are_beta_distributed(alpha):
 
 
 def test_shares_of_a_tiny_alpha_are_all_or_nothing():
-    drawn = beta(seeds(1000), "share", 0.001)
+    drawn = draw_beta(seeds(1000), "share", 0.001)
     assert ((drawn < 0.01) | (drawn > 0.99)).float().mean() > 0.98
     assert drawn.mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 @given(starts, sides, sides)
 def test_mixup_keeps_the_same_share_of_every_pixel(start, height, width):
-    keep = MIXUP.draw(seeds(1, start), height, width)
+    keep = MIXUP.draw_pixel_weights(seeds(1, start), height, width)
     assert keep.shape == (height, width)
     assert (keep == keep[0, 0]).all()
     assert 0 <= keep[0, 0] <= 1
@@ -51,18 +51,18 @@ def test_mixup_keeps_the_same_share_of_every_pixel(start, height, width):
 
 @given(starts, sides, sides)
 def test_cutmix_cuts_one_box_and_keeps_the_rest(start, height, width):
-    cut = CUTMIX.draw(seeds(1, start), height, width) == 0
+    cut = CUTMIX.draw_pixel_weights(seeds(1, start), height, width) == 0
     rows, columns = cut.any(dim=1), cut.any(dim=0)
     assert torch.equal(cut, rows[:, None] & columns)
     for line in (rows, columns):
         places = line.nonzero()[:, 0]
         assert len(places) == 0 or len(places) == places[-1] - places[0] + 1
-    assert (CUTMIX.draw(seeds(1, start), height, width)[~cut] == 1).all()
+    assert (CUTMIX.draw_pixel_weights(seeds(1, start), height, width)[~cut] == 1).all()
 
 
 def test_a_cutmix_box_has_the_share_of_the_frame_that_was_drawn_unless_it_is_clipped():
-    shares = 1 - beta(seeds(400), "cutmix", 1.0)
-    boxes = torch.stack([CUTMIX.draw(seeds(1, k), 200, 100) == 0 for k in range(400)])
+    shares = 1 - draw_beta(seeds(400), "cutmix", 1.0)
+    boxes = torch.stack([CUTMIX.draw_pixel_weights(seeds(1, k), 200, 100) == 0 for k in range(400)])
     areas = boxes.float().mean(dim=(1, 2))
     inside = ~(boxes[:, 0].any(1) | boxes[:, -1].any(1) | boxes[:, :, 0].any(1) | boxes[:, :, -1].any(1))
     assert inside.sum() > 50
@@ -73,7 +73,7 @@ def test_a_cutmix_box_has_the_share_of_the_frame_that_was_drawn_unless_it_is_cli
     assert centre > 1.5 * corner  # centres are uniform, so the middle is covered more often
 
 
-@given(starts, st.sampled_from([MIXUP, CUTMIX, Mixing()]))
+@given(starts, st.sampled_from([MIXUP, CUTMIX, MixupCutmix()]))
 def test_labels_are_mixed_by_the_share_of_the_pixels(start, mixing):
     clip = torch.zeros(4, 3, 2, 12, 10)
     clip[:2] = 1  # so that a clip's mean is the share that it kept
@@ -83,7 +83,7 @@ def test_labels_are_mixed_by_the_share_of_the_pixels(start, mixing):
     torch.testing.assert_close(target.sum(dim=1), torch.ones(4))
 
 
-@given(starts, st.sampled_from([MIXUP, CUTMIX, Mixing()]))
+@given(starts, st.sampled_from([MIXUP, CUTMIX, MixupCutmix()]))
 def test_the_partner_is_the_clip_at_the_same_place_from_the_end(start, mixing):
     clip, label = torch.rand(6, 3, 2, 8, 8), torch.arange(6)
     mixed, target = mixing.apply(clip, label, seeds(6, start), 6, 0.0)
@@ -94,16 +94,21 @@ def test_the_partner_is_the_clip_at_the_same_place_from_the_end(start, mixing):
 
 def test_the_first_clips_seed_decides_for_the_batch():
     clip, label = torch.rand(4, 3, 2, 8, 8), torch.arange(4)
-    one = Mixing().apply(clip, label, torch.tensor([5, 1, 2, 3]), 4, 0.1)
-    other = Mixing().apply(clip, label, torch.tensor([5, 9, 9, 9]), 4, 0.1)
-    third = Mixing().apply(clip, label, torch.tensor([6, 1, 2, 3]), 4, 0.1)
+    one = MixupCutmix().apply(clip, label, torch.tensor([5, 1, 2, 3]), 4, 0.1)
+    other = MixupCutmix().apply(clip, label, torch.tensor([5, 9, 9, 9]), 4, 0.1)
+    third = MixupCutmix().apply(clip, label, torch.tensor([6, 1, 2, 3]), 4, 0.1)
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert not torch.equal(one[0], third[0])
 
 
 @pytest.mark.parametrize(("switch", "probability"), [(0.5, 1.0), (0.2, 0.6)])
 def test_batches_are_mixed_and_cut_as_often_as_is_said(switch, probability):
-    keeps = torch.stack([Mixing(switch=switch, probability=probability).draw(seeds(1, k), 64, 64) for k in range(2000)])
+    keeps = torch.stack(
+        [
+            MixupCutmix(switch_probability=switch, probability=probability).draw_pixel_weights(seeds(1, k), 64, 64)
+            for k in range(2000)
+        ]
+    )
     # a mixed share is almost never exactly 0 or 1; a cut one always is
     cut = (keeps.amin(dim=(1, 2)) == 0) & (keeps.amax(dim=(1, 2)) == 1)
     mixed = (keeps > 0).all(dim=(1, 2)) & (keeps < 1).all(dim=(1, 2))
@@ -113,18 +118,18 @@ def test_batches_are_mixed_and_cut_as_often_as_is_said(switch, probability):
 
 def test_a_batch_that_is_not_mixed_keeps_its_clips_and_smooths_its_labels():
     clip, label = torch.rand(2, 3, 2, 8, 8), torch.tensor([0, 2])
-    mixed, target = Mixing(probability=0.0).apply(clip, label, seeds(2), 4, 0.1)
+    mixed, target = MixupCutmix(probability=0.0).apply(clip, label, seeds(2), 4, 0.1)
     assert torch.equal(mixed, clip)
-    torch.testing.assert_close(target, smoothed(label, 4, 0.1))
+    torch.testing.assert_close(target, smooth_labels(label, 4, 0.1))
 
 
 def test_a_smoothed_label_is_what_label_smoothing_trains_on():
     label, logits = torch.tensor([0, 2, 1]), torch.randn(3, 5)
-    ours = -(smoothed(label, 5, 0.1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    ours = -(smooth_labels(label, 5, 0.1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
     torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.1))
 
 
-@pytest.mark.parametrize("mixing", [MIXUP, CUTMIX, Mixing()])
+@pytest.mark.parametrize("mixing", [MIXUP, CUTMIX, MixupCutmix()])
 def test_mixing_asks_the_device_for_nothing(mixing):
     clip = torch.empty(4, 3, 2, 12, 10, device="meta")  # a device that has no values to be asked for
     mixed, target = mixing.apply(clip, seeds(4).to("meta"), seeds(4).to("meta"), 7, 0.1)
@@ -134,11 +139,11 @@ def test_mixing_asks_the_device_for_nothing(mixing):
 
 def test_an_odd_batch_is_refused_with_what_to_do():
     with pytest.raises(InputError, match="even number"):
-        Mixing().apply(torch.rand(3, 3, 2, 8, 8), torch.arange(3), seeds(3), 4, 0.1)
+        MixupCutmix().apply(torch.rand(3, 3, 2, 8, 8), torch.arange(3), seeds(3), 4, 0.1)
 
 
 def test_an_alpha_that_cannot_be_drawn_is_refused():
     with pytest.raises(InputError, match="from 0 to 2"):
-        Mixing(mixup=-0.1)
+        MixupCutmix(mixup_alpha=-0.1)
     with pytest.raises(InputError, match="from 0 to 2"):
-        Mixing(cutmix=8.0)
+        MixupCutmix(cutmix_alpha=8.0)

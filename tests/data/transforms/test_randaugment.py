@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidstill.data.transforms.randaugment import OPERATIONS, Drawn, RandAugment
+from vidstill.data.transforms.randaugment import OP_NAMES, RandAugment, RandAugmentOp
 from vidstill.utils.types import InputError
 
 seeds = st.integers(0, 2**32)
 magnitudes = st.integers(0, 99).map(lambda k: k / 10 + 0.03)  # never on the border between two whole levels
-names = st.sampled_from(sorted(OPERATIONS))
+names = st.sampled_from(sorted(OP_NAMES))
 WITHOUT_STRENGTH = {"AutoContrast", "Equalize", "Invert"}
 GREY = (128, 128, 128)
-UNCHANGED_AT_0 = set(OPERATIONS) - WITHOUT_STRENGTH - {"Posterize"}  # which keeps 4 bits then
+UNCHANGED_AT_0 = set(OP_NAMES) - WITHOUT_STRENGTH - {"Posterize"}  # which keeps 4 bits then
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def after(name: str, magnitude: float, sign: int, frame: np.ndarray) -> np.ndarray:
-    return np.asarray(Drawn(name, magnitude, sign).apply(Image.fromarray(frame), GREY))
+    return np.asarray(RandAugmentOp(name, magnitude, sign).apply(Image.fromarray(frame), GREY))
 
 
 @given(seeds, st.integers(1, 3), st.integers(4, 20), st.integers(4, 20))
@@ -49,7 +49,7 @@ def test_the_same_chance_augments_alike(seed):
 
 def test_the_operations_are_applied_one_after_the_other():
     augment, frames = RandAugment(probability=1.0), noise(2, 12, 16)
-    drawn = augment.draw(np.random.default_rng(3))
+    drawn = augment.draw_ops(np.random.default_rng(3))
     assert len(drawn) == 4
     expected = frames
     for name, magnitude, sign in drawn:
@@ -59,22 +59,22 @@ def test_the_operations_are_applied_one_after_the_other():
 
 def test_each_of_fifteen_operations_is_drawn_alike_often_and_applied_half_of_the_time():
     chance, rounds = np.random.default_rng(0), 3000
-    drawn = [operation for _ in range(rounds) for operation in RandAugment().draw(chance)]
+    drawn = [operation for _ in range(rounds) for operation in RandAugment().draw_ops(chance)]
     assert len(drawn) / (4 * rounds) == pytest.approx(0.5, abs=0.02)
     counts = Counter(operation.name for operation in drawn)
-    assert set(counts) == set(OPERATIONS)
-    assert len(OPERATIONS) == 15
+    assert set(counts) == set(OP_NAMES)
+    assert len(OP_NAMES) == 15
     assert max(counts.values()) / len(drawn) < 0.08 > min(counts.values()) / len(drawn) > 0.055
     assert np.mean([operation.sign for operation in drawn]) == pytest.approx(0, abs=0.04)
 
 
 def test_magnitudes_are_normal_and_stay_between_0_and_10():
     chance = np.random.default_rng(0)
-    usual = [operation.magnitude for _ in range(1000) for operation in RandAugment(probability=1.0).draw(chance)]
+    usual = [operation.magnitude for _ in range(1000) for operation in RandAugment(probability=1.0).draw_ops(chance)]
     assert np.mean(usual) == pytest.approx(7, abs=0.03)
     assert np.std(usual) == pytest.approx(0.5, abs=0.03)
     wild = RandAugment(probability=1.0, magnitude=5.0, magnitude_std=20.0)
-    magnitudes = [operation.magnitude for _ in range(100) for operation in wild.draw(chance)]
+    magnitudes = [operation.magnitude for _ in range(100) for operation in wild.draw_ops(chance)]
     assert (min(magnitudes), max(magnitudes)) == (0, 10)
 
 
@@ -143,8 +143,8 @@ def test_a_translation_of_four_ninths_of_the_scale_moves_a_fifth_of_the_side_and
 
 
 def test_the_colour_that_comes_in_is_the_one_that_is_asked_for():
-    augment = RandAugment(operations=1, probability=1.0, fill=(124, 116, 104))
-    seed = next(k for k in range(1000) if augment.draw(np.random.default_rng(k))[0][::2] == ("TranslateX", 1))
+    augment = RandAugment(num_ops=1, probability=1.0, fill=(124, 116, 104))
+    seed = next(k for k in range(1000) if augment.draw_ops(np.random.default_rng(k))[0][::2] == ("TranslateX", 1))
     moved = augment.apply(noise(1, 8, 8), np.random.default_rng(seed))
     assert (moved[:, :, -2:] == augment.fill).all()
 

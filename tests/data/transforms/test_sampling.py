@@ -101,7 +101,7 @@ def test_dense_views_reach_from_the_first_frame_to_the_last_stride(sampling, tot
 
 
 def test_the_last_of_several_dense_views_is_cut_off_as_released():
-    assert DenseSampling(frames=1, stride=1).views(935, 8)[-1] == [int(7 * (934 / 7))] == [933]
+    assert DenseSampling(num_frames=1, stride=1).list_view_indices(935, 8)[-1] == [int(7 * (934 / 7))] == [933]
 
 
 @given(st.builds(DenseSampling, frames=counts, stride=strides), lengths)
@@ -112,8 +112,8 @@ def test_one_dense_view_is_at_the_start(sampling, total):
 
 @given(counts, st.integers(1, 400), seeds)
 def test_segments_of_whole_length_each_give_one_frame(frames, total, seed):
-    sampling = SegmentSampling(frames=frames, rule="videomae")
-    drawn = sampling.draw(total, np.random.default_rng(seed))
+    sampling = SegmentSampling(num_frames=frames, rule="videomae")
+    drawn = sampling.draw_indices(total, np.random.default_rng(seed))
     if total >= frames:
         assert [frame // (total // frames) for frame in drawn] == list(range(frames))
     else:
@@ -123,13 +123,13 @@ def test_segments_of_whole_length_each_give_one_frame(frames, total, seed):
 @given(counts, st.data())
 def test_amd_shows_every_frame_of_a_short_video(frames, data):
     total = data.draw(st.integers(1, frames))
-    drawn = SegmentSampling(frames=frames, rule="amd").draw(total, np.random.default_rng(0))
+    drawn = SegmentSampling(num_frames=frames, rule="amd").draw_indices(total, np.random.default_rng(0))
     assert drawn == [0] * (frames - total) + list(range(total))
 
 
 @given(counts, lengths)
 def test_mvd_segments_meet_at_their_borders_and_cover_the_video(frames, total):
-    segments = SegmentSampling(frames=frames, rule="mvd").segments(total)
+    segments = SegmentSampling(num_frames=frames, rule="mvd").list_segments(total)
     assert [segment[-1] for segment in segments[:-1]] == [segment[0] for segment in segments[1:]]
     assert (segments[0][0], segments[-1][-1]) == (0, total - 1)
 
@@ -138,7 +138,7 @@ def test_mvd_segments_meet_at_their_borders_and_cover_the_video(frames, total):
 def test_segment_views_take_every_segment_once(rule, frames, views, data):
     per_segment = data.draw(st.integers(1, 20)) * views
     total = frames * per_segment + (rule == "mvd")  # so that no segment's length is a fraction
-    for chosen in SegmentSampling(frames=frames, rule=rule).views(total, views):
+    for chosen in SegmentSampling(num_frames=frames, rule=rule).list_view_indices(total, views):
         assert [frame // per_segment for frame in chosen] == list(range(frames))
 
 
@@ -155,10 +155,10 @@ def test_the_same_span_of_time_is_seen_at_any_frame_rate(sampling, rate, total, 
 
 @given(st.integers(2, 40), st.integers(1, 9), st.data())
 def test_a_timed_span_that_fits_is_filled_evenly_from_any_fraction(frames, stride, data):
-    sampling = TimedSampling(frames=frames, stride=float(stride))
+    sampling = TimedSampling(num_frames=frames, stride=float(stride))
     total = data.draw(st.integers(frames * stride, 2000))
-    start = data.draw(st.floats(0, sampling.room(total)))
-    chosen = sampling.frames_from(start, total)
+    start = data.draw(st.floats(0, sampling.get_last_start(total)))
+    chosen = sampling.list_indices_from(start, total)
     assert chosen[0] == int(np.float32(start))  # places are float32, as in the released code
     gaps = np.diff(chosen)
     assert gaps.max() - gaps.min() <= 1  # a place is rounded down by less than a frame
@@ -182,15 +182,15 @@ def test_timed_views_start_at_the_videos_start_and_whole_frames_apart(sampling, 
 
 
 def test_the_repeated_clips_of_a_timed_sampling_start_anywhere():
-    clips = TimedSampling(frames=4).draw_repeats(1016, 2000, np.random.default_rng(0))
+    clips = TimedSampling(num_frames=4).draw_repeat_indices(1016, 2000, np.random.default_rng(0))
     starts = np.array([frames[0] for frames in clips])
     assert np.quantile(starts, [0.0, 0.25, 0.5, 0.75, 1.0]) == pytest.approx([0, 250, 500, 750, 1000], abs=40)
 
 
 def test_the_example_clips_of_timed_sampling_are_the_authors():
     sampling = TimedSampling()
-    assert sampling.frames_from(0.0, 300) == [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]
-    assert sampling.at(60.0) == TimedSampling(stride=8.0, rate=60.0)
+    assert sampling.list_indices_from(0.0, 300) == [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]
+    assert sampling.adapt_to_frame_rate(60.0) == TimedSampling(stride=8.0, frame_rate=60.0)
 
 
 @pytest.mark.parametrize("config", [{"frames": 0}, {"stride": 0.0}, {"rate": -1.0}, {"stride": float("inf")}])
@@ -200,20 +200,20 @@ def test_a_timed_clip_needs_a_frame_a_step_and_a_rate(config):
 
 
 def test_the_example_of_45_frames_has_the_views_that_the_papers_codes_give():
-    videomae = SegmentSampling(rule="videomae").views(45, 2)
+    videomae = SegmentSampling(rule="videomae").list_view_indices(45, 2)
     assert videomae[0] == [0, 2, 5, 8, 11, 14, 16, 19, 22, 25, 28, 30, 33, 36, 39, 42]
     assert videomae[1] == [1, 4, 7, 9, 12, 15, 18, 21, 23, 26, 29, 32, 35, 37, 40, 43]
-    assert SegmentSampling(rule="amd").views(45, 2) == videomae
-    mvd = SegmentSampling(rule="mvd").views(45, 2)
+    assert SegmentSampling(rule="amd").list_view_indices(45, 2) == videomae
+    mvd = SegmentSampling(rule="mvd").list_view_indices(45, 2)
     assert mvd[0] == [0, 3, 6, 9, 11, 14, 17, 20, 22, 25, 28, 31, 33, 36, 39, 42]
     assert mvd[1] == [2, 5, 7, 10, 13, 15, 18, 21, 24, 27, 29, 32, 35, 37, 40, 43]
 
 
 def test_the_example_clips_of_dense_sampling_are_the_authors():
     dense = DenseSampling()
-    assert dense.frames_to(100) == [36, 40, 44, 48, 53, 57, 61, 65, 70, 74, 78, 82, 87, 91, 95, 99]
-    assert dense.frames_of_all(40)[:11] == [0, 4, 8, 13, 17, 22, 26, 31, 35, 39, 39]
-    assert SpanSampling().frames_from(0, 40) == [*range(0, 37, 4), *[36] * 6]
+    assert dense.list_indices_until(100) == [36, 40, 44, 48, 53, 57, 61, 65, 70, 74, 78, 82, 87, 91, 95, 99]
+    assert dense.list_short_video_indices(40)[:11] == [0, 4, 8, 13, 17, 22, 26, 31, 35, 39, 39]
+    assert SpanSampling().list_indices_from(0, 40) == [*range(0, 37, 4), *[36] * 6]
 
 
 @pytest.mark.parametrize("config", [{"frames": 0}, {"stride": 0}])

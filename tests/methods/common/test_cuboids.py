@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mask_structure import shown
 
-from vidstill.methods.common.block_masking import CuboidMask, boxes, in_boxes
+from vidstill.methods.common.block_masking import CuboidMask, draw_cuboid_mask, draw_cuboids
 from vidstill.methods.common.masking import RandomMask
-from vidstill.utils.rng import sample_seed
+from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import Grid
 
 CLIP = Grid(8, 14, 14)
 SEEDS = torch.arange(64)
 seeds = st.integers(0, 2**63 - 1)
 grids = st.builds(Grid, st.integers(1, 5), st.integers(1, 8), st.integers(1, 8))
-MANY = [box for seed in range(100) for box in islice(boxes(sample_seed(0, 0, seed), CLIP), 100)]
+MANY = [box for seed in range(100) for box in islice(draw_cuboids(derive_sample_seed(0, 0, seed), CLIP), 100)]
 
 
 def inside(box: tuple[slice, slice, slice]) -> set[tuple[int, ...]]:
@@ -26,7 +26,7 @@ def inside(box: tuple[slice, slice, slice]) -> set[tuple[int, ...]]:
 
 @given(seeds, grids)
 def test_a_box_lies_in_the_grid_and_is_lower_and_narrower_than_it(seed, grid):
-    for length, high, wide in islice(boxes(seed, grid), 150):
+    for length, high, wide in islice(draw_cuboids(seed, grid), 150):
         assert 0 <= length.start < length.stop <= grid.t
         assert 0 <= high.start <= high.stop <= grid.h
         assert 0 <= wide.start <= wide.stop <= grid.w
@@ -61,32 +61,32 @@ def test_boxes_are_as_often_high_as_wide():
 
 @given(seeds, grids, st.data())
 def test_a_box_is_taken_if_it_hides_something_new_and_not_too_much(seed, grid, data):
-    most = data.draw(st.integers(1, grid.tokens))
+    most = data.draw(st.integers(1, grid.num_tokens))
     hidden: set[tuple[int, ...]] = set()
     failed = 0
-    for box in boxes(seed, grid):
+    for box in draw_cuboids(seed, grid):
         new = inside(box) - hidden
         taken = 0 < len(new) <= most - len(hidden)
         hidden |= new if taken else set()
         failed = 0 if taken else failed + 1
         if len(hidden) == most or failed == 100:
             break
-    assert set(zip(*(axis.tolist() for axis in in_boxes(seed, grid, most).nonzero()), strict=True)) == hidden
+    assert set(zip(*(axis.tolist() for axis in draw_cuboid_mask(seed, grid, most).nonzero()), strict=True)) == hidden
 
 
 @given(grids, st.floats(0, 0.9))
 def test_all_that_boxes_hide_is_hidden_and_single_tokens_make_up_the_number(grid, ratio):
-    hidden = grid.tokens - int(grid.tokens * (1 - ratio))
-    if hidden == grid.tokens:
+    hidden = grid.num_tokens - int(grid.num_tokens * (1 - ratio))
+    if hidden == grid.num_tokens:
         return
     mask = CuboidMask(ratio=ratio).draw(SEEDS[:4], grid)
     assert mask.masked.shape[1] == hidden
     for seed, seen in zip(SEEDS[:4].tolist(), shown(mask, grid).numpy(), strict=True):
-        assert not (seen & in_boxes(seed, grid, hidden)).any()
+        assert not (seen & draw_cuboid_mask(seed, grid, hidden)).any()
 
 
 def test_nearly_all_that_is_hidden_of_a_clip_is_hidden_by_boxes():
-    shares = [in_boxes(seed, CLIP, 1176).sum() / 1176 for seed in SEEDS.tolist()]
+    shares = [draw_cuboid_mask(seed, CLIP, 1176).sum() / 1176 for seed in SEEDS.tolist()]
     assert np.mean(shares) > 0.95
 
 

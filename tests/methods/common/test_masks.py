@@ -22,7 +22,7 @@ from vidstill.methods.common.masking import (
     SpaceMask,
     TubeMask,
 )
-from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import Grid, InputError
 
 sizes = st.integers(1, 6)
@@ -33,11 +33,11 @@ CLIP, IMAGE = Grid(8, 14, 14), Grid(1, 14, 14)  # 16 frames, and one, of 224 × 
 
 DRAWERS: dict[str, Callable[[float], Any]] = {
     "random": lambda ratio: RandomMask(ratio=ratio),
-    "random, the hidden counted": lambda ratio: RandomMask(ratio=ratio, counts="hidden"),
+    "random, the hidden counted": lambda ratio: RandomMask(ratio=ratio, round_down="hidden"),
     "tube": lambda ratio: TubeMask(ratio=ratio),
     "nested": lambda ratio: NestedTubeMask(student_ratio=ratio, teacher_ratio=ratio / 2),
     "space": lambda ratio: SpaceMask(ratio=ratio),
-    "space, whole tubes": lambda ratio: SpaceMask(ratio=ratio, tubes="whole"),
+    "space, whole tubes": lambda ratio: SpaceMask(ratio=ratio, tube_rounding="whole"),
     "frame": lambda ratio: FrameMask(ratio=ratio),
     "slot": lambda ratio: SlotMask(ratio=ratio),
     "context": lambda ratio: ContextMask(ratio=ratio),
@@ -105,7 +105,7 @@ def test_tokens_are_drawn_where_the_seeds_are(drawer):
 @every_drawer
 def test_the_settings_of_a_drawer_survive_being_written_and_read(drawer):
     config = drawer(0.25)
-    assert from_plain(type(config), to_plain(config)) == config
+    assert from_dict(type(config), to_dict(config)) == config
 
 
 @every_drawer
@@ -126,7 +126,7 @@ def test_a_ratio_that_is_no_share_is_met_with_a_sentence(drawer, ratio):
     [
         (RandomMask(ratio=0.9), Grid(1, 2, 2), "0.9 hides all 4 tokens"),
         (SpaceMask(ratio=0.9), Grid(2, 2, 2), "0.9 hides all 8 tokens"),
-        (SpaceMask(ratio=0.9, tubes="whole"), Grid(8, 2, 2), "0.9 hides all 4 places"),
+        (SpaceMask(ratio=0.9, tube_rounding="whole"), Grid(8, 2, 2), "0.9 hides all 4 places"),
         (SlotMask(ratio=0.9), Grid(8, 2, 2), "0.9 hides all 4 places"),
         (FrameMask(ratio=0.75), Grid(2, 14, 14), "0.75 hides all 2 slots"),
         (CuboidMask(ratio=0.75), Grid(1, 1, 3), "0.75 hides all 3 tokens"),
@@ -155,12 +155,12 @@ def test_where_the_hidden_are_rounded_down_something_is_seen(drawer, ratio, grid
         (RandomMask(ratio=0.75), IMAGE, 49),
         (RandomMask(ratio=0.75), Grid(1, 16, 16), 64),  # ViT-H/14
         (RandomMask(ratio=0.95), IMAGE, 9),  # ten patches, says DMAE's paper
-        (RandomMask(ratio=0.9, counts="hidden"), CLIP, 1568 - 1411),
+        (RandomMask(ratio=0.9, round_down="hidden"), CLIP, 1568 - 1411),
         (TubeMask(ratio=0.9), CLIP, 8 * 20),
         (TubeMask(ratio=0.75), CLIP, 8 * 49),
         (TubeMask(ratio=0.95), Grid(1, 18, 20), 18),  # 360 · 0.95 is 342
         (SpaceMask(ratio=0.9), CLIP, 19 * 8 + 4),
-        (SpaceMask(ratio=0.9, tubes="whole"), CLIP, 19 * 8),
+        (SpaceMask(ratio=0.9, tube_rounding="whole"), CLIP, 19 * 8),
         (FrameMask(ratio=0.75), CLIP, 2 * 196),
         (SlotMask(ratio=0.9), CLIP, 8 * 19),
         (CuboidMask(ratio=0.75), CLIP, 392),
@@ -169,14 +169,14 @@ def test_where_the_hidden_are_rounded_down_something_is_seen(drawer, ratio, grid
 def test_as_many_tokens_are_seen_as_in_the_papers(config, grid, seen):
     mask = config.draw(SEEDS, grid)
     assert mask.visible.shape == (len(SEEDS), seen)
-    assert mask.masked.shape == (len(SEEDS), grid.tokens - seen)
+    assert mask.masked.shape == (len(SEEDS), grid.num_tokens - seen)
 
 
 def test_the_teacher_of_an_image_sees_half_of_it_and_the_student_a_quarter():
     mask = NestedTubeMask(student_ratio=0.75, teacher_ratio=0.5).draw(SEEDS, IMAGE)  # AMD's masks for images
     assert mask.visible.shape[1] == 49
-    assert mask.extra is not None
-    assert mask.extra.shape[1] == 49
+    assert mask.teacher_only is not None
+    assert mask.teacher_only.shape[1] == 49
     assert mask.teacher_visible.shape[1] == 98
     assert mask.masked.shape[1] == 147
 
@@ -185,10 +185,10 @@ def test_the_teacher_of_an_image_sees_half_of_it_and_the_student_a_quarter():
 def test_drawers_that_count_alike_hide_the_same_tokens_of_an_image(grid, ratio):
     image = Grid(1, grid.h, grid.w)
     plain = drawn(RandomMask(ratio=ratio), image)
-    for config in (SpaceMask(ratio=ratio), SpaceMask(ratio=ratio, tubes="whole"), SlotMask(ratio=ratio)):
+    for config in (SpaceMask(ratio=ratio), SpaceMask(ratio=ratio, tube_rounding="whole"), SlotMask(ratio=ratio)):
         assert torch.equal(config.draw(SEEDS, image).visible, plain.visible)
     tubes = TubeMask(ratio=ratio).draw(SEEDS, image)
-    assert torch.equal(RandomMask(ratio=ratio, counts="hidden").draw(SEEDS, image).visible, tubes.visible)
+    assert torch.equal(RandomMask(ratio=ratio, round_down="hidden").draw(SEEDS, image).visible, tubes.visible)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_drawers_that_count_alike_hide_the_same_tokens_of_an_image(grid, ratio):
 def test_every_token_is_hidden_as_often_as_any_other(name):
     seeds, grid = torch.arange(4000), Grid(4, 4, 5)
     hidden = DRAWERS[name](0.75).draw(seeds, grid).masked
-    counts = torch.bincount(hidden.flatten(), minlength=grid.tokens).double() / len(seeds)
+    counts = torch.bincount(hidden.flatten(), minlength=grid.num_tokens).double() / len(seeds)
     assert (counts - 0.75).abs().max() < 5 * (0.75 * 0.25 / len(seeds)) ** 0.5
 
 
@@ -210,7 +210,7 @@ def test_a_tube_hides_the_same_places_in_every_slot(grid, ratio):
 
 @given(grids, ratios)
 def test_whole_tubes_of_a_space_mask_are_tubes(grid, ratio):
-    mask = drawn(SpaceMask(ratio=ratio, tubes="whole"), grid)
+    mask = drawn(SpaceMask(ratio=ratio, tube_rounding="whole"), grid)
     assert places_in_each_slot(mask.visible, grid).shape[1] == int(grid.h * grid.w * (1 - ratio))
 
 
@@ -218,7 +218,7 @@ def test_whole_tubes_of_a_space_mask_are_tubes(grid, ratio):
 def test_the_released_space_mask_keeps_whole_tubes_and_the_first_slots_of_one_more(grid, ratio):
     mask = drawn(SpaceMask(ratio=ratio), grid)
     slots = shown(mask, grid).flatten(2)  # whether a place is seen, slot by slot
-    whole, rest = divmod(int(grid.tokens * (1 - ratio)), grid.t)
+    whole, rest = divmod(int(grid.num_tokens * (1 - ratio)), grid.t)
     assert (slots.all(dim=1).sum(dim=1) == whole).all()
     assert (slots.any(dim=1).sum(dim=1) == whole + (rest > 0)).all()
     assert seen_in_each_slot(mask, grid).tolist() == [[whole + (slot < rest) for slot in range(grid.t)]] * len(SEEDS)
@@ -248,26 +248,28 @@ def test_the_slots_of_a_slot_mask_know_nothing_of_each_other():
 
 @given(grids, ratios, ratios)
 def test_the_context_is_seen_and_of_the_rest_a_share_is_hidden(grid, ratio, context):
-    mask = ContextMask(ratio=ratio, context=context).draw(SEEDS, grid)
+    mask = ContextMask(ratio=ratio, context_ratio=context).draw(SEEDS, grid)
     beginning = int(grid.t * context * (grid.h * grid.w))
     assert torch.equal(mask.visible[:, :beginning], torch.arange(beginning).expand(len(SEEDS), -1))
-    assert mask.masked.shape[1] == int(ratio * (grid.tokens - beginning))
+    assert mask.masked.shape[1] == int(ratio * (grid.num_tokens - beginning))
 
 
 @pytest.mark.parametrize("context", [-0.25, 1.0, float("nan")])
 def test_a_context_that_is_no_share_is_met_with_a_sentence(context):
     with pytest.raises(InputError, match=f"context is {context}; take 0 up to, but below, 1"):
-        ContextMask(context=context).draw(SEEDS, CLIP)
+        ContextMask(context_ratio=context).draw(SEEDS, CLIP)
 
 
 @given(grids, ratios, ratios)
 def test_the_teacher_sees_what_the_student_sees_and_its_extra_tokens(grid, one, other):
     mask = nested(one, other).draw(SEEDS, grid)
-    assert mask.extra is not None
+    assert mask.teacher_only is not None
     assert mask.teacher_visible.shape[1] == grid.t * (grid.h * grid.w - int(min(one, other) * (grid.h * grid.w)))
-    assert (mask.extra.diff(dim=1) > 0).all()
+    assert (mask.teacher_only.diff(dim=1) > 0).all()
     for clip in range(len(SEEDS)):
-        visible, masked, extra = (set(tokens[clip].tolist()) for tokens in (mask.visible, mask.masked, mask.extra))
+        visible, masked, extra = (
+            set(tokens[clip].tolist()) for tokens in (mask.visible, mask.masked, mask.teacher_only)
+        )
         assert extra <= masked
         assert mask.teacher_visible[clip].tolist() == [*sorted(visible), *sorted(extra)]
 
@@ -281,12 +283,12 @@ def test_the_student_of_a_nested_mask_sees_what_a_tube_mask_shows(grid, ratio):
 
 def test_a_teacher_that_sees_all_has_no_place_that_neither_sees():
     mask = NestedTubeMask(student_ratio=0.9, teacher_ratio=0.0).draw(SEEDS, Grid(2, 4, 4))
-    assert torch.equal(mask.extra, mask.masked)
+    assert torch.equal(mask.teacher_only, mask.masked)
 
 
 def test_equal_ratios_leave_nothing_for_the_teacher_alone():
     mask = NestedTubeMask(student_ratio=0.5, teacher_ratio=0.5).draw(SEEDS, Grid(2, 4, 4))
-    assert mask.extra.shape == (4, 0)
+    assert mask.teacher_only.shape == (4, 0)
     assert torch.equal(mask.teacher_visible, mask.visible)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import clips
 
-from vidstill.methods.common.targets import colours_of, inputs, pixel_target, pixels
+from vidstill.methods.common.targets import compute_pixel_target, denormalize_input, gather_pixels, normalize_input
 from vidstill.models.vit import ViTConfig
 
 TUBELET = (2, 4, 3)
@@ -17,7 +17,7 @@ PLACES = torch.arange(2 * 4 * 4).expand(2, -1)
 
 
 def test_pixels_come_frame_by_frame_row_by_row_colours_last():
-    rows = pixels(CLIP, TUBELET, PLACES)
+    rows = gather_pixels(CLIP, TUBELET, PLACES)
     slot, row, column = 1, 2, 3
     number = (slot * 4 + row) * 4 + column
     expected = [
@@ -32,7 +32,7 @@ def test_pixels_come_frame_by_frame_row_by_row_colours_last():
 
 @given(st.integers(0, 1000))
 def test_each_colour_of_a_tubelet_has_zero_mean_and_unit_variance(seed):
-    rows = pixel_target(clips(rows=16, columns=12, seed=seed), MODEL, PLACES, "per_channel")
+    rows = compute_pixel_target(clips(rows=16, columns=12, seed=seed), MODEL, PLACES, "per_channel")
     colours = rows.view(2, 32, 24, 3).double()
     torch.testing.assert_close(colours.mean(dim=2), torch.zeros(2, 32, 3, dtype=torch.float64), rtol=0, atol=1e-5)
     torch.testing.assert_close(colours.var(dim=2), torch.ones(2, 32, 3, dtype=torch.float64), rtol=0, atol=1e-4)
@@ -40,7 +40,7 @@ def test_each_colour_of_a_tubelet_has_zero_mean_and_unit_variance(seed):
 
 def test_a_patch_as_a_whole_has_zero_mean_and_unit_variance_and_keeps_its_colour():
     tinted = CLIP * torch.tensor([1.0, 0.1, 0.5]).view(3, 1, 1, 1)
-    rows = pixel_target(tinted, MODEL, PLACES, "per_patch").double()
+    rows = compute_pixel_target(tinted, MODEL, PLACES, "per_patch").double()
     torch.testing.assert_close(rows.mean(dim=2), torch.zeros(2, 32, dtype=torch.float64), rtol=0, atol=1e-5)
     torch.testing.assert_close(rows.var(dim=2), torch.ones(2, 32, dtype=torch.float64), rtol=0, atol=1e-3)
     assert (rows.view(2, 32, 24, 3).mean(dim=2).std(dim=-1) > 0.1).all()
@@ -48,28 +48,28 @@ def test_a_patch_as_a_whole_has_zero_mean_and_unit_variance_and_keeps_its_colour
 
 @given(st.floats(0.2, 5), st.floats(-1, 1))
 def test_brightness_and_contrast_do_not_move_the_normalised_target(contrast, brightness):
-    moved = pixel_target(contrast * CLIP + brightness, MODEL, PLACES, "per_channel")
-    torch.testing.assert_close(moved, pixel_target(CLIP, MODEL, PLACES, "per_channel"), rtol=1e-3, atol=1e-3)
+    moved = compute_pixel_target(contrast * CLIP + brightness, MODEL, PLACES, "per_channel")
+    torch.testing.assert_close(moved, compute_pixel_target(CLIP, MODEL, PLACES, "per_channel"), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", NORMALISED)
 def test_a_tubelet_of_one_colour_has_the_target_zero(kind):
     grey = torch.tensor(MODEL.mean).view(1, 3, 1, 1, 1).expand(2, 3, 4, 16, 12)
-    assert not pixel_target(grey, MODEL, PLACES, kind).any()
+    assert not compute_pixel_target(grey, MODEL, PLACES, kind).any()
 
 
 def test_places_are_taken_in_their_order():
     for kind in (*NORMALISED, "raw", "input"):
-        chosen = pixel_target(CLIP, MODEL, PLACES[:, [5, 2]], kind)
-        torch.testing.assert_close(chosen, pixel_target(CLIP, MODEL, PLACES, kind)[:, [5, 2]])
-        assert pixel_target(CLIP, MODEL, PLACES[:, :0], kind).shape == (2, 0, 72)
+        chosen = compute_pixel_target(CLIP, MODEL, PLACES[:, [5, 2]], kind)
+        torch.testing.assert_close(chosen, compute_pixel_target(CLIP, MODEL, PLACES, kind)[:, [5, 2]])
+        assert compute_pixel_target(CLIP, MODEL, PLACES[:, :0], kind).shape == (2, 0, 72)
 
 
 def test_raw_pixels_are_colours_and_inputs_are_what_enters_the_encoder():
-    raw = pixel_target(CLIP, MODEL, PLACES, "raw")
-    assert torch.equal(raw, pixels(CLIP, TUBELET, PLACES))
+    raw = compute_pixel_target(CLIP, MODEL, PLACES, "raw")
+    assert torch.equal(raw, gather_pixels(CLIP, TUBELET, PLACES))
     mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (MODEL.mean, MODEL.std))
-    entering = pixel_target(CLIP, MODEL, PLACES, "input")
-    torch.testing.assert_close(entering, pixels((CLIP - mean) / std, TUBELET, PLACES))
-    torch.testing.assert_close(entering, inputs(raw, MODEL))
-    torch.testing.assert_close(colours_of(entering, MODEL), raw)
+    entering = compute_pixel_target(CLIP, MODEL, PLACES, "input")
+    torch.testing.assert_close(entering, gather_pixels((CLIP - mean) / std, TUBELET, PLACES))
+    torch.testing.assert_close(entering, normalize_input(raw, MODEL))
+    torch.testing.assert_close(denormalize_input(entering, MODEL), raw)

@@ -12,9 +12,9 @@ from teachers_of_others import PREFIX, SIZES, library, save, save_timm
 from tiny_models import clips
 from torch import Tensor, nn
 
-from vidstill.methods.common.teacher import Frozen, clip_features, frame_features
-from vidstill.models.external.base import Foreign
-from vidstill.models.external.registry import is_foreign, read_foreign
+from vidstill.methods.common.teacher import FrozenTeacher, extract_clip_features, extract_frame_features
+from vidstill.models.external.base import ExternalEncoder
+from vidstill.models.external.registry import is_external_encoder, load_external_encoder
 from vidstill.utils.types import Grid, InputError
 
 KINDS = (*PREFIX, "timm")
@@ -31,23 +31,23 @@ def sources(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def teachers(sources) -> dict[str, Foreign]:
+def teachers(sources) -> dict[str, ExternalEncoder]:
     return {kind: read(source) for kind, source in sources.items()}
 
 
-def read(source: str, **options) -> Foreign:
+def read(source: str, **options) -> ExternalEncoder:
     file = source.partition("@")[2]
-    return read_foreign(source, load_file(file) if file else None, **options)
+    return load_external_encoder(source, load_file(file) if file else None, **options)
 
 
-def shown_to(teacher: Foreign, rows: int = 4, columns: int = 3, *, seed: int = 0) -> tuple[Tensor, Grid]:
+def shown_to(teacher: ExternalEncoder, rows: int = 4, columns: int = 3, *, seed: int = 0) -> tuple[Tensor, Grid]:
     """Clips of 4 frames for a teacher of clips, images for others; of so many tokens."""
     t, h, w = teacher.config.tubelet
     slots = 2 if t > 1 else 1
     return clips(frames=t * slots, rows=h * rows, columns=w * columns, seed=seed), Grid(slots, rows, columns)
 
 
-def by_the_library(kind: str, source: str, teacher: Foreign, clip: Tensor) -> list[Tensor]:
+def by_the_library(kind: str, source: str, teacher: ExternalEncoder, clip: Tensor) -> list[Tensor]:
     """What the library itself gives for each block, class and register tokens with it."""
     pixels = (clip - teacher.mean[:, None, None, None]) / teacher.std[:, None, None, None]
     with torch.no_grad():
@@ -75,10 +75,10 @@ def test_each_block_gives_what_the_library_gives_but_for_class_and_register_toke
     sides = (4, 4) if kind in OF_CLIPS else (4, 3)  # of these, the library takes clips of the model's own size alone
     clip, grid = shown_to(teacher, *sides)
     layers = range(1, teacher.config.depth + 1)
-    seen = teacher.look(clip, layers=layers).layers
+    seen = teacher.forward_intermediates(clip, layers=layers).layers
     prefix = PREFIX.get(kind, 1)
     for layer, theirs in zip(layers, by_the_library(kind, sources[kind], teacher, clip), strict=True):
-        assert theirs.shape[1] == prefix + grid.tokens
+        assert theirs.shape[1] == prefix + grid.num_tokens
         torch.testing.assert_close(seen[layer], theirs[:, prefix:], rtol=1e-4, atol=1e-5)
 
 
@@ -96,22 +96,22 @@ def test_class_and_register_tokens_are_dropped(kind, sources):
     clip, grid = shown_to(teacher)
     teacher.blocks[0].register_forward_pre_hook(lambda block, given: entered.append(given[0]))
     entered: list[Tensor] = []
-    features = teacher.look(clip, layers=(1,)).layers[1]
+    features = teacher.forward_intermediates(clip, layers=(1,)).layers[1]
     high = entered[0][..., 0] > 4  # CLIP's are normalised on their way in
     assert high.sum(dim=1).tolist() == [PREFIX[kind]] * 2
-    assert features.shape == (2, grid.tokens, 24)
+    assert features.shape == (2, grid.num_tokens, 24)
     assert features[..., 0].amax() < 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bright_place_lights_up_its_token(kind, teachers):
-    teacher = Frozen(teachers[kind])
+    teacher = FrozenTeacher(teachers[kind])
     t, h, w = teachers[kind].config.tubelet
     dark = torch.zeros(1, 3, 4, 4 * h, 3 * w)
     bright, slots = dark.clone(), 2 if t > 1 else 4
     first = 2  # the frame that a slot begins with
     bright[:, :, first : first + 2, 3 * h : 4 * h, w : 2 * w] = 1
-    features, grid = clip_features if t > 1 else frame_features, Grid(slots, 4, 3)
+    features, grid = extract_clip_features if t > 1 else extract_frame_features, Grid(slots, 4, 3)
     change = (features(teacher, bright, grid) - features(teacher, dark, grid)).norm(dim=-1)[0]
     token = (first // (4 // slots)) * 12 + 3 * 3 + 1
     assert change.argmax() == token or (t == 1 and change.argmax() == token + 12)  # both frames are bright
@@ -123,17 +123,17 @@ def test_a_teacher_that_is_shown_some_tokens_sees_no_others(kind, teachers):
     teacher = teachers[kind]
     clip, grid = shown_to(teacher)
     last = teacher.config.depth
-    order = torch.randperm(grid.tokens, generator=torch.Generator().manual_seed(0)).expand(2, -1)
-    every = teacher.look(clip, layers=(last,)).layers[last]
-    shuffled = teacher.look(clip, order, layers=(last,)).layers[last]
+    order = torch.randperm(grid.num_tokens, generator=torch.Generator().manual_seed(0)).expand(2, -1)
+    every = teacher.forward_intermediates(clip, layers=(last,)).layers[last]
+    shuffled = teacher.forward_intermediates(clip, order, layers=(last,)).layers[last]
     torch.testing.assert_close(shuffled, every[:, order[0]], rtol=1e-4, atol=1e-5)
     visible, hidden = order[:, :5], order[0, 5:]
     t, h, w = teacher.config.tubelet
     changed = rearrange(clip, "b c (gt t) (gh h) (gw w) -> b (gt gh gw) c t h w", t=t, h=h, w=w).clone()
     changed[:, hidden] = 0
     other = rearrange(changed, "b (gt gh gw) c t h w -> b c (gt t) (gh h) (gw w)", gt=grid.t, gh=grid.h, gw=grid.w)
-    some = teacher.look(clip, visible, layers=(last,)).layers[last]
-    assert torch.equal(teacher.look(other, visible, layers=(last,)).layers[last], some)
+    some = teacher.forward_intermediates(clip, visible, layers=(last,)).layers[last]
+    assert torch.equal(teacher.forward_intermediates(other, visible, layers=(last,)).layers[last], some)
     assert not torch.allclose(some, every[:, visible[0]], atol=1e-3)
 
 
@@ -143,14 +143,14 @@ def test_on_the_meta_device_a_description_alone_gives_the_same_shapes(kind, teac
     before = torch.get_rng_state()
     built = teachers[kind].config.build()
     assert torch.equal(torch.get_rng_state(), before)  # the student starts alike, whoever teaches it
-    seen = built.look(clip.to("meta"), layers=(2,)).layers[2]
+    seen = built.forward_intermediates(clip.to("meta"), layers=(2,)).layers[2]
     assert seen.device.type == "meta"
-    assert seen.shape == teachers[kind].look(clip, layers=(2,)).layers[2].shape
+    assert seen.shape == teachers[kind].forward_intermediates(clip, layers=(2,)).layers[2].shape
 
 
 def test_a_teacher_is_frozen_unlisted_and_moves_with_its_holder(teachers):
     holder = nn.Module()
-    holder.teacher = Frozen(teachers["dinov2"])
+    holder.teacher = FrozenTeacher(teachers["dinov2"])
     holder.train()
     assert not list(holder.named_parameters())
     assert not holder.state_dict()
@@ -166,14 +166,14 @@ def test_a_teacher_is_frozen_unlisted_and_moves_with_its_holder(teachers):
 
 @pytest.mark.parametrize("kind", ["dinov2", "vjepa2"])
 def test_at_its_own_size_a_teachers_features_are_resampled_to_the_students_grid(kind, sources, teachers):
-    own = Frozen(read(sources[kind], input="own"))
+    own = FrozenTeacher(read(sources[kind], input="own"))
     clip = clips(rows=12, columns=12)
-    features = clip_features if kind == "vjepa2" else frame_features
+    features = extract_clip_features if kind == "vjepa2" else extract_frame_features
     given = features(own, clip, Grid(2, 3, 3))
     frames = rearrange(clip if kind == "vjepa2" else clip[:, :, ::2], "b c t h w -> (b t) c h w")
     large = F.interpolate(frames, size=(16, 16), mode="bilinear", align_corners=False, antialias=True)
     shown = rearrange(large, "(b t) c h w -> b c t h w", b=2)
-    fine = features(Frozen(teachers[kind]), shown, Grid(2, 4, 4))
+    fine = features(FrozenTeacher(teachers[kind]), shown, Grid(2, 4, 4))
     maps = rearrange(fine, "b (t h w) d -> (b t) d h w", t=2, h=4)
     coarse = F.interpolate(maps, size=(3, 3), mode="bilinear", align_corners=False, antialias=True)
     torch.testing.assert_close(given, rearrange(coarse, "(b t) d h w -> b (t h w) d", b=2), rtol=1e-4, atol=1e-5)
@@ -199,7 +199,7 @@ def test_colours_are_normalised_as_the_librarys_processor_does(kind, tmp_path, s
     )
     entered: list[Tensor] = []
     teacher.enter = lambda shown, enter=teacher.enter: (entered.append(shown), enter(shown))[1]  # type: ignore[method-assign]
-    teacher.look(rearrange(pixels / 255, "t c h w -> 1 c t h w"), layers=(1,))
+    teacher.forward_intermediates(rearrange(pixels / 255, "t c h w -> 1 c t h w"), layers=(1,))
     torch.testing.assert_close(entered[0][0], rearrange(theirs, "t c h w -> c t h w"), rtol=1e-5, atol=1e-5)
 
 
@@ -224,7 +224,9 @@ def test_a_vision_tower_is_taken_out_of_the_model_of_images_and_words(tmp_path):
         with torch.no_grad():
             part = whole.vision_model(pixels, interpolate_pos_encoding=True, output_hidden_states=True)
         theirs = part.hidden_states[-1][:, 1 if name == "CLIP" else 0 :]
-        torch.testing.assert_close(teacher.look(clip, layers=(2,)).layers[2], theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            teacher.forward_intermediates(clip, layers=(2,)).layers[2], theirs, rtol=1e-4, atol=1e-5
+        )
 
 
 # ---- What is said ---------------------------------------------------------------------------------------------------
@@ -242,17 +244,17 @@ def test_a_teacher_says_what_it_is_and_its_licence(sources, tmp_path):
 
 
 def test_prefixes_name_libraries():
-    assert is_foreign("transformers:facebook/dinov2-base")
-    assert is_foreign("timm:test_vit.r160_in1k")
-    assert not is_foreign("runs/timm")
-    assert not is_foreign("hf://MCG-NJU/videomae-base")
+    assert is_external_encoder("transformers:facebook/dinov2-base")
+    assert is_external_encoder("timm:test_vit.r160_in1k")
+    assert not is_external_encoder("runs/timm")
+    assert not is_external_encoder("hf://MCG-NJU/videomae-base")
 
 
 @pytest.mark.parametrize("name", ["transformers", "timm"])
 def test_without_the_library_a_sentence_names_the_extra(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=r"pip install 'vidstill\[teachers\]'"):
-        read_foreign(f"{name}:vit")
+        load_external_encoder(f"{name}:vit")
 
 
 def test_what_cannot_be_read_is_met_with_a_sentence(tmp_path, sources, monkeypatch):
@@ -261,16 +263,16 @@ def test_what_cannot_be_read_is_met_with_a_sentence(tmp_path, sources, monkeypat
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     for source in (f"transformers:{tmp_path}", "transformers:nobody/nothing"):
         with pytest.raises(InputError, match="transformers cannot read"):
-            read_foreign(source)
+            load_external_encoder(source)
     with pytest.raises(InputError, match=r"timm cannot give test_vit\.r160_in1k with weights"):
-        read_foreign("timm:test_vit.r160_in1k")
+        load_external_encoder("timm:test_vit.r160_in1k")
     with pytest.raises(InputError, match="timm cannot give no_such_vit"):
-        read_foreign("timm:no_such_vit")
+        load_external_encoder("timm:no_such_vit")
     with pytest.raises(InputError, match="is a ResNet; teachers of timm are its plain VisionTransformers"):
-        read_foreign("timm:test_resnet")
+        load_external_encoder("timm:test_resnet")
     (tmp_path / "config.json").write_text('{"model_type": "vit_mae"}')
     with pytest.raises(InputError, match="is of the kind 'vit_mae'; teachers of transformers are videomae, vjepa2"):
-        read_foreign(f"transformers:{tmp_path}")
+        load_external_encoder(f"transformers:{tmp_path}")
 
 
 def test_missing_tensors_are_met_with_a_sentence(tmp_path, sources):
@@ -280,17 +282,17 @@ def test_missing_tensors_are_met_with_a_sentence(tmp_path, sources):
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(InputError, match=r"lacks 1 tensors of its model, first 'encoder\.layer\.1\.norm1\.bias'"):
-        read_foreign(f"transformers:{tmp_path}")
+        load_external_encoder(f"transformers:{tmp_path}")
     theirs = load_file(sources["timm"].partition("@")[2])
     del theirs["blocks.5.attn.qkv.bias"]
     with pytest.raises(InputError, match="1 tensors of test_vit are not in the file"):
-        read_foreign("timm:test_vit@file", theirs)
+        load_external_encoder("timm:test_vit@file", theirs)
 
 
 def test_what_a_teacher_cannot_give_is_said(teachers):
     with pytest.raises(InputError, match="is asked what a block attends with"):
-        teachers["dinov2"].look(clips(frames=1, rows=16, columns=12), attention=(2,))
+        teachers["dinov2"].forward_intermediates(clips(frames=1, rows=16, columns=12), attention=(2,))
     with pytest.raises(InputError, match="looks at single frames, and is shown a clip of 4"):
-        teachers["dinov2"].look(clips(), layers=(2,))
+        teachers["dinov2"].forward_intermediates(clips(), layers=(2,))
     with pytest.raises(InputError, match="block 3 is asked of"):
-        teachers["vjepa2"].look(clips(), layers=(3,))
+        teachers["vjepa2"].forward_intermediates(clips(), layers=(3,))

@@ -13,30 +13,37 @@ from foreign_layout import in_their_words
 from tiny_models import VIDEOMAE, built
 from tiny_runs import CLASSES, FINETUNE, make_data, run
 
-from vidstill.checkpoints.io import read_weights, write_weights
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
+from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
 from vidstill.cli.main import main
 from vidstill.data.datasets import train_clips as datasets
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
-from vidstill.data.manifest.open import read_listing
+from vidstill.data.manifest.open import open_manifest
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.evaluate import classifier as testing
-from vidstill.pipelines.evaluate.classifier import evaluate, load_classifier, score, write_test
-from vidstill.pipelines.train.session import Launch
+from vidstill.pipelines.evaluate.classifier import (
+    evaluate_classifier,
+    load_classifier,
+    score_classifier,
+    write_classification_result,
+)
+from vidstill.pipelines.train.session import RunConfig
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils import files as folder
-from vidstill.utils.config_io import from_plain
+from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
 
 FILES = {"test.json", "scores.csv", "classes.csv", "confusion.csv", "confusion.png"}
-VIEWS = ViewsConfig(sampling=SegmentSampling(frames=4), views=2, crops=3, short_side=16, size=(16, 16))
+VIEWS = ViewsConfig(
+    sampling=SegmentSampling(num_frames=4), temporal_clips=2, spatial_crops=3, short_side=16, size=(16, 16)
+)
 
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    """A folder with `data` and a fine-tuned model, `finetune`."""
+    """A folder with `data` and a fine-tuned model, `finetune_command`."""
     folder = tmp_path_factory.mktemp("testing")
     data = make_data(folder / "data")
     run(FINETUNE, data=data, out=folder / "finetune", schedule__epochs=2)
@@ -110,20 +117,20 @@ def test_a_disk_that_is_full_is_met_with_a_sentence(road, tmp_path, capsys, monk
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(folder, "write_whole", full)
+    monkeypatch.setattr(folder, "write_file_atomic", full)
     assert main(f"evaluate {road}/finetune --data {road}/data --out {tmp_path}/out --workers 0".split()) == 2
     assert "No space left on device" in capsys.readouterr().err
 
 
 def test_the_findings_of_two_tests_are_never_mixed(road, tmp_path, monkeypatch):
     """test.json says by being there that the other files are of the same test."""
-    tested = evaluate(str(road / "finetune"), Launch(data=road / "data", out=Path(), workers=0))
-    write_test(tmp_path, tested)
-    monkeypatch.setattr(testing, "confusion_png", lambda *given: [][0])  # as where it is killed
+    tested = evaluate_classifier(str(road / "finetune"), RunConfig(data=road / "data", out=Path(), workers=0))
+    write_classification_result(tmp_path, tested)
+    monkeypatch.setattr(testing, "draw_confusion_matrix", lambda *given: [][0])  # as where it is killed
     with pytest.raises(IndexError):
-        write_test(tmp_path, tested)
+        write_classification_result(tmp_path, tested)
     assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "classes.csv", "confusion.csv"}
-    folder.check_findings(tmp_path, FILES - {"test.json"})
+    folder.check_result_dir(tmp_path, FILES - {"test.json"})
 
 
 # ---- What cannot be scored ------------------------------------------------------------------------------------------
@@ -178,21 +185,21 @@ class Diverging(Classifier):
 
 def test_scores_that_are_no_numbers_count_as_none(road):
     config = load_classifier(str(road / "finetune"))[0].config
-    listing = read_listing(road / "data", split="val")
-    launch = Launch(data=road / "data", out=Path(), workers=0)
-    found = score(Diverging(config), listing, CLASSES, VIEWS, launch, Runtime("fp32"))
-    assert found.places == (0, 2, 3, 4, 5)
-    assert "has scores that are no finite numbers" in found.broken[1]
-    assert found.plain()["videos"] == 5
+    listing = open_manifest(road / "data", split="val")
+    launch = RunConfig(data=road / "data", out=Path(), workers=0)
+    found = score_classifier(Diverging(config), listing, CLASSES, VIEWS, launch, Runtime("fp32"))
+    assert found.indices == (0, 2, 3, 4, 5)
+    assert "has scores that are no finite numbers" in found.broken_videos[1]
+    assert found.to_dict()["videos"] == 5
 
 
 def test_a_model_that_has_diverged_is_not_right_by_chance(road, tmp_path):
     """Of scores that are no numbers none is above another, so that every label would have the first rank."""
-    model = read_weights(road / "finetune")
+    model = read_checkpoint(road / "finetune")
     wild = {name: tensor * float("nan") for name, tensor in model.tensors.items()}
-    write_weights(tmp_path / "wild.safetensors", wild, model.about)
+    write_checkpoint(tmp_path / "wild.safetensors", wild, model.metadata)
     with pytest.raises(InputError, match=r"none of the 6 videos .* could be scored; .* no finite numbers"):
-        evaluate(str(tmp_path / "wild.safetensors"), Launch(data=road / "data", out=Path(), workers=0))
+        evaluate_classifier(str(tmp_path / "wild.safetensors"), RunConfig(data=road / "data", out=Path(), workers=0))
 
 
 # ---- Views ----------------------------------------------------------------------------------------------------------
@@ -207,12 +214,12 @@ def test_all_views_of_a_video_are_decoded_in_one_go(road, monkeypatch):
 
     read_frames = datasets.read_frames
     monkeypatch.setattr(datasets, "read_frames", noting)
-    listing = read_listing(road / "data", split="val")
+    listing = open_manifest(road / "data", split="val")
     clips = ViewClips(listing, VIEWS)
     assert len({clips[place].clip.shape for place in range(6)}) == 1
     assert clips[0].clip.shape == (6, 3, 4, 16, 16)
     assert [source for source, _ in asked[:6]] == [str(row.source) for row in listing.rows]
-    wanted = VIEWS.sampling.views(8, 2)  # of 8 frames
+    wanted = VIEWS.sampling.list_view_indices(8, 2)  # of 8 frames
     assert asked[0][1] == sorted({frame for view in wanted for frame in view})
 
 
@@ -233,20 +240,20 @@ def test_fewer_classes_than_the_model_s_may_be_tested(road, tmp_path):
 @pytest.mark.parametrize(("classes", "views"), [(400, 5), (174, 2)], ids=["Kinetics", "SSv2"])
 def test_an_authors_classifier_scores_as_ours_and_is_looked_at_as_its_paper_does(tmp_path, classes, views):
     encoder = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 16, 16))
-    module = built(ClassifierConfig(encoder=encoder, classes=classes)).eval()
-    theirs = in_their_words(module.state_dict(), classifier_names(encoder))
+    module = built(ClassifierConfig(encoder=encoder, num_classes=classes)).eval()
+    theirs = in_their_words(module.state_dict(), build_classifier_rules(encoder))
     torch.save({"module": theirs}, tmp_path / "theirs.pth")
     model, weights = load_classifier(str(tmp_path / "theirs.pth"))
     clip = torch.rand(1, 3, 4, 32, 32)
     assert torch.equal(model.eval()(clip), module(clip))
-    assert weights.about["classes"] == [str(number) for number in range(classes)]
-    found = from_plain(ViewsConfig, weights.about["views"])
-    assert (found.views, found.crops, found.sampling.frames) == (views, 3, 16)
+    assert weights.metadata["classes"] == [str(number) for number in range(classes)]
+    found = from_dict(ViewsConfig, weights.metadata["views"])
+    assert (found.temporal_clips, found.spatial_crops, found.sampling.num_frames) == (views, 3, 16)
 
 
 def test_an_authors_pre_training_is_no_classifier(tmp_path):
     encoder = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 4, 4))
     method = built(replace(VIDEOMAE, encoder=encoder))
-    torch.save({"model": in_their_words(method.state_dict(), videomae_names(encoder))}, tmp_path / "theirs.pth")
+    torch.save({"model": in_their_words(method.state_dict(), build_videomae_rules(encoder))}, tmp_path / "theirs.pth")
     with pytest.raises(InputError, match="is no fine-tuned model but pretraining; fine-tune it first"):
         load_classifier(str(tmp_path / "theirs.pth"))

@@ -14,17 +14,17 @@ from tiny_models import CLASSES, ENCODER, clips
 from torch import Tensor
 
 from vidstill.pipelines.export import onnx as onnx_files
-from vidstill.pipelines.export.int8 import quantise, write_int8
-from vidstill.pipelines.export.model import ExportConfig, shipped
-from vidstill.pipelines.export.onnx import Session, about_of, write_onnx
-from vidstill.pipelines.export.report import Report, drafted
-from vidstill.pipelines.export.torch_export import ABOUT, write_program
-from vidstill.pipelines.export.verify import Batch, check, compared
-from vidstill.pipelines.infer.encoder import load
+from vidstill.pipelines.export.int8 import quantize_onnx, write_int8
+from vidstill.pipelines.export.model import ExportConfig, load_exportable_model
+from vidstill.pipelines.export.onnx import OnnxSession, read_onnx_metadata, write_onnx
+from vidstill.pipelines.export.report import ExportReport, open_export_draft
+from vidstill.pipelines.export.torch_export import TORCH_EXPORT_METADATA_FILE, write_torch_export
+from vidstill.pipelines.export.verify import ComparisonBatch, check_outputs, compare_outputs
+from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils.types import InputError
 
-CONFIG = ClassifierConfig(encoder=ENCODER, classes=CLASSES, head_scale=1.0)
+CONFIG = ClassifierConfig(encoder=ENCODER, num_classes=CLASSES, head_init_scale=1.0)
 WITHOUT = "onnx, onnxscript and onnxruntime are not installed: pip install 'vidstill[export]'"
 
 
@@ -58,7 +58,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(run: tuple[Path, Classifier], videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+def made(
+    run: tuple[Path, Classifier], videos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ExportReport]:
     """The run as ONNX, and what was found of it, on videos too."""
     onnx_is_there()
     out = tmp_path_factory.mktemp("onnx") / "model.onnx"
@@ -66,34 +68,36 @@ def made(run: tuple[Path, Classifier], videos: Path, tmp_path_factory: pytest.Te
 
 
 def test_onnxruntime_gives_the_logits_of_any_number_of_clips(
-    run: tuple[Path, Classifier], made: tuple[Path, Report]
+    run: tuple[Path, Classifier], made: tuple[Path, ExportReport]
 ) -> None:
     for count in (1, 2, 5):
         clip = clips(count, columns=16, seed=count)
         torch.testing.assert_close(answered(made[0], clip), run[1](clip).detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_the_report_tells_of_noise_drawn_clips_and_videos_and_stands_beside_the_file(made: tuple[Path, Report]) -> None:
+def test_the_report_tells_of_noise_drawn_clips_and_videos_and_stands_beside_the_file(
+    made: tuple[Path, ExportReport],
+) -> None:
     out, report = made
-    assert {(each.kind, each.batch) for each in report.compared} == {
+    assert {(each.clip_source, each.batch_size) for each in report.comparisons} == {
         (kind, batch) for kind in ("random", "drawn", "real") for batch in (1, 3)
     }
-    assert all(each.largest <= 1e-4 and each.same_top1 == 1 for each in report.compared)
-    assert json.loads(out.with_name("model.onnx.json").read_text()) == json.loads(json.dumps(report.plain()))
-    assert report.bytes == out.stat().st_size
+    assert all(each.max_abs_diff <= 1e-4 and each.top1_agreement == 1 for each in report.comparisons)
+    assert json.loads(out.with_name("model.onnx.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+    assert report.num_bytes == out.stat().st_size
     assert sorted(path.name for path in out.parent.iterdir()) == ["model.onnx", "model.onnx.json"]
-    assert str(out) in report.in_words()
+    assert str(out) in report.format_summary()
 
 
-def test_an_onnx_file_says_what_it_is(made: tuple[Path, Report]) -> None:
-    about = about_of(made[0])
+def test_an_onnx_file_says_what_it_is(made: tuple[Path, ExportReport]) -> None:
+    about = read_onnx_metadata(made[0])
     assert about["classes"] == list(NAMES)
     assert (about["mean"], about["std"]) == (list(ENCODER.mean), list(ENCODER.std))
     assert about["input"]["clip"] == ["batch", 3, 4, 16, 16]
     assert {"vidstill", "licence", "provenance"} <= about.keys()
 
 
-def test_its_first_side_is_free_and_the_others_are_not(made: tuple[Path, Report]) -> None:
+def test_its_first_side_is_free_and_the_others_are_not(made: tuple[Path, ExportReport]) -> None:
     runtime = pytest.importorskip("onnxruntime", reason=WITHOUT)
     (clip,) = runtime.InferenceSession(str(made[0]), providers=["CPUExecutionProvider"]).get_inputs()
     assert (clip.name, clip.shape[0], clip.shape[1:]) == ("clip", "batch", [3, 4, 16, 16])
@@ -117,30 +121,33 @@ def test_an_export_that_is_wrong_is_not_written(
 
 
 def test_a_number_that_is_none_never_agrees(run: tuple[Path, Classifier]) -> None:
-    model, given = shipped(str(run[0]), ExportConfig()), [Batch("random", (clips(1, columns=16),))]
+    model, given = (
+        load_exportable_model(str(run[0]), ExportConfig()),
+        [ComparisonBatch("random", (clips(1, columns=16),))],
+    )
     ours = torch.ones(1, CLASSES)
     theirs = ours.clone()
     theirs[0, 1] = torch.nan
     with pytest.raises(InputError, match="'class 1'"):
-        check(compared(given, [ours], [theirs], model), 1e-4, "model.onnx")
+        check_outputs(compare_outputs(given, [ours], [theirs], model), 1e-4, "model.onnx")
     with pytest.raises(InputError, match="in the shape"):
-        check(compared(given, [ours], [theirs[:, :1]], model), 1e-4, "model.onnx")
-    check(compared(given, [ours], [ours + 1e-6], model), 1e-4, "model.onnx")
+        check_outputs(compare_outputs(given, [ours], [theirs[:, :1]], model), 1e-4, "model.onnx")
+    check_outputs(compare_outputs(given, [ours], [ours + 1e-6], model), 1e-4, "model.onnx")
 
 
 def test_a_process_that_does_not_know_us_runs_the_program(run: tuple[Path, Classifier], tmp_path: Path) -> None:
     out = tmp_path / "model.pt2"
-    report = write_program(str(run[0]), out)
-    assert all(each.largest <= 1e-5 for each in report.compared)
+    report = write_torch_export(str(run[0]), out)
+    assert all(each.max_abs_diff <= 1e-5 for each in report.comparisons)
     clip = clips(4, columns=16, seed=7)
     torch.save(clip, tmp_path / "clip.pt")
     code = f"""
 import sys, torch
-extra = {{"{ABOUT}": ""}}
+extra = {{"{TORCH_EXPORT_METADATA_FILE}": ""}}
 model = torch.export.load("model.pt2", extra_files=extra).module()
 assert "vidstill" not in sys.modules
 torch.save(model(torch.load("clip.pt")), "logits.pt")
-print(extra["{ABOUT}"])
+print(extra["{TORCH_EXPORT_METADATA_FILE}"])
 """
     told = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(told.stdout)["classes"] == list(NAMES)
@@ -158,8 +165,8 @@ print(extra["{ABOUT}"])
 )
 def test_a_program_of_every_kind_of_encoder_takes_any_number_of_clips(config: object, tmp_path: Path) -> None:
     write_classifier(tmp_path / "run", replace(CONFIG, encoder=config))
-    report = write_program(str(tmp_path / "run"), tmp_path / "model.pt2")
-    assert {each.batch for each in report.compared} == {1, 3}
+    report = write_torch_export(str(tmp_path / "run"), tmp_path / "model.pt2")
+    assert {each.batch_size for each in report.comparisons} == {1, 3}
 
 
 def test_of_an_encoder_it_gives_the_features_that_encoders_give(tmp_path: Path) -> None:
@@ -167,18 +174,18 @@ def test_of_an_encoder_it_gives_the_features_that_encoders_give(tmp_path: Path) 
     write_encoder(tmp_path / "run", WITH_CLASS_TOKEN)
     clip = clips(3, columns=16, seed=5)
     report = write_onnx(str(tmp_path / "run"), tmp_path / "features.onnx")
-    assert report.about["gives"] == "features"
-    expected = load(str(tmp_path / "run"), precision="fp32").features(clip)["final"]
+    assert report.metadata["gives"] == "features"
+    expected = load_encoder(str(tmp_path / "run"), precision="fp32").extract_features(clip)["final"]
     torch.testing.assert_close(answered(tmp_path / "features.onnx", clip), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_of_a_fine_tuned_model_it_gives_tokens_where_they_are_asked_for(
     run: tuple[Path, Classifier], tmp_path: Path
 ) -> None:
-    write_program(str(run[0]), tmp_path / "tokens.pt2", ExportConfig(gives="tokens", size=(16, 24)))
+    write_torch_export(str(run[0]), tmp_path / "tokens.pt2", ExportConfig(output_type="tokens", size=(16, 24)))
     clip = clips(1, columns=24)
     found = torch.export.load(tmp_path / "tokens.pt2").module()(clip)
-    expected = load(str(run[0]), precision="fp32").features(clip, pool="tokens")["final"].flatten(1, 3)
+    expected = load_encoder(str(run[0]), precision="fp32").extract_features(clip, pool="tokens")["final"].flatten(1, 3)
     torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -186,7 +193,7 @@ def test_a_detector_is_asked_about_any_number_of_boxes(tmp_path: Path) -> None:
     onnx_is_there()
     model = write_detector(tmp_path / "detector.safetensors")
     report = write_onnx(str(tmp_path / "detector.safetensors"), tmp_path / "detector.onnx")
-    assert report.about["actions"] == [[number, name] for number, name in ACTIONS.items()]
+    assert report.metadata["actions"] == [[number, name] for number, name in ACTIONS.items()]
     clip = clips(2, columns=16)
     boxes = torch.tensor([[0.0, 0, 16, 16], [3, 2, 9, 15], [5, 5, 6, 6], [8, 1, 16, 7]]).expand(2, -1, -1).contiguous()
     found = answered(tmp_path / "detector.onnx", clip, boxes)
@@ -197,14 +204,14 @@ def test_eight_bits_are_measured_beside_the_model(run: tuple[Path, Classifier], 
     onnx_is_there()
     out = tmp_path / "small.onnx"
     report = write_int8(str(run[0]), out, ExportConfig(data=videos))
-    found = report.measured
+    found = report.quantization
     assert found is not None
-    assert found.videos == 2
-    assert found.score.keys() == found.float_score.keys() == {"top1", "top5"}
-    assert found.float_score["top5"] == 100  # of five classes
-    assert found.milliseconds.keys() == {"int8", "float32 in onnxruntime", "float32 in torch"}
-    assert min(found.milliseconds.values()) > 0
-    assert about_of(out)["classes"] == list(NAMES)
+    assert found.num_videos == 2
+    assert found.scores.keys() == found.float_scores.keys() == {"top1", "top5"}
+    assert found.float_scores["top5"] == 100  # of five classes
+    assert found.latency_ms.keys() == {"int8", "float32 in onnxruntime", "float32 in torch"}
+    assert min(found.latency_ms.values()) > 0
+    assert read_onnx_metadata(out)["classes"] == list(NAMES)
     onnx = pytest.importorskip("onnx", reason=WITHOUT)
     kinds = [node.op_type for node in onnx.load(str(out)).graph.node]
     assert kinds.count("MatMulInteger") >= 9  # four in each of two blocks, and the embedding
@@ -221,12 +228,12 @@ def test_eight_bits_that_are_far_off_are_not_written(
         with torch.no_grad():
             other.head.weight.neg_()
             other.head.bias.neg_()
-        model = shipped(str(run[0]), ExportConfig())
-        model.model.model.load_state_dict(other.state_dict(), strict=False)  # type: ignore[operator, union-attr]
+        model = load_exportable_model(str(run[0]), ExportConfig())
+        model.module.model.load_state_dict(other.state_dict(), strict=False)  # type: ignore[operator, union-attr]
         onnx_files.save_onnx(model, exact.with_name("other.onnx"))
-        quantise(exact.with_name("other.onnx"), out, about)
+        quantize_onnx(exact.with_name("other.onnx"), out, about)
 
-    monkeypatch.setattr("vidstill.pipelines.export.int8.quantise", quantise_another)
+    monkeypatch.setattr("vidstill.pipelines.export.int8.quantize_onnx", quantise_another)
     with pytest.raises(InputError, match="far off in 8 bits"):
         write_int8(str(run[0]), tmp_path / "small.onnx")
     assert not (tmp_path / "small.onnx").exists()
@@ -235,7 +242,7 @@ def test_eight_bits_that_are_far_off_are_not_written(
 @pytest.mark.parametrize(
     ("asked", "name", "sentence"),
     [
-        (ExportConfig(gives="logits"), "model.pt2", "has no classes; fine-tune it first"),
+        (ExportConfig(output_type="logits"), "model.pt2", "has no classes; fine-tune it first"),
         (ExportConfig(), "model.onnx", r"does not end with \.pt2"),
         (ExportConfig(frames=5), "model.pt2", "take 4 frames"),
         (ExportConfig(data="nowhere"), "model.pt2", "nowhere"),
@@ -248,7 +255,7 @@ def test_what_cannot_be_shipped_is_said_and_nothing_is_left(
     write_encoder(tmp_path / "run")
     out = tmp_path / "out" / name
     with pytest.raises(InputError, match=sentence):
-        write_program(str(tmp_path / "run"), out, asked)
+        write_torch_export(str(tmp_path / "run"), out, asked)
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
 
@@ -257,7 +264,7 @@ def test_what_was_there_stays_where_an_export_fails(tmp_path: Path) -> None:
     out.write_text("an earlier one")
 
     def fail() -> None:
-        with drafted(out, ".onnx") as draft:
+        with open_export_draft(out, ".onnx") as draft:
             draft.write_text("a new one")
             raise InputError("wrong")
 
@@ -267,6 +274,6 @@ def test_what_was_there_stays_where_an_export_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_session_computes_what_onnxruntime_computes(made: tuple[Path, Report]) -> None:
+def test_a_session_computes_what_onnxruntime_computes(made: tuple[Path, ExportReport]) -> None:
     clip = clips(2, columns=16)
-    assert torch.equal(Session(made[0], threads=1)(clip), answered(made[0], clip))
+    assert torch.equal(OnnxSession(made[0], threads=1)(clip), answered(made[0], clip))

@@ -11,20 +11,20 @@ import torch
 from tiny_detectors import ACTIONS, VIEWS, write_detector
 from tiny_predictions import RATE, film, picture, write_classifier
 
-from vidstill.cli.detect import predict
+from vidstill.cli.detect import detect_predict_command
 from vidstill.cli.main import main
-from vidstill.data.ava.box_table import read_rows
-from vidstill.data.ava.clip_reader import Film, FilmReader
-from vidstill.data.ava.frame_sampling import KeySampling
-from vidstill.data.ava.keyframes import frames_to_test
-from vidstill.data.ava.samples import ViewBoxes
-from vidstill.data.decode.stream import Shown, timed
-from vidstill.data.manifest.table import Row
+from vidstill.data.ava.box_table import read_box_csv
+from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
+from vidstill.data.ava.frame_sampling import KeyframeSampling
+from vidstill.data.ava.keyframes import build_test_keyframes
+from vidstill.data.ava.samples import KeyframeViewDataset
+from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
+from vidstill.data.manifest.table import VideoRow
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.detector_checkpoint import load_detector
 from vidstill.pipelines.infer import detect as asking
-from vidstill.pipelines.infer.detect import Asker, clips_at, detected, known_persons
-from vidstill.pipelines.infer.person_detector import Persons
+from vidstill.pipelines.infer.detect import DetectRequest, detect_video, read_keyframe_clips, read_video_persons
+from vidstill.pipelines.infer.person_detector import PersonDetections
 from vidstill.utils.types import InputError
 
 PERSONS = """\
@@ -57,7 +57,7 @@ def persons(tmp_path):
 
 
 def ask(model, *videos, **options):
-    predict(str(model), tuple(map(str, videos)), precision="fp32", **options)
+    detect_predict_command(str(model), tuple(map(str, videos)), precision="fp32", **options)
 
 
 def answers(capsys, model, *videos, **options):
@@ -68,13 +68,15 @@ def answers(capsys, model, *videos, **options):
 def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
     found = answers(capsys, model, clip, persons=str(persons))
     loaded = load_detector(str(model))
-    frames = frames_to_test(read_rows(persons, scored=True), loaded.actions, [Film("clip", clip)], threshold=0.5)
-    views = ViewBoxes(frames, loaded.views)
+    frames = build_test_keyframes(
+        read_box_csv(persons, has_scores=True), loaded.actions, [KeyframeVideo("clip", clip)], min_score=0.5
+    )
+    views = KeyframeViewDataset(frames, loaded.views)
     moments = found["videos"][0]["moments"]
     assert [moment["seconds"] for moment in moments] == [0, 1, 2, 3]
     assert [len(moment["boxes"]) for moment in moments] == [1, 2, 1, 0]  # the box below the model's threshold is out
     for place in range(len(frames)):
-        pixels, boxes, _ = map(torch.from_numpy, views.parts(place))
+        pixels, boxes, _ = map(torch.from_numpy, views.load_arrays(place))
         with torch.inference_mode():
             expected = loaded.model.eval()(pixels.float() / 255, boxes)[0].sigmoid().numpy()
         expected = expected * frames[place].scores[:, None]
@@ -91,10 +93,10 @@ def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
 @pytest.mark.parametrize("rule", ["videomae", "slowfast"])
 @pytest.mark.parametrize("rate", [25.0, 12.0])
 def test_clips_of_a_stream_are_those_that_are_read_one_by_one(clip, rule, rate):
-    views = replace(VIEWS, sampling=KeySampling(frames=4, stride=3, rate=rate, rule=rule), short_side=32)
-    for taken in clips_at(clip, views, every=1.0, rate=float(RATE)):
-        expected = FilmReader().around(Film("clip", clip), round(taken.seconds), views.sampling)
-        frames, _ = taken.clip(np.zeros((0, 4)))
+    views = replace(VIEWS, sampling=KeyframeSampling(frames=4, stride=3, frame_rate=rate, rule=rule), short_side=32)
+    for taken in read_keyframe_clips(clip, views, interval=1.0, frame_rate=float(RATE)):
+        expected = KeyframeClipReader().read_clip(KeyframeVideo("clip", clip), round(taken.seconds), views.sampling)
+        frames, _ = taken.build_clip(np.zeros((0, 4)))
         np.testing.assert_array_equal(frames.transpose(1, 2, 3, 0), expected)
 
 
@@ -115,8 +117,10 @@ def test_memory_does_not_grow_with_the_video(monkeypatch):
         return frame
 
     monkeypatch.setattr(asking, "count_frames", lambda source: total)
-    monkeypatch.setattr(asking, "timed", lambda source, rate: (Shown(n / 25, 0.04, show) for n in range(total)))
-    seen = [taken.seconds for taken in clips_at(b"", VIEWS, every=1.0, rate=25.0)]
+    monkeypatch.setattr(
+        asking, "iter_timed_frames", lambda source, rate: (TimedFrame(n / 25, 0.04, show) for n in range(total))
+    )
+    seen = [taken.seconds for taken in read_keyframe_clips(b"", VIEWS, interval=1.0, frame_rate=25.0)]
     assert seen == list(range(600))
     assert most < 20
 
@@ -126,25 +130,29 @@ def test_persons_are_found_where_no_boxes_are_given(model, clip):
 
     def find(pictures):
         asked.extend(pictures)
-        return [Persons(np.array([[0.1, 0.1, 0.5, 0.9], [0.0, 0.0, 0.1, 0.1]]), np.array([0.9, 0.4]))] * len(pictures)
+        return [PersonDetections(np.array([[0.1, 0.1, 0.5, 0.9], [0.0, 0.0, 0.1, 0.1]]), np.array([0.9, 0.4]))] * len(
+            pictures
+        )
 
     loaded = load_detector(str(model))
-    asker = Asker(replace(loaded, model=loaded.model.eval()), Runtime("fp32"), 0.5, 0.5, persons=find)
-    found = detected(asker, "clip", Row(clip, None, name="clip.mp4"))
-    assert [moment.seconds for moment in found.tracks.moments] == pytest.approx([0.5 * n for n in range(7)], abs=0.021)
-    assert [len(moment.boxes) for moment in found.tracks.moments] == [1] * 7
-    shown = list(timed(clip))
-    for moment, looked_at in zip(found.tracks.moments, asked, strict=True):
-        np.testing.assert_array_equal(looked_at, shown[round(moment.seconds * RATE)].picture())
+    asker = DetectRequest(replace(loaded, model=loaded.model.eval()), Runtime("fp32"), 0.5, 0.5, person_detector=find)
+    found = detect_video(asker, "clip", VideoRow(clip, None, name="clip.mp4"))
+    assert [moment.seconds for moment in found.tracks.keyframes] == pytest.approx(
+        [0.5 * n for n in range(7)], abs=0.021
+    )
+    assert [len(moment.boxes) for moment in found.tracks.keyframes] == [1] * 7
+    shown = list(iter_timed_frames(clip))
+    for moment, looked_at in zip(found.tracks.keyframes, asked, strict=True):
+        np.testing.assert_array_equal(looked_at, shown[round(moment.seconds * RATE)].to_image())
 
 
 def test_rows_of_the_answers_are_read_as_detections_are(capsys, model, clip, persons, tmp_path):
     found = answers(capsys, model, clip, persons=str(persons), out=tmp_path / "rows.csv")
-    rows = read_rows(tmp_path / "rows.csv", scored=True)
+    rows = read_box_csv(tmp_path / "rows.csv", has_scores=True)
     boxes = [(moment["seconds"], box) for moment in found["videos"][0]["moments"] for box in moment["boxes"]]
-    assert rows.videos == ("clip",)
+    assert rows.video_names == ("clip",)
     assert rows.second.tolist() == [second for second, _ in boxes for _ in ACTIONS]
-    assert rows.action.tolist() == [number for _ in boxes for number in ACTIONS]
+    assert rows.action_id.tolist() == [number for _ in boxes for number in ACTIONS]
     np.testing.assert_allclose(rows.score, [score for _, box in boxes for score in box["scores"]], atol=1e-5)
     np.testing.assert_allclose(rows.box[:: len(ACTIONS)], [box["box"] for _, box in boxes], atol=1e-5)
 
@@ -170,21 +178,21 @@ def test_a_video_without_a_box_is_answered_and_drawn(capsys, model, clip, tmp_pa
     told = json.loads((tmp_path / "out" / "clip.json").read_text())
     assert [moment["boxes"] for moment in told["moments"]] == [[]] * 4
     assert (tmp_path / "out" / "clip.csv").read_text() == ""
-    assert len(list(timed(tmp_path / "out" / "clip.mp4"))) == 80
+    assert len(list(iter_timed_frames(tmp_path / "out" / "clip.mp4"))) == 80
 
 
 def test_boxes_may_be_of_a_later_time(model, clip, tmp_path):
     path = tmp_path / "ava.csv"
     path.write_text("clip,0902,0.1,0.2,0.4,0.9,,0.9\nclip,0800,0.1,0.2,0.4,0.9,,0.9\n")
     loaded = load_detector(str(model))
-    found = known_persons(path, ["films/clip.mp4"], loaded, least=0.0, start=900)
+    found = read_video_persons(path, ["films/clip.mp4"], loaded, min_score=0.0, start_second=900)
     assert list(found["films/clip.mp4"]) == [2]
 
 
 def test_annotated_boxes_are_taken_for_what_they_are(model, tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("clip,1,0.1,0.2,0.4,0.9,1,37\nclip,1,0.1,0.2,0.4,0.9,3,37\nclip,1,0.5,0.2,0.9,0.9,1,0\n")
-    found = known_persons(path, ["clip.mp4"], load_detector(str(model)), least=0.8)["clip.mp4"][1]
+    found = read_video_persons(path, ["clip.mp4"], load_detector(str(model)), min_score=0.8)["clip.mp4"][1]
     assert found.scores.tolist() == [1, 1]
     np.testing.assert_allclose(found.boxes, [[0.1, 0.2, 0.4, 0.9], [0.5, 0.2, 0.9, 0.9]])
 
@@ -210,7 +218,7 @@ def test_a_video_that_ends_early_is_answered_up_to_there(capsys, model, tmp_path
     def cut(source, rate):
         yield from (shown for n, shown in zip(range(40), frames(source, rate=rate), strict=False))
 
-    monkeypatch.setattr(asking, "timed", cut)
+    monkeypatch.setattr(asking, "iter_timed_frames", cut)
     with pytest.raises(SystemExit) as left:
         ask(model, whole, persons=str(persons), json=True)
     assert left.value.code == 1

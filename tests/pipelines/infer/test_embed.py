@@ -13,13 +13,13 @@ from PIL import Image
 from tiny_encoders import WITH_CLASS_TOKEN, make_videos, write_encoder
 
 from vidstill.cli.main import main
-from vidstill.data.tools.pack import pack
-from vidstill.data.tools.transcode import RecodeConfig
+from vidstill.data.tools.pack import pack_dataset
+from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.pipelines.infer import embed as work
-from vidstill.pipelines.infer.embed_config import Key
-from vidstill.pipelines.infer.encoder import load
-from vidstill.pipelines.infer.writers.npy_folder import file_of
-from vidstill.pipelines.infer.writers.one_file import _MODULES as FORMATS
+from vidstill.pipelines.infer.embed_config import FeatureKey
+from vidstill.pipelines.infer.encoder import load_encoder
+from vidstill.pipelines.infer.writers.npy_folder import npy_file_name
+from vidstill.pipelines.infer.writers.one_file import _FORMATS as FORMATS
 
 VIDEOS = [*(f"train/00000{n}.mp4" for n in range(4)), *(f"val/00000{n}.mp4" for n in range(2))]
 OPTIONS = ["--precision", "fp32", "--workers", "0"]
@@ -36,7 +36,7 @@ def house(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder(house):
-    return load(str(house / "run"), precision="fp32")
+    return load_encoder(str(house / "run"), precision="fp32")
 
 
 def embed(house: Path, *words: object, code: int = 0) -> None:
@@ -60,7 +60,7 @@ def test_a_file_holds_a_row_for_each_video_of_a_data_set(house, encoder, tmp_pat
         pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
     embed(house, house / "videos", "--out", tmp_path / out, "--layers", 1, -1, "--views", 2, "--batch", 5)
     found = read(tmp_path / out)
-    assert found.keys == [Key(name.split("/")[0], name) for name in VIDEOS]
+    assert found.keys == [FeatureKey(name.split("/")[0], name) for name in VIDEOS]
     assert found.classes == ("left", "right")
     assert found.labels.tolist() == [0, 1, 0, 1, 0, 1]
     assert found.offsets.tolist() == list(range(7))
@@ -68,7 +68,7 @@ def test_a_file_holds_a_row_for_each_video_of_a_data_set(house, encoder, tmp_pat
     settings = found.about["settings"]
     assert (settings["layers"], settings["pool"], settings["views"]["views"]) == (["block_1", "block_2"], "mean", 2)
     for name in ("block_1", "block_2"):
-        expected = encoder.embed([house / "videos" / video for video in VIDEOS], layers=(1, 2), views=2)
+        expected = encoder.patch_embed([house / "videos" / video for video in VIDEOS], layers=(1, 2), views=2)
         np.testing.assert_allclose(rows(found, name), np.stack([each[name] for each in expected]), rtol=1e-4, atol=1e-5)
     assert not list(tmp_path.rglob("*.part"))
 
@@ -88,7 +88,7 @@ def test_a_file_holds_a_row_for_each_window_and_says_when_it_is(house, encoder, 
     assert found.labels is None
     for place, key in enumerate(found.keys):
         part = rows(found, "final")[found.offsets[place] : found.offsets[place + 1]]
-        expected = encoder.embed(tmp_path / "videos" / key.name, window=0.5, hop=0.25, pool=pool)
+        expected = encoder.patch_embed(tmp_path / "videos" / key.name, window=0.5, hop=0.25, pool=pool)
         np.testing.assert_allclose(part, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_a_folder_has_an_npy_for_each_video(house, encoder, tmp_path):
     for each in about["videos"]:
         features = np.load(out / each["file"])
         assert (features.dtype, features.shape, each["rows"]) == (np.float32, (4, 24), 4)
-        expected = encoder.embed(house / "videos" / each["name"], window=0.25, layers=(2,))
+        expected = encoder.patch_embed(house / "videos" / each["name"], window=0.25, layers=(2,))
         np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_one_split_is_embedded_where_it_is_asked_for(house, tmp_path):
 
 
 def test_packed_videos_are_embedded_under_the_names_that_they_had(house, tmp_path):
-    pack(house / "videos", tmp_path / "packs", RecodeConfig(short_side=16))
+    pack_dataset(house / "videos", tmp_path / "packs", TranscodeConfig(short_side=16))
     for window in ([], ["--window", "0.5"]):
         out = tmp_path / f"{len(window)}.npz"
         embed(house, tmp_path / "packs", "--out", out, *window)
@@ -169,8 +169,8 @@ def test_any_name_that_a_file_may_have_comes_back(house, tmp_path, out):
         shutil.copy(house / "videos" / VIDEOS[0], os.path.join(os.fsencode(videos), os.fsencode(name)))
     written = {name if isinstance(name, str) else "\\xff\\xfe.mp4" for name in ODD}
     for again in (False, True):
-        found = work.embed(load(str(house / "run"), precision="fp32"), [videos], tmp_path / out)
-        assert (found.videos, found.embedded) == (len(ODD), 0 if again else len(ODD))
+        found = work.embed(load_encoder(str(house / "run"), precision="fp32"), [videos], tmp_path / out)
+        assert (found.videos, found.new_videos) == (len(ODD), 0 if again else len(ODD))
     if out == "features":
         names = {each["name"] for each in json.loads((tmp_path / out / "features.json").read_text())["videos"]}
         assert {path.name for path in (tmp_path / out).glob("*.npy")} == {f"{name[:-4]}.npy" for name in written}
@@ -195,7 +195,7 @@ def test_any_name_that_a_file_may_have_comes_back(house, tmp_path, out):
     ],
 )
 def test_no_name_leads_out_of_the_folder(split, name, file):
-    assert file_of(Key(split, name)) == file
+    assert npy_file_name(FeatureKey(split, name)) == file
 
 
 def test_paths_that_are_absolute_or_lead_upwards_are_written_into_the_folder(house, tmp_path):

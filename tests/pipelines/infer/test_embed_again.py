@@ -18,10 +18,10 @@ from tiny_models import ENCODER
 
 from vidstill.cli.main import main
 from vidstill.pipelines.infer import embed as work
-from vidstill.pipelines.infer.embed_config import EmbedConfig, Key, Stamp
-from vidstill.pipelines.infer.encoder import Encoder, load
-from vidstill.pipelines.infer.journal import Done, Parts, Piece
-from vidstill.pipelines.infer.writers.npy_folder import NpyFolder
+from vidstill.pipelines.infer.embed_config import EmbedConfig, FeatureKey, FileStamp
+from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
+from vidstill.pipelines.infer.journal import ColumnSpool, Journal, JournalLog
+from vidstill.pipelines.infer.writers.npy_folder import NpyFolderStore
 from vidstill.utils.types import InputError
 
 OUTS = ["features.npz", "features.safetensors", "features.parquet", "features"]
@@ -40,7 +40,7 @@ def house(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder(house):
-    return load(str(house / "run"), precision="fp32")
+    return load_encoder(str(house / "run"), precision="fp32")
 
 
 @pytest.fixture
@@ -65,8 +65,8 @@ def asked(monkeypatch):
         clips.extend(given)
         return kept(self, given, **more)
 
-    kept = Encoder.features
-    monkeypatch.setattr(Encoder, "features", features)
+    kept = VideoEncoder.extract_features
+    monkeypatch.setattr(VideoEncoder, "features", features)
     return clips
 
 
@@ -81,11 +81,11 @@ def contents(out: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
 def test_a_second_time_nothing_is_computed_and_nothing_written(encoder, videos, out, asked, config):
     first = work.embed(encoder, [videos], out, config)
-    assert (first.videos, first.embedded, len(asked)) == (6, 6, 6 if config is not WINDOWS else 18)
+    assert (first.videos, first.new_videos, len(asked)) == (6, 6, 6 if config is not WINDOWS else 18)
     before, times = contents(out), [path.stat().st_mtime_ns for path in out.parent.rglob("*")]
     asked.clear()
     again = work.embed(encoder, [videos], out, config)
-    assert (again.videos, again.embedded, len(asked)) == (6, 0, 0)
+    assert (again.videos, again.new_videos, len(asked)) == (6, 0, 0)
     assert contents(out) == before
     assert [path.stat().st_mtime_ns for path in out.parent.rglob("*")] == times
 
@@ -99,7 +99,7 @@ def test_what_is_new_is_added_and_what_has_changed_is_made_anew(encoder, videos,
     os.utime(videos / "000001.mp4", ns=(0, 12345))
     asked.clear()
     found = work.embed(encoder, [videos], out, WINDOWS)
-    assert (found.videos, found.embedded, found.changed, len(asked)) == (7, 3, 1, 9)
+    assert (found.videos, found.new_videos, found.changed_videos, len(asked)) == (7, 3, 1, 9)
     fresh = out.parent.parent / "fresh" / out.name
     work.embed(encoder, [videos], fresh, WINDOWS)
     found, whole = contents(out), contents(fresh)
@@ -139,7 +139,7 @@ def test_a_file_of_a_folder_that_was_taken_away_is_made_again(encoder, videos, t
     work.embed(encoder, [videos], out)
     before = contents(out)
     (out / "000002.npy").unlink()
-    assert work.embed(encoder, [videos], out).embedded == 1
+    assert work.embed(encoder, [videos], out).new_videos == 1
     assert contents(out) == before
 
 
@@ -151,7 +151,7 @@ def test_a_file_of_a_folder_that_was_taken_away_is_made_again(encoder, videos, t
     [
         (EmbedConfig(pool="max"), "with pool mean, not max"),
         (EmbedConfig(layers=(2,)), "with layers final, not block_2"),
-        (EmbedConfig(views=3), "with views 1, not 3"),
+        (EmbedConfig(temporal_clips=3), "with views 1, not 3"),
         (EmbedConfig(window=2.0), r"with window None, not 2\.0"),
     ],
 )
@@ -171,18 +171,18 @@ def test_features_of_another_encoder_are_not_mixed_and_those_of_the_same_one_els
     write_encoder(house / "deeper", replace(ENCODER, depth=3))
     for other in ("other", "deeper"):
         with pytest.raises(InputError, match="holds features of another encoder"):
-            work.embed(load(str(house / other), precision="fp32"), [videos], out)
+            work.embed(load_encoder(str(house / other), precision="fp32"), [videos], out)
     shutil.copytree(house / "run", house / "copy", dirs_exist_ok=True)
-    assert work.embed(load(str(house / "copy"), precision="fp32"), [videos], out).embedded == 0
+    assert work.embed(load_encoder(str(house / "copy"), precision="fp32"), [videos], out).new_videos == 0
 
 
 def test_the_precision_of_what_is_there_goes_on_where_none_is_asked_for(house, videos, out):
-    work.embed(load(str(house / "run"), precision="bf16"), [videos], out)
-    automatic = load(str(house / "run"))
-    automatic.runtime.use("fp32")
-    assert work.embed(automatic, [videos], out).embedded == 0
+    work.embed(load_encoder(str(house / "run"), precision="bf16"), [videos], out)
+    automatic = load_encoder(str(house / "run"))
+    automatic.runtime.set_precision("fp32")
+    assert work.embed(automatic, [videos], out).new_videos == 0
     with pytest.raises(InputError, match="with precision bf16, not fp32"):
-        work.embed(load(str(house / "run"), precision="fp32"), [videos], out)
+        work.embed(load_encoder(str(house / "run"), precision="fp32"), [videos], out)
 
 
 def test_the_beginning_of_other_features_is_not_gone_on_with(encoder, videos, out, monkeypatch):
@@ -211,14 +211,14 @@ def stop_after(monkeypatch, videos: int) -> None:
 
     def note(self, key, entry):
         if len(noted) == videos:
-            monkeypatch.setattr(Done, "note", kept)
+            monkeypatch.setattr(JournalLog, "note", kept)
             raise KeyboardInterrupt
         noted.append(key)
         kept(self, key, entry)
 
     noted: list = []
-    kept = Done.note
-    monkeypatch.setattr(Done, "note", note)
+    kept = JournalLog.append
+    monkeypatch.setattr(JournalLog, "note", note)
 
 
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
@@ -232,7 +232,7 @@ def test_what_was_interrupted_goes_on_and_ends_with_the_same_bytes(encoder, vide
     assert not out.is_file()
     asked.clear()
     found = work.embed(encoder, [videos], out, config)
-    assert (found.embedded, len(asked)) == (2, clips // 3)
+    assert (found.new_videos, len(asked)) == (2, clips // 3)
     assert contents(out) == contents(whole)
 
 
@@ -248,7 +248,7 @@ def test_rows_that_a_kill_has_left_are_cut_off(encoder, videos, tmp_path, monkey
         file.write(rest)
     with (part / "done-0.jsonl").open("ab") as file:
         file.write(b'{"key": ["", "000004.mp4"], "stamp": [1')
-    assert work.embed(encoder, [videos], out, WINDOWS).embedded == 3
+    assert work.embed(encoder, [videos], out, WINDOWS).new_videos == 3
     assert contents(out) == contents(tmp_path / "whole/features.npz")
 
 
@@ -278,16 +278,16 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(encoder, h
         assert process.stdout.readline() == "noted\n"
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert work.embed(encoder, [house / "videos"], target, WINDOWS).embedded in (2, 3)
+    assert work.embed(encoder, [house / "videos"], target, WINDOWS).new_videos in (2, 3)
     assert contents(target) == contents(tmp_path / "whole" / out)
 
 
 def test_killed_before_it_has_tidied_up_it_does_so_the_next_time(encoder, videos, out, monkeypatch):
-    monkeypatch.setattr(Parts, "remove", lambda self: None)
+    monkeypatch.setattr(Journal, "remove", lambda self: None)
     work.embed(encoder, [videos], out)
     assert out.with_name(f"{out.name}.part").is_dir()
     monkeypatch.undo()
-    assert work.embed(encoder, [videos], out).embedded == 0
+    assert work.embed(encoder, [videos], out).new_videos == 0
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
@@ -304,7 +304,7 @@ def test_more_or_fewer_processes_go_on_with_what_others_have_begun(encoder, vide
             path.rename(part / path.name.replace("-0", "-1"))
     done = part / "done-1.jsonl"
     done.write_text(done.read_text().replace('"piece": "0"', '"piece": "1"'))
-    assert work.embed(encoder, [videos], out, WINDOWS).embedded == 4
+    assert work.embed(encoder, [videos], out, WINDOWS).new_videos == 4
     assert contents(out) == contents(tmp_path / "whole/features.npz")
 
 
@@ -313,11 +313,11 @@ def test_two_cannot_write_the_same_features(encoder, videos, tmp_path, monkeypat
     stop_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         work.embed(encoder, [videos], out)
-    other = Done(Parts.beside(out), "0")
+    other = JournalLog(Journal.for_output(out), "0")
     with pytest.raises(InputError, match="is being written by another process; wait for its end"):
         work.embed(encoder, [videos], out)
     other.close()
-    assert work.embed(encoder, [videos], out).embedded == 4
+    assert work.embed(encoder, [videos], out).new_videos == 4
 
 
 # ---- Broken videos, full disks --------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_what_does_not_decode_is_left_out_named_and_tried_again(encoder, videos,
         ]
     (videos / "000003.mp4").write_bytes(whole)
     found = work.embed(encoder, [videos], out, config)
-    assert (found.videos, found.embedded, len(found.broken)) == (5, 1, 1)
+    assert (found.videos, found.new_videos, len(found.broken)) == (5, 1, 1)
 
 
 def test_broken_ones_end_the_command_with_1_and_all_else_is_written(house, videos, tmp_path, capsys):
@@ -401,17 +401,17 @@ def test_a_place_that_cannot_be_written_is_said(encoder, videos, tmp_path):
 
 def test_the_folder_of_npy_needs_one_layer(encoder, tmp_path):
     with pytest.raises(InputError, match="holds one layer, not 2; take one, or another format"):
-        NpyFolder(tmp_path, {"block_1": (24,), "block_2": (24,)})
+        NpyFolderStore(tmp_path, {"block_1": (24,), "block_2": (24,)})
 
 
 def test_rows_of_a_video_that_breaks_are_cut_off(tmp_path):
-    parts = Parts(tmp_path)
-    piece = Piece(parts, "0", {"final": ("<f4", (2,))})
+    parts = Journal(tmp_path)
+    piece = ColumnSpool(parts, "0", {"final": ("<f4", (2,))})
     piece.append({"final": np.ones((3, 2))})
-    piece.drop()
+    piece.discard_video()
     piece.append({"final": np.zeros((2, 2))})
-    assert (entry := piece.end(Key("", "a.mp4"), Stamp(1, 2))).rows == 2
-    assert entry.first == 0
+    assert (entry := piece.finish_video(FeatureKey("", "a.mp4"), FileStamp(1, 2))).num_rows == 2
+    assert entry.first_row == 0
     assert np.fromfile(tmp_path / "final-0", "<f4").tolist() == [0] * 4
 
 

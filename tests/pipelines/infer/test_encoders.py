@@ -19,16 +19,16 @@ from tiny_encoders import (
 from tiny_models import CLASSES, ENCODER, built, clips
 
 import vidstill
-from vidstill.checkpoints.layouts.videomae import classifier_names, videomae_names
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
 from vidstill.data.datasets.view_clips import ViewClips
-from vidstill.data.decode.stream import decoded
-from vidstill.data.manifest.open import read_listing
+from vidstill.data.decode.stream import iter_frames
+from vidstill.data.manifest.open import open_manifest
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.data.transforms.crop import view_crops
+from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.models.vit import TINY
-from vidstill.pipelines.infer.encoder import load
-from vidstill.pipelines.infer.videos import video_features
+from vidstill.pipelines.infer.encoder import load_encoder
+from vidstill.pipelines.infer.videos import extract_video_features
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import InputError
 
@@ -56,10 +56,13 @@ def videos(tmp_path_factory):
 @pytest.mark.parametrize("config", [ENCODER, WITH_CLASS_TOKEN], ids=["no class token", "class token"])
 def test_features_are_what_the_encoder_gives_pooled(tmp_path, config, pool):
     model = write_encoder(tmp_path, config)
-    encoder = load(str(tmp_path), precision="fp32")
+    encoder = load_encoder(str(tmp_path), precision="fp32")
     with torch.inference_mode():
         whole = model(CLIPS, layers=(1, 2))
-    final, layers = encoder.features(CLIPS, pool=pool), encoder.features(CLIPS, layers=(1, -1), pool=pool)
+    final, layers = (
+        encoder.extract_features(CLIPS, pool=pool),
+        encoder.extract_features(CLIPS, layers=(1, -1), pool=pool),
+    )
     torch.testing.assert_close(final["final"], POOLED[pool](whole.tokens))
     torch.testing.assert_close(layers["block_1"], POOLED[pool](whole.layers[1]))
     torch.testing.assert_close(layers["block_2"], POOLED[pool](whole.layers[2]))
@@ -68,48 +71,48 @@ def test_features_are_what_the_encoder_gives_pooled(tmp_path, config, pool):
 
 def test_the_class_token_is_given_where_there_is_one(tmp_path):
     model = write_encoder(tmp_path / "with", WITH_CLASS_TOKEN)
-    encoder = load(str(tmp_path / "with"), precision="fp32")
+    encoder = load_encoder(str(tmp_path / "with"), precision="fp32")
     with torch.inference_mode():
         whole = model(CLIPS, layers=(1,))
-    torch.testing.assert_close(encoder.features(CLIPS, pool="class")["final"], whole.classes[:, 0])
+    torch.testing.assert_close(encoder.extract_features(CLIPS, pool="class")["final"], whole.classes[:, 0])
     torch.testing.assert_close(
-        encoder.features(CLIPS, layers=[1], pool="class")["block_1"], whole.class_layers[1][:, 0]
+        encoder.extract_features(CLIPS, layers=[1], pool="class")["block_1"], whole.cls_layers[1][:, 0]
     )
     write_encoder(tmp_path / "without")
     with pytest.raises(InputError, match="without has no class token; take the mean"):
-        load(str(tmp_path / "without"), precision="fp32").features(CLIPS, pool="class")
+        load_encoder(str(tmp_path / "without"), precision="fp32").extract_features(CLIPS, pool="class")
 
 
 @pytest.mark.parametrize("layers", [(-1, -2), (2, 1), (2, -1, 1)])
 def test_blocks_are_counted_from_either_end_and_named_from_the_first(tmp_path, layers):
     write_encoder(tmp_path)
-    encoder = load(str(tmp_path), precision="fp32")
-    assert encoder.names(layers) == ("block_2", "block_1")
-    assert tuple(encoder.features(CLIPS, layers=layers)) == ("block_2", "block_1")
+    encoder = load_encoder(str(tmp_path), precision="fp32")
+    assert encoder.name_outputs(layers) == ("block_2", "block_1")
+    assert tuple(encoder.extract_features(CLIPS, layers=layers)) == ("block_2", "block_1")
 
 
 @pytest.mark.parametrize("layer", [0, 3, -3, 12])
 def test_a_block_that_is_not_there_is_said(tmp_path, layer):
     write_encoder(tmp_path)
-    encoder = load(str(tmp_path), precision="fp32")
+    encoder = load_encoder(str(tmp_path), precision="fp32")
     with pytest.raises(InputError, match=f"block {layer} is asked of an encoder of 2 blocks; take 1 to 2"):
-        encoder.features(CLIPS, layers=(layer,))
+        encoder.extract_features(CLIPS, layers=(layer,))
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5, 100])
 def test_how_many_clips_the_device_takes_at_once_changes_no_feature(tmp_path, at_once):
     write_encoder(tmp_path)
-    encoder = load(str(tmp_path), precision="fp32")
+    encoder = load_encoder(str(tmp_path), precision="fp32")
     parted = replace(encoder, device_batch=at_once)
-    torch.testing.assert_close(parted.features(CLIPS)["final"], encoder.features(CLIPS)["final"])
-    assert len(parted.features(CLIPS, pool="tokens")["final"]) == len(CLIPS)
+    torch.testing.assert_close(parted.extract_features(CLIPS)["final"], encoder.extract_features(CLIPS)["final"])
+    assert len(parted.extract_features(CLIPS, pool="tokens")["final"]) == len(CLIPS)
 
 
 def test_bytes_are_colours_times_255(tmp_path):
     write_encoder(tmp_path)
-    encoder = load(str(tmp_path), precision="fp32")
+    encoder = load_encoder(str(tmp_path), precision="fp32")
     whole = (255 * CLIPS).round()
-    torch.testing.assert_close(encoder.features(whole.byte()), encoder.features(whole / 255))
+    torch.testing.assert_close(encoder.extract_features(whole.byte()), encoder.extract_features(whole / 255))
 
 
 @pytest.mark.parametrize(
@@ -117,21 +120,21 @@ def test_bytes_are_colours_times_255(tmp_path):
     [(ENCODER, "mean"), (ENCODER, "first"), (WITH_CLASS_TOKEN, "first"), (WITH_CLASS_TOKEN, "mean")],
 )
 def test_the_final_mean_of_a_classifier_is_what_enters_its_head(tmp_path, config, pooling):
-    model = write_classifier(tmp_path, ClassifierConfig(encoder=config, classes=CLASSES, pooling=pooling))
-    encoder = load(str(tmp_path), precision="fp32")
+    model = write_classifier(tmp_path, ClassifierConfig(encoder=config, num_classes=CLASSES, pooling=pooling))
+    encoder = load_encoder(str(tmp_path), precision="fp32")
     entered = []
     model.head.register_forward_pre_hook(lambda module, given: entered.append(given[0]))
     with torch.inference_mode():
         logits = model(CLIPS)
-    torch.testing.assert_close(encoder.features(CLIPS)["final"], entered[0])
-    torch.testing.assert_close(encoder.scores(CLIPS), logits)
+    torch.testing.assert_close(encoder.extract_features(CLIPS)["final"], entered[0])
+    torch.testing.assert_close(encoder.predict_logits(CLIPS), logits)
     assert encoder.classes == NAMES
 
 
 def test_scores_are_refused_where_there_are_no_classes(tmp_path):
     write_encoder(tmp_path)
     with pytest.raises(InputError, match="has no classes; fine-tune it first"):
-        load(str(tmp_path), precision="fp32").scores(CLIPS)
+        load_encoder(str(tmp_path), precision="fp32").predict_logits(CLIPS)
 
 
 # ---- Files ----------------------------------------------------------------------------------------------------------
@@ -142,26 +145,26 @@ def test_a_foreign_file_is_known_by_its_width(tmp_path, kind):
     model = built(TINY).eval()
     tensors = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
     if kind == "classifier":
-        theirs = in_their_words(tensors, classifier_names(TINY))
+        theirs = in_their_words(tensors, build_classifier_rules(TINY))
     else:
-        theirs = in_their_words(tensors, videomae_names(TINY))
+        theirs = in_their_words(tensors, build_videomae_rules(TINY))
     torch.save({"model": theirs}, tmp_path / "theirs.pth")
-    encoder = load(str(tmp_path / "theirs.pth"), precision="fp32")
+    encoder = load_encoder(str(tmp_path / "theirs.pth"), precision="fp32")
     clip = clips(1, frames=4, rows=32, columns=32)
     with torch.inference_mode():
         block = model(clip, layers=(11,)).layers[11]
     torch.testing.assert_close(
-        encoder.features(clip, layers=(-2,), pool="tokens")["block_11"].reshape(block.shape), block
+        encoder.extract_features(clip, layers=(-2,), pool="tokens")["block_11"].reshape(block.shape), block
     )
-    assert (encoder.views.sampling, encoder.views.size) == (DenseSampling(frames=16, stride=4), (224, 224))
-    assert encoder.seconds(32.0) == 2.0
+    assert (encoder.views.sampling, encoder.views.size) == (DenseSampling(num_frames=16, stride=4), (224, 224))
+    assert encoder.clip_seconds(32.0) == 2.0
 
 
 def test_a_width_that_the_family_does_not_have_is_said(tmp_path):
     tensors = {f"encoder.{name}": tensor for name, tensor in built(ENCODER).state_dict().items()}
-    torch.save({"model": in_their_words(tensors, videomae_names(ENCODER))}, tmp_path / "theirs.pth")
+    torch.save({"model": in_their_words(tensors, build_videomae_rules(ENCODER))}, tmp_path / "theirs.pth")
     with pytest.raises(InputError, match="its encoder is 24 wide, which is no size of the family"):
-        load(str(tmp_path / "theirs.pth"), precision="fp32")
+        load_encoder(str(tmp_path / "theirs.pth"), precision="fp32")
 
 
 # ---- Videos ---------------------------------------------------------------------------------------------------------
@@ -170,7 +173,7 @@ def test_a_width_that_the_family_does_not_have_is_said(tmp_path):
 def test_a_video_is_embedded_in_three_lines(tmp_path, videos):
     write_encoder(tmp_path)
     encoder = vidstill.load(str(tmp_path))
-    features = encoder.embed(videos / "train/000000.mp4")
+    features = encoder.patch_embed(videos / "train/000000.mp4")
     assert features.shape == (24,)
     assert features.dtype == torch.float32
 
@@ -178,29 +181,33 @@ def test_a_video_is_embedded_in_three_lines(tmp_path, videos):
 @pytest.mark.parametrize(("views", "crops"), [(1, 1), (2, 3)])
 def test_the_features_of_a_video_are_the_mean_over_its_views(tmp_path, videos, views, crops):
     model = write_encoder(tmp_path)
-    encoder = load(str(tmp_path), precision="fp32")
+    encoder = load_encoder(str(tmp_path), precision="fp32")
     video = videos / "train/000001.mp4"
-    clip = ViewClips(read_listing(video), replace(VIEWS, views=views, crops=crops))[0].clip.float() / 255
+    clip = (
+        ViewClips(open_manifest(video), replace(VIEWS, temporal_clips=views, spatial_crops=crops))[0].clip.float() / 255
+    )
     with torch.inference_mode():
         each = [model(one[None]).tokens.mean(1)[0] for one in clip]
-    torch.testing.assert_close(encoder.embed(video, views=views, crops=crops), sum(each) / len(each))
+    torch.testing.assert_close(
+        encoder.patch_embed(video, temporal_clips=views, spatial_crops=crops), sum(each) / len(each)
+    )
 
 
 @pytest.mark.parametrize(("at_once", "workers"), [(1, 0), (3, 0), (100, 1)])
 def test_how_many_videos_go_through_at_once_changes_no_feature(tmp_path, videos, at_once, workers):
     write_encoder(tmp_path)
-    encoder = load(str(tmp_path), precision="fp32")
-    listing = read_listing(videos, split="train")
-    views = replace(VIEWS, views=2, crops=1)
-    found = dict(video_features(encoder, listing, views, broken={}, videos=at_once, workers=workers))
+    encoder = load_encoder(str(tmp_path), precision="fp32")
+    listing = open_manifest(videos, split="train")
+    views = replace(VIEWS, temporal_clips=2, spatial_crops=1)
+    found = dict(extract_video_features(encoder, listing, views, broken={}, video_batch=at_once, workers=workers))
     assert sorted(found) == [0, 1, 2, 3]
     for place, features in found.items():
-        torch.testing.assert_close(features["final"], encoder.embed(listing.rows[place].source, views=2))
+        torch.testing.assert_close(features["final"], encoder.patch_embed(listing.rows[place].source, temporal_clips=2))
 
 
 def expected_windows(video: Path, window: float, hop: float) -> list[torch.Tensor]:
     """Clips of 4 frames, which stand evenly in the window: of each moment the nearest frame, at the end the last."""
-    pictures = list(decoded(video))
+    pictures = list(iter_frames(video))
     found, start = [], 0.0
     while start < FRAMES / RATE:
         moments = [start + n * window / 4 for n in range(4)]
@@ -208,7 +215,7 @@ def expected_windows(video: Path, window: float, hop: float) -> list[torch.Tenso
         if start == 0 or len(there) > 2:
             numbers = [min(range(FRAMES), key=lambda n: (abs(n / RATE - moment), n)) for moment in there]
             numbers += [FRAMES - 1] * (4 - len(numbers))
-            crop = view_crops(
+            crop = crop_views(
                 torch.stack([torch.from_numpy(pictures[n].copy()) for n in numbers]).numpy(), 16, (16, 16), 1
             )
             found.append(torch.from_numpy(crop[0]).permute(3, 0, 1, 2).float() / 255)
@@ -221,41 +228,41 @@ def expected_windows(video: Path, window: float, hop: float) -> list[torch.Tenso
 )
 def test_windows_are_embedded_from_the_start_of_a_video_to_its_end(tmp_path, videos, window, hop, count):
     model = write_encoder(tmp_path)
-    encoder = load(str(tmp_path), precision="fp32")
+    encoder = load_encoder(str(tmp_path), precision="fp32")
     video = videos / "val/000000.mp4"
     with torch.inference_mode():
         expected = model(torch.stack(expected_windows(video, window, hop or window))).tokens.mean(1)
-    found = encoder.embed(video, window=window, hop=hop)
+    found = encoder.patch_embed(video, window=window, hop=hop)
     assert found.shape == (count, 24)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(encoder.embed(video, window=window, hop=hop, batch=1), expected)
+    torch.testing.assert_close(encoder.patch_embed(video, window=window, hop=hop, batch=1), expected)
 
 
 def test_several_layers_are_named_and_several_videos_are_in_order(tmp_path, videos):
     write_encoder(tmp_path)
-    encoder = load(str(tmp_path), precision="fp32")
+    encoder = load_encoder(str(tmp_path), precision="fp32")
     names = [videos / "val/000001.mp4", str(videos / "val/000000.mp4")]
-    first, second = encoder.embed(names, layers=(1, 2), pool="tokens", window=0.5)
+    first, second = encoder.patch_embed(names, layers=(1, 2), pool="tokens", window=0.5)
     assert {name: each.shape for name, each in first.items()} == dict.fromkeys(("block_1", "block_2"), (2, T, H, W, 24))
-    assert torch.equal(first["block_2"], encoder.embed(names[0], layers=(2,), pool="tokens", window=0.5))
+    assert torch.equal(first["block_2"], encoder.patch_embed(names[0], layers=(2,), pool="tokens", window=0.5))
     assert not torch.equal(first["block_2"], second["block_2"])
 
 
 def test_what_cannot_be_embedded_is_said(tmp_path, videos):
     write_encoder(tmp_path / "run")
-    encoder = load(str(tmp_path / "run"), precision="fp32")
+    encoder = load_encoder(str(tmp_path / "run"), precision="fp32")
     (tmp_path / "broken.mp4").write_bytes(b"no frame in here")
     for window in (None, 1.0):
         with pytest.raises(BrokenVideo, match=r"broken\.mp4 does not decode"):
-            encoder.embed(tmp_path / "broken.mp4", window=window)
+            encoder.patch_embed(tmp_path / "broken.mp4", window=window)
         with pytest.raises(BrokenVideo, match=r"nowhere\.mp4"):
-            encoder.embed(tmp_path / "nowhere.mp4", window=window)
+            encoder.patch_embed(tmp_path / "nowhere.mp4", window=window)
     video = videos / "val/000001.mp4"
     with pytest.raises(InputError, match=r"a hop of 1\.0 seconds is one of windows; say with window"):
-        encoder.embed(video, hop=1.0)
+        encoder.patch_embed(video, hop=1.0)
     with pytest.raises(InputError, match="2 views of a video and windows over it"):
-        encoder.embed(video, views=2, window=1.0)
+        encoder.patch_embed(video, temporal_clips=2, window=1.0)
     with pytest.raises(InputError, match=r"seconds is 0\.0; take 0\.001 or more"):
-        encoder.embed(video, window=0.0)
+        encoder.patch_embed(video, window=0.0)
     with pytest.raises(InputError, match="batch is 0; take 1 or more"):
-        encoder.embed(video, window=1.0, batch=0)
+        encoder.patch_embed(video, window=1.0, batch=0)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from vidstill.pipelines.infer.embed_config import Key, Stamp
+from vidstill.pipelines.infer.embed_config import FeatureKey, FileStamp
 from vidstill.pipelines.infer.writers import npz, parquet
 from vidstill.pipelines.infer.writers import safetensors as tensors
-from vidstill.pipelines.infer.writers.feature_table import Column, Table, npy_header
+from vidstill.pipelines.infer.writers.feature_table import FeatureColumn, FeatureTable, build_npy_header
 from vidstill.utils.types import InputError
 
 FORMATS = {"npz": npz, "safetensors": tensors, "parquet": parquet}
@@ -29,11 +29,11 @@ def kind(request):
     return request.param
 
 
-def column(array: np.ndarray) -> Column:
+def column(array: np.ndarray) -> FeatureColumn:
     def chunks(step):
         return (array[first : first + step] for first in range(0, len(array), step))
 
-    return Column(array.dtype.str, array.shape[1:], chunks)
+    return FeatureColumn(array.dtype.str, array.shape[1:], chunks)
 
 
 def numbers(shape: tuple[int, ...], kind: str = "<f4") -> np.ndarray:
@@ -46,10 +46,10 @@ ARRAYS = {
     "block_2": numbers((5,)),
     "final": numbers((2, 3, 5)),
 }
-TABLE = Table(
-    about=ABOUT,
-    keys=[Key("train", NAMES[0]), Key("train", NAMES[1]), Key("val", NAMES[1])],
-    stamps=[Stamp(2**40, 1795290996908897335), Stamp(7, -1), Stamp(-1, -1)],
+TABLE = FeatureTable(
+    metadata=ABOUT,
+    keys=[FeatureKey("train", NAMES[0]), FeatureKey("train", NAMES[1]), FeatureKey("val", NAMES[1])],
+    stamps=[FileStamp(2**40, 1795290996908897335), FileStamp(7, -1), FileStamp(-1, -1)],
     labels=np.array([1, -1, 0]),
     classes=("run, fast", "jump"),
     offsets=np.array([0, 3, 4, 6]),
@@ -59,7 +59,7 @@ TABLES = {
     "labelled": TABLE,
     "several labels": replace(TABLE, labels=np.array([[1, 1], [0, 0], [0, 1]], np.uint8)),
     "unlabelled": replace(TABLE, labels=None, classes=()),
-    "no splits": replace(TABLE, keys=[Key("", name) for name in NAMES]),
+    "no splits": replace(TABLE, keys=[FeatureKey("", name) for name in NAMES]),
     "views": replace(
         TABLE,
         offsets=np.arange(4),
@@ -104,13 +104,13 @@ def test_what_is_no_file_of_features_is_none(tmp_path, kind):
         path.write_bytes(part)
         assert FORMATS[kind].read(path) is None
     with path.open("wb") as file:
-        FORMATS[kind].write(file, replace(TABLE, about={"kind": "classifier"}))
+        FORMATS[kind].write(file, replace(TABLE, metadata={"kind": "classifier"}))
     assert FORMATS[kind].read(path) is None
 
 
 def test_numpy_reads_npz(tmp_path):
     with (tmp_path / "features.npz").open("wb") as file:
-        npz.write(file, TABLE)
+        npz.write_npz(file, TABLE)
     found = np.load(tmp_path / "features.npz", allow_pickle=False)
     assert found["names"].tolist() == [key.name for key in TABLE.keys]
     assert found["splits"].tolist() == ["train", "train", "val"]
@@ -121,7 +121,7 @@ def test_numpy_reads_npz(tmp_path):
 
 def test_safetensors_reads_safetensors(tmp_path):
     with (tmp_path / "features.safetensors").open("wb") as file:
-        tensors.write(file, TABLE)
+        tensors.write_feature_safetensors(file, TABLE)
     found = load_file(tmp_path / "features.safetensors")
     assert set(found) == {*ARRAYS, "labels", "offsets", "bytes", "modified"}
     for name, array in ARRAYS.items():
@@ -136,7 +136,7 @@ def test_safetensors_reads_safetensors(tmp_path):
 def test_pyarrow_reads_parquet_a_row_for_each_window(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
     with (tmp_path / "features.parquet").open("wb") as file:
-        parquet.write(file, TABLE)
+        parquet.write_parquet(file, TABLE)
     found = pq.read_table(tmp_path / "features.parquet")
     assert found["name"].to_pylist() == [NAMES[0]] * 3 + [NAMES[1]] * 3
     assert found["split"].to_pylist() == ["train"] * 4 + ["val"] * 2
@@ -150,13 +150,13 @@ def test_pyarrow_reads_parquet_a_row_for_each_window(tmp_path):
 def test_parquet_without_pyarrow_says_what_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'vidstill\[parquet\]'"):
-        parquet.read(tmp_path / "features.parquet")
+        parquet.read_parquet(tmp_path / "features.parquet")
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=4), st.sampled_from(["<f4", "<f8", "<i8"]))
 def test_the_head_of_an_npy_file_is_as_numpy_reads_it_and_always_as_long(tmp_path_factory, shape, kind):
-    head = npy_header(kind, tuple(shape))
-    assert len(head) == len(npy_header("<f4", (0, 1)))
+    head = build_npy_header(kind, tuple(shape))
+    assert len(head) == len(build_npy_header("<f4", (0, 1)))
     path = tmp_path_factory.mktemp("npy") / "head.npy"
     path.write_bytes(head)
     with path.open("rb") as file:

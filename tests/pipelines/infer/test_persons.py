@@ -22,14 +22,14 @@ from torchvision.models import get_model_builder
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from vidstill.cli.main import main
-from vidstill.data.ava.box_table import read_rows
-from vidstill.data.ava.clip_reader import Film
+from vidstill.data.ava.box_table import read_box_csv
+from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.csv_reader import NO_ACTION
-from vidstill.data.decode.stream import decoded
+from vidstill.data.decode.stream import iter_frames
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.infer import person_detector as detectors
-from vidstill.pipelines.infer.find_persons import Moments, find_boxes_of_persons, find_moments
-from vidstill.pipelines.infer.person_detector import PersonDetector, detector_names, load_persons
+from vidstill.pipelines.infer.find_persons import KeyframeSet, find_keyframes, find_person_boxes
+from vidstill.pipelines.infer.person_detector import PersonDetector, list_person_detectors, load_person_detector
 from vidstill.utils.types import InputError
 
 RATE = 5
@@ -86,8 +86,8 @@ def film(path: Path, frames: int = 16, *, size=(34, 62), turned: int = 0, dark=(
 
 def find(data, out, model=None, **options):
     asked = {name: options.pop(name) for name in ("every",) if name in options}
-    detector = PersonDetector(model or Finds(), score=options.pop("score", 0.05))
-    return find_boxes_of_persons(detector, find_moments(data, **asked), out, runtime=Runtime("fp32"), **options)
+    detector = PersonDetector(model or Finds(), min_score=options.pop("score", 0.05))
+    return find_person_boxes(detector, find_keyframes(data, **asked), out, runtime=Runtime("fp32"), **options)
 
 
 def run(*words):
@@ -120,14 +120,14 @@ def weights(tmp_path_factory):
 def test_every_second_of_every_video_has_its_persons_in_order(films, tmp_path, batch, workers):
     told = []
     found = find(films, tmp_path / "out.csv", score=0.5, batch=batch, workers=workers, done=lambda *at: told.append(at))
-    rows = read_rows(tmp_path / "out.csv", scored=True)
-    keys = [(rows.videos[video], int(second)) for video, second in zip(rows.video, rows.second, strict=True)]
+    rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
+    keys = [(rows.video_names[video], int(second)) for video, second in zip(rows.video_index, rows.second, strict=True)]
     assert keys == [("a, b", 0), ("a, b", 2), ("a, b", 3), ("b", 0), ("b", 1), ("b", 2)]
     for (name, second), box in zip(keys, rows.box, strict=True):
         size = np.array([62, 34, 62, 34] if name == "b" else [74, 38, 74, 38])
         np.testing.assert_allclose(box * size, shown(RATE * second), atol=1e-3)
     np.testing.assert_allclose(rows.score, 230 / 255, atol=0.01)
-    assert (rows.action == NO_ACTION).all()
+    assert (rows.action_id == NO_ACTION).all()
     assert (found.key_frames, found.boxes, found.without, found.broken) == (7, 6, 1, ())
     assert told[0] == (0, 7)
     assert told[-1] == (7, 7)
@@ -147,16 +147,16 @@ def test_boxes_are_those_of_the_upright_picture(tmp_path):
     turned = film(tmp_path / "turned.mp4", 4, turned=1)
     find(turned, tmp_path / "out.csv", score=0.5)
     x1, y1, x2, y2 = shown(0)
-    box = read_rows(tmp_path / "out.csv", scored=True).box[0]
+    box = read_box_csv(tmp_path / "out.csv", has_scores=True).box[0]
     np.testing.assert_allclose(box * [34, 62, 34, 62], [y1, 62 - x2, y2, 62 - x1], atol=1e-3)
 
 
 def test_only_persons_with_a_higher_score_are_written_the_best_first(films, tmp_path):
     def scores(name, **options):
         detector = PersonDetector(Finds(), **options)
-        moments = find_moments(films / "b.mp4", every=9)
-        find_boxes_of_persons(detector, moments, tmp_path / name, runtime=Runtime("fp32"))
-        return read_rows(tmp_path / name, scored=True).score.tolist()
+        moments = find_keyframes(films / "b.mp4", interval=9)
+        find_person_boxes(detector, moments, tmp_path / name, runtime=Runtime("fp32"))
+        return read_box_csv(tmp_path / name, has_scores=True).score.tolist()
 
     assert scores("all", score=0.05) == [pytest.approx(230 / 255, abs=0.01), 0.06]
     assert scores("bright", score=0.06) == scores("one", score=0.05, most=1) == scores("all2")[:1]
@@ -167,19 +167,19 @@ def test_a_video_without_persons_gives_a_file_without_rows(tmp_path):
     found = find(film(tmp_path / "dark.mp4", 6, dark=range(6)), tmp_path / "out.csv")
     assert (found.key_frames, found.boxes, found.without) == (2, 0, 2)
     assert (tmp_path / "out.csv").read_bytes() == b""
-    assert len(read_rows(tmp_path / "out.csv", scored=True)) == 0
+    assert len(read_box_csv(tmp_path / "out.csv", has_scores=True)) == 0
 
 
 def test_videos_of_different_sizes_and_folders_of_frames_may_be_mixed(films, tmp_path):
     folder = tmp_path / "data"
     (folder / "frames").mkdir(parents=True)
-    for number, picture in enumerate(decoded(films / "b.mp4")):
+    for number, picture in enumerate(iter_frames(films / "b.mp4")):
         Image.fromarray(picture).save(folder / "frames" / f"{number:06d}.png")
     (folder / "list.txt").write_text(f"frames\n{films / 'b.mp4'}\n")
     find(folder / "list.txt", tmp_path / "out.csv", every=9)
-    rows = read_rows(tmp_path / "out.csv", scored=True)
-    assert rows.videos == ("frames", str(films / "b"))
-    np.testing.assert_array_equal(rows.box[rows.video == 0], rows.box[rows.video == 1])
+    rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
+    assert rows.video_names == ("frames", str(films / "b"))
+    np.testing.assert_array_equal(rows.box[rows.video_index == 0], rows.box[rows.video_index == 1])
 
 
 def annotations(folder: Path, rows, *, ava: bool = False) -> Path:
@@ -203,7 +203,7 @@ def test_the_key_frames_of_ones_own_data_are_the_annotated_ones(tmp_path):
     data = annotations(tmp_path, [(2, shown(10), 1), (2, shown(10), 2), (0, shown(0), 1), (0, far, 2)])
     film(data / "videos" / "b.mp4", 12)
     found = find(data, tmp_path / "out.csv", score=0.5)
-    rows = read_rows(tmp_path / "out.csv", scored=True)
+    rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     assert rows.second.tolist() == [0, 2]
     assert found.annotated == 3  # one of them does two things
     assert found.recall == found.sure == pytest.approx(2 / 3)
@@ -216,7 +216,7 @@ def test_of_avas_videos_every_second_is_looked_at_but_those_that_do_not_count(tm
     (data / "annotations" / "ava_val_excluded_timestamps_v2.2.csv").write_text("b,0902\n")
     film(data / "videos_15min" / "b.mp4", 16)
     found = find(data, tmp_path / "out.csv", score=0.5)
-    rows = read_rows(tmp_path / "out.csv", scored=True)
+    rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     assert rows.second.tolist() == [901, 903]
     np.testing.assert_allclose(rows.box * [62, 34, 62, 34], [shown(5), shown(15)], atol=1e-3)
     assert (found.annotated, found.recall) == (1, 1.0)
@@ -242,13 +242,13 @@ def test_what_cannot_be_read_is_named_and_all_else_is_found(films, tmp_path):
     found = find(folder, tmp_path / "out.csv")
     assert found.key_frames == 3
     assert [str(folder / "broken.mp4") in sentence for sentence in found.broken] == [True]
-    assert read_rows(tmp_path / "out.csv", scored=True).videos == ("c",)
+    assert read_box_csv(tmp_path / "out.csv", has_scores=True).video_names == ("c",)
 
 
 def test_of_a_film_that_ends_early_all_is_found_that_is_there(films, tmp_path):
-    moments = Moments((Film("b", films / "b.mp4"),), ((0, 2, 7, 8),))
-    found = find_boxes_of_persons(PersonDetector(Finds()), moments, tmp_path / "out.csv", runtime=Runtime("fp32"))
-    assert found.key_frames == 2
+    moments = KeyframeSet((KeyframeVideo("b", films / "b.mp4"),), ((0, 2, 7, 8),))
+    found = find_person_boxes(PersonDetector(Finds()), moments, tmp_path / "out.csv", runtime=Runtime("fp32"))
+    assert found.keyframes == 2
     assert len(found.broken) == 1
     assert "b,0007" in found.broken[0]
 
@@ -285,16 +285,14 @@ class OneOfSeveral(Runtime):
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_find_each_person_once_and_one_of_them_writes(films, tmp_path, processes):
     """Of the eight key frames that are asked for, one lies behind the end of its film."""
-    moments = replace(find_moments(films), seconds=((0, 1, 2, 3), (0, 1, 2, 50)))
-    find_boxes_of_persons(PersonDetector(Finds()), moments, tmp_path / "one.csv", runtime=Runtime("fp32"), batch=1)
+    moments = replace(find_keyframes(films), seconds=((0, 1, 2, 3), (0, 1, 2, 50)))
+    find_person_boxes(PersonDetector(Finds()), moments, tmp_path / "one.csv", runtime=Runtime("fp32"), batch=1)
     barrier, given = threading.Barrier(processes), [None] * processes
     seen = [Stops(99) for _ in range(processes)]
 
     def work(rank):
         runtime = OneOfSeveral(rank, barrier, given)
-        return find_boxes_of_persons(
-            PersonDetector(seen[rank]), moments, tmp_path / "out.csv", runtime=runtime, batch=1
-        )
+        return find_person_boxes(PersonDetector(seen[rank]), moments, tmp_path / "out.csv", runtime=runtime, batch=1)
 
     with ThreadPoolExecutor(processes) as pool:
         found = list(pool.map(work, range(processes)))
@@ -357,11 +355,13 @@ def test_a_file_that_is_there_is_not_overwritten(films, tmp_path):
 
 
 def test_every_detector_of_boxes_tells_its_classes_by_its_shapes():
-    assert {"fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"} <= {*detector_names()}
-    for name in detector_names():
+    assert {"fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"} <= {
+        *list_person_detectors()
+    }
+    for name in list_person_detectors():
         with torch.device("meta"):
             model = get_model_builder(name)(weights=None, weights_backbone=None, num_classes=2)
-            assert detectors._classes(name, model.state_dict(), Path("file.pth")) == 2
+            assert detectors._infer_num_classes(name, model.state_dict(), Path("file.pth")) == 2
 
 
 def test_the_boxes_are_those_that_torchvision_finds(films, weights, tmp_path):
@@ -371,13 +371,13 @@ def test_the_boxes_are_those_that_torchvision_finds(films, weights, tmp_path):
         weights=None, weights_backbone=None, num_classes=2, box_score_thresh=0.3
     )
     model.load_state_dict(state)
-    picture = np.stack(list(decoded(films / "b.mp4")))[0]
+    picture = np.stack(list(iter_frames(films / "b.mp4")))[0]
     with torch.no_grad():
         found = model.eval()([torch.from_numpy(picture).permute(2, 0, 1) / 255])[0]
     persons = found["boxes"][found["labels"] == 1][:7] / torch.tensor([62, 34, 62, 34])
     assert len(persons) == 7
     for path in (weights, tmp_path / "persons.safetensors"):
-        detector = load_persons(NAME, path, runtime=Runtime("fp32"), score=0.3, most=7)
+        detector = load_person_detector(NAME, path, runtime=Runtime("fp32"), min_score=0.3, max_persons=7)
         np.testing.assert_allclose(detector([picture])[0].boxes, persons.numpy(), atol=1e-5)
 
 
@@ -395,7 +395,7 @@ def test_a_file_fetched_by_hand_finds_what_torchvision_finds_with_it(tmp_path, m
     torch.save(state, tmp_path / "coco.pth")
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: state)
     theirs = build(weights="DEFAULT").eval()
-    ours = load_persons("fasterrcnn_resnet50_fpn", tmp_path / "coco.pth", runtime=Runtime("fp32"))
+    ours = load_person_detector("fasterrcnn_resnet50_fpn", tmp_path / "coco.pth", runtime=Runtime("fp32"))
     with torch.no_grad():
         torch.testing.assert_close(*(model.backbone(torch.ones(1, 3, 64, 64))["0"] for model in (ours.model, theirs)))
 
@@ -464,7 +464,7 @@ def test_weights_are_fetched_once(weights, tmp_path, monkeypatch):
         lambda url, path, digest, progress: (fetched.append(url), shutil.copy(weights, path)),
     )
     for _ in range(2):
-        assert load_persons(NAME, runtime=Runtime("fp32")).label == 1
+        assert load_person_detector(NAME, runtime=Runtime("fp32")).person_label == 1
     assert len(fetched) == 1
 
 

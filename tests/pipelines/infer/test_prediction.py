@@ -17,19 +17,19 @@ from tiny_predictions import CLASSES, RATE, film, picture, write_classifier
 from torch import Tensor
 
 import vidstill
-from vidstill.checkpoints.io import write_weights
+from vidstill.checkpoints.io import write_checkpoint
 from vidstill.cli.main import main
 from vidstill.data.datasets.train_clips import ClipsConfig
-from vidstill.data.decode.stream import decoded, timed
-from vidstill.data.transforms.crop import view_crops
+from vidstill.data.decode.stream import iter_frames, iter_timed_frames
+from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.engine.distributed import Runtime
-from vidstill.pipelines.evaluate.classifier import evaluate
-from vidstill.pipelines.infer.predict import OverTime
-from vidstill.pipelines.infer.writers.outputs import TABLE
-from vidstill.pipelines.train.session import Launch
-from vidstill.utils.config_io import to_plain
-from vidstill.utils.files import stems
+from vidstill.pipelines.evaluate.classifier import evaluate_classifier
+from vidstill.pipelines.infer.predict import TimelineConfig
+from vidstill.pipelines.infer.writers.outputs import PREDICTIONS_FILE
+from vidstill.pipelines.train.session import RunConfig
+from vidstill.utils.config_io import to_dict
+from vidstill.utils.files import make_file_stems
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,11 @@ def below(folder):
 
 
 def test_the_probabilities_are_the_scores_of_a_test(model, data):
-    tested = evaluate(str(model), Launch(data=data, out=Path(), workers=0, precision="fp32"))
+    tested = evaluate_classifier(str(model), RunConfig(data=data, out=Path(), workers=0, precision="fp32"))
     found = vidstill.predict(vidstill.load(str(model), precision="fp32"), data)
-    scores = {tested.listing.rows.name(place): row for place, row in zip(tested.places, tested.scores, strict=True)}
+    scores = {
+        tested.manifest.rows.get_name(place): row for place, row in zip(tested.indices, tested.scores, strict=True)
+    }
     assert [each.video for each in found.videos] == sorted(scores)
     assert len(scores) == 6
     for each in found.videos:
@@ -89,14 +91,14 @@ def test_three_lines_of_python_name_the_classes(model, clip):
 
 def seen_at(path: Path, frames: list[int]) -> Tensor:
     """A clip of these frames by the middle crop, as bytes."""
-    pictures = list(decoded(path))
-    crop = view_crops(np.stack([pictures[n] for n in frames]), 16, (16, 16), 1)[0]
+    pictures = list(iter_frames(path))
+    crop = crop_views(np.stack([pictures[n] for n in frames]), 16, (16, 16), 1)[0]
     return torch.from_numpy(crop).permute(3, 0, 1, 2)[None]
 
 
 def test_a_window_shows_what_its_frames_alone_show(model, clip):
     encoder = vidstill.load(str(model), precision="fp32")
-    found = vidstill.predict(encoder, clip, over_time=OverTime()).videos[0].timeline
+    found = vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline
     for place, probabilities in enumerate(found.probabilities[:5]):  # a clip is 8 frames long, half of that the hop
         frames = [4 * place + n for n in (0, 2, 4, 6)]
         expected = encoder.scores(seen_at(clip, frames))[0].softmax(dim=0).numpy()
@@ -105,8 +107,8 @@ def test_a_window_shows_what_its_frames_alone_show(model, clip):
 
 
 def test_the_windows_go_from_the_start_of_a_video_to_its_end(model, clip):
-    asked = OverTime(window=0.4, hop=0.1)
-    found = vidstill.predict(str(model), clip, over_time=asked).videos[0].timeline
+    asked = TimelineConfig(window=0.4, hop=0.1)
+    found = vidstill.predict(str(model), clip, timeline=asked).videos[0].timeline
     np.testing.assert_allclose(found.starts, 0.1 * np.arange(len(found.starts)), atol=1e-6)
     np.testing.assert_allclose(np.minimum(found.starts + 0.4, 30 / RATE), found.ends, atol=1e-6)
     assert found.ends[-1] == pytest.approx(30 / RATE)
@@ -115,32 +117,32 @@ def test_the_windows_go_from_the_start_of_a_video_to_its_end(model, clip):
 @pytest.mark.parametrize("frames", [1, 2, 30])
 def test_a_video_of_any_length_has_a_window(model, tmp_path, frames):
     path = film(tmp_path / "short.mp4", frames)
-    found = vidstill.predict(str(model), path, over_time=OverTime()).videos[0]
+    found = vidstill.predict(str(model), path, timeline=TimelineConfig()).videos[0]
     assert found.timeline.starts[0] == 0
     assert found.timeline.ends[-1] == pytest.approx(frames / RATE)
     assert found.probabilities.sum().item() == pytest.approx(1)
 
 
 def test_a_model_of_whole_videos_looks_at_a_short_one_as_one_window(tmp_path, clip):
-    model = write_classifier(tmp_path / "segments.safetensors", sampling=SegmentSampling(frames=4))
-    found = vidstill.predict(str(model), clip, over_time=OverTime()).videos[0].timeline
+    model = write_classifier(tmp_path / "segments.safetensors", sampling=SegmentSampling(num_frames=4))
+    found = vidstill.predict(str(model), clip, timeline=TimelineConfig()).videos[0].timeline
     assert (found.starts[0], found.ends[0]) == (0, pytest.approx(30 / RATE))
 
 
 def test_a_model_that_counts_in_seconds_has_windows_of_as_many_seconds_in_every_video(tmp_path, clip):
-    rule = TimedSampling(frames=4, stride=3.0, rate=30.0)  # 0.4 seconds, where a frame of the clip lasts 0.04
+    rule = TimedSampling(num_frames=4, stride=3.0, frame_rate=30.0)  # 0.4 seconds, where a frame of the clip lasts 0.04
     model = write_classifier(tmp_path / "timed.safetensors", sampling=rule)
-    found = vidstill.predict(str(model), clip, over_time=OverTime()).videos[0].timeline
+    found = vidstill.predict(str(model), clip, timeline=TimelineConfig()).videos[0].timeline
     assert (found.starts[1], found.ends[0]) == (pytest.approx(0.2), pytest.approx(0.4))
 
 
 def test_classes_that_may_come_together_have_probabilities_of_their_own(tmp_path, clip):
     model = write_classifier(tmp_path / "several.safetensors", several=True)
     encoder = vidstill.load(str(model), precision="fp32")
-    found = vidstill.predict(encoder, clip, over_time=OverTime())
+    found = vidstill.predict(encoder, clip, timeline=TimelineConfig())
     expected = encoder.scores(seen_at(clip, [0, 2, 4, 6]))[0].sigmoid()
     np.testing.assert_allclose(found.videos[0].timeline.probabilities[0], expected.numpy(), rtol=1e-4)
-    assert found.several
+    assert found.multi_label
 
 
 def test_two_processes_share_the_videos(model, data):
@@ -193,13 +195,13 @@ def test_a_video_with_a_suffix_that_nobody_knows_is_read_all_the_same(model, tmp
 
 
 def test_pictures_are_for_models_of_images(model, clip, tmp_path):
-    images = write_classifier(tmp_path / "images.safetensors", sampling=DenseSampling(frames=1, stride=1), views=1)
+    images = write_classifier(tmp_path / "images.safetensors", sampling=DenseSampling(num_frames=1, stride=1), views=1)
     shots = [picture(tmp_path / "shots" / f"{n}.jpg", n) for n in range(2)]
-    found = vidstill.predict(str(images), tmp_path / "shots", over_time=OverTime())
+    found = vidstill.predict(str(images), tmp_path / "shots", timeline=TimelineConfig())
     assert [each.timeline for each in found.videos] == [None, None]
     refused = vidstill.predict(str(model), [clip, shots[0]])
     assert [each.video for each in refused.videos] == [str(clip)]
-    assert "picture" in refused.left_out[str(shots[0])]
+    assert "picture" in refused.skipped[str(shots[0])]
 
 
 # ---- The command line -----------------------------------------------------------------------------------------------
@@ -290,13 +292,13 @@ def test_a_video_that_breaks_halfway_keeps_its_timeline_up_to_there(model, tmp_p
 def test_a_folder_has_an_answer_a_plot_and_a_video_for_each(model, data, tmp_path):
     out = tmp_path / "out"
     assert predict(model, data / "run", "--annotate", out=out) == 0
-    expected = {f"{name}.{suffix}" for name in "ab" for suffix in ("json", "png", "mp4")} | {TABLE}
+    expected = {f"{name}.{suffix}" for name in "ab" for suffix in ("json", "png", "mp4")} | {PREDICTIONS_FILE}
     assert set(below(out)) == expected
-    assert len(table(out / TABLE)) == 2
+    assert len(table(out / PREDICTIONS_FILE)) == 2
     assert json.loads((out / "a.json").read_text())["windows"]
     with Image.open(out / "a.png") as plot:
         assert plot.format == "PNG"
-    assert len(list(timed(out / "a.mp4"))) == len(list(timed(data / "run/a.mp4")))
+    assert len(list(iter_timed_frames(out / "a.mp4"))) == len(list(iter_timed_frames(data / "run/a.mp4")))
     before = below(out)
     assert predict(model, data / "run", "--annotate", out=out) == 0
     assert set(below(out)) == set(before)
@@ -317,7 +319,7 @@ def test_odd_names_stay_in_the_folder(model, clip, tmp_path):
 
 @given(st.lists(st.text(max_size=80), unique=True, max_size=6))
 def test_every_video_has_a_file_of_its_own_inside_the_folder(names):
-    found = stems(names)
+    found = make_file_stems(names)
     assert len({stem.casefold() for stem in found}) == len(found) == len(names)
     for stem in found:
         assert stem
@@ -373,10 +375,10 @@ def test_one_video_is_asked_for_where_one_can_be_shown(model, data, tmp_path, ca
 
 def test_a_model_without_classes_and_no_video_that_decodes_leave_nothing(model, data, clip, tmp_path, capsys):
     encoder = built(ENCODER)
-    clips = ClipsConfig(dataset="made", sampling=DenseSampling(frames=4, stride=2), size=(16, 16))
-    about = {"kind": "pretraining", "encoder": to_plain(ENCODER), "recipe": {"clips": to_plain(clips)}}
+    clips = ClipsConfig(dataset="made", sampling=DenseSampling(num_frames=4, stride=2), size=(16, 16))
+    about = {"kind": "pretraining", "encoder": to_dict(ENCODER), "recipe": {"clips": to_dict(clips)}}
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    write_weights(tmp_path / "encoder.safetensors", tensors, about)
+    write_checkpoint(tmp_path / "encoder.safetensors", tensors, about)
     assert predict(tmp_path / "encoder.safetensors", clip, out=tmp_path / "out") == 2
     assert "has no classes; fine-tune it first" in capsys.readouterr().err
     assert predict(model, data / "wave/broken.mp4", out=tmp_path / "out.csv") == 2

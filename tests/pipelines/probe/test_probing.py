@@ -18,17 +18,17 @@ from tiny_runs import IMAGE_TEACHER, TEACHER, make_data, run
 from vidstill.cli.main import main
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.datasets.view_clips import ViewClips
-from vidstill.data.manifest.open import read_listing
-from vidstill.pipelines.infer.encoder import Encoder, load
+from vidstill.data.manifest.open import open_manifest
+from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe import run as frozen
 from vidstill.pipelines.probe import token_cache as tokens
-from vidstill.pipelines.probe.config import Ask
-from vidstill.pipelines.probe.fit import Probes, Split, of_vectors
-from vidstill.pipelines.probe.report import Probed, Report
-from vidstill.pipelines.probe.run import evaluate
-from vidstill.tasks.metrics.accuracy import Score
+from vidstill.pipelines.probe.config import ProbeRunConfig
+from vidstill.pipelines.probe.fit import FeatureSplit, ProbeConfig, fit_vector_probes
+from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
+from vidstill.pipelines.probe.run import run_probes
+from vidstill.tasks.metrics.accuracy import ClassificationScore
 from vidstill.tasks.probes import attentive
-from vidstill.tasks.probes.linear import linear_probe
+from vidstill.tasks.probes.linear import evaluate_linear_probe
 from vidstill.utils.types import InputError
 
 QUICK = {"workers": 0, "precision": "fp32"}
@@ -54,7 +54,7 @@ def house(built, tmp_path, monkeypatch):
     """A copy of it, which is the current folder; the attentive probe takes 20 steps."""
     shutil.copytree(built, tmp_path / "house")
     monkeypatch.chdir(tmp_path / "house")
-    monkeypatch.setattr(attentive, "STEPS", 20)
+    monkeypatch.setattr(attentive, "ATTENTIVE_MIN_STEPS", 20)
     return tmp_path / "house"
 
 
@@ -62,13 +62,13 @@ def house(built, tmp_path, monkeypatch):
 def looked(monkeypatch):
     """How many clips encoders have been shown."""
     clips = [0]
-    features = Encoder.features
+    features = VideoEncoder.extract_features
 
     def counted(self, batch, **asked):
         clips[0] += len(batch)
         return features(self, batch, **asked)
 
-    monkeypatch.setattr(Encoder, "features", counted)
+    monkeypatch.setattr(VideoEncoder, "features", counted)
     return clips
 
 
@@ -130,14 +130,16 @@ def test_features_are_kept_in_the_run_or_for_a_file_in_the_current_folder(house,
 
 
 def test_the_probe_s_accuracy_is_that_of_features_that_are_read_by_hand(house):
-    encoder = load("teacher", precision="fp32")
+    encoder = load_encoder("teacher", precision="fp32")
     of = {}
     for part in ("train", "val"):
-        listing = read_listing("data", split=part)
+        listing = open_manifest("data", split=part)
         clips = [ViewClips(listing, encoder.views)[place].clip for place in range(len(listing.rows))]
         vectors = torch.cat([encoder.model(clip.float() / 255).tokens.mean(dim=1).detach() for clip in clips])
         of[part] = vectors, torch.from_numpy(listing.rows.labels).long()
-    (found,) = evaluate(["teacher"], Ask(data=("data",), **QUICK), Probes(kinds=("linear",), penalty=3.0)).probed
+    (found,) = run_probes(
+        ["teacher"], ProbeRunConfig(data=("data",), **QUICK), ProbeConfig(probes=("linear",), penalty=3.0)
+    ).results
     for vectors, _ in of.values():
         (kept,) = (
             features
@@ -145,7 +147,7 @@ def test_the_probe_s_accuracy_is_that_of_features_that_are_read_by_hand(house):
             if len(features := load_file(path)["final"]) == len(vectors)
         )
         torch.testing.assert_close(kept, vectors, rtol=1e-4, atol=1e-5)
-    expected = linear_probe(*of["train"], *of["val"], 2, penalty=3.0)
+    expected = evaluate_linear_probe(*of["train"], *of["val"], 2, penalty=3.0)
     assert (found.score.top1, found.score.videos) == (expected.top1, 6)
 
 
@@ -167,7 +169,7 @@ def first_line(part):
 
 
 def test_what_is_stopped_half_way_leaves_no_features(house, capsys, monkeypatch):
-    features, calls = Encoder.features, []
+    features, calls = VideoEncoder.extract_features, []
 
     def stopped(self, *given, **asked):
         calls.append(1)
@@ -175,7 +177,7 @@ def test_what_is_stopped_half_way_leaves_no_features(house, capsys, monkeypatch)
             raise KeyboardInterrupt
         return features(self, *given, **asked)
 
-    monkeypatch.setattr(Encoder, "features", stopped)
+    monkeypatch.setattr(VideoEncoder, "features", stopped)
     for kind in ("linear", "attentive"):
         calls.clear()
         typed(f"probe {kind} teacher --data data", capsys, code=130)
@@ -228,20 +230,22 @@ def test_pictures_are_probed_by_an_encoder_of_images(house, capsys):
 def test_the_penalty_is_chosen_without_a_look_at_the_test():
     chance = torch.Generator().manual_seed(0)
     labels = torch.arange(20) % 2
-    train = Split(torch.randn(20, 3, generator=chance) + labels[:, None], labels)
-    tests = [Split(torch.randn(9, 3, generator=chance) * scale, torch.arange(9) % 2) for scale in (0.1, 100)]
-    chosen = {next(of_vectors(train, test, 2, Probes(kinds=("linear",)), "data")).setting for test in tests}
+    train = FeatureSplit(torch.randn(20, 3, generator=chance) + labels[:, None], labels)
+    tests = [FeatureSplit(torch.randn(9, 3, generator=chance) * scale, torch.arange(9) % 2) for scale in (0.1, 100)]
+    chosen = {
+        next(fit_vector_probes(train, test, 2, ProbeConfig(probes=("linear",)), "data")).setting for test in tests
+    }
     assert len(chosen) == 1
 
 
 def test_few_shots_are_the_mean_and_deviation_of_their_draws(house):
-    asked = Ask(data=("data",), **QUICK)
+    asked = ProbeRunConfig(data=("data",), **QUICK)
     tops = []
     for draws in (1, 2, 3):
-        probes = Probes(kinds=("knn",), shots=(1,), draws=draws)
-        found = evaluate(["teacher"], asked, probes).probed[1]
+        probes = ProbeConfig(probes=("knn",), shots=(1,), trials=draws)
+        found = run_probes(["teacher"], asked, probes).results[1]
         tops.append(found.score.top1 * draws - sum(tops))  # what the last draw has added to the sum
-    assert found.spread == pytest.approx(np.std(tops, ddof=1))
+    assert found.std == pytest.approx(np.std(tops, ddof=1))
     assert found.setting == "k 2, 3 draws"
 
 
@@ -265,9 +269,9 @@ def test_a_head_is_trained_by_lars_and_scores_what_its_file_says(house, capsys):
         "norm.running_var",
         "norm.num_batches_tracked",
     }
-    encoder, listing = load("teacher", precision="fp32"), read_listing("data", split="val")
+    encoder, listing = load_encoder("teacher", precision="fp32"), open_manifest("data", split="val")
     clips = torch.cat([ViewClips(listing, encoder.views)[place].clip for place in range(len(listing.rows))])
-    seen = encoder.features(clips)["final"]
+    seen = encoder.extract_features(clips)["final"]
     normed = (seen - head["norm.running_mean"]) / (head["norm.running_var"] + 1e-6).sqrt()
     guessed = (normed @ head["head.weight"].T + head["head.bias"]).argmax(dim=1)
     hits = (guessed == torch.from_numpy(listing.rows.labels)).double().mean().item()
@@ -277,7 +281,7 @@ def test_a_head_is_trained_by_lars_and_scores_what_its_file_says(house, capsys):
 
 def test_a_stopped_run_by_lars_is_resumed_and_its_state_is_without_the_encoder(house, capsys, monkeypatch):
     typed(LARS, capsys)
-    sample = TrainClips.sample
+    sample = TrainClips.load_sample
 
     def stopped(self, epoch, index, **more):
         if epoch == 2:
@@ -299,10 +303,10 @@ def test_a_stopped_run_by_lars_is_resumed_and_its_state_is_without_the_encoder(h
 
 
 def test_every_command_of_the_page_can_be_read(house, monkeypatch):
-    score = Score(top1=50.0, top5=100.0, mean_class=50.0, videos=6, error=20.0)
-    found = Report((Probed("run", "data", "final", "linear", "penalty 1", score),), {}, {})
+    score = ClassificationScore(top1=50.0, top5=100.0, mean_class_accuracy=50.0, videos=6, standard_error=20.0)
+    found = ProbeReport((ProbeResult("run", "data", "final", "linear", "penalty 1", score),), {}, {})
     asked = []
-    monkeypatch.setattr(frozen, "evaluate", lambda *given: asked.append(given) or found)
+    monkeypatch.setattr(frozen, "run_probes", lambda *given: asked.append(given) or found)
     page = (PROJECT / "docs" / "probing.md").read_text()
     commands = [line.split()[1:] for line in page.splitlines() if line.startswith("vidstill probe ")]
     assert [main(command) for command in commands] == [0] * len(asked)

@@ -17,10 +17,10 @@ from tiny_detections import TRAIN, make_data, trained
 from tiny_runs import log, typed
 
 from vidstill.cli.main import main
-from vidstill.data.ava.box_table import read_rows
-from vidstill.data.ava.dataset import find_boxes
-from vidstill.data.ava.keyframes import KeyFrames
-from vidstill.data.ava.samples import ViewBoxes
+from vidstill.data.ava.box_table import read_box_csv
+from vidstill.data.ava.dataset import open_box_dataset
+from vidstill.data.ava.keyframes import Keyframes
+from vidstill.data.ava.samples import KeyframeViewDataset
 from vidstill.pipelines.detector_checkpoint import load_detector
 
 FILES = ("test.json", "detections.csv", "actions.csv", "curves.png")
@@ -49,8 +49,8 @@ def told(folder: Path) -> dict:
     return json.loads((folder / "test.json").read_text())
 
 
-def asked(data: Path) -> KeyFrames:
-    return find_boxes(data).split("val").to_test(0.5)
+def asked(data: Path) -> Keyframes:
+    return open_box_dataset(data).load_split("val").load_test_keyframes(0.5)
 
 
 def test_a_training_leaves_a_detector_and_all_that_its_test_found(road):
@@ -62,22 +62,22 @@ def test_a_training_leaves_a_detector_and_all_that_its_test_found(road):
     with safe_open(road / "one/model.safetensors", "pt") as file:
         said = json.loads(file.metadata()["vidstill"])
     assert said["kind"] == "detector"
-    assert [name for _, name in said["actions"]] == list(frames.actions.names.values())
+    assert [name for _, name in said["actions"]] == list(frames.label_map.names.values())
 
 
 def test_what_is_written_of_a_test_is_what_the_detector_scores_by_itself(road):
     """Its rows, against the model run on each key frame alone."""
     loaded, frames = load_detector(str(road / "one")), asked(road / "data")
-    views = ViewBoxes(frames, loaded.views)
-    rows = read_rows(road / "one/detections.csv", scored=True)
-    found = rows.score.reshape(len(frames.boxes), len(frames.actions))
-    np.testing.assert_array_equal(rows.action.reshape(found.shape)[0], frames.actions.numbers)
+    views = KeyframeViewDataset(frames, loaded.views)
+    rows = read_box_csv(road / "one/detections.csv", has_scores=True)
+    found = rows.score.reshape(len(frames.boxes), len(frames.label_map))
+    np.testing.assert_array_equal(rows.action_id.reshape(found.shape)[0], frames.label_map.action_ids)
     np.testing.assert_allclose(rows.box.reshape(*found.shape, 4)[:, 0], frames.boxes, atol=1e-9)
     for place in range(len(frames)):
-        clip, boxes, _ = views.parts(place)
+        clip, boxes, _ = views.load_arrays(place)
         with torch.inference_mode():
             logits = loaded.model.eval()(torch.from_numpy(clip).float() / 255, torch.from_numpy(boxes))[0]
-        own = slice(frames.ends[place], frames.ends[place + 1])
+        own = slice(frames.box_offsets[place], frames.box_offsets[place + 1])
         theirs = logits.sigmoid().numpy() * frames.scores[own, None]
         np.testing.assert_allclose(found[own], theirs, rtol=1e-4, atol=1e-6)
 
@@ -98,7 +98,9 @@ def test_a_detector_is_tested_again_by_other_rules(road, tmp_path, capsys):
     assert main(f"{command} --persons annotated --matching file_order --crop center".split()) == 0
     other = json.loads(capsys.readouterr().out)
     assert other["matching"] == "file_order"
-    assert other["boxes_asked_about"] == len(find_boxes(road / "data").split("val").to_test(0.5, annotated=True).boxes)
+    assert other["boxes_asked_about"] == len(
+        open_box_dataset(road / "data").load_split("val").load_test_keyframes(0.5, use_annotations=True).boxes
+    )
 
 
 def test_two_processes_train_and_test_as_one_that_accumulates_does(road):
@@ -121,10 +123,10 @@ def test_two_processes_test_a_detector_to_the_byte_as_one_does(road, tmp_path):
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in FILES)
     found = told(tmp_path / "one")
     assert len(found["broken"]) == sum(
-        asked(data)[place].film.name == "val_000001" for place in range(len(asked(data)))
+        asked(data)[place].video.name == "val_000001" for place in range(len(asked(data)))
     )
-    whole = read_rows(data / "annotations/val.csv", scored=False)
-    lost = (np.array(whole.videos)[whole.video] == "val_000001").sum()
+    whole = read_box_csv(data / "annotations/val.csv", has_scores=False)
+    lost = (np.array(whole.video_names)[whole.video_index] == "val_000001").sum()
     assert found["annotated"] <= len(whole) - lost
 
 

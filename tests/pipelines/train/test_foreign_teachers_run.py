@@ -10,9 +10,9 @@ from tiny_runs import AMD, MVD, TEACHER, about, log, make_data, run, typed, weig
 
 from vidstill.cli.main import main
 from vidstill.methods import mvd
-from vidstill.models.external.base import ForeignConfig
-from vidstill.recipes.recipe import Pretrain
-from vidstill.utils.config_io import from_plain
+from vidstill.models.external.base import ExternalEncoderConfig
+from vidstill.recipes.recipe import PretrainRecipe
+from vidstill.utils.config_io import from_dict
 
 IMAGES = "--clips.sampling.frames 1 --clips.size 64 64 --method.encoder.tubelet 1 16 16 --method.pairs 1 3 2 6"
 
@@ -56,9 +56,9 @@ def test_mvd_learns_from_dinov2_and_v_jepa_2(student):
 
 
 def test_a_run_says_what_its_teachers_are_and_under_which_licence(student, folder):
-    recipe = from_plain(Pretrain, json.loads((student / "recipe.json").read_text())["recipe"])
+    recipe = from_dict(PretrainRecipe, json.loads((student / "recipe.json").read_text())["recipe"])
     image, video = recipe.method.image_teacher.model, recipe.method.video_teacher.model
-    assert isinstance(image, ForeignConfig)
+    assert isinstance(image, ExternalEncoderConfig)
     assert (image.source, image.tubelet, image.dim) == (f"transformers:{folder / 'dinov2'}", (1, 4, 4), 24)
     assert (video.tubelet, video.size, video.depth) == ((2, 4, 4), (16, 16), 2)
     past = {entry["role"]: entry for entry in about(student)["provenance"]}
@@ -67,7 +67,7 @@ def test_a_run_says_what_its_teachers_are_and_under_which_licence(student, folde
 
 
 def test_a_run_that_broke_off_ends_with_the_same_weights(student, folder, monkeypatch):
-    compared, calls = mvd.MVD.compare, []
+    compared, calls = mvd.MVD.forward_loss, []
 
     def breaks(self, *given):
         calls.append(len(given[0]))
@@ -92,7 +92,7 @@ def test_several_teachers_are_typed_after_one_option(folder, tmp_path):
     run(MVD, out=tmp_path / "out", **taught(folder, **factors))
     assert list(log(tmp_path / "out")[0]["parts"]) == ["image", "video", "more_1", "more_2", "more_3"]
     roles = [entry["role"] for entry in about(tmp_path / "out")["provenance"]]
-    assert roles == ["image_teacher", "video_teacher", "more_teachers.0", "more_teachers.1", "more_teachers.2"]
+    assert roles == ["image_teacher", "video_teacher", "extra_teachers.0", "extra_teachers.1", "extra_teachers.2"]
 
 
 def test_a_teacher_may_see_frames_of_its_own_size(folder, student, tmp_path):

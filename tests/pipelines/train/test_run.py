@@ -27,14 +27,14 @@ from tiny_runs import (
     weights,
 )
 
-from vidstill.checkpoints.io import read_weights, write_weights
+from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli.main import main
-from vidstill.pipelines.evaluate.classifier import evaluate
+from vidstill.pipelines.evaluate.classifier import evaluate_classifier
 from vidstill.pipelines.train import session as training
 from vidstill.pipelines.train.pretrain import pretrain
-from vidstill.pipelines.train.session import Launch
-from vidstill.recipes.recipe import Pretrain
-from vidstill.utils.config_io import from_plain, to_plain
+from vidstill.pipelines.train.session import RunConfig
+from vidstill.recipes.recipe import PretrainRecipe
+from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError
 
 STAGES = list(STEPS)
@@ -42,7 +42,7 @@ STAGES = list(STEPS)
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    """A folder with `data` and three runs: `teacher`, `amd`, `finetune`."""
+    """A folder with `data` and three runs: `teacher`, `amd`, `finetune_command`."""
     folder = tmp_path_factory.mktemp("road")
     data = make_data(folder / "data")
     run(TEACHER, data=data / "unlabelled.txt", out=folder / "teacher")
@@ -97,8 +97,8 @@ def test_the_teacher_is_not_in_the_students_file(road):
 
 
 def test_a_student_is_taught_by_its_teachers_weights(road, tmp_path):
-    silent = read_weights(road / "teacher")
-    write_weights(tmp_path / "silent.safetensors", {n: 0 * t for n, t in silent.tensors.items()}, silent.about)
+    silent = read_checkpoint(road / "teacher")
+    write_checkpoint(tmp_path / "silent.safetensors", {n: 0 * t for n, t in silent.tensors.items()}, silent.metadata)
     data, out = road / "data/unlabelled.txt", tmp_path / "out"
     run(AMD, data=data, out=out, method__teacher__weights=tmp_path / "silent.safetensors")
     taught, untaught = log(road / "amd")[0]["parts"], log(out)[0]["parts"]
@@ -173,8 +173,8 @@ def test_weights_say_what_they_are_and_whence_they_come(road):
 
 
 def test_a_licence_is_handed_on(road, tmp_path):
-    free = read_weights(road / "teacher")
-    write_weights(tmp_path / "their.safetensors", free.tensors, {**free.about, "licence": "CC-BY-NC-4.0"})
+    free = read_checkpoint(road / "teacher")
+    write_checkpoint(tmp_path / "their.safetensors", free.tensors, {**free.metadata, "licence": "CC-BY-NC-4.0"})
     run(FINETUNE, data=road / "data", out=tmp_path / "out", init=tmp_path / "their.safetensors")
     assert about(tmp_path / "out")["licence"] == "CC-BY-NC-4.0"
     assert about(road / "finetune")["licence"] is None
@@ -189,16 +189,16 @@ def image_teacher(tmp_path_factory):
     config = replace(MVD.image_teacher.model, dim=32, heads=2)
     tensors = {f"encoder.{name}": tensor for name, tensor in built(config).state_dict().items()}
     path = tmp_path_factory.mktemp("image") / "teacher.safetensors"
-    write_weights(path, tensors, {"kind": "pretraining", "encoder": to_plain(config)})
+    write_checkpoint(path, tensors, {"kind": "pretraining", "encoder": to_dict(config)})
     return path
 
 
 def distilled(road, out, *, init=None, method=MVD, **teachers):
     """A run of MVD with these teachers on the road's clips."""
-    like = from_plain(Pretrain, about(road / "teacher")["recipe"])
+    like = from_dict(PretrainRecipe, about(road / "teacher")["recipe"])
     files = {name: replace(getattr(MVD, name), weights=str(file)) for name, file in teachers.items() if file}
     method = replace(method, **{name: files.get(name) for name in ("image_teacher", "video_teacher")})
-    launch = Launch(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
+    launch = RunConfig(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
     return pretrain(replace(like, method=method), launch, init=init)
 
 
@@ -216,8 +216,10 @@ def test_a_student_learns_from_both_teachers_or_either(road, tmp_path, image_tea
 def test_a_teacher_without_weights_is_named_with_its_option(road, tmp_path):
     with pytest.raises(InputError, match=r"the video teacher has no weights; give --method\.video-teacher\.weights"):
         pretrain(
-            replace(from_plain(Pretrain, about(road / "teacher")["recipe"]), method=replace(MVD, image_teacher=None)),
-            Launch(data=road / "data/unlabelled.txt", out=tmp_path / "out"),
+            replace(
+                from_dict(PretrainRecipe, about(road / "teacher")["recipe"]), method=replace(MVD, image_teacher=None)
+            ),
+            RunConfig(data=road / "data/unlabelled.txt", out=tmp_path / "out"),
         )
 
 
@@ -227,14 +229,14 @@ def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path,
     scratch = distilled(road, tmp_path / "scratch", image_teacher=image_teacher)
     assert recipe(out)["init"] == str(image_teacher)
     assert log(out)[0]["loss"] != log(scratch)[0]["loss"]
-    start = read_weights(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
+    start = read_checkpoint(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
     apart = [(weights(made)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for made in (out, scratch)]
     assert apart[0] < 0.5 * apart[1]
 
 
 @pytest.mark.parametrize("distill", ["visible", "full"])
 def test_where_no_decoder_fills_in_what_is_hidden_all_may_be_seen(road, tmp_path, distill):
-    method = replace(MVD, distill=distill, mask=replace(MVD.mask, ratio=0.0))
+    method = replace(MVD, distillation_tokens=distill, mask=replace(MVD.mask, ratio=0.0))
     out = distilled(road, tmp_path / "out", method=method, video_teacher=road / "teacher")
     assert len(log(out)) == STEPS["teacher"]
 
@@ -277,10 +279,12 @@ def test_evaluating_a_run_gives_the_numbers_of_its_own_test(road, capsys):
 
 @pytest.mark.parametrize(("device_batch", "workers"), [(1, 0), (4, 0), (None, 1)])
 def test_scores_depend_on_neither_the_devices_batch_nor_the_workers(road, device_batch, workers):
-    whole = evaluate(str(road / "finetune"), Launch(data=road / "data", out=Path(), workers=0, precision="fp32"))
-    launch = Launch(data=road / "data", out=Path(), workers=workers, precision="fp32", device_batch=device_batch)
-    parts = evaluate(str(road / "finetune"), launch)
-    assert len(whole.places) == 6
+    whole = evaluate_classifier(
+        str(road / "finetune"), RunConfig(data=road / "data", out=Path(), workers=0, precision="fp32")
+    )
+    launch = RunConfig(data=road / "data", out=Path(), workers=workers, precision="fp32", device_batch=device_batch)
+    parts = evaluate_classifier(str(road / "finetune"), launch)
+    assert len(whole.indices) == 6
     torch.testing.assert_close(parts.scores, whole.scores, rtol=0, atol=1e-6)
 
 
@@ -290,10 +294,10 @@ def test_a_test_reports_the_video_that_it_could_not_score(road, tmp_path):
     lines = (road / "data/val.csv").read_text().splitlines()
     listed = [f"{road}/data/{line}" for line in lines] + [f"{broken} 0"]
     (tmp_path / "val.txt").write_text("\n".join(listed))
-    tested = evaluate(str(road / "finetune"), Launch(data=tmp_path / "val.txt", out=Path(), workers=0))
+    tested = evaluate_classifier(str(road / "finetune"), RunConfig(data=tmp_path / "val.txt", out=Path(), workers=0))
     assert tested.accuracy.videos == 6
-    assert list(tested.broken) == [6]
-    assert str(broken) in tested.broken[6]
+    assert list(tested.broken_videos) == [6]
+    assert str(broken) in tested.broken_videos[6]
 
 
 def test_class_folders_without_splits_are_tested_on_as_a_whole(road, tmp_path):
@@ -303,18 +307,18 @@ def test_class_folders_without_splits_are_tested_on_as_a_whole(road, tmp_path):
         folder.mkdir(exist_ok=True)
         shutil.copy(road / "data" / name, folder)
     lists, folders = (
-        evaluate(str(road / "finetune"), Launch(data=data, out=Path(), workers=0, precision="fp32"))
+        evaluate_classifier(str(road / "finetune"), RunConfig(data=data, out=Path(), workers=0, precision="fp32"))
         for data in (road / "data", tmp_path)
     )
     assert folders.accuracy == lists.accuracy
 
 
 def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
-    monkeypatch.setattr(training, "cores", lambda: 16)
-    launch = Launch(data=Path(), out=Path())
+    monkeypatch.setattr(training, "count_cores", lambda: 16)
+    launch = RunConfig(data=Path(), out=Path())
     for processes, decoders in ((1, 15), (4, 3), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert launch.decoders == decoders
+        assert launch.num_workers == decoders
 
 
 # ---- Pictures -------------------------------------------------------------------------------------------------------
@@ -404,7 +408,7 @@ def test_where_there_is_no_room_for_the_weights_the_same_command_writes_them_lat
     written, steps = (road / "teacher/model.safetensors").read_bytes(), log(road / "teacher")
     (road / "teacher/model.safetensors").unlink()
     with monkeypatch.context() as full:
-        full.setattr(training, "write_weights", no_room)
+        full.setattr(training, "write_checkpoint", no_room)
         assert main(typed(TEACHER, data=road / "data/unlabelled.txt", out=road / "teacher")) == 1
     assert "No space left on device; the training is done" in capsys.readouterr().err
     again(road, "teacher")

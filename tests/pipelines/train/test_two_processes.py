@@ -12,8 +12,8 @@ import pytest
 import torch
 from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of
 
-from vidstill.pipelines.evaluate.classifier import evaluate
-from vidstill.pipelines.train.session import Launch
+from vidstill.pipelines.evaluate.classifier import evaluate_classifier
+from vidstill.pipelines.train.session import RunConfig
 
 STUDENTS = [name for name in METHODS if name != "imagemae"]  # which is the image teacher
 LISTS = {"seven": (0, 1, 2, 4, 5, 6), "six": tuple(range(6)), "one": (0,)}  # videos; which of them can be scored
@@ -29,9 +29,9 @@ def walk(data: Path, out: Path, **launch: int) -> None:
         run(METHODS[name], data=data / "unlabelled.txt", out=out / name, **teachers_of(name, out), **shared)
     run(FINETUNE, data=data, out=out / "finetune", init=out / "amd", **shared)
     for videos in LISTS:
-        listed = Launch(data=data / f"{videos}.txt", out=out, workers=0, precision="fp32")
-        tested = evaluate(str(out / "finetune"), listed, out=out / f"tested-{videos}")
-        torch.save((tested.scores, tested.places), out / f"scores-{videos}-{os.environ.get('RANK', 0)}.pt")
+        listed = RunConfig(data=data / f"{videos}.txt", out=out, workers=0, precision="fp32")
+        tested = evaluate_classifier(str(out / "finetune"), listed, out=out / f"tested-{videos}")
+        torch.save((tested.scores, tested.indices), out / f"scores-{videos}-{os.environ.get('RANK', 0)}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -109,4 +109,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     walk(*map(Path, sys.argv[1:]))
     sys.stdout.flush()
-    os._exit(0)  # as `vidstill.cli.main.program` does
+    os._exit(0)  # as `vidstill.cli.main.run_and_exit` does

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_runs import FINETUNE, TEACHER, about, make_data, run, typed
 
-from vidstill.checkpoints.io import Weights, read_weights
+from vidstill.checkpoints.io import Checkpoint, read_checkpoint
 from vidstill.cli.main import main
-from vidstill.data.manifest.open import read_listing
-from vidstill.data.transforms.color_jitter import ColourJitter
+from vidstill.data.manifest.open import open_manifest
+from vidstill.data.transforms.color_jitter import ColorJitter
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling
-from vidstill.recipes.auto.choose import choose, kept
-from vidstill.recipes.auto.dataset_stats import EXAMPLE, DataFacts, Machine, facts_of
-from vidstill.recipes.auto.defaults import RULES
-from vidstill.utils.config_io import to_plain
-from vidstill.utils.flops import cost
+from vidstill.recipes.auto.choose import choose_recipe, load_run_recipe
+from vidstill.recipes.auto.dataset_stats import EXAMPLE_STATS, DatasetStats, Hardware, compute_dataset_stats
+from vidstill.recipes.auto.defaults import AUTO_RULES
+from vidstill.utils.config_io import to_dict
+from vidstill.utils.flops import compute_model_cost
 from vidstill.utils.types import Grid, InputError
 
-CPU, GPU = Machine(kind="cpu", count=2), Machine(kind="gpu", count=1)
+CPU, GPU = Hardware(device_kind="cpu", count=2), Hardware(device_kind="gpu", count=1)
 AUTO = "finetune auto --workers 0 --precision fp32"
 SHORT = "--schedule.epochs 2 --schedule.warmup-epochs 0 --batch 4"
 
@@ -36,8 +36,8 @@ def house(tmp_path_factory):
     return folder
 
 
-def chosen(start: Weights | None = None, machine: Machine = CPU, *, third: bool = False, **facts):
-    return choose(replace(EXAMPLE, **facts), start, machine, third=third)
+def chosen(start: Checkpoint | None = None, machine: Hardware = CPU, *, third: bool = False, **facts):
+    return choose_recipe(replace(EXAMPLE_STATS, **facts), start, machine, has_validation=third)
 
 
 def said(found) -> str:
@@ -45,9 +45,9 @@ def said(found) -> str:
 
 
 many = st.builds(
-    DataFacts,
+    DatasetStats,
     clips=st.integers(2, 10**6),
-    of_class=st.lists(st.integers(1, 10**5), min_size=2, max_size=400).map(tuple),
+    cls_embedding=st.lists(st.integers(1, 10**5), min_size=2, max_size=400).map(tuple),
     pictures=st.booleans(),
     frames=st.integers(1, 10**5),
     seconds=st.none() | st.floats(0.04, 10**4),
@@ -58,27 +58,27 @@ many = st.builds(
     looked_at=st.just(32),
 )
 machines = st.builds(
-    Machine, kind=st.sampled_from(["cpu", "gpu"]), count=st.integers(1, 64), processes=st.integers(1, 2)
+    Hardware, kind=st.sampled_from(["cpu", "gpu"]), count=st.integers(1, 64), processes=st.integers(1, 2)
 )
 
 
 @settings(max_examples=5, deadline=None)
 @given(many, machines, st.booleans())
 def test_every_recipe_can_be_trained_in_the_time_that_there_is_and_says_why_it_is_so(facts, machine, third):
-    found = choose(facts, None, machine, third=third)
+    found = choose_recipe(facts, None, machine, has_validation=third)
     recipe, sampling, size = found.recipe, found.recipe.clips.sampling, found.recipe.clips.size
-    Grid.of(torch.empty(1, 3, sampling.frames, *size, device="meta"), recipe.encoder.tubelet)
+    Grid.from_clip(torch.empty(1, 3, sampling.num_frames, *size, device="meta"), recipe.encoder.tubelet)
     assert (sampling, size) == (recipe.views.sampling, recipe.views.size)
-    assert sampling.frames == 1 if facts.pictures else sampling.frames in (4, 8, 16)
+    assert sampling.num_frames == 1 if facts.pictures else sampling.num_frames in (4, 8, 16)
     assert recipe.batch <= max(facts.clips, machine.processes)
     assert recipe.batch % machine.processes == 0
-    assert recipe.mixing is None or recipe.batch % (2 * machine.processes) == 0
-    assert recipe.schedule.warmup_epochs < recipe.schedule.epochs <= RULES.epochs[1]
+    assert recipe.mixup is None or recipe.batch % (2 * machine.processes) == 0
+    assert recipe.schedule.warmup_epochs < recipe.schedule.epochs <= AUTO_RULES.epoch_range[1]
     assert (recipe.patience is not None) == third
-    work = 3 * cost(recipe.encoder, frames=sampling.frames, size=size).gflops * facts.clips
-    minutes = recipe.schedule.epochs * work / (RULES.speed[machine.kind] * machine.count) / 60
-    assert minutes <= RULES.minutes[machine.kind] or recipe.schedule.epochs == RULES.fewest_epochs
-    lines = found.reasons(recipe)
+    work = 3 * compute_model_cost(recipe.encoder, num_frames=sampling.num_frames, size=size).gflops * facts.clips
+    minutes = recipe.schedule.epochs * work / (AUTO_RULES.gmacs_per_second[machine.kind] * machine.count) / 60
+    assert minutes <= AUTO_RULES.training_minutes[machine.kind] or recipe.schedule.epochs == AUTO_RULES.min_epochs
+    lines = found.explain(recipe)
     assert len(lines) == 12
     assert all(": " in line and "\n" not in line for line in lines)
 
@@ -104,8 +104,8 @@ def test_a_gpu_takes_larger_clips_and_models():
 def test_a_short_video_is_seen_whole_and_of_a_long_one_two_seconds():
     assert isinstance(chosen(frames=60, seconds=2.4).recipe.clips.sampling, SegmentSampling)
     assert isinstance(chosen(frames=20, seconds=None).recipe.clips.sampling, SegmentSampling)
-    assert chosen(frames=600, seconds=20.0, rate=30.0).recipe.clips.sampling == DenseSampling(frames=16, stride=4)
-    assert chosen(frames=40, seconds=8.0, rate=5.0).recipe.clips.sampling == DenseSampling(frames=16, stride=1)
+    assert chosen(frames=600, seconds=20.0, rate=30.0).recipe.clips.sampling == DenseSampling(num_frames=16, stride=4)
+    assert chosen(frames=40, seconds=8.0, rate=5.0).recipe.clips.sampling == DenseSampling(num_frames=16, stride=1)
     assert chosen(frames=5).recipe.clips.sampling.frames == 4
 
 
@@ -116,14 +116,14 @@ def test_pictures_are_clips_of_one_frame():
 
 
 def test_colours_are_changed_in_videos_whose_light_would_tell_the_class():
-    assert chosen().recipe.colour == ColourJitter()
-    assert chosen(pictures=True, frames=1).recipe.colour is None
+    assert chosen().recipe.color_jitter == ColorJitter()
+    assert chosen(pictures=True, frames=1).recipe.color_jitter is None
 
 
 def test_classes_are_balanced_where_one_has_more_than_three_times_another():
-    assert chosen(of_class=(30, 10, 0)).recipe.clips.balance == 0
-    found = chosen(of_class=(31, 10, 0))
-    assert found.recipe.clips.balance == RULES.balance
+    assert chosen(cls_embedding=(30, 10, 0)).recipe.clips.balance == 0
+    found = chosen(cls_embedding=(31, 10, 0))
+    assert found.recipe.clips.balance == AUTO_RULES.class_balance
     assert "the largest class has 31 clips, the smallest 10" in said(found)
 
 
@@ -143,10 +143,10 @@ def test_a_line_is_left_out_where_an_option_chose_something_else():
 
 
 def test_a_start_decides_the_encoder_and_the_clips(house):
-    start = read_weights(house / "teacher")
+    start = read_checkpoint(house / "teacher")
     found = chosen(start, frames=300, seconds=10.0)
     recipe = found.recipe
-    assert to_plain(replace(recipe.encoder, drop_path=0.0)) == about(house / "teacher")["encoder"]
+    assert to_dict(replace(recipe.encoder, drop_path=0.0)) == about(house / "teacher")["encoder"]
     theirs = about(house / "teacher")["recipe"]["clips"]
     assert list(recipe.clips.size) == theirs["size"]
     assert recipe.clips.sampling.frames == theirs["sampling"]["frames"]
@@ -154,46 +154,46 @@ def test_a_start_decides_the_encoder_and_the_clips(house):
 
 
 def test_a_start_from_longer_clips_than_the_videos_goes_on_at_a_smaller_stride(house):
-    start = read_weights(house / "teacher")
-    clips = start.about["recipe"]["clips"]
-    clips["sampling"] = to_plain(DenseSampling(frames=4, stride=10))
-    assert chosen(start, frames=13).recipe.clips.sampling == DenseSampling(frames=4, stride=3)
-    assert chosen(start, frames=400).recipe.clips.sampling == DenseSampling(frames=4, stride=10)
+    start = read_checkpoint(house / "teacher")
+    clips = start.metadata["recipe"]["clips"]
+    clips["sampling"] = to_dict(DenseSampling(num_frames=4, stride=10))
+    assert chosen(start, frames=13).recipe.clips.sampling == DenseSampling(num_frames=4, stride=3)
+    assert chosen(start, frames=400).recipe.clips.sampling == DenseSampling(num_frames=4, stride=10)
 
 
 def test_an_encoder_of_clips_is_no_start_for_pictures(house):
     with pytest.raises(InputError, match="is an encoder of clips, and the data are pictures"):
-        chosen(read_weights(house / "teacher"), pictures=True, frames=1)
+        chosen(read_checkpoint(house / "teacher"), pictures=True, frames=1)
 
 
 # ---- What it knows of the data --------------------------------------------------------------------------------------
 
 
 def test_the_facts_are_those_of_the_files(house):
-    facts = facts_of(read_listing(house / "data", split="train"))
-    assert (facts.clips, facts.of_class, facts.frames, facts.short_side) == (8, (4, 4), 8, 16)
-    assert facts.wide == 1.5
-    assert facts.handed  # its classes are called left and right
-    assert not facts.pictures
+    facts = compute_dataset_stats(open_manifest(house / "data", split="train"))
+    assert (facts.num_clips, facts.class_counts, facts.median_frames, facts.median_short_side) == (8, (4, 4), 8, 16)
+    assert facts.aspect_ratio == 1.5
+    assert facts.has_left_right_classes  # its classes are called left and right
+    assert not facts.is_images
 
 
 def test_a_broken_file_is_passed_by_and_nothing_but_such_is_refused(house, tmp_path):
     data = shutil.copytree(house / "data", tmp_path / "data")
     videos = sorted((data / "train").iterdir())
     videos[0].write_bytes(b"no frame in here")
-    assert facts_of(read_listing(data, split="train")).looked_at == 7
+    assert compute_dataset_stats(open_manifest(data, split="train")).num_probed_files == 7
     for video in videos:
         video.write_bytes(b"no frame in here")
     with pytest.raises(InputError, match=r"none of the videos of .* decodes"):
-        facts_of(read_listing(data, split="train"))
+        compute_dataset_stats(open_manifest(data, split="train"))
 
 
 def test_pictures_are_known_by_their_names(tmp_path):
     for name in ("cat/1.png", "cat/2.png", "dog/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 30)).save(tmp_path / name)
-    facts = facts_of(read_listing(tmp_path))
-    assert (facts.pictures, facts.frames, facts.short_side, facts.of_class) == (True, 1, 30, (2, 1))
+    facts = compute_dataset_stats(open_manifest(tmp_path))
+    assert (facts.is_images, facts.median_frames, facts.median_short_side, facts.class_counts) == (True, 1, 30, (2, 1))
 
 
 # ---- The command ----------------------------------------------------------------------------------------------------
@@ -206,23 +206,23 @@ def test_the_command_trains_by_it_says_why_and_goes_on_whatever_the_machine_is(h
     assert "finetune: 32 x 32 pixels: the short side is 16 in the middle" in told
     assert "finetune: no clip mirrored: a class is called left or right" in told
     assert "finetune: batch" not in told  # which was typed
-    recipe = kept(tmp_path / "run")
+    recipe = load_run_recipe(tmp_path / "run")
     assert recipe.batch == 4
-    assert about(tmp_path / "run")["recipe"] == to_plain(recipe)
+    assert about(tmp_path / "run")["recipe"] == to_dict(recipe)
     for name in ("model.safetensors", "test.json"):
         (tmp_path / "run" / name).unlink()  # as if it had been killed before its end
     monkeypatch.setattr("vidstill.cli.train.machine", lambda: GPU)
     assert main(command) == 0
     assert f"goes on with the recipe that {tmp_path / 'run'} holds" in capsys.readouterr().err
-    assert kept(tmp_path / "run") == recipe
+    assert load_run_recipe(tmp_path / "run") == recipe
     assert main([*command, "--smoothing", "0.3"]) == 2
-    assert "recipe.smoothing is 0.1, here it is 0.3" in capsys.readouterr().err
+    assert "recipe.label_smoothing is 0.1, here it is 0.3" in capsys.readouterr().err
 
 
 def test_a_third_list_is_watched(house, tmp_path, capsys):
     command = typed(f"{AUTO} {SHORT}", data=house / "data", out=tmp_path / "run", watch=house / "data" / "val.csv")
     assert main(command) == 0
-    epochs = round(RULES.patience * RULES.epochs[1])
+    epochs = round(AUTO_RULES.patience_ratio * AUTO_RULES.epoch_range[1])
     assert f"finetune: ends after {epochs} epochs without a better score" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "test.json").read_text())["taken"]["epoch"] in (1, 2)
 

@@ -5,63 +5,92 @@ from typing import Any
 
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.helpers import infill_shapes, numbers, of_64, rows, under, words
-from vidstill.checkpoints.layouts.infer_config import KERNEL, Codes, decoder_of, encoder_of
-from vidstill.checkpoints.layouts.layout import Reading
-from vidstill.checkpoints.layouts.rename import Name, _token
-from vidstill.checkpoints.layouts.videomae import videomae_names, with_decoder
+from vidstill.checkpoints.layouts.helpers import (
+    compute_infill_shapes,
+    count_rows,
+    infer_heads_of_64,
+    list_indices,
+    list_top_modules,
+    select_prefix,
+)
+from vidstill.checkpoints.layouts.infer_config import (
+    PATCH_EMBED_WEIGHT,
+    InferredPositions,
+    infer_decoder,
+    infer_encoder,
+)
+from vidstill.checkpoints.layouts.layout import LayoutMatch
+from vidstill.checkpoints.layouts.rename import RenameRule, _build_token_rule
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules, infer_pretraining
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.types import InputError
 
-_HEADS = "encoder.projection_heads."
+_PROJECTION_HEADS_PREFIX = "encoder.projection_heads."
 
 
-class Pretraining:
+class AMDPretrainingLayout:
     key = "amd"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        heads, generators = numbers(tensors, _HEADS), numbers(tensors, "generators.")
-        if f"encoder.{KERNEL}" not in tensors or not (heads or "generators" in words(tensors)):
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        heads, generators = list_indices(tensors, _PROJECTION_HEADS_PREFIX), list_indices(tensors, "generators.")
+        if f"encoder.{PATCH_EMBED_WEIGHT}" not in tensors or not (heads or "generators" in list_top_modules(tensors)):
             return None
         for what, there in (("projection", heads), ("generator", generators)):
             if there != list(range(len(there))):
                 raise InputError(f"it has {what}s {there}, and one among them is missing: it is incomplete")
-        found = encoder_of(under(tensors, "encoder."), hint, computed="sinusoid")
-        about, wanted = with_decoder(self.key, tensors, found)
+        found = infer_encoder(select_prefix(tensors, "encoder."), hint, default_positions="sinusoid")
+        about, wanted = infer_pretraining(self.key, tensors, found)
         depth = found.config.depth
         layers = [depth * (place + 1) // len(heads) for place in range(len(heads))]
-        width = rows(tensors, f"{_HEADS}0.weight") if heads else rows(tensors, "generators.0.blocks.0.norm1.weight")
+        width = (
+            count_rows(tensors, f"{_PROJECTION_HEADS_PREFIX}0.weight")
+            if heads
+            else count_rows(tensors, "generators.0.blocks.0.norm1.weight")
+        )
         for layer in layers:
             wanted[f"projections.{layer}.weight"] = (width, found.config.dim)
         for place in generators:
-            config = decoder_of(
-                tensors, f"generators.{place}.blocks.", width, heads=of_64(width), codes=Codes("sinusoid")
+            config = infer_decoder(
+                tensors,
+                f"generators.{place}.blocks.",
+                width,
+                heads=infer_heads_of_64(width),
+                positions=InferredPositions("sinusoid"),
             )
-            wanted |= infill_shapes(config, f"generators.{place}.")
-        return Reading(
+            wanted |= compute_infill_shapes(config, f"generators.{place}.")
+        return LayoutMatch(
             f"a pre-training of AMD (VideoMAE's tensors, {len(heads)} projection_heads, {len(generators)} generators)",
             about | {"layers": layers},
-            amd_names(found.config, layers, len(generators)),
-            ignored={f"generators.{place}.norm.": "made by AMD's authors, but never used" for place in generators},
-            may_lack={f"generators.{place}.mask_token": "AMD's authors do not save it" for place in generators},
+            build_amd_rules(found.config, layers, len(generators)),
+            ignored_prefixes={
+                f"generators.{place}.norm.": "made by AMD's authors, but never used" for place in generators
+            },
+            optional_prefixes={
+                f"generators.{place}.mask_token": "AMD's authors do not save it" for place in generators
+            },
             notes=(*found.notes, f"the student's layers {layers} are projected, evenly spread: the file does not say"),
-            wanted=wanted,
+            expected_shapes=wanted,
         )
 
 
-def amd_names(config: ViTConfig, direct: Sequence[int], generators: int) -> tuple[Name, ...]:
+def build_amd_rules(config: ViTConfig, projected_layers: Sequence[int], num_generators: int) -> tuple[RenameRule, ...]:
     """A pre-training of AMD: `direct` are the student layers that are projected, in their order."""
     return (
-        *videomae_names(config),
-        *(Name(f"encoder.projection_heads.{place}.", f"projections.{layer}.") for place, layer in enumerate(direct)),
+        *build_videomae_rules(config),
+        *(
+            RenameRule(f"encoder.projection_heads.{place}.", f"projections.{layer}.")
+            for place, layer in enumerate(projected_layers)
+        ),
         *(
             name
-            for place in range(generators)
+            for place in range(num_generators)
             for name in (
-                Name(f"generators.{place}.blocks.", f"generators.{place}.blocks."),
-                Name(f"generators.{place}.norm.", None),  # made, but never used
+                RenameRule(f"generators.{place}.blocks.", f"generators.{place}.blocks."),
+                RenameRule(f"generators.{place}.norm.", None),  # made, but never used
                 # the authors do not save it; stored beside their weights in the reference cases
-                _token(f"generator_mask_tokens.{place}", f"generators.{place}.mask_token"),
+                _build_token_rule(f"generator_mask_tokens.{place}", f"generators.{place}.mask_token"),
             )
         ),
     )

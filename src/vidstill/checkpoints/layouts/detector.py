@@ -5,36 +5,38 @@ from typing import Any
 
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.helpers import encoder_alone, words
-from vidstill.checkpoints.layouts.infer_config import KERNEL, encoder_of
-from vidstill.checkpoints.layouts.layout import Reading
-from vidstill.checkpoints.layouts.rename import Name, vit_names
-from vidstill.checkpoints.layouts.stmae import is_stmae
+from vidstill.checkpoints.layouts.helpers import build_encoder_metadata, list_top_modules
+from vidstill.checkpoints.layouts.infer_config import PATCH_EMBED_WEIGHT, infer_encoder
+from vidstill.checkpoints.layouts.layout import LayoutMatch
+from vidstill.checkpoints.layouts.rename import RenameRule, build_vit_rules
+from vidstill.checkpoints.layouts.stmae import is_stmae_encoder
 from vidstill.models.vit import ViTConfig
 
-_ACTIONS = 80
+_NUM_ACTIONS = 80
 
 
-class Detector:
+class VideoMAEDetectorLayout:
     key = "detector"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
         head = tensors.get("head.weight")
-        of_clips = KERNEL in tensors and tensors[KERNEL].ndim == 5
-        if not of_clips or head is None or len(head) != _ACTIONS or "fc_norm" in words(tensors):
+        of_clips = PATCH_EMBED_WEIGHT in tensors and tensors[PATCH_EMBED_WEIGHT].ndim == 5
+        if not of_clips or head is None or len(head) != _NUM_ACTIONS or "fc_norm" in list_top_modules(tensors):
             return None
-        if "norm.weight" not in tensors or is_stmae(tensors):
+        if "norm.weight" not in tensors or is_stmae_encoder(tensors):
             return None
-        found = encoder_of(tensors, hint, computed="sinusoid")
-        return Reading(
-            f"a detector of VideoMAE, of which the encoder is taken (norm, no fc_norm, a head of {_ACTIONS} actions)",
-            encoder_alone(self.key, found),
-            detector_names(found.config),
-            ignored={"head.": "a detector's head: only its encoder is taken"},
+        found = infer_encoder(tensors, hint, default_positions="sinusoid")
+        return LayoutMatch(
+            f"a detector of VideoMAE, of which the encoder is taken (norm, no fc_norm, a head of {_NUM_ACTIONS} actions)",
+            build_encoder_metadata(self.key, found),
+            build_detector_rules(found.config),
+            ignored_prefixes={"head.": "a detector's head: only its encoder is taken"},
             notes=found.notes,
         )
 
 
-def detector_names(config: ViTConfig) -> tuple[Name, ...]:
+def build_detector_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     """VideoMAE's detector of actions, whose norm is the encoder's; its head is of no use to us."""
-    return (*vit_names(config, "", "encoder."), Name("head.", None))
+    return (*build_vit_rules(config, "", "encoder."), RenameRule("head.", None))

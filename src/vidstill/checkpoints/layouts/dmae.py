@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vidstill.checkpoints.layouts import mae
-from vidstill.checkpoints.layouts.helpers import Shapes
+from vidstill.checkpoints.layouts.helpers import ShapeDict
 
 
-class Pretraining(mae.Pretraining):
+class DMAEPretrainingLayout(mae.MAEPretrainingLayout):
     key = "dmae"
-    whose, sign = "DMAE", ", aligned_feature_projection_heads"
+    method_name, signature = "DMAE", ", aligned_feature_projection_heads"
 
-    def beside(self, tensors: Mapping[str, Tensor]) -> Shapes:
-        return mae.projections(tensors)
+    def infer_extra_shapes(self, tensors: Mapping[str, Tensor]) -> ShapeDict:
+        return mae.infer_projection_shapes(tensors)

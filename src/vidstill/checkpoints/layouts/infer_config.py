@@ -14,84 +14,88 @@ from torch import Tensor
 
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.layers import NORM_EPS, AttentionBias
-from vidstill.models.position_embeddings import FixedPositions, Positions, position_table
+from vidstill.models.position_embeddings import FixedPositionKind, PositionKind, build_position_table
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.utils.types import Grid, InputError
 
-KERNEL = "patch_embed.proj.weight"  # the authors embed by a convolution
-_HEADS = {1280: 16, 1408: 16}  # ViT-H and VideoMAE V2's ViT-g; all other sizes have 64 channels a head
-_DEPTHS = {192: 12, 384: 12, 768: 12, 1024: 24, 1280: 32, 1408: 40}
-_SCALE = 0.1  # a first value of the branch factors: it says that there are some, and is overwritten
+PATCH_EMBED_WEIGHT = "patch_embed.proj.weight"  # the authors embed by a convolution
+_NUM_HEADS = {1280: 16, 1408: 16}  # ViT-H and VideoMAE V2's ViT-g; all other sizes have 64 channels a head
+_USUAL_DEPTHS = {192: 12, 384: 12, 768: 12, 1024: 24, 1280: 32, 1408: 40}
+_PLACEHOLDER_LAYER_SCALE = 0.1  # a first value of the branch factors: it says that there are some, and is overwritten
 
 
 @dataclass(frozen=True)
-class Found:
+class InferredEncoder:
     """
     Args:
-        grid: the tokens of which a stored table of computed codes is.
+        stored_grid: the tokens of which a stored table of computed codes is.
     """
 
     config: ViTConfig
     notes: tuple[str, ...]
-    grid: tuple[int, int, int] | None
+    stored_grid: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
-class Stack:
+class BlockStack:
     """What a stack of blocks says of itself."""
 
     depth: int
     mlp_ratio: float
     attention_bias: AttentionBias
-    scaled: bool
+    has_layer_scale: bool
 
 
-def encoder_of(
+def infer_encoder(
     tensors: Mapping[str, Tensor],
     hint: ViTConfig | None,
     *,
-    computed: FixedPositions,
-    stored: bool = False,
+    default_positions: FixedPositionKind,
+    requires_table: bool = False,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
-) -> Found:
+) -> InferredEncoder:
     """The encoder of a file whose tensors have VideoMAE's or MAE's names, without a prefix.
 
     Args:
         hint: decides what the shapes do not say, and is held to what they do.
-        computed: the kind of codes where neither a table nor the hint says it.
-        stored: the layout always has its tables: a file without one is incomplete.
+        default_positions: the kind of codes where neither a table nor the hint says it.
+        requires_table: the layout always has its tables: a file without one is incomplete.
 
     Raises:
         InputError: the tensors contradict themselves or the hint, or heads are not known.
     """
-    kernel = tensors[KERNEL]
+    kernel = tensors[PATCH_EMBED_WEIGHT]
     if kernel.ndim not in (4, 5) or kernel.shape[1] != 3:
-        raise InputError(f"{KERNEL!r} is {tuple(kernel.shape)}; a kernel is (width, 3, frames, rows, columns)")
+        raise InputError(
+            f"{PATCH_EMBED_WEIGHT!r} is {tuple(kernel.shape)}; a kernel is (width, 3, frames, rows, columns)"
+        )
     dim = len(kernel)
     of_images = kernel.ndim == 4
     tubelet = (1, *kernel.shape[2:]) if of_images else tuple(kernel.shape[2:])
-    stack = stack_of(tensors, "blocks.", dim)
-    notes = [*depth_notes(dim, stack.depth, hint)]
-    heads, said = heads_of(dim, hint)
+    stack = infer_block_stack(tensors, "blocks.", dim)
+    notes = [*describe_depth(dim, stack.depth, hint)]
+    heads, said = infer_num_heads(dim, hint)
     alike = hint if hint is not None and (hint.tubelet[0] == 1) == (tubelet[0] == 1) else None
     class_token = "cls_token" in tensors
     if alike is not None and alike.class_token and not class_token:  # before its table is asked what row it lacks
-        raise InputError(_lacking("class token"))
-    codes = codes_of(
+        raise InputError(_format_missing_part("class token"))
+    codes = infer_positions(
         tensors,
         "pos_embed",
         dim,
         tubelet[0],
-        asked=alike.positions if alike else None,
-        grid=hint.learned_grid if hint else None,
+        expected_kind=alike.positions if alike else None,
+        hint_grid=hint.learned_grid if hint else None,
         class_token=class_token,
-        computed=computed,
-        stored=stored,
+        default_positions=default_positions,
+        requires_table=requires_table,
     )
     colours = (hint.mean, hint.std) if hint else (mean, std)
-    notes += [said, *codes.notes, *colour_notes(hint, mean)]
-    scale = (hint.layer_scale if hint and hint.layer_scale else _SCALE) if stack.scaled else 0.0
+    notes += [said, *codes.notes, *describe_color_normalization(hint, mean)]
+    scale = (
+        (hint.layer_scale if hint and hint.layer_scale else _PLACEHOLDER_LAYER_SCALE) if stack.has_layer_scale else 0.0
+    )
     config = ViTConfig(
         dim=dim,
         depth=stack.depth,
@@ -100,7 +104,7 @@ def encoder_of(
         tubelet=(tubelet[0], tubelet[1], tubelet[2]),
         drop_remainder=hint.drop_remainder if hint else False,
         positions=codes.kind,
-        learned_grid=codes.grid,
+        learned_grid=codes.learned_grid,
         class_token=class_token,
         layer_scale=scale,
         attention_bias=stack.attention_bias,
@@ -108,51 +112,51 @@ def encoder_of(
         mean=colours[0],
         std=colours[1],
     )
-    return Found(config, tuple(notes), codes.seen)
+    return InferredEncoder(config, tuple(notes), codes.stored_grid)
 
 
 @dataclass(frozen=True)
-class Codes:
+class InferredPositions:
     """
     Args:
-        grid: for which learned codes are.
+        learned_grid: for which learned codes are.
         notes: what is to be said of them.
-        seen: the tokens of which a stored table of computed codes is.
+        stored_grid: the tokens of which a stored table of computed codes is.
     """
 
-    kind: Positions
-    grid: tuple[int, int, int] | None = None
+    kind: PositionKind
+    learned_grid: tuple[int, int, int] | None = None
     notes: tuple[str, ...] = ()
-    seen: tuple[int, int, int] | None = None
+    stored_grid: tuple[int, int, int] | None = None
 
 
-def decoder_of(
+def infer_decoder(
     tensors: Mapping[str, Tensor],
     prefix: str,
     dim: int,
     *,
     heads: int,
-    codes: Codes,
+    positions: InferredPositions,
     class_token: Literal["none", "encoder", "own"] = "none",
     project_bias: bool = False,
 ) -> DecoderConfig:
     """The decoder whose blocks have this prefix, of this width."""
-    stack = stack_of(tensors, prefix, dim)
+    stack = infer_block_stack(tensors, prefix, dim)
     return DecoderConfig(
         dim=dim,
         depth=stack.depth,
         heads=heads if dim % heads == 0 else 1,
         mlp_ratio=stack.mlp_ratio,
-        positions=codes.kind,
-        learned_grid=codes.grid,
+        positions=positions.kind,
+        learned_grid=positions.learned_grid,
         class_token=class_token,
-        project_bias=project_bias,
-        layer_scale=_SCALE if stack.scaled else 0.0,
+        embed_bias=project_bias,
+        layer_scale=_PLACEHOLDER_LAYER_SCALE if stack.has_layer_scale else 0.0,
         attention_bias=stack.attention_bias,
     )
 
 
-def stack_of(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> Stack:
+def infer_block_stack(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> BlockStack:
     """
     Raises:
         InputError: there are no blocks, or one is missing among them.
@@ -178,15 +182,15 @@ def stack_of(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> Stack:
     else:
         bias = "qkv" if words & {"attn.qkv.bias", "attn.q.bias", "attn.k.bias", "attn.v.bias"} else "none"
     size = hidden.most_common(1)[0][0] if hidden else 4 * dim
-    return Stack(len(found), _ratio(dim, size), bias, bool(words & {"gamma_1", "gamma_2"}))
+    return BlockStack(len(found), _infer_mlp_ratio(dim, size), bias, bool(words & {"gamma_1", "gamma_2"}))
 
 
-def _ratio(dim: int, hidden: int) -> float:
+def _infer_mlp_ratio(dim: int, hidden: int) -> float:
     """The ratio that gives a perceptron of this size, the family's own before others."""
     return next(ratio for ratio in (4.0, 48 / 11, hidden / dim, (hidden + 0.5) / dim) if int(dim * ratio) == hidden)
 
 
-def heads_of(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
+def infer_num_heads(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
     """How many heads an encoder has, which no shape says; and whence it is known.
 
     Raises:
@@ -194,10 +198,10 @@ def heads_of(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
     """
     if hint is not None:
         if hint.dim != dim:
-            raise InputError(_other_size("dim", dim, hint.dim))
+            raise InputError(_format_size_mismatch("dim", dim, hint.dim))
         return hint.heads, f"{hint.heads} heads, as the recipe has it: the file does not say"
-    if dim in _HEADS or dim % 64 == 0:
-        heads = _HEADS.get(dim, dim // 64)
+    if dim in _NUM_HEADS or dim % 64 == 0:
+        heads = _NUM_HEADS.get(dim, dim // 64)
         return heads, f"{heads} heads, {dim // heads} channels each, as in the family: the file does not say"
     raise InputError(
         f"its encoder is {dim} wide, which is no size of the family, and no file says how many heads it has; name a "
@@ -205,61 +209,61 @@ def heads_of(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
     )
 
 
-def depth_notes(dim: int, depth: int, hint: ViTConfig | None) -> list[str]:
-    usual = _DEPTHS.get(dim)
+def describe_depth(dim: int, depth: int, hint: ViTConfig | None) -> list[str]:
+    usual = _USUAL_DEPTHS.get(dim)
     if hint is not None or usual in (None, depth):
         return []
     return [f"{depth} blocks, where the family's encoder of this width has {usual}: the file may be cut off"]
 
 
-def colour_notes(hint: ViTConfig | None, mean: tuple[float, ...]) -> list[str]:
+def describe_color_normalization(hint: ViTConfig | None, layout_mean: tuple[float, ...]) -> list[str]:
     if hint is not None:
         return ["colours are normalised, and layer norms' eps is, as the recipe has it: the file does not say"]
-    whose = "ImageNet's" if mean == IMAGENET_MEAN else f"the layout's, mean {mean[0]:g}"
+    whose = "ImageNet's" if layout_mean == IMAGENET_MEAN else f"the layout's, mean {layout_mean[0]:g}"
     return [f"colours are normalised by {whose}; layer norms' eps is 1e-6: the file does not say"]
 
 
-def agrees(found: ViTConfig, hint: ViTConfig) -> None:
+def check_encoder_matches(config: ViTConfig, hint: ViTConfig) -> None:
     """Holds a file's encoder to the one that is asked for.
 
     Raises:
         InputError: its sizes are others, or it lacks what is asked for.
     """
-    alike = (hint.tubelet[0] == 1) == (found.tubelet[0] == 1)
+    alike = (hint.tubelet[0] == 1) == (config.tubelet[0] == 1)
     for name in ("dim", "depth", "mlp_ratio", *(["tubelet"] if alike else [])):
-        theirs, asked = getattr(found, name), getattr(hint, name)
-        if theirs != asked and not (name == "mlp_ratio" and int(found.dim * asked) == int(found.dim * theirs)):
-            raise InputError(_other_size(name, theirs, asked))
+        theirs, asked = getattr(config, name), getattr(hint, name)
+        if theirs != asked and not (name == "mlp_ratio" and int(config.dim * asked) == int(config.dim * theirs)):
+            raise InputError(_format_size_mismatch(name, theirs, asked))
     if not alike:
         return
-    if hint.positions in KINDS and found.positions != hint.positions:
-        raise InputError(of_another_kind(found.positions, hint.positions))
+    if hint.positions in FIXED_POSITION_KINDS and config.positions != hint.positions:
+        raise InputError(format_position_mismatch(config.positions, hint.positions))
     lacks = {
-        "biases of queries and values": found.attention_bias == "none" != hint.attention_bias,
-        "biases of keys": found.attention_bias == "qv" and hint.attention_bias == "qkv",
-        "class token": hint.class_token and not found.class_token,
-        "factors gamma_1 and gamma_2": hint.layer_scale > 0 and not found.layer_scale,
+        "biases of queries and values": config.attention_bias == "none" != hint.attention_bias,
+        "biases of keys": config.attention_bias == "qv" and hint.attention_bias == "qkv",
+        "class token": hint.class_token and not config.class_token,
+        "factors gamma_1 and gamma_2": hint.layer_scale > 0 and not config.layer_scale,
     }
     if missing := [what for what, is_missing in lacks.items() if is_missing]:
-        raise InputError(_lacking(missing[0]))
+        raise InputError(_format_missing_part(missing[0]))
 
 
-def _lacking(what: str) -> str:
-    return f"it has no {what}, which the encoder that is asked for has: it is of another kind"
+def _format_missing_part(part: str) -> str:
+    return f"it has no {part}, which the encoder that is asked for has: it is of another kind"
 
 
-def _other_size(name: str, found: object, asked: object) -> str:
+def _format_size_mismatch(name: str, size: object, expected: object) -> str:
     word = {"dim": "a width of", "depth": "a depth of"}.get(name, name)
     return (
-        f"its encoder has {word} {found}, and {asked} is asked for; take the size that the file was made with "
+        f"its encoder has {word} {size}, and {expected} is asked for; take the size that the file was made with "
         f"(--encoder.{name.replace('_', '-')}), or another file"
     )
 
 
-KINDS: tuple[FixedPositions, ...] = ("sinusoid", "sincos2d", "sincos3d")
+FIXED_POSITION_KINDS: tuple[FixedPositionKind, ...] = ("sinusoid", "sincos2d", "sincos3d")
 
 
-WORDS = {
+POSITION_DESCRIPTIONS = {
     "sinusoid": "sinusoid (VideoMAE's)",
     "sincos2d": "sincos2d (MAE's)",
     "sincos3d": "sincos3d (MVD's)",
@@ -268,137 +272,147 @@ WORDS = {
 }
 
 
-_FRAMES = 16  # of the family's clips
+_USUAL_FRAMES = 16  # of the family's clips
 
 
-_MOST = 1 << 16  # tokens of which a table is compared with the computed ones
+_MAX_TABLE_TOKENS = 1 << 16  # tokens of which a table is compared with the computed ones
 
 
-def codes_of(
+def infer_positions(
     tensors: Mapping[str, Tensor],
     name: str,
     dim: int,
     frames: int,
     *,
-    asked: Positions | None,
-    grid: tuple[int, int, int] | None,
+    expected_kind: PositionKind | None,
+    hint_grid: tuple[int, int, int] | None,
     class_token: bool,
-    computed: FixedPositions,
-    stored: bool = False,
-) -> Codes:
+    default_positions: FixedPositionKind,
+    requires_table: bool = False,
+) -> InferredPositions:
     """The codes that a file has under a name, or under `…_spatial` and `…_temporal`.
 
     Args:
         frames: of a tubelet; 1: of images.
-        asked: the kind that is asked for; None: none is.
-        grid: what a learned table is taken to be for, where it has as many tokens.
-        computed, stored: as for `encoder_of`.
+        expected_kind: the kind that is asked for; None: none is.
+        hint_grid: what a learned table is taken to be for, where it has as many tokens.
+        computed, stored: as for `infer_encoder`.
 
     Raises:
         InputError: the table does not fit the encoder, or is of another kind than is asked for.
     """
     if f"{name}_spatial" in tensors or f"{name}_temporal" in tensors:
-        found = Codes("separable", _separable(tensors, name, grid))
+        found = InferredPositions("separable", _infer_separable_grid(tensors, name, hint_grid))
     elif name in tensors:
-        found = _joint(_table(tensors[name], name, dim), name, frames, grid, class_token=class_token)
-    elif asked in KINDS:
-        return Codes(asked, None, (f"positions {WORDS[asked]}, as the recipe has it: the file has no table",))
-    elif stored:
+        found = _infer_joint_positions(
+            _check_position_table(tensors[name], name, dim), name, frames, hint_grid, class_token=class_token
+        )
+    elif expected_kind in FIXED_POSITION_KINDS:
+        return InferredPositions(
+            expected_kind,
+            None,
+            (f"positions {POSITION_DESCRIPTIONS[expected_kind]}, as the recipe has it: the file has no table",),
+        )
+    elif requires_table:
         raise InputError(f"it has no {name!r}, which every file of its layout has: it is incomplete")
     else:
-        said = f"positions {WORDS[computed]}, as in the layout: the file has no table"
-        if computed == "sinusoid":
+        said = f"positions {POSITION_DESCRIPTIONS[default_positions]}, as in the layout: the file has no table"
+        if default_positions == "sinusoid":
             said += "; classifiers of MVD look alike and have sincos3d, which a recipe of MVD says (--hint)"
-        found = Codes(computed, None, (said,))
-    later_learned = asked == "learned" and found.kind in KINDS  # a fine-tuning may learn on from computed codes
-    if asked is not None and found.kind != asked and not later_learned:
-        raise InputError(of_another_kind(found.kind, asked))
+        found = InferredPositions(default_positions, None, (said,))
+    later_learned = (
+        expected_kind == "learned" and found.kind in FIXED_POSITION_KINDS
+    )  # a fine-tuning may learn on from computed codes
+    if expected_kind is not None and found.kind != expected_kind and not later_learned:
+        raise InputError(format_position_mismatch(found.kind, expected_kind))
     return found
 
 
-def of_another_kind(found: Positions, asked: Positions) -> str:
+def format_position_mismatch(positions: PositionKind, expected: PositionKind) -> str:
     return (
-        f"it has positions of another kind: {WORDS[found]}, and {WORDS[asked]} are asked for; take a recipe whose "
-        f"encoder has them, or --encoder.positions {found}"
+        f"it has positions of another kind: {POSITION_DESCRIPTIONS[positions]}, and {POSITION_DESCRIPTIONS[expected]} are asked for; take a recipe whose "
+        f"encoder has them, or --encoder.positions {positions}"
     )
 
 
-def _table(tensor: Tensor, name: str, dim: int) -> Float[Tensor, "n d"]:
+def _check_position_table(tensor: Tensor, name: str, dim: int) -> Float[Tensor, "n d"]:
     if tensor.ndim != 3 or len(tensor) != 1 or tensor.shape[2] != dim:
         raise InputError(f"{name!r} is {tuple(tensor.shape)}; a table of positions is (1, tokens, {dim})")
     return tensor[0]
 
 
-def _separable(tensors: Mapping[str, Tensor], name: str, grid: tuple[int, int, int] | None) -> tuple[int, int, int]:
+def _infer_separable_grid(
+    tensors: Mapping[str, Tensor], name: str, hint_grid: tuple[int, int, int] | None
+) -> tuple[int, int, int]:
     lacking = [word for word in ("spatial", "temporal") if f"{name}_{word}" not in tensors]
     if lacking:
         raise InputError(f"it has no {f'{name}_{lacking[0]}'!r}: it is incomplete")
     slots, places = (tensors[f"{name}_{word}"].shape[-2] for word in ("temporal", "spatial"))
-    if grid is not None and (grid[0], grid[1] * grid[2]) == (slots, places):
-        return grid
+    if hint_grid is not None and (hint_grid[0], hint_grid[1] * hint_grid[2]) == (slots, places):
+        return hint_grid
     side = isqrt(places)
     if side * side != places:
-        raise InputError(_unknown_grid(f"{name}_spatial", places))
+        raise InputError(_format_unknown_grid(f"{name}_spatial", places))
     return slots, side, side
 
 
-def _joint(
-    table: Float[Tensor, "n d"], name: str, frames: int, asked: tuple[int, int, int] | None, *, class_token: bool
-) -> Codes:
+def _infer_joint_positions(
+    table: Float[Tensor, "n d"], name: str, frames: int, hint_grid: tuple[int, int, int] | None, *, class_token: bool
+) -> InferredPositions:
     """A table of all tokens, with a row for the class token or without."""
     for first in (1, 0) if class_token else (0,):
         rows = table[first:]
         silent = not table[:first].any()  # of computed codes, the class token has none
-        for kind in KINDS:
-            if silent and (grid := _computed_on(rows, kind, frames, asked)) is not None:
+        for kind in FIXED_POSITION_KINDS:
+            if silent and (grid := _match_fixed_table(rows, kind, frames, hint_grid)) is not None:
                 of = "" if kind == "sinusoid" else f" of {grid.t} × {grid.h} × {grid.w} tokens"
-                said = f"positions {WORDS[kind]}: {name!r} is that table{of}"
-                return Codes(kind, None, (said,), (grid.t, grid.h, grid.w))
+                said = f"positions {POSITION_DESCRIPTIONS[kind]}: {name!r} is that table{of}"
+                return InferredPositions(kind, None, (said,), (grid.t, grid.h, grid.w))
     n = len(table) - class_token
-    if asked is not None and asked[0] * asked[1] * asked[2] == n:
-        return Codes("learned", asked, (f"positions learned: {name!r} is none of the computed tables",))
-    squares = [grid for grid in _grids(n, frames) if grid.h == grid.w]
-    usual = [grid for grid in squares if grid.t == (1 if frames == 1 else max(1, _FRAMES // frames))]
+    if hint_grid is not None and hint_grid[0] * hint_grid[1] * hint_grid[2] == n:
+        return InferredPositions("learned", hint_grid, (f"positions learned: {name!r} is none of the computed tables",))
+    squares = [grid for grid in _iterate_grids(n, frames) if grid.h == grid.w]
+    usual = [grid for grid in squares if grid.t == (1 if frames == 1 else max(1, _USUAL_FRAMES // frames))]
     if not usual and len(squares) != 1:
-        raise InputError(_unknown_grid(name, n))
+        raise InputError(_format_unknown_grid(name, n))
     t, h, w = (usual or squares)[0].t, (usual or squares)[0].h, (usual or squares)[0].w
     said = f"positions learned: {name!r} is none of the computed tables, and taken to be of {t} × {h} × {w} tokens"
-    return Codes("learned", (t, h, w), (said,))
+    return InferredPositions("learned", (t, h, w), (said,))
 
 
-def _unknown_grid(name: str, tokens: int) -> str:
+def _format_unknown_grid(name: str, tokens: int) -> str:
     return (
         f"{name!r} is of {tokens} places, and does not say of which grid; name a recipe whose encoder has it "
         "(--hint RECIPE of `vidstill weights`, or --encoder.learned-grid), e.g. 8 14 14"
     )
 
 
-def _computed_on(
-    rows: Float[Tensor, "n d"], kind: FixedPositions, frames: int, asked: tuple[int, int, int] | None
+def _match_fixed_table(
+    position_rows: Float[Tensor, "n d"], kind: FixedPositionKind, frames: int, hint_grid: tuple[int, int, int] | None
 ) -> Grid | None:
     """The grid whose computed table this is; None: it is none of this kind."""
-    n, dim = rows.shape
-    if not 0 < n <= _MOST or dim % {"sinusoid": 1, "sincos2d": 4, "sincos3d": 16}[kind]:
+    n, dim = position_rows.shape
+    if not 0 < n <= _MAX_TABLE_TOKENS or dim % {"sinusoid": 1, "sincos2d": 4, "sincos3d": 16}[kind]:
         return None
-    near = 1e-4 if rows.dtype in (torch.float32, torch.float64) else 5e-3
+    near = 1e-4 if position_rows.dtype in (torch.float32, torch.float64) else 5e-3
     cpu = torch.device("cpu")
 
     def same(table: Tensor) -> bool:
-        return torch.allclose(rows[: len(table)].float(), table, rtol=0, atol=near)
+        return torch.allclose(position_rows[: len(table)].float(), table, rtol=0, atol=near)
 
-    if not same(position_table(kind, Grid(1, 1, 1), dim, cpu)):
+    if not same(build_position_table(kind, Grid(1, 1, 1), dim, cpu)):
         return None
-    first = [grid for grid in [Grid(*asked)] if grid.tokens == n] if asked is not None else []
-    grids: Iterator[Grid] = itertools.chain(first, _grids(n, frames))
+    first = [grid for grid in [Grid(*hint_grid)] if grid.num_tokens == n] if hint_grid is not None else []
+    grids: Iterator[Grid] = itertools.chain(first, _iterate_grids(n, frames))
     if kind == "sinusoid":  # which is of the tokens' numbers: of every such grid, or of none
         grids = itertools.islice(grids, 1)
-    return next((grid for grid in grids if same(position_table(kind, grid, dim, cpu))), None)
+    return next((grid for grid in grids if same(build_position_table(kind, grid, dim, cpu))), None)
 
 
-def _grids(n: int, frames: int) -> Iterator[Grid]:
+def _iterate_grids(n: int, frames: int) -> Iterator[Grid]:
     """Every grid of so many tokens: square frames before others, and as many slots as 16 frames have before others."""
     slots = [1] if frames == 1 else [t for t in range(1, n + 1) if n % t == 0]
-    usual = max(1, _FRAMES // frames)
+    usual = max(1, _USUAL_FRAMES // frames)
     slots.sort(key=lambda t: abs(t - usual))
     squares = [Grid(t, isqrt(n // t), isqrt(n // t)) for t in slots if isqrt(n // t) ** 2 == n // t]
     yield from squares

@@ -6,32 +6,32 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.rename import Name
+from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.models.vit import ViTConfig
 
 
 @dataclass(frozen=True)
-class Reading:
+class LayoutMatch:
     """What a foreign file was taken for.
 
     Args:
-        layout: in words, such as "a pre-training of VideoMAE".
-        about: what our own file of it would say of itself: `kind` ("pretraining", "classifier", "encoder"), `encoder`
-            (a plain ViTConfig), and what its kind has beside that: `classifier`, `decoder`, `method`.
-        names: the table that turns its names into ours.
-        ignored: beginnings of names that are of no use here, and why.
-        may_lack: beginnings of our names that such a file need not have, and why.
+        layout_description: in words, such as "a pre-training of VideoMAE".
+        metadata: what our own file of it would say of itself: `kind` ("pretraining", "classifier", "encoder"), `encoder`
+            (a plain ViTConfig), and what its kind has beside that: `build_classifier_metadata`, `decoder`, `method`.
+        rules: the table that turns its names into ours.
+        ignored_prefixes: beginnings of names that are of no use here, and why.
+        optional_prefixes: beginnings of our names that such a file need not have, and why.
         notes: what it does not say and was assumed or taken from the hint.
-        wanted: our names, and their shapes, that it has to hold beside the encoder's and a classifier's norm and head.
+        expected_shapes: our names, and their shapes, that it has to hold beside the encoder's and a classifier's norm and head.
     """
 
-    layout: str
-    about: Mapping[str, Any]
-    names: Sequence[Name]
-    ignored: Mapping[str, str] = field(default_factory=dict)
-    may_lack: Mapping[str, str] = field(default_factory=dict)
+    layout_description: str
+    metadata: Mapping[str, Any]
+    rules: Sequence[RenameRule]
+    ignored_prefixes: Mapping[str, str] = field(default_factory=dict)
+    optional_prefixes: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    wanted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    expected_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -41,11 +41,13 @@ class Layout(Protocol):
     key: str
     """The word for it on the command line: `weights convert --to KEY`."""
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
         """What a file of this layout holds; None: it is of another.
 
         Args:
-            said: what stands beside the tensors: `config.json` of transformers, or a trainer's options.
+            foreign_metadata: what stands beside the tensors: `config.json` of transformers, or a trainer's options.
             hint: the encoder that was asked for, which decides what the file does not say (heads, the kind of computed
                 positions); None: the family's, as the tensors' shapes have it.
 

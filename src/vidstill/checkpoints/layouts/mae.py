@@ -6,150 +6,164 @@ from typing import Any
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.helpers import (
-    COMPUTED,
-    Shapes,
-    classifier,
-    decoder_shapes,
-    encoder_alone,
-    linear_shapes,
-    pretraining,
-    rows,
-    words,
+    FIXED_TABLE_REASON,
+    ShapeDict,
+    build_classifier_metadata,
+    build_encoder_metadata,
+    build_pretraining_metadata,
+    compute_decoder_shapes,
+    compute_linear_shapes,
+    count_rows,
+    list_top_modules,
 )
-from vidstill.checkpoints.layouts.infer_config import KERNEL, codes_of, decoder_of, encoder_of
-from vidstill.checkpoints.layouts.layout import Reading
-from vidstill.checkpoints.layouts.rename import Name, _mae_decoder_names, vit_names
-from vidstill.checkpoints.layouts.videomae import classifier_names
+from vidstill.checkpoints.layouts.infer_config import PATCH_EMBED_WEIGHT, infer_decoder, infer_encoder, infer_positions
+from vidstill.checkpoints.layouts.layout import LayoutMatch
+from vidstill.checkpoints.layouts.rename import RenameRule, _build_mae_decoder_rules, build_vit_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.utils.config_io import to_plain
+from vidstill.utils.config_io import to_dict
 
-PROJECTIONS = "aligned_feature_projection_heads."
-_HEADS = 16  # of MAE's decoder
+DMAE_PROJECTION_PREFIX = "aligned_feature_projection_heads."
+_DECODER_HEADS = 16  # of MAE's decoder
 
 
-class Pretraining:
+class MAEPretrainingLayout:
     """Without DMAE's projections this is image MAE's."""
 
     key = "mae"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        if not _of_images(tensors) or "decoder_embed" not in words(tensors):
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        if not _is_image_encoder(tensors) or "decoder_embed" not in list_top_modules(tensors):
             return None
-        if (PROJECTIONS.rstrip(".") in words(tensors)) != (self.key == "dmae"):
+        if (DMAE_PROJECTION_PREFIX.rstrip(".") in list_top_modules(tensors)) != (self.key == "dmae"):
             return None
-        found = encoder_of(tensors, hint, computed="sincos2d")
-        dim = rows(tensors, "decoder_embed.weight")
-        codes = codes_of(
+        found = infer_encoder(tensors, hint, default_positions="sincos2d")
+        dim = count_rows(tensors, "decoder_embed.weight")
+        codes = infer_positions(
             tensors,
             "decoder_pos_embed",
             dim,
             1,
-            asked="sincos2d",
-            grid=None,
+            expected_kind="sincos2d",
+            hint_grid=None,
             class_token=found.config.class_token,
-            computed="sincos2d",
+            default_positions="sincos2d",
         )
-        decoder = decoder_of(
+        decoder = infer_decoder(
             tensors,
             "decoder_blocks.",
             dim,
-            heads=_HEADS,
-            codes=codes,
+            heads=_DECODER_HEADS,
+            positions=codes,
             class_token="encoder" if found.config.class_token else "none",
             project_bias=True,
         )
-        wanted = decoder_shapes(decoder, found.config.dim, found.config.pixels_per_token)
-        return Reading(
-            f"a pre-training of {self.whose} (a kernel of images, decoder_embed and decoder_blocks{self.sign})",
-            pretraining(self.key, found, decoder=to_plain(decoder)),
-            mae_names(found.config),
-            ignored={"decoder_pos_embed": COMPUTED},
+        wanted = compute_decoder_shapes(decoder, found.config.dim, found.config.pixels_per_token)
+        return LayoutMatch(
+            f"a pre-training of {self.method_name} (a kernel of images, decoder_embed and decoder_blocks{self.signature})",
+            build_pretraining_metadata(self.key, found, decoder=to_dict(decoder)),
+            build_mae_rules(found.config),
+            ignored_prefixes={"decoder_pos_embed": FIXED_TABLE_REASON},
             notes=(*found.notes, *codes.notes),
-            wanted=wanted | self.beside(tensors),
+            expected_shapes=wanted | self.infer_extra_shapes(tensors),
         )
 
-    whose, sign = "image MAE", ""
+    method_name, signature = "image MAE", ""
 
-    def beside(self, tensors: Mapping[str, Tensor]) -> Shapes:
+    def infer_extra_shapes(self, tensors: Mapping[str, Tensor]) -> ShapeDict:
         """The names and shapes of what comes beside encoder and decoder."""
         return {}
 
 
-class Encoder:
+class MAEEncoderLayout:
     key = "mae"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        if not _of_images(tensors) or words(tensors) & {"head", "fc_norm", "decoder_embed"}:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        if not _is_image_encoder(tensors) or list_top_modules(tensors) & {"head", "fc_norm", "decoder_embed"}:
             return None
-        found = encoder_of(tensors, hint, computed="sincos2d")
-        return Reading(
+        found = infer_encoder(tensors, hint, default_positions="sincos2d")
+        return LayoutMatch(
             "an encoder of image MAE alone (a kernel of images, and neither decoder nor head)",
-            encoder_alone(self.key, found),
-            vit_names(found.config, "", "encoder.", image=True),
-            may_lack={"encoder.norm.": "an encoder may be kept without its last norm"},
+            build_encoder_metadata(self.key, found),
+            build_vit_rules(found.config, "", "encoder.", is_image=True),
+            optional_prefixes={"encoder.norm.": "an encoder may be kept without its last norm"},
             notes=found.notes,
         )
 
 
-class Classifier:
+class MAEClassifierLayout:
     key = "mae"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        if not _of_images(tensors) or not words(tensors) & {"head", "fc_norm"}:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        if not _is_image_encoder(tensors) or not list_top_modules(tensors) & {"head", "fc_norm"}:
             return None
         if "head.1.weight" in tensors:
             return None  # a linear probe
         first = "fc_norm.weight" not in tensors
-        classes = rows(tensors, "head.weight")
-        found = encoder_of(tensors, hint, computed="sincos2d", stored=True)
+        classes = count_rows(tensors, "head.weight")
+        found = infer_encoder(tensors, hint, default_positions="sincos2d", requires_table=True)
         sign = "norm and head: the class token is classified" if first else "fc_norm and head"
-        names = classifier_names(found.config, image=True)
-        return Reading(
+        names = build_classifier_rules(found.config, is_image=True)
+        return LayoutMatch(
             f"a classifier of image MAE or DMAE (a kernel of images, {sign}, {classes} classes)",
-            classifier(self.key, found, classes, "first" if first else "mean"),
+            build_classifier_metadata(self.key, found, classes, "first" if first else "mean"),
             names,
             notes=found.notes,
         )
 
 
-class LinearProbe:
+class MAELinearProbeLayout:
     """A frozen encoder, a batch norm without factors and a linear layer."""
 
     key = "mae"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        if not _of_images(tensors) or "head.1.weight" not in tensors:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        if not _is_image_encoder(tensors) or "head.1.weight" not in tensors:
             return None
-        found = encoder_of(tensors, hint, computed="sincos2d", stored=True)
-        dim, classes = found.config.dim, rows(tensors, "head.1.weight")
-        moments: Shapes = {"norm.running_mean": (dim,), "norm.running_var": (dim,), "norm.num_batches_tracked": ()}
-        return Reading(
+        found = infer_encoder(tensors, hint, default_positions="sincos2d", requires_table=True)
+        dim, classes = found.config.dim, count_rows(tensors, "head.1.weight")
+        moments: ShapeDict = {"norm.running_mean": (dim,), "norm.running_var": (dim,), "norm.num_batches_tracked": ()}
+        return LayoutMatch(
             f"a linear probe of image MAE (a kernel of images, head.0 and head.1, {classes} classes)",
-            {**encoder_alone(self.key, found), "kind": "probe"},
-            (Name("head.0.", "norm."), Name("head.1.", "head."), *vit_names(found.config, "", "encoder.", image=True)),
+            {**build_encoder_metadata(self.key, found), "kind": "probe"},
+            (
+                RenameRule("head.0.", "norm."),
+                RenameRule("head.1.", "head."),
+                *build_vit_rules(found.config, "", "encoder.", is_image=True),
+            ),
             notes=found.notes,
-            wanted=moments | {"head.weight": (classes, dim), "head.bias": (classes,)},
+            expected_shapes=moments | {"head.weight": (classes, dim), "head.bias": (classes,)},
         )
 
 
-def _of_images(tensors: Mapping[str, Tensor]) -> bool:
-    return KERNEL in tensors and tensors[KERNEL].ndim == 4
+def _is_image_encoder(tensors: Mapping[str, Tensor]) -> bool:
+    return PATCH_EMBED_WEIGHT in tensors and tensors[PATCH_EMBED_WEIGHT].ndim == 4
 
 
-def projections(tensors: Mapping[str, Tensor]) -> Shapes:
+def infer_projection_shapes(tensors: Mapping[str, Tensor]) -> ShapeDict:
     """DMAE's: each a linear layer, or a perceptron of two."""
-    shapes: Shapes = {}
+    shapes: ShapeDict = {}
     for name, tensor in tensors.items():
-        if name.startswith(PROJECTIONS) and name.endswith(".weight"):
-            shapes |= linear_shapes(f"projections.{name.removeprefix(PROJECTIONS).removesuffix('.weight')}", tensor)
+        if name.startswith(DMAE_PROJECTION_PREFIX) and name.endswith(".weight"):
+            shapes |= compute_linear_shapes(
+                f"projections.{name.removeprefix(DMAE_PROJECTION_PREFIX).removesuffix('.weight')}", tensor
+            )
     return shapes
 
 
-def mae_names(config: ViTConfig) -> tuple[Name, ...]:
+def build_mae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     """A pre-training of image MAE, whole or its encoder alone; what DMAE adds to it."""
     return (
-        *_mae_decoder_names(DecoderConfig(dim=0, depth=0, heads=0, positions="sincos2d"), separate_qkv=False),
-        Name("aligned_feature_projection_heads.", "projections."),
-        *vit_names(config, "", "encoder.", image=True),
+        *_build_mae_decoder_rules(DecoderConfig(dim=0, depth=0, heads=0, positions="sincos2d"), separate_qkv=False),
+        RenameRule("aligned_feature_projection_heads.", "projections."),
+        *build_vit_rules(config, "", "encoder.", is_image=True),
     )

@@ -5,14 +5,20 @@ from typing import Any
 
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.helpers import Shapes, linear_shapes, pretraining, under, words
-from vidstill.checkpoints.layouts.infer_config import KERNEL, encoder_of
-from vidstill.checkpoints.layouts.layout import Reading
-from vidstill.checkpoints.layouts.rename import Name
-from vidstill.checkpoints.layouts.videomae import videomae_names, with_decoder
+from vidstill.checkpoints.layouts.helpers import (
+    ShapeDict,
+    build_pretraining_metadata,
+    compute_linear_shapes,
+    list_top_modules,
+    select_prefix,
+)
+from vidstill.checkpoints.layouts.infer_config import PATCH_EMBED_WEIGHT, infer_encoder
+from vidstill.checkpoints.layouts.layout import LayoutMatch
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules, infer_pretraining
 from vidstill.models.vit import ViTConfig
 
-_ALIGNED = {
+_PROJECTION_NAMES = {
     "Align_feature.fc1": "projections.hint.0",
     "Align_feature.fc2": "projections.hint.2",
     "Align_valuesum.fc": "projections.global_student",
@@ -22,47 +28,49 @@ _ALIGNED = {
 }
 
 
-class Pretraining:
+class MaskAgainPretrainingLayout:
     key = "maskagain"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        found_words = words(tensors)
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        found_words = list_top_modules(tensors)
         aligned = {word for word in found_words if word.startswith("Align_")}
-        if f"encoder.{KERNEL}" not in tensors or not (aligned or found_words == {"encoder"}):
+        if f"encoder.{PATCH_EMBED_WEIGHT}" not in tensors or not (aligned or found_words == {"encoder"}):
             return None
         if not aligned and any(name.startswith("encoder.norm.") for name in tensors):
             return None  # an encoder of VideoMAE alone
-        found = encoder_of(under(tensors, "encoder."), hint, computed="sinusoid")
-        about: Mapping[str, Any] = pretraining(self.key, found)
-        wanted: Shapes = {}
+        found = infer_encoder(select_prefix(tensors, "encoder."), hint, default_positions="sinusoid")
+        about: Mapping[str, Any] = build_pretraining_metadata(self.key, found)
+        wanted: ShapeDict = {}
         if found_words & {"decoder", "encoder_to_decoder"}:
-            about, wanted = with_decoder(self.key, tensors, found)
-        for theirs, ours in _ALIGNED.items():
+            about, wanted = infer_pretraining(self.key, tensors, found)
+        for theirs, ours in _PROJECTION_NAMES.items():
             word = theirs.partition(".")[0]
             if word in found_words and f"{theirs}.weight" in tensors:
-                wanted |= linear_shapes(ours, tensors[f"{theirs}.weight"])
+                wanted |= compute_linear_shapes(ours, tensors[f"{theirs}.weight"])
         sign = f"with {', '.join(sorted(aligned))}" if aligned else "its encoder's prefix, and neither norm nor decoder"
-        return Reading(
+        return LayoutMatch(
             f"a pre-training of MaskAgain ({sign})",
             about,
-            maskagain_names(found.config),
-            may_lack={"encoder.norm.": "a student of MaskAgain has no last norm"},
+            build_maskagain_rules(found.config),
+            optional_prefixes={"encoder.norm.": "a student of MaskAgain has no last norm"},
             notes=found.notes,
-            wanted=wanted,
+            expected_shapes=wanted,
         )
 
 
-def maskagain_names(config: ViTConfig) -> tuple[Name, ...]:
+def build_maskagain_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     """A pre-training of MaskAgain: a student without norm and decoder, and what it is projected by.
 
     Of the projections, the authors' files hold `Align_feature` and `Align_valuesum` alone.
     """
     return (
-        *videomae_names(config),  # of which the decoder is there beside the paper's ablations only
-        Name("Align_feature.fc1.", "projections.hint.0."),
-        Name("Align_feature.fc2.", "projections.hint.2."),
-        Name("Align_valuesum.fc.", "projections.global_student."),
-        Name("Align_valuesum_t.fc.", "projections.global_teacher."),
-        Name("Align_valuesum1.fc.", "projections.local_student."),
-        Name("Align_valuesum1_t.fc.", "projections.local_teacher."),
+        *build_videomae_rules(config),  # of which the decoder is there beside the paper's ablations only
+        RenameRule("Align_feature.fc1.", "projections.hint.0."),
+        RenameRule("Align_feature.fc2.", "projections.hint.2."),
+        RenameRule("Align_valuesum.fc.", "projections.global_student."),
+        RenameRule("Align_valuesum_t.fc.", "projections.global_teacher."),
+        RenameRule("Align_valuesum1.fc.", "projections.local_student."),
+        RenameRule("Align_valuesum1_t.fc.", "projections.local_teacher."),
     )

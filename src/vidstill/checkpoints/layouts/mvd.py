@@ -6,76 +6,88 @@ from typing import Any
 
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.helpers import COMPUTED, Shapes, decoder_shapes, of_64, pretraining, rows, words
-from vidstill.checkpoints.layouts.infer_config import KERNEL, codes_of, decoder_of, encoder_of
-from vidstill.checkpoints.layouts.layout import Reading
-from vidstill.checkpoints.layouts.rename import Name, _token, vit_names
+from vidstill.checkpoints.layouts.helpers import (
+    FIXED_TABLE_REASON,
+    ShapeDict,
+    build_pretraining_metadata,
+    compute_decoder_shapes,
+    count_rows,
+    infer_heads_of_64,
+    list_top_modules,
+)
+from vidstill.checkpoints.layouts.infer_config import PATCH_EMBED_WEIGHT, infer_decoder, infer_encoder, infer_positions
+from vidstill.checkpoints.layouts.layout import LayoutMatch
+from vidstill.checkpoints.layouts.rename import RenameRule, _build_token_rule, build_vit_rules
 from vidstill.models.vit import ViTConfig
-from vidstill.utils.config_io import to_plain
+from vidstill.utils.config_io import to_dict
 
-_TEACHERS = {"img": "image_decoder.", "vid": "video_decoder."}
+_TEACHER_DECODERS = {"img": "image_decoder.", "vid": "video_decoder."}
 
 
-class Pretraining:
+class MVDPretrainingLayout:
     key = "mvd"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        found_words = words(tensors)
-        if KERNEL not in tensors or not found_words & {"down_img", "down_vid"}:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        found_words = list_top_modules(tensors)
+        if PATCH_EMBED_WEIGHT not in tensors or not found_words & {"down_img", "down_vid"}:
             return None
-        found = encoder_of(tensors, hint, computed="sincos3d")
-        wanted: Shapes = {}
+        found = infer_encoder(tensors, hint, default_positions="sincos3d")
+        wanted: ShapeDict = {}
         decoders, notes = {}, list(found.notes)
-        for teacher, ours in _TEACHERS.items():
+        for teacher, ours in _TEACHER_DECODERS.items():
             if f"down_{teacher}" not in found_words:
                 continue
-            dim = rows(tensors, f"down_{teacher}.weight")
-            codes = codes_of(
+            dim = count_rows(tensors, f"down_{teacher}.weight")
+            codes = infer_positions(
                 tensors,
                 f"pos_embed_{teacher}",
                 dim,
                 found.config.tubelet[0],
-                asked="sincos3d",
-                grid=found.grid,
+                expected_kind="sincos3d",
+                hint_grid=found.stored_grid,
                 class_token=found.config.class_token,
-                computed="sincos3d",
+                default_positions="sincos3d",
             )
-            decoder = decoder_of(
+            decoder = infer_decoder(
                 tensors,
                 f"decoder_{teacher}.blocks.",
                 dim,
-                heads=of_64(dim),
-                codes=replace(codes, grid=None),
+                heads=infer_heads_of_64(dim),
+                positions=replace(codes, learned_grid=None),
                 class_token="encoder" if found.config.class_token else "none",
                 project_bias=True,
             )
-            wanted |= decoder_shapes(decoder, found.config.dim, rows(tensors, f"decoder_{teacher}.head.weight"), ours)
-            decoders[ours.removesuffix(".")] = to_plain(decoder)
+            wanted |= compute_decoder_shapes(
+                decoder, found.config.dim, count_rows(tensors, f"decoder_{teacher}.head.weight"), ours
+            )
+            decoders[ours.removesuffix(".")] = to_dict(decoder)
             notes += codes.notes
-        return Reading(
+        return LayoutMatch(
             "a pre-training of MVD (a student without a prefix, down_img and down_vid)",
-            pretraining(self.key, found, decoders=decoders, decoder=next(iter(decoders.values()))),
-            mvd_names(found.config),
-            ignored={f"pos_embed_{teacher}": COMPUTED for teacher in _TEACHERS},
+            build_pretraining_metadata(self.key, found, decoders=decoders, decoder=next(iter(decoders.values()))),
+            build_mvd_rules(found.config),
+            ignored_prefixes={f"pos_embed_{teacher}": FIXED_TABLE_REASON for teacher in _TEACHER_DECODERS},
             notes=tuple(notes),
-            wanted=wanted,
+            expected_shapes=wanted,
         )
 
 
-def mvd_names(config: ViTConfig) -> tuple[Name, ...]:
+def build_mvd_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     """A pre-training of MVD: a student, and a decoder for each of its teachers."""
     return (
         *(
             name
             for theirs, ours in (("img", "image_decoder."), ("vid", "video_decoder."))
             for name in (
-                Name(f"pos_embed_{theirs}", None),  # computed: MVD's 3-D code
-                Name(f"down_{theirs}.", f"{ours}project."),
-                _token(f"mask_token_{theirs}", f"{ours}infill.mask_token"),
-                Name(f"decoder_{theirs}.blocks.", f"{ours}infill.blocks."),
-                Name(f"decoder_{theirs}.norm.", f"{ours}norm."),
-                Name(f"decoder_{theirs}.head.", f"{ours}head."),
+                RenameRule(f"pos_embed_{theirs}", None),  # computed: MVD's 3-D code
+                RenameRule(f"down_{theirs}.", f"{ours}project."),
+                _build_token_rule(f"mask_token_{theirs}", f"{ours}infill.mask_token"),
+                RenameRule(f"decoder_{theirs}.blocks.", f"{ours}infill.blocks."),
+                RenameRule(f"decoder_{theirs}.norm.", f"{ours}norm."),
+                RenameRule(f"decoder_{theirs}.head.", f"{ours}head."),
             )
         ),
-        *vit_names(config, "", "encoder."),
+        *build_vit_rules(config, "", "encoder."),
     )

@@ -2,25 +2,25 @@
 
 from vidstill.checkpoints.layouts import amd, detector, dmae, mae, maskagain, mmaction, mvd, slowfast, stmae, videomae
 from vidstill.checkpoints.layouts.layout import Layout
-from vidstill.checkpoints.layouts.transformers import Transformers
+from vidstill.checkpoints.layouts.transformers import TransformersLayout
 
 LAYOUTS: tuple[Layout, ...] = (
-    Transformers(),
-    amd.Pretraining(),
-    maskagain.Pretraining(),
-    videomae.Pretraining(),
-    mvd.Pretraining(),
-    slowfast.Pretraining(),
-    stmae.Pretraining(),
-    stmae.Classifier(),
-    stmae.Encoder(),
-    dmae.Pretraining(),
-    mae.Pretraining(),
-    mae.Classifier(),
-    mae.LinearProbe(),
-    mae.Encoder(),
-    detector.Detector(),
-    videomae.Classifier(),
-    mmaction.Recogniser(),
-    videomae.Encoder(),
+    TransformersLayout(),
+    amd.AMDPretrainingLayout(),
+    maskagain.MaskAgainPretrainingLayout(),
+    videomae.VideoMAEPretrainingLayout(),
+    mvd.MVDPretrainingLayout(),
+    slowfast.SlowFastPretrainingLayout(),
+    stmae.STMAEPretrainingLayout(),
+    stmae.STMAEClassifierLayout(),
+    stmae.STMAEEncoderLayout(),
+    dmae.DMAEPretrainingLayout(),
+    mae.MAEPretrainingLayout(),
+    mae.MAEClassifierLayout(),
+    mae.MAELinearProbeLayout(),
+    mae.MAEEncoderLayout(),
+    detector.VideoMAEDetectorLayout(),
+    videomae.VideoMAEClassifierLayout(),
+    mmaction.MMActionRecognizerLayout(),
+    videomae.VideoMAEEncoderLayout(),
 )

@@ -9,25 +9,30 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from vidstill.checkpoints.convert import in_their_words
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.layouts.transformers import LAST_EPS, OURS, PREFIX, transformers_names
-from vidstill.checkpoints.licences import licence_of
+from vidstill.checkpoints.convert import rename_to_foreign
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.transformers import (
+    FINAL_NORM_EPS,
+    TRANSFORMERS_PREFIX,
+    VIDSTILL_KEY,
+    build_transformers_rules,
+)
+from vidstill.checkpoints.licences import find_licence
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
-from vidstill.utils.config_io import from_plain
-from vidstill.utils.files import check_folder, version_of, write_below
+from vidstill.utils.config_io import from_dict
+from vidstill.utils.files import check_output_dir, get_package_version, write_file_with_parents
 from vidstill.utils.types import InputError
 
-CONFIG_FILE, TENSORS_FILE, PROCESSOR_FILE, CARD_FILE = (
+TRANSFORMERS_CONFIG_FILE, TRANSFORMERS_WEIGHTS_FILE, TRANSFORMERS_PROCESSOR_FILE, MODEL_CARD_FILE = (
     "config.json", "model.safetensors", "preprocessor_config.json", "README.md"
 )  # fmt: skip
-_FILTERS = {"bilinear": 2, "bicubic": 3}  # PIL's numbers
-_FRAMES, _SIZE = 16, (224, 224)  # of clips, where our file does not say it
+_RESAMPLE_CODES = {"bilinear": 2, "bicubic": 3}  # PIL's numbers
+_DEFAULT_FRAMES, _DEFAULT_SIZE = 16, (224, 224)  # of clips, where our file does not say it
 
 
 @dataclass(frozen=True)
-class Written:
+class TransformersExport:
     """
     Args:
         architecture: the class of transformers that loads the folder.
@@ -39,7 +44,7 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Model:
+class _ModelSpec:
     """What our file holds, as far as transformers has words for it."""
 
     encoder: ViTConfig
@@ -47,7 +52,7 @@ class _Model:
     target: str  # of a pre-training
     classifier: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
-    left_out: tuple[str, ...]
+    omitted_modules: tuple[str, ...]
 
     @property
     def architecture(self) -> str:
@@ -56,56 +61,61 @@ class _Model:
         return "VideoMAEModel" if self.decoder is None else "VideoMAEForPreTraining"
 
     @property
-    def last_norm_eps(self) -> float:
+    def final_norm_eps(self) -> float:
         """Of the norm before the head, where transformers has torch's own."""
         if self.classifier.get("pooling") == "mean":
             return float(self.classifier.get("norm_eps", 1e-6))
-        return LAST_EPS if self.decoder is None else self.decoder.final_norm_eps
+        return FINAL_NORM_EPS if self.decoder is None else self.decoder.final_norm_eps
 
 
-def to_transformers(weights: Weights, folder: Path) -> Written:
+def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> TransformersExport:
     """Writes config.json, model.safetensors, preprocessor_config.json and a model card into a folder.
 
     A classifier becomes a VideoMAEForVideoClassification; a pre-training that rebuilds pixels, with its decoder, a
     VideoMAEForPreTraining; an encoder alone, and the student of a method without a decoder, a VideoMAEModel.
 
     Args:
-        weights: of ours, or a foreign file's that was imported.
-        folder: a new one, or an earlier export, which is written over.
+        checkpoint: of ours, or a foreign file's that was imported.
+        directory: a new one, or an earlier export, which is written over.
 
     Raises:
         InputError: transformers has no such model, or the folder holds something else; nothing was written then.
     """
-    about = weights.about
-    model = _model_of(weights)
-    _check(model, weights.source)
-    names = transformers_names(
-        model.encoder, model.decoder, prefix="" if model.architecture == "VideoMAEModel" else PREFIX
+    about = checkpoint.metadata
+    model = _read_model_spec(checkpoint)
+    _check_model(model, checkpoint.source)
+    names = build_transformers_rules(
+        model.encoder, model.decoder, prefix="" if model.architecture == "VideoMAEModel" else TRANSFORMERS_PREFIX
     )
-    theirs = in_their_words(model.tensors, names, f"{weights.source} cannot be written for transformers")
-    licence = licence_of(weights)
-    config, processor = _config(model, about, licence), _processor(model.encoder, about)
-    notes = _notes(model)
-    check_folder(folder, CONFIG_FILE, "an export to transformers")
+    theirs = rename_to_foreign(model.tensors, names, f"{checkpoint.source} cannot be written for transformers")
+    licence = find_licence(checkpoint)
+    config, processor = _build_config(model, about, licence), _build_processor_config(model.encoder, about)
+    notes = _describe_differences(model)
+    check_output_dir(directory, TRANSFORMERS_CONFIG_FILE, "an export to transformers")
     texts = {
-        PROCESSOR_FILE: json.dumps(processor, indent=2) + "\n",
-        CARD_FILE: card(model.architecture, config, weights.source, licence, about.get("provenance") or (), notes),
-        CONFIG_FILE: json.dumps(config, indent=2) + "\n",  # the last one: without it nothing is loaded
+        TRANSFORMERS_PROCESSOR_FILE: json.dumps(processor, indent=2) + "\n",
+        MODEL_CARD_FILE: build_model_card(
+            model.architecture, config, checkpoint.source, licence, about.get("provenance") or (), notes
+        ),
+        TRANSFORMERS_CONFIG_FILE: json.dumps(config, indent=2) + "\n",  # the last one: without it nothing is loaded
     }
-    write_below(folder / TENSORS_FILE, save({n: t.contiguous() for n, t in theirs.items()}, metadata={"format": "pt"}))
+    write_file_with_parents(
+        directory / TRANSFORMERS_WEIGHTS_FILE,
+        save({n: t.contiguous() for n, t in theirs.items()}, metadata={"format": "pt"}),
+    )
     for name, text in texts.items():
-        write_below(folder / name, text.encode())
-    return Written(model.architecture, notes)
+        write_file_with_parents(directory / name, text.encode())
+    return TransformersExport(model.architecture, notes)
 
 
-def _model_of(weights: Weights) -> _Model:
-    about, tensors = weights.about, dict(weights.tensors)
+def _read_model_spec(checkpoint: Checkpoint) -> _ModelSpec:
+    about, tensors = checkpoint.metadata, dict(checkpoint.tensors)
     kind = about.get("kind")
     if kind not in ("pretraining", "encoder", "classifier"):
         what = f"is a {kind}" if kind else "does not say what it is"
-        raise InputError(f"{weights.source} {what}; only pre-trainings, encoders and classifiers have a place there")
+        raise InputError(f"{checkpoint.source} {what}; only pre-trainings, encoders and classifiers have a place there")
     classifier = about.get("classifier", {}) if kind == "classifier" else {}
-    encoder = from_plain(ViTConfig, about["encoder"] if "encoder" in about else classifier["encoder"])
+    encoder = from_dict(ViTConfig, about["encoder"] if "encoder" in about else classifier["encoder"])
     method = about.get("method") or about.get("recipe", {}).get("method") or {}
     stated = about.get("decoder") or method.get("decoder")
     decodes = kind == "pretraining" and stated is not None and "decoder.head.weight" in tensors
@@ -113,17 +123,17 @@ def _model_of(weights: Weights) -> _Model:
         ("encoder.", "decoder.") if decodes else ("encoder.", "norm.", "head.") if classifier else ("encoder.",)
     )
     left_out = sorted({name.partition(".")[0] for name in tensors if not name.startswith(beginnings)})
-    return _Model(
+    return _ModelSpec(
         encoder=encoder,
-        decoder=from_plain(DecoderConfig, stated) if decodes else None,
+        decoder=from_dict(DecoderConfig, stated) if decodes else None,
         target=str(method.get("target", "per_channel")),
         classifier=classifier,
         tensors={name: tensor for name, tensor in tensors.items() if name.startswith(beginnings)},
-        left_out=tuple(left_out),
+        omitted_modules=tuple(left_out),
     )
 
 
-def _check(model: _Model, source: str) -> None:
+def _check_model(model: _ModelSpec, source: str) -> None:
     """Raises an InputError where transformers has no such model: another would be loaded there, and be wrong."""
     encoder, decoder = model.encoder, model.decoder
     wrong = ["it has a class token"] if encoder.class_token else []
@@ -139,18 +149,18 @@ def _check(model: _Model, source: str) -> None:
         if part.layer_scale:
             wrong.append(f"{whose} branches are scaled")
     if decoder is not None:
-        wrong += _of_decoder(model, decoder)
+        wrong += _find_decoder_differences(model, decoder)
     if (pooling := model.classifier.get("pooling", "mean")) not in ("mean", "first"):
         wrong.append(f"it pools its tokens by {pooling!r}")
     if wrong:
         raise InputError(f"{source} is no VideoMAE as transformers has it: {wrong[0]}")
 
 
-def _of_decoder(model: _Model, decoder: DecoderConfig) -> list[str]:
+def _find_decoder_differences(model: _ModelSpec, decoder: DecoderConfig) -> list[str]:
     encoder, wrong = model.encoder, []
     if decoder.class_token != "none":
         wrong.append("its decoder takes a class token")
-    if decoder.project_bias:
+    if decoder.embed_bias:
         wrong.append("the layer before its decoder has a bias")
     if "encoder.norm.weight" not in model.tensors:
         wrong.append("it decodes what has gone through no last norm")
@@ -170,19 +180,19 @@ def _of_decoder(model: _Model, decoder: DecoderConfig) -> list[str]:
     return wrong
 
 
-def _config(model: _Model, about: Mapping[str, Any], licence: str | None) -> dict[str, Any]:
+def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str | None) -> dict[str, Any]:
     """What stands in config.json; under our own word what transformers does not look at."""
     encoder, decoder = model.encoder, model.decoder
-    frames, size = _clips(about)
+    frames, size = _read_clip_shape(metadata)
     t, h, w = encoder.tubelet
     config: dict[str, Any] = {
         "architectures": [model.architecture],
         "model_type": "videomae",
         "num_channels": 3,
         "num_frames": frames,
-        "image_size": _one_or_both(size),
+        "image_size": _collapse_pair(size),
         "tubelet_size": t,
-        "patch_size": _one_or_both((h, w)),
+        "patch_size": _collapse_pair((h, w)),
         "hidden_size": encoder.dim,
         "num_hidden_layers": encoder.depth,
         "num_attention_heads": encoder.heads,
@@ -205,43 +215,43 @@ def _config(model: _Model, about: Mapping[str, Any], licence: str | None) -> dic
             "norm_pix_loss": model.target == "per_channel",
         }
     if model.classifier:
-        numbers = range(about["classifier"]["classes"])
-        classes = [str(name) for name in about.get("classes", numbers)]  # the authors' files name none
+        numbers = range(metadata["classifier"]["classes"])
+        classes = [str(name) for name in metadata.get("classes", numbers)]  # the authors' files name none
         config |= {
             "id2label": {str(number): name for number, name in enumerate(classes)},
             "label2id": {name: number for number, name in enumerate(classes)},
-            "problem_type": _problem(model.classifier),
+            "problem_type": _get_problem_type(model.classifier),
         }
-    past = {"licence": licence, "provenance": about.get("provenance")}
-    ours = {"version": version_of("vidstill"), "last_norm_eps": model.last_norm_eps}
-    return config | {OURS: ours | {word: value for word, value in past.items() if value is not None}}
+    past = {"licence": licence, "provenance": metadata.get("provenance")}
+    ours = {"version": get_package_version("vidstill"), "last_norm_eps": model.final_norm_eps}
+    return config | {VIDSTILL_KEY: ours | {word: value for word, value in past.items() if value is not None}}
 
 
-def _problem(classifier: Mapping[str, Any]) -> str:
+def _get_problem_type(classifier: Mapping[str, Any]) -> str:
     return "multi_label_classification" if classifier.get("several") else "single_label_classification"
 
 
-def _clips(about: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
+def _read_clip_shape(metadata: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
     """Frames of a clip, and their rows and columns, as our file says."""
-    said = about.get("views") or about.get("recipe", {}).get("clips") or {}
-    frames = said.get("sampling", {}).get("frames", _FRAMES)
-    rows, columns = said.get("size", _SIZE)
+    said = metadata.get("views") or metadata.get("recipe", {}).get("clips") or {}
+    frames = said.get("sampling", {}).get("frames", _DEFAULT_FRAMES)
+    rows, columns = said.get("size", _DEFAULT_SIZE)
     return frames, (rows, columns)
 
 
-def _processor(encoder: ViTConfig, about: Mapping[str, Any]) -> dict[str, Any]:
+def _build_processor_config(encoder: ViTConfig, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """VideoMAEImageProcessor: bytes to what enters the model, as our test looks at the middle of a frame.
 
     Where our test enlarges a frame further, so that a crop has room in it, theirs would pad it: it is enlarged
     there too.
     """
-    views = about.get("views") or {}
-    _, (rows, columns) = _clips(about)
+    views = metadata.get("views") or {}
+    _, (rows, columns) = _read_clip_shape(metadata)
     return {
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": max(views.get("short_side", 1), rows, columns)},
-        "resample": _FILTERS[views.get("interpolation", "bilinear")],
+        "resample": _RESAMPLE_CODES[views.get("interpolation", "bilinear")],
         "do_center_crop": True,
         "crop_size": {"height": rows, "width": columns},
         "do_rescale": True,
@@ -252,36 +262,36 @@ def _processor(encoder: ViTConfig, about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _notes(model: _Model) -> tuple[str, ...]:
+def _describe_differences(model: _ModelSpec) -> tuple[str, ...]:
     notes = []
-    if model.left_out:
-        notes.append(f"left out, as a {model.architecture} has no place for it: {', '.join(model.left_out)}")
-    if model.last_norm_eps != LAST_EPS:
+    if model.omitted_modules:
+        notes.append(f"left out, as a {model.architecture} has no place for it: {', '.join(model.omitted_modules)}")
+    if model.final_norm_eps != FINAL_NORM_EPS:
         norm = "fc_norm" if model.classifier else "decoder.norm"
         notes.append(
-            f"transformers gives {norm} torch's eps of {LAST_EPS:g}, where this model has {model.last_norm_eps:g}, and "
+            f"transformers gives {norm} torch's eps of {FINAL_NORM_EPS:g}, where this model has {model.final_norm_eps:g}, and "
             f"config.json has no word for it: what leaves the norm differs by a share of "
-            f"{abs(LAST_EPS - model.last_norm_eps) / 2:g} / (variance of what enters it); "
-            f"`model.{norm}.eps = {model.last_norm_eps:g}` after loading makes it equal"
+            f"{abs(FINAL_NORM_EPS - model.final_norm_eps) / 2:g} / (variance of what enters it); "
+            f"`model.{norm}.eps = {model.final_norm_eps:g}` after loading makes it equal"
         )
     return tuple(notes)
 
 
-def _one_or_both(size: tuple[int, int]) -> int | list[int]:
+def _collapse_pair(size: tuple[int, int]) -> int | list[int]:
     return size[0] if size[0] == size[1] else list(size)
 
 
-_KNOWN = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
+_HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
 
 
-_WHAT = {
+_ARCHITECTURE_DESCRIPTIONS = {
     "VideoMAEModel": "An encoder of videos.",
     "VideoMAEForPreTraining": "A masked autoencoder of videos: an encoder, and the decoder it was pre-trained with.",
     "VideoMAEForVideoClassification": "A classifier of videos.",
 }
 
 
-def card(
+def build_model_card(
     architecture: str,
     config: Mapping[str, Any],
     source: str,
@@ -299,29 +309,33 @@ def card(
     name = source.rstrip("/").rpartition("/")[2] or "model"
     size = config["image_size"] if isinstance(config["image_size"], list) else 2 * [config["image_size"]]
     parts = [
-        _header(architecture, licence),
+        _format_front_matter(architecture, licence),
         f"# {name}",
-        f"{_WHAT[architecture]} Clips have {config['num_frames']} frames of {size[0]} × {size[1]} pixels. "
-        f"Exported by vidstill {version_of('vidstill')}.",
-        _usage(architecture),
+        f"{_ARCHITECTURE_DESCRIPTIONS[architecture]} Clips have {config['num_frames']} frames of {size[0]} × {size[1]} pixels. "
+        f"Exported by vidstill {get_package_version('vidstill')}.",
+        _format_usage(architecture),
     ]
     if notes:
         parts.append("## What differs\n\n" + "\n".join(f"- {note}" for note in notes))
-    parts.append("## Licence and provenance\n\n" + _past(licence, provenance))
+    parts.append("## Licence and provenance\n\n" + _format_card_provenance(licence, provenance))
     return "\n\n".join(parts) + "\n"
 
 
-def _header(architecture: str, licence: str | None) -> str:
+def _format_front_matter(architecture: str, licence: str | None) -> str:
     lines = ["---", "library_name: transformers", "tags:", "- videomae", "- video", "- vidstill"]
     if architecture == "VideoMAEForVideoClassification":
         lines.append("pipeline_tag: video-classification")
     if licence:
         word = licence.lower()
-        lines += [f"license: {word}"] if word in _KNOWN else ["license: other", f"license_name: {json.dumps(licence)}"]
+        lines += (
+            [f"license: {word}"]
+            if word in _HUB_LICENCES
+            else ["license: other", f"license_name: {json.dumps(licence)}"]
+        )
     return "\n".join([*lines, "---"])
 
 
-def _usage(architecture: str) -> str:
+def _format_usage(architecture: str) -> str:
     return f"""```python
 from transformers import {architecture}, VideoMAEImageProcessor
 
@@ -334,7 +348,7 @@ Frames that are made smaller are smoothed by this processor, and were not in tra
 slightly different picture."""
 
 
-def _past(licence: str | None, provenance: Sequence[Mapping[str, Any]]) -> str:
+def _format_card_provenance(licence: str | None, provenance: Sequence[Mapping[str, Any]]) -> str:
     stated = f"Licence: {licence}." if licence else "No licence is stated by what these weights were made from."
     lines = [
         f"- {each.get('role', 'from')}: `{each.get('source', '')}`"

@@ -6,120 +6,141 @@ from typing import Any
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.helpers import (
-    Shapes,
-    classifier,
-    decoder_shapes,
-    encoder_alone,
-    of_64,
-    pretraining,
-    rows,
-    under,
-    words,
+    ShapeDict,
+    build_classifier_metadata,
+    build_encoder_metadata,
+    build_pretraining_metadata,
+    compute_decoder_shapes,
+    count_rows,
+    infer_heads_of_64,
+    list_top_modules,
+    select_prefix,
 )
-from vidstill.checkpoints.layouts.infer_config import KERNEL, Codes, Found, decoder_of, encoder_of
-from vidstill.checkpoints.layouts.layout import Reading
-from vidstill.checkpoints.layouts.rename import Name, _token, vit_names
+from vidstill.checkpoints.layouts.infer_config import (
+    PATCH_EMBED_WEIGHT,
+    InferredEncoder,
+    InferredPositions,
+    infer_decoder,
+    infer_encoder,
+)
+from vidstill.checkpoints.layouts.layout import LayoutMatch
+from vidstill.checkpoints.layouts.rename import RenameRule, _build_token_rule, build_vit_rules
 from vidstill.models.vit import ViTConfig
-from vidstill.utils.config_io import to_plain
+from vidstill.utils.config_io import to_dict
 
-_GIANT = 1408
-_K710 = 710  # classes of VideoMAE V2's distilled models
-
-
-def version(dim: int, classes: int = 0) -> str:
-    return "VideoMAE V2" if dim == _GIANT or classes == _K710 else "VideoMAE"
+_GIANT_DIM = 1408
+_K710_CLASSES = 710  # classes of VideoMAE V2's distilled models
 
 
-class Pretraining:
+def get_version_name(dim: int, num_classes: int = 0) -> str:
+    return "VideoMAE V2" if dim == _GIANT_DIM or num_classes == _K710_CLASSES else "VideoMAE"
+
+
+class VideoMAEPretrainingLayout:
     key = "videomae"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        if f"encoder.{KERNEL}" not in tensors or not words(tensors) & {"encoder_to_decoder", "decoder"}:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        if f"encoder.{PATCH_EMBED_WEIGHT}" not in tensors or not list_top_modules(tensors) & {
+            "encoder_to_decoder",
+            "decoder",
+        }:
             return None
-        found = encoder_of(under(tensors, "encoder."), hint, computed="sinusoid")
-        about, wanted = with_decoder(self.key, tensors, found)
-        return Reading(
-            f"a pre-training of {version(found.config.dim)} (tensors of encoder, encoder_to_decoder and decoder)",
+        found = infer_encoder(select_prefix(tensors, "encoder."), hint, default_positions="sinusoid")
+        about, wanted = infer_pretraining(self.key, tensors, found)
+        return LayoutMatch(
+            f"a pre-training of {get_version_name(found.config.dim)} (tensors of encoder, encoder_to_decoder and decoder)",
             about,
-            videomae_names(found.config),
+            build_videomae_rules(found.config),
             notes=found.notes,
-            wanted=wanted,
+            expected_shapes=wanted,
         )
 
 
-class Encoder:
+class VideoMAEEncoderLayout:
     """The encoder of a pre-training, with its prefix or without, and of a classifier without its head."""
 
     key = "videomae"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
-        prefix = "encoder." if f"encoder.{KERNEL}" in tensors else ""
-        bare = under(tensors, prefix)
-        if KERNEL not in bare or bare[KERNEL].ndim != 5 or "head.weight" in bare:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
+        prefix = "encoder." if f"encoder.{PATCH_EMBED_WEIGHT}" in tensors else ""
+        bare = select_prefix(tensors, prefix)
+        if PATCH_EMBED_WEIGHT not in bare or bare[PATCH_EMBED_WEIGHT].ndim != 5 or "head.weight" in bare:
             return None
-        found = encoder_of(bare, hint, computed="sinusoid")
-        return Reading(
-            f"an encoder of {version(found.config.dim)} alone (its blocks, and neither decoder nor head)",
-            encoder_alone(self.key, found),
-            vit_names(found.config, prefix, "encoder."),
-            may_lack={"encoder.norm.": "an encoder may be kept without its last norm"},
+        found = infer_encoder(bare, hint, default_positions="sinusoid")
+        return LayoutMatch(
+            f"an encoder of {get_version_name(found.config.dim)} alone (its blocks, and neither decoder nor head)",
+            build_encoder_metadata(self.key, found),
+            build_vit_rules(found.config, prefix, "encoder."),
+            optional_prefixes={"encoder.norm.": "an encoder may be kept without its last norm"},
             notes=found.notes,
         )
 
 
-class Classifier:
+class VideoMAEClassifierLayout:
     key = "videomae"
 
-    def read(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any], hint: ViTConfig | None) -> Reading | None:
+    def match(
+        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
+    ) -> LayoutMatch | None:
         first = "norm.weight" in tensors
-        if KERNEL not in tensors or tensors[KERNEL].ndim != 5 or not words(tensors) & {"head", "fc_norm"}:
+        if (
+            PATCH_EMBED_WEIGHT not in tensors
+            or tensors[PATCH_EMBED_WEIGHT].ndim != 5
+            or not list_top_modules(tensors) & {"head", "fc_norm"}
+        ):
             return None
-        classes = rows(tensors, "head.weight")
-        found = encoder_of(tensors, hint, computed="sinusoid")
-        names = classifier_names(found.config)
+        classes = count_rows(tensors, "head.weight")
+        found = infer_encoder(tensors, hint, default_positions="sinusoid")
+        names = build_classifier_rules(found.config)
         sign = "norm and head: the first token is classified" if first else "fc_norm and head"
-        whose = version(found.config.dim, classes)
+        whose = get_version_name(found.config.dim, classes)
         whose = "VideoMAE, MVD, AMD or MaskAgain" if whose == "VideoMAE" else whose
-        return Reading(
+        return LayoutMatch(
             f"a classifier of {whose} ({sign}, {classes} classes)",
-            classifier(self.key, found, classes, "first" if first else "mean"),
+            build_classifier_metadata(self.key, found, classes, "first" if first else "mean"),
             names,
             notes=found.notes,
         )
 
 
-def with_decoder(key: str, tensors: Mapping[str, Tensor], found: Found) -> tuple[dict[str, Any], Shapes]:
+def infer_pretraining(
+    key: str, tensors: Mapping[str, Tensor], inferred: InferredEncoder
+) -> tuple[dict[str, Any], ShapeDict]:
     """What a pre-training of VideoMAE's kind says of itself with its decoder, and the decoder's names and shapes."""
-    dim = rows(tensors, "encoder_to_decoder.weight")
-    codes = Codes(found.config.positions if found.config.learned_grid is None else "sinusoid")
-    decoder = decoder_of(
+    dim = count_rows(tensors, "encoder_to_decoder.weight")
+    codes = InferredPositions(inferred.config.positions if inferred.config.learned_grid is None else "sinusoid")
+    decoder = infer_decoder(
         tensors,
         "decoder.blocks.",
         dim,
-        heads=of_64(dim),
-        codes=codes,
+        heads=infer_heads_of_64(dim),
+        positions=codes,
         project_bias="encoder_to_decoder.bias" in tensors,
     )
-    wanted = decoder_shapes(decoder, found.config.dim, found.config.pixels_per_token)
-    return pretraining(key, found, decoder=to_plain(decoder)), wanted
+    wanted = compute_decoder_shapes(decoder, inferred.config.dim, inferred.config.pixels_per_token)
+    return build_pretraining_metadata(key, inferred, decoder=to_dict(decoder)), wanted
 
 
-def videomae_names(config: ViTConfig) -> tuple[Name, ...]:
+def build_videomae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     """A pre-training of VideoMAE."""
     return (
-        *vit_names(config, "encoder.", "encoder."),
-        Name("encoder_to_decoder.", "decoder.project."),
-        _token("mask_token", "decoder.infill.mask_token"),
-        Name("decoder.blocks.", "decoder.infill.blocks."),
-        Name("decoder.norm.", "decoder.norm."),
-        Name("decoder.head.", "decoder.head."),
+        *build_vit_rules(config, "encoder.", "encoder."),
+        RenameRule("encoder_to_decoder.", "decoder.embed."),
+        _build_token_rule("mask_token", "decoder.trunk.mask_token"),
+        RenameRule("decoder.blocks.", "decoder.trunk.blocks."),
+        RenameRule("decoder.norm.", "decoder.norm."),
+        RenameRule("decoder.head.", "decoder.head."),
     )
 
 
-def classifier_names(config: ViTConfig, *, image: bool = False) -> tuple[Name, ...]:
+def build_classifier_rules(config: ViTConfig, *, is_image: bool = False) -> tuple[RenameRule, ...]:
     """A fine-tuned model of VideoMAE, MVD, AMD and MaskAgain; of image MAE and DMAE."""
     return (
-        *vit_names(config, "", "encoder.", image=image),
-        Name("fc_norm.", "norm."),
-        Name("head.", "head."),
+        *build_vit_rules(config, "", "encoder.", is_image=is_image),
+        RenameRule("fc_norm.", "norm."),
+        RenameRule("head.", "head."),
     )

@@ -7,37 +7,41 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from vidstill.checkpoints.io import safetensors_pieces
-from vidstill.checkpoints.layouts.constraints import LAYOUTS
-from vidstill.utils.files import write_below
+from vidstill.checkpoints.io import stream_safetensors
+from vidstill.checkpoints.layouts.constraints import LAYOUT_CONSTRAINTS
+from vidstill.utils.files import write_file_with_parents
 from vidstill.utils.types import InputError
 
-_BESIDE = "Align_"  # MaskAgain's projections, which its trainer writes beside the model, module by module
+_MODULE_PREFIX = "Align_"  # MaskAgain's projections, which its trainer writes beside the model, module by module
 
 
-def write_exported(path: Path, tensors: Mapping[str, Tensor], layout: str) -> None:
+def write_foreign_checkpoint(path: Path, tensors: Mapping[str, Tensor], layout: str) -> None:
     """Writes a file of theirs, complete or absent: `.safetensors`, or wrapped as their trainer does it.
 
     Raises:
         InputError: it cannot be written, or its name has another end.
     """
-    check_suffix(path)
+    check_foreign_suffix(path)
     if path.suffix == ".safetensors":
-        write_below(path, safetensors_pieces(tensors))
+        write_file_with_parents(path, stream_safetensors(tensors))
         return
-    wrapped: dict[str, Any] = {LAYOUTS[layout].wrapping: {}}
+    wrapped: dict[str, Any] = {LAYOUT_CONSTRAINTS[layout].state_dict_key: {}}
     for name, tensor in tensors.items():
         module, _, rest = name.partition(".")
-        place = wrapped.setdefault(module, {}) if module.startswith(_BESIDE) else wrapped[LAYOUTS[layout].wrapping]
-        place[rest if module.startswith(_BESIDE) else name] = tensor.contiguous()
+        place = (
+            wrapped.setdefault(module, {})
+            if module.startswith(_MODULE_PREFIX)
+            else wrapped[LAYOUT_CONSTRAINTS[layout].state_dict_key]
+        )
+        place[rest if module.startswith(_MODULE_PREFIX) else name] = tensor.contiguous()
 
     def write(file: BinaryIO) -> None:
         torch.save(wrapped, file)
 
-    write_below(path, write)
+    write_file_with_parents(path, write)
 
 
-def check_suffix(path: Path) -> None:
+def check_foreign_suffix(path: Path) -> None:
     """Raises an InputError where a file's name does not say as what it is to be written."""
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise InputError(f"{path} ends with neither .pth nor .safetensors; name it so")

@@ -13,34 +13,34 @@ BoxRule = Literal["videomae", "slowfast"]
 """Whose arithmetic boxes and frames have: of VideoMAE's detection code, where a box holds its last pixel, or
 PySlowFast's."""
 
-Boxes = Float64[np.ndarray, "m 4"]
+BoxArray = Float64[np.ndarray, "m 4"]
 
-Size = tuple[int, int]
+FrameSize = tuple[int, int]
 
 
-def in_pixels(fractions: Boxes, size: Size, rule: BoxRule) -> Boxes:
+def to_pixel_boxes(relative_boxes: BoxArray, size: FrameSize, rule: BoxRule) -> BoxArray:
     """Boxes stated as fractions of the width and height, cut off at the frame's last pixels.
 
     VideoMAE's detection code has them in a file as corner, width and height with two decimals, and counts the last
     pixel as the box's own.
     """
-    boxes = fractions * _by_axis(size)
+    boxes = relative_boxes * _get_xyxy_scale(size)
     if rule == "videomae":
         corner, extent = np.round(boxes[:, :2], 2), np.round(boxes[:, 2:] - boxes[:, :2], 2)
         boxes = np.concatenate([corner, corner + np.maximum(extent - 1, 0)], axis=1)
-    return clipped(boxes, size)
+    return clip_boxes(boxes, size)
 
 
-def have_area(boxes: Boxes) -> Bool[np.ndarray, "m"]:
+def find_nonempty_boxes(boxes: BoxArray) -> Bool[np.ndarray, "m"]:
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
-def clipped(boxes: Boxes, size: Size) -> Boxes:
+def clip_boxes(boxes: BoxArray, size: FrameSize) -> BoxArray:
     """No coordinate before the first pixel, or behind the last one's."""
-    return np.clip(boxes, 0, _by_axis(size) - 1)
+    return np.clip(boxes, 0, _get_xyxy_scale(size) - 1)
 
 
-def resized_size(size: Size, short_side: int, rule: BoxRule) -> Size:
+def compute_resized_size(size: FrameSize, short_side: int, rule: BoxRule) -> FrameSize:
     """Of a frame whose shorter side becomes so long; what is left of a pixel of the other one is cut off."""
     short, long = sorted(size)
     if short == short_side:
@@ -50,43 +50,43 @@ def resized_size(size: Size, short_side: int, rule: BoxRule) -> Size:
     return (short_side, other) if size[0] == short else (other, short_side)
 
 
-def resized(boxes: Boxes, size: Size, to: Size, rule: BoxRule) -> Boxes:
+def resize_boxes(boxes: BoxArray, size: FrameSize, new_size: FrameSize, rule: BoxRule) -> BoxArray:
     """By each axis' own ratio, or (PySlowFast) both by that of the longer side."""
-    ratios = _by_axis(to) / _by_axis(size)
+    ratios = _get_xyxy_scale(new_size) / _get_xyxy_scale(size)
     return boxes * (ratios if rule == "videomae" else ratios[int(size[0] > size[1])])
 
 
-def restored(boxes: Boxes, size: Size, short_side: int) -> Boxes:
+def undo_box_resize(boxes: BoxArray, size: FrameSize, short_side: int) -> BoxArray:
     """Boxes of a frame whose shorter side was resized, in the frame of this size that it was made from (PySlowFast)."""
     return boxes * (min(size) / short_side)
 
 
-def moved(boxes: Boxes, top: int, left: int) -> Boxes:
+def translate_boxes(boxes: BoxArray, top: int, left: int) -> BoxArray:
     """In a part of the frame that begins there."""
     return boxes - np.array([left, top, left, top])
 
 
-def cut(boxes: Boxes, top: int, left: int, size: Size, rule: BoxRule) -> Boxes:
+def crop_boxes(boxes: BoxArray, top: int, left: int, size: FrameSize, rule: BoxRule) -> BoxArray:
     """In a part of the frame; of a box outside of it nothing is left, but a box it remains."""
-    boxes = moved(boxes, top, left)
-    return np.clip(boxes, 0, _by_axis(size)) if rule == "videomae" else clipped(boxes, size)
+    boxes = translate_boxes(boxes, top, left)
+    return np.clip(boxes, 0, _get_xyxy_scale(size)) if rule == "videomae" else clip_boxes(boxes, size)
 
 
-def flipped(boxes: Boxes, width: int) -> Boxes:
+def hflip_boxes(boxes: BoxArray, width: int) -> BoxArray:
     """Left for right."""
     mirrored = width - boxes[:, [2, 1, 0, 3]] - 1
     mirrored[:, 1::2] = boxes[:, 1::2]
     return mirrored
 
 
-def extended(boxes: Boxes, shares: tuple[float, float], size: Size) -> Boxes:
+def expand_boxes(boxes: BoxArray, ratios: tuple[float, float], size: FrameSize) -> BoxArray:
     """Wider and higher by these shares, half of them at each side; cut off at the frame's last pixels."""
     sides = boxes[:, 2:] - boxes[:, :2] + 1
-    more = sides * np.array(shares) / 2
-    return clipped(boxes + np.concatenate([-more, more], axis=1), size)
+    more = sides * np.array(ratios) / 2
+    return clip_boxes(boxes + np.concatenate([-more, more], axis=1), size)
 
 
-def _by_axis(size: Size) -> Float64[np.ndarray, "4"]:
+def _get_xyxy_scale(size: FrameSize) -> Float64[np.ndarray, "4"]:
     """For x, y, x, y."""
     height, width = size
     return np.array([width, height, width, height], np.float64)

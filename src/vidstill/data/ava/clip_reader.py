@@ -10,116 +10,120 @@ from typing import Literal
 
 import numpy as np
 
-from vidstill.data.ava.frame_sampling import KeySampling, nearest
-from vidstill.data.decode.images import Picture, is_picture, read_picture
-from vidstill.data.decode.probe import count_frames, facts, frame_rate
+from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
+from vidstill.data.decode.images import ImageArray, is_image_file, read_image
+from vidstill.data.decode.probe import count_frames, read_frame_rate, read_stream_metadata
 from vidstill.data.decode.reader import Frames, read_frames
-from vidstill.data.decode.stream import USUAL_RATE
-from vidstill.data.storage.fetch import BrokenVideo, Place, below, fetched
-from vidstill.data.storage.filesystem import files_in, is_file
+from vidstill.data.decode.stream import DEFAULT_FRAME_RATE
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, join_path
+from vidstill.data.storage.filesystem import is_file, list_files
 
 
 @dataclass(frozen=True)
-class Film:
+class KeyframeVideo:
     """A video that has key frames: a file, a folder of frames, or a folder of files of one second each.
 
     Args:
         name: as the annotations call it.
-        place: None: it is not there, and nothing can be read of it.
-        form: "file": a video file; "frames": a folder of pictures; "seconds": a folder of video files `902.mp4`, each
+        path: None: it is not there, and nothing can be read of it.
+        format: "file": a video file; "frames": a folder of pictures; "seconds": a folder of video files `902.mp4`, each
             of one second, as VideoMAE's detection code cuts them.
-        start: the second of the annotations' time at which it begins: 0 for whole films, 900 for the 15 minutes that
+        start_second: the second of the annotations' time at which it begins: 0 for whole films, 900 for the 15 minutes that
             are annotated in AVA.
-        rate: frames per second of a folder of frames, and of a file that states none.
+        frame_rate: frames per second of a folder of frames, and of a file that states none.
     """
 
     name: str
-    place: Place | None
-    form: Literal["file", "frames", "seconds"] = "file"
-    start: float = 0.0
-    rate: float = 30.0
+    path: PathOrUrl | None
+    format: Literal["file", "frames", "seconds"] = "file"
+    start_second: float = 0.0
+    frame_rate: float = 30.0
 
 
-class FilmReader:
+class KeyframeClipReader:
     """Reads frames around seconds, and keeps of every film that it was asked for how many frames it has.
 
     What is not there, or does not decode, is a `BrokenVideo` that names the film and the second.
     """
 
     def __init__(self) -> None:
-        self._lengths: dict[Film, _Length] = {}
-        self._pictures: dict[Film, _Pictures] = {}
+        self._length_cache: dict[KeyframeVideo, _VideoLength] = {}
+        self._sequence_cache: dict[KeyframeVideo, _ImageSequence] = {}
 
-    def around(self, film: Film, second: int, sampling: KeySampling) -> Frames:
+    def read_clip(self, video: KeyframeVideo, second: int, sampling: KeyframeSampling) -> Frames:
         """The frames of a clip around a second."""
-        with _named(film, second):
-            place = _place(film)
-            if film.form == "seconds":
-                return _of_seconds(place, second, sampling)
-            return self._numbered(film, place, partial(_wanted, film, second, sampling))
+        with _add_error_context(video, second):
+            place = _require_path(video)
+            if video.format == "seconds":
+                return _read_second_files(place, second, sampling)
+            return self._read_indices(video, place, partial(_compute_clip_indices, video, second, sampling))
 
-    def at(self, film: Film, seconds: Sequence[int]) -> list[Picture]:
+    def read_keyframes(self, video: KeyframeVideo, seconds: Sequence[int]) -> list[ImageArray]:
         """The key frames themselves: what is shown at each of these seconds."""
-        with _named(film, *seconds):
-            place = _place(film)
-            if film.form == "seconds":
-                return [read_frames(_file(place, second), [0])[0] for second in seconds]
-            return list(self._numbered(film, place, partial(_keys, film, seconds)))
+        with _add_error_context(video, *seconds):
+            place = _require_path(video)
+            if video.format == "seconds":
+                return [read_frames(_require_second_file(place, second), [0])[0] for second in seconds]
+            return list(self._read_indices(video, place, partial(_compute_keyframe_indices, video, seconds)))
 
-    def _numbered(self, film: Film, place: Place, wanted: Callable[["_Length"], list[int]]) -> Frames:
+    def _read_indices(
+        self, film: KeyframeVideo, place: PathOrUrl, wanted: Callable[["_VideoLength"], list[int]]
+    ) -> Frames:
         """
         Args:
             wanted: the numbers of frames, by how many there are.
         """
-        if film.form == "frames":
-            pictures = self._pictures.get(film)
+        if film.format == "frames":
+            pictures = self._sequence_cache.get(film)
             if pictures is None:
-                pictures = self._pictures[film] = _Pictures.of(place)
-            return pictures.read(place, wanted(_Length(pictures.total, film.rate)))
-        length = self._lengths.get(film)
+                pictures = self._sequence_cache[film] = _ImageSequence.from_directory(place)
+            return pictures.read(place, wanted(_VideoLength(pictures.num_frames, film.frame_rate)))
+        length = self._length_cache.get(film)
         if length is None:
-            stated = facts(place)
-            length = _Length(stated.frames or count_frames(place), stated.rate or film.rate, bool(stated.frames))
-            self._lengths[film] = length
+            stated = read_stream_metadata(place)
+            length = _VideoLength(
+                stated.num_frames or count_frames(place), stated.frame_rate or film.frame_rate, bool(stated.num_frames)
+            )
+            self._length_cache[film] = length
         try:
             return read_frames(place, wanted(length))
         except BrokenVideo:
-            if not length.stated:
+            if not length.from_header:
                 raise
-            self._lengths[film] = _Length(count_frames(place), length.rate)
-            return read_frames(place, wanted(self._lengths[film]))
+            self._length_cache[film] = _VideoLength(count_frames(place), length.frame_rate)
+            return read_frames(place, wanted(self._length_cache[film]))
 
 
 @dataclass(frozen=True)
-class _Length:
+class _VideoLength:
     """A video's frames, and how many of them it has in a second.
 
     Args:
-        stated: the number of frames is what the file's header says, which may be wrong.
+        from_header: the number of frames is what the file's header says, which may be wrong.
     """
 
-    frames: int
-    rate: float
-    stated: bool = False
+    num_frames: int
+    frame_rate: float
+    from_header: bool = False
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _ImageSequence:
     """The names of a folder's pictures, which are numbered: `{head}{number}{tail}`; or all of them, if they are not.
 
     Where they are numbered, one that is missing leaves the moments of the others as they are.
     """
 
-    total: int
-    head: str = ""
-    first: int = 0
+    num_frames: int
+    prefix: str = ""
+    first_number: int = 0
     digits: int = 0
-    tail: str = ""
+    suffix: str = ""
     names: Sequence[str] = ()
 
     @classmethod
-    def of(cls, folder: Place) -> "_Pictures":
-        names = [name for name in files_in(folder) if is_picture(name)]
+    def from_directory(cls, folder: PathOrUrl) -> "_ImageSequence":
+        names = [name for name in list_files(folder) if is_image_file(name)]
         if not names:
             raise BrokenVideo(f"{folder} is a folder without pictures, or is not there")
         parts = [re.fullmatch(r"(.*?)(\d+)(\.\w+)", name, re.ASCII) for name in names]
@@ -128,21 +132,29 @@ class _Pictures:
         if first and len(numbers) == len(names):
             digits = min(len(part[2]) for part in parts if part)
             found = cls(max(numbers) - min(numbers) + 1, first[1], min(numbers), digits, first[3])
-            few_missing = len(names) >= 0.9 * found.total
-            if few_missing and all(found.name(n - found.first) == name for n, name in zip(numbers, names, strict=True)):
+            few_missing = len(names) >= 0.9 * found.num_frames
+            if few_missing and all(
+                found.frame_name(n - found.first_number) == name for n, name in zip(numbers, names, strict=True)
+            ):
                 return found
         return cls(len(names), names=names)
 
-    def read(self, folder: Place, numbers: list[int]) -> Frames:
-        shown = {number: read_picture(fetched(below(folder, self.name(number)))) for number in set(numbers)}
-        return _together(folder, [shown[number] for number in numbers])
+    def read(self, folder: PathOrUrl, numbers: list[int]) -> Frames:
+        shown = {
+            number: read_image(fetch_source(join_path(folder, self.frame_name(number)))) for number in set(numbers)
+        }
+        return _stack_frames(folder, [shown[number] for number in numbers])
 
-    def name(self, place: int) -> str:
-        return self.names[place] if self.names else f"{self.head}{self.first + place:0{self.digits}d}{self.tail}"
+    def frame_name(self, place: int) -> str:
+        return (
+            self.names[place]
+            if self.names
+            else f"{self.prefix}{self.first_number + place:0{self.digits}d}{self.suffix}"
+        )
 
 
 @contextmanager
-def _named(film: Film, *seconds: int) -> Iterator[None]:
+def _add_error_context(film: KeyframeVideo, *seconds: int) -> Iterator[None]:
     """Says whose frames are wrong."""
     try:
         yield
@@ -151,84 +163,93 @@ def _named(film: Film, *seconds: int) -> Iterator[None]:
         raise BrokenVideo(f"key frame{'s' if len(seconds) > 1 else ''} {keys}: {error}") from error
 
 
-def _place(film: Film) -> Place:
-    if film.place is None:
+def _require_path(film: KeyframeVideo) -> PathOrUrl:
+    if film.path is None:
         raise BrokenVideo(f"neither a file nor a folder of the video {film.name} was found")
-    return film.place
+    return film.path
 
 
-def _centre(film: Film, second: int, length: _Length) -> float:
+def _compute_center(film: KeyframeVideo, second: int, length: _VideoLength) -> float:
     """Where a second begins, in frames of the film.
 
     Raises:
         BrokenVideo: it has none there.
     """
-    centre = (second - film.start) * length.rate
-    if not 0 <= nearest(centre) < length.frames:
-        ends = film.start + length.frames / length.rate
-        raise BrokenVideo(f"{film.place} begins at second {film.start:g} and ends at second {ends:.2f}")
+    centre = (second - film.start_second) * length.frame_rate
+    if not 0 <= round_half_up(centre) < length.num_frames:
+        ends = film.start_second + length.num_frames / length.frame_rate
+        raise BrokenVideo(f"{film.path} begins at second {film.start_second:g} and ends at second {ends:.2f}")
     return centre
 
 
-def _keys(film: Film, seconds: Sequence[int], length: _Length) -> list[int]:
+def _compute_keyframe_indices(film: KeyframeVideo, seconds: Sequence[int], length: _VideoLength) -> list[int]:
     """The numbers of a film's key frames."""
-    return [nearest(_centre(film, second, length)) for second in seconds]
+    return [round_half_up(_compute_center(film, second, length)) for second in seconds]
 
 
-def _wanted(film: Film, second: int, sampling: KeySampling, length: _Length) -> list[int]:
+def _compute_clip_indices(
+    film: KeyframeVideo, second: int, sampling: KeyframeSampling, length: _VideoLength
+) -> list[int]:
     """The numbers of a film's frames around a second."""
-    centre = _centre(film, second, length)
-    key, ratio = nearest(centre), length.rate / sampling.rate
-    return [key + place for place in sampling.places(key, length.frames - key, ratio=ratio, beyond=centre - key)]
+    centre = _compute_center(film, second, length)
+    key, ratio = round_half_up(centre), length.frame_rate / sampling.frame_rate
+    return [
+        key + place
+        for place in sampling.compute_video_offsets(
+            key, length.num_frames - key, frame_rate_ratio=ratio, subframe_offset=centre - key
+        )
+    ]
 
 
-def _of_seconds(folder: Place, second: int, sampling: KeySampling) -> Frames:
+def _read_second_files(folder: PathOrUrl, second: int, sampling: KeyframeSampling) -> Frames:
     """Frames of files of one second each, which follow one another as far as there are any."""
-    file = _file(folder, second)
-    ratio = (frame_rate(file) or USUAL_RATE) / sampling.rate
-    reach = 1 + math.ceil(ratio * max(map(abs, sampling.offsets())))
-    after = _counted(folder, range(second, second + _MOST_SECONDS), reach)
-    before = _counted(folder, range(second - 1, second - _MOST_SECONDS, -1), reach)
+    file = _require_second_file(folder, second)
+    ratio = (read_frame_rate(file) or DEFAULT_FRAME_RATE) / sampling.frame_rate
+    reach = 1 + math.ceil(ratio * max(map(abs, sampling.compute_offsets())))
+    after = _count_frames_until(folder, range(second, second + _MAX_REACH_SECONDS), reach)
+    before = _count_frames_until(folder, range(second - 1, second - _MAX_REACH_SECONDS, -1), reach)
     first = -sum(before.values())
-    wanted = sampling.places(-first, sum(after.values()), ratio=ratio)
-    shown: dict[int, Picture] = {}
+    wanted = sampling.compute_video_offsets(-first, sum(after.values()), frame_rate_ratio=ratio)
+    shown: dict[int, ImageArray] = {}
     for each, count in sorted((before | after).items()):
         here = sorted({place for place in wanted if first <= place < first + count})
         if here:
-            shown |= zip(here, read_frames(_path(folder, each), [place - first for place in here]), strict=True)
+            shown |= zip(
+                here, read_frames(_get_second_path(folder, each), [place - first for place in here]), strict=True
+            )
         first += count
-    return _together(folder, [shown[place] for place in wanted])
+    return _stack_frames(folder, [shown[place] for place in wanted])
 
 
-_MOST_SECONDS = 3600  # that a clip reaches to each side: none does
+_MAX_REACH_SECONDS = 3600  # that a clip reaches to each side: none does
 
 
-def _counted(folder: Place, seconds: range, enough: int) -> dict[int, int]:
+def _count_frames_until(folder: PathOrUrl, seconds: range, enough: int) -> dict[int, int]:
     """The frames of each file, up to where there are enough, or to the first that is not there."""
     counts: dict[int, int] = {}
     for second in seconds:
-        if sum(counts.values()) >= enough or not is_file(_path(folder, second)):
+        if sum(counts.values()) >= enough or not is_file(_get_second_path(folder, second)):
             break
-        counts[second] = count_frames(_path(folder, second))
+        counts[second] = count_frames(_get_second_path(folder, second))
     return counts
 
 
-def _file(folder: Place, second: int) -> Place:
+def _require_second_file(folder: PathOrUrl, second: int) -> PathOrUrl:
     """
     Raises:
         BrokenVideo: it is not there.
     """
-    path = _path(folder, second)
+    path = _get_second_path(folder, second)
     if not is_file(path):
         raise BrokenVideo(f"{path} is not there")
     return path
 
 
-def _path(folder: Place, second: int) -> Place:
-    return below(folder, f"{second}.mp4")
+def _get_second_path(folder: PathOrUrl, second: int) -> PathOrUrl:
+    return join_path(folder, f"{second}.mp4")
 
 
-def _together(place: Place, pictures: Sequence[Picture]) -> Frames:
+def _stack_frames(place: PathOrUrl, pictures: Sequence[ImageArray]) -> Frames:
     """
     Raises:
         BrokenVideo: they are not all of one size.

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from vidstill.utils.types import within
+from vidstill.utils.types import check_range
 
-_CIRCLE = 180
+_HUE_RANGE = 180
 _SHIFT = 12  # bits of OpenCV's fractions
 _HALF = 1 << (_SHIFT - 1)
 
 
-class HSVDrawn(NamedTuple):
+class HSVShift(NamedTuple):
     """How far each moves."""
 
     hue: int
@@ -40,40 +40,40 @@ class HSVJitter:
     value: int = 26
 
     def __post_init__(self) -> None:
-        within(0, _CIRCLE // 2, hue=self.hue)
-        within(0, 255, saturation=self.saturation, value=self.value)
+        check_range(0, _HUE_RANGE // 2, hue=self.hue)
+        check_range(0, 255, saturation=self.saturation, value=self.value)
 
-    def draw(self, chance: np.random.Generator) -> HSVDrawn:
+    def draw_shift(self, rng: np.random.Generator) -> HSVShift:
         most = self.hue, self.saturation, self.value
-        return HSVDrawn(*(int(chance.integers(-each, each, endpoint=True)) for each in most))
+        return HSVShift(*(int(rng.integers(-each, each, endpoint=True)) for each in most))
 
-    def apply(self, frames: UInt8[np.ndarray, "t h w 3"], chance: np.random.Generator) -> UInt8[np.ndarray, "t h w 3"]:
+    def apply(self, frames: UInt8[np.ndarray, "t h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "t h w 3"]:
         """The frames in colours that are moved by one draw."""
-        return recoloured(frames, self.draw(chance))
+        return shift_hsv(frames, self.draw_shift(rng))
 
 
-def recoloured(frames: UInt8[np.ndarray, "t h w 3"], by: HSVDrawn) -> UInt8[np.ndarray, "t h w 3"]:
+def shift_hsv(frames: UInt8[np.ndarray, "t h w 3"], shift: HSVShift) -> UInt8[np.ndarray, "t h w 3"]:
     """Frames in RGB whose hues, saturations and values are moved."""
-    saturation = np.clip(_saturations() + by.saturation, 0, 255).astype(np.float32) / 255
-    value = np.clip(np.arange(256, dtype=np.float32) + by.value, 0, 255)
-    shades = _shades(by.hue)
+    saturation = np.clip(_build_saturation_table() + shift.saturation, 0, 255).astype(np.float32) / 255
+    value = np.clip(np.arange(256, dtype=np.float32) + shift.value, 0, 255)
+    shades = _compute_channel_weights(shift.hue)
     changed = np.empty_like(frames)
     for frame, out in zip(frames, changed, strict=True):  # one by one they stay in the processor's cache
         red, green, blue = (np.ascontiguousarray(frame[..., c]).astype(np.int32) for c in range(3))
-        most, spread, hue = _hue(red, green, blue)
+        most, spread, hue = _compute_hue(red, green, blue)
         scale, grey = value[most], saturation[most * 256 + spread]
         for c in range(3):
             out[..., c] = np.rint(scale * (1 - grey * shades[c][hue]))
     return changed
 
 
-def hue_saturation_value(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+def rgb_to_hsv(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
     """The bytes of frames in RGB."""
-    most, spread, hue = _hue(*(frames[..., c].astype(np.int32) for c in range(3)))
-    return np.stack([hue % _CIRCLE, _saturations()[most * 256 + spread], most], axis=-1).astype(np.uint8)
+    most, spread, hue = _compute_hue(*(frames[..., c].astype(np.int32) for c in range(3)))
+    return np.stack([hue % _HUE_RANGE, _build_saturation_table()[most * 256 + spread], most], axis=-1).astype(np.uint8)
 
 
-def _hue(
+def _compute_hue(
     red: Int32[np.ndarray, "*n"], green: Int32[np.ndarray, "*n"], blue: Int32[np.ndarray, "*n"]
 ) -> tuple[Int32[np.ndarray, "*n"], Int32[np.ndarray, "*n"], Int32[np.ndarray, "*n"]]:
     """The highest of three colours; what the lowest is from it; and the hue, from -30 to 150."""
@@ -81,32 +81,32 @@ def _hue(
     spread = most - np.minimum(np.minimum(red, green), blue)
     turned = np.where(most == green, blue - red + 2 * spread, red - green + 4 * spread)
     turned = np.where(most == red, green - blue, turned)
-    turned *= _sixths()[spread]
+    turned *= _build_hue_table()[spread]
     turned += _HALF
     turned >>= _SHIFT
     return most, spread, turned
 
 
 @cache
-def _sixths() -> Int32[np.ndarray, "256"]:
+def _build_hue_table() -> Int32[np.ndarray, "256"]:
     """The hue of one level, by how far the highest colour is from the lowest, in OpenCV's fractions."""
-    return _over(_CIRCLE << _SHIFT, 6 * np.arange(256))
+    return _divide_rounded(_HUE_RANGE << _SHIFT, 6 * np.arange(256))
 
 
 @cache
-def _saturations() -> Int32[np.ndarray, "65536"]:
+def _build_saturation_table() -> Int32[np.ndarray, "65536"]:
     """By the highest colour, and what the lowest is from it."""
-    spread, each = np.arange(256), _over(255 << _SHIFT, np.arange(256))
+    spread, each = np.arange(256), _divide_rounded(255 << _SHIFT, np.arange(256))
     return ((each[:, None] * spread + _HALF) >> _SHIFT).astype(np.int32).ravel()
 
 
-def _over(whole: int, parts: np.ndarray) -> Int32[np.ndarray, "256"]:
+def _divide_rounded(whole: int, parts: np.ndarray) -> Int32[np.ndarray, "256"]:
     """The whole by each number of parts, rounded; by none it is nothing."""
     return np.rint(np.divide(whole, parts, out=np.zeros(256), where=parts > 0)).astype(np.int32)
 
 
-def _shades(by: int) -> list[Float32[np.ndarray, "180"]]:
+def _compute_channel_weights(by: int) -> list[Float32[np.ndarray, "180"]]:
     """For red, green and blue, how much of the saturation a hue that is moved takes off; hues below 0 from the end."""
-    sixths = (np.arange(_CIRCLE) + by) % _CIRCLE * (6 / _CIRCLE)
+    sixths = (np.arange(_HUE_RANGE) + by) % _HUE_RANGE * (6 / _HUE_RANGE)
     turned = [(start + sixths) % 6 for start in (5, 3, 1)]
     return [np.clip(np.minimum(each, 4 - each), 0, 1).astype(np.float32) for each in turned]

@@ -9,37 +9,39 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, Num, UInt8
 
-from vidstill.data.transforms.crop import Box, resize
+from vidstill.data.transforms.crop import CropBox, resize_frames
 
-_ONE = 2048
+_FIXED_POINT_ONE = 2048
 
 
-class _Between(NamedTuple):
+class _LinearWeights(NamedTuple):
     """For each pixel along a side, the two that it lies between, and the share of each."""
 
     low: Int64[np.ndarray, "n"]
     high: Int64[np.ndarray, "n"]
-    of_low: Int32[np.ndarray, "n"]
-    of_high: Int32[np.ndarray, "n"]
+    low_weight: Int32[np.ndarray, "n"]
+    high_weight: Int32[np.ndarray, "n"]
 
 
-def resized_part(
-    frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], part: Box
+def resize_and_crop(
+    frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], crop: CropBox
 ) -> Num[np.ndarray, "t rows cols 3"]:
     """Frames resized to `size`, rows and columns, of which a part is cut out. Real numbers are not rounded."""
     if frames.shape[1:3] == size or frames.dtype != np.uint8:
-        return np.ascontiguousarray(part.cut(resize(frames, size, "bilinear")))
-    return _of_bytes(frames, size, part)
+        return np.ascontiguousarray(crop.crop_frames(resize_frames(frames, size, "bilinear")))
+    return _resize_uint8(frames, size, crop)
 
 
-def _of_bytes(frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], part: Box) -> UInt8[np.ndarray, "t r c 3"]:
+def _resize_uint8(
+    frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], part: CropBox
+) -> UInt8[np.ndarray, "t r c 3"]:
     _, height, width, _ = frames.shape
-    down = _between(height, size[0], part.top, part.height)
-    across = _between(width, size[1], part.left, part.width)
+    down = _compute_linear_weights(height, size[0], part.top, part.height)
+    across = _compute_linear_weights(width, size[1], part.left, part.width)
     # OpenCV takes the outermost column by itself, but weighs the outermost row with itself, and cuts off twice
     beyond = (across.low < 0) | (across.high >= width)
-    of_left, of_right = np.where(beyond, _ONE, across.of_low), np.where(beyond, 0, across.of_high)
-    left, right = (_each_colour(np.clip(places, 0, width - 1)) for places in (across.low, across.high))
+    of_left, of_right = np.where(beyond, _FIXED_POINT_ONE, across.low_weight), np.where(beyond, 0, across.high_weight)
+    left, right = (_expand_to_channels(np.clip(places, 0, width - 1)) for places in (across.low, across.high))
     of_left, of_right = (np.repeat(shares, 3).astype(np.int32) for shares in (of_left, of_right))
     upper, lower = (np.clip(places, 0, height - 1) for places in (down.low, down.high))
     first, end = upper[0], lower[-1] + 1
@@ -49,7 +51,7 @@ def _of_bytes(frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], part:
         mixed = np.take(rows, left, axis=1) * of_left
         mixed += np.take(rows, right, axis=1) * of_right
         mixed >>= 4
-        above, below = mixed[upper - first] * down.of_low[:, None], mixed[lower - first] * down.of_high[:, None]
+        above, below = mixed[upper - first] * down.low_weight[:, None], mixed[lower - first] * down.high_weight[:, None]
         above >>= 16
         below >>= 16
         above += below
@@ -59,7 +61,7 @@ def _of_bytes(frames: UInt8[np.ndarray, "t h w 3"], size: tuple[int, int], part:
     return out
 
 
-def _between(before: int, after: int, first: int, count: int) -> _Between:
+def _compute_linear_weights(before: int, after: int, first: int, count: int) -> _LinearWeights:
     """
     Args:
         before, after: pixels along the side.
@@ -68,10 +70,10 @@ def _between(before: int, after: int, first: int, count: int) -> _Between:
     places = ((np.arange(first, first + count) + 0.5) * (before / after) - 0.5).astype(np.float32)
     low = np.floor(places)
     share = places - low
-    of_low, of_high = (np.rint(each * np.float32(_ONE)).astype(np.int32) for each in (1 - share, share))
-    return _Between(low.astype(np.int64), low.astype(np.int64) + 1, of_low, of_high)
+    of_low, of_high = (np.rint(each * np.float32(_FIXED_POINT_ONE)).astype(np.int32) for each in (1 - share, share))
+    return _LinearWeights(low.astype(np.int64), low.astype(np.int64) + 1, of_low, of_high)
 
 
-def _each_colour(places: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "3*n"]:
+def _expand_to_channels(places: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "3*n"]:
     """Of pixels in a row, their colours' places."""
     return (places[:, None] * 3 + np.arange(3)).ravel()

@@ -12,11 +12,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vidstill.data.datasets.view_clips import ViewsConfig
-from vidstill.data.decode.images import Picture
-from vidstill.data.decode.stream import Shown, timed
-from vidstill.data.storage.fetch import BrokenVideo, Source
-from vidstill.data.transforms.crop import view_crops
-from vidstill.utils.types import within
+from vidstill.data.decode.images import ImageArray
+from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
+from vidstill.data.storage.fetch import BrokenVideo, VideoSource
+from vidstill.data.transforms.crop import crop_views
+from vidstill.utils.types import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +24,15 @@ class WindowsConfig:
     """Where a video is looked at.
 
     Args:
-        seconds: of a window.
-        hop: seconds from the start of a window to the start of the next.
+        window_seconds: of a window.
+        hop_seconds: seconds from the start of a window to the start of the next.
     """
 
-    seconds: float
-    hop: float
+    window_seconds: float
+    hop_seconds: float
 
     def __post_init__(self) -> None:
-        within(1e-3, math.inf, seconds=self.seconds, hop=self.hop)
+        check_range(1e-3, math.inf, seconds=self.window_seconds, hop=self.hop_seconds)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Window:
     clip: UInt8[Tensor, "crops 3 t h w"]
 
 
-def windows(source: Source, cut: WindowsConfig, views: ViewsConfig, *, rate: float | None = None) -> Iterator[Window]:
+def iter_windows(
+    source: VideoSource, config: WindowsConfig, views: ViewsConfig, *, default_frame_rate: float | None = None
+) -> Iterator[Window]:
     """The windows of a video from its start to its end.
 
     A clip's frames stand evenly in the window, the first at its start: of each moment, the frame that is nearest. Where
@@ -53,64 +55,64 @@ def windows(source: Source, cut: WindowsConfig, views: ViewsConfig, *, rate: flo
 
     Args:
         views: how many frames a clip has and where they are cropped; which frames, the window says.
-        rate: frames per second, where the file states none.
+        default_frame_rate: frames per second, where the file states none.
 
     Raises:
         BrokenVideo: behind the last window that decodes, if something is wrong there.
     """
-    frames = views.sampling.frames
-    gap = cut.seconds / frames
+    frames = views.sampling.num_frames
+    gap = config.window_seconds / frames
     started, end = 0, 0.0
-    filling: deque[_Filling] = deque()
-    for shown, until in _nearest(timed(source, rate=rate)):
-        end = shown.seconds + shown.lasts
-        seen: list[Picture] = []
+    filling: deque[_PartialWindow] = deque()
+    for shown, until in _iter_nearest_frames(iter_timed_frames(source, default_frame_rate=default_frame_rate)):
+        end = shown.pts_seconds + shown.duration_seconds
+        seen: list[ImageArray] = []
         while True:
             for each in filling:
-                while len(each.seen) < frames and each.start + len(each.seen) * gap <= until:
-                    seen = seen or _crops(shown.picture(), views)
-                    each.seen.append(seen)
-            while filling and len(filling[0].seen) == frames:
-                yield filling.popleft().window(cut.seconds)
-            if started * cut.hop > until:
+                while len(each.frame_crops) < frames and each.start + len(each.frame_crops) * gap <= until:
+                    seen = seen or _crop_image(shown.to_image(), views)
+                    each.frame_crops.append(seen)
+            while filling and len(filling[0].frame_crops) == frames:
+                yield filling.popleft().to_window(config.window_seconds)
+            if started * config.hop_seconds > until:
                 break
-            filling.append(_Filling(started * cut.hop, []))
+            filling.append(_PartialWindow(started * config.hop_seconds, []))
             started += 1
     for each in filling:
-        if each.start == 0 or 2 * len(each.seen) > frames:
-            seen = seen or _crops(shown.picture(), views)
-            each.seen.extend([seen] * (frames - len(each.seen)))
-            yield each.window(end - each.start)
+        if each.start == 0 or 2 * len(each.frame_crops) > frames:
+            seen = seen or _crop_image(shown.to_image(), views)
+            each.frame_crops.extend([seen] * (frames - len(each.frame_crops)))
+            yield each.to_window(end - each.start)
 
 
-def _nearest(frames: Iterator[Shown]) -> Iterator[tuple[Shown, float]]:
+def _iter_nearest_frames(frames: Iterator[TimedFrame]) -> Iterator[tuple[TimedFrame, float]]:
     """Each frame, and the moment up to which it is the nearest; what is wrong behind the last is raised after it."""
     last, wrong = None, None
     try:
         for shown in frames:
             if last is not None:
-                yield last, (last.seconds + shown.seconds) / 2
+                yield last, (last.pts_seconds + shown.pts_seconds) / 2
             last = shown
     except BrokenVideo as error:
         wrong = error
     if last is not None:
-        yield last, last.seconds + last.lasts / 2
+        yield last, last.pts_seconds + last.duration_seconds / 2
     if wrong is not None:
         raise wrong
 
 
 @dataclass(frozen=True)
-class _Filling:
+class _PartialWindow:
     """A window that is not full yet: for each frame that was seen, its crops."""
 
     start: float
-    seen: list[list[Picture]]
+    frame_crops: list[list[ImageArray]]
 
-    def window(self, seconds: float) -> Window:
-        crops = rearrange(np.array(self.seen), "t crops h w c -> crops c t h w")
-        return Window(self.start, self.start + seconds, torch.from_numpy(np.ascontiguousarray(crops)))
+    def to_window(self, window_seconds: float) -> Window:
+        crops = rearrange(np.array(self.frame_crops), "t crops h w c -> crops c t h w")
+        return Window(self.start, self.start + window_seconds, torch.from_numpy(np.ascontiguousarray(crops)))
 
 
-def _crops(picture: Picture, views: ViewsConfig) -> list[UInt8[np.ndarray, "rows cols 3"]]:
-    spatial = views.short_side, views.size, views.crops, views.interpolation, views.crop_rule
-    return [crop[0] for crop in view_crops(picture[None], *spatial)]
+def _crop_image(image: ImageArray, views: ViewsConfig) -> list[UInt8[np.ndarray, "rows cols 3"]]:
+    spatial = views.short_side, views.size, views.spatial_crops, views.interpolation, views.crop_rule
+    return [crop[0] for crop in crop_views(image[None], *spatial)]

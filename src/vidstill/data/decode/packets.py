@@ -7,14 +7,18 @@ from typing import Any
 
 import av
 
-from vidstill.data.decode.bitstreams.codecs import looker
-from vidstill.data.decode.bitstreams.packet_info import Look
+from vidstill.data.decode.bitstreams.codecs import build_packet_parser
+from vidstill.data.decode.bitstreams.packet_info import PacketInfo
 
-_TIMED = {"mov", "matroska"}  # containers whose packets say when each is shown
-_UNTIMED = {"avi"}  # they say only when each is decoded: enough where no picture is shown later than a following one
-_REORDERED = {"h264", "hevc", "mpeg4"}  # codecs that may show pictures in another order than that of decoding
+_PTS_CONTAINERS = {"mov", "matroska"}  # containers whose packets say when each is shown
+_DTS_CONTAINERS = {
+    "avi"
+}  # they say only when each is decoded: enough where no picture is shown later than a following one
+_B_FRAME_CODECS = {"h264", "hevc", "mpeg4"}  # codecs that may show pictures in another order than that of decoding
 
-_KEPT_BYTES = 2**26  # of packets that are held between looking and decoding; those of a larger stream are read again
+_MAX_BUFFER_BYTES = (
+    2**26
+)  # of packets that are held between looking and decoding; those of a larger stream are read again
 
 
 @dataclass(frozen=True)
@@ -22,25 +26,25 @@ class PacketTable:
     """The packets of a stream in the order of decoding.
 
     Args:
-        looks: what each is to the others.
-        numbers: of the frame that each shows, from 0 in the order of presentation.
+        packets: what each is to the others.
+        frame_indices: of the frame that each shows, from 0 in the order of presentation.
     """
 
-    looks: list[Look]
-    numbers: list[int]
+    packets: list[PacketInfo]
+    frame_indices: list[int]
 
-    def runs(self, wanted: Collection[int]) -> list[list[int]]:
+    def find_decode_runs(self, indices: Collection[int]) -> list[list[int]]:
         """Places of the packets to decode for the wanted frames; each run begins where decoding may begin.
 
         What lies in a run and is neither wanted nor needed by another picture is left out.
         """
         top: dict[int, int] = {}  # by where decoding has to begin, the last packet that is wanted from there
         start, starts = 0, []
-        for place, look in enumerate(self.looks):
-            if look.starts:
+        for place, look in enumerate(self.packets):
+            if look.is_keyframe:
                 starts.append(place)
-            if self.numbers[place] in wanted:
-                start = next(s for s in reversed(starts) if self.numbers[s] <= self.numbers[place])
+            if self.frame_indices[place] in indices:
+                start = next(s for s in reversed(starts) if self.frame_indices[s] <= self.frame_indices[place])
                 top[start] = place
         spans: list[list[int]] = []
         for start, last in sorted(top.items()):
@@ -48,46 +52,50 @@ class PacketTable:
                 spans[-1][1] = max(last, spans[-1][1])
             else:
                 spans.append([start, last])
-        layer = max(look.layer for look in self.looks)
+        layer = max(look.temporal_layer for look in self.packets)
         return [
             [
                 place
                 for place in range(first, last + 1)
-                if self.numbers[place] in wanted or not self.looks[place].spare or self.looks[place].layer < layer
+                if self.frame_indices[place] in indices
+                or not self.packets[place].is_disposable
+                or self.packets[place].temporal_layer < layer
             ]
             for first, last in spans
         ]
 
 
-class Held:
+class PacketBuffer:
     """A stream's packets in turn; what has been given is held, to be given again."""
 
     def __init__(self, container: Any, stream: Any):
         self.packets: list[Any] | None = []  # None: too many to hold
-        self._coming = container.demux(stream)
-        self._size = 0
+        self._demuxer = container.demux(stream)
+        self._num_bytes = 0
 
-    def __enter__(self) -> "Held":
+    def __enter__(self) -> "PacketBuffer":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._coming.close()  # PyAV leaves memory behind where this is left to chance
+        self._demuxer.close()  # PyAV leaves memory behind where this is left to chance
 
     def __iter__(self) -> Iterator[Any]:
-        for packet in self._coming:
-            self._size += packet.size
-            if self._size > _KEPT_BYTES:
+        for packet in self._demuxer:
+            self._num_bytes += packet.size
+            if self._num_bytes > _MAX_BUFFER_BYTES:
                 self.packets = None
             if self.packets is not None:
                 self.packets.append(packet)
             yield packet
 
-    def again(self) -> Iterator[Any]:
+    def replay_packets(self) -> Iterator[Any]:
         """All of them, from the first."""
-        return chain(self.packets or (), self._coming)
+        return chain(self.packets or (), self._demuxer)
 
 
-def packet_table(container: Any, stream: Any, packets: Iterable[Any], last: int | None = None) -> PacketTable | None:
+def build_packet_table(
+    container: Any, stream: Any, packets: Iterable[Any], last_index: int | None = None
+) -> PacketTable | None:
     """The table of a stream, whole, or up to where it is certain which packet shows the frame `last`.
 
     Returns:
@@ -96,11 +104,11 @@ def packet_table(container: Any, stream: Any, packets: Iterable[Any], last: int 
     """
     codec = stream.codec_context.codec.canonical_name
     containers = set(container.format.name.split(","))
-    look_at = looker(codec, stream.codec_context.extradata or b"")
-    if look_at is None or not containers & (_TIMED | _UNTIMED):
+    look_at = build_packet_parser(codec, stream.codec_context.extradata or b"")
+    if look_at is None or not containers & (_PTS_CONTAINERS | _DTS_CONTAINERS):
         return None
-    timed = codec in _REORDERED and bool(containers & _TIMED)
-    looks: list[Look] = []
+    timed = codec in _B_FRAME_CODECS and bool(containers & _PTS_CONTAINERS)
+    looks: list[PacketInfo] = []
     times: list[int] = []
     latest, edge = -(2**63), None
     try:
@@ -117,31 +125,31 @@ def packet_table(container: Any, stream: Any, packets: Iterable[Any], last: int 
             if edge is not None and time > edge:
                 break  # all that is shown before the edge has been met
             after_all = time > latest
-            if last is not None and look.starts and after_all and len(looks) > last:
+            if last_index is not None and look.is_keyframe and after_all and len(looks) > last_index:
                 edge = time
-            looks.append(look if after_all or not look.starts else look._replace(starts=False))
+            looks.append(look if after_all or not look.is_keyframe else look._replace(is_keyframe=False))
             times.append(time)
             latest = max(latest, time)
     except av.FFmpegError:
         return None
     order = sorted(range(len(times)), key=times.__getitem__)
-    if not order or order[0] != 0 or not looks[0].starts or len(set(times)) < len(times):
+    if not order or order[0] != 0 or not looks[0].is_keyframe or len(set(times)) < len(times):
         return None
-    stated = [look.shown for place in order if (look := looks[place]).shown is not None]
-    if stated != sorted(stated) or (codec == "hevc" and _has_gaps(stated)):
+    stated = [look.display_order for place in order if (look := looks[place]).display_order is not None]
+    if stated != sorted(stated) or (codec == "hevc" and _has_order_gaps(stated)):
         return None
     numbers = [0] * len(order)
     for number, place in enumerate(order):
         numbers[place] = number
-    if _waiting(numbers) > stream.codec_context.reorder_depth:
+    if _compute_reorder_depth(numbers) > stream.codec_context.reorder_depth:
         return None  # the decoder gives pictures before their turn
     return PacketTable(looks, numbers)
 
 
-def _waiting(numbers: list[int]) -> int:
+def _compute_reorder_depth(frame_indices: list[int]) -> int:
     """How many pictures a decoder holds back at most: decoded before another one, shown after it."""
     most, shown, out = 0, 0, set[int]()
-    for decoded, number in enumerate(numbers, 1):
+    for decoded, number in enumerate(frame_indices, 1):
         out.add(number)
         while shown in out:
             out.remove(shown)
@@ -150,6 +158,6 @@ def _waiting(numbers: list[int]) -> int:
     return most
 
 
-def _has_gaps(orders: list[tuple[int, int]]) -> bool:
+def _has_order_gaps(orders: list[tuple[int, int]]) -> bool:
     """HEVC numbers no pictures as H.264 does, but encoders count one for each that is shown."""
     return any(one[0] == other[0] and other[1] - one[1] != 1 for one, other in pairwise(orders))

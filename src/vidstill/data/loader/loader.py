@@ -12,40 +12,47 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vidstill.data.loader.collate import Batch, Give, Parts, Take, Taken, batches
-from vidstill.data.loader.protocols import B, TrainSet, ViewSet
+from vidstill.data.loader.collate import (
+    CollatedBatch,
+    GetSample,
+    LoadedSample,
+    SampleArrays,
+    SubmitSample,
+    iter_collated_batches,
+)
+from vidstill.data.loader.protocols import B, TrainDataset, ViewDataset
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.parallel.pool import STUCK_SECONDS, Lost, in_order
-from vidstill.utils.rng import numpy_chance
+from vidstill.parallel.pool import WORKER_TIMEOUT_SECONDS, LostTask, map_in_order
+from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
 
-BROKEN_SHARE = 0.01
+MAX_BROKEN_FRACTION = 0.01
 """The share of a training set that may be broken before training stops; of ten videos or more, one may be."""
 
 log = logging.getLogger("vidstill")
 
 
-def epoch_order(
-    videos: int, seed: int, epoch: int, times: Float[np.ndarray, "n"] | None = None
+def draw_epoch_order(
+    num_videos: int, seed: int, epoch: int, expected_counts: Float[np.ndarray, "n"] | None = None
 ) -> Int64[np.ndarray, "n"]:
     """The order in which an epoch sees the videos.
 
     Args:
-        times: how often each is expected, in all as many as there are videos; None: once. Of 2.3 times, an epoch sees
+        expected_counts: how often each is expected, in all as many as there are videos; None: once. Of 2.3 times, an epoch sees
             a video twice or three times, and no other number of times.
     """
-    chance = numpy_chance(seed, f"order {epoch}")
-    order = chance.permutation(videos)
-    if times is None:
+    chance = numpy_rng(seed, f"order {epoch}")
+    order = chance.permutation(num_videos)
+    if expected_counts is None:
         return order
     # the order as a line on which a video is as long as it is often expected, and a stick at every whole length
-    sticks = np.arange(videos) + chance.random()
-    ends = np.cumsum(times[order])
-    ends[-1] = videos  # as it is, but for rounding
+    sticks = np.arange(num_videos) + chance.random()
+    ends = np.cumsum(expected_counts[order])
+    ends[-1] = num_videos  # as it is, but for rounding
     return chance.permutation(order[np.searchsorted(ends, sticks, side="right")])
 
 
-def times_before(order: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+def count_previous_occurrences(order: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     """For each place of an order, how often its video stands before it."""
     by_video = np.argsort(order, kind="stable")
     firsts = np.flatnonzero(np.diff(order[by_video], prepend=-1))
@@ -55,20 +62,20 @@ def times_before(order: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     return before
 
 
-def train_batches(
-    dataset: TrainSet[B],
+def iter_train_batches(
+    dataset: TrainDataset[B],
     *,
     videos_per_step: int,
     steps_per_epoch: int,
     total_steps: int,
     start_step: int = 0,
-    accumulation: int = 1,
+    accumulation_steps: int = 1,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
     workers: int = 0,
     device: torch.device,
-    broken_share: float = BROKEN_SHARE,
-    stuck_seconds: float = STUCK_SECONDS,
+    max_broken_fraction: float = MAX_BROKEN_FRACTION,
+    timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
 ) -> Iterator[B]:
     """This process's micro-batches, `accumulation` of them a step, from `start_step` to `total_steps` (excluded).
 
@@ -85,177 +92,188 @@ def train_batches(
     Args:
         videos_per_step: over all processes and micro-batches; not counting the copies of repeated augmentation.
         steps_per_epoch: the videos that they leave over are seen in other epochs, whose order is another.
-        broken_share: of the data set; if more is broken than this, training stops. Of ten videos or more, one may be.
-        stuck_seconds: a decoder that takes longer for a video, while it is waited for, is ended.
+        max_broken_fraction: of the data set; if more is broken than this, training stops. Of ten videos or more, one may be.
+        timeout_seconds: a decoder that takes longer for a video, while it is waited for, is ended.
 
     Raises:
         InputError: a step does not divide into equal chunks, there are fewer videos than an epoch takes, or too many
-            are broken. `Unreachable`: a place does not answer, which is no video's fault.
+            are broken. `StorageUnreachable`: a place does not answer, which is no video's fault.
     """
-    if videos_per_step % (accumulation * world):
+    if videos_per_step % (accumulation_steps * world_size):
         raise InputError(
-            f"{videos_per_step} videos a step do not divide into {accumulation} micro-batches on {world} processes; "
-            f"set --batch to a multiple of {accumulation * world}"
+            f"{videos_per_step} videos a step do not divide into {accumulation_steps} micro-batches on {world_size} processes; "
+            f"set --batch to a multiple of {accumulation_steps * world_size}"
         )
     if len(dataset) < steps_per_epoch * videos_per_step:
         raise InputError(
             f"{len(dataset)} videos do not fill {steps_per_epoch} steps of {videos_per_step}; take a smaller batch"
         )
-    made = batches(
-        partial(_train_parts, dataset),
+    made = iter_collated_batches(
+        partial(_load_train_arrays, dataset),
         partial(
-            _train_samples,
+            _iter_train_samples,
             dataset,
-            _places(range(start_step, total_steps), videos_per_step, steps_per_epoch, accumulation, rank, world),
-            int(broken_share * len(dataset)) or int(len(dataset) >= 10),
+            _iter_epoch_positions(
+                range(start_step, total_steps), videos_per_step, steps_per_epoch, accumulation_steps, rank, world_size
+            ),
+            int(max_broken_fraction * len(dataset)) or int(len(dataset) >= 10),
         ),
-        videos_per_step // (accumulation * world),
-        room=dataset.room,
+        videos_per_step // (accumulation_steps * world_size),
+        sample_num_bytes=dataset.sample_num_bytes,
         workers=workers,
-        stuck_seconds=stuck_seconds,
+        timeout_seconds=timeout_seconds,
         device=device,
     )
-    return _delivered(dataset.batch, made, {}, f"another {dataset.unit} stands in for it", device, dataset.changed)
+    return _iter_device_batches(
+        dataset.batch_type, made, {}, f"another {dataset.noun} stands in for it", device, dataset.changed
+    )
 
 
-def view_batches(
-    dataset: ViewSet[B],
+def iter_view_batches(
+    dataset: ViewDataset[B],
     *,
     videos_per_batch: int,
-    broken: dict[int, str],
+    broken_videos: dict[int, str],
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
     workers: int = 0,
     device: torch.device,
-    stuck_seconds: float = STUCK_SECONDS,
+    timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
 ) -> Iterator[B]:
     """Every video of this process once, in the listing's order; nothing stands in for one that does not decode.
 
     Nor for one whose decoder is stuck or ends its process. What is kept ready, and what cannot be ended without
-    workers, is as in `train_batches`.
+    workers, is as in `iter_train_batches`.
 
     Args:
-        broken: is given the places of those that do not decode, and why; their rows are left out of the batches.
+        broken_videos: is given the places of those that do not decode, and why; their rows are left out of the batches.
 
     Raises:
-        InputError: a place does not answer (`Unreachable`), or the list names what no clips can be taken from.
+        InputError: a place does not answer (`StorageUnreachable`), or the list names what no clips can be taken from.
     """
-    made = batches(
-        dataset.parts,
-        partial(_view_samples, dataset, range(rank, len(dataset), world)),
+    made = iter_collated_batches(
+        dataset.load_arrays,
+        partial(_iter_view_samples, dataset, range(rank, len(dataset), world_size)),
         videos_per_batch,
-        room=dataset.room,
+        sample_num_bytes=dataset.sample_num_bytes,
         workers=workers,
-        stuck_seconds=stuck_seconds,
+        timeout_seconds=timeout_seconds,
         device=device,
     )
-    return _delivered(dataset.batch, made, broken, "it is not scored", device)
+    return _iter_device_batches(dataset.batch_type, made, broken_videos, "it is not scored", device)
 
 
-def _places(
-    steps: range, videos_per_step: int, steps_per_epoch: int, accumulation: int, rank: int, world: int
+def _iter_epoch_positions(
+    steps: range, videos_per_step: int, steps_per_epoch: int, accumulation_steps: int, rank: int, world_size: int
 ) -> Iterator[tuple[int, int]]:
     """For each video of one process its epoch and its place in the epoch's order."""
-    size = videos_per_step // (accumulation * world)
+    size = videos_per_step // (accumulation_steps * world_size)
     for step in steps:
         epoch, within = divmod(step, steps_per_epoch)
-        for micro in range(accumulation):
-            first = within * videos_per_step + (micro * world + rank) * size
+        for micro in range(accumulation_steps):
+            first = within * videos_per_step + (micro * world_size + rank) * size
             yield from ((epoch, place) for place in range(first, first + size))
 
 
-def _train_parts(dataset: TrainSet[B], asked: tuple[int, int, int, int]) -> Parts:
-    return dataset.parts(*asked)
+def _load_train_arrays(dataset: TrainDataset[B], key: tuple[int, int, int, int]) -> SampleArrays:
+    return dataset.load_arrays(*key)
 
 
-class _Asked(NamedTuple):
+class _PendingSample(NamedTuple):
     epoch: int
-    place: int
-    shown: int
+    position: int
+    source_index: int
     ticket: Any
 
 
-def _train_samples(
-    dataset: TrainSet[B], places: Iterable[tuple[int, int]], allowed: int, give: Give, take: Take, ahead: int
-) -> Iterator[Taken]:
+def _iter_train_samples(
+    dataset: TrainDataset[B],
+    positions: Iterable[tuple[int, int]],
+    max_broken: int,
+    submit: SubmitSample,
+    get_result: GetSample,
+    max_pending: int,
+) -> Iterator[LoadedSample]:
     """Samples by their place in an epoch's order; the next in the order stands in for one that is broken."""
     videos, broken = len(dataset), dict[int, str]()
 
     @lru_cache(maxsize=2)  # samples are asked for ahead, across the border of two epochs
     def order_of(epoch: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
-        order = epoch_order(videos, dataset.seed, epoch, dataset.times)
-        return order, times_before(order)
+        order = draw_epoch_order(videos, dataset.seed, epoch, dataset.expected_counts)
+        return order, count_previous_occurrences(order)
 
-    def ask(place: tuple[int, int]) -> _Asked:
+    def ask(place: tuple[int, int]) -> _PendingSample:
         epoch, within = place
         order, before = order_of(epoch)
         all_of_them = chain(order[within:], order[:within], range(videos))  # an epoch may leave some out
         shown = next(video for video in map(int, all_of_them) if video not in broken)
-        return _Asked(epoch, within, shown, give((epoch, int(order[within]), int(before[within]), shown)))
+        return _PendingSample(epoch, within, shown, submit((epoch, int(order[within]), int(before[within]), shown)))
 
-    def taken(asked: _Asked) -> Taken:
+    def taken(asked: _PendingSample) -> LoadedSample:
         found: dict[int, str] = {}
-        while isinstance(parts := _taken(dataset, asked.shown, take, asked.ticket), str):
-            if asked.shown not in broken:  # it may have been asked for twice
-                broken[asked.shown] = found[asked.shown] = parts
-            if len(broken) > min(allowed, videos - 1):
-                raise InputError(_too_many(broken, allowed, videos, dataset.unit))
-            asked = ask((asked.epoch, asked.place))
-        return Taken(parts, found)
+        while isinstance(parts := _get_arrays(dataset, asked.source_index, get_result, asked.ticket), str):
+            if asked.source_index not in broken:  # it may have been asked for twice
+                broken[asked.source_index] = found[asked.source_index] = parts
+            if len(broken) > min(max_broken, videos - 1):
+                raise InputError(_format_broken_videos(broken, max_broken, videos, dataset.noun))
+            asked = ask((asked.epoch, asked.position))
+        return LoadedSample(parts, found)
 
-    return in_order(ask, taken, places, ahead)
+    return map_in_order(ask, taken, positions, max_pending)
 
 
-def _view_samples(dataset: ViewSet[B], places: range, give: Give, take: Take, ahead: int) -> Iterator[Taken]:
+def _iter_view_samples(
+    dataset: ViewDataset[B], indices: range, submit: SubmitSample, get_result: GetSample, max_pending: int
+) -> Iterator[LoadedSample]:
     """Samples in the listing's order; none for one that is broken."""
 
-    def taken(asked: tuple[int, Any]) -> Taken:
+    def taken(asked: tuple[int, Any]) -> LoadedSample:
         place, ticket = asked
-        parts = _taken(dataset, place, take, ticket)
-        return Taken(None, {place: parts}) if isinstance(parts, str) else Taken(parts, {})
+        parts = _get_arrays(dataset, place, get_result, ticket)
+        return LoadedSample(None, {place: parts}) if isinstance(parts, str) else LoadedSample(parts, {})
 
-    return in_order(lambda place: (place, give(place)), taken, places, ahead)
+    return map_in_order(lambda place: (place, submit(place)), taken, indices, max_pending)
 
 
-def _taken(dataset: TrainSet[B] | ViewSet[B], place: int, take: Take, ticket: Any) -> Parts | str:
+def _get_arrays(
+    dataset: TrainDataset[B] | ViewDataset[B], index: int, get_result: GetSample, ticket: Any
+) -> SampleArrays | str:
     """A video's sample, or a sentence on why there is none."""
     try:
-        parts = take(ticket)
+        parts = get_result(ticket)
     except BrokenVideo as error:
         return str(error)
-    return f"{dataset.name(place)} {parts.why}" if isinstance(parts, Lost) else parts
+    return f"{dataset.sample_name(index)} {parts.reason}" if isinstance(parts, LostTask) else parts
 
 
-def _delivered(
-    kind: Callable[..., B],
-    made: Generator[Batch],
-    broken: dict[int, str],
-    then: str,
+def _iter_device_batches(
+    batch_type: Callable[..., B],
+    batches: Generator[CollatedBatch],
+    broken_videos: dict[int, str],
+    consequence: str,
     device: torch.device,
     change: Callable[..., Tensor] | None = None,
 ) -> Generator[B]:
     """The batches on the device, where bytes become colours; says what is broken, and what is done about it.
 
     Args:
-        broken: is given the videos that are.
+        broken_videos: is given the videos that are.
         change: of the clips' bytes on the device, by what is beside them in this machine's memory.
     """
-    with closing(made):
-        for columns, found in made:
+    with closing(batches):
+        for columns, found in batches:
             for why in found.values():
-                log.warning("%s; %s", why, then)
-            broken |= found
+                log.warning("%s; %s", why, consequence)
+            broken_videos |= found
             if columns is not None:
                 clip, *beside = columns
                 clip = clip.to(device, non_blocking=True)
                 if change is not None:
                     clip = change(clip, *beside)
-                yield kind(clip.float().div_(255), *(column.to(device, non_blocking=True) for column in beside))
+                yield batch_type(clip.float().div_(255), *(column.to(device, non_blocking=True) for column in beside))
 
 
-def _too_many(broken: dict[int, str], allowed: int, videos: int, unit: str) -> str:
-    shown = "; ".join(list(broken.values())[:10])
-    more = f"; and {len(broken) - 10} more" if len(broken) > 10 else ""
-    return (
-        f"{len(broken)} of {videos} {unit}s are broken and {allowed} may be; mend them or leave them out: {shown}{more}"
-    )
+def _format_broken_videos(broken_videos: dict[int, str], max_broken: int, num_videos: int, noun: str) -> str:
+    shown = "; ".join(list(broken_videos.values())[:10])
+    more = f"; and {len(broken_videos) - 10} more" if len(broken_videos) > 10 else ""
+    return f"{len(broken_videos)} of {num_videos} {noun}s are broken and {max_broken} may be; mend them or leave them out: {shown}{more}"

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from vidstill.data.loader.collate import Parts
-from vidstill.data.storage.fetch import Place
+from vidstill.data.loader.collate import SampleArrays
+from vidstill.data.storage.fetch import PathOrUrl
 
 B = TypeVar("B")
 """What a batch is: a NamedTuple of columns, the clips first."""
@@ -34,12 +34,12 @@ class TrainBatch(NamedTuple):
     seed: Int64[Tensor, "b"]
 
 
-class Views(NamedTuple):
+class ViewSample(NamedTuple):
     """A video's views in bytes, by frames and then by crop; its label, as a `Sample`'s; its place in the listing."""
 
     clip: UInt8[Tensor, "v 3 t h w"]
     label: int | Float32[np.ndarray, "classes"]
-    place: int
+    video_index: int
 
 
 class ViewBatch(NamedTuple):
@@ -47,18 +47,18 @@ class ViewBatch(NamedTuple):
 
     clip: Float[Tensor, "b v 3 t h w"]
     label: Int64[Tensor, "b"] | Float[Tensor, "b classes"]  # as a `Sample`'s
-    place: Int64[Tensor, "b"]
+    video_index: Int64[Tensor, "b"]
 
 
 @runtime_checkable
-class Described(Protocol):
+class DatasetInfo(Protocol):
     """Data that can be counted, named and told from others."""
 
     @property
-    def source(self) -> Place: ...
+    def source(self) -> PathOrUrl: ...
 
     @property
-    def kind(self) -> str:
+    def description(self) -> str:
         """What it was taken for, in words."""
 
     @property
@@ -68,27 +68,27 @@ class Described(Protocol):
 
 
 @runtime_checkable
-class _Set(Protocol[B_co]):
+class _Dataset(Protocol[B_co]):
     @property
-    def batch(self) -> Callable[..., B_co]:
+    def batch_type(self) -> Callable[..., B_co]:
         """Makes a batch of its columns on the device: clips of colours in [0, 1], and what is beside them."""
 
     @property
-    def room(self) -> int:
+    def sample_num_bytes(self) -> int:
         """The bytes that a sample takes; one that takes more comes slower."""
 
     def __len__(self) -> int: ...
 
-    def name(self, place: int) -> str:
+    def sample_name(self, index: int) -> str:
         """What a sample is called where it is said to be broken."""
 
 
 @runtime_checkable
-class TrainSet(_Set[B_co], Protocol[B_co]):
+class TrainDataset(_Dataset[B_co], Protocol[B_co]):
     """Samples that are a pure function of (seed, epoch, index)."""
 
     @property
-    def listing(self) -> Described: ...
+    def manifest(self) -> DatasetInfo: ...
 
     @property
     def seed(self) -> int: ...
@@ -98,27 +98,27 @@ class TrainSet(_Set[B_co], Protocol[B_co]):
         """Copies that a sample has."""
 
     @property
-    def notes(self) -> Sequence[str]:
+    def messages(self) -> Sequence[str]:
         """Sentences to be said before training."""
 
     @property
-    def unit(self) -> str:
+    def noun(self) -> str:
         """What one of them is in words, such as "video"."""
 
     @property
-    def times(self) -> Float[np.ndarray, "n"] | None:
+    def expected_counts(self) -> Float[np.ndarray, "n"] | None:
         """How often an epoch is expected to show each; None: once."""
 
     @property
     def changed(self) -> Callable[..., UInt8[Tensor, "b 3 t h w"]] | None:
         """What is done to a batch's clips on the device while they are bytes, by what is beside them."""
 
-    def parts(self, epoch: int, index: int, again: int, shown: int) -> Parts:
+    def load_arrays(self, epoch: int, index: int, occurrence: int, source_index: int) -> SampleArrays:
         """The sample of a place in the data set, each array with a row for each of its copies.
 
         Args:
-            again: how often the epoch has shown it before.
-            shown: whose frames they are: its own, or another's that stands in for it.
+            occurrence: how often the epoch has shown it before.
+            source_index: whose frames they are: its own, or another's that stands in for it.
 
         Raises:
             BrokenVideo: they do not decode.
@@ -126,10 +126,10 @@ class TrainSet(_Set[B_co], Protocol[B_co]):
 
 
 @runtime_checkable
-class ViewSet(_Set[B_co], Protocol[B_co]):
+class ViewDataset(_Dataset[B_co], Protocol[B_co]):
     """Samples of a test, nothing drawn."""
 
-    def parts(self, index: int) -> Parts:
+    def load_arrays(self, index: int) -> SampleArrays:
         """
         Raises:
             BrokenVideo: the video does not decode.

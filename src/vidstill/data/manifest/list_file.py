@@ -7,117 +7,121 @@ from functools import cached_property
 
 import numpy as np
 
-from vidstill.data.manifest.csv_table import read_table
+from vidstill.data.manifest.csv_table import read_csv_table
 from vidstill.data.manifest.jsonl import is_json_lines, read_json_lines
-from vidstill.data.manifest.manifest import SPLIT_NAMES, Listing, Split, chosen, make_listing, splits_among
-from vidstill.data.manifest.parsed import VideoList, short
-from vidstill.data.manifest.table import Rows
-from vidstill.data.storage.fetch import Place, below
-from vidstill.data.storage.filesystem import above, is_file, last_name, lines_of
+from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, Split, build_manifest, match_splits, select_split
+from vidstill.data.manifest.parsed import ParsedList, shorten
+from vidstill.data.manifest.table import VideoTable
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import base_name, is_file, parent_path, read_lines
 from vidstill.utils.types import InputError
 
-_SPLIT_WORDS = frozenset(name for names in SPLIT_NAMES.values() for name in names)
+_SPLIT_ALIASES = frozenset(name for names in SPLIT_ALIASES.values() for name in names)
 
 
 @dataclass(frozen=True)
-class OneList:
+class ListFileReader:
     """A list that was named itself: whole, but for a column `split`.
 
     Args:
         root: where its paths start, if not in its own folder.
     """
 
-    path: Place
-    root: Place | None
-    packed: bool = False
+    path: PathOrUrl
+    root: PathOrUrl | None
+    is_packed: bool = False
 
     @cached_property
-    def _table(self) -> VideoList:
-        return read_list(self.path)
+    def _parsed_list(self) -> ParsedList:
+        return read_list_file(self.path)
 
-    def splits(self) -> tuple[Split, ...]:
-        return splits_among(set(self._table.splits))
+    def list_splits(self) -> tuple[Split, ...]:
+        return match_splits(set(self._parsed_list.splits))
 
-    def listing(self, split: Split | None) -> Listing:
-        return _listing(self._table, [self._table], split or "train", self.root, packed=self.packed)
+    def read_manifest(self, split: Split | None) -> Manifest:
+        return _build_list_manifest(
+            self._parsed_list, [self._parsed_list], split or "train", self.root, packed=self.is_packed
+        )
 
 
 @dataclass(frozen=True)
-class ListOfEachSplit:
+class SplitListReader:
     """A folder with a list for each split.
 
     Args:
-        lists: by the split's name.
+        split_lists: by the split's name.
         root: where their paths start, if not in their own folder.
     """
 
-    folder: Place
-    lists: dict[str, Place]
-    root: Place | None
+    folder: PathOrUrl
+    split_lists: dict[str, PathOrUrl]
+    root: PathOrUrl | None
 
-    def splits(self) -> tuple[Split, ...]:
-        return splits_among(self.lists)
+    def list_splits(self) -> tuple[Split, ...]:
+        return match_splits(self.split_lists)
 
-    def listing(self, split: Split | None) -> Listing:
-        path = chosen(self.folder, self.lists, split)
-        tables = {each: read_list(each) for each in self.lists.values()}
-        return _listing(tables[path], list(tables.values()), split or "train", self.root)
+    def read_manifest(self, split: Split | None) -> Manifest:
+        path = select_split(self.folder, self.split_lists, split)
+        tables = {each: read_list_file(each) for each in self.split_lists.values()}
+        return _build_list_manifest(tables[path], list(tables.values()), split or "train", self.root)
 
 
-def _listing(
-    table: VideoList, tables: list[VideoList], split: Split, root: Place | None, *, packed: bool = False
-) -> Listing:
+def _build_list_manifest(
+    table: ParsedList, tables: list[ParsedList], split: Split, root: PathOrUrl | None, *, packed: bool = False
+) -> Manifest:
     """One list of a data set; the others help to number its classes, so that they are the same in every split."""
     path = table.path
-    classes = _classes(path, tables)
+    classes = _read_classes(path, tables)
     order = {name: label for label, name in enumerate(classes)}
-    if stray := sorted(set(table.words) - set(order)):
+    if stray := sorted(set(table.class_to_idx) - set(order)):
         raise InputError(
-            f"{path} has the class {stray[0]!r}, which is not in {below(above(path), 'classes.txt')}; add it there"
+            f"{path} has the class {stray[0]!r}, which is not in {join_path(parent_path(path), 'classes.txt')}; add it there"
         )
-    names = SPLIT_NAMES[split]
-    whole = not _SPLIT_WORDS.intersection(table.splits)
+    names = SPLIT_ALIASES[split]
+    whole = not _SPLIT_ALIASES.intersection(table.splits)
     if not whole and not set(table.splits).intersection(names):
         raise InputError(f"{path} has no row of the {split} split, only {', '.join(sorted(set(table.splits)))}")
     kept = np.ones(len(table.rows), bool) if whole else np.array([each in names for each in table.splits], bool)
-    numbers = np.array([order[word] for word in table.words], np.int32) if table.words else None
-    rows = table.rows.taken(kept, numbers)
-    lines = np.array(table.lines)[kept]
-    whose, labels = rows.pairs()
+    numbers = np.array([order[word] for word in table.class_to_idx], np.int32) if table.class_to_idx else None
+    rows = table.rows.select(kept, numbers)
+    lines = np.array(table.line_numbers)[kept]
+    whose, labels = rows.list_label_pairs()
     if (beyond := labels >= len(classes)).any():
         first = int(np.argmax(beyond))
         raise InputError(
             f"line {lines[whose[first]]} of {path} has the label {labels[first]}, but "
-            f"{below(above(path), 'classes.txt')} names only {len(classes)} classes (labels are counted from 0)"
+            f"{join_path(parent_path(path), 'classes.txt')} names only {len(classes)} classes (labels are counted from 0)"
         )
-    rows.root = root or above(path)
-    kind = f"packed videos by their {last_name(path)}" if packed else f"{last_name(path)}, {table.form}"
-    several = any(each.rows.several for each in tables)
+    rows.root = root or parent_path(path)
+    kind = f"packed videos by their {base_name(path)}" if packed else f"{base_name(path)}, {table.format}"
+    several = any(each.rows.multi_label for each in tables)
     kind += "" if whole else f", its {split} split"
-    return make_listing(path, rows, classes, kind, lines=lines.tolist(), several=several)
+    return build_manifest(path, rows, classes, kind, line_numbers=lines.tolist(), multi_label=several)
 
 
-def _classes(path: Place, tables: list[VideoList]) -> tuple[str, ...]:
+def _read_classes(path: PathOrUrl, tables: list[ParsedList]) -> tuple[str, ...]:
     """The classes' names: from `classes.txt` beside the list, or from the lists themselves."""
     tables = [table for table in tables if len(table.rows) and table.rows[0].label is not None]
     if not tables:
         return ()
-    named = below(above(path), "classes.txt")
+    named = join_path(parent_path(path), "classes.txt")
     if is_file(named):
-        return tuple(line for _, line in lines_of(named))
-    if any(table.words for table in tables):
-        return tuple(sorted({word for table in tables for word in table.words}))
-    names = {label: name for table in tables for label, name in table.names.items()}
-    return tuple(names.get(i, str(i)) for i in range(1 + max(int(table.rows.pairs()[1].max()) for table in tables)))
+        return tuple(line for _, line in read_lines(named))
+    if any(table.class_to_idx for table in tables):
+        return tuple(sorted({word for table in tables for word in table.class_to_idx}))
+    names = {label: name for table in tables for label, name in table.idx_to_class.items()}
+    return tuple(
+        names.get(i, str(i)) for i in range(1 + max(int(table.rows.list_label_pairs()[1].max()) for table in tables))
+    )
 
 
-_NUMBERS = re.compile(r"-?\d+(,-?\d+)*")
+_LABELS_PATTERN = re.compile(r"-?\d+(,-?\d+)*")
 
 
-_FORMS = ("path frames label", "path label", "path")  # from the narrowest
+_LINE_FORMATS = ("path frames label", "path label", "path")  # from the narrowest
 
 
-def read_list(path: Place) -> VideoList:
+def read_list_file(path: PathOrUrl) -> ParsedList:
     """A list's rows: JSON lines, a CSV table whose header names a `path`, or lines of one of the plain forms.
 
     The first line decides which it is; every other line has to agree.
@@ -125,46 +129,52 @@ def read_list(path: Place) -> VideoList:
     Raises:
         InputError: a line cannot be read; it is named by its number.
     """
-    lines = lines_of(path)
+    lines = read_lines(path)
     number, line = next(lines, (0, ""))
     if is_json_lines(path, line):
         return read_json_lines(path, (number, line), lines)
     header = [name.strip(' "').lower() for name in line.split(",")]
     if "path" in header:
-        return read_table(path, header, lines)
-    return _read_plain(path, (number, line), lines)
+        return read_csv_table(path, header, lines)
+    return _read_plain_lines(path, (number, line), lines)
 
 
-def _read_plain(path: Place, first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> VideoList:
+def _read_plain_lines(path: PathOrUrl, first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> ParsedList:
     """`path`, `path label` or `path frames label` lines; a path with spaces has to be followed by a label.
 
     Several labels of a clip have commas between them.
     """
     number, line = first
-    form = next(form for form in _FORMS if form == "path" or _parts(form, line))
-    found = VideoList(path, f"a list of `{form}` lines", Rows(above(path)))
-    add, note = found.rows.add, found.lines.append
+    form = next(form for form in _LINE_FORMATS if form == "path" or _split_line(form, line))
+    found = ParsedList(path, f"a list of `{form}` lines", VideoTable(parent_path(path)))
+    add, note = found.rows.append, found.line_numbers.append
     while number:
-        parts = _parts(form, line)
-        if parts is None or (form == "path" and (_parts("path label", line) or _parts("path frames label", line))):
-            raise InputError(f"line {number} of {path} reads {short(line)}, which is not `{form}` as on its first line")
+        parts = _split_line(form, line)
+        if parts is None or (
+            form == "path" and (_split_line("path label", line) or _split_line("path frames label", line))
+        ):
+            raise InputError(
+                f"line {number} of {path} reads {shorten(line)}, which is not `{form}` as on its first line"
+            )
         name, frames, label = parts
         if "," in label:
-            labels = found.once(number, [found.number(number, int(one)) for one in label.split(",")])
-            add(name, labels[0], found.frames(number, frames), more=labels[1:])
+            labels = found.check_unique_labels(
+                number, [found.check_label(number, int(one)) for one in label.split(",")]
+            )
+            add(name, labels[0], found.parse_num_frames(number, frames), more_labels=labels[1:])
         else:
-            add(name, found.number(number, int(label)) if label else None, found.frames(number, frames))
+            add(name, found.check_label(number, int(label)) if label else None, found.parse_num_frames(number, frames))
         note(number)
         number, line = next(lines, (0, ""))
     return found
 
 
-def _parts(form: str, line: str) -> tuple[str, str, str] | None:
+def _split_line(form: str, line: str) -> tuple[str, str, str] | None:
     """A line's path, frames and labels ("": it has none), or None where it has another form."""
     if form == "path":
         return line, "", ""
     parts = line.rsplit(None, 1)
-    if len(parts) != 2 or not (parts[1].isdecimal() or _NUMBERS.fullmatch(parts[1])):
+    if len(parts) != 2 or not (parts[1].isdecimal() or _LABELS_PATTERN.fullmatch(parts[1])):
         return None
     if form == "path label":
         return parts[0], "", parts[1]

@@ -6,101 +6,103 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from vidstill.data.manifest.table import Rows
-from vidstill.data.storage.fetch import Place, below
-from vidstill.data.storage.filesystem import last_name, sizes_below
+from vidstill.data.manifest.table import VideoTable
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import base_name, build_size_lookup
 from vidstill.utils.types import InputError
 
 Split = Literal["train", "val"]
 
-SPLIT_NAMES: Mapping[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "test")}
+SPLIT_ALIASES: Mapping[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "test")}
 """What files, folders and rows of a split are called; the first that is there is taken."""
 
 
 @dataclass(frozen=True)
-class Listing:
+class Manifest:
     """A data set's videos.
 
     Args:
         classes: their names in the order of the labels; empty where there are no labels.
-        kind: in words, what the data set was taken for.
+        description: in words, what the data set was taken for.
         fingerprint: of every row's relative path, label and file size, in order.
-        missing: videos that an official list names and that are not there; they are in no row.
-        several: a clip may have several labels: one of the data set's clips has, in this split or another.
+        num_missing: videos that an official list names and that are not there; they are in no row.
+        multi_label: a clip may have several labels: one of the data set's clips has, in this split or another.
     """
 
-    rows: Rows
+    rows: VideoTable
     classes: tuple[str, ...]
-    kind: str
-    source: Place
+    description: str
+    source: PathOrUrl
     fingerprint: str
-    missing: int = 0
-    several: bool = False
+    num_missing: int = 0
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 @runtime_checkable
-class DataSet(Protocol):
+class ManifestReader(Protocol):
     """Something that was recognised as a data set."""
 
-    def splits(self) -> tuple[Split, ...]:
+    def list_splits(self) -> tuple[Split, ...]:
         """Those that it has; none if it is one whole."""
 
-    def listing(self, split: Split | None) -> Listing:
+    def read_manifest(self, split: Split | None) -> Manifest:
         """Its videos: of a split (None: of the train split, where there are splits), or all if it is one whole."""
 
 
-def splits_among(names: Iterable[str]) -> tuple[Split, ...]:
-    return tuple(split for split, known in SPLIT_NAMES.items() if set(names).intersection(known))
+def match_splits(names: Iterable[str]) -> tuple[Split, ...]:
+    return tuple(split for split, known in SPLIT_ALIASES.items() if set(names).intersection(known))
 
 
-def chosen(folder: Place, parts: dict[str, Place], split: Split | None) -> Place:
+def select_split(folder: PathOrUrl, split_paths: dict[str, PathOrUrl], split: Split | None) -> PathOrUrl:
     """The part of a data set that is a split's; None: the train split's."""
-    for name in SPLIT_NAMES[split or "train"]:
-        if name in parts:
-            return parts[name]
-    raise InputError(f"{folder} has no {split or 'train'} split, only {', '.join(map(last_name, parts.values()))}")
+    for name in SPLIT_ALIASES[split or "train"]:
+        if name in split_paths:
+            return split_paths[name]
+    raise InputError(
+        f"{folder} has no {split or 'train'} split, only {', '.join(map(base_name, split_paths.values()))}"
+    )
 
 
-def make_listing(
-    source: Place,
-    rows: Rows,
+def build_manifest(
+    source: PathOrUrl,
+    rows: VideoTable,
     classes: tuple[str, ...],
-    kind: str,
+    description: str,
     *,
-    lines: Sequence[int] = (),
-    missing: int = 0,
-    several: bool = False,
-) -> Listing:
+    line_numbers: Sequence[int] = (),
+    num_missing: int = 0,
+    multi_label: bool = False,
+) -> Manifest:
     """The listing of rows whose files are all there.
 
     Args:
-        lines: where a list states them.
-        missing: how many more an official list states.
-        several: whether a clip may have several labels.
+        line_numbers: where a list states them.
+        num_missing: how many more an official list states.
+        multi_label: whether a clip may have several labels.
 
     Raises:
         InputError: there are none, one is missing, or one lies outside the root.
     """
-    for index in rows.strays():
+    for index in rows.find_rows_outside_root():
         raise InputError(
-            f"line {lines[index] if lines else index + 1} of {source} names {rows.place(index)}, "
+            f"line {line_numbers[index] if line_numbers else index + 1} of {source} names {rows.get_path(index)}, "
             f"which lies outside {rows.root}; move the root up to it"
         )
-    there = rows.look_up(sizes_below(rows.root))
+    there = rows.resolve_files(build_size_lookup(rows.root))
     if not there.all():
         first = int(np.argmin(there))
-        line = f" (line {lines[first]})" if lines else ""
+        line = f" (line {line_numbers[first]})" if line_numbers else ""
         raise InputError(
             f"{source}: {(~there).sum()} of its {len(rows)} videos are missing, "
-            f"first {below(rows.root, rows.place(first))}{line}; paths start at {rows.root}"
+            f"first {join_path(rows.root, rows.get_path(first))}{line}; paths start at {rows.root}"
         )
     if not len(rows):
         raise InputError(f"no videos found in {source}; give a folder of videos, a folder for each class, or a list")
-    if rows.wrong:
-        kind += f", of whose rows {rows.wrong} say that they do not decode"
-    if several:
-        kind += ", several labels a clip"
-    return Listing(rows, classes, kind, source, rows.fingerprint(), missing, several)
+    if rows.num_broken:
+        description += f", of whose rows {rows.num_broken} say that they do not decode"
+    if multi_label:
+        description += ", several labels a clip"
+    return Manifest(rows, classes, description, source, rows.compute_fingerprint(), num_missing, multi_label)

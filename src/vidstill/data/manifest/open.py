@@ -4,26 +4,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from vidstill.data.decode.images import PICTURES
-from vidstill.data.decode.stream import VIDEOS
-from vidstill.data.manifest.folder import Folder, FolderOfEachSplit, has_suffix
-from vidstill.data.manifest.list_file import ListOfEachSplit, OneList
-from vidstill.data.manifest.manifest import SPLIT_NAMES, DataSet, Listing, Split, make_listing
-from vidstill.data.manifest.official import official_folder, official_list
-from vidstill.data.manifest.official.kinetics import is_list as is_kinetics
-from vidstill.data.manifest.official.layout import Official
-from vidstill.data.manifest.table import Row, Rows
-from vidstill.data.storage.fetch import Place, below, place_of
-from vidstill.data.storage.filesystem import above, is_file, is_folder, last_name, look_again
+from vidstill.data.decode.images import IMAGE_EXTENSIONS
+from vidstill.data.decode.stream import VIDEO_EXTENSIONS
+from vidstill.data.manifest.folder import FolderReader, SplitFolderReader, has_suffix
+from vidstill.data.manifest.list_file import ListFileReader, SplitListReader
+from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, ManifestReader, Split, build_manifest
+from vidstill.data.manifest.official import detect_official_folder, detect_official_list
+from vidstill.data.manifest.official.kinetics import is_kinetics_list as is_kinetics
+from vidstill.data.manifest.official.layout import OfficialReader
+from vidstill.data.manifest.table import VideoTable
+from vidstill.data.storage.fetch import PathOrUrl, join_path, parse_path
+from vidstill.data.storage.filesystem import base_name, invalidate_listing_cache, is_directory, is_file, parent_path
 from vidstill.utils.types import InputError
 
-__all__ = ["Listing", "Row", "Rows", "Split", "listing_to_test", "read_listing", "splits_of"]
-
-INDEX = "index.jsonl"
+INDEX_FILE = "index.jsonl"
 """The list of a packed data set, beside its shards."""
 
 
-def read_listing(path: Place, *, split: Split | None = None, root: Place | None = None, fold: int = 1) -> Listing:
+def open_manifest(
+    path: PathOrUrl, *, split: Split | None = None, root: PathOrUrl | None = None, fold: int = 1
+) -> Manifest:
     """The videos of a folder or of a list; what it is, is detected and said in the listing's `kind`.
 
     A folder may be packed (it holds `index.jsonl`), or hold `train.csv` and `val.csv` (lists, or tables with a header),
@@ -44,70 +44,76 @@ def read_listing(path: Place, *, split: Split | None = None, root: Place | None 
             the list is an official one.
         Unreachable: an address does not answer.
     """
-    with _readable(path):
-        return _recognised(place_of(path), root, fold).listing(split)
+    with _translate_read_errors(path):
+        return _detect_reader(parse_path(path), root, fold).read_manifest(split)
 
 
-def listing_to_test(path: Place, *, root: Place | None = None, fold: int = 1) -> Listing:
+def open_test_manifest(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: int = 1) -> Manifest:
     """The val split where there are splits, else the whole: what is given for a test and nothing else."""
-    with _readable(path):
-        found = _recognised(place_of(path), root, fold)
-        return found.listing("val" if found.splits() else None)
+    with _translate_read_errors(path):
+        found = _detect_reader(parse_path(path), root, fold)
+        return found.read_manifest("val" if found.list_splits() else None)
 
 
-def splits_of(path: Place) -> tuple[Split, ...]:
+def list_splits(path: PathOrUrl) -> tuple[Split, ...]:
     """The splits that a data set has; none if it is one whole."""
-    with _readable(path):
-        return _recognised(place_of(path), None, 1).splits()
+    with _translate_read_errors(path):
+        return _detect_reader(parse_path(path), None, 1).list_splits()
 
 
 @contextmanager
-def _readable(path: Place) -> Iterator[None]:
+def _translate_read_errors(path: PathOrUrl) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise InputError(f"{error.filename or path} cannot be read ({error.strerror}); make it readable") from error
 
 
-def _recognised(path: Place, root: Place | None, fold: int) -> DataSet:
+def _detect_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader:
     """What a path is, by the first sign that is there."""
-    look_again(path)
-    root = None if root is None else place_of(root)
-    found = _file(path, root) if is_file(path) else _folder(path, root, fold) if is_folder(path) else None
+    invalidate_listing_cache(path)
+    root = None if root is None else parse_path(root)
+    found = (
+        _detect_file_reader(path, root)
+        if is_file(path)
+        else _detect_folder_reader(path, root, fold)
+        if is_directory(path)
+        else None
+    )
     if found is None:
         raise InputError(f"{path} does not exist; give a folder of videos or a list of them")
-    if fold != 1 and not (isinstance(found, Official) and found.folds > 1):
+    if fold != 1 and not (isinstance(found, OfficialReader) and found.num_folds > 1):
         raise InputError(f"{path} has no fold {fold}, as UCF101 and HMDB51 have; leave fold at 1")
     return found
 
 
-def _file(path: Place, root: Place | None) -> DataSet:
-    if has_suffix(last_name(path), VIDEOS | PICTURES):
-        return _OneVideo(path)
-    return official_list(path, root) or OneList(path, root)
+def _detect_file_reader(path: PathOrUrl, root: PathOrUrl | None) -> ManifestReader:
+    if has_suffix(base_name(path), VIDEO_EXTENSIONS | IMAGE_EXTENSIONS):
+        return _SingleVideoReader(path)
+    return detect_official_list(path, root) or ListFileReader(path, root)
 
 
-def _folder(path: Place, root: Place | None, fold: int) -> DataSet:
-    if is_file(index := below(path, INDEX)):
-        return OneList(index, root, packed=True)
-    names = [name for names in SPLIT_NAMES.values() for name in names]
-    lists = {name: part for name in names if is_file(part := below(path, f"{name}.csv"))}
+def _detect_folder_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader:
+    if is_file(index := join_path(path, INDEX_FILE)):
+        return ListFileReader(index, root, is_packed=True)
+    names = [name for names in SPLIT_ALIASES.values() for name in names]
+    lists = {name: part for name in names if is_file(part := join_path(path, f"{name}.csv"))}
     if lists and not any(map(is_kinetics, lists.values())):  # whose lists have the names of ours
-        return ListOfEachSplit(path, lists, root)
-    if official := official_folder(path, root, fold):
+        return SplitListReader(path, lists, root)
+    if official := detect_official_folder(path, root, fold):
         return official
-    parts = {name: part for name in names if is_folder(part := below(path, name))}
-    return FolderOfEachSplit(path, parts) if parts else Folder(path)
+    parts = {name: part for name in names if is_directory(part := join_path(path, name))}
+    return SplitFolderReader(path, parts) if parts else FolderReader(path)
 
 
 @dataclass(frozen=True)
-class _OneVideo:
-    path: Place
+class _SingleVideoReader:
+    path: PathOrUrl
 
-    def splits(self) -> tuple[Split, ...]:
+    def list_splits(self) -> tuple[Split, ...]:
         return ()
 
-    def listing(self, split: Split | None) -> Listing:
-        rows = Rows(above(self.path))
-        rows.add(last_name(self.path), None)
-        return make_listing(self.path, rows, (), "one video")
+    def read_manifest(self, split: Split | None) -> Manifest:
+        rows = VideoTable(parent_path(self.path))
+        rows.append(base_name(self.path), None)
+        return build_manifest(self.path, rows, (), "one video")

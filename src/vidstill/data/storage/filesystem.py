@@ -7,114 +7,121 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from vidstill.data.storage.fetch import Place, Unreachable, answered, fetched, reached, reason
+from vidstill.data.storage.fetch import (
+    PathOrUrl,
+    StorageUnreachable,
+    call_with_retries,
+    fetch_source,
+    format_error,
+    resolve_filesystem,
+)
 from vidstill.utils.types import InputError
 
 
-def is_file(place: Place) -> bool:
-    return place.is_file() if isinstance(place, Path) else _kind(place) == "file"
+def is_file(path: PathOrUrl) -> bool:
+    return path.is_file() if isinstance(path, Path) else _get_url_type(path) == "file"
 
 
-def is_folder(place: Place) -> bool:
-    return place.is_dir() if isinstance(place, Path) else _kind(place) == "directory"
+def is_directory(path: PathOrUrl) -> bool:
+    return path.is_dir() if isinstance(path, Path) else _get_url_type(path) == "directory"
 
 
-def look_again(place: Place) -> None:
+def invalidate_listing_cache(path: PathOrUrl) -> None:
     """Forgets what was seen behind an address: others may have written there since."""
-    if isinstance(place, str):
-        reached(place)[0].invalidate_cache()
+    if isinstance(path, str):
+        resolve_filesystem(path)[0].invalidate_cache()
 
 
-def above(place: Place) -> Place:
+def parent_path(path: PathOrUrl) -> PathOrUrl:
     """The folder that a file lies in."""
-    return place.parent if isinstance(place, Path) else place.rpartition("/")[0]
+    return path.parent if isinstance(path, Path) else path.rpartition("/")[0]
 
 
-def last_name(place: Place) -> str:
-    return place.name if isinstance(place, Path) else place.rstrip("/").rpartition("/")[2]
+def base_name(path: PathOrUrl) -> str:
+    return path.name if isinstance(path, Path) else path.rstrip("/").rpartition("/")[2]
 
 
-def lines_of(place: Place) -> Iterator[tuple[int, str]]:
+def read_lines(path: PathOrUrl) -> Iterator[tuple[int, str]]:
     """A text's lines that hold something, numbered from 1.
 
     Raises:
         InputError: it is no text in UTF-8; the line is named.
     """
-    with _opened(place) as file:
+    with _open_path(path) as file:
         for number, raw in enumerate(file, 1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
-                raise InputError(f"line {number} of {place} is no text in UTF-8; give a list of videos") from None
+                raise InputError(f"line {number} of {path} is no text in UTF-8; give a list of videos") from None
             if "\0" in line:
-                raise InputError(f"line {number} of {place} holds a zero byte; give a list of videos in UTF-8")
+                raise InputError(f"line {number} of {path} holds a zero byte; give a list of videos in UTF-8")
             if line:
                 yield number, line
 
 
-def first_line(place: Place) -> str:
+def read_first_line(path: PathOrUrl) -> str:
     """How a file begins, whatever it is."""
-    if isinstance(place, Path):
-        with place.open("rb") as file:
+    if isinstance(path, Path):
+        with path.open("rb") as file:
             head = file.readline(4096)
     else:
-        head = answered(place, partial(_head, place))
+        head = call_with_retries(path, partial(_fetch_head, path))
     return str(head.partition(b"\n")[0], "utf-8-sig", "replace").strip()
 
 
-def _head(address: str) -> bytes:
-    files, path = reached(address)
+def _fetch_head(url: str) -> bytes:
+    files, path = resolve_filesystem(url)
     return bytes(files.cat_file(path, start=0, end=4096)) if files.size(path) else b""
 
 
-def text_of(place: Place) -> str:
+def read_text(path: PathOrUrl) -> str:
     """
     Raises:
         InputError: it is no text in UTF-8.
     """
-    with _opened(place) as file:
+    with _open_path(path) as file:
         try:
             return str(file.read(), "utf-8-sig")
         except UnicodeDecodeError:
-            raise InputError(f"{place} is no text in UTF-8; fetch it again") from None
+            raise InputError(f"{path} is no text in UTF-8; fetch it again") from None
 
 
-def files_in(folder: Place) -> list[str]:
+def list_files(directory: PathOrUrl) -> list[str]:
     """The names of a folder's files, but for hidden ones, in order."""
-    _, _, files = next(walk(folder), ("", [], []))
+    _, _, files = next(walk_directory(directory), ("", [], []))
     return sorted(name for name in files if name[0] != ".")
 
 
-def folders_in(folder: Place) -> list[str]:
+def list_directories(directory: PathOrUrl) -> list[str]:
     """The names of a folder's folders, but for hidden ones, in order."""
-    _, folders, _ = next(walk(folder), ("", [], []))
+    _, folders, _ = next(walk_directory(directory), ("", [], []))
     return sorted(name for name in folders if name[0] != ".")
 
 
-def walk(folder: Place, *, links: bool = False) -> Iterator[tuple[str, list[str], list[str]]]:
+def walk_directory(directory: PathOrUrl, *, follow_links: bool = False) -> Iterator[tuple[str, list[str], list[str]]]:
     """A folder and those in it, from the top: a path relative to it ("" is its own), its folders and its files.
 
     The folders are walked into in their order; what is taken out of them is passed by.
 
     Args:
-        links: walk into folders behind links too; whoever does sees to it that there is an end.
+        follow_links: walk into folders behind links too; whoever does sees to it that there is an end.
     """
-    if isinstance(folder, str):
-        yield from _walk_behind(folder.rstrip("/"), "")
+    if isinstance(directory, str):
+        yield from _walk_url(directory.rstrip("/"), "")
         return
-    for here, folders, files in os.walk(folder, onerror=_refuse, followlinks=links):
-        yield here[len(str(folder)) :].strip("/"), folders, files
+    for here, folders, files in os.walk(directory, onerror=_raise_walk_error, followlinks=follow_links):
+        yield here[len(str(directory)) :].strip("/"), folders, files
 
 
-def _walk_behind(address: str, inside: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    found = _listed(address)
+def _walk_url(url: str, relative_path: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    found = _list_url(url)
     folders = [name for name, size in found.items() if size is None]
-    yield inside, folders, [name for name, size in found.items() if size is not None]
+    yield relative_path, folders, [name for name, size in found.items() if size is not None]
     for name in folders:
-        yield from _walk_behind(f"{address}/{name}", f"{inside}/{name}" if inside else name)
+        yield from _walk_url(f"{url}/{name}", f"{relative_path}/{name}" if relative_path else name)
 
 
-def sizes_below(root: Place) -> Callable[[str], int | None]:
+def build_size_lookup(root: PathOrUrl) -> Callable[[str], int | None]:
     """Gives a file's size in bytes, 0 for a folder, None where there is nothing, by its path relative to the root.
 
     Behind an address whole folders are listed, each when it is first asked about, rather than one file after another.
@@ -124,7 +131,7 @@ def sizes_below(root: Place) -> Callable[[str], int | None]:
     def size_behind(address: str) -> int | None:
         folder, _, name = address.rpartition("/")
         if folder not in seen:
-            seen[folder] = _listed(folder)
+            seen[folder] = _list_url(folder)
         return (seen[folder][name] or 0) if name in seen[folder] else None
 
     def size_here(path: str) -> int | None:  # asked a million times at the start of a run
@@ -142,20 +149,20 @@ def sizes_below(root: Place) -> Callable[[str], int | None]:
     return lambda path: size_behind(path if "://" in path else f"{root.rstrip('/')}/{path}")
 
 
-def _kind(address: str) -> str:
+def _get_url_type(url: str) -> str:
     """What is behind an address: "file", "directory", or nothing."""
     try:
-        return answered(address, partial(_stated_kind, address))
+        return call_with_retries(url, partial(_fetch_url_type, url))
     except FileNotFoundError:
         return ""
 
 
-def _stated_kind(address: str) -> str:
-    files, path = reached(address)
+def _fetch_url_type(url: str) -> str:
+    files, path = resolve_filesystem(url)
     return str(files.info(path)["type"])
 
 
-def _listed(address: str) -> dict[str, int | None]:
+def _list_url(url: str) -> dict[str, int | None]:
     """What lies in a folder behind an address: each file's size in bytes, None for a folder.
 
     It may take minutes where there are very many, so that no answer is waited for by the clock.
@@ -163,13 +170,13 @@ def _listed(address: str) -> dict[str, int | None]:
     Raises:
         Unreachable: the listing failed.
     """
-    files, path = reached(address)
+    files, path = resolve_filesystem(url)
     try:
         found = files.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except Exception as error:  # each library behind fsspec has errors of its own
-        raise Unreachable(f"{address} cannot be listed: {reason(error)}") from error
+        raise StorageUnreachable(f"{url} cannot be listed: {format_error(error)}") from error
     sizes = {
         each["name"].rstrip("/"): None if each["type"] == "directory" else int(each["size"] or 0) for each in found
     }
@@ -177,11 +184,11 @@ def _listed(address: str) -> dict[str, int | None]:
     return {name.rpartition("/")[2]: size for name, size in sizes.items()}
 
 
-def _opened(place: Place) -> io.BufferedIOBase:
-    here = fetched(place)
+def _open_path(path: PathOrUrl) -> io.BufferedIOBase:
+    here = fetch_source(path)
     return here.open("rb") if isinstance(here, Path) else io.BytesIO(here)
 
 
-def _refuse(error: OSError) -> None:
+def _raise_walk_error(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):  # a split may lack a class
         raise error

@@ -5,13 +5,13 @@ import tarfile
 from typing import BinaryIO
 
 
-class Shard:
+class ShardWriter:
     """A tar file (USTAR) that is being written; nothing in its headers depends on the time or on the user."""
 
     def __init__(self, file: BinaryIO):
         self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
-    def add(self, name: str, data: bytes) -> int:
+    def add_file(self, name: str, data: bytes) -> int:
         """Appends a file and gives the offset of its first byte in the shard."""
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(data), 0o644

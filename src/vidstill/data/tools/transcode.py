@@ -14,19 +14,19 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
-from vidstill.data.decode.images import Picture, pictures_of, read_picture
-from vidstill.data.decode.probe import frame_rate
-from vidstill.data.decode.stream import decoded
-from vidstill.data.storage.fetch import BrokenVideo, Source, fetched, name_of
-from vidstill.parallel.heartbeat import beat
-from vidstill.utils.types import InputError, within
+from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
+from vidstill.data.decode.probe import read_frame_rate
+from vidstill.data.decode.stream import iter_frames
+from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source, source_name
+from vidstill.parallel.heartbeat import send_heartbeat
+from vidstill.utils.types import InputError, check_range
 
-RATE_OF_PICTURES = 25.0
+IMAGE_FOLDER_FRAME_RATE = 25.0
 """Frames per second that a video is given which states none, as a folder of pictures."""
 
-_COARSENESS = {"h264": 25, "mjpeg": 10}  # a clip of Kinetics at 340×256 takes 1.8 and 2.8 times its bytes then
-_COARSEST = {"h264": 51, "mjpeg": 31}
-_H264 = {
+_DEFAULT_CRF = {"h264": 25, "mjpeg": 10}  # a clip of Kinetics at 340×256 takes 1.8 and 2.8 times its bytes then
+_MAX_CRF = {"h264": 51, "mjpeg": 31}
+_H264_OPTIONS = {
     # no arithmetic coding, no deblocking; psnr: bits go where they mend most, not where an eye would see it
     "tune": "fastdecode,psnr",
     "preset": "veryfast",  # slower ones gain nothing where frames are coded by themselves
@@ -34,13 +34,13 @@ _H264 = {
     "refs": "1",
     "sc_threshold": "0",  # key frames stand at multiples of the interval, wherever the scene changes
 }
-_EXACTLY = Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_SWSCALE_FLAGS = Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _JPEG_QUALITY = 95
-_AS_THEY_ARE = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}  # pictures that are known again by their bytes
+_IMAGE_MAGIC_BYTES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}  # pictures that are known again by their bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecodeConfig:
+class TranscodeConfig:
     """What videos are made into.
 
     Args:
@@ -56,40 +56,40 @@ class RecodeConfig:
     crf: int | None = None
 
     def __post_init__(self) -> None:
-        within(2, 8192, short_side=self.short_side)
-        within(1, 1000, gop=self.gop)
-        within(0 if self.codec == "h264" else 1, _COARSEST[self.codec], crf=self.crf)
+        check_range(2, 8192, short_side=self.short_side)
+        check_range(1, 1000, gop=self.gop)
+        check_range(0 if self.codec == "h264" else 1, _MAX_CRF[self.codec], crf=self.crf)
         if self.short_side % 2:
             raise InputError(f"short_side is {self.short_side}; take an even number, such as {self.short_side + 1}")
         if self.codec == "mjpeg" and self.gop > 1:
             raise InputError(f"gop is {self.gop}, but MJPEG codes every frame by itself; take gop 1, or codec h264")
 
     @property
-    def coarseness(self) -> int:
+    def effective_crf(self) -> int:
         """`crf`, or the codec's own default."""
-        return _COARSENESS[self.codec] if self.crf is None else self.crf
+        return _DEFAULT_CRF[self.codec] if self.crf is None else self.crf
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recoded:
+class TranscodedVideo:
     """A file and what it holds.
 
     Args:
         suffix: of its name, without a dot.
         codec: "h264" or "mjpeg", or of a picture "jpg" or "png".
-        rate: mean frames per second of the source; None for a picture.
+        frame_rate: mean frames per second of the source; None for a picture.
     """
 
     data: bytes
     suffix: str
     codec: str
-    frames: int
-    rate: float | None
+    num_frames: int
+    frame_rate: float | None
     height: int
     width: int
 
 
-def recoded(source: Source, config: RecodeConfig, rate: float | None = None) -> Recoded:
+def transcode_video(source: VideoSource, config: TranscodeConfig, frame_rate: float | None = None) -> TranscodedVideo:
     """The same video, smaller and quicker to decode; the same bytes every time.
 
     Frame n is frame n of the source, upright, at a constant rate. Of odd sizes the last row or column is left out.
@@ -97,23 +97,23 @@ def recoded(source: Source, config: RecodeConfig, rate: float | None = None) -> 
     a JPEG of quality 95; a folder of pictures becomes a video.
 
     Args:
-        rate: mean frames per second of the source; None: as its header states it.
+        frame_rate: mean frames per second of the source; None: as its header states it.
 
     Raises:
         BrokenVideo: the source does not decode from its first frame to its last.
         Unreachable: an address does not answer.
     """
-    here = fetched(source)
-    pictures = pictures_of(here)
+    here = fetch_source(source)
+    pictures = list_frame_images(here)
     try:
         if pictures is not None and (isinstance(here, bytes) or here.is_file()):
-            return _picture(pictures[0], config.short_side)
-        return _video(here, config, rate or frame_rate(here) or RATE_OF_PICTURES)
+            return _transcode_image(pictures[0], config.short_side)
+        return _encode_video(here, config, frame_rate or read_frame_rate(here) or IMAGE_FOLDER_FRAME_RATE)
     except BrokenVideo as error:
-        raise BrokenVideo(str(error).replace(name_of(here), name_of(source))) from error
+        raise BrokenVideo(str(error).replace(source_name(here), source_name(source))) from error
 
 
-def size_for(height: int, width: int, short_side: int) -> tuple[int, int]:
+def compute_packed_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Rows and columns, both even, at which a video is packed."""
     short, long = sorted((height, width))
     if short > short_side:
@@ -122,33 +122,39 @@ def size_for(height: int, width: int, short_side: int) -> tuple[int, int]:
     return (short, long) if height < width else (long, short)
 
 
-def _video(here: Path | bytes, config: RecodeConfig, rate: float) -> Recoded:
-    pictures = decoded(here)
+def _encode_video(here: Path | bytes, config: TranscodeConfig, rate: float) -> TranscodedVideo:
+    pictures = iter_frames(here)
     first = next(pictures, None)
     if first is None:
-        raise BrokenVideo(f"{name_of(here)} holds no frame that decodes")
+        raise BrokenVideo(f"{source_name(here)} holds no frame that decodes")
     rows, columns = first.shape[:2]
-    height, width = size_for(rows, columns, config.short_side)
+    height, width = compute_packed_size(rows, columns, config.short_side)
     file = io.BytesIO()
     frames = 0
     # the index stands at the end, as PyAV writes it into memory: readers have all of the file at hand
     with av.open(file, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
-        stream = _stream(container, config, height, width, rate)
-        for frame in _converted(chain([first], pictures), height, width, config, name_of(here)):
+        stream = _add_stream(container, config, height, width, rate)
+        for frame in _convert_frames(chain([first], pictures), height, width, config, source_name(here)):
             frame.pts, frame.time_base = frames, 1 / stream.codec_context.framerate
             container.mux(stream.encode(frame))
             frames += 1
-            beat()
+            send_heartbeat()
         container.mux(stream.encode())
-    return Recoded(
-        data=file.getvalue(), suffix="mp4", codec=config.codec, frames=frames, rate=rate, height=height, width=width
+    return TranscodedVideo(
+        data=file.getvalue(),
+        suffix="mp4",
+        codec=config.codec,
+        num_frames=frames,
+        frame_rate=rate,
+        height=height,
+        width=width,
     )
 
 
-def _stream(container: Any, config: RecodeConfig, height: int, width: int, rate: float) -> Any:
-    coarse = str(config.coarseness)
+def _add_stream(container: Any, config: TranscodeConfig, height: int, width: int, rate: float) -> Any:
+    coarse = str(config.effective_crf)
     if config.codec == "h264":
-        options = {**_H264, "crf": coarse, "g": str(config.gop), "keyint_min": str(config.gop)}
+        options = {**_H264_OPTIONS, "crf": coarse, "g": str(config.gop), "keyint_min": str(config.gop)}
     else:
         options = {"qmin": coarse, "qmax": coarse}
     # containers count in whole numbers; 30000/1001 is met exactly
@@ -158,17 +164,17 @@ def _stream(container: Any, config: RecodeConfig, height: int, width: int, rate:
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
     stream.codec_context.thread_count = 1  # processes are what runs side by side
     stream.codec_context.colorspace = Colorspace.SMPTE170M
-    stream.codec_context.color_range = _range(config)
+    stream.codec_context.color_range = _get_color_range(config)
     stream.options = {**options, "threads": "1", "flags": "+bitexact"}
     return stream
 
 
-def _range(config: RecodeConfig) -> ColorRange:
+def _get_color_range(config: TranscodeConfig) -> ColorRange:
     return ColorRange.MPEG if config.codec == "h264" else ColorRange.JPEG
 
 
-def _converted(
-    pictures: Iterator[Picture], height: int, width: int, config: RecodeConfig, name: str
+def _convert_frames(
+    pictures: Iterator[ImageArray], height: int, width: int, config: TranscodeConfig, name: str
 ) -> Iterator[av.VideoFrame]:
     """The pictures at this size as an encoder takes them."""
     convert = av.video.reformatter.VideoReformatter()
@@ -185,28 +191,30 @@ def _converted(
             height=height,
             format="yuv420p",
             dst_colorspace=Colorspace.SMPTE170M,
-            dst_color_range=_range(config),
-            interpolation=Interpolation.BICUBIC | _EXACTLY,
+            dst_color_range=_get_color_range(config),
+            interpolation=Interpolation.BICUBIC | _SWSCALE_FLAGS,
             threads=1,
         )
 
 
-def _picture(source: Path | bytes, short_side: int) -> Recoded:
-    picture = read_picture(source)
+def _transcode_image(source: Path | bytes, short_side: int) -> TranscodedVideo:
+    picture = read_image(source)
     height, width = picture.shape[:2]
     data = source if isinstance(source, bytes) else source.read_bytes()
-    suffix = next((suffix for start, suffix in _AS_THEY_ARE.items() if data.startswith(start)), "")
+    suffix = next((suffix for start, suffix in _IMAGE_MAGIC_BYTES.items() if data.startswith(start)), "")
     if min(height, width) > short_side:
         scale = short_side / min(height, width)
         height, width = round(height * scale), round(width * scale)
         smaller = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-        data, suffix = _written(smaller, "jpg"), "jpg"
+        data, suffix = _encode_image(smaller, "jpg"), "jpg"
     elif not suffix:
-        data, suffix = _written(Image.fromarray(picture), "png"), "png"
-    return Recoded(data=data, suffix=suffix, codec=suffix, frames=1, rate=None, height=height, width=width)
+        data, suffix = _encode_image(Image.fromarray(picture), "png"), "png"
+    return TranscodedVideo(
+        data=data, suffix=suffix, codec=suffix, num_frames=1, frame_rate=None, height=height, width=width
+    )
 
 
-def _written(image: Image.Image, suffix: str) -> bytes:
+def _encode_image(image: Image.Image, suffix: str) -> bytes:
     file = io.BytesIO()
     image.save(file, {"jpg": "JPEG", "png": "PNG"}[suffix], quality=_JPEG_QUALITY)
     return file.getvalue()

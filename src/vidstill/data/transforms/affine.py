@@ -14,10 +14,12 @@ from einops import rearrange
 from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from vidstill.data.transforms.randaugment import Colour, Matrix
+from vidstill.data.transforms.randaugment import AffineMatrix, RGBColor
 
 
-def moved(frames: UInt8[Tensor, "b t 3 h w"], matrices: Sequence[Matrix], fill: Colour) -> UInt8[Tensor, "b t 3 h w"]:
+def moved(
+    frames: UInt8[Tensor, "b t 3 h w"], matrices: Sequence[AffineMatrix], fill: RGBColor
+) -> UInt8[Tensor, "b t 3 h w"]:
     """Each clip's frames by its matrix; `fill` is seen where a place lies outside of the frame."""
     b, t, _, h, w = frames.shape
     device = frames.device

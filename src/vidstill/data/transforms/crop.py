@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Num
 
-from vidstill.utils.types import InputError, within
+from vidstill.utils.types import InputError, check_range
 
 Interpolation = Literal["bilinear", "bicubic"]
 """Between the four nearest pixels, whatever the size (the video papers); or PIL's, antialiased (the image papers)."""
 
 
-class Box(NamedTuple):
+class CropBox(NamedTuple):
     """A part of a frame, in pixels."""
 
     top: int
@@ -28,12 +28,12 @@ class Box(NamedTuple):
     height: int
     width: int
 
-    def cut(self, frames: Num[np.ndarray, "t h w 3"]) -> Num[np.ndarray, "t rows cols 3"]:
+    def crop_frames(self, frames: Num[np.ndarray, "t h w 3"]) -> Num[np.ndarray, "t rows cols 3"]:
         return frames[:, self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 # Offsets of multi-scale cropping, (right, down) in quarters of the room left: corners and centre, edges, inner corners.
-_POSITIONS = (
+_CROP_OFFSETS = (
     *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
     *((0, 2), (4, 2), (2, 4), (2, 0)),
     *((1, 1), (3, 1), (1, 3), (3, 3)),
@@ -54,9 +54,9 @@ class MultiScaleCrop:
         if not self.scales:
             raise InputError("a crop needs a scale at least, such as 1")
         for scale in self.scales:
-            within(0, 1, scale=scale)
+            check_range(0, 1, scale=scale)
 
-    def boxes(self, height: int, width: int, size: tuple[int, int]) -> list[list[Box]]:
+    def list_boxes(self, height: int, width: int, size: tuple[int, int]) -> list[list[CropBox]]:
         """For each size of box, the places it may have; sizes and places are each drawn uniformly.
 
         A side within 2 pixels of the output's becomes the output's, if the frame has room for it (the released rule
@@ -73,20 +73,20 @@ class MultiScaleCrop:
         )
         neighbours = [(h, w) for i, h in enumerate(heights) for j, w in enumerate(widths) if abs(i - j) <= 1]
         return [
-            [Box((height - h) // 4 * down, (width - w) // 4 * right, h, w) for right, down in _POSITIONS]
+            [CropBox((height - h) // 4 * down, (width - w) // 4 * right, h, w) for right, down in _CROP_OFFSETS]
             for h, w in neighbours
         ]
 
-    def draw(self, height: int, width: int, size: tuple[int, int], chance: np.random.Generator) -> Box:
-        boxes = self.boxes(height, width, size)
-        return boxes[chance.integers(len(boxes))][chance.integers(len(_POSITIONS))]
+    def draw_box(self, height: int, width: int, size: tuple[int, int], rng: np.random.Generator) -> CropBox:
+        boxes = self.list_boxes(height, width, size)
+        return boxes[rng.integers(len(boxes))][rng.integers(len(_CROP_OFFSETS))]
 
     def apply(
-        self, frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], chance: np.random.Generator
+        self, frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], rng: np.random.Generator
     ) -> Num[np.ndarray, "t rows cols 3"]:
         """The drawn box of every frame, resized with antialiasing to `size` (rows, columns)."""
-        box = self.draw(frames.shape[1], frames.shape[2], size, chance)
-        return resize(box.cut(frames), size, "bilinear", antialias=True)
+        box = self.draw_box(frames.shape[1], frames.shape[2], size, rng)
+        return resize_frames(box.crop_frames(frames), size, "bilinear", antialias=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,49 +96,49 @@ class RandomResizedCrop:
     The crop of fine-tuning, and of MAE's and ST-MAE's pre-training.
 
     Args:
-        area: from the smallest to the largest share of the frame.
-        aspect: from the narrowest to the widest box, as width to height; 1 is the aspect of the output. Log-uniform.
+        scale: from the smallest to the largest share of the frame.
+        ratio: from the narrowest to the widest box, as width to height; 1 is the aspect of the output. Log-uniform.
         interpolation: how the box becomes the output.
     """
 
-    area: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        if not (0 <= self.area[0] <= self.area[1] <= 1 and 0 < self.aspect[0] <= self.aspect[1] < math.inf):
+        if not (0 <= self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1] < math.inf):
             raise InputError(
-                f"a crop takes an area of 0 <= low <= high <= 1, not {self.area}, and an aspect of 0 < low <= high, "
-                f"not {self.aspect}"
+                f"a crop takes an area of 0 <= low <= high <= 1, not {self.scale}, and an aspect of 0 < low <= high, "
+                f"not {self.ratio}"
             )
 
-    def draw(self, height: int, width: int, size: tuple[int, int], chance: np.random.Generator) -> Box:
+    def draw_box(self, height: int, width: int, size: tuple[int, int], rng: np.random.Generator) -> CropBox:
         """A box that fits, within ten tries; else the largest central one whose aspect is allowed."""
-        low, high = (ratio * size[1] / size[0] for ratio in self.aspect)
+        low, high = (ratio * size[1] / size[0] for ratio in self.ratio)
         for _ in range(10):
-            area = height * width * chance.uniform(*self.area)
-            aspect = math.exp(chance.uniform(math.log(low), math.log(high)))
+            area = height * width * rng.uniform(*self.scale)
+            aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
             h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < h <= height and 0 < w <= width:
-                top, left = chance.integers(height - h + 1), chance.integers(width - w + 1)
-                return Box(int(top), int(left), h, w)
+                top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+                return CropBox(int(top), int(left), h, w)
         h, w = min(height, max(1, round(width / low))), min(width, max(1, round(height * high)))
-        return Box((height - h) // 2, (width - w) // 2, h, w)
+        return CropBox((height - h) // 2, (width - w) // 2, h, w)
 
     def apply(
-        self, frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], chance: np.random.Generator
+        self, frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], rng: np.random.Generator
     ) -> Num[np.ndarray, "t rows cols 3"]:
         """The drawn box of every frame, resized to `size` (rows, columns)."""
-        box = self.draw(frames.shape[1], frames.shape[2], size, chance)
-        return resize(box.cut(frames), size, self.interpolation)
+        box = self.draw_box(frames.shape[1], frames.shape[2], size, rng)
+        return resize_frames(box.crop_frames(frames), size, self.interpolation)
 
 
-def flip(frames: Num[np.ndarray, "t h w 3"]) -> Num[np.ndarray, "t h w 3"]:
+def flip_horizontal(frames: Num[np.ndarray, "t h w 3"]) -> Num[np.ndarray, "t h w 3"]:
     """Left for right."""
     return np.ascontiguousarray(frames[:, :, ::-1])
 
 
-def resize(
+def resize_frames(
     frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], interpolation: Interpolation, *, antialias: bool = False
 ) -> Num[np.ndarray, "t rows cols 3"]:
     """Frames of another size, with pixel centres at halves; bytes are rounded to bytes, real numbers are not.
@@ -164,33 +164,35 @@ CropRule = Literal["videomae", "stmae"]
 """Whose places test crops have: they differ by a pixel where the room is odd, and in frames that are square."""
 
 
-def view_boxes(height: int, width: int, size: tuple[int, int], crops: int, rule: CropRule = "videomae") -> list[Box]:
+def list_view_boxes(
+    height: int, width: int, size: tuple[int, int], spatial_crops: int, crop_rule: CropRule = "videomae"
+) -> list[CropBox]:
     """Boxes of `size` from one end to the other of the side that has more room, in the middle of the other side.
 
     One crop is the centre; three are left, centre, right or top, centre, bottom.
 
     Args:
-        rule: "videomae" rounds places between the ends down and the middle to even, and goes down a square frame;
+        crop_rule: "videomae" rounds places between the ends down and the middle to even, and goes down a square frame;
             "stmae" rounds all up and goes across one.
     """
     rows, cols = size
     room = height - rows, width - cols
-    down = room[0] >= room[1] if rule == "videomae" else room[0] > room[1]
-    top, left = (round(r / 2) if rule == "videomae" else math.ceil(r / 2) for r in room)
-    if crops == 1:
-        return [Box(top, left, rows, cols)]
-    step = max(room) / (crops - 1)
-    offsets = [int(j * step) if rule == "videomae" else math.ceil(j * step) for j in range(crops)]
-    return [Box(offset, left, rows, cols) if down else Box(top, offset, rows, cols) for offset in offsets]
+    down = room[0] >= room[1] if crop_rule == "videomae" else room[0] > room[1]
+    top, left = (round(r / 2) if crop_rule == "videomae" else math.ceil(r / 2) for r in room)
+    if spatial_crops == 1:
+        return [CropBox(top, left, rows, cols)]
+    step = max(room) / (spatial_crops - 1)
+    offsets = [int(j * step) if crop_rule == "videomae" else math.ceil(j * step) for j in range(spatial_crops)]
+    return [CropBox(offset, left, rows, cols) if down else CropBox(top, offset, rows, cols) for offset in offsets]
 
 
-def view_crops(
+def crop_views(
     frames: Num[np.ndarray, "t h w 3"],
     short_side: int,
     size: tuple[int, int],
-    crops: int,
+    spatial_crops: int,
     interpolation: Interpolation = "bilinear",
-    rule: CropRule = "videomae",
+    crop_rule: CropRule = "videomae",
 ) -> list[Num[np.ndarray, "t rows cols 3"]]:
     """The spatial views of a test: the short side is resized to `short_side`, or to what `size` needs, then cut."""
     _, height, width, _ = frames.shape
@@ -198,6 +200,6 @@ def view_crops(
     scaled = tuple(short_side if side == short else short_side * side // short for side in (height, width))
     grow = max(1.0, size[0] / scaled[0], size[1] / scaled[1])
     scaled = tuple(max(least, int(side * grow)) for least, side in zip(size, scaled, strict=True))
-    whole = resize(frames, (scaled[0], scaled[1]), interpolation)
-    boxes = view_boxes(whole.shape[1], whole.shape[2], size, crops, rule)
-    return [np.ascontiguousarray(box.cut(whole)) for box in boxes]
+    whole = resize_frames(frames, (scaled[0], scaled[1]), interpolation)
+    boxes = list_view_boxes(whole.shape[1], whole.shape[2], size, spatial_crops, crop_rule)
+    return [np.ascontiguousarray(box.crop_frames(whole)) for box in boxes]

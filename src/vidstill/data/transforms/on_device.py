@@ -23,8 +23,8 @@ from torch import Tensor
 
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.transforms.affine import moved
-from vidstill.data.transforms.randaugment import MOVES, Colour, Drawn, factor
-from vidstill.utils.rng import numpy_chance
+from vidstill.data.transforms.randaugment import GEOMETRIC_OPS, RandAugmentOp, RGBColor, compute_enhance_factor
+from vidstill.utils.rng import numpy_rng
 
 Frames = UInt8[Tensor, "b t 3 h w"]
 
@@ -40,21 +40,21 @@ def augmented(
         seeds: of the samples. Best left on the CPU, where chance is drawn: else the device is waited for.
     """
     numbers: list[int] = seeds.tolist()
-    flipped = [k for k, seed in enumerate(numbers) if numpy_chance(seed, "flip").random() < config.flip]
+    flipped = [k for k, seed in enumerate(numbers) if numpy_rng(seed, "flip").random() < config.flip_probability]
     clip = _changed(clip.clone(), flipped, lambda part: part.flip(-1))
     augment = config.randaugment
-    if augment is None or config.randaugment_on == "frame":
+    if augment is None or config.randaugment_stage == "frame":
         return clip
-    return operated(clip, [augment.draw(numpy_chance(seed, "randaugment")) for seed in numbers], augment.fill)
+    return operated(clip, [augment.draw_ops(numpy_rng(seed, "randaugment")) for seed in numbers], augment.fill)
 
 
 def operated(
-    clip: UInt8[Tensor, "b 3 t h w"], draws: Sequence[Sequence[Drawn]], fill: Colour
+    clip: UInt8[Tensor, "b 3 t h w"], draws: Sequence[Sequence[RandAugmentOp]], fill: RGBColor
 ) -> UInt8[Tensor, "b 3 t h w"]:
     """Each clip after its operations: the first ones of all clips, then the second ones; equal ones in one go."""
     frames = rearrange(clip, "b c t h w -> b t c h w").clone()
     for turn in zip_longest(*draws):
-        alike: dict[str, dict[int, Drawn]] = defaultdict(dict)
+        alike: dict[str, dict[int, RandAugmentOp]] = defaultdict(dict)
         for k, drawn in enumerate(turn):
             if drawn is not None:
                 alike[drawn.name][k] = drawn
@@ -77,12 +77,12 @@ def _sent(numbers: Sequence[int] | Sequence[float], device: torch.device) -> Ten
     return torch.tensor(numbers).to(device, non_blocking=True)
 
 
-def _moved(frames: Frames, draws: list[Drawn], fill: Colour) -> Frames:
+def _moved(frames: Frames, draws: list[RandAugmentOp], fill: RGBColor) -> Frames:
     height, width = frames.shape[-2:]
-    return moved(frames, [drawn.matrix(width, height) for drawn in draws], fill)
+    return moved(frames, [drawn.build_affine_matrix(width, height) for drawn in draws], fill)
 
 
-def _looked_up(frames: Frames, draws: list[Drawn], fill: Colour) -> Frames:
+def _looked_up(frames: Frames, draws: list[RandAugmentOp], fill: RGBColor) -> Frames:
     """Each level in its clip's table, which is what PIL makes of all levels."""
     images = [drawn.apply(_LEVELS, fill) for drawn in draws]
     tables = torch.from_numpy(np.stack([np.asarray(image)[0, :, 0] for image in images]))
@@ -101,8 +101,8 @@ def _stretched(frames: Frames) -> Frames:
 def _blended(dull: Callable[[Frames], Tensor]) -> Callable[..., Frames]:
     """Away from or towards a clip that lacks something, as PIL blends: in single precision, cut off to bytes."""
 
-    def operation(frames: Frames, draws: list[Drawn], fill: Colour) -> Frames:
-        factors = _sent([factor(drawn.magnitude, drawn.sign) for drawn in draws], frames.device)
+    def operation(frames: Frames, draws: list[RandAugmentOp], fill: RGBColor) -> Frames:
+        factors = _sent([compute_enhance_factor(drawn.magnitude, drawn.sign) for drawn in draws], frames.device)
         less = dull(frames).float()
         return (less + rearrange(factors, "b -> b 1 1 1 1") * (frames - less)).clamp_(0, 255).to(torch.uint8)
 
@@ -132,7 +132,7 @@ def _smooth(frames: Frames) -> Float[Tensor, "b t 3 h w"]:
 
 
 _OPERATIONS: dict[str, Callable[..., Frames]] = {
-    **dict.fromkeys(MOVES, _moved),
+    **dict.fromkeys(GEOMETRIC_OPS, _moved),
     **dict.fromkeys(("Invert", "Posterize", "Solarize", "SolarizeAdd", "Brightness"), _looked_up),
     "AutoContrast": lambda frames, draws, fill: _stretched(frames),
     "Equalize": lambda frames, draws, fill: F.equalize(frames),

@@ -8,51 +8,53 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidstill.utils.rng import normal, uniform
-from vidstill.utils.types import InputError, within
+from vidstill.utils.rng import draw_normal, draw_uniform
+from vidstill.utils.types import InputError, check_range
 
-_TRIES = 100  # a rectangle that is too high or too wide is drawn again
+_BOX_TRIES = 100  # a rectangle that is too high or too wide is drawn again
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erasing:
+class RandomErasing:
     """A rectangle of noise, in the same place of every frame (Zhong et al., arXiv:1708.04896; "cube", "pixel").
 
     Args:
         probability: of a clip to be touched.
-        area: from the smallest to the largest share of the frame.
-        aspect: the lowest height to width; the highest is its inverse. Log-uniform.
+        scale: from the smallest to the largest share of the frame.
+        min_ratio: the lowest height to width; the highest is its inverse. Log-uniform.
     """
 
     probability: float = 0.25
-    area: tuple[float, float] = (0.02, 1 / 3)
-    aspect: float = 0.3
+    scale: tuple[float, float] = (0.02, 1 / 3)
+    min_ratio: float = 0.3
 
     def __post_init__(self) -> None:
-        within(0, 1, probability=self.probability)
-        low, high = self.area
-        if not (0 <= low <= high <= 1 and 0 < self.aspect <= 1):
-            raise InputError(f"erasing takes an area of 0 <= low <= high <= 1, not {self.area}, and 0 < aspect <= 1")
+        check_range(0, 1, probability=self.probability)
+        low, high = self.scale
+        if not (0 <= low <= high <= 1 and 0 < self.min_ratio <= 1):
+            raise InputError(f"erasing takes an area of 0 <= low <= high <= 1, not {self.scale}, and 0 < aspect <= 1")
 
-    def boxes(self, seeds: Int[Tensor, "b"], height: int, width: int) -> Int[Tensor, "4 b"]:
+    def draw_boxes(self, seeds: Int[Tensor, "b"], height: int, width: int) -> Int[Tensor, "4 b"]:
         """Top, left, height and width of each clip's rectangle; nothing is high or wide where nothing is erased."""
-        areas, aspects, tops, lefts = rearrange(uniform(seeds, "erasing", 4 * _TRIES), "b (k four) -> four b k", four=4)
-        highs, wides = self.sides(areas, aspects, height, width)
+        areas, aspects, tops, lefts = rearrange(
+            draw_uniform(seeds, "erasing", 4 * _BOX_TRIES), "b (k four) -> four b k", four=4
+        )
+        highs, wides = self.compute_box_sides(areas, aspects, height, width)
         tops, lefts = torch.floor(tops * (height - highs + 1)), torch.floor(lefts * (width - wides + 1))
 
         fits = (highs < height) & (wides < width)
         first = fits.int().argmax(dim=1, keepdim=True)  # the first that fits, without asking the device
-        touched = fits.any(dim=1) & (uniform(seeds, "erasing at all", 1)[:, 0] < self.probability)
+        touched = fits.any(dim=1) & (draw_uniform(seeds, "erasing at all", 1)[:, 0] < self.probability)
         drawn = torch.stack([tops, lefts, highs, wides]).long()
         return drawn.take_along_dim(first[None], dim=2)[..., 0] * touched
 
-    def sides(
-        self, areas: Float[Tensor, "*n"], aspects: Float[Tensor, "*n"], height: int, width: int
+    def compute_box_sides(
+        self, area_draws: Float[Tensor, "*n"], ratio_draws: Float[Tensor, "*n"], height: int, width: int
     ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
         """Height and width of rectangles, in whole pixels, from numbers in [0, 1) for their areas and aspects."""
-        low, high = self.area
-        pixels = (low + (high - low) * areas) * (height * width)
-        ratio = torch.exp((2 * aspects - 1) * -math.log(self.aspect))
+        low, high = self.scale
+        pixels = (low + (high - low) * area_draws) * (height * width)
+        ratio = torch.exp((2 * ratio_draws - 1) * -math.log(self.min_ratio))
         return torch.round(torch.sqrt(pixels * ratio)), torch.round(torch.sqrt(pixels / ratio))
 
     def apply(
@@ -69,14 +71,14 @@ class Erasing:
         """
         t, h, w = clip.shape[-3:]
         # noise only for as many pixels as a rectangle can have, each side being rounded up by a half at most
-        most = int(self.area[1] * h * w + (h + w) / 2) + 1
-        noise = rearrange(normal(seeds, "erasing noise", 3 * t * most), "b (c t p) -> b c t p", c=3, t=t)
+        most = int(self.scale[1] * h * w + (h + w) / 2) + 1
+        noise = rearrange(draw_normal(seeds, "erasing noise", 3 * t * most), "b (c t p) -> b c t p", c=3, t=t)
         colours = torch.stack([noise[:, c] * std[c] + mean[c] for c in range(3)], dim=1)
-        return filled(clip, self.boxes(seeds, h, w), colours)
+        return fill_boxes(clip, self.draw_boxes(seeds, h, w), colours)
 
 
-def filled(
-    clip: Float[Tensor, "b 3 t h w"], boxes: Int[Tensor, "4 b"], colours: Float[Tensor, "b 3 t p"]
+def fill_boxes(
+    clip: Float[Tensor, "b 3 t h w"], boxes: Int[Tensor, "4 b"], colors: Float[Tensor, "b 3 t p"]
 ) -> Float[Tensor, "b 3 t h w"]:
     """The clips with their rectangles (top, left, height, width) in other colours, row by row from the first of `p`."""
     t, h, w = clip.shape[-3:]
@@ -85,5 +87,5 @@ def filled(
     column = torch.arange(w, device=clip.device) - left
     inside = (row >= 0) & (row < high) & (column >= 0) & (column < wide)
     place = repeat((row * wide + column) * inside, "b h w -> b c t (h w)", c=3, t=t)
-    spread = rearrange(colours.gather(3, place), "b c t (h w) -> b c t h w", h=h)
+    spread = rearrange(colors.gather(3, place), "b c t (h w) -> b c t h w", h=h)
     return torch.where(rearrange(inside, "b h w -> b 1 1 h w"), spread.to(clip.dtype), clip)

@@ -11,15 +11,15 @@ from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from vidstill.methods.common.masking import Mask, first_seen, given, number_seen, random_order
-from vidstill.utils.rng import uniform
+from vidstill.methods.common.masking import Mask, build_mask, count_visible, draw_permutations, require_seeds
+from vidstill.utils.rng import draw_uniform
 from vidstill.utils.types import Grid
 
-_TRIES = 100  # so many boxes in a row that cannot be taken end a clip's drawing
-_SMALLEST = 5  # a box covers a fifth of a slot's places, or more
-_ASPECT = 0.3  # the lowest height to width; the highest is its inverse
+_MAX_TRIES = 100  # so many boxes in a row that cannot be taken end a clip's drawing
+_MIN_AREA_DIVISOR = 5  # a box covers a fifth of a slot's places, or more
+_MIN_ASPECT = 0.3  # the lowest height to width; the highest is its inverse
 
-Box = tuple[slice, slice, slice]
+Cuboid = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,40 +36,40 @@ class CuboidMask:
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
         """Boxes are drawn on the CPU, in double precision, so that no device rounds them otherwise."""
-        seen = number_seen(self.ratio, grid.tokens, "kept", "tokens")
-        seeds = given(seeds)
+        seen = count_visible(self.ratio, grid.num_tokens, "kept", "tokens")
+        seeds = require_seeds(seeds)
         numbers = [0] * len(seeds) if seeds.is_meta else seeds.tolist()  # a rehearsal has shapes alone
-        blocks = np.stack([in_boxes(seed, grid, grid.tokens - seen) for seed in numbers])
-        anywhere = random_order(seeds, grid.tokens)
+        blocks = np.stack([draw_cuboid_mask(seed, grid, grid.num_tokens - seen) for seed in numbers])
+        anywhere = draw_permutations(seeds, grid.num_tokens)
         in_block = torch.from_numpy(blocks).flatten(1).to(anywhere.device).gather(1, anywhere)
-        return first_seen(anywhere.gather(1, in_block.int().argsort(dim=1, stable=True)), seen)
+        return build_mask(anywhere.gather(1, in_block.int().argsort(dim=1, stable=True)), seen)
 
 
-def in_boxes(seed: int, grid: Grid, most: int) -> Bool[np.ndarray, "t h w"]:
+def draw_cuboid_mask(seed: int, grid: Grid, max_masked: int) -> Bool[np.ndarray, "t h w"]:
     """Which tokens the boxes of one clip hide: `most` of them, or fewer where no more boxes can be taken."""
     hidden = np.zeros((grid.t, grid.h, grid.w), dtype=bool)
     failed = 0
-    for box in boxes(seed, grid):
+    for box in draw_cuboids(seed, grid):
         inside = hidden[box]
         new = inside.size - int(inside.sum())
-        if 0 < new <= most:
+        if 0 < new <= max_masked:
             inside[:] = True
-            most, failed = most - new, 0
+            max_masked, failed = max_masked - new, 0
         else:
             failed += 1
-        if most == 0 or failed == _TRIES:
+        if max_masked == 0 or failed == _MAX_TRIES:
             break
     return hidden
 
 
-def boxes(seed: int, grid: Grid) -> Iterator[Box]:
+def draw_cuboids(seed: int, grid: Grid) -> Iterator[Cuboid]:
     """The boxes that a clip's seed draws, without end; one that would be as high or wide as the grid is empty."""
     for part in count():
-        drawn = uniform(torch.tensor([seed], device="cpu"), f"cuboids {part}", 6 * _TRIES).double()
+        drawn = draw_uniform(torch.tensor([seed], device="cpu"), f"cuboids {part}", 6 * _MAX_TRIES).double()
         areas, aspects, long, first, top, left = rearrange(drawn, "1 (tries six) -> six tries", six=6).numpy()
-        least = grid.h * grid.w // _SMALLEST
+        least = grid.h * grid.w // _MIN_AREA_DIVISOR
         areas = least + areas * (grid.h * grid.w - least)
-        aspects = np.exp((2 * aspects - 1) * -math.log(_ASPECT))  # log-uniform
+        aspects = np.exp((2 * aspects - 1) * -math.log(_MIN_ASPECT))  # log-uniform
         high, wide = np.rint(np.sqrt(areas * aspects)), np.rint(np.sqrt(areas / aspects))
         fits = (high < grid.h) & (wide < grid.w)
         sides = np.stack([1 + np.floor(long * grid.t), high * fits, wide * fits])

@@ -3,15 +3,15 @@
 from torch import nn
 
 from vidstill.models.decoder import Decoder
-from vidstill.models.init import initialise
+from vidstill.models.init import init_xavier_weights
 from vidstill.models.vit import ViT
 
 
-def start_as_mae(encoder: ViT, decoder: Decoder) -> None:
+def init_mae_weights(encoder: ViT, decoder: Decoder) -> None:
     """MAE's start (released): Xavier weights of every linear layer, and a mask token of deviation 0.02.
 
     The embedding counts as a linear layer, but for its bias, which keeps torch's own start as a convolution has it.
     """
-    nn.init.xavier_uniform_(encoder.embed.weight)
-    initialise(decoder.project)
-    nn.init.normal_(decoder.infill.mask_token, std=0.02)
+    nn.init.xavier_uniform_(encoder.patch_embed.weight)
+    init_xavier_weights(decoder.embed)
+    nn.init.normal_(decoder.trunk.mask_token, std=0.02)

@@ -7,23 +7,25 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-Distance = Literal["l2", "l1", "smooth_l1"]
+RegressionLoss = Literal["l2", "l1", "smooth_l1"]
 """Squared, absolute, or squared below 1 and absolute above (beta 1)."""
 
 
-def precise(tensor: Tensor) -> Tensor:
+def upcast_to_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in its own precision where that is higher."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def distance(guess: Float[Tensor, "b n d"], target: Float[Tensor, "b n d"], kind: Distance) -> Float[Tensor, ""]:
+def regression_loss(
+    prediction: Float[Tensor, "b n d"], target: Float[Tensor, "b n d"], kind: RegressionLoss
+) -> Float[Tensor, ""]:
     """The mean distance over clips, tokens and channels, in float32 or better; 0 where no token is hidden."""
-    guess, target = precise(guess), precise(target)
+    prediction, target = upcast_to_float32(prediction), upcast_to_float32(target)
     match kind:
         case "l2":
-            total = F.mse_loss(guess, target, reduction="sum")
+            total = F.mse_loss(prediction, target, reduction="sum")
         case "l1":
-            total = F.l1_loss(guess, target, reduction="sum")
+            total = F.l1_loss(prediction, target, reduction="sum")
         case "smooth_l1":
-            total = F.smooth_l1_loss(guess, target, reduction="sum", beta=1.0)
-    return total / max(guess.numel(), 1)
+            total = F.smooth_l1_loss(prediction, target, reduction="sum", beta=1.0)
+    return total / max(prediction.numel(), 1)

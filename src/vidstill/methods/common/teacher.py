@@ -11,19 +11,19 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.external.base import Foreign, ForeignConfig, Input
-from vidstill.models.vit import BASE, Looked, ViT, ViTConfig
+from vidstill.models.external.base import ExternalEncoder, ExternalEncoderConfig, InputResolution
+from vidstill.models.vit import BASE, IntermediateFeatures, ViT, ViTConfig
 from vidstill.utils.types import Grid, InputError
 
-Frames = Literal["first", "all"]
+TeacherFrames = Literal["first", "all"]
 """Which frames of a tubelet a teacher of images looks at; the features of all of them stand side by side, in order."""
 
 
-Pairs = tuple[tuple[int, int], ...]
+LayerPairs = tuple[tuple[int, int], ...]
 """Blocks that are compared, counted from 1: (the student's, the teacher's)."""
 
 
-TeacherModel: TypeAlias = ViTConfig | ForeignConfig
+TeacherModelConfig: TypeAlias = ViTConfig | ExternalEncoderConfig
 """What a method may know of its teacher: `dim`, `depth`, `heads`, `tubelet` and `class_token`; and how it is built."""
 
 
@@ -31,12 +31,14 @@ TeacherModel: TypeAlias = ViTConfig | ForeignConfig
 class TeacherConfig:
     """A pre-trained encoder, and where its weights are."""
 
-    model: TeacherModel  # another library's says itself what it is
-    weights: str = ""  # a run's folder, a file of weights, transformers:FOLDER_OR_NAME, timm:NAME or timm:NAME@FILE
-    input: Input = "fitted"  # own: another library's model sees frames of its own size; its features are resampled
+    model: TeacherModelConfig  # another library's says itself what it is
+    checkpoint: str = ""  # a run's folder, a file of weights, transformers:FOLDER_OR_NAME, timm:NAME or timm:NAME@FILE
+    input_resolution: InputResolution = (
+        "fitted"  # own: another library's model sees frames of its own size; its features are resampled
+    )
 
 
-Teachers: TypeAlias = Annotated[
+TeacherList: TypeAlias = Annotated[
     tuple[TeacherConfig, ...],
     tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
@@ -49,42 +51,42 @@ Teachers: TypeAlias = Annotated[
 """Any number of teachers, typed as what each has under `weights`; what they are is taken from there."""
 
 
-class Frozen(nn.Module):
+class FrozenTeacher(nn.Module):
     """An encoder that only looks: no parameter of it is listed, trained, saved or put into train mode.
 
     It moves between devices and precisions with the model that holds it.
     """
 
-    def __init__(self, model: ViT | Foreign):
+    def __init__(self, model: ViT | ExternalEncoder):
         super().__init__()
-        self.become(model)
+        self.set_model(model)
 
-    def become(self, model: ViT | Foreign) -> None:
+    def set_model(self, model: ViT | ExternalEncoder) -> None:
         """Takes a model that has its weights in the place of the one that it was built with."""
         self.__dict__["model"] = model.eval().requires_grad_(False)  # past nn.Module's own bookkeeping
 
     @property
-    def model(self) -> ViT | Foreign:
+    def model(self) -> ViT | ExternalEncoder:
         return self.__dict__["model"]
 
     @torch.no_grad()
-    def look(
+    def forward_intermediates(
         self,
         clip: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None = None,
         *,
         layers: Collection[int] = (),
         attention: Collection[int] = (),
-    ) -> Looked:
+    ) -> IntermediateFeatures:
         """What the wanted blocks give, counted from 1; those after the last one that is needed do not run."""
-        return self.model.look(clip, visible, layers=layers, attention=attention)
+        return self.model.forward_intermediates(clip, visible, layers=layers, attention=attention)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenTeacher":
         self.model._apply(fn)
         return super()._apply(fn, recurse)
 
 
-def check_pairs(field: str, pairs: Pairs, student: ViTConfig, teacher: TeacherModel) -> None:
+def check_layer_pairs(field: str, layer_pairs: LayerPairs, student: ViTConfig, teacher: TeacherModelConfig) -> None:
     """Holds a method that compares token with token, block with block, to those that are there.
 
     Args:
@@ -99,17 +101,19 @@ def check_pairs(field: str, pairs: Pairs, student: ViTConfig, teacher: TeacherMo
             f"{field} compare token with token: the student's tubelets {student.tubelet} "
             f"have to be the teacher's {teacher.tubelet}"
         )
-    if isinstance(teacher, ForeignConfig) and teacher.input == "own":
+    if isinstance(teacher, ExternalEncoderConfig) and teacher.input_resolution == "own":
         raise InputError(
             f"{field} compare token with token: the teacher sees the student's clip, not one of its own size"
         )
-    for ours, theirs in pairs:
+    for ours, theirs in layer_pairs:
         for who, block, depth in (("student", ours, student.depth), ("teacher", theirs, teacher.depth)):
             if not 1 <= block <= depth:
                 raise InputError(f"{field} name block {block} of a {who} of {depth} blocks; take 1 to {depth}")
 
 
-def clip_features(teacher: Frozen, clip: Float[Tensor, "b 3 t h w"], grid: Grid) -> Float[Tensor, "b n d"]:
+def extract_clip_features(
+    teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid
+) -> Float[Tensor, "b n d"]:
     """What a teacher of clips makes of each token of a student's grid: its last block's output, before any norm.
 
     A teacher of other patches is shown the clip at the size at which it has as many. Where its tubelets last longer,
@@ -118,7 +122,7 @@ def clip_features(teacher: Frozen, clip: Float[Tensor, "b 3 t h w"], grid: Grid)
     Raises:
         InputError: its slots of time are not whole numbers of the student's.
     """
-    features, slots = _features(teacher, clip, grid)
+    features, slots = _compute_features(teacher, clip, grid)
     if grid.t % slots:
         raise InputError(
             f"a teacher that cuts the clip into {slots} slots of time cannot teach a student of {grid.t}; take one "
@@ -127,45 +131,49 @@ def clip_features(teacher: Frozen, clip: Float[Tensor, "b 3 t h w"], grid: Grid)
     return repeat(features, "b (t s) d -> b (t r s) d", t=slots, r=grid.t // slots)
 
 
-def frame_features(
-    teacher: Frozen, clip: Float[Tensor, "b 3 t h w"], grid: Grid, frames: Frames = "first"
+def extract_frame_features(
+    teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid, frames: TeacherFrames = "first"
 ) -> Float[Tensor, "b n d"]:
-    """What a teacher of images, frame by frame, makes of each token of a student's grid; as `clip_features`."""
+    """What a teacher of images, frame by frame, makes of each token of a student's grid; as `extract_clip_features`."""
     if frames == "first":
         clip = clip[:, :, :: clip.shape[2] // grid.t]
     images = rearrange(clip, "b c t h w -> (b t) c 1 h w")
-    features, _ = _features(teacher, images, grid)
+    features, _ = _compute_features(teacher, images, grid)
     return rearrange(features, "(b t r) s d -> b (t s) (r d)", b=len(clip), t=grid.t)
 
 
-def fitted(clip: Float[Tensor, "b 3 t h w"], grid: Grid, model: TeacherModel) -> Float[Tensor, "b 3 t rows columns"]:
+def resize_clip_to_grid(
+    clip: Float[Tensor, "b 3 t h w"], grid: Grid, model: TeacherModelConfig
+) -> Float[Tensor, "b 3 t rows columns"]:
     """The clip at the size at which a model cuts its frames into a grid's rows and columns, or at the model's own.
 
     Bilinear, over the pixels that a larger one covers, as PIL does. (MVD's loader instead cuts the crop of a smaller
     clip out of the source a second time, so that it is not resized twice.)
     """
     size = (grid.h * model.tubelet[1], grid.w * model.tubelet[2])
-    if isinstance(model, ForeignConfig) and model.input == "own":
-        size = model.size
+    if isinstance(model, ExternalEncoderConfig) and model.input_resolution == "own":
+        size = model.train_size
     if size == tuple(clip.shape[-2:]):
         return clip
-    frames = _resized(rearrange(clip, "b c t h w -> (b t) c h w"), size)
+    frames = _resize_images(rearrange(clip, "b c t h w -> (b t) c h w"), size)
     return rearrange(frames, "(b t) c h w -> b c t h w", b=len(clip))
 
 
-def _features(teacher: Frozen, clip: Float[Tensor, "b 3 t h w"], grid: Grid) -> tuple[Float[Tensor, "b n d"], int]:
+def _compute_features(
+    teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid
+) -> tuple[Float[Tensor, "b n d"], int]:
     """A teacher's last features on a grid's rows and columns, and how many slots of time there are.
 
     Those of another grid, from frames of the teacher's own size, are resampled as frames are.
     """
-    shown = fitted(clip, grid, teacher.model.config)
+    shown = resize_clip_to_grid(clip, grid, teacher.model.config)
     own, last = teacher.model.grid(shown), teacher.model.config.depth
-    features = teacher.look(shown, layers=(last,)).layers[last]
+    features = teacher.forward_intermediates(shown, layers=(last,)).layers[last]
     if (own.h, own.w) != (grid.h, grid.w):
         maps = rearrange(features, "b (t h w) d -> (b t) d h w", h=own.h, w=own.w)
-        features = rearrange(_resized(maps, (grid.h, grid.w)), "(b t) d h w -> b (t h w) d", t=own.t)
+        features = rearrange(_resize_images(maps, (grid.h, grid.w)), "(b t) d h w -> b (t h w) d", t=own.t)
     return features, own.t
 
 
-def _resized(images: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c rows columns"]:
+def _resize_images(images: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c rows columns"]:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)

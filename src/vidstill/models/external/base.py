@@ -11,16 +11,16 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.vit import Looked
-from vidstill.utils.types import Grid, InputError, Tubelet, take
+from vidstill.models.vit import IntermediateFeatures
+from vidstill.utils.types import Grid, InputError, Tubelet, gather_tokens
 
-Input = Literal["fitted", "own"]
+InputResolution = Literal["fitted", "own"]
 """How large a teacher's frames are: so that its tokens are as many as the student's; or as it was trained on, and its
 features are resampled."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForeignConfig:
+class ExternalEncoderConfig:
     """A teacher of another library, as its source says that it is."""
 
     source: str  # transformers:FOLDER_OR_NAME or timm:NAME, timm:NAME@FILE
@@ -28,40 +28,40 @@ class ForeignConfig:
     depth: int
     heads: int
     tubelet: Tubelet  # frames, rows and columns of one token; one frame: it looks at images
-    size: tuple[int, int]  # rows and columns of the frames that it was trained on
+    train_size: tuple[int, int]  # rows and columns of the frames that it was trained on
     mean: tuple[float, float, float]  # of the colours in [0, 1], taken off at its door
     std: tuple[float, float, float]
-    input: Input = "fitted"
+    input_resolution: InputResolution = "fitted"
 
     @property
     def class_token(self) -> bool:
         """Class and register tokens are dropped at its door: nothing is learned from them."""
         return False
 
-    def build(self) -> "Foreign":
+    def build(self) -> "ExternalEncoder":
         """The model without its weights, on the "meta" device: they come in at the start (`Frozen.become`)."""
-        from vidstill.models.external.registry import without_weights
+        from vidstill.models.external.registry import build_external_encoder
 
-        return without_weights(self)
+        return build_external_encoder(self)
 
 
-class Foreign(nn.Module, ABC):
+class ExternalEncoder(nn.Module, ABC):
     """A library's model, run by its own parts: what enters its first block, then block after block.
 
     So it sees only the tokens that it is shown, and no block runs after the last one that is needed. Positions are
     those that the library gives to a clip of that size.
 
     Args:
-        library: the part of the library's model that is run.
-        about: where it comes from, for what is learned from it.
+        library_model: the part of the library's model that is run.
+        metadata: where it comes from, for what is learned from it.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ForeignConfig, library: nn.Module, about: Mapping[str, Any]):
+    def __init__(self, config: ExternalEncoderConfig, library_model: nn.Module, metadata: Mapping[str, Any]):
         super().__init__()
-        self.config, self.library, self.about = config, library, about
+        self.config, self.library_model, self.metadata = config, library_model, metadata
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
 
@@ -71,10 +71,10 @@ class Foreign(nn.Module, ABC):
         """The library's, in their order."""
 
     @abstractmethod
-    def enter(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
+    def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
         """What enters the first block of all the clip: class and register tokens, if there are any, then the others."""
 
-    def block(
+    def run_block(
         self,
         block: Callable[..., Any],
         tokens: Float[Tensor, "b n d"],
@@ -85,36 +85,38 @@ class Foreign(nn.Module, ABC):
         return block(tokens)
 
     def grid(self, clip: Float[Tensor, "b 3 t h w"]) -> Grid:
-        return Grid.of(clip, self.config.tubelet)
+        return Grid.from_clip(clip, self.config.tubelet)
 
-    def look(
+    def forward_intermediates(
         self,
         clip: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None = None,
         *,
         layers: Collection[int] = (),
         attention: Collection[int] = (),
-    ) -> Looked:
+    ) -> IntermediateFeatures:
         """As `ViT.look`: what the wanted blocks give, counted from 1, as they left it, before any norm.
 
         Raises:
             InputError: the clip is not of its kind, or something is asked that it has not.
         """
         grid = self.grid(clip)
-        self._check(clip, layers, attention)
+        self._check_request(clip, layers, attention)
         pixels = (clip - self.mean[:, None, None, None]) / self.std[:, None, None, None]
-        tokens = self.enter(pixels)
-        prefix = tokens.shape[1] - grid.tokens
+        tokens = self.embed(pixels)
+        prefix = tokens.shape[1] - grid.num_tokens
         if visible is not None:
-            tokens = torch.cat([tokens[:, :prefix], take(tokens[:, prefix:], visible)], dim=1)
+            tokens = torch.cat([tokens[:, :prefix], gather_tokens(tokens[:, prefix:], visible)], dim=1)
         outputs, classes = {}, {}
         for number, block in enumerate(islice(self.blocks, max(layers, default=0)), start=1):
-            tokens = self.block(block, tokens, pixels, visible)
+            tokens = self.run_block(block, tokens, pixels, visible)
             if number in layers:
                 classes[number], outputs[number] = tokens[:, :0], tokens[:, prefix:]
-        return Looked(layers=outputs, class_layers=classes)
+        return IntermediateFeatures(layers=outputs, cls_layers=classes)
 
-    def _check(self, clip: Float[Tensor, "b 3 t h w"], layers: Collection[int], attention: Collection[int]) -> None:
+    def _check_request(
+        self, clip: Float[Tensor, "b 3 t h w"], layers: Collection[int], attention: Collection[int]
+    ) -> None:
         config = self.config
         if attention:
             raise InputError(
@@ -134,5 +136,5 @@ class Foreign(nn.Module, ABC):
                 )
 
 
-def as_images(pixels: Float[Tensor, "b 3 1 h w"]) -> Float[Tensor, "b 3 h w"]:
+def drop_frame_axis(pixels: Float[Tensor, "b 3 1 h w"]) -> Float[Tensor, "b 3 h w"]:
     return rearrange(pixels, "b c 1 h w -> b c h w")

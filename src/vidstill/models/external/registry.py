@@ -5,22 +5,24 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vidstill.models.external import timm, transformers
-from vidstill.models.external.base import Foreign, ForeignConfig, Input
+from vidstill.models.external.base import ExternalEncoder, ExternalEncoderConfig, InputResolution
 
 _LIBRARIES = ("transformers", "timm")
 
 
-def is_foreign(source: str) -> bool:
+def is_external_encoder(source: str) -> bool:
     """Whether a teacher's weights are named as another library's."""
     return source.partition(":")[0] in _LIBRARIES
 
 
-def file_of(source: str) -> str:
+def parse_weights_file(source: str) -> str:
     """The file of weights that a foreign teacher's name ends with, or nothing."""
     return source.partition("@")[2] if source.startswith("timm:") else ""
 
 
-def read_foreign(source: str, tensors: Mapping[str, Tensor] | None = None, *, input: Input = "fitted") -> Foreign:
+def load_external_encoder(
+    source: str, tensors: Mapping[str, Tensor] | None = None, *, input_resolution: InputResolution = "fitted"
+) -> ExternalEncoder:
     """The model that is named, with its weights, on the CPU.
 
     Args:
@@ -31,13 +33,13 @@ def read_foreign(source: str, tensors: Mapping[str, Tensor] | None = None, *, in
     """
     library, _, name = source.partition(":")
     if library == "transformers":
-        return transformers.read(name, source=source, input=input)
-    return timm.read(name.partition("@")[0], tensors, source=source, input=input)
+        return transformers.load_transformers_encoder(name, source=source, input_resolution=input_resolution)
+    return timm.load_timm_encoder(name.partition("@")[0], tensors, source=source, input_resolution=input_resolution)
 
 
-def without_weights(config: ForeignConfig) -> Foreign:
+def build_external_encoder(config: ExternalEncoderConfig) -> ExternalEncoder:
     """The model that is described, on the "meta" device."""
     library, _, name = config.source.partition(":")
     if library == "transformers":
-        return transformers.without_weights(name, config)
-    return timm.without_weights(name.partition("@")[0], config)
+        return transformers.build_transformers_encoder(name, config)
+    return timm.build_timm_encoder(name.partition("@")[0], config)

@@ -17,75 +17,94 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidstill.bench.timing import in_turns, one_core
-from vidstill.data.manifest.manifest import Listing
-from vidstill.data.manifest.open import listing_to_test
+from vidstill.bench.timing import pin_to_one_core, time_in_random_order
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.open import open_test_manifest
 from vidstill.engine.distributed import Runtime
-from vidstill.pipelines.evaluate.classifier import check_classes, labelled, score
-from vidstill.pipelines.export.model import ExportConfig, Shipped, shipped
-from vidstill.pipelines.export.onnx import PACKAGES, TOLERANCE, Session, save_onnx
-from vidstill.pipelines.export.report import Measured, Report, drafted, optional, report_beside, size_of
-from vidstill.pipelines.export.verify import Compared, answers, batches, check, compared, drawn, with_boxes
-from vidstill.pipelines.train.session import Launch
-from vidstill.tasks.results import SeveralTested, Tested
-from vidstill.utils.files import version_of
-from vidstill.utils.rng import numpy_chance
+from vidstill.pipelines.evaluate.classifier import check_classes, require_labels, score_classifier
+from vidstill.pipelines.export.model import ExportableModel, ExportConfig, load_exportable_model
+from vidstill.pipelines.export.onnx import ONNX_PACKAGES, ONNX_TOLERANCE, OnnxSession, save_onnx
+from vidstill.pipelines.export.report import (
+    ExportReport,
+    QuantizationResult,
+    compute_export_size,
+    import_optional,
+    open_export_draft,
+    write_export_report,
+)
+from vidstill.pipelines.export.verify import (
+    OutputComparison,
+    add_boxes,
+    build_comparison_batches,
+    check_outputs,
+    compare_outputs,
+    draw_synthetic_clips,
+    run_batches,
+)
+from vidstill.pipelines.train.session import RunConfig
+from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
+from vidstill.utils.files import get_package_version
+from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
 
-LEAST_COSINE = 0.9
+MIN_COSINE = 0.9
 """Between the answers; below it, a file is broken rather than rounded."""
 
-_TURNS = 15  # of each that is timed,
-_LEAST = 3  # and so many in any case,
-_SECONDS = 60.0  # but no more after so many seconds
+_MAX_TIMED_ROUNDS = 15  # of each that is timed,
+_MIN_TIMED_ROUNDS = 3  # and so many in any case,
+_TIMING_BUDGET_SECONDS = 60.0  # but no more after so many seconds
 
 
-def write_int8(source: str, out: Path, asked: ExportConfig | None = None) -> Report:
+def write_int8(source: str, out: Path, config: ExportConfig | None = None) -> ExportReport:
     """Writes a run's folder or a file of weights as ONNX with 8-bit linear layers, and measures what that costs.
 
     Raises:
         InputError: the source cannot give what is asked, the file cannot be written, or its answers are far off.
     """
-    asked = asked or ExportConfig()
-    with drafted(out, ".onnx") as draft, TemporaryDirectory() as folder:
-        model = shipped(source, asked)
-        listing = _labelled(model, asked)
-        given = batches(model, asked)
-        expected = answers(model.model, given)
+    config = config or ExportConfig()
+    with open_export_draft(out, ".onnx") as draft, TemporaryDirectory() as folder:
+        model = load_exportable_model(source, config)
+        listing = _open_labelled_manifest(model, config)
+        given = build_comparison_batches(model, config)
+        expected = run_batches(model.module, given)
         exact = Path(folder) / "float32.onnx"
         begun = time.perf_counter()
         save_onnx(model, exact)
-        quantise(exact, draft, model.about)
+        quantize_onnx(exact, draft, model.metadata)
         seconds = time.perf_counter() - begun
-        float_session, session = (Session(path, threads=torch.get_num_threads()) for path in (exact, draft))
-        check(compared(given, expected, answers(float_session, given), model), TOLERANCE, f"{out}, still in float32,")
-        found = compared(given, expected, answers(session, given), model)
-        _check_rounded(found, str(out))
-        report = Report(
+        float_session, session = (OnnxSession(path, threads=torch.get_num_threads()) for path in (exact, draft))
+        check_outputs(
+            compare_outputs(given, expected, run_batches(float_session, given), model),
+            ONNX_TOLERANCE,
+            f"{out}, still in float32,",
+        )
+        found = compare_outputs(given, expected, run_batches(session, given), model)
+        _check_cosine(found, str(out))
+        report = ExportReport(
             file=str(out),
             target="ONNX with 8-bit linear layers",
-            bytes=size_of(draft),
-            seconds=seconds,
-            about=model.about,
-            compared=found,
-            tolerance=LEAST_COSINE,
-            versions={name: version_of(name) for name in PACKAGES},
-            measured=measured(model, listing, asked, exact, draft),
+            num_bytes=compute_export_size(draft),
+            export_seconds=seconds,
+            metadata=model.metadata,
+            comparisons=found,
+            tolerance=MIN_COSINE,
+            versions={name: get_package_version(name) for name in ONNX_PACKAGES},
+            quantization=measure_quantization(model, listing, config, exact, draft),
         )
-        return report_beside(draft, report)
+        return write_export_report(draft, report)
 
 
-def quantise(exact: Path, out: Path, about: Mapping[str, Any]) -> None:
+def quantize_onnx(float_path: Path, out: Path, metadata: Mapping[str, Any]) -> None:
     """Writes the file `exact` with 8-bit linear layers.
 
     Seven of the eight bits of a weight are used, for CPUs without VNNI (`reduce_range` of onnxruntime's own docstring):
     there, sums of products with all of them may overflow.
     """
-    tools, onnx = optional("onnxruntime.quantization"), optional("onnx")
+    tools, onnx = import_optional("onnxruntime.quantization"), import_optional("onnx")
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it advises on a preparation that the exporter has done
-    model = onnx.load(str(exact))
+    model = onnx.load(str(float_path))
     del model.graph.value_info[:]  # it transposes weights, and does not forget how their shapes were noted
     try:
         tools.quantize_dynamic(
@@ -100,67 +119,82 @@ def quantise(exact: Path, out: Path, about: Mapping[str, Any]) -> None:
         root.setLevel(level)
     made = onnx.load(str(out))
     del made.metadata_props[:]
-    made.metadata_props.add(key="vidstill", value=json.dumps(dict(about)))
+    made.metadata_props.add(key="vidstill", value=json.dumps(dict(metadata)))
     onnx.save(made, str(out))
     onnx.checker.check_model(str(out))
 
 
-def measured(model: Shipped, listing: Listing | None, asked: ExportConfig, exact: Path, draft: Path) -> Measured:
+def measure_quantization(
+    model: ExportableModel, manifest: Manifest | None, config: ExportConfig, float_path: Path, int8_path: Path
+) -> QuantizationResult:
     """Times and, where labelled videos are given, accuracy, beside those of our model."""
-    times = _times(model, exact, draft)
+    times = _measure_latency(model, float_path, int8_path)
     accuracy: dict[str, Any] = {}
-    if listing is not None:
+    if manifest is not None:
         ours, theirs = (
-            _tested(each, model, listing, asked)
-            for each in (model.model, Session(draft, threads=torch.get_num_threads()))
+            _evaluate_module(each, model, manifest, config)
+            for each in (model.module, OnnxSession(int8_path, threads=torch.get_num_threads()))
         )
-        accuracy = {"videos": len(theirs.places), "score": theirs.score, "float_score": ours.score}
-    return Measured(
-        float_bytes=size_of(exact),
-        milliseconds={name: 1000 * median(each) for name, each in times.items()},
-        turns=min(map(len, times.values())),
+        accuracy = {"videos": len(theirs.indices), "score": theirs.metrics, "float_score": ours.metrics}
+    return QuantizationResult(
+        float_bytes=compute_export_size(float_path),
+        latency_ms={name: 1000 * median(each) for name, each in times.items()},
+        num_rounds=min(map(len, times.values())),
         **accuracy,
     )
 
 
-def _times(model: Shipped, exact: Path, draft: Path) -> dict[str, Sequence[float]]:
+def _measure_latency(model: ExportableModel, float_path: Path, int8_path: Path) -> dict[str, Sequence[float]]:
     """Seconds of one clip on one core, turn by turn."""
-    clip = with_boxes(model, drawn(model, 1))
-    float_session, session = (Session(path, threads=1) for path in (exact, draft))
+    clip = add_boxes(model, draw_synthetic_clips(model, 1))
+    float_session, session = (OnnxSession(path, threads=1) for path in (float_path, int8_path))
     sorts: dict[str, Callable[..., Tensor]] = {
         "int8": session,
         "float32 in onnxruntime": float_session,
-        "float32 in torch": model.model,
+        "float32 in torch": model.module,
     }
     works = {name: lambda each=each: each(*clip) for name, each in sorts.items()}
-    chance, begun = numpy_chance(0, "turns"), time.perf_counter()
+    chance, begun = numpy_rng(0, "turns"), time.perf_counter()
     turns: list[dict[str, float]] = []
-    with torch.no_grad(), one_core():
-        in_turns(works, chance)  # a first one sets things up
-        while len(turns) < _LEAST or (len(turns) < _TURNS and time.perf_counter() - begun < _SECONDS):
-            turns.append(in_turns(works, chance))
+    with torch.no_grad(), pin_to_one_core():
+        time_in_random_order(works, chance)  # a first one sets things up
+        while len(turns) < _MIN_TIMED_ROUNDS or (
+            len(turns) < _MAX_TIMED_ROUNDS and time.perf_counter() - begun < _TIMING_BUDGET_SECONDS
+        ):
+            turns.append(time_in_random_order(works, chance))
     return {name: [turn[name] for turn in turns] for name in works}
 
 
-def _labelled(model: Shipped, asked: ExportConfig) -> Listing | None:
+def _open_labelled_manifest(model: ExportableModel, config: ExportConfig) -> Manifest | None:
     """The videos that accuracy is measured on; None: there are none, or nothing is scored."""
-    if asked.data is None or model.gives != "logits":
+    if config.data is None or model.output_type != "logits":
         return None
-    listing = labelled(listing_to_test(asked.data, fold=asked.fold), several=model.several)
-    check_classes(listing, model.names, model.source)
+    listing = require_labels(open_test_manifest(config.data, fold=config.fold), multi_label=model.multi_label)
+    check_classes(listing, model.class_names, model.source)
     return listing
 
 
-def _tested(module: torch.nn.Module, model: Shipped, listing: Listing, asked: ExportConfig) -> Tested | SeveralTested:
+def _evaluate_module(
+    module: torch.nn.Module, model: ExportableModel, manifest: Manifest, config: ExportConfig
+) -> SingleLabelResult | MultiLabelResult:
     assert model.views is not None
-    launch = Launch(data=Path(), out=Path(), workers=asked.workers, precision="fp32")
-    return score(module, listing, model.names, model.views, launch, Runtime("fp32"), several=model.several, shown=False)
+    launch = RunConfig(data=Path(), out=Path(), workers=config.workers, precision="fp32")
+    return score_classifier(
+        module,
+        manifest,
+        model.class_names,
+        model.views,
+        launch,
+        Runtime("fp32"),
+        multi_label=model.multi_label,
+        show_progress=False,
+    )
 
 
-def _check_rounded(found: Sequence[Compared], out: str) -> None:
-    worst = min(found, key=lambda each: each.cosine if each.cosine == each.cosine else -2.0)
-    if not worst.cosine >= LEAST_COSINE:
+def _check_cosine(comparisons: Sequence[OutputComparison], out: str) -> None:
+    worst = min(comparisons, key=lambda each: each.min_cosine if each.min_cosine == each.min_cosine else -2.0)
+    if not worst.min_cosine >= MIN_COSINE:
         raise InputError(
-            f"{out} would be far off in 8 bits: a cosine of {worst.cosine:.3f} to what the model gives ({worst.kind} "
-            f"clips), where {LEAST_COSINE} is the least; it is not written, take onnx or torch"
+            f"{out} would be far off in 8 bits: a cosine of {worst.min_cosine:.3f} to what the model gives ({worst.clip_source} "
+            f"clips), where {MIN_COSINE} is the least; it is not written, take onnx or torch"
         )

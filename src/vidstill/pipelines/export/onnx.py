@@ -10,20 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidstill.pipelines.export.model import ExportConfig, Shipped, shipped
-from vidstill.pipelines.export.report import Report, drafted, optional, report_beside, size_of
-from vidstill.pipelines.export.torch_export import dynamic, traced
-from vidstill.pipelines.export.verify import answers, batches, check, compared
-from vidstill.utils.files import version_of
+from vidstill.pipelines.export.model import ExportableModel, ExportConfig, load_exportable_model
+from vidstill.pipelines.export.report import (
+    ExportReport,
+    compute_export_size,
+    import_optional,
+    open_export_draft,
+    write_export_report,
+)
+from vidstill.pipelines.export.torch_export import build_dynamic_shapes, trace_model
+from vidstill.pipelines.export.verify import build_comparison_batches, check_outputs, compare_outputs, run_batches
+from vidstill.utils.files import get_package_version
 
-TOLERANCE = 1e-4
-OPSET = 20
-PACKAGES = ("vidstill", "torch", "onnx", "onnxscript", "onnxruntime")
+ONNX_TOLERANCE = 1e-4
+ONNX_OPSET = 20
+ONNX_PACKAGES = ("vidstill", "torch", "onnx", "onnxscript", "onnxruntime")
 
-_ABOUT = "vidstill"  # where our metadata stands, as JSON
+_METADATA_KEY = "vidstill"  # where our metadata stands, as JSON
 
 
-class Session(nn.Module):
+class OnnxSession(nn.Module):
     """What an ONNX file gives, computed by onnxruntime on the CPU.
 
     Args:
@@ -32,7 +38,7 @@ class Session(nn.Module):
 
     def __init__(self, path: Path, *, threads: int):
         super().__init__()
-        runtime = optional("onnxruntime")
+        runtime = import_optional("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
@@ -44,7 +50,7 @@ class Session(nn.Module):
         return torch.from_numpy(self.session.run(None, given)[0])
 
 
-def write_onnx(source: str, out: Path, asked: ExportConfig | None = None) -> Report:
+def write_onnx(source: str, out: Path, config: ExportConfig | None = None) -> ExportReport:
     """Writes a run's folder or a file of weights as ONNX; onnxruntime gives with it what our model gives.
 
     Of more than 2 GB, the tensors stand in OUT.data beside it, which has to stay there.
@@ -52,39 +58,39 @@ def write_onnx(source: str, out: Path, asked: ExportConfig | None = None) -> Rep
     Raises:
         InputError: the source cannot give what is asked, the file cannot be written, or it gives something else.
     """
-    asked = asked or ExportConfig()
-    with drafted(out, ".onnx") as draft:
-        model = shipped(source, asked)
-        given = batches(model, asked)
-        expected = answers(model.model, given)
+    config = config or ExportConfig()
+    with open_export_draft(out, ".onnx") as draft:
+        model = load_exportable_model(source, config)
+        given = build_comparison_batches(model, config)
+        expected = run_batches(model.module, given)
         begun = time.perf_counter()
         save_onnx(model, draft)
         seconds = time.perf_counter() - begun
-        session = Session(draft, threads=torch.get_num_threads())
-        found = compared(given, expected, answers(session, given), model)
-        check(found, TOLERANCE, str(out))
-        report = Report(
+        session = OnnxSession(draft, threads=torch.get_num_threads())
+        found = compare_outputs(given, expected, run_batches(session, given), model)
+        check_outputs(found, ONNX_TOLERANCE, str(out))
+        report = ExportReport(
             file=str(out),
-            target=f"ONNX, opset {OPSET}",
-            bytes=size_of(draft),
-            seconds=seconds,
-            about=model.about,
-            compared=found,
-            tolerance=TOLERANCE,
-            versions={name: version_of(name) for name in PACKAGES},
+            target=f"ONNX, opset {ONNX_OPSET}",
+            num_bytes=compute_export_size(draft),
+            export_seconds=seconds,
+            metadata=model.metadata,
+            comparisons=found,
+            tolerance=ONNX_TOLERANCE,
+            versions={name: get_package_version(name) for name in ONNX_PACKAGES},
         )
-        return report_beside(draft, report)
+        return write_export_report(draft, report)
 
 
-def save_onnx(model: Shipped, path: Path) -> None:
+def save_onnx(model: ExportableModel, path: Path) -> None:
     """Writes the model in float32, and lets ONNX's own checker look at it.
 
     Raises:
         InputError: onnx or onnxscript is not installed.
     """
-    onnx = optional("onnx")
-    optional("onnxscript")
-    program = traced(model)
+    onnx = import_optional("onnx")
+    import_optional("onnxscript")
+    program = trace_model(model)
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -94,20 +100,20 @@ def save_onnx(model: Shipped, path: Path) -> None:
             made: Any = torch.onnx.export(
                 program,
                 dynamo=True,
-                opset_version=OPSET,
-                input_names=model.inputs,
-                output_names=(model.gives,),
-                dynamic_shapes=dynamic(model),
+                opset_version=ONNX_OPSET,
+                input_names=model.input_names,
+                output_names=(model.output_type,),
+                dynamic_shapes=build_dynamic_shapes(model),
                 verbose=False,
             )
     finally:
         exporter.setLevel(level)
-    made.model.metadata_props[_ABOUT] = json.dumps(model.about)
+    made.model.metadata_props[_METADATA_KEY] = json.dumps(model.metadata)
     made.save(path)
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def about_of(path: Path) -> dict[str, Any]:
+def read_onnx_metadata(path: Path) -> dict[str, Any]:
     """What an ONNX file of ours says of itself."""
-    model = optional("onnx").load(str(path), load_external_data=False)
-    return next((json.loads(each.value) for each in model.metadata_props if each.key == _ABOUT), {})
+    model = import_optional("onnx").load(str(path), load_external_data=False)
+    return next((json.loads(each.value) for each in model.metadata_props if each.key == _METADATA_KEY), {})

@@ -14,17 +14,25 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram, export
 from torch.export import save as save_program
 
-from vidstill.pipelines.export.model import ExportConfig, Shipped, shipped
-from vidstill.pipelines.export.report import Report, drafted, report_beside, size_of
-from vidstill.pipelines.export.verify import Batch, answers, batches, check, compared, noise, with_boxes
-from vidstill.utils.files import version_of
+from vidstill.pipelines.export.model import ExportableModel, ExportConfig, load_exportable_model
+from vidstill.pipelines.export.report import ExportReport, compute_export_size, open_export_draft, write_export_report
+from vidstill.pipelines.export.verify import (
+    ComparisonBatch,
+    add_boxes,
+    build_comparison_batches,
+    check_outputs,
+    compare_outputs,
+    draw_noise_clips,
+    run_batches,
+)
+from vidstill.utils.files import get_package_version
 from vidstill.utils.types import InputError
 
-TOLERANCE = 1e-5
-ABOUT = "vidstill.json"
+TORCH_EXPORT_TOLERANCE = 1e-5
+TORCH_EXPORT_METADATA_FILE = "vidstill.json"
 """What the file says of itself stands in it under this name, beside the program."""
 
-_ELSEWHERE = """
+_SUBPROCESS_SCRIPT = """
 import sys, torch
 program, inputs, outputs, threads, kind = sys.argv[1:]
 torch.set_num_threads(int(threads))
@@ -37,7 +45,7 @@ assert "vidstill" not in sys.modules
 """
 
 
-def write_program(source: str, out: Path, asked: ExportConfig | None = None) -> Report:
+def write_torch_export(source: str, out: Path, config: ExportConfig | None = None) -> ExportReport:
     """Writes a run's folder or a file of weights as a .pt2 file, which a process without us gives the same with.
 
     Of a detector, such a process has to have imported torchvision.
@@ -45,46 +53,46 @@ def write_program(source: str, out: Path, asked: ExportConfig | None = None) -> 
     Raises:
         InputError: the source cannot give what is asked, the file cannot be written, or it gives something else.
     """
-    asked = asked or ExportConfig()
-    with drafted(out, ".pt2") as draft:
-        model = shipped(source, asked)
-        given = batches(model, asked)
-        expected = answers(model.model, given)
+    config = config or ExportConfig()
+    with open_export_draft(out, ".pt2") as draft:
+        model = load_exportable_model(source, config)
+        given = build_comparison_batches(model, config)
+        expected = run_batches(model.module, given)
         begun = time.perf_counter()
-        program = traced(model)
+        program = trace_model(model)
         program.example_inputs = None  # which would be written, too: clips that nobody needs
-        save_program(program, draft, extra_files={ABOUT: json.dumps(model.about)})
+        save_program(program, draft, extra_files={TORCH_EXPORT_METADATA_FILE: json.dumps(model.metadata)})
         seconds = time.perf_counter() - begun
-        found = compared(given, expected, elsewhere(draft, given, model.kind), model)
-        check(found, TOLERANCE, str(out))
-        report = Report(
+        found = compare_outputs(given, expected, run_in_subprocess(draft, given, model.kind), model)
+        check_outputs(found, TORCH_EXPORT_TOLERANCE, str(out))
+        report = ExportReport(
             file=str(out),
             target="a program of torch.export",
-            bytes=size_of(draft),
-            seconds=seconds,
-            about=model.about,
-            compared=found,
-            tolerance=TOLERANCE,
-            versions={name: version_of(name) for name in ("vidstill", "torch")},
+            num_bytes=compute_export_size(draft),
+            export_seconds=seconds,
+            metadata=model.metadata,
+            comparisons=found,
+            tolerance=TORCH_EXPORT_TOLERANCE,
+            versions={name: get_package_version(name) for name in ("vidstill", "torch")},
         )
-        return report_beside(draft, report)
+        return write_export_report(draft, report)
 
 
-def traced(model: Shipped) -> ExportedProgram:
+def trace_model(model: ExportableModel) -> ExportedProgram:
     """The program of a model, for any number of clips, and of boxes."""
-    example = with_boxes(model, noise(model)[:2])
+    example = add_boxes(model, draw_noise_clips(model)[:2])
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own insides
-        return export(model.model, example, dynamic_shapes=dynamic(model))
+        return export(model.module, example, dynamic_shapes=build_dynamic_shapes(model))
 
 
-def dynamic(model: Shipped) -> tuple[dict[int, Dim], ...]:
+def build_dynamic_shapes(model: ExportableModel) -> tuple[dict[int, Dim], ...]:
     """Which sides of what goes in are free."""
     batch = Dim("batch")
     return ({0: batch}, {0: batch, 1: Dim("boxes")}) if model.kind == "detector" else ({0: batch},)
 
 
-def elsewhere(program: Path, given: Sequence[Batch], kind: str) -> list[Tensor]:
+def run_in_subprocess(program: Path, batches: Sequence[ComparisonBatch], kind: str) -> list[Tensor]:
     """What a new process gives, which does not know us.
 
     Raises:
@@ -92,10 +100,14 @@ def elsewhere(program: Path, given: Sequence[Batch], kind: str) -> list[Tensor]:
     """
     with TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs.pt", Path(folder) / "outputs.pt"
-        torch.save([batch.inputs for batch in given], inputs)
+        torch.save([batch.inputs for batch in batches], inputs)
         words = [str(program.absolute()), str(inputs), str(outputs), str(torch.get_num_threads()), kind]
         run = subprocess.run(
-            [sys.executable, "-P", "-c", _ELSEWHERE, *words], cwd=folder, capture_output=True, text=True, check=False
+            [sys.executable, "-P", "-c", _SUBPROCESS_SCRIPT, *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if run.returncode:
             last = run.stderr.strip().rpartition("\n")[2]

@@ -14,13 +14,13 @@ from vidstill.data.transforms.frame_sampling import SegmentSampling, TimedSampli
 from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViT
 from vidstill.tasks.classification import Classifier
-from vidstill.tasks.metrics.accuracy import merged
+from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.types import Grid, InputError
 
-_SEGMENTED_SECONDS = 4.0  # of a model that looks at whole videos: as long as Something-Something's usually are
+_SEGMENT_CLIP_SECONDS = 4.0  # of a model that looks at whole videos: as long as Something-Something's usually are
 
 
-Pool = Literal["mean", "max", "class", "space", "time", "tokens"]
+Pooling = Literal["mean", "max", "class", "space", "time", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,27 @@ class ClipEncoder:
     def dim(self) -> int:
         return self.model.config.dim
 
-    def seconds(self, rate: float) -> float:
+    def clip_seconds(self, frame_rate: float) -> float:
         """How long a clip is that it was trained on, in a video of so many frames per second."""
         sampling = self.views.sampling
         if isinstance(sampling, SegmentSampling):
-            return _SEGMENTED_SECONDS
-        return sampling.frames * sampling.stride / (sampling.rate if isinstance(sampling, TimedSampling) else rate)
+            return _SEGMENT_CLIP_SECONDS
+        return (
+            sampling.num_frames
+            * sampling.stride
+            / (sampling.frame_rate if isinstance(sampling, TimedSampling) else frame_rate)
+        )
 
-    def names(self, layers: Sequence[int]) -> tuple[str, ...]:
+    def name_outputs(self, layers: Sequence[int]) -> tuple[str, ...]:
         """What the outputs of layers are called: `final` where none are named, else `block_6` and so on, each once.
 
         Raises:
             InputError: a block is named that is not there.
         """
-        return tuple(f"block_{block}" for block in self._blocks(layers)) or ("final",)
+        return tuple(f"block_{block}" for block in self._resolve_blocks(layers)) or ("final",)
 
-    def features(
-        self, clips: Num[Tensor, "b 3 t h w"], *, layers: Sequence[int] = (), pool: Pool = "mean"
+    def extract_features(
+        self, clips: Num[Tensor, "b 3 t h w"], *, layers: Sequence[int] = (), pool: Pooling = "mean"
     ) -> dict[str, Float[Tensor, "b ..."]]:
         """What it makes of clips, on the CPU in float32, by name: `final`, or `block_6` for each layer.
 
@@ -76,21 +80,21 @@ class ClipEncoder:
         Raises:
             InputError: a block or a class token is asked for that is not there.
         """
-        parts = [self._features(part, layers, pool) for part in clips.split(self.device_batch or len(clips))]
+        parts = [self._extract_features(part, layers, pool) for part in clips.split(self.device_batch or len(clips))]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def scores(self, clips: Num[Tensor, "b 3 t h w"]) -> Float[Tensor, "b classes"]:
+    def predict_logits(self, clips: Num[Tensor, "b 3 t h w"]) -> Float[Tensor, "b classes"]:
         """The logits of clips, bytes or colours in [0, 1], on the CPU in float32.
 
         Raises:
             InputError: it was not fine-tuned.
         """
-        classifier = self.fine_tuned()[0]
+        classifier = self.require_classifier()[0]
         with torch.inference_mode(), self.runtime.autocast():
             parts = clips.split(self.device_batch or len(clips))
-            return torch.cat([classifier(self._colours(part)).float().cpu() for part in parts])
+            return torch.cat([classifier(self._scale_pixels(part)).float().cpu() for part in parts])
 
-    def fine_tuned(self) -> tuple[Classifier, ViewsConfig]:
+    def require_classifier(self) -> tuple[Classifier, ViewsConfig]:
         """The classifier and all the views that it is tested with.
 
         Raises:
@@ -102,41 +106,41 @@ class ClipEncoder:
             )
         return self.classifier, self.test_views
 
-    def probabilities(self, views: Num[Tensor, "v 3 t h w"]) -> Float[Tensor, "classes"]:
+    def predict_probabilities(self, clips: Num[Tensor, "v 3 t h w"]) -> Float[Tensor, "classes"]:
         """How probable each class is by all of these views of a video, merged as in a test, in float64."""
-        return self.merged(self.scores(views))
+        return self.merge_views(self.predict_logits(clips))
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Whether a clip may show several classes: then each has a probability of its own."""
-        return self.classifier is not None and self.classifier.config.several
+        return self.classifier is not None and self.classifier.config.multi_label
 
-    def merged(self, logits: Float[Tensor, "views classes"]) -> Float[Tensor, "classes"]:
+    def merge_views(self, logits: Float[Tensor, "views classes"]) -> Float[Tensor, "classes"]:
         """What a test makes of the logits of a video's views."""
-        return merged(logits, several=self.several)
+        return merge_views(logits, multi_label=self.multi_label)
 
-    def _features(self, clips: Tensor, layers: Sequence[int], pool: Pool) -> dict[str, Tensor]:
+    def _extract_features(self, clips: Tensor, layers: Sequence[int], pool: Pooling) -> dict[str, Tensor]:
         self.check_pool(pool)
-        blocks = self._blocks(layers)
+        blocks = self._resolve_blocks(layers)
         with torch.inference_mode(), self.runtime.autocast():
-            clip = self._colours(clips)
+            clip = self._scale_pixels(clips)
             grid = self.model.grid(clip)
             if blocks:
-                seen = self.model.look(clip, layers=blocks)
-                found = {f"block_{b}": pooled(seen.layers[b], seen.class_layers[b], grid, pool) for b in blocks}
+                seen = self.model.forward_intermediates(clip, layers=blocks)
+                found = {f"block_{b}": pool_tokens(seen.layers[b], seen.cls_layers[b], grid, pool) for b in blocks}
             elif self.classifier is not None and pool == "mean":
-                found = {"final": self.classifier.features(clip)}
+                found = {"final": self.classifier.forward_features(clip)}
             else:
                 final = self.model(clip)
-                found = {"final": pooled(self.norm(final.tokens), self.norm(final.classes), grid, pool)}
+                found = {"final": pool_tokens(self.norm(final.tokens), self.norm(final.cls_token), grid, pool)}
         return {name: each.float().cpu() for name, each in found.items()}
 
-    def check_pool(self, pool: Pool) -> None:
+    def check_pool(self, pool: Pooling) -> None:
         """Raises an InputError where a class token is asked for that is not there."""
-        if pool == "class" and self.model.class_token is None:
+        if pool == "class" and self.model.cls_token is None:
             raise InputError(f"{self.source} has no class token; take the mean of its tokens")
 
-    def _blocks(self, layers: Sequence[int]) -> list[int]:
+    def _resolve_blocks(self, layers: Sequence[int]) -> list[int]:
         depth = len(self.model.blocks)
         for number in layers:
             if not 1 <= abs(number) <= depth:
@@ -145,18 +149,18 @@ class ClipEncoder:
                 )
         return list(dict.fromkeys(number if number > 0 else depth + 1 + number for number in layers))
 
-    def _colours(self, clips: Tensor) -> Tensor:
+    def _scale_pixels(self, clips: Tensor) -> Tensor:
         here = clips.to(self.runtime.device)
         return here.float().div_(255) if here.dtype == torch.uint8 else here
 
 
-def pooled(
-    tokens: Float[Tensor, "b n d"], classes: Float[Tensor, "b k d"], grid: Grid, pool: Pool
+def pool_tokens(
+    tokens: Float[Tensor, "b n d"], cls_tokens: Float[Tensor, "b k d"], grid: Grid, pool: Pooling
 ) -> Float[Tensor, "b ..."]:
     """What is kept of the tokens of a grid.
 
     Args:
-        classes: the class token, if there is one: k is 0 or 1; it has to be there to be asked for.
+        cls_tokens: the class token, if there is one: k is 0 or 1; it has to be there to be asked for.
     """
     sides = {"t": grid.t, "h": grid.h, "w": grid.w}
     match pool:
@@ -165,7 +169,7 @@ def pooled(
         case "max":
             return tokens.amax(dim=1)
         case "class":
-            return classes[:, 0]
+            return cls_tokens[:, 0]
         case "space":
             return reduce(tokens, "b (t h w) d -> b t d", "mean", **sides)
         case "time":

@@ -11,280 +11,294 @@ import torch
 from einops import rearrange
 from jaxtyping import Float32, Float64
 
-from vidstill.data.ava.box_columns import merged, wanted
-from vidstill.data.ava.box_ops import extended, in_pixels
-from vidstill.data.ava.clip_reader import Film
-from vidstill.data.ava.frame_sampling import KeySampling, nearest
-from vidstill.data.ava.proposals import read_annotations, read_persons
+from vidstill.data.ava.box_columns import merge_duplicate_boxes, select_boxes
+from vidstill.data.ava.box_ops import expand_boxes, to_pixel_boxes
+from vidstill.data.ava.clip_reader import KeyframeVideo
+from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
+from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.ava.samples import BoxViewsConfig
-from vidstill.data.ava.transforms import Look, central
-from vidstill.data.decode.images import Picture
-from vidstill.data.decode.probe import count_frames, frame_rate
-from vidstill.data.decode.stream import Shown, timed
-from vidstill.data.manifest.table import Row
-from vidstill.data.storage.fetch import BrokenVideo, Place, Source, fetched, name_of
+from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform
+from vidstill.data.decode.images import ImageArray
+from vidstill.data.decode.probe import count_frames, read_frame_rate
+from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
+from vidstill.data.manifest.table import VideoRow
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source, source_name
 from vidstill.engine.distributed import Runtime
-from vidstill.figures.tracks import Moment, Tracks
-from vidstill.pipelines.detector_checkpoint import Loaded
-from vidstill.pipelines.infer.person_detector import Persons
+from vidstill.figures.tracks import KeyframeDetections, PersonTracks
+from vidstill.pipelines.detector_checkpoint import LoadedDetector
+from vidstill.pipelines.infer.person_detector import PersonDetections
 from vidstill.utils.types import InputError
 
-NOBODY = Persons(np.zeros((0, 4)), np.zeros(0))
+NO_PERSONS = PersonDetections(np.zeros((0, 4)), np.zeros(0))
 
 
 @dataclass(frozen=True)
-class Asker:
+class DetectRequest:
     """What videos are asked by.
 
     Args:
-        every: seconds from one moment to the next; the first is a video's first frame.
-        least: boxes of persons with this score or more are asked about.
-        persons: finds the persons in pictures; None: they are `known`.
-        known: by video, those at each of its seconds from its first frame; nobody is there at others.
+        interval: seconds from one moment to the next; the first is a video's first frame.
+        min_person_score: boxes of persons with this score or more are asked about.
+        person_detector: finds the persons in pictures; None: they are `known`.
+        person_boxes: by video, those at each of its seconds from its first frame; nobody is there at others.
     """
 
-    detector: Loaded
+    detector: LoadedDetector
     runtime: Runtime
-    every: float
-    least: float = 0.0
-    persons: Callable[[Sequence[Picture]], list[Persons]] | None = None
-    known: Mapping[str, Mapping[int, Persons]] = field(default_factory=dict)
+    interval: float
+    min_person_score: float = 0.0
+    person_detector: Callable[[Sequence[ImageArray]], list[PersonDetections]] | None = None
+    person_boxes: Mapping[str, Mapping[int, PersonDetections]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Detected:
+class VideoDetections:
     """What the persons in a video do.
 
     Args:
-        rate: frames per second, by which its moments were found.
-        size: rows and columns of its upright frames.
-        wrong: why it ends before the video does, where that does not decode to its end.
+        frame_rate: frames per second, by which its moments were found.
+        frame_size: rows and columns of its upright frames.
+        error: why it ends before the video does, where that does not decode to its end.
     """
 
     video: str
-    row: Row
-    rate: float
-    size: tuple[int, int]
-    tracks: Tracks
-    wrong: str = ""
+    row: VideoRow
+    frame_rate: float
+    frame_size: tuple[int, int]
+    tracks: PersonTracks
+    error: str = ""
 
 
-def detected(asker: Asker, video: str, row: Row, *, done: Callable[[float], None] = lambda seconds: None) -> Detected:
+def detect_video(
+    request: DetectRequest, video: str, row: VideoRow, *, progress: Callable[[float], None] = lambda seconds: None
+) -> VideoDetections:
     """What the persons in a video do, at each moment as the model's test asks: only the answers are kept.
 
     Args:
-        done: is told how many seconds there are so far.
+        progress: is told how many seconds there are so far.
 
     Raises:
         BrokenVideo: not one moment of it decodes.
     """
-    here, wrong = fetched(row.source), ""
-    views = asker.detector.views
-    rate = frame_rate(here) or row.rate or views.sampling.rate
-    known = None if asker.persons is not None else asker.known.get(video, {})
-    needs = None if known is None else {round(second / asker.every) for second in known}
-    moments: list[Moment] = []
+    here, wrong = fetch_source(row.source), ""
+    views = request.detector.views
+    rate = read_frame_rate(here) or row.frame_rate or views.sampling.frame_rate
+    known = None if request.person_detector is not None else request.person_boxes.get(video, {})
+    needs = None if known is None else {round(second / request.interval) for second in known}
+    moments: list[KeyframeDetections] = []
     size = (0, 0)
     try:
-        for taken in clips_at(here, views, every=asker.every, rate=rate, needs=needs):
-            size = taken.size
-            persons = _persons(asker, known, taken)
-            scores = _scores(asker, taken, persons)
+        for taken in read_keyframe_clips(here, views, interval=request.interval, frame_rate=rate, indices=needs):
+            size = taken.frame_size
+            persons = _find_persons(request, known, taken)
+            scores = _score_actions(request, taken, persons)
             if not np.isfinite(scores).all():
-                raise BrokenVideo(f"{name_of(here)} has scores that are no finite numbers at {taken.seconds:.1f} s")
-            moments.append(Moment(taken.seconds, persons.boxes, persons.scores, scores))
-            done(taken.seconds)
+                raise BrokenVideo(f"{source_name(here)} has scores that are no finite numbers at {taken.seconds:.1f} s")
+            moments.append(KeyframeDetections(taken.seconds, persons.boxes, persons.scores, scores))
+            progress(taken.seconds)
     except BrokenVideo as error:
-        wrong = str(error).replace(name_of(here), name_of(row.source))
+        wrong = str(error).replace(source_name(here), source_name(row.source))
     if not moments:
         raise BrokenVideo(wrong)
-    return Detected(video, row, rate, size, Tracks(moments), wrong)
+    return VideoDetections(video, row, rate, size, PersonTracks(moments), wrong)
 
 
-def _persons(asker: Asker, known: Mapping[int, Persons] | None, taken: "Taken") -> Persons:
+def _find_persons(
+    request: DetectRequest, person_boxes: Mapping[int, PersonDetections] | None, keyframe_clip: "KeyframeClip"
+) -> PersonDetections:
     """Those who are asked about."""
-    if known is not None:
-        return known.get(round(taken.place * asker.every), NOBODY)
-    assert asker.persons is not None
-    found = asker.persons([taken.picture])[0]
-    good = found.scores >= asker.least
-    return Persons(found.boxes[good], found.scores[good])
+    if person_boxes is not None:
+        return person_boxes.get(round(keyframe_clip.index * request.interval), NO_PERSONS)
+    assert request.person_detector is not None
+    found = request.person_detector([keyframe_clip.image])[0]
+    good = found.scores >= request.min_person_score
+    return PersonDetections(found.boxes[good], found.scores[good])
 
 
-def _scores(asker: Asker, taken: "Taken", persons: Persons) -> Float32[np.ndarray, "m a"]:
-    loaded, device = asker.detector, asker.runtime.device
+def _score_actions(
+    request: DetectRequest, keyframe_clip: "KeyframeClip", persons: PersonDetections
+) -> Float32[np.ndarray, "m a"]:
+    loaded, device = request.detector, request.runtime.device
     if not len(persons.boxes):
         return np.zeros((0, len(loaded.actions)), np.float32)
-    clip, boxes = taken.clip(persons.boxes)
-    with torch.inference_mode(), asker.runtime.autocast():
+    clip, boxes = keyframe_clip.build_clip(persons.boxes)
+    with torch.inference_mode(), request.runtime.autocast():
         colours = torch.from_numpy(clip).to(device).float().div_(255)
         logits = loaded.model(colours[None], torch.from_numpy(boxes).to(device)[None])[0]
     scores: Float32[np.ndarray, "m a"] = logits.float().sigmoid().cpu().numpy()
     return scores * persons.scores[:, None].astype(np.float32) if loaded.times_person_score else scores
 
 
-class Taken:
+class KeyframeClip:
     """A moment of a video: its key frame, and the frames of the clip around it, as far as they were met.
 
     Args:
-        place: among the moments, from 0.
+        index: among the moments, from 0.
         seconds: at which the key frame is shown.
-        key: the number of the key frame.
-        wanted: the numbers of the clip's frames; none, where nobody is asked about.
+        keyframe: the number of the key frame.
+        frame_numbers: the numbers of the clip's frames; none, where nobody is asked about.
     """
 
     seconds: float
-    picture: Picture
+    image: ImageArray
 
-    def __init__(self, place: int, key: int, wanted: Sequence[int], views: BoxViewsConfig):
-        self.place, self.key, self.wanted, self._views = place, key, wanted, views
-        self.last = max([key, *wanted])
-        self.met: dict[int, Picture] = {}
+    def __init__(self, index: int, keyframe: int, frame_numbers: Sequence[int], views: BoxViewsConfig):
+        self.index, self.keyframe, self.frame_numbers, self._views = index, keyframe, frame_numbers, views
+        self.last_frame = max([keyframe, *frame_numbers])
+        self.frames: dict[int, ImageArray] = {}
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self.picture.shape[0], self.picture.shape[1]
+    def frame_size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
 
-    def clip(self, fractions: Float64[np.ndarray, "m 4"]) -> tuple[np.ndarray, Float32[np.ndarray, "m 4"]]:
+    def build_clip(self, boxes: Float64[np.ndarray, "m 4"]) -> tuple[np.ndarray, Float32[np.ndarray, "m 4"]]:
         """The clip in bytes, (3, t, h, w), and boxes in its pixels, as a test's are."""
         views = self._views
-        _, boxes = _look(self.size, views).apply(
-            self.picture[None], in_pixels(fractions, self.size, views.rule), views.rule
+        _, boxes = _build_test_transform(self.frame_size, views).apply(
+            self.image[None], to_pixel_boxes(boxes, self.frame_size, views.rule), views.rule
         )
-        frames = np.stack([self.met[number] for number in self.wanted])
-        boxes = extended(boxes, views.extend, (frames.shape[1], frames.shape[2]))
+        frames = np.stack([self.frames[number] for number in self.frame_numbers])
+        boxes = expand_boxes(boxes, views.box_expansion, (frames.shape[1], frames.shape[2]))
         return np.ascontiguousarray(rearrange(frames, "t h w c -> c t h w")), boxes.astype(np.float32)
 
 
-def clips_at(
-    source: Source, views: BoxViewsConfig, *, every: float, rate: float, needs: set[int] | None = None
-) -> Iterator[Taken]:
+def read_keyframe_clips(
+    source: VideoSource, views: BoxViewsConfig, *, interval: float, frame_rate: float, indices: set[int] | None = None
+) -> Iterator[KeyframeClip]:
     """The moments of a video in their order, while it is decoded once; frames are kept as long as one needs them.
 
     Args:
-        every: seconds from one moment to the next.
-        rate: frames per second.
-        needs: the places of the moments whose clips are wanted; None: all.
+        interval: seconds from one moment to the next.
+        frame_rate: frames per second.
+        indices: the places of the moments whose clips are wanted; None: all.
 
     Raises:
         BrokenVideo: behind the last moment that decodes, if something is wrong there.
     """
     total = count_frames(source)
-    coming = _planned(views, total, every, rate, needs)
-    reach = _reach(views.sampling, rate)
-    ahead, waiting = next(coming, None), deque[Taken]()
+    coming = _plan_keyframes(views, total, interval, frame_rate, indices)
+    reach = _count_frames_before(views.sampling, frame_rate)
+    ahead, waiting = next(coming, None), deque[KeyframeClip]()
     number, size = -1, None
-    for number, shown in enumerate(timed(source, rate=rate)):
-        while ahead is not None and ahead.key - reach <= number:
+    for number, shown in enumerate(iter_timed_frames(source, default_frame_rate=frame_rate)):
+        while ahead is not None and ahead.keyframe - reach <= number:
             waiting.append(ahead)
             ahead = next(coming, None)
-        asking = [each for each in waiting if number == each.key or number in each.wanted]
+        asking = [each for each in waiting if number == each.keyframe or number in each.frame_numbers]
         if asking:
-            size = _met(asking, number, shown, views, size, name_of(source))
-        while waiting and waiting[0].last <= number:
+            size = _add_frame(asking, number, shown, views, size, source_name(source))
+        while waiting and waiting[0].last_frame <= number:
             yield waiting.popleft()
         if ahead is None and not waiting:
             return
-    raise BrokenVideo(f"{name_of(source)} ends early: {number + 1} of {total} frames decode")
+    raise BrokenVideo(f"{source_name(source)} ends early: {number + 1} of {total} frames decode")
 
 
-def _planned(views: BoxViewsConfig, total: int, every: float, rate: float, needs: set[int] | None) -> Iterator[Taken]:
+def _plan_keyframes(
+    views: BoxViewsConfig, num_frames: int, interval: float, frame_rate: float, indices: set[int] | None
+) -> Iterator[KeyframeClip]:
     sampling, place = views.sampling, 0
-    while (key := nearest(centre := place * every * rate)) < total:
+    while (key := round_half_up(centre := place * interval * frame_rate)) < num_frames:
         around: list[int] = []
-        if needs is None or place in needs:
-            offsets = sampling.places(key, total - key, ratio=rate / sampling.rate, beyond=centre - key)
+        if indices is None or place in indices:
+            offsets = sampling.compute_video_offsets(
+                key, num_frames - key, frame_rate_ratio=frame_rate / sampling.frame_rate, subframe_offset=centre - key
+            )
             around = [key + offset for offset in offsets]
-        yield Taken(place, key, around, views)
+        yield KeyframeClip(place, key, around, views)
         place += 1
 
 
-def _reach(sampling: KeySampling, rate: float) -> int:
+def _count_frames_before(sampling: KeyframeSampling, frame_rate: float) -> int:
     """Frames before a key frame of which one may be in its clip."""
-    return math.ceil(-min(0, *sampling.offsets()) * rate / sampling.rate) + 1
+    return math.ceil(-min(0, *sampling.compute_offsets()) * frame_rate / sampling.frame_rate) + 1
 
 
-def _met(
-    asking: Sequence[Taken],
-    number: int,
-    shown: Shown,
+def _add_frame(
+    keyframe_clips: Sequence[KeyframeClip],
+    frame_number: int,
+    frame: TimedFrame,
     views: BoxViewsConfig,
-    size: tuple[int, int] | None,
-    name: str,
+    frame_size: tuple[int, int] | None,
+    source_name: str,
 ) -> tuple[int, int]:
     """Gives a frame to those who ask for it, and its size.
 
     Raises:
         BrokenVideo: it has another size than those before.
     """
-    picture = shown.picture()
+    picture = frame.to_image()
     height, width = picture.shape[:2]
-    if size not in (None, (height, width)):
-        raise BrokenVideo(f"{name} changes its size to {width}x{height} at frame {number} or before")
-    small: Picture | None = None
-    for each in asking:
-        if number == each.key:
-            each.picture, each.seconds = picture, shown.seconds
-        if number in each.wanted:
+    if frame_size not in (None, (height, width)):
+        raise BrokenVideo(f"{source_name} changes its size to {width}x{height} at frame {frame_number} or before")
+    small: ImageArray | None = None
+    for each in keyframe_clips:
+        if frame_number == each.keyframe:
+            each.image, each.seconds = picture, frame.pts_seconds
+        if frame_number in each.frame_numbers:
             if small is None:
-                small = _look((height, width), views).apply(picture[None], np.zeros((0, 4)), views.rule)[0][0]
-            each.met[number] = small
+                small = _build_test_transform((height, width), views).apply(
+                    picture[None], np.zeros((0, 4)), views.rule
+                )[0][0]
+            each.frames[frame_number] = small
     return height, width
 
 
-def _look(size: tuple[int, int], views: BoxViewsConfig) -> Look:
-    return central(size, views.short_side, views.crop, views.rule)
+def _build_test_transform(frame_size: tuple[int, int], views: BoxViewsConfig) -> ResizeCropFlip:
+    return build_view_transform(frame_size, views.short_side, views.crop_size, views.rule)
 
 
-def known_persons(
-    place: Place, videos: Sequence[str], detector: Loaded, *, least: float, start: int = 0
-) -> dict[str, dict[int, Persons]]:
+def read_video_persons(
+    path: PathOrUrl, videos: Sequence[str], detector: LoadedDetector, *, min_score: float, start_second: int = 0
+) -> dict[str, dict[int, PersonDetections]]:
     """The persons of a file in videos, by the second from each one's first frame. The file may call a video by its
     path or a later part of it, with its suffix or without.
 
     Args:
-        least: boxes with this score or more; of annotated boxes, which have none, all.
-        start: the file's second at which the videos begin.
+        min_score: boxes with this score or more; of annotated boxes, which have none, all.
+        start_second: the file's second at which the videos begin.
 
     Raises:
         InputError: the file cannot be read, or names none of the videos.
     """
-    rows = read_persons(place).rows
+    rows = read_person_boxes(path).table
     scored = not len(rows) or rows.score.max() <= 1
     if not scored:  # what is in the place of a score numbers the persons
-        rows = read_annotations(place)
-    there = set(rows.videos)
-    calls = {video: word for video in videos if (word := next(filter(there.__contains__, _words(video)), None))}
+        rows = read_annotations(path)
+    there = set(rows.video_names)
+    calls = {
+        video: word for video in videos if (word := next(filter(there.__contains__, _list_name_variants(video)), None))
+    }
     if there and not calls:
         raise InputError(
-            f"{place} has boxes of {rows.videos[0]!r}{' and others' if len(there) > 1 else ''}, and not of "
+            f"{path} has boxes of {rows.video_names[0]!r}{' and others' if len(there) > 1 else ''}, and not of "
             f"{videos[0]!r}{' or another one that is named' if len(videos) > 1 else ''}; call the videos as it does"
         )
-    films = [Film(name, place) for name in dict.fromkeys(calls.values())]
-    rows = rows.of(set(calls.values()))  # a file may have those of a whole data set
+    films = [KeyframeVideo(name, path) for name in dict.fromkeys(calls.values())]
+    rows = rows.select_videos(set(calls.values()))  # a file may have those of a whole data set
     if len(films) < len(calls):
         twice = next(name for name in calls.values() if list(calls.values()).count(name) > 1)
-        raise InputError(f"{place} has boxes of {twice!r}, and two of the videos are called so; ask about one of them")
-    boxes = merged(
-        wanted(
+        raise InputError(f"{path} has boxes of {twice!r}, and two of the videos are called so; ask about one of them")
+    boxes = merge_duplicate_boxes(
+        select_boxes(
             *(rows, films, detector.actions),
-            keep=lambda second: second >= start,
-            excluded=(),
-            least=least if scored else None,
-            annotated=False,
-            labelled=False,
+            second_filter=lambda second: second >= start_second,
+            excluded_keyframes=(),
+            min_score=min_score if scored else None,
+            require_known_videos=False,
+            with_labels=False,
         )
     )
-    found: dict[str, dict[int, Persons]] = {video: {} for video in calls}
+    found: dict[str, dict[int, PersonDetections]] = {video: {} for video in calls}
     asked = list(calls)
-    _, begins = np.unique(boxes.moment, return_index=True)
+    _, begins = np.unique(boxes.keyframe_id, return_index=True)
     for begin, end in pairwise([*begins.tolist(), len(boxes)]):
-        persons = Persons(boxes.box[begin:end], boxes.score[begin:end])
-        found[asked[boxes.film[begin]]][int(boxes.second[begin]) - start] = persons
+        persons = PersonDetections(boxes.box[begin:end], boxes.score[begin:end])
+        found[asked[boxes.video_index[begin]]][int(boxes.second[begin]) - start_second] = persons
     return found
 
 
-def _words(video: str) -> Iterator[str]:
+def _list_name_variants(video: str) -> Iterator[str]:
     """What a file of boxes may call a video: its path, or less and less of it."""
     parts = video.split("/")
     for n in range(len(parts)):

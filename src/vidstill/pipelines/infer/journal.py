@@ -13,137 +13,139 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from vidstill.data.ava.box_table import BoxRows, write_rows
-from vidstill.data.ava.clip_reader import Film
+from vidstill.data.ava.box_table import BoxTable, write_box_csv
+from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.csv_reader import NO_ACTION
-from vidstill.data.storage.fetch import reason
-from vidstill.pipelines.infer.embed_config import Key, Stamp, difference
-from vidstill.pipelines.infer.person_detector import Persons
-from vidstill.pipelines.infer.writers.feature_table import Columns
-from vidstill.utils.files import HALF, unwritable, write_json
+from vidstill.data.storage.fetch import format_error
+from vidstill.pipelines.infer.embed_config import FeatureKey, FileStamp, describe_difference
+from vidstill.pipelines.infer.person_detector import PersonDetections
+from vidstill.pipelines.infer.writers.feature_table import ColumnSpecs
+from vidstill.utils.files import PARTIAL_SUFFIX, make_write_error, write_json
 from vidstill.utils.types import InputError
 
-_ABOUT = "about.json"
-_DONE = "done-"  # a list for each process, of what it has done
+_METADATA_FILE = "about.json"
+_LOG_PREFIX = "done-"  # a list for each process, of what it has done
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """A video that is done.
 
     Args:
-        piece: whose columns its features are in; nothing where they are in a file of their own.
+        spool: whose columns its features are in; nothing where they are in a file of their own.
         first, rows: where in them.
     """
 
-    stamp: Stamp
-    rows: int
-    first: int = 0
-    piece: str = ""
+    stamp: FileStamp
+    num_rows: int
+    first_row: int = 0
+    spool: str = ""
 
 
 @runtime_checkable
-class Writer(Protocol):
+class FeatureWriter(Protocol):
     """Takes the features of one video after the other; a process has its own."""
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
         """More rows of the video in hand, by column."""
 
-    def end(self, key: Key, stamp: Stamp) -> Entry:
+    def finish_video(self, key: FeatureKey, stamp: FileStamp) -> JournalEntry:
         """The video in hand is done."""
 
-    def drop(self) -> None:
+    def discard_video(self) -> None:
         """The video in hand is broken: forgets its rows."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class Parts:
+class Journal:
     """What is done and not yet where it belongs."""
 
     folder: Path
 
     @classmethod
-    def beside(cls, out: Path) -> "Parts":
-        return cls(out.with_name(out.name + HALF))
+    def for_output(cls, out: Path) -> "Journal":
+        return cls(out.with_name(out.name + PARTIAL_SUFFIX))
 
-    def claim(self, about: Mapping[str, Any]) -> None:
+    def open(self, metadata: Mapping[str, Any]) -> None:
         """Makes the folder, for features with these settings.
 
         Raises:
             InputError: it holds the beginning of others, or cannot be made.
         """
-        self.check(about)
-        with writable(self.folder):
+        self.check_settings(metadata)
+        with wrap_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / _ABOUT, about)
+            write_json(self.folder / _METADATA_FILE, metadata)
 
-    def check(self, about: Mapping[str, Any]) -> None:
+    def check_settings(self, metadata: Mapping[str, Any]) -> None:
         """
         Raises:
             InputError: the folder holds what is not of these settings.
         """
-        told = self.told()
+        told = self.read_metadata()
         if told is None or "settings" not in told:
             if self.folder.exists() and not self._is_empty():
                 raise InputError(f"{self.folder} is in the way and no beginning of features; move it away")
-        elif other := difference(told["settings"], about["settings"]):
+        elif other := describe_difference(told["settings"], metadata["settings"]):
             raise InputError(
                 f"{self.folder} holds the beginning of features {other}; delete it, or choose another place with --out"
             )
 
-    def told(self) -> Mapping[str, Any] | None:
-        """What `claim` wrote; None where it did not."""
+    def read_metadata(self) -> Mapping[str, Any] | None:
+        """What `open_output_dir` wrote; None where it did not."""
         try:
-            return dict(json.loads((self.folder / _ABOUT).read_text("utf-8")))
+            return dict(json.loads((self.folder / _METADATA_FILE).read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
-    def entries(self) -> dict[tuple[Key, Stamp], Entry]:
+    def read_entries(self) -> dict[tuple[FeatureKey, FileStamp], JournalEntry]:
         """All that is done, of each file as it was then; what is no line, such as one that was cut, is passed by."""
         found = {}
-        for path in sorted(self.folder.glob(f"{_DONE}*.jsonl")):
+        for path in sorted(self.folder.glob(f"{_LOG_PREFIX}*.jsonl")):
             for line in path.read_bytes().splitlines():
                 with suppress(ValueError, KeyError, TypeError):
                     each = json.loads(line)
-                    key, stamp = Key(*each.pop("key")), Stamp(*each.pop("stamp"))
-                    found[key, stamp] = Entry(stamp, **each)
+                    key, stamp = FeatureKey(*each.pop("key")), FileStamp(*each.pop("stamp"))
+                    found[key, stamp] = JournalEntry(stamp, **each)
         return found
 
     def _is_empty(self) -> bool:
-        return self.folder.is_dir() and not any(each.name != _ABOUT + HALF for each in self.folder.iterdir())
+        return self.folder.is_dir() and not any(
+            each.name != _METADATA_FILE + PARTIAL_SUFFIX for each in self.folder.iterdir()
+        )
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Done:
+class JournalLog:
     """A process's list of what it has done, for it alone to append to.
 
     Raises:
         InputError: another process does.
     """
 
-    def __init__(self, parts: Parts, piece: str):
-        self.path = parts.folder / f"{_DONE}{piece}.jsonl"
-        with writable(self.path):
+    def __init__(self, journal: Journal, name: str):
+        self.path = journal.folder / f"{_LOG_PREFIX}{name}.jsonl"
+        with wrap_write_errors(self.path):
             self._file = self.path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise InputError(f"{parts.folder} is being written by another process; wait for its end") from None
+            raise InputError(f"{journal.folder} is being written by another process; wait for its end") from None
         except OSError:
             pass  # not every network drive knows how
         if self._file.tell():
-            self._append(b"\n")  # what was cut stays a line of its own
+            self._write_line(b"\n")  # what was cut stays a line of its own
 
-    def note(self, key: Key, entry: Entry) -> None:
-        self._append((json.dumps({"key": key, **asdict(entry)}) + "\n").encode())
+    def append(self, key: FeatureKey, entry: JournalEntry) -> None:
+        self._write_line((json.dumps({"key": key, **asdict(entry)}) + "\n").encode())
 
-    def _append(self, line: bytes) -> None:
-        with writable(self.path):
+    def _write_line(self, line: bytes) -> None:
+        with wrap_write_errors(self.path):
             while line:
                 line = line[self._file.write(line) :]
 
@@ -151,7 +153,7 @@ class Done:
         self._file.close()
 
 
-class Piece:
+class ColumnSpool:
     """A process's columns of features: rows are appended, and cut off again where a video turns out to be broken.
 
     What a kill has left behind the last video that is done is cut off at once.
@@ -160,37 +162,37 @@ class Piece:
         columns: the kind and the shape of each column's rows.
     """
 
-    def __init__(self, parts: Parts, name: str, columns: Columns):
+    def __init__(self, journal: Journal, name: str, columns: ColumnSpecs):
         self.name, self._columns = name, columns
-        ends = (entry.first + entry.rows for entry in parts.entries().values() if entry.piece == name)
-        self._first = self._rows = max(ends, default=0)
+        ends = (entry.first_row + entry.num_rows for entry in journal.read_entries().values() if entry.spool == name)
+        self._first_row = self._num_rows = max(ends, default=0)
         self._files: dict[str, BinaryIO] = {}
-        with writable(parts.folder):
+        with wrap_write_errors(journal.folder):
             for column in columns:
-                self._files[column] = piece_file(parts, name, column).open("ab")
-        self.drop()
+                self._files[column] = spool_path(journal, name, column).open("ab")
+        self.discard_video()
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
         for column, (kind, shape) in self._columns.items():
-            with writable(Path(self._files[column].name)):
+            with wrap_write_errors(Path(self._files[column].name)):
                 self._files[column].write(np.ascontiguousarray(arrays[column], kind).reshape(-1, *shape).tobytes())
-        self._rows += len(next(iter(arrays.values())))
+        self._num_rows += len(next(iter(arrays.values())))
 
-    def end(self, key: Key, stamp: Stamp) -> Entry:
+    def finish_video(self, key: FeatureKey, stamp: FileStamp) -> JournalEntry:
         """The video whose rows these were is done."""
         for file in self._files.values():
-            with writable(Path(file.name)):
+            with wrap_write_errors(Path(file.name)):
                 file.flush()
-        first, self._first = self._first, self._rows
-        return Entry(stamp, self._rows - first, first, self.name)
+        first, self._first_row = self._first_row, self._num_rows
+        return JournalEntry(stamp, self._num_rows - first, first, self.name)
 
-    def drop(self) -> None:
+    def discard_video(self) -> None:
         """Cuts off what was appended since the last end."""
-        self._rows = self._first
+        self._num_rows = self._first_row
         for column, (kind, shape) in self._columns.items():
-            with writable(Path(self._files[column].name)):
+            with wrap_write_errors(Path(self._files[column].name)):
                 self._files[column].flush()
-                self._files[column].truncate(self._rows * row_bytes(kind, shape))
+                self._files[column].truncate(self._num_rows * count_row_bytes(kind, shape))
 
     def close(self) -> None:
         for file in self._files.values():
@@ -198,64 +200,68 @@ class Piece:
                 file.close()
 
 
-def piece_file(parts: Parts, piece: str, column: str) -> Path:
-    return parts.folder / f"{column}-{piece}"
+def spool_path(journal: Journal, spool: str, column: str) -> Path:
+    return journal.folder / f"{column}-{spool}"
 
 
-def row_bytes(kind: str, shape: tuple[int, ...]) -> int:
-    return np.dtype(kind).itemsize * math.prod(shape)
+def count_row_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    return np.dtype(dtype).itemsize * math.prod(shape)
 
 
 @contextmanager
-def writable(path: Path) -> Iterator[None]:
+def wrap_write_errors(path: Path) -> Iterator[None]:
     """Turns a disk's refusal into a sentence."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({reason(error)}); make room, or make it writable: the same command goes on, "
+            f"{path} cannot be written ({format_error(error)}); make room, or make it writable: the same command goes on, "
             "and what was computed is kept"
         ) from error
 
 
-def put(source: Path, target: Path) -> None:
+def move_file(source: Path, target: Path) -> None:
     """Moves a finished file to where it belongs."""
-    with writable(target):
+    with wrap_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
 
 
-BEGUN = ".begun"
+PERSON_JOURNAL_SUFFIX = ".begun"
 
 
 _DECIMALS = 5  # a fiftieth of a pixel in a frame of 1,920 columns
 
 
-class MomentKey(NamedTuple):
+class KeyframeKey(NamedTuple):
     """A key frame."""
 
-    film: str
+    video: str
     second: int
 
 
 @dataclass(frozen=True)
-class Kept:
+class PersonJournal:
     """The folder beside the file: what is found, a line for each work, until the file is whole.
 
     Args:
-        about: what the boxes depend on, but for the films.
+        metadata: what the boxes depend on, but for the films.
         stamps: of the films, by their names; what was found in others of these names does not count.
     """
 
     folder: Path
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     stamps: Mapping[str, str]
 
     @classmethod
-    def beside(cls, out: Path, about: Mapping[str, Any], films: Sequence[Film]) -> "Kept":
-        return cls(out.with_name(out.name + BEGUN), about, {film.name: _stamp(film) for film in films})
+    def for_output(cls, out: Path, metadata: Mapping[str, Any], videos: Sequence[KeyframeVideo]) -> "PersonJournal":
+        return cls(
+            out.with_name(out.name + PERSON_JOURNAL_SUFFIX),
+            metadata,
+            {film.name: _stamp_video(film) for film in videos},
+        )
 
-    def begin(self, out: Path) -> dict[MomentKey, Persons]:
+    def open(self, out: Path) -> dict[KeyframeKey, PersonDetections]:
         """What is found already.
 
         Raises:
@@ -264,35 +270,37 @@ class Kept:
         if out.exists():
             raise InputError(f"{out} is there already; move it away, or choose another file with --out")
         try:
-            told = json.loads((self.folder / _ABOUT).read_text("utf-8")) if self.folder.exists() else None
+            told = json.loads((self.folder / _METADATA_FILE).read_text("utf-8")) if self.folder.exists() else None
         except (OSError, ValueError):
             raise InputError(f"{self.folder} is in the way and no beginning of boxes; move it away") from None
-        if told is not None and told != self.about:
+        if told is not None and told != self.metadata:
             raise InputError(
                 f"{self.folder} holds the beginning of boxes by other settings ({told}); delete it, or choose another "
                 "file with --out"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / _ABOUT, self.about)
+            write_json(self.folder / _METADATA_FILE, self.metadata)
         except OSError as error:
-            raise unwritable(out, error) from error
-        found: dict[MomentKey, Persons] = {}
+            raise make_write_error(out, error) from error
+        found: dict[KeyframeKey, PersonDetections] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for line in path.read_text("utf-8").splitlines():
                 with suppress(ValueError):  # one that a kill has cut
                     for film, stamp, second, boxes, scores in json.loads(line):
                         if self.stamps.get(film) != stamp:
                             continue
-                        persons = Persons(np.array(boxes, np.float64).reshape(-1, 4), np.array(scores, np.float64))
-                        found[MomentKey(film, second)] = persons
+                        persons = PersonDetections(
+                            np.array(boxes, np.float64).reshape(-1, 4), np.array(scores, np.float64)
+                        )
+                        found[KeyframeKey(film, second)] = persons
         return found
 
-    def note(self, rank: int, found: Mapping[MomentKey, Persons]) -> None:
+    def append(self, rank: int, detections: Mapping[KeyframeKey, PersonDetections]) -> None:
         line = json.dumps(
             [
                 [film, self.stamps[film], second, each.boxes.tolist(), each.scores.tolist()]
-                for (film, second), each in found.items()
+                for (film, second), each in detections.items()
             ]
         )
         path = self.folder / f"{rank}.jsonl"
@@ -300,10 +308,14 @@ class Kept:
             with path.open("a", encoding="utf-8") as file:
                 file.write(f"\n{line}\n")  # what was cut stays a line of its own
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise make_write_error(path, error) from error
 
-    def finish(
-        self, out: Path, keys: Sequence[MomentKey], found: Mapping[MomentKey, Persons], broken: Sequence[str]
+    def write_boxes(
+        self,
+        out: Path,
+        keys: Sequence[KeyframeKey],
+        detections: Mapping[KeyframeKey, PersonDetections],
+        broken: Sequence[str],
     ) -> int:
         """Writes the file; gives how many boxes it has.
 
@@ -313,34 +325,36 @@ class Kept:
         if not keys:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise InputError(f"not one key frame can be read; {broken[0]}" if broken else "there are no key frames")
-        rows = _rows(out, keys, found)
-        write_rows(out, rows, decimals=(_DECIMALS, _DECIMALS))
+        rows = _build_box_rows(out, keys, detections)
+        write_box_csv(out, rows, decimals=(_DECIMALS, _DECIMALS))
         shutil.rmtree(self.folder, ignore_errors=True)
         return len(rows)
 
 
-def _rows(out: Path, keys: Sequence[MomentKey], found: Mapping[MomentKey, Persons]) -> BoxRows:
+def _build_box_rows(
+    out: Path, keys: Sequence[KeyframeKey], detections: Mapping[KeyframeKey, PersonDetections]
+) -> BoxTable:
     """Boxes that have no width or no height as they are written are left out."""
-    names = {name: place for place, name in enumerate(dict.fromkeys(key.film for key in keys))}
-    counts = [len(found[key].scores) for key in keys]
-    box = np.concatenate([found[key].boxes for key in keys]).round(_DECIMALS)
+    names = {name: place for place, name in enumerate(dict.fromkeys(key.video for key in keys))}
+    counts = [len(detections[key].scores) for key in keys]
+    box = np.concatenate([detections[key].boxes for key in keys]).round(_DECIMALS)
     there = (box[:, 2:] > box[:, :2]).all(axis=1)
     n = int(there.sum())
-    return BoxRows(
+    return BoxTable(
         source=out,
-        videos=tuple(names),
-        video=np.repeat(np.array([names[key.film] for key in keys], np.int32), counts)[there],
+        video_names=tuple(names),
+        video_index=np.repeat(np.array([names[key.video] for key in keys], np.int32), counts)[there],
         second=np.repeat(np.array([key.second for key in keys], np.int32), counts)[there],
         box=box[there],
-        action=np.full(n, NO_ACTION, np.int32),
-        score=np.concatenate([found[key].scores for key in keys])[there],
-        line=np.arange(1, n + 1, dtype=np.int32),
+        action_id=np.full(n, NO_ACTION, np.int32),
+        score=np.concatenate([detections[key].scores for key in keys])[there],
+        line_number=np.arange(1, n + 1, dtype=np.int32),
     )
 
 
-def _stamp(film: Film) -> str:
+def _stamp_video(video: KeyframeVideo) -> str:
     """Where it is, and of a file its size and time."""
-    stamp = f"{film.place} {film.start:g} {film.rate:g}"
-    if isinstance(film.place, Path) and film.place.is_file():
-        stamp += f" {(facts := film.place.stat()).st_size} {facts.st_mtime_ns}"
+    stamp = f"{video.path} {video.start_second:g} {video.frame_rate:g}"
+    if isinstance(video.path, Path) and video.path.is_file():
+        stamp += f" {(facts := video.path.stat()).st_size} {facts.st_mtime_ns}"
     return stamp

@@ -9,48 +9,50 @@ from typing import Literal
 import torch
 
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
-from vidstill.data.manifest.manifest import Listing
-from vidstill.data.manifest.open import listing_to_test, read_listing
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.open import open_manifest, open_test_manifest
 from vidstill.engine.distributed import Precision
-from vidstill.pipelines.evaluate.classifier import check_classes, check_taught, labelled
-from vidstill.pipelines.infer.encoder import Encoder
-from vidstill.pipelines.train.session import Launch
-from vidstill.utils.types import InputError, within
+from vidstill.pipelines.evaluate.classifier import check_classes, check_train_classes, require_labels
+from vidstill.pipelines.infer.encoder import VideoEncoder
+from vidstill.pipelines.train.session import RunConfig
+from vidstill.utils.types import InputError, check_range
 
-Part = Literal["train", "val"]
-VectorPool = Literal["mean", "max", "class"]
+ProbeSplit = Literal["train", "val"]
+VectorPooling = Literal["mean", "max", "class"]
 """What becomes of a clip's tokens: their mean or largest values, or the class token."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ProbeRunConfig:
     """Which features of which videos."""
 
     data: tuple[str, ...]  # labelled data sets; probes are fitted on their train splits and tested on their val splits
-    val: tuple[str, ...] = ()  # for each of them, what to test on; none: its own val split
+    test_data: tuple[str, ...] = ()  # for each of them, what to test on; none: its own val split
     fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
-    views: int = 1  # draws of frames from a video; its features are the mean over its views
-    crops: int = 1  # places in each of them
+    temporal_clips: int = 1  # draws of frames from a video; its features are the mean over its views
+    spatial_crops: int = 1  # places in each of them
     layers: tuple[int, ...] = ()  # blocks counted from 1, or backwards from -1; none: the encoder's final output
-    pool: VectorPool = "mean"  # what becomes of a clip's tokens, but for the attentive probe, which has them all
+    pool: VectorPooling = "mean"  # what becomes of a clip's tokens, but for the attentive probe, which has them all
     cache: Path | None = None  # folder of the features; None: RUN/features, for a file .vidstill-features right here
     workers: int = -1  # processes that decode; -1: one less than there are cores
     device_batch: int | None = None  # views that a device takes at once; None: all of a video's
     precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
 
     def __post_init__(self) -> None:
-        within(1, math.inf, views=self.views, crops=self.crops)
+        check_range(1, math.inf, views=self.temporal_clips, crops=self.spatial_crops)
         if not self.data:
             raise InputError("no data set is given; name labelled videos with --data")
         if len(set(self.data)) < len(self.data):
             raise InputError(f"--data names the same data set twice ({' '.join(self.data)}); name each once")
-        if self.val and len(self.val) != len(self.data):
-            raise InputError(f"--data names {len(self.data)} data sets and --val {len(self.val)}; name one for each")
-        self.launch  # noqa: B018  # it says what is wrong with its fields
+        if self.test_data and len(self.test_data) != len(self.data):
+            raise InputError(
+                f"--data names {len(self.data)} data sets and --val {len(self.test_data)}; name one for each"
+            )
+        self.run_config  # noqa: B018  # it says what is wrong with its fields
 
     @property
-    def launch(self) -> Launch:
-        return Launch(
+    def run_config(self) -> RunConfig:
+        return RunConfig(
             data=Path(),
             out=Path(),
             workers=self.workers,
@@ -59,59 +61,62 @@ class Ask:
             fold=self.fold,
         )
 
-    def views_of(self, encoder: Encoder) -> ViewsConfig:
-        return replace(encoder.views, views=self.views, crops=self.crops)
+    def build_views(self, encoder: VideoEncoder) -> ViewsConfig:
+        return replace(encoder.views, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)
 
 
 @dataclass(frozen=True)
-class LabelledSet:
+class ProbeDataset:
     """A data set to fit probes on, and to test them on."""
 
     name: str
-    train: Listing
-    val: Listing
+    train: Manifest
+    test: Manifest
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
 
-    def listing(self, part: Part) -> Listing:
-        return self.train if part == "train" else self.val
+    def get_manifest(self, split: ProbeSplit) -> Manifest:
+        return self.train if split == "train" else self.test
 
 
-def labelled_sets(ask: Ask) -> list[LabelledSet]:
+def open_probe_datasets(run_config: ProbeRunConfig) -> list[ProbeDataset]:
     """The data sets that are asked for.
 
     Raises:
         InputError: one has no labels, a single class, a class that is tested and not trained on, or no val split.
     """
-    return [_labelled_set(data, ask.val[number] if ask.val else None, ask.fold) for number, data in enumerate(ask.data)]
+    return [
+        _open_probe_dataset(data, run_config.test_data[number] if run_config.test_data else None, run_config.fold)
+        for number, data in enumerate(run_config.data)
+    ]
 
 
-def _labelled_set(data: str, val: str | None, fold: int) -> LabelledSet:
-    train = labelled(read_listing(data, split="train", fold=fold))
-    if val is not None:
-        test = labelled(listing_to_test(val, fold=fold))
+def _open_probe_dataset(data: str, test_data: str | None, fold: int) -> ProbeDataset:
+    train = require_labels(open_manifest(data, split="train", fold=fold))
+    if test_data is not None:
+        test = require_labels(open_test_manifest(test_data, fold=fold))
     else:
-        test = labelled(read_listing(data, split="val", fold=fold))
+        test = require_labels(open_manifest(data, split="val", fold=fold))
     check_classes(test, train.classes, str(train.source))
     if train.fingerprint == test.fingerprint:
         raise InputError(f"{data} would be tested on the videos that it is fitted on; give others with --val")
-    check_taught(train, test)
-    return LabelledSet(data, train, test)
+    check_train_classes(train, test)
+    return ProbeDataset(data, train, test)
 
 
-def check_asked(encoder: Encoder, ask: Ask, sets: Sequence[LabelledSet]) -> None:
+def check_probe_encoder(encoder: VideoEncoder, run_config: ProbeRunConfig, datasets: Sequence[ProbeDataset]) -> None:
     """Raises an InputError where an encoder has not what is asked of it, or cannot look at these videos."""
-    views = ask.views_of(encoder)
-    encoder.names(ask.layers)
-    encoder.check_pool(ask.pool)
-    tokens_of_a_clip(encoder, views)
-    for each in sets:
-        for listing in (each.train, each.val):
+    views = run_config.build_views(encoder)
+    encoder.name_outputs(run_config.layers)
+    encoder.check_pool(run_config.pool)
+    count_clip_tokens(encoder, views)
+    for each in datasets:
+        for listing in (each.train, each.test):
             ViewClips(listing, views)  # it refuses pictures where clips are longer
 
 
-def tokens_of_a_clip(encoder: Encoder, views: ViewsConfig) -> int:
-    clip = torch.empty(1, 3, views.sampling.frames, *views.size, device="meta")
-    return encoder.model.config.grid(clip).tokens
+def count_clip_tokens(encoder: VideoEncoder, views: ViewsConfig) -> int:
+    clip = torch.empty(1, 3, views.sampling.num_frames, *views.size, device="meta")
+    return encoder.model.config.grid(clip).num_tokens

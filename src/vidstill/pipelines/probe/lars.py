@@ -11,29 +11,29 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.checkpoints.io import read_weights
-from vidstill.checkpoints.licences import notes, provenance
-from vidstill.checkpoints.load import load_exactly
+from vidstill.checkpoints.io import read_checkpoint
+from vidstill.checkpoints.licences import build_provenance, describe_licence_restrictions
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.crop import RandomResizedCrop
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.lr_schedule import CosineConfig
-from vidstill.engine.optimizer import LARSConfig, Optim
-from vidstill.pipelines.evaluate.classifier import check_views, score
-from vidstill.pipelines.infer.encoder import Encoder, load
-from vidstill.pipelines.probe.config import Ask, check_asked, labelled_sets
-from vidstill.pipelines.probe.report import Probed, Report
-from vidstill.pipelines.probe.vector_cache import weights_hash
-from vidstill.pipelines.train.session import Training, train_clips
-from vidstill.tasks.metrics.accuracy import measured
-from vidstill.tasks.probes.linear import ProbeModel
+from vidstill.engine.optimizer import AnyOptimConfig, LARSConfig
+from vidstill.pipelines.evaluate.classifier import check_views, score_classifier
+from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
+from vidstill.pipelines.probe.config import ProbeRunConfig, check_probe_encoder, open_probe_datasets
+from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
+from vidstill.pipelines.probe.vector_cache import hash_checkpoint
+from vidstill.pipelines.train.session import TrainingSession, build_train_clips
+from vidstill.tasks.metrics.accuracy import compute_classification_score
+from vidstill.tasks.probes.linear import LinearProbeModel
 from vidstill.utils.files import TEST_FILE, write_json
-from vidstill.utils.types import InputError, Output, within
+from vidstill.utils.types import InputError, Output, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
-class LarsProbe:
+class LarsProbeConfig:
     """MAE's settings (arXiv:2111.06377, appendix A.1)."""
 
     out: Path = Path("runs/probe")  # of --by lars: the folder of its run; the same command again resumes it
@@ -44,7 +44,7 @@ class LarsProbe:
     flip: float = 0.5  # of --by lars: share of the clips that are mirrored; 0 where left and right make a difference
 
     def __post_init__(self) -> None:
-        within(1, math.inf, epochs=self.epochs, batch=self.batch)
+        check_range(1, math.inf, epochs=self.epochs, batch=self.batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class ProbeRecipe:
     encoder: str  # of its file's hash, the start
     clips: ClipsConfig
     views: ViewsConfig
-    optim: Optim
+    optim: AnyOptimConfig
     schedule: CosineConfig
     batch: int
     seed: int
@@ -63,85 +63,100 @@ class ProbeRecipe:
 class ProbeTask(nn.Module):
     """Trains a probe's head by cross-entropy; the frozen encoder is in no saved state."""
 
-    def __init__(self, model: ProbeModel):
+    def __init__(self, model: LinearProbeModel):
         super().__init__()
         self.model = model
-        self.register_state_dict_post_hook(_without_encoder)
+        self.register_state_dict_post_hook(_drop_encoder_tensors)
 
     def forward(self, clip: Float[Tensor, "b 3 t h w"], label: Int[Tensor, "b"], seed: Int[Tensor, "b"]) -> Output:
         return Output(F.cross_entropy(self.model(clip).float(), label))
 
 
-def train(source: str, ask: Ask, lars: LarsProbe, *, seed: int) -> Report:
+def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeConfig, *, seed: int) -> ProbeReport:
     """Trains a probe to its end in its folder, from the newest saved state where there is one, and tests it.
 
     Raises:
         InputError: something that is given cannot be used; nothing was written then.
     """
-    if len(ask.data) != 1:
-        raise InputError(f"--by lars trains a run on one data set, and --data names {len(ask.data)}; name one")
-    if ask.layers or ask.pool != "mean":
+    if len(run_config.data) != 1:
+        raise InputError(f"--by lars trains a run on one data set, and --data names {len(run_config.data)}; name one")
+    if run_config.layers or run_config.pool != "mean":
         raise InputError("--by lars probes the final class token, or the mean; leave out --layers and --pool")
-    (data,) = labelled_sets(ask)
-    runtime = Runtime(ask.precision)
-    encoder = load(source, runtime=runtime)
-    check_asked(encoder, ask, [data])
-    launch = replace(ask.launch, data=data.name, out=lars.out)
-    recipe = _recipe(encoder, ask, lars, len(data.train.rows), seed)
-    training = Training("probe", recipe, train_clips(recipe, data.train, launch), launch, runtime)
-    if training.plan.videos_per_chunk < 2:
+    (data,) = open_probe_datasets(run_config)
+    runtime = Runtime(run_config.precision)
+    encoder = load_encoder(source, runtime=runtime)
+    check_probe_encoder(encoder, run_config, [data])
+    launch = replace(run_config.run_config, data=data.name, out=config.out)
+    recipe = _build_recipe(encoder, run_config, config, len(data.train.rows), seed)
+    training = TrainingSession("probe", recipe, build_train_clips(recipe, data.train, launch), launch, runtime)
+    if training.plan.videos_per_microbatch < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
-    training.rehearse(lambda: ProbeTask(ProbeModel(encoder.model.config.build(), len(data.classes))))
-    check_views(data.val, recipe.views, min(1, launch.decoders))
-    if recipe.batch < lars.batch and runtime.is_main:
+    training.dry_run(lambda: ProbeTask(LinearProbeModel(encoder.model.config.build(), len(data.classes))))
+    check_views(data.test, recipe.views, min(1, launch.num_workers))
+    if recipe.batch < config.batch and runtime.is_main:
         print(
-            f"probe: a batch of {lars.batch} clips is asked for and there are {len(data.train.rows)} videos: a step "
+            f"probe: a batch of {config.batch} clips is asked for and there are {len(data.train.rows)} videos: a step "
             f"takes {recipe.batch}, at a rate that is smaller by as much",
             file=sys.stderr,
         )
     torch.manual_seed(seed)
-    model = ProbeModel(encoder.model, len(data.classes))
+    model = LinearProbeModel(encoder.model, len(data.classes))
     head = nn.ModuleDict({"norm": model.norm, "head": model.head})
-    sources = {"encoder": read_weights(source)}
+    sources = {"encoder": read_checkpoint(source)}
     about = {
         "kind": "probe",
         "classes": list(data.classes),
-        **provenance(sources),
+        **build_provenance(sources),
     }
-    training.run(ProbeTask(model), head, about, val=data.val, init=source, notes=notes(sources))
-    load_exactly(head, read_weights(lars.out).tensors, str(lars.out))  # the batch norm's counts are each process's own
-    tested = score(model, data.val, data.classes, recipe.views, launch, runtime)
-    labels = torch.from_numpy(data.val.rows.labels[list(tested.places)]).long()
-    setting = f"LARS, {lars.epochs} epochs of batches of {recipe.batch}"
-    found = Probed(source, data.name, "final", "linear", setting, measured(tested.scores, labels))
-    report = Report(
+    training.run(
+        ProbeTask(model),
+        head,
+        about,
+        test_manifest=data.test,
+        init=source,
+        notes=describe_licence_restrictions(sources),
+    )
+    load_state_dict_strict(
+        head, read_checkpoint(config.out).tensors, str(config.out)
+    )  # the batch norm's counts are each process's own
+    tested = score_classifier(model, data.test, data.classes, recipe.views, launch, runtime)
+    labels = torch.from_numpy(data.test.rows.labels[list(tested.indices)]).long()
+    setting = f"LARS, {config.epochs} epochs of batches of {recipe.batch}"
+    found = ProbeResult(
+        source, data.name, "final", "linear", setting, compute_classification_score(tested.scores, labels)
+    )
+    report = ProbeReport(
         (found,),
-        {data.name: {"val": [tested.broken[place] for place in sorted(tested.broken)]}},
-        {data.name: {"train": data.train.missing, "val": data.val.missing}},
+        {data.name: {"val": [tested.broken_videos[place] for place in sorted(tested.broken_videos)]}},
+        {data.name: {"train": data.train.num_missing, "val": data.test.num_missing}},
     )
     if runtime.is_main:
-        write_json(lars.out / TEST_FILE, report.plain())
-    runtime.wait()
+        write_json(config.out / TEST_FILE, report.to_dict())
+    runtime.barrier()
     return report
 
 
-def _recipe(encoder: Encoder, ask: Ask, lars: LarsProbe, videos: int, seed: int) -> ProbeRecipe:
-    views = ask.views_of(encoder)
+def _build_recipe(
+    encoder: VideoEncoder, run_config: ProbeRunConfig, config: LarsProbeConfig, num_videos: int, seed: int
+) -> ProbeRecipe:
+    views = run_config.build_views(encoder)
     crop = RandomResizedCrop()
-    if views.sampling.frames == 1:  # MAE's test of images: the short side is 8 / 7 of the crop's
+    if views.sampling.num_frames == 1:  # MAE's test of images: the short side is 8 / 7 of the crop's
         views = replace(views, short_side=min(views.size) * 8 // 7, interpolation="bicubic")
         crop = replace(crop, interpolation="bicubic")
     return ProbeRecipe(
-        encoder=weights_hash(encoder.source)[:16],
-        clips=ClipsConfig(dataset="any", sampling=views.sampling, size=views.size, crop=crop, flip=lars.flip),
+        encoder=hash_checkpoint(encoder.source)[:16],
+        clips=ClipsConfig(
+            dataset="any", sampling=views.sampling, size=views.size, crop=crop, flip_probability=config.flip
+        ),
         views=views,
-        optim=LARSConfig(base_lr=lars.base_lr, min_lr=0.0),
-        schedule=CosineConfig(epochs=lars.epochs, warmup_epochs=lars.warmup_epochs, rule="mae"),
-        batch=min(lars.batch, videos // encoder.runtime.world * encoder.runtime.world),
+        optim=LARSConfig(base_lr=config.base_lr, min_lr=0.0),
+        schedule=CosineConfig(epochs=config.epochs, warmup_epochs=config.warmup_epochs, warmup_rule="mae"),
+        batch=min(config.batch, num_videos // encoder.runtime.world_size * encoder.runtime.world_size),
         seed=seed,
     )
 
 
-def _without_encoder(module: nn.Module, tensors: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+def _drop_encoder_tensors(module: nn.Module, tensors: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
     for name in [name for name in tensors if name.startswith(f"{prefix}model.encoder.")]:
         del tensors[name]

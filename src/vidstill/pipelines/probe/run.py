@@ -9,27 +9,40 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vidstill.engine.distributed import Runtime
-from vidstill.pipelines.infer.encoder import Encoder, load
-from vidstill.pipelines.probe.config import Ask, LabelledSet, Part, check_asked, labelled_sets
-from vidstill.pipelines.probe.fit import Found, Probes, Split, check_shots, of_tokens, of_vectors
-from vidstill.pipelines.probe.report import Probed, Report
-from vidstill.pipelines.probe.token_cache import check_room, read_tokens, tokens_file
+from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
+from vidstill.pipelines.probe.config import (
+    ProbeDataset,
+    ProbeRunConfig,
+    ProbeSplit,
+    check_probe_encoder,
+    open_probe_datasets,
+)
+from vidstill.pipelines.probe.fit import (
+    FeatureSplit,
+    ProbeConfig,
+    ProbeFit,
+    check_shots,
+    fit_token_probe,
+    fit_vector_probes,
+)
+from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
+from vidstill.pipelines.probe.token_cache import check_disk_space, ensure_token_cache, read_tokens
 from vidstill.pipelines.probe.vector_cache import (
-    Vectors,
-    Wanted,
-    cache_folder,
-    check_folder,
+    FeatureRequest,
+    FeatureVectors,
+    check_cache_folder,
+    ensure_vector_cache,
     read_vectors,
-    vectors_file,
+    resolve_cache_folder,
 )
 from vidstill.utils.types import InputError
 
-_PARTS: tuple[Part, ...] = ("train", "val")
+_SPLITS: tuple[ProbeSplit, ...] = ("train", "val")
 
-_Broken = dict[Part, list[str]]
+_BrokenBySplit = dict[ProbeSplit, list[str]]
 
 
-def evaluate(sources: Sequence[str], ask: Ask, probes: Probes) -> Report:
+def run_probes(sources: Sequence[str], run_config: ProbeRunConfig, config: ProbeConfig) -> ProbeReport:
     """The features of each encoder on each data set, by all processes; what the probes find in them, by the first.
 
     Raises:
@@ -38,76 +51,89 @@ def evaluate(sources: Sequence[str], ask: Ask, probes: Probes) -> Report:
     """
     if len(set(sources)) < len(sources):
         raise InputError(f"the same encoder is named twice ({' '.join(sources)}); name each once")
-    sets = labelled_sets(ask)
+    sets = open_probe_datasets(run_config)
     for each in sets:
-        check_shots(probes, torch.from_numpy(each.train.rows.labels).long(), each.classes, each.name)
-    runtime = Runtime(ask.precision)
-    encoders = [replace(load(source, runtime=runtime), device_batch=ask.device_batch) for source in sources]
+        check_shots(config, torch.from_numpy(each.train.rows.labels).long(), each.classes, each.name)
+    runtime = Runtime(run_config.precision)
+    encoders = [
+        replace(load_encoder(source, runtime=runtime), device_batch=run_config.device_batch) for source in sources
+    ]
     for encoder in encoders:
-        check_asked(encoder, ask, sets)
-        check_folder(cache_folder(encoder, ask.cache))
-    if "attentive" in probes.kinds:
-        check_room([_wanted(encoder, each, part, ask) for encoder in encoders for each in sets for part in _PARTS])
-    probed: list[Probed] = []
-    broken: dict[str, _Broken] = {}
+        check_probe_encoder(encoder, run_config, sets)
+        check_cache_folder(resolve_cache_folder(encoder, run_config.cache))
+    if "attentive" in config.probes:
+        check_disk_space(
+            [
+                _build_feature_request(encoder, each, part, run_config)
+                for encoder in encoders
+                for each in sets
+                for part in _SPLITS
+            ]
+        )
+    probed: list[ProbeResult] = []
+    broken: dict[str, _BrokenBySplit] = {}
     for encoder in encoders:
         for each in sets:
-            for features, found, left_out in _probed(encoder, each, ask, probes):
-                probed.append(Probed(encoder.source, each.name, features, *found))
+            for features, found, left_out in _fit_probes(encoder, each, run_config, config):
+                probed.append(ProbeResult(encoder.source, each.name, features, *found))
                 broken[each.name] = left_out
-    missing = {each.name: {part: each.listing(part).missing for part in _PARTS} for each in sets}
-    return runtime.agreed(Report(tuple(probed), broken, missing))
+    missing = {each.name: {part: each.get_manifest(part).num_missing for part in _SPLITS} for each in sets}
+    return runtime.broadcast(ProbeReport(tuple(probed), broken, missing))
 
 
-def _wanted(encoder: Encoder, data: LabelledSet, part: Part, ask: Ask) -> Wanted:
-    return Wanted(
+def _build_feature_request(
+    encoder: VideoEncoder, dataset: ProbeDataset, split: ProbeSplit, run_config: ProbeRunConfig
+) -> FeatureRequest:
+    return FeatureRequest(
         encoder=encoder,
-        listing=data.listing(part),
-        views=ask.views_of(encoder),
-        layers=ask.layers,
-        folder=cache_folder(encoder, ask.cache),
-        workers=ask.launch.decoders,
-        title=f"features, {data.name} {part}",
+        manifest=dataset.get_manifest(split),
+        views=run_config.build_views(encoder),
+        layers=run_config.layers,
+        folder=resolve_cache_folder(encoder, run_config.cache),
+        workers=run_config.run_config.num_workers,
+        title=f"features, {dataset.name} {split}",
     )
 
 
-def _probed(encoder: Encoder, data: LabelledSet, ask: Ask, probes: Probes) -> Iterator[tuple[str, Found, _Broken]]:
+def _fit_probes(
+    encoder: VideoEncoder, dataset: ProbeDataset, run_config: ProbeRunConfig, config: ProbeConfig
+) -> Iterator[tuple[str, ProbeFit, _BrokenBySplit]]:
     """What each probe finds in each kind of features, and the videos that do not decode; nothing but in the first."""
-    wanted = {part: _wanted(encoder, data, part, ask) for part in _PARTS}
+    wanted = {part: _build_feature_request(encoder, dataset, part, run_config) for part in _SPLITS}
     device = encoder.runtime.device
-    if {"linear", "knn"}.intersection(probes.kinds):
-        files = {part: vectors_file(wanted[part], ask.pool) for part in _PARTS}
+    if {"linear", "knn"}.intersection(config.probes):
+        files = {part: ensure_vector_cache(wanted[part], run_config.pool) for part in _SPLITS}
         if encoder.runtime.is_main:
-            train, val = (read_vectors(files[part], data.listing(part)) for part in _PARTS)
-            _check(train.labels, data, probes)
-            broken = {part: list(each.broken.values()) for part, each in zip(_PARTS, (train, val), strict=True)}
-            for name in train.named:
-                splits = _split(train, name, device), _split(val, name, device)
-                for found in of_vectors(*splits, len(data.classes), probes, data.name):
+            train, val = (read_vectors(files[part], dataset.get_manifest(part)) for part in _SPLITS)
+            _check_decoded_classes(train.labels, dataset, config)
+            broken = {part: list(each.broken.values()) for part, each in zip(_SPLITS, (train, val), strict=True)}
+            for name in train.features:
+                splits = _select_features(train, name, device), _select_features(val, name, device)
+                for found in fit_vector_probes(*splits, len(dataset.classes), config, dataset.name):
                     yield name, found, broken
-    if "attentive" in probes.kinds:
-        tokens = {part: tokens_file(wanted[part]) for part in _PARTS}
+    if "attentive" in config.probes:
+        tokens = {part: ensure_token_cache(wanted[part]) for part in _SPLITS}
         if encoder.runtime.is_main:
-            (train_tokens, out), (val_tokens, val_out) = (read_tokens(tokens[part], wanted[part]) for part in _PARTS)
+            (train_tokens, out), (val_tokens, val_out) = (read_tokens(tokens[part], wanted[part]) for part in _SPLITS)
             broken = {"train": list(out.values()), "val": list(val_out.values())}
             for name, of_train in train_tokens.items():
-                _check(of_train.labels, data, probes)
-                found = of_tokens(of_train, val_tokens[name], len(data.classes), probes, device, data.name)
+                _check_decoded_classes(of_train.labels, dataset, config)
+                found = fit_token_probe(of_train, val_tokens[name], len(dataset.classes), config, device, dataset.name)
                 yield name, found, broken
 
 
-def _check(train: Int[Tensor, "n"], data: LabelledSet, probes: Probes) -> None:
+def _check_decoded_classes(labels: Int[Tensor, "n"], dataset: ProbeDataset, config: ProbeConfig) -> None:
     """What was held of the lists holds of the videos that decode."""
-    lost = np.setdiff1d(data.train.rows.labels, train.numpy())
+    lost = np.setdiff1d(dataset.train.rows.labels, labels.numpy())
     if len(lost):
         raise InputError(
-            f"no training video of the class {data.classes[lost[0]]!r} of {data.name} decodes; mend one, or leave the "
+            f"no training video of the class {dataset.classes[lost[0]]!r} of {dataset.name} decodes; mend one, or leave the "
             "class out"
         )
-    check_shots(probes, train, data.classes, data.name)
+    check_shots(config, labels, dataset.classes, dataset.name)
 
 
-def _split(vectors: Vectors, name: str, device: torch.device) -> Split:
+def _select_features(vectors: FeatureVectors, name: str, device: torch.device) -> FeatureSplit:
     """On a device that reckons in float64."""
     there = device if device.type == "cuda" else torch.device("cpu")
-    return Split(vectors.named[name].to(there), vectors.labels.to(there))
+    return FeatureSplit(vectors.features[name].to(there), vectors.labels.to(there))

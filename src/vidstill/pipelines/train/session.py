@@ -11,24 +11,24 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from vidstill.checkpoints.io import MODEL_FILE, read_weights, write_weights
-from vidstill.checkpoints.load import load_exactly
+from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.datasets.train_clips import AugmentOn, ClipsConfig, TrainClips
-from vidstill.data.loader.loader import train_batches
-from vidstill.data.loader.protocols import Described, TrainSet
-from vidstill.data.manifest.manifest import Listing
-from vidstill.engine.distributed import Precision, Runtime, cores
-from vidstill.engine.early_stopping import Watch
-from vidstill.engine.lr_schedule import CosineConfig, Plan, make_plan
-from vidstill.engine.optimizer import Optim
-from vidstill.engine.trainer import RunStopped, SaveConfig, fit
-from vidstill.utils.config_io import to_plain
-from vidstill.utils.files import claim
+from vidstill.data.loader.loader import iter_train_batches
+from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.engine.distributed import Precision, Runtime, count_cores
+from vidstill.engine.early_stopping import Validation
+from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
+from vidstill.engine.optimizer import AnyOptimConfig
+from vidstill.engine.trainer import RunStopped, SaveConfig, train_task
+from vidstill.utils.config_io import to_dict
+from vidstill.utils.files import open_output_dir
 from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyLaunch:
+class BaseRunConfig:
     """Where and how any recipe runs."""
 
     data: str | Path  # a folder of videos or of class folders, a list, or packs, here or behind an address
@@ -49,30 +49,30 @@ class AnyLaunch:
             raise InputError(f"a state cannot be saved every {self.save_seconds} seconds; take 0 or more")
 
     @property
-    def decoders(self) -> int:
+    def num_workers(self) -> int:
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun has started on this machine
-        return max(1, cores() // beside - 1) if self.workers < 0 else self.workers
+        return max(1, count_cores() // beside - 1) if self.workers < 0 else self.workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launch(AnyLaunch):
+class RunConfig(BaseRunConfig):
     """Where and how a recipe runs.
 
     What is learned does not depend on it, but for rounding, and for which clips are mixed with which: a chunk's own.
     """
 
-    val: str | Path | None = None  # labelled videos to test on, their val split if they have splits; None: data's
-    watch: str | Path | None = None  # labelled videos to score after each epoch: see patience; as val
+    test_data: str | Path | None = None  # labelled videos to test on, their val split if they have splits; None: data's
+    val_data: str | Path | None = None  # labelled videos to score after each epoch: see patience; as val
     fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
     augment_on: AugmentOn = "workers"  # where what comes after the crop is done: flips, RandAugment of crops
 
 
 @runtime_checkable
-class Trains(Protocol):
+class TrainingSettings(Protocol):
     """What decides a training: a recipe, or a probe's settings."""
 
     @property
-    def optim(self) -> Optim: ...
+    def optim(self) -> AnyOptimConfig: ...
     @property
     def schedule(self) -> CosineConfig: ...
     @property
@@ -82,53 +82,53 @@ class Trains(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watching:
+class ValidationSetup:
     """Data that are scored after each epoch.
 
     Args:
-        watch: how, and what follows from it.
+        early_stopping: how, and what follows from it.
     """
 
-    listing: Described
-    watch: Watch
+    manifest: DatasetInfo
+    early_stopping: Validation
 
 
 @runtime_checkable
-class TrainsOnClips(Trains, Protocol):
+class ClipTrainingSettings(TrainingSettings, Protocol):
     """What decides a training on clips of videos, too."""
 
     @property
     def clips(self) -> ClipsConfig: ...
 
 
-def train_clips(recipe: TrainsOnClips, listing: Listing, launch: Launch) -> TrainClips:
+def build_train_clips(recipe: ClipTrainingSettings, manifest: Manifest, run_config: RunConfig) -> TrainClips:
     """The samples of a training on these videos."""
-    return TrainClips(listing, recipe.clips, seed=recipe.seed, augment_on=launch.augment_on)
+    return TrainClips(manifest, recipe.clips, seed=recipe.seed, augment_on=run_config.augment_on)
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSession:
     """A recipe on these samples; its title stands before whatever it says."""
 
-    title: str
-    recipe: Trains
-    samples: TrainSet[Any]
-    launch: AnyLaunch
+    log_prefix: str
+    recipe: TrainingSettings
+    dataset: TrainDataset[Any]
+    run_config: BaseRunConfig
     runtime: Runtime
 
     @cached_property
-    def plan(self) -> Plan:
-        return make_plan(
-            videos=len(self.samples),
+    def plan(self) -> TrainingPlan:
+        return plan_training(
+            num_videos=len(self.dataset),
             batch=self.recipe.batch,
             optim=self.recipe.optim,
             schedule=self.recipe.schedule,
-            repeats=self.samples.repeats,
-            world=self.runtime.world,
-            at_once=self.launch.device_batch,
+            repeats=self.dataset.repeats,
+            world_size=self.runtime.world_size,
+            device_batch=self.run_config.device_batch,
         )
 
-    def rehearse(self, build: Callable[[], nn.Module]) -> nn.Module:
+    def dry_run(self, build: Callable[[], nn.Module]) -> nn.Module:
         """One video is decoded, and a chunk of its size goes through a task that nothing is stored or computed for.
 
         Returns:
@@ -137,15 +137,15 @@ class Training:
         Raises:
             InputError: the parts do not fit one another.
         """
-        first = train_batches(
-            self.samples,
+        first = iter_train_batches(
+            self.dataset,
             videos_per_step=1,
             steps_per_epoch=1,
             total_steps=1,
-            workers=min(1, self.launch.decoders),  # which can be ended, if the first video's decoder is stuck
+            workers=min(1, self.run_config.num_workers),  # which can be ended, if the first video's decoder is stuck
             device=torch.device("cpu"),
         )
-        chunk = [part.to("meta").repeat_interleave(self.plan.videos_per_chunk, dim=0) for part in next(first)]
+        chunk = [part.to("meta").repeat_interleave(self.plan.videos_per_microbatch, dim=0) for part in next(first)]
         with torch.device("meta"):
             task = build().train()
             task(*chunk)
@@ -155,20 +155,20 @@ class Training:
         self,
         task: nn.Module,
         model: nn.Module,
-        about: dict[str, Any],
+        metadata: dict[str, Any],
         *,
-        val: Described | None = None,
+        test_manifest: DatasetInfo | None = None,
         init: str = "",
-        watching: Watching | None = None,
+        validation: ValidationSetup | None = None,
         notes: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Trains, and writes what people take away; a run that is finished is read, and left as it is.
 
         Args:
             model: the part of the task that is written, with what the file says `about` it.
-            val: what it will be tested on; part of what makes this run another than one in the same folder.
+            test_manifest: what it will be tested on; part of what makes this run another than one in the same folder.
             init: what it starts from; as `val`.
-            watching: what is scored after each epoch; as `val`.
+            validation: what is scored after each epoch; as `val`.
             notes: sentences to be said before training.
 
         Returns:
@@ -177,71 +177,75 @@ class Training:
         Raises:
             InputError: the folder holds something else; it is as it was then.
         """
-        out, runtime = self.launch.out, self.runtime
-        parts = {"train": self.samples.listing, "val": val, "watch": watching.listing if watching else None}
+        out, runtime = self.run_config.out, self.runtime
+        parts = {
+            "train": self.dataset.manifest,
+            "val": test_manifest,
+            "watch": validation.manifest if validation else None,
+        }
         data = {part: listing for part, listing in parts.items() if listing is not None}
-        self._claim(data, init)
-        if runtime.agreed((out / MODEL_FILE).exists()):
-            finished = read_weights(out)
-            load_exactly(model, finished.tensors, str(out))
-            self._say(f"{out} holds the finished run, which stays as it is")
-            return dict(finished.about.get("taken", {}))
+        self._open_run_folder(data, init)
+        if runtime.broadcast((out / MODEL_FILE).exists()):
+            finished = read_checkpoint(out)
+            load_state_dict_strict(model, finished.tensors, str(out))
+            self._log(f"{out} holds the finished run, which stays as it is")
+            return dict(finished.metadata.get("taken", {}))
         for listing in data.values():
-            self._say(f"{len(listing)} {self.samples.unit}s of {listing.source}, {listing.kind}")
-        for note in (*notes, *self.samples.notes):
-            self._say(note)
-        self._say(f"{self.plan}; {runtime.precision}")
-        fitted = fit(
+            self._log(f"{len(listing)} {self.dataset.noun}s of {listing.source}, {listing.description}")
+        for note in (*notes, *self.dataset.messages):
+            self._log(note)
+        self._log(f"{self.plan}; {runtime.precision}")
+        fitted = train_task(
             task,
-            self._batches,
+            self._iter_batches,
             plan=self.plan,
             optim=self.recipe.optim,
             runtime=runtime,
             run_dir=out,
             seed=self.recipe.seed,
-            save=SaveConfig(seconds=self.launch.save_seconds),
-            watch=watching.watch if watching else None,
-            title=self.title,
+            save_config=SaveConfig(seconds=self.run_config.save_seconds),
+            validation=validation.early_stopping if validation else None,
+            title=self.log_prefix,
         )
         taken: dict[str, Any] = {}
-        if watching and fitted.epoch is not None:
-            taken = {"epoch": fitted.epoch, "by": watching.watch.by, "score": fitted.score}
-            taken["source"] = str(watching.listing.source)
+        if validation and fitted.best_epoch is not None:
+            taken = {"epoch": fitted.best_epoch, "by": validation.early_stopping.metric, "score": fitted.best_score}
+            taken["source"] = str(validation.manifest.source)
         if runtime.is_main:
             try:
-                write_weights(out / MODEL_FILE, model.state_dict(), about | ({"taken": taken} if taken else {}))
+                write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata | ({"taken": taken} if taken else {}))
             except OSError as error:
                 raise RunStopped(
                     f"{error}; the training is done and its state saved: make room and run the same command again"
                 ) from error
-        runtime.wait()
+        runtime.barrier()
         return taken
 
-    def _batches(self, start: int) -> Iterator[tuple[Any, ...]]:
-        return train_batches(
-            self.samples,
+    def _iter_batches(self, start_step: int) -> Iterator[tuple[Any, ...]]:
+        return iter_train_batches(
+            self.dataset,
             videos_per_step=self.plan.videos_per_step,
             steps_per_epoch=self.plan.steps_per_epoch,
             total_steps=self.plan.total_steps,
-            start_step=start,
-            accumulation=self.plan.accumulation,
+            start_step=start_step,
+            accumulation_steps=self.plan.accumulation_steps,
             rank=self.runtime.rank,
-            world=self.plan.world,
-            workers=self.launch.decoders,
+            world_size=self.plan.world_size,
+            workers=self.run_config.num_workers,
             device=self.runtime.device,
         )
 
-    def _claim(self, parts: Mapping[str, Described], init: str) -> None:
+    def _open_run_folder(self, manifests: Mapping[str, DatasetInfo], init: str) -> None:
         """Makes the folder this run's; the first process does, and all of them hear of it where it cannot."""
         run = {
-            "recipe": to_plain(self.recipe),
+            "recipe": to_dict(self.recipe),
             "init": init,
-            "data": {part: {"source": str(at.source), "fingerprint": at.fingerprint} for part, at in parts.items()},
+            "data": {part: {"source": str(at.source), "fingerprint": at.fingerprint} for part, at in manifests.items()},
             "plan": asdict(self.plan),
             "precision": self.runtime.precision,
         }
-        self.runtime.first(lambda: claim(self.launch.out, run))
+        self.runtime.run_on_main(lambda: open_output_dir(self.run_config.out, run))
 
-    def _say(self, sentence: str) -> None:
+    def _log(self, message: str) -> None:
         if self.runtime.is_main:
-            print(f"{self.title}: {sentence}", file=sys.stderr)
+            print(f"{self.log_prefix}: {message}", file=sys.stderr)

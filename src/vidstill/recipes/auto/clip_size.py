@@ -2,81 +2,90 @@
 
 from dataclasses import dataclass, replace
 
-from vidstill.checkpoints.io import Weights
-from vidstill.checkpoints.load import encoder_config
-from vidstill.data.datasets.lookup import Sampling
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.load import infer_encoder_config
+from vidstill.data.datasets.lookup import FrameSampling
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
-from vidstill.recipes.auto.dataset_stats import DataFacts
-from vidstill.recipes.auto.defaults import Rules
-from vidstill.utils.config_io import from_plain
+from vidstill.recipes.auto.dataset_stats import DatasetStats
+from vidstill.recipes.auto.defaults import AutoRules
+from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class ClipChoice:
     """How much of a video is seen at once, and the rows and columns of a clip, or from scratch the most of them."""
 
-    sampling: Sampling
+    sampling: FrameSampling
     size: tuple[int, int]
-    said: str
-    why: str
+    summary: str
+    reason: str
     why_size: str = ""
 
 
-def looked(facts: DataFacts, start: Weights | None, rules: Rules) -> Look:
-    if start is not None:
-        return _look_of(start, facts)
+def choose_clip(stats: DatasetStats, checkpoint: Checkpoint | None, rules: AutoRules) -> ClipChoice:
+    if checkpoint is not None:
+        return _choose_clip_of_checkpoint(checkpoint, stats)
     side = max(
-        (side for side in rules.tubelets if side <= rules.enlarged * facts.short_side), default=min(rules.tubelets)
+        (side for side in rules.tubelets if side <= rules.max_upscale * stats.median_short_side),
+        default=min(rules.tubelets),
     )
-    if facts.pictures:
-        sampling: Sampling = SegmentSampling(frames=1)
-        return Look(sampling=sampling, size=(side, side), said="clips of one frame", why="the data are pictures")
+    if stats.is_images:
+        sampling: FrameSampling = SegmentSampling(num_frames=1)
+        return ClipChoice(
+            sampling=sampling, size=(side, side), summary="clips of one frame", reason="the data are pictures"
+        )
     frames = rules.frames
-    while frames > 4 and frames > facts.frames:  # tubelets of 4 frames are the longest
+    while frames > 4 and frames > stats.median_frames:  # tubelets of 4 frames are the longest
         frames //= 2
-    lasts = f"{facts.frames} frames" + (f" or {facts.seconds:.1f} s" if facts.seconds else "") + " in the middle"
-    if facts.frames < 2 * frames or (facts.seconds or 0) <= rules.whole_seconds:
-        sampling, said = SegmentSampling(frames=frames, rule="amd"), f"{frames} frames from all of a video"
+    lasts = (
+        f"{stats.median_frames} frames"
+        + (f" or {stats.median_seconds:.1f} s" if stats.median_seconds else "")
+        + " in the middle"
+    )
+    if stats.median_frames < 2 * frames or (stats.median_seconds or 0) <= rules.whole_video_seconds:
+        sampling, said = SegmentSampling(num_frames=frames, rule="amd"), f"{frames} frames from all of a video"
     else:
-        rate = facts.rate or 25.0
-        stride = max(1, min(round(rules.span_seconds * rate / frames), facts.frames // frames))
-        sampling, said = DenseSampling(frames=frames, stride=stride), f"{frames} frames, every {stride}."
-    return Look(sampling=sampling, size=(side, side), said=said, why=f"a video has {lasts}")
+        rate = stats.frame_rate or 25.0
+        stride = max(1, min(round(rules.clip_seconds * rate / frames), stats.median_frames // frames))
+        sampling, said = DenseSampling(num_frames=frames, stride=stride), f"{frames} frames, every {stride}."
+    return ClipChoice(sampling=sampling, size=(side, side), summary=said, reason=f"a video has {lasts}")
 
 
-def _look_of(start: Weights, facts: DataFacts) -> Look:
+def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> ClipChoice:
     """What the start was trained to see; of clips that are longer than the videos, at a smaller stride."""
-    about = start.about
+    about = checkpoint.metadata
     if about.get("kind") == "classifier" and "views" in about:
-        views = from_plain(ViewsConfig, about["views"])
+        views = from_dict(ViewsConfig, about["views"])
         sampling, size = views.sampling, views.size
     elif isinstance(about.get("recipe"), dict) and "clips" in about["recipe"]:
-        clips = from_plain(ClipsConfig, about["recipe"]["clips"])
+        clips = from_dict(ClipsConfig, about["recipe"]["clips"])
         sampling, size = clips.sampling, clips.size
     else:
-        of_images = encoder_config(start).tubelet[0] == 1
-        sampling, size = DenseSampling(frames=1 if of_images else 16, stride=4), (224, 224)
-    if facts.pictures:
-        if encoder_config(start).tubelet[0] > 1:
+        of_images = infer_encoder_config(checkpoint).tubelet[0] == 1
+        sampling, size = DenseSampling(num_frames=1 if of_images else 16, stride=4), (224, 224)
+    if stats.is_images:
+        if infer_encoder_config(checkpoint).tubelet[0] > 1:
             raise InputError(
-                f"{start.source} is an encoder of clips, and the data are pictures; start from one of images, or from "
+                f"{checkpoint.source} is an encoder of clips, and the data are pictures; start from one of images, or from "
                 "scratch without --init"
             )
-        sampling = SegmentSampling(frames=1)
-    elif sampling.frames == 1:  # of images, which becomes one of clips
-        sampling = DenseSampling(frames=16, stride=4)
+        sampling = SegmentSampling(num_frames=1)
+    elif sampling.num_frames == 1:  # of images, which becomes one of clips
+        sampling = DenseSampling(num_frames=16, stride=4)
     if isinstance(sampling, SpanSampling):
-        sampling = DenseSampling(frames=sampling.frames, stride=sampling.stride)
-    if isinstance(sampling, DenseSampling) and sampling.frames > 1:
-        sampling = replace(sampling, stride=max(1, min(sampling.stride, facts.frames // sampling.frames)))
-    said = f"{sampling.frames} frames" + (f", every {sampling.stride}." if isinstance(sampling, DenseSampling) else "")
-    return Look(
+        sampling = DenseSampling(num_frames=sampling.num_frames, stride=sampling.stride)
+    if isinstance(sampling, DenseSampling) and sampling.num_frames > 1:
+        sampling = replace(sampling, stride=max(1, min(sampling.stride, stats.median_frames // sampling.num_frames)))
+    said = f"{sampling.num_frames} frames" + (
+        f", every {sampling.stride}." if isinstance(sampling, DenseSampling) else ""
+    )
+    return ClipChoice(
         sampling=sampling,
         size=size,
-        said="clips of one frame" if facts.pictures else said,
-        why=f"{start.source} has seen such clips, and a video has {facts.frames} frames in the middle",
-        why_size=f"{start.source} has seen such clips",
+        summary="clips of one frame" if stats.is_images else said,
+        reason=f"{checkpoint.source} has seen such clips, and a video has {stats.median_frames} frames in the middle",
+        why_size=f"{checkpoint.source} has seen such clips",
     )

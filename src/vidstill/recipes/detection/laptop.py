@@ -2,17 +2,17 @@
 
 from dataclasses import replace
 
-from vidstill.data.ava.frame_sampling import KeySampling
+from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.recipes import laptop
-from vidstill.recipes.recipe import Detect
+from vidstill.recipes.recipe import DetectionRecipe
 
 # 8 frames of 64 × 96 pixels, a second of them, are 384 tokens
 _STUDENT = replace(laptop.finetune.encoder, tubelet=(2, 8, 8))
-_SECOND = KeySampling(frames=8, stride=1, rate=8.0, rule="slowfast")
+_ONE_SECOND = KeyframeSampling(frames=8, stride=1, frame_rate=8.0, rule="slowfast")
 
 detect_student = replace(  # what the detector starts from: VideoMAE on clips without boxes
     laptop.videomae,
@@ -20,23 +20,23 @@ detect_student = replace(  # what the detector starts from: VideoMAE on clips wi
     clips=replace(
         laptop.videomae.clips,
         dataset="made boxes",
-        sampling=SpanSampling(frames=8, stride=1),
+        sampling=SpanSampling(num_frames=8, stride=1),
         size=(64, 96),
-        flip=0.0,  # left and right are other actions
+        flip_probability=0.0,  # left and right are other actions
     ),
 )
-detect = Detect(
+detect = DetectionRecipe(
     encoder=replace(_STUDENT, learned_grid=(4, 8, 12)),
     clips=BoxClipsConfig(
         dataset="made boxes",
-        sampling=_SECOND,
+        sampling=_ONE_SECOND,
         short_side=(64, 72),
         size=(64, 96),
-        flip=0.0,
+        flip_probability=0.0,
         rule="slowfast",
     ),
-    views=BoxViewsConfig(sampling=_SECOND, short_side=64, persons=0.5, rule="slowfast"),
-    optim=AdamWConfig(base_lr=1.6e-2, clip_norm=1.0),  # 1e-3 for 16 clips; all layers at one rate
+    views=BoxViewsConfig(sampling=_ONE_SECOND, short_side=64, min_person_score=0.5, rule="slowfast"),
+    optim=AdamWConfig(base_lr=1.6e-2, max_grad_norm=1.0),  # 1e-3 for 16 clips; all layers at one rate
     schedule=CosineConfig(epochs=30, warmup_epochs=1),
     batch=16,
     aligned=True,  # boxes are small beside a token

@@ -10,34 +10,34 @@ from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.crop import RandomResizedCrop
 from vidstill.data.transforms.frame_sampling import SpanSampling
-from vidstill.data.transforms.mixup import Mixing
+from vidstill.data.transforms.mixup import MixupCutmix
 from vidstill.data.transforms.randaugment import RandAugment
-from vidstill.data.transforms.random_erasing import Erasing
+from vidstill.data.transforms.random_erasing import RandomErasing
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.models.vit import IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, ViTConfig
-from vidstill.recipes.recipe import Finetune
+from vidstill.recipes.recipe import FinetuneRecipe
 
 
-def of_learned_codes(size: ViTConfig, *, drop_path: float) -> ViTConfig:
+def build_learned_position_vit_config(size: ViTConfig, *, drop_path: float) -> ViTConfig:
     """A size for pictures of 224 × 224 pixels; larger ones have these codes resized (bicubic)."""
     side = 224 // size.tubelet[1]
     return replace(size, positions="learned", learned_grid=(1, side, side), drop_path=drop_path)
 
 
-_PICTURE = SpanSampling(frames=1, stride=1)  # a clip of one frame
+_ONE_FRAME = SpanSampling(num_frames=1, stride=1)  # a clip of one frame
 
-base_in1k_finetune = Finetune(
-    encoder=of_learned_codes(IMAGE_BASE, drop_path=0.1),
+base_in1k_finetune = FinetuneRecipe(
+    encoder=build_learned_position_vit_config(IMAGE_BASE, drop_path=0.1),
     clips=ClipsConfig(
         dataset="imagenet",
-        sampling=_PICTURE,
-        crop=RandomResizedCrop(area=(0.08, 1.0), interpolation="bicubic"),
-        flip=0.5,
-        randaugment=RandAugment(operations=2, magnitude=9.0, magnitude_std=0.5, fill=(124, 116, 104)),
-        randaugment_on="crop",  # rand-m9-mstd0.5-inc1
+        sampling=_ONE_FRAME,
+        crop=RandomResizedCrop(scale=(0.08, 1.0), interpolation="bicubic"),
+        flip_probability=0.5,
+        randaugment=RandAugment(num_ops=2, magnitude=9.0, magnitude_std=0.5, fill=(124, 116, 104)),
+        randaugment_stage="crop",  # rand-m9-mstd0.5-inc1
     ),
-    views=ViewsConfig(sampling=_PICTURE, views=1, crops=1, short_side=256, interpolation="bicubic"),
+    views=ViewsConfig(sampling=_ONE_FRAME, temporal_clips=1, spatial_crops=1, short_side=256, interpolation="bicubic"),
     optim=AdamWConfig(
         base_lr=5e-4,
         min_lr=2.5e-7,  # 1e-6, whatever the batch
@@ -45,24 +45,24 @@ base_in1k_finetune = Finetune(
         weight_decay=0.05,
         layer_decay=0.65,
     ),
-    schedule=CosineConfig(epochs=100, warmup_epochs=5, rule="mae"),
+    schedule=CosineConfig(epochs=100, warmup_epochs=5, warmup_rule="mae"),
     batch=1024,  # 32 GPUs × 32 images
-    erasing=Erasing(probability=0.25),
-    mixing=Mixing(mixup=0.8, cutmix=1.0, switch=0.5),
-    smoothing=0.1,
-    expects="IN-1K top-1 83.6, released 83.66, top-5 96.53 (1 view)",
+    random_erasing=RandomErasing(probability=0.25),
+    mixup=MixupCutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5),
+    label_smoothing=0.1,
+    published_result="IN-1K top-1 83.6, released 83.66, top-5 96.53 (1 view)",
 )
 large_in1k_finetune = replace(
     base_in1k_finetune,
-    encoder=of_learned_codes(IMAGE_LARGE, drop_path=0.2),
+    encoder=build_learned_position_vit_config(IMAGE_LARGE, drop_path=0.2),
     optim=replace(base_in1k_finetune.optim, base_lr=1e-3, layer_decay=0.75),
-    schedule=CosineConfig(epochs=50, warmup_epochs=5, rule="mae"),
-    expects="IN-1K top-1 85.9, released 85.95, top-5 97.57 (1 view); after 800 epochs: 85.4, repository 85.5",
+    schedule=CosineConfig(epochs=50, warmup_epochs=5, warmup_rule="mae"),
+    published_result="IN-1K top-1 85.9, released 85.95, top-5 97.57 (1 view); after 800 epochs: 85.4, repository 85.5",
 )
 huge_in1k_finetune = replace(
     large_in1k_finetune,
-    encoder=of_learned_codes(IMAGE_HUGE, drop_path=0.3),
-    expects="IN-1K top-1 86.9, released 86.93, top-5 98.09 (1 view)",
+    encoder=build_learned_position_vit_config(IMAGE_HUGE, drop_path=0.3),
+    published_result="IN-1K top-1 86.9, released 86.93, top-5 98.09 (1 view)",
 )
 
 # The result is the paper's, the settings are not published: inferred, as at 224. The whole picture is looked at
@@ -70,18 +70,22 @@ huge_in1k_448_finetune = replace(
     huge_in1k_finetune,
     clips=replace(huge_in1k_finetune.clips, size=(448, 448)),
     views=replace(huge_in1k_finetune.views, short_side=448, size=(448, 448)),
-    expects="IN-1K top-1 87.8 (1 view)",
+    published_result="IN-1K top-1 87.8 (1 view)",
 )
 
-_PAPER = "no result is its own: the released ones come with the repository's settings"
+_NO_OWN_RESULT = "no result is its own: the released ones come with the repository's settings"
 base_in1k_paper_finetune = replace(
     base_in1k_finetune,
     optim=replace(base_in1k_finetune.optim, base_lr=1e-3, layer_decay=0.75),
-    expects=_PAPER,
+    published_result=_NO_OWN_RESULT,
 )
 large_in1k_paper_finetune = replace(
-    large_in1k_finetune, encoder=of_learned_codes(IMAGE_LARGE, drop_path=0.1), expects=_PAPER
+    large_in1k_finetune,
+    encoder=build_learned_position_vit_config(IMAGE_LARGE, drop_path=0.1),
+    published_result=_NO_OWN_RESULT,
 )
 huge_in1k_paper_finetune = replace(
-    huge_in1k_finetune, encoder=of_learned_codes(IMAGE_HUGE, drop_path=0.2), expects=_PAPER
+    huge_in1k_finetune,
+    encoder=build_learned_position_vit_config(IMAGE_HUGE, drop_path=0.2),
+    published_result=_NO_OWN_RESULT,
 )

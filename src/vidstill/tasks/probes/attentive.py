@@ -11,33 +11,33 @@ from einops import rearrange
 from jaxtyping import Float, Float16, Int
 from torch import Tensor, nn
 
-from vidstill.engine.lr_schedule import cosine_rate
+from vidstill.engine.lr_schedule import compute_cosine_lr
 from vidstill.models.layers import NORM_EPS
-from vidstill.utils.rng import numpy_chance
+from vidstill.utils.rng import numpy_rng
 
-BATCH = 64
+ATTENTIVE_BATCH_SIZE = 64
 """Clips a step; all of them, where there are fewer."""
-EPOCHS = 20
+ATTENTIVE_EPOCHS = 20
 """How often each clip is met, or oftener, to come to STEPS."""
-STEPS = 1000
-RATE = 1e-3
-DECAY = 0.01
-_WARMUP = 0.1  # share of the steps
+ATTENTIVE_MIN_STEPS = 1000
+ATTENTIVE_LR = 1e-3
+ATTENTIVE_WEIGHT_DECAY = 0.01
+_WARMUP_FRACTION = 0.1  # share of the steps
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Each clip's tokens in half precision, in memory or in a file: `rows` of a table, `labels` theirs."""
+class TokenDataset:
+    """Each clip's tokens in half precision, in memory or in a file: `count_rows` of a table, `labels` theirs."""
 
     table: Float16[np.ndarray, "rows n d"]
-    rows: Int[np.ndarray, "clips"]
+    row_indices: Int[np.ndarray, "clips"]
     labels: Int[Tensor, "clips"]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.row_indices)
 
-    def take(self, places: Int[np.ndarray, "b"]) -> Float[Tensor, "b n d"]:
-        return torch.from_numpy(self.table[self.rows[places]]).float()
+    def load_batch(self, indices: Int[np.ndarray, "b"]) -> Float[Tensor, "b n d"]:
+        return torch.from_numpy(self.table[self.row_indices[indices]]).float()
 
 
 class AttentiveProbe(nn.Module):
@@ -47,14 +47,14 @@ class AttentiveProbe(nn.Module):
     what it found, and has a perceptron behind.
     """
 
-    def __init__(self, dim: int, classes: int):
+    def __init__(self, dim: int, num_classes: int):
         super().__init__()
-        self.heads = _heads(dim)
+        self.num_heads = _choose_num_heads(dim)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.query = nn.Parameter(0.02 * torch.randn(dim))
         self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(3))
         self.out_norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.head = nn.Linear(dim, classes)
+        self.head = nn.Linear(dim, num_classes)
         for linear in (self.key, self.value, self.out, self.head):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
@@ -64,59 +64,63 @@ class AttentiveProbe(nn.Module):
         tokens = self.norm(tokens)
         query = self.query.expand(len(tokens), 1, -1)
         query, key, value = (
-            rearrange(each, "b n (heads d) -> b heads n d", heads=self.heads)
+            rearrange(each, "b n (heads d) -> b heads n d", heads=self.num_heads)
             for each in (query, self.key(tokens), self.value(tokens))
         )
         pooled = rearrange(F.scaled_dot_product_attention(query, key, value), "b heads 1 d -> b (heads d)")
         return self.head(self.out_norm(self.out(pooled)))
 
 
-def fit_attentive(
-    tokens: Tokens,
-    classes: int,
+def fit_attentive_probe(
+    tokens: TokenDataset,
+    num_classes: int,
     *,
     seed: int,
     device: torch.device,
-    done: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda progress, of: None,
 ) -> AttentiveProbe:
     """Trained by AdamW with a warm-up and a cosine, on batches whose order is the seed's; in eval mode.
 
     Args:
-        done: is told how many steps there have been, of how many.
+        progress: is told how many steps there have been, of how many.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        probe = AttentiveProbe(tokens.table.shape[-1], classes)
+        probe = AttentiveProbe(tokens.table.shape[-1], num_classes)
     probe.to(device).train()
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=RATE, weight_decay=DECAY)
-    size = min(BATCH, len(tokens))
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=ATTENTIVE_LR, weight_decay=ATTENTIVE_WEIGHT_DECAY)
+    size = min(ATTENTIVE_BATCH_SIZE, len(tokens))
     each_epoch = len(tokens) // size
-    steps = max(EPOCHS, math.ceil(STEPS / each_epoch)) * each_epoch
+    steps = max(ATTENTIVE_EPOCHS, math.ceil(ATTENTIVE_MIN_STEPS / each_epoch)) * each_epoch
     labels = tokens.labels.to(device)
     for step in range(steps):
         epoch, place = divmod(step, each_epoch)
         if place == 0:
-            order = numpy_chance(seed, f"attentive {epoch}").permutation(len(tokens))
+            order = numpy_rng(seed, f"attentive {epoch}").permutation(len(tokens))
         chosen = order[place * size : (place + 1) * size]
         for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, peak=RATE, final=0.0, steps=steps, warmup=int(_WARMUP * steps))
+            group["lr"] = compute_cosine_lr(
+                step, peak_lr=ATTENTIVE_LR, min_lr=0.0, cosine_steps=steps, warmup_steps=int(_WARMUP_FRACTION * steps)
+            )
         with torch.enable_grad():
-            loss = F.cross_entropy(probe(tokens.take(chosen).to(device)), labels[torch.from_numpy(chosen).to(device)])
+            loss = F.cross_entropy(
+                probe(tokens.load_batch(chosen).to(device)), labels[torch.from_numpy(chosen).to(device)]
+            )
             loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        done(step + 1, steps)
+        progress(step + 1, steps)
     return probe.eval()
 
 
 @torch.no_grad()
-def attentive_scores(probe: AttentiveProbe, tokens: Tokens) -> Float[Tensor, "clips classes"]:
+def compute_attentive_logits(probe: AttentiveProbe, tokens: TokenDataset) -> Float[Tensor, "clips classes"]:
     """The logits of clips, on the CPU."""
     device = probe.query.device
-    parts = np.array_split(np.arange(len(tokens)), math.ceil(len(tokens) / BATCH))
-    return torch.cat([probe(tokens.take(part).to(device)).cpu() for part in parts])
+    parts = np.array_split(np.arange(len(tokens)), math.ceil(len(tokens) / ATTENTIVE_BATCH_SIZE))
+    return torch.cat([probe(tokens.load_batch(part).to(device)).cpu() for part in parts])
 
 
-def _heads(dim: int) -> int:
+def _choose_num_heads(dim: int) -> int:
     """As many as leave each a width near 64, the family's."""
     return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)

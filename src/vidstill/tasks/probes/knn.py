@@ -7,40 +7,40 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-TEMPERATURE = 0.07
+KNN_TEMPERATURE = 0.07
 """A neighbour of similarity s votes with exp(s / 0.07) (InstDisc, arXiv:1805.01978; DINO, arXiv:2104.14294)."""
 
-_AT_ONCE = 2**26  # similarities
+_CHUNK_SIZE = 2**26  # similarities
 
 
-def nearest_scores(
-    train: Float[Tensor, "n d"],
-    labels: Int[Tensor, "n"],
-    vectors: Float[Tensor, "m d"],
-    classes: int,
+def compute_knn_scores(
+    train_features: Float[Tensor, "n d"],
+    train_labels: Int[Tensor, "n"],
+    features: Float[Tensor, "m d"],
+    num_classes: int,
     ks: Sequence[int],
     *,
-    at_once: int = _AT_ONCE,
+    chunk_size: int = _CHUNK_SIZE,
 ) -> dict[int, Float[Tensor, "m classes"]]:
     """For each k, the votes of the k training clips of the largest cosine similarity; of equals, the first listed.
 
     Args:
         ks: 1 to n.
-        at_once: similarities that are held in memory.
+        chunk_size: similarities that are held in memory.
     """
-    known = F.normalize(train.float(), dim=1)
-    parts = F.normalize(vectors.float(), dim=1).split(max(1, at_once // len(known)))
+    known = F.normalize(train_features.float(), dim=1)
+    parts = F.normalize(features.float(), dim=1).split(max(1, chunk_size // len(known)))
     votes: dict[int, list[Tensor]] = {k: [] for k in ks}
     for part in parts:
-        alike, neighbours = _nearest(part @ known.T, max(ks))
-        weights = (alike.double() / TEMPERATURE).exp()
+        alike, neighbours = _find_nearest(part @ known.T, max(ks))
+        weights = (alike.double() / KNN_TEMPERATURE).exp()
         for k in ks:
-            of_each = weights.new_zeros(len(part), classes)
-            votes[k].append(of_each.scatter_add_(1, labels[neighbours[:, :k]], weights[:, :k]))
+            of_each = weights.new_zeros(len(part), num_classes)
+            votes[k].append(of_each.scatter_add_(1, train_labels[neighbours[:, :k]], weights[:, :k]))
     return {k: torch.cat(found) for k, found in votes.items()}
 
 
-def _nearest(alike: Float[Tensor, "m n"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
+def _find_nearest(alike: Float[Tensor, "m n"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
     """The k largest of each row, the largest first, and where they stand; torch's own topk takes any of equals."""
     least = alike.topk(k, dim=1).values[:, -1:]
     above, level = alike > least, alike == least

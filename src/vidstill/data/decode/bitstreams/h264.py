@@ -2,7 +2,14 @@
 
 from typing import NamedTuple
 
-from vidstill.data.decode.bitstreams.packet_info import Bits, Coded, Look, Looker, units, unwrapped
+from vidstill.data.decode.bitstreams.packet_info import (
+    BitReader,
+    PacketBytes,
+    PacketInfo,
+    PacketParser,
+    find_nal_units,
+    unwrap_picture_order,
+)
 
 _WITH_COLOUR_FORMAT = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profiles, 7.3.2.1.1
 _HEADER = 40  # bytes that hold the fields read here of a slice's header
@@ -11,7 +18,7 @@ _I = 2  # slice_type, table 7-6
 _INTRA = {_I, 4, 7, 9}
 
 
-def h264(extradata: bytes) -> Looker | None:
+def h264(extradata: bytes) -> PacketParser | None:
     """None for a stream whose headers are not read here: of fields, or as no file of the MP4 family has it."""
     if extradata[:1] != b"\1" or len(extradata) < 8 or extradata[5] & 31 != 1:
         return None
@@ -43,22 +50,22 @@ class _Slice(NamedTuple):
 
 def _sequence(unit: bytes) -> _Sequence | None:
     try:
-        bits = Bits(unit[1:])
-        profile = bits.take(24) >> 16
-        bits.golomb()
+        bits = BitReader(unit[1:])
+        profile = bits.read_bits(24) >> 16
+        bits.read_exp_golomb()
         planes_apart = False
         if profile in _WITH_COLOUR_FORMAT:
-            planes_apart = bits.golomb() == 3 and bool(bits.take(1))
-            bits.golomb(), bits.golomb(), bits.take(1)  # depths, lossless
-            if bits.take(1):
+            planes_apart = bits.read_exp_golomb() == 3 and bool(bits.read_bits(1))
+            bits.read_exp_golomb(), bits.read_exp_golomb(), bits.read_bits(1)  # depths, lossless
+            if bits.read_bits(1):
                 return None  # scaling matrices
-        number_bits = bits.golomb() + 4
-        order_kind = bits.golomb()
-        order_bits = bits.golomb() + 4 if order_kind == 0 else 0
-        bits.golomb()
-        gaps = bits.take(1)
-        bits.golomb(), bits.golomb()  # width, height
-        frames_only = bool(bits.take(1))
+        number_bits = bits.read_exp_golomb() + 4
+        order_kind = bits.read_exp_golomb()
+        order_bits = bits.read_exp_golomb() + 4 if order_kind == 0 else 0
+        bits.read_exp_golomb()
+        gaps = bits.read_bits(1)
+        bits.read_exp_golomb(), bits.read_exp_golomb()  # width, height
+        frames_only = bool(bits.read_bits(1))
     except ValueError:
         return None
     return None if order_kind == 1 or gaps else _Sequence(number_bits, order_bits, planes_apart, frames_only)
@@ -74,9 +81,9 @@ class _Pictures:
         self._period = 0  # since which picture orders count
         self._decoded = 0
 
-    def look(self, coded: Coded) -> Look | None:
+    def look(self, coded: PacketBytes) -> PacketInfo | None:
         slices, needed, idr, recovers = list[_Slice](), 0, False, False
-        for at in units(coded, self._size):
+        for at in find_nal_units(coded, self._size):
             kind = coded[at] & 31
             if kind in (_SPS, _PPS) and not any(bytes(coded[at : at + len(each)]) == each for each in self._stated):
                 return None
@@ -99,24 +106,26 @@ class _Pictures:
             return None
         self._decoded += 1
         bits = self._sequence.order_bits
-        order = unwrapped(slices[0].order, bits, self._order) if bits else self._decoded
+        order = unwrap_picture_order(slices[0].order, bits, self._order) if bits else self._decoded
         if needed:
             self._number, self._order = slices[0].number, order
         starts = idr or (recovers and all(each.kind in _INTRA for each in slices))
-        return Look(starts=starts, spare=not needed, amid=not idr, shown=(self._period, order))
+        return PacketInfo(
+            is_keyframe=starts, is_disposable=not needed, is_open_gop=not idr, display_order=(self._period, order)
+        )
 
     def _slice(self, header: bytes, idr: bool) -> _Slice | None:
         try:
-            bits = Bits(header)
-            first, kind = bits.golomb(), bits.golomb()
-            bits.golomb()
-            bits.take(2 if self._sequence.planes_apart else 0)
-            number = bits.take(self._sequence.number_bits)
-            if not self._sequence.frames_only and bits.take(1):
+            bits = BitReader(header)
+            first, kind = bits.read_exp_golomb(), bits.read_exp_golomb()
+            bits.read_exp_golomb()
+            bits.read_bits(2 if self._sequence.planes_apart else 0)
+            number = bits.read_bits(self._sequence.number_bits)
+            if not self._sequence.frames_only and bits.read_bits(1):
                 return None  # a field
             if idr:
-                bits.golomb()
-            return _Slice(first, kind, number, bits.take(self._sequence.order_bits))
+                bits.read_exp_golomb()
+            return _Slice(first, kind, number, bits.read_bits(self._sequence.order_bits))
         except ValueError:
             return None
 
@@ -126,6 +135,6 @@ def _short(first: int) -> _Slice:
     return _Slice(first=1 - (first >> 7), kind=_I, number=0, order=0)
 
 
-def _is_recovery_point(message: Coded) -> bool:
+def _is_recovery_point(message: PacketBytes) -> bool:
     """D.1.8: from here on, at once (recovery_frame_cnt 0, the bit 1), all is exact (exact_match_flag, the next bit)."""
     return len(message) > 2 and message[0] == 6 and message[2] >> 6 == 3

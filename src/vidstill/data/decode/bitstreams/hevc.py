@@ -2,7 +2,14 @@
 
 from typing import NamedTuple
 
-from vidstill.data.decode.bitstreams.packet_info import Bits, Coded, Look, Looker, units, unwrapped
+from vidstill.data.decode.bitstreams.packet_info import (
+    BitReader,
+    PacketBytes,
+    PacketInfo,
+    PacketParser,
+    find_nal_units,
+    unwrap_picture_order,
+)
 
 _SPS, _PPS = 33, 34  # nal_unit_type, table 7-1
 _BROKEN = {16, 17, 18, 36, 37}  # broken links, and ends of sequence: decoders leave out pictures after them
@@ -19,7 +26,7 @@ class _Parameters(NamedTuple):
     extra_bits: int
 
 
-def hevc(extradata: bytes) -> Looker | None:
+def hevc(extradata: bytes) -> PacketParser | None:
     """None for a stream whose headers are not read here: of several parameter sets, or without them in its head."""
     if extradata[:1] != b"\1" or len(extradata) < 23:
         return None
@@ -27,7 +34,7 @@ def hevc(extradata: bytes) -> Looker | None:
     try:
         (sequence,) = (each for each in stated if each[0] >> 1 & 63 == _SPS)
         (picture,) = (each for each in stated if each[0] >> 1 & 63 == _PPS)
-        parameters = _parameters(Bits(sequence[2:]), Bits(picture[2:]))
+        parameters = _parameters(BitReader(sequence[2:]), BitReader(picture[2:]))
     except ValueError:  # none, several, or one that ends too soon
         return None
     return _Pictures(parameters, stated, (extradata[21] & 3) + 1).look
@@ -45,22 +52,22 @@ def _parameter_sets(extradata: bytes) -> list[bytes]:
     return [each for each in found if len(each) > 2]
 
 
-def _parameters(sequence: Bits, picture: Bits) -> _Parameters:
-    sequence.take(4)
-    layers = sequence.take(3)
-    sequence.take(1 + 88 + 8)  # 7.3.3: general profile, tier and level
-    present = [sequence.take(2) for _ in range(8 if layers else 0)][:layers]
+def _parameters(sequence: BitReader, picture: BitReader) -> _Parameters:
+    sequence.read_bits(4)
+    layers = sequence.read_bits(3)
+    sequence.read_bits(1 + 88 + 8)  # 7.3.3: general profile, tier and level
+    present = [sequence.read_bits(2) for _ in range(8 if layers else 0)][:layers]
     for each in present:
-        sequence.take(88 * (each >> 1) + 8 * (each & 1))
-    sequence.golomb()
-    planes_apart = sequence.golomb() == 3 and bool(sequence.take(1))
-    sequence.golomb(), sequence.golomb()  # width, height
-    if sequence.take(1):
-        [sequence.golomb() for _ in range(4)]  # what of them is shown
-    sequence.golomb(), sequence.golomb()  # depths
-    order_bits = sequence.golomb() + 4
-    picture.golomb(), picture.golomb(), picture.take(1)
-    return _Parameters(order_bits, planes_apart, bool(picture.take(1)), picture.take(3))
+        sequence.read_bits(88 * (each >> 1) + 8 * (each & 1))
+    sequence.read_exp_golomb()
+    planes_apart = sequence.read_exp_golomb() == 3 and bool(sequence.read_bits(1))
+    sequence.read_exp_golomb(), sequence.read_exp_golomb()  # width, height
+    if sequence.read_bits(1):
+        [sequence.read_exp_golomb() for _ in range(4)]  # what of them is shown
+    sequence.read_exp_golomb(), sequence.read_exp_golomb()  # depths
+    order_bits = sequence.read_exp_golomb() + 4
+    picture.read_exp_golomb(), picture.read_exp_golomb(), picture.read_bits(1)
+    return _Parameters(order_bits, planes_apart, bool(picture.read_bits(1)), picture.read_bits(3))
 
 
 class _Pictures:
@@ -71,9 +78,9 @@ class _Pictures:
         self._order = 0  # of the last picture of the lowest layer that others may need
         self._period = 0  # since which orders count
 
-    def look(self, coded: Coded) -> Look | None:
+    def look(self, coded: PacketBytes) -> PacketInfo | None:
         kinds, firsts, order, layer = list[int](), list[bool](), 0, 0
-        for at in units(coded, self._size):
+        for at in find_nal_units(coded, self._size):
             kind = coded[at] >> 1 & 63
             if kind in _BROKEN or at + 2 >= len(coded):
                 return None
@@ -95,25 +102,30 @@ class _Pictures:
         if kind in _IDR:
             self._period, self._order = self._period + 1, 0
         else:
-            order = unwrapped(order, self._parameters.order_bits, self._order)
+            order = unwrap_picture_order(order, self._parameters.order_bits, self._order)
         spare = kind < 16 and kind % 2 == 0
         if layer == 1 and not 6 <= kind <= 9 and not spare:  # 8.3.1; neither do leading pictures count
             self._order = order
-        return Look(starts=kind in _IDR or kind == _CRA, spare=spare, layer=layer, shown=(self._period, order))
+        return PacketInfo(
+            is_keyframe=kind in _IDR or kind == _CRA,
+            is_disposable=spare,
+            temporal_layer=layer,
+            display_order=(self._period, order),
+        )
 
     def _stated_order(self, header: bytes, kind: int) -> int | None:
         """slice_pic_order_cnt_lsb; None for a picture that is not shown."""
         try:
-            bits = Bits(header)
-            bits.take(1)
-            if kind >= 16 and bits.take(1):
+            bits = BitReader(header)
+            bits.read_bits(1)
+            if kind >= 16 and bits.read_bits(1):
                 return None  # no_output_of_prior_pics_flag: pictures that wait are not shown
-            bits.golomb()
-            bits.take(self._parameters.extra_bits)
-            bits.golomb()
-            if self._parameters.output_stated and not bits.take(1):
+            bits.read_exp_golomb()
+            bits.read_bits(self._parameters.extra_bits)
+            bits.read_exp_golomb()
+            if self._parameters.output_stated and not bits.read_bits(1):
                 return None
-            bits.take(2 if self._parameters.planes_apart else 0)
-            return 0 if kind in _IDR else bits.take(self._parameters.order_bits)
+            bits.read_bits(2 if self._parameters.planes_apart else 0)
+            return 0 if kind in _IDR else bits.read_bits(self._parameters.order_bits)
         except ValueError:
             return None

@@ -1,6 +1,6 @@
 """MPEG-4's headers (ISO/IEC 14496-2, 6.2): one coded picture in a packet, its kind, and which headers it follows."""
 
-from vidstill.data.decode.bitstreams.packet_info import Bits, Coded, Look
+from vidstill.data.decode.bitstreams.packet_info import BitReader, PacketBytes, PacketInfo
 
 _PICTURE, _GROUP = b"\0\0\1\xb6", b"\0\0\1\xb3"
 _GROUP_BYTES = 7  # its start code, and its time of day
@@ -22,7 +22,7 @@ class Mpeg4:
         self._others = 0  # pictures so far that are no B frames
         self._since = 0  # B frames since the last of them
 
-    def look(self, packet: Coded) -> Look | None:
+    def look(self, packet: PacketBytes) -> PacketInfo | None:
         coded = bytes(packet)
         at = coded.find(_PICTURE)
         if at < 0 or coded.find(_PICTURE, at + 4) >= 0:
@@ -39,18 +39,20 @@ class Mpeg4:
             return None
         self._others, self._since = (self._others, self._since + 1) if kind == _B else (self._others + 1, 0)
         shown = self._others - (kind == _B), self._since  # at once, or when the next one that is no B frame comes
-        return Look(starts=kind == _I and headers == self._headers, spare=kind == _B, shown=shown)
+        return PacketInfo(
+            is_keyframe=kind == _I and headers == self._headers, is_disposable=kind == _B, display_order=shown
+        )
 
 
 def _kind(header: bytes, time_bits: int) -> int | None:
     """A picture's (6.2.5); None for one that is not coded."""
     try:
-        bits = Bits(header, escaped=False)
-        kind = bits.take(2)
-        while bits.take(1):
+        bits = BitReader(header, escaped=False)
+        kind = bits.read_bits(2)
+        while bits.read_bits(1):
             pass  # modulo_time_base
-        bits.take(1 + time_bits + 1)
-        return kind if bits.take(1) else None
+        bits.read_bits(1 + time_bits + 1)
+        return kind if bits.read_bits(1) else None
     except ValueError:
         return None
 
@@ -62,16 +64,16 @@ def _time_bits(headers: bytes) -> int | None:
     if at is None:
         return None
     try:
-        bits = Bits(headers[at + 4 :], escaped=False)
-        bits.take(1 + 8)
-        bits.take(7 if bits.take(1) else 0)  # version and priority
-        bits.take(16 if bits.take(4) == 15 else 0)  # a pixel's shape
-        if bits.take(1):
-            bits.take(2 + 1)
-            bits.take(79 if bits.take(1) else 0)  # rate and buffer
-        if bits.take(2):
+        bits = BitReader(headers[at + 4 :], escaped=False)
+        bits.read_bits(1 + 8)
+        bits.read_bits(7 if bits.read_bits(1) else 0)  # version and priority
+        bits.read_bits(16 if bits.read_bits(4) == 15 else 0)  # a pixel's shape
+        if bits.read_bits(1):
+            bits.read_bits(2 + 1)
+            bits.read_bits(79 if bits.read_bits(1) else 0)  # rate and buffer
+        if bits.read_bits(2):
             return None
-        bits.take(1)
-        return max(1, (bits.take(16) - 1).bit_length())
+        bits.read_bits(1)
+        return max(1, (bits.read_bits(16) - 1).bit_length())
     except ValueError:
         return None

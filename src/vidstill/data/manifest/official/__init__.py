@@ -1,11 +1,11 @@
 """The data sets that papers use, by their official files: which one a folder or a list is."""
 
-from vidstill.data.manifest.manifest import DataSet
+from vidstill.data.manifest.manifest import ManifestReader
 from vidstill.data.manifest.official import ava, hmdb51, imagenet, kinetics, ssv2, ucf101
-from vidstill.data.storage.fetch import Place
+from vidstill.data.storage.fetch import PathOrUrl
 
 
-def official_folder(folder: Place, root: Place | None, fold: int) -> DataSet | None:
+def detect_official_folder(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader | None:
     """The official data set whose files a folder holds.
 
     Args:
@@ -13,15 +13,15 @@ def official_folder(folder: Place, root: Place | None, fold: int) -> DataSet | N
         fold: which of their splits, of UCF101 and HMDB51.
     """
     return (
-        kinetics.found(folder, root)
-        or ssv2.found(folder, root)
-        or ucf101.found(folder, root, fold)
-        or hmdb51.found(folder, root, fold)
-        or ava.found(folder, root)
-        or imagenet.found(folder)
+        kinetics.detect_kinetics(folder, root)
+        or ssv2.detect_ssv2(folder, root)
+        or ucf101.detect_ucf101(folder, root, fold)
+        or hmdb51.detect_hmdb51(folder, root, fold)
+        or ava.detect_ava(folder, root)
+        or imagenet.detect_imagenet(folder)
     )
 
 
-def official_list(path: Place, root: Place | None) -> DataSet | None:
+def detect_official_list(path: PathOrUrl, root: PathOrUrl | None) -> ManifestReader | None:
     """The official data set whose list a file is, where that list can be read without others."""
-    return kinetics.found_as(path, root) or ava.found_as(path, root)
+    return kinetics.detect_kinetics_list(path, root) or ava.detect_ava_list(path, root)

@@ -5,46 +5,50 @@ from collections.abc import Callable
 from functools import partial
 
 from vidstill.data.manifest.manifest import Split
-from vidstill.data.manifest.official.layout import Named, Official, beside
-from vidstill.data.storage.fetch import Place, below
-from vidstill.data.storage.filesystem import above, is_file, last_name, lines_of
+from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, list_annotation_folders
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import base_name, is_file, parent_path, read_lines
 from vidstill.utils.types import InputError
 
-_LIST = re.compile(r"ava_(train|val)_v(2\.[12])\.csv")
-_WITHIN = ("trainval", "videos", "videos_15min", "clips")
+_LIST_PATTERN = re.compile(r"ava_(train|val)_v(2\.[12])\.csv")
+_VIDEO_FOLDERS = ("trainval", "videos", "videos_15min", "clips")
 _NOTE = "; without labels: its boxes are for detection"
 
 
-def found(folder: Place, root: Place | None) -> Official | None:
+def detect_ava(folder: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
     """AVA by its lists in a folder or in its `annotations`, the newer ones where both are there."""
     splits: tuple[Split, ...] = ("train", "val")
-    for place in beside(folder):
+    for place in list_annotation_folders(folder):
         for version in ("2.2", "2.1"):
-            parts: dict[Split | None, Callable[[], Named]] = {
-                split: partial(_read, path, version)
+            parts: dict[Split | None, Callable[[], OfficialList]] = {
+                split: partial(_read_list, path, version)
                 for split in splits
-                if is_file(path := below(place, f"ava_{split}_v{version}.csv"))
+                if is_file(path := join_path(place, f"ava_{split}_v{version}.csv"))
             }
             if parts:
-                return _ava(folder, root or folder, parts)
+                return _make_reader(folder, root or folder, parts)
     return None
 
 
-def found_as(path: Place, root: Place | None) -> Official | None:
+def detect_ava_list(path: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
     """AVA by a list that was named itself."""
-    if not (name := _LIST.fullmatch(last_name(path))):
+    if not (name := _LIST_PATTERN.fullmatch(base_name(path))):
         return None
-    folder = above(above(path)) if last_name(above(path)) == "annotations" else above(path)
-    return _ava(path, root or folder, {None: partial(_read, path, name[2])})
+    folder = parent_path(parent_path(path)) if base_name(parent_path(path)) == "annotations" else parent_path(path)
+    return _make_reader(path, root or folder, {None: partial(_read_list, path, name[2])})
 
 
-def _ava(folder: Place, root: Place, parts: dict[Split | None, Callable[[], Named]]) -> Official:
-    return Official(family="AVA", folder=folder, root=root, within=_WITHIN, parts=parts, note=_NOTE)
+def _make_reader(
+    folder: PathOrUrl, root: PathOrUrl, parts: dict[Split | None, Callable[[], OfficialList]]
+) -> OfficialReader:
+    return OfficialReader(
+        family="AVA", folder=folder, root=root, video_folders=_VIDEO_FOLDERS, split_readers=parts, note=_NOTE
+    )
 
 
-def _read(path: Place, version: str) -> Named:
+def _read_list(path: PathOrUrl, version: str) -> OfficialList:
     names: dict[str, None] = {}
-    for number, line in lines_of(path):
+    for number, line in read_lines(path):
         fields = line.split(",")
         if len(fields) != 8 or not fields[0]:
             raise InputError(
@@ -52,4 +56,4 @@ def _read(path: Place, version: str) -> Named:
                 "video, second, four sides of a box, action, person; fetch it again"
             )
         names[fields[0]] = None
-    return Named(f"AVA v{version}", path, (), [((name,), None) for name in names])
+    return OfficialList(f"AVA v{version}", path, (), [((name,), None) for name in names])

@@ -3,46 +3,49 @@
 from functools import partial
 
 from vidstill.data.manifest.manifest import Split
-from vidstill.data.manifest.official.layout import Named, Official, checked_fold
-from vidstill.data.storage.fetch import Place, below
-from vidstill.data.storage.filesystem import files_in, is_folder, lines_of
+from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, check_fold
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import is_directory, list_files, read_lines
 from vidstill.utils.types import InputError
 
-_LISTS = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
-_WITHIN = ("hmdb51_org", "hmdb51", "HMDB51", "videos")
-_PART: dict[str, Split | None] = {"1": "train", "2": "val", "0": None}
+_LIST_FOLDERS = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
+_VIDEO_FOLDERS = ("hmdb51_org", "hmdb51", "HMDB51", "videos")
+_SPLIT_CODES: dict[str, Split | None] = {"1": "train", "2": "val", "0": None}
 
 
-def found(folder: Place, root: Place | None, fold: int) -> Official | None:
+def detect_hmdb51(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> OfficialReader | None:
     """HMDB51 by its lists in `testTrainMulti_7030_splits`."""
-    for name in _LISTS:
-        if is_folder(lists := below(folder, name)):
-            number = checked_fold("HMDB51", fold)
-            return Official(
+    for name in _LIST_FOLDERS:
+        if is_directory(lists := join_path(folder, name)):
+            number = check_fold("HMDB51", fold)
+            return OfficialReader(
                 family="HMDB51",
                 folder=folder,
                 root=root or folder,
-                within=_WITHIN,
-                depth=2,
-                folds=3,
-                parts={"train": partial(_read, lists, "train", number), "val": partial(_read, lists, "val", number)},
+                video_folders=_VIDEO_FOLDERS,
+                max_depth=2,
+                num_folds=3,
+                split_readers={
+                    "train": partial(_read_fold, lists, "train", number),
+                    "val": partial(_read_fold, lists, "val", number),
+                },
             )
     return None
 
 
-def _read(lists: Place, split: Split, fold: int) -> Named:
+def _read_fold(lists: PathOrUrl, split: Split, fold: int) -> OfficialList:
     ending = f"_test_split{fold}.txt"
-    files = [name for name in files_in(lists) if name.endswith(ending)]
+    files = [name for name in list_files(lists) if name.endswith(ending)]
     if not files:
         raise InputError(f"{lists} holds no *{ending}, the lists of HMDB51's fold {fold}; fetch the three splits again")
     videos: list[tuple[tuple[str, ...], int | None]] = []
     for label, name in enumerate(files):
-        path = below(lists, name)
-        for number, line in lines_of(path):
+        path = join_path(lists, name)
+        for number, line in read_lines(path):
             file, _, part = line.rpartition(" ")
-            if not file or part not in _PART:
+            if not file or part not in _SPLIT_CODES:
                 raise InputError(f"line {number} of {path} reads {line!r}, which is not a video and 0, 1 or 2")
-            if _PART[part] == split:
+            if _SPLIT_CODES[part] == split:
                 file = file.strip()
                 videos.append(((file.rpartition(".")[0] or file,), label))
-    return Named(f"HMDB51 (fold {fold} of 3)", lists, tuple(name.removesuffix(ending) for name in files), videos)
+    return OfficialList(f"HMDB51 (fold {fold} of 3)", lists, tuple(name.removesuffix(ending) for name in files), videos)

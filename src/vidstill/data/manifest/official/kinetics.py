@@ -4,80 +4,82 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from vidstill.data.manifest.csv_table import fields_of
+from vidstill.data.manifest.csv_table import split_csv_line
 from vidstill.data.manifest.manifest import Split
-from vidstill.data.manifest.official.layout import Named, Official, beside
-from vidstill.data.storage.fetch import Place, below
-from vidstill.data.storage.filesystem import above, first_line, is_file, last_name, lines_of
+from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, list_annotation_folders
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import base_name, is_file, parent_path, read_first_line, read_lines
 from vidstill.utils.types import InputError
 
-_STEMS: dict[Split, tuple[str, ...]] = {  # as CVDF, DeepMind and ActivityNet call them; test where there is no val
+_LIST_STEMS: dict[Split, tuple[str, ...]] = {  # as CVDF, DeepMind and ActivityNet call them; test where there is no val
     "train": ("train", "kinetics_train"),
     "val": ("val", "validate", "validation", "kinetics_val", "test", "kinetics_test"),
 }
 
 
-def found(folder: Place, root: Place | None) -> Official | None:
+def detect_kinetics(folder: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
     """Kinetics by the lists in a folder or in its `annotations`."""
-    for place in beside(folder):
-        lists: dict[Split, Place] = {}
-        for split, stems in _STEMS.items():
-            files = [below(place, stem + suffix) for stem in stems for suffix in (".csv", ".txt")]
-            if there := [path for path in files if is_list(path)]:
+    for place in list_annotation_folders(folder):
+        lists: dict[Split, PathOrUrl] = {}
+        for split, stems in _LIST_STEMS.items():
+            files = [join_path(place, stem + suffix) for stem in stems for suffix in (".csv", ".txt")]
+            if there := [path for path in files if is_kinetics_list(path)]:
                 lists[split] = there[0]
         if lists:
-            read: dict[Split | None, Callable[[], Named]] = {
-                split: partial(_named, path, tuple(lists.values())) for split, path in lists.items()
+            read: dict[Split | None, Callable[[], OfficialList]] = {
+                split: partial(_read_list, path, tuple(lists.values())) for split, path in lists.items()
             }
-            return _kinetics(folder, root or folder, read)
+            return _make_reader(folder, root or folder, read)
     return None
 
 
-def found_as(path: Place, root: Place | None) -> Official | None:
+def detect_kinetics_list(path: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
     """Kinetics by a list that was named itself."""
-    if not is_list(path):
+    if not is_kinetics_list(path):
         return None
-    folder = above(above(path)) if last_name(above(path)) == "annotations" else above(path)
-    return _kinetics(path, root or folder, {None: partial(_named, path, (path,))})
+    folder = parent_path(parent_path(path)) if base_name(parent_path(path)) == "annotations" else parent_path(path)
+    return _make_reader(path, root or folder, {None: partial(_read_list, path, (path,))})
 
 
-def is_list(path: Place) -> bool:
+def is_kinetics_list(path: PathOrUrl) -> bool:
     """Whether a file is a table of Kinetics, and not one of ours with such a column."""
     if not is_file(path):
         return False
-    columns = _columns(first_line(path))
+    columns = _parse_header(read_first_line(path))
     return "youtube_id" in columns and "path" not in columns
 
 
-def _columns(header: str) -> list[str]:
+def _parse_header(header: str) -> list[str]:
     return [name.strip(' "').lower() for name in header.split(",")]
 
 
-def _kinetics(folder: Place, root: Place, parts: dict[Split | None, Callable[[], Named]]) -> Official:
+def _make_reader(
+    folder: PathOrUrl, root: PathOrUrl, parts: dict[Split | None, Callable[[], OfficialList]]
+) -> OfficialReader:
     # a split's folder holds its videos, or folders of classes; what replaces broken files has a folder in a folder
-    return Official(family="Kinetics", folder=folder, root=root, depth=2, parts=parts)
+    return OfficialReader(family="Kinetics", folder=folder, root=root, max_depth=2, split_readers=parts)
 
 
-class _Clip(NamedTuple):
+class _KineticsClip(NamedTuple):
     names: tuple[str, ...]
     label: str
 
 
-def _named(path: Place, lists: tuple[Place, ...]) -> Named:
+def _read_list(path: PathOrUrl, lists: tuple[PathOrUrl, ...]) -> OfficialList:
     """A list's clips; its classes are those of all the lists, in the order of their names."""
-    clips = {each: _read(each) for each in lists}
+    clips = {each: _read_clips(each) for each in lists}
     classes = tuple(sorted({clip.label for each in clips.values() for clip in each} - {""}))
     order = {name: label for label, name in enumerate(classes)}
     labelled = any(clip.label for clip in clips[path])
     name = f"Kinetics-{len(classes)}" if len(classes) in (400, 600, 700) else f"Kinetics ({len(classes)} classes)"
     videos = [(clip.names, order.get(clip.label)) for clip in clips[path]]
-    return Named(name if classes else "Kinetics", path, classes if labelled else (), videos)
+    return OfficialList(name if classes else "Kinetics", path, classes if labelled else (), videos)
 
 
-def _read(path: Place) -> list[_Clip]:
-    lines = lines_of(path)
+def _read_clips(path: PathOrUrl) -> list[_KineticsClip]:
+    lines = read_lines(path)
     number, line = next(lines)
-    header = _columns(line)
+    header = _parse_header(line)
     if missing := [name for name in ("youtube_id", "time_start", "time_end") if name not in header]:
         raise InputError(
             f"line {number} of {path} names the columns {', '.join(header)}, and Kinetics has {missing[0]} too; "
@@ -85,9 +87,9 @@ def _read(path: Place) -> list[_Clip]:
         )
     who, start, end = (header.index(name) for name in ("youtube_id", "time_start", "time_end"))
     called = header.index("label") if "label" in header else None
-    clips: list[_Clip] = []
+    clips: list[_KineticsClip] = []
     for number, line in lines:
-        fields = fields_of(path, number, line, len(header))
+        fields = split_csv_line(path, number, line, len(header))
         try:
             first, last = int(float(fields[start])), int(float(fields[end]))
         except ValueError:
@@ -99,5 +101,5 @@ def _read(path: Place) -> list[_Clip]:
         label = "" if called is None else fields[called]
         if clips and bool(label) != bool(clips[0].label):
             raise InputError(f"line {number} of {path} has the label {label!r}; some lines have one and some have none")
-        clips.append(_Clip(names, label))
+        clips.append(_KineticsClip(names, label))
     return clips

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vidstill.data.decode.stream import VIDEOS
+from vidstill.data.decode.stream import VIDEO_EXTENSIONS
 from vidstill.data.manifest.folder import has_suffix
-from vidstill.data.manifest.manifest import Listing, Split, make_listing
-from vidstill.data.manifest.table import Rows
-from vidstill.data.storage.fetch import Place, below
-from vidstill.data.storage.filesystem import is_folder, walk
+from vidstill.data.manifest.manifest import Manifest, Split, build_manifest
+from vidstill.data.manifest.table import VideoTable
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import is_directory, walk_directory
 from vidstill.utils.types import InputError
 
 
-class Named(NamedTuple):
+class OfficialList(NamedTuple):
     """The videos of a list, each by the names that its file may have, without a suffix, and by its label.
 
     Args:
@@ -21,13 +21,13 @@ class Named(NamedTuple):
     """
 
     name: str
-    source: Place
+    source: PathOrUrl
     classes: tuple[str, ...]
     videos: list[tuple[tuple[str, ...], int | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Official:
+class OfficialReader:
     """A data set by its official lists.
 
     Links die and copies differ, so that a listed video which is not there is no mistake of the user's: it is left out,
@@ -37,86 +37,90 @@ class Official:
         family: what the data set is called whichever of its lists is read.
         folder: where the lists were found.
         root: where the videos are looked for.
-        within: folders below the root that hold the videos; the first that is there is taken, else the root itself.
-        depth: how many folders deep they may lie in it.
-        parts: reads a split's list; under None if it is one whole.
+        video_folders: folders below the root that hold the videos; the first that is there is taken, else the root itself.
+        max_depth: how many folders deep they may lie in it.
+        split_readers: reads a split's list; under None if it is one whole.
         note: what else is to be said.
-        folds: how many official ways there are to split it.
+        num_folds: how many official ways there are to split it.
     """
 
     family: str
-    folder: Place
-    root: Place
-    within: tuple[str, ...] = ()
-    depth: int = 1
-    parts: Mapping[Split | None, Callable[[], Named]]
+    folder: PathOrUrl
+    root: PathOrUrl
+    video_folders: tuple[str, ...] = ()
+    max_depth: int = 1
+    split_readers: Mapping[Split | None, Callable[[], OfficialList]]
     note: str = ""
-    folds: int = 1
+    num_folds: int = 1
 
-    def splits(self) -> tuple[Split, ...]:
-        return tuple(split for split in self.parts if split)
+    def list_splits(self) -> tuple[Split, ...]:
+        return tuple(split for split in self.split_readers if split)
 
-    def listing(self, split: Split | None) -> Listing:
-        part = None if None in self.parts else split or "train"
-        if part not in self.parts:
+    def read_manifest(self, split: Split | None) -> Manifest:
+        part = None if None in self.split_readers else split or "train"
+        if part not in self.split_readers:
             raise InputError(
-                f"{self.folder} has no list of {self.family}'s {part} split, only of {', '.join(self.splits())}"
+                f"{self.folder} has no list of {self.family}'s {part} split, only of {', '.join(self.list_splits())}"
             )
-        named = self.parts[part]()
-        within = next((each for each in self.within if is_folder(below(self.root, each))), "")
-        found = videos_below(self.root, within, self.depth)
-        rows = Rows(self.root)
+        named = self.split_readers[part]()
+        within = next((each for each in self.video_folders if is_directory(join_path(self.root, each))), "")
+        found = index_videos(self.root, within, self.max_depth)
+        rows = VideoTable(self.root)
         for names, label in named.videos:
             if there := [found[name] for name in names if name in found]:
-                rows.add(there[0], label)
+                rows.append(there[0], label)
         if not named.videos:
             raise InputError(f"{named.source} names no videos; fetch it again")
         if not len(rows):
             raise InputError(
                 f"none of the {len(named.videos):,} videos of {named.source} is there; they were looked for in "
-                f"{below(self.root, within) if within else self.root} and {self.depth} folders deep in it, "
+                f"{join_path(self.root, within) if within else self.root} and {self.max_depth} folders deep in it, "
                 f"the first as {' or '.join(named.videos[0][0])}.mp4, or with another suffix of a video"
             )
         whole = f", its {part} split" if part else ""
-        kind = f"{named.name}{whole}, {how_many(len(rows), len(named.videos))}{self.note}"
-        return make_listing(self.folder, rows, named.classes, kind, missing=len(named.videos) - len(rows))
+        kind = f"{named.name}{whole}, {format_missing(len(rows), len(named.videos))}{self.note}"
+        return build_manifest(self.folder, rows, named.classes, kind, num_missing=len(named.videos) - len(rows))
 
 
-def how_many(there: int, named: int) -> str:
+def format_missing(num_present: int, num_listed: int) -> str:
     """How many rows there are, and how many more the official list names."""
-    missing = f"{named - there:,} of {named:,} listed are missing" if there < named else "none is missing"
-    return f"{there:,} rows: {missing}"
+    missing = (
+        f"{num_listed - num_present:,} of {num_listed:,} listed are missing"
+        if num_present < num_listed
+        else "none is missing"
+    )
+    return f"{num_present:,} rows: {missing}"
 
 
-def videos_below(root: Place, within: str, depth: int) -> dict[str, str]:
+def index_videos(root: PathOrUrl, subfolder: str, max_depth: int) -> dict[str, str]:
     """The paths of the videos, relative to the root, by their names without suffix.
 
     Args:
-        within: the folder below the root that is looked in.
-        depth: how many folders deep.
+        subfolder: the folder below the root that is looked in.
+        max_depth: how many folders deep.
     """
     found: dict[str, str] = {}
-    for inside, folders, files in walk(below(root, within) if within else root, links=True):
+    for inside, folders, files in walk_directory(join_path(root, subfolder) if subfolder else root, follow_links=True):
         deep = inside.count("/") + 1 if inside else 0
-        folders[:] = sorted(folders, key=_replacements_first) if deep < depth else []
-        start = "".join(f"{part}/" for part in (within, inside) if part)
+        folders[:] = sorted(folders, key=_replacement_sort_key) if deep < max_depth else []
+        start = "".join(f"{part}/" for part in (subfolder, inside) if part)
         for file in sorted(files):
-            if has_suffix(file, VIDEOS):
+            if has_suffix(file, VIDEO_EXTENSIONS):
                 found.setdefault(file.rpartition(".")[0], start + file)
     return found
 
 
-def _replacements_first(name: str) -> tuple[bool, str]:
+def _replacement_sort_key(name: str) -> tuple[bool, str]:
     """Kinetics comes with replacements for files that are broken: where both are there, theirs is the good one."""
     return not name.startswith("replacement"), name
 
 
-def beside(folder: Place) -> tuple[Place, Place]:
+def list_annotation_folders(folder: PathOrUrl) -> tuple[PathOrUrl, PathOrUrl]:
     """Where an official list may lie: in the data set's folder, or in `annotations` in it."""
-    return folder, below(folder, "annotations")
+    return folder, join_path(folder, "annotations")
 
 
-def checked_fold(name: str, fold: int) -> int:
+def check_fold(dataset: str, fold: int) -> int:
     if fold not in (1, 2, 3):
-        raise InputError(f"{name} has the folds 1, 2 and 3; fold {fold} is none of them")
+        raise InputError(f"{dataset} has the folds 1, 2 and 3; fold {fold} is none of them")
     return fold

@@ -2,41 +2,44 @@
 
 from functools import partial
 
-from vidstill.data.manifest.official.layout import Named, Official, checked_fold
-from vidstill.data.storage.fetch import Place, below
-from vidstill.data.storage.filesystem import is_file, lines_of
+from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, check_fold
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import is_file, read_lines
 from vidstill.utils.types import InputError
 
-_LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist")
-_WITHIN = ("UCF-101", "UCF101", "videos")
+_LIST_FOLDERS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist")
+_VIDEO_FOLDERS = ("UCF-101", "UCF101", "videos")
 
 
-def found(folder: Place, root: Place | None, fold: int) -> Official | None:
+def detect_ucf101(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> OfficialReader | None:
     """UCF101 by its lists in `ucfTrainTestlist`."""
-    for name in (*_LISTS, "UCF101TrainTestSplits-RecognitionTask"):
-        lists = below(folder, name)
-        if is_file(below(lists, "classInd.txt")):
-            number = checked_fold("UCF101", fold)
-            train, test = (below(lists, f"{part}list{number:02d}.txt") for part in ("train", "test"))
-            return Official(
+    for name in (*_LIST_FOLDERS, "UCF101TrainTestSplits-RecognitionTask"):
+        lists = join_path(folder, name)
+        if is_file(join_path(lists, "classInd.txt")):
+            number = check_fold("UCF101", fold)
+            train, test = (join_path(lists, f"{part}list{number:02d}.txt") for part in ("train", "test"))
+            return OfficialReader(
                 family="UCF101",
                 folder=folder,
                 root=root or folder,
-                within=_WITHIN,
-                depth=2,
-                folds=3,
-                parts={"train": partial(_read, lists, train, number), "val": partial(_read, lists, test, number)},
+                video_folders=_VIDEO_FOLDERS,
+                max_depth=2,
+                num_folds=3,
+                split_readers={
+                    "train": partial(_read_list, lists, train, number),
+                    "val": partial(_read_list, lists, test, number),
+                },
             )
     return None
 
 
-def _read(lists: Place, path: Place, fold: int) -> Named:
-    classes = _classes(below(lists, "classInd.txt"))
+def _read_list(lists: PathOrUrl, path: PathOrUrl, fold: int) -> OfficialList:
+    classes = _read_classes(join_path(lists, "classInd.txt"))
     order = {name: label for label, name in enumerate(classes)}
     if not is_file(path):
         raise InputError(f"{path} does not exist, the list of UCF101's fold {fold}; fetch the three splits again")
     videos: list[tuple[tuple[str, ...], int | None]] = []
-    for number, line in lines_of(path):
+    for number, line in read_lines(path):
         name, _, count = line.partition(" ")  # a class's number stands in the lists for training only
         called, _, file = name.partition("/")
         if called not in order or not file:
@@ -46,12 +49,12 @@ def _read(lists: Place, path: Place, fold: int) -> Named:
         if count and count.strip() != str(order[called] + 1):
             raise InputError(f"line {number} of {path} numbers {called} {count}, and classInd.txt {order[called] + 1}")
         videos.append(((file.rpartition(".")[0] or file,), order[called]))
-    return Named(f"UCF101 (fold {fold} of 3)", path, classes, videos)
+    return OfficialList(f"UCF101 (fold {fold} of 3)", path, classes, videos)
 
 
-def _classes(path: Place) -> tuple[str, ...]:
+def _read_classes(path: PathOrUrl) -> tuple[str, ...]:
     classes: list[str] = []
-    for number, line in lines_of(path):
+    for number, line in read_lines(path):
         count, _, name = line.partition(" ")
         if count != str(len(classes) + 1) or not name:
             raise InputError(f"line {number} of {path} reads {line!r} and should number class {len(classes) + 1}")

@@ -9,47 +9,55 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vidstill.pipelines.infer.writers.feature_table import BESIDE, Column, Table, beside, npy_header, rows_in, table_of
+from vidstill.pipelines.infer.writers.feature_table import (
+    METADATA_ARRAYS,
+    FeatureColumn,
+    FeatureTable,
+    build_feature_table,
+    build_metadata_arrays,
+    build_npy_header,
+    read_array_chunks,
+)
 
 
-def write(file: BinaryIO, table: Table) -> None:
+def write_npz(file: BinaryIO, table: FeatureTable) -> None:
     with zipfile.ZipFile(file, "w") as archive:
-        for name, array in beside(table).items():
-            with _member(archive, name) as member:
+        for name, array in build_metadata_arrays(table).items():
+            with _open_member(archive, name) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
         for name, column in table.columns.items():
-            with _member(archive, name) as member:
-                member.write(npy_header(column.kind, (table.rows, *column.shape)))
-                for chunk in column.chunks(table.at_once):
+            with _open_member(archive, name) as member:
+                member.write(build_npy_header(column.dtype, (table.num_rows, *column.shape)))
+                for chunk in column.read_chunks(table.rows_per_chunk):
                     member.write(chunk.tobytes())
 
 
-def read(path: Path) -> Table | None:
+def read_npz(path: Path) -> FeatureTable | None:
     """None for what is no file of features."""
     found, columns = {}, {}
     try:
         with np.load(path, allow_pickle=False) as arrays, zipfile.ZipFile(path) as archive:
             for name in arrays.files:
-                if name in BESIDE:
+                if name in METADATA_ARRAYS:
                     found[name] = arrays[name]
                 else:
                     with archive.open(f"{name}.npy") as member:
                         kind, shape = _read_header(member)
-                    columns[name] = Column(kind, shape[1:], partial(_rows, path, name))
+                    columns[name] = FeatureColumn(kind, shape[1:], partial(_read_chunks, path, name))
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
         return None
-    return table_of(found, columns)
+    return build_feature_table(found, columns)
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> Any:
+def _open_member(archive: zipfile.ZipFile, name: str) -> Any:
     """Without the time at which it is written: the same features are the same bytes."""
     return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
 
 
-def _rows(path: Path, name: str, step: int) -> Iterator[np.ndarray]:
+def _read_chunks(path: Path, name: str, chunk_rows: int) -> Iterator[np.ndarray]:
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
         kind, shape = _read_header(member)
-        yield from rows_in(BufferedReader(member), kind, shape, step)  # type: ignore[type-var]  # it reads
+        yield from read_array_chunks(BufferedReader(member), kind, shape, chunk_rows)  # type: ignore[type-var]  # it reads
 
 
 def _read_header(file: Any) -> tuple[str, tuple[int, ...]]:
