@@ -161,7 +161,7 @@ def _read_plain_lines(path: PathOrUrl, first: tuple[int, str], lines: Iterator[t
             labels = found.check_unique_labels(
                 number, [found.check_label(number, int(one)) for one in label.split(",")]
             )
-            add(name, labels[0], found.parse_num_frames(number, frames), more_labels=labels[1:])
+            add(name, labels[0], found.parse_num_frames(number, frames), extra_labels=labels[1:])
         else:
             add(name, found.check_label(number, int(label)) if label else None, found.parse_num_frames(number, frames))
         note(number)
