@@ -361,8 +361,8 @@ def test_an_odd_number_of_clips_is_not_mixed(house):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"device_batch": 0}, "a device cannot take 0 clips at once"),
-        ({"workers": -5}, "-5 workers cannot decode"),
+        ({"device_batch": 0}, "--device-batch is 0"),
+        ({"workers": -5}, "--workers is -5"),
         ({"save_seconds": "nan"}, "every nan seconds"),
         ({"clips__flip": 2}, "flip is 2.0"),
         ({"clips__repeats": 0}, "a video gives 0 copies"),

@@ -1,6 +1,5 @@
 """One training: a recipe on its videos, rehearsed before anything is written, then trained to its end in its folder."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,41 +16,29 @@ from vidstill.data.datasets.train_clips import AugmentOn, ClipsConfig, TrainClip
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.engine.distributed import Precision, Runtime, count_cores
+from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
 from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
 from vidstill.engine.optimizer import AnyOptimConfig
 from vidstill.engine.trainer import RunStopped, SaveConfig, train_task
+from vidstill.pipelines.workers import Workers
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import open_output_dir
 from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseRunConfig:
+class BaseRunConfig(Workers):
     """Where and how any recipe runs."""
 
     data: str | Path  # a folder of videos or of class folders, a list, or packs, here or behind an address
     out: Path  # the run's folder
-    workers: int = -1  # processes that decode, for each device; -1: one less than its share of the cores
-    device_batch: int | None = None  # clips that a device takes at once, more are accumulated; None: all of its share
-    precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
-    save_seconds: float = 600.0  # seconds between two saved states
+    save_seconds: float = 600.0  # seconds between two checkpoints
 
     def __post_init__(self) -> None:
-        if self.workers < -1:
-            raise InputError(
-                f"{self.workers} workers cannot decode; take 0 or more, or -1 for one less than there are cores"
-            )
-        if self.device_batch is not None and self.device_batch < 1:
-            raise InputError(f"a device cannot take {self.device_batch} clips at once; take 1 or more")
+        super().__post_init__()
         if not self.save_seconds >= 0:
-            raise InputError(f"a state cannot be saved every {self.save_seconds} seconds; take 0 or more")
-
-    @property
-    def num_workers(self) -> int:
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun has started on this machine
-        return max(1, count_cores() // beside - 1) if self.workers < 0 else self.workers
+            raise InputError(f"--save-seconds is {self.save_seconds}; give 0 or more seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
