@@ -2,15 +2,13 @@
 
 import json
 import re
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.figures.chart import ChartLine, draw_line_chart
+from vidstill.figures.charts import ChartLine, ModelScore, draw_line_chart, draw_score_chart
 from vidstill.figures.curves import extract_loss_curve, read_log, smooth_curve, sum_step_seconds
-from vidstill.figures.standing import ModelScore, draw_score_chart
 
 POINTS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60).map(
     lambda ys: [(float(x), y) for x, y in enumerate(ys, start=1)]
@@ -64,50 +62,26 @@ def test_smoothing_takes_off_a_ripple():
     assert len(late) > 5
 
 
-def places(svg: str) -> list[tuple[float, float]]:
-    drawn = re.search(r'<polyline[^>]* points="([^"]*)"', svg).group(1)
-    return [tuple(map(float, pair.split(","))) for pair in drawn.split()]
-
-
-@given(POINTS)
-def test_a_line_stays_within_its_picture(points):
-    svg = draw_line_chart([ChartLine("loss", points, "red")], x_label="step", y_label="loss", log_x=True)
-    wide, high = map(float, re.search(r'viewBox="0 0 (\d+) (\d+)"', svg).groups())
-    assert all(0 <= x <= wide and 0 <= y <= high for x, y in places(svg))
-
-
-def test_higher_numbers_stand_higher_and_later_steps_further_right():
-    (x0, y0), (x1, y1), (x2, y2) = places(
-        draw_line_chart(
-            [ChartLine("loss", [(1.0, 3.0), (10.0, 2.0), (100.0, 1.0)], "red")],
-            x_label="step",
-            y_label="loss",
-            log_x=True,
-        )
-    )
-    assert y0 < y1 < y2
-    assert x2 - x1 == pytest.approx(x1 - x0, abs=0.2)  # powers of ten are equally far apart
-
-
-@given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=5))
-def test_names_never_overlap(ends):
-    lines = [ChartLine(f"line {n}", [(1.0, 0.5), (2.0, end)], "red") for n, end in enumerate(ends)]
-    svg = draw_line_chart(lines, x_label="step", y_label="loss", y_range=(0.0, 1.0))
-    heights = sorted(float(y) for y in re.findall(r'class="name" x="[^"]*" y="([^"]*)"', svg))
-    assert all(b - a > 12 for a, b in pairwise(heights))
-
-
-def test_a_chart_of_nothing_is_nothing():
-    assert draw_line_chart([ChartLine("loss", [], "red")], x_label="step", y_label="loss") == ""
-
-
-def test_a_better_score_stands_further_right():
-    scores = [
-        ModelScore(str(top1), top1=top1, standard_error=3.0, probe_top1=top1 / 2, color="red")
-        for top1 in (10.0, 55.0, 99.0)
+def test_every_line_is_named_in_its_color_and_described_for_screen_readers():
+    lines = [
+        ChartLine("student", [(1.0, 3.0), (10.0, 2.0)], "#b4501e"),
+        ChartLine("teacher", [(1.0, 2.0)], "teal", "dashed"),
     ]
-    dots = re.findall(
-        r'<circle cx="([^"]*)" cy="[^"]*" r="5.5"', draw_score_chart(scores, chance_level=8.0, x_label="top-1")
-    )
-    assert [float(x) for x in dots] == sorted(float(x) for x in dots)
-    assert len(set(dots)) == 3
+    svg = draw_line_chart(lines, x_label="step", y_label="loss", log_x=True)
+    assert 'aria-label="loss over step: student, teacher"' in svg
+    assert {"step", "loss", "student", "teacher"} <= set(re.findall(r">([^<>]+)</text>", svg))
+    assert {"#b4501e", "#008080"} <= set(re.findall(r"stroke: (#\w+)", svg))
+
+
+def test_the_same_chart_is_the_same_bytes_and_lines_without_points_are_left_out():
+    line, empty = ChartLine("loss", [(1.0, 3.0), (2.0, 2.0)], "red"), ChartLine("nothing", [], "blue")
+    charts = [draw_line_chart(lines, x_label="step", y_label="loss") for lines in ([line], [line], [line, empty])]
+    assert len(set(charts)) == 1
+    assert draw_line_chart([empty], x_label="step", y_label="loss") == ""
+
+
+def test_a_score_chart_names_every_model_and_states_its_numbers():
+    scores = [ModelScore(f"model {n}", top1=10.0 * n, standard_error=3.0, probe_top1=5.0, color="red") for n in (1, 9)]
+    svg = draw_score_chart(scores, chance_level=8.0, x_label="top-1, %")
+    assert 'aria-label="top-1, %: model 1 10.0 ± 3.0, probe 5.0, model 9 90.0 ± 3.0, probe 5.0"' in svg
+    assert {"model 1", "model 9", "chance", "top-1, %"} <= set(re.findall(r">([^<>]+)</text>", svg))

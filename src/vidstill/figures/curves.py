@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidstill.figures.chart import ChartPoint
+from vidstill.figures.charts import ChartPoint
 
 _NUM_BINS = 48  # of equal width on a logarithmic axis: fine enough to see, coarse enough to be smooth
 

@@ -11,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table as Terminal
 from rich.text import Text as Words
 
-from vidstill.figures.chart import ChartLine, ChartPoint, LineStyle, draw_line_chart
+from vidstill.figures.charts import ChartLine, ChartPoint, LineStyle, ModelScore, draw_line_chart, draw_score_chart
 from vidstill.figures.curves import extract_loss_curve
 from vidstill.figures.page import PageCharts, PageFacts, PageImage, PageSection, PageTable, PageText, render_page
-from vidstill.figures.standing import ModelScore, draw_score_chart
 
 METHOD_NAMES = {"amd": "AMD", "mvd": "MVD", "maskagain": "MaskAgain", "dmae": "DMAE"}
 """The distillations that the road may be walked with, as their papers write them."""
@@ -62,7 +61,7 @@ LOSS_PARTS = {
 }
 """What a distillation brings down, beside pixels: parts of its loss and their names, the axis, and what they are."""
 
-_LINE_STYLES: tuple[LineStyle, ...] = ("plain", "dashed", "dotted", "dash-dotted")
+_LINE_STYLES: tuple[LineStyle, ...] = ("solid", "dashed", "dotted", "dashdot")
 
 _TABLE_HEADER = (
     "model",
@@ -202,7 +201,7 @@ def draw_similarity_charts(
             _SHORT_MODEL_NAMES[key],
             _make_block_points(values),
             MODEL_COLORS[key],
-            "dashed" if key == "scratch" else "plain",
+            "dashed" if key == "scratch" else "solid",
         )
         for key, values in similarity.items()
     ]
