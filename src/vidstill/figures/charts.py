@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ ChartPoint = tuple[float, float]
 LineStyle = Literal["solid", "dashed", "dotted", "dashdot"]
 
 _WIDTH = 5.2  # inches
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "svg.hashsalt": "vidstill",  # the same chart is the same bytes
     "font.family": "sans-serif",
@@ -74,6 +74,8 @@ def draw_line_chart(
     if not lines:
         return ""
 
+    from matplotlib.ticker import MaxNLocator
+
     def draw(axes: "Axes") -> None:
         for line in lines:
             marker = "o" if markers or len(line.points) == 1 else ""
@@ -82,7 +84,7 @@ def draw_line_chart(
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
         elif markers:
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=x_label, ylabel=y_label, ylim=y_range)
         handles = [axes.lines[number] for number in range(len(lines))]
         names = [line.name for line in lines]
