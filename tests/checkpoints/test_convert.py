@@ -23,7 +23,7 @@ MAE = as_images(METHODS["imagemae"])
 def run_of(folder: Path, config: Any, **about: Any) -> Path:
     """What a run leaves, with a file of that configuration's model."""
     folder.mkdir()
-    clips = {"sampling": {"frames": 1 if config.encoder.tubelet[0] == 1 else 4}, "size": [16, 16]}
+    clips = {"sampling": {"num_frames": 1 if config.encoder.tubelet[0] == 1 else 4}, "size": [16, 16]}
     kind = "classifier" if isinstance(config, ClassifierConfig) else "pretraining"
     recipe = {"clips": clips} | ({} if kind == "classifier" else {"method": to_dict(config)})
     told = {"kind": kind, "encoder": to_dict(config.encoder), "recipe": recipe}
@@ -47,12 +47,12 @@ def test_a_run_becomes_the_authors_file_and_ours_again(tmp_path, capsys):
     theirs, ours = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
     told = converted(capsys, run, "--to", "videomae", "--out", theirs)
     assert (told["kind"], told["to"], told["out"]) == ("pretraining", "videomae", str(theirs))
-    assert told["bytes"] == theirs.stat().st_size
-    assert told["tensors"] == len(torch.load(theirs, weights_only=True)["model"])
+    assert told["num_bytes"] == theirs.stat().st_size
+    assert told["num_tensors"] == len(torch.load(theirs, weights_only=True)["model"])
 
     told = converted(capsys, theirs, "--to", "vidstill", "--out", ours)
-    assert told["read"].startswith("a pre-training of VideoMAE")
-    assert sum(told["counts"].values()) == told["tensors"]
+    assert told["layout"].startswith("a pre-training of VideoMAE")
+    assert sum(told["counts"].values()) == told["num_tensors"]
     before, after = read_checkpoint(run), read_checkpoint(ours)
     assert after.tensors.keys() == before.tensors.keys()
     assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
@@ -69,7 +69,7 @@ def test_our_file_says_where_it_comes_from_and_what_was_counted(tmp_path, capsys
     (past,) = about["provenance"]
     assert (past["role"], past["source"]) == ("converted", str(tmp_path / "theirs.pth"))
     again = converted(capsys, tmp_path / "ours.safetensors", "--to", "mae", "--out", tmp_path / "again.pth")
-    assert "read" not in again
+    assert "layout" not in again
     first, second = (read_checkpoint(tmp_path / name).tensors for name in ("theirs.pth", "again.pth"))
     assert first.keys() == second.keys()
     assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
@@ -112,7 +112,7 @@ def test_what_nothing_explains_is_left_out_where_it_is_named(tmp_path, capsys):
     words = (tmp_path / "b.pth", "--to", "vidstill", "--out", tmp_path / "ours.safetensors")
     assert "adapter.down" in refused(capsys, *words)
     assert not (tmp_path / "ours.safetensors").exists()
-    told = converted(capsys, *words, "--allow", "adapter.")
+    told = converted(capsys, *words, "--ignore-keys", "adapter.")
     assert told["ignored"] == {"adapter.down": "allowed to be left out"}
 
 

@@ -35,8 +35,8 @@ from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError
 
-CLIPS = {"sampling": {"frames": 4}, "size": [16, 12]}  # as the runs of METHODS see them
-IMAGES = {"sampling": {"frames": 1}, "size": [16, 16]}
+CLIPS = {"sampling": {"num_frames": 4}, "size": [16, 12]}  # as the runs of METHODS see them
+IMAGES = {"sampling": {"num_frames": 1}, "size": [16, 16]}
 MAE, DMAE = as_images(METHODS["imagemae"]), as_images(METHODS["dmae"])
 SLOWFAST, MAE_ST, MVD = METHODS["stmae"], METHODS["stmae-mae_st"], METHODS["mvd"]
 OF_STMAE = replace(build_stmae_vit_config(ENCODER), learned_grid=(2, 4, 3))
@@ -59,7 +59,7 @@ def names_of(config: Any, layout: str, *, separate: bool = True) -> tuple[Rename
     of_layout = {"videomae": build_videomae_rules, "mvd": build_mvd_rules, "maskagain": build_maskagain_rules, "mae": build_mae_rules,
                  "dmae": build_mae_rules}  # fmt: skip
     if layout == "amd":
-        return build_amd_rules(encoder, [layer for layer, _ in config.direct], len(config.generated))
+        return build_amd_rules(encoder, [layer for layer, _ in config.direct_pairs], len(config.generator_pairs))
     if layout in of_layout:
         return of_layout[layout](encoder)
     return (build_stmae_rules if layout == "stmae" else build_slowfast_rules)(
@@ -178,7 +178,7 @@ def test_a_model_goes_into_their_file_and_comes_back_the_same(layout, config, cl
 )
 def test_so_does_one_of_any_depth_width_and_precision(kind, dtype, separate, depth, width):
     layout, config, clips = KINDS[kind]
-    if not hasattr(config, "pairs") and not hasattr(config, "layers"):  # whose blocks are named
+    if not hasattr(config, "layer_pairs") and not hasattr(config, "layers"):  # whose blocks are named
         config = replace(config, encoder=replace(config.encoder, depth=depth, dim=width))
     hold_round_trip(layout, config, clips, dtype, separate=separate)
 
@@ -255,7 +255,7 @@ def full(config: Any) -> dict[str, tuple[int, ...]]:
     """Names and shapes at the published sizes."""
     with torch.device("meta"):
         tensors = config.build().state_dict()
-    recipe = {"method": to_dict(config), "clips": {"sampling": {"frames": 16}, "size": [224, 224]}}
+    recipe = {"method": to_dict(config), "clips": {"sampling": {"num_frames": 16}, "size": [224, 224]}}
     about = {"kind": "pretraining", "encoder": to_dict(config.encoder), "recipe": recipe}
     layout = "amd" if isinstance(config, AMDConfig) else "mvd"
     return {name: tuple(tensor.shape) for name, tensor in export_state_dict(Checkpoint(tensors, about), layout).items()}

@@ -158,9 +158,9 @@ def test_parts_of_ours_are_named_as_parts():
 @pytest.mark.parametrize("allowed", ["ema.", "ema.decay", "*decay"])
 def test_what_nothing_explains_is_left_out_where_it_is_allowed(allowed):
     theirs = of_videomae(ENCODER) | {"ema.decay": torch.ones(1)}
-    with pytest.raises(InputError, match=r"1 tensor \(ema.decay\) that nothing explains; .* --allow ema.decay"):
+    with pytest.raises(InputError, match=r"1 tensor \(ema.decay\) that nothing explains; .* --ignore-keys ema.decay"):
         read(theirs, ENCODER)
-    _, ledger = read(theirs, ENCODER, allow=(allowed,))
+    _, ledger = read(theirs, ENCODER, ignore_keys=(allowed,))
     assert [(entry.foreign_name, entry.reason) for entry in ledger.filter_by_status("ignored")] == [
         ("ema.decay", "allowed to be left out")
     ]

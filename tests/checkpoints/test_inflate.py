@@ -51,7 +51,7 @@ def test_a_picture_that_stands_still_gives_the_same_features(image, positions):
     load_state_dict_strict(encoder, inflate_encoder(module.state_dict(), image, wanted), "the image's")
     expected, found = module(PICTURE), encoder(still(PICTURE))
     torch.testing.assert_close(found.tokens, expected.tokens)
-    torch.testing.assert_close(found.classes, expected.classes)
+    torch.testing.assert_close(found.cls_token, expected.cls_token)
     slots = encoder(still(PICTURE, frames=4)).tokens.unflatten(1, (2, 12))
     torch.testing.assert_close(slots[:, 0], slots[:, 1])  # time is not known yet
 
@@ -69,7 +69,7 @@ def test_codes_of_slots_start_at_zero_and_the_class_tokens_as_the_image_has_it()
 def test_the_kernel_is_repeated_and_divided():
     module = built(IMAGE)
     kernel = inflate_encoder(module.state_dict(), IMAGE, CLIPS)["patch_embed.weight"].unflatten(1, (3, 2, 16))
-    plain = module.embed.weight.unflatten(1, (3, 16))
+    plain = module.patch_embed.weight.unflatten(1, (3, 16))
     torch.testing.assert_close(kernel[:, :, 0], plain / 2)
     torch.testing.assert_close(kernel[:, :, 1], plain / 2)
 

@@ -70,7 +70,7 @@ def test_the_order_of_names_changes_nothing(foreign: Foreign, seed):
 def test_a_foreign_classifier_says_how_it_is_built(foreign: Foreign):
     ours, _ = import_checkpoint(Checkpoint(foreign.tensors()), foreign.encoder)
     config = from_dict(ClassifierConfig, ours.metadata["classifier"])
-    told = ("encoder", "classes", "pooling", "norm")
+    told = ("encoder", "num_classes", "pooling", "norm")
     assert all(getattr(config, name) == getattr(foreign.config, name) for name in told)
     config.build().load_state_dict(ours.tensors)
 

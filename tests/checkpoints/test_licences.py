@@ -29,8 +29,8 @@ choices = st.lists(names, min_size=2, max_size=3, unique=True).map(" OR ".join)
 expressions = st.lists(names | choices.map("({})".format), min_size=1, max_size=4, unique=True).map(" AND ".join)
 
 
-def file(name="their.pth", **said):
-    return Checkpoint({}, source=name, **said)
+def file(name="their.pth", **metadata):
+    return Checkpoint({}, source=name, **metadata)
 
 
 def student(**teachers):
@@ -111,8 +111,8 @@ def test_a_model_card_s_word_becomes_the_licence_s_name(word, name):
 
 @given(st.lists(names, min_size=1, max_size=3), st.lists(names, max_size=2))
 def test_a_student_of_a_student_is_under_the_licences_of_all(first, second):
-    teachers = {f"teacher_{place}": file(said={"license": name}) for place, name in enumerate(first)}
-    more = {f"more_{place}": file(said={"license": name}) for place, name in enumerate(second)}
+    teachers = {f"teacher_{place}": file(foreign_metadata={"license": name}) for place, name in enumerate(first)}
+    more = {f"more_{place}": file(foreign_metadata={"license": name}) for place, name in enumerate(second)}
     last = student(init=student(teacher=student(**teachers), **more))
     parts = find_licence(last).split(" AND ")
     assert set(parts) == {normalize_spdx(name) or UNKNOWN_LICENCE for name in [*first, *second]}
@@ -127,7 +127,7 @@ def test_whoever_learned_from_nobody_s_weights_is_under_no_licence():
 
 
 def test_an_unknown_licence_is_handed_on_as_unknown_and_not_as_free():
-    taught = student(teacher=file(), init=file(said={"license": "mit"}))
+    taught = student(teacher=file(), init=file(foreign_metadata={"license": "mit"}))
     assert set(find_licence(taught).split(" AND ")) == {UNKNOWN_LICENCE, "MIT"}
     assert allows_commercial(find_licence(taught)) is None
 
@@ -174,7 +174,7 @@ def test_a_source_is_known_again_by_the_hash_of_its_file(tmp_path):
 
 
 def test_an_address_is_named_and_not_the_file_that_it_was_fetched_to():
-    fetched = file("/cache/0a-model.pth", said={"address": "https://example.org/model.pth"})
+    fetched = file("/cache/0a-model.pth", foreign_metadata={"address": "https://example.org/model.pth"})
     assert build_provenance({"init": fetched})["provenance"][0]["source"] == "https://example.org/model.pth"
 
 
@@ -184,10 +184,10 @@ def test_an_address_is_named_and_not_the_file_that_it_was_fetched_to():
 def test_a_sentence_says_what_may_not_be_done_with_what_is_learned():
     said = describe_licence_restrictions(
         {
-            "teacher": file(said={"license": NC}),
-            "image_teacher": file(said={"license": "openrail"}),
+            "teacher": file(foreign_metadata={"license": NC}),
+            "image_teacher": file(foreign_metadata={"license": "openrail"}),
             "video_teacher": file("x.pth"),
-            "init": file(said={"license": "MIT"}),
+            "init": file(foreign_metadata={"license": "MIT"}),
         }
     )
     assert said == [
@@ -201,7 +201,7 @@ def test_a_sentence_says_what_may_not_be_done_with_what_is_learned():
 
 
 def test_a_file_s_past_is_told_line_by_line():
-    taught = student(teacher=student(init=file("x.pth", said={"license": NC})))
+    taught = student(teacher=student(init=file("x.pth", foreign_metadata={"license": NC})))
     assert format_licence(taught) == [
         f"licence: {NC}, not for commercial use",
         f"  teacher: student.safetensors, pretraining, licence: {NC}",

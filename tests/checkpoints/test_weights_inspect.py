@@ -31,7 +31,7 @@ def said(capsys, *words) -> str:
 
 
 def test_a_foreign_file_is_told_of_with_its_signs_its_sizes_and_its_notes(theirs, capsys):
-    found = said(capsys, theirs, "--allow", "ema")
+    found = said(capsys, theirs, "--ignore-keys", "ema")
     assert "a classifier of VideoMAE, MVD, AMD or MaskAgain (fc_norm and head, 5 classes)" in found
     assert "1 heads, 64 channels each, as in the family" in found
     assert "classifiers of MVD look alike" in found
@@ -43,16 +43,16 @@ def test_a_foreign_file_is_told_of_with_its_signs_its_sizes_and_its_notes(theirs
     ]
     assert not any(line[:2] == ["renamed", "fc_norm.weight"] for line in lines)
     assert "more tensors: --all shows every one" in found
-    every = said(capsys, theirs, "--allow", "ema", "--all")
+    every = said(capsys, theirs, "--ignore-keys", "ema", "--all")
     assert any(line.split()[:3] == ["renamed", "fc_norm.weight", "norm.weight"] for line in every.splitlines())
     assert any(line.startswith("ignored") and line.endswith("allowed to be left out") for line in every.splitlines())
 
 
 def test_programs_are_told_every_tensor(theirs, capsys):
-    found = json.loads(said(capsys, theirs, "--allow", "ema", "--json"))
-    assert (found["kind"], found["classes"], found["width"], found["heads"]) == ("classifier", CLASSES, 64, 1)
-    assert found["ledger"][-1] == {
-        "theirs": "ema", "ours": "", "shape": [1], "how": "ignored", "why": "allowed to be left out",
+    found = json.loads(said(capsys, theirs, "--ignore-keys", "ema", "--json"))
+    assert (found["kind"], found["classes"], found["dim"], found["heads"]) == ("classifier", CLASSES, 64, 1)
+    assert found["conversion_report"][-1] == {
+        "foreign_name": "ema", "native_name": "", "shape": [1], "status": "ignored", "reason": "allowed to be left out",
     }  # fmt: skip
 
 
@@ -62,7 +62,9 @@ def test_what_nothing_explains_is_refused_in_one_sentence(theirs, capsys):
 
 
 def test_a_recipe_is_held_to_the_file(theirs, capsys):
-    assert main(["weights", "inspect", str(theirs), "--allow", "ema", "--hint", "videomae.base_k400_finetune"]) == 2
+    assert (
+        main(["weights", "inspect", str(theirs), "--ignore-keys", "ema", "--hint", "videomae.base_k400_finetune"]) == 2
+    )
     assert "its encoder has a width of 64, and 768 is asked for" in capsys.readouterr().err
 
 

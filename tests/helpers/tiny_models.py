@@ -67,13 +67,13 @@ MVD = MVDConfig(
     mask=TubeMask(ratio=0.75),
 )
 
-NO_TERM = dict.fromkeys(("global_factor", "local_factor", "hint_factor", "relation_factor"), 0.0)
+NO_TERM = dict.fromkeys(("global_weight", "local_weight", "hint_weight", "relation_weight"), 0.0)
 
 
-def only(config: MaskAgainConfig, **factors: float) -> MaskAgainConfig:
+def only(config: MaskAgainConfig, **weights: float) -> MaskAgainConfig:
     """MaskAgain with these terms alone; with a decoder where pixels are asked for."""
-    decoder = DECODER if "reconstruction_factor" in factors else None
-    return replace(config, **(NO_TERM | factors), decoder=decoder)
+    decoder = DECODER if "reconstruction_weight" in weights else None
+    return replace(config, **(NO_TERM | weights), decoder=decoder)
 
 
 METHODS: dict[str, Any] = {
@@ -94,7 +94,7 @@ METHODS: dict[str, Any] = {
     ),
     "maskagain-projected": replace(MASKAGAIN, teacher=TeacherConfig(model=TEACHER)),
     "maskagain-transfer": replace(
-        only(MASKAGAIN, attention_factor=1.0, value_factor=1.0, reconstruction_factor=1.0),
+        only(MASKAGAIN, attention_weight=1.0, value_weight=1.0, reconstruction_weight=1.0),
         attention_layers=(1, 2),
         attention_temperature=4.0,
     ),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-ConversionStatus = Literal["taken", "renamed", "reshaped", "resized", "ignored", "missing", "unexplained"]
+ConversionStatus = Literal["unchanged", "renamed", "reshaped", "resized", "ignored", "missing", "unexplained"]
 """As it was; under another name; in another shape (joined, split, turned, repeated); for another grid; left out; not in
 the file; or not accounted for, which is an error."""
 

@@ -75,7 +75,7 @@ def import_checkpoint(
     except InputError as error:
         raise InputError(f"{checkpoint.source or 'the file'}: {error}") from None
     entries = [_resolve_entry(entry, reading, wanted, ignore_keys) for entry in found.entries]
-    there = {entry.native_name for entry in entries if entry.status in ("taken", "renamed", "reshaped", "resized")}
+    there = {entry.native_name for entry in entries if entry.status in ("unchanged", "renamed", "reshaped", "resized")}
     missing = [name for name in wanted if name not in there or name in found.partial_tensors]
     entries += [
         TensorConversion("", name, wanted[name], "missing", why)
@@ -136,7 +136,7 @@ def rename_tensors(foreign_tensors: Mapping[str, Tensor], rules: Sequence[Rename
             turned = _apply_rule(tensor, rule)
             if rule.chunk is None:
                 ours[ours_name] = turned
-                how: ConversionStatus = "taken" if name == ours_name else "renamed"
+                how: ConversionStatus = "unchanged" if name == ours_name else "renamed"
                 why = "" if rule.row_range is None else f"rows {rule.row_range[0]} to {rule.row_range[1] or 'the last'}"
                 how = how if turned.shape == tensor.shape else "reshaped"
                 entries.append(TensorConversion(name, ours_name, shape, how, why))
@@ -179,7 +179,7 @@ def _collect_expected_shapes(match: LayoutMatch) -> ShapeDict:
         return wanted
     if head["pooling"] != "first":
         wanted |= {"norm.weight": (encoder.dim,), "norm.bias": (encoder.dim,)}
-    return wanted | {"head.weight": (head["classes"], encoder.dim), "head.bias": (head["classes"],)}
+    return wanted | {"head.weight": (head["num_classes"], encoder.dim), "head.bias": (head["num_classes"],)}
 
 
 def _resolve_entry(
@@ -232,7 +232,7 @@ def _check_conversion(
     mend = "it was cut, renamed or changed: fetch it again" if missing or shapes else ""
     if strays and not (missing or shapes):
         mend = (
-            f"if they are not needed, leave them out: `vidstill weights convert … --allow {strays[0]}` (also a "
+            f"if they are not needed, leave them out: `vidstill weights convert … --ignore-keys {strays[0]}` (also a "
             "beginning of names, or a pattern)"
         )
     raise InputError(
@@ -364,7 +364,7 @@ def _infer_decoder_naming(tensors: Mapping[str, Tensor]) -> DecoderConfig:
 def _list_projected_layers(checkpoint: Checkpoint) -> list[int]:
     """The layers that a student of AMD is projected at, in the order of its recipe: their places are their names."""
     found = _find_indices(checkpoint.tensors, r"projections\.(\d+)\.")
-    pairs = checkpoint.metadata.get("recipe", {}).get("method", {}).get("pairs") or ()
+    pairs = checkpoint.metadata.get("recipe", {}).get("method", {}).get("layer_pairs") or ()
     listed = [layer for layer, _ in pairs if layer in found]
     return listed if len(listed) == len(found) else found
 
@@ -428,7 +428,7 @@ def find_trained_grid(checkpoint: Checkpoint, config: ViTConfig) -> Grid:
     if about.get("grid"):
         return Grid(*about["grid"])
     if clips is not None:
-        return config.grid(torch.empty(1, 3, clips["sampling"]["frames"], *clips["size"], device="meta"))
+        return config.grid(torch.empty(1, 3, clips["sampling"]["num_frames"], *clips["size"], device="meta"))
     raise InputError(
         f"{checkpoint.source} does not say for which clips its positions were computed, and files of these authors hold "
         "them; convert a run of vidstill, or the authors' own file"

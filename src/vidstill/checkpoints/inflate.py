@@ -37,7 +37,7 @@ def inflate_encoder(
     ours["patch_embed.weight"] = repeat(ours["patch_embed.weight"], "d (c p) -> d (c t p)", c=3, t=frames) / frames
     ours |= init_learned_positions(tensors, image_config, video_config)
     if not video_config.class_token:
-        ours.pop("class_token", None)
+        ours.pop("cls_token", None)
     if video_config.attention_bias == "qv":
         for name in [name for name in ours if name.endswith(".qkv.bias")]:
             query, _, value = ours.pop(name).chunk(3)

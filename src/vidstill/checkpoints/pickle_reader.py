@@ -333,7 +333,7 @@ _DTYPES = {f"torch.{name}": kind for name in dir(torch) if isinstance(kind := ge
 
 
 _STORAGE_DTYPES = {
-    f"torch.{name}StorageSpec": kind
+    f"torch.{name}Storage": kind
     for name, kind in {
         "Double": torch.float64,
         "Float": torch.float32,

@@ -84,7 +84,7 @@ def convert_weights(
         raise InputError(f"{out} is there already; name another file with --out, or remove it first")
     if to in _EXPORTERS:
         if hint is not None or ignore_keys:
-            raise InputError(f"--hint and --allow are not for --to {to}: convert --to vidstill with them first")
+            raise InputError(f"--hint and --ignore-keys are not for --to {to}: convert --to vidstill with them first")
         report = _EXPORTERS[to](source, out, export)
         echo(jsons.dumps(report.to_dict(), indent=1) if json else report.format_summary())
         return
@@ -177,7 +177,7 @@ def _build_summary(
         "licence": find_licence(checkpoint),
     }
     if report is not None:
-        told |= {"read": report.layout_description, "counts": _count_statuses(report), "notes": list(report.notes)}
+        told |= {"layout": report.layout_description, "counts": _count_statuses(report), "notes": list(report.notes)}
         told["ignored"] = {entry.foreign_name: entry.reason for entry in report.filter_by_status("ignored")}
         told["missing"] = {entry.native_name: entry.reason for entry in report.filter_by_status("missing")}
     files = [out] if out.is_file() else sorted(out.iterdir())
@@ -185,15 +185,15 @@ def _build_summary(
     return told | {
         "to": target,
         "out": str(out),
-        "tensors": result.num_tensors,
-        "bytes": size,
-        "unsaid": list(result.omissions),
+        "num_tensors": result.num_tensors,
+        "num_bytes": size,
+        "omissions": list(result.omissions),
     }
 
 
 def _format_conversion(summary: Mapping[str, Any]) -> str:
-    if "read" in summary:
-        lines = [f"{summary['source']} is taken for {summary['read']}"]
+    if "layout" in summary:
+        lines = [f"{summary['source']} is taken for {summary['layout']}"]
         lines += [f"  {sentence}" for sentence in summary["notes"]]
         counts = ", ".join(f"{count} {how}" for how, count in sorted(summary["counts"].items()))
         lines.append(f"  tensors: {counts}")
@@ -203,14 +203,16 @@ def _format_conversion(summary: Mapping[str, Any]) -> str:
             lines += [f"  … and {len(every) - _MAX_LINES} more"] if len(every) > _MAX_LINES else []
     else:
         lines = [f"{summary['source']} is vidstill's: a {summary['kind']}"]
-    lines.append(f"{summary['out']}: {summary['to']}, {summary['tensors']} tensors, {summary['bytes'] / 1e6:.1f} MB")
-    lines += [f"  {sentence}" for sentence in summary["unsaid"]]
+    lines.append(
+        f"{summary['out']}: {summary['to']}, {summary['num_tensors']} tensors, {summary['num_bytes'] / 1e6:.1f} MB"
+    )
+    lines += [f"  {sentence}" for sentence in summary["omissions"]]
     if summary["licence"]:
         lines.append(f"  licence: {summary['licence']}")
     return "\n".join(lines)
 
 
-_UNREMARKABLE_STATUSES = ("taken", "renamed")  # what needs no line of its own
+_UNREMARKABLE_STATUSES = ("unchanged", "renamed")  # what needs no line of its own
 
 
 def inspect_weights(
@@ -234,7 +236,7 @@ def inspect_weights(
     read = read_checkpoint(source)
     if read.metadata:
         entries = tuple(
-            TensorConversion(name, name, tuple(tensor.shape), "taken") for name, tensor in read.tensors.items()
+            TensorConversion(name, name, tuple(tensor.shape), "unchanged") for name, tensor in read.tensors.items()
         )
         weights, ledger = read, ConversionReport("a file of vidstill", entries)
     else:
@@ -244,7 +246,7 @@ def inspect_weights(
     found = _build_inspection(weights, ledger)
     if json:
         about = {"licence": find_licence(weights), "provenance": weights.metadata.get("provenance", [])}
-        echo(jsons.dumps(found | about | {"ledger": [asdict(entry) for entry in ledger.entries]}, indent=1))
+        echo(jsons.dumps(found | about | {"conversion_report": [asdict(entry) for entry in ledger.entries]}, indent=1))
         return
     notes = [f"  {note}" for note in found.pop("notes")]
     lines = [format_key_values({name: value for name, value in found.items() if value is not None}), *notes]
@@ -259,8 +261,8 @@ def _build_inspection(checkpoint: Checkpoint, report: ConversionReport) -> dict[
         "source": checkpoint.source,
         "layout": report.layout_description,
         "kind": about.get("kind"),
-        "classes": head.get("classes"),
-        "parameters": sum(tensor.numel() for tensor in checkpoint.tensors.values()),
+        "classes": head.get("num_classes"),
+        "num_parameters": sum(tensor.numel() for tensor in checkpoint.tensors.values()),
     }
     if about.get("encoder"):
         told |= _describe_encoder(from_dict(ViTConfig, about["encoder"]))
@@ -275,21 +277,19 @@ def _describe_encoder(encoder: ViTConfig) -> dict[str, Any]:
     grid = None if encoder.learned_grid is None else Grid(*encoder.learned_grid)
     t, h, w = encoder.tubelet
     return {
-        "width": encoder.dim,
+        "dim": encoder.dim,
         "depth": encoder.depth,
         "heads": encoder.heads,
         "mlp ratio": f"{encoder.mlp_ratio:g}",
         "tubelet": f"{t} × {h} × {w}" + (" (images)" if t == 1 else ""),
-        "positions": POSITION_DESCRIPTIONS[encoder.positions]
+        "position embedding": POSITION_DESCRIPTIONS[encoder.positions]
         + ("" if grid is None else f", for {grid.t} × {grid.h} × {grid.w} tokens"),
         "class token": "yes" if encoder.class_token else "no",
         "layer scale": "yes" if encoder.layer_scale else "no",
-        "attention's biases": {"qv": "queries, values", "qkv": "queries, keys, values"}.get(
-            encoder.attention_bias, "none"
-        ),
-        "layer norms' eps": f"{encoder.norm_eps:g}",
-        "colours' mean": " ".join(f"{value:g}" for value in encoder.mean),
-        "colours' deviation": " ".join(f"{value:g}" for value in encoder.std),
+        "attention bias": {"qv": "queries, values", "qkv": "queries, keys, values"}.get(encoder.attention_bias, "none"),
+        "norm eps": f"{encoder.norm_eps:g}",
+        "mean": " ".join(f"{value:g}" for value in encoder.mean),
+        "std": " ".join(f"{value:g}" for value in encoder.std),
     }
 
 

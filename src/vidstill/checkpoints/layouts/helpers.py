@@ -93,7 +93,7 @@ def build_classifier_metadata(
     norm: Literal["fresh", "pretrained"] = "fresh",
 ) -> dict[str, Any]:
     """What a fine-tuned model says of itself; its configuration is downstream's ClassifierConfig."""
-    plain = {"encoder": to_dict(inferred.config), "classes": num_classes, "pooling": pooling, "norm": norm}
+    plain = {"encoder": to_dict(inferred.config), "num_classes": num_classes, "pooling": pooling, "norm": norm}
     return _build_metadata("classifier", key, inferred) | {"classifier": plain | {"norm_eps": inferred.config.norm_eps}}
 
 

@@ -82,9 +82,9 @@ def build_mvd_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
             for theirs, ours in (("img", "image_decoder."), ("vid", "video_decoder."))
             for name in (
                 RenameRule(f"pos_embed_{theirs}", None),  # computed: MVD's 3-D code
-                RenameRule(f"down_{theirs}.", f"{ours}project."),
-                _build_token_rule(f"mask_token_{theirs}", f"{ours}infill.mask_token"),
-                RenameRule(f"decoder_{theirs}.blocks.", f"{ours}infill.blocks."),
+                RenameRule(f"down_{theirs}.", f"{ours}embed."),
+                _build_token_rule(f"mask_token_{theirs}", f"{ours}trunk.mask_token"),
+                RenameRule(f"decoder_{theirs}.blocks.", f"{ours}trunk.blocks."),
                 RenameRule(f"decoder_{theirs}.norm.", f"{ours}norm."),
                 RenameRule(f"decoder_{theirs}.head.", f"{ours}head."),
             )

@@ -37,13 +37,13 @@ def build_vit_rules(
     return (
         RenameRule(
             f"{foreign_prefix}patch_embed.proj.weight",
-            f"{native_prefix}embed.weight",
+            f"{native_prefix}patch_embed.weight",
             f"{kernel} -> {matrix}",
             f"{matrix} -> {kernel}",
             axes,
         ),
-        RenameRule(f"{foreign_prefix}patch_embed.proj.bias", f"{native_prefix}embed.bias"),
-        _build_token_rule(f"{foreign_prefix}cls_token", f"{native_prefix}class_token"),
+        RenameRule(f"{foreign_prefix}patch_embed.proj.bias", f"{native_prefix}patch_embed.bias"),
+        _build_token_rule(f"{foreign_prefix}cls_token", f"{native_prefix}cls_token"),
         *_build_position_rules(config, f"{foreign_prefix}pos_embed", f"{native_prefix}positions."),
         *(
             _build_qkv_rules(f"{foreign_prefix}blocks.", f"{native_prefix}blocks.", config.depth)

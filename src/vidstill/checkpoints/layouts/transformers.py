@@ -171,10 +171,10 @@ class _TransformersReader:
             "classifier": {
                 "is": "vidstill.tasks.classification:ClassifierConfig",
                 "encoder": to_dict(encoder),
-                "classes": count,
+                "num_classes": count,
                 "pooling": "mean" if self._has_prefix("fc_norm.") else "first",
                 "norm_eps": self._read_final_norm_eps(),
-                "several": self.config.get("problem_type") == "multi_label_classification",
+                "multi_label": self.config.get("problem_type") == "multi_label_classification",
             },
             "classes": classes,
         }

@@ -215,7 +215,7 @@ def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str |
             "norm_pix_loss": model.target == "per_channel",
         }
     if model.classifier:
-        numbers = range(metadata["classifier"]["classes"])
+        numbers = range(metadata["classifier"]["num_classes"])
         classes = [str(name) for name in metadata.get("classes", numbers)]  # the authors' files name none
         config |= {
             "id2label": {str(number): name for number, name in enumerate(classes)},
@@ -228,13 +228,13 @@ def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str |
 
 
 def _get_problem_type(classifier: Mapping[str, Any]) -> str:
-    return "multi_label_classification" if classifier.get("several") else "single_label_classification"
+    return "multi_label_classification" if classifier.get("multi_label") else "single_label_classification"
 
 
 def _read_clip_shape(metadata: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
     """Frames of a clip, and their rows and columns, as our file says."""
     said = metadata.get("views") or metadata.get("recipe", {}).get("clips") or {}
-    frames = said.get("sampling", {}).get("frames", _DEFAULT_FRAMES)
+    frames = said.get("sampling", {}).get("num_frames", _DEFAULT_FRAMES)
     rows, columns = said.get("size", _DEFAULT_SIZE)
     return frames, (rows, columns)
 

@@ -101,7 +101,7 @@ def load_classifier(source: str | Checkpoint) -> tuple[Classifier, Checkpoint]:
 
 def _build_default_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """The classes of a foreign classifier, by their numbers, and how its family's papers look at videos in a test."""
-    encoder, classes = infer_encoder_config(checkpoint), checkpoint.metadata["classifier"]["classes"]
+    encoder, classes = infer_encoder_config(checkpoint), checkpoint.metadata["classifier"]["num_classes"]
     if encoder.tubelet[0] == 1:
         recipe = imagemae.base_in1k_finetune
     elif checkpoint.metadata["layout"] in ("stmae", "slowfast"):
