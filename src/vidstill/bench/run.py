@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidstill.bench.augmentation import AugmentationTiming, describe_device, measure_augmentation
+from vidstill.bench.augmentation import measure_augmentation
 from vidstill.bench.findings import BenchmarkReport, PackingCost
 from vidstill.bench.loader import measure_loading
 from vidstill.bench.machine import describe_machine
@@ -43,7 +43,6 @@ class BenchmarkConfig:
         clips_per_video: clips that are drawn from each.
         sampling: which frames a clip has.
         size: rows and columns of a clip where it is augmented, and where it is loaded.
-        batch_sizes: clips that are augmented at once.
         footage: what is filmed where no data are given.
     """
 
@@ -51,7 +50,6 @@ class BenchmarkConfig:
     clips_per_video: int = 10
     sampling: SpanSampling = SpanSampling()
     size: tuple[int, int] = (224, 224)
-    batch_sizes: tuple[int, ...] = (8, 64)
     footage: FootageConfig = FootageConfig()
     seed: int = 0
 
@@ -89,8 +87,7 @@ def benchmark_data(data: PathOrUrl | None, config: BenchmarkConfig) -> Benchmark
             reader_timings=measure_reading(there, reads, config.seed),
             missing_readers=missing,
             packing=_measure_packing(packs, first, reads),
-            device=describe_device(),
-            augmentation_timings=_measure_crop_augmentation(first, config),
+            augmentation_clips_per_second=_measure_crop_augmentation(first, config),
             loader_timings=measure_loading(
                 raw,
                 packed,
@@ -137,7 +134,7 @@ def _measure_packing(packs: PackResult, first: list[Frames], reads: list[ReadReq
     )
 
 
-def _measure_crop_augmentation(first: list[Frames], config: BenchmarkConfig) -> list[AugmentationTiming]:
+def _measure_crop_augmentation(first: list[Frames], config: BenchmarkConfig) -> float:
     clips = ClipsConfig(
         dataset="",
         sampling=config.sampling,
@@ -147,7 +144,7 @@ def _measure_crop_augmentation(first: list[Frames], config: BenchmarkConfig) -> 
         randaugment_stage="crop",
     )
     crops = [clips.crop.apply(frames, config.size, numpy_rng(config.seed, "crop")) for frames in first]
-    return measure_augmentation(crops, config.batch_sizes, clips, config.clips_per_video, config.seed)
+    return measure_augmentation(crops, clips, config.clips_per_video, config.seed)
 
 
 def _format_command(data: PathOrUrl | None, config: BenchmarkConfig) -> str:

@@ -36,7 +36,7 @@ class Places(TrainClips):
     """Samples without videos: the label says which place in the listing is shown."""
 
     def __init__(self, counts: tuple[int, ...], balance: float, broken: tuple[int, ...] = ()):
-        self.listing, self.seed, self.broken, self.augment_on = listing_of(counts), 0, broken, "workers"
+        self.listing, self.seed, self.broken = listing_of(counts), 0, broken
         self.config = replace(CONFIG, class_balance=balance)
         self.times = compute_expected_counts(self.listing, balance) if balance else None
 

@@ -58,7 +58,7 @@ class Places(TrainClips):
 
     def __init__(self, videos: int, seed: int = 0, broken: tuple[int, ...] = (), deadly: dict | None = None):
         self.videos, self.seed, self.broken, self.deadly = videos, seed, broken, deadly or {}
-        self.config, self.augment_on = CONFIG, "workers"
+        self.config = CONFIG
         rows = VideoTable(Path("videos"))
         for number in range(videos):
             rows.append(f"{number}.mp4", 0)
@@ -197,19 +197,6 @@ def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
     torch.testing.assert_close(batch.clip * 255, torch.cat([sample.clip for sample in samples]).float())
     assert batch.seed.tolist() == [seed for sample in samples for seed in sample.seed.tolist()]
     assert batch.label.tolist() == [label for sample in samples for label in sample.label.tolist()]
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_is_left_to_the_device_is_done_there_with_each_samples_own_chance(listing, workers):
-    assert CONFIG.randaugment is None  # whose operations may differ by a level
-    how = {"videos_per_step": 3, "steps_per_epoch": 2, "total_steps": 4, "workers": workers, "device": CPU}
-    here, there = (
-        list(iter_train_batches(TrainClips(listing, CONFIG, seed=3, augment_on=place), **how))
-        for place in ("workers", "device")
-    )
-    assert all(same(one, other) for one, other in zip(here, there, strict=True))
-    raw = TrainClips(listing, CONFIG, seed=3, augment_on="device")
-    assert any(not same(raw[0, video], TrainClips(listing, CONFIG, seed=3)[0, video]) for video in range(6))
 
 
 def test_loading_takes_nothing_from_the_runs_own_chance(listing):

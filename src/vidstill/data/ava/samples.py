@@ -118,7 +118,6 @@ class KeyframeTrainDataset:
     repeats = 1
     messages = ()
     expected_counts = None
-    changed = None
 
     def __init__(self, keyframes: Keyframes, config: BoxClipsConfig, *, seed: int):
         self.manifest, self.config, self.seed = keyframes, config, seed

@@ -1,16 +1,14 @@
 """Rows become samples: a training clip in its augmented copies, or all the views of a test video."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidstill.data.datasets.lookup import (
@@ -73,20 +71,24 @@ class ClipsConfig:
             rule = type(self.sampling).__name__
             raise InputError(f'repeat_frames "own" is a rule of SpanSampling and TimedSampling, not of {rule}')
 
+    def augment_crop(self, frames: Frames, seed: int) -> Frames:
+        """Flip a cropped clip horizontally, or not, and apply RandAugment to it where that comes after the crop.
 
-AugmentOn = Literal["workers", "device"]
-"""Where clips are flipped, and RandAugment changes crops: in the workers, or on the device in whole batches.
-
-RandAugment of whole frames, before they are cropped (the video papers), is the workers' in either case.
-"""
+        Args:
+            frames: The cropped clip.
+            seed: The sample's seed, from which the flip and the operations are drawn.
+        """
+        if numpy_rng(seed, "flip").random() < self.flip_probability:
+            frames = flip_horizontal(frames)
+        if self.randaugment is not None and self.randaugment_stage == "crop":
+            frames = self.randaugment.apply(frames, numpy_rng(seed, "randaugment"))
+        return frames
 
 
 class TrainClips(Dataset[Sample]):
     """Training samples: a pure function of (seed, epoch, index).
 
     Args:
-        augment_on: the device, to leave to it what comes after the crop: `on_device.augmented` does that.
-
     Raises:
         InputError: classes are to be balanced and there are no labels.
     """
@@ -94,8 +96,8 @@ class TrainClips(Dataset[Sample]):
     batch_type = TrainBatch
     noun = "video"
 
-    def __init__(self, manifest: Manifest, config: ClipsConfig, *, seed: int, augment_on: AugmentOn = "workers"):
-        self.manifest, self.config, self.seed, self.augment_on = manifest, config, seed, augment_on
+    def __init__(self, manifest: Manifest, config: ClipsConfig, *, seed: int):
+        self.manifest, self.config, self.seed = manifest, config, seed
         self._video_metadata = _VideoMetadataCache(manifest, config.sampling)
         self.expected_counts = compute_expected_counts(manifest, config.class_balance) if config.class_balance else None
 
@@ -111,10 +113,6 @@ class TrainClips(Dataset[Sample]):
     def sample_num_bytes(self) -> int:
         config = self.config
         return _compute_sample_num_bytes(config.repeats, config.sampling.num_frames, config.size, self.manifest)
-
-    @property
-    def changed(self) -> Callable[..., Tensor] | None:
-        return partial(_on_device, self.config) if self.augment_on == "device" else None
 
     def __len__(self) -> int:
         return len(self.manifest.rows)
@@ -172,13 +170,7 @@ class TrainClips(Dataset[Sample]):
         if config.randaugment is not None and config.randaugment_stage == "frame":
             frames = config.randaugment.apply(frames, numpy_rng(seed, "randaugment"))
         frames = config.crop.apply(frames, config.size, numpy_rng(seed, "crop"))
-        if self.augment_on == "device":
-            return rearrange(frames, "t h w c -> c t h w")
-        if numpy_rng(seed, "flip").random() < config.flip_probability:
-            frames = flip_horizontal(frames)
-        if config.randaugment is not None and config.randaugment_stage == "crop":
-            frames = config.randaugment.apply(frames, numpy_rng(seed, "randaugment"))
-        return rearrange(frames, "t h w c -> c t h w")
+        return rearrange(config.augment_crop(frames, seed), "t h w c -> c t h w")
 
 
 def compute_expected_counts(manifest: Manifest, class_balance: float) -> Float[np.ndarray, "n"]:
@@ -205,9 +197,3 @@ def _format_expected_counts(manifest: Manifest, expected_counts: Float[np.ndarra
         whose = " and ".join(manifest.classes[label] for label in manifest.rows[place].labels) or "no class"
         named.append(f"a video of {format_one_line(whose)} {expected_counts[place]:.2f} times")
     return f"an epoch is expected to show {named[0]}, {named[1]}"
-
-
-def _on_device(config: ClipsConfig, clip: Tensor, label: Tensor, seed: Tensor) -> Tensor:
-    from vidstill.data.transforms.on_device import augmented
-
-    return augmented(clip, seed, config)

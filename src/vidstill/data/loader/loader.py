@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
 
 from vidstill.data.loader.collate import (
     CollatedBatch,
@@ -124,9 +123,7 @@ def iter_train_batches(
         timeout_seconds=timeout_seconds,
         device=device,
     )
-    return _iter_device_batches(
-        dataset.batch_type, made, {}, f"another {dataset.noun} stands in for it", device, dataset.changed
-    )
+    return _iter_device_batches(dataset.batch_type, made, {}, f"another {dataset.noun} stands in for it", device)
 
 
 def iter_view_batches(
@@ -252,13 +249,11 @@ def _iter_device_batches(
     broken_videos: dict[int, str],
     consequence: str,
     device: torch.device,
-    change: Callable[..., Tensor] | None = None,
 ) -> Generator[B]:
     """The batches on the device, where bytes become colours; says what is broken, and what is done about it.
 
     Args:
         broken_videos: is given the videos that are.
-        change: of the clips' bytes on the device, by what is beside them in this machine's memory.
     """
     with closing(batches):
         for columns, found in batches:
@@ -267,10 +262,8 @@ def _iter_device_batches(
             broken_videos |= found
             if columns is not None:
                 clip, *beside = columns
-                clip = clip.to(device, non_blocking=True)
-                if change is not None:
-                    clip = change(clip, *beside)
-                yield batch_type(clip.float().div_(255), *(column.to(device, non_blocking=True) for column in beside))
+                clip = clip.to(device, non_blocking=True).float().div_(255)
+                yield batch_type(clip, *(column.to(device, non_blocking=True) for column in beside))
 
 
 def _format_broken_videos(broken_videos: dict[int, str], max_broken: int, num_videos: int, noun: str) -> str:

@@ -109,10 +109,6 @@ class TrainDataset(_Dataset[B_co], Protocol[B_co]):
     def expected_counts(self) -> Float[np.ndarray, "n"] | None:
         """How often an epoch is expected to show each; None: once."""
 
-    @property
-    def changed(self) -> Callable[..., UInt8[Tensor, "b 3 t h w"]] | None:
-        """What is done to a batch's clips on the device while they are bytes, by what is beside them."""
-
     def load_arrays(self, epoch: int, index: int, occurrence: int, source_index: int) -> SampleArrays:
         """The sample of a place in the data set, each array with a row for each of its copies.
 

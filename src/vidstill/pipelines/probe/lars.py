@@ -88,7 +88,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     check_probe_encoder(encoder, run_config, [data])
     launch = replace(run_config.run_config, data=data.name, out=config.out)
     recipe = _build_recipe(encoder, run_config, config, len(data.train.rows), seed)
-    training = TrainingSession("probe", recipe, build_train_clips(recipe, data.train, launch), launch, runtime)
+    training = TrainingSession("probe", recipe, build_train_clips(recipe, data.train), launch, runtime)
     if training.plan.videos_per_microbatch < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
     training.dry_run(lambda: ProbeTask(LinearProbeModel(encoder.model.config.build(), len(data.classes))))

@@ -50,7 +50,7 @@ def finetune(
     start = load_checkpoint(init, recipe.encoder) if init else None
     if start is not None:
         recipe = replace(recipe, encoder=merge_encoder_config(start, recipe.encoder))
-    training = TrainingSession("finetune", recipe, build_train_clips(recipe, listing, run_config), run_config, runtime)
+    training = TrainingSession("finetune", recipe, build_train_clips(recipe, listing), run_config, runtime)
 
     def task(model: Classifier) -> ClassificationTask:
         return ClassificationTask(

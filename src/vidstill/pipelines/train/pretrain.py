@@ -45,7 +45,7 @@ def pretrain(
     if start is not None:
         _check_init_encoder(start, recipe.method.encoder)
     listing = open_manifest(run_config.data, split="train", fold=run_config.fold)
-    training = TrainingSession("pretrain", recipe, build_train_clips(recipe, listing, run_config), run_config, runtime)
+    training = TrainingSession("pretrain", recipe, build_train_clips(recipe, listing), run_config, runtime)
     _check_mask(recipe, training.dry_run(recipe.method.build))
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()

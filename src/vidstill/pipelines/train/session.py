@@ -12,7 +12,7 @@ from torch import nn
 
 from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
 from vidstill.checkpoints.load import load_state_dict_strict
-from vidstill.data.datasets.train_clips import AugmentOn, ClipsConfig, TrainClips
+from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
 from vidstill.data.manifest.manifest import Manifest
@@ -51,7 +51,6 @@ class RunConfig(BaseRunConfig):
     test_data: str | Path | None = None  # labelled videos to test on, their val split if they have splits; None: data's
     val_data: str | Path | None = None  # labelled videos to score after each epoch: see patience; as val
     fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
-    augment_on: AugmentOn = "workers"  # where what comes after the crop is done: flips, RandAugment of crops
 
 
 @runtime_checkable
@@ -88,9 +87,9 @@ class ClipTrainingSettings(TrainingSettings, Protocol):
     def clips(self) -> ClipsConfig: ...
 
 
-def build_train_clips(recipe: ClipTrainingSettings, manifest: Manifest, run_config: RunConfig) -> TrainClips:
+def build_train_clips(recipe: ClipTrainingSettings, manifest: Manifest) -> TrainClips:
     """The samples of a training on these videos."""
-    return TrainClips(manifest, recipe.clips, seed=recipe.seed, augment_on=run_config.augment_on)
+    return TrainClips(manifest, recipe.clips, seed=recipe.seed)
 
 
 @dataclass(frozen=True)
