@@ -45,9 +45,7 @@ def floors(start: str) -> dict[str, int]:
     """Read the line of the page that begins so: the floor of each room, counted from the last one."""
     line = next(line for line in PAGE.splitlines() if line.startswith(f"    {start}"))
     line = line.partition(":")[2] or line
-    return {
-        room.strip(): floor for floor, rooms in enumerate(reversed(line.split("→"))) for room in rooms.split(",")
-    }
+    return {room.strip(): floor for floor, rooms in enumerate(reversed(line.split("→"))) for room in rooms.split(",")}
 
 
 ROOMS = floors("cli → ")
@@ -81,7 +79,9 @@ def test_no_imports_form_a_circle():
         visit(module, ())
 
 
-METHODS = [module for module in MODULES if re.fullmatch(r"vidstill\.methods\.[a-z]+", module) and "common" not in module]
+METHODS = [
+    module for module in MODULES if re.fullmatch(r"vidstill\.methods\.[a-z]+", module) and "common" not in module
+]
 
 
 @pytest.mark.parametrize("module", METHODS)
@@ -122,7 +122,9 @@ def names_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_names_are_standard_terms(path):
-    wrong = [f"line {line}: {name}" for line, name in names_in(ast.parse(path.read_text())) if name.strip("_") in NO_NAMES]
+    wrong = [
+        f"line {line}: {name}" for line, name in names_in(ast.parse(path.read_text())) if name.strip("_") in NO_NAMES
+    ]
     assert wrong == []
 
 

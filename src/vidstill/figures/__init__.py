@@ -1,1 +1,1 @@
-"""Pictures and pages of what was learned."""
+"""Images, charts and pages: what models see, predict and score."""

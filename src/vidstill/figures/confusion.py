@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture: which classes are taken for which, of four classes or of a thousand."""
+"""A confusion matrix as an image, for four classes or a thousand."""
 
 import io
 import warnings
@@ -10,23 +10,21 @@ from torch import Tensor
 
 from vidstill.utils.text import format_one_line
 
-_MAX_NAMED_CLASSES, _MAX_ANNOTATED_CLASSES = (
-    60,
-    16,
-)  # up to so many classes there is room for their names, and for numbers in the cells
-_MAX_NAME_LENGTH = 28  # letters of a name
-_DPI = 100  # per inch
-_CELL_INCHES, _MATRIX_INCHES = 0.42, 10.0  # inches: a cell that a number stands in; the side of many classes
-_MIN_CELL_DOTS = 3  # dots for each class, however many there are
+_MAX_NAMED_CLASSES = 60  # more classes are shown without their names
+_MAX_ANNOTATED_CLASSES = 16  # more classes are shown without counts in the cells
+_MAX_NAME_LENGTH = 28  # characters
+_DPI = 100
+_CELL_INCHES, _MATRIX_INCHES = 0.42, 10.0  # the side of a cell with a count; of the matrix of many classes
+_MIN_CELL_DOTS = 3  # per class
 
 
 def draw_confusion_matrix(counts: Int[Tensor, "classes classes"], class_names: Sequence[str]) -> bytes:
-    """Each class's videos as a row, by the share that was taken for each class; a grey row has no videos.
+    """Return a PNG with one row per class: the share of its videos predicted as each class; grey without videos.
 
     Args:
-        counts: rows are the classes of the videos, columns those they were taken for.
+        counts: Videos by true class (rows) and predicted class (columns).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window; and half a second to import
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # draws without a window; takes half a second to import
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
@@ -42,26 +40,28 @@ def draw_confusion_matrix(counts: Int[Tensor, "classes classes"], class_names: S
     videos = counts.sum(dim=1, keepdim=True)
     shares = np.ma.masked_invalid((counts / videos).numpy())
     axes.set_facecolor("0.9")
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")  # shows rare mistakes
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("class")
+    image = axes.imshow(
+        shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest"
+    )  # makes rare mistakes visible
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
     if classes <= _MAX_NAMED_CLASSES:
-        shown = [_short(name) for name in class_names]
+        labels = [_short(name) for name in class_names]
         size = 9 if classes <= _MAX_ANNOTATED_CLASSES else 7
-        axes.set_xticks(range(classes), shown, rotation=90, fontsize=size, parse_math=False)
-        axes.set_yticks(range(classes), shown, fontsize=size, parse_math=False)
+        axes.set_xticks(range(classes), labels, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(range(classes), labels, fontsize=size, parse_math=False)
     else:
         axes.set_title(f"{classes} classes by their numbers, from 0", fontsize=10)
     if classes <= _MAX_ANNOTATED_CLASSES:
         for row, column in np.ndindex(classes, classes):
             if count := int(counts[row, column]):
-                colour = "white" if shares[row, column] > 0.3 else "black"
-                axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+                color = "white" if shares[row, column] > 0.3 else "black"
+                axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=8)
     bar = figure.add_axes(((1.7 + side) / (side + 2.5), 1.0 / (side + 1.5), 0.15 / (side + 2.5), side / (side + 1.5)))
     figure.colorbar(image, cax=bar, label="share of the class's videos")
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # it draws a box
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box
         figure.savefig(file, format="png", bbox_inches="tight", metadata={"Software": None})
     return file.getvalue()
 

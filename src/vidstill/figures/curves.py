@@ -1,4 +1,4 @@
-"""How a run's numbers went, from its log."""
+"""Loss curves from a run's log."""
 
 import json
 import math
@@ -8,11 +8,11 @@ from typing import Any
 
 from vidstill.figures.charts import ChartPoint
 
-_NUM_BINS = 48  # of equal width on a logarithmic axis: fine enough to see, coarse enough to be smooth
+_NUM_BINS = 48  # of equal width on a logarithmic axis
 
 
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    """The steps of a run, in order; tests between them are left out, and so is a last line that was never finished."""
+    """Return a run's training steps in order, without validation lines and without a torn last line."""
     steps = []
     for text in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines():
         try:
@@ -25,7 +25,7 @@ def read_log(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def extract_loss_curve(steps: Sequence[Mapping[str, Any]], part: str | None = None) -> list[ChartPoint]:
-    """The loss (or one of its parts) over the step, smoothed; steps without a finite number are left out."""
+    """Return the loss (or one of its parts) over the step, smoothed; non-finite steps are left out."""
     values = [line["loss"] if part is None else line["parts"].get(part) for line in steps]
     return smooth_curve(
         [(float(line["step"]), value) for line, value in zip(steps, values, strict=True) if value is not None]
@@ -33,7 +33,7 @@ def extract_loss_curve(steps: Sequence[Mapping[str, Any]], part: str | None = No
 
 
 def smooth_curve(points: Sequence[ChartPoint]) -> list[ChartPoint]:
-    """The means of points that are near each other on a logarithmic axis; the first ones stand for themselves."""
+    """Average the points within each bin of a logarithmic x axis."""
     if not points:
         return []
     width = math.log(max(x for x, _ in points) + 1) / _NUM_BINS
@@ -44,7 +44,7 @@ def smooth_curve(points: Sequence[ChartPoint]) -> list[ChartPoint]:
 
 
 def sum_step_seconds(steps: Sequence[Mapping[str, Any]]) -> float:
-    """The time that the steps took, however often the run was interrupted."""
+    """Return the seconds of all steps, across interruptions."""
     return sum(line["seconds_step"] for line in steps)
 
 

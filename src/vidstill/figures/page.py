@@ -1,4 +1,4 @@
-"""A page that people keep: one HTML file with everything in it, which runs nothing and asks no network."""
+"""A self-contained HTML page: one file without scripts and without network access."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ _STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 @dataclass(frozen=True)
 class PageText:
     text: str
-    kind: Literal["plain", "lead", "note"] = "plain"  # lead: what it is all about; note: what must not be overlooked
+    kind: Literal["plain", "lead", "note"] = "plain"  # lead: the summary; note: a warning
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """Rows of cells; the first cell of a row names it, the others are numbers. On a phone each row is a card."""
+    """Rows of cells; the first cell of a row is its name, the others are numbers. A narrow screen shows each row as a card."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    row_colors: Sequence[str] = ()  # of the rows' names, as CSS has them
+    row_colors: Sequence[str] = ()  # one CSS color per row, shown as a dot before its name
     caption: str = ""
 
 
@@ -35,14 +35,14 @@ class PageImage:
 
 @dataclass(frozen=True)
 class PageCharts:
-    """SVG elements of `figures.draw_line_chart`, side by side where there is room, each with its title and caption."""
+    """SVG elements of `figures.charts`, side by side where they fit."""
 
-    charts: Sequence[tuple[str, str, str]]  # title, element, caption
+    charts: Sequence[tuple[str, str, str]]  # title, SVG element, caption
 
 
 @dataclass(frozen=True)
 class PageFacts:
-    """Names and values, for who wants to know exactly."""
+    """Names and values, in two columns."""
 
     items: Sequence[tuple[str, str]]
 
@@ -57,12 +57,12 @@ class PageSection:
 
 
 def render_page(*, kicker: str, title: str, lead: str, sections: Sequence[PageSection], footer: str) -> str:
-    """The page as HTML. Whatever text is given is shown as it is: none of it is taken for HTML.
+    """Return the page as HTML; all text is escaped.
 
     Args:
-        kicker: a few words over the title.
-        lead: the first paragraph.
-        footer: the last line.
+        kicker: A few words above the title.
+        lead: The first paragraph.
+        footer: The last line.
     """
     body = "".join(
         f"<section><h2>{escape(section.title)}</h2>{''.join(map(_render_block, section.blocks))}</section>"
@@ -80,20 +80,20 @@ def render_page(*, kicker: str, title: str, lead: str, sections: Sequence[PageSe
     )
 
 
-def _render_block(part: PageBlock) -> str:
-    match part:
-        case PageText(words, kind):
-            return f'<p class="{kind}">{escape(words)}</p>'
+def _render_block(block: PageBlock) -> str:
+    match block:
+        case PageText(text, kind):
+            return f'<p class="{kind}">{escape(text)}</p>'
         case PageTable():
-            return _render_table(part)
+            return _render_table(block)
         case PageImage(png, alt, caption):
             source = f"data:image/png;base64,{b64encode(png).decode()}"
-            picture = f'<img src="{source}" alt="{escape(alt, quote=True)}">'
-            return f'<figure class="picture">{picture}{_render_caption(caption)}</figure>'
-        case PageCharts(each):
-            return f'<div class="charts">{"".join(_render_chart(*one) for one in each)}</div>'
-        case PageFacts(each):
-            facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in each)
+            image = f'<img src="{source}" alt="{escape(alt, quote=True)}">'
+            return f'<figure class="picture">{image}{_render_caption(caption)}</figure>'
+        case PageCharts(charts):
+            return f'<div class="charts">{"".join(_render_chart(*chart) for chart in charts)}</div>'
+        case PageFacts(items):
+            facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in items)
             return f"<dl>{facts}</dl>"
 
 
@@ -115,5 +115,5 @@ def _render_chart(title: str, element: str, caption: str) -> str:
     return f'<figure class="chart"><h3>{escape(title)}</h3>{element}{_render_caption(caption)}</figure>'
 
 
-def _render_caption(words: str) -> str:
-    return f"<figcaption>{escape(words)}</figcaption>" if words else ""
+def _render_caption(text: str) -> str:
+    return f"<figcaption>{escape(text)}</figcaption>" if text else ""

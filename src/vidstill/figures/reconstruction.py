@@ -1,4 +1,4 @@
-"""What a student saw of a clip and what it made of the rest, as a picture that does not leak the truth."""
+"""What a student sees of a clip and what it reconstructs, as an image that does not leak the masked pixels."""
 
 import io
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from vidstill.models.decoder import Decoder
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.utils.types import Grid, Tubelet
 
-_MASK_GREY = 0.55  # of what the student does not see
-_TIME_DISTANCE = 1e6  # how far a tubelet of another moment is: it counts only where a moment shows nothing
+_MASK_GREY = 0.55  # shown at masked tubelets
+_TIME_DISTANCE = 1e6  # between tubelets of different times: such neighbours count only where a time has no visible one
 _BACKGROUND_COLOR, _TEXT_COLOR = (255, 255, 255), (82, 82, 91)
 
 
 @runtime_checkable
 class PixelReconstructionMethod(Protocol):
-    """A method that rebuilds pixels; its `config` has a `mask` and a `target`."""
+    """A method that reconstructs pixels; its `config` has a `mask` and a `target`."""
 
     encoder: ViT
     decoder: Decoder
@@ -31,132 +31,136 @@ class PixelReconstructionMethod(Protocol):
 
 
 def describe_pixel_source(target: PixelTarget) -> str:
-    """What a caption has to say of a picture: where its pixels are from."""
+    """Return the sentences of a caption that say where the pixels of a reconstruction come from."""
     if target in ("raw", "input"):
-        return "No hidden pixel is in the rebuilt row: the model guesses their colours."
+        return "The reconstructed row holds no masked pixel: the model predicts their colours."
     return (
-        "No hidden pixel is in the rebuilt row. The model guesses patterns of zero mean and unit deviation; the "
-        "brightness and contrast that they are shown with are interpolated from the visible tubelets of the same "
-        "moment, not taken from the hidden ones."
+        "The reconstructed row holds no masked pixel. The model predicts patterns of zero mean and unit standard "
+        "deviation; the brightness and contrast that they are shown with are interpolated from the visible tubelets of "
+        "the same time, not taken from the masked ones."
     )
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Clips of colours in [0, 1]."""
+    """Clips with colours in [0, 1]."""
 
     original: Float[Tensor, "b 3 t h w"]
-    visible: Float[Tensor, "b 3 t h w"]  # grey where the student is blind
-    reconstruction: Float[Tensor, "b 3 t h w"]  # what it saw, and its guesses
+    visible: Float[Tensor, "b 3 t h w"]  # grey at masked tubelets
+    reconstruction: Float[Tensor, "b 3 t h w"]  # visible tubelets and predictions
 
 
 @torch.no_grad()
 def reconstruct_clips(
     method: PixelReconstructionMethod, clip: Float[Tensor, "b 3 t h w"], seeds: Int[Tensor, "b"]
 ) -> Reconstruction:
-    """What the method, whose mode is left as it is, makes of clips under the masks of these seeds."""
-    tubelet, kind = method.encoder.config.tubelet, method.config.target
+    """Reconstruct clips under the masks of these seeds; the method's train or eval mode is not changed."""
+    tubelet, target = method.encoder.config.tubelet, method.config.target
     grid = method.encoder.grid(clip)
     mask = method.config.mask.draw(seeds, grid)
     student = method.encoder(clip, mask.visible)
-    guess = method.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token).float()
-    shown = gather_pixels(clip, tubelet, mask.visible)
-    colours = _repeat_frames(_to_colors(guess, shown, mask, grid, method.encoder.config, kind), tubelet)
+    prediction = method.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token).float()
+    visible = gather_pixels(clip, tubelet, mask.visible)
+    colors = _repeat_frames(_to_colors(prediction, visible, mask, grid, method.encoder.config, target), tubelet)
+    grey = torch.full_like(colors, _MASK_GREY)
     return Reconstruction(
         original=clip,
-        visible=_assemble_clip(shown, torch.full_like(colours, _MASK_GREY), mask.visible, mask.masked, grid, tubelet),
-        reconstruction=_assemble_clip(shown, colours.clamp(0, 1), mask.visible, mask.masked, grid, tubelet),
+        visible=_assemble_clip(visible, grey, mask.visible, mask.masked, grid, tubelet),
+        reconstruction=_assemble_clip(visible, colors.clamp(0, 1), mask.visible, mask.masked, grid, tubelet),
     )
 
 
 def draw_reconstruction(reconstruction: Reconstruction, *, num_columns: int = 8, frame_size: int = 96) -> bytes:
-    """A PNG: for each clip a row of its frames, of what was seen and of what was rebuilt.
+    """Return a PNG with three rows per clip: its frames, the visible tubelets, the reconstruction.
 
     Args:
-        num_columns: frames that are shown, evenly spread, where there are so many.
-        frame_size: the length of a frame's shorter side, in pixels.
+        num_columns: Frames per clip, evenly spaced; all frames if the clip has fewer.
+        frame_size: The shorter side of a frame, in pixels.
     """
     b, _, t, h, w = reconstruction.original.shape
     scale = max(1, round(frame_size / min(h, w)))
-    high, wide, gap = h * scale, w * scale, max(2, frame_size // 24)
+    height, width, gap = h * scale, w * scale, max(2, frame_size // 24)
     frames = torch.linspace(0, t - 1, min(num_columns, t)).round().long().tolist()
     font = ImageFont.load_default(size=frame_size / 4.5)
-    rows = {"clip": reconstruction.original, "seen": reconstruction.visible, "rebuilt": reconstruction.reconstruction}
+    rows = {
+        "clip": reconstruction.original,
+        "visible": reconstruction.visible,
+        "reconstructed": reconstruction.reconstruction,
+    }
     left = round(max(font.getlength(name) for name in rows)) + 4 * gap
-    block = len(rows) * (high + gap) + 4 * gap
-    sheet = Image.new("RGB", (left + len(frames) * (wide + gap), b * block - 5 * gap), _BACKGROUND_COLOR)
+    clip_height = len(rows) * (height + gap) + 4 * gap
+    sheet = Image.new("RGB", (left + len(frames) * (width + gap), b * clip_height - 5 * gap), _BACKGROUND_COLOR)
     draw = ImageDraw.Draw(sheet)
     for clip in range(b):
-        for line, (name, shown) in enumerate(rows.items()):
-            top = clip * block + line * (high + gap)
-            draw.text((left - 3 * gap, top + high / 2), name, font=font, fill=_TEXT_COLOR, anchor="rm")
-            bytes_ = (shown[clip].float().cpu() * 255).round().byte()
+        for row, (name, clips) in enumerate(rows.items()):
+            top = clip * clip_height + row * (height + gap)
+            draw.text((left - 3 * gap, top + height / 2), name, font=font, fill=_TEXT_COLOR, anchor="rm")
+            pixels = (clips[clip].float().cpu() * 255).round().byte()
             for column, frame in enumerate(frames):
-                image = Image.fromarray(rearrange(bytes_[:, frame], "c h w -> h w c").contiguous().numpy())
-                sheet.paste(image.resize((wide, high), Image.Resampling.NEAREST), (left + column * (wide + gap), top))
+                image = Image.fromarray(rearrange(pixels[:, frame], "c h w -> h w c").contiguous().numpy())
+                resized = image.resize((width, height), Image.Resampling.NEAREST)
+                sheet.paste(resized, (left + column * (width + gap), top))
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def _to_colors(
-    guess: Float[Tensor, "b m p"],
-    shown: Float[Tensor, "b v q"],
+    prediction: Float[Tensor, "b m p"],
+    visible: Float[Tensor, "b v q"],
     mask: Mask,
     grid: Grid,
-    model: ViTConfig,
-    kind: PixelTarget,
+    config: ViTConfig,
+    target: PixelTarget,
 ) -> Float[Tensor, "b m p"]:
-    """The guesses as colours: with a mean and a deviation that come from visible tubelets alone."""
-    if kind == "raw":
-        return guess
-    if kind == "input":
-        return denormalize_input(guess, model)
-    channels = 3 if kind == "per_channel" else 1
-    seen = rearrange(
-        shown if kind == "per_channel" else normalize_input(shown, model), "b v (p c) -> b v p c", c=channels
-    )
-    nearness = _compute_interpolation_weights(mask.masked, mask.visible, grid)
-    mean = nearness @ seen.mean(dim=2)
-    deviation = nearness @ seen.std(dim=2)
-    patterns = rearrange(guess, "b m (p c) -> b m p c", c=channels)
-    rows = rearrange(patterns * deviation[:, :, None] + mean[:, :, None], "b m p c -> b m (p c)")
-    return rows if kind == "per_channel" else denormalize_input(rows, model)
+    """Return predictions as colours: the mean and standard deviation come from visible tubelets alone."""
+    if target == "raw":
+        return prediction
+    if target == "input":
+        return denormalize_input(prediction, config)
+    channels = 3 if target == "per_channel" else 1
+    pixels = visible if target == "per_channel" else normalize_input(visible, config)
+    pixels = rearrange(pixels, "b v (p c) -> b v p c", c=channels)
+    weights = _compute_interpolation_weights(mask.masked, mask.visible, grid)
+    mean, std = weights @ pixels.mean(dim=2), weights @ pixels.std(dim=2)
+    patterns = rearrange(prediction, "b m (p c) -> b m p c", c=channels)
+    colors = rearrange(patterns * std[:, :, None] + mean[:, :, None], "b m p c -> b m (p c)")
+    return colors if target == "per_channel" else denormalize_input(colors, config)
 
 
 def _repeat_frames(rows: Float[Tensor, "b m p"], tubelet: Tubelet) -> Float[Tensor, "b m q"]:
-    """Whole tubelets, where only some of their frames are guessed (ST-MAE): each stands until the next one."""
+    """Return whole tubelets where only some frames are predicted (ST-MAE): each is repeated until the next one."""
     t, h, w = tubelet
-    guessed = rows.shape[-1] // (3 * h * w)
-    return repeat(rows, "b m (u p) -> b m (u r p)", u=guessed, r=t // guessed)
+    predicted_frames = rows.shape[-1] // (3 * h * w)
+    return repeat(rows, "b m (u p) -> b m (u r p)", u=predicted_frames, r=t // predicted_frames)
 
 
 def _compute_interpolation_weights(
     masked: Int[Tensor, "b m"], visible: Int[Tensor, "b v"], grid: Grid
 ) -> Float[Tensor, "b m v"]:
-    """Weights that sum to 1, inversely as the squared distance in tokens (Shepard's interpolation)."""
-    ours, theirs = _compute_token_coordinates(masked, grid), _compute_token_coordinates(visible, grid)
-    weights = 1 / (ours[:, :, None] - theirs[:, None]).square().sum(dim=-1)
+    """Return inverse squared distances in tokens, normalized to sum to 1 (Shepard's interpolation)."""
+    from_, to = _compute_token_coordinates(masked, grid), _compute_token_coordinates(visible, grid)
+    weights = 1 / (from_[:, :, None] - to[:, None]).square().sum(dim=-1)
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
-def _compute_token_coordinates(places: Int[Tensor, "b k"], grid: Grid) -> Float[Tensor, "b k 3"]:
-    slot, place = places // (grid.h * grid.w), places % (grid.h * grid.w)
-    return torch.stack([slot * _TIME_DISTANCE, place // grid.w, place % grid.w], dim=-1).float()
+def _compute_token_coordinates(indices: Int[Tensor, "b k"], grid: Grid) -> Float[Tensor, "b k 3"]:
+    slot, position = indices // (grid.h * grid.w), indices % (grid.h * grid.w)
+    return torch.stack([slot * _TIME_DISTANCE, position // grid.w, position % grid.w], dim=-1).float()
 
 
 def _assemble_clip(
-    shown: Float[Tensor, "b v p"],
-    others: Float[Tensor, "b m p"],
+    visible_pixels: Float[Tensor, "b v p"],
+    masked_pixels: Float[Tensor, "b m p"],
     visible: Int[Tensor, "b v"],
     masked: Int[Tensor, "b m"],
     grid: Grid,
     tubelet: Tubelet,
 ) -> Float[Tensor, "b 3 t h w"]:
-    """Tubelets put back in their places."""
+    """Put tubelets back in grid order and return the clip."""
     t, h, w = tubelet
     order = torch.cat([visible, masked], dim=1).argsort(dim=1)
-    tokens = torch.take_along_dim(torch.cat([shown, others], dim=1), order[..., None], dim=1)
+    tokens = torch.take_along_dim(torch.cat([visible_pixels, masked_pixels], dim=1), order[..., None], dim=1)
     return rearrange(
         tokens,
         "b (gt gh gw) (t h w c) -> b c (gt t) (gh h) (gw w)",
