@@ -116,7 +116,7 @@ def test_a_clip_costs_what_the_page_says(name, tokens, work, monkeypatch):
         return call
 
     monkeypatch.setattr(ViT, "forward", counted("student", ViT.forward))
-    monkeypatch.setattr(FrozenTeacher, "look", counted("teachers", FrozenTeacher.forward_intermediates))
+    monkeypatch.setattr(FrozenTeacher, "forward", counted("teachers", FrozenTeacher.forward))
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         method = recipe.method.build().eval().requires_grad_(False)
         clip = torch.empty(1, 3, recipe.clips.sampling.num_frames, *recipe.clips.size)

@@ -71,9 +71,9 @@ def test_the_reconstruction_is_videomaes():
 
 
 def test_factors_weigh_the_parts():
-    factors = {"reconstruction_factor": 0.5, "direct_factor": 3.0, "generation_factor": 0.25}
+    factors = {"reconstruction_weight": 0.5, "direct_weight": 3.0, "generation_weight": 0.25}
     output = built(replace(AMD, **factors))(CLIP, seed=SEED)
-    expected = sum(factors[f"{name}_factor"] * part for name, part in output.parts.items())
+    expected = sum(factors[f"{name}_weight"] * part for name, part in output.parts.items())
     torch.testing.assert_close(output.loss, expected)
     for name, part in built(AMD)(CLIP, seed=SEED).parts.items():
         assert torch.equal(part, output.parts[name])
@@ -128,7 +128,7 @@ def test_teacher_and_student_may_see_everything():
 def test_a_teacher_that_sees_everything_has_a_target_for_every_hidden_token():
     config = replace(AMD, mask=NestedTubeMask(student_ratio=0.75, teacher_ratio=0.0))
     method, mask = built(config), config.mask.draw(SEED, GRID)
-    both, teacher_only = method.forward_intermediates(CLIP, mask)
+    both, teacher_only = method.forward_teacher(CLIP, mask)
     assert both[3].shape[1] + teacher_only[3].shape[1] == GRID.num_tokens
     assert torch.isfinite(method(CLIP, seed=SEED).loss)
 
@@ -166,7 +166,7 @@ def test_a_generators_heads_have_64_channels_or_the_next_number_that_divides(wid
         ({"pairs": ()}, r"no layers to align"),
         ({"encoder": replace(ENCODER, tubelet=(2, 8, 8))}, r"student's tubelets \(2, 8, 8\) have to be the teacher's"),
         (
-            {"pairs": ((1, 1),), "generation_pairs": ((1, 1), (2, 2)), "shared_projection": "released"},
+            {"pairs": ((1, 1),), "generation_layer_pairs": ((1, 1), (2, 2)), "shared_projection": "released"},
             r"needs a direct pair for every generated one",
         ),
     ],

@@ -12,7 +12,7 @@ from torch import nn
 from vidstill.methods.common.masking import TubeMask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
-from vidstill.models.vit import Features, IntermediateFeatures
+from vidstill.models.vit import Features
 from vidstill.utils.types import InputError
 
 CLIP = clips()
@@ -79,7 +79,7 @@ def test_random_directions_are_as_far_apart_as_in_theory():
     mine, its = (torch.randn(2, 50, width, generator=chance) for _ in range(2))
     none = torch.empty(2, 0, width)
     student = Features(tokens=mine, cls_token=none, layers={1: mine}, cls_layers={1: none})
-    teacher = IntermediateFeatures(layers={1: 7 * its}, cls_layers={1: none})
+    teacher = Features(tokens=none, cls_token=none, layers={1: 7 * its}, cls_layers={1: none})
     method = built(replace(TWINS, layer_pairs=((1, 1),), l2_normalize="always"))
     (apart,) = method.compute_alignment_losses(student, teacher)
     assert apart.item() == pytest.approx((4 / torch.pi / width) ** 0.5, rel=0.01)  # of normal differences
@@ -91,8 +91,8 @@ def test_the_length_of_features_counts_where_there_is_no_projection():
     for unit_length, moves in (("where_projected", True), ("always", False)):
         method = built(replace(TWINS, layer_pairs=((2, 2),), l2_normalize=unit_length))
         mask = TWINS.mask.draw(SEED, GRID)
-        student, seen = method.encoder(CLIP, mask.visible, layers=(2,)), method.forward_intermediates(CLIP, mask)
-        longer = IntermediateFeatures(layers={2: 3 * seen.layers[2]}, cls_layers={2: 3 * seen.cls_layers[2]})
+        student, seen = method.encoder(CLIP, mask.visible, layers=(2,)), method.forward_teacher(CLIP, mask)
+        longer = replace(seen, layers={2: 3 * seen.layers[2]}, cls_layers={2: 3 * seen.cls_layers[2]})
         (before,), (after,) = (
             method.compute_alignment_losses(student, seen),
             method.compute_alignment_losses(student, longer),
@@ -104,9 +104,7 @@ def test_the_teacher_sees_what_the_student_sees_and_no_more():
     for config in (DMAE, VIDEO):
         method, mask = built(config), config.mask.draw(SEED, GRID)
         pixels = hidden_pixels(mask.visible, GRID, config.encoder.tubelet)
-        clean, met = (
-            method.forward_intermediates(clip, mask) for clip in (CLIP, CLIP.masked_fill(pixels, float("nan")))
-        )
+        clean, met = (method.forward_teacher(clip, mask) for clip in (CLIP, CLIP.masked_fill(pixels, float("nan"))))
         assert clean.layers[2].shape == (2, mask.visible.shape[1], TEACHER.dim)
         assert torch.equal(clean.layers[2], met.layers[2])
         assert torch.equal(clean.cls_layers[2], met.cls_layers[2])
@@ -180,7 +178,7 @@ def test_the_alignment_falls_when_one_image_is_learned_by_heart():
         ({"pairs": ((0, 1),)}, r"block 0 of a student"),
         ({"pairs": ()}, r"no blocks to align"),
         ({"projection": "none"}, r"width 24 needs a projection to its teacher's 32"),
-        ({"alignment_factor": -1.0}, r"alignment_factor is -1.0"),
+        ({"alignment_weight": -1.0}, r"alignment_factor is -1.0"),
         ({"encoder": ENCODER}, r"the teacher has a class token and the student has none"),
         ({"teacher": TeacherConfig(model=TEACHER)}, r"the student has a class token and the teacher has none"),
         (

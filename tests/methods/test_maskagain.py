@@ -65,11 +65,11 @@ def test_a_narrower_student_is_projected_and_so_is_its_teacher():
 
 
 def test_the_slots_are_those_of_the_clip():
-    config = only(MASKAGAIN, local_factor=1.0)
+    config = only(MASKAGAIN, local_weight=1.0)
     method, clip = built(config), clips(frames=6)
     mask = config.mask.draw(SEED, method.encoder.grid(clip))
     student = method.encoder(clip, mask.visible, attention=(2,)).attention[2]
-    teacher = method.teacher.forward_intermediates(clip, mask.visible, attention=(3,)).attention[3]
+    teacher = method.teacher(clip, mask.visible, attention=(3,)).attention[3]
     loss = local_loss(student, teacher, slots=3, top_k=3)
     torch.testing.assert_close(method(clip, seed=SEED).loss, loss)
 
@@ -77,17 +77,17 @@ def test_the_slots_are_those_of_the_clip():
 @pytest.mark.parametrize(
     "factors",
     [
-        {"global_factor": 2.0, "local_factor": 0.5, "hidden_factor": 3.0},
-        {"attention_factor": 2.0, "value_factor": 0.5, "hidden_factor": 0.25},
-        {"hint_factor": 2.0, "relation_factor": 0.5, "reconstruction_factor": 4.0},
+        {"global_weight": 2.0, "local_weight": 0.5, "hidden_weight": 3.0},
+        {"attention_weight": 2.0, "value_weight": 0.5, "hidden_weight": 0.25},
+        {"hint_weight": 2.0, "relation_weight": 0.5, "reconstruction_weight": 4.0},
     ],
     ids=str,
 )
 def test_factors_weigh_the_parts(factors):
     output = built(only(MASKAGAIN, **factors))(CLIP, seed=SEED)
-    hidden = factors.pop("hidden_factor", 1.0)
+    hidden = factors.pop("hidden_weight", 1.0)
     weights = {
-        name.removesuffix("_factor"): factor * (hidden if name.split("_")[0] in HIDDEN else 1.0)
+        name.removesuffix("_weight"): factor * (hidden if name.split("_")[0] in HIDDEN else 1.0)
         for name, factor in factors.items()
     }
     assert output.parts.keys() == weights.keys()
@@ -96,8 +96,8 @@ def test_factors_weigh_the_parts(factors):
 
 @pytest.mark.parametrize("term", ["global", "local", "hint"])
 def test_no_selection_is_the_selection_of_all(term):
-    field = {"global": "global_keys", "local": "local_keys", "hint": "telling"}[term]
-    config = only(MASKAGAIN, **{f"{term}_factor": 1.0})
+    field = {"global": "global_top_k", "local": "local_top_k", "hint": "salient_tokens"}[term]
+    config = only(MASKAGAIN, **{f"{term}_weight": 1.0})
     losses = [built(replace(config, **{field: count}))(CLIP, seed=SEED).loss for count in (None, 99, 2)]
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(losses[0], losses[2])
@@ -111,28 +111,28 @@ def test_no_selection_is_the_selection_of_all(term):
         ("global", {"attention_temperature": 4.0}),
         ("local", {"selection": "teacher"}),
         ("local", {"mass": "plain"}),
-        ("local", {"mass": "plain", "local_shares": "clip"}),
+        ("local", {"mass": "plain", "local_softmax": "clip"}),
         ("local", {"local_pairs": "aligned"}),
         ("local", {"attention_temperature": 4.0}),
-        ("attention", {"attention_distance": "l2"}),
+        ("attention", {"attention_loss": "l2"}),
         ("attention", {"attention_temperature": 4.0}),
         ("value", {"layers": (1, 2)}),
         ("attention", {"layers": (1, 2)}),
-        ("relation", {"relation_shares": "pairs"}),
+        ("relation", {"relation_softmax": "pairs"}),
         ("relation", {"student_temperature": 0.2}),
         ("relation", {"teacher_temperature": 0.2}),
-        ("relation", {"telling": 4}),
+        ("relation", {"salient_tokens": 4}),
     ],
     ids=str,
 )
 def test_every_choice_changes_the_loss(term, change):
-    config = only(MASKAGAIN, **{f"{term}_factor": 1.0})
+    config = only(MASKAGAIN, **{f"{term}_weight": 1.0})
     assert not torch.equal(built(config)(CLIP, seed=SEED).loss, built(replace(config, **change))(CLIP, seed=SEED).loss)
 
 
 def test_tokens_that_are_left_out_do_not_train_the_projection():
     zeroed, gathered = (
-        built(only(PROJECTED, hint_factor=1.0, hint_tokens=tokens))(CLIP, seed=SEED).loss
+        built(only(PROJECTED, hint_weight=1.0, hint_tokens=tokens))(CLIP, seed=SEED).loss
         for tokens in ("zeroed", "gathered")
     )
     assert zeroed > gathered
@@ -154,7 +154,7 @@ def test_clips_meet_one_another_in_the_relations_alone():
 
 
 def test_pixels_are_rebuilt_as_videomae_does():
-    method, plain = built(only(MASKAGAIN, hint_factor=1.0, reconstruction_factor=1.0)), built(VIDEOMAE)
+    method, plain = built(only(MASKAGAIN, hint_weight=1.0, reconstruction_weight=1.0)), built(VIDEOMAE)
     plain.load_state_dict(method.state_dict())
     mask = VIDEOMAE.mask.draw(SEED, GRID)
     torch.testing.assert_close(method(CLIP, mask=mask).parts["reconstruction"], plain(CLIP, mask=mask).loss)
@@ -162,7 +162,7 @@ def test_pixels_are_rebuilt_as_videomae_does():
 
 def test_the_outputs_are_compared_before_the_norm_that_a_decoder_brings():
     bare, rebuilding = (
-        built(only(MASKAGAIN, hint_factor=1.0, **more)) for more in ({}, {"reconstruction_factor": 1.0})
+        built(only(MASKAGAIN, hint_weight=1.0, **more)) for more in ({}, {"reconstruction_weight": 1.0})
     )
     names = set(bare.encoder.state_dict())
     assert set(rebuilding.encoder.state_dict()) - names == {"norm.weight", "norm.bias"}

@@ -23,13 +23,13 @@ PROJECTED = replace(MASKAGAIN, teacher=TeacherConfig(model=TEACHER))
 @pytest.mark.parametrize(
     ("factors", "parts"),
     [
-        ({"global_factor": 1.0}, {"global_student", "global_teacher"}),
-        ({"local_factor": 1.0}, {"local_student", "local_teacher"}),
-        ({"hint_factor": 1.0}, {"hint"}),
-        ({"relation_factor": 1.0}, set()),
-        ({"attention_factor": 1.0}, set()),
-        ({"attention_factor": 1.0, "reconstruction_factor": 1.0}, {"decoder"}),
-        ({"global_factor": 1.0, "hidden_factor": 0.0, "hint_factor": 1.0}, {"hint"}),
+        ({"global_weight": 1.0}, {"global_student", "global_teacher"}),
+        ({"local_weight": 1.0}, {"local_student", "local_teacher"}),
+        ({"hint_weight": 1.0}, {"hint"}),
+        ({"relation_weight": 1.0}, set()),
+        ({"attention_weight": 1.0}, set()),
+        ({"attention_weight": 1.0, "reconstruction_weight": 1.0}, {"decoder"}),
+        ({"global_weight": 1.0, "hidden_weight": 0.0, "hint_weight": 1.0}, {"hint"}),
     ],
     ids=str,
 )
@@ -44,7 +44,7 @@ def test_what_no_term_needs_is_neither_computed_nor_built(factors, parts):
 @pytest.mark.parametrize("layers", [None, (1, 3)])
 def test_what_no_term_reaches_is_not_trained(layers, layer_scale):
     encoder = replace(ENCODER, layer_scale=layer_scale)
-    method = built(only(replace(MASKAGAIN, encoder=encoder), global_factor=1.0, layers=layers))
+    method = built(only(replace(MASKAGAIN, encoder=encoder), global_weight=1.0, layers=layers))
     method(CLIP, seed=SEED).loss.backward()
     for name, parameter in method.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -55,9 +55,9 @@ def test_what_no_term_reaches_is_not_trained(layers, layer_scale):
 @pytest.mark.parametrize(
     ("config", "maps", "teacher_blocks"),
     [
-        (only(MASKAGAIN, value_factor=1.0, layers=(1, 2)), (1, 2), 1),
-        (only(MASKAGAIN, value_factor=1.0), (2, 3), 2),
-        (only(MASKAGAIN, hint_factor=1.0), None, 3),
+        (only(MASKAGAIN, value_weight=1.0, attention_layers=(1, 2)), (1, 2), 1),
+        (only(MASKAGAIN, value_weight=1.0), (2, 3), 2),
+        (only(MASKAGAIN, hint_weight=1.0), None, 3),
         (MASKAGAIN, (2, 3), 3),
     ],
     ids=["values of other blocks", "values", "hint", "all"],
@@ -89,7 +89,7 @@ def test_a_student_of_the_same_width_may_be_projected_whatever_its_heads_are():
 
 
 def test_a_hint_or_relations_do_not_ask_for_equal_heads():
-    config = only(replace(MASKAGAIN, encoder=replace(ENCODER, heads=3)), hint_factor=1.0, relation_factor=1.0)
+    config = only(replace(MASKAGAIN, encoder=replace(ENCODER, heads=3)), hint_weight=1.0, relation_weight=1.0)
     assert torch.isfinite(built(config)(CLIP, seed=SEED).loss)
 
 
@@ -101,7 +101,7 @@ def test_an_encoder_without_a_final_norm_starts_a_classifier_and_a_teacher():
     assert torch.equal(classifier.encoder(CLIP).tokens, method.encoder(CLIP).tokens)
     teacher = ENCODER.build()
     init_encoder(teacher, weights, ENCODER)
-    assert torch.equal(teacher.forward_intermediates(CLIP, layers=(2,)).layers[2], method.encoder(CLIP).tokens)
+    assert torch.equal(teacher(CLIP, layers=(2,)).layers[2], method.encoder(CLIP).tokens)
 
 
 def test_encoders_and_projections_have_the_authors_sizes():
@@ -138,13 +138,13 @@ def test_encoders_and_projections_have_the_authors_sizes():
             r"student's 3 heads have to be the teacher's 2",
         ),
         (
-            {"encoder": replace(ENCODER, heads=3), "projections": "always", "attention_factor": 1.0},
+            {"encoder": replace(ENCODER, heads=3), "projections": "always", "attention_weight": 1.0},
             r"student's 3 heads have to be the teacher's 2",
         ),
-        ({"teacher": TeacherConfig(model=TEACHER), "value_factor": 1.0}, r"width 24 has to be the teacher's 32"),
-        ({"global_keys": 0}, r"global_keys is 0; take 1 or more"),
-        ({"telling": 0}, r"telling is 0; take 1 or more"),
-        ({"hint_factor": -1.0}, r"hint_factor is -1\.0; take 0 or more"),
+        ({"teacher": TeacherConfig(model=TEACHER), "value_weight": 1.0}, r"width 24 has to be the teacher's 32"),
+        ({"global_top_k": 0}, r"global_keys is 0; take 1 or more"),
+        ({"salient_tokens": 0}, r"telling is 0; take 1 or more"),
+        ({"hint_weight": -1.0}, r"hint_factor is -1\.0; take 0 or more"),
         ({"attention_temperature": 0.0}, r"attention_temperature is 0\.0; take 1e-06 or more"),
     ],
     ids=str,

@@ -62,7 +62,7 @@ def test_the_loss_is_a_weighted_sum_of_means_over_hidden_tokens_and_channels(kin
 @pytest.mark.parametrize("alone", ["image", "video"])
 def test_one_teacher_alone_is_both_where_the_other_counts_nothing(alone):
     other = {"image": "video", "video": "image"}[alone]
-    both = built(replace(MVD, **{f"{other}_factor": 0.0}))
+    both = built(replace(MVD, **{f"{other}_weight": 0.0}))
     single = like(replace(MVD, **{f"{other}_teacher": None}), both)
     expected, found = both(CLIP, seed=SEED), single(CLIP, seed=SEED)
     assert torch.equal(found.loss, expected.loss)
@@ -81,7 +81,7 @@ def test_what_counts_nothing_is_reported_and_its_decoder_is_not_moved():
 
 
 def test_normalised_targets_do_not_know_a_tokens_mean_and_deviation():
-    features = built(MVD).forward_intermediates(CLIP, GRID)
+    features = built(MVD).forward_teachers(CLIP, GRID)
     method = built(replace(MVD, normalize_targets=True))
     targets = method.select_targets(features, MASK)
     moved = method.select_targets({name: 3.0 * every + 2.0 for name, every in features.items()}, MASK)
@@ -94,7 +94,7 @@ def test_normalised_targets_do_not_know_a_tokens_mean_and_deviation():
 
 def test_a_target_is_what_a_teacher_makes_of_a_hidden_token():
     method = built(MVD)
-    features = method.forward_intermediates(CLIP, GRID)
+    features = method.forward_teachers(CLIP, GRID)
     for name, rows in method.select_targets(features, MASK).items():
         assert torch.equal(rows, gather_tokens(features[name], MASK.masked))
 
@@ -104,23 +104,23 @@ def test_a_target_is_what_a_teacher_makes_of_a_hidden_token():
 
 def test_each_teacher_looks_once_at_a_batch_and_without_a_graph(monkeypatch):
     looks = []
-    look = FrozenTeacher.forward_intermediates
+    look = FrozenTeacher.forward
     monkeypatch.setattr(
-        FrozenTeacher, "look", lambda self, *given, **named: looks.append(self) or look(self, *given, **named)
+        FrozenTeacher, "forward", lambda self, *given, **named: looks.append(self) or look(self, *given, **named)
     )
     method = built(MVD)
     method(CLIP, seed=SEED)
     assert sorted(map(id, looks)) == sorted(map(id, (method.image_teacher, method.video_teacher)))
     assert not any(
-        features.requires_grad for features in method.forward_intermediates(clips().requires_grad_(), GRID).values()
+        features.requires_grad for features in method.forward_teachers(clips().requires_grad_(), GRID).values()
     )
 
 
 def test_teachers_look_in_the_runs_precision():
     method = built(MVD)
-    exact = method.forward_intermediates(CLIP, GRID)
+    exact = method.forward_teachers(CLIP, GRID)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = method.forward_intermediates(CLIP, GRID)
+        rounded = method.forward_teachers(CLIP, GRID)
     for name, features in exact.items():
         assert not torch.equal(rounded[name].float(), features)
         torch.testing.assert_close(rounded[name].float(), features, rtol=0.05, atol=0.1)  # 8 bits, three blocks
@@ -138,17 +138,17 @@ def test_of_each_tubelet_the_image_teacher_sees_the_first_frame_or_all():
     first, every = built(MVD), built(replace(MVD, image_frames="all"))
     every.image_teacher.model.load_state_dict(first.image_teacher.model.state_dict())
     width = MVD.image_teacher.model.dim
-    assert first.forward_intermediates(CLIP, GRID)["image"].shape[-1] == width
-    assert every.forward_intermediates(CLIP, GRID)["image"].shape[-1] == 2 * width
+    assert first.forward_teachers(CLIP, GRID)["image"].shape[-1] == width
+    assert every.forward_teachers(CLIP, GRID)["image"].shape[-1] == 2 * width
     assert torch.equal(
-        every.forward_intermediates(CLIP, GRID)["image"][..., :width], first.forward_intermediates(CLIP, GRID)["image"]
+        every.forward_teachers(CLIP, GRID)["image"][..., :width], first.forward_teachers(CLIP, GRID)["image"]
     )
 
 
 def test_a_video_teacher_of_longer_tubelets_teaches_each_slot_within():
     """Table 13: tubelets of 4 frames."""
     method = built(replace(MVD, video_teacher=TeacherConfig(model=replace(TEACHER, tubelet=(4, 4, 4)))))
-    features = method.forward_intermediates(CLIP, GRID)["video"].unflatten(1, (GRID.t, -1))
+    features = method.forward_teachers(CLIP, GRID)["video"].unflatten(1, (GRID.t, -1))
     assert torch.equal(features[:, 0], features[:, 1])
     method(CLIP, seed=SEED).loss.backward()
 
@@ -158,7 +158,7 @@ def test_an_image_teacher_of_other_patches_has_a_target_for_every_token():
     method = built(replace(MVD, image_teacher=TeacherConfig(model=teacher)))
     shown = F.interpolate(CLIP[:, :, 0], size=(12, 9), mode="bilinear", antialias=True)[:, :, None]
     expected = method.image_teacher.model(shown, layers=(2,)).layers[2]
-    torch.testing.assert_close(method.forward_intermediates(CLIP, GRID)["image"][:, : GRID.h * GRID.w], expected)
+    torch.testing.assert_close(method.forward_teachers(CLIP, GRID)["image"][:, : GRID.h * GRID.w], expected)
 
 
 # ---- The student ----------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_per_token_distillation_maps_what_is_seen_by_a_linear_layer(distill):
     assert all(type(head) is nn.Linear for head in heads.values())
     assert len(list(method.parameters())) == len(list(method.encoder.parameters())) + 4
     mask = MASK if distill == "visible" else TubeMask(ratio=0.0).draw(SEED, GRID)
-    features, output = method.forward_intermediates(CLIP, GRID), method(CLIP, seed=SEED)
+    features, output = method.forward_teachers(CLIP, GRID), method(CLIP, seed=SEED)
     tokens = method.encoder(CLIP, mask.visible).tokens
     for name, head in heads.items():
         guess = tokens @ head.weight.T + head.bias
@@ -219,7 +219,7 @@ def test_a_full_input_needs_no_seed_and_is_a_mask_that_hides_nothing():
 def test_masked_reconstruction_does_not_depend_on_the_teachers_features_at_seen_tokens():
     for distill, places in (("masked", MASK.visible), ("visible", MASK.masked)):
         method = built(replace(MVD, distillation_tokens=distill))
-        features = method.forward_intermediates(CLIP, GRID)
+        features = method.forward_teachers(CLIP, GRID)
         changed = {
             name: every.scatter(1, places[..., None].expand(-1, -1, every.shape[-1]), 0.0)
             for name, every in features.items()
@@ -262,9 +262,9 @@ def test_a_full_size_student_of_images_has_maes_encoder_and_a_shallow_decoder():
     ("options", "said"),
     [
         ({"image_teacher": None, "video_teacher": None}, "nothing to learn"),
-        ({"image_factor": 0.0, "video_factor": 0.0}, "whose factor is not 0"),
-        ({"image_teacher": None, "video_factor": 0.0}, "nothing to learn"),
-        ({"image_factor": -1.0}, "image_factor is -1.0"),
+        ({"image_weight": 0.0, "video_weight": 0.0}, "whose factor is not 0"),
+        ({"image_teacher": None, "video_weight": 0.0}, "nothing to learn"),
+        ({"image_weight": -1.0}, "image_factor is -1.0"),
         ({"image_teacher": MVD.video_teacher}, "the tubelets of this one have 2; give it as the video teacher"),
     ],
 )

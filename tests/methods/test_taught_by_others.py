@@ -59,8 +59,8 @@ def test_amd_learns_from_a_vit_of_timm_on_images(others):
     method = taught(images(AMD), teacher=others["timm"])
     clip = clips(frames=1, rows=64, columns=48)
     mask = method.config.mask.draw(SEED, method.encoder.grid(clip))
-    both, alone = method.forward_intermediates(clip, mask)
-    seen = others["timm"].forward_intermediates(clip, mask.teacher_visible, layers=(2, 3)).layers
+    both, alone = method.forward_teacher(clip, mask)
+    seen = others["timm"](clip, mask.teacher_visible, layers=(2, 3)).layers
     for layer in (2, 3):
         assert torch.equal(torch.cat([both[layer], alone[layer]], dim=1), seen[layer])
     hidden = clip.clone()
@@ -69,7 +69,7 @@ def test_amd_learns_from_a_vit_of_timm_on_images(others):
         for token in set(range(12)) - set(kept.tolist()):
             cubes[row, :, 0, token // 3, :, token % 3] = 0
     assert torch.equal(
-        method.forward_intermediates(hidden, mask)[0][3], both[3]
+        method.forward_teacher(hidden, mask)[0][3], both[3]
     )  # it sees visible and extra tokens, and no others
     assert set(learns(method, clip)) == {"reconstruction", "direct", "generation"}
 
@@ -91,7 +91,7 @@ def test_amd_says_why_a_teacher_of_frames_cannot_teach_a_student_of_clips(others
 
 
 def test_amd_says_that_a_teacher_cannot_see_a_clip_of_another_size(others):
-    teacher = TeacherConfig(model=replace(others["vjepa2"].config, input="own"))
+    teacher = TeacherConfig(model=replace(others["vjepa2"].config, input_resolution="own"))
     with pytest.raises(InputError, match="sees the student's clip, not one of its own size"):
         replace(AMD, layer_pairs=((1, 1),), teacher=teacher).build()
 
@@ -108,7 +108,7 @@ def test_maskagain_learns_from_a_foreign_teachers_features_and_says_why_not_from
     config = replace(MASKAGAIN, attention_layers=(2, 2))
     with pytest.raises(InputError, match="is asked what a block attends with"):
         taught(config, teacher=others["vjepa2"])(clips(), None, SEED)
-    method = taught(only(config, hint_factor=1.0, relation_factor=1.0), teacher=others["vjepa2"])
+    method = taught(only(config, hint_weight=1.0, relation_weight=1.0), teacher=others["vjepa2"])
     assert set(learns(method, clips())) == {"hint", "relation"}
 
 
@@ -119,12 +119,12 @@ def test_mvd_guesses_what_foreign_teachers_make_of_hidden_tokens(others):
     method = taught(MVD, image_teacher=others["dinov2"], video_teacher=others["vjepa2"])
     clip = clips()
     grid = method.encoder.grid(clip)
-    features = method.forward_intermediates(clip, grid)
+    features = method.forward_teachers(clip, grid)
     assert {name: rows.shape for name, rows in features.items()} == dict.fromkeys(("image", "video"), (2, 24, 24))
-    assert torch.equal(features["video"], others["vjepa2"].forward_intermediates(clip, layers=(2,)).layers[2])
-    first = others["dinov2"].forward_intermediates(clip[:, :, 2:3], layers=(2,)).layers[2]  # of the second slot
+    assert torch.equal(features["video"], others["vjepa2"](clip, layers=(2,)).layers[2])
+    first = others["dinov2"](clip[:, :, 2:3], layers=(2,)).layers[2]  # of the second slot
     torch.testing.assert_close(features["image"][:, 12:], first)
-    mask = method.draw(clip, SEED)
+    mask = method.draw_mask(clip, SEED)
     assert torch.equal(method.select_targets(features, mask)["image"], gather_tokens(features["image"], mask.masked))
     assert set(learns(method, clip)) == {"image", "video"}
 

@@ -71,7 +71,7 @@ def test_an_encoder_attends_with_them():
     torch.testing.assert_close(seen.attention[2].logits, expected)
     torch.testing.assert_close(encoder(CLIP, VISIBLE).tokens, seen.tokens)
     torch.testing.assert_close(
-        encoder.forward_intermediates(CLIP, VISIBLE, layers=(2,)).layers[2],
+        encoder(CLIP, VISIBLE, layers=(2,), intermediates_only=True).layers[2],
         encoder(CLIP, VISIBLE, layers=(2,)).layers[2],
     )
 

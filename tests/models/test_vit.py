@@ -86,7 +86,7 @@ def test_the_door_takes_off_the_mean_and_deviation():
 def test_layers_are_what_the_blocks_leave_one_after_the_other():
     encoder = built(ENCODER)
     seen = encoder(CLIP, VISIBLE, layers=(1, 2), attention=(2,))
-    tokens = encoder.tokens(CLIP, VISIBLE)
+    tokens = encoder.embed_tokens(CLIP, VISIBLE)
     for number, block in enumerate(encoder.blocks, start=1):
         tokens = block(tokens)
         torch.testing.assert_close(seen.layers[number], tokens)  # a materialised attention rounds otherwise
@@ -101,7 +101,7 @@ def test_asking_for_layers_alone_gives_the_same_and_runs_no_further():
     encoder = built(ENCODER)
     expected = encoder(CLIP, VISIBLE, layers=(1,)).layers[1]
     encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block after the last wanted one ran"))
-    found = encoder.forward_intermediates(CLIP, VISIBLE, layers=(1,)).layers
+    found = encoder(CLIP, VISIBLE, layers=(1,), intermediates_only=True).layers
     assert set(found) == {1}
     assert torch.equal(found[1], expected)
 
@@ -110,7 +110,7 @@ def test_asking_for_an_attention_alone_runs_the_blocks_below_it_alone():
     encoder = built(ENCODER)
     expected = encoder(CLIP, VISIBLE, attention=(2,)).attention[2]
     encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block whose attention is wanted ran"))
-    found = encoder.forward_intermediates(CLIP, VISIBLE, attention=(2,)).attention
+    found = encoder(CLIP, VISIBLE, attention=(2,), intermediates_only=True).attention
     assert set(found) == {2}
     assert torch.equal(found[2].logits, expected.logits)
     assert torch.equal(found[2].values, expected.values)
@@ -136,11 +136,11 @@ def test_a_class_token_is_kept_apart_from_the_tokens():
 def test_a_learned_class_code_is_the_class_tokens_alone():
     for kind in ("learned", "separable"):
         encoder = built(replace(ENCODER, class_token=True, positions=kind, learned_grid=(2, 4, 3)))
-        before = encoder.tokens(CLIP)
+        before = encoder.embed_tokens(CLIP)
         classes = encoder(CLIP).classes
         with torch.no_grad():
             encoder.positions.cls_embedding.add_(1)
-        assert torch.equal(encoder.tokens(CLIP), before)
+        assert torch.equal(encoder.embed_tokens(CLIP), before)
         assert not torch.equal(encoder(CLIP).classes, classes)
 
 

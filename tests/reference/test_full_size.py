@@ -76,7 +76,7 @@ def test_amd_small_has_the_authors_numbers() -> None:
     exact = clip().double()
     with torch.no_grad():
         student = method.encoder(exact, mask().visible, layers=(6, 12))
-        both, teacher_only = method.forward_intermediates(exact, mask())
+        both, teacher_only = method.forward_teacher(exact, mask())
         aligned = method.project_student(student)
         generated = method.generate_features(student, mask(), Grid(8, 14, 14))
         parts = method(exact, mask=mask()).parts

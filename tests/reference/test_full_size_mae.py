@@ -16,7 +16,7 @@ from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.methods.imagemae import ImageMAEConfig
 from vidstill.models.position_embeddings import build_position_table
-from vidstill.models.vit import IMAGE_BASE, IMAGE_SMALL, IntermediateFeatures
+from vidstill.models.vit import IMAGE_BASE, IMAGE_SMALL, Features
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import Grid
 
@@ -96,7 +96,7 @@ def test_dmae_small_has_the_authors_numbers() -> None:
     fill(method.teacher.model, build_vit_rules(IMAGE_BASE, "", "", is_image=True))
     with torch.no_grad():
         student = method.encoder(clip(1), kept(), layers=(9,))
-        teacher = method.teacher.forward_intermediates(clip(1), kept(), layers=(9,))
+        teacher = method.teacher(clip(1), kept(), layers=(9,))
         parts = method(clip(1), mask=mask()).parts
         guess, target = method.projections[0](features(student)), features(teacher)
         squared = F.mse_loss(F.normalize(guess, dim=-1), F.normalize(target, dim=-1))
@@ -109,5 +109,5 @@ def test_dmae_small_has_the_authors_numbers() -> None:
     hold_numbers(squared[None], [".002656612"], scale=0.002)
 
 
-def features(looked: IntermediateFeatures) -> Tensor:
+def features(looked: Features) -> Tensor:
     return torch.cat([looked.cls_layers[9], looked.layers[9]], dim=1)

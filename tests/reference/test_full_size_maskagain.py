@@ -32,7 +32,7 @@ def hold_losses(method: MaskAgain, *printed: str) -> None:
 
 def test_a_base_student_has_the_authors_numbers() -> None:
     method = filled_method(BASE, prefix="student.")
-    looked = method.forward_intermediates(clip(), mask())
+    looked = method.forward_teacher(clip(), mask())
     output, attention = looked.layers[12], looked.attention[12]
     hold(output, shape=(2, 160, 768), mean=".2068744", std="1.701615", first="-4.106161", last="-1.222058")
     hold(

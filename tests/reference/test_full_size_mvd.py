@@ -80,7 +80,7 @@ def test_a_small_student_of_base_teachers_has_the_authors_numbers() -> None:
     fill(method, build_mvd_rules(STUDENT))
     fill(method.image_teacher.model, build_vit_rules(IMAGE_BASE, "", "", is_image=True))
     fill(method.video_teacher.model, build_vit_rules(BASE, "encoder.", ""))
-    features = method.forward_intermediates(clip(), GRID)
+    features = method.forward_teachers(clip(), GRID)
     with torch.no_grad():
         guesses = method.forward_student(clip(), mask())
         raw = method.forward_loss(guesses, method.select_targets(features, mask())).parts

@@ -45,14 +45,14 @@ def terms(settings: dict[str, Any]) -> dict[str, Any]:
     both = kind == "global + local"  # of a single one the released code takes the overall factor alone
     without = settings["attention_terms_only"]
     return {
-        "global_factor": weights["global"] if both else float(kind == "global only"),
-        "local_factor": weights["local"] if both else float(kind == "local only"),
-        "hidden_factor": weights["attention"],
-        "hint_factor": 0.0 if without else weights["hint"],
-        "relation_factor": 0.0 if without else weights["relation"],
-        "global_keys": settings["top_k_attention"],
-        "local_keys": settings["top_k_attention"],
-        "telling": settings["top_f_tokens"],
+        "global_weight": weights["global"] if both else float(kind == "global only"),
+        "local_weight": weights["local"] if both else float(kind == "local only"),
+        "hidden_weight": weights["attention"],
+        "hint_weight": 0.0 if without else weights["hint"],
+        "relation_weight": 0.0 if without else weights["relation"],
+        "global_top_k": settings["top_k_attention"],
+        "local_top_k": settings["top_k_attention"],
+        "salient_tokens": settings["top_f_tokens"],
         "attention_temperature": settings["attention_temperature"],
         "student_temperature": settings["relation_temperature_student"],
         "teacher_temperature": settings["relation_temperature_teacher"],
@@ -95,7 +95,7 @@ def built(case: Case, config: MaskAgainConfig, aligned: bool) -> tuple[MaskAgain
     assert config.has_projections == aligned
     theirs = {official(f"align/{name}"): tensor for name, tensor in case.under("align").items()}
     ours = translate_state_dict(theirs, build_maskagain_rules(config.encoder))
-    factors = dict.fromkeys(("hidden_factor", "global_factor", "local_factor", "hint_factor", "relation_factor"), 1.0)
+    factors = dict.fromkeys(("hidden_weight", "global_weight", "local_weight", "hint_weight", "relation_weight"), 1.0)
     method, whole = config.build(), replace(config, **factors).build()
     for each in (method, whole):
         kept = {name: tensor for name, tensor in ours.items() if name in each.state_dict()}
@@ -194,9 +194,7 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
     looked = {
         "student": (method.encoder(clip, mask.visible, layers=(student.depth,), attention=(student.depth,)), student),
         "teacher": (
-            method.teacher.forward_intermediates(
-                clip, mask.visible, layers=(teacher.depth,), attention=(teacher.depth,)
-            ),
+            method.teacher(clip, mask.visible, layers=(teacher.depth,), attention=(teacher.depth,)),
             teacher,
         ),
     }

@@ -56,8 +56,8 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
 
     seen = method.encoder(clip, mask.visible, layers=blocks)
     narrow = method.decoder.embed(seen.tokens)
-    joined = method.decoder.trunk.joined(narrow, mask.visible, mask.masked, grid)
-    case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
+    joined = method.decoder.trunk.concat_tokens(narrow, mask.visible, mask.masked, grid)
+    case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     for block in blocks:
         case.hold(seen.layers[block], f"out/encoder_block.{block - 1}")
     case.hold(seen.tokens, "out/encoder")
@@ -81,8 +81,8 @@ def test_the_classifier_agrees_with_videomaes_authors(case: Case) -> None:
     clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
     grid, blocks = model.encoder.grid(clip), range(1, model.config.encoder.depth + 1)
     seen = model.encoder(clip, layers=blocks)
-    case.hold(model.encoder.tokens(clip) - model.encoder.positions(grid, clip.device), "out/patch_embed")
-    case.hold(model.encoder.tokens(clip), "out/tokens_with_position")
+    case.hold(model.encoder.embed_tokens(clip) - model.encoder.positions(grid, clip.device), "out/patch_embed")
+    case.hold(model.encoder.embed_tokens(clip), "out/tokens_with_position")
     if "const/pos_embed" in case.tensors:
         hold_table(case, model.encoder.positions(grid, clip.device).detach()[None], "const/pos_embed")
     for block in blocks:
@@ -175,20 +175,20 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     grid = method.encoder.grid(clip)
 
     teacher = method.teacher.model
-    case.hold(teacher.tokens(clip, mask.teacher_visible), "out/teacher_tokens_with_position")
+    case.hold(teacher.embed_tokens(clip, mask.teacher_visible), "out/teacher_tokens_with_position")
     blocks = range(1, config.teacher.model.depth + 1)
-    for block, tokens in teacher.forward_intermediates(clip, mask.teacher_visible, layers=blocks).layers.items():
+    for block, tokens in teacher(clip, mask.teacher_visible, layers=blocks).layers.items():
         case.hold(tokens, f"out/teacher_block.{block - 1}")
-    both, teacher_only = method.forward_intermediates(clip, mask)
+    both, teacher_only = method.forward_teacher(clip, mask)
     for place, (_, layer) in enumerate(config.direct_pairs):
         case.hold(both[layer], f"target/teacher_direct.{place}")
     for place, (_, layer) in enumerate(config.generator_pairs):
         case.hold(teacher_only[layer], f"target/teacher_generation.{place}")
 
     student = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
-    case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
+    case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(student.tokens, "out/encoder")
-    joined = method.decoder.trunk.joined(method.decoder.embed(student.tokens), mask.visible, mask.masked, grid)
+    joined = method.decoder.trunk.concat_tokens(method.decoder.embed(student.tokens), mask.visible, mask.masked, grid)
     case.hold(joined, "out/decoder_input")
     case.hold(method.decoder(student.tokens, mask.visible, mask.masked, grid), "out/prediction")
     case.hold(compute_pixel_target(clip, config.encoder, mask.masked, config.target), "target/labels")
@@ -198,7 +198,7 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
         assert mask.teacher_only is not None
         projection = method.projections[str(config.direct_pairs[place][0])]  # released: the one at the same place
         seen = projection(student.layers[config.generator_pairs[place][0]])
-        joined = method.generators[place].joined(seen, mask.visible, mask.teacher_only, grid)
+        joined = method.generators[place].concat_tokens(seen, mask.visible, mask.teacher_only, grid)
         case.hold(joined, f"out/generator_input.{place}")
         case.hold(tokens, f"out/generator.{place}")
         case.hold(tokens, f"out/student_generation.{place}")

@@ -125,7 +125,7 @@ def test_a_distillation_agrees_with_mvds_authors(case: Case) -> None:
     hold_tables(case, method, grid)
     hold_student(case, method, clip, mask)
 
-    features = method.forward_intermediates(clip, grid)
+    features = method.forward_teachers(clip, grid)
     own = case.tensors.get("input/video_for_teacher")  # a second crop of the source, which is not ours resized
     if own is not None:
         features["image"] = extract_frame_features(method.image_teacher, colours(own), grid, config.image_frames)

@@ -15,7 +15,7 @@ from vidstill.utils.types import check_range
 
 _BLOCK_NAME = re.compile(r"(?:^|\.)encoder\.blocks\.(\d+)\.")
 _STEM_NAME = re.compile(
-    r"(?:^|\.)encoder\.(?:embed\.|positions(?:\.|$)|class_token$)"
+    r"(?:^|\.)encoder\.(?:patch_embed\.|positions(?:\.|$)|cls_token$)"
 )  # what a clip meets before block 0
 
 
@@ -32,7 +32,7 @@ class OptimConfig(ABC):
     lr_scaling: Literal["videos", "clips"] = "videos"
     """What a batch of 256 counts: videos, or clips, where each video gives several (MVD's pre-training)."""
     weight_decay: float
-    no_weight_decay: tuple[str, ...] = ("positions", "mask_token", "class_token")
+    no_weight_decay: tuple[str, ...] = ("positions", "mask_token", "cls_token")
     """Words of dotted names that weight decay spares, besides biases and whatever has one dimension."""
     max_grad_norm: float | None = None
     """Longest gradient over all parameters together; None: as long as it is."""
@@ -77,7 +77,7 @@ class AdamWConfig(OptimConfig):
         super().__post_init__()
         check_range(0, math.inf, eps=self.eps)
         for beta in self.betas:
-            check_range(0, 1, below=True, beta=beta)
+            check_range(0, 1, exclusive=True, beta=beta)
 
     def build(self, module: nn.Module) -> AdamW:
         groups = self.get_param_groups(module)
@@ -94,7 +94,7 @@ class SGDConfig(OptimConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(0, 1, below=True, momentum=self.momentum)
+        check_range(0, 1, exclusive=True, momentum=self.momentum)
 
     def build(self, module: nn.Module) -> SGD:
         return SGD(self.get_param_groups(module), lr=0.0, momentum=self.momentum, nesterov=True)
@@ -144,7 +144,7 @@ class LARSConfig(OptimConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(0, 1, below=True, momentum=self.momentum)
+        check_range(0, 1, exclusive=True, momentum=self.momentum)
         check_range(0, math.inf, trust=self.trust_coefficient)
 
     def build(self, module: nn.Module) -> LARS:

@@ -37,7 +37,7 @@ def compute_layer_similarity(student: ViT, teacher: ViT, clips: Iterable[Float[T
     teacher_features: dict[int, list[Tensor]] = {layer: [] for layer in pairs.values()}
     for clip in clips:
         for model, features in ((student, student_features), (teacher, teacher_features)):
-            for layer, tokens in model.forward_intermediates(clip, layers=tuple(features)).layers.items():
+            for layer, tokens in model(clip, layers=tuple(features), intermediates_only=True).layers.items():
                 features[layer].append(tokens.float().cpu())
     return [
         linear_cka(

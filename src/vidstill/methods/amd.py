@@ -140,7 +140,7 @@ class AMD(nn.Module):
     ) -> tuple[Mapping[int, Float[Tensor, "b v d"]], Mapping[int, Float[Tensor, "b e d"]]]:
         """The teacher's raw features by layer: at the tokens that both see, and at those that it alone sees."""
         wanted = {layer for _, layer in (*self.config.direct_pairs, *self.config.generator_pairs)}
-        seen = self.teacher.forward_intermediates(clip, mask.teacher_visible, layers=wanted).layers
+        seen = self.teacher(clip, mask.teacher_visible, layers=wanted).layers
         cut = mask.visible.shape[1]
         return {n: z[:, :cut] for n, z in seen.items()}, {n: z[:, cut:] for n, z in seen.items()}
 
@@ -189,8 +189,8 @@ def _student_layers(layer_pairs: LayerPairs) -> tuple[int, ...]:
 
 def _check_config(config: AMDConfig) -> None:
     """Raises an InputError where student and teacher cannot be aligned."""
-    check_range(0, math.inf, reconstruction_factor=config.reconstruction_weight, direct_factor=config.direct_weight)
-    check_range(0, math.inf, generation_factor=config.generation_weight)
+    check_range(0, math.inf, reconstruction_weight=config.reconstruction_weight, direct_weight=config.direct_weight)
+    check_range(0, math.inf, generation_weight=config.generation_weight)
     check_layer_pairs(
         "AMD's pairs", (*config.direct_pairs, *config.generator_pairs), config.encoder, config.teacher.model
     )

@@ -16,7 +16,7 @@ from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
-from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, Features, IntermediateFeatures, ViTConfig
+from vidstill.models.vit import IMAGE_BASE, IMAGE_LARGE, Features, ViTConfig
 from vidstill.utils.types import InputError, Output, check_range
 
 ProjectionKind = Literal["fc-1layer", "mlp-1layer", "mlp-2layer", "none"]
@@ -88,13 +88,11 @@ class DMAE(nn.Module):
         loss = reconstruction + config.alignment_weight * alignment
         return Output(loss, {"reconstruction": reconstruction, "alignment": alignment})
 
-    def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> IntermediateFeatures:
+    def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> Features:
         """The teacher's raw features at the tokens that the student sees; its last blocks do not run."""
-        return self.teacher.forward_intermediates(
-            clip, mask.visible, layers=[theirs for _, theirs in self.config.layer_pairs]
-        )
+        return self.teacher(clip, mask.visible, layers=[theirs for _, theirs in self.config.layer_pairs])
 
-    def compute_alignment_losses(self, student: Features, teacher: IntermediateFeatures) -> list[Float[Tensor, ""]]:
+    def compute_alignment_losses(self, student: Features, teacher: Features) -> list[Float[Tensor, ""]]:
         """How far the student's projected features are from the teacher's, for each pair."""
         apart = []
         for (ours, theirs), projection in zip(self.config.layer_pairs, self.projections, strict=True):
@@ -107,7 +105,7 @@ class DMAE(nn.Module):
             apart.append(regression_loss(guess, target, self.config.feature_loss))
         return apart
 
-    def _select_features(self, features: IntermediateFeatures, block: int) -> Float[Tensor, "b v d"]:
+    def _select_features(self, features: Features, block: int) -> Float[Tensor, "b v d"]:
         """What a block gave, the class token first where it is aligned."""
         tokens = features.layers[block]
         return torch.cat([features.cls_layers[block], tokens], dim=1) if self.config.align_class_token else tokens
@@ -133,7 +131,7 @@ def _build_mlp(width: int, out: int) -> nn.Module:
 def _check_config(config: DMAEConfig) -> None:
     """Raises an InputError where student and teacher cannot be aligned."""
     student, teacher = config.encoder, config.teacher.model
-    check_range(0, math.inf, alignment_factor=config.alignment_weight)
+    check_range(0, math.inf, alignment_weight=config.alignment_weight)
     check_layer_pairs("DMAE's pairs", config.layer_pairs, student, teacher)
     if config.align_class_token and student.class_token != teacher.class_token:
         has, lacks = ("student", "teacher") if student.class_token else ("teacher", "student")

@@ -34,7 +34,7 @@ from vidstill.methods.maskagain_losses import (
 )
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.layers import AttentionMap
-from vidstill.models.vit import BASE, IntermediateFeatures, ViTConfig
+from vidstill.models.vit import BASE, Features, ViTConfig
 from vidstill.utils.types import InputError, Output, check_range, gather_tokens
 
 _HIDDEN_TERMS = ("global", "local", "attention", "value")  # terms of section 3.2, and table 4's
@@ -182,11 +182,11 @@ class MaskAgain(nn.Module):
         loss = torch.stack([config.loss_weights[term] * part for term, part in parts.items()]).sum()  # eq. (19)
         return Output(loss, parts)
 
-    def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> IntermediateFeatures:
+    def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> Features:
         """What the teacher makes of the tokens that the student sees: as far as a term asks for it."""
         layers = (self.config.teacher.model.depth,) if self._has_terms(_OUTPUT_TERMS) else ()
         attention = (self.config.attention_layer_pair[1],) if self._has_terms(_HIDDEN_TERMS) else ()
-        return self.teacher.forward_intermediates(clip, mask.visible, layers=layers, attention=attention)
+        return self.teacher(clip, mask.visible, layers=layers, attention=attention)
 
     def compute_hidden_losses(
         self, student: AttentionMap, teacher: AttentionMap, *, slots: int
@@ -259,12 +259,16 @@ class MaskAgain(nn.Module):
 def _check_config(config: MaskAgainConfig) -> None:
     """Raises an InputError where there is nothing to learn, or student and teacher cannot be compared."""
     student, teacher, terms = config.encoder, config.teacher.model, config.loss_weights
-    check_range(0, math.inf, global_factor=config.global_weight, local_factor=config.local_weight)
-    check_range(0, math.inf, attention_factor=config.attention_weight, value_factor=config.value_weight)
-    check_range(0, math.inf, hidden_factor=config.hidden_weight, reconstruction_factor=config.reconstruction_weight)
-    check_range(0, math.inf, hint_factor=config.hint_weight, relation_factor=config.relation_weight)
+    check_range(0, math.inf, global_weight=config.global_weight, local_weight=config.local_weight)
+    check_range(0, math.inf, attention_weight=config.attention_weight, value_weight=config.value_weight)
+    check_range(0, math.inf, hidden_weight=config.hidden_weight, reconstruction_weight=config.reconstruction_weight)
+    check_range(0, math.inf, hint_weight=config.hint_weight, relation_weight=config.relation_weight)
     check_range(
-        1, math.inf, global_keys=config.global_top_k, local_keys=config.local_top_k, telling=config.salient_tokens
+        1,
+        math.inf,
+        global_top_k=config.global_top_k,
+        local_top_k=config.local_top_k,
+        salient_tokens=config.salient_tokens,
     )
     check_range(1e-6, math.inf, attention_temperature=config.attention_temperature)
     check_range(1e-6, math.inf, student_temperature=config.student_temperature)

@@ -206,7 +206,7 @@ def _build_branch(config: MVDConfig, branch: TeacherBranch) -> tuple[FrozenTeach
 
 def _check_config(config: MVDConfig) -> None:
     """Raises an InputError where there is nothing to learn."""
-    check_range(0, math.inf, image_factor=config.image_weight, video_factor=config.video_weight)
+    check_range(0, math.inf, image_weight=config.image_weight, video_weight=config.video_weight)
     for factor in config.extra_weights:
         check_range(0, math.inf, extra_weights=factor)
     if config.extra_weights and len(config.extra_weights) != len(config.extra_teachers):

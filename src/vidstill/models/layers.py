@@ -186,6 +186,6 @@ class Block(nn.Module):
 def build_blocks(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleList:
     """`depth` blocks; the rate of dropped branches rises linearly from 0 to `drop_path`."""
     check_range(0, math.inf, depth=depth)
-    check_range(0, 1, below=True, drop_path=drop_path)
+    check_range(0, 1, exclusive=True, drop_path=drop_path)
     rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
     return nn.ModuleList(Block(config, rate) for rate in rates)

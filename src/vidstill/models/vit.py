@@ -110,20 +110,17 @@ IMAGE_HUGE = _build_image_config(HUGE, patch=14)
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntermediateFeatures:
-    """What single blocks gave, counted from 1: v tokens a clip, in the order in which they were asked for."""
+class Features:
+    """What an encoder returns: its tokens after the final norm, and the requested intermediate features.
 
-    layers: Mapping[int, Float[Tensor, "b v d"]] = field(default_factory=dict)  # as block l left them
-    cls_layers: Mapping[int, Float[Tensor, "b k d"]] = field(default_factory=dict)  # the class token; k is 0 or 1
-    attention: Mapping[int, AttentionMap] = field(default_factory=dict)  # of block l, the class token first
-
-
-@dataclass(frozen=True, kw_only=True)
-class Features(IntermediateFeatures):
-    """What an encoder gives back: its tokens after the final norm, and what was asked of its blocks."""
+    Blocks are counted from 1. The v tokens of each clip stand in the order in which they were requested.
+    """
 
     tokens: Float[Tensor, "b v d"]
-    cls_token: Float[Tensor, "b k d"]  # the class token, if there is one: k is 0 or 1
+    cls_token: Float[Tensor, "b k d"]  # k is 1 with a class token, else 0
+    layers: Mapping[int, Float[Tensor, "b u d"]] = field(default_factory=dict)  # output of block l
+    cls_layers: Mapping[int, Float[Tensor, "b j d"]] = field(default_factory=dict)  # its class token
+    attention: Mapping[int, AttentionMap] = field(default_factory=dict)  # of block l, class token first
 
 
 class ViT(nn.Module):
@@ -157,43 +154,38 @@ class ViT(nn.Module):
         *,
         layers: Collection[int] = (),
         attention: Collection[int] = (),
+        intermediates_only: bool = False,
     ) -> Features:
-        """Encodes the visible tokens of a clip of colours in [0, 1]; all of them where none are named.
+        """Encode the visible tokens of a clip with colours in [0, 1].
 
         Args:
-            visible: token numbers; only their pixels are read. Every clip has equally many.
-            layers: the blocks, counted from 1, whose outputs are wanted.
-            attention: the blocks, counted from 1, whose attention logits and values are wanted.
+            visible: Token numbers, equally many per clip; only their pixels are read. None: all tokens.
+            layers: Blocks, counted from 1, whose outputs are returned.
+            attention: Blocks, counted from 1, whose attention logits and values are returned.
+            intermediates_only: Stop after the last requested block; `tokens` and `cls_token` are empty then.
 
         Raises:
-            InputError: the clip does not divide into whole tubelets, or a block is asked for that is not there.
+            InputError: The clip does not divide into whole tubelets, or a requested block does not exist.
         """
-        at = self._compute_coordinates(clip, visible)
-        tokens, looked = self._forward_blocks(
-            len(self.blocks), self._prepare_tokens(clip, visible), at, layers, attention
+        for number in (*layers, *attention):
+            if not 1 <= number <= len(self.blocks):
+                raise InputError(f"block {number} does not exist in an encoder of {len(self.blocks)} blocks")
+        last = (
+            max((*layers, *(block - 1 for block in attention)), default=0) if intermediates_only else len(self.blocks)
         )
-        classes, tokens = self._split_cls_token(self.norm(tokens))
-        return Features(
-            tokens=tokens,
-            cls_token=classes,
-            layers=looked.layers,
-            cls_layers=looked.cls_layers,
-            attention=looked.attention,
-        )
-
-    def forward_intermediates(
-        self,
-        clip: Float[Tensor, "b 3 t h w"],
-        visible: Int[Tensor, "b v"] | None = None,
-        *,
-        layers: Collection[int] = (),
-        attention: Collection[int] = (),
-    ) -> IntermediateFeatures:
-        """As `forward`, for what single blocks give: the blocks after the last one that is needed do not run."""
-        last = max((*layers, *(block - 1 for block in attention)), default=0)
-        return self._forward_blocks(
-            last, self._prepare_tokens(clip, visible), self._compute_coordinates(clip, visible), layers, attention
-        )[1]
+        tokens, coordinates = self._prepare_tokens(clip, visible), self._compute_coordinates(clip, visible)
+        outputs, cls_outputs, maps = {}, {}, {}
+        for number, block in enumerate(self.blocks, start=1):
+            attention_map = None
+            if number in attention:
+                attention_map = maps[number] = block.compute_attention_map(tokens, coordinates)  # type: ignore[operator]  # torch forgets what a list holds
+            if number > last:
+                break
+            tokens = block(tokens, attention_map, coordinates)
+            if number in layers:
+                cls_outputs[number], outputs[number] = self._split_cls_token(tokens)
+        cls_token, tokens = self._split_cls_token(self.norm(tokens[:, :0] if intermediates_only else tokens))
+        return Features(tokens=tokens, cls_token=cls_token, layers=outputs, cls_layers=cls_outputs, attention=maps)
 
     def embed_tokens(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
@@ -234,31 +226,6 @@ class ViT(nn.Module):
         """The class token, and the others."""
         cut = 0 if self.cls_token is None else 1
         return tokens[:, :cut], tokens[:, cut:]
-
-    def _forward_blocks(
-        self,
-        last_block: int,
-        tokens: Float[Tensor, "b n d"],
-        coordinates: TokenCoordinates | None,
-        layers: Collection[int],
-        attention: Collection[int],
-    ) -> tuple[Float[Tensor, "b n d"], IntermediateFeatures]:
-        for number in (*layers, *attention):
-            if not 1 <= number <= len(self.blocks):
-                raise InputError(
-                    f"block {number} is asked of an encoder of {len(self.blocks)} blocks; take 1 to {len(self.blocks)}"
-                )
-        outputs, classes, maps = {}, {}, {}
-        for number, block in enumerate(self.blocks, start=1):
-            attended = block.compute_attention_map(tokens, coordinates) if number in attention else None  # type: ignore[operator]  # torch forgets what a list holds
-            if attended is not None:
-                maps[number] = attended
-            if number > last_block:
-                break
-            tokens = block(tokens, attended, coordinates)
-            if number in layers:
-                classes[number], outputs[number] = self._split_cls_token(tokens)
-        return tokens, IntermediateFeatures(layers=outputs, cls_layers=classes, attention=maps)
 
 
 def patchify(

@@ -69,7 +69,7 @@ small_in1k = replace(
         base_in1k.method,
         encoder=IMAGE_SMALL,
         teacher=TeacherConfig(model=IMAGE_BASE),
-        pairs=((6, 6), (12, 12)),  # inferred: the middle and the last
+        layer_pairs=((6, 6), (12, 12)),  # inferred: the middle and the last
     ),
     published_result="fine-tuned: IN-1K top-1 82.1 (1 view)",
 )
@@ -94,14 +94,14 @@ def _mask_config(student: float, teacher: float) -> AMDConfig:
 ablation_default = _ablation(base_ssv2.method, 72.38)  # the default of table 1
 ablation_generator_depth_1 = _ablation(replace(base_ssv2.method, generator_depth=1), 72.06)  # table 1a
 ablation_generator_depth_4 = _ablation(replace(base_ssv2.method, generator_depth=4), 72.45)  # table 1a
-ablation_layers_last = _ablation(replace(base_ssv2.method, pairs=((12, 24),)), 71.93)  # table 1b
+ablation_layers_last = _ablation(replace(base_ssv2.method, layer_pairs=((12, 24),)), 71.93)  # table 1b
 ablation_teacher_ratio_85 = _ablation(_mask_config(0.90, 0.85), 72.17)  # table 1c
 ablation_teacher_ratio_60 = _ablation(_mask_config(0.90, 0.60), 72.44)  # table 1c
 ablation_teacher_ratio_45 = _ablation(_mask_config(0.90, 0.45), 72.48)  # table 1c
 ablation_alignment_direct = _ablation(replace(base_ssv2.method, alignment="direct"), 71.97)  # table 1d
 ablation_alignment_generation = _ablation(replace(base_ssv2.method, alignment="generation"), 71.94)  # table 1d
 ablation_alignment_parallel = _ablation(replace(base_ssv2.method, alignment="parallel"), 72.25)  # table 1d
-ablation_distance_l1 = _ablation(replace(base_ssv2.method, distance="l1"), 71.93)  # "Loss function"
+ablation_distance_l1 = _ablation(replace(base_ssv2.method, feature_loss="l1"), 71.93)  # "Loss function"
 ablation_epochs_400 = _ablation(base_ssv2.method, 72.8, epochs=400)  # table 2; 800 epochs are base_ssv2
 ablation_teacher_ratio_0 = _ablation(_mask_config(0.90, 0.0), 72.1)  # table 7
 ablation_no_mask = _ablation(replace(_mask_config(0.0, 0.0), alignment="direct"), 72.4)  # table 7; no pixels to rebuild

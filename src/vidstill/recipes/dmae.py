@@ -35,7 +35,7 @@ small_in1k = replace(
         base_in1k.method,
         encoder=IMAGE_SMALL,
         teacher=TeacherConfig(model=IMAGE_BASE),
-        pairs=((9, 9),),
+        layer_pairs=((9, 9),),
     ),
     published_result="fine-tuned: IN-1K top-1 79.3 (1 view)",  # AMD's table 8
 )

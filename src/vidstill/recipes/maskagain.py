@@ -44,14 +44,14 @@ small_k400 = replace(
     method=replace(
         base_k400.method,
         encoder=replace(SMALL, drop_path=0.1),
-        global_factor=0.1,
-        local_factor=3.0,
-        hint_factor=0.1,
+        global_weight=0.1,
+        local_weight=3.0,
+        hint_weight=0.1,
     ),
     published_result="fine-tuned: K400 top-1 78.7, top-5 93.6; UCF101 92.9, HMDB51 72.0 (5 × 3 views); SSv2 66.7 (2 × 3 views)",
 )
 small_k400_paper = replace(  # section 4.1 has the factors of attention the other way round
-    small_k400, method=replace(small_k400.method, global_factor=3.0, local_factor=0.1)
+    small_k400, method=replace(small_k400.method, global_weight=3.0, local_weight=0.1)
 )
 
 base_ucf101 = replace(
@@ -60,7 +60,7 @@ base_ucf101 = replace(
         base_k400.method,
         encoder=BASE,
         mask=TubeMask(ratio=0.75),
-        hint_factor=0.1,  # section 4.1: 0.2
+        hint_weight=0.1,  # section 4.1: 0.2
     ),
     clips=videomae.UCF101,
     optim=replace(base_k400.optim, base_lr=3e-4),
@@ -72,14 +72,14 @@ small_ucf101 = replace(
     method=replace(
         base_ucf101.method,
         encoder=replace(SMALL, drop_path=0.1),  # table 7: 0
-        global_factor=1.0,
-        local_factor=3.0,
+        global_weight=1.0,
+        local_weight=3.0,
     ),
     published_result="no result is published for S on UCF101 alone",
 )
 base_ucf101_100e = replace(  # kd.sh, on one GPU; its rate as base_ucf101's (inferred)
     base_ucf101,
-    method=replace(base_ucf101.method, global_factor=0.1, local_factor=3.0),
+    method=replace(base_ucf101.method, global_weight=0.1, local_weight=3.0),
     schedule=CosineConfig(epochs=100, warmup_epochs=40),
     batch=24,
     published_result="no result is published; it has the length of tables 4 and 5 and of figure 3",
@@ -98,21 +98,21 @@ def _ablation_100_epochs(method: MaskAgainConfig | VideoMAEConfig, top_1: float)
     return replace(base_ucf101_100e, method=method, published_result=f"fine-tuned: UCF101 top-1 {top_1} (5 × 3 views)")
 
 
-_NO_TERMS = replace(base_ucf101.method, global_factor=0.0, local_factor=0.0, hint_factor=0.0, relation_factor=0.0)
+_NO_TERMS = replace(base_ucf101.method, global_weight=0.0, local_weight=0.0, hint_weight=0.0, relation_weight=0.0)
 
 # Table 3, which terms there are, at the factors of base_ucf101 (89.8); the first without choosing tokens
-_HINT = replace(_NO_TERMS, hint_factor=base_ucf101.method.hint_factor)
-_RELATION = replace(_HINT, relation_factor=base_ucf101.method.relation_factor)
-_LOCAL = replace(_HINT, local_factor=base_ucf101.method.local_factor)
-_GLOBAL = replace(_HINT, global_factor=base_ucf101.method.global_factor)
-ablation_terms_hint = _ablation_400_epochs(replace(_HINT, telling=None), 88.1)
+_HINT = replace(_NO_TERMS, hint_weight=base_ucf101.method.hint_factor)
+_RELATION = replace(_HINT, relation_weight=base_ucf101.method.relation_factor)
+_LOCAL = replace(_HINT, local_weight=base_ucf101.method.local_factor)
+_GLOBAL = replace(_HINT, global_weight=base_ucf101.method.global_factor)
+ablation_terms_hint = _ablation_400_epochs(replace(_HINT, salient_tokens=None), 88.1)
 ablation_terms_mahint = _ablation_400_epochs(_HINT, 88.5)
 ablation_terms_mahint_marel = _ablation_400_epochs(_RELATION, 88.7)
 ablation_terms_mahint_malocal = _ablation_400_epochs(_LOCAL, 89.2)
 ablation_terms_mahint_maglobal = _ablation_400_epochs(_GLOBAL, 89.6)
-ablation_terms_mahint_malocal_marel = _ablation_400_epochs(replace(base_ucf101.method, global_factor=0.0), 89.6)
-ablation_terms_mahint_maglobal_malocal = _ablation_400_epochs(replace(base_ucf101.method, relation_factor=0.0), 89.7)
-ablation_terms_mahint_maglobal_marel = _ablation_400_epochs(replace(base_ucf101.method, local_factor=0.0), 89.7)
+ablation_terms_mahint_malocal_marel = _ablation_400_epochs(replace(base_ucf101.method, global_weight=0.0), 89.6)
+ablation_terms_mahint_maglobal_malocal = _ablation_400_epochs(replace(base_ucf101.method, relation_weight=0.0), 89.7)
+ablation_terms_mahint_maglobal_marel = _ablation_400_epochs(replace(base_ucf101.method, local_weight=0.0), 89.7)
 
 # Table 6, the temperatures of MARel
 ablation_temperatures_01_01 = _ablation_400_epochs(replace(base_ucf101.method, teacher_temperature=0.1), 89.0)
@@ -121,26 +121,28 @@ ablation_temperatures_005_005 = _ablation_400_epochs(replace(base_ucf101.method,
 # Table 4, one term of the hidden level beside the pixels; how much it counts is not stated: as much as they do
 ablation_pixels = _ablation_100_epochs(videomae.base_ucf101.method, 39.9)
 _PIXELS = replace(_NO_TERMS, decoder=videomae.base_ucf101.method.decoder)
-_ATTENTION = replace(_PIXELS, attention_factor=1.0)
-_WEIGHTED = replace(_PIXELS, global_factor=1.0, global_keys=None)
+_ATTENTION = replace(_PIXELS, attention_weight=1.0)
+_WEIGHTED = replace(_PIXELS, global_weight=1.0, global_top_k=None)
 ablation_attention_kl_4 = _ablation_100_epochs(replace(_ATTENTION, attention_temperature=4.0), 57.6)
 ablation_attention_kl_1 = _ablation_100_epochs(_ATTENTION, 57.0)
-ablation_attention_l2 = _ablation_100_epochs(replace(_ATTENTION, attention_distance="l2"), 57.3)
-ablation_attention_l2_layer_8 = _ablation_100_epochs(replace(_ATTENTION, attention_distance="l2", layers=(8, 8)), 53.3)
-ablation_value = _ablation_100_epochs(replace(_PIXELS, value_factor=1.0), 59.3)
+ablation_attention_l2 = _ablation_100_epochs(replace(_ATTENTION, attention_loss="l2"), 57.3)
+ablation_attention_l2_layer_8 = _ablation_100_epochs(
+    replace(_ATTENTION, attention_loss="l2", attention_layers=(8, 8)), 53.3
+)
+ablation_value = _ablation_100_epochs(replace(_PIXELS, value_weight=1.0), 59.3)
 ablation_weighted_value_4 = _ablation_100_epochs(replace(_WEIGHTED, attention_temperature=4.0), 50.5)
 ablation_weighted_value_1 = _ablation_100_epochs(_WEIGHTED, 58.0)
 ablation_weighted_value_01 = _ablation_100_epochs(replace(_WEIGHTED, attention_temperature=0.1), 59.9)
-ablation_maglobal_pixels = _ablation_100_epochs(replace(_PIXELS, global_factor=1.0), 62.2)
+ablation_maglobal_pixels = _ablation_100_epochs(replace(_PIXELS, global_weight=1.0), 62.2)
 
 # Figure 3, one term alone, and how many tokens or keys it keeps. Without pixels (inferred: only table 4 is said to have
 # them, and has another number for MAGlobal)
-_ONE_GLOBAL = replace(_NO_TERMS, global_factor=1.0)
-ablation_hint_telling_10 = _ablation_100_epochs(replace(_NO_TERMS, hint_factor=1.0), 64.2)
-ablation_hint_telling_all = _ablation_100_epochs(replace(_NO_TERMS, hint_factor=1.0, telling=None), 58.3)
+_ONE_GLOBAL = replace(_NO_TERMS, global_weight=1.0)
+ablation_hint_telling_10 = _ablation_100_epochs(replace(_NO_TERMS, hint_weight=1.0), 64.2)
+ablation_hint_telling_all = _ablation_100_epochs(replace(_NO_TERMS, hint_weight=1.0, salient_tokens=None), 58.3)
 ablation_global_keys_10 = _ablation_100_epochs(_ONE_GLOBAL, 61.3)
-ablation_global_keys_80 = _ablation_100_epochs(replace(_ONE_GLOBAL, global_keys=80), 60.0)
-ablation_local_keys_10 = _ablation_100_epochs(replace(_NO_TERMS, local_factor=1.0), 63.8)
+ablation_global_keys_80 = _ablation_100_epochs(replace(_ONE_GLOBAL, global_top_k=80), 60.0)
+ablation_local_keys_10 = _ablation_100_epochs(replace(_NO_TERMS, local_weight=1.0), 63.8)
 
 # Table 5, whose attention chooses the keys of MAGlobal; 64.2 where each chooses its own, which figure 3 has as 61.3
-ablation_selection_teacher = _ablation_100_epochs(replace(_ONE_GLOBAL, selection="teacher"), 63.7)
+ablation_selection_teacher = _ablation_100_epochs(replace(_ONE_GLOBAL, key_selection="teacher"), 63.7)

@@ -41,7 +41,7 @@ base_k400 = PretrainRecipe(
         videomae.VIDEOMAE_ADAMW,
         min_lr=1e-4,  # of all runs of 400 epochs; the paper does not say so
         lr_scaling="clips",
-        no_weight_decay=("positions", "class_token"),
+        no_weight_decay=("positions", "cls_token"),
     ),
     schedule=videomae.build_cosine_schedule(400),
     batch=1024,  # 32 GPUs × 16 clips × 2 accumulated
@@ -122,8 +122,8 @@ def _ablation(method: MVDConfig, k400: float, ssv2: float) -> PretrainRecipe:
 
 # Table 11: from the video teacher alone
 _VIDEO_TEACHER_ONLY = replace(base_k400.method, image_teacher=None)
-ablation_per_token_full = _ablation(replace(_VIDEO_TEACHER_ONLY, distill="full"), 80.4, 69.9)
-ablation_per_token_masked = _ablation(replace(_VIDEO_TEACHER_ONLY, distill="visible"), 80.9, 70.5)
+ablation_per_token_full = _ablation(replace(_VIDEO_TEACHER_ONLY, distillation_tokens="full"), 80.4, 69.9)
+ablation_per_token_masked = _ablation(replace(_VIDEO_TEACHER_ONLY, distillation_tokens="visible"), 80.9, 70.5)
 ablation_targets_video = _ablation(_VIDEO_TEACHER_ONLY, 82.1, 71.8)
 
 # Table 12, a student that starts from a teacher's weights, is base_k400 with `--init FILE`: from the image teacher's,

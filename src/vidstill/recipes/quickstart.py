@@ -109,7 +109,7 @@ mvd = replace(  # the features of both teachers at the hidden tokens, in the pla
     videomae,
     method=MVDConfig(
         encoder=_STUDENT,
-        decoder=replace(videomae.method.decoder, project_bias=True),
+        decoder=replace(videomae.method.decoder, embed_bias=True),
         image_teacher=TeacherConfig(model=image_teacher.method.encoder),
         video_teacher=TeacherConfig(model=_TEACHER),
         mask=videomae.method.mask,

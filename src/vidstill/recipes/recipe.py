@@ -91,7 +91,7 @@ class FinetuneRecipe:
     def __post_init__(self) -> None:
         check_range(0, _MAX_SEED, seed=self.seed)
         check_range(0, 1, dropout=self.dropout, smoothing=self.label_smoothing)
-        check_range(0, 1, below=True, mask_ratio=self.mask_ratio)
+        check_range(0, 1, exclusive=True, mask_ratio=self.mask_ratio)
         check_range(0, math.inf, head_scale=self.head_scale)
         check_range(1, math.inf, patience=self.patience)
         for clips in (self.clips, self.views):

@@ -114,7 +114,7 @@ class ClassificationTask(nn.Module):
         color_jitter: ColorJitter | None = None,
     ):
         super().__init__()
-        check_range(0, 1, below=True, mask_ratio=mask_ratio)
+        check_range(0, 1, exclusive=True, mask_ratio=mask_ratio)
         self.model = model
         self.mixup = mixup
         self.color_jitter = color_jitter

@@ -43,7 +43,7 @@ def test_a_teacher_stays_in_eval_mode_and_without_gradient():
     holder.requires_grad_(True)
     assert not any(parameter.requires_grad for parameter in holder.teacher.model.parameters())
     clip = clips().requires_grad_()
-    seen = holder.teacher.forward_intermediates(clip, layers=(1, 3)).layers
+    seen = holder.teacher(clip, layers=(1, 3)).layers
     assert not any(tokens.requires_grad for tokens in seen.values())
 
 
@@ -67,7 +67,7 @@ def test_a_copy_has_a_teacher_of_its_own():
 def test_a_teacher_gives_the_raw_outputs_of_its_blocks():
     holder, clip = Holder(), clips()
     visible = torch.tensor([[5, 0, 3], [1, 2, 4]])
-    seen = holder.teacher.forward_intermediates(clip, visible, layers=(2,)).layers
+    seen = holder.teacher(clip, visible, layers=(2,)).layers
     assert torch.equal(seen[2], holder.teacher.model(clip, visible, layers=(2,)).layers[2])
 
 

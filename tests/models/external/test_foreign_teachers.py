@@ -55,7 +55,7 @@ def by_the_library(kind: str, source: str, teacher: ExternalEncoder, clip: Tenso
             model = library("timm").create_model("test_vit", dynamic_img_size=True).eval()
             model.load_state_dict(load_file(source.partition("@")[2]))
             asked = {"norm": False, "output_fmt": "NLC", "intermediates_only": True, "return_prefix_tokens": True}
-            found = model.forward_intermediates(pixels[:, :, 0], **asked)
+            found = model(pixels[:, :, 0], **asked)
             return [torch.cat([prefix, tokens], dim=1) for tokens, prefix in found]
         transformers = library("transformers")
         names = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
@@ -75,7 +75,7 @@ def test_each_block_gives_what_the_library_gives_but_for_class_and_register_toke
     sides = (4, 4) if kind in OF_CLIPS else (4, 3)  # of these, the library takes clips of the model's own size alone
     clip, grid = shown_to(teacher, *sides)
     layers = range(1, teacher.config.depth + 1)
-    seen = teacher.forward_intermediates(clip, layers=layers).layers
+    seen = teacher(clip, layers=layers).layers
     prefix = PREFIX.get(kind, 1)
     for layer, theirs in zip(layers, by_the_library(kind, sources[kind], teacher, clip), strict=True):
         assert theirs.shape[1] == prefix + grid.num_tokens
@@ -96,7 +96,7 @@ def test_class_and_register_tokens_are_dropped(kind, sources):
     clip, grid = shown_to(teacher)
     teacher.blocks[0].register_forward_pre_hook(lambda block, given: entered.append(given[0]))
     entered: list[Tensor] = []
-    features = teacher.forward_intermediates(clip, layers=(1,)).layers[1]
+    features = teacher(clip, layers=(1,)).layers[1]
     high = entered[0][..., 0] > 4  # CLIP's are normalised on their way in
     assert high.sum(dim=1).tolist() == [PREFIX[kind]] * 2
     assert features.shape == (2, grid.num_tokens, 24)
@@ -124,16 +124,16 @@ def test_a_teacher_that_is_shown_some_tokens_sees_no_others(kind, teachers):
     clip, grid = shown_to(teacher)
     last = teacher.config.depth
     order = torch.randperm(grid.num_tokens, generator=torch.Generator().manual_seed(0)).expand(2, -1)
-    every = teacher.forward_intermediates(clip, layers=(last,)).layers[last]
-    shuffled = teacher.forward_intermediates(clip, order, layers=(last,)).layers[last]
+    every = teacher(clip, layers=(last,)).layers[last]
+    shuffled = teacher(clip, order, layers=(last,)).layers[last]
     torch.testing.assert_close(shuffled, every[:, order[0]], rtol=1e-4, atol=1e-5)
     visible, hidden = order[:, :5], order[0, 5:]
     t, h, w = teacher.config.tubelet
     changed = rearrange(clip, "b c (gt t) (gh h) (gw w) -> b (gt gh gw) c t h w", t=t, h=h, w=w).clone()
     changed[:, hidden] = 0
     other = rearrange(changed, "b (gt gh gw) c t h w -> b c (gt t) (gh h) (gw w)", gt=grid.t, gh=grid.h, gw=grid.w)
-    some = teacher.forward_intermediates(clip, visible, layers=(last,)).layers[last]
-    assert torch.equal(teacher.forward_intermediates(other, visible, layers=(last,)).layers[last], some)
+    some = teacher(clip, visible, layers=(last,)).layers[last]
+    assert torch.equal(teacher(other, visible, layers=(last,)).layers[last], some)
     assert not torch.allclose(some, every[:, visible[0]], atol=1e-3)
 
 
@@ -143,9 +143,9 @@ def test_on_the_meta_device_a_description_alone_gives_the_same_shapes(kind, teac
     before = torch.get_rng_state()
     built = teachers[kind].config.build()
     assert torch.equal(torch.get_rng_state(), before)  # the student starts alike, whoever teaches it
-    seen = built.forward_intermediates(clip.to("meta"), layers=(2,)).layers[2]
+    seen = built(clip.to("meta"), layers=(2,)).layers[2]
     assert seen.device.type == "meta"
-    assert seen.shape == teachers[kind].forward_intermediates(clip, layers=(2,)).layers[2].shape
+    assert seen.shape == teachers[kind](clip, layers=(2,)).layers[2].shape
 
 
 def test_a_teacher_is_frozen_unlisted_and_moves_with_its_holder(teachers):
@@ -199,7 +199,7 @@ def test_colours_are_normalised_as_the_librarys_processor_does(kind, tmp_path, s
     )
     entered: list[Tensor] = []
     teacher.enter = lambda shown, enter=teacher.enter: (entered.append(shown), enter(shown))[1]  # type: ignore[method-assign]
-    teacher.forward_intermediates(rearrange(pixels / 255, "t c h w -> 1 c t h w"), layers=(1,))
+    teacher(rearrange(pixels / 255, "t c h w -> 1 c t h w"), layers=(1,))
     torch.testing.assert_close(entered[0][0], rearrange(theirs, "t c h w -> c t h w"), rtol=1e-5, atol=1e-5)
 
 
@@ -224,9 +224,7 @@ def test_a_vision_tower_is_taken_out_of_the_model_of_images_and_words(tmp_path):
         with torch.no_grad():
             part = whole.vision_model(pixels, interpolate_pos_encoding=True, output_hidden_states=True)
         theirs = part.hidden_states[-1][:, 1 if name == "CLIP" else 0 :]
-        torch.testing.assert_close(
-            teacher.forward_intermediates(clip, layers=(2,)).layers[2], theirs, rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(teacher(clip, layers=(2,)).layers[2], theirs, rtol=1e-4, atol=1e-5)
 
 
 # ---- What is said ---------------------------------------------------------------------------------------------------
@@ -291,8 +289,8 @@ def test_missing_tensors_are_met_with_a_sentence(tmp_path, sources):
 
 def test_what_a_teacher_cannot_give_is_said(teachers):
     with pytest.raises(InputError, match="is asked what a block attends with"):
-        teachers["dinov2"].forward_intermediates(clips(frames=1, rows=16, columns=12), attention=(2,))
+        teachers["dinov2"](clips(frames=1, rows=16, columns=12), attention=(2,))
     with pytest.raises(InputError, match="looks at single frames, and is shown a clip of 4"):
-        teachers["dinov2"].forward_intermediates(clips(), layers=(2,))
+        teachers["dinov2"](clips(), layers=(2,))
     with pytest.raises(InputError, match="block 3 is asked of"):
-        teachers["vjepa2"].forward_intermediates(clips(), layers=(3,))
+        teachers["vjepa2"](clips(), layers=(3,))

@@ -134,7 +134,7 @@ class ContextMask:
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
         _check_ratio(self.ratio)
-        check_range(0, 1, below=True, context=self.context_ratio)
+        check_range(0, 1, exclusive=True, context=self.context_ratio)
         beginning = int(grid.t * self.context_ratio * (grid.h * grid.w))
         hidden = int(self.ratio * (grid.num_tokens - beginning))
         anywhere = draw_permutations(seeds, grid.num_tokens)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.models.external.base import ExternalEncoder, ExternalEncoderConfig, InputResolution
-from vidstill.models.vit import BASE, IntermediateFeatures, ViT, ViTConfig
+from vidstill.models.vit import BASE, Features, ViT, ViTConfig
 from vidstill.utils.types import Grid, InputError
 
 TeacherFrames = Literal["first", "all"]
@@ -70,16 +70,16 @@ class FrozenTeacher(nn.Module):
         return self.__dict__["model"]
 
     @torch.no_grad()
-    def forward_intermediates(
+    def forward(
         self,
         clip: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None = None,
         *,
         layers: Collection[int] = (),
         attention: Collection[int] = (),
-    ) -> IntermediateFeatures:
-        """What the wanted blocks give, counted from 1; those after the last one that is needed do not run."""
-        return self.model.forward_intermediates(clip, visible, layers=layers, attention=attention)
+    ) -> Features:
+        """Return intermediate features, see `ViT.forward`; blocks after the last requested one do not run."""
+        return self.model(clip, visible, layers=layers, attention=attention, intermediates_only=True)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenTeacher":
         self.model._apply(fn)
@@ -168,7 +168,7 @@ def _compute_features(
     """
     shown = resize_clip_to_grid(clip, grid, teacher.model.config)
     own, last = teacher.model.grid(shown), teacher.model.config.depth
-    features = teacher.forward_intermediates(shown, layers=(last,)).layers[last]
+    features = teacher(shown, layers=(last,)).layers[last]
     if (own.h, own.w) != (grid.h, grid.w):
         maps = rearrange(features, "b (t h w) d -> (b t) d h w", h=own.h, w=own.w)
         features = rearrange(_resize_images(maps, (grid.h, grid.w)), "(b t) d h w -> b (t h w) d", t=own.t)

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.vit import IntermediateFeatures
+from vidstill.models.vit import Features
 from vidstill.utils.types import Grid, InputError, Tubelet, gather_tokens
 
 InputResolution = Literal["fitted", "own"]
@@ -87,18 +87,22 @@ class ExternalEncoder(nn.Module, ABC):
     def grid(self, clip: Float[Tensor, "b 3 t h w"]) -> Grid:
         return Grid.from_clip(clip, self.config.tubelet)
 
-    def forward_intermediates(
+    def forward(
         self,
         clip: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None = None,
         *,
         layers: Collection[int] = (),
         attention: Collection[int] = (),
-    ) -> IntermediateFeatures:
-        """As `ViT.look`: what the wanted blocks give, counted from 1, as they left it, before any norm.
+        intermediates_only: bool = True,
+    ) -> Features:
+        """Return the outputs of the requested blocks, as `ViT.forward`.
+
+        Args:
+            intermediates_only: The library's final norm is never run, so that `tokens` is empty.
 
         Raises:
-            InputError: the clip is not of its kind, or something is asked that it has not.
+            InputError: The clip does not suit the model, or the request is one that it cannot answer.
         """
         grid = self.grid(clip)
         self._check_request(clip, layers, attention)
@@ -112,7 +116,7 @@ class ExternalEncoder(nn.Module, ABC):
             tokens = self.run_block(block, tokens, pixels, visible)
             if number in layers:
                 classes[number], outputs[number] = tokens[:, :0], tokens[:, prefix:]
-        return IntermediateFeatures(layers=outputs, cls_layers=classes)
+        return Features(tokens=tokens[:, :0], cls_token=tokens[:, :0], layers=outputs, cls_layers=classes)
 
     def _check_request(
         self, clip: Float[Tensor, "b 3 t h w"], layers: Collection[int], attention: Collection[int]

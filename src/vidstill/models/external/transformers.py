@@ -30,10 +30,10 @@ class _DINOv2Encoder(ExternalEncoder):
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        return self.library.encoder.layer  # type: ignore[union-attr, return-value]  # torch forgets what a module holds
+        return self.library_model.encoder.layer  # type: ignore[union-attr, return-value]  # torch forgets what a module holds
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        return self.library.embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
+        return self.library_model.embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
 
 
 class _DINOv3Encoder(ExternalEncoder):
@@ -41,10 +41,10 @@ class _DINOv3Encoder(ExternalEncoder):
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        return self.library.model.layer  # type: ignore[union-attr, return-value]
+        return self.library_model.model.layer  # type: ignore[union-attr, return-value]
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        return self.library.embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
+        return self.library_model.embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
 
     def run_block(
         self,
@@ -53,7 +53,7 @@ class _DINOv3Encoder(ExternalEncoder):
         pixels: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None,
     ) -> Float[Tensor, "b n d"]:
-        turned = self.library.rope_embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
+        turned = self.library_model.rope_embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
         if visible is not None:  # (b, heads, v, d_head)
             turned = tuple(part[visible][:, None] for part in turned)
         return block(tokens, position_embeddings=turned)
@@ -64,11 +64,11 @@ class _CLIPEncoder(ExternalEncoder):
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        return self.library.encoder.layers  # type: ignore[union-attr, return-value]
+        return self.library_model.encoder.layers  # type: ignore[union-attr, return-value]
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        tokens = self.library.embeddings(drop_frame_axis(pixels), interpolate_pos_encoding=True)  # type: ignore[union-attr, operator]
-        norm = getattr(self.library, "pre_layrnorm", None)
+        tokens = self.library_model.embeddings(drop_frame_axis(pixels), interpolate_pos_encoding=True)  # type: ignore[union-attr, operator]
+        norm = getattr(self.library_model, "pre_layrnorm", None)
         return tokens if norm is None else norm(tokens)
 
     def run_block(
@@ -86,10 +86,10 @@ class _VideoMAEEncoder(ExternalEncoder):
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        return self.library.encoder.layer  # type: ignore[union-attr, return-value]
+        return self.library_model.encoder.layer  # type: ignore[union-attr, return-value]
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        tokens = self.library.embeddings.patch_embeddings.projection(pixels)  # type: ignore[union-attr, operator]
+        tokens = self.library_model.embeddings.patch_embeddings.projection(pixels)  # type: ignore[union-attr, operator]
         table = build_position_table("sinusoid", self.grid(pixels), self.config.dim, pixels.device)
         return tokens.flatten(2).transpose(1, 2) + table.to(tokens.dtype)
 
@@ -107,10 +107,10 @@ class _VJEPA2Encoder(ExternalEncoder):
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        return self.library.layer  # type: ignore[union-attr, return-value]
+        return self.library_model.layer  # type: ignore[union-attr, return-value]
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        return self.library.embeddings.patch_embeddings(pixels)  # type: ignore[union-attr, operator]
+        return self.library_model.embeddings.patch_embeddings(pixels)  # type: ignore[union-attr, operator]
 
     def run_block(
         self,

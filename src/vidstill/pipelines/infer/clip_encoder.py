@@ -126,7 +126,7 @@ class ClipEncoder:
             clip = self._scale_pixels(clips)
             grid = self.model.grid(clip)
             if blocks:
-                seen = self.model.forward_intermediates(clip, layers=blocks)
+                seen = self.model(clip, layers=blocks, intermediates_only=True)
                 found = {f"block_{b}": pool_tokens(seen.layers[b], seen.cls_layers[b], grid, pool) for b in blocks}
             elif self.classifier is not None and pool == "mean":
                 found = {"final": self.classifier.forward_features(clip)}

@@ -96,7 +96,7 @@ def load_person_detector(
     Raises:
         InputError: there is no such detector, the file is not of it, or the weights cannot be fetched.
     """
-    check_range(0, 1, score=min_score, below=True)
+    check_range(0, 1, score=min_score, exclusive=True)
     check_range(1, math.inf, most=max_persons)
     if architecture not in (names := list_person_detectors()):
         raise InputError(

@@ -111,7 +111,7 @@ large_k400_mae_st_finetune = replace(
         min_lr=5e-7,  # 1e-6, whatever the batch
         start_lr=0.0,
         lr_scaling="clips",
-        no_weight_decay=("positions", "class_token"),
+        no_weight_decay=("positions", "cls_token"),
     ),
     weight_init="torch",  # of the head's bias
     published_result="K400 top-1 84.35 (10 × 3 views)",
