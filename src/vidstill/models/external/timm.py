@@ -26,11 +26,11 @@ class _TimmEncoder(ExternalEncoder):
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        return self.library_model.blocks  # type: ignore[union-attr, return-value]  # torch forgets what a module holds
+        return self.library_model.blocks  # type: ignore[return-value]  # torch forgets what a module holds
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        tokens = self.library_model.patch_embed(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
-        return self.library_model.norm_pre(self.library_model._pos_embed(tokens))  # type: ignore[union-attr, operator]
+        tokens = self.library_model.patch_embed(drop_frame_axis(pixels))  # type: ignore[operator]
+        return self.library_model.norm_pre(self.library_model._pos_embed(tokens))  # type: ignore[operator]
 
 
 def load_timm_encoder(

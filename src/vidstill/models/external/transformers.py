@@ -33,7 +33,7 @@ class _DINOv2Encoder(ExternalEncoder):
         return self.library_model.encoder.layer  # type: ignore[union-attr, return-value]  # torch forgets what a module holds
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        return self.library_model.embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
+        return self.library_model.embeddings(drop_frame_axis(pixels))  # type: ignore[operator]
 
 
 class _DINOv3Encoder(ExternalEncoder):
@@ -44,7 +44,7 @@ class _DINOv3Encoder(ExternalEncoder):
         return self.library_model.model.layer  # type: ignore[union-attr, return-value]
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        return self.library_model.embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
+        return self.library_model.embeddings(drop_frame_axis(pixels))  # type: ignore[operator]
 
     def run_block(
         self,
@@ -53,7 +53,7 @@ class _DINOv3Encoder(ExternalEncoder):
         pixels: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None,
     ) -> Float[Tensor, "b n d"]:
-        turned = self.library_model.rope_embeddings(drop_frame_axis(pixels))  # type: ignore[union-attr, operator]
+        turned = self.library_model.rope_embeddings(drop_frame_axis(pixels))  # type: ignore[operator]
         if visible is not None:  # (b, heads, v, d_head)
             turned = tuple(part[visible][:, None] for part in turned)
         return block(tokens, position_embeddings=turned)
@@ -67,7 +67,7 @@ class _CLIPEncoder(ExternalEncoder):
         return self.library_model.encoder.layers  # type: ignore[union-attr, return-value]
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        tokens = self.library_model.embeddings(drop_frame_axis(pixels), interpolate_pos_encoding=True)  # type: ignore[union-attr, operator]
+        tokens = self.library_model.embeddings(drop_frame_axis(pixels), interpolate_pos_encoding=True)  # type: ignore[operator]
         norm = getattr(self.library_model, "pre_layrnorm", None)
         return tokens if norm is None else norm(tokens)
 
@@ -107,7 +107,7 @@ class _VJEPA2Encoder(ExternalEncoder):
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        return self.library_model.layer  # type: ignore[union-attr, return-value]
+        return self.library_model.layer  # type: ignore[return-value]
 
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
         return self.library_model.embeddings.patch_embeddings(pixels)  # type: ignore[union-attr, operator]
