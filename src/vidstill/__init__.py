@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidstill.pipelines.classifier_checkpoint import load_classifier
     from vidstill.pipelines.detector_checkpoint import load_detector
     from vidstill.pipelines.evaluate.classifier import evaluate_classifier as evaluate
-    from vidstill.pipelines.evaluate.classifier import load_classifier
     from vidstill.pipelines.evaluate.detector import evaluate_detector
     from vidstill.pipelines.infer.encoder import load_encoder
     from vidstill.pipelines.infer.predict import predict
@@ -43,7 +43,7 @@ _SOURCES = {
     "evaluate_detector": "vidstill.pipelines.evaluate.detector:evaluate_detector",
     "find_recipe": "vidstill.recipes.recipe:find_recipe",
     "finetune": "vidstill.pipelines.train.finetune:finetune",
-    "load_classifier": "vidstill.pipelines.evaluate.classifier:load_classifier",
+    "load_classifier": "vidstill.pipelines.classifier_checkpoint:load_classifier",
     "load_detector": "vidstill.pipelines.detector_checkpoint:load_detector",
     "load_encoder": "vidstill.pipelines.infer.encoder:load_encoder",
     "predict": "vidstill.pipelines.infer.predict:predict",

@@ -22,7 +22,7 @@ from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
 from vidstill.models.vit import ViT, ViTConfig
-from vidstill.pipelines.evaluate.classifier import load_classifier
+from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
 from vidstill.tasks.classification import Classifier, ClassifierConfig

@@ -142,7 +142,7 @@ def _predict_timelines(
 
 
 @contextmanager
-def _main_progress_bar(encoder: VideoEncoder, title: str) -> Iterator[Callable[[int, int], None]]:
+def _main_progress_bar(encoder: VideoEncoder, title: str) -> Iterator[Callable[[float, float], None]]:
     """A progress bar in the first process, of its own share."""
     if encoder.runtime.is_main:
         with show_progress_bar(title) as done:

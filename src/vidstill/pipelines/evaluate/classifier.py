@@ -3,31 +3,24 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.load import infer_encoder_config, load_checkpoint, load_state_dict_strict
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_test_manifest
-from vidstill.data.storage.fetch import source_name
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.confusion import draw_confusion_matrix
+from vidstill.pipelines.classifier_checkpoint import load_classifier
+from vidstill.pipelines.infer.run import score_videos
 from vidstill.pipelines.train.session import RunConfig
-from vidstill.recipes.finetuning import imagemae, stmae, videomae
-from vidstill.recipes.recipe import NUM_CLASSES
-from vidstill.tasks.classification import Classifier, ClassifierConfig
-from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
-from vidstill.utils.config_io import from_dict, to_dict
+from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_result_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
@@ -67,50 +60,6 @@ def evaluate_classifier(
     return tested
 
 
-def load_classifier(source: str | Checkpoint) -> tuple[Classifier, Checkpoint]:
-    """A fine-tuned model, ours or the authors', with what its file says of itself.
-
-    Of the authors' files, classes are named by their numbers, and videos are looked at as their family's papers do.
-
-    Args:
-        source: a run's folder, a file, or what was read from one.
-
-    Raises:
-        InputError: it is none.
-    """
-    weights = load_checkpoint(source) if isinstance(source, str) else source
-    source = weights.source if isinstance(source, Checkpoint) else source
-    if "layout" in weights.metadata and weights.metadata.get("kind") == "classifier":
-        weights = replace(weights, metadata={**_build_default_metadata(weights), **weights.metadata})
-    if weights.metadata.get("kind") != "classifier":
-        kind = weights.metadata.get("kind", "a foreign file")
-        raise InputError(
-            f"{source} is no fine-tuned model but {kind}; fine-tune it first: vidstill finetune … --init {source}"
-        )
-    if lacking := [word for word in ("classifier", "classes", "views") if word not in weights.metadata]:
-        raise InputError(f"{source} does not say what its {lacking[0]} are; it is damaged, fetch or write it again")
-    model = from_dict(ClassifierConfig, weights.metadata["classifier"]).build()
-    if model.config.num_classes != len(weights.metadata["classes"]):
-        raise InputError(
-            f"{source} scores {model.config.num_classes} classes and names {len(weights.metadata['classes'])}; "
-            "it is damaged, fetch or write it again"
-        )
-    load_state_dict_strict(model, weights.tensors, source)
-    return model, weights
-
-
-def _build_default_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The classes of a foreign classifier, by their numbers, and how its family's papers look at videos in a test."""
-    encoder, classes = infer_encoder_config(checkpoint), checkpoint.metadata["classifier"]["num_classes"]
-    if encoder.tubelet[0] == 1:
-        recipe = imagemae.base_in1k_finetune
-    elif checkpoint.metadata["layout"] in ("stmae", "slowfast"):
-        recipe = stmae.large_ssv2_finetune if classes == NUM_CLASSES["ssv2"] else stmae.large_k400_finetune
-    else:
-        recipe = videomae.base_ssv2_finetune if classes == NUM_CLASSES["ssv2"] else videomae.base_k400_finetune
-    return {"classes": [str(number) for number in range(classes)], "views": to_dict(recipe.views)}
-
-
 def score_classifier(
     model: nn.Module,
     manifest: Manifest,
@@ -141,7 +90,7 @@ def score_classifier(
             views,
             runtime,
             workers=run_config.num_workers,
-            device_batch=run_config.device_batch,
+            batch=run_config.device_batch,
             multi_label=multi_label,
             progress=done if runtime.is_main else None,
         )
@@ -150,59 +99,6 @@ def score_classifier(
     places = sorted(scored)
     kind = MultiLabelResult if multi_label else SingleLabelResult
     return kind(manifest, tuple(classes), tuple(places), torch.stack([scored[place] for place in places]), broken)
-
-
-def score_videos(
-    model: nn.Module,
-    manifest: Manifest,
-    views: ViewsConfig,
-    runtime: Runtime,
-    *,
-    workers: int,
-    device_batch: int | None = None,
-    multi_label: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[int, Float[Tensor, "classes"]], dict[int, str]]:
-    """Each video's probabilities, merged over its views, by its place in the list; and why others have none.
-
-    Every process scores its share, and has the scores of all.
-
-    Args:
-        device_batch: views that a device takes at once; None: all of a video's.
-        multi_label: a video may show several classes.
-        progress: is told how many videos of this process's share are done, and how many these are.
-    """
-    model = model.to(runtime.device).eval()
-    scored: dict[int, Tensor] = {}
-    broken: dict[int, str] = {}
-    share = len(range(runtime.rank, len(manifest.rows), runtime.world_size))
-    batches = iter_view_batches(
-        ViewClips(manifest, views),
-        videos_per_batch=1,
-        broken_videos=broken,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-        workers=workers,
-        device=runtime.device,
-    )
-    with torch.inference_mode(), runtime.autocast():
-        for batch in batches:
-            for clips, place in zip(batch.clip, batch.video_index.tolist(), strict=True):
-                logits = [model(part).float() for part in clips.split(device_batch or len(clips))]
-                found = merge_views(torch.cat(logits), multi_label=multi_label).cpu()
-                if found.isfinite().all():
-                    scored[place] = found
-                else:
-                    broken[place] = f"{source_name(manifest.rows[place].source)} has scores that are no finite numbers"
-                    _log.warning("%s; it is not counted", broken[place])
-            if progress is not None:
-                progress(len(scored) + len(broken), share)
-    if progress is not None and scored:
-        progress(share, share)  # the last ones may be broken
-    for their_scored, their_broken in runtime.all_gather((scored, broken)):
-        scored |= their_scored
-        broken |= their_broken
-    return scored, broken
 
 
 def write_classification_result(

@@ -17,7 +17,7 @@ from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, parse_path
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.engine.distributed import Precision, Runtime
-from vidstill.pipelines.evaluate.classifier import load_classifier
+from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.infer.clip_encoder import ClipEncoder, Pooling
 from vidstill.pipelines.infer.videos import (
     build_unlabeled_manifest,

@@ -19,8 +19,8 @@ from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source, source_name
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.figures.timeline import Timeline
-from vidstill.pipelines.evaluate.classifier import score_videos
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
+from vidstill.pipelines.infer.run import ProgressFn, score_videos
 from vidstill.pipelines.infer.videos import InputVideos, SplitChoice, find_videos
 from vidstill.utils.types import InputError, check_range
 
@@ -91,7 +91,7 @@ def predict_videos(
     videos: InputVideos,
     *,
     workers: int = 0,
-    progress: Callable[[int, int], None] = lambda progress, of: None,
+    progress: ProgressFn | None = None,
 ) -> Predictions:
     """What each video shows on the whole, as a test scores it; every process does its share and knows all.
 
@@ -109,7 +109,7 @@ def predict_videos(
         views,
         encoder.runtime,
         workers=workers,
-        device_batch=encoder.device_batch,
+        batch=encoder.device_batch,
         multi_label=encoder.multi_label,
         progress=progress,
     )

@@ -1,0 +1,251 @@
+"""The inference road: clips of videos → model → records; each rank does its share of the videos.
+
+    records, broken = run_dataset(model, ViewClips(manifest, views), runtime, merge=mean_over_views)
+
+`run_dataset` is the whole road for a test or a cache: every rank gets the records of all. What writes while it computes
+(features, timelines, detections) calls the same two steps itself: `iter_dataset_clips` or `iter_window_clips` on this
+rank's share, then `run`, and `gather` at the end.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from vidstill.data.ava.samples import KeyframeView, KeyframeViewDataset
+from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
+from vidstill.data.datasets.windows import WindowsConfig, iter_windows
+from vidstill.data.loader.loader import iter_view_batches
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.table import VideoRow
+from vidstill.data.storage.fetch import BrokenVideo
+from vidstill.engine.distributed import Runtime
+from vidstill.tasks.metrics.accuracy import merge_views
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Arrays = Mapping[str, np.ndarray]
+
+Model = Callable[..., Mapping[str, Tensor | Sequence[Tensor]]]
+"""`(clips)` or `(clips, boxes)`, on the device, in [0, 1] → `{name: one row per clip}`; rows may differ in length."""
+
+MergeViews = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+"""What is kept of a clip's views: `{name: (views, …)}` → `{name: …}`."""
+
+ProgressFn = Callable[[float, float], None]
+"""Called with the number of videos that are done, broken ones included, and the number in this rank's share."""
+
+_HALF = (torch.bfloat16, torch.float16)
+
+_log = logging.getLogger("vidstill")
+
+
+class Clip(NamedTuple):
+    """One question to a model: a video's views, a window of it in all its crops, or a key frame with its boxes."""
+
+    video: int  # index of the video, or of the key frame, in its dataset
+    pixels: Num[Tensor, "v 3 t h w"]  # uint8, or floats in [0, 1]
+    start: float | None = None  # of the window or key frame, in seconds; None: the clip stands for the whole video
+    end: float | None = None
+    boxes: Float[Tensor, "m 4"] | None = None  # x1, y1, x2, y2 in pixels of the clip
+    arrays: Arrays | None = None  # what is known of the clip beforehand, for the record
+
+
+class Record(NamedTuple):
+    """A model's answer to one clip, as float32 (or wider) arrays on the CPU."""
+
+    video: int
+    start: float | None
+    end: float | None
+    arrays: dict[str, np.ndarray]
+
+
+def run(
+    model: Model, clips: Iterable[Clip], runtime: Runtime, *, batch: int | None = None, merge: MergeViews | None = None
+) -> Iterator[Record]:
+    """Yield a record for each clip, in order.
+
+    Consecutive clips of one shape go through the model together; windows of different videos never do, so that a
+    record does not depend on which rank met its video.
+
+    Args:
+        model: Called in inference mode under the runtime's autocast; rows of half precision become float32.
+        batch: Views that the device takes at once; None: those of one clip.
+        merge: Merges a clip's views; None: a clip has one view, which is kept.
+    """
+    for group in _group_clips(clips, batch):
+        outputs = _forward(model, group, runtime, batch)
+        for clip, views in zip(group, outputs, strict=True):
+            merged = merge(views) if merge else {name: each.squeeze(0) for name, each in views.items()}
+            arrays = {name: each.cpu().numpy() for name, each in merged.items()}
+            yield Record(clip.video, clip.start, clip.end, {**(clip.arrays or {}), **arrays})
+
+
+def run_dataset(
+    model: Model,
+    dataset: ViewClips | KeyframeViewDataset,
+    runtime: Runtime,
+    *,
+    batch: int | None = None,
+    merge: MergeViews | None = None,
+    require_finite: bool = False,
+    workers: int = 0,
+    progress: ProgressFn | None = None,
+) -> tuple[dict[int, Record], dict[int, str]]:
+    """Run a model over a dataset, each rank its share, and return the records of all ranks by their index.
+
+    Args:
+        batch: As for `run`.
+        merge: As for `run`.
+        require_finite: Count a sample whose numbers are not all finite as broken.
+        workers: Processes that decode.
+
+    Returns:
+        The records, and for each other sample the reason why there is none; both ascending by index.
+    """
+    records: dict[int, Record] = {}
+    broken: dict[int, str] = {}
+    total = len(range(runtime.rank, len(dataset), runtime.world_size))
+    clips = iter_dataset_clips(dataset, runtime, workers=workers, broken=broken)
+    for record in run(model, clips, runtime, batch=batch, merge=merge):
+        if require_finite and not all(np.isfinite(each).all() for each in record.arrays.values()):
+            broken[record.video] = f"{dataset.sample_name(record.video)} has scores that are not finite"
+            _log.warning("%s; it is not counted", broken[record.video])
+        else:
+            records[record.video] = record
+        if progress is not None:
+            progress(len(records) + len(broken), total)
+    if progress is not None and records:
+        progress(total, total)  # the last ones may be broken
+    return gather(runtime, records), gather(runtime, broken)
+
+
+def iter_dataset_clips(
+    dataset: ViewClips | KeyframeViewDataset, runtime: Runtime, *, workers: int, broken: dict[int, str]
+) -> Iterator[Clip]:
+    """Yield this rank's share of a dataset: all views of a video, or a key frame with its boxes.
+
+    Args:
+        workers: Processes that decode.
+        broken: Receives the index of each sample that does not decode, and the reason.
+    """
+    batches: Iterator[Any] = iter_view_batches(
+        dataset,
+        videos_per_batch=1,
+        broken_videos=broken,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        workers=workers,
+        device=runtime.device,
+    )
+    for sample in batches:
+        if isinstance(sample, KeyframeView):
+            yield Clip(int(sample.keyframe_index), sample.clip, boxes=sample.boxes[0])
+        else:
+            yield Clip(int(sample.video_index), sample.clip[0])
+
+
+def iter_window_clips(
+    videos: Iterable[tuple[int, VideoRow]], windows: WindowsConfig, views: ViewsConfig, *, broken: dict[int, str]
+) -> Iterator[Clip]:
+    """Yield the windows of videos from start to end, one video after the other; memory does not grow with their length.
+
+    Args:
+        videos: Each with its index.
+        broken: Receives the index of each video that does not decode to its end, and the reason.
+    """
+    for index, row in videos:
+        try:
+            for window in iter_windows(row.source, windows, views, default_frame_rate=row.frame_rate):
+                yield Clip(index, window.clip, window.start, window.end)
+        except BrokenVideo as error:
+            broken[index] = str(error)
+
+
+def score_videos(
+    classifier: nn.Module,
+    manifest: Manifest,
+    views: ViewsConfig,
+    runtime: Runtime,
+    *,
+    batch: int | None = None,
+    multi_label: bool = False,
+    workers: int = 0,
+    progress: ProgressFn | None = None,
+) -> tuple[dict[int, Float[Tensor, "classes"]], dict[int, str]]:
+    """Return each video's class probabilities, merged over its views, by its index; and why the others have none.
+
+    Args:
+        classifier: Clips in [0, 1] → logits.
+        batch: Views that the device takes at once; None: all of one video.
+        multi_label: A video may show several classes.
+        workers: Processes that decode.
+    """
+    classifier = classifier.to(runtime.device).eval()
+    records, broken = run_dataset(
+        lambda clip: {"logits": classifier(clip)},
+        ViewClips(manifest, views),
+        runtime,
+        batch=batch,
+        merge=lambda outputs: {"probabilities": merge_views(outputs["logits"], multi_label=multi_label)},
+        require_finite=True,
+        workers=workers,
+        progress=progress,
+    )
+    return {index: torch.from_numpy(each.arrays["probabilities"]) for index, each in records.items()}, broken
+
+
+def mean_over_views(views: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Merge a clip's views to their mean."""
+    return {name: each.mean(dim=0) for name, each in views.items()}
+
+
+def gather(runtime: Runtime, share: Mapping[K, V]) -> dict[K, V]:
+    """Return the union of all ranks' dictionaries, by ascending key."""
+    union = {key: value for each in runtime.all_gather(dict(share)) for key, value in each.items()}
+    return {key: union[key] for key in sorted(union)}  # type: ignore[type-var]  # keys are numbers or names
+
+
+def _group_clips(clips: Iterable[Clip], batch: int | None) -> Iterator[list[Clip]]:
+    """Consecutive clips of one shape, with as many views as the device takes at once, or one clip."""
+    group: list[Clip] = []
+    for clip in clips:
+        if group:
+            first = group[0]
+            full = batch is None or sum(len(each.pixels) for each in (*group, clip)) > batch
+            other_video = clip.start is not None and clip.video != first.video
+            if full or other_video or clip.pixels.shape[1:] != first.pixels.shape[1:]:
+                yield group
+                group = []
+        group.append(clip)
+    if group:
+        yield group
+
+
+def _forward(model: Model, group: Sequence[Clip], runtime: Runtime, batch: int | None) -> list[dict[str, Tensor]]:
+    """Return for each clip of a group its views' outputs by name; outputs for boxes without the padding."""
+    clips = [clip.pixels.to(runtime.device) for clip in group]
+    pixels = torch.cat(clips) if len(clips) > 1 else clips[0]
+    inputs = [pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels]
+    boxes = [clip.boxes for clip in group if clip.boxes is not None]
+    if boxes:  # a key frame has one view
+        most = max(map(len, boxes))
+        inputs.append(torch.stack([F.pad(each, (0, 0, 0, most - len(each))) for each in boxes]).to(runtime.device))
+    with torch.inference_mode(), runtime.autocast():
+        parts = [model(*part) for part in zip(*(each.split(batch or len(each)) for each in inputs), strict=True)]
+    rows = {name: [row for part in parts for row in part[name]] for name in parts[0]}
+    outputs: list[dict[str, Tensor]] = []
+    first = 0
+    for number, clip in enumerate(group):
+        views = {name: torch.stack(each[first : first + len(clip.pixels)]) for name, each in rows.items()}
+        if boxes:
+            views = {name: each[:, : len(boxes[number])] for name, each in views.items()}
+        outputs.append({name: each.float() if each.dtype in _HALF else each for name, each in views.items()})
+        first += len(clip.pixels)
+    return outputs
