@@ -77,7 +77,7 @@ def test_boxes_with_a_score_for_each_action_are_scored_as_the_published_evaluati
         hold(case, compute_frame_map(some, boxes_of(case), actions, excluded_keyframes=excluded, matching=rule), theirs)
 
 
-PER_ROW = ("video", "second", "box", "action", "score", "line")
+PER_ROW = ("video_index", "second", "box", "action_id", "score", "line_number")
 
 
 @pytest.mark.parametrize("case", cases(kind="evaluation_from_arrays", method="ava"))

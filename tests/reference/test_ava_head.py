@@ -91,12 +91,12 @@ def test_the_head_of_a_detector_is_the_reference_s(case) -> None:
     model.head.load_state_dict({name: weights[f"projection.{name}"] for name in ("weight", "bias")})
     tokens, rows = case.tensors["input/tokens"].clone().requires_grad_(), case.tensors["input/boxes"]
     boxes, present, seats = by_clip(rows, config["batch"])
-    case.hold(in_rows(model.features(tokens, grid, boxes), seats), "out/pooled", "out")
-    logits = in_rows(model.logits(tokens, grid, boxes), seats)
+    case.hold(in_rows(model.forward_box_features(tokens, grid, boxes), seats), "out/pooled", "out")
+    logits = in_rows(model.forward_head(tokens, grid, boxes), seats)
     case.hold(logits, "out/logits", "out")
     case.hold(logits.sigmoid(), "out/scores", "out")
 
-    model.forward = lambda clip, boxes: model.logits(tokens, grid, boxes)  # the encoder gave these tokens
+    model.forward = lambda clip, boxes: model.forward_head(tokens, grid, boxes)  # the encoder gave these tokens
     task = DetectionTask(model, jitter=None, loss_per="box", boxes_per_clip=len(rows) / config["batch"])
     labels = torch.zeros(*boxes.shape[:2], config["classes"])
     for seat, row in zip(seats, case.tensors["input/labels"], strict=True):
@@ -134,7 +134,7 @@ def test_a_small_detector_has_the_authors_numbers_at_another_shape() -> None:
     model = detector()
     with torch.no_grad():
         tokens = model.encoder(clip(304)).tokens
-        features = model.features(tokens, Grid(8, 14, 19), EXTENDED)
+        features = model.forward_box_features(tokens, Grid(8, 14, 19), EXTENDED)
         logits = model(clip(304), EXTENDED)
     hold(
         features[0],

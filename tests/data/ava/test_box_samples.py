@@ -196,7 +196,7 @@ def test_the_loader_gives_the_same_with_workers_and_without(films):
     first = alone[0]
     assert first.clip.shape == (2, 3, 4, 24, 24)
     assert first.clip.max() <= 1
-    assert first.present.dtype == torch.bool
+    assert first.box_mask.dtype == torch.bool
     assert data.sample_num_bytes >= sum(part.nbytes for part in data.load_arrays(0, 0, 0, 0))
     tested = KeyframeViewDataset(films, VIEWS)
     lists = [
@@ -215,8 +215,8 @@ def test_another_key_frame_stands_in_for_one_that_is_missing_with_its_own_boxes(
     gone = replace(films, second=np.array([1, 2, 3, 901, 1902], np.int32))  # that film ends at 904
     data = KeyframeTrainDataset(gone, replace(CLIPS, flip_probability=0.0), seed=1)
     there = [films[place].labels.tolist() for place in range(4)]
-    for batch in batches(data, workers, broken_share=0.5):
-        for labels, present in zip(batch.labels, batch.present, strict=True):
+    for batch in batches(data, workers, max_broken_fraction=0.5):
+        for labels, present in zip(batch.labels, batch.box_mask, strict=True):
             assert labels[present].bool().tolist() in there
     (warning,) = {record.message for record in caplog.records}
     assert warning.startswith("key frame other,1902: ")
@@ -237,7 +237,7 @@ def test_a_stand_in_shows_the_others_frames_boxes_and_labels(films):
     assert shown[3].tolist() == own[3].tolist() == [[True] * 3]
     np.testing.assert_array_equal(own[2], shown[2])
     assert own[-1] != shown[-1]  # by the chance of the one that it stands in for
-    frames = KeyframeClipReader().read_clip(films[3].film, 901, FRAMES)
+    frames = KeyframeClipReader().read_clip(films[3].video, 901, FRAMES)
     chance = partial(numpy_rng, derive_sample_seed(1, 0, 0))
     look = draw_train_transform(
         (32, 80),
@@ -255,7 +255,7 @@ def test_a_stand_in_shows_the_others_frames_boxes_and_labels(films):
 
 
 def test_too_many_missing_films_stop_training_with_their_names(films):
-    gone = replace(films, films=tuple(replace(film, place=None) for film in films.films))
+    gone = replace(films, videos=tuple(replace(film, path=None) for film in films.videos))
     with pytest.raises(InputError, match=r"of 5 key frames are broken.*key frame \w+,0\d+: neither a file"):
         batches(KeyframeTrainDataset(gone, CLIPS, seed=0), 0)
     with pytest.raises(BrokenVideo):
@@ -269,7 +269,7 @@ def test_too_many_missing_films_stop_training_with_their_names(films):
         ({"short_side": (0, 32)}, "short_side is 0"),
         ({"size": (48, 40)}, "48x40 is larger"),
         ({"size": (0, 32)}, "size is 0"),
-        ({"flip": 1.5}, "flip is 1.5"),
+        ({"flip_probability": 1.5}, "flip_probability is 1.5"),
         ({"sampling": KeyframeSampling(frames=5, stride=1, rule="slowfast")}, "4 of 5 frames"),
     ],
 )
@@ -282,9 +282,9 @@ def test_settings_that_give_no_clip_are_refused(wrong, said):
     ("wrong", "said"),
     [
         ({"short_side": 0}, "short_side is 0"),
-        ({"crop": (48, 40)}, "48x40 is larger"),
-        ({"persons": 2.0}, "persons is 2.0"),
-        ({"extend": (-0.1, 0.0)}, "extend is -0.1"),
+        ({"crop_size": (48, 40)}, "48x40 is larger"),
+        ({"min_person_score": 2.0}, "min_person_score is 2.0"),
+        ({"box_expansion": (-0.1, 0.0)}, "box_expansion is -0.1"),
     ],
 )
 def test_settings_that_give_no_view_are_refused(wrong, said):

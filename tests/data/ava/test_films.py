@@ -28,10 +28,10 @@ def around(film: KeyframeVideo, second: int, sampling: KeyframeSampling) -> list
 def test_a_clip_shows_the_frames_that_are_nearest_to_its_moments(tmp_path, film_of, rate, sampling):
     film = film_of(tmp_path, 4 * rate, rate)
     shown = around(film, 2, sampling)
-    moments = [2 + offset / sampling.rate for offset in sampling.offsets()]
+    moments = [2 + offset / sampling.frame_rate for offset in sampling.compute_offsets()]
     assert all(abs(n / rate - moment) <= 0.5 / rate + 1e-9 for n, moment in zip(shown, moments, strict=True))
-    if rate == sampling.rate:
-        assert shown == [2 * rate + offset for offset in sampling.offsets()]
+    if rate == sampling.frame_rate:
+        assert shown == [2 * rate + offset for offset in sampling.compute_offsets()]
 
 
 @FORMS

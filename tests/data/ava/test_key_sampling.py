@@ -11,7 +11,7 @@ from vidstill.utils.types import InputError
 
 RULES = st.sampled_from(["videomae", "slowfast"])
 samplings = st.builds(
-    KeyframeSampling, frames=st.integers(1, 32), stride=st.integers(1, 16), rate=st.just(25.0), rule=RULES
+    KeyframeSampling, frames=st.integers(1, 32), stride=st.integers(1, 16), frame_rate=st.just(25.0), rule=RULES
 )
 
 
@@ -23,7 +23,7 @@ def test_the_two_released_rules_take_the_frames_that_are_stated_of_them():
 @given(samplings)
 def test_a_clip_has_its_frames_a_stride_apart(sampling):
     assume(sampling.rule == "videomae" or sampling.frames * sampling.stride % 2 == 0 or sampling.stride > 1)
-    offsets = sampling.offsets()
+    offsets = sampling.compute_offsets()
     assert len(offsets) == sampling.frames
     assert {b - a for a, b in pairwise(offsets)} <= {sampling.stride}
 
@@ -62,7 +62,7 @@ def test_pyslowfasts_rule_repeats_the_first_and_the_last_frame(frames, stride, c
 @given(samplings, st.integers(0, 50), st.integers(1, 100))
 def test_no_frame_is_asked_for_that_is_not_there(sampling, centre, total):
     assume(centre < total)
-    assert all(0 <= n < total for n in sampling.frames_around(centre, total))
+    assert all(0 <= n < total for n in sampling.compute_frame_indices(centre, total))
 
 
 def test_at_the_first_frame_of_a_video_videomaes_rule_has_that_frame_alone():
@@ -82,7 +82,7 @@ def test_halves_are_rounded_up_so_that_even_steps_stay_even():
     assert round_half_up(2.5 - 1e-12) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"frames": 0}, {"stride": 0}, {"rate": 0.0}, {"rate": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"frames": 0}, {"stride": 0}, {"frame_rate": 0.0}, {"frame_rate": float("nan")}])
 def test_numbers_that_give_no_clip_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         KeyframeSampling(**wrong)

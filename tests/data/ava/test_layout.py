@@ -58,7 +58,7 @@ def film(path: Path, seconds: int) -> None:
 
 
 def places(split) -> dict[str, tuple]:
-    return {each.name: (each.place and each.place, each.form, each.start) for each in split.films}
+    return {each.name: (each.path, each.format, each.start_second) for each in split.videos}
 
 
 # ---- AVA ------------------------------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
     assert [found.video_names[place] for place in found.video_index] == [
         rows.video_names[place] for place in rows.video_index
     ]
-    for name in ("second", "box", "action", "score", "line"):
+    for name in ("second", "box", "action_id", "score", "line_number"):
         assert np.array_equal(getattr(found, name), getattr(rows, name)), name
 
 

@@ -215,7 +215,7 @@ def open_box_dataset(
     Raises:
         InputError: there is no such data, or no list of its actions.
     """
-    check_range(0.001, 1e6, rate=frame_rate)
+    check_range(0.001, 1e6, frame_rate=frame_rate)
     invalidate_listing_cache(data)
     if not is_directory(data):
         raise InputError(f"{data} is no folder; give one with `annotations` in AVA's formats and videos beside them")

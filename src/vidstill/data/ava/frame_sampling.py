@@ -26,7 +26,7 @@ class KeyframeSampling:
 
     def __post_init__(self) -> None:
         check_range(1, math.inf, frames=self.frames, stride=self.stride)
-        check_range(1e-3, math.inf, rate=self.frame_rate)
+        check_range(1e-3, math.inf, frame_rate=self.frame_rate)
 
     def compute_offsets(self) -> list[int]:
         """Where the frames stand, in frames of `rate` from the key frame, if there are enough on both sides.

@@ -104,8 +104,8 @@ class PersonBoxesConfig:
     max_boxes: int | None = None
 
     def __post_init__(self) -> None:
-        check_range(0, 1, score=self.min_score, iou=self.min_iou)
-        check_range(0, math.inf, most=self.max_boxes)
+        check_range(0, 1, min_score=self.min_score, min_iou=self.min_iou)
+        check_range(0, math.inf, max_boxes=self.max_boxes)
 
 
 def build_train_keyframes(

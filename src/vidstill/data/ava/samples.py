@@ -51,7 +51,7 @@ class BoxClipsConfig:
     def __post_init__(self) -> None:
         low, high = self.short_side
         check_range(1, math.inf, short_side=low)
-        check_range(0, 1, flip=self.flip_probability)
+        check_range(0, 1, flip_probability=self.flip_probability)
         if low > high:
             raise InputError(f"short_side is drawn from {low} to {high}; give the smaller one first")
         _check_crop(self.size, low)
@@ -78,9 +78,9 @@ class BoxViewsConfig:
 
     def __post_init__(self) -> None:
         check_range(1, math.inf, short_side=self.short_side)
-        check_range(0, 1, persons=self.min_person_score)
+        check_range(0, 1, min_person_score=self.min_person_score)
         for share in self.box_expansion:
-            check_range(0, math.inf, extend=share)
+            check_range(0, math.inf, box_expansion=share)
         if self.crop_size is not None:
             _check_crop(self.crop_size, self.short_side)
         _check_sampling(self.sampling)
