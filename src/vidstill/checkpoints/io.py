@@ -20,7 +20,7 @@ from vidstill.checkpoints.download import (
     read_shard_index,
 )
 from vidstill.checkpoints.pickle_reader import read_torch_checkpoint
-from vidstill.utils.files import write_file_atomic
+from vidstill.utils.files import write_bytes
 from vidstill.utils.types import InputError
 
 MODEL_FILE = "model.safetensors"  # in a run's folder: what people take away
@@ -49,7 +49,7 @@ class Checkpoint:
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Writes our file; it is complete or absent, whatever happens meanwhile."""
-    write_file_atomic(path, stream_safetensors(tensors, {_METADATA_KEY: json.dumps(metadata)}))
+    write_bytes(path, stream_safetensors(tensors, {_METADATA_KEY: json.dumps(metadata)}))
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:

@@ -14,7 +14,7 @@ from vidstill.pipelines.probe.config import ProbeRunConfig
 from vidstill.pipelines.probe.fit import ProbeConfig, ProbeKind
 from vidstill.pipelines.probe.lars import LarsProbeConfig, train_lars_probe
 from vidstill.pipelines.probe.report import ProbeReport
-from vidstill.utils.files import write_file_atomic
+from vidstill.utils.files import write_bytes
 from vidstill.utils.terminal import echo
 from vidstill.utils.types import InputError
 
@@ -158,7 +158,7 @@ PROBE_COMMANDS: dict[str, Callable[..., None]] = {
 
 def _echo_report(report: ProbeReport, json: bool, csv: Path | None, *, compare: bool = False) -> None:
     if csv is not None and os.environ.get("RANK", "0") == "0":
-        write_file_atomic(csv, report.to_csv().encode())
+        write_bytes(csv, report.to_csv().encode())
     echo(
         jsons.dumps(report.to_dict(), indent=1)
         if json

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from vidstill.engine.lr_schedule import TrainingPlan
-from vidstill.utils.files import write_file_atomic
+from vidstill.utils.files import write_bytes
 
 _PRINT_INTERVAL = 10.0  # between two lines where the output is no terminal
 _SMOOTHING = 0.05  # weight of the newest step in what the bar shows
@@ -148,7 +148,7 @@ def truncate_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_up_to_step(line, step)]
-    write_file_atomic(path, "".join(f"{line}\n" for line in kept).encode())
+    write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _is_up_to_step(line: str, step: int) -> bool:

@@ -38,7 +38,7 @@ from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
 from vidstill.tasks.probes.linear import evaluate_linear_probe, extract_mean_features
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import TEST_FILE, get_package_version, write_file_atomic, write_json
+from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes, write_json
 from vidstill.utils.flops import compute_model_cost
 from vidstill.utils.types import InputError
 
@@ -103,7 +103,7 @@ def quickstart(
         found, facts=[("this call", f"{(time.monotonic() - begun) / 60:.1f} minutes"), *road.describe_run()]
     )
     write_json(out / RESULTS_FILE, asdict(found))
-    write_file_atomic(out / REPORT_FILE, page.encode())
+    write_bytes(out / REPORT_FILE, page.encode())
     shown = Console()
     shown.print(figures.make_terminal_table(found), highlight=False)
     shown.print(f"Curves and pictures: {out / REPORT_FILE}", markup=False, highlight=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from vidstill.synthetic.clips import (
 )
 from vidstill.synthetic.figures import draw_scene, measure_visibility
 from vidstill.synthetic.scene import FIRST_INTERACTION, PERSON_ACTIONS, StickFigure
-from vidstill.utils.files import write_file_atomic
+from vidstill.utils.files import write_bytes
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.types import check_range
 
@@ -86,7 +86,15 @@ def make_box_dataset(
         InputError: the config makes no clips, or the folder holds something else.
     """
     _check_config(config)
-    claim_synthetic_dir(out, json.dumps(asdict(config) | {"boxes": True, "drawing": _DRAWING_VERSION}, indent=2) + "\n")
+    identity = asdict(config) | {"boxes": True, "drawing": _DRAWING_VERSION}
+    with open_output_dir(out, identity, kind="synthetic clips", marker=SYNTHETIC_CONFIG_FILE):
+        _write_clips(out, config, workers, progress)
+    return out
+
+
+def _write_clips(
+    out: Path, config: SyntheticBoxesConfig, workers: int | None, progress: Callable[[int, int], None] | None
+) -> None:
     texts = {
         f"{split}{name}": "" for split in _ANNOTATED_SPLITS if config.count_clips(split) for name in _FILE_SUFFIXES
     }
@@ -105,7 +113,7 @@ def make_box_dataset(
         if progress:
             progress(done, len(jobs))
     for name, text in texts.items():
-        write_file_atomic(out / "annotations" / name, text.encode())
+        write_bytes(out / "annotations" / name, text.encode())
     return out
 
 
@@ -126,7 +134,7 @@ def _make_clip(folder: Path, config: SyntheticBoxesConfig, job: tuple[str, int])
     seed = derive_sample_seed(config.seed, SYNTHETIC_SPLITS.index(split), number)
     scene = generate_scene(seed, seconds=config.seconds, fps=config.fps, size=config.size)
     if not path.exists():
-        write_file_atomic(path, encode_h264(draw_scene(scene, seed, config.size), config.fps))
+        write_bytes(path, encode_h264(draw_scene(scene, seed, config.size), config.fps))
     rows = dict.fromkeys(_FILE_SUFFIXES if annotated else (), "")
     for second in range(1, config.seconds) if annotated else ():
         moment = f"{name},{second:04d}"

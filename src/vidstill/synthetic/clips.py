@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 
 from vidstill.synthetic.drawing import draw_clip
 from vidstill.synthetic.motion import MOTION_CLASSES
-from vidstill.utils.files import PARTIAL_SUFFIX, write_file_atomic
+from vidstill.utils.files import PARTIAL_SUFFIX, write_bytes
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError, check_range
 
@@ -94,7 +94,7 @@ def make_clip_dataset(
         if progress:
             progress(done, len(jobs))
     for name, text in lists.items():
-        write_file_atomic(out / name, text.encode())
+        write_bytes(out / name, text.encode())
     return out
 
 
@@ -151,7 +151,7 @@ def claim_synthetic_dir(out: Path, config_json: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out} cannot be made ({error.strerror}); name another folder") from error
-    write_file_atomic(said, config_json.encode())
+    write_bytes(said, config_json.encode())
 
 
 def _build_lists(config: SyntheticClipsConfig) -> dict[str, str]:
@@ -187,7 +187,7 @@ def _make_clip(folder: Path, config: SyntheticClipsConfig, job: tuple[str, int])
         return
     seed = derive_sample_seed(config.seed, SYNTHETIC_SPLITS.index(split), index)
     action = config.classes[index % len(config.classes)]
-    write_file_atomic(path, encode_h264(draw_clip(action, seed, config.frames, config.size), config.fps))
+    write_bytes(path, encode_h264(draw_clip(action, seed, config.frames, config.size), config.fps))
 
 
 def encode_h264(frames: UInt8[np.ndarray, "t h w 3"], fps: int) -> bytes:

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, and what is written into it, complete or absent."""
+"""Files and directories that are complete or absent: atomic writes, output directories, locks."""
 
 import fcntl
 import json
@@ -12,282 +12,230 @@ from typing import Any, BinaryIO
 
 from vidstill.utils.types import InputError
 
-FileContent = bytes | Iterable[bytes] | Callable[[BinaryIO], object]
-"""Of a file: at once, piece by piece, or by what writes into it."""
+FileContent = bytes | Iterable[bytes]
+"""The content of a file: at once, or in chunks."""
 
 RECIPE_FILE = "recipe.json"
 TEST_FILE = "test.json"
 
 PARTIAL_SUFFIX = ".part"
-"""Ends the name of what a kill left unfinished."""
+"""Suffix of a file that is being written, or that a killed process left unfinished."""
 
-_MAX_STEM_LENGTH = 56  # letters of a file's name, without its suffix
+_LOCK_FILE = ".lock"
+_MAX_STEM_LENGTH = 56  # characters of a file's name, without its suffix
 _UNSAFE_CHARACTERS = re.compile(r"[^\w.,()+@=-]+")
-
-_PACKAGES = ("vidstill", "torch", "torchvision", "av")  # which decide a run's numbers
-_IDENTITY_KEYS = ("recipe", "init")  # of what RECIPE_FILE holds; the data are known by their fingerprints
-
-
-def open_output_dir(out: Path, identity: Mapping[str, Any]) -> None:
-    """Makes the folder this run's, or finds that it is.
-
-    Args:
-        identity: its `recipe`, its `data` (source and fingerprint of each part), its `init` if it has one; and what else is
-            good to know.
-
-    Raises:
-        InputError: the folder holds something else, or cannot be written; it is as it was then.
-    """
-    path = out / RECIPE_FILE
-    try:
-        if path.is_file():
-            _check_same_run(out, _read_run_metadata(path), identity)
-        elif out.exists() and (
-            not out.is_dir() or any(each.name != RECIPE_FILE + PARTIAL_SUFFIX for each in out.iterdir())
-        ):
-            raise InputError(f"{out} is there and is no run's folder; choose another folder with --out")
-        else:
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(path, {**identity, "versions": {name: get_package_version(name) for name in _PACKAGES}})
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}); choose another folder with --out") from error
-
-
-def get_package_version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # it is run from its source
-        return "unknown"
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_file_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def write_file_atomic(path: Path, content: FileContent) -> None:
-    """Writes a file that is complete or absent, whatever happens meanwhile."""
-    half = path.with_name(path.name + PARTIAL_SUFFIX)
-    if isinstance(content, bytes):
-        half.write_bytes(content)
-    elif callable(content):
-        with half.open("wb") as file:
-            content(file)
-    else:
-        with half.open("wb") as file:
-            file.writelines(content)
-    os.replace(half, path)
-
-
-def check_result_dir(directory: Path, names: Collection[str]) -> None:
-    """Raises an InputError where findings cannot be left in a folder: before the work, not after it.
-
-    Earlier ones are written over; a run's folder, or any that holds something else, is left alone.
-
-    Args:
-        names: of the files that will be left, beside TEST_FILE.
-    """
-    whole = directory.absolute()
-    there = next(each for each in (whole, *whole.parents) if os.path.exists(each))
-    if not (there.is_dir() and os.access(there, os.R_OK | os.W_OK | os.X_OK)):
-        raise InputError(f"{directory} cannot be written; choose another folder with --out")
-    known = {TEST_FILE, *names}
-    if there == whole and any(each.name.removesuffix(PARTIAL_SUFFIX) not in known for each in directory.iterdir()):
-        raise InputError(f"{directory} is there and holds something else than a test; choose another folder with --out")
-
-
-def write_result_dir(directory: Path, files: Mapping[str, Callable[[], bytes | Iterable[bytes]]], result: Any) -> None:
-    """Leaves all that a test found in a folder; TEST_FILE comes last, and says by being there that the rest is.
-
-    Args:
-        files: what makes each file.
-        result: the numbers, as JSON has them.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in (TEST_FILE, *files):
-            (directory / name).unlink(missing_ok=True)  # of an earlier test
-        for name, content in files.items():
-            write_file_atomic(directory / name, content())
-        write_json(directory / TEST_FILE, result)
-    except OSError as error:
-        raise InputError(
-            f"{directory} cannot be written ({error.strerror}); make room there, and type the same command again"
-        ) from error
-
-
-def check_file_writable(path: Path) -> None:
-    """Raises an InputError where a file cannot be written: before the work, not after it."""
-    half = path.with_name(path.name + PARTIAL_SUFFIX)
-    try:
-        half.touch()
-        half.unlink()
-    except OSError as error:
-        raise make_write_error(path, error) from error
-
-
-def write_file(path: Path, content: FileContent) -> None:
-    """As `write_file_atomic`, and nothing unfinished is left.
-
-    Raises:
-        InputError: it cannot be written; what was there still is.
-    """
-    try:
-        write_file_atomic(path, content)
-    except OSError as error:
-        path.with_name(path.name + PARTIAL_SUFFIX).unlink(missing_ok=True)
-        raise make_write_error(path, error) from error
-
-
-def write_file_with_parents(path: Path, content: FileContent) -> None:
-    """As `write_file`; the folders above it are made."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise make_write_error(path, error) from error
-    write_file(path, content)
-
-
-def check_parent_writable(path: Path) -> None:
-    """Raises an InputError where nothing can be written there, nor the folders above it be made."""
-    there = next(each for each in path.absolute().parents if os.path.lexists(each))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise InputError(f"{path} cannot be written; choose another place with --out")
-
-
-def check_output_file(path: Path) -> None:
-    """As `check_file_writable`, with another sentence where it is a folder."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file, or a folder without a dot")
-    check_file_writable(path)
-
-
-def check_output_dir(out: Path, marker_file: str, description: str) -> None:
-    """Raises an InputError where answers cannot be written into a folder, or where it holds something else.
-
-    Args:
-        marker_file: the name of a file that a folder of such answers has.
-        description: they are, in words.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; choose another folder with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / marker_file).is_file():
-        raise InputError(
-            f"{out} is there and holds something else than {description}; choose another folder with --out"
-        )
-    there = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise InputError(f"{out} cannot be written; choose another folder with --out")
-
-
-def make_file_stems(names: Sequence[str]) -> list[str]:
-    """A file's name without its suffix for each video: safe everywhere, each another, none that leaves a folder."""
-    found: list[str] = []
-    taken: set[str] = set()
-    for name in names:
-        last = name.rstrip("/").rpartition("/")[2]
-        stem = numbered = (
-            _UNSAFE_CHARACTERS.sub("_", last.rpartition(".")[0] or last).lstrip(".")[:_MAX_STEM_LENGTH] or "video"
-        )
-        number = 1
-        while numbered.casefold() in taken:
-            number += 1
-            numbered = f"{stem}-{number}"
-        taken.add(numbered.casefold())
-        found.append(numbered)
-    return found
-
-
-def make_write_error(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path} cannot be written ({error.strerror or error}); make room, or choose another place")
-
-
-def _read_run_metadata(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and isinstance(found.get("data"), dict):
-            return found
-    except ValueError:
-        pass
-    raise InputError(f"{path} is not as a run writes it; choose another folder with --out")
-
-
-def _check_same_run(out: Path, previous: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    for word in _IDENTITY_KEYS:
-        if different := _find_first_difference(previous.get(word), current.get(word), word):
-            raise InputError(f"{out} holds another recipe's run ({different}); choose another folder with --out")
-    for part, data in current["data"].items():
-        their = previous["data"].get(part) or {}
-        if their.get("fingerprint") != data["fingerprint"]:
-            what = {
-                "train": "on other data",
-                "val": "tested on other data",
-                "watch": "watched on other data",
-            }[part]
-            raise InputError(
-                f"{out} holds a run {what} ({their.get('source')}, as it was then); choose another folder with --out"
-            )
-
-
-def _find_first_difference(previous: Any, current: Any, key: str) -> str:
-    """`recipe.batch is 64, here it is 32`, or nothing."""
-    if isinstance(previous, dict) and isinstance(current, dict):
-        each = (
-            _find_first_difference(previous.get(name), current.get(name), f"{key}.{name}")
-            for name in previous | current
-        )
-        return next(filter(None, each), "")
-    return "" if previous == current else f"{key} is {previous}, here it is {current}"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that is complete and on the disk afterwards, or absent, whatever happens meanwhile.
+    """Open a file that is complete and on the disk after the block, or absent if the block raises.
+
+    The bytes go to `path.part` beside it, whose name is the file's `name`; missing parent directories are made.
 
     Raises:
-        InputError: it cannot be written, of which nothing is left, or another process is writing it.
+        InputError: The file cannot be written (what stood there is unchanged), or another process is writing it.
     """
-    half = path.with_name(path.name + PARTIAL_SUFFIX)
-    try:
-        with open(os.open(half, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
-            if not _lock_file(file):
-                raise InputError(f"{path} is being written by another process; wait for its end")
+    temporary = path.with_name(path.name + PARTIAL_SUFFIX)
+    with convert_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_locked(temporary) as file:
             try:
+                if file.seek(0, os.SEEK_END):
+                    file.truncate(0)  # a killed process has left bytes
+                file.seek(0)
                 yield file
-                file.truncate()  # to what was written: a kill may have left more
                 file.flush()
                 os.fsync(file.fileno())
-                half.replace(path)
+                rename_durably(temporary, path)
             except BaseException:
-                with suppress(OSError):  # a kill would leave it too
-                    half.unlink()
+                with suppress(OSError):
+                    temporary.unlink()
                 raise
-        _fsync_directory(path.parent)
+
+
+def write_bytes(path: Path, content: FileContent) -> None:
+    """Write a file atomically, as `atomic_write` does."""
+    with atomic_write(path) as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Rename a file or a directory whose content is on the disk, and have the new name on the disk too."""
+    os.replace(source, target)
+    directory = os.open(target.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def open_locked(path: Path) -> BinaryIO:
+    """Open a file for reading and writing at its start, made if absent, and lock it until it is closed.
+
+    Raises:
+        InputError: Another process holds the lock.
+    """
+    while True:
+        file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise InputError(f"{path} is being written by another process; wait until it ends") from None
+        except OSError:
+            return file  # some network file systems have no locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # the process that held the lock has renamed or deleted the file
+
+
+@contextmanager
+def convert_write_errors(path: Path) -> Iterator[None]:
+    """Raise an OSError of the block as an InputError that names the path and how to mend it."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); make room, or make it writable: "
-            "the same command goes on"
+            f"{path} cannot be written ({error.strerror or error}); free disk space or make it writable, then run the same "
+            "command again"
         ) from error
 
 
-def _lock_file(file: BinaryIO) -> bool:
-    """Keeps others from writing the file until it is closed; False if they do already."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # not every network drive knows how
-    return True
+@contextmanager
+def open_output_dir(
+    out: Path, identity: Mapping[str, Any], *, kind: str, marker: str, metadata: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Make a directory for this work, or check that it was made for the same work, and lock it during the block.
+
+    Args:
+        identity: What decides the content; written to `marker`, and compared with what an earlier call wrote. A dataset
+            in it is a mapping with a `fingerprint`, and only this is compared.
+        kind: What the directory holds, for messages: "a run".
+        marker: Name of the JSON file that says so.
+        metadata: Further facts for this file, which are not compared.
+
+    Raises:
+        InputError: The directory holds something else (it is unchanged then), another process is writing it, or it cannot
+            be written.
+    """
+    check_output_dir(out, kind, marker)
+    path = out / marker
+    with convert_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with _lock_dir(out):
+        if not path.is_file():
+            write_json(path, {**identity, **(metadata or {})})
+        else:
+            try:
+                previous = dict(json.loads(path.read_text("utf-8")))
+            except (ValueError, TypeError):
+                raise InputError(f"{path} is damaged; choose another directory with --out") from None
+            if difference := find_difference(previous, identity):
+                raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another with --out")
+        yield
 
 
-def _fsync_directory(directory: Path) -> None:
-    """Has the names in a folder on the disk, before anything is written that relies on them."""
-    handle = os.open(directory, os.O_RDONLY)
+@contextmanager
+def _lock_dir(directory: Path) -> Iterator[None]:
+    path = directory / _LOCK_FILE
+    with convert_write_errors(directory):
+        try:
+            file = open_locked(path)
+        except InputError:
+            raise InputError(f"{directory} is being written by another process; wait until it ends") from None
+    with file:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] = ()) -> None:
+    """Raise an InputError unless `out` can be made, is empty, or holds earlier results of this kind; before the work.
+
+    Args:
+        kind: What will be written there, for messages: "predictions".
+        marker: A file that such a directory has when it is complete.
+        files: Names of all other files that it can have; if empty, they are not checked.
+    """
+    existing = next(each for each in (out.absolute(), *out.absolute().parents) if os.path.lexists(each))
+    if existing == out.absolute() and not existing.is_dir():
+        raise InputError(f"{out} is a file; choose a directory with --out")
+    if not (existing.is_dir() and os.access(existing, os.R_OK | os.W_OK | os.X_OK)):
+        raise InputError(f"{out} cannot be written; choose another directory with --out")
+    if existing != out.absolute():
+        return
+    names = {each.name.removesuffix(PARTIAL_SUFFIX) for each in out.iterdir() if not each.name.startswith(".")}
+    if not (names <= {marker, *files} or ((out / marker).is_file() and not files)):
+        raise InputError(f"{out} exists and holds something else than {kind}; choose another directory with --out")
+
+
+def check_output_file(path: Path) -> None:
+    """Raise an InputError if a file cannot be written there, its missing parent directories included; before the work."""
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; choose the path of a file with --out")
+    existing = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise InputError(f"{path} cannot be written; choose another path with --out")
+
+
+def write_result_dir(out: Path, files: Mapping[str, Callable[[], FileContent]], result: Any) -> None:
+    """Write the files of an evaluation; TEST_FILE comes last, so that its presence says that all others are complete.
+
+    Args:
+        files: Functions that make the content, by file name.
+        result: The metrics, as JSON values.
+    """
+    for name in (TEST_FILE, *files):
+        with convert_write_errors(out):
+            (out / name).unlink(missing_ok=True)  # of an earlier evaluation
+    for name, content in files.items():
+        write_bytes(out / name, content())
+    write_json(out / TEST_FILE, result)
+
+
+def find_difference(previous: Any, current: Any, key: str = "") -> str:
+    """Return the first difference as `recipe.batch is 64, here it is 32`, or an empty string.
+
+    Entries that `current` lacks are ignored; a mapping with a `fingerprint` is compared by it alone.
+    """
+    if not (isinstance(previous, Mapping) and isinstance(current, Mapping)):
+        same = previous == current or previous == json.loads(json.dumps(current))  # a tuple is read back as a list
+        return "" if same else f"{key} is {previous}, here it is {current}"
+    if "fingerprint" in current:
+        same = previous.get("fingerprint") == current["fingerprint"]
+        return "" if same else f"{key} is another dataset, or has changed since; it was {previous.get('source')}"
+    each = (find_difference(previous.get(name), current[name], f"{key}.{name}".lstrip(".")) for name in current)
+    return next(filter(None, each), "")
+
+
+def make_file_stems(names: Sequence[str]) -> list[str]:
+    """Return one file name without suffix per video: safe on every file system, all different, inside their directory."""
+    stems: list[str] = []
+    used: set[str] = set()
+    for name in names:
+        last = name.rstrip("/").rpartition("/")[2]
+        base = _UNSAFE_CHARACTERS.sub("_", last.rpartition(".")[0] or last).lstrip(".")[:_MAX_STEM_LENGTH] or "video"
+        stem, number = base, 1
+        while stem.casefold() in used:
+            number += 1
+            stem = f"{base}-{number}"
+        used.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def get_package_version(package: str) -> str:
+    """Return the installed version, or "unknown" where the package runs from its source tree."""
     try:
-        with suppress(OSError):  # not every network drive knows how
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
