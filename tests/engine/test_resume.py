@@ -33,7 +33,7 @@ def _disk_full(*_):
 
 
 @pytest.mark.parametrize(
-    ("place", "fails"), [("torch.save", _half_written), ("os.fsync", _disk_full), ("pathlib.Path.replace", _disk_full)]
+    ("place", "fails"), [("torch.save", _half_written), ("os.fsync", _disk_full), ("os.replace", _disk_full)]
 )
 def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch, place, fails):
     save_state(tmp_path, 1, {"weight": torch.ones(3)})
@@ -46,7 +46,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
 
 def test_what_a_kill_left_unfinished_is_no_state(tmp_path):
     save_state(tmp_path, 1, {"weight": torch.ones(3)})
-    (tmp_path / "unfinished").write_bytes(b"half of it")
+    (tmp_path / "step-000000009.pt.part").write_bytes(b"half of it")
     assert torch.equal(load_state(tmp_path)["weight"], torch.ones(3))
     save_state(tmp_path, 2, {"weight": torch.zeros(3)})
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.pt"]

@@ -26,7 +26,7 @@ from vidstill.figures.contact_sheet import (
     render_sheet,
 )
 from vidstill.figures.text_fit import load_font, truncate_end, truncate_start, wrap_text
-from vidstill.utils.files import write_file
+from vidstill.utils.files import write_bytes
 from vidstill.utils.types import InputError
 
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=60) | st.sampled_from(["w" * 5000, "a\n" * 50, "\udcff"])
@@ -253,13 +253,12 @@ def test_a_full_disk_leaves_the_old_sheet(tmp_path, monkeypatch):
     png = tmp_path / "sheet.png"
     png.write_bytes(b"an old one")
 
-    def full(path: Path, content: bytes) -> int:
-        path.touch()
+    def full(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(InputError, match="No space left"):
-        write_file(png, b"a new one")
+        write_bytes(png, b"a new one")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"sheet.png": b"an old one"}
 
 

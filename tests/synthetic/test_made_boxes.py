@@ -234,9 +234,9 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(change, sente
 
 def test_a_folder_with_other_clips_is_left_alone(tiny):
     before = contents(tiny)
-    with pytest.raises(InputError, match="made otherwise"):
+    with pytest.raises(InputError, match="with other settings"):
         make_box_dataset(tiny, replace(TINY, seed=4))
-    with pytest.raises(InputError, match="made otherwise"):
+    with pytest.raises(InputError, match="with other settings"):
         make_clip_dataset(tiny, SyntheticClipsConfig())
     assert contents(tiny) == before
 

@@ -21,7 +21,7 @@ from vidstill.engine.distributed import count_cores
 from vidstill.figures.contact_sheet import check_sheet_path, draw_contact_sheet
 from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
 from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
-from vidstill.utils.files import write_file
+from vidstill.utils.files import write_bytes
 from vidstill.utils.terminal import echo, show_progress_bar, to_json_value
 from vidstill.utils.text import format_one_line
 from vidstill.utils.types import InputError
@@ -108,7 +108,7 @@ def data_inspect_command(
         summary = looking.summarize_dataset(parse_path(data), listings, max_files=max_files, progress=looked)
     if contact_sheet is not None:
         with show_progress_bar("strips") as drawn:
-            write_file(contact_sheet, draw_contact_sheet(data, listings, progress=drawn))
+            write_bytes(contact_sheet, draw_contact_sheet(data, listings, progress=drawn))
     echo(jsons.dumps(to_json_value(asdict(summary)), indent=1) if json else format_dataset_summary(summary))
     if contact_sheet is not None and not json:
         echo(f"\nsheet: {format_one_line(str(contact_sheet))}")

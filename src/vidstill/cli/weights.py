@@ -30,7 +30,7 @@ from vidstill.pipelines.export.report import ExportReport
 from vidstill.pipelines.export.torch_export import write_torch_export
 from vidstill.recipes.recipe import PretrainRecipe, find_recipe
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import check_parent_writable
+from vidstill.utils.files import check_output_file
 from vidstill.utils.terminal import echo, format_key_values
 from vidstill.utils.types import Grid, InputError
 
@@ -114,7 +114,7 @@ def _check_output_path(target: TargetFormat, path: Path) -> None:
         raise InputError(f"{path} does not end with .safetensors; name it so")
     if target in LAYOUT_CONSTRAINTS:
         check_foreign_suffix(path)
-    check_parent_writable(path)
+    check_output_file(path)
 
 
 def _import_with_provenance(

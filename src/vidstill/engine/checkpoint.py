@@ -1,11 +1,11 @@
 """What training changes, saved and restored: a state is complete or absent."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vidstill.utils.files import PARTIAL_SUFFIX, atomic_write
 from vidstill.utils.types import InputError
 
 
@@ -15,20 +15,12 @@ def save_state(directory: Path, step: int, state: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written (a full disk); the one before is as it was.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    new = directory / f"step-{step:09d}.pt"
-    unfinished = directory / "unfinished"
     try:
-        with unfinished.open("wb") as file:
+        with atomic_write(directory / f"step-{step:09d}.pt") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(new)
-    except (OSError, RuntimeError) as error:  # torch's writer tells of a failed write by a RuntimeError
-        unfinished.unlink(missing_ok=True)
+    except (InputError, RuntimeError) as error:  # torch's writer tells of a failed write by a RuntimeError
         raise OSError(f"the state of step {step} cannot be written to {directory}: {error}") from error
-    _fsync_directory(directory)
-    for old in list_states(directory)[:-1]:
+    for old in (*list_states(directory)[:-1], *directory.glob(f"*{PARTIAL_SUFFIX}")):
         old.unlink(missing_ok=True)
 
 
@@ -52,13 +44,3 @@ def load_state(directory: Path) -> dict[str, Any] | None:
 def list_states(directory: Path) -> list[Path]:
     """The complete states in a folder, the newest last."""
     return sorted(directory.glob("step-*.pt"))
-
-
-def _fsync_directory(directory: Path) -> None:
-    """Makes the renaming itself survive a power cut; where folders cannot be opened (Windows) nothing need be done."""
-    if os.name == "posix":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,7 +1,6 @@
 """A video again, with something drawn over each frame: here the most probable classes of each moment."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from vidstill.data.decode.stream import DEFAULT_FRAME_RATE, TimedFrame, iter_tim
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, source_name
 from vidstill.figures.text_fit import load_font, truncate_end
 from vidstill.figures.timeline import OTHER_COLOR, Timeline
-from vidstill.utils.files import PARTIAL_SUFFIX
+from vidstill.utils.files import atomic_write
 
 _MIN_SHORT_SIDE, _MAX_LONG_SIDE = (
     480,
@@ -62,7 +61,7 @@ def annotate_video(
 
     Raises:
         BrokenVideo: not one frame decodes.
-        OSError: it cannot be written; what was there still is.
+        InputError: it cannot be written; what was there still is.
     """
 
     def painter(height: int, width: int) -> PaintFn:
@@ -92,9 +91,8 @@ def redraw_video(
 
     Raises:
         BrokenVideo: not one frame decodes.
-        OSError: it cannot be written; what was there still is.
+        InputError: it cannot be written; what was there still is.
     """
-    half = out.with_name(out.name + PARTIAL_SUFFIX)
     frames = iter_timed_frames(source, default_frame_rate=default_frame_rate)
     first = next(frames, None)
     if first is None:
@@ -102,24 +100,23 @@ def redraw_video(
     rows, columns, _ = first.to_image().shape
     height, width = compute_video_size(rows, columns, read_pixel_aspect_ratio(source))
     paint = make_paint_fn(height, width)
-    try:
-        with av.open(f"file:{half}", "w", format="mp4", options={"movflags": "faststart"}) as container:
-            stream = _add_stream(
-                container, height, width, read_frame_rate(source) or default_frame_rate or DEFAULT_FRAME_RATE
-            )
-            latest = -1
-            for shown in _stop_at_broken_frame(chain([first], frames)):
-                image = _resize_frame(shown.to_image(), height, width)
-                paint(image, shown.pts_seconds)
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                latest = max(latest + 1, round(shown.pts_seconds * _TICKS_PER_SECOND))
-                frame.pts, frame.time_base = latest, Fraction(1, _TICKS_PER_SECOND)
-                container.mux(stream.encode(frame))
-                progress(shown.pts_seconds)
-            container.mux(stream.encode())
-        os.replace(half, out)
-    finally:
-        half.unlink(missing_ok=True)
+    with (
+        atomic_write(out) as file,
+        av.open(f"file:{file.name}", "w", format="mp4", options={"movflags": "faststart"}) as container,
+    ):
+        stream = _add_stream(
+            container, height, width, read_frame_rate(source) or default_frame_rate or DEFAULT_FRAME_RATE
+        )
+        latest = -1
+        for shown in _stop_at_broken_frame(chain([first], frames)):
+            image = _resize_frame(shown.to_image(), height, width)
+            paint(image, shown.pts_seconds)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            latest = max(latest + 1, round(shown.pts_seconds * _TICKS_PER_SECOND))
+            frame.pts, frame.time_base = latest, Fraction(1, _TICKS_PER_SECOND)
+            container.mux(stream.encode(frame))
+            progress(shown.pts_seconds)
+        container.mux(stream.encode())
 
 
 def _stop_at_broken_frame(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:

@@ -16,7 +16,7 @@ from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, source_name
 from vidstill.data.tools.preview import read_preview
 from vidstill.figures.text_fit import load_font, truncate_end, truncate_start, wrap_text
-from vidstill.utils.files import check_file_writable
+from vidstill.utils.files import check_output_file
 from vidstill.utils.rng import numpy_rng
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
@@ -45,7 +45,7 @@ def check_sheet_path(path: Path, manifests: Mapping[str, Manifest]) -> None:
             and path.resolve().is_relative_to(folder.resolve())
         ):
             raise InputError(f"{path} would count as one of the pictures of {folder}; name a file elsewhere")
-    check_file_writable(path)
+    check_output_file(path)
 
 
 def draw_contact_sheet(title: str, manifests: Mapping[str, Manifest], *, progress: Callable[[int, int], None]) -> bytes:

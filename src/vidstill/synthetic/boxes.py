@@ -1,6 +1,5 @@
 """Makes a data set of clips with boxes, drawn by ourselves: H.264 files, and the files that AVA has beside its own."""
 
-import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,16 +10,16 @@ from jaxtyping import Float64
 
 from vidstill.synthetic.acting import generate_scene
 from vidstill.synthetic.clips import (
+    SYNTHETIC_CONFIG_FILE,
     SYNTHETIC_SPLITS,
     check_clip_counts,
     check_frame_size,
-    claim_synthetic_dir,
     encode_h264,
     map_jobs,
 )
 from vidstill.synthetic.figures import draw_scene, measure_visibility
 from vidstill.synthetic.scene import FIRST_INTERACTION, PERSON_ACTIONS, StickFigure
-from vidstill.utils.files import write_bytes
+from vidstill.utils.files import open_output_dir, write_bytes
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.types import check_range
 
@@ -102,7 +101,7 @@ def _write_clips(
         blocks = (f'item {{\n  name: "{name}"\n  id: {number}\n}}\n' for number, name in enumerate(PERSON_ACTIONS, 1))
         texts["actions.pbtxt"] = "".join(blocks)
     if texts and all((out / "annotations" / name).is_file() for name in texts):
-        return out
+        return
     for name in ("videos", "annotations", "unlabelled"):
         (out / name).mkdir(exist_ok=True)
     jobs = [(split, number) for split in SYNTHETIC_SPLITS for number in range(config.count_clips(split))]
@@ -114,7 +113,6 @@ def _write_clips(
             progress(done, len(jobs))
     for name, text in texts.items():
         write_bytes(out / "annotations" / name, text.encode())
-    return out
 
 
 def _check_config(config: SyntheticBoxesConfig) -> None:

@@ -1,7 +1,6 @@
 """Makes a data set of clips that we draw ourselves, for the quickstart and the tests: H.264 files and their lists."""
 
 import io
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from jaxtyping import UInt8
 
 from vidstill.synthetic.drawing import draw_clip
 from vidstill.synthetic.motion import MOTION_CLASSES
-from vidstill.utils.files import PARTIAL_SUFFIX, write_bytes
+from vidstill.utils.files import open_output_dir, write_bytes
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError, check_range
 
@@ -82,19 +81,19 @@ def make_clip_dataset(
         InputError: the config makes no clips, or the folder holds something else.
     """
     _check_config(config)
-    described = json.dumps(asdict(config) | {"drawing": _DRAWING_VERSION}, indent=2) + "\n"
-    claim_synthetic_dir(out, described)
-    lists = _build_lists(config)
-    if all((out / name).is_file() for name in lists):
-        return out
-    for split in SYNTHETIC_SPLITS:
-        (out / split).mkdir(exist_ok=True)
-    jobs = [(split, i) for split in SYNTHETIC_SPLITS for i in range(config.count_clips(split))]
-    for done, _ in enumerate(map_jobs(partial(_make_clip, out, config), jobs, workers), 1):
-        if progress:
-            progress(done, len(jobs))
-    for name, text in lists.items():
-        write_bytes(out / name, text.encode())
+    identity = asdict(config) | {"drawing": _DRAWING_VERSION}
+    with open_output_dir(out, identity, kind="synthetic clips", marker=SYNTHETIC_CONFIG_FILE):
+        lists = _build_lists(config)
+        if all((out / name).is_file() for name in lists):
+            return out
+        for split in SYNTHETIC_SPLITS:
+            (out / split).mkdir(exist_ok=True)
+        jobs = [(split, i) for split in SYNTHETIC_SPLITS for i in range(config.count_clips(split))]
+        for done, _ in enumerate(map_jobs(partial(_make_clip, out, config), jobs, workers), 1):
+            if progress:
+                progress(done, len(jobs))
+        for name, text in lists.items():
+            write_bytes(out / name, text.encode())
     return out
 
 
@@ -130,28 +129,6 @@ def check_clip_counts(counts: Sequence[int]) -> None:
         raise InputError(
             f"{list(counts)} clips to train, test and pre-train cannot be made; ask for at least one in all"
         )
-
-
-def claim_synthetic_dir(out: Path, config_json: str) -> None:
-    """Says in the folder what it is for.
-
-    Raises:
-        InputError: it is for something else.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder for the clips")
-    said = out / SYNTHETIC_CONFIG_FILE
-    if said.is_file():
-        if said.read_text("utf-8") != config_json:
-            raise InputError(f"{out} holds clips that were made otherwise ({said}); name another folder")
-        return
-    if out.is_dir() and any(name[0] != "." and not name.endswith(PARTIAL_SUFFIX) for name in os.listdir(out)):
-        raise InputError(f"{out} holds other files and no {SYNTHETIC_CONFIG_FILE}; name a new folder for the clips")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be made ({error.strerror}); name another folder") from error
-    write_bytes(said, config_json.encode())
 
 
 def _build_lists(config: SyntheticClipsConfig) -> dict[str, str]:

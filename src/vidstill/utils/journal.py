@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from vidstill.utils.files import PARTIAL_SUFFIX, convert_write_errors, find_difference, open_locked, write_json
 from vidstill.utils.types import InputError
@@ -135,7 +135,7 @@ class Journal:
         self.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Journal":
         self.open()
         return self
 

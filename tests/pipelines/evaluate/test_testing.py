@@ -114,10 +114,10 @@ def test_an_earlier_test_is_written_over_and_other_folders_are_left_alone(road, 
 
 
 def test_a_disk_that_is_full_is_met_with_a_sentence(road, tmp_path, capsys, monkeypatch):
-    def full(path: Path, content: bytes) -> None:
+    def full(file: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(folder, "write_file_atomic", full)
+    monkeypatch.setattr("os.fsync", full)
     assert main(f"evaluate {road}/finetune --data {road}/data --out {tmp_path}/out --workers 0".split()) == 2
     assert "No space left on device" in capsys.readouterr().err
 
@@ -130,7 +130,7 @@ def test_the_findings_of_two_tests_are_never_mixed(road, tmp_path, monkeypatch):
     with pytest.raises(IndexError):
         write_classification_result(tmp_path, tested)
     assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "classes.csv", "confusion.csv"}
-    folder.check_result_dir(tmp_path, FILES - {"test.json"})
+    folder.check_output_dir(tmp_path, "an evaluation", "test.json", FILES)
 
 
 # ---- What cannot be scored ------------------------------------------------------------------------------------------

@@ -144,9 +144,9 @@ def test_a_list_that_is_missing_is_met_before_the_first_fold_is_trained(data, tm
 def test_folds_do_not_come_among_other_files(data, out, capsys):
     before = contents(data.parent)
     for folder in (out / "fold1", data, data.parent / "made/val.csv"):
-        refused(capsys, typed(FINETUNE, data=data, out=folder, **SHORT), f"{folder} is there and holds something else")
+        refused(capsys, typed(FINETUNE, data=data, out=folder, **SHORT), f"{folder} exists and holds something else")
     command = f"evaluate {out} --data {data} --fold all --out {out}"
-    refused(capsys, command.split(), f"{out / 'fold1'} is there and holds something else than a test")
+    refused(capsys, command.split(), f"{out / 'fold1'} exists and holds something else than an evaluation")
     assert contents(data.parent) == before
 
 

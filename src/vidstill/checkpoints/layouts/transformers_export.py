@@ -21,7 +21,7 @@ from vidstill.checkpoints.licences import find_licence
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import check_output_dir, get_package_version, write_file_with_parents
+from vidstill.utils.files import check_output_dir, get_package_version, write_bytes
 from vidstill.utils.types import InputError
 
 TRANSFORMERS_CONFIG_FILE, TRANSFORMERS_WEIGHTS_FILE, TRANSFORMERS_PROCESSOR_FILE, MODEL_CARD_FILE = (
@@ -91,7 +91,7 @@ def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> Transform
     licence = find_licence(checkpoint)
     config, processor = _build_config(model, about, licence), _build_processor_config(model.encoder, about)
     notes = _describe_differences(model)
-    check_output_dir(directory, TRANSFORMERS_CONFIG_FILE, "an export to transformers")
+    check_output_dir(directory, "an export to transformers", TRANSFORMERS_CONFIG_FILE)
     texts = {
         TRANSFORMERS_PROCESSOR_FILE: json.dumps(processor, indent=2) + "\n",
         MODEL_CARD_FILE: build_model_card(
@@ -99,12 +99,12 @@ def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> Transform
         ),
         TRANSFORMERS_CONFIG_FILE: json.dumps(config, indent=2) + "\n",  # the last one: without it nothing is loaded
     }
-    write_file_with_parents(
+    write_bytes(
         directory / TRANSFORMERS_WEIGHTS_FILE,
         save({n: t.contiguous() for n, t in theirs.items()}, metadata={"format": "pt"}),
     )
     for name, text in texts.items():
-        write_file_with_parents(directory / name, text.encode())
+        write_bytes(directory / name, text.encode())
     return TransformersExport(model.architecture, notes)
 
 

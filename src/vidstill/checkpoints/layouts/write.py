@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vidstill.checkpoints.io import stream_safetensors
 from vidstill.checkpoints.layouts.constraints import LAYOUT_CONSTRAINTS
-from vidstill.utils.files import write_file_with_parents
+from vidstill.utils.files import atomic_write, write_bytes
 from vidstill.utils.types import InputError
 
 _MODULE_PREFIX = "Align_"  # MaskAgain's projections, which its trainer writes beside the model, module by module
@@ -23,7 +23,7 @@ def write_foreign_checkpoint(path: Path, tensors: Mapping[str, Tensor], layout: 
     """
     check_foreign_suffix(path)
     if path.suffix == ".safetensors":
-        write_file_with_parents(path, stream_safetensors(tensors))
+        write_bytes(path, stream_safetensors(tensors))
         return
     wrapped: dict[str, Any] = {LAYOUT_CONSTRAINTS[layout].state_dict_key: {}}
     for name, tensor in tensors.items():
@@ -34,11 +34,8 @@ def write_foreign_checkpoint(path: Path, tensors: Mapping[str, Tensor], layout: 
             else wrapped[LAYOUT_CONSTRAINTS[layout].state_dict_key]
         )
         place[rest if module.startswith(_MODULE_PREFIX) else name] = tensor.contiguous()
-
-    def write(file: BinaryIO) -> None:
+    with atomic_write(path) as file:
         torch.save(wrapped, file)
-
-    write_file_with_parents(path, write)
 
 
 def check_foreign_suffix(path: Path) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Float64, Int32
 
 from vidstill.data.ava.csv_reader import NO_ACTION, CsvColumns, parse_second, read_csv_columns, read_csv_rows
 from vidstill.data.storage.fetch import PathOrUrl
-from vidstill.utils.files import write_file
+from vidstill.utils.files import write_bytes
 from vidstill.utils.types import InputError
 
 _ROWS_PER_CHUNK = 2**14  # rows that are put into words before they are written
@@ -150,7 +150,7 @@ def write_box_csv(
     Raises:
         InputError: it cannot be written.
     """
-    write_file(path, format_box_csv(table, action_ids=action_ids, decimals=decimals))
+    write_bytes(path, format_box_csv(table, action_ids=action_ids, decimals=decimals))
 
 
 def _format_table(found: BoxTable, numbers: set[int] | None, decimals: tuple[int, int] | None) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from vidstill.pipelines.infer.run import score_videos
 from vidstill.pipelines.train.session import RunConfig
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import check_result_dir, write_result_dir
+from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
 
@@ -46,7 +46,7 @@ def evaluate_classifier(
         InputError: the weights are no classifier's, or the videos have other classes.
     """
     if out is not None:
-        check_result_dir(out, CLASSIFIER_RESULT_FILES)
+        check_output_dir(out, "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
     runtime = runtime or Runtime(run_config.precision)
     model, weights = load_classifier(source)
     several = model.config.multi_label

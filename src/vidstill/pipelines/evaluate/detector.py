@@ -29,7 +29,7 @@ from vidstill.pipelines.detector_checkpoint import LoadedDetector, load_detector
 from vidstill.pipelines.train.detector_data import DetectRunConfig, select_test_keyframes
 from vidstill.tasks.detection import Detector
 from vidstill.tasks.metrics.ava_map import FrameMAP, MatchingOrder, compute_frame_map
-from vidstill.utils.files import check_result_dir, write_result_dir
+from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
 
@@ -265,7 +265,7 @@ def evaluate_detector(
         InputError: it is none of these, or the data do not go with it.
     """
     if out is not None:
-        check_result_dir(out, DETECTOR_RESULT_FILES)
+        check_output_dir(out, "an evaluation", TEST_FILE, DETECTOR_RESULT_FILES)
     if base_name(parse_path(source)).endswith(".csv"):
         if crop is not None:
             raise InputError(

@@ -1,7 +1,6 @@
 """What was found of a file that is shipped: how it agrees, how large it is, and how fast; and the file written."""
 
 import importlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vidstill.pipelines.export.verify import OutputComparison
-from vidstill.utils.files import PARTIAL_SUFFIX, check_output_file, make_write_error, write_json
+from vidstill.utils.files import PARTIAL_SUFFIX, check_output_file, convert_write_errors, rename_durably, write_json
 from vidstill.utils.types import InputError
 
 REPORT_SUFFIX = ".json"
@@ -108,16 +107,14 @@ def open_export_draft(out: Path, suffix: str) -> Iterator[Path]:
     """
     if out.suffix != suffix:
         raise InputError(f"{out} does not end with {suffix}; name it so")
-    try:
+    with convert_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         check_output_file(out)
         with TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.", suffix=PARTIAL_SUFFIX) as folder:
             draft = Path(folder) / out.name
             yield draft
             for each in sorted(Path(folder).iterdir(), key=lambda path: path.name == out.name):  # itself comes last
-                os.replace(each, out.with_name(each.name))
-    except OSError as error:
-        raise make_write_error(out, error) from error
+                rename_durably(each, out.with_name(each.name))
 
 
 def write_export_report(draft: Path, report: ExportReport) -> ExportReport:

@@ -3,10 +3,9 @@
 import fcntl
 import json
 import math
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
@@ -16,11 +15,10 @@ import numpy as np
 from vidstill.data.ava.box_table import BoxTable, write_box_csv
 from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.csv_reader import NO_ACTION
-from vidstill.data.storage.fetch import format_error
 from vidstill.pipelines.infer.embed_config import FeatureKey, FileStamp, describe_difference
 from vidstill.pipelines.infer.person_detector import PersonDetections
 from vidstill.pipelines.infer.writers.feature_table import ColumnSpecs
-from vidstill.utils.files import PARTIAL_SUFFIX, make_write_error, write_json
+from vidstill.utils.files import PARTIAL_SUFFIX, convert_write_errors, rename_durably, write_json
 from vidstill.utils.types import InputError
 
 _METADATA_FILE = "about.json"
@@ -75,7 +73,7 @@ class Journal:
             InputError: it holds the beginning of others, or cannot be made.
         """
         self.check_settings(metadata)
-        with wrap_write_errors(self.folder):
+        with convert_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / _METADATA_FILE, metadata)
 
@@ -129,7 +127,7 @@ class JournalLog:
 
     def __init__(self, journal: Journal, name: str):
         self.path = journal.folder / f"{_LOG_PREFIX}{name}.jsonl"
-        with wrap_write_errors(self.path):
+        with convert_write_errors(self.path):
             self._file = self.path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,7 +143,7 @@ class JournalLog:
         self._write_line((json.dumps({"key": key, **asdict(entry)}) + "\n").encode())
 
     def _write_line(self, line: bytes) -> None:
-        with wrap_write_errors(self.path):
+        with convert_write_errors(self.path):
             while line:
                 line = line[self._file.write(line) :]
 
@@ -167,21 +165,21 @@ class ColumnSpool:
         ends = (entry.first_row + entry.num_rows for entry in journal.read_entries().values() if entry.spool == name)
         self._first_row = self._num_rows = max(ends, default=0)
         self._files: dict[str, BinaryIO] = {}
-        with wrap_write_errors(journal.folder):
+        with convert_write_errors(journal.folder):
             for column in columns:
                 self._files[column] = spool_path(journal, name, column).open("ab")
         self.discard_video()
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
         for column, (kind, shape) in self._columns.items():
-            with wrap_write_errors(Path(self._files[column].name)):
+            with convert_write_errors(Path(self._files[column].name)):
                 self._files[column].write(np.ascontiguousarray(arrays[column], kind).reshape(-1, *shape).tobytes())
         self._num_rows += len(next(iter(arrays.values())))
 
     def finish_video(self, key: FeatureKey, stamp: FileStamp) -> JournalEntry:
         """The video whose rows these were is done."""
         for file in self._files.values():
-            with wrap_write_errors(Path(file.name)):
+            with convert_write_errors(Path(file.name)):
                 file.flush()
         first, self._first_row = self._first_row, self._num_rows
         return JournalEntry(stamp, self._num_rows - first, first, self.name)
@@ -190,7 +188,7 @@ class ColumnSpool:
         """Cuts off what was appended since the last end."""
         self._num_rows = self._first_row
         for column, (kind, shape) in self._columns.items():
-            with wrap_write_errors(Path(self._files[column].name)):
+            with convert_write_errors(Path(self._files[column].name)):
                 self._files[column].flush()
                 self._files[column].truncate(self._num_rows * count_row_bytes(kind, shape))
 
@@ -208,23 +206,11 @@ def count_row_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return np.dtype(dtype).itemsize * math.prod(shape)
 
 
-@contextmanager
-def wrap_write_errors(path: Path) -> Iterator[None]:
-    """Turns a disk's refusal into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({format_error(error)}); make room, or make it writable: the same command goes on, "
-            "and what was computed is kept"
-        ) from error
-
-
 def move_file(source: Path, target: Path) -> None:
     """Moves a finished file to where it belongs."""
-    with wrap_write_errors(target):
+    with convert_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
+        rename_durably(source, target)
 
 
 PERSON_JOURNAL_SUFFIX = ".begun"
@@ -278,11 +264,9 @@ class PersonJournal:
                 f"{self.folder} holds the beginning of boxes by other settings ({told}); delete it, or choose another "
                 "file with --out"
             )
-        try:
+        with convert_write_errors(out):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / _METADATA_FILE, self.metadata)
-        except OSError as error:
-            raise make_write_error(out, error) from error
         found: dict[KeyframeKey, PersonDetections] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for line in path.read_text("utf-8").splitlines():
@@ -304,11 +288,8 @@ class PersonJournal:
             ]
         )
         path = self.folder / f"{rank}.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"\n{line}\n")  # what was cut stays a line of its own
-        except OSError as error:
-            raise make_write_error(path, error) from error
+        with convert_write_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(f"\n{line}\n")  # what was cut stays a line of its own
 
     def write_boxes(
         self,

@@ -22,7 +22,7 @@ from vidstill.pipelines.probe.vector_cache import (
     select_labels,
 )
 from vidstill.tasks.probes.attentive import TokenDataset
-from vidstill.utils.files import PARTIAL_SUFFIX, write_json
+from vidstill.utils.files import PARTIAL_SUFFIX, rename_durably, write_json
 from vidstill.utils.types import InputError
 
 _BYTES_PER_NUMBER = 2  # of a number in half precision
@@ -78,7 +78,7 @@ def ensure_token_cache(request: FeatureRequest) -> Path:
         check_any_decoded(request.manifest, sum(each for each, _ in gathered), broken)
         if runtime.is_main:
             for name, half in halves.items():
-                os.replace(half, _table_path(path, name))
+                rename_durably(half, _table_path(path, name))
             write_json(path, build_cache_metadata(request, broken) | {"names": names})
         runtime.barrier()
     except OSError as error:

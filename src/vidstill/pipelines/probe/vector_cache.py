@@ -23,7 +23,7 @@ from vidstill.pipelines.infer.clip_encoder import Pooling
 from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.videos import extract_video_features
 from vidstill.utils.config_io import to_dict
-from vidstill.utils.files import write_file_atomic
+from vidstill.utils.files import write_bytes
 from vidstill.utils.terminal import show_progress_bar
 from vidstill.utils.types import InputError
 
@@ -157,10 +157,7 @@ def ensure_vector_cache(request: FeatureRequest, pool: Pooling) -> Path:
         named = {name: torch.stack([found[place][name] for place in places]) for name in found[places[0]]}
         about = build_cache_metadata(request, broken)
         content = save({**named, "places": torch.tensor(places)}, metadata={_METADATA_KEY: json.dumps(about)})
-        try:
-            write_file_atomic(path, content)
-        except OSError as error:
-            raise cache_write_error(request.folder, error) from error
+        write_bytes(path, content)
     runtime.barrier()
     return path
 

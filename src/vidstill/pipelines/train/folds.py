@@ -14,7 +14,7 @@ from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, eval
 from vidstill.pipelines.train.finetune import finetune, open_train_test_manifests
 from vidstill.pipelines.train.session import RunConfig
 from vidstill.recipes.recipe import FinetuneRecipe
-from vidstill.utils.files import PARTIAL_SUFFIX, TEST_FILE, check_result_dir, write_json
+from vidstill.utils.files import TEST_FILE, check_output_dir, write_json
 from vidstill.utils.types import InputError
 
 FOLDS_FILE = "folds.json"
@@ -83,7 +83,7 @@ def evaluate_folds(
     if out is not None:
         _check_folds_folder(out)
         for fold in _FOLDS:
-            check_result_dir(_fold_folder(out, fold), CLASSIFIER_RESULT_FILES)
+            check_output_dir(_fold_folder(out, fold), "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
     tests = []
     for fold in _FOLDS:
         model, there = str(_fold_folder(Path(source), fold)), None if out is None else _fold_folder(out, fold)
@@ -116,8 +116,4 @@ def _fold_folder(folder: Path, fold: int) -> Path:
 
 def _check_folds_folder(folder: Path) -> None:
     """Raises an InputError where a folder of folds would stand among other files."""
-    ours = (FOLDS_FILE, *(_fold_folder(folder, fold).name for fold in _FOLDS))
-    if folder.exists() and not (
-        folder.is_dir() and all(each.name.removesuffix(PARTIAL_SUFFIX) in ours for each in folder.iterdir())
-    ):
-        raise InputError(f"{folder} is there and holds something else than folds; choose another folder with --out")
+    check_output_dir(folder, "folds", FOLDS_FILE, [_fold_folder(folder, fold).name for fold in _FOLDS])

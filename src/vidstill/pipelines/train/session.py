@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,10 @@ from vidstill.engine.optimizer import AnyOptimConfig
 from vidstill.engine.trainer import RunStopped, SaveConfig, train_task
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.config_io import to_dict
-from vidstill.utils.files import open_output_dir
+from vidstill.utils.files import RECIPE_FILE, get_package_version, open_output_dir
 from vidstill.utils.types import InputError
+
+_PACKAGES = ("vidstill", "torch", "torchvision", "av")  # their versions can change a run's numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +166,26 @@ class TrainingSession:
         Raises:
             InputError: the folder holds something else; it is as it was then.
         """
-        out, runtime = self.run_config.out, self.runtime
         parts = {
             "train": self.dataset.manifest,
             "val": test_manifest,
             "watch": validation.manifest if validation else None,
         }
         data = {part: listing for part, listing in parts.items() if listing is not None}
-        self._open_run_folder(data, init)
+        with ExitStack() as stack:  # the directory is locked until the run is written
+            self._open_run_folder(stack, data, init)
+            return self._run(task, model, metadata, data, validation, notes)
+
+    def _run(
+        self,
+        task: nn.Module,
+        model: nn.Module,
+        metadata: dict[str, Any],
+        data: Mapping[str, DatasetInfo],
+        validation: ValidationSetup | None,
+        notes: Sequence[str],
+    ) -> dict[str, Any]:
+        out, runtime = self.run_config.out, self.runtime
         if runtime.broadcast((out / MODEL_FILE).exists()):
             finished = read_checkpoint(out)
             load_state_dict_strict(model, finished.tensors, str(out))
@@ -200,7 +215,7 @@ class TrainingSession:
         if runtime.is_main:
             try:
                 write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata | ({"taken": taken} if taken else {}))
-            except OSError as error:
+            except InputError as error:
                 raise RunStopped(
                     f"{error}; the training is done and its state saved: make room and run the same command again"
                 ) from error
@@ -221,16 +236,22 @@ class TrainingSession:
             device=self.runtime.device,
         )
 
-    def _open_run_folder(self, manifests: Mapping[str, DatasetInfo], init: str) -> None:
+    def _open_run_folder(self, stack: ExitStack, manifests: Mapping[str, DatasetInfo], init: str) -> None:
         """Makes the folder this run's; the first process does, and all of them hear of it where it cannot."""
         run = {
             "recipe": to_dict(self.recipe),
             "init": init,
             "data": {part: {"source": str(at.source), "fingerprint": at.fingerprint} for part, at in manifests.items()},
-            "plan": asdict(self.plan),
-            "precision": self.runtime.precision,
         }
-        self.runtime.run_on_main(lambda: open_output_dir(self.run_config.out, run))
+        versions = {name: get_package_version(name) for name in _PACKAGES}
+        about = {"plan": asdict(self.plan), "precision": self.runtime.precision, "versions": versions}
+
+        def open_dir() -> None:
+            stack.enter_context(
+                open_output_dir(self.run_config.out, run, kind="a run", marker=RECIPE_FILE, metadata=about)
+            )
+
+        self.runtime.run_on_main(open_dir)
 
     def _log(self, message: str) -> None:
         if self.runtime.is_main:

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidstill.pipelines.infer.embed_config import FeatureKey, FileStamp, VideoIndex
-from vidstill.pipelines.infer.journal import Journal, JournalEntry, move_file, wrap_write_errors
+from vidstill.pipelines.infer.journal import Journal, JournalEntry, move_file
 from vidstill.pipelines.infer.writers.feature_table import FEATURE_DTYPE, build_npy_header
-from vidstill.utils.files import write_json
+from vidstill.utils.files import convert_write_errors, write_json
 from vidstill.utils.types import InputError
 
 FEATURES_FILE = "features.json"
@@ -90,7 +90,7 @@ class NpyFolderStore:
         whole = {**about, **({"classes": classes} if classes else {}), "videos": list(listed.values())}
         whole = json.loads(json.dumps(whole))  # as it is read back
         if any(whole.get(word) != told.get(word) for word in ("settings", "videos", "broken", "classes")):
-            with wrap_write_errors(self.out / FEATURES_FILE):
+            with convert_write_errors(self.out / FEATURES_FILE):
                 self.out.mkdir(parents=True, exist_ok=True)
                 write_json(self.out / FEATURES_FILE, whole)
         self.journal.remove()
@@ -105,7 +105,7 @@ class _NpyWriter:
         self._file: BinaryIO | None = None
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
-        with wrap_write_errors(self._path):
+        with convert_write_errors(self._path):
             if self._file is None:
                 self._file = self._path.open("wb")
                 self._file.write(build_npy_header(FEATURE_DTYPE, (0, *self._shape)))
@@ -115,7 +115,7 @@ class _NpyWriter:
     def finish_video(self, key: FeatureKey, stamp: FileStamp) -> JournalEntry:
         assert self._file is not None
         rows = self._num_rows
-        with wrap_write_errors(self._path):
+        with convert_write_errors(self._path):
             self._file.seek(0)
             self._file.write(build_npy_header(FEATURE_DTYPE, (rows, *self._shape)))
             self._file.flush()
@@ -129,7 +129,7 @@ class _NpyWriter:
 
     def close(self) -> None:
         if self._file is not None:
-            with wrap_write_errors(self._path):
+            with convert_write_errors(self._path):
                 self._file.close()
 
 

@@ -16,12 +16,11 @@ from vidstill.pipelines.infer.journal import (
     count_row_bytes,
     move_file,
     spool_path,
-    wrap_write_errors,
 )
 from vidstill.pipelines.infer.writers import npz, parquet
 from vidstill.pipelines.infer.writers import safetensors as tensors
 from vidstill.pipelines.infer.writers.feature_table import ColumnSpecs, FeatureColumn, FeatureTable, read_array_chunks
-from vidstill.utils.files import atomic_write
+from vidstill.utils.files import atomic_write, convert_write_errors
 from vidstill.utils.types import InputError
 
 SingleFileFormat = Literal["npz", "safetensors", "parquet"]
@@ -117,7 +116,7 @@ class SingleFileStore:
     def _spool_table(self, table: FeatureTable) -> None:
         """The columns of the file that is there, as a piece."""
         for name, column in table.columns.items():
-            with wrap_write_errors(path := spool_path(self.journal, _PREVIOUS_FILE, name)), path.open("wb") as file:
+            with convert_write_errors(path := spool_path(self.journal, _PREVIOUS_FILE, name)), path.open("wb") as file:
                 for chunk in column.read_chunks(table.rows_per_chunk):
                     file.write(chunk.tobytes())
 

@@ -30,8 +30,7 @@ from vidstill.utils.files import (
     check_output_dir,
     check_output_file,
     make_file_stems,
-    make_write_error,
-    write_file_with_parents,
+    write_bytes,
 )
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
@@ -100,7 +99,7 @@ class PredictionOutput:
                 f"{single[0]} shows what is seen when, and {videos.names[0]} is a picture; take a .csv or .json"
             )
         if self.out is not None and self.format == "folder":
-            check_output_dir(self.out, PREDICTIONS_FILE, "predictions")
+            check_output_dir(self.out, "predictions", PREDICTIONS_FILE)
         for path in [self.plot, None if self.format == "folder" else self.out]:
             if path is not None:
                 check_output_file(path)
@@ -121,13 +120,11 @@ class PredictionOutput:
     def write_table(self, predictions: Predictions, topk: int, *, timeline: bool) -> None:
         """Of all videos: the CSV or the JSON; of a folder, its table."""
         if self.out is not None and self.format == "csv":
-            write_file_with_parents(self.out, format_predictions_csv(predictions, topk, timeline=timeline))
+            write_bytes(self.out, format_predictions_csv(predictions, topk, timeline=timeline))
         elif self.out is not None and self.format == "json":
-            write_file_with_parents(self.out, (dump_json(predictions_to_dict(predictions, topk)) + "\n").encode())
+            write_bytes(self.out, (dump_json(predictions_to_dict(predictions, topk)) + "\n").encode())
         elif self.out is not None and self.format == "folder":
-            write_file_with_parents(
-                self.out / PREDICTIONS_FILE, format_predictions_csv(predictions, topk, timeline=False)
-            )
+            write_bytes(self.out / PREDICTIONS_FILE, format_predictions_csv(predictions, topk, timeline=False))
 
     def write_video(
         self,
@@ -150,7 +147,7 @@ class PredictionOutput:
                 "classes": list(predictions.classes),
                 "several": predictions.multi_label,
             }
-            write_file_with_parents(
+            write_bytes(
                 self.out / f"{stem}.json",
                 (dump_json({**plain, **prediction_to_dict(predictions, prediction, topk)}) + "\n").encode(),
             )
@@ -159,22 +156,17 @@ class PredictionOutput:
             return
         if plotted is not None:
             note = f"on the whole: {', '.join(format_top_classes(predictions, prediction, _MAX_DRAWN_CLASSES))}"
-            write_file_with_parents(
-                plotted, draw_timeline(prediction.video, prediction.timeline, predictions.classes, note)
-            )
+            write_bytes(plotted, draw_timeline(prediction.video, prediction.timeline, predictions.classes, note))
         if drawn is not None:
-            try:
-                annotate_video(
-                    prediction.row.source,
-                    drawn,
-                    prediction.timeline,
-                    predictions.classes,
-                    top_k=min(topk, _MAX_DRAWN_CLASSES),
-                    default_frame_rate=prediction.row.frame_rate,
-                    progress=progress,
-                )
-            except OSError as error:
-                raise make_write_error(drawn, error) from error
+            annotate_video(
+                prediction.row.source,
+                drawn,
+                prediction.timeline,
+                predictions.classes,
+                top_k=min(topk, _MAX_DRAWN_CLASSES),
+                default_frame_rate=prediction.row.frame_rate,
+                progress=progress,
+            )
 
 
 DETECTIONS_SUMMARY_FILE = "detections.json"
@@ -239,7 +231,7 @@ class DetectionOutput:
                 f"{self.out} shows one video, and {pluralize(len(names), 'video')} are named; take --out FOLDER"
             )
         if self.format == "folder":
-            check_output_dir(self.out, DETECTIONS_SUMMARY_FILE, "detections")
+            check_output_dir(self.out, "detections", DETECTIONS_SUMMARY_FILE)
         else:
             check_output_file(self.out)
         paths = [self.out]
@@ -257,14 +249,14 @@ class DetectionOutput:
         if self.out is not None and self.format == "folder":
             files = [{"video": name, "files": stem} for name, stem in zip(names, make_file_stems(names), strict=True)]
             plain = {**formatter.build_header(), "videos": files, "left_out": _skipped_to_list(skipped)}
-            write_file_with_parents(self.out / DETECTIONS_SUMMARY_FILE, _encode_json(plain))
+            write_bytes(self.out / DETECTIONS_SUMMARY_FILE, _encode_json(plain))
 
     def write_detections(
         self, formatter: DetectionFormatter, detections: Sequence[VideoDetections], skipped: dict[str, str]
     ) -> None:
         """All videos' answers in one file."""
         if self.out is not None and self.format == "json":
-            write_file_with_parents(self.out, _encode_json(detections_to_dict(formatter, detections, skipped)))
+            write_bytes(self.out, _encode_json(detections_to_dict(formatter, detections, skipped)))
         elif self.out is not None and self.format == "csv":
             self._write_rows(self.out, formatter, detections)
 
@@ -283,7 +275,7 @@ class DetectionOutput:
         """
         drawn = self.out
         if self.out is not None and self.format == "folder":
-            write_file_with_parents(
+            write_bytes(
                 self.out / f"{stem}.json",
                 _encode_json({**formatter.build_header(), **formatter.video_to_dict(detections)}),
             )
@@ -292,20 +284,16 @@ class DetectionOutput:
             drawn = self.out / f"{stem}.mp4"
         if drawn is None or self.format not in ("folder", "mp4"):
             return
-        try:
-            drawn.parent.mkdir(parents=True, exist_ok=True)
-            annotate_boxes(
-                detections.row.source,
-                drawn,
-                detections.tracks,
-                formatter.action_names,
-                top_k=formatter.topk,
-                min_score=formatter.min_score,
-                default_frame_rate=detections.frame_rate,
-                progress=progress,
-            )
-        except OSError as error:
-            raise make_write_error(drawn, error) from error
+        annotate_boxes(
+            detections.row.source,
+            drawn,
+            detections.tracks,
+            formatter.action_names,
+            top_k=formatter.topk,
+            min_score=formatter.min_score,
+            default_frame_rate=detections.frame_rate,
+            progress=progress,
+        )
 
     def _write_rows(self, path: Path, formatter: DetectionFormatter, detections: Sequence[VideoDetections]) -> None:
         """A video is called as its files in a folder are."""
@@ -313,7 +301,6 @@ class DetectionOutput:
         rows = build_box_scores(
             detections, names, formatter.actions, interval=int(self.interval), start_second=self.start_second
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_box_csv(path, rows, decimals=_DECIMALS)
 
 

@@ -1,0 +1,164 @@
+"""Files are complete or absent, and a directory has one owner at a time."""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from vidstill.utils.files import (
+    atomic_write,
+    check_output_dir,
+    check_output_file,
+    find_difference,
+    open_output_dir,
+    write_bytes,
+    write_json,
+)
+from vidstill.utils.types import InputError
+
+RUN = {"recipe": {"batch": 64, "size": (2, 3)}, "data": {"train": {"source": "a.csv", "fingerprint": "1"}}}
+
+
+def test_a_file_is_complete_after_the_block_and_its_directories_are_made(tmp_path: Path):
+    path = tmp_path / "a" / "b" / "file.bin"
+    with atomic_write(path) as file:
+        file.write(b"half")
+        assert not path.exists()
+        file.write(b" and half")
+    assert path.read_bytes() == b"half and half"
+    assert os.listdir(path.parent) == ["file.bin"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    write_bytes(tmp_path / "file", [b"o", b"ld"])
+    with pytest.raises(ZeroDivisionError):
+        write_bytes(tmp_path / "file", (b"%d" % (1 // n) for n in (1, 0)))
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_a_kill_left_is_written_over(tmp_path: Path):
+    (tmp_path / "file.part").write_bytes(b"much longer than the new one")
+    write_bytes(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path):
+    (tmp_path / "file.part").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"file cannot be written \(No space left on device\); free disk space"):
+        write_bytes(tmp_path / "file", b"new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_another_process_writes_is_left_to_it(tmp_path: Path):
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"first")
+        with pytest.raises(InputError, match="is being written by another process"):
+            _run_in_other_process(write_bytes, tmp_path / "file", b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
+def test_a_directory_is_opened_again_for_the_same_work(tmp_path: Path):
+    out = tmp_path / "run"
+    for metadata in ({"versions": 1}, {"versions": 2}):
+        with open_output_dir(out, RUN, kind="a run", marker="recipe.json", metadata=metadata):
+            pass
+    assert json.loads((out / "recipe.json").read_text()) == json.loads(json.dumps({**RUN, "versions": 1}))
+    assert os.listdir(out) == ["recipe.json"]
+
+
+@pytest.mark.parametrize(
+    ("identity", "message"),
+    [
+        ({"recipe": {"batch": 32}}, r"run holds a run with other settings \(recipe.batch is 64, here it is 32\)"),
+        (
+            {"data": {"train": {"fingerprint": "2"}}},
+            r"data.train is another dataset, or has changed since; it was a.csv",
+        ),
+    ],
+)
+def test_a_directory_of_other_work_is_refused(tmp_path: Path, identity: dict[str, object], message: str):
+    with open_output_dir(tmp_path / "run", RUN, kind="a run", marker="recipe.json"):
+        pass
+    with (
+        pytest.raises(InputError, match=message),
+        open_output_dir(tmp_path / "run", {**RUN, **identity}, kind="a run", marker="recipe.json"),
+    ):
+        pass
+
+
+def test_a_directory_is_locked_while_it_is_written(tmp_path: Path):
+    with (
+        _open_run(tmp_path / "run"),
+        pytest.raises(InputError, match="run is being written by another process; wait until it ends"),
+    ):
+        _run_in_other_process(_enter_run, tmp_path / "run")
+    _run_in_other_process(_enter_run, tmp_path / "run")
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path):
+    child = get_context("fork").Process(target=_enter_run_and_die, args=[tmp_path / "run"])
+    child.start()
+    child.join()
+    assert child.exitcode == 1
+    assert (tmp_path / "run" / ".lock").exists()
+    with _open_run(tmp_path / "run"):
+        pass
+
+
+def test_results_go_into_a_new_an_empty_or_an_earlier_directory(tmp_path: Path):
+    check_output_dir(tmp_path / "new" / "deeper", "predictions", "predictions.csv")
+    check_output_dir(tmp_path, "predictions", "predictions.csv")
+    (tmp_path / "video.json").touch()
+    with pytest.raises(InputError, match="exists and holds something else than predictions"):
+        check_output_dir(tmp_path, "predictions", "predictions.csv")
+    check_output_dir(tmp_path, "predictions", "predictions.csv", ["video.json"])
+    (tmp_path / "predictions.csv").touch()
+    check_output_dir(tmp_path, "predictions", "predictions.csv")
+    with pytest.raises(InputError, match="is a file; choose a directory"):
+        check_output_dir(tmp_path / "video.json", "predictions", "predictions.csv")
+
+
+def test_a_file_cannot_stand_on_a_directory_or_below_a_file(tmp_path: Path):
+    write_json(tmp_path / "file", 1)
+    with pytest.raises(InputError, match="is a directory"):
+        check_output_file(tmp_path)
+    with pytest.raises(InputError, match="cannot be written"):
+        check_output_file(tmp_path / "file" / "below")
+    check_output_file(tmp_path / "new" / "file")
+
+
+def test_the_first_difference_is_named():
+    assert find_difference({"a": {"b": [1, 2]}, "c": 1}, {"a": {"b": (1, 2)}}) == ""
+    assert find_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b is 1, here it is 2"
+
+
+def _open_run(out: Path) -> AbstractContextManager[None]:
+    return open_output_dir(out, {}, kind="a run", marker="recipe.json")
+
+
+def _enter_run(out: Path) -> None:
+    with _open_run(out):
+        pass
+
+
+def _enter_run_and_die(out: Path) -> None:
+    with _open_run(out):
+        os._exit(1)
+
+
+def _run_in_other_process(fn: Callable[..., None], *args: object) -> None:
+    with get_context("fork").Pool(1) as pool:
+        pool.apply(fn, args)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
