@@ -7,9 +7,9 @@ import av
 import pytest
 
 from vidstill.bench import run as benchmark
-from vidstill.bench.findings import format_benchmark_report
 from vidstill.bench.readers import PYAV_LOOP, VIDSTILL, find_readers
 from vidstill.bench.reading import MAX_PIXEL_DIFFERENCE
+from vidstill.bench.report import format_benchmark_report
 from vidstill.bench.run import BenchmarkConfig, benchmark_data
 from vidstill.cli.main import main
 from vidstill.data.tools.pack import pack_dataset
@@ -33,7 +33,7 @@ def film(path, share=1.0):
 
 
 @pytest.fixture(scope="module")
-def found():
+def report():
     return benchmark_data(None, BenchmarkConfig(num_videos=2, clips_per_video=1, **SMALL))
 
 
@@ -52,61 +52,63 @@ def typed(monkeypatch, capsys):
     return run
 
 
-def test_every_reader_that_works_here_reads_raw_and_packed_files_alike(found):
+def test_every_reader_that_works_here_reads_raw_and_packed_files_alike(report):
     there, missing = find_readers()
-    assert [(each.reader, each.files) for each in found.reading] == [(n, f) for f in ("raw", "packed") for n in there]
-    assert found.missing == missing
-    for each in found.reading:
-        assert each.wrong == ""
-        assert each.difference <= MAX_PIXEL_DIFFERENCE
-        assert each.seconds > 0
-        assert each.times_plain > 0
+    assert [(each.reader, each.file_kind) for each in report.reader_timings] == [
+        (n, f) for f in ("raw", "packed") for n in there
+    ]
+    assert report.missing_readers == missing
+    for each in report.reader_timings:
+        assert each.error == ""
+        assert each.pixel_difference <= MAX_PIXEL_DIFFERENCE
+        assert each.seconds_per_clip > 0
+        assert each.speedup_over_pyav > 0
 
 
-def test_ours_tells_which_share_of_the_decoded_frames_was_used_and_of_packs_that_is_all(found):
-    used = {(each.reader, each.files): each.used for each in found.reading}
+def test_our_reader_reports_its_frame_utilization_and_packs_use_every_frame(report):
+    used = {(each.reader, each.file_kind): each.frame_utilization for each in report.reader_timings}
     assert 0 < used[VIDSTILL, "raw"] < 1
     assert used[VIDSTILL, "packed"] == 1
     assert used[PYAV_LOOP, "raw"] is None
 
 
-def test_packing_states_its_bytes_and_what_it_costs(found):
-    assert found.packing.settings == TranscodeConfig(
-        short_side=found.packing.settings.short_side
-    )  # by default otherwise
-    assert found.packing.packed > found.packing.raw > 0
-    assert 25 < found.packing.psnr < 50
-    assert 0.8 < found.packing.ssim < 1
+def test_packing_states_its_bytes_and_quality(report):
+    assert report.packing.config == TranscodeConfig(short_side=report.packing.config.short_side)  # by default otherwise
+    assert report.packing.packed_bytes > report.packing.raw_bytes > 0
+    assert 25 < report.packing.psnr < 50
+    assert 0.8 < report.packing.ssim < 1
 
 
-def test_the_augmentation_of_a_core_is_timed(found):
-    assert found.augmentation_clips_per_second > 0
+def test_the_augmentation_of_a_core_is_timed(report):
+    assert report.augmentation_clips_per_second > 0
 
 
-def test_the_loader_is_timed_with_and_without_workers(found):
-    assert [each.workers for each in found.loading] == [0, 1, 2]
-    assert all(each.raw > 0 and each.packed > 0 for each in found.loading)
+def test_the_loader_is_timed_with_and_without_workers(report):
+    assert [each.num_workers for each in report.loader_timings] == [0, 1, 2]
+    assert all(each.raw_clips_per_second > 0 and each.packed_clips_per_second > 0 for each in report.loader_timings)
 
 
-def test_the_findings_say_what_they_come_from(found):
-    assert found.command == "vidstill bench data --clips 2 --rounds 1"
-    assert found.machine.versions["av"] == av.__version__
-    assert found.machine.cpu
-    assert found.videos == 2
+def test_the_report_states_its_command_and_machine(report):
+    assert report.command == "vidstill bench data --max-videos 2 --rounds 1"
+    assert report.machine.versions["av"] == av.__version__
+    assert report.machine.cpu
+    assert report.num_videos == 2
 
 
-def test_the_text_holds_four_whole_tables(found):
-    blocks = [block.splitlines() for block in format_benchmark_report(found).split("\n\n") if block.startswith("|")]
-    assert [len(block) - 2 for block in blocks] == [len(found.reading), 1, 1, 3]
+def test_the_text_holds_four_whole_tables(report):
+    blocks = [block.splitlines() for block in format_benchmark_report(report).split("\n\n") if block.startswith("|")]
+    assert [len(block) - 2 for block in blocks] == [len(report.reader_timings), 1, 1, 3]
     for block in blocks:
         assert len({line.count("|") for line in block}) == 1
         assert len({len(line) for line in block}) == 1
 
 
-def test_the_text_names_who_is_not_compared_and_why(found):
-    wrong = replace(found.reading[-1], wrong="gives other frames of 1 of 2 videos", times_plain=None)
+def test_the_text_names_readers_that_are_not_compared_and_why(report):
+    wrong = replace(report.reader_timings[-1], error="gives other frames of 1 of 2 videos", speedup_over_pyav=None)
     text = format_benchmark_report(
-        replace(found, reading=[*found.reading[:-1], wrong], missing={"decord": "not installed: …"})
+        replace(
+            report, reader_timings=[*report.reader_timings[:-1], wrong], missing_readers={"decord": "not installed: …"}
+        )
     )
     assert f"{wrong.reader}, packed: gives other frames of 1 of 2 videos." in text
     assert "decord is not compared: not installed: …" in text
@@ -115,19 +117,19 @@ def test_the_text_names_who_is_not_compared_and_why(found):
 def test_some_of_a_data_set_s_videos_are_measured_and_another_stands_in_for_a_broken_one(tmp_path, typed, caplog):
     for n in range(3):
         film(tmp_path / f"{n}.mp4", share=0.5 if n == 1 else 1)
-    code, out, _ = typed(tmp_path, "--clips", 3, "--rounds", 2, "--json")
+    code, out, _ = typed(tmp_path, "--max-videos", 3, "--rounds", 2, "--json")
     assert code == 0
-    told = json.loads(out)
-    assert told["videos"] == 2
+    output = json.loads(out)
+    assert output["num_videos"] == 2
     assert "1.mp4" in caplog.text
-    assert len(told["reading"][0]["each"]) == 2
-    assert told["command"] == f"vidstill bench data {tmp_path} --clips 3 --rounds 2"
+    assert len(output["reader_timings"][0]["all_seconds"]) == 2
+    assert output["command"] == f"vidstill bench data {tmp_path} --max-videos 3 --rounds 2"
 
 
 def test_packed_data_can_be_measured_too(tmp_path, typed):
     film(tmp_path / "videos" / "0.mp4")
     pack_dataset(tmp_path / "videos", tmp_path / "packs", TranscodeConfig())
-    code, out, _ = typed(tmp_path / "packs", "--clips", 1, "--rounds", 1)
+    code, out, _ = typed(tmp_path / "packs", "--max-videos", 1, "--rounds", 1)
     assert code == 0
     assert "1 videos, of " in out
 
@@ -140,7 +142,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(tmp_path, typed):
         ((tmp_path / "empty",), "no videos"),
         ((tmp_path / "nowhere",), "does not exist"),
         ((broken,), "has no video that decodes"),
-        (("--clips", 0), "clips is 0; take 1 or more"),
+        (("--max-videos", 0), "max_videos is 0; take 1 or more"),
         (("--rounds", -1), "rounds is -1; take 1 or more"),
     ):
         code, out, error = typed(*words)

@@ -28,8 +28,8 @@ def videos(tmp_path):
     ]
 
 
-def by_name(found):
-    return {(each.reader, each.files): each for each in found}
+def by_name(timings):
+    return {(timing.reader, timing.file_kind): timing for timing in timings}
 
 
 def test_every_round_draws_a_clip_as_an_epoch_of_training_does():
@@ -37,72 +37,74 @@ def test_every_round_draws_a_clip_as_an_epoch_of_training_does():
         assert drawn == SAMPLING.draw_indices(24, numpy_rng(derive_sample_seed(7, n, 5), "frames"))
 
 
-def test_each_reader_reads_every_clip_once_in_the_race(videos):
-    asked = []
+def test_each_reader_reads_every_clip_once_when_timed(videos):
+    requests_made = []
 
     def counting(source, indices):
-        asked.append((source, tuple(indices)))
+        requests_made.append((source, tuple(indices)))
         return read_frames(source, indices)
 
-    found = by_name(
+    timings = by_name(
         measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, "counting": counting}, videos, 0)
     )
     for video in videos:
         for source in video.sources.values():
-            in_race = [indices for where, indices in asked if where is source]
-            in_race.remove(tuple(video.draws[0]))  # when frames were compared
-            assert in_race == [tuple(indices) for indices in video.draws]
-    one = found["counting", "raw"]
-    assert np.shape(one.each) == (3, 2)
-    assert one.seconds == pytest.approx(np.mean(np.median(one.each, axis=0)))
-    assert one.clips_per_second == pytest.approx(1 / one.seconds)
+            in_race = [indices for where, indices in requests_made if where is source]
+            in_race.remove(tuple(video.frame_indices[0]))  # when frames were compared
+            assert in_race == [tuple(indices) for indices in video.frame_indices]
+    one = timings["counting", "raw"]
+    assert np.shape(one.all_seconds) == (3, 2)
+    assert one.seconds_per_clip == pytest.approx(np.mean(np.median(one.all_seconds, axis=0)))
+    assert one.clips_per_second == pytest.approx(1 / one.seconds_per_clip)
 
 
-def test_the_plain_loop_is_once_as_fast_as_itself_and_nobody_is_compared_with_what_is_not_there(videos):
-    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}, videos, 0))
-    plain = found[PYAV_LOOP, "raw"]
-    assert (plain.times_plain, plain.least) == (1, 1)
-    assert all(each.times_decord is None for each in found.values())
-    ours = found[VIDSTILL, "raw"]
-    assert ours.times_plain == pytest.approx(plain.seconds / ours.seconds)
+def test_the_plain_loop_has_a_speedup_of_one_over_itself_and_missing_readers_give_none(videos):
+    timings = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}, videos, 0))
+    plain = timings[PYAV_LOOP, "raw"]
+    assert (plain.speedup_over_pyav, plain.min_speedup_over_pyav) == (1, 1)
+    assert all(each.speedup_over_decord is None for each in timings.values())
+    ours = timings[VIDSTILL, "raw"]
+    assert ours.speedup_over_pyav == pytest.approx(plain.seconds_per_clip / ours.seconds_per_clip)
 
 
 def test_a_reader_of_other_frames_is_not_compared_and_says_which(videos):
     def one_late(source, indices):
         return read_frames(source, [n + 1 for n in indices])
 
-    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, DECORD: one_late}, videos, 0))
-    late = found[DECORD, "raw"]
-    assert "other frames of 2 of 2 videos, first of 0.mp4" in late.wrong
-    assert (late.times_plain, late.least) == (None, None)
-    assert late.difference > 2
-    assert found[VIDSTILL, "raw"].times_decord is None  # nor is anyone with it
+    timings = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, DECORD: one_late}, videos, 0))
+    late = timings[DECORD, "raw"]
+    assert "other frames of 2 of 2 videos, first of 0.mp4" in late.error
+    assert (late.speedup_over_pyav, late.min_speedup_over_pyav) == (None, None)
+    assert late.pixel_difference > 2
+    assert timings[VIDSTILL, "raw"].speedup_over_decord is None  # nor is anyone with it
 
 
 def test_a_reader_of_another_size_is_not_compared(videos):
     def turned(source, indices):
         return np.rot90(read_frames(source, indices), axes=(1, 2)).copy()
 
-    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, "turned": turned}, videos, 0))
-    assert "48x64 pixels" in found["turned", "packed"].wrong
+    timings = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, "turned": turned}, videos, 0))
+    assert "48x64 pixels" in timings["turned", "packed"].error
 
 
 def test_a_reader_that_fails_is_named_with_its_reason_and_the_rest_goes_on(videos):
     def failing(source, indices):
         raise OSError("no such thing\nat all")
 
-    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, "failing": failing}, videos, 0))
-    assert found["failing", "raw"].wrong == "fails on 0.mp4: no such thing"
-    assert found["failing", "raw"].seconds is None
-    assert found[VIDSTILL, "raw"].times_plain is not None
+    timings = by_name(
+        measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, "failing": failing}, videos, 0)
+    )
+    assert timings["failing", "raw"].error == "fails on 0.mp4: no such thing"
+    assert timings["failing", "raw"].seconds_per_clip is None
+    assert timings[VIDSTILL, "raw"].speedup_over_pyav is not None
 
 
-def test_what_is_used_is_counted_in_frames_that_were_decoded():
+def test_frame_utilization_counts_decoded_frames():
     apart = transcode_video(FILMS[0], TranscodeConfig(gop=1)).data
     video = ReadRequest("one", {"raw": apart}, [[0, 5, 5, 20]])
-    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}, [video], 0))
-    assert found[VIDSTILL, "raw"].used == 1
-    assert found[PYAV_LOOP, "raw"].used is None
+    timings = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}, [video], 0))
+    assert timings[VIDSTILL, "raw"].frame_utilization == 1
+    assert timings[PYAV_LOOP, "raw"].frame_utilization is None
 
 
 @pytest.mark.parametrize("name", [DECORD, TORCHCODEC])
@@ -119,5 +121,5 @@ def test_another_reader_gives_a_full_decode_s_frames(name, videos):
     there, missing = find_readers()
     if name not in there:
         pytest.skip(f"{name}: {missing[name]}")
-    found = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, name: there[name]}, videos, 0))
-    assert [found[name, files].wrong for files in ("raw", "packed")] == ["", ""]
+    timings = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, name: there[name]}, videos, 0))
+    assert [timings[name, files].error for files in ("raw", "packed")] == ["", ""]

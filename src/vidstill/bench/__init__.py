@@ -1,1 +1,1 @@
-"""What benchmarks are made of: footage, readers, quality, and what ran them."""
+"""Benchmarks of reading, augmenting and loading videos."""

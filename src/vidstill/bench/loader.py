@@ -1,4 +1,4 @@
-"""How many clips a second the training loader delivers."""
+"""Clips per second that the training loader delivers."""
 
 import time
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.utils.terminal import show_progress_bar
 
 WORKER_COUNTS = (0, 1, 2)
-_BATCH_SIZE = 4  # videos, where there are so many
+_BATCH_SIZE = 4  # videos, or all if there are fewer
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderTiming:
-    """Clips a second with so many worker processes, from the videos as they are and from packed ones."""
+    """Clips per second from raw and from packed videos, with a number of worker processes."""
 
     num_workers: int
     raw_clips_per_second: float
@@ -26,32 +26,38 @@ class LoaderTiming:
 def measure_loading(
     raw_manifest: Manifest, packed_manifest: Manifest, num_clips: int, config: ClipsConfig, seed: int
 ) -> list[LoaderTiming]:
-    """The loader's rates over at least so many clips, none of them the first batch's: workers begin with it."""
-    with show_progress_bar("loading") as done:
-        found = []
-        for workers in WORKER_COUNTS:
-            rates = [
-                _measure_rate(listing, num_clips, config, workers, seed) for listing in (raw_manifest, packed_manifest)
-            ]
-            found.append(
-                LoaderTiming(num_workers=workers, raw_clips_per_second=rates[0], packed_clips_per_second=rates[1])
+    """Time the loader with each of `WORKER_COUNTS`.
+
+    Args:
+        num_clips: Clips to time at least; the first batch, in which workers start, is not timed.
+        config: Sampling and augmentation of the clips.
+        seed: Random seed of the sampling.
+    """
+    with show_progress_bar("loading") as report_progress:
+        timings = []
+        for num_workers in WORKER_COUNTS:
+            raw, packed = (
+                _measure_rate(m, num_clips, config, num_workers, seed) for m in (raw_manifest, packed_manifest)
             )
-            done(len(found), len(WORKER_COUNTS))
-    return found
+            timings.append(
+                LoaderTiming(num_workers=num_workers, raw_clips_per_second=raw, packed_clips_per_second=packed)
+            )
+            report_progress(len(timings), len(WORKER_COUNTS))
+    return timings
 
 
-def _measure_rate(listing: Manifest, clips: int, config: ClipsConfig, workers: int, seed: int) -> float:
-    batch = min(_BATCH_SIZE, len(listing.rows))
-    steps = 1 + -(-clips // batch)
+def _measure_rate(manifest: Manifest, num_clips: int, config: ClipsConfig, num_workers: int, seed: int) -> float:
+    batch_size = min(_BATCH_SIZE, len(manifest.rows))
+    steps = 1 + -(-num_clips // batch_size)
     batches = iter_train_batches(
-        TrainClips(listing, config, seed=seed),
-        videos_per_step=batch,
-        steps_per_epoch=len(listing.rows) // batch,
+        TrainClips(manifest, config, seed=seed),
+        videos_per_step=batch_size,
+        steps_per_epoch=len(manifest.rows) // batch_size,
         total_steps=steps,
-        workers=workers,
+        workers=num_workers,
         device=torch.device("cpu"),
     )
     next(batches)
-    begun = time.perf_counter()
-    delivered = sum(len(each.clip) for each in batches)
-    return delivered / (time.perf_counter() - begun)
+    start = time.perf_counter()
+    num_delivered = sum(len(batch.clip) for batch in batches)
+    return num_delivered / (time.perf_counter() - start)

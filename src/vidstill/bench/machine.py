@@ -1,4 +1,4 @@
-"""What a benchmark ran on: processor, versions, and the commit of this package."""
+"""The machine of a benchmark: processor, package versions, and the commit of this package."""
 
 import platform
 import re
@@ -16,12 +16,12 @@ _PACKAGES = ("vidstill", "av", "decord", "torchcodec", "torch", "numpy", "pillow
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkMachine:
-    """Where numbers come from.
+    """The conditions of a measurement.
 
     Args:
-        num_cores: that this process may use.
-        commit: of the checkout that the package runs from, with "and changes" where files differ from it; None if it
-            runs from none.
+        num_cores: Cores that this process may use.
+        commit: Commit of the checkout that the package runs from, followed by "and changes" if files differ from it;
+            None outside a checkout.
     """
 
     cpu: str
@@ -45,14 +45,14 @@ def describe_machine() -> BenchmarkMachine:
 
 def _read_cpu_name() -> str:
     try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        match = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:  # not Linux
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
+        match = None
+    return match[1] if match else platform.processor() or platform.machine()
 
 
 def _get_torchcodec_ffmpeg_version() -> dict[str, str]:
-    """It takes the system's."""
+    """Return the version of the system's FFmpeg, which torchcodec loads."""
     try:
         from torchcodec._core import get_ffmpeg_library_versions
 
@@ -62,18 +62,18 @@ def _get_torchcodec_ffmpeg_version() -> dict[str, str]:
 
 
 def _read_commit() -> str | None:
-    here = Path(__file__)
-    if _run_git(here, "ls-files", "--error-unmatch", here.name) is None:  # another project's checkout, or none
+    file = Path(__file__)
+    if _run_git(file, "ls-files", "--error-unmatch", file.name) is None:  # another project's checkout, or none
         return None
-    commit = _run_git(here, "rev-parse", "--short=10", "HEAD")
-    return f"{commit} and changes" if _run_git(here, "status", "--porcelain", "--untracked-files=no") else commit
+    commit = _run_git(file, "rev-parse", "--short=10", "HEAD")
+    return f"{commit} and changes" if _run_git(file, "status", "--porcelain", "--untracked-files=no") else commit
 
 
-def _run_git(file: Path, *words: str) -> str | None:
-    """What git says in the file's folder; None if it refuses, or is not there."""
+def _run_git(file: Path, *arguments: str) -> str | None:
+    """Return git's output in the file's directory; None if git fails or is not installed."""
     try:
         return subprocess.run(
-            ["git", *words], cwd=file.parent, capture_output=True, text=True, check=True
+            ["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=True
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,4 +1,4 @@
-"""The readers of frames that are compared: ours, and what else is installed, each with one thread."""
+"""The frame readers that are compared: ours and other installed ones, each with one thread."""
 
 import importlib
 import io
@@ -18,35 +18,35 @@ VIDSTILL, PYAV_LOOP, DECORD, TORCHCODEC = "vidstill", "PyAV's plain loop", "deco
 
 
 def find_readers() -> tuple[dict[str, ReadFramesFn], dict[str, str]]:
-    """Those that work here, by their names; and why the others do not."""
-    there: dict[str, ReadFramesFn] = {VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}
+    """Return the readers that work on this machine, by name, and why the others do not."""
+    readers: dict[str, ReadFramesFn] = {VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav}
     missing = {}
-    for name, made in _READER_FACTORIES.items():
+    for name, make_reader in _READER_FACTORIES.items():
         try:
-            there[name] = made(importlib.import_module(name))
+            readers[name] = make_reader(importlib.import_module(name))
         except ImportError:
             missing[name] = f"not installed: pip install {name}"
         except (OSError, RuntimeError) as error:  # its libraries, or FFmpeg's, do not load
             missing[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return there, missing
+    return readers, missing
 
 
 def read_with_pyav(source: VideoSource, indices: Sequence[int]) -> Frames:
-    """PyAV from the beginning to the last wanted frame, of which only the wanted ones are converted.
+    """Decode with PyAV from the first to the last requested frame, and convert only the requested ones.
 
-    It is what a full decode gives, so that the others' frames are held to these.
+    These are the frames of a full decode, which the other readers' frames are compared with.
     """
-    here, wanted, frames = fetch_source(source), set(indices), {}
+    here, requested, frames = fetch_source(source), set(indices), {}
     convert = VideoReformatter()
     container: Any
     with av.open(io.BytesIO(here) if isinstance(here, bytes) else f"file:{here}") as container:
         stream = container.streams.best("video")
         stream.codec_context.thread_count = 1
         for n, frame in enumerate(container.decode(stream)):
-            if n in wanted:
+            if n in requested:
                 rgb = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
                 frames[n] = np.rot90(rgb, round(frame.rotation / 90))
-            if n == max(wanted):
+            if n == max(requested):
                 break
     return np.stack([frames[n] for n in indices])
 

@@ -1,4 +1,4 @@
-"""Times pieces of work against one another: on one core, in turns, so that what disturbs one disturbs all."""
+"""Interleaved timing of functions on one core, so that noise affects all of them."""
 
 import os
 import time
@@ -14,7 +14,7 @@ K = TypeVar("K")
 
 @contextmanager
 def pin_to_one_core() -> Iterator[None]:
-    """Within it, this thread and those that it starts stay on one core, where the system lets us say so."""
+    """Pin this thread and the threads that it starts to one core, where the system allows it."""
     threads = torch.get_num_threads()
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     torch.set_num_threads(1)
@@ -29,10 +29,10 @@ def pin_to_one_core() -> Iterator[None]:
 
 
 def time_in_random_order(functions: Mapping[K, Callable[[], Any]], rng: np.random.Generator) -> dict[K, float]:
-    """The seconds that each takes, done in an order that is drawn."""
-    names, took = list(functions), {}
+    """Return the seconds that each function takes, called in random order."""
+    names, seconds = list(functions), {}
     for k in rng.permutation(len(names)):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         functions[names[k]]()
-        took[names[k]] = time.perf_counter() - begun
-    return took
+        seconds[names[k]] = time.perf_counter() - start
+    return seconds

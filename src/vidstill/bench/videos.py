@@ -1,4 +1,4 @@
-"""The videos that a benchmark reads: its own, or some of a data set's, each in a file of this machine."""
+"""The videos of a benchmark: synthetic ones or a sample of a data set, each in a local file."""
 
 import json
 import logging
@@ -24,26 +24,24 @@ log = logging.getLogger("vidstill")
 
 @dataclass(frozen=True)
 class BenchmarkVideo:
-    """A file and the number of its frames, all of which decode."""
+    """A local file and its number of frames, all of which decode."""
 
     path: Path
     num_frames: int
 
 
 def render_videos(folder: Path, num_videos: int, footage: FootageConfig, seed: int) -> list[BenchmarkVideo]:
-    """Films them, on all cores."""
-    found = []
-    with show_progress_bar("filming") as done:
+    """Render synthetic videos on all cores."""
+    videos = []
+    with show_progress_bar("rendering") as report_progress:
         for _, video in map_in_workers(
             partial(_render_video, folder, footage, seed), range(num_videos), workers=count_cores()
         ):
             if isinstance(video, LostTask):
-                raise InputError(
-                    f"a video could not be filmed: its process {video.reason}; try it again with more memory"
-                )
-            found.append(video)
-            done(len(found), num_videos)
-    return found
+                raise InputError(f"a video could not be rendered: its process {video.reason}; retry with more memory")
+            videos.append(video)
+            report_progress(len(videos), num_videos)
+    return videos
 
 
 def _render_video(folder: Path, footage: FootageConfig, seed: int, number: int) -> BenchmarkVideo:
@@ -53,27 +51,28 @@ def _render_video(folder: Path, footage: FootageConfig, seed: int, number: int) 
 
 
 def sample_videos(data: PathOrUrl, folder: Path, num_videos: int, seed: int) -> list[BenchmarkVideo]:
-    """Some of a data set's, or all that it has if they are fewer; what is no file of this machine is copied.
+    """Draw videos of a data set that decode, or take all if there are fewer; remote ones are copied to `folder`.
 
     Raises:
-        InputError: there is no such data, or no video in it that decodes.
+        InputError: There is no such data, or none of its videos decodes.
     """
     rows = open_manifest(data).rows
-    found: list[BenchmarkVideo] = []
-    with show_progress_bar("looking for videos that decode") as done:
-        for place in numpy_rng(seed, "videos").permutation(len(rows)):
-            if len(found) == min(num_videos, len(rows)):
+    videos: list[BenchmarkVideo] = []
+    count = min(num_videos, len(rows))
+    with show_progress_bar("sampling videos") as report_progress:
+        for index in numpy_rng(seed, "videos").permutation(len(rows)):
+            if len(videos) == count:
                 break
-            video = _prepare_video(rows[int(place)], folder / f"{len(found):04d}")
-            found += [video] if video else []
-            done(len(found), min(num_videos, len(rows)))
-    if not found:
-        raise InputError(f"{data} has no video that decodes; `vidstill data scan {data}` says what is wrong with each")
-    return found
+            video = _prepare_video(rows[int(index)], folder / f"{len(videos):04d}")
+            videos += [video] if video else []
+            report_progress(len(videos), count)
+    if not videos:
+        raise InputError(f"{data} has no video that decodes; `vidstill data scan {data}` names the errors of each")
+    return videos
 
 
 def _prepare_video(row: VideoRow, copy: Path) -> BenchmarkVideo | None:
-    """The row's video; None if it does not decode to its end, or is a picture, or a folder of pictures."""
+    """Return the row's video; None if it does not decode to its end, or is an image or a directory of images."""
     if is_image_file(row.name) or row.error:
         return None
     try:
@@ -93,7 +92,7 @@ def _prepare_video(row: VideoRow, copy: Path) -> BenchmarkVideo | None:
 
 
 def write_video_manifest(videos: list[BenchmarkVideo], path: Path) -> Manifest:
-    """A data set of these videos, whose list is written to this path."""
+    """Write a list of these videos and open it as a data set."""
     rows = [{"path": str(video.path.absolute()), "frames": video.num_frames} for video in videos]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return open_manifest(path)

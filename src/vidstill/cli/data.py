@@ -125,7 +125,7 @@ def bench_data_command(
         rounds: clips that are drawn from each.
         json: as JSON, for programs: every single time as well.
     """
-    from vidstill.bench.findings import format_benchmark_report
+    from vidstill.bench.report import format_benchmark_report
     from vidstill.bench.run import BenchmarkConfig, benchmark_data
 
     found = benchmark_data(

@@ -1,0 +1,131 @@
+"""The report of a data benchmark: what was measured, on which machine, as Markdown tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vidstill.bench.loader import LoaderTiming
+from vidstill.bench.machine import BenchmarkMachine
+from vidstill.bench.reading import ReaderTiming
+from vidstill.data.tools.transcode import TranscodeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackingCost:
+    """What packing costs where videos keep their size: means over the videos.
+
+    Args:
+        config: Settings of `vidstill data pack`.
+        raw_bytes: Bytes per video before packing.
+        packed_bytes: Bytes per video after packing.
+        psnr: PSNR in dB of each video's first clip against the raw clip.
+        ssim: SSIM of the same clips' luma.
+    """
+
+    config: TranscodeConfig
+    raw_bytes: float
+    packed_bytes: float
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkReport:
+    """All measurements and their conditions.
+
+    Args:
+        clips_per_video: Clips drawn from each video.
+        clip_description: Frames of a clip, in words.
+        missing_readers: Readers that are not compared, with the reason.
+        augmentation_clips_per_second: Clips that one core flips and augments by RandAugment.
+    """
+
+    command: str
+    machine: BenchmarkMachine
+    data_description: str
+    num_videos: int
+    clips_per_video: int
+    clip_description: str
+    reader_timings: list[ReaderTiming]
+    missing_readers: dict[str, str]
+    packing: PackingCost
+    augmentation_clips_per_second: float
+    loader_timings: list[LoaderTiming]
+
+
+def format_benchmark_report(report: BenchmarkReport) -> str:
+    """Return the report as Markdown that is readable in a terminal too."""
+    machine, packing = report.machine, report.packing
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    conditions = f"{machine.cpu}, {machine.num_cores} cores; {machine.system}; {versions}"
+    errors = [f"{t.reader}, {t.file_kind}: {t.error}." for t in report.reader_timings if t.error]
+    missing = [f"{name} is not compared: {reason}." for name, reason in report.missing_readers.items()]
+    blocks = [
+        f"`{report.command}`\n"
+        f"{conditions}; commit {machine.commit or 'unknown'}\n"
+        f"{report.num_videos} videos, {report.data_description}; clips of {report.clip_description}",
+        f"Reading, one thread, one core, readers interleaved; medians of {report.clips_per_video} clips of each video.",
+        _format_readers(report.reader_timings),
+        "× decord, × PyAV: speed-up over decord and over PyAV's plain loop on the raw files; worst: the smallest "
+        "speed-up over PyAV's plain loop on the same file. used: share of the decoded frames that were requested.",
+        *errors,
+        *missing,
+        "Cost of packing, at the videos' own size.",
+        format_markdown_table(
+            ("raw, kB per video", "packed, kB", "ratio", "PSNR, dB", "SSIM"),
+            [
+                (
+                    f"{packing.raw_bytes / 1e3:.0f}",
+                    f"{packing.packed_bytes / 1e3:.0f}",
+                    f"{packing.packed_bytes / packing.raw_bytes:.2f}",
+                    f"{packing.psnr:.1f}",
+                    f"{packing.ssim:.3f}",
+                )
+            ],
+        ),
+        "Augmentation in a loader worker: horizontal flip and RandAugment of crops.",
+        format_markdown_table(("clips/s per core",), [(f"{report.augmentation_clips_per_second:.1f}",)]),
+        "Loading: frames decoded and cropped as in training.",
+        format_markdown_table(
+            ("worker processes", "raw, clips/s", "packed, clips/s"),
+            [
+                (str(t.num_workers), f"{t.raw_clips_per_second:.1f}", f"{t.packed_clips_per_second:.1f}")
+                for t in report.loader_timings
+            ],
+        ),
+    ]
+    return "\n\n".join(blocks)
+
+
+def _format_readers(timings: Sequence[ReaderTiming]) -> str:
+    header = ("reader", "files", "ms per clip", "clips/s", "× decord, raw", "× PyAV, raw", "× PyAV, worst", "used")
+    rows = [
+        (
+            t.reader,
+            t.file_kind,
+            _format_number(t.seconds_per_clip and 1e3 * t.seconds_per_clip),
+            _format_number(t.clips_per_second),
+            _format_number(t.speedup_over_decord, 2),
+            _format_number(t.speedup_over_pyav, 2),
+            _format_number(t.min_speedup_over_pyav, 2),
+            _format_number(t.frame_utilization and 100 * t.frame_utilization, 0, " %"),
+        )
+        for t in timings
+    ]
+    return format_markdown_table(header, rows)
+
+
+def format_markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns: words to the left, numbers to the right."""
+    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
+    is_text = [all(row[k][:1].isalpha() for row in rows) for k in range(len(header))]
+
+    def format_row(cells: Sequence[str]) -> str:
+        columns = zip(cells, widths, is_text, strict=True)
+        return f"| {' | '.join(cell.ljust(width) if text else cell.rjust(width) for cell, width, text in columns)} |"
+
+    rule = [f"{'-' * (width - 1)}{'-' if text else ':'}" for width, text in zip(widths, is_text, strict=True)]
+    return "\n".join([format_row(header), format_row(rule), *map(format_row, rows)])
+
+
+def _format_number(value: float | None, digits: int = 1, suffix: str = "") -> str:
+    return "–" if value is None else f"{value:.{digits}f}{suffix}"
