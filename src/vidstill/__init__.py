@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from vidstill.pipelines.infer.encoder import load_encoder
     from vidstill.pipelines.infer.predict import predict
     from vidstill.pipelines.train.detector import train_detector
-    from vidstill.pipelines.train.detector_data import DetectRunConfig
     from vidstill.pipelines.train.finetune import finetune
     from vidstill.pipelines.train.pretrain import pretrain
-    from vidstill.pipelines.train.session import RunConfig
+    from vidstill.pipelines.train.run_config import DetectRunConfig, RunConfig
     from vidstill.recipes.recipe import find_recipe
 
 __all__ = [
@@ -37,8 +36,8 @@ __all__ = [
 ]
 
 _SOURCES = {
-    "DetectRunConfig": "vidstill.pipelines.train.detector_data:DetectRunConfig",
-    "RunConfig": "vidstill.pipelines.train.session:RunConfig",
+    "DetectRunConfig": "vidstill.pipelines.train.run_config:DetectRunConfig",
+    "RunConfig": "vidstill.pipelines.train.run_config:RunConfig",
     "evaluate": "vidstill.pipelines.evaluate.classifier:evaluate_classifier",
     "evaluate_detector": "vidstill.pipelines.evaluate.detector:evaluate_detector",
     "find_recipe": "vidstill.recipes.recipe:find_recipe",

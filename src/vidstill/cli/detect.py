@@ -19,6 +19,7 @@ from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.figures.tracks import PersonTracks
+from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.pipelines.detector_checkpoint import load_detector
 from vidstill.pipelines.evaluate import detector as scoring
 from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, detect_video, read_video_persons
@@ -29,8 +30,8 @@ from vidstill.pipelines.infer.writers.outputs import DetectionOutput as Target
 from vidstill.pipelines.infer.writers.outputs import detections_to_dict
 from vidstill.pipelines.infer.writers.text import DetectionFormatter
 from vidstill.pipelines.train import detector as training
-from vidstill.pipelines.train.detector_data import DetectRunConfig
-from vidstill.pipelines.train.session import BaseRunConfig
+from vidstill.pipelines.train.run_config import DetectRunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
 from vidstill.utils.files import TEST_FILE, make_file_stems
@@ -64,7 +65,7 @@ def detect_evaluate_command(
     person_boxes: str | None = None,
     actions: str | None = None,
     start_second: float | None = None,
-    frame_rate: float = 30.0,
+    fps: float = 30.0,
     split: Literal["val", "train"] = "val",
     matching: MatchingOrder | None = None,
     crop: Literal["full", "center"] | None = None,
@@ -84,7 +85,7 @@ def detect_evaluate_command(
             annotated: the annotated boxes themselves, which is an easier test.
         actions: a list of the actions; None: the data's.
         start_second: the second of the annotations' time at which the videos' files begin; None: it is found.
-        frame_rate: frames per second, where videos are folders of frames.
+        fps: frames per second, where videos are folders of frames.
         split: whose annotations.
         matching: in which order a key frame's detections choose their annotated boxes: score_order_top50, by score,
             the 50 best rows alone (AVA's own script); score_order; file_order (PySlowFast's). None: the model's
@@ -96,18 +97,17 @@ def detect_evaluate_command(
         precision: auto: bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    launch = DetectRunConfig(
+    boxes = BoxDataConfig(
         data=data,
-        out=Path(),
         person_boxes=person_boxes,
         actions=actions,
         start_second=start_second,
-        frame_rate=frame_rate,
-        workers=workers,
-        device_batch=device_batch,
-        precision=precision,
+        fps=fps,
     )
-    found = scoring.evaluate_detector(source, launch, split=split, matching=matching, crop=crop, out=out)
+    machine = Workers(workers=workers, device_batch=device_batch, precision=precision)
+    found = scoring.evaluate_detector(
+        source, boxes, workers=machine, split=split, matching=matching, crop=crop, out=out
+    )
     echo(jsons.dumps(found, indent=1) if json else format_frame_map(found))
 
 
@@ -147,7 +147,7 @@ def detect_boxes_command(
         json: as JSON, for programs.
     """
     runtime = Runtime("fp32")
-    decoders = BaseRunConfig(data=data, out=out, workers=workers).num_workers
+    decoders = Workers(workers=workers).num_workers
     found = load_person_detector(
         person_detector, weights, runtime=runtime, min_score=min_person_score, max_persons=max_persons
     )

@@ -18,7 +18,7 @@ from vidstill.pipelines.infer.embed import EmbedResult, FeatureFormat
 from vidstill.pipelines.infer.embed import embed as embed_all
 from vidstill.pipelines.infer.embed_config import EmbedConfig, EmbedSplitChoice
 from vidstill.pipelines.infer.encoder import load_encoder
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.utils.terminal import echo, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 
@@ -60,7 +60,7 @@ def embed_command(
         precision: auto: that of the features which are there, else bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    launch = RunConfig(data=Path(), out=out, workers=workers, device_batch=device_batch, precision=precision)
+    launch = Workers(workers=workers, device_batch=device_batch, precision=precision)
     encoder = replace(load_encoder(source, precision=precision), device_batch=launch.device_batch)
     bar: Any = show_progress_bar("videos") if os.environ.get("RANK", "0") == "0" else nullcontext()
     with bar as done:

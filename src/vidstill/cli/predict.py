@@ -25,7 +25,7 @@ from vidstill.pipelines.infer.predict import (
 from vidstill.pipelines.infer.videos import InputVideos, SplitChoice, find_videos
 from vidstill.pipelines.infer.writers.outputs import PredictionOutput
 from vidstill.pipelines.infer.writers.text import format_predictions, predictions_to_dict
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.utils.files import make_file_stems
 from vidstill.utils.terminal import echo, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
@@ -76,7 +76,7 @@ def predict_command(
         precision: auto: bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    launch = RunConfig(data=Path(), out=Path(), workers=workers, device_batch=device_batch, precision=precision)
+    launch = Workers(workers=workers, device_batch=device_batch, precision=precision)
     check_range(1, sys.maxsize, top=topk)
     target, asked = PredictionOutput(out, plot, annotate), TimelineConfig(window=window, hop=hop)
     encoder = replace(load_encoder(source, runtime=Runtime(precision)), device_batch=device_batch)

@@ -2,7 +2,7 @@
 
 import json as jsons
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +17,8 @@ from vidstill.pipelines.evaluate.classifier import require_labels
 from vidstill.pipelines.train import folds
 from vidstill.pipelines.train.finetune import finetune as run_finetune
 from vidstill.pipelines.train.pretrain import pretrain as run_pretrain
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.train.run_config import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe, load_run_recipe
 from vidstill.recipes.auto.dataset_stats import EXAMPLE_STATS, compute_dataset_stats, detect_hardware
 from vidstill.recipes.auto.defaults import AUTO_RULES
@@ -118,12 +119,12 @@ def evaluate_command(
         precision: auto: bf16 where the device does it well, else fp32.
         json: as JSON, for programs.
     """
-    launch = RunConfig(data=data, out=Path(), workers=workers, device_batch=device_batch, precision=precision)
+    machine = Workers(workers=workers, device_batch=device_batch, precision=precision)
     if fold == "all":
-        found = folds.evaluate_folds(source, launch, out=out)
+        found = folds.evaluate_folds(source, data, workers=machine, out=out)
         echo(jsons.dumps(found, indent=1) if json else folds.format_folds(found))
     else:
-        found = testing.evaluate_classifier(source, replace(launch, fold=fold), out=out).to_dict()
+        found = testing.evaluate_classifier(source, data, fold=fold, workers=machine, out=out).to_dict()
         echo(jsons.dumps(found, indent=1) if json else format_classification_result(found))
 
 

@@ -15,8 +15,8 @@ from vidstill.cli import data, detect, embed, predict, probe, train, weights
 from vidstill.cli import doctor as machine
 from vidstill.cli.options import call_with_options, list_optional_parts, resolve_optional_parts
 from vidstill.pipelines import quickstart as road
-from vidstill.pipelines.train.detector_data import DetectRunConfig
-from vidstill.pipelines.train.session import BaseRunConfig, RunConfig
+from vidstill.pipelines.train.run_config import DetectRunConfig, RunConfig
+from vidstill.pipelines.workers import BaseRunConfig
 from vidstill.recipes.auto.choose import AutoRecipe
 from vidstill.recipes.recipe import (
     DetectionRecipe,

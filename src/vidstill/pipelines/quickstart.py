@@ -32,7 +32,7 @@ from vidstill.figures.similarity import compute_layer_similarity
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.pipelines.train.finetune import finetune
 from vidstill.pipelines.train.pretrain import pretrain
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.train.run_config import RunConfig
 from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset

@@ -1,7 +1,8 @@
-"""How a command uses this machine: decoding processes, clips per device, precision."""
+"""How a command uses this machine, and where a run reads and writes."""
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from vidstill.engine.distributed import Precision, count_cores
 from vidstill.utils.types import InputError
@@ -28,3 +29,17 @@ class Workers:
             return self.workers
         local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started here
         return max(1, count_cores() // local_world_size - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRunConfig(Workers):
+    """What every training needs beside its recipe."""
+
+    data: str | Path  # directory of videos or of class directories, list, or packed shards; a path or URL
+    out: Path  # run directory; the same command again resumes the run in it
+    save_seconds: float = 600.0  # seconds between two checkpoints
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.save_seconds >= 0:
+            raise InputError(f"--save-seconds is {self.save_seconds}; give 0 or more seconds")

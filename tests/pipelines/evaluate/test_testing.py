@@ -29,7 +29,7 @@ from vidstill.pipelines.evaluate.classifier import (
     score_classifier,
     write_classification_result,
 )
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils import files as folder
 from vidstill.utils.config_io import from_dict
@@ -124,7 +124,7 @@ def test_a_disk_that_is_full_is_met_with_a_sentence(road, tmp_path, capsys, monk
 
 def test_the_findings_of_two_tests_are_never_mixed(road, tmp_path, monkeypatch):
     """test.json says by being there that the other files are of the same test."""
-    tested = evaluate_classifier(str(road / "finetune"), RunConfig(data=road / "data", out=Path(), workers=0))
+    tested = evaluate_classifier(str(road / "finetune"), road / "data", workers=Workers(workers=0))
     write_classification_result(tmp_path, tested)
     monkeypatch.setattr(testing, "draw_confusion_matrix", lambda *given: [][0])  # as where it is killed
     with pytest.raises(IndexError):
@@ -186,8 +186,7 @@ class Diverging(Classifier):
 def test_scores_that_are_no_numbers_count_as_none(road):
     config = load_classifier(str(road / "finetune"))[0].config
     listing = open_manifest(road / "data", split="val")
-    launch = RunConfig(data=road / "data", out=Path(), workers=0)
-    found = score_classifier(Diverging(config), listing, CLASSES, VIEWS, launch, Runtime("fp32"))
+    found = score_classifier(Diverging(config), listing, CLASSES, VIEWS, Workers(workers=0), Runtime("fp32"))
     assert found.indices == (0, 2, 3, 4, 5)
     assert "has scores that are no finite numbers" in found.broken_videos[1]
     assert found.to_dict()["videos"] == 5
@@ -199,7 +198,7 @@ def test_a_model_that_has_diverged_is_not_right_by_chance(road, tmp_path):
     wild = {name: tensor * float("nan") for name, tensor in model.tensors.items()}
     write_checkpoint(tmp_path / "wild.safetensors", wild, model.metadata)
     with pytest.raises(InputError, match=r"none of the 6 videos .* could be scored; .* no finite numbers"):
-        evaluate_classifier(str(tmp_path / "wild.safetensors"), RunConfig(data=road / "data", out=Path(), workers=0))
+        evaluate_classifier(str(tmp_path / "wild.safetensors"), road / "data", workers=Workers(workers=0))
 
 
 # ---- Views ----------------------------------------------------------------------------------------------------------

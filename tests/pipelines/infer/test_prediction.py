@@ -27,7 +27,7 @@ from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
 from vidstill.pipelines.infer.predict import TimelineConfig
 from vidstill.pipelines.infer.writers.outputs import PREDICTIONS_FILE
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import make_file_stems
 
@@ -70,7 +70,7 @@ def below(folder):
 
 
 def test_the_probabilities_are_the_scores_of_a_test(model, data):
-    tested = evaluate_classifier(str(model), RunConfig(data=data, out=Path(), workers=0, precision="fp32"))
+    tested = evaluate_classifier(str(model), data, workers=Workers(workers=0, precision="fp32"))
     found = vidstill.predict(vidstill.load(str(model), precision="fp32"), data)
     scores = {
         tested.manifest.rows.get_name(place): row for place, row in zip(tested.indices, tested.scores, strict=True)

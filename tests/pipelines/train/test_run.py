@@ -29,10 +29,12 @@ from tiny_runs import (
 
 from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli.main import main
+from vidstill.pipelines import session as training
+from vidstill.pipelines import workers
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
-from vidstill.pipelines.train import session as training
 from vidstill.pipelines.train.pretrain import pretrain
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.train.run_config import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import PretrainRecipe
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError
@@ -279,11 +281,9 @@ def test_evaluating_a_run_gives_the_numbers_of_its_own_test(road, capsys):
 
 @pytest.mark.parametrize(("device_batch", "workers"), [(1, 0), (4, 0), (None, 1)])
 def test_scores_depend_on_neither_the_devices_batch_nor_the_workers(road, device_batch, workers):
-    whole = evaluate_classifier(
-        str(road / "finetune"), RunConfig(data=road / "data", out=Path(), workers=0, precision="fp32")
-    )
-    launch = RunConfig(data=road / "data", out=Path(), workers=workers, precision="fp32", device_batch=device_batch)
-    parts = evaluate_classifier(str(road / "finetune"), launch)
+    whole = evaluate_classifier(str(road / "finetune"), road / "data", workers=Workers(workers=0, precision="fp32"))
+    options = Workers(workers=workers, precision="fp32", device_batch=device_batch)
+    parts = evaluate_classifier(str(road / "finetune"), road / "data", workers=options)
     assert len(whole.indices) == 6
     torch.testing.assert_close(parts.scores, whole.scores, rtol=0, atol=1e-6)
 
@@ -294,7 +294,7 @@ def test_a_test_reports_the_video_that_it_could_not_score(road, tmp_path):
     lines = (road / "data/val.csv").read_text().splitlines()
     listed = [f"{road}/data/{line}" for line in lines] + [f"{broken} 0"]
     (tmp_path / "val.txt").write_text("\n".join(listed))
-    tested = evaluate_classifier(str(road / "finetune"), RunConfig(data=tmp_path / "val.txt", out=Path(), workers=0))
+    tested = evaluate_classifier(str(road / "finetune"), tmp_path / "val.txt", workers=Workers(workers=0))
     assert tested.accuracy.videos == 6
     assert list(tested.broken_videos) == [6]
     assert str(broken) in tested.broken_videos[6]
@@ -307,18 +307,17 @@ def test_class_folders_without_splits_are_tested_on_as_a_whole(road, tmp_path):
         folder.mkdir(exist_ok=True)
         shutil.copy(road / "data" / name, folder)
     lists, folders = (
-        evaluate_classifier(str(road / "finetune"), RunConfig(data=data, out=Path(), workers=0, precision="fp32"))
+        evaluate_classifier(str(road / "finetune"), data, workers=Workers(workers=0, precision="fp32"))
         for data in (road / "data", tmp_path)
     )
     assert folders.accuracy == lists.accuracy
 
 
 def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
-    monkeypatch.setattr(training, "count_cores", lambda: 16)
-    launch = RunConfig(data=Path(), out=Path())
+    monkeypatch.setattr(workers, "count_cores", lambda: 16)
     for processes, decoders in ((1, 15), (4, 3), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert launch.num_workers == decoders
+        assert Workers().num_workers == decoders
 
 
 # ---- Pictures -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of
 
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.workers import Workers
 
 STUDENTS = [name for name in METHODS if name != "imagemae"]  # which is the image teacher
 LISTS = {"seven": (0, 1, 2, 4, 5, 6), "six": tuple(range(6)), "one": (0,)}  # videos; which of them can be scored
@@ -29,8 +29,9 @@ def walk(data: Path, out: Path, **launch: int) -> None:
         run(METHODS[name], data=data / "unlabelled.txt", out=out / name, **teachers_of(name, out), **shared)
     run(FINETUNE, data=data, out=out / "finetune", init=out / "amd", **shared)
     for videos in LISTS:
-        listed = RunConfig(data=data / f"{videos}.txt", out=out, workers=0, precision="fp32")
-        tested = evaluate_classifier(str(out / "finetune"), listed, out=out / f"tested-{videos}")
+        workers = Workers(workers=0, precision="fp32")
+        manifest, result_dir = data / f"{videos}.txt", out / f"tested-{videos}"
+        tested = evaluate_classifier(str(out / "finetune"), manifest, workers=workers, out=result_dir)
         torch.save((tested.scores, tested.indices), out / f"scores-{videos}-{os.environ.get('RANK', 0)}.pt")
 
 

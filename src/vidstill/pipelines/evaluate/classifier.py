@@ -18,7 +18,7 @@ from vidstill.engine.distributed import Runtime
 from vidstill.figures.confusion import draw_confusion_matrix
 from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.infer.run import score_videos
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir
@@ -35,26 +35,36 @@ _log = logging.getLogger("vidstill")
 
 
 def evaluate_classifier(
-    source: str, run_config: RunConfig, *, out: Path | None = None, runtime: Runtime | None = None
+    source: str,
+    data: str | Path,
+    *,
+    fold: int = 1,
+    workers: Workers = Workers(),
+    out: Path | None = None,
+    runtime: Runtime | None = None,
 ) -> SingleLabelResult | MultiLabelResult:
     """Tests a fine-tuned model on labelled videos, with the views of its recipe.
 
     Args:
-        out: a folder to leave all that was found in.
+        source: Run directory or weights file.
+        data: Labelled videos, their val split if they have splits.
+        fold: Which of the three official splits of UCF101 and HMDB51.
+        workers: Decoding processes, views per device, precision.
+        out: Directory for the results, one file each.
 
     Raises:
         InputError: the weights are no classifier's, or the videos have other classes.
     """
     if out is not None:
         check_output_dir(out, "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
-    runtime = runtime or Runtime(run_config.precision)
+    runtime = runtime or Runtime(workers.precision)
     model, weights = load_classifier(source)
     several = model.config.multi_label
-    listing = require_labels(open_test_manifest(run_config.data, fold=run_config.fold), multi_label=several)
+    listing = require_labels(open_test_manifest(data, fold=fold), multi_label=several)
     classes = weights.metadata["classes"]
     check_classes(listing, classes, source)
     views = from_dict(ViewsConfig, weights.metadata["views"])
-    tested = score_classifier(model, listing, classes, views, run_config, runtime, multi_label=several)
+    tested = score_classifier(model, listing, classes, views, workers, runtime, multi_label=several)
     if out is not None and runtime.is_main:
         write_classification_result(out, tested)
     return tested
@@ -65,7 +75,7 @@ def score_classifier(
     manifest: Manifest,
     classes: Sequence[str],
     views: ViewsConfig,
-    run_config: RunConfig,
+    workers: Workers,
     runtime: Runtime,
     *,
     multi_label: bool = False,
@@ -89,8 +99,8 @@ def score_classifier(
             manifest,
             views,
             runtime,
-            workers=run_config.num_workers,
-            batch=run_config.device_batch,
+            workers=workers.num_workers,
+            batch=workers.device_batch,
             multi_label=multi_label,
             progress=done if runtime.is_main else None,
         )

@@ -25,8 +25,9 @@ from vidstill.data.storage.fetch import parse_path
 from vidstill.data.storage.filesystem import base_name
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.precision_recall import draw_precision_recall
+from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.pipelines.detector_checkpoint import LoadedDetector, load_detector
-from vidstill.pipelines.train.detector_data import DetectRunConfig, select_test_keyframes
+from vidstill.pipelines.workers import Workers
 from vidstill.tasks.detection import Detector
 from vidstill.tasks.metrics.ava_map import FrameMAP, MatchingOrder, compute_frame_map
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir
@@ -245,8 +246,9 @@ def _predict_logits(model: Detector, views: Sequence[KeyframeView]) -> Iterator[
 
 def evaluate_detector(
     source: str,
-    run_config: DetectRunConfig,
+    data: BoxDataConfig,
     *,
+    workers: Workers = Workers(),
     split: Split = "val",
     matching: MatchingOrder | None = None,
     crop: Literal["full", "center"] | None = None,
@@ -271,21 +273,21 @@ def evaluate_detector(
             raise InputError(
                 "--crop is for a model's test, and the detections of a .csv are there already; leave it out"
             )
-        return _evaluate_csv(source, run_config, split, matching or "score_order_top50", out)
-    runtime = runtime or Runtime(run_config.precision)
+        return _evaluate_csv(source, data, split, matching or "score_order_top50", out)
+    runtime = runtime or Runtime(workers.precision)
     loaded = load_detector(source)
-    parts = run_config.open_dataset().load_split(split)
+    parts = data.open_dataset().load_split(split)
     views = loaded.views
     if crop is not None:
         views = replace(views, crop_size=loaded.train_size if crop == "center" else None)
-    frames = select_test_keyframes(parts, views.min_person_score, run_config.person_boxes)
+    frames = data.select_test_keyframes(parts, views.min_person_score)
     _check_actions(loaded, frames)
     asked = DetectionTest(
         parts, frames, views, times_person_score=loaded.times_person_score, matching=matching or loaded.matching
     )
-    check_detection_test(asked, min(1, run_config.num_workers))
+    check_detection_test(asked, min(1, workers.num_workers))
     tested = score_detector(
-        loaded.model, asked, runtime, workers=run_config.num_workers, device_batch=run_config.device_batch
+        loaded.model, asked, runtime, workers=workers.num_workers, device_batch=workers.device_batch
     )
     if out is not None and runtime.is_main:
         write_detection_result(out, tested)
@@ -293,11 +295,11 @@ def evaluate_detector(
 
 
 def _evaluate_csv(
-    source: str, run_config: DetectRunConfig, split: Split, matching: MatchingOrder, out: Path | None
+    source: str, data: BoxDataConfig, split: Split, matching: MatchingOrder, out: Path | None
 ) -> dict[str, Any]:
     """The score of a file of detections; no video is needed."""
-    data = run_config.open_dataset()
-    (annotated, excluded), actions = data.load_annotations(split), data.label_map
+    dataset = data.open_dataset()
+    (annotated, excluded), actions = dataset.load_annotations(split), dataset.label_map
     detected = read_box_csv(parse_path(source), has_scores=True)
     for sentence in (
         *list_row_warnings(annotated, label_map=actions),

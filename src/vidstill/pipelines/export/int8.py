@@ -41,7 +41,7 @@ from vidstill.pipelines.export.verify import (
     draw_synthetic_clips,
     run_batches,
 )
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.files import get_package_version
 from vidstill.utils.rng import numpy_rng
@@ -178,13 +178,12 @@ def _evaluate_module(
     module: torch.nn.Module, model: ExportableModel, manifest: Manifest, config: ExportConfig
 ) -> SingleLabelResult | MultiLabelResult:
     assert model.views is not None
-    launch = RunConfig(data=Path(), out=Path(), workers=config.workers, precision="fp32")
     return score_classifier(
         module,
         manifest,
         model.class_names,
         model.views,
-        launch,
+        Workers(workers=config.workers, precision="fp32"),
         Runtime("fp32"),
         multi_label=model.multi_label,
         show_progress=False,

@@ -11,10 +11,9 @@ import torch
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest, open_test_manifest
-from vidstill.engine.distributed import Precision
 from vidstill.pipelines.evaluate.classifier import check_classes, check_train_classes, require_labels
 from vidstill.pipelines.infer.encoder import VideoEncoder
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.utils.types import InputError, check_range
 
 ProbeSplit = Literal["train", "val"]
@@ -23,7 +22,7 @@ VectorPooling = Literal["mean", "max", "class"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeRunConfig:
+class ProbeRunConfig(Workers):
     """Which features of which videos."""
 
     data: tuple[str, ...]  # labelled data sets; probes are fitted on their train splits and tested on their val splits
@@ -34,11 +33,9 @@ class ProbeRunConfig:
     layers: tuple[int, ...] = ()  # blocks counted from 1, or backwards from -1; none: the encoder's final output
     pool: VectorPooling = "mean"  # what becomes of a clip's tokens, but for the attentive probe, which has them all
     cache: Path | None = None  # folder of the features; None: RUN/features, for a file .vidstill-features right here
-    workers: int = -1  # processes that decode; -1: one less than there are cores
-    device_batch: int | None = None  # views that a device takes at once; None: all of a video's
-    precision: Precision = "auto"  # auto: bf16 where the device does it well, else fp32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(1, math.inf, views=self.temporal_clips, crops=self.spatial_crops)
         if not self.data:
             raise InputError("no data set is given; name labelled videos with --data")
@@ -48,18 +45,6 @@ class ProbeRunConfig:
             raise InputError(
                 f"--data names {len(self.data)} data sets and --val {len(self.test_data)}; name one for each"
             )
-        self.run_config  # noqa: B018  # it says what is wrong with its fields
-
-    @property
-    def run_config(self) -> RunConfig:
-        return RunConfig(
-            data=Path(),
-            out=Path(),
-            workers=self.workers,
-            device_batch=self.device_batch,
-            precision=self.precision,
-            fold=self.fold,
-        )
 
     def build_views(self, encoder: VideoEncoder) -> ViewsConfig:
         return replace(encoder.views, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)

@@ -25,7 +25,8 @@ from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe.config import ProbeRunConfig, check_probe_encoder, open_probe_datasets
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.vector_cache import hash_checkpoint
-from vidstill.pipelines.train.session import TrainingSession, build_train_clips
+from vidstill.pipelines.session import TrainingSession, build_train_clips
+from vidstill.pipelines.workers import BaseRunConfig
 from vidstill.tasks.metrics.accuracy import compute_classification_score
 from vidstill.tasks.probes.linear import LinearProbeModel
 from vidstill.utils.files import TEST_FILE, write_json
@@ -86,7 +87,13 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     runtime = Runtime(run_config.precision)
     encoder = load_encoder(source, runtime=runtime)
     check_probe_encoder(encoder, run_config, [data])
-    launch = replace(run_config.run_config, data=data.name, out=config.out)
+    launch = BaseRunConfig(
+        data=data.name,
+        out=config.out,
+        workers=run_config.workers,
+        device_batch=run_config.device_batch,
+        precision=run_config.precision,
+    )
     recipe = _build_recipe(encoder, run_config, config, len(data.train.rows), seed)
     training = TrainingSession("probe", recipe, build_train_clips(recipe, data.train), launch, runtime)
     if training.plan.videos_per_microbatch < 2:

@@ -90,7 +90,7 @@ def _build_feature_request(
         views=run_config.build_views(encoder),
         layers=run_config.layers,
         folder=resolve_cache_folder(encoder, run_config.cache),
-        workers=run_config.run_config.num_workers,
+        workers=run_config.num_workers,
         title=f"features, {dataset.name} {split}",
     )
 

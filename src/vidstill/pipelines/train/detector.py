@@ -11,6 +11,7 @@ from vidstill.checkpoints.load import init_encoder, load_checkpoint, merge_encod
 from vidstill.data.ava.samples import KeyframeTrainDataset
 from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
+from vidstill.pipelines.box_data import parse_optional_path
 from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND
 from vidstill.pipelines.evaluate.detector import (
     DetectionTest,
@@ -18,8 +19,8 @@ from vidstill.pipelines.evaluate.detector import (
     score_detector,
     write_detection_result,
 )
-from vidstill.pipelines.train.detector_data import DetectRunConfig, parse_optional_path, select_test_keyframes
-from vidstill.pipelines.train.session import TrainingSession
+from vidstill.pipelines.session import TrainingSession
+from vidstill.pipelines.train.run_config import DetectRunConfig
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.detection import DetectionTask, Detector
 from vidstill.utils.config_io import to_dict
@@ -58,7 +59,7 @@ def train_detector(
     val = data.load_split("val")
     asked = DetectionTest(
         val,
-        select_test_keyframes(val, recipe.views.min_person_score, run_config.person_boxes),
+        run_config.select_test_keyframes(val, recipe.views.min_person_score),
         recipe.views,
         times_person_score=recipe.use_person_scores,
         matching=recipe.matching_rule,

@@ -21,7 +21,8 @@ from vidstill.pipelines.evaluate.classifier import (
     score_classifier,
     write_classification_result,
 )
-from vidstill.pipelines.train.session import RunConfig, TrainingSession, ValidationSetup, build_train_clips
+from vidstill.pipelines.session import TrainingSession, ValidationSetup, build_train_clips
+from vidstill.pipelines.train.run_config import RunConfig
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.tasks.classification import ClassificationTask, Classifier
 from vidstill.utils.config_io import to_dict

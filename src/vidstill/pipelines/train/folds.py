@@ -12,7 +12,8 @@ from vidstill.data.manifest.open import open_test_manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, evaluate_classifier, require_labels
 from vidstill.pipelines.train.finetune import finetune, open_train_test_manifests
-from vidstill.pipelines.train.session import RunConfig
+from vidstill.pipelines.train.run_config import RunConfig
+from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_json
 from vidstill.utils.types import InputError
@@ -59,7 +60,12 @@ def finetune_folds(
 
 
 def evaluate_folds(
-    source: str, run_config: RunConfig, *, out: Path | None = None, runtime: Runtime | None = None
+    source: str,
+    data: str | Path,
+    *,
+    workers: Workers = Workers(),
+    out: Path | None = None,
+    runtime: Runtime | None = None,
 ) -> dict[str, Any]:
     """Tests each fold's model on its own fold's test list.
 
@@ -78,8 +84,8 @@ def evaluate_folds(
             raise InputError(
                 f"{source} holds no model of fold {fold}; train all: vidstill finetune … --fold all --out {source}"
             )
-        require_labels(open_test_manifest(run_config.data, fold=fold))  # before the first is tested for an hour
-    runtime = runtime or Runtime(run_config.precision)
+        require_labels(open_test_manifest(data, fold=fold))  # before the first is tested for an hour
+    runtime = runtime or Runtime(workers.precision)
     if out is not None:
         _check_folds_folder(out)
         for fold in _FOLDS:
@@ -87,7 +93,7 @@ def evaluate_folds(
     tests = []
     for fold in _FOLDS:
         model, there = str(_fold_folder(Path(source), fold)), None if out is None else _fold_folder(out, fold)
-        tests.append(evaluate_classifier(model, replace(run_config, fold=fold), out=there, runtime=runtime).to_dict())
+        tests.append(evaluate_classifier(model, data, fold=fold, workers=workers, out=there, runtime=runtime).to_dict())
     found = summarize_folds(tests)
     if out is not None and runtime.is_main:
         write_json(out / FOLDS_FILE, found)

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -22,38 +21,12 @@ from vidstill.engine.early_stopping import Validation
 from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
 from vidstill.engine.optimizer import AnyOptimConfig
 from vidstill.engine.trainer import RunStopped, SaveConfig, train_task
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.workers import BaseRunConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import RECIPE_FILE, get_package_version, open_output_dir
 from vidstill.utils.types import InputError
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "av")  # their versions can change a run's numbers
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseRunConfig(Workers):
-    """Where and how any recipe runs."""
-
-    data: str | Path  # a folder of videos or of class folders, a list, or packs, here or behind an address
-    out: Path  # the run's folder
-    save_seconds: float = 600.0  # seconds between two checkpoints
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.save_seconds >= 0:
-            raise InputError(f"--save-seconds is {self.save_seconds}; give 0 or more seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(BaseRunConfig):
-    """Where and how a recipe runs.
-
-    What is learned does not depend on it, but for rounding, and for which clips are mixed with which: a chunk's own.
-    """
-
-    test_data: str | Path | None = None  # labelled videos to test on, their val split if they have splits; None: data's
-    val_data: str | Path | None = None  # labelled videos to score after each epoch: see patience; as val
-    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
 
 
 @runtime_checkable

@@ -1,0 +1,24 @@
+"""Where and how a recipe runs: data, run directory, splits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vidstill.pipelines.box_data import BoxDataConfig
+from vidstill.pipelines.workers import BaseRunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(BaseRunConfig):
+    """Where and how a pre-training or a fine-tuning runs; its results depend on this only by rounding."""
+
+    test_data: str | Path | None = None  # labelled test videos, their val split if they have splits; None: that of data
+    val_data: str | Path | None = None  # labelled videos scored after each epoch, for --patience; as for test_data
+    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectRunConfig(BaseRunConfig, BoxDataConfig):
+    """Where and how the training of an action detector runs."""
+
+    train_person_boxes: str | None = None  # detected person boxes of the training key frames, for recipes that use them
