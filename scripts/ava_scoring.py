@@ -105,6 +105,8 @@ def boxes(chance: np.random.Generator, number: int) -> np.ndarray:
 
 
 def measured_ours(folder: Path, form: str, _: int) -> dict[str, float | None]:
+    import torchvision.ops  # noqa: F401  # its import is no part of scoring
+
     from vidstill.data.ava.box_table import BoxScores, read_box_csv
     from vidstill.data.ava.label_map import LabelMap
     from vidstill.tasks.metrics.ava_map import compute_frame_map

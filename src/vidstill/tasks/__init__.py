@@ -1,1 +1,1 @@
-"""What an encoder is pre-trained for: classification, and how it is scored."""
+"""What an encoder is pre-trained for: classification, detection and probes, and their metrics."""

@@ -1,4 +1,4 @@
-"""Encoder → mean over the tokens → norm → head: what pre-training is for."""
+"""Classification: encoder → mean over the tokens → norm → head."""
 
 import math
 from dataclasses import dataclass
@@ -23,19 +23,21 @@ from vidstill.utils.types import Grid, Output, check_range
 class ClassifierConfig:
     encoder: ViTConfig
     num_classes: int
-    # The mean over the tokens, then the norm; or the final norm, then the class token (MAE), or where there is none
-    # token 0 (an unused option of VideoMAE); or the mean without token 0 (released: mae_st's without a class token).
+    # mean: the mean over the tokens, then the norm; first: the final norm, then the class token (MAE), or without one
+    # token 0 (an unused option of VideoMAE); mean_after_first: the mean without token 0 (as released by mae_st)
     pooling: Literal["mean", "first", "mean_after_first"] = "mean"
-    # The norm after the mean is a new one, or the pre-trained encoder's final norm goes on as it (ST-MAE).
+    # norm after the mean: a new one, or the pre-trained encoder's final norm (ST-MAE)
     norm: Literal["fresh", "pretrained"] = "fresh"
-    norm_eps: float = NORM_EPS  # of the norm after the mean (transformers' VideoMAE has torch's 1e-5)
-    dropout: float = 0.0  # before the head
-    head_init_scale: float = 0.001  # the head starts this much smaller, so that the loss starts at log(classes)
-    # Blocks of a model from scratch: the authors' normal weights of deviation 0.02, which are too small for narrow
-    # models to begin with (a width of 96 stayed at chance: docs/quickstart.md), or the Xavier weights of pre-training;
-    # or torch's own, as is then the head's bias, while tokens and position codes are zero (mae_st).
+    norm_eps: float = NORM_EPS  # epsilon of the norm after the mean (transformers' VideoMAE has torch's 1e-5)
+    dropout: float = 0.0  # dropout probability before the head
+    head_init_scale: float = (
+        0.001  # scale of the head's initial weights; small, so that the loss starts at log(classes)
+    )
+    # initial weights of the blocks, trained from scratch. normal: the authors', std 0.02, too small for narrow models
+    # (a width of 96 did not learn: docs/quickstart.md); xavier: as in pre-training; torch: torch's own, also for the
+    # head's bias, and a class token and position embeddings of zero (mae_st)
     weight_init: Literal["normal", "xavier", "torch"] = "normal"
-    multi_label: bool = False  # a clip may show several classes: each is scored by itself
+    multi_label: bool = False  # clips may have several labels; each class gets its own probability
 
     def __post_init__(self) -> None:
         check_range(0, math.inf, norm_eps=self.norm_eps)
@@ -45,7 +47,7 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """The fine-tuning model of the whole family; a class token has no part in a mean."""
+    """The fine-tuning model of all methods; the class token takes no part in a mean."""
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
@@ -70,37 +72,37 @@ class Classifier(nn.Module):
     def forward(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
     ) -> Float[Tensor, "b classes"]:
-        """Logits of clips of colours in [0, 1], from the visible tokens; from all where none are named."""
+        """Return the logits of clips of colours in [0, 1], from the visible tokens, or from all of them."""
         return self.head(self.dropout(self.forward_features(clip, visible)))
 
     def forward_features(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
     ) -> Float[Tensor, "b d"]:
-        """What enters the head: one vector a clip."""
-        seen = self.encoder(clip, visible)
+        """Return the input of the head: one vector per clip."""
+        features = self.encoder(clip, visible)
         if self.config.pooling == "first":
-            return torch.cat([seen.cls_token, seen.tokens], dim=1)[:, 0]
-        tokens = seen.tokens if self.config.pooling == "mean" else seen.tokens[:, 1:]
+            return torch.cat([features.cls_token, features.tokens], dim=1)[:, 0]
+        tokens = features.tokens if self.config.pooling == "mean" else features.tokens[:, 1:]
         return self.norm(tokens.mean(dim=1))
 
 
 def _init_like_torch(encoder: ViT) -> None:
-    for part in encoder.blocks.modules():
-        if isinstance(part, nn.Linear):
-            part.reset_parameters()
+    for module in encoder.blocks.modules():
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
     for table in (encoder.cls_token, *encoder.positions.parameters()):
         if table is not None:
             nn.init.zeros_(table)
 
 
 class ClassificationTask(nn.Module):
-    """Trains a classifier on labelled clips: coloured, erased and mixed on the device, tokens hidden; cross-entropy.
+    """Train a classifier by cross-entropy; colour jitter, erasing, mixing and masking happen on the device.
 
-    Where a clip may show several classes it is the binary one, its mean over the classes.
+    With several labels it is binary cross-entropy, the mean over the classes.
 
     Args:
-        mask_ratio: of the tokens, hidden anywhere at the start of the run; it falls to 0 by a cosine over all steps
-            (ST-MAE, appendix B.3). In eval mode, nothing is hidden.
+        mask_ratio: Random share of the tokens that is masked at the start of the run; it falls to 0 by a cosine over
+            all steps (ST-MAE, appendix B.3). Nothing is masked in eval mode.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class ClassificationTask(nn.Module):
         self.begin_step(0.0)
 
     def begin_step(self, progress: float) -> None:
-        """Sets how much is hidden in a step, the same of every clip; the progress is 0 to 1."""
+        """Set the mask ratio of a step from the progress of the run, 0 to 1."""
         self.current_mask_ratio = self.mask_ratio * 0.5 * (1 + math.cos(math.pi * progress))
 
     def forward(
@@ -152,8 +154,8 @@ class ClassificationTask(nn.Module):
         return Output(F.cross_entropy(logits, target))
 
     def draw_visible(self, seed: Int[Tensor, "b"], grid: Grid) -> Int[Tensor, "b v"] | None:
-        """The tokens that are not hidden in this step: one or more; None: all of them."""
+        """Return the visible tokens of this step, at least one per clip; None: all."""
         if not (self.training and self.current_mask_ratio):
             return None
-        kept = max(1, int(grid.num_tokens * (1 - self.current_mask_ratio)))
-        return draw_permutation(seed, "mask", grid.num_tokens)[:, :kept].sort(dim=1).values
+        num_visible = max(1, int(grid.num_tokens * (1 - self.current_mask_ratio)))
+        return draw_permutation(seed, "mask", grid.num_tokens)[:, :num_visible].sort(dim=1).values

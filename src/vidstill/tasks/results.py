@@ -1,12 +1,14 @@
-"""A test's findings: as numbers, as tables for other programs, and in a few lines for people."""
+"""The results of a classification test, as numbers, as tables for other programs, and as a summary."""
 
 import csv
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -25,18 +27,18 @@ from vidstill.tasks.metrics.accuracy import (
 from vidstill.utils.terminal import format_key_values
 from vidstill.utils.text import format_one_line
 
-_NUM_WORST_CLASSES = 3  # classes that are told of
+_NUM_WORST_CLASSES = 3  # in the summary
 
 
 @dataclass(frozen=True)
-class ClassificationResult:
-    """What a model made of a list of videos.
+class ClassificationResult(ABC):
+    """The scores of the videos of a manifest.
 
     Args:
-        classes: the model's, in the order of the scores; a list of numbers may know fewer.
-        indices: of the scored videos, in the list.
-        scores: the probabilities of their classes; where a video may show several, of each class by itself.
-        broken_videos: why the other videos could not be scored, by their place in the list.
+        classes: The model's, in the order of the scores; the manifest may have fewer.
+        indices: The rows of the scored videos in the manifest.
+        scores: The probabilities of the classes.
+        broken_videos: Why the other videos could not be scored, by row.
     """
 
     manifest: Manifest
@@ -45,9 +47,56 @@ class ClassificationResult:
     scores: Float[Tensor, "videos classes"]
     broken_videos: Mapping[int, str]
 
+    @property
+    @abstractmethod
+    def metrics(self) -> dict[str, float]:
+        """The main numbers, in percent."""
+
+    @abstractmethod
+    def describe_classes(self) -> list[dict[str, Any]]:
+        """Return each class's name and numbers for JSON; shares in percent."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers but the scores, for JSON; shares in percent."""
+        return {
+            **self.metrics,
+            "videos": len(self.indices),
+            "missing": self.manifest.num_missing,  # listed by an official list, but no such file
+            "broken_videos": [self.broken_videos[row] for row in sorted(self.broken_videos)],
+            "classes": self.describe_classes(),
+        }
+
+    def format_scores_csv(self) -> Iterator[bytes]:
+        """Return one line per video of the manifest, in its order; a broken video has an error and no scores.
+
+        Several labels are joined by semicolons; the rank is that of the label with the highest score.
+        """
+        index_of = {row: index for index, row in enumerate(self.indices)}
+        header = ["video", "label", "class", "prediction", "correct", "probability", "rank", "error"]
+
+        def list_cells(row: int) -> Sequence[object]:
+            labels = self.manifest.rows[row].labels
+            names = ";".join(self.classes[label] for label in labels)
+            label_cells = [self.manifest.rows.get_name(row), ";".join(map(str, labels)), names]
+            if row not in index_of:
+                return [*label_cells, *[""] * 4, self.broken_videos[row], *[""] * len(self.classes)]
+            scores = self.scores[index_of[row], None]
+            best = int(predict_classes(scores))
+            ranks = compute_label_ranks(scores.expand(len(labels), -1), torch.tensor(labels, dtype=torch.long)).tolist()
+            texts = [f"{score:.6g}" for score in scores[0].tolist()]
+            cells = [self.classes[best], int(best in labels), texts[best], min(ranks, default=""), ""]
+            return [*label_cells, *cells, *texts]
+
+        yield from format_csv([[*header, *(f"p({name})" for name in self.classes)]])  # p(): a class may be named "rank"
+        yield from format_csv(map(list_cells, range(len(self.manifest.rows))))
+
+    @abstractmethod
+    def format_classes_csv(self) -> Iterator[bytes]:
+        """Return one line per class."""
+
 
 class SingleLabelResult(ClassificationResult):
-    """Where each video shows one class."""
+    """The result where each video has one label."""
 
     @cached_property
     def labels(self) -> Int[Tensor, "videos"]:
@@ -59,150 +108,72 @@ class SingleLabelResult(ClassificationResult):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What it comes to, in percent."""
         return {"top1": self.accuracy.top1, "top5": self.accuracy.top5}
 
     @cached_property
     def confusion_matrix(self) -> Int[Tensor, "classes classes"]:
-        """How many videos of each class (rows) were taken for which (columns)."""
-        classes = len(self.classes)
-        pairs = self.labels * classes + predict_classes(self.scores)
-        return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+        """How many videos of each class (rows) were predicted as each class (columns)."""
+        num_classes = len(self.classes)
+        pairs = self.labels * num_classes + predict_classes(self.scores)
+        return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number but the single scores, as JSON has it; shares in percent.
-
-        A class's `predict_classes` is its row of the confusion matrix: what its videos were taken for, how often.
-        """
-        videos, hits = self.confusion_matrix.sum(dim=1), self.confusion_matrix.diagonal()
-        there = videos > 0
         return {
-            **asdict(self.accuracy),
-            "mean_class_accuracy": 100 * (hits[there].double() / videos[there]).mean().item(),
+            **super().to_dict(),
+            "mean_class_accuracy": self.accuracy.mean_class_accuracy,
             "calibration_error": compute_calibration_error(self.scores, self.labels),
             "negative_log_likelihood": compute_negative_log_likelihood(self.scores, self.labels),
-            "missing": self.manifest.num_missing,  # that an official list names and that are not there
-            "broken": [self.broken_videos[place] for place in sorted(self.broken_videos)],
-            "classes": [self._class_to_dict(number) for number in range(len(self.classes))],
         }
 
-    def _class_to_dict(self, number: int) -> dict[str, Any]:
-        row = self.confusion_matrix[number].tolist()
-        order = sorted((other for other, count in enumerate(row) if count), key=lambda other: (-row[other], other))
-        return {
-            "name": self.classes[number],
-            "videos": sum(row),
-            "hits": row[number],
-            "accuracy": 100 * row[number] / sum(row) if sum(row) else None,
-            "predicted": {self.classes[other]: row[other] for other in order},
-        }
-
-    def format_scores_csv(self) -> Iterator[bytes]:
-        """A line for each video of the list, in its order; of one that was not scored, why, and no scores."""
-        rows, labels = self.manifest.rows, self.manifest.rows.labels
-        rank, guess = compute_label_ranks(self.scores, self.labels).tolist(), predict_classes(self.scores).tolist()
-        scored = {place: index for index, place in enumerate(self.indices)}
-
-        def cells(place: int) -> Sequence[object]:
-            label = int(labels[place])
-            stated = [rows.get_name(place), label, self.classes[label]]
-            if place not in scored:
-                return [*stated, *[""] * 4, self.broken_videos[place], *[""] * len(self.classes)]
-            index = scored[place]
-            scores = [f"{score:.6g}" for score in self.scores[index].tolist()]
-            best = guess[index]
-            return [*stated, self.classes[best], int(best == label), scores[best], rank[index], "", *scores]
-
-        head = ["video", "label", "class", "prediction", "hit", "probability", "rank", "problem"]
-        each = (f"p({name})" for name in self.classes)  # so that no class is called as a column
-        yield from format_csv([[*head, *each]])
-        yield from format_csv(cells(place) for place in range(len(rows)))
+    def describe_classes(self) -> list[dict[str, Any]]:
+        """Return each class's numbers; `predicted` is its row of the confusion matrix, the most frequent first."""
+        descriptions = []
+        for label, row in enumerate(self.confusion_matrix.tolist()):
+            order = sorted((other for other, count in enumerate(row) if count), key=lambda other: (-row[other], other))
+            descriptions.append(
+                {
+                    "name": self.classes[label],
+                    "videos": sum(row),
+                    "hits": row[label],
+                    "accuracy": 100 * row[label] / sum(row) if sum(row) else None,
+                    "predicted": {self.classes[other]: row[other] for other in order},
+                }
+            )
+        return descriptions
 
     def format_classes_csv(self) -> Iterator[bytes]:
-        """Each class with its most frequent mistake, and how often that was made."""
-        named = ("name", "videos", "hits", "accuracy")
-        found = [self._class_to_dict(number) for number in range(len(self.classes))]
-        rows = ([*(each[word] for word in named), *(_find_top_mistake(each) or ("", 0))] for each in found)
-        return format_csv([["class", *named[1:], "mistake", "times"], *rows])
+        """Return one line per class, with its most frequent wrong prediction and the count of that."""
+        columns = ["videos", "hits", "accuracy"]
+        rows = (
+            [each["name"], *(each[column] for column in columns), *(_find_top_mistake(each) or ("", 0))]
+            for each in self.describe_classes()
+        )
+        return format_csv([["class", *columns, "mistake", "count"], *rows])
 
     def format_confusion_csv(self) -> Iterator[bytes]:
-        """The confusion matrix: a line for each class, a column for each that its videos were taken for."""
+        """Return the confusion matrix: one line per class, one column per prediction."""
         rows = ([name, *row] for name, row in zip(self.classes, self.confusion_matrix.tolist(), strict=True))
         return format_csv([["class", *self.classes], *rows])
 
 
-def format_classification_result(metrics: Mapping[str, Any]) -> str:
-    """A test's numbers, as `Tested.plain` gives them, in a few lines; those that an older test lacks are left out."""
-    named = (
-        *("top1", "top5", "mean_class_accuracy", "calibration_error"),
-        *("mean_average_precision", "best_class_is_there"),
-    )
-    lines: dict[str, Any] = {
-        name.replace("_", " "): f"{round(metrics[name], 2)} %" for name in named if name in metrics
-    }
-    if "videos" in metrics:
-        lines["videos"] = f"{metrics['videos']} scored, {len(metrics['broken'])} broken, {metrics['missing']} missing"
-    if "taken" in metrics:
-        lines["weights of epoch"] = "{epoch}, chosen by {by} {score:.2f} on {source}".format(**metrics["taken"])
-    classes = [each for each in metrics.get("classes", ()) if each["videos"] and "accuracy" in each]
-    if len(classes) > 2:
-        worst = sorted(classes, key=lambda each: each["accuracy"])[:_NUM_WORST_CLASSES]  # of equal ones, the first
-        lines["worst classes"] = "; ".join(map(_format_class, worst))
-    return format_key_values(lines)
-
-
-def _format_class(found: Mapping[str, Any]) -> str:
-    mistake = _find_top_mistake(found)
-    taken = f", taken for {format_one_line(mistake[0])}" if mistake else ""
-    return f"{format_one_line(found['name'])} {found['accuracy']:.1f} of {found['videos']}{taken}"
-
-
-def _find_top_mistake(found: Mapping[str, Any]) -> tuple[str, int] | None:
-    """The class that most of a class's other videos were taken for, and how many; of equal ones the first."""
-    return next(((name, count) for name, count in found["predicted"].items() if name != found["name"]), None)
-
-
-def format_csv(rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
-    """Lines of a table in UTF-8; the bytes of a file's name that are no letters stand there as `\\udcff`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow(row)
-        yield text.getvalue().encode("utf-8", "backslashreplace")
-        text.seek(0)
-        text.truncate()
-
-
 class MultiLabelResult(ClassificationResult):
-    """Where a video may show several classes."""
+    """The result where a video may have several labels."""
 
     @cached_property
     def targets(self) -> Bool[Tensor, "videos classes"]:
-        return torch.stack([self._get_multi_hot(place) for place in self.indices])
-
-    def _get_multi_hot(self, place: int) -> Bool[Tensor, "classes"]:
-        return torch.from_numpy(self.manifest.rows.multi_hot(place, len(self.classes))).bool()
+        rows = [self.manifest.rows.multi_hot(row, len(self.classes)) for row in self.indices]
+        return torch.from_numpy(np.stack(rows)).bool()
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """In percent: the mean over the classes of the average precision; the videos whose best class is theirs."""
+        """The mean average precision, and the share of videos whose best class is one of theirs; in percent."""
         hits = self.targets.gather(1, predict_classes(self.scores)[:, None]).double().mean()
         return {
             "mean_average_precision": compute_mean_average_precision(self.scores, self.targets),
-            "best_class_is_there": 100 * hits.item(),
+            "hit_at_1": 100 * hits.item(),
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every number but the single scores, as JSON has it; shares in percent."""
-        return {
-            **self.metrics,
-            "videos": len(self.indices),
-            "missing": self.manifest.num_missing,  # that an official list names and that are not there
-            "broken": [self.broken_videos[place] for place in sorted(self.broken_videos)],
-            "classes": self._classes_to_dicts(),
-        }
-
-    def _classes_to_dicts(self) -> list[dict[str, Any]]:
+    def describe_classes(self) -> list[dict[str, Any]]:
         videos = self.targets.sum(dim=0).tolist()
         precisions = (100 * compute_average_precisions(self.scores, self.targets)).tolist()
         return [
@@ -210,28 +181,51 @@ class MultiLabelResult(ClassificationResult):
             for name, count, precision in zip(self.classes, videos, precisions, strict=True)
         ]
 
-    def format_scores_csv(self) -> Iterator[bytes]:
-        """A line for each video of the list, in its order; of one that was not scored, why, and no scores."""
-        scored = {place: index for index, place in enumerate(self.indices)}
-
-        def cells(place: int) -> Sequence[object]:
-            hot = self._get_multi_hot(place)
-            stated = [
-                self.manifest.rows.get_name(place),
-                ";".join(self.classes[label] for label in hot.nonzero()[:, 0]),
-            ]
-            if place not in scored:
-                return [*stated, *[""] * 3, self.broken_videos[place], *[""] * len(self.classes)]
-            own = self.scores[scored[place]]
-            best = int(own.argmax())
-            texts = [f"{score:.6g}" for score in own.tolist()]
-            return [*stated, self.classes[best], int(hot[best]), texts[best], "", *texts]
-
-        head = ["video", "classes", "prediction", "hit", "probability", "problem"]
-        yield from format_csv([[*head, *(f"p({name})" for name in self.classes)]])
-        yield from format_csv(cells(place) for place in range(len(self.manifest.rows)))
-
     def format_classes_csv(self) -> Iterator[bytes]:
-        """Each class with its average precision."""
-        rows = ([each["name"], each["videos"], each["average_precision"]] for each in self._classes_to_dicts())
-        return format_csv([["class", "videos", "average_precision"], *rows])
+        """Return one line per class, with its average precision."""
+        return format_csv(
+            [["class", "videos", "average_precision"], *(list(each.values()) for each in self.describe_classes())]
+        )
+
+
+def format_classification_result(metrics: Mapping[str, Any]) -> str:
+    """Return the numbers of `ClassificationResult.to_dict` as a few lines; what is missing is left out."""
+    names = ("top1", "top5", "mean_class_accuracy", "calibration_error", "mean_average_precision", "hit_at_1")
+    lines = {name.replace("_", " "): f"{round(metrics[name], 2)} %" for name in names if name in metrics}
+    if "videos" in metrics:
+        num_broken = len(metrics["broken_videos"])
+        lines["videos"] = f"{metrics['videos']} scored, {num_broken} broken, {metrics['missing']} missing"
+    if "model_selection" in metrics:
+        lines["checkpoint"] = "epoch {epoch}, selected by {metric} {score:.2f} on {source}".format(
+            **metrics["model_selection"]
+        )
+    classes = [each for each in metrics.get("classes", ()) if each["videos"] and "accuracy" in each]
+    if len(classes) > 2:
+        worst = sorted(classes, key=lambda each: each["accuracy"])[:_NUM_WORST_CLASSES]
+        lines["worst classes"] = "; ".join(map(_format_class, worst))
+    return format_key_values(lines)
+
+
+def _format_class(description: Mapping[str, Any]) -> str:
+    mistake = _find_top_mistake(description)
+    predicted = f", predicted as {format_one_line(mistake[0])}" if mistake else ""
+    return (
+        f"{format_one_line(description['name'])} {description['accuracy']:.1f} % of {description['videos']}{predicted}"
+    )
+
+
+def _find_top_mistake(description: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return the most frequent wrong prediction of a class and its count."""
+    predicted = description["predicted"].items()
+    return next(((name, count) for name, count in predicted if name != description["name"]), None)
+
+
+def format_csv(rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
+    """Return the lines of a table in UTF-8; bytes of a file name that are not text are written as `\\udcff`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow(row)
+        yield text.getvalue().encode("utf-8", "backslashreplace")
+        text.seek(0)
+        text.truncate()

@@ -1,1 +1,1 @@
-"""Accuracy, calibration and AVA's frame mAP."""
+"""Metrics of classification and detection."""

@@ -1,4 +1,4 @@
-"""What is counted of videos' scores: views merged, ranks, top-1 and top-5; of several labels, the average precision."""
+"""Score classifications: merged views, top-1 and top-5, calibration, and average precision for several labels."""
 
 import math
 from dataclasses import dataclass
@@ -10,129 +10,16 @@ from torch import Tensor
 
 from vidstill.utils.types import InputError
 
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares of the scored videos, in percent."""
-
-    top1: float
-    top5: float
-    videos: int
-
-
-def merge_views(
-    logits: Float[Tensor, "views classes"], rule: Literal["mean", "max"] = "mean", *, multi_label: bool = False
-) -> Float[Tensor, "classes"]:
-    """A video's score: the mean of its views' probabilities, in float64, or the largest of them for each class.
-
-    The mean is every paper's protocol (ST-MAE sums, which ranks alike); the largest is the other rule of ST-MAE's code.
-
-    Args:
-        multi_label: each class has a probability of its own, whatever the others have.
-    """
-    probabilities = logits.double().sigmoid() if multi_label else logits.double().softmax(dim=-1)
-    return probabilities.mean(dim=0) if rule == "mean" else probabilities.amax(dim=0)
-
-
-def predict_classes(scores: Float[Tensor, "videos classes"]) -> Int[Tensor, "videos"]:
-    """The class of the largest score; of equal ones the class of the lowest number."""
-    return scores.argmax(dim=1)  # which torch promises of it, and not of topk
-
-
-def compute_label_ranks(
-    scores: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"]
-) -> Int[Tensor, "videos"]:
-    """Where each label stands among the scores, the largest at 1; of equal ones the class of the lowest number first.
-
-    So a label has the rank 1 where it is what is `predict_classes`, and nowhere else.
-    """
-    own = scores.gather(1, labels.long()[:, None])
-    lower = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
-    return ((scores > own) | ((scores == own) & lower)).sum(dim=1) + 1
-
-
-def compute_accuracy(scores: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"]) -> Accuracy:
-    """Top-1 has the label at rank 1, top-5 at one of the first five (at any, where there are fewer classes)."""
-    found = compute_label_ranks(scores, labels)
-    top1, top5 = ((found <= most).sum().item() * 100 / len(labels) for most in (1, 5))
-    return Accuracy(top1=top1, top5=top5, videos=len(labels))
-
-
-def compute_average_precisions(
-    scores: Float[Tensor, "videos classes"], targets: Bool[Tensor, "videos classes"]
-) -> Float[Tensor, "classes"]:
-    """Of each class, the mean precision over its videos as they are found from the largest score down, 0 to 1.
-
-    Summed as a step function, without interpolation, as scikit-learn's `average_precision_score` defines it: over
-    every score s that a video has, the gain in recall from taking the videos of score s or more, times their
-    precision. Videos of equal scores come in together. NaN for a class that no video has.
-    """
-    order = scores.argsort(dim=0, descending=True)
-    sorted_scores = scores.gather(0, order)
-    hits = targets.gather(0, order).double().cumsum(dim=0)
-    last = torch.ones_like(targets)  # of the videos of its score
-    last[:-1] = sorted_scores[1:] != sorted_scores[:-1]
-    taken = torch.arange(1, len(scores) + 1, device=scores.device, dtype=torch.float64)[:, None]
-    found = []
-    for class_hits, class_last in zip(hits.T, last.T, strict=True):
-        steps = class_hits[class_last]
-        gains = steps.diff(prepend=steps.new_zeros(1)) / class_hits[-1]
-        found.append((gains * steps / taken[class_last, 0]).sum())
-    return torch.stack(found)
-
-
-def compute_mean_average_precision(
-    scores: Float[Tensor, "videos classes"], targets: Bool[Tensor, "videos classes"]
-) -> float:
-    """The mean of the classes' average precisions, in percent; classes that no video has are left out.
-
-    Args:
-        scores: any that rank the videos of a class: probabilities, or logits.
-        targets: which classes each video has.
-
-    Raises:
-        InputError: no video has any.
-    """
-    if not targets.any():
-        raise InputError("no video has a label, so that there is no average precision; give labelled videos")
-    return 100 * compute_average_precisions(scores, targets).nanmean().item()
-
-
 CALIBRATION_BINS = 15  # as in the tables of Guo et al.
 
 
-def compute_calibration_error(
-    probabilities: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"], num_bins: int = CALIBRATION_BINS
-) -> float:
-    """The expected calibration error, in percent (Guo et al., ICML 2017, arXiv:1706.04599, eq. 3).
-
-    The videos are sorted into bins of equal width by the probability of their prediction, each with its upper edge and
-    without its lower one. Of each bin the share of hits is held against the mean of these probabilities; the mean of
-    the distances counts each bin by its videos.
-    """
-    prediction = predict_classes(probabilities)
-    sure = probabilities.gather(1, prediction[:, None])[:, 0].double()
-    edges = torch.arange(1, num_bins, dtype=torch.float64, device=sure.device) / num_bins
-    place = torch.bucketize(sure, edges)
-    surplus = (prediction == labels).double() - sure
-    return 100 * edges.new_zeros(num_bins).index_add_(0, place, surplus).abs().sum().item() / len(labels)
-
-
-def compute_negative_log_likelihood(
-    probabilities: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"]
-) -> float:
-    """The mean of -log of the label's probability, in nats; one of 0 counts as the smallest number above it."""
-    own = probabilities.gather(1, labels.long()[:, None]).double()
-    return -own.clamp_min(torch.finfo(torch.float64).tiny).log().mean().item()
-
-
 @dataclass(frozen=True)
-class ClassificationScore:
+class Accuracy:
     """Shares of the scored videos, in percent.
 
     Args:
-        mean_class_accuracy: the mean over the classes that there are of each one's top-1.
-        standard_error: the binomial standard error of top-1, in points: of so many videos, were they drawn anew.
+        mean_class_accuracy: The mean of the top-1 of each class that has videos.
+        standard_error: The binomial standard error of top-1 over the videos, in percentage points.
     """
 
     top1: float
@@ -142,17 +29,110 @@ class ClassificationScore:
     standard_error: float
 
 
-def compute_classification_score(
+def merge_views(
+    logits: Float[Tensor, "views classes"], rule: Literal["mean", "max"] = "mean", *, multi_label: bool = False
+) -> Float[Tensor, "classes"]:
+    """Merge the views of a video: the mean or maximum of their probabilities, in float64.
+
+    The mean is every paper's protocol (ST-MAE sums, which ranks alike); the maximum is the other rule of ST-MAE's code.
+
+    Args:
+        multi_label: Take the sigmoid of each class instead of the softmax.
+    """
+    probabilities = logits.double().sigmoid() if multi_label else logits.double().softmax(dim=-1)
+    return probabilities.mean(dim=0) if rule == "mean" else probabilities.amax(dim=0)
+
+
+def predict_classes(scores: Float[Tensor, "videos classes"]) -> Int[Tensor, "videos"]:
+    """Return the class with the highest score; ties go to the lowest number."""
+    return scores.argmax(dim=1)  # which torch promises of it, and not of topk
+
+
+def compute_label_ranks(
     scores: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"]
-) -> ClassificationScore:
-    """What was scored; of classes that score the same, that of the lowest number comes first."""
-    found = compute_accuracy(scores, labels)
-    hit = (predict_classes(scores) == labels).double()
-    of_each = [hit[labels == label].mean().item() for label in labels.unique()]
-    return ClassificationScore(
-        top1=found.top1,
-        top5=found.top5,
-        mean_class_accuracy=100 * sum(of_each) / len(of_each),
-        videos=found.videos,
-        standard_error=math.sqrt(found.top1 * (100 - found.top1) / found.videos),
+) -> Int[Tensor, "videos"]:
+    """Return the rank of each label among the scores, from 1; in ties the lowest number ranks first.
+
+    A label has rank 1 exactly where `predict_classes` returns it.
+    """
+    own = scores.gather(1, labels.long()[:, None])
+    is_lower_class = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    return ((scores > own) | ((scores == own) & is_lower_class)).sum(dim=1) + 1
+
+
+def compute_accuracy(scores: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"]) -> Accuracy:
+    """Compute top-1, top-5 (100 % if there are at most five classes) and the mean class accuracy."""
+    ranks = compute_label_ranks(scores, labels)
+    top1, top5 = ((ranks <= k).sum().item() * 100 / len(labels) for k in (1, 5))
+    correct, videos = (ranks == 1).double(), labels.bincount()
+    of_class = labels.bincount(weights=correct)[videos > 0] / videos[videos > 0]
+    return Accuracy(
+        top1=top1,
+        top5=top5,
+        mean_class_accuracy=100 * of_class.mean().item(),
+        videos=len(labels),
+        standard_error=math.sqrt(top1 * (100 - top1) / len(labels)),
     )
+
+
+def compute_average_precisions(
+    scores: Float[Tensor, "videos classes"], targets: Bool[Tensor, "videos classes"]
+) -> Float[Tensor, "classes"]:
+    """Return the average precision of each class, in [0, 1]; NaN for a class without videos.
+
+    Summed as a step function without interpolation, as scikit-learn's `average_precision_score` defines it: at every
+    distinct score, the gain in recall from including the videos with that score, times the precision.
+    """
+    order = scores.argsort(dim=0, descending=True)
+    sorted_scores = scores.gather(0, order)
+    hits = targets.gather(0, order).double().cumsum(dim=0)
+    is_last = torch.ones_like(targets)  # of the videos with the same score
+    is_last[:-1] = sorted_scores[1:] != sorted_scores[:-1]
+    count = torch.arange(1, len(scores) + 1, device=scores.device, dtype=torch.float64)
+    precisions = []
+    for class_hits, class_last in zip(hits.T, is_last.T, strict=True):
+        steps = class_hits[class_last]
+        gains = steps.diff(prepend=steps.new_zeros(1)) / class_hits[-1]
+        precisions.append((gains * steps / count[class_last]).sum())
+    return torch.stack(precisions)
+
+
+def compute_mean_average_precision(
+    scores: Float[Tensor, "videos classes"], targets: Bool[Tensor, "videos classes"]
+) -> float:
+    """Return the mean of the average precisions in percent; classes without videos are left out.
+
+    Args:
+        scores: Any scores that rank the videos of a class: probabilities or logits.
+        targets: The classes of each video.
+
+    Raises:
+        InputError: No video has a label.
+    """
+    if not targets.any():
+        raise InputError("no video has a label, so there is no average precision; give labelled videos")
+    return 100 * compute_average_precisions(scores, targets).nanmean().item()
+
+
+def compute_calibration_error(
+    probabilities: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"], num_bins: int = CALIBRATION_BINS
+) -> float:
+    """Return the expected calibration error in percent (Guo et al., ICML 2017, arXiv:1706.04599, eq. 3).
+
+    Videos are binned by the probability of their prediction, into bins of equal width that include their upper edge;
+    the distance between accuracy and mean probability of each bin is weighted by its number of videos.
+    """
+    prediction = predict_classes(probabilities)
+    confidence = probabilities.gather(1, prediction[:, None])[:, 0].double()
+    edges = torch.arange(1, num_bins, dtype=torch.float64, device=confidence.device) / num_bins
+    surplus = (prediction == labels).double() - confidence
+    of_bins = edges.new_zeros(num_bins).index_add_(0, torch.bucketize(confidence, edges), surplus)
+    return 100 * of_bins.abs().sum().item() / len(labels)
+
+
+def compute_negative_log_likelihood(
+    probabilities: Float[Tensor, "videos classes"], labels: Int[Tensor, "videos"]
+) -> float:
+    """Return the mean of -log p(label), in nats; a probability of 0 counts as the smallest positive number."""
+    own = probabilities.gather(1, labels.long()[:, None]).double()
+    return -own.clamp_min(torch.finfo(torch.float64).tiny).log().mean().item()

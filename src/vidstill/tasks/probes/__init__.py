@@ -1,1 +1,1 @@
-"""Probes of frozen features: linear, k nearest neighbours, attentive."""
+"""Probes: small classifiers on frozen features."""

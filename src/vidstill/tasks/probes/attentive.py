@@ -1,4 +1,4 @@
-"""Attentive probes: one learned query looks for the classes among all tokens of a frozen encoder."""
+"""Attentive probe: cross-attention from one learned query to all tokens of a frozen encoder."""
 
 import math
 from collections.abc import Callable
@@ -15,19 +15,17 @@ from vidstill.engine.lr_schedule import compute_cosine_lr
 from vidstill.models.layers import NORM_EPS
 from vidstill.utils.rng import numpy_rng
 
-ATTENTIVE_BATCH_SIZE = 64
-"""Clips a step; all of them, where there are fewer."""
-ATTENTIVE_EPOCHS = 20
-"""How often each clip is met, or oftener, to come to STEPS."""
+ATTENTIVE_BATCH_SIZE = 64  # or all clips, if there are fewer
+ATTENTIVE_EPOCHS = 20  # or more, to reach the minimum number of steps
 ATTENTIVE_MIN_STEPS = 1000
 ATTENTIVE_LR = 1e-3
 ATTENTIVE_WEIGHT_DECAY = 0.01
-_WARMUP_FRACTION = 0.1  # share of the steps
+_WARMUP_FRACTION = 0.1  # of the steps
 
 
 @dataclass(frozen=True)
 class TokenDataset:
-    """Each clip's tokens in half precision, in memory or in a file: `count_rows` of a table, `labels` theirs."""
+    """Each clip's tokens in half precision, in memory or memory-mapped: some rows of a table, and their labels."""
 
     table: Float16[np.ndarray, "rows n d"]
     row_indices: Int[np.ndarray, "clips"]
@@ -43,8 +41,8 @@ class TokenDataset:
 class AttentiveProbe(nn.Module):
     """LayerNorm, multi-head cross-attention from one learned query to the tokens, LayerNorm, linear layer.
 
-    After CAE (arXiv:2202.03026) and V-JEPA (arXiv:2404.08471), whose heads differ in detail: V-JEPA's adds the query to
-    what it found, and has a perceptron behind.
+    After CAE (arXiv:2202.03026) and V-JEPA (arXiv:2404.08471), whose heads differ in detail: V-JEPA adds the query to
+    the attention's output, and an MLP after that.
     """
 
     def __init__(self, dim: int, num_classes: int):
@@ -60,7 +58,7 @@ class AttentiveProbe(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b classes"]:
-        """Logits; the order of the tokens makes no difference, but for the positions that the encoder put into them."""
+        """Return the logits; the order of the tokens makes no difference."""
         tokens = self.norm(tokens)
         query = self.query.expand(len(tokens), 1, -1)
         query, key, value = (
@@ -79,10 +77,11 @@ def fit_attentive_probe(
     device: torch.device,
     progress: Callable[[int, int], None] = lambda progress, of: None,
 ) -> AttentiveProbe:
-    """Trained by AdamW with a warm-up and a cosine, on batches whose order is the seed's; in eval mode.
+    """Train a probe by AdamW with a warm-up and a cosine, and return it in eval mode.
 
     Args:
-        progress: is told how many steps there have been, of how many.
+        seed: Of the initial weights and of the order of the clips.
+        progress: Is called with the completed and the total steps.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -90,23 +89,21 @@ def fit_attentive_probe(
     probe.to(device).train()
     optimizer = torch.optim.AdamW(probe.parameters(), lr=ATTENTIVE_LR, weight_decay=ATTENTIVE_WEIGHT_DECAY)
     size = min(ATTENTIVE_BATCH_SIZE, len(tokens))
-    each_epoch = len(tokens) // size
-    steps = max(ATTENTIVE_EPOCHS, math.ceil(ATTENTIVE_MIN_STEPS / each_epoch)) * each_epoch
+    epoch_steps = len(tokens) // size
+    steps = max(ATTENTIVE_EPOCHS, math.ceil(ATTENTIVE_MIN_STEPS / epoch_steps)) * epoch_steps
     labels = tokens.labels.to(device)
     for step in range(steps):
-        epoch, place = divmod(step, each_epoch)
-        if place == 0:
+        epoch, nth = divmod(step, epoch_steps)
+        if nth == 0:
             order = numpy_rng(seed, f"attentive {epoch}").permutation(len(tokens))
-        chosen = order[place * size : (place + 1) * size]
+        batch = order[nth * size : (nth + 1) * size]
         for group in optimizer.param_groups:
             group["lr"] = compute_cosine_lr(
                 step, peak_lr=ATTENTIVE_LR, min_lr=0.0, cosine_steps=steps, warmup_steps=int(_WARMUP_FRACTION * steps)
             )
         with torch.enable_grad():
-            loss = F.cross_entropy(
-                probe(tokens.load_batch(chosen).to(device)), labels[torch.from_numpy(chosen).to(device)]
-            )
-            loss.backward()
+            logits = probe(tokens.load_batch(batch).to(device))
+            F.cross_entropy(logits, labels[torch.from_numpy(batch).to(device)]).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         progress(step + 1, steps)
@@ -115,12 +112,12 @@ def fit_attentive_probe(
 
 @torch.no_grad()
 def compute_attentive_logits(probe: AttentiveProbe, tokens: TokenDataset) -> Float[Tensor, "clips classes"]:
-    """The logits of clips, on the CPU."""
+    """Return the logits of all clips, on the CPU."""
     device = probe.query.device
     parts = np.array_split(np.arange(len(tokens)), math.ceil(len(tokens) / ATTENTIVE_BATCH_SIZE))
     return torch.cat([probe(tokens.load_batch(part).to(device)).cpu() for part in parts])
 
 
 def _choose_num_heads(dim: int) -> int:
-    """As many as leave each a width near 64, the family's."""
+    """Return the number of heads with a width near 64, as all methods here have."""
     return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)

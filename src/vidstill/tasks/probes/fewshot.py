@@ -1,4 +1,4 @@
-"""Few labels: draws of so many training clips of each class, the same whoever draws them."""
+"""Few-shot subsets: random draws of k training clips per class."""
 
 import numpy as np
 import torch
@@ -9,11 +9,13 @@ from vidstill.utils.rng import numpy_rng
 
 
 def draw_shots(labels: Int[Tensor, "n"], shots: int, *, seed: int, draw: int) -> Int[Tensor, "k"]:
-    """Places of `shots` clips of each class that there is, ascending; draws are numbered from 0.
+    """Return the indices of `shots` clips of each class, ascending.
 
-    The clips of a draw of fewer shots are among those of one of more.
+    A draw of fewer shots is a subset of the same draw of more.
+
+    Args:
+        draw: The number of the draw, from 0.
     """
-    chance = numpy_rng(seed, f"shots {draw}")
-    order = chance.permutation(len(labels))
-    of_each = [order[labels.numpy()[order] == label][:shots] for label in labels.unique().tolist()]
-    return torch.from_numpy(np.sort(np.concatenate(of_each)))
+    order = numpy_rng(seed, f"shots {draw}").permutation(len(labels))
+    per_class = [order[labels.numpy()[order] == label][:shots] for label in labels.unique().tolist()]
+    return torch.from_numpy(np.sort(np.concatenate(per_class)))

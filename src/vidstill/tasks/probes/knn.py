@@ -1,4 +1,4 @@
-"""Nearest neighbours: classes told from the training clips that an encoder takes for the most alike."""
+"""Nearest-neighbour probe: the most similar training clips vote for their class."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from torch import Tensor
 KNN_TEMPERATURE = 0.07
 """A neighbour of similarity s votes with exp(s / 0.07) (InstDisc, arXiv:1805.01978; DINO, arXiv:2104.14294)."""
 
-_CHUNK_SIZE = 2**26  # similarities
+_CHUNK_SIZE = 2**26  # similarities in memory
 
 
 def compute_knn_scores(
@@ -22,29 +22,29 @@ def compute_knn_scores(
     *,
     chunk_size: int = _CHUNK_SIZE,
 ) -> dict[int, Float[Tensor, "m classes"]]:
-    """For each k, the votes of the k training clips of the largest cosine similarity; of equals, the first listed.
+    """Return for each k the votes of the k training clips with the highest cosine similarity; ties go to the first.
 
     Args:
-        ks: 1 to n.
-        chunk_size: similarities that are held in memory.
+        ks: Numbers of neighbours, 1 to n.
+        chunk_size: Similarities that are held in memory.
     """
-    known = F.normalize(train_features.float(), dim=1)
-    parts = F.normalize(features.float(), dim=1).split(max(1, chunk_size // len(known)))
+    train = F.normalize(train_features.float(), dim=1)
+    chunks = F.normalize(features.float(), dim=1).split(max(1, chunk_size // len(train)))
     votes: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for part in parts:
-        alike, neighbours = _find_nearest(part @ known.T, max(ks))
-        weights = (alike.double() / KNN_TEMPERATURE).exp()
+    for chunk in chunks:
+        similarity, neighbours = _find_nearest(chunk @ train.T, max(ks))
+        weights = (similarity.double() / KNN_TEMPERATURE).exp()
         for k in ks:
-            of_each = weights.new_zeros(len(part), num_classes)
-            votes[k].append(of_each.scatter_add_(1, train_labels[neighbours[:, :k]], weights[:, :k]))
-    return {k: torch.cat(found) for k, found in votes.items()}
+            scores = weights.new_zeros(len(chunk), num_classes)
+            votes[k].append(scores.scatter_add_(1, train_labels[neighbours[:, :k]], weights[:, :k]))
+    return {k: torch.cat(parts) for k, parts in votes.items()}
 
 
-def _find_nearest(alike: Float[Tensor, "m n"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
-    """The k largest of each row, the largest first, and where they stand; torch's own topk takes any of equals."""
-    least = alike.topk(k, dim=1).values[:, -1:]
-    above, level = alike > least, alike == least
-    room = k - above.sum(dim=1, keepdim=True)
-    places = (above | (level & (level.cumsum(dim=1) <= room))).nonzero()[:, 1].view(-1, k)
-    values, order = alike.gather(1, places).sort(dim=1, descending=True, stable=True)
-    return values, places.gather(1, order)
+def _find_nearest(similarity: Float[Tensor, "m n"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
+    """Return the k largest values of each row and their columns, sorted; unlike topk, ties go to the first column."""
+    smallest = similarity.topk(k, dim=1).values[:, -1:]
+    above, equal = similarity > smallest, similarity == smallest
+    is_nearest = above | (equal & (equal.cumsum(dim=1) <= k - above.sum(dim=1, keepdim=True)))
+    columns = is_nearest.nonzero()[:, 1].view(-1, k)
+    values, order = similarity.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, order)

@@ -1,4 +1,4 @@
-"""Linear probes: how much of the classes a frozen encoder already tells apart."""
+"""Linear probes: logistic regression on frozen features, and the head that MAE trains with LARS."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,23 +12,18 @@ from vidstill.models.layers import NORM_EPS
 from vidstill.models.vit import ViT
 from vidstill.tasks.metrics.accuracy import Accuracy, compute_accuracy
 
-DEFAULT_PENALTY = 1.0
-"""Half of it times the squared weights stands beside the summed loss: what is usual for a logistic regression."""
-
-PENALTY_GRID = (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
-"""Those that one is chosen from; each fit starts where the one before it has ended."""
-
-PENALTY_FOLDS = 5
-"""Parts of the training features, each of which is held out once to choose a penalty."""
+DEFAULT_PENALTY = 1.0  # loss: summed cross-entropy + penalty / 2 · |W|², as usual for a logistic regression
+PENALTY_GRID = (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)  # in this order: each fit starts from the previous one
+PENALTY_FOLDS = 5  # of the cross-validation that chooses a penalty
 
 _ITERATIONS = 500  # far more than it takes to converge
 
 
 class LinearProbeModel(nn.Module):
-    """A frozen encoder and the head that MAE's authors probe it with, trained step by step with LARS.
+    """A frozen encoder and MAE's probe head, to be trained with LARS.
 
-    The head is a batch norm without factors of its own and a linear layer (arXiv:2111.06377, appendix A.1); it sees the
-    class token after the final norm, or the mean of the tokens where there is no class token.
+    The head is a batch norm without affine parameters and a linear layer (arXiv:2111.06377, appendix A.1) on the class
+    token after the final norm, or on the mean of the tokens without a class token.
     """
 
     def __init__(self, encoder: ViT, num_classes: int):
@@ -40,13 +35,14 @@ class LinearProbeModel(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of clips of colours in [0, 1]."""
+        """Return the logits of clips of colours in [0, 1]."""
         with torch.no_grad():
-            seen = self.encoder(clip)
-        return self.head(self.norm(seen.cls_token[:, 0] if seen.cls_token.shape[1] else seen.tokens.mean(dim=1)))
+            features = self.encoder(clip)
+        has_cls_token = features.cls_token.shape[1]
+        return self.head(self.norm(features.cls_token[:, 0] if has_cls_token else features.tokens.mean(dim=1)))
 
     def train(self, mode: bool = True) -> "LinearProbeModel":
-        """The encoder drops no branch: it does not train."""
+        """Set the head's mode; the encoder stays in eval mode (no drop path)."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -56,7 +52,7 @@ class LinearProbeModel(nn.Module):
 def extract_mean_features(
     encoder: ViT, batches: Iterable[tuple[Float[Tensor, "_ 3 t h w"], Int[Tensor, "_"]]]
 ) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
-    """The mean over all tokens of the encoder's final output for each clip, and the labels."""
+    """Return the mean over the tokens of the encoder's final output for each clip, and the labels."""
     training = encoder.training
     encoder.eval()
     pairs = [(encoder(clip).tokens.float().mean(dim=1).cpu(), label.cpu()) for clip, label in batches]
@@ -74,16 +70,18 @@ def evaluate_linear_probe(
     *,
     penalty: float = DEFAULT_PENALTY,
 ) -> Accuracy:
-    """The accuracy of a multinomial logistic regression, fitted to its optimum on standardised features."""
-    return compute_accuracy(
-        fit_logistic_regression(train_features, train_labels, num_classes, penalty).predict_logits(val_features),
-        val_labels,
-    )
+    """Return the accuracy of a multinomial logistic regression of standardised features.
+
+    Args:
+        penalty: The weight of |W|² / 2 beside the summed cross-entropy.
+    """
+    fit = fit_logistic_regression(train_features, train_labels, num_classes, penalty)
+    return compute_accuracy(fit.predict_logits(val_features), val_labels)
 
 
 @dataclass(frozen=True)
 class LogisticRegression:
-    """A multinomial logistic regression of features that are standardised as its training features are."""
+    """A multinomial logistic regression; features are standardised by the training features' statistics."""
 
     mean: Float[Tensor, "d"]
     std: Float[Tensor, "d"]
@@ -91,7 +89,7 @@ class LogisticRegression:
     bias: Float[Tensor, "classes"]
 
     def predict_logits(self, features: Float[Tensor, "m d"]) -> Float[Tensor, "m classes"]:
-        """Their logits, in float64."""
+        """Return the logits in float64."""
         return F.linear((features - self.mean) / self.std, self.weight, self.bias)
 
 
@@ -103,14 +101,15 @@ def fit_logistic_regression(
     *,
     init: LogisticRegression | None = None,
 ) -> LogisticRegression:
-    """The optimum of summed cross-entropy + penalty / 2 · |W|², by L-BFGS in float64: convex, so there is only one.
+    """Minimise summed cross-entropy + penalty / 2 · |W|² by L-BFGS in float64: convex, with a single optimum.
 
     Args:
-        init: a fit of the same features that is near it, where one is at hand; else it starts at zero.
+        penalty: The weight of |W|² / 2.
+        init: A fit of the same features to start from; None: zeros.
     """
-    mean, spread = features.double().mean(dim=0), features.double().std(dim=0)
-    spread = torch.where(spread > 1e-8, spread, 1.0)  # a channel that never changes tells nothing
-    inputs = (features - mean) / spread
+    mean, std = features.double().mean(dim=0), features.double().std(dim=0)
+    std = torch.where(std > 1e-8, std, 1.0)  # a constant channel has no information
+    inputs = (features - mean) / std
     weight = inputs.new_zeros(num_classes, inputs.shape[1]) if init is None else init.weight.clone()
     bias = inputs.new_zeros(num_classes) if init is None else init.bias.clone()
     head = [weight.requires_grad_(), bias.requires_grad_()]
@@ -118,14 +117,14 @@ def fit_logistic_regression(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        shrinking = penalty / 2 * weight.square().sum() / len(inputs)
-        total = F.cross_entropy(F.linear(inputs, weight, bias), labels) + shrinking
+        decay = penalty / 2 * weight.square().sum() / len(inputs)
+        total = F.cross_entropy(F.linear(inputs, weight, bias), labels) + decay
         total.backward()
         return total
 
     with torch.enable_grad():
         optimizer.step(loss)
-    return LogisticRegression(mean, spread, weight.detach(), bias.detach())
+    return LogisticRegression(mean, std, weight.detach(), bias.detach())
 
 
 def choose_penalty(
@@ -136,36 +135,36 @@ def choose_penalty(
     candidates: Sequence[float] = PENALTY_GRID,
     progress: Callable[[int, int], None] = lambda progress, of: None,
 ) -> float:
-    """The penalty whose fits tell the most of what was held out of them; of equals, that with the lower loss there.
+    """Choose the penalty with the most correct held-out predictions by cross-validation; ties go to the lower loss.
 
-    Only the training features are looked at. Where no class has two of them, nothing can be held out: `DEFAULT_PENALTY`.
+    If no class has two clips, nothing can be held out, and the penalty is `DEFAULT_PENALTY`.
 
     Args:
-        progress: is told how many fits there have been, of how many.
+        progress: Is called with the completed and the total fits.
     """
     fold = assign_folds(labels)
     count = int(fold.max()) + 1
     if count < 2:
         return DEFAULT_PENALTY
     hits, losses = dict.fromkeys(candidates, 0.0), dict.fromkeys(candidates, 0.0)
-    for out in range(count):
-        kept, held = fold != out, fold == out
+    for held_fold in range(count):
+        train, held = fold != held_fold, fold == held_fold
         fit = None
         for number, penalty in enumerate(candidates, start=1):
-            fit = fit_logistic_regression(features[kept], labels[kept], num_classes, penalty, init=fit)
+            fit = fit_logistic_regression(features[train], labels[train], num_classes, penalty, init=fit)
             logits = fit.predict_logits(features[held])
             hits[penalty] += (logits.argmax(dim=1) == labels[held]).sum().item()
             losses[penalty] += F.cross_entropy(logits, labels[held], reduction="sum").item()
-            progress(out * len(candidates) + number, count * len(candidates))
+            progress(held_fold * len(candidates) + number, count * len(candidates))
     return max(candidates, key=lambda penalty: (hits[penalty], -losses[penalty]))
 
 
 def assign_folds(labels: Int[Tensor, "n"], num_folds: int = PENALTY_FOLDS) -> Int[Tensor, "n"]:
-    """The part that each is in: of every class, neighbours in the list stay together, as clips of one scene stand."""
-    found = torch.zeros_like(labels)
+    """Return the fold of each clip: runs of each class's clips in list order, since neighbours often share a scene."""
+    fold = torch.zeros_like(labels)
     sizes = labels.bincount()
     num_folds = min(num_folds, int(sizes.max()))
     for label in labels.unique():
-        here = (labels == label).nonzero()[:, 0]
-        found[here] = torch.arange(len(here), device=labels.device) * num_folds // len(here)
-    return found
+        clips = (labels == label).nonzero()[:, 0]
+        fold[clips] = torch.arange(len(clips), device=labels.device) * num_folds // len(clips)
+    return fold
