@@ -1,4 +1,6 @@
-"""Top-1, top-5, ranks, merged views and average precisions, counted by hand."""
+"""Top-1, top-5, ranks, merged views, calibration and average precision, counted by hand."""
+
+import math
 
 import numpy as np
 import pytest
@@ -7,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidstill.tasks.metrics.accuracy import (
+    CALIBRATION_BINS,
     compute_accuracy,
     compute_average_precisions,
+    compute_calibration_error,
     compute_label_ranks,
     compute_mean_average_precision,
+    compute_negative_log_likelihood,
     merge_views,
     predict_classes,
 )
@@ -29,19 +34,19 @@ def tables(cells: st.SearchStrategy, videos: int = 12, classes: int = 8) -> st.S
 
 def test_a_videos_score_is_the_mean_of_its_views_probabilities():
     logits = torch.tensor([[0.0, 0.0, 0.0], [10.0, 0.0, 0.0]])
-    sure = torch.tensor([10.0, 0.0, 0.0], dtype=torch.float64).exp()
-    expected = (1 / 3 + sure / sure.sum()) / 2
+    weights = torch.tensor([10.0, 0.0, 0.0], dtype=torch.float64).exp()
+    expected = (1 / 3 + weights / weights.sum()) / 2
     torch.testing.assert_close(merge_views(logits), expected)
     assert merge_views(logits).sum().item() == pytest.approx(1)
 
 
-def test_one_sure_view_cannot_outvote_as_logits_would():
+def test_one_confident_view_does_not_outvote_the_others():
     logits = torch.tensor([[100.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     assert logits.mean(dim=0).argmax() == 0
     torch.testing.assert_close(merge_views(logits)[0].item(), (1 + 2 / (1 + torch.tensor(1.0).exp().item())) / 3)
 
 
-def test_a_videos_score_may_be_the_largest_of_its_views_probabilities():
+def test_a_videos_score_may_be_the_maximum_of_its_views_probabilities():
     logits = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
     torch.testing.assert_close(merge_views(logits, "max"), torch.ones(2, dtype=torch.float64))
 
@@ -49,31 +54,46 @@ def test_a_videos_score_may_be_the_largest_of_its_views_probabilities():
 # ---- Ranks ----------------------------------------------------------------------------------------------------------
 
 
-def test_top_1_and_top_5_are_shares_of_the_videos_in_percent():
+def test_top_1_and_top_5_are_percentages_of_the_videos():
     scores = torch.arange(10.0).repeat(4, 1)  # 9 is best, then 8, 7, 6, 5
-    found = compute_accuracy(scores, torch.tensor([9, 5, 4, 0]))
-    assert (found.top1, found.top5, found.videos) == (25.0, 50.0, 4)
+    accuracy = compute_accuracy(scores, torch.tensor([9, 5, 4, 0]))
+    assert (accuracy.top1, accuracy.top5, accuracy.videos) == (25.0, 50.0, 4)
 
 
-def test_with_fewer_than_five_classes_top_5_has_them_all():
-    found = compute_accuracy(torch.rand(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3)
-    assert found.top5 == 100
+def test_with_fewer_than_five_classes_top_5_is_100_percent():
+    scores = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
+    assert compute_accuracy(scores, torch.arange(6) % 3).top5 == 100
 
 
 @given(tables(COARSE), st.data())
-def test_a_rank_is_the_place_in_the_order_of_scores_where_of_equal_ones_the_lowest_class_comes_first(rows, data):
+def test_a_rank_counts_higher_scores_and_ties_of_lower_classes(rows, data):
     labels = [data.draw(st.integers(0, len(row) - 1)) for row in rows]
     orders = [sorted(range(len(row)), key=lambda number, row=row: (-row[number], number)) for row in rows]
     scores = torch.tensor(rows)
-    found = compute_label_ranks(scores, torch.tensor(labels))
-    assert found.tolist() == [order.index(label) + 1 for order, label in zip(orders, labels, strict=True)]
+    ranks = compute_label_ranks(scores, torch.tensor(labels)).tolist()
+    assert ranks == [order.index(label) + 1 for order, label in zip(orders, labels, strict=True)]
     assert predict_classes(scores).tolist() == [order[0] for order in orders]
 
 
-def test_a_model_that_knows_nothing_is_right_of_the_first_class_alone():
-    alike = torch.full((400, 400), 1 / 400)
-    found = compute_accuracy(alike, torch.arange(400))
-    assert (found.top1, found.top5) == (0.25, 1.25)
+def test_with_equal_scores_only_the_first_class_is_predicted():
+    accuracy = compute_accuracy(torch.full((400, 400), 1 / 400), torch.arange(400))
+    assert (accuracy.top1, accuracy.top5) == (0.25, 1.25)
+
+
+def test_accuracies_are_counted_over_videos_and_over_classes():
+    labels = torch.tensor([0, 0, 0, 2])  # class 1 has no videos
+    accuracy = compute_accuracy(torch.eye(8)[torch.tensor([0, 0, 1, 1])], labels)
+    assert (accuracy.top1, accuracy.videos) == (50, 4)
+    assert accuracy.mean_class_accuracy == pytest.approx(100 * (2 / 3 + 0) / 2)
+    assert accuracy.standard_error == pytest.approx(100 * math.sqrt(0.5 * 0.5 / 4))
+
+
+def test_the_standard_error_is_the_deviation_of_top_1_between_tests():
+    """Of 400 tests of 50 videos, each right with a probability of 0.7."""
+    is_right = torch.rand(400, 50, generator=torch.Generator().manual_seed(0)) < 0.7
+    tests = [compute_accuracy(torch.eye(2)[(~each).long()], torch.zeros(50, dtype=torch.long)) for each in is_right]
+    std = torch.tensor([each.top1 for each in tests]).std().item()
+    assert std == pytest.approx(sum(each.standard_error for each in tests) / len(tests), rel=0.15)
 
 
 # ---- Average precision ----------------------------------------------------------------------------------------------
@@ -83,8 +103,8 @@ def brute_force(scores: np.ndarray, targets: np.ndarray) -> float:
     """The area under the steps of precision over recall, threshold after threshold."""
     area, recall_before = 0.0, 0.0
     for threshold in sorted(set(scores), reverse=True):
-        taken = scores >= threshold
-        recall, precision = targets[taken].sum() / targets.sum(), targets[taken].mean()
+        included = scores >= threshold
+        recall, precision = targets[included].sum() / targets.sum(), targets[included].mean()
         area, recall_before = area + (recall - recall_before) * precision, recall
     return area
 
@@ -92,8 +112,8 @@ def brute_force(scores: np.ndarray, targets: np.ndarray) -> float:
 @given(tables(st.tuples(COARSE, st.booleans())))
 def test_an_average_precision_is_the_area_under_its_steps(rows):
     scores, targets = (np.array([[cell[part] for cell in row] for row in rows]) for part in (0, 1))
-    found = compute_average_precisions(torch.from_numpy(scores), torch.from_numpy(targets))
-    for number, precision in enumerate(found.tolist()):
+    precisions = compute_average_precisions(torch.from_numpy(scores), torch.from_numpy(targets))
+    for number, precision in enumerate(precisions.tolist()):
         if targets[:, number].any():
             assert precision == pytest.approx(brute_force(scores[:, number], targets[:, number]))
         else:
@@ -105,8 +125,8 @@ def test_an_average_precision_is_the_area_under_its_steps(rows):
         )
 
 
-def test_the_precision_of_a_short_list_is_counted_by_hand():
-    """Found 1st and 3rd of three: (1/1 + 2/3) / 2."""
+def test_an_average_precision_is_as_counted_by_hand():
+    """Positives at ranks 1 and 3: (1/1 + 2/3) / 2."""
     scores, targets = torch.tensor([[0.9], [0.5], [0.4]]), torch.tensor([[True], [False], [True]])
     assert compute_mean_average_precision(scores, targets) == pytest.approx(100 * (1 + 2 / 3) / 2)
 
@@ -114,3 +134,48 @@ def test_the_precision_of_a_short_list_is_counted_by_hand():
 def test_without_a_single_label_there_is_no_average_precision():
     with pytest.raises(InputError, match="no video has a label"):
         compute_mean_average_precision(torch.rand(3, 2), torch.zeros(3, 2, dtype=torch.bool))
+
+
+# ---- Calibration ----------------------------------------------------------------------------------------------------
+
+WEIGHTS = st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any), min_size=1, max_size=40)
+
+
+def probabilities(weights: list[list[int]]) -> torch.Tensor:
+    table = torch.tensor(weights, dtype=torch.float64)
+    return table / table.sum(dim=1, keepdim=True)
+
+
+@given(WEIGHTS, st.data())
+def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accuracy_of_the_bins(weights, data):
+    table = probabilities(weights)
+    labels = [data.draw(st.integers(0, 2)) for _ in weights]
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for row, label in zip(table.tolist(), labels, strict=True):
+        top = max(row)
+        (number,) = [m for m in range(CALIBRATION_BINS) if m / CALIBRATION_BINS < top <= (m + 1) / CALIBRATION_BINS]
+        bins.setdefault(number, []).append((top, row.index(top) == label))
+    expected = sum(abs(sum(correct - top for top, correct in each)) for each in bins.values())
+    error = compute_calibration_error(table, torch.tensor(labels))
+    assert error == pytest.approx(100 * expected / len(labels), abs=1e-9)
+    assert 0 <= error <= 100
+
+
+def test_a_model_that_is_as_accurate_as_confident_is_calibrated():
+    table = torch.tensor([[0.75, 0.25]], dtype=torch.float64).repeat(4, 1)
+    assert compute_calibration_error(table, torch.tensor([0, 0, 0, 1])) == pytest.approx(0)
+
+
+def test_a_confident_and_always_wrong_model_has_the_largest_error():
+    table = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(4, 1)
+    assert compute_calibration_error(table, torch.ones(4, dtype=torch.long)) == 100
+
+
+def test_the_likelihood_is_that_of_the_labels():
+    table = torch.tensor([[0.5, 0.5], [0.125, 0.875]], dtype=torch.float64)
+    assert compute_negative_log_likelihood(table, torch.tensor([1, 0])) == pytest.approx(2 * math.log(2))
+
+
+def test_a_label_of_probability_0_has_a_large_but_finite_likelihood():
+    table = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    assert 700 < compute_negative_log_likelihood(table, torch.tensor([1])) < 710

@@ -1,4 +1,4 @@
-"""Boxes → features → actions: RoIAlign of the mean over time, whatever fills up, jitter, and what a step descends."""
+"""The detector (RoIAlign of the mean over time, padding), the jitter of boxes, and the loss of its training."""
 
 import math
 from dataclasses import replace
@@ -18,17 +18,17 @@ from vidstill.utils.types import Grid, InputError
 
 ACTIONS = 7
 CONFIG = DetectorConfig(encoder=ENCODER, num_actions=ACTIONS)
-OF_STMAE = replace(STMAE.encoder, relative_positions=True)
+STMAE_ENCODER = replace(STMAE.encoder, relative_positions=True)
 JITTER = BoxJitter()
 BOXES = torch.tensor(  # of clips of 16 × 12 pixels: two, and one
     [[[1.0, 2.0, 9.0, 14.0], [3.5, 0.25, 6.0, 7.75]], [[0.0, 0.0, 11.0, 15.0], [0.0, 0.0, 0.0, 0.0]]]
 )
-PRESENT = torch.tensor([[True, True], [True, False]])
+IS_BOX = torch.tensor([[True, True], [True, False]])
 SEED = torch.tensor([5, 2**40 + 1])
 
 
-def task_of(config=CONFIG, *, jitter=None, per="clip", boxes_per_clip=1.5):
-    return DetectionTask(built(config), jitter=jitter, loss_per=per, boxes_per_clip=boxes_per_clip)
+def build_task(config=CONFIG, *, jitter=None, loss_per="clip", boxes_per_clip=1.5):
+    return DetectionTask(built(config), jitter=jitter, loss_per=loss_per, boxes_per_clip=boxes_per_clip)
 
 
 def labels():
@@ -38,48 +38,48 @@ def labels():
 # ---- The model ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoder", [ENCODER, OF_STMAE], ids=["videomae", "stmae"])
-def test_a_clip_of_one_colour_everywhere_and_every_time_has_the_features_of_any_of_its_tokens(encoder):
+@pytest.mark.parametrize("encoder", [ENCODER, STMAE_ENCODER], ids=["videomae", "stmae"])
+def test_if_all_tokens_are_equal_a_box_has_their_value(encoder):
     model = built(replace(CONFIG, encoder=encoder)).eval()
     tokens = torch.randn(2, 1, 24).expand(2, 2 * 4 * 3, 24)
     expected = model.head(tokens[:, :2])
-    torch.testing.assert_close(model.logits(tokens, Grid(2, 4, 3), BOXES), expected)
+    torch.testing.assert_close(model.forward_head(tokens, Grid(2, 4, 3), BOXES), expected)
 
 
-def test_a_token_s_time_makes_no_difference_and_its_place_does():
+def test_the_time_of_a_token_does_not_matter_and_its_position_does():
     model, grid = built(CONFIG).eval(), Grid(2, 4, 3)
     tokens = torch.randn(2, grid.num_tokens, 24, generator=torch.Generator().manual_seed(3))
-    by_slot = rearrange(tokens, "b (t s) d -> b t s d", t=2)
-    first = model.logits(tokens, grid, BOXES)
-    torch.testing.assert_close(model.logits(by_slot.flip(1).flatten(1, 2), grid, BOXES), first)
-    assert not torch.allclose(model.logits(by_slot.flip(2).flatten(1, 2), grid, BOXES), first, atol=1e-3)
+    by_time = rearrange(tokens, "b (t s) d -> b t s d", t=2)
+    first = model.forward_head(tokens, grid, BOXES)
+    torch.testing.assert_close(model.forward_head(by_time.flip(1).flatten(1, 2), grid, BOXES), first)
+    assert not torch.allclose(model.forward_head(by_time.flip(2).flatten(1, 2), grid, BOXES), first, atol=1e-3)
 
 
-def test_a_class_token_has_no_part_in_a_box():
-    model = built(replace(CONFIG, encoder=OF_STMAE)).eval()
+def test_the_class_token_is_not_used():
+    model = built(replace(CONFIG, encoder=STMAE_ENCODER)).eval()
     clip = clips(2)
-    seen = model.encoder(clip)
-    assert seen.cls_token.shape == (2, 1, 24)
-    torch.testing.assert_close(model(clip, BOXES), model.logits(seen.tokens, Grid(2, 4, 3), BOXES))
+    features = model.encoder(clip)
+    assert features.cls_token.shape == (2, 1, 24)
+    torch.testing.assert_close(model(clip, BOXES), model.forward_head(features.tokens, Grid(2, 4, 3), BOXES))
 
 
-def test_a_box_of_one_token_has_that_token_s_values():
-    """Aligned, with one bin and one sample: the middle of the box is the middle of the token."""
+def test_a_box_of_one_token_has_its_values():
+    """Aligned, with one bin and one sample: the centre of the box is the centre of the token."""
     model, grid = built(replace(CONFIG, roi_size=1, aligned=True)).eval(), Grid(1, 4, 3)
     tokens = torch.randn(1, grid.num_tokens, 24)
     boxes = torch.tensor([[[4.0 * x, 4.0 * y, 4.0 * x + 4, 4.0 * y + 4] for y in range(4) for x in range(3)]])
-    torch.testing.assert_close(model.features(tokens, grid, boxes), tokens)
+    torch.testing.assert_close(model.forward_box_features(tokens, grid, boxes), tokens)
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-def test_without_the_shift_a_box_is_read_half_a_token_further_on(aligned):
+def test_without_alignment_a_box_is_shifted_by_half_a_token(aligned):
     model, grid = built(replace(CONFIG, roi_size=1, aligned=aligned)).eval(), Grid(1, 2, 3)
     columns = torch.arange(3.0).repeat(2)[None, :, None].expand(1, 6, 24)  # each token's value is its column
-    seen = model.features(columns, grid, torch.tensor([[[4.0, 0.0, 8.0, 4.0]]]))
-    torch.testing.assert_close(seen, torch.full((1, 1, 24), 1.0 if aligned else 1.5))
+    features = model.forward_box_features(columns, grid, torch.tensor([[[4.0, 0.0, 8.0, 4.0]]]))
+    torch.testing.assert_close(features, torch.full((1, 1, 24), 1.0 if aligned else 1.5))
 
 
-def test_every_box_is_asked_about_its_own_clip_and_by_itself():
+def test_a_box_does_not_depend_on_other_boxes_or_clips():
     model, clip = built(CONFIG).eval(), clips(2)
     together = model(clip, BOXES)
     alone = [model(clip[i : i + 1], BOXES[i : i + 1, k : k + 1]) for i in range(2) for k in range(2)]
@@ -87,14 +87,14 @@ def test_every_box_is_asked_about_its_own_clip_and_by_itself():
 
 
 def test_a_clip_without_boxes_has_no_logits_and_a_loss_of_zero():
-    task, none = task_of(jitter=JITTER), torch.zeros(2, 0, 4)
+    task, none = build_task(jitter=JITTER), torch.zeros(2, 0, 4)
     assert task.model(clips(2), none).shape == (2, 0, ACTIONS)
     loss = task(clips(2), none, torch.zeros(2, 0, ACTIONS), torch.zeros(2, 0, dtype=torch.bool), SEED).loss
     loss.backward()
     assert loss == 0
 
 
-def test_the_head_starts_small_and_without_a_bias():
+def test_the_head_starts_small_and_with_zero_bias():
     wide = replace(CONFIG, encoder=replace(ENCODER, dim=96), num_actions=500)
     for scale in (0.001, 1.0):
         head = replace(wide, head_init_scale=scale).build().head
@@ -105,90 +105,90 @@ def test_the_head_starts_small_and_without_a_bias():
 def test_dropout_is_before_the_head_or_before_the_maximum():
     tokens, grid = torch.rand(1, 24, 24) + 1, Grid(2, 4, 3)
     boxes = torch.tensor([[[0.0, 0.0, 12.0, 16.0]]])
-    lost = {}
+    dropped = {}
     for where in ("head", "bins"):
         model = built(replace(CONFIG, dropout=0.5, dropout_on=where))
-        still = model.eval().logits(tokens, grid, boxes)
-        torch.testing.assert_close(still, model.head(model.features(tokens, grid, boxes)))
+        logits = model.eval().forward_head(tokens, grid, boxes)
+        torch.testing.assert_close(logits, model.head(model.forward_box_features(tokens, grid, boxes)))
         torch.manual_seed(0)
-        lost[where] = model.train().features(tokens, grid, boxes)
-        assert not torch.allclose(model.logits(tokens, grid, boxes), still)
-    assert torch.equal(lost["head"], model.eval().features(tokens, grid, boxes))
-    assert (lost["bins"] > lost["head"]).all()  # of 49 bins some stay, each twice as large
+        dropped[where] = model.train().forward_box_features(tokens, grid, boxes)
+        assert not torch.allclose(model.forward_head(tokens, grid, boxes), logits)
+    assert torch.equal(dropped["head"], model.eval().forward_box_features(tokens, grid, boxes))
+    assert (dropped["bins"] > dropped["head"]).all()  # of 49 bins some stay, each twice as large
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(16, 12), (15, 12), (17, 10), (13, 9)])
-def test_what_does_not_divide_is_filled_up_with_the_mean_colour_or_its_rest_is_not_seen(rows, columns):
+def test_a_clip_that_does_not_divide_is_padded_with_the_mean_colour_or_cropped(rows, columns):
     clip = clips(2, rows=rows, columns=columns)
-    tall, wide = -(-rows // 4) * 4, -(-columns // 4) * 4
+    height, width = -(-rows // 4) * 4, -(-columns // 4) * 4
     mean = torch.tensor(ENCODER.mean).view(3, 1, 1, 1)
-    taken_off = F.pad(clip - mean, (0, wide - columns, 0, tall - rows))
-    padding, dropping = built(CONFIG).eval(), built(replace(CONFIG, edge="drop")).eval()
-    torch.testing.assert_close(padding(clip, BOXES), padding(taken_off + mean, BOXES))
-    whole = clip[..., : rows // 4 * 4, : columns // 4 * 4]
-    torch.testing.assert_close(dropping(clip, BOXES), padding(whole, BOXES))
+    centred = F.pad(clip - mean, (0, width - columns, 0, height - rows))
+    padding, cropping = built(CONFIG).eval(), built(replace(CONFIG, edge="drop")).eval()
+    torch.testing.assert_close(padding(clip, BOXES), padding(centred + mean, BOXES))
+    cropped = clip[..., : rows // 4 * 4, : columns // 4 * 4]
+    torch.testing.assert_close(cropping(clip, BOXES), padding(cropped, BOXES))
 
 
-def test_frames_that_do_not_divide_are_refused():
+def test_frames_that_do_not_divide_are_an_error():
     with pytest.raises(InputError, match="5 frames does not divide into tubelets of 2; take 4 frames"):
         CONFIG.build()(clips(1, frames=5), BOXES[:1])
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
-        ({"encoder": replace(ENCODER, tubelet=(2, 4, 8))}, "as many rows as columns, and these have 4 and 8"),
-        ({"actions": 0}, "actions is 0; take 1 or more"),
-        ({"bins": 0}, "bins is 0; take 1 or more"),
+        ({"encoder": replace(ENCODER, tubelet=(2, 4, 8))}, "square tubelets, and these have 4 rows and 8 columns"),
+        ({"num_actions": 0}, "num_actions is 0; take 1 or more"),
+        ({"roi_size": 0}, "roi_size is 0; take 1 or more"),
         ({"dropout": 1.5}, r"dropout is 1\.5; take 0 to 1"),
-        ({"head_scale": math.nan}, "head_scale is nan; take 0 or more"),
+        ({"head_init_scale": math.nan}, "head_init_scale is nan; take 0 or more"),
     ],
 )
-def test_what_is_no_detector_is_refused_with_a_sentence(change, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_an_impossible_config_is_an_error(change, message):
+    with pytest.raises(InputError, match=message):
         replace(CONFIG, **change)
 
 
-def test_boxes_are_read_in_float32_where_the_rest_is_in_half_precision():
+def test_boxes_are_pooled_in_float32_under_bfloat16():
     model, grid = built(CONFIG).eval(), Grid(2, 4, 3)
     tokens = torch.randn(2, grid.num_tokens, 24).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        half = model.features(tokens, grid, BOXES)
-    assert half.dtype == torch.bfloat16
-    assert torch.equal(half, model.features(tokens.float(), grid, BOXES).bfloat16())
+        pooled = model.forward_box_features(tokens, grid, BOXES)
+    assert pooled.dtype == torch.bfloat16
+    assert torch.equal(pooled, model.forward_box_features(tokens.float(), grid, BOXES).bfloat16())
 
 
-def test_a_detector_and_its_task_are_rehearsed_without_any_memory():
+def test_a_dry_run_of_a_detector_needs_no_memory():
     with torch.device("meta"):
         task = DetectionTask(CONFIG.build(), jitter=JITTER, loss_per="box", boxes_per_clip=1.5)
-        many = torch.empty(2, 5, 4), torch.empty(2, 5, ACTIONS), torch.empty(2, 5, dtype=torch.bool)
-        loss = task(torch.empty(2, 3, 4, 14, 12), *many, torch.zeros(2, dtype=torch.long)).loss
+        targets = torch.empty(2, 5, 4), torch.empty(2, 5, ACTIONS), torch.empty(2, 5, dtype=torch.bool)
+        loss = task(torch.empty(2, 3, 4, 14, 12), *targets, torch.zeros(2, dtype=torch.long)).loss
         loss.backward()
     assert loss.is_meta
     assert all(parameter.grad is not None and parameter.grad.is_meta for parameter in task.parameters())
 
 
-@pytest.mark.parametrize("encoder", [ENCODER, OF_STMAE], ids=["videomae", "stmae"])
-def test_the_last_norm_and_the_head_learn_at_the_full_rate_and_every_block_at_its_own(encoder):
-    task = task_of(replace(CONFIG, encoder=encoder))
+@pytest.mark.parametrize("encoder", [ENCODER, STMAE_ENCODER], ids=["videomae", "stmae"])
+def test_the_last_norm_and_the_head_have_the_full_learning_rate_and_every_block_its_own(encoder):
+    task = build_task(replace(CONFIG, encoder=encoder))
     scale = {
         name: group["lr_scale"]
         for group in AdamWConfig(base_lr=1e-3, layer_decay=0.5).get_param_groups(task)
         for name, _ in group["params"]
     }
     assert len(scale) == len(list(task.parameters()))
-    for name, share in scale.items():
+    for name, lr_scale in scale.items():
         parts = name.removeprefix("model.").split(".")
         last = parts[0] == "head" or parts[1] == "norm"
         block = int(parts[2]) if parts[1] == "blocks" else -1
-        assert share == (1.0 if last else 0.5 ** (2 - block)), name
+        assert lr_scale == (1.0 if last else 0.5 ** (2 - block)), name
 
 
 # ---- Jitter ---------------------------------------------------------------------------------------------------------
 
 
-def by_the_words(box, shares, rows, columns, outwards, inwards):
-    """Of one box, side by side, as the specification of VideoMAE's detection code has it."""
+def jitter_box(box, shares, rows, columns, outwards, inwards):
+    """Jitter one box side by side, as the specification of VideoMAE's detection code describes it."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1 + 1, y2 - y1 + 1
 
@@ -207,82 +207,82 @@ sides = st.floats(0, 30, width=32)
 
 
 @given(st.lists(st.tuples(sides, sides, sides, sides), min_size=1, max_size=4), st.integers(0, 2**62))
-def test_a_box_s_sides_move_by_shares_of_its_width_and_half_of_its_height(corners, seed):
+def test_sides_move_by_shares_of_the_width_and_half_of_the_height(corners, seed):
     boxes = torch.tensor([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners])[None]
     seeds, count = torch.tensor([seed]), len(corners)
     moved = JITTER.apply(boxes, seeds, height=20, width=28)
     shares = draw_uniform(seeds, "box jitter", 4 * count).view(count, 4).tolist()
-    expected = [by_the_words(box, one, 20, 28, 0.2, 0.1) for box, one in zip(boxes[0].tolist(), shares, strict=True)]
+    expected = [jitter_box(box, one, 20, 28, 0.2, 0.1) for box, one in zip(boxes[0].tolist(), shares, strict=True)]
     torch.testing.assert_close(moved[0], torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-4)
 
 
-def test_boxes_move_up_to_their_limits_and_each_by_itself():
+def test_boxes_move_up_to_the_limits_and_independently():
     box = torch.tensor([100.0, 100.0, 199.0, 199.0])
     seeds = torch.arange(400)
-    apart = JITTER.apply(box.expand(400, 3, 4), seeds, height=1000, width=1000) - box
+    distance = JITTER.apply(box.expand(400, 3, 4), seeds, height=1000, width=1000) - box
     for side, (low, high) in enumerate([(-20, 10), (-10, 5), (-10, 20), (-5, 10)]):
-        found = apart[..., side]
-        assert low <= found.min().item() < low + 0.5
-        assert high >= found.max().item() > high - 0.5
-        assert found.mean().item() == pytest.approx((low + high) / 2, abs=(high - low) / 20)
-    assert torch.corrcoef(apart.flatten(1).T).fill_diagonal_(0).abs().max() < 0.25
+        moves = distance[..., side]
+        assert low <= moves.min().item() < low + 0.5
+        assert high >= moves.max().item() > high - 0.5
+        assert moves.mean().item() == pytest.approx((low + high) / 2, abs=(high - low) / 20)
+    assert torch.corrcoef(distance.flatten(1).T).fill_diagonal_(0).abs().max() < 0.25
 
 
-def test_a_box_is_moved_alike_however_many_rows_are_filled_up():
+def test_the_jitter_of_a_box_does_not_depend_on_padding():
     more = torch.cat([BOXES, torch.zeros(2, 3, 4)], dim=1)
     few, many = (JITTER.apply(boxes, SEED, height=16, width=12) for boxes in (BOXES, more))
     assert torch.equal(few, many[:, :2])
 
 
-def test_boxes_move_in_training_alone():
-    task = task_of(jitter=JITTER)
-    given = clips(2), BOXES, labels(), PRESENT
-    moved, again, other = (task(*given, seed).loss for seed in (SEED, SEED, SEED + 1))
+def test_boxes_move_only_in_training():
+    task = build_task(jitter=JITTER)
+    batch = clips(2), BOXES, labels(), IS_BOX
+    moved, again, other = (task(*batch, seed).loss for seed in (SEED, SEED, SEED + 1))
     assert moved == again != other
     task.eval()
-    assert task(*given, SEED).loss == task(*given, SEED + 1).loss == task_of()(*given, SEED).loss != moved
+    assert task(*batch, SEED).loss == task(*batch, SEED + 1).loss == build_task()(*batch, SEED).loss != moved
 
 
-def test_a_share_that_is_none_is_refused():
-    with pytest.raises(InputError, match=r"inwards is -0\.1; take 0 to 1"):
+def test_a_negative_share_is_an_error():
+    with pytest.raises(InputError, match=r"max_inward is -0\.1; take 0 to 1"):
         BoxJitter(max_inward=-0.1)
 
 
 # ---- The loss -------------------------------------------------------------------------------------------------------
 
 
-def losses_of_boxes(task, clip, boxes, wanted, present):
-    """-y·log σ(z) - (1 - y)·log(1 - σ(z)), the mean over actions, of every box that is one."""
-    logits = task.model(clip, boxes)[present].double()
-    target = wanted[present].double()
+def compute_box_losses(task, clip, boxes, targets, is_box):
+    """Return -y·log σ(z) - (1 - y)·log(1 - σ(z)), the mean over actions, of every box that is not padding."""
+    logits = task.model(clip, boxes)[is_box].double()
+    target = targets[is_box].double()
     each = -target * logits.sigmoid().log() - (1 - target) * (1 - logits.sigmoid()).log()
     return each.mean(dim=1)
 
 
 @pytest.mark.parametrize(("per", "count"), [("clip", 2), ("box", 2 * 1.5)])
-def test_the_loss_is_of_the_boxes_that_are_there(per, count):
-    task = task_of(per=per)
-    expected = losses_of_boxes(task, clips(2), BOXES, labels(), PRESENT).sum() / count
-    found = task(clips(2), BOXES, labels(), PRESENT, SEED).loss
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+def test_the_loss_is_the_sum_over_boxes_per_clip_or_per_box(per, count):
+    task = build_task(loss_per=per)
+    expected = compute_box_losses(task, clips(2), BOXES, labels(), IS_BOX).sum() / count
+    loss = task(clips(2), BOXES, labels(), IS_BOX, SEED).loss
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_where_every_clip_has_the_average_number_of_boxes_per_box_is_the_mean_over_boxes_and_actions():
-    task, present = task_of(per="box", boxes_per_clip=2.0), torch.ones(2, 2, dtype=torch.bool)
-    mean = losses_of_boxes(task, clips(2), BOXES, labels(), present).mean()
-    assert task(clips(2), BOXES, labels(), present, SEED).loss.item() == pytest.approx(mean.item(), rel=1e-5)
+def test_with_the_mean_number_of_boxes_the_loss_per_box_is_the_mean():
+    task, is_box = build_task(loss_per="box", boxes_per_clip=2.0), torch.ones(2, 2, dtype=torch.bool)
+    mean = compute_box_losses(task, clips(2), BOXES, labels(), is_box).mean()
+    assert task(clips(2), BOXES, labels(), is_box, SEED).loss.item() == pytest.approx(mean.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("per", ["clip", "box"])
-def test_a_step_is_the_same_in_one_chunk_and_as_the_mean_of_two(per):
-    """Of a clip with two boxes and one with one, with rows that fill up in the whole batch alone."""
+def test_a_step_does_not_depend_on_the_chunks_of_a_batch(per):
+    """A clip with two boxes and a clip with one: only the whole batch has padding."""
     gradients = []
     for chunks in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
-        task = task_of(jitter=JITTER, per=per)
+        task = build_task(jitter=JITTER, loss_per=per)
         for rows in chunks:
-            most = int(PRESENT[rows].sum(dim=1).max())
+            count = int(IS_BOX[rows].sum(dim=1).max())
             clip, seed = clips(2)[rows], SEED[rows]
-            output = task(clip, BOXES[rows, :most], labels()[rows, :most], PRESENT[rows, :most], seed)
+            output = task(clip, BOXES[rows, :count], labels()[rows, :count], IS_BOX[rows, :count], seed)
             (output.loss / len(chunks)).backward()
         gradients.append({name: parameter.grad for name, parameter in task.named_parameters()})
     assert None not in gradients[0].values()
@@ -290,12 +290,12 @@ def test_a_step_is_the_same_in_one_chunk_and_as_the_mean_of_two(per):
         torch.testing.assert_close(gradients[1][name], whole, rtol=1e-4, atol=1e-7, msg=name)
 
 
-def test_what_fills_up_has_no_part_in_a_step():
+def test_padding_has_no_part_in_a_step():
     steps = []
-    for filling in (torch.zeros(4), torch.tensor([0.0, 0.0, 12.0, 16.0])):
-        task, boxes, wanted = task_of(), BOXES.clone(), labels()
-        boxes[1, 1], wanted[1, 1] = filling, filling.max() > 0
-        loss = task(clips(2), boxes, wanted, PRESENT, SEED).loss
+    for padding in (torch.zeros(4), torch.tensor([0.0, 0.0, 12.0, 16.0])):
+        task, boxes, targets = build_task(), BOXES.clone(), labels()
+        boxes[1, 1], targets[1, 1] = padding, padding.max() > 0
+        loss = task(clips(2), boxes, targets, IS_BOX, SEED).loss
         loss.backward()
         steps.append((loss, task.model.head.weight.grad))
     assert torch.equal(steps[0][0], steps[1][0])
@@ -308,7 +308,7 @@ def test_the_loss_falls():
     optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
     losses = []
     for step in range(30):
-        loss = task(clips(2), BOXES, labels(), PRESENT, SEED + step).loss
+        loss = task(clips(2), BOXES, labels(), IS_BOX, SEED + step).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,0 +1,181 @@
+"""Results of a test, with one label and with several: numbers and tables counted by hand, whatever the names are."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.table import VideoTable
+from vidstill.tasks.results import MultiLabelResult, SingleLabelResult, format_classification_result
+
+CLASSES = ("left", "right", "up", "=never()")
+VIDEOS = {  # name: label and scores, or the error
+    "a/1.mp4": (0, [0.7, 0.1, 0.1, 0.1]),
+    'b, "2".avi': (0, [0.1, 0.6, 0.2, 0.1]),
+    "=cmd|' /C calc'!A0.mp4": (1, [0.2, 0.5, 0.2, 0.1]),
+    "-broken.mp4": (1, "-broken.mp4 is cut off"),
+    "@#(&;)\udcff.avi": (2, [0.3, 0.3, 0.2, 0.2]),  # as the file system gives a byte that is not text
+    "up\n2.mp4": (2, [0.1, 0.8, 0.05, 0.05]),
+    "走る.mp4": (0, [0.1, 0.2, 0.3, 0.4]),
+}
+
+
+@pytest.fixture
+def result():
+    rows = VideoTable(Path("/videos"))
+    for name, (label, _) in VIDEOS.items():
+        rows.append(name, label)
+    outputs = {row: output for row, (_, output) in enumerate(VIDEOS.values())}
+    scores = {row: output for row, output in outputs.items() if not isinstance(output, str)}
+    broken = {row: output for row, output in outputs.items() if isinstance(output, str)}
+    manifest = Manifest(rows, CLASSES, "made", Path("/videos"), "", num_missing=3)
+    return SingleLabelResult(manifest, CLASSES, tuple(scores), torch.tensor(list(scores.values())).double(), broken)
+
+
+def read(lines) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(b"".join(lines).decode("utf-8"), newline="")))
+
+
+def test_the_numbers_are_those_counted_by_hand(result):
+    metrics = result.to_dict()
+    assert metrics == json.loads(json.dumps(metrics, allow_nan=False))
+    assert metrics["top1"] == pytest.approx(100 * 2 / 6)
+    assert metrics["top5"] == 100
+    assert metrics["mean_class_accuracy"] == pytest.approx(100 * (1 / 3 + 1 + 0) / 3)  # no video is of the last class
+    assert (metrics["videos"], metrics["missing"], metrics["broken_videos"]) == (6, 3, ["-broken.mp4 is cut off"])
+    assert [(each["name"], each["videos"], each["hits"]) for each in metrics["classes"]] == [
+        ("left", 3, 1),
+        ("right", 1, 1),
+        ("up", 2, 0),
+        ("=never()", 0, 0),
+    ]
+    assert metrics["classes"][0]["accuracy"] == pytest.approx(100 / 3)
+    assert metrics["classes"][3]["accuracy"] is None
+
+
+def test_each_class_has_its_predictions_the_most_frequent_first(result):
+    assert [each["predicted"] for each in result.to_dict()["classes"]] == [
+        {"left": 1, "right": 1, "=never()": 1},
+        {"right": 1},
+        {"left": 1, "right": 1},
+        {},
+    ]
+
+
+def test_the_scores_have_a_line_for_each_video_of_the_manifest_in_its_order(result):
+    lines = read(result.format_scores_csv())
+    assert [line["video"] for line in lines] == [name.replace("\udcff", "\\udcff") for name in VIDEOS]
+    assert [line["class"] for line in lines] == [CLASSES[label] for label, _ in VIDEOS.values()]
+    assert [line["label"] for line in lines] == [str(label) for label, _ in VIDEOS.values()]
+    assert [line["prediction"] for line in lines] == ["left", "right", "right", "", "left", "right", "=never()"]
+    assert [line["correct"] for line in lines] == ["1", "0", "1", "", "0", "0", "0"]
+    assert [line["rank"] for line in lines] == ["1", "3", "1", "", "3", "3", "4"]
+    assert [line["probability"] for line in lines] == ["0.7", "0.6", "0.5", "", "0.3", "0.8", "0.4"]
+    assert [line["error"] for line in lines] == ["", "", "", "-broken.mp4 is cut off", "", "", ""]
+    assert list(lines[0])[8:] == ["p(left)", "p(right)", "p(up)", "p(=never())"]
+    assert [list(line.values())[8:] for line in lines][3:5] == [[""] * 4, ["0.3", "0.3", "0.2", "0.2"]]
+
+
+def test_the_classes_have_their_most_frequent_mistake(result):
+    assert [list(line.values()) for line in read(result.format_classes_csv())] == [
+        ["left", "3", "1", str(100 / 3), "right", "1"],
+        ["right", "1", "1", "100.0", "", "0"],
+        ["up", "2", "0", "0.0", "left", "1"],
+        ["=never()", "0", "0", "", "", "0"],
+    ]
+
+
+def test_the_confusion_matrix_has_a_line_for_each_true_class(result):
+    lines = read(result.format_confusion_csv())
+    assert list(lines[0]) == ["class", *CLASSES]
+    assert [list(line.values()) for line in lines] == [
+        ["left", "1", "1", "0", "1"],
+        ["right", "0", "1", "0", "0"],
+        ["up", "1", "1", "0", "0"],
+        ["=never()", "0", "0", "0", "0"],
+    ]
+
+
+def test_the_scores_add_up_to_the_accuracy(result):
+    lines = [line for line in read(result.format_scores_csv()) if not line["error"]]
+    assert 100 * sum(int(line["correct"]) for line in lines) / len(lines) == pytest.approx(result.to_dict()["top1"])
+    assert all(sum(float(line[f"p({name})"]) for name in CLASSES) == pytest.approx(1) for line in lines)
+
+
+# ---- Several labels -------------------------------------------------------------------------------------------------
+
+
+def build_multi_label_result(labels, scores, *, broken=None) -> MultiLabelResult:
+    rows = VideoTable(Path("videos"))
+    for number, (first, *others) in enumerate(labels):
+        rows.append(f"{number}.mp4", first, extra_labels=others)
+    classes = ("bend", "fall", "run")
+    manifest = Manifest(rows, classes, "made up", Path("videos"), "", multi_label=True)
+    indices = tuple(row for row in range(len(labels)) if row not in (broken or {}))
+    return MultiLabelResult(manifest, classes, indices, torch.tensor(scores, dtype=torch.float64), broken or {})
+
+
+def test_several_labels_score_the_mean_average_precision():
+    # positives: bend at ranks 1 and 3, fall at 1 and 3, run at 2
+    result = build_multi_label_result(
+        [(0, 1), (2,), (0,), (1,)],
+        [[0.9, 0.2, 0.1], [0.8, 0.1, 0.5], [0.7, 0.3, 0.6], [0.1, 0.9, 0.2]],
+    )
+    bend, fall, run = (1 + 2 / 3) / 2, (1 + 2 / 3) / 2, 1 / 2
+    metrics = result.to_dict()
+    assert [each["average_precision"] for each in metrics["classes"]] == pytest.approx(
+        [100 * x for x in (bend, fall, run)]
+    )
+    assert metrics["mean_average_precision"] == pytest.approx(100 * (bend + fall + run) / 3)
+    assert metrics["hit_at_1"] == 75  # the second is predicted as bend
+    assert [each["videos"] for each in metrics["classes"]] == [2, 2, 1]
+    assert "mean average precision" in format_classification_result(metrics)
+
+
+def test_a_class_without_videos_is_not_part_of_the_mean():
+    metrics = build_multi_label_result([(0,), (0, 1)], [[0.9, 0.1, 0.8], [0.8, 0.7, 0.1]]).to_dict()
+    assert metrics["classes"][2] == {"name": "run", "videos": 0, "average_precision": None}
+    assert metrics["mean_average_precision"] == pytest.approx(100)
+
+
+def test_every_video_has_a_line_with_its_labels_and_a_broken_one_its_error():
+    result = build_multi_label_result([(0, 2), (1,)], [[0.2, 0.1, 0.9]], broken={1: "1.mp4 is cut"})
+    first, second = read(result.format_scores_csv())
+    assert [first[key] for key in ("label", "class", "prediction", "correct", "rank")] == [
+        "0;2",
+        "bend;run",
+        "run",
+        "1",
+        "1",
+    ]
+    assert (first["p(run)"], second["class"], second["error"], second["p(run)"]) == ("0.9", "fall", "1.mp4 is cut", "")
+    assert len(read(result.format_classes_csv())) == 3
+
+
+# ---- Summary --------------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_names_the_three_worst_classes(result):
+    text = format_classification_result(result.to_dict())
+    assert "top1                 33.33 %\n" in text
+    assert "6 scored, 1 broken, 3 missing" in text
+    worst = text.splitlines()[-1]
+    assert worst.endswith("up 0.0 % of 2, predicted as left; left 33.3 % of 3, predicted as right; right 100.0 % of 1")
+    assert len(text.splitlines()) < 10
+
+
+def test_of_two_classes_the_summary_names_none(result):
+    metrics = result.to_dict()
+    assert "worst" not in format_classification_result({**metrics, "classes": metrics["classes"][:2]})
+
+
+def test_names_that_do_not_print_are_replaced(result):
+    classes = [
+        {**each, "name": f"\x1b[31m\udcff\n{each['name']}", "predicted": {}} for each in result.describe_classes()
+    ]
+    text = format_classification_result({**result.to_dict(), "classes": classes})
+    assert "\x1b" not in text.encode("utf-8").decode()
