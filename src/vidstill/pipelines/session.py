@@ -134,7 +134,7 @@ class TrainingSession:
             notes: sentences to be said before training.
 
         Returns:
-            The epoch whose weights were taken, by which score on which videos; nothing where they are the last step's.
+            The epoch whose weights were selected, by which metric on which videos; empty if they are the last step's.
 
         Raises:
             InputError: the folder holds something else; it is as it was then.
@@ -163,7 +163,7 @@ class TrainingSession:
             finished = read_checkpoint(out)
             load_state_dict_strict(model, finished.tensors, str(out))
             self._log(f"{out} holds the finished run, which stays as it is")
-            return dict(finished.metadata.get("taken", {}))
+            return dict(finished.metadata.get("model_selection", {}))
         for listing in data.values():
             self._log(f"{len(listing)} {self.dataset.noun}s of {listing.source}, {listing.description}")
         for note in (*notes, *self.dataset.messages):
@@ -181,19 +181,27 @@ class TrainingSession:
             validation=validation.early_stopping if validation else None,
             title=self.log_prefix,
         )
-        taken: dict[str, Any] = {}
+        selection: dict[str, Any] = {}
         if validation and fitted.best_epoch is not None:
-            taken = {"epoch": fitted.best_epoch, "by": validation.early_stopping.metric, "score": fitted.best_score}
-            taken["source"] = str(validation.manifest.source)
+            selection = {
+                "epoch": fitted.best_epoch,
+                "metric": validation.early_stopping.metric,
+                "score": fitted.best_score,
+            }
+            selection["source"] = str(validation.manifest.source)
         if runtime.is_main:
             try:
-                write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata | ({"taken": taken} if taken else {}))
+                write_checkpoint(
+                    out / MODEL_FILE,
+                    model.state_dict(),
+                    metadata | ({"model_selection": selection} if selection else {}),
+                )
             except InputError as error:
                 raise RunStopped(
                     f"{error}; the training is done and its state saved: make room and run the same command again"
                 ) from error
         runtime.barrier()
-        return taken
+        return selection
 
     def _iter_batches(self, start_step: int) -> Iterator[tuple[Any, ...]]:
         return iter_train_batches(

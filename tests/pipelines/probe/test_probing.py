@@ -26,7 +26,7 @@ from vidstill.pipelines.probe.config import ProbeRunConfig
 from vidstill.pipelines.probe.fit import FeatureSplit, ProbeConfig, fit_vector_probes
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.run import run_probes
-from vidstill.tasks.metrics.accuracy import ClassificationScore
+from vidstill.tasks.metrics.accuracy import Accuracy
 from vidstill.tasks.probes import attentive
 from vidstill.tasks.probes.linear import evaluate_linear_probe
 from vidstill.utils.types import InputError
@@ -303,7 +303,7 @@ def test_a_stopped_run_by_lars_is_resumed_and_its_state_is_without_the_encoder(h
 
 
 def test_every_command_of_the_page_can_be_read(house, monkeypatch):
-    score = ClassificationScore(top1=50.0, top5=100.0, mean_class_accuracy=50.0, videos=6, standard_error=20.0)
+    score = Accuracy(top1=50.0, top5=100.0, mean_class_accuracy=50.0, videos=6, standard_error=20.0)
     found = ProbeReport((ProbeResult("run", "data", "final", "linear", "penalty 1", score),), {}, {})
     asked = []
     monkeypatch.setattr(frozen, "run_probes", lambda *given: asked.append(given) or found)

@@ -131,7 +131,9 @@ def write_classification_result(
         files[CONFUSION_IMAGE_FILE] = lambda: draw_confusion_matrix(result.confusion_matrix, result.classes)
     for name in set(CLASSIFIER_RESULT_FILES) - set(files):
         (folder / name).unlink(missing_ok=True)  # of an earlier test, of the other kind
-    write_result_dir(folder, files, result.to_dict() | ({"taken": dict(model_selection)} if model_selection else {}))
+    write_result_dir(
+        folder, files, result.to_dict() | ({"model_selection": dict(model_selection)} if model_selection else {})
+    )
 
 
 def check_views(manifest: Manifest, views: ViewsConfig, workers: int) -> None:

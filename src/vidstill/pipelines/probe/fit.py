@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidstill.tasks.metrics.accuracy import ClassificationScore, compute_classification_score
+from vidstill.tasks.metrics.accuracy import Accuracy, compute_accuracy
 from vidstill.tasks.probes.attentive import TokenDataset, compute_attentive_logits, fit_attentive_probe
 from vidstill.tasks.probes.fewshot import draw_shots
 from vidstill.tasks.probes.knn import compute_knn_scores
@@ -66,7 +66,7 @@ class ProbeFit(NamedTuple):
 
     probe: str
     setting: str
-    score: ClassificationScore
+    score: Accuracy
     std: float | None = None
 
 
@@ -134,24 +134,20 @@ def fit_token_probe(
     return ProbeFit(
         "attentive",
         f"seed {config.seed}",
-        compute_classification_score(compute_attentive_logits(probe, test), test.labels),
+        compute_accuracy(compute_attentive_logits(probe, test), test.labels),
     )
 
 
 def _fit_linear_probe(train: FeatureSplit, test: FeatureSplit, num_classes: int, penalty: float) -> ProbeFit:
     fit = fit_logistic_regression(*train, num_classes, penalty)
-    return ProbeFit(
-        "linear", f"penalty {penalty:g}", compute_classification_score(fit.predict_logits(test.features), test.labels)
-    )
+    return ProbeFit("linear", f"penalty {penalty:g}", compute_accuracy(fit.predict_logits(test.features), test.labels))
 
 
 def _score_knn_probes(train: FeatureSplit, test: FeatureSplit, num_classes: int, ks: tuple[int, ...]) -> list[ProbeFit]:
     there = {k: min(k, len(train.labels)) for k in ks}
     scores = compute_knn_scores(*train, test.features, num_classes, sorted(set(there.values())))
     names = {k: "knn" if len(ks) == 1 else f"knn {k}" for k in ks}
-    return [
-        ProbeFit(names[k], f"k {there[k]}", compute_classification_score(scores[there[k]], test.labels)) for k in ks
-    ]
+    return [ProbeFit(names[k], f"k {there[k]}", compute_accuracy(scores[there[k]], test.labels)) for k in ks]
 
 
 def _draw_few_shot_splits(train: FeatureSplit, shots: int, config: ProbeConfig) -> Iterator[FeatureSplit]:

@@ -27,7 +27,7 @@ from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.vector_cache import hash_checkpoint
 from vidstill.pipelines.session import TrainingSession, build_train_clips
 from vidstill.pipelines.workers import BaseRunConfig
-from vidstill.tasks.metrics.accuracy import compute_classification_score
+from vidstill.tasks.metrics.accuracy import compute_accuracy
 from vidstill.tasks.probes.linear import LinearProbeModel
 from vidstill.utils.files import TEST_FILE, write_json
 from vidstill.utils.types import InputError, Output, check_range
@@ -129,9 +129,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     tested = score_classifier(model, data.test, data.classes, recipe.views, launch, runtime)
     labels = torch.from_numpy(data.test.rows.labels[list(tested.indices)]).long()
     setting = f"LARS, {config.epochs} epochs of batches of {recipe.batch}"
-    found = ProbeResult(
-        source, data.name, "final", "linear", setting, compute_classification_score(tested.scores, labels)
-    )
+    found = ProbeResult(source, data.name, "final", "linear", setting, compute_accuracy(tested.scores, labels))
     report = ProbeReport(
         (found,),
         {data.name: {"val": [tested.broken_videos[place] for place in sorted(tested.broken_videos)]}},

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vidstill.pipelines.probe.config import ProbeSplit
-from vidstill.tasks.metrics.accuracy import ClassificationScore
+from vidstill.tasks.metrics.accuracy import Accuracy
 
 _MAX_MESSAGES = 10  # sentences on single videos
 
@@ -27,7 +27,7 @@ class ProbeResult:
     features: str
     probe: str
     setting: str
-    score: ClassificationScore
+    score: Accuracy
     std: float | None = None
 
     def to_dict(self) -> dict[str, Any]:

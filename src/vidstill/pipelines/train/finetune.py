@@ -88,7 +88,7 @@ def finetune(
     if watched and recipe.patience is not None and watched.fingerprint == val.fingerprint:
         notes = [*notes, "the videos of the test choose the epoch, so that their score flatters; --watch others"]
     notes = [*notes, *licence_notes(sources)]
-    taken = training.run(
+    selection = training.run(
         task(model), model, about, test_manifest=val, init=init or "", validation=watching, notes=notes
     )
     if not runtime.broadcast((run_config.out / TEST_FILE).exists()):
@@ -96,7 +96,7 @@ def finetune(
             model, val, listing.classes, recipe.views, run_config, runtime, multi_label=config.multi_label
         )
         if runtime.is_main:
-            write_classification_result(run_config.out, tested, taken)
+            write_classification_result(run_config.out, tested, selection)
         runtime.barrier()
     return run_config.out
 
