@@ -87,5 +87,4 @@ def key_frames(
         ACTIONS,
         source,
         "made",
-        "",
     )

@@ -176,7 +176,7 @@ def test_a_test_asks_about_the_detected_boxes_of_enough_score_and_each_keeps_its
     frames = build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8)
     assert [name for name, _ in plain(frames)] == ["b,0904", "b,0905", "a,0908"]
     assert frames.scores.tolist() == [0.8, 0.9, 1]
-    assert "found by a detector with a score of 0.8 or more" in frames.description
+    assert "detected with a score of 0.8 or more" in frames.description
     fourth = build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8, second_stride=4)
     assert [name for name, _ in plain(fourth)] == ["b,0904", "a,0908"]
 
@@ -227,7 +227,7 @@ def test_actions_that_are_not_in_the_list_are_counted_and_their_boxes_stay(rows,
     annotated = rows(f"b,0902,{text(ONE)},1,0\nb,0902,{text(ONE)},80,0\nb,0902,{text(TWO)},2,0\n")
     assert plain(build_train_keyframes(annotated, ACTIONS, FILMS)) == [("b,0902", [(ONE, {1}), (TWO, set())])]
     (said,) = warnings_of(caplog)
-    assert "has 2 rows with an action that the list of actions lacks, such as 80" in said
+    assert "has 2 rows with an action that the label map lacks, such as 80" in said
     assert f"line 2 of {annotated.source}" in said
 
 
@@ -247,17 +247,19 @@ def test_boxes_without_area_are_left_out_and_those_that_reach_out_of_the_frame_a
 
 def test_where_nothing_is_left_a_sentence_says_why(rows):
     annotated = rows(f"gone,0902,{text(ONE)},1,0\n")
-    with pytest.raises(InputError, match=r"none of the 1 rows of .*train.csv is left to train on; the videos may be"):
+    with pytest.raises(
+        InputError, match=r"none of the 1 rows of .*train.csv can be used in training; the videos may be"
+    ):
         build_train_keyframes(annotated, ACTIONS, FILMS)
     persons = rows(f"b,0902,{text(ONE)},,0.5\n", scored=True)
-    with pytest.raises(InputError, match=r"persons.csv is left to ask about; none has a score of 0.8 or more; lower"):
+    with pytest.raises(InputError, match=r"persons.csv can be tested; none has a score of 0.8 or more; lower"):
         build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8)
-    with pytest.raises(InputError, match="is left to ask about"):
+    with pytest.raises(InputError, match="can be tested"):
         build_test_keyframes(rows("", scored=True), ACTIONS, FILMS, min_score=0.8)
 
 
 def test_without_a_file_of_persons_a_training_that_wants_one_is_refused(rows):
-    with pytest.raises(InputError, match="no file of them is there; make one with `vidstill detect boxes`"):
+    with pytest.raises(InputError, match="there is no file of them; make one with `vidstill detect boxes`"):
         build_train_keyframes(rows(f"b,0902,{text(ONE)},1,0\n"), ACTIONS, FILMS, config=PersonBoxesConfig())
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidstill.data.ava.box_table import BoxTable
-from vidstill.data.ava.csv_reader import NO_ACTION
+from vidstill.data.ava.box_table import NO_ACTION, BoxTable
 from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.utils.types import InputError
 

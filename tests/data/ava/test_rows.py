@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidstill.data.ava.box_table import (
+    NO_ACTION,
     BoxScores,
     BoxTable,
     read_box_csv,
@@ -18,7 +19,6 @@ from vidstill.data.ava.box_table import (
     read_included_timestamps,
     write_box_csv,
 )
-from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.ava.label_map import LabelMap
 from vidstill.data.ava.validation import list_row_warnings
 from vidstill.utils.types import InputError
@@ -109,14 +109,14 @@ def test_names_of_one_beginning_are_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ("film,0902,0.1,0.2,0.3,0.4", "6 fields where 7 or 8 are wanted"),
+        ("film,0902,0.1,0.2,0.3,0.4", "6 fields, not 7 or 8"),
         ("film,0902,0.1,0.2,0.3,0.4,5,0.6,1", "9 fields"),
         ("film", "1 fields"),
-        ("film,0902,0.1,0.2,left,0.4,5,0.6", "'left' for x2, which is no number"),
+        ("film,0902,0.1,0.2,left,0.4,5,0.6", "'left' for x2; write a number"),
         ("film,0902,,0.2,0.3,0.4,5,0.6", "'' for x1"),
         ("film,0902,0.1,0.2,0.3,0.4,5,", "'' for the score"),
         ("film,0902,0.1,0.2,0.3,0.4,5,1_0", "'1_0' for the score"),
-        ("film,0902,0.1,nan,0.3,0.4,5,0.6", "nan for y1; give a finite number"),
+        ("film,0902,0.1,nan,0.3,0.4,5,0.6", "nan for y1; write a finite number"),
         ("film,0902,0.1,0.2,0.3,inf,5,0.6", "inf for y2"),
         ("film,0902,0.1,0.2,0.3,0.4,5,NaN", "NaN for the score"),
         ("film,0902,0.1,0.2,0.3,0.4,5,1e999", "1e999 for the score"),
@@ -140,7 +140,7 @@ def test_a_row_that_cannot_be_read_is_named_by_its_line(tmp_path, bad, said, bef
 
 
 def test_a_header_is_told_from_a_row(tmp_path):
-    with pytest.raises(InputError, match=r"line 1 of .*, a header; files of such rows have none: delete it"):
+    with pytest.raises(InputError, match=r"line 1 of .*, a header; delete it"):
         rows(tmp_path, f"video_id,timestamp,x1,y1,x2,y2,action_id,score\n{ROW}\n")
 
 
@@ -245,7 +245,11 @@ def test_moments_and_seconds_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a,902\nb\n", "line 2 of .* is no key frame"), ("a,902\n,3\n", "line 2"), ("a,902\nb,c\n", "'c' for the second")],
+    [
+        ("a,902\nb\n", "line 2 of .* is not a key frame"),
+        ("a,902\n,3\n", "line 2"),
+        ("a,902\nb,c\n", "'c' for the second"),
+    ],
 )
 def test_a_moment_that_cannot_be_read_is_named(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
@@ -271,8 +275,8 @@ ACTIONS = LabelMap({1: "walk", 2: "run"}, frozenset({1, 2}))
             "2 rows with a box that reaches out .* line 4",
         ),
         ("a,3,.5,0,.5,1,1,1\na,3,0,.6,1,.5,1,1\n", "2 rows with a box without area; the first is line 4"),
-        ("a,3,0,0,1,1,1,1\na,1,0,0,1,1,2,.3\n", "1 row that an earlier row states in full"),
-        ("a,3,0,0,1,1,7,1\na,4,0,0,1,1,9,1\n", r"2 rows with an action that is not in the list \(7, 9\)"),
+        ("a,3,0,0,1,1,1,1\na,1,0,0,1,1,2,.3\n", "1 row repeating an earlier row"),
+        ("a,3,0,0,1,1,7,1\na,4,0,0,1,1,9,1\n", r"2 rows with an action that is not in the label map \(7, 9\)"),
         ("b,3,0,0,1,1,1,1\na,4,0,0,1,1,1,1\n", r"1 row of a video without annotations \(b\); the first is line 4"),
     ],
 )
@@ -299,6 +303,6 @@ def test_doubled_rows_are_those_that_a_set_knows(several):
     nothing = np.zeros(len(columns), np.int32)
     found = BoxTable(Path("x"), ("a", "b"), columns[:, 0], nothing, box, columns[:, 1], nothing + 1.0, nothing)
     again = len(several) - len(set(several))
-    told = [sentence for sentence in list_row_warnings(found) if "in full" in sentence]
+    told = [sentence for sentence in list_row_warnings(found) if "repeating" in sentence]
     assert bool(told) == bool(again)
     assert not again or f"has {again} row" in told[0]

@@ -22,9 +22,8 @@ from torchvision.models import get_model_builder
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from vidstill.cli.main import main
-from vidstill.data.ava.box_table import read_box_csv
+from vidstill.data.ava.box_table import NO_ACTION, read_box_csv
 from vidstill.data.ava.clip_reader import KeyframeVideo
-from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.data.decode.stream import iter_frames
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.infer import person_detector as detectors

@@ -1,18 +1,30 @@
-"""Rows of AVA's files, `video,second,x1,y1,x2,y2,action,…`, as columns: annotations, and what was detected."""
+"""Boxes of persons as columns: a row for each box and action, or for each box with a score for every action."""
 
-from collections.abc import Collection, Iterator, Sequence
+import csv
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from sys import intern
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 
-from vidstill.data.ava.csv_reader import NO_ACTION, CsvColumns, parse_second, read_csv_columns, read_csv_rows
-from vidstill.data.storage.fetch import PathOrUrl
+from vidstill.data.manifest.parsed import shorten
+from vidstill.data.storage.fetch import PathOrUrl, format_error
+from vidstill.data.storage.filesystem import base_name, read_lines
 from vidstill.utils.files import write_bytes
 from vidstill.utils.types import InputError
 
-_ROWS_PER_CHUNK = 2**14  # rows that are put into words before they are written
+NO_ACTION = -1
+"""The action of a box whose action is not stated."""
+
+_ROWS_PER_CHUNK = 2**14  # rows that are read or written at a time
+_INT32_MAX = 2**31 - 1
+_COORDINATES = ("x1", "y1", "x2", "y2")
+_SUFFIXES_WITHOUT_LINES = (".json", ".npz", ".pickle", ".pkl")  # the boxes of these files are numbered instead
 
 
 @dataclass(frozen=True)
@@ -20,13 +32,14 @@ class BoxTable:
     """One row for each box and action, in the order of the file.
 
     Args:
-        video_names: their names, in the order in which they are first met.
-        video_index: a row's place among these.
-        second: of the video; a key frame is known by its video and second.
+        source: File that the rows were read from.
+        video_names: Distinct names, in the order of their first row.
+        video_index: Index of each row's video in `video_names`.
+        second: Whole second of the video; a key frame is known by its video and second.
         box: x1, y1, x2, y2 as fractions of the frame's width and height.
-        action_id: its number, or NO_ACTION.
-        score: 1 where none is stated.
-        line_number: of the file, from 1.
+        action_id: Number of the action, or NO_ACTION.
+        score: Confidence of a detected box; 1 where none is stated.
+        line_number: Line of the file (or number of the box, in a file without lines), counted from 1.
     """
 
     source: PathOrUrl
@@ -38,26 +51,66 @@ class BoxTable:
     score: Float64[np.ndarray, "n"]
     line_number: Int32[np.ndarray, "n"]
 
+    @classmethod
+    def from_rows(
+        cls, source: PathOrUrl, names: Sequence[str], numbers: Any, line_numbers: Sequence[int]
+    ) -> "BoxTable":
+        """Build a table from rows.
+
+        Args:
+            source: File that the rows were read from.
+            names: Video of each row.
+            numbers: second, x1, y1, x2, y2, action and score of each row, as an array or as nested sequences.
+            line_numbers: Line of each row.
+        """
+        indices: dict[str, int] = {}
+        video_index = np.array([indices.setdefault(name, len(indices)) for name in names], np.int32)
+        columns = np.asarray(numbers, np.float64).reshape(-1, 7)
+        return cls(
+            source=source,
+            video_names=tuple(indices),
+            video_index=video_index,
+            second=columns[:, 0].astype(np.int32),
+            box=columns[:, 1:5].copy(),
+            action_id=columns[:, 5].astype(np.int32),
+            score=columns[:, 6].copy(),
+            line_number=np.array(line_numbers, np.int32),
+        )
+
     def __len__(self) -> int:
         return len(self.video_index)
 
-    def select_videos(self, video_names: Collection[str]) -> "BoxTable":
-        """Those of these videos."""
-        kept = np.array([name in video_names for name in self.video_names], bool)[self.video_index]
+    @property
+    def keyframe_id(self) -> Int64[np.ndarray, "n"]:
+        """One number for each video and second, ascending in this order."""
+        return encode_keyframe_id(self.video_index.astype(np.int64), self.second)
+
+    def select(self, rows: Bool[np.ndarray, "n"] | Int64[np.ndarray, "k"]) -> "BoxTable":
+        """Return some of the rows."""
         columns = (self.video_index, self.second, self.box, self.action_id, self.score, self.line_number)
-        return BoxTable(self.source, self.video_names, *(column[kept] for column in columns))
+        return BoxTable(self.source, self.video_names, *(column[rows] for column in columns))
+
+    def select_videos(self, video_names: Collection[str]) -> "BoxTable":
+        """Return the rows of these videos."""
+        return self.select(np.array([name in video_names for name in self.video_names], bool)[self.video_index])
+
+    def describe_row(self, row: int) -> str:
+        """Return `line 3 of train.csv`, as messages name a row."""
+        noun = "box" if base_name(self.source).endswith(_SUFFIXES_WITHOUT_LINES) else "line"
+        return f"{noun} {self.line_number[row]} of {self.source}"
 
 
 @dataclass(frozen=True)
 class BoxScores:
-    """What a detector gives: each box with a score for every action; a row for each box, not for each score.
+    """The output of a detector: one row for each box, with a score for every action.
 
     Args:
-        video_names: their names.
-        video_index: a box's place among these.
-        second: of the video.
+        video_names: Names of the videos.
+        video_index: Index of each box's video in `video_names`.
+        second: Whole second of the video.
         box: x1, y1, x2, y2 as fractions of the frame's width and height.
-        action_ids: the actions of the columns.
+        action_ids: Numbers of the actions, in the order of the columns of `scores`.
+        scores: Probability of each action.
     """
 
     video_names: tuple[str, ...]
@@ -71,71 +124,165 @@ class BoxScores:
         return len(self.video_index)
 
 
-def read_box_csv(path: PathOrUrl, *, has_scores: bool) -> BoxTable:
-    """A file of seven or eight columns without a header; of a file without rows, none.
+def encode_keyframe_id(video_index: Any, second: Any) -> Any:
+    """Return one integer for a video and a second, of numbers or of int64 arrays."""
+    return video_index << 32 | second
+
+
+def sort_equal_rows(
+    columns: Sequence[np.ndarray],
+) -> tuple[Int64[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+    """Return a stable order in which equal rows are neighbours, and which rows in that order differ from the one before.
 
     Args:
-        has_scores: the eighth column is a score, as of what was detected; otherwise a person's number, which is passed by.
+        columns: Arrays of n numbers; rows are equal if they are equal in every column.
+    """
+    order = np.lexsort(columns[::-1])
+    is_first = np.zeros(len(order), bool)
+    is_first[:1] = True
+    for column in columns:
+        ordered = column[order]
+        is_first[1:] |= ordered[1:] != ordered[:-1]
+    return order, is_first
+
+
+def read_box_csv(path: PathOrUrl, *, has_scores: bool) -> BoxTable:
+    """Read AVA's CSV format: `video,second,x1,y1,x2,y2,action` and an eighth column, without a header.
+
+    Args:
+        path: File to read; it may be empty.
+        has_scores: The eighth column is a score (detections); otherwise it numbers a person and is not read.
 
     Raises:
-        InputError: a row cannot be read; it is named by its line.
+        InputError: The file or one of its rows cannot be read; the row is named by its line.
     """
-    names: dict[str, int] = {}
-    blocks = list(read_csv_columns(path, names, has_scores=has_scores)) or [_EMPTY_COLUMNS]
-    found = CsvColumns(*(np.concatenate(each) for each in zip(*blocks, strict=True)))
-    return BoxTable(path, tuple(names), *found)
-
-
-_EMPTY_COLUMNS = CsvColumns(
-    *(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4))),
-    *(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32)),
-)
+    names: list[str] = []
+    numbers: list[Float64[np.ndarray, "_ 7"]] = [np.zeros((0, 7))]
+    line_numbers: list[int] = []
+    file_lines = _read_lines(path)
+    while chunk := list(islice(file_lines, _ROWS_PER_CHUNK)):
+        lines = [line for _, line in chunk]
+        values = _parse_lines(lines, has_scores)
+        if values is None:
+            rows = [_parse_row(path, *numbered, has_scores) for numbered in chunk]
+            names += [name for name, _ in rows]
+            values = np.array([row for _, row in rows])
+        else:
+            names += [intern(line.partition(",")[0].strip()) for line in lines]
+        numbers.append(values)
+        line_numbers += [number for number, _ in chunk]
+    return BoxTable.from_rows(path, names, np.concatenate(numbers), line_numbers)
 
 
 def read_excluded_timestamps(path: PathOrUrl) -> set[tuple[str, int]]:
-    """The key frames that a file of `video,second` lines names, as those do that are left out of a score.
+    """Read a file of `video,second` lines: the key frames that a score leaves out.
 
     Raises:
-        InputError: a line cannot be read; it is named by its number.
+        InputError: A line cannot be read; it is named by its number.
     """
-    found = set()
-    for number, fields in read_csv_rows(path):
+    keyframes = set()
+    for number, line in _read_lines(path):
+        fields = _split_fields(path, number, line)
         if len(fields) != 2 or not fields[0]:
-            raise InputError(f"line {number} of {path} is no key frame; a line reads video,second")
-        found.add((fields[0], parse_second(path, number, fields[1])))
-    return found
+            raise InputError(f"line {number} of {path} is not a key frame; write video,second")
+        keyframes.add((fields[0], _parse_second(path, number, fields[1])))
+    return keyframes
 
 
 def read_included_timestamps(path: PathOrUrl) -> tuple[int, ...]:
-    """The seconds that a file names, one on each line, as those do that have key frames; each once, ascending.
+    """Read a file of one second per line: the seconds that have key frames, each once and ascending.
 
     Raises:
-        InputError: a line cannot be read; it is named by its number.
+        InputError: A line cannot be read; it is named by its number.
     """
-    found = set()
-    for number, fields in read_csv_rows(path):
+    seconds = set()
+    for number, line in _read_lines(path):
+        fields = _split_fields(path, number, line)
         if len(fields) != 1:
-            raise InputError(f"line {number} of {path} has {len(fields)} fields; a line is one second")
-        found.add(parse_second(path, number, fields[0]))
-    return tuple(sorted(found))
+            raise InputError(f"line {number} of {path} has {len(fields)} fields; write one second")
+        seconds.add(_parse_second(path, number, fields[0]))
+    return tuple(sorted(seconds))
 
 
-def format_box_csv(
-    table: BoxTable | BoxScores,
-    *,
-    action_ids: Collection[int] | None = None,
-    decimals: tuple[int, int] | None = None,
-) -> Iterator[bytes]:
-    """What `read_box_csv` reads: a line for each box and action.
+def _read_lines(path: PathOrUrl) -> Iterator[tuple[int, str]]:
+    try:
+        yield from read_lines(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the path of a CSV file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({format_error(error)}); give the path of a CSV file") from error
 
-    Args:
-        action_ids: of the actions that are written; None: all.
-        decimals: of coordinates and of scores; None: as many as it takes to read the same numbers back.
-    """
-    wanted = None if action_ids is None else set(action_ids)
-    if isinstance(table, BoxTable):
-        return _format_table(table, wanted, decimals)
-    return _format_scores(table, wanted, decimals)
+
+def _parse_lines(lines: Sequence[str], has_scores: bool) -> Float64[np.ndarray, "n 7"] | None:
+    """Return the numbers of lines; None where a line is wrong, quoted, or of another length than the others."""
+    commas = {line.count(",") for line in lines}
+    if commas not in ({6}, {7}) or any(line[0] == "," or '"' in line for line in lines):
+        return None
+    converters: Mapping[int | str, Callable[[str], float]] | None = None
+    if any(",," in line for line in lines):
+        converters = {6: lambda text: float(text.strip() or NO_ACTION)}
+    columns = range(1, 8 if has_scores and commas == {7} else 7)
+    try:
+        values = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2, usecols=columns, converters=converters)
+    except ValueError:
+        return None
+    if len(columns) == 6:
+        values = np.column_stack([values, np.ones(len(values))])
+    whole = values[:, [0, 5]]
+    in_range = (whole >= [0, NO_ACTION]) & (whole <= _INT32_MAX) & (whole == np.floor(whole))
+    return values if np.isfinite(values).all() and in_range.all() else None
+
+
+def _parse_row(path: PathOrUrl, line_number: int, line: str, has_scores: bool) -> tuple[str, list[float]]:
+    """Return the video and the numbers of one line, or raise an InputError that says what is wrong with it."""
+    fields = _split_fields(path, line_number, line)
+    columns = "video,second,x1,y1,x2,y2,action," + ("score" if has_scores else "person")
+    if len(fields) not in (7, 8):
+        raise InputError(f"line {line_number} of {path} has {len(fields)} fields, not 7 or 8: write {columns}")
+    if line_number == 1 and not any(map(_is_number, fields[1:])):
+        raise InputError(f"line 1 of {path} reads {shorten(line)}, a header; delete it")
+    if not fields[0]:
+        raise InputError(f"line {line_number} of {path} names no video; write {columns}")
+    second = _parse_second(path, line_number, fields[1])
+    box = [_parse_number(path, line_number, *each) for each in zip(_COORDINATES, fields[2:6], strict=True)]
+    action = _parse_number(path, line_number, "the action", fields[6] or str(NO_ACTION))
+    if not NO_ACTION <= action <= _INT32_MAX or action != int(action):
+        raise InputError(
+            f"line {line_number} of {path} has the action {fields[6]!r}; write its number or leave it empty"
+        )
+    score = _parse_number(path, line_number, "the score", fields[7]) if has_scores and len(fields) == 8 else 1.0
+    return fields[0], [float(second), *box, action, score]
+
+
+def _split_fields(path: PathOrUrl, line_number: int, line: str) -> list[str]:
+    try:
+        return [field.strip() for field in next(csv.reader([line]))]
+    except csv.Error as error:
+        raise InputError(f"line {line_number} of {path} is not a CSV row ({error}); correct its quotes") from None
+
+
+def _parse_second(path: PathOrUrl, line_number: int, text: str) -> int:
+    value = _parse_number(path, line_number, "the second", text)
+    if not 0 <= value <= _INT32_MAX or value != int(value):
+        raise InputError(f"line {line_number} of {path} has the second {text!r}; write a whole number, 0 or more")
+    return int(value)
+
+
+def _parse_number(path: PathOrUrl, line_number: int, column: str, text: str) -> float:
+    if not _is_number(text):
+        raise InputError(f"line {line_number} of {path} has {text!r} for {column}; write a number")
+    value = float(text)
+    if not math.isfinite(value):
+        raise InputError(f"line {line_number} of {path} has {text} for {column}; write a finite number")
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
 
 
 def write_box_csv(
@@ -145,59 +292,56 @@ def write_box_csv(
     action_ids: Collection[int] | None = None,
     decimals: tuple[int, int] | None = None,
 ) -> None:
-    """Writes `format_box_csv`, whole or not at all.
+    """Write `format_box_csv` to a file, atomically.
+
+    Args:
+        path: File to write.
+        table: Boxes to write.
+        action_ids: Actions to write; None: all.
+        decimals: Decimals of coordinates and of scores; None: as many as reading back the same numbers needs.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: The file cannot be written.
     """
     write_bytes(path, format_box_csv(table, action_ids=action_ids, decimals=decimals))
 
 
-def _format_table(found: BoxTable, numbers: set[int] | None, decimals: tuple[int, int] | None) -> Iterator[bytes]:
-    names = _quote_names(found.video_names)
-    for begin in range(0, len(found), _ROWS_PER_CHUNK):
-        some = slice(begin, begin + _ROWS_PER_CHUNK)
-        heads = _format_row_prefixes(found, some, names, decimals)
-        actions, scores = found.action_id[some].tolist(), found.score[some].tolist()
-        yield _encode_lines(
-            f"{head}{'' if action == NO_ACTION else action},{_format_score(score, decimals)}\n"
-            for head, action, score in zip(heads, actions, scores, strict=True)
-            if numbers is None or action in numbers
-        )
+def format_box_csv(
+    table: BoxTable | BoxScores,
+    *,
+    action_ids: Collection[int] | None = None,
+    decimals: tuple[int, int] | None = None,
+) -> Iterator[bytes]:
+    """Return the lines that `read_box_csv` reads, one for each box and action, in blocks of bytes.
 
-
-def _format_scores(found: BoxScores, numbers: set[int] | None, decimals: tuple[int, int] | None) -> Iterator[bytes]:
-    columns = [place for place, number in enumerate(found.action_ids) if numbers is None or number in numbers]
-    form = "%.9g" if decimals is None else f"%.{decimals[1]}f"  # nine digits tell every float32 from the next
-    tail = "".join(f"\0{found.action_ids[place]},{form}\n" for place in columns)
-    at_once = max(1, _ROWS_PER_CHUNK // max(1, len(columns)))
-    names = _quote_names(found.video_names)
-    for begin in range(0, len(found), at_once):
-        some = slice(begin, begin + at_once)
-        scores = found.scores[some][:, columns].tolist()
-        heads = _format_row_prefixes(found, some, names, decimals)
-        yield _encode_lines((tail % tuple(own)).replace("\0", head) for head, own in zip(heads, scores, strict=True))
-
-
-def _format_row_prefixes(
-    found: BoxTable | BoxScores, some: slice, names: Sequence[str], decimals: tuple[int, int] | None
-) -> Iterator[str]:
-    """`video,second,x1,y1,x2,y2,` of some boxes."""
-    form = "%r" if decimals is None else f"%.{decimals[0]}f"
-    whole = f"%s,%04d,{form},{form},{form},{form},"
-    boxes = found.box[some].astype(np.float64).tolist()
-    for video, second, box in zip(found.video_index[some].tolist(), found.second[some].tolist(), boxes, strict=True):
-        yield whole % (names[video], second, *box)
-
-
-def _format_score(score: float, decimals: tuple[int, int] | None) -> str:
-    return repr(score) if decimals is None else f"{score:.{decimals[1]}f}"
-
-
-def _quote_names(names: Sequence[str]) -> list[str]:
-    """As fields of a row."""
-    return ['"' + name.replace('"', '""') + '"' if '"' in name or "," in name else name for name in names]
-
-
-def _encode_lines(lines: Iterator[str]) -> bytes:
-    return "".join(lines).encode("utf-8", "backslashreplace")
+    Args:
+        table: Boxes to write.
+        action_ids: Actions to write; None: all.
+        decimals: Decimals of coordinates and of scores; None: as many as reading back the same numbers needs.
+    """
+    names = ['"' + name.replace('"', '""') + '"' if {'"', ","} & set(name) else name for name in table.video_names]
+    coordinate = "%r" if decimals is None else f"%.{decimals[0]}f"
+    row_format = f"%s,%04d,{','.join([coordinate] * 4)},"
+    score_format = f"%.{decimals[1]}f" if decimals else "%r" if isinstance(table, BoxTable) else "%.9g"
+    columns, rows_per_chunk, tail = [], _ROWS_PER_CHUNK, ""
+    if isinstance(table, BoxScores):  # nine digits tell every float32 from the next
+        columns = [i for i, action in enumerate(table.action_ids) if action_ids is None or action in action_ids]
+        rows_per_chunk = max(1, _ROWS_PER_CHUNK // max(1, len(columns)))
+        tail = "".join(f"\0{table.action_ids[i]},{score_format}\n" for i in columns)
+    for start in range(0, len(table), rows_per_chunk):
+        rows = slice(start, start + rows_per_chunk)
+        boxes = table.box[rows].astype(np.float64).tolist()
+        keyframes = zip(table.video_index[rows].tolist(), table.second[rows].tolist(), boxes, strict=True)
+        heads = [row_format % (names[video], second, *box) for video, second, box in keyframes]
+        if isinstance(table, BoxScores):
+            scores = table.scores[rows][:, columns].tolist()
+            lines = [(tail % tuple(own)).replace("\0", head) for head, own in zip(heads, scores, strict=True)]
+        else:
+            lines = [
+                f"{head}{'' if action == NO_ACTION else action},{score_format % score}\n"
+                for head, action, score in zip(
+                    heads, table.action_id[rows].tolist(), table.score[rows].tolist(), strict=True
+                )
+                if action_ids is None or action in action_ids
+            ]
+        yield "".join(lines).encode("utf-8", "backslashreplace")

@@ -1,37 +1,47 @@
-"""Key frames: the moments of videos at which persons have boxes, and what they do there."""
+"""Key frames: the seconds of videos at which persons have boxes, and what these persons do there."""
 
 import hashlib
 import json
+import logging
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from vidstill.data.ava.box_columns import (
-    BoxColumns,
-    KeyframeKeys,
-    assign_labels_by_iou,
-    merge_duplicate_boxes,
-    select_boxes,
-)
-from vidstill.data.ava.box_table import BoxTable
+from vidstill.data.ava.box_table import NO_ACTION, BoxTable, encode_keyframe_id, sort_equal_rows
 from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.label_map import LabelMap
+from vidstill.data.ava.validation import format_row_warning
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.storage.filesystem import base_name
 from vidstill.utils.types import InputError, check_range
 
+EDGE_TOLERANCE = 1e-3
+"""How far a box may reach out of the frame without a warning, as a fraction of its side: files have three decimals."""
+
+_IOU_CHUNK = 64  # detected boxes whose IoU is computed at once
+_EXCLUSION_HINT = "the videos may be missing, or their seconds be excluded"
+
+logger = logging.getLogger("vidstill")
+
+KeyframeKeys = Collection[tuple[str, int]]
+"""Key frames by their video's name and their second."""
+
 
 @dataclass(frozen=True)
 class Keyframe:
-    """One of them.
+    """One key frame.
 
     Args:
+        video: Its video.
+        second: Its second, in the annotations' time.
         boxes: x1, y1, x2, y2 as fractions of the frame's width and height.
-        labels: what each person does, by the actions' places.
-        scores: of whoever found the boxes; 1 where they are annotated.
+        labels: Actions of each box, one column for each action of the label map.
+        scores: Confidence of the person detector; 1 for annotated boxes.
     """
 
     video: KeyframeVideo
@@ -42,7 +52,7 @@ class Keyframe:
 
     @property
     def key(self) -> str:
-        """The key by which AVA's files know it."""
+        """`video,0902`, as AVA's files write it."""
         return f"{self.video.name},{self.second:04d}"
 
 
@@ -51,10 +61,16 @@ class Keyframes:
     """Key frames in the order of their videos and seconds, as columns.
 
     Args:
-        video_index: whose each is, a place among the films.
-        box_offsets: where each one's boxes end among all of them, after a 0.
-        description: in words, what the data were taken for.
-        fingerprint: of all that is here, and of the films' paths.
+        videos: All videos, those without key frames too.
+        video_index: Index of each key frame's video in `videos`.
+        second: Second of each key frame.
+        box_offsets: Index of each key frame's first box, and the number of all boxes at the end.
+        boxes: x1, y1, x2, y2 as fractions of the frame's width and height; a key frame's boxes differ.
+        labels: Actions of each box, one column for each action of the label map.
+        scores: Confidence of the person detector; 1 for annotated boxes.
+        label_map: The actions.
+        source: File that the boxes were read from.
+        description: One sentence on the data, for logs.
     """
 
     videos: tuple[KeyframeVideo, ...]
@@ -67,7 +83,6 @@ class Keyframes:
     label_map: LabelMap
     source: PathOrUrl
     description: str
-    fingerprint: str
 
     def __len__(self) -> int:
         return len(self.video_index)
@@ -84,19 +99,37 @@ class Keyframes:
 
     @property
     def max_boxes(self) -> int:
-        """That one of them has."""
+        """The largest number of boxes in one key frame."""
         return int(np.diff(self.box_offsets).max(initial=0))
+
+    @cached_property
+    def keyframe_of_box(self) -> Int64[np.ndarray, "m"]:
+        """Index of each box's key frame."""
+        return np.repeat(np.arange(len(self)), np.diff(self.box_offsets))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all columns, the actions and the videos; of a path only its last part counts."""
+        paths = [
+            (video.name, video.path and base_name(video.path), video.format, video.start_second, video.frame_rate)
+            for video in self.videos
+        ]
+        actions = [*self.label_map.names.items()], sorted(self.label_map.evaluated_ids)
+        digest = hashlib.sha256(json.dumps([paths, *actions]).encode())
+        for column in (self.video_index, self.second, self.box_offsets, self.boxes, self.labels, self.scores):
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PersonBoxesConfig:
-    """Boxes that a detector found, which join the annotated ones in training.
+    """How boxes of a person detector join the annotated ones in training.
 
     Args:
-        min_score: those with this score or more.
-        min_iou: a box has the actions of the annotated box that it overlaps most, if by this much or more; None: those that
-            its file states. One that has no actions is a negative: all of them are to be told as absent.
-        max_boxes: of a key frame's boxes that have actions by `iou`, beside the annotated ones; None: all.
+        min_score: smallest score of a detected box, 0 to 1.
+        min_iou: a box gets the actions of the annotated box with the highest IoU if that is at least this, and is a
+            negative (no action) otherwise; None: boxes keep the actions that their file states.
+        max_boxes: most detected boxes of a key frame that get actions by IoU; None: no limit.
     """
 
     min_score: float = 0.9
@@ -119,51 +152,51 @@ def build_train_keyframes(
     excluded_keyframes: KeyframeKeys = frozenset(),
     description: str = "boxes",
 ) -> Keyframes:
-    """The key frames that are trained on; those of films that are not there are left out.
+    """Build the training set; key frames of missing videos are left out.
 
-    Rows of one key frame with the same coordinates are one box with several actions; one without any is a negative.
+    Rows of one key frame with equal coordinates are one box with several actions; a box without any is a negative.
 
     Args:
-        persons, config: boxes that a detector found and how they join the annotated ones; without a config none do. A
-            key frame that has no annotated boxes is one by what a detector found only where the file states the
-            actions.
-        keyframe_seconds: those that count; None: all.
-        excluded_keyframes: moments that do not.
-        description: in words, what the data were taken for.
+        annotations: Annotated boxes.
+        label_map: The actions.
+        videos: All videos of the annotations.
+        person_boxes: Boxes of a person detector.
+        config: How these join the annotated boxes; None: they do not. A key frame without annotated boxes is added
+            only if the file states actions (`min_iou` is None).
+        keyframe_seconds: Seconds that have key frames; None: all.
+        excluded_keyframes: Key frames to leave out.
+        description: One sentence on the data, for logs.
 
     Raises:
-        InputError: a row names a video that is not among the films, the persons' boxes are missing, or nothing is left.
+        InputError: A row names an unknown video, the person boxes are missing, or no key frame is left.
     """
-    keep = _make_second_filter(keyframe_seconds)
-    boxes = select_boxes(annotations, videos, label_map, second_filter=keep, excluded_keyframes=excluded_keyframes)
-    of = "annotated"
+    group = partial(
+        group_boxes,
+        label_map=label_map,
+        videos=videos,
+        keyframe_seconds=keyframe_seconds,
+        excluded_keyframes=excluded_keyframes,
+    )
+    keyframes = group(annotations)
+    origin = "annotated"
     if config is not None:
         if person_boxes is None:
             raise InputError(
-                f"this training joins a detector's boxes to those of {annotations.source}, and no file of them is there; "
-                "make one with `vidstill detect boxes`, or train without them: --clips.persons None"
+                f"this recipe adds boxes of a person detector to those of {annotations.source}, and there is no file of "
+                "them; make one with `vidstill detect boxes`, or train without them: --clips.person-boxes None"
             )
-        by_overlap = config.min_iou is not None
-        found = select_boxes(
-            person_boxes,
-            videos,
-            label_map,
-            second_filter=keep,
-            excluded_keyframes=excluded_keyframes,
-            min_score=config.min_score,
-            require_known_videos=False,
-            with_labels=not by_overlap,
-        )
+        if config.min_iou is not None:  # the actions that the file states do not count
+            person_boxes = replace(person_boxes, action_id=np.full_like(person_boxes.action_id, NO_ACTION))
+        detected = group(person_boxes, min_score=config.min_score, require_known_videos=False)
         if config.min_iou is not None:
-            boxes = merge_duplicate_boxes(boxes)
-            found = assign_labels_by_iou(merge_duplicate_boxes(found), boxes, config.min_iou, config.max_boxes)
-        boxes = boxes.concatenate(found)
-        of = f"annotated, or found by a detector with a score of {config.min_score:g} or more"
-    if not len(boxes):
+            detected = assign_labels_by_iou(detected, keyframes, config.min_iou, config.max_boxes)
+        keyframes = _merge_keyframes(keyframes, detected)
+        origin = f"annotated, or detected with a score of {config.min_score:g} or more"
+    if not len(keyframes):
         raise InputError(
-            f"none of the {len(annotations):,} rows of {annotations.source} is left to train on; {_EXCLUSION_HINT}"
+            f"none of the {len(annotations):,} rows of {annotations.source} can be used in training; {_EXCLUSION_HINT}"
         )
-    return _build_keyframes(merge_duplicate_boxes(boxes), videos, label_map, annotations.source, description, of)
+    return _describe(keyframes, description, origin)
 
 
 def build_test_keyframes(
@@ -177,79 +210,197 @@ def build_test_keyframes(
     excluded_keyframes: KeyframeKeys = frozenset(),
     description: str = "boxes",
 ) -> Keyframes:
-    """The boxes that a test asks about; those of films that are not there are left out.
+    """Build the boxes that a test scores; key frames of missing videos are left out.
 
     Args:
-        boxes: what a detector of persons found, or the annotated ones.
-        min_score: boxes with this score or more are asked about; None: they are annotated ones, and all are.
-        second_stride: of the seconds, those that this divides.
-        seconds, excluded, kind: as in training.
+        boxes: Boxes of a person detector, or annotated ones.
+        label_map: The actions.
+        videos: All videos of the annotations.
+        min_score: Smallest score of a detected box; None: the boxes are annotated and all of them count.
+        second_stride: Use the seconds that this divides.
+        keyframe_seconds: Seconds that have key frames; None: all.
+        excluded_keyframes: Key frames to leave out.
+        description: One sentence on the data, for logs.
 
     Raises:
-        InputError: nothing is left to ask about.
+        InputError: No key frame is left.
     """
-    among = _make_second_filter(keyframe_seconds)
-
-    def keep(second: Int64[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
-        return among(second) & (second % second_stride == 0)
-
-    asked = select_boxes(
+    keyframes = group_boxes(
         boxes,
-        videos,
         label_map,
-        second_filter=keep,
-        excluded_keyframes=excluded_keyframes,
+        videos,
         min_score=min_score,
+        second_stride=second_stride,
+        keyframe_seconds=keyframe_seconds,
+        excluded_keyframes=excluded_keyframes,
         require_known_videos=min_score is None,
     )
-    if not len(asked):
-        lacking = (
-            f"none has a score of {min_score:g} or more; lower the threshold"
-            if min_score is not None and len(boxes) and boxes.score.max() < min_score
-            else _EXCLUSION_HINT
-        )
-        raise InputError(f"none of the {len(boxes):,} rows of {boxes.source} is left to ask about; {lacking}")
-    of = "as annotated" if min_score is None else f"found by a detector with a score of {min_score:g} or more"
-    return _build_keyframes(merge_duplicate_boxes(asked), videos, label_map, boxes.source, description, of)
+    if not len(keyframes):
+        too_low = min_score is not None and len(boxes) and boxes.score.max() < min_score
+        hint = f"none has a score of {min_score:g} or more; lower the threshold" if too_low else _EXCLUSION_HINT
+        raise InputError(f"none of the {len(boxes):,} rows of {boxes.source} can be tested; {hint}")
+    origin = "as annotated" if min_score is None else f"detected with a score of {min_score:g} or more"
+    return _describe(keyframes, description, origin)
 
 
-_EXCLUSION_HINT = "the videos may be missing, or their seconds be excluded"
-
-
-def _make_second_filter(seconds: Collection[int] | None) -> Callable[[Int64[np.ndarray, "n"]], Bool[np.ndarray, "n"]]:
-    """Whether seconds count."""
-    if seconds is None:
-        return lambda second: np.ones(len(second), bool)
-    known = np.array(sorted(seconds), np.int64)
-    return lambda second: np.isin(second, known)
-
-
-def _build_keyframes(
-    boxes: BoxColumns, films: Sequence[KeyframeVideo], actions: LabelMap, source: PathOrUrl, kind: str, of: str
+def group_boxes(
+    table: BoxTable,
+    label_map: LabelMap,
+    videos: Sequence[KeyframeVideo],
+    *,
+    min_score: float | None = None,
+    second_stride: int = 1,
+    keyframe_seconds: Collection[int] | None = None,
+    excluded_keyframes: KeyframeKeys = frozenset(),
+    require_known_videos: bool = True,
 ) -> Keyframes:
-    """Boxes that are merged, by their key frames."""
-    _, starts = np.unique(boxes.keyframe_id, return_index=True)
-    labels = np.zeros((len(boxes), len(actions)), bool)
-    labels[boxes.label_box_index, boxes.label_action_index] = True
-    columns = (
-        boxes.video_index[starts].astype(np.int32),
-        boxes.second[starts].astype(np.int32),
-        np.append(starts, len(boxes)),
-        boxes.box,
-        labels,
-        boxes.score,
+    """Group rows into key frames and log a warning for each kind of odd row.
+
+    Rows of one key frame with equal coordinates become one box with all their actions and the first row's score.
+
+    Args:
+        table: Rows to group.
+        label_map: The actions; other actions are dropped with a warning, their boxes stay.
+        videos: Videos that rows may name; rows of videos without a path are left out.
+        min_score: Smallest score of a row; None: all rows count.
+        second_stride: Use the seconds that this divides.
+        keyframe_seconds: Seconds that have key frames; None: all.
+        excluded_keyframes: Key frames to leave out.
+        require_known_videos: Raise an error for a video that is not in `videos`, instead of leaving its rows out.
+
+    Raises:
+        InputError: A row names an unknown video; the file and the line are named.
+    """
+    indices = {video.name: index for index, video in enumerate(videos)}
+    video_index = np.array([indices.get(name, len(videos)) for name in table.video_names], np.int64)[table.video_index]
+    unknown = video_index == len(videos)
+    if require_known_videos and unknown.any():
+        row = int(unknown.argmax())
+        name = table.video_names[table.video_index[row]]
+        raise InputError(
+            f"{table.describe_row(row)} names the video {name!r}, which is not among the {len(videos)} videos of the "
+            "data; add the video or delete the line"
+        )
+    use = np.ones(len(table), bool) if min_score is None else table.score >= min_score
+    _warn(table, unknown & use, "of videos that the annotations do not name, which are left out")
+    use &= np.array([*(video.path is not None for video in videos), False])[video_index]
+    use &= table.second % second_stride == 0
+    if keyframe_seconds is not None:
+        use &= np.isin(table.second, sorted(keyframe_seconds))
+    keyframe_id = encode_keyframe_id(video_index, table.second)
+    excluded = [encode_keyframe_id(indices[name], second) for name, second in excluded_keyframes if name in indices]
+    use &= ~np.isin(keyframe_id, np.array(excluded, np.int64))
+    inside = table.box.clip(0, 1)
+    empty = (inside[:, 2:] <= inside[:, :2]).any(axis=1)
+    outside = (np.abs(table.box - inside) > EDGE_TOLERANCE).any(axis=1)
+    _warn(table, use & empty, "with a box without area in the frame, which are left out")
+    _warn(table, use & outside & ~empty, "with a box that reaches out of the frame; the part inside counts")
+    use &= ~empty
+    action_ids, inverse = np.unique(table.action_id, return_inverse=True)
+    action = np.array([label_map.id_to_index.get(int(each), -1) for each in action_ids], np.int64)[inverse]
+    unlisted = use & (action < 0) & (table.action_id != NO_ACTION)
+    if unlisted.any():
+        example = table.action_id[unlisted.argmax()]
+        _warn(table, unlisted, f"with an action that the label map lacks, such as {example}; their boxes stay")
+    rows = table.select(use)
+    labels = np.zeros((len(rows), len(label_map)), bool)
+    labelled = np.flatnonzero(action[use] >= 0)
+    labels[labelled, action[use][labelled]] = True
+    return _group(videos, label_map, table.source, keyframe_id[use], rows.box, labels, rows.score)
+
+
+def assign_labels_by_iou(
+    detections: Keyframes, annotations: Keyframes, min_iou: float, max_boxes: int | None
+) -> Keyframes:
+    """Give each detected box the actions of the annotated box of its key frame with which its IoU is highest.
+
+    Args:
+        detections: Detected boxes; those of key frames without annotations are left out.
+        annotations: Annotated boxes.
+        min_iou: Smallest IoU; a box below it has no action.
+        max_boxes: Most boxes of a key frame that have actions, those with the highest scores; None: no limit.
+    """
+    from torchvision.ops import box_iou
+
+    keyframe, annotated = (_box_keyframe_ids(each) for each in (detections, annotations))
+    best, iou = np.zeros(len(keyframe), np.int64), np.full(len(keyframe), -1.0)
+    for start in range(0, len(keyframe), _IOU_CHUNK):  # both are sorted by key frame
+        own = slice(start, start + _IOU_CHUNK)
+        first, end = (
+            np.searchsorted(annotated, keyframe[own][0]),
+            np.searchsorted(annotated, keyframe[own][-1], "right"),
+        )
+        if first == end:
+            continue
+        pairs = box_iou(torch.from_numpy(detections.boxes[own]), torch.from_numpy(annotations.boxes[first:end])).numpy()
+        pairs[keyframe[own, None] != annotated[None, first:end]] = -1
+        best[own], iou[own] = first + pairs.argmax(axis=1), pairs.max(axis=1)
+    use, positive = iou >= 0, iou >= min_iou
+    if max_boxes is not None:
+        order = np.lexsort((-detections.scores, keyframe, ~positive))[: positive.sum()]
+        starts = np.unique(keyframe[order], return_index=True)[1]
+        rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+        use[order[rank >= max_boxes]] = False
+    labels = positive[:, None] & annotations.labels[best] if len(annotations) else detections.labels
+    return _group(
+        *(detections.videos, detections.label_map, detections.source),
+        *(keyframe[use], detections.boxes[use], labels[use], detections.scores[use]),
     )
-    kind = f"{kind}: {len(starts):,} key frames with {len(boxes):,} boxes, {of}"
-    return Keyframes(tuple(films), *columns, actions, source, kind, _compute_fingerprint(films, actions, columns))
 
 
-def _compute_fingerprint(films: Sequence[KeyframeVideo], actions: LabelMap, columns: Sequence[np.ndarray]) -> str:
-    paths = [
-        (film.name, film.path and base_name(film.path), film.format, film.start_second, film.frame_rate)
-        for film in films
-    ]
-    words = [paths, list(actions.names.items()), sorted(actions.evaluated_ids)]
-    digest = hashlib.sha256(json.dumps(words).encode())
-    for column in columns:
-        digest.update(np.ascontiguousarray(column).data)
-    return digest.hexdigest()
+def _merge_keyframes(first: Keyframes, second: Keyframes) -> Keyframes:
+    """Return the key frames of both; equal boxes become one with the actions of both and the first one's score."""
+    columns = ((_box_keyframe_ids(each), each.boxes, each.labels, each.scores) for each in (first, second))
+    merged = [np.concatenate(pair) for pair in zip(*columns, strict=True)]
+    return _group(first.videos, first.label_map, first.source, *merged)
+
+
+def _box_keyframe_ids(keyframes: Keyframes) -> Int64[np.ndarray, "m"]:
+    """Return one number for each box's video and second, as `encode_keyframe_id` does."""
+    return encode_keyframe_id(keyframes.video_index.astype(np.int64), keyframes.second)[keyframes.keyframe_of_box]
+
+
+def _group(
+    videos: Sequence[KeyframeVideo],
+    label_map: LabelMap,
+    source: PathOrUrl,
+    keyframe_id: Int64[np.ndarray, "n"],
+    boxes: Float64[np.ndarray, "n 4"],
+    labels: Bool[np.ndarray, "n a"],
+    scores: Float64[np.ndarray, "n"],
+) -> Keyframes:
+    """Sort boxes by key frame, and within one by their first appearance; equal boxes become one with all actions."""
+    order, is_first = sort_equal_rows([keyframe_id, *boxes.T])
+    first = order[is_first]
+    sequence = np.lexsort((first, keyframe_id[first]))
+    position = np.empty_like(sequence)
+    position[sequence] = np.arange(len(sequence))
+    merged_index = np.empty_like(order)
+    merged_index[order] = position[np.cumsum(is_first) - 1]
+    row, action = np.nonzero(labels)
+    merged = np.zeros((len(first), len(label_map)), bool)
+    merged[merged_index[row], action] = True
+    first = first[sequence]
+    keyframe, starts = np.unique(keyframe_id[first], return_index=True)
+    return Keyframes(
+        videos=tuple(videos),
+        video_index=(keyframe >> 32).astype(np.int32),
+        second=(keyframe & 0xFFFFFFFF).astype(np.int32),
+        box_offsets=np.append(starts, len(first)),
+        boxes=boxes[first],
+        labels=merged,
+        scores=scores[first],
+        label_map=label_map,
+        source=source,
+        description="",
+    )
+
+
+def _describe(keyframes: Keyframes, data: str, origin: str) -> Keyframes:
+    counts = f"{len(keyframes):,} key frames with {len(keyframes.boxes):,} boxes"
+    return replace(keyframes, description=f"{data}: {counts}, {origin}")
+
+
+def _warn(table: BoxTable, rows: Bool[np.ndarray, "n"], reason: str) -> None:
+    if sentence := format_row_warning(table, rows, reason):
+        logger.warning(sentence)

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidstill.data.ava.box_table import BoxTable, read_box_csv
-from vidstill.data.ava.csv_reader import NO_ACTION
+from vidstill.data.ava.box_table import NO_ACTION, BoxTable, read_box_csv
 from vidstill.data.ava.safe_pickle import load_safe_pickle
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, join_path
 from vidstill.data.storage.filesystem import base_name, list_files, parent_path

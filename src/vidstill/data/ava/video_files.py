@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from vidstill.data.ava.box_columns import format_row_location
 from vidstill.data.ava.box_table import BoxTable
 from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.decode.images import is_image_file
@@ -199,7 +198,7 @@ def _make_missing_error(
     name: str, root: PathOrUrl, rows: BoxTable, listed: Mapping[str, FrameListEntry], frame_list: PathOrUrl | None
 ) -> InputError:
     if name in rows.video_names:
-        where = format_row_location(rows, int(np.argmax(rows.video_index == rows.video_names.index(name))))
+        where = rows.describe_row(int(np.argmax(rows.video_index == rows.video_names.index(name))))
     else:
         where = f"line {listed[name].first_line} of {frame_list}"
     return InputError(

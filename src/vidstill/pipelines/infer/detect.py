@@ -3,18 +3,18 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float32, Float64
 
-from vidstill.data.ava.box_columns import merge_duplicate_boxes, select_boxes
 from vidstill.data.ava.box_ops import expand_boxes, to_pixel_boxes
+from vidstill.data.ava.box_table import NO_ACTION
 from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
+from vidstill.data.ava.keyframes import group_boxes
 from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.ava.samples import BoxViewsConfig
 from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform
@@ -279,23 +279,19 @@ def read_video_persons(
     if len(films) < len(calls):
         twice = next(name for name in calls.values() if list(calls.values()).count(name) > 1)
         raise InputError(f"{path} has boxes of {twice!r}, and two of the videos are called so; ask about one of them")
-    boxes = merge_duplicate_boxes(
-        select_boxes(
-            *(rows, films, detector.actions),
-            second_filter=lambda second: second >= start_second,
-            excluded_keyframes=(),
-            min_score=min_score if scored else None,
-            require_known_videos=False,
-            with_labels=False,
-        )
+    rows = rows.select(rows.second >= start_second)
+    keyframes = group_boxes(
+        replace(rows, action_id=np.full_like(rows.action_id, NO_ACTION)),
+        detector.actions,
+        films,
+        min_score=min_score if scored else None,
     )
-    found: dict[str, dict[int, PersonDetections]] = {video: {} for video in calls}
-    asked = list(calls)
-    _, begins = np.unique(boxes.keyframe_id, return_index=True)
-    for begin, end in pairwise([*begins.tolist(), len(boxes)]):
-        persons = PersonDetections(boxes.box[begin:end], boxes.score[begin:end])
-        found[asked[boxes.video_index[begin]]][int(boxes.second[begin]) - start_second] = persons
-    return found
+    persons: dict[str, dict[int, PersonDetections]] = {video: {} for video in calls}
+    video_of = {name: video for video, name in calls.items()}
+    for keyframe in (keyframes[index] for index in range(len(keyframes))):
+        boxes = PersonDetections(keyframe.boxes, keyframe.scores)
+        persons[video_of[keyframe.video.name]][keyframe.second - start_second] = boxes
+    return persons
 
 
 def _list_name_variants(video: str) -> Iterator[str]:

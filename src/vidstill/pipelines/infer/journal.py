@@ -12,9 +12,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from vidstill.data.ava.box_table import BoxTable, write_box_csv
+from vidstill.data.ava.box_table import NO_ACTION, BoxTable, write_box_csv
 from vidstill.data.ava.clip_reader import KeyframeVideo
-from vidstill.data.ava.csv_reader import NO_ACTION
 from vidstill.pipelines.infer.embed_config import FeatureKey, FileStamp, describe_difference
 from vidstill.pipelines.infer.person_detector import PersonDetections
 from vidstill.pipelines.infer.writers.feature_table import ColumnSpecs
