@@ -29,7 +29,7 @@ def test_the_figures_are_those_that_the_script_draws_of_the_methods_own_masks(mo
     monkeypatch.syspath_prepend(HOUSE / "scripts")
     script = importlib.import_module("method_figures")
     there = {path.stem: path.read_text() for path in (HOUSE / "docs" / "methods").glob("*.svg")}
-    assert there == {name: script.drawn(figure) for name, figure in script.FIGURES.items()}
+    assert there == {name: script.draw_figure(figure) for name, figure in script.FIGURES.items()}
 
 
 def test_no_word_of_a_figure_is_smaller_than_11_pixels():
