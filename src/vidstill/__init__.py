@@ -1,59 +1,58 @@
 """Pre-train video transformers by masking, distil large ones into small ones that people can afford to run.
 
-The verbs of the command line are functions here: `vidstill.pretrain(recipe, run_config)`, `finetune`, `evaluate`;
-`train_detector` and `evaluate_detector` are `detect train` and `detect evaluate`.
+The verbs of the command line are functions here: `vidstill.pretrain(recipe, run_config)`, `finetune`,
+`evaluate_classifier`, `predict`; `train_detector` and `evaluate_detector` are `detect train` and `detect evaluate`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidstill.pipelines.classifier_checkpoint import load_classifier
-    from vidstill.pipelines.detector_checkpoint import load_detector
-    from vidstill.pipelines.evaluate.classifier import evaluate_classifier as evaluate
-    from vidstill.pipelines.evaluate.detector import evaluate_detector
-    from vidstill.pipelines.infer.encoder import load_encoder
-    from vidstill.pipelines.infer.predict import predict
-    from vidstill.pipelines.train.detector import train_detector
-    from vidstill.pipelines.train.finetune import finetune
-    from vidstill.pipelines.train.pretrain import pretrain
-    from vidstill.pipelines.train.run_config import DetectRunConfig, RunConfig
-    from vidstill.recipes.recipe import find_recipe
+    from vidstill.pipelines.box_data import BoxDataConfig as BoxDataConfig
+    from vidstill.pipelines.classifier_checkpoint import load_classifier as load_classifier
+    from vidstill.pipelines.detector_checkpoint import load_detector as load_detector
+    from vidstill.pipelines.evaluate.classifier import evaluate_classifier as evaluate_classifier
+    from vidstill.pipelines.evaluate.detector import evaluate_detector as evaluate_detector
+    from vidstill.pipelines.infer.encoder import load_encoder as load_encoder
+    from vidstill.pipelines.infer.predict import predict as predict
+    from vidstill.pipelines.train.detector import train_detector as train_detector
+    from vidstill.pipelines.train.finetune import finetune as finetune
+    from vidstill.pipelines.train.pretrain import pretrain as pretrain
+    from vidstill.pipelines.train.run_config import (
+        DetectRunConfig as DetectRunConfig,
+    )
+    from vidstill.pipelines.train.run_config import (
+        FinetuneRunConfig as FinetuneRunConfig,
+    )
+    from vidstill.pipelines.train.run_config import (
+        RunConfig as RunConfig,
+    )
+    from vidstill.pipelines.workers import Workers as Workers
+    from vidstill.recipes.recipe import find_recipe as find_recipe
 
-__all__ = [
-    "DetectRunConfig",
-    "RunConfig",
-    "evaluate",
-    "evaluate_detector",
-    "find_recipe",
-    "finetune",
-    "load_classifier",
-    "load_detector",
-    "load_encoder",
-    "predict",
-    "pretrain",
-    "train_detector",
-]
-
-_SOURCES = {
-    "DetectRunConfig": "vidstill.pipelines.train.run_config:DetectRunConfig",
-    "RunConfig": "vidstill.pipelines.train.run_config:RunConfig",
-    "evaluate": "vidstill.pipelines.evaluate.classifier:evaluate_classifier",
-    "evaluate_detector": "vidstill.pipelines.evaluate.detector:evaluate_detector",
-    "find_recipe": "vidstill.recipes.recipe:find_recipe",
-    "finetune": "vidstill.pipelines.train.finetune:finetune",
-    "load_classifier": "vidstill.pipelines.classifier_checkpoint:load_classifier",
-    "load_detector": "vidstill.pipelines.detector_checkpoint:load_detector",
-    "load_encoder": "vidstill.pipelines.infer.encoder:load_encoder",
-    "predict": "vidstill.pipelines.infer.predict:predict",
-    "pretrain": "vidstill.pipelines.train.pretrain:pretrain",
-    "train_detector": "vidstill.pipelines.train.detector:train_detector",
+_MODULES = {
+    "BoxDataConfig": "pipelines.box_data",
+    "DetectRunConfig": "pipelines.train.run_config",
+    "FinetuneRunConfig": "pipelines.train.run_config",
+    "RunConfig": "pipelines.train.run_config",
+    "Workers": "pipelines.workers",
+    "evaluate_classifier": "pipelines.evaluate.classifier",
+    "evaluate_detector": "pipelines.evaluate.detector",
+    "find_recipe": "recipes.recipe",
+    "finetune": "pipelines.train.finetune",
+    "load_classifier": "pipelines.classifier_checkpoint",
+    "load_detector": "pipelines.detector_checkpoint",
+    "load_encoder": "pipelines.infer.encoder",
+    "predict": "pipelines.infer.predict",
+    "pretrain": "pipelines.train.pretrain",
+    "train_detector": "pipelines.train.detector",
 }
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for, so that `import vidstill` takes no time."""
-    if name not in _SOURCES:
+    """Import a name when it is first used, so that `import vidstill` takes no time."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'vidstill' has no attribute {name!r}")
-    module, _, attribute = _SOURCES[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(f"vidstill.{_MODULES[name]}"), name)

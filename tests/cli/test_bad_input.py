@@ -106,7 +106,7 @@ def test_no_videos_are_found(house):
 )
 def test_a_list_cannot_be_read(house, text, said):
     (house.data / "list.csv").write_bytes(text)
-    house.refuses(FINETUNE, said, data=house.data / "list.csv", val=house.data / "val.csv")
+    house.refuses(FINETUNE, said, data=house.data / "list.csv", test_data=house.data / "val.csv")
 
 
 def test_no_video_decodes(house):
@@ -144,7 +144,7 @@ def test_the_test_has_other_classes(house):
     for number, name in enumerate(("left", "upwards")):
         (other / "val" / name).mkdir(parents=True)
         shutil.copy(next((house.data / "val").iterdir()), other / "val" / name / f"{number}.mp4")
-    house.refuses(FINETUNE, "has the class 'upwards'", data=house.data, val=other)
+    house.refuses(FINETUNE, "has the class 'upwards'", data=house.data, test_data=other)
     house.refuses(f"evaluate {house.folder}/finetune --workers 0", "has the class 'upwards'", data=other)
 
 
@@ -165,7 +165,7 @@ def test_some_labels_are_missing(house):
     some = house.data / "some.jsonl"
     some.write_text('{"path": "train/000000.mp4", "label": 0}\n{"path": "train/000001.mp4"}\n')
     house.refuses(evaluate, f"line 2 of {some} has no label", data=some)
-    house.refuses(FINETUNE, f"line 2 of {some} has no label", data=house.data, val=some)
+    house.refuses(FINETUNE, f"line 2 of {some} has no label", data=house.data, test_data=some)
 
 
 def listed(house, name, *labels):
@@ -178,9 +178,9 @@ def listed(house, name, *labels):
 
 def test_training_shows_a_single_class(house):
     one = listed(house, "one.txt", *[0] * 8)
-    house.refuses(FINETUNE, "one.txt has videos of one class only, '0'", data=one, val=one)
+    house.refuses(FINETUNE, "one.txt has videos of one class only, '0'", data=one, test_data=one)
     second = listed(house, "second.txt", *[1] * 8)  # number 0 is a class without videos
-    house.refuses(FINETUNE, "second.txt has videos of one class only, '1'", data=second, val=second)
+    house.refuses(FINETUNE, "second.txt has videos of one class only, '1'", data=second, test_data=second)
     shutil.copytree(house.data / "val", house.folder / "folders/train/waving")
     (house.folder / "folders/val").mkdir()
     shutil.copytree(house.data / "val", house.folder / "folders/val/waving")
@@ -190,9 +190,9 @@ def test_training_shows_a_single_class(house):
 def test_the_test_asks_for_a_class_that_training_does_not_show(house):
     train = listed(house, "train.txt", 0, 2, 0, 2, 0, 2, 0, 2)
     val = listed(house, "val.txt", 0, 1, 2)
-    house.refuses(FINETUNE, f"{val} asks for the class '1', of which {train} has no video", data=train, val=val)
+    house.refuses(FINETUNE, f"{val} asks for the class '1', of which {train} has no video", data=train, test_data=val)
     beyond = listed(house, "beyond.txt", 0, 3)
-    house.refuses(FINETUNE, "beyond.txt has the class '3'", data=train, val=beyond)
+    house.refuses(FINETUNE, "beyond.txt has the class '3'", data=train, test_data=beyond)
 
 
 def test_the_test_is_empty(house):
@@ -222,7 +222,7 @@ def test_a_test_has_no_place_to_leave_its_findings(house):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"clips__sampling__frames": 7}, "a clip of 7 frames does not divide into tubelets of 2; take 6 frames"),
+        ({"clips__sampling__num_frames": 7}, "a clip of 7 frames does not divide into tubelets of 2; take 6 frames"),
         ({"clips__size": (18, 16)}, "a clip of 18 rows does not divide into tubelets of 4"),
         ({"clips__size": (16, 3)}, "a clip of 3 columns does not divide into tubelets of 4"),
         ({"clips__repeats": 3}, "does not divide into 3 copies"),
@@ -253,18 +253,18 @@ def test_a_pre_training_that_cannot_be(house, options, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"method__pairs": (1, 4)}, "AMD's pairs name block 4 of a teacher of 3 blocks"),
-        ({"method__pairs": (0, 1)}, "AMD's pairs name block 0 of a student of 2 blocks"),
+        ({"method__layer_pairs": (1, 4)}, "AMD's pairs name block 4 of a teacher of 3 blocks"),
+        ({"method__layer_pairs": (0, 1)}, "AMD's pairs name block 0 of a student of 2 blocks"),
         ({"method__mask__student_ratio": 1}, "a mask ratio of 1.0 for the student"),
         ({"method__mask__teacher_ratio": -0.5}, "a mask ratio of -0.5 for the teacher"),
         ({"method__mask__teacher_ratio": 0.9}, "the teacher's mask ratio 0.9 is above the student's"),
         ({"method__encoder__tubelet": (2, 8, 8)}, "have to be the teacher's (2, 4, 4)"),
-        ({"method__direct_factor": "nan"}, "direct_factor is nan"),
-        ({"method__teacher__weights": ""}, "the teacher has no weights; give --method.teacher.weights"),
+        ({"method__direct_weight": "nan"}, "direct_factor is nan"),
+        ({"method__teacher__checkpoint": ""}, "the teacher has no weights; give --method.teacher.weights"),
     ],
 )
 def test_a_distillation_that_cannot_be(house, options, said):
-    teacher = {"method__teacher__weights": house.folder / "teacher"}
+    teacher = {"method__teacher__checkpoint": house.folder / "teacher"}
     house.refuses(AMD, said, data=house.data / "unlabelled.txt", **{**teacher, **options})
 
 
@@ -345,7 +345,7 @@ def test_a_pre_training_cannot_go_on_from_another_encoder(house, command, option
     [
         ({"views__size": (18, 16)}, "a clip of 18 rows does not divide into tubelets of 4"),
         ({"dropout": 2}, "dropout is 2.0; take 0 to 1"),
-        ({"smoothing": -1}, "smoothing is -1.0"),
+        ({"label_smoothing": -1}, "smoothing is -1.0"),
         ({"mask_ratio": 1}, "mask_ratio is 1.0; take 0 up to, but below, 1"),
         ({"batch": 9}, "the data set has 8 videos"),
     ],
@@ -364,17 +364,17 @@ def test_an_odd_number_of_clips_is_not_mixed(house):
         ({"device_batch": 0}, "--device-batch is 0"),
         ({"workers": -5}, "--workers is -5"),
         ({"save_seconds": "nan"}, "every nan seconds"),
-        ({"clips__flip": 2}, "flip is 2.0"),
+        ({"clips__flip_probability": 2}, "flip is 2.0"),
         ({"clips__repeats": 0}, "a video gives 0 copies"),
-        ({"views__views": 0}, "views is 0"),
-        ({"views__crops": 0}, "crops is 0"),
+        ({"views__temporal_clips": 0}, "views is 0"),
+        ({"views__spatial_crops": 0}, "crops is 0"),
         ({"views__short_side": 0}, "short_side is 0"),
         ({"clips__size": (0, 16)}, "size is 0"),
-        ({"mixing__probability": "nan"}, "probability is nan"),
-        ({"erasing__area": (0.5, 0.1)}, "erasing takes an area"),
-        ({"clips__randaugment__operations": -1}, "operations is -1"),
-        ({"clips__crop__aspect": (0, 1)}, "a crop takes an area"),
-        ({"clips__sampling__frames": 0}, "a clip of 0 frames"),
+        ({"mixup__probability": "nan"}, "probability is nan"),
+        ({"random_erasing__scale": (0.5, 0.1)}, "erasing takes an area"),
+        ({"clips__randaugment__num_ops": -1}, "operations is -1"),
+        ({"clips__crop__ratio": (0, 1)}, "a crop takes an area"),
+        ({"clips__sampling__num_frames": 0}, "a clip of 0 frames"),
         ({"encoder__tubelet": (0, 4, 4)}, "take 1 or more"),
         ({"optim__base_lr": "nan"}, "base_lr is nan"),
         ({"optim__betas": (1, 1)}, "beta is 1.0"),
@@ -430,7 +430,7 @@ CHECKPOINTS = {
 def test_a_checkpoint_is_missing_or_foreign(house, checkpoints, name):
     said, file = CHECKPOINTS[name], checkpoints / name
     house.refuses(FINETUNE, said, data=house.data, init=file)
-    house.refuses(AMD, said, data=house.data / "unlabelled.txt", method__teacher__weights=file)
+    house.refuses(AMD, said, data=house.data / "unlabelled.txt", method__teacher__checkpoint=file)
     if "layout" not in said:
         house.refuses(f"evaluate {file} --workers 0", said, data=house.data)
 
@@ -492,7 +492,7 @@ def test_the_folder_holds_a_run_from_another_start(house):
 def test_the_folder_holds_a_run_on_other_data(house):
     out, short = house.folder / "finetune", {"schedule__epochs": 2}
     train = house.data / "train.csv"
-    house.refuses(FINETUNE, "tested on other data", data=house.data, val=train, out=out, **short)
+    house.refuses(FINETUNE, "tested on other data", data=house.data, test_data=train, out=out, **short)
     with (house.data / "unlabelled.txt").open("a") as file:
         file.write("train/000000.mp4\n")
     teacher = house.folder / "teacher"

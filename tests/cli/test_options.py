@@ -1,14 +1,14 @@
-"""Words of the command line become settings; parts of them come and go."""
+"""Options become configs: every field is one, and parts of a recipe come and go."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Any
 
 import pytest
-import tyro
 
-from vidstill.cli.options import call_with_options, list_optional_parts, resolve_optional_parts
+from vidstill.cli.options import RecipeOptions, apply_options, parse_options, parse_recipe_options
 from vidstill.methods.mvd import MVDConfig
 from vidstill.recipes.recipe import find_recipe
+from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +31,18 @@ class Rider:
     lights: bool = False
 
 
-def read(typed: str, default: Rider) -> Rider:
-    given = []
+@dataclass(frozen=True, kw_only=True)
+class Trip:
+    data: str
+    out: str
+    days: int = 1
 
-    def work(*, rider: Annotated[Rider, tyro.conf.arg(name="")]) -> None:
-        """Rides."""
-        given.append(rider)
 
-    rider, words = resolve_optional_parts(default, typed.split())
-    call_with_options(work, words, "ride", rider=rider)
-    return given[0]
+def read(options: str, config: Any, **settings: Any) -> Any:
+    recipe_options = RecipeOptions(types=(type(config),), config=config, **settings)
+    words = f"--data road {options}".split()
+    _, _, typed = parse_recipe_options(recipe_options, Trip, words, "ride", description="Ride.", out="home")
+    return apply_options(config, typed)
 
 
 def rides(**parts: object) -> Rider:
@@ -48,7 +50,7 @@ def rides(**parts: object) -> Rider:
 
 
 @pytest.mark.parametrize(
-    ("typed", "expected"),
+    ("options", "expected"),
     [
         ("", rides()),
         ("--bicycle.rear.spokes 24", rides(rear=Wheel(size=26, spokes=24))),
@@ -63,40 +65,82 @@ def rides(**parts: object) -> Rider:
         ("--no-lights", rides()),
     ],
 )
-def test_a_part_goes_by_none_and_comes_by_its_options(typed, expected):
-    assert read(typed, Rider()) == expected
+def test_a_part_is_removed_by_none_and_added_by_its_options(options, expected):
+    assert read(options, Rider()) == expected
 
 
-def test_a_part_that_comes_back_is_as_its_place_has_it():
-    assert read("--bicycle.rear.spokes 24", rides(rear=None)) == rides(rear=Wheel(size=26, spokes=24))
+def test_a_part_that_is_added_again_has_the_values_of_its_fields_default():
+    config = rides(rear=None)
+    assert read("--bicycle.rear.spokes 24", config) == rides(rear=Wheel(size=26, spokes=24))
+    assert read("--bicycle.rear.spokes 36", config) == rides()  # also if what is typed is the default
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("options", "message"),
     [
-        ("--bicycle.spare-wheel.spokes 24", "--bicycle.spare-wheel.size"),  # which has no value of its own
-        ("--bicycle.front None", "--bicycle.front"),  # without which there is no bicycle
-        ("--bicycle.rear", "--bicycle.rear"),
-        ("--bicycle.rear None --bicycle.rear.spokes 24", "--bicycle.rear.spokes"),
+        ("--bicycle.spare-wheel.spokes 24", "--bicycle.spare-wheel is incomplete: .*'size'"),
+        ("--bicycle.rear None --bicycle.rear.spokes 24", r"--bicycle\.rear\.spokes contradicts --bicycle\.rear None"),
     ],
 )
-def test_of_a_part_that_cannot_come_or_go_the_option_is_named(typed, said, capsys):
+def test_an_incomplete_or_contradictory_part_is_an_error(options, message):
+    with pytest.raises(InputError, match=message):
+        read(options, Rider())
+
+
+@pytest.mark.parametrize("option", ["--bicycle.front", "--bicycle.rear"])
+def test_an_option_that_cannot_be_read_is_named(option, capsys):
     with pytest.raises(SystemExit):
-        read(typed, Rider())
-    assert said in capsys.readouterr().err
+        read(f"{option} None --bicycle.rear" if option.endswith("rear") else f"{option} None", Rider())
+    assert option in capsys.readouterr().err
 
 
-def test_the_parts_that_may_be_missing_are_named_by_their_options():
-    assert list_optional_parts(rides(rear=None)) == ["--bicycle.rear", "--bicycle.spare-wheel"]
+def test_the_run_config_and_the_start_are_read_with_the_recipe():
+    options = RecipeOptions(types=(Rider,), config=Rider())
+    words = ["--data", "road", "--days", "3", "--init", "here", "--lights"]
+    trip, init, typed = parse_recipe_options(options, Trip, words, "ride", description="Ride.", out="home")
+    assert isinstance(trip, Trip)
+    assert (trip.data, trip.out, trip.days, init) == ("road", "home", 3, "here")
+    assert typed == {"lights": True}
 
 
-def test_a_recipe_s_teachers_decoders_and_augmentations_come_and_go():
-    typed = ["--method.image-teacher", "None", "--clips.randaugment.magnitude", "5"]
-    recipe, left = resolve_optional_parts(find_recipe("mvd.base_k400"), typed)
-    assert recipe.method.image_teacher is None
-    assert recipe.clips.randaugment is not None
-    assert left == typed[2:]
-    recipe, _ = resolve_optional_parts(recipe, ["--method.image-teacher.weights", "file.pth"])
-    assert recipe.method.image_teacher == MVDConfig().image_teacher
-    assert "--method.decoder" in list_optional_parts(find_recipe("maskagain.base_k400"))
-    assert {"--mixing", "--erasing"} <= set(list_optional_parts(find_recipe("videomae.base_k400_finetune")))
+def test_the_help_shows_defaults_and_absent_parts(capsys):
+    with pytest.raises(SystemExit):
+        read("--help", rides(rear=None), absent="not here")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--bicycle.front.size INT (default: 28)" in text
+    assert "--bicycle.rear.spokes INT (not here)" in text
+    assert "--bicycle.rear {None} None: leave this part out" in text
+
+
+def test_without_a_config_options_are_read_against_the_types():
+    options = RecipeOptions(types=(Rider,))
+    words = ["--data", "road", "--bicycle.rear.spokes", "24"]
+    _, _, typed = parse_recipe_options(options, Trip, words, "ride", description="Ride.", out="home")
+    assert apply_options(rides(rear=None), typed) == rides(rear=Wheel(size=26, spokes=24))
+
+
+def test_a_functions_call_is_returned_and_not_made():
+    calls = []
+
+    def work(place: str, /, *, hours: int = 1, rain: bool = False) -> None:
+        """Work."""
+        calls.append((place, hours, rain))
+
+    command = parse_options(work, ["field", "--rain"], "work")
+    assert calls == []
+    command()
+    assert calls == [("field", 1, True)]
+
+
+def test_teachers_decoders_and_augmentations_of_a_recipe_are_removed_and_added():
+    mvd = read("--method.image-teacher None --clips.randaugment.magnitude 5", find_recipe("mvd.base_k400"))
+    assert mvd.method.image_teacher is None
+    assert mvd.clips.randaugment.magnitude == 5
+    mvd = read("--method.image-teacher.checkpoint file.pth", mvd)
+    assert mvd.method.image_teacher == replace(MVDConfig().image_teacher, checkpoint="file.pth")
+    maskagain = read(
+        "--method.decoder.dim 64 --method.decoder.depth 2 --method.decoder.heads 2", find_recipe("maskagain.base_k400")
+    )
+    assert (maskagain.method.decoder.dim, maskagain.method.decoder.mlp_ratio) == (64, 4.0)
+    finetuning = read("--mixup None --random-erasing None", find_recipe("videomae.base_k400_finetune"))
+    assert (finetuning.mixup, finetuning.random_erasing) == (None, None)

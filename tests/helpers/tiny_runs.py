@@ -15,7 +15,7 @@ CLASSES = ("left", "right")
 STEPS = {"teacher": 20, "amd": 20, "finetune": 10}  # 10 epochs
 
 _LAUNCH = "--workers 0 --precision fp32"
-_CLIPS = "--clips.size 16 16 --clips.sampling.frames 4 --batch 8"
+_CLIPS = "--clips.size 16 16 --clips.sampling.num-frames 4 --batch 8"
 _ENCODER = "encoder.dim 24 --{0}encoder.depth 2 --{0}encoder.heads 2 --{0}encoder.tubelet 2 4 4"
 _POSITIONS = "encoder.positions sinusoid"
 _METHOD = (
@@ -26,16 +26,16 @@ _SCHEDULE = "--schedule.epochs 10 --schedule.warmup-epochs 1 --optim.base-lr 0.1
 
 TEACHER = f"pretrain quickstart.teacher {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.encoder.depth 3"
 IMAGE_TEACHER = (
-    f"pretrain quickstart.image_teacher {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --clips.sampling.frames 1 "
+    f"pretrain quickstart.image_teacher {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --clips.sampling.num-frames 1 "
     "--method.encoder.tubelet 1 4 4"
 )
-AMD = f"pretrain quickstart.amd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.pairs 1 2 2 3"
+AMD = f"pretrain quickstart.amd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.layer-pairs 1 2 2 3"
 MVD = f"pretrain quickstart.mvd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE}"
 MASKAGAIN = (
     f"pretrain quickstart.maskagain {_LAUNCH} {_CLIPS} --method.{_ENCODER.format('method.')} --method.{_POSITIONS} "
     f"{_SCHEDULE}"
 )
-DMAE = f"pretrain quickstart.dmae {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.pairs 1 2"
+DMAE = f"pretrain quickstart.dmae {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.layer-pairs 1 2"
 STMAE = (
     f"pretrain stmae.base_k400 {_LAUNCH} {_CLIPS} --clips.repeats 2 {_METHOD} {_SCHEDULE} "
     "--method.encoder.positions separable --method.encoder.learned-grid 2 4 4 "
@@ -43,7 +43,7 @@ STMAE = (
 )
 FINETUNE = (
     f"finetune quickstart.finetune {_LAUNCH} {_CLIPS} --{_ENCODER.format('')} --{_POSITIONS} {_SCHEDULE} "
-    "--views.size 16 16 --views.short-side 16 --views.sampling.frames 4 --views.views 2 --views.crops 3"
+    "--views.size 16 16 --views.short-side 16 --views.sampling.num-frames 4 --views.temporal-clips 2 --views.spatial-crops 3"
 )
 
 
@@ -51,9 +51,9 @@ METHODS = {"imagemae": IMAGE_TEACHER, "stmae": STMAE, "mvd": MVD, "amd": AMD, "m
 _TEACHERS = {
     "imagemae": {},
     "stmae": {},
-    "mvd": {"method__image_teacher__weights": "image_teacher", "method__video_teacher__weights": "teacher"},
+    "mvd": {"method__image_teacher__checkpoint": "image_teacher", "method__video_teacher__checkpoint": "teacher"},
 }
-_TEACHER = {"method__teacher__weights": "teacher"}
+_TEACHER = {"method__teacher__checkpoint": "teacher"}
 
 
 def teachers_of(method: str, folder: Path) -> dict[str, Path]:
@@ -94,6 +94,6 @@ def about(out: Path) -> dict[str, Any]:
 
 def log(out: Path) -> list[dict[str, Any]]:
     """A run's steps, without what the clock says."""
-    clock = ("seconds_data", "seconds_step", "clips_per_second")
+    clock = ("data_seconds", "step_seconds", "clips_per_second")
     lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
     return [{name: value for name, value in line.items() if name not in clock} for line in lines]

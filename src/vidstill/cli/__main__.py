@@ -1,4 +1,4 @@
-"""`python -m vidstill.cli`, which torchrun starts."""
+"""`python -m vidstill.cli`, for torchrun."""
 
 from vidstill.cli.main import run_and_exit
 

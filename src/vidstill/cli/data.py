@@ -2,7 +2,6 @@
 
 import json as jsons
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -217,12 +216,3 @@ def data_scan_command(
     )
     if not found.is_clean:
         sys.exit(1)
-
-
-DATA_COMMANDS: dict[str, Callable[..., None]] = {
-    "data make": data_make_command,
-    "data inspect": data_inspect_command,
-    "data scan": data_scan_command,
-    "data pack": data_pack_command,
-    "bench data": bench_data_command,
-}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -42,17 +42,8 @@ from vidstill.utils.types import InputError, check_range
 _NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 
-def detect_train_command(
-    *,
-    run_config: Annotated[DetectRunConfig, _NO_PREFIX],
-    init: str | None = None,
-    recipe: Annotated[DetectionRecipe, _NO_PREFIX],
-) -> None:
-    """Trains a detector of what the persons in boxes do, and tests it; the same command again resumes it.
-
-    Args:
-        init: a run's folder or a file of weights to start from, pre-trained or fine-tuned; None: from scratch.
-    """
+def detect_train_command(recipe: DetectionRecipe, run_config: DetectRunConfig, init: str | None) -> None:
+    """Train an action detector by a recipe and test it; the same command again resumes the run."""
     out = training.train_detector(recipe, run_config, init=init)
     echo(f"trained: {out}\n{format_frame_map(jsons.loads((out / TEST_FILE).read_text()))}")
 
@@ -321,10 +312,3 @@ def _video_progress_bar(
     with show_progress_bar(title if many == 1 else f"{title} {index + 1} of {many}") as done:
         yield lambda seconds: done(round(seconds), of)
         done(of, of)  # the last moment is before the end
-
-
-DETECT_COMMANDS: dict[str, Callable[..., None]] = {
-    "detect boxes": detect_boxes_command,
-    "detect evaluate": detect_evaluate_command,
-    "detect predict": detect_predict_command,
-}

@@ -1,9 +1,10 @@
 """What this machine can do: devices, precision, decoders, space, versions; and what is missing."""
 
+import json as jsons
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ import torch
 from packaging.requirements import Requirement
 
 from vidstill.engine.distributed import Runtime, count_cores, measure_bf16_speedup
+from vidstill.utils.terminal import echo, flatten_dict, format_key_values
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "accelerate", "av", "numpy")
 _DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")  # what the field's data sets are kept in
@@ -130,3 +132,13 @@ def _find_problems(codecs: dict[str, bool], free_gib: float) -> list[str]:
     if free_gib < 1:
         problems.append(f"only {free_gib:.1f} GiB are free in {Path.cwd()}; make room, or choose another --out")
     return problems
+
+
+def doctor_command(*, json: bool = False) -> None:
+    """Print what this machine can do: devices, precision, decoders, disk space, versions.
+
+    Args:
+        json: Print JSON.
+    """
+    info = asdict(collect_system_info())
+    echo(jsons.dumps(info, indent=1) if json else format_key_values(flatten_dict(info)))

@@ -3,7 +3,6 @@
 import json as jsons
 import os
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +91,3 @@ def _format_result(result: EmbedResult) -> str:
         lines.append(f"left out: {pluralize(len(result.broken), 'video')}")
         lines += [f"  {format_one_line(sentence)}" for sentence in result.broken[:_MAX_MESSAGES]]
     return "\n".join(lines)
-
-
-EMBED_COMMANDS: dict[str, Callable[..., None]] = {"embed": embed_command}

@@ -1,82 +1,122 @@
-"""The command line, `vidstill VERB …`: finds the verb, and turns mistakes into one sentence and an exit code."""
+"""The command line, `vidstill VERB …`: finds the verb, imports its function, and turns errors into exit codes."""
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-USAGE = """usage: vidstill VERB …
+VERBS = {  # what each takes and does, and its function, whose module is imported when the verb is typed
+    "quickstart": ("", "pre-train, distil, fine-tune and test on synthetic clips; report", "train:quickstart_command"),
+    "recipes": ("[PATTERN] [--show NAME]", "list recipes; show one and its sources", "recipes:recipes_command"),
+    "pretrain": ("RECIPE --data DATA", "pre-train an encoder by masking or distillation", "train:pretrain_command"),
+    "finetune": ("RECIPE --data DATA", "fine-tune and test; recipe auto: fit to the data", "train:finetune_command"),
+    "evaluate": ("RUN_OR_FILE --data DATA", "test a fine-tuned classifier", "train:evaluate_command"),
+    "predict": ("RUN_OR_FILE VIDEO…", "classify videos, over time too; plot, annotate", "predict:predict_command"),
+    "probe linear": ("RUN_OR_FILE --data DATA…", "linear probe of a frozen encoder", "probe:probe_linear_command"),
+    "probe knn": ("RUN_OR_FILE --data DATA…", "k nearest neighbours on its features", "probe:probe_knn_command"),
+    "probe attentive": ("RUN_OR_FILE --data DATA…", "attentive probe", "probe:probe_attentive_command"),
+    "probe all": ("RUN_OR_FILE… --data DATA…", "all probes of encoders, one table", "probe:probe_all_command"),
+    "embed": ("RUN_OR_FILE VIDEO… --out OUT", "write features of videos to files", "embed:embed_command"),
+    "detect train": ("RECIPE --data DATA", "train and test an action detector", "detect:detect_train_command"),
+    "detect evaluate": ("RUN_OR_CSV --data DATA", "AVA's mAP of a detector", "detect:detect_evaluate_command"),
+    "detect boxes": ("DATA --out FILE.csv", "detect persons in key frames or videos", "detect:detect_boxes_command"),
+    "detect predict": ("RUN_OR_FILE VIDEO…", "detect actions; annotate videos", "detect:detect_predict_command"),
+    "data make": ("DIR", "draw synthetic clips; --boxes: with persons and actions", "data:data_make_command"),
+    "data scan": ("DATA", "decode every file once; find broken and duplicate videos", "data:data_scan_command"),
+    "data pack": ("DATA --out DIR", "re-encode videos into tar shards that decode fast", "data:data_pack_command"),
+    "data inspect": ("DATA", "classes, sizes and problems; a contact sheet", "data:data_inspect_command"),
+    "bench data": ("[DATA]", "speed of decoding, augmentation and loading", "data:bench_data_command"),
+    "weights list": ("[PATTERN]", "published checkpoints: size, accuracy, licence, URL", "weights:list_weights"),
+    "weights inspect": ("RUN_OR_FILE", "layout, model, licence and tensors of a file", "weights:inspect_weights"),
+    "weights convert": ("FILE --to KIND", "convert to another layout, ONNX or torch.export", "weights:convert_weights"),
+    "doctor": ("", "devices, precision, decoders, disk space, versions", "doctor:doctor_command"),
+}
 
-  quickstart                         walk the whole road on clips it makes itself: teacher, student, test, table, report
-  recipes [PATTERN] [--show NAME]    list the recipes; show one fully resolved, with the source of its numbers
-  pretrain RECIPE --data DATA        pre-train by a recipe, distillations included, from scratch or --init RUN_OR_FILE
-  finetune RECIPE --data DATA        train and test a classifier, from an encoder (--init RUN_OR_FILE) or from scratch
-  finetune auto --data DATA          the same by a recipe that is made for the data, and says why it is so
-  evaluate RUN_OR_FILE --data DATA   test a fine-tuned model: accuracy, classes, calibration; --out DIR: each video
-  predict RUN_OR_FILE VIDEO…         what is done in videos, and when: a table, a plot, the video with it drawn over
-  probe linear RUN --data DATA …     what a frozen encoder tells apart; also probe knn and probe attentive, on features
-                                     that are computed once
-  probe all RUN… --data DATA …       every probe of encoders on data sets, in one table
-  embed RUN_OR_FILE VIDEO… --out OUT features of videos, of whole data sets, of long ones in windows, in files
-  detect train RECIPE --data DATA    train and test a detector of what persons in boxes do, on AVA or one's own data
-  detect evaluate RUN_OR_CSV --data DATA  test a detector, or score the rows of any, by AVA's mean average precision
-  detect boxes DATA --out FILE.csv   the persons in key frames, or in each second of videos, by torchvision's detectors
-  detect predict RUN VIDEO…          what persons do in videos, by the second: a table, the video with boxes drawn over
-  data make FOLDER                   draw clips: classes that differ in motion alone; --boxes: persons and what they do
-  data scan DATA                     decode every file once: what is broken, short or there twice, and every true length
-  data pack DATA --out FOLDER        make videos quick to decode: re-encoded into tar shards, with an index
-  data inspect DATA                  what a data set holds, and what is wrong with it; --sheet FILE.png shows it
-  bench data [DATA]                  how fast clips are read, augmented and loaded, beside decord and torchcodec
-  weights list [PATTERN]             published checkpoints: size, accuracy, licence, where; --commercial filters
-  weights inspect RUN_OR_FILE        what weights are: layout, model, licence, and what becomes of every tensor
-  weights convert FILE --to KIND     write weights anew: as ours, as an authors' or transformers' file, as ONNX or torch
-  doctor                             what this machine can do: devices, precision, decoders, space, versions
-
-Each verb has --help; every field of a recipe is an option: vidstill pretrain amd.small_k400 --help. The same command
-again resumes a run. DATA is a folder of videos, a folder of class folders, or a list of `path label`.
-"""
+USAGE = "\n".join(
+    [
+        "usage: vidstill VERB …\n",
+        *(f"  {f'{verb} {arguments}':<42} {summary}" for verb, (arguments, summary, _) in VERBS.items()),
+        "\nEvery verb has --help. Every field of a recipe is an option: vidstill pretrain amd.small_k400 --help.",
+        "The same command again resumes a run. DATA is a directory of videos, a directory of class directories, a list of",
+        "`path label`, or packed shards; a path or URL. RUN_OR_FILE is a run directory or a weights file.\n",
+    ]
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and gives the exit code: 0 only if the work is done."""
+    """Run a command line and return its exit code: 0 only if the work is done."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):  # before torch is imported, which takes seconds
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
     if arguments[0] == "--version":
         print(f"vidstill {_get_version()}")
         return 0
 
+    verb = next((verb for n in (2, 1) if (verb := " ".join(arguments[:n])) in VERBS), None)
+    if verb is None:
+        return _suggest_verb(arguments)
     try:
-        return _run_arguments(arguments)
+        command = _parse_command(verb, arguments[len(verb.split()) :])
+        command()
+        sys.stdout.flush()
+        return 0
     except KeyboardInterrupt:
-        return _print_error("interrupted; a run goes on from its last saved state with the same command", 130)
-    except BrokenPipeError:  # what reads our output has seen enough, as in `vidstill recipes | head -1`
+        return _print_error("interrupted; the same command resumes a run from its last checkpoint", 130)
+    except BrokenPipeError:  # the reader of our output has closed it, as in `vidstill recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except SystemExit as left:  # tyro has printed help (0), or what it could not read (2)
-        return int(left.code or 0)
+    except SystemExit as exit:  # tyro has printed help (0), or an error in an option (2)
+        return int(exit.code or 0)
+    except Exception as error:
+        code = _get_exit_code(error)
+        if code is None:
+            raise
+        return _print_error(str(error), code)
 
 
-def _run_arguments(arguments: list[str]) -> int:
-    from vidstill.cli.verbs import run_command
-    from vidstill.engine.trainer import RunStopped
+def _parse_command(verb: str, options: Sequence[str]) -> Callable[[], None]:
+    """Import a verb's function, and read its options."""
+    arguments, _, target = VERBS[verb]
+    module, _, name = target.partition(":")
+    function = getattr(import_module(f"vidstill.cli.{module}"), name)
+    if arguments.startswith("RECIPE"):
+        from vidstill.cli.recipes import parse_recipe_command
+
+        return parse_recipe_command(function, verb, options)
+    from vidstill.cli.options import parse_options
+
+    return parse_options(function, options, f"vidstill {verb}")
+
+
+def _suggest_verb(arguments: Sequence[str]) -> int:
+    """Print the verbs of a group, or those that are spelt alike."""
+    group = [verb for verb in VERBS if verb.startswith(f"{arguments[0]} ")]
+    if group and arguments[1:2] in ([], ["-h"], ["--help"]):
+        print("\n".join(f"vidstill {verb} --help" for verb in group))
+        return 0
+    typed = " ".join(arguments[:2]) if group else arguments[0]
+    similar = get_close_matches(typed, VERBS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"the verbs are {', '.join(VERBS)}"
+    return _print_error(f"there is no verb {typed!r}; {hint}", 2)
+
+
+def _get_exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that the user can mend; None: the error is a bug."""
     from vidstill.utils.types import InputError
 
-    try:
-        run_command(arguments)
-        sys.stdout.flush()
-    except InputError as error:
-        return _print_error(str(error), 2)
-    except RunStopped as stop:
-        return _print_error(str(stop), stop.exit_code)
-    return 0
+    if isinstance(error, InputError):
+        return 2
+    from vidstill.engine.trainer import RunStopped
+
+    return error.exit_code if isinstance(error, RunStopped) else None
 
 
 def _print_error(message: str, exit_code: int) -> int:
-    """Says it, with the number of the process where that is not the first of several."""
     rank = os.environ.get("RANK", "0")
-    print(f"vidstill{'' if rank == '0' else f' (process {rank})'}: {message}", file=sys.stderr)
+    print(f"vidstill{'' if rank == '0' else f' (rank {rank})'}: {message}", file=sys.stderr)
     return exit_code
 
 
@@ -88,9 +128,9 @@ def _get_version() -> str:
 
 
 def run_and_exit() -> None:
-    """Runs this process's command line and ends it.
+    """Run this process's command line and end the process.
 
-    One of several is ended without clean-up, in which it was now and then aborted after its work was done ("terminate
+    One of several processes ends without clean-up: with it, some were aborted after their work was done ("terminate
     called without an active exception", seen with Gloo on CPUs; leaving the process group first did not help).
     """
     code = main()

@@ -1,116 +1,194 @@
-"""Words of the command line → the arguments of a function, whose signature they follow; read by tyro."""
+"""Options of the command line, read once by tyro: those of a function's signature, and the fields of a recipe."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
-from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
 import tyro
+from tyro.constructors import (
+    MISSING_NONPROP,
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
-T = TypeVar("T")
+from vidstill.utils.types import InputError
+
+NO_PREFIX = tyro.conf.arg(name="")
+"""Marks a config whose fields are options without a prefix."""
+
+_CONFIG = (
+    tyro.conf.AvoidSubcommands,  # --mixup.probability 0.5, not a subcommand for each type of value
+    tyro.conf.PositionalMetavarFromFieldName,
+)
 
 
-def call_with_options(
-    function: Callable[..., None], args: Sequence[str], prog: str, description_suffix: str = "", **defaults: Any
-) -> None:
-    """Reads the options that the function's signature names, then calls it.
+def parse_options(function: Callable[..., None], args: Sequence[str], prog: str) -> Callable[[], None]:
+    """Return the call of `function` with the arguments that its options name.
 
-    It is not called by tyro, which would take an InputError of the work for one of its own.
+    tyro does not make the call itself: it would report an InputError of the work as one of its own.
 
     Args:
-        prog: the words that come before the options.
-        description_suffix: what the help says after the function's first line.
+        function: Its signature and docstring are the options and their help.
+        args: The words after the verb.
+        prog: The words before the options, for the usage line.
+
+    Raises:
+        SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
     """
 
     @functools.wraps(function)
-    def read(*given: Any, **named: Any) -> Callable[[], None]:
-        return functools.partial(function, *given, **named)
+    def bind(*positional: Any, **named: Any) -> Callable[[], None]:
+        return functools.partial(function, *positional, **named)
 
-    tyro.cli(
-        functools.partial(read, **defaults) if defaults else read,
-        args=args,
-        prog=prog,
-        description=(function.__doc__ or "").partition("\n")[0] + description_suffix,
-        config=(
-            tyro.conf.AvoidSubcommands,  # --mixing.mixup 0.2, not a subcommand for each kind of value
-            tyro.conf.PositionalMetavarFromFieldName,
-            *([] if defaults else [tyro.conf.FlagCreatePairsOff]),  # --json, no --no-json; of a recipe's switches, both
-        ),
-    )()
+    description = (function.__doc__ or "").partition("\n")[0]
+    config = (*_CONFIG, tyro.conf.FlagCreatePairsOff)  # --json alone, no --no-json
+    return tyro.cli(bind, args=args, prog=prog, description=description, config=config)
 
 
-def resolve_optional_parts(config: T, args: Sequence[str]) -> tuple[T, list[str]]:
-    """A configuration without the parts that are typed as None, and with those that it lacked and has an option of.
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """The fields of a recipe, or of a part of it, as options; tyro reads them as a dict of what was typed.
 
-    `--mixing None` takes mixing out; `--method.decoder.dim 64 …` brings a decoder in, whose fields are as its place has
-    them, or else as they are by themselves; those that are not then have to be typed. tyro alone reads the fields of
-    the parts that there are, and takes none out.
-
-    Returns:
-        The configuration, and the words that are left to be read.
+    Args:
+        types: The classes that the config may be of.
+        config: The values that the help shows as defaults; None: they are not known, or this part is absent.
+        absent: What the help says where there is no default.
+        optional: Whether the config may be None: `--mixup None`.
     """
-    left = list(args)
-    for path, fresh in _iter_optional_parts(config):
-        if (none := _find_none_option(left, _format_option(path))) is not None:
-            config = _replace_at_path(config, path, None)
-            del left[none]
-        elif _get_at_path(config, path) is None and any(
-            _parse_option_name(word).startswith(f"{_format_option(path)}.") for word in left
-        ):
-            config = _replace_at_path(config, path, fresh)
-    return config, left
+
+    types: tuple[Any, ...]
+    config: Any = None
+    absent: str = "not in this recipe"
+    optional: bool = False
 
 
-def list_optional_parts(config: Any) -> list[str]:
-    """The options of a configuration's parts that may be None."""
-    return [_format_option(path) for path, _ in _iter_optional_parts(config)]
+def parse_recipe_options(
+    options: RecipeOptions, run_config_type: type, args: Sequence[str], prog: str, *, description: str, out: Any
+) -> tuple[Any, str | None, dict[str, Any]]:
+    """Return the run config, what the run starts from, and the typed fields of the recipe.
+
+    Args:
+        options: The fields of the recipe.
+        run_config_type: Its fields are options too.
+        args: The words after the recipe's name.
+        prog: The words before the options, for the usage line.
+        description: The first line of the help.
+        out: The run directory where `--out` is not typed.
+
+    Raises:
+        SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
+    """
+    run_type = make_dataclass(
+        "Run", [("out", Any, field(default=out))], bases=(run_config_type,), frozen=True, kw_only=True
+    )
+    init = tyro.conf.arg(help="run directory or weights file to start from; None: random weights")
+    command = make_dataclass(
+        "Command",
+        [
+            ("run_config", Annotated[run_type, NO_PREFIX]),
+            ("init", Annotated[str | None, init], None),
+            ("recipe", Annotated[RecipeOptions, NO_PREFIX], options),
+        ],
+    )
+    typed: Any = tyro.cli(command, args=args, prog=prog, description=description, config=_CONFIG, registry=_registry)
+    return typed.run_config, typed.init, typed.recipe
 
 
-def _iter_optional_parts(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Where a part may be None, and what it is where it comes in: dataclasses alone; tyro knows other fields' None."""
-    hints = get_type_hints(type(config))
-    for field in fields(config):
-        kinds, here = get_args(hints[field.name]), (*path, field.name)
-        part = next((kind for kind in kinds if is_dataclass(kind)), None)
-        if part is not None and NoneType in kinds:
-            yield here, field.default if is_dataclass(field.default) else _make_required_part(part)
-        if is_dataclass(inner := getattr(config, field.name)):
-            yield from _iter_optional_parts(inner, here)
+_registry = ConstructorRegistry()
 
 
-def _make_required_part(config_type: Any) -> Any:
-    """A part whose fields without a value of their own have to be typed; tyro's word for that is of no field's type."""
-    part: Any = object.__new__(config_type)
-    for field in fields(config_type):
-        own = field.default if field.default_factory is MISSING else field.default_factory()
-        object.__setattr__(part, field.name, tyro.MISSING if own is MISSING else own)
-    return part
+class _Partial(TypedDict, total=False):
+    field: int
 
 
-def _find_none_option(args: Sequence[str], option: str) -> slice | None:
-    """Where `--mixing None` or `--mixing=None` stands."""
-    for at, word in enumerate(args):
-        if _parse_option_name(word) == option:
-            if word.endswith("=None"):
-                return slice(at, at + 1)
-            if "=" not in word and "None" in args[at + 1 : at + 2]:
-                return slice(at, at + 2)
-    return None
+_partial = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(_Partial, MISSING_NONPROP, False))
+assert isinstance(_partial, StructConstructorSpec)
+_UNTYPED = _partial.fields[0].default
+"""The default with which tyro leaves a field out unless it is typed: that of a TypedDict(total=False)."""
 
 
-def _format_option(path: tuple[str, ...]) -> str:
-    return "--" + ".".join(path).replace("_", "-")
+@_registry.struct_rule
+def _list_recipe_options(info: StructTypeInfo) -> StructConstructorSpec | None:
+    options = info.default
+    if not isinstance(options, RecipeOptions):
+        return None
+    specs: dict[str, StructFieldSpec] = {}
+    if options.optional:  # a field without a name of its own: --mixup None
+        nothing: Any = Annotated[Literal["None"], tyro.conf.arg(help_behavior_hint="")]
+        specs[""] = StructFieldSpec("", nothing, _UNTYPED, "None: leave this part out")
+    for config_type in options.types if options.config is None else (type(options.config),):
+        default = MISSING_NONPROP if options.config is None else options.config
+        struct = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(config_type, default, False))
+        assert isinstance(struct, StructConstructorSpec)
+        for spec in struct.fields:
+            specs.setdefault(spec.name, _make_option(spec, options))
+
+    def keep_typed(**values: Any) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value != {}}
+
+    return StructConstructorSpec(keep_typed, tuple(specs.values()))
 
 
-def _parse_option_name(arg: str) -> str:
-    return arg.partition("=")[0].replace("_", "-")
+def _make_option(spec: StructFieldSpec, options: RecipeOptions) -> StructFieldSpec:
+    """A field as an option whose default is shown only: typed or not must be known."""
+    parts, value = _list_part_types(spec.type), None if options.config is None else spec.default
+    if parts or is_dataclass(value):
+        optional = NoneType in get_args(spec.type)
+        part = replace(options, types=parts, config=value, optional=optional)
+        return replace(spec, type=RecipeOptions, default=part)
+    hint = f"({options.absent})" if options.config is None else f"(default: {_format_value(value)})"
+    annotation: Any = Annotated[spec.type, tyro.conf.arg(help_behavior_hint=hint)]
+    return replace(spec, type=annotation, default=_UNTYPED)
 
 
-def _get_at_path(config: Any, path: tuple[str, ...]) -> Any:
-    return functools.reduce(getattr, path, config)
+def _list_part_types(annotation: Any) -> tuple[Any, ...]:
+    """The dataclasses that a field may hold."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind))
 
 
-def _replace_at_path(config: Any, path: tuple[str, ...], part: Any) -> Any:
-    first, *rest = path
-    return replace(config, **{first: _replace_at_path(getattr(config, first), tuple(rest), part) if rest else part})
+def _format_value(value: Any) -> str:
+    return " ".join(map(_format_value, value)) if isinstance(value, tuple) else str(value)
+
+
+def apply_options(config: Any, typed: Mapping[str, Any], option: str = "") -> Any:
+    """Return a config with the fields that were typed.
+
+    Args:
+        config: The recipe or a part of it; a class, whose own defaults are taken, for a part that is brought in.
+        typed: What tyro read for `RecipeOptions`: values by field, parts as dicts.
+        option: The option of the part, for messages.
+
+    Raises:
+        InputError: The part has no such field, lacks a value, or its values do not go together.
+    """
+    config_type = config if isinstance(config, type) else type(config)
+    hints, known, values = get_type_hints(config_type), {each.name: each for each in fields(config_type)}, {}
+    for name, value in typed.items():
+        path = f"{option}.{name.replace('_', '-')}" if option else f"--{name.replace('_', '-')}"
+        if name not in known:
+            raise InputError(f"{path} is not an option of {config_type.__name__}, which this recipe has; leave it out")
+        if isinstance(value, dict):
+            part = known[name].default if isinstance(config, type) else getattr(config, name)
+            value = _apply_to_part(part, known[name].default, _list_part_types(hints[name]), value, path)
+        values[name] = value
+    try:
+        return config(**values) if isinstance(config, type) else replace(config, **values)
+    except TypeError as error:
+        raise InputError(f"{option} is incomplete: {error}") from None
+
+
+def _apply_to_part(part: Any, default: Any, types: Sequence[type], typed: dict[str, Any], option: str) -> Any:
+    """Return None for `--mixup None`; an absent part begins as its field's default, else as its class."""
+    if "" in typed:
+        if others := [name for name in typed if name]:
+            raise InputError(f"{option}.{others[0].replace('_', '-')} contradicts {option} None; give one of them")
+        return None
+    if not is_dataclass(part):
+        fitting = (kind for kind in types if typed.keys() <= {each.name for each in fields(kind)})
+        part = default if is_dataclass(default) else next(fitting, types[0])
+    return apply_options(part, typed, option)

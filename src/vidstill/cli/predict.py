@@ -187,6 +187,3 @@ def echo_problems(problems: Mapping[str, str]) -> None:
         echo(f"  {format_one_line(sentence)}")
     if len(problems) > _MAX_MESSAGES:
         echo(f"  and {len(problems) - _MAX_MESSAGES} more, which --json and a .json name")
-
-
-PREDICT_COMMANDS: dict[str, Callable[..., None]] = {"predict": predict_command}

@@ -2,7 +2,6 @@
 
 import json as jsons
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -146,14 +145,6 @@ def probe_all_command(
         raise InputError("no encoder is given; name runs or files of weights: vidstill probe all RUN… --data …")
     asked = ProbeConfig(probes=probes, penalty=penalty, k=k, shots=shots, trials=trials, seed=seed)
     _echo_report(frozen.run_probes(sources, run_config, asked), json, csv, compare=True)
-
-
-PROBE_COMMANDS: dict[str, Callable[..., None]] = {
-    "probe linear": probe_linear_command,
-    "probe knn": probe_knn_command,
-    "probe attentive": probe_attentive_command,
-    "probe all": probe_all_command,
-}
 
 
 def _echo_report(report: ProbeReport, json: bool, csv: Path | None, *, compare: bool = False) -> None:

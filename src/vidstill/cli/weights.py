@@ -375,10 +375,3 @@ def _describe_omitted(checkpoints: Sequence[PublishedCheckpoint]) -> str:
         "under no licence that is known here": verdicts.count(None),
     }
     return f"Left out: {', '.join(f'{count} {reason}' for reason, count in why.items() if count)}."
-
-
-VERBS: dict[str, Callable[..., None]] = {
-    "weights list": list_weights,
-    "weights inspect": inspect_weights,
-    "weights convert": convert_weights,
-}

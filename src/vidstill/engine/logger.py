@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.utils.files import write_bytes
@@ -66,6 +65,8 @@ class TrainingLogger:
         run_dir.mkdir(parents=True, exist_ok=True)
         truncate_log(run_dir / "log.jsonl", start_step)
         self.log_file = (run_dir / "log.jsonl").open("a", buffering=1, encoding="utf-8")
+        from torch.utils.tensorboard import SummaryWriter  # it imports tensorboard, which takes a second
+
         self.summary_writer = SummaryWriter(str(run_dir), purge_step=start_step + 1 if start_step else None)
         self.progress_bar = Progress(
             TextColumn("{task.description}"),

@@ -19,7 +19,7 @@ def read_log(run_dir: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
-        if "seconds_step" in line:
+        if "step_seconds" in line:
             steps.append(line)
     return steps
 
@@ -45,7 +45,7 @@ def smooth_curve(points: Sequence[ChartPoint]) -> list[ChartPoint]:
 
 def sum_step_seconds(steps: Sequence[Mapping[str, Any]]) -> float:
     """Return the seconds of all steps, across interruptions."""
-    return sum(line["seconds_step"] for line in steps)
+    return sum(line["step_seconds"] for line in steps)
 
 
 def _mean(values: Sequence[float]) -> float:

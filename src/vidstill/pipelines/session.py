@@ -1,21 +1,20 @@
-"""One training: a recipe on its videos, rehearsed before anything is written, then trained to its end in its folder."""
+"""One training run: a recipe on a training set, checked before anything is written, then trained in its directory."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
 
-from vidstill.checkpoints.io import MODEL_FILE, read_checkpoint, write_checkpoint
+from vidstill.checkpoints.io import MODEL_FILE, Checkpoint, read_checkpoint, write_checkpoint
+from vidstill.checkpoints.licences import build_provenance, describe_licence_restrictions
 from vidstill.checkpoints.load import load_state_dict_strict
-from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
-from vidstill.data.manifest.manifest import Manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
 from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
@@ -23,15 +22,17 @@ from vidstill.engine.optimizer import AnyOptimConfig
 from vidstill.engine.trainer import RunStopped, SaveConfig, train_task
 from vidstill.pipelines.workers import BaseRunConfig
 from vidstill.utils.config_io import to_dict
-from vidstill.utils.files import RECIPE_FILE, get_package_version, open_output_dir
+from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, open_output_dir
 from vidstill.utils.types import InputError
+
+T = TypeVar("T")
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "av")  # their versions can change a run's numbers
 
 
 @runtime_checkable
 class TrainingSettings(Protocol):
-    """What decides a training: a recipe, or a probe's settings."""
+    """What every training has: a recipe, or the settings of a probe."""
 
     @property
     def optim(self) -> AnyOptimConfig: ...
@@ -44,33 +45,29 @@ class TrainingSettings(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidationSetup:
+class ValidationSet:
     """Data that are scored after each epoch.
 
     Args:
-        early_stopping: how, and what follows from it.
+        manifest: The data.
+        validation: How they are scored, and whether the score chooses the epoch.
     """
 
     manifest: DatasetInfo
-    early_stopping: Validation
-
-
-@runtime_checkable
-class ClipTrainingSettings(TrainingSettings, Protocol):
-    """What decides a training on clips of videos, too."""
-
-    @property
-    def clips(self) -> ClipsConfig: ...
-
-
-def build_train_clips(recipe: ClipTrainingSettings, manifest: Manifest) -> TrainClips:
-    """The samples of a training on these videos."""
-    return TrainClips(manifest, recipe.clips, seed=recipe.seed)
+    validation: Validation
 
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """A recipe on these samples; its title stands before whatever it says."""
+    """A recipe on a training set: checked by a dry run, then trained to its end in the run directory.
+
+    Args:
+        log_prefix: The verb, before every message.
+        recipe: Optimizer, schedule, batch and seed.
+        dataset: The samples.
+        run_config: Run directory, workers, checkpoint interval.
+        runtime: Device, precision and processes.
+    """
 
     log_prefix: str
     recipe: TrainingSettings
@@ -91,26 +88,29 @@ class TrainingSession:
         )
 
     def dry_run(self, build: Callable[[], nn.Module]) -> nn.Module:
-        """One video is decoded, and a chunk of its size goes through a task that nothing is stored or computed for.
+        """Decode one video, and run a batch of its shape through the task on the "meta" device, at no cost.
+
+        Args:
+            build: Makes the task.
 
         Returns:
             The task, on the "meta" device.
 
         Raises:
-            InputError: the parts do not fit one another.
+            InputError: The parts do not fit one another.
         """
-        first = iter_train_batches(
+        batches = iter_train_batches(
             self.dataset,
             videos_per_step=1,
             steps_per_epoch=1,
             total_steps=1,
-            workers=min(1, self.run_config.num_workers),  # which can be ended, if the first video's decoder is stuck
+            workers=min(1, self.run_config.num_workers),  # a process can be ended if the decoder hangs
             device=torch.device("cpu"),
         )
-        chunk = [part.to("meta").repeat_interleave(self.plan.videos_per_microbatch, dim=0) for part in next(first)]
+        batch = [part.to("meta").repeat_interleave(self.plan.videos_per_microbatch, dim=0) for part in next(batches)]
         with torch.device("meta"):
             task = build().train()
-            task(*chunk)
+            task(*batch)
         return task
 
     def run(
@@ -119,89 +119,83 @@ class TrainingSession:
         model: nn.Module,
         metadata: dict[str, Any],
         *,
-        test_manifest: DatasetInfo | None = None,
-        init: str = "",
-        validation: ValidationSetup | None = None,
+        sources: Mapping[str, Checkpoint],
+        init: str | None = None,
+        test_set: DatasetInfo | None = None,
+        validation_set: ValidationSet | None = None,
         notes: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Trains, and writes what people take away; a run that is finished is read, and left as it is.
+        """Train, and write the model; a finished run is loaded and left as it is.
 
         Args:
-            model: the part of the task that is written, with what the file says `about` it.
-            test_manifest: what it will be tested on; part of what makes this run another than one in the same folder.
-            init: what it starts from; as `val`.
-            validation: what is scored after each epoch; as `val`.
-            notes: sentences to be said before training.
+            task: What is trained: `task(*batch) -> Output`.
+            model: The part of the task that is written.
+            metadata: What the weights file says about the model.
+            sources: Checkpoints that the run learns from, by role; their licences are handed on.
+            init: What the run starts from; another one, and other data, make another run.
+            test_set: Data that the model will be tested on.
+            validation_set: Data that are scored after each epoch.
+            notes: Messages before training.
 
         Returns:
-            The epoch whose weights were selected, by which metric on which videos; empty if they are the last step's.
+            The selected epoch, with metric, score and source of the validation; empty if the last weights are written.
 
         Raises:
-            InputError: the folder holds something else; it is as it was then.
+            InputError: The run directory holds something else, and is left as it is.
         """
-        parts = {
-            "train": self.dataset.manifest,
-            "val": test_manifest,
-            "watch": validation.manifest if validation else None,
-        }
-        data = {part: listing for part, listing in parts.items() if listing is not None}
-        with ExitStack() as stack:  # the directory is locked until the run is written
-            self._open_run_folder(stack, data, init)
-            return self._run(task, model, metadata, data, validation, notes)
-
-    def _run(
-        self,
-        task: nn.Module,
-        model: nn.Module,
-        metadata: dict[str, Any],
-        data: Mapping[str, DatasetInfo],
-        validation: ValidationSetup | None,
-        notes: Sequence[str],
-    ) -> dict[str, Any]:
         out, runtime = self.run_config.out, self.runtime
-        if runtime.broadcast((out / MODEL_FILE).exists()):
-            finished = read_checkpoint(out)
-            load_state_dict_strict(model, finished.tensors, str(out))
-            self._log(f"{out} holds the finished run, which stays as it is")
-            return dict(finished.metadata.get("model_selection", {}))
-        for listing in data.values():
-            self._log(f"{len(listing)} {self.dataset.noun}s of {listing.source}, {listing.description}")
-        for note in (*notes, *self.dataset.messages):
-            self._log(note)
-        self._log(f"{self.plan}; {runtime.precision}")
-        fitted = train_task(
-            task,
-            self._iter_batches,
-            plan=self.plan,
-            optim=self.recipe.optim,
-            runtime=runtime,
-            run_dir=out,
-            seed=self.recipe.seed,
-            save_config=SaveConfig(seconds=self.run_config.save_seconds),
-            validation=validation.early_stopping if validation else None,
-            title=self.log_prefix,
-        )
-        selection: dict[str, Any] = {}
-        if validation and fitted.best_epoch is not None:
-            selection = {
-                "epoch": fitted.best_epoch,
-                "metric": validation.early_stopping.metric,
-                "score": fitted.best_score,
-            }
-            selection["source"] = str(validation.manifest.source)
-        if runtime.is_main:
-            try:
-                write_checkpoint(
-                    out / MODEL_FILE,
-                    model.state_dict(),
-                    metadata | ({"model_selection": selection} if selection else {}),
-                )
-            except InputError as error:
-                raise RunStopped(
-                    f"{error}; the training is done and its state saved: make room and run the same command again"
-                ) from error
-        runtime.barrier()
-        return selection
+        validation = validation_set.validation if validation_set else None
+        data: dict[str, DatasetInfo | None] = {"train": self.dataset.manifest}
+        data |= {"validation": validation_set.manifest if validation_set else None, "test": test_set}
+        manifests = {split: manifest for split, manifest in data.items() if manifest is not None}
+        with self._open_run_dir(manifests, init):
+            if runtime.broadcast((out / MODEL_FILE).exists()):
+                finished = read_checkpoint(out)
+                load_state_dict_strict(model, finished.tensors, str(out))
+                self._log(f"{out} holds the finished run; nothing is trained")
+                return dict(finished.metadata.get("model_selection", {}))
+            for split, manifest in manifests.items():
+                self._log(f"{split}: {len(manifest)} {self.dataset.noun}s of {manifest.source}, {manifest.description}")
+            for note in (*notes, *describe_licence_restrictions(sources), *self.dataset.messages):
+                self._log(note)
+            self._log(f"{self.plan}; {runtime.precision}")
+            result = train_task(
+                task,
+                self._iter_batches,
+                plan=self.plan,
+                optim=self.recipe.optim,
+                runtime=runtime,
+                run_dir=out,
+                seed=self.recipe.seed,
+                save_config=SaveConfig(seconds=self.run_config.save_seconds),
+                validation=validation,
+                title=self.log_prefix,
+            )
+            metadata = metadata | build_provenance(sources)
+            selection: dict[str, Any] = {}
+            if validation_set and validation and result.best_epoch is not None:
+                selection = {"epoch": result.best_epoch, "metric": validation.metric, "score": result.best_score}
+                metadata["model_selection"] = selection = selection | {"source": str(validation_set.manifest.source)}
+            if runtime.is_main:
+                try:
+                    write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata)
+                except InputError as error:
+                    raise RunStopped(f"{error}; training is done and its checkpoint saved") from error
+            runtime.barrier()
+            return selection
+
+    def test_once(self, evaluate: Callable[[], T], write: Callable[[T], object]) -> None:
+        """Test the trained model and write the result, unless it is there already.
+
+        Args:
+            evaluate: Runs in every process.
+            write: Runs in the main process; TEST_FILE is the last file that it writes.
+        """
+        if not self.runtime.broadcast((self.run_config.out / TEST_FILE).exists()):
+            result = evaluate()
+            if self.runtime.is_main:
+                write(result)
+            self.runtime.barrier()
 
     def _iter_batches(self, start_step: int) -> Iterator[tuple[Any, ...]]:
         return iter_train_batches(
@@ -217,22 +211,17 @@ class TrainingSession:
             device=self.runtime.device,
         )
 
-    def _open_run_folder(self, stack: ExitStack, manifests: Mapping[str, DatasetInfo], init: str) -> None:
-        """Makes the folder this run's; the first process does, and all of them hear of it where it cannot."""
-        run = {
-            "recipe": to_dict(self.recipe),
-            "init": init,
-            "data": {part: {"source": str(at.source), "fingerprint": at.fingerprint} for part, at in manifests.items()},
-        }
+    @contextmanager
+    def _open_run_dir(self, manifests: Mapping[str, DatasetInfo], init: str | None) -> Iterator[None]:
+        """Make the directory this run's, or find that it is, and lock it; rank 0 does, and all ranks hear of errors."""
+        data = {split: {"source": str(at.source), "fingerprint": at.fingerprint} for split, at in manifests.items()}
+        run = {"recipe": to_dict(self.recipe), "init": init or "", "data": data}
         versions = {name: get_package_version(name) for name in _PACKAGES}
-        about = {"plan": asdict(self.plan), "precision": self.runtime.precision, "versions": versions}
-
-        def open_dir() -> None:
-            stack.enter_context(
-                open_output_dir(self.run_config.out, run, kind="a run", marker=RECIPE_FILE, metadata=about)
-            )
-
-        self.runtime.run_on_main(open_dir)
+        metadata = {"plan": asdict(self.plan), "precision": self.runtime.precision, "versions": versions}
+        output = open_output_dir(self.run_config.out, run, kind="a run", marker=RECIPE_FILE, metadata=metadata)
+        with ExitStack() as stack:
+            self.runtime.run_on_main(lambda: stack.enter_context(output))
+            yield
 
     def _log(self, message: str) -> None:
         if self.runtime.is_main:

@@ -1,6 +1,7 @@
 """The quickstart's settings: the road in minutes on two CPU cores, on clips of `vidstill data make`; no paper's."""
 
 from dataclasses import replace
+from typing import Literal
 
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
@@ -21,6 +22,8 @@ from vidstill.models.vit import ViTConfig
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.synthetic.clips import SyntheticClipsConfig
 from vidstill.synthetic.motion import MOTION_CLASSES
+
+DistillationMethod = Literal["amd", "mvd", "maskagain", "dmae"]
 
 synthetic_clips = SyntheticClipsConfig(
     train=600,

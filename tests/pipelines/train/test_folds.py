@@ -129,7 +129,7 @@ def test_data_without_folds_are_refused(data, out, tmp_path, capsys):
     said = "has no fold 2, as UCF101 and HMDB51 have"
     refused(capsys, typed(FINETUNE, data=made, out=tmp_path / "out", **SHORT), said)
     refused(capsys, f"evaluate {out} --data {made} --fold all".split(), said)
-    refused(capsys, typed(FINETUNE, data=data, val=made, out=tmp_path / "out", **SHORT), said)
+    refused(capsys, typed(FINETUNE, data=data, test_data=made, out=tmp_path / "out", **SHORT), said)
     assert not (tmp_path / "out").exists()
 
 

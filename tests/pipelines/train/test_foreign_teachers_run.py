@@ -14,7 +14,9 @@ from vidstill.models.external.base import ExternalEncoderConfig
 from vidstill.recipes.recipe import PretrainRecipe
 from vidstill.utils.config_io import from_dict
 
-IMAGES = "--clips.sampling.frames 1 --clips.size 64 64 --method.encoder.tubelet 1 16 16 --method.pairs 1 3 2 6"
+IMAGES = (
+    "--clips.sampling.num-frames 1 --clips.size 64 64 --method.encoder.tubelet 1 16 16 --method.layer-pairs 1 3 2 6"
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,8 @@ def taught(folder, **more):
     """The options of a student of MVD with a DINOv2-shaped teacher of images and a V-JEPA-2-shaped one of clips."""
     return {
         "data": folder / "data/unlabelled.txt",
-        "method__image_teacher__weights": f"transformers:{folder / 'dinov2'}",
-        "method__video_teacher__weights": f"transformers:{folder / 'vjepa2'}",
+        "method__image_teacher__checkpoint": f"transformers:{folder / 'dinov2'}",
+        "method__video_teacher__checkpoint": f"transformers:{folder / 'vjepa2'}",
         **more,
     }
 
@@ -106,7 +108,7 @@ def test_a_teacher_may_see_frames_of_its_own_size(folder, student, tmp_path):
 
 def test_amd_learns_from_a_vit_of_timm_where_both_see_images(folder, tmp_path):
     options = {"data": folder / "data/unlabelled.txt", "schedule__epochs": 4}
-    options["method__teacher__weights"] = f"timm:test_vit@{folder / 'vit.safetensors'}"
+    options["method__teacher__checkpoint"] = f"timm:test_vit@{folder / 'vit.safetensors'}"
     run(f"{AMD} {IMAGES}", out=tmp_path / "out", **options)
     steps = log(tmp_path / "out")
     assert all(line["parts"]["direct"] > 0 and line["parts"]["generation"] > 0 for line in steps)
@@ -116,16 +118,20 @@ def test_amd_learns_from_a_vit_of_timm_where_both_see_images(folder, tmp_path):
 @pytest.mark.parametrize(
     ("command", "options", "said"),
     [
-        (AMD, {"method__teacher__weights": "timm:test_vit@{}/vit.safetensors"}, "have to be the teacher's (1, 16, 16)"),
-        (AMD, {"method__teacher__weights": "transformers:{}/dinov2"}, "have to be the teacher's (1, 4, 4)"),
-        (MVD, {"method__image_teacher__weights": "transformers:{}/vjepa2"}, "give it as the video teacher"),
-        (MVD, {"method__video_teacher__weights": "transformers:{}/siglip"}, "looks at single frames"),
-        (MVD, {"method__video_teacher__weights": "transformers:{}/nothing"}, "transformers cannot read"),
-        (MVD, {"method__video_teacher__weights": "timm:test_vit@{}/nothing"}, "there is no file"),
+        (
+            AMD,
+            {"method__teacher__checkpoint": "timm:test_vit@{}/vit.safetensors"},
+            "have to be the teacher's (1, 16, 16)",
+        ),
+        (AMD, {"method__teacher__checkpoint": "transformers:{}/dinov2"}, "have to be the teacher's (1, 4, 4)"),
+        (MVD, {"method__image_teacher__checkpoint": "transformers:{}/vjepa2"}, "give it as the video teacher"),
+        (MVD, {"method__video_teacher__checkpoint": "transformers:{}/siglip"}, "looks at single frames"),
+        (MVD, {"method__video_teacher__checkpoint": "transformers:{}/nothing"}, "transformers cannot read"),
+        (MVD, {"method__video_teacher__checkpoint": "timm:test_vit@{}/nothing"}, "there is no file"),
         (MVD, {"method__more_teachers": "{}/nothing"}, "there is no"),
         (
             MVD,
-            {"method__video_teacher__weights": "{}/teacher", "method__video_teacher__input": "own"},
+            {"method__video_teacher__checkpoint": "{}/teacher", "method__video_teacher__input": "own"},
             "--method.video-teacher.input own is for transformers: and timm: alone",
         ),
     ],

@@ -26,7 +26,7 @@ def uninterrupted(tmp_path_factory):
     data = make_data(folder / "data") / "unlabelled.txt"
     run(TEACHER, data=data, out=folder / "teacher")
     run(IMAGE_TEACHER, data=data, out=folder / "image_teacher")
-    run(AMD, data=data, out=folder / "amd", method__teacher__weights=folder / "teacher", **LONG)
+    run(AMD, data=data, out=folder / "amd", method__teacher__checkpoint=folder / "teacher", **LONG)
     return folder
 
 
@@ -56,7 +56,7 @@ def same_ends(one: Path, other: Path) -> None:
 
 def test_a_killed_run_ends_with_the_same_weights_to_the_bit(uninterrupted, tmp_path):
     data, out = uninterrupted / "data/unlabelled.txt", tmp_path / "amd"
-    command = typed(AMD, data=data, out=out, method__teacher__weights=uninterrupted / "teacher", **LONG)
+    command = typed(AMD, data=data, out=out, method__teacher__checkpoint=uninterrupted / "teacher", **LONG)
     for lines in (4, 31):
         killed(command, out, lines)
         assert not (out / "model.safetensors").exists()

@@ -17,7 +17,7 @@ from tiny_runs import FINETUNE, TEACHER, log, make_data, run, typed, weights
 from vidstill.cli.main import main
 
 SEVERAL = ((0, 1), (1,), (0,), (1, 0), (0,), (1,), (0, 1), (0,))
-MIXED = f"{FINETUNE} --mixing.mixup 0.8 --smoothing 0.1"
+MIXED = f"{FINETUNE} --mixup.mixup-alpha 0.8 --label-smoothing 0.1"
 TWO = {"schedule__epochs": 2}
 WATCHED = "--schedule.epochs 6 --patience 2"
 
@@ -65,12 +65,12 @@ def test_clips_with_several_labels_are_learned_and_tested(built, tmp_path, capsy
 
 
 def test_a_model_of_several_labels_is_tested_on_single_ones_too(built, tmp_path, capsys):
-    run(FINETUNE, data=built / "several", out=tmp_path / "run", val=built / "data", **TWO)
+    run(FINETUNE, data=built / "several", out=tmp_path / "run", test_data=built / "data", **TWO)
     assert "mean_average_precision" in found_in(tmp_path / "run")
 
 
 def test_several_labels_where_one_is_asked_for(house):
-    house.refuses(FINETUNE, "has videos with several labels", data=house.data, val=house.folder / "several")
+    house.refuses(FINETUNE, "has videos with several labels", data=house.data, test_data=house.folder / "several")
     run(FINETUNE, data=house.data, out=house.folder / "one", **TWO)
     house.refuses(
         f"evaluate {house.folder}/one --workers 0", "has videos with several labels", data=house.folder / "several"
@@ -89,8 +89,8 @@ def test_what_balance_does_is_said_and_changes_what_is_shown(built, tmp_path, ca
     (data / "train.csv").write_text("".join(unequal))
     shutil.copy(built / "data" / "classes.txt", data)
     for balance in (0, 1):
-        command = f"{FINETUNE} --clips.balance {balance} --batch 8"
-        run(command, data=data / "train.csv", val=built / "data", out=tmp_path / f"run{balance}", **TWO)
+        command = f"{FINETUNE} --clips.class-balance {balance} --batch 8"
+        run(command, data=data / "train.csv", test_data=built / "data", out=tmp_path / f"run{balance}", **TWO)
         told = capsys.readouterr().err
         expected = "an epoch is expected to show a video of right 4.50 times, a video of left 0.56 times"
         assert (expected in told) == bool(balance)
@@ -104,7 +104,7 @@ def test_what_balance_does_is_said_and_changes_what_is_shown(built, tmp_path, ca
 def watched(built, tmp_path_factory):
     """A run that was never interrupted."""
     out = tmp_path_factory.mktemp("watched") / "run"
-    run(f"{FINETUNE} {WATCHED}", data=built / "data", out=out, watch=built / "data" / "train.csv")
+    run(f"{FINETUNE} {WATCHED}", data=built / "data", out=out, val_data=built / "data" / "train.csv")
     return out
 
 
@@ -120,7 +120,7 @@ def test_a_watched_run_says_which_epoch_it_took(built, watched):
 
 def test_a_killed_watched_run_goes_on_to_the_same_weights(built, watched, tmp_path):
     out = tmp_path / "run"
-    options = {"data": built / "data", "out": out, "watch": built / "data" / "train.csv", "save_seconds": 0}
+    options = {"data": built / "data", "out": out, "val_data": built / "data" / "train.csv", "save_seconds": 0}
     command = [sys.executable, "-m", "vidstill.cli", *typed(f"{FINETUNE} {WATCHED}", **options)]
     threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # with others, sums are rounded otherwise
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=threads)
@@ -140,13 +140,15 @@ def test_a_killed_watched_run_goes_on_to_the_same_weights(built, watched, tmp_pa
 def test_without_a_list_to_watch_it_is_said_that_the_test_chooses(built, tmp_path, capsys):
     run(FINETUNE, data=built / "data", out=tmp_path / "run", patience=1, **TWO)
     assert "the videos of the test choose the epoch, so that their score flatters" in capsys.readouterr().err
-    run(FINETUNE, data=built / "data", out=tmp_path / "other", val=built / "data" / "train.csv", patience=1, **TWO)
+    run(
+        FINETUNE, data=built / "data", out=tmp_path / "other", test_data=built / "data" / "train.csv", patience=1, **TWO
+    )
     assert "flatters" not in capsys.readouterr().err  # the data's own val split chooses
     assert found_in(tmp_path / "other")["taken"]["source"] == str(built / "data" / "val.csv")
 
 
 def test_watching_alone_changes_no_weight(built, tmp_path):
-    for name, more in (("plain", {}), ("watched", {"watch": built / "data"})):
+    for name, more in (("plain", {}), ("watched", {"val_data": built / "data"})):
         run(FINETUNE, data=built / "data", out=tmp_path / name, **TWO, **more)
     ours, theirs = weights(tmp_path / "watched"), weights(tmp_path / "plain")
     assert all(ours[name].equal(theirs[name]) for name in theirs)
@@ -161,7 +163,7 @@ def test_watching_alone_changes_no_weight(built, tmp_path):
     ("options", "said"),
     [
         ({"patience": 0}, "patience is 0; take 1 or more"),
-        ({"clips__balance": 1.5}, "balance is 1.5; take 0 to 1"),
+        ({"clips__class_balance": 1.5}, "balance is 1.5; take 0 to 1"),
     ],
 )
 def test_an_option_whose_value_is_of_no_use(house, options, said):
@@ -170,20 +172,20 @@ def test_an_option_whose_value_is_of_no_use(house, options, said):
 
 def test_a_list_that_cannot_be_watched(house):
     (house.folder / "empty.txt").write_text("")
-    house.refuses(FINETUNE, "no videos found", data=house.data, watch=house.folder / "empty.txt")
-    house.refuses(FINETUNE, "has no labels", data=house.data, watch=house.data / "unlabelled.txt")
-    house.refuses(FINETUNE, "several labels", data=house.data, watch=house.folder / "several")
+    house.refuses(FINETUNE, "no videos found", data=house.data, val_data=house.folder / "empty.txt")
+    house.refuses(FINETUNE, "has no labels", data=house.data, val_data=house.data / "unlabelled.txt")
+    house.refuses(FINETUNE, "several labels", data=house.data, val_data=house.folder / "several")
     (house.folder / "three.txt").write_text(f"{next((house.data / 'val').iterdir())} 2\n")
-    house.refuses(FINETUNE, "has the class '2'", data=house.data, watch=house.folder / "three.txt")
+    house.refuses(FINETUNE, "has the class '2'", data=house.data, val_data=house.folder / "three.txt")
     (house.folder / "cut.mp4").write_bytes(b"no frame in here")
     (house.folder / "cut.txt").write_text("cut.mp4 0\n")
-    house.refuses(FINETUNE, "none of the 1 videos", data=house.data, watch=house.folder / "cut.txt")
+    house.refuses(FINETUNE, "none of the 1 videos", data=house.data, val_data=house.folder / "cut.txt")
 
 
 def test_another_list_to_watch_is_another_run(house):
     command = f"{FINETUNE} --patience 1"
-    run(command, data=house.data, out=house.folder / "out", watch=house.data / "train.csv", **TWO)
-    house.refuses(command, "a run watched on other data", data=house.data, watch=house.data / "val.csv", **TWO)
+    run(command, data=house.data, out=house.folder / "out", val_data=house.data / "train.csv", **TWO)
+    house.refuses(command, "a run watched on other data", data=house.data, val_data=house.data / "val.csv", **TWO)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_another_list_to_watch_is_another_run(house):
 )
 def test_several_labels_that_cannot_be_read(house, text, said):
     (house.data / "list.csv").write_text(text)
-    house.refuses(FINETUNE, said, data=house.data / "list.csv", val=house.data / "val.csv")
+    house.refuses(FINETUNE, said, data=house.data / "list.csv", test_data=house.data / "val.csv")
 
 
 def test_pre_training_without_labels_is_not_balanced(house):
@@ -205,5 +207,5 @@ def test_pre_training_without_labels_is_not_balanced(house):
         TEACHER,
         "has no labels, so that no classes can be balanced",
         data=house.data / "unlabelled.txt",
-        clips__balance=1,
+        clips__class_balance=1,
     )

@@ -1,6 +1,5 @@
 """The whole road on tiny clips and pictures: what each run leaves, and what a finished one does when called again."""
 
-import errno
 import json
 import shutil
 from dataclasses import replace
@@ -30,7 +29,7 @@ from tiny_runs import (
 from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli.main import main
 from vidstill.pipelines import session as training
-from vidstill.pipelines import workers
+from vidstill.pipelines import workers as workers_module
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
 from vidstill.pipelines.train.pretrain import pretrain
 from vidstill.pipelines.train.run_config import RunConfig
@@ -49,7 +48,7 @@ def road(tmp_path_factory):
     data = make_data(folder / "data")
     run(TEACHER, data=data / "unlabelled.txt", out=folder / "teacher")
     teacher = folder / "teacher"
-    run(AMD, data=data / "unlabelled.txt", out=folder / "amd", method__teacher__weights=teacher)
+    run(AMD, data=data / "unlabelled.txt", out=folder / "amd", method__teacher__checkpoint=teacher)
     run(FINETUNE, data=data, out=folder / "finetune", init=folder / "amd")
     return folder
 
@@ -81,12 +80,12 @@ def test_the_recipe_is_stored_with_the_data_the_plan_and_the_versions(road, stag
     stored = recipe(road / stage)
     assert stored["recipe"]["batch"] == 8
     assert stored["plan"]["total_steps"] == STEPS[stage]
-    assert stored["plan"]["peak"] == 0.1 * 8 / 256
+    assert stored["plan"]["peak_lr"] == 0.1 * 8 / 256
     assert stored["precision"] == "fp32"
     assert stored["versions"]["torch"] == torch.__version__.partition("+")[0]
-    parts = {"train", "val"} if stage == "finetune" else {"train"}
-    assert set(stored["data"]) == parts
-    assert all(len(stored["data"][part]["fingerprint"]) == 64 for part in parts)
+    splits = {"train", "test"} if stage == "finetune" else {"train"}
+    assert set(stored["data"]) == splits
+    assert all(len(stored["data"][split]["fingerprint"]) == 64 for split in splits)
 
 
 def test_a_teacher_has_the_size_that_its_file_states(road):
@@ -102,7 +101,7 @@ def test_a_student_is_taught_by_its_teachers_weights(road, tmp_path):
     silent = read_checkpoint(road / "teacher")
     write_checkpoint(tmp_path / "silent.safetensors", {n: 0 * t for n, t in silent.tensors.items()}, silent.metadata)
     data, out = road / "data/unlabelled.txt", tmp_path / "out"
-    run(AMD, data=data, out=out, method__teacher__weights=tmp_path / "silent.safetensors")
+    run(AMD, data=data, out=out, method__teacher__checkpoint=tmp_path / "silent.safetensors")
     taught, untaught = log(road / "amd")[0]["parts"], log(out)[0]["parts"]
     assert taught["reconstruction"] == untaught["reconstruction"]
     assert taught["direct"] != untaught["direct"]
@@ -124,7 +123,7 @@ def begun(road):
     still = {"optim__base_lr": 0, "optim__min_lr": 0, "seed": 1}
     teacher = road / "teacher"
     data = road / "data/unlabelled.txt"
-    run(AMD, data=data, out=road / "begun", init=road / "amd", method__teacher__weights=teacher, **still)
+    run(AMD, data=data, out=road / "begun", init=road / "amd", method__teacher__checkpoint=teacher, **still)
     return road / "begun"
 
 
@@ -142,7 +141,7 @@ def test_a_run_says_what_it_started_from_and_is_no_other_ones(road, begun, capsy
     assert recipe(begun)["init"] == str(road / "amd")
     assert recipe(road / "amd")["init"] == ""
     data, teacher = road / "data/unlabelled.txt", road / "teacher"
-    assert main(typed(AMD, data=data, out=road / "amd", init=begun, method__teacher__weights=teacher)) == 2
+    assert main(typed(AMD, data=data, out=road / "amd", init=begun, method__teacher__checkpoint=teacher)) == 2
     assert f"{road / 'amd'}" in capsys.readouterr().err
 
 
@@ -198,7 +197,7 @@ def image_teacher(tmp_path_factory):
 def distilled(road, out, *, init=None, method=MVD, **teachers):
     """A run of MVD with these teachers on the road's clips."""
     like = from_dict(PretrainRecipe, about(road / "teacher")["recipe"])
-    files = {name: replace(getattr(MVD, name), weights=str(file)) for name, file in teachers.items() if file}
+    files = {name: replace(getattr(MVD, name), checkpoint=str(file)) for name, file in teachers.items() if file}
     method = replace(method, **{name: files.get(name) for name in ("image_teacher", "video_teacher")})
     launch = RunConfig(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
     return pretrain(replace(like, method=method), launch, init=init)
@@ -216,7 +215,9 @@ def test_a_student_learns_from_both_teachers_or_either(road, tmp_path, image_tea
 
 
 def test_a_teacher_without_weights_is_named_with_its_option(road, tmp_path):
-    with pytest.raises(InputError, match=r"the video teacher has no weights; give --method\.video-teacher\.weights"):
+    with pytest.raises(
+        InputError, match=r"the video teacher has no checkpoint; give --method\.video-teacher\.checkpoint"
+    ):
         pretrain(
             replace(
                 from_dict(PretrainRecipe, about(road / "teacher")["recipe"]), method=replace(MVD, image_teacher=None)
@@ -246,7 +247,7 @@ def test_where_no_decoder_fills_in_what_is_hidden_all_may_be_seen(road, tmp_path
 @pytest.fixture(scope="module")
 def decoderless(road):
     """A student of MaskAgain: it has neither a decoder nor a final norm; it saw everything."""
-    teacher = {"method__teacher__weights": road / "teacher", "method__mask__ratio": 0}
+    teacher = {"method__teacher__checkpoint": road / "teacher", "method__mask__ratio": 0}
     run(MASKAGAIN, data=road / "data/unlabelled.txt", out=road / "maskagain", **teacher)
     return road / "maskagain"
 
@@ -314,7 +315,7 @@ def test_class_folders_without_splits_are_tested_on_as_a_whole(road, tmp_path):
 
 
 def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
-    monkeypatch.setattr(workers, "count_cores", lambda: 16)
+    monkeypatch.setattr(workers_module, "count_cores", lambda: 16)
     for processes, decoders in ((1, 15), (4, 3), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         assert Workers().num_workers == decoders
@@ -337,11 +338,11 @@ def pictures(tmp_path_factory):
 
 
 def test_pictures_are_clips_of_one_frame(pictures, tmp_path):
-    frame = {"clips__sampling__frames": 1}
+    frame = {"clips__sampling__num_frames": 1}
     image = {**frame, "method__encoder__tubelet": (1, 4, 4)}
     run(TEACHER, data=pictures / "train", out=tmp_path / "teacher", **image)
-    run(AMD, data=pictures / "train", out=tmp_path / "amd", method__teacher__weights=tmp_path / "teacher", **image)
-    whole = {**frame, "encoder__tubelet": (1, 4, 4), "views__sampling__frames": 1, "views__views": 1}
+    run(AMD, data=pictures / "train", out=tmp_path / "amd", method__teacher__checkpoint=tmp_path / "teacher", **image)
+    whole = {**frame, "encoder__tubelet": (1, 4, 4), "views__sampling__num_frames": 1, "views__temporal_clips": 1}
     run(FINETUNE, data=pictures, out=tmp_path / "finetune", init=tmp_path / "amd", **whole)
     for stage in STAGES:
         losses = [line["loss"] for line in log(tmp_path / stage)]
@@ -365,7 +366,7 @@ def again(road: Path, stage: str) -> None:
             run(TEACHER, data=data / "unlabelled.txt", out=road / "teacher")
         case "amd":
             teacher = road / "teacher"
-            run(AMD, data=data / "unlabelled.txt", out=road / "amd", method__teacher__weights=teacher)
+            run(AMD, data=data / "unlabelled.txt", out=road / "amd", method__teacher__checkpoint=teacher)
         case "finetune":
             run(FINETUNE, data=data, out=road / "finetune", init=road / "amd")
 
@@ -409,11 +410,11 @@ def test_where_there_is_no_room_for_the_weights_the_same_command_writes_them_lat
     with monkeypatch.context() as full:
         full.setattr(training, "write_checkpoint", no_room)
         assert main(typed(TEACHER, data=road / "data/unlabelled.txt", out=road / "teacher")) == 1
-    assert "No space left on device; the training is done" in capsys.readouterr().err
+    assert "(No space left on device); training is done" in capsys.readouterr().err
     again(road, "teacher")
     assert (road / "teacher/model.safetensors").read_bytes() == written
     assert log(road / "teacher") == steps
 
 
 def no_room(*given: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
+    raise InputError("model.safetensors cannot be written (No space left on device)")

@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.checkpoints.io import read_checkpoint
-from vidstill.checkpoints.licences import build_provenance, describe_licence_restrictions
 from vidstill.checkpoints.load import load_state_dict_strict
-from vidstill.data.datasets.train_clips import ClipsConfig
+from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.crop import RandomResizedCrop
 from vidstill.engine.distributed import Runtime
@@ -25,7 +24,7 @@ from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe.config import ProbeRunConfig, check_probe_encoder, open_probe_datasets
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.vector_cache import hash_checkpoint
-from vidstill.pipelines.session import TrainingSession, build_train_clips
+from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.workers import BaseRunConfig
 from vidstill.tasks.metrics.accuracy import compute_accuracy
 from vidstill.tasks.probes.linear import LinearProbeModel
@@ -95,7 +94,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
         precision=run_config.precision,
     )
     recipe = _build_recipe(encoder, run_config, config, len(data.train.rows), seed)
-    training = TrainingSession("probe", recipe, build_train_clips(recipe, data.train), launch, runtime)
+    training = TrainingSession("probe", recipe, TrainClips(data.train, recipe.clips, seed=recipe.seed), launch, runtime)
     if training.plan.videos_per_microbatch < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
     training.dry_run(lambda: ProbeTask(LinearProbeModel(encoder.model.config.build(), len(data.classes))))
@@ -113,15 +112,14 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
     about = {
         "kind": "probe",
         "classes": list(data.classes),
-        **build_provenance(sources),
     }
     training.run(
         ProbeTask(model),
         head,
         about,
-        test_manifest=data.test,
+        sources=sources,
+        test_set=data.test,
         init=source,
-        notes=describe_licence_restrictions(sources),
     )
     load_state_dict_strict(
         head, read_checkpoint(config.out).tensors, str(config.out)

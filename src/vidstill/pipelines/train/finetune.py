@@ -1,14 +1,14 @@
-"""Finetune."""
+"""Fine-tuning: train a classifier by a recipe, choose the epoch on a validation set if there is one, and test it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from vidstill.checkpoints.licences import build_provenance
-from vidstill.checkpoints.licences import describe_licence_restrictions as licence_notes
 from vidstill.checkpoints.load import init_encoder, load_checkpoint, merge_encoder_config
+from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import list_splits, open_manifest, open_test_manifest
 from vidstill.engine.distributed import Runtime
@@ -21,39 +21,49 @@ from vidstill.pipelines.evaluate.classifier import (
     score_classifier,
     write_classification_result,
 )
-from vidstill.pipelines.session import TrainingSession, ValidationSetup, build_train_clips
-from vidstill.pipelines.train.run_config import RunConfig
+from vidstill.pipelines.session import TrainingSession, ValidationSet
+from vidstill.pipelines.train.run_config import FinetuneRunConfig
+from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
+from vidstill.recipes.auto.dataset_stats import compute_dataset_stats, detect_hardware
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.tasks.classification import ClassificationTask, Classifier
-from vidstill.utils.config_io import to_dict
-from vidstill.utils.files import TEST_FILE
+from vidstill.utils.config_io import from_dict, to_dict
+from vidstill.utils.files import RECIPE_FILE
+from vidstill.utils.types import InputError
 
 
 def finetune(
     recipe: FinetuneRecipe,
-    run_config: RunConfig,
+    run_config: FinetuneRunConfig,
     *,
-    init: str | None,
+    init: str | None = None,
     runtime: Runtime | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Trains a classifier from an encoder (from scratch without one) and tests it; gives the run's folder.
+    """Fine-tune a classifier to the recipe's end, from the last checkpoint if there is one, and test it.
 
     Args:
-        init: a run's folder or a file of weights.
-        notes: sentences to be said before training.
+        recipe: The settings.
+        run_config: Data and run directory; its fold is a number (`finetune_folds` trains on all).
+        init: Run directory or weights file that the encoder starts from; None: random weights.
+        runtime: Device and processes; None: made from `run_config`.
+        notes: Messages before training.
+
+    Returns:
+        The run directory.
 
     Raises:
-        InputError: something the user gave cannot be used; nothing was written then.
+        InputError: Something that the user gave cannot be used; nothing has been written.
     """
+    train, test = open_train_test_manifests(run_config)
     runtime = runtime or Runtime(run_config.precision)
-    listing, val = open_train_test_manifests(run_config)
     start = load_checkpoint(init, recipe.encoder) if init else None
     if start is not None:
         recipe = replace(recipe, encoder=merge_encoder_config(start, recipe.encoder))
-    training = TrainingSession("finetune", recipe, build_train_clips(recipe, listing), run_config, runtime)
+    clips = TrainClips(train, recipe.clips, seed=recipe.seed)
+    session = TrainingSession("finetune", recipe, clips, run_config, runtime)
 
-    def task(model: Classifier) -> ClassificationTask:
+    def build_task(model: Classifier) -> ClassificationTask:
         return ClassificationTask(
             model,
             mixup=recipe.mixup,
@@ -63,113 +73,128 @@ def finetune(
             color_jitter=recipe.color_jitter,
         )
 
-    config = recipe.build_classifier_config(len(listing.classes), multi_label=listing.multi_label)
-    training.dry_run(lambda: task(config.build()))
-    check_views(val, recipe.views, min(1, run_config.num_workers))
-    watched = _open_validation_manifest(recipe, run_config, listing, val)
+    config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
+    session.dry_run(lambda: build_task(config.build()))
+    check_views(test, recipe.views, min(1, run_config.num_workers))
+    validation = _open_validation_manifest(recipe, run_config, train, test)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
         norm = model.norm if config.norm == "pretrained" and config.pooling != "first" else None
         init_encoder(model.encoder, start, recipe.encoder, head_norm=norm)
-    about = {
+    if validation and recipe.patience is not None and validation.fingerprint == test.fingerprint:
+        notes = [*notes, "the test set chooses the epoch, so its score is too high; give --val-data other videos"]
+    validation_set = (
+        None if validation is None else _build_validation_set(recipe, session, model, validation, train.classes)
+    )
+    metadata = {
         "kind": "classifier",
         "encoder": to_dict(recipe.encoder),
         "classifier": to_dict(config),
-        "classes": list(listing.classes),
+        "classes": list(train.classes),
         "views": to_dict(recipe.views),
         "recipe": to_dict(recipe),
     }
-    sources = {"init": start} if start else {}
-    about |= build_provenance(sources)
-    watching = (
-        None if watched is None else _build_validation(recipe, run_config, runtime, model, watched, listing.classes)
+    selection = session.run(
+        build_task(model),
+        model,
+        metadata,
+        sources={"init": start} if start else {},
+        init=init,
+        test_set=test,
+        validation_set=validation_set,
+        notes=notes,
     )
-    if watched and recipe.patience is not None and watched.fingerprint == val.fingerprint:
-        notes = [*notes, "the videos of the test choose the epoch, so that their score flatters; --watch others"]
-    notes = [*notes, *licence_notes(sources)]
-    selection = training.run(
-        task(model), model, about, test_manifest=val, init=init or "", validation=watching, notes=notes
+    session.test_once(
+        lambda: score_classifier(
+            model, test, train.classes, recipe.views, run_config, runtime, multi_label=config.multi_label
+        ),
+        lambda result: write_classification_result(run_config.out, result, selection),
     )
-    if not runtime.broadcast((run_config.out / TEST_FILE).exists()):
-        tested = score_classifier(
-            model, val, listing.classes, recipe.views, run_config, runtime, multi_label=config.multi_label
-        )
-        if runtime.is_main:
-            write_classification_result(run_config.out, tested, selection)
-        runtime.barrier()
     return run_config.out
 
 
-def open_train_test_manifests(run_config: RunConfig) -> tuple[Manifest, Manifest]:
-    """The videos that a fine-tuning trains on, and those that it is tested on.
+def open_train_test_manifests(run_config: FinetuneRunConfig) -> tuple[Manifest, Manifest]:
+    """Open the training set and the test set.
 
     Raises:
-        InputError: they have no labels, or not the same classes.
+        InputError: They have no labels, or not the same classes.
     """
-    train = require_labels(open_manifest(run_config.data, split="train", fold=run_config.fold), multi_label=True)
+    if run_config.fold == "all":
+        raise InputError("a run trains on one fold; give --fold 1, 2 or 3")
+    fold = run_config.first_fold
+    train = require_labels(open_manifest(run_config.data, split="train", fold=fold), multi_label=True)
     if run_config.test_data:
-        val = require_labels(
-            open_test_manifest(run_config.test_data, fold=run_config.fold), multi_label=train.multi_label
-        )
+        test = open_test_manifest(run_config.test_data, fold=fold)
     else:
-        val = require_labels(
-            open_manifest(run_config.data, split="val", fold=run_config.fold), multi_label=train.multi_label
-        )
-    check_classes(val, train.classes, str(train.source))
-    check_train_classes(train, val)
-    return train, val
+        test = open_manifest(run_config.data, split="val", fold=fold)
+    require_labels(test, multi_label=train.multi_label)
+    check_classes(test, train.classes, str(train.source))
+    check_train_classes(train, test)
+    return train, test
+
+
+def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoRecipe:
+    """Choose a recipe for the data, the machine and the start; or return that of the run which is resumed.
+
+    Args:
+        run_config: Data and run directory.
+        init: Run directory or weights file to start from; None: random weights.
+
+    Raises:
+        InputError: The data have no labels, or something else cannot be used.
+    """
+    try:
+        run = json.loads((run_config.out / RECIPE_FILE).read_text(encoding="utf-8"))
+        recipe = from_dict(FinetuneRecipe, run["recipe"])
+        return AutoRecipe(recipe=recipe, choices=(), note=f"resumes the recipe of {run_config.out}")
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no run; whatever else is there, the run refuses
+    train = open_manifest(run_config.data, split="train", fold=run_config.first_fold)
+    require_labels(train, multi_label=True)
+    has_validation = bool(run_config.val_data or (run_config.test_data and "val" in list_splits(run_config.data)))
+    start = load_checkpoint(init) if init else None
+    return choose_recipe(compute_dataset_stats(train), start, detect_hardware(), has_validation=has_validation)
 
 
 def _open_validation_manifest(
-    recipe: FinetuneRecipe, run_config: RunConfig, train: Manifest, test: Manifest
+    recipe: FinetuneRecipe, run_config: FinetuneRunConfig, train: Manifest, test: Manifest
 ) -> Manifest | None:
-    """The videos that are scored after each epoch: those that were named for it; else, where their score is to choose
-    the epoch, the data's val split, which may be what is tested on.
+    """Open the validation set: --val-data; else, where its score chooses the epoch, the data's val split, or the test set.
 
     Raises:
-        InputError: they have no labels, or not the same classes.
+        InputError: It has no labels, or not the classes of the training set.
     """
+    fold = run_config.first_fold
     if run_config.val_data:
-        found = require_labels(
-            open_test_manifest(run_config.val_data, fold=run_config.fold), multi_label=train.multi_label
-        )
+        validation = open_test_manifest(run_config.val_data, fold=fold)
     elif recipe.patience is None:
         return None
     elif run_config.test_data and "val" in list_splits(run_config.data):
-        found = require_labels(
-            open_manifest(run_config.data, split="val", fold=run_config.fold), multi_label=train.multi_label
-        )
+        validation = open_manifest(run_config.data, split="val", fold=fold)
     else:
         return test
-    check_classes(found, train.classes, str(train.source))
-    check_views(found, recipe.views, min(1, run_config.num_workers))
-    return found
+    require_labels(validation, multi_label=train.multi_label)
+    check_classes(validation, train.classes, str(train.source))
+    check_views(validation, recipe.views, min(1, run_config.num_workers))
+    return validation
 
 
-def _build_validation(
-    recipe: FinetuneRecipe,
-    run_config: RunConfig,
-    runtime: Runtime,
-    model: Classifier,
-    manifest: Manifest,
-    classes: Sequence[str],
-) -> ValidationSetup:
-    """Watched videos and their score: of the one view in the middle of each, so that it costs little.
-
-    Args:
-        classes: the model's.
-    """
+def _build_validation_set(
+    recipe: FinetuneRecipe, session: TrainingSession, model: Classifier, manifest: Manifest, classes: Sequence[str]
+) -> ValidationSet:
+    """Score the validation set on one central view per video, so that it costs little."""
     views = replace(recipe.views, temporal_clips=1, spatial_crops=1)
-    several = model.config.multi_label
-    by = "mean_average_precision" if several else "top1"
+    multi_label = model.config.multi_label
 
-    def scores(epoch: int) -> dict[str, float]:
-        tested = score_classifier(
-            model, manifest, classes, views, run_config, runtime, multi_label=several, show_progress=False
+    def score_epoch(epoch: int) -> dict[str, float]:
+        config, runtime = session.run_config, session.runtime
+        result = score_classifier(
+            model, manifest, classes, views, config, runtime, multi_label=multi_label, show_progress=False
         )
-        return tested.metrics
+        return result.metrics
 
-    return ValidationSetup(
-        manifest=manifest, early_stopping=Validation(score_epoch=scores, metric=by, patience=recipe.patience)
+    metric = "mean_average_precision" if multi_label else "top1"
+    return ValidationSet(
+        manifest=manifest, validation=Validation(score_epoch=score_epoch, metric=metric, patience=recipe.patience)
     )

@@ -1,4 +1,4 @@
-"""Three folds: UCF101 and HMDB51 are split in three ways; each has a model of its own, and the mean of them is told."""
+"""Three folds: UCF101 and HMDB51 have three official splits; a model is trained for each, and their mean is reported."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from vidstill.data.manifest.open import open_test_manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, evaluate_classifier, require_labels
 from vidstill.pipelines.train.finetune import finetune, open_train_test_manifests
-from vidstill.pipelines.train.run_config import RunConfig
+from vidstill.pipelines.train.run_config import FinetuneRunConfig
 from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_json
@@ -25,38 +25,37 @@ _FOLDS: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
 
 def finetune_folds(
     recipe: FinetuneRecipe,
-    run_config: RunConfig,
+    run_config: FinetuneRunConfig,
     *,
-    init: str | None,
+    init: str | None = None,
     runtime: Runtime | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Fine-tunes and tests a model for each fold, in `fold1`, `fold2`, `fold3`; the same call again goes on.
+    """Fine-tune and test a model for each fold, in `fold1`, `fold2` and `fold3`; the same call again resumes.
 
     Args:
-        run_config: its `out` is the folder of the folds.
-        init: what each of them starts from.
-        notes: sentences to be said before the first is trained.
+        recipe: The settings of each run.
+        run_config: Its `out` is the directory of the folds.
+        init: What each run starts from, as for `finetune`.
+        runtime: Device and processes; None: made from `run_config`.
+        notes: Messages before the first training.
 
     Returns:
-        What FOLDS_FILE there holds: the folds' top-1 and top-5, and their arithmetic means (MVD's protocol).
+        The content of FOLDS_FILE: top-1 and top-5 of each fold, and their arithmetic means (MVD's protocol).
 
     Raises:
-        InputError: the data has no three folds, or something else cannot be used; nothing was written then.
+        InputError: The data have no three folds, or something else cannot be used; nothing has been written.
     """
-    _check_folds_folder(run_config.out)
+    out = run_config.out
+    _check_folds_dir(out)
     for fold in _FOLDS:
-        open_train_test_manifests(replace(run_config, fold=fold))  # before the first is trained for hours
+        open_train_test_manifests(replace(run_config, fold=fold))  # before the first fold is trained for hours
     runtime = runtime or Runtime(run_config.precision)
     for fold in _FOLDS:
-        of_fold = replace(run_config, fold=fold, out=_fold_folder(run_config.out, fold))
+        of_fold = replace(run_config, fold=fold, out=_fold_dir(out, fold))
         finetune(recipe, of_fold, init=init, runtime=runtime, notes=notes if fold == _FOLDS[0] else ())
-    found = summarize_folds(
-        [json.loads((_fold_folder(run_config.out, fold) / TEST_FILE).read_text(encoding="utf-8")) for fold in _FOLDS]
-    )
-    if runtime.is_main:
-        write_json(run_config.out / FOLDS_FILE, found)
-    return found
+    results = [json.loads((_fold_dir(out, fold) / TEST_FILE).read_text(encoding="utf-8")) for fold in _FOLDS]
+    return _summarize_folds(results, out, runtime)
 
 
 def evaluate_folds(
@@ -67,59 +66,63 @@ def evaluate_folds(
     out: Path | None = None,
     runtime: Runtime | None = None,
 ) -> dict[str, Any]:
-    """Tests each fold's model on its own fold's test list.
+    """Test the model of each fold on that fold's test list.
 
     Args:
-        source: the folder of the folds.
-        out: a folder to leave all findings in, in a folder for each fold.
+        source: The directory of the folds.
+        data: The data set.
+        workers: Decoding processes, views per device, precision.
+        out: Directory for the results, one directory per fold.
+        runtime: Device and processes; None: made from `workers`.
 
     Returns:
         As `finetune_folds`.
 
     Raises:
-        InputError: a fold's model is not there, or the data has no three folds.
+        InputError: The model of a fold is missing, or the data have no three folds.
     """
     for fold in _FOLDS:
-        if not (_fold_folder(Path(source), fold) / MODEL_FILE).is_file():
+        if not (_fold_dir(Path(source), fold) / MODEL_FILE).is_file():
             raise InputError(
                 f"{source} holds no model of fold {fold}; train all: vidstill finetune … --fold all --out {source}"
             )
-        require_labels(open_test_manifest(data, fold=fold))  # before the first is tested for an hour
-    runtime = runtime or Runtime(workers.precision)
+        require_labels(open_test_manifest(data, fold=fold))  # before the first fold is tested for an hour
     if out is not None:
-        _check_folds_folder(out)
+        _check_folds_dir(out)
         for fold in _FOLDS:
-            check_output_dir(_fold_folder(out, fold), "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
-    tests = []
+            check_output_dir(_fold_dir(out, fold), "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
+    runtime = runtime or Runtime(workers.precision)
+    results = []
     for fold in _FOLDS:
-        model, there = str(_fold_folder(Path(source), fold)), None if out is None else _fold_folder(out, fold)
-        tests.append(evaluate_classifier(model, data, fold=fold, workers=workers, out=there, runtime=runtime).to_dict())
-    found = summarize_folds(tests)
-    if out is not None and runtime.is_main:
-        write_json(out / FOLDS_FILE, found)
-    return found
+        model, result_dir = str(_fold_dir(Path(source), fold)), None if out is None else _fold_dir(out, fold)
+        result = evaluate_classifier(model, data, fold=fold, workers=workers, out=result_dir, runtime=runtime)
+        results.append(result.to_dict())
+    return _summarize_folds(results, out, runtime)
 
 
-def summarize_folds(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The folds' numbers and their means, from each fold's test."""
+def _summarize_folds(results: Sequence[dict[str, Any]], out: Path | None, runtime: Runtime) -> dict[str, Any]:
+    """Return the numbers of each fold and their means; write them too."""
     folds = [
-        {"fold": fold, "top1": test["top1"], "top5": test["top5"], "videos": test["videos"]}
-        for fold, test in zip(_FOLDS, results, strict=True)
+        {"fold": fold, **{key: result[key] for key in ("top1", "top5", "videos")}}
+        for fold, result in zip(_FOLDS, results, strict=True)
     ]
-    return {"folds": folds, "mean": {word: mean(fold[word] for fold in folds) for word in ("top1", "top5")}}
+    summary = {"folds": folds, "mean": {key: mean(fold[key] for fold in folds) for key in ("top1", "top5")}}
+    if out is not None and runtime.is_main:
+        write_json(out / FOLDS_FILE, summary)
+    return summary
 
 
 def format_folds(summary: dict[str, Any]) -> str:
-    """A small table."""
+    """Format the folds' numbers as a table."""
     rows = [*((str(fold["fold"]), fold) for fold in summary["folds"]), ("mean", summary["mean"])]
     lines = (f"{name:4}  {row['top1']:6.2f}  {row['top5']:6.2f}" for name, row in rows)
     return "\n".join(["fold    top1    top5", *lines])
 
 
-def _fold_folder(folder: Path, fold: int) -> Path:
-    return folder / f"fold{fold}"
+def _fold_dir(directory: Path, fold: int) -> Path:
+    return directory / f"fold{fold}"
 
 
-def _check_folds_folder(folder: Path) -> None:
-    """Raises an InputError where a folder of folds would stand among other files."""
-    check_output_dir(folder, "folds", FOLDS_FILE, [_fold_folder(folder, fold).name for fold in _FOLDS])
+def _check_folds_dir(directory: Path) -> None:
+    """Raise an InputError if the directory holds something else than folds."""
+    check_output_dir(directory, "folds", FOLDS_FILE, [_fold_dir(directory, fold).name for fold in _FOLDS])

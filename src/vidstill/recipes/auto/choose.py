@@ -1,12 +1,11 @@
-"""The automatic recipe: a fine-tuning for given videos, machine and start.
+"""The automatic recipe: a fine-tuning for given data, machine and checkpoint, with a reason for each choice.
 
-It decides by what can be counted and never by what takes time, so that the same command makes the same recipe again.
+It decides by what can be counted, never by measured time, so that the same command makes the same recipe again.
 """
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, reduce
 from typing import Any, Literal
 
 from vidstill.checkpoints.io import Checkpoint
@@ -22,29 +21,38 @@ from vidstill.models.vit import ViTConfig
 from vidstill.recipes.auto.clip_size import ClipChoice, choose_clip
 from vidstill.recipes.auto.dataset_stats import DatasetStats, Hardware
 from vidstill.recipes.auto.defaults import AUTO_RULES, AutoRules
-from vidstill.recipes.auto.explain import RecipeChoice, explain_choices
 from vidstill.recipes.recipe import FinetuneRecipe
-from vidstill.utils.config_io import from_dict
-from vidstill.utils.files import RECIPE_FILE
 from vidstill.utils.flops import compute_model_cost
 
-_WIDE_ASPECT_RATIO = 1.2  # longer sides, from which a test looks at three places
+_WIDE_ASPECT_RATIO = 1.2  # from here on a test takes three spatial crops
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeChoice:
+    """The options that were chosen, the choice, and its reason."""
+
+    options: tuple[str, ...]
+    summary: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.summary}: {self.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoRecipe:
     recipe: FinetuneRecipe
     choices: tuple[RecipeChoice, ...]
-    note: str = ""  # to be said first
+    note: str = ""  # a message before the choices
 
     def explain(self, recipe: FinetuneRecipe) -> list[str]:
-        """A line for each choice that a recipe, in which options may have changed some, still has."""
-        picks = [
-            str(pick)
-            for pick in self.choices
-            if all(_get_nested_value(recipe, o) == _get_nested_value(self.recipe, o) for o in pick.options)
+        """Return a line for each choice that `recipe` still has after some options were typed."""
+        lines = [
+            str(choice)
+            for choice in self.choices
+            if all(_get_nested(recipe, path) == _get_nested(self.recipe, path) for path in choice.options)
         ]
-        return [self.note, *picks] if self.note else picks
+        return [self.note, *lines] if self.note else lines
 
 
 def choose_recipe(
@@ -55,95 +63,143 @@ def choose_recipe(
     has_validation: bool,
     rules: AutoRules = AUTO_RULES,
 ) -> AutoRecipe:
-    """A recipe for these videos on this machine.
+    """Choose a recipe.
 
     Args:
-        checkpoint: what it starts from, if not from scratch.
-        has_validation: there are labelled videos besides those that are trained on and tested on.
+        stats: What was counted in the training set.
+        checkpoint: What the training starts from; None: random weights.
+        hardware: Cores or GPUs.
+        has_validation: Whether there is a validation set besides the training set and the test set.
+        rules: The numbers to decide by.
 
     Raises:
-        InputError: the start is an encoder of clips, and the data are pictures.
+        InputError: The checkpoint is an encoder of clips, and the data are images.
     """
-    look = choose_clip(stats, checkpoint, rules)
-    encoder, size, seconds = _choose_encoder_and_size(stats, checkpoint, hardware, look, rules)
-    affordable = int(60 * rules.training_minutes[hardware.device_kind] / seconds)
-    wanted = min(max(rules.total_clips // stats.num_clips, rules.epoch_range[0]), rules.epoch_range[1])
-    epochs = max(min(wanted, affordable), rules.min_epochs)
+    clip = choose_clip(stats, checkpoint, rules)
+    encoder, size, epoch_seconds = _choose_encoder_and_size(stats, checkpoint, hardware, clip, rules)
+    affordable_epochs = int(60 * rules.training_minutes[hardware.device_kind] / epoch_seconds)
+    full_epochs = min(max(rules.total_clips // stats.num_clips, rules.epoch_range[0]), rules.epoch_range[1])
+    epochs = max(min(full_epochs, affordable_epochs), rules.min_epochs)
     batch = _choose_batch(stats, hardware, rules)
-    deep = encoder.depth >= rules.min_deep_depth
-    mixes = (
-        stats.num_clips >= rules.min_mixup_clips_per_class * len(stats.class_counts)
-        and batch % (2 * hardware.processes) == 0
-    )
-    there = [count for count in stats.class_counts if count]
+    is_deep = encoder.depth >= rules.min_deep_depth
+    clips_per_class = stats.num_clips / len(stats.class_counts)
+    can_mix = clips_per_class >= rules.min_mixup_clips_per_class and batch % (2 * hardware.processes) == 0
+    counts = [count for count in stats.class_counts if count]
     recipe = FinetuneRecipe(
-        encoder=replace(encoder, drop_path=rules.drop_path if deep else 0.0),
+        encoder=replace(encoder, drop_path=rules.drop_path if is_deep else 0.0),
         clips=ClipsConfig(
             dataset="own",
-            sampling=look.sampling,
+            sampling=clip.sampling,
             size=size,
             crop=RandomResizedCrop(scale=(0.5, 1.0)),
             flip_probability=0.0 if stats.has_left_right_classes else 0.5,
-            class_balance=rules.class_balance if max(there) > rules.max_class_ratio * min(there) else 0.0,
+            class_balance=rules.class_balance if max(counts) > rules.max_class_ratio * min(counts) else 0.0,
         ),
         views=ViewsConfig(
-            sampling=look.sampling,
+            sampling=clip.sampling,
             temporal_clips=1 if stats.is_images else 2,
             spatial_crops=3 if stats.aspect_ratio >= _WIDE_ASPECT_RATIO else 1,
             short_side=min(size),
             size=size,
         ),
         optim=AdamWConfig(
-            base_lr=rules.peak_lr["deep" if deep else "shallow"] * 256 / batch,
+            base_lr=rules.peak_lr["deep" if is_deep else "shallow"] * 256 / batch,
             min_lr=0.0,
             max_grad_norm=1.0,
-            layer_decay=rules.layer_decay if deep and checkpoint else None,
+            layer_decay=rules.layer_decay if is_deep and checkpoint else None,
         ),
         schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 20)),
         batch=batch,
         label_smoothing=0.1,
         color_jitter=None if stats.is_images else ColorJitter(),
-        mixup=MixupCutmix() if mixes else None,
+        mixup=MixupCutmix() if can_mix else None,
         patience=max(10, round(rules.patience_ratio * epochs)) if has_validation else None,
-        weight_init="normal" if deep else "xavier",
+        weight_init="normal" if is_deep else "xavier",
     )
-    picks = explain_choices(
-        recipe,
-        stats,
-        look,
-        hardware,
-        init=checkpoint.source if checkpoint else "",
-        has_validation=has_validation,
-        affordable_epochs=affordable,
-        epoch_seconds=seconds,
-        rules=rules,
-    )
-    return AutoRecipe(recipe=recipe, choices=picks)
 
+    def explain() -> Iterator[tuple[str, str, str]]:
+        """Yield the options, the choice and the reason."""
+        noun, init = "image" if stats.is_images else "clip", checkpoint.source if checkpoint else ""
+        num_clips, average = f"{stats.num_clips} {noun}s", f"{clips_per_class:.3g} per class on average"
+        tubelet, minutes = "x".join(map(str, encoder.tubelet)), epochs * epoch_seconds / 60
+        lr, decay = recipe.optim.base_lr * batch / 256, recipe.optim.layer_decay
+        yield (
+            "encoder",
+            f"encoder of {encoder.depth} blocks of width {encoder.dim}, tubelets of {tubelet}",
+            f"that of {init}" if init else f"from scratch on {num_clips}, {average}, with {hardware}",
+        )
+        yield (
+            "clips.size views.size",
+            f"{size[0]} x {size[1]} pixels",
+            f"{init} was trained so" if init else f"median short side {stats.median_short_side} px; {hardware}",
+        )
+        yield "clips.sampling views.sampling", clip.summary, clip.reason
+        yield (
+            "schedule.epochs",
+            f"{epochs} epochs",
+            f"{rules.total_clips:,} {noun}s in all, each of the {num_clips} {rules.epoch_range[0]} to {rules.epoch_range[1]} times"
+            + (f", limited by the time on {hardware}" if affordable_epochs < full_epochs else "")
+            + (f"; about {minutes:.0f} min" if minutes >= 1 else "; a minute or less"),
+        )
+        yield "batch", f"batch of {batch}", num_clips
+        yield (
+            "optim",
+            f"peak learning rate {lr:g}" + (f", layer decay {decay}" if decay else ""),
+            f"{encoder.depth} blocks, {'pre-trained' if init else 'from scratch'}",
+        )
+        yield (
+            "mixup",
+            "mixup and CutMix" if can_mix else "no mixup or CutMix",
+            f"{average}; from {rules.min_mixup_clips_per_class} per class on",
+        )
+        yield (
+            "color_jitter",
+            "no colour jitter" if stats.is_images else "colour jitter",
+            "images are taken one by one"
+            if stats.is_images
+            else "videos are recorded under few lights, which a model would learn instead of the actions",
+        )
+        yield (
+            "clips.flip_probability",
+            "no horizontal flip" if stats.has_left_right_classes else "horizontal flip of half of the clips",
+            f"{'a' if stats.has_left_right_classes else 'no'} class is called left or right",
+        )
+        yield (
+            "clips.class_balance",
+            f"classes balanced by {recipe.clips.class_balance}"
+            if recipe.clips.class_balance
+            else f"every {noun} once per epoch",
+            f"the largest class has {max(counts)} {noun}s, the smallest {min(counts)}",
+        )
+        yield (
+            "patience",
+            f"early stopping after {recipe.patience} epochs without improvement"
+            if has_validation
+            else "no early stopping",
+            f"there is {'a' if has_validation else 'no'} validation set besides the test set",
+        )
+        yield (
+            "views.temporal_clips views.spatial_crops",
+            f"{recipe.views.temporal_clips} x {recipe.views.spatial_crops} views in the test",
+            f"median aspect ratio {stats.aspect_ratio:g}",
+        )
 
-def load_run_recipe(run_dir: Path) -> FinetuneRecipe | None:
-    """The recipe of the run that a folder holds, if it holds a fine-tuning's."""
-    try:
-        plain = json.loads((run_dir / RECIPE_FILE).read_text(encoding="utf-8"))["recipe"]
-        return from_dict(FinetuneRecipe, plain)
-    except (OSError, ValueError, KeyError, TypeError):  # whatever else is in it is refused when it is claimed
-        return None
+    choices = (RecipeChoice(options=tuple(o.split()), summary=s, reason=r) for o, s, r in explain())
+    return AutoRecipe(recipe=recipe, choices=tuple(choices))
 
 
 def _choose_encoder_and_size(
     stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: ClipChoice, rules: AutoRules
 ) -> tuple[ViTConfig, tuple[int, int], float]:
-    """The encoder, a clip's size, the largest that leaves time for enough epochs, and the seconds of an epoch."""
+    """Return the encoder, the largest clip size that leaves time for enough epochs, and the seconds of an epoch."""
     sizes = [clip.size]
     if checkpoint is None:
-        most = min(clip.size[0], rules.max_side[hardware.device_kind])
-        sizes = [(side, side) for side in sorted(rules.tubelets, reverse=True) if side <= most]
+        largest = min(clip.size[0], rules.max_side[hardware.device_kind])
+        sizes = [(side, side) for side in sorted(rules.tubelets, reverse=True) if side <= largest]
     for size in sizes:
         encoder = _choose_encoder(stats, checkpoint, hardware, size[0], rules)
-        work = (
-            3 * _compute_gflops(encoder, clip.sampling.num_frames, size) * stats.num_clips
-        )  # a step costs three times what looking does
-        seconds = work / (rules.gmacs_per_second[hardware.device_kind] * hardware.count)
+        gflops = 3 * _compute_gflops(encoder, clip.sampling.num_frames, size) * stats.num_clips  # forward and backward
+        seconds = gflops / (rules.gmacs_per_second[hardware.device_kind] * hardware.count)
         if rules.epoch_range[0] * seconds <= 60 * rules.training_minutes[hardware.device_kind]:
             break
     return encoder, size, seconds
@@ -158,25 +214,23 @@ def _choose_encoder(
     stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, side: int, rules: AutoRules
 ) -> ViTConfig:
     if checkpoint is not None:
-        found = infer_encoder_config(checkpoint)
-        if found.tubelet[0] == 1 and not stats.is_images:
-            found = replace(found, tubelet=(2, *found.tubelet[1:]), positions="sincos3d", learned_grid=None)
-        return merge_encoder_config(checkpoint, found)
-    _, dim, depth, heads = next(row for row in rules.encoder_sizes[hardware.device_kind] if stats.num_clips <= row[0])
+        encoder = infer_encoder_config(checkpoint)
+        if encoder.tubelet[0] == 1 and not stats.is_images:
+            encoder = replace(encoder, tubelet=(2, *encoder.tubelet[1:]), positions="sincos3d", learned_grid=None)
+        return merge_encoder_config(checkpoint, encoder)
+    sizes = rules.encoder_sizes[hardware.device_kind]
+    _, dim, depth, heads = next(size for size in sizes if stats.num_clips <= size[0])
     tubelet = (rules.image_tubelets if stats.is_images else rules.tubelets)[side]
     positions: Literal["sincos2d", "sincos3d"] = "sincos2d" if stats.is_images else "sincos3d"
     return ViTConfig(dim=dim, depth=depth, heads=heads, tubelet=tubelet, positions=positions)
 
 
 def _choose_batch(stats: DatasetStats, hardware: Hardware, rules: AutoRules) -> int:
-    """Even for each process, and no more clips than there are."""
-    size = next(size for most, size in rules.batch_sizes[hardware.device_kind] if stats.num_clips <= most)
+    """Return a batch size that is even in each process, and at most the number of clips."""
+    batch = next(batch for limit, batch in rules.batch_sizes[hardware.device_kind] if stats.num_clips <= limit)
     even = 2 * hardware.processes
-    size = min(size, stats.num_clips)
-    return max(size // even * even, hardware.processes)
+    return max(min(batch, stats.num_clips) // even * even, hardware.processes)
 
 
-def _get_nested_value(value: Any, path: str) -> Any:
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
+def _get_nested(config: Any, path: str) -> Any:
+    return reduce(getattr, path.split("."), config)

@@ -1,4 +1,4 @@
-"""The numbers that the automatic recipe goes by; none is a paper's."""
+"""The numbers that the automatic recipe decides by; none is a paper's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,33 +10,31 @@ UNLIMITED = float("inf")  # ends a table whose rows are for up to so many clips
 
 @dataclass(frozen=True, kw_only=True)
 class AutoRules:
-    """What the automatic recipe goes by."""
+    """Limits and tables; tables by the number of clips are ascending."""
 
-    training_minutes: Mapping[DeviceKind, float]  # of training, about
-    gmacs_per_second: Mapping[DeviceKind, float]  # billions of multiply-adds a second, of a core or of the GPU
-    encoder_sizes: Mapping[
-        DeviceKind, tuple[tuple[float, int, int, int], ...]
-    ]  # up to so many clips: width, blocks, heads
-    tubelets: Mapping[int, tuple[int, int, int]]  # by the rows and columns of a clip
-    image_tubelets: Mapping[int, tuple[int, int, int]]  # the same of pictures
-    max_side: Mapping[DeviceKind, int]
-    max_upscale: float = 1.15  # a clip may have so many times the rows of its video
-    frames: int = 16
-    whole_video_seconds: float = 3.0  # shorter videos are seen from end to end
-    clip_seconds: float = 2.0  # of longer ones, so much is seen at once
-    batch_sizes: Mapping[DeviceKind, tuple[tuple[float, int], ...]]  # up to so many clips: clips in a step
-    total_clips: int = 160_000  # clips that a training is to show in all
+    training_minutes: Mapping[DeviceKind, float]  # target for the whole training
+    gmacs_per_second: Mapping[DeviceKind, float]  # 10^9 multiply-adds per second of a core or a GPU
+    encoder_sizes: Mapping[DeviceKind, tuple[tuple[float, int, int, int], ...]]  # up to n clips: width, depth, heads
+    tubelets: Mapping[int, tuple[int, int, int]]  # by the side of a clip in pixels
+    image_tubelets: Mapping[int, tuple[int, int, int]]  # the same for images
+    max_side: Mapping[DeviceKind, int]  # pixels
+    max_upscale: float = 1.15  # side of a clip / short side of the video, at most
+    frames: int = 16  # per clip
+    whole_video_seconds: float = 3.0  # up to this length, a clip spans the whole video
+    clip_seconds: float = 2.0  # span of a clip in longer videos
+    batch_sizes: Mapping[DeviceKind, tuple[tuple[float, int], ...]]  # up to n clips: batch
+    total_clips: int = 160_000  # clips shown in the whole training
     epoch_range: tuple[int, int] = (30, 400)
-    min_epochs: int = 10  # for which time is always taken
-    peak_lr: Mapping[Literal["shallow", "deep"], float]  # the highest, of a batch as it is
-    min_deep_depth: int = 12  # blocks, from which an encoder counts as such
-    layer_decay: float = 0.75  # of deep ones that are not from scratch
-    drop_path: float = 0.1  # of deep ones
-    min_mixup_clips_per_class: int = 50  # clips a class, on average
-    max_class_ratio: float = 3.0  # times as many clips as the smallest class, from which classes are balanced
+    min_epochs: int = 10  # even if they take more than the target time
+    peak_lr: Mapping[Literal["shallow", "deep"], float]
+    min_deep_depth: int = 12  # blocks from which an encoder counts as deep
+    layer_decay: float = 0.75  # of deep pre-trained encoders
+    drop_path: float = 0.1  # of deep encoders
+    min_mixup_clips_per_class: int = 50  # on average
+    max_class_ratio: float = 3.0  # largest class / smallest class; above, classes are balanced
     class_balance: float = 0.5
-    patience_ratio: float = 0.2  # of the epochs, where there are videos to watch; 10 epochs at least
-    max_probed_files: int = 32  # files
+    patience_ratio: float = 0.2  # patience / epochs, with a validation set; 10 epochs at least
+    max_probed_files: int = 32
 
 
 AUTO_RULES = AutoRules(

@@ -1,0 +1,105 @@
+"""`vidstill recipes`, and the options of the verbs that take a recipe: every field of the recipe is one."""
+
+import functools
+import json as jsons
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_type_hints
+
+from tyro.conf import Positional
+
+from vidstill.cli.options import RecipeOptions, apply_options, parse_recipe_options
+from vidstill.recipes.recipe import (
+    DetectionRecipe,
+    FinetuneRecipe,
+    PretrainRecipe,
+    compute_recipe_cost,
+    find_recipe,
+    format_options,
+    list_recipe_names,
+    read_recipe_source,
+)
+from vidstill.utils.config_io import to_dict
+from vidstill.utils.terminal import echo, format_key_values
+from vidstill.utils.types import InputError
+
+AUTO_RECIPE = "auto"
+
+_VERBS: dict[type, str] = {PretrainRecipe: "pretrain", FinetuneRecipe: "finetune", DetectionRecipe: "detect train"}
+_AUTO_HELP = (
+    f"The recipe {AUTO_RECIPE} is made for the data: `vidstill finetune {AUTO_RECIPE} --data DATA` counts clips and classes, "
+    "reads the sizes of some files, looks at the machine and at --init, and prints each choice with its reason; every "
+    "choice is an option that can be typed instead."
+)
+
+
+def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequence[str]) -> Callable[[], None]:
+    """Return the call of a verb that takes a recipe: with the recipe, its typed fields and the run config.
+
+    Args:
+        function: Takes `recipe`, `run_config` and `init`; the annotations say of which classes.
+        verb: The words that were typed for it.
+        args: The words after the verb, the recipe's name first.
+
+    Raises:
+        InputError: There is no such recipe, it is another verb's, or its fields do not go together.
+        SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
+    """
+    if args[:1] in (["-h"], ["--help"]):
+        echo(f"usage: vidstill {verb} RECIPE --data DATA [OPTIONS]\n\n{function.__doc__}\n")
+        echo(f"`vidstill recipes` lists the recipes, `vidstill {verb} RECIPE --help` the options of one.")
+        return lambda: None
+    if not args or args[0].startswith("-"):
+        raise InputError(f"the recipe comes first: vidstill {verb} RECIPE --data DATA; `vidstill recipes` lists them")
+    name, types = args[0], get_type_hints(function)
+    is_auto = name == AUTO_RECIPE
+    if is_auto and types["recipe"] is not FinetuneRecipe:
+        raise InputError(f"{AUTO_RECIPE} makes recipes for fine-tuning; type vidstill finetune {AUTO_RECIPE}")
+    recipe = None if is_auto else find_recipe(name)
+    if recipe is not None and not isinstance(recipe, types["recipe"]):
+        raise InputError(f"{name} is not a recipe for {verb}; type vidstill {_VERBS[type(recipe)]} {name}")
+    run_config, init, typed = parse_recipe_options(
+        RecipeOptions(types=(types["recipe"],), config=recipe, absent="chosen for the data" if is_auto else "absent"),
+        types["run_config"],
+        args[1:],
+        f"vidstill {verb} {name}",
+        description=f"{(function.__doc__ or '').partition(chr(10))[0]} {_AUTO_HELP if is_auto else ''}",
+        out=Path("runs") / name.replace("-", "_"),
+    )
+    if recipe is not None:
+        return functools.partial(function, apply_options(recipe, typed), run_config, init)
+    from vidstill.pipelines.train.finetune import choose_auto_recipe
+
+    auto = choose_auto_recipe(run_config, init)
+    recipe = apply_options(auto.recipe, typed)
+    return functools.partial(function, recipe, run_config, init, notes=auto.explain(recipe))
+
+
+def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = None, json: bool = False) -> None:
+    """List the recipes, or show one: its values, the cost of its model, and the source of its numbers.
+
+    Args:
+        pattern: Part of the names, or a pattern such as "amd.*_k400".
+        show: Name of one recipe.
+        json: Print JSON.
+    """
+    if show is None:
+        recipes = {name: find_recipe(name) for name in list_recipe_names(pattern)}
+        rows = [
+            {"name": name, "verb": _VERBS[type(recipe)], "published_result": recipe.published_result}
+            for name, recipe in recipes.items()
+        ]
+        width = max(map(len, recipes))
+        lines = [f"{row['verb']}  {row['name']:{width}}  {row['published_result']}".rstrip() for row in rows]
+        echo(jsons.dumps(rows, indent=1) if json else "\n".join(lines))
+        return
+    if show == AUTO_RECIPE:
+        echo(jsons.dumps({"name": AUTO_RECIPE, "description": _AUTO_HELP}, indent=1) if json else _AUTO_HELP)
+        return
+    recipe = find_recipe(show)
+    cost = {} if isinstance(recipe, PretrainRecipe) else {"cost": compute_recipe_cost(recipe)}
+    if json:
+        echo(jsons.dumps(to_dict(recipe) | cost, indent=1))
+        return
+    tables = [format_options(recipe), *cost.values()]
+    echo("\n\n".join([*map(format_key_values, tables), read_recipe_source(show)]))
