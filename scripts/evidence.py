@@ -27,7 +27,6 @@ from vidstill.data.transforms.crop import RandomResizedCrop
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.methods.common.masking import NestedTubeMask, RandomMask, TubeMask
-from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes import quickstart as settings
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
@@ -93,11 +92,13 @@ def pretraining(world: World, name: str) -> PretrainRecipe:
         method = replace(method, target=type(method).target)
     if name != "image_teacher":
         method = replace(method, encoder=world.of(method.encoder))
-    for field in ("teacher", "video_teacher"):
+    for field in ("teacher", "video"):
         if hasattr(method, field):
-            method = replace(method, **{field: TeacherConfig(model=world.of(getattr(method, field).model))})
+            method = replace(
+                method, **{field: replace(getattr(method, field), model=world.of(getattr(method, field).model))}
+            )
     if name == "mvd" and world.frames == 1:
-        method = replace(method, video_teacher=None)  # as the paper's on images
+        method = replace(method, video=None)  # as the paper's on images
     clips = world.clips if name != "image_teacher" else replace(world.clips, sampling=SegmentSampling(num_frames=1))
     return replace(recipe, method=method, clips=clips, optim=replace(recipe.optim, base_lr=4e-3), batch=64)
 
@@ -138,8 +139,8 @@ def run(out: Annotated[Path, tyro.conf.Positional], *, data: Path, seed: int) ->
                     field: replace(getattr(recipe.method, field), weights=str(out / world.name / teacher))
                     for field, teacher in (
                         ("teacher", "teacher"),
-                        ("video_teacher", "teacher"),
-                        ("image_teacher", "image_teacher"),
+                        ("video", "teacher"),
+                        ("image", "image_teacher"),
                     )
                     if getattr(recipe.method, field, None) is not None
                 }

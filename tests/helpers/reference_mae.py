@@ -20,7 +20,7 @@ from vidstill.methods.common.masking import Mask, RandomMask
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.methods.dmae import DMAE
 from vidstill.methods.imagemae import ImageMAE, ImageMAEConfig
-from vidstill.methods.stmae import STMAE, STMAEConfig
+from vidstill.methods.stmae import STMAE, STMAEConfig, STMAEQuirks
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import ViTConfig
@@ -86,15 +86,16 @@ def stmae_config(config: dict[str, Any]) -> STMAEConfig:
             mlp_ratio=encoder.mlp_ratio,
             positions=encoder.positions,
             learned_grid=encoder.learned_grid,
-            class_token="own" if encoder.cls_token else "none",
+            class_token="own" if encoder.class_token else "none",
             embed_bias=True,
             attention_bias=encoder.attention_bias,
         ),
         mask=RandomMask(ratio=config.get("mask_ratio", 0.9)),
         target="per_patch" if config.get("norm_pix_loss", True) else "input",
         predicted_frames=config["pred_t_dim"] * config["t_patch_size"] // config["num_frames"],
-        frame_selection="linspace",
-        weight_init="normal_released" if config.get("trunc_init") else "xavier",
+        released=STMAEQuirks(
+            frame_selection="linspace", weight_init="normal_released" if config.get("trunc_init") else "xavier"
+        ),
     )
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidstill.methods.amd import AMDConfig
+from vidstill.methods.amd import AMDConfig, AMDQuirks
 from vidstill.methods.common.masking import NestedTubeMask, RandomMask, TubeMask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.methods.imagemae import ImageMAEConfig
-from vidstill.methods.maskagain import MaskAgainConfig
-from vidstill.methods.mvd import MVDConfig
-from vidstill.methods.stmae import STMAEConfig, build_stmae_vit_config
+from vidstill.methods.maskagain import HiddenConfig, MaskAgainConfig, MaskAgainQuirks, OutputConfig
+from vidstill.methods.mvd import MVDConfig, TeacherBranch
+from vidstill.methods.stmae import STMAEConfig, STMAEQuirks, build_stmae_vit_config
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
@@ -38,14 +38,13 @@ MASKAGAIN = MaskAgainConfig(
     encoder=ENCODER,
     teacher=TeacherConfig(model=replace(TEACHER, dim=24)),  # as wide as the student
     mask=TubeMask(ratio=0.5),
-    global_top_k=4,
-    local_top_k=3,
-    salient_tokens=5,
+    hidden=HiddenConfig(global_top_k=4, local_top_k=3),
+    output=OutputConfig(salient_tokens=5),
 )
 IMAGEMAE = ImageMAEConfig(
     encoder=replace(ENCODER, positions="sincos2d", class_token=True, attention_bias="qkv"),
     decoder=replace(DECODER, positions="sincos2d", class_token="encoder", embed_bias=True, attention_bias="qkv"),
-    mask=RandomMask(ratio=0.75, round_down="hidden"),  # so that something is seen of a single token
+    mask=RandomMask(ratio=0.75, round_down="masked"),  # so that something is seen of a single token
 )
 DMAE = DMAEConfig(
     encoder=IMAGEMAE.encoder,
@@ -62,18 +61,19 @@ STMAE = STMAEConfig(
 MVD = MVDConfig(
     encoder=replace(ENCODER, dim=32, positions="sincos3d"),  # the code needs a multiple of 16
     decoder=replace(DECODER, positions="sincos3d", embed_bias=True),
-    image_teacher=TeacherConfig(model=replace(DMAE.teacher.model, tubelet=(1, 4, 4), dim=16, depth=2)),
-    video_teacher=TeacherConfig(model=TEACHER),
+    image=TeacherBranch(model=replace(DMAE.teacher.model, tubelet=(1, 4, 4), dim=16, depth=2)),
+    video=TeacherBranch(model=TEACHER),
     mask=TubeMask(ratio=0.75),
 )
 
-NO_TERM = dict.fromkeys(("global_weight", "local_weight", "hint_weight", "relation_weight"), 0.0)
-
 
 def only(config: MaskAgainConfig, **weights: float) -> MaskAgainConfig:
-    """MaskAgain with these terms alone; with a decoder where pixels are asked for."""
-    decoder = DECODER if "reconstruction_weight" in weights else None
-    return replace(config, **(NO_TERM | weights), decoder=decoder)
+    """MaskAgain with these terms alone: `global`, `local`, `attention`, `value`, `hint`, `relation`."""
+    hidden, output = (
+        {f"{term}_weight": weights.get(term, 0.0) for term in terms}
+        for terms in (("global", "local", "attention", "value"), ("hint", "relation"))
+    )
+    return replace(config, hidden=replace(config.hidden, **hidden), output=replace(config.output, **output))
 
 
 METHODS: dict[str, Any] = {
@@ -82,28 +82,29 @@ METHODS: dict[str, Any] = {
     "amd-parallel": replace(AMD, alignment="parallel"),
     "amd-direct": replace(AMD, alignment="direct"),
     "amd-generation": replace(AMD, alignment="generation"),
-    "amd-released": replace(AMD, generator_mask_tokens="released", shared_projection="released"),
+    "amd-released": replace(AMD, released=AMDQuirks(constant_mask_tokens=True, projection_by_index=True)),
     "maskagain": MASKAGAIN,
     "maskagain-paper": replace(
         MASKAGAIN,
-        attention_normalization="plain",
-        local_softmax="clip",
-        local_value_order="aligned",
-        hint_tokens="gathered",
-        relation_softmax="pairs",
+        released=MaskAgainQuirks(
+            attention_normalization="unchanged",
+            local_softmax="clip",
+            value_order="aligned",
+            hint_tokens="gathered",
+            relation_softmax="pairs",
+        ),
     ),
     "maskagain-projected": replace(MASKAGAIN, teacher=TeacherConfig(model=TEACHER)),
-    "maskagain-transfer": replace(
-        only(MASKAGAIN, attention_weight=1.0, value_weight=1.0, reconstruction_weight=1.0),
-        attention_layers=(1, 2),
-        attention_temperature=4.0,
+    "maskagain-transfer": only(
+        replace(MASKAGAIN, decoder=DECODER, hidden=HiddenConfig(layers=(1, 2), temperature=4.0)),
+        attention=1.0,
+        value=1.0,
     ),
     "stmae": STMAE,
     "stmae-mae_st": replace(
         STMAE,
         decoder=replace(STMAE.decoder, positions="separable", class_token="own"),
-        frame_selection="linspace",
-        weight_init="xavier",
+        released=STMAEQuirks(frame_selection="linspace", weight_init="xavier"),
     ),
     "imagemae": IMAGEMAE,
     "dmae": DMAE,
@@ -123,24 +124,22 @@ METHODS: dict[str, Any] = {
         align_class_token=False,
     ),
     "mvd": MVD,
-    "mvd-image-only": replace(MVD, video_teacher=None, image_frames="all", image_loss="l1"),
-    "mvd-video-only": replace(MVD, image_teacher=None, normalize_targets=True, video_loss="l2"),
-    "mvd-other-patches": replace(
-        MVD, image_teacher=TeacherConfig(model=replace(MVD.image_teacher.model, tubelet=(1, 3, 5)))
-    ),
+    "mvd-image-only": replace(MVD, image=replace(MVD.image, loss="l1"), video=None, image_frames="all"),
+    "mvd-video-only": replace(MVD, image=None, video=replace(MVD.video, loss="l2"), normalize_targets=True),
+    "mvd-other-patches": replace(MVD, image=TeacherBranch(model=replace(MVD.image.model, tubelet=(1, 3, 5)))),
     "mvd-class-token": replace(
         MVD,
         encoder=replace(MVD.encoder, class_token=True),
         decoder=replace(MVD.decoder, class_token="encoder"),
-        image_weight=0.7,
-        video_weight=1.5,
+        image=replace(MVD.image, weight=0.7),
+        video=replace(MVD.video, weight=1.5),
     ),
     "mvd-per-token": replace(MVD, distillation_tokens="visible"),
 }
 
 
 def as_images(config: Any) -> Any:
-    """The method's configuration for clips of one frame: flat tubelets and MAE's codes, in its models and teachers."""
+    """The method's config for clips of one frame: flat tubelets and MAE's positions, in its models and teachers."""
     if isinstance(config, ViTConfig):
         return replace(config, tubelet=(1, *config.tubelet[1:]), positions="sincos2d")
     if isinstance(config, DecoderConfig):

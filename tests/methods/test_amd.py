@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny_models import AMD, ENCODER, GRID, TEACHER, VIDEOMAE, built, clips
 
+from vidstill.methods.amd import AMDQuirks
 from vidstill.methods.common.masking import NestedTubeMask, TubeMask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.utils.types import InputError
@@ -85,14 +86,14 @@ def test_what_is_not_aligned_costs_nothing(alignment, absent):
 
 
 def test_a_generators_mask_token_is_trained_or_stays_as_it_was_drawn():
-    for tokens, trained in (("trained", True), ("released", False)):
-        method = built(replace(AMD, generator_mask_tokens=tokens))
+    for constant in (False, True):
+        method = built(replace(AMD, released=AMDQuirks(constant_mask_tokens=constant)))
         before = [generator.mask_token.clone() for generator in method.generators]
         method(CLIP, seed=SEED).loss.backward()
         optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.1)
         optimizer.step()
         for old, generator in zip(before, method.generators, strict=True):
-            assert torch.equal(old, generator.mask_token) != trained
+            assert torch.equal(old, generator.mask_token) == constant
         assert "generators.0.mask_token" in method.state_dict()  # so that a resumed run goes on with the same
 
 
@@ -109,8 +110,8 @@ def test_serial_generation_continues_from_the_direct_projection_and_parallel_has
 
 def test_a_generated_layer_continues_from_its_own_layers_projection_or_the_one_at_its_place():
     other = replace(AMD, layer_pairs=((1, 2), (2, 3)), generation_layer_pairs=((2, 3),))
-    for shared, layer in (("layer", "2"), ("released", "1")):
-        method = built(replace(other, shared_projection=shared))
+    for by_index, layer in ((False, "2"), (True, "1")):
+        method = built(replace(other, released=AMDQuirks(projection_by_index=by_index)))
         method(CLIP, seed=SEED).parts["generation"].backward()
         touched = {name for name, linear in method.projections.items() if linear.weight.grad is not None}
         assert touched == {layer}
@@ -160,13 +161,17 @@ def test_a_generators_heads_have_64_channels_or_the_next_number_that_divides(wid
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"pairs": ((3, 3),)}, r"block 3 of a student of 2 blocks; take 1 to 2"),
-        ({"pairs": ((1, 4),)}, r"block 4 of a teacher of 3 blocks; take 1 to 3"),
-        ({"pairs": ((0, 1),)}, r"block 0 of a student"),
-        ({"pairs": ()}, r"no layers to align"),
-        ({"encoder": replace(ENCODER, tubelet=(2, 8, 8))}, r"student's tubelets \(2, 8, 8\) have to be the teacher's"),
+        ({"layer_pairs": ((3, 3),)}, r"block 3 of a student of 2 blocks; take 1 to 2"),
+        ({"layer_pairs": ((1, 4),)}, r"block 4 of a teacher of 3 blocks; take 1 to 3"),
+        ({"layer_pairs": ((0, 1),)}, r"block 0 of a student"),
+        ({"layer_pairs": ()}, r"no layers to align"),
+        ({"encoder": replace(ENCODER, tubelet=(2, 8, 8))}, r"student's tubelets \(2, 8, 8\) must be the teacher's"),
         (
-            {"pairs": ((1, 1),), "generation_layer_pairs": ((1, 1), (2, 2)), "shared_projection": "released"},
+            {
+                "layer_pairs": ((1, 1),),
+                "generation_layer_pairs": ((1, 1), (2, 2)),
+                "released": AMDQuirks(projection_by_index=True),
+            },
             r"needs a direct pair for every generated one",
         ),
     ],

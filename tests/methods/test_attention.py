@@ -12,9 +12,8 @@ from vidstill.methods.maskagain_losses import (
     attend_selected_keys,
     attention_loss,
     drop_class_token,
-    global_loss,
-    local_loss,
     select_top_k,
+    selected_value_loss,
     split_by_slot,
     value_loss,
 )
@@ -43,18 +42,18 @@ def waves(logit: tuple[float, float], value: tuple[float, float]) -> AttentionMa
 @pytest.mark.parametrize(
     ("options", "printed"),
     [
-        ({"keys": 4}, 0.49291265),
-        ({"keys": 4, "temperature": 4.0}, 0.42921481),
-        ({"keys": 16}, 0.20505732),
-        ({"keys": 2, "slots": 8}, 0.81840557),
-        ({"keys": 2, "slots": 8, "pairs": "aligned"}, 0.63465202),
-        ({"keys": 1, "slots": 8}, 1.02436149),
+        ({"slots": 1, "top_k": 4}, 0.49291265),
+        ({"slots": 1, "top_k": 4, "temperature": 4.0}, 0.42921481),
+        ({"slots": 1, "top_k": 16}, 0.20505732),
+        ({"slots": 8, "top_k": 2}, 0.81840557),
+        ({"slots": 8, "top_k": 2, "value_order": "aligned"}, 0.63465202),
+        ({"slots": 8, "top_k": 1}, 1.02436149),
     ],
     ids=str,
 )
 def test_losses_of_waves_are_those_of_the_authors_code(options, printed):
     student, teacher = waves((0.7, 0.0), (0.37, 0.0)), waves((1.3, 0.5), (0.91, 0.2))
-    loss = (local_loss if "slots" in options else global_loss)(student, teacher, **options)
+    loss = selected_value_loss(student, teacher, **options)
     assert loss.item() == pytest.approx(printed, rel=1e-6)  # eight digits are printed, float32 has seven
 
 
@@ -70,24 +69,26 @@ def by_the_book(side: AttentionMap, chosen: AttentionMap, k: int, *, renormalise
     return taken
 
 
-@pytest.mark.parametrize("mass", ["renormalised", "plain"])
+@pytest.mark.parametrize("mass", ["renormalized", "unchanged"])
 @pytest.mark.parametrize("selection", ["own", "teacher"])
 def test_the_global_loss_is_that_of_the_equations(mass, selection):
     student, teacher = attention(0, tokens=7), attention(1, tokens=7)
-    ours = by_the_book(student, teacher if selection == "teacher" else student, 3, renormalised=mass == "renormalised")
-    theirs = by_the_book(teacher, teacher, 3, renormalised=mass == "renormalised")
-    loss = global_loss(student, teacher, top_k=3, key_selection=selection, attention_normalization=mass)
+    ours = by_the_book(student, teacher if selection == "teacher" else student, 3, renormalised=mass == "renormalized")
+    theirs = by_the_book(teacher, teacher, 3, renormalised=mass == "renormalized")
+    loss = selected_value_loss(
+        student, teacher, slots=1, top_k=3, key_selection=selection, attention_normalization=mass
+    )
     torch.testing.assert_close(loss, F.mse_loss(ours, theirs))
 
 
 @pytest.mark.parametrize("keys", [None, V, V + 1])
-@pytest.mark.parametrize("mass", ["renormalised", "plain"])
+@pytest.mark.parametrize("mass", ["renormalized", "unchanged"])
 @pytest.mark.parametrize("selection", ["own", "teacher"])
 def test_all_keys_are_weighted_value_transfer(keys, mass, selection):
     student, teacher = attention(0), attention(1)
     ours, theirs = ((side.logits / 0.5).softmax(dim=-1) @ side.values for side in (student, teacher))
-    loss = global_loss(
-        student, teacher, top_k=keys, attention_normalization=mass, key_selection=selection, temperature=0.5
+    loss = selected_value_loss(
+        student, teacher, slots=1, top_k=keys, attention_normalization=mass, key_selection=selection, temperature=0.5
     )
     torch.testing.assert_close(loss, F.mse_loss(ours, theirs))
 
@@ -108,9 +109,9 @@ def test_whatever_equals_the_last_one_chosen_is_chosen_too():
 @given(seeds, st.integers(1, V))
 def test_a_single_slot_is_the_whole_clip_however_values_are_paired(seed, k):
     student, teacher = attention(seed), attention(seed + 1)
-    whole = global_loss(student, teacher, top_k=k)
+    whole = selected_value_loss(student, teacher, slots=1, top_k=k)
     for pairs in ("released", "aligned"):
-        assert torch.equal(local_loss(student, teacher, slots=1, top_k=k, value_order=pairs), whole)
+        assert torch.equal(selected_value_loss(student, teacher, slots=1, top_k=k, value_order=pairs), whole)
 
 
 def reordered(side: AttentionMap, keys: torch.Tensor) -> AttentionMap:
@@ -124,7 +125,7 @@ def test_the_order_of_the_keys_in_a_slot_does_not_matter_where_values_are_aligne
     )
     student, teacher = attention(seed), attention(seed + 1)
     losses = [
-        local_loss(one, other, slots=SLOTS, top_k=k, value_order="aligned", key_selection=selection)
+        selected_value_loss(one, other, slots=SLOTS, top_k=k, value_order="aligned", key_selection=selection)
         for one, other in ((student, teacher), (reordered(student, order), reordered(teacher, order)))
     ]
     torch.testing.assert_close(losses[1], losses[0])
@@ -167,8 +168,8 @@ def test_over_the_slots_the_plain_shares_of_the_clip_add_up_to_the_attended_valu
         logits,
         select_top_k(logits, None),
         side.values,
-        attention_normalization="plain",
-        softmax="clip",
+        attention_normalization="unchanged",
+        local_softmax="clip",
         value_order="aligned",
     )
     expected = side.logits.softmax(dim=-1) @ side.values
@@ -180,7 +181,7 @@ def test_a_plain_share_of_a_slot_is_as_many_times_larger_as_its_slot_has_less_of
     logits = split_by_slot(side.logits, SLOTS)
     chosen = select_top_k(logits, 2)
     slot, clip = (
-        attend_selected_keys(logits, chosen, side.values, attention_normalization="plain", softmax=shares)
+        attend_selected_keys(logits, chosen, side.values, attention_normalization="unchanged", local_softmax=shares)
         for shares in ("slot", "clip")
     )
     of_slot = side.logits.softmax(dim=-1).view(B, HEADS, V, SLOTS, PLACES).sum(dim=-1)
@@ -191,7 +192,9 @@ def test_a_plain_share_of_a_slot_is_as_many_times_larger_as_its_slot_has_less_of
 def test_a_student_that_gives_nothing_to_the_teachers_keys_still_has_a_loss_and_a_gradient():
     teacher = attention(1)
     logits = torch.where(select_top_k(split_by_slot(teacher.logits, 1), 3).squeeze(3), -500.0, 500.0).requires_grad_()
-    loss = global_loss(AttentionMap(logits, attention(0).values), teacher, top_k=3, key_selection="teacher")
+    loss = selected_value_loss(
+        AttentionMap(logits, attention(0).values), teacher, slots=1, top_k=3, key_selection="teacher"
+    )
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -203,7 +206,9 @@ def test_a_mapping_is_given_joined_heads():
     ours, theirs = (
         (side.logits.softmax(dim=-1) @ side.values).transpose(1, 2).flatten(2) for side in (student, teacher)
     )
-    loss = global_loss(student, teacher, top_k=None, projections=(lambda z: z @ matrix, lambda z: 2 * z @ matrix))
+    loss = selected_value_loss(
+        student, teacher, slots=1, top_k=None, projections=(lambda z: z @ matrix, lambda z: 2 * z @ matrix)
+    )
     torch.testing.assert_close(loss, F.mse_loss(ours @ matrix, 2 * theirs @ matrix))
 
 

@@ -29,7 +29,7 @@ def alignment(config, *, seed=0):
 
 
 @pytest.mark.parametrize("kind", TORCH)
-@pytest.mark.parametrize("unit_length", ["where_projected", "never"])
+@pytest.mark.parametrize("unit_length", ["if_projected", "never"])
 @pytest.mark.parametrize("with_class", [True, False])
 def test_the_alignment_is_a_sum_over_pairs_of_means_over_tokens_and_channels(kind, unit_length, with_class):
     config = replace(TWO_PAIRS, feature_loss=kind, l2_normalize=unit_length, align_class_token=with_class)
@@ -46,7 +46,7 @@ def test_the_alignment_is_a_sum_over_pairs_of_means_over_tokens_and_channels(kin
                 for seen, block in ((student, ours), (teacher, theirs))
             )
         guess = guess @ linear.weight.T + linear.bias
-        if unit_length == "where_projected":
+        if unit_length == "if_projected":
             guess, target = (z / z.square().sum(dim=-1, keepdim=True).sqrt() for z in (guess, target))
         apart.append(TORCH[kind](guess, target))
     torch.testing.assert_close(method(CLIP, seed=SEED).parts["alignment"], apart[0] + apart[1])
@@ -88,7 +88,7 @@ def test_random_directions_are_as_far_apart_as_in_theory():
 def test_the_length_of_features_counts_where_there_is_no_projection():
     assert not DMAEConfig(projection="none").uses_l2_norm
     assert DMAEConfig().uses_l2_norm
-    for unit_length, moves in (("where_projected", True), ("always", False)):
+    for unit_length, moves in (("if_projected", True), ("always", False)):
         method = built(replace(TWINS, layer_pairs=((2, 2),), l2_normalize=unit_length))
         mask = TWINS.mask.draw(SEED, GRID)
         student, seen = method.encoder(CLIP, mask.visible, layers=(2,)), method.forward_teacher(CLIP, mask)
@@ -173,17 +173,17 @@ def test_the_alignment_falls_when_one_image_is_learned_by_heart():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"pairs": ((3, 3),)}, r"block 3 of a student of 2 blocks; take 1 to 2"),
-        ({"pairs": ((1, 4),)}, r"block 4 of a teacher of 3 blocks; take 1 to 3"),
-        ({"pairs": ((0, 1),)}, r"block 0 of a student"),
-        ({"pairs": ()}, r"no blocks to align"),
+        ({"layer_pairs": ((3, 3),)}, r"block 3 of a student of 2 blocks; take 1 to 2"),
+        ({"layer_pairs": ((1, 4),)}, r"block 4 of a teacher of 3 blocks; take 1 to 3"),
+        ({"layer_pairs": ((0, 1),)}, r"block 0 of a student"),
+        ({"layer_pairs": ()}, r"no blocks to align"),
         ({"projection": "none"}, r"width 24 needs a projection to its teacher's 32"),
-        ({"alignment_weight": -1.0}, r"alignment_factor is -1.0"),
+        ({"alignment_weight": -1.0}, r"alignment_weight is -1.0"),
         ({"encoder": ENCODER}, r"the teacher has a class token and the student has none"),
         ({"teacher": TeacherConfig(model=TEACHER)}, r"the student has a class token and the teacher has none"),
         (
             {"encoder": replace(DMAE.encoder, tubelet=(2, 8, 8))},
-            r"student's tubelets \(2, 8, 8\) have to be the teacher's",
+            r"student's tubelets \(2, 8, 8\) must be the teacher's",
         ),
     ],
 )

@@ -1,7 +1,6 @@
 """What is true of every method: a new one joins by its tiny configuration in `tiny_models.METHOD_NAMES`."""
 
 import pkgutil
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from tiny_models import METHODS, as_images, built, clips
 from torch import nn
 
 import vidstill.methods
-from vidstill.methods.common.teacher import TeacherConfig
+from vidstill.methods.common.method import MaskConfig, Method, MethodConfig
+from vidstill.methods.common.teacher import list_teacher_configs, list_teachers
 from vidstill.synthetic.drawing import draw_clip
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import Grid, InputError
@@ -23,18 +23,13 @@ SEED = torch.tensor([11, 12])
 VIDEO_ONLY = ("stmae", "maskagain")  # papers of clips alone
 
 
-def teachers(config: Any) -> list[str]:
-    """The fields that hold a teacher; the method's parts are named as they are."""
-    return [f.name for f in fields(config) if isinstance(getattr(config, f.name), TeacherConfig)]
-
-
 def of_kind(*, keep) -> Any:
     chosen = {name: config for name, config in METHODS.items() if keep(name, config)}
     return pytest.mark.parametrize("config", chosen.values(), ids=chosen)
 
 
 every_method = of_kind(keep=lambda *_: True)
-with_teacher = of_kind(keep=lambda _, config: bool(teachers(config)))
+with_teacher = of_kind(keep=lambda _, config: bool(list_teacher_configs(config)))
 for_images = of_kind(keep=lambda name, _: name.partition("-")[0] not in VIDEO_ONLY)
 
 
@@ -45,11 +40,18 @@ def grid_of(method: nn.Module) -> Grid:
 @every_method
 def test_the_saved_weights_decide_the_loss(config):
     one, other = built(config, seed=0), built(config, seed=1)
-    for name in teachers(config):  # their weights come from their own files
-        getattr(other, name).model.load_state_dict(getattr(one, name).model.state_dict())
+    for name, teacher in list_teachers(one).items():  # their weights come from their own checkpoints
+        list_teachers(other)[name].model.load_state_dict(teacher.model.state_dict())
     assert not torch.equal(one(CLIP, seed=SEED).loss, other(CLIP, seed=SEED).loss)
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(CLIP, seed=SEED).loss, other(CLIP, seed=SEED).loss)
+
+
+@every_method
+def test_a_method_and_its_config_have_what_the_protocols_ask(config):
+    assert isinstance(config, MethodConfig)
+    assert isinstance(config.mask, MaskConfig)
+    assert isinstance(built(config), Method)
 
 
 @every_method
@@ -163,11 +165,12 @@ def test_a_configuration_survives_being_written_and_read(config):
 @with_teacher
 def test_teachers_are_frozen_and_in_no_checkpoint(config):
     method = built(config).train()
-    models = {name: getattr(method, name).model for name in teachers(config)}
+    models = {name: teacher.model for name, teacher in list_teachers(method).items()}
+    assert models.keys() == list_teacher_configs(config).keys()
     assert not any(part.training for model in models.values() for part in model.modules())
     ids = {id(tensor) for model in models.values() for tensor in (*model.parameters(), *model.buffers())}
     assert not [name for name, parameter in method.named_parameters() if id(parameter) in ids]
-    assert not [name for name in method.state_dict() if name.partition(".")[0] in models]
+    assert not [name for name in method.state_dict() if name.startswith(("teacher.", "teachers."))]
     before = {name: {n: t.clone() for n, t in model.state_dict().items()} for name, model in models.items()}
     optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
     method(CLIP, seed=SEED).loss.backward()
@@ -181,10 +184,10 @@ def test_teachers_are_frozen_and_in_no_checkpoint(config):
 
 @with_teacher
 def test_each_teacher_is_looked_at(config):
-    for name in teachers(config):
+    for name in list_teacher_configs(config):
         one, other = built(config), built(config)
         with torch.no_grad():
-            getattr(other, name).model.patch_embed.weight.mul_(2)
+            list_teachers(other)[name].model.patch_embed.weight.mul_(2)
         assert not torch.equal(one(CLIP, seed=SEED).loss, other(CLIP, seed=SEED).loss), name
 
 
@@ -207,4 +210,5 @@ def test_the_loss_falls(config):
 
 def test_the_methods_here_are_those_of_the_package():
     files = {module.name for module in pkgutil.iter_modules(vidstill.methods.__path__)}
+    files -= {"common", "maskagain_losses"}
     assert files == {name.partition("-")[0] for name in METHODS}

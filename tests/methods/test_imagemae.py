@@ -79,7 +79,7 @@ def test_as_many_patches_of_an_image_are_seen_as_in_the_official_runs(encoder, r
 
 
 def test_three_patches_in_four_are_hidden_by_default():
-    assert ImageMAEConfig().mask == RandomMask(ratio=0.75, round_down="kept")
+    assert ImageMAEConfig().mask == RandomMask(ratio=0.75, round_down="visible")
 
 
 def test_a_pre_training_has_the_official_parameters():

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import DECODER, ENCODER, MASKAGAIN, NO_TERM, TEACHER, built, clips, only
+from tiny_models import DECODER, ENCODER, MASKAGAIN, TEACHER, built, clips, only
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import init_encoder
 from vidstill.methods.common.teacher import TeacherConfig
-from vidstill.methods.maskagain import MaskAgainConfig
+from vidstill.methods.maskagain import HiddenConfig, MaskAgainConfig, MaskAgainQuirks, OutputConfig
 from vidstill.models.layers import Attention
 from vidstill.models.vit import BASE, SMALL
 from vidstill.tasks.classification import ClassifierConfig
@@ -18,33 +18,35 @@ from vidstill.utils.types import InputError
 CLIP = clips()
 SEED = torch.tensor([11, 12])
 PROJECTED = replace(MASKAGAIN, teacher=TeacherConfig(model=TEACHER))
+OFF = only(MASKAGAIN)
+THREE_HEADS = replace(ENCODER, heads=3)
 
 
 @pytest.mark.parametrize(
-    ("factors", "parts"),
+    ("config", "parts"),
     [
-        ({"global_weight": 1.0}, {"global_student", "global_teacher"}),
-        ({"local_weight": 1.0}, {"local_student", "local_teacher"}),
-        ({"hint_weight": 1.0}, {"hint"}),
-        ({"relation_weight": 1.0}, set()),
-        ({"attention_weight": 1.0}, set()),
-        ({"attention_weight": 1.0, "reconstruction_weight": 1.0}, {"decoder"}),
-        ({"global_weight": 1.0, "hidden_weight": 0.0, "hint_weight": 1.0}, {"hint"}),
+        (only(PROJECTED, **{"global": 1.0}), {"global_student", "global_teacher"}),
+        (only(PROJECTED, local=1.0), {"local_student", "local_teacher"}),
+        (only(PROJECTED, hint=1.0), {"hint"}),
+        (only(PROJECTED, relation=1.0), set()),
+        (only(PROJECTED, attention=1.0), set()),
+        (only(replace(PROJECTED, decoder=DECODER), attention=1.0), {"decoder"}),
+        (only(replace(PROJECTED, released=MaskAgainQuirks(hidden_weight=0.0)), hint=1.0, value=1.0), {"hint"}),
     ],
-    ids=str,
+    ids=["global", "local", "hint", "relation", "attention", "with pixels", "hidden level off"],
 )
-def test_what_no_term_needs_is_neither_computed_nor_built(factors, parts):
-    method = built(only(PROJECTED, **factors))
+def test_what_no_term_needs_is_neither_computed_nor_built(config, parts):
+    method = built(config)
     names = {name.removeprefix("projections.").partition(".")[0] for name, _ in method.named_parameters()}
     assert names == {"encoder"} | parts
-    assert set(method(CLIP, seed=SEED).parts) == set(method.config.factors)
+    assert set(method(CLIP, seed=SEED).parts) == set(method.config.loss_weights)
 
 
 @pytest.mark.parametrize("layer_scale", [0.0, 0.1])
 @pytest.mark.parametrize("layers", [None, (1, 3)])
 def test_what_no_term_reaches_is_not_trained(layers, layer_scale):
     encoder = replace(ENCODER, layer_scale=layer_scale)
-    method = built(only(replace(MASKAGAIN, encoder=encoder), global_weight=1.0, layers=layers))
+    method = built(only(replace(MASKAGAIN, encoder=encoder, hidden=HiddenConfig(layers=layers)), **{"global": 1.0}))
     method(CLIP, seed=SEED).loss.backward()
     for name, parameter in method.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -55,9 +57,9 @@ def test_what_no_term_reaches_is_not_trained(layers, layer_scale):
 @pytest.mark.parametrize(
     ("config", "maps", "teacher_blocks"),
     [
-        (only(MASKAGAIN, value_weight=1.0, attention_layers=(1, 2)), (1, 2), 1),
-        (only(MASKAGAIN, value_weight=1.0), (2, 3), 2),
-        (only(MASKAGAIN, hint_weight=1.0), None, 3),
+        (only(replace(MASKAGAIN, hidden=HiddenConfig(layers=(1, 2))), value=1.0), (1, 2), 1),
+        (only(MASKAGAIN, value=1.0), (2, 3), 2),
+        (only(MASKAGAIN, hint=1.0), None, 3),
         (MASKAGAIN, (2, 3), 3),
     ],
     ids=["values of other blocks", "values", "hint", "all"],
@@ -69,11 +71,11 @@ def test_one_block_gives_its_attention_and_the_teacher_runs_no_further_than_it_m
     student, teacher = method.encoder.blocks, method.teacher.model.blocks
     mapped, run, original = [], [], Attention.compute_map
 
-    def noted(self, *given):
+    def record(self, *args):
         mapped.append(self)
-        return original(self, *given)
+        return original(self, *args)
 
-    monkeypatch.setattr(Attention, "map", noted)
+    monkeypatch.setattr(Attention, "compute_map", record)
     for block in teacher:
         block.register_forward_hook(lambda block, *_: run.append(block))
     method(CLIP, seed=SEED)
@@ -82,14 +84,14 @@ def test_one_block_gives_its_attention_and_the_teacher_runs_no_further_than_it_m
 
 
 def test_a_student_of_the_same_width_may_be_projected_whatever_its_heads_are():
-    config = replace(MASKAGAIN, encoder=replace(ENCODER, heads=3), projections="always")
+    config = replace(MASKAGAIN, encoder=THREE_HEADS, projections="always")
     method = built(config)
     assert set(method.projections) == {"hint", "global_student", "global_teacher", "local_student", "local_teacher"}
     assert torch.isfinite(method(CLIP, seed=SEED).loss)
 
 
 def test_a_hint_or_relations_do_not_ask_for_equal_heads():
-    config = only(replace(MASKAGAIN, encoder=replace(ENCODER, heads=3)), hint_weight=1.0, relation_weight=1.0)
+    config = only(replace(MASKAGAIN, encoder=THREE_HEADS), hint=1.0, relation=1.0)
     assert torch.isfinite(built(config)(CLIP, seed=SEED).loss)
 
 
@@ -124,28 +126,29 @@ def test_encoders_and_projections_have_the_authors_sizes():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (NO_TERM, r"learns nothing from its teacher: all its factors are 0"),
-        (NO_TERM | {"decoder": DECODER}, r"learns nothing from its teacher"),
+        ({"hidden": OFF.hidden, "output": OFF.output}, r"learns nothing from its teacher: all its weights are 0"),
+        ({"hidden": OFF.hidden, "output": OFF.output, "decoder": DECODER}, r"learns nothing from its teacher"),
+        ({"encoder": replace(ENCODER, tubelet=(2, 8, 8))}, r"tubelets \(2, 8, 8\) must be the teacher's \(2, 4, 4\)"),
+        ({"hidden": HiddenConfig(layers=(3, 3))}, r"block 3 of a student of 2 blocks; take 1 to 2"),
+        ({"hidden": HiddenConfig(layers=(1, 0))}, r"block 0 of a teacher of 3 blocks; take 1 to 3"),
+        ({"encoder": THREE_HEADS}, r"student's 3 heads must be the teacher's 2, .*projections always"),
         (
-            {"encoder": replace(ENCODER, tubelet=(2, 8, 8))},
-            r"tubelets \(2, 8, 8\) have to be the teacher's \(2, 4, 4\)",
-        ),
-        ({"layers": (3, 3)}, r"block 3 of a student of 2 blocks; take 1 to 2"),
-        ({"layers": (1, 0)}, r"block 0 of a teacher of 3 blocks; take 1 to 3"),
-        ({"encoder": replace(ENCODER, heads=3)}, r"student's 3 heads have to be the teacher's 2; .*projections always"),
-        (
-            {"encoder": replace(ENCODER, heads=3), "projections": "always", "selection": "teacher"},
-            r"student's 3 heads have to be the teacher's 2",
+            {"encoder": THREE_HEADS, "projections": "always", "hidden": HiddenConfig(key_selection="teacher")},
+            r"student's 3 heads must be the teacher's 2",
         ),
         (
-            {"encoder": replace(ENCODER, heads=3), "projections": "always", "attention_weight": 1.0},
-            r"student's 3 heads have to be the teacher's 2",
+            {"encoder": THREE_HEADS, "projections": "always", "hidden": HiddenConfig(attention_weight=1.0)},
+            r"student's 3 heads must be the teacher's 2",
         ),
-        ({"teacher": TeacherConfig(model=TEACHER), "value_weight": 1.0}, r"width 24 has to be the teacher's 32"),
-        ({"global_top_k": 0}, r"global_keys is 0; take 1 or more"),
-        ({"salient_tokens": 0}, r"telling is 0; take 1 or more"),
-        ({"hint_weight": -1.0}, r"hint_factor is -1\.0; take 0 or more"),
-        ({"attention_temperature": 0.0}, r"attention_temperature is 0\.0; take 1e-06 or more"),
+        (
+            {"teacher": TeacherConfig(model=TEACHER), "hidden": HiddenConfig(value_weight=1.0)},
+            r"width 24 must be the teacher's 32",
+        ),
+        ({"hidden": HiddenConfig(global_top_k=0)}, r"global_top_k is 0; take 1 or more"),
+        ({"output": OutputConfig(salient_tokens=0)}, r"salient_tokens is 0; take 1 or more"),
+        ({"output": OutputConfig(relation_clips=0)}, r"relation_clips is 0; take 1 or more"),
+        ({"output": OutputConfig(hint_weight=-1.0)}, r"hint_weight is -1\.0; take 0 or more"),
+        ({"hidden": HiddenConfig(temperature=0.0)}, r"temperature is 0\.0; take 1e-06 or more"),
     ],
     ids=str,
 )

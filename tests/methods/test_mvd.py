@@ -10,8 +10,8 @@ from tiny_models import CLASSES, GRID, MVD, TEACHER, built, clips
 from torch import nn
 
 from vidstill.methods.common.masking import RandomMask, TubeMask
-from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig
-from vidstill.methods.mvd import MVDConfig
+from vidstill.methods.common.teacher import FrozenTeacher
+from vidstill.methods.mvd import MVDConfig, TeacherBranch
 from vidstill.models.decoder import Decoder
 from vidstill.models.vit import IMAGE_BASE
 from vidstill.tasks.classification import ClassifierConfig
@@ -19,13 +19,14 @@ from vidstill.utils.types import InputError, gather_tokens
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])
+UNWEIGHTED = replace(MVD.video, weight=0.0)
 MASK = MVD.mask.draw(SEED, GRID)
 TORCH = {"l2": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 IMAGES = replace(  # masked feature modelling of images, by the sizes of MAE: table 14
     MVD,
     encoder=replace(MVD.encoder, tubelet=(1, 4, 4), positions="sincos2d", class_token=True, attention_bias="qkv"),
     decoder=replace(MVD.decoder, positions="sincos2d", class_token="encoder", attention_bias="qkv"),
-    video_teacher=None,
+    video=None,
     mask=RandomMask(ratio=0.75),
 )
 
@@ -34,9 +35,8 @@ def like(config, other):
     """A method of this configuration with the weights, and the teachers' weights, of another."""
     method = built(config, seed=1)
     method.load_state_dict({name: other.state_dict()[name] for name in method.state_dict()})
-    for name in ("image_teacher", "video_teacher"):
-        if getattr(method, name) is not None:
-            getattr(method, name).model.load_state_dict(getattr(other, name).model.state_dict())
+    for name, teacher in method.teachers.items():
+        teacher.model.load_state_dict(other.teachers[name].model.state_dict())
     return method
 
 
@@ -45,15 +45,19 @@ def like(config, other):
 
 @pytest.mark.parametrize("kind", TORCH)
 def test_the_loss_is_a_weighted_sum_of_means_over_hidden_tokens_and_channels(kind):
-    config = replace(MVD, image_loss=kind, video_loss=kind, image_weight=0.7, video_weight=1.5)
+    image, video = replace(MVD.image, loss=kind, weight=0.7), replace(MVD.video, loss=kind, weight=1.5)
+    config = replace(MVD, image=image, video=video)
     method = built(config)
     output = method(CLIP, seed=SEED)
     tokens = method.encoder(CLIP, MASK.visible).tokens
 
-    frames = [method.image_teacher.model(CLIP[:, :, frame, None], layers=(2,)).layers[2] for frame in (0, 2)]
+    frames = [method.teachers["image"].model(CLIP[:, :, frame, None], layers=(2,)).layers[2] for frame in (0, 2)]
     image = gather_tokens(torch.cat(frames, dim=1), MASK.masked)
-    video = gather_tokens(method.video_teacher.model(CLIP, layers=(3,)).layers[3], MASK.masked)
-    for name, decoder, target in (("image", method.image_decoder, image), ("video", method.video_decoder, video)):
+    video = gather_tokens(method.teachers["video"].model(CLIP, layers=(3,)).layers[3], MASK.masked)
+    for name, decoder, target in (
+        ("image", method.decoders["image"], image),
+        ("video", method.decoders["video"], video),
+    ):
         apart = TORCH[kind](decoder(tokens, MASK.visible, MASK.masked, GRID), target)
         torch.testing.assert_close(output.parts[name], apart)
     torch.testing.assert_close(output.loss, 0.7 * output.parts["image"] + 1.5 * output.parts["video"])
@@ -62,22 +66,22 @@ def test_the_loss_is_a_weighted_sum_of_means_over_hidden_tokens_and_channels(kin
 @pytest.mark.parametrize("alone", ["image", "video"])
 def test_one_teacher_alone_is_both_where_the_other_counts_nothing(alone):
     other = {"image": "video", "video": "image"}[alone]
-    both = built(replace(MVD, **{f"{other}_weight": 0.0}))
-    single = like(replace(MVD, **{f"{other}_teacher": None}), both)
+    both = built(replace(MVD, **{other: replace(getattr(MVD, other), weight=0.0)}))
+    single = like(replace(MVD, **{other: None}), both)
     expected, found = both(CLIP, seed=SEED), single(CLIP, seed=SEED)
     assert torch.equal(found.loss, expected.loss)
     assert found.parts.keys() == {alone}
     assert expected.parts.keys() == {"image", "video"}
-    assert not [name for name in single.state_dict() if name.startswith(other)]
+    assert not [name for name in single.state_dict() if name.startswith(f"decoders.{other}")]
 
 
 def test_what_counts_nothing_is_reported_and_its_decoder_is_not_moved():
-    method = built(replace(MVD, video_weight=0.0))
+    method = built(replace(MVD, video=replace(MVD.video, weight=0.0)))
     output = method(CLIP, seed=SEED)
     output.loss.backward()
     assert output.parts["video"] > 0
-    assert all(not parameter.grad.any() for parameter in method.video_decoder.parameters())
-    assert all(parameter.grad.any() for parameter in method.image_decoder.parameters())
+    assert all(not parameter.grad.any() for parameter in method.decoders["video"].parameters())
+    assert all(parameter.grad.any() for parameter in method.decoders["image"].parameters())
 
 
 def test_normalised_targets_do_not_know_a_tokens_mean_and_deviation():
@@ -103,14 +107,14 @@ def test_a_target_is_what_a_teacher_makes_of_a_hidden_token():
 
 
 def test_each_teacher_looks_once_at_a_batch_and_without_a_graph(monkeypatch):
-    looks = []
-    look = FrozenTeacher.forward
+    calls = []
+    forward = FrozenTeacher.forward
     monkeypatch.setattr(
-        FrozenTeacher, "forward", lambda self, *given, **named: looks.append(self) or look(self, *given, **named)
+        FrozenTeacher, "forward", lambda self, *args, **kwargs: calls.append(self) or forward(self, *args, **kwargs)
     )
     method = built(MVD)
     method(CLIP, seed=SEED)
-    assert sorted(map(id, looks)) == sorted(map(id, (method.image_teacher, method.video_teacher)))
+    assert calls == list(method.teachers.values())
     assert not any(
         features.requires_grad for features in method.forward_teachers(clips().requires_grad_(), GRID).values()
     )
@@ -129,15 +133,15 @@ def test_teachers_look_in_the_runs_precision():
 def test_the_final_norms_of_teachers_are_not_applied():
     method, other = built(MVD), built(MVD)
     with torch.no_grad():
-        for teacher in (other.image_teacher, other.video_teacher):
+        for teacher in other.teachers.values():
             teacher.model.norm.weight.mul_(5)
     assert torch.equal(method(CLIP, seed=SEED).loss, other(CLIP, seed=SEED).loss)
 
 
 def test_of_each_tubelet_the_image_teacher_sees_the_first_frame_or_all():
     first, every = built(MVD), built(replace(MVD, image_frames="all"))
-    every.image_teacher.model.load_state_dict(first.image_teacher.model.state_dict())
-    width = MVD.image_teacher.model.dim
+    every.teachers["image"].model.load_state_dict(first.teachers["image"].model.state_dict())
+    width = MVD.image.model.dim
     assert first.forward_teachers(CLIP, GRID)["image"].shape[-1] == width
     assert every.forward_teachers(CLIP, GRID)["image"].shape[-1] == 2 * width
     assert torch.equal(
@@ -147,17 +151,17 @@ def test_of_each_tubelet_the_image_teacher_sees_the_first_frame_or_all():
 
 def test_a_video_teacher_of_longer_tubelets_teaches_each_slot_within():
     """Table 13: tubelets of 4 frames."""
-    method = built(replace(MVD, video_teacher=TeacherConfig(model=replace(TEACHER, tubelet=(4, 4, 4)))))
+    method = built(replace(MVD, video=TeacherBranch(model=replace(TEACHER, tubelet=(4, 4, 4)))))
     features = method.forward_teachers(CLIP, GRID)["video"].unflatten(1, (GRID.t, -1))
     assert torch.equal(features[:, 0], features[:, 1])
     method(CLIP, seed=SEED).loss.backward()
 
 
 def test_an_image_teacher_of_other_patches_has_a_target_for_every_token():
-    teacher = replace(MVD.image_teacher.model, tubelet=(1, 3, 3))
-    method = built(replace(MVD, image_teacher=TeacherConfig(model=teacher)))
+    teacher = replace(MVD.image.model, tubelet=(1, 3, 3))
+    method = built(replace(MVD, image=TeacherBranch(model=teacher)))
     shown = F.interpolate(CLIP[:, :, 0], size=(12, 9), mode="bilinear", antialias=True)[:, :, None]
-    expected = method.image_teacher.model(shown, layers=(2,)).layers[2]
+    expected = method.teachers["image"].model(shown, layers=(2,)).layers[2]
     torch.testing.assert_close(method.forward_teachers(CLIP, GRID)["image"][:, : GRID.h * GRID.w], expected)
 
 
@@ -167,7 +171,7 @@ def test_an_image_teacher_of_other_patches_has_a_target_for_every_token():
 def test_all_linear_layers_of_a_student_start_by_xaviers_rule():
     torch.manual_seed(0)
     method = replace(MVD, encoder=replace(MVD.encoder, class_token=True)).build()
-    for decoder in (method.image_decoder, method.video_decoder):
+    for decoder in method.decoders.values():
         bound = math.sqrt(6 / (32 + 16))  # torch's own would be 1 / sqrt(32)
         assert 0.95 * bound < decoder.embed.weight.abs().max() <= bound
         assert not decoder.embed.bias.any()
@@ -188,7 +192,7 @@ def test_a_class_token_has_no_part_in_a_classifiers_mean():
     model = built(ClassifierConfig(encoder=encoder, num_classes=CLASSES))
     tokens = model.encoder(CLIP, layers=(2,)).layers[2]
     assert tokens.shape[1] == GRID.num_tokens
-    torch.testing.assert_close(model.features(CLIP), model.norm(tokens.mean(dim=1)))
+    torch.testing.assert_close(model.forward_features(CLIP), model.norm(tokens.mean(dim=1)))
 
 
 @pytest.mark.parametrize("distill", ["visible", "full"])
@@ -196,7 +200,7 @@ def test_per_token_distillation_maps_what_is_seen_by_a_linear_layer(distill):
     """Table 11; no mask token, no decoder."""
     config = replace(MVD, distillation_tokens=distill)
     method = built(config)
-    heads = {"image": method.image_decoder, "video": method.video_decoder}
+    heads = dict(method.decoders)
     assert all(type(head) is nn.Linear for head in heads.values())
     assert len(list(method.parameters())) == len(list(method.encoder.parameters())) + 4
     mask = MASK if distill == "visible" else TubeMask(ratio=0.0).draw(SEED, GRID)
@@ -236,8 +240,8 @@ def test_a_student_of_images_rebuilds_what_the_image_teacher_makes_of_hidden_pat
     mask = IMAGES.mask.draw(SEED, grid)
     seen = method.encoder(images, mask.visible)
     assert seen.cls_token.shape[1] == 1
-    guess = method.image_decoder(seen.tokens, mask.visible, mask.masked, grid, seen.cls_token)
-    target = gather_tokens(method.image_teacher.model(images, layers=(2,)).layers[2], mask.masked)
+    guess = method.decoders["image"](seen.tokens, mask.visible, mask.masked, grid, seen.cls_token)
+    target = gather_tokens(method.teachers["image"].model(images, layers=(2,)).layers[2], mask.masked)
     assert target.shape[1] == 9  # of 12
     output = method(images, seed=SEED)
     torch.testing.assert_close(output.loss, F.smooth_l1_loss(guess, target))
@@ -247,11 +251,11 @@ def test_a_student_of_images_rebuilds_what_the_image_teacher_makes_of_hidden_pat
 
 def test_a_full_size_student_of_images_has_maes_encoder_and_a_shallow_decoder():
     decoder = replace(MVDConfig().decoder, positions="sincos2d", class_token="encoder", attention_bias="qkv")
-    config = MVDConfig(encoder=IMAGE_BASE, decoder=decoder, video_teacher=None, mask=RandomMask(ratio=0.75))
+    config = MVDConfig(encoder=IMAGE_BASE, decoder=decoder, video=None, mask=RandomMask(ratio=0.75))
     with torch.device("meta"):
         method = config.build()
         output = method(torch.rand(2, 3, 1, 224, 224), seed=torch.zeros(2, dtype=torch.long))
-    assert isinstance(method.image_decoder, Decoder)
+    assert isinstance(method.decoders["image"], Decoder)
     assert output.loss.shape == ()
 
 
@@ -259,17 +263,17 @@ def test_a_full_size_student_of_images_has_maes_encoder_and_a_shallow_decoder():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"image_teacher": None, "video_teacher": None}, "nothing to learn"),
-        ({"image_weight": 0.0, "video_weight": 0.0}, "whose factor is not 0"),
-        ({"image_teacher": None, "video_weight": 0.0}, "nothing to learn"),
-        ({"image_weight": -1.0}, "image_factor is -1.0"),
-        ({"image_teacher": MVD.video_teacher}, "the tubelets of this one have 2; give it as the video teacher"),
+        ({"image": None, "video": None}, "nothing to learn"),
+        ({"image": replace(MVD.image, weight=0.0), "video": UNWEIGHTED}, "whose weight is not 0"),
+        ({"image": None, "video": UNWEIGHTED}, "nothing to learn"),
+        ({"image": replace(MVD.image, weight=-1.0)}, "weight is -1.0"),
+        ({"image": MVD.video}, "the tubelets of this one have 2; give it as --method.video"),
     ],
 )
-def test_teachers_from_whom_nothing_can_be_learned(options, said):
-    with pytest.raises(InputError, match=said):
+def test_teachers_from_whom_nothing_can_be_learned(options, message):
+    with pytest.raises(InputError, match=message):
         replace(MVD, **options).build()
 
 

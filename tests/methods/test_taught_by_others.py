@@ -4,13 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+import tyro
 from safetensors.torch import load_file
 from teachers_of_others import library, save, save_timm
 from tiny_models import AMD, DMAE, MASKAGAIN, MVD, as_images, built, clips, only
 from torch import Tensor, nn
 
-from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig
-from vidstill.methods.mvd import MVDConfig
+from vidstill.methods.common.teacher import (
+    TeacherConfig,
+    list_teacher_configs,
+    list_teachers,
+    replace_teacher_configs,
+)
+from vidstill.methods.mvd import MVDConfig, TeacherBranch
 from vidstill.models.external.base import ExternalEncoder
 from vidstill.models.external.registry import load_external_encoder
 from vidstill.utils.config_io import from_dict, to_dict
@@ -30,11 +36,12 @@ def others(tmp_path_factory) -> dict[str, ExternalEncoder]:
 
 
 def taught(config, **teachers: ExternalEncoder) -> nn.Module:
-    """The method with foreign teachers in these fields, their weights in place."""
-    described = {field: TeacherConfig(model=teacher.config, checkpoint="x") for field, teacher in teachers.items()}
-    method = built(replace(config, **described))
-    for field, teacher in teachers.items():
-        getattr(method, field).set_model(teacher)
+    """The method with external teachers in these fields, with their weights."""
+    configs = list_teacher_configs(config)
+    changes = {name: replace(configs[name], model=model.config, checkpoint="x") for name, model in teachers.items()}
+    method = built(replace(config, **changes))
+    for name, model in teachers.items():
+        list_teachers(method)[name].set_model(model)
     return method
 
 
@@ -83,7 +90,7 @@ def test_amd_learns_from_v_jepa_2_on_clips(others):
 
 def test_amd_says_why_a_teacher_of_frames_cannot_teach_a_student_of_clips(others):
     teacher = TeacherConfig(model=others["timm"].config)
-    with pytest.raises(InputError, match=r"the student's tubelets \(2, 4, 4\) have to be the teacher's \(1, 16, 16\)"):
+    with pytest.raises(InputError, match=r"the student's tubelets \(2, 4, 4\) must be the teacher's \(1, 16, 16\)"):
         replace(AMD, teacher=teacher).build()
     method = taught(replace(AMD, encoder=replace(AMD.encoder, tubelet=PATCHES)), teacher=others["timm"])
     with pytest.raises(InputError, match="looks at single frames, and is shown a clip of 4"):
@@ -91,8 +98,8 @@ def test_amd_says_why_a_teacher_of_frames_cannot_teach_a_student_of_clips(others
 
 
 def test_amd_says_that_a_teacher_cannot_see_a_clip_of_another_size(others):
-    teacher = TeacherConfig(model=replace(others["vjepa2"].config, input_resolution="own"))
-    with pytest.raises(InputError, match="sees the student's clip, not one of its own size"):
+    teacher = TeacherConfig(model=replace(others["vjepa2"].config, input_resolution="native"))
+    with pytest.raises(InputError, match="must see the student's clip"):
         replace(AMD, layer_pairs=((1, 1),), teacher=teacher).build()
 
 
@@ -105,10 +112,10 @@ def test_dmae_learns_from_a_vit_of_timm_but_from_no_class_token(others):
 
 
 def test_maskagain_learns_from_a_foreign_teachers_features_and_says_why_not_from_its_attention(others):
-    config = replace(MASKAGAIN, attention_layers=(2, 2))
+    config = replace(MASKAGAIN, hidden=replace(MASKAGAIN.hidden, layers=(2, 2)))
     with pytest.raises(InputError, match="is asked what a block attends with"):
         taught(config, teacher=others["vjepa2"])(clips(), None, SEED)
-    method = taught(only(config, hint_weight=1.0, relation_weight=1.0), teacher=others["vjepa2"])
+    method = taught(only(config, hint=1.0, relation=1.0), teacher=others["vjepa2"])
     assert set(learns(method, clips())) == {"hint", "relation"}
 
 
@@ -116,7 +123,7 @@ def test_maskagain_learns_from_a_foreign_teachers_features_and_says_why_not_from
 
 
 def test_mvd_guesses_what_foreign_teachers_make_of_hidden_tokens(others):
-    method = taught(MVD, image_teacher=others["dinov2"], video_teacher=others["vjepa2"])
+    method = taught(MVD, image=others["dinov2"], video=others["vjepa2"])
     clip = clips()
     grid = method.encoder.grid(clip)
     features = method.forward_teachers(clip, grid)
@@ -129,41 +136,44 @@ def test_mvd_guesses_what_foreign_teachers_make_of_hidden_tokens(others):
     assert set(learns(method, clip)) == {"image", "video"}
 
 
-def test_mvd_learns_from_more_teachers_each_by_its_factor(others):
-    more = (MVD.video_teacher, TeacherConfig(model=others["timm"].config, checkpoint="x"), MVD.image_teacher)
-    config = replace(MVD, image_teacher=None, extra_teachers=more, extra_weights=(0.5, 2.0, 0.0), image_frames="all")
+def test_mvd_learns_from_extra_teachers_each_by_its_weight(others):
+    external = TeacherBranch(model=others["timm"].config, checkpoint="x", weight=2.0)
+    extra = (replace(MVD.video, weight=0.5), external, replace(MVD.image, weight=0.0))
+    config = replace(MVD, image=None, extra=extra, image_frames="all")
     method = built(config)
-    method.extra_teachers[1].set_model(others["timm"])
-    assert all(isinstance(teacher, FrozenTeacher) for teacher in method.extra_teachers)
+    method.teachers["extra_2"].set_model(others["timm"])
     parts = learns(method, clips())
-    assert list(parts) == ["video", "more_1", "more_2", "more_3"]
+    assert list(parts) == ["video", "extra_1", "extra_2", "extra_3"]
     loss = method(clips(), None, SEED).loss
-    torch.testing.assert_close(loss, parts["video"] + 0.5 * parts["more_1"] + 2 * parts["more_2"])
+    torch.testing.assert_close(loss, parts["video"] + 0.5 * parts["extra_1"] + 2 * parts["extra_2"])
     names = method.state_dict()
     assert not [name for name in names if "teacher" in name]
-    widths = [names[f"extra_decoders.{place}.head.weight"].shape[0] for place in range(3)]
-    assert widths == [32, 2 * 64, 2 * 16]  # both frames of a tubelet side by side, of the teachers of images
+    widths = [names[f"decoders.extra_{number}.head.weight"].shape[0] for number in (1, 2, 3)]
+    assert widths == [32, 2 * 64, 2 * 16]  # of image teachers, both frames of a tubelet, concatenated
     assert from_dict(MVDConfig, to_dict(config)) == config
 
 
-def test_more_teachers_leave_what_mvd_was_as_it_was():
+def test_extra_teachers_leave_the_other_losses_unchanged():
     plain = built(MVD, seed=4)
-    assert not [name for name in plain.state_dict() if name.startswith("more")]
-    more = built(replace(MVD, extra_teachers=(MVD.video_teacher,), extra_weights=(0.0,)), seed=5)
+    more = built(replace(MVD, extra=(replace(MVD.video, weight=0.0),)), seed=5)
     more.load_state_dict(plain.state_dict(), strict=False)
-    for field in ("image_teacher", "video_teacher"):
-        getattr(more, field).model.load_state_dict(getattr(plain, field).model.state_dict())
+    for name, teacher in plain.teachers.items():
+        more.teachers[name].model.load_state_dict(teacher.model.state_dict())
     assert torch.equal(more(clips(), None, SEED).loss, plain(clips(), None, SEED).loss)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"extra_weights": (1.0,)}, "MVD has 0 more teachers and 1 factors for them"),
-        ({"extra_teachers": (MVD.video_teacher,), "extra_weights": (-1.0,)}, "extra_weights is -1.0; take 0 or more"),
-        ({"image_teacher": None, "video_teacher": None}, "nothing to learn"),
-    ],
-)
-def test_more_teachers_that_cannot_be_weighed_are_met_with_a_sentence(change, said):
-    with pytest.raises(InputError, match=said):
-        replace(MVD, **change).build()
+def test_an_extra_teacher_with_a_negative_weight_is_refused():
+    with pytest.raises(InputError, match=r"weight is -1\.0; take 0 or more"):
+        replace(MVD, extra=(replace(MVD.video, weight=-1.0),)).build()
+
+
+def test_extra_teachers_are_given_by_checkpoint_and_weight():
+    config = tyro.cli(MVDConfig, args=["--extra", "run/a", "0.5*timm:vit@f", "2*b*c"])
+    assert [(branch.checkpoint, branch.weight) for branch in config.extra] == [
+        ("run/a", 1),
+        ("timm:vit@f", 0.5),
+        ("b*c", 2),
+    ]
+    teachers = list_teacher_configs(config)
+    assert list(teachers) == ["image", "video", "extra_1", "extra_2", "extra_3"]
+    assert replace_teacher_configs(config, teachers) == config

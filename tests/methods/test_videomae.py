@@ -40,5 +40,5 @@ def test_a_method_that_hides_nothing_has_nothing_to_learn():
 
 
 def test_without_a_mask_and_without_seeds_nothing_is_drawn():
-    with pytest.raises(ValueError, match="neither a mask nor the seeds"):
+    with pytest.raises(ValueError, match="a mask, or the seeds"):
         built(VIDEOMAE)(CLIP)

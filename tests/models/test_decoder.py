@@ -26,7 +26,7 @@ def infill() -> DecoderTrunk:
 def test_seen_and_mask_tokens_enter_with_the_code_of_their_places():
     filler = infill()
     table = build_position_table("sinusoid", GRID, 16, SEEN.device)
-    joined = filler.joined(SEEN, VISIBLE, WANTED, GRID)
+    joined = filler.concat_tokens(SEEN, VISIBLE, WANTED, GRID)
     assert joined.shape == (2, 7, 16)
     for clip in range(2):
         for number, place in enumerate(VISIBLE[clip]):

@@ -38,9 +38,11 @@ def test_what_fills_no_tubelet_is_dropped_as_by_a_convolution_without_padding(ov
     maps = F.conv3d((clip - mean) / std, kernel, encoder.patch_embed.bias, stride=(2, 4, 4))
     expected = rearrange(maps, "b d t h w -> b (t h w) d") + encoder.positions(grid, clip.device)
     assert encoder.grid(clip) == grid
-    torch.testing.assert_close(encoder.tokens(clip), expected)
+    torch.testing.assert_close(encoder.embed_tokens(clip), expected)
     named = torch.tensor([[0, 7, 29], [4, 5, 14]])
-    torch.testing.assert_close(encoder.tokens(clip, named), torch.take_along_dim(expected, named[..., None], dim=1))
+    torch.testing.assert_close(
+        encoder.embed_tokens(clip, named), torch.take_along_dim(expected, named[..., None], dim=1)
+    )
 
 
 def test_312_rows_are_19_tubelets():
@@ -101,7 +103,7 @@ def linear(old, new):
 def by_hand(table, old, new):
     cube = table.double().numpy().reshape(old.t, old.h, old.w, -1)
     taken = linear(old.t, new.t), bicubic(old.h, new.h), bicubic(old.w, new.w)
-    return torch.from_numpy(np.einsum("at,bh,cw,thwd->abcd", *taken, cube).reshape(new.tokens, -1)).float()
+    return torch.from_numpy(np.einsum("at,bh,cw,thwd->abcd", *taken, cube).reshape(new.num_tokens, -1)).float()
 
 
 def flat(grid):

@@ -93,8 +93,8 @@ def test_a_learned_table_on_its_own_grid_is_itself(grid, seed):
 
 @given(grids, grids)
 def test_a_constant_table_stays_constant_on_every_grid(old, new):
-    resized = resize_position_table(torch.full((old.tokens, 3), 2.5), old, new)
-    torch.testing.assert_close(resized, torch.full((new.tokens, 3), 2.5))
+    resized = resize_position_table(torch.full((old.num_tokens, 3), 2.5), old, new)
+    torch.testing.assert_close(resized, torch.full((new.num_tokens, 3), 2.5))
 
 
 def test_time_is_resized_apart_from_space():

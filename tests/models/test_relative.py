@@ -66,7 +66,7 @@ def test_an_encoder_attends_with_them():
     seen = encoder(CLIP, VISIBLE, layers=(1,), attention=(2,))
     attention = encoder.blocks[1].attn
     tokens = torch.cat([seen.cls_layers[1], seen.layers[1]], dim=1)
-    queries, keys, _ = attention.project(encoder.blocks[1].norm1(tokens)).unbind()
+    queries, keys, _ = attention.project_qkv(encoder.blocks[1].norm1(tokens)).unbind()
     expected = pair_by_pair(attention.rel_pos, queries, keys, GRID, VISIBLE, 1)
     torch.testing.assert_close(seen.attention[2].logits, expected)
     torch.testing.assert_close(encoder(CLIP, VISIBLE).tokens, seen.tokens)

@@ -36,8 +36,8 @@ def test_embedding_the_visible_tubelets_is_a_convolution_of_the_whole_clip(t, h,
     count = random.randint(1, grid.num_tokens)
     visible = torch.tensor([sorted(random.sample(range(grid.num_tokens), count)) for _ in range(2)])
     expected = embedded_by_convolution(encoder, clip) + encoder.positions(grid, clip.device)
-    torch.testing.assert_close(encoder.tokens(clip), expected)
-    torch.testing.assert_close(encoder.tokens(clip, visible), gather_tokens(expected, visible))
+    torch.testing.assert_close(encoder.embed_tokens(clip), expected)
+    torch.testing.assert_close(encoder.embed_tokens(clip, visible), gather_tokens(expected, visible))
 
 
 @given(sizes, sizes, sizes)
@@ -130,18 +130,18 @@ def test_a_class_token_is_kept_apart_from_the_tokens():
     assert seen.attention[2].logits.shape == (2, 2, v + 1, v + 1)
     seen.tokens.square().sum().backward()
     assert encoder.cls_token.grad.any()  # the others attend to it
-    assert built(ENCODER)(CLIP, VISIBLE).classes.shape == (2, 0, 24)
+    assert built(ENCODER)(CLIP, VISIBLE).cls_token.shape == (2, 0, 24)
 
 
 def test_a_learned_class_code_is_the_class_tokens_alone():
     for kind in ("learned", "separable"):
         encoder = built(replace(ENCODER, class_token=True, positions=kind, learned_grid=(2, 4, 3)))
         before = encoder.embed_tokens(CLIP)
-        classes = encoder(CLIP).classes
+        classes = encoder(CLIP).cls_token
         with torch.no_grad():
             encoder.positions.cls_embedding.add_(1)
         assert torch.equal(encoder.embed_tokens(CLIP), before)
-        assert not torch.equal(encoder(CLIP).classes, classes)
+        assert not torch.equal(encoder(CLIP).cls_token, classes)
 
 
 def test_separable_positions_are_the_sum_of_place_and_slot_and_follow_the_grid():
@@ -153,7 +153,7 @@ def test_separable_positions_are_the_sum_of_place_and_slot_and_follow_the_grid()
 
 @pytest.mark.parametrize("number", [0, 3, -1])
 def test_a_block_that_is_not_there_is_met_with_a_sentence(number):
-    with pytest.raises(InputError, match=rf"block {number} is asked of an encoder of 2 blocks; take 1 to 2"):
+    with pytest.raises(InputError, match=f"an encoder of 2 blocks has no block {number}; take 1 to 2"):
         built(ENCODER)(CLIP, layers=(number,))
 
 
@@ -170,7 +170,7 @@ def test_an_image_is_a_clip_of_one_frame(positions):
         stride=4,
     )
     expected = rearrange(patches, "b d h w -> b (h w) d") + encoder.positions(Grid(1, 4, 3), image.device)
-    torch.testing.assert_close(encoder.tokens(image), expected)
+    torch.testing.assert_close(encoder.embed_tokens(image), expected)
 
 
 def test_learned_positions_are_trained_and_follow_the_grid():

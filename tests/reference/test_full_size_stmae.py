@@ -21,7 +21,7 @@ from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
 from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
 from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.methods.common.masking import Mask
-from vidstill.methods.stmae import STMAE, STMAEConfig, build_stmae_vit_config
+from vidstill.methods.stmae import STMAE, STMAEConfig, STMAEQuirks, build_stmae_vit_config
 from vidstill.models.vit import BASE
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import Grid
@@ -33,8 +33,7 @@ SLOWFAST = STMAEConfig(encoder=ENCODER)
 MAE_ST = STMAEConfig(
     encoder=ENCODER,
     decoder=replace(SLOWFAST.decoder, heads=16, positions="separable", class_token="own"),
-    frame_selection="linspace",
-    weight_init="xavier",
+    released=STMAEQuirks(frame_selection="linspace", weight_init="xavier"),
 )
 CLASSIFIER = ClassifierConfig(encoder=ENCODER, num_classes=400, norm="pretrained")
 

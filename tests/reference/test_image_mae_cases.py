@@ -37,7 +37,7 @@ def test_image_mae_agrees_with_its_authors(case: Case) -> None:
     grid = encoder.grid(image)
     everything = torch.arange(grid.num_tokens).expand(len(image), -1)
 
-    case.hold_each(encoder.tokens(image) - encoder.positions(grid, image.device), "out/patch_embed", "out")
+    case.hold_each(encoder.embed_tokens(image) - encoder.positions(grid, image.device), "out/patch_embed", "out")
     seen = encoder(image, case.tensors["mask/ids_keep"])  # in their order
     case.hold_each(torch.cat([seen.cls_token, seen.tokens], dim=1), "out/latent", "out")
     rebuilt = predictions(method, image, mask)
@@ -71,7 +71,7 @@ def test_the_classifier_agrees_with_image_maes_authors(case: Case) -> None:
     assert [block.drop_path for block in model.encoder.blocks] == config["drop_path_per_block"]
 
     image, label = clip(case), case.tensors["input/labels"]
-    case.hold_each(model.features(image), "out/feature", "out")
+    case.hold_each(model.forward_features(image), "out/feature", "out")
     logits = model(image)
     case.hold_each(logits, "out/logits", "out")
     plain = F.cross_entropy(logits, label)

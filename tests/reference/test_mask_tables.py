@@ -8,7 +8,8 @@ import torch
 from mask_structure import hold_to_every_token_once, places_in_each_slot, seen_in_each_slot, shown
 from reference_cases import Case, cases
 
-from vidstill.methods.common.masking import ContextMask, Mask, RandomMask, TubeMask
+from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
+from vidstill.methods.maskagain import ContextMask
 from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
@@ -30,7 +31,7 @@ class Row:
         ratio = self.fields["mask_ratio"]
         drawers = {
             "tube": lambda: TubeMask(ratio=ratio),
-            "random": lambda: RandomMask(ratio=ratio, round_down="hidden"),
+            "random": lambda: RandomMask(ratio=ratio, round_down="masked"),
             "time": lambda: ContextMask(ratio=ratio, context_ratio=self.fields["context_ratio"]),
         }
         return drawers[self.fields["kind"]]().draw(SEEDS, self.grid)

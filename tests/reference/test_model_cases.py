@@ -21,7 +21,7 @@ from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_
 from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
-from vidstill.methods.amd import AMD, AMDConfig
+from vidstill.methods.amd import AMD, AMDConfig, AMDQuirks
 from vidstill.methods.common.masking import Mask, NestedTubeMask
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.common.teacher import TeacherConfig
@@ -87,7 +87,7 @@ def test_the_classifier_agrees_with_videomaes_authors(case: Case) -> None:
         hold_table(case, model.encoder.positions(grid, clip.device).detach()[None], "const/pos_embed")
     for block in blocks:
         case.hold(seen.layers[block], f"out/block.{block - 1}")
-    case.hold(model.features(clip), "out/features")
+    case.hold(model.forward_features(clip), "out/features")
     logits = model(clip)
     case.hold(logits, "out/logits")
     plain = F.cross_entropy(logits, label)
@@ -237,7 +237,7 @@ def amd(case: Case) -> AMD:
         reconstruction_weight=float(stored["factors"]["reconstruction"]),
         direct_weight=float(stored["factors"]["direct"]),
         generation_weight=float(stored["factors"]["generation"]),
-        shared_projection="released",
+        released=AMDQuirks(projection_by_index=True),
     )
     assert config.generator_config.heads == stored["generator_heads"]
     method = config.build()

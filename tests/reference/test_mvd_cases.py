@@ -29,7 +29,7 @@ from vidstill.utils.types import Grid
 pytestmark = pytest.mark.reference
 
 DISTANCES: dict[str, RegressionLoss] = {"L1": "l1", "L2": "l2", "SmoothL1": "smooth_l1"}
-MASKS = {"tube": TubeMask, "random": partial(RandomMask, round_down="hidden")}
+MASKS = {"tube": TubeMask, "random": partial(RandomMask, round_down="masked")}
 
 
 def mvd_config(config: dict[str, Any]) -> MVDConfig:
@@ -45,7 +45,7 @@ def mvd_config(config: dict[str, Any]) -> MVDConfig:
             heads=student["feat_decoder_num_heads"] or encoder.heads,
             mlp_ratio=student["mlp_ratio"],
             positions="sincos3d",
-            class_token="encoder" if encoder.cls_token else "none",
+            class_token="encoder" if encoder.class_token else "none",
             embed_bias=True,
             layer_scale=student["init_values"],
             attention_bias=encoder.attention_bias,
@@ -104,12 +104,12 @@ def hold_student(case: Case, method: MVD, clip: Tensor, mask: Mask) -> None:
     """What goes through the student, as far as its decoders' first blocks; the class token first."""
     grid = method.encoder.grid(clip)
     seen = method.encoder(clip, mask.visible)
-    case.hold(method.encoder.tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
+    case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(torch.cat([seen.cls_token, seen.tokens], dim=1), "out/encoder")
     for name, decoder in (("img", method.image_decoder), ("vid", method.video_decoder)):
         tokens, classes = decoder.embed(seen.tokens), decoder.embed(seen.cls_token)
         case.hold(torch.cat([classes, tokens], dim=1), f"out/down_{name}")
-        joined = decoder.trunk.joined(tokens, mask.visible, mask.masked, grid, classes)
+        joined = decoder.trunk.concat_tokens(tokens, mask.visible, mask.masked, grid, classes)
         case.hold(joined, f"out/decoder_{name}_input")
 
 
@@ -180,10 +180,10 @@ def test_the_classifier_agrees_with_mvds_authors(case: Case) -> None:
     table = build_position_table("sincos3d", model.encoder.grid(clip), encoder.dim, clip.device)
     hold_table(case, table[None], "const/pos_embed")
     seen = model.encoder(clip, layers=range(1, encoder.depth + 1))
-    case.hold(model.encoder.tokens(clip), "out/tokens_with_position")
+    case.hold(model.encoder.embed_tokens(clip), "out/tokens_with_position")
     for block, tokens in seen.layers.items():
         case.hold(torch.cat([seen.cls_layers[block], tokens], dim=1), f"out/block.{block - 1}")
-    case.hold(model.features(clip), "out/features")
+    case.hold(model.forward_features(clip), "out/features")
     logits = model(clip)
     case.hold(logits, "out/logits")
     loss = F.cross_entropy(logits, label)

@@ -14,7 +14,7 @@ from torch import nn
 from vidstill.checkpoints.layouts import rename as layouts
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.engine.optimizer import AdamWConfig
-from vidstill.methods.amd import AMDConfig
+from vidstill.methods.amd import AMDConfig, AMDQuirks
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
@@ -98,7 +98,7 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[RenameRule,
                 layer_pairs=tuple((layer, layer) for layer in options["direct_layers"]),
                 generation_layer_pairs=tuple((layer, layer) for layer in options["generation_layers"]),
                 generator_depth=options["generator_depth"],
-                shared_projection="released",
+                released=AMDQuirks(projection_by_index=True),
             )
             return config.build(), layouts.amd_names(encoder, options["direct_layers"], len(config.generator_pairs))
     raise AssertionError(f"{case.method} has a table of {row['model']}, which nobody builds here")

@@ -78,7 +78,7 @@ def test_st_mae_agrees_with_its_authors(case: Case) -> None:
     assert select_predicted_frames(clip.shape[2], method.config) == stated["target_frames"]
     assert method.config.predicted_frames == stated["t_pred_patch_size"]
 
-    embedded = encoder.tokens(clip) - encoder.positions(grid, clip.device)
+    embedded = encoder.embed_tokens(clip) - encoder.positions(grid, clip.device)
     case.hold_each(rearrange(embedded, "b (t s) d -> b t s d", t=grid.t), "out/patch_embed", "out")
     case.hold_each(encoder(clip, case.tensors["mask/ids_keep"]).tokens, "out/latent", "out")  # in their order
     rebuilt = predictions(method, clip, mask)
@@ -89,7 +89,7 @@ def test_st_mae_agrees_with_its_authors(case: Case) -> None:
     )
     case.hold_each(shown, "out/pred_video", "out")
     everything = torch.arange(grid.num_tokens).expand(len(clip), -1)
-    case.hold_each(method.target(clip, everything), "out/target", "out")
+    case.hold_each(method.compute_target(clip, everything), "out/target", "out")
 
     output = method(clip, mask=mask)
     output.loss.backward()
@@ -110,7 +110,7 @@ def test_the_classifier_agrees_with_st_maes_authors(case: Case) -> None:
         whole = torch.cat([seen.cls_layers[block], seen.layers[block]], dim=1)
         case.hold_each(whole, f"out/{name}", "out")
     case.hold_each(whole[:, 1:].mean(dim=1), "out/pooled", "out")
-    case.hold_each(model.features(clip), "out/feature", "out")
+    case.hold_each(model.forward_features(clip), "out/feature", "out")
     logits = model(clip)
     case.hold_each(logits, "out/logits", "out")
 

@@ -1,4 +1,4 @@
-"""How many steps a run takes, and the rate of each: warm-up, then cosine."""
+"""How many steps a run takes, and the learning rate of each: warm-up, then cosine."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -8,30 +8,30 @@ from vidstill.engine.optimizer import OptimConfig
 from vidstill.utils.types import InputError, check_range
 
 WarmupRule = Literal["videomae", "mae"]
-"""How a warm-up of n steps, counted from 0, reaches its peak, both as released. The cosine is the same.
+"""In which step a warm-up of n steps, counted from 0, reaches the peak learning rate, both as released.
 
-videomae: in step n - 1, so that step n has the peak again (VideoMAE, MVD, AMD, MaskAgain).
-mae: in step n (MAE, DMAE, ST-MAE).
+videomae: step n - 1, so that step n has the peak again (VideoMAE, MVD, AMD, MaskAgain).
+mae: step n (MAE, DMAE, ST-MAE).
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class CosineConfig:
-    """A straight warm-up, then half a cosine (Loshchilov and Hutter, arXiv:1608.03983), set at every step."""
+    """A linear warm-up, then half a cosine (Loshchilov and Hutter, arXiv:1608.03983), set at every step."""
 
     epochs: int
-    """How often each video is met."""
+    """Passes over the videos."""
     warmup_epochs: int = 0
-    """Those of them in which the rate rises."""
+    """Epochs in which the learning rate rises."""
     warmup_steps: int | None = None
-    """In place of `warmup_epochs`, where an epoch is too coarse."""
+    """Instead of `warmup_epochs`, if an epoch is too coarse."""
     cosine_epochs: int | None = None
-    """Epochs that the whole cosine would take, where training ends before it does; None: `epochs`."""
+    """Epochs of the whole cosine, if training ends before it does; None: `epochs`."""
     warmup_rule: WarmupRule = "videomae"
-    """Whose warm-up it is."""
+    """Which step reaches the peak."""
 
     def __post_init__(self) -> None:
-        check_range(1, math.inf, span_epochs=self.cosine_epochs)
+        check_range(1, math.inf, cosine_epochs=self.cosine_epochs)
         check_range(0, math.inf, warmup_epochs=self.warmup_epochs, warmup_steps=self.warmup_steps)
 
 
@@ -45,31 +45,36 @@ def compute_cosine_lr(
     start_lr: float = 0.0,
     warmup_rule: WarmupRule = "videomae",
 ) -> float:
-    """The rate of one step, counted from 0.
+    """Return the learning rate of one step.
 
-    The cosine would reach `final` in step number `steps`, the first that is no longer taken.
+    Args:
+        step: Counted from 0.
+        peak_lr: After the warm-up.
+        min_lr: Would be reached in step `cosine_steps`, the first that is no longer taken.
+        cosine_steps: Steps of warm-up and cosine together.
+        warmup_steps: Steps of the warm-up.
+        start_lr: In step 0 of a warm-up.
+        warmup_rule: Which step reaches the peak.
     """
     if step < warmup_steps:
-        risen = step / (warmup_steps if warmup_rule == "mae" else max(1, warmup_steps - 1))
-        return peak_lr if risen == 1 else start_lr + (peak_lr - start_lr) * risen
-    return (
-        min_lr
-        + (peak_lr - min_lr) * (1 + math.cos(math.pi * (step - warmup_steps) / (cosine_steps - warmup_steps))) / 2
-    )
+        progress = step / (warmup_steps if warmup_rule == "mae" else max(1, warmup_steps - 1))
+        return peak_lr if progress == 1 else start_lr + (peak_lr - start_lr) * progress
+    progress = (step - warmup_steps) / (cosine_steps - warmup_steps)
+    return min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """What a run is going to do, resolved before it starts: steps, batches and rates, in plain numbers."""
+    """A run's steps, batches and learning rates, resolved before it starts, in plain numbers."""
 
     steps_per_epoch: int
     total_steps: int
     videos_per_step: int
     clips_per_step: int
-    """Over all processes: `clips_per_step / videos_per_step` copies of each video."""
+    """Over all processes; each video gives `clips_per_step / videos_per_step` clips."""
     world_size: int
     accumulation_steps: int
-    """A step's videos are met in `world * accumulation` chunks, each of which fits on its device."""
+    """A step's clips are processed in `world_size * accumulation_steps` micro-batches."""
     start_lr: float
     peak_lr: float
     min_lr: float
@@ -82,7 +87,7 @@ class TrainingPlan:
         return self.videos_per_step // (self.world_size * self.accumulation_steps)
 
     def compute_lr(self, step: int) -> float:
-        """The rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         return compute_cosine_lr(
             step,
             peak_lr=self.peak_lr,
@@ -94,15 +99,20 @@ class TrainingPlan:
         )
 
     def get_identity(self) -> dict[str, int | float | str]:
-        """What decides the optimisation; on how many devices it runs does not."""
-        return {name: value for name, value in asdict(self).items() if name not in ("world", "accumulation")}
+        """Return what decides the optimisation; on how many devices it runs does not."""
+        return {name: value for name, value in asdict(self).items() if name not in ("world_size", "accumulation_steps")}
 
     def __str__(self) -> str:
+        microbatch = self.clips_per_step // (self.world_size * self.accumulation_steps)
+        parts = [f"{microbatch} clips"]
+        if self.accumulation_steps > 1:
+            parts.insert(0, f"{self.accumulation_steps} accumulation steps")
+        if self.world_size > 1:
+            parts.insert(0, f"{self.world_size} processes")
         return (
-            f"{self.total_steps} steps ({self.steps_per_epoch} an epoch) of {self.videos_per_step} videos, "
-            f"{self.clips_per_step} clips: {self.world_size} processes × {self.accumulation_steps} accumulated × "
-            f"{self.videos_per_microbatch} videos; rate up to {self.peak_lr:.3g} in {self.warmup_steps} steps, "
-            f"down to {self.min_lr:.3g}"
+            f"{self.total_steps} steps ({self.steps_per_epoch} per epoch) of {self.videos_per_step} videos: "
+            f"{' × '.join(parts)}; peak learning rate {self.peak_lr:.3g} after {self.warmup_steps} warm-up steps, "
+            f"then cosine to {self.min_lr:.3g}"
         )
 
 
@@ -115,28 +125,35 @@ def plan_training(
     repeats: int = 1,
     world_size: int = 1,
     device_batch: int | None = None,
+    group_clips: int = 1,
+    group_option: str = "",
 ) -> TrainingPlan:
-    """The plan of a run on a data set of so many videos.
+    """Plan a run on a dataset.
 
     Args:
-        batch: clips a step, over all processes.
-        repeats: clips that each video gives.
-        device_batch: clips that one device holds; more are accumulated. None: it holds its whole share.
+        num_videos: Videos of the dataset.
+        batch: Global batch size in clips, over all processes.
+        optim: Gives the learning rates.
+        schedule: Epochs and warm-up.
+        repeats: Clips per video.
+        world_size: Number of processes.
+        device_batch: Clips that a device processes at once; more are accumulated. None: all of its share.
+        group_clips: A micro-batch must consist of whole groups of this many clips; a smaller batch is one group.
+        group_option: The option that sets `group_clips`, for the error message.
 
     Raises:
-        InputError: the batch does not divide as asked, is larger than the data set, or the warm-up never ends.
+        InputError: The batch does not divide, is larger than the dataset, or the warm-up never ends.
     """
     if batch < 1 or batch % repeats or (batch // repeats) % world_size:
         unit = repeats * world_size
-        near = max(unit, batch - batch % unit)
         raise InputError(
             f"a batch of {batch} clips does not divide into {repeats} copies of each video on {world_size} processes; "
-            f"take a multiple of {unit}, such as {near}"
+            f"take a multiple of {unit}, such as {max(unit, batch - batch % unit)}"
         )
     per_step = batch // repeats
     if num_videos < per_step:
         raise InputError(
-            f"the data set has {num_videos} videos and one step takes {per_step}; "
+            f"the dataset has {num_videos} videos and one step takes {per_step}; "
             + (
                 f"take a batch of at most {num_videos // world_size * world_size * repeats} clips"
                 if num_videos >= world_size
@@ -149,13 +166,20 @@ def plan_training(
         raise InputError(
             f"a device that holds {device_batch} clips at once cannot hold the {repeats} copies of one video"
         )
-    steps = num_videos // per_step
-    span = (schedule.cosine_epochs or schedule.epochs) * steps
-    warmup = schedule.warmup_epochs * steps if schedule.warmup_steps is None else schedule.warmup_steps
-    if not (schedule.epochs >= 1 and warmup < span and schedule.epochs * steps <= span):
+    group = min(group_clips, batch)
+    whole_groups = [a for a in fitting if share // a * repeats % group == 0]
+    if not whole_groups:
         raise InputError(
-            f"{schedule.epochs} epochs with a warm-up of {warmup} steps do not fit in a schedule of {span} steps; "
-            "train longer or warm up for less"
+            f"{share // fitting[0] * repeats} clips at once on a device do not divide into groups of {group}; give a "
+            f"divisor of them as {group_option}, or a multiple of {group} as --device-batch and per process of --batch"
+        )
+    steps = num_videos // per_step
+    cosine_steps = (schedule.cosine_epochs or schedule.epochs) * steps
+    warmup = schedule.warmup_epochs * steps if schedule.warmup_steps is None else schedule.warmup_steps
+    if not (schedule.epochs >= 1 and warmup < cosine_steps and schedule.epochs * steps <= cosine_steps):
+        raise InputError(
+            f"{schedule.epochs} epochs with a warm-up of {warmup} steps do not fit into a schedule of {cosine_steps} "
+            "steps; train longer or warm up for less"
         )
     start, peak, final = optim.compute_lrs(num_videos=per_step, num_clips=batch)
     return TrainingPlan(
@@ -164,11 +188,11 @@ def plan_training(
         videos_per_step=per_step,
         clips_per_step=batch,
         world_size=world_size,
-        accumulation_steps=fitting[0],
+        accumulation_steps=whole_groups[0],
         start_lr=start,
         peak_lr=peak,
         min_lr=final,
         warmup_steps=warmup,
-        cosine_steps=span,
+        cosine_steps=cosine_steps,
         warmup_rule=schedule.warmup_rule,
     )

@@ -1,7 +1,8 @@
-"""MaskAgain: of what is visible, a student follows its teacher's most telling tokens and attention; no decoder."""
+"""MaskAgain: at the visible tokens, a student follows its teacher's strongest attention and activations; no decoder."""
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.methods.common.losses import regression_loss
-from vidstill.methods.common.masking import Mask, TubeMask
-from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
+from vidstill.methods.common.masking import Mask, TubeMask, build_mask, check_mask_ratio, draw_permutations
+from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, check_layer_pairs
 from vidstill.methods.maskagain_losses import (
     AttentionLoss,
@@ -23,94 +24,105 @@ from vidstill.methods.maskagain_losses import (
     ValueOrder,
     attention_loss,
     drop_class_token,
-    freeze_after_attention,
-    global_loss,
     hint_loss,
     identity_projection,
-    local_loss,
     relation_loss,
     select_salient_tokens,
+    selected_value_loss,
     value_loss,
 )
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.layers import AttentionMap
-from vidstill.models.vit import BASE, Features, ViTConfig
-from vidstill.utils.types import InputError, Output, check_range, gather_tokens
+from vidstill.models.vit import BASE, Features, ViT, ViTConfig
+from vidstill.utils.types import Grid, InputError, Output, check_range, gather_tokens
 
-_HIDDEN_TERMS = ("global", "local", "attention", "value")  # terms of section 3.2, and table 4's
-_OUTPUT_TERMS = ("hint", "relation")  # terms of section 3.3
+_HIDDEN_TERMS = ("global", "local", "attention", "value")  # section 3.2, and table 4
+_OUTPUT_TERMS = ("hint", "relation")  # section 3.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenConfig:
+    """Hidden level (section 3.2): attention and values of one block of the student and one of the teacher."""
+
+    layers: tuple[int, int] | None = None  # which blocks, from 1; None: the last ones (released: 12, by number)
+    global_weight: float = 3.0  # alpha, of MAGlobal
+    global_top_k: int | None = 10  # keys per query; None: all, which is "weighted value transfer" (table 4)
+    local_weight: float = 1.0  # beta, of MALocal
+    local_top_k: int | None = 10  # keys per query and time step; None: all
+    attention_weight: float = 0.0  # of attention transfer (table 4)
+    attention_loss: AttentionLoss = "kl"
+    value_weight: float = 0.0  # of value transfer (table 4)
+    temperature: float = 1.0  # of attention
+    key_selection: KeySelection = "own"  # whose attention selects the student's keys (table 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Output level (section 3.3): the last blocks' outputs, before any final norm, at the salient tokens."""
+
+    hint_weight: float = 0.2  # gamma, of MAHint
+    relation_weight: float = 0.1  # lambda, of MARel
+    salient_tokens: int | None = 10  # per clip, by the teacher's activations; None: all ("Hint", table 3)
+    # Clips whose tokens MARel relates to one another, consecutive in the global batch (released: a GPU's batch of 64);
+    # a smaller batch is one group. A device's batch must hold whole groups.
+    relation_clips: int = 64
+    student_temperature: float = 0.1  # of MARel
+    teacher_temperature: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskAgainQuirks:
+    """Where the released code differs from the paper. Defaults: the released code."""
+
+    attention_normalization: AttentionNormalization = "renormalized"  # paper: unchanged
+    local_softmax: LocalSoftmax = "slot"  # paper: clip
+    value_order: ValueOrder = "released"  # paper: aligned
+    hint_tokens: HintTokens = "zeroed"  # paper: gathered
+    relation_softmax: RelationSoftmax = "rows"  # paper: pairs
+    hidden_weight: float = 1.0  # weight of all hidden-level terms together
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskAgainConfig:
-    """A term whose factor is 0 is not computed, and nothing is built for it."""
+    """MaskAgain on clips. A term with weight 0 is not computed, and nothing is built for it."""
 
     encoder: ViTConfig = BASE
     teacher: TeacherConfig = TeacherConfig(model=BASE)
     mask: TubeMask = TubeMask(ratio=0.90)
-
-    # Hidden level (section 3.2): the attention of one block of the student and of one of the teacher
-    attention_layers: tuple[int, int] | None = (
-        None  # which, counted from 1; None: the last ones (released: 12, by number)
-    )
-    global_weight: float = 3.0  # alpha, of MAGlobal
-    global_top_k: int | None = 10  # that each query keeps; None: all, which is "weighted value transfer" (table 4)
-    local_weight: float = 1.0  # beta, of MALocal
-    local_top_k: int | None = 10  # that each query keeps in each slot of time; None: all
-    attention_temperature: float = 1.0
-    key_selection: KeySelection = "own"  # whose attention chooses the student's keys (table 5)
-    attention_normalization: AttentionNormalization = (
-        "renormalised"  # the kept attention sums to 1 again (released), or is left as it was: plain (paper)
-    )
-    local_softmax: LocalSoftmax = (
-        "slot"  # of a plain attention: among the keys of a slot (released), or of the clip (paper)
-    )
-    local_value_order: ValueOrder = (
-        "released"  # attention meets the values of other tokens, or its own: aligned (paper)
-    )
-    attention_weight: float = 0.0  # of attention transfer (table 4)
-    attention_loss: AttentionLoss = "kl"
-    value_weight: float = 0.0  # of value transfer (table 4)
-    hidden_weight: float = 1.0  # of all these terms together (released)
-
-    # Output level (section 3.3): what the last blocks give, before any final norm
-    hint_weight: float = 0.2  # gamma, of MAHint
-    relation_weight: float = 0.1  # lambda, of MARel
-    salient_tokens: int | None = 10  # tokens of each clip that both are about; None: all ("Hint", table 3)
-    hint_tokens: HintTokens = "zeroed"  # the others: zeroed before they are mapped (released), or left out (paper)
-    relation_softmax: RelationSoftmax = "rows"  # softmax over each row (released), or over all pairs (paper)
-    student_temperature: float = 0.1  # of MARel
-    teacher_temperature: float = 0.05
-
-    # phi: student and teacher are mapped to the teacher's width where the student's is another, or always (run_kd)
+    hidden: HiddenConfig = HiddenConfig()
+    output: OutputConfig = OutputConfig()
+    # phi: maps student and teacher to the teacher's width, if the student's differs, or always (run_kd)
     projections: Literal["where_needed", "always"] = "where_needed"
-
-    # Pixels are rebuilt beside all this where there is a decoder (table 4); then the encoder has a final norm
-    decoder: DecoderConfig | None = None
-    target: PixelTarget = "per_channel"
-    reconstruction_weight: float = 1.0
+    decoder: DecoderConfig | None = None  # reconstructs VideoMAE's target as well (table 4); adds a final norm
+    released: MaskAgainQuirks = MaskAgainQuirks()
 
     def build(self) -> "MaskAgain":
         return MaskAgain(self)
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """What each term that is computed counts."""
-        every = {
-            "global": self.hidden_weight * self.global_weight,
-            "local": self.hidden_weight * self.local_weight,
-            "attention": self.hidden_weight * self.attention_weight,
-            "value": self.hidden_weight * self.value_weight,
-            "hint": self.hint_weight,
-            "relation": self.relation_weight,
-            "reconstruction": self.reconstruction_weight if self.decoder is not None else 0.0,
+        """The weight of each term that is computed."""
+        hidden, overall = self.hidden, self.released.hidden_weight
+        weights = {
+            "global": overall * hidden.global_weight,
+            "local": overall * hidden.local_weight,
+            "attention": overall * hidden.attention_weight,
+            "value": overall * hidden.value_weight,
+            "hint": self.output.hint_weight,
+            "relation": self.output.relation_weight,
+            "reconstruction": float(self.decoder is not None),
         }
-        return {term: factor for term, factor in every.items() if factor}
+        return {term: weight for term, weight in weights.items() if weight}
 
     @property
-    def attention_layer_pair(self) -> tuple[int, int]:
-        """The student's and the teacher's block whose attention is matched."""
-        return self.attention_layers or (self.encoder.depth, self.teacher.model.depth)
+    def group_clips(self) -> int:
+        """Clips that a device must hold together."""
+        return self.output.relation_clips if "relation" in self.loss_weights else 1
+
+    @property
+    def attention_layers(self) -> tuple[int, int]:
+        """The student's and the teacher's block whose attention is compared."""
+        return self.hidden.layers or (self.encoder.depth, self.teacher.model.depth)
 
     @property
     def has_projections(self) -> bool:
@@ -121,12 +133,12 @@ class MaskAgain(nn.Module):
     """Mask Again (Li et al., ACM MM 2023, doi:10.1145/3581783.3612129).
 
     L_global   = mean of |phi_s((M_s * A_s) V_s) - phi_t((M_t * A_t) V_t)|^2           eq. (4)
-    L_local    = the same in each slot of time, each with its own selection            eq. (8)
-    L_hint     = mean over the telling tokens of |phi''_s(z_s) - z_t|^2                eq. (14)
+    L_local    = the same in each time step, each with its own selection               eq. (8)
+    L_hint     = mean over the salient tokens of |phi''_s(z_s) - z_t|^2                eq. (14)
     L_relation = KL(P_t || P_s), P = softmax(cosines of these tokens / tau)            eq. (17)
     L          = alpha L_global + beta L_local + lambda L_relation + gamma L_hint      eq. (9), (18), (19)
 
-    A is a block's attention, V its values, M where A is largest; z is the last block's output.
+    A is a block's attention, V its values, M selects where A is largest; z is the last block's output.
     """
 
     def __init__(self, config: MaskAgainConfig):
@@ -134,9 +146,9 @@ class MaskAgain(nn.Module):
         _check_config(config)
         self.config = config
         student, teacher, terms = config.encoder, config.teacher.model, config.loss_weights
-        self.encoder = student.build(final_norm="reconstruction" in terms)
+        self.encoder = student.build(final_norm=config.decoder is not None)
         self.teacher = FrozenTeacher(teacher.build())
-        self.projections = nn.ModuleDict()  # they keep torch's own start; those of the teacher's side are trained too
+        self.projections = nn.ModuleDict()  # with torch's default weights; the teacher's side is trained too
         for term in ("global", "local"):
             if config.has_projections and term in terms:
                 self.projections[f"{term}_student"] = nn.Linear(student.dim, teacher.dim)
@@ -146,10 +158,10 @@ class MaskAgain(nn.Module):
                 nn.Linear(student.dim, 2 * student.dim), nn.ReLU(), nn.Linear(2 * student.dim, teacher.dim)
             )
         self.decoder: Decoder | None = None
-        if config.decoder is not None and "reconstruction" in terms:
+        if config.decoder is not None:
             self.decoder = config.decoder.build(student.dim, out_dim=student.pixels_per_token)
         if terms.keys().isdisjoint((*_OUTPUT_TERMS, "reconstruction")):
-            freeze_after_attention(self.encoder, config.attention_layer_pair[0])
+            _freeze_after_attention(self.encoder, config.attention_layers[0])
 
     def forward(
         self,
@@ -159,70 +171,64 @@ class MaskAgain(nn.Module):
         *,
         mask: Mask | None = None,
     ) -> Output:
-        """The loss of a batch of clips of colours in [0, 1]; the mask is drawn from the seeds where none is given."""
+        """Return the loss of a batch: see `Method.forward`."""
         config, grid = self.config, self.encoder.grid(clip)
         mask = mask or config.mask.draw(seed, grid)
-        last, (block, teacher_block) = config.encoder.depth, config.attention_layer_pair
-        student = self.encoder(
-            clip, mask.visible, layers=(last,), attention=(block,) if self._has_terms(_HIDDEN_TERMS) else ()
-        )
+        last, (block, teacher_block) = config.encoder.depth, config.attention_layers
+        has_hidden = self._has_terms(_HIDDEN_TERMS)
+        student = self.encoder(clip, mask.visible, layers=(last,), attention=(block,) if has_hidden else ())
         teacher = self.forward_teacher(clip, mask)
 
         parts: dict[str, Float[Tensor, ""]] = {}
-        if self._has_terms(_HIDDEN_TERMS):
-            ours = drop_class_token(student.attention[block], mask.visible.shape[1])
-            theirs = drop_class_token(teacher.attention[teacher_block], mask.visible.shape[1])
-            parts |= self.compute_hidden_losses(ours, theirs, slots=grid.t)
+        if has_hidden:
+            num_tokens = mask.visible.shape[1]
+            student_map = drop_class_token(student.attention[block], num_tokens)
+            teacher_map = drop_class_token(teacher.attention[teacher_block], num_tokens)
+            parts |= self.compute_hidden_losses(student_map, teacher_map, slots=grid.t)
         if self._has_terms(_OUTPUT_TERMS):
             parts |= self.compute_output_losses(student.layers[last], teacher.layers[config.teacher.model.depth])
         if self.decoder is not None:
-            rebuilt = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token)
-            target = compute_pixel_target(clip, config.encoder, mask.masked, config.target)
-            parts["reconstruction"] = regression_loss(rebuilt, target, "l2")
+            reconstruction = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token)
+            target = compute_pixel_target(clip, config.encoder, mask.masked, "per_channel")
+            parts["reconstruction"] = regression_loss(reconstruction, target, "l2")
         loss = torch.stack([config.loss_weights[term] * part for term, part in parts.items()]).sum()  # eq. (19)
         return Output(loss, parts)
 
     def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> Features:
-        """What the teacher makes of the tokens that the student sees: as far as a term asks for it."""
+        """Return what the terms need of the teacher, at the tokens that the student sees."""
         layers = (self.config.teacher.model.depth,) if self._has_terms(_OUTPUT_TERMS) else ()
-        attention = (self.config.attention_layer_pair[1],) if self._has_terms(_HIDDEN_TERMS) else ()
+        attention = (self.config.attention_layers[1],) if self._has_terms(_HIDDEN_TERMS) else ()
         return self.teacher(clip, mask.visible, layers=layers, attention=attention)
 
     def compute_hidden_losses(
         self, student: AttentionMap, teacher: AttentionMap, *, slots: int
     ) -> dict[str, Float[Tensor, ""]]:
-        """The terms of L_hidden (eq. 9), from what one block of each attends with; the tokens are of so many slots."""
-        config, terms, parts = self.config, self.config.loss_weights, {}
-        temperature, selection, mass = (
-            config.attention_temperature,
-            config.key_selection,
-            config.attention_normalization,
+        """Return the terms of L_hidden (eq. 9).
+
+        Args:
+            student: Attention of one block, without class token.
+            teacher: As `student`.
+            slots: Time steps of the clip.
+        """
+        hidden, released, terms, parts = self.config.hidden, self.config.released, self.config.loss_weights, {}
+        compare = partial(
+            selected_value_loss,
+            student,
+            teacher,
+            temperature=hidden.temperature,
+            key_selection=hidden.key_selection,
+            attention_normalization=released.attention_normalization,
+            local_softmax=released.local_softmax,
+            value_order=released.value_order,
         )
         if "global" in terms:
-            parts["global"] = global_loss(
-                student,
-                teacher,
-                top_k=config.global_top_k,
-                temperature=temperature,
-                key_selection=selection,
-                attention_normalization=mass,
-                projections=self.get_projections("global"),
-            )
+            parts["global"] = compare(slots=1, top_k=hidden.global_top_k, projections=self.get_projections("global"))
         if "local" in terms:
-            parts["local"] = local_loss(
-                student,
-                teacher,
-                slots=slots,
-                top_k=config.local_top_k,
-                temperature=temperature,
-                key_selection=selection,
-                attention_normalization=mass,
-                softmax=config.local_softmax,
-                value_order=config.local_value_order,
-                projections=self.get_projections("local"),
-            )
+            parts["local"] = compare(slots=slots, top_k=hidden.local_top_k, projections=self.get_projections("local"))
         if "attention" in terms:
-            parts["attention"] = attention_loss(student, teacher, loss=config.attention_loss, temperature=temperature)
+            parts["attention"] = attention_loss(
+                student, teacher, loss=hidden.attention_loss, temperature=hidden.temperature
+            )
         if "value" in terms:
             parts["value"] = value_loss(student, teacher)
         return parts
@@ -230,24 +236,34 @@ class MaskAgain(nn.Module):
     def compute_output_losses(
         self, student: Float[Tensor, "b v d"], teacher: Float[Tensor, "b v d_teacher"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The terms of L_output (eq. 18), from what the last block of each gives."""
-        config, terms, parts = self.config, self.config.loss_weights, {}
-        telling = select_salient_tokens(teacher, config.salient_tokens)
+        """Return the terms of L_output (eq. 18), of the last blocks' outputs."""
+        output, released, terms, parts = self.config.output, self.config.released, self.config.loss_weights, {}
+        salient = select_salient_tokens(teacher, output.salient_tokens)
         if "hint" in terms:
-            mapped = self.projections["hint"] if config.has_projections else identity_projection
-            parts["hint"] = hint_loss(student, teacher, telling, tokens=config.hint_tokens, projection=mapped)
+            projection = self.projections["hint"] if self.config.has_projections else identity_projection
+            parts["hint"] = hint_loss(student, teacher, salient, tokens=released.hint_tokens, projection=projection)
         if "relation" in terms:
-            parts["relation"] = relation_loss(
-                gather_tokens(student, telling),
-                gather_tokens(teacher, telling),
-                student_temperature=config.student_temperature,
-                teacher_temperature=config.teacher_temperature,
-                softmax=config.relation_softmax,
-            )
+            group = min(output.relation_clips, len(student))
+            if len(student) % group:
+                raise InputError(
+                    f"{len(student)} clips do not divide into groups of {group} for the relation loss; take a multiple "
+                    "as --device-batch, or another --method.output.relation-clips"
+                )
+            groups = zip(*(gather_tokens(side, salient).split(group) for side in (student, teacher)), strict=True)
+            losses = [
+                relation_loss(
+                    *pair,
+                    student_temperature=output.student_temperature,
+                    teacher_temperature=output.teacher_temperature,
+                    softmax=released.relation_softmax,
+                )
+                for pair in groups
+            ]
+            parts["relation"] = torch.stack(losses).mean()
         return parts
 
     def get_projections(self, term: str) -> tuple[FeatureProjection, FeatureProjection]:
-        """The student's and the teacher's mapping to a common width, for the global or the local term."""
+        """Return the student's and the teacher's projection to a common width, for the global or the local term."""
         if not self.config.has_projections:
             return identity_projection, identity_projection
         return self.projections[f"{term}_student"], self.projections[f"{term}_teacher"]
@@ -256,37 +272,60 @@ class MaskAgain(nn.Module):
         return not self.config.loss_weights.keys().isdisjoint(terms)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ContextMask:
+    """The released mask `time`, which no script uses: the beginning of the clip is visible, the rest masked at random."""
+
+    ratio: float = 0.85  # share of the tokens after the beginning that is masked; rounded down
+    context_ratio: float = 0.25  # share of the clip's tokens that is its beginning; rounded down
+
+    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
+        check_mask_ratio(self.ratio)
+        check_range(0, 1, exclusive=True, context_ratio=self.context_ratio)
+        beginning = int(grid.t * self.context_ratio * (grid.h * grid.w))
+        num_masked = int(self.ratio * (grid.num_tokens - beginning))
+        permutations = draw_permutations(seeds, grid.num_tokens)
+        order = permutations.gather(1, (permutations >= beginning).int().argsort(dim=1, stable=True))
+        return build_mask(order, grid.num_tokens - num_masked)
+
+
+def _freeze_after_attention(encoder: ViT, block_number: int) -> None:
+    """Freeze what no term reaches, everything after this block's attention: DDP would wait for its gradients."""
+    block = encoder.blocks[block_number - 1]
+    unreached = [block.attn.proj, block.norm2, block.mlp, *encoder.blocks[block_number:]]  # type: ignore[union-attr]  # torch forgets what a list holds
+    for part in unreached:
+        part.requires_grad_(False)
+    for scale in (block.gamma_1, block.gamma_2):
+        if scale is not None:
+            scale.requires_grad_(False)
+
+
 def _check_config(config: MaskAgainConfig) -> None:
-    """Raises an InputError where there is nothing to learn, or student and teacher cannot be compared."""
-    student, teacher, terms = config.encoder, config.teacher.model, config.loss_weights
-    check_range(0, math.inf, global_weight=config.global_weight, local_weight=config.local_weight)
-    check_range(0, math.inf, attention_weight=config.attention_weight, value_weight=config.value_weight)
-    check_range(0, math.inf, hidden_weight=config.hidden_weight, reconstruction_weight=config.reconstruction_weight)
-    check_range(0, math.inf, hint_weight=config.hint_weight, relation_weight=config.relation_weight)
-    check_range(
-        1,
-        math.inf,
-        global_top_k=config.global_top_k,
-        local_top_k=config.local_top_k,
-        salient_tokens=config.salient_tokens,
-    )
-    check_range(1e-6, math.inf, attention_temperature=config.attention_temperature)
-    check_range(1e-6, math.inf, student_temperature=config.student_temperature)
-    check_range(1e-6, math.inf, teacher_temperature=config.teacher_temperature)
+    """Raise an InputError if there is nothing to learn, or student and teacher cannot be compared."""
+    student, teacher, terms, hidden, output = (
+        config.encoder, config.teacher.model, config.loss_weights, config.hidden, config.output
+    )  # fmt: skip
+    check_range(0, math.inf, global_weight=hidden.global_weight, local_weight=hidden.local_weight)
+    check_range(0, math.inf, attention_weight=hidden.attention_weight, value_weight=hidden.value_weight)
+    check_range(0, math.inf, hint_weight=output.hint_weight, relation_weight=output.relation_weight)
+    check_range(0, math.inf, hidden_weight=config.released.hidden_weight)
+    check_range(1, math.inf, global_top_k=hidden.global_top_k, local_top_k=hidden.local_top_k)
+    check_range(1, math.inf, salient_tokens=output.salient_tokens, relation_clips=output.relation_clips)
+    check_range(1e-6, math.inf, temperature=hidden.temperature)
+    check_range(1e-6, math.inf, student_temperature=output.student_temperature)
+    check_range(1e-6, math.inf, teacher_temperature=output.teacher_temperature)
     if terms.keys().isdisjoint((*_HIDDEN_TERMS, *_OUTPUT_TERMS)):
+        raise InputError("MaskAgain learns nothing from its teacher: all its weights are 0; raise one, or use VideoMAE")
+    check_layer_pairs("MaskAgain's layers", (config.attention_layers,), student, teacher)
+    # With projections and own keys, global and local compare joined heads
+    by_head = {"attention", "value"} if config.has_projections and hidden.key_selection == "own" else {*_HIDDEN_TERMS}
+    if terms.keys() & by_head and student.heads != teacher.heads:
         raise InputError(
-            "MaskAgain learns nothing from its teacher: all its factors are 0; raise one, or take VideoMAE"
-        )
-    check_layer_pairs("MaskAgain's layers", (config.attention_layer_pair,), student, teacher)
-    joined = (
-        config.has_projections and config.key_selection == "own"
-    )  # then global and local compare joined heads, mapped
-    if terms.keys() & ({"attention", "value"} if joined else {*_HIDDEN_TERMS}) and student.heads != teacher.heads:
-        raise InputError(
-            f"MaskAgain compares head with head: the student's {student.heads} heads have to be the teacher's "
-            f"{teacher.heads}; global and local can do without by --method.projections always --method.selection own"
+            f"MaskAgain compares head with head: the student's {student.heads} heads must be the teacher's "
+            f"{teacher.heads}, unless global and local are compared by --method.projections always "
+            "--method.hidden.key-selection own"
         )
     if "value" in terms and student.dim != teacher.dim:
         raise InputError(
-            f"value transfer has no projection: the student's width {student.dim} has to be the teacher's {teacher.dim}"
+            f"value transfer has no projection: the student's width {student.dim} must be the teacher's {teacher.dim}"
         )

@@ -1,4 +1,4 @@
-"""What one block attends with, matched between a student and its teacher: what its attention selects, or all of it."""
+"""MaskAgain's losses: attention, values and features of a teacher, compared where its attention or activation is large."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,70 +13,52 @@ from torch import Tensor
 
 from vidstill.methods.common.losses import regression_loss, upcast_to_float32
 from vidstill.models.layers import AttentionMap
-from vidstill.models.vit import ViT
 from vidstill.utils.types import gather_tokens
 
 KeySelection = Literal["own", "teacher"]
-"""Whose largest attention chooses the keys of the student: its own, or its teacher's (MaskAgain, table 5)."""
+"""Whose largest attention selects the student's keys: its own, or its teacher's (MaskAgain, table 5)."""
 
-AttentionNormalization = Literal["renormalised", "plain"]
-"""The attention that a query keeps sums to 1 again (released), or stays what it was (paper, eq. 3 and 7)."""
+AttentionNormalization = Literal["renormalized", "unchanged"]
+"""The attention to selected keys sums to 1 again (released), or is unchanged (paper, eq. 3 and 7)."""
 
 LocalSoftmax = Literal["slot", "clip"]
-"""A plain attention is a share among the keys of its slot (released), or of the clip (paper, before eq. 5)."""
+"""Unchanged attention is a softmax over the keys of a time step (released), or of the clip (paper, before eq. 5)."""
 
 ValueOrder = Literal["released", "aligned"]
-"""Whose value the attention of token t·n + d weighs, of slots of n tokens: as released, that of another token, d·slots
-+ t; or its own (paper, eq. 7)."""
+"""Which value the attention of token t·n + d weighs, with n tokens per time step: as released, that of another token,
+d·steps + t; or its own (paper, eq. 7)."""
 
 AttentionLoss = Literal["kl", "l2"]
-"""From the teacher's attention: each query's divergence, averaged, or the squared difference of all entries."""
+"""KL divergence from the teacher's attention, averaged over queries, or the mean squared difference of all entries."""
+
+HintTokens = Literal["zeroed", "gathered"]
+"""The other tokens are zeroed before the projection (released), or left out (paper)."""
+
+RelationSoftmax = Literal["rows", "pairs"]
+"""Softmax over each row of similarities (released), or over all pairs (paper)."""
 
 FeatureProjection = Callable[[Tensor], Tensor]
 """To the width in which student and teacher are compared."""
 
+_SELF_SIMILARITY = -1000.0  # a token's similarity to itself, so that its softmax weight is 0 (section 3.3.2)
+
 
 def identity_projection(features: Tensor) -> Tensor:
-    """The mapping of features that have a common width already."""
+    """Return the features unchanged: their widths are equal already."""
     return features
 
 
+# ---- Hidden level (section 3.2) -------------------------------------------------------------------------------------
+
+
 def drop_class_token(attention: AttentionMap, num_tokens: int) -> AttentionMap:
-    """The attention of a clip's tokens on one another, in float32 or better; a class token before them is left out."""
+    """Return the attention among a clip's tokens, in float32 or better, without a class token before them."""
     first = attention.logits.shape[-1] - num_tokens
     logits, values = attention.logits[..., first:, first:], attention.values[..., first:, :]
     return AttentionMap(upcast_to_float32(logits), values)
 
 
-def global_loss(
-    student: AttentionMap,
-    teacher: AttentionMap,
-    *,
-    top_k: int | None,
-    temperature: float = 1.0,
-    key_selection: KeySelection = "own",
-    attention_normalization: AttentionNormalization = "renormalised",
-    projections: tuple[FeatureProjection, FeatureProjection] = (identity_projection, identity_projection),
-) -> Float[Tensor, ""]:
-    """MAGlobal (MaskAgain, eq. 1 to 4): what a query takes from the keys that it attends to most, in the whole clip.
-
-    Args:
-        top_k: k; None: all, which is "weighted value transfer" (table 4).
-        projections: phi_s and phi_t.
-    """
-    return local_loss(
-        student,
-        teacher,
-        slots=1,
-        top_k=top_k,
-        temperature=temperature,
-        key_selection=key_selection,
-        attention_normalization=attention_normalization,
-        projections=projections,
-    )
-
-
-def local_loss(
+def selected_value_loss(
     student: AttentionMap,
     teacher: AttentionMap,
     *,
@@ -84,39 +66,48 @@ def local_loss(
     top_k: int | None,
     temperature: float = 1.0,
     key_selection: KeySelection = "own",
-    attention_normalization: AttentionNormalization = "renormalised",
-    softmax: LocalSoftmax = "slot",
+    attention_normalization: AttentionNormalization = "renormalized",
+    local_softmax: LocalSoftmax = "slot",
     value_order: ValueOrder = "released",
     projections: tuple[FeatureProjection, FeatureProjection] = (identity_projection, identity_projection),
 ) -> Float[Tensor, ""]:
-    """MALocal (MaskAgain, eq. 5 to 8): what a query takes, in each slot of time, from the keys that it attends to most.
+    """Return MAGlobal (MaskAgain, eq. 1 to 4) with one slot, or MALocal (eq. 5 to 8) with the clip's time steps.
+
+    Each query's output is computed from the keys that it attends to most, and compared with the teacher's.
 
     Args:
-        slots: F; every slot has equally many tokens, which stand slot by slot.
-        top_k: k, of each slot; None: all.
-        projections: phi'_s and phi'_t.
+        student: Logits and values of one block.
+        teacher: As `student`.
+        slots: F, slots of equally many tokens, which are consecutive.
+        top_k: k, keys per query and slot; None: all, which is "weighted value transfer" (table 4).
+        temperature: Divides the logits.
+        key_selection: Whose attention selects the student's keys.
+        attention_normalization: Of the attention to the selected keys.
+        local_softmax: Keys that unchanged attention is normalized over.
+        value_order: Which values the attention weighs.
+        projections: phi_s and phi_t.
     """
-    ours, theirs = (split_by_slot(side.logits / temperature, slots) for side in (student, teacher))
-    their_keys = select_top_k(theirs, top_k)  # eq. (2), (6)
-    our_keys = their_keys if key_selection == "teacher" else select_top_k(ours, top_k)
-    taken = partial(
-        attend_selected_keys, attention_normalization=attention_normalization, softmax=softmax, value_order=value_order
+    student_logits, teacher_logits = (split_by_slot(side.logits / temperature, slots) for side in (student, teacher))
+    teacher_keys = select_top_k(teacher_logits, top_k)  # eq. (2), (6)
+    student_keys = teacher_keys if key_selection == "teacher" else select_top_k(student_logits, top_k)
+    attend = partial(
+        attend_selected_keys,
+        attention_normalization=attention_normalization,
+        local_softmax=local_softmax,
+        value_order=value_order,
     )  # eq. (3), (7)
-    to_guess, to_target = projections
-    guess, target = (
-        to_guess(taken(ours, our_keys, student.values)),
-        to_target(taken(theirs, their_keys, teacher.values)),
-    )
-    return regression_loss(guess.flatten(1, 2), target.flatten(1, 2), "l2")  # eq. (4), (8)
+    prediction = projections[0](attend(student_logits, student_keys, student.values))
+    target = projections[1](attend(teacher_logits, teacher_keys, teacher.values))
+    return regression_loss(prediction.flatten(1, 2), target.flatten(1, 2), "l2")  # eq. (4), (8)
 
 
 def split_by_slot(logits: Float[Tensor, "b heads q v"], slots: int) -> Float[Tensor, "b heads q t n"]:
-    """A_f: the keys of each slot of time apart."""
+    """Return A_f: the logits with the keys of each slot along an axis of their own."""
     return rearrange(logits, "b heads q (t n) -> b heads q t n", t=slots)
 
 
 def select_top_k(logits: Float[Tensor, "b heads q t n"], top_k: int | None) -> Bool[Tensor, "b heads q t n"]:
-    """The selection functions of eq. (1) and (5): true at the k largest of each row, and at what equals the k-th."""
+    """Return the selections of eq. (1) and (5): true at the k largest of each row, and at ties with the k-th."""
     if top_k is None or top_k >= logits.shape[-1]:
         return torch.ones_like(logits, dtype=torch.bool)
     return logits >= logits.detach().topk(top_k, dim=-1).values[..., -1:]
@@ -127,74 +118,67 @@ def attend_selected_keys(
     key_mask: Bool[Tensor, "b heads q t n"],
     values: Float[Tensor, "b heads v d"],
     *,
-    attention_normalization: AttentionNormalization = "renormalised",
-    softmax: LocalSoftmax = "slot",
+    attention_normalization: AttentionNormalization = "renormalized",
+    local_softmax: LocalSoftmax = "slot",
     value_order: ValueOrder = "released",
 ) -> Float[Tensor, "b q t heads*d"]:
-    """(M ⊙ A) V, in each slot (eq. 3 and 7): the sum of the chosen keys' values by their attention, heads joined."""
-    if attention_normalization == "renormalised":  # the softmax over the chosen keys, whatever the others' share was
+    """Return (M ⊙ A) V per slot (eq. 3 and 7), the sum of the selected keys' values by their attention; heads joined.
+
+    Args:
+        logits: A before its softmax, see `split_by_slot`.
+        key_mask: M.
+        values: V.
+        attention_normalization: See `selected_value_loss`, as the other two.
+    """
+    if attention_normalization == "renormalized":  # softmax over the selected keys, whatever the others' share was
         attention = logits.masked_fill(~key_mask, -torch.inf).softmax(dim=-1)
     else:
-        among = -1 if softmax == "slot" else (-2, -1)
-        attention = (logits - logits.logsumexp(dim=among, keepdim=True)).exp() * key_mask
+        axes = -1 if local_softmax == "slot" else (-2, -1)
+        attention = (logits - logits.logsumexp(dim=axes, keepdim=True)).exp() * key_mask
     order = "(t n)" if value_order == "aligned" else "(n t)"
-    by_key = rearrange(values, f"b heads {order} d -> b heads t n d", t=logits.shape[-2])
-    taken = einsum(attention, by_key.to(attention.dtype), "b heads q t n, b heads t n d -> b q t heads d")
-    return rearrange(taken, "b q t heads d -> b q t (heads d)")
+    by_slot = rearrange(values, f"b heads {order} d -> b heads t n d", t=logits.shape[-2])
+    output = einsum(attention, by_slot.to(attention.dtype), "b heads q t n, b heads t n d -> b q t heads d")
+    return rearrange(output, "b q t heads d -> b q t (heads d)")
 
 
 def attention_loss(
     student: AttentionMap, teacher: AttentionMap, *, loss: AttentionLoss = "kl", temperature: float = 1.0
 ) -> Float[Tensor, ""]:
-    """Attention transfer (MaskAgain, table 4): of softmax(logits / temperature), head by head.
+    """Return attention transfer (MaskAgain, table 4): the loss between softmax(logits / temperature), head by head.
 
-    The paper states neither how its divergence is averaged (here over heads and queries) nor a factor of the
+    The paper states neither how its divergence is averaged (here over heads and queries) nor a factor for the
     temperature (here none).
+
+    Args:
+        student: Logits and values of one block.
+        teacher: As `student`.
+        loss: Divergence or squared difference.
+        temperature: Divides the logits.
     """
-    ours, theirs = ((side.logits / temperature).log_softmax(dim=-1) for side in (student, teacher))
+    student_log, teacher_log = ((side.logits / temperature).log_softmax(dim=-1) for side in (student, teacher))
     if loss == "l2":
-        return F.mse_loss(ours.exp(), theirs.exp())
-    return F.kl_div(ours, theirs, log_target=True, reduction="none").sum(dim=-1).mean()
+        return F.mse_loss(student_log.exp(), teacher_log.exp())
+    return F.kl_div(student_log, teacher_log, log_target=True, reduction="none").sum(dim=-1).mean()
 
 
 def value_loss(student: AttentionMap, teacher: AttentionMap) -> Float[Tensor, ""]:
-    """Value transfer (MaskAgain, table 4): the mean squared difference of the values, head by head."""
-    ours, theirs = (rearrange(side.values, "b heads v d -> b v (heads d)") for side in (student, teacher))
-    return regression_loss(ours, theirs, "l2")
+    """Return value transfer (MaskAgain, table 4): the mean squared difference of the values, head by head."""
+    prediction, target = (rearrange(side.values, "b heads v d -> b v (heads d)") for side in (student, teacher))
+    return regression_loss(prediction, target, "l2")
 
 
-def freeze_after_attention(encoder: ViT, block_number: int) -> None:
-    """Leaves untrained what no term reaches: what comes after the attention of this block, counted from 1.
-
-    Several processes would wait for its gradients.
-    """
-    block = encoder.blocks[block_number - 1]
-    unreached = [block.attn.proj, block.norm2, block.mlp, *encoder.blocks[block_number:]]  # type: ignore[union-attr]  # torch forgets what a list holds
-    for part in unreached:
-        part.requires_grad_(False)
-    for factor in (block.gamma_1, block.gamma_2):
-        if factor is not None:
-            factor.requires_grad_(False)
-
-
-HintTokens = Literal["zeroed", "gathered"]
-
-
-RelationSoftmax = Literal["rows", "pairs"]
-
-
-_SELF_SIMILARITY = -1000.0  # a token's likeness to itself, so that it has no share (section 3.3.2)
+# ---- Output level (section 3.3) -------------------------------------------------------------------------------------
 
 
 def select_salient_tokens(teacher: Float[Tensor, "b v d"], count: int | None) -> Int[Tensor, "b k"]:
-    """The tokens of each clip whose channels have the largest sum of absolute values (MaskAgain, eq. 10 to 12).
+    """Return the tokens of each clip with the largest sum of absolute activations (MaskAgain, eq. 10 to 12).
 
     Args:
-        count: K_f; None, or more than there are: all.
+        count: K_f; None, or more than there are tokens: all.
     """
     activation = upcast_to_float32(teacher).abs().sum(dim=-1)
-    tokens = activation.shape[1]
-    return activation.topk(tokens if count is None else min(count, tokens), dim=1).indices
+    num_tokens = activation.shape[1]
+    return activation.topk(num_tokens if count is None else min(count, num_tokens), dim=1).indices
 
 
 def hint_loss(
@@ -205,19 +189,23 @@ def hint_loss(
     tokens: HintTokens = "zeroed",
     projection: FeatureProjection = identity_projection,
 ) -> Float[Tensor, ""]:
-    """MAHint (MaskAgain, eq. 13 and 14): the mean squared difference of the telling tokens.
+    """Return MAHint (MaskAgain, eq. 13 and 14): the mean squared difference at the salient tokens.
 
     Args:
+        student: Output of the last block.
+        teacher: As `student`.
+        salient: Token numbers.
+        tokens: What happens to the other tokens.
         projection: phi''_s.
     """
     if tokens == "gathered":
         return regression_loss(projection(gather_tokens(student, salient)), gather_tokens(teacher, salient), "l2")
-    guess, target = projection(zero_other_tokens(student, salient)), zero_other_tokens(teacher, salient)
-    return regression_loss(guess, target, "l2") * (student.shape[1] / salient.shape[1])
+    prediction, target = projection(zero_other_tokens(student, salient)), zero_other_tokens(teacher, salient)
+    return regression_loss(prediction, target, "l2") * (student.shape[1] / salient.shape[1])
 
 
 def zero_other_tokens(tokens: Float[Tensor, "b v d"], salient: Int[Tensor, "b k"]) -> Float[Tensor, "b v d"]:
-    """The telling tokens in their places, and zeros in the others'."""
+    """Return the tokens with all but the salient ones set to zero."""
     return tokens * torch.zeros_like(tokens[..., :1]).scatter(1, salient[..., None], 1.0)
 
 
@@ -229,24 +217,35 @@ def relation_loss(
     teacher_temperature: float = 0.05,
     softmax: RelationSoftmax = "rows",
 ) -> Float[Tensor, ""]:
-    """MARel (MaskAgain, eq. 15 to 17): KL(teacher || student) of how alike the tokens of a batch are to one another.
+    """Return MARel (MaskAgain, eq. 15 to 17): KL(teacher || student) of the similarities among all given tokens.
 
-    The batch is what a device takes at once. With shares by row, it is the mean over the rows.
+    Args:
+        student: Salient tokens of a group of clips.
+        teacher: As `student`.
+        student_temperature: Divides the student's similarities.
+        teacher_temperature: Divides the teacher's.
+        softmax: Over rows, whose divergences are averaged then, or over all pairs.
     """
-    ours = compute_log_relations(student, student_temperature, softmax)
-    theirs = compute_log_relations(teacher, teacher_temperature, softmax)
-    divergence = F.kl_div(ours, theirs, log_target=True, reduction="sum")
-    return divergence / len(ours) if softmax == "rows" else divergence
+    student_log = compute_log_relations(student, student_temperature, softmax)
+    teacher_log = compute_log_relations(teacher, teacher_temperature, softmax)
+    divergence = F.kl_div(student_log, teacher_log, log_target=True, reduction="sum")
+    return divergence / len(student_log) if softmax == "rows" else divergence
 
 
 def compute_log_relations(
     features: Float[Tensor, "b k d"], temperature: float, softmax: RelationSoftmax
 ) -> Float[Tensor, "r r"]:
-    """The logarithms of P (eq. 15 and 16), for the tokens of all clips together, in float32 or better."""
-    kind = features.device.type
-    with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):  # a rehearsal on meta has none
+    """Return log P (eq. 15 and 16) of the tokens of all clips together, in float32 or better.
+
+    Args:
+        features: Their cosines are the similarities.
+        temperature: Divides the similarities.
+        softmax: Over each row or over all pairs.
+    """
+    device = features.device.type
+    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # meta, of a dry run, has none
         rows = F.normalize(rearrange(upcast_to_float32(features), "b k d -> (b k) d"), dim=1)
-        alike = rows @ rows.T
-    itself = torch.eye(len(alike), dtype=torch.bool, device=alike.device)
-    scaled = alike.masked_fill(itself, _SELF_SIMILARITY) / temperature
+        similarity = rows @ rows.T
+    diagonal = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    scaled = similarity.masked_fill(diagonal, _SELF_SIMILARITY) / temperature
     return scaled - scaled.logsumexp(dim=1 if softmax == "rows" else (0, 1), keepdim=True)

@@ -1,12 +1,14 @@
-"""MVD: hide nine tubes in ten of a clip, and rebuild what frozen teachers make of them: of frames, and of clips."""
+"""MVD: mask nine tubes in ten of a clip, and regress the features that frozen image and video teachers give for them."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
+import tyro
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -16,7 +18,6 @@ from vidstill.methods.common.teacher import (
     FrozenTeacher,
     TeacherConfig,
     TeacherFrames,
-    TeacherList,
     extract_clip_features,
     extract_frame_features,
 )
@@ -27,75 +28,66 @@ from vidstill.models.vit import BASE, IMAGE_BASE, ViTConfig
 from vidstill.utils.types import Grid, InputError, Output, check_range, gather_tokens
 
 DistillationTokens = Literal["masked", "visible", "full"]
-"""Where the student learns (table 11): at the tokens that are hidden from it, which decoders rebuild; at those that it
-sees, by a linear layer from each ("per-token distillation"); or so at all tokens, with nothing hidden.
+"""Tokens that the student learns at (table 11): masked ones, reconstructed by decoders; visible ones, each mapped by a
+linear layer ("per-token distillation"); or all tokens so, with nothing masked.
 
-Of the latter two no code was released. Inferred from the former: what they learn from and how it is compared; that the
-linear layer comes after the student's final norm, in the place of the decoder; and how it starts.
+No code of the latter two was released. Inferred from the first: targets and loss; that the linear layer follows the
+student's final norm, in place of the decoder; and its initialisation.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherBranch(TeacherConfig):
+    """A teacher, and how the student's prediction is compared with its features."""
+
+    loss: RegressionLoss = "smooth_l1"
+    weight: float = 1.0  # weight of the loss; at 0 (released for a single teacher) it is computed all the same
+
+
+def _parse_branch(text: str) -> TeacherBranch:
+    """Read `CHECKPOINT` or `WEIGHT*CHECKPOINT`; what the model is, the checkpoint says."""
+    weight, checkpoint = re.fullmatch(r"(?:(\d*\.?\d+)\*)?(.+)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # matches any text
+    return TeacherBranch(model=BASE, checkpoint=checkpoint, weight=1.0 if weight is None else float(weight))
+
+
+ExtraBranches: TypeAlias = Annotated[
+    tuple[TeacherBranch, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[[WEIGHT*]CHECKPOINT ...]",
+        instance_from_str=lambda texts: tuple(map(_parse_branch, texts)),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda branches: [f"{branch.weight:g}*{branch.checkpoint}" for branch in branches],
+    ),
+]
+"""Any number of branches, each given on the command line by its checkpoint and, optionally, its weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MVDConfig:
-    """MVD on clips; on images (table 14), it has MAE's sizes, positions and mask, and an image teacher alone."""
+    """MVD on clips; on images (table 14) it has MAE's sizes, positions and mask, and only an image teacher."""
 
     encoder: ViTConfig = replace(BASE, positions="sincos3d")
-    # One for each teacher, of these settings; released: as wide as the encoder in S and B, its drop path the encoder's
+    # One per teacher; released: as wide as the encoder in S and B, with the encoder's drop path
     decoder: DecoderConfig = DecoderConfig(dim=768, depth=2, heads=12, positions="sincos3d", embed_bias=True)
-    image_teacher: TeacherConfig | None = TeacherConfig(model=IMAGE_BASE)  # None: the video teacher alone
-    video_teacher: TeacherConfig | None = TeacherConfig(model=BASE)  # None: the image teacher alone
+    image: TeacherBranch | None = TeacherBranch(model=IMAGE_BASE)  # None: only the video teacher
+    video: TeacherBranch | None = TeacherBranch(model=BASE)  # None: only the image teacher
+    # Beyond the paper: further image or video teachers, each with its own decoder, e.g. RUN 0.5*timm:NAME
+    extra: ExtraBranches = ()
     mask: TubeMask | RandomMask = TubeMask(ratio=0.90)
     distillation_tokens: DistillationTokens = "masked"
-    image_frames: TeacherFrames = "first"  # of each tubelet that the image teacher looks at (released); all of them
-    normalize_targets: bool = (
-        False  # each token's features to zero mean and unit variance (an option that no script sets)
-    )
-    image_loss: RegressionLoss = "smooth_l1"
-    video_loss: RegressionLoss = "smooth_l1"
-    image_weight: float = 1.0  # of the loss; at 0 (released for a single teacher), it is computed all the same
-    video_weight: float = 1.0
-    # Beyond the paper: teachers of images or of clips besides, each with a decoder of its own, compared as its kind is
-    extra_teachers: TeacherList = ()
-    extra_weights: tuple[float, ...] = ()  # of their losses, in order; none: 1 each
+    image_frames: TeacherFrames = "first"  # frames of each tubelet that image teachers see (released: first)
+    normalize_targets: bool = False  # each token's features to zero mean and unit variance (no released script does)
 
     def build(self) -> "MVD":
         return MVD(self)
 
     @property
-    def branches(self) -> "dict[str, TeacherBranch]":
-        """What the student learns from each teacher, by the name of its part of the loss."""
-        more = zip(self.extra_teachers, self.extra_weights or (1.0,) * len(self.extra_teachers), strict=True)
-        every = {
-            "image": ("image", self.image_teacher, self.image_weight),
-            "video": ("video", self.video_teacher, self.video_weight),
-        } | {
-            f"more_{number}": ("image" if teacher.model.tubelet[0] == 1 else "video", teacher, factor)
-            for number, (teacher, factor) in enumerate(more, start=1)
-        }
-        distances = {"image": self.image_loss, "video": self.video_loss}
-        looked_at = self.encoder.tubelet[0] if self.image_frames == "all" else 1
-        return {
-            name: TeacherBranch(
-                teacher=teacher,
-                per_frame=kind == "image",
-                dim=teacher.model.dim * (looked_at if kind == "image" else 1),
-                loss=distances[kind],
-                weight=factor,
-            )
-            for name, (kind, teacher, factor) in every.items()
-            if teacher is not None
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherBranch:
-    """One teacher, the width of what it makes of a token, and how the student's guess is compared with that."""
-
-    teacher: TeacherConfig
-    per_frame: bool
-    dim: int
-    loss: RegressionLoss
-    weight: float
+    def branches(self) -> dict[str, TeacherBranch]:
+        """All branches by the name of their teacher, decoder and part of the loss."""
+        extra = {f"extra_{number}": branch for number, branch in enumerate(self.extra, start=1)}
+        branches = {"image": self.image, "video": self.video, **extra}
+        return {name: branch for name, branch in branches.items() if branch is not None}
 
 
 class MVD(nn.Module):
@@ -107,11 +99,6 @@ class MVD(nn.Module):
     T_k is the image or the video teacher's last block, before its final norm; S the student, D_k its decoder for T_k.
     """
 
-    image_teacher: FrozenTeacher | None
-    video_teacher: FrozenTeacher | None
-    image_decoder: nn.Module | None
-    video_decoder: nn.Module | None
-
     def __init__(self, config: MVDConfig):
         super().__init__()
         _check_config(config)
@@ -119,11 +106,10 @@ class MVD(nn.Module):
         self.encoder = config.encoder.build()
         if self.encoder.cls_token is not None:
             nn.init.normal_(self.encoder.cls_token, std=1e-6)  # as released
-        branches = {name: _build_branch(config, lesson) for name, lesson in config.branches.items()}
-        self.image_teacher, self.image_decoder = branches.pop("image", (None, None))
-        self.video_teacher, self.video_decoder = branches.pop("video", (None, None))
-        self.extra_teachers = nn.ModuleList(teacher for teacher, _ in branches.values())
-        self.extra_decoders = nn.ModuleList(decoder for _, decoder in branches.values())
+        self.decoders, self.teachers = nn.ModuleDict(), nn.ModuleDict()
+        for name, branch in config.branches.items():
+            self.decoders[name] = self._build_decoder(branch)
+            self.teachers[name] = FrozenTeacher(branch.model.build())
 
     def forward(
         self,
@@ -133,91 +119,84 @@ class MVD(nn.Module):
         *,
         mask: Mask | None = None,
     ) -> Output:
-        """The loss of a batch of clips of colours in [0, 1]; the mask is drawn from the seeds where none is given."""
-        grid = self.encoder.grid(clip)
+        """Return the loss of a batch: see `Method.forward`."""
         mask = mask or self.draw_mask(clip, seed)
-        features = self.forward_teachers(clip, grid)
-        return self.forward_loss(self.forward_student(clip, mask), self.select_targets(features, mask))
+        targets = self.select_targets(self.forward_teachers(clip, self.encoder.grid(clip)), mask)
+        return self.forward_loss(self.forward_student(clip, mask), targets)
 
     def draw_mask(self, clip: Float[Tensor, "b 3 t h w"], seed: Int[Tensor, "b"] | None) -> Mask:
-        """What the student sees: by the configured mask, or everything."""
+        """Draw the configured mask, or one that masks nothing."""
         grid = self.encoder.grid(clip)
         if self.config.distillation_tokens != "full":
             return self.config.mask.draw(seed, grid)
-        every = torch.arange(grid.num_tokens, device=clip.device).expand(len(clip), -1)
-        return Mask(every, every[:, :0])
+        indices = torch.arange(grid.num_tokens, device=clip.device).expand(len(clip), -1)
+        return Mask(indices, indices[:, :0])
 
     def forward_teachers(self, clip: Float[Tensor, "b 3 t h w"], grid: Grid) -> dict[str, Float[Tensor, "b n d"]]:
-        """What each teacher makes of the whole clip, for every token of the student's grid."""
-        lessons, teachers = self.config.branches, (self.image_teacher, self.video_teacher, *self.extra_teachers)
-        taught = zip(lessons.items(), (teacher for teacher in teachers if teacher is not None), strict=True)
+        """Return each teacher's features of the whole clip, for every token of the student's grid."""
         return {
-            name: extract_frame_features(teacher, clip, grid, self.config.image_frames)
-            if lesson.per_frame
-            else extract_clip_features(teacher, clip, grid)
-            for (name, lesson), teacher in taught
+            name: extract_frame_features(teacher, clip, grid, self.config.image_frames)  # type: ignore[arg-type]
+            if _is_image_teacher(self.config.branches[name])
+            else extract_clip_features(teacher, clip, grid)  # type: ignore[arg-type]  # torch forgets what a dict holds
+            for name, teacher in self.teachers.items()
         }
 
     def select_targets(
         self, features: Mapping[str, Float[Tensor, "b n d"]], mask: Mask
     ) -> dict[str, Float[Tensor, "b m d"]]:
-        """Of each teacher's features, those that the student has to guess."""
-        places = mask.masked if self.config.distillation_tokens == "masked" else mask.visible
-        chosen = {name: upcast_to_float32(gather_tokens(every, places)) for name, every in features.items()}
+        """Return each teacher's features at the tokens that the student learns at."""
+        indices = mask.masked if self.config.distillation_tokens == "masked" else mask.visible
+        targets = {name: upcast_to_float32(gather_tokens(each, indices)) for name, each in features.items()}
         if not self.config.normalize_targets:
-            return chosen
-        return {name: F.layer_norm(rows, rows.shape[-1:], eps=NORM_EPS) for name, rows in chosen.items()}
+            return targets
+        return {name: F.layer_norm(target, target.shape[-1:], eps=NORM_EPS) for name, target in targets.items()}
 
     def forward_student(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> dict[str, Float[Tensor, "b m d"]]:
-        """What the student takes each teacher's features for, from the tokens that it sees."""
-        seen, grid = self.encoder(clip, mask.visible), self.encoder.grid(clip)
-        decoders = (self.image_decoder, self.video_decoder, *self.extra_decoders)
-        there = [decoder for decoder in decoders if decoder is not None]
+        """Predict each teacher's features from the visible tokens."""
+        features, grid = self.encoder(clip, mask.visible), self.encoder.grid(clip)
         return {
-            name: decoder(seen.tokens, mask.visible, mask.masked, grid, seen.cls_token)
+            name: decoder(features.tokens, mask.visible, mask.masked, grid, features.cls_token)
             if isinstance(decoder, Decoder)
-            else decoder(seen.tokens)
-            for name, decoder in zip(self.config.branches, there, strict=True)
+            else decoder(features.tokens)
+            for name, decoder in self.decoders.items()
         }
 
     def forward_loss(
         self, predictions: Mapping[str, Float[Tensor, "b m d"]], targets: Mapping[str, Float[Tensor, "b m d"]]
     ) -> Output:
-        """The loss, and how far the student is from each teacher."""
-        lessons = self.config.branches
-        parts = {name: regression_loss(guess, targets[name], lessons[name].loss) for name, guess in predictions.items()}
-        loss = torch.stack([lessons[name].weight * part for name, part in parts.items()]).sum()
-        return Output(loss, parts)
+        """Return the weighted sum of the branches' losses, and each of them."""
+        parts, weighted = {}, []
+        for name, branch in self.config.branches.items():
+            parts[name] = regression_loss(predictions[name], targets[name], branch.loss)
+            weighted.append(branch.weight * parts[name])
+        return Output(torch.stack(weighted).sum(), parts)
+
+    def _build_decoder(self, branch: TeacherBranch) -> nn.Module:
+        """Build a decoder for a teacher's features, or a linear layer per token."""
+        config, out_dim = self.config, branch.model.dim
+        if _is_image_teacher(branch) and config.image_frames == "all":
+            out_dim *= config.encoder.tubelet[0]
+        if config.distillation_tokens != "masked":
+            head = nn.Linear(config.encoder.dim, out_dim)
+            init_xavier_weights(head)
+            return head
+        decoder = config.decoder.build(config.encoder.dim, out_dim=out_dim)
+        init_xavier_weights(decoder.embed)  # released: as all linear layers of the student; VideoMAE's has torch's own
+        return decoder
 
 
-def _build_branch(config: MVDConfig, branch: TeacherBranch) -> tuple[FrozenTeacher, nn.Module]:
-    """A teacher, and what guesses its features: a decoder, or for each token a linear layer."""
-    width, teacher = config.encoder.dim, branch.teacher.model
-    if config.distillation_tokens != "masked":
-        head = nn.Linear(width, branch.dim)
-        init_xavier_weights(head)
-        return FrozenTeacher(teacher.build()), head
-    decoder = config.decoder.build(width, out_dim=branch.dim)
-    init_xavier_weights(
-        decoder.embed
-    )  # released: Xavier's, as all of the student's linear layers; VideoMAE's has torch's own
-    return FrozenTeacher(teacher.build()), decoder
+def _is_image_teacher(branch: TeacherBranch) -> bool:
+    return branch.model.tubelet[0] == 1
 
 
 def _check_config(config: MVDConfig) -> None:
-    """Raises an InputError where there is nothing to learn."""
-    check_range(0, math.inf, image_weight=config.image_weight, video_weight=config.video_weight)
-    for factor in config.extra_weights:
-        check_range(0, math.inf, extra_weights=factor)
-    if config.extra_weights and len(config.extra_weights) != len(config.extra_teachers):
+    """Raise an InputError if there is nothing to learn, or the image teacher is not one of images."""
+    for branch in config.branches.values():
+        check_range(0, math.inf, weight=branch.weight)
+    if not any(branch.weight for branch in config.branches.values()):
+        raise InputError("MVD has nothing to learn: give it an image or a video teacher whose weight is not 0")
+    if config.image is not None and not _is_image_teacher(config.image):
         raise InputError(
-            f"MVD has {len(config.extra_teachers)} more teachers and {len(config.extra_weights)} factors for them; give "
-            "--method.more-factors one for each, or none"
-        )
-    if not any(lesson.weight for lesson in config.branches.values()):
-        raise InputError("MVD has nothing to learn: give it an image or a video teacher whose factor is not 0")
-    if config.image_teacher is not None and config.image_teacher.model.tubelet[0] != 1:
-        raise InputError(
-            f"MVD's image teacher looks at single frames, and the tubelets of this one have "
-            f"{config.image_teacher.model.tubelet[0]}; give it as the video teacher"
+            f"MVD's image teacher sees single frames, and the tubelets of this one have {config.image.model.tubelet[0]};"
+            " give it as --method.video"
         )

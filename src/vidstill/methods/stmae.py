@@ -1,4 +1,4 @@
-"""ST-MAE: hide nine tokens in ten of a clip, anywhere in space and time, and rebuild pixels of the hidden ones."""
+"""ST-MAE: mask nine tokens in ten of a clip, anywhere in space and time, and reconstruct pixels of the masked ones."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,21 +8,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.methods.common.block_masking import CuboidMask
-from vidstill.methods.common.losses import regression_loss
-from vidstill.methods.common.masking import FrameMask, Mask, RandomMask, SlotMask, SpaceMask
+from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
+from vidstill.methods.common.masking import FrameMask, RandomMask, SlotMask, SpaceMask
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.init import init_normal_weights, init_xavier_weights
 from vidstill.models.vit import LARGE, ViTConfig
-from vidstill.utils.types import InputError, Output
+from vidstill.utils.types import InputError
 
 WeightInit = Literal["slowfast", "xavier", "normal", "normal_released"]
-"""PySlowFast's normal weights of deviation 0.02, with biases of 0.02 in the encoder's blocks and norms; mae_st's Xavier
-weights; or its option of normal ones, as meant or as released, where the embedding has a deviation of 1."""
+"""PySlowFast: normal weights of std 0.02, and biases of 0.02 in the encoder's blocks and norms. mae_st: Xavier weights, or
+optionally normal ones, as intended or as released, where the patch embedding has std 1."""
 
 
 def build_stmae_vit_config(size: ViTConfig) -> ViTConfig:
-    """A size of the family as ST-MAE has it, for 16 frames of 224 × 224 pixels: a code for each place and each slot."""
+    """Return ST-MAE's encoder of a size, for 16 frames of 224 × 224 pixels: separable space and time embeddings."""
     return replace(
         size,
         positions="separable",
@@ -35,11 +35,21 @@ def build_stmae_vit_config(size: ViTConfig) -> ViTConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class STMAEQuirks:
+    """Where the two released codes differ. Defaults: PySlowFast, which the published weights were trained with."""
+
+    # Frames of the target: every second one of the clip, or equally many spread evenly from the first to the last and
+    # rounded down (mae_st): 0, 2, …, 10, 12 and then 15 instead of 14.
+    frame_selection: Literal["stride", "linspace"] = "stride"
+    weight_init: WeightInit = "slowfast"  # mae_st: xavier
+
+
+@dataclass(frozen=True, kw_only=True)
 class STMAEConfig:
-    """The defaults are PySlowFast's, which the published weights were made with; mae_st's others are named beside."""
+    """ST-MAE on clips."""
 
     encoder: ViTConfig = build_stmae_vit_config(LARGE)
-    decoder: DecoderConfig = DecoderConfig(  # for encoders of all sizes
+    decoder: DecoderConfig = DecoderConfig(  # the same for encoders of all sizes
         dim=512,
         depth=4,
         heads=8,  # mae_st: 16
@@ -50,20 +60,17 @@ class STMAEConfig:
         attention_bias="qkv",
     )
     mask: RandomMask | SpaceMask | FrameMask | CuboidMask | SlotMask = RandomMask(ratio=0.90)  # figure 4
-    target: PixelTarget = "per_patch"  # pixels normalised tubelet by tubelet; "input": as they enter the encoder
-    predicted_frames: int = 1  # that are rebuilt of each tubelet
-    # Which they are: every second one of the clip, or as many, spread evenly from the first to the last and rounded
-    # down (mae_st): 0, 2, …, 10, 12 and then 15, not 14.
-    frame_selection: Literal["stride", "linspace"] = "stride"
-    weight_init: WeightInit = "slowfast"  # mae_st: xavier
+    target: PixelTarget = "per_patch"  # normalized per tubelet; "input": pixels as they enter the encoder
+    predicted_frames: int = 1  # frames of each tubelet that are reconstructed
+    released: STMAEQuirks = STMAEQuirks()
 
     def __post_init__(self) -> None:
         frames = self.encoder.tubelet[0]
-        divides = self.frame_selection == "linspace" or frames % max(self.predicted_frames, 1) == 0
-        if not (1 <= self.predicted_frames <= frames and divides):
-            near = "a divisor of it" if self.frame_selection == "stride" else f"1 to {frames}"
+        linspace = self.released.frame_selection == "linspace"
+        if not 1 <= self.predicted_frames <= frames or not (linspace or frames % self.predicted_frames == 0):
             raise InputError(
-                f"{self.predicted_frames} frames cannot be rebuilt of each tubelet of {frames}; take {near}"
+                f"{self.predicted_frames} frames of each tubelet of {frames} cannot be reconstructed; "
+                f"take {f'1 to {frames}' if linspace else 'a divisor of it'}"
             )
 
     def build(self) -> "STMAE":
@@ -71,48 +78,30 @@ class STMAEConfig:
 
     @property
     def target_config(self) -> ViTConfig:
-        """The encoder's settings with what is rebuilt of a tubelet in the place of its tubelets."""
+        """The encoder config whose tubelets are what is reconstructed of each tubelet."""
         return replace(self.encoder, tubelet=(self.predicted_frames, *self.encoder.tubelet[1:]))
 
 
-class STMAE(nn.Module):
+class STMAE(MaskedAutoencoder):
     """Masked Autoencoders As Spatiotemporal Learners (Feichtenhofer et al., NeurIPS 2022, arXiv:2205.09113).
 
-    loss = mean over masked tokens p of |norm(V(p)) - rebuilt(p)|^2, V(p) being one frame of the tubelet
+    loss = mean over masked tokens p of |norm(V(p)) - reconstruction(p)|^2, V(p) being one frame of the tubelet
     """
 
-    def __init__(self, config: STMAEConfig):
-        super().__init__()
-        self.config = config
-        self.encoder = config.encoder.build()
-        self.decoder = config.decoder.build(config.encoder.dim, out_dim=config.target_config.pixels_per_token)
-        self._init_weights(config.weight_init)
+    config: STMAEConfig
 
-    def forward(
-        self,
-        clip: Float[Tensor, "b 3 t h w"],
-        label: Int[Tensor, "b"] | None = None,
-        seed: Int[Tensor, "b"] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> Output:
-        """The loss of a batch of clips of colours in [0, 1]; the mask is drawn from the seeds where none is given."""
-        grid = self.encoder.grid(clip)
-        mask = mask or self.config.mask.draw(seed, grid)
-        seen = self.encoder(clip, mask.visible)
-        rebuilt = self.decoder(seen.tokens, mask.visible, mask.masked, grid, seen.cls_token)
-        loss = regression_loss(rebuilt, self.compute_target(clip, mask.masked), "l2")
-        return Output(loss, {"reconstruction": loss})
+    def __init__(self, config: STMAEConfig):
+        super().__init__(config, out_dim=config.target_config.pixels_per_token)
+        self._init_weights(config.released.weight_init)
 
     def compute_target(self, clip: Float[Tensor, "b 3 t h w"], indices: Int[Tensor, "b m"]) -> Float[Tensor, "b m p"]:
-        """What is to be guessed at the named tokens: see `compute_pixel_target`."""
         frames = select_predicted_frames(clip.shape[2], self.config)
         return compute_pixel_target(clip[:, :, frames], self.config.target_config, indices, self.config.target)
 
     def _init_weights(self, kind: WeightInit) -> None:
-        """The authors' start; norms, tokens and learned positions start alike in all of them (deviation 0.02).
+        """Initialise as the released codes do; norms, tokens and learned positions are the same in all (std 0.02).
 
-        The embedding counts as a linear layer, but for its bias, which keeps torch's own start as a convolution has it.
+        The patch embedding is initialised as a linear layer, but its bias keeps torch's default, as a convolution's.
         """
         encoder, decoder = self.encoder, self.decoder
         bias = encoder.patch_embed.bias.detach().clone()
@@ -120,7 +109,7 @@ class STMAE(nn.Module):
         match kind:
             case "slowfast":
                 init_normal_weights(encoder, bias=0.02)
-                for part in (decoder.trunk, decoder.norm, decoder.head):  # the layer that narrows keeps torch's own
+                for part in (decoder.trunk, decoder.norm, decoder.head):  # decoder.embed keeps torch's default
                     init_normal_weights(part)
             case "xavier":
                 init_xavier_weights(self, separate_qkv=True)
@@ -132,10 +121,10 @@ class STMAE(nn.Module):
             encoder.patch_embed.bias.copy_(bias)
 
 
-def select_predicted_frames(frames: int, config: STMAEConfig) -> list[int]:
-    """The numbers of the frames that are rebuilt of a clip."""
-    tubelet, each = config.encoder.tubelet[0], config.predicted_frames
-    if config.frame_selection == "stride":
-        return list(range(0, frames, tubelet // each))
-    count = frames // tubelet * each
-    return [place * (frames - 1) // max(count - 1, 1) for place in range(count)]
+def select_predicted_frames(num_frames: int, config: STMAEConfig) -> list[int]:
+    """Return the numbers of a clip's frames that are reconstructed."""
+    tubelet, per_tubelet = config.encoder.tubelet[0], config.predicted_frames
+    if config.released.frame_selection == "stride":
+        return list(range(0, num_frames, tubelet // per_tubelet))
+    count = num_frames // tubelet * per_tubelet
+    return [index * (num_frames - 1) // max(count - 1, 1) for index in range(count)]

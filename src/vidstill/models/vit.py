@@ -169,7 +169,9 @@ class ViT(nn.Module):
         """
         for number in (*layers, *attention):
             if not 1 <= number <= len(self.blocks):
-                raise InputError(f"block {number} does not exist in an encoder of {len(self.blocks)} blocks")
+                raise InputError(
+                    f"an encoder of {len(self.blocks)} blocks has no block {number}; take 1 to {len(self.blocks)}"
+                )
         last = (
             max((*layers, *(block - 1 for block in attention)), default=0) if intermediates_only else len(self.blocks)
         )

@@ -131,7 +131,7 @@ class _QuickstartRun:
     @property
     def teachers(self) -> dict[str, str]:
         """The runs of the method's teachers, by the field that names them."""
-        runs = {"teacher": _TEACHER, "video_teacher": _TEACHER, "image_teacher": _IMAGE_TEACHER}
+        runs = {"teacher": _TEACHER, "video": _TEACHER, "image": _IMAGE_TEACHER}
         return {field: run for field, run in runs.items() if hasattr(_STUDENT_RECIPES[self.method].method, field)}
 
     @property

@@ -74,6 +74,8 @@ class TrainingSession:
     dataset: TrainDataset[Any]
     run_config: BaseRunConfig
     runtime: Runtime
+    group_clips: int = 1
+    group_option: str = ""
 
     @cached_property
     def plan(self) -> TrainingPlan:
@@ -85,6 +87,8 @@ class TrainingSession:
             repeats=self.dataset.repeats,
             world_size=self.runtime.world_size,
             device_batch=self.run_config.device_batch,
+            group_clips=self.group_clips,
+            group_option=self.group_option,
         )
 
     def dry_run(self, build: Callable[[], nn.Module]) -> nn.Module:

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.methods.common.masking import RandomMask, TubeMask
-from vidstill.methods.common.teacher import TeacherConfig
-from vidstill.methods.mvd import MVDConfig
+from vidstill.methods.mvd import MVDConfig, TeacherBranch
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, HUGE, IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, LARGE, SMALL, ViTConfig
 from vidstill.recipes import imagemae, videomae
@@ -30,8 +29,8 @@ base_k400 = PretrainRecipe(
     method=MVDConfig(
         encoder=_build_student(BASE),
         decoder=_build_decoder(768, depth=2, heads=12),
-        image_teacher=TeacherConfig(model=IMAGE_BASE),
-        video_teacher=TeacherConfig(model=BASE),
+        image=TeacherBranch(model=IMAGE_BASE),
+        video=TeacherBranch(model=BASE),
         mask=TubeMask(ratio=0.90),
     ),
     clips=replace(
@@ -51,8 +50,8 @@ base_k400_from_large = replace(
     base_k400,
     method=replace(
         base_k400.method,
-        image_teacher=TeacherConfig(model=IMAGE_LARGE),
-        video_teacher=TeacherConfig(model=LARGE),
+        image=TeacherBranch(model=IMAGE_LARGE),
+        video=TeacherBranch(model=LARGE),
     ),
     published_result="fine-tuned: K400 top-1 83.4, top-5 95.8 (5 × 3 views); SSv2 top-1 73.7, top-5 94.0 (2 × 3 views)",
 )
@@ -90,8 +89,8 @@ huge_k400 = replace(
         base_k400.method,
         encoder=_build_student(HUGE, drop_path=0.2),
         decoder=_build_decoder(640, depth=8, heads=8, drop_path=0.2),
-        image_teacher=TeacherConfig(model=IMAGE_HUGE),  # sees frames of 196 × 196: 14 × 14 patches of 14 × 14
-        video_teacher=TeacherConfig(model=HUGE),
+        image=TeacherBranch(model=IMAGE_HUGE),  # sees frames of 196 × 196: 14 × 14 patches of 14 × 14
+        video=TeacherBranch(model=HUGE),
     ),
     published_result="fine-tuned: K400 top-1 87.3, top-5 97.4 (5 × 3 views); SSv2 top-1 77.3, top-5 95.7 (2 × 3 views)",
 )
@@ -101,8 +100,8 @@ base_in1k = PretrainRecipe(
     method=MVDConfig(
         encoder=IMAGE_BASE,
         decoder=replace(imagemae.base_in1k.method.decoder, dim=768, depth=2, heads=12),
-        image_teacher=TeacherConfig(model=IMAGE_BASE),
-        video_teacher=None,
+        image=TeacherBranch(model=IMAGE_BASE),
+        video=None,
         mask=RandomMask(ratio=0.75),
     ),
     clips=imagemae.IN1K,
@@ -121,7 +120,7 @@ def _ablation(method: MVDConfig, k400: float, ssv2: float) -> PretrainRecipe:
 
 
 # Table 11: from the video teacher alone
-_VIDEO_TEACHER_ONLY = replace(base_k400.method, image_teacher=None)
+_VIDEO_TEACHER_ONLY = replace(base_k400.method, image=None)
 ablation_per_token_full = _ablation(replace(_VIDEO_TEACHER_ONLY, distillation_tokens="full"), 80.4, 69.9)
 ablation_per_token_masked = _ablation(replace(_VIDEO_TEACHER_ONLY, distillation_tokens="visible"), 80.9, 70.5)
 ablation_targets_video = _ablation(_VIDEO_TEACHER_ONLY, 82.1, 71.8)
@@ -131,7 +130,7 @@ ablation_targets_video = _ablation(_VIDEO_TEACHER_ONLY, 82.1, 71.8)
 
 # Table 13; with tubelets of 2 frames, 82.5 and 71.4, which is not base_k400's result: what differs is not stated
 ablation_video_tubelet_4 = _ablation(
-    replace(base_k400.method, video_teacher=TeacherConfig(model=replace(BASE, tubelet=(4, 16, 16)))), 81.9, 70.7
+    replace(base_k400.method, video=TeacherBranch(model=replace(BASE, tubelet=(4, 16, 16)))), 81.9, 70.7
 )
 
 # Figure 4's text: both teachers of 800 epochs; 0.7 above VideoMAE's 81.5

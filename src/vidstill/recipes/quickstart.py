@@ -14,8 +14,8 @@ from vidstill.methods.common.masking import NestedTubeMask, RandomMask, TubeMask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.methods.imagemae import ImageMAEConfig
-from vidstill.methods.maskagain import MaskAgainConfig
-from vidstill.methods.mvd import MVDConfig
+from vidstill.methods.maskagain import HiddenConfig, MaskAgainConfig, OutputConfig
+from vidstill.methods.mvd import MVDConfig, TeacherBranch
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import ViTConfig
@@ -93,9 +93,8 @@ maskagain = replace(  # from attention and features at the tokens that both see,
         encoder=_STUDENT,
         teacher=TeacherConfig(model=_TEACHER),
         mask=videomae.method.mask,
-        global_top_k=4,  # of 16 visible tokens
-        local_top_k=2,  # of 8 in each slot
-        salient_tokens=4,
+        hidden=HiddenConfig(global_top_k=4, local_top_k=2),  # of 16 visible tokens, and of 8 in each time step
+        output=OutputConfig(salient_tokens=4),
     ),
 )
 image_teacher = replace(  # MAE on single frames, for MVD
@@ -113,8 +112,8 @@ mvd = replace(  # the features of both teachers at the hidden tokens, in the pla
     method=MVDConfig(
         encoder=_STUDENT,
         decoder=replace(videomae.method.decoder, embed_bias=True),
-        image_teacher=TeacherConfig(model=image_teacher.method.encoder),
-        video_teacher=TeacherConfig(model=_TEACHER),
+        image=TeacherBranch(model=image_teacher.method.encoder),
+        video=TeacherBranch(model=_TEACHER),
         mask=videomae.method.mask,
         normalize_targets=True,
     ),

@@ -15,7 +15,7 @@ from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.common.block_masking import CuboidMask
 from vidstill.methods.common.masking import FrameMask, RandomMask, SpaceMask
-from vidstill.methods.stmae import STMAEConfig, build_stmae_vit_config
+from vidstill.methods.stmae import STMAEConfig, STMAEQuirks, build_stmae_vit_config
 from vidstill.models.vit import BASE, HUGE, LARGE
 from vidstill.recipes.recipe import PretrainRecipe
 
@@ -89,8 +89,7 @@ large_k400_mae_st = replace(
     method=STMAEConfig(
         encoder=build_stmae_vit_config(LARGE),
         decoder=replace(STMAEConfig().decoder, heads=16, positions="separable", class_token="own"),
-        frame_selection="linspace",
-        weight_init="xavier",
+        released=STMAEQuirks(frame_selection="linspace", weight_init="xavier"),
     ),
     optim=replace(large_k400.optim, base_lr=1.6e-3, min_lr=0.0, start_lr=0.0),
     schedule=CosineConfig(epochs=100, warmup_epochs=5, warmup_rule="mae"),

@@ -87,7 +87,7 @@ def test_labels_are_mixed_by_the_share_of_the_pixels(start, mixing):
 def test_the_partner_is_the_clip_at_the_same_place_from_the_end(start, mixing):
     clip, label = torch.rand(6, 3, 2, 8, 8), torch.arange(6)
     mixed, target = mixing.apply(clip, label, seeds(6, start), 6, 0.0)
-    keep = mixing.draw(seeds(1, start), 8, 8)
+    keep = mixing.draw_pixel_weights(seeds(1, start), 8, 8)
     torch.testing.assert_close(mixed, clip * keep + clip.flip(0) * (1 - keep))
     assert ((target > 0).int() <= torch.eye(6).int() + torch.eye(6).int().flip(0)).all()
 
@@ -138,8 +138,24 @@ def test_mixing_asks_the_device_for_nothing(mixing):
 
 
 def test_an_odd_batch_is_refused_with_what_to_do():
-    with pytest.raises(InputError, match="even number"):
-        MixupCutmix().apply(torch.rand(3, 3, 2, 8, 8), torch.arange(3), seeds(3), 4, 0.1)
+    for count, group in ((3, 8), (6, 4), (6, 3)):
+        with pytest.raises(InputError, match=r"give an even --mixup.group-clips that divides"):
+            MixupCutmix(group_clips=group).apply(
+                torch.rand(count, 3, 2, 8, 8), torch.arange(count) % 4, seeds(count), 4, 0.1
+            )
+
+
+def test_what_is_mixed_does_not_depend_on_how_many_groups_a_device_holds_at_once():
+    mixing, clip, label, seed = MixupCutmix(group_clips=2), torch.rand(8, 3, 2, 8, 8), torch.arange(8) % 5, seeds(8)
+    whole = mixing.apply(clip, label, seed, 5, 0.1)
+    for size in (2, 4):
+        chunks = [
+            mixing.apply(*part, 5, 0.1)
+            for part in zip(clip.split(size), label.split(size), seed.split(size), strict=True)
+        ]
+        for together, parts in zip(whole, zip(*chunks, strict=True), strict=True):
+            assert torch.equal(torch.cat(parts), together)
+    assert not torch.equal(MixupCutmix(group_clips=4).apply(clip, label, seed, 5, 0.1)[0], whole[0])
 
 
 def test_an_alpha_that_cannot_be_drawn_is_refused():

@@ -9,11 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from mask_structure import hold_to_every_token_once, places_in_each_slot, seen_in_each_slot, shown
 
+from vidstill.methods import maskagain
 from vidstill.methods.common import block_masking as cuboids
 from vidstill.methods.common import masking as masks
 from vidstill.methods.common.block_masking import CuboidMask
 from vidstill.methods.common.masking import (
-    ContextMask,
     FrameMask,
     Mask,
     NestedTubeMask,
@@ -22,6 +22,7 @@ from vidstill.methods.common.masking import (
     SpaceMask,
     TubeMask,
 )
+from vidstill.methods.maskagain import ContextMask
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import Grid, InputError
 
@@ -33,7 +34,7 @@ CLIP, IMAGE = Grid(8, 14, 14), Grid(1, 14, 14)  # 16 frames, and one, of 224 × 
 
 DRAWERS: dict[str, Callable[[float], Any]] = {
     "random": lambda ratio: RandomMask(ratio=ratio),
-    "random, the hidden counted": lambda ratio: RandomMask(ratio=ratio, round_down="hidden"),
+    "random, the hidden counted": lambda ratio: RandomMask(ratio=ratio, round_down="masked"),
     "tube": lambda ratio: TubeMask(ratio=ratio),
     "nested": lambda ratio: NestedTubeMask(student_ratio=ratio, teacher_ratio=ratio / 2),
     "space": lambda ratio: SpaceMask(ratio=ratio),
@@ -51,7 +52,7 @@ def drawn(config: Any, grid: Grid, seeds: torch.Tensor = SEEDS) -> Mask:
     try:
         return config.draw(seeds, grid)
     except InputError as error:
-        assume("hides all" not in str(error))
+        assume("masks all" not in str(error))
         raise
 
 
@@ -60,7 +61,9 @@ def nested(one: float, other: float) -> NestedTubeMask:
 
 
 def test_every_drawer_there_is_stands_in_the_list_above():
-    classes = {found for module in (masks, cuboids) for found in vars(module).values() if hasattr(found, "draw")}
+    classes = {
+        item for module in (masks, cuboids, maskagain) for item in vars(module).values() if hasattr(item, "draw")
+    }
     assert classes == {type(drawer(0.5)) for drawer in DRAWERS.values()}
 
 
@@ -110,26 +113,26 @@ def test_the_settings_of_a_drawer_survive_being_written_and_read(drawer):
 
 @every_drawer
 def test_without_seeds_nothing_is_drawn(drawer):
-    with pytest.raises(ValueError, match="neither a mask nor the seeds"):
+    with pytest.raises(ValueError, match="a mask, or the seeds"):
         drawer(0.5).draw(None, CLIP)
 
 
 @every_drawer
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 90.0, float("nan")])
 def test_a_ratio_that_is_no_share_is_met_with_a_sentence(drawer, ratio):
-    with pytest.raises(InputError, match="is no share; take 0 up to, but below, 1"):
+    with pytest.raises(InputError, match="is not a share; take 0 up to, but below, 1"):
         drawer(ratio).draw(SEEDS, Grid(2, 4, 4))
 
 
 @pytest.mark.parametrize(
     ("config", "grid", "met"),
     [
-        (RandomMask(ratio=0.9), Grid(1, 2, 2), "0.9 hides all 4 tokens"),
-        (SpaceMask(ratio=0.9), Grid(2, 2, 2), "0.9 hides all 8 tokens"),
-        (SpaceMask(ratio=0.9, tube_rounding="whole"), Grid(8, 2, 2), "0.9 hides all 4 places"),
-        (SlotMask(ratio=0.9), Grid(8, 2, 2), "0.9 hides all 4 places"),
-        (FrameMask(ratio=0.75), Grid(2, 14, 14), "0.75 hides all 2 slots"),
-        (CuboidMask(ratio=0.75), Grid(1, 1, 3), "0.75 hides all 3 tokens"),
+        (RandomMask(ratio=0.9), Grid(1, 2, 2), "0.9 masks all 4 tokens"),
+        (SpaceMask(ratio=0.9), Grid(2, 2, 2), "0.9 masks all 8 tokens"),
+        (SpaceMask(ratio=0.9, tube_rounding="whole"), Grid(8, 2, 2), "0.9 masks all 4 patches"),
+        (SlotMask(ratio=0.9), Grid(8, 2, 2), "0.9 masks all 4 patches"),
+        (FrameMask(ratio=0.75), Grid(2, 14, 14), "0.75 masks all 2 time steps"),
+        (CuboidMask(ratio=0.75), Grid(1, 1, 3), "0.75 masks all 3 tokens"),
     ],
 )
 def test_a_mask_that_would_show_nothing_is_met_with_a_sentence(config, grid, met):
@@ -155,7 +158,7 @@ def test_where_the_hidden_are_rounded_down_something_is_seen(drawer, ratio, grid
         (RandomMask(ratio=0.75), IMAGE, 49),
         (RandomMask(ratio=0.75), Grid(1, 16, 16), 64),  # ViT-H/14
         (RandomMask(ratio=0.95), IMAGE, 9),  # ten patches, says DMAE's paper
-        (RandomMask(ratio=0.9, round_down="hidden"), CLIP, 1568 - 1411),
+        (RandomMask(ratio=0.9, round_down="masked"), CLIP, 1568 - 1411),
         (TubeMask(ratio=0.9), CLIP, 8 * 20),
         (TubeMask(ratio=0.75), CLIP, 8 * 49),
         (TubeMask(ratio=0.95), Grid(1, 18, 20), 18),  # 360 · 0.95 is 342
@@ -188,7 +191,7 @@ def test_drawers_that_count_alike_hide_the_same_tokens_of_an_image(grid, ratio):
     for config in (SpaceMask(ratio=ratio), SpaceMask(ratio=ratio, tube_rounding="whole"), SlotMask(ratio=ratio)):
         assert torch.equal(config.draw(SEEDS, image).visible, plain.visible)
     tubes = TubeMask(ratio=ratio).draw(SEEDS, image)
-    assert torch.equal(RandomMask(ratio=ratio, round_down="hidden").draw(SEEDS, image).visible, tubes.visible)
+    assert torch.equal(RandomMask(ratio=ratio, round_down="masked").draw(SEEDS, image).visible, tubes.visible)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +259,7 @@ def test_the_context_is_seen_and_of_the_rest_a_share_is_hidden(grid, ratio, cont
 
 @pytest.mark.parametrize("context", [-0.25, 1.0, float("nan")])
 def test_a_context_that_is_no_share_is_met_with_a_sentence(context):
-    with pytest.raises(InputError, match=f"context is {context}; take 0 up to, but below, 1"):
+    with pytest.raises(InputError, match=f"context_ratio is {context}; take 0 up to, but below, 1"):
         ContextMask(context_ratio=context).draw(SEEDS, CLIP)
 
 

@@ -55,7 +55,7 @@ def by_the_library(kind: str, source: str, teacher: ExternalEncoder, clip: Tenso
             model = library("timm").create_model("test_vit", dynamic_img_size=True).eval()
             model.load_state_dict(load_file(source.partition("@")[2]))
             asked = {"norm": False, "output_fmt": "NLC", "intermediates_only": True, "return_prefix_tokens": True}
-            found = model(pixels[:, :, 0], **asked)
+            found = model.forward_intermediates(pixels[:, :, 0], **asked)
             return [torch.cat([prefix, tokens], dim=1) for tokens, prefix in found]
         transformers = library("transformers")
         names = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
@@ -166,7 +166,7 @@ def test_a_teacher_is_frozen_unlisted_and_moves_with_its_holder(teachers):
 
 @pytest.mark.parametrize("kind", ["dinov2", "vjepa2"])
 def test_at_its_own_size_a_teachers_features_are_resampled_to_the_students_grid(kind, sources, teachers):
-    own = FrozenTeacher(read(sources[kind], input="own"))
+    own = FrozenTeacher(read(sources[kind], input_resolution="native"))
     clip = clips(rows=12, columns=12)
     features = extract_clip_features if kind == "vjepa2" else extract_frame_features
     given = features(own, clip, Grid(2, 3, 3))
@@ -198,7 +198,7 @@ def test_colours_are_normalised_as_the_librarys_processor_does(kind, tmp_path, s
         given["pixel_values_videos"][0] if "pixel_values_videos" in given else given["pixel_values"].view(-1, 3, 16, 16)
     )
     entered: list[Tensor] = []
-    teacher.enter = lambda shown, enter=teacher.enter: (entered.append(shown), enter(shown))[1]  # type: ignore[method-assign]
+    teacher.embed = lambda pixels, embed=teacher.embed: (entered.append(pixels), embed(pixels))[1]  # type: ignore[method-assign]
     teacher(rearrange(pixels / 255, "t c h w -> 1 c t h w"), layers=(1,))
     torch.testing.assert_close(entered[0][0], rearrange(theirs, "t c h w -> c t h w"), rtol=1e-5, atol=1e-5)
 
@@ -234,11 +234,11 @@ def test_a_teacher_says_what_it_is_and_its_licence(sources, tmp_path):
     folder = Path(sources["dinov3"].partition(":")[2])
     for file in ("config.json", "model.safetensors"):
         (tmp_path / file).write_bytes((folder / file).read_bytes())
-    assert read(f"transformers:{tmp_path}").about == {"layout": "transformers dinov3_vit", "licence": None}
+    assert read(f"transformers:{tmp_path}").metadata == {"layout": "transformers dinov3_vit", "licence": None}
     (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: dinov3-license\n---\nlicense: mit\n")
-    assert read(f"transformers:{tmp_path}").about["licence"] == "dinov3-license"
+    assert read(f"transformers:{tmp_path}").metadata["licence"] == "dinov3-license"
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\ntags: x\n---\n")
-    assert read(f"transformers:{tmp_path}").about["licence"] == "apache-2.0"
+    assert read(f"transformers:{tmp_path}").metadata["licence"] == "apache-2.0"
 
 
 def test_prefixes_name_libraries():

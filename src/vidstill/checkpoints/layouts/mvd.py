@@ -21,7 +21,7 @@ from vidstill.checkpoints.layouts.rename import RenameRule, _build_token_rule, b
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
 
-_TEACHER_DECODERS = {"img": "image_decoder.", "vid": "video_decoder."}
+_TEACHER_DECODERS = {"img": "decoders.image.", "vid": "decoders.video."}
 
 
 class MVDPretrainingLayout:
@@ -79,7 +79,7 @@ def build_mvd_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     return (
         *(
             name
-            for theirs, ours in (("img", "image_decoder."), ("vid", "video_decoder."))
+            for theirs, ours in _TEACHER_DECODERS.items()
             for name in (
                 RenameRule(f"pos_embed_{theirs}", None),  # computed: MVD's 3-D code
                 RenameRule(f"down_{theirs}.", f"{ours}embed."),

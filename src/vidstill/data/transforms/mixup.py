@@ -1,5 +1,6 @@
 """Mixup and CutMix for clips, on the device: each clip takes a part of its partner's colours and label."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,22 +15,19 @@ _BETA_TRIES = 128  # of Jöhnk's draw, which accepts one in six at alpha = 2: al
 
 @dataclass(frozen=True, kw_only=True)
 class MixupCutmix:
-    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899), drawn once for what a device takes at once.
+    """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899), drawn once for each group of clips."""
 
-    Args:
-        mixup_alpha: alpha of the Beta(alpha, alpha) that the share is drawn from, at most 2; 0 turns mixup off.
-        cutmix_alpha: the same for CutMix.
-        probability: of a batch to be mixed.
-        switch_probability: the probability of CutMix rather than mixup, where both are on.
-    """
-
-    mixup_alpha: float = 0.8
-    cutmix_alpha: float = 1.0
-    probability: float = 1.0
-    switch_probability: float = 0.5
+    mixup_alpha: float = 0.8  # of the Beta(alpha, alpha) that the mixing ratio is drawn from, at most 2; 0: no mixup
+    cutmix_alpha: float = 1.0  # the same for CutMix
+    probability: float = 1.0  # probability that a group is mixed
+    switch_probability: float = 0.5  # probability of CutMix instead of mixup, if both are on
+    # Clips that are mixed with one another, consecutive in the global batch (released: a GPU's batch); a smaller batch
+    # is one group. A device's batch must hold whole groups.
+    group_clips: int = 8
 
     def __post_init__(self) -> None:
-        check_range(0, 1, probability=self.probability, switch=self.switch_probability)
+        check_range(0, 1, probability=self.probability, switch_probability=self.switch_probability)
+        check_range(2, math.inf, group_clips=self.group_clips)
         if not (0 <= self.mixup_alpha <= 2 and 0 <= self.cutmix_alpha <= 2):
             raise InputError(
                 f"mixing takes alphas from 0 to 2, not mixup {self.mixup_alpha} and cutmix {self.cutmix_alpha}"
@@ -43,15 +41,31 @@ class MixupCutmix:
         num_classes: int,
         label_smoothing: float,
     ) -> tuple[Float[Tensor, "b 3 t h w"], Float[Tensor, "b classes"]]:
-        """The clips, mixed as the first one's seed says, and their soft labels.
+        """Mix the clips of each group, as the seed of its first one decides, and their labels.
+
+        Args:
+            clip: Whole groups, see `group_clips`.
+            label: Class numbers, or 0 and 1 per class.
+            seed: One per clip.
+            num_classes: Columns of the returned labels.
+            label_smoothing: See `smooth_labels`.
 
         Raises:
-            InputError: the batch is odd, so that the clip in its middle would be its own partner.
+            InputError: The clips do not divide into groups, or a group has an odd number, whose middle clip would be
+                its own partner.
         """
-        if len(clip) % 2:
-            raise InputError(f"{len(clip)} clips cannot be mixed in pairs; give each device an even number of clips")
-        keep = self.draw_pixel_weights(seed[:1], *clip.shape[-2:])
-        return mix_pairs(clip, smooth_labels(label, num_classes, label_smoothing), keep)
+        group = min(self.group_clips, len(clip))
+        if group % 2 or len(clip) % group:
+            raise InputError(
+                f"{len(clip)} clips cannot be mixed in groups of {group}; give an even --mixup.group-clips that divides "
+                "a device's batch"
+            )
+        target = smooth_labels(label, num_classes, label_smoothing)
+        mixed = [
+            mix_pairs(clips, targets, self.draw_pixel_weights(seeds[:1], *clip.shape[-2:]))
+            for clips, targets, seeds in zip(clip.split(group), target.split(group), seed.split(group), strict=True)
+        ]
+        return torch.cat([clips for clips, _ in mixed]), torch.cat([targets for _, targets in mixed])
 
     def draw_pixel_weights(self, seed: Int[Tensor, "1"], height: int, width: int) -> Float[Tensor, "h w"]:
         """How much each pixel keeps of its own clip's colours: the same everywhere, or all or nothing (CutMix)."""
@@ -68,7 +82,7 @@ class MixupCutmix:
 def mix_pairs(
     clip: Float[Tensor, "b 3 t h w"], target: Float[Tensor, "b classes"], pixel_weights: Float[Tensor, "h w"]
 ) -> tuple[Float[Tensor, "b 3 t h w"], Float[Tensor, "b classes"]]:
-    """Clips and labels mixed with those of the batch in reverse; the mean of `keep` is the papers' lambda."""
+    """Mix clips and labels with those of the group in reverse order; the mean weight is the papers' lambda."""
     return clip.flip(0).lerp(clip, pixel_weights.to(clip.dtype)), target.flip(0).lerp(target, pixel_weights.mean())
 
 

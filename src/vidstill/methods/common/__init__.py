@@ -1,1 +1,1 @@
-"""What several pre-training methods share: masks, targets, losses, teachers."""
+"""What pre-training methods share: the masked autoencoder, masks, targets, losses, teachers."""

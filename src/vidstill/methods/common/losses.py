@@ -1,4 +1,4 @@
-"""How far a guess is from its target."""
+"""Regression losses between predictions and targets."""
 
 from typing import Literal
 
@@ -12,14 +12,20 @@ RegressionLoss = Literal["l2", "l1", "smooth_l1"]
 
 
 def upcast_to_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or in its own precision where that is higher."""
+    """Return the tensor in float32, or in its own precision if that is higher."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def regression_loss(
     prediction: Float[Tensor, "b n d"], target: Float[Tensor, "b n d"], kind: RegressionLoss
 ) -> Float[Tensor, ""]:
-    """The mean distance over clips, tokens and channels, in float32 or better; 0 where no token is hidden."""
+    """Return the mean over clips, tokens and channels, in float32 or better; 0 without tokens.
+
+    Args:
+        prediction: Has gradients.
+        target: Of the same shape.
+        kind: The loss of a single difference.
+    """
     prediction, target = upcast_to_float32(prediction), upcast_to_float32(target)
     match kind:
         case "l2":

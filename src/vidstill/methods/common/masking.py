@@ -1,7 +1,7 @@
-"""Which tokens the student sees; drawn on the device, clip by clip, from the seeds that the samples carry.
+"""Which tokens are masked: drawn on the device, clip by clip, from the samples' seeds.
 
-Every drawer puts the tokens of a clip in an order and shows the first of them. A clip's mask is decided by its seed
-alone; how many tokens are seen, by the ratio and the grid. Blocks in space and time are in `cuboids`.
+Each mask config orders a clip's tokens and shows the first of them. The seed alone decides a clip's mask; the ratio and
+the grid decide how many tokens are visible. Masks of blocks in space and time are in block_masking.py.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vidstill.utils.rng import draw_permutation
-from vidstill.utils.types import Grid, InputError, check_range
+from vidstill.utils.types import Grid, InputError
 
-RoundDown = Literal["kept", "hidden"]
-"""Which of the two numbers is rounded down: int(n · (1 - ratio)) kept, as in MAE, or int(ratio · n) hidden."""
+RoundDown = Literal["visible", "masked"]
+"""Which number is rounded down: int(n · (1 - ratio)) visible, as in MAE, or int(ratio · n) masked."""
 
 
 @dataclass(frozen=True)
@@ -24,52 +24,52 @@ class Mask:
     """Token numbers, ascending in every clip; all clips have equally many of each kind."""
 
     visible: Int[Tensor, "b v"]
-    masked: Int[Tensor, "b m"]  # hidden from the student
+    masked: Int[Tensor, "b m"]  # from the student
     teacher_only: Int[Tensor, "b e"] | None = None  # those of the masked that AMD's teacher sees
 
     @property
     def teacher_visible(self) -> Int[Tensor, "b u"]:
-        """What the teacher sees: first the student's tokens, then its extra ones."""
+        """The teacher's tokens: first the student's, then its additional ones."""
         return self.visible if self.teacher_only is None else torch.cat([self.visible, self.teacher_only], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomMask:
-    """Tokens are hidden anywhere (MAE, arXiv:2111.06377, section 3; ST-MAE's spacetime-agnostic, arXiv:2205.09113)."""
+    """Mask random tokens (MAE, arXiv:2111.06377, section 3; ST-MAE's spacetime-agnostic mask, arXiv:2205.09113)."""
 
-    ratio: float = 0.90  # of the tokens; MAE hides 0.75 of an image
-    round_down: RoundDown = "kept"  # "hidden": the `random` of MVD and MaskAgain
+    ratio: float = 0.90  # of the tokens; MAE masks 0.75 of an image
+    round_down: RoundDown = "visible"  # "masked": the mask `random` of MVD and MaskAgain
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
-        seen = count_visible(self.ratio, grid.num_tokens, self.round_down, "tokens")
-        return build_mask(draw_permutations(seeds, grid.num_tokens), seen)
+        num_visible = count_visible(self.ratio, grid.num_tokens, self.round_down, "tokens")
+        return build_mask(draw_permutations(seeds, grid.num_tokens), num_visible)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TubeMask:
-    """The same places are hidden in every slot of time (VideoMAE, section 3.2)."""
+    """Mask the same patches in every time step (VideoMAE, section 3.2)."""
 
-    ratio: float = 0.90  # of the places of a slot; rounded down
+    ratio: float = 0.90  # of the patches of a time step; rounded down
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
-        seen = count_visible(self.ratio, grid.h * grid.w, "hidden", "places")
-        return build_mask(_draw_tube_order(seeds, grid), grid.t * seen)
+        num_visible = count_visible(self.ratio, grid.h * grid.w, "masked", "patches")
+        return build_mask(_draw_tube_order(seeds, grid), grid.t * num_visible)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NestedTubeMask:
-    """Tubes at two ratios: what the student sees is a part of what the teacher sees (AMD, section 3.3, eq. 2)."""
+    """Mask tubes at two ratios: the student sees a part of what the teacher sees (AMD, section 3.3, eq. 2)."""
 
-    student_ratio: float = 0.90  # of the places of a slot that are hidden from it; rounded down
+    student_ratio: float = 0.90  # of the patches of a time step, masked from the student; rounded down
     teacher_ratio: float = 0.75  # the same for the teacher
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
-        student = grid.t * count_visible(self.student_ratio, grid.h * grid.w, "hidden", "places", "the student")
-        teacher = grid.t * count_visible(self.teacher_ratio, grid.h * grid.w, "hidden", "places", "the teacher")
+        student = grid.t * count_visible(self.student_ratio, grid.h * grid.w, "masked", "patches", "the student")
+        teacher = grid.t * count_visible(self.teacher_ratio, grid.h * grid.w, "masked", "patches", "the teacher")
         if teacher < student:
             raise InputError(
                 f"the teacher's mask ratio {self.teacher_ratio} is above the student's {self.student_ratio}; "
-                "the teacher has to see all that the student sees"
+                "the teacher must see all that the student sees"
             )
         order = _draw_tube_order(seeds, grid)
         mask = build_mask(order, student)
@@ -78,10 +78,10 @@ class NestedTubeMask:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceMask:
-    """ST-MAE's space-only mask (arXiv:2205.09113, figure 4): tubes, of which int(n · (1 - ratio)) are kept.
+    """ST-MAE's space-only mask (arXiv:2205.09113, figure 4): tubes, of which int(n · (1 - ratio)) are visible.
 
-    Where the released code counts tokens, not tubes, the last tube is kept in part: of 14 × 14 places and 8 slots, 19
-    tubes and 4 tokens at 0.90. Which slots of it are kept is left to a sort among equals there; here, the earliest.
+    The released code counts tokens, not tubes, so that the last tube is visible in part: of 14 × 14 patches and 8 time
+    steps, 19 tubes and 4 tokens at 0.90. Its sort leaves open which time steps of it are visible; here the earliest.
     """
 
     ratio: float = 0.90
@@ -89,102 +89,93 @@ class SpaceMask:
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
         if self.tube_rounding == "whole":
-            seen = grid.t * count_visible(self.ratio, grid.h * grid.w, "kept", "places")
+            num_visible = grid.t * count_visible(self.ratio, grid.h * grid.w, "visible", "patches")
         else:
-            seen = count_visible(self.ratio, grid.num_tokens, "kept", "tokens")
-        return build_mask(_draw_tube_order(seeds, grid), seen)
+            num_visible = count_visible(self.ratio, grid.num_tokens, "visible", "tokens")
+        return build_mask(_draw_tube_order(seeds, grid), num_visible)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameMask:
-    """Whole slots of time are hidden: ST-MAE's time-only mask (arXiv:2205.09113, figure 4)."""
+    """ST-MAE's time-only mask (arXiv:2205.09113, figure 4): whole time steps."""
 
-    ratio: float = 0.75  # of the slots; rounded to the nearest number, a half to the even one
+    ratio: float = 0.75  # of the time steps; rounded to the nearest number, a half to the even one
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
-        _check_ratio(self.ratio)
-        seen = grid.t - round(grid.t * self.ratio)
-        _check_visible(seen, self.ratio, grid.t, "slots")
-        slots = draw_permutations(seeds, grid.t)
-        places = torch.arange(grid.h * grid.w, device=slots.device)
-        order = rearrange(slots[..., None] * (grid.h * grid.w) + places, "b t s -> b (t s)")
-        return build_mask(order, seen * grid.h * grid.w)
+        check_mask_ratio(self.ratio)
+        num_visible = grid.t - round(grid.t * self.ratio)
+        _check_visible(num_visible, self.ratio, grid.t, "time steps")
+        steps = draw_permutations(seeds, grid.t)
+        patches = torch.arange(grid.h * grid.w, device=steps.device)
+        order = rearrange(steps[..., None] * (grid.h * grid.w) + patches, "b t s -> b (t s)")
+        return build_mask(order, num_visible * grid.h * grid.w)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlotMask:
-    """Equally many places are hidden in every slot of time, in each slot others (ST-MAE's released code has it)."""
+    """Mask equally many patches in every time step, others in each (an option of ST-MAE's released code)."""
 
-    ratio: float = 0.90  # of the places of a slot; what is kept is rounded down
-
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
-        places = grid.h * grid.w
-        seen = count_visible(self.ratio, places, "kept", "places")
-        anywhere = draw_permutations(seeds, grid.num_tokens)
-        by_slot = anywhere.gather(1, (anywhere // places).argsort(dim=1, stable=True))
-        return build_mask(rearrange(by_slot, "b (t s) -> b (s t)", t=grid.t), grid.t * seen)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextMask:
-    """The beginning of the clip is seen; of the rest, tokens are hidden anywhere (MaskAgain's released `time`)."""
-
-    ratio: float = 0.85  # of the tokens after the beginning; rounded down
-    context_ratio: float = 0.25  # the share of the clip's tokens that its beginning is; rounded down
+    ratio: float = 0.90  # of the patches of a time step; the visible ones are rounded down
 
     def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
-        _check_ratio(self.ratio)
-        check_range(0, 1, exclusive=True, context=self.context_ratio)
-        beginning = int(grid.t * self.context_ratio * (grid.h * grid.w))
-        hidden = int(self.ratio * (grid.num_tokens - beginning))
-        anywhere = draw_permutations(seeds, grid.num_tokens)
-        order = anywhere.gather(1, (anywhere >= beginning).int().argsort(dim=1, stable=True))
-        return build_mask(order, grid.num_tokens - hidden)
+        patches = grid.h * grid.w
+        num_visible = count_visible(self.ratio, patches, "visible", "patches")
+        permutations = draw_permutations(seeds, grid.num_tokens)
+        by_step = permutations.gather(1, (permutations // patches).argsort(dim=1, stable=True))
+        return build_mask(rearrange(by_step, "b (t s) -> b (s t)", t=grid.t), grid.t * num_visible)
 
 
 def count_visible(ratio: float, n: int, round_down: RoundDown, noun: str, role: str = "the student") -> int:
-    """How many of `n` tokens, places, … (`of`: the word for them) are seen at a mask ratio; in double precision.
+    """Return how many of `n` tokens are visible at a mask ratio; computed in double precision.
+
+    Args:
+        ratio: Share that is masked.
+        n: Number of tokens, patches or time steps.
+        round_down: Which of the two numbers is rounded down.
+        noun: What is counted, for error messages.
+        role: From whom it is masked, for error messages.
 
     Raises:
-        InputError: the ratio is not in [0, 1), or nothing would be seen.
+        InputError: The ratio is not in [0, 1), or nothing would be visible.
     """
-    _check_ratio(ratio, role)
-    seen = int(n * (1 - ratio)) if round_down == "kept" else n - int(ratio * n)
-    _check_visible(seen, ratio, n, noun, role)
-    return seen
+    check_mask_ratio(ratio, role)
+    num_visible = int(n * (1 - ratio)) if round_down == "visible" else n - int(ratio * n)
+    _check_visible(num_visible, ratio, n, noun, role)
+    return num_visible
+
+
+def check_mask_ratio(ratio: float, role: str = "the student") -> None:
+    """Raise an InputError unless the ratio is in [0, 1)."""
+    if not 0 <= ratio < 1:
+        raise InputError(f"a mask ratio of {ratio} for {role} is not a share; take 0 up to, but below, 1")
 
 
 def draw_permutations(seeds: Int[Tensor, "b"] | None, n: int) -> Int[Tensor, "b n"]:
-    """0 … n-1, shuffled clip by clip: drawers that count alike hide the same tokens of an image."""
+    """Draw a permutation of 0 … n-1 per clip: masks that count alike mask the same tokens of an image."""
     return draw_permutation(require_seeds(seeds), "mask", n)
 
 
 def require_seeds(seeds: Int[Tensor, "b"] | None) -> Int[Tensor, "b"]:
-    """The seeds, which a method may go without only where it is given a mask."""
+    """Return the seeds, which may be missing only where a mask is given."""
     if seeds is None:
-        raise ValueError("neither a mask nor the seeds to draw one from were given")
+        raise ValueError("a method needs a mask, or the seeds to draw one from")
     return seeds
 
 
 def build_mask(order: Int[Tensor, "b n"], num_visible: int) -> Mask:
-    """The mask that shows the first `measure_visibility` tokens of each clip's order and hides the others."""
+    """Return the mask that shows the first `num_visible` tokens of each clip's order and masks the others."""
     return Mask(order[:, :num_visible].sort(dim=1).values, order[:, num_visible:].sort(dim=1).values)
 
 
 def _draw_tube_order(seeds: Int[Tensor, "b"] | None, grid: Grid) -> Int[Tensor, "b n"]:
-    """All tokens: a place in every slot, from the first to the last, then the next place of a random order."""
-    places = draw_permutations(seeds, grid.h * grid.w)
-    slots = torch.arange(grid.t, device=places.device) * (grid.h * grid.w)
-    return rearrange(places[..., None] + slots, "b s t -> b (s t)")
-
-
-def _check_ratio(ratio: float, role: str = "the student") -> None:
-    if not 0 <= ratio < 1:
-        raise InputError(f"a mask ratio of {ratio} for {role} is no share; take 0 up to, but below, 1")
+    """Order all tokens tube by tube: a patch in every time step, then the next patch of a random permutation."""
+    patches = draw_permutations(seeds, grid.h * grid.w)
+    steps = torch.arange(grid.t, device=patches.device) * (grid.h * grid.w)
+    return rearrange(patches[..., None] + steps, "b s t -> b (s t)")
 
 
 def _check_visible(num_visible: int, ratio: float, n: int, noun: str, role: str = "the student") -> None:
     if num_visible == 0:
         raise InputError(
-            f"a mask ratio of {ratio} hides all {n} {noun} from {role}; take a lower one, or a larger clip"
+            f"a mask ratio of {ratio} masks all {n} {noun} from {role}; take a lower one, or a larger clip"
         )

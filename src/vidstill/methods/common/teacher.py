@@ -1,27 +1,24 @@
-"""Frozen models that others learn from: of clips, or frame by frame; without gradients, outside every checkpoint."""
+"""Frozen teachers, of clips or of single frames: without gradients, outside every checkpoint."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-import tyro
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.models.external.base import ExternalEncoder, ExternalEncoderConfig, InputResolution
-from vidstill.models.vit import BASE, Features, ViT, ViTConfig
+from vidstill.models.vit import Features, ViT, ViTConfig
 from vidstill.utils.types import Grid, InputError
 
 TeacherFrames = Literal["first", "all"]
-"""Which frames of a tubelet a teacher of images looks at; the features of all of them stand side by side, in order."""
-
+"""Frames of each tubelet that an image teacher sees; the features of all of them are concatenated, in order."""
 
 LayerPairs = tuple[tuple[int, int], ...]
 """Blocks that are compared, counted from 1: (the student's, the teacher's)."""
-
 
 TeacherModelConfig: TypeAlias = ViTConfig | ExternalEncoderConfig
 """What a method may know of its teacher: `dim`, `depth`, `heads`, `tubelet` and `class_token`; and how it is built."""
@@ -29,32 +26,17 @@ TeacherModelConfig: TypeAlias = ViTConfig | ExternalEncoderConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
-    """A pre-trained encoder, and where its weights are."""
+    """A pre-trained encoder and its checkpoint."""
 
-    model: TeacherModelConfig  # another library's says itself what it is
-    checkpoint: str = ""  # a run's folder, a file of weights, transformers:FOLDER_OR_NAME, timm:NAME or timm:NAME@FILE
-    input_resolution: InputResolution = (
-        "fitted"  # own: another library's model sees frames of its own size; its features are resampled
-    )
-
-
-TeacherList: TypeAlias = Annotated[
-    tuple[TeacherConfig, ...],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[WEIGHTS [WEIGHTS ...]]",
-        instance_from_str=lambda words: tuple(TeacherConfig(model=BASE, weights=word) for word in words),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda teachers: [teacher.weights for teacher in teachers],
-    ),
-]
-"""Any number of teachers, typed as what each has under `weights`; what they are is taken from there."""
+    model: TeacherModelConfig  # read from the checkpoint where that states it
+    checkpoint: str = ""  # a run directory, a file, transformers:FOLDER_OR_NAME, timm:NAME or timm:NAME@FILE
+    input_resolution: InputResolution = "match_student"  # native: the frame size that an external model was trained on
 
 
 class FrozenTeacher(nn.Module):
-    """An encoder that only looks: no parameter of it is listed, trained, saved or put into train mode.
+    """An encoder in eval mode: none of its parameters is listed, trained, saved or put into train mode.
 
-    It moves between devices and precisions with the model that holds it.
+    It moves between devices and precisions with the module that holds it.
     """
 
     def __init__(self, model: ViT | ExternalEncoder):
@@ -62,8 +44,8 @@ class FrozenTeacher(nn.Module):
         self.set_model(model)
 
     def set_model(self, model: ViT | ExternalEncoder) -> None:
-        """Takes a model that has its weights in the place of the one that it was built with."""
-        self.__dict__["model"] = model.eval().requires_grad_(False)  # past nn.Module's own bookkeeping
+        """Replace the model by one that has its weights."""
+        self.__dict__["model"] = model.eval().requires_grad_(False)  # bypasses nn.Module's registration
 
     @property
     def model(self) -> ViT | ExternalEncoder:
@@ -86,47 +68,87 @@ class FrozenTeacher(nn.Module):
         return super()._apply(fn, recurse)
 
 
+def list_teacher_configs(method_config: Any) -> dict[str, TeacherConfig]:
+    """Return a method config's teachers by field name; of a field with several, `extra_1`, `extra_2`, ..."""
+    teachers: dict[str, Any] = {}
+    for field in fields(method_config):
+        value = getattr(method_config, field.name)
+        several = value if isinstance(value, tuple) else ()
+        teachers |= {field.name: value} | {f"{field.name}_{i}": item for i, item in enumerate(several, start=1)}
+    return {name: value for name, value in teachers.items() if isinstance(value, TeacherConfig)}
+
+
+def replace_teacher_configs(method_config: Any, teachers: Mapping[str, TeacherConfig]) -> Any:
+    """Return a method config with these teachers, named as `list_teacher_configs` names them."""
+    names = {field.name for field in fields(method_config)}
+    changes: dict[str, Any] = {}
+    for name, teacher in teachers.items():
+        field = name.rpartition("_")[0]
+        if name in names:
+            changes[name] = teacher
+        else:
+            changes[field] = (*changes.get(field, ()), teacher)
+    return replace(method_config, **changes)
+
+
+def list_teachers(method: nn.Module) -> dict[str, FrozenTeacher]:
+    """Return a method's teachers by the names that `list_teacher_configs` gives their configs."""
+    return {
+        name.removeprefix("teachers."): module
+        for name, module in method.named_modules()
+        if isinstance(module, FrozenTeacher)
+    }
+
+
 def check_layer_pairs(field: str, layer_pairs: LayerPairs, student: ViTConfig, teacher: TeacherModelConfig) -> None:
-    """Holds a method that compares token with token, block with block, to those that are there.
+    """Check that student and teacher can be compared token by token, block by block.
 
     Args:
-        field: the method's and the field's name, "AMD's pairs".
+        field: What the error message calls the pairs, e.g. "AMD's layer pairs".
+        layer_pairs: The student's and the teacher's blocks, counted from 1.
+        student: Its tubelets must be the teacher's.
+        teacher: An external one must see the student's clip, not one of its native size.
 
     Raises:
-        InputError: student and teacher have other tubelets or frames of another size, or a block is named that one of
-            them has not.
+        InputError: Tubelets or frame sizes differ, or a block does not exist.
     """
     if student.tubelet != teacher.tubelet:
         raise InputError(
             f"{field} compare token with token: the student's tubelets {student.tubelet} "
-            f"have to be the teacher's {teacher.tubelet}"
+            f"must be the teacher's {teacher.tubelet}"
         )
-    if isinstance(teacher, ExternalEncoderConfig) and teacher.input_resolution == "own":
+    if isinstance(teacher, ExternalEncoderConfig) and teacher.input_resolution == "native":
         raise InputError(
-            f"{field} compare token with token: the teacher sees the student's clip, not one of its own size"
+            f"{field} compare token with token: the teacher must see the student's clip, so leave its "
+            "input-resolution at match_student"
         )
-    for ours, theirs in layer_pairs:
-        for who, block, depth in (("student", ours, student.depth), ("teacher", theirs, teacher.depth)):
+    for pair in layer_pairs:
+        for role, block, depth in zip(("student", "teacher"), pair, (student.depth, teacher.depth), strict=True):
             if not 1 <= block <= depth:
-                raise InputError(f"{field} name block {block} of a {who} of {depth} blocks; take 1 to {depth}")
+                raise InputError(f"{field} name block {block} of a {role} of {depth} blocks; take 1 to {depth}")
 
 
 def extract_clip_features(
     teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid
 ) -> Float[Tensor, "b n d"]:
-    """What a teacher of clips makes of each token of a student's grid: its last block's output, before any norm.
+    """Return a video teacher's last block, before any norm, for each token of a student's grid.
 
-    A teacher of other patches is shown the clip at the size at which it has as many. Where its tubelets last longer,
-    its slot is that of all the student's slots within it (MVD, table 13, does not say how they were matched).
+    A teacher with other patches gets the clip resized so that it has as many tokens. If its tubelets have more frames,
+    each of its time steps serves all the student's within it (MVD, table 13, does not say how they were matched).
+
+    Args:
+        teacher: A model of clips.
+        clip: What the student sees; colours in [0, 1].
+        grid: The student's tokens.
 
     Raises:
-        InputError: its slots of time are not whole numbers of the student's.
+        InputError: The student's time steps do not divide into the teacher's.
     """
     features, slots = _compute_features(teacher, clip, grid)
     if grid.t % slots:
         raise InputError(
-            f"a teacher that cuts the clip into {slots} slots of time cannot teach a student of {grid.t}; take one "
-            f"whose tubelets have {clip.shape[2] // grid.t} frames as the student's, or a multiple"
+            f"a teacher with {slots} time steps cannot teach a student with {grid.t}; take one whose tubelets have "
+            f"{clip.shape[2] // grid.t} frames as the student's, or a multiple"
         )
     return repeat(features, "b (t s) d -> b (t r s) d", t=slots, r=grid.t // slots)
 
@@ -134,7 +156,14 @@ def extract_clip_features(
 def extract_frame_features(
     teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid, frames: TeacherFrames = "first"
 ) -> Float[Tensor, "b n d"]:
-    """What a teacher of images, frame by frame, makes of each token of a student's grid; as `extract_clip_features`."""
+    """Return an image teacher's features, frame by frame, for each token of a student's grid: `extract_clip_features`.
+
+    Args:
+        teacher: A model of images.
+        clip: What the student sees; colours in [0, 1].
+        grid: The student's tokens.
+        frames: Frames of each tubelet that the teacher sees.
+    """
     if frames == "first":
         clip = clip[:, :, :: clip.shape[2] // grid.t]
     images = rearrange(clip, "b c t h w -> (b t) c 1 h w")
@@ -145,13 +174,18 @@ def extract_frame_features(
 def resize_clip_to_grid(
     clip: Float[Tensor, "b 3 t h w"], grid: Grid, model: TeacherModelConfig
 ) -> Float[Tensor, "b 3 t rows columns"]:
-    """The clip at the size at which a model cuts its frames into a grid's rows and columns, or at the model's own.
+    """Resize a clip so that a model cuts it into a grid's rows and columns, or to the model's native size.
 
-    Bilinear, over the pixels that a larger one covers, as PIL does. (MVD's loader instead cuts the crop of a smaller
-    clip out of the source a second time, so that it is not resized twice.)
+    Antialiased bilinear, as PIL. (MVD's loader instead crops the smaller clip from the source a second time, so that
+    it is not resized twice.)
+
+    Args:
+        clip: What the student sees.
+        grid: The student's tokens.
+        model: Whose patches, and `input_resolution`, decide the size.
     """
     size = (grid.h * model.tubelet[1], grid.w * model.tubelet[2])
-    if isinstance(model, ExternalEncoderConfig) and model.input_resolution == "own":
+    if isinstance(model, ExternalEncoderConfig) and model.input_resolution == "native":
         size = model.train_size
     if size == tuple(clip.shape[-2:]):
         return clip
@@ -162,13 +196,13 @@ def resize_clip_to_grid(
 def _compute_features(
     teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid
 ) -> tuple[Float[Tensor, "b n d"], int]:
-    """A teacher's last features on a grid's rows and columns, and how many slots of time there are.
+    """Return a teacher's last features on a grid's rows and columns, and the number of its time steps.
 
-    Those of another grid, from frames of the teacher's own size, are resampled as frames are.
+    Features of another grid, from frames of the teacher's native size, are resized as frames are.
     """
-    shown = resize_clip_to_grid(clip, grid, teacher.model.config)
-    own, last = teacher.model.grid(shown), teacher.model.config.depth
-    features = teacher(shown, layers=(last,)).layers[last]
+    clip = resize_clip_to_grid(clip, grid, teacher.model.config)
+    own, last = teacher.model.grid(clip), teacher.model.config.depth
+    features = teacher(clip, layers=(last,)).layers[last]
     if (own.h, own.w) != (grid.h, grid.w):
         maps = rearrange(features, "b (t h w) d -> (b t) d h w", h=own.h, w=own.w)
         features = rearrange(_resize_images(maps, (grid.h, grid.w)), "(b t) d h w -> b (t h w) d", t=own.t)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vidstill.models.vit import Features
 from vidstill.utils.types import Grid, InputError, Tubelet, gather_tokens
 
-InputResolution = Literal["fitted", "own"]
+InputResolution = Literal["match_student", "native"]
 """How large a teacher's frames are: so that its tokens are as many as the student's; or as it was trained on, and its
 features are resampled."""
 
@@ -31,7 +31,7 @@ class ExternalEncoderConfig:
     train_size: tuple[int, int]  # rows and columns of the frames that it was trained on
     mean: tuple[float, float, float]  # of the colours in [0, 1], taken off at its door
     std: tuple[float, float, float]
-    input_resolution: InputResolution = "fitted"
+    input_resolution: InputResolution = "match_student"
 
     @property
     def class_token(self) -> bool:

@@ -21,7 +21,7 @@ def parse_weights_file(source: str) -> str:
 
 
 def load_external_encoder(
-    source: str, tensors: Mapping[str, Tensor] | None = None, *, input_resolution: InputResolution = "fitted"
+    source: str, tensors: Mapping[str, Tensor] | None = None, *, input_resolution: InputResolution = "match_student"
 ) -> ExternalEncoder:
     """The model that is named, with its weights, on the CPU.
 

@@ -61,7 +61,15 @@ def finetune(
     if start is not None:
         recipe = replace(recipe, encoder=merge_encoder_config(start, recipe.encoder))
     clips = TrainClips(train, recipe.clips, seed=recipe.seed)
-    session = TrainingSession("finetune", recipe, clips, run_config, runtime)
+    session = TrainingSession(
+        "finetune",
+        recipe,
+        clips,
+        run_config,
+        runtime,
+        group_clips=recipe.mixup.group_clips if recipe.mixup else 1,
+        group_option="--mixup.group-clips",
+    )
 
     def build_task(model: Classifier) -> ClassificationTask:
         return ClassificationTask(

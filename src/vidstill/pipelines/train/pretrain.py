@@ -1,9 +1,7 @@
 """Pre-training: a method learns by a recipe, from its teachers if it has any. A run is a directory that resumes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +12,13 @@ from vidstill.checkpoints.load import infer_encoder_config, init_encoder, load_c
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.manifest.open import open_manifest
 from vidstill.engine.distributed import Runtime
-from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig
+from vidstill.methods.common.teacher import (
+    FrozenTeacher,
+    TeacherConfig,
+    list_teacher_configs,
+    list_teachers,
+    replace_teacher_configs,
+)
 from vidstill.models.decoder import Decoder
 from vidstill.models.external.base import ExternalEncoder
 from vidstill.models.external.registry import is_external_encoder, load_external_encoder, parse_weights_file
@@ -46,23 +50,33 @@ def pretrain(
     """
     manifest = open_manifest(run_config.data, split="train", fold=run_config.fold)
     runtime = runtime or Runtime(run_config.precision)
-    teachers = {name: _load_teacher(name, teacher) for name, teacher in _list_teachers(recipe.method).items()}
+    teachers = {name: _load_teacher(name, teacher) for name, teacher in list_teacher_configs(recipe.method).items()}
     start = load_checkpoint(init, recipe.method.encoder) if init else None
-    recipe = replace(recipe, method=_replace_teachers(recipe.method, {n: each.config for n, each in teachers.items()}))
+    recipe = replace(
+        recipe, method=replace_teacher_configs(recipe.method, {n: each.config for n, each in teachers.items()})
+    )
     if start is not None:
         _check_init_encoder(start, recipe.method.encoder)
     clips = TrainClips(manifest, recipe.clips, seed=recipe.seed)
-    session = TrainingSession("pretrain", recipe, clips, run_config, runtime)
+    session = TrainingSession(
+        "pretrain",
+        recipe,
+        clips,
+        run_config,
+        runtime,
+        group_clips=getattr(recipe.method, "group_clips", 1),
+        group_option="--method.output.relation-clips",
+    )
     _check_mask(recipe, session.dry_run(recipe.method.build))
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
-    for name, teacher in teachers.items():  # the method's submodule has the name of its config's field
-        teacher.load_into(method.get_submodule(name))
+    for name, module in list_teachers(method).items():
+        teachers[name].load_into(module)
     if start is not None:
         init_encoder(method.encoder, start, recipe.method.encoder)
     metadata = {"kind": "pretraining", "encoder": to_dict(recipe.method.encoder), "recipe": to_dict(recipe)}
     sources = {"init": start} if start else {}
-    sources |= {name: teacher.checkpoint for name, teacher in teachers.items()}
+    sources |= {_name_role(name): teacher.checkpoint for name, teacher in teachers.items()}
     session.run(method, method, metadata, sources=sources, init=init)
     return run_config.out
 
@@ -88,30 +102,17 @@ class _LoadedTeacher:
             init_encoder(teacher.model, self.checkpoint, self.encoder)
 
 
-def _list_teachers(method: Any) -> dict[str, TeacherConfig]:
-    """Return a method's teachers by the names of their fields; of several in one field, by index: extra_teachers.0."""
-    teachers: dict[str, Any] = {}
-    for field in fields(method):
-        value = getattr(method, field.name)
-        many = value if isinstance(value, tuple) else ()
-        teachers |= {field.name: value} | {f"{field.name}.{index}": each for index, each in enumerate(many)}
-    return {name: value for name, value in teachers.items() if isinstance(value, TeacherConfig)}
-
-
-def _replace_teachers(method: Any, teachers: Mapping[str, TeacherConfig]) -> Any:
-    """Return a method's config with these teachers, named as `_list_teachers` does."""
-    changes: dict[str, Any] = {}
-    for name, teacher in teachers.items():
-        field, _, index = name.partition(".")
-        changes[field] = (*changes.get(field, ()), teacher) if index else teacher
-    return replace(method, **changes)
+def _name_role(name: str) -> str:
+    """Return what a checkpoint's provenance calls a teacher: teacher, image_teacher, extra_1_teacher."""
+    return name if name == "teacher" else f"{name}_teacher"
 
 
 def _load_teacher(name: str, teacher: TeacherConfig) -> _LoadedTeacher:
-    option, source = f"--method.{name.replace('_', '-')}", teacher.checkpoint
+    option, source = f"--method.{name}", teacher.checkpoint
     if not source:
         raise InputError(
-            f"the {name.replace('_', ' ')} has no checkpoint; give {option}.checkpoint a run directory or a weights file"
+            f"the {_name_role(name).replace('_', ' ')} has no checkpoint; give {option}.checkpoint a run directory or a "
+            "weights file"
         )
     if is_external_encoder(source):
         file = parse_weights_file(source)
@@ -121,11 +122,11 @@ def _load_teacher(name: str, teacher: TeacherConfig) -> _LoadedTeacher:
         )
         weights = replace(weights, tensors={}, metadata=model.metadata)
         return _LoadedTeacher(replace(teacher, model=model.config), weights, model)
-    if teacher.input_resolution == "own":
+    if teacher.input_resolution == "native":
         raise InputError(
-            f"{source} has no input size of its own; {option}.input-resolution own is for transformers: and timm: only"
+            f"{source} has no input size of its own; {option}.input-resolution native is for transformers: and timm: only"
         )
-    hint = None if "." in name or not isinstance(teacher.model, ViTConfig) else teacher.model
+    hint = None if name.startswith("extra") or not isinstance(teacher.model, ViTConfig) else teacher.model
     weights = load_checkpoint(source, hint)
     encoder = infer_encoder_config(weights, hint)
     return _LoadedTeacher(replace(teacher, model=encoder), weights, encoder)

@@ -16,6 +16,7 @@ base_k400_finetune = replace(
     optim=replace(videomae.base_k400_finetune.optim, base_lr=7e-4),
     schedule=CosineConfig(epochs=90, warmup_epochs=5),
     batch=1024,  # 32 GPUs × 16 = 512 videos, of 2 clips
+    mixup=videomae.build_mixup(32),
     published_result="K400 top-1 82.2, top-5 95.3 (5 × 3 views)",
 )
 small_k400_finetune = replace(
@@ -33,6 +34,7 @@ base_ssv2_finetune = replace(
     clips=replace(videomae.base_ssv2_finetune.clips, sampling=_SEGMENTS),
     views=replace(videomae.base_ssv2_finetune.views, sampling=_SEGMENTS),
     batch=512,  # 16 GPUs × 16 = 256 videos, of 2 clips
+    mixup=videomae.build_mixup(32),
     published_result="SSv2 top-1 73.3, top-5 94.0 (2 × 3 views); from K400: 72.6",
 )
 small_ssv2_finetune = replace(

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.models.vit import IMAGE_BASE, IMAGE_SMALL
-from vidstill.recipes.finetuning import amd, imagemae
+from vidstill.recipes.finetuning import amd, imagemae, videomae
 
 base_in1k_finetune = replace(  # batch 1024: 8 GPUs × 128 images
     imagemae.base_in1k_finetune,
     encoder=imagemae.build_learned_position_vit_config(IMAGE_BASE, drop_path=0.15),
     optim=replace(imagemae.base_in1k_finetune.optim, layer_decay=0.75),
     schedule=CosineConfig(epochs=100, warmup_epochs=20, warmup_rule="mae"),
+    mixup=videomae.build_mixup(128),
     published_result="IN-1K top-1 84.0 (1 view)",
 )
 small_in1k_finetune = replace(  # the repository has S, and the same settings for it

@@ -48,7 +48,7 @@ base_in1k_finetune = FinetuneRecipe(
     schedule=CosineConfig(epochs=100, warmup_epochs=5, warmup_rule="mae"),
     batch=1024,  # 32 GPUs × 32 images
     random_erasing=RandomErasing(probability=0.25),
-    mixup=MixupCutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5),
+    mixup=MixupCutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5, group_clips=32),
     label_smoothing=0.1,
     published_result="IN-1K top-1 83.6, released 83.66, top-5 96.53 (1 view)",
 )

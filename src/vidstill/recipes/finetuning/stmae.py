@@ -49,7 +49,9 @@ large_k400_finetune = FinetuneRecipe(
     batch=512,  # 256 videos, of 2 clips
     dropout=0.3,
     random_erasing=RandomErasing(probability=0.25),
-    mixup=MixupCutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5),
+    mixup=MixupCutmix(
+        mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5, group_clips=8
+    ),  # clips of a GPU: assumed
     label_smoothing=0.1,
     norm="pretrained",
     published_result="after 800 epochs: K400 top-1 84.4 (7 × 3 views); after 1600: 84.8, top-5 96.2; from K600: 84.9",

@@ -20,6 +20,12 @@ from vidstill.recipes.recipe import FinetuneRecipe
 
 # ---- Kinetics-400 ---------------------------------------------------------------------------------------------------
 
+
+def build_mixup(group_clips: int) -> MixupCutmix:
+    """Mixup and CutMix of the clips of one GPU."""
+    return MixupCutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5, group_clips=group_clips)
+
+
 base_k400_finetune = FinetuneRecipe(  # of the 1600 epochs
     encoder=replace(BASE, drop_path=0.1),
     clips=ClipsConfig(
@@ -35,7 +41,7 @@ base_k400_finetune = FinetuneRecipe(  # of the 1600 epochs
     schedule=CosineConfig(epochs=75, warmup_epochs=5),
     batch=768,  # 64 GPUs × 6 = 384 videos, of 2 clips
     random_erasing=RandomErasing(probability=0.25),
-    mixup=MixupCutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=0.5),
+    mixup=build_mixup(group_clips=12),
     label_smoothing=0.1,
     published_result="K400 top-1 81.5, top-5 95.1 (5 × 3 views)",
 )
@@ -45,6 +51,7 @@ base_k400_800e_finetune = replace(
     optim=replace(base_k400_finetune.optim, base_lr=1e-3),
     schedule=CosineConfig(epochs=100, warmup_epochs=5),
     batch=512,  # 64 GPUs × 8 videos
+    mixup=build_mixup(8),
     published_result="K400 top-1 80.0, top-5 94.4 (5 × 3 views); with clips.repeats 2: 81.0, top-5 94.8",
 )
 small_k400_finetune = replace(
@@ -52,6 +59,7 @@ small_k400_finetune = replace(
     encoder=replace(SMALL, drop_path=0.1),
     schedule=CosineConfig(epochs=150, warmup_epochs=5),
     batch=768,  # 32 GPUs × 12 = 384 videos, of 2 clips
+    mixup=build_mixup(24),
     published_result="K400 top-1 79.0, top-5 93.8 (5 × 3 views)",
 )
 large_k400_finetune = replace(
@@ -60,6 +68,7 @@ large_k400_finetune = replace(
     optim=replace(base_k400_finetune.optim, base_lr=2e-3),
     schedule=CosineConfig(epochs=35, warmup_epochs=5),
     batch=256,  # 64 GPUs × 2 = 128 videos, of 2 clips
+    mixup=build_mixup(4),
     published_result="K400 top-1 85.2, top-5 96.8 (5 × 3 views)",
 )
 huge_k400_finetune = replace(
@@ -68,6 +77,7 @@ huge_k400_finetune = replace(
     optim=replace(base_k400_finetune.optim, base_lr=1e-3, min_lr=1e-5),
     schedule=CosineConfig(epochs=50, warmup_epochs=5),
     batch=1024,  # 64 GPUs × 8 = 512 videos, of 2 clips
+    mixup=build_mixup(16),
     dropout=0.5,
     published_result="K400 top-1 86.6, top-5 97.1 (5 × 3 views)",
 )
@@ -103,6 +113,7 @@ base_ssv2_800e_finetune = replace(
     clips=replace(base_ssv2_finetune.clips, repeats=1),
     schedule=CosineConfig(epochs=50, warmup_epochs=5),
     batch=512,  # 64 GPUs × 8 videos
+    mixup=build_mixup(8),
     published_result="SSv2 top-1 69.6, top-5 92.0 (2 × 3 views)",
 )
 small_ssv2_finetune = replace(
@@ -111,6 +122,7 @@ small_ssv2_finetune = replace(
     optim=replace(base_ssv2_finetune.optim, base_lr=1e-3, layer_decay=0.7),
     schedule=CosineConfig(epochs=40, warmup_epochs=5),
     batch=768,  # 32 GPUs × 12 = 384 videos, of 2 clips
+    mixup=build_mixup(24),
     published_result="SSv2 top-1 66.8, top-5 90.3 (2 × 3 views); from K400: 66.4",
 )
 large_ssv2_finetune = replace(  # no script is published: inferred, as SSv2 B
@@ -135,6 +147,7 @@ base_ucf101_finetune = replace(
     optim=replace(base_k400_finetune.optim, min_lr=1e-5, layer_decay=0.7),
     schedule=CosineConfig(epochs=100, warmup_epochs=5),
     batch=256,  # 8 GPUs × 16 = 128 videos, of 2 clips
+    mixup=build_mixup(32),
     dropout=0.5,
     published_result="UCF101 top-1 91.3, top-5 98.5 (5 × 3 views); from K400: 96.1",
 )
