@@ -110,10 +110,10 @@ def watched(built, tmp_path_factory):
 
 def test_a_watched_run_says_which_epoch_it_took(built, watched):
     scores = [line["validation"]["top1"] for line in log(watched) if "validation" in line]
-    taken = found_in(watched)["taken"]
-    assert taken["score"] == max(scores)
-    assert scores[taken["epoch"] - 1] == max(scores)
-    assert (taken["by"], taken["source"]) == ("top1", str(built / "data" / "train.csv"))
+    selection = found_in(watched)["model_selection"]
+    assert selection["score"] == max(scores)
+    assert scores[selection["epoch"] - 1] == max(scores)
+    assert (selection["metric"], selection["source"]) == ("top1", str(built / "data" / "train.csv"))
     better = [epoch for epoch, score in enumerate(scores, 1) if score > max(scores[: epoch - 1], default=-1)]
     assert len(scores) == min(6, better[-1] + 2)
 
@@ -144,7 +144,7 @@ def test_without_a_list_to_watch_it_is_said_that_the_test_chooses(built, tmp_pat
         FINETUNE, data=built / "data", out=tmp_path / "other", test_data=built / "data" / "train.csv", patience=1, **TWO
     )
     assert "flatters" not in capsys.readouterr().err  # the data's own val split chooses
-    assert found_in(tmp_path / "other")["taken"]["source"] == str(built / "data" / "val.csv")
+    assert found_in(tmp_path / "other")["model_selection"]["source"] == str(built / "data" / "val.csv")
 
 
 def test_watching_alone_changes_no_weight(built, tmp_path):
@@ -152,7 +152,7 @@ def test_watching_alone_changes_no_weight(built, tmp_path):
         run(FINETUNE, data=built / "data", out=tmp_path / name, **TWO, **more)
     ours, theirs = weights(tmp_path / "watched"), weights(tmp_path / "plain")
     assert all(ours[name].equal(theirs[name]) for name in theirs)
-    assert "taken" not in found_in(tmp_path / "watched")
+    assert "model_selection" not in found_in(tmp_path / "watched")
     assert [line for line in log(tmp_path / "watched") if "loss" in line] == log(tmp_path / "plain")
 
 

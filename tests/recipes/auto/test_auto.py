@@ -224,7 +224,7 @@ def test_a_third_list_is_watched(house, tmp_path, capsys):
     assert main(command) == 0
     epochs = round(AUTO_RULES.patience_ratio * AUTO_RULES.epoch_range[1])
     assert f"finetune: ends after {epochs} epochs without a better score" in capsys.readouterr().err
-    assert json.loads((tmp_path / "run" / "test.json").read_text())["taken"]["epoch"] in (1, 2)
+    assert json.loads((tmp_path / "run" / "test.json").read_text())["model_selection"]["epoch"] in (1, 2)
 
 
 def test_its_help_lists_the_options_with_what_it_would_pick(house, capsys):
