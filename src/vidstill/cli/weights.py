@@ -23,11 +23,11 @@ from vidstill.checkpoints.licences import allows_commercial, build_provenance, f
 from vidstill.checkpoints.model_zoo import PublishedCheckpoint
 from vidstill.checkpoints.model_zoo import find_published_checkpoints as find_published
 from vidstill.models.vit import ViTConfig
-from vidstill.pipelines.export.int8 import write_int8
+from vidstill.pipelines.export.int8 import Int8Target
 from vidstill.pipelines.export.model import ExportConfig
-from vidstill.pipelines.export.onnx import write_onnx
-from vidstill.pipelines.export.report import ExportReport
-from vidstill.pipelines.export.torch_export import write_torch_export
+from vidstill.pipelines.export.onnx import OnnxTarget
+from vidstill.pipelines.export.torch_export import TorchExportTarget
+from vidstill.pipelines.export.write import ExportTarget, write_export
 from vidstill.recipes.recipe import PretrainRecipe, find_recipe
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_file
@@ -82,10 +82,10 @@ def convert_weights(
     """
     if out.exists():
         raise InputError(f"{out} is there already; name another file with --out, or remove it first")
-    if to in _EXPORTERS:
+    if to in _EXPORT_TARGETS:
         if hint is not None or ignore_keys:
             raise InputError(f"--hint and --ignore-keys are not for --to {to}: convert --to vidstill with them first")
-        report = _EXPORTERS[to](source, out, export)
+        report = write_export(source, out, _EXPORT_TARGETS[to], export)
         echo(jsons.dumps(report.to_dict(), indent=1) if json else report.format_summary())
         return
     if export != _DEFAULT_EXPORT:
@@ -161,10 +161,10 @@ _WRITERS: Mapping[str, Callable[[Checkpoint, Path], ConversionSummary]] = {
     **{layout: partial(_write_layout, layout=layout) for layout in LAYOUT_CONSTRAINTS},
     "transformers": _write_transformers,
 }
-_EXPORTERS: Mapping[str, Callable[[str, Path, ExportConfig], ExportReport]] = {
-    "onnx": write_onnx,
-    "torch": write_torch_export,
-    "int8": write_int8,
+_EXPORT_TARGETS: Mapping[str, type[ExportTarget]] = {
+    "onnx": OnnxTarget,
+    "torch": TorchExportTarget,
+    "int8": Int8Target,
 }
 
 

@@ -20,7 +20,7 @@ DETECTOR_KIND = "detector"
 class LoadedDetector:
     """
     Args:
-        times_person_score: an action's score is multiplied by that of whoever found the box.
+        use_person_scores: an action's score is multiplied by that of whoever found the box.
         matching: the rule that the test of its training was scored by.
         train_size: rows and columns of its training's clips.
     """
@@ -28,7 +28,7 @@ class LoadedDetector:
     model: Detector
     actions: LabelMap
     views: BoxViewsConfig
-    times_person_score: bool
+    use_person_scores: bool
     matching: MatchingOrder
     train_size: tuple[int, int]
     source: str

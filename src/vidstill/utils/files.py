@@ -182,13 +182,13 @@ def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] =
         raise InputError(f"{out} exists and holds something else than {kind}; choose another directory with --out")
 
 
-def check_output_file(path: Path) -> None:
+def check_output_file(path: Path, option: str = "--out") -> None:
     """Raise an InputError if a file cannot be written there, its missing parent directories included; before the work."""
     if path.is_dir():
-        raise InputError(f"{path} is a directory; choose the path of a file with --out")
+        raise InputError(f"{path} is a directory; choose the path of a file with {option}")
     existing = next(each for each in path.absolute().parents if os.path.lexists(each))
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise InputError(f"{path} cannot be written; choose another path with --out")
+        raise InputError(f"{path} cannot be written; choose another path with {option}")
 
 
 def write_result_dir(out: Path, files: Mapping[str, Callable[[], FileContent]], result: Any) -> None:

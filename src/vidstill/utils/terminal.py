@@ -47,13 +47,13 @@ class _RateColumn(ProgressColumn):
 
 
 @contextmanager
-def show_progress_bar(title: str) -> Iterator[Callable[[float, float], None]]:
+def show_progress_bar(title: str, *, shown: bool = True) -> Iterator[Callable[[float, float], None]]:
     """A bar with what is done, of how much, at what rate, and the remaining time; it is told (done, of).
 
     It is drawn as soon as it is told something, so that work which is refused leaves no bar.
     """
     columns = *Progress.get_default_columns(), MofNCompleteColumn(), _RateColumn()
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
     bar = progress.add_task(title)
 
     def told(done: int | float, of: int | float) -> None:

@@ -154,14 +154,14 @@ def test_a_video_that_does_not_decode_is_reported_and_never_replaced_or_counted(
     out = left_by(road, tmp_path / "out", data=broken, workers=workers)
     lines, found = scores(out), json.loads((out / "test.json").read_text())
     assert [line["video"] for line in lines] == [line.split()[0] for line in broken.read_text().splitlines()]
-    assert [bool(line["problem"]) for line in lines] == [False, True, False, False, True, False, False]
-    assert all(line["rank"] == line["prediction"] == line["p(left)"] == "" for line in lines if line["problem"])
-    assert [line["problem"] for line in lines if line["problem"]] == found["broken"]
-    assert (found["videos"], len(found["broken"])) == (5, 2)
+    assert [bool(line["error"]) for line in lines] == [False, True, False, False, True, False, False]
+    assert all(line["rank"] == line["prediction"] == line["p(left)"] == "" for line in lines if line["error"])
+    assert [line["error"] for line in lines if line["error"]] == found["broken_videos"]
+    assert (found["videos"], len(found["broken_videos"])) == (5, 2)
     assert sum(each["videos"] for each in found["classes"]) == 5
     alone = scores(left_by(road, tmp_path / "alone"))
     whole = {Path(line["video"]).name: line["p(left)"] for line in alone}
-    assert all(whole[Path(line["video"]).name] == line["p(left)"] for line in lines if not line["problem"])
+    assert all(whole[Path(line["video"]).name] == line["p(left)"] for line in lines if not line["error"])
 
 
 def test_a_video_that_a_list_names_twice_has_two_lines(road, tmp_path):
@@ -170,7 +170,7 @@ def test_a_video_that_a_list_names_twice_has_two_lines(road, tmp_path):
     first, second = scores(left_by(road, tmp_path / "out", data=tmp_path / "twice.txt"))
     assert first["video"] == second["video"]
     assert first["p(left)"] == second["p(left)"]
-    assert {first["hit"], second["hit"]} == {"0", "1"}
+    assert {first["correct"], second["correct"]} == {"0", "1"}
 
 
 class Diverging(Classifier):

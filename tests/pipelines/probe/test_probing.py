@@ -1,4 +1,4 @@
-"""Frozen evaluation, end to end on tiny runs: features are computed once, and every probe reads them."""
+"""Probes, end to end on tiny runs: features are computed once, every probe reads them, and a killed command resumes."""
 
 import csv
 import json
@@ -21,9 +21,8 @@ from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.manifest.open import open_manifest
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe import run as frozen
-from vidstill.pipelines.probe import token_cache as tokens
-from vidstill.pipelines.probe.config import ProbeRunConfig
-from vidstill.pipelines.probe.fit import FeatureSplit, ProbeConfig, fit_vector_probes
+from vidstill.pipelines.probe.config import ProbeConfig, ProbeRunConfig
+from vidstill.pipelines.probe.fit import FeatureSplit, fit_vector_probes
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.run import run_probes
 from vidstill.tasks.metrics.accuracy import Accuracy
@@ -32,7 +31,7 @@ from vidstill.tasks.probes.linear import evaluate_linear_probe
 from vidstill.utils.types import InputError
 
 QUICK = {"workers": 0, "precision": "fp32"}
-LAUNCH = "--workers 0 --precision fp32"
+MACHINE = "--workers 0 --precision fp32"
 
 
 @pytest.fixture(scope="module")
@@ -59,33 +58,33 @@ def house(built, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def looked(monkeypatch):
-    """How many clips encoders have been shown."""
+def num_clips(monkeypatch):
+    """The number of clips that encoders have embedded."""
     clips = [0]
     features = VideoEncoder.extract_features
 
-    def counted(self, batch, **asked):
+    def count(self, batch, **options):
         clips[0] += len(batch)
-        return features(self, batch, **asked)
+        return features(self, batch, **options)
 
-    monkeypatch.setattr(VideoEncoder, "features", counted)
+    monkeypatch.setattr(VideoEncoder, "extract_features", count)
     return clips
 
 
-def typed(command, capsys, code=0):
-    """What a command line prints."""
+def run_cli(command, capsys, code=0):
+    """Return what a command prints."""
     capsys.readouterr()
-    assert main([*command.split(), *LAUNCH.split()]) == code
+    assert main([*command.split(), *MACHINE.split()]) == code
     return capsys.readouterr().out
 
 
-def refused(command, said, capsys):
-    """It ends with exit code 2 and one sentence; all files are as before."""
+def check_error(command, message, capsys):
+    """The command ends with exit code 2 and one sentence, and changes no file."""
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     capsys.readouterr()
-    assert main([*command.split(), *LAUNCH.split()]) == 2
+    assert main([*command.split(), *MACHINE.split()]) == 2
     printed = capsys.readouterr()
-    assert said in printed.err
+    assert message in printed.err
     assert printed.err.startswith("vidstill: ")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
@@ -95,37 +94,41 @@ def refused(command, said, capsys):
 # ---- Features -------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_probe_of_another_kind_does_not_run_the_encoder(house, looked, capsys):
-    typed("probe linear teacher --data data", capsys)
-    assert looked == [14]  # 8 training videos and 6 to test on, one view each
-    typed("probe knn teacher --data data --shots 2", capsys)
-    typed("probe all teacher --data data --probes linear knn", capsys)
-    assert looked == [14]
-    typed("probe attentive teacher --data data", capsys)
-    assert looked == [28]  # all tokens are other features
-    typed("probe all teacher --data data", capsys)
-    assert looked == [28]
+def test_a_second_probe_of_another_kind_does_not_run_the_encoder(house, num_clips, capsys):
+    run_cli("probe linear teacher --data data", capsys)
+    assert num_clips == [14]  # 8 training videos and 6 to test on, one view each
+    run_cli("probe knn teacher --data data --shots 2", capsys)
+    run_cli("probe all teacher --data data --probes linear knn", capsys)
+    assert num_clips == [14]
+    run_cli("probe attentive teacher --data data", capsys)
+    assert num_clips == [28]  # all tokens are other features
+    run_cli("probe all teacher --data data", capsys)
+    assert num_clips == [28]
 
 
-@pytest.mark.parametrize("other", ["--views 2", "--layers 1", "--pool max", "--data data/train.csv --val data/val.csv"])
-def test_other_features_are_computed_anew_and_the_same_data_elsewhere_are_not(house, looked, capsys, other):
-    typed("probe knn teacher --data data", capsys)
-    typed(f"probe knn teacher {other}" + ("" if "--data" in other else " --data data"), capsys)
-    assert looked == [{"--views 2": 42, "--data data/train.csv --val data/val.csv": 14}.get(other, 28)]
+@pytest.mark.parametrize(
+    "other", ["--temporal-clips 2", "--layers 1", "--pool max", "--data data/train.csv --test-data data/val.csv"]
+)
+def test_other_features_are_computed_anew_and_the_same_data_elsewhere_are_not(house, num_clips, capsys, other):
+    run_cli("probe knn teacher --data data", capsys)
+    run_cli(f"probe knn teacher {other}" + ("" if "--data" in other else " --data data"), capsys)
+    assert num_clips == [
+        {"--temporal-clips 2": 42, "--data data/train.csv --test-data data/val.csv": 14}.get(other, 28)
+    ]
 
 
-def test_other_weights_in_the_same_folder_have_other_features(house, looked, capsys):
-    typed("probe knn teacher --data data --cache kept", capsys)
+def test_other_weights_in_the_same_folder_have_other_features(house, num_clips, capsys):
+    run_cli("probe knn teacher --data data --cache kept", capsys)
     shutil.copy("image/model.safetensors", "teacher/model.safetensors")
-    typed("probe knn teacher --data data --cache kept", capsys)
-    assert looked == [28]
+    run_cli("probe knn teacher --data data --cache kept", capsys)
+    assert num_clips == [28]
 
 
 def test_features_are_kept_in_the_run_or_for_a_file_in_the_current_folder(house, capsys):
-    typed("probe knn teacher --data data", capsys)
+    run_cli("probe knn teacher --data data", capsys)
     assert len(list(Path("teacher/features").iterdir())) == 2
     shutil.copy("teacher/model.safetensors", "mine.safetensors")
-    typed("probe knn mine.safetensors --data data", capsys)
+    run_cli("probe knn mine.safetensors --data data", capsys)
     assert len(list(Path(".vidstill-features").iterdir())) == 2
 
 
@@ -155,7 +158,9 @@ def test_a_video_that_does_not_decode_is_left_out_and_named(house, capsys):
     train, val = (Path("data") / line.split()[0] for line in (first_line("train"), first_line("val")))
     for path in (train, val):
         path.write_bytes(b"no video")
-    printed = [typed(f"probe {kind} teacher --data data", capsys) for kind in ("knn", "knn", "attentive", "attentive")]
+    printed = [
+        run_cli(f"probe {kind} teacher --data data", capsys) for kind in ("knn", "knn", "attentive", "attentive")
+    ]
     assert printed[0] == printed[1]  # computed, and read
     assert printed[2] == printed[3]
     for text in printed:
@@ -180,7 +185,7 @@ def test_what_is_stopped_half_way_leaves_no_features(house, capsys, monkeypatch)
     monkeypatch.setattr(VideoEncoder, "features", stopped)
     for kind in ("linear", "attentive"):
         calls.clear()
-        typed(f"probe {kind} teacher --data data", capsys, code=130)
+        run_cli(f"probe {kind} teacher --data data", capsys, code=130)
         assert list(Path("teacher/features").iterdir()) == []
 
 
@@ -188,10 +193,12 @@ def test_what_is_stopped_half_way_leaves_no_features(house, capsys, monkeypatch)
 
 
 def test_one_table_has_every_encoder_on_every_data_set_and_is_the_same_again(house, capsys):
-    command = "probe all image teacher --data data data/val.csv --val data data/train.csv --shots 1 2 --csv {0}.csv"
-    command += " --penalty 1 --draws 2"
-    one = typed(command.format("one") + " --cache one", capsys)
-    assert typed(command.format("two") + " --cache two", capsys) == one
+    command = (
+        "probe all image teacher --data data data/val.csv --test-data data data/train.csv --shots 1 2 --csv {0}.csv"
+    )
+    command += " --penalty 1 --trials 2"
+    one = run_cli(command.format("one") + " --cache one", capsys)
+    assert run_cli(command.format("two") + " --cache two", capsys) == one
     lines = one.splitlines()
     probes = "linear  linear 1 shot  linear 2 shots  knn  knn 1 shot  knn 2 shots  attentive"
     assert re.sub("  +", "  ", lines[0]) == f"encoder  data  features  videos  {probes}"
@@ -205,24 +212,24 @@ def test_one_table_has_every_encoder_on_every_data_set_and_is_the_same_again(hou
     assert len(rows) == 2 * 2 * 7
     for row in rows:
         assert f"{float(row['top1']):.1f} ± " in one
-        assert (row["spread"] != "") == ("shot" in row["probe"])
+        assert (row["std"] != "") == ("shot" in row["probe"])
 
 
 def test_every_layer_has_a_row_of_its_own(house, capsys):
-    found = json.loads(typed("probe all teacher --data data --layers 1 -1 3 --json", capsys))["probed"]
+    found = json.loads(run_cli("probe all teacher --data data --layers 1 -1 3 --json", capsys))["results"]
     assert [each["features"] for each in found if each["probe"] == "knn"] == ["block_1", "block_3"]
     assert [each["features"] for each in found if each["probe"] == "attentive"] == ["block_1", "block_3"]
 
 
 def test_more_neighbours_than_clips_are_all_clips_and_that_is_said(house, capsys):
-    assert main(["probe", "knn", "teacher", "--data", "data", "--k", "3", "20", "--json", *LAUNCH.split()]) == 0
+    assert main(["probe", "knn", "teacher", "--data", "data", "--k", "3", "20", "--json", *MACHINE.split()]) == 0
     printed = capsys.readouterr()
     assert "20 neighbours are asked for and data has 8 training videos" in printed.err
-    assert [each["setting"] for each in json.loads(printed.out)["probed"]] == ["k 3", "k 8"]
+    assert [each["setting"] for each in json.loads(printed.out)["results"]] == ["k 3", "k 8"]
 
 
 def test_pictures_are_probed_by_an_encoder_of_images(house, capsys):
-    found = json.loads(typed("probe all image --data pictures --json", capsys))["probed"]
+    found = json.loads(run_cli("probe all image --data pictures --json", capsys))["results"]
     assert {each["probe"]: each["top1"] for each in found}["linear"] == 100  # light and dark
     assert all(each["videos"] == 4 for each in found)
 
@@ -251,16 +258,16 @@ def test_few_shots_are_the_mean_and_deviation_of_their_draws(house):
 
 # ---- MAE's way ------------------------------------------------------------------------------------------------------
 
-LARS = "probe linear teacher --data data --by lars --out probe --epochs 4 --warmup-epochs 1 --base-lr 9 --flip 0"
+LARS = "probe linear teacher --data data --solver lars --out probe --epochs 4 --warmup-epochs 1 --base-lr 9 --flip 0"
 
 
 def test_a_head_is_trained_by_lars_and_scores_what_its_file_says(house, capsys):
-    assert main([*LARS.split(), "--json", *LAUNCH.split()]) == 0
+    assert main([*LARS.split(), "--json", *MACHINE.split()]) == 0
     printed = capsys.readouterr()
     assert "a batch of 16384 clips is asked for and there are 8 videos: a step takes 8" in printed.err
     assert len(Path("probe/log.jsonl").read_text().splitlines()) == 4
     said = json.loads(printed.out)
-    (found,) = said["probed"]
+    (found,) = said["results"]
     head = load_file("probe/model.safetensors")
     assert set(head) == {
         "head.weight",
@@ -280,7 +287,7 @@ def test_a_head_is_trained_by_lars_and_scores_what_its_file_says(house, capsys):
 
 
 def test_a_stopped_run_by_lars_is_resumed_and_its_state_is_without_the_encoder(house, capsys, monkeypatch):
-    typed(LARS, capsys)
+    run_cli(LARS, capsys)
     sample = TrainClips.load_sample
 
     def stopped(self, epoch, index, **more):
@@ -290,11 +297,11 @@ def test_a_stopped_run_by_lars_is_resumed_and_its_state_is_without_the_encoder(h
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainClips, "sample", stopped)
-        typed(LARS.replace("--out probe", "--out other"), capsys, code=2)
+        run_cli(LARS.replace("--out probe", "--out other"), capsys, code=2)
     assert 0 < len(Path("other/log.jsonl").read_text().splitlines()) < 4
     encoder = Path("teacher/model.safetensors").stat().st_size
     assert all(path.stat().st_size < encoder / 4 for path in Path("other/state").iterdir())
-    typed(LARS.replace("--out probe", "--out other"), capsys)
+    run_cli(LARS.replace("--out probe", "--out other"), capsys)
     whole, again = (load_file(f"{out}/model.safetensors") for out in ("probe", "other"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
@@ -320,7 +327,7 @@ def test_every_verb_explains_itself(verb, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         ("linear teacher --data data/unlabelled.txt", "has no labels"),
         ("linear teacher --data data/train.csv", "tested on the videos that it is fitted on"),
@@ -338,31 +345,31 @@ def test_every_verb_explains_itself(verb, capsys):
         ("all --data data", "no encoder is given"),
         ("all teacher --data data data", "the same data set twice"),
         ("all teacher teacher --data data", "the same encoder is named twice"),
-        ("all teacher --data data --val data pictures", "names 1 data sets and --val 2"),
+        ("all teacher --data data --test-data data pictures", "names 1 data sets and --test-data 2"),
         ("all teacher --data data --csv nowhere/table.csv", "give --csv a file in a folder"),
         ("all teacher --data data --cache data/train.csv", "cannot be written"),
-        ("linear teacher --data data --by lars --shots 1", "neither shots nor a penalty"),
-        ("linear teacher --data data pictures --by lars", "on one data set"),
-        ("linear teacher --data data --by lars --device-batch 1", "two clips at once"),
+        ("linear teacher --data data --solver lars --shots 1", "neither shots nor a penalty"),
+        ("linear teacher --data data pictures --solver lars", "on one data set"),
+        ("linear teacher --data data --solver lars --device-batch 1", "two clips at once"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_nothing_is_written(house, capsys, command, said):
-    refused(f"probe {command}", said, capsys)
+def test_a_mistake_is_one_sentence_and_nothing_is_written(house, capsys, command, message):
+    check_error(f"probe {command}", message, capsys)
 
 
-def test_a_single_class_and_one_that_is_not_taught_are_refused(house, capsys):
+def test_a_single_class_and_one_that_is_not_taught_are_check_error(house, capsys):
     lines = Path("data/train.csv").read_text().splitlines()
     Path("data/one.csv").write_text("\n".join(line for line in lines if line.endswith(" 0")) + "\n")
-    refused("probe linear teacher --data data/one.csv --val data/val.csv", "one class only", capsys)
+    check_error("probe linear teacher --data data/one.csv --test-data data/val.csv", "one class only", capsys)
     Path("data/empty.csv").write_text("")
-    refused("probe linear teacher --data data --val data/empty.csv", "data/empty.csv", capsys)
+    check_error("probe linear teacher --data data --test-data data/empty.csv", "data/empty.csv", capsys)
     for part, labels in (("few", "0 1"), ("more", "0 1 2")):
         rows = [f"{line.split()[0]} {label}" for line, label in zip(lines, labels.split(), strict=False)]
         Path(f"{part}.csv").write_text("\n".join(f"data/{row}" for row in rows) + "\n")
-    refused("probe linear teacher --data few.csv --val more.csv", "the class '2'", capsys)
+    check_error("probe linear teacher --data few.csv --test-data more.csv", "the class '2'", capsys)
 
 
 def test_a_disk_without_room_for_all_tokens_is_met_before_they_are_computed(house, capsys, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**6, 10**6, 1000)
     monkeypatch.setattr(tokens.shutil, "disk_usage", lambda path: usage)
-    refused("probe attentive teacher --data data", "has 1 kB left", capsys)
+    check_error("probe attentive teacher --data data", "has 1 kB left", capsys)

@@ -1,25 +1,20 @@
-"""A detector's test: every box of every key frame scored, by one process or by several, and AVA's score of it."""
+"""Test a detector: score every box of every key frame, on any number of devices, and compute AVA's frame mAP."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Float32
 from torch import Tensor
 
 from vidstill.data.ava.box_table import BoxScores, format_box_csv, read_box_csv
 from vidstill.data.ava.dataset import BoxSplit
 from vidstill.data.ava.keyframes import Keyframes
-from vidstill.data.ava.samples import BoxViewsConfig, KeyframeView, KeyframeViewDataset
+from vidstill.data.ava.samples import BoxViewsConfig, KeyframeViewDataset
 from vidstill.data.ava.validation import list_row_warnings
-from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import parse_path
 from vidstill.data.storage.filesystem import base_name
@@ -27,6 +22,8 @@ from vidstill.engine.distributed import Runtime
 from vidstill.figures.precision_recall import draw_precision_recall
 from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.pipelines.detector_checkpoint import LoadedDetector, load_detector
+from vidstill.pipelines.evaluate.classifier import check_decodes
+from vidstill.pipelines.infer.run import run_dataset
 from vidstill.pipelines.workers import Workers
 from vidstill.tasks.detection import Detector
 from vidstill.tasks.metrics.ava_map import FrameMAP, MatchingOrder, compute_frame_map
@@ -39,34 +36,38 @@ ACTIONS_FILE = "actions.csv"
 CURVES_IMAGE_FILE = "curves.png"
 DETECTOR_RESULT_FILES = (DETECTIONS_FILE, ACTIONS_FILE, CURVES_IMAGE_FILE)
 
-_KEYFRAME_BATCH = 8  # key frames that the device takes, where it is not said
+_KEYFRAME_BATCH = 8  # key frames that the device takes at once by default
 
 _log = logging.getLogger("vidstill")
 
 
 @dataclass(frozen=True)
 class DetectionTest:
-    """What a test asks, and what the answers are held against.
+    """The key frames of a test and its rules.
 
     Args:
-        keyframes: the boxes that are asked about.
-        times_person_score: an action's probability is multiplied by the score of whoever found the box.
+        split: The annotations.
+        keyframes: The boxes to score.
+        use_person_scores: Multiply an action's probability by the person detector's score of the box.
     """
 
     split: BoxSplit
     keyframes: Keyframes
     views: BoxViewsConfig
-    times_person_score: bool
+    use_person_scores: bool
     matching: MatchingOrder
+
+    def check_decodes(self, workers: int) -> None:
+        """Raise an InputError if no key frame decodes: before hours of training, not after them."""
+        check_decodes(KeyframeViewDataset(self.keyframes, self.views), "key frames", workers)
 
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """What a detector made of the boxes that it was asked about.
+    """A detector's scores of the boxes of a test.
 
     Args:
-        broken: why key frames could not be scored, by their place; they take no part in the score, nor do their
-            annotations.
+        broken: Why key frames could not be scored, by index; their annotations are ignored.
     """
 
     test: DetectionTest
@@ -75,173 +76,24 @@ class DetectionResult:
 
     @cached_property
     def frame_map(self) -> FrameMAP:
-        """AVA's score."""
-        split, frames = self.test.split, self.test.keyframes
-        lost = {(frames[place].video.name, frames[place].second) for place in self.broken}
-        excluded = split.excluded_keyframes | lost
+        split, keyframes = self.test.split, self.test.keyframes
+        broken = {(keyframes[index].video.name, keyframes[index].second) for index in self.broken}
         return compute_frame_map(
             split.available_annotations,
             self.scores,
-            frames.label_map,
-            excluded_keyframes=excluded,
+            keyframes.label_map,
+            excluded_keyframes=split.excluded_keyframes | broken,
             matching=self.test.matching,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number, and what could not be scored."""
+        """Return all numbers, and what could not be scored."""
         return {
             **self.frame_map.to_dict(),
             "boxes": self.test.keyframes.description,
-            "boxes_asked_about": len(self.scores),
-            "broken": [self.broken[place] for place in sorted(self.broken)],
+            "scored_boxes": len(self.scores),
+            "broken_keyframes": list(self.broken.values()),
         }
-
-
-def score_detector(
-    model: Detector, test: DetectionTest, runtime: Runtime, *, workers: int, device_batch: int | None = None
-) -> DetectionResult:
-    """Asks a detector; every process does its share, and knows all.
-
-    Args:
-        device_batch: key frames that a device takes at once.
-
-    Raises:
-        InputError: not one key frame can be scored.
-    """
-    frames = test.keyframes
-    scored, broken = score_boxes(
-        model,
-        frames,
-        test.views,
-        runtime,
-        times_person_score=test.times_person_score,
-        workers=workers,
-        device_batch=device_batch,
-    )
-    if not scored:
-        raise InputError(f"none of the {len(broken)} key frames of {frames.source} can be scored; {broken[0]}")
-    places = sorted(scored)
-    which = np.concatenate([np.arange(frames.box_offsets[place], frames.box_offsets[place + 1]) for place in places])
-    counts = np.diff(frames.box_offsets)[places]
-    scores = BoxScores(
-        video_names=tuple(film.name for film in frames.videos),
-        video_index=frames.video_index[places].repeat(counts),
-        second=frames.second[places].repeat(counts),
-        box=frames.boxes[which],
-        action_ids=frames.label_map.action_ids,
-        scores=np.concatenate([scored[place] for place in places]),
-    )
-    return DetectionResult(test, scores, broken)
-
-
-def check_detection_test(test: DetectionTest, workers: int) -> None:
-    """Raises an InputError where no key frame can be tested on: before hours of training, not after them."""
-    broken: dict[int, str] = {}
-    views, device = KeyframeViewDataset(test.keyframes, test.views), torch.device("cpu")
-    if (
-        next(iter_view_batches(views, videos_per_batch=1, broken_videos=broken, workers=workers, device=device), None)
-        is None
-    ):
-        raise InputError(
-            f"none of the {len(broken)} key frames of {test.keyframes.source} can be tested on; {broken[0]}"
-        )
-
-
-def write_detection_result(folder: Path, result: DetectionResult) -> None:
-    """Leaves all that a test found in a folder, as `folder.write_result_dir` does.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    evaluated = result.test.keyframes.label_map.evaluated_ids
-    files: dict[str, Callable[[], bytes | Iterable[bytes]]] = {
-        DETECTIONS_FILE: lambda: format_box_csv(result.scores, action_ids=evaluated),
-        **build_score_files(result.frame_map),
-    }
-    write_result_dir(folder, files, result.to_dict())
-
-
-def build_score_files(result: FrameMAP) -> dict[str, Callable[[], bytes | Iterable[bytes]]]:
-    """What makes the files of a score."""
-    return {ACTIONS_FILE: result.format_classes_csv, CURVES_IMAGE_FILE: lambda: draw_precision_recall(result)}
-
-
-def score_boxes(
-    model: Detector,
-    keyframes: Keyframes,
-    views: BoxViewsConfig,
-    runtime: Runtime,
-    *,
-    times_person_score: bool,
-    workers: int,
-    device_batch: int | None = None,
-    show_progress: bool = True,
-) -> tuple[dict[int, Float32[np.ndarray, "m a"]], dict[int, str]]:
-    """Each box's probability of each action, by the key frame's place; and why others have none.
-
-    Every process scores its share, and has the scores of all.
-
-    Args:
-        device_batch: key frames that a device takes at once, of those that follow one another and are of one size.
-        times_person_score: a probability is multiplied by the score of whoever found the box.
-        show_progress: by a progress bar.
-    """
-    model = model.to(runtime.device).eval()
-    scored: dict[int, Float32[np.ndarray, "m a"]] = {}
-    broken: dict[int, str] = {}
-    share = len(range(runtime.rank, len(keyframes), runtime.world_size))
-    coming = iter_view_batches(
-        KeyframeViewDataset(keyframes, views),
-        videos_per_batch=1,
-        broken_videos=broken,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-        workers=workers,
-        device=runtime.device,
-    )
-    bar = show_progress_bar("testing") if show_progress and runtime.is_main else nullcontext(lambda done, of: None)
-    with bar as done, torch.inference_mode(), runtime.autocast():
-        for some in _batch_by_size(coming, device_batch or _KEYFRAME_BATCH):
-            for place, logits in zip(_get_indices(some), _predict_logits(model, some), strict=True):
-                found = logits.float().sigmoid().cpu().numpy()
-                if times_person_score:
-                    found = found * keyframes[place].scores[:, None].astype(np.float32)
-                if np.isfinite(found).all():
-                    scored[place] = found
-                else:
-                    broken[place] = f"{keyframes[place].key} has scores that are no finite numbers"
-                    _log.warning("%s; it is not counted", broken[place])
-            done(len(scored) + len(broken), share)
-        if scored:
-            done(share, share)  # the last ones may be broken
-    for their_scored, their_broken in runtime.all_gather((scored, broken)):
-        scored |= their_scored
-        broken |= their_broken
-    return scored, broken
-
-
-def _batch_by_size(views: Iterator[KeyframeView], batch_size: int) -> Iterator[list[KeyframeView]]:
-    """Views that follow one another and have clips of one size, so many at most."""
-    some: list[KeyframeView] = []
-    for view in views:
-        if some and (len(some) == batch_size or view.clip.shape != some[0].clip.shape):
-            yield some
-            some = []
-        some.append(view)
-    if some:
-        yield some
-
-
-def _get_indices(views: Sequence[KeyframeView]) -> list[int]:
-    return [int(view.keyframe_index) for view in views]
-
-
-def _predict_logits(model: Detector, views: Sequence[KeyframeView]) -> Iterator[Float[Tensor, "m a"]]:
-    """Of each view's own boxes; the rows that fill up the others' are left out again."""
-    most = max(view.boxes.shape[1] for view in views)
-    boxes = torch.cat([F.pad(view.boxes, (0, 0, 0, most - view.boxes.shape[1])) for view in views])
-    logits = model(torch.cat([view.clip for view in views]), boxes)
-    return (each[: view.boxes.shape[1]] for each, view in zip(logits, views, strict=True))
 
 
 def evaluate_detector(
@@ -255,71 +107,132 @@ def evaluate_detector(
     out: Path | None = None,
     runtime: Runtime | None = None,
 ) -> dict[str, Any]:
-    """The score of a detector on a data set's split, as JSON has it; or that of a `.csv` of detections.
+    """Compute the frame mAP of a detector, or of a `.csv` of detections, on a dataset's split.
 
     Args:
-        source: a run's folder, a file of weights, or a `.csv`.
-        matching: None: the model's recipe's, and the data set's own for a `.csv`.
-        crop: the whole frame, or a square in its middle; None: as the model's recipe has it.
-        out: a folder to leave all that was found in.
+        source: Run directory, weights file, or `.csv`.
+        data: The dataset and its person boxes.
+        workers: Decoding processes, key frames per device, precision.
+        matching: Order of matching; None: the model's recipe's, and AVA's own for a `.csv`.
+        crop: The full frame or a centre square; None: as in the model's recipe.
+        out: Directory for the results.
+
+    Returns:
+        The numbers, for JSON.
 
     Raises:
-        InputError: it is none of these, or the data do not go with it.
+        InputError: The source is none of these, or does not fit the data.
     """
     if out is not None:
         check_output_dir(out, "an evaluation", TEST_FILE, DETECTOR_RESULT_FILES)
     if base_name(parse_path(source)).endswith(".csv"):
         if crop is not None:
-            raise InputError(
-                "--crop is for a model's test, and the detections of a .csv are there already; leave it out"
-            )
+            raise InputError("--crop does not apply to the detections of a .csv; leave it out")
         return _evaluate_csv(source, data, split, matching or "score_order_top50", out)
     runtime = runtime or Runtime(workers.precision)
-    loaded = load_detector(source)
-    parts = data.open_dataset().load_split(split)
-    views = loaded.views
+    detector = load_detector(source)
+    box_split = data.open_dataset().load_split(split)
+    views = detector.views
     if crop is not None:
-        views = replace(views, crop_size=loaded.train_size if crop == "center" else None)
-    frames = data.select_test_keyframes(parts, views.min_person_score)
-    _check_actions(loaded, frames)
-    asked = DetectionTest(
-        parts, frames, views, times_person_score=loaded.times_person_score, matching=matching or loaded.matching
-    )
-    check_detection_test(asked, min(1, workers.num_workers))
-    tested = score_detector(
-        loaded.model, asked, runtime, workers=workers.num_workers, device_batch=workers.device_batch
-    )
+        views = replace(views, crop_size=detector.train_size if crop == "center" else None)
+    keyframes = data.select_test_keyframes(box_split, views.min_person_score)
+    _check_actions(detector, keyframes)
+    matching = matching or detector.matching
+    test = DetectionTest(box_split, keyframes, views, detector.use_person_scores, matching)
+    test.check_decodes(min(1, workers.num_workers))
+    result = score_detector(detector.model, test, workers, runtime)
     if out is not None and runtime.is_main:
-        write_detection_result(out, tested)
-    return tested.to_dict()
+        write_detection_result(out, result)
+    return result.to_dict()
 
 
 def _evaluate_csv(
     source: str, data: BoxDataConfig, split: Split, matching: MatchingOrder, out: Path | None
 ) -> dict[str, Any]:
-    """The score of a file of detections; no video is needed."""
+    """Compute the frame mAP of a file of detections; the videos are not needed."""
     dataset = data.open_dataset()
-    (annotated, excluded), actions = dataset.load_annotations(split), dataset.label_map
-    detected = read_box_csv(parse_path(source), has_scores=True)
-    for sentence in (
-        *list_row_warnings(annotated, label_map=actions),
-        *list_row_warnings(detected, label_map=actions, annotated_videos=frozenset(annotated.video_names)),
+    (annotations, excluded), label_map = dataset.load_annotations(split), dataset.label_map
+    detections = read_box_csv(parse_path(source), has_scores=True)
+    for warning in (
+        *list_row_warnings(annotations, label_map=label_map),
+        *list_row_warnings(detections, label_map=label_map, annotated_videos=frozenset(annotations.video_names)),
     ):
-        _log.warning("%s", sentence)
-    found = compute_frame_map(annotated, detected, actions, excluded_keyframes=excluded, matching=matching)
-    plain = found.to_dict() | {"boxes": f"{len(detected):,} rows of {source}"}
+        _log.warning("%s", warning)
+    result = compute_frame_map(annotations, detections, label_map, excluded_keyframes=excluded, matching=matching)
+    metrics = result.to_dict() | {"boxes": f"{len(detections):,} rows of {source}"}
     if out is not None:
-        write_result_dir(out, build_score_files(found), plain)
-    return plain
+        write_result_dir(out, _build_score_files(result), metrics)
+    return metrics
+
+
+def score_detector(model: Detector, test: DetectionTest, workers: Workers, runtime: Runtime) -> DetectionResult:
+    """Score every box of a test; each process scores its share, and has the result of all.
+
+    Args:
+        workers: Decoding processes; key frames that the device takes at once, if consecutive and of one size.
+
+    Raises:
+        InputError: No key frame can be scored.
+    """
+    keyframes, model = test.keyframes, model.to(runtime.device).eval()
+
+    def predict(clip: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+        return {"scores": model(clip, boxes).float().sigmoid()}
+
+    with show_progress_bar("testing", shown=runtime.is_main) as progress:
+        records, broken = run_dataset(
+            predict,
+            KeyframeViewDataset(keyframes, test.views),
+            runtime,
+            batch=workers.device_batch or _KEYFRAME_BATCH,
+            require_finite=True,
+            workers=workers.num_workers,
+            progress=progress,
+        )
+    if not records:
+        raise InputError(f"none of the {len(broken)} key frames of {keyframes.source} can be scored; {broken[0]}")
+    indices = np.array(list(records))
+    counts = np.diff(keyframes.box_offsets)[indices]
+    rows = np.isin(np.arange(len(keyframes)), indices).repeat(np.diff(keyframes.box_offsets))
+    scores = np.concatenate([record.arrays["scores"] for record in records.values()])
+    if test.use_person_scores:
+        scores = scores * keyframes.scores[rows, None].astype(np.float32)
+    result = BoxScores(
+        video_names=tuple(video.name for video in keyframes.videos),
+        video_index=keyframes.video_index[indices].repeat(counts),
+        second=keyframes.second[indices].repeat(counts),
+        box=keyframes.boxes[rows],
+        action_ids=keyframes.label_map.action_ids,
+        scores=scores,
+    )
+    return DetectionResult(test, result, broken)
+
+
+def write_detection_result(folder: Path, result: DetectionResult) -> None:
+    """Write the results of a test to a directory, as `write_result_dir` does.
+
+    Raises:
+        InputError: The directory cannot be written.
+    """
+    action_ids = result.test.keyframes.label_map.evaluated_ids
+    files: dict[str, Callable[[], bytes | Iterable[bytes]]] = {
+        DETECTIONS_FILE: lambda: format_box_csv(result.scores, action_ids=action_ids),
+        **_build_score_files(result.frame_map),
+    }
+    write_result_dir(folder, files, result.to_dict())
+
+
+def _build_score_files(result: FrameMAP) -> dict[str, Callable[[], bytes | Iterable[bytes]]]:
+    return {ACTIONS_FILE: result.format_classes_csv, CURVES_IMAGE_FILE: lambda: draw_precision_recall(result)}
 
 
 def _check_actions(detector: LoadedDetector, keyframes: Keyframes) -> None:
-    """Raises an InputError where an action's number would not mean the same."""
-    ours, theirs = keyframes.label_map.names, detector.actions.names
-    for number, name in ours.items():
-        if theirs.get(number) != name:
-            known = f"calls {theirs[number]!r}" if number in theirs else "does not know"
+    """Raise an InputError if an action's number has another meaning for the detector."""
+    known = detector.actions.names
+    for action_id, name in keyframes.label_map.names.items():
+        if known.get(action_id) != name:
+            difference = f"calls {known[action_id]!r}" if action_id in known else "does not know"
             raise InputError(
-                f"{keyframes.source} has the action {number}, {name!r}, which {detector.source} {known}; "
+                f"{keyframes.source} has the action {action_id}, {name!r}, which {detector.source} {difference}; "
                 "give both the same list of actions: --actions"
             )

@@ -1,1 +1,1 @@
-"""Trained models for other programs: as ONNX, as a program of torch, in 8 bits; each compared with ours first."""
+"""Export trained models to ONNX, torch.export and 8 bits; each file is compared with the model before it is kept."""

@@ -1,4 +1,4 @@
-"""What is shipped: a model that takes clips and gives one answer, and what its file says of itself."""
+"""A trained model ready to be exported: clips to one output, and the metadata of its file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,36 +15,27 @@ from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.engine.distributed import Runtime
 from vidstill.models.position_embeddings import PositionEmbedding
 from vidstill.models.vit import ViT
-from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND as DETECTOR
-from vidstill.pipelines.detector_checkpoint import load_detector
+from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND, load_detector
 from vidstill.pipelines.infer.clip_encoder import ClipEncoder
 from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError, check_range
 
 OutputType = Literal["logits", "features", "tokens"]
-"""The scores of a fine-tuned model, (b, classes), or of a detector, (b, boxes, actions); the mean over the tokens, of a
-fine-tuned model what enters its head, (b, d); every token after the last norm, (b, n, d)."""
+"""logits: of a fine-tuned model (b, classes) or a detector (b, boxes, actions); features: the mean over the tokens, or the
+input of a fine-tuned model's head (b, d); tokens: all tokens after the last norm (b, n, d)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """
-    Args:
-        output_type: what the file answers; None: logits where the model has classes, else features.
-        frames: of a clip; None: as the model is tested, or was trained.
-        size: rows and columns of a clip; None: as the model is tested, or was trained.
-        data: videos whose clips are compared too; of int8, the labelled ones that accuracy is measured on.
-        fold: which of the three official splits of UCF101 and HMDB51.
-        workers: processes that decode.
-    """
+    """What is exported, and what it is compared on."""
 
-    output_type: OutputType | None = None
-    frames: int | None = None
-    size: tuple[int, int] | None = None
-    data: str | Path | None = None
-    fold: Literal[1, 2, 3] = 1
-    workers: int = 0
+    output_type: OutputType | None = None  # output of the file; None: logits if the model has classes, else features
+    frames: int | None = None  # frames of a clip; None: as the model is tested, or was trained
+    size: tuple[int, int] | None = None  # rows and columns of a clip; None: as the model is tested, or was trained
+    data: str | Path | None = None  # videos to compare on; for int8, labelled videos to measure accuracy on
+    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
+    workers: int = 0  # decoding processes
 
     def __post_init__(self) -> None:
         check_range(1, 2**20, frames=self.frames)
@@ -54,14 +45,15 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportableModel:
-    """
+    """A model on the CPU in float32, in eval mode.
+
     Args:
-        module: on the CPU in float32, in eval mode: a clip, and of a detector boxes, to what it gives.
-        clip_shape: frames, rows and columns.
-        class_names: of what is scored; of features there are none.
-        views: how videos are looked at in a test; None: of a detector, which is asked about boxes.
-        multi_label: a clip may show several classes.
-        metadata: what the file says of itself.
+        module: A clip (and a detector's boxes) → its output.
+        clip_shape: Frames, rows and columns.
+        class_names: Of logits.
+        views: Of a video in a test; None: a detector.
+        multi_label: Clips may have several labels.
+        metadata: Of the exported file.
     """
 
     module: nn.Module
@@ -80,7 +72,7 @@ class ExportableModel:
 
 
 class OutputWrapper(nn.Module):
-    """The one answer of an encoder, or of the fine-tuned model that it is of, that is shipped."""
+    """One output of an encoder, or of its fine-tuned model."""
 
     def __init__(self, encoder: ClipEncoder, output_type: OutputType):
         super().__init__()
@@ -89,7 +81,7 @@ class OutputWrapper(nn.Module):
         self.vit, self.norm = encoder.model, encoder.norm
 
     def forward(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b ..."]:
-        """Of colours in [0, 1]."""
+        """Return the output of clips of colours in [0, 1]."""
         if self.output_type == "logits":
             return self.model(clip)
         if self.output_type == "features" and self.is_fine_tuned:
@@ -99,7 +91,7 @@ class OutputWrapper(nn.Module):
 
 
 class _ConstantPositionEmbedding(nn.Module):
-    """The position codes of one grid, as numbers: no program that a model is shipped to has to compute them."""
+    """The position embedding of one grid as a table, so that the exported program does not compute it."""
 
     def __init__(self, embedding: PositionEmbedding, grid: Grid):
         super().__init__()
@@ -112,52 +104,49 @@ class _ConstantPositionEmbedding(nn.Module):
 
 
 def load_exportable_model(source: str, config: ExportConfig) -> ExportableModel:
-    """The model of a run's folder or of a file of weights, ready to be shipped.
+    """Load the model of a run directory or weights file.
 
     Raises:
-        InputError: it is none, or cannot give what is asked.
+        InputError: There is none, or it has no such output.
     """
-    weights = read_checkpoint(source)
-    found = (
-        _load_exportable_detector(source, config)
-        if weights.metadata.get("kind") == DETECTOR
-        else _load_exportable_encoder(source, config)
-    )
-    vit = next(part for part in found.module.modules() if isinstance(part, ViT))
+    checkpoint = read_checkpoint(source)
+    is_detector = checkpoint.metadata.get("kind") == DETECTOR_KIND
+    model = (_load_exportable_detector if is_detector else _load_exportable_encoder)(source, config)
+    vit = next(module for module in model.module.modules() if isinstance(module, ViT))
     with torch.no_grad():
-        clip = torch.zeros(1, 3, *found.clip_shape)
-        if found.kind == "detector":
-            clip = cast(Any, found.module).pad_to_tubelets(clip)
+        clip = torch.zeros(1, 3, *model.clip_shape)
+        if is_detector:
+            clip = cast(Any, model.module).pad_to_tubelets(clip)
         vit.positions = cast(PositionEmbedding, _ConstantPositionEmbedding(vit.positions, vit.grid(clip)))
-    about = {
-        "kind": found.kind,
-        "gives": found.output_type,
+    metadata = {
+        "kind": model.kind,
+        "output_type": model.output_type,
         "source": source,
         "input": {
-            "clip": ["batch", 3, *found.clip_shape],
-            "colours": "RGB in [0, 1]; mean and std are taken off inside",
+            "clip": ["batch", 3, *model.clip_shape],
+            "colours": "RGB in [0, 1]; the model normalizes by mean and std itself",
         },
         "mean": list(vit.config.mean),
         "std": list(vit.config.std),
         "encoder": to_dict(vit.config),
-        **found.metadata,
-        **build_provenance({"exported": weights}),
+        **model.metadata,
+        **build_provenance({"exported": checkpoint}),
     }
-    return replace(found, metadata=about)
+    return replace(model, metadata=metadata)
 
 
 def _load_exportable_encoder(source: str, config: ExportConfig) -> ExportableModel:
     encoder = load_encoder(source, runtime=Runtime("fp32"))
     fine_tuned = encoder.classifier is not None
-    gives = config.output_type or ("logits" if fine_tuned else "features")
-    if gives == "logits":
+    output_type = config.output_type or ("logits" if fine_tuned else "features")
+    if output_type == "logits":
         encoder.require_classifier()
     views = _override_views(encoder.test_views or encoder.views, config)
-    names = encoder.classes if gives == "logits" else ()
+    names = encoder.classes if output_type == "logits" else ()
     return ExportableModel(
-        module=OutputWrapper(encoder, gives).cpu().float().eval(),
+        module=OutputWrapper(encoder, output_type).cpu().float().eval(),
         kind="classifier" if fine_tuned else "encoder",
-        output_type=gives,
+        output_type=output_type,
         clip_shape=(views.sampling.num_frames, *views.size),
         class_names=names,
         views=views,
@@ -169,21 +158,27 @@ def _load_exportable_encoder(source: str, config: ExportConfig) -> ExportableMod
 
 def _load_exportable_detector(source: str, config: ExportConfig) -> ExportableModel:
     if config.output_type not in (None, "logits"):
-        raise InputError(f"{source} is a detector, which gives logits of boxes, and {config.output_type} are asked for")
+        raise InputError(
+            f"{source} is a detector, whose output are logits of boxes; leave out --output-type {config.output_type}"
+        )
     if config.data is not None:
-        raise InputError(f"{source} is a detector, which needs boxes beside videos; leave {config.data} out")
-    found = load_detector(source)
-    size = config.size or found.views.crop_size or found.train_size
-    actions = [[number, name] for number, name in found.actions.names.items()]
+        raise InputError(f"{source} is a detector, which needs boxes beside videos; leave out --data {config.data}")
+    detector = load_detector(source)
+    size = config.size or detector.views.crop_size or detector.train_size
+    names = detector.actions.names
     return ExportableModel(
-        module=found.model.cpu().float().eval(),
+        module=detector.model.cpu().float().eval(),
         kind="detector",
         output_type="logits",
-        clip_shape=(config.frames or found.views.sampling.frames, *size),
-        class_names=tuple(found.actions.names.values()),
+        clip_shape=(config.frames or detector.views.sampling.frames, *size),
+        class_names=tuple(names.values()),
         views=None,
         multi_label=True,
-        metadata={"views": to_dict(found.views), "actions": actions, "boxes": "x1, y1, x2, y2 in pixels of the clip"},
+        metadata={
+            "views": to_dict(detector.views),
+            "actions": [[action_id, name] for action_id, name in names.items()],
+            "boxes": "x1, y1, x2, y2 in pixels of the clip",
+        },
         source=source,
     )
 

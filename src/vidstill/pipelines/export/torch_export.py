@@ -1,9 +1,8 @@
-"""A model as a program of `torch.export`: a .pt2 file that torch runs without us."""
+"""Export to `torch.export`: a .pt2 file that torch runs without vidstill."""
 
 import json
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,23 +13,13 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram, export
 from torch.export import save as save_program
 
-from vidstill.pipelines.export.model import ExportableModel, ExportConfig, load_exportable_model
-from vidstill.pipelines.export.report import ExportReport, compute_export_size, open_export_draft, write_export_report
-from vidstill.pipelines.export.verify import (
-    ComparisonBatch,
-    add_boxes,
-    build_comparison_batches,
-    check_outputs,
-    compare_outputs,
-    draw_noise_clips,
-    run_batches,
-)
-from vidstill.utils.files import get_package_version
+from vidstill.pipelines.export.model import ExportableModel
+from vidstill.pipelines.export.verify import ComparisonBatch, add_boxes, draw_noise_clips
+from vidstill.pipelines.export.write import ExportTarget
 from vidstill.utils.types import InputError
 
-TORCH_EXPORT_TOLERANCE = 1e-5
 TORCH_EXPORT_METADATA_FILE = "vidstill.json"
-"""What the file says of itself stands in it under this name, beside the program."""
+"""Of our metadata, inside the file."""
 
 _SUBPROCESS_SCRIPT = """
 import sys, torch
@@ -45,71 +34,41 @@ assert "vidstill" not in sys.modules
 """
 
 
-def write_torch_export(source: str, out: Path, config: ExportConfig | None = None) -> ExportReport:
-    """Writes a run's folder or a file of weights as a .pt2 file, which a process without us gives the same with.
+class TorchExportTarget(ExportTarget):
+    """A torch.export program, checked in a process without vidstill; for a detector, it has to import torchvision."""
 
-    Of a detector, such a process has to have imported torchvision.
+    name = "torch.export program"
+    suffix = ".pt2"
+    packages = ("vidstill", "torch")
+    tolerance = 1e-5
 
-    Raises:
-        InputError: the source cannot give what is asked, the file cannot be written, or it gives something else.
-    """
-    config = config or ExportConfig()
-    with open_export_draft(out, ".pt2") as draft:
-        model = load_exportable_model(source, config)
-        given = build_comparison_batches(model, config)
-        expected = run_batches(model.module, given)
-        begun = time.perf_counter()
+    def save(self, model: ExportableModel, path: Path) -> None:
         program = trace_model(model)
-        program.example_inputs = None  # which would be written, too: clips that nobody needs
-        save_program(program, draft, extra_files={TORCH_EXPORT_METADATA_FILE: json.dumps(model.metadata)})
-        seconds = time.perf_counter() - begun
-        found = compare_outputs(given, expected, run_in_subprocess(draft, given, model.kind), model)
-        check_outputs(found, TORCH_EXPORT_TOLERANCE, str(out))
-        report = ExportReport(
-            file=str(out),
-            target="a program of torch.export",
-            num_bytes=compute_export_size(draft),
-            export_seconds=seconds,
-            metadata=model.metadata,
-            comparisons=found,
-            tolerance=TORCH_EXPORT_TOLERANCE,
-            versions={name: get_package_version(name) for name in ("vidstill", "torch")},
-        )
-        return write_export_report(draft, report)
+        program.example_inputs = None  # clips that nobody needs would be written, too
+        save_program(program, path, extra_files={TORCH_EXPORT_METADATA_FILE: json.dumps(model.metadata)})
+
+    def run(self, path: Path, batches: Sequence[ComparisonBatch], model: ExportableModel) -> list[Tensor]:
+        with TemporaryDirectory() as folder:
+            inputs, outputs = Path(folder) / "inputs.pt", Path(folder) / "outputs.pt"
+            torch.save([batch.inputs for batch in batches], inputs)
+            args = [str(path.absolute()), str(inputs), str(outputs), str(torch.get_num_threads()), model.kind]
+            command = [sys.executable, "-P", "-c", _SUBPROCESS_SCRIPT, *args]
+            result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            if result.returncode:
+                message = result.stderr.strip().rpartition("\n")[2]
+                raise InputError(f"{path.name} does not run in a new process ({message}); it was not written")
+            return torch.load(outputs)
 
 
 def trace_model(model: ExportableModel) -> ExportedProgram:
-    """The program of a model, for any number of clips, and of boxes."""
+    """Return the program of a model, for any number of clips and boxes."""
     example = add_boxes(model, draw_noise_clips(model)[:2])
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own insides
+        warnings.simplefilter("ignore")  # about torch's internals
         return export(model.module, example, dynamic_shapes=build_dynamic_shapes(model))
 
 
 def build_dynamic_shapes(model: ExportableModel) -> tuple[dict[int, Dim], ...]:
-    """Which sides of what goes in are free."""
+    """Return the dimensions of each input that may vary."""
     batch = Dim("batch")
     return ({0: batch}, {0: batch, 1: Dim("boxes")}) if model.kind == "detector" else ({0: batch},)
-
-
-def run_in_subprocess(program: Path, batches: Sequence[ComparisonBatch], kind: str) -> list[Tensor]:
-    """What a new process gives, which does not know us.
-
-    Raises:
-        InputError: it fails.
-    """
-    with TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder) / "inputs.pt", Path(folder) / "outputs.pt"
-        torch.save([batch.inputs for batch in batches], inputs)
-        words = [str(program.absolute()), str(inputs), str(outputs), str(torch.get_num_threads()), kind]
-        run = subprocess.run(
-            [sys.executable, "-P", "-c", _SUBPROCESS_SCRIPT, *words],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if run.returncode:
-            last = run.stderr.strip().rpartition("\n")[2]
-            raise InputError(f"{program.name} does not run in a process of its own ({last}), so that it is not written")
-        return torch.load(outputs)

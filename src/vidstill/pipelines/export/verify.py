@@ -1,8 +1,9 @@
-"""Whether a file gives what our model gives: on noise, on clips that we draw, and on clips of videos."""
+"""Compare a file's outputs with the model's: on noise, on synthetic clips, and on clips of videos."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,28 +20,28 @@ from vidstill.synthetic.motion import MOTION_CLASSES
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
-ClipSource = Literal["random", "drawn", "real"]
-"""Colours drawn one by one; clips as `vidstill data make` draws them; clips of videos that were given."""
+ClipSource = Literal["random", "synthetic", "real"]
+"""Noise; clips as `vidstill data make` draws them; clips of given videos."""
 
 BATCH_SIZES = (1, 3)
-"""A file is exported with clips by twos, so that it is asked for other numbers of them."""
+"""Other than the two clips that a file is exported with."""
 
 
 class ComparisonBatch(NamedTuple):
     clip_source: ClipSource
-    inputs: tuple[Tensor, ...]  # a clip, (b, 3, t, h, w), and of a detector boxes, (b, m, 4)
+    inputs: tuple[Tensor, ...]  # clips (b, 3, t, h, w), and of a detector boxes (b, m, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputComparison:
-    """What a file gives of one batch, beside what our model gives.
+    """The difference of a file's outputs of one batch from the model's.
 
     Args:
-        max_abs_diff: difference of two numbers.
-        max_rel_diff: that difference, as a share of the largest number that our model gives.
-        location: it is, in words.
-        min_cosine: of the two answers, the smallest of all clips (of a detector, of all boxes).
-        top1_agreement: the share of clips (or boxes) whose largest score is that of the same class; None: no scores.
+        max_abs_diff: Largest absolute difference.
+        max_rel_diff: That difference divided by the model's largest absolute output.
+        location: Clip and channel of that difference.
+        min_cosine: Smallest cosine between the outputs of a clip (of a detector, of a box).
+        top1_agreement: Share of clips (or boxes) with the same top-1 class; None: no logits.
     """
 
     clip_source: ClipSource
@@ -52,26 +53,23 @@ class OutputComparison:
     top1_agreement: float | None
 
     def is_within(self, tolerance: float) -> bool:
-        """Scores have to be as near as that in themselves; features as a share of their largest."""
-        nearest = self.max_rel_diff if self.top1_agreement is None else max(self.max_rel_diff, self.max_abs_diff)
-        return nearest <= tolerance  # not of what is no number
+        """Return whether the relative difference and, for logits, the absolute one are within the tolerance."""
+        diff = self.max_rel_diff if self.top1_agreement is None else max(self.max_rel_diff, self.max_abs_diff)
+        return diff <= tolerance  # False for NaN
 
 
 def build_comparison_batches(model: ExportableModel, config: ExportConfig) -> list[ComparisonBatch]:
-    """What is compared: noise and drawn clips by one and by three, and as many of the videos that were given.
+    """Return batches of one and of three clips: noise, synthetic, and of the given videos.
 
     Raises:
-        InputError: not one of the videos decodes.
+        InputError: No video decodes.
     """
-    sorts: list[tuple[ClipSource, Tensor]] = [
-        ("random", draw_noise_clips(model)),
-        ("drawn", draw_synthetic_clips(model)),
-    ]
+    sources: dict[ClipSource, Tensor] = {"random": draw_noise_clips(model), "synthetic": draw_synthetic_clips(model)}
     if config.data is not None:
-        sorts.append(("real", read_video_clips(model, config)))
+        sources["real"] = read_video_clips(model, config)
     return [
-        ComparisonBatch(kind, add_boxes(model, clips[:count]))
-        for kind, clips in sorts
+        ComparisonBatch(clip_source, add_boxes(model, clips[:count]))
+        for clip_source, clips in sources.items()
         for count in sorted({min(count, len(clips)) for count in BATCH_SIZES})
     ]
 
@@ -92,26 +90,24 @@ def draw_synthetic_clips(model: ExportableModel, num_clips: int = max(BATCH_SIZE
 
 
 def read_video_clips(model: ExportableModel, config: ExportConfig) -> Float[Tensor, "b 3 t h w"]:
-    """The first view of each of the first videos, or more of them where there are fewer videos."""
+    """Return the first view of each of the first videos, or further views if there are fewer videos."""
     assert model.views is not None
     assert config.data is not None
-    listing = open_test_manifest(config.data, fold=config.fold)
+    manifest = open_test_manifest(config.data, fold=config.fold)
     broken: dict[int, str] = {}
-    clips, more = [], []
-    for batch in iter_view_batches(
-        ViewClips(listing, model.views), videos_per_batch=1, broken_videos=broken, device=torch.device("cpu")
-    ):
-        clips.append(batch.clip[0, :1])
-        more.append(batch.clip[0, 1:])
-        if len(clips) == max(BATCH_SIZES):
-            break
-    if not clips:
-        raise InputError(f"none of the {len(broken)} videos of {listing.source} decodes; {next(iter(broken.values()))}")
-    return torch.cat([*clips, *more])[: max(BATCH_SIZES)]
+    batches = iter_view_batches(
+        ViewClips(manifest, model.views), videos_per_batch=1, broken_videos=broken, device=torch.device("cpu")
+    )
+    views = [batch.clip[0] for batch in islice(batches, max(BATCH_SIZES))]
+    if not views:
+        raise InputError(
+            f"none of the {len(broken)} videos of {manifest.source} decodes; {next(iter(broken.values()))}"
+        )
+    return torch.cat([*(each[:1] for each in views), *(each[1:] for each in views)])[: max(BATCH_SIZES)]
 
 
 def add_boxes(model: ExportableModel, clips: Float[Tensor, "b 3 t h w"]) -> tuple[Tensor, ...]:
-    """What goes in: clips, and of a detector as many boxes of each: a large one, half of one, and one of a pixel."""
+    """Return the inputs: clips, and of a detector a large, a medium and a one-pixel box of each."""
     if model.kind != "detector":
         return (clips,)
     rows, columns = clips.shape[-2:]
@@ -126,10 +122,15 @@ def compare_outputs(
     actual_outputs: Sequence[Tensor],
     model: ExportableModel,
 ) -> tuple[OutputComparison, ...]:
-    """Every batch's answers beside one another."""
+    """Compare the outputs of every batch.
+
+    Args:
+        expected_outputs: The model's.
+        actual_outputs: The file's.
+    """
     return tuple(
-        _compare_batch(batch, ours, theirs, model)
-        for batch, ours, theirs in zip(batches, expected_outputs, actual_outputs, strict=True)
+        _compare_batch(batch, expected, actual, model)
+        for batch, expected, actual in zip(batches, expected_outputs, actual_outputs, strict=True)
     )
 
 
@@ -143,19 +144,19 @@ def _compare_batch(
             batch_size=clips,
             max_abs_diff=math.inf,
             max_rel_diff=math.inf,
-            location=f"in the shape, {tuple(actual.shape)} for {tuple(expected.shape)}",
+            location=f"in shape, {tuple(actual.shape)} for {tuple(expected.shape)}",
             min_cosine=math.nan,
             top1_agreement=0.0 if model.class_names else None,
         )
-    apart = (expected.double() - actual.double()).abs().nan_to_num(nan=math.inf)
-    place = torch.unravel_index(apart.argmax(), apart.shape)
-    largest, scale = apart.max().item(), expected.double().abs().max().item()
+    diff = (expected.double() - actual.double()).abs().nan_to_num(nan=math.inf)
+    index = torch.unravel_index(diff.argmax(), diff.shape)
+    largest, scale = diff.max().item(), expected.double().abs().max().item()
     return OutputComparison(
         clip_source=batch.clip_source,
         batch_size=clips,
         max_abs_diff=largest,
         max_rel_diff=largest / scale if largest and scale else largest,
-        location=_format_location([int(each) for each in place], model.class_names),
+        location=_format_location([int(each) for each in index], model.class_names),
         min_cosine=F.cosine_similarity(expected.double().flatten(0, -2), actual.double().flatten(0, -2)).min().item(),
         top1_agreement=(expected.argmax(-1) == actual.argmax(-1)).double().mean().item() if model.class_names else None,
     )
@@ -173,11 +174,11 @@ def run_batches(model: Callable[..., Tensor], batches: Sequence[ComparisonBatch]
 
 
 def check_outputs(comparisons: Sequence[OutputComparison], tolerance: float, description: str) -> None:
-    """Raises an InputError where the answers of a batch are too far apart."""
-    wrong = [each for each in comparisons if not each.is_within(tolerance)]
-    if wrong:
-        worst = max(wrong, key=lambda each: each.max_abs_diff)
+    """Raise an InputError if the outputs of a batch differ too much."""
+    failed = [each for each in comparisons if not each.is_within(tolerance)]
+    if failed:
+        worst = max(failed, key=lambda each: each.max_abs_diff)
         raise InputError(
-            f"{description} does not give what its model gives: {worst.max_abs_diff:.2g} apart ({worst.clip_source} clips, {worst.location}; "
-            f"{tolerance:.0e} is allowed), so that it is not written; tell us the model, or take another target"
+            f"{description} differs from its model by {worst.max_abs_diff:.2g} ({worst.clip_source} clips, "
+            f"{worst.location}), more than {tolerance:.0e}; it was not written, report the model or use another --to"
         )

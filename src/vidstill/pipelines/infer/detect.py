@@ -126,7 +126,7 @@ def _score_actions(
         colours = torch.from_numpy(clip).to(device).float().div_(255)
         logits = loaded.model(colours[None], torch.from_numpy(boxes).to(device)[None])[0]
     scores: Float32[np.ndarray, "m a"] = logits.float().sigmoid().cpu().numpy()
-    return scores * persons.scores[:, None].astype(np.float32) if loaded.times_person_score else scores
+    return scores * persons.scores[:, None].astype(np.float32) if loaded.use_person_scores else scores
 
 
 class KeyframeClip:

@@ -1,58 +1,102 @@
-"""What is asked of encoders: which data sets, which features; held to what can be done before anything is written."""
+"""Options of the probes: which datasets, which features, and how each probe is fitted."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
+from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.manifest.open import open_manifest, open_test_manifest
-from vidstill.pipelines.evaluate.classifier import check_classes, check_train_classes, require_labels
 from vidstill.pipelines.infer.encoder import VideoEncoder
+from vidstill.pipelines.labeled_data import open_train_test
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.types import InputError, check_range
 
-ProbeSplit = Literal["train", "val"]
+ProbeKind = Literal["linear", "knn", "attentive"]
+ProbeSplit = Literal["train", "test"]
 VectorPooling = Literal["mean", "max", "class"]
-"""What becomes of a clip's tokens: their mean or largest values, or the class token."""
+
+_MAX_PENALTY = 1e12  # the weights are zero long before
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRunConfig(Workers):
     """Which features of which videos."""
 
-    data: tuple[str, ...]  # labelled data sets; probes are fitted on their train splits and tested on their val splits
-    test_data: tuple[str, ...] = ()  # for each of them, what to test on; none: its own val split
+    data: tuple[str, ...]  # labelled datasets: probes are fitted on the train split and tested on the val split
+    test_data: tuple[str, ...] = ()  # labelled test videos of each dataset; none: its own val split
     fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
-    temporal_clips: int = 1  # draws of frames from a video; its features are the mean over its views
-    spatial_crops: int = 1  # places in each of them
+    temporal_clips: int = 1  # clips per video; its features are the mean over all views
+    spatial_crops: int = 1  # crops per clip
     layers: tuple[int, ...] = ()  # blocks counted from 1, or backwards from -1; none: the encoder's final output
-    pool: VectorPooling = "mean"  # what becomes of a clip's tokens, but for the attentive probe, which has them all
-    cache: Path | None = None  # folder of the features; None: RUN/features, for a file .vidstill-features right here
+    pool: VectorPooling = "mean"  # how a clip's tokens are pooled; the attentive probe takes all tokens
+    cache: Path | None = None  # directory of the features; None: RUN/features, or .vidstill-features for a file
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(1, math.inf, views=self.temporal_clips, crops=self.spatial_crops)
+        check_range(1, math.inf, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)
         if not self.data:
-            raise InputError("no data set is given; name labelled videos with --data")
+            raise InputError("no dataset is given; give labelled videos with --data")
         if len(set(self.data)) < len(self.data):
-            raise InputError(f"--data names the same data set twice ({' '.join(self.data)}); name each once")
+            raise InputError(f"--data has the same dataset twice ({' '.join(self.data)}); give each once")
         if self.test_data and len(self.test_data) != len(self.data):
             raise InputError(
-                f"--data names {len(self.data)} data sets and --val {len(self.test_data)}; name one for each"
+                f"--data has {len(self.data)} datasets and --test-data {len(self.test_data)}; give one for each"
             )
 
     def build_views(self, encoder: VideoEncoder) -> ViewsConfig:
         return replace(encoder.views, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FewShotConfig:
+    """Additional linear and nearest-neighbour probes on few training clips."""
+
+    shots: tuple[int, ...] = ()  # training clips per class of additional few-shot probes
+    trials: int = 5  # random draws of these clips; the mean is reported
+    seed: int = 0  # random seed of the draws, of the attentive probe, and of --solver lars
+
+    def __post_init__(self) -> None:
+        check_range(1, 1000, trials=self.trials)
+        check_range(0, 2**63 - 1, seed=self.seed)
+        if min(self.shots, default=1) < 1:
+            raise InputError(f"--shots is {min(self.shots)}; give 1 or more clips per class")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(FewShotConfig):
+    """Which probes, and how they are fitted."""
+
+    probes: tuple[ProbeKind, ...] = ("linear", "knn", "attentive")  # attentive stores all tokens of all videos
+    penalty: float | None = None  # of the linear probe; None: by cross-validation, 1 for few-shot probes
+    k: tuple[int, ...] = (20,)  # numbers of neighbours; all training clips if there are fewer
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(0, _MAX_PENALTY, penalty=self.penalty)
+        if not self.probes:
+            raise InputError("no probe is given; give linear, knn or attentive with --probes")
+        if min(self.k, default=0) < 1:
+            raise InputError(f"{min(self.k, default=0)} neighbours cannot vote; give 1 or more with --k")
+
+    def check_shots(self, labels: Int[Tensor, "n"], classes: tuple[str, ...], dataset_name: str) -> None:
+        """Raise an InputError if a class has fewer training clips than shots."""
+        sizes = labels.bincount(minlength=len(classes))
+        smallest = int(torch.where(sizes > 0, sizes, len(labels) + 1).argmin())
+        if sizes[smallest] < max(self.shots, default=0):
+            raise InputError(
+                f"{dataset_name} has only {sizes[smallest]} training videos of the class {classes[smallest]!r}; give at "
+                "most so many --shots"
+            )
+
+
 @dataclass(frozen=True)
 class ProbeDataset:
-    """A data set to fit probes on, and to test them on."""
+    """A dataset's videos to fit probes on, and to test them on."""
 
     name: str
     train: Manifest
@@ -62,46 +106,22 @@ class ProbeDataset:
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
 
-    def get_manifest(self, split: ProbeSplit) -> Manifest:
-        return self.train if split == "train" else self.test
+    @property
+    def splits(self) -> dict[ProbeSplit, Manifest]:
+        return {"train": self.train, "test": self.test}
 
 
 def open_probe_datasets(run_config: ProbeRunConfig) -> list[ProbeDataset]:
-    """The data sets that are asked for.
+    """Open the datasets with their labels.
 
     Raises:
-        InputError: one has no labels, a single class, a class that is tested and not trained on, or no val split.
+        InputError: One has no labels, a single class, an untrained test class or no val split, or is tested on its
+            training videos.
     """
-    return [
-        _open_probe_dataset(data, run_config.test_data[number] if run_config.test_data else None, run_config.fold)
-        for number, data in enumerate(run_config.data)
-    ]
-
-
-def _open_probe_dataset(data: str, test_data: str | None, fold: int) -> ProbeDataset:
-    train = require_labels(open_manifest(data, split="train", fold=fold))
-    if test_data is not None:
-        test = require_labels(open_test_manifest(test_data, fold=fold))
-    else:
-        test = require_labels(open_manifest(data, split="val", fold=fold))
-    check_classes(test, train.classes, str(train.source))
-    if train.fingerprint == test.fingerprint:
-        raise InputError(f"{data} would be tested on the videos that it is fitted on; give others with --val")
-    check_train_classes(train, test)
-    return ProbeDataset(data, train, test)
-
-
-def check_probe_encoder(encoder: VideoEncoder, run_config: ProbeRunConfig, datasets: Sequence[ProbeDataset]) -> None:
-    """Raises an InputError where an encoder has not what is asked of it, or cannot look at these videos."""
-    views = run_config.build_views(encoder)
-    encoder.name_outputs(run_config.layers)
-    encoder.check_pool(run_config.pool)
-    count_clip_tokens(encoder, views)
-    for each in datasets:
-        for listing in (each.train, each.test):
-            ViewClips(listing, views)  # it refuses pictures where clips are longer
-
-
-def count_clip_tokens(encoder: VideoEncoder, views: ViewsConfig) -> int:
-    clip = torch.empty(1, 3, views.sampling.num_frames, *views.size, device="meta")
-    return encoder.model.config.grid(clip).num_tokens
+    datasets = []
+    for data, test_data in zip(run_config.data, run_config.test_data or [None] * len(run_config.data), strict=True):
+        train, test = open_train_test(data, test_data, fold=run_config.fold)
+        if train.fingerprint == test.fingerprint:
+            raise InputError(f"{data} would be tested on its training videos; give others with --test-data")
+        datasets.append(ProbeDataset(data, train, test))
+    return datasets

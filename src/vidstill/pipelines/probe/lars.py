@@ -1,4 +1,4 @@
-"""The papers' linear probe: a head trained by LARS on augmented clips, which the frozen encoder sees anew."""
+"""MAE's linear probe: a head trained by LARS on augmented clips, which a frozen encoder embeds anew in every epoch."""
 
 import math
 import sys
@@ -14,20 +14,21 @@ from torch import Tensor, nn
 from vidstill.checkpoints.io import read_checkpoint
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
-from vidstill.data.datasets.view_clips import ViewsConfig
+from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.transforms.crop import RandomResizedCrop
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AnyOptimConfig, LARSConfig
-from vidstill.pipelines.evaluate.classifier import check_views, score_classifier
+from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
-from vidstill.pipelines.probe.config import ProbeRunConfig, check_probe_encoder, open_probe_datasets
+from vidstill.pipelines.probe.config import ProbeRunConfig, open_probe_datasets
+from vidstill.pipelines.probe.feature_cache import hash_checkpoint
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
-from vidstill.pipelines.probe.vector_cache import hash_checkpoint
+from vidstill.pipelines.probe.run import check_probe_encoder
 from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.workers import BaseRunConfig
-from vidstill.tasks.metrics.accuracy import compute_accuracy
 from vidstill.tasks.probes.linear import LinearProbeModel
+from vidstill.tasks.results import SingleLabelResult
 from vidstill.utils.files import TEST_FILE, write_json
 from vidstill.utils.types import InputError, Output, check_range
 
@@ -36,12 +37,12 @@ from vidstill.utils.types import InputError, Output, check_range
 class LarsProbeConfig:
     """MAE's settings (arXiv:2111.06377, appendix A.1)."""
 
-    out: Path = Path("runs/probe")  # of --by lars: the folder of its run; the same command again resumes it
-    epochs: int = 90  # of --by lars: how often each video is met
-    warmup_epochs: int = 10  # of --by lars: those of them in which the rate rises
-    base_lr: float = 0.1  # of --by lars: the highest rate, for a batch of 256
-    batch: int = 16384  # of --by lars: clips in a step, over all devices; all videos, where there are fewer
-    flip: float = 0.5  # of --by lars: share of the clips that are mirrored; 0 where left and right make a difference
+    out: Path = Path("runs/probe")  # with --solver lars: run directory; the same command again resumes the run in it
+    epochs: int = 90  # with --solver lars: epochs
+    warmup_epochs: int = 10  # with --solver lars: epochs of linear learning rate warm-up
+    base_lr: float = 0.1  # with --solver lars: peak learning rate for a batch of 256 clips
+    batch: int = 16384  # with --solver lars: global batch size in clips; all videos if there are fewer
+    flip: float = 0.5  # with --solver lars: probability of a horizontal flip; 0 if left and right differ
 
     def __post_init__(self) -> None:
         check_range(1, math.inf, epochs=self.epochs, batch=self.batch)
@@ -49,9 +50,9 @@ class LarsProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRecipe:
-    """What decides a probe's run, as its folder states it."""
+    """What decides a probe's run, as its run directory states it."""
 
-    encoder: str  # of its file's hash, the start
+    encoder: str  # first digits of its checkpoint's SHA-256
     clips: ClipsConfig
     views: ViewsConfig
     optim: AnyOptimConfig
@@ -61,7 +62,7 @@ class ProbeRecipe:
 
 
 class ProbeTask(nn.Module):
-    """Trains a probe's head by cross-entropy; the frozen encoder is in no saved state."""
+    """Train a probe's head by cross-entropy; the frozen encoder is left out of checkpoints."""
 
     def __init__(self, model: LinearProbeModel):
         super().__init__()
@@ -73,20 +74,26 @@ class ProbeTask(nn.Module):
 
 
 def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeConfig, *, seed: int) -> ProbeReport:
-    """Trains a probe to its end in its folder, from the newest saved state where there is one, and tests it.
+    """Train a probe to its end, from the newest checkpoint if there is one, and test it.
+
+    Args:
+        source: Run directory or weights file of the encoder.
+        run_config: The dataset; the features are fixed.
+        config: The training.
+        seed: Of the initial weights, the order and the crops.
 
     Raises:
-        InputError: something that is given cannot be used; nothing was written then.
+        InputError: An input cannot be used; nothing was written then.
     """
     if len(run_config.data) != 1:
-        raise InputError(f"--by lars trains a run on one data set, and --data names {len(run_config.data)}; name one")
+        raise InputError(f"--solver lars trains on one dataset, and --data has {len(run_config.data)}; give one")
     if run_config.layers or run_config.pool != "mean":
-        raise InputError("--by lars probes the final class token, or the mean; leave out --layers and --pool")
+        raise InputError("--solver lars probes the final class token or mean; leave out --layers and --pool")
     (data,) = open_probe_datasets(run_config)
     runtime = Runtime(run_config.precision)
     encoder = load_encoder(source, runtime=runtime)
     check_probe_encoder(encoder, run_config, [data])
-    launch = BaseRunConfig(
+    base_config = BaseRunConfig(
         data=data.name,
         out=config.out,
         workers=run_config.workers,
@@ -94,44 +101,32 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
         precision=run_config.precision,
     )
     recipe = _build_recipe(encoder, run_config, config, len(data.train.rows), seed)
-    training = TrainingSession("probe", recipe, TrainClips(data.train, recipe.clips, seed=recipe.seed), launch, runtime)
+    training = TrainingSession("probe", recipe, TrainClips(data.train, recipe.clips, seed=seed), base_config, runtime)
     if training.plan.videos_per_microbatch < 2:
         raise InputError("a probe's batch norm needs two clips at once or more; raise --device-batch")
     training.dry_run(lambda: ProbeTask(LinearProbeModel(encoder.model.config.build(), len(data.classes))))
-    check_views(data.test, recipe.views, min(1, launch.num_workers))
+    check_decodes(ViewClips(data.test, recipe.views), "videos", min(1, run_config.num_workers))
     if recipe.batch < config.batch and runtime.is_main:
         print(
-            f"probe: a batch of {config.batch} clips is asked for and there are {len(data.train.rows)} videos: a step "
-            f"takes {recipe.batch}, at a rate that is smaller by as much",
+            f"probe: {data.name} has {len(data.train.rows)} videos: the batch size is {recipe.batch} instead of "
+            f"{config.batch}, and the learning rate smaller in proportion",
             file=sys.stderr,
         )
     torch.manual_seed(seed)
     model = LinearProbeModel(encoder.model, len(data.classes))
     head = nn.ModuleDict({"norm": model.norm, "head": model.head})
     sources = {"encoder": read_checkpoint(source)}
-    about = {
-        "kind": "probe",
-        "classes": list(data.classes),
-    }
-    training.run(
-        ProbeTask(model),
-        head,
-        about,
-        sources=sources,
-        test_set=data.test,
-        init=source,
-    )
-    load_state_dict_strict(
-        head, read_checkpoint(config.out).tensors, str(config.out)
-    )  # the batch norm's counts are each process's own
-    tested = score_classifier(model, data.test, data.classes, recipe.views, launch, runtime)
-    labels = torch.from_numpy(data.test.rows.labels[list(tested.indices)]).long()
+    metadata = {"kind": "probe", "classes": list(data.classes)}
+    training.run(ProbeTask(model), head, metadata, sources=sources, test_set=data.test, init=source)
+    trained = read_checkpoint(config.out).tensors  # the batch norm's statistics differ between processes
+    load_state_dict_strict(head, trained, str(config.out))
+    result = score_classifier(model, data.test, data.classes, recipe.views, run_config, runtime)
+    assert isinstance(result, SingleLabelResult)
     setting = f"LARS, {config.epochs} epochs of batches of {recipe.batch}"
-    found = ProbeResult(source, data.name, "final", "linear", setting, compute_accuracy(tested.scores, labels))
     report = ProbeReport(
-        (found,),
-        {data.name: {"val": [tested.broken_videos[place] for place in sorted(tested.broken_videos)]}},
-        {data.name: {"train": data.train.num_missing, "val": data.test.num_missing}},
+        (ProbeResult(source, data.name, "final", "linear", setting, result.accuracy),),
+        {data.name: {"test": list(result.broken_videos.values())}},
+        {data.name: {split: manifest.num_missing for split, manifest in data.splits.items()}},
     )
     if runtime.is_main:
         write_json(config.out / TEST_FILE, report.to_dict())
@@ -144,7 +139,7 @@ def _build_recipe(
 ) -> ProbeRecipe:
     views = run_config.build_views(encoder)
     crop = RandomResizedCrop()
-    if views.sampling.num_frames == 1:  # MAE's test of images: the short side is 8 / 7 of the crop's
+    if views.sampling.num_frames == 1:  # MAE tests images with a short side of 8 / 7 of the crop's
         views = replace(views, short_side=min(views.size) * 8 // 7, interpolation="bicubic")
         crop = replace(crop, interpolation="bicubic")
     return ProbeRecipe(

@@ -1,25 +1,25 @@
-"""What probes have found, for people and for programs: tables, rows of a CSV, JSON."""
+"""Results of probes as tables, CSV and JSON."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vidstill.pipelines.probe.config import ProbeSplit
 from vidstill.tasks.metrics.accuracy import Accuracy
+from vidstill.tasks.results import format_csv
 
-_MAX_MESSAGES = 10  # sentences on single videos
+_MAX_MESSAGES = 10  # on single videos
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one probe found in one kind of features of an encoder, on one data set.
+    """The score of one probe of one encoder's features on one dataset.
 
     Args:
         features: `final`, or `block_6`.
-        setting: what the probe was set to, or has chosen.
-        std: of few shots, the standard deviation of top-1 over the draws, in points; the score is their mean.
+        setting: Of the probe: given, or chosen.
+        score: Of few-shot probes, the mean over the trials.
+        std: Of few-shot probes, the standard deviation of top-1 over the trials, in percentage points.
     """
 
     encoder: str
@@ -31,17 +31,17 @@ class ProbeResult:
     std: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        named = {name: value for name, value in asdict(self).items() if name not in ("score", "spread")}
-        return {**named, **asdict(self.score), "spread": self.std}
+        names = {name: getattr(self, name) for name in ("encoder", "data", "features", "probe", "setting")}
+        return {**names, **asdict(self.score), "std": self.std}
 
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """All that was found, and what was left out.
+    """All results, and the videos that were left out.
 
     Args:
-        broken: a sentence for each video that does not decode, by data set and split.
-        missing: how many videos an official list names that are not there, likewise.
+        broken: Why videos do not decode, by dataset and split.
+        missing: How many videos of an official list do not exist, by dataset and split.
     """
 
     results: tuple[ProbeResult, ...]
@@ -49,20 +49,16 @@ class ProbeReport:
     missing: Mapping[str, Mapping[ProbeSplit, int]]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {"probed": [each.to_dict() for each in self.results], "broken": self.broken, "missing": self.missing}
+        """Return everything for JSON."""
+        return {"results": [each.to_dict() for each in self.results], "broken": self.broken, "missing": self.missing}
 
-    def to_csv(self) -> str:
-        """A line for each probe of each encoder on each data set."""
-        text = io.StringIO()
+    def to_csv(self) -> bytes:
+        """Return one line per result."""
         rows = [each.to_dict() for each in self.results]
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return b"".join(format_csv([list(rows[0]), *(list(row.values()) for row in rows)]))
 
     def format_table(self) -> str:
-        """A line for each probe, with all that it scores; then what was left out."""
+        """Return one line per result with all its numbers, then the videos that were left out."""
         lines = [("encoder", "data", "features", "probe", "setting", "top-1", "top-5", "mean class", "videos")]
         for each in self.results:
             score = each.score
@@ -71,34 +67,34 @@ class ProbeReport:
         return "\n".join([*_align_columns(lines), *self._format_skipped()])
 
     def format_comparison(self) -> str:
-        """A line for each encoder and data set, the top-1 of the probes side by side; then what was left out."""
+        """Return one line per encoder and dataset with the top-1 of all probes, then the videos that were left out."""
         probes = list(dict.fromkeys(each.probe for each in self.results))
-        found: dict[tuple[str, ...], dict[str, str]] = {}
+        rows: dict[tuple[str, ...], dict[str, str]] = {}
         for each in self.results:
             row = each.encoder, each.data, each.features, f"{each.score.videos}"
-            found.setdefault(row, {})[each.probe] = _format_top1(each)
+            rows.setdefault(row, {})[each.probe] = _format_top1(each)
         lines = [("encoder", "data", "features", "videos", *probes)]
-        lines += [(*row, *(tops.get(probe, "") for probe in probes)) for row, tops in found.items()]
+        lines += [(*row, *(top1s.get(probe, "") for probe in probes)) for row, top1s in rows.items()]
         return "\n".join([*_align_columns(lines), *self._format_skipped()])
 
     def _format_skipped(self) -> list[str]:
-        """Of each data set, how many videos had no part in this, and why."""
+        """Return lines on each dataset's videos that were left out, and why."""
         lines = []
-        for data, parts in self.broken.items():
-            for part, why in parts.items():
-                then = "left out of the training" if part == "train" else "not scored"
-                if missing := self.missing[data][part]:
-                    lines.append(f"{data}: {missing} videos of its {part} list are not there, and {then}")
-                lines += [f"{data}: {each}; {then}" for each in why[:_MAX_MESSAGES]]
-                if len(why) > _MAX_MESSAGES:
-                    lines.append(f"{data}: {len(why) - _MAX_MESSAGES} more do not decode, and are {then}")
+        for data, splits in self.broken.items():
+            for split, reasons in splits.items():
+                effect = "not trained on" if split == "train" else "not scored"
+                if missing := self.missing[data][split]:
+                    lines.append(f"{data}: {missing} videos of the {split} list do not exist; {effect}")
+                lines += [f"{data}: {reason}; {effect}" for reason in reasons[:_MAX_MESSAGES]]
+                if len(reasons) > _MAX_MESSAGES:
+                    lines.append(f"{data}: {len(reasons) - _MAX_MESSAGES} more do not decode; {effect}")
         return lines
 
 
 def _format_top1(result: ProbeResult) -> str:
-    """With the standard error over the videos; of few shots, with the deviation over the draws."""
-    spread = result.score.standard_error if result.std is None else result.std
-    return f"{result.score.top1:.1f} ± {spread:.1f}"
+    """Return top-1 ± its standard error over the videos, or the standard deviation over the trials."""
+    deviation = result.score.standard_error if result.std is None else result.std
+    return f"{result.score.top1:.1f} ± {deviation:.1f}"
 
 
 def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

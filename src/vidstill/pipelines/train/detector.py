@@ -12,12 +12,7 @@ from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.box_data import parse_optional_path
 from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND
-from vidstill.pipelines.evaluate.detector import (
-    DetectionTest,
-    check_detection_test,
-    score_detector,
-    write_detection_result,
-)
+from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector, write_detection_result
 from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.train.run_config import DetectRunConfig
 from vidstill.recipes.recipe import DetectionRecipe
@@ -64,10 +59,10 @@ def train_detector(
         val,
         run_config.select_test_keyframes(val, recipe.views.min_person_score),
         recipe.views,
-        times_person_score=recipe.use_person_scores,
+        use_person_scores=recipe.use_person_scores,
         matching=recipe.matching_rule,
     )
-    check_detection_test(test, min(1, run_config.num_workers))
+    test.check_decodes(min(1, run_config.num_workers))
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
@@ -83,9 +78,8 @@ def train_detector(
     }
     sources = {"init": start} if start else {}
     session.run(build_task(model), model, metadata, sources=sources, init=init, test_set=test.keyframes)
-    workers, device_batch = run_config.num_workers, run_config.device_batch
     session.test_once(
-        lambda: score_detector(model, test, runtime, workers=workers, device_batch=device_batch),
+        lambda: score_detector(model, test, run_config, runtime),
         lambda result: write_detection_result(run_config.out, result),
     )
     return run_config.out

@@ -9,18 +9,13 @@ import torch
 
 from vidstill.checkpoints.load import init_encoder, load_checkpoint, merge_encoder_config
 from vidstill.data.datasets.train_clips import TrainClips
+from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.manifest.open import list_splits, open_manifest, open_test_manifest
+from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
-from vidstill.pipelines.evaluate.classifier import (
-    check_classes,
-    check_train_classes,
-    check_views,
-    require_labels,
-    score_classifier,
-    write_classification_result,
-)
+from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier, write_classification_result
+from vidstill.pipelines.labeled_data import open_labeled_test, open_train_test, require_labels
 from vidstill.pipelines.session import TrainingSession, ValidationSet
 from vidstill.pipelines.train.run_config import FinetuneRunConfig
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
@@ -83,7 +78,7 @@ def finetune(
 
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
     session.dry_run(lambda: build_task(config.build()))
-    check_views(test, recipe.views, min(1, run_config.num_workers))
+    check_decodes(ViewClips(test, recipe.views), "videos", min(1, run_config.num_workers))
     validation = _open_validation_manifest(recipe, run_config, train, test)
     torch.manual_seed(recipe.seed)
     model = config.build()
@@ -130,16 +125,7 @@ def open_train_test_manifests(run_config: FinetuneRunConfig) -> tuple[Manifest, 
     """
     if run_config.fold == "all":
         raise InputError("a run trains on one fold; give --fold 1, 2 or 3")
-    fold = run_config.first_fold
-    train = require_labels(open_manifest(run_config.data, split="train", fold=fold), multi_label=True)
-    if run_config.test_data:
-        test = open_test_manifest(run_config.test_data, fold=fold)
-    else:
-        test = open_manifest(run_config.data, split="val", fold=fold)
-    require_labels(test, multi_label=train.multi_label)
-    check_classes(test, train.classes, str(train.source))
-    check_train_classes(train, test)
-    return train, test
+    return open_train_test(run_config.data, run_config.test_data, fold=run_config.first_fold, multi_label=True)
 
 
 def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoRecipe:
@@ -173,18 +159,21 @@ def _open_validation_manifest(
     Raises:
         InputError: It has no labels, or not the classes of the training set.
     """
-    fold = run_config.first_fold
-    if run_config.val_data:
-        validation = open_test_manifest(run_config.val_data, fold=fold)
-    elif recipe.patience is None:
-        return None
-    elif run_config.test_data and "val" in list_splits(run_config.data):
-        validation = open_manifest(run_config.data, split="val", fold=fold)
-    else:
-        return test
-    require_labels(validation, multi_label=train.multi_label)
-    check_classes(validation, train.classes, str(train.source))
-    check_views(validation, recipe.views, min(1, run_config.num_workers))
+    data = run_config.val_data
+    if not data:
+        if recipe.patience is None:
+            return None
+        if not (run_config.test_data and "val" in list_splits(run_config.data)):
+            return test
+        data = run_config.data
+    validation = open_labeled_test(
+        data,
+        fold=run_config.first_fold,
+        multi_label=train.multi_label,
+        classes=train.classes,
+        classes_source=train.source,
+    )
+    check_decodes(ViewClips(validation, recipe.views), "videos", min(1, run_config.num_workers))
     return validation
 
 

@@ -8,9 +8,9 @@ from statistics import mean
 from typing import Any, Literal
 
 from vidstill.checkpoints.io import MODEL_FILE
-from vidstill.data.manifest.open import open_test_manifest
 from vidstill.engine.distributed import Runtime
-from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, evaluate_classifier, require_labels
+from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, evaluate_classifier
+from vidstill.pipelines.labeled_data import open_labeled_test
 from vidstill.pipelines.train.finetune import finetune, open_train_test_manifests
 from vidstill.pipelines.train.run_config import FinetuneRunConfig
 from vidstill.pipelines.workers import Workers
@@ -86,7 +86,7 @@ def evaluate_folds(
             raise InputError(
                 f"{source} holds no model of fold {fold}; train all: vidstill finetune … --fold all --out {source}"
             )
-        require_labels(open_test_manifest(data, fold=fold))  # before the first fold is tested for an hour
+        open_labeled_test(data, fold=fold)  # before the first fold is tested for an hour
     if out is not None:
         _check_folds_dir(out)
         for fold in _FOLDS:

@@ -1,0 +1,274 @@
+"""Features of a dataset's videos, computed once: memory-mapped tables whose file name is a hash of what decides them."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vidstill.checkpoints.io import list_checkpoint_files
+from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.pipelines.infer.encoder import Pooling, VideoEncoder
+from vidstill.pipelines.infer.run import gather, iter_dataset_clips, mean_over_views, run
+from vidstill.pipelines.workers import Workers
+from vidstill.tasks.probes.attentive import TokenDataset
+from vidstill.utils.config_io import to_dict
+from vidstill.utils.files import convert_write_errors, rename_durably, write_json
+from vidstill.utils.journal import Journal
+from vidstill.utils.terminal import show_progress_bar
+from vidstill.utils.types import InputError
+
+RUN_CACHE_FOLDER = "features"
+"""Inside a run directory."""
+DEFAULT_CACHE_FOLDER = Path(".vidstill-features")
+"""In the current directory: for encoders that are weights files."""
+
+_FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """The features of the videos that decode, by layer: `final`, or `block_6`.
+
+    Args:
+        tables: One row per video of the manifest; those of broken videos are empty.
+        rows: The rows of the videos that decode.
+        broken: Why each other video does not decode, by row.
+    """
+
+    tables: dict[str, np.ndarray]
+    rows: Int[np.ndarray, "n"]
+    labels: Int[Tensor, "n"]
+    broken: dict[int, str]
+
+    def load_vectors(self, name: str, device: torch.device) -> Float[Tensor, "n d"]:
+        return torch.from_numpy(self.tables[name][self.rows]).to(device)
+
+    def get_tokens(self, name: str) -> TokenDataset:
+        return TokenDataset(self.tables[name], self.rows, self.labels)
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """One encoder's features of the videos of a manifest, in a directory.
+
+    Args:
+        views: The views of a video; vectors are their mean, tokens are those of all views.
+        pool: "tokens": all tokens in half precision; otherwise one vector in float32.
+        title: Of the progress bar.
+    """
+
+    encoder: VideoEncoder
+    manifest: Manifest
+    views: ViewsConfig
+    layers: tuple[int, ...]
+    pool: Pooling
+    folder: Path
+    workers: Workers
+    title: str
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the features, for JSON."""
+        return {
+            "format": _FORMAT_VERSION,
+            "weights": hash_checkpoint(self.encoder.source),
+            "videos": self.manifest.fingerprint,
+            "views": to_dict(self.views),
+            "features": list(self.names),
+            "pool": self.pool,
+            "precision": self.encoder.runtime.precision,
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.encoder.name_outputs(self.layers)
+
+    @cached_property
+    def path(self) -> Path:
+        """The JSON file that is written last, beside one table per layer."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{digest[:24]}.json"
+
+    @property
+    def table_shape(self) -> tuple[int, ...]:
+        videos, dim = len(self.manifest.rows), self.encoder.dim
+        if self.pool != "tokens":
+            return videos, dim
+        clip = torch.empty(1, 3, self.views.sampling.num_frames, *self.views.size, device="meta")
+        num_tokens = self.encoder.model.config.grid(clip).num_tokens
+        return videos, num_tokens * self.views.temporal_clips * self.views.spatial_crops, dim
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.float16 if self.pool == "tokens" else np.float32)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.dtype.itemsize * len(self.names) * int(np.prod(self.table_shape))
+
+    def compute(self) -> None:
+        """Compute the features unless they exist; each process writes the rows of its videos, and a killed one resumes.
+
+        Processes of several machines need a shared directory.
+
+        Raises:
+            InputError: No video decodes, the features are not finite in their type, or the directory cannot be written.
+        """
+        runtime = self.encoder.runtime
+        if runtime.broadcast(self.path.exists()):
+            return
+        journal = Journal(self.path, self.identity, runtime.rank)
+        try:
+            pending = runtime.run_on_main(partial(self._open_tables, journal))
+            if not runtime.is_main:
+                journal.open()
+            broken = gather(runtime, self._fill_tables(journal, pending))
+            if len(broken) == len(self.manifest.rows):
+                raise InputError(
+                    f"none of the {len(broken)} videos of {self.manifest.source} decodes; {min(broken.items())[1]}"
+                )
+            runtime.run_on_main(partial(self._finish, journal, broken))
+        finally:
+            journal.close()
+
+    def _open_tables(self, journal: Journal) -> Int[np.ndarray, "p"]:
+        """Open the journal, allocate its tables, and return the rows that are not finished."""
+        journal.open()
+        done = journal.done()
+        with convert_write_errors(self.folder):
+            for name in self.names:
+                path = journal.directory / f"{name}.npy"
+                if not done or not path.exists():
+                    np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=self.table_shape).flush()
+                    if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a signal while it is filled
+                        with path.open("r+b") as file:
+                            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return np.array([row for row in range(len(self.manifest.rows)) if row not in done], np.int64)
+
+    def _fill_tables(self, journal: Journal, pending: Int[np.ndarray, "p"]) -> dict[int, str]:
+        """Write this process's share of the pending rows, and return the rows that do not decode."""
+        runtime = self.encoder.runtime
+        tables = {name: np.load(journal.directory / f"{name}.npy", mmap_mode="r+") for name in self.names}
+        is_pending = np.isin(np.arange(len(self.manifest.rows)), pending)
+        dataset = ViewClips(replace(self.manifest, rows=self.manifest.rows.select(is_pending)), self.views)
+        broken: dict[int, str] = {}
+        clips = iter_dataset_clips(dataset, runtime, workers=self.workers.num_workers, broken=broken)
+        model = partial(self.encoder.extract_features, layers=self.layers, pool=self.pool)
+        merge = _flatten_tokens if self.pool == "tokens" else mean_over_views
+        total = len(range(runtime.rank, len(pending), runtime.world_size))
+        with show_progress_bar(self.title, shown=runtime.is_main) as progress:
+            for done, record in enumerate(
+                run(model, clips, runtime, batch=self.workers.device_batch, merge=merge), start=1
+            ):
+                for name, features in record.arrays.items():
+                    if not np.isfinite(features).all():
+                        raise InputError(
+                            f"the features {name} of {self.encoder.source} are not finite in {self.dtype}; try --precision "
+                            "fp32 or other --layers"
+                        )
+                    tables[name][pending[record.video]] = features
+                journal.append({"key": int(pending[record.video])})
+                progress(done + len(broken), total)
+        for table in tables.values():
+            table.flush()
+        return {int(pending[index]): reason for index, reason in broken.items()}
+
+    def _finish(self, journal: Journal, broken: dict[int, str]) -> None:
+        with convert_write_errors(self.folder):
+            for name in self.names:
+                rename_durably(journal.directory / f"{name}.npy", self._table_path(name))
+        description = {"encoder": self.encoder.source, "data": str(self.manifest.source)}
+        write_json(self.path, {**description, "names": self.names, "broken": broken})
+        journal.remove()
+
+    def read(self) -> CachedFeatures:
+        """Read what `compute` has written; tables are memory-mapped."""
+        metadata = json.loads(self.path.read_text())
+        broken = {int(row): reason for row, reason in metadata["broken"].items()}
+        rows = np.array([row for row in range(len(self.manifest.rows)) if row not in broken])
+        tables = {name: np.load(self._table_path(name), mmap_mode="r") for name in metadata["names"]}
+        return CachedFeatures(tables, rows, torch.from_numpy(self.manifest.rows.labels).long()[rows], broken)
+
+    def _table_path(self, name: str) -> Path:
+        return self.path.with_name(f"{self.path.stem}.{name}.npy")
+
+
+def _flatten_tokens(views: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: rearrange(grid, "v t h w d -> (v t h w) d").half() for name, grid in views.items()}
+
+
+def resolve_cache_folder(encoder: VideoEncoder, folder: Path | None) -> Path:
+    """Return the directory of an encoder's features, after checking that it can be written.
+
+    Args:
+        folder: A chosen one; None: inside the run directory, or a hidden one in the current directory.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    if folder is None:
+        folder = Path(encoder.source) / RUN_CACHE_FOLDER if Path(encoder.source).is_dir() else DEFAULT_CACHE_FOLDER
+    existing = _find_existing_folder(folder)
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise InputError(f"{folder} cannot be written; choose another directory with --cache")
+    return folder
+
+
+def _find_existing_folder(folder: Path) -> Path:
+    return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+
+
+def check_disk_space(caches: Sequence[FeatureCache]) -> None:
+    """Print the size of the token tables that will be computed.
+
+    Raises:
+        InputError: A disk has no room for them.
+    """
+    by_disk: dict[int, list[FeatureCache]] = {}
+    for each in caches:
+        if each.encoder.runtime.is_main and not each.path.exists():
+            by_disk.setdefault(_find_existing_folder(each.folder).stat().st_dev, []).append(each)
+    for group in by_disk.values():
+        folder, free = group[0].folder, shutil.disk_usage(_find_existing_folder(group[0].folder)).free
+        size, videos = sum(each.num_bytes for each in group), sum(len(each.manifest.rows) for each in group)
+        message = f"all tokens of {videos} videos take {_format_bytes(size)}"
+        if size > free:
+            raise InputError(
+                f"{message}, and the disk of {folder} has {_format_bytes(free)} left; choose a directory on another disk "
+                "with --cache, fewer --temporal-clips, or another probe"
+            )
+        print(f"probe: {message} in {folder}", file=sys.stderr)
+
+
+def _format_bytes(num_bytes: int) -> str:
+    """Return 86 kB, or 4.2 GB."""
+    thousands = min(4, (len(str(num_bytes)) - 1) // 3)
+    return f"{num_bytes / 1000**thousands:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[thousands]}"
+
+
+def hash_checkpoint(source: str) -> str:
+    """Return the SHA-256 of a checkpoint's file, or of the hashes of its files."""
+    hashes = []
+    for path in list_checkpoint_files(source):
+        stat = path.stat()
+        hashes.append(_hash_file(path, stat.st_mtime_ns, stat.st_size))
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _hash_file(path: Path, mtime_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
