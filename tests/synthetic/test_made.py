@@ -14,7 +14,8 @@ from vidstill.data.decode.probe import count_frames
 from vidstill.data.decode.reader import read_frames
 from vidstill.data.manifest.open import open_manifest
 from vidstill.synthetic import clips as made
-from vidstill.synthetic.clips import SyntheticClipsConfig, encode_h264, make_clip_dataset
+from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
+from vidstill.synthetic.dataset import encode_h264
 from vidstill.synthetic.drawing import draw_clip
 from vidstill.synthetic.motion import MAX_RADIUS, MIN_RADIUS, MOTION_CLASSES, draw_trajectory
 from vidstill.utils.rng import numpy_rng
@@ -142,12 +143,12 @@ def test_a_folder_with_other_clips_or_other_files_is_left_alone(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"size": (33, 48)}, "even sides.*such as 34x48"),
+        ({"size": (33, 48)}, "sides are even.*such as 34x48"),
         ({"size": (32, 8)}, "such as 32x16"),
         ({"frames": 1}, "take at least 2 frames"),
         ({"fps": 0}, "frames per second"),
-        ({"train": -1}, "at least one in all"),
-        ({"train": 0, "val": 0, "unlabelled": 0}, "at least one in all"),
+        ({"train": -1}, "at least one clip in all"),
+        ({"train": 0, "val": 0, "unlabelled": 0}, "at least one clip in all"),
         ({"classes": ("left", "rigth")}, "did you mean right"),
         ({"classes": ("left", "left")}, "twice"),
         ({"classes": ()}, "at least one class"),
@@ -160,9 +161,9 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(change, sente
 
 
 def test_the_folder_says_how_its_clips_were_made(tiny):
-    said = json.loads((tiny / "made.json").read_text())
+    said = json.loads((tiny / "synthetic.json").read_text())
     assert SyntheticClipsConfig(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in said.items() if name != "drawing"}
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in said.items() if name not in ("kind", "drawing")}
     )
     assert (said["train"], said["size"], said["classes"]) == (5, [16, 24], list(MOTION_CLASSES))
 

@@ -16,11 +16,17 @@ from vidstill.data.ava.label_map import read_label_map
 from vidstill.data.decode.probe import count_frames
 from vidstill.data.decode.reader import read_frames
 from vidstill.synthetic import boxes as made
-from vidstill.synthetic.acting import generate_scene
+from vidstill.synthetic.acting import WORLD_MARGIN, generate_scene
 from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
-from vidstill.synthetic.clips import SYNTHETIC_SPLITS, SyntheticClipsConfig, make_clip_dataset
-from vidstill.synthetic.figures import draw_scene, measure_visibility
-from vidstill.synthetic.scene import FIRST_INTERACTION, PERSON_ACTIONS, WORLD_MARGIN, Scene
+from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
+from vidstill.synthetic.dataset import SYNTHETIC_SPLITS
+from vidstill.synthetic.figures import (
+    FIRST_INTERACTION,
+    PERSON_ACTIONS,
+    Scene,
+    draw_scene,
+    measure_visibility,
+)
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
@@ -70,7 +76,7 @@ def test_the_same_config_makes_the_same_bytes_with_any_number_of_workers(tiny, t
 def test_a_larger_set_holds_the_smaller_one(tiny, tmp_path):
     larger = contents(make_box_dataset(tmp_path / "larger", replace(TINY, train=5, unlabelled=3), workers=1))
     for name, data in contents(tiny).items():
-        assert name == "made.json" or larger[name].startswith(data), name
+        assert name == "synthetic.json" or larger[name].startswith(data), name
     assert len(larger) == len(contents(tiny)) + 2
 
 
@@ -85,7 +91,7 @@ def test_the_folder_is_as_ava_lays_out_its_files(tiny):
     lists = {f"{split}{name}.csv" for split in ("train", "val") for name in ("", "_persons", "_excluded_timestamps")}
     annotations = {f"annotations/{name}" for name in (*lists, "actions.pbtxt")}
     unlabelled = {"unlabelled/000000.mp4", "unlabelled/000001.mp4"}
-    assert set(contents(tiny)) == videos | annotations | unlabelled | {"made.json"}
+    assert set(contents(tiny)) == videos | annotations | unlabelled | {"synthetic.json"}
     assert count_frames(tiny / "videos" / "val_000000.mp4") == 12
     assert read_frames(tiny / "unlabelled" / "000001.mp4", range(12)).shape == (12, 32, 48, 3)
 
@@ -210,18 +216,18 @@ def test_annotations_that_are_lost_are_written_again(tiny, tmp_path):
 
 def test_where_nothing_is_annotated_there_are_no_annotations(tmp_path):
     folder = make_box_dataset(tmp_path, replace(TINY, train=0, val=0), workers=1)
-    assert set(contents(folder)) == {"made.json", "unlabelled/000000.mp4", "unlabelled/000001.mp4"}
+    assert set(contents(folder)) == {"synthetic.json", "unlabelled/000000.mp4", "unlabelled/000001.mp4"}
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"size": (33, 48)}, "even sides.*such as 34x48"),
-        ({"size": (32, 16)}, "32 pixels at least, such as 32x32"),
+        ({"size": (33, 48)}, "sides are even.*such as 34x48"),
+        ({"size": (32, 16)}, "at least 32 pixels, such as 32x32"),
         ({"seconds": 1}, "seconds is 1; take 2 to 60"),
         ({"fps": 3}, "fps is 3; take 4 to 60"),
-        ({"train": -1}, "at least one in all"),
-        ({"train": 0, "val": 0, "unlabelled": 0}, "at least one in all"),
+        ({"train": -1}, "at least one clip in all"),
+        ({"train": 0, "val": 0, "unlabelled": 0}, "at least one clip in all"),
         ({"seed": -1}, "seed is -1"),
     ],
 )

@@ -1,176 +1,185 @@
-"""Who does what in a made clip with boxes: figures alone and in twos, each other things every two seconds."""
+"""Decides what the figures of a scene do: alone and in pairs, something else every two seconds."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
 
-from vidstill.synthetic.scene import (
-    ARM_LENGTH,
-    PERSON_ACTIONS,
-    SHOULDER_OFFSET,
-    WORLD_MARGIN,
-    Ball,
-    PerFrame,
-    Scene,
-    StickFigure,
-)
+from vidstill.synthetic.figures import ARM_LENGTH, PERSON_ACTIONS, SHOULDER_OFFSET, Ball, Scene, StickFigure
+from vidstill.synthetic.sprites import PerFrame
 from vidstill.utils.rng import numpy_rng
 
-_GROUP_SIZES = ((2,), (2, 1), (2, 1), (2, 2))  # two together, or one alone
-_HEIGHT_RANGE = (0.36, 0.44)
-_SPEED_RANGE = (0.2, 0.34)  # shorter sides in a second
-_SEGMENT_SECONDS = 2.0  # seconds for which a figure goes on doing the same
-_LEAD_SECONDS = 0.5  # of the first such part are over when a clip begins, so that no whole second is near a change
-_MAX_DISTANCE = 1.0  # that two who have to do with each other are apart
-_MAX_CIRCLE_DISTANCE = 0.45  # the furthest at which one circles the other
-_CARRY_PROB = 0.25  # how probable it is, for a part
+WORLD_MARGIN = 0.22
+"""Width of the world left and right of the frame, in shorter sides of the frame: a figure there is invisible."""
+
+_GROUP_SIZES = ((2,), (2, 1), (2, 1), (2, 2))  # figures that act together
+_HEIGHT_RANGE = (0.36, 0.44)  # in shorter sides of the frame
+_SPEED_RANGE = (0.2, 0.34)  # in shorter sides of the frame per second
+_SEGMENT_SECONDS = 2.0  # for which a figure continues one action
+_LEAD_SECONDS = 0.5  # of the first segment pass before the clip: no change is near a whole second
+_MAX_DISTANCE = 1.0  # of two interacting figures
+_MAX_CIRCLE_DISTANCE = 0.45
+_CARRY_PROBABILITY = 0.25  # in a segment
 
 _TimeMask = Bool[np.ndarray, "t"]
 
 
-def generate_scene(seed: int, *, seconds: int, fps: int, size: tuple[int, int]) -> Scene:
-    """What happens in the clip of this seed; size in rows and columns.
+@dataclass(kw_only=True)
+class _Actor(StickFigure):
+    """A figure during the simulation: x is its place on the world's circle, y its height of jump, negated.
 
-    From left to right the world is a circle, somewhat longer than the frame is wide, on which everybody starts
-    anywhere, all places being alike. So at every moment a figure's place is uniform, whichever way it moves, and no
-    single frame tells left from right or either from standing; a hop's mean height is that of who stands.
+    Args:
+        floor: Depth at which it stands, unless it circles another.
+        position: x at the start of the next segment.
+        carrying_hand: Left (0) or right (1).
+        carry_mask: Frames in which it carries a ball.
     """
-    chance = numpy_rng(seed, "scene")
-    stage = _Stage(chance, seconds=seconds, fps=fps, size=size)
-    groups = _GROUP_SIZES[chance.integers(len(_GROUP_SIZES))]
-    lanes = (chance.permutation(len(groups)) + chance.random(len(groups))) / len(groups)
+
+    floor: float
+    position: float
+    carrying_hand: int
+    carry_mask: _TimeMask
+
+    @property
+    def reach(self) -> float:
+        return (SHOULDER_OFFSET[0] + ARM_LENGTH) * self.height
+
+    def mark(self, now: _TimeMask, action: str) -> None:
+        self.actions[now, PERSON_ACTIONS.index(action)] = True
+
+
+def generate_scene(seed: int, *, seconds: int, fps: int, size: tuple[int, int]) -> Scene:
+    """Simulate the clip of this seed.
+
+    Horizontally the world is a circle, somewhat longer than the frame is wide, and every figure starts at a uniformly
+    drawn place on it. So at every moment the place of a figure is uniform, whichever way it moves, and no single frame
+    tells left from right or either from standing; the mean height of a jump is that of a standing figure.
+
+    Args:
+        seed: Decides the scene.
+        seconds: Length of the clip.
+        fps: Frames per second.
+        size: Rows and columns of the frame.
+    """
+    rng = numpy_rng(seed, "scene")
+    stage = _Stage(rng, seconds=seconds, fps=fps, size=size)
+    groups = _GROUP_SIZES[rng.integers(len(_GROUP_SIZES))]
+    lanes = (rng.permutation(len(groups)) + rng.random(len(groups))) / len(groups)
     highest, lowest = stage.floor_range
     for persons, lane in zip(groups, lanes, strict=True):
-        floor = highest + lane * (lowest - highest)
+        actors = [stage.create_actor(highest + lane * (lowest - highest)) for _ in range(persons)]
         if persons == 1:
-            _simulate_single(stage, _Actor(stage, floor))
+            stage.simulate_single(actors[0])
         else:
-            _ActorPair(stage, _Actor(stage, floor), _Actor(stage, floor)).simulate()
+            _Pair(stage, *actors).simulate()
     return Scene(figures=tuple(stage.figures), balls=tuple(stage.balls))
 
 
 class _Stage:
-    """The frames of a clip, and who has been on it so far."""
+    """The frames of a clip, and the figures and balls that are complete."""
 
-    def __init__(self, chance: np.random.Generator, *, seconds: int, fps: int, size: tuple[int, int]):
-        self.rng = chance
+    def __init__(self, rng: np.random.Generator, *, seconds: int, fps: int, size: tuple[int, int]):
+        self.rng = rng
         self.time = np.arange(seconds * fps) / fps
-        part = np.floor((self.time + _LEAD_SECONDS) / _SEGMENT_SECONDS)
-        self.segment_time = self.time + _LEAD_SECONDS - part * _SEGMENT_SECONDS
-        self.segments = [part == number for number in range(int(part[-1]) + 1)]
+        segment = np.floor((self.time + _LEAD_SECONDS) / _SEGMENT_SECONDS)
+        self.segment_time = self.time + _LEAD_SECONDS - segment * _SEGMENT_SECONDS
+        self.segments = [segment == number for number in range(int(segment[-1]) + 1)]
         self.world_width = size[1] / min(size) + 2 * WORLD_MARGIN
         self.floor_range = (_HEIGHT_RANGE[1] + 0.04, size[0] / min(size) - 0.06)
         self.figures: list[StickFigure] = []
         self.balls: list[Ball] = []
 
-    def to_frame_x(self, x: PerFrame) -> PerFrame:
-        """From a place on the world's circle to one in the frame."""
-        return x % self.world_width - WORLD_MARGIN
+    def create_actor(self, floor: float) -> _Actor:
+        rng, frames = self.rng, len(self.time)
+        return _Actor(
+            index=-1,
+            height=rng.uniform(*_HEIGHT_RANGE),
+            position=rng.uniform(0, self.world_width),
+            arm_angles=np.tile(rng.uniform(-1.2, -0.3, 2), (frames, 1)),
+            carrying_hand=int(rng.integers(2)),
+            floor=floor,
+            x=np.zeros(frames),
+            y=np.zeros(frames),
+            depth=np.full(frames, floor),
+            actions=np.zeros((frames, len(PERSON_ACTIONS)), bool),
+            carry_mask=np.zeros(frames, bool),
+        )
+
+    def add_figure(self, actor: _Actor, partner: int | None = None) -> None:
+        """Move an actor from the world to the frame, with the ball that it carries."""
+        actor.index, actor.partner = len(self.figures), partner
+        actor.x = actor.x % self.world_width - WORLD_MARGIN
+        actor.y = actor.depth + actor.y
+        self.figures.append(actor)
+        self.add_ball(*actor.locate_hand(actor.carrying_hand), actor.depth + 1e-3, where=actor.carry_mask)
 
     def add_ball(self, x: PerFrame, y: PerFrame, depth: PerFrame, *, where: _TimeMask) -> None:
-        """A ball, if it is anywhere."""
         if where.any():
             self.balls.append(Ball(*(np.where(where, number, np.nan) for number in (x, y, depth))))
 
+    def simulate_single(self, actor: _Actor) -> None:
+        for now in self.segments:
+            if self.rng.random() < 0.55:
+                self.move(actor, now, self.rng.choice([-1, 1]) * self.rng.uniform(*_SPEED_RANGE))
+            else:
+                self.stand_or_jump(actor, now, jump_probability=0.5)
+            self.maybe_carry(actor, now)
+        self.add_figure(actor)
 
-class _Actor:
-    """A figure while it does one part after another."""
+    def move(self, actor: _Actor, now: _TimeMask, speed: float) -> None:
+        actor.x[now] = actor.position + speed * self.segment_time[now]
+        actor.position += speed * _SEGMENT_SECONDS
+        actor.mark(now, "move right" if speed > 0 else "move left")
 
-    def __init__(self, stage: _Stage, floor: float):
-        chance, frames = stage.rng, len(stage.time)
-        self.stage = stage
-        self.height = chance.uniform(*_HEIGHT_RANGE)
-        self.reach = (SHOULDER_OFFSET[0] + ARM_LENGTH) * self.height
-        self.position = chance.uniform(0, stage.world_width)  # when a part begins
-        self.base_floor = floor
-        self.x, self.floor, self.jump_height = np.zeros(frames), np.full(frames, floor), np.zeros(frames)
-        self.arm_angles = np.tile(chance.uniform(-1.2, -0.3, 2), (frames, 1))
-        self.actions = np.zeros((frames, len(PERSON_ACTIONS)), bool)
-        self.carrying_hand = int(chance.integers(2))  # of the hand that carries
-        self.carry_mask = np.zeros(frames, bool)
+    def stand_or_jump(self, actor: _Actor, now: _TimeMask, *, jump_probability: float = 0) -> None:
+        actor.x[now] = actor.position
+        height, frequency, phase, choice = self.rng.uniform((0.12, 1.2, 0, 0), (0.17, 1.6, 1, 1))
+        if choice < jump_probability:
+            hop = (phase + frequency * self.time[now]) % 1
+            actor.y[now] = -(height * (4 * hop * (1 - hop) - 2 / 3))  # the parabola of a throw
+        actor.mark(now, "jump" if choice < jump_probability else "stand still")
 
-    def mark_action(self, now: _TimeMask, action: str) -> None:
-        self.actions[now, PERSON_ACTIONS.index(action)] = True
-
-    def move(self, now: _TimeMask, speed: float) -> None:
-        self.x[now] = self.position + speed * self.stage.segment_time[now]
-        self.position += speed * _SEGMENT_SECONDS
-        self.mark_action(now, "move right" if speed > 0 else "move left")
-
-    def stand_or_jump(self, now: _TimeMask, *, jumps: float = 0) -> None:
-        """Stands or, as probably as that, jumps."""
-        self.x[now] = self.position
-        high, often, phase, choice = self.stage.rng.uniform((0.12, 1.2, 0, 0), (0.17, 1.6, 1, 1))
-        if choice < jumps:
-            hop = (phase + often * self.stage.time[now]) % 1
-            self.jump_height[now] = high * (4 * hop * (1 - hop) - 2 / 3)  # a throw's parabola
-        self.mark_action(now, "jump" if choice < jumps else "stand still")
-
-    def maybe_carry(self, now: _TimeMask) -> None:
-        if self.stage.rng.random() < _CARRY_PROB:
-            self.carry_mask |= now
-            self.mark_action(now, "carry (an object)")
-
-    def add_figure(self, other: int | None = None) -> StickFigure:
-        figure = StickFigure(
-            index=len(self.stage.figures),
-            height=self.height,
-            x=self.stage.to_frame_x(self.x),
-            y=self.floor - self.jump_height,
-            depth=self.floor,
-            arm_angles=self.arm_angles,
-            actions=self.actions,
-            partner=other,
-        )
-        self.stage.figures.append(figure)
-        self.stage.add_ball(*figure.locate_hand(self.carrying_hand), figure.depth + 1e-3, where=self.carry_mask)
-        return figure
+    def maybe_carry(self, actor: _Actor, now: _TimeMask) -> None:
+        if self.rng.random() < _CARRY_PROBABILITY:
+            actor.carry_mask |= now
+            actor.mark(now, "carry (an object)")
 
 
-def _simulate_single(stage: _Stage, actor: _Actor) -> None:
-    for now in stage.segments:
-        if stage.rng.random() < 0.55:
-            actor.move(now, stage.rng.choice([-1, 1]) * stage.rng.uniform(*_SPEED_RANGE))
-        else:
-            actor.stand_or_jump(now, jumps=0.5)
-        actor.maybe_carry(now)
-    actor.add_figure()
-
-
-class _ActorPair:
-    """Two figures on one floor. How far apart they are says what they can do next."""
+class _Pair:
+    """Two figures on one floor; their distance decides what they can do next."""
 
     def __init__(self, stage: _Stage, one: _Actor, other: _Actor):
         self.stage, self.one, self.other = stage, one, other
         self.touch_distance = one.reach + other.reach
-        self.distance = (
-            self.touch_distance if stage.rng.random() < 0.35 else stage.rng.uniform(self.touch_distance, _MAX_DISTANCE)
-        )
-        self.direction = int(stage.rng.choice([-1, 1]))  # from one to other
+        touching = stage.rng.random() < 0.35
+        self.distance = self.touch_distance if touching else stage.rng.uniform(self.touch_distance, _MAX_DISTANCE)
+        self.direction = int(stage.rng.choice([-1, 1]))  # of `other`, seen from `one`
         other.position = one.position + self.direction * self.distance
-        self.other_is_right = np.zeros(len(stage.time), int)  # whether the other is on the right of the one
-        self.throw_mask = np.zeros(len(stage.time), bool)  # a ball, between them
-        self.reversal_mask = np.zeros(len(stage.time), bool)  # from other to one
+        self.other_is_right = np.zeros(len(stage.time), int)
+        self.throw_mask = np.zeros(len(stage.time), bool)
+        self.reversal_mask = np.zeros(len(stage.time), bool)  # `other` throws
 
     def simulate(self) -> None:
-        for now in self.stage.segments:
-            may = self._compute_action_weights()
-            weights = np.array(list(may.values()))
-            action = self.stage.rng.choice(list(may), p=weights / weights.sum())
-            back = bool(self.stage.rng.random() < 0.5)
+        stage, one, other = self.stage, self.one, self.other
+        for now in stage.segments:
+            weights = self._compute_action_weights()
+            total = np.array(list(weights.values()))
+            action = str(stage.rng.choice(list(weights), p=total / total.sum()))
+            back = bool(stage.rng.random() < 0.5)
             self.other_is_right[now], self.reversal_mask[now] = self.direction > 0, back
-            self._perform(now, str(action), back)
-        # with the world's seam between them, they are seen at opposite sides of the frame, and have nothing in common
-        seam = np.floor(self.one.x / self.stage.world_width) != np.floor(self.other.x / self.stage.world_width)
+            self._perform(now, action, back)
+        # with the world's seam between them they are at opposite sides of the frame, and do not interact
+        seam = np.floor(one.x / stage.world_width) != np.floor(other.x / stage.world_width)
         self.throw_mask &= ~seam
-        number = len(self.stage.figures)
-        for actor in (self.one, self.other):
+        number = len(stage.figures)
+        for actor, partner in ((one, number + 1), (other, number)):
             actor.actions[seam, PERSON_ACTIONS.index("throw (an object)") :] = False
-        self._add_ball(self.one.add_figure(number + 1), self.other.add_figure(number))
+            stage.add_figure(actor, partner)
+        self._add_thrown_ball()
 
     def _compute_action_weights(self) -> dict[str, float]:
-        """What may come next, and how often it does."""
+        """Return the relative probability of each next action."""
         step = _SPEED_RANGE[0] * _SEGMENT_SECONDS
         return {
             "nothing": 1.0,
@@ -184,70 +193,65 @@ class _ActorPair:
 
     def _perform(self, now: _TimeMask, action: str, back: bool) -> None:
         one, other, way = (self.other, self.one, -self.direction) if back else (self.one, self.other, self.direction)
-        chance, since = self.stage.rng, self.stage.segment_time[now]
+        stage, rng = self.stage, self.stage.rng
+        slowest, fastest = _SPEED_RANGE
         match action:
             case "nothing":
-                one.stand_or_jump(now, jumps=0.6)
-                other.stand_or_jump(now, jumps=0.6)
+                for actor in (one, other):
+                    stage.stand_or_jump(actor, now, jump_probability=0.6)
             case "follow":
-                speed = way * chance.uniform(*_SPEED_RANGE)
-                one.move(now, speed)
-                other.move(now, speed)
+                speed = way * rng.uniform(*_SPEED_RANGE)
+                for actor in (one, other):
+                    stage.move(actor, now, speed)
             case "throw" | "touch":
-                one.stand_or_jump(now)
-                other.stand_or_jump(now)
+                for actor in (one, other):
+                    stage.stand_or_jump(actor, now)
                 self._raise_arms(now)
                 self.throw_mask[now] = action == "throw"
             case "approach":
                 room = (self.distance - self.touch_distance) / _SEGMENT_SECONDS
-                meets = room <= 1.1 * _SPEED_RANGE[1] and chance.random() < 0.6
-                speed = room if meets else chance.uniform(_SPEED_RANGE[0], min(_SPEED_RANGE[1], room))
-                one.move(now, way * speed)
-                other.stand_or_jump(now, jumps=0.35)
+                meets = room <= 1.1 * fastest and rng.random() < 0.6
+                speed = room if meets else rng.uniform(slowest, min(fastest, room))
+                stage.move(one, now, way * speed)
                 self.distance = self.touch_distance if meets else self.distance - speed * _SEGMENT_SECONDS
             case "leave":
-                speed = chance.uniform(
-                    _SPEED_RANGE[0], min(_SPEED_RANGE[1], (_MAX_DISTANCE - self.distance) / _SEGMENT_SECONDS)
-                )
-                one.move(now, -way * speed)
-                other.stand_or_jump(now, jumps=0.35)
+                speed = rng.uniform(slowest, min(fastest, (_MAX_DISTANCE - self.distance) / _SEGMENT_SECONDS))
+                stage.move(one, now, -way * speed)
                 self.distance += speed * _SEGMENT_SECONDS
             case "circle":
-                turn = math.pi * since / _SEGMENT_SECONDS
-                high = one.base_floor > sum(self.stage.floor_range) / 2
+                turn = math.pi * stage.segment_time[now] / _SEGMENT_SECONDS
+                in_front = one.floor > sum(stage.floor_range) / 2
                 one.x[now] = other.position - way * self.distance * np.cos(turn)
-                one.floor[now] += (-0.2 if high else 0.2) * np.sin(turn)
+                one.depth[now] += (-0.2 if in_front else 0.2) * np.sin(turn)
                 one.position = other.position + way * self.distance
-                other.stand_or_jump(now, jumps=0.35)
                 self.direction = -self.direction
-        match action:
-            case "throw":
-                one.mark_action(now, "throw (an object)")
-                other.mark_action(now, "catch (an object)")
-            case "touch":
-                one.mark_action(now, "touch (a person)")
-                other.mark_action(now, "touch (a person)")
-            case "nothing":
-                pass
-            case _:
-                one.mark_action(now, f"{action} (a person)")
+        if action in ("approach", "leave", "circle"):
+            stage.stand_or_jump(other, now, jump_probability=0.35)
+        if action == "throw":
+            one.mark(now, "throw (an object)")
+            other.mark(now, "catch (an object)")
+        elif action != "nothing":
+            one.mark(now, f"{action} (a person)")
+        if action == "touch":
+            other.mark(now, "touch (a person)")
         if action not in ("throw", "touch"):
-            one.maybe_carry(now)
-            other.maybe_carry(now)
+            stage.maybe_carry(one, now)
+            stage.maybe_carry(other, now)
 
     def _raise_arms(self, now: _TimeMask) -> None:
-        """Their arms meet, or would, where the two were closer."""
-        high = [SHOULDER_OFFSET[1] * actor.height for actor in (self.one, self.other)]
-        for actor, mine, side in ((self.one, high[0], self.direction > 0), (self.other, high[1], self.direction < 0)):
-            actor.arm_angles[now, int(side)] = math.asin((sum(high) / 2 - mine) / (ARM_LENGTH * actor.height))
+        """Point the inner arms at each other: the hands meet if the two are close enough."""
+        heights = [SHOULDER_OFFSET[1] * actor.height for actor in (self.one, self.other)]
+        sides = self.direction > 0, self.direction < 0
+        for actor, height, side in zip((self.one, self.other), heights, sides, strict=True):
+            actor.arm_angles[now, int(side)] = math.asin((sum(heights) / 2 - height) / (ARM_LENGTH * actor.height))
 
-    def _add_ball(self, one: StickFigure, other: StickFigure) -> None:
-        """A ball flies from hand to hand in a second, then a new one; where it is at a moment is uniform too."""
+    def _add_thrown_ball(self) -> None:
+        """Let a ball fly from hand to hand each second; its phase is uniform."""
         along = (self.stage.rng.random() + self.stage.time) % 1
         along = np.where(self.reversal_mask, 1 - along, along)
-        starts, ends = (np.array([figure.locate_hand(0), figure.locate_hand(1)]) for figure in (one, other))
+        starts, ends = (np.array([actor.locate_hand(0), actor.locate_hand(1)]) for actor in (self.one, self.other))
         frames = np.arange(len(along))
         start, end = starts[self.other_is_right, :, frames], ends[1 - self.other_is_right, :, frames]
         x, y = (start + along[:, None] * (end - start)).T
-        depth = np.maximum(one.depth, other.depth) + 1e-3
+        depth = np.maximum(self.one.depth, self.other.depth) + 1e-3
         self.stage.add_ball(x, y - 0.6 * along * (1 - along), depth, where=self.throw_mask)

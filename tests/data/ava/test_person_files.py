@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import subprocess
+import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,9 @@ IMAGES = [
     {"id": 10007, "movie": "other,1", "timestamp": 7, "width": 320, "height": 240},
     {"id": 10008, "movie": "other,1", "timestamp": 8, "width": 320, "height": 240},
 ]
+
+
+SHARED = np.full((20_000, 5), 0.5)
 
 
 def plain(rows: BoxTable) -> dict[str, dict[int, list[tuple]]]:
@@ -159,6 +164,38 @@ def test_a_pickle_of_an_array_of_objects_is_refused(tmp_path):
     path.write_bytes(pickle.dumps({"a,0902": np.array([["text", None]], dtype=object)}))
     with pytest.raises(InputError, match=r"an array of (object|other things than numbers); nothing of it"):
         read_person_boxes(path)
+
+
+def nested(levels: int) -> list:
+    value: list = [0.5]
+    for _ in range(levels):
+        value = [value] * 8
+    return value
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps({"a,0902": nested(12)}),  # 68 billion numbers in some 300 bytes
+        pickle.dumps({f"a,{second:04d}": SHARED for second in range(5000)}),
+        b"\x80\x05}\x8c\x06a,0902\x96" + (2**40).to_bytes(8, "little") + b"s.",
+        b"\x80\x04}r\xff\xff\xff\x7f.",
+    ],
+    ids=["nested lists", "one array many times", "a long byte array", "a high memo index"],
+)
+def test_a_pickle_that_asks_for_huge_memory_is_refused_before_it_has_it(tmp_path, content):
+    path = tmp_path / "p.pkl"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with (
+        pytest.raises(InputError, match=r"far more memory|no readable pickle")
+        if content[-2:] != b"\x7f."
+        else nullcontext()
+    ):
+        read_person_boxes(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26
 
 
 @pytest.mark.parametrize(

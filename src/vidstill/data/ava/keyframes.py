@@ -126,10 +126,10 @@ class PersonBoxesConfig:
     """How boxes of a person detector join the annotated ones in training.
 
     Args:
-        min_score: smallest score of a detected box, 0 to 1.
-        min_iou: a box gets the actions of the annotated box with the highest IoU if that is at least this, and is a
+        min_score: Smallest score of a detected box, 0 to 1.
+        min_iou: A box gets the actions of the annotated box with the highest IoU if that is at least this, and is a
             negative (no action) otherwise; None: boxes keep the actions that their file states.
-        max_boxes: most detected boxes of a key frame that get actions by IoU; None: no limit.
+        max_boxes: Most detected boxes of a key frame that get actions by IoU; None: no limit.
     """
 
     min_score: float = 0.9

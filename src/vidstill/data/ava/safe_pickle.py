@@ -1,117 +1,87 @@
-"""Reads a pickle of plain values and NumPy arrays of numbers without running anything that it names."""
+"""Reads a pickle of dictionaries, lists, numbers and NumPy arrays without calling anything that it names."""
 
 import io
 import pickle
-from typing import Any
+from functools import partial
+from struct import unpack
+from typing import Any, ClassVar
 
 import numpy as np
 
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.utils.types import InputError
 
-_ARRAY_FACTORIES = {
-    f"{room}.{name}"
-    for room in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
-    for name in ("_reconstruct", "_frombuffer")
-}
-_NUMERIC_KINDS = "biuf"  # kinds of numbers: truth values, whole ones with a sign and without, and such with a point
+_MAX_EXPANSION = 16  # memory of the values by the size of the pickle, whose references can repeat a value without end
+_RECONSTRUCT, _FROM_BUFFER = "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer"
+_ALLOWED = {"numpy.ndarray", "numpy.dtype", "_codecs.encode", "__builtin__.bytes", _RECONSTRUCT, _FROM_BUFFER}
+_PythonUnpickler: Any = pickle._Unpickler  # the one in C allocates whatever sizes the file states
 
 
 def load_safe_pickle(path: PathOrUrl, data: bytes) -> Any:
-    """What a pickle holds: numbers, texts, lists, tuples, dictionaries, and arrays of numbers.
-
-    What it asks to be called is stood in for by our own functions, which only put numbers together.
+    """Return what a pickle holds.
 
     Raises:
-        InputError: it asks for anything else, or is damaged.
+        InputError: It names anything but arrays of numbers, is damaged, or would take far more memory than the file.
     """
     try:
-        return _resolve_stubs(_SafeUnpickler(io.BytesIO(data), encoding="latin1").load())
-    except _UnsafePickleError as refused:
+        return _resolve(_Unpickler(io.BytesIO(data), encoding="latin1").load(), [_MAX_EXPANSION * len(data)])
+    except _UnsafePickleError as error:
         raise InputError(
-            f"{path} is no pickle of plain arrays: it asks for {refused}; nothing of it was executed"
+            f"{path} is no pickle of plain arrays: it asks for {error}; nothing of it was executed"
         ) from None
-    except Exception as error:  # a pickle's bytes lead its reader to errors of every kind
-        raise InputError(f"{path} is no readable pickle ({error}); fetch it again") from None
+    except Exception as error:  # damaged bytes raise errors of every kind
+        raise InputError(f"{path} is no readable pickle ({error}); download it again") from None
 
 
 class _UnsafePickleError(Exception):
     """Names what a pickle may not ask for."""
 
 
-class _SafeUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        asked = f"{module}.{name}"
-        if asked in ("numpy.ndarray", "numpy.dtype"):
-            return _DtypeStub if name == "dtype" else _ArrayStub
-        if asked in _ARRAY_FACTORIES:
-            return _ArrayStub if name == "_reconstruct" else _make_array_stub
-        if asked == "_codecs.encode":  # bytes in the older protocols
-            return _encode_latin1
-        if asked == "__builtin__.bytes":  # and where there are none
-            return _make_empty_bytes
-        raise _UnsafePickleError(asked)
+class _Call:
+    """A call that a pickle asks for, which is recorded and not made."""
 
+    def __init__(self, name: str, *args: Any):
+        self.name, self.args, self.state = name, args, args
 
-class _DtypeStub:
-    """Stands in for a type of numbers."""
-
-    def __init__(self, code: str, *_: object):
-        self.code, self.byte_order = code, "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.byte_order = state[1]
-
-    def to_dtype(self) -> np.dtype:
-        kind = np.dtype(str(self.code))
-        if kind.kind not in _NUMERIC_KINDS or kind.hasobject:
-            raise _UnsafePickleError(f"an array of {kind}")
-        return kind.newbyteorder("<" if self.byte_order == "<" else ">" if self.byte_order == ">" else "=")
-
-
-class _ArrayStub:
-    """Stands in for an array, whose numbers come after it was made."""
-
-    def __init__(self, *_: object):
-        self.state: tuple[Any, ...] = ()
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def to_array(self) -> np.ndarray:
-        _, shape, kind, by_column, data = self.state
-        return _build_array(data, kind, shape, "F" if by_column else "C")
+
+class _Unpickler(_PythonUnpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        full_name = f"{module}.{name}".replace("._core.", ".core.")
+        if full_name not in _ALLOWED:
+            raise _UnsafePickleError(full_name)
+        return partial(_Call, full_name)
+
+    def load_bytearray8(self) -> None:
+        self.append(bytearray(self.read(unpack("<Q", self.read(8))[0])))
+
+    dispatch: ClassVar[dict[int, Any]] = {**_PythonUnpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
 
-def _make_array_stub(data: Any, kind: _DtypeStub, shape: Any, order: str) -> Any:
-    made = _ArrayStub()
-    made.state = (1, shape, kind, order == "F", data)
-    return made
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise _UnsafePickleError(f"the encoding {encoding}")
-    return text.encode("latin1")
-
-
-def _make_empty_bytes() -> bytes:
-    return b""
-
-
-def _build_array(data: Any, kind: Any, shape: Any, order: str) -> np.ndarray:
-    if not isinstance(kind, _DtypeStub) or not isinstance(data, bytes | bytearray | str | pickle.PickleBuffer):
-        raise _UnsafePickleError("an array of other things than numbers")
-    content = data.encode("latin1") if isinstance(data, str) else bytes(data)  # a text is one of Python 2
-    return np.frombuffer(content, kind.to_dtype()).reshape(tuple(map(int, shape)), order="F" if order == "F" else "C")
-
-
-def _resolve_stubs(value: Any) -> Any:
-    """With arrays in place of what stood in for them."""
-    if isinstance(value, _ArrayStub):
-        return value.to_array()
+def _resolve(value: Any, budget: list[int]) -> Any:
+    """Replace recorded calls by arrays, while the budget of bytes lasts."""
+    value = _build(value) if isinstance(value, _Call) else value
+    budget[0] -= 1 + getattr(value, "nbytes", 0)
+    if budget[0] < 0:
+        raise _UnsafePickleError("far more memory than the file has bytes")
     if isinstance(value, dict):
-        return {key: _resolve_stubs(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_resolve_stubs(each) for each in value]
-    return value
+        return {key: _resolve(each, budget) for key, each in value.items()}
+    return [_resolve(each, budget) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _build(call: _Call) -> Any:
+    if call.name == "_codecs.encode" and call.args[1:] == ("latin1",):
+        return str(call.args[0]).encode("latin1")  # bytes in protocols 0 to 2
+    if call.name == "__builtin__.bytes" and not call.args:
+        return b""
+    if call.name not in (_RECONSTRUCT, _FROM_BUFFER):
+        raise _UnsafePickleError(f"a call of {call.name}")
+    data, dtype, shape, order = call.args if call.name == _FROM_BUFFER else [call.state[i] for i in (4, 2, 1, 3)]
+    kind = np.dtype(str(dtype.args[0]))
+    if kind.kind not in "biuf":
+        raise _UnsafePickleError(f"an array of {kind}")
+    content = _build(data) if isinstance(data, _Call) else data.encode("latin1") if isinstance(data, str) else data
+    kind = kind.newbyteorder(">" if dtype.state[1] == ">" else "<" if dtype.state[1] == "<" else "=")
+    return np.frombuffer(content, kind).reshape(shape, order="F" if order in ("F", True) else "C")

@@ -1,0 +1,140 @@
+"""Writes a directory of synthetic clips: H.264 files that are made once, and the lists that name them."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+
+from vidstill.engine.distributed import count_cores
+from vidstill.parallel.pool import LostTask, map_in_workers
+from vidstill.utils.files import open_output_dir, write_bytes
+from vidstill.utils.types import InputError, check_range
+
+SYNTHETIC_CONFIG_FILE = "synthetic.json"
+SYNTHETIC_SPLITS = ("train", "val", "unlabelled")
+
+_DRAWING_VERSION = 1  # raise it when the same config draws other clips
+_MIN_CLIPS_FOR_POOL = 200  # from which starting processes saves time
+
+ClipJob = tuple[str, int]
+"""A clip's split and its number there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """What all synthetic datasets have; see the subclasses for their defaults.
+
+    A clip depends on the seed, its split, its number and the sizes, so a larger dataset contains a smaller one.
+
+    Args:
+        train: Labelled clips for training.
+        val: Labelled clips for validation.
+        unlabelled: Clips for pre-training, without labels.
+        size: Rows and columns in pixels, both even.
+        fps: Frames per second.
+        seed: Random seed of everything that is drawn.
+    """
+
+    min_side: ClassVar[int] = 16
+
+    train: int
+    val: int
+    unlabelled: int
+    size: tuple[int, int]
+    fps: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(0, 2**63 - 1, seed=self.seed)
+        if any(side % 2 or side < self.min_side for side in self.size):
+            height, width = self.size
+            near = "x".join(str(max(self.min_side, side + side % 2)) for side in self.size)
+            raise InputError(
+                f"clips of {height}x{width} pixels cannot be made; sides are even and have at least {self.min_side} "
+                f"pixels, such as {near}"
+            )
+        counts = [self.count_clips(split) for split in SYNTHETIC_SPLITS]
+        if min(counts) < 0 or not any(counts):
+            raise InputError(f"train, val and unlabelled are {counts}; make at least one clip in all")
+
+    def count_clips(self, split: str) -> int:
+        return {"train": self.train, "val": self.val, "unlabelled": self.unlabelled}[split]
+
+
+def write_dataset(
+    out: Path,
+    config: SyntheticConfig,
+    make_clip: Callable[[ClipJob], Mapping[str, str]],
+    lists: Mapping[str, str],
+    *,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
+    """Make every clip that is missing, then write the lists, so that a list never names a missing clip.
+
+    Args:
+        out: Directory, new or made by the same config.
+        config: Decides the content.
+        make_clip: Writes a clip if it is missing, and returns its lines by the path of their list.
+        lists: First lines of each list, by its path; if all lists exist, nothing is made.
+        workers: Processes; the files do not depend on it. None: one per core, for large datasets.
+        progress: Called with the number of clips that are done and that of all.
+
+    Raises:
+        InputError: The directory holds something else, or cannot be written.
+    """
+    identity = {"kind": type(config).__name__, **asdict(config), "drawing": _DRAWING_VERSION}
+    with open_output_dir(out, identity, kind="synthetic clips", marker=SYNTHETIC_CONFIG_FILE):
+        if lists and all((out / name).is_file() for name in lists):
+            return out
+        jobs = [(split, number) for split in SYNTHETIC_SPLITS for number in range(config.count_clips(split))]
+        texts = dict(lists)
+        for done, lines in enumerate(_map_jobs(make_clip, jobs, workers), 1):
+            for name, text in lines.items():
+                texts[name] += text
+            if progress:
+                progress(done, len(jobs))
+        for name, text in texts.items():
+            write_bytes(out / name, text.encode())
+    return out
+
+
+def _map_jobs(
+    make_clip: Callable[[ClipJob], Mapping[str, str]], jobs: list[ClipJob], workers: int | None
+) -> Iterator[Mapping[str, str]]:
+    if workers is None:
+        workers = count_cores() if len(jobs) >= _MIN_CLIPS_FOR_POOL else 1
+    if workers <= 1:
+        yield from map(make_clip, jobs)
+        return
+    for number, lines in map_in_workers(make_clip, jobs, workers=workers):
+        if isinstance(lines, LostTask):
+            raise InputError(f"the clip {jobs[number]} could not be made: its process {lines.reason}; run it again")
+        yield lines
+
+
+def encode_h264(frames: UInt8[np.ndarray, "t h w 3"], fps: int, options: Mapping[str, str] | None = None) -> bytes:
+    """Encode frames as an mp4 file in H.264, the same bytes every time.
+
+    Args:
+        frames: Frames in RGB.
+        fps: Frames per second.
+        options: Options of libx264. By default every frame is coded on its own at one quality: otherwise its artefacts
+            would show what came before.
+    """
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        intra = {"preset": "ultrafast", "qp": "20", "g": "1"}
+        stream.options = {**(intra if options is None else options), "threads": "1", "flags": "+bitexact"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
