@@ -26,7 +26,7 @@ def frames_of(case, mode: str) -> Keyframes:
     seconds = (
         read_included_timestamps(files["included_timestamps"]) if "included_timestamps" in files else range(902, 1799)
     )
-    persons = read_person_boxes(files["person_boxes"]).table
+    persons = read_person_boxes(files["person_boxes"])
     if not mode.startswith("train"):
         every = 4 if "fourth" in mode else 1
         return build_test_keyframes(

@@ -83,9 +83,8 @@ def test_ava_is_found_by_its_official_names_with_its_splits_actions_and_seconds(
     assert places(val) == {"three": (path / "videos_15min/three.webm", "file", 900)}
     assert val.excluded_keyframes == {("three", 905)}
     assert train.excluded_keyframes == frozenset()
-    assert val.description == (
-        f"AVA v{version}, its val split, none of its videos is missing, 1 video taken for 15 minutes from second 900 on"
-    )
+    trimmed = "1 video taken for 15 minutes from second 900"
+    assert val.description == f"AVA v{version}, val split, 0 of 1 videos missing, {trimmed}"
 
 
 def test_a_list_of_included_seconds_goes_before_the_usual_ones(tree):
@@ -125,7 +124,7 @@ def test_person_boxes_of_published_detectors_are_found_and_asked_about(tree, fil
     assert val.files.person_boxes == path / file
     frames = val.load_test_keyframes(0.8)
     assert [frames[place].key for place in range(len(frames))] == ["three,0904", "three,0906"]
-    assert f"with rows of boxes and scores of {path / file}" in frames.description
+    assert f"with {path / file}" in frames.description
 
 
 def test_of_boxes_by_several_thresholds_those_of_the_highest_are_taken_and_of_versions_the_data_s_own(tree):
@@ -144,7 +143,7 @@ def test_person_boxes_of_videomae_and_mmaction2_are_found(tree):
     )
     frames = open_box_dataset(path, start_second=0.0).load_split("val").load_test_keyframes(0.9)
     assert frames.scores.tolist() == [0.97]
-    assert "mmaction2" in frames.description
+    assert "ava_dense_proposals_val.FAIR" in frames.description
 
     (path / "ava_dense_proposals_val.FAIR.recall_93.9.pkl").unlink()
     for name, content in {
@@ -164,7 +163,7 @@ def test_person_boxes_of_videomae_and_mmaction2_are_found(tree):
 def test_videos_of_ava_that_are_missing_are_counted_said_and_left_out(tree):
     path = tree(AVA, "trainval/two.mp4")
     train = open_box_dataset(path, start_second=0.0).load_split("train")
-    assert "1 of 2 videos are missing" in train.description
+    assert "1 of 2 videos missing" in train.description
     assert [film.path for film in train.videos] == [None, path / "trainval/two.mp4"]
     frames = train.load_train_keyframes(None)
     assert [frames[place].key for place in range(len(frames))] == ["two,1798"]
@@ -229,8 +228,8 @@ def test_a_list_of_frames_gives_the_videos_their_order_and_their_folders(tree):
     }
     assert list(places(train)) == ["two", "one"]
     (path / "frames/one/one_000003.jpg").unlink()
-    with pytest.raises(InputError, match=r"line 7 of .*frame_lists/train.csv names the frame one/one_000003.jpg, and"):
-        open_box_dataset(path).load_split("train")
+    with pytest.raises(InputError, match=r"line 7 of .*frame_lists/train.csv lists the frame one/one_000003.jpg, and"):
+        _ = open_box_dataset(path).load_split("train").videos
     (path / "frame_lists/train.csv").write_text(frame_list(two=3))
     assert list(places(open_box_dataset(path).load_split("train"))) == ["two", "one"]
 
@@ -240,17 +239,17 @@ def test_a_list_of_frames_gives_the_videos_their_order_and_their_folders(tree):
     [
         (
             frame_list(one=3).replace("one_000002", "one_000004"),
-            r"line 3 of .* 'one/one_000004.jpg', and the next one is ",
+            r"line 3 of .* 'one/one_000004.jpg'; the next one is ",
         ),
-        (frame_list(one=2) + frame_list(two=1, one=2).removeprefix(HEAD), r"line 5 of .* goes back to the video 'one'"),
-        ("one 0 0\n", r"line 1 of .* is no frame"),
-        (HEAD + "one 0 0 one.jpg\n", r"line 2 of .* is no frame"),
+        (frame_list(one=2) + frame_list(two=1, one=2).removeprefix(HEAD), r"line 5 of .* returns to the video 'one'"),
+        ("one 0 0\n", r"line 1 of .* is not a frame"),
+        (HEAD + "one 0 0 one.jpg\n", r"line 2 of .* is not a frame"),
     ],
 )
 def test_a_list_of_frames_that_lacks_some_or_cannot_be_read_is_named_with_its_line(tree, text, said):
     path = tree({**AVA, "frame_lists/train.csv": text}, "frames/one/one_000001.jpg")
     with pytest.raises(InputError, match=said):
-        open_box_dataset(path).load_split("train")
+        _ = open_box_dataset(path).load_split("train").videos
 
 
 # ---- one's own ------------------------------------------------------------------------------------------------------
@@ -266,7 +265,7 @@ def test_one_s_own_data_are_found_with_videos_beside_the_annotations(tree):
         *("videos/a.mp4", "videos/b.avi", "videos/c.webm"),
     )
     data = open_box_dataset(path)
-    assert (data.name, data.description, data.keyframe_seconds) == ("", "boxes of one's own", None)
+    assert (data.name, data.description, data.keyframe_seconds) == ("", "custom boxes", None)
     train, val = data.load_split("train"), data.load_split("val")
     assert places(train) == {"a": (path / "videos/a.mp4", "file", 0), "b": (path / "videos/b.avi", "file", 0)}
     assert val.excluded_keyframes == {("c", 2)}
@@ -275,7 +274,7 @@ def test_one_s_own_data_are_found_with_videos_beside_the_annotations(tree):
     assert frames.labels.tolist() == [[True, False], [True, True], [False, False]]
     asked = val.load_test_keyframes(0.8, use_annotations=True)
     assert [asked[place].key for place in range(len(asked))] == ["c,0001"]
-    with pytest.raises(InputError, match=r"no boxes of a detector of persons for its val split; make them with `vids"):
+    with pytest.raises(InputError, match=r"no boxes of a person detector for its val split; make them with `vidstill"):
         val.load_test_keyframes(0.8)
 
 
@@ -293,19 +292,21 @@ def test_the_val_split_of_one_s_own_may_have_other_names(tree, name):
 
 def test_a_video_of_one_s_own_that_is_missing_is_named_with_its_file_and_line(tree):
     path = tree(OWN, "videos/a.mp4", "videos/b.txt")
-    with pytest.raises(InputError, match=rf"line 2 of {path}/annotations/train.csv names the video 'b', which is not"):
-        open_box_dataset(path).load_split("train")
+    with pytest.raises(
+        InputError, match=rf"line 2 of {path}/annotations/train.csv names the video 'b', which does not"
+    ):
+        _ = open_box_dataset(path).load_split("train").videos
 
 
 def test_what_is_no_data_set_of_boxes_is_said(tree):
     path = tree({"annotations/notes.txt": "x"})
     with pytest.raises(InputError, match=r"has no boxes: neither AVA's files .* nor annotations/train\.csv"):
         open_box_dataset(path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a directory"):
         open_box_dataset(path / "annotations/notes.txt")
     tree({"annotations/train.csv": ""})
     with pytest.raises(InputError, match=r"has no list of actions; add actions\.csv"):
         open_box_dataset(path)
     tree({"annotations/actions.txt": "walks\n"})
-    with pytest.raises(InputError, match=r"train\.csv has no rows; give one for each box and action"):
+    with pytest.raises(InputError, match=r"train\.csv has no rows; write one for each box and action"):
         open_box_dataset(path).load_split("train")

@@ -18,6 +18,8 @@ from vidstill.data.decode.stream import DEFAULT_FRAME_RATE
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, join_path
 from vidstill.data.storage.filesystem import is_file, list_files
 
+VideoFormat = Literal["file", "frames", "seconds"]
+
 
 @dataclass(frozen=True)
 class KeyframeVideo:
@@ -35,7 +37,7 @@ class KeyframeVideo:
 
     name: str
     path: PathOrUrl | None
-    format: Literal["file", "frames", "seconds"] = "file"
+    format: VideoFormat = "file"
     start_second: float = 0.0
     frame_rate: float = 30.0
 

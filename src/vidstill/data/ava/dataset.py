@@ -1,34 +1,64 @@
-"""Finds the files of a data set of boxes in a folder, AVA's own or one's own, and says what it took them for."""
+"""Opens a dataset of boxes: AVA, by the names of its official files, or one's own."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
-from vidstill.data.ava.annotation_files import AnnotationFiles, find_ava_files, find_custom_files
-from vidstill.data.ava.box_table import BoxTable, read_excluded_timestamps
+from vidstill.data.ava.box_table import BoxTable, read_excluded_timestamps, read_included_timestamps
 from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.keyframes import Keyframes, PersonBoxesConfig, build_test_keyframes, build_train_keyframes
-from vidstill.data.ava.label_map import LabelMap
-from vidstill.data.ava.proposals import PersonBoxFile, read_annotations, read_person_boxes
-from vidstill.data.ava.video_files import VideoSearchResult, find_annotated_videos
-from vidstill.data.manifest.manifest import Split
-from vidstill.data.storage.fetch import PathOrUrl
-from vidstill.data.storage.filesystem import base_name, invalidate_listing_cache, is_directory
+from vidstill.data.ava.label_map import LabelMap, read_label_map, set_evaluated_actions
+from vidstill.data.ava.proposals import read_annotations, read_person_boxes
+from vidstill.data.ava.video_files import TRIMMED_START_SECOND, find_annotated_videos
+from vidstill.data.manifest.manifest import SPLIT_ALIASES, Split
+from vidstill.data.manifest.official.layout import list_annotation_folders
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import (
+    base_name,
+    invalidate_listing_cache,
+    is_directory,
+    is_file,
+    list_directories,
+    list_files,
+)
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError, check_range
+
+AVA_KEYFRAME_SECONDS = range(902, 1799)
+"""Seconds of AVA's videos that have key frames."""
+
+AVA_EVALUATED_IDS = frozenset(  # of its 80 actions, those with at least 25 boxes in the validation set
+    {1, *range(3, 16), 17, 20, 22, 24, *range(26, 31), 34, 36, 37, 38, 41, 43, *range(45, 50), 51, 52, 54}
+    | {*range(56, 71), 72, 73, 74, *range(76, 81)}
+)
+
+_AVA_VERSIONS = ("2.2", "2.1")
+_PERSON_BOX_SUFFIXES = (".csv", ".json", ".pkl", ".pickle", ".npz")
+
+
+@dataclass(frozen=True)
+class AnnotationFiles:
+    """The files of one split; None if there is no such file."""
+
+    annotations: PathOrUrl
+    excluded_timestamps: PathOrUrl | None
+    person_boxes: PathOrUrl | None
+    frame_list: PathOrUrl | None
 
 
 @dataclass(frozen=True)
 class BoxDataset:
-    """A data set of boxes, as it lies in a folder.
+    """A dataset of boxes in a directory.
 
     Args:
-        name: "AVA v2.2", say; "" for one's own.
-        keyframe_seconds: those that have key frames; None: any.
-        start_second: the second of the annotations' time at which the videos' files begin; None: it is found.
-        frame_rate: frames per second of folders of frames.
-        description: in words, what the folder was taken for.
+        root: The directory.
+        name: "AVA v2.2" or "AVA v2.1"; "" for one's own.
+        files: Files of each split.
+        label_map: The actions.
+        keyframe_seconds: Seconds that have key frames; None: any.
+        start_second: Second of the annotations' time at which the video files begin; None: inferred for each video.
+        frame_rate: Frames per second of directories of frames.
     """
 
     root: PathOrUrl
@@ -38,13 +68,16 @@ class BoxDataset:
     keyframe_seconds: Collection[int] | None
     start_second: float | None
     frame_rate: float
-    description: str
 
-    def load_annotations(self, split: Split) -> "SplitAnnotations":
-        """What is annotated in a split, whether its videos are there or not.
+    @property
+    def description(self) -> str:
+        return self.name or "custom boxes"
+
+    def load_split(self, split: Split) -> "BoxSplit":
+        """Read the annotations of a split.
 
         Raises:
-            InputError: it is not there, or a row of it cannot be read.
+            InputError: The split does not exist, or a row of it cannot be read.
         """
         if split not in self.files:
             raise InputError(
@@ -52,116 +85,98 @@ class BoxDataset:
                 f"add {'ava_' + split + '_v2.2.csv' if self.name else f'annotations/{split}.csv'}"
             )
         files = self.files[split]
-        rows = read_annotations(files.annotations)
-        if not len(rows):
-            raise InputError(f"{files.annotations} has no rows; give one for each box and action")
-        return SplitAnnotations(
-            rows,
-            frozenset(read_excluded_timestamps(files.excluded_timestamps))
-            if files.excluded_timestamps
-            else frozenset(),
-        )
-
-    def load_split(self, split: Split) -> "BoxSplit":
-        """A split, its annotations read and its videos found.
-
-        Raises:
-            InputError: it is not there, a row of it cannot be read, or a video of one's own is missing.
-        """
-        rows, excluded = self.load_annotations(split)
-        films = find_annotated_videos(
-            rows,
-            self.root,
-            official=bool(self.name),
-            start_second=self.start_second,
-            frame_rate=self.frame_rate,
-            frame_list=self.files[split].frame_list,
-        )
-        return BoxSplit(self, split, self.files[split], rows, films, excluded)
-
-
-class SplitAnnotations(NamedTuple):
-    """
-    Args:
-        excluded_keyframes: moments that no key frame counts at.
-    """
-
-    table: BoxTable
-    excluded_keyframes: frozenset[tuple[str, int]]
+        annotations = read_annotations(files.annotations)
+        if not len(annotations):
+            raise InputError(f"{files.annotations} has no rows; write one for each box and action")
+        excluded = read_excluded_timestamps(files.excluded_timestamps) if files.excluded_timestamps else ()
+        return BoxSplit(self, split, files, annotations, frozenset(excluded))
 
 
 @dataclass(frozen=True)
 class BoxSplit:
-    """One split of a data set of boxes.
+    """One split of a dataset of boxes.
 
     Args:
-        excluded_keyframes: moments that no key frame counts at.
+        dataset: The dataset.
+        name: Name of the split.
+        files: Its files.
+        annotations: Its annotated boxes, those of missing videos too.
+        excluded_keyframes: Key frames that are neither trained on nor tested.
     """
 
     dataset: BoxDataset
     name: Split
     files: AnnotationFiles
     annotations: BoxTable
-    video_search: VideoSearchResult
     excluded_keyframes: frozenset[tuple[str, int]]
 
-    @property
+    @cached_property
     def videos(self) -> tuple[KeyframeVideo, ...]:
-        return self.video_search.videos
+        """The videos of the annotations; those of AVA that are missing have no path.
+
+        Raises:
+            InputError: A video of one's own dataset is missing.
+        """
+        return find_annotated_videos(
+            self.annotations,
+            self.dataset.root,
+            official=bool(self.dataset.name),
+            start_second=self.dataset.start_second,
+            frame_rate=self.dataset.frame_rate,
+            frame_list=self.files.frame_list,
+        )
 
     @cached_property
     def available_annotations(self) -> BoxTable:
-        """The annotations of the videos that are there: what a test of these is held against."""
-        return self.annotations.select_videos({film.name for film in self.videos if film.path is not None})
+        """The annotations of the videos that exist: the ground truth of a test."""
+        return self.annotations.select_videos({video.name for video in self.videos if video.path is not None})
 
     @property
     def description(self) -> str:
-        """In words, what was found."""
-        found = self.video_search
-        missing = (
-            f"{found.num_missing:,} of {len(found.videos):,} videos are"
-            if found.num_missing
-            else "none of its videos is"
-        )
-        words = [f"{self.dataset.description}, its {self.name} split", f"{missing} missing"]
-        if found.num_trimmed:
-            words.append(f"{pluralize(found.num_trimmed, 'video')} taken for 15 minutes from second 900 on")
-        return ", ".join(words)
+        """Split, missing videos and videos taken for AVA's 15 minutes, for logs."""
+        missing = sum(video.path is None for video in self.videos)
+        trimmed = sum(video.start_second == TRIMMED_START_SECOND for video in self.videos)
+        parts = [
+            f"{self.dataset.description}, {self.name} split",
+            f"{missing:,} of {len(self.videos):,} videos missing",
+        ]
+        parts += [f"{pluralize(trimmed, 'video')} taken for 15 minutes from second 900"] if trimmed else []
+        return ", ".join(parts)
 
-    def load_person_boxes(self, path: PathOrUrl | None = None) -> PersonBoxFile:
-        """What a detector of persons found: in the file that is named, or in the split's own.
+    def load_person_boxes(self, path: PathOrUrl | None = None) -> BoxTable:
+        """Read boxes of a person detector, from a given file or the split's own.
 
         Raises:
-            InputError: there is none, or it cannot be read.
+            InputError: There is no such file, or it cannot be read.
         """
-        place = path or self.files.person_boxes
-        if place is None:
+        path = path or self.files.person_boxes
+        if path is None:
             raise InputError(
-                f"{self.dataset.root} has no boxes of a detector of persons for its {self.name} split; make them with "
-                f"`vidstill detect boxes`, put them there as annotations/{self.name}_persons.csv, or name a file"
+                f"{self.dataset.root} has no boxes of a person detector for its {self.name} split; make them with "
+                f"`vidstill detect boxes`, put them there as annotations/{self.name}_persons.csv, or give a file"
             )
-        annotated = self.files.annotations
-        return read_person_boxes(place, image_file=annotated if base_name(annotated).endswith(".json") else None)
+        annotations = self.files.annotations
+        return read_person_boxes(path, image_file=annotations if base_name(annotations).endswith(".json") else None)
 
     def load_train_keyframes(
         self, config: PersonBoxesConfig | None, person_boxes_path: PathOrUrl | None = None
     ) -> Keyframes:
-        """The key frames that are trained on.
+        """Build the training set.
 
         Args:
-            config: how boxes that a detector of persons found join the annotated ones; None: they do not.
-            person_boxes_path: the file of these; None: the split's own.
+            config: How boxes of a person detector join the annotated ones; None: they do not.
+            person_boxes_path: File of these boxes; None: the split's own.
         """
-        found = None if config is None else self.load_person_boxes(person_boxes_path)
+        person_boxes = None if config is None else self.load_person_boxes(person_boxes_path)
         return build_train_keyframes(
             self.annotations,
             self.dataset.label_map,
             self.videos,
-            person_boxes=found and found.table,
+            person_boxes=person_boxes,
             config=config,
             keyframe_seconds=self.dataset.keyframe_seconds,
             excluded_keyframes=self.excluded_keyframes,
-            description=self.description + (f", with {found.description} of {found.table.source}" if found else ""),
+            description=self.description + (f", with {person_boxes.source}" if person_boxes else ""),
         )
 
     def load_test_keyframes(
@@ -172,24 +187,24 @@ class BoxSplit:
         use_annotations: bool = False,
         second_stride: int = 1,
     ) -> Keyframes:
-        """The boxes that a test asks about.
+        """Build the boxes that a test scores.
 
         Args:
-            min_score: those with this score or more.
-            person_boxes_path: the file of what a detector found; None: the split's own.
-            use_annotations: the annotated boxes instead, all of them: an easier test.
-            second_stride: of the seconds, those that this divides.
+            min_score: Smallest score of a detected box.
+            person_boxes_path: File of these boxes; None: the split's own.
+            use_annotations: Use all annotated boxes instead, an easier test.
+            second_stride: Use the seconds that this divides.
         """
-        found = None if use_annotations else self.load_person_boxes(person_boxes_path)
+        boxes = self.annotations if use_annotations else self.load_person_boxes(person_boxes_path)
         return build_test_keyframes(
-            found.table if found else self.annotations,
+            boxes,
             self.dataset.label_map,
             self.videos,
-            min_score=min_score if found else None,
+            min_score=None if use_annotations else min_score,
             second_stride=second_stride,
             keyframe_seconds=self.dataset.keyframe_seconds,
             excluded_keyframes=self.excluded_keyframes,
-            description=self.description + (f", with {found.description} of {found.table.source}" if found else ""),
+            description=self.description + ("" if use_annotations else f", with {boxes.source}"),
         )
 
 
@@ -200,30 +215,125 @@ def open_box_dataset(
     start_second: float | None = None,
     frame_rate: float = 30.0,
 ) -> BoxDataset:
-    """The data set of boxes that a folder holds.
+    """Open the dataset of boxes in a directory.
 
-    AVA's, v2.2 or v2.1, by its official names, in the folder, in `annotations` or in `ava_v2.2` in either; or one's
-    own: `annotations/train.csv` and `annotations/val.csv` (or .json, as VideoMAE's detection code has them), and beside
-    them `train_excluded_timestamps.csv`, `train_persons.csv`, `included_timestamps.txt` and `actions.pbtxt`. Videos lie
-    in `videos` or in the folder itself, or where AVA's copies have them.
+    It is AVA v2.2 or v2.1 if its official files are in the directory, in `annotations`, or in `ava_v2.2` in either.
+    Otherwise it is one's own: `annotations/train.csv` and `annotations/val.csv` (or .json, as VideoMAE's detection code
+    has them), and beside them `train_excluded_timestamps.csv`, `train_persons.csv`, `included_timestamps.txt` and
+    `actions.pbtxt`. Videos are in `videos`, in the directory itself, or where copies of AVA have them.
 
     Args:
-        label_map_path: a list of them; None: the data's.
-        start_second: the second of the annotations' time at which files and folders of frames begin; None: it is found.
-        frame_rate: frames per second of folders of frames.
+        data: The directory.
+        label_map_path: List of actions; None: that of the dataset.
+        start_second: Second of the annotations' time at which files and directories of frames begin; None: inferred.
+        frame_rate: Frames per second of directories of frames.
 
     Raises:
-        InputError: there is no such data, or no list of its actions.
+        InputError: There is no such dataset, or no list of its actions.
     """
     check_range(0.001, 1e6, frame_rate=frame_rate)
     invalidate_listing_cache(data)
     if not is_directory(data):
-        raise InputError(f"{data} is no folder; give one with `annotations` in AVA's formats and videos beside them")
+        raise InputError(f"{data} is not a directory; give one with `annotations` in AVA's formats and with videos")
     try:
-        found = find_ava_files(data, label_map_path) or find_custom_files(data, label_map_path)
+        name, directory, files = next(_find_ava_files(data), ("", join_path(data, "annotations"), {}))
+        if not name:
+            files = _find_custom_files(data, directory)
+        version = name.removeprefix("AVA v")
+        if label_map_path is not None:
+            label_map = read_label_map(label_map_path)
+        else:
+            label_map = _read_ava_label_map(directory, version) if name else _read_custom_label_map(directory)
+        timestamps = f"ava_included_timestamps_v{version}.txt" if name else "included_timestamps.txt"
+        seconds = read_included_timestamps(path) if (path := _find_first(directory, [timestamps])) else None
     except OSError as error:
         raise InputError(f"{error.filename or data} cannot be read ({error.strerror}); make it readable") from error
-    kind = found.name or "boxes of one's own"
-    return BoxDataset(
-        data, found.name, found.splits, found.label_map, found.keyframe_seconds, start_second, frame_rate, kind
+    if name and seconds is None:
+        seconds = tuple(AVA_KEYFRAME_SECONDS)
+    return BoxDataset(data, name, files, label_map, seconds, start_second, frame_rate)
+
+
+def _find_ava_files(data: PathOrUrl) -> Iterator[tuple[str, PathOrUrl, dict[Split, AnnotationFiles]]]:
+    """Yield name, directory and files of each version of AVA, the newest first."""
+    folders = list_annotation_folders(data)
+    for version in _AVA_VERSIONS:
+        candidates = [
+            each for folder in folders for each in (folder, *(join_path(folder, f"ava_v{v}") for v in _AVA_VERSIONS))
+        ]
+        for directory in filter(is_directory, candidates):
+            files = {}
+            for split in SPLIT_ALIASES:
+                names = [f"ava_{split}_v{version}{suffix}" for suffix in (".csv", ".json", "_min.json")]
+                if (annotations := _find_first(directory, names)) is not None:
+                    files[split] = AnnotationFiles(
+                        annotations,
+                        _find_first(directory, [f"ava_{split}_excluded_timestamps_v{version}.csv"]),
+                        _find_ava_person_boxes((directory, *folders), split, version),
+                        _find_first(join_path(data, "frame_lists"), [f"{split}.csv"]),
+                    )
+            if files:
+                yield f"AVA v{version}", directory, files
+
+
+def _find_ava_person_boxes(directories: Iterable[PathOrUrl], split: Split, version: str) -> PathOrUrl | None:
+    """Find boxes of a published detector, in these directories or in `boxes` or `person_box…` there."""
+    pattern = re.compile(
+        rf"ava_{split}_predicted_boxes\.csv|ava_detection_{split}_boxes_and_labels.*\.csv|"
+        rf"ava_{split}_det_person_bbox.*\.json|ava_dense_proposals_{split}\..*\.pkl"
     )
+    for directory in directories:
+        subfolders = [name for name in reversed(list_directories(directory)) if re.match(r"boxes$|person_box", name)]
+        for folder in (directory, *(join_path(directory, name) for name in subfolders)):  # the highest threshold first
+            if names := [name for name in list_files(folder) if pattern.fullmatch(name)]:
+                return join_path(folder, min(names, key=lambda name: (f"v{version}" not in name, name)))
+    return None
+
+
+def _find_custom_files(data: PathOrUrl, directory: PathOrUrl) -> dict[Split, AnnotationFiles]:
+    files = {}
+    for split, aliases in SPLIT_ALIASES.items():
+        for name in reversed(aliases):
+            if (annotations := _find_first(directory, [f"{name}.csv", f"{name}.json"])) is not None:
+                files[split] = AnnotationFiles(
+                    annotations,
+                    _find_first(directory, [f"{name}_excluded_timestamps.csv"]),
+                    _find_first(directory, [f"{name}_persons{suffix}" for suffix in _PERSON_BOX_SUFFIXES]),
+                    _find_first(join_path(data, "frame_lists"), [f"{name}.csv"]),
+                )
+    if not files:
+        raise InputError(
+            f"{data} has no boxes: neither AVA's files (ava_train_v2.2.csv) nor annotations/train.csv or "
+            "annotations/val.csv with rows `video,second,x1,y1,x2,y2,action,person`; give a directory that has"
+        )
+    return files
+
+
+def _read_ava_label_map(directory: PathOrUrl, version: str) -> LabelMap:
+    """Read all 80 actions; those that a list for the ActivityNet challenge has are evaluated."""
+    complete = _find_first(directory, [f"ava_action_list_v{version}.pbtxt"])
+    challenge = [f"ava_action_list_v{version}_for_activitynet_{year}.pbtxt" for year in (2019, 2018)]
+    evaluated = read_label_map(path) if (path := _find_first(directory, challenge)) else None
+    if complete is not None:
+        label_map = read_label_map(complete)
+        return (
+            set_evaluated_actions(label_map, evaluated) if evaluated else LabelMap(label_map.names, AVA_EVALUATED_IDS)
+        )
+    if evaluated is None:
+        raise InputError(
+            f"{directory} has no list of AVA's actions; put ava_action_list_v{version}.pbtxt there, or give a list"
+        )
+    names = {number: evaluated.names.get(number, f"action {number}") for number in range(1, 81)}
+    return LabelMap(names, evaluated.evaluated_ids)  # a model has scores for all
+
+
+def _read_custom_label_map(directory: PathOrUrl) -> LabelMap:
+    path = _find_first(directory, ["actions.pbtxt", "actions.csv", "actions.txt"])
+    if path is None:
+        raise InputError(
+            f"{directory} has no list of actions; add actions.csv, a line `number,name` for each, or give a list"
+        )
+    return read_label_map(path)
+
+
+def _find_first(directory: PathOrUrl, names: Iterable[str]) -> PathOrUrl | None:
+    return next((path for name in names if is_file(path := join_path(directory, name))), None)

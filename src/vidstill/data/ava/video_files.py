@@ -1,13 +1,14 @@
-"""Finds the videos that annotations name: files, folders of frames, folders of one-second files; where they begin."""
+"""Finds the videos that annotations name: files, directories of frames or of one-second files, and where they begin."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from vidstill.data.ava.box_table import BoxTable
-from vidstill.data.ava.clip_reader import KeyframeVideo
+from vidstill.data.ava.clip_reader import KeyframeVideo, VideoFormat
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.probe import count_frames, read_stream_metadata
 from vidstill.data.decode.stream import VIDEO_EXTENSIONS
@@ -17,24 +18,24 @@ from vidstill.data.storage.filesystem import is_directory, is_file, list_directo
 from vidstill.utils.types import InputError
 
 TRIMMED_START_SECOND = 900.0
-"""The second of a film at which its copies of 15 minutes begin."""
+"""Second of a movie at which its copies of 15 minutes begin."""
 
 _VIDEO_DIRS = ("videos", "trainval", "videos_15min", "frames", "clips", "")
-_SPLIT_DIRS = ("", "trainval", "train", "val", "test")  # folders in these
-_MAX_TRIMMED_SECONDS = 960.0  # seconds: copies of 15 minutes have a little more
+_SPLIT_DIRS = ("", "trainval", "train", "val", "test")  # subdirectories of these
+_MAX_TRIMMED_SECONDS = 960.0  # copies of 15 minutes are a little longer
 _SECOND_FILE_PATTERN = re.compile(r"\d+\.mp4")
 _FRAME_PATH_PATTERN = re.compile(r"(.+)/([^/]*?)(\d+)(\.\w+)")
-
-VideoFormat = Literal["file", "frames", "seconds"]
 
 
 class FrameListEntry(NamedTuple):
     """A video of a list of frames.
 
     Args:
-        frame_dir: of its frames, relative to that of all.
-        first, last: the lines of its first frame and its last one.
-        end_frames: the paths of these two.
+        name: Name of the video.
+        frame_dir: Directory of its frames, relative to the directory of all.
+        first_line: Line of the list with its first frame.
+        last_line: Line of the list with its last frame.
+        end_frames: Paths of its first and its last frame.
     """
 
     name: str
@@ -45,46 +46,38 @@ class FrameListEntry(NamedTuple):
 
 
 def read_frame_list(path: PathOrUrl) -> dict[str, FrameListEntry]:
-    """PySlowFast's list of frames by videos: a header, then `video number frame path labels` for each frame.
+    """Read PySlowFast's list of frames: a header, then `video number frame path labels` for each frame.
+
+    Returns:
+        The videos by their names, in the order of the list.
 
     Raises:
-        InputError: a line cannot be read, or a frame is missing between two others; it is named by its number.
+        InputError: A line cannot be read, or a frame is missing between two others; the line is named.
     """
-    found: dict[str, FrameListEntry] = {}
-    name, form, number = "", "", 0
+    entries: dict[str, FrameListEntry] = {}
+    name, frame_format, number = "", "", 0
     for line, text in read_lines(path):
         fields = text.split()
         if not name and fields[0] == "original_vido_id":
             continue
         frame = fields[3] if len(fields) > 3 else ""
         if fields[0] != name:
-            if (parts := _FRAME_PATH_PATTERN.fullmatch(frame)) is None:
+            parts = _FRAME_PATH_PATTERN.fullmatch(frame)
+            if parts is None:
                 raise InputError(
-                    f"line {line} of {path} is no frame; a line reads `video number frame path labels`, and the path "
-                    "is as `video/video_000001.jpg`"
+                    f"line {line} of {path} is not a frame; write `video number frame path labels`, with a path such as "
+                    "`video/video_000001.jpg`"
                 )
-            if fields[0] in found:
-                raise InputError(f"line {line} of {path} goes back to the video {fields[0]!r}; keep its lines together")
+            if fields[0] in entries:
+                raise InputError(f"line {line} of {path} returns to the video {fields[0]!r}; keep its lines together")
             name, number = fields[0], int(parts[3])
-            form = f"{parts[1]}/{parts[2]}".replace("%", "%%") + f"%0{len(parts[3])}d{parts[4]}"
+            frame_format = f"{parts[1]}/{parts[2]}".replace("%", "%%") + f"%0{len(parts[3])}d{parts[4]}"
             first = FrameListEntry(name, parts[1], line, line, (frame, frame))
-        if frame != form % number:
-            raise InputError(f"line {line} of {path} names the frame {frame!r}, and the next one is {form % number!r}")
+        if frame != frame_format % number:
+            raise InputError(f"line {line} of {path} is the frame {frame!r}; the next one is {frame_format % number!r}")
         number += 1
-        found[name] = FrameListEntry(name, first.frame_dir, first.first_line, line, (first.end_frames[0], frame))
-    return found
-
-
-class VideoSearchResult(NamedTuple):
-    """
-    Args:
-        num_missing: how many that are named are not there.
-        num_trimmed: how many begin at second 900.
-    """
-
-    videos: tuple[KeyframeVideo, ...]
-    num_missing: int
-    num_trimmed: int
+        entries[name] = first._replace(last_line=line, end_frames=(first.end_frames[0], frame))
+    return entries
 
 
 def find_annotated_videos(
@@ -95,139 +88,130 @@ def find_annotated_videos(
     start_second: float | None,
     frame_rate: float,
     frame_list: PathOrUrl | None,
-) -> VideoSearchResult:
-    """The videos that annotations name, in the order of the list of frames, or else in their own.
+) -> tuple[KeyframeVideo, ...]:
+    """Find the videos of annotations, in the order of the list of frames and then of the annotations.
 
     Args:
-        official: videos that are not there are left without a place.
-        start_second: the second at which files and folders of frames begin; None: it is found, 0 or 900.
-        frame_rate: frames per second of folders of frames.
+        annotations: Boxes that name the videos.
+        root: Directory of the dataset.
+        official: The dataset is AVA: a missing video has no path, instead of being an error.
+        start_second: Second at which files and directories of frames begin; None: inferred, 0 or 900.
+        frame_rate: Frames per second of directories of frames.
+        frame_list: List of frames; None: there is none.
 
     Raises:
-        InputError: a video of one's own is not there (its file and line are named), or a frame that is listed.
+        InputError: A video of one's own is missing (the file and the line are named), or a listed frame.
     """
-    listed = {} if frame_list is None else read_frame_list(frame_list)
-    seconds, rooms = _compute_second_ranges(annotations), _scan_video_dirs(root)
-    films, missing = [], 0
-    for name in dict.fromkeys((*listed, *annotations.video_names)):
-        found = _locate_video(rooms, name) if name not in listed else _locate_frames(rooms, listed[name], frame_list)
-        if found is None and not official:
-            raise _make_missing_error(name, root, annotations, listed, frame_list)
-        if found is None:
-            missing += 1
-            films.append(KeyframeVideo(name, None))
+    entries = {} if frame_list is None else read_frame_list(frame_list)
+    seconds = _compute_second_ranges(annotations)
+    directories = list(_scan_video_dirs(root))
+    videos = []
+    for name in dict.fromkeys((*entries, *annotations.video_names)):
+        entry = entries.get(name)
+        location = _locate_frames(directories, entry, frame_list) if entry else _locate_video(directories, name)
+        if location is None:
+            if not official:
+                raise _make_missing_error(name, root, annotations, entry, frame_list)
+            videos.append(KeyframeVideo(name, None))
             continue
-        begins = 0.0
-        if found.format != "seconds":
-            begins = (
-                _infer_start_second(found, official, frame_rate, *seconds.get(name, (0, 0)))
-                if start_second is None
-                else start_second
-            )
-        films.append(KeyframeVideo(name, found.path, found.format, begins, frame_rate))
-    return VideoSearchResult(tuple(films), missing, sum(film.start_second == TRIMMED_START_SECOND for film in films))
+        begin = start_second
+        if location.format == "seconds":
+            begin = 0.0
+        elif begin is None:
+            begin = _infer_start_second(location, official, frame_rate, *seconds.get(name, (0, 0)))
+        videos.append(KeyframeVideo(name, location.path, location.format, begin, frame_rate))
+    return tuple(videos)
 
 
-class _VideoLocation(NamedTuple):
-    """
-    Args:
-        is_trimmed: it lies where copies of 15 minutes are kept.
-    """
+@dataclass(frozen=True)
+class _VideoDir:
+    """A directory that videos may be in; its files by their names, with a suffix and without."""
 
+    path: PathOrUrl
+    is_trimmed: bool  # copies of 15 minutes are in it
+    files: Mapping[str, str]
+    subdirs: frozenset[str]
+
+
+class _Location(NamedTuple):
     path: PathOrUrl
     format: VideoFormat
     is_trimmed: bool
 
 
-class _VideoDir(NamedTuple):
-    """A folder that videos may lie in; its files by their names, with a suffix and without."""
-
-    path: PathOrUrl
-    is_trimmed: bool
-    files: Mapping[str, str]
-    subdirs: frozenset[str]
-
-
-def _scan_video_dirs(root: PathOrUrl) -> list[_VideoDir]:
-    found = []
-    for within in _VIDEO_DIRS:
-        for deeper in _SPLIT_DIRS:
-            place = join_path(root, "/".join(filter(None, (within, deeper)))) if within or deeper else root
-            if is_directory(place):
-                videos = [name for name in list_files(place) if has_suffix(name, VIDEO_EXTENSIONS)]
-                files = {each: name for name in reversed(videos) for each in (name, name.rpartition(".")[0])}
-                found.append(_VideoDir(place, within == "videos_15min", files, frozenset(list_directories(place))))
-    return found
+def _scan_video_dirs(root: PathOrUrl) -> Iterator[_VideoDir]:
+    for parent in _VIDEO_DIRS:
+        for child in _SPLIT_DIRS:
+            path = join_path(root, "/".join(filter(None, (parent, child)))) if parent or child else root
+            if is_directory(path):
+                names = [name for name in list_files(path) if has_suffix(name, VIDEO_EXTENSIONS)]
+                files = {key: name for name in reversed(names) for key in (name, name.rpartition(".")[0])}
+                yield _VideoDir(path, parent == "videos_15min", files, frozenset(list_directories(path)))
 
 
-def _locate_video(rooms: Sequence[_VideoDir], name: str) -> _VideoLocation | None:
-    for room in rooms:
-        if name in room.files:
-            return _VideoLocation(join_path(room.path, room.files[name]), "file", room.is_trimmed)
-        if name in room.subdirs and (form := _detect_format(folder := join_path(room.path, name))):
-            return _VideoLocation(folder, form, room.is_trimmed)
+def _locate_video(directories: list[_VideoDir], name: str) -> _Location | None:
+    for directory in directories:
+        if name in directory.files:
+            return _Location(join_path(directory.path, directory.files[name]), "file", directory.is_trimmed)
+        if name in directory.subdirs:
+            files = list_files(path := join_path(directory.path, name))
+            if any(map(is_image_file, files)):
+                return _Location(path, "frames", directory.is_trimmed)
+            if any(map(_SECOND_FILE_PATTERN.fullmatch, files)):
+                return _Location(path, "seconds", directory.is_trimmed)
     return None
 
 
-def _detect_format(folder: PathOrUrl) -> VideoFormat | None:
-    """What a video's folder holds; None: nothing that is known."""
-    names = list_files(folder)
-    if any(map(is_image_file, names)):
-        return "frames"
-    return "seconds" if any(map(_SECOND_FILE_PATTERN.fullmatch, names)) else None
-
-
 def _locate_frames(
-    rooms: Sequence[_VideoDir], listed: FrameListEntry, frame_list: PathOrUrl | None
-) -> _VideoLocation | None:
-    """The folder of a list's frames.
-
-    Raises:
-        InputError: its first or its last frame is not there.
-    """
-    for room in rooms:
-        if is_directory(folder := join_path(room.path, listed.frame_dir)):
-            for line, frame in zip((listed.first_line, listed.last_line), listed.end_frames, strict=True):
-                if not is_file(path := join_path(room.path, frame)):
-                    raise InputError(f"line {line} of {frame_list} names the frame {frame}, and {path} is not there")
-            return _VideoLocation(folder, "frames", room.is_trimmed)
+    directories: list[_VideoDir], entry: FrameListEntry, frame_list: PathOrUrl | None
+) -> _Location | None:
+    """Find the directory of listed frames; an InputError is raised if the first or the last frame is missing."""
+    for directory in directories:
+        if is_directory(path := join_path(directory.path, entry.frame_dir)):
+            for line, frame in zip((entry.first_line, entry.last_line), entry.end_frames, strict=True):
+                if not is_file(file := join_path(directory.path, frame)):
+                    raise InputError(f"line {line} of {frame_list} lists the frame {frame}, and {file} does not exist")
+            return _Location(path, "frames", directory.is_trimmed)
     return None
 
 
 def _make_missing_error(
-    name: str, root: PathOrUrl, rows: BoxTable, listed: Mapping[str, FrameListEntry], frame_list: PathOrUrl | None
+    name: str, root: PathOrUrl, annotations: BoxTable, entry: FrameListEntry | None, frame_list: PathOrUrl | None
 ) -> InputError:
-    if name in rows.video_names:
-        where = rows.describe_row(int(np.argmax(rows.video_index == rows.video_names.index(name))))
+    if name in annotations.video_names:
+        rows = annotations.video_index == annotations.video_names.index(name)
+        row = annotations.describe_row(int(np.argmax(rows)))
     else:
-        where = f"line {listed[name].first_line} of {frame_list}"
+        row = f"line {entry.first_line if entry else 1} of {frame_list}"
     return InputError(
-        f"{where} names the video {name!r}, which is not there; it was looked for in {root} and, below it, in "
-        f"{', '.join(filter(None, _VIDEO_DIRS))}: as {name}.mp4 or with another suffix of a video, and as a folder of its "
-        "frames or its seconds"
+        f"{row} names the video {name!r}, which does not exist: {root} and its subdirectories "
+        f"{', '.join(filter(None, _VIDEO_DIRS))} have neither {name}.mp4 (or another suffix of videos) nor a directory of "
+        "its frames or of its one-second files"
     )
 
 
-def _compute_second_ranges(rows: BoxTable) -> dict[str, tuple[int, int]]:
-    """Of each video the first one and the last one."""
-    first, last = np.full(len(rows.video_names), np.iinfo(np.int32).max), np.zeros(len(rows.video_names), np.int32)
-    np.minimum.at(first, rows.video_index, rows.second)
-    np.maximum.at(last, rows.video_index, rows.second)
-    return {name: (int(first[place]), int(last[place])) for place, name in enumerate(rows.video_names)}
+def _compute_second_ranges(table: BoxTable) -> dict[str, tuple[int, int]]:
+    """Return the first and the last second of each video."""
+    ranges = {}
+    for index, name in enumerate(table.video_names):
+        seconds = table.second[table.video_index == index]
+        if len(seconds):
+            ranges[name] = int(seconds.min()), int(seconds.max())
+    return ranges
 
 
-def _infer_start_second(found: _VideoLocation, official: bool, rate: float, first: int, last: int) -> float:
-    """At 0, or at 900: what is annotated from there on and is not longer than 15 minutes, is a copy of these."""
-    if found.is_trimmed or (official and found.format == "frames"):
+def _infer_start_second(location: _Location, official: bool, frame_rate: float, first: int, last: int) -> float:
+    """Return 900 for a copy of 15 minutes: all is annotated after second 900, and the video is too short for it."""
+    if location.is_trimmed or (official and location.format == "frames"):
         return TRIMMED_START_SECOND
     if first < TRIMMED_START_SECOND:
         return 0.0
     try:
-        stated = (
-            read_stream_metadata(found.path).duration_seconds
-            if found.format == "file"
-            else count_frames(found.path) / rate
-        )
-    except BrokenVideo:  # whoever reads it says so
+        if location.format == "file":
+            duration = read_stream_metadata(location.path).duration_seconds
+        else:
+            duration = count_frames(location.path) / frame_rate
+    except BrokenVideo:  # reported when a clip is read
         return 0.0
-    return TRIMMED_START_SECOND if stated is not None and stated < min(last, _MAX_TRIMMED_SECONDS) else 0.0
+    is_short = duration is not None and duration < min(last, _MAX_TRIMMED_SECONDS)
+    return TRIMMED_START_SECOND if is_short else 0.0

@@ -150,14 +150,15 @@ def _evaluate_csv(
     source: str, data: BoxDataConfig, split: Split, matching: MatchingOrder, out: Path | None
 ) -> dict[str, Any]:
     """Compute the frame mAP of a file of detections; the videos are not needed."""
-    dataset = data.open_dataset()
-    (annotations, excluded), label_map = dataset.load_annotations(split), dataset.label_map
+    ground_truth = data.open_dataset().load_split(split)
+    annotations, label_map = ground_truth.annotations, ground_truth.dataset.label_map
     detections = read_box_csv(parse_path(source), has_scores=True)
     for warning in (
         *list_row_warnings(annotations, label_map=label_map),
         *list_row_warnings(detections, label_map=label_map, annotated_videos=frozenset(annotations.video_names)),
     ):
         _log.warning("%s", warning)
+    excluded = ground_truth.excluded_keyframes
     result = compute_frame_map(annotations, detections, label_map, excluded_keyframes=excluded, matching=matching)
     metrics = result.to_dict() | {"boxes": f"{len(detections):,} rows of {source}"}
     if out is not None:

@@ -261,7 +261,7 @@ def read_video_persons(
     Raises:
         InputError: the file cannot be read, or names none of the videos.
     """
-    rows = read_person_boxes(path).table
+    rows = read_person_boxes(path)
     scored = not len(rows) or rows.score.max() <= 1
     if not scored:  # what is in the place of a score numbers the persons
         rows = read_annotations(path)
