@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import ImageColor
 from tiny_predictions import CLASSES, RATE, film
 
-from vidstill.data.decode.stream import iter_timed_frames
+from vidstill.data.decode.reader import iter_timed_frames
 from vidstill.figures import annotate as drawing
 from vidstill.figures.annotate import annotate_video, compute_video_size
 from vidstill.figures.timeline import Timeline

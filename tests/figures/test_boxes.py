@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_predictions import RATE, film
 
-from vidstill.data.decode.stream import iter_timed_frames
+from vidstill.data.decode.reader import iter_timed_frames
 from vidstill.figures import annotate as drawing
 from vidstill.figures.boxes import annotate_boxes, get_track_color
 from vidstill.figures.tracks import KeyframeDetections, PersonTracks

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from vidstill.data.decode.probe import count_frames, read_video_metadata
+from vidstill.data.decode.reader import count_frames, read_video_metadata
 from vidstill.data.decode.reader import read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 

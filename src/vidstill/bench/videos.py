@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from vidstill.data.decode.images import is_image_file, list_frame_images
-from vidstill.data.decode.stream import iter_frames
+from vidstill.data.decode.reader import iter_frames
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoRow

@@ -16,8 +16,8 @@ from jaxtyping import Int32, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.probe import read_frame_rate, read_pixel_aspect_ratio
-from vidstill.data.decode.stream import DEFAULT_FRAME_RATE, TimedFrame, iter_timed_frames
+from vidstill.data.decode.reader import read_frame_rate, read_pixel_aspect_ratio
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, TimedFrame, iter_timed_frames
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, source_name
 from vidstill.figures.text_fit import load_font, truncate_end
 from vidstill.figures.timeline import OTHER_COLOR, Timeline

@@ -19,7 +19,7 @@ from remuxed_videos import random_change, remux
 from vicious_videos import EVERY_RUN, VICIOUS
 
 from vidstill.data.decode import packets
-from vidstill.data.decode.probe import count_frames, read_video_metadata
+from vidstill.data.decode.reader import count_frames, read_video_metadata
 from vidstill.data.decode.reader import read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import DATA
 
-from vidstill.data.decode.stream import iter_frames
+from vidstill.data.decode.reader import iter_frames
 from vidstill.data.tools.near_duplicates import (
     NUM_MOTION_COEFFICIENTS,
     NUM_STILL_COEFFICIENTS,

@@ -19,7 +19,7 @@ from tiny_videos import cut_short, numbered, write_video
 from vicious_videos import VICIOUS
 
 from vidstill.cli.main import main
-from vidstill.data.decode.probe import count_frames, read_video_metadata
+from vidstill.data.decode.reader import count_frames, read_video_metadata
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.storage.fetch import ShardMember, StorageUnreachable
 from vidstill.data.tools import scan as scanning

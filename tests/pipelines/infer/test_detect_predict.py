@@ -18,7 +18,7 @@ from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.keyframes import build_test_keyframes
 from vidstill.data.ava.samples import KeyframeViewDataset
-from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
+from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
 from vidstill.data.manifest.table import VideoRow
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.detector_checkpoint import load_detector

@@ -21,7 +21,7 @@ from tiny_models import CLASSES, ENCODER, built, clips
 import vidstill
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
 from vidstill.data.datasets.view_clips import ViewClips
-from vidstill.data.decode.stream import iter_frames
+from vidstill.data.decode.reader import iter_frames
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.crop import crop_views

@@ -24,7 +24,7 @@ from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from vidstill.cli.main import main
 from vidstill.data.ava.box_table import NO_ACTION, read_box_csv
 from vidstill.data.ava.clip_reader import KeyframeVideo
-from vidstill.data.decode.stream import iter_frames
+from vidstill.data.decode.reader import iter_frames
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.infer import person_detector as detectors
 from vidstill.pipelines.infer.find_persons import KeyframeSet, find_keyframes, find_person_boxes

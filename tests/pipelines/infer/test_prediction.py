@@ -20,7 +20,7 @@ import vidstill
 from vidstill.checkpoints.io import write_checkpoint
 from vidstill.cli.main import main
 from vidstill.data.datasets.train_clips import ClipsConfig
-from vidstill.data.decode.stream import iter_frames, iter_timed_frames
+from vidstill.data.decode.reader import iter_frames, iter_timed_frames
 from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.engine.distributed import Runtime

@@ -12,9 +12,9 @@ import numpy as np
 
 from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
 from vidstill.data.decode.images import ImageArray, is_image_file, read_image
-from vidstill.data.decode.probe import count_frames, read_frame_rate, read_stream_metadata
+from vidstill.data.decode.reader import count_frames, read_frame_rate, read_stream_metadata
 from vidstill.data.decode.reader import Frames, read_frames
-from vidstill.data.decode.stream import DEFAULT_FRAME_RATE
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, join_path
 from vidstill.data.storage.filesystem import is_file, list_files
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidstill.data.decode.images import is_image_file
-from vidstill.data.decode.probe import count_frames, read_frame_rate
+from vidstill.data.decode.reader import count_frames, read_frame_rate
 from vidstill.data.decode.reader import Frames, read_frames
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoRow

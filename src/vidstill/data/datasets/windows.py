@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
+from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource
 from vidstill.data.transforms.crop import crop_views
 from vidstill.utils.types import check_range

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from vidstill.data.storage.fetch import BrokenVideo, format_error, source_name
+from vidstill.data.storage.fetch import BrokenVideo, format_error
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 """Suffixes of files that hold one frame."""
@@ -46,7 +46,7 @@ def list_frame_images(source: Path | bytes) -> list[Path | bytes] | None:
         return None
     pictures: list[Path | bytes] = [source / name for name in sorted(os.listdir(source)) if is_image_file(name)]
     if not pictures:
-        raise BrokenVideo(f"{source} is a folder without pictures; give a video, or a folder of its frames")
+        raise BrokenVideo(source, "is a folder without pictures; give a video, or a folder of its frames")
     return pictures
 
 
@@ -63,4 +63,4 @@ def read_image(source: Path | bytes) -> ImageArray:
             upright = image if turn is None else image.transpose(turn)
             return np.array(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:  # all are Pillow's
-        raise BrokenVideo(f"{source_name(source)} does not decode: {format_error(error)}") from error
+        raise BrokenVideo(source, f"does not decode: {format_error(error)}") from error

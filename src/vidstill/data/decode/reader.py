@@ -1,185 +1,281 @@
-"""Decodes chosen frames of a video file, of a picture, or of a folder of pictures, by their number.
+"""Read chosen frames of a video file, of an image, or of a folder of images, by their number.
 
-Frames are as they are stored, but for three things: they are turned upright by the right angles that the file states
-(mirrored ones stay mirrored), they come in 8-bit RGB by the file's own colour matrix and range, and what is transparent
-is shown as it is coloured. Pixels that are not square stay so (as in the papers' decoders), and fields stay interlaced.
+Frames are as they are stored, with three changes: they are turned upright by the right angle that the file states
+(mirrored ones stay mirrored), they are converted to 8-bit RGB by the file's own colour matrix and range, and
+transparency is dropped. Pixels that are not square stay so (as in the papers' decoders), and fields stay interlaced.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import av
-import av.video.reformatter
 import numpy as np
 from jaxtyping import UInt8
 
 from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
-from vidstill.data.decode.packets import PacketBuffer, PacketTable, build_packet_table
-from vidstill.data.decode.stream import (
-    _DECODER_OPTIONS,
-    _decode_packets,
-    _FrameConverter,
-    _iter_all_frames,
-    _open_video,
-)
+from vidstill.data.decode.packets import PacketTable
+from vidstill.data.decode.stream import FrameConverter, UnexpectedFrameError, VideoStream
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source, source_name
 from vidstill.utils.types import InputError
 
+VIDEO_EXTENSIONS = frozenset(
+    {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"}
+    | {".webm", ".wmv"}
+)
 """Suffixes by which a folder's videos are found; a list may name any file that FFmpeg reads."""
 
-"""Frames per second of what states none: folders of pictures, and files whose header is silent."""
-
-
-_STRICT_OPTIONS = {"err_detect": "explode"}  # a damaged picture is an error, and not filled with what the decoder holds
+DEFAULT_FRAME_RATE = 25.0
+"""Frames per second where none are stated: folders of images, and files whose header has no frame rate."""
 
 Frames = UInt8[np.ndarray, "t h w 3"]
 
 
-def read_frames(source: VideoSource, indices: Sequence[int]) -> Frames:
-    """The frames with these numbers, upright, in RGB; numbers count from 0 in the order of presentation.
+@dataclass(frozen=True, kw_only=True)
+class StreamMetadata:
+    """What a file's header states, right or wrong; None where it states nothing."""
 
-    Numbers may repeat and come in any order. Decoding begins at the last place before them from which their pixels are
-    those of a full decode, leaves out what no wanted frame depends on, and stops after the last; where a file does not
-    show beforehand which packet is which frame, all is decoded up to the last.
+    codec: str
+    pixel_format: str
+    num_frames: int | None
+    frame_rate: float | None
+    duration_seconds: float | None
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A frame and when it is shown; it is converted to an image when that is asked for.
+
+    Args:
+        pts_seconds: Seconds from the video's first frame to this one.
+        duration_seconds: Seconds that a frame is shown for, by the stated frame rate.
+        to_image: Convert to upright RGB; valid until the next frame is taken.
+    """
+
+    pts_seconds: float
+    duration_seconds: float
+    to_image: Callable[[], ImageArray]
+
+
+class VideoReader:
+    """An opened video: its metadata and its frames come from one fetch and one opening of the file.
+
+    A second opening is needed only where frames of a file have to be decoded after all of it has been decoded once:
+    to count its frames, or because its packets were not as they stated.
+
+    Args:
+        num_frames: The number of frames that decode, if known from a scan. It spares counting, and packets that do not
+            agree with it are not trusted. Of a folder of images, the number that is used.
 
     Raises:
-        BrokenVideo: the file does not decode up to the last wanted frame.
+        BrokenVideo: The file does not open, or has no video stream.
     """
-    return read_frames_with_count(source, indices)[0]
 
+    def __init__(self, source: VideoSource, *, num_frames: int | None = None):
+        self.name = source_name(source)
+        self.file = fetch_source(source)
+        """The local file, or the bytes that were fetched."""
+        self.num_decoded_frames = 0
+        """Frames that the last `read_frames` decoded."""
+        self._num_frames = num_frames
+        self._table: PacketTable | None = None
+        self._images = list_frame_images(self.file)
+        self._stream = VideoStream(self.file, self.name) if self._images is None else None
 
-def read_frames_with_count(source: VideoSource, indices: Sequence[int]) -> tuple[Frames, int]:
-    """As `read_frames`, with the number of frames that were decoded for it."""
-    wanted = set(indices)
-    if not wanted or min(wanted) < 0:
-        raise InputError(f"frames are numbered from 0 and at least one is to be read, not {sorted(wanted)[:3]}")
-    here, clip = fetch_source(source), _FrameBuffer(source_name(source), indices)
-    if (pictures := list_frame_images(here)) is None:
-        return _decode_selected_packets(here, clip)
-    if max(wanted) >= len(pictures):
-        raise clip.make_too_short_error(len(pictures))
-    for n in wanted:
-        clip.write_frame(n, read_image(pictures[n]))
-    return clip.frames, len(wanted)
+    def __enter__(self) -> "VideoReader":
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-class _FrameBuffer:
-    """The frames that were asked for, filled as they come."""
-
-    def __init__(self, name: str, indices: Sequence[int]):
-        self.name, self.indices = name, indices
-        self.pending_indices = set(indices)
-        self._frames: Frames | None = None
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
 
     @property
-    def frames(self) -> Frames:
-        assert self._frames is not None
-        return self._frames
-
-    def write_frame(self, frame_index: int, image: ImageArray) -> None:
-        """
-        Raises:
-            BrokenVideo: it has another size than those before.
-        """
-        if self._frames is None:
-            self._frames = np.empty((len(self.indices), *image.shape), np.uint8)
-        if self._frames.shape[1:] != image.shape:
-            height, width, _ = image.shape
-            raise BrokenVideo(f"{self.name} changes its size to {width}x{height} at frame {frame_index} or before")
-        for place, index in enumerate(self.indices):
-            if index == frame_index:
-                self._frames[place] = image
-        self.pending_indices.discard(frame_index)
-
-    def make_too_short_error(self, num_frames: int) -> BrokenVideo:
-        asked = max(self.indices)
-        return BrokenVideo(
-            f"{self.name} ends early: {num_frames} frames decode and frame {asked} (from 0) was asked for"
+    def metadata(self) -> StreamMetadata:
+        """What the header states of the stream."""
+        if self._stream is None:
+            suffix = "" if isinstance(self.file, bytes) else self.file.suffix[1:].lower()
+            return StreamMetadata(
+                codec=suffix or "pictures", pixel_format="", num_frames=None, frame_rate=None, duration_seconds=None
+            )
+        stream, duration = self._stream.stream, self._stream.container.duration
+        return StreamMetadata(
+            codec=stream.codec_context.codec.canonical_name,
+            pixel_format=stream.codec_context.pix_fmt or "",
+            num_frames=stream.frames or None,
+            frame_rate=float(stream.average_rate) if stream.average_rate else None,
+            duration_seconds=duration / av.time_base if duration else None,
         )
 
+    @property
+    def frame_rate(self) -> float | None:
+        """Mean frames per second that the header states; None where it states none, and for images."""
+        return self.metadata.frame_rate
 
-def _decode_selected_packets(path_or_bytes: Path | bytes, buffer: _FrameBuffer) -> tuple[Frames, int]:
-    """The clip's frames from as few packets as give them, or, where that is not certain to be right, from all."""
-    wanted = set(buffer.indices)
-    with _open_video(path_or_bytes, buffer.name) as (container, stream), PacketBuffer(container, stream) as held:
-        table = build_packet_table(container, stream, held, max(wanted))
-        if table is not None and max(wanted) < len(table.packets):
-            runs = table.find_decode_runs(wanted)
-            if held.packets is None:
-                packets = _reread_packets(path_or_bytes, buffer.name, {place for run in runs for place in run})
-            else:
-                packets = (held.packets[place] for run in runs for place in run)
-            found = _FrameBuffer(buffer.name, buffer.indices)
-            if not any(table.packets[run[0]].is_open_gop for run in runs):
-                stream.codec_context.options = _DECODER_OPTIONS | _STRICT_OPTIONS
-            try:
-                return _fill_buffer(found, _decode_runs(stream.codec_context, table, runs, packets, wanted))
-            except (av.FFmpegError, _UnexpectedFrame):
-                pass
-        elif held.packets is not None:
-            return _fill_buffer(buffer, enumerate(_decode_packets(buffer.name, held.replay_packets())))
-    return _fill_buffer(buffer, enumerate(_iter_all_frames(path_or_bytes, buffer.name)))
+    @property
+    def num_frames(self) -> int:
+        """The number of frames that decode.
 
+        It is counted by the packets where each shows one frame and the header agrees; elsewhere all frames are decoded,
+        to the end or to the first error.
 
-def _fill_buffer(buffer: _FrameBuffer, indexed_frames: Iterable[tuple[int, av.VideoFrame]]) -> tuple[Frames, int]:
-    """The clip's frames, out of numbered ones, and how many of these it took."""
-    upright, count = _FrameConverter(), 0
-    for count, (number, frame) in enumerate(indexed_frames, 1):
-        if number in buffer.pending_indices:
-            buffer.write_frame(number, upright(frame))
-            if not buffer.pending_indices:
-                return buffer.frames, count
-    raise buffer.make_too_short_error(count)
+        Raises:
+            BrokenVideo: Not one frame decodes.
+        """
+        if self._num_frames is None:
+            self._num_frames = len(self._images) if self._stream is None else self._count_frames(self._stream)
+        return self._num_frames
 
-
-class _UnexpectedFrame(Exception):
-    """A decoder gave another frame than the packets said."""
-
-
-def _decode_runs(
-    decoder: Any, table: PacketTable, runs: list[list[int]], packets: Iterator[Any], indices: set[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """The frames that the runs' packets show, each with its number, which passes the decoder as a time stamp.
-
-    Raises:
-        _Unexpected: what comes out is not what the packets are said to show.
-    """
-    for run in runs:
-        first, latest = table.frame_indices[run[0]], -1
-        missing = {table.frame_indices[place] for place in run} & indices
-        for place in [*run, None]:
-            if place is not None:
-                packet = next(packets)
-                packet.pts = table.frame_indices[place]
-            elif missing:
-                packet = None  # the decoder gives what it holds back
-            else:
-                break
-            try:
-                frames = decoder.decode(packet)
-            except av.FFmpegError:
-                if place is not None and table.frame_indices[place] < first:
-                    continue  # shown before decoding could begin: what it is predicted from is missing
+    def _count_frames(self, stream: VideoStream) -> int:
+        self._table = stream.read_packet_table()
+        if self._table is not None and stream.stream.frames in (0, len(self._table.frame_indices)):
+            return len(self._table.frame_indices)
+        self._table, num_frames = None, 0
+        try:
+            for _ in stream.decode_all():
+                num_frames += 1
+        except BrokenVideo:
+            if num_frames == 0:
                 raise
-            for frame in frames:
-                if frame.pts is None or frame.pts <= latest or (frame.is_corrupt and frame.pts >= first):
-                    raise _UnexpectedFrame
-                latest = frame.pts
-                missing.discard(latest)
-                yield latest, frame
-        else:
-            decoder.flush_buffers()  # it has ended, and begins anew
-        if missing:
-            raise _UnexpectedFrame
+        if num_frames == 0:
+            raise BrokenVideo(self.name, "holds no frame that decodes")
+        return num_frames
+
+    def read_frames(self, indices: Sequence[int]) -> Frames:
+        """Read the frames with these numbers, upright, in RGB.
+
+        Decoding begins at the last keyframe before them, leaves out frames that no other depends on, and stops after
+        the last; where a file's packets do not state which packet is which frame, all is decoded up to the last.
+
+        Args:
+            indices: Numbers from 0 in presentation order; in any order, and they may repeat.
+
+        Raises:
+            BrokenVideo: The file does not decode up to the last of the frames.
+        """
+        if not len(indices) or min(indices) < 0:
+            raise InputError(f"frames are numbered from 0 and at least one is read, not {list(indices)[:3]}")
+        last = max(indices)
+        if self._stream is None:
+            assert self._images is not None
+            if last >= len(self._images):
+                raise self._make_too_short_error(len(self._images), last)
+            images = ((n, partial(read_image, self._images[n])) for n in sorted(set(indices)))
+            return self._collect_frames(indices, images)
+        table = self._table or self._stream.read_packet_table(last, self._num_frames)
+        if table is not None and last < len(table.frame_indices):
+            try:
+                return self._collect_frames(indices, _to_images(self._stream.decode_selected(table, set(indices))))
+            except (av.FFmpegError, UnexpectedFrameError):
+                pass
+        return self._collect_frames(indices, _to_images(enumerate(self._stream.decode_all())))
+
+    def _collect_frames(
+        self, indices: Sequence[int], numbered_images: Iterable[tuple[int, Callable[[], ImageArray]]]
+    ) -> Frames:
+        """Convert the wanted frames of a numbered stream of them and stop after the last."""
+        positions: dict[int, list[int]] = {}
+        for position, index in enumerate(indices):
+            positions.setdefault(index, []).append(position)
+        frames: Frames | None = None
+        self.num_decoded_frames = 0
+        for index, to_image in numbered_images:
+            self.num_decoded_frames += 1
+            if index in positions:
+                image = to_image()
+                if frames is None:
+                    frames = np.empty((len(indices), *image.shape), np.uint8)
+                if frames.shape[1:] != image.shape:
+                    height, width, _ = image.shape
+                    raise BrokenVideo(self.name, f"changes its size to {width}x{height} at frame {index} or before")
+                frames[positions.pop(index)] = image
+                if not positions:
+                    return frames
+        raise self._make_too_short_error(self.num_decoded_frames, max(indices))
+
+    def _make_too_short_error(self, num_frames: int, index: int) -> BrokenVideo:
+        return BrokenVideo(
+            self.name, f"ends early: {num_frames} frames decode and frame {index} (from 0) was requested"
+        )
+
+    def iter_timed_frames(self, *, default_frame_rate: float | None = None) -> Iterator[TimedFrame]:
+        """Yield every frame in presentation order, with the time at which it is shown.
+
+        A frame without a time stamp, or with one that does not follow the last one's, is shown when the last one ends.
+
+        Args:
+            default_frame_rate: Frames per second where the file states none; None: `DEFAULT_FRAME_RATE`.
+
+        Raises:
+            BrokenVideo: After the last frame that decodes, if something is wrong behind it.
+        """
+        duration = 1 / (self.frame_rate or default_frame_rate or DEFAULT_FRAME_RATE)
+        if self._stream is None:
+            for n, image in enumerate(self._images or ()):
+                yield TimedFrame(n * duration, duration, partial(read_image, image))
+            return
+        start, latest = None, -duration
+        for frame, to_image in _to_images((frame, frame) for frame in self._stream.decode_all()):
+            following = latest + duration
+            if start is None and frame.time is not None:
+                start = frame.time - following
+            time = following if frame.time is None or start is None else frame.time - start
+            latest = time if time > latest else following
+            yield TimedFrame(latest, duration, lambda to_image=to_image: to_image().copy())
+
+    def read_pixel_aspect_ratio(self) -> float:
+        """Return the width to height at which a pixel of the upright frames is shown; 1 where nothing is stated.
+
+        Raises:
+            BrokenVideo: The first frame does not decode.
+        """
+        if self._stream is None:
+            return 1.0
+        stream = self._stream.stream
+        stated = float(stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio or 1)
+        first = next(self._stream.decode_all(), None)
+        if first is None:
+            raise BrokenVideo(self.name, "holds no frame that decodes")
+        return 1 / stated if round(first.rotation / 90) % 2 else stated
 
 
-def _reread_packets(path_or_bytes: Path | bytes, name: str, packet_indices: Collection[int]) -> Iterator[Any]:
-    """The packets at these places, from a second reading."""
-    with _open_video(path_or_bytes, name) as (container, stream), closing(container.demux(stream)) as packets:
-        for place, packet in enumerate(packets):
-            if place in packet_indices:
-                yield packet
-            if place >= max(packet_indices):
-                return
+def _to_images(keyed_frames: Iterable[tuple[Any, av.VideoFrame]]) -> Iterator[tuple[Any, Callable[[], ImageArray]]]:
+    convert = FrameConverter()
+    return ((key, partial(convert, frame)) for key, frame in keyed_frames)
+
+
+def read_frames(source: VideoSource, indices: Sequence[int]) -> Frames:
+    """Read the frames with these numbers, see `VideoReader.read_frames`."""
+    with VideoReader(source) as reader:
+        return reader.read_frames(indices)
+
+
+def count_frames(source: VideoSource) -> int:
+    """Return the number of frames that decode, see `VideoReader.num_frames`."""
+    with VideoReader(source) as reader:
+        return reader.num_frames
+
+
+def read_stream_metadata(source: VideoSource) -> StreamMetadata:
+    """Return what the header states of the video stream."""
+    with VideoReader(source) as reader:
+        return reader.metadata
+
+
+def read_frame_rate(source: VideoSource) -> float | None:
+    """Return the mean frames per second that the header states; None where it states none, and for images."""
+    return read_stream_metadata(source).frame_rate
+
+
+def iter_timed_frames(source: VideoSource, *, default_frame_rate: float | None = None) -> Iterator[TimedFrame]:
+    """Yield every frame with the time at which it is shown, see `VideoReader.iter_timed_frames`."""
+    with VideoReader(source) as reader:
+        yield from reader.iter_timed_frames(default_frame_rate=default_frame_rate)
+
+
+def iter_frames(source: VideoSource) -> Iterator[ImageArray]:
+    """Yield every frame, upright, in RGB, in presentation order."""
+    return (frame.to_image() for frame in iter_timed_frames(source))

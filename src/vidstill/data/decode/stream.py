@@ -1,10 +1,8 @@
-"""Stream."""
+"""One opened video stream: all of its frames in turn, or only the packets that some frames need."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,82 +10,192 @@ import av
 import av.video.reformatter
 import numpy as np
 
-from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
-from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source, format_error, source_name
+from vidstill.data.decode.images import ImageArray
+from vidstill.data.decode.packets import PacketBuffer, PacketTable, build_packet_table
+from vidstill.data.storage.fetch import BrokenVideo, format_error
 
-VIDEO_EXTENSIONS = frozenset(
-    {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"}
-    | {".webm", ".wmv"}
-)
-
-
-DEFAULT_FRAME_RATE = 25.0
-
-
-_MAX_PIXELS = 2**25  # of a frame: those of 8K; damaged headers state more, which would fill the memory
-
-
+_MAX_PIXELS = 2**25  # of a frame: an 8K frame has as many; damaged headers state more, which would fill the memory
 _DECODER_OPTIONS = {"max_pixels": str(_MAX_PIXELS)}
+_STRICT_OPTIONS = {"err_detect": "explode"}  # a damaged picture is an error instead of being concealed
 
 
-@dataclass(frozen=True)
-class TimedFrame:
-    """A frame as it comes: its picture, upright, in RGB, is made when it is asked for.
-
-    Args:
-        pts_seconds: from the video's first frame to this one.
-        duration_seconds: seconds that a frame is shown for, as the header states the rate.
-    """
-
-    pts_seconds: float
-    duration_seconds: float
-    to_image: Callable[[], ImageArray]
+class UnexpectedFrameError(Exception):
+    """The decoder gave another frame than the packet table states."""
 
 
-def iter_frames(source: VideoSource) -> Iterator[ImageArray]:
-    """Every frame, upright, in RGB, in the order of presentation.
-
-    Raises:
-        BrokenVideo: after the last frame that decodes, if something is wrong behind it.
-    """
-    for shown in iter_timed_frames(source):
-        yield shown.to_image()
-
-
-def iter_timed_frames(source: VideoSource, *, default_frame_rate: float | None = None) -> Iterator[TimedFrame]:
-    """Every frame in the order of presentation, with the time at which it is shown.
-
-    A frame without a time stamp, or with one that does not follow the last one's, comes when the last one ends.
+class VideoStream:
+    """The best video stream of an opened file.
 
     Args:
-        default_frame_rate: frames per second, where the file states none; None: those of `DEFAULT_FRAME_RATE`.
+        file: A path, or the bytes of a file.
+        name: What error messages call it.
 
     Raises:
-        BrokenVideo: after the last frame that decodes, if something is wrong behind it.
+        BrokenVideo: FFmpeg cannot open it, or it has no video stream that FFmpeg can decode.
     """
-    here, name = fetch_source(source), source_name(source)
-    if (pictures := list_frame_images(here)) is not None:
-        lasts = 1 / (default_frame_rate or DEFAULT_FRAME_RATE)
-        for n, picture in enumerate(pictures):
-            yield TimedFrame(n * lasts, lasts, partial(read_image, picture))
-        return
-    with _open_video(here, name) as (container, stream), closing(container.demux(stream)) as packets:
-        upright, lasts = (
-            _FrameConverter(),
-            1 / (float(stream.average_rate or 0) or default_frame_rate or DEFAULT_FRAME_RATE),
-        )
-        first, latest = None, -lasts
-        for frame in _decode_packets(name, packets):
-            following = latest + lasts
-            if first is None and frame.time is not None:
-                first = frame.time - following
-            since = following if frame.time is None or first is None else frame.time - first
-            latest = since if since > latest else following
-            yield TimedFrame(latest, lasts, partial(_copy_image, upright, frame))
+
+    def __init__(self, file: Path | bytes, name: str):
+        self._file, self.name = file, name
+        self._is_strict: bool | None = None  # None: nothing has been decoded yet
+        self._open()
+
+    def _open(self) -> None:
+        with _raise_broken_video(self.name):
+            # with "file:" no path is taken for an URL, such as concat:… or http:…
+            file = io.BytesIO(self._file) if isinstance(self._file, bytes) else f"file:{self._file}"
+            # titles are not always UTF-8
+            self.container = av.open(file, options=_DECODER_OPTIONS, metadata_errors="ignore")
+            try:
+                self.stream: Any = _find_video_stream(self.container, self.name)
+                self._decoder = self.stream.codec_context
+                self._packets = PacketBuffer(self.container, self.stream)
+            except BaseException:
+                self.container.close()
+                raise
+
+    def close(self) -> None:
+        self._packets.close()
+        self.container.close()
+
+    def read_packet_table(self, last_index: int | None = None, num_frames: int | None = None) -> PacketTable | None:
+        """Build the packet table up to a frame, or whole, see `build_packet_table`."""
+        self._restart(is_strict=None)
+        with _raise_broken_video(self.name):
+            return build_packet_table(
+                self.container, self.stream, self._packets, last_index=last_index, num_frames=num_frames
+            )
+
+    def decode_all(self) -> Iterator[av.VideoFrame]:
+        """Decode every frame, in presentation order.
+
+        Raises:
+            BrokenVideo: After the last frame that decodes, if something is wrong behind it.
+        """
+        self._restart(is_strict=False)
+        num_decoded = 0
+        with _raise_broken_video(self.name):
+            try:
+                for packet in self._packets:
+                    for frame in packet.decode():
+                        yield frame
+                        num_decoded += 1
+            except av.FFmpegError as error:
+                raise BrokenVideo(self.name, f"breaks after {num_decoded} frames: {format_error(error)}") from error
+
+    def decode_selected(
+        self, table: PacketTable, indices: Collection[int]
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode the wanted frames, and those that they need, each with its number.
+
+        The frame's number passes the decoder as its time stamp.
+
+        Raises:
+            UnexpectedFrameError, av.FFmpegError: The packets are not as the table states; decode all.
+        """
+        self._restart(is_strict=True)
+        for run in table.find_decode_runs(indices):
+            if self._decoder.is_open:
+                self._decoder.flush_buffers()
+            yield from self._decode_run(table, run, self._read_packets(run), indices)
+
+    def _decode_run(
+        self, table: PacketTable, run: range, packets: Iterator[Any], indices: Collection[int]
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        first, latest = table.frame_indices[run[0]], -1
+        missing = {table.frame_indices[position] for position in run} & set(indices)
+        for position in [*run, None]:  # None: the decoder outputs what it holds back
+            if position is None and not missing:
+                break
+            packet, frame_index = None, None
+            if position is not None:
+                packet, frame_index = next(packets), table.frame_indices[position]
+                packet.pts = frame_index
+                may_skip = table.may_skip_unreferenced and frame_index not in indices
+                self._decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
+            try:
+                frames = self._decoder.decode(packet)
+            except av.FFmpegError:
+                if frame_index is not None and frame_index < first:
+                    continue  # it is shown before the keyframe and needs frames from before it
+                raise
+            for frame in frames:
+                if frame.pts is None or frame.pts <= latest:
+                    raise UnexpectedFrameError
+                if frame.pts >= first and (frame.is_corrupt or (latest < first and not _is_entry(frame, first))):
+                    raise UnexpectedFrameError
+                latest = frame.pts
+                missing.discard(latest)
+                yield latest, frame
+        if missing:
+            raise UnexpectedFrameError
+
+    def _read_packets(self, run: range) -> Iterator[Any]:
+        kept = self._packets.packets
+        if kept is not None:
+            return (kept[position] for position in run)
+        return self._reread_packets(run)
+
+    def _reread_packets(self, run: range) -> Iterator[Any]:
+        """Read a run's packets from another opening of a file whose packets are too large to keep."""
+        again = VideoStream(self._file, self.name)
+        try:
+            for position, packet in enumerate(again._packets):
+                if position in run:
+                    yield packet
+                if position + 1 >= run.stop:
+                    return
+        finally:
+            again.close()
+
+    def _restart(self, *, is_strict: bool | None) -> None:
+        """Go back to the first packet, with a decoder that has decoded nothing that matters.
+
+        Args:
+            is_strict: Whether damage is an error; None: nothing will be decoded.
+        """
+        is_decoder_usable = self._is_strict is None or (self._is_strict is True and is_strict is not False)
+        if not is_decoder_usable or (self._packets.packets is None and is_strict is not True):
+            self.close()
+            self._is_strict = None
+            self._open()
+        if is_strict and self._is_strict is None:
+            self._decoder.options = _DECODER_OPTIONS | _STRICT_OPTIONS
+        self._is_strict = self._is_strict if is_strict is None else is_strict
 
 
-class _FrameConverter:
-    """Frames as arrays, which live until the next one; one for all of a file's: it keeps the conversion's tables."""
+def _is_entry(frame: av.VideoFrame, first: int) -> bool:
+    return frame.pts == first and frame.key_frame
+
+
+def _find_video_stream(container: Any, name: str) -> Any:
+    stream = container.streams.best("video")
+    if stream is None:
+        raise BrokenVideo(name, "has no video stream")
+    codec: Any = stream.codec_context
+    if codec is None:
+        raise BrokenVideo(name, "is coded in a way that FFmpeg does not know")
+    if codec.width * codec.height > _MAX_PIXELS:
+        raise BrokenVideo(name, f"states frames of {codec.width}x{codec.height}: more than {_MAX_PIXELS} pixels")
+    codec.options = _DECODER_OPTIONS  # frames may not grow beyond it either
+    if codec.codec.name == "libdav1d":
+        codec.extradata = None  # it opens by the largest size that this allows, and takes nothing else from there
+    codec.thread_count = 1  # workers run in parallel, not decoders
+    return stream
+
+
+@contextmanager
+def _raise_broken_video(name: str) -> Iterator[None]:
+    """Turn FFmpeg's errors into BrokenVideo."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise BrokenVideo(name, f"does not decode: {format_error(error)}") from error
+    except IndexError as error:  # PyAV's, for a packet of a stream that the file's header does not have
+        raise BrokenVideo(name, "does not decode: it has packets of no stream") from error
+
+
+class FrameConverter:
+    """Frames as upright RGB arrays, each valid until the next; one per stream, as it keeps the conversion's tables."""
 
     def __init__(self) -> None:
         self._reformatter = av.video.reformatter.VideoReformatter()
@@ -96,56 +204,5 @@ class _FrameConverter:
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        picture = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-        return np.rot90(picture, round(frame.rotation / 90))  # both count counter-clockwise
-
-
-def _copy_image(converter: _FrameConverter, frame: av.VideoFrame) -> ImageArray:
-    return converter(frame).copy()
-
-
-@contextmanager
-def _open_video(path_or_bytes: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
-    """The container and its best video stream, closed at the end; FFmpeg's errors become ours."""
-    try:
-        # with "file:" no name is taken for an address, such as concat:… or http:…
-        file = io.BytesIO(path_or_bytes) if isinstance(path_or_bytes, bytes) else f"file:{path_or_bytes}"
-        # titles are often in other letters than UTF-8's
-        with av.open(file, options=_DECODER_OPTIONS, metadata_errors="ignore") as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                raise BrokenVideo(f"{name} has no video stream")
-            if stream.codec_context is None:
-                raise BrokenVideo(f"{name} is coded in a way that FFmpeg does not know")
-            codec: Any = stream.codec_context
-            if codec.width * codec.height > _MAX_PIXELS:
-                raise BrokenVideo(
-                    f"{name} states frames of {codec.width}x{codec.height}: more than {_MAX_PIXELS} pixels"
-                )
-            codec.options = _DECODER_OPTIONS  # nor may they grow to that
-            if codec.codec.name == "libdav1d":
-                codec.extradata = None  # opens by the largest size that it allows, and takes nothing else from there
-            codec.thread_count = 1  # the workers are what runs side by side
-            yield container, stream
-    except (av.FFmpegError, OSError) as error:
-        raise BrokenVideo(f"{name} does not decode: {format_error(error)}") from error
-    except IndexError as error:  # PyAV's, for a packet of a stream that the file's head does not have
-        raise BrokenVideo(f"{name} does not decode: it has packets of no stream") from error
-
-
-def _iter_all_frames(path_or_bytes: Path | bytes, name: str) -> Iterator[av.VideoFrame]:
-    """Every frame in the order of presentation."""
-    with _open_video(path_or_bytes, name) as (container, stream), closing(container.demux(stream)) as packets:
-        yield from _decode_packets(name, packets)
-
-
-def _decode_packets(name: str, packets: Iterable[Any]) -> Iterator[av.VideoFrame]:
-    """Every frame that a stream's packets show, in the order of presentation."""
-    n = 0
-    try:
-        for packet in packets:
-            for frame in packet.decode():
-                yield frame
-                n += 1
-    except av.FFmpegError as error:
-        raise BrokenVideo(f"{name} breaks after {n} frames: {format_error(error)}") from error
+        image = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
+        return np.rot90(image, round(frame.rotation / 90))  # both count counter-clockwise

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vidstill.data.decode.images import IMAGE_EXTENSIONS
-from vidstill.data.decode.stream import VIDEO_EXTENSIONS
+from vidstill.data.decode.reader import VIDEO_EXTENSIONS
 from vidstill.data.manifest.manifest import Manifest, Split, build_manifest, match_splits, select_split
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, join_path

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from vidstill.data.decode.images import IMAGE_EXTENSIONS
-from vidstill.data.decode.stream import VIDEO_EXTENSIONS
+from vidstill.data.decode.reader import VIDEO_EXTENSIONS
 from vidstill.data.manifest.folder import FolderReader, SplitFolderReader, has_suffix
 from vidstill.data.manifest.list_file import ListFileReader, SplitListReader
 from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, ManifestReader, Split, build_manifest

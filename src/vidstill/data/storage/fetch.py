@@ -56,7 +56,19 @@ What lies behind an address, and a piece of a shard, is read whole before it is 
 
 
 class BrokenVideo(InputError):
-    """A file that cannot be decoded, or not as far as was asked."""
+    """A video that cannot be read, or not as far as was requested.
+
+    Args:
+        source: The video; `source` holds the name that messages call it.
+        reason: Why, to be read after the name: "does not decode: …".
+    """
+
+    def __init__(self, source: "VideoSource", reason: str):
+        super().__init__(source_name(source), reason)
+        self.source, self.reason = source_name(source), reason
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.reason}"
 
 
 class StorageUnreachable(InputError):
@@ -105,7 +117,7 @@ def fetch_source(source: VideoSource) -> Path | bytes:
         data = _read_file_range(source.shard, source_name(source), source.offset, end)
     if len(data) < source.size:
         raise BrokenVideo(
-            f"{source_name(source)} is cut: of its {source.size} bytes from {source.offset} on, {len(data)} are there"
+            source, f"is cut: of its {source.size} bytes from byte {source.offset} on, the shard has {len(data)}"
         )
     return data
 
@@ -152,7 +164,7 @@ def _read_file_range(path: Path, name: str, start: int, end: int) -> bytes:
             file.seek(start)
             return file.read(end - start)
     except OSError as error:
-        raise BrokenVideo(f"{name} cannot be read: {format_error(error)}") from error
+        raise BrokenVideo(name, f"cannot be read: {format_error(error)}") from error
 
 
 def _fetch_url_range(url: str, name: str, start: int = 0, end: int | None = None) -> bytes:
@@ -171,14 +183,14 @@ def _fetch_url_range(url: str, name: str, start: int = 0, end: int | None = None
                 break
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
     except FileNotFoundError as error:
-        raise BrokenVideo(f"{name} does not exist") from error
+        raise BrokenVideo(name, "does not exist") from error
 
 
 def _fetch_size(url: str) -> int:
     files, path = resolve_filesystem(url)
     size = files.size(path)
     if size is None:
-        raise BrokenVideo(f"{url} does not say how large it is; copy it to this machine")
+        raise BrokenVideo(url, "does not state its size; copy it to this machine")
     return int(size)
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidstill.data.decode.probe import count_frames, read_frame_rate, read_stream_metadata, read_video_metadata
+from vidstill.data.decode.reader import count_frames, read_frame_rate, read_stream_metadata, read_video_metadata
 from vidstill.data.decode.reader import Frames, read_frames
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, fetch_source, source_name

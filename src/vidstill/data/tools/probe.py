@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vidstill.data.decode.images import list_frame_images
-from vidstill.data.decode.probe import read_stream_metadata
-from vidstill.data.decode.stream import iter_frames
+from vidstill.data.decode.reader import read_stream_metadata
+from vidstill.data.decode.reader import iter_frames
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember, VideoSource, fetch_source, format_error, source_name
 from vidstill.data.tools.near_duplicates import VideoSignature
 from vidstill.parallel.heartbeat import send_heartbeat

@@ -15,8 +15,8 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
 from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
-from vidstill.data.decode.probe import read_frame_rate
-from vidstill.data.decode.stream import iter_frames
+from vidstill.data.decode.reader import read_frame_rate
+from vidstill.data.decode.reader import iter_frames
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source, source_name
 from vidstill.parallel.heartbeat import send_heartbeat
 from vidstill.utils.types import InputError, check_range

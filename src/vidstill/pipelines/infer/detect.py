@@ -19,8 +19,8 @@ from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.ava.samples import BoxViewsConfig
 from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.probe import count_frames, read_frame_rate
-from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
+from vidstill.data.decode.reader import count_frames, read_frame_rate
+from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source, source_name
 from vidstill.engine.distributed import Runtime

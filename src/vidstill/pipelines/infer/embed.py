@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from vidstill.data.decode.probe import read_stream_metadata
+from vidstill.data.decode.reader import read_stream_metadata
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, source_name
 from vidstill.pipelines.infer.embed_config import (
     EmbedConfig,

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vidstill.data.datasets.windows import Window, WindowsConfig, iter_windows
 from vidstill.data.decode.images import is_image_file
-from vidstill.data.decode.probe import count_frames, read_frame_rate
-from vidstill.data.decode.stream import DEFAULT_FRAME_RATE
+from vidstill.data.decode.reader import count_frames, read_frame_rate
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source, source_name
 from vidstill.data.transforms.frame_sampling import SegmentSampling

@@ -14,8 +14,8 @@ from torch import Tensor
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig, iter_windows
 from vidstill.data.decode.images import IMAGE_EXTENSIONS, is_image_file
-from vidstill.data.decode.probe import read_stream_metadata
-from vidstill.data.decode.stream import VIDEO_EXTENSIONS
+from vidstill.data.decode.reader import read_stream_metadata
+from vidstill.data.decode.reader import VIDEO_EXTENSIONS
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.folder import has_suffix
 from vidstill.data.manifest.manifest import Manifest

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vidstill.data.decode.stream import VIDEO_EXTENSIONS
+from vidstill.data.decode.reader import VIDEO_EXTENSIONS
 from vidstill.data.manifest.folder import has_suffix
 from vidstill.data.manifest.manifest import Manifest, Split, build_manifest
 from vidstill.data.manifest.table import VideoTable

@@ -1,1 +1,0 @@
-"""What coded packets tell before they are decoded."""
