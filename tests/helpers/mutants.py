@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from vidstill.data.decode.reader import count_frames, read_video_metadata
-from vidstill.data.decode.reader import read_frames
+from vidstill.data.decode.reader import count_frames, read_frames, read_video_metadata
 from vidstill.data.storage.fetch import BrokenVideo
 
 HUGE = (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x40000000, 0x00FFFFFF, 0xFFFF, 0x7FFF, 0x4000)

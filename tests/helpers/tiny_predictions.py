@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_models import ENCODER, built
 
 from vidstill.checkpoints.io import write_checkpoint
-from vidstill.data.datasets.lookup import FrameSampling
+from vidstill.data.datasets.base import FrameSampling
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.tasks.classification import ClassifierConfig

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidstill.data.decode.reader import count_frames
-from vidstill.data.decode.reader import read_frames
+from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import open_manifest
 from vidstill.synthetic import clips as made
 from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset

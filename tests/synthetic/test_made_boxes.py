@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from vidstill.cli.main import main
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, read_box_csv, read_excluded_timestamps
 from vidstill.data.ava.label_map import read_label_map
-from vidstill.data.decode.reader import count_frames
-from vidstill.data.decode.reader import read_frames
+from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.synthetic import boxes as made
 from vidstill.synthetic.acting import WORLD_MARGIN, generate_scene
 from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset

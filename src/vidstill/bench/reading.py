@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from vidstill.bench.readers import DECORD, PYAV_LOOP, VIDSTILL, ReadFramesFn, read_with_pyav
 from vidstill.bench.timing import pin_to_one_core, time_in_random_order
-from vidstill.data.decode.reader import read_frames_with_count
+from vidstill.data.decode.reader import VideoReader
 from vidstill.data.storage.fetch import VideoSource
 from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
@@ -175,5 +175,7 @@ def _measure_frame_utilization(requests: Sequence[ReadRequest], kind: FileKind) 
     for request in requests:
         for indices in request.frame_indices:
             num_requested += len(set(indices))
-            num_decoded += read_frames_with_count(request.sources[kind], indices)[1]
+            with VideoReader(request.sources[kind]) as reader:
+                reader.read_frames(indices)
+                num_decoded += reader.num_decoded_frames
     return num_requested / num_decoded

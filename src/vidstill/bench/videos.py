@@ -11,7 +11,7 @@ from vidstill.data.decode.reader import iter_frames
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, source_name
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source
 from vidstill.engine.distributed import count_cores
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.synthetic.footage import FootageConfig, encode_footage
@@ -81,7 +81,7 @@ def _prepare_video(row: VideoRow, copy: Path) -> BenchmarkVideo | None:
             return None
         sizes = [frame.shape for frame in iter_frames(here)]
         if len(set(sizes)) > 1:
-            raise BrokenVideo(f"{source_name(here)} changes its size")
+            raise BrokenVideo(here, "changes its size")
     except BrokenVideo as error:
         log.warning("%s: %s; it is not measured", row.name, error)
         return None

@@ -13,8 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from vidstill.cli.predict import echo_problems
-from vidstill.data.decode.reader import count_frames, read_frame_rate
-from vidstill.data.decode.reader import DEFAULT_FRAME_RATE
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, count_frames, read_frame_rate
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime

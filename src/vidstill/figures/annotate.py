@@ -16,9 +16,8 @@ from jaxtyping import Int32, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.reader import read_frame_rate, read_pixel_aspect_ratio
-from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, TimedFrame, iter_timed_frames
-from vidstill.data.storage.fetch import BrokenVideo, VideoSource, source_name
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, TimedFrame, VideoReader, iter_timed_frames
+from vidstill.data.storage.fetch import BrokenVideo, VideoSource
 from vidstill.figures.text_fit import load_font, truncate_end
 from vidstill.figures.timeline import OTHER_COLOR, Timeline
 from vidstill.utils.files import atomic_write
@@ -96,16 +95,18 @@ def redraw_video(
     frames = iter_timed_frames(source, default_frame_rate=default_frame_rate)
     first = next(frames, None)
     if first is None:
-        raise BrokenVideo(f"{source_name(source)} holds no frame that decodes")
+        raise BrokenVideo(source, "holds no frame that decodes")
     rows, columns, _ = first.to_image().shape
-    height, width = compute_video_size(rows, columns, read_pixel_aspect_ratio(source))
+    with VideoReader(source) as video:
+        aspect_ratio, frame_rate = video.read_pixel_aspect_ratio(), video.frame_rate
+    height, width = compute_video_size(rows, columns, aspect_ratio)
     paint = make_paint_fn(height, width)
     with (
         atomic_write(out) as file,
         av.open(f"file:{file.name}", "w", format="mp4", options={"movflags": "faststart"}) as container,
     ):
         stream = _add_stream(
-            container, height, width, read_frame_rate(source) or default_frame_rate or DEFAULT_FRAME_RATE
+            container, height, width, frame_rate or default_frame_rate or DEFAULT_FRAME_RATE
         )
         latest = -1
         for shown in _stop_at_broken_frame(chain([first], frames)):

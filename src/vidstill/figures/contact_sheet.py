@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, source_name
+from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools.preview import read_preview
 from vidstill.figures.text_fit import load_font, truncate_end, truncate_start, wrap_text
 from vidstill.utils.files import check_output_file
@@ -162,7 +162,7 @@ def _make_frame_cells(row: VideoRow) -> tuple[list[SheetCell], list[str]]:
     try:
         seen = read_preview(row, STRIP_COLUMNS)
     except BrokenVideo as error:
-        return [SheetCell(error=_format_error(error, row))], []
+        return [SheetCell(error=error.reason)], []
     rate, (high, wide) = seen.frame_rate, seen.frames.shape[1:3]
     digits = 1 if rate and seen.num_frames / rate >= 10 else 2
     times = [f"{n / rate:.{digits}f} s" if rate else f"frame {n}" for n in seen.frame_indices]
@@ -177,11 +177,7 @@ def _make_image_cell(row: VideoRow) -> SheetCell:
     try:
         return SheetCell(image=resize_to_cell(read_preview(row, 1).frames[0]), caption=row.name)
     except BrokenVideo as error:
-        return SheetCell(error=_format_error(error, row), caption=row.name)
-
-
-def _format_error(error: BrokenVideo, row: VideoRow) -> str:
-    return str(error).removeprefix(source_name(row.source)).strip(" :")
+        return SheetCell(error=error.reason, caption=row.name)
 
 
 STRIP_COLUMNS = 6

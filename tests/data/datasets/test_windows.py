@@ -19,8 +19,7 @@ from vicious_videos import VICIOUS
 from vidstill.data.datasets import windows as module
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.datasets.windows import Window, WindowsConfig, iter_windows
-from vidstill.data.decode.reader import read_frames
-from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
+from vidstill.data.decode.reader import TimedFrame, iter_timed_frames, read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import SpanSampling

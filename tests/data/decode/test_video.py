@@ -16,9 +16,15 @@ from PIL import Image
 from remuxed_videos import remux, restamped
 from tiny_videos import cut_short, number_of, numbered, write_video
 
-from vidstill.data.decode.reader import count_frames, read_stream_metadata, read_video_metadata
-from vidstill.data.decode.reader import read_frames, read_frames_with_count
-from vidstill.data.decode.reader import iter_frames, iter_timed_frames
+from vidstill.data.decode.reader import (
+    count_frames,
+    iter_frames,
+    iter_timed_frames,
+    read_frames,
+    read_frames_with_count,
+    read_stream_metadata,
+    read_video_metadata,
+)
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember
 
 KINDS = [("libx264", "mp4"), ("libx264", "mkv"), ("libx264", "ts"), ("mpeg4", "avi"), ("libvpx-vp9", "webm")]

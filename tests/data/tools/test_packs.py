@@ -14,8 +14,7 @@ from PIL import Image
 from tiny_videos import cut_short, number_of, numbered, write_video
 
 from vidstill.cli.main import main
-from vidstill.data.decode.reader import count_frames
-from vidstill.data.decode.reader import read_frames
+from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember
 from vidstill.data.tools import pack as packs

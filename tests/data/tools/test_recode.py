@@ -12,8 +12,7 @@ from paths import DATA
 from PIL import Image
 from tiny_videos import cut_short, number_of, numbered, write_video
 
-from vidstill.data.decode.reader import count_frames, read_frame_rate, read_video_metadata
-from vidstill.data.decode.reader import read_frames
+from vidstill.data.decode.reader import count_frames, read_frame_rate, read_frames, read_video_metadata
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools.transcode import IMAGE_FOLDER_FRAME_RATE, TranscodeConfig, compute_packed_size, transcode_video
 from vidstill.utils.types import InputError

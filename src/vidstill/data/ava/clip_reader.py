@@ -12,9 +12,14 @@ import numpy as np
 
 from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
 from vidstill.data.decode.images import ImageArray, is_image_file, read_image
-from vidstill.data.decode.reader import count_frames, read_frame_rate, read_stream_metadata
-from vidstill.data.decode.reader import Frames, read_frames
-from vidstill.data.decode.reader import DEFAULT_FRAME_RATE
+from vidstill.data.decode.reader import (
+    DEFAULT_FRAME_RATE,
+    Frames,
+    count_frames,
+    read_frame_rate,
+    read_frames,
+    read_stream_metadata,
+)
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, join_path
 from vidstill.data.storage.filesystem import is_file, list_files
 
@@ -127,7 +132,7 @@ class _ImageSequence:
     def from_directory(cls, folder: PathOrUrl) -> "_ImageSequence":
         names = [name for name in list_files(folder) if is_image_file(name)]
         if not names:
-            raise BrokenVideo(f"{folder} is a folder without pictures, or is not there")
+            raise BrokenVideo(folder, "is a folder without pictures, or does not exist")
         parts = [re.fullmatch(r"(.*?)(\d+)(\.\w+)", name, re.ASCII) for name in names]
         numbers = [int(part[2]) for part in parts if part]
         first = parts[0]
@@ -162,12 +167,12 @@ def _add_error_context(film: KeyframeVideo, *seconds: int) -> Iterator[None]:
         yield
     except BrokenVideo as error:
         keys = ", ".join(f"{film.name},{second:04d}" for second in seconds)
-        raise BrokenVideo(f"key frame{'s' if len(seconds) > 1 else ''} {keys}: {error}") from error
+        raise BrokenVideo(f"key frame{'s' if len(seconds) > 1 else ''} {keys}: {error.source}", error.reason) from error
 
 
 def _require_path(film: KeyframeVideo) -> PathOrUrl:
     if film.path is None:
-        raise BrokenVideo(f"neither a file nor a folder of the video {film.name} was found")
+        raise BrokenVideo(film.name, "has neither a file nor a folder of frames")
     return film.path
 
 
@@ -180,7 +185,7 @@ def _compute_center(film: KeyframeVideo, second: int, length: _VideoLength) -> f
     centre = (second - film.start_second) * length.frame_rate
     if not 0 <= round_half_up(centre) < length.num_frames:
         ends = film.start_second + length.num_frames / length.frame_rate
-        raise BrokenVideo(f"{film.path} begins at second {film.start_second:g} and ends at second {ends:.2f}")
+        raise BrokenVideo(str(film.path), f"begins at second {film.start_second:g} and ends at second {ends:.2f}")
     return centre
 
 
@@ -243,7 +248,7 @@ def _require_second_file(folder: PathOrUrl, second: int) -> PathOrUrl:
     """
     path = _get_second_path(folder, second)
     if not is_file(path):
-        raise BrokenVideo(f"{path} is not there")
+        raise BrokenVideo(path, "does not exist")
     return path
 
 
@@ -259,5 +264,5 @@ def _stack_frames(place: PathOrUrl, pictures: Sequence[ImageArray]) -> Frames:
     sizes = {picture.shape for picture in pictures}
     if len(sizes) > 1:
         one, other = (f"{width}x{height}" for height, width, _ in list(sizes)[:2])
-        raise BrokenVideo(f"{place} has frames of {one} and of {other} in one clip")
+        raise BrokenVideo(place, f"has frames of {one} and of {other} in one clip")
     return np.stack(pictures)

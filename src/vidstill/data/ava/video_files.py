@@ -10,8 +10,7 @@ import numpy as np
 from vidstill.data.ava.box_table import BoxTable
 from vidstill.data.ava.clip_reader import KeyframeVideo, VideoFormat
 from vidstill.data.decode.images import is_image_file
-from vidstill.data.decode.reader import count_frames, read_stream_metadata
-from vidstill.data.decode.reader import VIDEO_EXTENSIONS
+from vidstill.data.decode.reader import VIDEO_EXTENSIONS, count_frames, read_stream_metadata
 from vidstill.data.manifest.folder import has_suffix
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_directory, is_file, list_directories, list_files, read_lines

@@ -1,39 +1,32 @@
-"""View clips."""
+"""Evaluation views: a row of a manifest becomes all temporal clips and spatial crops of one video."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from einops import rearrange
-from torch.utils.data import Dataset
 
-from vidstill.data.datasets.lookup import (
-    FrameSampling,
-    _compute_sample_num_bytes,
-    _get_label,
-    _read_clips,
-    _VideoMetadataCache,
-)
+from vidstill.data.datasets.base import FrameSampling, ManifestDataset
+from vidstill.data.decode.reader import Frames
 from vidstill.data.loader.collate import SampleArrays
-from vidstill.data.loader.protocols import ViewBatch, ViewSample
+from vidstill.data.loader.protocols import ViewBatch
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.storage.fetch import source_name
 from vidstill.data.transforms.crop import CropRule, Interpolation, crop_views
 from vidstill.utils.types import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
-    """What is looked at in a test: `views` draws of frames, each in `crops` places.
+    """The views of a video in evaluation: `temporal_clips` × `spatial_crops`.
 
     Args:
-        temporal_clips: draws of frames from a video.
-        spatial_crops: places in each of them.
-        short_side: pixels that the shorter side is resized to before cropping.
-        size: rows and columns of a clip.
-        interpolation: how a frame is resized.
-        crop_rule: whose places the crops have.
+        sampling: Which frames a temporal clip has.
+        temporal_clips: Clips at different times of the video.
+        spatial_crops: Crops of each temporal clip.
+        short_side: Pixels that the shorter side is resized to before cropping.
+        size: Rows and columns of a crop.
+        interpolation: How a frame is resized.
+        crop_rule: Whose code decides where the crops lie.
     """
 
     sampling: FrameSampling
@@ -45,49 +38,42 @@ class ViewsConfig:
     crop_rule: CropRule = "videomae"
 
     def __post_init__(self) -> None:
-        check_range(1, math.inf, views=self.temporal_clips, crops=self.spatial_crops, short_side=self.short_side)
+        check_range(
+            1,
+            math.inf,
+            temporal_clips=self.temporal_clips,
+            spatial_crops=self.spatial_crops,
+            short_side=self.short_side,
+        )
         for side in self.size:
             check_range(1, math.inf, size=side)
 
+    def crop(self, frames: Frames) -> list[Frames]:
+        """Resize a temporal clip and cut its spatial crops."""
+        return crop_views(frames, self.short_side, self.size, self.spatial_crops, self.interpolation, self.crop_rule)
 
-class ViewClips(Dataset[ViewSample]):
-    """Test samples: every view of a video at once, nothing drawn."""
+
+class ViewClips(ManifestDataset):
+    """Evaluation samples: all views of a video; nothing is random."""
 
     batch_type = ViewBatch
 
     def __init__(self, manifest: Manifest, config: ViewsConfig):
-        self.manifest, self.config = manifest, config
-        self._video_metadata = _VideoMetadataCache(manifest, config.sampling)
-
-    @property
-    def sample_num_bytes(self) -> int:
-        config = self.config
-        return _compute_sample_num_bytes(
-            config.temporal_clips * config.spatial_crops, config.sampling.num_frames, config.size, self.manifest
+        super().__init__(
+            manifest,
+            config.sampling,
+            clips_per_sample=config.temporal_clips * config.spatial_crops,
+            size=config.size,
         )
-
-    def __len__(self) -> int:
-        return len(self.manifest.rows)
-
-    def sample_name(self, index: int) -> str:
-        return source_name(self.manifest.rows[index].source)
+        self.config = config
 
     def load_arrays(self, index: int) -> SampleArrays:
-        clip, label, place = self[index]
-        return clip.numpy()[None], np.array([label]), np.array([place])
+        """Load a row's views, by temporal clip and then by crop, its label, and its index.
 
-    def __getitem__(self, index: int) -> ViewSample:
-        """
         Raises:
-            BrokenVideo: the video does not decode.
+            BrokenVideo: The video does not decode.
         """
-        config, row = self.config, self.manifest.rows[index]
-        total = self._video_metadata.get_num_frames(index)
-        views = self._video_metadata.get_sampling(index).list_view_indices(total, config.temporal_clips)
-        spatial = config.short_side, config.size, config.spatial_crops, config.interpolation, config.crop_rule
-        crops = [
-            rearrange(crop, "t h w c -> c t h w")
-            for frames in _read_clips(row.source, views)
-            for crop in crop_views(frames, *spatial)
-        ]
-        return ViewSample(torch.from_numpy(np.stack(crops)), _get_label(self.manifest, index, row), index)
+        with self.open_row(index) as opened:
+            clips = opened.read_clips(opened.sampling.list_view_indices(opened.num_frames, self.config.temporal_clips))
+        views = [rearrange(crop, "t h w c -> c t h w") for frames in clips for crop in self.config.crop(frames)]
+        return np.stack(views)[None], self.get_label(index, opened.row)[None], np.array([index])

@@ -15,7 +15,6 @@ from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource
-from vidstill.data.transforms.crop import crop_views
 from vidstill.utils.types import check_range
 
 
@@ -114,5 +113,4 @@ class _PartialWindow:
 
 
 def _crop_image(image: ImageArray, views: ViewsConfig) -> list[UInt8[np.ndarray, "rows cols 3"]]:
-    spatial = views.short_side, views.size, views.spatial_crops, views.interpolation, views.crop_rule
-    return [crop[0] for crop in crop_views(image[None], *spatial)]
+    return [crop[0] for crop in views.crop(image[None])]

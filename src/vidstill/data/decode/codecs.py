@@ -6,21 +6,26 @@ from typing import Any
 ReadKeyframe = Callable[[Any], bool | None]
 """Packet → whether decoding may begin at it; None where it may be damaged or does not show exactly one frame."""
 
-REORDERING_CODECS = frozenset({"h264", "hevc", "mpeg4"})
-"""Codecs whose pictures may be shown in another order than they are decoded in (B-frames)."""
+REORDERING_CODECS = frozenset({"h264", "hevc"})
+"""Codecs read here whose frames may be shown in another order than they are decoded in (B-frames)."""
 
 
-def find_keyframe_reader(codec: str) -> ReadKeyframe | None:
-    """Return how keyframes of this codec are recognized; None for a codec that is decoded from the file's start.
+def find_keyframe_reader(codec: str, extradata: bytes) -> ReadKeyframe | None:
+    """Return how keyframes of a stream are recognized; None for a stream that is decoded from the file's start.
 
-    For codecs with B-frames it is the container's flag; whoever decodes from such a packet has to check that the
-    decoder calls its frame a keyframe too.
+    For H.264 and HEVC it is the container's flag; whoever decodes from such a packet has to check that the decoder
+    calls its frame a keyframe too.
 
     Args:
         codec: FFmpeg's name of the codec.
+        extradata: The stream's, which holds the decoder configuration record of H.264 and HEVC.
     """
     if codec in REORDERING_CODECS:
-        return lambda packet: packet.is_keyframe
+        record = 4 if codec == "h264" else 21  # of ISO/IEC 14496-15: where the size of a unit's length field stands
+        if extradata[:1] != b"\1" or len(extradata) <= record:
+            return None
+        length_bytes = (extradata[record] & 3) + 1
+        return lambda packet: packet.is_keyframe if _has_whole_units(memoryview(packet), length_bytes) else None
     read = _PACKET_READERS.get(codec)
     return None if read is None else lambda packet: read(bytes(packet))
 
@@ -31,9 +36,15 @@ def may_skip_unreferenced(codec: str, extradata: bytes) -> bool:
     In a HEVC stream of several temporal layers such a frame may still be referenced from a higher layer; their number
     stands in the decoder configuration record (ISO/IEC 14496-15, 8.3.3.1).
     """
-    if codec == "hevc":
-        return len(extradata) > 21 and extradata[0] == 1 and extradata[21] >> 3 & 7 == 1
-    return codec in REORDERING_CODECS
+    return codec == "h264" or (codec == "hevc" and extradata[21] >> 3 & 7 == 1)
+
+
+def _has_whole_units(packet: memoryview, length_bytes: int) -> bool:
+    """Whether a packet of H.264 or HEVC consists of whole units, each after its length."""
+    offset = 0
+    while offset + length_bytes < len(packet):
+        offset += length_bytes + int.from_bytes(packet[offset : offset + length_bytes], "big")
+    return offset == len(packet)
 
 
 def _read_mjpeg(packet: bytes) -> bool | None:

@@ -94,7 +94,8 @@ def build_packet_table(
     """
     codec = stream.codec_context.codec.canonical_name
     containers = set(container.format.name.split(","))
-    read_keyframe = find_keyframe_reader(codec)
+    extradata = bytes(stream.codec_context.extradata or b"")
+    read_keyframe = find_keyframe_reader(codec, extradata)
     if read_keyframe is None or not containers & (_PTS_CONTAINERS | _DTS_CONTAINERS):
         return None
     is_reordered = codec in REORDERING_CODECS
@@ -136,9 +137,7 @@ def build_packet_table(
     depth, stated_depth = _compute_reorder_depth(frame_indices), stream.codec_context.reorder_depth
     if depth > stated_depth or (is_reordered and depth == 0 < stated_depth):
         return None  # the decoder would show frames before their turn, or the time stamps are those of decoding
-    return PacketTable(
-        keyframes, frame_indices, may_skip_unreferenced(codec, bytes(stream.codec_context.extradata or b""))
-    )
+    return PacketTable(keyframes, frame_indices, may_skip_unreferenced(codec, extradata))
 
 
 def _compute_reorder_depth(frame_indices: list[int]) -> int:

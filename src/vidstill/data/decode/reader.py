@@ -50,7 +50,7 @@ class TimedFrame:
     Args:
         pts_seconds: Seconds from the video's first frame to this one.
         duration_seconds: Seconds that a frame is shown for, by the stated frame rate.
-        to_image: Convert to upright RGB; valid until the next frame is taken.
+        to_image: Convert to upright RGB.
     """
 
     pts_seconds: float
@@ -80,8 +80,8 @@ class VideoReader:
         """Frames that the last `read_frames` decoded."""
         self._num_frames = num_frames
         self._table: PacketTable | None = None
-        self._images = list_frame_images(self.file)
-        self._stream = VideoStream(self.file, self.name) if self._images is None else None
+        self._images = list_frame_images(self.file) or []
+        self._stream = None if self._images else VideoStream(self.file, self.name)
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -160,7 +160,6 @@ class VideoReader:
             raise InputError(f"frames are numbered from 0 and at least one is read, not {list(indices)[:3]}")
         last = max(indices)
         if self._stream is None:
-            assert self._images is not None
             if last >= len(self._images):
                 raise self._make_too_short_error(len(self._images), last)
             images = ((n, partial(read_image, self._images[n])) for n in sorted(set(indices)))
@@ -214,7 +213,7 @@ class VideoReader:
         """
         duration = 1 / (self.frame_rate or default_frame_rate or DEFAULT_FRAME_RATE)
         if self._stream is None:
-            for n, image in enumerate(self._images or ()):
+            for n, image in enumerate(self._images):
                 yield TimedFrame(n * duration, duration, partial(read_image, image))
             return
         start, latest = None, -duration
@@ -224,7 +223,7 @@ class VideoReader:
                 start = frame.time - following
             time = following if frame.time is None or start is None else frame.time - start
             latest = time if time > latest else following
-            yield TimedFrame(latest, duration, lambda to_image=to_image: to_image().copy())
+            yield TimedFrame(latest, duration, partial(_copy_image, to_image))
 
     def read_pixel_aspect_ratio(self) -> float:
         """Return the width to height at which a pixel of the upright frames is shown; 1 where nothing is stated.
@@ -245,6 +244,10 @@ class VideoReader:
 def _to_images(keyed_frames: Iterable[tuple[Any, av.VideoFrame]]) -> Iterator[tuple[Any, Callable[[], ImageArray]]]:
     convert = FrameConverter()
     return ((key, partial(convert, frame)) for key, frame in keyed_frames)
+
+
+def _copy_image(to_image: Callable[[], ImageArray]) -> ImageArray:
+    return to_image().copy()
 
 
 def read_frames(source: VideoSource, indices: Sequence[int]) -> Frames:

@@ -44,7 +44,7 @@ class VideoStream:
             # with "file:" no path is taken for an URL, such as concat:… or http:…
             file = io.BytesIO(self._file) if isinstance(self._file, bytes) else f"file:{self._file}"
             # titles are not always UTF-8
-            self.container = av.open(file, options=_DECODER_OPTIONS, metadata_errors="ignore")
+            self.container: Any = av.open(file, options=_DECODER_OPTIONS, metadata_errors="ignore")
             try:
                 self.stream: Any = _find_video_stream(self.container, self.name)
                 self._decoder = self.stream.codec_context
@@ -82,9 +82,7 @@ class VideoStream:
             except av.FFmpegError as error:
                 raise BrokenVideo(self.name, f"breaks after {num_decoded} frames: {format_error(error)}") from error
 
-    def decode_selected(
-        self, table: PacketTable, indices: Collection[int]
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
+    def decode_selected(self, table: PacketTable, indices: Collection[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode the wanted frames, and those that they need, each with its number.
 
         The frame's number passes the decoder as its time stamp.

@@ -13,7 +13,7 @@ from vidstill.data.manifest.jsonl import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import INDEX_FILE
 from vidstill.data.manifest.table import VideoTable
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error, source_name
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error
 from vidstill.data.storage.tar_writer import ShardWriter
 from vidstill.data.tools.inspect import open_split_manifests
 from vidstill.data.tools.transcode import TranscodeConfig, TranscodedVideo, transcode_video
@@ -180,13 +180,13 @@ def _transcode_row(rows: VideoTable, config: TranscodeConfig, index: int) -> _Pa
     row = rows[index]
     if row.error:
         return _PackedVideo(0, row.error)
-    before, name = 0, source_name(row.source)
+    before = 0
     try:
         here = fetch_source(row.source)
-        before, name = _count_bytes(here), source_name(here)
+        before = _count_bytes(here)
         return _PackedVideo(before, transcode_video(here, config, row.frame_rate))
     except BrokenVideo as error:
-        return _PackedVideo(before, str(error).removeprefix(name).strip())
+        return _PackedVideo(before, error.reason)
     except OSError as error:
         return _PackedVideo(before, f"cannot be read: {format_error(error)}")
 

@@ -1,14 +1,11 @@
 """Looks at single videos of a data set: what one is, and some of its frames; its bytes are fetched once."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidstill.data.decode.reader import count_frames, read_frame_rate, read_stream_metadata, read_video_metadata
-from vidstill.data.decode.reader import Frames, read_frames
+from vidstill.data.decode.reader import Frames, VideoReader
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, fetch_source, source_name
+from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools.stats import VideoStats
 
 
@@ -29,10 +26,12 @@ def add_video_stats(row: VideoRow, stats: VideoStats) -> None:
         BrokenVideo: they do not.
         Unreachable: its place does not answer.
     """
-    with _fetch_video(row) as here:
-        seen = read_video_metadata(here)
-        size = len(here) if isinstance(here, bytes) else here.stat().st_size if here.is_file() else None
-        stats.add(seen.num_frames, seen.frame_rate, (seen.width, seen.height), read_stream_metadata(here).codec, size)
+    with VideoReader(row.source) as video:
+        size = len(video.file) if isinstance(video.file, bytes) else None
+        if isinstance(video.file, Path) and video.file.is_file():
+            size = video.file.stat().st_size
+        height, width = video.read_frames([0, video.num_frames - 1]).shape[1:3]
+        stats.add(video.num_frames, video.frame_rate, (width, height), video.metadata.codec, size)
 
 
 def read_preview(row: VideoRow, max_frames: int) -> VideoPreview:
@@ -43,24 +42,14 @@ def read_preview(row: VideoRow, max_frames: int) -> VideoPreview:
         Unreachable: its place does not answer.
     """
     if row.error:
-        raise BrokenVideo(f"{source_name(row.source)} {row.error}")
-    with _fetch_video(row) as here:
-        total = row.frames or count_frames(here)
+        raise BrokenVideo(row.source, row.error)
+    with VideoReader(row.source, num_frames=row.frames) as video:
+        total = video.num_frames
         parts = min(max_frames, total)
         places = [(2 * part + 1) * total // (2 * parts) for part in range(parts)]
         return VideoPreview(
-            frames=read_frames(here, places),
+            frames=video.read_frames(places),
             frame_indices=places,
             num_frames=total,
-            frame_rate=row.frame_rate or read_frame_rate(here),
+            frame_rate=row.frame_rate or video.frame_rate,
         )
-
-
-@contextmanager
-def _fetch_video(row: VideoRow) -> Iterator[Path | bytes]:
-    """The video as a file, or its bytes; what is found wrong with them is said by the video's own name."""
-    here = fetch_source(row.source)
-    try:
-        yield here
-    except BrokenVideo as error:
-        raise BrokenVideo(str(error).replace(source_name(here), source_name(row.source))) from error

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vidstill.data.decode.images import list_frame_images
-from vidstill.data.decode.reader import read_stream_metadata
-from vidstill.data.decode.reader import iter_frames
+from vidstill.data.decode.reader import iter_frames, read_stream_metadata
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember, VideoSource, fetch_source, format_error, source_name
 from vidstill.data.tools.near_duplicates import VideoSignature
 from vidstill.parallel.heartbeat import send_heartbeat
@@ -35,14 +34,13 @@ def scan_video(source: VideoSource) -> ScanRecord:
     Raises:
         Unreachable: its place does not answer.
     """
-    found, name = init_scan_record(source), source_name(source)
+    found = init_scan_record(source)
     try:
         here = fetch_source(source)
-        name = source_name(here)
         found["sha256"], found["bytes"] = _hash_source(here)
         _decode_frames(here, found)
     except BrokenVideo as error:
-        found["wrong"] = str(error).removeprefix(name).strip()
+        found["wrong"] = error.reason
     except OSError as error:
         found["wrong"] = f"cannot be read: {format_error(error)}"
     return found
@@ -101,14 +99,14 @@ def _decode_frames(here: Path | bytes, found: ScanRecord) -> None:
         for picture in iter_frames(here):
             height, width = picture.shape[:2]
             if (width, height) != (found.setdefault("width", width), found.setdefault("height", height)):
-                raise BrokenVideo(f"{name} changes its size to {width}x{height} at frame {found['frames']}")
+                raise BrokenVideo(name, f"changes its size to {width}x{height} at frame {found['frames']}")
             sketch.update(picture)
             found["frames"] += 1
             send_heartbeat()
     except (BrokenVideo, OSError):
         raise
     except Exception as error:  # whatever else a library does with a damaged file is that file's fault
-        raise BrokenVideo(f"{name} breaks after {found['frames']} frames: {format_error(error)}") from error
+        raise BrokenVideo(name, f"breaks after {found['frames']} frames: {format_error(error)}") from error
     finally:
         _update_record(found, looks=sketch.digest())
         if header.num_frames not in (None, found["frames"]):
@@ -116,7 +114,7 @@ def _decode_frames(here: Path | bytes, found: ScanRecord) -> None:
         if header.frame_rate and ("stated" in found or not header.duration_seconds):
             found["seconds"] = found["frames"] / header.frame_rate
     if not found["frames"]:
-        raise BrokenVideo(f"{name} holds no frame that decodes")
+        raise BrokenVideo(name, "holds no frame that decodes")
 
 
 def _update_record(found: ScanRecord, **facts: str | float | None) -> None:

@@ -15,8 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
 from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
-from vidstill.data.decode.reader import read_frame_rate
-from vidstill.data.decode.reader import iter_frames
+from vidstill.data.decode.reader import iter_frames, read_frame_rate
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source, source_name
 from vidstill.parallel.heartbeat import send_heartbeat
 from vidstill.utils.types import InputError, check_range
@@ -110,7 +109,7 @@ def transcode_video(source: VideoSource, config: TranscodeConfig, frame_rate: fl
             return _transcode_image(pictures[0], config.short_side)
         return _encode_video(here, config, frame_rate or read_frame_rate(here) or IMAGE_FOLDER_FRAME_RATE)
     except BrokenVideo as error:
-        raise BrokenVideo(str(error).replace(source_name(here), source_name(source))) from error
+        raise BrokenVideo(source, error.reason) from error
 
 
 def compute_packed_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -126,7 +125,7 @@ def _encode_video(here: Path | bytes, config: TranscodeConfig, rate: float) -> T
     pictures = iter_frames(here)
     first = next(pictures, None)
     if first is None:
-        raise BrokenVideo(f"{source_name(here)} holds no frame that decodes")
+        raise BrokenVideo(here, "holds no frame that decodes")
     rows, columns = first.shape[:2]
     height, width = compute_packed_size(rows, columns, config.short_side)
     file = io.BytesIO()
@@ -182,7 +181,7 @@ def _convert_frames(
     for n, picture in enumerate(pictures):
         shape = shape or picture.shape
         if picture.shape != shape:
-            raise BrokenVideo(f"{name} changes its size to {picture.shape[1]}x{picture.shape[0]} at frame {n}")
+            raise BrokenVideo(name, f"changes its size to {picture.shape[1]}x{picture.shape[0]} at frame {n}")
         scaled = min(shape[:2]) > config.short_side
         kept = picture if scaled else picture[:height, :width]
         yield convert.reformat(

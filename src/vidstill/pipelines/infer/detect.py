@@ -19,8 +19,7 @@ from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.ava.samples import BoxViewsConfig
 from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.reader import count_frames, read_frame_rate
-from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
+from vidstill.data.decode.reader import TimedFrame, count_frames, iter_timed_frames, read_frame_rate
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source, source_name
 from vidstill.engine.distributed import Runtime
@@ -80,7 +79,7 @@ def detect_video(
     Raises:
         BrokenVideo: not one moment of it decodes.
     """
-    here, wrong = fetch_source(row.source), ""
+    here, broken = fetch_source(row.source), None
     views = request.detector.views
     rate = read_frame_rate(here) or row.frame_rate or views.sampling.frame_rate
     known = None if request.person_detector is not None else request.person_boxes.get(video, {})
@@ -93,14 +92,14 @@ def detect_video(
             persons = _find_persons(request, known, taken)
             scores = _score_actions(request, taken, persons)
             if not np.isfinite(scores).all():
-                raise BrokenVideo(f"{source_name(here)} has scores that are no finite numbers at {taken.seconds:.1f} s")
+                raise BrokenVideo(here, f"has scores that are no finite numbers at {taken.seconds:.1f} s")
             moments.append(KeyframeDetections(taken.seconds, persons.boxes, persons.scores, scores))
             progress(taken.seconds)
     except BrokenVideo as error:
-        wrong = str(error).replace(source_name(here), source_name(row.source))
-    if not moments:
-        raise BrokenVideo(wrong)
-    return VideoDetections(video, row, rate, size, PersonTracks(moments), wrong)
+        broken = BrokenVideo(row.source, error.reason)
+    if broken is not None and not moments:
+        raise broken
+    return VideoDetections(video, row, rate, size, PersonTracks(moments), str(broken or ""))
 
 
 def _find_persons(
@@ -191,7 +190,7 @@ def read_keyframe_clips(
             yield waiting.popleft()
         if ahead is None and not waiting:
             return
-    raise BrokenVideo(f"{source_name(source)} ends early: {number + 1} of {total} frames decode")
+    raise BrokenVideo(source, f"ends early: {number + 1} of {total} frames decode")
 
 
 def _plan_keyframes(
@@ -230,7 +229,7 @@ def _add_frame(
     picture = frame.to_image()
     height, width = picture.shape[:2]
     if frame_size not in (None, (height, width)):
-        raise BrokenVideo(f"{source_name} changes its size to {width}x{height} at frame {frame_number} or before")
+        raise BrokenVideo(source_name, f"changes its size to {width}x{height} at frame {frame_number} or before")
     small: ImageArray | None = None
     for each in keyframe_clips:
         if frame_number == each.keyframe:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from vidstill.data.decode.reader import read_stream_metadata
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, source_name
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.pipelines.infer.embed_config import (
     EmbedConfig,
     EmbedRequest,
@@ -275,7 +275,7 @@ def _embed_windows(
         row = videos.get_row(key)
         try:
             if row.error:
-                raise BrokenVideo(f"{source_name(row.source)} {row.error}")
+                raise BrokenVideo(row.source, row.error)
             length = (
                 read_stream_metadata(row.source).duration_seconds or np.inf if isinstance(row.source, Path) else np.inf
             )

@@ -14,7 +14,7 @@ from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, parse_path
+from vidstill.data.storage.fetch import PathOrUrl, parse_path
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.pipelines.classifier_checkpoint import load_classifier
@@ -62,7 +62,7 @@ class VideoEncoder(ClipEncoder):
             batch: windows that go through the encoder at once.
 
         Raises:
-            BrokenVideo: one does not decode.
+            InputError: one does not decode.
             InputError: what is asked for is not there.
         """
         if not isinstance(videos, str | Path):
@@ -88,7 +88,7 @@ class VideoEncoder(ClipEncoder):
             listing = build_unlabeled_manifest([VideoRow(place, None)])
             found = next(extract_video_features(self, listing, look, layers=layers, pool=pool, broken=broken), None)
             if found is None:
-                raise BrokenVideo(broken[0])
+                raise InputError(broken[0])
             features = found[1]
         else:
             parts = list(extract_window_features(self, place, cut, look, layers=layers, pool=pool, batch=batch))
@@ -104,7 +104,9 @@ class VideoEncoder(ClipEncoder):
         listing = open_manifest(parse_path(str(video)))
         if len(listing.rows) > 1:
             raise InputError(f"{video} holds {len(listing.rows)} videos; give one, or vidstill.predict all of them")
-        found = self.predict_probabilities(ViewClips(listing, self.require_classifier()[1])[0].clip)
+        found = self.predict_probabilities(
+            torch.from_numpy(ViewClips(listing, self.require_classifier()[1]).load_arrays(0)[0][0])
+        )
         return [
             (self.classes[label], found[label].item())
             for label in found.argsort(descending=True, stable=True)[:topk].tolist()

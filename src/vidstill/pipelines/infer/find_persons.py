@@ -18,8 +18,7 @@ from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.ava.dataset import BoxSplit, open_box_dataset
 from vidstill.data.ava.frame_sampling import round_half_up
 from vidstill.data.decode.images import ImageArray, is_image_file
-from vidstill.data.decode.reader import count_frames, read_frame_rate
-from vidstill.data.decode.reader import DEFAULT_FRAME_RATE
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, count_frames, read_frame_rate
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.manifest.table import VideoRow

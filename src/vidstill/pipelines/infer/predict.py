@@ -13,10 +13,9 @@ from torch import Tensor
 
 from vidstill.data.datasets.windows import Window, WindowsConfig, iter_windows
 from vidstill.data.decode.images import is_image_file
-from vidstill.data.decode.reader import count_frames, read_frame_rate
-from vidstill.data.decode.reader import DEFAULT_FRAME_RATE
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, count_frames, read_frame_rate
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source, source_name
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.figures.timeline import Timeline
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
@@ -167,7 +166,7 @@ def predict_timeline(
             spans += [(window.start, window.end) for window in some]
             progress(spans[-1][1])
     except BrokenVideo as error:
-        wrong = str(error).replace(source_name(here), source_name(row.source))
+        wrong = str(BrokenVideo(row.source, error.reason))
     if not found:
         return None, wrong
     starts, ends = np.array(spans).T

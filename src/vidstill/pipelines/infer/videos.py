@@ -14,8 +14,7 @@ from torch import Tensor
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig, iter_windows
 from vidstill.data.decode.images import IMAGE_EXTENSIONS, is_image_file
-from vidstill.data.decode.reader import read_stream_metadata
-from vidstill.data.decode.reader import VIDEO_EXTENSIONS
+from vidstill.data.decode.reader import VIDEO_EXTENSIONS, read_stream_metadata
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.folder import has_suffix
 from vidstill.data.manifest.manifest import Manifest
@@ -108,7 +107,7 @@ def extract_window_features(
         means = {name: each.unflatten(0, (len(some), -1)).mean(dim=1) for name, each in found.items()}
         yield WindowFeatures(times, means)
     if not any_seen:
-        raise BrokenVideo(f"{source_name(source)} holds no frame that decodes")
+        raise BrokenVideo(source, "holds no frame that decodes")
 
 
 def resolve_views(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import infer_encoder_config
-from vidstill.data.datasets.lookup import FrameSampling
+from vidstill.data.datasets.base import FrameSampling
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
