@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from encoded_videos import X264, Builder, base, encode
+from encoded_videos import Builder, base
 from mp4_by_hand import entry, write_mp4
-from remuxed_videos import Sample, edited, join, parameters_of, remux, samples_of
+from remuxed_videos import Sample, edited, parameters_of, remux, samples_of
 
 
 def units(data: bytes) -> list[bytes]:
@@ -52,18 +52,10 @@ class Bits:
         return (1 << zeros) - 1 + self.take(zeros)
 
 
-def set_bit(unit: bytes, at: int, value: int) -> bytes:
-    changed = bytearray(unit)
-    changed[at // 8] = changed[at // 8] & ~(128 >> at % 8) | value * (128 >> at % 8)
-    return bytes(changed)
-
-
 class Head(NamedTuple):
     """A sequence parameter set, read up to the flag that says whether usability information follows."""
 
     bits: Bits
-    number_bits: int  # of frame_num
-    order_bits: int  # of pic_order_cnt_lsb
     size_at: int
     size_end: int
 
@@ -77,10 +69,9 @@ def sps_head(sps: bytes) -> Head:
         assert bits.golomb() == 1, "4:2:0 alone is read"
         bits.golomb(), bits.golomb(), bits.take()
         assert not bits.take(), "no scaling lists"
-    number = bits.golomb() + 4
+    bits.golomb()
     assert bits.golomb() == 0, "order by its own field"
-    order = bits.golomb() + 4
-    bits.golomb(), bits.take()
+    bits.golomb(), bits.golomb(), bits.take()
     start = bits.at
     bits.golomb(), bits.golomb()
     end = bits.at
@@ -89,7 +80,7 @@ def sps_head(sps: bytes) -> Head:
     bits.take()
     if bits.take():
         bits.golomb(), bits.golomb(), bits.golomb(), bits.golomb()
-    return Head(bits, number, order, start, end)
+    return Head(bits, start, end)
 
 
 def without_usability(sps: bytes) -> bytes:
@@ -110,33 +101,6 @@ def with_sets(parameters: bytes, sps: bytes, pps: bytes) -> bytes:
     return parameters[:5] + b"\xe1" + struct.pack(">H", len(sps)) + sps + b"\1" + struct.pack(">H", len(pps)) + pps
 
 
-def unreferred(unit: bytes) -> bytes:
-    """A P slice that says that no other needs it, though others do."""
-    return bytes([unit[0] & 0x9F]) + unit[1:] if unit[0] & 31 == 1 else unit
-
-
-def forgetful(sps: bytes) -> Callable[[bytes], bytes]:
-    """Each IDR says that what waits to be shown is to be thrown away (no_output_of_prior_pics_flag)."""
-    head = sps_head(sps)
-
-    def edit(unit: bytes) -> bytes:
-        if unit[0] & 31 != 5:
-            return unit
-        bits = Bits(unit)
-        (
-            bits.golomb(),
-            bits.golomb(),
-            bits.golomb(),
-            bits.take(head.number_bits),
-            bits.golomb(),
-            bits.take(head.order_bits),
-        )
-        assert unit[: bits.at // 8 + 1] == bits.plain[: bits.at // 8 + 1], "no emulation prevention so early"
-        return set_bit(unit, bits.at, 1)
-
-    return edit
-
-
 def recoded(path: Path, name: str, edit: Callable[[bytes], bytes | None], places: Any = range(10000)) -> Path:
     return remux(base(path, name), path, edited(places, each_unit(edit)))
 
@@ -151,12 +115,6 @@ def no_usability(path: Path, name: str) -> Path:
     sps, pps = parameter_sets(parameters_of(source))
     samples = [replace(s, data=packed([u for u in units(s.data) if u[0] & 31 != 7])) for s in samples_of(source)]
     return write_mp4(path, samples, [entry("avc1", with_sets(parameters_of(source), without_usability(sps), pps))])
-
-
-def forgets(path: Path, name: str) -> Path:
-    source = base(path, name)
-    sps, _ = parameter_sets(parameters_of(source))
-    return remux(source, path, edited(range(1000), each_unit(forgetful(sps))))
 
 
 def halves(path: Path, name: str) -> Path:
@@ -261,26 +219,6 @@ def reordered_unsaid(path: Path, name: str) -> Path:
     return write_mp4(path, samples, [entry("avc1", with_sets(parameters_of(source), never_reordered(sps), pps))])
 
 
-def forgetful_hevc(unit: bytes) -> bytes:
-    """Each picture that decoding may begin at says that what waits to be shown is to be thrown away."""
-    return set_bit(unit, 17, 1) if 16 <= unit[0] >> 1 & 63 <= 23 else unit
-
-
-def new_parameters_early(path: Path, *, place: int) -> Path:
-    """The second half has another picture parameter set, which a packet of the first half brings."""
-    options = f"{X264} bf=3 b_strategy=0 sc_threshold=0 coder=vlc"
-    parts = [
-        encode(base(path, "x264_b3.mp4").with_name(f"qp_{qp}.mp4"), "libx264", f"{options} qp={qp}") for qp in (20, 33)
-    ]
-    sets = [parameter_sets(parameters_of(part)) for part in parts]
-    assert sets[0][0] == sets[1][0]
-    assert sets[0][1] != sets[1][1]
-    first, second = samples_of(parts[0])[:20], samples_of(parts[1])[20:]
-    without = each_unit(lambda unit: unit if unit[0] & 31 not in (7, 8) else None)
-    first[place] = replace(first[place], data=first[place].data + packed([sets[1][1]]))
-    return join([first, [replace(s, data=without(s.data)) for s in second]], parts[0], path)
-
-
 def two_entries(path: Path) -> Path:
     """The second half is coded otherwise, which only a second sample description tells."""
     one, other = base(path, "x264_b3.mp4"), base(path, "x264_cavlc.mp4")
@@ -306,10 +244,6 @@ H26X: dict[str, Builder] = {
     "no_usability.mp4": partial(no_usability, name="x264_b3.mp4"),
     "no_usability_pyramid.mp4": partial(no_usability, name="x264_b8.mp4"),
     "no_usability_open_gop.mp4": partial(no_usability, name="x264_open_gop.mp4"),
-    "forgets_what_waits.mp4": partial(forgets, name="x264_b3.mp4"),
-    "forgets_what_waits_b8.mkv": partial(forgets, name="x264_b8.mp4"),
-    "unreferred_p.mp4": partial(recoded, name="x264_b3.mp4", edit=unreferred, places=(11, 21, 22)),
-    "unreferred_p_no_b.mkv": partial(recoded, name="x264_no_b.mp4", edit=unreferred, places=(13, 24)),
     "reordered_unsaid.mp4": partial(reordered_unsaid, name="x264_b3.mp4"),
     "reordered_unsaid_pyramid.mp4": partial(reordered_unsaid, name="x264_b8.mp4"),
     "reordered_unsaid_open_gop.mp4": partial(reordered_unsaid, name="x264_open_gop.mp4"),
@@ -318,11 +252,6 @@ H26X: dict[str, Builder] = {
         samples_of(base(path, "x265_closed.mp4")),
         [entry("hvc1", hevc_never_reordered(parameters_of(base(path, "x265_closed.mp4"))))],
     ),
-    "forgets_what_waits_hevc.mp4": partial(recoded, name="x265_closed.mp4", edit=forgetful_hevc),
-    "forgets_what_waits_hevc.mkv": partial(recoded, name="x265_radl.mkv", edit=forgetful_hevc),
-    "new_parameters_in_a_b_frame.mkv": partial(new_parameters_early, place=18),
-    "new_parameters_early.mkv": partial(new_parameters_early, place=12),
-    "new_parameters_early.mp4": partial(new_parameters_early, place=12),
     "halves.mkv": partial(halves, name="x264_slices.mp4"),
     "halves.mp4": partial(halves, name="x264_slices.mp4"),
     "pairs.mkv": partial(pairs, name="x264_no_b.mp4"),
@@ -332,9 +261,6 @@ H26X: dict[str, Builder] = {
     ),
     "ends_of_stream.mp4": lambda path: remux(
         base(path, "x264_open_gop.mp4"), path, edited((9, 19), with_unit(b"\x0b", last=True))
-    ),
-    "false_recovery_points.mkv": lambda path: remux(
-        base(path, "x264_no_b.mp4"), path, edited((5, 15, 25), with_unit(bytes([6, 6, 1, 0xC4, 0x80])))
     ),
     "slow_recovery_points.ts": lambda path: remux(
         base(path, "x264_no_b.mp4"), path, edited((5, 15, 25), with_unit(bytes([6, 6, 2, 0x16, 0x40, 0x80])))

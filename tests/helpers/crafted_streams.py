@@ -1,6 +1,5 @@
 """Streams and containers as other programs write them, or wrongly: MPEG-4, Motion JPEG, VP8, VP9, AV1, AVI, TS."""
 
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -54,40 +53,6 @@ def with_not_coded(path: Path, *, long: bool = False) -> Path:
             yield replace(sample, data=not_coded(sample) + junk) if n % 7 == 4 else sample
 
     return remux(base(path, "mpeg4.mp4"), path, change)
-
-
-def says_once(path: Path, maker: bytes, name: str = "mpeg4_b.avi") -> Path:
-    """Only the first packet names the encoder, whose way of transforming the decoder then follows."""
-    source = base(path, name)
-
-    def change(samples: list[Sample]) -> Iterator[Sample]:
-        for n, sample in enumerate(samples):
-            at = sample.data.index(VOP)
-            head = re.sub(re.escape(USER_DATA) + b"[^\0]*", b"", sample.data[:at])
-            yield replace(sample, data=head + (USER_DATA + maker if n == 0 else b"") + sample.data[at:])
-
-    return remux(source, path, change)
-
-
-def headers_once(path: Path, name: str) -> Path:
-    """What describes the sequence stands in the first packet alone."""
-
-    def change(samples: list[Sample]) -> Iterator[Sample]:
-        for n, sample in enumerate(samples):
-            yield sample if n == 0 else replace(sample, data=sample.data[sample.data.index(VOP) :])
-
-    return remux(base(path, name), path, change)
-
-
-def headers_change(path: Path) -> Path:
-    """Two ways of coding, each described in its first packet alone."""
-    one = base(path, "mpeg4.mp4")
-    other = encode(one.with_name("quarter.avi"), "mpeg4", "g=10 flags=+qpel+mv4")
-    first, second = samples_of(one)[:20], samples_of(other)[20:]
-    tick = first[0].duration
-    later = [replace(s, pts=n * tick, dts=n * tick, tick=first[0].tick) for n, s in enumerate(second, 20)]
-    bare = [replace(s, data=s.data[s.data.index(VOP) :]) for s in later[1:]]
-    return join([first, later[:1], bare], one, path)
 
 
 # ---- Motion JPEG
@@ -284,15 +249,6 @@ STREAMS: dict[str, Builder] = {
     "not_coded.avi": with_not_coded,
     "not_coded_and_more.mkv": partial(with_not_coded, long=True),
     "not_coded_and_more.avi": partial(with_not_coded, long=True),
-    "says_xvid_once.avi": partial(says_once, maker=b"XviD0046"),
-    "says_xvid_once.mkv": partial(says_once, maker=b"XviD0046"),
-    "says_xvid_once_no_b.avi": partial(says_once, name="mpeg4.mp4", maker=b"XviD0046"),
-    "says_divx_once.avi": partial(says_once, maker=b"DivX412b100"),
-    "says_old_lavc_once.avi": partial(says_once, maker=b"Lavc51.0.0"),
-    "headers_once.avi": partial(headers_once, name="mpeg4.mp4"),
-    "headers_once.mkv": partial(headers_once, name="mpeg4_b.avi"),
-    "headers_change.mkv": headers_change,
-    "headers_change.avi": headers_change,
     "quantisers_once.avi": partial(tables_at, places=(0,), kinds=b"\xdb"),
     "quantisers_at_times.avi": partial(tables_at, places=(0, 10, 20, 30), kinds=b"\xdb"),
     "quantisers_at_times.mkv": partial(tables_at, places=(0, 10, 20, 30), kinds=b"\xdb"),

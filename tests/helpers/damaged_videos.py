@@ -78,10 +78,22 @@ CONCEALED = {
     "cut.ffv1_with_memory.avi": 22,
     "damaged_others.av1.mkv": 11,
     "last_slice_lost.mp4": 7,
+    "swapped.mkv": 11,
+    "swapped_data.mp4": 11,
+    "ends_hevc.mkv": 9,
 }
-"""Damage that a decoder hides with what it happens to hold, or whose trace stays in it, by how many frames precede it.
+"""Damage that a decoder conceals, by the number of frames before it.
 
-A decode that began elsewhere hides it otherwise, and nothing tells before the decoding.
+Decoding from a keyframe behind it gives other frames than a full decode, and the packets do not show it beforehand.
+"""
+
+MISCOUNTED = (
+    *("lost_key.mkv", "lost_reference_hevc.mkv", "lost_key_hevc.mkv"),
+    *("swapped_at_the_key.mkv", "swapped_data.mkv", "swapped_data_b.mkv"),
+)
+"""Streams that have lost packets, or have them in the wrong order, so that fewer frames decode than there are packets.
+
+Only the number of frames that a full decode gave shows it.
 """
 
 

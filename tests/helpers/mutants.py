@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from vidstill.data.decode.reader import count_frames, read_frames, read_video_metadata
+from vidstill.data.decode.reader import VideoReader, count_frames, read_frames
 from vidstill.data.storage.fetch import BrokenVideo
 
 HUGE = (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x40000000, 0x00FFFFFF, 0xFFFF, 0x7FFF, 0x4000)
@@ -104,7 +104,8 @@ def outcome(source: Path | bytes, seed: int) -> str:
         frames = count_frames(source)
         chance = random.Random(seed)
         read_frames(source, sorted({0, frames // 2, frames - 1, chance.randrange(frames)}))
-        read_video_metadata(source)
+        with VideoReader(source) as reader:
+            reader.read_frames([0, reader.num_frames - 1])
     except BrokenVideo as error:
         return "broken" if str(error) else "an error without words"
     except BaseException as error:

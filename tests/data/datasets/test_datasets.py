@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from samples import train_sample, view_sample
 from tiny_videos import number_of, numbered, write_video
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
@@ -48,24 +49,27 @@ def numbers_in(clip: torch.Tensor) -> list[int]:
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**40), epoch=st.integers(0, 1000), index=st.sampled_from([LONG, SHORT, OTHER]))
 def test_a_sample_follows_from_seed_epoch_and_index(listing, seed, epoch, index):
-    one = TrainClips(listing, BUSY, seed=seed)[epoch, index]
+    one = train_sample(TrainClips(listing, BUSY, seed=seed), epoch, index)
     used = TrainClips(listing, BUSY, seed=seed)
-    used[epoch + 1, index], used[epoch, LONG]
-    for value, again in zip(one, used[epoch, index], strict=True):
+    train_sample(used, epoch + 1, index), train_sample(used, epoch, LONG)
+    for value, again in zip(one, train_sample(used, epoch, index), strict=True):
         assert torch.equal(value, again)
     assert one.seed.tolist() == [derive_sample_seed(seed, epoch, index, copy) for copy in range(2)]
 
 
 def test_other_epochs_and_other_runs_show_other_frames(listing):
     starts = [
-        {numbers_in(TrainClips(listing, WHOLE, seed=seed)[epoch, LONG].clip[0])[0] for seed, epoch in draws}
+        {
+            numbers_in(train_sample(TrainClips(listing, WHOLE, seed=seed), epoch, LONG).clip[0])[0]
+            for seed, epoch in draws
+        }
         for draws in ([(0, epoch) for epoch in range(12)], [(seed, 0) for seed in range(12)])
     ]
     assert min(map(len, starts)) > 5
 
 
 def test_a_clip_shows_the_frames_that_were_drawn_as_they_are_in_the_file(listing):
-    sample = TrainClips(listing, WHOLE, seed=1)[0, LONG]
+    sample = train_sample(TrainClips(listing, WHOLE, seed=1), 0, LONG)
     shown = numbers_in(sample.clip[0])
     assert np.diff(shown).tolist() == [2, 2, 2]
     frames = read_frames(listing.rows[LONG].source, shown)
@@ -74,23 +78,25 @@ def test_a_clip_shows_the_frames_that_were_drawn_as_they_are_in_the_file(listing
 
 
 def test_a_video_shorter_than_a_clip_repeats_its_frames(listing):
-    shown = numbers_in(TrainClips(listing, WHOLE, seed=1)[0, SHORT].clip[0])
+    shown = numbers_in(train_sample(TrainClips(listing, WHOLE, seed=1), 0, SHORT).clip[0])
     assert len(shown) == 4
     assert set(shown) <= {0, 1, 2}
 
 
 def test_copies_share_their_frames_but_not_their_chance(listing):
-    sample = TrainClips(listing, replace(WHOLE, repeats=3), seed=1)[0, LONG]
+    sample = train_sample(TrainClips(listing, replace(WHOLE, repeats=3), seed=1), 0, LONG)
     assert len({tuple(numbers_in(clip)) for clip in sample.clip}) == 1
     assert len(set(sample.seed.tolist())) == 3
-    busy = TrainClips(listing, replace(BUSY, randaugment=None), seed=1)[0, LONG]
+    busy = train_sample(TrainClips(listing, replace(BUSY, randaugment=None), seed=1), 0, LONG)
     assert not torch.equal(busy.clip[0], busy.clip[1])
 
 
 def test_copies_with_frames_of_their_own_have_a_segment_each(listing):
     config = replace(WHOLE, repeats=2, repeat_sampling="own")
     for epoch in range(8):
-        first, second = (numbers_in(clip) for clip in TrainClips(listing, config, seed=1)[epoch, LONG].clip)
+        first, second = (
+            numbers_in(clip) for clip in train_sample(TrainClips(listing, config, seed=1), epoch, LONG).clip
+        )
         assert first[0] < 26 <= second[0]  # (60 - 8 + 1) // 2 starts for each
         assert np.diff([first, second]).tolist() == [[2] * 3] * 2
 
@@ -98,7 +104,8 @@ def test_copies_with_frames_of_their_own_have_a_segment_each(listing):
 def test_copies_with_frames_of_their_own_may_start_anywhere_where_a_span_is_timed(listing):
     config = replace(WHOLE, sampling=TimedSampling(num_frames=4, stride=2.0), repeats=2, repeat_sampling="own")
     pairs = [
-        [numbers_in(clip)[0] for clip in TrainClips(listing, config, seed=1)[epoch, LONG].clip] for epoch in range(20)
+        [numbers_in(clip)[0] for clip in train_sample(TrainClips(listing, config, seed=1), epoch, LONG).clip]
+        for epoch in range(20)
     ]
     assert any(first < second for first, second in pairs)
     assert any(first > second for first, second in pairs)
@@ -107,20 +114,32 @@ def test_copies_with_frames_of_their_own_may_start_anywhere_where_a_span_is_time
 def test_a_timed_span_has_as_many_frames_as_the_videos_own_rate_gives_it(listing, tmp_path):
     sampling = TimedSampling(num_frames=4, stride=8.0, frame_rate=50.0)  # 16 frames of a video with 25 a second
     config = ViewsConfig(sampling=sampling, temporal_clips=1, spatial_crops=1, short_side=32, size=(32, 64))
-    assert numbers_in(ViewClips(listing, config)[LONG].clip[0]) == [22, 27, 32, 37]  # the middle of 60, 15 frames on
-    shown = numbers_in(TrainClips(listing, replace(WHOLE, sampling=sampling), seed=1)[0, LONG].clip[0])
+    assert numbers_in(view_sample(ViewClips(listing, config), LONG).clip[0]) == [
+        22,
+        27,
+        32,
+        37,
+    ]  # the middle of 60, 15 frames on
+    shown = numbers_in(train_sample(TrainClips(listing, replace(WHOLE, sampling=sampling), seed=1), 0, LONG).clip[0])
     assert np.diff(shown).tolist() == [5, 5, 5]
     for n in range(60):
         (tmp_path / "v").mkdir(exist_ok=True)
         Image.fromarray(numbered(n)).save(tmp_path / "v" / f"img_{n:05d}.png")
     (tmp_path / "list.txt").write_text("v 60 0\n")  # pictures have no rate, so they have the rule's: 32 frames
-    assert numbers_in(ViewClips(open_manifest(tmp_path / "list.txt"), config)[0].clip[0]) == [14, 24, 34, 45]
+    assert numbers_in(view_sample(ViewClips(open_manifest(tmp_path / "list.txt"), config), 0).clip[0]) == [
+        14,
+        24,
+        34,
+        45,
+    ]
 
 
 def test_colours_are_changed_before_a_clip_is_cropped_or_after_it_is_flipped(listing):
     plain = replace(BUSY, randaugment=None, repeats=1)
     before, after = (replace(BUSY, repeats=1, randaugment_stage=place) for place in ("frame", "crop"))
-    cropped, first, last = (TrainClips(listing, config, seed=1)[0, LONG] for config in (plain, before, after))
+    cropped, first, last = (
+        train_sample(TrainClips(listing, config, seed=1), 0, LONG) for config in (plain, before, after)
+    )
     chance = numpy_rng(int(cropped.seed), "randaugment")
     expected = RandAugment().apply(cropped.clip[0].permute(1, 2, 3, 0).numpy(), chance)
     np.testing.assert_array_equal(last.clip[0].permute(1, 2, 3, 0).numpy(), expected)
@@ -129,27 +148,27 @@ def test_colours_are_changed_before_a_clip_is_cropped_or_after_it_is_flipped(lis
 
 def test_a_flip_is_a_mirror(listing):
     plain, mirrored = (
-        TrainClips(listing, replace(WHOLE, flip_probability=p), seed=1)[0, LONG].clip for p in (0.0, 1.0)
+        train_sample(TrainClips(listing, replace(WHOLE, flip_probability=p), seed=1), 0, LONG).clip for p in (0.0, 1.0)
     )
     assert torch.equal(plain.flip(-1), mirrored)
 
 
 def test_every_copy_has_the_label_of_its_video(listing):
     dataset = TrainClips(listing, BUSY, seed=1)
-    assert [dataset[0, index].label.tolist() for index in range(3)] == [[0, 0], [1, 1], [1, 1]]
+    assert [train_sample(dataset, 0, index).label.tolist() for index in range(3)] == [[0, 0], [1, 1], [1, 1]]
 
 
 def test_a_video_without_a_label_has_minus_one(listing):
     unlabelled = open_manifest(listing.rows[LONG].source)
-    assert TrainClips(unlabelled, WHOLE, seed=1)[0, 0].label.tolist() == [-1]
+    assert train_sample(TrainClips(unlabelled, WHOLE, seed=1), 0, 0).label.tolist() == [-1]
 
 
 def test_a_stand_in_shows_another_video_with_the_chance_of_the_one_it_stands_in_for(listing):
     dataset = TrainClips(listing, WHOLE, seed=1)
-    sample = dataset.load_sample(0, LONG, source_index=OTHER)
-    shown, missed = numbers_in(sample.clip[0]), numbers_in(dataset[0, LONG].clip[0])
+    sample = train_sample(dataset, 0, LONG, source_index=OTHER)
+    shown, missed = numbers_in(sample.clip[0]), numbers_in(train_sample(dataset, 0, LONG).clip[0])
     assert [n - 100 for n in shown] == missed  # both videos have 60 frames
-    assert sample.seed.tolist() == dataset[0, LONG].seed.tolist()
+    assert sample.seed.tolist() == train_sample(dataset, 0, LONG).seed.tolist()
     assert sample.label.tolist() == [1]
 
 
@@ -157,7 +176,7 @@ def test_a_picture_is_a_clip_of_one_frame_and_of_no_more(tmp_path):
     Image.fromarray(numbered(9)).save(tmp_path / "nine.png")
     listing = open_manifest(tmp_path)
     config = replace(WHOLE, sampling=SegmentSampling(num_frames=1))
-    assert numbers_in(TrainClips(listing, config, seed=1)[0, 0].clip[0]) == [9]
+    assert numbers_in(train_sample(TrainClips(listing, config, seed=1), 0, 0).clip[0]) == [9]
     with pytest.raises(InputError, match=r"nine\.png is a picture, a clip of one frame, and clips of 4 frames"):
         TrainClips(listing, WHOLE, seed=1)
 
@@ -168,7 +187,7 @@ def test_a_folder_of_frames_has_the_number_that_its_list_states(tmp_path):
         Image.fromarray(numbered(n)).save(tmp_path / "v" / f"img_{n + 1:05d}.png")
     (tmp_path / "list.txt").write_text("v 10 0\n")
     dataset = TrainClips(open_manifest(tmp_path / "list.txt"), WHOLE, seed=1)
-    assert max(max(numbers_in(dataset[epoch, 0].clip[0])) for epoch in range(20)) < 10
+    assert max(max(numbers_in(train_sample(dataset, epoch, 0).clip[0])) for epoch in range(20)) < 10
 
 
 def test_frames_of_their_own_are_refused_where_there_is_no_such_rule():
@@ -180,7 +199,7 @@ def test_views_come_by_frames_and_then_by_crop(listing):
     config = ViewsConfig(
         sampling=DenseSampling(num_frames=4, stride=5), temporal_clips=2, spatial_crops=3, short_side=32, size=(32, 32)
     )
-    views = ViewClips(listing, config)[LONG]
+    views = view_sample(ViewClips(listing, config), LONG)
     path = listing.rows[LONG].source
     expected = [
         read_frames(path, frames)[:, :, left : left + 32]
@@ -195,6 +214,9 @@ def test_a_broken_video_is_an_error_in_training_and_in_tests(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"")
     listing = open_manifest(tmp_path)
     config = ViewsConfig(sampling=DenseSampling(num_frames=4), temporal_clips=1, spatial_crops=1)
-    for dataset, key in ((TrainClips(listing, WHOLE, seed=1), (0, 0)), (ViewClips(listing, config), 0)):
+    for load in (
+        lambda: train_sample(TrainClips(listing, WHOLE, seed=1), 0, 0),
+        lambda: view_sample(ViewClips(listing, config), 0),
+    ):
         with pytest.raises(BrokenVideo, match=r"broken\.mp4"):
-            dataset[key]
+            load()

@@ -114,7 +114,7 @@ def as_timed(times: Iterable[float], lasts: float, drawn: list[int] | None = Non
             drawn.append(n)
         return np.array([[[n // 256 % 256, n % 256, 0]]], np.uint8)
 
-    def coming(source: object, *, rate: float | None = None) -> Iterator[TimedFrame]:
+    def coming(source: object, *, default_frame_rate: float | None = None) -> Iterator[TimedFrame]:
         for n, time in enumerate(times):
             yield TimedFrame(time, lasts, partial(picture, n))
 
@@ -244,7 +244,7 @@ def test_a_video_without_frames_has_no_windows(monkeypatch):
     assert list(iter_windows(b"", WindowsConfig(window_seconds=1.0, hop_seconds=1.0), looked(4, (1, 1)))) == []
 
 
-@pytest.mark.parametrize("wrong", [{"seconds": 0.0, "hop": 1.0}, {"seconds": 1.0, "hop": -1.0}])
+@pytest.mark.parametrize("wrong", [(0.0, 1.0), (1.0, -1.0)])
 def test_windows_of_no_length_or_hop_are_refused(wrong):
-    with pytest.raises(InputError, match=r"seconds|hop"):
-        WindowsConfig(**wrong)
+    with pytest.raises(InputError, match=r"window_seconds|hop_seconds"):
+        WindowsConfig(window_seconds=wrong[0], hop_seconds=wrong[1])

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import DATA
 from PIL import Image
+from samples import train_sample, view_sample
 from torchvision.transforms import RandomResizedCrop as Theirs
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
@@ -76,7 +77,7 @@ def test_folders_of_classes_of_pictures_give_clips_and_labels_for_either_split(i
         listing = open_manifest(imagenet, split=split)
         assert listing.classes == ("n01440764", "n01443537", "n01484850")
         dataset = TrainClips(listing, MAE, seed=1)
-        samples = [dataset[0, index] for index in range(len(dataset))]
+        samples = [train_sample(dataset, 0, index) for index in range(len(dataset))]
         assert [int(sample.label) for sample in samples] == [0, 0, 1, 1, 2, 2]
         assert {sample.clip.shape for sample in samples} == {(1, 3, 1, 24, 32)}
         assert all(row.source.parts[-3] == split for row in listing.rows)
@@ -89,8 +90,8 @@ def test_a_folder_of_pictures_gives_clips_without_labels(tmp_path, suffix):
     (tmp_path / "notes.txt").write_text("not a picture")
     dataset = TrainClips(open_manifest(tmp_path), MAE, seed=1)
     assert len(dataset) == 3
-    assert [dataset[0, n].label.tolist() for n in range(3)] == [[-1]] * 3
-    assert dataset[0, 0].clip.shape == (1, 3, 1, 24, 32)
+    assert [train_sample(dataset, 0, n).label.tolist() for n in range(3)] == [[-1]] * 3
+    assert train_sample(dataset, 0, 0).clip.shape == (1, 3, 1, 24, 32)
 
 
 @pytest.mark.parametrize("line", ["train/{0}/{0}_0.JPEG 1", "train/{0}/{0}_0.JPEG"])
@@ -98,8 +99,8 @@ def test_a_list_of_pictures_gives_clips(imagenet, line):
     (imagenet / "some.txt").write_text("\n".join(line.format(name) for name in ("n01440764", "n01484850")))
     dataset = TrainClips(open_manifest(imagenet / "some.txt"), MAE, seed=1)
     assert len(dataset) == 2
-    assert dataset[3, 1].clip.shape == (1, 3, 1, 24, 32)
-    assert dataset[3, 1].label.tolist() == [1 if line.endswith("1") else -1]
+    assert train_sample(dataset, 3, 1).clip.shape == (1, 3, 1, 24, 32)
+    assert train_sample(dataset, 3, 1).label.tolist() == [1 if line.endswith("1") else -1]
 
 
 def test_batches_of_pictures_are_clips_of_one_frame_with_colours_from_0_to_1(imagenet):
@@ -116,7 +117,7 @@ def test_a_picture_that_is_broken_is_named_and_another_stands_in(imagenet, caplo
     broken.write_bytes(broken.read_bytes()[:300])
     dataset = TrainClips(open_manifest(imagenet), MAE, seed=1)
     with pytest.raises(BrokenVideo, match=r"n01443537_1\.JPEG"):
-        dataset[0, 3]
+        train_sample(dataset, 0, 3)
     steps = {"videos_per_step": 6, "steps_per_epoch": 1, "total_steps": 1}
     (batch,) = iter_train_batches(dataset, **steps, max_broken_fraction=0.2, device=torch.device("cpu"))
     assert len(batch.clip) == 6
@@ -180,7 +181,7 @@ def apart(ours: np.ndarray, theirs: Image.Image) -> int:
 def test_a_cropped_picture_is_torchvisions_but_for_rounding():
     # no box is higher than wide: since Pillow 13 it resizes those that shrink far more in height in another order, as
     # the versions that the papers used did not
-    crop, frame = replace(MAE.crop, aspect=(1.0, 4 / 3)), np.asarray(noise(3, 450, 600))
+    crop, frame = replace(MAE.crop, ratio=(1.0, 4 / 3)), np.asarray(noise(3, 450, 600))
     for seed in range(8):
         box = crop.draw_box(450, 600, (224, 224), np.random.default_rng(seed))
         ours = crop.apply(frame[None], (224, 224), np.random.default_rng(seed))[0]
@@ -193,7 +194,7 @@ def test_a_tested_picture_is_torchvisions_but_for_rounding(tmp_path, height, wid
     picture = noise(4, height, width)
     picture.save(tmp_path / "picture.png")
     config = ViewsConfig(sampling=ONE, temporal_clips=1, spatial_crops=1, short_side=256, interpolation="bicubic")
-    views = ViewClips(open_manifest(tmp_path), config)[0]
+    views = view_sample(ViewClips(open_manifest(tmp_path), config), 0)
     theirs = tv.center_crop(tv.resize(picture, 256, BICUBIC), [224, 224])
     assert views.clip.shape == (1, 3, 1, 224, 224)
     assert apart(views.clip[0, :, 0].permute(1, 2, 0).numpy(), theirs) <= 2
@@ -216,7 +217,7 @@ def test_real_pictures_have_the_classes_that_their_lists_state(folder, split):
     assert [(str(row.source), row.label) for row in listing.rows] == [(str(folder / n), int(k)) for n, k in listed]
     dataset = TrainClips(listing, MAE, seed=1)
     for index in range(0, len(dataset), 17):
-        sample = dataset[0, index]
+        sample = train_sample(dataset, 0, index)
         assert sample.clip.shape == (1, 3, 1, 24, 32)
         assert sample.label.tolist() == [int(listed[index][1])]
         assert sample.clip.float().std() > 5  # a photograph is not of one colour

@@ -1,7 +1,6 @@
 """Classes of unequal sizes: how often an epoch shows a clip, and that nothing else about an epoch changes."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,47 +8,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import RowDataset, build_manifest
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips, compute_expected_counts
-from vidstill.data.loader.loader import count_previous_occurrences, draw_epoch_order, iter_train_batches
-from vidstill.data.loader.protocols import Sample
+from vidstill.data.loader.loader import iter_train_batches
+from vidstill.data.loader.order import count_previous_occurrences, draw_epoch_order
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoTable
-from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.frame_sampling import SpanSampling
-from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
 CONFIG = ClipsConfig(dataset="own", sampling=SpanSampling(num_frames=4, stride=2), size=(16, 16), class_balance=1.0)
 
 
-def listing_of(counts: tuple[int, ...]) -> Manifest:
-    """So many clips of each class."""
-    rows = VideoTable(Path("videos"))
-    for label, count in enumerate(counts):
-        for number in range(count):
-            rows.append(f"{label}/{number}.mp4", label)
-    return Manifest(rows, tuple(map(str, range(len(counts)))), "made up", Path("videos"), "")
-
-
-class Places(TrainClips):
-    """Samples without videos: the label says which place in the listing is shown."""
-
-    def __init__(self, counts: tuple[int, ...], balance: float, broken: tuple[int, ...] = ()):
-        self.listing, self.seed, self.broken = listing_of(counts), 0, broken
-        self.config = replace(CONFIG, class_balance=balance)
-        self.times = compute_expected_counts(self.listing, balance) if balance else None
-
-    def sample(self, epoch: int, index: int, *, again: int = 0, stand_in: int | None = None) -> Sample:
-        if stand_in in self.broken:
-            raise BrokenVideo(f"video {stand_in} is broken")
-        seed = derive_sample_seed(self.seed, epoch, index, again)
-        return Sample(torch.zeros(1, 3, 1, 1, 1).byte(), torch.tensor([stand_in]), torch.tensor([seed]))
-
-
 def batches(counts, balance, *, per_step: int, steps: int, broken=(), **how):
-    dataset = Places(counts, balance, broken)
-    how = {"broken_share": 0.5, "steps_per_epoch": len(dataset) // per_step, **how}
+    manifest = build_manifest(counts)
+    expected_counts = compute_expected_counts(manifest, balance) if balance else None
+    dataset = RowDataset(manifest, broken=broken, expected_counts=expected_counts)
+    how = {"max_broken_fraction": 0.5, "steps_per_epoch": len(dataset) // per_step, **how}
     return list(
         iter_train_batches(dataset, videos_per_step=per_step, total_steps=steps, device=torch.device("cpu"), **how)
     )
@@ -61,7 +37,7 @@ balances = st.floats(0, 1)
 
 @given(sizes, balances)
 def test_a_class_has_its_share_to_the_power_of_what_is_not_balanced(counts, balance):
-    times = compute_expected_counts(listing_of(counts), balance)
+    times = compute_expected_counts(build_manifest(counts), balance)
     shares = np.array(counts, float) ** (1 - balance)
     expected = np.repeat(shares / shares.sum() * sum(counts) / counts, counts)
     np.testing.assert_allclose(times, expected)
@@ -79,7 +55,7 @@ def test_the_rarest_of_several_labels_counts():
 @settings(max_examples=40)
 @given(sizes, balances, st.integers(0, 10))
 def test_an_epoch_shows_a_clip_as_often_as_expected_but_for_less_than_once(counts, balance, epoch):
-    times = compute_expected_counts(listing_of(counts), balance)
+    times = compute_expected_counts(build_manifest(counts), balance)
     order = draw_epoch_order(sum(counts), 3, epoch, times)
     assert len(order) == sum(counts)
     shown = np.bincount(order, minlength=sum(counts))
@@ -87,19 +63,19 @@ def test_an_epoch_shows_a_clip_as_often_as_expected_but_for_less_than_once(count
 
 
 def test_over_many_epochs_every_clip_is_shown_as_often_as_expected():
-    times = compute_expected_counts(listing_of((20, 5, 2)), 0.7)
+    times = compute_expected_counts(build_manifest((20, 5, 2)), 0.7)
     shown = sum(np.bincount(draw_epoch_order(27, 0, epoch, times), minlength=27) for epoch in range(600))
     np.testing.assert_allclose(shown / 600, times, atol=0.08)  # 4 deviations of a share of one half
 
 
 def test_equal_classes_are_shown_once_an_epoch_at_any_balance():
     for balance in (0.0, 0.3, 1.0):
-        times = compute_expected_counts(listing_of((6, 6)), balance)
+        times = compute_expected_counts(build_manifest((6, 6)), balance)
         assert sorted(draw_epoch_order(12, 0, 5, times).tolist()) == list(range(12))
 
 
 def test_an_epochs_order_depends_on_the_seed_and_the_epoch_alone():
-    times = compute_expected_counts(listing_of((9, 2)), 1.0)
+    times = compute_expected_counts(build_manifest((9, 2)), 1.0)
     orders = {
         tuple(draw_epoch_order(11, seed, epoch, times)) for seed in range(3) for epoch in range(3) for _ in range(2)
     }
@@ -135,9 +111,9 @@ def test_no_balance_is_as_before():
 def test_a_resumed_run_and_two_processes_see_what_one_sees(counts, start, accumulation):
     counts = (*counts, 4 * accumulation)
     how = {"per_step": 4 * accumulation, "steps": 9}
-    whole = batches(counts, 0.8, **how, accumulation=2 * accumulation)
-    resumed = batches(counts, 0.8, **how, accumulation=2 * accumulation, start_step=start)
-    ranks = [batches(counts, 0.8, **how, accumulation=accumulation, rank=rank, world=2) for rank in range(2)]
+    whole = batches(counts, 0.8, **how, accumulation_steps=2 * accumulation)
+    resumed = batches(counts, 0.8, **how, accumulation_steps=2 * accumulation, start_step=start)
+    ranks = [batches(counts, 0.8, **how, accumulation_steps=accumulation, rank=rank, world_size=2) for rank in range(2)]
     both = [batch for pair in zip(*ranks, strict=True) for batch in pair]
     for one, other in zip(whole[start * 2 * accumulation :], resumed, strict=True):
         assert torch.equal(one.seed, other.seed)
@@ -159,12 +135,12 @@ def test_another_clip_stands_in_for_a_broken_one_with_the_chance_of_the_other(br
 
 def test_a_clip_that_an_epoch_leaves_out_stands_in_where_nothing_else_is_left():
     epochs = [
-        set(draw_epoch_order(3, 0, epoch, compute_expected_counts(listing_of((1, 2)), 1.0)).tolist())
+        set(draw_epoch_order(3, 0, epoch, compute_expected_counts(build_manifest((1, 2)), 1.0)).tolist())
         for epoch in range(40)
     ]
     epoch = next(n for n, shown in enumerate(epochs) if len(shown) == 2)
     left_out = ({0, 1, 2} - epochs[epoch]).pop()
-    how = {"per_step": 1, "steps": 3 * epoch + 3, "start_step": 3 * epoch, "broken_share": 1.0}
+    how = {"per_step": 1, "steps": 3 * epoch + 3, "start_step": 3 * epoch, "max_broken_fraction": 1.0}
     shown = batches((1, 2), 1.0, broken=tuple(epochs[epoch]), **how)
     assert {int(batch.label) for batch in shown} == {left_out}
 
@@ -172,5 +148,5 @@ def test_a_clip_that_an_epoch_leaves_out_stands_in_where_nothing_else_is_left():
 def test_classes_without_labels_cannot_be_balanced():
     rows = VideoTable(Path("videos"))
     rows.append("a.mp4", None)
-    with pytest.raises(InputError, match=r"videos has no labels, so that no classes can be balanced"):
+    with pytest.raises(InputError, match=r"videos has no labels, so that classes cannot be balanced"):
         TrainClips(Manifest(rows, (), "flat", Path("videos"), ""), CONFIG, seed=0)

@@ -23,19 +23,20 @@ from deadly import children, hang, kill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import PROJECT
+from samples import RowDataset, RowViews, train_sample, view_sample
 from tiny_videos import cut_short, write_video
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
-from vidstill.data.loader.loader import draw_epoch_order, iter_train_batches, iter_view_batches
-from vidstill.data.loader.protocols import Sample, TrainBatch, ViewSample
+from vidstill.data.loader.loader import iter_train_batches, iter_view_batches
+from vidstill.data.loader.order import draw_epoch_order
+from vidstill.data.loader.protocols import TrainBatch, TrainDataset
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoTable
-from vidstill.data.storage.fetch import BrokenVideo, StorageUnreachable
+from vidstill.data.storage.fetch import StorageUnreachable
 from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling, SpanSampling
-from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
 HOUSE = PROJECT
@@ -53,38 +54,12 @@ VIEWS = ViewsConfig(
 )
 
 
-class Places(TrainClips):
-    """Samples without videos: the label says which place in the listing is shown."""
-
-    def __init__(self, videos: int, seed: int = 0, broken: tuple[int, ...] = (), deadly: dict | None = None):
-        self.videos, self.seed, self.broken, self.deadly = videos, seed, broken, deadly or {}
-        self.config = CONFIG
-        rows = VideoTable(Path("videos"))
-        for number in range(videos):
-            rows.append(f"{number}.mp4", 0)
-        self.listing, self.times = Manifest(rows, (), "numbers", Path("videos"), ""), None
-        self.shown: list[int] = []  # in this process
-
-    def __len__(self) -> int:
-        return self.videos
-
-    def sample(self, epoch: int, index: int, *, again: int = 0, stand_in: int | None = None) -> Sample:
-        shown = index if stand_in is None else stand_in
-        self.shown.append(shown)
-        if shown in self.deadly:
-            self.deadly[shown]()
-        if shown in self.broken:
-            raise BrokenVideo(f"video {shown} is broken")
-        clip = torch.full((1, 3, 1, 1, 1), 255, dtype=torch.uint8)
-        return Sample(clip, torch.tensor([shown]), torch.tensor([derive_sample_seed(self.seed, epoch, index, again)]))
-
-
-def batches_of(dataset: TrainClips, **how) -> Iterator[TrainBatch]:
+def batches_of(dataset: TrainDataset, **how) -> Iterator[TrainBatch]:
     """An epoch has as many steps as the videos fill."""
     return iter_train_batches(dataset, steps_per_epoch=len(dataset) // how["videos_per_step"], device=CPU, **how)
 
 
-def seen(dataset: TrainClips, **how) -> list[list[int]]:
+def seen(dataset: TrainDataset, **how) -> list[list[int]]:
     """The videos of every micro-batch."""
     return [batch.label.tolist() for batch in batches_of(dataset, **how)]
 
@@ -100,10 +75,17 @@ chunks = st.integers(1, 4)
 @given(videos=st.integers(1, 60), size=chunks, world=chunks, accumulation=chunks, steps=st.integers(1, 12), seed=chunks)
 def test_processes_and_micro_batches_share_out_the_videos_of_a_step(videos, size, world, accumulation, steps, seed):
     per_step = size * world * accumulation
-    dataset = Places(videos + per_step, seed)
+    dataset = RowDataset(videos + per_step, seed=seed)
     whole = seen(dataset, videos_per_step=per_step, total_steps=steps)
     ranks = [
-        seen(dataset, videos_per_step=per_step, total_steps=steps, rank=rank, world=world, accumulation=accumulation)
+        seen(
+            dataset,
+            videos_per_step=per_step,
+            total_steps=steps,
+            rank=rank,
+            world_size=world,
+            accumulation_steps=accumulation,
+        )
         for rank in range(world)
     ]
     for step in range(steps):
@@ -114,8 +96,8 @@ def test_processes_and_micro_batches_share_out_the_videos_of_a_step(videos, size
 @settings(max_examples=20)
 @given(videos=st.integers(4, 60), per_step=chunks, start=st.integers(0, 30), accumulation=chunks)
 def test_a_resumed_run_sees_what_it_would_have_seen(videos, per_step, start, accumulation):
-    how = {"videos_per_step": per_step * accumulation, "total_steps": 30, "accumulation": accumulation}
-    dataset = Places(videos * accumulation)
+    how = {"videos_per_step": per_step * accumulation, "total_steps": 30, "accumulation_steps": accumulation}
+    dataset = RowDataset(videos * accumulation)
     assert seen(dataset, **how, start_step=start) == seen(dataset, **how)[start * accumulation :]
 
 
@@ -123,7 +105,7 @@ def test_a_resumed_run_sees_what_it_would_have_seen(videos, per_step, start, acc
 @given(videos=st.integers(4, 60), per_step=chunks)
 def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos, per_step):
     steps = videos // per_step
-    batches = seen(Places(videos), videos_per_step=per_step, total_steps=2 * steps)
+    batches = seen(RowDataset(videos), videos_per_step=per_step, total_steps=2 * steps)
     for epoch in range(2):
         shown = list(chain(*batches[epoch * steps : (epoch + 1) * steps]))
         assert len(set(shown)) == len(shown) == steps * per_step > videos - per_step
@@ -135,9 +117,9 @@ def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos
 @pytest.mark.parametrize(("accumulation", "world"), [(1, 1), (2, 3)])
 def test_workers_processes_and_micro_batches_leave_the_order_as_it_is(workers, accumulation, world):
     how = {"videos_per_step": 6, "total_steps": 7}
-    alone = list(chain(*seen(Places(25), **how)))
+    alone = list(chain(*seen(RowDataset(25), **how)))
     ranks = [
-        seen(Places(25), **how, rank=rank, world=world, accumulation=accumulation, workers=workers)
+        seen(RowDataset(25), **how, rank=rank, world_size=world, accumulation_steps=accumulation, workers=workers)
         for rank in range(world)
     ]
     assert list(chain(*chain(*zip(*ranks, strict=True)))) == alone
@@ -192,7 +174,7 @@ def test_workers_change_nothing(listing):
 def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
     dataset = TrainClips(listing, CONFIG, seed=3)
     batch = next(iter_train_batches(dataset, videos_per_step=3, steps_per_epoch=2, total_steps=1, device=CPU))
-    samples = [dataset[0, int(index)] for index in draw_epoch_order(6, 3, 0)[:3]]
+    samples = [train_sample(dataset, 0, int(index)) for index in draw_epoch_order(6, 3, 0)[:3]]
     assert batch.clip.shape == (6, 3, 4, 16, 16)  # three videos, two copies of each side by side
     torch.testing.assert_close(batch.clip * 255, torch.cat([sample.clip for sample in samples]).float())
     assert batch.seed.tolist() == [seed for sample in samples for seed in sample.seed.tolist()]
@@ -214,8 +196,16 @@ def test_loading_takes_nothing_from_the_runs_own_chance(listing):
 @settings(max_examples=40)
 @given(broken=st.sets(st.integers(0, 19), max_size=4), start=st.integers(0, 9))
 def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
-    how = {"videos_per_step": 4, "steps_per_epoch": 5, "total_steps": 10, "start_step": start, "broken_share": 0.2}
-    plain, mended = (list(iter_train_batches(Places(20, broken=out), device=CPU, **how)) for out in ((), tuple(broken)))
+    how = {
+        "videos_per_step": 4,
+        "steps_per_epoch": 5,
+        "total_steps": 10,
+        "start_step": start,
+        "max_broken_fraction": 0.2,
+    }
+    plain, mended = (
+        list(iter_train_batches(RowDataset(20, broken=out), device=CPU, **how)) for out in ((), tuple(broken))
+    )
     assert all(torch.equal(one.seed, other.seed) for one, other in zip(plain, mended, strict=True))
     whole, shown = (chain(*(batch.label.tolist() for batch in batches)) for batches in (plain, mended))
     for place, (meant, video) in enumerate(zip(whole, shown, strict=True), start * 4):
@@ -229,23 +219,29 @@ def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
 def test_a_broken_video_is_named_once(caplog, workers):
     broken = [int(video) for video in draw_epoch_order(20, 0, 0)[7:9]]  # the second is asked for for two batches
     with caplog.at_level(logging.WARNING, "vidstill"):
-        seen(Places(20, broken=tuple(broken)), videos_per_step=4, total_steps=15, broken_share=0.1, workers=workers)
+        seen(
+            RowDataset(20, broken=tuple(broken)),
+            videos_per_step=4,
+            total_steps=15,
+            max_broken_fraction=0.1,
+            workers=workers,
+        )
     assert [record.message for record in caplog.records] == [
-        f"video {n} is broken; another video stands in for it" for n in broken
+        f"video {n} is broken; another video replaces it" for n in broken
     ]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_more_broken_videos_than_the_stated_share_stop_training_with_their_names(workers):
-    dataset = Places(200, broken=(3, 8, 150))
-    with pytest.raises(InputError, match=r"^3 of 200 videos are broken and 2 may be") as error:
+    dataset = RowDataset(200, broken=(3, 8, 150))
+    with pytest.raises(InputError, match=r"^3 of 200 videos are broken, and at most 2 may be") as error:
         seen(dataset, videos_per_step=4, total_steps=50, workers=workers)
     assert all(f"video {n} is broken" in str(error.value) for n in dataset.broken)
 
 
 def test_where_nothing_decodes_training_stops_at_once():
     with pytest.raises(InputError, match="videos are broken"):
-        seen(Places(20, broken=tuple(range(20))), videos_per_step=4, total_steps=50)
+        seen(RowDataset(20, broken=tuple(range(20))), videos_per_step=4, total_steps=50)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -260,13 +256,13 @@ def test_a_mistake_that_a_worker_meets_arrives_as_its_sentence(tmp_path, workers
 
 def test_an_epoch_that_the_videos_do_not_fill_is_refused():
     with pytest.raises(InputError, match="7 videos do not fill 2 steps of 4"):  # at once, not at the first batch
-        iter_train_batches(Places(7), videos_per_step=4, steps_per_epoch=2, total_steps=1, device=CPU)
+        iter_train_batches(RowDataset(7), videos_per_step=4, steps_per_epoch=2, total_steps=1, device=CPU)
 
 
 def test_a_step_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match=r"6 videos a step do not divide into 2 micro-batches on 2 .* multiple of 4"):
         iter_train_batches(
-            Places(30),
+            RowDataset(30),
             videos_per_step=6,
             steps_per_epoch=5,
             total_steps=1,
@@ -291,7 +287,7 @@ def test_a_test_scores_every_video_once(listing, workers, world):
     for batch in batches:
         assert batch.clip.shape[1:] == (6, 3, 4, 16, 16)
         for clip, label, place in zip(*batch, strict=True):
-            views = dataset[int(place)]
+            views = view_sample(dataset, int(place))
             torch.testing.assert_close(clip * 255, views.clip.float())
             assert int(label) == views.label == listing.rows[int(place)].label
 
@@ -311,29 +307,29 @@ def test_a_test_reports_a_broken_video_and_puts_none_in_its_place(tmp_path, capl
     assert [batch.video_index.tolist() for batch in batches] == [[0], [2, 3]]
     assert sorted(broken) == [1, 4]
     assert "b.mp4" in broken[1]
-    assert [record.message.endswith("it is not scored") for record in caplog.records] == [True, True]
+    assert [record.message.endswith("it is left out") for record in caplog.records] == [True, True]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_worker_leaves_stopping_to_the_run(number):
     how = {"videos_per_step": 2, "total_steps": 40}
-    batches = batches_of(Places(8), workers=1, **how)
+    batches = batches_of(RowDataset(8), workers=1, **how)
     first = next(batches)
     for worker in multiprocessing.active_children():  # a terminal's Ctrl-C, and `timeout`, reach them too
         os.kill(worker.pid, number)
-    assert [batch.label.tolist() for batch in (first, *batches)] == seen(Places(8), **how)
+    assert [batch.label.tolist() for batch in (first, *batches)] == seen(RowDataset(8), **how)
 
 
 def test_a_worker_that_is_killed_changes_nothing():
     how = {"videos_per_step": 2, "total_steps": 40}
-    batches = batches_of(Places(8), workers=2, **how)
+    batches = batches_of(RowDataset(8), workers=2, **how)
     shown = []
     for batch in batches:
         shown.append(batch.label.tolist())
         if len(shown) in (5, 20):
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
             time.sleep(0.05)  # a training step, which nothing disturbs
-    assert shown == seen(Places(8), **how)
+    assert shown == seen(RowDataset(8), **how)
 
 
 DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIGKILL)}
@@ -341,45 +337,31 @@ DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIG
 
 @pytest.mark.parametrize("start", [0, 7])
 def test_a_decoder_that_is_stuck_or_dies_is_a_broken_video(caplog, start):
-    how = {"videos_per_step": 4, "total_steps": 15, "start_step": start, "broken_share": 0.2}
-    plain = list(batches_of(Places(20, broken=tuple(DEADLY)), **how))
+    how = {"videos_per_step": 4, "total_steps": 15, "start_step": start, "max_broken_fraction": 0.2}
+    plain = list(batches_of(RowDataset(20, broken=tuple(DEADLY)), **how))
     caplog.clear()
     with caplog.at_level(logging.WARNING, "vidstill"):
-        found = list(batches_of(Places(20, deadly=DEADLY), workers=2, stuck_seconds=0.4, **how))
+        found = list(batches_of(RowDataset(20, on_load=DEADLY), workers=2, timeout_seconds=0.4, **how))
     assert len(found) == 15 - start
     assert all(same(one, other) for one, other in zip(plain, found, strict=True))
-    named = [record.message for record in caplog.records if "stands in" in record.message]
+    named = [record.message for record in caplog.records if "replaces" in record.message]
     assert sorted(named) == [
-        "videos/11.mp4 ended its process (signal 11); another video stands in for it",
-        "videos/12.mp4 ended its process (signal 9); another video stands in for it",
-        "videos/3.mp4 took longer than 0.4 s and was ended; another video stands in for it",
+        "videos/11.mp4 ended its process (signal 11); another video replaces it",
+        "videos/12.mp4 ended its process (signal 9); another video replaces it",
+        "videos/3.mp4 took longer than 0.4 s and was ended; another video replaces it",
     ]
 
 
 def test_too_many_stuck_decoders_stop_training_with_their_names():
-    with pytest.raises(InputError, match=r"^2 of 20 videos are broken and 1 may be") as error:
-        seen(Places(20, deadly=DEADLY), videos_per_step=4, total_steps=15, workers=2, stuck_seconds=0.4)
+    with pytest.raises(InputError, match=r"^2 of 20 videos are broken, and at most 1 may be") as error:
+        seen(RowDataset(20, on_load=DEADLY), videos_per_step=4, total_steps=15, workers=2, timeout_seconds=0.4)
     assert error.value.args[0].count("videos/") == 2
-
-
-class Shown(ViewClips):
-    """Views without videos, of a test whose decoders may be deadly."""
-
-    def __init__(self, videos: int, deadly: dict):
-        self.config, self.inner = VIEWS, Places(videos, deadly=deadly)
-        self.listing = self.inner.listing
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def __getitem__(self, index: int) -> ViewSample:
-        return ViewSample(self.inner.sample(0, index).clip, 0, index)
 
 
 def test_a_test_reports_a_decoder_that_is_stuck_or_dies():
     broken: dict[int, str] = {}
-    how = {"videos_per_batch": 3, "broken": broken, "workers": 2, "stuck_seconds": 0.4, "device": CPU}
-    batches = list(iter_view_batches(Shown(20, DEADLY), **how))
+    how = {"videos_per_batch": 3, "broken_videos": broken, "workers": 2, "timeout_seconds": 0.4, "device": CPU}
+    batches = list(iter_view_batches(RowViews(20, on_load=DEADLY), **how))
     assert [place for batch in batches for place in batch.video_index.tolist()] == [
         n for n in range(20) if n not in DEADLY
     ]
@@ -397,13 +379,15 @@ def gone() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_nothing_stands_in_for_a_place_that_does_not_answer(workers):
     batches = batches_of(
-        Places(20, deadly={int(draw_epoch_order(20, 0, 0)[6]): gone}), videos_per_step=4, total_steps=5
+        RowDataset(20, on_load={int(draw_epoch_order(20, 0, 0)[6]): gone}), videos_per_step=4, total_steps=5
     )
     assert len(list(islice(batches, 1))) == 1  # what came before it
     with pytest.raises(StorageUnreachable, match=r"^s3://bucket does not answer$"):
         next(batches)
-    batches = iter_view_batches(Shown(20, {2: gone}), videos_per_batch=2, broken_videos={}, workers=workers, device=CPU)
-    assert next(batches).place.tolist() == [0, 1]
+    batches = iter_view_batches(
+        RowViews(20, on_load={2: gone}), videos_per_batch=2, broken_videos={}, workers=workers, device=CPU
+    )
+    assert next(batches).video_index.tolist() == [0, 1]
     with pytest.raises(StorageUnreachable, match=r"^s3://bucket does not answer$"):
         next(batches)
 
@@ -411,15 +395,17 @@ def test_nothing_stands_in_for_a_place_that_does_not_answer(workers):
 @pytest.mark.parametrize(("videos", "allowed"), [(9, 0), (10, 1), (199, 1), (200, 2)])
 def test_of_ten_videos_or_more_one_may_be_broken(videos, allowed):
     how = {"videos_per_step": 1, "total_steps": videos}
-    assert len(seen(Places(videos, broken=tuple(range(allowed))), **how)) == videos
-    with pytest.raises(InputError, match=rf"^{allowed + 1} of {videos} videos are broken and {allowed} may be"):
-        seen(Places(videos, broken=tuple(range(allowed + 1))), **how)
+    assert len(seen(RowDataset(videos, broken=tuple(range(allowed))), **how)) == videos
+    with pytest.raises(
+        InputError, match=rf"^{allowed + 1} of {videos} videos are broken, and at most {allowed} may be"
+    ):
+        seen(RowDataset(videos, broken=tuple(range(allowed + 1))), **how)
 
 
 def test_a_broken_video_is_not_tried_again():
-    dataset = Places(20, broken=(3, 8))
-    seen(dataset, videos_per_step=4, total_steps=15, broken_share=0.1)
-    tries = Counter(dataset.shown)
+    dataset = RowDataset(20, broken=(3, 8))
+    seen(dataset, videos_per_step=4, total_steps=15, max_broken_fraction=0.1)
+    tries = Counter(dataset.loaded)
     assert tries[3] == tries[8] == 1
     assert sum(tries.values()) == 15 * 4 + 2
 
@@ -435,7 +421,7 @@ def test_a_video_that_a_scan_found_broken_is_named_as_the_scan_did_and_not_opene
     with caplog.at_level(logging.WARNING, "vidstill"):
         list(batches_of(dataset, videos_per_step=4, total_steps=6, workers=workers))
     assert [record.message for record in caplog.records] == [
-        f"{rows[4].source} does not decode: no key frame; another video stands in for it"
+        f"{rows[4].source} does not decode: no key frame; another video replaces it"
     ]
 
 
@@ -449,7 +435,7 @@ def numbered_listing(folder: Path, videos: int) -> Manifest:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, caplog, workers):
     """With the samples, to the bit, of a run in which those files were broken from the start."""
-    how = {"videos_per_step": 2, "total_steps": 15, "broken_share": 0.1}
+    how = {"videos_per_step": 2, "total_steps": 15, "max_broken_fraction": 0.1}
     late = [int(video) for video in draw_epoch_order(30, 3, 0)[[20, 21, 25]]]  # long after what is asked for ahead
     found = {}
     for name in ("from the start", "in mid-epoch"):
@@ -473,16 +459,16 @@ def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, caplog):
     pipe.unlink()
     os.mkfifo(pipe)  # nobody ever writes to it
     dataset = TrainClips(listing, CONFIG, seed=3)
-    batches = list(batches_of(dataset, videos_per_step=4, total_steps=6, workers=2, stuck_seconds=1.0))
+    batches = list(batches_of(dataset, videos_per_step=4, total_steps=6, workers=2, timeout_seconds=1.0))
     assert len(batches) == 6
     assert [record.message for record in caplog.records] == [
-        f"{pipe} took longer than 1 s and was ended; another video stands in for it"
+        f"{pipe} took longer than 1 s and was ended; another video replaces it"
     ]
 
 
 def test_no_more_is_asked_for_ahead_than_stated(tmp_path):
     begun = {video: (tmp_path / f"{video}").touch for video in range(200)}
-    batches = batches_of(Places(200, deadly=begun), videos_per_step=5, total_steps=40, workers=3)
+    batches = batches_of(RowDataset(200, on_load=begun), videos_per_step=5, total_steps=40, workers=3)
     for taken in range(3):
         next(batches)
         deadline = time.monotonic() + 20
@@ -497,7 +483,7 @@ def test_no_more_is_asked_for_ahead_than_stated(tmp_path):
 def test_batches_that_nobody_takes_leave_nothing_behind():
     before = children(), threading.active_count()
     batches = batches_of(
-        Places(20, deadly={int(draw_epoch_order(20, 0, 0)[3]): hang}), videos_per_step=2, total_steps=5, workers=2
+        RowDataset(20, on_load={int(draw_epoch_order(20, 0, 0)[3]): hang}), videos_per_step=2, total_steps=5, workers=2
     )
     next(batches)
     begun = time.monotonic()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_layout import in_their_words
+from samples import view_sample
 from tiny_encoders import (
     FRAMES,
     NAMES,
@@ -184,7 +185,10 @@ def test_the_features_of_a_video_are_the_mean_over_its_views(tmp_path, videos, v
     encoder = load_encoder(str(tmp_path), precision="fp32")
     video = videos / "train/000001.mp4"
     clip = (
-        ViewClips(open_manifest(video), replace(VIEWS, temporal_clips=views, spatial_crops=crops))[0].clip.float() / 255
+        view_sample(
+            ViewClips(open_manifest(video), replace(VIEWS, temporal_clips=views, spatial_crops=crops)), 0
+        ).clip.float()
+        / 255
     )
     with torch.inference_mode():
         each = [model(one[None]).tokens.mean(1)[0] for one in clip]

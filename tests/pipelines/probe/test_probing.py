@@ -13,6 +13,7 @@ import torch
 from paths import PROJECT
 from PIL import Image
 from safetensors.torch import load_file
+from samples import view_sample
 from tiny_runs import IMAGE_TEACHER, TEACHER, make_data, run
 
 from vidstill.cli.main import main
@@ -137,7 +138,7 @@ def test_the_probe_s_accuracy_is_that_of_features_that_are_read_by_hand(house):
     of = {}
     for part in ("train", "val"):
         listing = open_manifest("data", split=part)
-        clips = [ViewClips(listing, encoder.views)[place].clip for place in range(len(listing.rows))]
+        clips = [view_sample(ViewClips(listing, encoder.views), place).clip for place in range(len(listing.rows))]
         vectors = torch.cat([encoder.model(clip.float() / 255).tokens.mean(dim=1).detach() for clip in clips])
         of[part] = vectors, torch.from_numpy(listing.rows.labels).long()
     (found,) = run_probes(
@@ -277,7 +278,9 @@ def test_a_head_is_trained_by_lars_and_scores_what_its_file_says(house, capsys):
         "norm.num_batches_tracked",
     }
     encoder, listing = load_encoder("teacher", precision="fp32"), open_manifest("data", split="val")
-    clips = torch.cat([ViewClips(listing, encoder.views)[place].clip for place in range(len(listing.rows))])
+    clips = torch.cat(
+        [view_sample(ViewClips(listing, encoder.views), place).clip for place in range(len(listing.rows))]
+    )
     seen = encoder.extract_features(clips)["final"]
     normed = (seen - head["norm.running_mean"]) / (head["norm.running_var"] + 1e-6).sqrt()
     guessed = (normed @ head["head.weight"].T + head["head.bias"]).argmax(dim=1)

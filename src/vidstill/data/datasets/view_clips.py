@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from einops import rearrange
+from jaxtyping import UInt8
 
 from vidstill.data.datasets.base import FrameSampling, ManifestDataset
 from vidstill.data.decode.reader import Frames
@@ -48,7 +49,7 @@ class ViewsConfig:
         for side in self.size:
             check_range(1, math.inf, size=side)
 
-    def crop(self, frames: Frames) -> list[Frames]:
+    def crop(self, frames: Frames) -> list[UInt8[np.ndarray, "t rows cols 3"]]:
         """Resize a temporal clip and cut its spatial crops."""
         return crop_views(frames, self.short_side, self.size, self.spatial_crops, self.interpolation, self.crop_rule)
 

@@ -31,7 +31,7 @@ class WindowsConfig:
     hop_seconds: float
 
     def __post_init__(self) -> None:
-        check_range(1e-3, math.inf, seconds=self.window_seconds, hop=self.hop_seconds)
+        check_range(1e-3, math.inf, window_seconds=self.window_seconds, hop_seconds=self.hop_seconds)
 
 
 @dataclass(frozen=True)

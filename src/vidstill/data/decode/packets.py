@@ -21,7 +21,8 @@ class PacketTable:
         keyframes: For each packet, whether decoding may begin there: all frames shown from it on come out as in a full
             decode.
         frame_indices: For each packet, the number of the frame that it shows, from 0 in presentation order.
-        may_skip_unreferenced: Whether the decoder may leave out frames that it calls unreferenced.
+        may_skip_unreferenced: Whether the decoder may leave out frames that it calls unreferenced; if not, every packet
+            has to show its frame.
     """
 
     keyframes: list[bool]
@@ -45,6 +46,10 @@ class PacketTable:
             else:
                 runs.append(range(start, last + 1))
         return runs
+
+    def is_open_gop(self, run: range) -> bool:
+        """Whether frames are decoded after the run's keyframe and shown before it."""
+        return any(self.frame_indices[position] < self.frame_indices[run.start] for position in run)
 
 
 class PacketBuffer:
@@ -101,9 +106,11 @@ def build_packet_table(
     is_reordered = codec in REORDERING_CODECS
     if is_reordered and not containers & _PTS_CONTAINERS:
         return None
+    if is_reordered and num_frames is not None and not stream.frames:
+        last_index = None  # the packets have to be counted to compare them
     keyframes: list[bool] = []
     times: list[int] = []
-    latest, next_group, is_whole = -(2**63), None, False
+    latest, next_group, is_whole, has_decode_times = -(2**63), None, False, False
     try:
         for packet in packets:
             if not packet.size:  # PyAV's last packet is empty; any other empty one would end the decoding
@@ -124,6 +131,7 @@ def build_packet_table(
             keyframes.append(is_keyframe)
             times.append(time)
             latest = max(latest, time)
+            has_decode_times |= "mov" in containers and packet.pts != packet.dts  # Matroska states only one of them
     except av.FFmpegError:
         return None
     order = sorted(range(len(times)), key=times.__getitem__)
@@ -135,8 +143,8 @@ def build_packet_table(
     for frame_index, position in enumerate(order):
         frame_indices[position] = frame_index
     depth, stated_depth = _compute_reorder_depth(frame_indices), stream.codec_context.reorder_depth
-    if depth > stated_depth or (is_reordered and depth == 0 < stated_depth):
-        return None  # the decoder would show frames before their turn, or the time stamps are those of decoding
+    if depth > stated_depth or (depth == 0 < stated_depth and not has_decode_times):
+        return None  # the decoder shows frames in another order: the time stamps may be those of decoding
     return PacketTable(keyframes, frame_indices, may_skip_unreferenced(codec, extradata))
 
 

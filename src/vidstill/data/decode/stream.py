@@ -4,7 +4,7 @@ import io
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import av.video.reformatter
@@ -17,6 +17,10 @@ from vidstill.data.storage.fetch import BrokenVideo, format_error
 _MAX_PIXELS = 2**25  # of a frame: an 8K frame has as many; damaged headers state more, which would fill the memory
 _DECODER_OPTIONS = {"max_pixels": str(_MAX_PIXELS)}
 _STRICT_OPTIONS = {"err_detect": "explode"}  # a damaged picture is an error instead of being concealed
+
+
+DecodeMode = Literal["all", "strict", "lenient"]
+"""All packets from the first; or only some, where damage is an error, or is concealed."""
 
 
 class UnexpectedFrameError(Exception):
@@ -36,10 +40,10 @@ class VideoStream:
 
     def __init__(self, file: Path | bytes, name: str):
         self._file, self.name = file, name
-        self._is_strict: bool | None = None  # None: nothing has been decoded yet
         self._open()
 
     def _open(self) -> None:
+        self._mode: DecodeMode | None = None  # nothing has been decoded
         with _raise_broken_video(self.name):
             # with "file:" no path is taken for an URL, such as concat:… or http:…
             file = io.BytesIO(self._file) if isinstance(self._file, bytes) else f"file:{self._file}"
@@ -59,7 +63,7 @@ class VideoStream:
 
     def read_packet_table(self, last_index: int | None = None, num_frames: int | None = None) -> PacketTable | None:
         """Build the packet table up to a frame, or whole, see `build_packet_table`."""
-        self._restart(is_strict=None)
+        self._restart(None)
         with _raise_broken_video(self.name):
             return build_packet_table(
                 self.container, self.stream, self._packets, last_index=last_index, num_frames=num_frames
@@ -71,7 +75,7 @@ class VideoStream:
         Raises:
             BrokenVideo: After the last frame that decodes, if something is wrong behind it.
         """
-        self._restart(is_strict=False)
+        self._restart("all")
         num_decoded = 0
         with _raise_broken_video(self.name):
             try:
@@ -90,11 +94,15 @@ class VideoStream:
         Raises:
             UnexpectedFrameError, av.FFmpegError: The packets are not as the table states; decode all.
         """
-        self._restart(is_strict=True)
-        for run in table.find_decode_runs(indices):
+        runs = table.find_decode_runs(indices)
+        # in an open GOP, a frame behind the keyframe may tell the decoder to forget one before it, which is no damage
+        self._restart("lenient" if any(map(table.is_open_gop, runs)) else "strict")
+        packets = enumerate(self._packets)
+        for run in runs:
             if self._decoder.is_open:
                 self._decoder.flush_buffers()
-            yield from self._decode_run(table, run, self._read_packets(run), indices)
+            run_packets = (packet for position, packet in packets if position >= run.start)
+            yield from self._decode_run(table, run, run_packets, indices)
 
     def _decode_run(
         self, table: PacketTable, run: range, packets: Iterator[Any], indices: Collection[int]
@@ -119,7 +127,7 @@ class VideoStream:
             for frame in frames:
                 if frame.pts is None or frame.pts <= latest:
                     raise UnexpectedFrameError
-                if frame.pts >= first and (frame.is_corrupt or (latest < first and not _is_entry(frame, first))):
+                if frame.pts >= first and not _is_expected(frame, first, latest, table.may_skip_unreferenced):
                     raise UnexpectedFrameError
                 latest = frame.pts
                 missing.discard(latest)
@@ -127,42 +135,26 @@ class VideoStream:
         if missing:
             raise UnexpectedFrameError
 
-    def _read_packets(self, run: range) -> Iterator[Any]:
-        kept = self._packets.packets
-        if kept is not None:
-            return (kept[position] for position in run)
-        return self._reread_packets(run)
-
-    def _reread_packets(self, run: range) -> Iterator[Any]:
-        """Read a run's packets from another opening of a file whose packets are too large to keep."""
-        again = VideoStream(self._file, self.name)
-        try:
-            for position, packet in enumerate(again._packets):
-                if position in run:
-                    yield packet
-                if position + 1 >= run.stop:
-                    return
-        finally:
-            again.close()
-
-    def _restart(self, *, is_strict: bool | None) -> None:
-        """Go back to the first packet, with a decoder that has decoded nothing that matters.
+    def _restart(self, mode: DecodeMode | None) -> None:
+        """Prepare to read packets from the first and to decode them, by opening the file again where that is needed.
 
         Args:
-            is_strict: Whether damage is an error; None: nothing will be decoded.
+            mode: How packets will be decoded; None: not at all.
         """
-        is_decoder_usable = self._is_strict is None or (self._is_strict is True and is_strict is not False)
-        if not is_decoder_usable or (self._packets.packets is None and is_strict is not True):
+        is_decoder_usable = mode is None or self._mode is None or (mode != "all" and self._mode == mode)
+        if not is_decoder_usable or self._packets.packets is None:
             self.close()
-            self._is_strict = None
             self._open()
-        if is_strict and self._is_strict is None:
-            self._decoder.options = _DECODER_OPTIONS | _STRICT_OPTIONS
-        self._is_strict = self._is_strict if is_strict is None else is_strict
+        if mode is not None and self._mode is None:
+            self._decoder.options = _DECODER_OPTIONS | (_STRICT_OPTIONS if mode == "strict" else {})
+            self._mode = mode
 
 
-def _is_entry(frame: av.VideoFrame, first: int) -> bool:
-    return frame.pts == first and frame.key_frame
+def _is_expected(frame: av.VideoFrame, first: int, latest: int, may_skip: bool) -> bool:
+    """Whether a frame can follow frame `latest` in a run whose keyframe shows frame `first`."""
+    if latest < first:
+        return frame.pts == first and frame.key_frame and not frame.is_corrupt
+    return not frame.is_corrupt and (may_skip or frame.pts == latest + 1)
 
 
 def _find_video_stream(container: Any, name: str) -> Any:

@@ -1,11 +1,11 @@
-"""Samples side by side, gathered while the batch before is used."""
+"""Samples from worker processes, collated into page-locked batches while the batch before is used."""
 
 import math
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,31 +13,29 @@ from torch import Tensor
 
 from vidstill.parallel.pool import LostTask, WorkerPool
 
-T = TypeVar("T")
-
 SampleArrays = tuple[np.ndarray, ...]
-"""A sample's arrays, each with a row for each of its copies."""
+"""A sample: columns that each have one row per copy, the clips first."""
 
 SubmitSample = Callable[[Any], Any]
-"""Asks for a sample; gives a ticket."""
+"""Requests the sample of a key and returns a ticket."""
 
 GetSample = Callable[[Any], SampleArrays | LostTask]
-"""The ticket's sample, whose memory is used again with the next `SubmitSample`."""
+"""Returns the sample of a ticket; the next `SubmitSample` reuses its memory."""
 
 
 class LoadedSample(NamedTuple):
-    """A sample, if there is one; which videos were found broken on the way, by their place in the listing, and why."""
+    """A sample, None if its video is broken; and why videos were newly found broken, by index."""
 
     arrays: SampleArrays | None
     broken_videos: dict[int, str]
 
 
 SampleStream = Callable[[SubmitSample, GetSample, int], Iterator[LoadedSample]]
-"""Samples in their order, so many asked for before the first is taken."""
+"""Yields samples in order; the number is how many are submitted before the first is taken."""
 
 
 class CollatedBatch(NamedTuple):
-    """Samples side by side, in this machine's memory, if there are any; what was found broken on the way to them."""
+    """Columns of a batch in host memory, None if all its videos are broken; and the newly broken videos."""
 
     columns: tuple[Tensor, ...] | None
     broken_videos: dict[int, str]
@@ -53,53 +51,59 @@ def iter_collated_batches(
     timeout_seconds: float,
     device: torch.device,
 ) -> Generator[CollatedBatch]:
-    """The samples, `size` of them side by side.
+    """Yield batches of `batch_size` samples.
 
-    Without workers `work` is done here, when a sample is taken. Else a thread gathers the batch that comes next; for
-    the one after it the workers keep as many samples ready as it has, and two more each.
+    Without workers a sample is loaded here when it is taken. With workers a thread collates the next batch while this
+    one is used, and the workers keep as many samples of the one after ready as it has, and two more each.
 
     Args:
-        load_sample: what a sample is asked for by → the sample; in a worker.
-        sample_num_bytes: bytes of a sample.
-        device: where the batches are to go: a GPU reads memory that is page-locked.
+        load_sample: Loads the sample of a key, in a worker.
+        stream: Submits keys and takes samples.
+        batch_size: Samples of a batch.
+        sample_num_bytes: Size of a sample in bytes, which shared memory is allocated for.
+        workers: Worker processes.
+        timeout_seconds: A worker that is waited for and makes no progress for so long is killed.
+        device: Where batches will go; for a GPU they are in page-locked memory.
     """
-    pin = device.type == "cuda"
+    pin_memory = device.type == "cuda"
     if not workers:
-        yield from _collate_samples(stream(lambda asked: asked, load_sample, 1), batch_size, pin)
+        yield from _collate_samples(stream(lambda key: key, load_sample, 1), batch_size, pin_memory)
         return
-    ahead = batch_size + 2 * workers
-    depth = math.ceil(ahead / workers)  # the thread hands nothing out while it waits for the batch to be used
+    max_pending = batch_size + 2 * workers
     with WorkerPool(
         load_sample,
         workers=workers,
-        max_pending=ahead,
-        tasks_per_worker=depth,
+        max_pending=max_pending,
+        tasks_per_worker=math.ceil(max_pending / workers),  # nothing is dispatched while the thread waits
         slot_num_bytes=sample_num_bytes,
         timeout_seconds=timeout_seconds,
-    ) as crew:
-        yield from _prefetch_batches(
-            _collate_samples(stream(crew.submit, crew.get_result, ahead), batch_size, pin), crew.stop, device
-        )
+    ) as pool:
+        samples = stream(pool.submit, pool.get_result, max_pending)
+        yield from _prefetch_batches(_collate_samples(samples, batch_size, pin_memory), pool.stop, device)
 
 
 def _collate_samples(samples: Iterator[LoadedSample], batch_size: int, pin_memory: bool) -> Iterator[CollatedBatch]:
-    while True:
-        columns: list[Tensor] = []
-        broken: dict[int, str] = {}
-        met = filled = 0
-        for parts, found in islice(samples, batch_size):
-            met += 1
-            broken |= found
-            if parts is not None:
-                columns = columns or [_allocate_column(part, batch_size, pin_memory) for part in parts]
-                for column, part in zip(columns, parts, strict=True):
-                    column.numpy()[filled * len(part) : (filled + 1) * len(part)] = part
-                filled += 1
-        if not met:
-            return
-        yield CollatedBatch(
-            tuple(column[: len(column) // batch_size * filled] for column in columns) if filled else None, broken
-        )
+    while (batch := _collate_batch(samples, batch_size, pin_memory)) is not None:
+        yield batch
+
+
+def _collate_batch(samples: Iterator[LoadedSample], batch_size: int, pin_memory: bool) -> CollatedBatch | None:
+    """Collate the next samples; None if there are no more."""
+    columns: list[Tensor] = []
+    broken: dict[int, str] = {}
+    num_taken = num_samples = 0
+    for arrays, newly_broken in islice(samples, batch_size):
+        num_taken += 1
+        broken |= newly_broken
+        if arrays is not None:
+            columns = columns or [_allocate_column(array, batch_size, pin_memory) for array in arrays]
+            for column, array in zip(columns, arrays, strict=True):
+                column.numpy()[num_samples * len(array) : (num_samples + 1) * len(array)] = array
+            num_samples += 1
+    if not num_taken:
+        return None
+    filled = tuple(column[: len(column) // batch_size * num_samples] for column in columns)
+    return CollatedBatch(filled or None, broken)
 
 
 def _allocate_column(array: np.ndarray, batch_size: int, pin_memory: bool) -> Tensor:
@@ -107,22 +111,24 @@ def _allocate_column(array: np.ndarray, batch_size: int, pin_memory: bool) -> Te
     return torch.empty((batch_size * len(array), *array.shape[1:]), dtype=dtype, pin_memory=pin_memory)
 
 
-def _prefetch_batches(items: Iterator[T], stop: Callable[[], None], device: torch.device) -> Generator[T]:
-    """The same, each made in a thread while the one before it is used.
+def _prefetch_batches(
+    batches: Iterator[CollatedBatch], stop: Callable[[], None], device: torch.device
+) -> Generator[CollatedBatch]:
+    """Yield the same batches, each collated in a thread while the one before is used.
 
     Args:
-        stop: makes the thread's work end soon.
+        stop: Ends the thread's wait for samples.
+        device: The device whose context the thread uses for page-locked memory.
     """
-    begin = partial(torch.cuda.set_device, _get_device_index(device)) if device.type == "cuda" else None
-    with ThreadPoolExecutor(1, initializer=begin) as thread:  # a thread begins on the first GPU, whichever is ours
+    initializer = None
+    if device.type == "cuda":  # a new thread would use the first GPU
+        index = torch.cuda.current_device() if device.index is None else device.index
+        initializer = partial(torch.cuda.set_device, index)
+    with ThreadPoolExecutor(1, initializer=initializer) as thread:
         try:
-            coming = thread.submit(next, items, None)
-            while (item := coming.result()) is not None:
-                coming = thread.submit(next, items, None)
-                yield item
+            pending = thread.submit(next, batches, None)
+            while (batch := pending.result()) is not None:
+                pending = thread.submit(next, batches, None)
+                yield batch
         finally:
             stop()
-
-
-def _get_device_index(device: torch.device) -> int:
-    return torch.cuda.current_device() if device.index is None else device.index
