@@ -13,10 +13,10 @@ import huggingface_hub.constants  # noqa: F401  # it asks once whether it is off
 import pytest
 import torch
 from safetensors.torch import save
+from vidstill.pipelines.probe.vector_cache import hash_checkpoint
 from web_server import COMMIT, Site, served
 
 from vidstill.checkpoints.io import Checkpoint, list_checkpoint_files, read_checkpoint
-from vidstill.pipelines.probe.vector_cache import hash_checkpoint
 from vidstill.utils.types import InputError
 
 TENSORS = {"a.weight": torch.arange(5000.0), "b.bias": torch.ones(3, dtype=torch.float16)}

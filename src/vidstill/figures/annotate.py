@@ -105,9 +105,7 @@ def redraw_video(
         atomic_write(out) as file,
         av.open(f"file:{file.name}", "w", format="mp4", options={"movflags": "faststart"}) as container,
     ):
-        stream = _add_stream(
-            container, height, width, frame_rate or default_frame_rate or DEFAULT_FRAME_RATE
-        )
+        stream = _add_stream(container, height, width, frame_rate or default_frame_rate or DEFAULT_FRAME_RATE)
         latest = -1
         for shown in _stop_at_broken_frame(chain([first], frames)):
             image = _resize_frame(shown.to_image(), height, width)

@@ -209,11 +209,11 @@ def test_a_server_that_thaws_is_read_on(server, monkeypatch):
 def test_a_frozen_server_does_not_keep_a_process_from_ending(server):
     program = """
 import fsspec, sys, time
-from vidstill.data import sources
-sources.TRY_SECONDS, sources.GIVE_UP_SECONDS, sources._PAUSES = 0.5, 1.0, (0.1, 0.1)
+from vidstill.data.storage import fetch
+fetch.REQUEST_TIMEOUT_SECONDS, fetch.RETRY_TIMEOUT_SECONDS, fetch._BACKOFF_SECONDS = 0.5, 1.0, (0.1, 0.1)
 try:
-    sources.fetched(sources.Piece("s3://bucket/packs/a.tar", 0, 10, "one.mp4"))
-except sources.Unreachable as error:
+    fetch.fetch_source(fetch.ShardMember("s3://bucket/packs/a.tar", 0, 10, "one.mp4"))
+except fetch.StorageUnreachable as error:
     print(error)
     print("over at", time.time())
 """
@@ -246,11 +246,11 @@ def test_an_object_that_is_missing_or_cut_is_the_files_fault(server):
     piece = first_piece(PACKS)
     files = fsspec.filesystem("s3")
     files.pipe_file("bucket/packs/all-000000.tar", b"\0" * (piece.offset + 100))
-    cut = rf"0\.mp4 in .* is cut: of its {piece.size} bytes from 512 on"
-    with pytest.raises(BrokenVideo, match=f"{cut}, 100 are there"):
+    cut = rf"0\.mp4 in .* is cut off: it has {piece.size} bytes from byte 512 on"
+    with pytest.raises(BrokenVideo, match=f"{cut}, of which the shard holds 100"):
         fetch_source(piece)
     files.pipe_file("bucket/packs/all-000000.tar", b"\0" * 100)
-    with pytest.raises(BrokenVideo, match=f"{cut}, 0 are there"):
+    with pytest.raises(BrokenVideo, match=f"{cut}, of which the shard holds 0"):
         fetch_source(piece)
     files.rm_file("bucket/packs/all-000000.tar")
     with pytest.raises(BrokenVideo, match=r"0\.mp4 in s3://bucket/packs/all-000000\.tar does not exist"):
@@ -264,5 +264,5 @@ def test_a_lack_of_credentials_is_said(server, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    with pytest.raises(StorageUnreachable, match="may not be read: Unable to locate credentials; see to the access"):
+    with pytest.raises(StorageUnreachable, match="cannot be read: Unable to locate credentials; check the credentials"):
         fetch_source(piece)

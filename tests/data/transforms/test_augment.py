@@ -33,7 +33,7 @@ def inside(box: CropBox, height: int, width: int) -> bool:
 
 @given(crops, sides, sides, sizes, seeds)
 def test_a_drawn_box_lies_in_the_frame(crop, height, width, size, seed):
-    assert inside(crop.draw(height, width, size, np.random.default_rng(seed)), height, width)
+    assert inside(crop.draw_box(height, width, size, np.random.default_rng(seed)), height, width)
 
 
 @given(crops, sides, sides, sizes, seeds)

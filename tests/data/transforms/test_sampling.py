@@ -16,13 +16,17 @@ strides = st.integers(1, 9)
 seeds = st.integers(0, 2**32)
 rates = st.floats(0.5, 120)
 timed = st.builds(
-    TimedSampling, frames=counts, stride=st.floats(0.1, 9), rate=rates, start=st.sampled_from(["between", "frame"])
+    TimedSampling,
+    num_frames=counts,
+    stride=st.floats(0.1, 9),
+    frame_rate=rates,
+    start_mode=st.sampled_from(["between", "frame"]),
 )
 samplings = st.one_of(
     timed,
-    st.builds(SpanSampling, frames=counts, stride=strides),
-    st.builds(DenseSampling, frames=counts, stride=strides),
-    st.builds(SegmentSampling, frames=counts, rule=st.sampled_from(["videomae", "amd", "mvd"])),
+    st.builds(SpanSampling, num_frames=counts, stride=strides),
+    st.builds(DenseSampling, num_frames=counts, stride=strides),
+    st.builds(SegmentSampling, num_frames=counts, rule=st.sampled_from(["videomae", "amd", "mvd"])),
 )
 
 
@@ -32,70 +36,74 @@ def ascending_and_in_range(frames: list[int], total: int) -> bool:
 
 @given(samplings, lengths, seeds)
 def test_drawn_frames_ascend_and_lie_in_the_video(sampling, total, seed):
-    frames = sampling.draw(total, np.random.default_rng(seed))
-    assert len(frames) == sampling.frames
+    frames = sampling.draw_indices(total, np.random.default_rng(seed))
+    assert len(frames) == sampling.num_frames
     assert ascending_and_in_range(frames, total)
 
 
 @given(samplings, lengths, st.integers(1, 12))
 def test_every_view_has_all_its_frames_ascending_and_in_the_video(sampling, total, views):
-    chosen = sampling.views(total, views)
+    chosen = sampling.list_view_indices(total, views)
     assert len(chosen) == views
     for frames in chosen:
-        assert len(frames) == sampling.frames
+        assert len(frames) == sampling.num_frames
         assert ascending_and_in_range(frames, total)
 
 
 @given(samplings, lengths, seeds)
 def test_the_same_chance_draws_the_same_frames(sampling, total, seed):
-    assert sampling.draw(total, np.random.default_rng(seed)) == sampling.draw(total, np.random.default_rng(seed))
+    assert sampling.draw_indices(total, np.random.default_rng(seed)) == sampling.draw_indices(
+        total, np.random.default_rng(seed)
+    )
 
 
 @given(samplings, seeds)
 def test_an_image_is_a_video_of_one_frame(sampling, seed):
-    assert set(sampling.draw(1, np.random.default_rng(seed))) == {0}
-    assert sampling.views(1, 3) == [[0] * sampling.frames] * 3
+    assert set(sampling.draw_indices(1, np.random.default_rng(seed))) == {0}
+    assert sampling.list_view_indices(1, 3) == [[0] * sampling.num_frames] * 3
 
 
-@given(st.builds(SpanSampling, frames=counts, stride=strides), lengths, st.integers(1, 5), seeds)
+@given(st.builds(SpanSampling, num_frames=counts, stride=strides), lengths, st.integers(1, 5), seeds)
 def test_repeated_clips_start_in_parts_of_their_own(sampling, total, repeats, seed):
-    clips = sampling.draw_repeats(total, repeats, np.random.default_rng(seed))
+    clips = sampling.draw_repeat_indices(total, repeats, np.random.default_rng(seed))
     starts = [frames[0] for frames in clips]
-    room = total - sampling.frames * sampling.stride + 1
+    room = total - sampling.num_frames * sampling.stride + 1
     if room < repeats:
         assert starts == [0] * repeats
     else:
         assert [start // (room // repeats) for start in starts] == list(range(repeats))
 
 
-@given(st.builds(SpanSampling, frames=counts, stride=st.integers(2, 9)), st.data())
+@given(st.builds(SpanSampling, num_frames=counts, stride=st.integers(2, 9)), st.data())
 def test_a_span_that_fits_has_its_stride_throughout(sampling, data):
-    total = data.draw(st.integers(sampling.frames * sampling.stride, 2000))
-    (starts,) = sampling.starts(total)
+    total = data.draw(st.integers(sampling.num_frames * sampling.stride, 2000))
+    (starts,) = sampling.list_start_ranges(total)
     for start in (starts[0], starts[-1]):
-        assert sampling.frames_from(start, total) == [start + sampling.stride * i for i in range(sampling.frames)]
-    assert starts[-1] + sampling.frames * sampling.stride == total
+        assert sampling.list_indices_from(start, total) == [
+            start + sampling.stride * i for i in range(sampling.num_frames)
+        ]
+    assert starts[-1] + sampling.num_frames * sampling.stride == total
 
 
-@given(st.builds(DenseSampling, frames=counts, stride=strides), st.data())
+@given(st.builds(DenseSampling, num_frames=counts, stride=strides), st.data())
 def test_a_dense_clip_fills_its_span_and_never_shows_the_last_frame(sampling, data):
-    span = sampling.frames * sampling.stride
+    span = sampling.num_frames * sampling.stride
     total = data.draw(st.integers(span + 1, span + 500))
-    for end in (sampling.ends(total)[0], sampling.ends(total)[-1]):
-        frames = sampling.frames_to(end)
+    for end in (sampling.get_end_range(total)[0], sampling.get_end_range(total)[-1]):
+        frames = sampling.list_indices_until(end)
         assert frames[0] == end - span
         assert frames[-1] < total - 1
-        if sampling.frames > 1:
+        if sampling.num_frames > 1:
             assert frames[-1] == end - 1
 
 
-@given(st.builds(DenseSampling, frames=counts, stride=strides), lengths, st.integers(2, 8))
+@given(st.builds(DenseSampling, num_frames=counts, stride=strides), lengths, st.integers(2, 8))
 def test_dense_views_reach_from_the_first_frame_to_the_last_stride(sampling, total, views):
     """Or to the stride before it: the released rule cuts off a product that may lie just below a whole number.
 
     Of 935 frames, one a clip, the last of 8 views starts at 7 · (934 / 7) = 933.99….
     """
-    chosen = sampling.views(total, views)
+    chosen = sampling.list_view_indices(total, views)
     assert chosen[0][0] == 0
     assert chosen[-1][-1] >= total - 2 * sampling.stride or total < sampling.stride
 
@@ -104,10 +112,10 @@ def test_the_last_of_several_dense_views_is_cut_off_as_released():
     assert DenseSampling(num_frames=1, stride=1).list_view_indices(935, 8)[-1] == [int(7 * (934 / 7))] == [933]
 
 
-@given(st.builds(DenseSampling, frames=counts, stride=strides), lengths)
+@given(st.builds(DenseSampling, num_frames=counts, stride=strides), lengths)
 def test_one_dense_view_is_at_the_start(sampling, total):
-    (frames,) = sampling.views(total, 1)
-    assert frames == [min(i, (total - 1) // sampling.stride) * sampling.stride for i in range(sampling.frames)]
+    (frames,) = sampling.list_view_indices(total, 1)
+    assert frames == [min(i, (total - 1) // sampling.stride) * sampling.stride for i in range(sampling.num_frames)]
 
 
 @given(counts, st.integers(1, 400), seeds)
@@ -144,12 +152,12 @@ def test_segment_views_take_every_segment_once(rule, frames, views, data):
 
 @given(timed, rates, lengths, st.integers(1, 5), seeds)
 def test_the_same_span_of_time_is_seen_at_any_frame_rate(sampling, rate, total, repeats, seed):
-    own = sampling.at(rate)
-    assert own.span / rate == pytest.approx(sampling.span / sampling.rate)
-    assert (own.frames, own.rate, own.start) == (sampling.frames, rate, sampling.start)
-    assert sampling.at(sampling.rate).span == pytest.approx(sampling.span)
-    for frames in own.draw_repeats(total, repeats, np.random.default_rng(seed)):
-        assert frames[-1] - frames[0] <= max(own.span, 1)
+    own = sampling.adapt_to_frame_rate(rate)
+    assert own.span_frames / rate == pytest.approx(sampling.span_frames / sampling.frame_rate)
+    assert (own.num_frames, own.frame_rate, own.start_mode) == (sampling.num_frames, rate, sampling.start_mode)
+    assert sampling.adapt_to_frame_rate(sampling.frame_rate).span_frames == pytest.approx(sampling.span_frames)
+    for frames in own.draw_repeat_indices(total, repeats, np.random.default_rng(seed)):
+        assert frames[-1] - frames[0] <= max(own.span_frames, 1)
         assert ascending_and_in_range(frames, total)
 
 
@@ -167,18 +175,20 @@ def test_a_timed_span_that_fits_is_filled_evenly_from_any_fraction(frames, strid
 
 @given(timed, lengths, seeds)
 def test_a_span_whose_frames_alone_are_decoded_starts_at_the_first_whole_one(sampling, total, seed):
-    start = np.random.default_rng(seed).uniform(0, sampling.room(total))
-    between, whole = (replace(sampling, start=rule).frames_from(start, total) for rule in ("between", "frame"))
+    start = np.random.default_rng(seed).uniform(0, sampling.get_last_start(total))
+    between, whole = (
+        replace(sampling, start_mode=rule).list_indices_from(start, total) for rule in ("between", "frame")
+    )
     assert whole[0] == min(int(np.ceil(start)), total - 1)
     assert 0 <= whole[0] - between[0] <= 1
 
 
 @given(timed, lengths, st.integers(2, 12))
 def test_timed_views_start_at_the_videos_start_and_whole_frames_apart(sampling, total, views):
-    starts = [frames[0] for frames in sampling.views(total, views)]
-    step = int(sampling.room(total) // (views - 1))
+    starts = [frames[0] for frames in sampling.list_view_indices(total, views)]
+    step = int(sampling.get_last_start(total) // (views - 1))
     assert starts == [k * step for k in range(views)]
-    assert sampling.views(total, 1)[0][0] == int(sampling.room(total) / 2)
+    assert sampling.list_view_indices(total, 1)[0][0] == int(sampling.get_last_start(total) / 2)
 
 
 def test_the_repeated_clips_of_a_timed_sampling_start_anywhere():
@@ -193,7 +203,7 @@ def test_the_example_clips_of_timed_sampling_are_the_authors():
     assert sampling.adapt_to_frame_rate(60.0) == TimedSampling(stride=8.0, frame_rate=60.0)
 
 
-@pytest.mark.parametrize("config", [{"frames": 0}, {"stride": 0.0}, {"rate": -1.0}, {"stride": float("inf")}])
+@pytest.mark.parametrize("config", [{"num_frames": 0}, {"stride": 0.0}, {"frame_rate": -1.0}, {"stride": float("inf")}])
 def test_a_timed_clip_needs_a_frame_a_step_and_a_rate(config):
     with pytest.raises(InputError, match="above 0"):
         TimedSampling(**config)
@@ -216,7 +226,7 @@ def test_the_example_clips_of_dense_sampling_are_the_authors():
     assert SpanSampling().list_indices_from(0, 40) == [*range(0, 37, 4), *[36] * 6]
 
 
-@pytest.mark.parametrize("config", [{"frames": 0}, {"stride": 0}])
+@pytest.mark.parametrize("config", [{"num_frames": 0}, {"stride": 0}])
 def test_a_clip_needs_a_frame_and_a_step(config):
     with pytest.raises(InputError, match="at least 1"):
         DenseSampling(**config)
