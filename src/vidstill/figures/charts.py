@@ -74,7 +74,7 @@ def draw_line_chart(
     if not lines:
         return ""
 
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     def draw(axes: "Axes") -> None:
         for line in lines:
@@ -83,6 +83,7 @@ def draw_line_chart(
         if log_x:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         elif markers:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=x_label, ylabel=y_label, ylim=y_range)
