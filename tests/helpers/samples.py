@@ -30,10 +30,8 @@ def view_sample(dataset: ViewClips, index: int) -> ViewBatch:
 
 def build_manifest(class_counts: Sequence[int]) -> Manifest:
     """Rows without files, so many of each class."""
-    rows = VideoTable(Path("videos"))
-    for label, count in enumerate(class_counts):
-        for _ in range(count):
-            rows.append(f"{len(rows)}.mp4", label)
+    labels = np.repeat(np.arange(len(class_counts)), class_counts)
+    rows = VideoTable(Path("videos"), [f"{i}.mp4" for i in range(len(labels))], {"label": labels})
     return Manifest(rows, tuple(map(str, range(len(class_counts)))), "rows without files", Path("videos"), "")
 
 

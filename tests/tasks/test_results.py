@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.manifest.table import VideoTable
+from vidstill.data.manifest.table import VideoRow, VideoTable
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult, format_classification_result
 
 CLASSES = ("left", "right", "up", "=never()")
@@ -26,9 +26,7 @@ VIDEOS = {  # name: label and scores, or the error
 
 @pytest.fixture
 def result():
-    rows = VideoTable(Path("/videos"))
-    for name, (label, _) in VIDEOS.items():
-        rows.append(name, label)
+    rows = VideoTable(Path("/videos"), VIDEOS, {"label": [label for label, _ in VIDEOS.values()]})
     outputs = {row: output for row, (_, output) in enumerate(VIDEOS.values())}
     scores = {row: output for row, output in outputs.items() if not isinstance(output, str)}
     broken = {row: output for row, output in outputs.items() if isinstance(output, str)}
@@ -110,9 +108,10 @@ def test_the_scores_add_up_to_the_accuracy(result):
 
 
 def build_multi_label_result(labels, scores, *, broken=None) -> MultiLabelResult:
-    rows = VideoTable(Path("videos"))
-    for number, (first, *others) in enumerate(labels):
-        rows.append(f"{number}.mp4", first, extra_labels=others)
+    rows = VideoTable.from_rows(
+        VideoRow(Path(f"videos/{number}.mp4"), first, extra_labels=tuple(others))
+        for number, (first, *others) in enumerate(labels)
+    )
     classes = ("bend", "fall", "run")
     manifest = Manifest(rows, classes, "made up", Path("videos"), "", multi_label=True)
     indices = tuple(row for row in range(len(labels)) if row not in (broken or {}))

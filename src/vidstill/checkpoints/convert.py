@@ -31,6 +31,7 @@ from vidstill.models.decoder import DecoderConfig
 from vidstill.models.position_embeddings import PositionKind, build_position_table
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import from_dict
+from vidstill.utils.text import join_first
 from vidstill.utils.types import Grid, InputError
 
 _BACKBONE_PREFIX = "backbone."  # before every name of an encoder that was kept of a larger model
@@ -242,8 +243,7 @@ def _check_conversion(
 
 def _format_tensor_names(names: Sequence[str]) -> str:
     word = "tensor" if len(names) == 1 else "tensors"
-    more = f" and {len(names) - _MAX_LISTED_TENSORS} more" if len(names) > _MAX_LISTED_TENSORS else ""
-    return f"{len(names)} {word} ({', '.join(names[:_MAX_LISTED_TENSORS])}{more})"
+    return f"{len(names)} {word} ({join_first(names, _MAX_LISTED_TENSORS)})"
 
 
 def export_state_dict(checkpoint: Checkpoint, layout: str) -> dict[str, Tensor]:

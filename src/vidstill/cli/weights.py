@@ -32,6 +32,7 @@ from vidstill.recipes.recipe import PretrainRecipe, find_recipe
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_file
 from vidstill.utils.terminal import echo, format_key_values
+from vidstill.utils.text import list_first
 from vidstill.utils.types import Grid, InputError
 
 TargetFormat = Literal[
@@ -199,8 +200,7 @@ def _format_conversion(summary: Mapping[str, Any]) -> str:
         lines.append(f"  tensors: {counts}")
         for what in ("ignored", "missing"):
             every = [f"  {what}: {name} ({why})" for name, why in summary[what].items()]
-            lines += every[:_MAX_LINES]
-            lines += [f"  … and {len(every) - _MAX_LINES} more"] if len(every) > _MAX_LINES else []
+            lines += list_first(every, _MAX_LINES)
     else:
         lines = [f"{summary['source']} is vidstill's: a {summary['kind']}"]
     lines.append(

@@ -46,7 +46,7 @@ def draw_confusion_matrix(counts: Int[Tensor, "classes classes"], class_names: S
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if classes <= _MAX_NAMED_CLASSES:
-        labels = [_short(name) for name in class_names]
+        labels = [format_one_line(name, _MAX_NAME_LENGTH) for name in class_names]
         size = 9 if classes <= _MAX_ANNOTATED_CLASSES else 7
         axes.set_xticks(range(classes), labels, rotation=90, fontsize=size, parse_math=False)
         axes.set_yticks(range(classes), labels, fontsize=size, parse_math=False)
@@ -64,8 +64,3 @@ def draw_confusion_matrix(counts: Int[Tensor, "classes classes"], class_names: S
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box
         figure.savefig(file, format="png", bbox_inches="tight", metadata={"Software": None})
     return file.getvalue()
-
-
-def _short(name: str) -> str:
-    line = format_one_line(name)
-    return line if len(line) <= _MAX_NAME_LENGTH else f"{line[: _MAX_NAME_LENGTH - 1]}…"

@@ -60,7 +60,14 @@ def draw_precision_recall(frame_map: FrameMAP) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         _draw_curve(axes, action)
         share = f"{100 * (action.average_precision or 0):.1f} % of {action.num_ground_truth:,}"
-        axes.text(0, 1.13, _short(action.name), fontsize=7, transform=axes.transAxes, parse_math=False)
+        axes.text(
+            0,
+            1.13,
+            format_one_line(action.name, _MAX_NAME_LENGTH),
+            fontsize=7,
+            transform=axes.transAxes,
+            parse_math=False,
+        )
         axes.text(0, 1.03, share, fontsize=7, color="0.35", transform=axes.transAxes)
     file = io.BytesIO()
     with warnings.catch_warnings():
@@ -90,8 +97,3 @@ def _draw_curve(axes: Any, action: ActionResult) -> None:
     axes.step(recall, envelope, where="pre", color="tab:blue", linewidth=1.2)
     axes.fill_between(recall, envelope, step="pre", color="tab:blue", alpha=0.15, linewidth=0)
     axes.plot([recall[-1]] * 2, [envelope[-1], 0], color="tab:blue", linewidth=1.2)  # missed boxes have no precision
-
-
-def _short(name: str) -> str:
-    line = format_one_line(name)
-    return line if len(line) <= _MAX_NAME_LENGTH else f"{line[: _MAX_NAME_LENGTH - 1]}…"

@@ -1,18 +1,37 @@
-"""Turns of phrase: numbers with their nouns, and foreign text on one line."""
+"""Phrases of messages: numbers with their nouns, the first few of many, text of foreign files on one line."""
 
+from collections.abc import Iterable, Sequence
 from unicodedata import category, normalize
 
 
 def pluralize(count: int, noun: str) -> str:
-    """`1 video`, `1,200 videos`, `2 classes`, `3 boxes`."""
+    """Return `1 video`, `1,200 videos`, `2 classes`, `3 boxes`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith(("s", "x")) else "s")
 
 
-def format_one_line(text: str) -> str:
-    """Whatever a file or a class is called, without what would not print: line ends, control characters, bytes that
-    are no letters, changes of direction.
+def join_first(items: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """Return `a, b, c`, or `a, b and 7 more` where there are more than `limit`."""
+    more = f" and {len(items) - limit:,} more" if len(items) > limit else ""
+    return separator.join(items[:limit]) + more
+
+
+def list_first(lines: Sequence[str], limit: int) -> Iterable[str]:
+    """Return the lines; of more than `limit` the first ones and `… 7 more`."""
+    return [*lines[:limit], f"… {len(lines) - limit:,} more"] if len(lines) > limit else lines
+
+
+def shorten(text: str) -> str:
+    """Return a text of a user's file for a message, quoted and cut to 80 characters."""
+    return repr(text if len(text) <= 80 else text[:80] + "…")
+
+
+def format_one_line(text: str, max_length: int | None = None) -> str:
+    """Return a name without what does not print: line ends, control characters, invalid bytes, changes of direction.
+
+    Of a name that is longer than `max_length` characters, the end is replaced by `…`.
     """
-    return "".join(map(_replace_unprintable, normalize("NFC", text)))
+    line = "".join(map(_replace_unprintable, normalize("NFC", text)))
+    return line if max_length is None or len(line) <= max_length else f"{line[: max_length - 1]}…"
 
 
 def _replace_unprintable(character: str) -> str:

@@ -45,9 +45,8 @@ def test_a_class_has_its_share_to_the_power_of_what_is_not_balanced(counts, bala
 
 
 def test_the_rarest_of_several_labels_counts():
-    rows = VideoTable(Path("videos"))
-    for number in range(9):
-        rows.append(f"{number}.mp4", 0, extra_labels=[1] if number == 4 else ())
+    names = [f"{number}.mp4" for number in range(9)]
+    rows = VideoTable(Path("videos"), names, {"label": [0] * 9}, extra_labels=[(4, 1)])
     times = compute_expected_counts(Manifest(rows, ("0", "1"), "made up", Path("videos"), "", multi_label=True), 1.0)
     assert times[4] == pytest.approx(9 * times[0])
 
@@ -146,7 +145,6 @@ def test_a_clip_that_an_epoch_leaves_out_stands_in_where_nothing_else_is_left():
 
 
 def test_classes_without_labels_cannot_be_balanced():
-    rows = VideoTable(Path("videos"))
-    rows.append("a.mp4", None)
+    rows = VideoTable(Path("videos"), ["a.mp4"])
     with pytest.raises(InputError, match=r"videos has no labels, so that classes cannot be balanced"):
         TrainClips(Manifest(rows, (), "flat", Path("videos"), ""), CONFIG, seed=0)

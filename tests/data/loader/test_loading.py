@@ -413,9 +413,9 @@ def test_a_broken_video_is_not_tried_again():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_video_that_a_scan_found_broken_is_named_as_the_scan_did_and_not_opened(tmp_path, caplog, workers):
     listing = numbered_listing(tmp_path, 12)
-    rows = VideoTable(tmp_path)
-    for n, row in enumerate(listing.rows):
-        rows.append(row.name, row.label, frames=20, error="does not decode: no key frame" if n == 4 else "")
+    columns = {"label": listing.rows.labels, "frames": [20] * len(listing)}
+    names = [row.name for row in listing.rows]
+    rows = VideoTable(tmp_path, names, columns, errors={4: "does not decode: no key frame"})
     Path(listing.rows[4].source).unlink()
     dataset = TrainClips(replace(listing, rows=rows), CONFIG, seed=3)
     with caplog.at_level(logging.WARNING, "vidstill"):

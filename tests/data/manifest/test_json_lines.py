@@ -22,7 +22,7 @@ def test_a_manifest_is_a_data_set_whose_files_are_not_looked_at(tmp_path):
     path = write(
         tmp_path / "videos.jsonl",
         {"path": "b/1.mp4", "label": 1, "class": "run", "frames": 300, "rate": 29.97, "bytes": 12, "codec": "h264"},
-        {"path": "/elsewhere/2.mp4", "label": 0, "class": "jump", "bytes": 7, "wrong": "does not decode: cut"},
+        {"path": "/elsewhere/2.mp4", "label": 0, "class": "jump", "bytes": 7, "error": "does not decode: cut"},
         {"path": "s3://bucket/3.mp4", "label": 1, "bytes": 0, "rate": 25},
     )
     listing = open_manifest(path)
@@ -148,7 +148,7 @@ stated = st.fixed_dictionaries(
         "frames": st.integers(0, 10**6),
         "rate": st.floats(0.5, 240),
         "bytes": st.integers(0, 2**40),
-        "wrong": st.sampled_from(["", "does not decode"]),
+        "error": st.sampled_from(["", "does not decode"]),
         "seconds": st.floats(0, 10),
     },
 )
@@ -164,10 +164,10 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, entries):
         if splits
         else open_manifest(path).rows
     )
-    key = lambda row: (row.name, row.label, row.frames or 0, row.rate or 0, row.wrong)  # noqa: E731
+    key = lambda row: (row.name, row.label, row.frames or 0, row.frame_rate or 0, row.error)  # noqa: E731
     expected = [
         VideoRow(
-            path.parent / e["path"], e["label"], e.get("frames") or None, e.get("rate"), e["path"], e.get("wrong", "")
+            path.parent / e["path"], e["label"], e.get("frames") or None, e.get("rate"), e["path"], e.get("error", "")
         )
         for e in entries
         if not splits or "split" in e

@@ -225,7 +225,7 @@ def test_a_list_of_something_something_that_is_no_json_is_refused_with_its_line(
 
 def test_another_labels_json_is_not_taken_for_something_something(tree):
     path = tree({"labels.json": '["a", "b"]', "train.json": "[]"}, "run/a.mp4", "jump/b.mp4")
-    assert "a folder for each class" in open_manifest(path).description
+    assert "a directory for each class" in open_manifest(path).description
 
 
 # ---- UCF101 ---------------------------------------------------------------------------------------------------------
@@ -462,16 +462,20 @@ def test_a_table_of_one_s_own_may_say_from_which_video_of_youtube_a_clip_is(tree
 @pytest.mark.parametrize(
     ("texts", "files", "kind"),
     [
-        ({}, ["train/run/a.mp4", "val/run/b.mp4"], "the train split of a folder with a folder for each class"),
-        ({}, ["train/n01440764/a.mp4"], "the train split of a folder with a folder for each class"),
+        ({}, ["train/run/a.mp4", "val/run/b.mp4"], "the train split of a directory with a directory for each class"),
+        ({}, ["train/n01440764/a.mp4"], "the train split of a directory with a directory for each class"),
         (
             {},
             ["train/n01440764/a.JPEG", "train/cat/a.JPEG"],
-            "the train split of a folder with a folder for each class",
+            "the train split of a directory with a directory for each class",
         ),
-        ({}, ["n01440764/a.JPEG"], "a folder with a folder for each class"),
-        ({"train.txt": "a list for something else"}, ["a.mp4"], "a folder of videos"),
-        ({"annotations/a.json": "{}"}, ["annotations/a.txt", "run/a.mp4"], "a folder with a folder for each class"),
+        ({}, ["n01440764/a.JPEG"], "a directory with a directory for each class"),
+        ({"train.txt": "a list for something else"}, ["a.mp4"], "a directory of videos"),
+        (
+            {"annotations/a.json": "{}"},
+            ["annotations/a.txt", "run/a.mp4"],
+            "a directory with a directory for each class",
+        ),
     ],
 )
 def test_what_has_no_official_files_is_read_as_folders(tree, texts, files, kind):

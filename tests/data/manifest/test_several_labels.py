@@ -1,7 +1,6 @@
 """Several labels of one clip: read from every form of list, kept by scans and packs, refused where they are unclear."""
 
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.manifest.open import open_manifest
-from vidstill.data.manifest.table import VideoTable
 from vidstill.data.tools.inspect import open_split_manifests, summarize_dataset
 from vidstill.data.tools.pack import pack_dataset
 from vidstill.data.tools.scan import scan_dataset
@@ -46,24 +44,6 @@ def labels(listing) -> list[tuple[int, ...]]:
     return [row.labels for row in listing.rows]
 
 
-label_sets = st.lists(st.integers(0, 9), min_size=0, max_size=4, unique=True)
-
-
-@given(st.lists(st.tuples(label_sets, st.booleans()), max_size=30))
-def test_rows_give_the_labels_that_they_were_given_and_so_does_a_part_of_them(added):
-    rows = VideoTable(Path("root"))
-    for number, (stated, _) in enumerate(added):
-        rows.append(f"{number}.mp4", stated[0] if stated else None, extra_labels=stated[1:])
-    rows = pickle.loads(pickle.dumps(rows))
-    assert [list(row.labels) for row in rows] == [stated for stated, _ in added]
-    pairs = {(i, label) for i, (stated, _) in enumerate(added) for label in stated}
-    assert set(zip(*(column.tolist() for column in rows.pairs()), strict=True)) == pairs
-    assert rows.several == any(len(stated) > 1 for stated, _ in added)
-    assert [set(rows.hot(i, 10).nonzero()[0].tolist()) for i in range(len(added))] == [set(s) for s, _ in added]
-    kept = torch.tensor([keep for _, keep in added], dtype=torch.bool).numpy()
-    assert [list(row.labels) for row in rows.taken(kept)] == [stated for stated, keep in added if keep]
-
-
 FORMS = {
     "list.txt": "a.mp4 0,3\nb.mp4 1\nc.mp4 2,1,0\n",
     "frames.txt": "a.mp4 9 0,3\nb.mp4 9 1\nc.mp4 9 2,1,0\n",
@@ -79,8 +59,8 @@ def test_every_form_of_list_states_them_by_their_numbers(folder, name):
     listing = listed(folder / name, FORMS[name])
     assert labels(listing) == LABELS
     assert listing.classes == ("0", "1", "2", "3")
-    assert listing.several
-    assert listing.kind.endswith("several labels a clip")
+    assert listing.multi_label
+    assert listing.description.endswith("several labels a clip")
 
 
 def test_tables_and_json_lines_state_them_by_their_names(folder):
@@ -111,14 +91,14 @@ def test_a_split_without_any_is_still_of_a_data_set_with_several(folder):
 
 def test_a_semicolon_in_the_name_of_one_class_is_a_letter(folder):
     listing = listed(folder / "table.csv", "path,class\na.mp4,stop; look\nb.mp4,go\nc.mp4,go\n")
-    assert (listing.classes, listing.several) == (("go", "stop; look"), False)
+    assert (listing.classes, listing.multi_label) == (("go", "stop; look"), False)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("list.txt", "a.mp4 0,0\n", "line 1 .* states one label twice"),
-        ("list.txt", "a.mp4 0,-2\n", "line 1 .* the label -2"),
+        ("list.txt", "a.mp4 0,-2\n", "line 1 .* the label '-2'"),
         ("list.txt", "a.mp4 0\nb.mp4 1,x\n", "line 2 .* is not `path label`"),
         ("table.csv", "path,labels\na.mp4,0;x\n", "line 2 .* has the labels 'x'; the first has a number"),
         ("table.csv", "path,labels\na.mp4,run;\n", "line 2 .* has the labels ''; state one"),

@@ -1,13 +1,13 @@
 """Odd rows of a box file that are no errors, as AVA's own script takes them: counted, one sentence for each kind."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import numpy as np
 from jaxtyping import Bool
 
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, sort_equal_rows
 from vidstill.data.ava.label_map import LabelMap
-from vidstill.utils.text import format_one_line, pluralize
+from vidstill.utils.text import format_one_line, join_first, pluralize
 
 _MAX_NAMED = 4
 
@@ -48,18 +48,13 @@ def list_row_warnings(
     ]
     if label_map is not None:
         unknown = ~np.isin(table.action_id, [*label_map.names, NO_ACTION])
-        action_ids = _join_first(np.unique(table.action_id[unknown]).tolist())
+        action_ids = join_first(list(map(str, np.unique(table.action_id[unknown]))), _MAX_NAMED)
         warnings.append(
             format_row_warning(table, unknown, f"with an action that is not in the label map ({action_ids}), ignored")
         )
     if annotated_videos is not None:
         unannotated = [name for name in table.video_names if name not in annotated_videos]
         rows = np.isin(table.video_index, [table.video_names.index(name) for name in unannotated])
-        names = _join_first(list(map(format_one_line, unannotated)))
+        names = join_first(list(map(format_one_line, unannotated)), _MAX_NAMED)
         warnings.append(format_row_warning(table, rows, f"of a video without annotations ({names})"))
     return [sentence for sentence in warnings if sentence]
-
-
-def _join_first(values: Sequence[object]) -> str:
-    more = f" and {len(values) - _MAX_NAMED:,} more" if len(values) > _MAX_NAMED else ""
-    return ", ".join(map(str, values[:_MAX_NAMED])) + more

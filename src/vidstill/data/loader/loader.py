@@ -23,6 +23,7 @@ from vidstill.data.loader.order import count_previous_occurrences, draw_epoch_or
 from vidstill.data.loader.protocols import B, TrainDataset, ViewDataset
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.parallel.pool import WORKER_TIMEOUT_SECONDS, LostTask, map_in_order
+from vidstill.utils.text import join_first
 from vidstill.utils.types import InputError
 
 MAX_BROKEN_FRACTION = 0.01
@@ -234,9 +235,8 @@ def _iter_device_batches(
 
 
 def _format_broken_videos(broken_videos: dict[int, str], max_broken: int, num_videos: int, noun: str) -> str:
-    reasons = "; ".join(list(broken_videos.values())[:10])
-    more = f"; and {len(broken_videos) - 10} more" if len(broken_videos) > 10 else ""
+    reasons = join_first(list(broken_videos.values()), 10, "; ")
     return (
         f"{len(broken_videos)} of {num_videos} {noun}s are broken, and at most {max_broken} may be; "
-        f"repair them or take them out of the data: {reasons}{more}"
+        f"repair them or take them out of the data: {reasons}"
     )

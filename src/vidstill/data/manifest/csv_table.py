@@ -1,69 +1,76 @@
-"""Reads a CSV table of videos, by the names in its header."""
+"""Lists of videos as CSV tables, read by the names in their header."""
 
 import csv
 import re
 from collections.abc import Iterator
-from sys import intern
+from typing import Any
 
-from vidstill.data.manifest.parsed import ParsedList, shorten
-from vidstill.data.manifest.table import VideoTable
+from vidstill.data.manifest.parsed import ListEntry, ParsedList, collect_entries
 from vidstill.data.storage.fetch import PathOrUrl
-from vidstill.data.storage.filesystem import parent_path
+from vidstill.utils.text import shorten
 from vidstill.utils.types import InputError
 
 _INTEGER_PATTERN = re.compile(r"-?\d+")
-_LABEL_COLUMNS = ("labels", "classes", "label", "class")  # the first of these columns says what a clip's labels are
+_LABEL_COLUMNS = ("labels", "classes", "label", "class")  # the first of these columns states a clip's labels
+_NAME_COLUMNS = {"labels": "classes", "label": "class"}  # the column of names beside a column of numbers
 
 
 def read_csv_table(path: PathOrUrl, header: list[str], lines: Iterator[tuple[int, str]]) -> ParsedList:
-    """A table of `path`, `label` (a number or a name), `class` (a name), `frames`, `split`; others are passed by.
+    """Read a table of `path`, `label` (a number or a name), `class` (a name), `frames`, `split`; ignore other columns.
 
-    In a column `labels` or `classes` in their place, a clip may have several, with semicolons between them: `fall;run`.
-    In `label` and `class`, a semicolon is a letter like others; a name that has one can be among several in JSON lines.
+    In a column `labels` or `classes`, a clip may have several, separated by semicolons: `fall;run`. In `label` and `class`
+    a semicolon is part of the name; a name that has one can be among several in JSON lines.
+
+    Args:
+        header: The names of the columns.
+        lines: The lines after the header, with their numbers.
 
     Raises:
-        InputError: a line cannot be read; it is named by its number.
+        InputError: A line cannot be read; the message has its number.
     """
-    found = ParsedList(path, f"a table of {', '.join(header)}", VideoTable(parent_path(path)))
-    place = {name: column for column, name in enumerate(header)}
-    named = next((name for name in _LABEL_COLUMNS if name in place), "")
-    called = {"labels": "classes", "label": "class"}.get(named, "")  # names beside numbers
-    numbered: bool | None = None
+    label_column = next((name for name in _LABEL_COLUMNS if name in header), "")
+    entries = _parse_rows(path, header, label_column, lines)
+    parsed = collect_entries(path, f"a table of {', '.join(header)}", entries)
+    if label_column in ("label", "class"):
+        _reject_multi_label(parsed, label_column)
+    return parsed
+
+
+def _parse_rows(
+    path: PathOrUrl, header: list[str], label_column: str, lines: Iterator[tuple[int, str]]
+) -> Iterator[tuple[int, ListEntry]]:
+    index = {name: i for i, name in enumerate(header)}
+    path_index, label_index, frames_index, split_index, name_index = (
+        index.get(name) for name in ("path", label_column, "frames", "split", _NAME_COLUMNS.get(label_column, ""))
+    )
+    multi_label, are_numbers = label_column in ("labels", "classes"), None
     for number, line in lines:
         fields = split_csv_line(path, number, line, len(header))
-        name, frames = fields[place["path"]], fields[place["frames"]] if "frames" in place else ""
+        name, frames = fields[path_index or 0], "" if frames_index is None else fields[frames_index]
         if not name or not (frames.isdecimal() or not frames):
             raise InputError(f"line {number} of {path} reads {shorten(line)}, which lacks a path or a number of frames")
-        if named:
-            texts = _split_labels(named, fields[place[named]])
-            numbered = _is_number(texts[0]) if numbered is None else numbered
-            for text in texts:
-                if not text or (numbered and not _is_number(text)):
-                    raise InputError(
-                        f"line {number} of {path} has the {named} {text!r}; {_format_label_hint(named, text)}"
-                    )
-            labels = [found.check_label(number, int(text)) if numbered else found.add_class(text) for text in texts]
-            if numbered and called in place and fields[place[called]]:
-                names = _split_labels(called, fields[place[called]])
-                if len(names) != len(labels):
-                    raise InputError(f"line {number} of {path} has {len(labels)} {named} and {len(names)} {called}")
-                for label, each in zip(labels, names, strict=True):
-                    found.name_class(number, label, each)
-            label, *more = found.check_unique_labels(number, labels)
-            found.rows.append(name, label, found.parse_num_frames(number, frames), extra_labels=more)
-        else:
-            found.rows.append(name, None, found.parse_num_frames(number, frames))
-        found.line_numbers.append(number)
-        if "split" in place:
-            found.splits.append(intern(fields[place["split"]]))
-    if named in ("label", "class"):
-        _reject_multi_label(found, named)
-    return found
+        label: Any = None
+        class_name: Any = None
+        if label_index is not None:
+            texts = _split_labels(fields[label_index]) if multi_label else [fields[label_index]]
+            are_numbers = _is_number(texts[0]) if are_numbers is None else are_numbers
+            if not all(texts) or (are_numbers and not all(map(_is_number, texts))):
+                text = next(text for text in texts if not text or (are_numbers and not _is_number(text)))
+                hint = _format_label_hint(label_column, text)
+                raise InputError(f"line {number} of {path} has the {label_column} {text!r}; {hint}")
+            if are_numbers:
+                label = [int(text) for text in texts] if len(texts) > 1 else int(texts[0])
+                if name_index is not None and fields[name_index]:
+                    names = _split_labels(fields[name_index]) if multi_label else [fields[name_index]]
+                    class_name = names if len(names) > 1 else names[0]
+            else:
+                class_name = texts if len(texts) > 1 else texts[0]
+        split = None if split_index is None else fields[split_index]
+        yield number, ListEntry(name, label, class_name, split, int(frames) if frames else None)
 
 
-def _split_labels(column: str, text: str) -> list[str]:
-    """The labels that a cell states: several in a column whose name says so."""
-    return [part.strip() for part in text.split(";")] if column in ("labels", "classes") else [text]
+def _split_labels(text: str) -> list[str]:
+    return [part.strip() for part in text.split(";")]
 
 
 def _format_label_hint(column: str, text: str) -> str:
@@ -72,19 +79,24 @@ def _format_label_hint(column: str, text: str) -> str:
     return "the first has a number" if text else "state one"
 
 
-def _reject_multi_label(found: ParsedList, column: str) -> None:
-    """Raises an InputError where a cell's name is made of others, or of numbers: those are several labels."""
-    for word in found.class_to_idx:
-        parts = [part.strip() for part in word.split(";")]
-        if len(parts) > 1 and all(part in found.class_to_idx or _is_number(part) for part in parts):
+def _reject_multi_label(parsed: ParsedList, column: str) -> None:
+    """Raise an InputError if a cell's name is made of other names or of numbers: those are several labels."""
+    for name in parsed.class_to_idx:
+        parts = _split_labels(name)
+        if len(parts) > 1 and all(part in parsed.class_to_idx or _is_number(part) for part in parts):
             raise InputError(
-                f"{found.path} has the {column} {shorten(word)}, which reads as {len(parts)} labels; "
+                f"{parsed.path} has the {column} {shorten(name)}, which reads as {len(parts)} labels; "
                 "where a clip may have several, name the column `labels`"
             )
 
 
 def split_csv_line(path: PathOrUrl, line_number: int, line: str, num_columns: int) -> list[str]:
-    """A line's fields, as many as there are columns."""
+    """Return the fields of a line.
+
+    Args:
+        path, line_number: For messages.
+        num_columns: How many fields the line must have.
+    """
     try:
         fields = next(csv.reader([line])) if '"' in line or "\r" in line else line.split(",")
     except csv.Error as error:

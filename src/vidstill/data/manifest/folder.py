@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from vidstill.data.decode.images import IMAGE_EXTENSIONS
 from vidstill.data.decode.reader import VIDEO_EXTENSIONS
 from vidstill.data.manifest.manifest import Manifest, Split, build_manifest, match_splits, select_split
@@ -50,45 +52,27 @@ class SplitFolderReader:
 
 def read_folder_manifest(folder: PathOrUrl, split_folders: list[PathOrUrl], description_prefix: str) -> Manifest:
     """A folder's videos, or its pictures where it holds no videos; a class is one that any of the parts has."""
-    suffixes = VIDEO_EXTENSIONS if next(iter_media_files(folder, VIDEO_EXTENSIONS), None) else IMAGE_EXTENSIONS
+    suffixes = VIDEO_EXTENSIONS if has_media(folder, VIDEO_EXTENSIONS) else IMAGE_EXTENSIONS
     if any(has_suffix(name, suffixes) for name in list_files(folder)):
-        rows = VideoTable(folder)
-        for name in iter_media_files(folder, suffixes):
-            rows.append(name, None)
-        return build_manifest(
-            folder,
-            rows,
-            (),
-            f"{description_prefix}a folder of {'videos' if suffixes == VIDEO_EXTENSIONS else 'pictures'}",
-        )
+        rows = VideoTable(folder, iter_media_files(folder, suffixes))
+        noun = "videos" if suffixes == VIDEO_EXTENSIONS else "images"
+        return build_manifest(folder, rows, (), f"{description_prefix}a directory of {noun}")
     classes = find_classes(split_folders, suffixes)
-    return build_manifest(
-        folder,
-        read_class_folders(folder, classes, suffixes),
-        classes,
-        f"{description_prefix}a folder with a folder for each class",
-    )
+    rows = read_class_folders(folder, classes, suffixes)
+    return build_manifest(folder, rows, classes, f"{description_prefix}a directory with a directory for each class")
 
 
 def find_classes(folders: list[PathOrUrl], suffixes: frozenset[str]) -> tuple[str, ...]:
     """The names of the folders that hold something in any of the parts, in order."""
     inside = {name for part in folders for name in list_directories(part)}
-    return tuple(
-        sorted(
-            name
-            for name in inside
-            if any(next(iter_media_files(join_path(part, name), suffixes), None) for part in folders)
-        )
-    )
+    return tuple(name for name in sorted(inside) if any(has_media(join_path(part, name), suffixes) for part in folders))
 
 
 def read_class_folders(folder: PathOrUrl, classes: tuple[str, ...], suffixes: frozenset[str]) -> VideoTable:
     """What the folders of the classes hold, class after class."""
-    rows = VideoTable(folder)
-    for label, name in enumerate(classes):
-        for file in iter_media_files(join_path(folder, name), suffixes):
-            rows.append(f"{name}/{file}", label)
-    return rows
+    files = [list(iter_media_files(join_path(folder, name), suffixes)) for name in classes]
+    names = [f"{name}/{file}" for name, inside in zip(classes, files, strict=True) for file in inside]
+    return VideoTable(folder, names, {"label": np.repeat(np.arange(len(classes)), list(map(len, files)))})
 
 
 def iter_media_files(folder: PathOrUrl, suffixes: frozenset[str]) -> Iterator[str]:
@@ -98,6 +82,11 @@ def iter_media_files(folder: PathOrUrl, suffixes: frozenset[str]) -> Iterator[st
         for file in sorted(files):
             if has_suffix(file, suffixes):
                 yield f"{inside}/{file}" if inside else file
+
+
+def has_media(folder: PathOrUrl, suffixes: frozenset[str]) -> bool:
+    """Return whether a directory holds a file of these kinds, at any depth."""
+    return next(iter_media_files(folder, suffixes), None) is not None
 
 
 def has_suffix(name: str, suffixes: frozenset[str]) -> bool:

@@ -1,19 +1,21 @@
-"""A data set that is stated in lists: which rows belong to a split, and how its classes are numbered and called."""
+"""Datasets that are lists of videos: the rows of each split, and the numbers and names of the classes."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from vidstill.data.manifest.csv_table import read_csv_table
 from vidstill.data.manifest.jsonl import is_json_lines, read_json_lines
 from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, Split, build_manifest, match_splits, select_split
-from vidstill.data.manifest.parsed import ParsedList, shorten
-from vidstill.data.manifest.table import VideoTable
+from vidstill.data.manifest.parsed import ListEntry, ParsedList, collect_entries
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import base_name, is_file, parent_path, read_lines
+from vidstill.utils.text import shorten
 from vidstill.utils.types import InputError
 
 _SPLIT_ALIASES = frozenset(name for names in SPLIT_ALIASES.values() for name in names)
@@ -21,10 +23,10 @@ _SPLIT_ALIASES = frozenset(name for names in SPLIT_ALIASES.values() for name in 
 
 @dataclass(frozen=True)
 class ListFileReader:
-    """A list that was named itself: whole, but for a column `split`.
+    """A list that the user names: all of it, unless it states splits.
 
     Args:
-        root: where its paths start, if not in its own folder.
+        root: Where its paths start, if not in its own directory.
     """
 
     path: PathOrUrl
@@ -36,7 +38,7 @@ class ListFileReader:
         return read_list_file(self.path)
 
     def list_splits(self) -> tuple[Split, ...]:
-        return match_splits(set(self._parsed_list.splits))
+        return match_splits(self._parsed_list.split_names)
 
     def read_manifest(self, split: Split | None) -> Manifest:
         return _build_list_manifest(
@@ -46,11 +48,11 @@ class ListFileReader:
 
 @dataclass(frozen=True)
 class SplitListReader:
-    """A folder with a list for each split.
+    """A directory with a list for each split.
 
     Args:
-        split_lists: by the split's name.
-        root: where their paths start, if not in their own folder.
+        split_lists: The lists, by the name of the split.
+        root: Where their paths start, if not in their own directory.
     """
 
     folder: PathOrUrl
@@ -69,114 +71,103 @@ class SplitListReader:
 def _build_list_manifest(
     table: ParsedList, tables: list[ParsedList], split: Split, root: PathOrUrl | None, *, packed: bool = False
 ) -> Manifest:
-    """One list of a data set; the others help to number its classes, so that they are the same in every split."""
+    """Build the manifest of one list of a dataset; all lists number its classes, so that every split has the same."""
     path = table.path
-    classes = _read_classes(path, tables)
+    classes, classes_file = _read_classes(path, tables), join_path(parent_path(path), "classes.txt")
     order = {name: label for label, name in enumerate(classes)}
-    if stray := sorted(set(table.class_to_idx) - set(order)):
-        raise InputError(
-            f"{path} has the class {stray[0]!r}, which is not in {join_path(parent_path(path), 'classes.txt')}; add it there"
-        )
+    if unknown := sorted(set(table.class_to_idx) - set(order)):
+        raise InputError(f"{path} has the class {unknown[0]!r}, which is not in {classes_file}; add it there")
     names = SPLIT_ALIASES[split]
-    whole = not _SPLIT_ALIASES.intersection(table.splits)
-    if not whole and not set(table.splits).intersection(names):
-        raise InputError(f"{path} has no row of the {split} split, only {', '.join(sorted(set(table.splits)))}")
-    kept = np.ones(len(table.rows), bool) if whole else np.array([each in names for each in table.splits], bool)
-    numbers = np.array([order[word] for word in table.class_to_idx], np.int32) if table.class_to_idx else None
-    rows = table.rows.select(kept, numbers)
-    lines = np.array(table.line_numbers)[kept]
-    whose, labels = rows.list_label_pairs()
-    if (beyond := labels >= len(classes)).any():
-        first = int(np.argmax(beyond))
+    has_splits = not _SPLIT_ALIASES.isdisjoint(table.split_names)
+    if has_splits and set(table.split_names).isdisjoint(names):
+        raise InputError(f"{path} has no row of the {split} split, only {', '.join(sorted(table.split_names))}")
+    is_in_split = np.array([name in names or not has_splits for name in table.split_names], bool)
+    mask = is_in_split[table.splits]
+    label_map = np.array([order[name] for name in table.class_to_idx], np.int32) if table.class_to_idx else None
+    rows, line_numbers = table.rows.select(mask, label_map), table.line_numbers[mask]
+    indices, labels = rows.list_label_pairs()
+    if (too_large := labels >= len(classes)).any():
+        first = int(np.argmax(too_large))
         raise InputError(
-            f"line {lines[whose[first]]} of {path} has the label {labels[first]}, but "
-            f"{join_path(parent_path(path), 'classes.txt')} names only {len(classes)} classes (labels are counted from 0)"
+            f"line {line_numbers[indices[first]]} of {path} has the label {labels[first]}, but {classes_file} names only "
+            f"{len(classes)} classes (labels are counted from 0)"
         )
     rows.root = root or parent_path(path)
-    kind = f"packed videos by their {base_name(path)}" if packed else f"{base_name(path)}, {table.format}"
-    several = any(each.rows.multi_label for each in tables)
-    kind += "" if whole else f", its {split} split"
-    return build_manifest(path, rows, classes, kind, line_numbers=lines.tolist(), multi_label=several)
+    description = f"packed videos by their {base_name(path)}" if packed else f"{base_name(path)}, {table.format}"
+    description += f", its {split} split" if has_splits else ""
+    multi_label = any(each.rows.multi_label for each in tables)
+    return build_manifest(path, rows, classes, description, line_numbers=line_numbers, multi_label=multi_label)
 
 
 def _read_classes(path: PathOrUrl, tables: list[ParsedList]) -> tuple[str, ...]:
-    """The classes' names: from `classes.txt` beside the list, or from the lists themselves."""
+    """Return the names of the classes: from `classes.txt` beside the list, or from the lists themselves."""
     tables = [table for table in tables if len(table.rows) and table.rows[0].label is not None]
     if not tables:
         return ()
-    named = join_path(parent_path(path), "classes.txt")
-    if is_file(named):
-        return tuple(line for _, line in read_lines(named))
+    if is_file(classes_file := join_path(parent_path(path), "classes.txt")):
+        return tuple(line for _, line in read_lines(classes_file))
     if any(table.class_to_idx for table in tables):
-        return tuple(sorted({word for table in tables for word in table.class_to_idx}))
+        return tuple(sorted({name for table in tables for name in table.class_to_idx}))
     names = {label: name for table in tables for label, name in table.idx_to_class.items()}
-    return tuple(
-        names.get(i, str(i)) for i in range(1 + max(int(table.rows.list_label_pairs()[1].max()) for table in tables))
-    )
-
-
-_LABELS_PATTERN = re.compile(r"-?\d+(,-?\d+)*")
-
-
-_LINE_FORMATS = ("path frames label", "path label", "path")  # from the narrowest
+    num_classes = 1 + max(int(table.rows.list_label_pairs()[1].max()) for table in tables)
+    return tuple(names.get(i, str(i)) for i in range(num_classes))
 
 
 def read_list_file(path: PathOrUrl) -> ParsedList:
-    """A list's rows: JSON lines, a CSV table whose header names a `path`, or lines of one of the plain forms.
+    """Read JSON lines, a CSV table whose header has a `path`, or lines of one of the plain forms.
 
-    The first line decides which it is; every other line has to agree.
+    The first line decides which it is; every other line must agree.
 
     Raises:
-        InputError: a line cannot be read; it is named by its number.
+        InputError: A line cannot be read; the message has its number.
     """
     lines = read_lines(path)
-    number, line = next(lines, (0, ""))
-    if is_json_lines(path, line):
-        return read_json_lines(path, (number, line), lines)
-    header = [name.strip(' "').lower() for name in line.split(",")]
+    number, first_line = next(lines, (0, ""))
+    all_lines = chain([(number, first_line)], lines) if number else iter(())
+    if is_json_lines(path, first_line):
+        return read_json_lines(path, all_lines)
+    header = [name.strip(' "').lower() for name in first_line.split(",")]
     if "path" in header:
         return read_csv_table(path, header, lines)
-    return _read_plain_lines(path, (number, line), lines)
+    form = next(form for form in _LINE_FORMATS if form == "path" or _parse_plain_line(form, first_line))
+    return collect_entries(path, f"a list of `{form}` lines", _parse_plain_lines(path, form, all_lines))
 
 
-def _read_plain_lines(path: PathOrUrl, first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> ParsedList:
-    """`path`, `path label` or `path frames label` lines; a path with spaces has to be followed by a label.
+_LABELS_PATTERN = re.compile(r"-?\d+(,-?\d+)*")
+_LINE_FORMATS = ("path frames label", "path label", "path")  # the narrowest first
 
-    Several labels of a clip have commas between them.
+
+def _parse_plain_lines(path: PathOrUrl, form: str, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, ListEntry]]:
+    """Parse `path`, `path label` or `path frames label` lines; a path with spaces needs a label behind it.
+
+    Several labels of a clip are separated by commas.
     """
-    number, line = first
-    form = next(form for form in _LINE_FORMATS if form == "path" or _split_line(form, line))
-    found = ParsedList(path, f"a list of `{form}` lines", VideoTable(parent_path(path)))
-    add, note = found.rows.append, found.line_numbers.append
-    while number:
-        parts = _split_line(form, line)
-        if parts is None or (
-            form == "path" and (_split_line("path label", line) or _split_line("path frames label", line))
-        ):
+    for number, line in lines:
+        entry = _parse_plain_line(form, line)
+        if entry is None or (form == "path" and any(_parse_plain_line(other, line) for other in _LINE_FORMATS[:2])):
             raise InputError(
                 f"line {number} of {path} reads {shorten(line)}, which is not `{form}` as on its first line"
             )
-        name, frames, label = parts
-        if "," in label:
-            labels = found.check_unique_labels(
-                number, [found.check_label(number, int(one)) for one in label.split(",")]
-            )
-            add(name, labels[0], found.parse_num_frames(number, frames), extra_labels=labels[1:])
-        else:
-            add(name, found.check_label(number, int(label)) if label else None, found.parse_num_frames(number, frames))
-        note(number)
-        number, line = next(lines, (0, ""))
-    return found
+        yield number, entry
 
 
-def _split_line(form: str, line: str) -> tuple[str, str, str] | None:
-    """A line's path, frames and labels ("": it has none), or None where it has another form."""
+def _parse_plain_line(form: str, line: str) -> ListEntry | None:
+    """Return what a line states, or None if it has another form."""
     if form == "path":
-        return line, "", ""
+        return ListEntry(line)
     parts = line.rsplit(None, 1)
-    if len(parts) != 2 or not (parts[1].isdecimal() or _LABELS_PATTERN.fullmatch(parts[1])):
+    if len(parts) != 2:
+        return None
+    name, text = parts
+    if text.isdecimal():
+        label: Any = int(text)
+    elif _LABELS_PATTERN.fullmatch(text):
+        label = [int(each) for each in text.split(",")] if "," in text else int(text)
+    else:
         return None
     if form == "path label":
-        return parts[0], "", parts[1]
-    fields = parts[0].split()
-    return (fields[0], fields[1], parts[1]) if len(fields) == 2 and fields[1].isdecimal() else None
+        return ListEntry(name, label)
+    fields = name.split()
+    if len(fields) != 2 or not fields[1].isdecimal():
+        return None
+    return ListEntry(fields[0], label, frames=int(fields[1]))

@@ -1,6 +1,6 @@
 """What every data set becomes: rows that are all there, the names of their classes, and what it was taken for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -72,7 +72,7 @@ def build_manifest(
     classes: tuple[str, ...],
     description: str,
     *,
-    line_numbers: Sequence[int] = (),
+    line_numbers: np.ndarray | None = None,
     num_missing: int = 0,
     multi_label: bool = False,
 ) -> Manifest:
@@ -88,13 +88,13 @@ def build_manifest(
     """
     for index in rows.find_rows_outside_root():
         raise InputError(
-            f"line {line_numbers[index] if line_numbers else index + 1} of {source} names {rows.get_path(index)}, "
+            f"line {index + 1 if line_numbers is None else line_numbers[index]} of {source} names {rows.get_path(index)}, "
             f"which lies outside {rows.root}; move the root up to it"
         )
     there = rows.resolve_files(build_size_lookup(rows.root))
     if not there.all():
         first = int(np.argmin(there))
-        line = f" (line {line_numbers[first]})" if line_numbers else ""
+        line = "" if line_numbers is None else f" (line {line_numbers[first]})"
         raise InputError(
             f"{source}: {(~there).sum()} of its {len(rows)} videos are missing, "
             f"first {join_path(rows.root, rows.get_path(first))}{line}; paths start at {rows.root}"

@@ -114,6 +114,4 @@ class _SingleVideoReader:
         return ()
 
     def read_manifest(self, split: Split | None) -> Manifest:
-        rows = VideoTable(parent_path(self.path))
-        rows.append(base_name(self.path), None)
-        return build_manifest(self.path, rows, (), "one video")
+        return build_manifest(self.path, VideoTable(parent_path(self.path), [base_name(self.path)]), (), "one video")

@@ -1,11 +1,17 @@
-"""What a file lists before anything is looked up, and the rules for labels that all forms of lists share."""
+"""The entries of a list of videos, checked and gathered into a table: one reader for all forms of lists."""
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from typing import Any, NamedTuple
 
-from vidstill.data.manifest.table import VideoTable
+import numpy as np
+
+from vidstill.data.manifest.table import COLUMNS, VideoTable
 from vidstill.data.storage.fetch import PathOrUrl
+from vidstill.data.storage.filesystem import parent_path
+from vidstill.utils.text import shorten
 from vidstill.utils.types import InputError
 
 MAX_CLASSES = 100_000
@@ -14,59 +20,225 @@ MAX_CLASSES = 100_000
 MAX_FRAMES = 2**31 - 1
 
 
-@dataclass
-class ParsedList:
-    """The rows of a list.
+class ListEntry(NamedTuple):
+    """What a line states of a video; None where it states nothing. JSON lines have these names as keys.
 
     Args:
-        format: in words, how it is written.
-        rows: where labels are words, a row's label is the word's place in `list_top_modules`.
-        line_numbers: each row's line in the file, from 1.
-        class_to_idx: the labels that are words, in the order in which they are met.
-        idx_to_class: the name of a numbered class, where the list states both.
-        splits: each row's split, where the list states any.
+        label, class_: One, or a list of them, as numbers counted from 0 or as names.
+        rate: Mean frames per second.
+        bytes: Size of the file, or of the video in its shard.
+        error: Why the video does not decode.
+        shard, offset: A packed video's shard, and its first byte there.
+        width, height, codec: Not checked, as other people's lists may use these names for something else.
+    """
+
+    path: Any
+    label: Any = None
+    class_: Any = None
+    split: Any = None
+    frames: Any = None
+    rate: Any = None
+    bytes: Any = None
+    error: Any = None
+    shard: Any = None
+    offset: Any = None
+    width: Any = None
+    height: Any = None
+    codec: Any = None
+
+
+_CHECKS: dict[str, tuple[set[type], float, str]] = {  # the types, the largest number, and how a message says it
+    "path": ({str}, 0, "a path"),
+    "label": ({int}, MAX_CLASSES - 1, "a number counted from 0, one for each class (names belong in `class`)"),
+    "class_": ({str}, 0, "a name"),
+    "split": ({str}, 0, "a name"),
+    "frames": ({int}, MAX_FRAMES, "how many there are"),
+    "rate": ({int, float}, 1e9, "frames per second"),
+    "bytes": ({int}, 2**62, "how many there are"),
+    "error": ({str}, 0, "what is wrong"),
+    "shard": ({str}, 0, "a path"),
+    "offset": ({int}, 2**62, "a number of bytes"),
+}
+_COLUMNS = {"frames": "frames", "rate": "frame_rate", "bytes": "file_size", "offset": "offset"}
+_CHUNK_ROWS = 8192  # lines that are checked together, column by column
+
+
+@dataclass
+class ParsedList:
+    """The rows of a list, before any file is looked up.
+
+    Args:
+        format: The form of the list, for messages.
+        rows: Where labels are names, a row's label is the index of the name in `class_to_idx`.
+        line_numbers: The line of each row, from 1.
+        splits: The split of each row, as an index into `split_names`; an empty name where none is stated.
+        class_to_idx: The labels that are names, in order of appearance.
+        idx_to_class: The names of numbered classes, where the list states both.
     """
 
     path: PathOrUrl
     format: str
     rows: VideoTable
-    line_numbers: array = field(default_factory=lambda: array("q"))
-    class_to_idx: dict[str, int] = field(default_factory=dict)
-    idx_to_class: dict[int, str] = field(default_factory=dict)
-    splits: list[str] = field(default_factory=list)
+    line_numbers: np.ndarray
+    splits: np.ndarray
+    split_names: list[str]
+    class_to_idx: dict[str, int]
+    idx_to_class: dict[int, str]
 
-    def check_label(self, line_number: int, label: int) -> int:
-        """A label that is a number."""
-        if not 0 <= label < MAX_CLASSES:
-            raise InputError(
-                f"line {line_number} of {self.path} has the label {label}; labels are counted from 0, one for each class"
+
+def collect_entries(path: PathOrUrl, format: str, entries: Iterator[tuple[int, ListEntry]]) -> ParsedList:
+    """Check the entries of a list and gather them into a table.
+
+    Args:
+        format: The form of the list, for messages.
+        entries: The entry of each line, with the line's number.
+
+    Raises:
+        InputError: A line states something that cannot be; the message has its number.
+    """
+    collector = _Collector(path)
+    while chunk := list(islice(entries, _CHUNK_ROWS)):
+        collector.add([number for number, _ in chunk], [entry for _, entry in chunk])
+    line_numbers = np.array(collector.line_numbers, np.int64)
+    rows, splits = collector.build_table(), np.array(collector.splits, np.int64)
+    split_names = list(collector.split_to_idx)
+    return ParsedList(
+        path, format, rows, line_numbers, splits, split_names, collector.class_to_idx, collector.idx_to_class
+    )
+
+
+class _Collector:
+    """Columns that grow chunk by chunk."""
+
+    def __init__(self, path: PathOrUrl):
+        self.path = path
+        self.line_numbers, self.names, self.splits = list[int](), list[str](), list[int]()
+        self.class_to_idx, self.split_to_idx = dict[str, int](), dict[str, int]()
+        self.idx_to_class: dict[int, str] = {}
+        self.label_kind: str | None = None
+        self._shard_to_idx, self._codec_to_idx = dict[str, int](), dict[str, int]()
+        self._extra_labels: list[tuple[int, int]] = []
+        self._errors: dict[int, str] = {}
+        self._columns: dict[str, Any] = {}
+
+    def add(self, numbers: list[int], entries: list[ListEntry]) -> None:
+        """Check and append a chunk of entries, with the numbers of their lines."""
+        for i, entry in enumerate(entries):
+            if type(entry.label) is list or type(entry.class_) is list:
+                entries[i] = self._split_labels(len(self.names) + i, numbers[i], entry)
+        values = dict(zip(ListEntry._fields, zip(*entries, strict=True), strict=True))
+        if not all(_is_valid(key, values[key]) for key in _CHECKS) or any(map(_lacks_offset, entries)):
+            for number, entry in zip(numbers, entries, strict=True):
+                check_entry(self.path, number, entry)
+        self._check_label_kinds(numbers, entries)
+        self._add_labels(numbers, values["label"], values["class_"])
+        for key, column in _COLUMNS.items():
+            self._append(column, values[key])
+        for key in ("width", "height"):
+            self._append(key, [v if type(v) is int and 0 <= v <= MAX_FRAMES else None for v in values[key]])
+        for key, indices in (("shard", self._shard_to_idx), ("codec", self._codec_to_idx)):
+            texts = [v if type(v) is str else None for v in values[key]]
+            self._append(key, [None if v is None else indices.setdefault(v, len(indices)) for v in texts])
+        self._errors |= {i: error for i, error in enumerate(values["error"], len(self.names)) if error}
+        self.splits += [self.split_to_idx.setdefault(v or "", len(self.split_to_idx)) for v in values["split"]]
+        self.line_numbers += numbers
+        self.names += values["path"]
+
+    def _append(self, column: str, values: Sequence[int | float | None]) -> None:
+        """Append to a column, which begins when a first row states something."""
+        dtype, missing = COLUMNS[column]
+        if column not in self._columns:
+            if not any(value is not None for value in values):
+                return
+            self._columns[column] = array(np.dtype(dtype).char, [missing]) * len(self.names)
+        self._columns[column].extend([missing if value is None else value for value in values])
+
+    def _check_label_kinds(self, numbers: list[int], entries: list[ListEntry]) -> None:
+        """Raise an InputError unless all lines have a label by number, or all by name, or none."""
+        for number, entry in zip(numbers, entries, strict=True):
+            kind = _NUMBER if entry.label is not None else _NO_LABEL if entry.class_ is None else _NAME
+            self.label_kind = self.label_kind or kind
+            if kind != self.label_kind:
+                raise InputError(f"line {number} of {self.path} has {kind}; the first has {self.label_kind}")
+
+    def _add_labels(self, numbers: list[int], labels: Sequence[int | None], classes: Sequence[str | None]) -> None:
+        if self.label_kind == _NAME:
+            labels = [self._add_class(name) for name in classes if name is not None]
+        elif any(classes) and set(zip(labels, classes, strict=True)) - self.idx_to_class.items():
+            for number, label, name in zip(numbers, labels, classes, strict=True):
+                if name is not None and label is not None:
+                    self._name_class(number, label, name)
+        self._append("label", labels)
+
+    def _add_class(self, name: str) -> int:
+        return self.class_to_idx.setdefault(name, len(self.class_to_idx))
+
+    def _name_class(self, number: int, label: int, name: str) -> None:
+        previous = self.idx_to_class.setdefault(label, name)
+        if name != previous:
+            raise InputError(f"line {number} of {self.path} calls class {label} {name!r}, before {previous!r}")
+
+    def _split_labels(self, row: int, number: int, entry: ListEntry) -> ListEntry:
+        """Return the entry with its first label and first class only; the further labels are kept apart."""
+        where = f"line {number} of {self.path}"
+        labels = entry.label if type(entry.label) is list else [entry.label]
+        names = entry.class_ if type(entry.class_) is list else [entry.class_]
+        has_both = entry.label is not None and entry.class_ is not None
+        if has_both and (type(entry.label) is not type(entry.class_) or len(labels) != len(names)):
+            raise InputError(f"{where} has {len(labels)} labels and {len(names)} classes; name each")
+        stated = labels if entry.label is not None else names
+        if not stated:
+            raise InputError(f"{where} has an empty list of labels; state one or more")
+        for label, name in zip_longest(labels, names):
+            check_entry(self.path, number, ListEntry("", label, name))
+        if len(set(stated)) < len(stated):
+            raise InputError(f"{where} states one label twice; state each once")
+        if has_both:
+            for label, name in zip(labels, names, strict=True):
+                self._name_class(number, label, name)
+        if len(stated) > 1:
+            further = labels[1:] if entry.label is not None else [self._add_class(name) for name in names][1:]
+            self._extra_labels += [(row, label) for label in further]
+        return entry._replace(label=labels[0], class_=names[0])
+
+    def build_table(self) -> VideoTable:
+        try:
+            return VideoTable(
+                parent_path(self.path),
+                self.names,
+                self._columns,
+                shards=list(self._shard_to_idx),
+                codecs=list(self._codec_to_idx),
+                errors=self._errors,
+                extra_labels=self._extra_labels,
             )
-        return label
-
-    def check_unique_labels(self, line_number: int, labels: Sequence[int]) -> Sequence[int]:
-        """A clip's labels, none of them twice."""
-        if len(set(labels)) < len(labels):
-            raise InputError(f"line {line_number} of {self.path} states one label twice; state each once")
-        return labels
-
-    def add_class(self, class_name: str) -> int:
-        """A label that is a name."""
-        return self.class_to_idx.setdefault(class_name, len(self.class_to_idx))
-
-    def name_class(self, line_number: int, label: int, name: str) -> None:
-        """Says that a numbered class has a name."""
-        known = self.idx_to_class.setdefault(label, name)
-        if name != known:
-            raise InputError(f"line {line_number} of {self.path} calls class {label} {name!r}, before {known!r}")
-
-    def parse_num_frames(self, line_number: int, text: str) -> int | None:
-        """A stated number of frames; none where nothing is stated."""
-        if text and not (text.isdecimal() and int(text) <= MAX_FRAMES):
+        except UnicodeEncodeError as error:
+            number = self.line_numbers[self.names.index(error.object)]
             raise InputError(
-                f"line {line_number} of {self.path} states {shorten(text)} frames; state how many there are"
-            )
-        return int(text) if text else None
+                f"line {number} of {self.path} has a path that no file can have: {shorten(error.object)}"
+            ) from None
 
 
-def shorten(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:80] + "…")
+_NUMBER, _NAME, _NO_LABEL = "a number for a label", "a class", "no label"
+
+
+def _is_valid(key: str, values: Sequence[Any]) -> bool:
+    types, largest, _ = _CHECKS[key]
+    if not set(map(type, values)) <= types | {type(None)}:
+        return False
+    numbers = [value for value in values if value is not None] if largest else []
+    return not numbers or (min(numbers) >= 0 and max(numbers) <= largest)
+
+
+def _lacks_offset(entry: ListEntry) -> bool:
+    return entry.shard is not None and (entry.offset is None or entry.bytes is None)
+
+
+def check_entry(path: PathOrUrl, line_number: int, entry: ListEntry) -> None:
+    """Raise an InputError if a value of a line has the wrong type or range."""
+    for key, (_, _, description) in _CHECKS.items():
+        if not _is_valid(key, [value := getattr(entry, key)]):
+            name = key.rstrip("_")
+            raise InputError(f"line {line_number} of {path} has the {name} {shorten(str(value))}; state {description}")
+    if _lacks_offset(entry):
+        raise InputError(f"line {line_number} of {path} names a shard without `offset` and `bytes` in it")

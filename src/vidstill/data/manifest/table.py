@@ -1,12 +1,12 @@
-"""The videos of a data set, any number of them: one row each, kept as letters and numbers rather than as objects."""
+"""The videos of a dataset, any number of them: NumPy columns, from which a row is made when it is asked for."""
 
+import copy
 import hashlib
-import itertools
 import os
-from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -14,17 +14,29 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, join_path
 
+COLUMNS: dict[str, tuple[type, int]] = {  # the type of each column, and the value for nothing
+    "label": (np.int32, -1),
+    "frames": (np.int32, 0),
+    "frame_rate": (np.float64, 0),
+    "file_size": (np.int64, -1),
+    "shard": (np.int32, -1),
+    "offset": (np.int64, 0),
+    "width": (np.int32, 0),
+    "height": (np.int32, 0),
+    "codec": (np.int32, -1),
+}
+
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One video: where it is, its class counted from 0, and what is known of it without opening it.
+    """One video: its file, its class counted from 0, and what is known without opening it.
 
     Args:
-        label: its only label, or the first that is stated of several; None: it has none.
-        name: as the data set states it: a path relative to the root, or what the video was called before it was packed.
-        frames, rate: as a list states them, a scan's or a pack's; None if it does not.
-        error: why it does not decode, as a scan found; nothing if it does, or was not looked at.
-        extra_labels: the labels after the first, where a clip has several.
+        label: Its only label, or the first of several; None if it has none.
+        frames, frame_rate: As stated by a list, a scan or a pack; None if not stated.
+        name: As the dataset states it: a path relative to the root, or the path of a packed video before it was packed.
+        error: Why it does not decode, according to a scan; empty if it decodes, or was not scanned.
+        extra_labels: The labels after the first.
     """
 
     source: PathOrUrl | ShardMember
@@ -37,83 +49,77 @@ class VideoRow:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """All of them, as they are stated; each once."""
+        """All labels in the order of the list; each once."""
         return () if self.label is None else (self.label, *self.extra_labels)
 
 
 class VideoTable(Sequence[VideoRow]):
-    """Rows at about 120 bytes each, whatever reads them: a Row is made when it is asked for.
+    """The rows of a dataset in columns, at most about 120 bytes a row.
 
-    A label after a row's first takes 12 bytes more.
+    Args:
+        root: The directory or URL that the names are relative to.
+        names: The path of each video as the dataset states it.
+        columns: The columns that are stated: `label` (the first; -1 for none), `frames` and `frame_rate` (0 for not stated),
+            `file_size` in bytes (-1 for not stated), `shard` (index into `shards`; -1 for a file of its own) and `offset` in
+            it in bytes, `width` and `height` in pixels, `codec` (index into `codecs`).
+        shards: The paths of the shards, relative to the root.
+        codecs: The names of the codecs.
+        errors: Why rows do not decode, by index.
+        extra_labels: The labels after a row's first as (row, label), rows ascending.
     """
 
-    def __init__(self, root: PathOrUrl):
-        self.root = root
-        self._name_bytes = bytearray()
-        self._name_ends = array("q", [0])
-        self._labels = array("i")  # the first; -1: none
-        self._extra_labels = array("i")  # the labels after a row's first
-        self._extra_label_rows = array("q")  # whose they are, ascending
-        self._frames = array("i")  # 0: not stated, as the rates
-        self._frame_rates = array("d")
-        self._file_sizes = array("q")  # -1: not looked up yet
-        self._shards: list[str] = []
-        self._shard_to_idx: dict[str, int] = {}  # a shard's place among them
-        self._row_shards = array("i")  # -1: a file of its own, as are the rows behind the last packed one
-        self._offsets = array("q")
-        self._errors: dict[int, str] = {}
-
-    def append(
+    def __init__(
         self,
-        name: str,
-        label: int | None,
-        frames: int | None = None,
-        frame_rate: float | None = None,
-        member: tuple[str, int, int] | None = None,
-        error: str = "",
-        file_size: int | None = None,
-        extra_labels: Sequence[int] = (),
-    ) -> None:
-        """Appends a row.
+        root: PathOrUrl,
+        names: Iterable[str] = (),
+        columns: Mapping[str, Sequence[int | float] | np.ndarray] | None = None,
+        *,
+        shards: Sequence[str] = (),
+        codecs: Sequence[str] = (),
+        errors: Mapping[int, str] | None = None,
+        extra_labels: Sequence[tuple[int, int]] = (),
+    ):
+        self.root, self.shards, self.codecs, self.errors = root, tuple(shards), tuple(codecs), dict(errors or {})
+        self._columns: dict[str, np.ndarray] = {
+            name: np.array(column, COLUMNS[name][0]) for name, column in (columns or {}).items()
+        }
+        pairs = np.array(extra_labels, np.int64).reshape(-1, 2)
+        self._extra_rows, self._extra_labels = pairs[:, 0].copy(), pairs[:, 1].astype(np.int32)
+        self._set_names(names)
 
-        Args:
-            name: the path as the data set states it, relative to the root.
-            member: the shard's path relative to the root, the offset and the size in it in bytes, of a packed video.
-            file_size: of a file of its own, in bytes, where it is stated.
-            extra_labels: labels after the first.
-        """
-        letters = name.encode("utf-8", "surrogateescape")  # as the file system's names are
-        if error:
-            self._errors[len(self)] = error
-        if member is not None:
-            shard, offset, file_size = member
-            self._append_member(shard, offset)
-        if extra_labels:
-            self._extra_labels.extend(extra_labels)
-            self._extra_label_rows.extend([len(self)] * len(extra_labels))
-        self._name_bytes += letters
-        self._name_ends.append(len(self._name_bytes))
-        self._labels.append(-1 if label is None else label)
-        self._frames.append(frames or 0)
-        self._frame_rates.append(frame_rate or 0)
-        self._file_sizes.append(-1 if file_size is None else file_size)
+    @classmethod
+    def from_rows(cls, rows: Iterable[VideoRow]) -> "VideoTable":
+        """Build a table of videos from anywhere, named by their sources; packed ones keep their names."""
+        rows = list(rows)
+        members = [row.source if isinstance(row.source, ShardMember) else None for row in rows]
+        shards = list(dict.fromkeys(str(member.shard) for member in members if member))
+        columns: dict[str, Sequence[int | float]] = {
+            "label": [-1 if row.label is None else row.label for row in rows],
+            "frames": [row.frames or 0 for row in rows],
+            "frame_rate": [row.frame_rate or 0 for row in rows],
+        }
+        if shards:
+            columns |= {
+                "shard": [shards.index(str(member.shard)) if member else -1 for member in members],
+                "offset": [member.offset if member else 0 for member in members],
+                "file_size": [member.size if member else -1 for member in members],
+            }
+        return cls(
+            Path(),
+            [member.name if member else str(row.source) for member, row in zip(members, rows, strict=True)],
+            columns,
+            shards=shards,
+            errors={i: row.error for i, row in enumerate(rows) if row.error},
+            extra_labels=[(i, label) for i, row in enumerate(rows) for label in row.extra_labels],
+        )
 
-    def _append_member(self, shard: str, offset: int) -> None:
-        number = self._shard_to_idx.setdefault(shard, len(self._shards))
-        if number == len(self._shards):
-            self._shards.append(shard)
-        if len(self._row_shards) < len(self):
-            self._pad_members()
-        self._row_shards.append(number)
-        self._offsets.append(offset)
-
-    def _pad_members(self) -> None:
-        own = len(self) - len(self._row_shards)
-        self._row_shards.extend([-1] * own)
-        self._offsets.extend([0] * own)
+    def _set_names(self, names: Iterable[str]) -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]  # as file systems have them
+        self._name_bytes = b"".join(encoded)
+        self._name_ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._name_ends) - 1
 
     @overload
     def __getitem__(self, index: int) -> VideoRow: ...
@@ -122,159 +128,131 @@ class VideoTable(Sequence[VideoRow]):
     def __getitem__(self, index: int | slice) -> VideoRow | list[VideoRow]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        label = self._labels[index]  # an IndexError where there is no such row
-        index += len(self) if index < 0 else 0
+        index = range(len(self))[index]
+        name, path, label = self.get_name(index), self.get_path(index), self._get("label", index)
+        source: PathOrUrl | ShardMember = join_path(self.root, path)
+        if self._get("shard", index) >= 0:
+            source = ShardMember(
+                join_path(self.root, path), int(self._get("offset", index)), int(self._get("file_size", index)), name
+            )
+        first, last = (bisect_left(self._extra_rows, i) for i in (index, index + 1))
         return VideoRow(
-            self._get_source(index),
-            None if label < 0 else label,
-            self._frames[index] or None,
-            self._frame_rates[index] or None,
-            self.get_name(index),
-            self._errors.get(index, ""),
-            self._get_extra_labels(index) if self._extra_labels else (),
+            source,
+            None if label < 0 else int(label),
+            int(self._get("frames", index)) or None,
+            self._get("frame_rate", index) or None,
+            name,
+            self.errors.get(index, ""),
+            tuple(self._extra_labels[first:last].tolist()),
         )
 
-    def _get_extra_labels(self, index: int) -> tuple[int, ...]:
-        return tuple(
-            self._extra_labels[
-                bisect_left(self._extra_label_rows, index) : bisect_left(self._extra_label_rows, index + 1)
-            ]
-        )
+    def _get(self, column: str, index: int) -> int | float:
+        return self._columns[column].item(index) if column in self._columns else COLUMNS[column][1]
 
     def get_name(self, index: int) -> str:
-        index += len(self) if index < 0 else 0
-        return self._name_bytes[self._name_ends[index] : self._name_ends[index + 1]].decode("utf-8", "surrogateescape")
+        """Return the path of a video as the dataset states it."""
+        first, last = self._name_ends[index : index + 2]
+        return self._name_bytes[first:last].decode("utf-8", "surrogateescape")
 
     def get_path(self, index: int) -> str:
-        """The path of a row's file, or of its shard, as the data set states it."""
-        packed = index < len(self._row_shards) and self._row_shards[index] >= 0
-        return self._shards[self._row_shards[index]] if packed else self.get_name(index)
+        """Return the path of a row's file, or of its shard, as the dataset states it."""
+        shard = int(self._get("shard", index))
+        return self.shards[shard] if shard >= 0 else self.get_name(index)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column; where the dataset does not state it, the value for nothing in every row."""
+        dtype, missing = COLUMNS[name]
+        return self._columns[name] if name in self._columns else np.full(len(self), missing, dtype)
 
     @property
     def labels(self) -> Int32[np.ndarray, "n"]:
-        """Every row's label, the first where it has several, -1 where it has none."""
-        return np.array(self._labels, np.int32)
+        """The label of each row: the first where it has several, -1 where it has none."""
+        return self.column("label")
 
     @property
     def multi_label(self) -> bool:
         """Whether any row has more than one label."""
-        return bool(self._extra_labels)
-
-    def list_label_pairs(self) -> tuple[Int64[np.ndarray, "p"], Int32[np.ndarray, "p"]]:
-        """Every label of every row: the row, and the label."""
-        labels = self.labels
-        first = np.flatnonzero(labels >= 0)
-        return np.append(first, np.array(self._extra_label_rows, np.int64)), np.append(
-            labels[first], np.array(self._extra_labels, np.int32)
-        )
-
-    def multi_hot(self, index: int, num_classes: int) -> Float32[np.ndarray, "classes"]:
-        """1 for each of a row's labels, 0 for the other classes."""
-        hot = np.zeros(num_classes, np.float32)
-        hot[list(self[index].labels)] = 1
-        return hot
+        return len(self._extra_rows) > 0
 
     @property
     def num_broken(self) -> int:
-        """How many are stated not to decode."""
-        return len(self._errors)
+        """How many rows are stated not to decode."""
+        return len(self.errors)
 
-    def _get_source(self, index: int) -> PathOrUrl | ShardMember:
-        place = join_path(self.root, self.get_path(index))
-        if index >= len(self._row_shards) or self._row_shards[index] < 0:
-            return place
-        return ShardMember(place, self._offsets[index], self._file_sizes[index], self.get_name(index))
+    def list_label_pairs(self) -> tuple[Int64[np.ndarray, "p"], Int32[np.ndarray, "p"]]:
+        """Return every label of every row: the rows, and the labels."""
+        labels = self.labels
+        first = np.flatnonzero(labels >= 0)
+        return np.append(first, self._extra_rows), np.append(labels[first], self._extra_labels)
+
+    def multi_hot(self, index: int, num_classes: int) -> Float32[np.ndarray, "classes"]:
+        """Return 1 for each of a row's labels and 0 for the other classes."""
+        target = np.zeros(num_classes, np.float32)
+        target[list(self[index].labels)] = 1
+        return target
 
     def find_rows_outside_root(self) -> Iterator[int]:
-        """The rows whose paths lead out of the root, upwards; absolute ones are stated on purpose, as lists do."""
-        if b".." not in self._name_bytes and not any(".." in shard for shard in self._shards):
+        """Yield the rows whose relative paths lead upwards out of the root; absolute paths are meant as they are."""
+        if b".." not in self._name_bytes and not any(".." in shard for shard in self.shards):
             return
         for index in range(len(self)):
-            place = self.get_path(index)
-            if ".." in place and "://" not in place and os.path.normpath(place).split(os.sep)[0] == "..":
+            path = self.get_path(index)
+            if ".." in path and "://" not in path and os.path.normpath(path).split(os.sep)[0] == "..":
                 yield index
 
     def resolve_files(self, get_file_size: Callable[[str], int | None]) -> Bool[np.ndarray, "n"]:
-        """Finds the files whose sizes are not stated; says of every row whether it is there.
+        """Look up the files whose sizes are not stated, and return whether each row's file exists.
 
-        A bare name may stand for an mp4. Where a size is not stated, a stated number of frames is taken for a folder of
-        frames only: a video's is known better by its packets.
+        A name without a suffix may stand for an mp4. Where a size is not stated, a stated number of frames counts only for
+        a directory of frames: a video's packets tell it better.
 
         Args:
-            get_file_size: gives a file's size in bytes, 0 for a folder, None where there is nothing.
+            get_file_size: Returns the size of a file in bytes, 0 for a directory, None where there is nothing.
         """
-        there = np.ones(len(self), bool)
-        names: dict[int, str] = {}
-        for index, stated in enumerate(self._file_sizes):
-            if stated >= 0:
-                continue
+        exists = np.ones(len(self), bool)
+        sizes, names = self.column("file_size"), dict[int, str]()
+        for index in np.flatnonzero(sizes < 0).tolist():
             name = self.get_name(index)
             size = get_file_size(name)
             if size is None and "." not in name.rpartition("/")[2]:
-                names[index] = f"{name}.mp4"
-                size = get_file_size(names[index])
+                size = get_file_size(f"{name}.mp4")
+                if size is not None:
+                    names[index] = f"{name}.mp4"
             if size is None:
-                there[index] = False
-            else:
-                self._file_sizes[index] = size
-                if size:
-                    self._frames[index], self._frame_rates[index] = 0, 0
+                exists[index] = False
+                continue
+            sizes[index] = size
+            for column in self._columns.keys() & {"frames", "frame_rate"} if size else ():
+                self._columns[column][index] = 0
+        self._columns["file_size"] = sizes
         if names:
-            self._rename_rows({index: name for index, name in names.items() if there[index]})
-        return there
-
-    def _rename_rows(self, names: Mapping[int, str]) -> None:
-        renamed = [names.get(index) or self.get_name(index) for index in range(len(self))]
-        letters = [name.encode("utf-8", "surrogateescape") for name in renamed]
-        self._name_bytes = bytearray(b"".join(letters))
-        self._name_ends = array("q", itertools.accumulate(map(len, letters), initial=0))
+            self._set_names([names.get(index) or self.get_name(index) for index in range(len(self))])
+        return exists
 
     def select(self, mask: Bool[np.ndarray, "n"], label_map: Int32[np.ndarray, "m"] | None = None) -> "VideoTable":
-        """A copy of some of the rows.
+        """Return a copy of some rows.
 
         Args:
-            label_map: for each label its new one, where all rows have labels; None: they stay.
+            label_map: The new label of each label, where all rows have labels; None leaves them.
         """
-        rows = VideoTable(self.root)
-        ends = np.array(self._name_ends)
-        lengths = ends[1:] - ends[:-1]
-        rows._name_bytes = bytearray(np.array(self._name_bytes)[np.repeat(mask, lengths)])
-        rows._name_ends.frombytes(np.cumsum(lengths[mask]).tobytes())
-        labels, more, more_of = (
-            self.labels,
-            np.array(self._extra_labels, np.int32),
-            np.array(self._extra_label_rows, np.int64),
-        )
+        rows = copy.copy(self)
+        lengths = np.diff(self._name_ends)
+        rows._name_bytes = np.frombuffer(self._name_bytes, np.uint8)[np.repeat(mask, lengths)].tobytes()
+        rows._name_ends = np.append(0, lengths[mask].cumsum())
+        rows._columns = {name: column[mask] for name, column in self._columns.items()}
+        new_index = mask.cumsum() - 1
+        extra = mask[self._extra_rows]
+        rows._extra_rows, rows._extra_labels = new_index[self._extra_rows[extra]], self._extra_labels[extra]
         if label_map is not None:
-            labels, more = label_map[labels], label_map[more]
-        rows._labels.frombytes(labels[mask].tobytes())
-        rows._extra_labels.frombytes(more[mask[more_of]].tobytes())
-        places = np.cumsum(mask) - 1
-        rows._extra_label_rows.frombytes(places[more_of[mask[more_of]]].tobytes())
-        for ours, theirs in (
-            (rows._frames, self._frames),
-            (rows._frame_rates, self._frame_rates),
-            (rows._file_sizes, self._file_sizes),
-        ):
-            ours.frombytes(np.array(theirs)[mask].tobytes())
-        if self._shards:
-            self._pad_members()
-            rows._shards, rows._shard_to_idx = list(self._shards), dict(self._shard_to_idx)
-            rows._row_shards.frombytes(np.array(self._row_shards)[mask].tobytes())
-            rows._offsets.frombytes(np.array(self._offsets)[mask].tobytes())
-        rows._errors = {int(places[index]): wrong for index, wrong in self._errors.items() if mask[index]}
+            rows._columns["label"] = label_map[rows.labels]
+            rows._extra_labels = label_map[rows._extra_labels]
+        rows.errors = {int(new_index[index]): error for index, error in self.errors.items() if mask[index]}
         return rows
 
     def compute_fingerprint(self) -> str:
-        """Of every row's path, labels and file size, in order."""
-        digest = hashlib.sha256()
-        for column in (
-            self._name_bytes,
-            self._name_ends,
-            self._labels,
-            self._file_sizes,
-            self._extra_label_rows,
-            self._extra_labels,
-        ):
-            digest.update(column)
+        """Return the SHA-256 of every row's path, labels and file size, in order."""
+        digest = hashlib.sha256(self._name_bytes)
+        columns = self._name_ends, self.labels, self.column("file_size"), self._extra_rows, self._extra_labels
+        for column in columns:
+            digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()

@@ -87,7 +87,7 @@ def _sample_rows(listings: Mapping[str, Manifest], files: int) -> list[VideoRow]
     for part, listing in enumerate(listings.values()):
         share = (files + part) // len(listings)  # the last take what is left over
         places = numpy_rng(0, "inspect").permutation(len(listing.rows))[:share]
-        rows += [row for place in sorted(places.tolist()) if not (row := listing.rows[place]).wrong]
+        rows += [row for place in sorted(places.tolist()) if not (row := listing.rows[place]).error]
     return rows
 
 

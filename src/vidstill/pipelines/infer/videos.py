@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -128,14 +127,8 @@ def resolve_views(
 
 def build_unlabeled_manifest(rows: Iterable[VideoRow]) -> Manifest:
     """Videos from anywhere, side by side, without their labels."""
-    found = VideoTable(Path())
-    for row in rows:
-        if isinstance(row.source, ShardMember):
-            piece = str(row.source.shard), row.source.offset, row.source.size
-            found.append(row.source.name, None, row.frames, row.frame_rate, piece, row.error)
-        else:
-            found.append(str(row.source), None, row.frames, row.frame_rate, error=row.error)
-    return Manifest(found, (), "videos", "what was asked for", found.compute_fingerprint())
+    table = VideoTable.from_rows(replace(row, label=None, extra_labels=()) for row in rows)
+    return Manifest(table, (), "videos", "what was asked for", table.compute_fingerprint())
 
 
 SplitChoice = Literal["all", "train", "val"]

@@ -84,7 +84,7 @@ class ImageNetReader:
                 "numbers of ILSVRC2012_validation_ground_truth.txt are an order of their own, not the folders')"
             )
         order = {name: label for label, name in enumerate(classes)}
-        rows, named, pictures = VideoTable(part), 0, set(list_files(part))
+        names, labels, num_listed, files = list[str](), list[int](), 0, set(list_files(part))
         for number, line in read_lines(path):
             picture, _, said = line.partition(",")
             called = said.partition(" ")[0]
@@ -92,10 +92,11 @@ class ImageNetReader:
                 continue
             if called not in order:
                 raise InputError(f"line {number} of {path} has the class {called!r}, which has no folder and no name")
-            named += 1
-            if f"{picture}.JPEG" in pictures:
-                rows.append(f"{picture}.JPEG", order[called])
-        return rows, named
+            num_listed += 1
+            if f"{picture}.JPEG" in files:
+                names.append(f"{picture}.JPEG")
+                labels.append(order[called])
+        return VideoTable(part, names, {"label": labels}), num_listed
 
 
 def _read_synset_names(folder: PathOrUrl) -> dict[str, str]:

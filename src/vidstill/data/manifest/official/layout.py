@@ -62,24 +62,27 @@ class OfficialReader:
             raise InputError(
                 f"{self.folder} has no list of {self.family}'s {part} split, only of {', '.join(self.list_splits())}"
             )
-        named = self.split_readers[part]()
+        listed = self.split_readers[part]()
         within = next((each for each in self.video_folders if is_directory(join_path(self.root, each))), "")
-        found = index_videos(self.root, within, self.max_depth)
-        rows = VideoTable(self.root)
-        for names, label in named.videos:
-            if there := [found[name] for name in names if name in found]:
-                rows.append(there[0], label)
-        if not named.videos:
-            raise InputError(f"{named.source} names no videos; fetch it again")
+        files = index_videos(self.root, within, self.max_depth)
+        paths = [next((files[name] for name in names if name in files), None) for names, _ in listed.videos]
+        existing = [
+            (path, -1 if label is None else label)
+            for path, (_, label) in zip(paths, listed.videos, strict=True)
+            if path is not None
+        ]
+        rows = VideoTable(self.root, [path for path, _ in existing], {"label": [label for _, label in existing]})
+        if not listed.videos:
+            raise InputError(f"{listed.source} names no videos; fetch it again")
         if not len(rows):
             raise InputError(
-                f"none of the {len(named.videos):,} videos of {named.source} is there; they were looked for in "
+                f"none of the {len(listed.videos):,} videos of {listed.source} is there; they were looked for in "
                 f"{join_path(self.root, within) if within else self.root} and {self.max_depth} folders deep in it, "
-                f"the first as {' or '.join(named.videos[0][0])}.mp4, or with another suffix of a video"
+                f"the first as {' or '.join(listed.videos[0][0])}.mp4, or with another suffix of a video"
             )
         whole = f", its {part} split" if part else ""
-        kind = f"{named.name}{whole}, {format_missing(len(rows), len(named.videos))}{self.note}"
-        return build_manifest(self.folder, rows, named.classes, kind, num_missing=len(named.videos) - len(rows))
+        kind = f"{listed.name}{whole}, {format_missing(len(rows), len(listed.videos))}{self.note}"
+        return build_manifest(self.folder, rows, listed.classes, kind, num_missing=len(listed.videos) - len(rows))
 
 
 def format_missing(num_present: int, num_listed: int) -> str:

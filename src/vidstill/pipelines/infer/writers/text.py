@@ -117,7 +117,7 @@ def format_predictions(predictions: Predictions, topk: int) -> str:
 
 def _format_table(predictions: Predictions, topk: int) -> Iterator[str]:
     names = [format_one_line(video.video) for video in predictions.videos]
-    firsts = [_shorten_class(predictions.classes[video.topk(1)[0]]) for video in predictions.videos]
+    firsts = [format_one_line(predictions.classes[video.topk(1)[0]], _MAX_CLASS_CHARS) for video in predictions.videos]
     wide, first_wide = max(map(len, names)), max(map(len, firsts))
     for name, first, video in zip(names, firsts, predictions.videos, strict=True):
         others = ", ".join(format_top_classes(predictions, video, min(topk, 1 + _MAX_RUNNERS_UP))[1:])
@@ -129,7 +129,7 @@ def format_top_classes(predictions: Predictions, prediction: VideoPrediction, to
     """The most probable classes with their probabilities."""
     best = prediction.topk(topk)
     return [
-        f"{_shorten_class(predictions.classes[label])} {100 * prediction.probabilities[label].item():.1f} %"
+        f"{format_one_line(predictions.classes[label], _MAX_CLASS_CHARS)} {100 * prediction.probabilities[label].item():.1f} %"
         for label in best
     ]
 
@@ -142,10 +142,10 @@ def _format_timeline(timeline: Timeline, classes: Sequence[str]) -> Iterator[str
     lines = timeline.find_segments() if merged else lines
     digits = 0 if merged and timeline.ends[-1] > 60 else 1
     last = format_clock(timeline.ends[-1], digits)
-    wide = max(len(_shorten_class(classes[label])) for _, _, label, _ in lines)
+    wide = max(len(format_one_line(classes[label], _MAX_CLASS_CHARS)) for _, _, label, _ in lines)
     for start, end, label, share in lines[:_MAX_LINES]:
         span = f"{format_clock(start, digits):>{len(last)}} – {format_clock(end, digits):>{len(last)}}"
-        yield f"  {span}  {_shorten_class(classes[label]):{wide}}  {_format_bar(share)}  {100 * share:5.1f} %"
+        yield f"  {span}  {format_one_line(classes[label], _MAX_CLASS_CHARS):{wide}}  {_format_bar(share)}  {100 * share:5.1f} %"
     if len(lines) > _MAX_LINES:
         yield f"  … and {pluralize(len(lines) - _MAX_LINES, 'line')} more, which --out writes"
 
@@ -153,12 +153,6 @@ def _format_timeline(timeline: Timeline, classes: Sequence[str]) -> Iterator[str
 def _format_bar(fraction: float) -> str:
     eighths = round(8 * _BAR_WIDTH * fraction)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).strip().ljust(_BAR_WIDTH)
-
-
-def _shorten_class(name: str) -> str:
-    """A class's name on one line, its end cut off where it is too long."""
-    name = format_one_line(name)
-    return name if len(name) <= _MAX_CLASS_CHARS else name[: _MAX_CLASS_CHARS - 1] + "…"
 
 
 _MAX_ACTION_CHARS = 40  # letters of an action's name there
@@ -255,7 +249,7 @@ class DetectionFormatter:
                 zip(tracks.tolist(), moment.action_scores, strict=True), key=lambda pair: pair[0]
             ):
                 told = ", ".join(
-                    f"{_shorten_action(self.action_names[n])} {100 * scores[n]:.0f} %"
+                    f"{format_one_line(self.action_names[n], _MAX_ACTION_CHARS)} {100 * scores[n]:.0f} %"
                     for n in self.select_actions(scores)
                 )
                 yield f"  {format_clock(moment.seconds, digits):>{len(last)}}  {track:3}  {told or '–'}"
@@ -285,8 +279,3 @@ def build_box_scores(
         actions.action_ids,
         np.concatenate([np.zeros((0, len(actions)), np.float32), *(moment.action_scores for _, _, moment in moments)]),
     )
-
-
-def _shorten_action(name: str) -> str:
-    name = format_one_line(name)
-    return name if len(name) <= _MAX_ACTION_CHARS else name[: _MAX_ACTION_CHARS - 1] + "…"
