@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import count, islice, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,9 @@ class ListEntry(NamedTuple):
         bytes: Size of the file, or of the video in its shard.
         error: Why the video does not decode.
         shard, offset: A packed video's shard, and its first byte there.
-        width, height, codec: Not checked, as other people's lists may use these names for something else.
+        width, height: Of the frames in pixels, upright. These and `codec` are ignored where they are of another type, as
+            other people's lists may use the names for something else.
+        codec: As FFmpeg calls it.
     """
 
     path: Any
@@ -58,9 +60,14 @@ _CHECKS: dict[str, tuple[set[type], float, str]] = {  # the types, the largest n
     "error": ({str}, 0, "what is wrong"),
     "shard": ({str}, 0, "a path"),
     "offset": ({int}, 2**62, "a number of bytes"),
+    "width": ({int}, 2**31 - 1, ""),
+    "height": ({int}, 2**31 - 1, ""),
+    "codec": ({str}, 0, ""),
 }
 _COLUMNS = {"frames": "frames", "rate": "frame_rate", "bytes": "file_size", "offset": "offset"}
-_CHUNK_ROWS = 8192  # lines that are checked together, column by column
+_COLUMNS |= {"width": "width", "height": "height"}
+_UNCHECKED = ("width", "height", "codec")
+_CHUNK_ROWS = 512  # lines that are checked together, column by column
 
 
 @dataclass
@@ -123,52 +130,56 @@ class _Collector:
 
     def add(self, numbers: list[int], entries: list[ListEntry]) -> None:
         """Check and append a chunk of entries, with the numbers of their lines."""
-        for i, entry in enumerate(entries):
-            if type(entry.label) is list or type(entry.class_) is list:
-                entries[i] = self._split_labels(len(self.names) + i, numbers[i], entry)
-        values = dict(zip(ListEntry._fields, zip(*entries, strict=True), strict=True))
-        if not all(_is_valid(key, values[key]) for key in _CHECKS) or any(map(_lacks_offset, entries)):
+        values = _transpose(entries)
+        if any(list in map(type, values.get(key, ())) for key in ("label", "class_")):
+            entries = [self._split_labels(*each) for each in zip(count(len(self.names)), numbers, entries)]
+            values = _transpose(entries)
+        for key in _UNCHECKED:
+            if not _is_valid(key, values.get(key, ())):
+                values.pop(key)
+        if not all(_is_valid(key, column) for key, column in values.items()) or "shard" in values:
             for number, entry in zip(numbers, entries, strict=True):
                 check_entry(self.path, number, entry)
-        self._check_label_kinds(numbers, entries)
-        self._add_labels(numbers, values["label"], values["class_"])
+        self._add_labels(numbers, entries, values.get("label"), values.get("class_"))
         for key, column in _COLUMNS.items():
-            self._append(column, values[key])
-        for key in ("width", "height"):
-            self._append(key, [v if type(v) is int and 0 <= v <= MAX_FRAMES else None for v in values[key]])
+            self._append(column, values.get(key))
         for key, indices in (("shard", self._shard_to_idx), ("codec", self._codec_to_idx)):
-            texts = [v if type(v) is str else None for v in values[key]]
-            self._append(key, [None if v is None else indices.setdefault(v, len(indices)) for v in texts])
-        self._errors |= {i: error for i, error in enumerate(values["error"], len(self.names)) if error}
-        self.splits += [self.split_to_idx.setdefault(v or "", len(self.split_to_idx)) for v in values["split"]]
+            texts = values.get(key, ())
+            self._append(key, [None if text is None else indices.setdefault(text, len(indices)) for text in texts])
+        splits = values.get("split", [""] * len(entries))
+        self.splits += [self.split_to_idx.setdefault(split or "", len(self.split_to_idx)) for split in splits]
+        self._errors |= {i: error for i, error in enumerate(values.get("error", ()), len(self.names)) if error}
         self.line_numbers += numbers
         self.names += values["path"]
 
-    def _append(self, column: str, values: Sequence[int | float | None]) -> None:
-        """Append to a column, which begins when a first row states something."""
+    def _append(self, column: str, values: Sequence[int | float | None] | None) -> None:
+        """Append to a column, which has as many rows as there are names; nothing is appended where nothing is stated."""
+        if not values:
+            return
         dtype, missing = COLUMNS[column]
-        if column not in self._columns:
-            if not any(value is not None for value in values):
-                return
-            self._columns[column] = array(np.dtype(dtype).char, [missing]) * len(self.names)
-        self._columns[column].extend([missing if value is None else value for value in values])
+        rows = self._columns.setdefault(column, array(np.dtype(dtype).char))
+        rows.extend([missing] * (len(self.names) - len(rows)))
+        rows.extend(values if None not in values else [missing if value is None else value for value in values])
 
-    def _check_label_kinds(self, numbers: list[int], entries: list[ListEntry]) -> None:
-        """Raise an InputError unless all lines have a label by number, or all by name, or none."""
-        for number, entry in zip(numbers, entries, strict=True):
-            kind = _NUMBER if entry.label is not None else _NO_LABEL if entry.class_ is None else _NAME
-            self.label_kind = self.label_kind or kind
-            if kind != self.label_kind:
-                raise InputError(f"line {number} of {self.path} has {kind}; the first has {self.label_kind}")
-
-    def _add_labels(self, numbers: list[int], labels: Sequence[int | None], classes: Sequence[str | None]) -> None:
-        if self.label_kind == _NAME:
-            labels = [self._add_class(name) for name in classes if name is not None]
-        elif any(classes) and set(zip(labels, classes, strict=True)) - self.idx_to_class.items():
+    def _add_labels(
+        self,
+        numbers: list[int],
+        entries: list[ListEntry],
+        labels: Sequence[int | None] | None,
+        classes: Sequence[str | None] | None,
+    ) -> None:
+        """Append the labels, which all lines state by number, or all by name, or none."""
+        kind = _get_label_kind(entries[0])
+        self.label_kind = self.label_kind or kind
+        if kind != self.label_kind or None in (labels or classes or ()) or (labels and None in labels):
+            for number, entry in zip(numbers, entries, strict=True):
+                if (kind := _get_label_kind(entry)) != self.label_kind:
+                    raise InputError(f"line {number} of {self.path} has {kind}; the first has {self.label_kind}")
+        if labels and classes and set(zip(labels, classes, strict=True)) - self.idx_to_class.items():
             for number, label, name in zip(numbers, labels, classes, strict=True):
                 if name is not None and label is not None:
                     self._name_class(number, label, name)
-        self._append("label", labels)
+        self._append("label", labels or [self._add_class(name) for name in classes or () if name is not None])
 
     def _add_class(self, name: str) -> int:
         return self.class_to_idx.setdefault(name, len(self.class_to_idx))
@@ -181,6 +192,8 @@ class _Collector:
     def _split_labels(self, row: int, number: int, entry: ListEntry) -> ListEntry:
         """Return the entry with its first label and first class only; the further labels are kept apart."""
         where = f"line {number} of {self.path}"
+        if type(entry.label) is not list and type(entry.class_) is not list:
+            return entry
         labels = entry.label if type(entry.label) is list else [entry.label]
         names = entry.class_ if type(entry.class_) is list else [entry.class_]
         has_both = entry.label is not None and entry.class_ is not None
@@ -219,26 +232,37 @@ class _Collector:
             ) from None
 
 
-_NUMBER, _NAME, _NO_LABEL = "a number for a label", "a class", "no label"
+def _transpose(entries: list[ListEntry]) -> dict[str, tuple[Any, ...]]:
+    """Return the columns of which a line states something."""
+    columns = zip(ListEntry._fields, zip(*entries, strict=True), strict=True)
+    return {key: values for key, values in columns if values.count(None) < len(values)}
+
+
+def _get_label_kind(entry: ListEntry) -> str:
+    return (
+        "no label"
+        if entry.label is entry.class_ is None
+        else "a class"
+        if entry.label is None
+        else "a number for a label"
+    )
 
 
 def _is_valid(key: str, values: Sequence[Any]) -> bool:
     types, largest, _ = _CHECKS[key]
     if not set(map(type, values)) <= types | {type(None)}:
         return False
-    numbers = [value for value in values if value is not None] if largest else []
+    if not largest:
+        return True
+    numbers = values if None not in values else [value for value in values if value is not None]
     return not numbers or (min(numbers) >= 0 and max(numbers) <= largest)
-
-
-def _lacks_offset(entry: ListEntry) -> bool:
-    return entry.shard is not None and (entry.offset is None or entry.bytes is None)
 
 
 def check_entry(path: PathOrUrl, line_number: int, entry: ListEntry) -> None:
     """Raise an InputError if a value of a line has the wrong type or range."""
     for key, (_, _, description) in _CHECKS.items():
-        if not _is_valid(key, [value := getattr(entry, key)]):
+        if key not in _UNCHECKED and not _is_valid(key, [value := getattr(entry, key)]):
             name = key.rstrip("_")
             raise InputError(f"line {line_number} of {path} has the {name} {shorten(str(value))}; state {description}")
-    if _lacks_offset(entry):
+    if entry.shard is not None and (entry.offset is None or entry.bytes is None):
         raise InputError(f"line {line_number} of {path} names a shard without `offset` and `bytes` in it")

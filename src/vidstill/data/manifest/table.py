@@ -210,9 +210,9 @@ class VideoTable(Sequence[VideoRow]):
             get_file_size: Returns the size of a file in bytes, 0 for a directory, None where there is nothing.
         """
         exists = np.ones(len(self), bool)
-        sizes, names = self.column("file_size"), dict[int, str]()
+        sizes, names, ends = self.column("file_size").copy(), dict[int, str](), self._name_ends.tolist()
         for index in np.flatnonzero(sizes < 0).tolist():
-            name = self.get_name(index)
+            name = self._name_bytes[ends[index] : ends[index + 1]].decode("utf-8", "surrogateescape")
             size = get_file_size(name)
             if size is None and "." not in name.rpartition("/")[2]:
                 size = get_file_size(f"{name}.mp4")
@@ -222,8 +222,8 @@ class VideoTable(Sequence[VideoRow]):
                 exists[index] = False
                 continue
             sizes[index] = size
-            for column in self._columns.keys() & {"frames", "frame_rate"} if size else ():
-                self._columns[column][index] = 0
+        for column in self._columns.keys() & {"frames", "frame_rate"}:
+            self._columns[column][(sizes > 0) & (self.column("file_size") < 0)] = 0
         self._columns["file_size"] = sizes
         if names:
             self._set_names([names.get(index) or self.get_name(index) for index in range(len(self))])
