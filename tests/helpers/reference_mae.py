@@ -150,7 +150,7 @@ def _ranks(noise: Tensor) -> Tensor:
 def predictions(method: ImageMAE | DMAE | STMAE, image: Tensor, mask: Mask) -> Tensor:
     """What the decoder makes of every token, of the seen ones too, in grid order."""
     seen, decoder, places = method.encoder(image, mask.visible), method.decoder, (mask.visible, mask.masked)
-    joined = decoder.trunk.joined(
+    joined = decoder.trunk.concat_tokens(
         decoder.embed(seen.tokens), *places, method.encoder.grid(image), decoder.embed(seen.cls_token)
     )
     order = torch.cat(places, dim=1).argsort(dim=1)

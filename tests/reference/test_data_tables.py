@@ -29,7 +29,7 @@ def rows(case: Case, *tables: str) -> list[dict]:
 
 
 def length(row: dict) -> dict[str, int]:
-    return {"frames": row["num_frames"], "stride": row["stride"]}
+    return {"num_frames": row["num_frames"], "stride": row["stride"]}
 
 
 def joined(clips: Iterable[list[int]]) -> list[int]:

@@ -9,8 +9,7 @@ from full_size import clip, fill, hold, hold_numbers, mask
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
 from vidstill.checkpoints.layouts.rename import build_vit_rules
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules
-from vidstill.methods.common.teacher import TeacherConfig
-from vidstill.methods.mvd import MVDConfig
+from vidstill.methods.mvd import MVDConfig, TeacherBranch
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import BASE, HUGE, IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, LARGE, SMALL, ViTConfig
@@ -27,8 +26,8 @@ def config(student: ViTConfig, image: ViTConfig, video: ViTConfig, *decoder: int
     return MVDConfig(
         encoder=replace(student, positions="sincos3d"),
         decoder=DecoderConfig(dim=dim, depth=depth, heads=heads, positions="sincos3d", embed_bias=True),
-        image_teacher=TeacherConfig(model=image),
-        video_teacher=TeacherConfig(model=video),
+        image=TeacherBranch(model=image),
+        video=TeacherBranch(model=video),
     )
 
 
@@ -78,8 +77,8 @@ def test_the_position_table_has_the_authors_numbers() -> None:
 def test_a_small_student_of_base_teachers_has_the_authors_numbers() -> None:
     method = config(SMALL, IMAGE_BASE, BASE, 2, 384, 6).build().eval()
     fill(method, build_mvd_rules(STUDENT))
-    fill(method.image_teacher.model, build_vit_rules(IMAGE_BASE, "", "", is_image=True))
-    fill(method.video_teacher.model, build_vit_rules(BASE, "encoder.", ""))
+    fill(method.teachers["image"].model, build_vit_rules(IMAGE_BASE, "", "", is_image=True))
+    fill(method.teachers["video"].model, build_vit_rules(BASE, "encoder.", ""))
     features = method.forward_teachers(clip(), GRID)
     with torch.no_grad():
         guesses = method.forward_student(clip(), mask())

@@ -75,7 +75,7 @@ def hint_of(case: Case, prefix: str) -> ViTConfig | None:
             return replace(of_clips, positions="sincos3d", class_token=args["use_cls_token"])
         case "mvd":
             whole = test_mvd_cases.mvd_config(config)
-            teachers = {"teacher_image": whole.image_teacher, "teacher_video": whole.video_teacher}
+            teachers = {"teacher_image": whole.image, "teacher_video": whole.video}
             return whole.encoder if prefix == "student" else teachers[prefix].model
         case "st_mae":
             return reference_mae.stmae_encoder_config(config or case.json["pretrain_to_finetune"]["config"])
@@ -218,8 +218,8 @@ def test_what_comes_out_of_a_file_agrees_with_the_authors(
         return {name: out_of(files[first], name, asked) for name in asked}
 
     for module in MODULES:
-        if hasattr(module, "translated"):
-            monkeypatch.setattr(module, "translated", from_file)
+        if hasattr(module, "translate_state_dict"):
+            monkeypatch.setattr(module, "translate_state_dict", from_file)
     held(*given)
     assert sum(used)
 

@@ -15,12 +15,12 @@ from vidstill.checkpoints.layouts.rename import build_vit_rules
 from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.methods.common.masking import Mask
 from vidstill.methods.common.teacher import TeacherConfig
-from vidstill.methods.maskagain import MaskAgain, MaskAgainConfig
+from vidstill.methods.maskagain import HiddenConfig, MaskAgain, MaskAgainConfig, MaskAgainQuirks, OutputConfig
 from vidstill.methods.maskagain_losses import (
     attend_selected_keys,
-    local_loss,
     select_salient_tokens,
     select_top_k,
+    selected_value_loss,
     split_by_slot,
     zero_other_tokens,
 )
@@ -42,20 +42,24 @@ MODULES = {  # what the cases call the authors' modules
 def terms(settings: dict[str, Any]) -> dict[str, Any]:
     """The fields that a case's settings, or those of one of its variants, stand for."""
     weights, kind = settings["weights"], settings["terms"]
-    both = kind == "global + local"  # of a single one the released code takes the overall factor alone
-    without = settings["attention_terms_only"]
+    both = kind == "global + local"  # of a single one the released code uses the overall weight alone
+    with_output = not settings["attention_terms_only"]
     return {
-        "global_weight": weights["global"] if both else float(kind == "global only"),
-        "local_weight": weights["local"] if both else float(kind == "local only"),
-        "hidden_weight": weights["attention"],
-        "hint_weight": 0.0 if without else weights["hint"],
-        "relation_weight": 0.0 if without else weights["relation"],
-        "global_top_k": settings["top_k_attention"],
-        "local_top_k": settings["top_k_attention"],
-        "salient_tokens": settings["top_f_tokens"],
-        "attention_temperature": settings["attention_temperature"],
-        "student_temperature": settings["relation_temperature_student"],
-        "teacher_temperature": settings["relation_temperature_teacher"],
+        "hidden": HiddenConfig(
+            global_weight=weights["global"] if both else float(kind == "global only"),
+            local_weight=weights["local"] if both else float(kind == "local only"),
+            global_top_k=settings["top_k_attention"],
+            local_top_k=settings["top_k_attention"],
+            temperature=settings["attention_temperature"],
+        ),
+        "output": OutputConfig(
+            hint_weight=weights["hint"] * with_output,
+            relation_weight=weights["relation"] * with_output,
+            salient_tokens=settings["top_f_tokens"],
+            student_temperature=settings["relation_temperature_student"],
+            teacher_temperature=settings["relation_temperature_teacher"],
+        ),
+        "released": MaskAgainQuirks(hidden_weight=weights["attention"]),
     }
 
 
@@ -67,7 +71,7 @@ def hold_losses(case: Case, config: MaskAgainConfig, every: dict[str, Tensor], l
     for name in stored.keys() & every.keys():
         case.hold(every[name].detach(), f"{prefix}/{name}", "losses")
     if "attention_weighted_sum" in stored:
-        weighted = config.global_weight * every["global"] + config.local_weight * every["local"]
+        weighted = config.hidden.global_weight * every["global"] + config.hidden.local_weight * every["local"]
         case.hold(weighted.detach(), f"{prefix}/attention_weighted_sum", "losses")
 
 
@@ -95,8 +99,13 @@ def built(case: Case, config: MaskAgainConfig, aligned: bool) -> tuple[MaskAgain
     assert config.has_projections == aligned
     theirs = {official(f"align/{name}"): tensor for name, tensor in case.under("align").items()}
     ours = translate_state_dict(theirs, build_maskagain_rules(config.encoder))
-    factors = dict.fromkeys(("hidden_weight", "global_weight", "local_weight", "hint_weight", "relation_weight"), 1.0)
-    method, whole = config.build(), replace(config, **factors).build()
+    every = replace(
+        config,
+        hidden=replace(config.hidden, global_weight=1.0, local_weight=1.0),
+        output=replace(config.output, hint_weight=1.0, relation_weight=1.0),
+        released=MaskAgainQuirks(),
+    )
+    method, whole = config.build(), every.build()
     for each in (method, whole):
         kept = {name: tensor for name, tensor in ours.items() if name in each.state_dict()}
         load_state_dict_strict(
@@ -136,12 +145,12 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
         case.hold_value(given[name].grad, gradient, name, "gradients")
     hold_intermediate(case, whole, {"student": student, "teacher": teacher}, features, target, slots)
 
-    aligned = local_loss(
+    aligned = selected_value_loss(
         student,
         teacher,
         slots=slots,
-        top_k=config.local_top_k,
-        temperature=config.attention_temperature,
+        top_k=config.hidden.local_top_k,
+        temperature=config.hidden.temperature,
         value_order="aligned",
         projections=whole.get_projections("local"),
     )
@@ -161,12 +170,14 @@ def hold_intermediate(
     config = method.config
     for term, count in (("global", 1), ("local", slots)):
         for (side, attention), mapped in zip(sides.items(), method.get_projections(term), strict=True):
-            logits = split_by_slot(attention.logits / config.attention_temperature, count)
-            taken = mapped(attend_selected_keys(logits, select_top_k(logits, config.global_top_k), attention.values))
+            logits = split_by_slot(attention.logits / config.hidden.temperature, count)
+            taken = mapped(
+                attend_selected_keys(logits, select_top_k(logits, config.hidden.global_top_k), attention.values)
+            )
             by_head = rearrange(taken, "b q t (heads d) -> b heads q t d", heads=config.teacher.model.heads)
             stored = case.tensors[f"out/{term}_{side}"]
             case.hold_value(by_head.detach().reshape(stored.shape), stored, f"{term}_{side}")
-    telling = select_salient_tokens(target, config.salient_tokens)
+    telling = select_salient_tokens(target, config.output.salient_tokens)
     mapped = method.projections["hint"] if config.has_projections else torch.nn.Identity()
     case.hold(mapped(zero_other_tokens(features, telling)).detach(), "out/hint_student")
     case.hold(zero_other_tokens(target, telling), "out/hint_teacher")
@@ -204,9 +215,9 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
         case.hold(seen.attention[model.depth].values.detach(), f"out/{side}_values_last")
     if variant == "default":
         ours = looked["student"][0].attention[student.depth]
-        logits = split_by_slot(ours.logits / config.attention_temperature, 1)
+        logits = split_by_slot(ours.logits / config.hidden.temperature, 1)
         taken = whole.get_projections("global")[0](
-            attend_selected_keys(logits, select_top_k(logits, config.global_top_k), ours.values)
+            attend_selected_keys(logits, select_top_k(logits, config.hidden.global_top_k), ours.values)
         )
         by_head = rearrange(taken, "b q 1 (heads d) -> b heads q d", heads=teacher.heads)
         case.hold(by_head.detach(), "out/global_student")

@@ -19,8 +19,8 @@ from vidstill.checkpoints.layouts.videomae import build_classifier_rules
 from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
 from vidstill.methods.common.losses import RegressionLoss
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
-from vidstill.methods.common.teacher import TeacherConfig, extract_clip_features, extract_frame_features
-from vidstill.methods.mvd import MVD, MVDConfig
+from vidstill.methods.common.teacher import extract_clip_features, extract_frame_features
+from vidstill.methods.mvd import MVD, MVDConfig, TeacherBranch
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.position_embeddings import build_position_table
 from vidstill.tasks.classification import ClassifierConfig
@@ -28,7 +28,7 @@ from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.reference
 
-DISTANCES: dict[str, RegressionLoss] = {"L1": "l1", "L2": "l2", "SmoothL1": "smooth_l1"}
+LOSSES: dict[str, RegressionLoss] = {"L1": "l1", "L2": "l2", "SmoothL1": "smooth_l1"}
 MASKS = {"tube": TubeMask, "random": partial(RandomMask, round_down="masked")}
 
 
@@ -50,36 +50,31 @@ def mvd_config(config: dict[str, Any]) -> MVDConfig:
             layer_scale=student["init_values"],
             attention_bias=encoder.attention_bias,
         ),
-        image_teacher=TeacherConfig(model=reference_mae.encoder_config(config["teacher_image"]["args"])),
-        video_teacher=TeacherConfig(model=encoder_config(config["teacher_video"]["args"], frames, "encoder_")),
+        image=TeacherBranch(
+            model=reference_mae.encoder_config(config["teacher_image"]["args"]),
+            loss=LOSSES[config["image_loss"]],
+            weight=config["image_loss_weight"],
+        ),
+        video=TeacherBranch(
+            model=encoder_config(config["teacher_video"]["args"], frames, "encoder_"),
+            loss=LOSSES[config["video_loss"]],
+            weight=config["video_loss_weight"],
+        ),
         mask=MASKS[config["mask_type"]](ratio=config["mask_ratio"]),
         image_frames="all" if config["image_teacher_frames"].startswith("every frame") else "first",
         normalize_targets=config["normalize_teacher_features"],
-        image_loss=DISTANCES[config["image_loss"]],
-        video_loss=DISTANCES[config["video_loss"]],
-        image_weight=config["image_loss_weight"],
-        video_weight=config["video_loss_weight"],
     )
 
 
 def mvd(case: Case) -> MVD:
     method = mvd_config(case.json["config"]).build()
-    load_state_dict_strict(
-        method, translate_state_dict(case.under("student"), build_mvd_rules(method.config.encoder)), case.name
-    )
-    assert method.image_teacher is not None
-    assert method.video_teacher is not None
-    image, video = method.image_teacher.model, method.video_teacher.model
-    load_state_dict_strict(
-        image,
-        translate_state_dict(case.under("teacher_image"), build_vit_rules(image.config, "", "", is_image=True)),
-        case.name,
-    )
-    load_state_dict_strict(
-        video,
-        translate_state_dict(case.under("teacher_video"), build_vit_rules(video.config, "encoder.", "")),
-        case.name,
-    )
+    rules = build_mvd_rules(method.config.encoder)
+    load_state_dict_strict(method, translate_state_dict(case.under("student"), rules), case.name)
+    for name, teacher in method.teachers.items():
+        prefix = {"image": "", "video": "encoder."}[name]
+        rules = build_vit_rules(teacher.model.config, prefix, "", is_image=name == "image")
+        weights = translate_state_dict(case.under(f"teacher_{name}"), rules)
+        load_state_dict_strict(teacher.model, weights, case.name)
     return method
 
 
@@ -88,8 +83,8 @@ def hold_tables(case: Case, method: MVD, grid: Grid) -> None:
     config, device = method.config, torch.device("cpu")
     student = build_position_table("sincos3d", grid, config.encoder.dim, device)[None]
     decoder = build_position_table("sincos3d", grid, config.decoder.dim, device)[None]
-    video = build_position_table("sinusoid", grid, method.video_teacher.model.config.dim, device)[None]
-    image = reference_mae.table(Grid(1, grid.h, grid.w), method.image_teacher.model.config.dim)
+    video = build_position_table("sinusoid", grid, method.teachers["video"].model.config.dim, device)[None]
+    image = reference_mae.table(Grid(1, grid.h, grid.w), method.teachers["image"].model.config.dim)
     for name, ours in {
         "student/pos_embed": student,
         "student/pos_embed_img": decoder,
@@ -106,7 +101,7 @@ def hold_student(case: Case, method: MVD, clip: Tensor, mask: Mask) -> None:
     seen = method.encoder(clip, mask.visible)
     case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(torch.cat([seen.cls_token, seen.tokens], dim=1), "out/encoder")
-    for name, decoder in (("img", method.image_decoder), ("vid", method.video_decoder)):
+    for name, decoder in (("img", method.decoders["image"]), ("vid", method.decoders["video"])):
         tokens, classes = decoder.embed(seen.tokens), decoder.embed(seen.cls_token)
         case.hold(torch.cat([classes, tokens], dim=1), f"out/down_{name}")
         joined = decoder.trunk.concat_tokens(tokens, mask.visible, mask.masked, grid, classes)
@@ -128,10 +123,10 @@ def test_a_distillation_agrees_with_mvds_authors(case: Case) -> None:
     features = method.forward_teachers(clip, grid)
     own = case.tensors.get("input/video_for_teacher")  # a second crop of the source, which is not ours resized
     if own is not None:
-        features["image"] = extract_frame_features(method.image_teacher, colours(own), grid, config.image_frames)
+        features["image"] = extract_frame_features(method.teachers["image"], colours(own), grid, config.image_frames)
     if case.json["config"]["video_teacher_input"] != "input/video":
         own = case.tensors[case.json["config"]["video_teacher_input"]]
-        features["video"] = extract_clip_features(method.video_teacher, colours(own), grid)
+        features["video"] = extract_clip_features(method.teachers["video"], colours(own), grid)
     looked_at = config.encoder.tubelet[0] if config.image_frames == "all" else 1
     by_frame = rearrange(features["image"], "b (t s) (r d) -> (b t r) s d", t=grid.t, r=looked_at)
     case.hold(by_frame, "out/teacher_image_features")

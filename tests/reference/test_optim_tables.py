@@ -11,8 +11,12 @@ from foreign_layout import in_their_words
 from reference_cases import Case, cases
 from torch import nn
 
-from vidstill.checkpoints.layouts import rename as layouts
+from vidstill.checkpoints.layouts.amd import build_amd_rules
+from vidstill.checkpoints.layouts.mae import build_mae_rules
+from vidstill.checkpoints.layouts.mvd import build_mvd_rules
 from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMDConfig, AMDQuirks
 from vidstill.methods.common.teacher import TeacherConfig
@@ -24,7 +28,7 @@ pytestmark = pytest.mark.reference
 
 Groups = dict[str, list[dict[str, Any]]]
 CLIPS = {"dim": 16, "heads": 2, "tubelet": (2, 16, 16)}
-MVD = ("positions", "class_token")  # spared when it is pre-trained: mask tokens decay
+MVD = ("positions", "cls_token")  # spared when it is pre-trained: mask tokens decay
 MAE = ()  # nothing is, in MAE and ST-MAE
 
 
@@ -57,9 +61,13 @@ def classifier(encoder: ViTConfig, *, mean: bool = True) -> nn.Module:
     return ClassifierConfig(encoder=encoder, num_classes=4, pooling="mean" if mean else "first").build()
 
 
-def pretrained(encoder: ViTConfig, **decoders: DecoderConfig) -> nn.Module:
+def pretrained(encoder: ViTConfig, decoder: DecoderConfig) -> nn.Module:
+    return nn.ModuleDict({"encoder": encoder.build(), "decoder": decoder.build(encoder.dim, out_dim=8)})
+
+
+def with_decoders(encoder: ViTConfig, **decoders: DecoderConfig) -> nn.Module:
     parts = {name: config.build(encoder.dim, out_dim=8) for name, config in decoders.items()}
-    return nn.ModuleDict({"encoder": encoder.build(), **parts})
+    return nn.ModuleDict({"encoder": encoder.build(), "decoders": nn.ModuleDict(parts)})
 
 
 def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[RenameRule, ...]]:
@@ -85,11 +93,11 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[RenameRule,
     )
     match case.method, row["model"]:
         case _, "finetune":
-            return classifier(encoder, mean=options.get("use_mean_pooling", True)), layouts.classifier_names(encoder)
+            return classifier(encoder, mean=options.get("use_mean_pooling", True)), build_classifier_rules(encoder)
         case "videomae", "pretrain":
-            return pretrained(encoder, decoder=decoder), layouts.videomae_names(encoder)
+            return pretrained(encoder, decoder), build_videomae_rules(encoder)
         case "mvd", "student":
-            return pretrained(encoder, image_decoder=decoder, video_decoder=decoder), layouts.mvd_names(encoder)
+            return with_decoders(encoder, image=decoder, video=decoder), build_mvd_rules(encoder)
         case "amd", "student":
             config = AMDConfig(
                 encoder=encoder,
@@ -100,7 +108,7 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[RenameRule,
                 generator_depth=options["generator_depth"],
                 released=AMDQuirks(projection_by_index=True),
             )
-            return config.build(), layouts.amd_names(encoder, options["direct_layers"], len(config.generator_pairs))
+            return config.build(), build_amd_rules(encoder, options["direct_layers"], len(config.generator_pairs))
     raise AssertionError(f"{case.method} has a table of {row['model']}, which nobody builds here")
 
 
@@ -108,7 +116,7 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[RenameRule,
 def test_decay_and_layer_scales_are_the_tables(case: Case) -> None:
     for row in case.json["rows"]:
         module, names = built(case, row)
-        spared = {"undecayed": MVD} if (case.method, row["model"]) == ("mvd", "student") else {}
+        spared = {"no_weight_decay": MVD} if (case.method, row["model"]) == ("mvd", "student") else {}
         found = ours(module, names, weight_decay=row["weight_decay"], layer_decay=row["layer_decay"], **spared)
         theirs = dict(row["parameters"])
         if case.method == "amd":  # what they neither train nor save, and what they make but never use
@@ -123,16 +131,16 @@ def models(case: Case) -> dict[str, tuple[nn.Module, tuple[RenameRule, ...]]]:
     before, after = case.json["config"]["pretrain"], case.json["config"]["finetune"]
     if case.method == "image_mae":
         learned, fixed = reference_mae.encoder_config(after, learned=True), reference_mae.encoder_config(before)
-        tuned = layouts.classifier_names(learned, image=True)
+        tuned = build_classifier_rules(learned, is_image=True)
         return {
-            "pretrain": (pretrained(fixed, decoder=reference_mae.decoder_config(before)), layouts.mae_names(fixed)),
+            "pretrain": (pretrained(fixed, reference_mae.decoder_config(before)), build_mae_rules(fixed)),
             "global_pool=True": (classifier(learned), tuned),
             "global_pool=False": (classifier(learned, mean=False), tuned),
         }
     config, encoder = reference_mae.stmae_config(before), reference_mae.stmae_encoder_config(after)
-    tuned = tuple(name for name in layouts.stmae_classifier_names(encoder) if "projection" not in name.theirs)
+    tuned = tuple(name for name in build_stmae_classifier_rules(encoder) if "projection" not in name.foreign_prefix)
     return {
-        "pretrain": (config.build(), layouts.stmae_names(config.encoder, config.decoder)),
+        "pretrain": (config.build(), build_stmae_rules(config.encoder, config.decoder)),
         "finetune": (classifier(encoder), tuned),
     }
 
@@ -151,7 +159,7 @@ def test_mae_s_and_st_mae_s_fine_tunings_decay_and_slow_down_as_their_tables_say
 
 @pytest.mark.parametrize("case", cases(kind="parameter_groups"))
 def test_mae_s_and_st_mae_s_pre_trainings_decay_what_their_tables_say(case: Case) -> None:
-    found = ours(*models(case)["pretrain"], undecayed=MAE)
+    found = ours(*models(case)["pretrain"], no_weight_decay=MAE)
     decays = {name: {group["weight_decay"] for group in groups} for name, groups in found.items()}
     tables = case.json["pretrain_weight_decay"]
     theirs = tables.get("bias_wd=False", tables)  # image MAE has this one alone

@@ -90,7 +90,7 @@ def test_every_repeated_clip_of_pre_training_has_the_authors_frames(case: Case) 
 @pytest.mark.parametrize("case", SAMPLING)
 def test_a_clip_of_fine_tuning_has_the_authors_frames(case: Case) -> None:
     for row in of_mode(case, "finetune"):
-        sampling, total = sampling_of(row, start="frame"), row["video_frames"]
+        sampling, total = sampling_of(row, start_mode="frame"), row["video_frames"]
         (clip,) = row["clips"]
         assert sampling.draw_indices(total, Replayed(row["seed"])) == clip["source_frames"]
         assert sampling.list_indices_from(row["uniform_draws"][0]["value"], total) == clip["source_frames"]
@@ -99,7 +99,7 @@ def test_a_clip_of_fine_tuning_has_the_authors_frames(case: Case) -> None:
 @pytest.mark.parametrize("case", SAMPLING)
 def test_test_views_have_the_authors_frames(case: Case) -> None:
     for row in of_mode(case, "test"):
-        sampling, total = sampling_of(row, start="frame"), row["video_frames"]
+        sampling, total = sampling_of(row, start_mode="frame"), row["video_frames"]
         count = row.get("num_views", 10)  # ten where a row does not say
         (clip,) = row["clips"]
         if row["use_offset"]:
@@ -155,7 +155,7 @@ def test_from_frames_to_pre_training_clips_every_step_is_the_authors(case: Case)
 def test_from_frames_to_validation_clips_every_step_is_the_authors(case: Case) -> None:
     """Theirs are drawn at random, ours are not: what both are made of is the same."""
     config = case.json["config"]
-    sampling, frames = sampling_of(config, start="frame"), case.tensors["input/frames_uint8"].numpy()
+    sampling, frames = sampling_of(config, start_mode="frame"), case.tensors["input/frames_uint8"].numpy()
     for run in case.json["runs"]:
         chance, drawn = Replayed(run["seed"]), (draw["value"] for draw in run["numpy_draws"])
         for clip in case.tensors[f"out/clips_{run['index']}"]:

@@ -93,7 +93,7 @@ def test_a_classifier_of_transformers_agrees_with_it(case: Case, saved: Saved, t
     seen = model.encoder(clip, layers=range(1, model.config.encoder.depth + 1))
     for block, tokens in seen.layers.items():
         case.hold(tokens, f"out/encoder_layer.{block - 1}")
-    case.hold(model.features(clip), "out/features")
+    case.hold(model.forward_features(clip), "out/features")
     logits = model(clip)
     case.hold(logits, "out/logits")
     loss = F.cross_entropy(logits, case.tensors["input/labels"])
