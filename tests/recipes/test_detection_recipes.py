@@ -131,7 +131,7 @@ def test_st_mae_has_the_settings_of_its_table_and_of_pyslowfast(name):
     assert (recipe.box_jitter, recipe.matching_rule, clips.hsv_jitter) == (None, "file_order", None)
     assert (clips.short_side, clips.short_side_sampling, clips.size, clips.flip_probability) == (
         (256, 320),
-        "inverse",
+        "inverse_uniform",
         (224, 224),
         0.5,
     )

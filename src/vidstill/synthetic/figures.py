@@ -185,8 +185,8 @@ def _draw_figure(figure: StickFigure, rng: np.random.Generator, size: tuple[int,
     for side, sign in enumerate((-1, 1)):
         angle = figure.arm_angles[frames, side, None, None]
         reach = ARM_LENGTH - _HAND_RADIUS  # the round end is a hand
-        hand = (sign * (half_width + reach * np.cos(angle)), shoulder + reach * np.sin(angle))
-        paint_limb((sign * half_width / 2, shoulder), hand, _HAND_RADIUS, skin)
+        end = (sign * (half_width + reach * np.cos(angle)), shoulder + reach * np.sin(angle))
+        paint_limb((sign * half_width / 2, shoulder), end, _HAND_RADIUS, skin)
     head = np.hypot(u, v - (1 - _HEAD_RADIUS)) - _HEAD_RADIUS
     painter.paint(height * head, np.where(v[..., None] > 0.9, hair, skin))
     return painter.to_sprite(figure.depth[frames])

@@ -26,7 +26,7 @@ CLIPS = BoxClipsConfig(dataset="made", sampling=FRAMES, short_side=(32, 32), siz
 BUSY = replace(
     CLIPS,
     short_side=(28, 40),
-    short_side_sampling="inverse",
+    short_side_sampling="inverse_uniform",
     size=(24, 24),
     flip_probability=0.5,
     hsv_jitter=HSVJitter(),
@@ -86,7 +86,7 @@ def test_a_box_stays_on_what_it_is_around_through_resizing_cutting_and_mirroring
         look = draw_train_transform(
             size,
             short_side=(70, 150),
-            short_side_sampling="side" if seed % 2 else "inverse",
+            short_side_sampling="uniform" if seed % 2 else "inverse_uniform",
             crop_size=(64, 64),
             flip_probability=0.5,
             rule=rule,
@@ -220,7 +220,7 @@ def test_another_key_frame_stands_in_for_one_that_is_missing_with_its_own_boxes(
             assert labels[present].bool().tolist() in there
     (warning,) = {record.message for record in caplog.records}
     assert warning.startswith("key frame other,1902: ")
-    assert "ends at second 904.00; another key frame stands in for it" in warning
+    assert "ends at second 904.00; another key frame replaces it" in warning
     broken: dict[int, str] = {}
     views = list(
         iter_view_batches(
@@ -242,7 +242,7 @@ def test_a_stand_in_shows_the_others_frames_boxes_and_labels(films):
     look = draw_train_transform(
         (32, 80),
         short_side=(32, 32),
-        short_side_sampling="side",
+        short_side_sampling="uniform",
         crop_size=(32, 32),
         flip_probability=0.0,
         rule="videomae",
@@ -256,7 +256,7 @@ def test_a_stand_in_shows_the_others_frames_boxes_and_labels(films):
 
 def test_too_many_missing_films_stop_training_with_their_names(films):
     gone = replace(films, videos=tuple(replace(film, path=None) for film in films.videos))
-    with pytest.raises(InputError, match=r"of 5 key frames are broken.*key frame \w+,0\d+: neither a file"):
+    with pytest.raises(InputError, match=r"of 5 key frames are broken.*key frame \w+,0\d+: film has neither a file"):
         batches(KeyframeTrainDataset(gone, CLIPS, seed=0), 0)
     with pytest.raises(BrokenVideo):
         KeyframeViewDataset(gone, VIEWS).load_arrays(0)

@@ -1,11 +1,10 @@
-"""Where the frames of a video with key frames are, and those of a clip around one of its seconds."""
+"""Reads the frames of a clip around a second of a video: of a file, or of a directory of frames or one-second files."""
 
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,20 +23,23 @@ from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, jo
 from vidstill.data.storage.filesystem import is_file, list_files
 
 VideoFormat = Literal["file", "frames", "seconds"]
+"""A video file; a directory of images; a directory of video files `902.mp4`, each of one second, as VideoMAE's
+detection code cuts them."""
+
+_MAX_REACH_SECONDS = 3600  # limits the search for one-second files on each side
 
 
 @dataclass(frozen=True)
 class KeyframeVideo:
-    """A video that has key frames: a file, a folder of frames, or a folder of files of one second each.
+    """A video that has key frames.
 
     Args:
-        name: as the annotations call it.
-        path: None: it is not there, and nothing can be read of it.
-        format: "file": a video file; "frames": a folder of pictures; "seconds": a folder of video files `902.mp4`, each
-            of one second, as VideoMAE's detection code cuts them.
-        start_second: the second of the annotations' time at which it begins: 0 for whole films, 900 for the 15 minutes that
-            are annotated in AVA.
-        frame_rate: frames per second of a folder of frames, and of a file that states none.
+        name: Name in the annotations.
+        path: File or directory; None: the video is missing.
+        format: What the path is.
+        start_second: Second of the annotations' time at which the video begins: 0 for whole movies, 900 for the 15
+            minutes that AVA annotates.
+        frame_rate: Frames per second of a directory of frames, and of a file that states none.
     """
 
     name: str
@@ -48,77 +50,104 @@ class KeyframeVideo:
 
 
 class KeyframeClipReader:
-    """Reads frames around seconds, and keeps of every film that it was asked for how many frames it has.
+    """Reads frames around seconds, and caches the number of frames of every video.
 
-    What is not there, or does not decode, is a `BrokenVideo` that names the film and the second.
+    A missing or damaged file raises a `BrokenVideo` that names the video and the second.
     """
 
     def __init__(self) -> None:
-        self._length_cache: dict[KeyframeVideo, _VideoLength] = {}
-        self._sequence_cache: dict[KeyframeVideo, _ImageSequence] = {}
+        self._timelines: dict[KeyframeVideo, _Timeline] = {}
 
     def read_clip(self, video: KeyframeVideo, second: int, sampling: KeyframeSampling) -> Frames:
-        """The frames of a clip around a second."""
-        with _add_error_context(video, second):
-            place = _require_path(video)
+        """Read the frames of a clip around a second."""
+        with _add_error_context(video, second) as path:
             if video.format == "seconds":
-                return _read_second_files(place, second, sampling)
-            return self._read_indices(video, place, partial(_compute_clip_indices, video, second, sampling))
+                return _read_second_files(path, second, sampling)
+            return self._read(video, path, lambda timeline: timeline.compute_clip_indices(second, sampling))
 
     def read_keyframes(self, video: KeyframeVideo, seconds: Sequence[int]) -> list[ImageArray]:
-        """The key frames themselves: what is shown at each of these seconds."""
-        with _add_error_context(video, *seconds):
-            place = _require_path(video)
+        """Read the key frames themselves: the frame that is shown at each of these seconds."""
+        with _add_error_context(video, *seconds) as path:
             if video.format == "seconds":
-                return [read_frames(_require_second_file(place, second), [0])[0] for second in seconds]
-            return list(self._read_indices(video, place, partial(_compute_keyframe_indices, video, seconds)))
+                return [read_frames(_require_second_file(path, second), [0])[0] for second in seconds]
+            indices = self._read(video, path, lambda timeline: [timeline.locate(second)[0] for second in seconds])
+            return list(indices)
 
-    def _read_indices(
-        self, film: KeyframeVideo, place: PathOrUrl, wanted: Callable[["_VideoLength"], list[int]]
+    def _read(
+        self, video: KeyframeVideo, path: PathOrUrl, compute_indices: Callable[["_Timeline"], list[int]]
     ) -> Frames:
-        """
-        Args:
-            wanted: the numbers of frames, by how many there are.
-        """
-        if film.format == "frames":
-            pictures = self._sequence_cache.get(film)
-            if pictures is None:
-                pictures = self._sequence_cache[film] = _ImageSequence.from_directory(place)
-            return pictures.read(place, wanted(_VideoLength(pictures.num_frames, film.frame_rate)))
-        length = self._length_cache.get(film)
-        if length is None:
-            stated = read_stream_metadata(place)
-            length = _VideoLength(
-                stated.num_frames or count_frames(place), stated.frame_rate or film.frame_rate, bool(stated.num_frames)
-            )
-            self._length_cache[film] = length
+        timeline = self._timelines.get(video)
+        if timeline is None:
+            timeline = self._timelines[video] = _open_timeline(video, path)
+        indices = compute_indices(timeline)
+        if timeline.images is not None:
+            return timeline.images.read(path, indices)
         try:
-            return read_frames(place, wanted(length))
+            return read_frames(path, indices)
         except BrokenVideo:
-            if not length.from_header:
+            if not timeline.from_header:
                 raise
-            self._length_cache[film] = _VideoLength(count_frames(place), length.frame_rate)
-            return read_frames(place, wanted(self._length_cache[film]))
+            timeline = _Timeline(video, count_frames(path), timeline.frame_rate)
+            self._timelines[video] = timeline
+            return read_frames(path, compute_indices(timeline))
 
 
 @dataclass(frozen=True)
-class _VideoLength:
-    """A video's frames, and how many of them it has in a second.
+class _Timeline:
+    """The frames of a video in time.
 
     Args:
-        from_header: the number of frames is what the file's header says, which may be wrong.
+        video: The video.
+        num_frames: Number of its frames.
+        frame_rate: Frames per second.
+        from_header: `num_frames` is what the file's header states, which may be wrong.
+        images: The files of a directory of frames.
     """
 
+    video: KeyframeVideo
     num_frames: int
     frame_rate: float
     from_header: bool = False
+    images: "_ImageSequence | None" = None
+
+    def locate(self, second: int) -> tuple[int, float]:
+        """Return the index of the frame at a second, and the rest in frames, from -0.5 to 0.5.
+
+        Raises:
+            BrokenVideo: The video has no frame there.
+        """
+        center = (second - self.video.start_second) * self.frame_rate
+        index = round_half_up(center)
+        if not 0 <= index < self.num_frames:
+            end = self.video.start_second + self.num_frames / self.frame_rate
+            raise BrokenVideo(
+                str(self.video.path), f"begins at second {self.video.start_second:g} and ends at second {end:.2f}"
+            )
+        return index, center - index
+
+    def compute_clip_indices(self, second: int, sampling: KeyframeSampling) -> list[int]:
+        index, rest = self.locate(second)
+        ratio = self.frame_rate / sampling.frame_rate
+        offsets = sampling.compute_video_offsets(
+            index, self.num_frames - index, frame_rate_ratio=ratio, subframe_offset=rest
+        )
+        return [index + offset for offset in offsets]
+
+
+def _open_timeline(video: KeyframeVideo, path: PathOrUrl) -> _Timeline:
+    if video.format == "frames":
+        images = _ImageSequence.from_directory(path)
+        return _Timeline(video, images.num_frames, video.frame_rate, images=images)
+    header = read_stream_metadata(path)
+    num_frames = header.num_frames or count_frames(path)
+    return _Timeline(video, num_frames, header.frame_rate or video.frame_rate, from_header=bool(header.num_frames))
 
 
 @dataclass(frozen=True)
 class _ImageSequence:
-    """The names of a folder's pictures, which are numbered: `{head}{number}{tail}`; or all of them, if they are not.
+    """The names of a directory's images: numbered, as `{prefix}{number}{suffix}`, or all of them.
 
-    Where they are numbered, one that is missing leaves the moments of the others as they are.
+    If they are numbered, a missing one does not move the others in time.
     """
 
     num_frames: int
@@ -129,140 +158,88 @@ class _ImageSequence:
     names: Sequence[str] = ()
 
     @classmethod
-    def from_directory(cls, folder: PathOrUrl) -> "_ImageSequence":
-        names = [name for name in list_files(folder) if is_image_file(name)]
+    def from_directory(cls, directory: PathOrUrl) -> "_ImageSequence":
+        names = [name for name in list_files(directory) if is_image_file(name)]
         if not names:
-            raise BrokenVideo(folder, "is a folder without pictures, or does not exist")
-        parts = [re.fullmatch(r"(.*?)(\d+)(\.\w+)", name, re.ASCII) for name in names]
-        numbers = [int(part[2]) for part in parts if part]
-        first = parts[0]
-        if first and len(numbers) == len(names):
-            digits = min(len(part[2]) for part in parts if part)
-            found = cls(max(numbers) - min(numbers) + 1, first[1], min(numbers), digits, first[3])
-            few_missing = len(names) >= 0.9 * found.num_frames
-            if few_missing and all(
-                found.frame_name(n - found.first_number) == name for n, name in zip(numbers, names, strict=True)
-            ):
-                return found
+            raise BrokenVideo(directory, "does not exist or has no images")
+        parts = [match for name in names if (match := re.fullmatch(r"(.*?)(\d+)(\.\w+)", name, re.ASCII))]
+        if len(parts) == len(names):
+            numbers = [int(part[2]) for part in parts]
+            first, digits = min(numbers), min(len(part[2]) for part in parts)
+            sequence = cls(max(numbers) - first + 1, parts[0][1], first, digits, parts[0][3])
+            is_regular = all(sequence.frame_name(n - first) == name for n, name in zip(numbers, names, strict=True))
+            if is_regular and len(names) >= 0.9 * sequence.num_frames:
+                return sequence
         return cls(len(names), names=names)
 
-    def read(self, folder: PathOrUrl, numbers: list[int]) -> Frames:
-        shown = {
-            number: read_image(fetch_source(join_path(folder, self.frame_name(number)))) for number in set(numbers)
-        }
-        return _stack_frames(folder, [shown[number] for number in numbers])
+    def read(self, directory: PathOrUrl, indices: list[int]) -> Frames:
+        images = {i: read_image(fetch_source(join_path(directory, self.frame_name(i)))) for i in set(indices)}
+        return _stack_frames(directory, [images[i] for i in indices])
 
-    def frame_name(self, place: int) -> str:
+    def frame_name(self, index: int) -> str:
         return (
-            self.names[place]
+            self.names[index]
             if self.names
-            else f"{self.prefix}{self.first_number + place:0{self.digits}d}{self.suffix}"
+            else f"{self.prefix}{self.first_number + index:0{self.digits}d}{self.suffix}"
         )
 
 
 @contextmanager
-def _add_error_context(film: KeyframeVideo, *seconds: int) -> Iterator[None]:
-    """Says whose frames are wrong."""
+def _add_error_context(video: KeyframeVideo, *seconds: int) -> Iterator[PathOrUrl]:
+    """Give the video's path, and name the key frames in a BrokenVideo."""
     try:
-        yield
+        if video.path is None:
+            raise BrokenVideo(video.name, "has neither a file nor a directory of frames")
+        yield video.path
     except BrokenVideo as error:
-        keys = ", ".join(f"{film.name},{second:04d}" for second in seconds)
+        keys = ", ".join(f"{video.name},{second:04d}" for second in seconds)
         raise BrokenVideo(f"key frame{'s' if len(seconds) > 1 else ''} {keys}: {error.source}", error.reason) from error
 
 
-def _require_path(film: KeyframeVideo) -> PathOrUrl:
-    if film.path is None:
-        raise BrokenVideo(film.name, "has neither a file nor a folder of frames")
-    return film.path
-
-
-def _compute_center(film: KeyframeVideo, second: int, length: _VideoLength) -> float:
-    """Where a second begins, in frames of the film.
-
-    Raises:
-        BrokenVideo: it has none there.
-    """
-    centre = (second - film.start_second) * length.frame_rate
-    if not 0 <= round_half_up(centre) < length.num_frames:
-        ends = film.start_second + length.num_frames / length.frame_rate
-        raise BrokenVideo(str(film.path), f"begins at second {film.start_second:g} and ends at second {ends:.2f}")
-    return centre
-
-
-def _compute_keyframe_indices(film: KeyframeVideo, seconds: Sequence[int], length: _VideoLength) -> list[int]:
-    """The numbers of a film's key frames."""
-    return [round_half_up(_compute_center(film, second, length)) for second in seconds]
-
-
-def _compute_clip_indices(
-    film: KeyframeVideo, second: int, sampling: KeyframeSampling, length: _VideoLength
-) -> list[int]:
-    """The numbers of a film's frames around a second."""
-    centre = _compute_center(film, second, length)
-    key, ratio = round_half_up(centre), length.frame_rate / sampling.frame_rate
-    return [
-        key + place
-        for place in sampling.compute_video_offsets(
-            key, length.num_frames - key, frame_rate_ratio=ratio, subframe_offset=centre - key
-        )
-    ]
-
-
-def _read_second_files(folder: PathOrUrl, second: int, sampling: KeyframeSampling) -> Frames:
-    """Frames of files of one second each, which follow one another as far as there are any."""
-    file = _require_second_file(folder, second)
+def _read_second_files(directory: PathOrUrl, second: int, sampling: KeyframeSampling) -> Frames:
+    """Read the frames of consecutive one-second files."""
+    file = _require_second_file(directory, second)
     ratio = (read_frame_rate(file) or DEFAULT_FRAME_RATE) / sampling.frame_rate
     reach = 1 + math.ceil(ratio * max(map(abs, sampling.compute_offsets())))
-    after = _count_frames_until(folder, range(second, second + _MAX_REACH_SECONDS), reach)
-    before = _count_frames_until(folder, range(second - 1, second - _MAX_REACH_SECONDS, -1), reach)
+    after = _count_frames_until(directory, range(second, second + _MAX_REACH_SECONDS), reach)
+    before = _count_frames_until(directory, range(second - 1, second - _MAX_REACH_SECONDS, -1), reach)
     first = -sum(before.values())
-    wanted = sampling.compute_video_offsets(-first, sum(after.values()), frame_rate_ratio=ratio)
-    shown: dict[int, ImageArray] = {}
-    for each, count in sorted((before | after).items()):
-        here = sorted({place for place in wanted if first <= place < first + count})
-        if here:
-            shown |= zip(
-                here, read_frames(_get_second_path(folder, each), [place - first for place in here]), strict=True
-            )
+    offsets = sampling.compute_video_offsets(-first, sum(after.values()), frame_rate_ratio=ratio)
+    images: dict[int, ImageArray] = {}
+    for file_second, count in sorted((before | after).items()):
+        own = sorted({offset for offset in offsets if first <= offset < first + count})
+        if own:
+            path = _get_second_path(directory, file_second)
+            images |= zip(own, read_frames(path, [offset - first for offset in own]), strict=True)
         first += count
-    return _stack_frames(folder, [shown[place] for place in wanted])
+    return _stack_frames(directory, [images[offset] for offset in offsets])
 
 
-_MAX_REACH_SECONDS = 3600  # that a clip reaches to each side: none does
-
-
-def _count_frames_until(folder: PathOrUrl, seconds: range, enough: int) -> dict[int, int]:
-    """The frames of each file, up to where there are enough, or to the first that is not there."""
+def _count_frames_until(directory: PathOrUrl, seconds: range, enough: int) -> dict[int, int]:
+    """Count the frames of each file, until there are enough or a file is missing."""
     counts: dict[int, int] = {}
     for second in seconds:
-        if sum(counts.values()) >= enough or not is_file(_get_second_path(folder, second)):
+        path = _get_second_path(directory, second)
+        if sum(counts.values()) >= enough or not is_file(path):
             break
-        counts[second] = count_frames(_get_second_path(folder, second))
+        counts[second] = count_frames(path)
     return counts
 
 
-def _require_second_file(folder: PathOrUrl, second: int) -> PathOrUrl:
-    """
-    Raises:
-        BrokenVideo: it is not there.
-    """
-    path = _get_second_path(folder, second)
+def _require_second_file(directory: PathOrUrl, second: int) -> PathOrUrl:
+    path = _get_second_path(directory, second)
     if not is_file(path):
         raise BrokenVideo(path, "does not exist")
     return path
 
 
-def _get_second_path(folder: PathOrUrl, second: int) -> PathOrUrl:
-    return join_path(folder, f"{second}.mp4")
+def _get_second_path(directory: PathOrUrl, second: int) -> PathOrUrl:
+    return join_path(directory, f"{second}.mp4")
 
 
-def _stack_frames(place: PathOrUrl, pictures: Sequence[ImageArray]) -> Frames:
-    """
-    Raises:
-        BrokenVideo: they are not all of one size.
-    """
-    sizes = {picture.shape for picture in pictures}
+def _stack_frames(directory: PathOrUrl, images: Sequence[ImageArray]) -> Frames:
+    sizes = {image.shape for image in images}
     if len(sizes) > 1:
         one, other = (f"{width}x{height}" for height, width, _ in list(sizes)[:2])
-        raise BrokenVideo(place, f"has frames of {one} and of {other} in one clip")
-    return np.stack(pictures)
+        raise BrokenVideo(directory, f"has frames of {one} and of {other} in one clip")
+    return np.stack(images)

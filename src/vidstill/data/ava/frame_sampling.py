@@ -9,14 +9,15 @@ from vidstill.utils.types import check_range
 
 @dataclass(frozen=True, kw_only=True)
 class KeyframeSampling:
-    """Frames around a key frame, `stride` of them apart.
+    """Frames at regular intervals around a key frame.
 
     Args:
-        frame_rate: frames per second that the stride counts; of a video with another rate, the frames nearest in time are
-            taken.
-        rule: "videomae" (its detection code): of the frames beside the moment at which the second begins, equally many
-            on both sides, the middle ones (16 frames at stride 4: -31, -27, …, -3, 1, …, 29); "slowfast"
-            (PySlowFast): from half a clip before the key frame on (-32, …, 0, …, 28).
+        frames: Frames of a clip.
+        stride: Distance of two frames, in frames at `frame_rate`.
+        frame_rate: Frames per second that the stride counts; in a video with another rate, the nearest frames are used.
+        rule: "videomae" (its detection code): as many frames before the key frame as after it, of which the middle ones
+            are used (16 frames at stride 4: -31, -27, …, -3, 1, …, 29); "slowfast" (PySlowFast): half a clip before the
+            key frame and half from it on (-32, …, 0, …, 28).
     """
 
     frames: int = 16
@@ -29,9 +30,9 @@ class KeyframeSampling:
         check_range(1e-3, math.inf, frame_rate=self.frame_rate)
 
     def compute_offsets(self) -> list[int]:
-        """Where the frames stand, in frames of `rate` from the key frame, if there are enough on both sides.
+        """Return the frames' distances from the key frame, in frames at `frame_rate`, away from a video's ends.
 
-        An odd number of frames one apart is one frame short by the rule of PySlowFast.
+        PySlowFast's rule gives one frame less than `frames` if that is odd and the stride is 1.
         """
         span = self.frames * self.stride
         if self.rule == "slowfast":
@@ -42,14 +43,13 @@ class KeyframeSampling:
     def compute_video_offsets(
         self, frames_before: int, frames_after: int, *, frame_rate_ratio: float = 1.0, subframe_offset: float = 0.0
     ) -> list[int]:
-        """Where the frames stand in a video, in its own frames from the key frame; at its ends the last is repeated.
+        """Return the frames' distances from the key frame in a video's own frames; its first or last frame is repeated.
 
         Args:
-            frames_before: frames of the video before the key frame. By the rule of VideoMAE's detection code no side has more
-                than the other.
-            frames_after: those from the key frame on, which counts.
-            frame_rate_ratio: frames of the video for one of `rate`.
-            subframe_offset: frames from the key frame to the moment that is annotated: half of one at most.
+            frames_before: Frames of the video before the key frame. VideoMAE's rule uses as many frames on both sides.
+            frames_after: Frames of the video from the key frame on.
+            frame_rate_ratio: Frame rate of the video divided by `frame_rate`.
+            subframe_offset: Frames from the key frame to the annotated moment, from -0.5 to 0.5.
         """
         low, high = -frames_before, frames_after - 1
         if self.rule == "videomae":
@@ -59,11 +59,7 @@ class KeyframeSampling:
             for offset in self.compute_offsets()
         ]
 
-    def compute_frame_indices(self, center: int, num_frames: int) -> list[int]:
-        """The frames of a video of `rate` that has `total` of them, by their numbers from 0."""
-        return [center + place for place in self.compute_video_offsets(center, num_frames - center)]
-
 
 def round_half_up(value: float) -> int:
-    """The whole number; of two that are equally near the higher, so that even steps stay even."""
+    """Round to the nearest integer, halves up: regular intervals stay regular."""
     return math.floor(round(value, 6) + 0.5)

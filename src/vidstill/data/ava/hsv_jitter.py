@@ -1,7 +1,6 @@
-"""Colour jitter of VideoMAE's detection code: hue, saturation and value, moved by one draw for a whole clip.
+"""Colour jitter of VideoMAE's detection code: one shift of hue, saturation and value for a whole clip.
 
-Colours are turned into bytes of hue, saturation and value, and back, by the arithmetic of OpenCV: hue counts 180 half
-degrees.
+Conversions to 8-bit HSV and back use OpenCV's arithmetic, where hue has 180 steps of two degrees.
 """
 
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from jaxtyping import Float32, Int32, UInt8
 from vidstill.utils.types import check_range
 
 _HUE_RANGE = 180
-_SHIFT = 12  # bits of OpenCV's fractions
-_HALF = 1 << (_SHIFT - 1)
+_SHIFT = 12  # fractional bits of OpenCV's fixed-point numbers
+_ROUNDING = 1 << (_SHIFT - 1)
 
 
 class HSVShift(NamedTuple):
-    """How far each moves."""
+    """The shift of each channel."""
 
     hue: int
     saturation: int
@@ -28,11 +27,12 @@ class HSVShift(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class HSVJitter:
-    """How far each may move, either way.
+    """Largest shifts in either direction.
 
     Args:
-        hue: of 180 half degrees, around the circle.
-        saturation, value: of 255 levels, cut off at both ends.
+        hue: Of 180 steps around the circle.
+        saturation: Of 255 levels, clipped at both ends.
+        value: Of 255 levels, clipped at both ends.
     """
 
     hue: int = 10
@@ -44,21 +44,21 @@ class HSVJitter:
         check_range(0, 255, saturation=self.saturation, value=self.value)
 
     def draw_shift(self, rng: np.random.Generator) -> HSVShift:
-        most = self.hue, self.saturation, self.value
-        return HSVShift(*(int(rng.integers(-each, each, endpoint=True)) for each in most))
+        limits = self.hue, self.saturation, self.value
+        return HSVShift(*(int(rng.integers(-limit, limit, endpoint=True)) for limit in limits))
 
     def apply(self, frames: UInt8[np.ndarray, "t h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "t h w 3"]:
-        """The frames in colours that are moved by one draw."""
+        """Shift all frames by one draw."""
         return shift_hsv(frames, self.draw_shift(rng))
 
 
 def shift_hsv(frames: UInt8[np.ndarray, "t h w 3"], shift: HSVShift) -> UInt8[np.ndarray, "t h w 3"]:
-    """Frames in RGB whose hues, saturations and values are moved."""
+    """Shift hue, saturation and value of RGB frames."""
     saturation = np.clip(_build_saturation_table() + shift.saturation, 0, 255).astype(np.float32) / 255
     value = np.clip(np.arange(256, dtype=np.float32) + shift.value, 0, 255)
     shades = _compute_channel_weights(shift.hue)
     changed = np.empty_like(frames)
-    for frame, out in zip(frames, changed, strict=True):  # one by one they stay in the processor's cache
+    for frame, out in zip(frames, changed, strict=True):  # one frame at a time fits into the processor's cache
         red, green, blue = (np.ascontiguousarray(frame[..., c]).astype(np.int32) for c in range(3))
         most, spread, hue = _compute_hue(red, green, blue)
         scale, grey = value[most], saturation[most * 256 + spread]
@@ -68,7 +68,7 @@ def shift_hsv(frames: UInt8[np.ndarray, "t h w 3"], shift: HSVShift) -> UInt8[np
 
 
 def rgb_to_hsv(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
-    """The bytes of frames in RGB."""
+    """Convert RGB frames to 8-bit HSV."""
     most, spread, hue = _compute_hue(*(frames[..., c].astype(np.int32) for c in range(3)))
     return np.stack([hue % _HUE_RANGE, _build_saturation_table()[most * 256 + spread], most], axis=-1).astype(np.uint8)
 
@@ -76,37 +76,37 @@ def rgb_to_hsv(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w
 def _compute_hue(
     red: Int32[np.ndarray, "*n"], green: Int32[np.ndarray, "*n"], blue: Int32[np.ndarray, "*n"]
 ) -> tuple[Int32[np.ndarray, "*n"], Int32[np.ndarray, "*n"], Int32[np.ndarray, "*n"]]:
-    """The highest of three colours; what the lowest is from it; and the hue, from -30 to 150."""
+    """Return the largest channel, its distance from the smallest, and the hue from -30 to 150."""
     most = np.maximum(np.maximum(red, green), blue)
     spread = most - np.minimum(np.minimum(red, green), blue)
     turned = np.where(most == green, blue - red + 2 * spread, red - green + 4 * spread)
     turned = np.where(most == red, green - blue, turned)
     turned *= _build_hue_table()[spread]
-    turned += _HALF
+    turned += _ROUNDING
     turned >>= _SHIFT
     return most, spread, turned
 
 
 @cache
 def _build_hue_table() -> Int32[np.ndarray, "256"]:
-    """The hue of one level, by how far the highest colour is from the lowest, in OpenCV's fractions."""
+    """Return hue steps per level, by the distance of the largest from the smallest channel, in fixed point."""
     return _divide_rounded(_HUE_RANGE << _SHIFT, 6 * np.arange(256))
 
 
 @cache
 def _build_saturation_table() -> Int32[np.ndarray, "65536"]:
-    """By the highest colour, and what the lowest is from it."""
+    """Return the saturation by the largest channel and its distance from the smallest."""
     spread, each = np.arange(256), _divide_rounded(255 << _SHIFT, np.arange(256))
-    return ((each[:, None] * spread + _HALF) >> _SHIFT).astype(np.int32).ravel()
+    return ((each[:, None] * spread + _ROUNDING) >> _SHIFT).astype(np.int32).ravel()
 
 
 def _divide_rounded(whole: int, parts: np.ndarray) -> Int32[np.ndarray, "256"]:
-    """The whole by each number of parts, rounded; by none it is nothing."""
+    """Return the rounded quotients; 0 for 0 parts."""
     return np.rint(np.divide(whole, parts, out=np.zeros(256), where=parts > 0)).astype(np.int32)
 
 
-def _compute_channel_weights(by: int) -> list[Float32[np.ndarray, "180"]]:
-    """For red, green and blue, how much of the saturation a hue that is moved takes off; hues below 0 from the end."""
-    sixths = (np.arange(_HUE_RANGE) + by) % _HUE_RANGE * (6 / _HUE_RANGE)
+def _compute_channel_weights(shift: int) -> list[Float32[np.ndarray, "180"]]:
+    """Return the share of the saturation that each shifted hue takes off red, green and blue; negative hues wrap."""
+    sixths = (np.arange(_HUE_RANGE) + shift) % _HUE_RANGE * (6 / _HUE_RANGE)
     turned = [(start + sixths) % 6 for start in (5, 3, 1)]
     return [np.clip(np.minimum(each, 4 - each), 0, 1).astype(np.float32) for each in turned]

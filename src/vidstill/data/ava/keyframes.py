@@ -351,8 +351,8 @@ def assign_labels_by_iou(
 def _merge_keyframes(first: Keyframes, second: Keyframes) -> Keyframes:
     """Return the key frames of both; equal boxes become one with the actions of both and the first one's score."""
     columns = ((_box_keyframe_ids(each), each.boxes, each.labels, each.scores) for each in (first, second))
-    merged = [np.concatenate(pair) for pair in zip(*columns, strict=True)]
-    return _group(first.videos, first.label_map, first.source, *merged)
+    combined = [np.concatenate(pair) for pair in zip(*columns, strict=True)]
+    return _group(first.videos, first.label_map, first.source, *combined)
 
 
 def _box_keyframe_ids(keyframes: Keyframes) -> Int64[np.ndarray, "m"]:
@@ -375,11 +375,11 @@ def _group(
     sequence = np.lexsort((first, keyframe_id[first]))
     position = np.empty_like(sequence)
     position[sequence] = np.arange(len(sequence))
-    merged_index = np.empty_like(order)
-    merged_index[order] = position[np.cumsum(is_first) - 1]
+    box_of_row = np.empty_like(order)
+    box_of_row[order] = position[np.cumsum(is_first) - 1]
     row, action = np.nonzero(labels)
-    merged = np.zeros((len(first), len(label_map)), bool)
-    merged[merged_index[row], action] = True
+    combined = np.zeros((len(first), len(label_map)), bool)
+    combined[box_of_row[row], action] = True
     first = first[sequence]
     keyframe, starts = np.unique(keyframe_id[first], return_index=True)
     return Keyframes(
@@ -388,7 +388,7 @@ def _group(
         second=(keyframe & 0xFFFFFFFF).astype(np.int32),
         box_offsets=np.append(starts, len(first)),
         boxes=boxes[first],
-        labels=merged,
+        labels=combined,
         scores=scores[first],
         label_map=label_map,
         source=source,

@@ -1,4 +1,4 @@
-"""The actions of a data set of boxes: their numbers, names, and which of them a score counts."""
+"""The actions of a dataset of boxes: their numbers, their names, and which of them are evaluated."""
 
 import csv
 import re
@@ -11,14 +11,22 @@ from vidstill.data.storage.fetch import PathOrUrl, format_error
 from vidstill.data.storage.filesystem import read_text
 from vidstill.utils.types import InputError
 
+_LABEL_MAP_PATTERN = re.compile(r"(\s|#.*\n)*\w+\s*:?\s*\{")
+_TOKEN_PATTERN = re.compile(r"""\s+|\#.*|[{}:;,]|[\w.+-]+|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
+_INTEGER_PATTERN = re.compile(r"[+-]?\d{1,18}")
+_ID_FIELDS, _NAME_FIELDS = ("id", "label_id"), ("name", "label_name")
+
+_Item = tuple[int, int, str]
+"""The line of an action in its file, its number and its name."""
+
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What a person in a box may do.
+    """The actions that a person in a box may perform.
 
     Args:
-        names: by number, ascending; AVA's numbers are 1 to 80.
-        evaluated_ids: the numbers that a score counts; AVA's are 60 of them.
+        names: Name by number, in ascending order; AVA's numbers are 1 to 80.
+        evaluated_ids: Numbers of the actions that a score counts; AVA has 60 of them.
     """
 
     names: Mapping[int, str]
@@ -29,133 +37,127 @@ class LabelMap:
 
     @cached_property
     def action_ids(self) -> tuple[int, ...]:
-        """By place: the order of a model's scores."""
+        """Number of each action, in the order of a model's outputs."""
         return tuple(self.names)
 
     @cached_property
     def id_to_index(self) -> Mapping[int, int]:
-        """By number."""
-        return {number: place for place, number in enumerate(self.names)}
+        """Index of each action among a model's outputs, by its number."""
+        return {number: index for index, number in enumerate(self.names)}
 
 
 def set_evaluated_actions(label_map: LabelMap, evaluated: LabelMap) -> LabelMap:
-    """The first ones, of which the second ones are counted: AVA's 80 actions with the 60.
+    """Return all actions of the first label map, of which those of the second are evaluated.
 
     Raises:
-        InputError: an action is counted that is none of the first ones.
+        InputError: The second one has an action that the first one lacks.
     """
     if unknown := sorted(evaluated.evaluated_ids - label_map.names.keys()):
         raise InputError(
             f"the action {unknown[0]}, {evaluated.names[unknown[0]]!r}, is evaluated and is not among all "
-            f"{len(label_map)} actions; give two lists of one data set"
+            f"{len(label_map)} actions; give two lists of one dataset"
         )
     return LabelMap(label_map.names, evaluated.evaluated_ids)
 
 
 def read_label_map(path: PathOrUrl) -> LabelMap:
-    """A list of actions, all of them evaluated.
+    """Read a list of actions, all of them evaluated.
 
-    It is AVA's label map (.pbtxt, in either spelling), lines of `number,name`, or a name on each line, numbered from 1.
+    It is AVA's label map (.pbtxt, in either spelling), lines of `number,name`, or one name per line, numbered from 1.
 
     Raises:
-        InputError: it cannot be read; the line is named.
+        InputError: The file cannot be read; the line is named.
     """
     try:
         text = read_text(path)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give a list of actions that is there") from None
+        raise InputError(f"{path} does not exist; give the path of a list of actions") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({format_error(error)}); give a list of actions") from error
-    stated = _parse_label_map(path, text) if _LABEL_MAP_PATTERN.match(text) else _parse_action_lines(path, text)
+        raise InputError(
+            f"{path} cannot be read ({format_error(error)}); give the path of a list of actions"
+        ) from error
     names: dict[int, str] = {}
-    lines: dict[int | str, int] = {}  # that a number and a name were stated on
-    for line, number, name in stated:
+    lines: dict[int | str, int] = {}  # line of each number and of each name
+    for line, number, name in _parse_pbtxt(path, text) if _LABEL_MAP_PATTERN.match(text) else _parse_lines(path, text):
         if not 1 <= number <= MAX_CLASSES:
-            raise InputError(f"line {line} of {path} has the action {number}; actions are numbered from 1")
+            raise InputError(f"line {line} of {path} has the action {number}; number actions from 1")
         if not name:
-            raise InputError(f"line {line} of {path} has no name for the action {number}; give it one")
-        for each in (number, name):
-            if each in lines:
-                raise InputError(f"line {line} of {path} has the action {each!r}, as line {lines[each]} has; keep one")
-            lines[each] = line
+            raise InputError(f"line {line} of {path} has no name for the action {number}; add one")
+        for key in (number, name):
+            if key in lines:
+                raise InputError(f"line {line} of {path} has the action {key!r}, as line {lines[key]} has; delete one")
+            lines[key] = line
         names[number] = name
     if not names:
-        raise InputError(f"{path} names no action; give a label map, or a name on each line")
+        raise InputError(f"{path} names no action; give a label map, or write one name per line")
     return LabelMap(dict(sorted(names.items())), frozenset(names))
 
 
-_LABEL_MAP_PATTERN = re.compile(r"(\s|#.*\n)*\w+\s*:?\s*\{")
-_TOKEN_PATTERN = re.compile(r"""\s+|\#.*|[{}:;,]|[\w.+-]+|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
-_ID_FIELDS, _NAME_FIELDS = ("id", "label_id"), ("name", "label_name")
-
-
-def _parse_label_map(path: PathOrUrl, text: str) -> Iterator[tuple[int, int, str]]:
-    """Each block's line, number and name."""
-    fields: dict[str, tuple[int, str]] | None = None  # of the open block; by word, where a value stands and which
-    word, begun = "", 0
+def _parse_pbtxt(path: PathOrUrl, text: str) -> Iterator[_Item]:
+    fields: dict[str, tuple[int, str]] | None = None  # line and value of each field of the open block
+    key, start = "", 0
     for line, token in _tokenize(path, text):
         if token == "{":
             if fields is not None:
-                raise InputError(f"line {line} of {path} opens a block in the one of line {begun}; close that with }}")
-            fields, word, begun = {}, "", line
+                raise InputError(f"line {line} of {path} opens a block in that of line {start}; close that with }}")
+            fields, key, start = {}, "", line
         elif token == "}":
-            if fields is None or word:
-                raise InputError(f"line {line} of {path} closes a block that is not open or lacks a value; mend it")
-            yield _parse_item(path, begun, fields)
+            if fields is None or key:
+                raise InputError(f"line {line} of {path} closes a block that is not open or lacks a value; correct it")
+            yield _parse_block(path, start, fields)
             fields = None
-        elif not word:
-            word = token
+        elif not key:
+            key = token
         elif fields is None:
             raise InputError(f"line {line} of {path} has {token!r} outside of a block; write item {{ name … id … }}")
+        elif key in fields:
+            raise InputError(f"line {line} of {path} repeats the {key} of an action; close its block before")
         else:
-            if word in fields:
-                raise InputError(f"line {line} of {path} states the {word} of an action again; close its block before")
-            fields[word], word = (line, token), ""
+            fields[key], key = (line, token), ""
     if fields is not None:
-        raise InputError(f"line {begun} of {path} opens a block that is never closed; the file is cut, fetch it again")
+        raise InputError(f"line {start} of {path} opens a block that is never closed; download the file again")
 
 
 def _tokenize(path: PathOrUrl, text: str) -> Iterator[tuple[int, str]]:
-    place, line = 0, 1
-    while place < len(text):
-        found = _TOKEN_PATTERN.match(text, place)
-        if found is None:
-            raise InputError(f"line {line} of {path} reads {shorten(text[place:].splitlines()[0])}; quote each name")
-        token, place = found[0], found.end()
+    position, line = 0, 1
+    while position < len(text):
+        match = _TOKEN_PATTERN.match(text, position)
+        if match is None:
+            raise InputError(f"line {line} of {path} reads {shorten(text[position:].splitlines()[0])}; quote each name")
+        token, position = match[0], match.end()
         if not token.isspace() and token[0] not in "#:;,":
             yield line, token
         line += token.count("\n")
 
 
-def _parse_item(path: PathOrUrl, begun: int, fields: Mapping[str, tuple[int, str]]) -> tuple[int, int, str]:
-    line, number = next((fields[word] for word in _ID_FIELDS if word in fields), (begun, ""))
-    if not re.fullmatch(r"[+-]?\d{1,18}", number):
-        raise InputError(f"line {line} of {path} has an action whose id is {number or 'missing'}; give a whole number")
-    _, name = next((fields[word] for word in _NAME_FIELDS if word in fields), (begun, ""))
-    quoted = name[:1] in ("'", '"')
-    return line, int(number), re.sub(r"\\(.)", r"\1", name[1:-1]).strip() if quoted else name
+def _parse_block(path: PathOrUrl, start: int, fields: Mapping[str, tuple[int, str]]) -> _Item:
+    line, number = next((fields[key] for key in _ID_FIELDS if key in fields), (start, ""))
+    if not _INTEGER_PATTERN.fullmatch(number):
+        raise InputError(f"line {line} of {path} has an action whose id is {number or 'missing'}; write an integer")
+    _, name = next((fields[key] for key in _NAME_FIELDS if key in fields), (start, ""))
+    if name[:1] in ("'", '"'):
+        name = re.sub(r"\\(.)", r"\1", name[1:-1]).strip()
+    return line, int(number), name
 
 
-def _parse_action_lines(path: PathOrUrl, text: str) -> Iterator[tuple[int, int, str]]:
-    """Each line's own number, the action's, and its name."""
-    lines = [(line, each.strip()) for line, each in enumerate(text.split("\n"), 1) if each.strip()]
-    head = [word.strip(' "').lower() for word in lines[0][1].split(",")] if lines else []
-    where = [next((head.index(word) for word in words if word in head), None) for words in (_ID_FIELDS, _NAME_FIELDS)]
-    if None not in where:
+def _parse_lines(path: PathOrUrl, text: str) -> Iterator[_Item]:
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    header = [field.strip(' "').lower() for field in lines[0][1].split(",")] if lines else []
+    columns = [next((header.index(key) for key in keys if key in header), -1) for keys in (_ID_FIELDS, _NAME_FIELDS)]
+    if -1 not in columns:
         lines = lines[1:]
     elif lines and re.match(r"[+-]?\d+\s*,", lines[0][1]):
-        head, where = ["number", "name"], [0, 1]
+        header, columns = ["number", "name"], [0, 1]
     else:
         yield from ((line, number, name) for number, (line, name) in enumerate(lines, 1))
         return
-    for line, each in lines:
-        fields = next(csv.reader([each], skipinitialspace=True))
-        if len(fields) != len(head):
+    for line, row in lines:
+        fields = next(csv.reader([row], skipinitialspace=True))
+        if len(fields) != len(header):
             raise InputError(
-                f"line {line} of {path} has {len(fields)} fields where {len(head)} are wanted, {','.join(head)}; "
-                "put a name that has commas into quotes"
+                f"line {line} of {path} has {len(fields)} fields, not {','.join(header)}; quote a name that has commas"
             )
-        number, name = (fields[place].strip() for place in where if place is not None)
-        if not re.fullmatch(r"[+-]?\d{1,18}", number):
-            raise InputError(f"line {line} of {path} has {number!r} for an action's number; give a whole number")
+        number, name = (fields[column].strip() for column in columns)
+        if not _INTEGER_PATTERN.fullmatch(number):
+            raise InputError(f"line {line} of {path} has {number!r} for an action's number; write an integer")
         yield line, int(number), name

@@ -1,7 +1,7 @@
-"""A part of resized frames, bytes by OpenCV's arithmetic, which both released codes resize with.
+"""Bilinear resizing of bytes by OpenCV's fixed-point arithmetic, which both released codes use, and a crop of it.
 
-Between four pixels, in whole numbers: a share of a pixel is one of 2,048, and what is smaller than a 64th of a level is
-cut off on the way. Pixels that are not in the part are not computed.
+Weights are multiples of 1/2048, and intermediate values are truncated to a 64th of a level. Pixels outside the crop are
+not computed.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _FIXED_POINT_ONE = 2048
 
 
 class _LinearWeights(NamedTuple):
-    """For each pixel along a side, the two that it lies between, and the share of each."""
+    """The two source pixels of each pixel along a side, and their weights."""
 
     low: Int64[np.ndarray, "n"]
     high: Int64[np.ndarray, "n"]
@@ -26,7 +26,13 @@ class _LinearWeights(NamedTuple):
 def resize_and_crop(
     frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], crop: CropBox
 ) -> Num[np.ndarray, "t rows cols 3"]:
-    """Frames resized to `size`, rows and columns, of which a part is cut out. Real numbers are not rounded."""
+    """Resize frames to `size` (rows and columns) and crop them. Floating-point frames are not rounded.
+
+    Args:
+        frames: Frames to resize.
+        size: Rows and columns before the crop.
+        crop: Part of the resized frames.
+    """
     if frames.shape[1:3] == size or frames.dtype != np.uint8:
         return np.ascontiguousarray(crop.crop_frames(resize_frames(frames, size, "bilinear")))
     return _resize_uint8(frames, size, crop)
@@ -38,15 +44,15 @@ def _resize_uint8(
     _, height, width, _ = frames.shape
     down = _compute_linear_weights(height, size[0], part.top, part.height)
     across = _compute_linear_weights(width, size[1], part.left, part.width)
-    # OpenCV takes the outermost column by itself, but weighs the outermost row with itself, and cuts off twice
+    # OpenCV copies the outermost column, but interpolates the outermost row with itself, and truncates twice
     beyond = (across.low < 0) | (across.high >= width)
     of_left, of_right = np.where(beyond, _FIXED_POINT_ONE, across.low_weight), np.where(beyond, 0, across.high_weight)
-    left, right = (_expand_to_channels(np.clip(places, 0, width - 1)) for places in (across.low, across.high))
+    left, right = (_expand_to_channels(np.clip(index, 0, width - 1)) for index in (across.low, across.high))
     of_left, of_right = (np.repeat(shares, 3).astype(np.int32) for shares in (of_left, of_right))
-    upper, lower = (np.clip(places, 0, height - 1) for places in (down.low, down.high))
+    upper, lower = (np.clip(index, 0, height - 1) for index in (down.low, down.high))
     first, end = upper[0], lower[-1] + 1
     out = np.empty((len(frames), part.height, part.width, 3), np.uint8)
-    for frame, seen in zip(frames, out, strict=True):  # one by one they stay in the processor's cache
+    for frame, result in zip(frames, out, strict=True):  # one frame at a time fits into the processor's cache
         rows = frame[first:end].reshape(end - first, -1)
         mixed = np.take(rows, left, axis=1) * of_left
         mixed += np.take(rows, right, axis=1) * of_right
@@ -57,23 +63,19 @@ def _resize_uint8(
         above += below
         above += 2
         above >>= 2
-        seen[...] = above.reshape(seen.shape)
+        result[...] = above.reshape(result.shape)
     return out
 
 
 def _compute_linear_weights(before: int, after: int, first: int, count: int) -> _LinearWeights:
-    """
-    Args:
-        before, after: pixels along the side.
-        first, count: of those after it that are wanted.
-    """
-    places = ((np.arange(first, first + count) + 0.5) * (before / after) - 0.5).astype(np.float32)
-    low = np.floor(places)
-    share = places - low
+    """Compute the source pixels and weights of `count` pixels from `first` on, of a side resized from `before` pixels."""
+    positions = ((np.arange(first, first + count) + 0.5) * (before / after) - 0.5).astype(np.float32)
+    low = np.floor(positions)
+    share = positions - low
     of_low, of_high = (np.rint(each * np.float32(_FIXED_POINT_ONE)).astype(np.int32) for each in (1 - share, share))
     return _LinearWeights(low.astype(np.int64), low.astype(np.int64) + 1, of_low, of_high)
 
 
-def _expand_to_channels(places: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "3*n"]:
-    """Of pixels in a row, their colours' places."""
-    return (places[:, None] * 3 + np.arange(3)).ravel()
+def _expand_to_channels(index: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "3*n"]:
+    """Return the indices of the three channels of pixels in a flattened row."""
+    return (index[:, None] * 3 + np.arange(3)).ravel()

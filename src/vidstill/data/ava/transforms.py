@@ -1,4 +1,4 @@
-"""What is done to the frames of a key frame's clip and to its boxes: resized, cut and mirrored together."""
+"""Resizes, crops and flips the frames of a clip together with their boxes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,15 +21,18 @@ from vidstill.data.ava.opencv_resize import resize_and_crop
 from vidstill.data.transforms.crop import CropBox, flip_horizontal, list_view_boxes
 from vidstill.utils.types import InputError
 
+ShortSideSampling = Literal["uniform", "inverse_uniform"]
+"""Whether the shorter side is uniformly distributed, or its inverse (PySlowFast)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeCropFlip:
-    """How a clip is looked at.
+    """One transform of a clip.
 
     Args:
-        short_side: pixels that the shorter side of its frames is resized to.
-        crop: that is cut out of them then; None: they stay whole.
-        hflip: left for right.
+        short_side: Shorter side of the resized frames, in pixels.
+        crop: Crop of the resized frames; None: the whole frame.
+        hflip: Flip left and right.
     """
 
     short_side: int
@@ -39,18 +42,22 @@ class ResizeCropFlip:
     def apply(
         self, frames: Num[np.ndarray, "t h w 3"], boxes: BoxArray, rule: BoxRule
     ) -> tuple[Num[np.ndarray, "t rows cols 3"], BoxArray]:
-        """
+        """Transform frames and boxes.
+
         Args:
-            boxes: in pixels of the frames; given back in pixels of what is seen of them. Every one stays, even where
-                nothing of it is seen.
+            frames: Frames of the clip.
+            boxes: Boxes in pixels of the frames.
+            rule: Whose arithmetic is used.
+
+        Returns:
+            The frames, and the boxes in their pixels; a box outside of the crop remains, without area.
         """
-        before = _get_frame_size(frames)
-        whole = compute_resized_size(before, self.short_side, rule)
-        part = self.crop or CropBox(0, 0, *whole)
-        frames = resize_and_crop(frames, whole, part)
-        boxes = resize_boxes(boxes, before, whole, rule)
+        size = _get_frame_size(frames)
+        resized = compute_resized_size(size, self.short_side, rule)
+        frames = resize_and_crop(frames, resized, self.crop or CropBox(0, 0, *resized))
+        boxes = resize_boxes(boxes, size, resized, rule)
         if self.crop is not None:
-            boxes = crop_boxes(boxes, part.top, part.left, _get_frame_size(frames), rule)
+            boxes = crop_boxes(boxes, self.crop.top, self.crop.left, _get_frame_size(frames), rule)
         if self.hflip:
             frames, boxes = flip_horizontal(frames), hflip_boxes(boxes, frames.shape[2])
         return frames, clip_boxes(boxes, _get_frame_size(frames)) if rule == "slowfast" else boxes
@@ -60,33 +67,34 @@ def draw_train_transform(
     frame_size: FrameSize,
     *,
     short_side: tuple[int, int],
-    short_side_sampling: Literal["side", "inverse"],
+    short_side_sampling: ShortSideSampling,
     crop_size: FrameSize,
     flip_probability: float,
     rule: BoxRule,
     make_rng: Callable[[str], np.random.Generator],
 ) -> ResizeCropFlip:
-    """How a training clip is looked at.
+    """Draw the transform of a training clip.
 
     Args:
-        frame_size: of its frames, rows and columns.
-        short_side: from the shortest to the longest.
-        short_side_sampling: whether it is drawn uniformly, or what is inverse to it.
-        crop_size: rows and columns; it never reaches the last row or column, if there is room (as both are released).
-        flip_probability: the probability of a left-right flip.
-        make_rng: for a word.
+        frame_size: Rows and columns of its frames.
+        short_side: Smallest and largest shorter side, in pixels.
+        short_side_sampling: Distribution of the shorter side.
+        crop_size: Rows and columns. If there is room, a crop never reaches the last row or column (as both are released).
+        flip_probability: Probability of a horizontal flip.
+        rule: Whose arithmetic is used.
+        make_rng: Returns the random number generator for a purpose.
 
     Raises:
-        InputError: the crop is larger than the frame.
+        InputError: The crop is larger than the frame.
     """
     low, high = short_side
-    if short_side_sampling == "side":
+    if short_side_sampling == "uniform":
         side = round(make_rng("scale").uniform(low, high))
     else:
         side = round(1 / make_rng("scale").uniform(1 / high, 1 / low))
-    corner = make_rng("crop")
+    rng = make_rng("crop")
     height, width = _check_crop_fits(compute_resized_size(frame_size, side, rule), crop_size)
-    top, left = (int(corner.integers(0, room)) if room else 0 for room in (height - crop_size[0], width - crop_size[1]))
+    top, left = (int(rng.integers(0, room)) if room else 0 for room in (height - crop_size[0], width - crop_size[1]))
     return ResizeCropFlip(
         short_side=side, crop=CropBox(top, left, *crop_size), hflip=bool(make_rng("flip").random() < flip_probability)
     )
@@ -95,25 +103,31 @@ def draw_train_transform(
 def build_view_transform(
     frame_size: FrameSize, short_side: int, crop_size: FrameSize | None, rule: BoxRule
 ) -> ResizeCropFlip:
-    """How a clip is looked at in a test: the middle, or the whole of it.
+    """Build the transform of a test clip.
+
+    Args:
+        frame_size: Rows and columns of its frames.
+        short_side: Shorter side of the resized frames, in pixels.
+        crop_size: Rows and columns of a central crop; None: the whole frame.
+        rule: Whose arithmetic is used.
 
     Raises:
-        InputError: the crop is larger than the frame.
+        InputError: The crop is larger than the frame.
     """
     if crop_size is None:
         return ResizeCropFlip(short_side=short_side)
     height, width = _check_crop_fits(compute_resized_size(frame_size, short_side, rule), crop_size)
-    (middle,) = list_view_boxes(height, width, crop_size, 1, "videomae" if rule == "videomae" else "stmae")
-    return ResizeCropFlip(short_side=short_side, crop=middle)
+    (center,) = list_view_boxes(height, width, crop_size, 1, "videomae" if rule == "videomae" else "stmae")
+    return ResizeCropFlip(short_side=short_side, crop=center)
 
 
-def _check_crop_fits(whole: FrameSize, crop: FrameSize) -> FrameSize:
-    if crop[0] > whole[0] or crop[1] > whole[1]:
+def _check_crop_fits(size: FrameSize, crop: FrameSize) -> FrameSize:
+    if crop[0] > size[0] or crop[1] > size[1]:
         raise InputError(
-            f"a frame of {whole[0]}x{whole[1]} has no room for a crop of {crop[0]}x{crop[1]}; take a longer "
-            "short_side, or a crop that is no wider or higher than any frame is"
+            f"a frame of {size[0]}x{size[1]} has no room for a crop of {crop[0]}x{crop[1]}; take a larger short_side or a "
+            "smaller crop"
         )
-    return whole
+    return size
 
 
 def _get_frame_size(frames: Num[np.ndarray, "t h w 3"]) -> FrameSize:

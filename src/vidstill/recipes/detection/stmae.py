@@ -31,7 +31,7 @@ large_ava = DetectionRecipe(
         dataset="ava",
         sampling=_FRAMES,
         short_side=(256, 320),
-        short_side_sampling="inverse",
+        short_side_sampling="inverse_uniform",
         size=(224, 224),
         flip_probability=0.5,
         person_boxes=PersonBoxesConfig(min_score=0.8),  # assumed: PySlowFast's, of its configurations for AVA
