@@ -1,12 +1,12 @@
-"""The comparison of docs/evidence.md: one student, pre-trained in five ways at equal compute, and not at all.
+"""The comparison of docs/evidence.md: one student, pre-trained by five methods at equal compute, and from scratch.
 
-    python scripts/evidence.py teachers OUT --data DIR           what the distillations learn from
-    python scripts/evidence.py run OUT --data DIR --seed 0       one seed: pre-training and fine-tuning; resumes
-    python scripts/evidence.py table OUT                         what is there, as a table
+    python scripts/evidence.py teachers OUT --data DIR           the teachers of the distillations
+    python scripts/evidence.py run OUT --data DIR --seed 0       one seed: pre-training and fine-tuning; it resumes
+    python scripts/evidence.py table OUT                         the results so far, as a table
 
-DIR has `actions/` and `images/`: students of clips learn from `actions/pretrain` and are fine-tuned on each labelled
-set beside it, those of pictures learn from the training part of each labelled set of `images/`. docs/evidence.md has
-the commands that make DIR, and those of the frozen probes.
+DIR has `actions/` and `images/`: video students are pre-trained on `actions/pretrain` and fine-tuned on each
+labelled set beside it, image students are pre-trained on the training part of each labelled set of `images/`.
+docs/evidence.md has the commands that make DIR, and those of the frozen probes.
 """
 
 import json
@@ -19,7 +19,7 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidstill import Launch, finetune, pretrain
+from vidstill import RunConfig, finetune, pretrain
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.color_jitter import ColorJitter
@@ -33,17 +33,19 @@ from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.utils.files import write_json
 
 METHODS = ("videomae", "mvd", "amd", "maskagain", "dmae")
-PICTURE_SETS = ("sign_digits",)
-EPOCHS = {"weizmann4": 150, "cctv_fight": 40, "home4": 80, "sign_digits": 50}  # of fine-tuning
-COLOUR = ColorJitter()  # of clips
+IMAGE_SETS = ("sign_digits",)
+EPOCHS = {"weizmann4": 150, "cctv_fight": 40, "home4": 80, "sign_digits": 50}  # fine-tuning
+VIDEO_COLOR_JITTER = ColorJitter()
 
 
 @dataclass(frozen=True)
-class World:
-    """What students see, the list that they are pre-trained on, the sets that they are fine-tuned on, and for how long.
+class Setup:
+    """Data and clip size of one comparison.
 
     Args:
-        epochs: of VideoMAE's pre-training; the other methods have as many operations, so fewer epochs.
+        unlabelled: Pre-training set.
+        labelled: Fine-tuning sets by name.
+        epochs: VideoMAE's pre-training; the other methods take as many operations, so fewer epochs.
     """
 
     name: str
@@ -59,27 +61,27 @@ class World:
     def clips(self) -> ClipsConfig:
         return ClipsConfig(
             dataset=self.name,
-            sampling=SegmentSampling(num_frames=self.frames),  # of the whole video: they are short
+            sampling=SegmentSampling(num_frames=self.frames),  # over the whole, short video
             size=(self.size, self.size),
             crop=RandomResizedCrop(scale=(0.5, 1.0)),
             flip_probability=0.5,
         )
 
-    def of(self, size: ViTConfig) -> ViTConfig:
+    def adapt_encoder(self, size: ViTConfig) -> ViTConfig:
         return replace(size, tubelet=self.tubelet)
 
 
-def worlds(data: Path) -> list[World]:
+def list_setups(data: Path) -> list[Setup]:
     actions, images = data / "actions", data / "images"
     videos = {path.name: path for path in sorted(actions.iterdir()) if path.name != "pretrain"}
-    found = [World("videos", actions / "pretrain", videos, 16, 32, (4, 8, 8), 60, 120)]
-    return found + [
-        World(name, images / name, {name: images / name}, 1, 48, (1, 8, 8), 60, 100) for name in PICTURE_SETS
+    setups = [Setup("videos", actions / "pretrain", videos, 16, 32, (4, 8, 8), 60, 120)]
+    return setups + [
+        Setup(name, images / name, {name: images / name}, 1, 48, (1, 8, 8), 60, 100) for name in IMAGE_SETS
     ]
 
 
-def pretraining(world: World, name: str) -> PretrainRecipe:
-    """The quickstart's settings, with what this world's clips need: pixels normalised, three quarters hidden."""
+def build_pretrain_recipe(setup: Setup, name: str) -> PretrainRecipe:
+    """Adapt a quickstart recipe to this setup: normalized pixel targets, a mask ratio of 0.75."""
     recipe: PretrainRecipe = getattr(settings, name)
     method = recipe.method
     if name == "amd":
@@ -91,24 +93,25 @@ def pretraining(world: World, name: str) -> PretrainRecipe:
     if hasattr(method, "target"):
         method = replace(method, target=type(method).target)
     if name != "image_teacher":
-        method = replace(method, encoder=world.of(method.encoder))
+        method = replace(method, encoder=setup.adapt_encoder(method.encoder))
     for field in ("teacher", "video"):
         if hasattr(method, field):
             method = replace(
-                method, **{field: replace(getattr(method, field), model=world.of(getattr(method, field).model))}
+                method,
+                **{field: replace(getattr(method, field), model=setup.adapt_encoder(getattr(method, field).model))},
             )
-    if name == "mvd" and world.frames == 1:
+    if name == "mvd" and setup.frames == 1:
         method = replace(method, video=None)  # as the paper's on images
-    clips = world.clips if name != "image_teacher" else replace(world.clips, sampling=SegmentSampling(num_frames=1))
+    clips = setup.clips if name != "image_teacher" else replace(setup.clips, sampling=SegmentSampling(num_frames=1))
     return replace(recipe, method=method, clips=clips, optim=replace(recipe.optim, base_lr=4e-3), batch=64)
 
 
-def scheduled(recipe: PretrainRecipe, epochs: int) -> PretrainRecipe:
+def set_epochs(recipe: PretrainRecipe, epochs: int) -> PretrainRecipe:
     return replace(recipe, schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 20)))
 
 
-def operations(recipe: PretrainRecipe) -> int:
-    """Of a training step, for each clip: forwards and backwards, the teachers' as well; a multiply-add counts once."""
+def count_operations(recipe: PretrainRecipe) -> int:
+    """Count the multiply-adds of a training step per clip: forward and backward passes, and the teachers' forward."""
     method = recipe.method.build().train()
     clip = torch.zeros(2, 3, recipe.clips.sampling.num_frames, *recipe.clips.size)
     with FlopCounterMode(display=False) as counter:
@@ -117,26 +120,26 @@ def operations(recipe: PretrainRecipe) -> int:
 
 
 def teachers(out: Annotated[Path, tyro.conf.Positional], *, data: Path) -> None:
-    """Pre-trains what the distillations learn from: VideoMAE of twice the width, MAE of frames."""
-    for world in worlds(data):
-        for name, epochs in (("teacher", world.teacher_epochs), ("image_teacher", world.teacher_epochs // 2)):
-            launch = Launch(data=world.unlabelled, out=out / world.name / name, workers=1)
-            pretrain(scheduled(pretraining(world, name), epochs), launch)
+    """Pre-train the teachers: a VideoMAE of twice the width, an MAE on frames."""
+    for setup in list_setups(data):
+        for name, epochs in (("teacher", setup.teacher_epochs), ("image_teacher", setup.teacher_epochs // 2)):
+            run_config = RunConfig(data=setup.unlabelled, out=out / setup.name / name, workers=1)
+            pretrain(set_epochs(build_pretrain_recipe(setup, name), epochs), run_config)
 
 
 def run(out: Annotated[Path, tyro.conf.Positional], *, data: Path, seed: int) -> None:
-    """One seed of every student; what is finished is kept."""
-    for world in worlds(data):
-        most = operations(pretraining(world, "videomae"))
+    """Pre-train and fine-tune every student with one seed; finished runs are reused."""
+    for setup in list_setups(data):
+        videomae_operations = count_operations(build_pretrain_recipe(setup, "videomae"))
         for method in (*METHODS, "scratch"):
             init, facts = None, {}
             if method != "scratch":
-                recipe = pretraining(world, method)
-                each = operations(recipe)
-                epochs = max(1, round(world.epochs * most / each))
-                facts = {"epochs": epochs, "operations": each}
-                taught = {
-                    field: replace(getattr(recipe.method, field), weights=str(out / world.name / teacher))
+                recipe = build_pretrain_recipe(setup, method)
+                operations = count_operations(recipe)
+                epochs = max(1, round(setup.epochs * videomae_operations / operations))
+                facts = {"epochs": epochs, "operations": operations}
+                teachers = {
+                    field: replace(getattr(recipe.method, field), checkpoint=str(out / setup.name / teacher))
                     for field, teacher in (
                         ("teacher", "teacher"),
                         ("video", "teacher"),
@@ -144,51 +147,51 @@ def run(out: Annotated[Path, tyro.conf.Positional], *, data: Path, seed: int) ->
                     )
                     if getattr(recipe.method, field, None) is not None
                 }
-                recipe = replace(scheduled(recipe, epochs), seed=seed, method=replace(recipe.method, **taught))
-                place = out / world.name / "students" / f"{method}_{seed}"
-                init = str(pretrain(recipe, Launch(data=world.unlabelled, out=place, workers=1)))
-            for name, folder in world.labelled.items():
-                tuned = finetune(
-                    replace(fine_tuning(world, name), seed=seed),
-                    Launch(data=folder, out=out / world.name / name / f"{method}_{seed}", workers=1),
+                recipe = replace(set_epochs(recipe, epochs), seed=seed, method=replace(recipe.method, **teachers))
+                run_dir = out / setup.name / "students" / f"{method}_{seed}"
+                init = str(pretrain(recipe, RunConfig(data=setup.unlabelled, out=run_dir, workers=1)))
+            for name, folder in setup.labelled.items():
+                finetuned = finetune(
+                    replace(build_finetune_recipe(setup, name), seed=seed),
+                    RunConfig(data=folder, out=out / setup.name / name / f"{method}_{seed}", workers=1),
                     init=init,
                 )
-                top1 = json.loads((tuned / "test.json").read_text())["top1"]
-                write_json(tuned / "evidence.json", {**facts, "method": method, "set": name, "top1": top1})
+                top1 = json.loads((finetuned / "test.json").read_text())["top1"]
+                write_json(finetuned / "evidence.json", {**facts, "method": method, "set": name, "top1": top1})
 
 
-def fine_tuning(world: World, name: str) -> FinetuneRecipe:
-    """Recordings are few and each has a light of its own, which is not to tell the class: so colours are changed."""
-    recipe, batch = settings.finetune, 32 if world.frames == 1 else 16
+def build_finetune_recipe(setup: Setup, name: str) -> FinetuneRecipe:
+    """Adapt the quickstart's fine-tuning; color jitter hides the lighting that reveals a recording's class."""
+    recipe, batch = settings.finetune, 32 if setup.frames == 1 else 16
     return replace(
         recipe,
-        encoder=world.of(recipe.encoder),
-        clips=replace(world.clips, dataset=name),
+        encoder=setup.adapt_encoder(recipe.encoder),
+        clips=replace(setup.clips, dataset=name),
         views=ViewsConfig(
-            sampling=world.clips.sampling,
+            sampling=setup.clips.sampling,
             temporal_clips=1,
             spatial_crops=1,
-            short_side=world.size,
-            size=(world.size, world.size),
+            short_side=setup.size,
+            size=(setup.size, setup.size),
         ),
-        optim=replace(recipe.optim, base_lr=(5e-4 if world.frames == 1 else 1e-3) * 256 / batch),
+        optim=replace(recipe.optim, base_lr=(5e-4 if setup.frames == 1 else 1e-3) * 256 / batch),
         schedule=CosineConfig(epochs=EPOCHS[name], warmup_epochs=5),
         batch=batch,
-        color_jitter=None if world.frames == 1 else COLOUR,
+        color_jitter=None if setup.frames == 1 else VIDEO_COLOR_JITTER,
     )
 
 
 def table(out: Annotated[Path, tyro.conf.Positional]) -> None:
-    """A row for each student: mean and deviation of its fine-tuned top-1 over the seeds, and each seed's."""
-    found = [json.loads(path.read_text()) for path in sorted(out.glob("*/*/*/evidence.json"))]
-    sets = sorted({each["set"] for each in found}, key=list(EPOCHS).index)
+    """Print one row per student: mean and standard deviation of its fine-tuned top-1 over the seeds, and each seed."""
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("*/*/*/evidence.json"))]
+    sets = sorted({result["set"] for result in results}, key=list(EPOCHS).index)
     print("| student | " + " | ".join(sets) + " |")
     for method in ("scratch", *METHODS):
         cells = []
         for name in sets:
-            values = [each["top1"] for each in found if (each["method"], each["set"]) == (method, name)]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.1f} ± {spread:.1f} ({', '.join(f'{v:.1f}' for v in values)})")
+            values = [r["top1"] for r in results if (r["method"], r["set"]) == (method, name)]
+            std = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.1f} ± {std:.1f} ({', '.join(f'{v:.1f}' for v in values)})")
         print(f"| {method} | " + " | ".join(cells) + " |")
 
 

@@ -1,11 +1,11 @@
-"""Measures the memory of the processes that decode, with a listing of a million videos.
+"""Measure the memory of the decoding processes with a manifest of a million videos.
 
     python scripts/loader_memory.py [--rows 1000000] [--workers 2] [--samples 600]
 
-Prints one line of JSON: the seconds from the listing to the first batch, and for each worker in MB what is its own
-(`private`), its fair part of what is shared (`share`), and all that it sees (`resident`: with torch's libraries, the
-parent's memory as it was at the fork, and the clips that all workers share, each in full for each worker). The rows
-name a few tiny videos, written for the purpose, by the million.
+Prints one line of JSON: the seconds from the manifest to the first batch, and the memory of each worker in MB: its own
+(`private`), with its proportional share of shared memory (`share`), and all that it maps (`resident`: torch's libraries,
+the parent's memory at the fork and the clips that all workers share count in full for each). The rows name a few tiny
+videos, made for the purpose.
 """
 
 import argparse
@@ -34,14 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--samples", type=int, default=600, help="videos that are decoded before it is measured")
-    asked = parser.parse_args()
+    parser.add_argument("--samples", type=int, default=600, help="videos to decode before the measurement")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measured(Path(folder), asked.rows, asked.workers, asked.samples)))
+        print(json.dumps(measure(Path(folder), arguments.rows, arguments.workers, arguments.samples)))
 
 
-def measured(folder: Path, rows: int, workers: int, samples: int) -> dict[str, object]:
-    listing = listing_of(folder, rows)
+def measure(folder: Path, rows: int, workers: int, samples: int) -> dict[str, object]:
+    manifest = make_manifest(folder, rows)
     config = ClipsConfig(
         dataset="made",
         sampling=SpanSampling(num_frames=16, stride=4),
@@ -49,32 +49,32 @@ def measured(folder: Path, rows: int, workers: int, samples: int) -> dict[str, o
         flip_probability=0.5,
         repeats=1,
     )
-    begun = time.perf_counter()
+    start = time.perf_counter()
     steps = samples // BATCH
     batches = iter_train_batches(
-        TrainClips(listing, config, seed=0),
+        TrainClips(manifest, config, seed=0),
         videos_per_step=BATCH,
         steps_per_epoch=rows // BATCH,
-        total_steps=steps + 100,  # so that the workers are still there
+        total_steps=steps + 100,  # so that the workers are still alive
         workers=workers,
         device=torch.device("cpu"),
     )
     next(batches)
-    first = time.perf_counter() - begun
+    first = time.perf_counter() - start
     for _ in range(steps - 1):
         next(batches)
-    found = [memory(process.pid) for process in multiprocessing.active_children()]
+    workers_mb = [read_memory(process.pid) for process in multiprocessing.active_children()]
     batches.close()
-    return {"rows": rows, "videos": steps * BATCH, "first_batch_s": round(first, 2), "workers_mb": found}
+    return {"rows": rows, "videos": steps * BATCH, "first_batch_s": round(first, 2), "workers_mb": workers_mb}
 
 
-def listing_of(folder: Path, rows: int) -> Manifest:
-    """Rows that name a few videos of 90 frames, as a list does that states neither frames nor rate."""
+def make_manifest(folder: Path, rows: int) -> Manifest:
+    """Make rows that name a few videos of 90 frames, as a list without frame counts and frame rates does."""
     names = [write_video(folder / f"{number}.mp4", number) for number in range(FILES)]
-    listed = VideoTable(folder)
+    table = VideoTable(folder)
     for number in range(rows):
-        listed.append(f"{'./' * (number // FILES % 9)}{names[number % FILES]}", number % 400)
-    return Manifest(listed, tuple(map(str, range(400))), "made", folder, "")
+        table.append(f"{'./' * (number // FILES % 9)}{names[number % FILES]}", number % 400)
+    return Manifest(table, tuple(map(str, range(400))), "made", folder, "")
 
 
 def write_video(path: Path, seed: int) -> str:
@@ -89,8 +89,8 @@ def write_video(path: Path, seed: int) -> str:
     return path.name
 
 
-def memory(process: int) -> dict[str, float]:
-    """A process's memory in MB, as Linux counts it."""
+def read_memory(process: int) -> dict[str, float]:
+    """Return a process's memory in MB, as Linux counts it."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
     kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
     private = kib["Private_Clean"] + kib["Private_Dirty"]

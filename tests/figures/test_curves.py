@@ -16,7 +16,7 @@ POINTS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60).map(
 
 
 def step(number: int, loss: float | None, **parts: float) -> dict:
-    return {"step": number, "loss": loss, "parts": parts, "seconds_step": 0.5}
+    return {"step": number, "loss": loss, "parts": parts, "step_seconds": 0.5}
 
 
 @pytest.fixture

@@ -290,6 +290,6 @@ def test_of_data_that_no_paper_has_a_detector_is_shown_without_a_head():
 
 def test_the_table_of_detectors_has_every_recipe(monkeypatch):
     monkeypatch.syspath_prepend(HOUSE / "scripts")
-    table = importlib.import_module("finetuning_table").detectors()
+    table = importlib.import_module("finetuning_table").format_detector_table()
     assert [re.match(r"\| `(.+?)` ", line)[1] for line in table.splitlines()[2:]] == NAMES
     assert re.search(r"`stmae.huge_ava`.* \| 4.8 \| 0.85 \|", table)

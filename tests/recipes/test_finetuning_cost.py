@@ -159,6 +159,6 @@ def test_of_data_that_no_paper_has_the_model_is_shown_without_a_head():
 def test_the_page_has_the_tables_that_the_script_makes_of_the_recipes(monkeypatch):
     monkeypatch.syspath_prepend(HOUSE / "scripts")
     script = importlib.import_module("finetuning_table")
-    for page, made in script.MADE.items():
+    for page, made in script.TABLES.items():
         assert page.read_text().partition(script.START)[2].partition(script.END)[0] == made()
-    assert [name for name in NAMES if f"`{name}`" not in script.tables()] == []
+    assert [name for name in NAMES if f"`{name}`" not in script.format_finetune_tables()] == []

@@ -34,7 +34,7 @@ class StepRecord:
     grad_norm: float
     """Before clipping."""
     data_seconds: float
-    """Spent waiting for data, of `seconds_step`."""
+    """Spent waiting for data, of `step_seconds`."""
     step_seconds: float
     clips_per_second: float
     is_skipped: bool
