@@ -21,6 +21,7 @@ from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.manifest.open import open_manifest
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
+from vidstill.pipelines.probe import feature_cache
 from vidstill.pipelines.probe import run as frozen
 from vidstill.pipelines.probe.config import ProbeConfig, ProbeRunConfig
 from vidstill.pipelines.probe.fit import FeatureSplit, fit_vector_probes
@@ -95,14 +96,14 @@ def check_error(command, message, capsys):
 # ---- Features -------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_probe_of_another_kind_does_not_run_the_encoder(house, num_clips, capsys):
+def test_probes_share_the_cached_features(house, num_clips, capsys):
     run_cli("probe linear teacher --data data", capsys)
     assert num_clips == [14]  # 8 training videos and 6 to test on, one view each
     run_cli("probe knn teacher --data data --shots 2", capsys)
     run_cli("probe all teacher --data data --probes linear knn", capsys)
     assert num_clips == [14]
     run_cli("probe attentive teacher --data data", capsys)
-    assert num_clips == [28]  # all tokens are other features
+    assert num_clips == [28]  # all tokens are different features
     run_cli("probe all teacher --data data", capsys)
     assert num_clips == [28]
 
@@ -110,7 +111,7 @@ def test_a_second_probe_of_another_kind_does_not_run_the_encoder(house, num_clip
 @pytest.mark.parametrize(
     "other", ["--temporal-clips 2", "--layers 1", "--pool max", "--data data/train.csv --test-data data/val.csv"]
 )
-def test_other_features_are_computed_anew_and_the_same_data_elsewhere_are_not(house, num_clips, capsys, other):
+def test_other_features_are_computed_and_the_same_videos_are_not(house, num_clips, capsys, other):
     run_cli("probe knn teacher --data data", capsys)
     run_cli(f"probe knn teacher {other}" + ("" if "--data" in other else " --data data"), capsys)
     assert num_clips == [
@@ -118,55 +119,50 @@ def test_other_features_are_computed_anew_and_the_same_data_elsewhere_are_not(ho
     ]
 
 
-def test_other_weights_in_the_same_folder_have_other_features(house, num_clips, capsys):
-    run_cli("probe knn teacher --data data --cache kept", capsys)
+def test_other_weights_in_the_same_directory_have_other_features(house, num_clips, capsys):
+    run_cli("probe knn teacher --data data --cache cache", capsys)
     shutil.copy("image/model.safetensors", "teacher/model.safetensors")
-    run_cli("probe knn teacher --data data --cache kept", capsys)
+    run_cli("probe knn teacher --data data --cache cache", capsys)
     assert num_clips == [28]
 
 
-def test_features_are_kept_in_the_run_or_for_a_file_in_the_current_folder(house, capsys):
+def test_features_are_cached_in_the_run_or_for_a_file_in_the_current_directory(house, capsys):
     run_cli("probe knn teacher --data data", capsys)
-    assert len(list(Path("teacher/features").iterdir())) == 2
     shutil.copy("teacher/model.safetensors", "mine.safetensors")
     run_cli("probe knn mine.safetensors --data data", capsys)
-    assert len(list(Path(".vidstill-features").iterdir())) == 2
+    for folder in (Path("teacher/features"), Path(".vidstill-features")):
+        assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".npy", ".npy"]
 
 
-def test_the_probe_s_accuracy_is_that_of_features_that_are_read_by_hand(house):
+def test_the_accuracy_is_that_of_features_computed_by_hand(house):
     encoder = load_encoder("teacher", precision="fp32")
-    of = {}
-    for part in ("train", "val"):
-        listing = open_manifest("data", split=part)
-        clips = [view_sample(ViewClips(listing, encoder.views), place).clip for place in range(len(listing.rows))]
+    splits = []
+    for split in ("train", "val"):
+        manifest = open_manifest("data", split=split)
+        clips = [view_sample(ViewClips(manifest, encoder.views), row).clip for row in range(len(manifest.rows))]
         vectors = torch.cat([encoder.model(clip.float() / 255).tokens.mean(dim=1).detach() for clip in clips])
-        of[part] = vectors, torch.from_numpy(listing.rows.labels).long()
-    (found,) = run_probes(
-        ["teacher"], ProbeRunConfig(data=("data",), **QUICK), ProbeConfig(probes=("linear",), penalty=3.0)
-    ).results
-    for vectors, _ in of.values():
-        (kept,) = (
-            features
-            for path in Path("teacher/features").iterdir()
-            if len(features := load_file(path)["final"]) == len(vectors)
-        )
-        torch.testing.assert_close(kept, vectors, rtol=1e-4, atol=1e-5)
-    expected = evaluate_linear_probe(*of["train"], *of["val"], 2, penalty=3.0)
-    assert (found.score.top1, found.score.videos) == (expected.top1, 6)
+        splits.append((vectors, torch.from_numpy(manifest.rows.labels).long()))
+    config = ProbeConfig(probes=("linear",), penalty=3.0)
+    (result,) = run_probes(["teacher"], ProbeRunConfig(data=("data",), **QUICK), config).results
+    cached = {len(table := np.load(path)): table for path in Path("teacher/features").glob("*.final.npy")}
+    for vectors, _ in splits:
+        torch.testing.assert_close(torch.from_numpy(cached[len(vectors)]), vectors, rtol=1e-4, atol=1e-5)
+    expected = evaluate_linear_probe(*splits[0], *splits[1], 2, penalty=3.0)
+    assert (result.score.top1, result.score.videos) == (expected.top1, 6)
 
 
-def test_a_video_that_does_not_decode_is_left_out_and_named(house, capsys):
+def test_a_video_that_does_not_decode_is_named_and_not_used(house, capsys):
     train, val = (Path("data") / line.split()[0] for line in (first_line("train"), first_line("val")))
     for path in (train, val):
         path.write_bytes(b"no video")
     printed = [
         run_cli(f"probe {kind} teacher --data data", capsys) for kind in ("knn", "knn", "attentive", "attentive")
     ]
-    assert printed[0] == printed[1]  # computed, and read
+    assert printed[0] == printed[1]  # computed and cached
     assert printed[2] == printed[3]
     for text in printed:
-        assert " 5\n" in text.replace("  ", " ")  # videos that were scored
-        assert f"{train.name} " in next(line for line in text.splitlines() if line.endswith("left out of the training"))
+        assert " 5\n" in text.replace("  ", " ")  # scored videos
+        assert f"{train.name} " in next(line for line in text.splitlines() if line.endswith("not trained on"))
         assert f"{val.name} " in next(line for line in text.splitlines() if line.endswith("not scored"))
 
 
@@ -174,26 +170,30 @@ def first_line(part):
     return Path(f"data/{part}.csv").read_text().splitlines()[0]
 
 
-def test_what_is_stopped_half_way_leaves_no_features(house, capsys, monkeypatch):
-    features, calls = VideoEncoder.extract_features, []
+@pytest.mark.parametrize("kind", ["linear", "attentive"])
+def test_a_stopped_probe_resumes(house, capsys, num_clips, monkeypatch, kind):
+    features = VideoEncoder.extract_features
 
-    def stopped(self, *given, **asked):
-        calls.append(1)
-        if len(calls) > 3:
+    def stop(self, *arguments, **options):
+        if num_clips[0] == 3:
             raise KeyboardInterrupt
-        return features(self, *given, **asked)
+        return features(self, *arguments, **options)
 
-    monkeypatch.setattr(VideoEncoder, "features", stopped)
-    for kind in ("linear", "attentive"):
-        calls.clear()
-        run_cli(f"probe {kind} teacher --data data", capsys, code=130)
-        assert list(Path("teacher/features").iterdir()) == []
+    command = f"probe {kind} teacher --data data"
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoEncoder, "extract_features", stop)
+        run_cli(command, capsys, code=130)
+    assert [path.suffix for path in Path("teacher/features").iterdir()] == [".journal"]
+    resumed = run_cli(command, capsys)
+    assert num_clips == [14]  # none of the first three again
+    assert resumed == run_cli(f"{command} --cache other", capsys)
+    assert all(path.suffix != ".journal" for path in Path("teacher/features").iterdir())
 
 
 # ---- Tables ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_table_has_every_encoder_on_every_data_set_and_is_the_same_again(house, capsys):
+def test_a_comparison_has_every_encoder_on_every_dataset_and_is_reproducible(house, capsys):
     command = (
         "probe all image teacher --data data data/val.csv --test-data data data/train.csv --shots 1 2 --csv {0}.csv"
     )
@@ -216,90 +216,83 @@ def test_one_table_has_every_encoder_on_every_data_set_and_is_the_same_again(hou
         assert (row["std"] != "") == ("shot" in row["probe"])
 
 
-def test_every_layer_has_a_row_of_its_own(house, capsys):
-    found = json.loads(run_cli("probe all teacher --data data --layers 1 -1 3 --json", capsys))["results"]
-    assert [each["features"] for each in found if each["probe"] == "knn"] == ["block_1", "block_3"]
-    assert [each["features"] for each in found if each["probe"] == "attentive"] == ["block_1", "block_3"]
+def test_every_layer_has_its_own_row(house, capsys):
+    results = json.loads(run_cli("probe all teacher --data data --layers 1 -1 3 --json", capsys))["results"]
+    assert [each["features"] for each in results if each["probe"] == "knn"] == ["block_1", "block_3"]
+    assert [each["features"] for each in results if each["probe"] == "attentive"] == ["block_1", "block_3"]
 
 
-def test_more_neighbours_than_clips_are_all_clips_and_that_is_said(house, capsys):
+def test_with_fewer_clips_than_neighbours_all_clips_vote(house, capsys):
     assert main(["probe", "knn", "teacher", "--data", "data", "--k", "3", "20", "--json", *MACHINE.split()]) == 0
     printed = capsys.readouterr()
-    assert "20 neighbours are asked for and data has 8 training videos" in printed.err
+    assert "data has only 8 training videos that decode" in printed.err
     assert [each["setting"] for each in json.loads(printed.out)["results"]] == ["k 3", "k 8"]
 
 
 def test_pictures_are_probed_by_an_encoder_of_images(house, capsys):
-    found = json.loads(run_cli("probe all image --data pictures --json", capsys))["results"]
-    assert {each["probe"]: each["top1"] for each in found}["linear"] == 100  # light and dark
-    assert all(each["videos"] == 4 for each in found)
+    results = json.loads(run_cli("probe all image --data pictures --json", capsys))["results"]
+    assert {each["probe"]: each["top1"] for each in results}["linear"] == 100  # light and dark
+    assert all(each["videos"] == 4 for each in results)
 
 
-def test_the_penalty_is_chosen_without_a_look_at_the_test():
-    chance = torch.Generator().manual_seed(0)
+def test_the_penalty_does_not_depend_on_the_test():
+    generator = torch.Generator().manual_seed(0)
     labels = torch.arange(20) % 2
-    train = FeatureSplit(torch.randn(20, 3, generator=chance) + labels[:, None], labels)
-    tests = [FeatureSplit(torch.randn(9, 3, generator=chance) * scale, torch.arange(9) % 2) for scale in (0.1, 100)]
-    chosen = {
+    train = FeatureSplit(torch.randn(20, 3, generator=generator) + labels[:, None], labels)
+    tests = [FeatureSplit(torch.randn(9, 3, generator=generator) * scale, torch.arange(9) % 2) for scale in (0.1, 100)]
+    settings = {
         next(fit_vector_probes(train, test, 2, ProbeConfig(probes=("linear",)), "data")).setting for test in tests
     }
-    assert len(chosen) == 1
+    assert len(settings) == 1
 
 
-def test_few_shots_are_the_mean_and_deviation_of_their_draws(house):
-    asked = ProbeRunConfig(data=("data",), **QUICK)
-    tops = []
-    for draws in (1, 2, 3):
-        probes = ProbeConfig(probes=("knn",), shots=(1,), trials=draws)
-        found = run_probes(["teacher"], asked, probes).results[1]
-        tops.append(found.score.top1 * draws - sum(tops))  # what the last draw has added to the sum
-    assert found.std == pytest.approx(np.std(tops, ddof=1))
-    assert found.setting == "k 2, 3 draws"
+def test_few_shots_are_the_mean_and_deviation_of_their_trials(house):
+    run_config = ProbeRunConfig(data=("data",), **QUICK)
+    top1s = []
+    for trials in (1, 2, 3):
+        config = ProbeConfig(probes=("knn",), shots=(1,), trials=trials)
+        result = run_probes(["teacher"], run_config, config).results[1]
+        top1s.append(result.score.top1 * trials - sum(top1s))  # of the last trial
+    assert result.std == pytest.approx(np.std(top1s, ddof=1))
+    assert result.setting == "k 2, 3 trials"
 
 
-# ---- MAE's way ------------------------------------------------------------------------------------------------------
+# ---- LARS ------------------------------------------------------------------------------------------------------------
 
 LARS = "probe linear teacher --data data --solver lars --out probe --epochs 4 --warmup-epochs 1 --base-lr 9 --flip 0"
 
 
-def test_a_head_is_trained_by_lars_and_scores_what_its_file_says(house, capsys):
+def test_a_head_trained_by_lars_scores_as_its_weights_do(house, capsys):
     assert main([*LARS.split(), "--json", *MACHINE.split()]) == 0
     printed = capsys.readouterr()
-    assert "a batch of 16384 clips is asked for and there are 8 videos: a step takes 8" in printed.err
+    assert "data has 8 videos: the batch size is 8 instead of 16384" in printed.err
     assert len(Path("probe/log.jsonl").read_text().splitlines()) == 4
-    said = json.loads(printed.out)
-    (found,) = said["results"]
+    report = json.loads(printed.out)
+    (result,) = report["results"]
     head = load_file("probe/model.safetensors")
-    assert set(head) == {
-        "head.weight",
-        "head.bias",
-        "norm.running_mean",
-        "norm.running_var",
-        "norm.num_batches_tracked",
-    }
-    encoder, listing = load_encoder("teacher", precision="fp32"), open_manifest("data", split="val")
-    clips = torch.cat(
-        [view_sample(ViewClips(listing, encoder.views), place).clip for place in range(len(listing.rows))]
-    )
-    seen = encoder.extract_features(clips)["final"]
-    normed = (seen - head["norm.running_mean"]) / (head["norm.running_var"] + 1e-6).sqrt()
-    guessed = (normed @ head["head.weight"].T + head["head.bias"]).argmax(dim=1)
-    hits = (guessed == torch.from_numpy(listing.rows.labels)).double().mean().item()
-    assert found["top1"] == pytest.approx(100 * hits)
-    assert json.loads(Path("probe/test.json").read_text()) == said
+    statistics = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert set(head) == {"head.weight", "head.bias"} | statistics
+    encoder, manifest = load_encoder("teacher", precision="fp32"), open_manifest("data", split="val")
+    clips = torch.cat([view_sample(ViewClips(manifest, encoder.views), row).clip for row in range(len(manifest.rows))])
+    features = encoder.extract_features(clips)["final"]
+    normed = (features - head["norm.running_mean"]) / (head["norm.running_var"] + 1e-6).sqrt()
+    predictions = (normed @ head["head.weight"].T + head["head.bias"]).argmax(dim=1)
+    hits = (predictions == torch.from_numpy(manifest.rows.labels)).double().mean().item()
+    assert result["top1"] == pytest.approx(100 * hits)
+    assert json.loads(Path("probe/test.json").read_text()) == report
 
 
-def test_a_stopped_run_by_lars_is_resumed_and_its_state_is_without_the_encoder(house, capsys, monkeypatch):
+def test_a_stopped_lars_run_resumes_and_its_checkpoints_lack_the_encoder(house, capsys, monkeypatch):
     run_cli(LARS, capsys)
     sample = TrainClips.load_sample
 
-    def stopped(self, epoch, index, **more):
+    def stop(self, epoch, index, **options):
         if epoch == 2:
             raise InputError("stopped")
-        return sample(self, epoch, index, **more)
+        return sample(self, epoch, index, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainClips, "sample", stopped)
+        patch.setattr(TrainClips, "load_sample", stop)
         run_cli(LARS.replace("--out probe", "--out other"), capsys, code=2)
     assert 0 < len(Path("other/log.jsonl").read_text().splitlines()) < 4
     encoder = Path("teacher/model.safetensors").stat().st_size
@@ -312,19 +305,19 @@ def test_a_stopped_run_by_lars_is_resumed_and_its_state_is_without_the_encoder(h
 # ---- Help and mistakes ---------------------------------------------------------------------------------------------
 
 
-def test_every_command_of_the_page_can_be_read(house, monkeypatch):
+def test_every_command_of_the_page_parses(house, monkeypatch):
     score = Accuracy(top1=50.0, top5=100.0, mean_class_accuracy=50.0, videos=6, standard_error=20.0)
-    found = ProbeReport((ProbeResult("run", "data", "final", "linear", "penalty 1", score),), {}, {})
-    asked = []
-    monkeypatch.setattr(frozen, "run_probes", lambda *given: asked.append(given) or found)
+    report = ProbeReport((ProbeResult("run", "data", "final", "linear", "penalty 1", score),), {}, {})
+    calls = []
+    monkeypatch.setattr(frozen, "run_probes", lambda *arguments: calls.append(arguments) or report)
     page = (PROJECT / "docs" / "probing.md").read_text()
     commands = [line.split()[1:] for line in page.splitlines() if line.startswith("vidstill probe ")]
-    assert [main(command) for command in commands] == [0] * len(asked)
-    assert len(asked) == 4
+    assert [main(command) for command in commands] == [0] * len(calls)
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("verb", ["probe linear", "probe knn", "probe attentive", "probe all"])
-def test_every_verb_explains_itself(verb, capsys):
+def test_every_verb_has_help(verb, capsys):
     assert main([*verb.split(), "--help"]) == 0
     assert f"usage: vidstill {verb}" in capsys.readouterr().out
 
@@ -333,7 +326,7 @@ def test_every_verb_explains_itself(verb, capsys):
     ("command", "message"),
     [
         ("linear teacher --data data/unlabelled.txt", "has no labels"),
-        ("linear teacher --data data/train.csv", "tested on the videos that it is fitted on"),
+        ("linear teacher --data data/train.csv", "would be tested on its training videos"),
         ("linear teacher --data nowhere", "nowhere does not exist"),
         ("linear nowhere --data data", "there is no file or run nowhere"),
         ("linear data/train.csv --data data", "no file of plain tensors"),
@@ -341,29 +334,29 @@ def test_every_verb_explains_itself(verb, capsys):
         ("knn teacher --data data --layers 4", "block 4 is asked of an encoder of 3 blocks"),
         ("knn teacher --data data --pool class", "has no class token"),
         ("knn teacher --data data --k 0", "0 neighbours"),
-        ("knn teacher --data data --shots 5", "4 training videos of the class 'left', and 5 shots"),
-        ("linear teacher --data data --shots 0", "0 shots"),
+        ("knn teacher --data data --shots 5", "only 4 training videos of the class 'left'"),
+        ("linear teacher --data data --shots 0", "--shots is 0"),
         ("linear teacher --data data --penalty -1", "penalty is -1"),
         ("attentive teacher --data pictures", "is a picture, a clip of one frame"),
         ("all --data data", "no encoder is given"),
-        ("all teacher --data data data", "the same data set twice"),
-        ("all teacher teacher --data data", "the same encoder is named twice"),
-        ("all teacher --data data --test-data data pictures", "names 1 data sets and --test-data 2"),
-        ("all teacher --data data --csv nowhere/table.csv", "give --csv a file in a folder"),
+        ("all teacher --data data data", "the same dataset twice"),
+        ("all teacher teacher --data data", "the same encoder is given twice"),
+        ("all teacher --data data --test-data data pictures", "has 1 datasets and --test-data 2"),
+        ("all teacher --data data --csv data", "choose the path of a file with --csv"),
         ("all teacher --data data --cache data/train.csv", "cannot be written"),
-        ("linear teacher --data data --solver lars --shots 1", "neither shots nor a penalty"),
-        ("linear teacher --data data pictures --solver lars", "on one data set"),
+        ("linear teacher --data data --solver lars --shots 1", "takes neither --shots nor --penalty"),
+        ("linear teacher --data data pictures --solver lars", "trains on one dataset"),
         ("linear teacher --data data --solver lars --device-batch 1", "two clips at once"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_nothing_is_written(house, capsys, command, message):
+def test_a_mistake_is_one_sentence_and_writes_nothing(house, capsys, command, message):
     check_error(f"probe {command}", message, capsys)
 
 
-def test_a_single_class_and_one_that_is_not_taught_are_check_error(house, capsys):
+def test_a_single_class_and_an_untrained_class_are_errors(house, capsys):
     lines = Path("data/train.csv").read_text().splitlines()
     Path("data/one.csv").write_text("\n".join(line for line in lines if line.endswith(" 0")) + "\n")
-    check_error("probe linear teacher --data data/one.csv --test-data data/val.csv", "one class only", capsys)
+    check_error("probe linear teacher --data data/one.csv --test-data data/val.csv", "give two or more classes", capsys)
     Path("data/empty.csv").write_text("")
     check_error("probe linear teacher --data data --test-data data/empty.csv", "data/empty.csv", capsys)
     for part, labels in (("few", "0 1"), ("more", "0 1 2")):
@@ -372,7 +365,7 @@ def test_a_single_class_and_one_that_is_not_taught_are_check_error(house, capsys
     check_error("probe linear teacher --data few.csv --test-data more.csv", "the class '2'", capsys)
 
 
-def test_a_disk_without_room_for_all_tokens_is_met_before_they_are_computed(house, capsys, monkeypatch):
+def test_a_disk_without_room_for_all_tokens_is_an_error_before_they_are_computed(house, capsys, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**6, 10**6, 1000)
-    monkeypatch.setattr(tokens.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: usage)
     check_error("probe attentive teacher --data data", "has 1 kB left", capsys)

@@ -57,8 +57,8 @@ def test_a_training_leaves_a_detector_and_all_that_its_test_found(road):
     assert {"model.safetensors", "recipe.json", "log.jsonl", *FILES} <= {path.name for path in (road / "one").iterdir()}
     found = told(road / "one")
     frames = asked(road / "data")
-    assert found["boxes_asked_about"] == len(frames.boxes)
-    assert (found["broken"], found["matching"]) == ([], "score_order_top50")
+    assert found["scored_boxes"] == len(frames.boxes)
+    assert (found["broken_keyframes"], found["matching"]) == ([], "score_order_top50")
     with safe_open(road / "one/model.safetensors", "pt") as file:
         said = json.loads(file.metadata()["vidstill"])
     assert said["kind"] == "detector"
@@ -98,7 +98,7 @@ def test_a_detector_is_tested_again_by_other_rules(road, tmp_path, capsys):
     assert main(f"{command} --persons annotated --matching file_order --crop center".split()) == 0
     other = json.loads(capsys.readouterr().out)
     assert other["matching"] == "file_order"
-    assert other["boxes_asked_about"] == len(
+    assert other["scored_boxes"] == len(
         open_box_dataset(road / "data").load_split("val").load_test_keyframes(0.5, use_annotations=True).boxes
     )
 
@@ -122,12 +122,12 @@ def test_two_processes_test_a_detector_to_the_byte_as_one_does(road, tmp_path):
     subprocess.run([*TWO, *command.split(), str(tmp_path / "two")], check=True, env=ENVIRONMENT)
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in FILES)
     found = told(tmp_path / "one")
-    assert len(found["broken"]) == sum(
+    assert len(found["broken_keyframes"]) == sum(
         asked(data)[place].video.name == "val_000001" for place in range(len(asked(data)))
     )
     whole = read_box_csv(data / "annotations/val.csv", has_scores=False)
     lost = (np.array(whole.video_names)[whole.video_index] == "val_000001").sum()
-    assert found["annotated"] <= len(whole) - lost
+    assert found["ground_truth"] <= len(whole) - lost
 
 
 def test_the_same_command_goes_on_after_a_kill(road, tmp_path):

@@ -1,0 +1,253 @@
+"""Evaluating a classifier: its files, the same for any number of workers, and videos that cannot be scored."""
+
+import csv
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_layout import in_their_words
+from tiny_models import VIDEOMAE, built
+from tiny_runs import CLASSES, FINETUNE, make_data, run
+
+from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
+from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.cli.main import main
+from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
+from vidstill.data.decode.reader import VideoReader
+from vidstill.data.manifest.open import open_manifest
+from vidstill.data.transforms.frame_sampling import SegmentSampling
+from vidstill.engine.distributed import Runtime
+from vidstill.models.vit import ViTConfig
+from vidstill.pipelines.classifier_checkpoint import load_classifier
+from vidstill.pipelines.evaluate import classifier as testing
+from vidstill.pipelines.evaluate.classifier import (
+    evaluate_classifier,
+    score_classifier,
+    write_classification_result,
+)
+from vidstill.pipelines.workers import Workers
+from vidstill.tasks.classification import Classifier, ClassifierConfig
+from vidstill.utils import files
+from vidstill.utils.config_io import from_dict
+from vidstill.utils.types import InputError
+
+FILES = {"test.json", "scores.csv", "classes.csv", "confusion.csv", "confusion.png"}
+VIEWS = ViewsConfig(
+    sampling=SegmentSampling(num_frames=4), temporal_clips=2, spatial_crops=3, short_side=16, size=(16, 16)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A directory with `data` and a fine-tuned model, `finetune`."""
+    path = tmp_path_factory.mktemp("testing")
+    data = make_data(path / "data")
+    run(FINETUNE, data=data, out=path / "finetune", schedule__epochs=2)
+    return path
+
+
+def evaluate(folder: Path, out: Path, *, data: Path | None = None, **options: object) -> Path:
+    run(
+        f"evaluate {folder}/finetune",
+        **{"data": data or folder / "data", "out": out, "workers": 0, "precision": "fp32", **options},
+    )
+    return out
+
+
+def read_scores(folder: Path) -> list[dict[str, str]]:
+    with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- Files ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_writes_the_files_of_the_fine_tunings_own_test(folder, tmp_path):
+    result = read_files(evaluate(folder, tmp_path / "out"))
+    assert result == {name: (folder / "finetune" / name).read_bytes() for name in FILES}
+
+
+def test_an_evaluation_prints_test_json(folder, tmp_path, capsys):
+    capsys.readouterr()
+    evaluate(folder, tmp_path / "out", json=())
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == json.loads((tmp_path / "out/test.json").read_text())
+    evaluate(folder, tmp_path / "out")
+    assert "mean class accuracy" in capsys.readouterr().out
+
+
+def test_scores_are_the_same_to_the_byte_for_any_number_of_workers(folder, tmp_path):
+    alone = read_files(evaluate(folder, tmp_path / "alone"))
+    assert read_files(evaluate(folder, tmp_path / "workers", workers=2)) == alone
+
+
+@pytest.mark.parametrize("device_batch", [1, 4])
+def test_scores_do_not_depend_on_the_device_batch(folder, tmp_path, device_batch):
+    whole, parts = (
+        read_scores(evaluate(folder, tmp_path / name, **more))
+        for name, more in (("whole", {}), ("parts", {"device_batch": device_batch}))
+    )
+    assert [line["video"] for line in parts] == [line["video"] for line in whole]
+    for line, other in zip(parts, whole, strict=True):
+        for name in CLASSES:
+            assert float(line[f"p({name})"]) == pytest.approx(float(other[f"p({name})"]), abs=1e-5)
+
+
+def test_an_earlier_evaluation_is_overwritten_and_other_directories_are_not(folder, tmp_path, capsys):
+    before = read_files(evaluate(folder, tmp_path / "out"))
+    (tmp_path / "out/test.json").write_text("{}")
+    (tmp_path / "out/scores.csv.part").write_text("vid")  # as a kill leaves it
+    evaluate(folder, tmp_path / "out")
+    assert read_files(tmp_path / "out") == before
+    for out in (folder / "finetune", folder / "data", folder / "data/val.csv", folder / "data/val.csv/out"):
+        assert main(f"evaluate {folder}/finetune --data {folder}/data --out {out} --workers 0".split()) == 2
+        assert f"{out}" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_an_error(folder, tmp_path, capsys, monkeypatch):
+    def full(file: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(f"evaluate {folder}/finetune --data {folder}/data --out {tmp_path}/out --workers 0".split()) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_results_of_two_tests_are_never_mixed(folder, tmp_path, monkeypatch):
+    """test.json exists only if all other files are of the same test."""
+    result = evaluate_classifier(str(folder / "finetune"), folder / "data", workers=Workers(workers=0))
+    write_classification_result(tmp_path, result)
+    monkeypatch.setattr(testing, "draw_confusion_matrix", lambda *arguments: [][0])  # as if it were killed
+    with pytest.raises(IndexError):
+        write_classification_result(tmp_path, result)
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "classes.csv", "confusion.csv"}
+    files.check_output_dir(tmp_path, "an evaluation", "test.json", FILES)
+
+
+# ---- Broken videos --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(folder, tmp_path):
+    """A list of seven videos, the second and the fifth of which do not decode."""
+    shutil.copytree(folder / "data/val", tmp_path / "videos")
+    files = sorted((tmp_path / "videos").iterdir())
+    files[1].write_bytes(b"no video")
+    lines = [f"videos/{path.name} {number % 2}" for number, path in enumerate(files)]
+    (tmp_path / "videos/cut.mp4").write_bytes(files[0].read_bytes()[:300])
+    lines.insert(4, "videos/cut.mp4 1")
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    return tmp_path / "list.txt"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_video_that_does_not_decode_is_reported_and_never_replaced_or_counted(folder, broken, tmp_path, workers):
+    out = evaluate(folder, tmp_path / "out", data=broken, workers=workers)
+    lines, metrics = read_scores(out), json.loads((out / "test.json").read_text())
+    assert [line["video"] for line in lines] == [line.split()[0] for line in broken.read_text().splitlines()]
+    assert [bool(line["error"]) for line in lines] == [False, True, False, False, True, False, False]
+    assert all(line["rank"] == line["prediction"] == line["p(left)"] == "" for line in lines if line["error"])
+    assert [line["error"] for line in lines if line["error"]] == metrics["broken_videos"]
+    assert (metrics["videos"], len(metrics["broken_videos"])) == (5, 2)
+    assert sum(each["videos"] for each in metrics["classes"]) == 5
+    alone = read_scores(evaluate(folder, tmp_path / "alone"))
+    whole = {Path(line["video"]).name: line["p(left)"] for line in alone}
+    assert all(whole[Path(line["video"]).name] == line["p(left)"] for line in lines if not line["error"])
+
+
+def test_a_video_that_a_list_names_twice_has_two_lines(folder, tmp_path):
+    video = next((folder / "data/val").iterdir())
+    (tmp_path / "twice.txt").write_text(f"{video} 0\n{video} 1\n")
+    first, second = read_scores(evaluate(folder, tmp_path / "out", data=tmp_path / "twice.txt"))
+    assert first["video"] == second["video"]
+    assert first["p(left)"] == second["p(left)"]
+    assert {first["correct"], second["correct"]} == {"0", "1"}
+
+
+class Diverging(Classifier):
+    """The scores of its second video are NaN."""
+
+    calls = 0
+
+    def forward(self, clip, visible=None):
+        self.calls += 1
+        return super().forward(clip, visible) * (float("nan") if self.calls == 2 else 1)
+
+
+def test_a_video_with_nan_scores_is_not_counted(folder):
+    config = load_classifier(str(folder / "finetune"))[0].config
+    manifest = open_manifest(folder / "data", split="val")
+    result = score_classifier(Diverging(config), manifest, CLASSES, VIEWS, Workers(workers=0), Runtime("fp32"))
+    assert result.indices == (0, 2, 3, 4, 5)
+    assert "has scores that are not finite" in result.broken_videos[1]
+    assert result.to_dict()["videos"] == 5
+
+
+def test_a_diverged_model_is_an_error(folder, tmp_path):
+    """No NaN is above another, so every label would have rank 1."""
+    model = read_checkpoint(folder / "finetune")
+    diverged = {name: tensor * float("nan") for name, tensor in model.tensors.items()}
+    write_checkpoint(tmp_path / "wild.safetensors", diverged, model.metadata)
+    with pytest.raises(InputError, match=r"none of the 6 videos .* could be scored; .* not finite"):
+        evaluate_classifier(str(tmp_path / "wild.safetensors"), folder / "data", workers=Workers(workers=0))
+
+
+# ---- Views ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_views_of_a_video_are_decoded_at_once(folder, monkeypatch):
+    reads, read_frames = [], VideoReader.read_frames
+
+    def record(reader, indices):
+        reads.append(list(indices))
+        return read_frames(reader, indices)
+
+    monkeypatch.setattr(VideoReader, "read_frames", record)
+    clips = ViewClips(open_manifest(folder / "data", split="val"), VIEWS)
+    assert {clips.load_arrays(row)[0].shape for row in range(6)} == {(1, 6, 3, 4, 16, 16)}
+    views = VIEWS.sampling.list_view_indices(8, 2)  # of 8 frames
+    assert reads == [sorted({frame for view in views for frame in view})] * 6
+
+
+def test_numbered_labels_may_be_fewer_than_the_models_classes(folder, tmp_path):
+    """The tables have all of the model's classes by their names."""
+    video = next((folder / "data/val").iterdir())
+    (tmp_path / "one.txt").write_text(f"{video} 0\n")
+    out = evaluate(folder, tmp_path / "out", data=tmp_path / "one.txt")
+    assert [each["name"] for each in json.loads((out / "test.json").read_text())["classes"]] == list(CLASSES)
+    (line,) = read_scores(out)
+    assert line["class"] == "left"
+    assert sum(float(line[f"p({name})"]) for name in CLASSES) == pytest.approx(1)
+
+
+# ---- The authors' files --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "views"), [(400, 5), (174, 2)], ids=["Kinetics", "SSv2"])
+def test_an_authors_classifier_has_the_views_of_its_paper(tmp_path, classes, views):
+    encoder = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 16, 16))
+    module = built(ClassifierConfig(encoder=encoder, num_classes=classes)).eval()
+    tensors = in_their_words(module.state_dict(), build_classifier_rules(encoder))
+    torch.save({"module": tensors}, tmp_path / "theirs.pth")
+    model, weights = load_classifier(str(tmp_path / "theirs.pth"))
+    clip = torch.rand(1, 3, 4, 32, 32)
+    assert torch.equal(model.eval()(clip), module(clip))
+    assert weights.metadata["classes"] == [str(number) for number in range(classes)]
+    config = from_dict(ViewsConfig, weights.metadata["views"])
+    assert (config.temporal_clips, config.spatial_crops, config.sampling.num_frames) == (views, 3, 16)
+
+
+def test_an_authors_pre_training_is_not_a_classifier(tmp_path):
+    encoder = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 4, 4))
+    method = built(replace(VIDEOMAE, encoder=encoder))
+    torch.save({"model": in_their_words(method.state_dict(), build_videomae_rules(encoder))}, tmp_path / "theirs.pth")
+    with pytest.raises(InputError, match="is no fine-tuned model but pretraining; fine-tune it first"):
+        load_classifier(str(tmp_path / "theirs.pth"))
