@@ -133,11 +133,11 @@ def test_a_functions_call_is_returned_and_not_made():
 
 
 def test_teachers_decoders_and_augmentations_of_a_recipe_are_removed_and_added():
-    mvd = read("--method.image-teacher None --clips.randaugment.magnitude 5", find_recipe("mvd.base_k400"))
-    assert mvd.method.image_teacher is None
+    mvd = read("--method.image None --clips.randaugment.magnitude 5", find_recipe("mvd.base_k400"))
+    assert mvd.method.image is None
     assert mvd.clips.randaugment.magnitude == 5
-    mvd = read("--method.image-teacher.checkpoint file.pth", mvd)
-    assert mvd.method.image_teacher == replace(MVDConfig().image_teacher, checkpoint="file.pth")
+    mvd = read("--method.image.checkpoint file.pth", mvd)
+    assert mvd.method.image == replace(MVDConfig().image, checkpoint="file.pth")
     maskagain = read(
         "--method.decoder.dim 64 --method.decoder.depth 2 --method.decoder.heads 2", find_recipe("maskagain.base_k400")
     )

@@ -51,7 +51,7 @@ METHODS = {"imagemae": IMAGE_TEACHER, "stmae": STMAE, "mvd": MVD, "amd": AMD, "m
 _TEACHERS = {
     "imagemae": {},
     "stmae": {},
-    "mvd": {"method__image_teacher__checkpoint": "image_teacher", "method__video_teacher__checkpoint": "teacher"},
+    "mvd": {"method__image__checkpoint": "image_teacher", "method__video__checkpoint": "teacher"},
 }
 _TEACHER = {"method__teacher__checkpoint": "teacher"}
 

@@ -111,7 +111,7 @@ def test_the_students_are_the_same_and_trained_and_fine_tuned_alike(name):
     assert recipes.teacher.method.encoder == recipes.finetune_teacher.encoder
     for budget in ("clips", "optim", "schedule", "batch"):
         assert getattr(recipes.videomae, budget) == getattr(distilled, budget)
-    for budget in ("clips", "views", "optim", "schedule", "batch", "mixing", "erasing", "smoothing"):
+    for budget in ("clips", "views", "optim", "schedule", "batch", "mixup", "random_erasing", "label_smoothing"):
         assert getattr(recipes.finetune, budget) == getattr(recipes.finetune_teacher, budget)
 
 

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -213,7 +214,8 @@ def find_difference(previous: Any, current: Any, key: str = "") -> str:
     """
     if not (isinstance(previous, Mapping) and isinstance(current, Mapping)):
         same = previous == current or previous == json.loads(json.dumps(current))  # a tuple is read back as a list
-        return "" if same else f"{key} is {previous}, here it is {current}"
+        before, now = (textwrap.shorten(str(value), 80, placeholder="…") for value in (previous, current))
+        return "" if same else f"{key} is {before}, here it is {now}"
     if "fingerprint" in current:
         same = previous.get("fingerprint") == current["fingerprint"]
         return "" if same else f"{key} is another dataset, or has changed since; it was {previous.get('source')}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from refused_runs import contents, refuses
 from tiny_runs import FINETUNE, about, make_data, run, typed, weights
 
 from vidstill.cli.main import main
@@ -51,13 +52,9 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
-
-
 def test_each_fold_is_a_run_of_its_own_on_its_own_lists(out):
     recipes = [read(out / fold / "recipe.json") for fold in FOLDS]
-    for part in ("train", "val"):
+    for part in ("train", "test"):
         assert len({each["data"][part]["fingerprint"] for each in recipes}) == 3
     assert recipes[0]["recipe"] == recipes[1]["recipe"] == recipes[2]["recipe"]
     assert [read(out / fold / "test.json")["videos"] for fold in FOLDS] == [6, 4, 2]
@@ -114,22 +111,12 @@ def test_one_fold_of_them_is_a_fine_tuned_model(data, out, capsys):
 # ---- What is refused ------------------------------------------------------------------------------------------------
 
 
-def refused(capsys, command: list[str], said: str) -> None:
-    capsys.readouterr()
-    assert main(command) == 2
-    printed = capsys.readouterr()
-    assert said in printed.err
-    assert printed.err.startswith("vidstill: ")
-    assert printed.err.count("\n") == 1
-    assert printed.out == ""
-
-
 def test_data_without_folds_are_refused(data, out, tmp_path, capsys):
     made = data.parent / "made"
-    said = "has no fold 2, as UCF101 and HMDB51 have"
-    refused(capsys, typed(FINETUNE, data=made, out=tmp_path / "out", **SHORT), said)
-    refused(capsys, f"evaluate {out} --data {made} --fold all".split(), said)
-    refused(capsys, typed(FINETUNE, data=data, test_data=made, out=tmp_path / "out", **SHORT), said)
+    message = "has no fold 2, as UCF101 and HMDB51 have"
+    refuses(capsys, typed(FINETUNE, data=made, out=tmp_path / "out", **SHORT), message)
+    refuses(capsys, f"evaluate {out} --data {made} --fold all".split(), message)
+    refuses(capsys, typed(FINETUNE, data=data, test_data=made, out=tmp_path / "out", **SHORT), message)
     assert not (tmp_path / "out").exists()
 
 
@@ -137,24 +124,26 @@ def test_a_list_that_is_missing_is_met_before_the_first_fold_is_trained(data, tm
     shutil.copytree(data, tmp_path / "UCF101")
     (tmp_path / "UCF101/ucfTrainTestlist/testlist03.txt").unlink()
     command = typed(FINETUNE, data=tmp_path / "UCF101", out=tmp_path / "out", **SHORT)
-    refused(capsys, command, "testlist03.txt does not exist, the list of UCF101's fold 3")
+    refuses(capsys, command, "testlist03.txt does not exist, the list of UCF101's fold 3")
     assert not (tmp_path / "out").exists()
 
 
 def test_folds_do_not_come_among_other_files(data, out, capsys):
     before = contents(data.parent)
-    for folder in (out / "fold1", data, data.parent / "made/val.csv"):
-        refused(capsys, typed(FINETUNE, data=data, out=folder, **SHORT), f"{folder} exists and holds something else")
+    for folder in (out / "fold1", data):
+        refuses(capsys, typed(FINETUNE, data=data, out=folder, **SHORT), f"{folder} exists and holds something else")
+    file = data.parent / "made/val.csv"
+    refuses(capsys, typed(FINETUNE, data=data, out=file, **SHORT), f"{file} is a file")
     command = f"evaluate {out} --data {data} --fold all --out {out}"
-    refused(capsys, command.split(), f"{out / 'fold1'} exists and holds something else than an evaluation")
+    refuses(capsys, command.split(), f"{out / 'fold1'} exists and holds something else than an evaluation")
     assert contents(data.parent) == before
 
 
 def test_a_fold_without_a_model_is_named(data, out, tmp_path, capsys):
     shutil.copytree(out, tmp_path / "run")
     (tmp_path / "run/fold2/model.safetensors").unlink()
-    refused(capsys, f"evaluate {tmp_path}/run --data {data} --fold all".split(), "holds no model of fold 2")
-    refused(capsys, f"evaluate {out}/fold1 --data {data} --fold all".split(), "holds no model of fold 1")
+    refuses(capsys, f"evaluate {tmp_path}/run --data {data} --fold all".split(), "holds no model of fold 2")
+    refuses(capsys, f"evaluate {out}/fold1 --data {data} --fold all".split(), "holds no model of fold 1")
 
 
 def test_a_pre_training_has_one_fold(data, tmp_path, capsys):

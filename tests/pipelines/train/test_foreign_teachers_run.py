@@ -37,8 +37,8 @@ def taught(folder, **more):
     """The options of a student of MVD with a DINOv2-shaped teacher of images and a V-JEPA-2-shaped one of clips."""
     return {
         "data": folder / "data/unlabelled.txt",
-        "method__image_teacher__checkpoint": f"transformers:{folder / 'dinov2'}",
-        "method__video_teacher__checkpoint": f"transformers:{folder / 'vjepa2'}",
+        "method__image__checkpoint": f"transformers:{folder / 'dinov2'}",
+        "method__video__checkpoint": f"transformers:{folder / 'vjepa2'}",
         **more,
     }
 
@@ -59,7 +59,7 @@ def test_mvd_learns_from_dinov2_and_v_jepa_2(student):
 
 def test_a_run_says_what_its_teachers_are_and_under_which_licence(student, folder):
     recipe = from_dict(PretrainRecipe, json.loads((student / "recipe.json").read_text())["recipe"])
-    image, video = recipe.method.image_teacher.model, recipe.method.video_teacher.model
+    image, video = recipe.method.image.model, recipe.method.video_teacher.model
     assert isinstance(image, ExternalEncoderConfig)
     assert (image.source, image.tubelet, image.dim) == (f"transformers:{folder / 'dinov2'}", (1, 4, 4), 24)
     assert (video.tubelet, video.size, video.depth) == ((2, 4, 4), (16, 16), 2)
@@ -98,9 +98,9 @@ def test_several_teachers_are_typed_after_one_option(folder, tmp_path):
 
 
 def test_a_teacher_may_see_frames_of_its_own_size(folder, student, tmp_path):
-    own = {"method__image_teacher__input": "own", "clips__size": (12, 12), "schedule__epochs": 2}
+    own = {"method__image__input": "own", "clips__size": (12, 12), "schedule__epochs": 2}
     run(MVD, out=tmp_path / "own", **taught(folder, **own))
-    run(MVD, out=tmp_path / "fitted", **taught(folder, **(own | {"method__image_teacher__input": "fitted"})))
+    run(MVD, out=tmp_path / "fitted", **taught(folder, **(own | {"method__image__input": "fitted"})))
     first = [log(tmp_path / name)[0]["parts"] for name in ("own", "fitted")]
     assert first[0]["video"] == first[1]["video"]
     assert first[0]["image"] != first[1]["image"]
@@ -124,14 +124,14 @@ def test_amd_learns_from_a_vit_of_timm_where_both_see_images(folder, tmp_path):
             "have to be the teacher's (1, 16, 16)",
         ),
         (AMD, {"method__teacher__checkpoint": "transformers:{}/dinov2"}, "have to be the teacher's (1, 4, 4)"),
-        (MVD, {"method__image_teacher__checkpoint": "transformers:{}/vjepa2"}, "give it as the video teacher"),
-        (MVD, {"method__video_teacher__checkpoint": "transformers:{}/siglip"}, "looks at single frames"),
-        (MVD, {"method__video_teacher__checkpoint": "transformers:{}/nothing"}, "transformers cannot read"),
-        (MVD, {"method__video_teacher__checkpoint": "timm:test_vit@{}/nothing"}, "there is no file"),
+        (MVD, {"method__image__checkpoint": "transformers:{}/vjepa2"}, "give it as the video teacher"),
+        (MVD, {"method__video__checkpoint": "transformers:{}/siglip"}, "looks at single frames"),
+        (MVD, {"method__video__checkpoint": "transformers:{}/nothing"}, "transformers cannot read"),
+        (MVD, {"method__video__checkpoint": "timm:test_vit@{}/nothing"}, "there is no file"),
         (MVD, {"method__more_teachers": "{}/nothing"}, "there is no"),
         (
             MVD,
-            {"method__video_teacher__checkpoint": "{}/teacher", "method__video_teacher__input": "own"},
+            {"method__video__checkpoint": "{}/teacher", "method__video__input": "own"},
             "--method.video-teacher.input own is for transformers: and timm: alone",
         ),
     ],

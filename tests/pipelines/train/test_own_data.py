@@ -1,4 +1,4 @@
-"""Own data from list to model: several labels, unequal classes, early stopping; and what is wrong with them is said."""
+"""Own data from list to model: several labels, unequal classes, early stopping; and what is wrong with them is message."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_bad_input import House
+from refused_runs import Runs
 from tiny_runs import FINETUNE, TEACHER, log, make_data, run, typed, weights
 
 from vidstill.cli.main import main
@@ -38,8 +38,8 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture
-def house(built, tmp_path, capsys):
-    return House(shutil.copytree(built, tmp_path / "house"), capsys)
+def runs(built, tmp_path, capsys):
+    return Runs(shutil.copytree(built, tmp_path / "runs"), capsys)
 
 
 def found_in(out: Path) -> dict:
@@ -69,18 +69,18 @@ def test_a_model_of_several_labels_is_tested_on_single_ones_too(built, tmp_path,
     assert "mean_average_precision" in found_in(tmp_path / "run")
 
 
-def test_several_labels_where_one_is_asked_for(house):
-    house.refuses(FINETUNE, "has videos with several labels", data=house.data, test_data=house.folder / "several")
-    run(FINETUNE, data=house.data, out=house.folder / "one", **TWO)
-    house.refuses(
-        f"evaluate {house.folder}/one --workers 0", "has videos with several labels", data=house.folder / "several"
+def test_several_labels_where_one_is_asked_for(runs):
+    runs.refuses(FINETUNE, "has videos with several labels", data=runs.data, test_data=runs.folder / "several")
+    run(FINETUNE, data=runs.data, out=runs.folder / "one", **TWO)
+    runs.refuses(
+        f"evaluate {runs.folder}/one --workers 0", "has videos with several labels", data=runs.folder / "several"
     )
 
 
 # ---- Unequal classes ------------------------------------------------------------------------------------------------
 
 
-def test_what_balance_does_is_said_and_changes_what_is_shown(built, tmp_path, capsys):
+def test_what_balance_does_is_message_and_changes_what_is_shown(built, tmp_path, capsys):
     data = tmp_path / "data"
     data.mkdir()
     lines = [line.split() for line in (built / "data" / "train.csv").read_text().splitlines()]
@@ -91,9 +91,9 @@ def test_what_balance_does_is_said_and_changes_what_is_shown(built, tmp_path, ca
     for balance in (0, 1):
         command = f"{FINETUNE} --clips.class-balance {balance} --batch 8"
         run(command, data=data / "train.csv", test_data=built / "data", out=tmp_path / f"run{balance}", **TWO)
-        told = capsys.readouterr().err
+        printed = capsys.readouterr().err
         expected = "an epoch is expected to show a video of right 4.50 times, a video of left 0.56 times"
-        assert (expected in told) == bool(balance)
+        assert (expected in printed) == bool(balance)
     assert log(tmp_path / "run0")[0]["loss"] != log(tmp_path / "run1")[0]["loss"]
 
 
@@ -133,17 +133,17 @@ def test_a_killed_watched_run_goes_on_to_the_same_weights(built, watched, tmp_pa
     ours, theirs = weights(out), weights(watched)
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     assert found_in(out) == found_in(watched)
-    told = [[line for line in log(each) if "validation" in line] for each in (out, watched)]
-    assert told[0] == told[1]
+    printed = [[line for line in log(each) if "validation" in line] for each in (out, watched)]
+    assert printed[0] == printed[1]
 
 
-def test_without_a_list_to_watch_it_is_said_that_the_test_chooses(built, tmp_path, capsys):
+def test_without_a_list_to_watch_it_is_message_that_the_test_chooses(built, tmp_path, capsys):
     run(FINETUNE, data=built / "data", out=tmp_path / "run", patience=1, **TWO)
-    assert "the videos of the test choose the epoch, so that their score flatters" in capsys.readouterr().err
+    assert "the test set chooses the epoch, so its score is too high" in capsys.readouterr().err
     run(
         FINETUNE, data=built / "data", out=tmp_path / "other", test_data=built / "data" / "train.csv", patience=1, **TWO
     )
-    assert "flatters" not in capsys.readouterr().err  # the data's own val split chooses
+    assert "too high" not in capsys.readouterr().err  # the data's own val split chooses
     assert found_in(tmp_path / "other")["model_selection"]["source"] == str(built / "data" / "val.csv")
 
 
@@ -160,36 +160,36 @@ def test_watching_alone_changes_no_weight(built, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"patience": 0}, "patience is 0; take 1 or more"),
         ({"clips__class_balance": 1.5}, "balance is 1.5; take 0 to 1"),
     ],
 )
-def test_an_option_whose_value_is_of_no_use(house, options, said):
-    house.boxes(FINETUNE, said, data=house.data, **options)
+def test_an_option_whose_value_is_of_no_use(runs, options, message):
+    runs.refuses(FINETUNE, message, data=runs.data, **options)
 
 
-def test_a_list_that_cannot_be_watched(house):
-    (house.folder / "empty.txt").write_text("")
-    house.refuses(FINETUNE, "no videos found", data=house.data, val_data=house.folder / "empty.txt")
-    house.refuses(FINETUNE, "has no labels", data=house.data, val_data=house.data / "unlabelled.txt")
-    house.refuses(FINETUNE, "several labels", data=house.data, val_data=house.folder / "several")
-    (house.folder / "three.txt").write_text(f"{next((house.data / 'val').iterdir())} 2\n")
-    house.refuses(FINETUNE, "has the class '2'", data=house.data, val_data=house.folder / "three.txt")
-    (house.folder / "cut.mp4").write_bytes(b"no frame in here")
-    (house.folder / "cut.txt").write_text("cut.mp4 0\n")
-    house.refuses(FINETUNE, "none of the 1 videos", data=house.data, val_data=house.folder / "cut.txt")
+def test_a_list_that_cannot_be_watched(runs):
+    (runs.folder / "empty.txt").write_text("")
+    runs.refuses(FINETUNE, "no videos found", data=runs.data, val_data=runs.folder / "empty.txt")
+    runs.refuses(FINETUNE, "has no labels", data=runs.data, val_data=runs.data / "unlabelled.txt")
+    runs.refuses(FINETUNE, "several labels", data=runs.data, val_data=runs.folder / "several")
+    (runs.folder / "three.txt").write_text(f"{next((runs.data / 'val').iterdir())} 2\n")
+    runs.refuses(FINETUNE, "has the class '2'", data=runs.data, val_data=runs.folder / "three.txt")
+    (runs.folder / "cut.mp4").write_bytes(b"no frame in here")
+    (runs.folder / "cut.txt").write_text("cut.mp4 0\n")
+    runs.refuses(FINETUNE, "none of the 1 videos", data=runs.data, val_data=runs.folder / "cut.txt")
 
 
-def test_another_list_to_watch_is_another_run(house):
+def test_another_list_to_watch_is_another_run(runs):
     command = f"{FINETUNE} --patience 1"
-    run(command, data=house.data, out=house.folder / "out", val_data=house.data / "train.csv", **TWO)
-    house.refuses(command, "a run watched on other data", data=house.data, val_data=house.data / "val.csv", **TWO)
+    run(command, data=runs.data, out=runs.folder / "out", val_data=runs.data / "train.csv", **TWO)
+    runs.refuses(command, "data.validation is another dataset", data=runs.data, val_data=runs.data / "val.csv", **TWO)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("train/0.mp4 0,0\n", "line 1"),
         ("path,labels\ntrain/0.mp4,0;\n", "line 2"),
@@ -197,15 +197,15 @@ def test_another_list_to_watch_is_another_run(house):
         ('{"path": "train/0.mp4", "label": []}\n', "an empty list of labels"),
     ],
 )
-def test_several_labels_that_cannot_be_read(house, text, said):
-    (house.data / "list.csv").write_text(text)
-    house.refuses(FINETUNE, said, data=house.data / "list.csv", test_data=house.data / "val.csv")
+def test_several_labels_that_cannot_be_read(runs, text, message):
+    (runs.data / "list.csv").write_text(text)
+    runs.refuses(FINETUNE, message, data=runs.data / "list.csv", test_data=runs.data / "val.csv")
 
 
-def test_pre_training_without_labels_is_not_balanced(house):
-    house.refuses(
+def test_pre_training_without_labels_is_not_balanced(runs):
+    runs.refuses(
         TEACHER,
         "has no labels, so that no classes can be balanced",
-        data=house.data / "unlabelled.txt",
+        data=runs.data / "unlabelled.txt",
         clips__class_balance=1,
     )
