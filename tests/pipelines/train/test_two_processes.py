@@ -80,7 +80,7 @@ def test_both_leave_the_same_tables_with_each_video_once(roads, videos):
         assert [float(cell or "nan") for cell in line[8:]] == pytest.approx(theirs, rel=1e-3, nan_ok=True)
     found, other_found = (json.loads((road / f"tested-{videos}/test.json").read_text()) for road in roads)
     assert found["videos"] == other_found["videos"] == len(LISTS[videos])
-    assert found["broken_videos"] == other_found["broken"]
+    assert found["broken_videos"] == other_found["broken_videos"]
     assert len(found["broken_videos"]) == (videos == "seven")
 
 
