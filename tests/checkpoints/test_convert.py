@@ -10,6 +10,7 @@ import torch
 from tiny_models import ENCODER, METHODS, VIDEOMAE, as_images, built
 
 from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
+from vidstill.checkpoints.layouts.registry import LAYOUTS
 from vidstill.cli import weights as weights_convert
 from vidstill.cli.main import main
 from vidstill.models.vit import ViTConfig
@@ -83,7 +84,7 @@ def test_people_are_told_what_it_was_taken_for_and_what_the_file_does_not_say(tm
     assert lines[0] == f"{run}/model.safetensors is vidstill's: a classifier"
     assert lines[1].startswith(f"{out}: amd, ")
     assert lines[2:4] == [
-        "  it has 2 heads, which AMD's code has to be told",
+        "  it does not say that there are 2 heads; tell AMD's code",
         "  the names of its 2 classes are left out",
     ]
 
@@ -93,14 +94,14 @@ def test_a_recipe_says_what_no_tensor_does(tmp_path, capsys, monkeypatch):
     converted(capsys, run, "--to", "videomae", "--out", tmp_path / "theirs.pth")
     words = (tmp_path / "theirs.pth", "--to", "vidstill", "--out", tmp_path / "ours.safetensors")
     assert "how many heads" in refused(capsys, *words)
-    monkeypatch.setattr(weights_convert, "find_recipe_encoder", lambda recipe: {"tiny": ENCODER}[recipe])
+    monkeypatch.setattr(weights_convert, "find_encoder", lambda recipe: {"tiny": ENCODER}[recipe])
     converted(capsys, *words, "--hint", "tiny")
     assert from_dict(ViTConfig, read_checkpoint(tmp_path / "ours.safetensors").metadata["encoder"]).heads == 2
 
 
 def test_the_hint_is_the_encoder_of_any_kind_of_recipe():
-    assert weights_convert.find_recipe_encoder("amd.small_k400").dim == 384
-    assert weights_convert.find_recipe_encoder("amd.small_k400_finetune").dim == 384
+    assert weights_convert.find_encoder("amd.small_k400").dim == 384
+    assert weights_convert.find_encoder("amd.small_k400_finetune").dim == 384
 
 
 def test_what_nothing_explains_is_left_out_where_it_is_named(tmp_path, capsys):
@@ -113,18 +114,21 @@ def test_what_nothing_explains_is_left_out_where_it_is_named(tmp_path, capsys):
     assert "adapter.down" in refused(capsys, *words)
     assert not (tmp_path / "ours.safetensors").exists()
     told = converted(capsys, *words, "--ignore-keys", "adapter.")
-    assert told["ignored"] == {"adapter.down": "allowed to be left out"}
+    assert told["ignored"] == {"adapter.down": "left out by --ignore-keys"}
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--to", "videomae", "--out", "there.pth"], "there.pth is there already; name another file"),
+        (["--to", "videomae", "--out", "there.pth"], "there.pth exists; name another file"),
         (["--to", "videomae", "--out", "new.onnx"], "ends with neither .pth nor .safetensors"),
         (["--to", "vidstill", "--out", "new.pth"], "does not end with .safetensors"),
         (["--to", "mvd", "--out", "new.pth"], "its positions are sinusoid, and the code knows sincos3d and learned"),
         (["--to", "videomae", "--out", "there.pth/new.pth"], "cannot be written"),
-        (["--to", "videomae", "--out", "new.pth", "--frames", "8"], "clips and what is given of them are asked for"),
+        (
+            ["--to", "videomae", "--out", "new.pth", "--frames", "8"],
+            "options of exported programs are not for --to videomae",
+        ),
         (["--to", "onnx", "--out", "new.onnx", "--hint", "videomae.base_k400"], "convert --to vidstill with them"),
         (["--to", "vidstill", "--out", "new.safetensors", "--hint", "videomae.bsae_k400"], "there is no recipe"),
     ],
@@ -140,6 +144,9 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(words, sentence, tmp_p
     assert Path("there.pth").read_bytes() == b"someone's"
 
 
-def test_every_layout_on_the_command_line_is_written_by_something():
-    known = {*weights_convert._WRITERS, *weights_convert._EXPORTERS}
-    assert known == set(weights_convert.TargetFormat.__args__)
+def test_every_layout_but_the_detectors_is_a_target():
+    assert set(weights_convert.TARGETS) == {"vidstill", *LAYOUTS, "onnx", "torch", "int8"} - {"detector"}
+
+
+def test_an_unknown_target_is_answered_with_all_of_them(tmp_path, capsys):
+    assert "take one of vidstill, transformers, amd" in refused(capsys, "x", "--to", "mae_st", "--out", tmp_path / "y")

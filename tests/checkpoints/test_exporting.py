@@ -6,25 +6,24 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_layout import translate_state_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny_models import AMD, CLASSES, DECODER, ENCODER, METHODS, TEACHER, VIDEOMAE, as_images, built
 
-from vidstill.checkpoints.convert import export_state_dict
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.amd import build_amd_rules
-from vidstill.checkpoints.layouts.constraints import LAYOUT_CONSTRAINTS, describe_omissions
+from vidstill.checkpoints.layouts.export import describe_omissions, export_state_dict, write_foreign_checkpoint
 from vidstill.checkpoints.layouts.mae import build_mae_rules
 from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
 from vidstill.checkpoints.layouts.mmaction import build_mmaction_rules
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
+from vidstill.checkpoints.layouts.registry import LAYOUTS
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
 from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
-from vidstill.checkpoints.layouts.write import write_foreign_checkpoint
-from vidstill.checkpoints.load import translate_state_dict
 from vidstill.methods.amd import AMDConfig
 from vidstill.methods.mvd import MVDConfig
 from vidstill.methods.stmae import build_stmae_vit_config
@@ -178,7 +177,7 @@ def test_a_model_goes_into_their_file_and_comes_back_the_same(layout, config, cl
 )
 def test_so_does_one_of_any_depth_width_and_precision(kind, dtype, separate, depth, width):
     layout, config, clips = KINDS[kind]
-    if not hasattr(config, "layer_pairs") and not hasattr(config, "layers"):  # whose blocks are named
+    if not hasattr(config, "layer_pairs") and not hasattr(config, "attention_layers"):  # whose blocks are named
         config = replace(config, encoder=replace(config.encoder, depth=depth, dim=width))
     hold_round_trip(layout, config, clips, dtype, separate=separate)
 
@@ -247,7 +246,7 @@ def test_a_file_that_says_its_grid_needs_no_recipe():
     about = {name: value for name, value in weights.metadata.items() if name != "recipe"}
     theirs = export_state_dict(replace(weights, metadata=about | {"grid": [1, 5, 5]}), "mae")
     assert theirs["pos_embed"].shape == (1, 26, 24)
-    with pytest.raises(InputError, match="runs/ours does not say for which clips its positions were computed"):
+    with pytest.raises(InputError, match="runs/ours does not say which clips its positions were computed for"):
         export_state_dict(replace(weights, metadata=about), "mae")
 
 
@@ -290,7 +289,7 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
     "another method's parts": (
         "videomae",
         AMD,
-        r"it has no name for 'projections\.1\.weight', of the shape \(32, 24\)",
+        r"it has no name for 'projections\.1\.weight', of shape \(32, 24\)",
     ),
     "generation of its own": (
         "amd",
@@ -299,8 +298,8 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
     ),
     "a student of images": ("mae", DMAE, r"it has no name for 'projections\.0\.weight'"),
     "per token": ("mvd", METHODS["mvd-per-token"], r"it has no name for 'image_decoder\.weight'"),
-    "clips in code of images": ("mae", METHODS["imagemae"], "its tubelets have 2 frames, and the code is of images"),
-    "images in code of clips": ("videomae", MAE, "its tubelets have 1 frames, and the code is of clips"),
+    "clips in code of images": ("mae", METHODS["imagemae"], "its tubelets have 2 frames, and the code is for images"),
+    "images in code of clips": ("videomae", MAE, "its tubelets have 1 frames, and the code is for clips"),
     "another code of positions": (
         "mvd",
         classifier(ENCODER),
@@ -320,9 +319,9 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
     "biases": (
         "videomae",
         classifier(replace(ENCODER, attention_bias="qkv")),
-        "its attention's biases are 'qkv', and the code's 'qv' or 'none'",
+        "its attention bias is 'qkv', and the code's 'qv' or 'none'",
     ),
-    "scaled branches": ("stmae", classifier(replace(OF_STMAE, layer_scale=0.1)), r"its branches are scaled"),
+    "scaled branches": ("stmae", classifier(replace(OF_STMAE, layer_scale=0.1)), "it has layer scale"),
     "relative positions": (
         "slowfast",
         classifier(replace(OF_STMAE, relative_positions=True)),
@@ -331,29 +330,29 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
     "colours": (
         "videomae",
         classifier(replace(ENCODER, mean=(0.5, 0.5, 0.5))),
-        r"it takes a mean of \(0\.5, 0\.5, 0\.5\) off the colours, and the code one of \(0\.485, 0\.456, 0\.406\)",
+        r"its colour mean is \(0\.5, 0\.5, 0\.5\), and the code\'s \(0\.485, 0\.456, 0\.406\)",
     ),
     "pooling": (
         "stmae",
         classifier(replace(OF_STMAE, class_token=False)),
-        "it pools its tokens by 'mean', and the code by 'mean_after_first'",
+        "its pooling is 'mean', and the code's 'mean_after_first'",
     ),
 }
 
 
 @pytest.mark.parametrize(("layout", "config", "sentence"), MISTAKES.values(), ids=MISTAKES)
 def test_what_their_code_would_take_for_another_model_is_refused(layout, config, sentence):
-    whose = LAYOUT_CONSTRAINTS[layout].project
-    with pytest.raises(InputError, match=rf"runs/ours cannot be written for {whose}'s code: {sentence}"):
+    project = LAYOUTS[layout].format.project
+    with pytest.raises(InputError, match=rf"runs/ours cannot be written for {project}: {sentence}"):
         export_state_dict(ours(config), layout)
 
 
 @pytest.mark.parametrize(
     ("layout", "kind", "sentence"),
     [
-        ("videomae", "detector", "is a detector; of VideoMAE's files there are pretraining, encoder, classifier"),
-        ("videomae", None, "does not say what it is; of VideoMAE's"),
-        ("mmaction", "pretraining", "is a pretraining; of mmaction2's files there are encoder, classifier"),
+        ("videomae", "detector", "is a detector; files of VideoMAE are of kind pretraining, encoder, classifier"),
+        ("videomae", None, "does not say what it is; files of VideoMAE"),
+        ("mmaction", "pretraining", "is a pretraining; files of mmaction2 are of kind encoder, classifier"),
     ],
 )
 def test_only_models_that_the_authors_have_are_written(layout, kind, sentence):
@@ -364,7 +363,7 @@ def test_only_models_that_the_authors_have_are_written(layout, kind, sentence):
 
 def test_a_probe_of_ours_has_no_encoder_to_be_written_with():
     weights = Checkpoint({"norm.running_mean": torch.zeros(4)}, {"kind": "probe"}, "runs/ours")
-    with pytest.raises(InputError, match="runs/ours holds a probe without its encoder, which files of MAE have"):
+    with pytest.raises(InputError, match="runs/ours holds a probe without encoder, which files of MAE have"):
         export_state_dict(weights, "mae")
 
 
@@ -378,9 +377,9 @@ def test_what_a_file_of_theirs_does_not_say_is_said():
     weights = ours(classifier(replace(ENCODER, norm_eps=1e-12)))
     about = {**weights.metadata, "classes": ["left", "right"], "licence": "CC-BY-NC-4.0"}
     assert describe_omissions(replace(weights, metadata=about), "videomae") == [
-        "it has 2 heads, which VideoMAE's code has to be told",
-        "its LayerNorms add 1e-12 to the variance, and the code 1e-06",
+        "it does not say that there are 2 heads; tell VideoMAE's code",
+        "its norm eps is 1e-12, and VideoMAE's code uses 1e-06",
         "the names of its 2 classes are left out",
-        "its licence, CC-BY-NC-4.0, is left out; it holds all the same",
+        "its licence, CC-BY-NC-4.0, is left out, and still applies",
     ]
     assert describe_omissions(ours(classifier(replace(TEACHER, dim=128))), "videomae") == []

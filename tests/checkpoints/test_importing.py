@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from foreign_files import FILES, LEARNED
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from tiny_models import ENCODER, METHODS, VIDEOMAE, built
 
 from vidstill.checkpoints.conversion_report import ConversionReport
 from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.infer_config import infer_num_heads
+from vidstill.checkpoints.layouts.infer_encoder import infer_num_heads
 from vidstill.checkpoints.layouts.stmae import build_stmae_rules
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
 from vidstill.models.decoder import DecoderConfig
@@ -29,11 +29,11 @@ def read(theirs, hint=None, **options) -> tuple[ViTConfig, ConversionReport]:
 
 
 def of_videomae(encoder: ViTConfig):
-    return in_their_words(built(replace(VIDEOMAE, encoder=encoder)).state_dict(), build_videomae_rules(encoder))
+    return to_foreign(built(replace(VIDEOMAE, encoder=encoder)).state_dict(), build_videomae_rules(encoder))
 
 
 def of_classifier(encoder: ViTConfig):
-    return in_their_words(
+    return to_foreign(
         built(ClassifierConfig(encoder=encoder, num_classes=5)).state_dict(), build_classifier_rules(encoder)
     )
 
@@ -48,14 +48,14 @@ def test_the_familys_widths_say_their_heads(dim, heads):
 def test_heads_are_as_they_are_asked_for_and_otherwise_of_64_channels():
     found, ledger = read(of_videomae(WIDE), replace(WIDE, heads=4))
     assert found.heads == 4
-    assert any("4 heads, as the recipe has it" in note for note in ledger.notes)
+    assert any("4 heads, as in the recipe" in note for note in ledger.notes)
     found, ledger = read(of_videomae(WIDE))
     assert found.heads == 2
-    assert any("2 heads, 64 channels each, as in the family" in note for note in ledger.notes)
+    assert any("2 heads of 64 channels, as usual in the family" in note for note in ledger.notes)
 
 
 def test_a_width_of_no_family_asks_for_its_heads():
-    with pytest.raises(InputError, match=r"theirs.pth: its encoder is 24 wide, .* name a recipe that has this width"):
+    with pytest.raises(InputError, match=r"theirs.pth: its encoder has a width of 24, .* name a recipe of this width"):
         read(of_videomae(ENCODER))
 
 
@@ -75,22 +75,22 @@ def test_without_a_table_the_kind_of_positions_is_the_recipes_or_videomaes_and_n
     theirs = of_classifier(WIDE)
     found, ledger = read(theirs, replace(WIDE, positions="sincos3d"))
     assert found.positions == "sincos3d"
-    assert any("sincos3d (MVD's), as the recipe has it" in note for note in ledger.notes)
+    assert any("sincos3d (MVD's), as in the recipe" in note for note in ledger.notes)
     found, ledger = read(theirs)
     assert found.positions == "sinusoid"
-    assert any("classifiers of MVD look alike" in note for note in ledger.notes)
+    assert any("classifiers of MVD look the same" in note for note in ledger.notes)
 
 
 def test_a_learned_table_of_16_frames_says_its_own_grid():
     encoder = replace(WIDE, positions="learned", learned_grid=(8, 3, 3))
     found, ledger = read(of_classifier(encoder))
     assert (found.positions, found.learned_grid) == ("learned", (8, 3, 3))
-    assert any("taken to be of 8 × 3 × 3 tokens" in note for note in ledger.notes)
+    assert any("assumed to be of 8 × 3 × 3 tokens" in note for note in ledger.notes)
 
 
 def test_a_learned_table_that_does_not_say_its_grid_asks_for_it():
     theirs = of_classifier(replace(WIDE, positions="learned", learned_grid=(2, 4, 3)))
-    with pytest.raises(InputError, match="'pos_embed' is of 24 places, and does not say of which grid; name a recipe"):
+    with pytest.raises(InputError, match="'pos_embed' is of 24 tokens, and does not say of which grid; name a recipe"):
         read(theirs)
 
 
@@ -106,7 +106,7 @@ def test_colours_and_eps_are_the_recipes_or_the_layouts_and_noted():
     assert (found.mean, found.std, found.norm_eps) == (*grey, 1e-5)
     found, ledger = read(of_videomae(WIDE))
     assert (found.mean, found.norm_eps) == (BASE.mean, 1e-6)
-    assert any("ImageNet's; layer norms' eps is 1e-6" in note for note in ledger.notes)
+    assert any("ImageNet's, norm eps is 1e-06" in note for note in ledger.notes)
 
 
 def test_st_maes_files_have_st_maes_colours():
@@ -114,7 +114,7 @@ def test_st_maes_files_have_st_maes_colours():
     encoder = replace(config.encoder, dim=64, heads=1, learned_grid=(2, 3, 3))
     decoder = replace(config.decoder, learned_grid=(2, 3, 3))
     module = built(replace(config, encoder=encoder, decoder=decoder))
-    found, _ = read(in_their_words(module.state_dict(), build_stmae_rules(encoder, decoder)))
+    found, _ = read(to_foreign(module.state_dict(), build_stmae_rules(encoder, decoder)))
     assert found == encoder
     assert found.mean == (0.45, 0.45, 0.45)
 
@@ -128,7 +128,7 @@ def test_a_last_norm_that_maskagain_never_had_is_missing_with_a_reason():
     _, ledger = read(FILES["maskagain"].tensors(), ENCODER)
     missing = {entry.native_name: entry.reason for entry in ledger.filter_by_status("missing")}
     assert missing == dict.fromkeys(
-        ("encoder.norm.weight", "encoder.norm.bias"), "a student of MaskAgain has no last norm"
+        ("encoder.norm.weight", "encoder.norm.bias"), "a student of MaskAgain has no final norm"
     )
 
 
@@ -140,7 +140,7 @@ def test_what_amd_never_saves_and_never_uses_is_said():
     assert {entry.native_name for entry in ledger.filter_by_status("missing")} == {
         f"generators.{place}.mask_token" for place in (0, 1)
     }
-    assert {entry.reason for entry in ledger.filter_by_status("ignored")} == {"made by AMD's authors, but never used"}
+    assert {entry.reason for entry in ledger.filter_by_status("ignored")} == {"created by AMD's code, but never used"}
 
 
 def test_parts_of_ours_are_named_as_parts():
@@ -151,7 +151,7 @@ def test_parts_of_ours_are_named_as_parts():
         if entry.native_name == "encoder.blocks.0.attn.qkv.weight"
     ]
     assert [(entry.foreign_name, entry.reason) for entry in parts] == [
-        (f"blocks.0.attn.{letter}.weight", f"part {place} of 3 of it") for place, letter in enumerate("qkv", 1)
+        (f"blocks.0.attn.{letter}.weight", f"part {place} of 3") for place, letter in enumerate("qkv", 1)
     ]
 
 
@@ -162,7 +162,7 @@ def test_what_nothing_explains_is_left_out_where_it_is_allowed(allowed):
         read(theirs, ENCODER)
     _, ledger = read(theirs, ENCODER, ignore_keys=(allowed,))
     assert [(entry.foreign_name, entry.reason) for entry in ledger.filter_by_status("ignored")] == [
-        ("ema.decay", "allowed to be left out")
+        ("ema.decay", "left out by --ignore-keys")
     ]
 
 

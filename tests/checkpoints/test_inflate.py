@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from einops import repeat
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from tiny_models import ENCODER, IMAGEMAE, built, clips
 
+from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.inflate import inflate_encoder
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.mae import build_mae_rules
@@ -117,7 +118,7 @@ def test_patches_stay_as_large_as_the_images():
 def a_pre_training():
     """Image MAE's file, with the table that it computes, and the encoder in it."""
     method = built(replace(IMAGEMAE, encoder=IMAGE))
-    theirs = in_their_words(method.state_dict(), build_mae_rules(IMAGE))
+    theirs = to_foreign(method.state_dict(), build_mae_rules(IMAGE))
     table = build_position_table("sincos2d", Grid(1, 4, 4), 24, PICTURE.device)
     return theirs | {"pos_embed": torch.cat([torch.zeros(1, 24), table])[None]}, method.encoder
 
@@ -125,14 +126,14 @@ def a_pre_training():
 def an_encoder_alone():
     encoder = built(replace(LEARNED, learned_grid=(1, 4, 4)))
     names = build_classifier_rules(encoder.config, is_image=True)
-    return in_their_words(_wrapped(encoder).state_dict(), names), encoder
+    return to_foreign(_wrapped(encoder).state_dict(), names), encoder
 
 
 @pytest.mark.parametrize("made", [a_pre_training, an_encoder_alone])
 def test_a_model_of_clips_goes_on_from_an_authors_image_file(made):
     theirs, encoder = made()
-    weights = Checkpoint(theirs, source="theirs.pth")
     asked = replace(CLIPS, learned_grid=(2, 4, 4))
+    weights, _ = import_checkpoint(Checkpoint(theirs, source="theirs.pth"), asked)
     assert merge_encoder_config(weights, asked) == asked
     found, square = asked.build(), clips(frames=1, columns=16)
     init_encoder(found, weights, asked)
@@ -141,11 +142,13 @@ def test_a_model_of_clips_goes_on_from_an_authors_image_file(made):
 
 def test_an_authors_image_file_is_told_from_one_of_clips_by_its_kernel():
     theirs, encoder = an_encoder_alone()
-    found = infer_encoder_config(Checkpoint(theirs), ENCODER)
+    found = infer_encoder_config(import_checkpoint(Checkpoint(theirs), ENCODER)[0])
     assert found == encoder.config
     assert (found.tubelet, found.positions, found.learned_grid) == ((1, 4, 4), "learned", (1, 4, 4))
-    with pytest.raises(InputError, match=r"positions of another kind: learned, and sincos2d \(MAE's\) are asked for"):
-        infer_encoder_config(Checkpoint(theirs), IMAGE)
+    with pytest.raises(
+        InputError, match=r"positions are of another kind: learned, and sincos2d \(MAE's\) are expected"
+    ):
+        import_checkpoint(Checkpoint(theirs), IMAGE)
 
 
 def test_computed_codes_are_learned_from_then_on_where_a_recipe_says_so():

@@ -24,7 +24,7 @@ from vidstill.recipes.recipe import NUM_CLASSES, FinetuneRecipe, PretrainRecipe,
 from vidstill.utils.flops import BuildableConfig
 
 EVERY = [pytest.param(each, id=each.name) for each in list_published_checkpoints()]
-MADE = [param for param in EVERY if param.values[0].made_by]
+MADE = [param for param in EVERY if param.values[0].recipe]
 SIZES = {"S": SMALL, "B": BASE, "L": LARGE, "H": HUGE}
 IMAGES = {"B": IMAGE_BASE, "L": IMAGE_LARGE, "H": IMAGE_HUGE}
 DATA = {"K400": "kinetics400", "K600": "kinetics600", "K700": "kinetics700", "SSv2": "ssv2", "UCF101": "ucf101"}
@@ -50,29 +50,29 @@ def test_every_name_is_another():
 
 @pytest.mark.parametrize("each", EVERY)
 def test_every_recipe_that_goes_with_a_checkpoint_is_there(each):
-    assert {*each.used_by, *([each.made_by] if each.made_by else [])} <= load_recipes().keys()
+    assert {*each.downstream_recipes, *([each.recipe] if each.recipe else [])} <= load_recipes().keys()
 
 
 @pytest.mark.parametrize("each", MADE)
 def test_the_recipe_of_a_checkpoint_makes_its_size_on_its_data(each):
-    recipe = load_recipes()[each.made_by]
+    recipe = load_recipes()[each.recipe]
     encoder = encoder_of(recipe)
     assert (encoder.dim, encoder.depth) == (SIZES[each.size].dim, SIZES[each.size].depth)
-    assert recipe.clips.dataset == DATA[each.data]
+    assert recipe.clips.dataset == DATA[each.dataset]
     assert isinstance(recipe, PretrainRecipe if each.kind == "pre-training" else FinetuneRecipe)
 
 
 @pytest.mark.parametrize("each", MADE)
 def test_a_published_accuracy_is_the_one_that_its_recipe_expects(each):
-    expected = load_recipes()[each.made_by].published_result
+    expected = load_recipes()[each.recipe].published_result
     for result in each.results:
-        if each.kind == "pre-training" or result.data == each.data:
+        if each.kind == "pre-training" or result.dataset == each.dataset:
             assert f"{result.top1:.1f}" in expected or f"{result.top1:.2f}" in expected
 
 
 @pytest.mark.parametrize("each", EVERY)
 def test_a_recipe_that_uses_a_checkpoint_has_a_place_for_its_encoder(each):
-    for name in each.used_by:
+    for name in each.downstream_recipes:
         recipe = load_recipes()[name]
         encoder = recipe.encoder if not isinstance(recipe, PretrainRecipe) else None
         method = getattr(recipe, "method", None)
@@ -84,7 +84,7 @@ def test_a_recipe_that_uses_a_checkpoint_has_a_place_for_its_encoder(each):
 COUNTED = [
     param
     for param in MADE
-    if param.values[0].parameters and (param.values[0].family, param.values[0].kind) in {
+    if param.values[0].num_parameters and (param.values[0].family, param.values[0].kind) in {
         ("VideoMAE", "pre-training"), ("VideoMAE", "fine-tuned"), ("AMD", "fine-tuned"), ("MVD", "pre-training"),
     }
 ]  # fmt: skip
@@ -92,13 +92,13 @@ COUNTED = [
 
 @pytest.mark.parametrize("each", COUNTED)
 def test_a_checkpoint_has_as_many_parameters_as_its_recipe_s_model(each):
-    recipe = load_recipes()[each.made_by]
+    recipe = load_recipes()[each.recipe]
     config = (
         recipe.method
         if isinstance(recipe, PretrainRecipe)
         else recipe.build_classifier_config(NUM_CLASSES[recipe.clips.dataset])
     )
-    assert parameters(config) == each.parameters
+    assert parameters(config) == each.num_parameters
 
 
 def test_the_encoders_of_mae_have_as_many_parameters_as_ours_without_positions():
@@ -108,10 +108,10 @@ def test_the_encoders_of_mae_have_as_many_parameters_as_ours_without_positions()
 
 @pytest.mark.parametrize("each", EVERY)
 def test_a_checkpoint_has_a_page_and_a_licence_of_one_name_or_none(each):
-    assert re.match(r"https://(github\.com|huggingface\.co)/[\w.-]+/[\w.-]+", each.page)
-    assert each.hub is None or re.fullmatch(r"[\w.-]+/[\w.-]+", each.hub)
+    assert re.match(r"https://(github\.com|huggingface\.co)/[\w.-]+/[\w.-]+", each.url)
+    assert each.hub_repo is None or re.fullmatch(r"[\w.-]+/[\w.-]+", each.hub_repo)
     assert each.licence is None or allows_commercial(each.licence) is not None
-    assert each.md5 is None or re.fullmatch(r"[0-9a-f]{6}", each.md5)
+    assert each.md5_prefix is None or re.fullmatch(r"[0-9a-f]{6}", each.md5_prefix)
 
 
 def test_weights_without_a_stated_licence_are_not_free():
@@ -177,7 +177,7 @@ def test_a_line_says_size_accuracy_licence_and_place_and_the_next_one_the_recipe
     place = next(n for n, line in enumerate(lines) if line.split()[:1] == ["videomae-base-k400-1600e"])
     for fact in ("B", "94.2 M", "K400 81.5 / 95.1 (5 × 3)", "CC-BY-NC-4.0", "huggingface.co/MCG-NJU/videomae-base"):
         assert fact in lines[place]
-    assert "made by videomae.base_k400; used by videomae.base_k400_finetune" in lines[place + 1]
+    assert "trained by videomae.base_k400; used by videomae.base_k400_finetune" in lines[place + 1]
     assert "mvd.base_k400" in lines[place + 1]
 
 
@@ -193,7 +193,7 @@ def test_what_is_not_for_commercial_use_or_under_no_known_licence_can_be_left_ou
     assert "amd-base" not in out
     verdicts = [allows_commercial(each.licence) for each in list_published_checkpoints()]
     closed, unknown = verdicts.count(False), verdicts.count(None)
-    assert f"Left out: {closed} not for commercial use, {unknown} under no licence that is known here." in out
+    assert f"Left out: {closed} not for commercial use, {unknown} under no known licence." in out
 
 
 def test_where_all_is_left_out_that_is_said_in_a_line(capsys):
@@ -203,8 +203,8 @@ def test_where_all_is_left_out_that_is_said_in_a_line(capsys):
 def test_as_json_every_fact_can_be_read(capsys):
     found = json.loads(listed(capsys, "st-mae", "--json"))
     assert {each["family"] for each in found} == {"ST-MAE"}
-    assert [each["md5"] for each in found] == ["edf3a5", "3d7f64", "9a9645", "27495e", "cdbada", "4c4e3c"]
-    assert found[0]["results"][0] == {"data": "K400", "top1": 84.8, "top5": 96.2, "views": "7 × 3"}
+    assert [each["md5_prefix"] for each in found] == ["edf3a5", "3d7f64", "9a9645", "27495e", "cdbada", "4c4e3c"]
+    assert found[0]["results"][0] == {"dataset": "K400", "top1": 84.8, "top5": 96.2, "views": "7 × 3"}
     assert json.loads(listed(capsys, "mvd", "--commercial", "--json")) == []
 
 

@@ -86,7 +86,6 @@ def test_a_files_content_says_what_it_is_and_not_its_name(tmp_path, kind, suffix
     found = read_checkpoint(tmp_path / f"a{suffix}")
     assert found.tensors.keys() == TENSORS.keys()
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS.items())
-    assert found.foreign_metadata.get("epoch") == (None if kind == "safetensors" else 3)
 
 
 @contextmanager
@@ -103,7 +102,7 @@ def package(monkeypatch: pytest.MonkeyPatch, name: str, base: type) -> Iterator[
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_what_trainers_leave_beside_the_tensors_is_read_as_plain_values(tmp_path, monkeypatch, legacy):
+def test_what_trainers_leave_beside_the_tensors_is_read_past(tmp_path, monkeypatch, legacy):
     rate = np.linspace(0, 1, 5)[3]
     arguments = argparse.Namespace(
         lr=rate,
@@ -137,17 +136,11 @@ def test_what_trainers_leave_beside_the_tensors_is_read_as_plain_values(tmp_path
     assert "fvcore" not in sys.modules
     found = read_checkpoint(tmp_path / "a.pth")
     assert found.tensors.keys() == TENSORS.keys()
-    said = dict(found.foreign_metadata)
-    notes = said.pop("notes")
-    assert said == {
-        "epoch": 799,
-        "args": {"lr": 0.75, "patch_size": [16, 16], "kind": None, "out": "//out/here", "n": 7},
-        "cfg": {"MASK": {"RATIO": 0.9}, "NAMES": ["a", "b"]},
-    }
-    assert notes[0] == "the tensors stand as 'model'"
-    assert "'model_ema', the weights' running average" in notes[1]
-    assert notes[2].endswith("optimizer, scaler, message_hub")
-    json.dumps(said)
+    assert found.foreign_metadata["notes"] == [
+        "the tensors are under 'model'",
+        "'model_ema', the EMA of the weights, is there too and was left out",
+        "left out beside the tensors: optimizer, epoch, args, scaler, cfg, message_hub",
+    ]
 
 
 @pytest.mark.parametrize("word", ["model", "module", "model_state", "state_dict"])
@@ -193,7 +186,7 @@ def test_parameters_views_and_tied_tensors_are_read(tmp_path):
 )
 def test_no_name_but_those_of_the_list_is_asked_for(tmp_path, monkeypatch, code):
     monkeypatch.chdir(tmp_path)
-    assert "it was not executed" in refused(tmp_path, with_pickle(wrapped(code)))
+    assert "no code in it was run" in refused(tmp_path, with_pickle(wrapped(code)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -211,8 +204,8 @@ class Bomb:
 def test_code_is_executed_nowhere(tmp_path, legacy, where):
     mark = tmp_path / "ran"
     content = {"model": TENSORS} | {where: Bomb(mark)}
-    assert "it was not executed" in refused(tmp_path, saved(content, legacy=legacy))
-    assert "it was not executed" in refused(tmp_path, pickle.dumps(content))
+    assert "no code in it was run" in refused(tmp_path, saved(content, legacy=legacy))
+    assert "no code in it was run" in refused(tmp_path, pickle.dumps(content))
     assert not mark.exists()
 
 
@@ -254,20 +247,6 @@ def test_a_pickle_does_not_get_the_memory_that_it_asks_for(tmp_path, code):
 def test_keys_that_take_for_ever_to_hash_are_refused(tmp_path):
     nested = b")" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(60))
     assert "keys" in refused(tmp_path, with_pickle(b"}" + nested + b"Ns"))
-
-
-def test_lists_of_shared_lists_are_not_written_out(tmp_path):
-    shared = b")" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(60))
-    content = saved({"model": TENSORS})
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        inner = archive.read("archive/data.pkl")
-        records = {name.removeprefix("archive/"): archive.read(name) for name in archive.namelist()}
-    records.pop("data.pkl")
-    records = {name: each for name, each in records.items() if name.startswith("data/")}
-    longer = inner[2:-1] + text("args") + shared + b"s"
-    (tmp_path / "a.pth").write_bytes(with_pickle(longer, **records))
-    assert read_checkpoint(tmp_path / "a.pth").tensors.keys() == TENSORS.keys()
-    assert len(json.dumps(read_checkpoint(tmp_path / "a.pth").foreign_metadata)) < 10**6
 
 
 def tensor(numel: int, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
@@ -354,7 +333,7 @@ def test_an_archive_that_another_program_wrote_plainly_is_read(tmp_path):
     ],
 )
 def test_an_archive_that_is_not_as_torch_writes_it_is_refused(tmp_path, content):
-    assert "it was not executed" in refused(tmp_path, content)
+    assert "no code in it was run" in refused(tmp_path, content)
 
 
 @pytest.mark.parametrize("change", [1, -1, 2**20, 2**31])
@@ -475,4 +454,4 @@ def test_what_is_no_file_is_not_read(tmp_path, name):
     path = Path(name) if name.startswith("/") else tmp_path / name
     if name == "pipe":
         os.mkfifo(path)
-    assert "neither a file nor a folder" in refusal(path)
+    assert "neither a file nor a directory" in refusal(path)

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from tiny_models import AMD, CLASSES, ENCODER, IMAGEMAE, METHODS, STMAE, VIDEOMAE, built, clips
 
+from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint, write_checkpoint
 from vidstill.checkpoints.layouts.amd import build_amd_rules
 from vidstill.checkpoints.layouts.mae import build_mae_rules
@@ -18,6 +19,7 @@ from vidstill.checkpoints.load import (
     extract_encoder_state,
     infer_encoder_config,
     init_encoder,
+    load_checkpoint,
     load_state_dict_strict,
     merge_encoder_config,
 )
@@ -48,13 +50,17 @@ WITHOUT_PREFIX = {
 }
 
 
+def imported(tensors, expected) -> Checkpoint:
+    return import_checkpoint(Checkpoint(tensors, source="theirs.pth"), expected)[0]
+
+
 @pytest.mark.parametrize("wrapping", ["model", "module"])
 @pytest.mark.parametrize(("config", "names"), FOREIGN.values(), ids=FOREIGN)
 def test_an_encoder_from_the_authors_files_gives_the_same_features(tmp_path, config, names, wrapping):
     module = built(config, seed=0)
-    torch.save({wrapping: in_their_words(module.state_dict(), names)}, tmp_path / "theirs.pth")
+    torch.save({wrapping: to_foreign(module.state_dict(), names)}, tmp_path / "theirs.pth")
     encoder = built(ENCODER, seed=1)
-    init_encoder(encoder, read_checkpoint(tmp_path / "theirs.pth"), ENCODER)
+    init_encoder(encoder, load_checkpoint(tmp_path / "theirs.pth", ENCODER), ENCODER)
     expected, found = (model(CLIP, layers=(2,)) for model in (module.encoder, encoder))
     assert torch.equal(found.layers[2], expected.layers[2])
     if config is not CLASSIFIER:  # whose file has no final norm
@@ -65,24 +71,24 @@ def test_an_encoder_from_the_authors_files_gives_the_same_features(tmp_path, con
 def test_layouts_without_a_prefix_are_told_apart_by_their_own_words(config, names):
     module, clip = built(config, seed=0), CLIP[:, :, : config.encoder.tubelet[0]]
     encoder = built(config.encoder, seed=1)
-    init_encoder(encoder, Checkpoint(in_their_words(module.state_dict(), names), source="theirs.pth"), config.encoder)
+    init_encoder(encoder, imported(to_foreign(module.state_dict(), names), config.encoder), config.encoder)
     expected, found = (model(clip, layers=(2,)) for model in (module.encoder, encoder))
     assert torch.equal(found.layers[2], expected.layers[2])
 
 
 def test_mvds_files_are_known_by_their_decoders():
     method = built(METHODS["mvd"])
-    theirs = in_their_words(method.state_dict(), build_mvd_rules(method.config.encoder))
-    found = extract_encoder_state(Checkpoint(theirs), method.config.encoder)
+    theirs = to_foreign(method.state_dict(), build_mvd_rules(method.config.encoder))
+    found = extract_encoder_state(imported(theirs, method.config.encoder))
     assert all(torch.equal(found[name], tensor) for name, tensor in method.encoder.state_dict().items())
 
 
 def test_unused_tensors_of_an_amd_file_do_no_harm(tmp_path):
-    theirs = in_their_words(built(AMD).state_dict(), build_amd_rules(ENCODER, [1, 2], 2))
+    theirs = to_foreign(built(AMD).state_dict(), build_amd_rules(ENCODER, [1, 2], 2))
     unused = {f"generators.{n}.norm.{kind}": torch.ones(32) for n in (0, 1) for kind in ("weight", "bias")}
     released = {name: t for name, t in theirs.items() if not name.startswith("generator_mask_tokens")}
     torch.save({"model": released | unused}, tmp_path / "theirs.pth")
-    found = extract_encoder_state(read_checkpoint(tmp_path / "theirs.pth"), ENCODER)
+    found = extract_encoder_state(load_checkpoint(tmp_path / "theirs.pth", ENCODER))
     assert set(found) == set(ENCODER.build().state_dict())
 
 
@@ -93,20 +99,20 @@ def test_our_own_file_says_what_encoder_it_holds(tmp_path):
     weights = read_checkpoint(tmp_path)
     assert infer_encoder_config(weights, ENCODER) == config
     encoder = built(config, seed=1)
-    load_state_dict_strict(encoder, extract_encoder_state(weights, config), weights.source)
+    load_state_dict_strict(encoder, extract_encoder_state(weights), weights.source)
     assert torch.equal(encoder(CLIP).tokens, module.encoder(CLIP).tokens)
 
 
 def test_a_file_of_ours_that_does_not_say_what_it_holds_is_taken_for_what_was_asked():
     assert infer_encoder_config(Checkpoint({}, {"encoder": {}}), ENCODER) is ENCODER
-    with pytest.raises(InputError, match="does not say what its encoder is; it is damaged"):
+    with pytest.raises(InputError, match="does not state its encoder; it is damaged"):
         infer_encoder_config(Checkpoint({}, {"encoder": {}}, "ours"))
 
 
 def test_half_precision_files_fill_a_single_precision_model():
-    theirs = in_their_words(built(CLASSIFIER).state_dict(), build_classifier_rules(ENCODER))
+    theirs = to_foreign(built(CLASSIFIER).state_dict(), build_classifier_rules(ENCODER))
     model = CLASSIFIER.build()
-    init_encoder(model.encoder, Checkpoint({name: tensor.half() for name, tensor in theirs.items()}), ENCODER)
+    init_encoder(model.encoder, imported({name: tensor.half() for name, tensor in theirs.items()}, ENCODER), ENCODER)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert torch.isfinite(model(CLIP)).all()
 
@@ -129,7 +135,7 @@ def test_a_classifier_leaves_the_final_norm_behind_and_keeps_its_own_start():
 def test_a_classifiers_norm_may_go_on_from_the_files_last_one(config, names, ours):
     module, model = built(config), TUNED.build()
     tensors, about = module.state_dict(), {"encoder": to_dict(STMAE.encoder)}
-    file = Checkpoint(tensors, about) if ours else Checkpoint(in_their_words(tensors, names))
+    file = Checkpoint(tensors, about) if ours else imported(to_foreign(tensors, names), STMAE.encoder)
     init_encoder(model.encoder, file, STMAE.encoder, head_norm=model.norm)
     last = module.encoder.norm if config is STMAE else module.norm
     assert torch.equal(model.norm.weight, last.weight)
@@ -139,7 +145,7 @@ def test_a_classifiers_norm_may_go_on_from_the_files_last_one(config, names, our
 def test_a_file_without_a_norm_cannot_give_one():
     model = TUNED.build()
     bare = {name: t for name, t in built(STMAE).state_dict().items() if not name.startswith("encoder.norm.")}
-    with pytest.raises(InputError, match="no last norm that a classifier could go on from; take --norm fresh"):
+    with pytest.raises(InputError, match="no final norm that a classifier could start from; take --norm fresh"):
         init_encoder(model.encoder, Checkpoint(bare, {"encoder": {}}, "bare"), STMAE.encoder, head_norm=model.norm)
 
 
@@ -176,7 +182,7 @@ def test_a_file_decides_all_but_what_is_its_users():
         (lambda t: t.update(extra=torch.ones(1)), r"the file has 1 tensors too many, first 'extra'"),
         (
             lambda t: t.update({"patch_embed.bias": torch.ones(32)}),
-            r"'embed.bias' is \(32,\), this model's is \(24,\); take the size that the file was made with",
+            r"'patch_embed.bias' is \(32,\), this model's is \(24,\); take the size that the file was made with",
         ),
     ],
     ids=["missing", "left over", "another size"],
@@ -192,20 +198,20 @@ def test_what_does_not_fit_is_met_with_a_sentence_and_nothing_is_changed(change,
 
 
 def test_an_encoder_of_another_size_is_met_with_a_sentence():
-    theirs = in_their_words(built(VIDEOMAE).state_dict(), build_videomae_rules(ENCODER))
+    theirs = to_foreign(built(VIDEOMAE).state_dict(), build_videomae_rules(ENCODER))
     larger = replace(ENCODER, dim=32)
     with pytest.raises(InputError, match="take the size that the file was made with"):
-        init_encoder(larger.build(), Checkpoint(theirs, source="theirs.pth"), larger)
+        imported(theirs, larger)
 
 
 def test_tubelets_of_another_size_are_met_with_a_sentence():
-    theirs = in_their_words(built(VIDEOMAE).state_dict(), build_videomae_rules(ENCODER))
+    theirs = to_foreign(built(VIDEOMAE).state_dict(), build_videomae_rules(ENCODER))
     coarser = replace(ENCODER, tubelet=(2, 8, 8))
-    with pytest.raises(InputError, match=r"has tubelet \(2, 4, 4\), and \(2, 8, 8\) is asked for; take the size"):
-        init_encoder(coarser.build(), Checkpoint(theirs, source="theirs.pth"), coarser)
+    with pytest.raises(InputError, match=r"has tubelet \(2, 4, 4\), and \(2, 8, 8\) is expected; take the size"):
+        imported(theirs, coarser)
 
 
 @pytest.mark.parametrize("tensors", [{"conv1.weight": torch.ones(2)}, {}], ids=["resnet", "empty"])
 def test_a_foreign_layout_is_met_with_what_is_known(tensors):
-    with pytest.raises(InputError, match=r"neither vidstill's nor in a layout known here \(VideoMAE, VideoMAE V2, AMD"):
-        extract_encoder_state(Checkpoint(tensors, source="theirs.pth"), ENCODER)
+    with pytest.raises(InputError, match=r"neither vidstill's nor of a known layout \(transformers, AMD, MaskAgain"):
+        imported(tensors, ENCODER)

@@ -177,11 +177,11 @@ REFUSED = {
     "positions are learned": encoder(replace(ENCODER, positions="learned", learned_grid=(2, 4, 3)))[1],
     "resized from another grid": encoder(replace(ENCODER, learned_grid=(2, 4, 3)))[1],
     "biases of keys": encoder(replace(ENCODER, attention_bias="qkv"))[1],
-    "branches are scaled": encoder(replace(ENCODER, layer_scale=0.1))[1],
+    "blocks have layer scale": encoder(replace(ENCODER, layer_scale=0.1))[1],
     "relative positions": encoder(replace(ENCODER, relative_positions=True, learned_grid=(2, 4, 3)))[1],
-    "pools its tokens by 'mean_after_first'": classifier(replace(CLASSIFIER, pooling="mean_after_first"))[1],
-    "has one word": pre_training(replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, norm_eps=1e-5)))[1],
-    "what it guesses is 'per_patch'": pre_training(replace(VIDEOMAE, target="per_patch"))[1],
+    "its pooling is 'mean_after_first'": classifier(replace(CLASSIFIER, pooling="mean_after_first"))[1],
+    "has one key": pre_training(replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, norm_eps=1e-5)))[1],
+    "its target is 'per_patch'": pre_training(replace(VIDEOMAE, target="per_patch"))[1],
     "raw pixels": pre_training(
         replace(VIDEOMAE, target="raw", encoder=replace(ENCODER, mean=(0.5, 0.5, 0.5)))
     )[1],
@@ -338,7 +338,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Tensor | None]]] = {
     "lacks 1 tensor .*q_bias": ({}, {f"{LAYER}attention.attention.q_bias": None}),
     "2 of 3 parts": ({}, {f"{LAYER}attention.attention.key.weight": None}),
     "nothing explains": ({}, {f"{LAYER}attention.attention.key.bias": torch.zeros(24)}),
-    "code of positions": ({}, {"videomae.embeddings.position_embeddings": torch.rand(1, 24, 24)}),
+    "fixed table": ({}, {"videomae.embeddings.position_embeddings": torch.rand(1, 24, 24)}),
 }
 
 

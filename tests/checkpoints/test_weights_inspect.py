@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from tiny_models import CLASSES, ENCODER, VIDEOMAE, built
 
 from vidstill.checkpoints.io import write_checkpoint
@@ -20,7 +20,7 @@ WIDE = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 4, 4))
 @pytest.fixture
 def theirs(tmp_path):
     module = built(ClassifierConfig(encoder=WIDE, num_classes=CLASSES))
-    tensors = in_their_words(module.state_dict(), build_classifier_rules(WIDE)) | {"ema": torch.ones(1)}
+    tensors = to_foreign(module.state_dict(), build_classifier_rules(WIDE)) | {"ema": torch.ones(1)}
     torch.save({"module": tensors}, tmp_path / "theirs.pth")
     return tmp_path / "theirs.pth"
 
@@ -33,8 +33,8 @@ def said(capsys, *words) -> str:
 def test_a_foreign_file_is_told_of_with_its_signs_its_sizes_and_its_notes(theirs, capsys):
     found = said(capsys, theirs, "--ignore-keys", "ema")
     assert "a classifier of VideoMAE, MVD, AMD or MaskAgain (fc_norm and head, 5 classes)" in found
-    assert "1 heads, 64 channels each, as in the family" in found
-    assert "classifiers of MVD look alike" in found
+    assert "1 heads of 64 channels, as usual in the family" in found
+    assert "classifiers of MVD look the same" in found
     assert "2 × 4 × 4" in found
     assert "licence: LicenseRef-unknown" in found
     lines = [line.split() for line in found.splitlines()]
@@ -45,14 +45,14 @@ def test_a_foreign_file_is_told_of_with_its_signs_its_sizes_and_its_notes(theirs
     assert "more tensors: --all shows every one" in found
     every = said(capsys, theirs, "--ignore-keys", "ema", "--all")
     assert any(line.split()[:3] == ["renamed", "fc_norm.weight", "norm.weight"] for line in every.splitlines())
-    assert any(line.startswith("ignored") and line.endswith("allowed to be left out") for line in every.splitlines())
+    assert any(line.startswith("ignored") and line.endswith("left out by --ignore-keys") for line in every.splitlines())
 
 
 def test_programs_are_told_every_tensor(theirs, capsys):
     found = json.loads(said(capsys, theirs, "--ignore-keys", "ema", "--json"))
-    assert (found["kind"], found["classes"], found["dim"], found["heads"]) == ("classifier", CLASSES, 64, 1)
+    assert (found["kind"], found["num_classes"], found["dim"], found["heads"]) == ("classifier", CLASSES, 64, 1)
     assert found["conversion_report"][-1] == {
-        "foreign_name": "ema", "native_name": "", "shape": [1], "status": "ignored", "reason": "allowed to be left out",
+        "foreign_name": "ema", "native_name": "", "shape": [1], "status": "ignored", "reason": "left out by --ignore-keys",
     }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_a_recipe_is_held_to_the_file(theirs, capsys):
     assert (
         main(["weights", "inspect", str(theirs), "--ignore-keys", "ema", "--hint", "videomae.base_k400_finetune"]) == 2
     )
-    assert "its encoder has a width of 64, and 768 is asked for" in capsys.readouterr().err
+    assert "its encoder has a width of 64, and 768 is expected" in capsys.readouterr().err
 
 
 def test_our_own_file_is_told_of_too(tmp_path, capsys):

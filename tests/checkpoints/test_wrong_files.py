@@ -9,7 +9,6 @@ from tiny_models import ENCODER
 
 from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.load import init_encoder
 from vidstill.models.position_embeddings import build_position_table
 from vidstill.utils.types import Grid, InputError
 
@@ -56,7 +55,7 @@ WRONG = {
     "no bias of queries and values at all": (
         "classifier",
         lambda t: (drop(t, "v_bias"), drop(t, "q_bias")),
-        "it has no biases of queries and values, which the encoder that is asked for has",
+        "it has no biases of queries and values, which the expected encoder has",
     ),
     "no bias of attention's output": (
         "mvd",
@@ -68,28 +67,32 @@ WRONG = {
     "keys without their bias": (
         "mae_st",
         lambda t: drop(t, "decoder_blocks.0.attn.k.bias"),
-        r"decoder.trunk.blocks.0.attn.qkv.bias \(of which it has 2 of 3 parts\)",
+        r"decoder.trunk.blocks.0.attn.qkv.bias \(2 of 3 parts are there\)",
     ),
     "a weight transposed": (
         "videomae",
         lambda t: transpose(t, "encoder.blocks.0.attn.qkv.weight"),
-        r"encoder.blocks.0.attn.qkv.weight as \(24, 72\), where \(72, 24\) belongs",
+        r"encoder.blocks.0.attn.qkv.weight as \(24, 72\) instead of \(72, 24\)",
     ),
     "a perceptron transposed": (
         "classifier",
         lambda t: transpose(t, "blocks.0.mlp.fc1.weight"),
-        r"blocks.0.mlp.fc1.weight as \(24, 96\), where \(96, 24\) belongs",
+        r"blocks.0.mlp.fc1.weight as \(24, 96\) instead of \(96, 24\)",
     ),
-    "a head transposed": ("classifier", lambda t: transpose(t, "head.weight"), r"head.bias as \(5,\), where \(24,\)"),
+    "a head transposed": (
+        "classifier",
+        lambda t: transpose(t, "head.weight"),
+        r"head.bias as \(5,\) instead of \(24,\)",
+    ),
     "a decoder of other pixels": (
         "videomae",
         lambda t: t.update({"decoder.head.weight": torch.ones(48, 16), "decoder.head.bias": torch.ones(48)}),
-        r"decoder.head.weight as \(48, 16\), where \(96, 16\) belongs",
+        r"decoder.head.weight as \(48, 16\) instead of \(96, 16\)",
     ),
     "a block less than is asked for": (
         "classifier",
         lambda t: drop(t, "blocks.1."),
-        r"has a depth of 1, and 2 is asked for; take the size that the file was made with \(--encoder.depth\)",
+        r"has a depth of 1, and 2 is expected; take the size that the file was made with \(--encoder.depth\)",
     ),
     "a block missing between others": (
         "videomae",
@@ -104,29 +107,29 @@ WRONG = {
     "a generator missing between others": (
         "amd",
         lambda t: drop(t, "generators.0."),
-        r"it has generators \[1\], and one among them is missing",
+        r"it has generators \[1\], and one between them is missing",
     ),
     "positions of another kind": (
         "mvd",
         lambda t: t.update(pos_embed=build_position_table("sincos2d", Grid(2, 4, 3), 32, torch.device("cpu"))[None]),
-        r"positions of another kind: sincos2d \(MAE's\), and sincos3d \(MVD's\) are asked for",
+        r"positions are of another kind: sincos2d \(MAE's\), and sincos3d \(MVD's\) are expected",
     ),
     "positions of no kind": (
         "mae, encoder",
         lambda t: t.update(pos_embed=torch.randn(1, 17, 24, generator=torch.Generator().manual_seed(0))),
-        r"positions of another kind: learned, and sincos2d \(MAE's\) are asked for",
+        r"positions are of another kind: learned, and sincos2d \(MAE's\) are expected",
     ),
     "a decoder's positions of another kind": (
         "mvd",
         lambda t: t.update(
             pos_embed_img=build_position_table("sinusoid", Grid(2, 4, 3), 16, torch.device("cpu"))[None]
         ),
-        r"positions of another kind: sinusoid \(VideoMAE's\), and sincos3d \(MVD's\) are asked for",
+        r"positions are of another kind: sinusoid \(VideoMAE's\), and sincos3d \(MVD's\) are expected",
     ),
     "positions of another width": (
         "mvd",
         lambda t: t.update(pos_embed=torch.ones(1, 24, 16)),
-        r"'pos_embed' is \(1, 24, 16\); a table of positions is \(1, tokens, 32\)",
+        r"'pos_embed' is \(1, 24, 16\); a position table is \(1, tokens, 32\)",
     ),
     "places without slots": ("mae_st", lambda t: drop(t, "pos_embed_temporal"), "it has no 'pos_embed_temporal'"),
     "no positions where they are learned": (
@@ -134,16 +137,16 @@ WRONG = {
         lambda t: drop(t, "pos_embed"),
         "it has no 'pos_embed', which every file of its layout has",
     ),
-    "no class token": ("mae, encoder", lambda t: drop(t, "cls_token"), "it has no class token, which the encoder"),
+    "no class token": ("mae, encoder", lambda t: drop(t, "cls_token"), "it has no class token, which the expected"),
     "no factors of branches": (
         "classifier, learned",
         lambda t: drop(t, "gamma_"),
-        "it has no factors gamma_1 and gamma_2, which the encoder",
+        "it has no layer scale .gamma_1, gamma_2., which the expected",
     ),
     "pictures of one colour": (
         "classifier",
         lambda t: t.update({"patch_embed.proj.weight": torch.ones(24, 1, 2, 4, 4)}),
-        r"'patch_embed.proj.weight' is \(24, 1, 2, 4, 4\); a kernel is \(width, 3, frames, rows, columns\)",
+        r"'patch_embed.proj.weight' is \(24, 1, 2, 4, 4\); a kernel is \(dim, 3, frames, rows, columns\)",
     ),
     "a decoder without its first layer": (
         "videomae",
@@ -154,7 +157,7 @@ WRONG = {
     "of another program": (
         "classifier",
         lambda t: (t.clear(), t.update({"conv1.weight": torch.ones(2)})),
-        "neither vidstill's nor in a layout known here .* its first tensor is 'conv1.weight'",
+        "neither vidstill's nor of a known layout .* its first tensor is 'conv1.weight'",
     ),
     "empty": ("classifier", lambda t: t.clear(), "its first tensor is 'missing'"),
 }
@@ -169,16 +172,6 @@ def test_a_wrong_file_is_refused_with_the_reason(file, change, sentence):
         import_checkpoint(Checkpoint(theirs, source="theirs.pth"), FILES[file].encoder)
     assert str(refused.value).startswith("theirs.pth")
     assert "\n" not in str(refused.value)
-
-
-def test_a_wrong_file_changes_nothing_in_the_model_that_it_was_meant_for():
-    theirs = FILES["videomae"].tensors()
-    drop(theirs, "encoder.blocks.1.mlp.fc2.bias")
-    model = ENCODER.build()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(InputError, match="lacks 1 tensor"):
-        init_encoder(model, Checkpoint(theirs), ENCODER)
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 def test_many_faults_are_counted_and_the_first_ones_named():
@@ -196,5 +189,7 @@ def test_a_block_with_an_immense_number_is_no_block():
 
 
 def test_positions_of_another_kind_are_refused_without_a_recipe_of_mvd_too():
-    with pytest.raises(InputError, match=r"positions of another kind: sincos3d \(MVD's\), and sinusoid \(VideoMAE's\)"):
+    with pytest.raises(
+        InputError, match=r"positions are of another kind: sincos3d \(MVD's\), and sinusoid \(VideoMAE's\)"
+    ):
         import_checkpoint(Checkpoint(FILES["mvd"].tensors()), replace(MVD, positions="sinusoid"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from tiny_models import AMD, CLASSES, ENCODER, MASKAGAIN, METHODS, STMAE, VIDEOMAE, as_images, built
 from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ class Foreign:
         return nn.ModuleDict({"encoder": module}) if isinstance(self.config, ViTConfig) else module
 
     def tensors(self) -> dict[str, Tensor]:
-        theirs = in_their_words(self.module.state_dict(), self.names)
+        theirs = to_foreign(self.module.state_dict(), self.names)
         frames = self.encoder.tubelet[0]
         for name, kind, dim in self.tables:
             table = build_position_table(kind, Grid(4 // frames if frames > 1 else 1, 4, 3), dim, torch.device("cpu"))
@@ -136,18 +136,18 @@ FILES = {
         "classifier",
     ),
     "dmae": Foreign(DMAE, build_mae_rules(DMAE.encoder), "a pre-training of DMAE", tables=_mae_tables(DMAE)),
-    "mae_st": Foreign(MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder), "in the words of mae_st"),
+    "mae_st": Foreign(MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder), "with the names of mae_st"),
     "mae_st, fused": Foreign(
         MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder, separate_qkv=False), "fused queries, keys and values"
     ),
     "mae_st, classifier": Foreign(
         _TUNED,
         build_stmae_classifier_rules(STMAE.encoder),
-        "a classifier of ST-MAE in the words of mae_st",
+        "a classifier of ST-MAE with the names of mae_st",
         "classifier",
     ),
     "slowfast": Foreign(
-        STMAE, build_slowfast_rules(STMAE.encoder, STMAE.decoder), "in the words of PySlowFast (pred_head"
+        STMAE, build_slowfast_rules(STMAE.encoder, STMAE.decoder), "with the names of PySlowFast (pred_head"
     ),
     "slowfast, fused": Foreign(
         STMAE, build_slowfast_rules(STMAE.encoder, STMAE.decoder, separate_qkv=False), "fused queries, keys and values"
@@ -155,13 +155,13 @@ FILES = {
     "slowfast, classifier": Foreign(
         _TUNED,
         build_stmae_classifier_rules(STMAE.encoder, separate_qkv=False, slowfast=True),
-        "in the words of PySlowFast (norm and head.projection",
+        "with the names of PySlowFast (norm and head.projection",
         "classifier",
     ),
     "mmaction": Foreign(
         _classifier(ENCODER),
         build_mmaction_rules(ENCODER, "backbone."),
-        "in the words of mmaction2",
+        "with the names of mmaction2",
         "classifier",
         tables=(("backbone.pos_embed", "sinusoid", ENCODER.dim),),
         beside=lambda: {"data_preprocessor.mean": torch.ones(3, 1, 1, 1)},

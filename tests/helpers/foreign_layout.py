@@ -1,12 +1,19 @@
-"""Our tensors under the authors' names and in their shapes, for tests."""
+"""Tensors under foreign names and under ours, for tests."""
 
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from vidstill.checkpoints import convert as exporting
-from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.rename import RenameRule, rename_tensors, rename_to_foreign
 
 
-def in_their_words(ours: Mapping[str, Tensor], names: Sequence[RenameRule]) -> dict[str, Tensor]:
-    return exporting.rename_to_foreign(ours, names, "the test's table lacks a name")
+def to_foreign(tensors: Mapping[str, Tensor], rules: Sequence[RenameRule]) -> dict[str, Tensor]:
+    return rename_to_foreign(tensors, rules, "the test's rules do not fit")
+
+
+def translate_state_dict(foreign_tensors: Mapping[str, Tensor], rules: Sequence[RenameRule]) -> dict[str, Tensor]:
+    """Return foreign tensors under our names; every one must be known and complete."""
+    result = rename_tensors(foreign_tensors, rules)
+    assert not [entry for entry in result.entries if entry.status == "unexplained"]
+    assert not result.partial_tensors
+    return result.tensors

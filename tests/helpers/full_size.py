@@ -16,12 +16,12 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign, translate_state_dict
 from reference_models import colours
 from torch import Tensor, nn
 
 from vidstill.checkpoints.layouts.rename import RenameRule
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.masking import Mask
 
 
@@ -52,7 +52,7 @@ def filled(theirs: str, tensor: Tensor) -> Tensor:
 
 
 def fill(module: nn.Module, names: Sequence[RenameRule], prefix: str = "") -> None:
-    theirs = in_their_words(module.state_dict(), names)
+    theirs = to_foreign(module.state_dict(), names)
     load_state_dict_strict(
         module,
         translate_state_dict({name: filled(prefix + name, t) for name, t in theirs.items()}, names),

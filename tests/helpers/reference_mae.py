@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 from einops import rearrange
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign, translate_state_dict
 from reference_cases import Case
 from reference_models import colours, places, take_step
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mae import build_mae_rules
 from vidstill.checkpoints.layouts.rename import RenameRule
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.common.masking import Mask, RandomMask
@@ -171,7 +171,7 @@ def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule,
     """Every gradient that is stored equals ours, and the norm of every parameter's."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     assert all(parameter.grad is not None for parameter in trained.values())
-    ours = in_their_words({name: p.grad for name, p in trained.items()}, names)
+    ours = to_foreign({name: p.grad for name, p in trained.items()}, names)
     assert ours.keys() == case.json["grad_norms"].keys()
     for name, norm in case.json["grad_norms"].items():
         case.hold_each(ours[name].norm(), torch.tensor(norm), "grad")
@@ -200,7 +200,7 @@ def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
         waiting.clear()
     ours, grid = method.config, method.encoder.grid(clip(case, "input/image_0"))
     tables = {"pos_embed": table(grid, ours.encoder.dim), "decoder_pos_embed": table(grid, ours.decoder.dim)}
-    hold_final(case, in_their_words(method.state_dict(), build_mae_rules(ours.encoder)) | tables)
+    hold_final(case, to_foreign(method.state_dict(), build_mae_rules(ours.encoder)) | tables)
 
 
 def hold_final(case: Case, ours: Mapping[str, Tensor]) -> None:

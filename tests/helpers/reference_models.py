@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
+from foreign_layout import translate_state_dict
 from reference_cases import Case
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.rename import RenameRule
-from vidstill.checkpoints.load import translate_state_dict
 from vidstill.engine.distributed import Runtime
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig

@@ -39,7 +39,7 @@ def frames_of(case, mode: str) -> Keyframes:
     )
 
 
-def in_their_words(frames: Keyframes) -> list[dict]:
+def to_foreign(frames: Keyframes) -> list[dict]:
     """Our key frames as the cases list them; a box's actions ascend, and one without any has -1."""
     found: list[dict] = []
     for place in range(len(frames)):
@@ -67,7 +67,7 @@ def test_each_mode_s_key_frames_boxes_and_actions_are_those_of_pyslowfast(case):
             {**frame, "labels": [sorted({*row} - {-1}) or [-1] for row in frame["labels"]]}
             for frame in theirs["keyframes"]
         ]
-        assert in_their_words(frames) == expected, mode
+        assert to_foreign(frames) == expected, mode
         assert len(frames.boxes) == theirs["boxes_used"], mode
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign, translate_state_dict
 from reference_cases import Case, cases
 from reference_mae import (
     clip,
@@ -17,7 +17,7 @@ from reference_mae import (
 )
 
 from vidstill.checkpoints.layouts.mae import build_mae_rules
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.masking import RandomMask
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.common.teacher import TeacherConfig
@@ -96,6 +96,6 @@ def test_dmae_agrees_with_its_authors(case: Case) -> None:
 def test_steps_of_distillation_agree_with_dmaes_authors(case: Case) -> None:
     method = dmae(case)
     for name, parameter in method.named_parameters():
-        (theirs,) = in_their_words({name: parameter}, build_mae_rules(method.config.encoder))
+        (theirs,) = to_foreign({name: parameter}, build_mae_rules(method.config.encoder))
         parameter.requires_grad_(not any(word in theirs for word in case.json["config"]["freeze_keywords"] or ()))
     hold_steps(case, method)

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign, translate_state_dict
 from full_size import fill, filled, hold, hold_numbers
 from reference_mae import predictions, stmae_colours
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
 from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.masking import Mask
 from vidstill.methods.stmae import STMAE, STMAEConfig, STMAEQuirks, build_stmae_vit_config
 from vidstill.models.vit import BASE
@@ -56,7 +56,7 @@ def mask() -> Mask:
 
 def fill_slowfast(module: nn.Module, names: Sequence[RenameRule]) -> None:
     """As `fill`; the norm that PySlowFast keeps among the decoder's blocks has a number for a name."""
-    theirs = {name: filled(name, t) for name, t in in_their_words(module.state_dict(), names).items()}
+    theirs = {name: filled(name, t) for name, t in to_foreign(module.state_dict(), names).items()}
     if "pred_head.transforms.0.4.weight" in theirs:
         theirs["pred_head.transforms.0.4.weight"] += 1
     load_state_dict_strict(module, translate_state_dict(theirs, names), "the recipe")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign, translate_state_dict
 from reference_cases import Case, cases
 from reference_mae import (
     clip,
@@ -20,7 +20,7 @@ from reference_mae import (
 
 from vidstill.checkpoints.layouts.mae import build_mae_rules
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.imagemae import ImageMAEConfig
 from vidstill.models.position_embeddings import build_position_table, build_sincos_1d, resize_position_table
@@ -95,9 +95,9 @@ def test_new_models_start_as_image_maes_authors_do(case: Case) -> None:
         encoder=encoder_config(settings["finetune"], learned=True), num_classes=classes, head_init_scale=1.0
     )
     trained = {name: each for name, each in statistics["pretrain"].items() if "pos_embed" not in name}  # held below
-    hold_statistics(case, trained, in_their_words(method.state_dict(), build_mae_rules(method.config.encoder)))
+    hold_statistics(case, trained, to_foreign(method.state_dict(), build_mae_rules(method.config.encoder)))
     names = build_classifier_rules(tuned.encoder, is_image=True)
-    hold_statistics(case, statistics["finetune"], in_their_words(tuned.build().state_dict(), names))
+    hold_statistics(case, statistics["finetune"], to_foreign(tuned.build().state_dict(), names))
 
 
 @pytest.mark.parametrize("case", cases(method="image_mae", kind="sincos_pos_embed"))

@@ -15,15 +15,15 @@ import test_model_cases
 import test_mvd_cases
 import test_st_mae
 import torch
+from foreign_layout import translate_state_dict
 from reference_cases import Case, cases, found
 from reference_models import encoder_config
 from torch import Tensor
 
 from vidstill.checkpoints.conversion_report import ConversionReport
-from vidstill.checkpoints.convert import export_state_dict, import_checkpoint
+from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint
-from vidstill.checkpoints.layouts.write import write_foreign_checkpoint
-from vidstill.checkpoints.load import translate_state_dict
+from vidstill.checkpoints.layouts.export import export_state_dict, write_foreign_checkpoint
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import from_dict
 

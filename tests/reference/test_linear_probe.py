@@ -2,12 +2,13 @@
 
 import pytest
 import torch.nn.functional as F
+from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
 from reference_mae import clip, encoder_config
 from reference_models import take_step
 
 from vidstill.checkpoints.layouts.rename import RenameRule, build_vit_rules
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import LARSConfig
 from vidstill.tasks.probes.linear import LinearProbeModel

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 from einops import rearrange
+from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
 from reference_models import colours, encoder_config, hold_table, places
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
 from vidstill.checkpoints.layouts.rename import build_vit_rules
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.masking import Mask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.maskagain import HiddenConfig, MaskAgain, MaskAgainConfig, MaskAgainQuirks, OutputConfig

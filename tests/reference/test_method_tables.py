@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from mask_structure import places_in_each_slot
 from reference_cases import Case, cases
 
@@ -80,7 +80,7 @@ def test_a_fine_tuning_takes_over_what_the_authors_takes_over(case: Case) -> Non
     scaled = any("gamma_1" in name for name in case.json["taken_over"])
     encoder = replace(ENCODER, depth=depth(case.json["taken_over"]), layer_scale=0.1 if scaled else 0.0)
     decoder = DecoderConfig(dim=16, depth=depth(case.json["ignored"]), heads=2, layer_scale=encoder.layer_scale)
-    file = in_their_words(
+    file = to_foreign(
         VideoMAEConfig(encoder=encoder, decoder=decoder).build().state_dict(), build_videomae_rules(encoder)
     )
     file = {name: torch.full_like(tensor, 7.0) for name, tensor in file.items()}  # a number that no start has
@@ -88,9 +88,9 @@ def test_a_fine_tuning_takes_over_what_the_authors_takes_over(case: Case) -> Non
     assert in_file == {*case.json["taken_over"], *case.json["ignored"]}
 
     model = ClassifierConfig(encoder=encoder, num_classes=5).build()
-    before = in_their_words({n: t.clone() for n, t in model.state_dict().items()}, build_classifier_rules(encoder))
+    before = to_foreign({n: t.clone() for n, t in model.state_dict().items()}, build_classifier_rules(encoder))
     init_encoder(model.encoder, Checkpoint(file), encoder)
-    after = in_their_words(model.state_dict(), build_classifier_rules(encoder))
+    after = to_foreign(model.state_dict(), build_classifier_rules(encoder))
     moved = {name for name, tensor in after.items() if (tensor == 7.0).all()}
     kept = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
     assert moved == set(case.json["taken_over"])

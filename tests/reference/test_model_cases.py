@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
 from reference_models import (
     colours,
@@ -18,7 +19,7 @@ from reference_models import (
 from vidstill.checkpoints.layouts.amd import build_amd_rules
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMD, AMDConfig, AMDQuirks

@@ -9,6 +9,7 @@ import reference_mae
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
 from reference_models import colours, encoder_config, hold_gradients, hold_table, places
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
 from vidstill.checkpoints.layouts.rename import build_vit_rules
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules
-from vidstill.checkpoints.load import load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.losses import RegressionLoss
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
 from vidstill.methods.common.teacher import extract_clip_features, extract_frame_features

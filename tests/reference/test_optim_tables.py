@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import reference_mae
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from reference_cases import Case, cases
 from torch import nn
 
@@ -43,7 +43,7 @@ def ours(module: nn.Module, names: tuple[RenameRule, ...], **optim: Any) -> Grou
     }
     return {
         theirs: [group_of[numbered[number][1]] for number in map(int, mark.unique())]
-        for theirs, mark in in_their_words(marks, names).items()
+        for theirs, mark in to_foreign(marks, names).items()
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign, translate_state_dict
 from reference_cases import Case, cases
 from reference_mae import (
     hold_final,
@@ -28,7 +28,7 @@ from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules
-from vidstill.checkpoints.load import init_encoder, load_state_dict_strict, translate_state_dict
+from vidstill.checkpoints.load import init_encoder, load_state_dict_strict
 from vidstill.data.transforms.mixup import MixupCutmix
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
@@ -196,7 +196,7 @@ def hold_steps(
         norm = take_step(optimizer, runtime, task, torch.stack(losses).mean(), rates[first], config["clip_grad"])
         case.hold_each(torch.tensor(norm), torch.tensor(norms[group[-1]]), "grad_norm")
 
-    hold_final(case, in_their_words(model.state_dict(), names))
+    hold_final(case, to_foreign(model.state_dict(), names))
 
 
 @pytest.mark.parametrize("case", cases(method="st_mae", kind="initialisation"))
@@ -205,13 +205,11 @@ def test_new_models_start_as_st_maes_authors_do(case: Case) -> None:
     settings, statistics = case.json["config"], case.json["statistics"]
     config = stmae_config(settings["pretrain"])
     method = config.build()
-    hold_statistics(case, statistics["pretrain"], in_their_words(method.state_dict(), names_of(config)))
+    hold_statistics(case, statistics["pretrain"], to_foreign(method.state_dict(), names_of(config)))
     encoder = stmae_encoder_config(settings["finetune"])
     classes = statistics["finetune"]["head.bias"]["shape"][0]
     model = ClassifierConfig(encoder=encoder, num_classes=classes, weight_init="torch", head_init_scale=1.0).build()
-    hold_statistics(
-        case, statistics["finetune"], in_their_words(model.state_dict(), build_stmae_classifier_rules(encoder))
-    )
+    hold_statistics(case, statistics["finetune"], to_foreign(model.state_dict(), build_stmae_classifier_rules(encoder)))
 
 
 @pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
@@ -230,7 +228,7 @@ def test_weights_of_images_are_inflated_as_the_authors_do(case: Case) -> None:
     ours = translate_state_dict(theirs, build_classifier_rules(image, is_image=True))
     ours = inflate_encoder({name.removeprefix("encoder."): tensor for name, tensor in ours.items()}, image, clips)
     assert not ours["positions.time"].any()
-    found = in_their_words(
+    found = to_foreign(
         {f"encoder.{name}": tensor for name, tensor in ours.items()}, build_stmae_classifier_rules(clips)
     )
     words = {"pos_embed_spatial": "pos_embed", "pos_embed_class": "pos_embed_cls"}  # mae_st's, of ours
@@ -247,7 +245,7 @@ def test_an_older_word_for_the_head_is_read(case: Case) -> None:
     others = {f"blocks.0.attn.{letter}.weight": torch.zeros(dim, dim) for letter in "kv"}  # without which it is no file
     encoder = ViTConfig(dim=dim, depth=1, heads=1, class_token=True, attention_bias="qkv")
     names = build_stmae_classifier_rules(encoder)
-    found = in_their_words(translate_state_dict(theirs | others, names), names)
+    found = to_foreign(translate_state_dict(theirs | others, names), names)
     assert found.keys() == expected.keys() | others.keys()
     for name in expected:
         case.hold_each(found[name], f"out/convert/{name}", "out")
@@ -272,7 +270,7 @@ def test_a_fine_tuning_goes_on_from_the_authors_pre_training(case: Case) -> None
     model = config.build().eval()
     sevens = {name: torch.full_like(tensor, 7.0) for name, tensor in theirs.items()}  # a number that no start has
     init_encoder(model.encoder, Checkpoint(sevens), encoder, head_norm=model.norm)
-    found = in_their_words(model.state_dict(), names)
+    found = to_foreign(model.state_dict(), names)
     moved = {name for name, tensor in found.items() if (tensor == 7.0).all()}
     assert sorted(found.keys() - moved) == stated["missing_keys"]
     assert sorted(theirs.keys() - moved) == stated["unexpected_keys"]

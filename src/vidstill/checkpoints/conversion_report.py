@@ -1,22 +1,22 @@
-"""What became of every tensor of a foreign file, and of every one that a model wants."""
+"""What became of every tensor of a foreign file, and of every tensor that the model needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-ConversionStatus = Literal["unchanged", "renamed", "reshaped", "resized", "ignored", "missing", "unexplained"]
-"""As it was; under another name; in another shape (joined, split, turned, repeated); for another grid; left out; not in
-the file; or not accounted for, which is an error."""
+ConversionStatus = Literal["unchanged", "renamed", "reshaped", "ignored", "missing", "unexplained"]
+"""Reshaped: also joined, split or turned. Ignored: left out, with a reason. Missing: not in the file, with a reason.
+Unexplained: an error."""
 
 
 @dataclass(frozen=True)
 class TensorConversion:
     """
     Args:
-        foreign_name: its name in the file; "": it is not there.
-        native_name: its name here; "": it has no place here.
-        shape: the file's; where it is not there, ours.
-        reason: in words, where it was not simply taken.
+        foreign_name: Its name in the file; "": the file lacks it.
+        native_name: Its name here; "": it is not used here.
+        shape: In the file; of a missing tensor, in the model.
+        reason: Why it is not simply unchanged.
     """
 
     foreign_name: str
@@ -30,8 +30,9 @@ class TensorConversion:
 class ConversionReport:
     """
     Args:
-        layout_description: in words, what the file was taken for, and by which signs.
-        notes: what the file does not say and was assumed, or taken from what was asked for.
+        layout_description: What the file was recognized as, and by which signs.
+        entries: One for each tensor, or for each place it goes to.
+        notes: What the file does not say and was assumed or taken from the hint.
     """
 
     layout_description: str

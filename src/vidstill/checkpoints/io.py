@@ -1,4 +1,4 @@
-"""Files of weights: ours (safetensors that say what they are) and others', read without running them."""
+"""Read and write checkpoints: ours (safetensors with metadata) and foreign files, of which no code is run."""
 
 import json
 import struct
@@ -14,6 +14,7 @@ from torch import Tensor
 from vidstill.checkpoints.download import (
     HF_CONFIG_FILE,
     HF_PROCESSOR_FILE,
+    INDEX_SUFFIX,
     choose_checkpoint_file,
     fetch_checkpoint,
     read_json_object,
@@ -23,22 +24,26 @@ from vidstill.checkpoints.pickle_reader import read_torch_checkpoint
 from vidstill.utils.files import write_bytes
 from vidstill.utils.types import InputError
 
-MODEL_FILE = "model.safetensors"  # in a run's folder: what people take away
-_METADATA_KEY = "vidstill"  # where our metadata stands, as JSON
-_INDEX_SUFFIX = ".index.json"
-_TRANSFORMERS_PREFIXES = ("model", "pytorch_model")  # how the files begin that config.json speaks of
+MODEL_FILE = "model.safetensors"  # in a run directory
+_METADATA_KEY = "vidstill"  # in a safetensors header: our metadata as JSON
+_TRANSFORMERS_STEMS = ("model", "pytorch_model")  # of the files that config.json describes
+_DTYPE_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and what the file says about itself.
+    """Tensors by name, and what their file says about itself.
 
     Args:
-        metadata: what our own files say; empty where it is not ours.
-        source: the file, or the list of files, that was read.
-        foreign_metadata: what stands beside the tensors of others: the content of `config.json` (transformers; that of
-            `preprocessor_config.json` as `preprocessor`), or a trainer's `args`, `cfg`, `meta`, `epoch`, as plain
-            values; in `describe_licence_restrictions` what was left out; `address`, if it was fetched.
+        tensors: On the CPU, mapped from the file where possible.
+        metadata: Of a native file, or of an imported one; empty: it is foreign and not imported yet.
+        source: The file, or the index of files, that was read.
+        foreign_metadata: What stands beside foreign tensors: the content of `config.json` (transformers; of
+            `preprocessor_config.json` as `preprocessor`), `notes` on what a trainer's file holds and was left out, and
+            the `address` that it was fetched from.
     """
 
     tensors: dict[str, Tensor]
@@ -48,77 +53,102 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Writes our file; it is complete or absent, whatever happens meanwhile."""
-    write_bytes(path, stream_safetensors(tensors, {_METADATA_KEY: json.dumps(metadata)}))
+    """Write a native checkpoint; it is complete or absent, whatever happens."""
+    write_safetensors(path, tensors, {_METADATA_KEY: json.dumps(metadata)})
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, tensor by tensor: it takes no more memory than the largest one.
+
+    Args:
+        path: The file; it is complete or absent afterwards.
+        tensors: On any device.
+        metadata: Strings for its header.
+    """
+    write_bytes(path, _iterate_safetensors(tensors, metadata or {}))
+
+
+def _iterate_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    """The header's length in 8 bytes, the header as JSON padded to 8 bytes, the tensors' bytes."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
+    start = 0
+    for name, tensor in tensors.items():
+        end = start + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text))
+    yield text
+    for tensor in tensors.values():
+        if tensor.numel():
+            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
-    """The tensors of a source, on the CPU, mapped from their files: they take memory as they are used.
+    """Read the tensors of a source, as they are named there.
 
     Args:
-        source: a run's folder; a `.safetensors` or `.pth` file by any suffix; a folder as transformers writes it, in
-            one file or several; `https://…/file.pth`, with `#sha256=…` or `#md5=…` if it is to be checked; a model of
-            the Hugging Face Hub, `hf://org/name[@revision][/file]` or `org/name`.
+        source: A run directory; a `.safetensors` or `.pth` file with any suffix; a directory of transformers, with one
+            file or several; `https://…/file.pth`, with `#sha256=…` or `#md5=…` to check it; a model of the Hugging Face
+            Hub, `hf://org/name[@revision][/file]` or `org/name`.
 
     Raises:
-        InputError: there is no such thing, it cannot be fetched, or it holds no weights.
+        InputError: There is no such source, it cannot be fetched, or it holds no weights.
     """
     path = fetch_checkpoint(source, _read_file)
-    fetched = path != Path(source)
+    is_fetched = path != Path(source)
     if path.is_dir():
-        return _read_with_config(
-            path / choose_checkpoint_file([each.name for each in path.iterdir()], str(source)), config=True
-        )
-    weights = _read_with_config(path, config=fetched or path.name.startswith(_TRANSFORMERS_PREFIXES))
-    return (
-        replace(weights, foreign_metadata={**weights.foreign_metadata, "address": str(source)}) if fetched else weights
-    )
+        return _read_with_config(_choose_file(path, source), has_config=True)
+    checkpoint = _read_with_config(path, has_config=is_fetched or path.name.startswith(_TRANSFORMERS_STEMS))
+    address = {"address": str(source)} if is_fetched else {}
+    return replace(checkpoint, foreign_metadata={**checkpoint.foreign_metadata, **address})
 
 
 def list_checkpoint_files(source: str | Path) -> list[Path]:
-    """The files here that hold a source's tensors; of a list of files, that list and each of them.
+    """The local files that hold a source's tensors, after the index if there is one.
 
     Raises:
-        InputError: as `read_checkpoint`.
+        InputError: As `read_checkpoint`.
     """
     path = fetch_checkpoint(source, _read_file)
-    path = path / choose_checkpoint_file([each.name for each in path.iterdir()], str(source)) if path.is_dir() else path
-    if not path.name.endswith(_INDEX_SUFFIX):
-        return [path]
-    return [path, *(path.with_name(name) for name in sorted(set(read_shard_index(path).values())))]
+    path = _choose_file(path, source) if path.is_dir() else path
+    shards = sorted(set(read_shard_index(path).values())) if path.name.endswith(INDEX_SUFFIX) else []
+    return [path, *map(path.with_name, shards)]
 
 
-def _read_with_config(path: Path, *, config: bool) -> Checkpoint:
-    weights = _read_shards(path) if path.name.endswith(_INDEX_SUFFIX) else _read_file(path, str(path))
-    beside = path.with_name(HF_CONFIG_FILE)
-    if config and not weights.metadata and beside.is_file():
-        said = {**weights.foreign_metadata, **read_json_object(beside)}
-        if (processor := path.with_name(HF_PROCESSOR_FILE)).is_file():
-            said["preprocessor"] = read_json_object(processor)
-        return replace(weights, foreign_metadata=said)
-    return weights
+def _choose_file(directory: Path, source: str | Path) -> Path:
+    return directory / choose_checkpoint_file([each.name for each in directory.iterdir()], str(source))
+
+
+def _read_with_config(path: Path, *, has_config: bool) -> Checkpoint:
+    checkpoint = _read_shards(path) if path.name.endswith(INDEX_SUFFIX) else _read_file(path, str(path))
+    config = path.with_name(HF_CONFIG_FILE)
+    if not has_config or checkpoint.metadata or not config.is_file():
+        return checkpoint
+    metadata = {**checkpoint.foreign_metadata, **read_json_object(config)}
+    if (processor := path.with_name(HF_PROCESSOR_FILE)).is_file():
+        metadata["preprocessor"] = read_json_object(processor)
+    return replace(checkpoint, foreign_metadata=metadata)
 
 
 def _read_shards(index: Path) -> Checkpoint:
-    """Every tensor is in the file that the index names, and in no other."""
-    where = read_shard_index(index)
+    """Read the files of an index; each must hold exactly the tensors that the index says."""
+    file_by_tensor = read_shard_index(index)
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(where.values())):
+    for name in sorted(set(file_by_tensor.values())):
         path = index.with_name(name)
         if not path.is_file():
             raise InputError(f"{index} names {name}, which is not beside it; fetch all of its files")
         shard = _read_file(path, str(path)).tensors
-        if shard.keys() != {tensor for tensor, file in where.items() if file == name}:
+        if shard.keys() != {tensor for tensor, file in file_by_tensor.items() if file == name}:
             raise InputError(f"{path} holds other tensors than {index.name} says; fetch all of its files again")
         tensors |= shard
     return Checkpoint(tensors, source=str(index))
 
 
 def _read_file(path: Path, display_name: str) -> Checkpoint:
-    """
-    Args:
-        display_name: of the file, for the sentences.
-    """
+    """Read one file by its content, whatever its suffix."""
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -126,51 +156,21 @@ def _read_file(path: Path, display_name: str) -> Checkpoint:
         raise InputError(f"{display_name} cannot be read ({error.strerror})") from None
     if head[8:] == b"{" or (path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80\x02"))):
         return _read_safetensors(path, display_name)
-    tensors, said = read_torch_checkpoint(path, display_name)
-    return Checkpoint(tensors, source=str(path), foreign_metadata=said)
+    tensors, notes = read_torch_checkpoint(path, display_name)
+    return Checkpoint(tensors, source=str(path), foreign_metadata={"notes": notes} if notes else {})
 
 
 def _read_safetensors(path: Path, display_name: str) -> Checkpoint:
-    """The library holds the header to the file before it maps anything: its length, each tensor's place, no gaps."""
+    """The library checks the header against the file before it maps anything: its length, each tensor's range, gaps."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
-            if not isinstance(about, dict):
-                raise ValueError(f"what it says of itself is no JSON object but {about!r}")
+            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+            if not isinstance(metadata, dict):
+                raise ValueError(f"its metadata is no JSON object but {metadata!r}")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except RecursionError:
-        raise _build_unreadable_error(display_name, "what it says of itself has no end") from None
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise _build_unreadable_error(display_name, " ".join(str(error).split())[:300]) from None
-    return Checkpoint(tensors, about, str(path))
-
-
-def _build_unreadable_error(name: str, reason: str) -> InputError:
-    return InputError(f"{name} is no readable safetensors file ({reason}); fetch or write it again")
-
-
-def stream_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[bytes]:
-    """A `.safetensors` file piece by piece, so that it takes no more memory than its largest tensor.
-
-    The format: the header's length in 8 bytes, the header as JSON (padded with spaces to 8 bytes), the tensors' bytes.
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
-    at = 0
-    for name, tensor in tensors.items():
-        end = at + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
-        at = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text))
-    yield text
-    for tensor in tensors.values():
-        flat = tensor.detach().cpu().contiguous().flatten()
-        if flat.numel():
-            yield flat.view(torch.uint8).numpy().tobytes()
-
-
-_DTYPE_NAMES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+        reason = "its metadata is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(
+            f"{display_name} is no readable safetensors file ({' '.join(reason.split())[:300]}); fetch or write it again"
+        ) from None
+    return Checkpoint(tensors, metadata, str(path))

@@ -1,13 +1,15 @@
-"""Foreign tensors under our names, and weights put into a model so that each of them is accounted for."""
+"""Load a checkpoint once, and put its weights into a model so that every tensor is accounted for."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from vidstill.checkpoints.convert import import_checkpoint, rename_tensors
+from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.inflate import (
     inflate_encoder,
     init_learned_positions,
@@ -15,157 +17,195 @@ from vidstill.checkpoints.inflate import (
     needs_learned_positions,
 )
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint
-from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.layout import list_indices
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
 
-log = logging.getLogger("vidstill")
+_log = logging.getLogger("vidstill")
+_ENCODER_PREFIX = "encoder."
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def translate_state_dict(foreign_tensors: Mapping[str, Tensor], rules: Sequence[RenameRule]) -> dict[str, Tensor]:
-    """Their tensors under our names and in our shapes.
+def load_checkpoint(source: str | Path, expected: ViTConfig | None = None) -> Checkpoint:
+    """Read a checkpoint and import it if it is foreign; what was assumed of a foreign one is logged.
 
-    Raises:
-        InputError: tensors that the layout does not know, or a part of one of ours without the others.
-    """
-    found = rename_tensors(foreign_tensors, rules)
-    if unknown := [entry.foreign_name for entry in found.entries if entry.status == "unexplained"]:
-        raise InputError(f"{len(unknown)} tensors belong to no layout that is known here, first {unknown[0]!r}")
-    for name, (there, of) in found.partial_tensors.items():
-        raise InputError(f"the file has {there} of the {of} parts of {name!r}: it is incomplete")
-    return found.tensors
-
-
-def load_checkpoint(source: str | Path, hint: ViTConfig | None = None) -> Checkpoint:
-    """A file's weights under our names; what a foreign one was taken for, and what it does not say, is said.
+    The tensors are mapped from the file, so that the processes of a host share them.
 
     Args:
-        hint: the encoder that is asked for, as for `import_checkpoint`.
+        source: As for `read_checkpoint`.
+        expected: The encoder that the caller expects; it decides what a foreign file does not say.
 
     Raises:
-        InputError: there is no such file, or it is of no layout known here, or incomplete.
+        InputError: There is no such file; its layout is unknown; or it is incomplete or damaged.
     """
-    weights = read_checkpoint(source)
-    if weights.metadata:
-        return weights
-    ours, ledger = import_checkpoint(weights, hint)
-    log.warning("%s is taken for %s", weights.source, "; ".join((ledger.layout_description, *ledger.notes)))
-    return ours
+    checkpoint = read_checkpoint(source)
+    if not checkpoint.metadata:
+        checkpoint, report = import_checkpoint(checkpoint, expected)
+        notes = "; ".join((report.layout_description, *report.notes))
+        _log.warning("%s is recognized as %s", checkpoint.source, notes)
+    elif stated := checkpoint.metadata.get("encoder"):
+        _check_encoder(from_dict(ViTConfig, stated), checkpoint)
+    return checkpoint
+
+
+def _check_encoder(config: ViTConfig, checkpoint: Checkpoint) -> None:
+    """Raises an InputError where a native file's tensors are not those of the encoder in its metadata."""
+    tensors = extract_encoder_state(checkpoint)
+    _check_depth(config, tensors, "", checkpoint.source)
+    with torch.device("meta"):
+        expected = config.build().state_dict()
+    for name, tensor in expected.items():
+        shape = tuple(tensors[name].shape) if name in tensors else None
+        is_optional = name.startswith("norm.") and shape is None
+        if shape != tuple(tensor.shape) and not is_optional:
+            raise InputError(
+                f"{checkpoint.source}: the encoder in its metadata has {name!r} of shape {tuple(tensor.shape)}, its "
+                f"tensors {shape or 'none'}; it is damaged, fetch or write it again"
+            )
+
+
+def _check_depth(config: ViTConfig, tensors: Mapping[str, Tensor], prefix: str, source: str) -> None:
+    """Raises an InputError before blocks are built that the file does not hold."""
+    depth = len(list_indices(tensors, f"{prefix}blocks."))
+    if config.depth != depth:
+        raise InputError(
+            f"{source}: the encoder in its metadata has {config.depth} blocks, its tensors {depth}; it is damaged, "
+            "fetch or write it again"
+        )
+
+
+def build_from_state(
+    build: Callable[[], ModuleT], encoder: ViTConfig, tensors: Mapping[str, Tensor], source: str
+) -> ModuleT:
+    """Build a model with these tensors; no memory is taken before their names and shapes are known to be right.
+
+    Args:
+        build: Builds the model, from the metadata of the same file.
+        encoder: The model's.
+        tensors: By the model's names.
+        source: What messages call the file.
+
+    Raises:
+        InputError: The tensors are not those of the model.
+    """
+    _check_depth(encoder, tensors, _ENCODER_PREFIX, source)
+    with torch.device("meta"):
+        _check_state_dict(build(), tensors, source)
+    model = build()
+    model.load_state_dict(dict(tensors))
+    return model
 
 
 def load_state_dict_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Puts the tensors into the module; every one has its place, and every place its tensor.
+    """Load tensors into a module that has exactly their names and shapes.
+
+    Args:
+        module: It is unchanged if an error is raised.
+        tensors: By the module's names.
+        source: What messages call the file.
 
     Raises:
-        InputError: a tensor is missing, left over, or of another shape; the module is unchanged then.
+        InputError: A tensor is missing, left over, or of another shape.
     """
-    wanted = module.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    left_over = sorted(tensors.keys() - wanted.keys())
-    shapes = [n for n in sorted(wanted.keys() & tensors.keys()) if wanted[n].shape != tensors[n].shape]
-    if missing:
-        raise InputError(
-            f"{source} lacks {len(missing)} tensors of this model, first {missing[0]!r}: it is of another kind"
-        )
-    if left_over:
-        raise InputError(
-            f"{source} has {len(left_over)} tensors too many, first {left_over[0]!r}: it is of another kind"
-        )
-    if shapes:
-        name = shapes[0]
-        raise InputError(
-            f"{source}: {name!r} is {tuple(tensors[name].shape)}, this model's is {tuple(wanted[name].shape)}; "
-            "take the size that the file was made with"
-        )
+    _check_state_dict(module, tensors, source)
     module.load_state_dict(dict(tensors))
 
 
-def infer_encoder_config(checkpoint: Checkpoint, hint: ViTConfig | None = None) -> ViTConfig:
-    """The encoder that the file holds: as it says, or as its names and shapes say.
+def _check_state_dict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    expected = module.state_dict()
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise InputError(
+            f"{source} lacks {len(missing)} tensors of this model, first {missing[0]!r}: it is of another kind"
+        )
+    if left_over := sorted(tensors.keys() - expected.keys()):
+        raise InputError(
+            f"{source} has {len(left_over)} tensors too many, first {left_over[0]!r}: it is of another kind"
+        )
+    for name, tensor in sorted(expected.items()):
+        if tensor.shape != tensors[name].shape:
+            raise InputError(
+                f"{source}: {name!r} is {tuple(tensors[name].shape)}, this model's is {tuple(tensor.shape)}; take the "
+                "size that the file was made with"
+            )
 
-    Args:
-        hint: the encoder that is asked for: it decides what a foreign file does not say, as for `import_checkpoint`.
+
+def infer_encoder_config(checkpoint: Checkpoint, default: ViTConfig | None = None) -> ViTConfig:
+    """The encoder that a loaded checkpoint states, or the default if it states none.
 
     Raises:
-        InputError: the file holds no encoder that is known here, or one that contradicts the one that is asked for.
+        InputError: It states none, and there is no default.
     """
-    plain = _import_if_foreign(checkpoint, hint).metadata.get("encoder")
-    if plain:
-        return from_dict(ViTConfig, plain)
-    if hint is None:
-        raise InputError(
-            f"{checkpoint.source} does not say what its encoder is; it is damaged, fetch or write it again"
-        )
-    return hint
+    if stated := checkpoint.metadata.get("encoder"):
+        return from_dict(ViTConfig, stated)
+    if default is None:
+        raise InputError(f"{checkpoint.source} does not state its encoder; it is damaged, fetch or write it again")
+    return default
 
 
 def merge_encoder_config(checkpoint: Checkpoint, config: ViTConfig) -> ViTConfig:
-    """The encoder of a model that goes on from a file's: as the file says, but for what its own recipe decides.
+    """The encoder of a model that starts from a checkpoint: the checkpoint's, except for what the recipe decides.
 
-    That is how many branches are dropped, whether relative positions come in, what becomes of clips that do not divide
-    into tubelets, and the length of tubelets and the codes of positions where the file's encoder is of images; or
-    learned codes where the file's are computed, which they start as (MAE's fine-tuning).
+    The recipe decides drop path, whether relative positions are added, and what happens to clips that do not divide into
+    tubelets. Where an image encoder becomes a video encoder, it decides the tubelet's frames and the positions; where
+    fixed positions become learned (MAE's fine-tuning), the positions.
     """
-    found = infer_encoder_config(checkpoint, config)
-    relative = found.relative_positions or config.relative_positions
-    ours = replace(
-        found,
+    source = infer_encoder_config(checkpoint, config)
+    relative = source.relative_positions or config.relative_positions
+    merged = replace(
+        source,
         drop_path=config.drop_path,
         drop_remainder=config.drop_remainder,
         relative_positions=relative,
-        learned_grid=found.learned_grid or (config.learned_grid if relative else None),
+        learned_grid=source.learned_grid or (config.learned_grid if relative else None),
     )
-    if needs_inflation(found, config):
-        ours = replace(ours, tubelet=(config.tubelet[0], *found.tubelet[1:]))
-    if needs_inflation(found, config) or needs_learned_positions(found, config):
-        ours = replace(ours, positions=config.positions, learned_grid=config.learned_grid)
-    return ours
+    if needs_inflation(source, config):
+        merged = replace(merged, tubelet=(config.tubelet[0], *source.tubelet[1:]))
+    if needs_inflation(source, config) or needs_learned_positions(source, config):
+        merged = replace(merged, positions=config.positions, learned_grid=config.learned_grid)
+    return merged
 
 
-def extract_encoder_state(checkpoint: Checkpoint, config: ViTConfig) -> dict[str, Tensor]:
-    """The encoder's tensors, under the names of `ViT`, of our files and of the authors'.
+def extract_encoder_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The encoder's tensors of a loaded checkpoint, with the names of `ViT`."""
+    return _select(checkpoint.tensors, _ENCODER_PREFIX)
 
-    Raises:
-        InputError: the file holds no encoder that is known here.
-    """
-    ours = _import_if_foreign(checkpoint, config).tensors
-    return {name.removeprefix("encoder."): t for name, t in ours.items() if name.startswith("encoder.")}
+
+def _select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def init_encoder(
     encoder: nn.Module, checkpoint: Checkpoint, config: ViTConfig, *, head_norm: nn.Module | None = None
 ) -> None:
-    """Puts a file's encoder into a model that goes on from it; one of images becomes one of clips (`inflate_encoder`).
+    """Load a checkpoint's encoder into a model that starts from it; an image encoder is inflated to a video encoder.
 
-    A final norm that the model does not have is left behind, as most authors do: a classifier starts its own.
-    One that the model has and the file has not (it was fine-tuned) keeps its start, as do relative positions.
+    A final norm that the model lacks is dropped, as most authors do: a classifier starts its own. A norm or relative
+    positions that the checkpoint lacks keep their initial values.
 
     Args:
-        head_norm: a classifier's own, that goes on from the file's last norm: the encoder's, or its classifier's (ST-MAE).
+        encoder: The model's encoder.
+        checkpoint: As `load_checkpoint` returned it.
+        config: The encoder's.
+        head_norm: A classifier's own norm, which starts from the checkpoint's final norm, or its classifier's (ST-MAE).
+
+    Raises:
+        InputError: The tensors do not fit, or the checkpoint has no norm for `head_norm`.
     """
-    checkpoint = _import_if_foreign(checkpoint, config)
-    found = infer_encoder_config(checkpoint, config)
-    tensors = extract_encoder_state(checkpoint, found)
-    final = {name: tensor for name, tensor in tensors.items() if name.startswith("norm.")}
-    if needs_inflation(found, config):
-        tensors = inflate_encoder(tensors, found, config)
-    elif needs_learned_positions(found, config):
-        tensors |= init_learned_positions(tensors, found, config)
-    own = encoder.state_dict()
-    start = {name: tensor for name, tensor in own.items() if name.startswith("norm.") or ".rel_pos." in name}
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.") or name in start}
-    load_state_dict_strict(encoder, start | kept, checkpoint.source)
-    if head_norm is not None:
-        final = final or {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith("norm.")}
-        if not final:  # a student of MaskAgain
-            raise InputError(
-                f"{checkpoint.source} has no last norm that a classifier could go on from; take --norm fresh"
-            )
-        load_state_dict_strict(
-            head_norm, {name.removeprefix("norm."): tensor for name, tensor in final.items()}, checkpoint.source
-        )
-
-
-def _import_if_foreign(checkpoint: Checkpoint, hint: ViTConfig | None) -> Checkpoint:
-    return checkpoint if checkpoint.metadata else import_checkpoint(checkpoint, hint)[0]
+    source_config = infer_encoder_config(checkpoint, config)
+    tensors = extract_encoder_state(checkpoint)
+    norm = _select(tensors, "norm.") or _select(checkpoint.tensors, "norm.")
+    if needs_inflation(source_config, config):
+        tensors = inflate_encoder(tensors, source_config, config)
+    elif needs_learned_positions(source_config, config):
+        tensors |= init_learned_positions(tensors, source_config, config)
+    own: dict[str, Any] = encoder.state_dict()
+    initial = {name: tensor for name, tensor in own.items() if name.startswith("norm.") or ".rel_pos." in name}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.") or name in initial}
+    load_state_dict_strict(encoder, initial | tensors, checkpoint.source)
+    if head_norm is None:
+        return
+    if not norm:  # a student of MaskAgain
+        raise InputError(f"{checkpoint.source} has no final norm that a classifier could start from; take --norm fresh")
+    load_state_dict_strict(head_norm, norm, checkpoint.source)

@@ -1,95 +1,91 @@
-"""torch's checkpoints, by any suffix: looked through first, then read by `torch.load(weights_only=True)` alone."""
+"""torch's checkpoint files, with any suffix: checked without making anything, then read with `weights_only=True`.
+
+`weights_only` runs no code, but takes as much memory as a pickle asks for. So Python's own unpickler goes over it first:
+every name in it stands for something inert, and every storage for the size that it claims.
+"""
 
 import io
-import pickletools
+import pickle
 import re
-import struct
 import warnings
+import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from vidstill.utils.types import InputError
 
-ZIP_MAGIC = b"PK\x03\x04"  # since torch 1.6
-LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before: the number that they begin with
-
-STATE_DICT_KEYS = ("model", "module", "model_state", "state_dict")
-"""Where the tensors stand: MAE's and VideoMAE's trainers, DeepSpeed, PySlowFast, mmaction2 and Lightning."""
-
-_METADATA_KEYS = ("args", "cfg", "config", "epoch", "meta", "hyper_parameters")  # that say how the tensors were made
-_MODULE_PREFIX = "Align_"  # MaskAgain's trainer writes its projections beside the model, module by module
+_ZIP_MAGIC = b"PK\x03\x04"  # since torch 1.6
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before: the magic number that they begin with
+_STATE_DICT_KEYS = ("model", "module", "model_state", "state_dict")
+"""Where the tensors are: trainers of MAE and VideoMAE, DeepSpeed, PySlowFast, mmaction2 and Lightning."""
 _EMA_KEYS = ("model_ema", "ema", "ema_state_dict", "state_dict_ema")
-_MAX_PICKLE_BYTES = 2**28  # bytes; without the numbers: a checkpoint of a thousand tensors has a fifth of a million
-_MAX_RECORDS = 2**16
-_MAX_DEPTH, _MAX_VALUES, _MAX_STRING_LENGTH = 12, 20_000, 2**17  # of what stands beside the tensors
+_MODULE_PREFIX = "Align_"  # MaskAgain's trainer saves its projections beside the model, module by module
+_MAX_PICKLE_BYTES = 2**25  # without storages: a checkpoint of a thousand tensors has a fifth of a million
+_MAX_READS, _MAX_NAME_LENGTH, _MAX_RECORDS = 2**22, 2**10, 2**16
 
 
-class _InertObject:
-    """Is put where a file asks for an object of STAND_INS: takes everything, keeps nothing."""
+class _UnsafePickle(Exception):
+    """Says what a file may not hold."""
 
-    def __init__(self, *_: object):
+
+class _Inert:
+    """What a pickled object becomes: it takes everything and does nothing."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
         pass
 
-    def __setstate__(self, _: object) -> None:
+
+class _Mapping(dict[Any, Any]):
+    """A dictionary whose keys hash quickly, and whose state is dropped."""
+
+    def __init__(self, items: Any = ()):
+        super().__init__()
+        for key, value in items.items() if isinstance(items, dict) else items:
+            self[key] = value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        simple = (str, int, float, bytes, type(None))
+        if not all(isinstance(part, simple) for part in (key if isinstance(key, tuple) else (key,))):
+            raise _UnsafePickle("a dictionary has keys that are no names or numbers")
+        super().__setitem__(key, value)
+
+    def __setstate__(self, _: Any) -> None:
         pass
 
 
-class _InertMapping(_InertObject):
-    """And of MAPPINGS: torch's reader fills dictionaries alone."""
-
-    def __new__(cls, *_: object) -> Any:
-        return OrderedDict()
-
-
-def read_torch_checkpoint(path: Path, display_name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, mapped from the file where its format allows it; and what stands beside them, as plain values.
-
-    Args:
-        display_name: of the file, for the sentences.
-
-    Raises:
-        InputError: it holds other things than tensors and plain values, claims more than it holds, or is damaged.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(LEGACY_MAGIC))
-            file.seek(0)
-            zipped = head.startswith(ZIP_MAGIC)
-            if not zipped and head != LEGACY_MAGIC:
-                raise UnsafePickle("it is cut off, or of another format")
-            content = _inspect_zip(file, path, size) if zipped else _inspect_legacy(file, size)
-        where = _find_state_dict_key(content)
-        places = _locate_tensors(content, where)
-        if not places or not all(isinstance(key, str) and isinstance(places[key][1], TensorSpec) for key in places):
-            raise InputError(
-                f"{display_name} holds no named tensors; a checkpoint of the family has them as {', '.join(STATE_DICT_KEYS)}, or alone"
-            )
-        if sum(claim.nbytes for _, claim in places.values()) > 4 * size + 2**20:
-            raise UnsafePickle("its tensors claim more numbers than it holds")
-        tensors = _load_tensors(path, zipped, places)
-    except InputError:
-        raise
-    except UnsafePickle as refused:
-        raise _build_unsafe_error(display_name, str(refused)) from None
-    except Exception:  # readers raise whatever bytes lead them to
-        raise _build_unsafe_error(display_name, "it is cut off, or of another format") from None
-    return tensors, _extract_metadata(content, where)
+class _Set(_Inert):
+    def __new__(cls, items: list[Any]) -> Any:
+        _Mapping((item, None) for item in items)  # checks what is hashed
+        return super().__new__(cls)
 
 
-def _build_unsafe_error(display_name: str, reason: str) -> InputError:
-    return InputError(f"{display_name} is no file of plain tensors ({reason}); it was not executed")
+class _Latin1(_Inert):
+    """Bytes, as protocol 2 has them; other codecs can make a text longer and longer."""
+
+    def __new__(cls, text: str, codec: str) -> Any:
+        if codec != "latin1":
+            raise _UnsafePickle(f"it encodes a text as {codec!r:.20}")
+        return text.encode("latin1")
+
+
+class _Parameter(_Inert):
+    def __new__(cls, tensor: Any, *_: Any) -> Any:
+        return tensor
 
 
 @dataclass(frozen=True)
-class StorageSpec:
+class _Storage:
     key: str
     dtype: torch.dtype
     numel: int
@@ -99,458 +95,209 @@ class StorageSpec:
         return self.numel * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor that would be made of a storage."""
+class _Tensor(_Inert):
+    """A tensor that lies within its storage."""
 
-    storage: StorageSpec
+    storage: _Storage
     shape: tuple[int, ...]
 
-    @property
-    def nbytes(self) -> int:
-        count = self.storage.dtype.itemsize
-        for size in self.shape:
-            count *= size
-        return count
+    def __new__(cls, storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
+        last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+        is_outside = 0 not in shape and last >= storage.numel
+        if len(shape) > 16 or min(0, offset, *shape, *stride) < 0 or is_outside:
+            raise _UnsafePickle(f"it claims a tensor of shape {shape} in a storage of {storage.numel} numbers")
+        self = super().__new__(cls)
+        self.storage, self.shape = storage, shape
+        return self
 
 
-def _load_tensors(
-    path: Path, is_zip: bool, locations: Mapping[str, tuple[tuple[str, ...], TensorSpec]]
-) -> dict[str, Tensor]:
-    """What torch reads at these places; each is what was claimed."""
-    inert: list[Any] = [(_InertObject, name) for name in INERT_OBJECTS] + [
-        (_InertMapping, name) for name in INERT_MAPPINGS
-    ]
-    mapped = is_zip and path.suffix != ".safetensors"  # torch would take one by this name for another's format
-    with torch.serialization.safe_globals(inert), warnings.catch_warnings(action="ignore"), path.open("rb") as file:
-        content = torch.load(str(path) if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+_FOREIGN_CLASSES: dict[str, Any] = dict.fromkeys((
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "numpy.dtype", "numpy.ndarray", "argparse.Namespace", "types.SimpleNamespace", "pathlib.PosixPath",
+    "pathlib.WindowsPath", "mmengine.logging.history_buffer.HistoryBuffer",
+), _Inert) | dict.fromkeys((
+    "fvcore.common.config.CfgNode", "yacs.config.CfgNode", "easydict.EasyDict", "mmengine.config.config.ConfigDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict", "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+), _Mapping)  # fmt: skip
+_ALLOWED: dict[str, Any] = {
+    **{f"torch.{name}": _Inert for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype)},
+    "torch.DoubleStorage": torch.float64, "torch.FloatStorage": torch.float32, "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16, "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16, "torch.CharStorage": torch.int8, "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool, "torch.Size": _Inert, "torch.device": _Inert,
+    "torch._utils._rebuild_tensor": _Tensor, "torch._utils._rebuild_tensor_v2": _Tensor,
+    "torch._utils._rebuild_parameter": _Parameter, "collections.OrderedDict": _Mapping, "collections.Counter": _Mapping,
+    "builtins.set": _Set, "_codecs.encode": _Latin1, **_FOREIGN_CLASSES,
+}  # fmt: skip
+_OPCODES = (
+    pickle.PROTO, pickle.MARK, pickle.STOP, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1,
+    pickle.BININT2, pickle.LONG1, pickle.BINFLOAT, pickle.BINUNICODE, pickle.SHORT_BINSTRING, pickle.EMPTY_DICT,
+    pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.APPEND,
+    pickle.APPENDS, pickle.SETITEM, pickle.SETITEMS, pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET,
+    pickle.LONG_BINGET, pickle.GLOBAL, pickle.BINPERSID, pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD,
+)  # fmt: skip
+_PythonUnpickler: Any = pickle._Unpickler  # that of C takes memory for whichever memo slot is named
+
+
+class _Checker(_PythonUnpickler):
+    """Unpickles into what `_ALLOWED` has, by the opcodes that torch writes, and collects the claimed storages."""
+
+    dispatch: ClassVar = {code[0]: _PythonUnpickler.dispatch[code[0]] for code in _OPCODES}
+    dispatch[pickle.EMPTY_DICT[0]] = lambda self: self.append(_Mapping())
+
+    def __init__(self, file: io.BufferedIOBase):
+        self.storages: dict[str, _Storage] = {}
+        self._file, self._bytes_left, self._reads_left = file, _MAX_PICKLE_BYTES, _MAX_READS
+        super().__init__(self)
+
+    def read(self, size: int) -> bytes:
+        self._bytes_left -= size
+        self._reads_left -= 1
+        if self._bytes_left < 0 or self._reads_left < 0:
+            raise _UnsafePickle("its description of the tensors is too long")
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        return self._file.readline(_MAX_NAME_LENGTH)
+
+    def find_class(self, module: str, name: str) -> Any:
+        full_name = f"{'builtins' if module == '__builtin__' else module}.{name}"
+        if full_name not in _ALLOWED:
+            raise _UnsafePickle(f"it asks for {re.sub(r'[^A-Za-z0-9_.]', '?', full_name)[:100]}")
+        return _ALLOWED[full_name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        match pid:
+            case ("storage", torch.dtype() as dtype, str(key), str(), int(numel), *rest) if rest in ([], [None]):
+                storage = _Storage(key, dtype, numel)
+                if numel >= 0 and self.storages.setdefault(key, storage) == storage:
+                    return storage
+        raise _UnsafePickle("it claims storages that torch does not write, or that contradict one another")
+
+
+def read_torch_checkpoint(path: Path, display_name: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Read the tensors, mapped from the file where its format allows it.
+
+    Args:
+        path: The file.
+        display_name: What messages call it.
+
+    Returns:
+        The tensors, and notes on where they are and what is beside them.
+
+    Raises:
+        InputError: It holds other things than tensors and plain values, claims more than it holds, or is damaged.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_LEGACY_MAGIC))
+            file.seek(0)
+            is_zip = head.startswith(_ZIP_MAGIC)
+            if not is_zip and head != _LEGACY_MAGIC:
+                raise _UnsafePickle("it is cut off, or of another format")
+            content = _check_zip(file, path, size) if is_zip else _check_legacy(file, size)
+        content = content if isinstance(content, dict) else {}
+        key = next((key for key in _STATE_DICT_KEYS if isinstance(content.get(key), dict)), None)
+        claims = _locate_tensors(content, key)
+        if not claims or not all(isinstance(name, str) and isinstance(claims[name][1], _Tensor) for name in claims):
+            raise InputError(
+                f"{display_name} holds no named tensors; they are expected under {', '.join(_STATE_DICT_KEYS)}, or alone"
+            )
+        if sum(prod(claim.shape) * claim.storage.dtype.itemsize for _, claim in claims.values()) > 4 * size + 2**20:
+            raise _UnsafePickle("its tensors claim more numbers than it holds")
+        tensors = _load_tensors(path, is_zip, claims)
+    except InputError:
+        raise
+    except Exception as error:  # readers raise all kinds on damaged bytes
+        reason = str(error) if isinstance(error, _UnsafePickle) else "it is cut off, or of another format"
+        raise InputError(f"{display_name} is no file of plain tensors ({reason}); no code in it was run") from None
+    return tensors, _describe_content(content, key)
+
+
+def _check_zip(file: io.BufferedIOBase, path: Path, size: int) -> Any:
+    """The records are stored side by side and uncompressed, as torch writes them: none holds more than the file."""
+    file.seek(-22, io.SEEK_END)
+    if file.read(4) != b"PK\x05\x06":  # the end record is the last one, without a comment
+        raise _UnsafePickle("it is cut off, or of another format")
+    infos = zipfile.ZipFile(file).infolist()
+    records = {info.orig_filename: info.file_size for info in infos}
+    is_plain = all(info.compress_type == 0 and info.file_size == info.compress_size for info in infos)
+    is_encrypted = any(info.flag_bits & 1 for info in infos)
+    if not infos or not is_plain or is_encrypted or len(infos) != len(records) or len(infos) > _MAX_RECORDS:
+        raise _UnsafePickle("it is a zip archive that torch did not write: its records are packed, encrypted or double")
+    if sum(records.values()) > size or min(info.header_offset for info in infos) != 0:
+        raise _UnsafePickle(f"its records claim {sum(records.values())} bytes, and it has {size}")
+    if any(".." in name.split("/") or name.startswith("/") or re.search(r"[\\\0]", name) for name in records):
+        raise _UnsafePickle("its records have names that lead out of it")
+    directory = next(iter(records)).partition("/")[0]
+    if records.get(f"{directory}/data.pkl", _MAX_PICKLE_BYTES) >= _MAX_PICKLE_BYTES:
+        raise _UnsafePickle("it is a zip archive of something else")
+    reader = torch._C.PyTorchFileReader(str(path))  # so that the same bytes are checked that torch reads
+    checker = _Checker(io.BytesIO(reader.get_record("data.pkl")))
+    content = checker.load()
+    for storage in checker.storages.values():
+        held = records.get(f"{directory}/data/{storage.key}", 0)
+        if held != storage.nbytes:
+            raise _UnsafePickle(f"it claims {storage.nbytes} bytes where it holds {held}")
+    return content
+
+
+def _check_legacy(file: io.BufferedIOBase, size: int) -> Any:
+    """Five pickles (a magic number, a version, sizes of C types, the content, its storages), then the numbers."""
+    checker = _Checker(file)
+    _, version, _, content, keys = [checker.load() for _ in range(5)]
+    if version != 1001 or not isinstance(keys, list) or sorted(keys) != sorted(checker.storages):
+        raise _UnsafePickle("its list of storages is not as torch writes it")
+    claimed = sum(8 + storage.nbytes for storage in checker.storages.values())
+    if claimed > size - file.tell():
+        raise _UnsafePickle(f"it claims {claimed} bytes where it holds {size - file.tell()}")
+    return content
+
+
+def _load_tensors(path: Path, is_zip: bool, claims: Mapping[str, tuple[tuple[str, ...], _Tensor]]) -> dict[str, Tensor]:
+    """Read the file with torch, and compare each tensor with its claim."""
+    classes: list[Any] = [(_Inert if kind is _Inert else _make_dict, name) for name, kind in _FOREIGN_CLASSES.items()]
+    is_mapped = is_zip and path.suffix != ".safetensors"  # torch would take this suffix for the other format
+    with torch.serialization.safe_globals(classes), warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+        source = str(path) if is_mapped else file
+        content = torch.load(source, map_location="cpu", weights_only=True, mmap=is_mapped)
     tensors = {}
-    for name, (steps, claim) in locations.items():
-        tensor: Tensor = reduce(dict.__getitem__, steps, content).detach()
+    for name, (keys, claim) in claims.items():
+        tensor: Tensor = reduce(dict.__getitem__, keys, content).detach()
         held = tensor.untyped_storage().nbytes()
         if tensor.shape != claim.shape or tensor.dtype != claim.storage.dtype or held < claim.storage.nbytes:
-            raise UnsafePickle(f"{name!r} is not what it claims to be")
+            raise _UnsafePickle(f"{name!r} is not what it claims to be")
         tensors[name] = tensor
     return tensors
 
 
-def _inspect_zip(file: BinaryIO, path: Path, size: int) -> Any:
-    """The records lie side by side and uncompressed, as torch leaves them: none can hold more than the file."""
-    records = _list_zip_records(file, size)
-    folder = next(iter(records), "").partition("/")[0]
-    pickle = records.get(f"{folder}/data.pkl")
-    if pickle is None:
-        raise UnsafePickle("it is a zip archive of something else")
-    if pickle > _MAX_PICKLE_BYTES:
-        raise UnsafePickle(f"what it says of its tensors has {pickle} bytes")
-    reader = torch._C.PyTorchFileReader(str(path))  # so that what is looked at is what torch reads
-    look = PickleInspector()
-    content = look.interpret(pickletools.genops(io.BytesIO(reader.get_record("data.pkl"))))
-    for storage in look.storages.values():
-        held = records.get(f"{folder}/data/{storage.key}")
-        if held != storage.nbytes:
-            raise UnsafePickle(f"it claims {storage.nbytes} bytes where it holds {held or 0}")
-    return content
+class _make_dict:
+    """For torch's reader, which fills dictionaries alone."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return OrderedDict()
 
 
-def _list_zip_records(file: BinaryIO, size: int) -> dict[str, int]:
-    """How many bytes each record of a zip archive has, which torch wrote and nobody changed."""
-    file.seek(max(0, size - 98))
-    tail = file.read(98)  # the three records that end it: (zip64's, where that is,) the plain one
-    count, length, start, stop = *struct.unpack("<HII", tail[-12:-2]), size - 22
-    if tail[-22:-18] != b"PK\x05\x06" or tail[-2:] != b"\0\0":
-        raise UnsafePickle("it is cut off, or of another format")
-    if tail[-42:-38] == b"PK\x06\x07":
-        if tail[-98:-94] != b"PK\x06\x06" or struct.unpack("<Q", tail[-34:-26])[0] != size - 98:
-            raise UnsafePickle("its list of records is not as torch writes it")
-        count, length, start, stop = *struct.unpack("<QQQ", tail[-66:-42]), size - 98
-    if count > _MAX_RECORDS or start + length != stop or length > 2**10 * _MAX_RECORDS:
-        raise UnsafePickle("its list of records is not as torch writes it")
-    file.seek(start)
-    listed, records, place, total = file.read(length), {}, 0, 0
-    for _ in range(count):
-        flags, method = struct.unpack_from("<HH", listed, place + 8)
-        packed, plain, name_length, extra, comment = struct.unpack_from("<IIHHH", listed, place + 20)
-        name = listed[place + 46 : place + 46 + name_length].decode()
-        if 2**32 - 1 in (packed, plain):
-            packed, plain = _parse_zip64_sizes(listed[place + 46 + name_length :][:extra], packed, plain)
-        if listed[place : place + 4] != b"PK\x01\x02" or flags & 1 or method or packed != plain or name in records:
-            raise UnsafePickle(
-                "it is a zip archive that torch did not write: its records are packed, encrypted or double"
-            )
-        if ".." in name.split("/") or name.startswith("/") or "\\" in name or "\0" in name:
-            raise UnsafePickle("its records have names that lead out of it")
-        records[name] = plain
-        total += plain
-        place += 46 + name_length + extra + comment
-    if total > size or place != length:
-        raise UnsafePickle(f"its records claim {total} bytes, and it has {size}")
-    return records
-
-
-def _parse_zip64_sizes(extra: bytes, compressed_size: int, size: int) -> tuple[int, int]:
-    """Of a record of 4 GB or more: the first of what stands beside its name."""
-    kind, _ = struct.unpack_from("<HH", extra)
-    found = list(struct.unpack_from("<QQ", extra, 4)) if kind == 1 else []
-    size = found.pop(0) if size == 2**32 - 1 else size
-    return (found.pop(0) if compressed_size == 2**32 - 1 else compressed_size), size
-
-
-def _inspect_legacy(file: BinaryIO, size: int) -> Any:
-    """Five pickles: a number, a version, sizes of C's types, what is wanted, its stores; then their numbers."""
-    look = PickleInspector()
-    found = [look.interpret(pickletools.genops(file)) for _ in range(5)]
-    _, version, _, content, keys = found
-    held = sum(8 + storage.nbytes for storage in look.storages.values())
-    if version != 1001 or not isinstance(keys, list) or sorted(keys) != sorted(look.storages):
-        raise UnsafePickle("its list of stores is not as torch writes it")
-    if held > size - file.tell():
-        raise UnsafePickle(f"it claims {held} bytes where it holds {size - file.tell()}")
-    return content
-
-
-def _find_state_dict_key(content: Any) -> str | None:
-    """The word under which the tensors stand; None: they stand alone."""
-    return next(
-        (word for word in STATE_DICT_KEYS if isinstance(content, dict) and isinstance(content.get(word), dict)), None
-    )
-
-
-def _locate_tensors(content: Any, state_dict_key: str | None) -> dict[Any, tuple[tuple[Any, ...], Any]]:
-    """By its name, the way to each tensor and what is there; of modules beside the model, as `module.name`."""
+def _locate_tensors(content: dict[Any, Any], state_dict_key: str | None) -> dict[Any, tuple[tuple[Any, ...], Any]]:
+    """The keys that lead to each tensor, and what is there; of modules beside the model, under `module.name`."""
     if state_dict_key is None:
-        return {name: ((name,), value) for name, value in content.items()} if isinstance(content, dict) else {}
-    found = {name: ((state_dict_key, name), value) for name, value in content[state_dict_key].items()}
-    for word, box in content.items():
-        if isinstance(word, str) and word.startswith(_MODULE_PREFIX) and isinstance(box, dict):
-            found |= {f"{word}.{name}": ((word, name), value) for name, value in box.items()}
-    return found
+        return {name: ((name,), value) for name, value in content.items()}
+    located = {name: ((state_dict_key, name), value) for name, value in content[state_dict_key].items()}
+    for module, state in content.items():
+        if isinstance(module, str) and module.startswith(_MODULE_PREFIX) and isinstance(state, dict):
+            located |= {f"{module}.{name}": ((module, name), value) for name, value in state.items()}
+    return located
 
 
-def _extract_metadata(content: dict[Any, Any], state_dict_key: str | None) -> dict[str, Any]:
+def _describe_content(content: dict[Any, Any], state_dict_key: str | None) -> list[str]:
     if state_dict_key is None:
-        return {}
-    known = (state_dict_key, *_METADATA_KEYS)
-    left_out = [str(name) for name in content if name not in known and not str(name).startswith(_MODULE_PREFIX)]
-    notes = [f"the tensors stand as {state_dict_key!r}"]
-    if averages := [name for name in _EMA_KEYS if name in left_out]:
-        notes.append(f"{averages[0]!r}, the weights' running average, stands beside them and was left out")
-    if others := [name for name in left_out if name not in averages]:
+        return []
+    others = [str(name) for name in content if name != state_dict_key and not str(name).startswith(_MODULE_PREFIX)]
+    notes = [f"the tensors are under {state_dict_key!r}"]
+    if averages := [name for name in _EMA_KEYS if name in others]:
+        notes.append(f"{averages[0]!r}, the EMA of the weights, is there too and was left out")
+    if others := [name for name in others if name not in averages]:
         notes.append(f"left out beside the tensors: {', '.join(others[:20])}")
-    room = [_MAX_VALUES]
-    said = {name: _to_json_value(content[name], room) for name in _METADATA_KEYS if name in content}
-    return {name: value for name, value in said.items() if value is not _NO_VALUE} | {"notes": notes}
-
-
-_NO_VALUE = object()
-
-
-def _to_json_value(value: Any, budget: list[int], depth: int = 0) -> Any:
-    """As JSON has it; _NO_VALUE for what is no plain value, or beyond the room: lists of shared lists have no end."""
-    budget[0] -= 1
-    if budget[0] < 0 or depth > _MAX_DEPTH or (isinstance(value, str) and len(value) > _MAX_STRING_LENGTH):
-        return _NO_VALUE
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, list | tuple):
-        return [found for each in value if (found := _to_json_value(each, budget, depth + 1)) is not _NO_VALUE]
-    if isinstance(value, ObjectSpec):
-        return _object_to_json_value(value, budget, depth)
-    if isinstance(value, dict):
-        found = {str(key): _to_json_value(each, budget, depth + 1) for key, each in value.items() if budget[0] > 0}
-        return {key: each for key, each in found.items() if each is not _NO_VALUE}
-    return _NO_VALUE
-
-
-@dataclass
-class ObjectSpec:
-    """An object of STAND_INS or MAPPINGS."""
-
-    name: str
-    args: tuple[Any, ...]
-    state: Any = None
-    items: dict[Any, Any] = field(default_factory=dict)
-
-
-def _object_to_json_value(spec: ObjectSpec, budget: list[int], depth: int) -> Any:
-    """Options as a dictionary, a number of NumPy's as one, a place as a text."""
-    match spec:
-        case ObjectSpec(name) if name in INERT_MAPPINGS:
-            return _to_json_value(spec.items, budget, depth)
-        case ObjectSpec("argparse.Namespace" | "types.SimpleNamespace", _, dict() as state):
-            return _to_json_value(state, budget, depth)
-        case ObjectSpec("pathlib.PosixPath" | "pathlib.WindowsPath", parts):
-            return "/".join(part for part in parts if isinstance(part, str))[:_MAX_STRING_LENGTH]
-        case ObjectSpec(_, (ObjectSpec("numpy.dtype", (str(kind), *_), (_, "<" | "|", *_)), bytes(number))):
-            codes = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "b1": "<?", "u1": "<B"}
-            if kind in codes and len(number) == struct.calcsize(codes[kind]):
-                return struct.unpack(codes[kind], number)[0]
-    return _NO_VALUE
-
-
-INERT_OBJECTS = {
-    # options of trainers
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    # numbers: a schedule's rates are NumPy's, and with them an optimizer's state
-    *(f"numpy.{room}.multiarray.{name}" for room in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    "numpy.dtype",
-    "numpy.ndarray",
-    # what else stands beside the tensors in public files: logs and places
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-}
-
-
-INERT_MAPPINGS = {
-    "fvcore.common.config.CfgNode",
-    "yacs.config.CfgNode",
-    "easydict.EasyDict",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
-    "mmengine.config.config.ConfigDict",
-}
-
-
-_TENSOR_REBUILDERS = {
-    f"torch._utils.{name}" for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
-}
-
-
-_TORCH_CALLABLES = _TENSOR_REBUILDERS | {
-    "_codecs.encode",  # bytes, as older protocols have them
-    "builtins.set",
-    "collections.Counter",
-    "collections.OrderedDict",
-    "torch.Size",
-    "torch.device",
-}
-
-
-_DTYPES = {f"torch.{name}": kind for name in dir(torch) if isinstance(kind := getattr(torch, name), torch.dtype)}
-
-
-_STORAGE_DTYPES = {
-    f"torch.{name}Storage": kind
-    for name, kind in {
-        "Double": torch.float64,
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-    }.items()
-}
-
-
-_ALLOWED_GLOBALS = {*INERT_OBJECTS, *INERT_MAPPINGS, *_TORCH_CALLABLES, *_STORAGE_DTYPES, *_DTYPES}
-
-
-_MAX_INSTRUCTIONS = (
-    5_000_000  # instructions: a checkpoint of a thousand tensors with its optimizer has a tenth of a million
-)
-
-
-_KEY_TYPES = (
-    str,
-    int,
-    float,
-    bool,
-    bytes,
-    type(None),
-)  # what a dictionary's keys are; hashing others may take for ever
-
-
-class UnsafePickle(Exception):
-    """Says what a pickle may not hold or ask for."""
-
-
-@dataclass(frozen=True)
-class GlobalReference:
-    """A name that is asked for."""
-
-    name: str
-
-
-class PickleInspector:
-    """
-    Attributes:
-        storages: all that are claimed, by their keys.
-    """
-
-    def __init__(self) -> None:
-        self.storages: dict[str, StorageSpec] = {}
-
-    def interpret(self, instructions: Iterable[tuple[Any, Any, Any]]) -> Any:
-        """What the instructions, as `pickletools.genops` gives them, would leave.
-
-        Raises:
-            Refused: they ask for what is not on the list, or claim what cannot be.
-            IndexError, KeyError, …: they contradict themselves.
-        """
-        stack: list[Any] = []
-        marks: list[list[Any]] = []
-        memo: dict[int, Any] = {}
-        for count, (code, value, _) in enumerate(instructions):
-            if count > _MAX_INSTRUCTIONS:
-                raise UnsafePickle(f"it has more than {_MAX_INSTRUCTIONS} instructions")
-            match code.name:
-                case "PROTO":
-                    if value != 2:
-                        raise UnsafePickle(f"it is a pickle of protocol {value} and not of torch's usual one, 2")
-                case "MARK":
-                    marks.append(stack)
-                    stack = []
-                case "NONE":
-                    stack.append(None)
-                case "NEWTRUE" | "NEWFALSE":
-                    stack.append(code.name == "NEWTRUE")
-                case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINSTRING":
-                    stack.append(value)
-                case "EMPTY_DICT":
-                    stack.append({})
-                case "EMPTY_LIST":
-                    stack.append([])
-                case "EMPTY_SET":
-                    stack.append(set())
-                case "EMPTY_TUPLE":
-                    stack.append(())
-                case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                    many = int(code.name[-1])
-                    stack[-many:] = [tuple(stack[-many:])] if len(stack) >= many else _raise_contradiction()
-                case "TUPLE":
-                    items, stack = stack, marks.pop()
-                    stack.append(tuple(items))
-                case "APPEND":
-                    item = stack.pop()
-                    _check_list(stack[-1]).append(item)
-                case "APPENDS":
-                    items, stack = stack, marks.pop()
-                    _check_list(stack[-1]).extend(items)
-                case "SETITEM":
-                    item, key = stack.pop(), stack.pop()
-                    _check_dict(stack[-1])[_check_key(key)] = item
-                case "SETITEMS":
-                    items, stack = stack, marks.pop()
-                    _check_dict(stack[-1]).update(
-                        (_check_key(k), v) for k, v in zip(items[::2], items[1::2], strict=True)
-                    )
-                case "BINPUT" | "LONG_BINPUT":
-                    memo[value] = stack[-1]
-                case "BINGET" | "LONG_BINGET":
-                    stack.append(memo[value])
-                case "GLOBAL":
-                    stack.append(_resolve_global(value))
-                case "BINPERSID":
-                    stack.append(self._resolve_storage(stack.pop()))
-                case "REDUCE" | "NEWOBJ":
-                    args, asked = stack.pop(), stack.pop()
-                    stack.append(_build_object(asked, args, is_call=code.name == "REDUCE"))
-                case "BUILD":
-                    state = stack.pop()
-                    _set_state(stack[-1], state)
-                case "STOP":
-                    return stack.pop()
-                case _:
-                    raise UnsafePickle(f"it has the instruction {code.name}, which files of torch do not have")
-        raise UnsafePickle("it is cut off")
-
-    def _resolve_storage(self, persistent_id: Any) -> StorageSpec:
-        match persistent_id:
-            case ("storage", GlobalReference(name), str(key), str(), int(numel)) if name in _STORAGE_DTYPES:
-                found = StorageSpec(key, _STORAGE_DTYPES[name], numel)
-            case ("storage", GlobalReference(name), str(key), str(), int(numel), None) if (
-                name in _STORAGE_DTYPES
-            ):  # before torch 1.6
-                found = StorageSpec(key, _STORAGE_DTYPES[name], numel)
-            case _:
-                raise UnsafePickle("it claims a store of numbers that is none of torch's usual ones")
-        if numel < 0 or self.storages.setdefault(key, found) != found:
-            raise UnsafePickle("it claims stores of numbers that contradict one another")
-        return found
-
-
-def _resolve_global(qualified_name: str) -> GlobalReference:
-    module, _, name = qualified_name.partition(" ")
-    full = f"{'builtins' if module == '__builtin__' else module}.{name}"
-    if full not in _ALLOWED_GLOBALS:
-        raise UnsafePickle(f"it asks for {re.sub(r'[^A-Za-z0-9_.]', '?', full)[:100]}")
-    return GlobalReference(full)
-
-
-def _build_object(reference: Any, args: Any, *, is_call: bool) -> Any:
-    name = reference.name if isinstance(reference, GlobalReference) else ""
-    if not isinstance(args, tuple) or not name or name in _STORAGE_DTYPES:
-        raise UnsafePickle("it calls what is no function")
-    if name in INERT_OBJECTS or name in INERT_MAPPINGS:
-        return ObjectSpec(name, args)
-    if not is_call:
-        raise UnsafePickle(f"it makes a {name} without its maker")
-    match name, args:
-        case "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", (StorageSpec() as storage, *where):
-            return _build_tensor_spec(storage, where)
-        case "torch._utils._rebuild_parameter", (TensorSpec() as claim, bool(), dict()):
-            return claim
-        case "_codecs.encode", (str(text), "latin1"):
-            return text.encode("latin1")
-        case "collections.OrderedDict", ():
-            return {}
-        case "collections.OrderedDict", (list(pairs),):
-            return {_check_key(key): value for key, value in pairs}
-        case "collections.Counter", () | (dict(),):
-            return dict(*args)
-        case "builtins.set", (list(items),):
-            return {_check_key(item) for item in items}
-        case "torch.Size", (tuple(sizes),) if all(isinstance(size, int) for size in sizes):
-            return sizes
-        case "torch.device", (str(),) | (str(), int()):
-            return reference
-    raise UnsafePickle(f"it calls {name} otherwise than torch does")
-
-
-def _build_tensor_spec(storage: StorageSpec, arguments: list[Any]) -> TensorSpec:
-    match arguments:
-        case [int(offset), tuple(shape), tuple(stride), *_] if len(shape) == len(stride) <= 16:
-            numbers = (offset, *shape, *stride)
-            if all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):
-                last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-                if 0 in shape or last < storage.numel:
-                    return TensorSpec(storage, shape)
-                raise UnsafePickle(
-                    f"it claims a tensor of {' × '.join(map(str, shape))} of a store of {storage.numel} numbers"
-                )
-    raise UnsafePickle("it claims a tensor whose shape is none")
-
-
-def _set_state(target: Any, state: Any) -> None:
-    """An ordered dictionary of tensors has `_metadata`, versions of modules; any other word could hide its methods."""
-    if isinstance(target, ObjectSpec):
-        target.state = state
-    elif not (isinstance(target, dict) and isinstance(state, dict) and set(state) <= {"_metadata"}):
-        raise UnsafePickle("it changes an object otherwise than torch does")
-
-
-def _check_key(key: Any) -> Any:
-    if isinstance(key, _KEY_TYPES) or (isinstance(key, tuple) and all(isinstance(each, _KEY_TYPES) for each in key)):
-        return key
-    raise UnsafePickle("it has a dictionary whose keys are no names or numbers")
-
-
-def _check_dict(target: Any) -> dict[Any, Any]:
-    if isinstance(target, ObjectSpec) and target.name in INERT_MAPPINGS:
-        return target.items
-    return target if isinstance(target, dict) else _raise_contradiction()
-
-
-def _check_list(target: Any) -> list[Any]:
-    return target if isinstance(target, list) else _raise_contradiction()
-
-
-def _raise_contradiction() -> Any:
-    raise UnsafePickle("its instructions contradict one another")
+    return notes

@@ -28,7 +28,7 @@ VERBS = {  # what each takes and does, and its function, whose module is importe
     "data pack": ("DATA --out DIR", "re-encode videos into tar shards that decode fast", "data:data_pack_command"),
     "data inspect": ("DATA", "classes, sizes and problems; a contact sheet", "data:data_inspect_command"),
     "bench data": ("[DATA]", "speed of decoding, augmentation and loading", "data:bench_data_command"),
-    "weights list": ("[PATTERN]", "published checkpoints: size, accuracy, licence, URL", "weights:list_weights"),
+    "weights list": ("[PATTERN]", "published checkpoints: size, accuracy, licence, URL", "weights_list:list_weights"),
     "weights inspect": ("RUN_OR_FILE", "layout, model, licence and tensors of a file", "weights:inspect_weights"),
     "weights convert": ("FILE --to KIND", "convert to another layout, ONNX or torch.export", "weights:convert_weights"),
     "doctor": ("", "devices, precision, decoders, disk space, versions", "doctor:doctor_command"),

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.load import infer_encoder_config, load_checkpoint, load_state_dict_strict
+from vidstill.checkpoints.load import build_from_state, infer_encoder_config, load_checkpoint
 from vidstill.recipes.finetuning import imagemae, stmae, videomae
 from vidstill.recipes.recipe import NUM_CLASSES
 from vidstill.tasks.classification import Classifier, ClassifierConfig
@@ -34,14 +34,12 @@ def load_classifier(source: str | Checkpoint) -> tuple[Classifier, Checkpoint]:
         )
     if lacking := [word for word in ("classifier", "classes", "views") if word not in weights.metadata]:
         raise InputError(f"{source} does not say what its {lacking[0]} are; it is damaged, fetch or write it again")
-    model = from_dict(ClassifierConfig, weights.metadata["classifier"]).build()
-    if model.config.num_classes != len(weights.metadata["classes"]):
+    config, num_names = from_dict(ClassifierConfig, weights.metadata["classifier"]), len(weights.metadata["classes"])
+    if config.num_classes != num_names:
         raise InputError(
-            f"{source} scores {model.config.num_classes} classes and names {len(weights.metadata['classes'])}; "
-            "it is damaged, fetch or write it again"
+            f"{source} scores {config.num_classes} classes and names {num_names}; it is damaged, fetch or write it again"
         )
-    load_state_dict_strict(model, weights.tensors, source)
-    return model, weights
+    return build_from_state(config.build, config.encoder, weights.tensors, source), weights
 
 
 def _build_default_metadata(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vidstill.checkpoints.io import read_checkpoint
-from vidstill.checkpoints.load import load_state_dict_strict
+from vidstill.checkpoints.load import build_from_state
 from vidstill.data.ava.label_map import LabelMap
 from vidstill.data.ava.samples import BoxViewsConfig
 from vidstill.recipes.recipe import DetectionRecipe
@@ -56,8 +56,7 @@ def load_detector(source: str) -> LoadedDetector:
         raise InputError(
             f"{source} scores {config.num_actions} actions and names {len(actions)}; it is damaged, fetch or write it again"
         )
-    model = config.build()
-    load_state_dict_strict(model, weights.tensors, source)
+    model = build_from_state(config.build, config.encoder, weights.tensors, source)
     recipe = from_dict(DetectionRecipe, about["recipe"])
     return LoadedDetector(
         model, actions, recipe.views, recipe.use_person_scores, recipe.matching_rule, recipe.clips.size, source

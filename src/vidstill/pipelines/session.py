@@ -160,7 +160,8 @@ class TrainingSession:
                 return dict(finished.metadata.get("model_selection", {}))
             for split, manifest in manifests.items():
                 self._log(f"{split}: {len(manifest)} {self.dataset.noun}s of {manifest.source}, {manifest.description}")
-            for note in (*notes, *describe_licence_restrictions(sources), *self.dataset.messages):
+            restrictions = runtime.run_on_main(lambda: describe_licence_restrictions(sources))  # files are hashed
+            for note in (*notes, *restrictions, *self.dataset.messages):
                 self._log(note)
             self._log(f"{self.plan}; {runtime.precision}")
             result = train_task(
@@ -175,7 +176,7 @@ class TrainingSession:
                 validation=validation,
                 title=self.log_prefix,
             )
-            metadata = metadata | build_provenance(sources)
+            metadata = metadata | runtime.run_on_main(lambda: build_provenance(sources))
             selection: dict[str, Any] = {}
             if validation_set and validation and result.best_epoch is not None:
                 selection = {"epoch": result.best_epoch, "metric": validation.metric, "score": result.best_score}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from tiny_models import VIDEOMAE, built
 from tiny_runs import CLASSES, FINETUNE, make_data, run
 
@@ -235,7 +235,7 @@ def test_numbered_labels_may_be_fewer_than_the_models_classes(folder, tmp_path):
 def test_an_authors_classifier_has_the_views_of_its_paper(tmp_path, classes, views):
     encoder = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 16, 16))
     module = built(ClassifierConfig(encoder=encoder, num_classes=classes)).eval()
-    tensors = in_their_words(module.state_dict(), build_classifier_rules(encoder))
+    tensors = to_foreign(module.state_dict(), build_classifier_rules(encoder))
     torch.save({"module": tensors}, tmp_path / "theirs.pth")
     model, weights = load_classifier(str(tmp_path / "theirs.pth"))
     clip = torch.rand(1, 3, 4, 32, 32)
@@ -248,6 +248,6 @@ def test_an_authors_classifier_has_the_views_of_its_paper(tmp_path, classes, vie
 def test_an_authors_pre_training_is_not_a_classifier(tmp_path):
     encoder = ViTConfig(dim=64, depth=1, heads=1, tubelet=(2, 4, 4))
     method = built(replace(VIDEOMAE, encoder=encoder))
-    torch.save({"model": in_their_words(method.state_dict(), build_videomae_rules(encoder))}, tmp_path / "theirs.pth")
+    torch.save({"model": to_foreign(method.state_dict(), build_videomae_rules(encoder))}, tmp_path / "theirs.pth")
     with pytest.raises(InputError, match="is no fine-tuned model but pretraining; fine-tune it first"):
         load_classifier(str(tmp_path / "theirs.pth"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_layout import in_their_words
+from foreign_layout import to_foreign
 from samples import view_sample
 from tiny_encoders import (
     FRAMES,
@@ -146,9 +146,9 @@ def test_a_foreign_file_is_known_by_its_width(tmp_path, kind):
     model = built(TINY).eval()
     tensors = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
     if kind == "classifier":
-        theirs = in_their_words(tensors, build_classifier_rules(TINY))
+        theirs = to_foreign(tensors, build_classifier_rules(TINY))
     else:
-        theirs = in_their_words(tensors, build_videomae_rules(TINY))
+        theirs = to_foreign(tensors, build_videomae_rules(TINY))
     torch.save({"model": theirs}, tmp_path / "theirs.pth")
     encoder = load_encoder(str(tmp_path / "theirs.pth"), precision="fp32")
     clip = clips(1, frames=4, rows=32, columns=32)
@@ -163,7 +163,7 @@ def test_a_foreign_file_is_known_by_its_width(tmp_path, kind):
 
 def test_a_width_that_the_family_does_not_have_is_said(tmp_path):
     tensors = {f"encoder.{name}": tensor for name, tensor in built(ENCODER).state_dict().items()}
-    torch.save({"model": in_their_words(tensors, build_videomae_rules(ENCODER))}, tmp_path / "theirs.pth")
+    torch.save({"model": to_foreign(tensors, build_videomae_rules(ENCODER))}, tmp_path / "theirs.pth")
     with pytest.raises(InputError, match="its encoder is 24 wide, which is no size of the family"):
         load_encoder(str(tmp_path / "theirs.pth"), precision="fp32")
 

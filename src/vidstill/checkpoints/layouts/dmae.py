@@ -1,16 +1,18 @@
-"""DMAE's pre-trainings: image MAE's tensors, and the layers that project the student's features."""
+"""DMAE's pre-trainings: image MAE's tensors, and the projections of the student's features."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
+from dataclasses import replace
 
 from vidstill.checkpoints.layouts import mae
-from vidstill.checkpoints.layouts.helpers import ShapeDict
+from vidstill.checkpoints.layouts.layout import ForeignFile, Layout, LayoutMatch
 
 
-class DMAEPretrainingLayout(mae.MAEPretrainingLayout):
-    key = "dmae"
-    method_name, signature = "DMAE", ", aligned_feature_projection_heads"
+def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
+    return mae.match_mae_pretraining(file) if mae.DMAE_PROJECTIONS in file.top_modules else None
 
-    def infer_extra_shapes(self, tensors: Mapping[str, Tensor]) -> ShapeDict:
-        return mae.infer_projection_shapes(tensors)
+
+LAYOUT = Layout(
+    key="dmae",
+    name="DMAE",
+    matchers=(_match_pretraining,),
+    format=replace(mae.FORMAT, project="DMAE", build_rules=mae.build_dmae_format_rules),
+)

@@ -1,169 +1,168 @@
-"""Image MAE's files: pre-trainings, encoders alone, classifiers; DMAE's pre-trainings, which add projections."""
+"""Image MAE: pre-trainings, encoders, classifiers, linear probes; also the base of DMAE's pre-trainings."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
-
-from vidstill.checkpoints.layouts.helpers import (
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.build_match import (
     FIXED_TABLE_REASON,
-    ShapeDict,
-    build_classifier_metadata,
-    build_encoder_metadata,
-    build_pretraining_metadata,
+    build_classifier_match,
+    build_encoder_match,
+    build_pretraining_match,
     compute_decoder_shapes,
-    compute_linear_shapes,
-    count_rows,
-    list_top_modules,
+    get_linear_shapes,
 )
-from vidstill.checkpoints.layouts.infer_config import PATCH_EMBED_WEIGHT, infer_decoder, infer_encoder, infer_positions
-from vidstill.checkpoints.layouts.layout import LayoutMatch
-from vidstill.checkpoints.layouts.rename import RenameRule, _build_mae_decoder_rules, build_vit_rules
+from vidstill.checkpoints.layouts.infer_encoder import infer_decoder, infer_encoder
+from vidstill.checkpoints.layouts.infer_positions import infer_positions
+from vidstill.checkpoints.layouts.layout import (
+    CHECKPOINT_KINDS,
+    ForeignFile,
+    ForeignFormat,
+    Layout,
+    LayoutMatch,
+    ShapeDict,
+)
+from vidstill.checkpoints.layouts.rename import RenameRule, build_mae_decoder_rules, build_vit_rules
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
 
-DMAE_PROJECTION_PREFIX = "aligned_feature_projection_heads."
-_DECODER_HEADS = 16  # of MAE's decoder
+DMAE_PROJECTIONS = "aligned_feature_projection_heads"
+_DECODER_HEADS = 16  # MAE's decoder
 
 
-class MAEPretrainingLayout:
-    """Without DMAE's projections this is image MAE's."""
-
-    key = "mae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        if not _is_image_encoder(tensors) or "decoder_embed" not in list_top_modules(tensors):
-            return None
-        if (DMAE_PROJECTION_PREFIX.rstrip(".") in list_top_modules(tensors)) != (self.key == "dmae"):
-            return None
-        found = infer_encoder(tensors, hint, default_positions="sincos2d")
-        dim = count_rows(tensors, "decoder_embed.weight")
-        codes = infer_positions(
-            tensors,
-            "decoder_pos_embed",
-            dim,
-            1,
-            expected_kind="sincos2d",
-            hint_grid=None,
-            class_token=found.config.class_token,
-            default_positions="sincos2d",
-        )
-        decoder = infer_decoder(
-            tensors,
-            "decoder_blocks.",
-            dim,
-            heads=_DECODER_HEADS,
-            positions=codes,
-            class_token="encoder" if found.config.class_token else "none",
-            project_bias=True,
-        )
-        wanted = compute_decoder_shapes(decoder, found.config.dim, found.config.pixels_per_token)
-        return LayoutMatch(
-            f"a pre-training of {self.method_name} (a kernel of images, decoder_embed and decoder_blocks{self.signature})",
-            build_pretraining_metadata(self.key, found, decoder=to_dict(decoder)),
-            build_mae_rules(found.config),
-            ignored_prefixes={"decoder_pos_embed": FIXED_TABLE_REASON},
-            notes=(*found.notes, *codes.notes),
-            expected_shapes=wanted | self.infer_extra_shapes(tensors),
-        )
-
-    method_name, signature = "image MAE", ""
-
-    def infer_extra_shapes(self, tensors: Mapping[str, Tensor]) -> ShapeDict:
-        """The names and shapes of what comes beside encoder and decoder."""
-        return {}
+def match_mae_pretraining(file: ForeignFile) -> LayoutMatch | None:
+    """A pre-training of image MAE, or of DMAE, which has projections too."""
+    if not file.has_patch_embed(4) or "decoder_embed" not in file.top_modules:
+        return None
+    inferred = infer_encoder(file, default_positions="sincos2d")
+    encoder, dim = inferred.config, file.count_rows("decoder_embed.weight")
+    positions = infer_positions(
+        file.tensors,
+        "decoder_pos_embed",
+        dim,
+        1,
+        expected_kind="sincos2d",
+        hint_grid=None,
+        class_token=encoder.class_token,
+        default_positions="sincos2d",
+    )
+    decoder = infer_decoder(
+        file.tensors,
+        "decoder_blocks.",
+        dim,
+        heads=_DECODER_HEADS,
+        positions=positions,
+        class_token="encoder" if encoder.class_token else "none",
+        embed_bias=True,
+    )
+    shapes = compute_decoder_shapes(decoder, encoder.dim, encoder.pixels_per_token)
+    is_dmae = DMAE_PROJECTIONS in file.top_modules
+    project, signs = ("DMAE", f", {DMAE_PROJECTIONS}") if is_dmae else ("image MAE", "")
+    return build_pretraining_match(
+        f"a pre-training of {project} (a kernel of images, decoder_embed and decoder_blocks{signs})",
+        inferred,
+        build_mae_rules(encoder),
+        shapes | _get_projection_shapes(file),
+        extra_notes=positions.notes,
+        ignored_prefixes={"decoder_pos_embed": FIXED_TABLE_REASON},
+        decoder=to_dict(decoder),
+    )
 
 
-class MAEEncoderLayout:
-    key = "mae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        if not _is_image_encoder(tensors) or list_top_modules(tensors) & {"head", "fc_norm", "decoder_embed"}:
-            return None
-        found = infer_encoder(tensors, hint, default_positions="sincos2d")
-        return LayoutMatch(
-            "an encoder of image MAE alone (a kernel of images, and neither decoder nor head)",
-            build_encoder_metadata(self.key, found),
-            build_vit_rules(found.config, "", "encoder.", is_image=True),
-            optional_prefixes={"encoder.norm.": "an encoder may be kept without its last norm"},
-            notes=found.notes,
-        )
-
-
-class MAEClassifierLayout:
-    key = "mae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        if not _is_image_encoder(tensors) or not list_top_modules(tensors) & {"head", "fc_norm"}:
-            return None
-        if "head.1.weight" in tensors:
-            return None  # a linear probe
-        first = "fc_norm.weight" not in tensors
-        classes = count_rows(tensors, "head.weight")
-        found = infer_encoder(tensors, hint, default_positions="sincos2d", requires_table=True)
-        sign = "norm and head: the class token is classified" if first else "fc_norm and head"
-        names = build_classifier_rules(found.config, is_image=True)
-        return LayoutMatch(
-            f"a classifier of image MAE or DMAE (a kernel of images, {sign}, {classes} classes)",
-            build_classifier_metadata(self.key, found, classes, "first" if first else "mean"),
-            names,
-            notes=found.notes,
-        )
-
-
-class MAELinearProbeLayout:
-    """A frozen encoder, a batch norm without factors and a linear layer."""
-
-    key = "mae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        if not _is_image_encoder(tensors) or "head.1.weight" not in tensors:
-            return None
-        found = infer_encoder(tensors, hint, default_positions="sincos2d", requires_table=True)
-        dim, classes = found.config.dim, count_rows(tensors, "head.1.weight")
-        moments: ShapeDict = {"norm.running_mean": (dim,), "norm.running_var": (dim,), "norm.num_batches_tracked": ()}
-        return LayoutMatch(
-            f"a linear probe of image MAE (a kernel of images, head.0 and head.1, {classes} classes)",
-            {**build_encoder_metadata(self.key, found), "kind": "probe"},
-            (
-                RenameRule("head.0.", "norm."),
-                RenameRule("head.1.", "head."),
-                *build_vit_rules(found.config, "", "encoder.", is_image=True),
-            ),
-            notes=found.notes,
-            expected_shapes=moments | {"head.weight": (classes, dim), "head.bias": (classes,)},
-        )
-
-
-def _is_image_encoder(tensors: Mapping[str, Tensor]) -> bool:
-    return PATCH_EMBED_WEIGHT in tensors and tensors[PATCH_EMBED_WEIGHT].ndim == 4
-
-
-def infer_projection_shapes(tensors: Mapping[str, Tensor]) -> ShapeDict:
-    """DMAE's: each a linear layer, or a perceptron of two."""
+def _get_projection_shapes(file: ForeignFile) -> ShapeDict:
+    """The names and shapes of DMAE's projections: each a linear layer, or an MLP of two."""
     shapes: ShapeDict = {}
-    for name, tensor in tensors.items():
-        if name.startswith(DMAE_PROJECTION_PREFIX) and name.endswith(".weight"):
-            shapes |= compute_linear_shapes(
-                f"projections.{name.removeprefix(DMAE_PROJECTION_PREFIX).removesuffix('.weight')}", tensor
-            )
+    for name, tensor in file.select(f"{DMAE_PROJECTIONS}.").tensors.items():
+        if name.endswith(".weight"):
+            shapes |= get_linear_shapes(f"projections.{name.removesuffix('.weight')}", tensor)
     return shapes
+
+
+def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
+    if not file.has_patch_embed(4) or file.top_modules & {"head", "fc_norm", "decoder_embed"}:
+        return None
+    inferred = infer_encoder(file, default_positions="sincos2d")
+    return build_encoder_match(
+        "an encoder of image MAE alone (a kernel of images, and neither decoder nor head)",
+        inferred,
+        build_vit_rules(inferred.config, "", "encoder.", is_image=True),
+    )
+
+
+def _match_linear_probe(file: ForeignFile) -> LayoutMatch | None:
+    """A frozen encoder, a batch norm without affine parameters and a linear layer."""
+    if not file.has_patch_embed(4) or "head.1.weight" not in file.tensors:
+        return None
+    inferred = infer_encoder(file, default_positions="sincos2d", requires_table=True)
+    dim, num_classes = inferred.config.dim, file.count_rows("head.1.weight")
+    shapes: ShapeDict = {"norm.running_mean": (dim,), "norm.running_var": (dim,), "norm.num_batches_tracked": ()}
+    return build_encoder_match(
+        f"a linear probe of image MAE (a kernel of images, head.0 and head.1, {num_classes} classes)",
+        inferred,
+        _build_probe_rules(inferred.config),
+        kind="probe",
+        expected_shapes=shapes | {"head.weight": (num_classes, dim), "head.bias": (num_classes,)},
+    )
+
+
+def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
+    if not file.has_patch_embed(4) or not file.top_modules & {"head", "fc_norm"}:
+        return None
+    pools_first = "fc_norm.weight" not in file.tensors
+    num_classes = file.count_rows("head.weight")
+    inferred = infer_encoder(file, default_positions="sincos2d", requires_table=True)
+    signs = "norm and head: the class token is classified" if pools_first else "fc_norm and head"
+    return build_classifier_match(
+        f"a classifier of image MAE or DMAE (a kernel of images, {signs}, {num_classes} classes)",
+        inferred,
+        build_classifier_rules(inferred.config, is_image=True),
+        num_classes,
+        "first" if pools_first else "mean",
+    )
 
 
 def build_mae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     """A pre-training of image MAE, whole or its encoder alone; what DMAE adds to it."""
+    decoder = DecoderConfig(dim=0, depth=0, heads=0, positions="sincos2d")
     return (
-        *_build_mae_decoder_rules(DecoderConfig(dim=0, depth=0, heads=0, positions="sincos2d"), separate_qkv=False),
-        RenameRule("aligned_feature_projection_heads.", "projections."),
+        *build_mae_decoder_rules(decoder, separate_qkv=False),
+        RenameRule(f"{DMAE_PROJECTIONS}.", "projections."),
         *build_vit_rules(config, "", "encoder.", is_image=True),
     )
+
+
+def _build_probe_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
+    encoder = build_vit_rules(config, "", "encoder.", is_image=True)
+    return RenameRule("head.0.", "norm."), RenameRule("head.1.", "head."), *encoder
+
+
+def build_dmae_format_rules(checkpoint: Checkpoint, config: ViTConfig) -> tuple[RenameRule, ...]:
+    match checkpoint.metadata["kind"]:
+        case "classifier":
+            return build_classifier_rules(config, is_image=True)
+        case "probe":
+            return _build_probe_rules(config)
+    return build_mae_rules(config)
+
+
+def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> tuple[RenameRule, ...]:
+    return tuple(rule for rule in build_dmae_format_rules(checkpoint, config) if rule.native_prefix != "projections.")
+
+
+FORMAT = ForeignFormat(
+    project="MAE",
+    build_rules=_build_rules,
+    position_kinds=("sincos2d", "learned"),
+    attention_biases=("qkv", "none"),
+    class_token_options=(True,),
+    is_image=True,
+    supports_layer_scale=False,
+    position_tables={"pos_embed": "patch_embed.proj.bias", "decoder_pos_embed": "decoder_norm.weight"},
+    kinds_with_position_table=(*CHECKPOINT_KINDS, "probe"),
+    checkpoint_kinds=(*CHECKPOINT_KINDS, "probe"),
+)
+LAYOUT = Layout(
+    key="mae",
+    name="MAE",
+    matchers=(match_mae_pretraining, _match_linear_probe, _match_classifier, _match_encoder),
+    format=FORMAT,
+)

@@ -1,26 +1,22 @@
-"""All layouts that are known, in the order in which a file is held against them."""
+"""The known layouts, in the order in which a file is compared with them."""
 
-from vidstill.checkpoints.layouts import amd, detector, dmae, mae, maskagain, mmaction, mvd, slowfast, stmae, videomae
-from vidstill.checkpoints.layouts.layout import Layout
-from vidstill.checkpoints.layouts.transformers import TransformersLayout
+from collections.abc import Mapping
 
-LAYOUTS: tuple[Layout, ...] = (
-    TransformersLayout(),
-    amd.AMDPretrainingLayout(),
-    maskagain.MaskAgainPretrainingLayout(),
-    videomae.VideoMAEPretrainingLayout(),
-    mvd.MVDPretrainingLayout(),
-    slowfast.SlowFastPretrainingLayout(),
-    stmae.STMAEPretrainingLayout(),
-    stmae.STMAEClassifierLayout(),
-    stmae.STMAEEncoderLayout(),
-    dmae.DMAEPretrainingLayout(),
-    mae.MAEPretrainingLayout(),
-    mae.MAEClassifierLayout(),
-    mae.MAELinearProbeLayout(),
-    mae.MAEEncoderLayout(),
-    detector.VideoMAEDetectorLayout(),
-    videomae.VideoMAEClassifierLayout(),
-    mmaction.MMActionRecognizerLayout(),
-    videomae.VideoMAEEncoderLayout(),
+from vidstill.checkpoints.layouts import (
+    amd,
+    detector,
+    dmae,
+    mae,
+    maskagain,
+    mmaction,
+    mvd,
+    slowfast,
+    stmae,
+    transformers_export,
+    videomae,
 )
+from vidstill.checkpoints.layouts.layout import Layout
+
+_MODULES = (transformers_export, amd, maskagain, mvd, slowfast, stmae, dmae, mae, detector, mmaction, videomae)
+LAYOUTS: Mapping[str, Layout] = {module.LAYOUT.key: module.LAYOUT for module in _MODULES}
+WRITABLE_LAYOUTS = tuple(key for key, layout in LAYOUTS.items() if layout.format or layout.write)

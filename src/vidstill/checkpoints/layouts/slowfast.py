@@ -1,21 +1,19 @@
-"""ST-MAE's pre-trainings in the words of PySlowFast, as published; `stmae.Classifier` reads its fine-tuned ones."""
+"""ST-MAE's pre-trainings and classifiers with the names of PySlowFast, as they are published."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-from torch import Tensor
-
-from vidstill.checkpoints.layouts.helpers import (
-    build_pretraining_metadata,
-    compute_decoder_shapes,
-    count_rows,
-    infer_heads_of_64,
-    list_indices,
-    list_top_modules,
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts import stmae
+from vidstill.checkpoints.layouts.build_match import build_pretraining_match
+from vidstill.checkpoints.layouts.infer_encoder import infer_heads_of_64
+from vidstill.checkpoints.layouts.layout import ForeignFile, Layout, LayoutMatch
+from vidstill.checkpoints.layouts.rename import (
+    RenameRule,
+    build_mae_decoder_rules,
+    build_qkv_rules,
+    build_vit_rules,
 )
-from vidstill.checkpoints.layouts.layout import LayoutMatch
-from vidstill.checkpoints.layouts.rename import RenameRule, _build_mae_decoder_rules, _build_qkv_rules, build_vit_rules
-from vidstill.checkpoints.layouts.stmae import infer_out_dim, infer_stmae_decoder, infer_stmae_encoder, is_video_encoder
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
@@ -23,48 +21,67 @@ from vidstill.utils.config_io import to_dict
 _BLOCKS_PREFIX = "pred_head.transforms.0."
 
 
-class SlowFastPretrainingLayout:
-    key = "slowfast"
+def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
+    if not file.has_patch_embed(5) or "pred_head" not in file.top_modules:
+        return None
+    inferred = stmae.infer_stmae_encoder(file)
+    last = max(file.list_indices(_BLOCKS_PREFIX), default=0)  # the decoder's norm comes after its blocks
+    blocks = {name: each for name, each in file.tensors.items() if not name.startswith(f"{_BLOCKS_PREFIX}{last}.")}
+    decoder = stmae.infer_stmae_decoder(
+        replace(file, tensors=blocks),
+        _BLOCKS_PREFIX,
+        inferred,
+        heads=infer_heads_of_64(file.count_rows("decoder_embed.weight")),
+        class_token="encoder" if inferred.config.class_token else "none",
+    )
+    head = "pred_head.projections.0.weight"
+    return build_pretraining_match(
+        f"a pre-training of ST-MAE with the names of PySlowFast (pred_head, {stmae.describe_qkv(file)})",
+        inferred,
+        build_slowfast_rules(inferred.config, decoder, separate_qkv=stmae.has_separate_qkv(file.tensors)),
+        stmae.compute_stmae_decoder_shapes(file, decoder, inferred.config, head),
+        decoder=to_dict(decoder),
+    )
 
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        if not is_video_encoder(tensors) or "pred_head" not in list_top_modules(tensors):
-            return None
-        found = infer_stmae_encoder(tensors, hint)
-        last = max(list_indices(tensors, _BLOCKS_PREFIX), default=0)
-        norm = f"{_BLOCKS_PREFIX}{last}."  # the decoder's norm comes after its blocks, and is counted with them
-        blocks = {name: tensor for name, tensor in tensors.items() if not name.startswith(norm)}
-        decoder = infer_stmae_decoder(
-            blocks,
-            _BLOCKS_PREFIX,
-            found,
-            heads=infer_heads_of_64(count_rows(tensors, "decoder_embed.weight")),
-            class_token="encoder" if found.config.class_token else "none",
-        )
-        separate = "blocks.0.attn.q.weight" in tensors
-        return LayoutMatch(
-            f"a pre-training of ST-MAE in the words of PySlowFast (pred_head, {'separate' if separate else 'fused'} "
-            "queries, keys and values)",
-            build_pretraining_metadata(self.key, found, decoder=to_dict(decoder)),
-            build_slowfast_rules(found.config, decoder, separate_qkv=separate),
-            notes=found.notes,
-            expected_shapes=compute_decoder_shapes(
-                decoder, found.config.dim, infer_out_dim(tensors, "pred_head.projections.0.weight", found)
-            ),
-        )
+
+def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
+    head = "head.projection.weight"
+    if not file.has_patch_embed(5) or head not in file.tensors:
+        return None
+    return stmae.match_stmae_classifier(file, head, "PySlowFast (norm and head.projection", slowfast=True)
 
 
 def build_slowfast_rules(
     config: ViTConfig, decoder: DecoderConfig, *, separate_qkv: bool = True
 ) -> tuple[RenameRule, ...]:
-    """A pre-training of ST-MAE in the layout of PySlowFast, which the published files have."""
-    blocks = "pred_head.transforms.0."
+    """A pre-training of ST-MAE with the names of PySlowFast.
+
+    Args:
+        config: The encoder.
+        decoder: Its depth, positions and class token decide the names.
+        separate_qkv: It has a layer each for queries, keys and values.
+    """
     return (
-        RenameRule(f"{blocks}{decoder.depth}.", "decoder.norm."),
-        *(_build_qkv_rules(blocks, "decoder.trunk.blocks.", decoder.depth) if separate_qkv else ()),
-        RenameRule(blocks, "decoder.trunk.blocks."),
+        RenameRule(f"{_BLOCKS_PREFIX}{decoder.depth}.", "decoder.norm."),
+        *(build_qkv_rules(_BLOCKS_PREFIX, "decoder.trunk.blocks.", decoder.depth) if separate_qkv else ()),
+        RenameRule(_BLOCKS_PREFIX, "decoder.trunk.blocks."),
         RenameRule("pred_head.projections.0.", "decoder.head."),
-        *_build_mae_decoder_rules(decoder, separate_qkv=False),  # whose blocks have the words above
+        *build_mae_decoder_rules(decoder, separate_qkv=False),  # its blocks are named above
         *build_vit_rules(config, "", "encoder.", separate_qkv=separate_qkv),
     )
+
+
+def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> Sequence[RenameRule]:
+    separate = checkpoint.metadata.get("separate_qkv", True)
+    if checkpoint.metadata["kind"] == "classifier":
+        return stmae.build_stmae_classifier_rules(config, separate_qkv=separate, slowfast=True)
+    decoder = stmae.infer_decoder_naming(checkpoint.tensors)
+    return build_slowfast_rules(config, decoder, separate_qkv=separate)
+
+
+LAYOUT = Layout(
+    key="slowfast",
+    name="PySlowFast",
+    matchers=(_match_pretraining, _match_classifier),
+    format=replace(stmae.FORMAT, project="PySlowFast", build_rules=_build_rules, state_dict_key="model_state"),
+)

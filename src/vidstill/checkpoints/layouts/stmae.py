@@ -1,145 +1,127 @@
-"""ST-MAE's files in the words of mae_st: pre-trainings, encoders alone and classifiers."""
+"""ST-MAE's files with the names of mae_st: pre-trainings, encoders and classifiers."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.helpers import (
-    build_classifier_metadata,
-    build_encoder_metadata,
-    build_pretraining_metadata,
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.build_match import (
+    build_classifier_match,
+    build_encoder_match,
+    build_pretraining_match,
     compute_decoder_shapes,
-    count_rows,
-    list_top_modules,
 )
-from vidstill.checkpoints.layouts.infer_config import (
-    PATCH_EMBED_WEIGHT,
-    InferredEncoder,
-    infer_decoder,
-    infer_encoder,
-    infer_positions,
+from vidstill.checkpoints.layouts.infer_encoder import InferredEncoder, infer_decoder, infer_encoder
+from vidstill.checkpoints.layouts.infer_positions import infer_positions
+from vidstill.checkpoints.layouts.layout import (
+    ForeignFile,
+    ForeignFormat,
+    Layout,
+    LayoutMatch,
+    ShapeDict,
+    list_indices,
 )
-from vidstill.checkpoints.layouts.layout import LayoutMatch
-from vidstill.checkpoints.layouts.rename import RenameRule, _build_mae_decoder_rules, build_vit_rules
+from vidstill.checkpoints.layouts.rename import RenameRule, build_mae_decoder_rules, build_vit_rules
 from vidstill.models.decoder import DecoderConfig
+from vidstill.models.position_embeddings import PositionKind
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import InputError
 
-_GREY_MEAN_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
-_DECODER_HEADS = 16  # of mae_st's decoder
+_MEAN, _STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
+_DECODER_HEADS = 16  # mae_st's decoder
+_CLASS_TOKEN = Literal["none", "encoder", "own"]
 
 
-class STMAEPretrainingLayout:
-    key = "stmae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        if not is_video_encoder(tensors) or not list_top_modules(tensors) & {"decoder_embed", "decoder_blocks"}:
-            return None
-        found = infer_stmae_encoder(tensors, hint)
-        decoder = infer_stmae_decoder(
-            tensors,
-            "decoder_blocks.",
-            found,
-            heads=_DECODER_HEADS,
-            class_token=_infer_decoder_class_token(tensors, found),
-        )
-        separate = "blocks.0.attn.q.weight" in tensors
-        return LayoutMatch(
-            f"a pre-training of ST-MAE in the words of mae_st (a kernel of clips, decoder_embed and decoder_blocks, "
-            f"{'separate' if separate else 'fused'} queries, keys and values)",
-            build_pretraining_metadata(self.key, found, decoder=to_dict(decoder)),
-            build_stmae_rules(found.config, decoder, separate_qkv=separate),
-            notes=found.notes,
-            expected_shapes=compute_decoder_shapes(
-                decoder, found.config.dim, infer_out_dim(tensors, "decoder_pred.weight", found)
-            ),
-        )
-
-
-class STMAEClassifierLayout:
-    key = "stmae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        slowfast = "head.projection.weight" in tensors
-        if (
-            not is_video_encoder(tensors)
-            or "head" not in list_top_modules(tensors)
-            or not (slowfast or is_stmae_encoder(tensors))
-        ):
-            return None
-        classes = count_rows(tensors, "head.projection.weight" if slowfast else "head.weight")
-        found = infer_stmae_encoder(tensors, hint)
-        separate = "blocks.0.attn.q.weight" in tensors
-        whose = "PySlowFast (norm and head.projection" if slowfast else "mae_st (norm and head"
-        return LayoutMatch(
-            f"a classifier of ST-MAE in the words of {whose}, {'separate' if separate else 'fused'} queries, keys and "
-            f"values, {classes} classes)",
-            build_classifier_metadata(
-                "slowfast" if slowfast else "stmae",
-                found,
-                classes,
-                "mean" if found.config.class_token else "mean_after_first",
-                "pretrained",
-            ),
-            build_stmae_classifier_rules(found.config, separate_qkv=separate, slowfast=slowfast),
-            notes=found.notes,
-        )
-
-
-class STMAEEncoderLayout:
-    key = "stmae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        if (
-            not is_video_encoder(tensors)
-            or not is_stmae_encoder(tensors)
-            or list_top_modules(tensors) & {"head", "decoder_embed", "pred_head"}
-        ):
-            return None
-        found = infer_stmae_encoder(tensors, hint)
-        return LayoutMatch(
-            "an encoder of ST-MAE alone (a class token or separate layers of clips, and neither decoder nor head)",
-            build_encoder_metadata(self.key, found),
-            build_vit_rules(found.config, "", "encoder.", separate_qkv="blocks.0.attn.q.weight" in tensors),
-            optional_prefixes={"encoder.norm.": "an encoder may be kept without its last norm"},
-            notes=found.notes,
-        )
-
-
-def is_video_encoder(tensors: Mapping[str, Tensor]) -> bool:
-    return PATCH_EMBED_WEIGHT in tensors and tensors[PATCH_EMBED_WEIGHT].ndim == 5
-
-
-def is_stmae_encoder(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether an encoder of clips is ST-MAE's: separate layers, or codes of places and slots."""
-    return bool(tensors.keys() & {"blocks.0.attn.q.weight", "pos_embed_spatial", "pos_embed_temporal"})
-
-
-def infer_stmae_encoder(tensors: Mapping[str, Tensor], hint: ViTConfig | None) -> InferredEncoder:
-    return infer_encoder(
-        tensors, hint, default_positions="sinusoid", requires_table=True, mean=_GREY_MEAN_STD[0], std=_GREY_MEAN_STD[1]
+def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
+    if not file.has_patch_embed(5) or not file.top_modules & {"decoder_embed", "decoder_blocks"}:
+        return None
+    inferred = infer_stmae_encoder(file)
+    class_token = _infer_decoder_class_token(file, inferred)
+    decoder = infer_stmae_decoder(file, "decoder_blocks.", inferred, heads=_DECODER_HEADS, class_token=class_token)
+    separate = has_separate_qkv(file.tensors)
+    return build_pretraining_match(
+        "a pre-training of ST-MAE with the names of mae_st (a kernel of clips, decoder_embed and decoder_blocks, "
+        f"{describe_qkv(file)})",
+        inferred,
+        build_stmae_rules(inferred.config, decoder, separate_qkv=separate),
+        compute_stmae_decoder_shapes(file, decoder, inferred.config, "decoder_pred.weight"),
+        decoder=to_dict(decoder),
     )
 
 
+def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
+    if not _is_stmae_encoder(file) or "head.weight" not in file.tensors:
+        return None
+    return match_stmae_classifier(file, "head.weight", "mae_st (norm and head")
+
+
+def match_stmae_classifier(file: ForeignFile, head: str, names: str, *, slowfast: bool = False) -> LayoutMatch:
+    """A classifier of ST-MAE.
+
+    Args:
+        head: The name of its head's weight.
+        names: Whose names it has, and the signs, for its description.
+        slowfast: It has PySlowFast's name of the head.
+    """
+    num_classes = file.count_rows(head)
+    inferred = infer_stmae_encoder(file)
+    separate = has_separate_qkv(file.tensors)
+    return build_classifier_match(
+        f"a classifier of ST-MAE with the names of {names}, {describe_qkv(file)}, {num_classes} classes)",
+        inferred,
+        build_stmae_classifier_rules(inferred.config, separate_qkv=separate, slowfast=slowfast),
+        num_classes,
+        "mean" if inferred.config.class_token else "mean_after_first",
+        norm="pretrained",
+    )
+
+
+def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
+    if not _is_stmae_encoder(file) or file.top_modules & {"head", "decoder_embed", "pred_head"}:
+        return None
+    inferred = infer_stmae_encoder(file)
+    return build_encoder_match(
+        "an encoder of ST-MAE alone (separate queries or position tables of clips, and neither decoder nor head)",
+        inferred,
+        build_vit_rules(inferred.config, "", "encoder.", separate_qkv=has_separate_qkv(file.tensors)),
+    )
+
+
+def _is_stmae_encoder(file: ForeignFile) -> bool:
+    """Whether there is an encoder of clips with separate queries, or with tables of space and time."""
+    tables = {"pos_embed_spatial", "pos_embed_temporal"}
+    return file.has_patch_embed(5) and (has_separate_qkv(file.tensors) or bool(tables & file.tensors.keys()))
+
+
+def has_separate_qkv(tensors: Mapping[str, Tensor]) -> bool:
+    return "blocks.0.attn.q.weight" in tensors
+
+
+def describe_qkv(file: ForeignFile) -> str:
+    return f"{'separate' if has_separate_qkv(file.tensors) else 'fused'} queries, keys and values"
+
+
+def infer_stmae_encoder(file: ForeignFile) -> InferredEncoder:
+    return infer_encoder(file, default_positions="sinusoid", requires_table=True, mean=_MEAN, std=_STD)
+
+
 def infer_stmae_decoder(
-    tensors: Mapping[str, Tensor],
-    prefix: str,
-    inferred: InferredEncoder,
-    *,
-    heads: int,
-    class_token: Literal["none", "encoder", "own"],
+    file: ForeignFile, prefix: str, inferred: InferredEncoder, *, heads: int, class_token: _CLASS_TOKEN
 ) -> DecoderConfig:
-    dim = count_rows(tensors, "decoder_embed.weight")
-    codes = infer_positions(
-        tensors,
+    """Infer a decoder of ST-MAE.
+
+    Args:
+        file: The foreign file.
+        prefix: Of its blocks' names.
+        inferred: The encoder.
+        heads: Of its attention.
+        class_token: Which class token comes before its tokens.
+    """
+    dim = file.count_rows("decoder_embed.weight")
+    positions = infer_positions(
+        file.tensors,
         "decoder_pos_embed",
         dim,
         inferred.config.tubelet[0],
@@ -149,38 +131,50 @@ def infer_stmae_decoder(
         default_positions="sinusoid",
         requires_table=True,
     )
-    return infer_decoder(tensors, prefix, dim, heads=heads, positions=codes, class_token=class_token, project_bias=True)
+    return infer_decoder(
+        file.tensors, prefix, dim, heads=heads, positions=positions, class_token=class_token, embed_bias=True
+    )
 
 
-def _infer_decoder_class_token(
-    tensors: Mapping[str, Tensor], inferred: InferredEncoder
-) -> Literal["none", "encoder", "own"]:
-    """What stands before the decoder's tokens: its own class token; or the encoder's, if its table has a row for it."""
-    if "decoder_cls_token" in tensors:
+def _infer_decoder_class_token(file: ForeignFile, inferred: InferredEncoder) -> _CLASS_TOKEN:
+    """The decoder's own class token, or the encoder's where its table has a row for it."""
+    if "decoder_cls_token" in file.tensors:
         return "own"
-    table, grid = tensors.get("decoder_pos_embed"), inferred.config.learned_grid
-    longer = table is not None and grid is not None and table.shape[-2:-1] == (grid[0] * grid[1] * grid[2] + 1,)
-    return "encoder" if longer or "decoder_pos_embed_class" in tensors else "none"
+    table, grid = file.tensors.get("decoder_pos_embed"), inferred.config.learned_grid
+    has_row = table is not None and grid is not None and table.shape[-2:-1] == (grid[0] * grid[1] * grid[2] + 1,)
+    return "encoder" if has_row or "decoder_pos_embed_class" in file.tensors else "none"
 
 
-def infer_out_dim(tensors: Mapping[str, Tensor], name: str, inferred: InferredEncoder) -> int:
-    """How many values are guessed for a token: the pixels of some frames of its tubelet.
+def compute_stmae_decoder_shapes(file: ForeignFile, decoder: DecoderConfig, encoder: ViTConfig, head: str) -> ShapeDict:
+    """The names and shapes of a decoder that predicts the pixels of some frames of each tubelet.
+
+    Args:
+        file: The foreign file.
+        decoder: What was inferred.
+        encoder: What was inferred.
+        head: The name of the weight of its last layer.
 
     Raises:
-        InputError: they are no whole frames.
+        InputError: It does not predict whole frames.
     """
-    size, frame = count_rows(tensors, name), 3 * inferred.config.tubelet[1] * inferred.config.tubelet[2]
-    if size % frame or size > inferred.config.pixels_per_token:
-        raise InputError(f"{name!r} has {size} rows, and a frame of a token has {frame} values")
-    return size
+    rows, frame = file.count_rows(head), 3 * encoder.tubelet[1] * encoder.tubelet[2]
+    if rows % frame or rows > encoder.pixels_per_token:
+        raise InputError(f"{head!r} has {rows} rows, and a frame of a token has {frame} values")
+    return compute_decoder_shapes(decoder, encoder.dim, rows)
 
 
 def build_stmae_rules(
     config: ViTConfig, decoder: DecoderConfig, *, separate_qkv: bool = True
 ) -> tuple[RenameRule, ...]:
-    """A pre-training of ST-MAE in the layout of mae_st."""
+    """A pre-training of ST-MAE with the names of mae_st.
+
+    Args:
+        config: The encoder.
+        decoder: Its depth, positions and class token decide the names.
+        separate_qkv: It has a layer each for queries, keys and values.
+    """
     return (
-        *_build_mae_decoder_rules(decoder, separate_qkv=separate_qkv),
+        *build_mae_decoder_rules(decoder, separate_qkv=separate_qkv),
         *build_vit_rules(config, "", "encoder.", separate_qkv=separate_qkv),
     )
 
@@ -188,16 +182,61 @@ def build_stmae_rules(
 def build_stmae_classifier_rules(
     config: ViTConfig, *, separate_qkv: bool = True, slowfast: bool = False
 ) -> tuple[RenameRule, ...]:
-    """A fine-tuned model of ST-MAE, whose norm after the mean is the pre-trained encoder's.
+    """A fine-tuned model of ST-MAE, whose norm after pooling is the pre-trained encoder's.
 
     Args:
-        slowfast: PySlowFast's word for the head is written; read are both.
+        config: The encoder.
+        separate_qkv: It has a layer each for queries, keys and values.
+        slowfast: Write PySlowFast's name of the head; both are read.
     """
-    of_slowfast = (RenameRule("head.projection.", "head."),)
-    of_mae_st = (RenameRule("head.weight", "head.weight"), RenameRule("head.bias", "head.bias"))
+    heads = [
+        RenameRule("head.weight", "head.weight"),
+        RenameRule("head.bias", "head.bias"),
+        RenameRule("head.projection.", "head."),
+    ]
+    heads.sort(key=lambda rule: (rule.native_prefix == "head.") != slowfast)
     encoder = build_vit_rules(config, "", "encoder.", separate_qkv=separate_qkv)
-    return (
-        RenameRule("norm.", "norm."),
-        *(of_slowfast + of_mae_st if slowfast else of_mae_st + of_slowfast),
-        *(name for name in encoder if name.foreign_prefix != "norm."),
+    return RenameRule("norm.", "norm."), *heads, *(rule for rule in encoder if rule.foreign_prefix != "norm.")
+
+
+def infer_decoder_naming(tensors: Mapping[str, Tensor]) -> DecoderConfig:
+    """What the names of our own decoder say of it, as far as the rules depend on it."""
+    positions: PositionKind = "learned" if "decoder.trunk.positions.joint" in tensors else "sincos2d"
+    positions = "separable" if "decoder.trunk.positions.space" in tensors else positions
+    class_token: _CLASS_TOKEN = "encoder" if "decoder.trunk.positions.cls_embedding" in tensors else "none"
+    return DecoderConfig(
+        dim=0,
+        depth=len(list_indices(tensors, "decoder.trunk.blocks.")),
+        heads=0,
+        positions=positions,
+        class_token="own" if "decoder.trunk.cls_token" in tensors else class_token,
     )
+
+
+def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> Sequence[RenameRule]:
+    separate = checkpoint.metadata.get("separate_qkv", True)
+    if checkpoint.metadata["kind"] == "classifier":
+        return build_stmae_classifier_rules(config, separate_qkv=separate)
+    return build_stmae_rules(config, infer_decoder_naming(checkpoint.tensors), separate_qkv=separate)
+
+
+def _list_poolings(config: ViTConfig) -> tuple[str, ...]:
+    return ("mean",) if config.class_token else ("mean_after_first",)  # released: the first token is left out
+
+
+FORMAT = ForeignFormat(
+    project="mae_st",
+    build_rules=_build_rules,
+    position_kinds=("separable", "learned"),
+    attention_biases=("qkv", "none"),
+    class_token_options=(True, False),
+    supports_layer_scale=False,
+    mean_std=(_MEAN, _STD),
+    list_poolings=_list_poolings,
+)
+LAYOUT = Layout(
+    key="stmae",
+    name="ST-MAE",
+    matchers=(_match_pretraining, _match_classifier, _match_encoder),
+    format=FORMAT,
+)

@@ -1,16 +1,15 @@
-"""VideoMAE as `transformers` has it: queries, keys and values have a layer each, and config.json says the rest."""
+"""VideoMAE of `transformers`: a layer each for queries, keys and values; config.json says what the tensors do not."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vidstill.checkpoints.layouts.helpers import compute_decoder_shapes
-from vidstill.checkpoints.layouts.infer_config import infer_num_heads
-from vidstill.checkpoints.layouts.layout import LayoutMatch
-from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.build_match import compute_decoder_shapes
+from vidstill.checkpoints.layouts.infer_encoder import infer_num_heads
+from vidstill.checkpoints.layouts.layout import ForeignFile, LayoutMatch, ShapeDict
+from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling
 from vidstill.models.decoder import DecoderConfig
@@ -19,125 +18,111 @@ from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import InputError
 
-BLOCK_EPS = 1e-12
-"""Of the LayerNorms in the blocks, and of VideoMAEModel's last one, where config.json does not say."""
 FINAL_NORM_EPS = 1e-5
-"""Of the decoder's last LayerNorm and of a classifier's: torch's, which config.json cannot change."""
+"""Of the decoder's and of a classifier's final norm in transformers, which config.json cannot change."""
 VIDSTILL_KEY = "vidstill"
-"""In the config.json of our exports: what transformers has no word for."""
+"""In the config.json of our exports: what transformers has no key for."""
+TRANSFORMERS_PREFIX = "videomae."  # of the encoder's names, except in a file of VideoMAEModel
 
-_DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8}  # of the family's decoders, by their widths
-_SSV2_CLASSES = 174  # classes
-_FIXED_TABLE_REASON = "positions are computed here, by the same formula"
+_PATCH_EMBED_WEIGHT = "embeddings.patch_embeddings.projection.weight"
+_BLOCK_EPS = 1e-12  # transformers' default of layer_norm_eps
+_DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8}  # of the family's decoders, by their width
+_SSV2_CLASSES = 174
+_ARCHITECTURES = {"encoder": "Model", "pretraining": "ForPreTraining", "classifier": "ForVideoClassification"}
+_ADVICE = "they are of two models; take the config.json that was saved with the file"
 
 
-class TransformersLayout:
-    """VideoMAEModel, VideoMAEForPreTraining and VideoMAEForVideoClassification."""
+def match_transformers(file: ForeignFile) -> LayoutMatch | None:
+    """A VideoMAEModel, VideoMAEForPreTraining or VideoMAEForVideoClassification.
 
-    key = "transformers"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        """As `Layout.read`.
-
-        Args:
-            foreign_metadata: what config.json holds, and under `preprocessor` what preprocessor_config.json does, where they are.
-        """
-        prefix = TRANSFORMERS_PREFIX if TRANSFORMERS_PREFIX + TRANSFORMERS_PATCH_EMBED_WEIGHT in tensors else ""
-        kernel = tensors.get(prefix + TRANSFORMERS_PATCH_EMBED_WEIGHT)
-        config = foreign_metadata if "model_type" in foreign_metadata else {}
-        alien = config.get("model_type", "videomae") != "videomae" or f"{prefix}embeddings.cls_token" in tensors
-        if kernel is None or kernel.ndim != 5 or alien:
-            return None
-        return _TransformersReader(
-            tensors, prefix, config, foreign_metadata.get("preprocessor") or {}, hint
-        ).read_layout()
+    Args:
+        file: Its metadata is what config.json holds; `preprocessor` in it is what preprocessor_config.json holds.
+    """
+    prefix = TRANSFORMERS_PREFIX if TRANSFORMERS_PREFIX + _PATCH_EMBED_WEIGHT in file.tensors else ""
+    kernel = file.tensors.get(prefix + _PATCH_EMBED_WEIGHT)
+    is_other = (
+        file.metadata.get("model_type", "videomae") != "videomae" or f"{prefix}embeddings.cls_token" in file.tensors
+    )
+    if kernel is None or kernel.ndim != 5 or is_other:
+        return None
+    return _TransformersReader(file, prefix).read()
 
 
 class _TransformersReader:
-    """One file's tensors, and what stands beside them."""
+    """Reads one file's tensors and config.json."""
 
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        prefix: str,
-        config: Mapping[str, Any],
-        preprocessor: Mapping[str, Any],
-        hint: ViTConfig | None,
-    ):
-        self.tensors, self.prefix, self.config, self.preprocessor = tensors, prefix, config, preprocessor
-        self.hint = hint
-        ours = config.get(VIDSTILL_KEY)
-        self.vidstill_config: Mapping[str, Any] = ours if isinstance(ours, dict) else {}
-        self.notes: list[str] = [] if config else ["there is no config.json: what it would say is the family's"]
+    def __init__(self, file: ForeignFile, prefix: str):
+        self.tensors, self.hint, self.prefix = file.tensors, file.hint, prefix
+        self.config: Mapping[str, Any] = file.metadata if "model_type" in file.metadata else {}
+        self.preprocessor: Mapping[str, Any] = file.metadata.get("preprocessor") or {}
+        native = self.config.get(VIDSTILL_KEY)
+        self.vidstill_config: Mapping[str, Any] = native if isinstance(native, dict) else {}
+        self.notes = [] if self.config else ["there is no config.json; the family's usual values are assumed"]
+        self.kernel_shape = file.tensors[prefix + _PATCH_EMBED_WEIGHT].shape
+        self.has_decoder = "encoder_to_decoder.weight" in file.tensors
+        self.is_classifier = self._has_prefix("classifier.")
 
-    def read_layout(self) -> LayoutMatch:
+    def read(self) -> LayoutMatch:
         self._check_config()
         encoder = self._read_encoder()
-        ignored = {f"{where}position_embeddings": _FIXED_TABLE_REASON for where in (f"{self.prefix}embeddings.", "")}
+        decoder = self._read_decoder(encoder) if self.has_decoder else None
+        ignored = {f"{self.prefix}embeddings.position_embeddings": "a fixed position table, computed here"}
+        ignored |= {"position_embeddings": "a fixed position table, computed here"}
         self._check_position_tables(ignored)
-        kind, decoder, lacks, wanted = "encoder", None, {}, {}
-        about: dict[str, Any] = {"layout": TransformersLayout.key, "encoder": to_dict(encoder)}
-        if "encoder_to_decoder.weight" in self.tensors:
-            kind, decoder = "pretraining", self._read_decoder(encoder)
-        if self._has_prefix("classifier."):
+        metadata: dict[str, Any] = {"encoder": to_dict(encoder), "views": to_dict(self._read_views())}
+        passed_on = {key: self.vidstill_config.get(key) for key in ("licence", "provenance")}
+        metadata |= {key: value for key, value in passed_on.items() if value is not None}
+        optional, shapes, kind = {}, ShapeDict(), "pretraining" if decoder else "encoder"
+        if self.is_classifier:
             kind = "classifier"
-            about |= self._read_classifier(encoder)
+            metadata |= self._read_classifier(encoder)
         elif not self._has_prefix(f"{self.prefix}layernorm."):
-            lacks = {"encoder.norm.": "use_mean_pooling: this encoder has no last norm"}
-            if decoder is not None:
-                kind = "encoder"
-                words = ("decoder.", "encoder_to_decoder.", "mask_token")
-                ignored |= dict.fromkeys(words, "it decodes what has gone through no last norm, as no method here does")
+            kind = "encoder"
+            optional = {"encoder.norm.": "use_mean_pooling: this encoder has no final norm"}
+            reason = "its decoder takes tokens that went through no final norm, as no method here does"
+            ignored |= dict.fromkeys(("decoder.", "encoder_to_decoder.", "mask_token"), reason) if decoder else {}
         if kind == "pretraining" and decoder is not None:
-            about |= {"decoder": to_dict(decoder), "method": self._build_method(encoder, decoder)}
-            wanted = compute_decoder_shapes(decoder, encoder.dim, encoder.pixels_per_token)
-        about |= {"kind": kind, "views": to_dict(self._read_views())}
-        about |= {
-            word: self.vidstill_config[word]
-            for word in ("licence", "provenance")
-            if self.vidstill_config.get(word) is not None
-        }
-        which = {"encoder": "Model", "pretraining": "ForPreTraining", "classifier": "ForVideoClassification"}[kind]
+            target = "per_channel" if self.config.get("norm_pix_loss", True) else "raw"
+            method = {"encoder": to_dict(encoder), "decoder": to_dict(decoder), "target": target}
+            metadata |= {"decoder": to_dict(decoder), "method": method}
+            shapes = compute_decoder_shapes(decoder, encoder.dim, encoder.pixels_per_token)
         return LayoutMatch(
-            layout_description=f"transformers' VideoMAE{which}",
-            metadata=about,
-            rules=build_transformers_rules(encoder, decoder, prefix=self.prefix),
-            ignored_prefixes=ignored,
-            optional_prefixes=lacks,
-            notes=tuple(self.notes),
-            expected_shapes=wanted,
+            f"transformers' VideoMAE{_ARCHITECTURES[kind]}",
+            metadata | {"kind": kind},
+            build_transformers_rules(encoder, decoder, prefix=self.prefix),
+            ignored,
+            optional,
+            tuple(self.notes),
+            shapes,
         )
 
     def _read_encoder(self) -> ViTConfig:
-        kernel = self.tensors[self.prefix + TRANSFORMERS_PATCH_EMBED_WEIGHT]
-        dim, _, t, h, w = kernel.shape
+        dim, _, t, h, w = self.kernel_shape
         blocks = f"{self.prefix}encoder.layer."
-        hidden = self._count_rows(f"{blocks}0.intermediate.dense.weight", 4 * dim)
-        heads, said = (
-            (self._read_number("num_attention_heads", 12), "") if self.config else infer_num_heads(dim, self.hint)
-        )
-        self.notes += [said] if said else []
+        if self.config:
+            heads = self._read_number("num_attention_heads", 12)
+        else:
+            heads, note = infer_num_heads(dim, self.hint)
+            self.notes.append(note)
         if (dim, heads) == (384, 16):
-            self.notes.append("16 heads, as config.json has them; VideoMAE's authors trained their ViT-S with 6")
+            self.notes.append("16 heads, as config.json says; VideoMAE's authors trained their ViT-S with 6")
         if not self.preprocessor:
-            self.notes.append("there is no preprocessor_config.json: mean and deviation of the colours are ImageNet's")
+            self.notes.append("there is no preprocessor_config.json; the colour mean and std are ImageNet's")
         return ViTConfig(
             dim=dim,
             depth=self._count_blocks(blocks),
             heads=heads,
-            mlp_ratio=compute_mlp_ratio(hidden, dim),
+            mlp_ratio=_compute_mlp_ratio(self._count_rows(f"{blocks}0.intermediate.dense.weight") or 4 * dim, dim),
             tubelet=(t, h, w),
             attention_bias=self._read_attention_bias(),
-            norm_eps=float(self._read_number("layer_norm_eps", BLOCK_EPS)),
-            mean=_read_mean_std(self.preprocessor, "image_mean", IMAGENET_MEAN),
-            std=_read_mean_std(self.preprocessor, "image_std", IMAGENET_STD),
+            norm_eps=float(self._read_number("layer_norm_eps", _BLOCK_EPS)),
+            mean=self._read_colour("image_mean", IMAGENET_MEAN),
+            std=self._read_colour("image_std", IMAGENET_STD),
         )
 
     def _read_decoder(self, encoder: ViTConfig) -> DecoderConfig:
         blocks = "decoder.decoder_layers."
-        dim = self._count_rows("encoder_to_decoder.weight", 0)
+        dim = len(self.tensors["encoder_to_decoder.weight"])
         heads = self._read_number("decoder_num_attention_heads", 6) if self.config else _DECODER_HEADS.get(dim)
         if heads is None:
             raise InputError(f"a decoder of width {dim} does not say its heads; put the file's config.json beside it")
@@ -145,115 +130,90 @@ class _TransformersReader:
             dim=dim,
             depth=self._count_blocks(blocks),
             heads=heads,
-            mlp_ratio=compute_mlp_ratio(self._count_rows(f"{blocks}0.intermediate.dense.weight", 4 * dim), dim),
+            mlp_ratio=_compute_mlp_ratio(self._count_rows(f"{blocks}0.intermediate.dense.weight") or 4 * dim, dim),
             attention_bias=encoder.attention_bias,
             norm_eps=encoder.norm_eps,
             final_norm_eps=self._read_final_norm_eps(),
         )
 
-    def _build_method(self, encoder: ViTConfig, decoder: DecoderConfig) -> dict[str, Any]:
-        """The pre-training, as `to_dict` writes a VideoMAEConfig."""
-        return {
-            "is": "vidstill.methods.videomae:VideoMAEConfig",
-            "encoder": to_dict(encoder),
-            "decoder": to_dict(decoder),
-            "target": "per_channel" if self.config.get("norm_pix_loss", True) else "raw",
-        }
-
     def _read_classifier(self, encoder: ViTConfig) -> dict[str, Any]:
-        """The classifier, as `to_dict` writes a ClassifierConfig, and its classes."""
-        count = self._count_rows("classifier.weight", 0)
+        """The ClassifierConfig as a dict, and the names of the classes."""
+        count = self._count_rows("classifier.weight") or 0
         names = self.config.get("id2label") or {}
-        classes = [str(names.get(str(number), f"LABEL_{number}")) for number in range(count)]
         if names and len(names) != count:
-            raise InputError(f"config.json names {len(names)} classes and the file scores {count}: {_MISMATCH_ADVICE}")
-        return {
-            "classifier": {
-                "is": "vidstill.tasks.classification:ClassifierConfig",
-                "encoder": to_dict(encoder),
-                "num_classes": count,
-                "pooling": "mean" if self._has_prefix("fc_norm.") else "first",
-                "norm_eps": self._read_final_norm_eps(),
-                "multi_label": self.config.get("problem_type") == "multi_label_classification",
-            },
-            "classes": classes,
+            raise InputError(f"config.json names {len(names)} classes and the file scores {count}: {_ADVICE}")
+        classifier = {
+            "encoder": to_dict(encoder),
+            "num_classes": count,
+            "pooling": "mean" if self._has_prefix("fc_norm.") else "first",
+            "norm_eps": self._read_final_norm_eps(),
+            "multi_label": self.config.get("problem_type") == "multi_label_classification",
         }
+        classes = [str(names.get(str(index), f"LABEL_{index}")) for index in range(count)]
+        return {"classifier": classifier, "classes": classes}
 
     def _read_views(self) -> ViewsConfig:
-        """How videos are looked at: as VideoMAE's authors test on Kinetics and SSv2; config.json says it in part."""
-        frames = int(self._read_number("num_frames", 16))
-        rows, columns = _to_pair(self.config.get("image_size", 224))
-        short = (self.preprocessor.get("size") or {}).get("shortest_edge", min(rows, columns))
-        classes = self._count_rows("classifier.weight", 0)
-        segments = classes == _SSV2_CLASSES
-        how = f"in {frames} segments" if segments else "with a stride of 4"
-        self.notes.append(f"frames are taken {how}, as VideoMAE's authors do; config.json does not say")
+        """The views of VideoMAE's authors for Kinetics and SSv2; config.json says them in part."""
+        frames, size = int(self._read_number("num_frames", 16)), _to_pair(self.config.get("image_size", 224))
+        num_classes = self._count_rows("classifier.weight")
+        is_ssv2 = num_classes == _SSV2_CLASSES
+        how = f"in {frames} segments" if is_ssv2 else "with a stride of 4"
+        self.notes.append(f"frames are sampled {how}, as VideoMAE's authors do; config.json does not say")
         return ViewsConfig(
-            sampling=SegmentSampling(num_frames=frames) if segments else DenseSampling(num_frames=frames, stride=4),
-            temporal_clips=(2 if segments else 5) if classes else 1,
-            spatial_crops=3 if classes else 1,
-            short_side=short,
-            size=(rows, columns),
+            sampling=SegmentSampling(num_frames=frames) if is_ssv2 else DenseSampling(num_frames=frames, stride=4),
+            temporal_clips=(2 if is_ssv2 else 5) if num_classes else 1,
+            spatial_crops=3 if num_classes else 1,
+            short_side=(self.preprocessor.get("size") or {}).get("shortest_edge", min(size)),
+            size=size,
         )
 
     def _check_config(self) -> None:
-        """Raises an InputError where config.json is of another model, or of one that is none of ours."""
-        if (act := self.config.get("hidden_act", "gelu")) not in ("gelu", "gelu_python"):
-            raise InputError(f"config.json says hidden_act {act!r}; the models here have 'gelu' alone")
-        _, colours, t, h, w = self.tensors[self.prefix + TRANSFORMERS_PATCH_EMBED_WEIGHT].shape
-        if colours != 3:
-            raise InputError(f"the model takes {colours} channels; those here take the 3 of colours")
-        found = {
-            "hidden_size": len(self.tensors[self.prefix + TRANSFORMERS_PATCH_EMBED_WEIGHT]),
-            "num_hidden_layers": self._count_blocks(f"{self.prefix}encoder.layer."),
-            "intermediate_size": self._count_rows(f"{self.prefix}encoder.layer.0.intermediate.dense.weight", None),
-            "tubelet_size": t,
+        """Raises an InputError where config.json is another model's, or of a model that vidstill does not have."""
+        if (activation := self.config.get("hidden_act", "gelu")) not in ("gelu", "gelu_python"):
+            raise InputError(f"config.json says hidden_act {activation!r}; only 'gelu' is supported")
+        dim, channels, t, h, w = self.kernel_shape
+        if channels != 3:
+            raise InputError(f"the model takes {channels} channels; only 3 are supported")
+        actual: dict[str, int | None] = {"hidden_size": dim, "tubelet_size": t}
+        for key, blocks in (("", f"{self.prefix}encoder.layer."), ("decoder_", "decoder.decoder_layers.")):
+            if not key or self.has_decoder:
+                actual[f"{key}num_hidden_layers"] = self._count_blocks(blocks)
+                actual[f"{key}intermediate_size"] = self._count_rows(f"{blocks}0.intermediate.dense.weight")
+        if self.has_decoder:
+            actual["decoder_hidden_size"] = len(self.tensors["encoder_to_decoder.weight"])
+        wrong: dict[str, Any] = {
+            key: value for key, value in actual.items() if value and self.config.get(key, value) not in (value, None)
         }
-        if "encoder_to_decoder.weight" in self.tensors:
-            found |= {
-                "decoder_hidden_size": self._count_rows("encoder_to_decoder.weight", None),
-                "decoder_num_hidden_layers": self._count_blocks("decoder.decoder_layers."),
-                "decoder_intermediate_size": self._count_rows(
-                    "decoder.decoder_layers.0.intermediate.dense.weight", None
-                ),
-            }
-        wrong = {word: number for word, number in found.items() if self.config.get(word, number) not in (number, None)}
         if _to_pair(self.config.get("patch_size", [h, w])) != (h, w):
             wrong["patch_size"] = [h, w]
-        for word, number in wrong.items():
-            if number is not None:
-                raise InputError(
-                    f"config.json says {word} {self.config[word]} and the tensors have {number}: {_MISMATCH_ADVICE}"
-                )
-        self._check_pooling()
+        for key, value in wrong.items():
+            raise InputError(f"config.json says {key} {self.config[key]} and the tensors have {value}: {_ADVICE}")
+        if "use_mean_pooling" in self.config:
+            self._check_pooling(mean=bool(self.config["use_mean_pooling"]))
 
-    def _check_pooling(self) -> None:
+    def _check_pooling(self, *, mean: bool) -> None:
         """Raises an InputError where a norm is missing or left over, which transformers would only warn about."""
-        if "use_mean_pooling" not in self.config:
-            return
-        pools, classifies = bool(self.config["use_mean_pooling"]), self._has_prefix("classifier.")
-        wanted = {f"{self.prefix}layernorm.": not pools, "fc_norm.": pools and classifies}
-        for name, should in wanted.items():
-            if self._has_prefix(name) != should:
+        expected = {f"{self.prefix}layernorm.": not mean, "fc_norm.": mean and self.is_classifier}
+        for name, is_expected in expected.items():
+            if self._has_prefix(name) != is_expected:
                 raise InputError(
-                    f"config.json says use_mean_pooling {format_json_bool(pools)}, and the file "
-                    f"{'lacks' if should else 'has'} {name}weight: {_MISMATCH_ADVICE}"
+                    f"config.json says use_mean_pooling {str(mean).lower()}, and the file "
+                    f"{'lacks' if is_expected else 'has'} {name}weight: {_ADVICE}"
                 )
 
-    def _check_position_tables(self, names: Collection[str]) -> None:
-        """Raises an InputError where a file holds codes of positions that are not the computed ones."""
-        for name in names:
-            if (table := self.tensors.get(name)) is None:
-                continue
-            ours = build_sinusoid_table(*table.shape[-2:]).to(torch.float32)
-            if not torch.allclose(table.float().reshape(ours.shape), ours, atol=1e-3):
-                raise InputError(f"{name!r} is not VideoMAE's code of positions, which is the only one of this layout")
+    def _check_position_tables(self, names: Mapping[str, str]) -> None:
+        """Raises an InputError where a stored position table is not the fixed one."""
+        for name in names.keys() & self.tensors.keys():
+            table = self.tensors[name]
+            fixed = build_sinusoid_table(*table.shape[-2:]).to(torch.float32)
+            if not torch.allclose(table.float().reshape(fixed.shape), fixed, atol=1e-3):
+                raise InputError(f"{name!r} is not VideoMAE's fixed table, which is the only one of this layout")
 
     def _has_prefix(self, prefix: str) -> bool:
         return any(name.startswith(prefix) for name in self.tensors)
 
-    def _count_rows(self, name: str, default: Any) -> Any:
-        return len(self.tensors[name]) if name in self.tensors else default
+    def _count_rows(self, name: str) -> int | None:
+        return len(self.tensors[name]) if name in self.tensors else None
 
     def _count_blocks(self, blocks: str) -> int:
         numbers = (name.removeprefix(blocks).partition(".")[0] for name in self.tensors if name.startswith(blocks))
@@ -264,78 +224,65 @@ class _TransformersReader:
             return "qv" if self.config.get("qv_bias", self.config.get("qkv_bias")) else "none"
         return "qv" if self.config or self.hint is None else self.hint.attention_bias
 
+    def _read_colour(self, key: str, default: tuple[float, float, float]) -> Any:
+        values = self.preprocessor.get(key)
+        return default if values is None else tuple(map(float, values))
+
     def _read_final_norm_eps(self) -> float:
-        """Of the norm before the head; of an export of ours, what it was here."""
-        found = self.vidstill_config.get("last_norm_eps")
-        return found if isinstance(found, float) else FINAL_NORM_EPS
+        """Of the norm before the head; our own exports say what it was here."""
+        eps = self.vidstill_config.get("last_norm_eps")
+        return eps if isinstance(eps, float) else FINAL_NORM_EPS
 
     def _read_number(self, key: str, default: int | float) -> Any:
-        """What config.json says, or else transformers' default."""
-        found = self.config.get(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | (float if isinstance(default, float) else int)):
-            raise InputError(f"config.json says {key} {found!r}, which is no number of that kind; fetch it again")
-        return found
+        """What config.json says, or transformers' default."""
+        value = self.config.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | (float if isinstance(default, float) else int)):
+            raise InputError(f"config.json says {key} {value!r}, which is no number of that kind; fetch it again")
+        return value
 
 
-_MISMATCH_ADVICE = "they are of two models; take the config.json that was saved with the file"
-
-
-def format_json_bool(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def compute_mlp_ratio(hidden: int, dim: int) -> float:
-    """The factor by which a perceptron's hidden layer is wider; an MLP made with it has exactly so many rows."""
-    found = hidden / dim
-    return found if int(dim * found) == hidden else math.nextafter(found, math.inf)
+def _compute_mlp_ratio(hidden: int, dim: int) -> float:
+    """The ratio that gives an MLP of exactly this hidden size."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _to_pair(size: Any) -> tuple[int, int]:
-    """Rows and columns: one number stands for both."""
+    """Rows and columns; one number stands for both."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _read_mean_std(preprocessor: Mapping[str, Any], key: str, default: tuple[float, float, float]) -> Any:
-    found = preprocessor.get(key)
-    return default if found is None else tuple(map(float, found))
-
-
-TRANSFORMERS_PREFIX = "videomae."  # of the encoder's names, but in a file of VideoMAEModel
-
-
-TRANSFORMERS_PATCH_EMBED_WEIGHT = "embeddings.patch_embeddings.projection.weight"
 
 
 def build_transformers_rules(
     config: ViTConfig, decoder: DecoderConfig | None, *, prefix: str = TRANSFORMERS_PREFIX
 ) -> tuple[RenameRule, ...]:
-    """Their names, written as published files have them: biases as `q_bias` and `v_bias`; read are both namings.
+    """The rules, with biases written as `q_bias` and `v_bias`, as published files have them; both namings are read.
 
     Args:
-        decoder: of a pre-training.
+        config: The encoder.
+        decoder: Of a pre-training.
+        prefix: Of the encoder's names.
     """
     t, h, w = config.tubelet
-    kernel = ("d c t h w -> d (c t h w)", "d (c t h w) -> d c t h w")
     stacks = [(f"{prefix}encoder.layer.", "encoder.blocks.", config.depth)]
-    if decoder is not None:
-        stacks.append(("decoder.decoder_layers.", "decoder.trunk.blocks.", decoder.depth))
+    stacks += [("decoder.decoder_layers.", "decoder.trunk.blocks.", decoder.depth)] if decoder is not None else []
     return (
         RenameRule(
-            f"{prefix}{TRANSFORMERS_PATCH_EMBED_WEIGHT}",
+            f"{prefix}{_PATCH_EMBED_WEIGHT}",
             "encoder.patch_embed.weight",
-            *kernel,
+            "d c t h w -> d (c t h w)",
+            "d (c t h w) -> d c t h w",
             {"c": 3, "t": t, "h": h, "w": w},
         ),
         RenameRule(f"{prefix}embeddings.patch_embeddings.projection.bias", "encoder.patch_embed.bias"),
         *(
-            name
-            for theirs, ours, depth in stacks
+            rule
+            for foreign, native, depth in stacks
             for block in range(depth)
-            for name in _build_block_rules(f"{theirs}{block}.", f"{ours}{block}.")
+            for rule in _build_block_rules(f"{foreign}{block}.", f"{native}{block}.")
         ),
         RenameRule(f"{prefix}layernorm.", "encoder.norm."),
         RenameRule("encoder_to_decoder.", "decoder.embed."),
-        RenameRule("mask_token", "decoder.trunk.mask_token", "1 1 d -> 1 d", "1 d -> 1 1 d"),
+        build_token_rule("mask_token", "decoder.trunk.mask_token"),
         RenameRule("decoder.norm.", "decoder.norm."),
         RenameRule("decoder.head.", "decoder.head."),
         RenameRule("fc_norm.", "norm."),
@@ -345,13 +292,16 @@ def build_transformers_rules(
 
 def _build_block_rules(foreign_prefix: str, native_prefix: str) -> Iterator[RenameRule]:
     attention = f"{foreign_prefix}attention.attention."
-    for place, word in enumerate(("query", "key", "value")):
-        yield RenameRule(f"{attention}{word}.weight", f"{native_prefix}attn.qkv.weight", chunk=(place, 3))
-    for letter, word in (("q", "query"), ("v", "value")):
+    for index, name in enumerate(("query", "key", "value")):
+        yield RenameRule(f"{attention}{name}.weight", f"{native_prefix}attn.qkv.weight", chunk=(index, 3))
+    for letter, name in (("q", "query"), ("v", "value")):
         yield RenameRule(f"{attention}{letter}_bias", f"{native_prefix}attn.{letter}_bias")
-        yield RenameRule(f"{attention}{word}.bias", f"{native_prefix}attn.{letter}_bias")
-    yield RenameRule(f"{foreign_prefix}attention.output.dense.", f"{native_prefix}attn.proj.")
-    yield RenameRule(f"{foreign_prefix}layernorm_before.", f"{native_prefix}norm1.")
-    yield RenameRule(f"{foreign_prefix}layernorm_after.", f"{native_prefix}norm2.")
-    yield RenameRule(f"{foreign_prefix}intermediate.dense.", f"{native_prefix}mlp.fc1.")
-    yield RenameRule(f"{foreign_prefix}output.dense.", f"{native_prefix}mlp.fc2.")
+        yield RenameRule(f"{attention}{name}.bias", f"{native_prefix}attn.{letter}_bias")
+    for foreign, native in (
+        ("attention.output.dense", "attn.proj"),
+        ("layernorm_before", "norm1"),
+        ("layernorm_after", "norm2"),
+        ("intermediate.dense", "mlp.fc1"),
+        ("output.dense", "mlp.fc2"),
+    ):
+        yield RenameRule(f"{foreign_prefix}{foreign}.", f"{native_prefix}{native}.")

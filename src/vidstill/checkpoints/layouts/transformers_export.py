@@ -1,4 +1,4 @@
-"""Our weights as a folder of `transformers`: VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification."""
+"""Export to a directory of `transformers`: VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor
 
-from vidstill.checkpoints.convert import rename_to_foreign
-from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.io import Checkpoint, write_safetensors
+from vidstill.checkpoints.layouts.layout import Layout
+from vidstill.checkpoints.layouts.rename import rename_to_foreign
 from vidstill.checkpoints.layouts.transformers import (
     FINAL_NORM_EPS,
     TRANSFORMERS_PREFIX,
     VIDSTILL_KEY,
     build_transformers_rules,
+    match_transformers,
 )
 from vidstill.checkpoints.licences import find_licence
 from vidstill.models.decoder import DecoderConfig
@@ -24,19 +25,25 @@ from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_dir, get_package_version, write_bytes
 from vidstill.utils.types import InputError
 
-TRANSFORMERS_CONFIG_FILE, TRANSFORMERS_WEIGHTS_FILE, TRANSFORMERS_PROCESSOR_FILE, MODEL_CARD_FILE = (
+CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, CARD_FILE = (
     "config.json", "model.safetensors", "preprocessor_config.json", "README.md"
 )  # fmt: skip
-_RESAMPLE_CODES = {"bilinear": 2, "bicubic": 3}  # PIL's numbers
-_DEFAULT_FRAMES, _DEFAULT_SIZE = 16, (224, 224)  # of clips, where our file does not say it
+_PIL_RESAMPLING = {"bilinear": 2, "bicubic": 3}
+_DEFAULT_FRAMES, _DEFAULT_SIZE = 16, (224, 224)  # where the checkpoint does not say it
+_HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
+_ARCHITECTURE_DESCRIPTIONS = {
+    "VideoMAEModel": "An encoder of videos.",
+    "VideoMAEForPreTraining": "A masked autoencoder of videos: an encoder, and the decoder it was pre-trained with.",
+    "VideoMAEForVideoClassification": "A video classifier.",
+}
 
 
 @dataclass(frozen=True)
 class TransformersExport:
     """
     Args:
-        architecture: the class of transformers that loads the folder.
-        notes: what differs there, and what was left out.
+        architecture: The class of transformers that loads the directory.
+        notes: What differs there, and what was left out.
     """
 
     architecture: str
@@ -45,7 +52,7 @@ class TransformersExport:
 
 @dataclass(frozen=True, kw_only=True)
 class _ModelSpec:
-    """What our file holds, as far as transformers has words for it."""
+    """The parts of a checkpoint that transformers has."""
 
     encoder: ViTConfig
     decoder: DecoderConfig | None
@@ -62,137 +69,120 @@ class _ModelSpec:
 
     @property
     def final_norm_eps(self) -> float:
-        """Of the norm before the head, where transformers has torch's own."""
+        """Of the norm before the head, where transformers has torch's default."""
         if self.classifier.get("pooling") == "mean":
             return float(self.classifier.get("norm_eps", 1e-6))
         return FINAL_NORM_EPS if self.decoder is None else self.decoder.final_norm_eps
 
 
 def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> TransformersExport:
-    """Writes config.json, model.safetensors, preprocessor_config.json and a model card into a folder.
+    """Write config.json, model.safetensors, preprocessor_config.json and a model card.
 
-    A classifier becomes a VideoMAEForVideoClassification; a pre-training that rebuilds pixels, with its decoder, a
-    VideoMAEForPreTraining; an encoder alone, and the student of a method without a decoder, a VideoMAEModel.
+    A classifier becomes a VideoMAEForVideoClassification; a pre-training that reconstructs pixels becomes a
+    VideoMAEForPreTraining with its decoder; an encoder, or a student without decoder, becomes a VideoMAEModel.
 
     Args:
-        checkpoint: of ours, or a foreign file's that was imported.
-        directory: a new one, or an earlier export, which is written over.
+        checkpoint: Ours, or an imported one.
+        directory: A new one, or an earlier export, which is overwritten.
 
     Raises:
-        InputError: transformers has no such model, or the folder holds something else; nothing was written then.
+        InputError: transformers has no such model, or the directory holds something else; nothing is written then.
     """
-    about = checkpoint.metadata
     model = _read_model_spec(checkpoint)
-    _check_model(model, checkpoint.source)
-    names = build_transformers_rules(
-        model.encoder, model.decoder, prefix="" if model.architecture == "VideoMAEModel" else TRANSFORMERS_PREFIX
-    )
-    theirs = rename_to_foreign(model.tensors, names, f"{checkpoint.source} cannot be written for transformers")
-    licence = find_licence(checkpoint)
-    config, processor = _build_config(model, about, licence), _build_processor_config(model.encoder, about)
-    notes = _describe_differences(model)
-    check_output_dir(directory, "an export to transformers", TRANSFORMERS_CONFIG_FILE)
-    texts = {
-        TRANSFORMERS_PROCESSOR_FILE: json.dumps(processor, indent=2) + "\n",
-        MODEL_CARD_FILE: build_model_card(
-            model.architecture, config, checkpoint.source, licence, about.get("provenance") or (), notes
-        ),
-        TRANSFORMERS_CONFIG_FILE: json.dumps(config, indent=2) + "\n",  # the last one: without it nothing is loaded
-    }
-    write_bytes(
-        directory / TRANSFORMERS_WEIGHTS_FILE,
-        save({n: t.contiguous() for n, t in theirs.items()}, metadata={"format": "pt"}),
-    )
-    for name, text in texts.items():
-        write_bytes(directory / name, text.encode())
+    if difference := next(iter(_find_differences(model)), None):
+        raise InputError(f"{checkpoint.source} is no VideoMAE as transformers has it: {difference}")
+    prefix = "" if model.architecture == "VideoMAEModel" else TRANSFORMERS_PREFIX
+    rules = build_transformers_rules(model.encoder, model.decoder, prefix=prefix)
+    tensors = rename_to_foreign(model.tensors, rules, f"{checkpoint.source} cannot be written for transformers")
+    licence, notes = find_licence(checkpoint), _describe_notes(model)
+    config = _build_config(model, checkpoint.metadata, licence)
+    processor = _build_processor_config(model.encoder, checkpoint.metadata)
+    card = _build_model_card(model.architecture, config, checkpoint, licence, notes)
+    check_output_dir(directory, "an export to transformers", CONFIG_FILE)
+    write_safetensors(directory / WEIGHTS_FILE, tensors)
+    write_bytes(directory / PROCESSOR_FILE, (json.dumps(processor, indent=2) + "\n").encode())
+    write_bytes(directory / CARD_FILE, card.encode())
+    write_bytes(directory / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())  # last: nothing loads without
     return TransformersExport(model.architecture, notes)
 
 
 def _read_model_spec(checkpoint: Checkpoint) -> _ModelSpec:
-    about, tensors = checkpoint.metadata, dict(checkpoint.tensors)
-    kind = about.get("kind")
+    metadata, kind = checkpoint.metadata, checkpoint.metadata.get("kind")
     if kind not in ("pretraining", "encoder", "classifier"):
-        what = f"is a {kind}" if kind else "does not say what it is"
-        raise InputError(f"{checkpoint.source} {what}; only pre-trainings, encoders and classifiers have a place there")
-    classifier = about.get("classifier", {}) if kind == "classifier" else {}
-    encoder = from_dict(ViTConfig, about["encoder"] if "encoder" in about else classifier["encoder"])
-    method = about.get("method") or about.get("recipe", {}).get("method") or {}
-    stated = about.get("decoder") or method.get("decoder")
-    decodes = kind == "pretraining" and stated is not None and "decoder.head.weight" in tensors
-    beginnings = (
-        ("encoder.", "decoder.") if decodes else ("encoder.", "norm.", "head.") if classifier else ("encoder.",)
-    )
-    left_out = sorted({name.partition(".")[0] for name in tensors if not name.startswith(beginnings)})
+        description = f"is a {kind}" if kind else "does not say what it is"
+        raise InputError(
+            f"{checkpoint.source} {description}; only pre-trainings, encoders and classifiers can be exported"
+        )
+    classifier = metadata.get("classifier", {}) if kind == "classifier" else {}
+    method = metadata.get("method") or metadata.get("recipe", {}).get("method") or {}
+    decoder = (metadata.get("decoder") or method.get("decoder")) if kind == "pretraining" else None
+    if "decoder.head.weight" not in checkpoint.tensors:
+        decoder = None
+    prefixes = ("encoder.", *(("decoder.",) if decoder else ()), *(("norm.", "head.") if classifier else ()))
     return _ModelSpec(
-        encoder=encoder,
-        decoder=from_dict(DecoderConfig, stated) if decodes else None,
+        encoder=from_dict(ViTConfig, metadata["encoder"] if "encoder" in metadata else classifier["encoder"]),
+        decoder=from_dict(DecoderConfig, decoder) if decoder else None,
         target=str(method.get("target", "per_channel")),
         classifier=classifier,
-        tensors={name: tensor for name, tensor in tensors.items() if name.startswith(beginnings)},
-        omitted_modules=tuple(left_out),
+        tensors={name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefixes)},
+        omitted_modules=tuple(
+            sorted({name.partition(".")[0] for name in checkpoint.tensors if not name.startswith(prefixes)})
+        ),
     )
 
 
-def _check_model(model: _ModelSpec, source: str) -> None:
-    """Raises an InputError where transformers has no such model: another would be loaded there, and be wrong."""
+def _find_differences(model: _ModelSpec) -> list[str]:
+    """What transformers' VideoMAE does not have: it would load there, and be wrong."""
     encoder, decoder = model.encoder, model.decoder
-    wrong = ["it has a class token"] if encoder.class_token else []
-    wrong += ["it has relative positions"] if encoder.relative_positions else []
-    for whose, part in (("its", encoder), ("its decoder's", decoder)):
-        if part is None:
-            continue
-        if part.positions != "sinusoid" or part.learned_grid is not None:
-            how = ", resized from another grid" if part.positions == "sinusoid" else ""
-            wrong.append(f"{whose} positions are {part.positions}{how}, and transformers computes VideoMAE's sinusoid")
-        if part.attention_bias == "qkv":
-            wrong.append(f"{whose} attention has biases of keys")
-        if part.layer_scale:
-            wrong.append(f"{whose} branches are scaled")
+    found = {
+        "it has a class token": encoder.class_token,
+        "it has relative positions": encoder.relative_positions,
+        f"its pooling is {model.classifier.get('pooling')!r}": (
+            model.classifier.get("pooling", "mean") not in ("mean", "first")
+        ),
+    }
+    for owner, part in (("its", encoder), ("its decoder's", decoder)):
+        if part is not None:
+            resized = ", resized from another grid" if part.positions == "sinusoid" else ""
+            found |= {
+                f"{owner} positions are {part.positions}{resized}, and transformers computes VideoMAE's sinusoid": (
+                    part.positions != "sinusoid" or part.learned_grid is not None
+                ),
+                f"{owner} attention has biases of keys": part.attention_bias == "qkv",
+                f"{owner} blocks have layer scale": part.layer_scale > 0,
+            }
     if decoder is not None:
-        wrong += _find_decoder_differences(model, decoder)
-    if (pooling := model.classifier.get("pooling", "mean")) not in ("mean", "first"):
-        wrong.append(f"it pools its tokens by {pooling!r}")
-    if wrong:
-        raise InputError(f"{source} is no VideoMAE as transformers has it: {wrong[0]}")
-
-
-def _find_decoder_differences(model: _ModelSpec, decoder: DecoderConfig) -> list[str]:
-    encoder, wrong = model.encoder, []
-    if decoder.class_token != "none":
-        wrong.append("its decoder takes a class token")
-    if decoder.embed_bias:
-        wrong.append("the layer before its decoder has a bias")
-    if "encoder.norm.weight" not in model.tensors:
-        wrong.append("it decodes what has gone through no last norm")
-    if decoder.norm_eps != encoder.norm_eps:
-        wrong.append(
-            f"its encoder's LayerNorms have an eps of {encoder.norm_eps:g} and its decoder's of {decoder.norm_eps:g}, "
-            "for which config.json has one word"
-        )
-    if decoder.attention_bias != encoder.attention_bias:
-        wrong.append("the attention of its encoder and of its decoder have other biases")
-    if encoder.tubelet[1] != encoder.tubelet[2]:
-        wrong.append("its tubelets are not square")
-    if model.target not in ("per_channel", "raw"):
-        wrong.append(f"what it guesses is {model.target!r}, and there it is 'per_channel' or 'raw'")
-    if model.target == "raw" and (encoder.mean, encoder.std) != (IMAGENET_MEAN, IMAGENET_STD):
-        wrong.append("it guesses raw pixels, whose mean and deviation are ImageNet's there")
-    return wrong
+        is_imagenet = (encoder.mean, encoder.std) == (IMAGENET_MEAN, IMAGENET_STD)
+        found |= {
+            "its decoder takes a class token": decoder.class_token != "none",
+            "the layer before its decoder has a bias": decoder.embed_bias,
+            "its decoder takes tokens that went through no final norm": "encoder.norm.weight" not in model.tensors,
+            f"the norm eps of its encoder is {encoder.norm_eps:g} and of its decoder {decoder.norm_eps:g}, for which "
+            "config.json has one key": decoder.norm_eps != encoder.norm_eps,
+            "the attention biases of its encoder and decoder differ": decoder.attention_bias != encoder.attention_bias,
+            "its tubelets are not square": encoder.tubelet[1] != encoder.tubelet[2],
+            f"its target is {model.target!r}, and there it is 'per_channel' or 'raw'": (
+                model.target not in ("per_channel", "raw")
+            ),
+            "its target is raw pixels, which are normalized by ImageNet's mean there": (
+                model.target == "raw" and not is_imagenet
+            ),
+        }
+    return [difference for difference, is_there in found.items() if is_there]
 
 
 def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str | None) -> dict[str, Any]:
-    """What stands in config.json; under our own word what transformers does not look at."""
+    """The content of config.json; what transformers has no key for stands under VIDSTILL_KEY."""
     encoder, decoder = model.encoder, model.decoder
     frames, size = _read_clip_shape(metadata)
-    t, h, w = encoder.tubelet
     config: dict[str, Any] = {
         "architectures": [model.architecture],
         "model_type": "videomae",
         "num_channels": 3,
         "num_frames": frames,
         "image_size": _collapse_pair(size),
-        "tubelet_size": t,
-        "patch_size": _collapse_pair((h, w)),
+        "tubelet_size": encoder.tubelet[0],
+        "patch_size": _collapse_pair(encoder.tubelet[1:]),
         "hidden_size": encoder.dim,
         "num_hidden_layers": encoder.depth,
         "num_attention_heads": encoder.heads,
@@ -215,35 +205,29 @@ def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str |
             "norm_pix_loss": model.target == "per_channel",
         }
     if model.classifier:
-        numbers = range(metadata["classifier"]["num_classes"])
-        classes = [str(name) for name in metadata.get("classes", numbers)]  # the authors' files name none
+        classes = metadata.get("classes", range(model.classifier["num_classes"]))  # the authors' files have no names
+        problem = "multi_label" if model.classifier.get("multi_label") else "single_label"
         config |= {
-            "id2label": {str(number): name for number, name in enumerate(classes)},
-            "label2id": {name: number for number, name in enumerate(classes)},
-            "problem_type": _get_problem_type(model.classifier),
+            "id2label": {str(index): str(name) for index, name in enumerate(classes)},
+            "label2id": {str(name): index for index, name in enumerate(classes)},
+            "problem_type": f"{problem}_classification",
         }
-    past = {"licence": licence, "provenance": metadata.get("provenance")}
-    ours = {"version": get_package_version("vidstill"), "last_norm_eps": model.final_norm_eps}
-    return config | {VIDSTILL_KEY: ours | {word: value for word, value in past.items() if value is not None}}
-
-
-def _get_problem_type(classifier: Mapping[str, Any]) -> str:
-    return "multi_label_classification" if classifier.get("multi_label") else "single_label_classification"
+    native: dict[str, Any] = {"version": get_package_version("vidstill"), "last_norm_eps": model.final_norm_eps}
+    passed_on = {"licence": licence, "provenance": metadata.get("provenance")}
+    return config | {VIDSTILL_KEY: native | {key: value for key, value in passed_on.items() if value is not None}}
 
 
 def _read_clip_shape(metadata: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
-    """Frames of a clip, and their rows and columns, as our file says."""
-    said = metadata.get("views") or metadata.get("recipe", {}).get("clips") or {}
-    frames = said.get("sampling", {}).get("num_frames", _DEFAULT_FRAMES)
-    rows, columns = said.get("size", _DEFAULT_SIZE)
-    return frames, (rows, columns)
+    """The frames of a clip, and its rows and columns."""
+    clips = metadata.get("views") or metadata.get("recipe", {}).get("clips") or {}
+    rows, columns = clips.get("size", _DEFAULT_SIZE)
+    return clips.get("sampling", {}).get("num_frames", _DEFAULT_FRAMES), (rows, columns)
 
 
 def _build_processor_config(encoder: ViTConfig, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """VideoMAEImageProcessor: bytes to what enters the model, as our test looks at the middle of a frame.
+    """The settings of VideoMAEImageProcessor: the centre crop of our evaluation.
 
-    Where our test enlarges a frame further, so that a crop has room in it, theirs would pad it: it is enlarged
-    there too.
+    Its short side is at least the crop: where ours enlarges a frame further, theirs would pad it.
     """
     views = metadata.get("views") or {}
     _, (rows, columns) = _read_clip_shape(metadata)
@@ -251,7 +235,7 @@ def _build_processor_config(encoder: ViTConfig, metadata: Mapping[str, Any]) -> 
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": max(views.get("short_side", 1), rows, columns)},
-        "resample": _RESAMPLE_CODES[views.get("interpolation", "bilinear")],
+        "resample": _PIL_RESAMPLING[views.get("interpolation", "bilinear")],
         "do_center_crop": True,
         "crop_size": {"height": rows, "width": columns},
         "do_rescale": True,
@@ -262,17 +246,16 @@ def _build_processor_config(encoder: ViTConfig, metadata: Mapping[str, Any]) -> 
     }
 
 
-def _describe_differences(model: _ModelSpec) -> tuple[str, ...]:
+def _describe_notes(model: _ModelSpec) -> tuple[str, ...]:
     notes = []
     if model.omitted_modules:
-        notes.append(f"left out, as a {model.architecture} has no place for it: {', '.join(model.omitted_modules)}")
-    if model.final_norm_eps != FINAL_NORM_EPS:
+        notes.append(f"left out, as a {model.architecture} does not have it: {', '.join(model.omitted_modules)}")
+    if (eps := model.final_norm_eps) != FINAL_NORM_EPS:
         norm = "fc_norm" if model.classifier else "decoder.norm"
         notes.append(
-            f"transformers gives {norm} torch's eps of {FINAL_NORM_EPS:g}, where this model has {model.final_norm_eps:g}, and "
-            f"config.json has no word for it: what leaves the norm differs by a share of "
-            f"{abs(FINAL_NORM_EPS - model.final_norm_eps) / 2:g} / (variance of what enters it); "
-            f"`model.{norm}.eps = {model.final_norm_eps:g}` after loading makes it equal"
+            f"the eps of {norm} is {FINAL_NORM_EPS:g} in transformers and {eps:g} in this model, and config.json has no "
+            f"key for it: the relative difference of its output is {abs(FINAL_NORM_EPS - eps) / 2:g} / (variance of its "
+            f"input); `model.{norm}.eps = {eps:g}` after loading removes it"
         )
     return tuple(notes)
 
@@ -281,79 +264,56 @@ def _collapse_pair(size: tuple[int, int]) -> int | list[int]:
     return size[0] if size[0] == size[1] else list(size)
 
 
-_HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
-
-
-_ARCHITECTURE_DESCRIPTIONS = {
-    "VideoMAEModel": "An encoder of videos.",
-    "VideoMAEForPreTraining": "A masked autoencoder of videos: an encoder, and the decoder it was pre-trained with.",
-    "VideoMAEForVideoClassification": "A classifier of videos.",
-}
-
-
-def build_model_card(
-    architecture: str,
-    config: Mapping[str, Any],
-    source: str,
-    licence: str | None,
-    provenance: Sequence[Mapping[str, Any]],
-    notes: Sequence[str],
+def _build_model_card(
+    architecture: str, config: Mapping[str, Any], checkpoint: Checkpoint, licence: str | None, notes: Sequence[str]
 ) -> str:
-    """
-    Args:
-        config: as config.json has it.
-        licence: by its SPDX name, or an expression of several; None: none is stated.
-        provenance: of our file: what the weights learned from.
-        notes: what differs from our model, in sentences.
-    """
-    name = source.rstrip("/").rpartition("/")[2] or "model"
-    size = config["image_size"] if isinstance(config["image_size"], list) else 2 * [config["image_size"]]
-    parts = [
-        _format_front_matter(architecture, licence),
-        f"# {name}",
-        f"{_ARCHITECTURE_DESCRIPTIONS[architecture]} Clips have {config['num_frames']} frames of {size[0]} × {size[1]} pixels. "
-        f"Exported by vidstill {get_package_version('vidstill')}.",
-        _format_usage(architecture),
-    ]
-    if notes:
-        parts.append("## What differs\n\n" + "\n".join(f"- {note}" for note in notes))
-    parts.append("## Licence and provenance\n\n" + _format_card_provenance(licence, provenance))
-    return "\n\n".join(parts) + "\n"
+    from huggingface_hub import ModelCardData
 
-
-def _format_front_matter(architecture: str, licence: str | None) -> str:
-    lines = ["---", "library_name: transformers", "tags:", "- videomae", "- video", "- vidstill"]
-    if architecture == "VideoMAEForVideoClassification":
-        lines.append("pipeline_tag: video-classification")
-    if licence:
-        word = licence.lower()
-        lines += (
-            [f"license: {word}"]
-            if word in _HUB_LICENCES
-            else ["license: other", f"license_name: {json.dumps(licence)}"]
-        )
-    return "\n".join([*lines, "---"])
-
-
-def _format_usage(architecture: str) -> str:
-    return f"""```python
+    is_hub_licence = (licence or "").lower() in _HUB_LICENCES
+    front_matter = ModelCardData(
+        library_name="transformers",
+        tags=["videomae", "video", "vidstill"],
+        pipeline_tag="video-classification" if config.get("id2label") else None,
+        license=None if licence is None else licence.lower() if is_hub_licence else "other",
+        license_name=None if is_hub_licence else licence,
+    )
+    rows, columns = size if isinstance(size := config["image_size"], list) else (size, size)
+    usage = f"""```python
 from transformers import {architecture}, VideoMAEImageProcessor
 
-processor = VideoMAEImageProcessor.from_pretrained(".")  # this folder
+processor = VideoMAEImageProcessor.from_pretrained(".")  # this directory
 model = {architecture}.from_pretrained(".")
 inputs = processor(frames, return_tensors="pt")  # the frames of one clip: a list of (h, w, 3) bytes
 ```
 
-Frames that are made smaller are smoothed by this processor, and were not in training: shrink them before, or expect a
-slightly different picture."""
-
-
-def _format_card_provenance(licence: str | None, provenance: Sequence[Mapping[str, Any]]) -> str:
-    stated = f"Licence: {licence}." if licence else "No licence is stated by what these weights were made from."
-    lines = [
-        f"- {each.get('role', 'from')}: `{each.get('source', '')}`"
-        + (f", {each['layout']}" if each.get("layout") else "")
-        + (f", licence {each['licence']}" if each.get("licence") else "")
-        for each in provenance
+This processor antialiases frames that it shrinks; training did not. Shrink them beforehand, or expect slightly different
+pixels."""
+    sections = [
+        f"---\n{front_matter.to_yaml()}\n---",
+        f"# {checkpoint.source.rstrip('/').rpartition('/')[2] or 'model'}",
+        f"{_ARCHITECTURE_DESCRIPTIONS[architecture]} Clips have {config['num_frames']} frames of {rows} × {columns} "
+        f"pixels. Exported by vidstill {get_package_version('vidstill')}.",
+        usage,
     ]
-    return "\n".join([stated, *(["", *lines] if lines else [])])
+    if notes:
+        sections.append("## What differs\n\n" + "\n".join(f"- {note}" for note in notes))
+    stated = f"Licence: {licence}." if licence else "No licence is stated for what these weights were made from."
+    sections.append(f"## Licence and provenance\n\n{stated}")
+    sections += [_format_provenance(provenance)] if (provenance := checkpoint.metadata.get("provenance")) else []
+    return "\n\n".join(sections) + "\n"
+
+
+def _format_provenance(entries: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for entry in entries:
+        details = [entry.get("layout"), entry.get("licence") and f"licence {entry['licence']}"]
+        lines.append(", ".join([f"- {entry.get('role', 'from')}: `{entry.get('source', '')}`", *filter(None, details)]))
+    return "\n".join(lines)
+
+
+def _write(checkpoint: Checkpoint, directory: Path) -> list[str]:
+    export = export_to_transformers(checkpoint, directory)
+    return [f"it is a {export.architecture}", *export.notes]
+
+
+LAYOUT = Layout(key="transformers", name="transformers", matchers=(match_transformers,), write=_write)

@@ -1,128 +1,94 @@
-"""VideoMAE's files and VideoMAE V2's: pre-trainings, encoders alone, and the classifiers of AMD, MVD and MaskAgain."""
+"""VideoMAE and VideoMAE V2: pre-trainings, encoders, and the classifiers of AMD, MVD and MaskAgain too."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from vidstill.checkpoints.layouts.helpers import (
-    ShapeDict,
-    build_classifier_metadata,
-    build_encoder_metadata,
-    build_pretraining_metadata,
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.build_match import (
+    build_classifier_match,
+    build_encoder_match,
+    build_pretraining_match,
     compute_decoder_shapes,
-    count_rows,
-    infer_heads_of_64,
-    list_top_modules,
-    select_prefix,
 )
-from vidstill.checkpoints.layouts.infer_config import (
-    PATCH_EMBED_WEIGHT,
+from vidstill.checkpoints.layouts.infer_encoder import (
     InferredEncoder,
-    InferredPositions,
     infer_decoder,
     infer_encoder,
+    infer_heads_of_64,
 )
-from vidstill.checkpoints.layouts.layout import LayoutMatch
-from vidstill.checkpoints.layouts.rename import RenameRule, _build_token_rule, build_vit_rules
+from vidstill.checkpoints.layouts.infer_positions import InferredPositions
+from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch, ShapeDict
+from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule, build_vit_rules
+from vidstill.models.position_embeddings import PositionKind
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
 
+POSITION_KINDS: tuple[PositionKind, ...] = ("sinusoid", "learned")
 _GIANT_DIM = 1408
-_K710_CLASSES = 710  # classes of VideoMAE V2's distilled models
+_K710_CLASSES = 710  # VideoMAE V2's distilled models classify Kinetics-710
 
 
 def get_version_name(dim: int, num_classes: int = 0) -> str:
     return "VideoMAE V2" if dim == _GIANT_DIM or num_classes == _K710_CLASSES else "VideoMAE"
 
 
-class VideoMAEPretrainingLayout:
-    key = "videomae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        if f"encoder.{PATCH_EMBED_WEIGHT}" not in tensors or not list_top_modules(tensors) & {
-            "encoder_to_decoder",
-            "decoder",
-        }:
-            return None
-        found = infer_encoder(select_prefix(tensors, "encoder."), hint, default_positions="sinusoid")
-        about, wanted = infer_pretraining(self.key, tensors, found)
-        return LayoutMatch(
-            f"a pre-training of {get_version_name(found.config.dim)} (tensors of encoder, encoder_to_decoder and decoder)",
-            about,
-            build_videomae_rules(found.config),
-            notes=found.notes,
-            expected_shapes=wanted,
-        )
+def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
+    if not file.has_patch_embed(5, "encoder.") or not file.top_modules & {"encoder_to_decoder", "decoder"}:
+        return None
+    inferred = infer_encoder(file.select("encoder."), default_positions="sinusoid")
+    metadata, shapes = infer_videomae_decoder(file, inferred)
+    return build_pretraining_match(
+        f"a pre-training of {get_version_name(inferred.config.dim)} (encoder, encoder_to_decoder and decoder)",
+        inferred,
+        build_videomae_rules(inferred.config),
+        shapes,
+        **metadata,
+    )
 
 
-class VideoMAEEncoderLayout:
-    """The encoder of a pre-training, with its prefix or without, and of a classifier without its head."""
-
-    key = "videomae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        prefix = "encoder." if f"encoder.{PATCH_EMBED_WEIGHT}" in tensors else ""
-        bare = select_prefix(tensors, prefix)
-        if PATCH_EMBED_WEIGHT not in bare or bare[PATCH_EMBED_WEIGHT].ndim != 5 or "head.weight" in bare:
-            return None
-        found = infer_encoder(bare, hint, default_positions="sinusoid")
-        return LayoutMatch(
-            f"an encoder of {get_version_name(found.config.dim)} alone (its blocks, and neither decoder nor head)",
-            build_encoder_metadata(self.key, found),
-            build_vit_rules(found.config, prefix, "encoder."),
-            optional_prefixes={"encoder.norm.": "an encoder may be kept without its last norm"},
-            notes=found.notes,
-        )
-
-
-class VideoMAEClassifierLayout:
-    key = "videomae"
-
-    def match(
-        self, tensors: Mapping[str, Tensor], foreign_metadata: Mapping[str, Any], hint: ViTConfig | None
-    ) -> LayoutMatch | None:
-        first = "norm.weight" in tensors
-        if (
-            PATCH_EMBED_WEIGHT not in tensors
-            or tensors[PATCH_EMBED_WEIGHT].ndim != 5
-            or not list_top_modules(tensors) & {"head", "fc_norm"}
-        ):
-            return None
-        classes = count_rows(tensors, "head.weight")
-        found = infer_encoder(tensors, hint, default_positions="sinusoid")
-        names = build_classifier_rules(found.config)
-        sign = "norm and head: the first token is classified" if first else "fc_norm and head"
-        whose = get_version_name(found.config.dim, classes)
-        whose = "VideoMAE, MVD, AMD or MaskAgain" if whose == "VideoMAE" else whose
-        return LayoutMatch(
-            f"a classifier of {whose} ({sign}, {classes} classes)",
-            build_classifier_metadata(self.key, found, classes, "first" if first else "mean"),
-            names,
-            notes=found.notes,
-        )
-
-
-def infer_pretraining(
-    key: str, tensors: Mapping[str, Tensor], inferred: InferredEncoder
-) -> tuple[dict[str, Any], ShapeDict]:
-    """What a pre-training of VideoMAE's kind says of itself with its decoder, and the decoder's names and shapes."""
-    dim = count_rows(tensors, "encoder_to_decoder.weight")
-    codes = InferredPositions(inferred.config.positions if inferred.config.learned_grid is None else "sinusoid")
+def infer_videomae_decoder(file: ForeignFile, inferred: InferredEncoder) -> tuple[dict[str, Any], ShapeDict]:
+    """The metadata that describes VideoMAE's decoder, and its names and shapes."""
+    encoder, dim = inferred.config, file.count_rows("encoder_to_decoder.weight")
     decoder = infer_decoder(
-        tensors,
+        file.tensors,
         "decoder.blocks.",
         dim,
         heads=infer_heads_of_64(dim),
-        positions=codes,
-        project_bias="encoder_to_decoder.bias" in tensors,
+        positions=InferredPositions(encoder.positions if encoder.learned_grid is None else "sinusoid"),
+        embed_bias="encoder_to_decoder.bias" in file.tensors,
     )
-    wanted = compute_decoder_shapes(decoder, inferred.config.dim, inferred.config.pixels_per_token)
-    return build_pretraining_metadata(key, inferred, decoder=to_dict(decoder)), wanted
+    return {"decoder": to_dict(decoder)}, compute_decoder_shapes(decoder, encoder.dim, encoder.pixels_per_token)
+
+
+def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
+    if not file.has_patch_embed(5) or not file.top_modules & {"head", "fc_norm"}:
+        return None
+    num_classes = file.count_rows("head.weight")
+    inferred = infer_encoder(file, default_positions="sinusoid")
+    version = get_version_name(inferred.config.dim, num_classes)
+    projects = "VideoMAE, MVD, AMD or MaskAgain" if version == "VideoMAE" else version
+    pools_first = "norm.weight" in file.tensors
+    signs = "norm and head: the first token is classified" if pools_first else "fc_norm and head"
+    return build_classifier_match(
+        f"a classifier of {projects} ({signs}, {num_classes} classes)",
+        inferred,
+        build_classifier_rules(inferred.config),
+        num_classes,
+        "first" if pools_first else "mean",
+    )
+
+
+def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
+    """The encoder of a pre-training, with its prefix or without, or of a classifier without its head."""
+    prefix = "encoder." if file.has_patch_embed(5, "encoder.") else ""
+    bare = file.select(prefix)
+    if not bare.has_patch_embed(5) or "head.weight" in bare.tensors:
+        return None
+    inferred = infer_encoder(bare, default_positions="sinusoid")
+    return build_encoder_match(
+        f"an encoder of {get_version_name(inferred.config.dim)} alone (blocks, and neither decoder nor head)",
+        inferred,
+        build_vit_rules(inferred.config, prefix, "encoder."),
+    )
 
 
 def build_videomae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
@@ -130,7 +96,7 @@ def build_videomae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     return (
         *build_vit_rules(config, "encoder.", "encoder."),
         RenameRule("encoder_to_decoder.", "decoder.embed."),
-        _build_token_rule("mask_token", "decoder.trunk.mask_token"),
+        build_token_rule("mask_token", "decoder.trunk.mask_token"),
         RenameRule("decoder.blocks.", "decoder.trunk.blocks."),
         RenameRule("decoder.norm.", "decoder.norm."),
         RenameRule("decoder.head.", "decoder.head."),
@@ -144,3 +110,16 @@ def build_classifier_rules(config: ViTConfig, *, is_image: bool = False) -> tupl
         RenameRule("fc_norm.", "norm."),
         RenameRule("head.", "head."),
     )
+
+
+def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> tuple[RenameRule, ...]:
+    build = build_classifier_rules if checkpoint.metadata["kind"] == "classifier" else build_videomae_rules
+    return build(config)
+
+
+LAYOUT = Layout(
+    key="videomae",
+    name="VideoMAE, VideoMAE V2",
+    matchers=(_match_pretraining, _match_classifier, _match_encoder),
+    format=ForeignFormat(project="VideoMAE", build_rules=_build_rules, position_kinds=POSITION_KINDS),
+)

@@ -1,0 +1,255 @@
+"""Infer an encoder and a decoder from the names and shapes of a foreign file; the rest comes from the hint."""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from vidstill.checkpoints.layouts.infer_positions import (
+    FIXED_POSITION_KINDS,
+    InferredPositions,
+    format_position_mismatch,
+    infer_positions,
+)
+from vidstill.checkpoints.layouts.layout import PATCH_EMBED_WEIGHT, ForeignFile, list_indices
+from vidstill.models.decoder import DecoderConfig
+from vidstill.models.layers import NORM_EPS, AttentionBias
+from vidstill.models.position_embeddings import FixedPositionKind
+from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
+from vidstill.utils.types import InputError
+
+_NUM_HEADS = {1280: 16, 1408: 16}  # ViT-H and VideoMAE V2's ViT-g; all other sizes have 64 channels a head
+_USUAL_DEPTHS = {192: 12, 384: 12, 768: 12, 1024: 24, 1280: 32, 1408: 40}
+_PLACEHOLDER_LAYER_SCALE = 0.1  # an initial value: it says that there is layer scale, and is overwritten
+
+
+@dataclass(frozen=True)
+class InferredEncoder:
+    """
+    Args:
+        config: The encoder.
+        notes: What was assumed or taken from the hint.
+        stored_grid: The grid of a stored fixed position table, in tokens.
+    """
+
+    config: ViTConfig
+    notes: tuple[str, ...]
+    stored_grid: tuple[int, int, int] | None
+
+
+def infer_encoder(
+    file: ForeignFile,
+    *,
+    default_positions: FixedPositionKind,
+    requires_table: bool = False,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> InferredEncoder:
+    """Infer the encoder of a file whose tensors have VideoMAE's or MAE's names, without a prefix.
+
+    Args:
+        file: Its hint decides what the shapes do not say, and must agree with what they do.
+        default_positions: The kind of positions where neither a table nor the hint says it.
+        requires_table: Files of this layout always store their position tables.
+        mean: The colour mean where there is no hint.
+        std: The colour standard deviation where there is no hint.
+
+    Raises:
+        InputError: The tensors contradict themselves or the hint, or the number of heads is unknown.
+    """
+    tensors, hint = file.tensors, file.hint
+    kernel = tensors[PATCH_EMBED_WEIGHT]
+    if kernel.ndim not in (4, 5) or kernel.shape[1] != 3:
+        raise InputError(
+            f"{PATCH_EMBED_WEIGHT!r} is {tuple(kernel.shape)}; a kernel is (dim, 3, frames, rows, columns)"
+        )
+    dim, (t, h, w) = len(kernel), ((1, *kernel.shape[2:]) if kernel.ndim == 4 else kernel.shape[2:])
+    stack = infer_block_stack(tensors, "blocks.", dim)
+    heads, heads_note = infer_num_heads(dim, hint)
+    same_modality = hint if hint is not None and (hint.tubelet[0] == 1) == (t == 1) else None
+    class_token = "cls_token" in tensors
+    if same_modality is not None and same_modality.class_token and not class_token:  # before its table is a row short
+        raise InputError(_format_missing_part("class token"))
+    positions = infer_positions(
+        tensors,
+        "pos_embed",
+        dim,
+        t,
+        expected_kind=same_modality.positions if same_modality else None,
+        hint_grid=hint.learned_grid if hint else None,
+        class_token=class_token,
+        default_positions=default_positions,
+        requires_table=requires_table,
+    )
+    layer_scale = _PLACEHOLDER_LAYER_SCALE if stack.has_layer_scale else 0.0
+    config = ViTConfig(
+        dim=dim,
+        depth=stack.depth,
+        heads=heads,
+        mlp_ratio=stack.mlp_ratio,
+        tubelet=(t, h, w),
+        drop_remainder=hint.drop_remainder if hint else False,
+        positions=positions.kind,
+        learned_grid=positions.learned_grid,
+        class_token=class_token,
+        layer_scale=hint.layer_scale if layer_scale and hint and hint.layer_scale else layer_scale,
+        attention_bias=stack.attention_bias,
+        norm_eps=hint.norm_eps if hint else NORM_EPS,
+        mean=hint.mean if hint else mean,
+        std=hint.std if hint else std,
+    )
+    notes = (*_describe_depth(config, hint), heads_note, *positions.notes, _describe_normalization(config, hint))
+    return InferredEncoder(config, notes, positions.stored_grid)
+
+
+def infer_decoder(
+    tensors: Mapping[str, Tensor],
+    prefix: str,
+    dim: int,
+    *,
+    heads: int,
+    positions: InferredPositions,
+    class_token: Literal["none", "encoder", "own"] = "none",
+    embed_bias: bool = False,
+) -> DecoderConfig:
+    """Infer the decoder whose blocks have a prefix.
+
+    Args:
+        tensors: The foreign file's.
+        prefix: Of its blocks' names.
+        dim: Its width.
+        heads: Its number of heads; 1 where the width is no multiple of it.
+        positions: Its position embeddings.
+        class_token: Which class token comes before its tokens.
+        embed_bias: Whether the layer before it has a bias.
+    """
+    stack = infer_block_stack(tensors, prefix, dim)
+    return DecoderConfig(
+        dim=dim,
+        depth=stack.depth,
+        heads=heads if dim % heads == 0 else 1,
+        mlp_ratio=stack.mlp_ratio,
+        positions=positions.kind,
+        learned_grid=positions.learned_grid,
+        class_token=class_token,
+        embed_bias=embed_bias,
+        layer_scale=_PLACEHOLDER_LAYER_SCALE if stack.has_layer_scale else 0.0,
+        attention_bias=stack.attention_bias,
+    )
+
+
+@dataclass(frozen=True)
+class BlockStack:
+    """What the tensors of a stack of blocks say."""
+
+    depth: int
+    mlp_ratio: float
+    attention_bias: AttentionBias
+    has_layer_scale: bool
+
+
+def infer_block_stack(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> BlockStack:
+    """
+    Raises:
+        InputError: There are no blocks, or one between others is missing.
+    """
+    blocks = list_indices(tensors, prefix)
+    if not blocks:
+        raise InputError(f"it has no blocks {prefix}0, {prefix}1 and so on")
+    if len(blocks) <= blocks[-1]:
+        gap = next(number for number in itertools.count() if number not in blocks)
+        raise InputError(f"it has a block {prefix}{blocks[-1]} and no {prefix}{gap}: it is incomplete, fetch it again")
+    suffixes = {name.removeprefix(prefix).partition(".")[2] for name in tensors if name.startswith(prefix)}
+    layers = (f"{prefix}{block}.mlp.fc1.{kind}" for block in blocks for kind in ("bias", "weight"))
+    hidden = Counter(len(tensors[name]) for name in layers if name in tensors)
+    bias: AttentionBias = "none"
+    if suffixes & {"attn.q_bias", "attn.v_bias"}:
+        bias = "qv"
+    elif suffixes & {"attn.qkv.bias", "attn.q.bias", "attn.k.bias", "attn.v.bias"}:
+        bias = "qkv"
+    size = hidden.most_common(1)[0][0] if hidden else 4 * dim
+    return BlockStack(len(blocks), _infer_mlp_ratio(dim, size), bias, bool(suffixes & {"gamma_1", "gamma_2"}))
+
+
+def _infer_mlp_ratio(dim: int, hidden: int) -> float:
+    """The ratio that gives an MLP of this hidden size; the family's own ratios come first."""
+    return next(ratio for ratio in (4.0, 48 / 11, hidden / dim, (hidden + 0.5) / dim) if int(dim * ratio) == hidden)
+
+
+def infer_num_heads(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
+    """The number of heads, which no shape says, and a note on where it comes from.
+
+    Raises:
+        InputError: Neither the hint nor the family's sizes say it.
+    """
+    if hint is not None:
+        if hint.dim != dim:
+            raise InputError(_format_size_mismatch("dim", dim, hint.dim))
+        return hint.heads, f"{hint.heads} heads, as in the recipe; the file does not say"
+    if dim in _NUM_HEADS or dim % 64 == 0:
+        heads = _NUM_HEADS.get(dim, dim // 64)
+        return heads, f"{heads} heads of {dim // heads} channels, as usual in the family; the file does not say"
+    raise InputError(
+        f"its encoder has a width of {dim}, which is no size of the family, and no file says how many heads it has; "
+        "name a recipe of this width (--hint RECIPE of `vidstill weights`), or set --encoder.dim and --encoder.heads"
+    )
+
+
+def infer_heads_of_64(dim: int) -> int:
+    """Heads of 64 channels, where the width divides into them; else one."""
+    return dim // 64 if dim and dim % 64 == 0 else 1
+
+
+def _describe_depth(config: ViTConfig, hint: ViTConfig | None) -> list[str]:
+    usual = _USUAL_DEPTHS.get(config.dim)
+    if hint is not None or usual in (None, config.depth):
+        return []
+    return [f"{config.depth} blocks, where encoders of this width usually have {usual}: the file may be cut off"]
+
+
+def _describe_normalization(config: ViTConfig, hint: ViTConfig | None) -> str:
+    if hint is not None:
+        return "colour normalization and norm eps as in the recipe; the file does not say"
+    source = "ImageNet's" if config.mean == IMAGENET_MEAN else f"the layout's, mean {config.mean[0]:g}"
+    return f"colour normalization is {source}, norm eps is {config.norm_eps:g}; the file does not say"
+
+
+def check_encoder_matches(config: ViTConfig, hint: ViTConfig) -> None:
+    """Compare the encoder of a file with the expected one.
+
+    Raises:
+        InputError: Its sizes differ, or it lacks something.
+    """
+    same_modality = (hint.tubelet[0] == 1) == (config.tubelet[0] == 1)
+    for name in ("dim", "depth", "mlp_ratio", *(["tubelet"] if same_modality else [])):
+        actual, expected = getattr(config, name), getattr(hint, name)
+        same_hidden = name == "mlp_ratio" and int(config.dim * expected) == int(config.dim * actual)
+        if actual != expected and not same_hidden:
+            raise InputError(_format_size_mismatch(name, actual, expected))
+    if not same_modality:
+        return
+    if hint.positions in FIXED_POSITION_KINDS and config.positions != hint.positions:
+        raise InputError(format_position_mismatch(config.positions, hint.positions))
+    missing = {
+        "biases of queries and values": config.attention_bias == "none" != hint.attention_bias,
+        "biases of keys": config.attention_bias == "qv" and hint.attention_bias == "qkv",
+        "class token": hint.class_token and not config.class_token,
+        "layer scale (gamma_1, gamma_2)": hint.layer_scale > 0 and not config.layer_scale,
+    }
+    if part := next((part for part, is_missing in missing.items() if is_missing), None):
+        raise InputError(_format_missing_part(part))
+
+
+def _format_missing_part(part: str) -> str:
+    return f"it has no {part}, which the expected encoder has: the file is of another kind"
+
+
+def _format_size_mismatch(name: str, actual: object, expected: object) -> str:
+    label = {"dim": "a width of", "depth": "a depth of"}.get(name, name)
+    return (
+        f"its encoder has {label} {actual}, and {expected} is expected; take the size that the file was made with "
+        f"(--encoder.{name.replace('_', '-')}), or another file"
+    )
