@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deadly import children, hang, kill, once
+from paths import PROJECT
 
 from vidstill.data.storage.fetch import StorageUnreachable
 from vidstill.parallel import process as hand
@@ -82,7 +83,7 @@ def test_a_stuck_item_is_lost_and_the_rest_goes_on(workers):
     found = places(
         map_in_workers(lambda n: hang() if n in (2, 5) else n, range(9), workers=workers, timeout_seconds=0.5)
     )
-    stuck = LostTask("took longer than 0.5 s and was ended")
+    stuck = LostTask("took longer than 0.5 s and was killed")
     assert found == {n: stuck if n in (2, 5) else n for n in range(9)}
 
 
@@ -107,7 +108,7 @@ def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "vidstill"):
         assert places(map_in_workers(work, range(8), workers=2)) == {n: n for n in range(8)}
     assert [record.message for record in caplog.records] == [
-        "a worker was killed (signal 9), most often for want of memory; its work is tried once more"
+        "a worker was killed (signal 9), most often because memory ran out; its task is retried"
     ]
 
 
@@ -181,7 +182,7 @@ def test_a_mistake_of_ours_comes_with_the_place_where_it_happened():
 
 def test_workers_that_cannot_begin_end_the_work(monkeypatch):
     monkeypatch.setattr(hand, "_run_worker", lambda *_: kill(signal.SIGSEGV))
-    with pytest.raises(RuntimeError, match=r"ended its process \(signal 11\) before it had begun anything"):
+    with pytest.raises(RuntimeError, match=r"ended its process \(signal 11\) before its first task"):
         list(map_in_workers(str, range(3), workers=2))
 
 
@@ -218,9 +219,9 @@ def test_workers_do_not_outlive_a_program_that_is_killed():
 
 def test_workers_do_not_outlive_a_program_that_ends_with_results_left():
     program = (
-        f"import os, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom deadly import hang\n"
-        "from vidstill.parallel.pool import in_workers\n"
-        "results = in_workers(lambda n: hang() if n > 1 else os.getpid(), range(9), workers=2)\n"
+        f"import os, sys\nsys.path.insert(0, {str(PROJECT / 'tests' / 'helpers')!r})\nfrom deadly import hang\n"
+        "from vidstill.parallel.pool import map_in_workers\n"
+        "results = map_in_workers(lambda n: hang() if n > 1 else os.getpid(), range(9), workers=2)\n"
         "print(next(results)[1], next(results)[1], flush=True)\n"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -1,6 +1,7 @@
-"""One process that works for another: how it is begun and ended, what it is told, what it tells.
+"""One worker process: how it is started, what it runs, how results come back, and how it is killed.
 
-Nothing is locked between processes: each has two pipes of its own, so that it can end at any moment and harm no other.
+No lock is shared between processes: each worker has two pipes of its own, so that it may die at any moment without
+harm to another.
 """
 
 import ctypes
@@ -26,60 +27,62 @@ from vidstill.parallel.heartbeat import BEATS_INDEX, TICKET_INDEX, Heartbeat, se
 from vidstill.utils.types import InputError
 
 KILL_TIMEOUT_SECONDS = 5.0
-"""After so long a killed process is given up: a network drive that does not answer can hold one for ever."""
+"""A killed process is given up after this time: a network drive that does not answer can hold one for ever."""
 
 _USE_FORK = sys.platform == "linux"  # elsewhere the system's own libraries do not survive a fork
-_CONTEXT: Any = multiprocessing.get_context("fork" if _USE_FORK else "spawn")  # a fork shares the listing's memory
-_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: a forked process had better load nothing
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG in Linux's <sys/prctl.h>
-_ALIGNMENT_BYTES = 64  # bytes: where an array may begin
+_CONTEXT: Any = multiprocessing.get_context("fork" if _USE_FORK else "spawn")  # a fork shares the manifest's memory
+_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # loaded here: a forked process should load nothing
+_PR_SET_PDEATHSIG = 1  # in Linux's <sys/prctl.h>
+_ALIGNMENT_BYTES = 64  # where an array may begin
 
 
 class SharedSlots:
-    """Memory that all processes see, in rooms of one size; of no size where processes are not forked."""
+    """Shared memory in slots of one size; slots are empty where processes are not forked.
+
+    Args:
+        num_slots: Results that may wait to be taken.
+        slot_num_bytes: Bytes for the arrays of one result.
+    """
 
     def __init__(self, num_slots: int, slot_num_bytes: int):
-        self._slot_num_bytes = math.ceil(slot_num_bytes / _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES if _USE_FORK else 0
-        self._memory = (
-            mmap.mmap(-1, num_slots * self._slot_num_bytes) if self._slot_num_bytes else None
-        )  # /dev/shm is often small
+        self._slot_num_bytes = _align(slot_num_bytes) if _USE_FORK else 0
+        # not in /dev/shm, which is often small
+        self._memory = mmap.mmap(-1, num_slots * self._slot_num_bytes) if self._slot_num_bytes else bytearray()
 
     def get_slot(self, index: int) -> memoryview:
-        if self._memory is None:
-            return memoryview(bytearray())
         return memoryview(self._memory)[index * self._slot_num_bytes : (index + 1) * self._slot_num_bytes]
 
 
 @dataclass(eq=False)
 class WorkerProcess:
-    """A process, as its parent sees it."""
+    """A worker as its parent sees it."""
 
     process: BaseProcess
     inbox: Connection
-    """Takes `(ticket, room, item)`."""
+    """Takes `(ticket, slot, item)`."""
     outbox: Connection
-    """Gives `(ticket, good, data, spans)`, see `unpack_result`; closed when the process is gone."""
+    """Gives `(ticket, is_result, data, spans)`, see `unpack_result`; closed when the process is gone."""
     heartbeat: Heartbeat
     tickets: deque[int] = field(default_factory=deque)
-    """What it was handed and has not given back, in order."""
+    """Tasks that it was sent and has not returned, in order."""
     last_beats: int = 0
-    """Its beats when it was last looked at."""
+    """Its heartbeats when they were last read."""
     stalled_seconds: float = 0.0
-    """Seconds for which no more of them have been seen."""
+    """Seconds without another heartbeat."""
     kill_reason: str = ""
-    """It was ended."""
+    """Why the parent killed it."""
 
     @classmethod
     def start(cls, fn: Callable[[Any], Any], slots: SharedSlots) -> "WorkerProcess":
-        inbox, ours_in = _CONTEXT.Pipe(duplex=False)
-        ours_out, outbox = _CONTEXT.Pipe(duplex=False)
-        progress = _CONTEXT.RawArray(ctypes.c_longlong, [-1, 0])
-        arguments = (fn, inbox, outbox, progress, slots, os.getpid())
+        worker_inbox, inbox = _CONTEXT.Pipe(duplex=False)
+        outbox, worker_outbox = _CONTEXT.Pipe(duplex=False)
+        heartbeat = _CONTEXT.RawArray(ctypes.c_longlong, [-1, 0])
+        arguments = (fn, worker_inbox, worker_outbox, heartbeat, slots, os.getpid())
         process = _CONTEXT.Process(target=_run_worker, args=arguments, daemon=True)
         process.start()
-        inbox.close()
-        outbox.close()
-        return cls(process, ours_in, ours_out, progress)
+        worker_inbox.close()
+        worker_outbox.close()
+        return cls(process, inbox, outbox, heartbeat)
 
     @property
     def current_ticket(self) -> int:
@@ -87,27 +90,29 @@ class WorkerProcess:
 
     @property
     def beats(self) -> int:
-        """0 until it has begun on an item."""
+        """Heartbeats; 0 until it has begun its first task."""
         return self.heartbeat[BEATS_INDEX]
 
     def kill(self) -> int | None:
-        """Its exit code; None if it cannot be ended."""
+        """Kill the process and return its exit code; None if it cannot be killed."""
         self.process.kill()
         self.process.join(KILL_TIMEOUT_SECONDS)
-        code = self.process.exitcode
+        exit_code = self.process.exitcode
         self.inbox.close()
         self.outbox.close()
-        if code is not None:
+        if exit_code is not None:
             self.process.close()
-        return code
+        return exit_code
 
 
 def unpack_result(slot: memoryview, is_result: bool, data: bytes, spans: list[tuple[int, int]]) -> Any:
-    """A result, its arrays still in the room; an exception is raised.
+    """Return a result, whose arrays stay in its slot, or raise the exception that it is.
 
     Args:
-        is_result: it is a result and no exception.
-        spans: where in the room its arrays begin and end.
+        slot: The shared memory of the task.
+        is_result: Whether it is a result and not an exception.
+        data: The pickled result, without the arrays in the slot.
+        spans: The bytes of the slot where each array begins and ends.
     """
     value = pickle.loads(data, buffers=[slot[start:end] for start, end in spans])
     if not is_result:
@@ -123,20 +128,20 @@ def _run_worker(
     slots: SharedSlots,
     parent_pid: int,
 ) -> NoReturn:
-    """What the process does until it is ended."""
+    """Run tasks until the process is killed or its parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process: stopping is the parent's
+        signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process: the parent decides
     if _PRCTL is not None:
-        _PRCTL(_DIE_WITH_PARENT, signal.SIGKILL)
-    gc.freeze()  # a collection that walks through the parent's objects copies their memory
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    gc.freeze()  # a collection that visits the parent's objects would copy their memory
     torch.set_num_threads(1)
     set_heartbeat(heartbeat)
     try:
         while os.getppid() == parent_pid:
-            ticket, room, item = inbox.recv()
+            ticket, slot, item = inbox.recv()
             heartbeat[TICKET_INDEX] = ticket
             send_heartbeat()
-            outbox.send((ticket, *_pack_result(fn, item, slots.get_slot(room))))
+            outbox.send((ticket, *_pack_result(fn, item, slots.get_slot(slot))))
             heartbeat[TICKET_INDEX] = -1
     except (EOFError, OSError):
         pass  # the parent is gone
@@ -148,7 +153,7 @@ def _pack_result(fn: Callable[[Any], Any], item: Any, slot: memoryview) -> tuple
 
     def does_not_fit(buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
-        start = math.ceil(spans[-1][1] / _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES if spans else 0
+        start = _align(spans[-1][1]) if spans else 0
         if start + raw.nbytes > len(slot):
             return True
         slot[start : start + raw.nbytes] = raw
@@ -162,12 +167,16 @@ def _pack_result(fn: Callable[[Any], Any], item: Any, slot: memoryview) -> tuple
 
 
 def _pickle_exception(error: Exception) -> bytes:
-    told = f"in a worker:\n{traceback.format_exc()}"
+    note = f"in a worker:\n{traceback.format_exc()}"
     if not isinstance(error, InputError):
-        error.add_note(told)
+        error.add_note(note)
     try:
         data = pickle.dumps(error)
         pickle.loads(data)
     except Exception:
-        return pickle.dumps(RuntimeError(f"{error!r} {told}"))
+        return pickle.dumps(RuntimeError(f"{error!r} {note}"))
     return data
+
+
+def _align(num_bytes: int) -> int:
+    return math.ceil(num_bytes / _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

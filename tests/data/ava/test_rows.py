@@ -145,7 +145,7 @@ def test_a_header_is_told_from_a_row(tmp_path):
 
 
 def test_what_is_no_text_is_named_by_its_line(tmp_path):
-    with pytest.raises(InputError, match=r"line 3 of .* is no text in UTF-8"):
+    with pytest.raises(InputError, match=r"line 3 of .* is not UTF-8 text"):
         rows(tmp_path, f"{ROW}\n{ROW}\n".encode() + b"f\xfflm,1,0,0,1,1,3\n")
 
 

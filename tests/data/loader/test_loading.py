@@ -348,7 +348,7 @@ def test_a_decoder_that_is_stuck_or_dies_is_a_broken_video(caplog, start):
     assert sorted(named) == [
         "videos/11.mp4 ended its process (signal 11); another video replaces it",
         "videos/12.mp4 ended its process (signal 9); another video replaces it",
-        "videos/3.mp4 took longer than 0.4 s and was ended; another video replaces it",
+        "videos/3.mp4 took longer than 0.4 s and was killed; another video replaces it",
     ]
 
 
@@ -366,7 +366,7 @@ def test_a_test_reports_a_decoder_that_is_stuck_or_dies():
         n for n in range(20) if n not in DEADLY
     ]
     assert broken == {
-        3: "videos/3.mp4 took longer than 0.4 s and was ended",
+        3: "videos/3.mp4 took longer than 0.4 s and was killed",
         11: "videos/11.mp4 ended its process (signal 11)",
         12: "videos/12.mp4 ended its process (signal 9)",
     }
@@ -462,7 +462,7 @@ def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, caplog):
     batches = list(batches_of(dataset, videos_per_step=4, total_steps=6, workers=2, timeout_seconds=1.0))
     assert len(batches) == 6
     assert [record.message for record in caplog.records] == [
-        f"{pipe} took longer than 1 s and was ended; another video replaces it"
+        f"{pipe} took longer than 1 s and was killed; another video replaces it"
     ]
 
 

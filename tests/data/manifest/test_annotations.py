@@ -217,7 +217,7 @@ def test_a_list_that_cannot_be_used_is_refused_with_its_line(folder, text, sente
 def test_bytes_that_are_no_text_are_refused_with_their_line(folder):
     path = folder("a.mp4") / "list.csv"
     path.write_bytes(b"a.mp4 0\n\xff\xfe\n")
-    with pytest.raises(InputError, match=r"line 2 of .*list.csv is no text in UTF-8"):
+    with pytest.raises(InputError, match=r"line 2 of .*list.csv is not UTF-8 text"):
         open_manifest(path)
 
 

@@ -171,7 +171,7 @@ def test_a_server_that_dies_for_good_stops_the_run_and_no_video_is_to_blame(serv
     next(coming)
     server.kill()
     with pytest.raises(
-        InputError, match=r"\d\.mp4 in s3://bucket/packs/all-.* cannot be reached: .* goes on"
+        InputError, match=r"\d\.mp4 in s3://bucket/packs/all-.* cannot be reached: .* to continue"
     ) as caught:
         list(coming)
     assert not isinstance(caught.value, BrokenVideo)
@@ -228,7 +228,7 @@ def test_packing_from_a_server_that_dies_stops_and_goes_on_where_it_was(server, 
     small = TranscodeConfig(short_side=16)
     pack_dataset(folder, tmp_path / "from a folder", small, clips_per_shard=1)
     out = tmp_path / "from a server"
-    with pytest.raises(StorageUnreachable, match="once it can, the same command goes on"):
+    with pytest.raises(StorageUnreachable, match="once it can, run the same command again"):
         pack_dataset(
             PACKS, out, small, clips_per_shard=1, progress=lambda done, of: server.kill() if done == 1 else None
         )

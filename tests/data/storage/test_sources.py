@@ -61,7 +61,7 @@ def test_a_piece_that_its_shard_does_not_hold_is_broken(shard, address, offset, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", blocks)
         for place in (shard, address):
-            said = rf"one\.mp4 in .*train-000000\.tar is cut: of its {there + more} bytes from {offset} on, {there} are"
+            said = rf"one\.mp4 in .*train-000000\.tar is cut off: it has {there + more} bytes from byte {offset} on, .* {there}$"
             with pytest.raises(BrokenVideo, match=said):
                 fetch_source(ShardMember(place, offset, there + more, "one.mp4"))
 
@@ -126,7 +126,7 @@ def test_who_does_not_answer_is_given_up_with_the_reason(impatient):
     def refuse():
         raise ConnectionRefusedError(111, "Connection refused")
 
-    said = r"cannot be reached: Connection refused \(\d+ tries in \d+ s\); once it can, the same command goes on"
+    said = r"cannot be reached: Connection refused \(\d+ tries in \d+ s\); once it can, run the same command again to continue"
     with pytest.raises(StorageUnreachable, match=rf"s3://bucket/one\.mp4 {said}"):
         call_with_retries("s3://bucket/one.mp4", refuse)
 
@@ -137,7 +137,7 @@ def test_who_says_nothing_is_given_up_and_keeps_nobody_waiting(impatient):
     with pytest.raises(StorageUnreachable, match=r"cannot be reached: no answer within 0\.2 s \(\d tries in"):
         call_with_retries("s3://bucket/one.mp4", silent.wait)
     assert time.monotonic() - begun < 30
-    left = [thread for thread in threading.enumerate() if thread.name == "vidstill asks"]
+    left = [thread for thread in threading.enumerate() if thread.name == "vidstill request"]
     assert left
     assert all(thread.daemon for thread in left)  # none of them keeps a process from ending
     silent.set()
@@ -168,6 +168,6 @@ def test_a_refusal_is_not_tried_again(impatient, error):
         tries.append(1)
         raise error
 
-    with pytest.raises(StorageUnreachable, match=r"may not be read: (Forbidden|Unable to .*); see to the access"):
+    with pytest.raises(StorageUnreachable, match=r"cannot be read: (Forbidden|Unable to .*); check the credentials"):
         call_with_retries("s3://bucket/one.mp4", refuse)
     assert len(tries) == 1

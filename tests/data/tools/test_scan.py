@@ -205,7 +205,7 @@ def test_a_decoder_that_dies_or_is_stuck_costs_one_row(videos, monkeypatch):
     monkeypatch.setattr(scanning, "WORKER_TIMEOUT_SECONDS", 2.0)
     found = scan_dataset(videos, workers=2)
     wrong = {Path(path).name: why for path, why in found.errors.items()}
-    assert wrong == {"1.mp4": "ended its process (signal 11)", "2.mp4": "took longer than 2 s and was ended"}
+    assert wrong == {"1.mp4": "ended its process (signal 11)", "2.mp4": "took longer than 2 s and was killed"}
     assert sum(entry["frames"] == FRAMES for entry in entries(found.manifest_path)) == 4
     monkeypatch.setattr(scanning, "scan_video", scan_video)  # it may have been the machine's fault
     again = scan_dataset(videos)

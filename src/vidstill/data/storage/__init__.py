@@ -1,1 +1,1 @@
-"""Files here or behind an address: listed, fetched, and packed in tar shards."""
+"""Local and remote files: listed, fetched, and packed in tar shards."""

@@ -1,10 +1,10 @@
-"""Where a video's bytes are: in a file, behind an address, in a shard, or in memory; how they are reached and named."""
+"""Fetch a video's bytes: from a local file, a URL, or a shard; requests to servers time out and are retried."""
 
 import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,30 +16,32 @@ from vidstill.parallel.heartbeat import send_heartbeat
 from vidstill.utils.types import InputError
 
 REQUEST_TIMEOUT_SECONDS = 20.0
-"""So long is waited for an answer from an address before it is asked again."""
+"""A request without an answer for so long is sent again."""
 
 RETRY_TIMEOUT_SECONDS = 60.0
-"""After so long without an answer an address counts as unreachable; it is asked at least twice."""
+"""After so long without an answer a server counts as unreachable; at least two requests are sent."""
 
 BLOCK_BYTES = 2**23
-"""At most so much is asked for at a time: 0.4 MB a second are enough."""
+"""The most that one request reads: with 0.4 MB a second it is answered in time."""
 
-_BACKOFF_SECONDS = 1.0, 8.0  # seconds between two tries: the first, and the longest, to which they double
-_HEARTBEAT_SECONDS = 0.25  # waiting has an end of its own: meanwhile nobody should take this process for stuck
+_BACKOFF_SECONDS = 1.0, 8.0  # between two requests: at first, and at most, to which it doubles
+_HEARTBEAT_SECONDS = 0.25  # waiting has its own timeout: meanwhile this process should not be killed as stuck
 
 T = TypeVar("T")
 
 PathOrUrl = Path | str
-"""A path of this machine, or, as text, an address that fsspec knows, such as `s3://bucket/videos/one.mp4`."""
+"""A local path, or, as text, a URL that fsspec knows, such as `s3://bucket/videos/one.mp4`."""
 
 
 @dataclass(frozen=True)
 class ShardMember:
-    """Some bytes of a larger file: a video in a shard.
+    """A video in a shard: some bytes of a larger file.
 
     Args:
-        offset, size: in bytes.
-        name: what the video was called before it was packed.
+        shard: The larger file.
+        offset: The first byte.
+        size: Bytes.
+        name: The name of the video before it was packed.
     """
 
     shard: PathOrUrl
@@ -49,9 +51,9 @@ class ShardMember:
 
 
 VideoSource = PathOrUrl | ShardMember | bytes
-"""A video file, a picture, a folder of pictures that are its frames in the order of their names, or a file's bytes.
+"""A video file, an image, a folder of images that are its frames in the order of their names, or a file's bytes.
 
-What lies behind an address, and a piece of a shard, is read whole before it is decoded.
+A remote file, and a video in a shard, is read whole before it is decoded.
 """
 
 
@@ -59,11 +61,11 @@ class BrokenVideo(InputError):
     """A video that cannot be read, or not as far as was requested.
 
     Args:
-        source: The video; `source` holds the name that messages call it.
+        source: The video; as a field, the name that messages call it.
         reason: Why, to be read after the name: "does not decode: …".
     """
 
-    def __init__(self, source: "VideoSource", reason: str):
+    def __init__(self, source: VideoSource, reason: str):
         super().__init__(source_name(source), reason)
         self.source, self.reason = source_name(source), reason
 
@@ -72,39 +74,39 @@ class BrokenVideo(InputError):
 
 
 class StorageUnreachable(InputError):
-    """A place that does not answer: no fault of the file's, so that nothing stands in for it."""
+    """A server that does not answer, which is no fault of the file: no other video replaces it."""
 
 
 def parse_path(path: PathOrUrl) -> PathOrUrl:
-    """An address stays text; anything else is a path."""
+    """Return a URL as text, anything else as a path."""
     return path if isinstance(path, str) and "://" in path else Path(path)
 
 
 def join_path(root: PathOrUrl, name: str) -> PathOrUrl:
-    """The place of a name that is relative to a root; absolute paths and addresses are taken at their word."""
+    """Join a name to a root; absolute paths and URLs replace the root."""
     if "://" in name:
         return name
     return f"{root.rstrip('/')}/{name}" if isinstance(root, str) else root / name
 
 
 def source_name(source: VideoSource) -> str:
-    """What messages call it."""
+    """Return what messages call a video."""
     if isinstance(source, bytes):
         return f"a video of {len(source)} bytes"
     return f"{source.name} in {source.shard}" if isinstance(source, ShardMember) else str(source)
 
 
 def format_error(error: Exception) -> str:
-    """What a library's error says, on its own."""
+    """Return a library's error message without its number and path."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
 
 
 def fetch_source(source: VideoSource) -> Path | bytes:
-    """A file of this machine, or the bytes of what is none.
+    """Return a local file's path, or the bytes of a remote file or of a shard's member.
 
     Raises:
-        BrokenVideo: what should hold them is gone, or ends too soon.
-        Unreachable: an address does not answer, for `RETRY_TIMEOUT_SECONDS`, or refuses.
+        BrokenVideo: The file or the shard does not exist, or is too short.
+        StorageUnreachable: A server does not answer for `RETRY_TIMEOUT_SECONDS`, or denies access.
     """
     if isinstance(source, str):
         return _fetch_url_range(source, source)
@@ -117,50 +119,53 @@ def fetch_source(source: VideoSource) -> Path | bytes:
         data = _read_file_range(source.shard, source_name(source), source.offset, end)
     if len(data) < source.size:
         raise BrokenVideo(
-            source, f"is cut: of its {source.size} bytes from byte {source.offset} on, the shard has {len(data)}"
+            source,
+            f"is cut off: it has {source.size} bytes from byte {source.offset} on, of which the shard holds {len(data)}",
         )
     return data
 
 
 def call_with_retries(name: str, request: Callable[[], T]) -> T:
-    """What `ask` gives, asked again and again while nothing answers, each time in a thread of its own.
+    """Call `request` until it answers, each time in its own thread, with a timeout and exponential back-off.
 
-    A thread that never gets an answer is left behind; it does not keep the process from ending.
+    A thread that never gets an answer is abandoned; it does not keep the process from ending.
 
     Args:
-        name: what messages call the place.
-        request: opens what it asks by itself, so that nothing of a failed try is used again.
+        name: What messages call the file.
+        request: Opens all that it needs itself, so that nothing of a failed request is used again.
 
     Raises:
-        FileNotFoundError, InputError: at once, as `ask` raises them.
-        Unreachable: it refuses, or did not answer for `RETRY_TIMEOUT_SECONDS`.
+        FileNotFoundError, InputError: At once, as `request` raises them.
+        StorageUnreachable: Access is denied, or there was no answer for `RETRY_TIMEOUT_SECONDS`.
     """
-    begun, (pause, longest) = time.monotonic(), _BACKOFF_SECONDS
-    tries = 0
+    start, (pause, max_pause) = time.monotonic(), _BACKOFF_SECONDS
+    num_tries = 0
     while True:
-        tries += 1
+        num_tries += 1
         try:
             return _call_with_timeout(request)
         except (FileNotFoundError, InputError):
             raise
-        except Exception as error:  # each library behind fsspec has errors of its own
+        except Exception as error:  # each library behind fsspec has its own errors
             if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-                raise StorageUnreachable(f"{name} may not be read: {format_error(error)}; see to the access") from error
-            passed = time.monotonic() - begun
-            if passed + pause > RETRY_TIMEOUT_SECONDS and tries > 1:
                 raise StorageUnreachable(
-                    f"{name} cannot be reached: {format_error(error)} ({tries} tries in {passed:.0f} s); "
-                    "once it can, the same command goes on"
+                    f"{name} cannot be read: {format_error(error)}; check the credentials"
                 ) from error
-        _sleep_with_heartbeat(pause)
-        pause = min(2 * pause, longest)
+            seconds = time.monotonic() - start
+            if seconds + pause > RETRY_TIMEOUT_SECONDS and num_tries > 1:
+                raise StorageUnreachable(
+                    f"{name} cannot be reached: {format_error(error)} ({num_tries} tries in {seconds:.0f} s); "
+                    "once it can, run the same command again to continue"
+                ) from error
+        _wait_with_heartbeat(Future(), pause)
+        pause = min(2 * pause, max_pause)
 
 
 def _read_file_range(path: Path, name: str, start: int, end: int) -> bytes:
     try:
         with path.open("rb") as file:
-            if end > (there := os.fstat(file.fileno()).st_size):
-                end = max(start, there)  # an index may ask for more than memory holds
+            # an index may state more than fits into memory
+            end = min(end, max(start, os.fstat(file.fileno()).st_size))
             file.seek(start)
             return file.read(end - start)
     except OSError as error:
@@ -168,49 +173,46 @@ def _read_file_range(path: Path, name: str, start: int, end: int) -> bytes:
 
 
 def _fetch_url_range(url: str, name: str, start: int = 0, end: int | None = None) -> bytes:
-    """
-    Args:
-        start, end: of the bytes that are wanted; None: to the end.
-    """
+    """Fetch the bytes from `start` to `end`, None for all, in blocks."""
     try:
         if end is None:
             end = call_with_retries(name, partial(_fetch_size, url))
         blocks = []
-        for at in range(start, end, BLOCK_BYTES):
-            until = min(at + BLOCK_BYTES, end)
-            blocks.append(call_with_retries(name, partial(_fetch_block, url, at, until)))
-            if len(blocks[-1]) < until - at:
+        for offset in range(start, end, BLOCK_BYTES):
+            until = min(offset + BLOCK_BYTES, end)
+            blocks.append(call_with_retries(name, partial(_fetch_block, url, offset, until)))
+            if len(blocks[-1]) < until - offset:
                 break
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        return b"".join(blocks)
     except FileNotFoundError as error:
         raise BrokenVideo(name, "does not exist") from error
 
 
 def _fetch_size(url: str) -> int:
-    files, path = resolve_filesystem(url)
-    size = files.size(path)
+    filesystem, path = resolve_filesystem(url)
+    size = filesystem.size(path)
     if size is None:
-        raise BrokenVideo(url, "does not state its size; copy it to this machine")
+        raise BrokenVideo(url, "does not state its size; copy it to a local directory")
     return int(size)
 
 
 def _fetch_block(url: str, start: int, end: int) -> bytes:
-    files, path = resolve_filesystem(url)
+    filesystem, path = resolve_filesystem(url)
     try:
-        return bytes(files.cat_file(path, start=start, end=end))
+        return bytes(filesystem.cat_file(path, start=start, end=end))
     except FileNotFoundError:
         raise
     except Exception:
-        if start >= files.size(path):  # asked for that, every server refuses in words of its own
+        if start >= filesystem.size(path):  # servers refuse such a range in different ways
             return b""
         raise
 
 
 def resolve_filesystem(url: str) -> tuple[Any, str]:
-    """What fsspec reaches an address with, made in this process, and the address as that knows it.
+    """Return the fsspec filesystem of a URL, made in this process, and the path in it.
 
     Raises:
-        InputError: fsspec does not know such addresses, or lacks what it needs for them.
+        InputError: fsspec does not know such URLs, or lacks a package for them.
     """
     try:
         return fsspec.url_to_fs(url)
@@ -222,7 +224,7 @@ def resolve_filesystem(url: str) -> tuple[Any, str]:
 
 
 def _call_with_timeout(request: Callable[[], T]) -> T:
-    """What `ask` gives, or raises, or a TimeoutError after `REQUEST_TIMEOUT_SECONDS`."""
+    """Return or raise what `request` does, or raise a TimeoutError after `REQUEST_TIMEOUT_SECONDS`."""
     answer: Future[T] = Future()
 
     def settle() -> None:
@@ -231,21 +233,16 @@ def _call_with_timeout(request: Callable[[], T]) -> T:
         except BaseException as error:
             answer.set_exception(error)
 
-    threading.Thread(target=settle, name="vidstill asks", daemon=True).start()
-    ends = time.monotonic() + REQUEST_TIMEOUT_SECONDS
-    while not answer.done() and (left := ends - time.monotonic()) > 0:
-        send_heartbeat()
-        try:
-            answer.exception(timeout=min(left, _HEARTBEAT_SECONDS))
-        except TimeoutError:
-            continue
+    threading.Thread(target=settle, name="vidstill request", daemon=True).start()
+    _wait_with_heartbeat(answer, REQUEST_TIMEOUT_SECONDS)
     if not answer.done():
         raise TimeoutError(f"no answer within {REQUEST_TIMEOUT_SECONDS:g} s")
     return answer.result()
 
 
-def _sleep_with_heartbeat(seconds: float) -> None:
-    ends = time.monotonic() + seconds
-    while (left := ends - time.monotonic()) > 0:
+def _wait_with_heartbeat(answer: Future[Any], seconds: float) -> None:
+    """Wait for an answer, at most so long, and report progress to the parent process meanwhile."""
+    end = time.monotonic() + seconds
+    while not answer.done() and (remaining := end - time.monotonic()) > 0:
         send_heartbeat()
-        time.sleep(min(left, _HEARTBEAT_SECONDS))
+        wait([answer], timeout=min(remaining, _HEARTBEAT_SECONDS))

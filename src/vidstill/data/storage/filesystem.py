@@ -1,4 +1,4 @@
-"""Looks around in folders, of this machine or behind an address: what is there, how large it is, what it says."""
+"""Look into directories, local or behind a URL, and read their text files."""
 
 import io
 import os
@@ -27,13 +27,13 @@ def is_directory(path: PathOrUrl) -> bool:
 
 
 def invalidate_listing_cache(path: PathOrUrl) -> None:
-    """Forgets what was seen behind an address: others may have written there since."""
+    """Drop cached listings behind a URL: others may have written there since."""
     if isinstance(path, str):
         resolve_filesystem(path)[0].invalidate_cache()
 
 
 def parent_path(path: PathOrUrl) -> PathOrUrl:
-    """The folder that a file lies in."""
+    """Return the directory of a file."""
     return path.parent if isinstance(path, Path) else path.rpartition("/")[0]
 
 
@@ -42,17 +42,18 @@ def base_name(path: PathOrUrl) -> str:
 
 
 def read_lines(path: PathOrUrl) -> Iterator[tuple[int, str]]:
-    """A text's lines that hold something, numbered from 1.
+    """Yield a text's non-empty lines, stripped, with their numbers from 1.
 
     Raises:
-        InputError: it is no text in UTF-8; the line is named.
+        InputError: It is not UTF-8 text; the line is named.
     """
-    with _open_path(path) as file:
+    file_or_bytes = fetch_source(path)
+    with file_or_bytes.open("rb") if isinstance(file_or_bytes, Path) else io.BytesIO(file_or_bytes) as file:
         for number, raw in enumerate(file, 1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
-                raise InputError(f"line {number} of {path} is no text in UTF-8; give a list of videos") from None
+                raise InputError(f"line {number} of {path} is not UTF-8 text; give a list of videos") from None
             if "\0" in line:
                 raise InputError(f"line {number} of {path} holds a zero byte; give a list of videos in UTF-8")
             if line:
@@ -60,7 +61,7 @@ def read_lines(path: PathOrUrl) -> Iterator[tuple[int, str]]:
 
 
 def read_first_line(path: PathOrUrl) -> str:
-    """How a file begins, whatever it is."""
+    """Return the first line of a file of any kind, at most 4096 bytes."""
     if isinstance(path, Path):
         with path.open("rb") as file:
             head = file.readline(4096)
@@ -70,87 +71,91 @@ def read_first_line(path: PathOrUrl) -> str:
 
 
 def _fetch_head(url: str) -> bytes:
-    files, path = resolve_filesystem(url)
-    return bytes(files.cat_file(path, start=0, end=4096)) if files.size(path) else b""
+    filesystem, path = resolve_filesystem(url)
+    return bytes(filesystem.cat_file(path, start=0, end=4096)) if filesystem.size(path) else b""
 
 
 def read_text(path: PathOrUrl) -> str:
-    """
+    """Read a text file.
+
     Raises:
-        InputError: it is no text in UTF-8.
+        InputError: It is not UTF-8 text.
     """
-    with _open_path(path) as file:
-        try:
-            return str(file.read(), "utf-8-sig")
-        except UnicodeDecodeError:
-            raise InputError(f"{path} is no text in UTF-8; fetch it again") from None
+    file_or_bytes = fetch_source(path)
+    try:
+        return str(file_or_bytes.read_bytes() if isinstance(file_or_bytes, Path) else file_or_bytes, "utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text; fetch it again") from None
 
 
 def list_files(directory: PathOrUrl) -> list[str]:
-    """The names of a folder's files, but for hidden ones, in order."""
+    """Return the sorted names of a directory's files, without hidden ones."""
     _, _, files = next(walk_directory(directory), ("", [], []))
     return sorted(name for name in files if name[0] != ".")
 
 
 def list_directories(directory: PathOrUrl) -> list[str]:
-    """The names of a folder's folders, but for hidden ones, in order."""
-    _, folders, _ = next(walk_directory(directory), ("", [], []))
-    return sorted(name for name in folders if name[0] != ".")
+    """Return the sorted names of a directory's subdirectories, without hidden ones."""
+    _, subdirectories, _ = next(walk_directory(directory), ("", [], []))
+    return sorted(name for name in subdirectories if name[0] != ".")
 
 
 def walk_directory(directory: PathOrUrl, *, follow_links: bool = False) -> Iterator[tuple[str, list[str], list[str]]]:
-    """A folder and those in it, from the top: a path relative to it ("" is its own), its folders and its files.
+    """Yield each directory of a tree from the top, as `os.walk` does: its path relative to the root, "" for the root
+    itself, its subdirectories and its files.
 
-    The folders are walked into in their order; what is taken out of them is passed by.
+    Subdirectories are visited in the order of their list; those that the caller removes from it are skipped.
 
     Args:
-        follow_links: walk into folders behind links too; whoever does sees to it that there is an end.
+        directory: The root.
+        follow_links: Whether to visit directories behind links; then the caller has to break cycles.
     """
     if isinstance(directory, str):
         yield from _walk_url(directory.rstrip("/"), "")
         return
-    for here, folders, files in os.walk(directory, onerror=_raise_walk_error, followlinks=follow_links):
-        yield here[len(str(directory)) :].strip("/"), folders, files
+    for path, subdirectories, files in os.walk(directory, onerror=_raise_walk_error, followlinks=follow_links):
+        yield path[len(str(directory)) :].strip("/"), subdirectories, files
 
 
 def _walk_url(url: str, relative_path: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    found = _list_url(url)
-    folders = [name for name, size in found.items() if size is None]
-    yield relative_path, folders, [name for name, size in found.items() if size is not None]
-    for name in folders:
+    sizes = _list_url(url)
+    subdirectories = [name for name, size in sizes.items() if size is None]
+    yield relative_path, subdirectories, [name for name, size in sizes.items() if size is not None]
+    for name in subdirectories:
         yield from _walk_url(f"{url}/{name}", f"{relative_path}/{name}" if relative_path else name)
 
 
 def build_size_lookup(root: PathOrUrl) -> Callable[[str], int | None]:
-    """Gives a file's size in bytes, 0 for a folder, None where there is nothing, by its path relative to the root.
+    """Return a function from a path relative to the root to its size in bytes: 0 for a directory, None if it does not
+    exist.
 
-    Behind an address whole folders are listed, each when it is first asked about, rather than one file after another.
+    Behind a URL whole directories are listed, each once, instead of one request per file.
     """
-    seen: dict[str, dict[str, int | None]] = {}
+    listings: dict[str, dict[str, int | None]] = {}
 
-    def size_behind(address: str) -> int | None:
-        folder, _, name = address.rpartition("/")
-        if folder not in seen:
-            seen[folder] = _list_url(folder)
-        return (seen[folder][name] or 0) if name in seen[folder] else None
+    def get_url_size(url: str) -> int | None:
+        directory, _, name = url.rpartition("/")
+        if directory not in listings:
+            listings[directory] = _list_url(directory)
+        return (listings[directory][name] or 0) if name in listings[directory] else None
 
-    def size_here(path: str) -> int | None:  # asked a million times at the start of a run
+    def get_local_size(path: str) -> int | None:  # called a million times at the start of a run
         if "://" in path:
-            return size_behind(path)
+            return get_url_size(path)
         try:
-            facts = os.stat(path if path[0] == "/" else here + path)
+            status = os.stat(path if path[0] == "/" else prefix + path)
         except OSError:
             return None
-        return 0 if stat.S_ISDIR(facts.st_mode) else facts.st_size
+        return 0 if stat.S_ISDIR(status.st_mode) else status.st_size
 
     if isinstance(root, Path):
-        here = f"{root}/"
-        return size_here
-    return lambda path: size_behind(path if "://" in path else f"{root.rstrip('/')}/{path}")
+        prefix = f"{root}/"
+        return get_local_size
+    return lambda path: get_url_size(path if "://" in path else f"{root.rstrip('/')}/{path}")
 
 
 def _get_url_type(url: str) -> str:
-    """What is behind an address: "file", "directory", or nothing."""
+    """Return "file", "directory", or "" where there is nothing."""
     try:
         return call_with_retries(url, partial(_fetch_url_type, url))
     except FileNotFoundError:
@@ -158,35 +163,31 @@ def _get_url_type(url: str) -> str:
 
 
 def _fetch_url_type(url: str) -> str:
-    files, path = resolve_filesystem(url)
-    return str(files.info(path)["type"])
+    filesystem, path = resolve_filesystem(url)
+    return str(filesystem.info(path)["type"])
 
 
 def _list_url(url: str) -> dict[str, int | None]:
-    """What lies in a folder behind an address: each file's size in bytes, None for a folder.
+    """List a directory behind a URL: each file's size in bytes, None for a subdirectory.
 
-    It may take minutes where there are very many, so that no answer is waited for by the clock.
+    There is no timeout: a very large directory may take minutes.
 
     Raises:
-        Unreachable: the listing failed.
+        StorageUnreachable: The listing failed.
     """
-    files, path = resolve_filesystem(url)
+    filesystem, path = resolve_filesystem(url)
     try:
-        found = files.ls(path, detail=True)
+        entries = filesystem.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except Exception as error:  # each library behind fsspec has errors of its own
+    except Exception as error:  # each library behind fsspec has its own errors
         raise StorageUnreachable(f"{url} cannot be listed: {format_error(error)}") from error
     sizes = {
-        each["name"].rstrip("/"): None if each["type"] == "directory" else int(each["size"] or 0) for each in found
+        entry["name"].rstrip("/"): None if entry["type"] == "directory" else int(entry["size"] or 0)
+        for entry in entries
     }
-    sizes.pop(path.rstrip("/"), None)  # some list an empty file that stands for the folder
+    sizes.pop(path.rstrip("/"), None)  # some servers list an empty file for the directory itself
     return {name.rpartition("/")[2]: size for name, size in sizes.items()}
-
-
-def _open_path(path: PathOrUrl) -> io.BufferedIOBase:
-    here = fetch_source(path)
-    return here.open("rb") if isinstance(here, Path) else io.BytesIO(here)
 
 
 def _raise_walk_error(error: OSError) -> None:
