@@ -1,4 +1,4 @@
-"""What this machine can do: devices, precision, decoders, space, versions; and what is missing."""
+"""`vidstill doctor`: devices, precision, decoders, disk space and versions of this machine, and its problems."""
 
 import json as jsons
 import os
@@ -17,40 +17,40 @@ from vidstill.engine.distributed import Runtime, count_cores, measure_bf16_speed
 from vidstill.utils.terminal import echo, flatten_dict, format_key_values
 
 _PACKAGES = ("vidstill", "torch", "torchvision", "accelerate", "av", "numpy")
-_DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")  # what the field's data sets are kept in
-_ENCODER = "libx264"  # what `vidstill data make` writes with
-_CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's limit, which the machine's memory does not tell
+_DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")  # of the field's data sets
+_ENCODER = "libx264"  # of `vidstill data make`
+_CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's own limit
 _GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceInfo:
     name: str
-    bf16: str  # how well it computes in it
-    memory_gib: float | None = None  # None for the CPU, which has the machine's
+    bf16: str  # how fast it computes in bf16
+    memory_gib: float | None = None  # None: a CPU, whose memory is the machine's
 
 
 @dataclass(frozen=True, kw_only=True)
 class SystemInfo:
-    """A machine, as a run would find it."""
+    """What a run would find on this machine."""
 
     system: str
     cores: int
     memory_gib: float
-    free_disk_gib: float  # where this was called
+    free_disk_gib: float  # of the working directory
     devices: tuple[DeviceInfo, ...]
-    default_device: str  # the device that a run takes here
-    default_precision: str  # that it takes unless told otherwise
+    default_device: str  # of a run
+    default_precision: str  # of a run, with --precision auto
     versions: dict[str, str]
     ffmpeg: str
     decoders: dict[str, bool]
     encoders: dict[str, bool]
-    extras: dict[str, bool]  # all that an extra asks for is installed
-    problems: tuple[str, ...]  # a sentence each
+    extras: dict[str, bool]  # whether all packages of an extra are installed
+    problems: tuple[str, ...]  # one sentence each
 
 
 def collect_system_info() -> SystemInfo:
-    """Looks at everything; measures how fast this CPU computes in bf16, which takes a moment."""
+    """Collect the info; the bf16 speed of the CPU is measured, which takes a moment."""
     runtime = Runtime("auto")
     encoders = {_ENCODER: _has_codec(_ENCODER, "w")}
     decoders = {name: _has_codec(name, "r") for name in _DECODERS}
@@ -73,20 +73,20 @@ def collect_system_info() -> SystemInfo:
 
 
 def _list_devices() -> tuple[DeviceInfo, ...]:
-    """The CPU, and what else there is to compute on."""
+    """Return the CPU and the GPUs."""
     speedup = f"{measure_bf16_speedup():.1f} times as fast as fp32"
-    found = [DeviceInfo(name=f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", bf16=speedup)]
+    devices = [DeviceInfo(name=f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", bf16=speedup)]
     for i in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(i)
-        native = (facts.major, facts.minor) >= (8, 0)
-        memory = round(facts.total_memory / _GIB, 1)
-        name = f"cuda:{i}, {facts.name}"
-        found.append(DeviceInfo(name=name, memory_gib=memory, bf16="native" if native else "emulated, slow"))
-    return tuple(found)
+        properties = torch.cuda.get_device_properties(i)
+        native = (properties.major, properties.minor) >= (8, 0)
+        memory = round(properties.total_memory / _GIB, 1)
+        name = f"cuda:{i}, {properties.name}"
+        devices.append(DeviceInfo(name=name, memory_gib=memory, bf16="native" if native else "emulated, slow"))
+    return tuple(devices)
 
 
 def _read_memory_limit() -> int:
-    """Bytes that this process may have."""
+    """Return the bytes of memory that this process may use."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
     return min(machine, int(limit)) if limit.isdigit() else machine
@@ -112,11 +112,11 @@ def _check_extras() -> dict[str, bool]:
         names = metadata("vidstill").get_all("Provides-Extra") or []
     except PackageNotFoundError:
         return {}
-    wanted = [Requirement(line) for line in requires("vidstill") or []]
+    requirements = [Requirement(line) for line in requires("vidstill") or []]
     return {
         name: all(
             _get_version(each.name) != "not installed"
-            for each in wanted
+            for each in requirements
             if each.marker and each.marker.evaluate({"extra": name})
         )
         for name in names
@@ -126,11 +126,11 @@ def _check_extras() -> dict[str, bool]:
 def _find_problems(codecs: dict[str, bool], free_gib: float) -> list[str]:
     problems = [
         f"PyAV's FFmpeg has no {name}; install PyAV's own wheel: pip install av"
-        for name, is_there in codecs.items()
-        if not is_there
+        for name, is_available in codecs.items()
+        if not is_available
     ]
     if free_gib < 1:
-        problems.append(f"only {free_gib:.1f} GiB are free in {Path.cwd()}; make room, or choose another --out")
+        problems.append(f"only {free_gib:.1f} GiB are free in {Path.cwd()}; free disk space, or choose another --out")
     return problems
 
 

@@ -4,13 +4,13 @@ import fcntl
 import json
 import os
 import re
-import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vidstill.utils.text import format_one_line
 from vidstill.utils.types import InputError
 
 FileContent = bytes | Iterable[bytes]
@@ -214,7 +214,7 @@ def find_difference(previous: Any, current: Any, key: str = "") -> str:
     """
     if not (isinstance(previous, Mapping) and isinstance(current, Mapping)):
         same = previous == current or previous == json.loads(json.dumps(current))  # a tuple is read back as a list
-        before, now = (textwrap.shorten(str(value), 80, placeholder="…") for value in (previous, current))
+        before, now = (format_one_line(str(value), 80) for value in (previous, current))
         return "" if same else f"{key} is {before}, here it is {now}"
     if "fingerprint" in current:
         same = previous.get("fingerprint") == current["fingerprint"]

@@ -396,7 +396,7 @@ def test_the_exit_code_tells_and_json_holds_all(videos, capsys):
     assert main(["data", "scan", str(videos), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["broken"] == {"videos/val/jump/0.mp4": "does not decode: Invalid data found when processing input"}
-    assert (found["good"], found["same"], found["files"], found["decoded"]) == (False, [], 7, 1)
+    assert (found["is_clean"], found["same"], found["files"], found["decoded"]) == (False, [], 7, 1)
     assert main(["data", "scan", str(videos / "nowhere")]) == 2
     assert main(["data", "scan", str(videos), "--min-frames", "0"]) == 2
 
