@@ -3,7 +3,7 @@
     python scripts/loader_memory.py [--rows 1000000] [--workers 2] [--samples 600]
 
 Prints one line of JSON: the seconds from the manifest to the first batch, and the memory of each worker in MB: its own
-(`private`), with its proportional share of shared memory (`share`), and all that it maps (`resident`: torch's libraries,
+(`private`), with its share of shared memory (`share`), and all that it maps (`resident`: torch's libraries,
 the parent's memory at the fork and the clips that all workers share count in full for each). The rows name a few tiny
 videos, made for the purpose.
 """
