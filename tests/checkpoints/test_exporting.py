@@ -297,7 +297,7 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
         r"it has no name for 'generation_projections\.1\.weight'",
     ),
     "a student of images": ("mae", DMAE, r"it has no name for 'projections\.0\.weight'"),
-    "per token": ("mvd", METHODS["mvd-per-token"], r"it has no name for 'image_decoder\.weight'"),
+    "per token": ("mvd", METHODS["mvd-per-token"], r"it has no name for 'decoders\.image\.weight'"),
     "clips in code of images": ("mae", METHODS["imagemae"], "its tubelets have 2 frames, and the code is for images"),
     "images in code of clips": ("videomae", MAE, "its tubelets have 1 frames, and the code is for clips"),
     "another code of positions": (

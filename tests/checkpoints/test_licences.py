@@ -224,7 +224,7 @@ def taught(tmp_path_factory):
 
 
 def test_a_distillation_says_and_writes_that_its_teacher_is_not_for_commercial_use(taught, capsys):
-    options = {"method__teacher__weights": taught / "teacher.safetensors", "schedule__epochs": 2}
+    options = {"method__teacher__checkpoint": taught / "teacher.safetensors", "schedule__epochs": 2}
     assert main(typed(AMD, data=taught / "data/unlabelled.txt", out=taught / "student", **options)) == 0
     sentence = f"pretrain: the licence of the teacher is {NC}: what is trained from it is not for commercial use"
     assert capsys.readouterr().err.count(sentence) == 1

@@ -54,9 +54,7 @@ def _check_encoder(config: ViTConfig, checkpoint: Checkpoint) -> None:
     """Raises an InputError where a native file's tensors are not those of the encoder in its metadata."""
     tensors = extract_encoder_state(checkpoint)
     _check_depth(config, tensors, "", checkpoint.source)
-    with torch.device("meta"):
-        expected = config.build().state_dict()
-    for name, tensor in expected.items():
+    for name, tensor in _build_on_meta(config.build, checkpoint.source).state_dict().items():
         shape = tuple(tensors[name].shape) if name in tensors else None
         is_optional = name.startswith("norm.") and shape is None
         if shape != tuple(tensor.shape) and not is_optional:
@@ -91,11 +89,18 @@ def build_from_state(
         InputError: The tensors are not those of the model.
     """
     _check_depth(encoder, tensors, _ENCODER_PREFIX, source)
-    with torch.device("meta"):
-        _check_state_dict(build(), tensors, source)
+    _check_state_dict(_build_on_meta(build, source), tensors, source)
     model = build()
     model.load_state_dict(dict(tensors))
     return model
+
+
+def _build_on_meta(build: Callable[[], ModuleT], source: str) -> ModuleT:
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, TypeError, ZeroDivisionError) as error:  # sizes that no tensor can have
+        raise InputError(f"{source}: its metadata describe no model ({error}); it is damaged, fetch it again") from None
 
 
 def load_state_dict_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
