@@ -1,6 +1,5 @@
 """The frame readers that are compared: ours and other installed ones, each with one thread."""
 
-import importlib
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ def find_readers() -> tuple[dict[str, ReadFramesFn], dict[str, str]]:
     missing = {}
     for name, make_reader in _READER_FACTORIES.items():
         try:
-            readers[name] = make_reader(importlib.import_module(name))
+            readers[name] = make_reader()
         except ImportError:
             missing[name] = f"not installed: pip install {name}"
         except (OSError, RuntimeError) as error:  # its libraries, or FFmpeg's, do not load
@@ -51,7 +50,9 @@ def read_with_pyav(source: VideoSource, indices: Sequence[int]) -> Frames:
     return np.stack([frames[n] for n in indices])
 
 
-def _make_decord_reader(decord: Any) -> ReadFramesFn:
+def _make_decord_reader() -> ReadFramesFn:
+    import decord
+
     def read(source: VideoSource, indices: Sequence[int]) -> Frames:
         here = fetch_source(source)
         file = io.BytesIO(here) if isinstance(here, bytes) else str(here)
@@ -60,12 +61,12 @@ def _make_decord_reader(decord: Any) -> ReadFramesFn:
     return read
 
 
-def _make_torchcodec_reader(torchcodec: Any) -> ReadFramesFn:
-    decoders = importlib.import_module("torchcodec.decoders")
+def _make_torchcodec_reader() -> ReadFramesFn:
+    from torchcodec.decoders import VideoDecoder
 
     def read(source: VideoSource, indices: Sequence[int]) -> Frames:
         here = fetch_source(source)
-        video = decoders.VideoDecoder(
+        video = VideoDecoder(
             here if isinstance(here, bytes) else str(here),
             dimension_order="NHWC",
             num_ffmpeg_threads=1,
@@ -77,7 +78,7 @@ def _make_torchcodec_reader(torchcodec: Any) -> ReadFramesFn:
     return read
 
 
-_READER_FACTORIES: dict[str, Callable[[Any], ReadFramesFn]] = {
+_READER_FACTORIES: dict[str, Callable[[], ReadFramesFn]] = {
     DECORD: _make_decord_reader,
     TORCHCODEC: _make_torchcodec_reader,
 }

@@ -5,10 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from typing import Any, Literal
 
 ChartPoint = tuple[float, float]
 LineStyle = Literal["solid", "dashed", "dotted", "dashdot"]
@@ -76,7 +73,7 @@ def draw_line_chart(
 
     from matplotlib.ticker import MaxNLocator, NullFormatter
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Any) -> None:
         for line in lines:
             marker = "o" if markers or len(line.points) == 1 else ""
             axes.plot(*zip(*line.points, strict=True), color=line.color, linestyle=line.style, marker=marker, ms=4)
@@ -101,7 +98,7 @@ def draw_score_chart(scores: Sequence[ModelScore], *, chance_level: float, x_lab
         chance_level: Accuracy of a random classifier in percent, drawn as a dashed line.
     """
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Any) -> None:
         for row, score in enumerate(scores):
             axes.errorbar(score.top1, row, xerr=score.standard_error, fmt="o", ms=7, color=score.color)
             axes.plot(score.probe_top1, row, "o", ms=6, mfc="none", mew=1.6, color=score.color)
@@ -118,7 +115,7 @@ def draw_score_chart(scores: Sequence[ModelScore], *, chance_level: float, x_lab
     return _render(draw, 0.8 + 0.4 * len(scores), f"{x_label}: {values}")
 
 
-def _render(draw: Callable[["Axes"], None], height: float, label: str) -> str:
+def _render(draw: Callable[[Any], None], height: float, label: str) -> str:
     """Return the chart as an SVG element without fixed size, described by its label for screen readers.
 
     Args:

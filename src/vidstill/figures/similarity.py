@@ -13,7 +13,8 @@ from vidstill.models.vit import ViT
 def linear_cka(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> float:
     """Return the linear centred kernel alignment (Kornblith et al., ICML 2019, arXiv:1905.00414, eq. 3 and table 1).
 
-    It is 1 for features that are equal up to rotation, scale and translation, 0 for uncorrelated ones. Widths may differ.
+    It is 1 for features that are equal up to rotation, scale and translation, 0 for uncorrelated ones. Widths may
+    differ.
     """
     x, y = (side.double() - side.double().mean(dim=0) for side in (x, y))
     cross = (y.T @ x).norm().square()
