@@ -92,7 +92,7 @@ def test_images_are_not_clips_of_four_frames(runs):
     pictures.mkdir()
     for number in range(8):
         Image.new("RGB", (16, 16)).save(pictures / f"{number}.png")
-    runs.refuses(TEACHER, "is a picture, a clip of one frame, and clips of 4 frames are asked for", data=pictures)
+    runs.refuses(TEACHER, "is an image, a clip of one frame, but clips have 4 frames", data=pictures)
 
 
 def test_labels_or_the_val_split_are_missing(runs):
@@ -331,14 +331,14 @@ def test_an_odd_number_of_clips_is_not_mixed(runs):
         ({"save_seconds": "nan"}, "--save-seconds is nan"),
         ({"clips__flip_probability": 2}, "flip is 2.0"),
         ({"clips__repeats": 0}, "a video gives 0 copies"),
-        ({"views__temporal_clips": 0}, "views is 0"),
-        ({"views__spatial_crops": 0}, "crops is 0"),
+        ({"views__temporal_clips": 0}, "temporal_clips is 0"),
+        ({"views__spatial_crops": 0}, "spatial_crops is 0"),
         ({"views__short_side": 0}, "short_side is 0"),
         ({"clips__size": (0, 16)}, "size is 0"),
         ({"mixup__probability": "nan"}, "probability is nan"),
-        ({"random_erasing__scale": (0.5, 0.1)}, "erasing takes an area"),
-        ({"clips__randaugment__num_ops": -1}, "operations is -1"),
-        ({"clips__crop__ratio": (0, 1)}, "a crop takes an area"),
+        ({"random_erasing__scale": (0.5, 0.1)}, "random erasing takes a scale"),
+        ({"clips__randaugment__num_ops": -1}, "num_ops is -1"),
+        ({"clips__crop__ratio": (0, 1)}, "a crop takes a scale"),
         ({"clips__sampling__num_frames": 0}, "a clip of 0 frames"),
         ({"encoder__tubelet": (0, 4, 4)}, "take 1 or more"),
         ({"optim__base_lr": "nan"}, "base_lr is nan"),

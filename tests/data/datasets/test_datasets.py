@@ -177,7 +177,7 @@ def test_a_picture_is_a_clip_of_one_frame_and_of_no_more(tmp_path):
     listing = open_manifest(tmp_path)
     config = replace(WHOLE, sampling=SegmentSampling(num_frames=1))
     assert numbers_in(train_sample(TrainClips(listing, config, seed=1), 0, 0).clip[0]) == [9]
-    with pytest.raises(InputError, match=r"nine\.png is a picture, a clip of one frame, and clips of 4 frames"):
+    with pytest.raises(InputError, match=r"nine\.png is an image, a clip of one frame, but clips have 4 frames"):
         TrainClips(listing, WHOLE, seed=1)
 
 

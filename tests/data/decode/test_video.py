@@ -226,7 +226,7 @@ def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_names(tmp_path):
 
 
 def test_an_empty_folder_is_no_video(tmp_path):
-    with pytest.raises(BrokenVideo, match="a folder without pictures"):
+    with pytest.raises(BrokenVideo, match="a folder without images"):
         count_frames(tmp_path)
 
 

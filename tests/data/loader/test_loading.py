@@ -250,7 +250,7 @@ def test_a_mistake_that_a_worker_meets_arrives_as_its_sentence(tmp_path, workers
     (tmp_path / "b.png").write_bytes(b"")
     (tmp_path / "list.txt").write_text("a.mp4 0\nb.png 0\n")
     dataset = TrainClips(open_manifest(tmp_path / "list.txt"), CONFIG, seed=0)
-    with pytest.raises(InputError, match=r"^\S+b\.png is a picture, a clip of one frame, and clips of 4 frames"):
+    with pytest.raises(InputError, match=r"^\S+b\.png is an image, a clip of one frame, but clips have 4 frames"):
         seen(dataset, videos_per_step=2, total_steps=1, workers=workers)
 
 

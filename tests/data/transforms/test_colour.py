@@ -68,5 +68,5 @@ def test_a_clip_s_colours_depend_on_its_seed_alone():
 
 
 def test_an_amount_beyond_one_is_refused():
-    with pytest.raises(InputError, match="tint is 1"):
+    with pytest.raises(InputError, match="channel_gain is 1"):
         ColorJitter(channel_gain=1.5)

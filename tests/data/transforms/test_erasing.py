@@ -104,5 +104,5 @@ def test_a_rectangle_may_be_the_largest_that_is_allowed():
 
 
 def test_an_area_that_is_no_share_is_refused():
-    with pytest.raises(InputError, match="area"):
+    with pytest.raises(InputError, match="a scale of 0 <= low <= high <= 1"):
         RandomErasing(scale=(0.5, 0.2))

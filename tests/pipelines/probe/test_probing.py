@@ -337,7 +337,7 @@ def test_every_verb_has_help(verb, capsys):
         ("knn teacher --data data --shots 5", "only 4 training videos of the class 'left'"),
         ("linear teacher --data data --shots 0", "--shots is 0"),
         ("linear teacher --data data --penalty -1", "penalty is -1"),
-        ("attentive teacher --data pictures", "is a picture, a clip of one frame"),
+        ("attentive teacher --data pictures", "is an image, a clip of one frame"),
         ("all --data data", "no encoder is given"),
         ("all teacher --data data data", "the same dataset twice"),
         ("all teacher teacher --data data", "the same encoder is given twice"),

@@ -205,7 +205,7 @@ def test_several_labels_that_cannot_be_read(runs, text, message):
 def test_pre_training_without_labels_is_not_balanced(runs):
     runs.refuses(
         TEACHER,
-        "has no labels, so that no classes can be balanced",
+        "has no labels, so that classes cannot be balanced",
         data=runs.data / "unlabelled.txt",
         clips__class_balance=1,
     )

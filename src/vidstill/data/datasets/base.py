@@ -91,6 +91,6 @@ class ManifestDataset:
     def _check_not_image(self, row: VideoRow) -> None:
         if self._sampling.num_frames > 1 and is_image_file(row.name):
             raise InputError(
-                f"{source_name(row.source)} is a picture, a clip of one frame, "
-                f"and clips of {self._sampling.num_frames} frames are asked for"
+                f"{source_name(row.source)} is an image, a clip of one frame, "
+                f"but clips have {self._sampling.num_frames} frames"
             )

@@ -1,4 +1,4 @@
-"""A video of any length as windows of the same length, one after another, in memory that does not grow with it."""
+"""Windows of one length over a video of any length, in memory that does not grow with it."""
 
 import math
 from collections import deque
@@ -20,11 +20,11 @@ from vidstill.utils.types import check_range
 
 @dataclass(frozen=True, kw_only=True)
 class WindowsConfig:
-    """Where a video is looked at.
+    """The windows of a video.
 
     Args:
-        window_seconds: of a window.
-        hop_seconds: seconds from the start of a window to the start of the next.
+        window_seconds: Seconds of a window.
+        hop_seconds: Seconds from the start of a window to the start of the next.
     """
 
     window_seconds: float
@@ -36,7 +36,7 @@ class WindowsConfig:
 
 @dataclass(frozen=True)
 class Window:
-    """Seconds of a video, from its first frame on, and the clips that are seen of them, in bytes."""
+    """A window, from `start` to `end` in seconds from the video's first frame, and its spatial crops as uint8 clips."""
 
     start: float
     end: float
@@ -46,63 +46,69 @@ class Window:
 def iter_windows(
     source: VideoSource, config: WindowsConfig, views: ViewsConfig, *, default_frame_rate: float | None = None
 ) -> Iterator[Window]:
-    """The windows of a video from its start to its end.
+    """Yield the windows of a video from its start to its end.
 
-    A clip's frames stand evenly in the window, the first at its start: of each moment, the frame that is nearest. Where
-    the video ends within a window, its last frame is repeated; a window that would be filled by half or less is left
-    out, unless it is the only one.
+    A clip's frames are evenly spaced in the window, the first at its start; each is the frame nearest in time. Where the
+    video ends within a window, its last frame is repeated; a window that would be filled by half or less is left out,
+    unless it is the only one.
 
     Args:
-        views: how many frames a clip has and where they are cropped; which frames, the window says.
-        default_frame_rate: frames per second, where the file states none.
+        source: The video.
+        config: Length and hop of the windows.
+        views: How many frames a clip has and how they are cropped; its sampling rule is not used.
+        default_frame_rate: Frames per second, where the file states none.
 
     Raises:
-        BrokenVideo: behind the last window that decodes, if something is wrong there.
+        BrokenVideo: After the last window that decodes, if something is wrong behind it.
     """
-    frames = views.sampling.num_frames
-    gap = config.window_seconds / frames
-    started, end = 0, 0.0
-    filling: deque[_PartialWindow] = deque()
-    for shown, until in _iter_nearest_frames(iter_timed_frames(source, default_frame_rate=default_frame_rate)):
-        end = shown.pts_seconds + shown.duration_seconds
-        seen: list[ImageArray] = []
+    num_frames = views.sampling.num_frames
+    interval = config.window_seconds / num_frames
+    num_started, end = 0, 0.0
+    partial_windows: deque[_PartialWindow] = deque()
+    frames = iter_timed_frames(source, default_frame_rate=default_frame_rate)
+    for frame, nearest_until in _iter_nearest_frames(frames):
+        end = frame.pts_seconds + frame.duration_seconds
+        crops: list[ImageArray] = []
         while True:
-            for each in filling:
-                while len(each.frame_crops) < frames and each.start + len(each.frame_crops) * gap <= until:
-                    seen = seen or _crop_image(shown.to_image(), views)
-                    each.frame_crops.append(seen)
-            while filling and len(filling[0].frame_crops) == frames:
-                yield filling.popleft().to_window(config.window_seconds)
-            if started * config.hop_seconds > until:
+            for window in partial_windows:
+                while (
+                    len(window.frame_crops) < num_frames
+                    and window.start + len(window.frame_crops) * interval <= nearest_until
+                ):
+                    crops = crops or _crop_image(frame.to_image(), views)
+                    window.frame_crops.append(crops)
+            while partial_windows and len(partial_windows[0].frame_crops) == num_frames:
+                yield partial_windows.popleft().to_window(config.window_seconds)
+            if num_started * config.hop_seconds > nearest_until:
                 break
-            filling.append(_PartialWindow(started * config.hop_seconds, []))
-            started += 1
-    for each in filling:
-        if each.start == 0 or 2 * len(each.frame_crops) > frames:
-            seen = seen or _crop_image(shown.to_image(), views)
-            each.frame_crops.extend([seen] * (frames - len(each.frame_crops)))
-            yield each.to_window(end - each.start)
+            partial_windows.append(_PartialWindow(num_started * config.hop_seconds, []))
+            num_started += 1
+    for window in partial_windows:
+        if window.start == 0 or 2 * len(window.frame_crops) > num_frames:
+            crops = crops or _crop_image(frame.to_image(), views)
+            window.frame_crops.extend([crops] * (num_frames - len(window.frame_crops)))
+            yield window.to_window(end - window.start)
 
 
 def _iter_nearest_frames(frames: Iterator[TimedFrame]) -> Iterator[tuple[TimedFrame, float]]:
-    """Each frame, and the moment up to which it is the nearest; what is wrong behind the last is raised after it."""
-    last, wrong = None, None
+    """Yield each frame and the time until which it is the nearest; an error is raised after the last frame."""
+    last, broken = None, None
     try:
-        for shown in frames:
+        for frame in frames:
             if last is not None:
-                yield last, (last.pts_seconds + shown.pts_seconds) / 2
-            last = shown
+                yield last, (last.pts_seconds + frame.pts_seconds) / 2
+            last = frame
     except BrokenVideo as error:
-        wrong = error
+        broken = error
     if last is not None:
         yield last, last.pts_seconds + last.duration_seconds / 2
-    if wrong is not None:
-        raise wrong
+    if broken is not None:
+        raise broken
 
 
 @dataclass(frozen=True)
 class _PartialWindow:
-    """A window that is not full yet: for each frame that was seen, its crops."""
+    """A window that is not full yet, with the crops of each of its frames so far."""
 
     start: float
     frame_crops: list[list[ImageArray]]

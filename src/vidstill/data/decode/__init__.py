@@ -1,1 +1,1 @@
-"""Video and image files → frames, by number."""
+"""Read frames of video and image files by number."""

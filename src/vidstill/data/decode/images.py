@@ -1,4 +1,4 @@
-"""Pictures as frames: one, or a folder of them in the order of their names."""
+"""Images as frames: one file, or a folder of them in the order of their names."""
 
 import io
 import os
@@ -16,7 +16,7 @@ IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 ImageArray = UInt8[np.ndarray, "h w 3"]
 
-_EXIF_TRANSPOSES = {  # from how a camera says that it stored a picture; PIL's own function fails where another of its tags is bad
+_EXIF_TRANSPOSES = {  # EXIF orientation → how to turn the image; PIL's own function fails where another tag is bad
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -28,15 +28,15 @@ _EXIF_TRANSPOSES = {  # from how a camera says that it stored a picture; PIL's o
 
 
 def is_image_file(name: str) -> bool:
-    """Whether a file of this name holds one frame."""
+    """Whether a file of this name is an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 def list_frame_images(source: Path | bytes) -> list[Path | bytes] | None:
-    """The pictures that are the frames, or None for what FFmpeg reads.
+    """Return the images that are a source's frames; None for a video file, which FFmpeg reads.
 
     Raises:
-        BrokenVideo: a folder without pictures.
+        BrokenVideo: It is a folder without images.
     """
     if isinstance(source, bytes):
         return [source] if source.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n")) else None
@@ -44,23 +44,23 @@ def list_frame_images(source: Path | bytes) -> list[Path | bytes] | None:
         return [source]
     if not source.is_dir():
         return None
-    pictures: list[Path | bytes] = [source / name for name in sorted(os.listdir(source)) if is_image_file(name)]
-    if not pictures:
-        raise BrokenVideo(source, "is a folder without pictures; give a video, or a folder of its frames")
-    return pictures
+    images: list[Path | bytes] = [source / name for name in sorted(os.listdir(source)) if is_image_file(name)]
+    if not images:
+        raise BrokenVideo(source, "is a folder without images; give a video, or a folder of its frames")
+    return images
 
 
 def read_image(source: Path | bytes) -> ImageArray:
-    """A picture, upright, in RGB.
+    """Read an image, upright, in RGB.
 
     Raises:
-        BrokenVideo: it does not decode.
+        BrokenVideo: It does not decode.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image.load()  # a PNG may say how it was stored behind its pixels
-            turn = _EXIF_TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            upright = image if turn is None else image.transpose(turn)
+            image.load()  # a PNG may state its orientation behind its pixels
+            transpose = _EXIF_TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            upright = image if transpose is None else image.transpose(transpose)
             return np.array(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:  # all are Pillow's
         raise BrokenVideo(source, f"does not decode: {format_error(error)}") from error

@@ -45,7 +45,7 @@ class StreamMetadata:
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A frame and when it is shown; it is converted to an image when that is asked for.
+    """A frame and when it is shown; `to_image` converts it.
 
     Args:
         pts_seconds: Seconds from the video's first frame to this one.
@@ -99,7 +99,7 @@ class VideoReader:
         if self._stream is None:
             suffix = "" if isinstance(self.file, bytes) else self.file.suffix[1:].lower()
             return StreamMetadata(
-                codec=suffix or "pictures", pixel_format="", num_frames=None, frame_rate=None, duration_seconds=None
+                codec=suffix or "images", pixel_format="", num_frames=None, frame_rate=None, duration_seconds=None
             )
         stream, duration = self._stream.stream, self._stream.container.duration
         return StreamMetadata(
@@ -234,11 +234,11 @@ class VideoReader:
         if self._stream is None:
             return 1.0
         stream = self._stream.stream
-        stated = float(stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio or 1)
+        ratio = float(stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio or 1)
         first = next(self._stream.decode_all(), None)
         if first is None:
             raise BrokenVideo(self.name, "holds no frame that decodes")
-        return 1 / stated if round(first.rotation / 90) % 2 else stated
+        return 1 / ratio if round(first.rotation / 90) % 2 else ratio
 
 
 def _to_images(keyed_frames: Iterable[tuple[Any, av.VideoFrame]]) -> Iterator[tuple[Any, Callable[[], ImageArray]]]:

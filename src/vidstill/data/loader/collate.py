@@ -91,16 +91,16 @@ def _collate_batch(samples: Iterator[LoadedSample], batch_size: int, pin_memory:
     """Collate the next samples; None if there are no more."""
     columns: list[Tensor] = []
     broken: dict[int, str] = {}
-    num_taken = num_samples = 0
+    num_read = num_samples = 0
     for arrays, newly_broken in islice(samples, batch_size):
-        num_taken += 1
+        num_read += 1
         broken |= newly_broken
         if arrays is not None:
             columns = columns or [_allocate_column(array, batch_size, pin_memory) for array in arrays]
             for column, array in zip(columns, arrays, strict=True):
                 column.numpy()[num_samples * len(array) : (num_samples + 1) * len(array)] = array
             num_samples += 1
-    if not num_taken:
+    if not num_read:
         return None
     filled = tuple(column[: len(column) // batch_size * num_samples] for column in columns)
     return CollatedBatch(filled or None, broken)

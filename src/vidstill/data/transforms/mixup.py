@@ -1,4 +1,4 @@
-"""Mixup and CutMix for clips, on the device: each clip takes a part of its partner's colours and label."""
+"""Mixup and CutMix of clips on the device."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from vidstill.utils.rng import draw_uniform
 from vidstill.utils.types import InputError, check_range
 
-_BETA_TRIES = 128  # of Jöhnk's draw, which accepts one in six at alpha = 2: all fail once in 10**10
+_BETA_TRIES = 128  # Jöhnk's method accepts one draw in six at alpha = 2: all fail once in 10**10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class MixupCutmix:
         check_range(2, math.inf, group_clips=self.group_clips)
         if not (0 <= self.mixup_alpha <= 2 and 0 <= self.cutmix_alpha <= 2):
             raise InputError(
-                f"mixing takes alphas from 0 to 2, not mixup {self.mixup_alpha} and cutmix {self.cutmix_alpha}"
+                f"mixup_alpha and cutmix_alpha are from 0 to 2, not {self.mixup_alpha} and {self.cutmix_alpha}"
             )
 
     def apply(
@@ -68,15 +68,17 @@ class MixupCutmix:
         return torch.cat([clips for clips, _ in mixed]), torch.cat([targets for _, targets in mixed])
 
     def draw_pixel_weights(self, seed: Int[Tensor, "1"], height: int, width: int) -> Float[Tensor, "h w"]:
-        """How much each pixel keeps of its own clip's colours: the same everywhere, or all or nothing (CutMix)."""
-        whether, which, middle_y, middle_x = draw_uniform(seed, "mixing", 4)[0]
-        whole = torch.ones(height, width, device=seed.device)
-        keep = whole * draw_beta(seed, "mixup", self.mixup_alpha) if self.mixup_alpha else whole
+        """Draw each pixel's weight of its own clip: lambda everywhere (mixup), or 0 in a box and 1 outside (CutMix)."""
+        mix_draw, switch_draw, center_y, center_x = draw_uniform(seed, "mixing", 4)[0]
+        ones = torch.ones(height, width, device=seed.device)
+        weights = ones * draw_beta(seed, "mixup", self.mixup_alpha) if self.mixup_alpha else ones
         if self.cutmix_alpha:
-            middle = torch.floor(middle_y * height), torch.floor(middle_x * width)
-            cut = make_cutmix_mask(draw_beta(seed, "cutmix", self.cutmix_alpha)[0], middle, whole)
-            keep = torch.where(which < self.switch_probability, cut, keep) if self.mixup_alpha else cut
-        return torch.where(whether < self.probability, keep, whole)
+            center = torch.floor(center_y * height), torch.floor(center_x * width)
+            cutmix = make_cutmix_mask(draw_beta(seed, "cutmix", self.cutmix_alpha)[0], center, ones)
+            weights = (
+                torch.where(switch_draw < self.switch_probability, cutmix, weights) if self.mixup_alpha else cutmix
+            )
+        return torch.where(mix_draw < self.probability, weights, ones)
 
 
 def mix_pairs(
@@ -89,33 +91,39 @@ def mix_pairs(
 def smooth_labels(
     label: Int[Tensor, "b"] | Float[Tensor, "b classes"], num_classes: int, label_smoothing: float
 ) -> Float[Tensor, "b classes"]:
-    """One-hot labels of which a share is spread evenly over all classes, the right one included.
+    """Return one-hot labels with `label_smoothing` spread evenly over all classes, the right one included.
 
-    Where clips may have several labels, each class is a question of its own: the share is spread over its yes and no.
+    Args:
+        label: Class numbers; or 0 and 1 for each class, which is smoothed as a binary label.
+        num_classes: Classes.
+        label_smoothing: The weight that is spread.
     """
     if label.dim() == 2:
         return label_smoothing / 2 + (1 - label_smoothing) * label
-    hot = label[:, None] == torch.arange(num_classes, device=label.device)
-    return label_smoothing / num_classes + (1 - label_smoothing) * hot.float()
+    one_hot = label[:, None] == torch.arange(num_classes, device=label.device)
+    return label_smoothing / num_classes + (1 - label_smoothing) * one_hot.float()
 
 
 def make_cutmix_mask(
     lam: Float[Tensor, ""], center: tuple[Float[Tensor, ""], Float[Tensor, ""]], like: Float[Tensor, "h w"]
 ) -> Float[Tensor, "h w"]:
-    """1 outside of CutMix's box and 0 in it; its sides are the frame's times sqrt(1 - lambda), and it may be clipped.
+    """Return 0 in CutMix's box and 1 outside; its sides are the frame's times sqrt(1 - lambda), and it may be clipped.
 
     Args:
-        center: the row and the column of the pixel that the box is around.
+        lam: Lambda, the area outside of the box.
+        center: Row and column of the box's centre.
+        like: A tensor of the frame's size.
     """
     ratio = torch.sqrt(1 - lam)
-    rows, columns = (_compute_box_bounds(at, ratio, length) for at, length in zip(center, like.shape, strict=True))
+    half_sides = [torch.floor(torch.floor(ratio * length) / 2) for length in like.shape]
+    rows, columns = ((middle - side, middle + side) for middle, side in zip(center, half_sides, strict=True))
     return make_box_mask(rows, columns, like)
 
 
 def make_box_mask(
     rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], like: Float[Tensor, "h w"]
 ) -> Float[Tensor, "h w"]:
-    """1 outside of a box and 0 in it; the box is from its first to before its second row and column."""
+    """Return 0 in a box and 1 outside; the box reaches from its first row and column to before its second ones."""
     row = torch.arange(like.shape[0], device=like.device)
     column = torch.arange(like.shape[1], device=like.device)
     inside = ((row >= rows[0]) & (row < rows[1]))[:, None] & (column >= columns[0]) & (column < columns[1])
@@ -123,17 +131,9 @@ def make_box_mask(
 
 
 def draw_beta(seeds: Int[Tensor, "b"], purpose: str, alpha: float) -> Float[Tensor, "b"]:
-    """A Beta(alpha, alpha) number for each seed, 0 < alpha <= 2, from Jöhnk's tries (1964), all made at once."""
-    logs = (
-        torch.log1p(-draw_uniform(seeds, purpose, 2 * _BETA_TRIES)) / alpha
-    )  # of u ** (1 / alpha), which may be too small to hold
-    one, other = logs.chunk(2, dim=1)
-    both = torch.logaddexp(one, other)
-    first = (both <= 0).int().argmax(dim=1, keepdim=True)
-    return torch.exp(one - both).take_along_dim(first, dim=1)[:, 0]
-
-
-def _compute_box_bounds(center: Float[Tensor, ""], ratio: Float[Tensor, ""], length: int) -> tuple[Tensor, Tensor]:
-    """First and one past the last pixel of a CutMix box along one side; what lies beyond the frame is not there."""
-    half = torch.floor(torch.floor(ratio * length) / 2)
-    return center - half, center + half
+    """Draw a Beta(alpha, alpha) number for each seed, 0 < alpha <= 2, by Jöhnk's method (1964), all tries at once."""
+    # logarithms of u ** (1 / alpha), which may underflow
+    x, y = (torch.log1p(-draw_uniform(seeds, purpose, 2 * _BETA_TRIES)) / alpha).chunk(2, dim=1)
+    total = torch.logaddexp(x, y)
+    first = (total <= 0).int().argmax(dim=1, keepdim=True)
+    return torch.exp(x - total).take_along_dim(first, dim=1)[:, 0]
