@@ -57,13 +57,13 @@ def film(path: Path, minutes: float) -> None:
 
 def measured(folder: Path, window: float, hop: float, batch: int) -> dict[str, float]:
     import torch
+    from vidstill.pipelines.infer.embed_config import EmbedConfig
 
     from vidstill.checkpoints.io import write_checkpoint
     from vidstill.data.datasets.train_clips import ClipsConfig
     from vidstill.data.transforms.frame_sampling import SpanSampling
     from vidstill.models.vit import ViTConfig
     from vidstill.pipelines.infer.embed import embed
-    from vidstill.pipelines.infer.embed_config import EmbedConfig
     from vidstill.pipelines.infer.encoder import load_encoder
     from vidstill.utils.config_io import to_dict
 

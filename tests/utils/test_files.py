@@ -79,7 +79,7 @@ def test_a_directory_is_opened_again_for_the_same_work(tmp_path: Path):
         ({"recipe": {"batch": 32}}, r"run holds a run with other settings \(recipe.batch is 64, here it is 32\)"),
         (
             {"data": {"train": {"fingerprint": "2"}}},
-            r"data.train is another dataset, or has changed since; it was a.csv",
+            r"data.train differs, or has changed since; it was a.csv",
         ),
     ],
 )

@@ -1,49 +1,61 @@
-"""What `vidstill detect train` and `detect evaluate` do: their options are the functions' signatures, read by tyro."""
+"""`vidstill detect …`: the options of each verb are its function's signature, read by tyro."""
 
 import json as jsons
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
 
-from vidstill.cli.predict import echo_problems
-from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, count_frames, read_frame_rate
+from vidstill.cli.predict import echo_errors, main_progress_bar
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.figures.tracks import PersonTracks
-from vidstill.pipelines.box_data import BoxDataConfig
+from vidstill.pipelines.box_data import BoxDataConfig, parse_optional_path
 from vidstill.pipelines.detector_checkpoint import load_detector
-from vidstill.pipelines.evaluate import detector as scoring
+from vidstill.pipelines.evaluate.detector import evaluate_detector
 from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, detect_video, read_video_persons
-from vidstill.pipelines.infer.find_persons import CONFIDENT_SCORE, PersonBoxReport, find_keyframes, find_person_boxes
+from vidstill.pipelines.infer.find_persons import CONFIDENT_SCORE, PersonBoxReport, find_person_boxes
+from vidstill.pipelines.infer.keyframe_sets import find_keyframes
 from vidstill.pipelines.infer.person_detector import DEFAULT_PERSON_DETECTOR, load_person_detector
-from vidstill.pipelines.infer.videos import InputVideos, SplitChoice, find_videos
-from vidstill.pipelines.infer.writers.outputs import DetectionOutput as Target
-from vidstill.pipelines.infer.writers.outputs import detections_to_dict
+from vidstill.pipelines.infer.predict import read_duration
+from vidstill.pipelines.infer.run import gather
+from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
+from vidstill.pipelines.infer.writers.outputs import DetectionOutput, detections_to_dict
 from vidstill.pipelines.infer.writers.text import DetectionFormatter
-from vidstill.pipelines.train import detector as training
+from vidstill.pipelines.train.detector import train_detector
 from vidstill.pipelines.train.run_config import DetectRunConfig
 from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
 from vidstill.utils.files import TEST_FILE, make_file_stems
-from vidstill.utils.terminal import echo, show_progress_bar
+from vidstill.utils.terminal import echo
 from vidstill.utils.text import format_one_line, pluralize
 from vidstill.utils.types import InputError, check_range
 
+_MAX_MESSAGES = 10
+_MIN_PERSON_SCORE = 0.05  # the person detector's threshold, unless a lower one is requested
 _NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 
-def detect_train_command(recipe: DetectionRecipe, run_config: DetectRunConfig, init: str | None) -> None:
-    """Train an action detector by a recipe and test it; the same command again resumes the run."""
-    out = training.train_detector(recipe, run_config, init=init)
+def detect_train_command(
+    *,
+    run_config: Annotated[DetectRunConfig, _NO_PREFIX],
+    init: str | None = None,
+    recipe: Annotated[DetectionRecipe, _NO_PREFIX],
+) -> None:
+    """Train a detector of what the persons in boxes do, and test it; the same command resumes it.
+
+    Args:
+        init: Run directory or checkpoint to start from, pre-trained or fine-tuned; None: train from scratch.
+    """
+    out = train_detector(recipe, run_config, init=init)
     echo(f"trained: {out}\n{format_frame_map(jsons.loads((out / TEST_FILE).read_text()))}")
 
 
@@ -51,57 +63,31 @@ def detect_evaluate_command(
     source: Positional[str],
     /,
     *,
-    data: str,
-    person_boxes: str | None = None,
-    actions: str | None = None,
-    start_second: float | None = None,
-    fps: float = 30.0,
+    boxes: Annotated[BoxDataConfig, _NO_PREFIX],
     split: Literal["val", "train"] = "val",
     matching: MatchingOrder | None = None,
     crop: Literal["full", "center"] | None = None,
     out: Path | None = None,
-    workers: int = -1,
-    device_batch: int | None = None,
-    precision: Precision = "auto",
+    workers: Annotated[Workers, _NO_PREFIX] = Workers(),  # it is frozen
     json: bool = False,
 ) -> None:
-    """Tests a detector, or scores a file of detections: AVA's mean average precision, each action, its curve.
+    """Test a detector, or score a file of detections: AVA's mean average precision, each action, its curve.
+
+    The device takes 8 key frames at once unless --device-batch says otherwise.
 
     Args:
-        source: a run's folder or a file of weights; or the rows that any detector gave, a .csv of
-            video,second,x1,y1,x2,y2,action,score.
-        data: a folder with `annotations` in AVA's formats and videos beside them; of a .csv no videos are needed.
-        person_boxes: boxes that a detector of persons found, which are asked about; None: the file that the data have;
-            annotated: the annotated boxes themselves, which is an easier test.
-        actions: a list of the actions; None: the data's.
-        start_second: the second of the annotations' time at which the videos' files begin; None: it is found.
-        fps: frames per second, where videos are folders of frames.
-        split: whose annotations.
-        matching: in which order a key frame's detections choose their annotated boxes: score_order_top50, by score,
-            the 50 best rows alone (AVA's own script); score_order; file_order (PySlowFast's). None: the model's
+        source: Run directory or checkpoint; or the detections of any detector, a .csv of
+            video,second,x1,y1,x2,y2,action,score, which needs no videos.
+        split: The split that is tested on.
+        matching: The order in which a key frame's detections are matched to ground-truth boxes: score_order_top50, by
+            score, the 50 best rows alone (AVA's own script); score_order; file_order (PySlowFast's). None: the model's
             recipe's, and AVA's own for a .csv.
-        crop: the whole frame, or a square in its middle of the size that was trained on; None: the recipe's.
-        out: a folder to leave all findings in: test.json, detections.csv, actions.csv, curves.png. None: they are told.
-        workers: processes that decode; -1: one less than there are cores.
-        device_batch: key frames that a device takes at once; None: 8.
-        precision: auto: bf16 where the device does it well, else fp32.
-        json: as JSON, for programs.
+        crop: The whole frame, or its central square of the training's size; None: the recipe's.
+        out: Directory for all results: test.json, detections.csv, actions.csv, curves.png. None: they are printed only.
+        json: Print JSON.
     """
-    boxes = BoxDataConfig(
-        data=data,
-        person_boxes=person_boxes,
-        actions=actions,
-        start_second=start_second,
-        fps=fps,
-    )
-    machine = Workers(workers=workers, device_batch=device_batch, precision=precision)
-    found = scoring.evaluate_detector(
-        source, boxes, workers=machine, split=split, matching=matching, crop=crop, out=out
-    )
-    echo(jsons.dumps(found, indent=1) if json else format_frame_map(found))
-
-
-_MAX_MESSAGES = 10  # of many sentences
+    result = evaluate_detector(source, boxes, workers=workers, split=split, matching=matching, crop=crop, out=out)
+    echo(jsons.dumps(result, indent=1) if json else format_frame_map(result))
 
 
 def detect_boxes_command(
@@ -115,41 +101,39 @@ def detect_boxes_command(
     weights: str | None = None,
     min_person_score: float = 0.05,
     max_persons: int = 100,
-    batch: int = 8,
+    device_batch: int = 8,
     workers: int = -1,
     json: bool = False,
 ) -> None:
-    """Finds the persons in key frames, and writes a csv of their boxes; the same command again goes on.
+    """Find the persons in key frames, and write a CSV of their boxes; the same command resumes.
 
-    It ends with exit code 1 if a video could not be read, or not to its end; all others are done.
+    The exit code is 1 if a video could not be read, or not to its end; all others are done.
 
     Args:
-        data: a data set with boxes, for its key frames; or a video, a folder of videos or a list of them.
-        out: the csv to write: video,second,x1,y1,x2,y2,,score; unfinished work lies in OUT.begun.
-        split: of a data set with boxes.
-        interval: seconds from one key frame to the next; None: a data set's own key frames, else 1.
-        person_detector: one of torchvision's, by its name there, such as fasterrcnn_mobilenet_v3_large_fpn.
-        weights: a .pth or .safetensors of the detector, one's own or fetched by hand; None: torchvision's of COCO.
-        min_person_score: persons with a higher score are written.
-        max_persons: persons of a key frame, those with the highest scores.
-        batch: key frames that go through the detector at once.
-        workers: processes that decode; -1: one less than there are cores.
-        json: as JSON, for programs.
+        data: A data set with boxes, for its key frames; or a video, a folder of videos or a list of them.
+        out: The CSV to write: video,second,x1,y1,x2,y2,,score; unfinished work is in OUT.journal.
+        split: The split of a data set with boxes.
+        interval: Seconds from one key frame to the next; None: a data set's own key frames, or 1.
+        person_detector: Name of one of torchvision's detectors, such as fasterrcnn_mobilenet_v3_large_fpn.
+        weights: A .pth or .safetensors of the detector, your own or downloaded by hand; None: torchvision's for COCO.
+        min_person_score: Persons with a higher score are written.
+        max_persons: Persons per key frame, those with the highest scores.
+        device_batch: Key frames that go through the detector at once.
+        workers: Decoding processes; -1: the CPU cores minus one.
+        json: Print JSON.
     """
-    runtime = Runtime("fp32")
-    decoders = Workers(workers=workers).num_workers
-    found = load_person_detector(
+    runtime, machine = Runtime("fp32"), Workers(workers=workers, device_batch=device_batch, precision="fp32")
+    detector = load_person_detector(
         person_detector, weights, runtime=runtime, min_score=min_person_score, max_persons=max_persons
     )
-    moments = find_keyframes(parse_path(data), split=split, interval=interval, workers=max(1, decoders))
+    keyframes = find_keyframes(parse_path(data), split=split, interval=interval, workers=max(1, machine.num_workers))
     if runtime.is_main:
-        print(f"detect boxes: {pluralize(len(moments), 'key frame')}; {moments.description}", file=sys.stderr)
-    bar: Any = show_progress_bar("key frames") if runtime.is_main else nullcontext()
-    with bar as done:
-        written = find_person_boxes(found, moments, out, runtime=runtime, batch=batch, workers=decoders, progress=done)
+        print(f"detect boxes: {pluralize(len(keyframes), 'key frame')}; {keyframes.description}", file=sys.stderr)
+    with main_progress_bar(runtime.is_main, "key frames") as progress:
+        report = find_person_boxes(detector, keyframes, out, runtime=runtime, workers=machine, progress=progress)
     if runtime.is_main:
-        echo(jsons.dumps(written.to_dict(), indent=1) if json else _format_person_boxes(written))
-        if written.broken:
+        echo(jsons.dumps(report.to_dict(), indent=1) if json else _format_person_boxes(report))
+        if report.broken:
             sys.exit(1)
 
 
@@ -164,14 +148,11 @@ def _format_person_boxes(report: PersonBoxReport) -> str:
             f"{report.confident_recall:.1%} with a score of {CONFIDENT_SCORE:g} or more"
         )
     if report.broken:
-        lines.append(f"left out, wholly or in part: {pluralize(len(report.broken), 'video')}")
-        lines += [f"  {format_one_line(sentence)}" for sentence in report.broken[:_MAX_MESSAGES]]
-        if len(report.broken) > _MAX_MESSAGES:
-            lines.append(f"  and {len(report.broken) - _MAX_MESSAGES} more, which --json names")
+        lines.append(f"skipped or incomplete: {pluralize(len(report.broken), 'video')}")
+        lines += [f"  {format_one_line(reason)}" for reason in report.broken[:_MAX_MESSAGES]]
+    if len(report.broken) > _MAX_MESSAGES:
+        lines.append(f"  and {len(report.broken) - _MAX_MESSAGES} more, which --json lists")
     return "\n".join(lines)
-
-
-_MIN_PERSON_SCORE = 0.05  # score of a person below which nobody is looked for, if that is not asked for
 
 
 def detect_predict_command(
@@ -193,121 +174,131 @@ def detect_predict_command(
     precision: Precision = "auto",
     json: bool = False,
 ) -> None:
-    """Says what the persons in videos do, moment by moment: table, JSON, AVA's rows, or the video with it drawn over.
+    """Detect what the persons in videos do, key frame by key frame: table, JSON, AVA's rows, or annotated video.
 
-    It ends with exit code 1 if a video could not be asked about, or not to its end; all others are done.
+    The exit code is 1 if a video could not be read, or not to its end; all others are done.
 
     Args:
-        source: the run's folder or the file of weights of a detector of actions.
-        videos: any number of videos, folders or lists of them, here or behind an address.
-        person_boxes: a file of persons' boxes by whole seconds, as `detect boxes` writes it, or annotations as AVA has them.
-            None: a detector of persons finds them.
-        person_detector: one of torchvision's detectors, by its name there.
-        weights: its .pth or .safetensors; None: torchvision's of COCO, fetched once.
-        min_person_score: boxes of persons with this score or more; None: as in the model's own test.
-        start_second: the second of the boxes at which the videos begin, such as 900 of AVA's quarters of an hour.
-        interval: seconds from one moment to the next.
-        out: a .json or .csv (AVA's rows: every action of every box) of all videos; an .mp4, one video again with the
-            boxes and actions drawn over, without sound; or a folder with all three for each video. None: the terminal
-            alone.
-        topk: how many actions of a person are named.
-        min_action_score: actions with this score or more are named.
-        split: of a data set that has splits.
-        root: the folder that a list's paths start from; None: the list's own.
-        precision: auto: bf16 where the device does it well, else fp32.
-        json: as JSON, for programs.
+        source: Run directory or checkpoint of a detector of actions.
+        videos: Videos, folders or lists of them, local or behind URLs.
+        person_boxes: File of person boxes by whole seconds, as `detect boxes` writes it, or annotations as AVA has them.
+            None: a person detector finds them.
+        person_detector: Name of one of torchvision's detectors.
+        weights: Its .pth or .safetensors; None: torchvision's for COCO, downloaded once.
+        min_person_score: Persons with this score or more are used; None: as in the model's own test.
+        start_second: The second of the boxes at which the videos begin, such as 900 for AVA's quarters of an hour.
+        interval: Seconds from one key frame to the next.
+        out: A .json or .csv (AVA's rows: every action of every box) of all videos; an .mp4, one video again with boxes and
+            actions drawn over it, without sound; or a folder with all three for each video. None: the terminal alone.
+        topk: Actions that are named per person.
+        min_action_score: Actions with this score or more are named.
+        split: The split of data sets that have several.
+        root: The folder that a list's paths are relative to; None: the list's own.
+        precision: auto: bf16 where the device computes it fast, else fp32.
+        json: Print JSON.
     """
-    check_range(1, sys.maxsize, top=topk)
-    check_range(0, 1, least=min_action_score, score=min_person_score)
-    check_range(0.01, math.inf, every=interval)
-    if not videos:
-        raise InputError("no videos are named; give files, folders or lists: vidstill detect predict RUN VIDEO…")
+    check_range(1, sys.maxsize, topk=topk)
+    check_range(0, 1, min_action_score=min_action_score, min_person_score=min_person_score)
+    check_range(0.01, math.inf, interval=interval)
     if person_boxes is not None and weights is not None:
-        raise InputError("the persons are those of --persons or those that --weights find; give one of the two")
+        raise InputError("--person-boxes and --weights both say where persons are; give one of them")
     if person_boxes is not None and not float(interval).is_integer():
-        raise InputError(f"boxes of a file are of whole seconds, and --every is {interval:g}; take a whole number")
-    target = Target(out, interval, start_second)
-    loaded = load_detector(source)
+        raise InputError(
+            f"the boxes of a file are at whole seconds, and --interval is {interval:g}; give a whole number"
+        )
+    output = DetectionOutput(out, interval, start_second)
+    detector = load_detector(source)
     runtime = Runtime(precision)
-    found = find_videos(
+    selection = find_videos(
         [parse_path(video) for video in videos],
         split=split,
-        root=None if root is None else parse_path(root),
-        clip_frames=loaded.views.sampling.frames,
+        root=parse_optional_path(root),
+        clip_frames=detector.views.sampling.frames,
     )
-    runtime.run_on_main(lambda: target.check_output(found.names, found.manifest.rows))
-    sure = loaded.views.min_person_score if min_person_score is None else min_person_score
-    asker = DetectRequest(replace(loaded, model=loaded.model.to(runtime.device).eval()), runtime, interval, sure)
+    runtime.run_on_main(lambda: output.check_output(selection))
+    detector = replace(detector, model=detector.model.to(runtime.device).eval())
+    min_score = detector.views.min_person_score if min_person_score is None else min_person_score
+    request = DetectRequest(detector, runtime, interval, min_score)
     if person_boxes is None:
-        finder = load_person_detector(person_detector, weights, runtime=runtime, min_score=min(sure, _MIN_PERSON_SCORE))
-        asker = replace(asker, person_detector=finder)
-    else:
-        known = read_video_persons(
-            parse_path(person_boxes), found.names, loaded, min_score=sure, start_second=start_second
+        persons = load_person_detector(
+            person_detector, weights, runtime=runtime, min_score=min(min_score, _MIN_PERSON_SCORE)
         )
-        asker = replace(asker, person_boxes=known)
-    telling = DetectionFormatter(source, loaded.actions, topk, min_action_score)
-    _detect_videos(asker, target, telling, found, json)
+        request = replace(request, person_detector=persons)
+    else:
+        path = parse_path(person_boxes)
+        known = read_video_persons(path, selection.names, detector, min_score=min_score, start_second=start_second)
+        request = replace(request, person_boxes=known)
+    formatter = DetectionFormatter(source, detector.actions, topk, min_action_score)
+    _detect_videos(request, output, formatter, selection, json)
 
 
 def _detect_videos(
-    request: DetectRequest, output: Target, formatter: DetectionFormatter, videos: InputVideos, json: bool
+    request: DetectRequest,
+    output: DetectionOutput,
+    formatter: DetectionFormatter,
+    videos: VideoSelection,
+    json: bool,
 ) -> None:
-    """Asks about this process's share of the videos; a folder's files are written one after another, and not kept."""
+    """Detect in this rank's share; the files of a folder are written one after the other, and the answers not kept."""
     runtime, rows = request.runtime, videos.manifest.rows
-    found: dict[str, VideoDetections] = {}
-    left_out = dict(videos.skipped)
-    files = make_file_stems(videos.names)
-    for place in range(runtime.rank, len(rows), runtime.world_size):
-        name = videos.names[place]
+    share: dict[str, VideoDetections] = {}
+    skipped = dict(videos.skipped)
+    stems = make_file_stems(videos.names)
+    for index in range(runtime.rank, len(rows), runtime.world_size):
+        name = videos.names[index]
         try:
-            with _video_progress_bar(runtime, videos, place, "asking") as done:
-                answer = detect_video(request, name, rows[place], progress=done)
+            with _video_progress_bar(runtime, videos, index, "detecting") as progress:
+                detections = detect_video(request, name, rows[index], progress=progress)
         except BrokenVideo as error:
-            left_out[name] = str(error)
+            skipped[name] = str(error)
             continue
         if output.format in ("folder", "mp4"):
-            if runtime.is_main and not found:
-                output.write_summary(formatter, videos.names, left_out)
-            with _video_progress_bar(runtime, videos, place, "drawing") as done:
-                output.write_video(formatter, answer, files[place], done)
-        found[name] = answer if json or output.format != "folder" else replace(answer, tracks=PersonTracks(()))
-    for their_found, their_left_out in runtime.all_gather((found, left_out)):
-        found |= their_found
-        left_out |= their_left_out
+            if runtime.is_main and not share:
+                output.write_summary(formatter, videos.names, skipped)
+            with _video_progress_bar(runtime, videos, index, "drawing") as progress:
+                output.write_video(formatter, detections, stems[index], progress)
+        keep = json or output.format != "folder"
+        share[name] = detections if keep else replace(detections, tracks=PersonTracks(()))
+    every, skipped = gather(runtime, share), gather(runtime, skipped)
     if not runtime.is_main:
         return
-    if not found:
-        raise InputError(f"none of the {len(left_out)} videos could be asked about; {next(iter(left_out.values()))}")
-    answers = [found[name] for name in sorted(found)]
-    output.write_summary(formatter, sorted(found), left_out)
-    output.write_detections(formatter, answers, left_out)
+    if not every:
+        raise InputError(f"none of {len(skipped)} videos can be used; {next(iter(skipped.values()))}")
+    output.write_summary(formatter, list(every), skipped)
+    output.write_all(formatter, list(every.values()), skipped)
+    errors = {**skipped, **{name: each.error for name, each in every.items() if each.error}}
     if json:
-        echo(jsons.dumps(detections_to_dict(formatter, answers, left_out)))
+        echo(jsons.dumps(detections_to_dict(formatter, list(every.values()), skipped)))
     elif output.out is None:
-        echo("\n\n".join(map(formatter.format_video, answers)))
+        echo("\n\n".join(map(formatter.format_video, every.values())))
     else:
-        echo(f"detections: {format_one_line(str(output.out))}, {pluralize(len(answers), 'video')}")
-    wrong = {**left_out, **{each.video: each.error for each in answers if each.error}}
-    if wrong and not json:
-        echo_problems(wrong)
-    if wrong:
+        echo(f"detections: {format_one_line(str(output.out))}, {pluralize(len(every), 'video')}")
+    if not json:
+        echo_errors(errors)
+    if errors:
         sys.exit(1)
 
 
 @contextmanager
 def _video_progress_bar(
-    runtime: Runtime, videos: InputVideos, index: int, title: str
+    runtime: Runtime, videos: VideoSelection, index: int, title: str
 ) -> Iterator[Callable[[float], None]]:
-    """A progress bar of the seconds of a single video; of many, their number is said by the bar's title."""
+    """Show a progress bar of a video's seconds; its title says which of several it is."""
     if not runtime.is_main:
         yield lambda seconds: None
         return
-    row, many = videos.manifest.rows[index], len(videos.names)
+    row, count = videos.manifest.rows[index], len(videos.names)
     try:
-        of = round(count_frames(row.source) / (read_frame_rate(row.source) or row.frame_rate or DEFAULT_FRAME_RATE))
-    except BrokenVideo:  # which is said where it is asked about
-        of = 0
-    with show_progress_bar(title if many == 1 else f"{title} {index + 1} of {many}") as done:
-        yield lambda seconds: done(round(seconds), of)
-        done(of, of)  # the last moment is before the end
+        total = round(read_duration(row.source, row.frame_rate))
+    except BrokenVideo:  # reported when it is asked about
+        total = 0
+    with main_progress_bar(True, title if count == 1 else f"{title} {index + 1} of {count}") as progress:
+        yield lambda seconds: progress(round(seconds), total)
+        progress(total, total)  # the last key frame is before the end
+
+
+DETECT_COMMANDS: dict[str, Callable[..., None]] = {
+    "detect boxes": detect_boxes_command,
+    "detect evaluate": detect_evaluate_command,
+    "detect predict": detect_predict_command,
+}

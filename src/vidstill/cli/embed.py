@@ -1,10 +1,9 @@
-"""What `vidstill embed` does: its options are the function's signature, read by tyro."""
+"""`vidstill embed`: its options are the function's signature, read by tyro."""
 
 import json as jsons
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,17 +11,17 @@ import tyro
 from tyro.conf import Positional
 
 from vidstill.data.storage.fetch import parse_path
-from vidstill.engine.distributed import Precision
-from vidstill.pipelines.infer.embed import EmbedResult, FeatureFormat
-from vidstill.pipelines.infer.embed import embed as embed_all
-from vidstill.pipelines.infer.embed_config import EmbedConfig, EmbedSplitChoice
-from vidstill.pipelines.infer.encoder import load_encoder
+from vidstill.pipelines.infer.embed import EmbedResult
+from vidstill.pipelines.infer.embed import embed as embed_videos
+from vidstill.pipelines.infer.encoder import EmbedConfig, load_encoder
+from vidstill.pipelines.infer.videos import SplitChoice
+from vidstill.pipelines.infer.writers.feature_store import FormatName
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.terminal import echo, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 
-_MAX_MESSAGES = 10  # of many sentences
-_DEFAULT_FEATURES = EmbedConfig()
+_MAX_MESSAGES = 10
+_NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 
 def embed_command(
@@ -31,39 +30,31 @@ def embed_command(
     /,
     *,
     out: Path,
-    format: FeatureFormat | None = None,
-    features: Annotated[EmbedConfig, tyro.conf.arg(name="")] = _DEFAULT_FEATURES,
-    split: EmbedSplitChoice = "all",
+    format: FormatName | None = None,
+    features: Annotated[EmbedConfig, _NO_PREFIX] = EmbedConfig(),  # noqa: B008  # it is frozen
+    split: SplitChoice = "all",
     fold: Literal[1, 2, 3] = 1,
-    batch: int = 16,
-    workers: int = -1,
-    device_batch: int | None = None,
-    precision: Precision = "auto",
+    workers: Annotated[Workers, _NO_PREFIX] = Workers(),
     json: bool = False,
 ) -> None:
-    """Writes an encoder's features of videos; the same command again goes on where it stopped, and does nothing twice.
+    """Write an encoder's features of videos; the same command resumes, and computes nothing twice.
 
-    It ends with exit code 1 if a video could not be embedded; the others are.
+    The exit code is 1 if a video could not be embedded; all others are. A batch has 16 clips unless --device-batch says
+    otherwise, and --precision auto continues with the precision of the output.
 
     Args:
-        source: a run's folder or a file of weights.
-        videos: files, folders, lists and data sets, here or behind addresses.
-        out: the file to write, or for npy the folder; unfinished work lies in OUT.part.
-        format: of OUT; None: as it ends with .npz, .safetensors or .parquet; a folder with an npy for each video if it
-            has no end.
-        split: which part of a data set that has splits.
-        fold: which of the three official splits of UCF101 and HMDB51.
-        batch: clips that go through the encoder at once.
-        workers: processes that decode; -1: one less than there are cores. Windows are decoded in this process.
-        device_batch: clips that a device takes at once; None: all of the batch.
-        precision: auto: that of the features which are there, else bf16 where the device does it well, else fp32.
-        json: as JSON, for programs.
+        source: Run directory or checkpoint.
+        videos: Files, folders, lists and data sets, local or behind URLs.
+        out: The file to write, or for npy the folder; unfinished work is in OUT.journal.
+        format: None: the suffix of OUT decides, .npz, .safetensors or .parquet; without suffix one npy file per video.
+        split: The split of data sets that have several.
+        fold: Which of the three official splits of UCF101 and HMDB51.
+        json: Print JSON.
     """
-    launch = Workers(workers=workers, device_batch=device_batch, precision=precision)
-    encoder = replace(load_encoder(source, precision=precision), device_batch=launch.device_batch)
+    encoder = load_encoder(source, precision=workers.precision)
     bar: Any = show_progress_bar("videos") if os.environ.get("RANK", "0") == "0" else nullcontext()
-    with bar as done:
-        found = embed_all(
+    with bar as progress:
+        result = embed_videos(
             encoder,
             [parse_path(video) for video in videos],
             out,
@@ -71,23 +62,22 @@ def embed_command(
             format=format,
             split=split,
             fold=fold,
-            batch=batch,
-            workers=launch.num_workers,
-            progress=done,
+            workers=workers,
+            progress=progress,
         )
-    echo(jsons.dumps(found.to_dict(), indent=1) if json else _format_result(found))
-    if found.broken:
+    echo(jsons.dumps(result.to_dict(), indent=1) if json else _format_result(result))
+    if result.broken:
         sys.exit(1)
 
 
 def _format_result(result: EmbedResult) -> str:
-    there = result.videos - result.new_videos
-    did = f"{pluralize(result.new_videos, 'video')} embedded" if result.new_videos else "nothing to do"
-    did += f" ({result.changed_videos} anew, as they have changed)" if result.changed_videos else ""
-    did += f", {pluralize(there, 'video')} there already" if there else ""
+    unchanged = result.videos - result.new_videos
+    summary = f"{pluralize(result.new_videos, 'video')} embedded" if result.new_videos else "nothing to do"
+    summary += f" ({result.changed_videos} of them again, as they have changed)" if result.changed_videos else ""
+    summary += f", {pluralize(unchanged, 'video')} unchanged" if unchanged else ""
     shapes = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in result.shapes.items())
-    lines = [f"features: {result.out} ({result.format}); {did}; {pluralize(result.rows, 'row')} of {shapes}"]
+    lines = [f"features: {result.out} ({result.format}); {summary}; {pluralize(result.rows, 'row')} of {shapes}"]
     if result.broken:
-        lines.append(f"left out: {pluralize(len(result.broken), 'video')}")
-        lines += [f"  {format_one_line(sentence)}" for sentence in result.broken[:_MAX_MESSAGES]]
+        lines.append(f"skipped: {pluralize(len(result.broken), 'video')}")
+        lines += [f"  {format_one_line(reason)}" for reason in result.broken[:_MAX_MESSAGES]]
     return "\n".join(lines)

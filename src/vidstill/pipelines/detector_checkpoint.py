@@ -1,4 +1,4 @@
-"""A trained detector, with what its file says of itself."""
+"""A trained detector of actions, read from a run directory or a checkpoint."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,18 @@ from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
 
 DETECTOR_KIND = "detector"
-"""What a file of weights says that it is."""
+"""The `kind` in the metadata of a detector's checkpoint."""
 
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    """
+    """A detector with what its checkpoint states.
+
     Args:
-        use_person_scores: an action's score is multiplied by that of whoever found the box.
-        matching: the rule that the test of its training was scored by.
-        train_size: rows and columns of its training's clips.
+        views: Of its test.
+        times_person_score: An action's score is multiplied by the score of the person's box.
+        matching: The rule that its test was scored by.
+        train_size: Rows and columns of the training clips.
     """
 
     model: Detector
@@ -35,29 +37,30 @@ class LoadedDetector:
 
 
 def load_detector(source: str) -> LoadedDetector:
-    """The detector of a run's folder or of a file of weights.
+    """Load the detector of a run directory or of a checkpoint.
 
     Raises:
-        InputError: it is none.
+        InputError: It is no detector.
     """
-    weights = read_checkpoint(source)
-    about = weights.metadata
-    if about.get("kind") != DETECTOR_KIND:
+    checkpoint = read_checkpoint(source)
+    metadata = checkpoint.metadata
+    if metadata.get("kind") != DETECTOR_KIND:
         raise InputError(
-            f"{source} is no detector of actions but {about.get('kind', 'a foreign file')}; train one from it first: "
+            f"{source} is no detector of actions but {metadata.get('kind', 'a foreign file')}; train one from it first: "
             f"vidstill detect train RECIPE --init {source} --data DATA"
         )
-    wanted = ("detector", "actions", "evaluated", "recipe")
-    if lacking := [word for word in wanted if word not in about]:
-        raise InputError(f"{source} does not say what its {lacking[0]} are; it is damaged, fetch or write it again")
-    config = from_dict(DetectorConfig, about["detector"])
-    actions = LabelMap({int(number): str(name) for number, name in about["actions"]}, frozenset(about["evaluated"]))
+    if missing := [key for key in ("detector", "actions", "evaluated", "recipe") if key not in metadata]:
+        raise InputError(f"{source} does not state its {missing[0]}; it is damaged, download or export it again")
+    config = from_dict(DetectorConfig, metadata["detector"])
+    actions = LabelMap(
+        {int(number): str(name) for number, name in metadata["actions"]}, frozenset(metadata["evaluated"])
+    )
     if config.num_actions != len(actions):
         raise InputError(
-            f"{source} scores {config.num_actions} actions and names {len(actions)}; it is damaged, fetch or write it again"
+            f"{source} scores {config.num_actions} actions and names {len(actions)}; it is damaged, download or export it again"
         )
-    model = build_from_state(config.build, config.encoder, weights.tensors, source)
-    recipe = from_dict(DetectionRecipe, about["recipe"])
+    model = build_from_state(config.build, config.encoder, checkpoint.tensors, source)
+    recipe = from_dict(DetectionRecipe, metadata["recipe"])
     return LoadedDetector(
         model, actions, recipe.views, recipe.use_person_scores, recipe.matching_rule, recipe.clips.size, source
     )

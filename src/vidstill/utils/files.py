@@ -218,7 +218,7 @@ def find_difference(previous: Any, current: Any, key: str = "") -> str:
         return "" if same else f"{key} is {before}, here it is {now}"
     if "fingerprint" in current:
         same = previous.get("fingerprint") == current["fingerprint"]
-        return "" if same else f"{key} is another dataset, or has changed since; it was {previous.get('source')}"
+        return "" if same else f"{key} differs, or has changed since; it was {previous.get('source')}"
     each = (find_difference(previous.get(name), current[name], f"{key}.{name}".lstrip(".")) for name in current)
     return next(filter(None, each), "")
 

@@ -1,5 +1,6 @@
 """What the persons in a video do: as a test scores them, moment by moment, however long the video is."""
 
+import itertools
 import json
 import weakref
 from dataclasses import replace
@@ -22,8 +23,9 @@ from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
 from vidstill.data.manifest.table import VideoRow
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.detector_checkpoint import load_detector
-from vidstill.pipelines.infer import detect as asking
-from vidstill.pipelines.infer.detect import DetectRequest, detect_video, read_keyframe_clips, read_video_persons
+from vidstill.pipelines.infer import keyframe_stream
+from vidstill.pipelines.infer.detect import DetectRequest, detect_video, read_video_persons
+from vidstill.pipelines.infer.keyframe_stream import read_keyframe_clips
 from vidstill.pipelines.infer.person_detector import PersonDetections
 from vidstill.utils.types import InputError
 
@@ -66,13 +68,13 @@ def answers(capsys, model, *videos, **options):
 
 
 def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
-    found = answers(capsys, model, clip, persons=str(persons))
+    found = answers(capsys, model, clip, person_boxes=str(persons))
     loaded = load_detector(str(model))
     frames = build_test_keyframes(
         read_box_csv(persons, has_scores=True), loaded.actions, [KeyframeVideo("clip", clip)], min_score=0.5
     )
     views = KeyframeViewDataset(frames, loaded.views)
-    moments = found["videos"][0]["moments"]
+    moments = found["videos"][0]["keyframes"]
     assert [moment["seconds"] for moment in moments] == [0, 1, 2, 3]
     assert [len(moment["boxes"]) for moment in moments] == [1, 2, 1, 0]  # the box below the model's threshold is out
     for place in range(len(frames)):
@@ -116,9 +118,11 @@ def test_memory_does_not_grow_with_the_video(monkeypatch):
         most = max(most, alive)
         return frame
 
-    monkeypatch.setattr(asking, "count_frames", lambda source: total)
+    monkeypatch.setattr(keyframe_stream, "count_frames", lambda source: total)
     monkeypatch.setattr(
-        asking, "iter_timed_frames", lambda source, rate: (TimedFrame(n / 25, 0.04, show) for n in range(total))
+        keyframe_stream,
+        "iter_timed_frames",
+        lambda source, default_frame_rate: (TimedFrame(n / 25, 0.04, show) for n in range(total)),
     )
     seen = [taken.seconds for taken in read_keyframe_clips(b"", VIEWS, interval=1.0, frame_rate=25.0)]
     assert seen == list(range(600))
@@ -147,9 +151,9 @@ def test_persons_are_found_where_no_boxes_are_given(model, clip):
 
 
 def test_rows_of_the_answers_are_read_as_detections_are(capsys, model, clip, persons, tmp_path):
-    found = answers(capsys, model, clip, persons=str(persons), out=tmp_path / "rows.csv")
+    found = answers(capsys, model, clip, person_boxes=str(persons), out=tmp_path / "rows.csv")
     rows = read_box_csv(tmp_path / "rows.csv", has_scores=True)
-    boxes = [(moment["seconds"], box) for moment in found["videos"][0]["moments"] for box in moment["boxes"]]
+    boxes = [(moment["seconds"], box) for moment in found["videos"][0]["keyframes"] for box in moment["boxes"]]
     assert rows.video_names == ("clip",)
     assert rows.second.tolist() == [second for second, _ in boxes for _ in ACTIONS]
     assert rows.action_id.tolist() == [number for _ in boxes for number in ACTIONS]
@@ -158,25 +162,25 @@ def test_rows_of_the_answers_are_read_as_detections_are(capsys, model, clip, per
 
 
 def test_a_persons_boxes_have_one_number(capsys, model, clip, persons):
-    moments = answers(capsys, model, clip, persons=str(persons))["videos"][0]["moments"]
+    moments = answers(capsys, model, clip, person_boxes=str(persons))["videos"][0]["keyframes"]
     assert [[box["track"] for box in moment["boxes"]] for moment in moments] == [[1], [1, 2], [2], []]
 
 
 def test_the_likeliest_actions_are_named_first(capsys, model, clip, persons):
-    found = answers(capsys, model, clip, persons=str(persons), top=2, least=0.2)
-    for moment in found["videos"][0]["moments"]:
+    found = answers(capsys, model, clip, person_boxes=str(persons), topk=2, min_action_score=0.2)
+    for moment in found["videos"][0]["keyframes"]:
         for box in moment["boxes"]:
             pairs = sorted(zip(box["scores"], ACTIONS.items(), strict=True), key=lambda pair: -pair[0])
             expected = [(number, name) for score, (number, name) in pairs[:2] if score >= 0.2]
-            assert [(each["action"], each["name"]) for each in box["top"]] == expected
+            assert [(each["action_id"], each["name"]) for each in box["top"]] == expected
 
 
 def test_a_video_without_a_box_is_answered_and_drawn(capsys, model, clip, tmp_path):
     nobody = tmp_path / "nobody.csv"
     nobody.write_text("")
-    ask(model, clip, persons=str(nobody), out=tmp_path / "out")
+    ask(model, clip, person_boxes=str(nobody), out=tmp_path / "out")
     told = json.loads((tmp_path / "out" / "clip.json").read_text())
-    assert [moment["boxes"] for moment in told["moments"]] == [[]] * 4
+    assert [moment["boxes"] for moment in told["keyframes"]] == [[]] * 4
     assert (tmp_path / "out" / "clip.csv").read_text() == ""
     assert len(list(iter_timed_frames(tmp_path / "out" / "clip.mp4"))) == 80
 
@@ -203,28 +207,28 @@ def test_annotated_boxes_are_taken_for_what_they_are(model, tmp_path):
 def test_what_cannot_be_read_is_named_and_the_others_are_done(capsys, model, clip, persons, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(SystemExit) as left:
-        ask(model, clip, tmp_path / "broken.mp4", persons=str(persons), out=tmp_path / "all.json")
+        ask(model, clip, tmp_path / "broken.mp4", person_boxes=str(persons), out=tmp_path / "all.json")
     assert left.value.code == 1
     told = json.loads((tmp_path / "all.json").read_text())
     assert [each["video"] for each in told["videos"]] == [str(clip)]
-    assert "broken.mp4" in told["left_out"][0]["why"]
+    assert "broken.mp4" in told["skipped"][0]["reason"]
     assert "broken.mp4" in capsys.readouterr().out
 
 
 def test_a_video_that_ends_early_is_answered_up_to_there(capsys, model, tmp_path, persons, monkeypatch):
     whole = film(tmp_path / "clip.mp4", 80)
-    frames = asking.timed
+    frames = keyframe_stream.iter_timed_frames
 
-    def cut(source, rate):
-        yield from (shown for n, shown in zip(range(40), frames(source, rate=rate), strict=False))
+    def cut(source, *, default_frame_rate):
+        yield from itertools.islice(frames(source, default_frame_rate=default_frame_rate), 40)
 
-    monkeypatch.setattr(asking, "iter_timed_frames", cut)
+    monkeypatch.setattr(keyframe_stream, "iter_timed_frames", cut)
     with pytest.raises(SystemExit) as left:
-        ask(model, whole, persons=str(persons), json=True)
+        ask(model, whole, person_boxes=str(persons), json=True)
     assert left.value.code == 1
     video = json.loads(capsys.readouterr().out)["videos"][0]
-    assert [moment["seconds"] for moment in video["moments"]] == [0, 1]
-    assert "40 of 80 frames" in video["wrong"]
+    assert [moment["seconds"] for moment in video["keyframes"]] == [0, 1]
+    assert "40 of 80 frames" in video["error"]
 
 
 def test_a_classifier_is_refused_with_what_to_do(clip, tmp_path):
@@ -236,13 +240,13 @@ def test_a_classifier_is_refused_with_what_to_do(clip, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"out": "x.avi"}, "neither .json, .csv nor .mp4"),
-        ({"out": "x.csv", "every": 0.5}, "whole seconds"),
-        ({"persons": "PERSONS", "every": 0.5}, "whole seconds"),
-        ({"persons": "PERSONS", "weights": "w.pth"}, "give one of the two"),
-        ({"persons": "missing.csv"}, "missing.csv"),
-        ({"top": 0}, "top"),
-        ({"every": 0.0}, "every"),
+        ({"out": "x.avi"}, "not a .csv, .json or .mp4"),
+        ({"out": "x.csv", "interval": 0.5}, "whole seconds"),
+        ({"person_boxes": "PERSONS", "interval": 0.5}, "whole seconds"),
+        ({"person_boxes": "PERSONS", "weights": "w.pth"}, "give one of them"),
+        ({"person_boxes": "missing.csv"}, "missing.csv"),
+        ({"topk": 0}, "topk"),
+        ({"interval": 0.0}, "interval"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(model, clip, persons, tmp_path, monkeypatch, options, sentence):
@@ -258,22 +262,22 @@ def test_options_that_mean_nothing_are_refused(model, clip, persons, tmp_path, m
 
 def test_boxes_of_other_videos_are_refused(model, clip, tmp_path):
     (tmp_path / "other.csv").write_text("another,1,0.1,0.2,0.4,0.9,,0.9\n")
-    with pytest.raises(InputError, match="has boxes of 'another', and not of"):
-        ask(model, clip, persons=str(tmp_path / "other.csv"))
+    with pytest.raises(InputError, match="has boxes of 'another', but not of"):
+        ask(model, clip, person_boxes=str(tmp_path / "other.csv"))
 
 
 def test_a_folder_of_something_else_is_left_alone(model, clip, persons, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="holds something else than detections"):
-        ask(model, clip, persons=str(persons), out=tmp_path / "mine")
+        ask(model, clip, person_boxes=str(persons), out=tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
 def test_a_folder_has_all_files_of_each_video_and_can_be_written_again(capsys, model, clip, persons, tmp_path):
     other = film(tmp_path / "other.mp4", 30)
     for _ in range(2):
-        ask(model, clip, other, persons=str(persons), out=tmp_path / "out")
+        ask(model, clip, other, person_boxes=str(persons), out=tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         ["detections.json", *(f"{stem}.{suffix}" for stem in ("clip", "other") for suffix in ("json", "csv", "mp4"))]
     )
@@ -287,9 +291,9 @@ def test_a_picture_is_left_out_with_the_reason(model, tmp_path):
 
 
 def test_the_table_has_a_line_for_each_box(capsys, model, clip, persons):
-    ask(model, clip, persons=str(persons), least=0.0)
+    ask(model, clip, person_boxes=str(persons), min_action_score=0.0)
     lines = capsys.readouterr().out.splitlines()
-    assert "4 moments, 4 boxes, 2 tracks" in lines[0]
+    assert "4 key frames, 4 boxes, 2 tracks" in lines[0]
     assert [line.split()[:2] for line in lines[1:]] == [["0:00", "1"], ["0:01", "1"], ["0:01", "2"], ["0:02", "2"]]
     assert all(sum(name in line for name in ACTIONS.values()) == 3 for line in lines[1:])
 
@@ -298,7 +302,9 @@ def test_scores_are_not_multiplied_where_the_model_says_so(capsys, clip, persons
     scores = []
     for times in (True, False):
         write_detector(tmp_path / "model.safetensors", times_person_score=times)
-        moments = answers(capsys, tmp_path / "model.safetensors", clip, persons=str(persons))["videos"][0]["moments"]
+        moments = answers(capsys, tmp_path / "model.safetensors", clip, person_boxes=str(persons))["videos"][0][
+            "keyframes"
+        ]
         scores.append(np.array([box["scores"] for moment in moments for box in moment["boxes"]]))
     np.testing.assert_allclose(scores[0], scores[1] * np.array([[0.9], [0.8], [0.95], [0.7]]), atol=2e-6)
 
@@ -306,7 +312,7 @@ def test_scores_are_not_multiplied_where_the_model_says_so(capsys, clip, persons
 def test_the_exit_code_says_whether_all_was_done(capsys, model, clip, persons, tmp_path):
     classifier = write_classifier(tmp_path / "classifier.safetensors")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    more = ["--persons", str(persons), "--precision", "fp32"]
+    more = ["--person-boxes", str(persons), "--precision", "fp32"]
     assert main(["detect", "predict", str(model), str(clip), *more]) == 0
     assert main(["detect", "predict", str(model), str(clip), str(tmp_path / "broken.mp4"), *more]) == 1
     assert main(["detect", "predict", str(classifier), str(clip), *more]) == 2

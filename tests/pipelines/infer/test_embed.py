@@ -1,4 +1,4 @@
-"""Videos embedded from the command line: what is in the files is what the encoder says of each video."""
+"""`vidstill embed`: the files hold what the encoder returns for each video."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from tiny_encoders import WITH_CLASS_TOKEN, make_videos, write_encoder
 from vidstill.cli.main import main
 from vidstill.data.tools.pack import pack_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
-from vidstill.pipelines.infer import embed as work
-from vidstill.pipelines.infer.embed_config import FeatureKey
+from vidstill.pipelines.infer.embed import embed as embed_videos
 from vidstill.pipelines.infer.encoder import load_encoder
-from vidstill.pipelines.infer.writers.npy_folder import npy_file_name
-from vidstill.pipelines.infer.writers.one_file import _FORMATS as FORMATS
+from vidstill.pipelines.infer.writers.feature_store import SINGLE_FILE_FORMATS, npy_file_name
+from vidstill.pipelines.infer.writers.features import FeatureKey
+from vidstill.pipelines.workers import Workers
 
 VIDEOS = [*(f"train/00000{n}.mp4" for n in range(4)), *(f"val/00000{n}.mp4" for n in range(2))]
 OPTIONS = ["--precision", "fp32", "--workers", "0"]
@@ -27,8 +27,8 @@ OPTIONS = ["--precision", "fp32", "--workers", "0"]
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-    """A folder with an encoder's `run`, and `videos` of two classes: four to train on, two to test on."""
-    folder = tmp_path_factory.mktemp("embedding")
+    """A folder with an encoder's `run`, and `videos` of two classes: four for training, two for validation."""
+    folder = tmp_path_factory.mktemp("embed")
     write_encoder(folder / "run")
     make_videos(folder / "videos")
     return folder
@@ -39,16 +39,21 @@ def encoder(house):
     return load_encoder(str(house / "run"), precision="fp32")
 
 
-def embed(house: Path, *words: object, code: int = 0) -> None:
-    assert main(["embed", str(house / "run"), *map(str, words), *OPTIONS]) == code
+def embed(house: Path, *args: object, code: int = 0) -> None:
+    assert main(["embed", str(house / "run"), *map(str, args), *OPTIONS]) == code
 
 
 def read(path: Path):
-    return FORMATS[path.suffix[1:]].read(path)
+    return SINGLE_FILE_FORMATS[path.suffix[1:]].read(path)
 
 
 def rows(table, name: str) -> np.ndarray:
-    return np.concatenate(list(table.columns[name].chunks(5)))
+    return np.concatenate(list(table.columns[name].read_chunks(5)))
+
+
+def skip_without_pyarrow(out: str) -> None:
+    if out.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
 
 
 # ---- What is in the files -------------------------------------------------------------------------------------------
@@ -56,20 +61,25 @@ def rows(table, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("out", ["features.npz", "features.safetensors", "deep/in.a/features.parquet"])
 def test_a_file_holds_a_row_for_each_video_of_a_data_set(house, encoder, tmp_path, out):
-    if out.endswith("parquet"):
-        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
-    embed(house, house / "videos", "--out", tmp_path / out, "--layers", 1, -1, "--views", 2, "--batch", 5)
-    found = read(tmp_path / out)
-    assert found.keys == [FeatureKey(name.split("/")[0], name) for name in VIDEOS]
-    assert found.classes == ("left", "right")
-    assert found.labels.tolist() == [0, 1, 0, 1, 0, 1]
-    assert found.offsets.tolist() == list(range(7))
-    assert found.about["broken"] == []
-    settings = found.about["settings"]
-    assert (settings["layers"], settings["pool"], settings["views"]["views"]) == (["block_1", "block_2"], "mean", 2)
+    skip_without_pyarrow(out)
+    embed(
+        house, house / "videos", "--out", tmp_path / out, "--layers", 1, -1, "--temporal-clips", 2, "--device-batch", 5
+    )
+    table = read(tmp_path / out)
+    assert table.keys == [FeatureKey(name.split("/")[0], name) for name in VIDEOS]
+    assert table.classes == ("left", "right")
+    assert table.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert table.offsets.tolist() == list(range(7))
+    assert table.metadata["broken"] == []
+    settings = table.metadata["settings"]
+    assert (settings["layers"], settings["pool"], settings["views"]["temporal_clips"]) == (
+        ["block_1", "block_2"],
+        "mean",
+        2,
+    )
     for name in ("block_1", "block_2"):
-        expected = encoder.patch_embed([house / "videos" / video for video in VIDEOS], layers=(1, 2), views=2)
-        np.testing.assert_allclose(rows(found, name), np.stack([each[name] for each in expected]), rtol=1e-4, atol=1e-5)
+        expected = encoder.embed([house / "videos" / video for video in VIDEOS], layers=(1, 2), temporal_clips=2)
+        np.testing.assert_allclose(rows(table, name), np.stack([each[name] for each in expected]), rtol=1e-4, atol=1e-5)
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -79,35 +89,35 @@ def test_a_file_holds_a_row_for_each_window_and_says_when_it_is(house, encoder, 
     make_videos(tmp_path / "made", train=1, val=0, frames=4)  # half as long as the others
     shutil.move(tmp_path / "made/train/000000.mp4", tmp_path / "videos/000000a.mp4")
     out = tmp_path / "features.npz"
-    embed(house, tmp_path / "videos", "--out", out, "--window", 0.5, "--hop", 0.25, "--pool", pool, "--batch", 2)
-    found = read(out)
-    assert [key.name for key in found.keys] == ["000000.mp4", "000000a.mp4", "000001.mp4"]
-    assert found.offsets.tolist() == [0, 3, 4, 7]
-    assert rows(found, "starts").tolist() == [0, 0.25, 0.5, 0, 0, 0.25, 0.5]
-    assert rows(found, "ends").tolist() == [0.5, 0.75, 1, 0.5, 0.5, 0.75, 1]
-    assert found.labels is None
-    for place, key in enumerate(found.keys):
-        part = rows(found, "final")[found.offsets[place] : found.offsets[place + 1]]
-        expected = encoder.patch_embed(tmp_path / "videos" / key.name, window=0.5, hop=0.25, pool=pool)
+    embed(house, tmp_path / "videos", "--out", out, "--window", 0.5, "--hop", 0.25, "--pool", pool, "--device-batch", 2)
+    table = read(out)
+    assert [key.name for key in table.keys] == ["000000.mp4", "000000a.mp4", "000001.mp4"]
+    assert table.offsets.tolist() == [0, 3, 4, 7]
+    assert rows(table, "starts").tolist() == [0, 0.25, 0.5, 0, 0, 0.25, 0.5]
+    assert rows(table, "ends").tolist() == [0.5, 0.75, 1, 0.5, 0.5, 0.75, 1]
+    assert table.labels is None
+    for index, key in enumerate(table.keys):
+        part = rows(table, "final")[table.offsets[index] : table.offsets[index + 1]]
+        expected = encoder.embed(tmp_path / "videos" / key.name, window=0.5, hop=0.25, pool=pool)
         np.testing.assert_allclose(part, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_folder_has_an_npy_for_each_video(house, encoder, tmp_path):
     out = tmp_path / "features"
     embed(house, house / "videos", "--out", out, "--window", 0.25, "--layers", 2)
-    about = json.loads((out / "features.json").read_text())
+    listing = json.loads((out / "features.json").read_text())
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.npy")) == sorted(
         video.replace("mp4", "npy") for video in VIDEOS
     )
-    assert (about["settings"]["window"], about["settings"]["hop"], about["settings"]["layers"]) == (
+    assert (listing["settings"]["window"], listing["settings"]["hop"], listing["settings"]["layers"]) == (
         0.25,
         0.25,
         ["block_2"],
     )
-    for each in about["videos"]:
+    for each in listing["videos"]:
         features = np.load(out / each["file"])
         assert (features.dtype, features.shape, each["rows"]) == (np.float32, (4, 24), 4)
-        expected = encoder.patch_embed(house / "videos" / each["name"], window=0.25, layers=(2,))
+        expected = encoder.embed(house / "videos" / each["name"], window=0.25, layers=(2,))
         np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -144,14 +154,13 @@ def test_the_class_token_and_pictures_have_features_too(tmp_path):
     assert np.load(tmp_path / "features.npz")["final"].shape == (1, 24)
 
 
-def test_what_is_done_is_said_in_words_and_as_json(house, tmp_path, capsys):
+def test_the_result_is_printed_as_text_or_as_json(house, tmp_path, capsys):
     out = tmp_path / "features.npz"
     embed(house, house / "videos", "--out", out, "--window", 0.5)
-    said = capsys.readouterr().out
-    assert said == f"features: {out} (npz); 6 videos embedded; 12 rows of final 24\n"
+    assert capsys.readouterr().out == f"features: {out} (npz); 6 videos embedded; 12 rows of final 24\n"
     embed(house, house / "videos", "--out", out, "--window", 0.5, "--json")
-    found = json.loads(capsys.readouterr().out)
-    assert (found["videos"], found["embedded"], found["rows"], found["broken"]) == (6, 0, 12, [])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["videos"], result["new_videos"], result["rows"], result["broken"]) == (6, 0, 12, [])
 
 
 # ---- Names ----------------------------------------------------------------------------------------------------------
@@ -160,23 +169,22 @@ ODD = ["a b.mp4", "ü 漢.mp4", "line\nend.mp4", "-dash.mp4", "{0}%s.mp4", "x.ta
 
 
 @pytest.mark.parametrize("out", ["features.npz", "features.safetensors", "features.parquet", "features"])
-def test_any_name_that_a_file_may_have_comes_back(house, tmp_path, out):
-    if out.endswith("parquet"):
-        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
+def test_any_name_that_a_file_may_have_is_read_back(house, encoder, tmp_path, out):
+    skip_without_pyarrow(out)
     videos = tmp_path / "videos"
     videos.mkdir()
     for name in ODD:
         shutil.copy(house / "videos" / VIDEOS[0], os.path.join(os.fsencode(videos), os.fsencode(name)))
-    written = {name if isinstance(name, str) else "\\xff\\xfe.mp4" for name in ODD}
+    expected = {name if isinstance(name, str) else "\\xff\\xfe.mp4" for name in ODD}
     for again in (False, True):
-        found = work.embed(load_encoder(str(house / "run"), precision="fp32"), [videos], tmp_path / out)
-        assert (found.videos, found.new_videos) == (len(ODD), 0 if again else len(ODD))
+        result = embed_videos(encoder, [videos], tmp_path / out, workers=Workers(workers=0))
+        assert (result.videos, result.new_videos) == (len(ODD), 0 if again else len(ODD))
     if out == "features":
         names = {each["name"] for each in json.loads((tmp_path / out / "features.json").read_text())["videos"]}
-        assert {path.name for path in (tmp_path / out).glob("*.npy")} == {f"{name[:-4]}.npy" for name in written}
+        assert {path.name for path in (tmp_path / out).glob("*.npy")} == {f"{name[:-4]}.npy" for name in expected}
     else:
         names = {key.name for key in read(tmp_path / out).keys}
-    assert names == written
+    assert names == expected
 
 
 @pytest.mark.parametrize(
@@ -213,7 +221,7 @@ def test_two_videos_of_one_name_are_refused(house, tmp_path, capsys):
         shutil.copy(house / "videos" / VIDEOS[0], tmp_path / folder / "a.mp4")
     shutil.copy(house / "videos" / VIDEOS[0], tmp_path / "one" / "a.avi")
     embed(house, tmp_path / "one/a.mp4", tmp_path / "two/a.mp4", "--out", tmp_path / "f.npz", code=2)
-    assert "two/a.mp4 have one name, a.mp4; embed them one after the other" in capsys.readouterr().err
+    assert "two/a.mp4 have one name, a.mp4; give them in separate commands" in capsys.readouterr().err
     embed(house, tmp_path / "one", "--out", tmp_path / "f", code=2)
     assert "a.avi and a.mp4 would both be" in capsys.readouterr().err
     embed(house, tmp_path / "one", tmp_path / "one", "--out", tmp_path / "f.npz")  # the same ones, twice
@@ -225,29 +233,29 @@ def test_two_videos_of_one_name_are_refused(house, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
-        ("--out OUT/f.h5", "f.h5 does not say its format; end it with .npz, .safetensors or .parquet"),
-        ("--out OUT/f.npz --layers 3", "block 3 is asked of an encoder of 2 blocks"),
+        ("--out OUT/f.h5", "f.h5 has no known suffix; use .npz, .safetensors or .parquet"),
+        ("--out OUT/f.npz --layers 3", "block 3 does not exist in an encoder of 2 blocks"),
         ("--out OUT/f.npz --pool class", "has no class token"),
-        ("--out OUT/f.npz --hop 1", "a hop of 1.0 seconds is one of windows"),
-        ("--out OUT/f.npz --window 1 --views 2", "leave one of them out"),
-        ("--out OUT/f.npz --window 0", "seconds is 0.0; take"),
-        ("--out OUT/f.npz --batch 0", "batch is 0; take 1 or more"),
+        ("--out OUT/f.npz --hop 1", "a hop of 1.0 seconds needs windows"),
+        ("--out OUT/f.npz --window 1 --temporal-clips 2", "leave out --window or --temporal-clips"),
+        ("--out OUT/f.npz --window 0", "is 0.0; "),
+        ("--out OUT/f.npz --device-batch 0", "--device-batch is 0"),
         ("--out OUT/f --layers 1 2", "holds one layer, not 2"),
         ("--out OUT/f.npz --fold 2", "has no fold 2"),
-        ("--out VIDEOS", "is there and holds no features"),
-        ("--out VIDEOS/train.csv --format npz", "is there and holds no features (npz)"),
-        ("--out VIDEOS --format npz", "is there and holds no features (npz)"),
+        ("--out VIDEOS", "holds something else than features"),
+        ("--out VIDEOS/train.csv --format npz", "exists and holds no features (npz)"),
+        ("--out VIDEOS --format npz", "exists and holds no features (npz)"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_a_sentence_and_nothing_is_written(house, tmp_path, capsys, words, said):
+def test_a_mistake_is_one_sentence_and_nothing_is_written(house, tmp_path, capsys, args, message):
     videos = shutil.copytree(house / "videos", tmp_path / "videos")
     before = sorted(tmp_path.rglob("*"))
-    words = words.replace("OUT", str(tmp_path / "out")).replace("VIDEOS", str(videos))
-    embed(house, videos, *words.split(), code=2)
+    args = args.replace("OUT", str(tmp_path / "out")).replace("VIDEOS", str(videos))
+    embed(house, videos, *args.split(), code=2)
     printed = capsys.readouterr()
-    assert said in printed.err
+    assert message in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
     assert sorted(tmp_path.rglob("*")) == before
@@ -261,7 +269,7 @@ def test_no_videos_are_a_sentence(house, tmp_path, capsys):
     assert "no videos found" in capsys.readouterr().err
     Image.new("RGB", (20, 20)).save(tmp_path / "empty/one.png")
     embed(house, tmp_path / "empty", "--out", tmp_path / "f.npz", code=2)
-    assert "one.png is a picture, and this encoder looks at clips of 4 frames" in capsys.readouterr().err
+    assert "one.png is a picture, and the model needs clips of 4 frames" in capsys.readouterr().err
     assert not (tmp_path / "f.npz").exists()
 
 
@@ -269,26 +277,17 @@ def test_no_videos_are_a_sentence(house, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("out", ["features.npz", pytest.param("features", marks=pytest.mark.slow)])
-def test_two_processes_write_what_one_does(house, tmp_path, out):
-    words = [str(house / "videos"), "--window", "0.5", "--hop", "0.25", *OPTIONS]
-    embed(house, *words, "--out", tmp_path / "one" / out)
-    two = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "vidstill.cli",
-    ]
-    command = [*two, "embed", str(house / "run"), *words, "--out", str(tmp_path / "two" / out)]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.count("6 videos embedded; 18 rows") == 1
-    one, other = (
+def test_two_processes_write_the_bytes_of_one(house, tmp_path, out):
+    args = [str(house / "videos"), "--window", "0.5", "--hop", "0.25", *OPTIONS]
+    embed(house, *args, "--out", tmp_path / "one" / out)
+    command = [sys.executable, *["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]]
+    command += ["-m", "vidstill.cli", "embed"]
+    command += [str(house / "run"), *args, "--out", str(tmp_path / "two" / out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert printed.count("6 videos embedded; 18 rows") == 1
+    one, two = (
         {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
         for top in (tmp_path / "one", tmp_path / "two")
     )
-    assert one == other
+    assert one == two

@@ -1,4 +1,4 @@
-"""Embedding goes on wherever it was stopped, does nothing twice, and says what stands in its way."""
+"""Embedding resumes wherever it was stopped, computes nothing twice, and reports what is in its way."""
 
 import json
 import os
@@ -17,13 +17,15 @@ from tiny_encoders import make_videos, write_encoder
 from tiny_models import ENCODER
 
 from vidstill.cli.main import main
-from vidstill.pipelines.infer import embed as work
-from vidstill.pipelines.infer.embed_config import EmbedConfig, FeatureKey, FileStamp
-from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
-from vidstill.pipelines.infer.journal import ColumnSpool, Journal, JournalLog
-from vidstill.pipelines.infer.writers.npy_folder import NpyFolderStore
+from vidstill.pipelines.infer.embed import embed as embed_videos
+from vidstill.pipelines.infer.encoder import EmbedConfig, VideoEncoder, load_encoder
+from vidstill.pipelines.infer.writers.feature_store import NpyFolder
+from vidstill.pipelines.infer.writers.features import VideoArrays
+from vidstill.pipelines.workers import Workers
+from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError
 
+HERE = Workers(workers=0)
 OUTS = ["features.npz", "features.safetensors", "features.parquet", "features"]
 WINDOWS = EmbedConfig(window=0.5, hop=0.25)
 
@@ -57,51 +59,76 @@ def out(request, tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """How many clips an encoder was asked about."""
+def clips_encoded(monkeypatch):
+    """The clips that encoders were given."""
     clips = []
 
-    def features(self, given, **more):
-        clips.extend(given)
-        return kept(self, given, **more)
+    def extract(self, batch, **options):
+        clips.extend(batch)
+        return original(self, batch, **options)
 
-    kept = VideoEncoder.extract_features
-    monkeypatch.setattr(VideoEncoder, "features", features)
+    original = VideoEncoder.extract_features
+    monkeypatch.setattr(VideoEncoder, "extract_features", extract)
     return clips
 
 
+def embed(encoder, videos, out, config=EmbedConfig(), workers=HERE):  # noqa: B008
+    return embed_videos(encoder, videos, out, config, workers=workers)
+
+
 def contents(out: Path) -> dict[str, bytes]:
-    """All that lies there, beside it what is unfinished."""
+    """All files beside the output, unfinished ones too."""
     return {str(path.relative_to(out.parent)): path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}
+
+
+def stop_after(monkeypatch, videos: int) -> None:
+    """Interrupt the next call after so many videos, and only that one."""
+    appended: list = []
+    original = Journal.append
+
+    def append(self, *records):
+        if len(appended) == videos:
+            monkeypatch.setattr(Journal, "append", original)
+            raise KeyboardInterrupt
+        appended.append(records)
+        original(self, *records)
+
+    monkeypatch.setattr(Journal, "append", append)
+
+
+def interrupt(monkeypatch, videos: int, *args, **options) -> None:
+    stop_after(monkeypatch, videos)
+    with pytest.raises(KeyboardInterrupt):
+        embed(*args, **options)
 
 
 # ---- Nothing twice --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
-def test_a_second_time_nothing_is_computed_and_nothing_written(encoder, videos, out, asked, config):
-    first = work.embed(encoder, [videos], out, config)
-    assert (first.videos, first.new_videos, len(asked)) == (6, 6, 6 if config is not WINDOWS else 18)
+def test_a_second_call_computes_and_writes_nothing(encoder, videos, out, clips_encoded, config):
+    first = embed(encoder, [videos], out, config)
+    assert (first.videos, first.new_videos, len(clips_encoded)) == (6, 6, 6 if config is not WINDOWS else 18)
     before, times = contents(out), [path.stat().st_mtime_ns for path in out.parent.rglob("*")]
-    asked.clear()
-    again = work.embed(encoder, [videos], out, config)
-    assert (again.videos, again.new_videos, len(asked)) == (6, 0, 0)
+    clips_encoded.clear()
+    again = embed(encoder, [videos], out, config)
+    assert (again.videos, again.new_videos, len(clips_encoded)) == (6, 0, 0)
     assert contents(out) == before
     assert [path.stat().st_mtime_ns for path in out.parent.rglob("*")] == times
 
 
-def test_what_is_new_is_added_and_what_has_changed_is_made_anew(encoder, videos, out, asked):
+def test_new_videos_are_added_and_changed_ones_computed_again(encoder, videos, out, clips_encoded):
     last = videos / "000005.mp4"
     away = last.rename(videos.parent / "away.mp4")
-    work.embed(encoder, [videos], out, WINDOWS)
+    embed(encoder, [videos], out, WINDOWS)
     away.rename(last)
     shutil.copy(last, videos / "000003a.mp4")  # in the middle
     os.utime(videos / "000001.mp4", ns=(0, 12345))
-    asked.clear()
-    found = work.embed(encoder, [videos], out, WINDOWS)
-    assert (found.videos, found.new_videos, found.changed_videos, len(asked)) == (7, 3, 1, 9)
+    clips_encoded.clear()
+    result = embed(encoder, [videos], out, WINDOWS)
+    assert (result.videos, result.new_videos, result.changed_videos, len(clips_encoded)) == (7, 3, 1, 9)
     fresh = out.parent.parent / "fresh" / out.name
-    work.embed(encoder, [videos], fresh, WINDOWS)
+    embed(encoder, [videos], fresh, WINDOWS)
     found, whole = contents(out), contents(fresh)
     if out.suffix:
         assert found == whole
@@ -112,34 +139,34 @@ def test_what_is_new_is_added_and_what_has_changed_is_made_anew(encoder, videos,
         assert len(json.loads(found["features/features.json"])["videos"]) == 7
 
 
-def test_labels_that_have_changed_are_written_without_asking_the_encoder(encoder, videos, out, asked):
+def test_changed_labels_are_written_without_the_encoder(encoder, videos, out, clips_encoded):
     names = videos.parent / "list.txt"
     for labels in ((0, 1, 1), (2, 1, 0)):
         names.write_text("".join(f"videos/00000{n}.mp4 {label}\n" for n, label in enumerate(labels)))
-        work.embed(encoder, [names], out)
-    assert len(asked) == 3
+        embed(encoder, [names], out)
+    assert len(clips_encoded) == 3
     if out.suffix == ".npz":
         assert np.load(out)["labels"].tolist() == [2, 1, 0]
 
 
 def test_a_file_keeps_its_videos_and_a_folder_is_added_to(encoder, videos, out):
-    work.embed(encoder, [videos / "000000.mp4", videos / "000001.mp4"], out)
+    embed(encoder, [videos / "000000.mp4", videos / "000001.mp4"], out)
     before = contents(out)
     if out.suffix:
-        with pytest.raises(InputError, match=r"holds 1 videos that are not asked for, first 000000\.mp4"):
-            work.embed(encoder, [videos / "000001.mp4", videos / "000002.mp4"], out)
+        with pytest.raises(InputError, match=r"holds 1 videos that this command does not name, first 000000\.mp4"):
+            embed(encoder, [videos / "000001.mp4", videos / "000002.mp4"], out)
         assert contents(out) == before
     else:
-        work.embed(encoder, [videos / "000001.mp4", videos / "000002.mp4"], out)
+        embed(encoder, [videos / "000001.mp4", videos / "000002.mp4"], out)
         assert {"features/000000.npy", "features/000002.npy"} <= set(contents(out))
 
 
-def test_a_file_of_a_folder_that_was_taken_away_is_made_again(encoder, videos, tmp_path):
+def test_a_deleted_file_of_a_folder_is_written_again(encoder, videos, tmp_path):
     out = tmp_path / "features"
-    work.embed(encoder, [videos], out)
+    embed(encoder, [videos], out)
     before = contents(out)
     (out / "000002.npy").unlink()
-    assert work.embed(encoder, [videos], out).new_videos == 1
+    assert embed(encoder, [videos], out).new_videos == 1
     assert contents(out) == before
 
 
@@ -147,272 +174,253 @@ def test_a_file_of_a_folder_that_was_taken_away_is_made_again(encoder, videos, t
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "difference"),
     [
-        (EmbedConfig(pool="max"), "with pool mean, not max"),
-        (EmbedConfig(layers=(2,)), "with layers final, not block_2"),
-        (EmbedConfig(temporal_clips=3), "with views 1, not 3"),
-        (EmbedConfig(window=2.0), r"with window None, not 2\.0"),
+        (EmbedConfig(pool="max"), "pool is mean, here it is max"),
+        (EmbedConfig(layers=(2,)), r"layers is \['final'\], here it is \['block_2'\]"),
+        (EmbedConfig(temporal_clips=3), r"views\.temporal_clips is 1, here it is 3"),
+        (EmbedConfig(window=2.0), r"window is None, here it is 2\.0"),
     ],
 )
-def test_features_with_other_settings_are_not_mixed(encoder, videos, out, config, said):
-    work.embed(encoder, [videos], out)
+def test_features_with_other_settings_are_not_mixed(encoder, videos, out, config, difference):
+    embed(encoder, [videos], out)
     before = contents(out)
-    with pytest.raises(InputError, match=rf"{out.name} holds features {said}; choose another place with --out"):
-        work.embed(encoder, [videos], out, config)
+    with pytest.raises(
+        InputError, match=rf"{out.name} holds features with other settings \({difference}\); choose another path"
+    ):
+        embed(encoder, [videos], out, config)
     assert contents(out) == before
 
 
-def test_features_of_another_encoder_are_not_mixed_and_those_of_the_same_one_elsewhere_are(
-    encoder, house, videos, out, asked
-):
-    work.embed(encoder, [videos], out)
+def test_an_encoder_is_recognised_by_its_weights_and_not_by_its_path(encoder, house, videos, out, clips_encoded):
+    embed(encoder, [videos], out)
     write_encoder(house / "other", seed=1)
     write_encoder(house / "deeper", replace(ENCODER, depth=3))
     for other in ("other", "deeper"):
-        with pytest.raises(InputError, match="holds features of another encoder"):
-            work.embed(load_encoder(str(house / other), precision="fp32"), [videos], out)
+        with pytest.raises(InputError, match=r"encoder differs, or has changed since; it was .*run"):
+            embed(load_encoder(str(house / other), precision="fp32"), [videos], out)
     shutil.copytree(house / "run", house / "copy", dirs_exist_ok=True)
-    assert work.embed(load_encoder(str(house / "copy"), precision="fp32"), [videos], out).new_videos == 0
+    assert embed(load_encoder(str(house / "copy"), precision="fp32"), [videos], out).new_videos == 0
 
 
-def test_the_precision_of_what_is_there_goes_on_where_none_is_asked_for(house, videos, out):
-    work.embed(load_encoder(str(house / "run"), precision="bf16"), [videos], out)
+def test_automatic_precision_continues_with_that_of_the_output(house, videos, out):
+    embed(load_encoder(str(house / "run"), precision="bf16"), [videos], out)
     automatic = load_encoder(str(house / "run"))
     automatic.runtime.set_precision("fp32")
-    assert work.embed(automatic, [videos], out).new_videos == 0
-    with pytest.raises(InputError, match="with precision bf16, not fp32"):
-        work.embed(load_encoder(str(house / "run"), precision="fp32"), [videos], out)
+    assert embed(automatic, [videos], out).new_videos == 0
+    with pytest.raises(InputError, match="precision is bf16, here it is fp32"):
+        embed(load_encoder(str(house / "run"), precision="fp32"), [videos], out)
 
 
-def test_the_beginning_of_other_features_is_not_gone_on_with(encoder, videos, out, monkeypatch):
-    stop_after(monkeypatch, 2)
-    with pytest.raises(KeyboardInterrupt):
-        work.embed(encoder, [videos], out)
-    with pytest.raises(InputError, match=r"\.part holds the beginning of features with pool mean, not max; delete it"):
-        work.embed(encoder, [videos], out, EmbedConfig(pool="max"))
+def test_unfinished_work_with_other_settings_is_refused(encoder, videos, out, monkeypatch):
+    interrupt(monkeypatch, 2, encoder, [videos], out)
+    with pytest.raises(
+        InputError,
+        match=r"\.journal holds unfinished work with other settings \(pool is mean, here it is max\); delete it",
+    ):
+        embed(encoder, [videos], out, EmbedConfig(pool="max"))
 
 
-def test_what_is_in_the_way_is_said(encoder, videos, out):
+def test_a_foreign_directory_in_place_of_the_journal_is_refused(encoder, videos, out):
     out.parent.mkdir()
-    part = out.with_name(f"{out.name}.part")
+    part = out.with_name(f"{out.name}.journal")
     part.mkdir()
     (part / "mine.txt").write_text("kept")
-    with pytest.raises(InputError, match="is in the way and no beginning of features"):
-        work.embed(encoder, [videos], out)
+    with pytest.raises(InputError, match="is not a journal of unfinished work"):
+        embed(encoder, [videos], out)
     assert [path.name for path in out.parent.rglob("*")] == [part.name, "mine.txt"]
 
 
-# ---- Stopped --------------------------------------------------------------------------------------------------------
-
-
-def stop_after(monkeypatch, videos: int) -> None:
-    """The next call is interrupted after so many videos, and only that."""
-
-    def note(self, key, entry):
-        if len(noted) == videos:
-            monkeypatch.setattr(JournalLog, "note", kept)
-            raise KeyboardInterrupt
-        noted.append(key)
-        kept(self, key, entry)
-
-    noted: list = []
-    kept = JournalLog.append
-    monkeypatch.setattr(JournalLog, "note", note)
+# ---- Interrupted --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
-def test_what_was_interrupted_goes_on_and_ends_with_the_same_bytes(encoder, videos, out, monkeypatch, asked, config):
+def test_an_interrupted_call_resumes_and_ends_with_the_same_bytes(
+    encoder, videos, out, monkeypatch, clips_encoded, config
+):
     whole = out.parent.parent / "whole" / out.name
-    work.embed(encoder, [videos], whole, config)
-    clips = len(asked)
-    stop_after(monkeypatch, 4)
-    with pytest.raises(KeyboardInterrupt):
-        work.embed(encoder, [videos], out, config, batch=1)
+    embed(encoder, [videos], whole, config)
+    clips = len(clips_encoded)
+    interrupt(monkeypatch, 4, encoder, [videos], out, config, Workers(workers=0, device_batch=1))
     assert not out.is_file()
-    asked.clear()
-    found = work.embed(encoder, [videos], out, config)
-    assert (found.new_videos, len(asked)) == (2, clips // 3)
+    clips_encoded.clear()
+    result = embed(encoder, [videos], out, config)
+    assert (result.new_videos, len(clips_encoded)) == (2, clips // 3)
     assert contents(out) == contents(whole)
 
 
-@pytest.mark.parametrize("rest", [b"\x01", b"\x01" * 96, b"\x01" * 500])
-def test_rows_that_a_kill_has_left_are_cut_off(encoder, videos, tmp_path, monkeypatch, rest):
-    work.embed(encoder, [videos], tmp_path / "whole/features.npz", WINDOWS)
+def test_what_a_kill_has_left_unfinished_is_computed_again(encoder, videos, tmp_path, monkeypatch):
+    embed(encoder, [videos], tmp_path / "whole/features.npz", WINDOWS)
     out = tmp_path / "out/features.npz"
-    stop_after(monkeypatch, 3)
-    with pytest.raises(KeyboardInterrupt):
-        work.embed(encoder, [videos], out, WINDOWS)
-    part = out.with_name("features.npz.part")
-    with (part / "final-0").open("ab") as file:
-        file.write(rest)
-    with (part / "done-0.jsonl").open("ab") as file:
+    interrupt(monkeypatch, 3, encoder, [videos], out, WINDOWS)
+    journal = out.with_name("features.npz.journal")
+    finished = [path for path in journal.iterdir() if path.suffix == ".npy"]
+    assert len(finished) == 4 * 3  # of the video in hand too: it is not in the journal yet
+    with (journal / "records-0.jsonl").open("ab") as file:
         file.write(b'{"key": ["", "000004.mp4"], "stamp": [1')
-    assert work.embed(encoder, [videos], out, WINDOWS).new_videos == 3
+    newest = max(finished, key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(b"\x01" * 500)
+    assert embed(encoder, [videos], out, WINDOWS).new_videos == 3
     assert contents(out) == contents(tmp_path / "whole/features.npz")
 
 
 SLOWLY = """
 import sys, time
-from vidstill.embedding.parts import Done
-from vidstill.cli import main
-kept = Done.note
-def note(*given):
-    kept(*given)
-    print("noted", flush=True)
+from vidstill.cli.main import main
+from vidstill.utils.journal import Journal
+original = Journal.append
+def append(*records):
+    original(*records)
+    print("appended", flush=True)
     time.sleep(0.2)
-Done.note = note
+Journal.append = append
 main(sys.argv[1:])
 """
 
 
 @pytest.mark.parametrize("out", ["features.npz", pytest.param("features", marks=pytest.mark.slow)])
-def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(encoder, house, tmp_path, out):
-    work.embed(encoder, [house / "videos"], tmp_path / "whole" / out, WINDOWS)
+def test_a_killed_command_resumes_and_ends_with_the_same_bytes(encoder, house, tmp_path, out):
+    embed(encoder, [house / "videos"], tmp_path / "whole" / out, WINDOWS)
     target = tmp_path / "out" / out
-    words = ["embed", house / "run", house / "videos", "--out", target, "--window", 0.5, "--hop", 0.25]
-    command = [sys.executable, "-c", SLOWLY, *map(str, words), "--precision", "fp32"]
+    args = ["embed", house / "run", house / "videos", "--out", target, "--window", 0.5, "--hop", 0.25]
+    command = [sys.executable, "-c", SLOWLY, *map(str, args), "--precision", "fp32"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
     assert process.stdout is not None
     for _ in range(3):
-        assert process.stdout.readline() == "noted\n"
+        assert process.stdout.readline() == "appended\n"
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert work.embed(encoder, [house / "videos"], target, WINDOWS).new_videos in (2, 3)
+    assert embed(encoder, [house / "videos"], target, WINDOWS).new_videos in (2, 3)
     assert contents(target) == contents(tmp_path / "whole" / out)
 
 
-def test_killed_before_it_has_tidied_up_it_does_so_the_next_time(encoder, videos, out, monkeypatch):
+def test_a_journal_that_a_kill_has_left_is_deleted_by_the_next_call(encoder, videos, out, monkeypatch):
     monkeypatch.setattr(Journal, "remove", lambda self: None)
-    work.embed(encoder, [videos], out)
-    assert out.with_name(f"{out.name}.part").is_dir()
+    embed(encoder, [videos], out)
+    assert out.with_name(f"{out.name}.journal").is_dir()
     monkeypatch.undo()
-    assert work.embed(encoder, [videos], out).new_videos == 0
+    assert embed(encoder, [videos], out).new_videos == 0
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-def test_more_or_fewer_processes_go_on_with_what_others_have_begun(encoder, videos, tmp_path, monkeypatch):
-    """What a second process had begun before is another piece."""
-    work.embed(encoder, [videos], tmp_path / "whole/features.npz", WINDOWS)
+def test_the_work_of_more_processes_is_resumed_by_fewer(encoder, videos, tmp_path, monkeypatch):
+    embed(encoder, [videos], tmp_path / "whole/features.npz", WINDOWS)
     out = tmp_path / "out/features.npz"
-    stop_after(monkeypatch, 2)
-    with pytest.raises(KeyboardInterrupt):
-        work.embed(encoder, [videos], out, WINDOWS)
-    part = out.with_name("features.npz.part")
-    for path in list(part.iterdir()):
-        if path.name != "about.json":
-            path.rename(part / path.name.replace("-0", "-1"))
-    done = part / "done-1.jsonl"
-    done.write_text(done.read_text().replace('"piece": "0"', '"piece": "1"'))
-    assert work.embed(encoder, [videos], out, WINDOWS).new_videos == 4
+    interrupt(monkeypatch, 2, encoder, [videos], out, WINDOWS)
+    journal = out.with_name("features.npz.journal")
+    (journal / "records-0.jsonl").rename(journal / "records-1.jsonl")
+    assert embed(encoder, [videos], out, WINDOWS).new_videos == 4
     assert contents(out) == contents(tmp_path / "whole/features.npz")
 
 
-def test_two_cannot_write_the_same_features(encoder, videos, tmp_path, monkeypatch):
+def test_two_processes_cannot_write_the_same_features(encoder, videos, tmp_path, monkeypatch):
     out = tmp_path / "out/features.npz"
-    stop_after(monkeypatch, 2)
-    with pytest.raises(KeyboardInterrupt):
-        work.embed(encoder, [videos], out)
-    other = JournalLog(Journal.for_output(out), "0")
-    with pytest.raises(InputError, match="is being written by another process; wait for its end"):
-        work.embed(encoder, [videos], out)
-    other.close()
-    assert work.embed(encoder, [videos], out).new_videos == 4
+    interrupt(monkeypatch, 2, encoder, [videos], out)
+    settings = Journal(out, {}).read_settings()
+    with Journal(out, settings), pytest.raises(InputError, match="is being written by another process; wait"):
+        embed(encoder, [videos], out)
+    assert embed(encoder, [videos], out).new_videos == 4
 
 
 # ---- Broken videos, full disks --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
-def test_what_does_not_decode_is_left_out_named_and_tried_again(encoder, videos, out, asked, config):
+def test_a_video_that_does_not_decode_is_named_and_tried_again(encoder, videos, out, config):
     whole = (videos / "000003.mp4").read_bytes()
     (videos / "000002.mp4").write_bytes(b"no frame in here")
     (videos / "000003.mp4").write_bytes(whole[: len(whole) * 6 // 10])
     for _ in range(2):
-        found = work.embed(encoder, [videos], out, config, workers=1)
-        assert found.videos == 4
-        assert [sentence.split(" ")[0] for sentence in found.broken] == [
+        result = embed(encoder, [videos], out, config, Workers(workers=1))
+        assert result.videos == 4
+        assert [sentence.split(" ")[0] for sentence in result.broken] == [
             str(videos / "000002.mp4"),
             str(videos / "000003.mp4"),
         ]
     (videos / "000003.mp4").write_bytes(whole)
-    found = work.embed(encoder, [videos], out, config)
-    assert (found.videos, found.new_videos, len(found.broken)) == (5, 1, 1)
+    result = embed(encoder, [videos], out, config)
+    assert (result.videos, result.new_videos, len(result.broken)) == (5, 1, 1)
 
 
-def test_broken_ones_end_the_command_with_1_and_all_else_is_written(house, videos, tmp_path, capsys):
+def test_the_exit_code_is_1_if_a_video_is_broken_and_all_others_are_written(house, videos, tmp_path, capsys):
     (videos / "000002.mp4").write_bytes(b"no frame in here")
-    words = ["embed", str(house / "run"), str(videos), "--out", str(tmp_path / "f.npz"), "--workers", "0"]
-    assert main(words) == 1
-    said = capsys.readouterr().out
-    assert "5 videos embedded; 5 rows of final 24\nleft out: 1 video\n" in said
-    assert f"  {videos / '000002.mp4'} does not decode: " in said
-    assert main([*words, "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert (found["videos"], found["embedded"], len(found["broken"])) == (5, 0, 1)
+    args = ["embed", str(house / "run"), str(videos), "--out", str(tmp_path / "f.npz"), "--workers", "0"]
+    assert main(args) == 1
+    printed = capsys.readouterr().out
+    assert "5 videos embedded; 5 rows of final 24\nskipped: 1 video\n" in printed
+    assert f"  {videos / '000002.mp4'} does not decode: " in printed
+    assert main([*args, "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert (result["videos"], result["new_videos"], len(result["broken"])) == (5, 0, 1)
     assert len(np.load(tmp_path / "f.npz")["final"]) == 5
-    assert len(json.loads(str(np.load(tmp_path / "f.npz")["about"]))["broken"]) == 1
+    assert len(json.loads(str(np.load(tmp_path / "f.npz")["metadata"]))["broken"]) == 1
 
 
 @pytest.mark.parametrize("window", [None, 0.5])
-def test_where_nothing_decodes_nothing_is_written(encoder, tmp_path, window):
+def test_if_nothing_decodes_nothing_is_written(encoder, tmp_path, window):
     (tmp_path / "videos").mkdir()
     for number in range(2):
         (tmp_path / f"videos/{number}.mp4").write_bytes(b"no frame in here")
     with pytest.raises(InputError, match=r"none of 2 videos could be embedded; .*videos/0\.mp4 does not decode"):
-        work.embed(encoder, [tmp_path / "videos"], tmp_path / "features.npz", EmbedConfig(window=window))
+        embed(encoder, [tmp_path / "videos"], tmp_path / "features.npz", EmbedConfig(window=window))
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 
-def test_what_a_scan_found_wrong_is_not_opened(encoder, videos, tmp_path):
+def test_a_video_that_a_scan_has_found_broken_is_not_opened(encoder, videos, tmp_path):
     (tmp_path / "list.jsonl").write_text(
         '{"path": "videos/000000.mp4"}\n{"path": "videos/000001.mp4", "wrong": "ends early"}\n'
     )
     for config in (EmbedConfig(), WINDOWS):
-        found = work.embed(encoder, [tmp_path / "list.jsonl"], tmp_path / f"{config.window}.npz", config)
-        assert (found.videos, len(found.broken)) == (1, 1)
-        assert found.broken[0].endswith("000001.mp4 ends early")
+        result = embed(encoder, [tmp_path / "list.jsonl"], tmp_path / f"{config.window}.npz", config)
+        assert (result.videos, len(result.broken)) == (1, 1)
+        assert result.broken[0].endswith("000001.mp4 ends early")
 
 
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
-def test_a_full_disk_is_said_and_with_room_the_same_call_goes_on(encoder, videos, out, config):
-    work.embed(encoder, [videos], out.parent.parent / "whole" / out.name, config)
+def test_a_full_disk_is_reported_and_with_space_the_same_call_resumes(encoder, videos, out, config):
+    embed(encoder, [videos], out.parent.parent / "whole" / out.name, config)
     kept = resource.getrlimit(resource.RLIMIT_FSIZE)
     kept_signal = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600 if config is not WINDOWS else 1500, kept[1]))
     try:
-        with pytest.raises(InputError, match=r"cannot be written \(File too large\); make room.*the same command"):
-            work.embed(encoder, [videos], out, config)
+        with pytest.raises(
+            InputError, match=r"cannot be written \(File too large\); free disk space.*the same command"
+        ):
+            embed(encoder, [videos], out, config)
         assert not out.is_file()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, kept)
         signal.signal(signal.SIGXFSZ, kept_signal)
-    work.embed(encoder, [videos], out, config)
+    embed(encoder, [videos], out, config)
     assert contents(out) == contents(out.parent.parent / "whole" / out.name)
 
 
-def test_a_place_that_cannot_be_written_is_said(encoder, videos, tmp_path):
+def test_an_output_that_cannot_be_written_is_reported(encoder, videos, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for out in ("file/features.npz", "file/features"):
-        with pytest.raises(InputError, match=r"cannot be written \(.*\)"):
-            work.embed(encoder, [videos], tmp_path / out)
+        with pytest.raises(InputError, match="cannot be written"):
+            embed(encoder, [videos], tmp_path / out)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "videos"}
 
 
-def test_the_folder_of_npy_needs_one_layer(encoder, tmp_path):
-    with pytest.raises(InputError, match="holds one layer, not 2; take one, or another format"):
-        NpyFolderStore(tmp_path, {"block_1": (24,), "block_2": (24,)})
+def test_a_folder_of_npy_files_holds_one_layer(tmp_path):
+    with pytest.raises(InputError, match="holds one layer, not 2; choose one, or another format"):
+        NpyFolder(tmp_path, ["starts", "ends", "block_1", "block_2"])
 
 
-def test_rows_of_a_video_that_breaks_are_cut_off(tmp_path):
-    parts = Journal(tmp_path)
-    piece = ColumnSpool(parts, "0", {"final": ("<f4", (2,))})
-    piece.append({"final": np.ones((3, 2))})
-    piece.discard_video()
-    piece.append({"final": np.zeros((2, 2))})
-    assert (entry := piece.finish_video(FeatureKey("", "a.mp4"), FileStamp(1, 2))).num_rows == 2
-    assert entry.first_row == 0
-    assert np.fromfile(tmp_path / "final-0", "<f4").tolist() == [0] * 4
+def test_the_rows_of_a_video_are_complete_or_absent(tmp_path):
+    def begin(name):
+        return VideoArrays({"final": tmp_path / "out" / name}, {"final": ("<f4", (2,))}, tmp_path / name)
+
+    broken, whole = begin("broken.npy"), begin("whole.npy")
+    for number in range(300):
+        for arrays in (broken, whole):
+            arrays.append({"final": np.full(2, number), "starts": 0.0})
+    broken.discard()
+    assert not (tmp_path / "out").exists()
+    whole.finish()
+    assert np.array_equal(np.load(tmp_path / "out/whole.npy"), np.repeat(np.arange(300.0), 2).reshape(-1, 2))
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["whole.npy"]
 
 
 @pytest.mark.nightly

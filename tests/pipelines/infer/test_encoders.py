@@ -1,4 +1,4 @@
-"""Encoders that are loaded: what they say of clips and of videos is what their parts make of them."""
+"""Loaded encoders: their features of clips and videos are what their parts compute."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,6 @@ from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.models.vit import TINY
 from vidstill.pipelines.infer.encoder import load_encoder
-from vidstill.pipelines.infer.videos import extract_video_features
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import InputError
 
@@ -75,12 +74,12 @@ def test_the_class_token_is_given_where_there_is_one(tmp_path):
     encoder = load_encoder(str(tmp_path / "with"), precision="fp32")
     with torch.inference_mode():
         whole = model(CLIPS, layers=(1,))
-    torch.testing.assert_close(encoder.extract_features(CLIPS, pool="class")["final"], whole.classes[:, 0])
+    torch.testing.assert_close(encoder.extract_features(CLIPS, pool="class")["final"], whole.cls_token[:, 0])
     torch.testing.assert_close(
         encoder.extract_features(CLIPS, layers=[1], pool="class")["block_1"], whole.cls_layers[1][:, 0]
     )
     write_encoder(tmp_path / "without")
-    with pytest.raises(InputError, match="without has no class token; take the mean"):
+    with pytest.raises(InputError, match="without has no class token; choose mean"):
         load_encoder(str(tmp_path / "without"), precision="fp32").extract_features(CLIPS, pool="class")
 
 
@@ -96,17 +95,8 @@ def test_blocks_are_counted_from_either_end_and_named_from_the_first(tmp_path, l
 def test_a_block_that_is_not_there_is_said(tmp_path, layer):
     write_encoder(tmp_path)
     encoder = load_encoder(str(tmp_path), precision="fp32")
-    with pytest.raises(InputError, match=f"block {layer} is asked of an encoder of 2 blocks; take 1 to 2"):
+    with pytest.raises(InputError, match=f"block {layer} does not exist in an encoder of 2 blocks; give 1 to 2"):
         encoder.extract_features(CLIPS, layers=(layer,))
-
-
-@pytest.mark.parametrize("at_once", [1, 2, 5, 100])
-def test_how_many_clips_the_device_takes_at_once_changes_no_feature(tmp_path, at_once):
-    write_encoder(tmp_path)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
-    parted = replace(encoder, device_batch=at_once)
-    torch.testing.assert_close(parted.extract_features(CLIPS)["final"], encoder.extract_features(CLIPS)["final"])
-    assert len(parted.extract_features(CLIPS, pool="tokens")["final"]) == len(CLIPS)
 
 
 def test_bytes_are_colours_times_255(tmp_path):
@@ -173,8 +163,8 @@ def test_a_width_that_the_family_does_not_have_is_said(tmp_path):
 
 def test_a_video_is_embedded_in_three_lines(tmp_path, videos):
     write_encoder(tmp_path)
-    encoder = vidstill.load(str(tmp_path))
-    features = encoder.patch_embed(videos / "train/000000.mp4")
+    encoder = vidstill.load_encoder(str(tmp_path))
+    features = encoder.embed(videos / "train/000000.mp4")
     assert features.shape == (24,)
     assert features.dtype == torch.float32
 
@@ -192,21 +182,7 @@ def test_the_features_of_a_video_are_the_mean_over_its_views(tmp_path, videos, v
     )
     with torch.inference_mode():
         each = [model(one[None]).tokens.mean(1)[0] for one in clip]
-    torch.testing.assert_close(
-        encoder.patch_embed(video, temporal_clips=views, spatial_crops=crops), sum(each) / len(each)
-    )
-
-
-@pytest.mark.parametrize(("at_once", "workers"), [(1, 0), (3, 0), (100, 1)])
-def test_how_many_videos_go_through_at_once_changes_no_feature(tmp_path, videos, at_once, workers):
-    write_encoder(tmp_path)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
-    listing = open_manifest(videos, split="train")
-    views = replace(VIEWS, temporal_clips=2, spatial_crops=1)
-    found = dict(extract_video_features(encoder, listing, views, broken={}, video_batch=at_once, workers=workers))
-    assert sorted(found) == [0, 1, 2, 3]
-    for place, features in found.items():
-        torch.testing.assert_close(features["final"], encoder.patch_embed(listing.rows[place].source, temporal_clips=2))
+    torch.testing.assert_close(encoder.embed(video, temporal_clips=views, spatial_crops=crops), sum(each) / len(each))
 
 
 def expected_windows(video: Path, window: float, hop: float) -> list[torch.Tensor]:
@@ -236,19 +212,19 @@ def test_windows_are_embedded_from_the_start_of_a_video_to_its_end(tmp_path, vid
     video = videos / "val/000000.mp4"
     with torch.inference_mode():
         expected = model(torch.stack(expected_windows(video, window, hop or window))).tokens.mean(1)
-    found = encoder.patch_embed(video, window=window, hop=hop)
+    found = encoder.embed(video, window=window, hop=hop)
     assert found.shape == (count, 24)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(encoder.patch_embed(video, window=window, hop=hop, batch=1), expected)
+    torch.testing.assert_close(encoder.embed(video, window=window, hop=hop, batch=1), expected)
 
 
 def test_several_layers_are_named_and_several_videos_are_in_order(tmp_path, videos):
     write_encoder(tmp_path)
     encoder = load_encoder(str(tmp_path), precision="fp32")
     names = [videos / "val/000001.mp4", str(videos / "val/000000.mp4")]
-    first, second = encoder.patch_embed(names, layers=(1, 2), pool="tokens", window=0.5)
+    first, second = encoder.embed(names, layers=(1, 2), pool="tokens", window=0.5)
     assert {name: each.shape for name, each in first.items()} == dict.fromkeys(("block_1", "block_2"), (2, T, H, W, 24))
-    assert torch.equal(first["block_2"], encoder.patch_embed(names[0], layers=(2,), pool="tokens", window=0.5))
+    assert torch.equal(first["block_2"], encoder.embed(names[0], layers=(2,), pool="tokens", window=0.5))
     assert not torch.equal(first["block_2"], second["block_2"])
 
 
@@ -258,15 +234,15 @@ def test_what_cannot_be_embedded_is_said(tmp_path, videos):
     (tmp_path / "broken.mp4").write_bytes(b"no frame in here")
     for window in (None, 1.0):
         with pytest.raises(BrokenVideo, match=r"broken\.mp4 does not decode"):
-            encoder.patch_embed(tmp_path / "broken.mp4", window=window)
+            encoder.embed(tmp_path / "broken.mp4", window=window)
         with pytest.raises(BrokenVideo, match=r"nowhere\.mp4"):
-            encoder.patch_embed(tmp_path / "nowhere.mp4", window=window)
+            encoder.embed(tmp_path / "nowhere.mp4", window=window)
     video = videos / "val/000001.mp4"
-    with pytest.raises(InputError, match=r"a hop of 1\.0 seconds is one of windows; say with window"):
-        encoder.patch_embed(video, hop=1.0)
-    with pytest.raises(InputError, match="2 views of a video and windows over it"):
-        encoder.patch_embed(video, temporal_clips=2, window=1.0)
+    with pytest.raises(InputError, match=r"a hop of 1\.0 seconds needs windows"):
+        encoder.embed(video, hop=1.0)
+    with pytest.raises(InputError, match="2 views and windows exclude each other"):
+        encoder.embed(video, temporal_clips=2, window=1.0)
     with pytest.raises(InputError, match=r"seconds is 0\.0; take 0\.001 or more"):
-        encoder.patch_embed(video, window=0.0)
+        encoder.embed(video, window=0.0)
     with pytest.raises(InputError, match="batch is 0; take 1 or more"):
-        encoder.patch_embed(video, window=1.0, batch=0)
+        encoder.embed(video, window=1.0, batch=0)

@@ -27,11 +27,14 @@ from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.decode.reader import iter_frames
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.infer import person_detector as detectors
-from vidstill.pipelines.infer.find_persons import KeyframeSet, find_keyframes, find_person_boxes
+from vidstill.pipelines.infer.find_persons import find_person_boxes
+from vidstill.pipelines.infer.keyframe_sets import KeyframeSet, find_keyframes
 from vidstill.pipelines.infer.person_detector import PersonDetector, list_person_detectors, load_person_detector
+from vidstill.pipelines.workers import Workers
 from vidstill.utils.types import InputError
 
 RATE = 5
+ONE = Workers(workers=0, device_batch=1)
 NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
 
@@ -83,10 +86,15 @@ def film(path: Path, frames: int = 16, *, size=(34, 62), turned: int = 0, dark=(
     return path
 
 
-def find(data, out, model=None, **options):
-    asked = {name: options.pop(name) for name in ("every",) if name in options}
-    detector = PersonDetector(model or Finds(), min_score=options.pop("score", 0.05))
-    return find_person_boxes(detector, find_keyframes(data, **asked), out, runtime=Runtime("fp32"), **options)
+def find(data, out, model=None, *, interval=None, score=0.05, batch=8, workers=0, progress=lambda done, total: None):
+    return find_person_boxes(
+        PersonDetector(model or Finds(), min_score=score),
+        find_keyframes(data, interval=interval),
+        out,
+        runtime=Runtime("fp32"),
+        workers=Workers(workers=workers, device_batch=batch),
+        progress=progress,
+    )
 
 
 def run(*words):
@@ -118,7 +126,9 @@ def weights(tmp_path_factory):
 @pytest.mark.parametrize("batch", [1, 8])
 def test_every_second_of_every_video_has_its_persons_in_order(films, tmp_path, batch, workers):
     told = []
-    found = find(films, tmp_path / "out.csv", score=0.5, batch=batch, workers=workers, done=lambda *at: told.append(at))
+    found = find(
+        films, tmp_path / "out.csv", score=0.5, batch=batch, workers=workers, progress=lambda *at: told.append(at)
+    )
     rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     keys = [(rows.video_names[video], int(second)) for video, second in zip(rows.video_index, rows.second, strict=True)]
     assert keys == [("a, b", 0), ("a, b", 2), ("a, b", 3), ("b", 0), ("b", 1), ("b", 2)]
@@ -127,13 +137,13 @@ def test_every_second_of_every_video_has_its_persons_in_order(films, tmp_path, b
         np.testing.assert_allclose(box * size, shown(RATE * second), atol=1e-3)
     np.testing.assert_allclose(rows.score, 230 / 255, atol=0.01)
     assert (rows.action_id == NO_ACTION).all()
-    assert (found.key_frames, found.boxes, found.without, found.broken) == (7, 6, 1, ())
+    assert (found.keyframes, found.boxes, found.empty_keyframes, found.broken) == (7, 6, 1, ())
     assert told[0] == (0, 7)
     assert told[-1] == (7, 7)
 
 
 def test_a_line_reads_as_pyslowfast_has_it(films, tmp_path):
-    find(films / "b.mp4", tmp_path / "out.csv", every=2)
+    find(films / "b.mp4", tmp_path / "out.csv", interval=2)
     lines = (tmp_path / "out.csv").read_text().splitlines()
     fields = [line.split(",") for line in lines]
     assert [(name, second, action) for name, second, *_, action, _ in fields] == [
@@ -154,17 +164,17 @@ def test_only_persons_with_a_higher_score_are_written_the_best_first(films, tmp_
     def scores(name, **options):
         detector = PersonDetector(Finds(), **options)
         moments = find_keyframes(films / "b.mp4", interval=9)
-        find_person_boxes(detector, moments, tmp_path / name, runtime=Runtime("fp32"))
+        find_person_boxes(detector, moments, tmp_path / name, runtime=Runtime("fp32"), workers=ONE)
         return read_box_csv(tmp_path / name, has_scores=True).score.tolist()
 
-    assert scores("all", score=0.05) == [pytest.approx(230 / 255, abs=0.01), 0.06]
-    assert scores("bright", score=0.06) == scores("one", score=0.05, most=1) == scores("all2")[:1]
-    assert scores("chairs", label=62) == [0.99]
+    assert scores("all", min_score=0.05) == [pytest.approx(230 / 255, abs=0.01), 0.06]
+    assert scores("bright", min_score=0.06) == scores("one", max_persons=1) == scores("all2")[:1]
+    assert scores("chairs", person_label=62) == [0.99]
 
 
 def test_a_video_without_persons_gives_a_file_without_rows(tmp_path):
     found = find(film(tmp_path / "dark.mp4", 6, dark=range(6)), tmp_path / "out.csv")
-    assert (found.key_frames, found.boxes, found.without) == (2, 0, 2)
+    assert (found.keyframes, found.boxes, found.empty_keyframes) == (2, 0, 2)
     assert (tmp_path / "out.csv").read_bytes() == b""
     assert len(read_box_csv(tmp_path / "out.csv", has_scores=True)) == 0
 
@@ -175,7 +185,7 @@ def test_videos_of_different_sizes_and_folders_of_frames_may_be_mixed(films, tmp
     for number, picture in enumerate(iter_frames(films / "b.mp4")):
         Image.fromarray(picture).save(folder / "frames" / f"{number:06d}.png")
     (folder / "list.txt").write_text(f"frames\n{films / 'b.mp4'}\n")
-    find(folder / "list.txt", tmp_path / "out.csv", every=9)
+    find(folder / "list.txt", tmp_path / "out.csv", interval=9)
     rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     assert rows.video_names == ("frames", str(films / "b"))
     np.testing.assert_array_equal(rows.box[rows.video_index == 0], rows.box[rows.video_index == 1])
@@ -204,8 +214,8 @@ def test_the_key_frames_of_ones_own_data_are_the_annotated_ones(tmp_path):
     found = find(data, tmp_path / "out.csv", score=0.5)
     rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     assert rows.second.tolist() == [0, 2]
-    assert found.annotated == 3  # one of them does two things
-    assert found.recall == found.sure == pytest.approx(2 / 3)
+    assert found.annotated_boxes == 3  # one of them does two things
+    assert found.recall == found.confident_recall == pytest.approx(2 / 3)
     assert find(data, tmp_path / "none.csv", score=0.95).recall == 0
 
 
@@ -218,14 +228,14 @@ def test_of_avas_videos_every_second_is_looked_at_but_those_that_do_not_count(tm
     rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     assert rows.second.tolist() == [901, 903]
     np.testing.assert_allclose(rows.box * [62, 34, 62, 34], [shown(5), shown(15)], atol=1e-3)
-    assert (found.annotated, found.recall) == (1, 1.0)
+    assert (found.annotated_boxes, found.recall) == (1, 1.0)
 
 
 def test_a_data_sets_key_frames_and_regular_ones_are_not_mixed(tmp_path):
     data = annotations(tmp_path, [(0, shown(0), 1)])
     film(data / "videos" / "b.mp4", 6)
-    with pytest.raises(InputError, match="leave --every out"):
-        find(data, tmp_path / "out.csv", every=1)
+    with pytest.raises(InputError, match="leave out --interval"):
+        find(data, tmp_path / "out.csv", interval=1)
     (data / "annotations" / "actions.txt").unlink()
     with pytest.raises(InputError, match="no list of actions"):  # and is not taken for a folder of videos
         find(data, tmp_path / "out.csv")
@@ -239,14 +249,16 @@ def test_what_cannot_be_read_is_named_and_all_else_is_found(films, tmp_path):
     film(folder / "c.mp4", 12)
     (folder / "broken.mp4").write_bytes(b"no video")
     found = find(folder, tmp_path / "out.csv")
-    assert found.key_frames == 3
+    assert found.keyframes == 3
     assert [str(folder / "broken.mp4") in sentence for sentence in found.broken] == [True]
     assert read_box_csv(tmp_path / "out.csv", has_scores=True).video_names == ("c",)
 
 
 def test_of_a_film_that_ends_early_all_is_found_that_is_there(films, tmp_path):
     moments = KeyframeSet((KeyframeVideo("b", films / "b.mp4"),), ((0, 2, 7, 8),))
-    found = find_person_boxes(PersonDetector(Finds()), moments, tmp_path / "out.csv", runtime=Runtime("fp32"))
+    found = find_person_boxes(
+        PersonDetector(Finds()), moments, tmp_path / "out.csv", runtime=Runtime("fp32"), workers=ONE
+    )
     assert found.keyframes == 2
     assert len(found.broken) == 1
     assert "b,0007" in found.broken[0]
@@ -254,7 +266,7 @@ def test_of_a_film_that_ends_early_all_is_found_that_is_there(films, tmp_path):
 
 def test_where_nothing_can_be_read_nothing_is_left(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    with pytest.raises(InputError, match=r"not one key frame can be read; .*broken\.mp4"):
+    with pytest.raises(InputError, match=r"no key frame can be read; .*broken\.mp4"):
         find(tmp_path / "broken.mp4", tmp_path / "out.csv")
     assert os.listdir(tmp_path) == ["broken.mp4"]
 
@@ -270,10 +282,11 @@ class OneOfSeveral(Runtime):
     """A process of several, each a thread here."""
 
     def __init__(self, rank, barrier, given):
-        self.rank, self.world, self.device = rank, len(given), torch.device("cpu")
+        self.rank, self.world_size, self.device = rank, len(given), torch.device("cpu")
+        self.precision = "fp32"
         self.barrier, self.given = barrier, given
 
-    def gathered(self, value):
+    def all_gather(self, value):
         self.given[self.rank] = value
         self.barrier.wait(60)
         found = list(self.given)
@@ -285,20 +298,22 @@ class OneOfSeveral(Runtime):
 def test_several_processes_find_each_person_once_and_one_of_them_writes(films, tmp_path, processes):
     """Of the eight key frames that are asked for, one lies behind the end of its film."""
     moments = replace(find_keyframes(films), seconds=((0, 1, 2, 3), (0, 1, 2, 50)))
-    find_person_boxes(PersonDetector(Finds()), moments, tmp_path / "one.csv", runtime=Runtime("fp32"), batch=1)
+    find_person_boxes(PersonDetector(Finds()), moments, tmp_path / "one.csv", runtime=Runtime("fp32"), workers=ONE)
     barrier, given = threading.Barrier(processes), [None] * processes
     seen = [Stops(99) for _ in range(processes)]
 
     def work(rank):
         runtime = OneOfSeveral(rank, barrier, given)
-        return find_person_boxes(PersonDetector(seen[rank]), moments, tmp_path / "out.csv", runtime=runtime, batch=1)
+        return find_person_boxes(
+            PersonDetector(seen[rank]), moments, tmp_path / "out.csv", runtime=runtime, workers=ONE
+        )
 
     with ThreadPoolExecutor(processes) as pool:
         found = list(pool.map(work, range(processes)))
     assert sum(each.seen for each in seen) == 7
     assert min(each.seen for each in seen) >= 2
     assert all(each == found[0] for each in found)
-    assert (found[0].key_frames, len(found[0].broken)) == (7, 1)
+    assert (found[0].keyframes, len(found[0].broken)) == (7, 1)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
@@ -321,14 +336,14 @@ def test_the_same_call_goes_on_where_it_was_stopped(films, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         find(films, tmp_path / "out.csv", Stops(5), batch=2)
     assert not (tmp_path / "out.csv").exists()
-    with (tmp_path / "out.csv.begun" / "0.jsonl").open("a") as file:
-        file.write('[["a, b", 3, [[0.1')  # what a kill cuts
+    with (tmp_path / "out.csv.journal" / "records-0.jsonl").open("a") as file:
+        file.write('{"key": ["a, b", 3], "boxes": [[0.1')  # what a kill cuts
     with pytest.raises(InputError, match="other settings"):
         find(films, tmp_path / "out.csv", score=0.3)
     rest = Stops(99)
     found = find(films, tmp_path / "out.csv", rest, batch=2)
     assert rest.seen == 3
-    assert found.key_frames == 7
+    assert found.keyframes == 7
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "whole.csv"]
 
@@ -345,7 +360,7 @@ def test_what_was_found_in_a_video_that_has_changed_does_not_count(tmp_path):
 
 def test_a_file_that_is_there_is_not_overwritten(films, tmp_path):
     (tmp_path / "out.csv").write_text("theirs")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists; move it away"):
         find(films, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "theirs"
 
@@ -402,8 +417,8 @@ def test_a_file_fetched_by_hand_finds_what_torchvision_finds_with_it(tmp_path, m
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ({"weight": torch.zeros(3)}, "no scores of classes"),
-        ("another", "say with --detector"),
+        ({"weight": torch.zeros(3)}, "no class scores"),
+        ("another", "--person-detector"),
         ("nan", "not finite"),
         ("code", "was not executed"),
         ("text", "was not executed"),
@@ -425,7 +440,7 @@ def test_a_file_of_something_else_is_refused_with_the_reason(films, weights, tmp
     else:
         torch.save(content, path)
     before = sorted(os.listdir(tmp_path))
-    assert run(films, "--out", tmp_path / "out.csv", "--detector", detector, "--weights", path) == 2
+    assert run(films, "--out", tmp_path / "out.csv", "--person-detector", detector, "--weights", path) == 2
     assert why in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == before
 
@@ -451,7 +466,7 @@ def test_weights_that_cannot_be_fetched_are_asked_for(films, tmp_path, capsys, m
     assert run(films, "--out", tmp_path / "out.csv") == 2
     told = capsys.readouterr().err
     assert "no route to host" in told
-    assert "fetch https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco" in told
+    assert "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco" in told
     assert "--weights" in told
 
 
@@ -468,7 +483,7 @@ def test_weights_are_fetched_once(weights, tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_misspelt_has_its_neighbours_named(films, tmp_path, capsys):
-    assert run(films, "--out", tmp_path / "out.csv", "--detector", "fasterrcnn_resnet50_v2") == 2
+    assert run(films, "--out", tmp_path / "out.csv", "--person-detector", "fasterrcnn_resnet50_v2") == 2
     assert "near are fasterrcnn_resnet50_fpn" in capsys.readouterr().err
 
 
@@ -476,10 +491,22 @@ def test_a_name_that_is_misspelt_has_its_neighbours_named(films, tmp_path, capsy
 
 
 def test_the_command_writes_and_tells_what_is_found(films, weights, tmp_path, capsys):
-    options = ["--detector", NAME, "--weights", weights, "--score", "0", "--most", "5", "--batch", "2", "--json"]
+    options = [
+        "--person-detector",
+        NAME,
+        "--weights",
+        weights,
+        "--min-person-score",
+        "0",
+        "--max-persons",
+        "5",
+        "--device-batch",
+        "2",
+        "--json",
+    ]
     assert run(films, "--out", tmp_path / "out.csv", *options) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["key_frames"], told["boxes"], told["without"], told["broken"]) == (7, 35, 0, [])
+    assert (told["keyframes"], told["boxes"], told["empty_keyframes"], told["broken"]) == (7, 35, 0, [])
     assert told["recall"] is None
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 35
 
@@ -487,9 +514,9 @@ def test_the_command_writes_and_tells_what_is_found(films, weights, tmp_path, ca
 def test_broken_videos_are_named_and_end_the_command_with_1(weights, tmp_path, capsys):
     film(tmp_path / "data" / "c.mp4", 6)
     (tmp_path / "data" / "broken.mp4").write_bytes(b"no video")
-    words = ["--detector", NAME, "--weights", weights, "--out", tmp_path / "out.csv"]
+    words = ["--person-detector", NAME, "--weights", weights, "--out", tmp_path / "out.csv"]
     assert run(tmp_path / "data", *words) == 1
     told = capsys.readouterr().out
     assert "in 2 key frames" in told
-    assert "left out, wholly or in part: 1 video" in told
+    assert "skipped or incomplete: 1 video" in told
     assert "broken.mp4" in told

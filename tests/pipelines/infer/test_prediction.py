@@ -71,7 +71,7 @@ def below(folder):
 
 def test_the_probabilities_are_the_scores_of_a_test(model, data):
     tested = evaluate_classifier(str(model), data, workers=Workers(workers=0, precision="fp32"))
-    found = vidstill.predict(vidstill.load(str(model), precision="fp32"), data)
+    found = vidstill.predict(vidstill.load_encoder(str(model), precision="fp32"), data)
     scores = {
         tested.manifest.rows.get_name(place): row for place, row in zip(tested.indices, tested.scores, strict=True)
     }
@@ -82,8 +82,8 @@ def test_the_probabilities_are_the_scores_of_a_test(model, data):
 
 
 def test_three_lines_of_python_name_the_classes(model, clip):
-    classifier = vidstill.load(str(model), precision="fp32")
-    best = classifier.predict(str(clip), top=2)
+    classifier = vidstill.load_encoder(str(model), precision="fp32")
+    best = classifier.predict(str(clip), topk=2)
     whole = vidstill.predict(classifier, clip).videos[0].probabilities
     shares = dict(zip(CLASSES, whole.tolist(), strict=True))
     assert best == sorted(shares.items(), key=lambda pair: -pair[1])[:2]
@@ -97,11 +97,11 @@ def seen_at(path: Path, frames: list[int]) -> Tensor:
 
 
 def test_a_window_shows_what_its_frames_alone_show(model, clip):
-    encoder = vidstill.load(str(model), precision="fp32")
+    encoder = vidstill.load_encoder(str(model), precision="fp32")
     found = vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline
     for place, probabilities in enumerate(found.probabilities[:5]):  # a clip is 8 frames long, half of that the hop
         frames = [4 * place + n for n in (0, 2, 4, 6)]
-        expected = encoder.scores(seen_at(clip, frames))[0].softmax(dim=0).numpy()
+        expected = encoder.predict_logits(seen_at(clip, frames))[0].softmax(dim=0).numpy()
         np.testing.assert_allclose(probabilities, expected, rtol=1e-4, atol=1e-6)
     assert np.ptp(found.probabilities[:, 0]) > 0.01  # windows differ, or the test would say nothing
 
@@ -138,9 +138,9 @@ def test_a_model_that_counts_in_seconds_has_windows_of_as_many_seconds_in_every_
 
 def test_classes_that_may_come_together_have_probabilities_of_their_own(tmp_path, clip):
     model = write_classifier(tmp_path / "several.safetensors", several=True)
-    encoder = vidstill.load(str(model), precision="fp32")
+    encoder = vidstill.load_encoder(str(model), precision="fp32")
     found = vidstill.predict(encoder, clip, timeline=TimelineConfig())
-    expected = encoder.scores(seen_at(clip, [0, 2, 4, 6]))[0].sigmoid()
+    expected = encoder.predict_logits(seen_at(clip, [0, 2, 4, 6]))[0].sigmoid()
     np.testing.assert_allclose(found.videos[0].timeline.probabilities[0], expected.numpy(), rtol=1e-4)
     assert found.multi_label
 
@@ -151,12 +151,12 @@ def test_two_processes_share_the_videos(model, data):
 
         def __init__(self, rank):
             super().__init__("fp32")
-            self.rank, self.world = rank, 2
+            self.rank, self.world_size = rank, 2
 
-        def gathered(self, value):
+        def all_gather(self, value):
             return [value]
 
-    encoder = vidstill.load(str(model), precision="fp32")
+    encoder = vidstill.load_encoder(str(model), precision="fp32")
     alone = vidstill.predict(encoder, data).videos
     shares = [vidstill.predict(replace(encoder, runtime=Process(rank)), data) for rank in (0, 1)]
     found = {each.video: each.probabilities for share in shares for each in share.videos}
@@ -214,7 +214,7 @@ def test_the_documented_command_writes_a_table_that_a_program_can_read(model, tm
     (folder / "files.txt").write_text("a.mp4\nb.mp4\nc.mp4\n")
     assert predict(model, folder, out=tmp_path / "predictions.csv") == 0
     rows = table(tmp_path / "predictions.csv")
-    expected = vidstill.predict(vidstill.load(str(model), precision="fp32"), folder).videos
+    expected = vidstill.predict(vidstill.load_encoder(str(model), precision="fp32"), folder).videos
     assert list(rows[0])[:4] == ["video", "label", "class", "probability"]
     assert [row["video"] for row in rows] == ["a.mp4", "b.mp4", "c.mp4"]
     for row, each in zip(rows, expected, strict=True):
@@ -225,17 +225,17 @@ def test_the_documented_command_writes_a_table_that_a_program_can_read(model, tm
 
 
 def test_over_time_the_table_has_a_line_for_each_window(model, clip, tmp_path):
-    assert predict(model, clip, out=tmp_path / "out.csv", window=0.4, hop=0.4, top=1) == 0
+    assert predict(model, clip, out=tmp_path / "out.csv", window=0.4, hop=0.4, topk=1) == 0
     rows = table(tmp_path / "out.csv")
     assert list(rows[0]) == ["video", "start", "end", "label", "class", "probability"]
     assert [(float(row["start"]), float(row["end"])) for row in rows] == [(0, 0.4), (0.4, 0.8), (0.8, 1.2)]
 
 
 def test_the_json_says_all(model, data, tmp_path):
-    assert predict(model, data, "--over-time", out=tmp_path / "out.json", top=2) == 1  # one file is broken
+    assert predict(model, data, "--timeline", out=tmp_path / "out.json", topk=2) == 1  # one file is broken
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["classes"] == list(CLASSES)
-    assert [each["video"] for each in found["left_out"]] == ["wave/broken.mp4"]
+    assert [each["video"] for each in found["skipped"]] == ["wave/broken.mp4"]
     assert len(found["videos"]) == 6
     for video in found["videos"]:
         assert sum(video["probabilities"]) == pytest.approx(1)
@@ -279,10 +279,10 @@ def test_a_video_that_breaks_halfway_keeps_its_timeline_up_to_there(model, tmp_p
     pictures = [n for n in range(len(raw)) if raw[n : n + 3] == b"\xff\xd8\xff"]
     raw[pictures[-6] : pictures[-5] - 8] = bytes(pictures[-5] - 8 - pictures[-6])
     path.write_bytes(raw)
-    assert predict(model, path, "--over-time", out=tmp_path / "out.json") == 1
+    assert predict(model, path, "--timeline", out=tmp_path / "out.json") == 1
     assert str(path) in capsys.readouterr().out
     video = json.loads((tmp_path / "out.json").read_text())["videos"][0]
-    assert "breaks after 54 frames" in video["wrong"]
+    assert "breaks after 54 frames" in video["error"]
     assert 1.5 < video["windows"][-1]["end"] <= 54 / RATE
 
 
@@ -339,15 +339,15 @@ def test_one_video_is_drawn_again_and_plotted(model, clip, tmp_path):
     [
         ({"out": "out.png"}, ".csv"),
         ({"plot": "plot.jpg"}, ".png"),
-        ({"out": "folder.csv"}, "is a folder"),
+        ({"out": "folder.csv"}, "is a directory"),
         ({"out": "other"}, "something else"),
         ({"out": "file"}, "is a file"),
-        ({"out": "nowhere/out.csv"}, "cannot be written"),
+        ({"out": "file/out.csv"}, "cannot be written"),
         ({"out": "in/clip.mp4"}, "one of the videos"),
-        ({"top": 0}, "top"),
+        ({"topk": 0}, "topk"),
         ({"window": 0}, "window"),
         ({"hop": "nan"}, "hop"),
-        ({"device_batch": 0}, "clips at once"),
+        ({"device_batch": 0}, "--device-batch is 0"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(

@@ -11,7 +11,6 @@ from torch import Tensor
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.manifest.open import open_manifest
-from vidstill.data.manifest.table import VideoRow
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.infer.run import (
@@ -74,14 +73,6 @@ def test_clips_of_different_shapes_never_share_a_batch(runtime):
     assert [each.arrays["mean"].shape for each in records] == [(), (), ()]
 
 
-def test_windows_of_different_videos_never_share_a_batch(runtime):
-    model = Brightness()
-    windows = (Clip(n // 3, torch.zeros(1, 3, 1, 4, 4), float(n), n + 1.0) for n in range(6))
-    records = list(run(model, windows, runtime, batch=2))
-    assert model.batches == [2, 1, 2, 1]
-    assert [(each.video, each.start, each.end) for each in records] == [(n // 3, n, n + 1) for n in range(6)]
-
-
 def test_each_key_frame_has_a_row_for_each_of_its_own_boxes(runtime):
     shape = (1, 3, 1, 4, 4)
     records = list(run(Brightness(), clips(shape, shape, shape, boxes=1), runtime, batch=3))
@@ -138,7 +129,7 @@ def test_windows_before_the_one_that_breaks_are_still_answered(runtime, tmp_path
 
     def start_seconds() -> tuple[list[float | None], dict[int, str]]:
         broken: dict[int, str] = {}
-        clips = iter_window_clips([(7, VideoRow(path, None))], windows, VIEWS, broken=broken)
+        clips = iter_window_clips(7, path, windows, VIEWS, broken=broken)
         return [each.start for each in run(Brightness(), clips, runtime, batch=4, merge=mean_over_views)], broken
 
     whole, broken = start_seconds()

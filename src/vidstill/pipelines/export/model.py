@@ -15,9 +15,9 @@ from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.engine.distributed import Runtime
 from vidstill.models.position_embeddings import PositionEmbedding
 from vidstill.models.vit import ViT
-from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND, load_detector
-from vidstill.pipelines.infer.clip_encoder import ClipEncoder
-from vidstill.pipelines.infer.encoder import load_encoder
+from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND as DETECTOR
+from vidstill.pipelines.detector_checkpoint import load_detector
+from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError, check_range
 
@@ -74,7 +74,7 @@ class ExportableModel:
 class OutputWrapper(nn.Module):
     """One output of an encoder, or of its fine-tuned model."""
 
-    def __init__(self, encoder: ClipEncoder, output_type: OutputType):
+    def __init__(self, encoder: VideoEncoder, output_type: OutputType):
         super().__init__()
         self.output_type, self.is_fine_tuned = output_type, encoder.classifier is not None
         self.model: nn.Module = encoder.model if encoder.classifier is None else encoder.classifier

@@ -1,66 +1,73 @@
-"""Features of videos into files: what is there stays, what lacks is computed, by one process or by several."""
+"""Features of videos in files: only what is missing is computed, by one process or several, and a killed call resumes."""
 
+import hashlib
+import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
 
-from vidstill.data.decode.reader import read_stream_metadata
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
-from vidstill.pipelines.infer.embed_config import (
-    EmbedConfig,
-    EmbedRequest,
-    EmbedSplitChoice,
-    FeatureKey,
-    FileStamp,
-    VideoIndex,
-    build_embed_request,
-    describe_difference,
-    index_input_videos,
+from vidstill.data.datasets.view_clips import ViewClips
+from vidstill.data.decode.probe import read_stream_metadata
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.table import VideoRow
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, source_name
+from vidstill.data.tools.probe import stat_source
+from vidstill.pipelines.infer.encoder import EmbedConfig, VideoEncoder
+from vidstill.pipelines.infer.run import (
+    ProgressFn,
+    Record,
+    gather,
+    iter_dataset_clips,
+    iter_window_clips,
+    mean_over_views,
+    run,
 )
-from vidstill.pipelines.infer.encoder import VideoEncoder
-from vidstill.pipelines.infer.journal import FeatureWriter, JournalEntry, JournalLog
-from vidstill.pipelines.infer.videos import build_unlabeled_manifest, extract_video_features, extract_window_features
-from vidstill.pipelines.infer.writers.feature_table import build_column_specs
-from vidstill.pipelines.infer.writers.npy_folder import NpyFolderStore
-from vidstill.pipelines.infer.writers.one_file import SingleFileStore
-from vidstill.utils.types import InputError, check_range
-
-T = TypeVar("T")
-
-FeatureFormat = Literal["npz", "safetensors", "parquet", "npy"]
-
-_FORMAT_BY_SUFFIX: Mapping[str, FeatureFormat] = {
-    ".npz": "npz",
-    ".safetensors": "safetensors",
-    ".parquet": "parquet",
-    "": "npy",
-}
+from vidstill.pipelines.infer.videos import SplitChoice, build_manifest, find_videos
+from vidstill.pipelines.infer.writers.feature_store import FormatName, name_video_state, open_feature_store
+from vidstill.pipelines.infer.writers.features import (
+    FeatureColumn,
+    FeatureKey,
+    FeatureTable,
+    FileStamp,
+    RowReader,
+    VideoArrays,
+    build_column_specs,
+    read_npy_rows,
+)
+from vidstill.pipelines.workers import Workers
+from vidstill.utils.config_io import to_dict
+from vidstill.utils.files import find_difference, get_package_version
+from vidstill.utils.journal import Journal
+from vidstill.utils.types import InputError
 
 _DEFAULT_CONFIG = EmbedConfig()
-
-_ProgressFn = Callable[[float, float], None]
+_DEFAULT_BATCH = 16  # clips
 
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What there is in the end.
+    """What the output holds.
 
     Args:
-        videos: whose features are there, of those that were asked for.
-        new_videos: of these, the ones that were not there before; `changed` of them were, of a file that has changed.
-        rows: of the videos: one each, or one for each window.
-        shapes: of a row, by layer.
-        broken: a sentence for each video that could not be embedded.
+        videos: Requested videos whose features it holds.
+        new_videos: Those that this call added; `changed_videos` of them replace features of an earlier state.
+        rows: One per video, or one per window.
+        shapes: The shape of a row, by layer.
+        broken: The reason for each video that could not be embedded.
     """
 
     out: Path
-    format: FeatureFormat
+    format: str
     videos: int
     new_videos: int
     changed_videos: int
@@ -78,221 +85,285 @@ def embed(
     out: Path,
     config: EmbedConfig = _DEFAULT_CONFIG,
     *,
-    format: FeatureFormat | None = None,
-    split: EmbedSplitChoice = "all",
+    format: FormatName | None = None,
+    split: SplitChoice = "all",
     fold: int = 1,
-    batch: int = 16,
-    workers: int = 0,
-    progress: _ProgressFn | None = None,
+    workers: Workers = Workers(),
+    progress: ProgressFn | None = None,
 ) -> EmbedResult:
-    """The features of all videos of files, folders, lists and data sets, in one file or in one for each.
+    """Write the features of all videos of files, folders, lists and data sets to one file, or to one npy file each.
 
-    Videos whose features are there, and whose files' sizes and times are as they were, are left alone; so the same
-    call goes on wherever it was stopped. Those that do not decode are left out and named, and tried again in the next
-    call. Each process takes its share; the first puts the file together.
+    Videos whose features are in the output, and whose size and time have not changed, are not computed again; so the
+    same call resumes an interrupted one. Videos that do not decode are left out, named, and tried again by the next
+    call. Each rank embeds its share; rank 0 writes the output.
 
     Args:
-        out: a file, or for npy a folder; what is unfinished lies in `OUT.part`.
-        format: None: what `out` ends with says it: .npz, .safetensors, .parquet; a folder of npy if it has no end.
-        split: which part of a data set that has splits.
-        fold: which of the three official splits of UCF101 and HMDB51.
-        batch: clips that go through the encoder at once.
-        workers: processes that decode; windows are decoded in this one, one video after the other.
-        progress: is told of how many videos it is known what they are, of this process's, and how many these are.
+        out: A file, or for npy a folder; unfinished work is in `OUT.journal`.
+        format: None: the suffix of `out` decides; npy if it has none.
+        split: The split of data sets that have several.
+        fold: Which of the three official splits of UCF101 and HMDB51.
+        workers: Decoding processes (windows are decoded in this process), and clips per batch (None: 16).
+        progress: Called with the number of finished videos of this rank, and the number in its share.
 
     Raises:
-        InputError: `out` holds other features, or something else; there are no videos, or none of them decodes.
+        InputError: The output holds other features or something else, or no video decodes.
     """
-    check_range(1, math.inf, batch=batch)
-    out, runtime = Path(os.path.abspath(out)), encoder.runtime
-    kind = format or _infer_format(out)
-    asked = build_embed_request(encoder, config)
-    found = index_input_videos(videos, split=split, fold=fold, clip_frames=asked.views.sampling.num_frames)
-    store: NpyFolderStore | SingleFileStore = (
-        NpyFolderStore(out, asked.shapes)
-        if kind == "npy"
-        else SingleFileStore(out, kind, build_column_specs(asked.shapes, with_times=asked.windows is not None))
+    job = _EmbedJob(encoder, Path(os.path.abspath(out)), config, format, videos, split, fold)
+    runtime = encoder.runtime
+    plan = runtime.run_on_main(job.plan)
+    runtime.set_precision(plan.precision)
+    journal = Journal(job.store.out, job.settings, runtime.rank)
+    computed: dict[int, _Entry] = {}
+    broken: dict[int, str] = {}
+    try:
+        if plan.missing:
+            runtime.run_on_main(journal.open)
+            if not runtime.is_main:
+                journal.open()
+            computed, broken = job.compute(plan.missing, journal, workers, progress or (lambda done, total: None))
+        computed, broken = gather(runtime, computed), gather(runtime, broken)
+        done = plan.done | computed
+        entries = {index: done[index] for index in sorted(done)}
+        reasons = tuple(broken.values())
+        runtime.run_on_main(lambda: job.write(entries, reasons, journal))
+    finally:
+        journal.close()
+    return EmbedResult(
+        out=job.store.out,
+        format=job.store.format,
+        videos=len(entries),
+        new_videos=len(computed),
+        changed_videos=len(plan.changed.intersection(computed)),
+        rows=sum(entry.num_rows for entry in entries.values()),
+        shapes=job.shapes,
+        broken=reasons,
     )
-    begun = runtime.run_on_main(lambda: _plan_embedding(store, asked, found))
-    runtime.set_precision(begun.precision)
-    tell = progress or (lambda number, of: None)
-    made, broken = _embed_share(asked, store, found, begun.todo, batch, workers, tell) if begun.todo else ({}, {})
-    for their_made, their_broken in runtime.all_gather((made, broken)):
-        made |= their_made
-        broken |= their_broken
-    there = begun.entries | made
-    entries = {key: there[key] for key in found.locations if key in there}
-    sentences = tuple(broken[key] for key in found.locations if key in broken)
-    runtime.run_on_main(lambda: _write_features(store, asked, found, entries, sentences))
-    rows = sum(entry.num_rows for entry in entries.values())
-    changed = len(begun.changed_keys & made.keys())
-    return EmbedResult(out, kind, len(entries), len(made), changed, rows, asked.shapes, sentences)
 
 
-def _infer_format(out: Path) -> FeatureFormat:
-    if out.suffix not in _FORMAT_BY_SUFFIX:
-        raise InputError(
-            f"{out.name} does not say its format; end it with .npz, .safetensors or .parquet, or say it with --format"
-        )
-    return _FORMAT_BY_SUFFIX[out.suffix]
+class _Entry(NamedTuple):
+    """A video whose features exist: in the output from `first_row` on, or (None) in npy files of its own."""
+
+    stamp: FileStamp
+    num_rows: int
+    first_row: int | None = None
 
 
-class _EmbedPlan(NamedTuple):
-    """
-    Args:
-        entries: the videos that are done.
-        todo: those that lack, with their stamps before anything is decoded.
-        changed_keys: of these, the ones that were done before they changed.
-    """
+class _Plan(NamedTuple):
+    """What is done and what is missing, by the index of the video; `changed` videos were done in an earlier state."""
 
-    entries: dict[FeatureKey, JournalEntry]
-    todo: dict[FeatureKey, FileStamp]
-    changed_keys: set[FeatureKey]
+    done: dict[int, _Entry]
+    missing: dict[int, FileStamp]
+    changed: set[int]
     precision: Literal["bf16", "fp16", "fp32"]
 
 
-def _plan_embedding(store: NpyFolderStore | SingleFileStore, request: EmbedRequest, videos: VideoIndex) -> _EmbedPlan:
-    """Sees what is there. A precision that nobody has chosen is that of the features that are there.
+class _EmbedJob:
+    """One call of `embed`: what is computed of which videos, and where it goes."""
 
-    Raises:
-        InputError: there are features with other settings, or something else; nothing is written then.
-    """
-    runtime = request.encoder.runtime
-    told = store.metadata
-    before = told or store.journal.read_metadata() or {}
-    theirs = before.get("settings", {}).get("precision")
-    if runtime.requested_precision == "auto" and theirs in ("fp32", "bf16"):
-        runtime.set_precision(theirs)
-    about = request.build_metadata()
-    if told is not None and (other := describe_difference(told["settings"], about["settings"])):
-        raise InputError(f"{store.out} holds features {other}; choose another place with --out")
-    store.journal.check_settings(about)
-    entries = store.read_entries(videos)
-    stamps = {key: videos.get_stamp(key) for key in videos.locations}
-    known = {key: entries[key, stamp] for key, stamp in stamps.items() if (key, stamp) in entries}
-    todo = {key: stamp for key, stamp in stamps.items() if key not in known}
-    if todo:
-        store.journal.open(about)
-    return _EmbedPlan(known, todo, {key for key, _ in entries} - known.keys(), runtime.precision)
-
-
-def _write_features(
-    store: NpyFolderStore | SingleFileStore,
-    request: EmbedRequest,
-    videos: VideoIndex,
-    entries: Mapping[FeatureKey, JournalEntry],
-    broken: tuple[str, ...],
-) -> None:
-    """
-    Raises:
-        InputError: there is nothing to write; nothing is left then.
-    """
-    if not entries:
-        store.journal.remove()
-        raise InputError(f"none of {len(broken)} videos could be embedded; {broken[0]}")
-    store.finish(videos, entries, {**request.build_metadata(), "broken": list(broken)})
-
-
-def _embed_share(
-    request: EmbedRequest,
-    store: NpyFolderStore | SingleFileStore,
-    videos: VideoIndex,
-    todo: Mapping[FeatureKey, FileStamp],
-    batch: int,
-    workers: int,
-    progress: _ProgressFn,
-) -> tuple[dict[FeatureKey, JournalEntry], dict[FeatureKey, str]]:
-    """This process's share of the videos, each kept when it is done; and why there is nothing of the others."""
-    runtime = request.encoder.runtime
-    made: dict[FeatureKey, JournalEntry] = {}
-    broken: dict[FeatureKey, str] = {}
-    share = len(range(runtime.rank, len(todo), runtime.world_size))
-    progress(0, share)
-    with (
-        closing(JournalLog(store.journal, str(runtime.rank))) as done,
-        closing(store.open_writer(runtime.rank)) as writer,
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        out: Path,
+        config: EmbedConfig,
+        format: FormatName | None,
+        videos: Sequence[PathOrUrl],
+        split: SplitChoice,
+        fold: int,
     ):
-        works = (
-            _embed_views(request, videos, todo, broken, batch, workers, writer)
-            if request.windows is None
-            else _embed_windows(
-                request, videos, todo, broken, batch, writer, lambda part: progress(len(made) + part, share)
-            )
+        self.encoder, self.config = encoder, config
+        names = encoder.name_outputs(config.layers)
+        self.views, self.windows = config.build_views(encoder)
+        encoder.check_pool(config.pool)
+        clip = torch.empty(1, 3, self.views.sampling.num_frames, *self.views.size, device="meta")
+        grid = encoder.model.grid(clip)
+        sides = {"space": (grid.t,), "time": (grid.h, grid.w), "tokens": (grid.t, grid.h, grid.w)}
+        self.shapes = dict.fromkeys(names, (*sides.get(config.pool, ()), encoder.dim))
+        columns = build_column_specs(self.shapes, with_times=self.windows is not None)
+        self.store = open_feature_store(out, format, columns)
+        self.columns = {name: columns[name] for name in self.store.columns}
+        self.videos = find_videos(
+            videos, split=split, fold=fold, clip_frames=self.views.sampling.num_frames, by_dataset_name=True
         )
-        for key in works:
-            made[key] = writer.finish_video(key, todo[key])
-            done.append(key, made[key])
-            progress(len(made) + len(broken), share)
-    progress(share, share)
-    return made, broken
+        if self.videos.skipped:
+            raise InputError(next(iter(self.videos.skipped.values())))
+        self.keys = list(map(FeatureKey, self.videos.splits, self.videos.names))
+        self._fingerprint = hash_encoder(encoder)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the features depend on, as JSON values; a change of the encoder's path changes nothing."""
+        return {
+            "encoder": {"fingerprint": self._fingerprint, "source": self.encoder.source},
+            "layers": list(self.shapes),
+            "pool": self.config.pool,
+            "views": to_dict(self.views),
+            "window": None if self.windows is None else self.windows.window_seconds,
+            "hop": None if self.windows is None else self.windows.hop_seconds,
+            "precision": self.encoder.runtime.precision,
+        }
 
-def _embed_views(
-    request: EmbedRequest,
-    videos: VideoIndex,
-    todo: Mapping[FeatureKey, FileStamp],
-    broken: dict[FeatureKey, str],
-    batch: int,
-    workers: int,
-    writer: FeatureWriter,
-) -> Iterator[FeatureKey]:
-    """Each video whose row is appended."""
-    keys = list(todo)
-    found: dict[int, str] = {}
-    features = extract_video_features(
-        request.encoder,
-        build_unlabeled_manifest(videos.get_row(key) for key in keys),
-        request.views,
-        layers=request.config.layers,
-        pool=request.config.pool,
-        broken=found,
-        video_batch=max(1, batch // (request.views.temporal_clips * request.views.spatial_crops)),
-        workers=workers,
-    )
-    for place, each in features:
-        writer.append({name: vector.numpy()[None] for name, vector in each.items()})
-        yield keys[place]
-    broken |= {keys[place]: why for place, why in found.items()}
+    def plan(self) -> _Plan:
+        """Compare the videos with the output and the journal; a precision that nobody chose is that of the output.
 
-
-def _embed_windows(
-    request: EmbedRequest,
-    videos: VideoIndex,
-    todo: Mapping[FeatureKey, FileStamp],
-    broken: dict[FeatureKey, str],
-    batch: int,
-    writer: FeatureWriter,
-    progress: Callable[[float], None],
-) -> Iterator[FeatureKey]:
-    """Each video whose windows are appended.
-
-    Args:
-        progress: is told which share of the video in hand is done, as its header states its length.
-    """
-    runtime, cut = request.encoder.runtime, request.windows
-    assert cut is not None
-    for key in list(todo)[runtime.rank :: runtime.world_size]:
-        row = videos.get_row(key)
-        try:
-            if row.error:
-                raise BrokenVideo(row.source, row.error)
-            length = (
-                read_stream_metadata(row.source).duration_seconds or np.inf if isinstance(row.source, Path) else np.inf
+        Raises:
+            InputError: There are features with other settings, or something else; nothing is written then.
+        """
+        runtime, stored = self.encoder.runtime, self.store.stored
+        unfinished = Journal(self.store.out, {}).read_settings()
+        previous = stored.metadata["settings"] if stored else unfinished or {}
+        if runtime.requested_precision == "auto" and previous.get("precision") in ("fp32", "bf16"):
+            runtime.set_precision(previous["precision"])
+        if stored and (difference := find_difference(previous, self.settings)):
+            raise InputError(
+                f"{self.store.out} holds features with other settings ({difference}); choose another path with --out"
             )
-            for seen in extract_window_features(
-                request.encoder,
-                row.source,
-                cut,
-                request.views,
-                layers=request.config.layers,
-                pool=request.config.pool,
-                batch=batch,
-                frame_rate=row.frame_rate,
-            ):
-                times = dict(zip(("starts", "ends"), seen.times.T.numpy(), strict=True))
-                writer.append({**times, **{name: each.numpy() for name, each in seen.features.items()}})
-                progress(len(broken) + min(1.0, float(seen.times[-1, 1]) / length))
-            yield key
-        except BrokenVideo as error:
-            writer.discard_video()
-            broken[key] = str(error)
+        journal = Journal(self.store.out, self.settings)
+        journal.check()
+        self.store.check(self.keys, resumes=unfinished is not None)
+        known: dict[tuple[FeatureKey, FileStamp], _Entry] = {}
+        for record in journal.done().values():
+            key, stamp = FeatureKey(*record["key"]), FileStamp(*record["stamp"])
+            if all(path.is_file() for path in self.store.video_paths(journal.directory, key, stamp).values()):
+                known[key, stamp] = _Entry(stamp, record["rows"])
+        if stored:
+            spans = zip(stored.keys, stored.stamps, pairwise(stored.offsets.tolist()), strict=True)
+            known |= {(key, stamp): _Entry(stamp, end - first, first) for key, stamp, (first, end) in spans}
+        stamps = {index: _read_stamp(row) for index, row in enumerate(self.videos.manifest.rows)}
+        done = {
+            index: known[self.keys[index], stamp]
+            for index, stamp in stamps.items()
+            if (self.keys[index], stamp) in known
+        }
+        missing = {index: stamp for index, stamp in stamps.items() if index not in done}
+        earlier = {key for key, _ in known}
+        return _Plan(done, missing, {index for index in missing if self.keys[index] in earlier}, runtime.precision)
+
+    def compute(
+        self, missing: Mapping[int, FileStamp], journal: Journal, workers: Workers, progress: ProgressFn
+    ) -> tuple[dict[int, _Entry], dict[int, str]]:
+        """Embed this rank's share; each finished video is in the journal. Return the videos, and why others have none."""
+        runtime = self.encoder.runtime
+        indices = list(missing)
+        share = indices[runtime.rank :: runtime.world_size]
+        computed: dict[int, _Entry] = {}
+        broken: dict[int, str] = {}
+        progress(0, len(share))
+        for index, records in self._iter_videos(indices, broken, workers):
+            key, stamp = self.keys[index], missing[index]
+            paths = self.store.video_paths(journal.directory, key, stamp)
+            arrays = VideoArrays(paths, self.columns, journal.directory / name_video_state(key, stamp))
+            seconds = _read_seconds(self.videos.manifest.rows[index]) if self.windows else math.inf
+            for record in records:
+                arrays.append({"starts": record.start, "ends": record.end, **record.arrays})
+                progress(len(computed) + len(broken) + min(1.0, (record.end or 0) / seconds), len(share))
+            if index in broken:
+                arrays.discard()
+            else:
+                arrays.finish()
+                computed[index] = _Entry(stamp, arrays.num_rows)
+                journal.append({"key": key, "stamp": stamp, "rows": arrays.num_rows})
+            progress(len(computed) + len(broken), len(share))
+        progress(len(share), len(share))
+        return computed, broken
+
+    def _iter_videos(
+        self, indices: Sequence[int], broken: dict[int, str], workers: Workers
+    ) -> Iterator[tuple[int, Iterable[Record]]]:
+        """Yield the videos of this rank's share with their records, which come while they are read."""
+        runtime, rows = self.encoder.runtime, self.videos.manifest.rows
+        ask = partial(
+            run,
+            partial(self.encoder.extract_features, layers=self.config.layers, pool=self.config.pool),
+            runtime=runtime,
+            batch=workers.device_batch or _DEFAULT_BATCH,
+            merge=mean_over_views,
+        )
+        if self.windows is not None:
+            for index in indices[runtime.rank :: runtime.world_size]:
+                row = rows[index]
+                if row.error:
+                    broken[index] = f"{source_name(row.source)} {row.error}"
+                    continue
+                clips = iter_window_clips(
+                    index, row.source, self.windows, self.views, frame_rate=row.frame_rate, broken=broken
+                )
+                yield index, ask(clips)
+            return
+        failed: dict[int, str] = {}
+        dataset = ViewClips(build_manifest(rows[index] for index in indices), self.views)
+        for record in ask(iter_dataset_clips(dataset, runtime, workers=workers.num_workers, broken=failed)):
+            yield indices[record.video], [record]
+        broken |= {indices[position]: reason for position, reason in failed.items()}
+
+    def write(self, entries: Mapping[int, _Entry], reasons: Sequence[str], journal: Journal) -> None:
+        """Write the output, unless it would stay the same, and delete the journal.
+
+        Raises:
+            InputError: There is nothing to write.
+        """
+        if not entries:
+            journal.remove()
+            raise InputError(f"none of {len(reasons)} videos could be embedded; {reasons[0]}")
+        keys, stored = [self.keys[index] for index in entries], self.store.stored
+        columns = {}
+        for name, (dtype, shape) in self.columns.items():
+            pieces: list[tuple[RowReader, int, int]] = []
+            for key, (stamp, num_rows, first_row) in zip(keys, entries.values(), strict=True):
+                if first_row is not None and stored and name in stored.columns:
+                    pieces.append((stored.columns[name].pieces[0][0], first_row, num_rows))
+                else:
+                    path = self.store.video_paths(journal.directory, key, stamp)[name]
+                    pieces.append((partial(read_npy_rows, path), 0, num_rows))
+            columns[name] = FeatureColumn(dtype, shape, pieces)
+        classes = self.videos.manifest.classes
+        metadata = {
+            "kind": "features",
+            "encoder": {"source": self.encoder.source, "dim": self.encoder.dim},
+            "settings": self.settings,
+            "versions": {name: get_package_version(name) for name in ("vidstill", "torch", "av")},
+            "broken": list(reasons),
+        }
+        table = FeatureTable(
+            metadata=metadata,
+            keys=keys,
+            stamps=[entry.stamp for entry in entries.values()],
+            labels=_encode_labels(self.videos.manifest, list(entries)) if classes else None,
+            classes=classes,
+            offsets=np.cumsum([0, *(entry.num_rows for entry in entries.values())]),
+            columns=columns,
+        )
+        self.store.write(table, changed=any(entry.first_row is None for entry in entries.values()))
+        journal.remove()
+
+
+def hash_encoder(encoder: VideoEncoder) -> str:
+    """Return the SHA-256 of all that features depend on in an encoder, whatever file it was read from."""
+    pooling = "mean" if encoder.classifier is None else encoder.classifier.config.pooling
+    digest = hashlib.sha256(json.dumps([to_dict(encoder.model.config), pooling]).encode())
+    for part in (encoder.model, encoder.norm):
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(memoryview(tensor.detach().float().cpu().contiguous().numpy().reshape(-1).view(np.uint8)))
+    return digest.hexdigest()
+
+
+def _encode_labels(
+    manifest: Manifest, indices: Sequence[int]
+) -> Int64[np.ndarray, "n"] | UInt8[np.ndarray, "n classes"]:
+    """Return one label per video, -1 for none; one-hot rows if videos may have several."""
+    if not manifest.multi_label:
+        return manifest.rows.labels[indices].astype(np.int64)
+    return np.stack([manifest.rows.multi_hot(index, len(manifest.classes)) for index in indices]).astype(np.uint8)
+
+
+def _read_stamp(row: VideoRow) -> FileStamp:
+    size, mtime_ns = stat_source(row.source) or (-1, None)
+    return FileStamp(size, -1 if mtime_ns is None else mtime_ns)
+
+
+def _read_seconds(row: VideoRow) -> float:
+    """Return the length that a file's header states, for the progress bar; infinity if it is unknown."""
+    with suppress(BrokenVideo):
+        if isinstance(row.source, Path):
+            return read_stream_metadata(row.source).duration_seconds or math.inf
+    return math.inf

@@ -1,39 +1,188 @@
-"""A run or a file of weights as an encoder that is ready to be asked."""
+"""A trained encoder on its device, asked about clips and videos: features of any layer, and class probabilities."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import nn
+from einops import rearrange, reduce
+from jaxtyping import Float, Num
+from torch import Tensor, nn
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import infer_encoder_config, init_encoder, load_checkpoint
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
+from vidstill.data.datasets.windows import WindowsConfig
+from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import PathOrUrl, parse_path
-from vidstill.data.transforms.frame_sampling import DenseSampling
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, parse_path
+from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.engine.distributed import Precision, Runtime
+from vidstill.models.vit import ViT
 from vidstill.pipelines.classifier_checkpoint import load_classifier
-from vidstill.pipelines.infer.clip_encoder import ClipEncoder, Pooling
-from vidstill.pipelines.infer.videos import (
-    build_unlabeled_manifest,
-    extract_video_features,
-    extract_window_features,
-    resolve_views,
-)
+from vidstill.pipelines.infer.run import Clip, iter_window_clips, mean_over_views, run
+from vidstill.pipelines.infer.videos import build_manifest
+from vidstill.tasks.classification import Classifier
+from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.types import InputError
+from vidstill.utils.types import Grid, InputError, check_range
 
-_EXTERNAL_FRAMES_AND_STRIDE = 16, 4  # of the family's clips of videos, and their stride
+Pooling = Literal["mean", "max", "class", "space", "time", "tokens"]
+
+_SEGMENT_CLIP_SECONDS = 4.0  # of a model that samples whole videos: the usual length in Something-Something
+_EXTERNAL_FRAMES_AND_STRIDE = 16, 4  # clips of the published video models
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Which features of a video.
+
+    Args:
+        layers: Blocks counted from 1, or backwards from -1; none: the final output, after the last norm.
+        pool: How the tokens of a clip are pooled: mean, max, the class token, the mean over space or over time, or not.
+        temporal_clips: Clips per video; the features are the mean over all views.
+        spatial_crops: Crops per clip.
+        window: Length of a window in seconds; None: views of the whole video.
+        hop: Seconds from the start of a window to the next start; None: the length of a window.
+    """
+
+    layers: tuple[int, ...] = ()
+    pool: Pooling = "mean"
+    temporal_clips: int = 1
+    spatial_crops: int = 1
+    window: float | None = None
+    hop: float | None = None
+
+    def build_views(self, encoder: "VideoEncoder") -> tuple[ViewsConfig, WindowsConfig | None]:
+        """Return the views of a video, and its windows if there are any.
+
+        Raises:
+            InputError: Views and windows are requested together, or a hop without a window.
+        """
+        if self.window is None and self.hop is not None:
+            raise InputError(f"a hop of {self.hop} seconds needs windows; give their length with --window")
+        if self.window is not None and self.temporal_clips != 1:
+            raise InputError(
+                f"{self.temporal_clips} views and windows exclude each other; leave out --window or --temporal-clips"
+            )
+        hop = self.window if self.hop is None else self.hop
+        windows = None
+        if self.window is not None and hop is not None:
+            windows = WindowsConfig(window_seconds=self.window, hop_seconds=hop)
+        views = replace(encoder.views, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)
+        return views, windows
 
 
 @dataclass(frozen=True)
-class VideoEncoder(ClipEncoder):
-    """An encoder that is asked of videos: `encoder = vidstill.load("runs/x")`, `encoder.patch_embed("video.mp4")`."""
+class VideoEncoder:
+    """A frozen encoder on its device: `encoder = vidstill.load_encoder("runs/x")`, `encoder.embed("video.mp4")`.
+
+    Args:
+        norm: The norm behind the blocks of an encoder without a final norm: its classifier's.
+        classifier: The fine-tuned model that contains the encoder, if there is one; `classes` are its class names.
+        views: One view of a video, as in training.
+        test_views: All views that the classifier is tested with.
+    """
+
+    model: ViT
+    norm: nn.Module
+    classifier: Classifier | None
+    classes: tuple[str, ...]
+    views: ViewsConfig
+    source: str
+    runtime: Runtime
+    test_views: ViewsConfig | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.model.config.dim
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a clip may show several classes, each with its own probability."""
+        return self.classifier is not None and self.classifier.config.multi_label
+
+    def clip_seconds(self, frame_rate: float) -> float:
+        """Return the length of a training clip in a video of so many frames per second."""
+        sampling = self.views.sampling
+        if isinstance(sampling, SegmentSampling):
+            return _SEGMENT_CLIP_SECONDS
+        rate = sampling.frame_rate if isinstance(sampling, TimedSampling) else frame_rate
+        return sampling.num_frames * sampling.stride / rate
+
+    def name_outputs(self, layers: Sequence[int]) -> tuple[str, ...]:
+        """Return the names of the layers' outputs: `block_6` for each, once; `final` if there are none.
+
+        Raises:
+            InputError: A block does not exist.
+        """
+        return tuple(f"block_{block}" for block in self._resolve_blocks(layers)) or ("final",)
+
+    def check_pool(self, pool: Pooling) -> None:
+        """Raise an InputError if the class token is requested from an encoder without one."""
+        if pool == "class" and self.model.cls_token is None:
+            raise InputError(f"{self.source} has no class token; choose mean with --pool")
+
+    def require_classifier(self) -> tuple[Classifier, ViewsConfig]:
+        """Return the classifier and all the views that it is tested with.
+
+        Raises:
+            InputError: The encoder was not fine-tuned.
+        """
+        if self.classifier is None or self.test_views is None:
+            raise InputError(
+                f"{self.source} has no classes; fine-tune it first: vidstill finetune … --init {self.source}"
+            )
+        return self.classifier, self.test_views
+
+    def extract_features(
+        self, clips: Num[Tensor, "b 3 t h w"], *, layers: Sequence[int] = (), pool: Pooling = "mean"
+    ) -> dict[str, Float[Tensor, "b ..."]]:
+        """Return the features of clips by name (`final`, or `block_6` for each layer), in float32 on the CPU.
+
+        Args:
+            clips: uint8, or floats in [0, 1].
+            layers: Blocks counted from 1, or backwards from -1; none: the final output, after the last norm (with the
+                mean of a fine-tuned model: the input of its head).
+            pool: How the tokens of a clip are pooled.
+
+        Raises:
+            InputError: A block or a class token does not exist.
+        """
+        self.check_pool(pool)
+        blocks = self._resolve_blocks(layers)
+        with torch.inference_mode(), self.runtime.autocast():
+            clip = self._scale_pixels(clips)
+            grid = self.model.grid(clip)
+            if blocks:
+                out = self.model(clip, layers=blocks, intermediates_only=True)
+                features = {f"block_{b}": pool_tokens(out.layers[b], out.cls_layers[b], grid, pool) for b in blocks}
+            elif self.classifier is not None and pool == "mean":
+                features = {"final": self.classifier.forward_features(clip)}
+            else:
+                out = self.model(clip)
+                features = {"final": pool_tokens(self.norm(out.tokens), self.norm(out.cls_token), grid, pool)}
+        return {name: each.float().cpu() for name, each in features.items()}
+
+    def predict_logits(self, clips: Num[Tensor, "b 3 t h w"]) -> Float[Tensor, "b classes"]:
+        """Return the logits of clips, uint8 or floats in [0, 1], in float32 on the CPU.
+
+        Raises:
+            InputError: The encoder was not fine-tuned.
+        """
+        classifier = self.require_classifier()[0]
+        with torch.inference_mode(), self.runtime.autocast():
+            return classifier(self._scale_pixels(clips)).float().cpu()
+
+    def merge_views(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Merge the logits of a clip's views to class probabilities, as the test does; a `MergeViews` for `run`."""
+        return {"probabilities": merge_views(outputs["logits"], multi_label=self.multi_label)}
 
     def embed(
         self,
@@ -47,113 +196,146 @@ class VideoEncoder(ClipEncoder):
         hop: float | None = None,
         batch: int = 16,
     ) -> Any:
-        """A video's features, in float32 on the CPU: the mean over its views, (d) where tokens are pooled to a vector.
+        """Return a video's features in float32 on the CPU: the mean over its views, `(d)` if tokens are pooled to one.
 
-        With a window, (n, d): row i is of the seconds from `i * hop` to `i * hop + window`; the video is decoded from
-        its start to its end, and takes no more memory if it is long. Of several layers, a dictionary of such; of
-        several videos, a list.
+        With a window the shape is `(n, d)`: row i describes the seconds from `i * hop` to `i * hop + window`; the video
+        is decoded from start to end, and a long one takes no more memory. Several layers give a dictionary by name,
+        several videos a list.
 
         Args:
-            videos: a path or an address, or several of them.
-            layers, pool: as for `extract_mean_features`.
-            views, crops: how many times, and in how many places, a video is looked at.
-            window: seconds; None: it is looked at as in a test, in views.
-            hop: seconds from the start of a window to that of the next; None: the windows follow one another.
-            batch: windows that go through the encoder at once.
+            videos: A path or URL, or several.
+            layers, pool, temporal_clips, spatial_crops, window, hop: As in `EmbedConfig`.
+            batch: Clips that go through the encoder at once.
 
         Raises:
-            InputError: one does not decode.
-            InputError: what is asked for is not there.
+            BrokenVideo: A video does not decode.
+            InputError: The encoder lacks a requested layer or token, or the options exclude each other.
         """
-        if not isinstance(videos, str | Path):
-            return [
-                self.embed(
-                    each,
-                    layers=layers,
-                    pool=pool,
-                    temporal_clips=temporal_clips,
-                    spatial_crops=spatial_crops,
-                    window=window,
-                    hop=hop,
-                    batch=batch,
-                )
-                for each in videos
-            ]
-        place = parse_path(videos)
-        look, cut = resolve_views(
-            self, temporal_clips=temporal_clips, spatial_crops=spatial_crops, window=window, hop=hop
+        check_range(1, math.inf, batch=batch)
+        config = EmbedConfig(
+            layers=tuple(layers),
+            pool=pool,
+            temporal_clips=temporal_clips,
+            spatial_crops=spatial_crops,
+            window=window,
+            hop=hop,
         )
-        if cut is None:
-            broken: dict[int, str] = {}
-            listing = build_unlabeled_manifest([VideoRow(place, None)])
-            found = next(extract_video_features(self, listing, look, layers=layers, pool=pool, broken=broken), None)
-            if found is None:
-                raise InputError(broken[0])
-            features = found[1]
+        if isinstance(videos, str | Path):
+            return self._embed_video(parse_path(videos), config, batch)
+        return [self._embed_video(parse_path(each), config, batch) for each in videos]
+
+    def _embed_video(self, video: PathOrUrl, config: EmbedConfig, batch: int) -> Any:
+        row = VideoRow(video, None)
+        views, windows = config.build_views(self)
+        broken: dict[int, str] = {}
+        if windows is None:
+            clips = iter([Clip(0, _load_views(build_manifest([row]), views))])
         else:
-            parts = list(extract_window_features(self, place, cut, look, layers=layers, pool=pool, batch=batch))
-            features = {name: torch.cat([part.features[name] for part in parts]) for name in self.name_outputs(layers)}
+            clips = iter_window_clips(0, video, windows, views, broken=broken)
+        model = partial(self.extract_features, layers=config.layers, pool=config.pool)
+        records = list(run(model, clips, self.runtime, batch=batch, merge=mean_over_views))
+        if broken:
+            raise BrokenVideo(broken[0])
+        rows = {name: np.stack([each.arrays[name] for each in records]) for name in records[0].arrays}
+        features = {name: torch.from_numpy(each if windows else each[0]) for name, each in rows.items()}
         return next(iter(features.values())) if len(features) == 1 else features
 
     def predict(self, video: str | Path, *, topk: int = 5) -> list[tuple[str, float]]:
-        """The most probable classes of one video, the first first, over all the views of its test.
+        """Return the most probable classes of one video, the best first, over all the views of its test.
 
         Raises:
-            InputError: it was not fine-tuned, there is no such video, or it does not decode.
+            InputError: The encoder was not fine-tuned, or the video does not exist or does not decode.
         """
-        listing = open_manifest(parse_path(str(video)))
-        if len(listing.rows) > 1:
-            raise InputError(f"{video} holds {len(listing.rows)} videos; give one, or vidstill.predict all of them")
-        found = self.predict_probabilities(
-            torch.from_numpy(ViewClips(listing, self.require_classifier()[1]).load_arrays(0)[0][0])
-        )
-        return [
-            (self.classes[label], found[label].item())
-            for label in found.argsort(descending=True, stable=True)[:topk].tolist()
-        ]
+        manifest = open_manifest(parse_path(str(video)))
+        if len(manifest.rows) > 1:
+            raise InputError(f"{video} holds {len(manifest.rows)} videos; give one, or all to vidstill.predict")
+        logits = self.predict_logits(_load_views(manifest, self.require_classifier()[1]))
+        probabilities = self.merge_views({"logits": logits})["probabilities"]
+        best = probabilities.argsort(descending=True, stable=True)[:topk].tolist()
+        return [(self.classes[label], probabilities[label].item()) for label in best]
+
+    def _resolve_blocks(self, layers: Sequence[int]) -> list[int]:
+        depth = len(self.model.blocks)
+        for number in layers:
+            if not 1 <= abs(number) <= depth:
+                raise InputError(
+                    f"block {number} does not exist in an encoder of {depth} blocks; give 1 to {depth}, or -1 for the last"
+                )
+        return list(dict.fromkeys(number if number > 0 else depth + 1 + number for number in layers))
+
+    def _scale_pixels(self, clips: Tensor) -> Tensor:
+        pixels = clips.to(self.runtime.device)
+        return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
+
+
+def _load_views(manifest: Manifest, views: ViewsConfig) -> Num[Tensor, "v 3 t h w"]:
+    return torch.from_numpy(ViewClips(manifest, views).load_arrays(0)[0][0])
+
+
+def pool_tokens(
+    tokens: Float[Tensor, "b n d"], cls_tokens: Float[Tensor, "b k d"], grid: Grid, pool: Pooling
+) -> Float[Tensor, "b ..."]:
+    """Pool the tokens of a grid.
+
+    Args:
+        cls_tokens: The class token, if there is one: k is 0 or 1, and 1 for the pooling `class`.
+    """
+    sides = {"t": grid.t, "h": grid.h, "w": grid.w}
+    match pool:
+        case "mean":
+            return tokens.mean(dim=1)
+        case "max":
+            return tokens.amax(dim=1)
+        case "class":
+            return cls_tokens[:, 0]
+        case "space":
+            return reduce(tokens, "b (t h w) d -> b t d", "mean", **sides)
+        case "time":
+            return reduce(tokens, "b (t h w) d -> b h w d", "mean", **sides)
+        case "tokens":
+            return rearrange(tokens, "b (t h w) d -> b t h w d", **sides)
 
 
 def load_encoder(source: str, *, precision: Precision = "auto", runtime: Runtime | None = None) -> VideoEncoder:
-    """The encoder of a run's folder or of a file of weights, ours or the authors'.
+    """Load the encoder of a run directory or of a checkpoint, ours or a published one.
+
+    Args:
+        precision: The precision it computes in; auto: bf16 where the device computes it fast, else fp32.
+        runtime: The process and device; None: one of this precision.
 
     Raises:
-        InputError: there is none that is known here.
+        InputError: There is no known encoder.
     """
     runtime = runtime or Runtime(precision)
-    weights = load_checkpoint(source)
-    if weights.metadata.get("kind") == "classifier":
-        loaded, weights = load_classifier(weights)
-        classifier = loaded.to(runtime.device).eval()
+    checkpoint = load_checkpoint(source)
+    if checkpoint.metadata.get("kind") == "classifier":
+        model, checkpoint = load_classifier(checkpoint)
+        classifier = model.to(runtime.device).eval()
         norm = nn.Identity() if classifier.config.pooling == "first" else classifier.norm
-        classes = tuple(weights.metadata["classes"])
-        tested = from_dict(ViewsConfig, weights.metadata["views"])
-        views = replace(tested, temporal_clips=1, spatial_crops=1)
-        return VideoEncoder(classifier.encoder, norm, classifier, classes, views, source, runtime, test_views=tested)
-    config = infer_encoder_config(weights)
-    model = config.build()
-    init_encoder(model, weights, config)
-    if stated := weights.metadata.get("views"):
-        views = from_dict(ViewsConfig, stated)
-    else:
-        views = _build_external_views(config.tubelet[0]) if "layout" in weights.metadata else _read_views(weights)
-    return VideoEncoder(model.to(runtime.device).eval(), nn.Identity(), None, (), views, source, runtime)
+        classes = tuple(checkpoint.metadata["classes"])
+        test_views = from_dict(ViewsConfig, checkpoint.metadata["views"])
+        views = replace(test_views, temporal_clips=1, spatial_crops=1)
+        return VideoEncoder(
+            classifier.encoder, norm, classifier, classes, views, source, runtime, test_views=test_views
+        )
+    config = infer_encoder_config(checkpoint)
+    encoder = config.build()
+    init_encoder(encoder, checkpoint, config)
+    views = _read_views(checkpoint, config.tubelet[0])
+    return VideoEncoder(encoder.to(runtime.device).eval(), nn.Identity(), None, (), views, source, runtime)
 
 
-def _read_views(checkpoint: Checkpoint) -> ViewsConfig:
-    """One view, of our file's: a clip of its pre-training."""
-    clips = from_dict(ClipsConfig, _read_recipe(checkpoint)["clips"])
+def _read_views(checkpoint: Checkpoint, tubelet_frames: int) -> ViewsConfig:
+    """Return one view as the checkpoint states it, as its pre-training's clips, or as its family's published models."""
+    if stated := checkpoint.metadata.get("views"):
+        return from_dict(ViewsConfig, stated)
+    if "layout" in checkpoint.metadata:
+        frames, stride = _EXTERNAL_FRAMES_AND_STRIDE if tubelet_frames > 1 else (1, 1)
+        return ViewsConfig(sampling=DenseSampling(num_frames=frames, stride=stride), temporal_clips=1, spatial_crops=1)
+    recipe = checkpoint.metadata.get("recipe")
+    if not isinstance(recipe, dict) or "clips" not in recipe:
+        raise InputError(f"{checkpoint.source} does not state the clips of its training; give a run of vidstill")
+    clips = from_dict(ClipsConfig, recipe["clips"])
     return ViewsConfig(
         sampling=clips.sampling, temporal_clips=1, spatial_crops=1, short_side=min(clips.size), size=clips.size
     )
-
-
-def _read_recipe(checkpoint: Checkpoint) -> Mapping[str, object]:
-    recipe = checkpoint.metadata.get("recipe")
-    if not isinstance(recipe, dict) or "clips" not in recipe:
-        raise InputError(f"{checkpoint.source} does not say which clips it was trained on; it is no run's of vidstill")
-    return recipe
-
-
-def _build_external_views(tubelet_frames: int) -> ViewsConfig:
-    frames, stride = _EXTERNAL_FRAMES_AND_STRIDE if tubelet_frames > 1 else (1, 1)
-    return ViewsConfig(sampling=DenseSampling(num_frames=frames, stride=stride), temporal_clips=1, spatial_crops=1)

@@ -1,4 +1,4 @@
-"""Asks a fine-tuned model about videos: what each shows on the whole, as in a test, and what it shows when."""
+"""What a fine-tuned model sees in videos: class probabilities of each video as in a test, and over time."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidstill.data.datasets.windows import Window, WindowsConfig, iter_windows
+from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, count_frames, read_frame_rate
 from vidstill.data.manifest.table import VideoRow
@@ -19,21 +18,22 @@ from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fet
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.figures.timeline import Timeline
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
-from vidstill.pipelines.infer.run import ProgressFn, score_videos
-from vidstill.pipelines.infer.videos import InputVideos, SplitChoice, find_videos
+from vidstill.pipelines.infer.run import ProgressFn, gather, iter_window_clips, run, score_videos
+from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
+from vidstill.pipelines.workers import Workers
 from vidstill.utils.types import InputError, check_range
 
-_IMAGE_WINDOW_SECONDS = 1.0  # a window of a model of images, which has no length of its own
-_WINDOW_BATCH = 16  # windows that the device takes, where it is not said
+_IMAGE_WINDOW_SECONDS = 1.0  # for a model of images, whose clips have no length
+_WINDOW_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimelineConfig:
-    """How a video is looked at over time.
+    """The windows of a timeline.
 
     Args:
-        window: seconds; None: as long as a clip that the model was trained on.
-        hop: seconds from the start of a window to the next one's; None: half a window.
+        window: Length in seconds; None: as long as a training clip.
+        hop: Seconds from the start of a window to the next start; None: half a window.
     """
 
     window: float | None = None
@@ -45,12 +45,12 @@ class TimelineConfig:
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """What one video shows.
+    """The prediction for one video.
 
     Args:
-        probabilities: of the classes, merged over all the views of the test.
-        timeline: over time, one view a window, if that was asked for; None too for a picture.
-        error: why the timeline ends before the video does, where that does not decode to its end.
+        probabilities: Of the classes, merged over all views of the test.
+        timeline: Over time, one view per window, if requested; None also for a picture.
+        error: Why the timeline ends early, if the video does not decode to its end.
     """
 
     video: str
@@ -60,17 +60,17 @@ class VideoPrediction:
     error: str = ""
 
     def topk(self, k: int) -> list[int]:
-        """The most probable classes, the first first."""
+        """Return the most probable classes, the best first."""
         return self.probabilities.argsort(descending=True, stable=True)[:k].tolist()
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was found of many videos, in the order of their names.
+    """The predictions for many videos, sorted by name.
 
     Args:
-        skipped: what could not be asked about, and why.
-        multi_label: a video may show several classes: each has a probability of its own, and they do not sum to 1.
+        skipped: Videos without a prediction, and the reason.
+        multi_label: A video may show several classes: their probabilities do not sum to 1.
     """
 
     model: str
@@ -80,44 +80,44 @@ class Predictions:
     multi_label: bool = False
 
     @property
-    def problems(self) -> dict[str, str]:
-        """All that is not as it was asked for: what was left out, and what ends early."""
+    def errors(self) -> dict[str, str]:
+        """The reasons for videos that were skipped, or that end early."""
         return {**self.skipped, **{each.video: each.error for each in self.videos if each.error}}
 
 
 def predict_videos(
     encoder: VideoEncoder,
-    videos: InputVideos,
+    videos: VideoSelection,
     *,
-    workers: int = 0,
+    workers: Workers = Workers(),
     progress: ProgressFn | None = None,
 ) -> Predictions:
-    """What each video shows on the whole, as a test scores it; every process does its share and knows all.
+    """Predict the classes of each video as a test scores it; each rank does its share, and knows all.
 
     Args:
-        workers: processes that decode, for each process.
-        progress: is told how many of its videos this process has done, and how many there are.
+        workers: Decoding processes, and views per batch (None: those of one video).
+        progress: Called with the number of finished videos of this rank, and the number in its share.
 
     Raises:
-        InputError: the encoder was not fine-tuned, or not one video decodes.
+        InputError: The encoder was not fine-tuned, or no video decodes.
     """
     classifier, views = encoder.require_classifier()
-    scored, broken = score_videos(
+    scores, broken = score_videos(
         classifier,
         videos.manifest,
         views,
         encoder.runtime,
-        workers=workers,
-        batch=encoder.device_batch,
+        batch=workers.device_batch,
+        workers=workers.num_workers,
         multi_label=encoder.multi_label,
         progress=progress,
     )
-    if not scored:
-        raise InputError(f"none of the {len(broken)} videos could be asked about; {broken[min(broken)]}")
-    rows = videos.manifest.rows
-    left_out = {**videos.skipped, **{videos.names[place]: broken[place] for place in sorted(broken)}}
-    found = (VideoPrediction(videos.names[place], rows[place], scored[place]) for place in sorted(scored))
-    return Predictions(encoder.source, encoder.classes, tuple(found), left_out, encoder.multi_label)
+    if not scores:
+        raise InputError(f"none of {len(broken)} videos can be used; {next(iter(broken.values()))}")
+    rows, names = videos.manifest.rows, videos.names
+    skipped = {**videos.skipped, **{names[index]: reason for index, reason in broken.items()}}
+    predictions = tuple(VideoPrediction(names[index], rows[index], each) for index, each in scores.items())
+    return Predictions(encoder.source, encoder.classes, predictions, skipped, encoder.multi_label)
 
 
 def predict_timelines(
@@ -125,20 +125,24 @@ def predict_timelines(
     predictions: Predictions,
     config: TimelineConfig,
     *,
-    progress: Callable[[int, float], None] = lambda place, seconds: None,
+    workers: Workers = Workers(),
+    progress: Callable[[int, float], None] = lambda number, seconds: None,
 ) -> Iterator[VideoPrediction]:
-    """Each video of this process's share, with its timeline; pictures have none.
+    """Yield each video of this rank's share with its timeline; pictures have none.
 
     Args:
-        progress: is told which video of the share is looked at, and how many seconds of it are done.
+        workers: Windows per batch (None: 16); they are decoded in this process.
+        progress: Called with the number of the video in the share, and the seconds that are done.
     """
     share = predictions.videos[encoder.runtime.rank :: encoder.runtime.world_size]
-    for place, prediction in enumerate(share):
+    for number, prediction in enumerate(share):
         if is_image_file(prediction.row.name):
             yield prediction
         else:
-            timeline, wrong = predict_timeline(encoder, prediction.row, config, progress=partial(progress, place))
-            yield replace(prediction, timeline=timeline, error=wrong)
+            timeline, error = predict_timeline(
+                encoder, prediction.row, config, workers=workers, progress=partial(progress, number)
+            )
+            yield replace(prediction, timeline=timeline, error=error)
 
 
 def predict_timeline(
@@ -146,64 +150,55 @@ def predict_timeline(
     row: VideoRow,
     config: TimelineConfig,
     *,
+    workers: Workers = Workers(),
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> tuple[Timeline | None, str]:
-    """A video's classes in its windows, and why they end before it does, if they do; only the answers are kept.
+    """Return a video's class probabilities in windows, and why they end early, if they do.
 
     Args:
-        progress: is told how many seconds there are so far.
+        workers: Windows per batch (None: 16).
+        progress: Called with the seconds that are done.
     """
-    spans: list[tuple[float, float]] = []
-    found: list[Tensor] = []
-    here, wrong = fetch_source(row.source), ""
+    source, rate = fetch_source(row.source), row.frame_rate
+    broken: dict[int, str] = {}
+    starts, ends, probabilities = [], [], []
     try:
-        seconds = config.window or choose_window_seconds(encoder, here, row.frame_rate)
-        cut = WindowsConfig(window_seconds=seconds, hop_seconds=config.hop or seconds / 2)
-        coming = iter_windows(here, cut, encoder.views, default_frame_rate=row.frame_rate)
-        for some in _batch_windows(coming, encoder.device_batch or _WINDOW_BATCH):
-            logits = encoder.predict_logits(torch.cat([window.clip for window in some]))
-            found += [encoder.merge_views(each[None]).float() for each in logits]
-            spans += [(window.start, window.end) for window in some]
-            progress(spans[-1][1])
+        seconds = config.window or choose_window_seconds(encoder, source, rate)
+        windows = WindowsConfig(window_seconds=seconds, hop_seconds=config.hop or seconds / 2)
+        records = run(
+            lambda clip: {"logits": encoder.predict_logits(clip)},
+            iter_window_clips(0, source, windows, encoder.views, frame_rate=rate, broken=broken),
+            encoder.runtime,
+            batch=workers.device_batch or _WINDOW_BATCH,
+            merge=encoder.merge_views,
+        )
+        for record in records:
+            starts.append(record.start or 0.0)
+            ends.append(record.end or 0.0)
+            probabilities.append(record.arrays["probabilities"].astype(np.float32))
+            progress(ends[-1])
     except BrokenVideo as error:
-        wrong = str(BrokenVideo(row.source, error.reason))
-    if not found:
-        return None, wrong
-    starts, ends = np.array(spans).T
-    return Timeline(starts, ends, torch.stack(found).numpy()), wrong
-
-
-def _batch_windows(windows: Iterator[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Windows by the batch; those before one that breaks come still."""
-    some: list[Window] = []
-    try:
-        for window in windows:
-            some.append(window)
-            if len(some) == batch_size:
-                yield some
-                some = []
-    except BrokenVideo:
-        if some:
-            yield some
-        raise
-    if some:
-        yield some
+        broken[0] = str(error)
+    reason = broken.get(0, "").replace(source_name(source), source_name(row.source))
+    if not starts:
+        return None, reason
+    return Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), reason
 
 
 def read_duration(source: VideoSource, frame_rate: float | None) -> float:
-    """How long a video is, by the rate that its header states, else by this one.
+    """Return the length of a video in seconds, by its header's frame rate, or else by this one.
 
     Raises:
-        BrokenVideo: it does not decode.
+        BrokenVideo: It does not decode.
     """
     return count_frames(source) / (read_frame_rate(source) or frame_rate or DEFAULT_FRAME_RATE)
 
 
 def choose_window_seconds(encoder: VideoEncoder, source: VideoSource, frame_rate: float | None) -> float:
-    """The length of a window that suits the model and this video.
+    """Return the length of a window that suits the model and the video.
 
     Raises:
-        BrokenVideo: it does not decode.
+        BrokenVideo: The video does not decode.
     """
     sampling = encoder.views.sampling
     if sampling.num_frames == 1:
@@ -219,27 +214,27 @@ def predict(
     timeline: TimelineConfig | None = None,
     split: SplitChoice = "all",
     root: PathOrUrl | None = None,
-    workers: int = 0,
+    workers: Workers = Workers(workers=0),
 ) -> Predictions:
-    """What videos show, in the order of their names; what cannot be asked about is in `left_out`, with the reason.
+    """Predict the classes of videos, sorted by name; what cannot be used is in `skipped`, with the reason.
 
     Args:
-        source: a run's folder, a file of weights, or an encoder that is loaded already; fine-tuned.
-        videos: files, folders, lists, packs, or pictures for a model of images; one or several.
-        timeline: how to look at them over time as well; None: on the whole only.
-        split: of a data set that has splits.
-        root: the folder that a list's paths start from; None: the list's own.
-        workers: processes that decode.
+        source: A run directory, a checkpoint, or a loaded encoder; fine-tuned.
+        videos: Files, folders, lists or packs, or pictures for a model of images; one or several.
+        timeline: The windows of a timeline; None: only the whole video.
+        split: The split of data sets that have several.
+        root: The folder that a list's paths are relative to; None: the list's own.
+        workers: Decoding processes, batch and precision.
 
     Raises:
-        InputError: the model has no classes, or not one video can be asked about.
+        InputError: The model has no classes, or no video can be used.
     """
-    encoder = source if isinstance(source, VideoEncoder) else load_encoder(str(source))
-    places = [videos] if isinstance(videos, str | Path) else videos
-    found = find_videos(places, split=split, root=root, clip_frames=encoder.require_classifier()[1].sampling.num_frames)
-    answers = predict_videos(encoder, found, workers=workers)
+    encoder = source if isinstance(source, VideoEncoder) else load_encoder(str(source), precision=workers.precision)
+    paths = [videos] if isinstance(videos, str | Path) else videos
+    clip_frames = encoder.require_classifier()[1].sampling.num_frames
+    selection = find_videos(paths, split=split, root=root, clip_frames=clip_frames)
+    predictions = predict_videos(encoder, selection, workers=workers)
     if timeline is None:
-        return answers
-    shares = encoder.runtime.all_gather(list(predict_timelines(encoder, answers, timeline)))
-    seen = sorted((each for share in shares for each in share), key=lambda each: each.video)
-    return replace(answers, videos=tuple(seen))
+        return predictions
+    share = {each.video: each for each in predict_timelines(encoder, predictions, timeline, workers=workers)}
+    return replace(predictions, videos=tuple(gather(encoder.runtime, share).values()))

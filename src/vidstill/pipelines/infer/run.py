@@ -22,8 +22,7 @@ from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig, iter_windows
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo
+from vidstill.data.storage.fetch import BrokenVideo, VideoSource, source_name
 from vidstill.engine.distributed import Runtime
 from vidstill.tasks.metrics.accuracy import merge_views
 
@@ -71,8 +70,7 @@ def run(
 ) -> Iterator[Record]:
     """Yield a record for each clip, in order.
 
-    Consecutive clips of one shape go through the model together; windows of different videos never do, so that a
-    record does not depend on which rank met its video.
+    Consecutive clips of one shape go through the model together.
 
     Args:
         model: Called in inference mode under the runtime's autocast; rows of half precision become float32.
@@ -152,20 +150,29 @@ def iter_dataset_clips(
 
 
 def iter_window_clips(
-    videos: Iterable[tuple[int, VideoRow]], windows: WindowsConfig, views: ViewsConfig, *, broken: dict[int, str]
+    index: int,
+    source: VideoSource,
+    windows: WindowsConfig,
+    views: ViewsConfig,
+    *,
+    frame_rate: float | None = None,
+    broken: dict[int, str],
 ) -> Iterator[Clip]:
-    """Yield the windows of videos from start to end, one video after the other; memory does not grow with their length.
+    """Yield the windows of a video from start to end; memory does not grow with its length.
 
     Args:
-        videos: Each with its index.
-        broken: Receives the index of each video that does not decode to its end, and the reason.
+        index: The video's.
+        frame_rate: Frames per second, if the file does not state it.
+        broken: Receives the index, and the reason, if the video does not decode to its end.
     """
-    for index, row in videos:
-        try:
-            for window in iter_windows(row.source, windows, views, default_frame_rate=row.frame_rate):
-                yield Clip(index, window.clip, window.start, window.end)
-        except BrokenVideo as error:
-            broken[index] = str(error)
+    window = None
+    try:
+        for window in iter_windows(source, windows, views, default_frame_rate=frame_rate):
+            yield Clip(index, window.clip, window.start, window.end)
+        if window is None:
+            raise BrokenVideo(f"{source_name(source)} holds no frame that decodes")
+    except BrokenVideo as error:
+        broken[index] = str(error)
 
 
 def score_videos(
@@ -219,8 +226,7 @@ def _group_clips(clips: Iterable[Clip], batch: int | None) -> Iterator[list[Clip
         if group:
             first = group[0]
             full = batch is None or sum(len(each.pixels) for each in (*group, clip)) > batch
-            other_video = clip.start is not None and clip.video != first.video
-            if full or other_video or clip.pixels.shape[1:] != first.pixels.shape[1:]:
+            if full or clip.pixels.shape[1:] != first.pixels.shape[1:]:
                 yield group
                 group = []
         group.append(clip)

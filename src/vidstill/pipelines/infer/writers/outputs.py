@@ -1,129 +1,158 @@
-"""Where predictions go: one file, by its suffix, or a folder with files for each video; all complete or absent."""
+"""Where predictions and detections go: one file, by its suffix, or a folder with files for each video."""
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from vidstill.data.ava.box_table import write_box_csv
 from vidstill.data.decode.images import is_image_file
-from vidstill.data.manifest.table import VideoRow
 from vidstill.figures.annotate import annotate_video
 from vidstill.figures.boxes import annotate_boxes
 from vidstill.figures.timeline import draw_timeline
 from vidstill.pipelines.infer.detect import VideoDetections
 from vidstill.pipelines.infer.predict import Predictions, VideoPrediction
-from vidstill.pipelines.infer.videos import InputVideos
+from vidstill.pipelines.infer.videos import VideoSelection
 from vidstill.pipelines.infer.writers.text import (
     DetectionFormatter,
     build_box_scores,
-    dump_json,
     format_predictions_csv,
     format_top_classes,
     prediction_to_dict,
     predictions_to_dict,
 )
-from vidstill.utils.files import (
-    check_output_dir,
-    check_output_file,
-    make_file_stems,
-    write_bytes,
-)
+from vidstill.utils.files import check_output_dir, check_output_file, make_file_stems, write_bytes
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
 PREDICTIONS_FILE = "predictions.csv"
-"""In a folder of predictions: a line for each video. By it such a folder is known."""
+"""In a folder of predictions: one line per video."""
 
-PredictionFormat = Literal["csv", "json", "mp4", "folder"]
+DETECTIONS_SUMMARY_FILE = "detections.json"
+"""In a folder of detections: the files of each video."""
 
-_MAX_DRAWN_CLASSES = 3  # classes that are drawn over a video, or named above a plot
+_MAX_DRAWN_CLASSES = 3  # over a video, and above a plot
+_DECIMALS = 5, 5  # of coordinates and scores
 
 
 @dataclass(frozen=True)
-class PredictionOutput:
-    """What is to be written.
+class Output:
+    """One file for all videos, one MP4 of a single video, or a folder with files for each video.
 
     Args:
-        out: a .csv, .json or .mp4, or a folder; None: nothing.
-        plot: a PNG of one video's classes over time.
-        annotate: an MP4 for each video, in the folder.
+        out: A .csv, .json or .mp4, or a folder; None: nothing is written.
 
     Raises:
-        InputError: there is no such kind of file, or one asks for what the other does not give.
+        InputError: The suffix is another.
     """
 
     out: Path | None = None
-    plot: Path | None = None
-    annotate: bool = False
+
+    kind: ClassVar[str]
+    folder_file: ClassVar[str]  # by which a folder of these is recognised
+    video_suffixes: ClassVar[tuple[str, ...]]  # of the files of a video
 
     def __post_init__(self) -> None:
         if self.out is not None and self.format is None:
-            raise InputError(
-                f"{self.out} is neither .csv, .json nor .mp4; name one of these, or a folder without a dot"
-            )
-        if self.plot is not None and self.plot.suffix.lower() != ".png":
-            raise InputError(f"{self.plot} does not end in .png, and a plot is a PNG; name another file")
-        if self.annotate and self.format != "folder":
-            raise InputError(
-                "--annotate puts a video beside each answer in a folder: --out FOLDER; of one video, --out FILE.mp4"
-            )
+            raise InputError(f"{self.out} is not a .csv, .json or .mp4; choose one, or a folder without a dot")
 
     @cached_property
-    def format(self) -> PredictionFormat | None:
+    def format(self) -> str | None:
+        """One of csv, json, mp4 and folder."""
         if self.out is None:
             return None
-        suffixes: dict[str, PredictionFormat] = {".csv": "csv", ".json": "json", ".mp4": "mp4", "": "folder"}
-        return suffixes.get(self.out.suffix.lower(), "folder" if self.out.is_dir() else None)
+        formats = {".csv": "csv", ".json": "json", ".mp4": "mp4", "": "folder"}
+        return formats.get(self.out.suffix.lower(), "folder" if self.out.is_dir() else None)
+
+    @property
+    def single_video_files(self) -> list[Path]:
+        """The files that show one video."""
+        return [self.out] if self.out is not None and self.format == "mp4" else []
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that do not lie in the folder."""
+        return [self.out] if self.out is not None and self.format != "folder" else []
+
+    def check_output(self, videos: VideoSelection) -> None:
+        """Raise an InputError if the output cannot be written, would replace an input, or shows a single video only."""
+        if self.single_video_files and len(videos.names) > 1:
+            raise InputError(
+                f"{self.single_video_files[0]} shows one video, and {pluralize(len(videos.names), 'video')} are named; "
+                "choose a folder with --out"
+            )
+        paths = list(self.files)
+        if self.out is not None and self.format == "folder":
+            check_output_dir(self.out, self.kind, self.folder_file)
+            stems = make_file_stems(videos.names)
+            paths += [self.out / f"{stem}{suffix}" for stem in stems for suffix in self.video_suffixes]
+        for path in self.files:
+            check_output_file(path)
+        inputs = {os.path.realpath(row.source) for row in videos.manifest.rows if isinstance(row.source, Path)}
+        for path in paths:
+            if os.path.realpath(path) in inputs:
+                raise InputError(f"{path} is one of the videos; choose another path with --out")
+
+
+@dataclass(frozen=True)
+class PredictionOutput(Output):
+    """Where predictions go.
+
+    Args:
+        plot: A PNG of one video's classes over time.
+        annotate: Write an MP4 of each video to the folder.
+
+    Raises:
+        InputError: A file has another suffix, or an option does not suit the other.
+    """
+
+    plot: Path | None = None
+    annotate: bool = False
+
+    kind = "predictions"
+    folder_file = PREDICTIONS_FILE
+    video_suffixes = (".json", ".png", ".mp4")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plot is not None and self.plot.suffix.lower() != ".png":
+            raise InputError(f"{self.plot} does not end in .png; choose a PNG file with --plot")
+        if self.annotate and self.format != "folder":
+            raise InputError("--annotate needs a folder: --out FOLDER; for one video, --out FILE.mp4")
 
     @property
     def needs_timeline(self) -> bool:
-        """Whether it shows when something is seen."""
+        """Whether it shows classes over time."""
         return self.format in ("mp4", "folder") or self.plot is not None
 
-    def check_output(self, videos: InputVideos) -> None:
-        """
-        Raises:
-            InputError: it cannot be written, or must not.
-        """
-        single = [path for path in (self.out if self.format == "mp4" else None, self.plot) if path is not None]
-        if single and len(videos.names) > 1:
-            raise InputError(
-                f"{single[0]} shows one video, and {pluralize(len(videos.names), 'video')} are named; take --out FOLDER"
-            )
-        if single and is_image_file(videos.names[0]):
-            raise InputError(
-                f"{single[0]} shows what is seen when, and {videos.names[0]} is a picture; take a .csv or .json"
-            )
-        if self.out is not None and self.format == "folder":
-            check_output_dir(self.out, "predictions", PREDICTIONS_FILE)
-        for path in [self.plot, None if self.format == "folder" else self.out]:
-            if path is not None:
-                check_output_file(path)
-        theirs = {os.path.realpath(row.source) for row in videos.manifest.rows if isinstance(row.source, Path)}
-        for path in self._list_paths(videos.names):
-            if os.path.realpath(path) in theirs:
-                raise InputError(f"{path} is one of the videos; write to another place with --out")
+    @property
+    def single_video_files(self) -> list[Path]:
+        return [*super().single_video_files, *([self.plot] if self.plot is not None else [])]
 
-    def _list_paths(self, names: Sequence[str]) -> list[Path]:
-        named = [path for path in (self.out, self.plot) if path is not None]
-        if self.out is None or self.format != "folder":
-            return named
-        return [
-            *named,
-            *(self.out / f"{stem}{suffix}" for stem in make_file_stems(names) for suffix in (".json", ".png", ".mp4")),
-        ]
+    @property
+    def files(self) -> list[Path]:
+        return [*super().files, *([self.plot] if self.plot is not None else [])]
 
-    def write_table(self, predictions: Predictions, topk: int, *, timeline: bool) -> None:
-        """Of all videos: the CSV or the JSON; of a folder, its table."""
-        if self.out is not None and self.format == "csv":
+    def check_output(self, videos: VideoSelection) -> None:
+        super().check_output(videos)
+        if self.single_video_files and is_image_file(videos.names[0]):
+            raise InputError(
+                f"{self.single_video_files[0]} shows classes over time, and {videos.names[0]} is a picture; choose a .csv or "
+                ".json with --out"
+            )
+
+    def write_all(self, predictions: Predictions, topk: int, *, timeline: bool) -> None:
+        """Write the CSV or the JSON of all videos; in a folder, its CSV."""
+        if self.out is None:
+            return
+        if self.format == "json":
+            write_bytes(self.out, _encode_json(predictions_to_dict(predictions, topk), indent=1))
+        elif self.format == "csv":
             write_bytes(self.out, format_predictions_csv(predictions, topk, timeline=timeline))
-        elif self.out is not None and self.format == "json":
-            write_bytes(self.out, (dump_json(predictions_to_dict(predictions, topk)) + "\n").encode())
-        elif self.out is not None and self.format == "folder":
+        elif self.format == "folder":
             write_bytes(self.out / PREDICTIONS_FILE, format_predictions_csv(predictions, topk, timeline=False))
 
     def write_video(
@@ -134,29 +163,29 @@ class PredictionOutput:
         stem: str,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """Of one video: what a folder holds of it, or the plot and the MP4.
+        """Write the files of one video: its JSON, plot and MP4 in a folder, or the plot and the MP4.
 
         Args:
-            stem: of its files' names in a folder.
-            progress: is told how many seconds are drawn so far.
+            predictions: All, for the model and its classes.
+            topk: Classes that are named.
+            stem: Of the file names in a folder.
+            progress: Called with the seconds of the MP4 that are drawn.
         """
-        plotted, drawn = self.plot, self.out if self.format == "mp4" else None
+        plot, drawn = self.plot, self.out if self.format == "mp4" else None
         if self.out is not None and self.format == "folder":
-            plain = {
+            model = {
                 "model": predictions.model,
                 "classes": list(predictions.classes),
-                "several": predictions.multi_label,
+                "multi_label": predictions.multi_label,
             }
-            write_bytes(
-                self.out / f"{stem}.json",
-                (dump_json({**plain, **prediction_to_dict(predictions, prediction, topk)}) + "\n").encode(),
-            )
-            plotted, drawn = self.out / f"{stem}.png", self.out / f"{stem}.mp4" if self.annotate else None
+            record = {**model, **prediction_to_dict(predictions, prediction, topk)}
+            write_bytes(self.out / f"{stem}.json", _encode_json(record, indent=1))
+            plot, drawn = self.out / f"{stem}.png", self.out / f"{stem}.mp4" if self.annotate else None
         if prediction.timeline is None:
             return
-        if plotted is not None:
-            note = f"on the whole: {', '.join(format_top_classes(predictions, prediction, _MAX_DRAWN_CLASSES))}"
-            write_bytes(plotted, draw_timeline(prediction.video, prediction.timeline, predictions.classes, note))
+        if plot is not None:
+            note = f"whole video: {', '.join(format_top_classes(predictions, prediction, _MAX_DRAWN_CLASSES))}"
+            write_bytes(plot, draw_timeline(prediction.video, prediction.timeline, predictions.classes, note))
         if drawn is not None:
             annotate_video(
                 prediction.row.source,
@@ -169,92 +198,48 @@ class PredictionOutput:
             )
 
 
-DETECTIONS_SUMMARY_FILE = "detections.json"
-
-
-_DECIMALS = 5, 5  # of coordinates and scores
-
-
 @dataclass(frozen=True)
-class DetectionOutput:
-    """What is to be written.
+class DetectionOutput(Output):
+    """Where detections go.
 
     Args:
-        out: a .json, .csv or .mp4, or a folder; None: nothing.
-        interval: seconds from one moment to the next.
-        start_second: the second of AVA's rows at which the videos begin.
+        interval: Seconds from one key frame to the next.
+        start_second: The second of AVA's rows at which the videos begin.
 
     Raises:
-        InputError: there is no such kind of file, or its moments are of whole seconds and these are not.
+        InputError: The file has another suffix, or whole seconds and the interval is not.
     """
 
-    out: Path | None
-    interval: float
-    start_second: int
+    interval: float = 1.0
+    start_second: int = 0
+
+    kind = "detections"
+    folder_file = DETECTIONS_SUMMARY_FILE
+    video_suffixes = (".json", ".csv", ".mp4")
 
     def __post_init__(self) -> None:
-        if self.out is not None and self.format is None:
-            raise InputError(
-                f"{self.out} is neither .json, .csv nor .mp4; name one of these, or a folder without a dot"
-            )
+        super().__post_init__()
         if self.format == "csv" and not self._has_whole_seconds:
             raise InputError(
-                f"{self.out} has rows of whole seconds, and there are {self.interval:g} from one moment to the next; take "
-                "a whole number of them with --every, or a .json"
+                f"{self.out} has rows of whole seconds, and --interval is {self.interval:g}; choose a whole number, or a "
+                ".json with --out"
             )
-
-    @cached_property
-    def format(self) -> Literal["json", "csv", "mp4", "folder"] | None:
-        if self.out is None:
-            return None
-        suffixes: dict[str, Literal["json", "csv", "mp4", "folder"]] = {
-            ".json": "json",
-            ".csv": "csv",
-            ".mp4": "mp4",
-            "": "folder",
-        }
-        return suffixes.get(self.out.suffix.lower(), "folder" if self.out.is_dir() else None)
 
     @property
     def _has_whole_seconds(self) -> bool:
         return float(self.interval).is_integer()
 
-    def check_output(self, names: Sequence[str], rows: Sequence[VideoRow]) -> None:
-        """
-        Raises:
-            InputError: it cannot be written, or must not.
-        """
-        if self.out is None:
-            return
-        if self.format == "mp4" and len(names) > 1:
-            raise InputError(
-                f"{self.out} shows one video, and {pluralize(len(names), 'video')} are named; take --out FOLDER"
-            )
-        if self.format == "folder":
-            check_output_dir(self.out, "detections", DETECTIONS_SUMMARY_FILE)
-        else:
-            check_output_file(self.out)
-        paths = [self.out]
-        if self.format == "folder":
-            paths += [
-                self.out / f"{stem}{suffix}" for stem in make_file_stems(names) for suffix in (".json", ".csv", ".mp4")
-            ]
-        theirs = {os.path.realpath(row.source) for row in rows if isinstance(row.source, Path)}
-        for path in paths:
-            if os.path.realpath(path) in theirs:
-                raise InputError(f"{path} is one of the videos; write to another place with --out")
-
-    def write_summary(self, formatter: DetectionFormatter, names: Sequence[str], skipped: dict[str, str]) -> None:
-        """Of a folder."""
+    def write_summary(self, formatter: DetectionFormatter, names: Sequence[str], skipped: Mapping[str, str]) -> None:
+        """Write the list of a folder's files."""
         if self.out is not None and self.format == "folder":
             files = [{"video": name, "files": stem} for name, stem in zip(names, make_file_stems(names), strict=True)]
-            plain = {**formatter.build_header(), "videos": files, "left_out": _skipped_to_list(skipped)}
-            write_bytes(self.out / DETECTIONS_SUMMARY_FILE, _encode_json(plain))
+            summary = {**formatter.build_header(), "videos": files, "skipped": _skipped_to_list(skipped)}
+            write_bytes(self.out / DETECTIONS_SUMMARY_FILE, _encode_json(summary))
 
-    def write_detections(
-        self, formatter: DetectionFormatter, detections: Sequence[VideoDetections], skipped: dict[str, str]
+    def write_all(
+        self, formatter: DetectionFormatter, detections: Sequence[VideoDetections], skipped: Mapping[str, str]
     ) -> None:
-        """All videos' answers in one file."""
+        """Write the JSON or the CSV of all videos."""
         if self.out is not None and self.format == "json":
             write_bytes(self.out, _encode_json(detections_to_dict(formatter, detections, skipped)))
         elif self.out is not None and self.format == "csv":
@@ -267,57 +252,52 @@ class DetectionOutput:
         stem: str,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """What a folder holds of one video, or its MP4.
+        """Write the files of one video in a folder, or its MP4.
 
         Args:
-            stem: of its files' names in a folder.
-            progress: is told how many seconds are drawn so far.
+            formatter: Which actions are named.
+            stem: Of the file names in a folder.
+            progress: Called with the seconds of the MP4 that are drawn.
         """
         drawn = self.out
         if self.out is not None and self.format == "folder":
-            write_bytes(
-                self.out / f"{stem}.json",
-                _encode_json({**formatter.build_header(), **formatter.video_to_dict(detections)}),
-            )
+            record = {**formatter.build_header(), **formatter.video_to_dict(detections)}
+            write_bytes(self.out / f"{stem}.json", _encode_json(record))
             if self._has_whole_seconds:
                 self._write_rows(self.out / f"{stem}.csv", formatter, [detections])
             drawn = self.out / f"{stem}.mp4"
-        if drawn is None or self.format not in ("folder", "mp4"):
-            return
-        annotate_boxes(
-            detections.row.source,
-            drawn,
-            detections.tracks,
-            formatter.action_names,
-            top_k=formatter.topk,
-            min_score=formatter.min_score,
-            default_frame_rate=detections.frame_rate,
-            progress=progress,
-        )
+        if drawn is not None and self.format in ("folder", "mp4"):
+            annotate_boxes(
+                detections.row.source,
+                drawn,
+                detections.tracks,
+                formatter.action_names,
+                top_k=formatter.topk,
+                min_score=formatter.min_score,
+                default_frame_rate=detections.frame_rate,
+                progress=progress,
+            )
 
     def _write_rows(self, path: Path, formatter: DetectionFormatter, detections: Sequence[VideoDetections]) -> None:
-        """A video is called as its files in a folder are."""
+        """Write AVA's rows; a video is called as its files in a folder."""
         names = make_file_stems([each.video for each in detections])
-        rows = build_box_scores(
+        scores = build_box_scores(
             detections, names, formatter.actions, interval=int(self.interval), start_second=self.start_second
         )
-        write_box_csv(path, rows, decimals=_DECIMALS)
+        write_box_csv(path, scores, decimals=_DECIMALS)
 
 
 def detections_to_dict(
-    formatter: DetectionFormatter, detections: Sequence[VideoDetections], skipped: dict[str, str]
+    formatter: DetectionFormatter, detections: Sequence[VideoDetections], skipped: Mapping[str, str]
 ) -> dict[str, Any]:
-    """All answers as JSON has them."""
-    return {
-        **formatter.build_header(),
-        "videos": [formatter.video_to_dict(each) for each in detections],
-        "left_out": _skipped_to_list(skipped),
-    }
+    """Return all detections as JSON values; `docs/detection.md` describes them."""
+    videos = [formatter.video_to_dict(each) for each in detections]
+    return {**formatter.build_header(), "videos": videos, "skipped": _skipped_to_list(skipped)}
 
 
-def _skipped_to_list(skipped: dict[str, str]) -> list[dict[str, str]]:
-    return [{"video": video, "why": why} for video, why in skipped.items()]
+def _skipped_to_list(skipped: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"video": video, "reason": reason} for video, reason in skipped.items()]
 
 
-def _encode_json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value) + "\n").encode()
+def _encode_json(value: dict[str, Any], indent: int | None = None) -> bytes:
+    return (json.dumps(value, indent=indent) + "\n").encode()

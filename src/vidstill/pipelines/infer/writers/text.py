@@ -1,8 +1,7 @@
-"""Predictions as CSV, as JSON, and as lines for a terminal."""
+"""Predictions and detections as CSV, as JSON values, and as lines for a terminal."""
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,37 +16,36 @@ from vidstill.pipelines.infer.detect import VideoDetections
 from vidstill.pipelines.infer.predict import Predictions, VideoPrediction
 from vidstill.utils.text import format_one_line, pluralize
 
-_MAX_LINES = 40  # of a timeline in a terminal; more are merged where the same class is first, then cut
-_BAR_WIDTH = 20  # letters
-_MAX_RUNNERS_UP = 2  # classes that are named behind the first in a terminal
-_MAX_CLASS_CHARS = 48  # letters of a class's name in a terminal
+_MAX_LINES = 40  # of a timeline in a terminal; more windows are merged to segments, then cut
+_BAR_WIDTH = 20  # characters
+_MAX_RUNNERS_UP = 2  # classes named behind the first in a table of videos
+_MAX_CLASS_CHARS, _MAX_ACTION_CHARS = 48, 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def format_predictions_csv(predictions: Predictions, topk: int, *, timeline: bool) -> bytes:
-    """A line for each video, or for each window of each video, with a header.
+    """Return a CSV with a header and one line per video, or per window of each video.
 
-    Columns: `video`, over time `start` and `end` in seconds, then for the first class `label` (its number from 0),
-    `class`, `probability`, for the second `label_2` and so on. In UTF-8; what of a file's name is no letter stands
-    there as `\\udcff`.
+    The columns are `video`; with a timeline `start` and `end` in seconds; then `label` (counted from 0), `class` and
+    `probability` of the best class, `label_2` and so on of the second. In UTF-8; other bytes of a file's name are
+    written as `\\udcff`.
     """
     topk = min(topk, len(predictions.classes))
     file = io.StringIO(newline="")
-    table = csv.writer(file, lineterminator="\n")
-    ranks = ["" if rank == 1 else f"_{rank}" for rank in range(1, topk + 1)]
-    spans = ["start", "end"] if timeline else []
-    table.writerow(
-        ["video", *spans, *(f"{name}{rank}" for rank in ranks for name in ("label", "class", "probability"))]
-    )
+    writer = csv.writer(file, lineterminator="\n")
+    suffixes = ["", *(f"_{rank}" for rank in range(2, topk + 1))]
+    names = [f"{name}{suffix}" for suffix in suffixes for name in ("label", "class", "probability")]
+    writer.writerow(["video", *(["start", "end"] if timeline else []), *names])
     for video in predictions.videos:
         for span, probabilities in _iter_rows(video, timeline):
             best = _select_topk(probabilities, topk)
             cells = [cell for n in best for cell in (n, predictions.classes[n], f"{probabilities[n]:.6g}")]
-            table.writerow([video.video, *(f"{seconds:.3f}" for seconds in span), *cells])
+            writer.writerow([video.video, *(f"{seconds:.3f}" for seconds in span), *cells])
     return file.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _iter_rows(prediction: VideoPrediction, timeline: bool) -> Iterator[tuple[tuple[float, ...], Sequence[float]]]:
+def _iter_rows(prediction: VideoPrediction, timeline: bool) -> Iterator[tuple[tuple[float, ...], list[float]]]:
+    """Yield the video's probabilities, or start, end and probabilities of each window."""
     if not timeline:
         yield (), prediction.probabilities.tolist()
     elif prediction.timeline is not None:
@@ -61,93 +59,89 @@ def _select_topk(probabilities: Sequence[float], k: int) -> list[int]:
 
 
 def predictions_to_dict(predictions: Predictions, topk: int) -> dict[str, Any]:
-    """As JSON has it: `docs/prediction.md` says what is what."""
+    """Return all predictions as JSON values; `docs/prediction.md` describes them."""
     return {
         "model": predictions.model,
         "classes": list(predictions.classes),
-        "several": predictions.multi_label,
+        "multi_label": predictions.multi_label,
         "videos": [prediction_to_dict(predictions, video, topk) for video in predictions.videos],
-        "left_out": [{"video": video, "why": why} for video, why in predictions.skipped.items()],
+        "skipped": [{"video": video, "reason": reason} for video, reason in predictions.skipped.items()],
     }
 
 
 def prediction_to_dict(predictions: Predictions, prediction: VideoPrediction, topk: int) -> dict[str, Any]:
+    """Return one prediction as JSON values."""
+
+    def list_topk(probabilities: Sequence[float]) -> list[dict[str, Any]]:
+        return [
+            {"label": label, "class": predictions.classes[label], "probability": round(probabilities[label], 6)}
+            for label in _select_topk(probabilities, topk)
+        ]
+
     probabilities = prediction.probabilities.tolist()
-    plain: dict[str, Any] = {
+    values: dict[str, Any] = {
         "video": prediction.video,
-        "top": _topk_to_list(predictions.classes, probabilities, topk),
+        "top": list_topk(probabilities),
         "probabilities": probabilities,
     }
     if prediction.timeline is not None:
-        plain["windows"] = [
-            {
-                "start": round(span[0], 3),
-                "end": round(span[1], 3),
-                "top": _topk_to_list(predictions.classes, each, topk),
-            }
+        values["windows"] = [
+            {"start": round(span[0], 3), "end": round(span[1], 3), "top": list_topk(each)}
             for span, each in _iter_rows(prediction, timeline=True)
         ]
-    if prediction.error:
-        plain["wrong"] = prediction.error
-    return plain
-
-
-def _topk_to_list(classes: Sequence[str], probabilities: Sequence[float], topk: int) -> list[dict[str, Any]]:
-    best = _select_topk(probabilities, topk)
-    return [{"label": n, "class": classes[n], "probability": round(probabilities[n], 6)} for n in best]
-
-
-def dump_json(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=1)
+    return values | ({"error": prediction.error} if prediction.error else {})
 
 
 def format_predictions(predictions: Predictions, topk: int) -> str:
-    """A line for each video with its classes; where it is known when they are seen, that below it."""
+    """Return one line per video with its classes, and its timeline below if there is one."""
     if all(video.timeline is None for video in predictions.videos):
         return "\n".join(_format_table(predictions, topk))
-    blocks = [
-        [f"{format_one_line(video.video)}: {', '.join(format_top_classes(predictions, video, topk))}"]
-        for video in predictions.videos
-    ]
-    for block, video in zip(blocks, predictions.videos, strict=True):
+    blocks = []
+    for video in predictions.videos:
+        lines = [f"{format_one_line(video.video)}: {', '.join(format_top_classes(predictions, video, topk))}"]
         if video.timeline is not None:
-            block += ["", *_format_timeline(video.timeline, predictions.classes)]
-    return "\n\n".join("\n".join(block) for block in blocks)
+            lines += ["", *_format_timeline(video.timeline, predictions.classes)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
 def _format_table(predictions: Predictions, topk: int) -> Iterator[str]:
     names = [format_one_line(video.video) for video in predictions.videos]
-    firsts = [format_one_line(predictions.classes[video.topk(1)[0]], _MAX_CLASS_CHARS) for video in predictions.videos]
-    wide, first_wide = max(map(len, names)), max(map(len, firsts))
-    for name, first, video in zip(names, firsts, predictions.videos, strict=True):
+    best = [_shorten(predictions.classes[video.topk(1)[0]]) for video in predictions.videos]
+    width, best_width = max(map(len, names)), max(map(len, best))
+    for name, first, video in zip(names, best, predictions.videos, strict=True):
         others = ", ".join(format_top_classes(predictions, video, min(topk, 1 + _MAX_RUNNERS_UP))[1:])
-        share = 100 * video.probabilities.max().item()
-        yield f"{name:{wide}}  {first:{first_wide}}  {share:5.1f} %   {others}".rstrip()
+        percent = 100 * video.probabilities.max().item()
+        yield f"{name:{width}}  {first:{best_width}}  {percent:5.1f} %   {others}".rstrip()
 
 
 def format_top_classes(predictions: Predictions, prediction: VideoPrediction, topk: int) -> list[str]:
-    """The most probable classes with their probabilities."""
-    best = prediction.topk(topk)
+    """Return the most probable classes with their probabilities."""
     return [
-        f"{format_one_line(predictions.classes[label], _MAX_CLASS_CHARS)} {100 * prediction.probabilities[label].item():.1f} %"
-        for label in best
+        f"{_shorten(predictions.classes[label])} {100 * prediction.probabilities[label].item():.1f} %"
+        for label in prediction.topk(topk)
     ]
 
 
 def _format_timeline(timeline: Timeline, classes: Sequence[str]) -> Iterator[str]:
-    """A line for each window; of many, a line for each stretch of time with the same class first."""
+    """Yield a line per window; if there are many, a line per segment with the same best class."""
     columns = timeline.starts, timeline.ends, timeline.top_classes, timeline.probabilities.max(axis=1)
     lines = [(float(start), float(end), int(label), float(p)) for start, end, label, p in zip(*columns, strict=True)]
-    merged = len(lines) > _MAX_LINES
-    lines = timeline.find_segments() if merged else lines
-    digits = 0 if merged and timeline.ends[-1] > 60 else 1
-    last = format_clock(timeline.ends[-1], digits)
-    wide = max(len(format_one_line(classes[label], _MAX_CLASS_CHARS)) for _, _, label, _ in lines)
-    for start, end, label, share in lines[:_MAX_LINES]:
-        span = f"{format_clock(start, digits):>{len(last)}} – {format_clock(end, digits):>{len(last)}}"
-        yield f"  {span}  {format_one_line(classes[label], _MAX_CLASS_CHARS):{wide}}  {_format_bar(share)}  {100 * share:5.1f} %"
-    if len(lines) > _MAX_LINES:
-        yield f"  … and {pluralize(len(lines) - _MAX_LINES, 'line')} more, which --out writes"
+    by_segment = len(lines) > _MAX_LINES
+    lines = timeline.find_segments() if by_segment else lines
+    digits = 0 if by_segment and timeline.ends[-1] > 60 else 1
+    clock_width = len(format_clock(timeline.ends[-1], digits))
+    width = max(len(_shorten(classes[label])) for _, _, label, _ in lines)
+    for start, end, label, probability in lines[:_MAX_LINES]:
+        span = f"{format_clock(start, digits):>{clock_width}} – {format_clock(end, digits):>{clock_width}}"
+        bar = _format_bar(probability)
+        yield f"  {span}  {_shorten(classes[label]):{width}}  {bar}  {100 * probability:5.1f} %"
+    yield from _format_remaining(len(lines))
+
+
+def _format_remaining(num_lines: int) -> Iterator[str]:
+    if num_lines > _MAX_LINES:
+        yield f"  … and {pluralize(num_lines - _MAX_LINES, 'line')} more, which --out writes"
 
 
 def _format_bar(fraction: float) -> str:
@@ -155,17 +149,20 @@ def _format_bar(fraction: float) -> str:
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).strip().ljust(_BAR_WIDTH)
 
 
-_MAX_ACTION_CHARS = 40  # letters of an action's name there
+def _shorten(name: str, max_chars: int = _MAX_CLASS_CHARS) -> str:
+    """Return a name on one line, cut if it is too long."""
+    name = format_one_line(name)
+    return name if len(name) <= max_chars else name[: max_chars - 1] + "…"
 
 
 @dataclass(frozen=True)
 class DetectionFormatter:
-    """What is told of each box.
+    """What is written of each box.
 
     Args:
-        model: whose answers they are.
-        topk: so many actions at most.
-        min_score: those with this score or more.
+        model: The detector that was asked.
+        topk: Actions that are named at most.
+        min_score: Actions with this score or more are named.
     """
 
     model: str
@@ -175,49 +172,42 @@ class DetectionFormatter:
 
     @property
     def action_names(self) -> list[str]:
-        """By place."""
+        """In the order of the scores."""
         return list(self.actions.names.values())
 
     def select_actions(self, scores: Float32[np.ndarray, "a"]) -> list[int]:
-        """The places of the actions that are told, the likeliest first."""
+        """Return the indices of the actions that are named, the likeliest first."""
         order = np.argsort(-scores, kind="stable")[: self.topk]
-        return [int(place) for place in order if scores[place] >= self.min_score]
+        return [int(index) for index in order if scores[index] >= self.min_score]
 
     def build_header(self) -> dict[str, Any]:
-        """What is the same for all videos."""
-        actions = [{"action": number, "name": name} for number, name in self.actions.names.items()]
+        """Return what is the same for all videos."""
+        actions = [{"action_id": number, "name": name} for number, name in self.actions.names.items()]
         return {"model": self.model, "actions": actions}
 
     def video_to_dict(self, detections: VideoDetections) -> dict[str, Any]:
-        """As JSON has it: `docs/detection.md` says what is what."""
+        """Return a video's detections as JSON values; `docs/detection.md` describes them."""
         height, width = detections.frame_size
-        moments = [
-            {"seconds": round(moment.seconds, 3), "boxes": list(self._iter_boxes(detections, place))}
-            for place, moment in enumerate(detections.tracks.keyframes)
+        keyframes = [
+            {"seconds": round(keyframe.seconds, 3), "boxes": list(self._iter_boxes(detections, index))}
+            for index, keyframe in enumerate(detections.tracks.keyframes)
         ]
-        plain = {
-            "video": detections.video,
-            "width": width,
-            "height": height,
-            "rate": detections.frame_rate,
-            "moments": moments,
-        }
-        return plain | ({"wrong": detections.error} if detections.error else {})
+        values = {"video": detections.video, "width": width, "height": height, "fps": detections.frame_rate}
+        return {**values, "keyframes": keyframes, **({"error": detections.error} if detections.error else {})}
 
     def _iter_boxes(self, detections: VideoDetections, index: int) -> Iterator[dict[str, Any]]:
         height, width = detections.frame_size
-        moment, tracks = detections.tracks.keyframes[index], detections.tracks.track_ids[index].tolist()
-        for track, box, person, scores in zip(
-            tracks, moment.boxes, moment.person_scores, moment.action_scores, strict=True
-        ):
+        keyframe, tracks = detections.tracks.keyframes[index], detections.tracks.track_ids[index].tolist()
+        columns = tracks, keyframe.boxes, keyframe.person_scores, keyframe.action_scores
+        for track, box, person_score, scores in zip(*columns, strict=True):
             yield {
                 "track": track,
                 "box": box.round(5).tolist(),
                 "pixels": (box * [width, height, width, height]).round(1).tolist(),
-                "person": round(float(person), 6),
+                "person_score": round(float(person_score), 6),
                 "top": [
                     {
-                        "action": self.actions.action_ids[best],
+                        "action_id": self.actions.action_ids[best],
                         "name": self.action_names[best],
                         "score": round(float(scores[best]), 6),
                     }
@@ -227,55 +217,52 @@ class DetectionFormatter:
             }
 
     def format_video(self, detections: VideoDetections) -> str:
-        """A line for each box of each moment."""
-        moments = detections.tracks.keyframes
-        boxes = sum(len(moment.boxes) for moment in moments)
-        people = pluralize(len({int(track) for numbers in detections.tracks.track_ids for track in numbers}), "track")
-        head = f"{format_one_line(detections.video)}: {pluralize(len(moments), 'moment')}, {pluralize(boxes, 'box')}, {people}"
+        """Return a line per box and key frame."""
+        keyframes = detections.tracks.keyframes
+        boxes = sum(len(keyframe.boxes) for keyframe in keyframes)
+        tracks = len({int(track) for numbers in detections.tracks.track_ids for track in numbers})
+        counts = ((len(keyframes), "key frame"), (boxes, "box"), (tracks, "track"))
+        head = f"{format_one_line(detections.video)}: {', '.join(pluralize(*each) for each in counts)}"
         lines = list(self._iter_lines(detections))
-        if len(lines) > _MAX_LINES:
-            lines[_MAX_LINES:] = [f"  … and {pluralize(len(lines) - _MAX_LINES, 'line')} more, which --out writes"]
-        return "\n".join([head, *lines])
+        return "\n".join([head, *lines[:_MAX_LINES], *_format_remaining(len(lines))])
 
     def _iter_lines(self, detections: VideoDetections) -> Iterator[str]:
-        digits = (
-            0
-            if all(abs(moment.seconds - round(moment.seconds)) < 0.05 for moment in detections.tracks.keyframes)
-            else 1
-        )
-        last = format_clock(detections.tracks.keyframes[-1].seconds, digits)
-        for moment, tracks in zip(detections.tracks.keyframes, detections.tracks.track_ids, strict=True):
-            for track, scores in sorted(
-                zip(tracks.tolist(), moment.action_scores, strict=True), key=lambda pair: pair[0]
-            ):
-                told = ", ".join(
-                    f"{format_one_line(self.action_names[n], _MAX_ACTION_CHARS)} {100 * scores[n]:.0f} %"
+        keyframes = detections.tracks.keyframes
+        digits = 0 if all(abs(each.seconds - round(each.seconds)) < 0.05 for each in keyframes) else 1
+        clock_width = len(format_clock(keyframes[-1].seconds, digits))
+        for keyframe, tracks in zip(keyframes, detections.tracks.track_ids, strict=True):
+            pairs = zip(tracks.tolist(), keyframe.action_scores, strict=True)
+            for track, scores in sorted(pairs, key=lambda pair: pair[0]):
+                actions = ", ".join(
+                    f"{_shorten(self.action_names[n], _MAX_ACTION_CHARS)} {100 * scores[n]:.0f} %"
                     for n in self.select_actions(scores)
                 )
-                yield f"  {format_clock(moment.seconds, digits):>{len(last)}}  {track:3}  {told or '–'}"
+                yield f"  {format_clock(keyframe.seconds, digits):>{clock_width}}  {track:3}  {actions or '–'}"
 
 
 def build_box_scores(
     detections: Sequence[VideoDetections], names: Sequence[str], actions: LabelMap, *, interval: int, start_second: int
 ) -> BoxScores:
-    """All scores of all boxes, as `rows.write_box_csv` writes them.
+    """Return all scores of all boxes for `write_box_csv`.
 
     Args:
-        names: of the videos, as the rows have them.
-        interval: seconds from one moment to the next.
-        start_second: the rows' second at which the videos begin.
+        names: Of the videos, for the rows.
+        actions: Of the scores.
+        interval: Seconds from one key frame to the next.
+        start_second: The second of the rows at which the videos begin.
     """
-    moments = [
-        (video, start_second + place * interval, moment)
+    keyframes = [
+        (video, start_second + number * interval, keyframe)
         for video, each in enumerate(detections)
-        for place, moment in enumerate(each.tracks.keyframes)
+        for number, keyframe in enumerate(each.tracks.keyframes)
     ]
-    counts = [len(moment.boxes) for _, _, moment in moments]
+    counts = [len(keyframe.boxes) for _, _, keyframe in keyframes]
+    scores = [np.zeros((0, len(actions)), np.float32), *(keyframe.action_scores for _, _, keyframe in keyframes)]
     return BoxScores(
         tuple(names),
-        np.repeat(np.array([video for video, _, _ in moments], np.int32), counts),
-        np.repeat(np.array([second for _, second, _ in moments], np.int32), counts),
-        np.concatenate([np.zeros((0, 4)), *(moment.boxes for _, _, moment in moments)]),
+        np.repeat(np.array([video for video, _, _ in keyframes], np.int32), counts),
+        np.repeat(np.array([second for _, second, _ in keyframes], np.int32), counts),
+        np.concatenate([np.zeros((0, 4)), *(keyframe.boxes for _, _, keyframe in keyframes)]),
         actions.action_ids,
-        np.concatenate([np.zeros((0, len(actions)), np.float32), *(moment.action_scores for _, _, moment in moments)]),
+        np.concatenate(scores),
     )

@@ -1,0 +1,161 @@
+"""Which key frames persons are searched in: those of annotations, or regular ones of any videos."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from vidstill.data.ava.clip_reader import KeyframeVideo
+from vidstill.data.ava.dataset import BoxSplit, open_box_dataset
+from vidstill.data.ava.frame_sampling import round_half_up
+from vidstill.data.decode.probe import count_frames, read_frame_rate
+from vidstill.data.decode.stream import DEFAULT_FRAME_RATE
+from vidstill.data.manifest.manifest import Split
+from vidstill.data.manifest.table import VideoRow
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, ShardMember
+from vidstill.data.storage.filesystem import base_name, is_directory, list_directories, list_files
+from vidstill.parallel.pool import LostTask, map_in_workers
+from vidstill.pipelines.infer.videos import find_videos
+from vidstill.utils.text import pluralize
+from vidstill.utils.types import InputError, check_range
+
+
+class KeyframeKey(NamedTuple):
+    """Identifies a key frame."""
+
+    video: str
+    second: int
+
+
+@dataclass(frozen=True)
+class KeyframeSet:
+    """Key frames by their videos and seconds.
+
+    Args:
+        seconds: Of each video, ascending.
+        description: For messages.
+        annotated_boxes: The annotated persons of each key frame; empty without annotations.
+        skipped: The reason for each video of which nothing can be read.
+    """
+
+    videos: tuple[KeyframeVideo, ...]
+    seconds: tuple[tuple[int, ...], ...]
+    description: str = "key frames"
+    annotated_boxes: Mapping[tuple[str, int], Float64[np.ndarray, "m 4"]] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.seconds))
+
+    def list_keys(self) -> list[KeyframeKey]:
+        """Return all key frames in order."""
+        pairs = zip(self.videos, self.seconds, strict=True)
+        return [KeyframeKey(video.name, second) for video, seconds in pairs for second in seconds]
+
+
+def find_keyframes(
+    data: PathOrUrl, *, split: Split = "val", interval: int | None = None, workers: int = 1
+) -> KeyframeSet:
+    """Return a data set's own key frames, or regular ones of videos.
+
+    Args:
+        split: Of a data set with boxes.
+        interval: Seconds from one key frame of a video to the next; None: 1.
+        workers: Processes that read the lengths of videos.
+
+    Raises:
+        InputError: There are none.
+    """
+    if not _has_boxes(data):
+        return sample_keyframes(data, interval=1 if interval is None else interval, workers=workers)
+    if interval is not None:
+        raise InputError(f"{data} has its own key frames; leave out --interval, or give a folder of videos alone")
+    return list_annotated_keyframes(open_box_dataset(data).load_split(split))
+
+
+def list_annotated_keyframes(split: BoxSplit) -> KeyframeSet:
+    """Return the annotated key frames; of AVA's videos all that the data set states, annotated or not.
+
+    Videos whose files are missing, and key frames that no score counts, are left out.
+    """
+    keyframes = split.load_test_keyframes(0.0, use_annotations=True)
+    annotated: dict[tuple[str, int], Float64[np.ndarray, "m 4"]] = {}
+    own: dict[str, list[int]] = {}
+    for index in range(len(keyframes)):
+        keyframe = keyframes[index]
+        annotated[keyframe.video.name, keyframe.second] = keyframe.boxes
+        own.setdefault(keyframe.video.name, []).append(keyframe.second)
+    every = sorted(split.dataset.keyframe_seconds or ()) if split.dataset.name else None
+    seconds = {
+        video: tuple(
+            second
+            for second in (own.get(video.name, []) if every is None else every)
+            if (video.name, second) not in split.excluded_keyframes
+        )
+        for video in split.videos
+        if video.path is not None
+    }
+    return KeyframeSet(tuple(seconds), tuple(seconds.values()), split.description, annotated)
+
+
+def _has_boxes(data: PathOrUrl) -> bool:
+    """Whether a folder holds annotations, or something that looks like them."""
+    if not is_directory(data):
+        return False
+    names = (*list_files(data), *list_directories(data))
+    return "annotations" in list_directories(data) or any(name.startswith("ava_") for name in names)
+
+
+def sample_keyframes(data: PathOrUrl, *, interval: int = 1, workers: int = 1) -> KeyframeSet:
+    """Return a key frame every `interval` seconds of any videos, from start to end.
+
+    Args:
+        data: A video, a folder of videos or a list of them; a video's name is its path without suffix.
+        workers: Processes that read the lengths of videos.
+
+    Raises:
+        InputError: There are none, or two have one name.
+    """
+    check_range(1, math.inf, interval=interval)
+    selection = find_videos([data], clip_frames=2, by_dataset_name=True)
+    videos = _list_videos(data, zip(selection.names, selection.manifest.rows, strict=True))
+    seconds, skipped = {}, list(selection.skipped.values())
+    for index, sampled in map_in_workers(partial(_sample_seconds, interval=interval), videos, workers=workers):
+        if isinstance(sampled, tuple):
+            seconds[videos[index]] = sampled
+        else:
+            skipped.append(f"{videos[index].path} {sampled.reason}" if isinstance(sampled, LostTask) else sampled)
+    description = f"{pluralize(len(videos), 'video')} of {data}, a key frame every {pluralize(interval, 'second')}"
+    return KeyframeSet(tuple(seconds), tuple(seconds.values()), description, skipped=tuple(skipped))
+
+
+def _list_videos(data: PathOrUrl, rows: Iterator[tuple[str, VideoRow]]) -> list[KeyframeVideo]:
+    videos: dict[str, KeyframeVideo] = {}
+    for path, row in rows:
+        if isinstance(row.source, ShardMember):
+            raise InputError(f"{data} holds {path}, which is packed; give videos, as files or folders")
+        name = os.path.splitext(path)[0]
+        if name in videos:
+            raise InputError(
+                f"{data} has two videos called {name}, {base_name(videos[name].path or '')} and "
+                f"{base_name(row.source)}; rename one, as boxes are identified by the names"
+            )
+        kind: Literal["frames", "file"] = "frames" if is_directory(row.source) else "file"
+        videos[name] = KeyframeVideo(name, row.source, kind, frame_rate=row.frame_rate or DEFAULT_FRAME_RATE)
+    return list(videos.values())
+
+
+def _sample_seconds(video: KeyframeVideo, interval: int) -> tuple[int, ...] | str:
+    """Return the seconds of a video's key frames, or the reason why they are unknown."""
+    assert video.path is not None
+    try:
+        frames, rate = count_frames(video.path), read_frame_rate(video.path) or video.frame_rate
+    except BrokenVideo as error:
+        return str(error)
+    seconds = range(0, math.ceil(frames / rate), interval)
+    return tuple(second for second in seconds if round_half_up(second * rate) < frames)

@@ -1,0 +1,141 @@
+"""Key frames at regular seconds of a video and the clips around them, while it is decoded once, in constant memory."""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Float32, Float64, UInt8
+
+from vidstill.data.ava.box_ops import expand_boxes, to_pixel_boxes
+from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
+from vidstill.data.ava.samples import BoxViewsConfig
+from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform
+from vidstill.data.decode.images import ImageArray
+from vidstill.data.decode.probe import count_frames
+from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
+from vidstill.data.storage.fetch import BrokenVideo, VideoSource, source_name
+
+
+class KeyframeClip:
+    """A key frame and the frames of the clip around it, as far as they are decoded.
+
+    Args:
+        index: Of the key frame, from 0.
+        keyframe: Its frame number.
+        frame_numbers: Those of the clip; empty if only the key frame is needed.
+    """
+
+    seconds: float
+    image: ImageArray
+
+    def __init__(self, index: int, keyframe: int, frame_numbers: Sequence[int], views: BoxViewsConfig):
+        self.index, self.keyframe, self.frame_numbers, self._views = index, keyframe, frame_numbers, views
+        self.last_frame = max([keyframe, *frame_numbers])
+        self.frames: dict[int, ImageArray] = {}
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+    def build_clip(
+        self, boxes: Float64[np.ndarray, "m 4"]
+    ) -> tuple[UInt8[np.ndarray, "3 t h w"], Float32[np.ndarray, "m 4"]]:
+        """Return the clip and the boxes in its pixels, as in a test."""
+        views = self._views
+        pixel_boxes = to_pixel_boxes(boxes, self.frame_size, views.rule)
+        _, boxes = _build_test_transform(self.frame_size, views).apply(self.image[None], pixel_boxes, views.rule)
+        frames = np.stack([self.frames[number] for number in self.frame_numbers])
+        boxes = expand_boxes(boxes, views.box_expansion, (frames.shape[1], frames.shape[2]))
+        return np.ascontiguousarray(rearrange(frames, "t h w c -> c t h w")), boxes.astype(np.float32)
+
+
+def read_keyframe_clips(
+    source: VideoSource, views: BoxViewsConfig, *, interval: float, frame_rate: float, indices: set[int] | None = None
+) -> Iterator[KeyframeClip]:
+    """Yield the key frames of a video in order; frames are kept only as long as a clip needs them.
+
+    Args:
+        source: A video file, or its bytes.
+        views: Of the detector's test.
+        interval: Seconds from one key frame to the next.
+        frame_rate: Frames per second.
+        indices: Key frames whose clips are needed; None: all.
+
+    Raises:
+        BrokenVideo: After the last key frame that decodes, if the video ends early.
+    """
+    total = count_frames(source)
+    planned = _plan_keyframes(views, total, interval, frame_rate, indices)
+    reach = _count_frames_before(views.sampling, frame_rate)
+    upcoming, open_clips = next(planned, None), deque[KeyframeClip]()
+    number, size = -1, None
+    for number, frame in enumerate(iter_timed_frames(source, default_frame_rate=frame_rate)):
+        while upcoming is not None and upcoming.keyframe - reach <= number:
+            open_clips.append(upcoming)
+            upcoming = next(planned, None)
+        users = [each for each in open_clips if number == each.keyframe or number in each.frame_numbers]
+        if users:
+            size = _add_frame(users, number, frame, views, size, source_name(source))
+        while open_clips and open_clips[0].last_frame <= number:
+            yield open_clips.popleft()
+        if upcoming is None and not open_clips:
+            return
+    raise BrokenVideo(f"{source_name(source)} ends early: {number + 1} of {total} frames decode")
+
+
+def _plan_keyframes(
+    views: BoxViewsConfig, num_frames: int, interval: float, frame_rate: float, indices: set[int] | None
+) -> Iterator[KeyframeClip]:
+    sampling, index = views.sampling, 0
+    while (keyframe := round_half_up(center := index * interval * frame_rate)) < num_frames:
+        frame_numbers: list[int] = []
+        if indices is None or index in indices:
+            offsets = sampling.compute_video_offsets(
+                keyframe,
+                num_frames - keyframe,
+                frame_rate_ratio=frame_rate / sampling.frame_rate,
+                subframe_offset=center - keyframe,
+            )
+            frame_numbers = [keyframe + offset for offset in offsets]
+        yield KeyframeClip(index, keyframe, frame_numbers, views)
+        index += 1
+
+
+def _count_frames_before(sampling: KeyframeSampling, frame_rate: float) -> int:
+    """Return how many frames before a key frame its clip may begin."""
+    return math.ceil(-min(0, *sampling.compute_offsets()) * frame_rate / sampling.frame_rate) + 1
+
+
+def _add_frame(
+    clips: Sequence[KeyframeClip],
+    number: int,
+    frame: TimedFrame,
+    views: BoxViewsConfig,
+    frame_size: tuple[int, int] | None,
+    name: str,
+) -> tuple[int, int]:
+    """Give a frame to the clips that need it, and return its size.
+
+    Raises:
+        BrokenVideo: The size differs from that of earlier frames.
+    """
+    image = frame.to_image()
+    height, width = image.shape[:2]
+    if frame_size not in (None, (height, width)):
+        raise BrokenVideo(f"{name} changes its size to {width}x{height} at frame {number} or before")
+    resized: ImageArray | None = None
+    for clip in clips:
+        if number == clip.keyframe:
+            clip.image, clip.seconds = image, frame.pts_seconds
+        if number in clip.frame_numbers:
+            if resized is None:
+                transform = _build_test_transform((height, width), views)
+                resized = transform.apply(image[None], np.zeros((0, 4)), views.rule)[0][0]
+            clip.frames[number] = resized
+    return height, width
+
+
+def _build_test_transform(frame_size: tuple[int, int], views: BoxViewsConfig) -> ResizeCropFlip:
+    return build_view_transform(frame_size, views.short_side, views.crop_size, views.rule)
