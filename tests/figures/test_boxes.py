@@ -143,16 +143,16 @@ def test_a_bar_is_as_long_as_its_score(tmp_path, exact):
     lengths = []
     for score in (0.9, 0.45):
         tracks = PersonTracks([moment(0, LEFT, scores=(score, 0.0, 0.0))])
-        picture = drawn(tmp_path, tracks, frames=1, least=0.1)[0]
+        picture = drawn(tmp_path, tracks, frames=1, min_score=0.1)[0]
         rows = near(picture[:, 190:], get_track_color(1))  # to the right of the box and of the number
         lengths.append(rows.sum(axis=1).max())
     assert lengths[0] == pytest.approx(2 * lengths[1], rel=0.1)
 
 
-def test_actions_below_the_least_score_are_not_told(tmp_path, exact):
+def test_actions_below_the_minimum_score_are_not_drawn(tmp_path, exact):
     heights = []
     for least in (0.0, 0.1, 0.95):
-        picture = drawn(tmp_path, PersonTracks([moment(0, LEFT)]), frames=1, least=least)[0]
+        picture = drawn(tmp_path, PersonTracks([moment(0, LEFT)]), frames=1, min_score=least)[0]
         dark = (picture[:, 175:260].astype(int).sum(axis=-1) < 240).mean(axis=1) > 0.3
         heights.append(int(dark.sum()))
     assert heights[0] > heights[1] > heights[2] == 0

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional
 
+from vidstill.cli.options import NO_PREFIX
 from vidstill.cli.predict import echo_errors, main_progress_bar
+from vidstill.data.decode.reader import VideoReader
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
@@ -41,20 +42,10 @@ from vidstill.utils.types import InputError, check_range
 
 _MAX_MESSAGES = 10
 _MIN_PERSON_SCORE = 0.05  # the person detector's threshold, unless a lower one is requested
-_NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 
-def detect_train_command(
-    *,
-    run_config: Annotated[DetectRunConfig, _NO_PREFIX],
-    init: str | None = None,
-    recipe: Annotated[DetectionRecipe, _NO_PREFIX],
-) -> None:
-    """Train a detector of what the persons in boxes do, and test it; the same command resumes it.
-
-    Args:
-        init: Run directory or checkpoint to start from, pre-trained or fine-tuned; None: train from scratch.
-    """
+def detect_train_command(recipe: DetectionRecipe, run_config: DetectRunConfig, init: str | None) -> None:
+    """Train an action detector by a recipe and test it; the same command again resumes the run."""
     out = train_detector(recipe, run_config, init=init)
     echo(f"trained: {out}\n{format_frame_map(jsons.loads((out / TEST_FILE).read_text()))}")
 
@@ -63,12 +54,12 @@ def detect_evaluate_command(
     source: Positional[str],
     /,
     *,
-    boxes: Annotated[BoxDataConfig, _NO_PREFIX],
+    boxes: Annotated[BoxDataConfig, NO_PREFIX],
     split: Literal["val", "train"] = "val",
     matching: MatchingOrder | None = None,
     crop: Literal["full", "center"] | None = None,
     out: Path | None = None,
-    workers: Annotated[Workers, _NO_PREFIX] = Workers(),  # it is frozen
+    workers: Annotated[Workers, NO_PREFIX] = Workers(),  # it is frozen
     json: bool = False,
 ) -> None:
     """Test a detector, or score a file of detections: AVA's mean average precision, each action, its curve.
@@ -289,16 +280,10 @@ def _video_progress_bar(
         return
     row, count = videos.manifest.rows[index], len(videos.names)
     try:
-        total = round(read_duration(row.source, row.frame_rate))
+        with VideoReader(row.source) as reader:
+            total = round(read_duration(reader, row.frame_rate))
     except BrokenVideo:  # reported when it is asked about
         total = 0
     with main_progress_bar(True, title if count == 1 else f"{title} {index + 1} of {count}") as progress:
         yield lambda seconds: progress(round(seconds), total)
         progress(total, total)  # the last key frame is before the end
-
-
-DETECT_COMMANDS: dict[str, Callable[..., None]] = {
-    "detect boxes": detect_boxes_command,
-    "detect evaluate": detect_evaluate_command,
-    "detect predict": detect_predict_command,
-}

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import Positional
 
+from vidstill.cli.options import NO_PREFIX
 from vidstill.data.storage.fetch import parse_path
 from vidstill.pipelines.infer.embed import EmbedResult
 from vidstill.pipelines.infer.embed import embed as embed_videos
@@ -21,7 +21,6 @@ from vidstill.utils.terminal import echo, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 
 _MAX_MESSAGES = 10
-_NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 
 def embed_command(
@@ -31,10 +30,10 @@ def embed_command(
     *,
     out: Path,
     format: FormatName | None = None,
-    features: Annotated[EmbedConfig, _NO_PREFIX] = EmbedConfig(),  # noqa: B008  # it is frozen
+    features: Annotated[EmbedConfig, NO_PREFIX] = EmbedConfig(),  # noqa: B008  # it is frozen
     split: SplitChoice = "all",
     fold: Literal[1, 2, 3] = 1,
-    workers: Annotated[Workers, _NO_PREFIX] = Workers(),
+    workers: Annotated[Workers, NO_PREFIX] = Workers(),
     json: bool = False,
 ) -> None:
     """Write an encoder's features of videos; the same command resumes, and computes nothing twice.

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import Positional
 
+from vidstill.cli.options import NO_PREFIX
 from vidstill.data.decode.images import is_image_file
+from vidstill.data.decode.reader import VideoReader
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.pipelines.box_data import parse_optional_path
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
@@ -35,7 +36,6 @@ from vidstill.utils.text import format_one_line, pluralize
 from vidstill.utils.types import check_range
 
 _MAX_MESSAGES = 10
-_NO_PREFIX = tyro.conf.arg(name="")  # its fields are options without a prefix
 
 
 def predict_command(
@@ -47,11 +47,11 @@ def predict_command(
     plot: Path | None = None,
     annotate: bool = False,
     timeline: bool = False,
-    windows: Annotated[TimelineConfig, _NO_PREFIX] = TimelineConfig(),  # noqa: B008  # it is frozen
+    windows: Annotated[TimelineConfig, NO_PREFIX] = TimelineConfig(),  # noqa: B008  # it is frozen
     topk: int = 5,
     split: SplitChoice = "all",
     root: str | None = None,
-    workers: Annotated[Workers, _NO_PREFIX] = Workers(),
+    workers: Annotated[Workers, NO_PREFIX] = Workers(),
     json: bool = False,
 ) -> None:
     """Predict what videos show, as a whole and over time: table, CSV, JSON, plot or annotated video.
@@ -103,8 +103,9 @@ def _is_long_video(encoder: VideoEncoder, videos: VideoSelection) -> bool:
     if len(videos.names) > 1 or is_image_file(row.name):
         return False
     try:
-        window = choose_window_seconds(encoder, row.source, row.frame_rate)
-        return read_duration(row.source, row.frame_rate) > 2 * window
+        with VideoReader(row.source) as video:
+            window = choose_window_seconds(encoder, video, row.frame_rate)
+            return read_duration(video, row.frame_rate) > 2 * window
     except BrokenVideo:  # reported when it is predicted
         return False
 
@@ -149,7 +150,10 @@ def _seconds_progress_bar(
     """Show a progress bar of videos, or of the seconds of a single one."""
     row, count = predictions.videos[0].row, len(predictions.videos)
     single = count == 1 and not is_image_file(row.name)
-    total = round(read_duration(row.source, row.frame_rate)) if single else count
+    total = count
+    if single:
+        with VideoReader(row.source) as video:
+            total = round(read_duration(video, row.frame_rate))
     with main_progress_bar(encoder.runtime.is_main, title) as progress:
         yield lambda number, seconds: progress(round(seconds) if single else number * encoder.runtime.world_size, total)
 
@@ -174,6 +178,3 @@ def echo_errors(errors: Mapping[str, str]) -> None:
         echo(f"  {format_one_line(reason)}")
     if len(errors) > _MAX_MESSAGES:
         echo(f"  and {len(errors) - _MAX_MESSAGES} more, which --json and a .json list")
-
-
-PREDICT_COMMANDS: dict[str, Callable[..., None]] = {"predict": predict_command}

@@ -22,7 +22,7 @@ class LoadedDetector:
 
     Args:
         views: Of its test.
-        times_person_score: An action's score is multiplied by the score of the person's box.
+        use_person_scores: An action's score is multiplied by the score of the person's box.
         matching: The rule that its test was scored by.
         train_size: Rows and columns of the training clips.
     """

@@ -19,11 +19,10 @@ from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.keyframes import build_test_keyframes
 from vidstill.data.ava.samples import KeyframeViewDataset
-from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
+from vidstill.data.decode.reader import TimedFrame, VideoReader, iter_timed_frames
 from vidstill.data.manifest.table import VideoRow
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.detector_checkpoint import load_detector
-from vidstill.pipelines.infer import keyframe_stream
 from vidstill.pipelines.infer.detect import DetectRequest, detect_video, read_video_persons
 from vidstill.pipelines.infer.keyframe_stream import read_keyframe_clips
 from vidstill.pipelines.infer.person_detector import PersonDetections
@@ -96,36 +95,41 @@ def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
 @pytest.mark.parametrize("rate", [25.0, 12.0])
 def test_clips_of_a_stream_are_those_that_are_read_one_by_one(clip, rule, rate):
     views = replace(VIEWS, sampling=KeyframeSampling(frames=4, stride=3, frame_rate=rate, rule=rule), short_side=32)
-    for taken in read_keyframe_clips(clip, views, interval=1.0, frame_rate=float(RATE)):
-        expected = KeyframeClipReader().read_clip(KeyframeVideo("clip", clip), round(taken.seconds), views.sampling)
-        frames, _ = taken.build_clip(np.zeros((0, 4)))
-        np.testing.assert_array_equal(frames.transpose(1, 2, 3, 0), expected)
+    with VideoReader(clip) as reader:
+        for streamed in read_keyframe_clips(reader, views, 1.0, float(RATE)):
+            video, second = KeyframeVideo("clip", clip), round(streamed.seconds)
+            frames, _ = streamed.build_clip(np.zeros((0, 4)))
+            expected = KeyframeClipReader().read_clip(video, second, views.sampling)
+            np.testing.assert_array_equal(frames.transpose(1, 2, 3, 0), expected)
 
 
-def test_memory_does_not_grow_with_the_video(monkeypatch):
-    """Ten minutes of frames, of which those of two clips live at a time."""
-    total, alive, most = 15_000, 0, 0
+def test_memory_does_not_grow_with_the_video():
+    """Of the frames of ten minutes, those of two clips are alive at a time."""
+    alive, most = 0, 0
 
-    def gone():
+    def forget():
         nonlocal alive
         alive -= 1
 
-    def show():
+    def make_image():
         nonlocal alive, most
-        frame = np.zeros((24, 32, 3), np.uint8)
-        weakref.finalize(frame, gone)
+        image = np.zeros((24, 32, 3), np.uint8)
+        weakref.finalize(image, forget)
         alive += 1
         most = max(most, alive)
-        return frame
+        return image
 
-    monkeypatch.setattr(keyframe_stream, "count_frames", lambda source: total)
-    monkeypatch.setattr(
-        keyframe_stream,
-        "iter_timed_frames",
-        lambda source, default_frame_rate: (TimedFrame(n / 25, 0.04, show) for n in range(total)),
-    )
-    seen = [taken.seconds for taken in read_keyframe_clips(b"", VIEWS, interval=1.0, frame_rate=25.0)]
-    assert seen == list(range(600))
+    class TenMinutes(VideoReader):
+        name, num_frames = "ten minutes", 15_000
+
+        def __init__(self):
+            pass
+
+        def iter_timed_frames(self, *, default_frame_rate):
+            return (TimedFrame(n / 25, 0.04, make_image) for n in range(15_000))
+
+    clips = read_keyframe_clips(TenMinutes(), VIEWS, 1.0, 25.0)
+    assert [clip.seconds for clip in clips] == list(range(600))
     assert most < 20
 
 
@@ -217,12 +221,12 @@ def test_what_cannot_be_read_is_named_and_the_others_are_done(capsys, model, cli
 
 def test_a_video_that_ends_early_is_answered_up_to_there(capsys, model, tmp_path, persons, monkeypatch):
     whole = film(tmp_path / "clip.mp4", 80)
-    frames = keyframe_stream.iter_timed_frames
+    original = VideoReader.iter_timed_frames
 
-    def cut(source, *, default_frame_rate):
-        yield from itertools.islice(frames(source, default_frame_rate=default_frame_rate), 40)
+    def cut(self, *, default_frame_rate):
+        return itertools.islice(original(self, default_frame_rate=default_frame_rate), 40)
 
-    monkeypatch.setattr(keyframe_stream, "iter_timed_frames", cut)
+    monkeypatch.setattr(VideoReader, "iter_timed_frames", cut)
     with pytest.raises(SystemExit) as left:
         ask(model, whole, person_boxes=str(persons), json=True)
     assert left.value.code == 1

@@ -368,7 +368,7 @@ def test_if_nothing_decodes_nothing_is_written(encoder, tmp_path, window):
 
 def test_a_video_that_a_scan_has_found_broken_is_not_opened(encoder, videos, tmp_path):
     (tmp_path / "list.jsonl").write_text(
-        '{"path": "videos/000000.mp4"}\n{"path": "videos/000001.mp4", "wrong": "ends early"}\n'
+        '{"path": "videos/000000.mp4"}\n{"path": "videos/000001.mp4", "error": "ends early"}\n'
     )
     for config in (EmbedConfig(), WINDOWS):
         result = embed(encoder, [tmp_path / "list.jsonl"], tmp_path / f"{config.window}.npz", config)

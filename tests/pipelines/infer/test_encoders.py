@@ -24,7 +24,6 @@ from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.decode.reader import iter_frames
 from vidstill.data.manifest.open import open_manifest
-from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.models.vit import TINY
@@ -233,9 +232,9 @@ def test_what_cannot_be_embedded_is_said(tmp_path, videos):
     encoder = load_encoder(str(tmp_path / "run"), precision="fp32")
     (tmp_path / "broken.mp4").write_bytes(b"no frame in here")
     for window in (None, 1.0):
-        with pytest.raises(BrokenVideo, match=r"broken\.mp4 does not decode"):
+        with pytest.raises(InputError, match=r"broken\.mp4 does not decode"):
             encoder.embed(tmp_path / "broken.mp4", window=window)
-        with pytest.raises(BrokenVideo, match=r"nowhere\.mp4"):
+        with pytest.raises(InputError, match=r"nowhere\.mp4"):
             encoder.embed(tmp_path / "nowhere.mp4", window=window)
     video = videos / "val/000001.mp4"
     with pytest.raises(InputError, match=r"a hop of 1\.0 seconds needs windows"):

@@ -11,6 +11,7 @@ from torch import Tensor
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.manifest.open import open_manifest
+from vidstill.data.manifest.table import VideoRow
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.infer.run import (
@@ -129,7 +130,7 @@ def test_windows_before_the_one_that_breaks_are_still_answered(runtime, tmp_path
 
     def start_seconds() -> tuple[list[float | None], dict[int, str]]:
         broken: dict[int, str] = {}
-        clips = iter_window_clips(7, path, windows, VIEWS, broken=broken)
+        clips = iter_window_clips(7, VideoRow(path, None), windows, VIEWS, broken=broken)
         return [each.start for each in run(Brightness(), clips, runtime, batch=4, merge=mean_over_views)], broken
 
     whole, broken = start_seconds()

@@ -95,7 +95,7 @@ def test_a_detector_is_tested_again_by_other_rules(road, tmp_path, capsys):
     same = json.loads(capsys.readouterr().out)
     assert same == told(road / "one") == told(tmp_path / "again")
     assert (tmp_path / "again/detections.csv").read_bytes() == (road / "one/detections.csv").read_bytes()
-    assert main(f"{command} --persons annotated --matching file_order --crop center".split()) == 0
+    assert main(f"{command} --person-boxes annotated --matching file_order --crop center".split()) == 0
     other = json.loads(capsys.readouterr().out)
     assert other["matching"] == "file_order"
     assert other["scored_boxes"] == len(
@@ -196,7 +196,7 @@ def test_data_that_cannot_be_used_are_refused_before_anything_is_written(road, t
     [
         ("{road}/data/annotations/val_persons.csv --crop center", "--crop"),
         ("{road}/none", "there is no file or run"),
-        ("{road}/one --persons {road}/none.csv", "none.csv"),
+        ("{road}/one --person-boxes {road}/none.csv", "none.csv"),
         ("{road}/one --actions {road}/other.csv", "does not know|calls"),
         ("{road}/one --out {road}/one", "holds something else"),
     ],

@@ -15,8 +15,7 @@ from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.engine.distributed import Runtime
 from vidstill.models.position_embeddings import PositionEmbedding
 from vidstill.models.vit import ViT
-from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND as DETECTOR
-from vidstill.pipelines.detector_checkpoint import load_detector
+from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND, load_detector
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError, check_range

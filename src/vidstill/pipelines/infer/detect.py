@@ -12,9 +12,9 @@ from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.keyframes import group_boxes
 from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.probe import read_frame_rate
+from vidstill.data.decode.reader import VideoReader
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, source_name
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.tracks import KeyframeDetections, PersonTracks
 from vidstill.pipelines.detector_checkpoint import LoadedDetector
@@ -75,20 +75,17 @@ def detect_video(
     Raises:
         BrokenVideo: No key frame decodes.
     """
-    source, detector = fetch_source(row.source), request.detector
-    rate = read_frame_rate(source) or row.frame_rate or detector.views.sampling.frame_rate
+    detector = request.detector
     boxes = None if request.person_detector is not None else request.person_boxes.get(video, {})
     indices = None if boxes is None else {round(second / request.interval) for second in boxes}
     keyframes: dict[int, KeyframeDetections] = {}
-    frame_size, error = (0, 0), ""
+    frame_size, broken = (0, 0), None
 
-    def iter_clips() -> Iterator[Clip]:
+    def iter_clips(reader: VideoReader) -> Iterator[Clip]:
         """Yield the clips of key frames with persons; `keyframes` gets all, with scores of 0."""
-        nonlocal frame_size, error
+        nonlocal frame_size, broken
         try:
-            for clip in read_keyframe_clips(
-                source, detector.views, interval=request.interval, frame_rate=rate, indices=indices
-            ):
+            for clip in read_keyframe_clips(reader, detector.views, request.interval, rate, indices):
                 frame_size, persons = clip.frame_size, _find_persons(request, boxes, clip)
                 scores = np.zeros((len(persons.boxes), len(detector.actions)), np.float32)
                 keyframes[clip.index] = KeyframeDetections(clip.seconds, persons.boxes, persons.scores, scores)
@@ -96,25 +93,26 @@ def detect_video(
                     pixels, pixel_boxes = map(torch.from_numpy, clip.build_clip(persons.boxes))
                     yield Clip(clip.index, pixels[None], clip.seconds, clip.seconds, pixel_boxes)
                 progress(clip.seconds)
-        except BrokenVideo as broken:
-            error = str(broken)
+        except BrokenVideo as error:
+            broken = error
 
     def score(clip: Tensor, boxes: Tensor) -> dict[str, Tensor]:
         return {"scores": detector.model(clip, boxes).float().sigmoid()}
 
-    for record in run(score, iter_clips(), request.runtime):
-        keyframe, scores = keyframes[record.video], record.arrays["scores"]
-        if not np.isfinite(scores).all():
-            error = f"{source_name(source)} has scores that are not finite at {keyframe.seconds:.1f} s"
-            keyframes = {index: each for index, each in keyframes.items() if index < record.video}
-            break
-        if detector.times_person_score:
-            scores = scores * keyframe.person_scores[:, None].astype(np.float32)
-        keyframes[record.video] = replace(keyframe, action_scores=scores)
-    error = error.replace(source_name(source), source_name(row.source))
-    if not keyframes:
-        raise BrokenVideo(error)
-    return VideoDetections(video, row, rate, frame_size, PersonTracks(list(keyframes.values())), error)
+    with VideoReader(row.source) as reader:
+        rate = reader.frame_rate or row.frame_rate or detector.views.sampling.frame_rate
+        for record in run(score, iter_clips(reader), request.runtime):
+            keyframe, scores = keyframes[record.video], record.arrays["scores"]
+            if not np.isfinite(scores).all():
+                broken = BrokenVideo(row.source, f"has scores that are not finite at {keyframe.seconds:.1f} s")
+                keyframes = {index: each for index, each in keyframes.items() if index < record.video}
+                break
+            if detector.use_person_scores:
+                scores = scores * keyframe.person_scores[:, None].astype(np.float32)
+            keyframes[record.video] = replace(keyframe, action_scores=scores)
+    if broken is not None and not keyframes:
+        raise broken
+    return VideoDetections(video, row, rate, frame_size, PersonTracks(list(keyframes.values())), str(broken or ""))
 
 
 def _find_persons(

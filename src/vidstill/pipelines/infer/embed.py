@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from vidstill.data.datasets.view_clips import ViewClips
-from vidstill.data.decode.probe import read_stream_metadata
+from vidstill.data.decode.reader import read_stream_metadata
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, source_name
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.data.tools.probe import stat_source
 from vidstill.pipelines.infer.encoder import EmbedConfig, VideoEncoder
 from vidstill.pipelines.infer.run import (
@@ -280,14 +280,7 @@ class _EmbedJob:
         )
         if self.windows is not None:
             for index in indices[runtime.rank :: runtime.world_size]:
-                row = rows[index]
-                if row.error:
-                    broken[index] = f"{source_name(row.source)} {row.error}"
-                    continue
-                clips = iter_window_clips(
-                    index, row.source, self.windows, self.views, frame_rate=row.frame_rate, broken=broken
-                )
-                yield index, ask(clips)
+                yield index, ask(iter_window_clips(index, rows[index], self.windows, self.views, broken=broken))
             return
         failed: dict[int, str] = {}
         dataset = ViewClips(build_manifest(rows[index] for index in indices), self.views)

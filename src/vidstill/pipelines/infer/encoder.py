@@ -21,7 +21,7 @@ from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, parse_path
+from vidstill.data.storage.fetch import PathOrUrl, parse_path
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.models.vit import ViT
@@ -231,11 +231,11 @@ class VideoEncoder:
         if windows is None:
             clips = iter([Clip(0, _load_views(build_manifest([row]), views))])
         else:
-            clips = iter_window_clips(0, video, windows, views, broken=broken)
+            clips = iter_window_clips(0, row, windows, views, broken=broken)
         model = partial(self.extract_features, layers=config.layers, pool=config.pool)
         records = list(run(model, clips, self.runtime, batch=batch, merge=mean_over_views))
         if broken:
-            raise BrokenVideo(broken[0])
+            raise InputError(broken[0])
         rows = {name: np.stack([each.arrays[name] for each in records]) for name in records[0].arrays}
         features = {name: torch.from_numpy(each if windows else each[0]) for name, each in rows.items()}
         return next(iter(features.values())) if len(features) == 1 else features

@@ -13,8 +13,7 @@ from jaxtyping import Float64
 from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.dataset import BoxSplit, open_box_dataset
 from vidstill.data.ava.frame_sampling import round_half_up
-from vidstill.data.decode.probe import count_frames, read_frame_rate
-from vidstill.data.decode.stream import DEFAULT_FRAME_RATE
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, ShardMember
@@ -154,7 +153,8 @@ def _sample_seconds(video: KeyframeVideo, interval: int) -> tuple[int, ...] | st
     """Return the seconds of a video's key frames, or the reason why they are unknown."""
     assert video.path is not None
     try:
-        frames, rate = count_frames(video.path), read_frame_rate(video.path) or video.frame_rate
+        with VideoReader(video.path) as reader:
+            frames, rate = reader.num_frames, reader.frame_rate or video.frame_rate
     except BrokenVideo as error:
         return str(error)
     seconds = range(0, math.ceil(frames / rate), interval)

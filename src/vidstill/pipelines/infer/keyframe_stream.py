@@ -13,9 +13,8 @@ from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
 from vidstill.data.ava.samples import BoxViewsConfig
 from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.probe import count_frames
-from vidstill.data.decode.stream import TimedFrame, iter_timed_frames
-from vidstill.data.storage.fetch import BrokenVideo, VideoSource, source_name
+from vidstill.data.decode.reader import TimedFrame, VideoReader
+from vidstill.data.storage.fetch import BrokenVideo
 
 
 class KeyframeClip:
@@ -52,12 +51,12 @@ class KeyframeClip:
 
 
 def read_keyframe_clips(
-    source: VideoSource, views: BoxViewsConfig, *, interval: float, frame_rate: float, indices: set[int] | None = None
+    video: VideoReader, views: BoxViewsConfig, interval: float, frame_rate: float, indices: set[int] | None = None
 ) -> Iterator[KeyframeClip]:
     """Yield the key frames of a video in order; frames are kept only as long as a clip needs them.
 
     Args:
-        source: A video file, or its bytes.
+        video: The opened video.
         views: Of the detector's test.
         interval: Seconds from one key frame to the next.
         frame_rate: Frames per second.
@@ -66,23 +65,23 @@ def read_keyframe_clips(
     Raises:
         BrokenVideo: After the last key frame that decodes, if the video ends early.
     """
-    total = count_frames(source)
+    total = video.num_frames
     planned = _plan_keyframes(views, total, interval, frame_rate, indices)
     reach = _count_frames_before(views.sampling, frame_rate)
     upcoming, open_clips = next(planned, None), deque[KeyframeClip]()
     number, size = -1, None
-    for number, frame in enumerate(iter_timed_frames(source, default_frame_rate=frame_rate)):
+    for number, frame in enumerate(video.iter_timed_frames(default_frame_rate=frame_rate)):
         while upcoming is not None and upcoming.keyframe - reach <= number:
             open_clips.append(upcoming)
             upcoming = next(planned, None)
         users = [each for each in open_clips if number == each.keyframe or number in each.frame_numbers]
         if users:
-            size = _add_frame(users, number, frame, views, size, source_name(source))
+            size = _add_frame(users, number, frame, views, size, video.name)
         while open_clips and open_clips[0].last_frame <= number:
             yield open_clips.popleft()
         if upcoming is None and not open_clips:
             return
-    raise BrokenVideo(f"{source_name(source)} ends early: {number + 1} of {total} frames decode")
+    raise BrokenVideo(video.name, f"ends early: {number + 1} of {total} frames decode")
 
 
 def _plan_keyframes(
@@ -124,7 +123,7 @@ def _add_frame(
     image = frame.to_image()
     height, width = image.shape[:2]
     if frame_size not in (None, (height, width)):
-        raise BrokenVideo(f"{name} changes its size to {width}x{height} at frame {number} or before")
+        raise BrokenVideo(name, f"changes its size to {width}x{height} at frame {number} or before")
     resized: ImageArray | None = None
     for clip in clips:
         if number == clip.keyframe:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.decode.images import is_image_file
-from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, count_frames, read_frame_rate
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, VideoSource, fetch_source
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.figures.timeline import Timeline
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
@@ -159,15 +159,15 @@ def predict_timeline(
         workers: Windows per batch (None: 16).
         progress: Called with the seconds that are done.
     """
-    source, rate = fetch_source(row.source), row.frame_rate
     broken: dict[int, str] = {}
     starts, ends, probabilities = [], [], []
     try:
-        seconds = config.window or choose_window_seconds(encoder, source, rate)
+        with VideoReader(row.source) as video:
+            seconds, file = config.window or choose_window_seconds(encoder, video, row.frame_rate), video.file
         windows = WindowsConfig(window_seconds=seconds, hop_seconds=config.hop or seconds / 2)
         records = run(
             lambda clip: {"logits": encoder.predict_logits(clip)},
-            iter_window_clips(0, source, windows, encoder.views, frame_rate=rate, broken=broken),
+            iter_window_clips(0, row, windows, encoder.views, file=file, broken=broken),
             encoder.runtime,
             batch=workers.device_batch or _WINDOW_BATCH,
             merge=encoder.merge_views,
@@ -179,23 +179,25 @@ def predict_timeline(
             progress(ends[-1])
     except BrokenVideo as error:
         broken[0] = str(error)
-    reason = broken.get(0, "").replace(source_name(source), source_name(row.source))
     if not starts:
-        return None, reason
-    return Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), reason
+        return None, broken[0]
+    return Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), broken.get(0, "")
 
 
-def read_duration(source: VideoSource, frame_rate: float | None) -> float:
+def read_duration(video: VideoReader, frame_rate: float | None) -> float:
     """Return the length of a video in seconds, by its header's frame rate, or else by this one.
 
     Raises:
         BrokenVideo: It does not decode.
     """
-    return count_frames(source) / (read_frame_rate(source) or frame_rate or DEFAULT_FRAME_RATE)
+    return video.num_frames / (video.frame_rate or frame_rate or DEFAULT_FRAME_RATE)
 
 
-def choose_window_seconds(encoder: VideoEncoder, source: VideoSource, frame_rate: float | None) -> float:
+def choose_window_seconds(encoder: VideoEncoder, video: VideoReader, frame_rate: float | None) -> float:
     """Return the length of a window that suits the model and the video.
+
+    Args:
+        frame_rate: Frames per second, if the file does not state it.
 
     Raises:
         BrokenVideo: The video does not decode.
@@ -203,8 +205,8 @@ def choose_window_seconds(encoder: VideoEncoder, source: VideoSource, frame_rate
     sampling = encoder.views.sampling
     if sampling.num_frames == 1:
         return _IMAGE_WINDOW_SECONDS
-    seconds = encoder.clip_seconds(read_frame_rate(source) or frame_rate or DEFAULT_FRAME_RATE)
-    return min(seconds, read_duration(source, frame_rate)) if isinstance(sampling, SegmentSampling) else seconds
+    seconds = encoder.clip_seconds(video.frame_rate or frame_rate or DEFAULT_FRAME_RATE)
+    return min(seconds, read_duration(video, frame_rate)) if isinstance(sampling, SegmentSampling) else seconds
 
 
 def predict(

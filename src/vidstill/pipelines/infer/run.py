@@ -9,6 +9,7 @@ rank's share, then `run`, and `gather` at the end.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,7 +23,8 @@ from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig, iter_windows
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.storage.fetch import BrokenVideo, VideoSource, source_name
+from vidstill.data.manifest.table import VideoRow
+from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.engine.distributed import Runtime
 from vidstill.tasks.metrics.accuracy import merge_views
 
@@ -151,28 +153,30 @@ def iter_dataset_clips(
 
 def iter_window_clips(
     index: int,
-    source: VideoSource,
+    row: VideoRow,
     windows: WindowsConfig,
     views: ViewsConfig,
     *,
-    frame_rate: float | None = None,
+    file: Path | bytes | None = None,
     broken: dict[int, str],
 ) -> Iterator[Clip]:
     """Yield the windows of a video from start to end; memory does not grow with its length.
 
     Args:
         index: The video's.
-        frame_rate: Frames per second, if the file does not state it.
+        file: The video, if it is fetched already.
         broken: Receives the index, and the reason, if the video does not decode to its end.
     """
     window = None
     try:
-        for window in iter_windows(source, windows, views, default_frame_rate=frame_rate):
+        if row.error:
+            raise BrokenVideo(row.source, row.error)
+        for window in iter_windows(file or row.source, windows, views, default_frame_rate=row.frame_rate):
             yield Clip(index, window.clip, window.start, window.end)
         if window is None:
-            raise BrokenVideo(f"{source_name(source)} holds no frame that decodes")
+            raise BrokenVideo(row.source, "holds no frame that decodes")
     except BrokenVideo as error:
-        broken[index] = str(error)
+        broken[index] = str(BrokenVideo(row.source, error.reason))
 
 
 def score_videos(

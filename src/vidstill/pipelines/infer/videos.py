@@ -1,13 +1,11 @@
 """Which videos a command is asked about: those of files, folders, lists and data sets."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vidstill.data.decode.images import IMAGE_EXTENSIONS, is_image_file
-from vidstill.data.decode.probe import read_stream_metadata
-from vidstill.data.decode.stream import VIDEO_EXTENSIONS
+from vidstill.data.decode.reader import VIDEO_EXTENSIONS, read_stream_metadata
 from vidstill.data.manifest.folder import has_suffix
 from vidstill.data.manifest.manifest import Manifest, Split
 from vidstill.data.manifest.open import list_splits, open_manifest
@@ -106,14 +104,7 @@ def find_videos(
 
 def build_manifest(rows: Iterable[VideoRow], classes: tuple[str, ...] = (), multi_label: bool = False) -> Manifest:
     """Build a manifest of videos from anywhere; with their labels if classes are given."""
-    table = VideoTable(Path())
-    for row in rows:
-        name, member = str(row.source), None
-        if isinstance(row.source, ShardMember):
-            name, member = row.source.name, (str(row.source.shard), row.source.offset, row.source.size)
-        labels = row.labels if classes else ()
-        first = labels[0] if labels else None
-        table.append(name, first, row.frames, row.frame_rate, member, row.error, extra_labels=labels[1:])
+    table = VideoTable.from_rows(row if classes else replace(row, label=None, extra_labels=()) for row in rows)
     return Manifest(table, classes, "videos", "what was asked for", table.compute_fingerprint(), 0, multi_label)
 
 
@@ -160,6 +151,5 @@ def _open_manifests(
 
 
 def _build_single(path: PathOrUrl) -> Manifest:
-    table = VideoTable(parent_path(path))
-    table.append(base_name(path), None)
+    table = VideoTable(parent_path(path), [base_name(path)])
     return Manifest(table, (), "one video", path, table.compute_fingerprint())
