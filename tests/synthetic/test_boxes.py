@@ -1,6 +1,5 @@
 """Made clips with boxes: AVA's files about figures that do what is said of them, where it is said."""
 
-import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidstill.cli.main import main
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, read_box_csv, read_excluded_timestamps
 from vidstill.data.ava.label_map import read_label_map
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.synthetic import boxes as made
 from vidstill.synthetic.acting import WORLD_MARGIN, generate_scene
 from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
-from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
 from vidstill.synthetic.dataset import SYNTHETIC_SPLITS
 from vidstill.synthetic.figures import (
     FIRST_INTERACTION,
@@ -27,7 +24,6 @@ from vidstill.synthetic.figures import (
     measure_visibility,
 )
 from vidstill.utils.rng import derive_sample_seed
-from vidstill.utils.types import InputError
 
 TINY = SyntheticBoxesConfig(train=4, val=3, unlabelled=2, seconds=3, size=(32, 48), fps=4)
 SIZE, SECONDS, FPS = (64, 96), 6, 8
@@ -66,23 +62,6 @@ def by_moment(rows: BoxTable) -> dict[tuple[str, int], list[int]]:
 
 
 # ---- The files ------------------------------------------------------------------------------------------------------
-
-
-def test_the_same_config_makes_the_same_bytes_with_any_number_of_workers(tiny, tmp_path):
-    assert contents(make_box_dataset(tmp_path / "two", TINY, workers=2)) == contents(tiny)
-
-
-def test_a_larger_set_holds_the_smaller_one(tiny, tmp_path):
-    larger = contents(make_box_dataset(tmp_path / "larger", replace(TINY, train=5, unlabelled=3), workers=1))
-    for name, data in contents(tiny).items():
-        assert name == "synthetic.json" or larger[name].startswith(data), name
-    assert len(larger) == len(contents(tiny)) + 2
-
-
-def test_each_clip_is_another_and_so_are_those_of_another_seed(tiny, tmp_path):
-    other = make_box_dataset(tmp_path / "other", replace(TINY, seed=1), workers=1)
-    clips = [data for folder in (tiny, other) for name, data in contents(folder).items() if name.endswith(".mp4")]
-    assert len(set(clips)) == len(clips) == 18
 
 
 def test_the_folder_is_as_ava_lays_out_its_files(tiny):
@@ -175,101 +154,6 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
     """Their intersection over their union."""
     both = np.prod(np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None))
     return float(both / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - both))
-
-
-# ---- Made in part, or not at all ------------------------------------------------------------------------------------
-
-
-def test_a_second_call_draws_nothing(tiny, monkeypatch):
-    monkeypatch.setattr(made, "generate_scene", None)
-    assert make_box_dataset(tiny, TINY, workers=1) == tiny
-
-
-def test_a_call_that_was_cut_short_leaves_no_annotations_and_the_next_one_completes_it(tiny, tmp_path, monkeypatch):
-    drawn = []
-
-    def cut_short(*given):
-        if len(drawn) == 5:
-            raise KeyboardInterrupt
-        drawn.append(given)
-        return draw_scene(*given)
-
-    monkeypatch.setattr(made, "draw_scene", cut_short)
-    with pytest.raises(KeyboardInterrupt):
-        make_box_dataset(tmp_path, TINY, workers=1)
-    assert not any(name.startswith("annotations") for name in contents(tmp_path))
-    drawn.clear()
-    told = []
-    make_box_dataset(tmp_path, TINY, workers=1, progress=lambda *numbers: told.append(numbers))
-    assert len(drawn) == 9 - 5
-    assert told == [(n, 9) for n in range(1, 10)]
-    assert contents(tmp_path) == contents(tiny)
-
-
-def test_annotations_that_are_lost_are_written_again(tiny, tmp_path):
-    folder = shutil.copytree(tiny, tmp_path / "copy")
-    for name in ("train.csv", "actions.pbtxt"):
-        (folder / "annotations" / name).unlink()
-        assert contents(make_box_dataset(folder, TINY, workers=1)) == contents(tiny)
-
-
-def test_where_nothing_is_annotated_there_are_no_annotations(tmp_path):
-    folder = make_box_dataset(tmp_path, replace(TINY, train=0, val=0), workers=1)
-    assert set(contents(folder)) == {"synthetic.json", "unlabelled/000000.mp4", "unlabelled/000001.mp4"}
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"size": (33, 48)}, "sides are even.*such as 34x48"),
-        ({"size": (32, 16)}, "at least 32 pixels, such as 32x32"),
-        ({"seconds": 1}, "seconds is 1; take 2 to 60"),
-        ({"fps": 3}, "fps is 3; take 4 to 60"),
-        ({"train": -1}, "at least one clip in all"),
-        ({"train": 0, "val": 0, "unlabelled": 0}, "at least one clip in all"),
-        ({"seed": -1}, "seed is -1"),
-    ],
-)
-def test_what_cannot_be_made_is_refused_before_anything_is_written(change, sentence, tmp_path):
-    with pytest.raises(InputError, match=sentence):
-        make_box_dataset(tmp_path / "new", replace(TINY, **change))
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_folder_with_other_clips_is_left_alone(tiny):
-    before = contents(tiny)
-    with pytest.raises(InputError, match="with other settings"):
-        make_box_dataset(tiny, replace(TINY, seed=4))
-    with pytest.raises(InputError, match="with other settings"):
-        make_clip_dataset(tiny, SyntheticClipsConfig())
-    assert contents(tiny) == before
-
-
-# ---- The command ----------------------------------------------------------------------------------------------------
-
-
-def test_the_command_makes_either_kind(tiny, tmp_path, capsys):
-    sizes = "--train 4 --val 3 --unlabelled 2 --size 32 48 --fps 4"
-    assert main(["data", "make", str(tmp_path / "boxes"), "--boxes", *sizes.split(), "--seconds", "3"]) == 0
-    assert capsys.readouterr().out.endswith(f"next: vidstill detect train RECIPE --data {tmp_path / 'boxes'}\n")
-    assert contents(tmp_path / "boxes") == contents(tiny)
-    assert main(["data", "make", str(tmp_path / "clips"), *sizes.split(), "--frames", "2", "--classes", "left"]) == 0
-    assert capsys.readouterr().out.endswith(f"next: vidstill data inspect {tmp_path / 'clips'}\n")
-    assert (tmp_path / "clips" / "classes.txt").read_text() == "left\n"
-
-
-@pytest.mark.parametrize(
-    ("typed", "sentence"),
-    [
-        ("--boxes --frames 8", "--frames cannot be given with --boxes; --seconds says how long a clip is"),
-        ("--boxes --classes left --frames 8", "--frames and --classes cannot be given with --boxes"),
-        ("--seconds 3", "--seconds cannot be given without --boxes; --frames says how long a clip is"),
-    ],
-)
-def test_options_of_the_other_kind_are_refused(typed, sentence, tmp_path, capsys):
-    assert main(["data", "make", str(tmp_path / "new"), *typed.split()]) == 2
-    assert sentence in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "new").exists()
 
 
 # ---- What is drawn --------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Made clips: files and lists that hold what was asked for, in classes that no single frame gives away."""
 
-import json
-from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -12,40 +10,19 @@ from hypothesis import strategies as st
 
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import open_manifest
-from vidstill.synthetic import clips as made
 from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
 from vidstill.synthetic.dataset import encode_h264
 from vidstill.synthetic.drawing import draw_clip
 from vidstill.synthetic.motion import MAX_RADIUS, MIN_RADIUS, MOTION_CLASSES, draw_trajectory
 from vidstill.utils.rng import numpy_rng
-from vidstill.utils.types import InputError
 
 TINY = SyntheticClipsConfig(train=5, val=3, unlabelled=4, frames=4, size=(16, 24), fps=10)
 REVERSED = [("left", "right"), ("up", "down"), ("clockwise", "counterclockwise"), ("growing", "shrinking")]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     return make_clip_dataset(tmp_path_factory.mktemp("made"), TINY, workers=1)
-
-
-def test_the_same_config_makes_the_same_bytes_with_any_number_of_workers(tiny, tmp_path):
-    assert contents(make_clip_dataset(tmp_path / "two", TINY, workers=2)) == contents(tiny)
-
-
-def test_another_seed_makes_other_clips_and_each_clip_is_another(tiny, tmp_path):
-    other = make_clip_dataset(tmp_path / "other", replace(TINY, seed=1), workers=1)
-    clips = [data for folder in (tiny, other) for name, data in contents(folder).items() if name.endswith(".mp4")]
-    assert len(set(clips)) == len(clips) == 24
-
-
-def test_a_larger_set_holds_the_smaller_one(tiny, tmp_path):
-    larger = contents(make_clip_dataset(tmp_path / "larger", replace(TINY, train=7, unlabelled=6), workers=1))
-    assert all(larger[name] == data for name, data in contents(tiny).items() if name.endswith(".mp4"))
 
 
 def test_the_lists_name_every_clip_with_classes_in_turn(tiny):
@@ -58,11 +35,6 @@ def test_the_lists_name_every_clip_with_classes_in_turn(tiny):
     assert [row.label for row in unlabelled.rows] == [None] * 4
     listed = sum((tiny / name).read_text().count(".mp4") for name in ("train.csv", "val.csv", "unlabelled.txt"))
     assert listed == len(list(tiny.rglob("*.mp4"))) == 12
-
-
-def test_a_split_without_clips_has_no_list(tmp_path):
-    folder = make_clip_dataset(tmp_path, replace(TINY, train=0, val=0), workers=1)
-    assert not {"train.csv", "val.csv"} & set(contents(folder))
 
 
 def test_clips_have_the_asked_size_and_number_of_frames(tiny):
@@ -82,89 +54,6 @@ def test_a_frame_is_coded_without_regard_to_its_neighbours():
     drawn = draw_clip("right", 5, 6, (32, 32))
     forth, back = (read_frames(encode_h264(clip, 8), range(6)) for clip in (drawn, drawn[::-1].copy()))
     assert np.array_equal(forth, back[::-1])
-
-
-def test_a_second_call_draws_nothing(tiny, monkeypatch):
-    monkeypatch.setattr(made, "draw_clip", None)
-    assert make_clip_dataset(tiny, TINY, workers=1) == tiny
-
-
-def test_a_call_that_was_cut_short_leaves_no_list_and_the_next_one_completes_it(tiny, tmp_path, monkeypatch):
-    drawn = []
-
-    def cut_short(*args):
-        if len(drawn) == 7:
-            raise KeyboardInterrupt
-        drawn.append(args)
-        return draw_clip(*args)
-
-    monkeypatch.setattr(made, "draw_clip", cut_short)
-    with pytest.raises(KeyboardInterrupt):
-        make_clip_dataset(tmp_path, TINY, workers=1)
-    assert not any(name.endswith((".csv", ".txt")) for name in contents(tmp_path))
-    drawn.clear()
-    make_clip_dataset(tmp_path, TINY, workers=1)
-    assert len(drawn) == 12 - 7
-    assert contents(tmp_path) == contents(tiny)
-
-
-def test_a_file_that_cannot_be_completed_is_absent(tmp_path, monkeypatch):
-    def full(file):
-        raise OSError(28, "No space left on device")
-
-    make_clip_dataset(tmp_path / "whole", TINY, workers=1)
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match="No space"):
-        make_clip_dataset(tmp_path / "full", TINY, workers=1)
-    names = {Path(name).name for name in contents(tmp_path / "full")}
-    assert not names & {Path(name).name for name in contents(tmp_path / "whole")}
-
-
-def test_made_is_told_how_far_it_is(tmp_path):
-    told = []
-    make_clip_dataset(tmp_path, TINY, workers=1, progress=lambda *numbers: told.append(numbers))
-    assert told == [(n, 12) for n in range(1, 13)]
-
-
-def test_a_folder_with_other_clips_or_other_files_is_left_alone(tiny, tmp_path):
-    before = contents(tiny)
-    with pytest.raises(InputError, match="with other settings"):
-        make_clip_dataset(tiny, replace(TINY, seed=4))
-    assert contents(tiny) == before
-    (tmp_path / "thesis.tex").write_text("…")
-    with pytest.raises(InputError, match="something else than synthetic clips"):
-        make_clip_dataset(tmp_path, TINY)
-    with pytest.raises(InputError, match="is a file"):
-        make_clip_dataset(tmp_path / "thesis.tex", TINY)
-    assert list(contents(tmp_path)) == ["thesis.tex"]
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"size": (33, 48)}, "sides are even.*such as 34x48"),
-        ({"size": (32, 8)}, "such as 32x16"),
-        ({"frames": 1}, "take at least 2 frames"),
-        ({"fps": 0}, "frames per second"),
-        ({"train": -1}, "at least one clip in all"),
-        ({"train": 0, "val": 0, "unlabelled": 0}, "at least one clip in all"),
-        ({"classes": ("left", "rigth")}, "did you mean right"),
-        ({"classes": ("left", "left")}, "twice"),
-        ({"classes": ()}, "at least one class"),
-    ],
-)
-def test_what_cannot_be_made_is_refused_before_anything_is_written(change, sentence, tmp_path):
-    with pytest.raises(InputError, match=sentence):
-        make_clip_dataset(tmp_path / "new", replace(TINY, **change))
-    assert not (tmp_path / "new").exists()
-
-
-def test_the_folder_says_how_its_clips_were_made(tiny):
-    said = json.loads((tiny / "synthetic.json").read_text())
-    assert SyntheticClipsConfig(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in said.items() if name not in ("kind", "drawing")}
-    )
-    assert (said["train"], said["size"], said["classes"]) == (5, [16, 24], list(MOTION_CLASSES))
 
 
 # Only in motion: the paths themselves. Each of them is a point on a torus, so uniform means uniform on circles.
