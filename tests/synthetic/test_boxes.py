@@ -1,4 +1,4 @@
-"""Made clips with boxes: AVA's files about figures that do what is said of them, where it is said."""
+"""Synthetic clips with boxes: AVA's files, and figures that perform their annotated actions."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, read_box_csv, read_excluded_timestamps
 from vidstill.data.ava.label_map import read_label_map
 from vidstill.data.decode.reader import count_frames, read_frames
-from vidstill.synthetic import boxes as made
+from vidstill.synthetic import boxes as boxes_module
 from vidstill.synthetic.acting import WORLD_MARGIN, generate_scene
 from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
 from vidstill.synthetic.dataset import SYNTHETIC_SPLITS
@@ -47,18 +47,18 @@ def tiny(tmp_path_factory) -> Path:
 def whole(tmp_path_factory) -> Path:
     """The annotations of a set, its val of the usual size, without its clips."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(made, "draw_scene", lambda *_: None)
-        patch.setattr(made, "encode_h264", lambda *_: b"")
+        patch.setattr(boxes_module, "draw_scene", lambda *_: None)
+        patch.setattr(boxes_module, "encode_h264", lambda *_: b"")
         config = SyntheticBoxesConfig(train=60, val=80, unlabelled=0)
         return make_box_dataset(tmp_path_factory.mktemp("whole"), config, workers=1) / "annotations"
 
 
-def by_moment(rows: BoxTable) -> dict[tuple[str, int], list[int]]:
+def by_keyframe(rows: BoxTable) -> dict[tuple[str, int], list[int]]:
     """The rows of each key frame."""
-    found = defaultdict(list)
+    rows_of_keyframe = defaultdict(list)
     for row in range(len(rows)):
-        found[rows.video_names[rows.video_index[row]], int(rows.second[row])].append(row)
-    return found
+        rows_of_keyframe[rows.video_names[rows.video_index[row]], int(rows.second[row])].append(row)
+    return rows_of_keyframe
 
 
 # ---- The files ------------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def test_the_folder_is_as_ava_lays_out_its_files(tiny):
     assert read_frames(tiny / "unlabelled" / "000001.mp4", range(12)).shape == (12, 32, 48, 3)
 
 
-def test_what_is_written_is_read_by_what_reads_ava(whole):
+def test_the_files_are_read_by_the_readers_of_ava(whole):
     assert dict(read_label_map(whole / "actions.pbtxt").names) == dict(enumerate(PERSON_ACTIONS, 1))
     for split, count in (("train", 60), ("val", 80)):
         rows = read_box_csv(whole / f"{split}.csv", has_scores=False)
@@ -91,7 +91,7 @@ def test_what_is_written_is_read_by_what_reads_ava(whole):
 
 def test_every_action_is_in_val_and_some_are_rare(whole):
     rows = read_box_csv(whole / "val.csv", has_scores=False)
-    persons = sum(len(boxes_of(rows, own)) for own in by_moment(rows).values())
+    persons = sum(len(boxes_of(rows, own)) for own in by_keyframe(rows).values())
     counts = Counter(rows.action_id.tolist())
     assert set(counts) == set(range(1, 13))
     assert min(counts.values()) >= 15
@@ -99,9 +99,9 @@ def test_every_action_is_in_val_and_some_are_rare(whole):
     assert 1.3 < len(rows) / persons < 2
 
 
-def test_a_person_moves_in_one_way_and_what_is_done_with_others_has_others_there(whole):
+def test_a_person_has_one_movement_and_interactions_need_a_partner(whole):
     rows = read_box_csv(whole / "val.csv", has_scores=False)
-    for own in by_moment(rows).values():
+    for own in by_keyframe(rows).values():
         persons = boxes_of(rows, own)
         for box in persons:
             actions = {int(rows.action_id[row]) for row in own if tuple(rows.box[row]) == box}
@@ -110,8 +110,8 @@ def test_a_person_moves_in_one_way_and_what_is_done_with_others_has_others_there
             assert len(persons) > 1 or not actions & set(range(FIRST_INTERACTION + 1, 13))
 
 
-def test_all_who_are_seen_are_annotated_where_a_moment_is_not_excluded(whole):
-    there = by_moment(rows := read_box_csv(whole / "val.csv", has_scores=False))
+def test_every_visible_figure_of_a_key_frame_is_annotated_unless_it_is_excluded(whole):
+    rows_of_keyframe = by_keyframe(rows := read_box_csv(whole / "val.csv", has_scores=False))
     excluded = read_excluded_timestamps(whole / "val_excluded_timestamps.csv")
     for number in range(80):
         scene = acted(derive_sample_seed(0, SYNTHETIC_SPLITS.index("val"), number))
@@ -119,31 +119,31 @@ def test_all_who_are_seen_are_annotated_where_a_moment_is_not_excluded(whole):
             moment = (f"val_{number:06d}", second)
             shares = [share for _, _, share in measure_visibility(scene, SIZE, second * FPS)]
             clear = sum(share >= 0.3 for share in shares)
-            assert moment in excluded or len(boxes_of(rows, there.get(moment, []))) == clear
+            assert moment in excluded or len(boxes_of(rows, rows_of_keyframe.get(moment, []))) == clear
             assert moment in excluded or not any(0.1 <= share < 0.3 for share in shares)
 
 
-def test_the_detector_finds_most_boxes_nearly_where_they_are_and_some_where_nobody_is(whole):
-    rows, found = (
+def test_the_simulated_detector_gives_most_boxes_jittered_and_some_false_ones(whole):
+    rows, detections = (
         read_box_csv(whole / "train.csv", has_scores=False),
         read_box_csv(whole / "train_persons.csv", has_scores=True),
     )
-    there, reported = by_moment(rows), by_moment(found)
-    assert (found.action_id == NO_ACTION).all()
-    assert ((found.score > 0) & (found.score <= 1)).all()
-    best, alone = [], []
-    for moment in there.keys() | reported.keys():
-        persons = boxes_of(rows, there.get(moment, []))
+    annotated, detected = by_keyframe(rows), by_keyframe(detections)
+    assert (detections.action_id == NO_ACTION).all()
+    assert ((detections.score > 0) & (detections.score <= 1)).all()
+    ious, false_boxes = [], []
+    for moment in annotated.keys() | detected.keys():
+        persons = boxes_of(rows, annotated.get(moment, []))
         overlaps = {
-            row: [overlap(found.box[row], np.array(box)) for box in persons] for row in reported.get(moment, [])
+            row: [overlap(detections.box[row], np.array(box)) for box in persons] for row in detected.get(moment, [])
         }
-        best += [max((each[n] for each in overlaps.values()), default=0) for n in range(len(persons))]
-        alone += [row for row, each in overlaps.items() if max(each, default=0) == 0]
-    assert 0.9 < np.mean(np.array(best) > 0.5) < 0.99
-    assert np.mean([value for value in best if value > 0.5]) > 0.75
-    assert 0.02 < len(alone) / len(found) < 0.2
-    assert (found.score[alone] > 0.9).any()  # a negative to learn from
-    assert found.score[alone].mean() < np.delete(found.score, alone).mean() - 0.1
+        ious += [max((each[n] for each in overlaps.values()), default=0) for n in range(len(persons))]
+        false_boxes += [row for row, each in overlaps.items() if max(each, default=0) == 0]
+    assert 0.9 < np.mean(np.array(ious) > 0.5) < 0.99
+    assert np.mean([value for value in ious if value > 0.5]) > 0.75
+    assert 0.02 < len(false_boxes) / len(detections) < 0.2
+    assert (detections.score[false_boxes] > 0.9).any()  # a negative to learn from
+    assert detections.score[false_boxes].mean() < np.delete(detections.score, false_boxes).mean() - 0.1
 
 
 def boxes_of(rows: BoxTable, own: list[int]) -> list[tuple[float, ...]]:
@@ -169,8 +169,10 @@ def test_a_box_holds_its_figure_and_no_more(seed):
             continue
         others = replace(scene, figures=tuple(each for each in scene.figures if each is not figure))
         changes = [
-            np.abs(draw_scene(scene, look, SIZE)[0].astype(int) - draw_scene(others, look, SIZE)[0]).max(-1)
-            for look in range(seed, seed + 6)
+            np.abs(draw_scene(scene, colour_seed, SIZE)[0].astype(int) - draw_scene(others, colour_seed, SIZE)[0]).max(
+                -1
+            )
+            for colour_seed in range(seed, seed + 6)
         ]
         rows, columns = np.nonzero(np.max(changes, axis=0) > 24)
         left, top, right, bottom = box * np.tile([SIZE[1], SIZE[0]], 2)
@@ -189,7 +191,7 @@ def single_frame(scene: Scene, frame: int) -> Scene:
     return Scene(figures=tuple(map(cut, scene.figures)), balls=tuple(map(cut, scene.balls)))
 
 
-def test_a_figure_behind_another_or_out_of_the_frame_is_seen_less():
+def test_a_figure_behind_another_or_outside_the_frame_is_less_visible():
     shares = []
     for seed in range(60):
         scene = acted(seed)
@@ -203,7 +205,7 @@ def test_a_figure_behind_another_or_out_of_the_frame_is_seen_less():
     assert any(by_itself == 0 for _, by_itself in shares)
 
 
-def test_looks_do_not_depend_on_what_is_done():
+def test_the_appearance_of_a_figure_does_not_depend_on_its_actions():
     scene = acted(3)
     still = replace(scene, figures=tuple(replace(each, actions=~each.actions) for each in scene.figures))
     assert np.array_equal(draw_scene(scene, 3, SIZE), draw_scene(still, 3, SIZE))
@@ -214,7 +216,7 @@ def test_looks_do_not_depend_on_what_is_done():
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_nothing_changes_within_less_than_half_a_second_of_a_key_frame(seed):
+def test_no_action_changes_within_half_a_second_of_a_key_frame(seed):
     for figure in acted(seed).figures:
         for second in range(1, SECONDS):
             near = figure.actions[second * FPS - FPS // 2 + 1 : second * FPS + FPS // 2]
@@ -223,7 +225,7 @@ def test_nothing_changes_within_less_than_half_a_second_of_a_key_frame(seed):
 
 @settings(max_examples=100, deadline=None)
 @given(seeds)
-def test_figures_do_what_is_said_of_them(seed):
+def test_figures_perform_their_annotated_actions(seed):
     scene = acted(seed)
     for figure in scene.figures:
         other = figure if figure.partner is None else scene.figures[figure.partner]
@@ -232,42 +234,42 @@ def test_figures_do_what_is_said_of_them(seed):
             now, then = second * FPS - 2, second * FPS + 2  # half a second
             step, span = around(figure.x[then] - figure.x[now]), np.ptp(figure.y[now : then + 1])
             before, after = abs(other.x[now] - figure.x[now]), abs(other.x[then] - figure.x[then])
-            theirs = doing(other.actions[now])
-            stays = bool(theirs & {"stand still", "jump"})
+            partner_actions = doing(other.actions[now])
+            stays = bool(partner_actions & {"stand still", "jump"})
             holds = {
                 "stand still": abs(step) < 1e-9 and span < 1e-9,
                 "move left": -0.19 < step < -0.09 and span < 1e-9,
                 "move right": 0.09 < step < 0.19 and span < 1e-9,
                 "jump": abs(step) < 1e-9 and span > 0.05,
                 "carry (an object)": True,
-                "throw (an object)": "catch (an object)" in theirs,
-                "catch (an object)": "throw (an object)" in theirs,
+                "throw (an object)": "catch (an object)" in partner_actions,
+                "catch (an object)": "throw (an object)" in partner_actions,
                 "approach (a person)": after < before - 0.09 and stays,
                 "leave (a person)": after > before + 0.09 and stays,
                 "follow (a person)": abs(after - before) < 1e-9 and step * (other.x[now] - figure.x[now]) > 0,
                 "circle (a person)": span > 0.03 and abs(step) > 0.03 and stays,
-                "touch (a person)": "touch (a person)" in theirs and before < 0.33,
+                "touch (a person)": "touch (a person)" in partner_actions and before < 0.33,
             }
             for action in doing(figure.actions[now] & figure.actions[then]):
                 assert holds[action], action
 
 
-def test_hands_that_touch_meet_and_balls_fly_from_who_throws_to_who_catches():
-    touching, forth = [], []
+def test_touching_hands_meet_and_balls_fly_from_thrower_to_catcher():
+    touching, directions = [], []
     for scene in map(acted, range(300)):
         for one, other in ((one, scene.figures[one.partner]) for one in scene.figures if one.partner is not None):
             right, frames = (other.x > one.x).astype(int), np.arange(SECONDS * FPS)
-            mine, theirs = (np.array([figure.locate_hand(0), figure.locate_hand(1)]) for figure in (one, other))
-            far = np.hypot(*(mine[right, :, frames] - theirs[1 - right, :, frames]).T)
+            hands, partner_hands = (np.array([figure.locate_hand(0), figure.locate_hand(1)]) for figure in (one, other))
+            far = np.hypot(*(hands[right, :, frames] - partner_hands[1 - right, :, frames]).T)
             touching += list(far[one.actions[:, PERSON_ACTIONS.index("touch (a person)")]])
             throws = one.actions[:, PERSON_ACTIONS.index("throw (an object)")]
             if len(scene.balls) == 1 and not any(figure.actions[:, 4].any() for figure in scene.figures):
                 steps = np.sign(np.diff(scene.balls[0].x)) == np.sign(other.x - one.x)[1:]
-                forth += list(steps[throws[1:] & throws[:-1]])
+                directions += list(steps[throws[1:] & throws[:-1]])
     assert len(touching) > 100
     assert max(touching) < 0.02
-    assert len(forth) > 100
-    assert np.mean(forth) > 0.8  # seven steps in eight; then there is a new one
+    assert len(directions) > 100
+    assert np.mean(directions) > 0.8  # seven steps in eight; then there is a new one
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +283,7 @@ def furthest_from_uniform(sample: np.ndarray) -> float:
     return float(np.abs(np.sort(sample) - grid).max() * np.sqrt(len(sample)) / 2.4)
 
 
-def test_no_single_frame_tells_a_movement_by_where_the_figure_is_or_how_it_holds_its_arms(many):
+def test_no_single_frame_shows_a_movement_by_position_or_arms(many):
     world = SIZE[1] / SIZE[0] + 2 * WORLD_MARGIN
     for frame in (4, 8):
         firsts = [scene.figures[0] for scene in many]  # of a clip's figures, whose places hang together, one

@@ -1,4 +1,4 @@
-"""Made clips: files and lists that hold what was asked for, in classes that no single frame gives away."""
+"""Synthetic clips: files and lists as configured, in classes that no single frame reveals."""
 
 from itertools import pairwise, product
 from pathlib import Path
@@ -37,20 +37,20 @@ def test_the_lists_name_every_clip_with_classes_in_turn(tiny):
     assert listed == len(list(tiny.rglob("*.mp4"))) == 12
 
 
-def test_clips_have_the_asked_size_and_number_of_frames(tiny):
+def test_clips_have_the_configured_size_and_number_of_frames(tiny):
     path = tiny / "train" / "000000.mp4"
     assert count_frames(path) == 4
     assert read_frames(path, range(4)).shape == (4, 16, 24, 3)
 
 
-def test_a_file_shows_what_was_drawn():
+def test_an_encoded_file_has_the_drawn_frames():
     drawn = draw_clip("circling", 3, 6, (64, 48))
     read = read_frames(encode_h264(drawn, 8), range(6))
     grey = drawn.mean(-1) - read.mean(-1)  # colours are stored at half the resolution
     assert np.sqrt((grey**2).mean()) < 8
 
 
-def test_a_frame_is_coded_without_regard_to_its_neighbours():
+def test_every_frame_is_encoded_on_its_own():
     drawn = draw_clip("right", 5, 6, (32, 32))
     forth, back = (read_frames(encode_h264(clip, 8), range(6)) for clip in (drawn, drawn[::-1].copy()))
     assert np.array_equal(forth, back[::-1])
@@ -86,7 +86,7 @@ def furthest(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(shares[0] - shares[1]).max())
 
 
-def test_at_every_moment_every_class_has_the_same_places_angles_and_sizes(drawn_states):
+def test_in_every_frame_positions_angles_and_sizes_have_the_same_distribution_for_every_class(drawn_states):
     grid = (np.arange(20 * DRAWS) + 0.5) / (20 * DRAWS)
     for action, frame, number in product(MOTION_CLASSES, range(FRAMES), range(6)):
         sample = drawn_states[action][:, frame, number]
@@ -97,7 +97,7 @@ def test_at_every_moment_every_class_has_the_same_places_angles_and_sizes(drawn_
             assert furthest(a, b) < 2**0.5 * LIMIT, f"{one} and {other} differ in number {number} of frame {frame}"
 
 
-def test_at_every_moment_no_two_numbers_of_a_state_hang_together(drawn_states):
+def test_in_every_frame_the_numbers_of_a_state_are_uncorrelated(drawn_states):
     for action, frame in product(MOTION_CLASSES, range(FRAMES)):
         circles = np.exp(2j * np.pi * drawn_states[action][:, frame])[:, [0, 1, 2, 3, 5]]
         for a, b in product(range(5), range(5)):
@@ -109,7 +109,7 @@ def test_at_every_moment_no_two_numbers_of_a_state_hang_together(drawn_states):
                     assert together < 4 / np.sqrt(DRAWS), f"{action}, frame {frame}: {a} and {b} hang together"
 
 
-def test_the_same_comparison_over_two_moments_tells_the_classes_apart(drawn_states):
+def test_differences_of_two_frames_separate_the_classes(drawn_states):
     def steps(action):
         return (drawn_states[action][:, 1, :4] - drawn_states[action][:, 0, :4] + 0.5) % 1
 
@@ -120,7 +120,7 @@ def test_the_same_comparison_over_two_moments_tells_the_classes_apart(drawn_stat
 
 
 @pytest.mark.parametrize(("forth", "back"), REVERSED)
-def test_opposite_actions_are_each_other_backwards(forth, back, drawn_states):
+def test_opposite_actions_are_time_reversals(forth, back, drawn_states):
     one, other = drawn_states[forth], drawn_states[back][:, ::-1]
     for frame, number in product(range(1, FRAMES), range(4)):
         a, b = ((sample[:, frame, number] - sample[:, 0, number] + 0.25) % 1 for sample in (one, other))
@@ -128,7 +128,7 @@ def test_opposite_actions_are_each_other_backwards(forth, back, drawn_states):
 
 
 @given(st.sampled_from(MOTION_CLASSES), st.integers(0, 2**32), st.integers(2, 40))
-def test_a_thing_stays_in_the_world_whatever_it_does(action, seed, frames):
+def test_an_object_stays_in_the_frame_and_in_its_size_range(action, seed, frames):
     path = draw_trajectory(action, numpy_rng(seed, "path"), frames)
     for number in (path.x, path.y):
         assert number.shape == (frames,)
@@ -150,7 +150,7 @@ def test_opposite_actions_of_the_same_seed_begin_with_the_same_frame(seed, size)
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(MOTION_CLASSES))
-def test_more_than_the_acting_thing_moves(seed, action):
+def test_more_than_the_main_object_moves(seed, action):
     """Even the quarters of the frame that the largest thing stays out of change."""
     clip = draw_clip(action, seed, 4, (32, 32)).astype(int)
     quarters = np.abs(np.diff(clip, axis=0)).reshape(3, 2, 16, 2, 16, 3)
@@ -168,8 +168,10 @@ def least_squares_accuracy(features: np.ndarray, labels: np.ndarray, ridge: floa
     """Of a linear classifier that learned from the first two thirds, on the last third."""
     cut = 2 * len(features) // 3
     features = (features - features[:cut].mean(0)) / (features[:cut].std(0) + 1e-6)
-    known, targets = features[:cut], np.eye(labels.max() + 1)[labels[:cut]]
-    weights = np.linalg.solve(known.T @ known + ridge * np.eye(known.shape[1]), known.T @ targets)
+    train_features, targets = features[:cut], np.eye(labels.max() + 1)[labels[:cut]]
+    weights = np.linalg.solve(
+        train_features.T @ train_features + ridge * np.eye(train_features.shape[1]), train_features.T @ targets
+    )
     return float(((features[cut:] @ weights).argmax(1) == labels[cut:]).mean())
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark films: the same every time, coded with B-frames, and neither still nor noise alone."""
+"""Synthetic videos of benchmarks: the same every time, encoded with B-frames, neither static nor noise alone."""
 
 import io
 
@@ -12,28 +12,28 @@ from vidstill.synthetic.footage import FootageConfig, encode_footage, render_foo
 SMALL = FootageConfig(frames=48, size=(96, 128))
 
 
-def kinds(data):
+def frame_types(data):
     with av.open(io.BytesIO(data)) as container:
         return [PictureType(frame.pict_type).name for frame in container.decode(video=0)]
 
 
-def test_a_seed_films_the_same_video_every_time_and_another_seed_another():
+def test_the_seed_decides_the_video():
     assert encode_footage(SMALL, 0) == encode_footage(SMALL, 0)
     assert not np.array_equal(render_footage(SMALL, 0), render_footage(SMALL, 1))
 
 
-def test_a_film_has_the_frames_and_the_size_that_are_asked_for():
+def test_a_video_has_the_configured_frames_and_size():
     assert render_footage(SMALL, 3).shape == (48, 96, 128, 3)
 
 
 def test_the_file_has_b_frames_and_few_key_frames():
-    found = kinds(encode_footage(SMALL, 0))
-    assert len(found) == SMALL.frames
-    assert found.count("B") > SMALL.frames / 4
-    assert found.count("I") < SMALL.frames / 8
+    types = frame_types(encode_footage(SMALL, 0))
+    assert len(types) == SMALL.frames
+    assert types.count("B") > SMALL.frames / 4
+    assert types.count("I") < SMALL.frames / 8
 
 
-def test_frames_are_predicted_from_others_but_not_for_nothing():
+def test_frames_are_predicted_from_others_at_a_realistic_size():
     raw = encode_footage(SMALL, 0)
     apart = transcode_video(raw, TranscodeConfig(short_side=96)).data  # coarser, but each frame by itself
     plane = SMALL.size[0] * SMALL.size[1] * SMALL.frames

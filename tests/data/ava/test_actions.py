@@ -36,16 +36,16 @@ def actions(folder: Path, text: str) -> LabelMap:
 
 
 @pytest.mark.parametrize("text", [ITEMS, LABELS, *OTHERS])
-def test_a_list_is_the_same_however_it_is_spelt(tmp_path, text):
-    found = actions(tmp_path, text)
-    assert list(found.names.items()) == [(5, "answer phone"), (12, "walk")]
-    assert found.evaluated_ids == {5, 12}
-    assert found.id_to_index == {5: 0, 12: 1}
+def test_every_spelling_gives_the_same_label_map(tmp_path, text):
+    label_map = actions(tmp_path, text)
+    assert list(label_map.names.items()) == [(5, "answer phone"), (12, "walk")]
+    assert label_map.evaluated_ids == {5, 12}
+    assert label_map.id_to_index == {5: 0, 12: 1}
 
 
 def test_names_alone_are_numbered_from_1(tmp_path):
-    found = actions(tmp_path, "walk\r\n\nlisten to (a person)\ncarry/hold, an object\n")
-    assert found.names == {1: "walk", 2: "listen to (a person)", 3: "carry/hold, an object"}
+    label_map = actions(tmp_path, "walk\r\n\nlisten to (a person)\ncarry/hold, an object\n")
+    assert label_map.names == {1: "walk", 2: "listen to (a person)", 3: "carry/hold, an object"}
 
 
 def test_a_name_may_have_quotes_in_it(tmp_path):
@@ -54,7 +54,7 @@ def test_a_name_may_have_quotes_in_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (ITEMS.replace("5", "12"), r"line 7 of .* has the action 12, as line 3 has"),
         (ITEMS.replace("answer phone", "walk"), r"line 7 of .* has the action 'walk', as line 3 has"),
@@ -84,12 +84,12 @@ def test_a_name_may_have_quotes_in_it(tmp_path):
         ("id,name\n", "names no action"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_line(tmp_path, text, said):
-    with pytest.raises(InputError, match=said):
+def test_an_error_is_named_by_its_line(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
         actions(tmp_path, text)
 
 
-def test_what_is_not_there_or_no_text_is_refused(tmp_path):
+def test_a_missing_file_or_binary_content_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_label_map(tmp_path / "none.pbtxt")
     with pytest.raises(InputError, match="cannot be read"):
@@ -99,10 +99,10 @@ def test_what_is_not_there_or_no_text_is_refused(tmp_path):
         read_label_map(tmp_path / "bytes")
 
 
-def test_of_all_actions_some_are_evaluated():
-    every = LabelMap({1: "walk", 2: "run", 3: "fall"}, frozenset({1, 2, 3}))
-    some = set_evaluated_actions(every, LabelMap({1: "walk", 3: "fall"}, frozenset({1, 3})))
-    assert some.names == every.names
-    assert some.evaluated_ids == {1, 3}
+def test_a_second_label_map_selects_the_evaluated_actions():
+    all_actions = LabelMap({1: "walk", 2: "run", 3: "fall"}, frozenset({1, 2, 3}))
+    evaluated = set_evaluated_actions(all_actions, LabelMap({1: "walk", 3: "fall"}, frozenset({1, 3})))
+    assert evaluated.names == all_actions.names
+    assert evaluated.evaluated_ids == {1, 3}
     with pytest.raises(InputError, match="the action 9, 'fly', is evaluated and is not among all 3"):
-        set_evaluated_actions(every, LabelMap({9: "fly"}, frozenset({9})))
+        set_evaluated_actions(all_actions, LabelMap({9: "fly"}, frozenset({9})))

@@ -59,11 +59,11 @@ def same(one, other) -> bool:
 
 def bright_rectangle(rows: np.ndarray) -> list[tuple[float, float, float, float]]:
     """The box of what is bright in each frame of a clip (3, t, h, w), with its last pixels."""
-    found = []
+    rectangles = []
     for frame in rows.max(0):
         ys, xs = np.nonzero(frame > 127)
-        found.append((xs.min(), ys.min(), xs.max(), ys.max()))
-    return found
+        rectangles.append((xs.min(), ys.min(), xs.max(), ys.max()))
+    return rectangles
 
 
 def around(size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
@@ -76,34 +76,36 @@ def around(size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
 
 @RULES
 @pytest.mark.parametrize("size", [(120, 160), (160, 120), (96, 96), (90, 213)])
-def test_a_box_stays_on_what_it_is_around_through_resizing_cutting_and_mirroring(rule, size):
+def test_a_box_follows_its_object_through_resizing_cropping_and_flipping(rule, size):
     height, width = size
     box = (width // 4, height // 5, width * 3 // 4, height * 4 // 5)
     fractions = np.array([box], np.float64) / [width, height, width, height]
     frames = around(size, box)
-    met = set()
+    flips = set()
     for seed in range(24):
-        look = draw_train_transform(
+        transform = draw_train_transform(
             size,
             short_side=(70, 150),
             short_side_sampling="uniform" if seed % 2 else "inverse_uniform",
             crop_size=(64, 64),
             flip_probability=0.5,
             rule=rule,
-            make_rng=lambda word, seed=seed: numpy_rng(seed, word),
+            make_rng=lambda purpose, seed=seed: numpy_rng(seed, purpose),
         )
-        seen, boxes = look.apply(frames, to_pixel_boxes(fractions, size, rule), rule)
-        assert seen.shape == (2, 64, 64, 3)
-        met.add(look.hflip)
-        bright = np.array(bright_rectangle(np.moveaxis(seen, -1, 0)))
+        output, boxes = transform.apply(frames, to_pixel_boxes(fractions, size, rule), rule)
+        assert output.shape == (2, 64, 64, 3)
+        flips.add(transform.hflip)
+        bright = np.array(bright_rectangle(np.moveaxis(output, -1, 0)))
         off = np.abs(np.clip(boxes, 0, 63) - bright).max()
         # PySlowFast's box ends with the pixel behind it; its mirrored one begins a pixel early
-        limit = 1.0 if rule == "videomae" else 1.0 + look.short_side / min(size)
-        assert off <= limit + look.short_side / min(size) / 2, (look, boxes, bright)
-    assert met == {True, False}
-    seen, boxes = build_view_transform(size, 64, None, rule).apply(frames, to_pixel_boxes(fractions, size, rule), rule)
-    assert min(seen.shape[1:3]) == 64
-    assert np.abs(boxes - np.array(bright_rectangle(np.moveaxis(seen, -1, 0)))).max() <= 1.5
+        limit = 1.0 if rule == "videomae" else 1.0 + transform.short_side / min(size)
+        assert off <= limit + transform.short_side / min(size) / 2, (transform, boxes, bright)
+    assert flips == {True, False}
+    output, boxes = build_view_transform(size, 64, None, rule).apply(
+        frames, to_pixel_boxes(fractions, size, rule), rule
+    )
+    assert min(output.shape[1:3]) == 64
+    assert np.abs(boxes - np.array(bright_rectangle(np.moveaxis(output, -1, 0)))).max() <= 1.5
 
 
 def test_a_sample_follows_from_seed_epoch_and_index(films):
@@ -133,14 +135,14 @@ def test_a_sample_has_the_frames_the_boxes_and_the_labels_of_its_key_frame(films
     assert not boxes[0, 2].any()
 
 
-def test_the_clip_of_a_test_shows_the_frames_around_the_second_and_all_boxes_in_its_pixels(films):
+def test_a_test_clip_has_the_frames_around_the_second_and_all_boxes_in_pixels(films):
     data = KeyframeViewDataset(films, VIEWS)
     for index, first in enumerate((25, 50, 75, 25, 50)):
-        clip, boxes, place = data.load_arrays(index)
+        clip, boxes, index_array = data.load_arrays(index)
         assert numbers_of(clip[0].transpose(1, 2, 3, 0)) == [first + k for k in (-4, -2, 0, 2)]
         expected = to_pixel_boxes(films[index].boxes, (32, 80), "videomae")
         np.testing.assert_allclose(boxes[0], expected, atol=1e-4)
-        assert place.tolist() == [index]
+        assert index_array.tolist() == [index]
     grown = KeyframeViewDataset(films, replace(VIEWS, box_expansion=(0.1, 0.05))).load_arrays(4)[1][0]
     np.testing.assert_allclose(grown, [[0, 0, 39 + 2.0, 15 + 0.4]], atol=1e-4)  # 40 and 16 pixels, and a half share
     larger, boxes, _ = KeyframeViewDataset(films, replace(VIEWS, short_side=64, crop_size=(64, 48))).load_arrays(0)
@@ -149,18 +151,18 @@ def test_the_clip_of_a_test_shows_the_frames_around_the_second_and_all_boxes_in_
     assert boxes.max() <= 64
 
 
-def test_a_box_of_less_than_two_pixels_is_left_out_of_training_by_videomaes_rule_alone(films):
+def test_only_videomaes_rule_drops_boxes_of_less_than_two_pixels_in_training(films):
     data = replace(films, boxes=films.boxes.copy())
     data.boxes[1] = (0.5, 0.5, 0.505, 0.9)
     for rule, expected in (("videomae", [True, False, False]), ("slowfast", [True, True, False])):
         sample = KeyframeTrainDataset(data, replace(CLIPS, rule=rule), seed=0).load_arrays(0, 1, 0, 1)
         assert sample[3].tolist() == [expected]
-        kept = [[0, 1, 0]] if rule == "videomae" else [[1, 0, 0], [0, 1, 0]]
-        assert sample[2][0, : len(kept)].tolist() == kept
+        labels = [[0, 1, 0]] if rule == "videomae" else [[1, 0, 0], [0, 1, 0]]
+        assert sample[2][0, : len(labels)].tolist() == labels
     assert KeyframeViewDataset(data, VIEWS).load_arrays(1)[1].shape == (1, 2, 4)  # a test is asked about every box
 
 
-def test_of_more_than_a_hundred_boxes_a_hundred_are_drawn(tmp_path):
+def test_a_hundred_boxes_are_drawn_from_more(tmp_path):
     path = write_video(tmp_path / "film.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 30)
     corners = [(0.01 * (n % 50), 0.02 * (n // 50), 0.01 * (n % 50) + 0.3, 0.02 * (n // 50) + 0.3) for n in range(130)]
     data = KeyframeTrainDataset(key_frames([KeyframeVideo("film", path)], [(0, 1)], [corners], tmp_path), CLIPS, seed=0)
@@ -211,13 +213,13 @@ def test_the_loader_gives_the_same_with_workers_and_without(films):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_another_key_frame_stands_in_for_one_that_is_missing_with_its_own_boxes(films, caplog, workers):
+def test_a_missing_key_frame_is_replaced_by_another_with_its_own_boxes(films, caplog, workers):
     gone = replace(films, second=np.array([1, 2, 3, 901, 1902], np.int32))  # that film ends at 904
     data = KeyframeTrainDataset(gone, replace(CLIPS, flip_probability=0.0), seed=1)
-    there = [films[place].labels.tolist() for place in range(4)]
+    intact = [films[index_array].labels.tolist() for index_array in range(4)]
     for batch in batches(data, workers, max_broken_fraction=0.5):
         for labels, present in zip(batch.labels, batch.box_mask, strict=True):
-            assert labels[present].bool().tolist() in there
+            assert labels[present].bool().tolist() in intact
     (warning,) = {record.message for record in caplog.records}
     assert warning.startswith("key frame other,1902: ")
     assert "ends at second 904.00; another key frame replaces it" in warning
@@ -231,30 +233,30 @@ def test_another_key_frame_stands_in_for_one_that_is_missing_with_its_own_boxes(
     assert list(broken) == [4]
 
 
-def test_a_stand_in_shows_the_others_frames_boxes_and_labels(films):
+def test_a_replacement_has_its_own_frames_boxes_and_labels(films):
     data = KeyframeTrainDataset(films, CLIPS, seed=1)
-    own, shown = data.load_arrays(0, 3, 0, 3), data.load_arrays(0, 0, 0, 3)
-    assert shown[3].tolist() == own[3].tolist() == [[True] * 3]
-    np.testing.assert_array_equal(own[2], shown[2])
-    assert own[-1] != shown[-1]  # by the chance of the one that it stands in for
+    own, replacement = data.load_arrays(0, 3, 0, 3), data.load_arrays(0, 0, 0, 3)
+    assert replacement[3].tolist() == own[3].tolist() == [[True] * 3]
+    np.testing.assert_array_equal(own[2], replacement[2])
+    assert own[-1] != replacement[-1]  # by the chance of the one that it stands in for
     frames = KeyframeClipReader().read_clip(films[3].video, 901, FRAMES)
-    chance = partial(numpy_rng, derive_sample_seed(1, 0, 0))
-    look = draw_train_transform(
+    rng = partial(numpy_rng, derive_sample_seed(1, 0, 0))
+    transform = draw_train_transform(
         (32, 80),
         short_side=(32, 32),
         short_side_sampling="uniform",
         crop_size=(32, 32),
         flip_probability=0.0,
         rule="videomae",
-        make_rng=chance,
+        make_rng=rng,
     )
-    seen, boxes = look.apply(frames, to_pixel_boxes(films[3].boxes, (32, 80), "videomae"), "videomae")
-    np.testing.assert_array_equal(shown[0][0], seen.transpose(3, 0, 1, 2))
-    np.testing.assert_allclose(shown[1][0], boxes, atol=1e-4)
+    output, boxes = transform.apply(frames, to_pixel_boxes(films[3].boxes, (32, 80), "videomae"), "videomae")
+    np.testing.assert_array_equal(replacement[0][0], output.transpose(3, 0, 1, 2))
+    np.testing.assert_allclose(replacement[1][0], boxes, atol=1e-4)
     assert data.sample_name(3) == "key frame other,0901"
 
 
-def test_too_many_missing_films_stop_training_with_their_names(films):
+def test_too_many_missing_videos_stop_training_with_their_names(films):
     gone = replace(films, videos=tuple(replace(film, path=None) for film in films.videos))
     with pytest.raises(InputError, match=r"of 5 key frames are broken.*key frame \w+,0\d+: film has neither a file"):
         batches(KeyframeTrainDataset(gone, CLIPS, seed=0), 0)
@@ -263,7 +265,7 @@ def test_too_many_missing_films_stop_training_with_their_names(films):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"short_side": (40, 32)}, "from 40 to 32"),
         ({"short_side": (0, 32)}, "short_side is 0"),
@@ -273,13 +275,13 @@ def test_too_many_missing_films_stop_training_with_their_names(films):
         ({"sampling": KeyframeSampling(frames=5, stride=1, rule="slowfast")}, "4 of 5 frames"),
     ],
 )
-def test_settings_that_give_no_clip_are_refused(wrong, said):
-    with pytest.raises(InputError, match=said):
+def test_an_impossible_training_clip_is_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
         replace(CLIPS, **wrong)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"short_side": 0}, "short_side is 0"),
         ({"crop_size": (48, 40)}, "48x40 is larger"),
@@ -287,12 +289,12 @@ def test_settings_that_give_no_clip_are_refused(wrong, said):
         ({"box_expansion": (-0.1, 0.0)}, "box_expansion is -0.1"),
     ],
 )
-def test_settings_that_give_no_view_are_refused(wrong, said):
-    with pytest.raises(InputError, match=said):
+def test_an_impossible_test_clip_is_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
         replace(VIEWS, **wrong)
 
 
-def test_a_crop_may_be_as_wide_as_frames_are_and_no_wider(tmp_path):
+def test_a_crop_wider_than_the_frames_is_refused(tmp_path):
     frames = key_frames(
         [file_film(tmp_path, 60, 25)], [(0, 1)], [[(0.1, 0.1, 0.5, 0.9)]], tmp_path
     )  # of 32 × 80 pixels

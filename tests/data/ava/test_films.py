@@ -25,31 +25,31 @@ def around(film: KeyframeVideo, second: int, sampling: KeyframeSampling) -> list
 @RULES
 @FORMS
 @RATES
-def test_a_clip_shows_the_frames_that_are_nearest_to_its_moments(tmp_path, film_of, rate, sampling):
+def test_a_clip_has_the_frames_nearest_in_time(tmp_path, film_of, rate, sampling):
     film = film_of(tmp_path, 4 * rate, rate)
-    shown = around(film, 2, sampling)
+    numbers = around(film, 2, sampling)
     moments = [2 + offset / sampling.frame_rate for offset in sampling.compute_offsets()]
-    assert all(abs(n / rate - moment) <= 0.5 / rate + 1e-9 for n, moment in zip(shown, moments, strict=True))
+    assert all(abs(n / rate - moment) <= 0.5 / rate + 1e-9 for n, moment in zip(numbers, moments, strict=True))
     if rate == sampling.frame_rate:
-        assert shown == [2 * rate + offset for offset in sampling.compute_offsets()]
+        assert numbers == [2 * rate + offset for offset in sampling.compute_offsets()]
 
 
 @FORMS
-def test_a_film_that_begins_in_the_middle_counts_from_there(tmp_path, film_of):
+def test_seconds_count_from_the_start_second_of_a_video(tmp_path, film_of):
     film = film_of(tmp_path, 120, 30, start=900)
     assert around(film, 902, SLOWFAST) == [60 + offset for offset in SLOWFAST.compute_offsets()]
 
 
 @RULES
 @RATES
-def test_files_of_one_second_each_give_what_one_file_of_all_gives(tmp_path, rate, sampling):
+def test_one_second_files_give_the_same_clip_as_one_file(tmp_path, rate, sampling):
     whole = file_film(tmp_path / "whole", 4 * rate, rate, start=901)
     parts = seconds_film(tmp_path / "parts", {901 + k: rate for k in range(4)}, rate)
     for second in (902, 903, 904):
         assert around(parts, second, sampling) == around(whole, second, sampling)
 
 
-def test_seconds_of_24_and_26_frames_are_walked_over_frame_by_frame(tmp_path):
+def test_one_second_files_may_have_24_or_26_frames(tmp_path):
     film = seconds_film(tmp_path, {900: 25, 901: 24, 902: 26, 903: 25, 904: 24})
     sampling = KeyframeSampling(frames=16, stride=4, rule="videomae")
     assert around(film, 902, sampling) == [
@@ -57,7 +57,7 @@ def test_seconds_of_24_and_26_frames_are_walked_over_frame_by_frame(tmp_path):
     ]  # 25 + 24 come before it
 
 
-def test_where_a_neighbour_is_missing_both_sides_are_as_short_as_the_shorter(tmp_path):
+def test_a_missing_one_second_file_shortens_both_sides_equally(tmp_path):
     film = seconds_film(tmp_path, {899: 25, 901: 24, 902: 26, 903: 25})
     sampling = KeyframeSampling(frames=16, stride=4, rule="videomae")
     key = 25 + 24  # what is in 899 does not follow on 901
@@ -65,7 +65,7 @@ def test_where_a_neighbour_is_missing_both_sides_are_as_short_as_the_shorter(tmp
 
 
 @FORMS
-def test_at_its_ends_a_film_repeats_a_frame(tmp_path, film_of):
+def test_the_first_or_last_frame_is_repeated_at_a_videos_ends(tmp_path, film_of):
     film = film_of(tmp_path, 50, 25)
     slow = replace(SLOWFAST, frame_rate=25.0)
     assert around(film, 0, slow) == [0, 0, 0, 0, 0, 4, 8, 12]
@@ -84,14 +84,14 @@ def test_at_its_ends_a_film_repeats_a_frame(tmp_path, film_of):
 
 
 @FORMS
-def test_a_second_behind_the_end_is_named_with_the_film_and_its_length(tmp_path, film_of):
+def test_a_second_after_the_end_is_named_with_the_video_and_its_length(tmp_path, film_of):
     film = film_of(tmp_path, 50, 25, start=900)
     for second in (902, 899):
         with pytest.raises(BrokenVideo, match=f"key frame film,0{second}: .*film.* second 900 .*ends at second 902.00"):
             KeyframeClipReader().read_clip(film, second, VIDEOMAE)
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_a_missing_video_is_named(tmp_path):
     with pytest.raises(BrokenVideo, match="key frame gone,0905: gone has neither a file nor a directory"):
         KeyframeClipReader().read_clip(KeyframeVideo("gone", None), 905, VIDEOMAE)
     with pytest.raises(BrokenVideo, match=r"key frame lost,0001: .*lost\.mp4"):
@@ -101,7 +101,7 @@ def test_what_is_not_there_is_named(tmp_path):
             KeyframeClipReader().read_clip(KeyframeVideo("lost", tmp_path / "lost", form), 1, VIDEOMAE)
 
 
-def test_one_picture_that_is_missing_or_broken_loses_the_clips_that_need_it_and_moves_no_other(tmp_path):
+def test_a_missing_or_damaged_image_affects_only_the_clips_that_need_it(tmp_path):
     film = frames_film(tmp_path, 75, 25)
     (tmp_path / "film" / "film_000040.png").unlink()  # frame 39
     one = KeyframeSampling(frames=2, stride=2, rule="slowfast")  # -2, 0
@@ -113,14 +113,14 @@ def test_one_picture_that_is_missing_or_broken_loses_the_clips_that_need_it_and_
         KeyframeClipReader().read_clip(film, 1, one)
 
 
-def test_pictures_whose_names_do_not_count_up_are_taken_in_their_order(tmp_path):
+def test_images_without_numbers_are_ordered_by_name(tmp_path):
     for n, name in enumerate(("a", "b", "c", "d")):
         Image.fromarray(numbered(n)).save(tmp_path / f"{name}.png")
     one = KeyframeSampling(frames=2, stride=1, frame_rate=1.0, rule="slowfast")
     assert around(KeyframeVideo("film", tmp_path, "frames", frame_rate=1.0), 2, one) == [1, 2]
 
 
-def test_frames_of_two_sizes_are_no_clip(tmp_path):
+def test_frames_of_two_sizes_are_refused(tmp_path):
     film = frames_film(tmp_path, 30, 25)
     Image.fromarray(numbered(0)[:16]).save(tmp_path / "film" / "film_000026.png")
     with pytest.raises(BrokenVideo, match=r"80x32 and of 80x16|80x16 and of 80x32"):
@@ -139,7 +139,7 @@ def test_a_file_that_ends_before_its_header_says_is_read_as_far_as_it_goes(tmp_p
 
 
 @pytest.mark.parametrize("rate", [24, 25, 30])
-def test_the_key_frames_themselves_are_read_from_every_form(tmp_path, rate):
+def test_key_frames_are_read_from_every_form(tmp_path, rate):
     films = (
         file_film(tmp_path / "file", 3 * rate, rate, start=900),
         frames_film(tmp_path / "frames", 3 * rate, rate, start=900),

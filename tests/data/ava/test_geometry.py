@@ -26,8 +26,8 @@ def boxes(*rows: tuple[float, ...]) -> np.ndarray:
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
-def near(ours: np.ndarray, *rows: tuple[float, ...], within: float = 1e-6) -> None:
-    np.testing.assert_allclose(ours, boxes(*rows), rtol=0, atol=within)
+def near(actual: np.ndarray, *rows: tuple[float, ...], within: float = 1e-6) -> None:
+    np.testing.assert_allclose(actual, boxes(*rows), rtol=0, atol=within)
 
 
 def test_the_values_that_are_stated_of_videomaes_arithmetic_come_out():
@@ -42,10 +42,10 @@ def test_the_values_that_are_stated_of_videomaes_arithmetic_come_out():
     near(crop_boxes(larger, 40, 50, (224, 224), "videomae"), (0, 0, 80.567413, 159.6875), within=1e-5)
 
 
-def test_the_boxes_of_a_test_grow_as_is_stated_of_videomaes_model():
-    asked = boxes((10, 20, 110, 200), (150.5, 33.25, 290.75, 222), (5, 5, 40, 30))
+def test_expanded_boxes_are_those_of_videomaes_code():
+    original = boxes((10, 20, 110, 200), (150.5, 33.25, 290.75, 222), (5, 5, 40, 30))
     near(
-        expand_boxes(asked, (0.1, 0.05), (224, 304)),
+        expand_boxes(original, (0.1, 0.05), (224, 304)),
         (4.95, 15.475, 115.05, 204.525),
         (143.4375, 28.50625, 297.8125, 223),
         (3.2, 4.35, 41.8, 30.65),
@@ -60,7 +60,7 @@ def test_videomaes_boxes_hold_their_last_pixel_and_are_cut_off_at_the_frames():
 
 
 @given(sides, sides, sides)
-def test_the_shorter_side_becomes_what_is_asked_and_the_longer_loses_less_than_a_pixel(height, width, short):
+def test_the_shorter_side_is_exact_and_the_longer_is_rounded_down(height, width, short):
     for rule in ("videomae", "slowfast"):
         rows, columns = compute_resized_size((height, width), short, rule)
         assert (rows if height <= width else columns) == short
@@ -69,7 +69,7 @@ def test_the_shorter_side_becomes_what_is_asked_and_the_longer_loses_less_than_a
         assert exact - 1 - 1e-6 < max(rows, columns) <= exact
 
 
-def test_a_frame_that_has_the_size_already_keeps_it():
+def test_a_frame_of_the_right_size_keeps_it():
     assert (
         compute_resized_size((256, 341), 256, "videomae")
         == compute_resized_size((256, 341), 256, "slowfast")
@@ -82,14 +82,14 @@ def test_a_frame_that_has_the_size_already_keeps_it():
 def test_pyslowfast_scales_both_axes_as_the_longer_side_and_back_nearly(height, width, short):
     size = (height, width)
     to = compute_resized_size(size, short, "slowfast")
-    there = resize_boxes(boxes((3, 5, 11, 13)), size, to, "slowfast")
-    near(there, *(boxes((3, 5, 11, 13)) * max(to) / max(size)).tolist())
-    back = undo_box_resize(there, size, short)
+    resized = resize_boxes(boxes((3, 5, 11, 13)), size, to, "slowfast")
+    near(resized, *(boxes((3, 5, 11, 13)) * max(to) / max(size)).tolist())
+    back = undo_box_resize(resized, size, short)
     assert np.abs(back - boxes((3, 5, 11, 13))).max() <= 13 / min(to) + 1e-6  # a pixel of the longer side at most
 
 
 @given(st.integers(1, 300), st.lists(st.tuples(*[st.floats(-50, 350)] * 4), min_size=1, max_size=5))
-def test_flipping_twice_changes_nothing_and_keeps_left_left(width, rows):
+def test_flipping_twice_changes_nothing_and_keeps_x1_below_x2(width, rows):
     some = boxes(*rows)
     some[:, 2:] = np.maximum(some[:, :2], some[:, 2:])
     near(hflip_boxes(hflip_boxes(some, width), width), *some.tolist())
@@ -97,14 +97,14 @@ def test_flipping_twice_changes_nothing_and_keeps_left_left(width, rows):
 
 
 @RULES
-def test_a_box_outside_of_the_part_that_is_cut_out_stays_as_nothing(rule):
+def test_a_box_outside_the_crop_remains_without_area(rule):
     (inside, outside) = crop_boxes(boxes((50, 50, 70, 80), (0, 0, 10, 10)), 40, 40, (32, 32), rule)
     last = 32 if rule == "videomae" else 31
     assert inside.tolist() == [10, 10, min(30, last), last]
     assert outside.tolist() == [0, 0, 0, 0]
 
 
-def test_moving_and_clipping_touch_no_other_boxes():
+def test_every_box_is_transformed_on_its_own():
     some = boxes((1, 2, 3, 4))
     near(translate_boxes(some, 2, 1), (0, 0, 2, 2))
     near(clip_boxes(some, (3, 3)), (1, 2, 2, 2))
@@ -112,13 +112,13 @@ def test_moving_and_clipping_touch_no_other_boxes():
 
 
 @RULES
-def test_no_boxes_stay_no_boxes(rule):
+def test_every_function_accepts_zero_boxes(rule):
     none = boxes()
-    for found in (
+    for result in (
         to_pixel_boxes(none, (10, 10), rule),
         resize_boxes(none, (10, 10), (20, 20), rule),
         crop_boxes(none, 1, 1, (4, 4), rule),
         hflip_boxes(none, 10),
         expand_boxes(none, (0.1, 0.1), (10, 10)),
     ):
-        assert found.shape == (0, 4)
+        assert result.shape == (0, 4)

@@ -34,14 +34,14 @@ def one(*rgb: int) -> np.ndarray:
         ((12, 200, 77), (70, 240, 200)),  # S 239.7; H 60 + 30 * 65 / 188 = 70.37
     ],
 )
-def test_colours_have_the_bytes_that_opencvs_formulas_give(rgb, hsv):
+def test_hsv_bytes_are_those_of_opencvs_formulas(rgb, hsv):
     assert rgb_to_hsv(one(*rgb)).ravel().tolist() == list(hsv)
 
 
-def test_any_colour_is_within_a_level_of_what_the_formulas_give():
-    found = rgb_to_hsv(COLOURS).reshape(-1, 3)
+def test_any_colour_is_within_a_level_of_the_formulas():
+    result = rgb_to_hsv(COLOURS).reshape(-1, 3)
     for (red, green, blue), (hue, saturation, value) in zip(
-        COLOURS.reshape(-1, 3) / 255, found.astype(int), strict=True
+        COLOURS.reshape(-1, 3) / 255, result.astype(int), strict=True
     ):
         h, s, v = colorsys.rgb_to_hsv(red, green, blue)
         assert value == round(255 * v)
@@ -50,7 +50,7 @@ def test_any_colour_is_within_a_level_of_what_the_formulas_give():
 
 
 @pytest.mark.parametrize("by", [HSVShift(10, 26, 26), HSVShift(-10, -26, 5), HSVShift(90, 0, 0), HSVShift(0, 255, -80)])
-def test_a_jitter_moves_the_bytes_and_turns_them_back_into_colours(by):
+def test_a_jitter_shifts_the_hsv_bytes_and_converts_them_back(by):
     hue, saturation, value = (each.astype(int) for each in np.moveaxis(rgb_to_hsv(COLOURS), -1, 0))
     moved = (hue + by.hue) % 180, np.clip(saturation + by.saturation, 0, 255), np.clip(value + by.value, 0, 255)
     expected = [
@@ -61,18 +61,18 @@ def test_a_jitter_moves_the_bytes_and_turns_them_back_into_colours(by):
     assert apart.max() <= 0.5 + 1e-3
 
 
-def test_no_jitter_gives_the_colours_back_but_for_what_bytes_of_hue_lose():
+def test_a_shift_of_zero_returns_the_colours_up_to_the_rounding_of_hue():
     apart = np.abs(shift_hsv(COLOURS, HSVShift(0, 0, 0)).astype(int) - COLOURS)
     assert apart.max() <= 6  # half a half degree of 255 levels is 4.25, and the saturation's rounding
     grey = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, None, :, None], (1, 1, 256, 3))
     np.testing.assert_array_equal(shift_hsv(grey, HSVShift(0, 0, 0)), grey)
 
 
-def test_all_frames_of_a_clip_are_moved_alike_and_draws_reach_both_ends():
+def test_all_frames_of_a_clip_have_one_shift_and_draws_reach_both_limits():
     jitter = HSVJitter(hue=2, saturation=1, value=3)
-    drawn = np.array([jitter.draw_shift(numpy_rng(seed, "colours")) for seed in range(400)])
-    assert drawn.min(0).tolist() == [-2, -1, -3]
-    assert drawn.max(0).tolist() == [2, 1, 3]
+    shifts = np.array([jitter.draw_shift(numpy_rng(seed, "colours")) for seed in range(400)])
+    assert shifts.min(0).tolist() == [-2, -1, -3]
+    assert shifts.max(0).tolist() == [2, 1, 3]
     twice = np.concatenate([COLOURS[:1], COLOURS[:1]])
     frames = HSVJitter().apply(twice, numpy_rng(3, "colours"))
     np.testing.assert_array_equal(frames[0], frames[1])
@@ -81,7 +81,7 @@ def test_all_frames_of_a_clip_are_moved_alike_and_draws_reach_both_ends():
     assert frames.dtype == np.uint8
 
 
-def test_a_jitter_of_nothing_is_drawn_as_nothing():
+def test_a_jitter_of_size_zero_draws_no_shift():
     assert HSVJitter(hue=0, saturation=0, value=0).draw_shift(numpy_rng(0, "colours")) == (0, 0, 0)
 
 

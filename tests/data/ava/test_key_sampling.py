@@ -26,7 +26,7 @@ def frame_indices(sampling: KeyframeSampling, key: int, total: int) -> list[int]
 
 
 @given(samplings)
-def test_a_clip_has_its_frames_a_stride_apart(sampling):
+def test_the_frames_of_a_clip_are_a_stride_apart(sampling):
     assume(sampling.rule == "videomae" or sampling.frames * sampling.stride % 2 == 0 or sampling.stride > 1)
     offsets = sampling.compute_offsets()
     assert len(offsets) == sampling.frames
@@ -40,9 +40,9 @@ def released(frames: int, stride: int, before: int, after: int) -> list[int]:
     """
     span = frames * stride
     sides = [0, 0]
-    for side, there in enumerate((before, after)):
-        while sides[side] < span / 2 and sides[side] < there:
-            sides[side] = min(sides[side] + 25, there)
+    for side, available in enumerate((before, after)):
+        while sides[side] < span / 2 and sides[side] < available:
+            sides[side] = min(sides[side] + 25, available)
     equal = min(sides)
     loaded = list(range(-equal, equal))
     start = (len(loaded) - span) // 2 + (stride - 1) // 2
@@ -64,7 +64,7 @@ def test_pyslowfasts_rule_repeats_the_first_and_the_last_frame(frames, stride, c
 
 
 @given(samplings, st.integers(0, 50), st.integers(1, 100))
-def test_no_frame_is_asked_for_that_is_not_there(sampling, centre, total):
+def test_every_frame_index_is_within_the_video(sampling, centre, total):
     assume(centre < total)
     assert all(0 <= n < total for n in frame_indices(sampling, centre, total))
 
@@ -74,19 +74,19 @@ def test_at_the_first_frame_of_a_video_videomaes_rule_has_that_frame_alone():
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.2, 2.0])
-def test_frames_of_another_rate_are_those_nearest_in_time(ratio):
+def test_at_another_frame_rate_the_frames_nearest_in_time_are_used(ratio):
     sampling = KeyframeSampling(frames=8, stride=4, rule="slowfast")
-    shown = sampling.compute_video_offsets(1000, 1000, frame_rate_ratio=ratio, subframe_offset=0.25)
-    for place, offset in zip(shown, sampling.compute_offsets(), strict=True):
-        assert abs(place - (0.25 + offset * ratio)) <= 0.5
+    offsets = sampling.compute_video_offsets(1000, 1000, frame_rate_ratio=ratio, subframe_offset=0.25)
+    for shown_offset, offset in zip(offsets, sampling.compute_offsets(), strict=True):
+        assert abs(shown_offset - (0.25 + offset * ratio)) <= 0.5
 
 
-def test_halves_are_rounded_up_so_that_even_steps_stay_even():
+def test_halves_are_rounded_up_so_that_regular_steps_stay_regular():
     assert [round_half_up(n / 2) for n in (-3, -1, 1, 3, 5)] == [-1, 0, 1, 2, 3]
     assert round_half_up(2.5 - 1e-12) == 3
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 0}, {"stride": 0}, {"frame_rate": 0.0}, {"frame_rate": float("nan")}])
-def test_numbers_that_give_no_clip_are_refused(wrong):
+def test_a_sampling_without_frames_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         KeyframeSampling(**wrong)

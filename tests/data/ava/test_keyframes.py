@@ -33,12 +33,12 @@ def rows(tmp_path):
 
 def plain(frames: Keyframes) -> list[tuple]:
     """Each key frame with its boxes and the numbers of their actions."""
-    found = []
-    for place in range(len(frames)):
-        frame = frames[place]
+    keyframe_boxes = []
+    for index in range(len(frames)):
+        frame = frames[index]
         actions = [{ACTIONS.action_ids[a] for a in row.nonzero()[0]} for row in frame.labels]
-        found.append((frame.key, list(zip(map(tuple, frame.boxes.tolist()), actions, strict=True))))
-    return found
+        keyframe_boxes.append((frame.key, list(zip(map(tuple, frame.boxes.tolist()), actions, strict=True))))
+    return keyframe_boxes
 
 
 ONE, TWO, THREE = (0.1, 0.1, 0.5, 0.9), (0.6, 0.1, 0.9, 0.9), (0.11, 0.1, 0.5, 0.9)
@@ -48,7 +48,7 @@ def text(box: tuple) -> str:
     return ",".join(map(str, box))
 
 
-def test_rows_of_one_box_become_one_with_all_its_actions_in_the_order_of_films_seconds_and_rows(rows):
+def test_rows_of_one_box_are_merged_in_the_order_of_videos_seconds_and_rows(rows):
     annotated = rows(
         f"a,0904,{text(TWO)},1,0\na,0904,{text(ONE)},3,1\nb,0903,{text(ONE)},7,0\na,0902,{text(ONE)},1,0\n"
         f"a,0904,0.60,0.100,0.9,0.9,7,0\na,904,{text(TWO)},1,0\n"
@@ -66,7 +66,7 @@ def test_rows_of_one_box_become_one_with_all_its_actions_in_the_order_of_films_s
     assert "3 key frames with 4 boxes, annotated" in frames.description
 
 
-def test_detected_boxes_of_enough_score_join_after_the_annotated_with_the_actions_of_their_file(rows):
+def test_detected_boxes_above_the_threshold_follow_the_annotated_with_the_actions_of_their_file(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\n")
     persons = rows(
         f"b,0902,{text(TWO)},3,0.9\nb,0902,{text(TWO)},7,0.9\nb,0902,{text(THREE)},3,0.89\nb,0902,{text(ONE)},7,0.95\n"
@@ -81,7 +81,7 @@ def test_detected_boxes_of_enough_score_join_after_the_annotated_with_the_action
     assert plain(build_train_keyframes(annotated, ACTIONS, FILMS, person_boxes=persons)) == [("b,0902", [(ONE, {1})])]
 
 
-def test_by_overlap_a_detected_box_has_the_actions_of_the_annotated_one_that_it_overlaps_most(rows):
+def test_a_detected_box_gets_the_actions_of_the_annotated_box_with_the_highest_iou(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nb,0902,{text(ONE)},3,0\nb,0902,{text(TWO)},7,1\n")
     persons = rows(
         f"b,0902,{text(THREE)},7,0.95\nb,0902,0.6,0.1,0.9,0.5,1,0.97\nb,0902,{text(ONE)},,0.9\n"
@@ -95,7 +95,7 @@ def test_by_overlap_a_detected_box_has_the_actions_of_the_annotated_one_that_it_
     ]  # 0903 is not annotated: what is done there nobody knows
 
 
-def test_by_overlap_no_more_than_the_most_join_of_those_that_have_actions_the_best_first(rows):
+def test_the_number_of_detected_boxes_with_actions_is_limited_by_score(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nb,0903,{text(ONE)},1,0\n")
     boxes = [(0.1, 0.1, 0.5, round(0.9 + 0.001 * n, 3)) for n in range(1, 6)]
     scores = [0.91, 0.95, 0.93, 0.95, 0.92]
@@ -113,11 +113,11 @@ def test_by_overlap_no_more_than_the_most_join_of_those_that_have_actions_the_be
     assert second[1] == [(ONE, {1}), (THREE, {1})]
 
 
-places = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]
-spans = st.sampled_from([(low, high) for low in places for high in places if low < high])
+coordinates = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]
+spans = st.sampled_from([(low, high) for low in coordinates for high in coordinates if low < high])
 sides = st.tuples(spans, spans).map(lambda pair: (pair[0][0], pair[1][0], pair[0][1], pair[1][1]))
-stated = st.tuples(st.integers(0, 1), st.integers(902, 905), sides, st.sampled_from([-1, 1, 3, 7]))
-found_boxes = st.tuples(stated, st.sampled_from([0.5, 0.8, 0.9, 1.0]))
+annotated_rows = st.tuples(st.integers(0, 1), st.integers(902, 905), sides, st.sampled_from([-1, 1, 3, 7]))
+detected_rows = st.tuples(annotated_rows, st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 
 
 def made(entries: list[tuple], scores: list[float] | None = None) -> BoxTable:
@@ -134,8 +134,8 @@ def made(entries: list[tuple], scores: list[float] | None = None) -> BoxTable:
     )
 
 
-@given(st.lists(stated, min_size=1), st.lists(found_boxes), st.booleans())
-def test_key_frames_are_those_of_a_plain_loop(annotated, detected, by_overlap):
+@given(st.lists(annotated_rows, min_size=1), st.lists(detected_rows), st.booleans())
+def test_key_frames_equal_those_of_a_plain_loop(annotated, detected, by_overlap):
     persons = made([each for each, _ in detected], [score for _, score in detected])
     config = PersonBoxesConfig(min_score=0.8, min_iou=0.5 if by_overlap else None)
     frames = build_train_keyframes(made(annotated), ACTIONS, FILMS, person_boxes=persons, config=config)
@@ -168,7 +168,7 @@ def overlap(one: tuple, other: tuple) -> float:
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_test_asks_about_the_detected_boxes_of_enough_score_and_each_keeps_its_own(rows):
+def test_a_test_scores_the_detected_boxes_above_the_threshold(rows):
     persons = rows(
         f"b,0904,{text(ONE)},,0.8\nb,0904,{text(TWO)},,0.7999\nb,0905,{text(ONE)},1,0.9\na,0908,{text(ONE)},,1\n",
         scored=True,
@@ -181,7 +181,7 @@ def test_a_test_asks_about_the_detected_boxes_of_enough_score_and_each_keeps_its
     assert [name for name, _ in plain(fourth)] == ["b,0904", "a,0908"]
 
 
-def test_a_test_of_the_annotated_boxes_says_so(rows):
+def test_a_test_of_annotated_boxes_is_described_as_such(rows):
     frames = build_test_keyframes(rows(f"b,0904,{text(ONE)},1,0\n"), ACTIONS, FILMS, min_score=None)
     assert plain(frames) == [("b,0904", [(ONE, {1})])]
     assert frames.description.endswith("as annotated")
@@ -190,7 +190,7 @@ def test_a_test_of_the_annotated_boxes_says_so(rows):
 # ---- what is left out, and what is wrong ----------------------------------------------------------------------------
 
 
-def test_films_that_are_gone_seconds_that_do_not_count_and_excluded_moments_are_left_out(rows):
+def test_missing_videos_other_seconds_and_excluded_key_frames_are_left_out(rows):
     annotated = rows(
         f"gone,0902,{text(ONE)},1,0\nb,0901,{text(ONE)},1,0\nb,0902,{text(ONE)},1,0\nb,0903,{text(ONE)},1,0\n"
         f"a,0903,{text(ONE)},1,0\n"
@@ -202,7 +202,7 @@ def test_films_that_are_gone_seconds_that_do_not_count_and_excluded_moments_are_
     assert [name for name, _ in plain(frames)] == ["b,0902", "a,0903"]
 
 
-def test_a_video_that_is_not_among_the_films_is_named_with_its_file_and_line(rows):
+def test_an_unknown_video_is_named_with_file_and_line(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nwho,0902,{text(ONE)},1,0\n")
     with pytest.raises(InputError, match=rf"line 2 of {annotated.source} names the video 'who'"):
         build_train_keyframes(annotated, ACTIONS, FILMS)
@@ -212,26 +212,26 @@ def warnings_of(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_detected_boxes_of_videos_without_annotations_are_left_out_and_counted(rows, caplog):
+def test_detected_boxes_of_unannotated_videos_are_dropped_and_counted(rows, caplog):
     persons = rows(
         f"b,0902,{text(ONE)},,0.9\nx,0902,{text(ONE)},,0.9\ny,0902,{text(ONE)},,0.9\nz,0902,{text(ONE)},,0.1\n",
         scored=True,
     )
     assert len(build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8).boxes) == 1
-    (said,) = warnings_of(caplog)
-    assert "has 2 rows of videos that the annotations do not name" in said
-    assert f"line 2 of {persons.source}" in said
+    (message,) = warnings_of(caplog)
+    assert "has 2 rows of videos that the annotations do not name" in message
+    assert f"line 2 of {persons.source}" in message
 
 
-def test_actions_that_are_not_in_the_list_are_counted_and_their_boxes_stay(rows, caplog):
+def test_unknown_actions_are_counted_and_their_boxes_stay(rows, caplog):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nb,0902,{text(ONE)},80,0\nb,0902,{text(TWO)},2,0\n")
     assert plain(build_train_keyframes(annotated, ACTIONS, FILMS)) == [("b,0902", [(ONE, {1}), (TWO, set())])]
-    (said,) = warnings_of(caplog)
-    assert "has 2 rows with an action that the label map lacks, such as 80" in said
-    assert f"line 2 of {annotated.source}" in said
+    (message,) = warnings_of(caplog)
+    assert "has 2 rows with an action that the label map lacks, such as 80" in message
+    assert f"line 2 of {annotated.source}" in message
 
 
-def test_boxes_without_area_are_left_out_and_those_that_reach_out_of_the_frame_are_told(rows, caplog):
+def test_boxes_without_area_are_dropped_and_boxes_outside_the_frame_are_reported(rows, caplog):
     annotated = rows(
         f"b,0902,{text(ONE)},1,0\nb,0902,0.5,0.5,0.5,0.9,1,0\nb,0902,-0.2,0.1,0.5,0.9,1,0\n"
         "b,0902,1.1,0.1,1.5,0.9,1,0\nb,0902,0.5,0.1,1.0005,0.9,1,0\n"
@@ -245,7 +245,7 @@ def test_boxes_without_area_are_left_out_and_those_that_reach_out_of_the_frame_a
     assert f"line 3 of {annotated.source}" in over
 
 
-def test_where_nothing_is_left_a_sentence_says_why(rows):
+def test_an_empty_set_of_key_frames_is_refused_with_the_reason(rows):
     annotated = rows(f"gone,0902,{text(ONE)},1,0\n")
     with pytest.raises(
         InputError, match=r"none of the 1 rows of .*train.csv can be used in training; the videos may be"
@@ -258,7 +258,7 @@ def test_where_nothing_is_left_a_sentence_says_why(rows):
         build_test_keyframes(rows("", scored=True), ACTIONS, FILMS, min_score=0.8)
 
 
-def test_without_a_file_of_persons_a_training_that_wants_one_is_refused(rows):
+def test_training_that_needs_person_boxes_is_refused_without_them(rows):
     with pytest.raises(InputError, match="there is no file of them; make one with `vidstill detect boxes`"):
         build_train_keyframes(rows(f"b,0902,{text(ONE)},1,0\n"), ACTIONS, FILMS, config=PersonBoxesConfig())
 

@@ -57,7 +57,7 @@ def film(path: Path, seconds: int) -> None:
         container.mux(stream.encode(None))
 
 
-def places(split) -> dict[str, tuple]:
+def locations(split) -> dict[str, tuple]:
     return {each.name: (each.path, each.format, each.start_second) for each in split.videos}
 
 
@@ -76,23 +76,23 @@ def test_ava_is_found_by_its_official_names_with_its_splits_actions_and_seconds(
     assert data.label_map.evaluated_ids == {1, 10}
     assert (min(data.keyframe_seconds), max(data.keyframe_seconds), len(data.keyframe_seconds)) == (902, 1798, 897)
     train, val = data.load_split("train"), data.load_split("val")
-    assert places(train) == {
+    assert locations(train) == {
         "one": (path / "videos_15min/one.mkv", "file", 900),
         "two": (path / "videos_15min/two.mp4", "file", 900),
     }
-    assert places(val) == {"three": (path / "videos_15min/three.webm", "file", 900)}
+    assert locations(val) == {"three": (path / "videos_15min/three.webm", "file", 900)}
     assert val.excluded_keyframes == {("three", 905)}
     assert train.excluded_keyframes == frozenset()
     trimmed = "1 video taken for 15 minutes from second 900"
     assert val.description == f"AVA v{version}, val split, 0 of 1 videos missing, {trimmed}"
 
 
-def test_a_list_of_included_seconds_goes_before_the_usual_ones(tree):
+def test_a_list_of_included_seconds_replaces_avas_own(tree):
     path = tree({**AVA, "ava_included_timestamps_v2.2.txt": "0902\n0904\n"}, "videos_15min/three.mp4")
     assert set(open_box_dataset(path).keyframe_seconds) == {902, 904}
 
 
-def test_where_one_of_ava_s_lists_of_actions_is_missing_the_other_is_enough(tree):
+def test_one_of_avas_two_lists_of_actions_is_enough(tree):
     names = [name for name in AVA if "action_list" in name]
     path = tree(AVA)
     (path / names[1]).unlink()
@@ -118,16 +118,16 @@ def test_where_one_of_ava_s_lists_of_actions_is_missing_the_other_is_enough(tree
         "person_box_67091280_iou90/ava_detection_val_boxes_and_labels.csv",
     ],
 )
-def test_person_boxes_of_published_detectors_are_found_and_asked_about(tree, file):
+def test_person_boxes_of_published_detectors_are_located_and_tested(tree, file):
     path = tree({**{f"annotations/{name}": text for name, text in AVA.items()}, file: PERSONS}, "trainval/three.mp4")
     val = open_box_dataset(path, start_second=0.0).load_split("val")
     assert val.files.person_boxes == path / file
     frames = val.load_test_keyframes(0.8)
-    assert [frames[place].key for place in range(len(frames))] == ["three,0904", "three,0906"]
+    assert [frames[index].key for index in range(len(frames))] == ["three,0904", "three,0906"]
     assert f"with {path / file}" in frames.description
 
 
-def test_of_boxes_by_several_thresholds_those_of_the_highest_are_taken_and_of_versions_the_data_s_own(tree):
+def test_boxes_of_the_highest_threshold_and_of_the_same_version_are_preferred(tree):
     boxes = ["a/person_box_1_iou75/ava_detection_train_boxes_and_labels_include_negative_v2.2.csv"]
     boxes += [
         f"a/person_box_1_iou90/ava_detection_train_boxes_and_labels_include_negative{v}.csv" for v in ("", "_v2.2")
@@ -136,7 +136,7 @@ def test_of_boxes_by_several_thresholds_those_of_the_highest_are_taken_and_of_ve
     assert open_box_dataset(path).files["train"].person_boxes == path.parent / boxes[2]
 
 
-def test_person_boxes_of_videomae_and_mmaction2_are_found(tree):
+def test_person_boxes_of_videomae_and_mmaction2_are_located(tree):
     path = tree(AVA, "trainval/three.mp4")
     (path / "ava_dense_proposals_val.FAIR.recall_93.9.pkl").write_bytes(
         pickle.dumps({"three,0904": np.array([[0.1, 0.1, 0.5, 0.9, 0.97]]), "three,0906": np.zeros((0, 5))})
@@ -160,13 +160,13 @@ def test_person_boxes_of_videomae_and_mmaction2_are_found(tree):
     np.testing.assert_allclose(val.load_test_keyframes(0.8).boxes, [[0.1, 0.1, 0.5, 0.9]])
 
 
-def test_videos_of_ava_that_are_missing_are_counted_said_and_left_out(tree):
+def test_missing_videos_of_ava_are_counted_and_left_out(tree):
     path = tree(AVA, "trainval/two.mp4")
     train = open_box_dataset(path, start_second=0.0).load_split("train")
     assert "1 of 2 videos missing" in train.description
     assert [film.path for film in train.videos] == [None, path / "trainval/two.mp4"]
     frames = train.load_train_keyframes(None)
-    assert [frames[place].key for place in range(len(frames))] == ["two,1798"]
+    assert [frames[index].key for index in range(len(frames))] == ["two,1798"]
     assert train.available_annotations.second.tolist() == [1798]
     assert train.available_annotations.line_number.tolist() == [3]
     assert len(train.annotations) == 3
@@ -180,14 +180,14 @@ def test_frames_and_seconds_of_ava_are_found_in_their_folders(tree):
         "clips/trainval/three/readme.txt",
     )
     data = open_box_dataset(path)
-    assert places(data.load_split("train")) == {
+    assert locations(data.load_split("train")) == {
         "one": (path / "frames/one", "frames", 900),
         "two": (path / "clips/trainval/two", "seconds", 0),
     }
     assert data.load_split("val").videos[0].path is None
 
 
-def test_a_film_that_ends_before_what_is_annotated_begins_at_second_900_and_a_whole_one_at_0(tree):
+def test_a_video_shorter_than_its_annotations_begins_at_second_900_and_a_whole_movie_at_0(tree):
     path = tree({f"annotations/{name}": text for name, text in AVA.items()}, "trainval/three.mp4")  # no video at all
     film(path / "trainval/one.mp4", 901)
     film(path / "trainval/two.mp4", 1800)
@@ -222,20 +222,20 @@ def test_a_list_of_frames_gives_the_videos_their_order_and_their_folders(tree):
     frames = [f"frames/{name}/{name}_{n:06d}.jpg" for name in ("two", "one") for n in (1, 2, 3)]
     path = tree({**AVA, "frame_lists/train.csv": frame_list(two=3, one=3)}, *frames)
     train = open_box_dataset(path).load_split("train")
-    assert places(train) == {
+    assert locations(train) == {
         "two": (path / "frames/two", "frames", 900),
         "one": (path / "frames/one", "frames", 900),
     }
-    assert list(places(train)) == ["two", "one"]
+    assert list(locations(train)) == ["two", "one"]
     (path / "frames/one/one_000003.jpg").unlink()
     with pytest.raises(InputError, match=r"line 7 of .*frame_lists/train.csv lists the frame one/one_000003.jpg, and"):
         _ = open_box_dataset(path).load_split("train").videos
     (path / "frame_lists/train.csv").write_text(frame_list(two=3))
-    assert list(places(open_box_dataset(path).load_split("train"))) == ["two", "one"]
+    assert list(locations(open_box_dataset(path).load_split("train"))) == ["two", "one"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             frame_list(one=3).replace("one_000002", "one_000004"),
@@ -246,16 +246,16 @@ def test_a_list_of_frames_gives_the_videos_their_order_and_their_folders(tree):
         (HEAD + "one 0 0 one.jpg\n", r"line 2 of .* is not a frame"),
     ],
 )
-def test_a_list_of_frames_that_lacks_some_or_cannot_be_read_is_named_with_its_line(tree, text, said):
+def test_a_missing_frame_or_a_bad_line_of_a_frame_list_is_named(tree, text, message):
     path = tree({**AVA, "frame_lists/train.csv": text}, "frames/one/one_000001.jpg")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         _ = open_box_dataset(path).load_split("train").videos
 
 
 # ---- one's own ------------------------------------------------------------------------------------------------------
 
 
-def test_one_s_own_data_are_found_with_videos_beside_the_annotations(tree):
+def test_a_custom_dataset_has_videos_beside_its_annotations(tree):
     path = tree(
         {
             **OWN,
@@ -267,13 +267,13 @@ def test_one_s_own_data_are_found_with_videos_beside_the_annotations(tree):
     data = open_box_dataset(path)
     assert (data.name, data.description, data.keyframe_seconds) == ("", "custom boxes", None)
     train, val = data.load_split("train"), data.load_split("val")
-    assert places(train) == {"a": (path / "videos/a.mp4", "file", 0), "b": (path / "videos/b.avi", "file", 0)}
+    assert locations(train) == {"a": (path / "videos/a.mp4", "file", 0), "b": (path / "videos/b.avi", "file", 0)}
     assert val.excluded_keyframes == {("c", 2)}
     frames = train.load_train_keyframes(PersonBoxesConfig(min_score=0.9))
-    assert [frames[place].key for place in range(len(frames))] == ["a,0000", "b,0003", "b,0004"]
+    assert [frames[index].key for index in range(len(frames))] == ["a,0000", "b,0003", "b,0004"]
     assert frames.labels.tolist() == [[True, False], [True, True], [False, False]]
-    asked = val.load_test_keyframes(0.8, use_annotations=True)
-    assert [asked[place].key for place in range(len(asked))] == ["c,0001"]
+    tested = val.load_test_keyframes(0.8, use_annotations=True)
+    assert [tested[index].key for index in range(len(tested))] == ["c,0001"]
     with pytest.raises(InputError, match=r"no boxes of a person detector for its val split; make them with `vidstill"):
         val.load_test_keyframes(0.8)
 
@@ -285,12 +285,12 @@ def test_the_val_split_of_one_s_own_may_have_other_names(tree, name):
     data = open_box_dataset(path)
     assert set(data.files) == {"val"}
     assert data.files["val"].person_boxes == path / f"annotations/{name}_persons.csv"
-    assert places(data.load_split("val")) == {"c": (path / "c.mp4", "file", 0)}
+    assert locations(data.load_split("val")) == {"c": (path / "c.mp4", "file", 0)}
     with pytest.raises(InputError, match=r"no boxes of a train split, only of val; add annotations/train\.csv"):
         data.load_split("train")
 
 
-def test_a_video_of_one_s_own_that_is_missing_is_named_with_its_file_and_line(tree):
+def test_a_missing_video_of_a_custom_dataset_is_named_with_file_and_line(tree):
     path = tree(OWN, "videos/a.mp4", "videos/b.txt")
     with pytest.raises(
         InputError, match=rf"line 2 of {path}/annotations/train.csv names the video 'b', which does not"
@@ -298,7 +298,7 @@ def test_a_video_of_one_s_own_that_is_missing_is_named_with_its_file_and_line(tr
         _ = open_box_dataset(path).load_split("train").videos
 
 
-def test_what_is_no_data_set_of_boxes_is_said(tree):
+def test_a_directory_without_boxes_is_refused(tree):
     path = tree({"annotations/notes.txt": "x"})
     with pytest.raises(InputError, match=r"has no boxes: neither AVA's files .* nor annotations/train\.csv"):
         open_box_dataset(path)

@@ -31,10 +31,12 @@ SHARED = np.full((20_000, 5), 0.5)
 
 
 def plain(rows: BoxTable) -> dict[str, dict[int, list[tuple]]]:
-    found: dict[str, dict[int, list[tuple]]] = {}
+    boxes_by_video: dict[str, dict[int, list[tuple]]] = {}
     for video, second, box, score in zip(rows.video_index, rows.second, rows.box, rows.score, strict=True):
-        found.setdefault(rows.video_names[video], {}).setdefault(int(second), []).append((*box.tolist(), float(score)))
-    return found
+        boxes_by_video.setdefault(rows.video_names[video], {}).setdefault(int(second), []).append(
+            (*box.tolist(), float(score))
+        )
+    return boxes_by_video
 
 
 def by_moment() -> dict[str, np.ndarray]:
@@ -42,13 +44,13 @@ def by_moment() -> dict[str, np.ndarray]:
 
 
 def in_pixels() -> list[dict]:
-    found = []
+    boxes_by_video = []
     for image in IMAGES:
         wide, high = image["width"], image["height"]
         for x1, y1, x2, y2, score in BOXES[image["movie"]].get(int(image["timestamp"]), []):
             bbox = [x1 * wide, y1 * high, (x2 - x1) * wide, (y2 - y1) * high]
-            found.append({"image_id": image["id"], "bbox": bbox, "score": score, "category_id": 1})
-    return found
+            boxes_by_video.append({"image_id": image["id"], "bbox": bbox, "score": score, "category_id": 1})
+    return boxes_by_video
 
 
 def as_csv() -> str:
@@ -85,13 +87,13 @@ FORMS = ["rows", "list", "json", "npz", "0", "2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_file_of_each_format_gives_the_same_boxes_and_is_known_by_its_content(tmp_path, form):
+def test_every_format_is_recognised_by_its_content_and_gives_the_same_boxes(tmp_path, form):
     rows = read_person_boxes(write(tmp_path, form))
     assert plain(rows) == BOXES
     assert (rows.action_id == NO_ACTION).all()
 
 
-def test_a_pickle_of_single_precision_by_columns_of_other_machines_and_without_boxes_is_read(tmp_path):
+def test_pickled_arrays_of_any_precision_order_and_endianness_are_read(tmp_path):
     boxes = np.array(BOXES["one"][902])
     content = {
         "a,0902": boxes.astype(np.float32),
@@ -119,7 +121,7 @@ class Runs:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 @pytest.mark.parametrize("place", ["whole", "value", "array"])
-def test_a_pickle_that_would_run_something_is_refused_and_nothing_runs(tmp_path, protocol, place):
+def test_a_pickle_that_calls_a_function_is_refused_and_nothing_runs(tmp_path, protocol, place):
     mark = tmp_path / "ran"
     runs = Runs(os.mkdir, str(mark))
     content = {
@@ -148,7 +150,7 @@ def test_a_pickle_that_would_run_something_is_refused_and_nothing_runs(tmp_path,
         Runs(np.ndarray.tofile, np.zeros(1), "x"),
     ],
 )
-def test_a_pickle_may_ask_for_nothing_but_arrays_of_numbers(tmp_path, monkeypatch, call):
+def test_a_pickle_may_hold_nothing_but_arrays_of_numbers(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "p.pkl"
     path.write_bytes(pickle.dumps({"a,0902": call}))
@@ -181,7 +183,7 @@ def nested(levels: int) -> list:
     ],
     ids=["nested lists", "one array many times", "a long byte array", "a high memo index"],
 )
-def test_a_pickle_that_asks_for_huge_memory_is_refused_before_it_has_it(tmp_path, content):
+def test_a_pickle_that_needs_huge_memory_is_refused_before_it_is_allocated(tmp_path, content):
     path = tmp_path / "p.pkl"
     path.write_bytes(content)
     tracemalloc.start()
@@ -197,7 +199,7 @@ def test_a_pickle_that_asks_for_huge_memory_is_refused_before_it_has_it(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"\x80\x04K", "p is no readable pickle"),
         (pickle.dumps([1, 2]), "holds no boxes by key frame"),
@@ -214,18 +216,18 @@ def test_a_pickle_that_asks_for_huge_memory_is_refused_before_it_has_it(tmp_path
         (b"a,0902,0.1,0.1,0.2,0.2,,nan", "line 1 of .* has nan for the score"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_its_file(tmp_path, content, said):
+def test_an_unreadable_file_is_named(tmp_path, content, message):
     (tmp_path / "p").write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_person_boxes(tmp_path / "p")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.csv does not exist"):
         read_person_boxes(tmp_path / "gone.csv")
 
 
-def test_image_numbers_are_looked_up_in_the_file_that_is_named_or_in_the_one_beside_that_has_them_all(tmp_path):
+def test_image_ids_are_looked_up_in_the_given_file_or_in_the_one_beside_it_that_has_them(tmp_path):
     path = tmp_path / "found.json"
     path.write_text(json.dumps(in_pixels()))
     (tmp_path / "a_train.json").write_text(json.dumps({"images": [{**each, "movie": "wrong"} for each in IMAGES[:2]]}))
@@ -260,7 +262,7 @@ def test_annotations_of_videomae_s_code_are_read_as_rows_of_one_action_each(tmp_
         read_annotations(path)
 
 
-def test_annotations_given_a_second_time_as_person_boxes_have_the_person_s_number_as_score(tmp_path):
+def test_annotations_read_as_person_boxes_have_the_persons_number_as_score(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("a,0902,0.1,0.1,0.5,0.9,3,0\na,0902,0.2,0.1,0.5,0.9,3,2\n")
     assert read_person_boxes(path).score.tolist() == [0, 2]

@@ -11,7 +11,7 @@ from vidstill.data.transforms.crop import CropBox, resize_frames
 sides = st.integers(2, 24)
 
 
-def made(height: int, width: int, seed: int = 0) -> np.ndarray:
+def random_frames(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), np.uint8)
 
 
@@ -21,13 +21,13 @@ def whole(size: tuple[int, int]) -> CropBox:
 
 def slowly(row: np.ndarray, length: int) -> list[tuple[int, int, int, int]]:
     """For each pixel of a resized side: two places, and their shares of 2048."""
-    found = []
+    weights = []
     for pixel in range(length):
-        place = np.float32((pixel + 0.5) * len(row) / length - 0.5)
-        low = int(np.floor(place))
-        share = float(place - np.float32(low))
-        found.append((low, low + 1, round((1 - share) * 2048), round(share * 2048)))
-    return found
+        position = np.float32((pixel + 0.5) * len(row) / length - 0.5)
+        low = int(np.floor(position))
+        share = float(position - np.float32(low))
+        weights.append((low, low + 1, round((1 - share) * 2048), round(share * 2048)))
+    return weights
 
 
 def pixel_by_pixel(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -49,31 +49,31 @@ def pixel_by_pixel(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @given(sides, sides, sides, sides)
-def test_every_byte_is_what_its_four_pixels_give(height, width, rows, columns):
-    frames = made(height, width)
-    ours = resize_and_crop(frames, (rows, columns), whole((rows, columns)))
-    np.testing.assert_array_equal(ours[1], pixel_by_pixel(frames[1], (rows, columns)))
+def test_every_byte_is_interpolated_from_four_pixels(height, width, rows, columns):
+    frames = random_frames(height, width)
+    actual = resize_and_crop(frames, (rows, columns), whole((rows, columns)))
+    np.testing.assert_array_equal(actual[1], pixel_by_pixel(frames[1], (rows, columns)))
 
 
 @given(sides, sides, sides, sides)
-def test_bytes_are_within_a_level_of_real_numbers(height, width, rows, columns):
-    frames = made(height, width)
+def test_resized_bytes_are_within_a_level_of_resized_floats(height, width, rows, columns):
+    frames = random_frames(height, width)
     exact = resize_frames(frames.astype(np.float32), (rows, columns), "bilinear")
     assert np.abs(resize_and_crop(frames, (rows, columns), whole((rows, columns))) - exact).max() <= 1
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 @given(sides, sides, sides, sides, st.data())
-def test_a_part_is_cut_out_of_the_whole(kind, height, width, rows, columns, data):
+def test_a_crop_equals_that_part_of_the_whole_frame(kind, height, width, rows, columns, data):
     top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
     part = CropBox(top, left, data.draw(st.integers(1, rows - top)), data.draw(st.integers(1, columns - left)))
-    frames = made(height, width).astype(kind)
+    frames = random_frames(height, width).astype(kind)
     size = (rows, columns)
     np.testing.assert_array_equal(
         resize_and_crop(frames, size, part), part.crop_frames(resize_and_crop(frames, size, whole(size)))
     )
 
 
-def test_frames_of_the_size_already_stay_as_they_are():
-    frames = made(8, 9)
+def test_frames_of_the_right_size_are_unchanged():
+    frames = random_frames(8, 9)
     np.testing.assert_array_equal(resize_and_crop(frames, (8, 9), whole((8, 9))), frames)

@@ -36,15 +36,15 @@ def rows(folder: Path, text: str | bytes, *, scored: bool = True) -> BoxTable:
     return read_box_csv(written(folder, text), has_scores=scored)
 
 
-def test_a_row_is_read_as_it_is_stated(tmp_path):
-    found = rows(tmp_path, "one,0902,0.1,0.2,0.3,0.4,5,0.6\ntwo,907,0,0,1,1,80,1\none,1798,.5,.5,.75,1e0,1,-2.5\n")
-    assert found.video_names == ("one", "two")
-    assert found.video_index.tolist() == [0, 1, 0]
-    assert found.second.tolist() == [902, 907, 1798]
-    assert found.box.tolist() == [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [0.5, 0.5, 0.75, 1]]
-    assert found.action_id.tolist() == [5, 80, 1]
-    assert found.score.tolist() == [0.6, 1, -2.5]
-    assert found.line_number.tolist() == [1, 2, 3]
+def test_a_row_is_read_as_it_is_written(tmp_path):
+    table = rows(tmp_path, "one,0902,0.1,0.2,0.3,0.4,5,0.6\ntwo,907,0,0,1,1,80,1\none,1798,.5,.5,.75,1e0,1,-2.5\n")
+    assert table.video_names == ("one", "two")
+    assert table.video_index.tolist() == [0, 1, 0]
+    assert table.second.tolist() == [902, 907, 1798]
+    assert table.box.tolist() == [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [0.5, 0.5, 0.75, 1]]
+    assert table.action_id.tolist() == [5, 80, 1]
+    assert table.score.tolist() == [0.6, 1, -2.5]
+    assert table.line_number.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -60,54 +60,54 @@ def test_a_row_is_read_as_it_is_stated(tmp_path):
     ],
     ids=["no end", "windows", "byte order mark", "blank lines", "spaces", "quotes", "a whole number with a point"],
 )
-def test_the_same_rows_are_read_however_they_are_spelt(tmp_path, text):
-    found = rows(tmp_path, text)
-    assert found.video_names == ("film",)
-    assert found.second.tolist() == [902, 902]
-    assert found.box.tolist() == [[0.1, 0.2, 0.3, 0.4]] * 2
-    assert found.action_id.tolist() == [5, 5]
-    assert found.score.tolist() == [0.6, 0.6]
+def test_every_spelling_gives_the_same_rows(tmp_path, text):
+    table = rows(tmp_path, text)
+    assert table.video_names == ("film",)
+    assert table.second.tolist() == [902, 902]
+    assert table.box.tolist() == [[0.1, 0.2, 0.3, 0.4]] * 2
+    assert table.action_id.tolist() == [5, 5]
+    assert table.score.tolist() == [0.6, 0.6]
 
 
 @pytest.mark.parametrize("end", ["", ",0.5"])
 @pytest.mark.parametrize("action", ["", "-1", " "])
-def test_an_action_may_be_left_open(tmp_path, action, end):
-    found = rows(tmp_path, f"film,902,0,0,1,1,{action}{end}\nfilm,902,0,0,1,1,3{end}")
-    assert found.action_id.tolist() == [NO_ACTION, 3]
+def test_an_action_may_be_empty(tmp_path, action, end):
+    table = rows(tmp_path, f"film,902,0,0,1,1,{action}{end}\nfilm,902,0,0,1,1,3{end}")
+    assert table.action_id.tolist() == [NO_ACTION, 3]
 
 
-def test_a_score_that_is_not_stated_is_1_also_where_others_are(tmp_path):
+def test_a_missing_score_is_1(tmp_path):
     assert rows(tmp_path, "a,1,0,0,1,1,3\na,1,0,0,1,1,4\n").score.tolist() == [1, 1]
     assert rows(tmp_path, "a,1,0,0,1,1,3\na,1,0,0,1,1,4,0.5\n").score.tolist() == [1, 0.5]
 
 
 @pytest.mark.parametrize("person", ["0", "17", "", "her", "nan"])
-def test_a_persons_number_is_passed_by(tmp_path, person):
-    found = rows(tmp_path, f"a,1,0,0,1,1,3,{person}\na,1,0,0,1,1,3,2\n", scored=False)
-    assert found.score.tolist() == [1, 1]
+def test_a_persons_number_is_ignored(tmp_path, person):
+    table = rows(tmp_path, f"a,1,0,0,1,1,3,{person}\na,1,0,0,1,1,3,2\n", scored=False)
+    assert table.score.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "\ufeff", "\n\n \n"])
 def test_a_file_without_rows_has_none(tmp_path, text):
-    found = rows(tmp_path, text)
-    assert len(found) == 0
-    assert found.video_names == ()
-    assert found.box.shape == (0, 4)
+    table = rows(tmp_path, text)
+    assert len(table) == 0
+    assert table.video_names == ()
+    assert table.box.shape == (0, 4)
 
 
 def test_names_may_hold_commas_quotes_and_any_letters(tmp_path):
-    found = rows(tmp_path, '"a, ""b""",902,0,0,1,1,3,0.5\n走る é,902,0,0,1,1,3,0.5\n')
-    assert found.video_names == ('a, "b"', "走る é")
+    table = rows(tmp_path, '"a, ""b""",902,0,0,1,1,3,0.5\n走る é,902,0,0,1,1,3,0.5\n')
+    assert table.video_names == ('a, "b"', "走る é")
 
 
-def test_names_of_one_beginning_are_told_apart(tmp_path):
+def test_names_with_a_common_prefix_are_different_videos(tmp_path):
     names = ["ab", "a", "abc", "ab", "a", "abd", "abd", "b"]
-    found = rows(tmp_path, "".join(f"{name},1,0,0,1,1,3,0.5\n" for name in names))
-    assert [found.video_names[place] for place in found.video_index] == names
+    table = rows(tmp_path, "".join(f"{name},1,0,0,1,1,3,0.5\n" for name in names))
+    assert [table.video_names[index] for index in table.video_index] == names
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [
         ("film,0902,0.1,0.2,0.3,0.4", "6 fields, not 7 or 8"),
         ("film,0902,0.1,0.2,0.3,0.4,5,0.6,1", "9 fields"),
@@ -131,32 +131,32 @@ def test_names_of_one_beginning_are_told_apart(tmp_path):
     ],
 )
 @pytest.mark.parametrize("before", [0, 34_000])  # the latter are more than is read at once
-def test_a_row_that_cannot_be_read_is_named_by_its_line(tmp_path, bad, said, before):
+def test_a_row_that_cannot_be_read_is_named_by_its_line(tmp_path, bad, message, before):
     path = written(tmp_path, f"{ROW}\n" * before + f"\n{ROW}\n{bad}\n{ROW}\n")
     with pytest.raises(InputError) as refused:
         read_box_csv(path, has_scores=True)
     assert f"line {before + 3} of {path}" in str(refused.value)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_a_header_is_told_from_a_row(tmp_path):
+def test_a_header_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"line 1 of .*, a header; delete it"):
         rows(tmp_path, f"video_id,timestamp,x1,y1,x2,y2,action_id,score\n{ROW}\n")
 
 
-def test_what_is_no_text_is_named_by_its_line(tmp_path):
+def test_bytes_that_are_not_utf_8_are_named_by_their_line(tmp_path):
     with pytest.raises(InputError, match=r"line 3 of .* is not UTF-8 text"):
         rows(tmp_path, f"{ROW}\n{ROW}\n".encode() + b"f\xfflm,1,0,0,1,1,3\n")
 
 
-def test_a_file_that_is_not_there_or_none_is_refused(tmp_path):
+def test_a_missing_file_or_a_directory_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"rows\.csv does not exist"):
         read_box_csv(tmp_path / "rows.csv", has_scores=True)
     with pytest.raises(InputError, match="cannot be read"):
         read_box_csv(tmp_path, has_scores=True)
 
 
-def test_rows_are_read_from_an_address():
+def test_rows_are_read_from_a_url():
     address = "memory://boxes/rows.csv"
     fsspec.filesystem("memory").pipe("/boxes/rows.csv", f"{ROW}\n".encode())
     assert read_box_csv(address, has_scores=True).score.tolist() == [0.6]
@@ -165,7 +165,7 @@ def test_rows_are_read_from_an_address():
 
 
 numbers = st.floats(-2, 2).map(lambda value: round(value, 4))
-stated = st.tuples(
+entry_strategy = st.tuples(
     st.sampled_from(["a", "bb", "é", "a film"]),
     st.integers(0, 5000),
     st.lists(numbers, min_size=4, max_size=4),
@@ -174,36 +174,36 @@ stated = st.tuples(
 )
 
 
-@given(st.lists(stated, max_size=30), st.booleans())
+@given(st.lists(entry_strategy, max_size=30), st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_pythons_own_reader_finds_the_same(tmp_path_factory, several, padded):
+def test_rows_equal_those_of_pythons_csv_module(tmp_path_factory, entries, padded):
     path = tmp_path_factory.mktemp("rows") / "rows.csv"
     with path.open("w", newline="") as file:
-        for name, second, box, action, score in several:
-            shown = f"{second:04d}" if padded else second
-            csv.writer(file).writerow([name, shown, *box, "" if action < 0 else action, score])
-    found = read_box_csv(path, has_scores=True)
-    ours = zip(found.video_index, found.second, found.box.tolist(), found.action_id, found.score, strict=True)
-    assert [(found.video_names[name], *rest) for name, *rest in ours] == several
+        for name, second, box, action, score in entries:
+            second_text = f"{second:04d}" if padded else second
+            csv.writer(file).writerow([name, second_text, *box, "" if action < 0 else action, score])
+    table = read_box_csv(path, has_scores=True)
+    actual = zip(table.video_index, table.second, table.box.tolist(), table.action_id, table.score, strict=True)
+    assert [(table.video_names[name], *rest) for name, *rest in actual] == entries
 
 
 def made(count: int, seed: int = 0) -> BoxTable:
-    chance = np.random.default_rng(seed)
-    video, second, action = (chance.integers(0, top, count).astype(np.int32) for top in (3, 2000, 80))
-    box = chance.random((count, 4))
+    rng = np.random.default_rng(seed)
+    video, second, action = (rng.integers(0, top, count).astype(np.int32) for top in (3, 2000, 80))
+    box = rng.random((count, 4))
     line = np.arange(1, count + 1, dtype=np.int32)
-    return BoxTable(Path("made"), ('a,"', "b", "c"), video, second, box, action, chance.random(count), line)
+    return BoxTable(Path("made"), ('a,"', "b", "c"), video, second, box, action, rng.random(count), line)
 
 
-def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
+def test_written_rows_are_read_back_exactly(tmp_path):
     rows = made(12_000)
     write_box_csv(tmp_path / "rows.csv", rows)
-    found = read_box_csv(tmp_path / "rows.csv", has_scores=True)
-    assert [found.video_names[place] for place in found.video_index] == [
-        rows.video_names[place] for place in rows.video_index
+    table = read_box_csv(tmp_path / "rows.csv", has_scores=True)
+    assert [table.video_names[index] for index in table.video_index] == [
+        rows.video_names[index] for index in rows.video_index
     ]
     for name in ("second", "box", "action_id", "score", "line_number"):
-        assert np.array_equal(getattr(found, name), getattr(rows, name)), name
+        assert np.array_equal(getattr(table, name), getattr(rows, name)), name
 
 
 def test_scores_of_boxes_are_written_box_by_box_and_read_back(tmp_path):
@@ -213,51 +213,51 @@ def test_scores_of_boxes_are_written_box_by_box_and_read_back(tmp_path):
         rows.video_names, rows.video_index, rows.second, rows.box.astype(np.float32), (1, 4, 7, 9, 60), scores
     )
     write_box_csv(tmp_path / "rows.csv", boxes, action_ids={4, 60, 7, 99})
-    found = read_box_csv(tmp_path / "rows.csv", has_scores=True)
-    assert found.action_id.tolist() == [4, 7, 60] * 700
-    assert np.array_equal(found.score.astype(np.float32).reshape(700, 3), scores[:, [1, 2, 4]])
-    assert np.array_equal(found.box[::3], boxes.box.astype(np.float64))
-    assert np.array_equal(found.second[::3], rows.second)
+    table = read_box_csv(tmp_path / "rows.csv", has_scores=True)
+    assert table.action_id.tolist() == [4, 7, 60] * 700
+    assert np.array_equal(table.score.astype(np.float32).reshape(700, 3), scores[:, [1, 2, 4]])
+    assert np.array_equal(table.box[::3], boxes.box.astype(np.float64))
+    assert np.array_equal(table.second[::3], rows.second)
 
 
-def test_decimals_are_as_many_as_asked_for(tmp_path):
+def test_the_number_of_decimals_is_configurable(tmp_path):
     write_box_csv(tmp_path / "rows.csv", rows(tmp_path, "film,7,0.12345,0,1,1,5,0.98765\n"), decimals=(3, 4))
     assert (tmp_path / "rows.csv").read_text() == "film,0007,0.123,0.000,1.000,1.000,5,0.9877\n"
 
 
-def test_a_box_without_an_action_is_written_so(tmp_path):
+def test_a_box_without_an_action_is_written_with_an_empty_field(tmp_path):
     text = "film,0007,0.25,0.0,1.0,1.0,,0.5\n"
     write_box_csv(tmp_path / "again.csv", rows(tmp_path, text))
     assert (tmp_path / "again.csv").read_text() == text
 
 
-def test_nothing_is_left_where_a_file_cannot_be_written(tmp_path):
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         write_box_csv(tmp_path / "file" / "rows.csv", made(3))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_moments_and_seconds_are_read(tmp_path):
+def test_excluded_key_frames_and_included_seconds_are_read(tmp_path):
     assert read_excluded_timestamps(written(tmp_path, "a,0902\nb,903\na,0902\n")) == {("a", 902), ("b", 903)}
     assert read_excluded_timestamps(written(tmp_path, "")) == set()
     assert read_included_timestamps(written(tmp_path, "0904\n0902\n\n0904\n")) == (902, 904)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a,902\nb\n", "line 2 of .* is not a key frame"),
         ("a,902\n,3\n", "line 2"),
         ("a,902\nb,c\n", "'c' for the second"),
     ],
 )
-def test_a_moment_that_cannot_be_read_is_named(tmp_path, text, said):
-    with pytest.raises(InputError, match=said):
+def test_a_bad_excluded_key_frame_is_named(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
         read_excluded_timestamps(written(tmp_path, text))
 
 
-def test_a_second_that_cannot_be_read_is_named(tmp_path):
+def test_a_bad_second_is_named(tmp_path):
     with pytest.raises(InputError, match=r"line 2 of .* has 2 fields"):
         read_included_timestamps(written(tmp_path, "902\n903,4\n"))
     with pytest.raises(InputError, match=r"line 1 of .* the second '0\.5'"):
@@ -269,7 +269,7 @@ ACTIONS = LabelMap({1: "walk", 2: "run"}, frozenset({1, 2}))
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (
             "a,3,-0.1,0,1,1,1,1\na,4,0,0,1,1.01,1,1\n",
@@ -281,14 +281,14 @@ ACTIONS = LabelMap({1: "walk", 2: "run"}, frozenset({1, 2}))
         ("b,3,0,0,1,1,1,1\na,4,0,0,1,1,1,1\n", r"1 row of a video without annotations \(b\); the first is line 4"),
     ],
 )
-def test_what_is_odd_is_counted_and_no_error(tmp_path, more, said):
-    found = list_row_warnings(rows(tmp_path, SOUND + more), label_map=ACTIONS, annotated_videos={"a"})
-    assert len(found) == 1
-    assert re.search(said, found[0])
-    assert str(tmp_path) in found[0]
+def test_odd_rows_are_counted_and_no_error(tmp_path, more, message):
+    table = list_row_warnings(rows(tmp_path, SOUND + more), label_map=ACTIONS, annotated_videos={"a"})
+    assert len(table) == 1
+    assert re.search(message, table[0])
+    assert str(tmp_path) in table[0]
 
 
-def test_sound_rows_and_open_actions_leave_no_doubt(tmp_path):
+def test_correct_rows_and_empty_actions_give_no_warning(tmp_path):
     assert (
         list_row_warnings(rows(tmp_path, SOUND + "a,5,0,0,1,1,,1\n"), label_map=ACTIONS, annotated_videos={"a"}) == []
     )
@@ -298,12 +298,12 @@ def test_sound_rows_and_open_actions_leave_no_doubt(tmp_path):
 
 @given(st.lists(st.tuples(*[st.integers(0, 1)] * 6), max_size=12))
 @settings(max_examples=50, deadline=None)
-def test_doubled_rows_are_those_that_a_set_knows(several):
-    columns = np.array(several, np.int32).reshape(-1, 6)
+def test_duplicate_rows_are_those_that_a_set_removes(entries):
+    columns = np.array(entries, np.int32).reshape(-1, 6)
     box = columns[:, 2:] * 0.5
     nothing = np.zeros(len(columns), np.int32)
-    found = BoxTable(Path("x"), ("a", "b"), columns[:, 0], nothing, box, columns[:, 1], nothing + 1.0, nothing)
-    again = len(several) - len(set(several))
-    told = [sentence for sentence in list_row_warnings(found) if "repeating" in sentence]
-    assert bool(told) == bool(again)
-    assert not again or f"has {again} row" in told[0]
+    table = BoxTable(Path("x"), ("a", "b"), columns[:, 0], nothing, box, columns[:, 1], nothing + 1.0, nothing)
+    again = len(entries) - len(set(entries))
+    warnings = [sentence for sentence in list_row_warnings(table) if "repeating" in sentence]
+    assert bool(warnings) == bool(again)
+    assert not again or f"has {again} row" in warnings[0]
