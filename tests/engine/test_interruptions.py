@@ -1,4 +1,4 @@
-"""Whatever ends a run, the same command goes on to the same weights, to the bit."""
+"""Whatever ends a run, the same command resumes to the same weights, to the bit."""
 
 import os
 import random
@@ -36,11 +36,11 @@ def test_a_run_that_ends_at_any_step_goes_on_to_the_same_weights_to_the_bit(unin
     with tempfile.TemporaryDirectory() as new:
         save = SaveConfig(steps=save_steps)
         with pytest.raises(PowerCut):
-            train(Path(new), batches=cut_at(step, power_cut, toy_plan()), save=save)
-        resumed, fitted = train(Path(new), save=save)
+            train(Path(new), batches=cut_at(step, power_cut, toy_plan()), save_config=save)
+        resumed, fitted = train(Path(new), save_config=save)
         assert fitted.resumed_at == step - step % save_steps
         assert weights(resumed) == weights(task)
-        assert log(Path(new), "step", "loss", "grad_norm", "rate") == log(folder, "step", "loss", "grad_norm", "rate")
+        assert log(Path(new), "step", "loss", "grad_norm", "lr") == log(folder, "step", "loss", "grad_norm", "lr")
 
 
 OPTIMISERS = {"sgd": SGDConfig(base_lr=1.0, weight_decay=1e-4), "lars": LARSConfig(base_lr=100.0)}
@@ -62,11 +62,11 @@ def test_a_signal_ends_the_run_after_the_step_with_its_state_saved(uninterrupted
     with tempfile.TemporaryDirectory() as new:
         save, before = SaveConfig(seconds=1e9), signal.getsignal(number)
         ask = cut_at(step, lambda: os.kill(os.getpid(), number), toy_plan())
-        with pytest.raises(RunInterrupted, match=rf"after step {step + 1}; the same command goes on") as stopped:
-            train(Path(new), batches=ask, save=save)
+        with pytest.raises(RunInterrupted, match=rf"after step {step + 1}; the same command resumes") as stopped:
+            train(Path(new), batches=ask, save_config=save)
         assert stopped.value.exit_code == 128 + number
         assert signal.getsignal(number) == before
-        resumed, fitted = train(Path(new), save=save)
+        resumed, fitted = train(Path(new), save_config=save)
         assert fitted.resumed_at == step + 1
         assert weights(resumed) == weights(uninterrupted[0])
 
@@ -77,7 +77,7 @@ def test_a_worker_that_dies_of_the_same_signal_is_no_failure(tmp_path, uninterru
         raise RuntimeError("DataLoader worker exited unexpectedly")
 
     with pytest.raises(RunInterrupted, match="after step 6"):
-        train(tmp_path, batches=cut_at(6, die, toy_plan()), save=SaveConfig())
+        train(tmp_path, batches=cut_at(6, die, toy_plan()), save_config=SaveConfig())
     resumed, fitted = train(tmp_path)
     assert fitted.resumed_at == 6
     assert weights(resumed) == weights(uninterrupted[0])
@@ -88,7 +88,7 @@ def test_data_that_fails_loses_no_step(tmp_path, uninterrupted):
         raise InputError("too many broken files")
 
     with pytest.raises(InputError, match="too many broken files"):
-        train(tmp_path, batches=cut_at(6, fail, toy_plan()), save=SaveConfig())
+        train(tmp_path, batches=cut_at(6, fail, toy_plan()), save_config=SaveConfig())
     resumed, fitted = train(tmp_path)
     assert fitted.resumed_at == 6
     assert weights(resumed) == weights(uninterrupted[0])
@@ -129,9 +129,9 @@ def test_a_disk_that_is_full_stops_the_run_and_leaves_the_state(tmp_path):
     told = subprocess.run([*wide, "--largest-file", str(whole // 2)], capture_output=True, text=True)
     assert told.returncode == 1
     assert "the state of step 4 cannot be written" in told.stdout
-    assert "the state of step 3 stands: make room and run the same command again" in told.stdout
+    assert "the state of step 3 remains: free disk space and run the same command again" in told.stdout
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-000000003.pt"]
-    assert resume.load_state(tmp_path / "state")["progress"]["done"] == 3
+    assert resume.load_state(tmp_path / "state")["progress"]["completed_steps"] == 3
 
 
 def _after_three_steps(folder: Path) -> Path:
@@ -143,11 +143,11 @@ def _after_three_steps(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"seed": 1}, "whose seed is 0, here it is 1"),
-        ({"plan": toy_plan(epochs=5)}, "whose total_steps is 20, here it is 25"),
-        ({"plan": toy_plan(batch=4)}, "whose steps_per_epoch is 5, here it is 10"),
+        ({"seed": 1}, "with seed 0, here it is 1"),
+        ({"plan": toy_plan(epochs=5)}, "with total_steps 20, here it is 25"),
+        ({"plan": toy_plan(batch=4)}, "with steps_per_epoch 5, here it is 10"),
         ({"task": nn.ModuleDict({"other": nn.Linear(2, 2)})}, "another model"),
-        ({"precision": "bf16"}, "a run in fp32 and bf16 is asked for"),
+        ({"precision": "bf16"}, "a run in fp32, and this one is in bf16"),
     ],
 )
 def test_the_state_of_another_run_is_refused_and_left_alone(tmp_path, changed, sentence):

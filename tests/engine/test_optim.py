@@ -17,16 +17,16 @@ UNDECAYED = AdamWConfig(base_lr=1.0).no_weight_decay
 def encoder(depth: int) -> nn.Module:
     """Something with our names: an encoder's entry (`embed_command`, `positions`, `class_token`), blocks and norm; a head."""
     task = nn.ModuleDict({"encoder": nn.Module(), "head": nn.Linear(4, 2)})
-    task["encoder"].embed = nn.Linear(3, 4)
+    task["encoder"].patch_embed = nn.Linear(3, 4)
     task["encoder"].positions = nn.ParameterDict({"space": torch.zeros(5, 4), "time": torch.zeros(3, 4)})
-    task["encoder"].class_token = nn.Parameter(torch.zeros(1, 4))
+    task["encoder"].cls_token = nn.Parameter(torch.zeros(1, 4))
     task["encoder"].blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(depth))
     task["encoder"].norm = nn.LayerNorm(4)
     return task
 
 
 def by_name(module: nn.Module, **asked):
-    asked = {"weight_decay": 0.05, "layer_decay": None, "undecayed": UNDECAYED} | asked
+    asked = {"weight_decay": 0.05, "layer_decay": None, "no_weight_decay": UNDECAYED} | asked
     return {
         name: group for group in build_param_groups(module.named_parameters(), **asked) for name, _ in group["params"]
     }
@@ -39,14 +39,14 @@ def test_rates_fall_by_the_same_share_from_each_layer_to_the_one_below(depth, de
     scales = [groups["encoder.patch_embed.weight"]["lr_scale"]]
     scales += [groups[f"encoder.blocks.{k}.weight"]["lr_scale"] for k in range(depth)] + [1.0]
     assert all(low == pytest.approx(decay * high) for low, high in itertools.pairwise(scales))
-    entry = ("patch_embed.bias", "positions.space", "positions.time", "class_token")
+    entry = ("patch_embed.bias", "positions.space", "positions.time", "cls_token")
     assert {groups[f"encoder.{name}"]["layer"] for name in entry} == {0}
 
 
 @given(st.integers(1, 6), st.sampled_from([None, 0.75]))
 def test_every_trained_parameter_is_in_exactly_one_group(depth, decay):
     module = encoder(depth)
-    module["encoder"].embed.bias.requires_grad_(False)
+    module["encoder"].patch_embed.bias.requires_grad_(False)
     groups = build_param_groups(
         module.named_parameters(), weight_decay=0.05, layer_decay=decay, no_weight_decay=UNDECAYED
     )
@@ -80,7 +80,7 @@ def test_what_has_one_dimension_or_a_spared_word_in_its_name_is_not_decayed():
         (("time", "head"), (matrices | entry) - {"encoder.positions.time", "head.weight"}),
         (("position", "encoder.cls_token"), matrices | entry),  # no words of these names
     ]:
-        groups = by_name(encoder(1), undecayed=undecayed)
+        groups = by_name(encoder(1), no_weight_decay=undecayed)
         assert {name for name, group in groups.items() if group["weight_decay"]} == decayed
 
 
@@ -166,7 +166,7 @@ def test_what_has_no_gradient_stays(config):
         (SGDConfig, {"weight_decay": -1.0}, "weight_decay is -1.0"),
         (SGDConfig, {"momentum": 1.0}, "momentum is 1.0"),
         (LARSConfig, {"momentum": -0.1}, "momentum is -0.1"),
-        (LARSConfig, {"trust": -1.0}, "trust is -1.0"),
+        (LARSConfig, {"trust_coefficient": -1.0}, "trust_coefficient is -1.0"),
         (LARSConfig, {"layer_decay": 1.5}, "layer_decay is 1.5"),
     ],
 )

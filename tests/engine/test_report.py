@@ -14,8 +14,8 @@ NAN = float("nan")
 
 
 def done(step: int, **changed) -> StepRecord:
-    fields = {"epoch": step / 5, "loss": 1 / step, "parts": {"pixels": 2.0}, "rate": 0.1, "grad_norm": 3.0}
-    fields |= {"seconds_data": 1.0, "seconds_step": 4.0, "clips_per_second": 2.0, "skipped": False}
+    fields = {"epoch": step / 5, "loss": 1 / step, "parts": {"pixels": 2.0}, "lr": 0.1, "grad_norm": 3.0}
+    fields |= {"data_seconds": 1.0, "step_seconds": 4.0, "clips_per_second": 2.0, "is_skipped": False}
     return StepRecord(step=step, **fields | changed)
 
 
@@ -32,15 +32,15 @@ def report(folder, begin=0, main=True, terminal=False) -> tuple[TrainingLogger, 
 def test_a_step_is_one_line_of_strict_json(tmp_path):
     with report(tmp_path)[0] as told:
         told.log_step(done(1))
-        told.log_step(done(2, loss=NAN, parts={"pixels": float("inf")}, skipped=True))
+        told.log_step(done(2, loss=NAN, parts={"pixels": float("inf")}, is_skipped=True))
         told.log_validation(2, {"top1": 0.5})
     first, second, validation = lines(tmp_path)
     assert first["loss"] == 1
     assert first["parts"] == {"pixels": 2}
     assert second["loss"] is second["parts"]["pixels"] is None
-    assert second["skipped"]
+    assert second["is_skipped"]
     assert validation["validation"] == {"top1": 0.5}
-    wanted = {"step", "epoch", "rate", "grad_norm", "seconds_data", "seconds_step", "clips_per_second"}
+    wanted = {"step", "epoch", "lr", "grad_norm", "data_seconds", "step_seconds", "clips_per_second"}
     assert wanted <= first.keys()
 
 
@@ -59,7 +59,7 @@ def test_a_resumed_run_tells_no_step_twice(tmp_path):
                 told.log_step(done(step, loss=float(end)))
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 10))
     curves = EventAccumulator(str(tmp_path)).Reload()
-    assert {"loss", "parts/pixels", "rate", "grad_norm", "clips_per_second"} <= set(curves.Tags()["scalars"])
+    assert {"loss", "parts/pixels", "lr", "grad_norm", "clips_per_second"} <= set(curves.Tags()["scalars"])
     assert [(e.step, e.value) for e in curves.Scalars("loss")] == [(n, 6 if n <= 4 else 9) for n in range(1, 10)]
 
 

@@ -64,7 +64,7 @@ def test_a_damaged_state_is_named(tmp_path):
     save_state(tmp_path, 7, {"weight": torch.ones(300)})
     path = list_states(tmp_path)[0]
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"step-000000007.pt cannot be read .* delete it to begin again"):
+    with pytest.raises(InputError, match=r"step-000000007.pt cannot be read .* delete it to start again"):
         load_state(tmp_path)
 
 

@@ -22,7 +22,7 @@ def test_the_speed_of_bf16_is_a_plausible_ratio():
 
 @on_cpu
 def test_fp16_on_a_cpu_says_what_to_take():
-    with pytest.raises(InputError, match=r"fp16 needs a GPU .* take bf16 or fp32"):
+    with pytest.raises(InputError, match=r"fp16 needs a GPU .* take --precision bf16 or fp32"):
         Runtime("fp16")
 
 

@@ -43,7 +43,7 @@ def test_mae_s_warm_up_starts_at_zero_and_gives_the_peak_once(steps):
 def test_a_warm_up_rises_straight_from_where_it_starts_to_the_peak(steps, start, rule):
     total, warmup = steps
     last = warmup - 1 if rule == "videomae" else warmup
-    asked = {"peak": 0.3, "final": 0.01, "steps": total, "warmup": warmup, "start": start, "rule": rule}
+    asked = {"peak_lr": 0.3, "min_lr": 0.01, "cosine_steps": total, "warmup_steps": warmup, "start_lr": start, "warmup_rule": rule}
     rates = [compute_cosine_lr(i, **asked) for i in range(last + 1)]
     assert rates[0] == start
     assert rates[-1] == 0.3
@@ -53,7 +53,7 @@ def test_a_warm_up_rises_straight_from_where_it_starts_to_the_peak(steps, start,
 @given(steps)
 def test_after_the_warm_up_both_rules_have_the_same_rates(steps):
     total, warmup = steps
-    asked = {"peak": 0.3, "final": 0.01, "steps": total, "warmup": warmup}
+    asked = {"peak_lr": 0.3, "min_lr": 0.01, "cosine_steps": total, "warmup_steps": warmup}
     for step in range(warmup, total):
         assert compute_cosine_lr(step, **asked, warmup_rule="mae") == compute_cosine_lr(
             step, **asked, warmup_rule="videomae"
@@ -71,7 +71,7 @@ def test_a_warm_up_of_one_step_starts_where_it_is_told_to():
 
 
 def test_a_run_with_another_warm_up_is_another_run():
-    asked = {"videos": 64, "batch": 16}
+    asked = {"num_videos": 64, "batch": 16}
     cosine = CosineConfig(epochs=4, warmup_epochs=2)
     ours = plan_training(optim=OPTIM, schedule=cosine, **asked).get_identity()
     for optim, schedule in [
@@ -88,7 +88,7 @@ def test_a_constant_schedule_stays_constant(total):
 
 
 def test_a_span_longer_than_the_training_gives_the_first_part_of_the_longer_schedule():
-    asked = {"videos": 64, "batch": 16, "optim": OPTIM}
+    asked = {"num_videos": 64, "batch": 16, "optim": OPTIM}
     short = plan_training(schedule=CosineConfig(epochs=8, warmup_epochs=2, cosine_epochs=9), **asked)
     long = plan_training(schedule=CosineConfig(epochs=9, warmup_epochs=2), **asked)
     assert [short.compute_lr(i) for i in range(short.total_steps)] == [
@@ -118,7 +118,7 @@ def test_warm_up_steps_take_the_place_of_warm_up_epochs():
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(1, 8))
 def test_processes_and_accumulation_change_neither_steps_nor_rates(world, per_process, repeats, at_once):
     batch = world * per_process * repeats
-    asked = {"videos": 1000, "batch": batch, "repeats": repeats, "optim": OPTIM, "schedule": CosineConfig(epochs=3)}
+    asked = {"num_videos": 1000, "batch": batch, "repeats": repeats, "optim": OPTIM, "schedule": CosineConfig(epochs=3)}
     alone = plan_training(**asked)
     plan = plan_training(**asked, world_size=world, device_batch=at_once * repeats)
     assert plan.get_identity() == alone.get_identity()
@@ -131,7 +131,7 @@ def test_processes_and_accumulation_change_neither_steps_nor_rates(world, per_pr
 
 
 def test_copies_of_a_video_count_for_the_rate_only_where_clips_are_counted():
-    asked = {"videos": 1000, "batch": 512, "repeats": 4, "schedule": CosineConfig(epochs=1)}
+    asked = {"num_videos": 1000, "batch": 512, "repeats": 4, "schedule": CosineConfig(epochs=1)}
     assert plan_training(**asked, optim=OPTIM).peak_lr == pytest.approx(1.5e-4 * 128 / 256)
     by_clip = plan_training(**asked, optim=dataclasses.replace(OPTIM, lr_scaling="clips"))
     assert by_clip.peak_lr == pytest.approx(1.5e-4 * 2)
@@ -142,11 +142,11 @@ def test_copies_of_a_video_count_for_the_rate_only_where_clips_are_counted():
     ("asked", "mend"),
     [
         ({"batch": 6, "repeats": 4}, "multiple of 4, such as 4"),
-        ({"batch": 9, "world": 2}, "multiple of 2, such as 8"),
+        ({"batch": 9, "world_size": 2}, "multiple of 2, such as 8"),
         ({"batch": 0}, "multiple of 1"),
-        ({"batch": 200, "repeats": 2, "videos": 99}, "at most 198 clips"),
-        ({"batch": 2, "videos": 1, "world": 2}, "add videos"),
-        ({"batch": 8, "repeats": 4, "at_once": 2}, "cannot hold the 4 copies"),
+        ({"batch": 200, "repeats": 2, "num_videos": 99}, "at most 198 clips"),
+        ({"batch": 2, "num_videos": 1, "world_size": 2}, "add videos"),
+        ({"batch": 8, "repeats": 4, "device_batch": 2}, "cannot hold the 4 copies"),
         ({"batch": 8, "schedule": CosineConfig(epochs=2, warmup_epochs=2)}, "warm up for less"),
         ({"batch": 8, "schedule": CosineConfig(epochs=0)}, "train longer"),
         ({"batch": 8, "schedule": CosineConfig(epochs=5, cosine_epochs=4)}, "train longer"),
@@ -154,4 +154,4 @@ def test_copies_of_a_video_count_for_the_rate_only_where_clips_are_counted():
 )
 def test_a_plan_that_cannot_be_made_says_how_to_mend_it(asked, mend):
     with pytest.raises(InputError, match=mend):
-        plan_training(**{"videos": 1000, "optim": OPTIM, "schedule": CosineConfig(epochs=2)} | asked)
+        plan_training(**{"num_videos": 1000, "optim": OPTIM, "schedule": CosineConfig(epochs=2)} | asked)

@@ -41,7 +41,7 @@ class Told:
 
 
 def run(folder: Path, told: Told, patience: int | None, **asked):
-    return train(folder, task=told.task, watch=Validation(score_epoch=told, metric="top1", patience=patience), **asked)
+    return train(folder, task=told.task, validation=Validation(score_epoch=told, metric="top1", patience=patience), **asked)
 
 
 def expected(scores: list[float], patience: int) -> tuple[int, int]:
@@ -66,7 +66,7 @@ def test_a_run_ends_when_it_has_waited_and_leaves_its_best_epoch(scores, patienc
         task, fitted = run(Path(folder), told, patience)
     assert told.asked == list(range(1, last + 1))
     assert fitted.steps == last * EPOCH
-    assert fitted.epoch == (best or None)
+    assert fitted.best_epoch == (best or None)
     assert weights(task) == told.had[best or last]
 
 
@@ -79,9 +79,9 @@ def test_a_power_cut_at_any_step_changes_nothing(scores, patience, step, save_st
         save = SaveConfig(steps=save_steps)
         if step < fitted.steps:
             with pytest.raises(PowerCut):
-                run(Path(other), cut, patience, batches=cut_at(step, power_cut, toy_plan()), save=save)
-        again, other_fitted = run(Path(other), Told(scores), patience, save=save)
-        assert (other_fitted.epoch, other_fitted.steps) == (fitted.epoch, fitted.steps)
+                run(Path(other), cut, patience, batches=cut_at(step, power_cut, toy_plan()), save_config=save)
+        again, other_fitted = run(Path(other), Told(scores), patience, save_config=save)
+        assert (other_fitted.best_epoch, other_fitted.steps) == (fitted.best_epoch, fitted.steps)
         assert weights(again) == weights(task)
         steps = [log_lines(Path(place)) for place in (folder, other)]
         assert steps[0] == steps[1]
@@ -104,7 +104,7 @@ def test_a_power_cut_while_an_epoch_is_scored_changes_nothing(tmp_path, epoch):
     with pytest.raises(PowerCut):
         run(tmp_path / "cut", Told(scores, act=act), 3)
     again, other = run(tmp_path / "cut", Told(scores), 3)
-    assert (other.epoch, other.steps) == (fitted.epoch, fitted.steps)
+    assert (other.best_epoch, other.steps) == (fitted.best_epoch, fitted.steps)
     assert weights(again) == weights(task)
     assert log_lines(tmp_path / "cut") == log_lines(tmp_path / "whole")
 
@@ -121,11 +121,11 @@ def test_a_score_that_was_interrupted_is_found_again(tmp_path, epoch):
 
     told.act = act
     with pytest.raises(RunInterrupted, match=f"after step {epoch * EPOCH}"):
-        run(tmp_path / "cut", told, 3, save=SaveConfig())
+        run(tmp_path / "cut", told, 3, save_config=SaveConfig())
     rest = Told([0.1, 0.3, 0.2, 0.2])
     again, other = run(tmp_path / "cut", rest, 3)
     assert rest.asked[0] == epoch
-    assert (other.epoch, other.score) == (fitted.epoch, fitted.score) == (2, 0.3)
+    assert (other.best_epoch, other.best_score) == (fitted.best_epoch, fitted.best_score) == (2, 0.3)
     assert weights(again) == weights(task)
 
 
@@ -134,8 +134,8 @@ def test_a_test_that_fails_loses_no_step(tmp_path):
         raise ValueError("no place answers")
 
     with pytest.raises(ValueError, match="no place answers"):
-        run(tmp_path, Told([0.1] * 4, act=act), 2, save=SaveConfig())
-    assert resume.load_state(tmp_path / "state")["progress"]["done"] == EPOCH
+        run(tmp_path, Told([0.1] * 4, act=act), 2, save_config=SaveConfig())
+    assert resume.load_state(tmp_path / "state")["progress"]["completed_steps"] == EPOCH
 
 
 def test_a_finished_run_keeps_its_best_epoch_and_scores_nothing_again(tmp_path):
@@ -143,7 +143,7 @@ def test_a_finished_run_keeps_its_best_epoch_and_scores_nothing_again(tmp_path):
     task, fitted = run(tmp_path, first, 2)
     again, told = run(tmp_path, rest := Told([0.0] * 4), 2)
     assert rest.asked == []
-    assert told.epoch == fitted.epoch == 2
+    assert told.best_epoch == fitted.best_epoch == 2
     assert weights(again) == weights(task)
 
 
@@ -151,7 +151,7 @@ def test_without_patience_scores_are_logged_and_the_last_weights_are_left(tmp_pa
     plain, _ = train(tmp_path / "plain")
     watched, fitted = run(tmp_path / "watched", told := Told([0.3, 0.1, 0.1, 0.1]), None)
     assert told.asked == [1, 2, 3, 4]
-    assert (fitted.epoch, fitted.score) == (None, None)
+    assert (fitted.best_epoch, fitted.best_score) == (None, None)
     assert weights(watched) == weights(plain)
     lines = log_lines(tmp_path / "watched")
     assert [line[2]["top1"] for line in lines if line[2]] == [0.3, 0.1, 0.1, 0.1]
@@ -160,20 +160,20 @@ def test_without_patience_scores_are_logged_and_the_last_weights_are_left(tmp_pa
     ]
 
 
-def test_a_run_that_is_not_watched_saves_what_it_did_before(tmp_path):
+def test_a_state_holds_all_that_training_changes(tmp_path):
     train(tmp_path)
     state = resume.load_state(tmp_path / "state")
-    assert set(state) == {"run", "precision", "progress", "task", "optimizer", "scaler"}
+    assert set(state) == {"run", "precision", "progress", "task", "optimizer", "scaler", "early_stopping"}
 
 
 def test_two_processes_take_the_epoch_that_one_takes(tmp_path):
     task = Toy()
     watch = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", patience=1)
-    one, fitted = train(tmp_path / "one", task=task, plan=toy_plan(at_once=4), watch=watch)
+    one, fitted = train(tmp_path / "one", task=task, plan=toy_plan(at_once=4), validation=watch)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *PROGRAM[1:]]
     told = subprocess.run([*command, tmp_path / "two", "--patience", "1"], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
-    assert f"takes the weights of epoch {fitted.epoch}" in told.stderr
+    assert f"selected epoch {fitted.best_epoch}" in told.stderr
     reached = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
     for name, tensor in one.state_dict().items():
         torch.testing.assert_close(reached[name], tensor, rtol=0, atol=1e-5)

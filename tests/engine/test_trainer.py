@@ -31,7 +31,7 @@ def test_two_processes_are_one_process_that_accumulates_twice(tmp_path):
     plan = toy_plan(epochs=2, at_once=4)
     one, fitted = train(tmp_path / "one", plan=plan, batches=toy_batches(plan, Runtime("fp32"), poison=(6,)))
     both = [log(tmp_path / n, "loss", "grad_norm") for n in ("two", "one")]
-    assert fitted.skipped == 1
+    assert fitted.skipped_steps == 1
     assert len(both[0]) == 10
     assert both[0][6] == both[1][6] == [None, None]
     losses, expected = (torch.tensor(numbers[:6] + numbers[7:]) for numbers in both)
@@ -60,9 +60,9 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, at_o
 
     batches = toy_batches(plan, Runtime("fp32"), poison=(3, 9))
     task, fitted = train(tmp_path, task=Watched(), plan=plan, batches=batches)
-    assert fitted.skipped == 2
-    assert [step for step, skipped in log(tmp_path, "step", "skipped") if skipped] == [4, 10]
-    assert [loss for loss, skipped in log(tmp_path, "loss", "skipped") if skipped] == [None, None]
+    assert fitted.skipped_steps == 2
+    assert [step for step, skipped in log(tmp_path, "step", "is_skipped") if skipped] == [4, 10]
+    assert [loss for loss, skipped in log(tmp_path, "loss", "is_skipped") if skipped] == [None, None]
     first = seen[:: plan.accumulation_steps]
     assert [n for n in range(1, len(first)) if first[n] == first[n - 1]] == [1, 4, 10]  # 1: a warm-up starts at rate 0
     assert all(tensor.isfinite().all() for tensor in task.state_dict().values())
@@ -70,13 +70,13 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, at_o
 
 def test_steps_in_a_row_that_are_not_finite_stop_the_run(tmp_path):
     batches = toy_batches(toy_plan(), Runtime("fp32"), poison=(2, 5, 6, 7))
-    with pytest.raises(RunStopped, match=r"3 steps in a row, up to step 8 .* the state of step 7 stands"):
-        train(tmp_path, batches=batches, patience=3)
+    with pytest.raises(RunStopped, match=r"3 consecutive steps, up to step 8 .* the state of step 7 remains"):
+        train(tmp_path, batches=batches, max_nonfinite_steps=3)
     assert len(log(tmp_path, "step")) == 8
 
 
 def test_the_count_in_a_row_survives_a_resume(tmp_path):
-    poisoned = {"patience": 3, "batches": toy_batches(toy_plan(), Runtime("fp32"), poison=(5, 6, 7))}
+    poisoned = {"max_nonfinite_steps": 3, "batches": toy_batches(toy_plan(), Runtime("fp32"), poison=(5, 6, 7))}
     with pytest.raises(RunStopped, match="up to step 8"):
         train(tmp_path, **poisoned)
     with pytest.raises(RunStopped, match="up to step 8"):
@@ -86,8 +86,8 @@ def test_the_count_in_a_row_survives_a_resume(tmp_path):
 class HalfRange(Runtime):
     """Scales losses as fp16 needs it, on any device."""
 
-    def use(self, precision):
-        super().use(precision)
+    def set_precision(self, precision):
+        super().set_precision(precision)
         self.scaler = torch.amp.GradScaler(self.device.type)
 
 
@@ -107,7 +107,7 @@ def test_the_search_for_a_loss_scale_skips_steps_but_stops_no_run(tmp_path):
     assert again.skipped_steps == fitted.skipped_steps
     assert runtime.scaler.get_scale() == state["scaler"]["scale"]
     assert weights(task) == reached
-    with pytest.raises(RunStopped, match="2 steps in a row"):
+    with pytest.raises(RunStopped, match="2 consecutive steps"):
         train_task(
             Toy(), toy_batches(plan, runtime, poison=(3, 4)), run_dir=tmp_path / "nan", max_nonfinite_steps=2, **asked
         )
@@ -121,8 +121,8 @@ def test_each_epoch_is_tested_once_whatever_happens(tmp_path):
         return {"top1": epoch / 10}
 
     with pytest.raises(PowerCut):
-        train(tmp_path, batches=cut_at(7, power_cut, toy_plan()), watch=Validation(score_epoch=validate))
-    train(tmp_path, watch=Validation(score_epoch=validate))
+        train(tmp_path, batches=cut_at(7, power_cut, toy_plan()), validation=Validation(score_epoch=validate))
+    train(tmp_path, validation=Validation(score_epoch=validate))
     assert tested == [1, 2, 3, 4]
     told = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     found = [(line["step"], line["validation"]["top1"]) for line in told if "validation" in line]
@@ -186,7 +186,7 @@ def test_a_frozen_teacher_is_neither_trained_nor_saved(tmp_path):
 def test_the_log_tells_what_waiting_for_data_took(tmp_path):
     plan = toy_plan(epochs=2, batch=43)
     train(tmp_path, plan=plan, batches=toy_batches(plan, Runtime("fp32"), slow=0.05))
-    for data, step, speed in log(tmp_path, "seconds_data", "seconds_step", "clips_per_second"):
+    for data, step, speed in log(tmp_path, "data_seconds", "step_seconds", "clips_per_second"):
         assert 0.05 <= data <= step
         assert speed == pytest.approx(43 / step)
 

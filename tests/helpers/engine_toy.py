@@ -90,9 +90,9 @@ def main() -> int:
     plan = toy_plan(epochs=asked.epochs, at_once=asked.at_once, world=runtime.world_size)
     task = Toy(width=asked.width)
     batches = toy_batches(plan, runtime, slow=asked.slow, poison=tuple(asked.poison))
-    how = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save": SaveConfig(steps=1)}
+    how = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save_config": SaveConfig(steps=1)}
     if asked.patience:
-        how["watch"] = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", patience=asked.patience)
+        how["validation"] = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", patience=asked.patience)
     try:
         train_task(task, batches, run_dir=asked.folder, **how)
     except RunStopped as stopped:

@@ -22,7 +22,7 @@ class PowerCut(BaseException):
 def train(folder: Path, *, task: nn.Module | None = None, plan=None, batches=None, precision="fp32", **asked):
     task, runtime, plan = task or Toy(), Runtime(precision), plan or toy_plan()
     batches = batches or toy_batches(plan, runtime)
-    asked = {"optim": OPTIM, "seed": 0, "save": SaveConfig(steps=1)} | asked
+    asked = {"optim": OPTIM, "seed": 0, "save_config": SaveConfig(steps=1)} | asked
     return task, train_task(task, batches, plan=plan, runtime=runtime, run_dir=folder, **asked)
 
 
@@ -38,8 +38,8 @@ def cut_at(step: int, act, plan) -> object:
     """The toy's batches, and `generate_scene` where the given step asks for its first one."""
 
     def batches(start: int):
-        for n, batch in enumerate(toy_batches(plan, Runtime("fp32"))(start), start * plan.accumulation):
-            if n == step * plan.accumulation:
+        for n, batch in enumerate(toy_batches(plan, Runtime("fp32"))(start), start * plan.accumulation_steps):
+            if n == step * plan.accumulation_steps:
                 act()
             yield batch
 

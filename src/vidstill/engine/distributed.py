@@ -1,4 +1,4 @@
-"""Processes, devices, precision, seeds: what one process of a run stands on."""
+"""Processes, device, precision and seeds of a run."""
 
 import os
 import time
@@ -21,19 +21,19 @@ T = TypeVar("T")
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
-_MIN_BF16_SPEEDUP = 1.3  # bf16 has to be so much faster than fp32, or its rounding buys nothing
+_MIN_BF16_SPEEDUP = 1.3  # bf16 must be this many times as fast as fp32 to be worth its rounding
 
 
 class Runtime:
-    """One process of a run, alone or started by `torchrun` or `accelerate launch`, which Accelerate finds out.
+    """One process of a run, alone or started by `torchrun` or `accelerate launch`, which Accelerate detects.
 
-    Autocast and loss scaling are kept here rather than given to Accelerate: it would leave its autocast on the task
-    for good, and allow one precision in a process.
+    Autocast and loss scaling are done here, not by Accelerate: it would leave its autocast on the task for good, and
+    allow only one precision per process.
     """
 
     def __init__(self, precision: Precision = "auto"):
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        # unless it is told that there is no other device, Accelerate takes two processes on CPUs for two lone ones
+        # without `cpu=True`, Accelerate takes two processes on CPUs for two separate runs
         cpu = not torch.accelerator.is_available()
         self.accelerator = Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[ddp])
         self.device = torch.device(self.accelerator.device)
@@ -47,13 +47,13 @@ class Runtime:
         return self.rank == 0
 
     def set_precision(self, precision: Literal["bf16", "fp16", "fp32"]) -> None:
-        """From now on computes in this precision, with a new loss scale; parameters and optimiser stay in fp32.
+        """Compute in this precision, with a new loss scale; parameters and optimizer state stay in fp32.
 
         Raises:
-            InputError: fp16 is asked of a CPU.
+            InputError: fp16 without a GPU.
         """
         if precision == "fp16" and self.device.type != "cuda":
-            raise InputError(f"fp16 needs a GPU and this process computes on {self.device.type}; take bf16 or fp32")
+            raise InputError(f"fp16 needs a GPU and this process runs on {self.device.type}; take --precision bf16 or fp32")
         self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")  # 2**16, as the papers' code
 
@@ -63,28 +63,34 @@ class Runtime:
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def prepare(self, task: nn.Module) -> nn.Module:
-        """The task on this process's device, with gradients shared where there are several processes."""
+        """Return the task on this process's device, in DDP if there are several processes."""
         with warnings.catch_warnings():
-            # torch 2.15 renames the option; our buffers are constants, and older versions know this name only
+            # torch 2.15 renames the option; our buffers are constants, and older versions only have this name
             warnings.filterwarnings("ignore", message=".*broadcast_buffers")
             return self.accelerator.prepare_model(task)
 
     def seed_microbatch(self, seed: int, step: int, microbatch: int) -> None:
-        """Seeds torch's default generators (drop path) for one chunk, the same whichever process meets that chunk."""
+        """Seed torch's default generators (drop path) for one micro-batch, whichever process runs it."""
         torch.manual_seed(derive_sample_seed(seed, step, microbatch * self.world_size + self.rank))
 
     def accumulate_gradients(self, model: nn.Module, *, last: bool) -> AbstractContextManager[object]:
-        """Around forward and backward of one chunk: gradients are shared after a step's last one only."""
+        """Context of a micro-batch's forward and backward: gradients are synchronized after a step's last one only."""
         return nullcontext() if last else self.accelerator.no_sync(model)
 
     def backward(self, loss: Float[Tensor, ""], accumulation_steps: int) -> None:
-        """Adds one chunk's part to the gradient of the step, the mean over its chunks on all processes."""
+        """Add a micro-batch to the gradient of the step, the mean over its micro-batches on all processes."""
         self.scaler.scale(loss / accumulation_steps).backward()
 
     def clip_grad_norm(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float | None
     ) -> Float[Tensor, ""]:
-        """Shortens the gradient to `longest`, where that is asked; gives the norm it had before."""
+        """Clip the gradient norm to `max_norm`, unless it is None; return the norm before.
+
+        Args:
+            module: Whose gradients are clipped.
+            optimizer: Whose loss scale is removed first.
+            max_norm: Over all parameters together.
+        """
         self.scaler.unscale_(optimizer)
         norm = get_total_norm([p.grad for p in module.parameters() if p.grad is not None]).to(self.device)
         if max_norm is not None:
@@ -92,51 +98,51 @@ class Runtime:
         return norm
 
     def step_optimizer(self, optimizer: torch.optim.Optimizer, *, accept: bool) -> None:
-        """Takes the step, or drops its gradients."""
+        """Take the step, or discard its gradients."""
         if accept:
             self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
     def all_reduce_mean(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """The mean over all processes, the same in each."""
+        """Return the mean over all processes, on each."""
         return self.accelerator.reduce(values, reduction="mean")
 
     def all_gather(self, value: T) -> list[T]:
-        """What each process gives, in the order of their ranks, the same list in each."""
+        """Return every rank's value, in the order of the ranks, on each."""
         return gather_object([value])
 
     def broadcast(self, value: T) -> T:
-        """What the first process gives, in each: what it met on a disk that others may already have changed."""
+        """Return rank 0's value on every rank: e.g. what it read from a disk that others may have changed since."""
         return self.all_gather(value)[0]
 
     def run_on_main(self, fn: Callable[[], T]) -> T:
-        """What the first process alone finds or does, in each.
+        """Run `fn` on rank 0 and return its result on every rank.
 
         Raises:
-            InputError: it refuses, in each.
+            InputError: `fn` raised it; it is raised on every rank.
         """
-        found: Any = None
+        result: Any = None
         if self.is_main:
             try:
-                found = fn()
+                result = fn()
             except InputError as error:
-                found = error
-        found = self.broadcast(found)
-        if isinstance(found, InputError):
-            raise found
-        return found
+                result = error
+        result = self.broadcast(result)
+        if isinstance(result, InputError):
+            raise result
+        return result
 
     def release_models(self) -> None:
-        """Forgets the prepared tasks, so that their memory is free for the next one."""
+        """Drop references to the prepared tasks, so that their memory is freed."""
         self.accelerator.free_memory()
 
     def barrier(self) -> None:
-        """Until every process is here."""
+        """Wait for all processes."""
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Leaves the other processes; the last thing a program does."""
+        """Leave the process group; the last call of a program."""
         self.accelerator.end_training()
 
     def _select_precision(self) -> Literal["bf16", "fp32"]:
@@ -144,26 +150,26 @@ class Runtime:
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         if self.device.type != "cpu":
             return "fp32"
-        speedup = self.all_reduce_mean(torch.tensor([measure_bf16_speedup()]))  # one answer for all processes
+        speedup = self.all_reduce_mean(torch.tensor([measure_bf16_speedup()]))  # the same answer on all ranks
         return "bf16" if speedup.item() >= _MIN_BF16_SPEEDUP else "fp32"
 
 
 def count_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def measure_bf16_speedup() -> float:
-    """How many times as fast as fp32 matrices this CPU multiplies bf16 ones, measured in a few hundredths of a second.
+    """Measure how many times as fast this CPU multiplies bf16 matrices as fp32 ones, in a few hundredths of a second.
 
-    Only a measurement tells: the instructions (AVX512-BF16, AMX, Arm's BF16) have many names, and without them bf16
-    still works, slowly. The best of several turns is taken, so that other work does not change the answer.
+    Instruction sets (AVX512-BF16, AMX, Arm's BF16) are not a reliable sign, and without them bf16 works, slowly. The
+    best of several trials is used, so that other load does not change the answer.
     """
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     for _ in range(5):
         for dtype in best:
             tokens, weight = torch.ones(256, 384, dtype=dtype), torch.ones(384, 1152, dtype=dtype)
-            begun = time.perf_counter()
+            start_time = time.perf_counter()
             tokens @ weight
-            best[dtype] = min(best[dtype], time.perf_counter() - begun)
+            best[dtype] = min(best[dtype], time.perf_counter() - start_time)
     return best[torch.float32] / best[torch.bfloat16]

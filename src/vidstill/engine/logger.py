@@ -1,4 +1,4 @@
-"""What a run tells: a JSON line a step, TensorBoard, and a progress bar or a plain line now and then."""
+"""A run's log: one JSON line per step, TensorBoard, and a progress bar or, without a terminal, a line now and then."""
 
 import json
 import math
@@ -16,35 +16,43 @@ from rich.progress import BarColumn, Progress, TextColumn
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.utils.files import write_bytes
 
-_PRINT_INTERVAL = 10.0  # between two lines where the output is no terminal
-_SMOOTHING = 0.05  # weight of the newest step in what the bar shows
+_PRINT_INTERVAL = 10.0  # seconds between two lines without a terminal
+_SMOOTHING = 0.05  # weight of the newest step in the displayed averages
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One line of log.jsonl: a step, as it went on all processes together."""
+    """One line of log.jsonl: a step, over all processes."""
 
     step: int
-    """Steps done, this one included."""
+    """Completed steps, including this one."""
     epoch: float
-    """Epochs done."""
+    """Completed epochs."""
     loss: float
     parts: Mapping[str, float]
     lr: float
     grad_norm: float
-    """Before clipping."""
+    """Gradient norm before clipping."""
     data_seconds: float
-    """Spent waiting for data, of `step_seconds`."""
+    """Time waiting for data, part of `step_seconds`."""
     step_seconds: float
     clips_per_second: float
     is_skipped: bool
-    """The loss or its gradient was not finite; nothing was changed."""
+    """The loss or its gradient was not finite, and no weight was changed."""
 
 
 class TrainingLogger:
-    """Writes and shows a run's steps. Only the main process's report does anything.
+    """Writes and displays a run's steps, on the main process only.
 
-    The log and the curves are first cut back to the step that the run goes on from, so that no step is told twice.
+    Log and curves are first truncated to the step that the run resumes from, so that no step is logged twice.
+
+    Args:
+        run_dir: log.jsonl and TensorBoard's files are written here.
+        plan: Steps and clips.
+        start_step: Completed steps when the run resumes.
+        is_main: Whether this is the main process; others log nothing.
+        title: Stands before each message.
+        console: None: standard error.
     """
 
     def __init__(
@@ -59,7 +67,7 @@ class TrainingLogger:
     ):
         self.plan, self.start_step, self.is_main, self.title = plan, start_step, is_main, title
         self.console = console or Console(stderr=True)
-        self.step_seconds = self.data_seconds = 0.0  # of a step, smoothed
+        self.step_seconds = self.data_seconds = 0.0  # of a step, exponential averages
         if not is_main:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -76,7 +84,7 @@ class TrainingLogger:
             disable=not self.console.is_terminal,
         )
         self.progress_task = self.progress_bar.add_task(title, total=plan.total_steps, completed=start_step, now="")
-        self.last_print_time = time.monotonic() - _PRINT_INTERVAL  # the first step is told at once
+        self.last_print_time = time.monotonic() - _PRINT_INTERVAL  # the first step is printed at once
 
     def __enter__(self) -> "TrainingLogger":
         if self.is_main:
@@ -90,32 +98,32 @@ class TrainingLogger:
         for file in (self.summary_writer, self.log_file):
             try:
                 file.close()
-            except OSError:  # the disk is full: that has been said, or is about to be
+            except OSError:  # the disk is full, which is reported elsewhere
                 continue
 
     def print_message(self, message: str) -> None:
-        """Shows a sentence above the bar."""
+        """Print a message above the progress bar."""
         if self.is_main:
             self.console.print(f"{self.title}: {message}", markup=False, highlight=False, soft_wrap=True)
 
     def log_step(self, record: StepRecord) -> None:
-        """Logs one step.
+        """Log one step.
 
         Raises:
-            OSError: the log cannot be written.
+            OSError: The log cannot be written.
         """
         if not self.is_main:
             return
         self._write_line(asdict(record))
         curves = {"loss": record.loss, **{f"parts/{name}": value for name, value in record.parts.items()}}
-        curves |= {"rate": record.lr, "grad_norm": record.grad_norm, "clips_per_second": record.clips_per_second}
+        curves |= {"lr": record.lr, "grad_norm": record.grad_norm, "clips_per_second": record.clips_per_second}
         for name, value in curves.items():
             if math.isfinite(value):
                 self.summary_writer.add_scalar(name, value, record.step)
         self._update_progress(record)
 
     def log_validation(self, step: int, scores: Mapping[str, float]) -> None:
-        """Logs what a test after an epoch found, in a line of its own."""
+        """Log the validation scores after an epoch, in a line of their own."""
         if not self.is_main:
             return
         self._write_line({"step": step, "epoch": step / self.plan.steps_per_epoch, "validation": dict(scores)})
@@ -127,14 +135,14 @@ class TrainingLogger:
         self.log_file.write(json.dumps(_to_json_value(record), allow_nan=False) + "\n")
 
     def _update_progress(self, record: StepRecord) -> None:
-        first = record.step <= self.start_step + 2  # kernels are chosen and caches filled in the first step: forget it
+        first = record.step <= self.start_step + 2  # kernels are chosen and caches filled in the very first step: drop it
         weight = 1.0 if first else _SMOOTHING
         self.step_seconds += weight * (record.step_seconds - self.step_seconds)
         self.data_seconds += weight * (record.data_seconds - self.data_seconds)
-        left = timedelta(seconds=round((self.plan.total_steps - record.step) * self.step_seconds))
+        remaining = timedelta(seconds=round((self.plan.total_steps - record.step) * self.step_seconds))
         now = (
             f"loss {record.loss:.4f}  {self.plan.clips_per_step / self.step_seconds:.1f} clips/s  "
-            f"{100 * self.data_seconds / self.step_seconds:.0f} % waiting for data  {left} left"
+            f"{100 * self.data_seconds / self.step_seconds:.0f} % waiting for data  {remaining} left"
         )
         self.progress_bar.update(self.progress_task, completed=record.step, now=now)
         if not self.console.is_terminal:
@@ -145,11 +153,11 @@ class TrainingLogger:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drops every line of a later step, and a last line that was never finished."""
+    """Drop every line of a later step, and an incomplete last line."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_up_to_step(line, step)]
-    write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_up_to_step(line, step)]
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _is_up_to_step(line: str, step: int) -> bool:
@@ -160,7 +168,7 @@ def _is_up_to_step(line: str, step: int) -> bool:
 
 
 def _to_json_value(value: Any) -> Any:
-    """JSON has no numbers that are not finite: null stands for them."""
+    """Replace non-finite numbers, which JSON lacks, by null."""
     if isinstance(value, Mapping):
         return {name: _to_json_value(item) for name, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

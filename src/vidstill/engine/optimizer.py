@@ -1,4 +1,4 @@
-"""AdamW, SGD and LARS: what is not decayed, and rates that fall with depth."""
+"""AdamW, SGD and LARS, with weight decay exemptions and layer-wise learning rate decay."""
 
 import math
 import re
@@ -16,43 +16,43 @@ from vidstill.utils.types import check_range
 _BLOCK_NAME = re.compile(r"(?:^|\.)encoder\.blocks\.(\d+)\.")
 _STEM_NAME = re.compile(
     r"(?:^|\.)encoder\.(?:patch_embed\.|positions(?:\.|$)|cls_token$)"
-)  # what a clip meets before block 0
+)  # before block 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(ABC):
-    """What all optimisers have in common; rates are for a batch of 256."""
+    """Settings of all optimizers; learning rates are for a batch of 256."""
 
     base_lr: float
-    """The highest rate, for a batch of 256."""
+    """Peak learning rate, for a batch of 256."""
     min_lr: float = 1e-5
-    """The rate that the schedule ends with, for a batch of 256; `base_lr`: the rate stays where the warm-up ends."""
+    """Final learning rate, for a batch of 256; equal to `base_lr`: constant after the warm-up."""
     start_lr: float = 0.0
-    """The rate that the warm-up starts with, for a batch of 256."""
+    """Learning rate at the start of the warm-up, for a batch of 256."""
     lr_scaling: Literal["videos", "clips"] = "videos"
-    """What a batch of 256 counts: videos, or clips, where each video gives several (MVD's pre-training)."""
+    """Whether the batch of 256 counts videos, or clips, of which a video may give several (MVD's pre-training)."""
     weight_decay: float
     no_weight_decay: tuple[str, ...] = ("positions", "mask_token", "cls_token")
-    """Words of dotted names that weight decay spares, besides biases and whatever has one dimension."""
+    """Parts of parameter names that are exempt from weight decay, besides biases and one-dimensional parameters."""
     max_grad_norm: float | None = None
-    """Longest gradient over all parameters together; None: as long as it is."""
+    """Gradient norm that gradients are clipped to, over all parameters; None: no clipping."""
     layer_decay: float | None = None
-    """Each layer learns at this share of the rate of the next one (arXiv:2106.08254, A.1); None: all at one rate."""
+    """Factor of the learning rate from each layer to the one below (arXiv:2106.08254, A.1); None: no layer decay."""
 
     def __post_init__(self) -> None:
         check_range(0, math.inf, base_lr=self.base_lr, min_lr=self.min_lr, start_lr=self.start_lr)
-        check_range(0, math.inf, weight_decay=self.weight_decay, clip_norm=self.max_grad_norm)
+        check_range(0, math.inf, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
         check_range(0, 1, layer_decay=self.layer_decay)
 
     @abstractmethod
     def build(self, module: nn.Module) -> Optimizer:
-        """The optimiser of what `module` trains.
+        """Build the optimizer of a module's trainable parameters.
 
-        Each group's rate is set before a step: the schedule's, times its `lr_scale`.
+        Before each step, each group's learning rate is set to the schedule's, times its `lr_scale`.
         """
 
     def compute_lrs(self, *, num_videos: int, num_clips: int) -> tuple[float, float, float]:
-        """The first rate, the highest and the last one, for a step of so many videos and clips."""
+        """Return start, peak and final learning rate, for a step of this many videos and clips."""
         batch = num_videos if self.lr_scaling == "videos" else num_clips
         return self.start_lr * batch / 256, self.base_lr * batch / 256, self.min_lr * batch / 256
 
@@ -71,19 +71,17 @@ class AdamWConfig(OptimConfig):
 
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(0, math.inf, eps=self.eps)
         for beta in self.betas:
             check_range(0, 1, exclusive=True, beta=beta)
 
     def build(self, module: nn.Module) -> AdamW:
         groups = self.get_param_groups(module)
         device = next(p for _, p in groups[0]["params"]).device
-        # on these CPUs, too, the fused kernel took a quarter of the loop's time
-        return AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, fused=device.type in ("cpu", "cuda"))
+        # on CPUs, too, the fused kernel took a quarter of the loop's time
+        return AdamW(groups, lr=0.0, betas=self.betas, fused=device.type in ("cpu", "cuda"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,35 +99,35 @@ class SGDConfig(OptimConfig):
 
 
 class LARS(Optimizer):
-    """LARS (You et al., arXiv:1708.03888) as MAE's authors probe with it, for batches of thousands.
+    """LARS (You et al., arXiv:1708.03888) as in MAE's linear probe, for batches of thousands.
 
         g = gradient + decay · w
-        m = momentum · m + trust · |w| / |g| · g,    w = w − rate · m
+        m = momentum · m + trust · |w| / |g| · g,    w = w − lr · m
 
-    where the share of lengths is left out for what has one dimension (biases), and where w or g is zero. In the paper
-    (algorithm 1) the rate stands inside of m, and the lengths of gradient and decay are summed.
+    without the factor trust · |w| / |g| for one-dimensional parameters (biases), and if w or g is zero. In the paper
+    (algorithm 1) the learning rate is inside of m, and the norms of gradient and decay are summed.
     """
 
     def __init__(self, params: list[dict[str, Any]], *, lr: float, momentum: float, trust_coefficient: float):
         super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust_coefficient, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody asks it for a second loss
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is supported
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
                     self._update_parameter(weight, weight.grad, group)
 
     def _update_parameter(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        towards = gradient + group["weight_decay"] * parameter
+        update = gradient + group["weight_decay"] * parameter
         if parameter.ndim > 1:
-            length, slope = parameter.norm(), towards.norm()
-            q = group["trust"] * length / slope
-            towards *= torch.where((length > 0) & (slope > 0), q, 1.0)
+            parameter_norm, update_norm = parameter.norm(), update.norm()
+            factor = group["trust"] * parameter_norm / update_norm
+            update *= torch.where((parameter_norm > 0) & (update_norm > 0), factor, 1.0)
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].mul_(group["momentum"]).add_(towards)
+        state["momentum"].mul_(group["momentum"]).add_(update)
         parameter.sub_(group["lr"] * state["momentum"])
 
 
@@ -140,12 +138,12 @@ class LARSConfig(OptimConfig):
     weight_decay: float = 0.0
     momentum: float = 0.9
     trust_coefficient: float = 0.001
-    """A matrix's step at rate 1, as a share of its length."""
+    """Norm of a matrix's step at learning rate 1, relative to the matrix's norm."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(0, 1, exclusive=True, momentum=self.momentum)
-        check_range(0, math.inf, trust=self.trust_coefficient)
+        check_range(0, math.inf, trust_coefficient=self.trust_coefficient)
 
     def build(self, module: nn.Module) -> LARS:
         return LARS(
@@ -163,14 +161,20 @@ def build_param_groups(
     layer_decay: float | None,
     no_weight_decay: tuple[str, ...],
 ) -> list[dict[str, Any]]:
-    """One group for each (layer, decayed or not), as torch's optimisers take them; frozen parameters are in none.
+    """Return one parameter group per layer and weight decay; frozen parameters are in none.
 
-    Layer 0 is what a clip meets before the encoder's first block, layer k + 1 is block k, and whatever follows the
-    last block (norm, head, decoder) is one layer more. A layer's `lr_scale` is `layer_decay` to the number of layers
+    Layer 0 is what precedes the encoder's first block, layer k + 1 is block k, and everything after the last block
+    (norm, head, decoder) is one more layer. A layer's `lr_scale` is `layer_decay` to the power of the number of layers
     above it.
+
+    Args:
+        named_parameters: Of a module with an `encoder`.
+        weight_decay: Of the parameters that are not exempt.
+        layer_decay: None: 1.
+        no_weight_decay: Parts of parameter names that are exempt.
     """
     trained = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
-    depth = max((int(found[1]) + 1 for name, _ in trained if (found := _BLOCK_NAME.search(name))), default=0)
+    depth = max((int(match[1]) + 1 for name, _ in trained if (match := _BLOCK_NAME.search(name))), default=0)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in trained:
         layer = depth + 1 if layer_decay is None else _find_layer(name, depth)
@@ -186,6 +190,6 @@ def build_param_groups(
 
 
 def _find_layer(name: str, depth: int) -> int:
-    if found := _BLOCK_NAME.search(name):
-        return int(found[1]) + 1
+    if match := _BLOCK_NAME.search(name):
+        return int(match[1]) + 1
     return 0 if _STEM_NAME.search(name) else depth + 1
