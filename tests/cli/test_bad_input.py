@@ -233,7 +233,7 @@ def test_an_impossible_distillation(runs, options, message):
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        (MVD, {"image": "finetune"}, "sees single frames, and the tubelets of this one have 2"),
+        (MVD, {"image": "finetune"}, "this model sees clips; give it as --method.video"),
         (MVD, {"image": ""}, "the image teacher has no checkpoint; give --method.image.checkpoint"),
         (MVD, {"video": ""}, "the video teacher has no checkpoint; give --method.video.checkpoint"),
         (MVD, {"image__weight": 0, "video__weight": 0}, "nothing to learn"),

@@ -10,6 +10,7 @@ from vidstill.engine.optimizer import AdamWConfig
 from vidstill.utils.types import InputError
 
 OPTIM = AdamWConfig(base_lr=1.5e-4, min_lr=1e-5)
+GROUPS = {"group_clips": 16, "group_option": "--option"}
 steps = st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(2, n))).filter(lambda s: s[1] < s[0])
 
 
@@ -43,7 +44,14 @@ def test_mae_s_warm_up_starts_at_zero_and_gives_the_peak_once(steps):
 def test_a_warm_up_rises_straight_from_where_it_starts_to_the_peak(steps, start, rule):
     total, warmup = steps
     last = warmup - 1 if rule == "videomae" else warmup
-    asked = {"peak_lr": 0.3, "min_lr": 0.01, "cosine_steps": total, "warmup_steps": warmup, "start_lr": start, "warmup_rule": rule}
+    asked = {
+        "peak_lr": 0.3,
+        "min_lr": 0.01,
+        "cosine_steps": total,
+        "warmup_steps": warmup,
+        "start_lr": start,
+        "warmup_rule": rule,
+    }
     rates = [compute_cosine_lr(i, **asked) for i in range(last + 1)]
     assert rates[0] == start
     assert rates[-1] == 0.3
@@ -147,6 +155,12 @@ def test_copies_of_a_video_count_for_the_rate_only_where_clips_are_counted():
         ({"batch": 200, "repeats": 2, "num_videos": 99}, "at most 198 clips"),
         ({"batch": 2, "num_videos": 1, "world_size": 2}, "add videos"),
         ({"batch": 8, "repeats": 4, "device_batch": 2}, "cannot hold the 4 copies"),
+        (
+            {"batch": 64, "device_batch": 8, **GROUPS},
+            "8 clips at once .* groups of 16; give a divisor of them as --option",
+        ),
+        ({"batch": 24, **GROUPS}, "24 clips at once on a device do not divide into groups of 16"),
+        ({"batch": 8, "world_size": 2, **GROUPS}, "4 clips at once on a device do not divide into groups of 8"),
         ({"batch": 8, "schedule": CosineConfig(epochs=2, warmup_epochs=2)}, "warm up for less"),
         ({"batch": 8, "schedule": CosineConfig(epochs=0)}, "train longer"),
         ({"batch": 8, "schedule": CosineConfig(epochs=5, cosine_epochs=4)}, "train longer"),
@@ -155,3 +169,28 @@ def test_copies_of_a_video_count_for_the_rate_only_where_clips_are_counted():
 def test_a_plan_that_cannot_be_made_says_how_to_mend_it(asked, mend):
     with pytest.raises(InputError, match=mend):
         plan_training(**{"num_videos": 1000, "optim": OPTIM, "schedule": CosineConfig(epochs=2)} | asked)
+
+
+@pytest.mark.parametrize(
+    ("batch", "world_size", "device_batch", "microbatch"),
+    [(96, 1, 40, 32), (96, 2, None, 48), (64, 4, 100, 16), (8, 1, None, 8)],
+)
+def test_a_microbatch_holds_whole_groups(batch, world_size, device_batch, microbatch):
+    plan = plan_training(
+        num_videos=1000, batch=batch, optim=OPTIM, schedule=CosineConfig(epochs=2), world_size=world_size,
+        device_batch=device_batch, **GROUPS,
+    )  # fmt: skip
+    assert plan.videos_per_microbatch == microbatch
+
+
+def test_a_plan_is_printed_in_plain_terms():
+    plan = plan_training(
+        num_videos=1000,
+        batch=96,
+        optim=OPTIM,
+        schedule=CosineConfig(epochs=2, warmup_epochs=1),
+        world_size=3,
+        device_batch=16,
+    )
+    assert "3 processes × 2 accumulation steps × 16 clips" in str(plan)
+    assert "peak learning rate 5.62e-05 after 10 warm-up steps, then cosine to 3.75e-06" in str(plan)

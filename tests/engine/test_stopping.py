@@ -41,7 +41,9 @@ class Told:
 
 
 def run(folder: Path, told: Told, patience: int | None, **asked):
-    return train(folder, task=told.task, validation=Validation(score_epoch=told, metric="top1", patience=patience), **asked)
+    return train(
+        folder, task=told.task, validation=Validation(score_epoch=told, metric="top1", patience=patience), **asked
+    )
 
 
 def expected(scores: list[float], patience: int) -> tuple[int, int]:

@@ -92,7 +92,9 @@ def main() -> int:
     batches = toy_batches(plan, runtime, slow=asked.slow, poison=tuple(asked.poison))
     how = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save_config": SaveConfig(steps=1)}
     if asked.patience:
-        how["validation"] = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", patience=asked.patience)
+        how["validation"] = Validation(
+            score_epoch=lambda epoch: first_bias(task), metric="bias", patience=asked.patience
+        )
     try:
         train_task(task, batches, run_dir=asked.folder, **how)
     except RunStopped as stopped:

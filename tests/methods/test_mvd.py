@@ -269,7 +269,8 @@ def test_a_full_size_student_of_images_has_maes_encoder_and_a_shallow_decoder():
         ({"image": replace(MVD.image, weight=0.0), "video": UNWEIGHTED}, "whose weight is not 0"),
         ({"image": None, "video": UNWEIGHTED}, "nothing to learn"),
         ({"image": replace(MVD.image, weight=-1.0)}, "weight is -1.0"),
-        ({"image": MVD.video}, "the tubelets of this one have 2; give it as --method.video"),
+        ({"video": MVD.image}, "this model sees single frames; give it as --method.image"),
+        ({"image": MVD.video}, "this model sees clips; give it as --method.video"),
     ],
 )
 def test_teachers_from_whom_nothing_can_be_learned(options, message):

@@ -135,7 +135,9 @@ class TrainingLogger:
         self.log_file.write(json.dumps(_to_json_value(record), allow_nan=False) + "\n")
 
     def _update_progress(self, record: StepRecord) -> None:
-        first = record.step <= self.start_step + 2  # kernels are chosen and caches filled in the very first step: drop it
+        first = (
+            record.step <= self.start_step + 2
+        )  # kernels are chosen and caches filled in the very first step: drop it
         weight = 1.0 if first else _SMOOTHING
         self.step_seconds += weight * (record.step_seconds - self.step_seconds)
         self.data_seconds += weight * (record.data_seconds - self.data_seconds)

@@ -14,9 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from vidstill.utils.types import check_range
 
 _BLOCK_NAME = re.compile(r"(?:^|\.)encoder\.blocks\.(\d+)\.")
-_STEM_NAME = re.compile(
-    r"(?:^|\.)encoder\.(?:patch_embed\.|positions(?:\.|$)|cls_token$)"
-)  # before block 0
+_STEM_NAME = re.compile(r"(?:^|\.)encoder\.(?:patch_embed\.|positions(?:\.|$)|cls_token$)")  # before block 0
 
 
 @dataclass(frozen=True, kw_only=True)

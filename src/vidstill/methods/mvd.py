@@ -190,13 +190,12 @@ def _is_image_teacher(branch: TeacherBranch) -> bool:
 
 
 def _check_config(config: MVDConfig) -> None:
-    """Raise an InputError if there is nothing to learn, or the image teacher is not one of images."""
+    """Raise an InputError if there is nothing to learn, or a teacher is of the other kind."""
     for branch in config.branches.values():
         check_range(0, math.inf, weight=branch.weight)
     if not any(branch.weight for branch in config.branches.values()):
         raise InputError("MVD has nothing to learn: give it an image or a video teacher whose weight is not 0")
     if config.image is not None and not _is_image_teacher(config.image):
-        raise InputError(
-            f"MVD's image teacher sees single frames, and the tubelets of this one have {config.image.model.tubelet[0]};"
-            " give it as --method.video"
-        )
+        raise InputError("MVD's image teacher sees single frames, and this model sees clips; give it as --method.video")
+    if config.video is not None and _is_image_teacher(config.video) and config.encoder.tubelet[0] > 1:
+        raise InputError("MVD's video teacher sees clips, and this model sees single frames; give it as --method.image")

@@ -1,6 +1,6 @@
 """AMD's settings (Zhao et al., CVPR 2024, arXiv:2311.03149): its released scripts; rates are for a batch of 256 videos.
 
-A teacher's weights are named at the start: `--method.teacher.weights RUN_OR_FILE`, VideoMAE's L of the same data set
+A teacher's checkpoint is given at the start: `--method.teacher.checkpoint RUN_OR_FILE`, VideoMAE's L of the same data set
 (`VideoMAEv1_vit_L_k400_pt_1600e.pth`, `VideoMAEv1_vit_L_ssv2_pt_2400e.pth`).
 """
 

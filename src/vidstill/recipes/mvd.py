@@ -1,7 +1,7 @@
 """MVD's settings (Wang et al., CVPR 2023, arXiv:2212.04500): its released scripts; rates are for a batch of 256 clips.
 
-Two teachers' weights are named at the start: `--method.image-teacher.weights RUN_OR_FILE`, MAE's of 1600 epochs, and
-`--method.video-teacher.weights RUN_OR_FILE`, VideoMAE's of K400 and 1600 epochs. `_from_large`: both are L, where a
+Two teachers' checkpoints are given at the start: `--method.image.checkpoint RUN_OR_FILE`, MAE's of 1600 epochs, and
+`--method.video.checkpoint RUN_OR_FILE`, VideoMAE's of K400 and 1600 epochs. `_from_large`: both are L, where a
 teacher of the student's own size, or B for S, is the rule. Position codes are spared from decay, mask tokens are not.
 """
 

@@ -54,15 +54,15 @@ def test_mvd_learns_from_dinov2_and_v_jepa_2(student):
     assert set(steps[0]["parts"]) == {"image", "video"}
     for part in ("image", "video"):
         assert mean(s["parts"][part] for s in steps[-3:]) < 0.9 * mean(s["parts"][part] for s in steps[:3])
-    assert {name.partition(".")[0] for name in weights(student)} == {"encoder", "image_decoder", "video_decoder"}
+    assert {name.partition(".")[0] for name in weights(student)} == {"encoder", "decoders"}
 
 
 def test_a_run_says_what_its_teachers_are_and_under_which_licence(student, folder):
     recipe = from_dict(PretrainRecipe, json.loads((student / "recipe.json").read_text())["recipe"])
-    image, video = recipe.method.image.model, recipe.method.video_teacher.model
+    image, video = recipe.method.image.model, recipe.method.video.model
     assert isinstance(image, ExternalEncoderConfig)
     assert (image.source, image.tubelet, image.dim) == (f"transformers:{folder / 'dinov2'}", (1, 4, 4), 24)
-    assert (video.tubelet, video.size, video.depth) == ((2, 4, 4), (16, 16), 2)
+    assert (video.tubelet, video.train_size, video.depth) == ((2, 4, 4), (16, 16), 2)
     past = {entry["role"]: entry for entry in about(student)["provenance"]}
     assert past["image_teacher"]["layout"] == "transformers dinov2"
     assert "CC-BY-NC-4.0" in about(student)["licence"]
@@ -79,7 +79,7 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(student, folder, monkey
 
     options = taught(folder, out=folder / "resumed", save_seconds=0)
     with monkeypatch.context() as patched:
-        patched.setattr(mvd.MVD, "compare", breaks)
+        patched.setattr(mvd.MVD, "forward_loss", breaks)
         assert main(typed(MVD, **options)) != 0
     assert not (folder / "resumed" / "model.safetensors").exists()
     run(MVD, **options)
@@ -89,19 +89,20 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(student, folder, monkey
 
 
 def test_several_teachers_are_typed_after_one_option(folder, tmp_path):
-    more = (folder / "teacher", f"transformers:{folder / 'siglip'}", f"timm:test_vit@{folder / 'vit.safetensors'}")
-    factors = {"method__more_teachers": more, "method__more_factors": (1, 0.5, 0.5), "schedule__epochs": 2}
-    run(MVD, out=tmp_path / "out", **taught(folder, **factors))
-    assert list(log(tmp_path / "out")[0]["parts"]) == ["image", "video", "more_1", "more_2", "more_3"]
+    siglip, timm = f"0.5*transformers:{folder / 'siglip'}", f"0.5*timm:test_vit@{folder / 'vit.safetensors'}"
+    extra = {"method__extra": (folder / "teacher", siglip, timm), "schedule__epochs": 2}
+    run(MVD, out=tmp_path / "out", **taught(folder, **extra))
+    assert list(log(tmp_path / "out")[0]["parts"]) == ["image", "video", "extra_1", "extra_2", "extra_3"]
     roles = [entry["role"] for entry in about(tmp_path / "out")["provenance"]]
-    assert roles == ["image_teacher", "video_teacher", "extra_teachers.0", "extra_teachers.1", "extra_teachers.2"]
+    assert roles == [f"{name}_teacher" for name in ("image", "video", "extra_1", "extra_2", "extra_3")]
 
 
 def test_a_teacher_may_see_frames_of_its_own_size(folder, student, tmp_path):
-    own = {"method__image__input": "own", "clips__size": (12, 12), "schedule__epochs": 2}
-    run(MVD, out=tmp_path / "own", **taught(folder, **own))
-    run(MVD, out=tmp_path / "fitted", **taught(folder, **(own | {"method__image__input": "fitted"})))
-    first = [log(tmp_path / name)[0]["parts"] for name in ("own", "fitted")]
+    native = {"method__image__input_resolution": "native", "clips__size": (12, 12), "schedule__epochs": 2}
+    run(MVD, out=tmp_path / "native", **taught(folder, **native))
+    matched = native | {"method__image__input_resolution": "match_student"}
+    run(MVD, out=tmp_path / "matched", **taught(folder, **matched))
+    first = [log(tmp_path / name)[0]["parts"] for name in ("native", "matched")]
     assert first[0]["video"] == first[1]["video"]
     assert first[0]["image"] != first[1]["image"]
 
@@ -121,18 +122,18 @@ def test_amd_learns_from_a_vit_of_timm_where_both_see_images(folder, tmp_path):
         (
             AMD,
             {"method__teacher__checkpoint": "timm:test_vit@{}/vit.safetensors"},
-            "have to be the teacher's (1, 16, 16)",
+            "must be the teacher's (1, 16, 16)",
         ),
-        (AMD, {"method__teacher__checkpoint": "transformers:{}/dinov2"}, "have to be the teacher's (1, 4, 4)"),
-        (MVD, {"method__image__checkpoint": "transformers:{}/vjepa2"}, "give it as the video teacher"),
-        (MVD, {"method__video__checkpoint": "transformers:{}/siglip"}, "looks at single frames"),
+        (AMD, {"method__teacher__checkpoint": "transformers:{}/dinov2"}, "must be the teacher's (1, 4, 4)"),
+        (MVD, {"method__image__checkpoint": "transformers:{}/vjepa2"}, "give it as --method.video"),
+        (MVD, {"method__video__checkpoint": "transformers:{}/siglip"}, "give it as --method.image"),
         (MVD, {"method__video__checkpoint": "transformers:{}/nothing"}, "transformers cannot read"),
         (MVD, {"method__video__checkpoint": "timm:test_vit@{}/nothing"}, "there is no file"),
-        (MVD, {"method__more_teachers": "{}/nothing"}, "there is no"),
+        (MVD, {"method__extra": "{}/nothing"}, "there is no"),
         (
             MVD,
-            {"method__video__checkpoint": "{}/teacher", "method__video__input": "own"},
-            "--method.video-teacher.input own is for transformers: and timm: alone",
+            {"method__video__checkpoint": "{}/teacher", "method__video__input_resolution": "native"},
+            "--method.video.input-resolution native is for transformers: and timm: only",
         ),
     ],
 )

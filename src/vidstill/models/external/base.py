@@ -130,7 +130,7 @@ class ExternalEncoder(nn.Module, ABC):
             )
         if config.tubelet[0] == 1 and clip.shape[2] != 1:
             raise InputError(
-                f"{config.source} looks at single frames, and is shown a clip of {clip.shape[2]}; take it as MVD's "
+                f"{config.source} sees single frames, but got a clip of {clip.shape[2]}; take it as MVD's "
                 "image teacher, or teach a student of images"
             )
         for number in layers:
