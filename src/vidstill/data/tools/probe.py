@@ -1,4 +1,4 @@
-"""Decodes one video whole: what it is, how many frames it really has, what it looks like, and what is wrong with it."""
+"""One video, decoded to its end: its metadata, its true number of frames, its signature and its first error."""
 
 import hashlib
 import stat
@@ -6,116 +6,115 @@ from pathlib import Path
 from typing import Any
 
 from vidstill.data.decode.images import list_frame_images
-from vidstill.data.decode.reader import iter_frames, read_stream_metadata
-from vidstill.data.storage.fetch import BrokenVideo, ShardMember, VideoSource, fetch_source, format_error, source_name
+from vidstill.data.decode.reader import VideoReader
+from vidstill.data.storage.fetch import BrokenVideo, ShardMember, VideoSource, fetch_source, format_error
 from vidstill.data.tools.near_duplicates import VideoSignature
 from vidstill.parallel.heartbeat import send_heartbeat
 
-_BLOCK_BYTES = 2**20  # bytes that are read at a time
+_BLOCK_BYTES = 2**20
 
 ScanRecord = dict[str, Any]
-"""What a list in JSON lines states of a video, but for its place and its class; what is not known is left out.
+"""The entries of a JSON line that a scan finds out; an unknown one is left out.
 
-`frames` (that decode), `rate` (per second), `bytes`, `width` and `height` (upright), `codec`, `gather_pixels` (their format),
-`sum_step_seconds`, `stated` (frames in the header, where these are others), `modified` (the file's time, in nanoseconds),
-`sha256` (of the bytes), `looks` (a `VideoSignature`), `wrong`.
+`frames` (that decode), `rate` (frames per second), `bytes`, `width` and `height` (upright), `codec`, `pixels` (their
+format), `seconds`, `header_frames` (where the header states another number), `modified` (of the file, in nanoseconds),
+`sha256` (of the bytes), `signature` (see `VideoSignature`), `error`.
 """
 
 SCAN_FIELDS = (
-    *("frames", "rate", "bytes", "width", "height", "codec", "pixels", "seconds", "stated", "modified"),
-    *("sha256", "looks", "wrong"),
+    *("frames", "rate", "bytes", "width", "height", "codec", "pixels", "seconds", "header_frames", "modified"),
+    *("sha256", "signature", "error"),
 )
-"""In this order."""
+"""The order of the entries."""
 
 
 def scan_video(source: VideoSource) -> ScanRecord:
-    """What there is of a video; where it is broken, of its good frames.
+    """Decode a video to its end, or to its first error.
 
     Raises:
-        Unreachable: its place does not answer.
+        StorageUnreachable: A URL does not answer.
     """
-    found = init_scan_record(source)
+    record = init_scan_record(source)
     try:
-        here = fetch_source(source)
-        found["sha256"], found["bytes"] = _hash_source(here)
-        _decode_frames(here, found)
+        file = fetch_source(source)
+        record["sha256"], record["bytes"] = _hash_source(file)
+        with VideoReader(file) as video:
+            _decode_frames(video, record)
     except BrokenVideo as error:
-        found["wrong"] = error.reason
+        record["error"] = error.reason
     except OSError as error:
-        found["wrong"] = f"cannot be read: {format_error(error)}"
-    return found
+        record["error"] = f"cannot be read: {format_error(error)}"
+    return record
 
 
 def init_scan_record(source: VideoSource) -> ScanRecord:
-    """What there is of a video that was not decoded."""
+    """Return the record of a video that is not decoded."""
     size, modified = stat_source(source) or (source.size if isinstance(source, ShardMember) else 0, None)
     return {"frames": 0, "bytes": size} | ({} if modified is None else {"modified": modified})
 
 
 def stat_source(source: VideoSource) -> tuple[int, int | None] | None:
-    """A file's size in bytes and its time, by which it is known again; a folder's size is not looked up.
+    """Return the size in bytes (0 for a directory) and the modification time of a file: a changed file differs in them.
 
-    No time for what is not there, None for what lies behind an address.
+    The time is None for a missing file; the result is None for a URL.
     """
-    place = source.shard if isinstance(source, ShardMember) else source
-    if not isinstance(place, Path):
+    path = source.shard if isinstance(source, ShardMember) else source
+    if not isinstance(path, Path):
         return None
     try:
-        of = place.stat()
+        status = path.stat()
     except OSError:
         return 0, None
-    size = source.size if isinstance(source, ShardMember) else 0 if stat.S_ISDIR(of.st_mode) else of.st_size
-    return size, of.st_mtime_ns
+    size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return source.size if isinstance(source, ShardMember) else size, status.st_mtime_ns
 
 
-def _hash_source(here: Path | bytes) -> tuple[str, int]:
-    """The SHA-256 of a video's bytes, and how many there are; of a folder's pictures, one after the other."""
-    if isinstance(here, bytes):
-        return hashlib.sha256(here).hexdigest(), len(here)
-    files = list_frame_images(here) if here.is_dir() else [here]
+def _hash_source(file: Path | bytes) -> tuple[str, int]:
+    """Return the SHA-256 and the number of a video's bytes; of a directory, of its images one after the other."""
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).hexdigest(), len(file)
     digest, size = hashlib.sha256(), 0
-    for path in files or []:
+    for path in (list_frame_images(file) or []) if file.is_dir() else [file]:
         assert isinstance(path, Path)
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
+        with path.open("rb") as opened:
+            while block := opened.read(_BLOCK_BYTES):
                 digest.update(block)
                 size += len(block)
                 send_heartbeat()
     return digest.hexdigest(), size
 
 
-def _decode_frames(here: Path | bytes, found: ScanRecord) -> None:
-    """Adds what the header states and what the frames show, up to the last good one.
+def _decode_frames(video: VideoReader, record: ScanRecord) -> None:
+    """Add the facts of the header and of the frames to the record, up to the last frame that decodes.
 
     Raises:
-        BrokenVideo: something is wrong behind it.
+        BrokenVideo: A later frame does not decode.
     """
-    header = read_stream_metadata(here)
-    _update_record(
-        found, codec=header.codec, pixels=header.pixel_format, rate=header.frame_rate, seconds=header.duration_seconds
-    )
-    sketch, name = VideoSignature(), source_name(here)
+    header, signature = video.metadata, VideoSignature()
+    facts = {"codec": header.codec, "pixels": header.pixel_format}
+    facts |= {"rate": header.frame_rate, "seconds": header.duration_seconds}
+    record |= {name: value for name, value in facts.items() if value}
     try:
-        for picture in iter_frames(here):
-            height, width = picture.shape[:2]
-            if (width, height) != (found.setdefault("width", width), found.setdefault("height", height)):
-                raise BrokenVideo(name, f"changes its size to {width}x{height} at frame {found['frames']}")
-            sketch.update(picture)
-            found["frames"] += 1
+        for frame in video.iter_timed_frames():
+            image = frame.to_image()
+            height, width = image.shape[:2]
+            if (width, height) != (record.setdefault("width", width), record.setdefault("height", height)):
+                raise BrokenVideo(video.name, f"changes its size to {width}x{height} at frame {record['frames']}")
+            signature.update(image)
+            record["frames"] += 1
             send_heartbeat()
     except (BrokenVideo, OSError):
         raise
-    except Exception as error:  # whatever else a library does with a damaged file is that file's fault
-        raise BrokenVideo(name, f"breaks after {found['frames']} frames: {format_error(error)}") from error
+    except Exception as error:  # a library may raise anything on a damaged file
+        raise BrokenVideo(
+            video.name, f"breaks after {record['frames']} frames: {format_error(error)}"
+        ) from error
     finally:
-        _update_record(found, looks=sketch.digest())
-        if header.num_frames not in (None, found["frames"]):
-            found["stated"] = header.num_frames
-        if header.frame_rate and ("stated" in found or not header.duration_seconds):
-            found["seconds"] = found["frames"] / header.frame_rate
-    if not found["frames"]:
-        raise BrokenVideo(name, "holds no frame that decodes")
-
-
-def _update_record(found: ScanRecord, **facts: str | float | None) -> None:
-    found |= {key: value for key, value in facts.items() if value}
+        if text := signature.digest():
+            record["signature"] = text
+        if header.num_frames not in (None, record["frames"]):
+            record["header_frames"] = header.num_frames
+        if header.frame_rate and ("header_frames" in record or not header.duration_seconds):
+            record["seconds"] = record["frames"] / header.frame_rate
+    if not record["frames"]:
+        raise BrokenVideo(video.name, "holds no frame that decodes")

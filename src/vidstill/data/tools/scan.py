@@ -1,33 +1,35 @@
-"""Decodes every file of a data set once, and writes what it found as a list that is a data set itself."""
+"""The scan of a dataset: every file is decoded once, and the result is a list that is a dataset itself."""
 
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from io import FileIO
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from vidstill.data.manifest.jsonl import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource, format_error
+from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource
 from vidstill.data.tools.inspect import open_split_manifests
 from vidstill.data.tools.near_duplicates import SIGNATURE_LENGTH
 from vidstill.data.tools.probe import SCAN_FIELDS, ScanRecord, init_scan_record, scan_video, stat_source
 from vidstill.data.tools.scan_report import ScanReport, ScanReportBuilder
 from vidstill.parallel.pool import WORKER_TIMEOUT_SECONDS, LostTask, map_in_workers
-from vidstill.utils.files import PARTIAL_SUFFIX, atomic_write
+from vidstill.utils.files import atomic_write, check_output_file, convert_write_errors
+from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError, check_range
 
 MANIFEST_SUFFIX = ".scan.jsonl"
-"""Ends the name of a scan's list, beside the data set that it is of."""
+"""Suffix of the list beside the dataset."""
 
 MIN_FRAMES = 16
-"""A video with fewer is said to be short: the papers' clips have as many."""
+"""A video with fewer frames is reported as short: the papers' clips have as many."""
 
 VideoKey = tuple[str, str, int]
-"""What a list calls a video: its path, and of a packed one the shard's, and the offset in it."""
+"""A video as a list names it: its path, and for a packed one the path of the shard and the offset in it."""
+
+_JOURNAL_SETTINGS = {"scan_version": 1}  # to be raised when a scan finds out other facts
 
 
 def scan_dataset(
@@ -40,176 +42,146 @@ def scan_dataset(
     min_frames: int = MIN_FRAMES,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScanReport:
-    """Decodes all splits of a data set, and writes a list that is a data set: with every video's true length.
+    """Decode all splits of a dataset, and write a list that is a dataset, with the true length of every video.
 
-    What is broken stays in the list, which says so: training names it and shows another, a test reports it. What is
-    known is appended to `OUT.part`, so that the same call goes on wherever it was stopped; the list is whole or absent.
-    A file that the list has already, and whose size and time are as they were, is not decoded again.
+    Broken videos stay in the list with their error: training replaces them, evaluation reports them. The records of
+    finished files are in `OUT.journal`, so that the same call resumes; the list is complete or absent. A file that is in
+    an earlier list and has the same size and time is not decoded again.
 
     Args:
-        out: the list to write; None: `DATA.scan.jsonl` beside the data set.
-        root, fold: as for `open_manifest`.
-        workers: processes; each decodes a video at a time, frame by frame.
-        min_frames: a video with fewer is said to be short.
-        progress: is told how many files are known, and how many there are.
+        out: The list; None for `DATA.scan.jsonl` beside the dataset.
+        root, fold: As for `open_manifest`.
+        workers: Processes that decode, one video at a time each.
+        min_frames: Videos with fewer frames are reported as short.
+        progress: Called with the number of files that are done, and of all files.
 
     Raises:
-        InputError: it is no data set, or the list cannot be written.
-        Unreachable: a place does not answer.
+        InputError: It is no dataset, or the list cannot be written.
+        StorageUnreachable: A URL does not answer.
     """
     check_range(1, math.inf, min_frames=min_frames)
     path = Path(os.path.abspath(get_manifest_path(data) if out is None else out))
-    listings = open_split_manifests(data, root=root, fold=fold)
-    _claim(path)
-    sources = {_make_key(row.source, path.parent): row.source for at in listings.values() for row in at.rows}
-    known = {
-        key: line for key, line in _read_previous_lines(path) if key in sources and _is_unchanged(line, sources[key])
-    }
-    todo = {key: source for key, source in sources.items() if key not in known}
-    tell = progress or (lambda number, of: None)
-    tell(len(known), len(sources))
-    for key, line in _scan_videos(todo, _get_part_path(path), workers):
-        known[key] = line
-        tell(len(known), len(sources))
-    findings = ScanReportBuilder(path, listings, min_frames, num_decoded=len(todo))
-    _write_manifest(path, listings, known, findings)
-    return findings.build()
+    manifests = open_split_manifests(data, root=root, fold=fold)
+    _check_manifest_path(path)
+    sources = {_make_key(row.source, path.parent): row.source for each in manifests.values() for row in each.rows}
+    report_progress = progress or (lambda num_done, num_files: None)
+    with Journal(path, _JOURNAL_SETTINGS) as journal:
+        lines = {
+            key: line
+            for key, line in _read_previous_lines(path, journal)
+            if key in sources and _is_unchanged(line, sources[key])
+        }
+        todo = {key: source for key, source in sources.items() if key not in lines}
+        report_progress(len(lines), len(sources))
+        for key, record in _scan_videos(todo, workers):
+            journal.append(entry := _make_entry(key, {}, record))
+            lines[key] = json.dumps(entry).encode()
+            report_progress(len(lines), len(sources))
+        report = ScanReportBuilder(path, manifests, min_frames, num_decoded=len(todo))
+        _write_manifest(path, manifests, lines, report)
+        journal.remove()
+    return report.build()
 
 
 def get_manifest_path(data: PathOrUrl) -> Path:
-    """Where the list of a scan goes if nobody says."""
+    """Return the default path of a scan's list."""
     if isinstance(data, str):
-        raise InputError(f"{data} is an address; say with --out where the list of the scan goes")
-    place = Path(os.path.abspath(data))  # the name of "." too
-    stem = place.name if place.is_dir() else place.name.removesuffix(MANIFEST_SUFFIX)
-    return place.with_name((stem if place.is_dir() else Path(stem).stem) + MANIFEST_SUFFIX)
+        raise InputError(f"{data} is a URL; name the list of the scan with --out")
+    path = Path(os.path.abspath(data))  # "." has a name then
+    stem = path.name if path.is_dir() else Path(path.name.removesuffix(MANIFEST_SUFFIX)).stem
+    return path.with_name(stem + MANIFEST_SUFFIX)
 
 
-def _get_part_path(path: Path) -> Path:
-    return path.with_name(path.name + PARTIAL_SUFFIX)
+def _check_manifest_path(path: Path) -> None:
+    """Raise an InputError if a list cannot be written there, or if something else would be lost."""
+    check_output_file(path)
+    if path.exists():
+        with convert_write_errors(path), path.open("rb") as file:
+            if _parse_record(file.readline()) is None:
+                raise InputError(f"{path} exists and is not the list of a scan; choose another file with --out")
 
 
-def _claim(path: Path) -> None:
-    """Sees to it that nothing else is lost there."""
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                if _parse_record(file.readline()) is None:
-                    raise InputError(f"{path} is there and is no scan's list; choose another file with --out")
-        elif path.exists():
-            raise InputError(f"{path} is there and is no file; choose another with --out")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({format_error(error)}); choose another file with --out") from error
-
-
-def _make_key(source: PathOrUrl | ShardMember, folder: Path) -> VideoKey:
-    """Paths are relative to the list's folder where they lie below it."""
+def _make_key(source: PathOrUrl | ShardMember, directory: Path) -> VideoKey:
+    """Return the paths as the list states them: relative to its directory where they are below it."""
     if isinstance(source, ShardMember):
-        return source.name, _make_relative(source.shard, folder), source.offset
-    return _make_relative(source, folder), "", 0
+        return source.name, _make_relative(source.shard, directory), source.offset
+    return _make_relative(source, directory), "", 0
 
 
-def _make_relative(place: PathOrUrl, folder: Path) -> str:
-    if isinstance(place, str):
-        return place
-    return os.path.abspath(place).removeprefix(f"{str(folder).rstrip('/')}/")
+def _make_relative(path: PathOrUrl, directory: Path) -> str:
+    if isinstance(path, str):
+        return path
+    return os.path.abspath(path).removeprefix(f"{str(directory).rstrip('/')}/")
 
 
-def _read_previous_lines(path: Path) -> Iterator[tuple[VideoKey, bytes]]:
-    """The lines of the last scan, of files that may be known again, and of one that was stopped; what is no line, such
-    as one that was cut, is passed by.
-    """
-    for part in (path, _get_part_path(path)):
-        if not part.is_file():
-            continue
-        with part.open("rb") as lines:
-            for line in lines:
-                found = _parse_record(line)
-                if found is not None and (part != path or {"sha256", "modified"} <= found.keys()):
-                    yield (found["path"], found.get("shard", ""), found.get("offset", 0)), line
+def _read_previous_lines(path: Path, journal: Journal) -> Iterator[tuple[VideoKey, bytes]]:
+    """Yield the lines of an earlier list, of files that can be recognized, and those of the journal."""
+    with open(path if path.is_file() else os.devnull, "rb") as file:
+        for line in file:
+            record = _parse_record(line)
+            if record is not None and {"sha256", "modified"} <= record.keys():
+                yield _get_key(record), line
+    for line in journal.lines():
+        if (record := _parse_record(line)) is not None:
+            yield _get_key(record), line
+
+
+def _get_key(record: ScanRecord) -> VideoKey:
+    return record["path"], record.get("shard", ""), record.get("offset", 0)
 
 
 def _parse_record(line: bytes) -> ScanRecord | None:
-    """What a scan's line states; None if a scan of this kind did not write it."""
+    """Return the entries of a scan's line; None if no scan of this version wrote it, or a kill has cut it."""
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(found, dict) or not {"path", "frames", "bytes"} <= found.keys():
+    if not isinstance(record, dict) or not {"path", "frames", "bytes"} <= record.keys():
         return None
-    ours = "sha256" in found or "wrong" in found
-    return found if ours and len(found.get("looks", " " * SIGNATURE_LENGTH)) == SIGNATURE_LENGTH else None
+    if not {"sha256", "error"} & record.keys():
+        return None
+    return record if len(record.get("signature", " " * SIGNATURE_LENGTH)) == SIGNATURE_LENGTH else None
 
 
 def _is_unchanged(line: bytes, source: VideoSource) -> bool:
-    """Whether a file is as it was; what lies behind an address is not asked."""
-    now, found = stat_source(source), _parse_record(line) or {}
-    return now is None or (found.get("modified") == now[1] and now[0] in (0, found["bytes"]))
+    """Return whether a file has the size and time of its record; URLs are taken as unchanged."""
+    current, record = stat_source(source), _parse_record(line) or {}
+    return current is None or (record.get("modified") == current[1] and current[0] in (0, record["bytes"]))
 
 
-def _scan_videos(todo: Mapping[VideoKey, VideoSource], part: Path, workers: int) -> Iterator[tuple[VideoKey, bytes]]:
-    """Lines without labels, each of which is kept before it is given."""
+def _scan_videos(todo: Mapping[VideoKey, VideoSource], workers: int) -> Iterator[tuple[VideoKey, ScanRecord]]:
     results: Any = map_in_workers(
         scan_video, list(todo.values()), workers=workers, timeout_seconds=WORKER_TIMEOUT_SECONDS
     )
-    with closing(results), _open_part(part) as file:
+    with closing(results):
         for (key, source), (_, result) in zip(todo.items(), results, strict=True):
-            found = {**init_scan_record(source), "wrong": result.reason} if isinstance(result, LostTask) else result
-            line = _encode_record(key, {}, found)
-            _append_line(file, line)
-            yield key, line
+            yield key, {**init_scan_record(source), "error": result.reason} if isinstance(result, LostTask) else result
 
 
-def _open_part(part: Path) -> FileIO:
-    """What was cut when an earlier scan was stopped stays a line of its own, which is none."""
-    with _translate_write_errors(part):
-        file = part.open("ab", buffering=0)
-    if file.tell():
-        _append_line(file, b"\n")
-    return file
+def _make_entry(key: VideoKey, labels: Mapping[str, Any], record: ScanRecord) -> dict[str, Any]:
+    """Return a line's entries in their order.
 
-
-def _append_line(file: FileIO, line: bytes) -> None:
-    with _translate_write_errors(file.name):
-        while line:
-            line = line[file.write(line) :]
-
-
-@contextmanager
-def _translate_write_errors(path: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({format_error(error)}); make room, or make it writable: the same command goes on, "
-            "and what was decoded is kept"
-        ) from error
-
-
-def _encode_record(key: VideoKey, told: Mapping[str, Any], found: ScanRecord) -> bytes:
-    """
     Args:
-        told: what the data set says of the video.
+        labels: The entries that the dataset states: label, class and split.
+        record: What the scan has found out; other entries of it are left out.
     """
     path, shard, offset = key
-    where = {"path": path, **told} if not shard else {"path": path, **told, "shard": shard, "offset": offset}
-    return (json.dumps({**where, **{name: found[name] for name in SCAN_FIELDS if name in found}}) + "\n").encode()
+    location = {"shard": shard, "offset": offset} if shard else {}
+    facts = {name: record[name] for name in SCAN_FIELDS if name in record}
+    return {"path": path, **labels, **location, **facts}
 
 
 def _write_manifest(
-    path: Path, listings: Mapping[str, Manifest], known: Mapping[VideoKey, bytes], findings: ScanReportBuilder
+    path: Path, manifests: Mapping[str, Manifest], lines: Mapping[VideoKey, bytes], report: ScanReportBuilder
 ) -> None:
-    """The list, whole or absent; what was appended is in it then."""
-    fresh = path.with_name(f"{path.name}.new")
-    with atomic_write(fresh) as file:
-        for split, listing in listings.items():
-            for row in listing.rows:
+    with atomic_write(path) as file:
+        for split, manifest in manifests.items():
+            for row in manifest.rows:
                 key = _make_key(row.source, path.parent)
-                found = _parse_record(known[key])
-                assert found is not None
-                told = labels_to_dict(row, listing.classes) | ({"split": split} if split in ("train", "val") else {})
-                file.write(_encode_record(key, told, found))
-                findings.add(key, split, found)
-    fresh.replace(path)
-    _get_part_path(path).unlink(missing_ok=True)
+                record = _parse_record(lines[key])
+                assert record is not None
+                labels = labels_to_dict(row, manifest.classes)
+                if split in ("train", "val"):
+                    labels["split"] = split
+                file.write((json.dumps(_make_entry(key, labels, record)) + "\n").encode())
+                report.add(key, split, record)
