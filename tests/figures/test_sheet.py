@@ -226,14 +226,14 @@ def test_where_no_sheet_can_be_is_said_before_anything_is_decoded(tmp_path, caps
     for module in ("looks", "video"):
         monkeypatch.setattr(f"vidstill.data.{module}.read_frames", lambda *_: pytest.fail("it was decoded"))
     before = sorted(tmp_path.rglob("*"))
-    assert main(["data", "inspect", str(tmp_path / "list.csv"), "--sheet", str(tmp_path / name)]) == 2
+    assert main(["data", "inspect", str(tmp_path / "list.csv"), "--contact-sheet", str(tmp_path / name)]) == 2
     assert why in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_sheet_is_not_put_among_the_pictures_that_are_looked_at(tmp_path, capsys):
     write_picture(tmp_path / "cats" / "1.png")
-    assert main(["data", "inspect", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")]) == 2
+    assert main(["data", "inspect", str(tmp_path), "--contact-sheet", str(tmp_path / "sheet.png")]) == 2
     assert "would count as one of the pictures" in capsys.readouterr().err
 
 
@@ -241,10 +241,10 @@ def test_the_command_writes_a_sheet_in_place_of_an_old_one(tmp_path, capsys):
     write_video(tmp_path / "run" / "a.mp4", 4)
     png = tmp_path / "sheet.png"
     png.write_bytes(b"an old one")
-    assert main(["data", "inspect", str(tmp_path), "--sheet", str(png)]) == 0
+    assert main(["data", "inspect", str(tmp_path), "--contact-sheet", str(png)]) == 0
     assert f"sheet: {png}" in capsys.readouterr().out
     opened(png.read_bytes())
-    assert main(["data", "inspect", str(tmp_path), "--sheet", str(png), "--json"]) == 0
+    assert main(["data", "inspect", str(tmp_path), "--contact-sheet", str(png), "--json"]) == 0
     json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "sheet.png"]
 

@@ -23,8 +23,8 @@ class Journal:
     """The finished items of an output, so that a killed command loses only the item in hand.
 
     The journal of `OUT` is the directory `OUT.journal`: the settings, one file of records per rank, and the arrays that its
-    user keeps in `directory`. A record is a JSON object whose entry `key` names the item (a string, a number, or lists of
-    these). A record is in the file when `append` returns, so the arrays that it refers to are flushed before. Use::
+    user keeps in `directory`. A record is a JSON object; its entry `key` names the item (a string, a number, or lists of
+    these), if `done` is to find it. A record is in the file when `append` returns, so the arrays that it refers to are flushed before. Use::
 
         journal = Journal(out, settings, rank=runtime.rank)
         runtime.run_on_main(journal.open)  # rank 0 first: it checks and writes the settings

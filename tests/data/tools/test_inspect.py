@@ -74,7 +74,7 @@ def test_only_so_many_files_are_opened_and_from_every_split_as_many(tmp_path, fi
 
 def test_a_negative_number_of_files_is_refused(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
-    with pytest.raises(InputError, match="files is -1"):
+    with pytest.raises(InputError, match="max_files is -1"):
         summary_of(tmp_path, files=-1)
 
 
@@ -136,7 +136,7 @@ def test_the_official_split_that_is_asked_for_is_looked_at(tmp_path):
 def test_what_a_scan_states_is_said_of_all_rows_and_no_file_is_opened(tmp_path):
     rows = [scanned(f"{n}.mp4", split="val" if n else "train", label=0) for n in range(40)]  # not one is there
     rows[1] |= {"frames": 250, "codec": "av1", "width": 640}
-    rows[2] = {"path": "2.mp4", "split": "val", "label": 0, "bytes": 7, "wrong": "does not decode: it is cut"}
+    rows[2] = {"path": "2.mp4", "split": "val", "label": 0, "bytes": 7, "error": "does not decode: it is cut"}
     summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows), files=5)
     assert (summary.num_from_manifest, summary.num_probed) == (39, 0)
     assert summary.frames == spread(100, 100, 250)
@@ -172,7 +172,7 @@ def test_what_json_lines_hold_besides_may_be_anything(tmp_path):
 
 def test_rows_that_a_scan_found_broken_are_not_opened(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
-    rows = [{"path": "a.mp4"}, {"path": "b.mp4", "bytes": 5, "wrong": "does not decode"}]
+    rows = [{"path": "a.mp4"}, {"path": "b.mp4", "bytes": 5, "error": "does not decode"}]
     summary = summary_of(write_manifest(tmp_path / "videos.jsonl", rows))
     assert summary.num_probed == 1
     assert summary.problems == ("all: 1 video stated to be broken, first b.mp4, which does not decode",)
@@ -241,12 +241,12 @@ def test_the_command_says_it_in_words_and_as_json(tmp_path, capsys):
     write_video(tmp_path / "run" / "a.mp4", 5)
     assert main(["data", "inspect", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    for expected in ("all: 1 video in 1 class, 1 each", "1  run", "1 file looked at", "h264 (1)", "no problems found"):
+    for expected in ("all: 1 video in 1 class, 1 each", "1  run", "1 file opened", "h264 (1)", "no problems found"):
         assert expected in printed
     assert main(["data", "inspect", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["parts"]["all"]["classes"] == {"run": 1}
-    assert found["frames"] == {"least": 5.0, "median": 5.0, "most": 5.0}
+    assert found["splits"]["all"]["class_counts"] == {"run": 1}
+    assert found["frames"] == {"min": 5.0, "median": 5.0, "max": 5.0}
 
 
 def a_part(classes: dict[str, int]) -> SplitSummary:

@@ -152,7 +152,7 @@ def slow_pack(videos: Path, out: Path) -> None:
         time.sleep(0.05)
         return transcode_video(*arguments)
 
-    packs.recoded = slowly
+    packs.transcode_video = slowly
     pack_dataset(videos, out, CONFIG, clips_per_shard=3)
 
 
@@ -174,12 +174,12 @@ def stop_after(videos: Path, out: Path, clips: int) -> None:
         pack_dataset(videos, out, CONFIG, clips_per_shard=3, progress=stop)
 
 
-def test_two_cannot_write_the_same_shard(videos, packed, tmp_path):
+def test_two_cannot_write_the_same_packs(videos, packed, tmp_path):
     out = tmp_path / "packs"
 
     def meanwhile(done: int, of: int) -> None:
         if done == 4:
-            with pytest.raises(InputError, match=r"train-000001\.tar is being written by another process"):
+            with pytest.raises(InputError, match="packs is being written by another process"):
                 pack_dataset(videos, out, CONFIG, clips_per_shard=3)
 
     pack_dataset(videos, out, CONFIG, clips_per_shard=3, progress=meanwhile)
@@ -188,16 +188,18 @@ def test_two_cannot_write_the_same_shard(videos, packed, tmp_path):
 
 def test_other_settings_or_other_data_in_the_same_folder_are_refused(videos, packed, tmp_path):
     before = bytes_of(packed)
-    with pytest.raises(InputError, match=r"with other settings .* choose another folder with --out"):
+    with pytest.raises(
+        InputError, match=r"with other settings \(settings.short_side is 16, here it is 32\); choose another"
+    ):
         pack_dataset(videos, packed, TranscodeConfig(short_side=32), clips_per_shard=3)
     with pytest.raises(InputError, match="with other settings"):
         pack_dataset(videos, packed, CONFIG, clips_per_shard=4)
-    with pytest.raises(InputError, match="of other data"):
+    with pytest.raises(InputError, match="splits is"):
         pack_dataset(videos / "train.csv", packed, CONFIG, clips_per_shard=3)
     assert bytes_of(packed) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds no packs"):
+    with pytest.raises(InputError, match="holds something else than packed videos"):
         pack_dataset(videos, tmp_path / "mine", CONFIG)
     assert bytes_of(tmp_path / "mine") == {"thesis.txt": b"years of work"}
 
@@ -219,7 +221,7 @@ def test_what_does_not_decode_is_left_out_and_said(partly_broken, tmp_path, caps
     assert main(["data", "pack", str(partly_broken), "--out", str(out), "--workers", "1"]) == 1
     said = capsys.readouterr().out
     assert "2 videos, " in said
-    assert "left out: 2 videos" in said
+    assert "skipped: 2 videos" in said
     for name in ("1.mp4", "3.mp4"):
         assert f"{name} breaks after " in said
     assert [line["path"] for line in lines_of(out / SKIPPED_FILE)] == ["1.mp4", "3.mp4"]
@@ -244,7 +246,7 @@ def test_a_shard_of_nothing_is_not_written(partly_broken, tmp_path):
 def test_rows_that_a_scan_found_wrong_are_not_looked_at(videos, tmp_path):
     scanned = [
         {"path": "elsewhere/0.v.mp4", "label": 0, "bytes": 1000, "rate": 12.5},
-        {"path": "nowhere.mp4", "label": 1, "bytes": 1000, "wrong": "does not decode: cosmic rays"},
+        {"path": "nowhere.mp4", "label": 1, "bytes": 1000, "error": "does not decode: cosmic rays"},
     ]
     manifest = videos / "scan.jsonl"
     manifest.write_text("".join(json.dumps(line) + "\n" for line in scanned))
@@ -295,11 +297,11 @@ def test_where_nothing_decodes_there_are_no_packs(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
 def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, packed, tmp_path, capsys):
     out = tmp_path / "packs"
-    command = ["data", "pack", str(videos), "--out", str(out), "--short-side", "16", "--clips-per-shard", "3"]
+    command = ["data", "pack", str(videos), "--out", str(out), "--short-side", "16", "--videos-per-shard", "3"]
     stop_after(videos, out, 4)
     (out / "train-000001.tar.part").symlink_to("/dev/full")
     assert main(command) == 2
-    assert "train-000001.tar cannot be written (No space left on device); make room" in capsys.readouterr().err
+    assert "train-000001.tar cannot be written (No space left on device); free disk space" in capsys.readouterr().err
     assert sorted(path.name for path in out.glob("*.tar*")) == ["train-000000.tar"]  # the half takes up no room
     assert not (out / "index.jsonl").exists()
     assert main(command) == 0

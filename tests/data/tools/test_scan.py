@@ -28,6 +28,7 @@ from vidstill.data.tools.probe import SCAN_FIELDS, scan_video
 from vidstill.data.tools.scan import get_manifest_path, scan_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.synthetic.drawing import draw_clip
+from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError
 
 CLASSES = ("jump", "run")
@@ -294,9 +295,9 @@ def test_a_second_scan_decodes_what_has_changed_alone(videos, tmp_path, monkeypa
 def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos, tmp_path, monkeypatch):
     whole = scan_dataset(videos, out=tmp_path / "whole.jsonl").manifest_path.read_bytes()
     names = decoded_by(monkeypatch, tmp_path / "noted")
-    noted = scanning.scanned
+    noted = scanning.scan_video
     monkeypatch.setattr(scanning, "scan_video", lambda source: (time.sleep(0.1), noted(source))[1])
-    out, part = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.part"
+    out, part = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.journal" / "records-0.jsonl"
     for lines in (1, 3):
         process = multiprocessing.get_context("fork").Process(target=scan_dataset, args=(videos,), kwargs={"out": out})
         process.start()
@@ -320,7 +321,9 @@ def test_a_line_that_was_cut_is_decoded_again(videos, tmp_path, cut):
     out = tmp_path / "other" / "list.jsonl"
     out.parent.mkdir()
     (out.parent / "videos").symlink_to(videos)
-    out.with_name("list.jsonl.part").write_bytes(first + second[:cut])
+    with Journal(out, scanning._JOURNAL_SETTINGS) as journal:
+        pass
+    (journal.directory / "records-0.jsonl").write_bytes(first + second[:cut])
     again = scan_dataset(out.parent / "videos", out=out)
     assert again.manifest_path.read_bytes() == whole
     assert again.num_decoded == (4 if cut == -1 else 5)  # all but the end of the line is there
@@ -356,8 +359,9 @@ def test_a_place_that_does_not_answer_stops_a_scan_that_goes_on_later(videos, mo
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
-@pytest.mark.parametrize("full", ["videos.scan.jsonl.part", "videos.scan.jsonl.new.part"])
+@pytest.mark.parametrize("full", ["videos.scan.jsonl.journal/records-0.jsonl", "videos.scan.jsonl.part"])
 def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, capsys, full):
+    (videos.parent / full).parent.mkdir(exist_ok=True)
     (videos.parent / full).symlink_to("/dev/full")
     assert main(["data", "scan", str(videos), "--workers", "1"]) == 2
     assert "No space left on device" in capsys.readouterr().err
@@ -374,10 +378,10 @@ def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, caps
 def test_what_is_no_scans_list_is_not_written_over(videos, text):
     other = videos.parent / "mine.jsonl"
     other.write_text(text)
-    with pytest.raises(InputError, match="is no scan's list"):
+    with pytest.raises(InputError, match="is not the list of a scan"):
         scan_dataset(videos, out=other)
     assert other.read_text() == text
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is a directory"):
         scan_dataset(videos, out=videos)
 
 
@@ -387,7 +391,7 @@ def test_what_is_no_scans_list_is_not_written_over(videos, text):
 def test_the_exit_code_tells_and_json_holds_all(videos, capsys):
     assert main(["data", "scan", str(videos), "--min-frames", "10"]) == 0
     said = capsys.readouterr().out
-    assert "6 files, 6 of them decoded now: 4 videos in train, 2 videos in val" in said
+    assert "6 files, 6 of them decoded in this scan: 4 videos in train, 2 videos in val" in said
     assert "6 files shorter than 10 frames" in said
     shutil.copy(videos / "train/jump/0.mp4", videos / "val/jump/0.mp4")
     assert main(["data", "scan", str(videos)]) == 1
@@ -395,8 +399,8 @@ def test_the_exit_code_tells_and_json_holds_all(videos, capsys):
     (videos / "val/jump/0.mp4").write_bytes(b"")
     assert main(["data", "scan", str(videos), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["broken"] == {"videos/val/jump/0.mp4": "does not decode: Invalid data found when processing input"}
-    assert (found["is_clean"], found["same"], found["files"], found["decoded"]) == (False, [], 7, 1)
+    assert found["errors"] == {"videos/val/jump/0.mp4": "does not decode: Invalid data found when processing input"}
+    assert (found["is_clean"], found["exact_duplicates"], found["num_files"], found["num_decoded"]) == (False, [], 7, 1)
     assert main(["data", "scan", str(videos / "nowhere")]) == 2
     assert main(["data", "scan", str(videos), "--min-frames", "0"]) == 2
 
@@ -422,11 +426,11 @@ def test_a_real_file_is_what_its_description_says(path, clip):
     found = scan_video(path)
     assert (found["bytes"], found["sha256"]) == (clip["size_bytes"], clip["sha256"])
     assert found["frames"] == clip["decoded_frames"]
-    assert ("wrong" in found) == (clip["kind"] == "broken")
+    assert ("error" in found) == (clip["kind"] == "broken")
     if found["frames"]:
         lying = clip.get("display_rotation_deg", 0) % 180 == 90
         size = (clip["height"], clip["width"]) if lying else (clip["width"], clip["height"])
         assert (found["width"], found["height"]) == size
         assert (found["codec"], found["pixels"]) == (clip["codec"], clip["pix_fmt"])
-        if "wrong" not in found:
-            assert found.get("stated", found["frames"]) == (clip["header_frames"] or found["frames"])
+        if "error" not in found:
+            assert found.get("header_frames", found["frames"]) == (clip["header_frames"] or found["frames"])

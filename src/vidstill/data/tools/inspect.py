@@ -1,4 +1,4 @@
-"""Looks at a data set before anything is trained on it: what it is taken for, what it holds, what is wrong with it."""
+"""A dataset before training: the splits and classes that are found, the facts of its videos, and its problems."""
 
 import math
 from collections import Counter
@@ -13,15 +13,17 @@ from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.data.tools.preview import add_video_stats
 from vidstill.data.tools.stats import DatasetSummary, SplitSummary, ValueStats, read_manifest_stats
 from vidstill.utils.rng import numpy_rng
-from vidstill.utils.text import pluralize
+from vidstill.utils.text import join_first, pluralize
 from vidstill.utils.types import check_range
+
+_MAX_CLASS_NAMES = 5
 
 
 def open_split_manifests(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: int = 1) -> dict[str, Manifest]:
-    """A data set's splits by their names, or the whole as "all".
+    """Return the splits of a dataset by name, or the whole as "all".
 
     Raises:
-        InputError: it is no data set, or its list cannot be read.
+        InputError: It is no dataset, or its list cannot be read.
     """
     splits = list_splits(path)
     if not splits:
@@ -32,113 +34,114 @@ def open_split_manifests(path: PathOrUrl, *, root: PathOrUrl | None = None, fold
 def summarize_dataset(
     path: PathOrUrl, manifests: Mapping[str, Manifest], *, max_files: int = 32, progress: Callable[[int, int], None]
 ) -> DatasetSummary:
-    """A summary of all rows and of what their list states of their videos, or, if it does not, of some of the files.
+    """Summarize all rows, and the facts that their list states; where it does not, the facts of some files.
 
     Args:
-        manifests: what there is at the path.
-        max_files: how many are opened at most, drawn evenly from the splits.
-        progress: is told of how many videos it is known what they are, and of how many it will be.
+        manifests: The splits of the dataset.
+        max_files: How many files are opened at most, the same number from each split.
+        progress: Called with the number of videos whose facts are known, and of those that will be.
 
     Raises:
-        Unreachable: a place does not answer.
+        StorageUnreachable: A URL does not answer.
     """
-    check_range(0, math.inf, files=max_files)
+    check_range(0, math.inf, max_files=max_files)
     problems = find_manifest_problems(manifests)
-    facts = read_manifest_stats(dict.fromkeys(listing.source for listing in manifests.values()))
-    stated = len(facts)
-    progress(stated, stated)
-    drawn = [] if stated else _sample_rows(manifests, max_files)
-    for number, row in enumerate(drawn, 1):
+    stats = read_manifest_stats(manifest.rows for manifest in manifests.values())
+    num_stated = len(stats)
+    progress(num_stated, num_stated)
+    sample = [] if num_stated else _sample_rows(manifests, max_files)
+    for number, row in enumerate(sample, 1):
         try:
-            add_video_stats(row, facts)
+            add_video_stats(row, stats)
         except BrokenVideo as error:
             problems.append(str(error))
-        progress(number, len(drawn))
+        progress(number, len(sample))
     return DatasetSummary(
         source=path,
-        splits={name: _summarize_split(listing) for name, listing in manifests.items()},
-        num_from_manifest=stated,
-        num_probed=len(drawn),
-        frames=ValueStats.from_values(np.array(facts.frames)),
-        seconds=ValueStats.from_values(facts.seconds),
-        file_sizes=ValueStats.from_values(np.array(facts.file_sizes)),
-        frame_rate_counts=facts.frame_rate_counts,
-        resolution_counts=facts.resolution_counts,
-        codec_counts=facts.codec_counts,
+        splits={name: _summarize_split(manifest) for name, manifest in manifests.items()},
+        num_from_manifest=num_stated,
+        num_probed=len(sample),
+        frames=ValueStats.from_values(np.array(stats.frames)),
+        seconds=ValueStats.from_values(stats.seconds),
+        file_sizes=ValueStats.from_values(np.array(stats.file_sizes)),
+        frame_rate_counts=stats.frame_rate_counts,
+        resolution_counts=stats.resolution_counts,
+        codec_counts=stats.codec_counts,
         problems=tuple(problems),
     )
 
 
-def _summarize_split(listing: Manifest) -> SplitSummary:
-    counts = np.bincount(listing.rows.list_label_pairs()[1], minlength=len(listing.classes)).tolist()
-    twice = {name for name, number in Counter(listing.classes).items() if number > 1}
+def _summarize_split(manifest: Manifest) -> SplitSummary:
+    classes, duplicates = manifest.classes, _find_duplicates(manifest.classes)
+    counts = _count_labels(manifest).tolist()
     return SplitSummary(
-        description=listing.description,
-        num_videos=len(listing.rows),
-        class_counts={f"{name} ({i})" if name in twice else name: counts[i] for i, name in enumerate(listing.classes)},
-        majority_share=max(counts) / len(listing.rows) if any(counts) else None,
-        fingerprint=listing.fingerprint,
+        description=manifest.description,
+        num_videos=len(manifest),
+        class_counts={f"{name} ({i})" if name in duplicates else name: counts[i] for i, name in enumerate(classes)},
+        majority_share=max(counts) / len(manifest) if any(counts) else None,
+        fingerprint=manifest.fingerprint,
     )
 
 
-def _sample_rows(listings: Mapping[str, Manifest], files: int) -> list[VideoRow]:
-    """So many rows, evenly from the splits, less those of which a scan has said what is wrong with them."""
+def _count_labels(manifest: Manifest) -> np.ndarray:
+    return np.bincount(manifest.rows.list_label_pairs()[1], minlength=len(manifest.classes))
+
+
+def _find_duplicates(names: tuple[str, ...] | list[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _sample_rows(manifests: Mapping[str, Manifest], max_files: int) -> list[VideoRow]:
+    """Return random rows, as many of each split, without those that are known to be broken."""
     rows = []
-    for part, listing in enumerate(listings.values()):
-        share = (files + part) // len(listings)  # the last take what is left over
-        places = numpy_rng(0, "inspect").permutation(len(listing.rows))[:share]
-        rows += [row for place in sorted(places.tolist()) if not (row := listing.rows[place]).error]
+    for split, manifest in enumerate(manifests.values()):
+        share = (max_files + split) // len(manifests)  # the last splits take the remainder
+        indices = numpy_rng(0, "inspect").permutation(len(manifest))[:share]
+        rows += [row for index in sorted(indices.tolist()) if not (row := manifest.rows[index]).error]
     return rows
 
 
-_MAX_CLASS_NAMES = 5  # classes that a sentence names
-
-
 def find_manifest_problems(manifests: Mapping[str, Manifest]) -> list[str]:
-    """Sentences on each split, by its name, and on what splits have in common."""
-    found = []
-    earlier: dict[str, set[str]] = {}
-    for split, listing in manifests.items():
-        found += [*_find_class_problems(split, listing), *_find_file_problems(split, listing)]
-        names = _list_full_names(listing)
+    """Return sentences about each split, by its name, and about videos that splits share."""
+    problems: list[str] = []
+    previous: dict[str, set[str]] = {}
+    for split, manifest in manifests.items():
+        problems += [f"{split}: {problem}" for problem in _find_problems(manifest)]
+        names = _list_full_names(manifest)
         unique = set(names)
         if len(unique) < len(names):
-            twice = [name for name, number in Counter(names).items() if number > 1]
-            found.append(f"{split}: {pluralize(len(twice), 'video')} listed more than once, first {twice[0]}")
-        for other, theirs in earlier.items():
-            if shared := unique & theirs:
+            duplicates = _find_duplicates(names)
+            count = pluralize(len(duplicates), "video")
+            problems.append(f"{split}: {count} listed more than once, first {duplicates[0]}")
+        for other, other_names in previous.items():
+            if shared := unique & other_names:
                 first = next(name for name in names if name in shared)
-                found.append(f"{split}: {pluralize(len(shared), 'video')} also in {other}, first {first}")
-        earlier[split] = unique
-    return found
+                problems.append(f"{split}: {pluralize(len(shared), 'video')} also in {other}, first {first}")
+        previous[split] = unique
+    return problems
 
 
-def _find_class_problems(split: str, listing: Manifest) -> Iterator[str]:
-    rows, labels = listing.rows, listing.rows.labels
-    if not (labels >= 0).any():
-        return
-    if unlabelled := int((labels < 0).sum()):
-        yield f"{split}: {pluralize(unlabelled, 'video')} without a label, beside {len(labels) - unlabelled:,} with one"
-    counts = np.bincount(rows.list_label_pairs()[1], minlength=len(listing.classes))
-    if empty := [listing.classes[label] for label in np.flatnonzero(counts == 0)]:
-        more = f" and {len(empty) - _MAX_CLASS_NAMES:,} more classes" if len(empty) > _MAX_CLASS_NAMES else ""
-        yield f"{split}: no video of {', '.join(empty[:_MAX_CLASS_NAMES])}{more}"
-    if twice := [name for name, number in Counter(listing.classes).items() if number > 1]:
-        yield f"{split}: more than one class is called {twice[0]}"
+def _find_problems(manifest: Manifest) -> Iterator[str]:
+    rows, classes = manifest.rows, manifest.classes
+    num_labelled = int((rows.labels >= 0).sum())
+    if num_labelled:
+        if num_labelled < len(rows):
+            yield f"{pluralize(len(rows) - num_labelled, 'video')} without a label, beside {num_labelled:,} with one"
+        if empty := [classes[label] for label in np.flatnonzero(_count_labels(manifest) == 0)]:
+            more = " classes" if len(empty) > _MAX_CLASS_NAMES else ""
+            yield f"no video of {join_first(empty, _MAX_CLASS_NAMES)}{more}"
+        if duplicates := _find_duplicates(classes):
+            yield f"more than one class is called {duplicates[0]}"
+    if manifest.num_missing:
+        total = pluralize(len(rows) + manifest.num_missing, "video")
+        yield f"{manifest.num_missing:,} of the {total} that the official list names are missing"
+    if rows.errors:
+        first = rows[min(rows.errors)]
+        yield f"{pluralize(rows.num_broken, 'video')} stated to be broken, first {first.name}, which {first.error}"
 
 
-def _find_file_problems(split: str, listing: Manifest) -> Iterator[str]:
-    if listing.num_missing:
-        total = len(listing.rows) + listing.num_missing
-        yield f"{split}: {listing.num_missing:,} of the {pluralize(total, 'video')} that the official list names are missing"
-    if listing.rows.num_broken:
-        first = next(row for row in listing.rows if row.error)
-        told = f"first {first.name}, which {first.error}"
-        yield f"{split}: {pluralize(listing.rows.num_broken, 'video')} stated to be broken, {told}"
-
-
-def _list_full_names(listing: Manifest) -> list[str]:
-    """Every video's whole path, or its name in the root that the packs lie in."""
-    root = f"{listing.rows.root}/"
-    names = map(listing.rows.get_name, range(len(listing.rows)))
+def _list_full_names(manifest: Manifest) -> list[str]:
+    """Return the full path of every video; of a packed one, its name in the root of the packs."""
+    root = f"{manifest.rows.root}/"
+    names = map(manifest.rows.get_name, range(len(manifest)))
     return [name if name[0] == "/" or "://" in name else root + name for name in names]

@@ -47,6 +47,4 @@ def read_preview(row: VideoRow, max_frames: int) -> VideoPreview:
         num_parts = min(max_frames, video.num_frames)
         indices = [(2 * part + 1) * video.num_frames // (2 * num_parts) for part in range(num_parts)]
         frames, frame_rate = video.read_frames(indices), row.frame_rate or video.frame_rate
-        return VideoPreview(
-            frames=frames, frame_indices=indices, num_frames=video.num_frames, frame_rate=frame_rate
-        )
+        return VideoPreview(frames=frames, frame_indices=indices, num_frames=video.num_frames, frame_rate=frame_rate)

@@ -91,7 +91,7 @@ def _decode_frames(video: VideoReader, record: ScanRecord) -> None:
         BrokenVideo: A later frame does not decode.
     """
     header, signature = video.metadata, VideoSignature()
-    facts = {"codec": header.codec, "pixels": header.pixel_format}
+    facts: ScanRecord = {"codec": header.codec, "pixels": header.pixel_format}
     facts |= {"rate": header.frame_rate, "seconds": header.duration_seconds}
     record |= {name: value for name, value in facts.items() if value}
     try:
@@ -106,9 +106,7 @@ def _decode_frames(video: VideoReader, record: ScanRecord) -> None:
     except (BrokenVideo, OSError):
         raise
     except Exception as error:  # a library may raise anything on a damaged file
-        raise BrokenVideo(
-            video.name, f"breaks after {record['frames']} frames: {format_error(error)}"
-        ) from error
+        raise BrokenVideo(video.name, f"breaks after {record['frames']} frames: {format_error(error)}") from error
     finally:
         if text := signature.digest():
             record["signature"] = text

@@ -156,7 +156,7 @@ def _convert_frames(video: VideoReader, config: TranscodeConfig) -> Iterator[av.
         shape = shape or image.shape
         if image.shape != shape:
             raise BrokenVideo(video.name, f"changes its size to {image.shape[1]}x{image.shape[0]} at frame {n}")
-        height, width = compute_packed_size(*shape[:2], config.short_side)
+        height, width = compute_packed_size(shape[0], shape[1], config.short_side)
         cropped = image if min(shape[:2]) > config.short_side else image[:height, :width]
         yield converter.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(cropped), format="rgb24"),

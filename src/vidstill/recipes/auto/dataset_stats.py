@@ -53,7 +53,7 @@ def compute_dataset_stats(manifest: Manifest, *, max_files: int = AUTO_RULES.max
         InputError: None of the probed files decodes.
     """
     rows = manifest.rows
-    stats, first_error = read_manifest_stats([manifest.source]), ""
+    stats, first_error = read_manifest_stats([manifest.rows]), ""
     if not len(stats) or not stats.resolution_counts:
         stats = VideoStats()
         for index in sorted(numpy_rng(0, "auto").permutation(len(rows))[:max_files].tolist()):
