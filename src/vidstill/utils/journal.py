@@ -108,7 +108,7 @@ class Journal:
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of all ranks as they are in the files, also cut ones: for readers that parse later."""
-        for path in sorted(self.directory.glob("records-*.jsonl")):
+        for path in filter(Path.is_file, sorted(self.directory.glob("records-*.jsonl"))):
             with path.open("rb") as file:
                 yield from file
 
