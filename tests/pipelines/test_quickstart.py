@@ -1,4 +1,4 @@
-"""What the quickstart says of its numbers, and that its settings make a fair comparison."""
+"""The quickstart: how its report explains the numbers, and that its settings make a fair comparison."""
 
 import io
 from dataclasses import replace
@@ -12,10 +12,10 @@ from rich.console import Console
 from vidstill.figures import quickstart as figures
 from vidstill.figures.page import PageImage
 from vidstill.figures.quickstart import ModelResult, QuickstartResult, compute_standard_error
-from vidstill.pipelines.quickstart import DistillationMethod
 from vidstill.recipes import quickstart as recipes
+from vidstill.recipes.quickstart import DistillationMethod
 
-FOUND = QuickstartResult(
+RESULT = QuickstartResult(
     models=tuple(
         ModelResult(
             key=key,
@@ -41,14 +41,14 @@ FOUND = QuickstartResult(
 
 def printed(width: int) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(figures.make_terminal_table(FOUND), highlight=False)
+    Console(file=file, width=width).print(figures.make_terminal_table(RESULT), highlight=False)
     return file.getvalue()
 
 
 def page() -> str:
     steps = [{"step": n, "loss": 1 / n, "parts": {"reconstruction": 1 / n, "direct": 2 / n}} for n in (1, 2, 3)]
     return figures.render_quickstart_page(
-        FOUND,
+        RESULT,
         reconstruction=PageImage(b"", "alt", "caption"),
         similarity_charts=figures.draw_similarity_charts({"scratch": [0.1, 0.2], "amd": [0.3, 0.4]}, "amd", steps),
         loss_charts=figures.draw_loss_charts({"amd": steps}, {"amd": steps}),
@@ -56,7 +56,7 @@ def page() -> str:
     )
 
 
-def test_the_error_is_that_of_so_many_coin_tosses():
+def test_the_standard_error_is_binomial():
     assert compute_standard_error(50.0, 400) == pytest.approx(100 * sqrt(0.5 * 0.5 / 400))
 
 
@@ -68,13 +68,13 @@ def test_table_and_page_show_every_number(number):
 
 def test_the_table_fits_a_terminal_of_80_columns():
     lines = printed(80).splitlines()
-    for contender in FOUND.models:
-        line = next(line for line in lines if contender.name in line)
+    for model in RESULT.models:
+        line = next(line for line in lines if model.name in line)
         assert line.rstrip().endswith("20")  # its last column stands in the same line, not cut off
     assert "…" not in printed(80)
 
 
-def test_what_so_small_a_scale_can_show_is_said_beside_the_numbers():
+def test_table_and_page_explain_what_the_numbers_can_show():
     for text in (printed(2000), page()):
         assert "not which method is better" in text
         assert "400 clips of 12 classes (chance is 8.3 %)" in text
@@ -82,21 +82,21 @@ def test_what_so_small_a_scale_can_show_is_said_beside_the_numbers():
         assert "7 points apart" in text  # 2 √2 · 2.5
 
 
-def test_of_two_teachers_both_are_named_with_what_they_took():
-    found = replace(FOUND, method="mvd", image_teacher_seconds=20.3)
-    assert "MVD’s student also needed the teacher and one of images, whose pre-training took 61 s and 20 s." in (
-        figures.describe_results(found)
+def test_both_teachers_are_named_with_their_seconds():
+    result = replace(RESULT, method="mvd", image_teacher_seconds=20.3)
+    assert "MVD’s student also needed the teacher and an image teacher, whose pre-training took 61 s and 20 s." in (
+        figures.describe_results(result)
     )
 
 
-def test_a_distillation_s_curve_of_pixels_is_explained_where_it_has_one():
+def test_a_distillations_pixel_curve_is_explained_if_it_has_one():
     steps = [{"step": n, "loss": 1.0, "parts": {"reconstruction": 1.0}} for n in (1, 2)]
     features = [{"step": n, "loss": 1.0, "parts": {"image": 1.0}} for n in (1, 2)]
     with_pixels = str(figures.draw_loss_charts({"videomae": steps, "amd": steps}, {}))
     without = str(figures.draw_loss_charts({"videomae": steps, "mvd": features}, {}))
-    assert "AMD’s curve is its pixel part." in with_pixels
-    assert "MVD rebuilds no pixels." in without
-    assert "’s curve" not in without
+    assert "AMD: the pixel term of its loss." in with_pixels
+    assert "MVD has no pixel loss." in without
+    assert "pixel term" not in without
 
 
 def test_the_page_is_small_and_has_its_charts():
@@ -105,7 +105,7 @@ def test_the_page_is_small_and_has_its_charts():
 
 
 @pytest.mark.parametrize("name", get_args(DistillationMethod))
-def test_the_students_are_the_same_and_trained_and_fine_tuned_alike(name):
+def test_the_students_have_the_same_encoder_and_budget(name):
     distilled = getattr(recipes, name)
     assert recipes.videomae.method.encoder == distilled.method.encoder == recipes.finetune.encoder
     assert recipes.teacher.method.encoder == recipes.finetune_teacher.encoder
@@ -116,8 +116,8 @@ def test_the_students_are_the_same_and_trained_and_fine_tuned_alike(name):
 
 
 @pytest.mark.parametrize("name", get_args(DistillationMethod))
-def test_every_part_of_a_distillation_is_drawn_and_named(name):
-    """What a chart shows is what the method logs, beside the pixels."""
+def test_every_loss_term_of_a_distillation_is_drawn_and_named(name):
+    """The chart shows all terms that the method logs besides the pixels."""
     method = getattr(recipes, name).method.build()
     parts = method(torch.rand(2, 3, 8, 32, 32), seed=torch.arange(2)).parts
     steps = [{"step": n, "loss": 1.0, "parts": dict.fromkeys(parts, 1.0)} for n in (1, 2)]

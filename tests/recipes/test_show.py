@@ -6,14 +6,13 @@ import inspect
 import json
 import shlex
 from types import SimpleNamespace
-from typing import Annotated
 
 import pytest
-import tyro
 from recipe_plans import ablations_slowly
 
 from vidstill.cli.main import main
-from vidstill.cli.options import call_with_options, resolve_optional_parts
+from vidstill.cli.options import RecipeOptions, apply_options, parse_recipe_options
+from vidstill.pipelines.train.run_config import RunConfig
 from vidstill.recipes.recipe import find_recipe, format_options, load_recipes, read_recipe_source, read_recipe_sources
 from vidstill.utils.types import InputError
 
@@ -38,16 +37,13 @@ def made_of(shown, file):
 
 
 @pytest.mark.parametrize("name", load_recipes())
-def test_typing_what_is_shown_gives_the_recipe_again(name):
-    recipe, given = find_recipe(name), []
-
-    def work(*, recipe: Annotated[type(recipe), tyro.conf.arg(name="")]) -> None:
-        given.append(recipe)
-
-    typed = [word for option, text in format_options(recipe).items() for word in (option, *shlex.split(text))]
-    default, words = resolve_optional_parts(recipe, typed)
-    call_with_options(work, words, "vidstill", recipe=default)
-    assert given == [recipe]
+def test_the_options_of_a_recipe_give_the_recipe(name):
+    recipe = find_recipe(name)
+    words = ["--data", ""]
+    words += [word for option, text in format_options(recipe).items() for word in (option, *shlex.split(text))]
+    options = RecipeOptions(types=(type(recipe),), config=recipe)
+    _, _, typed = parse_recipe_options(options, RunConfig, words, "vidstill", description="", out="")
+    assert apply_options(recipe, typed) == recipe
 
 
 @pytest.mark.parametrize("name", ablations_slowly(load_recipes()))
@@ -98,14 +94,14 @@ def test_of_a_fine_tuning_the_cost_of_its_model_is_printed_before_the_source(cap
     assert text.startswith('"""VideoMAE')
     assert main(["recipes", "--show", "videomae.base-ucf101-finetune", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["price"]["gflops_per_view"] == 180.3
+    assert shown["cost"]["gflops_per_view"] == 180.3
     assert shown["schedule"]["epochs"] == 100
 
 
 def test_of_a_detector_the_cost_of_its_model_is_printed_before_the_source(capsys):
     assert main(["recipes", "--show", "amd.base-ava"]) == 0
     words, cost, text = capsys.readouterr().out.split("\n\n")[:3]
-    assert "--views.extend" in words
+    assert "--views.box-expansion" in words
     assert dict(line.split(maxsplit=1) for line in cost.splitlines()) == {
         "actions": "80",
         "parameters_millions": "86.29",
@@ -118,7 +114,7 @@ def test_of_a_detector_the_cost_of_its_model_is_printed_before_the_source(capsys
 
 def test_a_pre_training_has_no_classifier_whose_cost_could_be_shown(capsys):
     assert main(["recipes", "--show", "videomae.base-ucf101", "--json"]) == 0
-    assert "price" not in json.loads(capsys.readouterr().out)
+    assert "cost" not in json.loads(capsys.readouterr().out)
 
 
 def test_there_is_no_source_of_what_is_not_there():

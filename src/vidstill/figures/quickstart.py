@@ -1,4 +1,4 @@
-"""What the quickstart found, as a table for the terminal and as the sections of its page."""
+"""The quickstart's results as a table for the terminal and as the sections of its report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from vidstill.figures.curves import extract_loss_curve
 from vidstill.figures.page import PageCharts, PageFacts, PageImage, PageSection, PageTable, PageText, render_page
 
 METHOD_NAMES = {"amd": "AMD", "mvd": "MVD", "maskagain": "MaskAgain", "dmae": "DMAE"}
-"""The distillations that the road may be walked with, as their papers write them."""
+"""The distillation methods of the quickstart, as their papers write them."""
 
 MODEL_NAMES = {
     "scratch": "Student, scratch",
@@ -32,7 +32,7 @@ MODEL_COLORS = {
     **dict.fromkeys(METHOD_NAMES, "#c4501b"),
     "teacher": "#26231f",
 }
-"""The colour of each model, the same in the table and in every chart."""
+"""The color of each model, in the table and in every chart."""
 
 _SHORT_MODEL_NAMES = {"scratch": "scratch", "videomae": "VideoMAE", **METHOD_NAMES, "teacher": "teacher"}
 
@@ -40,26 +40,26 @@ LOSS_PARTS = {
     "amd": (
         {"direct": "direct", "generation": "generated"},
         "squared distance to the teacher’s features",
-        "Direct: at the places that both see. Generated: at the places that the teacher alone sees.",
+        "Direct: at the tokens visible to both. Generated: at the tokens visible to the teacher only.",
     ),
     "mvd": (
         {"image": "image teacher", "video": "video teacher"},
         "smooth distance to a teacher’s features",
-        "At the hidden places: the features that the image teacher has of a frame, and the video teacher of the clip.",
+        "At the masked tokens: the image teacher’s features of a frame, and the video teacher’s of the clip.",
     ),
     "maskagain": (
         {"hint": "hint", "global": "global", "local": "local", "relation": "relation"},
         "distance to the teacher",
-        "At the places that both see: the strongest tokens, what attention takes from the whole clip and from each "
-        "slot of time, and how tokens of different clips are related.",
+        "At the tokens visible to both: the most salient tokens, the attention over the whole clip and over each time "
+        "step, and the relations between tokens of different clips.",
     ),
     "dmae": (
         {"alignment": "alignment"},
         "distance to the teacher’s features",
-        "Between directions of features at three quarters of both models’ depth, at the places that both see.",
+        "Between normalized features at three quarters of both models’ depth, at the tokens visible to both.",
     ),
 }
-"""What a distillation brings down, beside pixels: parts of its loss and their names, the axis, and what they are."""
+"""A distillation's loss terms besides pixels: their names by log key, the axis, and a caption."""
 
 _LINE_STYLES: tuple[LineStyle, ...] = ("solid", "dashed", "dotted", "dashdot")
 
@@ -85,43 +85,43 @@ _NARROW_TABLE_HEADER = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
-    """One of the models that were fine-tuned alike, and what it took."""
+    """A fine-tuned model, and its cost."""
 
-    key: str  # of INK
+    key: str  # of MODEL_NAMES
     name: str
     top1: float  # percent
     top5: float
     probe_top1: float  # top-1 of the linear probe before fine-tuning, percent
     num_params: int  # of the classifier
     flops: int  # of one view, in multiply-adds
-    pretraining_seconds: float  # 0: from scratch; a teacher's are its own
+    pretraining_seconds: float  # 0: from scratch; without those of its teacher
     finetuning_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartResult:
     models: tuple[ModelResult, ...]
-    method: str  # of METHODS: how the student was distilled
+    method: str  # of METHOD_NAMES
     num_classes: int
-    num_finetune_clips: int  # clips to fine-tune on
-    num_pretrain_clips: int  # clips to pre-train on
-    num_test_clips: int  # clips that were tested on
+    num_finetune_clips: int  # labelled training clips
+    num_pretrain_clips: int  # unlabelled clips
+    num_test_clips: int  # test clips
     seed: int
-    image_teacher_seconds: float = 0.0  # of its pre-training, where the method has one
+    image_teacher_seconds: float = 0.0  # of its pre-training, if the method has one
 
     @property
     def chance_top1(self) -> float:
-        """Top-1 of a guess, in percent."""
+        """Top-1 of guessing, in percent."""
         return 100 / self.num_classes
 
 
 def compute_standard_error(percent: float, num_videos: int) -> float:
-    """Of a share of so many videos, in percent (binomial)."""
+    """Return the binomial standard error of an accuracy in percent."""
     return sqrt(percent * (100 - percent) / num_videos)
 
 
 def format_result_row(model: ModelResult, num_videos: int) -> tuple[str, ...]:
-    """A contender's row of the table, as `_TABLE_HEADER` names it."""
+    """Return a model's row of the table, in the columns of `_TABLE_HEADER`."""
     return (
         model.name,
         f"{model.top1:.1f} ± {compute_standard_error(model.top1, num_videos):.1f}",
@@ -134,39 +134,39 @@ def format_result_row(model: ModelResult, num_videos: int) -> tuple[str, ...]:
 
 
 def make_terminal_table(result: QuickstartResult) -> Group:
-    """The table for a terminal of 80 columns, and how it is to be read."""
+    """Return the table for a terminal of 80 columns, with its explanation."""
     table = Terminal(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, name in enumerate(_NARROW_TABLE_HEADER):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for contender in result.models:
-        table.add_row(*map(escape, format_result_row(contender, result.num_test_clips)))
+    for model in result.models:
+        table.add_row(*map(escape, format_result_row(model, result.num_test_clips)))
     return Group(table, Words(describe_results(result) + "\n"), Words(describe_noise(result) + "\n"))
 
 
 def describe_results(result: QuickstartResult) -> str:
-    """How the numbers are to be read."""
+    """Explain the numbers."""
     teacher = next(each for each in result.models if each.key == "teacher")
     seconds = [f"{each:.0f} s" for each in (teacher.pretraining_seconds, result.image_teacher_seconds) if each]
     return (
         f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.chance_top1:.1f} %), ± one binomial "
-        "standard error. The linear probe reads the encoder before fine-tuning; from scratch that is a random one. "
+        "standard error. The linear probe uses the encoder before fine-tuning; from scratch, one with random weights. "
         f"{METHOD_NAMES[result.method]}’s student also needed {describe_teachers(result)}, whose pre-training took "
         f"{' and '.join(seconds)}."
     )
 
 
 def describe_teachers(result: QuickstartResult) -> str:
-    """Whom the distilled student learns from."""
-    return "the teacher and one of images" if result.image_teacher_seconds else "the teacher"
+    """Name the teachers of the distilled student."""
+    return "the teacher and an image teacher" if result.image_teacher_seconds else "the teacher"
 
 
 def describe_noise(result: QuickstartResult) -> str:
-    """What so small a scale can show."""
+    """Explain what an experiment of this size can show."""
     noise = 2 * sqrt(2) * max(compute_standard_error(each.top1, result.num_test_clips) for each in result.models)
     return (
-        "So small a scale shows that the road works and what each part of it costs, not which method is better: this "
-        f"is one seed, the choice of test clips alone may set two of these numbers {noise:.0f} points apart, and tiny "
-        "models trained for minutes on drawn clips say little about large ones trained for days on real video."
+        "At this size the experiment shows that the pipeline works and what each stage costs, not which method is "
+        f"better: it is one seed, the choice of test clips alone can set two of these numbers {noise:.0f} points apart, and "
+        "tiny models trained for minutes on synthetic clips say little about large ones trained for days on real video."
     )
 
 
@@ -182,19 +182,19 @@ def draw_top1_chart(result: QuickstartResult) -> PageCharts:
         for each in result.models
     ]
     chart = draw_score_chart(scores, chance_level=result.chance_top1, x_label="top-1, %")
-    caption = "Dot: fine-tuned, with one standard error to either side. Ring: linear probe of the frozen encoder."
+    caption = "Dot: fine-tuned, ± one standard error. Ring: linear probe of the frozen encoder."
     return PageCharts([("Top-1 on the test clips", chart, caption)])
 
 
 def draw_similarity_charts(
     similarity: Mapping[str, Sequence[float]], method: str, distillation_log: Sequence[Mapping[str, Any]]
 ) -> PageCharts:
-    """How near the students come to the teacher: their layers' alignment, and the losses that bring it about.
+    """Draw the similarity of the students' layers to the teacher's, and the distillation losses.
 
     Args:
-        similarity: for each student its layers' alignment with the teacher's.
-        method: how the student was distilled.
-        distillation_log: the steps of its log.
+        similarity: Linear CKA of each block with the teacher's matching block, by student.
+        method: The student's distillation method.
+        distillation_log: The steps of its pre-training.
     """
     lines = [
         ChartLine(
@@ -213,15 +213,15 @@ def draw_similarity_charts(
     return PageCharts(
         [
             (
-                "Likeness to the teacher, layer by layer",
+                "Similarity to the teacher, layer by layer",
                 draw_line_chart(
                     lines, x_label="student’s block", y_label="linear CKA", y_range=(0.0, 1.0), markers=True
                 ),
-                "Each block beside the teacher’s at the same share of its depth, before fine-tuning, on whole test "
-                "clips. 1: alike up to rotation and scale; 0: unrelated. What all clips share at a place is taken off.",
+                "Each block against the teacher’s at the same relative depth, before fine-tuning, on unmasked test clips. "
+                "1: equal up to rotation and scale; 0: unrelated. The mean over clips is subtracted at each position.",
             ),
             (
-                f"What {METHOD_NAMES[method]} brings down",
+                f"Distillation losses of {METHOD_NAMES[method]}",
                 draw_line_chart(parts, x_label="step", y_label=axis, log_x=True),
                 caption,
             ),
@@ -236,14 +236,16 @@ def _make_block_points(values: Sequence[float]) -> list[ChartPoint]:
 def draw_loss_charts(
     pretraining_logs: Mapping[str, Sequence[Mapping[str, Any]]], finetuning_logs: Mapping[str, Sequence[Any]]
 ) -> PageCharts:
-    """The curves of both trainings, by model: the steps of their logs."""
-    rebuilt = {key: extract_loss_curve(steps, "reconstruction") for key, steps in pretraining_logs.items()}
+    """Draw the loss curves of pre-training and fine-tuning, from the logged steps of each model."""
+    reconstruction = {key: extract_loss_curve(steps, "reconstruction") for key, steps in pretraining_logs.items()}
     pixels = [
-        ChartLine(_SHORT_MODEL_NAMES[key], points, MODEL_COLORS[key]) for key, points in rebuilt.items() if points
+        ChartLine(_SHORT_MODEL_NAMES[key], points, MODEL_COLORS[key])
+        for key, points in reconstruction.items()
+        if points
     ]
     distilled = [
-        f"{METHOD_NAMES[key]}’s curve is its pixel part." if points else f"{METHOD_NAMES[key]} rebuilds no pixels."
-        for key, points in rebuilt.items()
+        f"{METHOD_NAMES[key]}: the pixel term of its loss." if points else f"{METHOD_NAMES[key]} has no pixel loss."
+        for key, points in reconstruction.items()
         if key in METHOD_NAMES
     ]
     labels = [
@@ -253,14 +255,14 @@ def draw_loss_charts(
     return PageCharts(
         [
             (
-                "Pre-training: rebuilding hidden pixels",
+                "Pre-training: reconstruction of masked pixels",
                 draw_line_chart(pixels, x_label="step", y_label="squared error", log_x=True),
-                " ".join(["On hidden tubelets of the clips without labels.", *distilled]),
+                " ".join(["On masked tubelets of the unlabelled clips.", *distilled]),
             ),
             (
-                "Fine-tuning: naming the movement",
+                "Fine-tuning: classification of the motion",
                 draw_line_chart(labels, x_label="step", y_label="cross-entropy", log_x=True),
-                "On the labelled training clips, with the recipe’s label smoothing.",
+                "On the labelled training clips, with label smoothing.",
             ),
         ]
     )
@@ -274,32 +276,31 @@ def render_quickstart_page(
     loss_charts: PageCharts,
     facts: Sequence[tuple[str, str]],
 ) -> str:
-    """The page."""
+    """Return the HTML report."""
     rows = [format_result_row(each, result.num_test_clips) for each in result.models]
     colours = [MODEL_COLORS[each.key] for each in result.models]
     return render_page(
         kicker="vidstill quickstart",
-        title="A teacher, its student, and what pre‑training was worth",
+        title="A teacher, its student, and the value of pre‑training",
         lead=(
-            f"On {result.num_pretrain_clips} drawn clips without labels, a VideoMAE teacher was pre-trained, and a smaller "
-            f"student twice: by VideoMAE on pixels, and by {METHOD_NAMES[result.method]} from {describe_teachers(result)}. Then the "
-            "same student was fine-tuned three times, from scratch and from both, and the teacher as well, all with "
-            f"one recipe on {result.num_finetune_clips} labelled clips. The classes differ in motion only: no single frame gives "
-            "them away."
+            f"On {result.num_pretrain_clips} unlabelled synthetic clips, a VideoMAE teacher was pre-trained, and a smaller student "
+            f"twice: by VideoMAE on pixels, and by {METHOD_NAMES[result.method]} from {describe_teachers(result)}. The student was "
+            "then fine-tuned three times, from scratch and from both, and so was the teacher, all with one recipe on "
+            f"{result.num_finetune_clips} labelled clips. The classes differ only in motion: no single frame shows the class."
         ),
         sections=[
             PageSection(
-                "What came out",
+                "Results",
                 [
                     PageTable(_TABLE_HEADER, rows, colours, describe_results(result)),
                     PageText(describe_noise(result), "note"),
                 ],
             ),
-            PageSection("Side by side", [draw_top1_chart(result)]),
-            PageSection("What the student sees, and what it makes of it", [reconstruction]),
-            PageSection("How near the student comes to its teacher", [similarity_charts]),
-            PageSection("How the losses went", [loss_charts]),
-            PageSection("What was run", [PageFacts(facts)]),
+            PageSection("Comparison", [draw_top1_chart(result)]),
+            PageSection("Reconstruction of test clips", [reconstruction]),
+            PageSection("Similarity to the teacher", [similarity_charts]),
+            PageSection("Losses", [loss_charts]),
+            PageSection("Settings", [PageFacts(facts)]),
         ],
-        footer="Made by vidstill quickstart. Whatever came out is what is shown.",
+        footer="Made by vidstill quickstart. The numbers are shown as they came out.",
     )

@@ -1,6 +1,6 @@
-"""Small real data on two CPU cores: clips of 64 × 64 pixels, some hundred videos; what docs/evidence.md was made with.
+"""Recipes for a few hundred real videos on two CPU cores: clips of 64 × 64 pixels; docs/evidence.md uses them.
 
-No paper's: the sizes are what fits within the hour, the rest is VideoMAE's and AMD's own where nothing is said.
+They are no paper's: sizes and epochs fit within an hour, all else is VideoMAE's and AMD's unless a comment says otherwise.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 
-# 16 frames of 64 × 64 pixels are 256 tokens, of which a mask of 0.9 leaves 28
+# 16 frames of 64 × 64 pixels are 256 tokens, of which a mask ratio of 0.9 leaves 28 visible
 _TEACHER = ViTConfig(dim=192, depth=6, heads=3, tubelet=(4, 8, 8), positions="sincos3d")
 _STUDENT = replace(_TEACHER, dim=96, depth=4)
 
@@ -33,19 +33,19 @@ teacher = PretrainRecipe(
         dataset="weizmann4, cctv_fight, ucf101_makeup",
         sampling=SpanSampling(num_frames=16, stride=2),
         size=(64, 64),
-        flip_probability=0.5,  # so few videos are seen from both sides
-        repeats=4,  # as AMD does: decoded once, cropped and masked four times
+        flip_probability=0.5,  # few videos: both directions count
+        repeats=4,  # as in AMD: decoded once, cropped and masked four times
     ),
     optim=AdamWConfig(base_lr=4e-3, betas=(0.9, 0.95), max_grad_norm=1.0, lr_scaling="clips"),  # 5e-4 for 32 clips
     schedule=CosineConfig(epochs=50, warmup_epochs=4),
     batch=32,  # 8 videos × 4 copies
 )
-videomae = replace(  # the student, on pixels alone
+videomae = replace(  # the student, on pixels only
     teacher,
     method=replace(teacher.method, encoder=_STUDENT),
     schedule=CosineConfig(epochs=25, warmup_epochs=2),
 )
-amd = replace(  # the student, from the teacher's features as well
+amd = replace(  # the student, on pixels and the teacher's features
     videomae,
     method=AMDConfig(
         encoder=_STUDENT,
@@ -69,7 +69,7 @@ finetune = FinetuneRecipe(
     views=ViewsConfig(
         sampling=DenseSampling(num_frames=16, stride=2), temporal_clips=2, spatial_crops=1, short_side=64, size=(64, 64)
     ),
-    optim=AdamWConfig(base_lr=1.6e-2, max_grad_norm=1.0),  # 1e-3 for 16 clips; all layers at one rate
+    optim=AdamWConfig(base_lr=1.6e-2, max_grad_norm=1.0),  # 1e-3 for 16 clips; the same for all layers
     schedule=CosineConfig(epochs=100, warmup_epochs=5),
     batch=16,
     label_smoothing=0.1,

@@ -1,4 +1,4 @@
-"""The quickstart's settings: the road in minutes on two CPU cores, on clips of `vidstill data make`; no paper's."""
+"""Recipes of the quickstart: all stages in minutes on two CPU cores, on clips of `vidstill data make`; no paper's."""
 
 from dataclasses import replace
 from typing import Literal
@@ -31,37 +31,37 @@ synthetic_clips = SyntheticClipsConfig(
     unlabelled=3000,
     frames=8,
     size=(32, 32),
-    classes=MOTION_CLASSES[:8],  # the pairs that are each other's reverse
+    classes=MOTION_CLASSES[:8],  # pairs of opposite motions
 )
 
-# 8 frames of 32 × 32 pixels are 32 tokens; separable codes are learned faster than the flat table where time is short
+# 8 frames of 32 × 32 pixels are 32 tokens; in so few steps, separable position embeddings learn faster than flat ones
 _TEACHER = ViTConfig(dim=192, depth=4, heads=6, tubelet=(4, 8, 8), positions="sincos3d")
 _STUDENT = replace(_TEACHER, dim=96, heads=3)
-_FRAMES = SegmentSampling(num_frames=8)  # from the whole clip: its class is a movement that takes all of it
+_FRAMES = SegmentSampling(num_frames=8)  # over the whole clip: its class is a motion that spans it
 _CLIPS = ClipsConfig(
     dataset="made",
     sampling=_FRAMES,
     size=(32, 32),
-    crop=RandomResizedCrop(scale=(0.8, 1.0), ratio=(1.0, 1.0)),  # mild: a thing stays in the frame
-)  # no flip: some classes differ by it alone
+    crop=RandomResizedCrop(scale=(0.8, 1.0), ratio=(1.0, 1.0)),  # mild: the object stays in the frame
+)  # no flip: some classes differ only in direction
 
 teacher = PretrainRecipe(
     method=VideoMAEConfig(
         encoder=_TEACHER,
         decoder=DecoderConfig(dim=96, depth=2, heads=3, positions="sincos3d"),
-        mask=TubeMask(ratio=0.5),  # of 16 places: 8 are seen, at 0.75 only 4
-        target="raw",  # drawn patches are often flat, which normalising would blow up
+        mask=TubeMask(ratio=0.5),  # of 16 tubes 8 are visible; at 0.75 only 4
+        target="raw",  # drawn patches are often constant, and normalization would amplify their noise
     ),
     clips=_CLIPS,
     optim=AdamWConfig(base_lr=1.6e-2, betas=(0.9, 0.95), max_grad_norm=1.0),  # 1e-3 for 16 clips
     schedule=CosineConfig(epochs=5, warmup_epochs=1),
-    batch=16,  # small: so few clips have to give many steps
+    batch=16,  # small: few clips, many steps
 )
-videomae = replace(  # the student, on pixels alone
+videomae = replace(  # the student, on pixels only
     teacher,
     method=replace(teacher.method, encoder=_STUDENT, decoder=replace(teacher.method.decoder, dim=64, heads=2)),
 )
-amd = replace(  # the student, from the teacher's features as well
+amd = replace(  # the student, on pixels and the teacher's features
     videomae,
     method=AMDConfig(
         encoder=_STUDENT,
@@ -71,12 +71,12 @@ amd = replace(  # the student, from the teacher's features as well
         mask=NestedTubeMask(student_ratio=0.5, teacher_ratio=0.25),
         layer_pairs=((2, 2), (4, 4)),
         generator_depth=1,
-        direct_weight=0.003,  # the teacher's raw features would drown the pixels: so they weigh as much in the end
+        direct_weight=0.003,  # the teacher's raw features are large; with this weight the terms end about equal
         generation_weight=0.003,
     ),
 )
 
-dmae = replace(  # the same from one layer, at the tokens that both see
+dmae = replace(  # the same from one layer, at the tokens visible to both
     videomae,
     method=DMAEConfig(
         encoder=_STUDENT,
@@ -87,7 +87,7 @@ dmae = replace(  # the same from one layer, at the tokens that both see
         layer_pairs=((3, 3),),  # after three quarters of the depth
     ),
 )
-maskagain = replace(  # from attention and features at the tokens that both see, without a decoder
+maskagain = replace(  # attention and features at the tokens visible to both, without a decoder
     videomae,
     method=MaskAgainConfig(
         encoder=_STUDENT,
@@ -107,7 +107,7 @@ image_teacher = replace(  # MAE on single frames, for MVD
     ),
     clips=replace(_CLIPS, sampling=SegmentSampling(num_frames=1)),
 )
-mvd = replace(  # the features of both teachers at the hidden tokens, in the place of pixels
+mvd = replace(  # the features of both teachers at the masked tokens, instead of pixels
     videomae,
     method=MVDConfig(
         encoder=_STUDENT,
@@ -123,10 +123,10 @@ finetune = FinetuneRecipe(
     encoder=_STUDENT,
     clips=_CLIPS,
     views=ViewsConfig(sampling=_FRAMES, temporal_clips=1, spatial_crops=1, short_side=32, size=(32, 32)),
-    optim=AdamWConfig(base_lr=8e-3, max_grad_norm=1.0),  # 1e-3 for 32 clips; all layers at one rate
+    optim=AdamWConfig(base_lr=8e-3, max_grad_norm=1.0),  # 1e-3 for 32 clips; the same for all layers
     schedule=CosineConfig(epochs=16, warmup_epochs=2),
     batch=32,
     label_smoothing=0.1,
-    weight_init="xavier",  # from the authors' start a student of this width stayed at chance: docs/quickstart.md
+    weight_init="xavier",  # with the authors' initialization this student stays at 1/8: docs/quickstart.md
 )
 finetune_teacher = replace(finetune, encoder=_TEACHER)
