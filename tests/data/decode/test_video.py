@@ -75,12 +75,13 @@ def test_every_frame_comes_in_turn(video):
         ("libx264", "mp4", {"x264-params": "keyint=8:min-keyint=8:scenecut=0:bframes=2:b-adapt=0:open-gop=1"}, [18], 5),
         ("libx264", "mkv", {"x264-params": "keyint=1"}, [3, 11, 17], 3),
         ("mjpeg", "avi", {}, [3, 11, 17], 3),
+        ("mpeg4", "avi", {"g": "5", "bf": "0"}, [17], 3),
         ("libvpx-vp9", "webm", {"g": "5"}, [17], 3),
     ],
 )
 def test_what_no_wanted_frame_depends_on_is_not_decoded(tmp_path, codec, suffix, options, wanted, most):
     path = write_video(tmp_path / f"video.{suffix}", FRAMES, codec=codec, options=options)
-    with VideoReader(path) as reader:
+    with VideoReader(path, num_frames=FRAMES) as reader:  # without the count, MPEG-4 is decoded from the start
         assert [number_of(frame) for frame in reader.read_frames(wanted)] == wanted
         assert reader.num_decoded_frames <= most
 

@@ -6,20 +6,22 @@ from typing import Any
 ReadKeyframe = Callable[[Any], bool | None]
 """Packet → whether decoding may begin at it; None where it may be damaged or does not show exactly one frame."""
 
-REORDERING_CODECS = frozenset({"h264", "hevc"})
+REORDERING_CODECS = frozenset({"h264", "hevc", "mpeg4"})
 """Codecs read here whose frames may be shown in another order than they are decoded in (B-frames)."""
 
 
 def find_keyframe_reader(codec: str, extradata: bytes) -> ReadKeyframe | None:
     """Return how keyframes of a stream are recognized; None for a stream that is decoded from the file's start.
 
-    For H.264 and HEVC it is the container's flag; whoever decodes from such a packet has to check that the decoder
-    calls its frame a keyframe too.
+    For codecs with B-frames it is the container's flag; whoever decodes from such a packet has to check that the
+    decoder calls its frame a keyframe too.
 
     Args:
         codec: FFmpeg's name of the codec.
         extradata: The stream's, which holds the decoder configuration record of H.264 and HEVC.
     """
+    if codec == "mpeg4":
+        return lambda packet: packet.is_keyframe
     if codec in REORDERING_CODECS:
         record = 4 if codec == "h264" else 21  # of ISO/IEC 14496-15: where the size of a unit's length field stands
         if extradata[:1] != b"\1" or len(extradata) <= record:

@@ -103,11 +103,14 @@ def build_packet_table(
     read_keyframe = find_keyframe_reader(codec, extradata)
     if read_keyframe is None or not containers & (_PTS_CONTAINERS | _DTS_CONTAINERS):
         return None
-    is_reordered = codec in REORDERING_CODECS
-    if is_reordered and not containers & _PTS_CONTAINERS:
+    has_pts = bool(containers & _PTS_CONTAINERS)
+    if codec == "mpeg4" and num_frames is None:
+        return None  # a packet may hold two frames, or none (DivX, Xvid)
+    if codec in REORDERING_CODECS and codec != "mpeg4" and not has_pts:
         return None
-    if is_reordered and num_frames is not None and not stream.frames:
-        last_index = None  # the packets have to be counted to compare them
+    is_reordered = codec in REORDERING_CODECS and has_pts
+    if codec in REORDERING_CODECS and num_frames is not None and (codec == "mpeg4" or not stream.frames):
+        last_index = None  # all packets have to be counted to compare them
     keyframes: list[bool] = []
     times: list[int] = []
     latest, next_group, is_whole, has_decode_times = -(2**63), None, False, False
@@ -137,7 +140,7 @@ def build_packet_table(
     order = sorted(range(len(times)), key=times.__getitem__)
     if not order or order[0] != 0 or not keyframes[0] or len(set(times)) < len(times):
         return None
-    if num_frames is not None and num_frames not in ({len(times)} if is_whole else {stream.frames or num_frames}):
+    if num_frames is not None and num_frames != (len(times) if is_whole else stream.frames or num_frames):
         return None
     frame_indices = [0] * len(order)
     for frame_index, position in enumerate(order):
