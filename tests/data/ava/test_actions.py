@@ -95,7 +95,7 @@ def test_a_missing_file_or_binary_content_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_label_map(tmp_path)
     (tmp_path / "bytes").write_bytes(b"w\xfflk\n")
-    with pytest.raises(InputError, match="no text in UTF-8"):
+    with pytest.raises(InputError, match="is not UTF-8 text"):
         read_label_map(tmp_path / "bytes")
 
 
