@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import box_iou
 
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, read_box_csv, read_excluded_timestamps
 from vidstill.data.ava.label_map import read_label_map
@@ -133,12 +135,10 @@ def test_the_simulated_detector_gives_most_boxes_jittered_and_some_false_ones(wh
     assert ((detections.score > 0) & (detections.score <= 1)).all()
     ious, false_boxes = [], []
     for moment in annotated.keys() | detected.keys():
-        persons = boxes_of(rows, annotated.get(moment, []))
-        overlaps = {
-            row: [overlap(detections.box[row], np.array(box)) for box in persons] for row in detected.get(moment, [])
-        }
-        ious += [max((each[n] for each in overlaps.values()), default=0) for n in range(len(persons))]
-        false_boxes += [row for row, each in overlaps.items() if max(each, default=0) == 0]
+        persons, own = boxes_of(rows, annotated.get(moment, [])), detected.get(moment, [])
+        overlaps = box_iou(*(torch.tensor(b, dtype=torch.float64).view(-1, 4) for b in (persons, detections.box[own])))
+        ious += overlaps.amax(1).tolist() if own else [0] * len(persons)
+        false_boxes += [row for row, column in zip(own, overlaps.T, strict=True) if not column.any()]
     assert 0.9 < np.mean(np.array(ious) > 0.5) < 0.99
     assert np.mean([value for value in ious if value > 0.5]) > 0.75
     assert 0.02 < len(false_boxes) / len(detections) < 0.2
@@ -148,12 +148,6 @@ def test_the_simulated_detector_gives_most_boxes_jittered_and_some_false_ones(wh
 
 def boxes_of(rows: BoxTable, own: list[int]) -> list[tuple[float, ...]]:
     return sorted({tuple(rows.box[row].tolist()) for row in own})
-
-
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Their intersection over their union."""
-    both = np.prod(np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None))
-    return float(both / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - both))
 
 
 # ---- What is drawn --------------------------------------------------------------------------------------------------

@@ -69,22 +69,24 @@ def test_every_spelling_gives_the_same_rows(tmp_path, text):
     assert table.score.tolist() == [0.6, 0.6]
 
 
-@pytest.mark.parametrize("end", ["", ",0.5"])
-@pytest.mark.parametrize("action", ["", "-1", " "])
-def test_an_action_may_be_empty(tmp_path, action, end):
-    table = rows(tmp_path, f"film,902,0,0,1,1,{action}{end}\nfilm,902,0,0,1,1,3{end}")
-    assert table.action_id.tolist() == [NO_ACTION, 3]
-
-
-def test_a_missing_score_is_1(tmp_path):
-    assert rows(tmp_path, "a,1,0,0,1,1,3\na,1,0,0,1,1,4\n").score.tolist() == [1, 1]
-    assert rows(tmp_path, "a,1,0,0,1,1,3\na,1,0,0,1,1,4,0.5\n").score.tolist() == [1, 0.5]
-
-
-@pytest.mark.parametrize("person", ["0", "17", "", "her", "nan"])
-def test_a_persons_number_is_ignored(tmp_path, person):
-    table = rows(tmp_path, f"a,1,0,0,1,1,3,{person}\na,1,0,0,1,1,3,2\n", scored=False)
-    assert table.score.tolist() == [1, 1]
+@pytest.mark.parametrize(
+    ("ends", "has_scores", "actions", "scores"),
+    [
+        *((end, True, [NO_ACTION, 3], [1, 1]) for end in (("", "3"), ("-1", "3"), (" ", "3"))),
+        *(
+            (end, True, [NO_ACTION, 3], [0.5, 0.5])
+            for end in ((",0.5", "3,0.5"), ("-1,0.5", "3,0.5"), (" ,0.5", "3,0.5"))
+        ),
+        (("3", "4,0.5"), True, [3, 4], [1, 0.5]),
+        *(((f"3,{person}", "3,2"), False, [3, 3], [1, 1]) for person in ("0", "17", "", "her", "nan")),
+    ],
+)
+def test_an_action_may_be_empty_a_score_missing_and_a_persons_number_is_ignored(
+    tmp_path, ends, has_scores, actions, scores
+):
+    table = rows(tmp_path, "".join(f"film,902,0,0,1,1,{end}\n" for end in ends), scored=has_scores)
+    assert table.action_id.tolist() == actions
+    assert table.score.tolist() == scores
 
 
 @pytest.mark.parametrize("text", ["", "\n", "\ufeff", "\n\n \n"])
@@ -245,23 +247,18 @@ def test_excluded_key_frames_and_included_seconds_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("read", "text", "message"),
     [
-        ("a,902\nb\n", "line 2 of .* is not a key frame"),
-        ("a,902\n,3\n", "line 2"),
-        ("a,902\nb,c\n", "'c' for the second"),
+        (read_excluded_timestamps, "a,902\nb\n", "line 2 of .* is not a key frame"),
+        (read_excluded_timestamps, "a,902\n,3\n", "line 2"),
+        (read_excluded_timestamps, "a,902\nb,c\n", "'c' for the second"),
+        (read_included_timestamps, "902\n903,4\n", "line 2 of .* has 2 fields"),
+        (read_included_timestamps, "0.5\n", r"line 1 of .* the second '0\.5'"),
     ],
 )
-def test_a_bad_excluded_key_frame_is_named(tmp_path, text, message):
+def test_a_bad_key_frame_or_second_is_named(tmp_path, read, text, message):
     with pytest.raises(InputError, match=message):
-        read_excluded_timestamps(written(tmp_path, text))
-
-
-def test_a_bad_second_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"line 2 of .* has 2 fields"):
-        read_included_timestamps(written(tmp_path, "902\n903,4\n"))
-    with pytest.raises(InputError, match=r"line 1 of .* the second '0\.5'"):
-        read_included_timestamps(written(tmp_path, "0.5\n"))
+        read(written(tmp_path, text))
 
 
 SOUND = "a,1,0,0,1,1,1,1\na,1,0,0,1,1,2,1\na,2,0,0,1,1,1,1\n"
