@@ -1,4 +1,4 @@
-"""A video again, with something drawn over each frame: here the most probable classes of each moment."""
+"""Annotated videos: something is drawn over each frame, here the most probable classes."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,22 +22,15 @@ from vidstill.figures.text_fit import load_font, truncate_end
 from vidstill.figures.timeline import OTHER_COLOR, Timeline
 from vidstill.utils.files import atomic_write
 
-_MIN_SHORT_SIDE, _MAX_LONG_SIDE = (
-    480,
-    1920,
-)  # smaller videos are enlarged until the shorter side has the one, if the longer stays below
-_TICKS_PER_SECOND = 90_000  # a second: the times of every usual frame rate are whole numbers of them
+_MIN_SHORT_SIDE, _MAX_LONG_SIDE = 480, 1920  # videos with a smaller short side are enlarged within the other limit
+_TICKS_PER_SECOND = 90_000  # the frame times of all usual frame rates are whole numbers of ticks
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "18"}
-PANEL_COLOR, BAR_TRACK_COLOR, TEXT_COLOR, DIM_TEXT_COLOR = (
-    (16, 16, 20, 184),
-    (86, 86, 92, 216),
-    (255, 255, 255, 255),
-    (214, 214, 220, 255),
-)
-_MAX_PIXEL_ASPECT = 10  # a header that states pixels of other shapes is damaged
+PANEL_COLOR, BAR_TRACK_COLOR = (16, 16, 20, 184), (86, 86, 92, 216)
+TEXT_COLOR, DIM_TEXT_COLOR = (255, 255, 255, 255), (214, 214, 220, 255)
+_MAX_PIXEL_ASPECT = 10  # a header that states more is damaged
 
 PaintFn = Callable[[ImageArray, float], None]
-"""Paints over a picture, at its second of the video."""
+"""`(image, seconds)`: paints over the image, which is shown at this time."""
 
 
 def annotate_video(
@@ -50,17 +43,19 @@ def annotate_video(
     default_frame_rate: float | None = None,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> None:
-    """Writes an MP4 by `redraw_video`, with the classes over it; where windows overlap, the one speaks whose middle is
-    nearest.
+    """Write an MP4 by `redraw_video` with the classes of the nearest window over each frame.
 
     Args:
-        top_k: classes that are shown at a time.
-        default_frame_rate: frames per second, where the file states none.
-        progress: is told how many seconds there are so far.
+        source: The video.
+        out: The MP4.
+        classes: All class names.
+        top_k: Classes that are shown at a time.
+        default_frame_rate: Frames per second, if the file does not state it.
+        progress: Called with the seconds that are written.
 
     Raises:
-        BrokenVideo: not one frame decodes.
-        InputError: it cannot be written; what was there still is.
+        BrokenVideo: No frame decodes.
+        InputError: The MP4 cannot be written; an earlier one is unchanged.
     """
 
     def painter(height: int, width: int) -> PaintFn:
@@ -78,19 +73,21 @@ def redraw_video(
     default_frame_rate: float | None = None,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> None:
-    """Writes an MP4, complete or not at all: each frame of the video, upright, at its time, painted over.
+    """Write an MP4, complete or absent, with every frame of the video, upright, at its time, painted over.
 
-    Pixels become square, and small videos are enlarged by a whole number, so that letters can be read; of odd sizes the
-    last row or column is left out. No sound. It ends where the video does not decode any further.
+    Pixels become square, and small videos are enlarged by a whole number so that text is legible; the last row or column
+    of an odd size is dropped. There is no sound. It ends where the video no longer decodes.
 
     Args:
-        make_paint_fn: is told the rows and columns of the frames, and gives what paints over each.
-        default_frame_rate: frames per second, where the file states none.
-        progress: is told how many seconds there are so far.
+        source: The video.
+        out: The MP4.
+        make_paint_fn: Receives the rows and columns of the frames, and returns what paints over each.
+        default_frame_rate: Frames per second, if the file does not state it.
+        progress: Called with the seconds that are written.
 
     Raises:
-        BrokenVideo: not one frame decodes.
-        InputError: it cannot be written; what was there still is.
+        BrokenVideo: No frame decodes.
+        InputError: The MP4 cannot be written; an earlier one is unchanged.
     """
     frames = iter_timed_frames(source, default_frame_rate=default_frame_rate)
     first = next(frames, None)
@@ -107,14 +104,14 @@ def redraw_video(
     ):
         stream = _add_stream(container, height, width, frame_rate or default_frame_rate or DEFAULT_FRAME_RATE)
         latest = -1
-        for shown in _stop_at_broken_frame(chain([first], frames)):
-            image = _resize_frame(shown.to_image(), height, width)
-            paint(image, shown.pts_seconds)
+        for timed in _stop_at_broken_frame(chain([first], frames)):
+            image = _resize_frame(timed.to_image(), height, width)
+            paint(image, timed.pts_seconds)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            latest = max(latest + 1, round(shown.pts_seconds * _TICKS_PER_SECOND))
+            latest = max(latest + 1, round(timed.pts_seconds * _TICKS_PER_SECOND))
             frame.pts, frame.time_base = latest, Fraction(1, _TICKS_PER_SECOND)
             container.mux(stream.encode(frame))
-            progress(shown.pts_seconds)
+            progress(timed.pts_seconds)
         container.mux(stream.encode())
 
 
@@ -124,14 +121,15 @@ def _stop_at_broken_frame(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
 
 
 def compute_video_size(height: int, width: int, pixel_aspect: float) -> tuple[int, int]:
-    """Rows and columns of the annotated video, both even.
+    """Return the rows and columns of the annotated video, both even.
 
     Args:
-        pixel_aspect: how many times as wide as high a pixel is.
+        height, width: Of the upright frames.
+        pixel_aspect: Width of a pixel divided by its height.
     """
-    wide = width * (pixel_aspect if 1 / _MAX_PIXEL_ASPECT <= pixel_aspect <= _MAX_PIXEL_ASPECT else 1)
-    times = max(1, min(math.ceil(_MIN_SHORT_SIDE / min(height, wide)), int(_MAX_LONG_SIDE / max(height, wide))))
-    rows, columns = height * times, round(wide * times)
+    square = width * (pixel_aspect if 1 / _MAX_PIXEL_ASPECT <= pixel_aspect <= _MAX_PIXEL_ASPECT else 1)
+    scale = max(1, min(math.ceil(_MIN_SHORT_SIDE / min(height, square)), int(_MAX_LONG_SIDE / max(height, square))))
+    rows, columns = height * scale, round(square * scale)
     return max(2, rows - rows % 2), max(2, columns - columns % 2)
 
 
@@ -143,53 +141,57 @@ def _add_stream(container: Any, height: int, width: int, rate: float) -> Any:
     return stream
 
 
-def _resize_frame(picture: ImageArray, height: int, width: int) -> UInt8[np.ndarray, "rows columns 3"]:
-    """A picture of its own memory at this size; one that is larger by a last row or column loses that."""
-    rows, columns = picture.shape[:2]
+def _resize_frame(image: ImageArray, height: int, width: int) -> UInt8[np.ndarray, "rows columns 3"]:
+    """Return the image in this size; one that is larger by one row or column is cropped."""
+    rows, columns = image.shape[:2]
     if rows - rows % 2 == height and columns - columns % 2 == width:
-        return np.ascontiguousarray(picture[:height, :width])
-    return np.array(Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BICUBIC))
+        return np.ascontiguousarray(image[:height, :width])
+    return np.array(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC))
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Something half transparent: what the picture below is multiplied with, and what is added, both times 255."""
+    """A translucent image: the factor of the image below it, and what is added, both times 255."""
 
     transmittance: Int32[np.ndarray, "h w 1"]
     premultiplied: Int32[np.ndarray, "h w 3"]
 
     @classmethod
     def from_image(cls, image: Image.Image) -> "Overlay":
-        """A picture in RGBA."""
+        """Build an overlay from an RGBA image."""
         pixels = np.array(image).astype(np.int32)
-        cover = pixels[..., 3:]
-        return cls(255 - cover, pixels[..., :3] * cover)
+        alpha = pixels[..., 3:]
+        return cls(255 - alpha, pixels[..., :3] * alpha)
 
     def composite(self, image: ImageArray) -> None:
-        """Is laid over a part of a picture; what that has no room for is cut off."""
-        own = np.s_[: image.shape[0], : image.shape[1]]
-        np.copyto(image, ((image * self.transmittance[own] + self.premultiplied[own] + 127) // 255).astype(np.uint8))
+        """Draw it over an image from its upper left corner; what does not fit is cut off."""
+        part = np.s_[: image.shape[0], : image.shape[1]]
+        np.copyto(image, ((image * self.transmittance[part] + self.premultiplied[part] + 127) // 255).astype(np.uint8))
 
 
 def draw_bar(
     draw: ImageDraw.ImageDraw, left: int, center_y: float, length: int, font_size: int, value: float, color: str
 ) -> None:
-    """A share as a bar on its track.
+    """Draw a value in [0, 1] as a bar on its track.
 
     Args:
-        length: of the track, in pixels.
-        font_size: of the letters beside it.
+        draw: Of the image.
+        left, center_y: Of the track, in pixels.
+        length: Of the track, in pixels.
+        font_size: Of the text beside it.
+        color: Of the bar.
     """
-    half = font_size * 0.32
-    for part, fill in ((1.0, BAR_TRACK_COLOR), (value, (*ImageColor.getrgb(color)[:3], 255))):
-        if part * length >= 1:
-            draw.rounded_rectangle((left, center_y - half, left + part * length, center_y + half), half / 2, fill=fill)
+    radius = font_size * 0.32
+    for fraction, fill in ((1.0, BAR_TRACK_COLOR), (value, (*ImageColor.getrgb(color)[:3], 255))):
+        if fraction * length >= 1:
+            box = left, center_y - radius, left + fraction * length, center_y + radius
+            draw.rounded_rectangle(box, radius / 2, fill=fill)
 
 
 class _ClassPanels:
-    """Below on the left, on a darker ground: for each of the first classes its name, a bar, and the share in percent.
+    """A dark panel in the lower left corner: for each of the best classes its name, a bar, and its percentage.
 
-    All windows' have the same size and the same columns, so that nothing jumps.
+    The panels of all windows have the same size and columns, so that nothing jumps.
     """
 
     def __init__(self, height: int, width: int, timeline: Timeline, classes: Sequence[str], top_k: int):
@@ -197,8 +199,8 @@ class _ClassPanels:
         self._colors = timeline.assign_colors()
         size = max(14, round(min(height, width) / 30))
         self._font_size, self._line_height, self._padding = size, round(1.55 * size), round(0.7 * size)
-        room = (height // 2 - 2 * self._padding) // self._line_height
-        self._num_lines = max(1, min(top_k, len(classes), room))
+        max_lines = (height // 2 - 2 * self._padding) // self._line_height
+        self._num_lines = max(1, min(top_k, len(classes), max_lines))
         order = np.argsort(-timeline.probabilities, axis=1, kind="stable")
         self._top_classes = order[:, : self._num_lines]
         names = {truncate_end(classes[label], width, size, bold=True) for label in np.unique(self._top_classes)[:1000]}
@@ -211,25 +213,23 @@ class _ClassPanels:
         self._cached_panel = lru_cache(maxsize=8)(self._render_panel)
 
     def draw(self, image: ImageArray, window: int) -> None:
-        """Draws a window's panel over a picture."""
-        below = image[-self._height :, : self._width]
-        self._cached_panel(window).composite(below)
+        """Draw a window's panel over an image."""
+        self._cached_panel(window).composite(image[-self._height :, : self._width])
 
     def _render_panel(self, window: int) -> Overlay:
         panel = Image.new("RGBA", (self._width, self._height), PANEL_COLOR)
         draw = ImageDraw.Draw(panel)
-        for place, label in enumerate(self._top_classes[window]):
-            share = float(self._probabilities[window, label])
-            middle = self._padding + (place + 0.5) * self._line_height
-            colour = DIM_TEXT_COLOR if place else TEXT_COLOR
-            letters = load_font(self._font_size, bold=place == 0)
-            name = truncate_end(self._classes[label], self._name_width, self._font_size, bold=place == 0)
-            draw.text((self._padding, middle), name, font=letters, fill=colour, anchor="lm")
-            left = self._padding + self._name_width + self._font_size
-            colour_of_bar = self._colors.get(int(label), OTHER_COLOR)
-            draw_bar(draw, left, middle, self._bar_width, self._font_size, share, colour_of_bar)
-            right = self._width - self._padding
-            draw.text((right, middle), f"{100 * share:.0f} %", font=letters, fill=colour, anchor="rm")
+        left, right = self._padding + self._name_width + self._font_size, self._width - self._padding
+        for line, label in enumerate(self._top_classes[window]):
+            probability = float(self._probabilities[window, label])
+            center = self._padding + (line + 0.5) * self._line_height
+            bold, text_color = line == 0, DIM_TEXT_COLOR if line else TEXT_COLOR
+            font = load_font(self._font_size, bold=bold)
+            name = truncate_end(self._classes[label], self._name_width, self._font_size, bold=bold)
+            draw.text((self._padding, center), name, font=font, fill=text_color, anchor="lm")
+            bar_color = self._colors.get(int(label), OTHER_COLOR)
+            draw_bar(draw, left, center, self._bar_width, self._font_size, probability, bar_color)
+            draw.text((right, center), f"{100 * probability:.0f} %", font=font, fill=text_color, anchor="rm")
         return Overlay.from_image(panel)
 
     def _measure_text(self, text: str) -> int:

@@ -1,4 +1,4 @@
-"""A video again, with persons' boxes drawn over it, and beside each what that person does."""
+"""Annotated videos of detections: the persons' boxes, and beside each what the person does."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,12 +16,12 @@ from vidstill.figures.timeline import CLASS_COLORS
 from vidstill.figures.tracks import PersonTracks, TrackBox
 
 PixelBox = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels, the last two outside."""
+"""Left, top, right and bottom in pixels; right and bottom are exclusive."""
 
-_FACE_FRACTION = 1 / 3  # of a box from its top: what a panel should not cover
-_FACE_COST, _BODY_COST, _PANEL_COST = 4.0, 1.0, 8.0  # how bad it is to cover them
-_STAY_BONUS, _SIDE_COST = 0.5, 0.02  # how good it is to stay on a side, how bad to take the next one in order
-_LINE_LIMITS = ((3, 2), (6, 1))  # with more boxes than the one in a picture, a panel has as many lines as the other
+_FACE_FRACTION = 1 / 3  # the upper part of a box, which a panel should not cover
+_FACE_COST, _BODY_COST, _PANEL_COST = 4.0, 1.0, 8.0  # of covering them
+_STAY_BONUS, _SIDE_COST = 0.5, 0.02  # of staying on a side; of each further side in their order
+_LINE_LIMITS = ((3, 2), (6, 1))  # (boxes, lines): with more boxes in a frame, a panel has at most so many lines
 _BLACK = (0, 0, 0)
 
 
@@ -36,18 +36,20 @@ def annotate_boxes(
     default_frame_rate: float | None = None,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> None:
-    """Writes an MP4 by `redraw_video`: each person's box in the colour of its track, and beside it, with the track's number,
-    the actions of the moment that is nearest.
+    """Write an MP4 by `redraw_video`: each box in the colour of its track, with the actions of the nearest key frame.
 
     Args:
-        top_k: actions that are shown of a person at most; of many persons, fewer.
-        min_score: actions with a lower score are not shown.
-        default_frame_rate: frames per second, where the file states none.
-        progress: is told how many seconds there are so far.
+        source: The video.
+        out: The MP4.
+        actions: All action names.
+        top_k: Actions that are shown per person; fewer in frames with many persons.
+        min_score: Actions with a lower score are not shown.
+        default_frame_rate: Frames per second, if the file does not state it.
+        progress: Called with the seconds that are written.
 
     Raises:
-        BrokenVideo: not one frame decodes.
-        OSError: it cannot be written; what was there still is.
+        BrokenVideo: No frame decodes.
+        InputError: The MP4 cannot be written; an earlier one is unchanged.
     """
 
     def painter(height: int, width: int) -> PaintFn:
@@ -57,15 +59,15 @@ def annotate_boxes(
 
 
 def get_track_color(track_id: int) -> tuple[int, int, int]:
-    """The colours come again after as many tracks as there are."""
+    """Return a track's colour; the colours repeat."""
     return ImageColor.getrgb(CLASS_COLORS[(track_id - 1) % len(CLASS_COLORS)])[:3]
 
 
 class _BoxPainter:
-    """Paints the frames of a video in their order.
+    """Paints the frames of a video in order.
 
-    All panels of a track are equally wide, and a panel stays on its side of a box until another one is clearly better,
-    so that nothing jumps.
+    All panels of a track have the same width, and a panel stays on its side of the box until another side is clearly
+    better, so that nothing jumps.
     """
 
     def __init__(
@@ -77,39 +79,39 @@ class _BoxPainter:
         self._font_size, self._line_height, self._padding = size, round(1.9 * size), round(0.45 * size)
         self._line_width = max(3, round(min(height, width) / 180))
         self._score_width = self._measure_text("100 %")
-        room = max(0, min(13 * size, width // 3 - self._score_width))
-        long = cache(lambda action: self._measure_text(truncate_end(actions[action], room, size, bold=True)))
+        max_width = max(0, min(13 * size, width // 3 - self._score_width))
+        measure = cache(lambda action: self._measure_text(truncate_end(actions[action], max_width, size, bold=True)))
         self._name_widths: dict[int, int] = {}
-        for moment, numbers in enumerate(tracks.track_ids):
-            for place, track in enumerate(numbers.tolist()):
-                for action in self._select_actions(moment, place):
-                    self._name_widths[track] = max(long(action), self._name_widths.get(track, 0))
+        for keyframe, track_ids in enumerate(tracks.track_ids):
+            for index, track in enumerate(track_ids.tolist()):
+                for action in self._select_actions(keyframe, index):
+                    self._name_widths[track] = max(measure(action), self._name_widths.get(track, 0))
         self._id_width = self._measure_text("88") + self._padding
         self._panel_sides: dict[int, int] = {}
         self._cached_panel = lru_cache(maxsize=64)(self._render_panel)
 
     def paint(self, image: ImageArray, seconds: float) -> None:
-        shown = self._tracks.interpolate_boxes(seconds)
-        boxes = [self._to_pixels(each) for each in shown]
-        for each, box in zip(shown, boxes, strict=True):
+        track_boxes = self._tracks.interpolate_boxes(seconds)
+        boxes = [self._to_pixels(each) for each in track_boxes]
+        for each, box in zip(track_boxes, boxes, strict=True):
             _draw_outline(image, box, self._line_width, get_track_color(each.track_id))
-        lines = min([self._top_k, *(most for count, most in _LINE_LIMITS if len(shown) > count)])
-        placed: list[PixelBox] = []
-        for each, box in zip(shown, boxes, strict=True):
+        lines = min([self._top_k, *(limit for count, limit in _LINE_LIMITS if len(boxes) > count)])
+        panels: list[PixelBox] = []
+        for each, box in zip(track_boxes, boxes, strict=True):
             panel = self._cached_panel(each.track_id, each.keyframe_index, each.box_index, lines)
-            where = self._place_panel(each.track_id, panel, box, boxes, placed)
-            placed.append(where)
-            panel.composite(image[where[1] : where[3], where[0] : where[2]])
+            left, top, right, bottom = self._place_panel(each.track_id, panel, box, boxes, panels)
+            panels.append((left, top, right, bottom))
+            panel.composite(image[top:bottom, left:right])
 
-    def _to_pixels(self, shown: TrackBox) -> PixelBox:
-        sides = shown.box.clip(0, 1) * [self._width, self._height, self._width, self._height]
+    def _to_pixels(self, track_box: TrackBox) -> PixelBox:
+        sides = track_box.box.clip(0, 1) * [self._width, self._height, self._width, self._height]
         x1, y1, x2, y2 = sides.round().astype(int).tolist()
         return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
     def _place_panel(
-        self, track: int, panel: Overlay, box: PixelBox, boxes: Sequence[PixelBox], placed: Sequence[PixelBox]
+        self, track: int, panel: Overlay, box: PixelBox, boxes: Sequence[PixelBox], panels: Sequence[PixelBox]
     ) -> PixelBox:
-        """Where a panel covers least: to the right of its box, to the left, below, above, or in it at the feet."""
+        """Return where a panel covers least: to the right of its box, to the left, below, above, or in it at the feet."""
         height, width = panel.transmittance.shape[:2]
         gap = self._line_width + 1
         x1, y1, x2, y2 = box
@@ -124,72 +126,62 @@ class _BoxPainter:
             (x1 - gap - width, y2 - height),
             (x1 + gap, y2 - gap - height),
         )
-        found: list[tuple[float, int, PixelBox]] = []
+        candidates: list[tuple[float, int, PixelBox]] = []
         for side, (left, top) in enumerate(sides):
             left, top = max(0, min(left, self._width - width)), max(0, min(top, self._height - height))
-            here = left, top, min(left + width, self._width), min(top + height, self._height)
-            bad = _FACE_COST * _compute_overlap_area(
-                here, map(_get_face_box, boxes)
-            ) + _BODY_COST * _compute_overlap_area(here, boxes)
-            bad = (bad + _PANEL_COST * _compute_overlap_area(here, placed)) / (width * height) + _SIDE_COST * side
-            found.append((bad - _STAY_BONUS * (self._panel_sides.get(track) == side), side, here))
-        _, self._panel_sides[track], where = min(found)
-        return where
+            area = left, top, min(left + width, self._width), min(top + height, self._height)
+            cost = _FACE_COST * _compute_overlap_area(area, map(_get_face_box, boxes))
+            cost += _BODY_COST * _compute_overlap_area(area, boxes) + _PANEL_COST * _compute_overlap_area(area, panels)
+            cost = cost / (width * height) + _SIDE_COST * side - _STAY_BONUS * (self._panel_sides.get(track) == side)
+            candidates.append((cost, side, area))
+        _, self._panel_sides[track], area = min(candidates)
+        return area
 
-    def _select_actions(self, moment: int, place: int) -> list[int]:
-        """The actions that are shown of a box, the likeliest first."""
-        scores = self._tracks.keyframes[moment].action_scores[place]
+    def _select_actions(self, keyframe: int, box: int) -> list[int]:
+        """Return the actions of a box that are shown, the likeliest first."""
+        scores = self._tracks.keyframes[keyframe].action_scores[box]
         best = np.argsort(-scores, kind="stable")[: self._top_k]
         return [int(action) for action in best if scores[action] >= self._min_score]
 
-    def _render_panel(self, track: int, moment: int, place: int, lines: int) -> Overlay:
-        """The track's number, and beside it a line for each action: its name, its score, and below them a bar."""
-        told = self._select_actions(moment, place)[:lines]
-        name_room = self._name_widths.get(track, 0)
-        width = (
-            2 * self._padding
-            + self._id_width
-            + bool(told) * (self._padding + name_room + self._font_size // 2 + self._score_width)
-        )
-        panel = Image.new("RGBA", (width, max(1, len(told)) * self._line_height + self._padding), PANEL_COLOR)
+    def _render_panel(self, track: int, keyframe: int, box: int, lines: int) -> Overlay:
+        """Render the track's number, and beside it each action: its name, its score, and below them a bar."""
+        actions = self._select_actions(keyframe, box)[:lines]
+        name_width = self._name_widths.get(track, 0)
+        width = 2 * self._padding + self._id_width
+        if actions:
+            width += self._padding + name_width + self._font_size // 2 + self._score_width
+        panel = Image.new("RGBA", (width, max(1, len(actions)) * self._line_height + self._padding), PANEL_COLOR)
         draw = ImageDraw.Draw(panel)
-        colour = get_track_color(track)
+        color = get_track_color(track)
         edge = self._padding // 2
-        draw.rectangle((0, 0, self._id_width + edge, panel.height), fill=(*colour, 255))
-        ink = TEXT_COLOR if sum(np.multiply(colour, (0.299, 0.587, 0.114))) < 140 else (*_BLACK, 255)
-        middle = (self._id_width + edge) / 2, edge + self._line_height / 2
-        draw.text(middle, str(track), font=load_font(self._font_size, bold=True), fill=ink, anchor="mm")
+        draw.rectangle((0, 0, self._id_width + edge, panel.height), fill=(*color, 255))
+        text_color = TEXT_COLOR if sum(np.multiply(color, (0.299, 0.587, 0.114))) < 140 else (*_BLACK, 255)
+        center = (self._id_width + edge) / 2, edge + self._line_height / 2
+        draw.text(center, str(track), font=load_font(self._font_size, bold=True), fill=text_color, anchor="mm")
         left, right = self._id_width + edge + self._padding, width - self._padding
-        for line, action in enumerate(told):
-            share = float(self._tracks.keyframes[moment].action_scores[place, action])
-            middle_of_line = edge + line * self._line_height + 0.42 * self._line_height
-            bold, ink = line == 0, DIM_TEXT_COLOR if line else TEXT_COLOR
-            name = truncate_end(self._actions[action], name_room, self._font_size, bold=bold)
-            letters = load_font(self._font_size, bold=bold)
-            draw.text((left, middle_of_line), name, font=letters, fill=ink, anchor="lm")
-            draw.text((right, middle_of_line), f"{100 * share:.0f} %", font=letters, fill=ink, anchor="rm")
-            below = middle_of_line + 0.78 * self._font_size
-            draw_bar(
-                draw,
-                left,
-                below,
-                right - left,
-                self._font_size // 3,
-                share,
-                CLASS_COLORS[(track - 1) % len(CLASS_COLORS)],
-            )
+        bar_color = CLASS_COLORS[(track - 1) % len(CLASS_COLORS)]
+        for line, action in enumerate(actions):
+            score = float(self._tracks.keyframes[keyframe].action_scores[box, action])
+            center_y = edge + line * self._line_height + 0.42 * self._line_height
+            bold, text_color = line == 0, DIM_TEXT_COLOR if line else TEXT_COLOR
+            name = truncate_end(self._actions[action], name_width, self._font_size, bold=bold)
+            font = load_font(self._font_size, bold=bold)
+            draw.text((left, center_y), name, font=font, fill=text_color, anchor="lm")
+            draw.text((right, center_y), f"{100 * score:.0f} %", font=font, fill=text_color, anchor="rm")
+            bar_y = center_y + 0.78 * self._font_size
+            draw_bar(draw, left, bar_y, right - left, self._font_size // 3, score, bar_color)
         return Overlay.from_image(panel)
 
     def _measure_text(self, text: str) -> int:
         return math.ceil(load_font(self._font_size, bold=True).getlength(text))
 
 
-def _draw_outline(image: ImageArray, box: PixelBox, thick: int, colour: tuple[int, int, int]) -> None:
-    """The colour from the box's edge inwards, and around it a dark line, so that it is seen on every ground."""
+def _draw_outline(image: ImageArray, box: PixelBox, thickness: int, color: tuple[int, int, int]) -> None:
+    """Draw the colour from the box's edge inwards, with a dark line around it, visible on every background."""
     height, width = image.shape[:2]
-    for inwards, depth, ink in ((-1, thick + 2, _BLACK), (0, thick, colour)):
-        x1, y1 = max(0, box[0] + inwards), max(0, box[1] + inwards)
-        x2, y2 = min(width, box[2] - inwards), min(height, box[3] - inwards)
+    for inset, depth, line_color in ((-1, thickness + 2, _BLACK), (0, thickness, color)):
+        x1, y1 = max(0, box[0] + inset), max(0, box[1] + inset)
+        x2, y2 = min(width, box[2] - inset), min(height, box[3] - inset)
         depth = min(depth, (x2 - x1 + 1) // 2, (y2 - y1 + 1) // 2)
         for rows, columns in (
             (slice(y1, y1 + depth), slice(x1, x2)),
@@ -197,7 +189,7 @@ def _draw_outline(image: ImageArray, box: PixelBox, thick: int, colour: tuple[in
             (slice(y1, y2), slice(x1, x1 + depth)),
             (slice(y1, y2), slice(x2 - depth, x2)),
         ):
-            image[rows, columns] = ink
+            image[rows, columns] = line_color
 
 
 def _get_face_box(box: PixelBox) -> PixelBox:
@@ -205,7 +197,7 @@ def _get_face_box(box: PixelBox) -> PixelBox:
 
 
 def _compute_overlap_area(panel: PixelBox, others: Iterable[PixelBox]) -> int:
-    """The pixels of others below a panel, each one's counted."""
+    """Return the pixels of the others below a panel, added up."""
     sides = (
         (min(panel[2], x2) - max(panel[0], x1), min(panel[3], y2) - max(panel[1], y1)) for x1, y1, x2, y2 in others
     )

@@ -1,4 +1,4 @@
-"""What a video shows and when: classes over time, as a plot and as runs of the same class."""
+"""Class probabilities of a video over time: as a plot, and as segments of the same best class."""
 
 import io
 import math
@@ -10,24 +10,21 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from vidstill.figures.text_fit import truncate_end, truncate_start
 
 CLASS_COLORS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
-"""Told apart by the colour-blind, and as greys (Okabe and Ito, Color Universal Design, 2008)."""
+"""Distinct for the colour-blind, and as greys (Okabe and Ito, Color Universal Design, 2008)."""
 
 OTHER_COLOR = "#9A9AA2"
-"""All further classes'."""
+"""Of all other classes."""
 
 _DPI = 100
 _WIDTH, _HEIGHT = 1100, 440  # pixels
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 290, 64, 52  # around the plot; names stand to its right
-_STRIP_HEIGHT, _GAP = 20, 14  # the strip of leading classes below the plot, and what is between them
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 290, 64, 52  # margins of the plot; the legend is to its right
+_STRIP_HEIGHT, _GAP = 20, 14  # the strip of best classes below the plot, and the gap between them
 _TEXT_COLOR, _DIM_TEXT_COLOR, _GRID_COLOR = "#27272A", "#71717A", "#E4E4E7"
-_MAX_POINTS = 250  # of a line: where there are more windows, a point is the mean of several
+_MAX_POINTS = 250  # of a line; with more windows, a point is the mean of several
 _TICK_STEPS = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),
     *(60 * m for m in (1, 2, 5, 10, 15, 30, 60, 120)),
@@ -36,10 +33,10 @@ _TICK_STEPS = (
 
 @dataclass(frozen=True)
 class Timeline:
-    """The probabilities of the classes in each of a video's windows, which follow one another and may overlap.
+    """The class probabilities in each window of a video; windows are ordered and may overlap.
 
     Args:
-        starts, ends: of the windows, in seconds from the video's first frame.
+        starts, ends: Of the windows, in seconds from the video's first frame.
     """
 
     starts: Float[np.ndarray, "n"]
@@ -57,38 +54,37 @@ class Timeline:
 
     @property
     def boundaries(self) -> Float[np.ndarray, "borders"]:
-        """Where one window's answer gives way to the next one's: midway between their middles."""
-        middles = self.centers
-        return np.concatenate([self.starts[:1], (middles[1:] + middles[:-1]) / 2, self.ends[-1:]])
+        """The times at which one window gives way to the next: midway between their centers."""
+        centers = self.centers
+        return np.concatenate([self.starts[:1], (centers[1:] + centers[:-1]) / 2, self.ends[-1:]])
 
     def find_window(self, seconds: float) -> int:
-        """The window whose middle is nearest to a moment."""
-        inner = self.boundaries[1:-1]
-        return int(np.searchsorted(inner, seconds, side="right"))
+        """Return the window whose center is nearest."""
+        return int(np.searchsorted(self.boundaries[1:-1], seconds, side="right"))
 
     def find_leading_classes(self, max_classes: int = len(CLASS_COLORS)) -> list[int]:
-        """The classes that are first in most windows, then those of the largest means; the largest mean first."""
-        first = np.bincount(self.top_classes, minlength=self.probabilities.shape[1])
+        """Return the classes that are the best in most windows, then those of the largest means; largest mean first."""
+        counts = np.bincount(self.top_classes, minlength=self.probabilities.shape[1])
         means = self.probabilities.mean(axis=0)
-        chosen = sorted(range(len(means)), key=lambda label: (-first[label], -means[label]))[:max_classes]
-        return sorted(chosen, key=lambda label: -means[label])
+        leading = sorted(range(len(means)), key=lambda label: (-counts[label], -means[label]))[:max_classes]
+        return sorted(leading, key=lambda label: -means[label])
 
     def assign_colors(self) -> dict[int, str]:
-        """The colours of the leading classes; all others have `OTHER_COLOR`."""
+        """Return the colours of the leading classes; all others have `OTHER_COLOR`."""
         return dict(zip(self.find_leading_classes(), CLASS_COLORS, strict=False))
 
     def find_segments(self) -> list[tuple[float, float, int, float]]:
-        """Start, end, class and its mean probability for each row of windows with the same class first."""
-        found = []
-        for label, places in groupby(range(len(self.starts)), key=self.top_classes.tolist().__getitem__):
-            run = list(places)
+        """Return start, end, class and mean probability of each run of windows with the same best class."""
+        segments = []
+        for label, indices in groupby(range(len(self.starts)), key=self.top_classes.tolist().__getitem__):
+            run = list(indices)
             mean = float(self.probabilities[run, label].mean())
-            found.append((float(self.boundaries[run[0]]), float(self.boundaries[run[-1] + 1]), label, mean))
-        return found
+            segments.append((float(self.boundaries[run[0]]), float(self.boundaries[run[-1] + 1]), label, mean))
+        return segments
 
 
 def format_clock(seconds: float, digits: int = 0) -> str:
-    """`0:07`, `12:30`, `1:02:05`; with digits behind the second where they are asked for."""
+    """Return `0:07`, `12:30` or `1:02:05`, with so many decimal digits."""
     units = round(seconds * 10**digits)
     whole, part = divmod(units, 10**digits)
     minutes, rest = divmod(whole, 60)
@@ -97,28 +93,32 @@ def format_clock(seconds: float, digits: int = 0) -> str:
 
 
 def draw_timeline(title: str, timeline: Timeline, classes: Sequence[str], note: str = "") -> bytes:
-    """A PNG: the probabilities of the leading classes over time, and below them which class is first, when.
+    """Draw a PNG: the probabilities of the leading classes over time, and below them a strip of the best class.
 
     Args:
-        title: the video's name.
-        note: a line below it, such as the answer for the whole video.
+        title: The video's name.
+        classes: All class names.
+        note: A line below the title, such as the prediction for the whole video.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(_WIDTH / _DPI, _HEIGHT / _DPI), dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     height = _HEIGHT - _TOP - _BOTTOM - _STRIP_HEIGHT - _GAP
     lines = figure.add_axes(_make_axes_rect(_BOTTOM + _STRIP_HEIGHT + _GAP, height))
     strip = figure.add_axes(_make_axes_rect(_BOTTOM, _STRIP_HEIGHT))
-    together = _draw_lines(lines, timeline)
+    windows_per_point = _draw_lines(lines, timeline)
     _draw_strip(strip, timeline)
-    room = _WIDTH - _LEFT - 24
-    _draw_text(figure, 24, _HEIGHT - 30, truncate_start(title, room, 17, bold=True), 17, _TEXT_COLOR, weight="bold")
-    if together > 1:
-        note += f"{'; ' if note else ''}each point is the mean of {together} windows"
-    _draw_text(figure, 24, _HEIGHT - 50, truncate_end(note, room, 13), 13, _DIM_TEXT_COLOR)
+    width = _WIDTH - _LEFT - 24
+    _draw_text(figure, 24, _HEIGHT - 30, truncate_start(title, width, 17, bold=True), 17, _TEXT_COLOR, weight="bold")
+    if windows_per_point > 1:
+        note += f"{'; ' if note else ''}each point is the mean of {windows_per_point} windows"
+    _draw_text(figure, 24, _HEIGHT - 50, truncate_end(note, width, 13), 13, _DIM_TEXT_COLOR)
     _draw_legend(figure, timeline, classes, _BOTTOM + _STRIP_HEIGHT + _GAP + height)
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of a name in letters that the font has not: a box
+        warnings.filterwarnings("ignore", message="Glyph")  # missing in the font: a box is drawn
         canvas.print_png(file)
     return file.getvalue()
 
@@ -127,31 +127,31 @@ def _make_axes_rect(bottom: int, height: int) -> tuple[float, float, float, floa
     return _LEFT / _WIDTH, bottom / _HEIGHT, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, height / _HEIGHT
 
 
-def _draw_text(figure: Figure, x: int, y: int, text: str, size: int, colour: str, **how: Any) -> None:
-    """A text at its left end, on its base line, in pixels; nothing in it is taken for a formula."""
+def _draw_text(figure: Any, x: int, y: int, text: str, size: int, color: str, **options: Any) -> None:
+    """Draw a text with its left end and base line at x and y in pixels; `$` begins no formula."""
     figure.text(
         x / _WIDTH,
         y / _HEIGHT,
         text,
         size=size * 72 / _DPI,
-        color=colour,
+        color=color,
         family="DejaVu Sans",
         parse_math=False,
-        **how,
+        **options,
     )
 
 
 def _draw_lines(axes: Any, timeline: Timeline) -> int:
-    """The probabilities; gives how many windows a point stands for."""
+    """Draw the probabilities; return the number of windows per point."""
     low, high = float(timeline.starts[0]), float(timeline.ends[-1])
-    together = math.ceil(len(timeline.starts) / _MAX_POINTS)
-    cuts = [*range(0, len(timeline.starts), together), len(timeline.starts)]
-    middles = [timeline.centers[a:b].mean() for a, b in pairwise(cuts)]
-    for label, colour in reversed(timeline.assign_colors().items()):
+    windows_per_point = math.ceil(len(timeline.starts) / _MAX_POINTS)
+    cuts = [*range(0, len(timeline.starts), windows_per_point), len(timeline.starts)]
+    centers = [timeline.centers[a:b].mean() for a, b in pairwise(cuts)]
+    for label, color in reversed(timeline.assign_colors().items()):
         means = [timeline.probabilities[a:b, label].mean() for a, b in pairwise(cuts)]
-        axes.plot([low, *middles, high], [means[0], *means, means[-1]], color=colour, lw=2.2, solid_joinstyle="round")
+        axes.plot([low, *centers, high], [means[0], *means, means[-1]], color=color, lw=2.2, solid_joinstyle="round")
         if len(means) <= 40:
-            axes.plot(middles, means, "o", color=colour, ms=5, mec="white", mew=1)
+            axes.plot(centers, means, "o", color=color, ms=5, mec="white", mew=1)
     axes.set(xlim=(low, high), ylim=(-0.02, 1.02), xticks=[], yticks=[0, 0.25, 0.5, 0.75, 1])
     axes.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes.tick_params(length=0, labelsize=13 * 72 / _DPI, labelcolor=_DIM_TEXT_COLOR, pad=8)
@@ -159,14 +159,14 @@ def _draw_lines(axes: Any, timeline: Timeline) -> int:
     axes.set_axisbelow(True)
     for side in axes.spines.values():
         side.set_visible(False)
-    return together
+    return windows_per_point
 
 
 def _draw_strip(axes: Any, timeline: Timeline) -> None:
-    colours, borders = timeline.assign_colors(), timeline.boundaries
-    low, high = float(borders[0]), float(borders[-1])
+    colors, boundaries = timeline.assign_colors(), timeline.boundaries
+    low, high = float(boundaries[0]), float(boundaries[-1])
     for start, end, label, _ in timeline.find_segments():
-        axes.axvspan(start, end, color=colours.get(label, OTHER_COLOR), lw=0)
+        axes.axvspan(start, end, color=colors.get(label, OTHER_COLOR), lw=0)
     axes.set(xlim=(low, high), yticks=[])
     step = next((step for step in _TICK_STEPS if (high - low) / step <= 8), 3600 * math.ceil((high - low) / 8 / 3600))
     ticks = np.arange(math.ceil(low / step), math.floor(high / step + 1e-6) + 1) * step
@@ -177,14 +177,16 @@ def _draw_strip(axes: Any, timeline: Timeline) -> None:
         side.set_visible(False)
 
 
-def _draw_legend(figure: Figure, timeline: Timeline, classes: Sequence[str], top: int) -> None:
-    """To the right, for each colour the class and the mean of its probability."""
+def _draw_legend(figure: Any, timeline: Timeline, classes: Sequence[str], top: int) -> None:
+    """Draw each colour's class and mean probability to the right of the plot."""
+    from matplotlib.patches import Rectangle
+
     means = timeline.probabilities.mean(axis=0)
     left, right, y = _WIDTH - _RIGHT + 28, _WIDTH - 24, top - 12
     _draw_text(figure, right, y, "mean", 13, _DIM_TEXT_COLOR, ha="right")
-    for label, colour in timeline.assign_colors().items():
+    for label, color in timeline.assign_colors().items():
         y -= 28
-        figure.add_artist(Rectangle((left / _WIDTH, (y - 1) / _HEIGHT), 14 / _WIDTH, 12 / _HEIGHT, color=colour, lw=0))
+        figure.add_artist(Rectangle((left / _WIDTH, (y - 1) / _HEIGHT), 14 / _WIDTH, 12 / _HEIGHT, color=color, lw=0))
         _draw_text(figure, left + 24, y, truncate_end(classes[label], right - left - 24 - 60, 14), 14, _TEXT_COLOR)
         _draw_text(figure, right, y, f"{100 * means[label]:.0f} %", 14, _DIM_TEXT_COLOR, ha="right")
     if len(means) > len(CLASS_COLORS):
@@ -192,6 +194,6 @@ def _draw_legend(figure: Figure, timeline: Timeline, classes: Sequence[str], top
             Rectangle((left / _WIDTH, (y - 29) / _HEIGHT), 14 / _WIDTH, 12 / _HEIGHT, color=OTHER_COLOR, lw=0)
         )
         _draw_text(
-            figure, left + 24, y - 28, f"{len(means) - len(CLASS_COLORS)} more, not drawn above", 13, _DIM_TEXT_COLOR
+            figure, left + 24, y - 28, f"{len(means) - len(CLASS_COLORS)} more, not in the plot", 13, _DIM_TEXT_COLOR
         )
     _draw_text(figure, left, _BOTTOM + 5, "most probable", 13, _DIM_TEXT_COLOR)

@@ -1,24 +1,25 @@
-"""Persons' boxes at moments of a video become tracks: linked by their overlap, and interpolated between moments."""
+"""Tracks of persons: the boxes of consecutive key frames are linked by their overlap, and interpolated between them."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
-_MIN_IOU = 0.3  # boxes of neighbouring moments that overlap by this much or more may be one person's
+_MIN_IOU = 0.3  # with a lower one, boxes of consecutive key frames are two persons'
 
 
 @dataclass(frozen=True)
 class KeyframeDetections:
-    """What the persons in boxes do at a moment.
+    """What the persons in boxes do at a key frame.
 
     Args:
-        seconds: from the video's first frame.
+        seconds: From the video's first frame.
         boxes: x1, y1, x2, y2 as fractions of the frame's width and height.
-        person_scores: the scores of whoever found the boxes.
-        action_scores: of each box's actions.
+        person_scores: Of the person detector.
+        action_scores: Of each box's actions.
     """
 
     seconds: float
@@ -29,7 +30,7 @@ class KeyframeDetections:
 
 @dataclass(frozen=True)
 class TrackBox:
-    """A track's box between two moments, and the moment and box whose actions are told of it: the nearer one's."""
+    """A track's box at some time, and the nearest key frame with the box there, whose actions it has."""
 
     track_id: int
     box: Float[np.ndarray, "4"]
@@ -38,70 +39,63 @@ class TrackBox:
 
 
 class PersonTracks:
-    """Moments in the order of time, with a number for each box: the same one, from 1 on, for the boxes of a person.
+    """Key frames in order, with a track number for each box, from 1.
 
-    From moment to moment, pairs of boxes are linked by their overlap, the largest first. A box that finds none begins a
-    new track; one that is missed at a moment ends.
+    Between two key frames, pairs of boxes are linked in the order of their overlap, the largest first. A box without a
+    partner begins a new track; a track that has no box at a key frame ends.
     """
 
     def __init__(self, keyframes: Sequence[KeyframeDetections]):
         self.keyframes = keyframes
-        self.track_ids = _link_boxes([moment.boxes for moment in keyframes])
-        self._seconds = [moment.seconds for moment in keyframes]
+        self.track_ids = _link_boxes([keyframe.boxes for keyframe in keyframes])
+        self._seconds = [keyframe.seconds for keyframe in keyframes]
 
     def interpolate_boxes(self, seconds: float) -> list[TrackBox]:
-        """The boxes at a time, each on the straight way from its place at the last moment to that at the next one.
+        """Return the boxes at a time, interpolated linearly between the key frames before and after it.
 
-        A track begins half way before its first moment and ends half way behind its last one.
+        A track begins halfway before its first key frame and ends halfway after its last.
         """
         if not self.keyframes:
             return []
-        next_one = bisect_right(self._seconds, seconds)
-        before, after = max(0, next_one - 1), min(next_one, len(self.keyframes) - 1)
+        following = bisect_right(self._seconds, seconds)
+        before, after = max(0, following - 1), min(following, len(self.keyframes) - 1)
         gap = self._seconds[after] - self._seconds[before]
-        way = (seconds - self._seconds[before]) / gap if gap else 0.0
-        near = before if way < 0.5 else after
-        theirs = {int(track): place for place, track in enumerate(self.track_ids[before])}
-        others = {int(track): place for place, track in enumerate(self.track_ids[after])}
-        told = theirs if near == before else others
-        found = []
-        for track in sorted(told):
-            place = told[track]
-            box = self.keyframes[near].boxes[place]
-            if track in theirs and track in others:
-                first, last = self.keyframes[before].boxes[theirs[track]], self.keyframes[after].boxes[others[track]]
-                box = first + way * (last - first)
-            found.append(TrackBox(track, box, near, place))
-        return found
+        fraction = (seconds - self._seconds[before]) / gap if gap else 0.0
+        nearest = before if fraction < 0.5 else after
+        index_in = {
+            keyframe: {int(track): index for index, track in enumerate(self.track_ids[keyframe])}
+            for keyframe in (before, after)
+        }
+        boxes: list[TrackBox] = []
+        for track, index in sorted(index_in[nearest].items()):
+            box = self.keyframes[nearest].boxes[index]
+            if track in index_in[before] and track in index_in[after]:
+                first = self.keyframes[before].boxes[index_in[before][track]]
+                last = self.keyframes[after].boxes[index_in[after][track]]
+                box = first + fraction * (last - first)
+            boxes.append(TrackBox(track, box, nearest, index))
+        return boxes
 
 
 def _link_boxes(boxes: Sequence[Float[np.ndarray, "_ 4"]]) -> list[Int[np.ndarray, "_"]]:
-    numbers: list[np.ndarray] = []
-    begun = 0
-    for place, here in enumerate(boxes):
-        own = np.zeros(len(here), np.int64)
-        if place:
-            overlap = _overlaps(boxes[place - 1], here)
-            free = set(range(len(overlap)))
+    from torchvision.ops import box_iou
+
+    track_ids: list[np.ndarray] = []
+    num_tracks = 0
+    for keyframe, current in enumerate(boxes):
+        tracks = np.zeros(len(current), np.int64)
+        if keyframe:
+            overlap = box_iou(*map(torch.from_numpy, (boxes[keyframe - 1], current))).nan_to_num().numpy()
+            unlinked = set(range(len(overlap)))
             for pair in np.argsort(-overlap, axis=None, kind="stable"):
-                one, other = divmod(int(pair), len(here))
-                if overlap[one, other] < _MIN_IOU:
+                first, second = divmod(int(pair), len(current))
+                if overlap[first, second] < _MIN_IOU:
                     break
-                if one in free and not own[other]:
-                    own[other] = numbers[-1][one]
-                    free.remove(one)
-        new = own == 0
-        own[new] = begun + 1 + np.arange(new.sum())
-        begun += int(new.sum())
-        numbers.append(own)
-    return numbers
-
-
-def _overlaps(some: Float[np.ndarray, "m 4"], others: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
-    """Of each two boxes, the share of what they cover together that both cover."""
-    low = np.maximum(some[:, None, :2], others[None, :, :2])
-    high = np.minimum(some[:, None, 2:], others[None, :, 2:])
-    both = (high - low).clip(min=0).prod(axis=-1)
-    areas = [(each[:, 2:] - each[:, :2]).clip(min=0).prod(axis=-1) for each in (some, others)]
-    either = areas[0][:, None] + areas[1][None] - both
-    return both / np.maximum(either, 1e-12)
+                if first in unlinked and not tracks[second]:
+                    tracks[second] = track_ids[-1][first]
+                    unlinked.remove(first)
+        new = tracks == 0
+        tracks[new] = num_tracks + 1 + np.arange(new.sum())
+        num_tracks += int(new.sum())
+        track_ids.append(tracks)
+    return track_ids
