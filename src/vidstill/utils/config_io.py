@@ -1,4 +1,4 @@
-"""Configurations as plain JSON and back: what a run folder and a file of weights say about themselves."""
+"""Configurations as plain JSON and back, as run directories and weight files hold them."""
 
 import dataclasses
 import difflib
@@ -12,14 +12,14 @@ from vidstill.utils.types import InputError
 
 T = TypeVar("T")
 
-_CLASS_KEY = "is"  # names the class of a configuration: `vidstill.methods.amd:AMDConfig`
+_CLASS_KEY = "class"  # holds the class of a configuration: `vidstill.methods.amd:AMDConfig`
 
 
 def to_dict(value: Any) -> Any:
-    """A configuration as dicts, lists, numbers and strings; each dict names its class."""
+    """Return a configuration as dicts, lists, numbers and strings; each dict names its class."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {_CLASS_KEY: f"{type(value).__module__}:{type(value).__qualname__}"}
-        return named | {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        class_name = {_CLASS_KEY: f"{type(value).__module__}:{type(value).__qualname__}"}
+        return class_name | {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {str(key): to_dict(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -30,12 +30,12 @@ def to_dict(value: Any) -> Any:
 
 
 def from_dict(expected_type: type[T], value: Any) -> T:
-    """The configuration that `to_dict` wrote; fields that are missing take their defaults.
+    """Return the configuration that `to_dict` wrote; missing fields take their defaults.
 
-    Only dataclasses of this package are made: nothing in the file is run.
+    Only dataclasses of this package are made: nothing in the file is executed.
 
     Raises:
-        InputError: a field, a class or a value that this version does not know.
+        InputError: A field, a class or a value is unknown to this version.
     """
     return _parse_value(expected_type, value, expected_type.__name__)
 
@@ -43,49 +43,49 @@ def from_dict(expected_type: type[T], value: Any) -> T:
 def _parse_value(expected: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(expected), typing.get_args(expected)
     if isinstance(value, dict) and _CLASS_KEY in value:
-        found = _import_class(value[_CLASS_KEY], where)
-        if not _is_allowed(expected, found):
-            raise InputError(f"{where} is a {found.__name__}, which has no place there")
-        return _build_instance(found, value, where)
+        config_class = _import_class(value[_CLASS_KEY], where)
+        if not _is_allowed(expected, config_class):
+            raise InputError(f"{where} is a {config_class.__name__}, which is not allowed there")
+        return _build_instance(config_class, value, where)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         if not isinstance(value, dict):
-            raise InputError(f"{where} is {value!r}; it has to hold the fields of a {expected.__name__}")
+            raise InputError(f"{where} is {value!r}; it must hold the fields of a {expected.__name__}")
         return _build_instance(expected, value, where)
     if origin is Literal:
         if value not in args:
-            raise InputError(f"{where} is {value!r}; it is one of {', '.join(map(repr, args))}")
+            raise InputError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, args))}")
         return value
     if origin in (types.UnionType, typing.Union):
         return None if value is None and type(None) in args else _parse_union(args, value, where)
     if origin is tuple:
         if not isinstance(value, list):
-            raise InputError(f"{where} is {value!r}; it has to be a list")
-        kinds = [args[0]] * len(value) if args[1:] == (...,) else args
-        if len(kinds) != len(value):
-            raise InputError(f"{where} has {len(value)} entries; it has to have {len(kinds)}")
-        return tuple(_parse_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+            raise InputError(f"{where} is {value!r}; it must be a list")
+        item_types = [args[0]] * len(value) if args[1:] == (...,) else args
+        if len(item_types) != len(value):
+            raise InputError(f"{where} has {len(value)} entries; it must have {len(item_types)}")
+        return tuple(_parse_value(kind, item, where) for kind, item in zip(item_types, value, strict=True))
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if expected in (bool, int, float, str) and type(value) is not expected:
-        raise InputError(f"{where} is {value!r}; it has to be of type {expected.__name__}")
+        raise InputError(f"{where} is {value!r}; it must be of type {expected.__name__}")
     return value
 
 
 def _parse_union(member_types: tuple[Any, ...], value: Any, where: str) -> Any:
-    for kind in member_types:
-        if kind is type(None):
+    for member_type in member_types:
+        if member_type is type(None):
             continue
         try:
-            return _parse_value(kind, value, where)
+            return _parse_value(member_type, value, where)
         except InputError as error:
-            mistake = error
-    raise mistake
+            last_error = error
+    raise last_error
 
 
 def _is_allowed(expected: Any, actual: type) -> bool:
-    """Whether a value of this class may stand where that one is expected."""
+    """Return whether a value of a class fits a type annotation."""
     if typing.get_origin(expected) in (types.UnionType, typing.Union):
-        return any(_is_allowed(kind, actual) for kind in typing.get_args(expected))
+        return any(_is_allowed(member_type, actual) for member_type in typing.get_args(expected))
     return expected is Any or (isinstance(expected, type) and issubclass(actual, expected))
 
 
@@ -94,13 +94,13 @@ def _import_class(name: Any, where: str) -> type:
     if not module.startswith("vidstill."):
         raise InputError(f"{where} is of the class {name!r}, which is not vidstill's; the file is not to be trusted")
     try:
-        found = getattr(importlib.import_module(module), qualname)
+        config_class = getattr(importlib.import_module(module), qualname)
     except (ImportError, AttributeError):
         raise InputError(f"{where} is of the class {name!r}, which this version of vidstill does not have") from None
-    ours = isinstance(found, type) and found.__module__.startswith("vidstill.")  # not what our module has imported
-    if not (ours and dataclasses.is_dataclass(found)):
-        raise InputError(f"{where} is of the class {name!r}, which is no configuration")
-    return typing.cast(type, found)
+    is_own = isinstance(config_class, type) and config_class.__module__.startswith("vidstill.")  # not one it imports
+    if not (is_own and dataclasses.is_dataclass(config_class)):
+        raise InputError(f"{where} is of the class {name!r}, which is not a configuration")
+    return typing.cast(type, config_class)
 
 
 def _build_instance(config_class: type, data: dict[str, Any], where: str) -> Any:
@@ -120,6 +120,6 @@ def _build_instance(config_class: type, data: dict[str, Any], where: str) -> Any
 
 
 def suggest_names(name: str, candidates: Iterable[str]) -> str:
-    """`; near are a, b` for the words that look like a misspelt one, or nothing."""
-    alike = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.5)
-    return f"; near are {', '.join(alike)}" if alike else ""
+    """Return `; near are a, b` for the candidates that look like a misspelt name, or an empty string."""
+    matches = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.5)
+    return f"; near are {', '.join(matches)}" if matches else ""

@@ -1,4 +1,4 @@
-"""Chance as a function of a seed and a word: order, workers and devices cannot change what is drawn."""
+"""Random numbers as a function of a seed and a purpose: independent of order, workers and devices."""
 
 import math
 from zlib import crc32
@@ -14,39 +14,44 @@ _SECOND_MULTIPLIER = 0x94D049BB133111EB
 
 
 def derive_sample_seed(seed: int, epoch: int, index: int, copy: int = 0) -> int:
-    """The seed of one augmented copy of one sample in one epoch of one run, in [0, 2**63)."""
+    """Return the seed of one augmented copy of one sample in one epoch of one run, in [0, 2**63).
+
+    Args:
+        index: Of the sample in the dataset.
+        copy: Number of the copy, from 0.
+    """
     return int(np.random.SeedSequence([seed, epoch, index, copy]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def numpy_rng(seed: int, purpose: str) -> np.random.Generator:
-    """A generator for one purpose (`"frames"`, `"crop"`): draws for one purpose never move those for another."""
+    """Return a generator for one purpose (`"frames"`, `"crop"`); draws for other purposes do not affect it."""
     return np.random.default_rng([seed, crc32(purpose.encode())])
 
 
 def draw_uniform(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Float[Tensor, "b n"]:
-    """`n` numbers in [0, 1) for each seed, the same to the bit on every device."""
+    """Return `n` numbers in [0, 1) for each seed, the same bits on every device."""
     bits = _shift_right(_draw_bits(seeds, purpose, n), 40)  # 24 bits: what a float32 holds exactly
     return bits.to(torch.float32) * 2.0**-24
 
 
 def draw_normal(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Float[Tensor, "b n"]:
-    """`n` standard normal numbers for each seed (Box and Muller, 1958)."""
-    half = (n + 1) // 2
-    radius = torch.sqrt(-2 * torch.log1p(-draw_uniform(seeds, purpose + " radius", half)))
-    angle = 2 * math.pi * draw_uniform(seeds, purpose + " angle", half)
+    """Return `n` standard normal numbers for each seed (Box and Muller, 1958)."""
+    num_pairs = (n + 1) // 2
+    radius = torch.sqrt(-2 * torch.log1p(-draw_uniform(seeds, purpose + " radius", num_pairs)))
+    angle = 2 * math.pi * draw_uniform(seeds, purpose + " angle", num_pairs)
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :n]
 
 
 def draw_permutation(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Int[Tensor, "b n"]:
-    """A permutation of 0 … n-1 for each seed, the same on every device."""
+    """Return a permutation of 0 … n-1 for each seed, the same on every device."""
     return _draw_bits(seeds, purpose, n).argsort(dim=1, stable=True)
 
 
 def _draw_bits(seeds: Int[Tensor, "b"], purpose: str, n: int) -> Int[Tensor, "b n"]:
-    """64 mixed bits for each seed and place: splitmix64, in two's complement int64 arithmetic."""
+    """Return 64 mixed bits for each seed and index: splitmix64, in two's complement int64 arithmetic."""
     start = _mix_bits(seeds.to(torch.int64) + _to_signed(crc32(purpose.encode()) * _GOLDEN))
-    places = torch.arange(1, n + 1, device=seeds.device, dtype=torch.int64)
-    return _mix_bits(start[:, None] + places * _to_signed(_GOLDEN))
+    steps = torch.arange(1, n + 1, device=seeds.device, dtype=torch.int64)
+    return _mix_bits(start[:, None] + steps * _to_signed(_GOLDEN))
 
 
 def _mix_bits(x: Tensor) -> Tensor:
@@ -56,7 +61,7 @@ def _mix_bits(x: Tensor) -> Tensor:
 
 
 def _shift_right(x: Tensor, by: int) -> Tensor:
-    """Right shift that brings in zeros (torch's own brings in the sign)."""
+    """Shift right and fill with zeros (torch fills with the sign)."""
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 

@@ -1,4 +1,4 @@
-"""What the command line prints: aligned lines, plain JSON, a progress bar on standard error."""
+"""Output of the command line: aligned lines, plain JSON, a progress bar on standard error."""
 
 import json as jsons
 import os
@@ -12,32 +12,30 @@ from rich.text import Text
 
 
 def echo(text: str) -> None:
-    """Prints, in the first process of several only."""
+    """Print on rank 0 only."""
     if os.environ.get("RANK", "0") == "0":
         print(text)
 
 
 def format_key_values(values: Mapping[str, Any]) -> str:
+    """Return one line per entry, with the values aligned."""
     width = max(map(len, values))
     return "\n".join(f"{name:{width}}  {value}" for name, value in values.items())
 
 
 def to_json_value(value: Any) -> Any:
-    """As JSON has it: paths as text."""
+    """Return a value as JSON reads it back, with paths as text."""
     return jsons.loads(jsons.dumps(value, default=str))
 
 
 def flatten_dict(value: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a b": 1}`; entries of a list by their numbers."""
+    """Return `{"a": {"b": 1}}` as `{"a b": 1}`; entries of a list are numbered from 1."""
     if isinstance(value, list | tuple):
         value = {str(number): each for number, each in enumerate(value, 1)} or "none"
     if not isinstance(value, Mapping):
         return {prefix: value}
-    return {
-        key: text
-        for word, each in value.items()
-        for key, text in flatten_dict(each, f"{prefix} {word}".strip()).items()
-    }
+    entries = (flatten_dict(item, f"{prefix} {key}".strip()) for key, item in value.items())
+    return {key: item for entry in entries for key, item in entry.items()}
 
 
 class _RateColumn(ProgressColumn):
@@ -48,20 +46,23 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def show_progress_bar(title: str, *, shown: bool = True) -> Iterator[Callable[[float, float], None]]:
-    """A bar with what is done, of how much, at what rate, and the remaining time; it is told (done, of).
+    """Show a progress bar on standard error, and give the function `update(done, total)`.
 
-    It is drawn as soon as it is told something, so that work which is refused leaves no bar.
+    The bar appears with the first update, so that a refused command leaves no bar.
+
+    Args:
+        shown: Whether to show it; the updates are ignored otherwise.
     """
     columns = *Progress.get_default_columns(), MofNCompleteColumn(), _RateColumn()
     progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
     bar = progress.add_task(title)
 
-    def told(done: int | float, of: int | float) -> None:
-        progress.update(bar, completed=done, total=of)
+    def update(done: int | float, total: int | float) -> None:
+        progress.update(bar, completed=done, total=total)
         progress.start()
 
     try:
-        yield told
+        yield update
     finally:
         if progress.live.is_started:
             progress.stop()

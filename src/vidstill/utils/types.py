@@ -1,4 +1,4 @@
-"""The few words that every room shares: a grid of tokens, what a task gives back, and what a user's mistake is."""
+"""Types that all packages share: the grid of a clip's tokens, the output of a task, the error of a user's input."""
 
 import math
 from collections.abc import Mapping
@@ -13,36 +13,31 @@ Tubelet = tuple[int, int, int]
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used: says in one sentence what was met and how to mend it.
+    """The user's input cannot be used; the message is one sentence that says what was met and how to mend it.
 
-    The command line prints the sentence and leaves with exit code 2; anything else that is raised is our mistake.
+    The command line prints it and exits with code 2; any other exception is a bug.
     """
 
 
 def check_range(
     low: int | float, high: int | float, /, *, exclusive: bool = False, **numbers: int | float | None
 ) -> None:
-    """Raises an InputError for a number outside of `low` to `high`, or not finite; None is no number.
+    """Raise an InputError for a number that is not finite or not in the range; None is ignored.
 
     Args:
-        exclusive: `high` itself is too much.
+        exclusive: `high` itself is out of the range.
+        numbers: The numbers by the names that the message uses.
     """
+    allowed = f"{low} or more" if high == math.inf else f"{low} to {'less than ' if exclusive else ''}{high}"
     for name, number in numbers.items():
         if number is None or (math.isfinite(number) and low <= number <= high and not (exclusive and number == high)):
             continue
-        room = (
-            f"{low} or more"
-            if high == math.inf
-            else f"{low} up to, but below, {high}"
-            if exclusive
-            else f"{low} to {high}"
-        )
-        raise InputError(f"{name} is {number}; take {room}")
+        raise InputError(f"{name} is {number}; take {allowed}")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The tokens of a clip, counted along time, rows and columns; token order is time first, columns last."""
+    """The number of tokens of a clip along time, rows and columns; tokens are ordered time first, columns last."""
 
     t: int
     h: int
@@ -50,10 +45,10 @@ class Grid:
 
     @classmethod
     def from_clip(cls, clip: Tensor, tubelet: Tubelet) -> "Grid":
-        """The grid that a clip `(b, 3, t, h, w)` is cut into.
+        """Return the grid of a clip `(b, 3, t, h, w)`.
 
         Raises:
-            InputError: the clip does not divide into whole tubelets.
+            InputError: The clip does not divide into whole tubelets.
         """
         sizes = tuple(clip.shape[-3:])
         for name, size, step in zip(("frames", "rows", "columns"), sizes, tubelet, strict=True):
@@ -69,12 +64,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Output:
-    """What every task gives back: the loss to descend, and its parts by name (0-d, detached when logged)."""
+    """The output of every task: the loss to minimize, and its parts by name (0-d, detached when logged)."""
 
     loss: Float[Tensor, ""]
     parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
 
 
 def gather_tokens(tokens: Float[Tensor, "b n d"], indices: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
-    """The tokens at the given places, clip by clip, in the order of the places."""
+    """Return the tokens of each clip at its indices, in the order of the indices."""
     return torch.take_along_dim(tokens, indices[..., None], dim=1)

@@ -259,7 +259,7 @@ def test_the_context_is_seen_and_of_the_rest_a_share_is_hidden(grid, ratio, cont
 
 @pytest.mark.parametrize("context", [-0.25, 1.0, float("nan")])
 def test_a_context_that_is_no_share_is_met_with_a_sentence(context):
-    with pytest.raises(InputError, match=f"context_ratio is {context}; take 0 up to, but below, 1"):
+    with pytest.raises(InputError, match=f"context_ratio is {context}; take 0 to less than 1"):
         ContextMask(context_ratio=context).draw(SEEDS, CLIP)
 
 
