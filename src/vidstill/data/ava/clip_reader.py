@@ -14,10 +14,10 @@ from vidstill.data.decode.images import ImageArray, is_image_file, read_image
 from vidstill.data.decode.reader import (
     DEFAULT_FRAME_RATE,
     Frames,
+    VideoReader,
     count_frames,
     read_frame_rate,
     read_frames,
-    read_stream_metadata,
 )
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, join_path
 from vidstill.data.storage.filesystem import is_file, list_files
@@ -76,20 +76,24 @@ class KeyframeClipReader:
     def _read(
         self, video: KeyframeVideo, path: PathOrUrl, compute_indices: Callable[["_Timeline"], list[int]]
     ) -> Frames:
-        timeline = self._timelines.get(video)
-        if timeline is None:
-            timeline = self._timelines[video] = _open_timeline(video, path)
-        indices = compute_indices(timeline)
-        if timeline.images is not None:
-            return timeline.images.read(path, indices)
-        try:
-            return read_frames(path, indices)
-        except BrokenVideo:
-            if not timeline.from_header:
-                raise
-            timeline = _Timeline(video, count_frames(path), timeline.frame_rate)
+        if video.format == "frames":
+            if video not in self._timelines:
+                images = _ImageSequence.from_directory(path)
+                self._timelines[video] = _Timeline(video, images.num_frames, video.frame_rate, images=images)
+            timeline = self._timelines[video]
+            assert timeline.images is not None
+            return timeline.images.read(path, compute_indices(timeline))
+        with VideoReader(path) as reader:
+            timeline = self._timelines.get(video) or _build_timeline(video, reader)
             self._timelines[video] = timeline
-            return read_frames(path, compute_indices(timeline))
+            indices = compute_indices(timeline)
+            try:
+                return reader.read_frames(indices)
+            except BrokenVideo:
+                if not timeline.from_header:
+                    raise
+                timeline = self._timelines[video] = _Timeline(video, reader.num_frames, timeline.frame_rate)
+                return reader.read_frames(compute_indices(timeline))
 
 
 @dataclass(frozen=True)
@@ -134,12 +138,9 @@ class _Timeline:
         return [index + offset for offset in offsets]
 
 
-def _open_timeline(video: KeyframeVideo, path: PathOrUrl) -> _Timeline:
-    if video.format == "frames":
-        images = _ImageSequence.from_directory(path)
-        return _Timeline(video, images.num_frames, video.frame_rate, images=images)
-    header = read_stream_metadata(path)
-    num_frames = header.num_frames or count_frames(path)
+def _build_timeline(video: KeyframeVideo, reader: VideoReader) -> _Timeline:
+    header = reader.metadata
+    num_frames = header.num_frames or reader.num_frames
     return _Timeline(video, num_frames, header.frame_rate or video.frame_rate, from_header=bool(header.num_frames))
 
 
