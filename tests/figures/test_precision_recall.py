@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from vidstill.figures.precision_recall import draw_precision_recall
-from vidstill.tasks.metrics.ava_map import ActionResult, FrameMAP, TruePositives
+from vidstill.tasks.metrics.ava_map import ActionResult, FrameMAP
 
 
 def score(*each: tuple[str, list[int], int]) -> FrameMAP:
     """Of actions with these names, ranks of their hits, and so many annotated boxes."""
     found = [
-        ActionResult(number, name, annotated, 100, TruePositives(np.array(ranks, np.int64), np.ones(len(ranks))))
+        ActionResult(number, name, annotated, 100, np.array(ranks, np.int64))
         for number, (name, ranks, annotated) in enumerate(each, 1)
     ]
     return FrameMAP(tuple(found), "score_order", 0.5, 10, {}, 0)

@@ -30,7 +30,7 @@ def hold(case: Case, found: FrameMAP, theirs: dict[str, Any]) -> None:
     assert ours.keys() == theirs["per_class"].keys()
     for number, their in theirs["per_class"].items():
         one = ours[number]
-        counts = (one.num_ground_truth, one.num_detections, len(one.true_positives.rank))
+        counts = (one.num_ground_truth, one.num_detections, len(one.true_positives))
         assert counts == (their["num_groundtruth"], their["num_detections"], their["num_true_positives"]), number
         if their["ap"] is None:
             assert one.average_precision is None

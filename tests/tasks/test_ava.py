@@ -67,10 +67,9 @@ def test_three_detections_as_counted_by_hand(rule):
     assert result.mean == pytest.approx(
         1 / 3 * 1 + 1 / 3 * 2 / 3, abs=1e-12
     )  # correct, wrong, correct; one box is missed
-    curve = result.get_curve(1)
+    curve = result.actions[0].curve
     assert curve.precision.tolist() == [1, 2 / 3]
     assert curve.recall == pytest.approx([1 / 3, 2 / 3])
-    assert curve.score.tolist() == [0.9, 0.7]
 
 
 def test_the_precision_is_the_highest_at_this_or_any_higher_recall():
@@ -83,7 +82,7 @@ def test_a_second_detection_of_the_same_box_is_a_false_positive():
     twice = [detection(1, LEFT, 0.9), detection(1, LEFT, 0.8), detection(2, LEFT, 0.7)]
     result = score([annotation(1, LEFT), annotation(2, LEFT)], twice, 1)
     assert result.mean == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
-    assert len(result.actions[0].true_positives.rank) == 2
+    assert len(result.actions[0].true_positives) == 2
 
 
 def test_an_iou_of_exactly_one_half_matches_and_a_lower_one_does_not():
@@ -97,9 +96,9 @@ def test_an_iou_of_exactly_one_half_matches_and_a_lower_one_does_not():
 def test_a_detection_takes_the_box_with_the_highest_iou_and_never_another_one():
     near = (0.0, 0.0, 0.5, 0.95)
     result = score([annotation(1, LEFT), annotation(1, near)], [detection(1, LEFT, 0.9), detection(1, LEFT, 0.8)], 1)
-    assert len(result.actions[0].true_positives.rank) == 1
+    assert len(result.actions[0].true_positives) == 1
     same = score([annotation(1, LEFT), annotation(1, LEFT)], [detection(1, LEFT, 0.9), detection(1, LEFT, 0.8)], 1)
-    assert len(same.actions[0].true_positives.rank) == 1  # ties go to the first
+    assert len(same.actions[0].true_positives) == 1  # ties go to the first
 
 
 def test_the_matching_order_depends_on_the_rule():

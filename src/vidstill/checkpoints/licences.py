@@ -93,7 +93,7 @@ def _build_provenance_entry(role: str, checkpoint: Checkpoint) -> dict[str, Any]
         "source": checkpoint.foreign_metadata.get("address", checkpoint.source),
         "published": published.name if published else None,
         "licence": find_licence(checkpoint),
-        "sha256": _hash_file(path)["sha256"] if path.is_file() else None,
+        "sha256": hash_file(path)["sha256"] if path.is_file() else None,
     }
     entry |= {key: checkpoint.metadata.get(key) for key in ("kind", "layout", "provenance")}
     return {key: value for key, value in entry.items() if value is not None}
@@ -101,10 +101,10 @@ def _build_provenance_entry(role: str, checkpoint: Checkpoint) -> dict[str, Any]
 
 def _identify_published(checkpoint: Checkpoint) -> PublishedCheckpoint | None:
     path = Path(checkpoint.source)
-    return identify_published_checkpoint(checkpoint.source, _hash_file(path)["md5"] if path.is_file() else "")
+    return identify_published_checkpoint(checkpoint.source, hash_file(path)["md5"] if path.is_file() else "")
 
 
-def _hash_file(path: Path) -> Mapping[str, str]:
+def hash_file(path: Path) -> Mapping[str, str]:
     """The md5 and sha256 of a file, which is read once."""
     stat = path.stat()
     return _hash_file_version(path, stat.st_mtime_ns, stat.st_size)

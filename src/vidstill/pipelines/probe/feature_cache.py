@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidstill.checkpoints.io import list_checkpoint_files
+from vidstill.checkpoints.licences import hash_file
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.pipelines.infer.encoder import Pooling, VideoEncoder
@@ -261,14 +262,5 @@ def _format_bytes(num_bytes: int) -> str:
 
 def hash_checkpoint(source: str) -> str:
     """Return the SHA-256 of a checkpoint's file, or of the hashes of its files."""
-    hashes = []
-    for path in list_checkpoint_files(source):
-        stat = path.stat()
-        hashes.append(_hash_file(path, stat.st_mtime_ns, stat.st_size))
+    hashes = [hash_file(path)["sha256"] for path in list_checkpoint_files(source)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _hash_file(path: Path, mtime_ns: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

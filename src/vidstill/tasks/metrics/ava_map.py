@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from vidstill.data.ava.box_table import BoxScores, BoxTable
 from vidstill.data.ava.label_map import LabelMap
-from vidstill.tasks.metrics.ava_matching import TruePositives, match_detections, select_detections
+from vidstill.tasks.metrics.ava_matching import match_detections, select_detections
 from vidstill.tasks.results import format_csv
 from vidstill.utils.terminal import format_key_values
 from vidstill.utils.text import format_one_line, pluralize
@@ -24,15 +24,10 @@ _MAX_ROWS_PER_KEYFRAME = 50  # over all actions
 
 
 class PrecisionRecallCurve(NamedTuple):
-    """Precision and recall in [0, 1] at each true positive, in score order.
-
-    Args:
-        score: The score of the true positive.
-    """
+    """Precision and recall in [0, 1] at each true positive, in score order."""
 
     precision: Float64[np.ndarray, "h"]
     recall: Float64[np.ndarray, "h"]
-    score: Float[np.ndarray, "h"]
 
     @property
     def envelope(self) -> Float64[np.ndarray, "h"]:
@@ -47,19 +42,19 @@ class ActionResult:
     Args:
         num_ground_truth: Annotated boxes with this action.
         num_detections: Detections of this action.
+        true_positives: The ranks of its true positives among them, from 1.
     """
 
     action_id: int
     name: str
     num_ground_truth: int
     num_detections: int
-    true_positives: TruePositives
+    true_positives: Int64[np.ndarray, "h"]
 
     @cached_property
     def curve(self) -> PrecisionRecallCurve:
-        rank, score = self.true_positives
-        count = np.arange(1, len(rank) + 1, dtype=np.float64)
-        return PrecisionRecallCurve(count / rank, count / max(1, self.num_ground_truth), score)
+        count = np.arange(1, len(self.true_positives) + 1, dtype=np.float64)
+        return PrecisionRecallCurve(count / self.true_positives, count / max(1, self.num_ground_truth))
 
     @cached_property
     def average_precision(self) -> float | None:
@@ -76,7 +71,7 @@ class ActionResult:
             "average_precision": _to_percent(self.average_precision),
             "ground_truth": self.num_ground_truth,
             "detections": self.num_detections,
-            "true_positives": len(self.true_positives.rank),
+            "true_positives": len(self.true_positives),
         }
 
 
@@ -103,9 +98,6 @@ class FrameMAP:
         """In [0, 1], over the annotated actions; None if there are none."""
         precisions = [each.average_precision for each in self.actions if each.average_precision is not None]
         return float(np.mean(precisions)) if precisions else None
-
-    def get_curve(self, action_id: int) -> PrecisionRecallCurve:
-        return next(each.curve for each in self.actions if each.action_id == action_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers for JSON: under the names of AVA's script in [0, 1], under ours in percent."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,17 +11,6 @@ from vidstill.data.ava.box_ops import find_nonempty_boxes
 from vidstill.data.ava.box_table import BoxScores, BoxTable
 
 _SCORES_PER_CHUNK = 2**22  # scores that are ranked at once
-
-
-class TruePositives(NamedTuple):
-    """An action's detections that match an annotated box, in score order.
-
-    Args:
-        rank: Among all detections of the action, from 1.
-    """
-
-    rank: Int64[np.ndarray, "h"]
-    score: Float[np.ndarray, "h"]
 
 
 DetectionsPerAction = Iterator[tuple[Int64[np.ndarray, "n"], Float[np.ndarray, "n"]]]
@@ -133,7 +121,7 @@ def match_detections(
     *,
     min_iou: float,
     by_score: bool,
-) -> TruePositives:
+) -> Int64[np.ndarray, "h"]:
     """Match one action's detections with its annotated boxes, greedily.
 
     Each detection takes the annotated box of its key frame with the highest IoU, ties go to the first; it is a true
@@ -143,10 +131,12 @@ def match_detections(
         keyframe: The key frame of each detection.
         true_keyframe: The key frame of each annotated box, ascending.
         by_score: Match in score order, ties in the given order; otherwise in the given order.
+
+    Returns:
+        The ranks of the true positives among all detections in score order, from 1.
     """
-    order = np.argsort(-score, kind="stable")
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
+    rank = np.empty(len(score), np.int64)
+    rank[np.argsort(-score, kind="stable")] = np.arange(len(score))
     num_boxes = np.bincount(true_keyframe, minlength=int(keyframe.max(initial=-1)) + 1)
     start = np.cumsum(num_boxes) - num_boxes
     near = np.flatnonzero(num_boxes[keyframe])
@@ -155,8 +145,7 @@ def match_detections(
     if by_score:
         matches = matches[np.argsort(rank[near[matches]])]
     _, first = np.unique(nearest[matches], return_index=True)
-    true_rank = np.sort(rank[near[matches[first]]])
-    return TruePositives(true_rank + 1, score[order[true_rank]])
+    return np.sort(rank[near[matches[first]]]) + 1
 
 
 def _find_nearest_boxes(

@@ -75,7 +75,7 @@ def fit_attentive_probe(
     *,
     seed: int,
     device: torch.device,
-    progress: Callable[[int, int], None] = lambda progress, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> AttentiveProbe:
     """Train a probe by AdamW with a warm-up and a cosine, and return it in eval mode.
 

@@ -133,7 +133,7 @@ def choose_penalty(
     num_classes: int,
     *,
     candidates: Sequence[float] = PENALTY_GRID,
-    progress: Callable[[int, int], None] = lambda progress, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> float:
     """Choose the penalty with the most correct held-out predictions by cross-validation; ties go to the lower loss.
 
