@@ -321,7 +321,7 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
         classifier(replace(ENCODER, attention_bias="qkv")),
         "its attention bias is 'qkv', and the code's 'qv' or 'none'",
     ),
-    "scaled branches": ("stmae", classifier(replace(OF_STMAE, layer_scale=0.1)), "it has layer scale"),
+    "scaled branches": ("stmae", classifier(replace(OF_STMAE, layer_scale=0.1)), "its blocks have layer scale"),
     "relative positions": (
         "slowfast",
         classifier(replace(OF_STMAE, relative_positions=True)),

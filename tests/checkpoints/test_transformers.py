@@ -176,7 +176,7 @@ REFUSED = {
     "positions are sincos2d": encoder(replace(ENCODER, positions="sincos2d"))[1],
     "positions are learned": encoder(replace(ENCODER, positions="learned", learned_grid=(2, 4, 3)))[1],
     "resized from another grid": encoder(replace(ENCODER, learned_grid=(2, 4, 3)))[1],
-    "biases of keys": encoder(replace(ENCODER, attention_bias="qkv"))[1],
+    "attention bias is 'qkv'": encoder(replace(ENCODER, attention_bias="qkv"))[1],
     "blocks have layer scale": encoder(replace(ENCODER, layer_scale=0.1))[1],
     "relative positions": encoder(replace(ENCODER, relative_positions=True, learned_grid=(2, 4, 3)))[1],
     "its pooling is 'mean_after_first'": classifier(replace(CLASSIFIER, pooling="mean_after_first"))[1],

@@ -1,6 +1,7 @@
 """`vidstill weights inspect`: what a file is, and what becomes of its tensors, ours and others'."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_a_foreign_file_is_told_of_with_its_signs_its_sizes_and_its_notes(theirs
     assert "a classifier of VideoMAE, MVD, AMD or MaskAgain (fc_norm and head, 5 classes)" in found
     assert "1 heads of 64 channels, as usual in the family" in found
     assert "classifiers of MVD look the same" in found
-    assert "2 × 4 × 4" in found
+    assert "(2, 4, 4)" in found
     assert "licence: LicenseRef-unknown" in found
     lines = [line.split() for line in found.splitlines()]
     assert ["reshaped", "patch_embed.proj.weight", "encoder.patch_embed.weight", "64", "×", "3", "×", "2"] in [
@@ -74,4 +75,4 @@ def test_our_own_file_is_told_of_too(tmp_path, capsys):
     found = said(capsys, tmp_path)
     assert "a file of vidstill" in found
     assert "licence: CC-BY-NC-4.0, not for commercial use" in found
-    assert "sinusoid (VideoMAE's)" in found
+    assert re.search(r"positions +sinusoid", found)

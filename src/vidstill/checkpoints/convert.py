@@ -81,9 +81,9 @@ def _detect_layout(file: ForeignFile) -> tuple[str, LayoutMatch]:
     for key, layout in LAYOUTS.items():
         if (match := layout.match(file)) is not None:
             return key, match
-    known = ", ".join(layout.name for layout in LAYOUTS.values())
+    names = ", ".join(layout.name for layout in LAYOUTS.values())
     raise InputError(
-        f"it is neither vidstill's nor of a known layout ({known}); its first tensor is "
+        f"it is neither vidstill's nor of a known layout ({names}); its first tensor is "
         f"{next(iter(file.tensors), 'missing')!r}"
     )
 

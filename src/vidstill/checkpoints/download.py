@@ -273,22 +273,19 @@ def _build_fetch_error(source: str, error: Exception, model: _HubModel | None = 
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
+    repo, revision = (model.repo_id, model.revision) if model else ("", None)
+    of_hub: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"{source} is only for those who accepted its terms; accept them at "
+        f"huggingface.co/{repo}, then run hf auth login",
+        errors.RevisionNotFoundError: f"{source} is not there: {repo} has no revision {revision}; see its page",
+        errors.RepositoryNotFoundError: f"the Hugging Face Hub has no model {repo}, or does not show it to you; check "
+        "the name, or run hf auth login if it is yours",
+        errors.HFValidationError: f"{repo!r} is no name of a model of the Hub; write hf://org/name",
+    }
     if isinstance(error, errors.OfflineModeIsEnabled):
         return InputError(f"{source} was not fetched before, and HF_HUB_OFFLINE is set; unset it, or give a local file")
-    if isinstance(error, errors.GatedRepoError) and model:
-        return InputError(
-            f"{source} is only for those who accepted its terms; accept them at huggingface.co/{model.repo_id}, then "
-            "run hf auth login"
-        )
-    if isinstance(error, errors.RevisionNotFoundError) and model:
-        return InputError(f"{source} is not there: {model.repo_id} has no revision {model.revision}; see its page")
-    if isinstance(error, errors.RepositoryNotFoundError) and model:
-        return InputError(
-            f"the Hugging Face Hub has no model {model.repo_id}, or does not show it to you; check the name, or run hf "
-            "auth login if it is yours"
-        )
-    if isinstance(error, errors.HFValidationError) and model:
-        return InputError(f"{model.repo_id!r} is no name of a model of the Hub; write hf://org/name")
+    if model and (message := next((text for kind, text in of_hub.items() if isinstance(error, kind)), None)):
+        return InputError(message)
     if status in (401, 403):
         return InputError(f"{source} is not public ({status}); download it as its owner says, and give the file's path")
     if status in (404, 410):

@@ -24,8 +24,8 @@ def find_licence(checkpoint: Checkpoint) -> str | None:
     """
     if _is_native(checkpoint):
         return _join_provenance(checkpoint.metadata)
-    stated = checkpoint.metadata.get("licence") or checkpoint.foreign_metadata.get("license")
-    if isinstance(stated, str) and (licence := normalize_spdx(stated)):
+    licence = checkpoint.metadata.get("licence") or checkpoint.foreign_metadata.get("license")
+    if isinstance(licence, str) and (licence := normalize_spdx(licence)):
         return licence
     if licence := _read_card_licence(Path(checkpoint.source).parent):
         return licence
@@ -111,7 +111,7 @@ def hash_file(path: Path) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _hash_file_version(path: Path, modified_ns: int, size: int) -> Mapping[str, str]:
+def _hash_file_version(path: Path, _modified_ns: int, _size: int) -> Mapping[str, str]:
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in ("md5", "sha256")}
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -129,9 +129,9 @@ def _read_card_licence(directory: Path) -> str | None:
         values = (metadata_load(path) if path.stat().st_size < _MAX_CARD_BYTES else None) or {}
     except Exception:  # there is no card, or it is none that YAML's reader can read
         return None
-    stated = values.get("license", "")
+    licences = values.get("license", "")
     if licence := join_licences(
-        normalize_spdx(str(each)) for each in (stated if isinstance(stated, list) else [stated])
+        normalize_spdx(str(each)) for each in (licences if isinstance(licences, list) else [licences])
     ):
         return licence
     name = normalize_spdx(str(values.get("license_name", "")))

@@ -45,8 +45,8 @@ def load_checkpoint(source: str | Path, expected: ViTConfig | None = None) -> Ch
         checkpoint, report = import_checkpoint(checkpoint, expected)
         notes = "; ".join((report.layout_description, *report.notes))
         _log.warning("%s is recognized as %s", checkpoint.source, notes)
-    elif stated := checkpoint.metadata.get("encoder"):
-        _check_encoder(from_dict(ViTConfig, stated), checkpoint)
+    elif encoder := checkpoint.metadata.get("encoder"):
+        _check_encoder(from_dict(ViTConfig, encoder), checkpoint)
     return checkpoint
 
 
@@ -142,8 +142,8 @@ def infer_encoder_config(checkpoint: Checkpoint, default: ViTConfig | None = Non
     Raises:
         InputError: It states none, and there is no default.
     """
-    if stated := checkpoint.metadata.get("encoder"):
-        return from_dict(ViTConfig, stated)
+    if encoder := checkpoint.metadata.get("encoder"):
+        return from_dict(ViTConfig, encoder)
     if default is None:
         raise InputError(f"{checkpoint.source} does not state its encoder; it is damaged, fetch or write it again")
     return default
@@ -158,7 +158,7 @@ def merge_encoder_config(checkpoint: Checkpoint, config: ViTConfig) -> ViTConfig
     """
     source = infer_encoder_config(checkpoint, config)
     relative = source.relative_positions or config.relative_positions
-    merged = replace(
+    target = replace(
         source,
         drop_path=config.drop_path,
         drop_remainder=config.drop_remainder,
@@ -166,10 +166,10 @@ def merge_encoder_config(checkpoint: Checkpoint, config: ViTConfig) -> ViTConfig
         learned_grid=source.learned_grid or (config.learned_grid if relative else None),
     )
     if needs_inflation(source, config):
-        merged = replace(merged, tubelet=(config.tubelet[0], *source.tubelet[1:]))
+        target = replace(target, tubelet=(config.tubelet[0], *source.tubelet[1:]))
     if needs_inflation(source, config) or needs_learned_positions(source, config):
-        merged = replace(merged, positions=config.positions, learned_grid=config.learned_grid)
-    return merged
+        target = replace(target, positions=config.positions, learned_grid=config.learned_grid)
+    return target
 
 
 def extract_encoder_state(checkpoint: Checkpoint) -> dict[str, Tensor]:

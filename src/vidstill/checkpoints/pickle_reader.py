@@ -200,14 +200,14 @@ def read_torch_checkpoint(path: Path, display_name: str) -> tuple[dict[str, Tens
             content = _check_zip(file, path, size) if is_zip else _check_legacy(file, size)
         content = content if isinstance(content, dict) else {}
         key = next((key for key in _STATE_DICT_KEYS if isinstance(content.get(key), dict)), None)
-        claims = _locate_tensors(content, key)
-        if not claims or not all(isinstance(name, str) and isinstance(claims[name][1], _Tensor) for name in claims):
+        specs = _locate_tensors(content, key)
+        if not specs or not all(isinstance(name, str) and isinstance(specs[name][1], _Tensor) for name in specs):
             raise InputError(
                 f"{display_name} holds no named tensors; they are expected under {', '.join(_STATE_DICT_KEYS)}, or alone"
             )
-        if sum(prod(claim.shape) * claim.storage.dtype.itemsize for _, claim in claims.values()) > 4 * size + 2**20:
+        if sum(prod(spec.shape) * spec.storage.dtype.itemsize for _, spec in specs.values()) > 4 * size + 2**20:
             raise _UnsafePickle("its tensors claim more numbers than it holds")
-        tensors = _load_tensors(path, is_zip, claims)
+        tensors = _load_tensors(path, is_zip, specs)
     except InputError:
         raise
     except Exception as error:  # readers raise all kinds on damaged bytes
@@ -256,18 +256,18 @@ def _check_legacy(file: io.BufferedIOBase, size: int) -> Any:
     return content
 
 
-def _load_tensors(path: Path, is_zip: bool, claims: Mapping[str, tuple[tuple[str, ...], _Tensor]]) -> dict[str, Tensor]:
-    """Read the file with torch, and compare each tensor with its claim."""
+def _load_tensors(path: Path, is_zip: bool, specs: Mapping[str, tuple[tuple[str, ...], _Tensor]]) -> dict[str, Tensor]:
+    """Read the file with torch, and compare each tensor with its description."""
     classes: list[Any] = [(_Inert if kind is _Inert else _make_dict, name) for name, kind in _FOREIGN_CLASSES.items()]
     is_mapped = is_zip and path.suffix != ".safetensors"  # torch would take this suffix for the other format
     with torch.serialization.safe_globals(classes), warnings.catch_warnings(action="ignore"), path.open("rb") as file:
         source = str(path) if is_mapped else file
         content = torch.load(source, map_location="cpu", weights_only=True, mmap=is_mapped)
     tensors = {}
-    for name, (keys, claim) in claims.items():
+    for name, (keys, spec) in specs.items():
         tensor: Tensor = reduce(dict.__getitem__, keys, content).detach()
         held = tensor.untyped_storage().nbytes()
-        if tensor.shape != claim.shape or tensor.dtype != claim.storage.dtype or held < claim.storage.nbytes:
+        if tensor.shape != spec.shape or tensor.dtype != spec.storage.dtype or held < spec.storage.nbytes:
             raise _UnsafePickle(f"{name!r} is not what it claims to be")
         tensors[name] = tensor
     return tensors

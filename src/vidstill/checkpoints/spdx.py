@@ -35,8 +35,8 @@ def normalize_spdx(text: str) -> str | None:
     text = text.strip().strip("'\"")
     if text.casefold() in ("", "unknown", "none", "null", "other"):
         return None
-    known = {name.casefold(): name for name in _COMMERCIAL_USE}
-    if text.casefold() in known or {"AND", "OR"} & set(text.split()):
-        return known.get(text.casefold(), text)
+    identifiers = {name.casefold(): name for name in _COMMERCIAL_USE}
+    if text.casefold() in identifiers or {"AND", "OR"} & set(text.split()):
+        return identifiers.get(text.casefold(), text)
     plain = re.sub(r"[^A-Za-z0-9.+-]+", "-", text).strip("-")
     return plain if plain == text else f"LicenseRef-{plain}"

@@ -19,7 +19,6 @@ from vidstill.checkpoints.layouts.export import (
     export_state_dict,
     write_foreign_checkpoint,
 )
-from vidstill.checkpoints.layouts.infer_positions import POSITION_DESCRIPTIONS
 from vidstill.checkpoints.layouts.registry import LAYOUTS, WRITABLE_LAYOUTS
 from vidstill.checkpoints.licences import build_provenance, find_licence, format_licence
 from vidstill.models.vit import ViTConfig
@@ -33,7 +32,7 @@ from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_file
 from vidstill.utils.terminal import echo, format_key_values
 from vidstill.utils.text import list_first
-from vidstill.utils.types import Grid, InputError
+from vidstill.utils.types import InputError
 
 _EXPORT_TARGETS: Mapping[str, type[ExportTarget]] = {
     "onnx": OnnxTarget,
@@ -108,8 +107,8 @@ def find_encoder(recipe: str | None) -> ViTConfig | None:
     """
     if recipe is None:
         return None
-    found = find_recipe(recipe)
-    return found.method.encoder if isinstance(found, PretrainRecipe) else found.encoder
+    config = find_recipe(recipe)
+    return config.method.encoder if isinstance(config, PretrainRecipe) else config.encoder
 
 
 def _import_with_provenance(
@@ -219,30 +218,10 @@ def _build_inspection(checkpoint: Checkpoint, report: ConversionReport) -> dict[
         "num_parameters": sum(tensor.numel() for tensor in checkpoint.tensors.values()),
     }
     if metadata.get("encoder"):
-        inspection |= _describe_encoder(from_dict(ViTConfig, metadata["encoder"]))
+        encoder = asdict(from_dict(ViTConfig, metadata["encoder"]))
+        inspection |= {name: value for name, value in encoder.items() if value not in (None, False)}
     counts = ", ".join(f"{count} {status}" for status, count in _count_statuses(report).items())
     return inspection | {"tensors": counts, "notes": list(report.notes)}
-
-
-def _describe_encoder(encoder: ViTConfig) -> dict[str, Any]:
-    grid = None if encoder.learned_grid is None else Grid(*encoder.learned_grid)
-    grid_text = "" if grid is None else f", for {grid.t} × {grid.h} × {grid.w} tokens"
-    biases = {"qv": "queries, values", "qkv": "queries, keys, values", "none": "none"}
-    t, h, w = encoder.tubelet
-    return {
-        "dim": encoder.dim,
-        "depth": encoder.depth,
-        "heads": encoder.heads,
-        "mlp ratio": f"{encoder.mlp_ratio:g}",
-        "tubelet": f"{t} × {h} × {w}" + (" (images)" if t == 1 else ""),
-        "position embedding": POSITION_DESCRIPTIONS[encoder.positions] + grid_text,
-        "class token": "yes" if encoder.class_token else "no",
-        "layer scale": "yes" if encoder.layer_scale else "no",
-        "attention bias": biases[encoder.attention_bias],
-        "norm eps": f"{encoder.norm_eps:g}",
-        "mean": " ".join(f"{value:g}" for value in encoder.mean),
-        "std": " ".join(f"{value:g}" for value in encoder.std),
-    }
 
 
 def _format_tensor_table(report: ConversionReport, *, show_all: bool) -> list[str]:

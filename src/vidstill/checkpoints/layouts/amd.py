@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import build_pretraining_match, compute_trunk_shapes
-from vidstill.checkpoints.layouts.infer_encoder import infer_decoder, infer_encoder, infer_heads_of_64
+from vidstill.checkpoints.layouts.build_match import build_match, compute_trunk_shapes
+from vidstill.checkpoints.layouts.infer_encoder import infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.infer_positions import InferredPositions
 from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch, list_indices
 from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule
@@ -36,24 +36,19 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
     dim = file.count_rows(f"{_PROJECTION_HEADS_PREFIX}0.weight" if heads else "generators.0.blocks.0.norm1.weight")
     shapes |= {f"projections.{layer}.weight": (dim, inferred.config.dim) for layer in layers}
     for index in generators:
-        generator = infer_decoder(
-            file.tensors,
-            f"generators.{index}.blocks.",
-            dim,
-            heads=infer_heads_of_64(dim),
-            positions=InferredPositions("sinusoid"),
-        )
+        positions = InferredPositions("sinusoid")
+        generator = infer_decoder(file.tensors, f"generators.{index}.blocks.", dim, positions=positions)
         shapes |= compute_trunk_shapes(generator, f"generators.{index}.")
-    return build_pretraining_match(
+    return build_match(
+        "pretraining",
         f"a pre-training of AMD (VideoMAE's tensors, {len(heads)} projection_heads, {len(generators)} generators)",
         inferred,
         build_amd_rules(inferred.config, layers, len(generators)),
-        shapes,
         extra_notes=[f"the student's layers {layers} are projected, evenly spread; the file does not say"],
+        metadata=metadata | {"layers": layers},
         ignored_prefixes={f"generators.{i}.norm.": "created by AMD's code, but never used" for i in generators},
         optional_prefixes={f"generators.{i}.mask_token": "AMD's code does not save it" for i in generators},
-        **metadata,
-        layers=layers,
+        expected_shapes=shapes,
     )
 
 

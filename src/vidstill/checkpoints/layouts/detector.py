@@ -1,6 +1,6 @@
 """VideoMAE's action detectors (AVA), of which the encoder is taken: a final norm and a head of 80 actions."""
 
-from vidstill.checkpoints.layouts.build_match import build_encoder_match
+from vidstill.checkpoints.layouts.build_match import build_match
 from vidstill.checkpoints.layouts.infer_encoder import infer_encoder
 from vidstill.checkpoints.layouts.layout import ForeignFile, Layout, LayoutMatch
 from vidstill.checkpoints.layouts.rename import RenameRule, build_vit_rules
@@ -15,12 +15,10 @@ def _match_detector(file: ForeignFile) -> LayoutMatch | None:
     if "norm.weight" not in file.tensors:
         return None
     inferred = infer_encoder(file, default_positions="sinusoid")
-    return build_encoder_match(
-        f"a detector of VideoMAE, of which the encoder is taken (norm, no fc_norm, a head of {_NUM_ACTIONS} actions)",
-        inferred,
-        (*build_vit_rules(inferred.config, "", "encoder."), RenameRule("head.", None)),
-        {"head.": "a detector's head: only its encoder is taken"},
-    )
+    description = f"a detector of VideoMAE: its encoder is used (norm, no fc_norm, a head of {_NUM_ACTIONS} actions)"
+    rules = (*build_vit_rules(inferred.config, "", "encoder."), RenameRule("head.", None))
+    ignored = {"head.": "a detector's head: only its encoder is used"}
+    return build_match("encoder", description, inferred, rules, ignored_prefixes=ignored)
 
 
 LAYOUT = Layout(key="detector", name="VideoMAE's detectors", matchers=(_match_detector,))

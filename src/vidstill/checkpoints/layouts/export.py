@@ -1,6 +1,6 @@
 """Write our checkpoints as files of a foreign layout, where its code has the same model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,36 +117,9 @@ def _check_model(checkpoint: Checkpoint, form: ForeignFormat) -> ViTConfig:
     if "encoder" not in metadata:
         raise InputError(f"{checkpoint.source} holds a {kind} without encoder, which files of {form.project} have")
     config = from_dict(ViTConfig, metadata["encoder"])
-    if difference := next(_find_differences(metadata, config, form), None):
+    if difference := next(form.find_differences(config, metadata), None):
         raise InputError(f"{checkpoint.source} cannot be written for {form.project}: {difference}")
     return config
-
-
-def _find_differences(metadata: Mapping[str, Any], config: ViTConfig, form: ForeignFormat) -> Iterator[str]:
-    method = metadata.get("recipe", {}).get("method", {})
-    decoder = metadata.get("decoder") or method.get("decoder") or {}
-    known_positions = " and ".join(form.position_kinds)
-    if (config.tubelet[0] == 1) != form.is_image:
-        modality = "images" if form.is_image else "clips"
-        yield f"its tubelets have {config.tubelet[0]} frames, and the code is for {modality}"
-    if config.class_token not in form.class_token_options:
-        yield "it has a class token, and the code none" if config.class_token else "it lacks the code's class token"
-    if config.positions not in form.position_kinds:
-        yield f"its positions are {config.positions}, and the code knows {known_positions}"
-    if (positions := decoder.get("positions", config.positions)) not in form.position_kinds:
-        yield f"its decoder's positions are {positions}, and the code knows {known_positions}"
-    if config.attention_bias not in form.attention_biases:
-        known_biases = " or ".join(map(repr, form.attention_biases))
-        yield f"its attention bias is {config.attention_bias!r}, and the code's {known_biases}"
-    if config.relative_positions:
-        yield "it has relative positions"
-    if config.layer_scale and not form.supports_layer_scale:
-        yield "it has layer scale"
-    if (config.mean, config.std) != form.mean_std:
-        yield f"its colour mean is {config.mean}, and the code's {form.mean_std[0]}"
-    pooling, poolings = metadata.get("classifier", {}).get("pooling"), form.list_poolings(config)
-    if pooling and pooling not in poolings:
-        yield f"its pooling is {pooling!r}, and the code's {' or '.join(map(repr, poolings))}"
 
 
 def _build_fixed_position_tables(

@@ -78,10 +78,10 @@ def infer_encoder(
         "pos_embed",
         dim,
         t,
+        default_positions,
         expected_kind=same_modality.positions if same_modality else None,
         hint_grid=hint.learned_grid if hint else None,
         class_token=class_token,
-        default_positions=default_positions,
         requires_table=requires_table,
     )
     layer_scale = _PLACEHOLDER_LAYER_SCALE if stack.has_layer_scale else 0.0
@@ -110,8 +110,8 @@ def infer_decoder(
     prefix: str,
     dim: int,
     *,
-    heads: int,
     positions: InferredPositions,
+    heads: int | None = None,
     class_token: Literal["none", "encoder", "own"] = "none",
     embed_bias: bool = False,
 ) -> DecoderConfig:
@@ -121,12 +121,13 @@ def infer_decoder(
         tensors: The foreign file's.
         prefix: Of its blocks' names.
         dim: Its width.
-        heads: Its number of heads; 1 where the width is no multiple of it.
         positions: Its position embeddings.
+        heads: Its number of heads; None: of 64 channels. 1 where the width is no multiple of it.
         class_token: Which class token comes before its tokens.
         embed_bias: Whether the layer before it has a bias.
     """
     stack = infer_block_stack(tensors, prefix, dim)
+    heads = heads or (dim // 64 if dim % 64 == 0 else 1) or 1
     return DecoderConfig(
         dim=dim,
         depth=stack.depth,
@@ -196,11 +197,6 @@ def infer_num_heads(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
         f"its encoder has a width of {dim}, which is no size of the family, and no file says how many heads it has; "
         "name a recipe of this width (--hint RECIPE of `vidstill weights`), or set --encoder.dim and --encoder.heads"
     )
-
-
-def infer_heads_of_64(dim: int) -> int:
-    """Heads of 64 channels, where the width divides into them; else one."""
-    return dim // 64 if dim and dim % 64 == 0 else 1
 
 
 def _describe_depth(config: ViTConfig, hint: ViTConfig | None) -> list[str]:

@@ -45,11 +45,11 @@ def infer_positions(
     name: str,
     dim: int,
     frames: int,
-    *,
-    expected_kind: PositionKind | None,
-    hint_grid: tuple[int, int, int] | None,
-    class_token: bool,
     default_positions: FixedPositionKind,
+    *,
+    expected_kind: PositionKind | None = None,
+    hint_grid: tuple[int, int, int] | None = None,
+    class_token: bool = False,
     requires_table: bool = False,
 ) -> InferredPositions:
     """Infer the positions that a file stores under a name, or under `NAME_spatial` and `NAME_temporal`.
@@ -59,10 +59,10 @@ def infer_positions(
         name: Of the table.
         dim: The width that the table must have.
         frames: Of a tubelet; 1: of images.
+        default_positions: The kind where neither a table nor `expected_kind` says it.
         expected_kind: The kind of the expected encoder; None: any.
         hint_grid: The grid that a learned table of as many tokens is assumed to have.
         class_token: Whether a class token comes before the tokens.
-        default_positions: The kind where neither a table nor `expected_kind` says it.
         requires_table: Files of this layout always store their position tables.
 
     Raises:

@@ -1,7 +1,7 @@
 """What a layout is: how a foreign file of it is recognized by names and shapes, and how one is written."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -102,6 +102,7 @@ class ForeignFormat:
         build_rules: The rename rules for one of our checkpoints.
         position_kinds: How its models embed positions; the fixed kind comes first.
         position_tables: Names of stored fixed tables, each with a foreign tensor whose length is the table's width.
+        mean_std: Its colour normalization; None: any.
         kinds_with_position_table: The kinds of checkpoints that store them.
         state_dict_key: The key under which the project's trainer saves the tensors.
         checkpoint_kinds: The kinds of checkpoints that exist.
@@ -115,13 +116,49 @@ class ForeignFormat:
     class_token_options: tuple[bool, ...] = (False,)
     is_image: bool = False
     supports_layer_scale: bool = True
-    mean_std: tuple[tuple[float, float, float], tuple[float, float, float]] = (IMAGENET_MEAN, IMAGENET_STD)
+    mean_std: tuple[tuple[float, float, float], tuple[float, float, float]] | None = (IMAGENET_MEAN, IMAGENET_STD)
     list_poolings: Callable[[ViTConfig], tuple[str, ...]] = lambda _: ("mean", "first")
     position_tables: Mapping[str, str] = field(default_factory=dict)
     kinds_with_position_table: tuple[str, ...] = ()
     state_dict_key: str = "model"
     checkpoint_kinds: tuple[str, ...] = CHECKPOINT_KINDS
     build_extra_tensors: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = lambda _: {}
+
+    def find_differences(self, config: ViTConfig, metadata: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what this encoder, or the rest of its checkpoint, has and the project's models do not, or the reverse."""
+        decoder = get_decoder_metadata(metadata)
+        pooling, poolings = metadata.get("classifier", {}).get("pooling"), self.list_poolings(config)
+        parts = [("its", config.positions, config.attention_bias, config.layer_scale)]
+        if decoder:
+            scale = decoder.get("layer_scale", 0.0)
+            parts.append(("its decoder's", decoder["positions"], decoder.get("attention_bias", "none"), scale))
+        if (config.tubelet[0] == 1) != self.is_image:
+            yield f"its tubelets have {config.tubelet[0]} frames, and the code is for {'images' if self.is_image else 'clips'}"
+        if config.class_token not in self.class_token_options:
+            yield "it has a class token, and the code none" if config.class_token else "it lacks the code's class token"
+        if config.relative_positions:
+            yield "it has relative positions"
+        for owner, positions, bias, layer_scale in parts:
+            if positions not in self.position_kinds:
+                yield f"{owner} positions are {positions}, and the code knows {' and '.join(self.position_kinds)}"
+            if bias not in self.attention_biases:
+                yield f"{owner} attention bias is {bias!r}, and the code's {_format_choices(self.attention_biases)}"
+            if layer_scale and not self.supports_layer_scale:
+                yield f"{owner} blocks have layer scale"
+        if self.mean_std and (config.mean, config.std) != self.mean_std:
+            yield f"its colour mean is {config.mean}, and the code's {self.mean_std[0]}"
+        if pooling and pooling not in poolings:
+            yield f"its pooling is {pooling!r}, and the code's {_format_choices(poolings)}"
+
+
+def _format_choices(choices: Sequence[str]) -> str:
+    return " or ".join(map(repr, choices))
+
+
+def get_decoder_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The DecoderConfig of a pre-training as a dict; empty if its metadata say none."""
+    method = metadata.get("method") or metadata.get("recipe", {}).get("method") or {}
+    return metadata.get("decoder") or method.get("decoder") or {}
 
 
 @dataclass(frozen=True, kw_only=True)

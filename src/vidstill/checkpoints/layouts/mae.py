@@ -3,10 +3,9 @@
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.build_match import (
     FIXED_TABLE_REASON,
-    build_classifier_match,
-    build_encoder_match,
-    build_pretraining_match,
+    build_match,
     compute_decoder_shapes,
+    describe_classifier,
     get_linear_shapes,
 )
 from vidstill.checkpoints.layouts.infer_encoder import infer_decoder, infer_encoder
@@ -35,15 +34,9 @@ def match_mae_pretraining(file: ForeignFile) -> LayoutMatch | None:
         return None
     inferred = infer_encoder(file, default_positions="sincos2d")
     encoder, dim = inferred.config, file.count_rows("decoder_embed.weight")
+    has_class_token, name = encoder.class_token, "decoder_pos_embed"
     positions = infer_positions(
-        file.tensors,
-        "decoder_pos_embed",
-        dim,
-        1,
-        expected_kind="sincos2d",
-        hint_grid=None,
-        class_token=encoder.class_token,
-        default_positions="sincos2d",
+        file.tensors, name, dim, 1, "sincos2d", expected_kind="sincos2d", class_token=has_class_token
     )
     decoder = infer_decoder(
         file.tensors,
@@ -51,20 +44,21 @@ def match_mae_pretraining(file: ForeignFile) -> LayoutMatch | None:
         dim,
         heads=_DECODER_HEADS,
         positions=positions,
-        class_token="encoder" if encoder.class_token else "none",
+        class_token="encoder" if has_class_token else "none",
         embed_bias=True,
     )
     shapes = compute_decoder_shapes(decoder, encoder.dim, encoder.pixels_per_token)
     is_dmae = DMAE_PROJECTIONS in file.top_modules
     project, signs = ("DMAE", f", {DMAE_PROJECTIONS}") if is_dmae else ("image MAE", "")
-    return build_pretraining_match(
+    return build_match(
+        "pretraining",
         f"a pre-training of {project} (a kernel of images, decoder_embed and decoder_blocks{signs})",
         inferred,
         build_mae_rules(encoder),
-        shapes | _get_projection_shapes(file),
         extra_notes=positions.notes,
+        metadata={"decoder": to_dict(decoder)},
         ignored_prefixes={"decoder_pos_embed": FIXED_TABLE_REASON},
-        decoder=to_dict(decoder),
+        expected_shapes=shapes | _get_projection_shapes(file),
     )
 
 
@@ -81,10 +75,9 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
     if not file.has_patch_embed(4) or file.top_modules & {"head", "fc_norm", "decoder_embed"}:
         return None
     inferred = infer_encoder(file, default_positions="sincos2d")
-    return build_encoder_match(
-        "an encoder of image MAE alone (a kernel of images, and neither decoder nor head)",
-        inferred,
-        build_vit_rules(inferred.config, "", "encoder.", is_image=True),
+    description = "an encoder of image MAE alone (a kernel of images, and neither decoder nor head)"
+    return build_match(
+        "encoder", description, inferred, build_vit_rules(inferred.config, "", "encoder.", is_image=True)
     )
 
 
@@ -95,13 +88,9 @@ def _match_linear_probe(file: ForeignFile) -> LayoutMatch | None:
     inferred = infer_encoder(file, default_positions="sincos2d", requires_table=True)
     dim, num_classes = inferred.config.dim, file.count_rows("head.1.weight")
     shapes: ShapeDict = {"norm.running_mean": (dim,), "norm.running_var": (dim,), "norm.num_batches_tracked": ()}
-    return build_encoder_match(
-        f"a linear probe of image MAE (a kernel of images, head.0 and head.1, {num_classes} classes)",
-        inferred,
-        _build_probe_rules(inferred.config),
-        kind="probe",
-        expected_shapes=shapes | {"head.weight": (num_classes, dim), "head.bias": (num_classes,)},
-    )
+    shapes |= {"head.weight": (num_classes, dim), "head.bias": (num_classes,)}
+    description = f"a linear probe of image MAE (a kernel of images, head.0 and head.1, {num_classes} classes)"
+    return build_match("probe", description, inferred, _build_probe_rules(inferred.config), expected_shapes=shapes)
 
 
 def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
@@ -111,13 +100,10 @@ def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
     num_classes = file.count_rows("head.weight")
     inferred = infer_encoder(file, default_positions="sincos2d", requires_table=True)
     signs = "norm and head: the class token is classified" if pools_first else "fc_norm and head"
-    return build_classifier_match(
-        f"a classifier of image MAE or DMAE (a kernel of images, {signs}, {num_classes} classes)",
-        inferred,
-        build_classifier_rules(inferred.config, is_image=True),
-        num_classes,
-        "first" if pools_first else "mean",
-    )
+    description = f"a classifier of image MAE or DMAE (a kernel of images, {signs}, {num_classes} classes)"
+    rules = build_classifier_rules(inferred.config, is_image=True)
+    metadata = describe_classifier(inferred, num_classes, "first" if pools_first else "mean")
+    return build_match("classifier", description, inferred, rules, metadata=metadata)
 
 
 def build_mae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:

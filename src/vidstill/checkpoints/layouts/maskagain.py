@@ -1,10 +1,9 @@
 """MaskAgain's pre-trainings: a student without norm and decoder, and its projections."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import build_pretraining_match, get_linear_shapes
+from vidstill.checkpoints.layouts.build_match import build_match, get_linear_shapes
 from vidstill.checkpoints.layouts.infer_encoder import infer_encoder
 from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch, ShapeDict
 from vidstill.checkpoints.layouts.rename import RenameRule
@@ -33,21 +32,21 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
     if not projections and any(name.startswith("encoder.norm.") for name in file.tensors):
         return None  # an encoder of VideoMAE alone
     inferred = infer_encoder(file.select("encoder."), default_positions="sinusoid")
-    metadata: Mapping[str, Any] = {}
-    shapes: ShapeDict = {}
+    metadata, shapes = dict[str, Any](), ShapeDict()
     if file.top_modules & {"decoder", "encoder_to_decoder"}:
         metadata, shapes = infer_videomae_decoder(file, inferred)
     for foreign_name, native_name in _PROJECTION_NAMES.items():
         if (weight := file.tensors.get(f"{foreign_name}.weight")) is not None:
             shapes |= get_linear_shapes(native_name, weight)
     signs = f"with {', '.join(projections)}" if projections else "the prefix encoder., and neither norm nor decoder"
-    return build_pretraining_match(
+    return build_match(
+        "pretraining",
         f"a pre-training of MaskAgain ({signs})",
         inferred,
         build_maskagain_rules(inferred.config),
-        shapes,
+        metadata=metadata,
         optional_prefixes={"encoder.norm.": "a student of MaskAgain has no final norm"},
-        **metadata,
+        expected_shapes=shapes,
     )
 
 

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from torch import Tensor
 
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import build_classifier_match, build_encoder_match
+from vidstill.checkpoints.layouts.build_match import build_match, describe_classifier
 from vidstill.checkpoints.layouts.infer_encoder import infer_encoder
 from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch
 from vidstill.checkpoints.layouts.rename import RenameRule, build_vit_rules
@@ -34,20 +35,15 @@ def _match_recognizer(file: ForeignFile) -> LayoutMatch | None:
     rules = build_mmaction_rules(inferred.config, prefix)
     signs = f"{prefix}patch_embed.projection, blocks.N.mlp.layers"
     if "cls_head.fc_cls.weight" not in file.tensors:
-        version = get_version_name(inferred.config.dim)
-        return build_encoder_match(
-            f"an encoder of {version} with the names of mmaction2 ({signs})", inferred, rules, _IGNORED
-        )
+        description = f"an encoder of {get_version_name(inferred.config.dim)} with the names of mmaction2 ({signs})"
+        return build_match("encoder", description, inferred, rules, ignored_prefixes=_IGNORED)
     num_classes = file.count_rows("cls_head.fc_cls.weight")
     version = get_version_name(inferred.config.dim, num_classes)
-    return build_classifier_match(
-        f"a classifier of {version} with the names of mmaction2 ({signs}, cls_head.fc_cls of {num_classes} classes)",
-        inferred,
-        rules,
-        num_classes,
-        "mean" if f"{prefix}fc_norm.weight" in file.tensors else "first",
-        ignored_prefixes=_IGNORED,
-    )
+    head = f"cls_head.fc_cls of {num_classes} classes"
+    description = f"a classifier of {version} with the names of mmaction2 ({signs}, {head})"
+    pooling: Literal["mean", "first"] = "mean" if f"{prefix}fc_norm.weight" in file.tensors else "first"
+    metadata = describe_classifier(inferred, num_classes, pooling)
+    return build_match("classifier", description, inferred, rules, metadata=metadata, ignored_prefixes=_IGNORED)
 
 
 def _rename_to_videomae(file: ForeignFile) -> ForeignFile:

@@ -3,12 +3,8 @@
 from dataclasses import replace
 
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import (
-    FIXED_TABLE_REASON,
-    build_pretraining_match,
-    compute_decoder_shapes,
-)
-from vidstill.checkpoints.layouts.infer_encoder import infer_decoder, infer_encoder, infer_heads_of_64
+from vidstill.checkpoints.layouts.build_match import FIXED_TABLE_REASON, build_match, compute_decoder_shapes
+from vidstill.checkpoints.layouts.infer_encoder import infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.infer_positions import infer_positions
 from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch, ShapeDict
 from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule, build_vit_rules
@@ -33,16 +29,15 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
             f"pos_embed_{teacher}",
             dim,
             encoder.tubelet[0],
+            "sincos3d",
             expected_kind="sincos3d",
             hint_grid=inferred.stored_grid,
             class_token=encoder.class_token,
-            default_positions="sincos3d",
         )
         decoder = infer_decoder(
             file.tensors,
             f"decoder_{teacher}.blocks.",
             dim,
-            heads=infer_heads_of_64(dim),
             positions=replace(positions, learned_grid=None),
             class_token="encoder" if encoder.class_token else "none",
             embed_bias=True,
@@ -51,15 +46,15 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         shapes |= compute_decoder_shapes(decoder, encoder.dim, out_dim, f"{native_name}.")
         decoders[native_name] = to_dict(decoder)
         notes += positions.notes
-    return build_pretraining_match(
+    return build_match(
+        "pretraining",
         "a pre-training of MVD (a student without a prefix, down_img and down_vid)",
         inferred,
         build_mvd_rules(encoder),
-        shapes,
         extra_notes=notes,
+        metadata={"decoders": decoders, "decoder": next(iter(decoders.values()))},
         ignored_prefixes={f"pos_embed_{teacher}": FIXED_TABLE_REASON for teacher in _TEACHER_DECODERS},
-        decoders=decoders,
-        decoder=next(iter(decoders.values())),
+        expected_shapes=shapes,
     )
 
 

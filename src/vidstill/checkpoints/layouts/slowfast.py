@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts import stmae
-from vidstill.checkpoints.layouts.build_match import build_pretraining_match
-from vidstill.checkpoints.layouts.infer_encoder import infer_heads_of_64
+from vidstill.checkpoints.layouts.build_match import build_match
 from vidstill.checkpoints.layouts.layout import ForeignFile, Layout, LayoutMatch
 from vidstill.checkpoints.layouts.rename import (
     RenameRule,
@@ -31,16 +30,17 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         replace(file, tensors=blocks),
         _BLOCKS_PREFIX,
         inferred,
-        heads=infer_heads_of_64(file.count_rows("decoder_embed.weight")),
+        heads=None,
         class_token="encoder" if inferred.config.class_token else "none",
     )
     head = "pred_head.projections.0.weight"
-    return build_pretraining_match(
+    return build_match(
+        "pretraining",
         f"a pre-training of ST-MAE with the names of PySlowFast (pred_head, {stmae.describe_qkv(file)})",
         inferred,
         build_slowfast_rules(inferred.config, decoder, separate_qkv=stmae.has_separate_qkv(file.tensors)),
-        stmae.compute_stmae_decoder_shapes(file, decoder, inferred.config, head),
-        decoder=to_dict(decoder),
+        metadata={"decoder": to_dict(decoder)},
+        expected_shapes=stmae.compute_stmae_decoder_shapes(file, decoder, inferred.config, head),
     )
 
 

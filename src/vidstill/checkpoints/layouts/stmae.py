@@ -7,10 +7,9 @@ from torch import Tensor
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.build_match import (
-    build_classifier_match,
-    build_encoder_match,
-    build_pretraining_match,
+    build_match,
     compute_decoder_shapes,
+    describe_classifier,
 )
 from vidstill.checkpoints.layouts.infer_encoder import InferredEncoder, infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.infer_positions import infer_positions
@@ -40,14 +39,14 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
     inferred = infer_stmae_encoder(file)
     class_token = _infer_decoder_class_token(file, inferred)
     decoder = infer_stmae_decoder(file, "decoder_blocks.", inferred, heads=_DECODER_HEADS, class_token=class_token)
-    separate = has_separate_qkv(file.tensors)
-    return build_pretraining_match(
+    return build_match(
+        "pretraining",
         "a pre-training of ST-MAE with the names of mae_st (a kernel of clips, decoder_embed and decoder_blocks, "
         f"{describe_qkv(file)})",
         inferred,
-        build_stmae_rules(inferred.config, decoder, separate_qkv=separate),
-        compute_stmae_decoder_shapes(file, decoder, inferred.config, "decoder_pred.weight"),
-        decoder=to_dict(decoder),
+        build_stmae_rules(inferred.config, decoder, separate_qkv=has_separate_qkv(file.tensors)),
+        metadata={"decoder": to_dict(decoder)},
+        expected_shapes=compute_stmae_decoder_shapes(file, decoder, inferred.config, "decoder_pred.weight"),
     )
 
 
@@ -67,26 +66,20 @@ def match_stmae_classifier(file: ForeignFile, head: str, names: str, *, slowfast
     """
     num_classes = file.count_rows(head)
     inferred = infer_stmae_encoder(file)
-    separate = has_separate_qkv(file.tensors)
-    return build_classifier_match(
-        f"a classifier of ST-MAE with the names of {names}, {describe_qkv(file)}, {num_classes} classes)",
-        inferred,
-        build_stmae_classifier_rules(inferred.config, separate_qkv=separate, slowfast=slowfast),
-        num_classes,
-        "mean" if inferred.config.class_token else "mean_after_first",
-        norm="pretrained",
-    )
+    separate, pooling = has_separate_qkv(file.tensors), _list_poolings(inferred.config)[0]
+    description = f"a classifier of ST-MAE with the names of {names}, {describe_qkv(file)}, {num_classes} classes)"
+    rules = build_stmae_classifier_rules(inferred.config, separate_qkv=separate, slowfast=slowfast)
+    metadata = describe_classifier(inferred, num_classes, pooling, "pretrained")
+    return build_match("classifier", description, inferred, rules, metadata=metadata)
 
 
 def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
     if not _is_stmae_encoder(file) or file.top_modules & {"head", "decoder_embed", "pred_head"}:
         return None
     inferred = infer_stmae_encoder(file)
-    return build_encoder_match(
-        "an encoder of ST-MAE alone (separate queries or position tables of clips, and neither decoder nor head)",
-        inferred,
-        build_vit_rules(inferred.config, "", "encoder.", separate_qkv=has_separate_qkv(file.tensors)),
-    )
+    rules = build_vit_rules(inferred.config, "", "encoder.", separate_qkv=has_separate_qkv(file.tensors))
+    description = "an encoder of ST-MAE alone (separate queries or position tables, and neither decoder nor head)"
+    return build_match("encoder", description, inferred, rules)
 
 
 def _is_stmae_encoder(file: ForeignFile) -> bool:
@@ -108,7 +101,7 @@ def infer_stmae_encoder(file: ForeignFile) -> InferredEncoder:
 
 
 def infer_stmae_decoder(
-    file: ForeignFile, prefix: str, inferred: InferredEncoder, *, heads: int, class_token: _CLASS_TOKEN
+    file: ForeignFile, prefix: str, inferred: InferredEncoder, *, heads: int | None, class_token: _CLASS_TOKEN
 ) -> DecoderConfig:
     """Infer a decoder of ST-MAE.
 
@@ -116,7 +109,7 @@ def infer_stmae_decoder(
         file: The foreign file.
         prefix: Of its blocks' names.
         inferred: The encoder.
-        heads: Of its attention.
+        heads: Of its attention; None: of 64 channels.
         class_token: Which class token comes before its tokens.
     """
     dim = file.count_rows("decoder_embed.weight")
@@ -125,10 +118,9 @@ def infer_stmae_decoder(
         "decoder_pos_embed",
         dim,
         inferred.config.tubelet[0],
-        expected_kind=None,
+        "sinusoid",
         hint_grid=inferred.config.learned_grid,
         class_token=class_token != "none",
-        default_positions="sinusoid",
         requires_table=True,
     )
     return infer_decoder(
@@ -220,7 +212,7 @@ def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> Sequence[RenameRu
     return build_stmae_rules(config, infer_decoder_naming(checkpoint.tensors), separate_qkv=separate)
 
 
-def _list_poolings(config: ViTConfig) -> tuple[str, ...]:
+def _list_poolings(config: ViTConfig) -> tuple[Literal["mean", "mean_after_first"], ...]:
     return ("mean",) if config.class_token else ("mean_after_first",)  # released: the first token is left out
 
 

@@ -1,7 +1,7 @@
 """Export to a directory of `transformers`: VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vidstill.checkpoints.io import Checkpoint, write_safetensors
-from vidstill.checkpoints.layouts.layout import Layout
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, get_decoder_metadata
 from vidstill.checkpoints.layouts.rename import rename_to_foreign
 from vidstill.checkpoints.layouts.transformers import (
     FINAL_NORM_EPS,
@@ -89,7 +89,7 @@ def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> Transform
         InputError: transformers has no such model, or the directory holds something else; nothing is written then.
     """
     model = _read_model_spec(checkpoint)
-    if difference := next(iter(_find_differences(model)), None):
+    if difference := next(_find_differences(model, checkpoint.metadata), None):
         raise InputError(f"{checkpoint.source} is no VideoMAE as transformers has it: {difference}")
     prefix = "" if model.architecture == "VideoMAEModel" else TRANSFORMERS_PREFIX
     rules = build_transformers_rules(model.encoder, model.decoder, prefix=prefix)
@@ -115,9 +115,8 @@ def _read_model_spec(checkpoint: Checkpoint) -> _ModelSpec:
         )
     classifier = metadata.get("classifier", {}) if kind == "classifier" else {}
     method = metadata.get("method") or metadata.get("recipe", {}).get("method") or {}
-    decoder = (metadata.get("decoder") or method.get("decoder")) if kind == "pretraining" else None
-    if "decoder.head.weight" not in checkpoint.tensors:
-        decoder = None
+    has_decoder = kind == "pretraining" and "decoder.head.weight" in checkpoint.tensors
+    decoder = get_decoder_metadata(metadata) if has_decoder else {}
     prefixes = ("encoder.", *(("decoder.",) if decoder else ()), *(("norm.", "head.") if classifier else ()))
     return _ModelSpec(
         encoder=from_dict(ViTConfig, metadata["encoder"] if "encoder" in metadata else classifier["encoder"]),
@@ -131,44 +130,28 @@ def _read_model_spec(checkpoint: Checkpoint) -> _ModelSpec:
     )
 
 
-def _find_differences(model: _ModelSpec) -> list[str]:
-    """What transformers' VideoMAE does not have: it would load there, and be wrong."""
+def _find_differences(model: _ModelSpec, metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what transformers' VideoMAE does not have: it would load there, and be wrong."""
     encoder, decoder = model.encoder, model.decoder
-    found = {
-        "it has a class token": encoder.class_token,
-        "it has relative positions": encoder.relative_positions,
-        f"its pooling is {model.classifier.get('pooling')!r}": (
-            model.classifier.get("pooling", "mean") not in ("mean", "first")
-        ),
-    }
+    yield from _FORMAT.find_differences(encoder, metadata if decoder or model.classifier else {})
     for owner, part in (("its", encoder), ("its decoder's", decoder)):
-        if part is not None:
-            resized = ", resized from another grid" if part.positions == "sinusoid" else ""
-            found |= {
-                f"{owner} positions are {part.positions}{resized}, and transformers computes VideoMAE's sinusoid": (
-                    part.positions != "sinusoid" or part.learned_grid is not None
-                ),
-                f"{owner} attention has biases of keys": part.attention_bias == "qkv",
-                f"{owner} blocks have layer scale": part.layer_scale > 0,
-            }
-    if decoder is not None:
-        is_imagenet = (encoder.mean, encoder.std) == (IMAGENET_MEAN, IMAGENET_STD)
-        found |= {
-            "its decoder takes a class token": decoder.class_token != "none",
-            "the layer before its decoder has a bias": decoder.embed_bias,
-            "its decoder takes tokens that went through no final norm": "encoder.norm.weight" not in model.tensors,
-            f"the norm eps of its encoder is {encoder.norm_eps:g} and of its decoder {decoder.norm_eps:g}, for which "
-            "config.json has one key": decoder.norm_eps != encoder.norm_eps,
-            "the attention biases of its encoder and decoder differ": decoder.attention_bias != encoder.attention_bias,
-            "its tubelets are not square": encoder.tubelet[1] != encoder.tubelet[2],
-            f"its target is {model.target!r}, and there it is 'per_channel' or 'raw'": (
-                model.target not in ("per_channel", "raw")
-            ),
-            "its target is raw pixels, which are normalized by ImageNet's mean there": (
-                model.target == "raw" and not is_imagenet
-            ),
-        }
-    return [difference for difference, is_there in found.items() if is_there]
+        if part is not None and part.learned_grid is not None:
+            yield f"{owner} positions are resized from another grid"
+    if decoder is None:
+        return
+    is_imagenet = (encoder.mean, encoder.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    differences = {
+        "its decoder takes a class token": decoder.class_token != "none",
+        "the layer before its decoder has a bias": decoder.embed_bias,
+        "its decoder takes tokens that went through no final norm": "encoder.norm.weight" not in model.tensors,
+        f"its encoder's norm eps is {encoder.norm_eps:g} and its decoder's {decoder.norm_eps:g}, and config.json has one "
+        "key for both": decoder.norm_eps != encoder.norm_eps,
+        "the attention biases of its encoder and decoder differ": decoder.attention_bias != encoder.attention_bias,
+        "its tubelets are not square": encoder.tubelet[1] != encoder.tubelet[2],
+        f"its target is {model.target!r}, not 'per_channel' or 'raw'": model.target not in ("per_channel", "raw"),
+        "its target is raw pixels, normalized by ImageNet's mean there": model.target == "raw" and not is_imagenet,
+    }
+    yield from (difference for difference, is_there in differences.items() if is_there)
 
 
 def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str | None) -> dict[str, Any]:
@@ -297,8 +280,8 @@ pixels."""
     ]
     if notes:
         sections.append("## What differs\n\n" + "\n".join(f"- {note}" for note in notes))
-    stated = f"Licence: {licence}." if licence else "No licence is stated for what these weights were made from."
-    sections.append(f"## Licence and provenance\n\n{stated}")
+    licence_line = f"Licence: {licence}." if licence else "No licence is stated for what these weights were made from."
+    sections.append(f"## Licence and provenance\n\n{licence_line}")
     sections += [_format_provenance(provenance)] if (provenance := checkpoint.metadata.get("provenance")) else []
     return "\n\n".join(sections) + "\n"
 
@@ -316,4 +299,11 @@ def _write(checkpoint: Checkpoint, directory: Path) -> list[str]:
     return [f"it is a {export.architecture}", *export.notes]
 
 
+_FORMAT = ForeignFormat(
+    project="transformers",
+    build_rules=lambda checkpoint, config: build_transformers_rules(config, None),
+    position_kinds=("sinusoid",),
+    supports_layer_scale=False,
+    mean_std=None,
+)
 LAYOUT = Layout(key="transformers", name="transformers", matchers=(match_transformers,), write=_write)

@@ -3,18 +3,8 @@
 from typing import Any
 
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import (
-    build_classifier_match,
-    build_encoder_match,
-    build_pretraining_match,
-    compute_decoder_shapes,
-)
-from vidstill.checkpoints.layouts.infer_encoder import (
-    InferredEncoder,
-    infer_decoder,
-    infer_encoder,
-    infer_heads_of_64,
-)
+from vidstill.checkpoints.layouts.build_match import build_match, compute_decoder_shapes, describe_classifier
+from vidstill.checkpoints.layouts.infer_encoder import InferredEncoder, infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.infer_positions import InferredPositions
 from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch, ShapeDict
 from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule, build_vit_rules
@@ -36,26 +26,17 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         return None
     inferred = infer_encoder(file.select("encoder."), default_positions="sinusoid")
     metadata, shapes = infer_videomae_decoder(file, inferred)
-    return build_pretraining_match(
-        f"a pre-training of {get_version_name(inferred.config.dim)} (encoder, encoder_to_decoder and decoder)",
-        inferred,
-        build_videomae_rules(inferred.config),
-        shapes,
-        **metadata,
-    )
+    description = f"a pre-training of {get_version_name(inferred.config.dim)} (encoder, encoder_to_decoder and decoder)"
+    rules = build_videomae_rules(inferred.config)
+    return build_match("pretraining", description, inferred, rules, metadata=metadata, expected_shapes=shapes)
 
 
 def infer_videomae_decoder(file: ForeignFile, inferred: InferredEncoder) -> tuple[dict[str, Any], ShapeDict]:
     """The metadata that describes VideoMAE's decoder, and its names and shapes."""
     encoder, dim = inferred.config, file.count_rows("encoder_to_decoder.weight")
-    decoder = infer_decoder(
-        file.tensors,
-        "decoder.blocks.",
-        dim,
-        heads=infer_heads_of_64(dim),
-        positions=InferredPositions(encoder.positions if encoder.learned_grid is None else "sinusoid"),
-        embed_bias="encoder_to_decoder.bias" in file.tensors,
-    )
+    positions = InferredPositions(encoder.positions if encoder.learned_grid is None else "sinusoid")
+    has_bias = "encoder_to_decoder.bias" in file.tensors
+    decoder = infer_decoder(file.tensors, "decoder.blocks.", dim, positions=positions, embed_bias=has_bias)
     return {"decoder": to_dict(decoder)}, compute_decoder_shapes(decoder, encoder.dim, encoder.pixels_per_token)
 
 
@@ -68,13 +49,9 @@ def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
     projects = "VideoMAE, MVD, AMD or MaskAgain" if version == "VideoMAE" else version
     pools_first = "norm.weight" in file.tensors
     signs = "norm and head: the first token is classified" if pools_first else "fc_norm and head"
-    return build_classifier_match(
-        f"a classifier of {projects} ({signs}, {num_classes} classes)",
-        inferred,
-        build_classifier_rules(inferred.config),
-        num_classes,
-        "first" if pools_first else "mean",
-    )
+    description = f"a classifier of {projects} ({signs}, {num_classes} classes)"
+    metadata = describe_classifier(inferred, num_classes, "first" if pools_first else "mean")
+    return build_match("classifier", description, inferred, build_classifier_rules(inferred.config), metadata=metadata)
 
 
 def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
@@ -84,11 +61,8 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
     if not bare.has_patch_embed(5) or "head.weight" in bare.tensors:
         return None
     inferred = infer_encoder(bare, default_positions="sinusoid")
-    return build_encoder_match(
-        f"an encoder of {get_version_name(inferred.config.dim)} alone (blocks, and neither decoder nor head)",
-        inferred,
-        build_vit_rules(inferred.config, prefix, "encoder."),
-    )
+    description = f"an encoder of {get_version_name(inferred.config.dim)} alone (blocks, and neither decoder nor head)"
+    return build_match("encoder", description, inferred, build_vit_rules(inferred.config, prefix, "encoder."))
 
 
 def build_videomae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
