@@ -199,7 +199,7 @@ def test_results_cannot_be_written(runs):
         ({"method__mask__ratio": 0.05}, "hides none of the 32 tokens"),
         ({"method__encoder__tubelet": (2, 16, 16)}, "hides none of the 2 tokens"),
         ({"method__encoder__tubelet": (1, 1, 1), "method__target": "per_channel"}, "a tubelet of one pixel"),
-        ({"method__encoder__heads": 5}, "a width of 24 does not divide into 5 heads"),
+        ({"method__encoder__heads": 5}, "a 5 heads do not divide a width of 24"),
         ({"method__encoder__heads": 0}, "heads is 0"),
         ({"method__encoder__depth": -1}, "depth is -1"),
         ({"method__encoder__drop_path": 1}, "drop_path is 1.0; take 0 to less than 1"),
@@ -254,7 +254,7 @@ def test_an_impossible_distillation(runs, options, message):
         (DMAE, {"layer_pairs": (3, 1)}, "block 3 of a student of 2 blocks"),
         (DMAE, {"layer_pairs": ()}, "no blocks to align"),
         (STMAE, {"encoder__no_class_token": ()}, "the encoder's class token, which it has not"),
-        (STMAE, {"encoder__learned_grid": "None"}, "set learned_grid"),
+        (STMAE, {"encoder__learned_grid": "None"}, "give its learned-grid"),
         (STMAE, {"decoder__learned_grid": (-1, 4, 4)}, "learned_grid is -1; take 1 or more"),
     ],
 )

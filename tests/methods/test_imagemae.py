@@ -58,7 +58,7 @@ def test_the_decoder_is_given_the_encoders_class_token():
 
 def test_an_encoder_without_the_class_token_that_the_decoder_takes_is_met_with_a_sentence():
     config = replace(IMAGEMAE, encoder=replace(IMAGEMAE.encoder, class_token=False))
-    with pytest.raises(InputError, match="takes the encoder's class token, which it has not"):
+    with pytest.raises(InputError, match="needs the encoder's class token, and the encoder has none"):
         built(config)(CLIP, seed=SEED)
 
 

@@ -83,7 +83,7 @@ def test_plain_products_in_bfloat16_are_the_fused_kernel_up_to_bfloat16():
 
 
 def test_a_width_that_does_not_divide_into_heads_is_met_with_a_sentence():
-    with pytest.raises(InputError, match="width of 24 does not divide into 5 heads"):
+    with pytest.raises(InputError, match="5 heads do not divide a width of 24"):
         Attention(BlockConfig(dim=24, heads=5))
 
 

@@ -75,7 +75,7 @@ def test_a_table_is_the_same_when_a_default_device_is_set(kind):
     [lambda: build_sincos_2d(2, 2, 18), lambda: build_sincos_3d(Grid(2, 2, 2), 24), lambda: build_sincos_2d(2, 2, 6)],
 )
 def test_a_width_that_has_no_such_code_is_met_with_a_sentence(make):
-    with pytest.raises(InputError, match=r"width of \d+ does not divide .*; take \d+·k"):
+    with pytest.raises(InputError, match=r"width of \d+ does not divide .*; take a multiple of \d+"):
         make()
 
 

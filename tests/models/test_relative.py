@@ -131,5 +131,7 @@ def test_in_bfloat16_they_are_the_same_but_for_rounding():
 
 
 def test_relative_positions_without_their_grid_are_met_with_a_sentence():
-    with pytest.raises(InputError, match="relative positions need the grid they are learned on; set learned_grid"):
+    with pytest.raises(
+        InputError, match="relative positions need the grid that they are learned on; give its learned-grid"
+    ):
         replace(ENCODER, relative_positions=True).build()

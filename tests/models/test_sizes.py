@@ -7,7 +7,7 @@ from torch import nn
 from vidstill.methods.amd import AMDConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.vit import BASE, HUGE, LARGE, SMALL, TINY, ViTConfig
+from vidstill.models.vit import BASE, HUGE, LARGE, SMALL
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.flops import compute_model_cost
 
@@ -75,7 +75,3 @@ def test_a_pre_training_of_amd_has_the_official_parameters(size, registered, pro
     assert parameters(method) == registered - unused_norms + mask_tokens
     assert parameters(method.generators) == 50_384_896 - unused_norms + mask_tokens
     assert parameters(method.projections) == projections
-
-
-def test_tiny_is_a_quarter_of_base_in_width():
-    assert ViTConfig(dim=BASE.dim // 4, depth=BASE.depth, heads=BASE.heads // 4) == TINY

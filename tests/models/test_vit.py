@@ -183,7 +183,7 @@ def test_learned_positions_are_trained_and_follow_the_grid():
 
 
 def test_learned_positions_without_their_grid_are_met_with_a_sentence():
-    with pytest.raises(InputError, match="set learned_grid"):
+    with pytest.raises(InputError, match="give its learned-grid"):
         replace(ENCODER, positions="learned").build()
 
 

@@ -1,1 +1,1 @@
-"""Clip → tokens → features; knows no method and no data set."""
+"""Clip → tokens → features; knows no method and no dataset."""

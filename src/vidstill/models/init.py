@@ -1,4 +1,4 @@
-"""Init."""
+"""Weight initialisation of the papers' released codes."""
 
 import torch
 from torch import nn
@@ -7,10 +7,10 @@ from vidstill.models.layers import Attention
 
 
 def init_xavier_weights(module: nn.Module, *, separate_qkv: bool = False) -> None:
-    """The authors' start of a pre-training: Xavier uniform weights, zero biases, plain LayerNorms.
+    """Initialise for pre-training: Xavier uniform weights, zero biases, default LayerNorms.
 
     Args:
-        separate_qkv: queries, keys and values start as three matrices (ST-MAE), not as one that is three times as high.
+        separate_qkv: Queries, keys and values are three matrices (ST-MAE), not one that is three times as high.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
@@ -26,7 +26,7 @@ def init_xavier_weights(module: nn.Module, *, separate_qkv: bool = False) -> Non
 
 
 def init_normal_weights(module: nn.Module, *, bias: float = 0.0) -> None:
-    """The start of a fine-tuning: normal weights of deviation 0.02; biases, those of norms too, of one value."""
+    """Initialise for fine-tuning: normal weights of std 0.02; all biases, those of norms too, constant."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02, a=-2.0, b=2.0)

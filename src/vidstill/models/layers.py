@@ -13,36 +13,35 @@ from torch import Tensor, nn
 from vidstill.models.relative_positions import RelativePositionEmbedding, TokenCoordinates
 from vidstill.utils.types import Grid, InputError, check_range
 
-NORM_EPS = 1e-6  # the family's: neither torch's 1e-5 nor the 1e-12 of transformers' VideoMAE
+NORM_EPS = 1e-6  # of all papers here; torch's default is 1e-5, transformers' VideoMAE has 1e-12
 
 _MAX_UNFUSED_TOKENS = (
-    1024  # tokens up to which a CPU is faster with plain products in bfloat16 than with its fused kernel
+    1024  # up to here a CPU is faster with plain matrix products in bfloat16 than with its fused kernel
 )
 
-
 AttentionBias = Literal["qkv", "qv", "none"]
-"""What has a bias beside attention's output: all three (MAE, ST-MAE), queries and values (VideoMAE), or nothing."""
+"""Biases besides the output's: of all three (MAE, ST-MAE), of queries and values (VideoMAE), or none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig:
-    """What all blocks of one stack have in common."""
+    """Settings of all blocks of a stack."""
 
     dim: int
     heads: int
     mlp_ratio: float = 4.0
-    layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
+    layer_scale: float = 0.0  # initial value of the branch scales; 0: none
     attention_bias: AttentionBias = "qv"
-    rel_pos_grid: tuple[int, int, int] | None = None  # what relative positions are for; None: there are none
-    norm_eps: float = NORM_EPS  # added to the variance under the root of a LayerNorm
+    rel_pos_grid: tuple[int, int, int] | None = None  # of relative positions, in tokens; None: none
+    norm_eps: float = NORM_EPS  # eps of the LayerNorms
 
     def __post_init__(self) -> None:
-        check_range(1, math.inf, width=self.dim, heads=self.heads)
+        check_range(1, math.inf, dim=self.dim, heads=self.heads)
         check_range(0, math.inf, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale, norm_eps=self.norm_eps)
 
 
 class AttentionMap(NamedTuple):
-    """What one block attends with."""
+    """Attention logits and values of one block."""
 
     logits: Float[Tensor, "b heads n n"]  # scaled, before the softmax
     values: Float[Tensor, "b heads n d_head"]
@@ -53,7 +52,13 @@ def compute_attention(
     keys: Float[Tensor, "b heads n d"],
     values: Float[Tensor, "b heads n d_head"],
 ) -> Float[Tensor, "b heads n d_head"]:
-    """Softmax attention by the kernel that suits the device; the only place where one is chosen."""
+    """Return softmax attention, by the kernel that suits the device; the only function that selects one.
+
+    Args:
+        queries: Scaled by the root of their length.
+        keys: As long as the queries.
+        values: May have another length.
+    """
     if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.shape[-2] <= _MAX_UNFUSED_TOKENS:
         return compute_attention_logits(queries, keys).softmax(dim=-1) @ values
     return F.scaled_dot_product_attention(queries, keys, values)
@@ -62,7 +67,7 @@ def compute_attention(
 def compute_attention_logits(
     queries: Float[Tensor, "b heads n d_head"], keys: Float[Tensor, "b heads n d_head"]
 ) -> Float[Tensor, "b heads n n"]:
-    """Scaled products of queries and keys; the queries are scaled first, as the authors do."""
+    """Return scaled products of queries and keys; the queries are scaled first, as in the released codes."""
     return (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
 
 
@@ -72,7 +77,7 @@ class Attention(nn.Module):
     def __init__(self, config: BlockConfig):
         super().__init__()
         if config.dim % config.heads:
-            raise InputError(f"a width of {config.dim} does not divide into {config.heads} heads; take a divisor of it")
+            raise InputError(f"{config.heads} heads do not divide a width of {config.dim}; take a divisor of it")
         self.heads = config.heads
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.attention_bias == "qkv")
         biased = config.attention_bias == "qv"
@@ -83,7 +88,7 @@ class Attention(nn.Module):
         self.rel_pos = RelativePositionEmbedding(config.dim // config.heads, Grid(*grid)) if grid else None
 
     def project_qkv(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
-        """Queries, keys and values, by head."""
+        """Return queries, keys and values, by head."""
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
@@ -96,18 +101,18 @@ class Attention(nn.Module):
         return self._merge_heads(compute_attention(*self._project_heads(tokens, coordinates)))
 
     def compute_map(self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None) -> AttentionMap:
-        """The logits and values that `forward` works with."""
+        """Return the logits and values that `forward` uses."""
         queries, keys, values = self._project_heads(tokens, coordinates)
         return AttentionMap(compute_attention_logits(queries, keys), values)
 
     def apply_map(self, attention_map: AttentionMap) -> Float[Tensor, "b n d"]:
-        """What `forward` gives, from logits and values that are there already."""
+        """Return the output of `forward` from its logits and values."""
         return self._merge_heads(attention_map.logits.softmax(dim=-1) @ attention_map.values)
 
     def _project_heads(
         self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, by head; with relative positions, the former two are longer."""
+        """Return queries, keys and values, by head; with relative positions, the first two are longer."""
         queries, keys, values = self.project_qkv(tokens).unbind()
         if self.rel_pos is not None and coordinates is not None:
             queries, keys = self.rel_pos(queries, keys, coordinates)
@@ -131,10 +136,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """tokens + attention(norm(tokens)), then the same with the MLP; each branch may be dropped or scaled.
+    """tokens + attention(norm(tokens)), then the same with the MLP; branches may be dropped or scaled.
 
-    A branch is dropped clip by clip with the probability `drop_path`, and scaled up where it is kept
-    (Huang et al., arXiv:1603.09382).
+    Stochastic depth (Huang et al., arXiv:1603.09382): a branch is dropped per clip with probability `drop_path`, and
+    scaled up otherwise.
     """
 
     def __init__(self, config: BlockConfig, drop_path: float = 0.0):
@@ -156,22 +161,24 @@ class Block(nn.Module):
         attention_map: AttentionMap | None = None,
         coordinates: TokenCoordinates | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """The tokens as this block leaves them.
+        """Return the block's output.
 
         Args:
-            attention_map: this block's `attention_map` of these tokens, where it is there already.
-            coordinates: where the tokens stand, for relative positions.
+            tokens: Its input.
+            attention_map: Result of `compute_attention_map` for these tokens, if it is computed already.
+            coordinates: Of the tokens, for relative positions.
         """
-        mixed = (
-            self.attn(self.norm1(tokens), coordinates) if attention_map is None else self.attn.apply_map(attention_map)
-        )
+        if attention_map is None:
+            mixed = self.attn(self.norm1(tokens), coordinates)
+        else:
+            mixed = self.attn.apply_map(attention_map)
         tokens = tokens + self._scale_and_drop(mixed, self.gamma_1)
         return tokens + self._scale_and_drop(self.mlp(self.norm2(tokens)), self.gamma_2)
 
     def compute_attention_map(
         self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None
     ) -> AttentionMap:
-        """The attention of this block on the tokens that enter it."""
+        """Return the block's attention on its input."""
         return self.attn.compute_map(self.norm1(tokens), coordinates)
 
     def _scale_and_drop(self, residual: Float[Tensor, "b n d"], scale: Tensor | None) -> Float[Tensor, "b n d"]:
@@ -179,12 +186,18 @@ class Block(nn.Module):
             residual = residual * scale
         if not self.training or self.drop_path == 0:
             return residual
-        kept = torch.rand(len(residual), 1, 1, device=residual.device) >= self.drop_path
-        return residual * kept / (1 - self.drop_path)
+        keep = torch.rand(len(residual), 1, 1, device=residual.device) >= self.drop_path
+        return residual * keep / (1 - self.drop_path)
 
 
 def build_blocks(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleList:
-    """`depth` blocks; the rate of dropped branches rises linearly from 0 to `drop_path`."""
+    """Build `depth` blocks.
+
+    Args:
+        config: Of each block.
+        depth: Number of blocks.
+        drop_path: Of the last block; it rises linearly from 0.
+    """
     check_range(0, math.inf, depth=depth)
     check_range(0, 1, exclusive=True, drop_path=drop_path)
     rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()

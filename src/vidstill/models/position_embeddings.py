@@ -1,4 +1,4 @@
-"""Where a token stands: the fixed position codes of the family, computed for any grid, and learned ones, resized."""
+"""Position embeddings: the papers' fixed ones, computed for any grid, and learned ones, resized."""
 
 import math
 from functools import lru_cache
@@ -13,20 +13,25 @@ from torch import Tensor, nn
 from vidstill.utils.types import Grid, InputError, check_range
 
 FixedPositionKind = Literal["sinusoid", "sincos2d", "sincos3d"]
-"""Codes that are computed: VideoMAE's flat table, MAE's per frame, MVD's separable one."""
+"""VideoMAE's flat sinusoids, MAE's 2-D ones per frame, MVD's 3-D ones."""
 
 PositionKind = Literal["sinusoid", "sincos2d", "sincos3d", "learned", "separable"]
-"""How a model tells its tokens apart: by a computed code, by a learned table, or by one of places and one of slots."""
+"""Fixed, or learned: one table, or separable, with one table for space and one for time (ST-MAE)."""
 
-_INIT_STD = 0.02  # deviation of learned codes
+_INIT_STD = 0.02  # of learned embeddings
 
 
 class PositionEmbedding(nn.Module):
-    """The code of every token of a grid, and of the class token where there is one.
+    """Position embeddings of all tokens of a grid, and of the class token.
 
-    A learned code is resized where a clip has another grid than it was learned on; a computed one is that of the
-    clip's own grid, or resized too, where the grid of its training is given (detection). Of computed codes, the class
-    token has none (MAE's is a row of zeros).
+    A learned one is resized for a clip of another grid; a fixed one is computed for the clip's grid, or resized too, if
+    the grid of its training is given (detection). With fixed ones, the class token has none (MAE's is zero).
+
+    Args:
+        kind: Fixed or learned.
+        dim: Channels.
+        learned_grid: Time steps, rows and columns that the embeddings are stored for.
+        class_token: There is a class token, which has a learned embedding if the tokens have.
     """
 
     cls_embedding: nn.Parameter | None
@@ -48,7 +53,9 @@ class PositionEmbedding(nn.Module):
         if kind not in ("learned", "separable"):
             return
         if (grid := self.learned_grid) is None:
-            raise InputError(f"{kind} positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
+            raise InputError(
+                f"{kind} positions need the grid that they are learned on; give its learned-grid, e.g. 8 14 14"
+            )
         if kind == "learned":
             self.joint = nn.Parameter(torch.empty(grid.num_tokens, dim))
         else:
@@ -60,7 +67,7 @@ class PositionEmbedding(nn.Module):
             nn.init.trunc_normal_(table, std=_INIT_STD)
 
     def forward(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
-        """The code of every token, in token order."""
+        """Return the embedding of every token, in token order."""
         old = self.learned_grid or grid
         if self.kind == "learned":
             return resize_position_table(self.joint, old, grid)
@@ -73,12 +80,18 @@ class PositionEmbedding(nn.Module):
 
 @lru_cache(maxsize=64)
 def build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: torch.device) -> Float[Tensor, "n d"]:
-    """The fixed code of every token of a grid, in token order, float32; made once for each grid and device.
+    """Return the fixed embedding of every token of a grid, in token order, float32; cached per grid and device.
+
+    Args:
+        kind: Which of the papers'.
+        grid: Of the clip.
+        dim: Channels.
+        device: Of the result.
 
     Raises:
-        InputError: the width does not divide into the parts of the code.
+        InputError: `dim` does not divide into the parts of the embedding.
     """
-    with torch.device("meta" if device.type == "meta" else "cpu"):  # a model that is only counted needs no numbers
+    with torch.device("meta" if device.type == "meta" else "cpu"):  # a model on "meta" needs no numbers
         match kind:
             case "sinusoid":
                 table = build_sinusoid_table(grid.num_tokens, dim)
@@ -90,41 +103,49 @@ def build_position_table(kind: FixedPositionKind, grid: Grid, dim: int, device: 
 
 
 def build_sinusoid_table(num_tokens: int, dim: int) -> Float[Tensor, "n d"]:
-    """The table of "Attention is all you need" over the flat token number: sine and cosine by turns (VideoMAE)."""
+    """Return the table of "Attention is all you need" over flat token numbers: sine and cosine alternate (VideoMAE)."""
     channel = torch.arange(dim, dtype=torch.float64)
     angle = torch.arange(num_tokens, dtype=torch.float64)[:, None] / 10000 ** (2 * (channel // 2) / dim)
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
 def build_sincos_1d(length: int, dim: int) -> Float[Tensor, "n d"]:
-    """All sines, then all cosines, of each place."""
+    """Return all sines, then all cosines, per position."""
     if dim % 2:
-        raise InputError(f"a width of {dim} does not divide into sines and cosines; take 2·k")
+        raise InputError(f"a width of {dim} does not divide into sines and cosines; take a multiple of 2")
     frequency = 10000 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
     angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 def build_sincos_2d(rows: int, columns: int, dim: int) -> Float[Tensor, "n d"]:
-    """MAE's code of a frame: one half of the channels for the column, the other for the row."""
+    """Return MAE's embedding of a frame: one half of the channels for the column, the other for the row."""
     if dim % 4:
-        raise InputError(f"a width of {dim} does not divide into sines and cosines of rows and columns; take 4·k")
+        raise InputError(
+            f"a width of {dim} does not divide into sines and cosines of rows and columns; take a multiple of 4"
+        )
     column = repeat(build_sincos_1d(columns, dim // 2), "w d -> (h w) d", h=rows)
     row = repeat(build_sincos_1d(rows, dim // 2), "h d -> (h w) d", w=columns)
     return torch.cat([column, row], dim=1)
 
 
 def build_sincos_3d(grid: Grid, dim: int) -> Float[Tensor, "n d"]:
-    """MVD's separable code: a quarter of the channels for the time, then MAE's code of the place."""
+    """Return MVD's separable embedding: a quarter of the channels for time, then MAE's for space."""
     if dim % 16:
-        raise InputError(f"a width of {dim} does not divide into the parts of a 3-D position code; take 16·k")
+        raise InputError(f"a width of {dim} does not divide into the parts of sincos3d; take a multiple of 16")
     time = repeat(build_sincos_1d(grid.t, dim // 4), "t d -> (t s) d", s=grid.h * grid.w)
-    place = repeat(build_sincos_2d(grid.h, grid.w, dim - dim // 4), "s d -> (t s) d", t=grid.t)
-    return torch.cat([time, place], dim=1)
+    space = repeat(build_sincos_2d(grid.h, grid.w, dim - dim // 4), "s d -> (t s) d", t=grid.t)
+    return torch.cat([time, space], dim=1)
 
 
 def resize_position_table(table: Float[Tensor, "n d"], old_grid: Grid, new_grid: Grid) -> Float[Tensor, "m d"]:
-    """A learned table for another grid: bicubic in space (slot by slot), linear in time."""
+    """Resize a learned table to another grid: bicubic in space (per time step), linear in time.
+
+    Args:
+        table: One row per token.
+        old_grid: Of the table.
+        new_grid: Of the result.
+    """
     if old_grid == new_grid:
         return table
     cube = rearrange(table, "(t h w) d -> t d h w", t=old_grid.t, h=old_grid.h, w=old_grid.w)

@@ -1,4 +1,4 @@
-"""How far apart two tokens stand, as a part of their attention: a learned table each for time, rows and columns."""
+"""Relative position embeddings in attention: learned tables for distances in time, rows and columns."""
 
 import math
 from typing import NamedTuple
@@ -11,30 +11,36 @@ from torch import Tensor, nn
 
 from vidstill.utils.types import Grid
 
-_HEAD_DIM_MULTIPLE = 8  # the fused kernels of GPUs take heads of a multiple of so many channels
+_HEAD_DIM_MULTIPLE = 8  # the fused GPU kernels need heads of a multiple of 8 channels
 
 
 class TokenCoordinates(NamedTuple):
-    """Where tokens stand; in one row for all clips where they are the whole grid's."""
+    """Coordinates of tokens; one row for all clips if they are the whole grid's."""
 
     grid: Grid
-    coordinates: tuple[Int[Tensor, "c v"], Int[Tensor, "c v"], Int[Tensor, "c v"]]  # slot, row and column of each
+    coordinates: tuple[Int[Tensor, "c v"], Int[Tensor, "c v"], Int[Tensor, "c v"]]  # time step, row and column of each
 
 
 def compute_token_coordinates(grid: Grid, visible: Int[Tensor, "b v"] | None, device: torch.device) -> TokenCoordinates:
-    """Where the named tokens stand; all of them where none are named."""
+    """Return the coordinates of tokens.
+
+    Args:
+        grid: All tokens.
+        visible: Token numbers; None: all.
+        device: Of the result.
+    """
     tokens = torch.arange(grid.num_tokens, device=device)[None] if visible is None else visible
-    slot, place = tokens // (grid.h * grid.w), tokens % (grid.h * grid.w)
-    return TokenCoordinates(grid, (slot, place // grid.w, place % grid.w))
+    step, patch = tokens // (grid.h * grid.w), tokens % (grid.h * grid.w)
+    return TokenCoordinates(grid, (step, patch // grid.w, patch % grid.w))
 
 
 class RelativePositionEmbedding(nn.Module):
-    """Decomposed relative positions (MViTv2, arXiv:2112.01526, section 4.1), which ST-MAE adds as it learns to detect.
+    """Decomposed relative positions (MViTv2, arXiv:2112.01526, section 4.1), which ST-MAE adds for detection.
 
     Token i attends to j with scale · q_i · k_j + q_i · (T[t_i - t_j] + H[h_i - h_j] + W[w_i - w_j]), as released: the
-    latter part is not scaled. All heads of a block share its tables, which start at zero (how they started for the
-    published numbers is not known), so that a model that was pre-trained without them is the same at first. A token
-    that stands nowhere, the class token, is no nearer to one than to another.
+    second term is not scaled. All heads of a block share its tables, which are zero at first (how the published models
+    initialised them is not known), so that a model pre-trained without them is unchanged. The class token has no
+    coordinates, and the second term is 0 for it.
     """
 
     def __init__(self, d_head: int, learned_grid: Grid):
@@ -45,41 +51,43 @@ class RelativePositionEmbedding(nn.Module):
     def forward(
         self, queries: Float[Tensor, "b heads n d"], keys: Float[Tensor, "b heads n d"], coordinates: TokenCoordinates
     ) -> tuple[Float[Tensor, "b heads n e"], Float[Tensor, "b heads n e"]]:
-        """Longer queries and keys, whose products, scaled by their length, are the sum above.
+        """Extend queries and keys, so that their products, scaled by their length, are the sum above.
 
-        A query is made longer by its products with every slot, row and column, a key by three ones at its own: no
-        kernel of attention has to know of it, and nothing is stored for every pair.
+        A query is extended by its products with every time step, row and column, a key by a one at each of its own: any
+        attention kernel can be used, and nothing is stored per pair of tokens.
 
         Args:
-            coordinates: where the last tokens stand; those before them stand nowhere.
+            queries: By head.
+            keys: By head.
+            coordinates: Of the last tokens; the class token before them has none.
         """
         first = queries.shape[2] - coordinates.coordinates[0].shape[1]
         length, sides = queries.shape[3], (coordinates.grid.t, coordinates.grid.h, coordinates.grid.w)
-        wide = math.ceil((length + sum(sides)) / _HEAD_DIM_MULTIPLE) * _HEAD_DIM_MULTIPLE
-        filled = (0, wide - length - sum(sides), first, 0)
-        towards = [
-            _compute_relative_logits(queries[:, :, first:], table, places, side)
-            for table, places, side in zip((self.t, self.h, self.w), coordinates.coordinates, sides, strict=True)
+        padded = math.ceil((length + sum(sides)) / _HEAD_DIM_MULTIPLE) * _HEAD_DIM_MULTIPLE
+        padding = (0, padded - length - sum(sides), first, 0)
+        logits = [
+            _compute_relative_logits(queries[:, :, first:], table, axis, side)
+            for table, axis, side in zip((self.t, self.h, self.w), coordinates.coordinates, sides, strict=True)
         ]
-        seats = [
-            places[..., None] == _arange_like(side, places)
-            for places, side in zip(coordinates.coordinates, sides, strict=True)
+        one_hot = [
+            axis[..., None] == _arange_like(side, axis)
+            for axis, side in zip(coordinates.coordinates, sides, strict=True)
         ]
-        of_queries = F.pad(torch.cat(towards, dim=-1), filled)
-        of_keys = F.pad(torch.cat(seats, dim=-1)[:, None], filled).expand_as(of_queries)
+        query_extension = F.pad(torch.cat(logits, dim=-1), padding)
+        key_extension = F.pad(torch.cat(one_hot, dim=-1)[:, None], padding).expand_as(query_extension)
         return (
-            torch.cat([queries * (wide / length) ** 0.5, of_queries * wide**0.5], dim=-1),
-            torch.cat([keys, of_keys.to(keys.dtype)], dim=-1),
+            torch.cat([queries * (padded / length) ** 0.5, query_extension * padded**0.5], dim=-1),
+            torch.cat([keys, key_extension.to(keys.dtype)], dim=-1),
         )
 
 
 def _compute_relative_logits(
     queries: Float[Tensor, "b heads v d"], table: Float[Tensor, "s d"], coordinates: Int[Tensor, "c v"], side: int
 ) -> Float[Tensor, "b heads v side"]:
-    """The product of each query with the code of its distance to each place along one axis."""
+    """Return the product of each query with the embedding of its distance to each position along one axis."""
     products = queries @ resize_relative_table(table, 2 * side - 1).T.to(queries.dtype)
-    apart = coordinates[:, :, None] - _arange_like(side, coordinates) + side - 1
-    return products.gather(-1, apart[:, None].expand(*products.shape[:-1], side))
+    distances = coordinates[:, :, None] - _arange_like(side, coordinates) + side - 1
+    return products.gather(-1, distances[:, None].expand(*products.shape[:-1], side))
 
 
 def _arange_like(count: int, like: Tensor) -> Int[Tensor, "count"]:
@@ -87,7 +95,7 @@ def _arange_like(count: int, like: Tensor) -> Int[Tensor, "count"]:
 
 
 def resize_relative_table(table: Float[Tensor, "s d"], length: int) -> Float[Tensor, "r d"]:
-    """A table for another number of distances: linear along its length."""
+    """Resize a table to another number of distances, linearly."""
     if len(table) == length:
         return table
     line = F.interpolate(rearrange(table, "s d -> 1 d s"), size=length, mode="linear", align_corners=False)

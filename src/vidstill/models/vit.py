@@ -1,4 +1,4 @@
-"""The vision transformer of the family, for images and clips: embeds what is visible, and gives what is asked for."""
+"""The vision transformer, for images and clips: encodes the visible tokens and returns the requested features."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -21,26 +21,26 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """A plain ViT. Frames, rows and columns are free: the clip decides."""
+    """A plain ViT, for clips of any number of frames, rows and columns."""
 
     dim: int
     depth: int
     heads: int
     mlp_ratio: float = 4.0
     tubelet: Tubelet = (2, 16, 16)  # frames, rows, columns of one token; (1, 16, 16) for images
-    # Clips that do not divide into tubelets are refused, or else what is left over at their end, bottom and right is
-    # not seen, as by a convolution without padding (ST-MAE's 312 × 312 pixels).
+    # Clips that do not divide into tubelets are refused, or cropped at their end, bottom and right, as by a convolution
+    # without padding (ST-MAE's 312 × 312 pixels).
     drop_remainder: bool = False
     positions: PositionKind = "sinusoid"
-    # What learned and relative positions are for, in tokens, and computed ones where they are resized for other grids.
+    # Grid of learned and relative positions, in tokens, and of fixed ones that are resized for other grids.
     learned_grid: tuple[int, int, int] | None = None
-    relative_positions: bool = False  # beside the others; they start at zero (ST-MAE's fine-tuning for detection)
-    class_token: bool = False  # before the tokens of every clip
-    layer_scale: float = 0.0  # first value of the branch factors; 0: there are none
-    drop_path: float = 0.0  # rate of dropped branches in the last block
+    relative_positions: bool = False  # besides the others (ST-MAE's detection); initialised with zeros
+    class_token: bool = False  # prepended to the tokens of each clip
+    layer_scale: float = 0.0  # initial value of the branch scales; 0: none
+    drop_path: float = 0.0  # in the last block; rises linearly from 0
     attention_bias: AttentionBias = "qv"
-    norm_eps: float = NORM_EPS  # of the LayerNorms in the blocks and of the last one
-    mean: tuple[float, float, float] = IMAGENET_MEAN  # of the colours in [0, 1], taken off at the door
+    norm_eps: float = NORM_EPS  # eps of the LayerNorms, the final one too
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of colours in [0, 1]; subtracted by the model
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class ViTConfig:
             check_range(1, math.inf, tubelet=side)
         for side in self.learned_grid or ():
             check_range(1, math.inf, learned_grid=side)
-        check_range(1, math.inf, width=self.dim)
+        check_range(1, math.inf, dim=self.dim)
         for mean, std in zip(self.mean, self.std, strict=True):
             check_range(0, 1, mean=mean)
             check_range(1e-6, math.inf, std=std)
@@ -56,7 +56,9 @@ class ViTConfig:
     @property
     def block_config(self) -> BlockConfig:
         if self.relative_positions and self.learned_grid is None:
-            raise InputError("relative positions need the grid they are learned on; set learned_grid, e.g. 8 14 14")
+            raise InputError(
+                "relative positions need the grid that they are learned on; give its learned-grid, e.g. 8 14 14"
+            )
         return BlockConfig(
             dim=self.dim,
             heads=self.heads,
@@ -73,17 +75,17 @@ class ViTConfig:
         return 3 * t * h * w
 
     def crop_to_tubelets(self, clip: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 3 _t _h _w"]:
-        """A clip without what fills no tubelet, where that is dropped; less than one tubelet is no clip."""
+        """Crop a clip to whole tubelets, if `drop_remainder`; one that is smaller than a tubelet is left as it is."""
         if not self.drop_remainder:
             return clip
         t, h, w = (size - size % step or size for size, step in zip(clip.shape[-3:], self.tubelet, strict=True))
         return clip[..., :t, :h, :w]
 
     def grid(self, clip: Float[Tensor, "b 3 t h w"]) -> Grid:
-        """The tokens of a clip.
+        """Return the tokens of a clip, counted along time, rows and columns.
 
         Raises:
-            InputError: the clip does not divide into whole tubelets.
+            InputError: The clip does not divide into whole tubelets.
         """
         return Grid.from_clip(self.crop_to_tubelets(clip), self.tubelet)
 
@@ -91,7 +93,6 @@ class ViTConfig:
         return ViT(self, final_norm=final_norm)
 
 
-TINY = ViTConfig(dim=192, depth=12, heads=3)
 SMALL = ViTConfig(dim=384, depth=12, heads=6)
 BASE = ViTConfig(dim=768, depth=12, heads=12)
 LARGE = ViTConfig(dim=1024, depth=24, heads=16)
@@ -102,7 +103,7 @@ def _build_image_config(size: ViTConfig, *, patch: int = 16) -> ViTConfig:
     return replace(size, tubelet=(1, patch, patch), positions="sincos2d", class_token=True, attention_bias="qkv")
 
 
-# MAE's (arXiv:2111.06377, appendix A); it has no S, which is DMAE's and AMD's
+# MAE's (arXiv:2111.06377, appendix A); S is DMAE's and AMD's
 IMAGE_SMALL = _build_image_config(SMALL)
 IMAGE_BASE = _build_image_config(BASE)
 IMAGE_LARGE = _build_image_config(LARGE)
@@ -140,7 +141,9 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.class_token else None
         self.blocks = build_blocks(config.block_config, config.depth, config.drop_path)
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if final_norm else nn.Identity()
-        init_xavier_weights(self.blocks)  # the embedding keeps torch's own start, as the authors' convolution does
+        init_xavier_weights(
+            self.blocks
+        )  # the patch embedding keeps torch's default weights, as the authors' convolution
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
 
@@ -192,23 +195,21 @@ class ViT(nn.Module):
     def embed_tokens(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None = None
     ) -> Float[Tensor, "b v d"]:
-        """What enters the first block, but for the class token: embedded tubelets with the codes of their places."""
+        """Return the input of the first block without class token: embedded tubelets plus position embeddings."""
         grid = self.grid(clip)
         pixels = self.normalize_input(patchify(self.config.crop_to_tubelets(clip), self.config.tubelet, visible))
-        codes = self.positions(grid, clip.device).to(
-            self.patch_embed.weight.dtype
-        )  # a model in half precision stays in it
-        return self.patch_embed(pixels) + (codes if visible is None else codes[visible])
+        positions = self.positions(grid, clip.device).to(self.patch_embed.weight.dtype)  # keeps half precision
+        return self.patch_embed(pixels) + (positions if visible is None else positions[visible])
 
     def normalize_input(self, pixels: Float[Tensor, "b v p"]) -> Float[Tensor, "b v p"]:
-        """Tubelets of colours in [0, 1], with this model's mean and deviation taken off."""
+        """Normalize tubelets of colours in [0, 1] by the model's mean and std."""
         repeats = pixels.shape[-1] // 3
         return (pixels - self.mean.repeat_interleave(repeats)) / self.std.repeat_interleave(repeats)
 
     def _compute_coordinates(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None
     ) -> TokenCoordinates | None:
-        """Where the tokens stand, where it makes a difference to the blocks."""
+        """Return the tokens' coordinates, if the blocks use them."""
         return (
             compute_token_coordinates(self.grid(clip), visible, clip.device) if self.config.relative_positions else None
         )
@@ -216,7 +217,7 @@ class ViT(nn.Module):
     def _prepare_tokens(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None
     ) -> Float[Tensor, "b n d"]:
-        """What enters the first block: the class token, if there is one, and the tokens."""
+        """Return the input of the first block: the class token, if there is one, and the tokens."""
         tokens = self.embed_tokens(clip, visible)
         if self.cls_token is None:
             return tokens
@@ -225,7 +226,7 @@ class ViT(nn.Module):
         return torch.cat([first.expand(tokens.shape[0], 1, -1).to(tokens.dtype), tokens], dim=1)
 
     def _split_cls_token(self, tokens: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b v d"]]:
-        """The class token, and the others."""
+        """Split class token and other tokens."""
         cut = 0 if self.cls_token is None else 1
         return tokens[:, :cut], tokens[:, cut:]
 
@@ -233,15 +234,18 @@ class ViT(nn.Module):
 def patchify(
     clip: Float[Tensor, "b 3 t h w"], tubelet: Tubelet, indices: Int[Tensor, "b v"] | None = None
 ) -> Float[Tensor, "b v p"]:
-    """The pixels of the named tubelets (of all where none are named); colour first, then frame, row, column.
+    """Return the pixels of tubelets; channel first, then frame, row, column.
 
-    Only the named ones are read: the clip is never copied as a whole.
+    Args:
+        clip: Never copied as a whole.
+        tubelet: Frames, rows and columns of one token, in pixels.
+        indices: Token numbers, the only tubelets that are read; None: all.
     """
     grid = Grid.from_clip(clip, tubelet)
     cubes = rearrange(clip, "b c (gt t) (gh h) (gw w) -> b gt gh gw c t h w", gt=grid.t, gh=grid.h, gw=grid.w)
     if indices is None:
         return rearrange(cubes, "b gt gh gw c t h w -> b (gt gh gw) (c t h w)")
     batch = torch.arange(len(clip), device=clip.device)[:, None]
-    frame, place = indices // (grid.h * grid.w), indices % (grid.h * grid.w)
-    chosen = cubes[batch, frame, place // grid.w, place % grid.w]
-    return rearrange(chosen, "b v c t h w -> b v (c t h w)")
+    step, patch = indices // (grid.h * grid.w), indices % (grid.h * grid.w)
+    selected = cubes[batch, step, patch // grid.w, patch % grid.w]
+    return rearrange(selected, "b v c t h w -> b v (c t h w)")

@@ -26,7 +26,7 @@ from vidstill.data.decode.reader import iter_frames
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling
-from vidstill.models.vit import TINY
+from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import InputError
@@ -41,6 +41,8 @@ POOLED = {  # of tokens (b, t h w, d), written out
     "time": lambda tokens: ((tokens[:, : H * W] + tokens[:, H * W :]) / 2).reshape(-1, H, W, ENCODER.dim),
     "tokens": lambda tokens: tokens.reshape(-1, T, H, W, ENCODER.dim),
 }
+
+TINY = ViTConfig(dim=192, depth=12, heads=3)
 
 
 @pytest.fixture(scope="module")

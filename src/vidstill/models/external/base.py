@@ -1,8 +1,10 @@
-"""What a foreign teacher says of itself, and how it is looked at: as our own encoder is, block by block."""
+"""Encoders of other libraries as teachers: their config, and a request-and-answer interface like `ViT`'s."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from typing import Any, Literal
 
@@ -15,45 +17,46 @@ from vidstill.models.vit import Features
 from vidstill.utils.types import Grid, InputError, Tubelet, gather_tokens
 
 InputResolution = Literal["match_student", "native"]
-"""How large a teacher's frames are: so that its tokens are as many as the student's; or as it was trained on, and its
-features are resampled."""
+"""Frame size of a teacher: such that it has as many tokens as the student; or that of its training, and its features are
+resized."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExternalEncoderConfig:
-    """A teacher of another library, as its source says that it is."""
+    """A teacher of another library, as its source describes it."""
 
     source: str  # transformers:FOLDER_OR_NAME or timm:NAME, timm:NAME@FILE
     dim: int
     depth: int
     heads: int
-    tubelet: Tubelet  # frames, rows and columns of one token; one frame: it looks at images
-    train_size: tuple[int, int]  # rows and columns of the frames that it was trained on
-    mean: tuple[float, float, float]  # of the colours in [0, 1], taken off at its door
+    tubelet: Tubelet  # frames, rows and columns of one token; one frame: it sees images
+    train_size: tuple[int, int]  # rows and columns of its training's frames
+    mean: tuple[float, float, float]  # of colours in [0, 1]; subtracted by the model
     std: tuple[float, float, float]
     input_resolution: InputResolution = "match_student"
 
     @property
     def class_token(self) -> bool:
-        """Class and register tokens are dropped at its door: nothing is learned from them."""
+        """Whether class tokens are returned: never, and register tokens neither."""
         return False
 
     def build(self) -> "ExternalEncoder":
-        """The model without its weights, on the "meta" device: they come in at the start (`Frozen.become`)."""
+        """Build the model without weights, on the "meta" device; they are loaded later (`FrozenTeacher.set_model`)."""
         from vidstill.models.external.registry import build_external_encoder
 
         return build_external_encoder(self)
 
 
 class ExternalEncoder(nn.Module, ABC):
-    """A library's model, run by its own parts: what enters its first block, then block after block.
+    """A library's model, run by its own modules: input of the first block, then block after block.
 
-    So it sees only the tokens that it is shown, and no block runs after the last one that is needed. Positions are
-    those that the library gives to a clip of that size.
+    It thus sees only the visible tokens, and no block runs after the last requested one. Positions are those that the
+    library gives to a clip of that size.
 
     Args:
-        library_model: the part of the library's model that is run.
-        metadata: where it comes from, for what is learned from it.
+        config: What is known of the model.
+        library_model: The module of the library that is run.
+        metadata: Layout and licence, for the provenance of what is learned from it.
     """
 
     mean: Tensor
@@ -68,11 +71,11 @@ class ExternalEncoder(nn.Module, ABC):
     @property
     @abstractmethod
     def blocks(self) -> Iterable[Callable[..., Any]]:
-        """The library's, in their order."""
+        """The library's blocks, in order."""
 
     @abstractmethod
     def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
-        """What enters the first block of all the clip: class and register tokens, if there are any, then the others."""
+        """Return the input of the first block: class and register tokens, if there are any, then all other tokens."""
 
     def run_block(
         self,
@@ -81,7 +84,14 @@ class ExternalEncoder(nn.Module, ABC):
         pixels: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None,
     ) -> Float[Tensor, "b n d"]:
-        """What a block makes of the tokens, of which those named are there."""
+        """Return a block's output.
+
+        Args:
+            block: One of `blocks`.
+            tokens: Its input.
+            pixels: The normalized clip, for positions that depend on its size.
+            visible: The numbers of `tokens`; None: all.
+        """
         return block(tokens)
 
     def grid(self, clip: Float[Tensor, "b 3 t h w"]) -> Grid:
@@ -99,6 +109,10 @@ class ExternalEncoder(nn.Module, ABC):
         """Return the outputs of the requested blocks, as `ViT.forward`.
 
         Args:
+            clip: Colours in [0, 1].
+            visible: Token numbers; None: all.
+            layers: Blocks, counted from 1.
+            attention: Not available.
             intermediates_only: The library's final norm is never run, so that `tokens` is empty.
 
         Raises:
@@ -111,12 +125,12 @@ class ExternalEncoder(nn.Module, ABC):
         prefix = tokens.shape[1] - grid.num_tokens
         if visible is not None:
             tokens = torch.cat([tokens[:, :prefix], gather_tokens(tokens[:, prefix:], visible)], dim=1)
-        outputs, classes = {}, {}
+        outputs, cls_outputs = {}, {}
         for number, block in enumerate(islice(self.blocks, max(layers, default=0)), start=1):
             tokens = self.run_block(block, tokens, pixels, visible)
             if number in layers:
-                classes[number], outputs[number] = tokens[:, :0], tokens[:, prefix:]
-        return Features(tokens=tokens[:, :0], cls_token=tokens[:, :0], layers=outputs, cls_layers=classes)
+                cls_outputs[number], outputs[number] = tokens[:, :0], tokens[:, prefix:]
+        return Features(tokens=tokens[:, :0], cls_token=tokens[:, :0], layers=outputs, cls_layers=cls_outputs)
 
     def _check_request(
         self, clip: Float[Tensor, "b 3 t h w"], layers: Collection[int], attention: Collection[int]
@@ -124,21 +138,39 @@ class ExternalEncoder(nn.Module, ABC):
         config = self.config
         if attention:
             raise InputError(
-                f"{config.source} is asked what a block attends with, which other libraries do not give alike; take a "
-                "teacher in vidstill's or its authors' layout, or learn from its features alone (MaskAgain: "
-                "--method.hidden-factor 0)"
+                f"{config.source} cannot return the attention of a block; take a teacher in vidstill's or its authors' "
+                "layout, or learn from features only (MaskAgain: --method.released.hidden-weight 0)"
             )
         if config.tubelet[0] == 1 and clip.shape[2] != 1:
             raise InputError(
-                f"{config.source} sees single frames, but got a clip of {clip.shape[2]}; take it as MVD's "
-                "image teacher, or teach a student of images"
+                f"{config.source} sees single frames, and got a clip of {clip.shape[2]}; use it as MVD's image teacher, or "
+                "for a student of images"
             )
         for number in layers:
             if not 1 <= number <= config.depth:
-                raise InputError(
-                    f"block {number} is asked of {config.source}, which has {config.depth}; take 1 to {config.depth}"
-                )
+                raise InputError(f"{config.source} has no block {number}; take 1 to {config.depth}")
 
 
 def drop_frame_axis(pixels: Float[Tensor, "b 3 1 h w"]) -> Float[Tensor, "b 3 h w"]:
     return rearrange(pixels, "b c 1 h w -> b c h w")
+
+
+@contextmanager
+def import_library(library: str, source: str, failure: str) -> Iterator[Any]:
+    """Import a library for a `with` block, in which every error becomes an InputError.
+
+    Args:
+        library: Its name.
+        source: The teacher that needs it.
+        failure: Error message; `{reason}` is replaced by the error's first line.
+    """
+    try:
+        module = import_module(library)
+    except ImportError:
+        raise InputError(f"{source} needs {library}; install it by pip install 'vidstill[teachers]'") from None
+    try:
+        yield module
+    except InputError:
+        raise
+    except Exception as error:  # libraries raise anything for wrong names, files and network failures
+        raise InputError(failure.format(reason=str(error).strip().partition("\n")[0])) from None

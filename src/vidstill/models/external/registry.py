@@ -1,4 +1,4 @@
-"""Which library a teacher's name speaks of: `transformers:FOLDER_OR_NAME`, `timm:NAME`, `timm:NAME@FILE`."""
+"""External teachers by their source: `transformers:FOLDER_OR_NAME`, `timm:NAME`, `timm:NAME@FILE`."""
 
 from collections.abc import Mapping
 
@@ -11,25 +11,27 @@ _LIBRARIES = ("transformers", "timm")
 
 
 def is_external_encoder(source: str) -> bool:
-    """Whether a teacher's weights are named as another library's."""
+    """Return whether a teacher's checkpoint is another library's."""
     return source.partition(":")[0] in _LIBRARIES
 
 
 def parse_weights_file(source: str) -> str:
-    """The file of weights that a foreign teacher's name ends with, or nothing."""
+    """Return the weights file in an external teacher's source, or an empty string."""
     return source.partition("@")[2] if source.startswith("timm:") else ""
 
 
 def load_external_encoder(
     source: str, tensors: Mapping[str, Tensor] | None = None, *, input_resolution: InputResolution = "match_student"
 ) -> ExternalEncoder:
-    """The model that is named, with its weights, on the CPU.
+    """Load an external encoder with its weights, on the CPU.
 
     Args:
-        tensors: what is in the file that the name ends with, where it does.
+        source: Library and name.
+        tensors: Content of the weights file, if the source names one.
+        input_resolution: Frame size that the teacher sees.
 
     Raises:
-        InputError: the library is missing, cannot read it, or it is of a kind that is not known here.
+        InputError: The library is missing or cannot read it, or the model is of an unknown kind.
     """
     library, _, name = source.partition(":")
     if library == "transformers":
@@ -38,7 +40,7 @@ def load_external_encoder(
 
 
 def build_external_encoder(config: ExternalEncoderConfig) -> ExternalEncoder:
-    """The model that is described, on the "meta" device."""
+    """Build an external encoder without weights, on the "meta" device."""
     library, _, name = config.source.partition(":")
     if library == "transformers":
         return transformers.build_transformers_encoder(name, config)

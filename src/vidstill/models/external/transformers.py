@@ -12,7 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.external.base import ExternalEncoder, ExternalEncoderConfig, InputResolution, drop_frame_axis
+from vidstill.models.external.base import (
+    ExternalEncoder,
+    ExternalEncoderConfig,
+    InputResolution,
+    drop_frame_axis,
+    import_library,
+)
 from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from vidstill.utils.types import InputError, Tubelet
@@ -20,13 +26,13 @@ from vidstill.utils.types import InputError, Tubelet
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _SIGLIP_MEAN_STD = (0.5, 0.5, 0.5)
-_UNUSED_MODULES = {"predictor", "layernorm", "post_layernorm", "norm", "head"}  # parts beside or behind the last block
+_UNUSED_MODULES = {"predictor", "layernorm", "post_layernorm", "norm", "head"}  # not needed for the blocks
 _PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
-_GRID_SIZE = 4096  # tokens; a number that no row or column of V-JEPA 2's reaches
+_GRID_SIZE = 4096  # tokens; more than any row or column of V-JEPA 2
 
 
 class _DINOv2Encoder(ExternalEncoder):
-    """DINOv2, with registers or without: positions are resized as the library does."""
+    """DINOv2, with or without registers; positions are resized as the library does."""
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
@@ -37,7 +43,7 @@ class _DINOv2Encoder(ExternalEncoder):
 
 
 class _DINOv3Encoder(ExternalEncoder):
-    """DINOv3: positions turn queries and keys, in every block."""
+    """DINOv3; rotary positions in every block."""
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
@@ -53,14 +59,14 @@ class _DINOv3Encoder(ExternalEncoder):
         pixels: Float[Tensor, "b 3 t h w"],
         visible: Int[Tensor, "b v"] | None,
     ) -> Float[Tensor, "b n d"]:
-        turned = self.library_model.rope_embeddings(drop_frame_axis(pixels))  # type: ignore[operator]
+        rotary = self.library_model.rope_embeddings(drop_frame_axis(pixels))  # type: ignore[operator]
         if visible is not None:  # (b, heads, v, d_head)
-            turned = tuple(part[visible][:, None] for part in turned)
-        return block(tokens, position_embeddings=turned)
+            rotary = tuple(part[visible][:, None] for part in rotary)
+        return block(tokens, position_embeddings=rotary)
 
 
 class _CLIPEncoder(ExternalEncoder):
-    """The vision tower of CLIP, and SigLIP's, which has no class token and no norm before its blocks."""
+    """The vision tower of CLIP, or of SigLIP, which has neither class token nor norm before its blocks."""
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
@@ -82,7 +88,7 @@ class _CLIPEncoder(ExternalEncoder):
 
 
 class _VideoMAEEncoder(ExternalEncoder):
-    """VideoMAE: its flat table of sines and cosines is that of the clip's own grid, so that any clip fits."""
+    """VideoMAE; its sinusoids are computed for the clip's own grid, so that any clip fits."""
 
     @property
     def blocks(self) -> Iterable[Callable[..., Any]]:
@@ -95,9 +101,9 @@ class _VideoMAEEncoder(ExternalEncoder):
 
 
 class _VJEPA2Encoder(ExternalEncoder):
-    """V-JEPA 2's encoder: positions turn queries and keys, and go on beyond those of its training.
+    """V-JEPA 2's encoder; rotary positions, which extrapolate beyond those of its training.
 
-    The library numbers places row by row, of a square as large as the model's own: here of one that all sizes go into.
+    The library numbers tokens row by row, in a square grid of the model's own size: here in one that fits all sizes.
     """
 
     def __init__(self, config: ExternalEncoderConfig, library_model: nn.Module, metadata: Mapping[str, Any]):
@@ -130,7 +136,7 @@ class _VJEPA2Encoder(ExternalEncoder):
 
 @dataclass(frozen=True)
 class _ModelFamily:
-    """Models of one kind: the library's class, how it is run, and its colours where no processor states others."""
+    """Models of one kind: the library's class, ours, and mean and std where no processor states others."""
 
     model_class: str
     encoder_class: type[ExternalEncoder]
@@ -140,7 +146,7 @@ class _ModelFamily:
 
 _CLIP_FAMILY = _ModelFamily("CLIPVisionModel", _CLIPEncoder, _CLIP_MEAN, _CLIP_STD)
 _SIGLIP_FAMILY = _ModelFamily("SiglipVisionModel", _CLIPEncoder, _SIGLIP_MEAN_STD, _SIGLIP_MEAN_STD)
-_MODEL_FAMILIES = {  # by what a config.json says under model_type
+_MODEL_FAMILIES = {  # by model_type in config.json
     "videomae": _ModelFamily("VideoMAEModel", _VideoMAEEncoder),
     "vjepa2": _ModelFamily("VJEPA2Model", _VJEPA2Encoder),
     "dinov2": _ModelFamily("Dinov2Model", _DINOv2Encoder),
@@ -154,45 +160,52 @@ _MODEL_FAMILIES = {  # by what a config.json says under model_type
 
 
 def load_transformers_encoder(name: str, *, source: str, input_resolution: InputResolution) -> ExternalEncoder:
-    """A folder's model, or one of the Hugging Face Hub, with its weights.
+    """Load a model with its weights, from a directory or the Hugging Face Hub.
+
+    Args:
+        name: Directory or name.
+        source: The whole source, for error messages.
+        input_resolution: Frame size that the teacher sees.
 
     Raises:
         InputError: transformers is missing or cannot read it, it is of another kind, or tensors are missing.
     """
-    theirs = _load_library_config(name, source)
-    family, mean, std = _MODEL_FAMILIES[theirs.model_type], *_read_mean_std(name, _MODEL_FAMILIES[theirs.model_type])
+    config = _load_library_config(name, source)
+    family = _MODEL_FAMILIES[config.model_type]
+    mean, std = _read_mean_std(name, family)
     with _import_transformers(name, source) as library:
         model, loaded = getattr(library, family.model_class).from_pretrained(
-            name, config=theirs, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            name, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
-    lost = sorted(n for n in loaded["missing_keys"] if n.split(".")[0] not in _UNUSED_MODULES and "mask_token" not in n)
-    if lost:
+    missing = [n for n in loaded["missing_keys"] if n.split(".")[0] not in _UNUSED_MODULES and "mask_token" not in n]
+    if missing:
         raise InputError(
-            f"{source} lacks {len(lost)} tensors of its model, first {lost[0]!r}: fetch it again, or whole"
+            f"{source} lacks {len(missing)} tensors of its model, first {min(missing)!r}; download it again"
         )
-    about = {"layout": f"transformers {theirs.model_type}", "licence": _read_licence(name)}
+    metadata = {"layout": f"transformers {config.model_type}", "licence": _read_licence(name)}
     return family.encoder_class(
-        _build_encoder_config(theirs, source, mean, std, input_resolution), _select_encoder(model), about
+        _build_encoder_config(config, source, mean, std, input_resolution), _select_encoder(model), metadata
     )
 
 
 def build_transformers_encoder(name: str, config: ExternalEncoderConfig) -> ExternalEncoder:
-    theirs = _load_library_config(name, config.source)
-    family = _MODEL_FAMILIES[theirs.model_type]
+    """Build a model without weights, on the "meta" device."""
+    library_config = _load_library_config(name, config.source)
+    family = _MODEL_FAMILIES[library_config.model_type]
     with _import_transformers(name, config.source) as library, torch.device("meta"):
-        model = getattr(library, family.model_class)(theirs)
+        model = getattr(library, family.model_class)(library_config)
         return family.encoder_class(config, _select_encoder(model.eval()), {})
 
 
 def _load_library_config(name: str, source: str) -> Any:
-    """What config.json says of the model; of CLIP's and SigLIP's, of the part that looks at images."""
+    """Load config.json; of CLIP and SigLIP, the part for the vision tower."""
     with _import_transformers(name, source) as library:
-        theirs = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
-    if theirs.model_type not in _MODEL_FAMILIES:
+        config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if config.model_type not in _MODEL_FAMILIES:
         raise InputError(
-            f"{source} is of the kind {theirs.model_type!r}; teachers of transformers are {', '.join(_MODEL_FAMILIES)}"
+            f"{source} is of the kind {config.model_type!r}; teachers of transformers are {', '.join(_MODEL_FAMILIES)}"
         )
-    return getattr(theirs, "vision_config", theirs)
+    return getattr(config, "vision_config", config)
 
 
 def _build_encoder_config(
@@ -218,16 +231,16 @@ def _to_pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _select_encoder(model: nn.Module) -> nn.Module:
-    """Without V-JEPA 2's predictor."""
+    """Return the encoder, without V-JEPA 2's predictor."""
     return model.encoder if type(model).__name__ == "VJEPA2Model" else model  # type: ignore[return-value]
 
 
 def _read_mean_std(name: str, family: _ModelFamily) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and deviation of the model's own processor; the family's where it comes without one."""
+    """Return mean and std of the model's processor, or the family's."""
     for file in _PROCESSOR_FILES:
         text = _read_model_file(name, file)
-        said = json.loads(text) if text else {}
-        for processor in (said, said.get("image_processor") or {}, said.get("video_processor") or {}):
+        content = json.loads(text) if text else {}
+        for processor in (content, content.get("image_processor") or {}, content.get("video_processor") or {}):
             if processor.get("do_normalize") is False:
                 return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
             if processor.get("image_mean") and processor.get("image_std"):
@@ -236,48 +249,41 @@ def _read_mean_std(name: str, family: _ModelFamily) -> tuple[tuple[float, ...], 
 
 
 def _read_licence(name: str) -> str | None:
-    """What the model's card says; None where there is none."""
+    """Return the licence in the model card, or None."""
     card = (_read_model_file(name, "README.md") or "").split("---")
-    words = dict(re.findall(r"^(license|license_name): *(\S+) *$", card[1] if len(card) > 2 else "", re.MULTILINE))
-    stated = words.get("license")
-    return words.get("license_name", stated) if stated == "other" else stated
+    fields = dict(re.findall(r"^(license|license_name): *(\S+) *$", card[1] if len(card) > 2 else "", re.MULTILINE))
+    licence = fields.get("license")
+    return fields.get("license_name", licence) if licence == "other" else licence
 
 
 def _read_model_file(name: str, filename: str) -> str | None:
-    """A file that comes with the model, or None."""
+    """Return the text of a file of the model, or None."""
     if Path(name).is_dir():
         path = Path(name) / filename
         return path.read_text() if path.exists() else None
     from transformers.utils import cached_file
 
-    found = cached_file(
+    cached = cached_file(
         name, filename, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
     )
-    return Path(found).read_text() if found else None
+    return Path(cached).read_text() if cached else None
 
 
 @contextmanager
 def _import_transformers(name: str, source: str) -> Iterator[Any]:
-    """The library, quiet; whatever it raises is the user's to mend."""
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(f"{source} needs transformers; install it by pip install 'vidstill[teachers]'") from None
-    logging = transformers.utils.logging
-    said, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield transformers
-    except InputError:
-        raise
-    except Exception as error:  # transformers raises whatever names, files and networks lead it to
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"transformers cannot read {name} ({reason}); give a folder with config.json and weights, or a name of "
-            "the Hugging Face Hub that can be reached from here or is in its cache"
-        ) from None
-    finally:
-        logging.set_verbosity(said)
-        if shown:
-            logging.enable_progress_bar()
+    """Import transformers for a `with` block, without its log messages and progress bars."""
+    failure = (
+        f"transformers cannot read {name} ({{reason}}); give a directory with config.json and weights, or a name of the "
+        "Hugging Face Hub that can be reached from here or is in its cache"
+    )
+    with import_library("transformers", source, failure) as library:
+        logging = library.utils.logging
+        verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield library
+        finally:
+            logging.set_verbosity(verbosity)
+            if has_bars:
+                logging.enable_progress_bar()
