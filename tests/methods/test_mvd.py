@@ -279,5 +279,5 @@ def test_teachers_from_whom_nothing_can_be_learned(options, message):
 
 
 def test_a_decoder_cannot_take_a_class_token_that_the_encoder_has_not():
-    with pytest.raises(InputError, match="give --method.encoder.class-token"):
+    with pytest.raises(InputError, match=r"give --method.encoder.class-token"):
         built(replace(MVD, decoder=replace(MVD.decoder, class_token="encoder")))(CLIP, seed=SEED)

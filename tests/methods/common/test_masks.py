@@ -120,7 +120,7 @@ def test_without_seeds_nothing_is_drawn(drawer):
 @every_drawer
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 90.0, float("nan")])
 def test_a_ratio_that_is_no_share_is_met_with_a_sentence(drawer, ratio):
-    with pytest.raises(InputError, match="is not a share; take 0 up to, but below, 1"):
+    with pytest.raises(InputError, match="is not a share; take 0 to less than 1"):
         drawer(ratio).draw(SEEDS, Grid(2, 4, 4))
 
 

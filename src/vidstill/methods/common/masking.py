@@ -147,7 +147,7 @@ def count_visible(ratio: float, n: int, round_down: RoundDown, noun: str, role: 
 def check_mask_ratio(ratio: float, role: str = "the student") -> None:
     """Raise an InputError unless the ratio is in [0, 1)."""
     if not 0 <= ratio < 1:
-        raise InputError(f"a mask ratio of {ratio} for {role} is not a share; take 0 up to, but below, 1")
+        raise InputError(f"a mask ratio of {ratio} for {role} is not a share; take 0 to less than 1")
 
 
 def draw_permutations(seeds: Int[Tensor, "b"] | None, n: int) -> Int[Tensor, "b n"]:
