@@ -15,7 +15,6 @@ from vidstill.tasks.probes.linear import (
     assign_folds,
     choose_penalty,
     evaluate_linear_probe,
-    extract_mean_features,
     fit_logistic_regression,
 )
 
@@ -120,17 +119,6 @@ def test_folds_have_equal_shares_of_every_class_and_neighbours_stay_together():
 
 def test_without_held_out_clips_the_penalty_is_the_default():
     assert choose_penalty(torch.eye(3), torch.arange(3), 3) == DEFAULT_PENALTY
-
-
-def test_features_are_the_mean_over_the_tokens_of_each_clip():
-    encoder = ViTConfig(dim=24, depth=1, heads=2, tubelet=(2, 4, 4)).build()
-    clips, labels = torch.rand(5, 3, 4, 8, 8), torch.arange(5)
-    batches = [(clips[:2], labels[:2]), (clips[2:], labels[2:])]
-    features, batch_labels = extract_mean_features(encoder, batches)
-    assert torch.equal(batch_labels, labels)
-    torch.testing.assert_close(features, encoder(clips).tokens.mean(1).detach())
-    assert not features.requires_grad
-    assert encoder.training
 
 
 IMAGES = ViTConfig(dim=24, depth=2, heads=2, tubelet=(1, 4, 4), positions="sincos2d", drop_path=0.5)

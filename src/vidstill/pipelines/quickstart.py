@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from jaxtyping import Float, Int
 from rich.console import Console
 from torch import Tensor
@@ -37,7 +37,7 @@ from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.quickstart import DistillationMethod
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
-from vidstill.tasks.probes.linear import evaluate_linear_probe, extract_mean_features
+from vidstill.tasks.probes.linear import evaluate_linear_probe
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes, write_json
 from vidstill.utils.flops import compute_model_cost
@@ -272,11 +272,10 @@ class _QuickstartRun:
     def extract_features(self, encoder: ViT, split: "LoadedSplit") -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
         """Return each video's features, averaged over its views, and its label."""
         views = split.clips.shape[1]
-        parts = zip(split.clips.split(_VIDEO_BATCH), split.labels.split(_VIDEO_BATCH), strict=True)
-        batches = ((rearrange(c, "b v ... -> (b v) ..."), labels.repeat_interleave(views)) for c, labels in parts)
-        with self.runtime.autocast():
-            features, labels = extract_mean_features(encoder, batches)
-        return reduce(features, "(n v) d -> n d", "mean", v=views), labels[::views]
+        with torch.no_grad(), self.runtime.autocast():
+            batches = split.clips.flatten(0, 1).split(_VIDEO_BATCH * views)
+            features = torch.cat([encoder(clips).tokens.float().mean(dim=1).cpu() for clips in batches])
+        return reduce(features, "(n v) d -> n d", "mean", v=views), split.labels.cpu()
 
     def render_report(self, result: QuickstartResult, duration: str) -> str:
         clips = self.val_split.clips[:, 0]

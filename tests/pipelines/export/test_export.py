@@ -4,37 +4,34 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from tiny_detectors import ACTIONS, write_detector
 from tiny_encoders import NAMES, WITH_CLASS_TOKEN, make_videos, write_classifier, write_encoder
 from tiny_models import CLASSES, ENCODER, clips
-from torch import Tensor
 
 from vidstill.pipelines.export import onnx as onnx_files
 from vidstill.pipelines.export.int8 import Int8Target, quantize_onnx
 from vidstill.pipelines.export.model import ExportConfig, load_exportable_model
 from vidstill.pipelines.export.onnx import OnnxSession, OnnxTarget, read_onnx_metadata
-from vidstill.pipelines.export.report import ExportReport
 from vidstill.pipelines.export.torch_export import TORCH_EXPORT_METADATA_FILE, TorchExportTarget
 from vidstill.pipelines.export.verify import ComparisonBatch, check_outputs, compare_outputs
 from vidstill.pipelines.export.write import write_export
 from vidstill.pipelines.infer.encoder import load_encoder
-from vidstill.tasks.classification import Classifier, ClassifierConfig
+from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.types import InputError
 
 CONFIG = ClassifierConfig(encoder=ENCODER, num_classes=CLASSES, head_init_scale=1.0)
 WITHOUT = "onnx, onnxscript and onnxruntime are not installed: pip install 'vidstill[export]'"
 
 
-def require_onnx() -> None:
+def require_onnx():
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=WITHOUT)
 
 
-def run_onnxruntime(path: Path, *inputs: Tensor) -> Tensor:
+def run_onnxruntime(path, *inputs):
     """Return the outputs of onnxruntime."""
     runtime = pytest.importorskip("onnxruntime", reason=WITHOUT)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -43,14 +40,14 @@ def run_onnxruntime(path: Path, *inputs: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Classifier]:
+def run(tmp_path_factory):
     """A run directory and its model."""
     folder = tmp_path_factory.mktemp("run")
     return folder, write_classifier(folder, CONFIG)
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def videos(tmp_path_factory):
     """Labelled videos of numbered classes."""
     files = sorted((make_videos(tmp_path_factory.mktemp("videos")) / "val").iterdir())
     numbered = tmp_path_factory.mktemp("numbered") / "val.csv"
@@ -59,26 +56,20 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(
-    run: tuple[Path, Classifier], videos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, ExportReport]:
+def exported(run, videos, tmp_path_factory):
     """The run as ONNX and its report, compared on videos too."""
     require_onnx()
     out = tmp_path_factory.mktemp("onnx") / "model.onnx"
     return out, write_export(str(run[0]), out, OnnxTarget, ExportConfig(data=videos))
 
 
-def test_onnxruntime_has_the_models_logits_for_any_batch_size(
-    run: tuple[Path, Classifier], exported: tuple[Path, ExportReport]
-) -> None:
+def test_onnxruntime_has_the_models_logits_for_any_batch_size(run, exported):
     for count in (1, 2, 5):
         clip = clips(count, columns=16, seed=count)
         torch.testing.assert_close(run_onnxruntime(exported[0], clip), run[1](clip).detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_the_report_compares_noise_synthetic_clips_and_videos(
-    exported: tuple[Path, ExportReport],
-) -> None:
+def test_the_report_compares_noise_synthetic_clips_and_videos(exported):
     out, report = exported
     assert {(each.clip_source, each.batch_size) for each in report.comparisons} == {
         (kind, batch) for kind in ("random", "synthetic", "real") for batch in (1, 3)
@@ -90,7 +81,7 @@ def test_the_report_compares_noise_synthetic_clips_and_videos(
     assert str(out) in report.format_summary()
 
 
-def test_an_onnx_file_has_metadata(exported: tuple[Path, ExportReport]) -> None:
+def test_an_onnx_file_has_metadata(exported):
     metadata = read_onnx_metadata(exported[0])
     assert metadata["classes"] == list(NAMES)
     assert (metadata["mean"], metadata["std"]) == (list(ENCODER.mean), list(ENCODER.std))
@@ -98,22 +89,20 @@ def test_an_onnx_file_has_metadata(exported: tuple[Path, ExportReport]) -> None:
     assert {"vidstill", "licence", "provenance"} <= metadata.keys()
 
 
-def test_only_the_batch_dimension_is_dynamic(exported: tuple[Path, ExportReport]) -> None:
+def test_only_the_batch_dimension_is_dynamic(exported):
     runtime = pytest.importorskip("onnxruntime", reason=WITHOUT)
     (clip,) = runtime.InferenceSession(str(exported[0]), providers=["CPUExecutionProvider"]).get_inputs()
     assert (clip.name, clip.shape[0], clip.shape[1:]) == ("clip", "batch", [3, 4, 16, 16])
 
 
-def test_a_wrong_export_is_not_written(
-    run: tuple[Path, Classifier], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_export_is_not_written(run, tmp_path, monkeypatch):
     require_onnx()
     save = onnx_files.save_onnx
 
-    def save_wrongly(model: object, path: Path) -> None:
+    def save_wrongly(model, path):
         with torch.no_grad():
-            model.module.model.head.bias[2] += 0.01  # type: ignore[attr-defined]
-        save(model, path)  # type: ignore[arg-type]
+            model.module.model.head.bias[2] += 0.01
+        save(model, path)
 
     monkeypatch.setattr(onnx_files, "save_onnx", save_wrongly)
     with pytest.raises(InputError, match=r"model\.onnx differs from its model by 0\.01 .*'class 2'"):
@@ -121,7 +110,7 @@ def test_a_wrong_export_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nan_never_agrees(run: tuple[Path, Classifier]) -> None:
+def test_nan_never_agrees(run):
     model = load_exportable_model(str(run[0]), ExportConfig())
     batches = [ComparisonBatch("random", (clips(1, columns=16),))]
     expected = torch.ones(1, CLASSES)
@@ -134,7 +123,7 @@ def test_nan_never_agrees(run: tuple[Path, Classifier]) -> None:
     check_outputs(compare_outputs(batches, [expected], [expected + 1e-6], model), 1e-4, "model.onnx")
 
 
-def test_a_process_without_vidstill_runs_the_program(run: tuple[Path, Classifier], tmp_path: Path) -> None:
+def test_a_process_without_vidstill_runs_the_program(run, tmp_path):
     out = tmp_path / "model.pt2"
     report = write_export(str(run[0]), out, TorchExportTarget)
     assert all(each.max_abs_diff <= 1e-5 for each in report.comparisons)
@@ -164,13 +153,13 @@ print(extra["{TORCH_EXPORT_METADATA_FILE}"])
     ],
     ids=["class token", "resized positions", "relative positions"],
 )
-def test_every_kind_of_encoder_takes_any_batch_size(config: object, tmp_path: Path) -> None:
+def test_every_kind_of_encoder_takes_any_batch_size(config, tmp_path):
     write_classifier(tmp_path / "run", replace(CONFIG, encoder=config))
     report = write_export(str(tmp_path / "run"), tmp_path / "model.pt2", TorchExportTarget)
     assert {each.batch_size for each in report.comparisons} == {1, 3}
 
 
-def test_an_encoders_output_are_its_features(tmp_path: Path) -> None:
+def test_an_encoders_output_are_its_features(tmp_path):
     require_onnx()
     write_encoder(tmp_path / "run", WITH_CLASS_TOKEN)
     clip = clips(3, columns=16, seed=5)
@@ -180,7 +169,7 @@ def test_an_encoders_output_are_its_features(tmp_path: Path) -> None:
     torch.testing.assert_close(run_onnxruntime(tmp_path / "features.onnx", clip), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_fine_tuned_model_can_output_tokens(run: tuple[Path, Classifier], tmp_path: Path) -> None:
+def test_a_fine_tuned_model_can_output_tokens(run, tmp_path):
     write_export(
         str(run[0]), tmp_path / "tokens.pt2", TorchExportTarget, ExportConfig(output_type="tokens", size=(16, 24))
     )
@@ -190,7 +179,7 @@ def test_a_fine_tuned_model_can_output_tokens(run: tuple[Path, Classifier], tmp_
     torch.testing.assert_close(tokens.detach(), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_detector_takes_any_number_of_boxes(tmp_path: Path) -> None:
+def test_a_detector_takes_any_number_of_boxes(tmp_path):
     require_onnx()
     model = write_detector(tmp_path / "detector.safetensors")
     report = write_export(str(tmp_path / "detector.safetensors"), tmp_path / "detector.onnx", OnnxTarget)
@@ -202,7 +191,7 @@ def test_a_detector_takes_any_number_of_boxes(tmp_path: Path) -> None:
     )
 
 
-def test_int8_is_measured_beside_the_model(run: tuple[Path, Classifier], videos: Path, tmp_path: Path) -> None:
+def test_int8_is_measured_beside_the_model(run, videos, tmp_path):
     require_onnx()
     out = tmp_path / "small.onnx"
     report = write_export(str(run[0]), out, Int8Target, ExportConfig(data=videos))
@@ -220,18 +209,16 @@ def test_int8_is_measured_beside_the_model(run: tuple[Path, Classifier], videos:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.onnx", "small.onnx.json"]
 
 
-def test_an_int8_file_that_is_far_off_is_not_written(
-    run: tuple[Path, Classifier], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_int8_file_that_is_far_off_is_not_written(run, tmp_path, monkeypatch):
     require_onnx()
 
-    def quantize_another(exact: Path, out: Path, metadata: dict[str, object]) -> None:
+    def quantize_another(exact, out, metadata):
         other = write_classifier(tmp_path / "other", CONFIG)
         with torch.no_grad():
             other.head.weight.neg_()
             other.head.bias.neg_()
         model = load_exportable_model(str(run[0]), ExportConfig())
-        model.module.model.load_state_dict(other.state_dict(), strict=False)  # type: ignore[operator, union-attr]
+        model.module.model.load_state_dict(other.state_dict(), strict=False)
         onnx_files.save_onnx(model, exact.with_name("other.onnx"))
         quantize_onnx(exact.with_name("other.onnx"), out, metadata)
 
@@ -251,9 +238,7 @@ def test_an_int8_file_that_is_far_off_is_not_written(
     ],
     ids=["no classes", "another suffix", "half a tubelet", "no videos"],
 )
-def test_an_impossible_export_is_an_error_and_leaves_no_file(
-    config: ExportConfig, name: str, message: str, tmp_path: Path
-) -> None:
+def test_an_impossible_export_is_an_error_and_leaves_no_file(config, name, message, tmp_path):
     write_encoder(tmp_path / "run")
     out = tmp_path / "out" / name
     with pytest.raises(InputError, match=message):
@@ -261,7 +246,7 @@ def test_an_impossible_export_is_an_error_and_leaves_no_file(
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
 
-def test_an_existing_file_is_unchanged_if_an_export_fails(run: tuple[Path, Classifier], tmp_path: Path) -> None:
+def test_an_existing_file_is_unchanged_if_an_export_fails(run, tmp_path):
     out = tmp_path / "model.pt2"
     out.write_text("an earlier one")
     with pytest.raises(InputError, match="take 4 frames"):
@@ -270,6 +255,6 @@ def test_an_existing_file_is_unchanged_if_an_export_fails(run: tuple[Path, Class
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_session_has_the_outputs_of_onnxruntime(exported: tuple[Path, ExportReport]) -> None:
+def test_a_session_has_the_outputs_of_onnxruntime(exported):
     clip = clips(2, columns=16)
     assert torch.equal(OnnxSession(exported[0], threads=1)(clip), run_onnxruntime(exported[0], clip))

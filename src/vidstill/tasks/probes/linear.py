@@ -1,6 +1,6 @@
 """Linear probes: logistic regression on frozen features, and the head that MAE trains with LARS."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,19 +46,6 @@ class LinearProbeModel(nn.Module):
         super().train(mode)
         self.encoder.eval()
         return self
-
-
-@torch.no_grad()
-def extract_mean_features(
-    encoder: ViT, batches: Iterable[tuple[Float[Tensor, "_ 3 t h w"], Int[Tensor, "_"]]]
-) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
-    """Return the mean over the tokens of the encoder's final output for each clip, and the labels."""
-    training = encoder.training
-    encoder.eval()
-    pairs = [(encoder(clip).tokens.float().mean(dim=1).cpu(), label.cpu()) for clip, label in batches]
-    encoder.train(training)
-    vectors, labels = zip(*pairs, strict=True)
-    return torch.cat(vectors), torch.cat(labels)
 
 
 def evaluate_linear_probe(
