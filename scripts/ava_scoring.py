@@ -1,14 +1,13 @@
-"""Measures how long AVA's score of a full-size result takes, and how much memory, beside a plain loop.
+"""Measure the time and memory of AVA's frame mAP on a full-size result, beside a plain loop.
 
     python scripts/ava_scoring.py [--frames 57000] [--detections 1500000] [--rounds 3] [--part 25]
 
-Makes up key frames with annotated boxes of 60 actions and detections that half of the time are near one of them, as a
-file of rows with one action each ("rows"), and as boxes with a score for each of the 60 actions ("boxes"). Both are
-scored as `vidstill` scores them, and by a loop over key frames, actions and detections in Python, in turns; each
-measurement is a process of its own. The loop scores all rows, but only the boxes of one key frame in `part`, and its
-time is multiplied by that. Prints one line of JSON for each form: the medians
-of the seconds of scoring and of reading the files before, the quotients, and the highest peak memory in MB (Linux's
-VmHWM), with torch's libraries.
+Makes up key frames with annotated boxes of 60 actions, and detections of which half are near one of them: as a file of
+rows with one action each ("rows"), and as boxes with a score for each of the 60 actions ("boxes"). Both are scored by
+vidstill and by a Python loop over key frames, actions and detections, in turns; each measurement is a process. The loop
+scores all rows, but only the boxes of one key frame in `part`, and its time is multiplied by that. Prints one line of
+JSON for each form: the medians of the seconds of scoring and of reading the files before, their quotients, and the peak
+memory in MB (Linux's VmHWM), torch's libraries included.
 """
 
 import argparse
@@ -41,70 +40,70 @@ def main() -> None:
     parser.add_argument("--detections", type=int, default=1_500_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--part", type=int, default=25, help="the loop scores the boxes of one key frame in so many")
-    parser.add_argument("--measure", nargs=3, help="a folder, rows or boxes, ours or plain: in this process")
-    asked = parser.parse_args()
-    if asked.measure:
-        folder, form, whose = asked.measure
-        measure = {"ours": measured_ours, "plain": measured_plain}[whose]
-        print(json.dumps(measure(Path(folder), form, asked.part)))
+    parser.add_argument("--measure", nargs=3, help="a folder, rows or boxes, vidstill or plain: in this process")
+    args = parser.parse_args()
+    if args.measure:
+        folder, form, whose = args.measure
+        measure = {"vidstill": measure_vidstill, "plain": measure_loop}[whose]
+        print(json.dumps(measure(Path(folder), form, args.part)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), asked.frames, asked.detections)
+        make(Path(folder), args.frames, args.detections)
         for form in ("rows", "boxes"):
-            found = {"ours": [], "plain": []}
-            for _ in range(asked.rounds):
-                for whose, each in found.items():
-                    words = [sys.executable, __file__, "--part", str(asked.part), "--measure", folder, form, whose]
-                    each.append(json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout))
-            print(json.dumps({"form": form, **summary(found)}), flush=True)
+            results = {"vidstill": [], "plain": []}
+            for _ in range(args.rounds):
+                for whose, each in results.items():
+                    command = [sys.executable, __file__, "--part", str(args.part), "--measure", folder, form, whose]
+                    each.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
+            print(json.dumps({"form": form, **summarize(results)}), flush=True)
 
 
-def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, object]:
-    def times(word: str) -> dict[str, float]:
-        ours, plain = (statistics.median(each[word] for each in found[whose]) for whose in ("ours", "plain"))
-        return {word: round(ours, 2), f"plain_{word}": round(plain, 1), f"{word}_of_plain": round(ours / plain, 4)}
+def summarize(results: dict[str, list[dict[str, float]]]) -> dict[str, object]:
+    def times(key: str) -> dict[str, float]:
+        own, plain = (statistics.median(each[key] for each in results[whose]) for whose in ("vidstill", "plain"))
+        return {key: round(own, 2), f"plain_{key}": round(plain, 1), f"{key}_of_plain": round(own / plain, 4)}
 
     return {
         **times("scoring"),
-        **(times("reading") if "reading" in found["ours"][0] else {}),
-        "peak_mb": max(each["peak_mb"] for each in found["ours"]),
-        "mean": found["ours"][0]["mean"],
-        "plain_mean": found["plain"][0]["mean"],
+        **(times("reading") if "reading" in results["vidstill"][0] else {}),
+        "peak_mb": max(each["peak_mb"] for each in results["vidstill"]),
+        "mean": results["vidstill"][0]["mean"],
+        "plain_mean": results["plain"][0]["mean"],
     }
 
 
 def make(folder: Path, frames: int, detections: int) -> None:
-    """Writes `annotated.csv`, `detected.csv`, and `boxes.npz`."""
+    """Write `annotated.csv`, `detected.csv`, and `boxes.npz`."""
     from vidstill.data.ava.box_table import BoxTable, write_box_csv
 
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     frame = np.repeat(np.arange(frames, dtype=np.int32), ANNOTATED)
     names = tuple(f"video{number:06d}" for number in range(-(-frames // SECONDS)))
-    action = chance.integers(1, ACTIONS + 1, len(frame)).astype(np.int32)
-    box = boxes(chance, len(frame))
+    action = rng.integers(1, ACTIONS + 1, len(frame)).astype(np.int32)
+    box = boxes(rng, len(frame))
 
     def rows(frame: np.ndarray, box: np.ndarray, action: np.ndarray, score: np.ndarray) -> BoxTable:
         line = np.arange(len(frame), dtype=np.int32)
         return BoxTable(folder, names, frame // SECONDS, frame % SECONDS + 902, box.round(3), action, score, line)
 
     write_box_csv(folder / "annotated.csv", rows(frame, box, action, np.ones(len(frame))), decimals=(3, 0))
-    near = np.sort(chance.integers(0, len(frame), detections))
-    hit = chance.random(detections) < 0.5
-    found = np.where(hit[:, None], box[near] + chance.normal(0, 0.02, (detections, 4)), boxes(chance, detections))
-    its = np.where(hit, action[near], chance.integers(1, ACTIONS + 1, detections)).astype(np.int32)
-    score = np.where(hit, chance.beta(3, 2, detections), chance.beta(1, 3, detections))
-    write_box_csv(folder / "detected.csv", rows(frame[near], found.clip(0, 1), its, score), decimals=(3, 6))
-    scores = chance.beta(1, 6, (detections, ACTIONS)).astype(np.float32)
+    near = np.sort(rng.integers(0, len(frame), detections))
+    hit = rng.random(detections) < 0.5
+    detected = np.where(hit[:, None], box[near] + rng.normal(0, 0.02, (detections, 4)), boxes(rng, detections))
+    its = np.where(hit, action[near], rng.integers(1, ACTIONS + 1, detections)).astype(np.int32)
+    score = np.where(hit, rng.beta(3, 2, detections), rng.beta(1, 3, detections))
+    write_box_csv(folder / "detected.csv", rows(frame[near], detected.clip(0, 1), its, score), decimals=(3, 6))
+    scores = rng.beta(1, 6, (detections, ACTIONS)).astype(np.float32)
     scores[np.arange(detections), its - 1] = score
-    np.savez(folder / "boxes.npz", frame=frame[near], box=found.clip(0, 1).round(3), scores=scores)
+    np.savez(folder / "boxes.npz", frame=frame[near], box=detected.clip(0, 1).round(3), scores=scores)
 
 
-def boxes(chance: np.random.Generator, number: int) -> np.ndarray:
-    corner = chance.random((number, 2)) * 0.6
-    return np.concatenate([corner, corner + 0.1 + 0.3 * chance.random((number, 2))], axis=1)
+def boxes(rng: np.random.Generator, number: int) -> np.ndarray:
+    corner = rng.random((number, 2)) * 0.6
+    return np.concatenate([corner, corner + 0.1 + 0.3 * rng.random((number, 2))], axis=1)
 
 
-def measured_ours(folder: Path, form: str, _: int) -> dict[str, float | None]:
+def measure_vidstill(folder: Path, form: str, _: int) -> dict[str, float | None]:
     import torchvision.ops  # noqa: F401  # its import is no part of scoring
 
     from vidstill.data.ava.box_table import BoxScores, read_box_csv
@@ -114,31 +113,35 @@ def measured_ours(folder: Path, form: str, _: int) -> dict[str, float | None]:
     actions = LabelMap(
         {number: f"action {number}" for number in range(1, ACTIONS + 1)}, frozenset(range(1, ACTIONS + 1))
     )
-    begun = time.perf_counter()
+    start = time.perf_counter()
     annotated = read_box_csv(folder / "annotated.csv", has_scores=False)
     if form == "rows":
         detected = read_box_csv(folder / "detected.csv", has_scores=True)
     else:
-        made = np.load(folder / "boxes.npz")
-        frame, box, scores = made["frame"], made["box"], made["scores"]
+        arrays = np.load(folder / "boxes.npz")
+        frame, box, scores = arrays["frame"], arrays["box"], arrays["scores"]
         second = frame % SECONDS + 902
         detected = BoxScores(annotated.video_names, frame // SECONDS, second, box, actions.action_ids, scores)
     read = time.perf_counter()
-    found = compute_frame_map(annotated, detected, actions, matching=MATCHING)
+    result = compute_frame_map(annotated, detected, actions, matching=MATCHING)
     ended = time.perf_counter()
-    reading = {"reading": read - begun} if form == "rows" else {}
-    return {"scoring": ended - read, **reading, "peak_mb": peak(), "mean": found.mean}
+    reading = {"reading": read - start} if form == "rows" else {}
+    return {"scoring": ended - read, **reading, "peak_mb": peak(), "mean": result.mean}
 
 
-def measured_plain(folder: Path, form: str, part: int) -> dict[str, float | None]:
-    begun = time.perf_counter()
+def measure_loop(folder: Path, form: str, part: int) -> dict[str, float | None]:
+    start = time.perf_counter()
     annotated = plain_rows(folder / "annotated.csv")
     if form == "rows":
         part, detected = 1, plain_rows(folder / "detected.csv")
     else:
-        made = np.load(folder / "boxes.npz")
-        mine = made["frame"] % part == 0
-        frame, box, scores = made["frame"][mine].tolist(), made["box"][mine].tolist(), made["scores"][mine].tolist()
+        arrays = np.load(folder / "boxes.npz")
+        mine = arrays["frame"] % part == 0
+        frame, box, scores = (
+            arrays["frame"][mine].tolist(),
+            arrays["box"][mine].tolist(),
+            arrays["scores"][mine].tolist(),
+        )
         order = {name: number for number, name in enumerate(dict.fromkeys(row[0] for row in annotated))}
         annotated = [row for row in annotated if (order[row[0]] * SECONDS + row[1] - 902) % part == 0]
         names = list(order)
@@ -148,10 +151,10 @@ def measured_plain(folder: Path, form: str, part: int) -> dict[str, float | None
             for number, score in enumerate(each, 1)
         ]
     read = time.perf_counter()
-    found = plain_frame_map(annotated, detected, range(1, ACTIONS + 1), matching=MATCHING)
+    result = plain_frame_map(annotated, detected, range(1, ACTIONS + 1), matching=MATCHING)
     ended = time.perf_counter()
-    known = [each for each in found.values() if each is not None]
-    return {"scoring": part * (ended - read), "reading": read - begun, "mean": sum(known) / len(known)}
+    precisions = [each for each in result.values() if each is not None]
+    return {"scoring": part * (ended - read), "reading": read - start, "mean": sum(precisions) / len(precisions)}
 
 
 def plain_rows(path: Path) -> list[Row]:
@@ -168,29 +171,29 @@ def plain_frame_map(
     matching: str,
     iou: float = 0.5,
 ) -> dict[int, float | None]:
-    """Each action's average precision, one key frame, action and detection after the other."""
+    """Return each action's average precision, by a loop over key frames, actions and detections."""
     actions = list(actions)
-    truth, found = defaultdict(list), defaultdict(list)
-    for rows, own in ((annotated, truth), (detected, found)):
+    truth, detections = defaultdict(list), defaultdict(list)
+    for rows, own in ((annotated, truth), (detected, detections)):
         for video, second, box, action, score in rows:
             if action in actions and (video, second) not in excluded:
                 own[video, second].append((box, action, score))
     hits: dict[int, list[tuple[float, bool]]] = {action: [] for action in actions}
-    for moment, rows in found.items():
+    for keyframe, rows in detections.items():
         if matching != "file_order":
             rows = sorted(rows, key=lambda row: -row[2])
         if matching == "score_order_top50":
             rows = rows[:50]
         for action in actions:
-            boxes = [box for box, its, _ in truth.get(moment, ()) if its == action]
-            taken = [False] * len(boxes)
+            boxes = [box for box, its, _ in truth.get(keyframe, ()) if its == action]
+            is_matched = [False] * len(boxes)
             for box, its, score in rows:
                 if its == action and box[0] < box[2] and box[1] < box[3]:
-                    overlaps = [plain_overlap(box, other) for other in boxes]
-                    best = max(overlaps, default=0.0)
-                    hit = bool(boxes) and best >= iou and not taken[overlaps.index(best)]
+                    ious = [plain_iou(box, other) for other in boxes]
+                    best = max(ious, default=0.0)
+                    hit = bool(boxes) and best >= iou and not is_matched[ious.index(best)]
                     if hit:
-                        taken[overlaps.index(best)] = True
+                        is_matched[ious.index(best)] = True
                     hits[action].append((score, hit))
     annotated_boxes = dict.fromkeys(actions, 0)
     for rows in truth.values():
@@ -199,7 +202,7 @@ def plain_frame_map(
     return {action: plain_average_precision(hits[action], annotated_boxes[action]) for action in actions}
 
 
-def plain_overlap(one: Box, other: Box) -> float:
+def plain_iou(one: Box, other: Box) -> float:
     wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
     if wide <= 0 or high <= 0:
         return 0.0
@@ -216,14 +219,14 @@ def plain_average_precision(hits: list[tuple[float, bool]], annotated: int) -> f
         precisions.append(so_far / number)
         recalls.append(so_far / annotated)
     total, best = 0.0, 0.0
-    for place in reversed(range(len(precisions))):
-        best = max(best, precisions[place])
-        total += best * (recalls[place] - (recalls[place - 1] if place else 0.0))
+    for index in reversed(range(len(precisions))):
+        best = max(best, precisions[index])
+        total += best * (recalls[index] - (recalls[index - 1] if index else 0.0))
     return total
 
 
 def peak() -> float:
-    """The most memory that this process has had, in MB."""
+    """Return the peak memory of this process in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6, 1)
 

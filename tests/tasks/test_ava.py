@@ -219,9 +219,9 @@ def results(draw: st.DrawFn) -> tuple[list[Row], list[Row]]:
 @settings(max_examples=150, deadline=None)
 def test_a_plain_loop_has_the_same_result(result, rule, excluded):
     annotated, detected = result
-    ours = score(annotated, detected, 1, 2, 3, matching=rule, excluded_keyframes=excluded)
-    theirs = LOOP.plain_frame_map(annotated, detected, (1, 2, 3), excluded=excluded, matching=rule)
-    assert {each.action_id: each.average_precision for each in ours.actions} == pytest.approx(theirs, abs=1e-12)
+    result = score(annotated, detected, 1, 2, 3, matching=rule, excluded_keyframes=excluded)
+    expected = LOOP.plain_frame_map(annotated, detected, (1, 2, 3), excluded=excluded, matching=rule)
+    assert {each.action_id: each.average_precision for each in result.actions} == pytest.approx(expected, abs=1e-12)
 
 
 @given(results(), st.randoms(use_true_random=False), st.sampled_from(RULES[:2]))

@@ -54,10 +54,10 @@ def probe_linear_command(
     """Fit a logistic regression on frozen features, or train a linear head on augmented clips (--solver lars).
 
     Args:
-        source: run directory or weights file
-        penalty: weight of |W|² / 2 beside the summed loss; None: chosen from 0.01 to 1000 by cross-validation, 1 for
-            few-shot probes
-        solver: lbfgs: the optimum on features that are computed once; lars: MAE's training
+        source: Run directory or weights file.
+        penalty: Weight of |W|² / 2 beside the summed loss; None: chosen from 0.01 to 1000 by cross-validation, 1 for
+            few-shot probes.
+        solver: lbfgs: the optimum on features that are computed once; lars: MAE's training.
     """
     if solver == "lars":
         if few_shot.shots or penalty is not None:
@@ -81,8 +81,8 @@ def probe_knn_command(
     """Let the nearest training clips, by cosine similarity of frozen features, vote for their classes.
 
     Args:
-        source: run directory or weights file
-        k: numbers of neighbours; all training clips if there are fewer
+        source: Run directory or weights file.
+        k: Numbers of neighbours; all training clips if there are fewer.
     """
     config = ProbeConfig(probes=("knn",), k=k, **asdict(few_shot))
     result = frozen.run_probes([source], run_config, config)
@@ -100,8 +100,8 @@ def probe_attentive_command(
     """Train cross-attention from one learned query to all frozen tokens, and a linear layer; 1000 steps or more.
 
     Args:
-        source: run directory or weights file
-        seed: random seed of the probe's weights and batches
+        source: Run directory or weights file.
+        seed: Random seed of the probe's weights and batches.
     """
     result = frozen.run_probes([source], run_config, ProbeConfig(probes=("attentive",), seed=seed))
     report.echo(result, result.format_table())
@@ -118,7 +118,7 @@ def probe_all_command(
     """Compare encoders on datasets: one table of all probes.
 
     Args:
-        sources: run directories or weights files
+        sources: Run directories or weights files.
     """
     if not sources:
         raise InputError("no encoder is given; give run directories or weights files: vidstill probe all RUN… --data …")

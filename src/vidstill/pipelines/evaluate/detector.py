@@ -229,10 +229,10 @@ def _build_score_files(result: FrameMAP) -> dict[str, Callable[[], bytes | Itera
 
 def _check_actions(detector: LoadedDetector, keyframes: Keyframes) -> None:
     """Raise an InputError if an action's number has another meaning for the detector."""
-    known = detector.actions.names
+    names = detector.actions.names
     for action_id, name in keyframes.label_map.names.items():
-        if known.get(action_id) != name:
-            difference = f"calls {known[action_id]!r}" if action_id in known else "does not know"
+        if names.get(action_id) != name:
+            difference = f"calls {names[action_id]!r}" if action_id in names else "does not know"
             raise InputError(
                 f"{keyframes.source} has the action {action_id}, {name!r}, which {detector.source} {difference}; "
                 "give both the same list of actions: --actions"

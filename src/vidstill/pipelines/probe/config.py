@@ -71,8 +71,14 @@ class FewShotConfig:
 class ProbeConfig(FewShotConfig):
     """Which probes, and how they are fitted."""
 
-    probes: tuple[ProbeKind, ...] = ("linear", "knn", "attentive")  # attentive stores all tokens of all videos
-    penalty: float | None = None  # of the linear probe; None: by cross-validation, 1 for few-shot probes
+    probes: tuple[ProbeKind, ...] = (
+        "linear",
+        "knn",
+        "attentive",
+    )  # which probes; attentive stores all tokens of all videos
+    penalty: float | None = (
+        None  # weight of |W|² / 2 in the linear probe; None: by cross-validation, 1 for few-shot probes
+    )
     k: tuple[int, ...] = (20,)  # numbers of neighbours; all training clips if there are fewer
 
     def __post_init__(self) -> None:
