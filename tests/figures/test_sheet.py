@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_videos import cut_short, number_of, write_video
 
 from vidstill.cli.main import main
+from vidstill.data.decode.reader import VideoReader
 from vidstill.data.tools.inspect import open_split_manifests
 from vidstill.figures import contact_sheet as sheets
 from vidstill.figures.contact_sheet import (
@@ -142,7 +143,7 @@ def test_a_broken_video_is_a_cell_that_says_why(tmp_path):
 
 def test_what_a_scan_found_broken_is_not_decoded_again(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
-    (tmp_path / "videos.jsonl").write_text('{"path": "a.mp4", "wrong": "breaks after 2 frames"}\n')
+    (tmp_path / "videos.jsonl").write_text('{"path": "a.mp4", "error": "breaks after 2 frames"}\n')
     (strip,) = strips_of(tmp_path / "videos.jsonl")
     assert [cell.error for cell in strip.cells] == ["breaks after 2 frames"]
 
@@ -214,17 +215,15 @@ def test_a_text_that_is_too_long_is_cut_where_it_says_least():
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("", "is a folder; name a file"),
+        ("", "is a directory; name a file"),
         ("list.csv", "does not end in .png"),
-        ("nowhere/sheet.png", "cannot be written"),
         ("list.csv/sheet.png", "cannot be written"),
     ],
 )
 def test_where_no_sheet_can_be_is_said_before_anything_is_decoded(tmp_path, capsys, monkeypatch, name, why):
     write_video(tmp_path / "a.mp4", 4)
     (tmp_path / "list.csv").write_text("a.mp4 0\n")
-    for module in ("looks", "video"):
-        monkeypatch.setattr(f"vidstill.data.{module}.read_frames", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr(VideoReader, "__init__", lambda *_, **__: pytest.fail("a video was opened"))
     before = sorted(tmp_path.rglob("*"))
     assert main(["data", "inspect", str(tmp_path / "list.csv"), "--contact-sheet", str(tmp_path / name)]) == 2
     assert why in capsys.readouterr().err
@@ -234,7 +233,7 @@ def test_where_no_sheet_can_be_is_said_before_anything_is_decoded(tmp_path, caps
 def test_a_sheet_is_not_put_among_the_pictures_that_are_looked_at(tmp_path, capsys):
     write_picture(tmp_path / "cats" / "1.png")
     assert main(["data", "inspect", str(tmp_path), "--contact-sheet", str(tmp_path / "sheet.png")]) == 2
-    assert "would count as one of the pictures" in capsys.readouterr().err
+    assert "would count as one of the images" in capsys.readouterr().err
 
 
 def test_the_command_writes_a_sheet_in_place_of_an_old_one(tmp_path, capsys):

@@ -1,70 +1,66 @@
-"""Fits texts, names of files and classes whatever they hold, into a room of so many pixels."""
+"""Text fitted into a width in pixels, whatever characters the names of files and classes have."""
 
 from bisect import bisect_right
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 from PIL import ImageFont
 
 from vidstill.utils.text import format_one_line
 
-_MAX_CHARACTERS = 400  # characters that are looked at: more than fits anywhere
-_BREAK_CHARACTERS = " /_-."  # after which a line may end
+_MAX_CHARACTERS = 400  # more than fits anywhere
+_BREAK_CHARACTERS = " /_-."  # a line may end after them
 
 
 @cache
 def load_font(font_size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows many alphabets: the same letters on every machine."""
+    """Load DejaVu Sans, which comes with matplotlib and has many alphabets: the same letters on every machine."""
+    import matplotlib
+
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", f"DejaVuSans{'-Bold' if bold else ''}.ttf")
     return ImageFont.truetype(file, font_size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def truncate_end(text: str, max_width: int | float, font_size: int, *, bold: bool = False) -> str:
-    """The text on one line; where it is too long, its end is cut off."""
+    """Return the text on one line; if it is too wide, its end is replaced by `…`."""
     text = format_one_line(text[:_MAX_CHARACTERS])
     if _measure_text(text, font_size, bold) <= max_width:
         return text
-    return (
-        text[
-            : _count_fitting_characters(text, max_width - _measure_text("…", font_size, bold), font_size, bold)
-        ].rstrip()
-        + "…"
-    )
+    width = max_width - _measure_text("…", font_size, bold)
+    return text[: _count_fitting_characters(text, width, font_size, bold)].rstrip() + "…"
 
 
 def truncate_start(text: str, max_width: int | float, font_size: int, *, bold: bool = False) -> str:
-    """The text on one line; where it is too long, its beginning is cut off, as the end of a path says most."""
+    """Return the text on one line; if it is too wide, its start is replaced by `…`, as a path's end says most."""
     text = format_one_line(text[-_MAX_CHARACTERS:])
     if _measure_text(text, font_size, bold) <= max_width:
         return text
-    return (
-        "…"
-        + text[
-            len(text)
-            - _count_fitting_characters(text[::-1], max_width - _measure_text("…", font_size, bold), font_size, bold) :
-        ].lstrip()
-    )
+    width = max_width - _measure_text("…", font_size, bold)
+    return "…" + text[len(text) - _count_fitting_characters(text[::-1], width, font_size, bold) :].lstrip()
 
 
 def wrap_text(text: str, max_width: int | float, font_size: int, max_lines: int, *, bold: bool = False) -> list[str]:
-    """The text on so many lines at most, broken after words where there are any; what is left is cut off."""
-    rest, found = format_one_line(text[:_MAX_CHARACTERS]).strip(), list[str]()
-    while (
-        rest
-        and len(found) < max_lines - 1
-        and (fits := _count_fitting_characters(rest, max_width, font_size, bold)) < len(rest)
-    ):
-        ends = [n for n in range(1, fits + 1) if rest[n - 1] in _BREAK_CHARACTERS or rest[n] == " "]
-        end = max(ends, default=max(1, fits))
-        found.append(rest[:end].rstrip())
+    """Break the text into lines, after words where possible; what does not fit is cut off.
+
+    Args:
+        max_width: In pixels.
+        max_lines: How many lines there may be.
+    """
+    rest, lines = format_one_line(text[:_MAX_CHARACTERS]).strip(), list[str]()
+    while rest and len(lines) < max_lines - 1:
+        num_fitting = _count_fitting_characters(rest, max_width, font_size, bold)
+        if num_fitting >= len(rest):
+            break
+        ends = [n for n in range(1, num_fitting + 1) if rest[n - 1] in _BREAK_CHARACTERS or rest[n] == " "]
+        end = max(ends, default=max(1, num_fitting))
+        lines.append(rest[:end].rstrip())
         rest = rest[end:].lstrip()
-    return [*found, truncate_end(rest, max_width, font_size, bold=bold)] if rest else found
+    return [*lines, truncate_end(rest, max_width, font_size, bold=bold)] if rest else lines
 
 
-def _count_fitting_characters(text: str, room: int | float, size: int, bold: bool) -> int:
-    """How many characters of its beginning there is room for."""
-    return bisect_right(range(1, len(text) + 1), room, key=lambda n: _measure_text(text[:n], size, bold))
+def _count_fitting_characters(text: str, max_width: int | float, size: int, bold: bool) -> int:
+    """Return how many characters of its start fit into a width."""
+    return bisect_right(range(1, len(text) + 1), max_width, key=lambda n: _measure_text(text[:n], size, bold))
 
 
 def _measure_text(text: str, size: int, bold: bool) -> float:

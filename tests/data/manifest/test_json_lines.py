@@ -177,6 +177,12 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, entries):
     assert sorted(rows, key=key) == sorted(expected, key=key)
 
 
+def test_a_value_that_only_some_lines_state_belongs_to_their_rows(tmp_path):
+    entries = [{"path": f"{n}.mp4", "bytes": 1, **({"frames": n} if 100 < n < 700 else {})} for n in range(2000)]
+    rows = open_manifest(write(tmp_path / "list.jsonl", *entries)).rows
+    assert [row.frames for row in rows] == [entry.get("frames") for entry in entries]
+
+
 FORMS = {
     "list.txt": lambda n: f"videos/{n:05d} {n % 7}.mp4 {n % 7}",
     "list.csv": lambda n: f'"videos/{n:05d} {n % 7}.mp4",{n % 7},{"val" if n % 10 == 0 else "train"}',

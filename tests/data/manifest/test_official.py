@@ -96,7 +96,7 @@ def test_listed_videos_that_are_not_there_are_left_out_counted_and_said_for_trai
 
 def test_where_none_of_the_listed_videos_is_there_it_is_said_where_they_were_looked_for(tree):
     path = tree({"annotations/train.csv": TRAIN}, "a/b/c/-zumba_0001_000003_000013.mp4", "a/-zumba_0001.txt")
-    with pytest.raises(InputError, match=rf"none of the 3 videos of .*train.csv is there; .* in {path} and 2 folders"):
+    with pytest.raises(InputError, match=rf"none of the 3 videos of .*train.csv exists; .* in {path}, 2 directories"):
         open_manifest(path)
 
 
@@ -438,7 +438,7 @@ def test_pictures_of_imagenet_s_val_split_whose_classes_nothing_tells_are_refuse
     texts = {"ILSVRC2012_validation_ground_truth.txt": "490\n361\n"}
     path = tree(texts, *PICTURES[:2], "val/ILSVRC2012_val_00000001.JPEG")
     assert len(open_manifest(path).rows) == 2
-    with pytest.raises(InputError, match=r"LOC_val_solution.csv, .* is not there; put it there, or move each picture"):
+    with pytest.raises(InputError, match=r"LOC_val_solution.csv, .* does not exist; put it there, or move each image"):
         open_manifest(path, split="val")
 
 
@@ -484,5 +484,5 @@ def test_what_has_no_official_files_is_read_as_folders(tree, texts, files, kind)
 
 @pytest.mark.parametrize("files", [["a.mp4"], ["train/n01440764/a.JPEG"], ["train/a/a.mp4"]])
 def test_a_fold_of_what_has_none_is_refused(tree, files):
-    with pytest.raises(InputError, match="has no fold 2, as UCF101 and HMDB51 have; leave fold at 1"):
+    with pytest.raises(InputError, match="has no fold 2, as UCF101 and HMDB51 have; leave --fold at 1"):
         open_manifest(tree({}, *files), fold=2)

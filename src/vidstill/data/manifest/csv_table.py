@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from vidstill.data.manifest.parsed import ListEntry, ParsedList, collect_entries
+from vidstill.data.manifest.parsed import ListEntry, ParsedList
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.utils.text import shorten
 from vidstill.utils.types import InputError
@@ -30,7 +30,7 @@ def read_csv_table(path: PathOrUrl, header: list[str], lines: Iterator[tuple[int
     """
     label_column = next((name for name in _LABEL_COLUMNS if name in header), "")
     entries = _parse_rows(path, header, label_column, lines)
-    parsed = collect_entries(path, f"a table of {', '.join(header)}", entries)
+    parsed = ParsedList(path, f"a table of {', '.join(header)}", entries)
     if label_column in ("label", "class"):
         _reject_multi_label(parsed, label_column)
     return parsed

@@ -1,4 +1,4 @@
-"""A data set that is told from its folders: of videos, else of pictures, for each class, for each split."""
+"""Datasets by their directories: of videos or images, one for each class, one for each split."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ import numpy as np
 
 from vidstill.data.decode.images import IMAGE_EXTENSIONS
 from vidstill.data.decode.reader import VIDEO_EXTENSIONS
-from vidstill.data.manifest.manifest import Manifest, Split, build_manifest, match_splits, select_split
+from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, Split, build_manifest, match_splits, select_split
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, join_path
-from vidstill.data.storage.filesystem import list_directories, list_files, walk_directory
+from vidstill.data.storage.filesystem import is_directory, list_directories, list_files, walk_directory
 from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True)
 class FolderReader:
-    """Videos, or a folder for each class of them."""
+    """A directory of videos, or of a directory for each class."""
 
     path: PathOrUrl
 
@@ -26,17 +26,17 @@ class FolderReader:
     def read_manifest(self, split: Split | None) -> Manifest:
         if split == "val":
             raise InputError(
-                f"{self.path} has no val split; give a folder with train and val in it, as lists or as folders"
+                f"{self.path} has no val split; give a directory with train and val in it, as lists or as directories"
             )
         return read_folder_manifest(self.path, [self.path], "")
 
 
 @dataclass(frozen=True)
 class SplitFolderReader:
-    """A folder that has a folder for each split.
+    """A directory with a directory for each split.
 
     Args:
-        split_folders: by the split's name.
+        split_folders: By the name of the split.
     """
 
     path: PathOrUrl
@@ -51,7 +51,12 @@ class SplitFolderReader:
 
 
 def read_folder_manifest(folder: PathOrUrl, split_folders: list[PathOrUrl], description_prefix: str) -> Manifest:
-    """A folder's videos, or its pictures where it holds no videos; a class is one that any of the parts has."""
+    """Read the videos of a directory, or its images if it holds no videos.
+
+    Args:
+        split_folders: The directories of all splits, which share their classes.
+        description_prefix: The start of the manifest's description.
+    """
     suffixes = VIDEO_EXTENSIONS if has_media(folder, VIDEO_EXTENSIONS) else IMAGE_EXTENSIONS
     if any(has_suffix(name, suffixes) for name in list_files(folder)):
         rows = VideoTable(folder, iter_media_files(folder, suffixes))
@@ -63,20 +68,20 @@ def read_folder_manifest(folder: PathOrUrl, split_folders: list[PathOrUrl], desc
 
 
 def find_classes(folders: list[PathOrUrl], suffixes: frozenset[str]) -> tuple[str, ...]:
-    """The names of the folders that hold something in any of the parts, in order."""
+    """Return the sorted names of the directories that hold a file of these kinds in any of the splits."""
     inside = {name for part in folders for name in list_directories(part)}
     return tuple(name for name in sorted(inside) if any(has_media(join_path(part, name), suffixes) for part in folders))
 
 
 def read_class_folders(folder: PathOrUrl, classes: tuple[str, ...], suffixes: frozenset[str]) -> VideoTable:
-    """What the folders of the classes hold, class after class."""
+    """Read the files of the class directories, class after class."""
     files = [list(iter_media_files(join_path(folder, name), suffixes)) for name in classes]
     names = [f"{name}/{file}" for name, inside in zip(classes, files, strict=True) for file in inside]
     return VideoTable(folder, names, {"label": np.repeat(np.arange(len(classes)), list(map(len, files)))})
 
 
 def iter_media_files(folder: PathOrUrl, suffixes: frozenset[str]) -> Iterator[str]:
-    """The files of these kinds in a folder and in its folders, relative to it, in the order of their names."""
+    """Yield the files of these kinds in a directory, at any depth, relative to it and sorted by name."""
     for inside, folders, files in walk_directory(folder):
         folders[:] = sorted(name for name in folders if name[0] != ".")
         for file in sorted(files):
@@ -92,3 +97,9 @@ def has_media(folder: PathOrUrl, suffixes: frozenset[str]) -> bool:
 def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
     stem, _, suffix = name.rpartition(".")
     return bool(stem) and name[0] != "." and f".{suffix.lower()}" in suffixes
+
+
+def find_split_folders(folder: PathOrUrl) -> dict[str, PathOrUrl]:
+    """Return the directories of splits in a directory, by name."""
+    names = [name for aliases in SPLIT_ALIASES.values() for name in aliases]
+    return {name: path for name in names if is_directory(path := join_path(folder, name))}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from vidstill.data.manifest.parsed import ListEntry, ParsedList, collect_entries
+from vidstill.data.manifest.parsed import ListEntry, ParsedList
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.utils.text import shorten
@@ -36,7 +36,7 @@ def read_json_lines(path: PathOrUrl, lines: Iterator[tuple[int, str]]) -> Parsed
     Raises:
         InputError: A line cannot be read; the message has its number.
     """
-    return collect_entries(path, "JSON lines", ((number, _parse_line(path, number, line)) for number, line in lines))
+    return ParsedList(path, "JSON lines", ((number, _parse_line(path, number, line)) for number, line in lines))
 
 
 def _parse_line(path: PathOrUrl, number: int, line: str) -> ListEntry:

@@ -12,7 +12,7 @@ import numpy as np
 from vidstill.data.manifest.csv_table import read_csv_table
 from vidstill.data.manifest.jsonl import is_json_lines, read_json_lines
 from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, Split, build_manifest, match_splits, select_split
-from vidstill.data.manifest.parsed import ListEntry, ParsedList, collect_entries
+from vidstill.data.manifest.parsed import ListEntry, ParsedList
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import base_name, is_file, parent_path, read_lines
 from vidstill.utils.text import shorten
@@ -130,7 +130,7 @@ def read_list_file(path: PathOrUrl) -> ParsedList:
     if "path" in header:
         return read_csv_table(path, header, lines)
     form = next(form for form in _LINE_FORMATS if form == "path" or _parse_plain_line(form, first_line))
-    return collect_entries(path, f"a list of `{form}` lines", _parse_plain_lines(path, form, all_lines))
+    return ParsedList(path, f"a list of `{form}` lines", _parse_plain_lines(path, form, all_lines))
 
 
 _LABELS_PATTERN = re.compile(r"-?\d+(,-?\d+)*")

@@ -1,4 +1,4 @@
-"""What every data set becomes: rows that are all there, the names of their classes, and what it was taken for."""
+"""The manifest of a dataset: rows whose files all exist, the names of the classes, and a description."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from vidstill.utils.types import InputError
 Split = Literal["train", "val"]
 
 SPLIT_ALIASES: Mapping[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "test")}
-"""What files, folders and rows of a split are called; the first that is there is taken."""
+"""The names that files, directories and rows of a split may have; the first that exists is taken."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set's videos.
+    """The videos of a dataset.
 
     Args:
-        classes: their names in the order of the labels; empty where there are no labels.
-        description: in words, what the data set was taken for.
-        fingerprint: of every row's relative path, label and file size, in order.
-        num_missing: videos that an official list names and that are not there; they are in no row.
-        multi_label: a clip may have several labels: one of the data set's clips has, in this split or another.
+        classes: The names of the classes in the order of the labels; empty where there are no labels.
+        description: What the dataset was recognized as.
+        fingerprint: SHA-256 of every row's relative path, labels and file size, in order.
+        num_missing: Videos of an official list that do not exist; they are in no row.
+        multi_label: Whether a clip of the dataset has several labels, in this split or another.
     """
 
     rows: VideoTable
@@ -43,21 +43,22 @@ class Manifest:
 
 @runtime_checkable
 class ManifestReader(Protocol):
-    """Something that was recognised as a data set."""
+    """A recognized dataset."""
 
     def list_splits(self) -> tuple[Split, ...]:
-        """Those that it has; none if it is one whole."""
+        """Return its splits; none if it is not split."""
 
     def read_manifest(self, split: Split | None) -> Manifest:
-        """Its videos: of a split (None: of the train split, where there are splits), or all if it is one whole."""
+        """Read the videos of a split (None: the train split), or all videos of a dataset without splits."""
 
 
 def match_splits(names: Iterable[str]) -> tuple[Split, ...]:
-    return tuple(split for split, known in SPLIT_ALIASES.items() if set(names).intersection(known))
+    """Return the splits that have one of the names."""
+    return tuple(split for split, aliases in SPLIT_ALIASES.items() if set(names).intersection(aliases))
 
 
 def select_split(folder: PathOrUrl, split_paths: dict[str, PathOrUrl], split: Split | None) -> PathOrUrl:
-    """The part of a data set that is a split's; None: the train split's."""
+    """Return the path of a split; None for the train split."""
     for name in SPLIT_ALIASES[split or "train"]:
         if name in split_paths:
             return split_paths[name]
@@ -76,31 +77,33 @@ def build_manifest(
     num_missing: int = 0,
     multi_label: bool = False,
 ) -> Manifest:
-    """The listing of rows whose files are all there.
+    """Build the manifest of rows whose files all exist.
 
     Args:
-        line_numbers: where a list states them.
-        num_missing: how many more an official list states.
-        multi_label: whether a clip may have several labels.
+        line_numbers: The lines of the rows in a list, for messages.
+        num_missing: Videos of an official list that are in no row.
+        multi_label: Whether a clip may have several labels.
 
     Raises:
-        InputError: there are none, one is missing, or one lies outside the root.
+        InputError: There are no rows, a file is missing, or a path leads out of the root.
     """
     for index in rows.find_rows_outside_root():
         raise InputError(
             f"line {index + 1 if line_numbers is None else line_numbers[index]} of {source} names {rows.get_path(index)}, "
             f"which lies outside {rows.root}; move the root up to it"
         )
-    there = rows.resolve_files(build_size_lookup(rows.root))
-    if not there.all():
-        first = int(np.argmin(there))
+    exists = rows.resolve_files(build_size_lookup(rows.root))
+    if not exists.all():
+        first = int(np.argmin(exists))
         line = "" if line_numbers is None else f" (line {line_numbers[first]})"
         raise InputError(
-            f"{source}: {(~there).sum()} of its {len(rows)} videos are missing, "
+            f"{source}: {(~exists).sum()} of its {len(rows)} videos are missing, "
             f"first {join_path(rows.root, rows.get_path(first))}{line}; paths start at {rows.root}"
         )
     if not len(rows):
-        raise InputError(f"no videos found in {source}; give a folder of videos, a folder for each class, or a list")
+        raise InputError(
+            f"no videos found in {source}; give a directory of videos, a directory for each class, or a list"
+        )
     if rows.num_broken:
         description += f", of whose rows {rows.num_broken} say that they do not decode"
     if multi_label:

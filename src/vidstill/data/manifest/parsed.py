@@ -2,7 +2,6 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count, islice, zip_longest
 from typing import Any, NamedTuple
 
@@ -64,37 +63,24 @@ _CHECKS: dict[str, tuple[set[type], float, str]] = {  # the types, the largest n
     "height": ({int}, 2**31 - 1, ""),
     "codec": ({str}, 0, ""),
 }
-_COLUMNS = {"frames": "frames", "rate": "frame_rate", "bytes": "file_size", "offset": "offset"}
-_COLUMNS |= {"width": "width", "height": "height"}
+_COLUMNS = {  # of the table, by the entries' names
+    "frames": "frames",
+    "rate": "frame_rate",
+    "bytes": "file_size",
+    "offset": "offset",
+    "width": "width",
+    "height": "height",
+}
 _UNCHECKED = ("width", "height", "codec")
 _CHUNK_ROWS = 512  # lines that are checked together, column by column
 
 
-@dataclass
 class ParsedList:
-    """The rows of a list, before any file is looked up.
+    """The rows of a list, checked and gathered chunk by chunk, before any file is looked up.
 
-    Args:
-        format: The form of the list, for messages.
-        rows: Where labels are names, a row's label is the index of the name in `class_to_idx`.
-        line_numbers: The line of each row, from 1.
-        splits: The split of each row, as an index into `split_names`; an empty name where none is stated.
-        class_to_idx: The labels that are names, in order of appearance.
-        idx_to_class: The names of numbered classes, where the list states both.
-    """
-
-    path: PathOrUrl
-    format: str
-    rows: VideoTable
-    line_numbers: np.ndarray
-    splits: np.ndarray
-    split_names: list[str]
-    class_to_idx: dict[str, int]
-    idx_to_class: dict[int, str]
-
-
-def collect_entries(path: PathOrUrl, format: str, entries: Iterator[tuple[int, ListEntry]]) -> ParsedList:
-    """Check the entries of a list and gather them into a table.
+    `line_numbers` and `splits` have an entry for each row; a split is an index into `split_names`, where the name is empty
+    if a line states none. `class_to_idx` has the labels that are names, whose rows hold the index; `idx_to_class` has the
+    names of numbered classes, where the list states both.
 
     Args:
         format: The form of the list, for messages.
@@ -103,83 +89,72 @@ def collect_entries(path: PathOrUrl, format: str, entries: Iterator[tuple[int, L
     Raises:
         InputError: A line states something that cannot be; the message has its number.
     """
-    collector = _Collector(path)
-    while chunk := list(islice(entries, _CHUNK_ROWS)):
-        collector.add([number for number, _ in chunk], [entry for _, entry in chunk])
-    line_numbers = np.array(collector.line_numbers, np.int64)
-    rows, splits = collector.build_table(), np.array(collector.splits, np.int64)
-    split_names = list(collector.split_to_idx)
-    return ParsedList(
-        path, format, rows, line_numbers, splits, split_names, collector.class_to_idx, collector.idx_to_class
-    )
 
-
-class _Collector:
-    """Columns that grow chunk by chunk."""
-
-    def __init__(self, path: PathOrUrl):
-        self.path = path
-        self.line_numbers, self.names, self.splits = list[int](), list[str](), list[int]()
-        self.class_to_idx, self.split_to_idx = dict[str, int](), dict[str, int]()
-        self.idx_to_class: dict[int, str] = {}
-        self.label_kind: str | None = None
-        self._shard_to_idx, self._codec_to_idx = dict[str, int](), dict[str, int]()
-        self._extra_labels: list[tuple[int, int]] = []
-        self._errors: dict[int, str] = {}
+    def __init__(self, path: PathOrUrl, format: str, entries: Iterator[tuple[int, ListEntry]]):
+        self.path, self.format = path, format
+        self.class_to_idx, self.idx_to_class = dict[str, int](), dict[int, str]()
+        self._split_to_idx, self._shard_to_idx, self._codec_to_idx = (
+            dict[str, int](),
+            dict[str, int](),
+            dict[str, int](),
+        )
+        self._line_numbers, self._names, self._splits = list[int](), list[str](), list[int]()
+        self._extra_labels, self._errors = list[tuple[int, int]](), dict[int, str]()
         self._columns: dict[str, Any] = {}
+        self._label_kind: str | None = None
+        while chunk := list(islice(entries, _CHUNK_ROWS)):
+            self._add_chunk([number for number, _ in chunk], [entry for _, entry in chunk])
+        self.rows = self._build_table()
+        self.line_numbers, self.splits = np.array(self._line_numbers, np.int64), np.array(self._splits, np.int64)
+        self.split_names = list(self._split_to_idx)
 
-    def add(self, numbers: list[int], entries: list[ListEntry]) -> None:
-        """Check and append a chunk of entries, with the numbers of their lines."""
+    def _add_chunk(self, numbers: list[int], entries: list[ListEntry]) -> None:
         values = _transpose(entries)
         if any(list in map(type, values.get(key, ())) for key in ("label", "class_")):
-            entries = [self._split_labels(*each) for each in zip(count(len(self.names)), numbers, entries)]
+            entries = [self._split_labels(*each) for each in zip(count(len(self._names)), numbers, entries)]
             values = _transpose(entries)
-        for key in _UNCHECKED:
-            if not _is_valid(key, values.get(key, ())):
-                values.pop(key)
+        values = {key: column for key, column in values.items() if key not in _UNCHECKED or _is_valid(key, column)}
         if not all(_is_valid(key, column) for key, column in values.items()) or "shard" in values:
             for number, entry in zip(numbers, entries, strict=True):
-                check_entry(self.path, number, entry)
-        self._add_labels(numbers, entries, values.get("label"), values.get("class_"))
+                _check_entry(self.path, number, entry)
+        self._add_labels(numbers, entries, values.get("label", ()), values.get("class_", ()))
         for key, column in _COLUMNS.items():
-            self._append(column, values.get(key))
+            self._append(column, values.get(key, ()))
         for key, indices in (("shard", self._shard_to_idx), ("codec", self._codec_to_idx)):
             texts = values.get(key, ())
             self._append(key, [None if text is None else indices.setdefault(text, len(indices)) for text in texts])
         splits = values.get("split", [""] * len(entries))
-        self.splits += [self.split_to_idx.setdefault(split or "", len(self.split_to_idx)) for split in splits]
-        self._errors |= {i: error for i, error in enumerate(values.get("error", ()), len(self.names)) if error}
-        self.line_numbers += numbers
-        self.names += values["path"]
+        self._splits += [self._split_to_idx.setdefault(split or "", len(self._split_to_idx)) for split in splits]
+        self._errors |= {i: error for i, error in enumerate(values.get("error", ()), len(self._names)) if error}
+        self._line_numbers += numbers
+        self._names += values["path"]
 
-    def _append(self, column: str, values: Sequence[int | float | None] | None) -> None:
-        """Append to a column, which has as many rows as there are names; nothing is appended where nothing is stated."""
-        if not values:
-            return
-        dtype, missing = COLUMNS[column]
-        rows = self._columns.setdefault(column, array(np.dtype(dtype).char))
-        rows.extend([missing] * (len(self.names) - len(rows)))
-        rows.extend(values if None not in values else [missing if value is None else value for value in values])
+    def _append(self, column: str, values: Sequence[int | float | None]) -> None:
+        """Append the rows of a chunk to a column; rows of chunks that state nothing are filled up before."""
+        if values:
+            dtype, missing = COLUMNS[column]
+            rows = self._columns.setdefault(column, array(np.dtype(dtype).char))
+            rows.extend([missing] * (len(self._names) - len(rows)))
+            rows.extend(values if None not in values else [missing if value is None else value for value in values])
 
     def _add_labels(
         self,
         numbers: list[int],
         entries: list[ListEntry],
-        labels: Sequence[int | None] | None,
-        classes: Sequence[str | None] | None,
+        labels: Sequence[int | None],
+        classes: Sequence[str | None],
     ) -> None:
         """Append the labels, which all lines state by number, or all by name, or none."""
-        kind = _get_label_kind(entries[0])
-        self.label_kind = self.label_kind or kind
-        if kind != self.label_kind or None in (labels or classes or ()) or (labels and None in labels):
+        self._label_kind = self._label_kind or _get_label_kind(entries[0])
+        if self._label_kind != _get_label_kind(entries[0]) or None in (labels or classes):
             for number, entry in zip(numbers, entries, strict=True):
-                if (kind := _get_label_kind(entry)) != self.label_kind:
-                    raise InputError(f"line {number} of {self.path} has {kind}; the first has {self.label_kind}")
+                if (kind := _get_label_kind(entry)) != self._label_kind:
+                    raise InputError(f"line {number} of {self.path} has {kind}; the first has {self._label_kind}")
         if labels and classes and set(zip(labels, classes, strict=True)) - self.idx_to_class.items():
             for number, label, name in zip(numbers, labels, classes, strict=True):
                 if name is not None and label is not None:
                     self._name_class(number, label, name)
-        self._append("label", labels or [self._add_class(name) for name in classes or () if name is not None])
+        self._append("label", labels or [self._add_class(name) for name in classes if name is not None])
 
     def _add_class(self, name: str) -> int:
         return self.class_to_idx.setdefault(name, len(self.class_to_idx))
@@ -203,7 +178,7 @@ class _Collector:
         if not stated:
             raise InputError(f"{where} has an empty list of labels; state one or more")
         for label, name in zip_longest(labels, names):
-            check_entry(self.path, number, ListEntry("", label, name))
+            _check_entry(self.path, number, ListEntry("", label, name))
         if len(set(stated)) < len(stated):
             raise InputError(f"{where} states one label twice; state each once")
         if has_both:
@@ -214,11 +189,14 @@ class _Collector:
             self._extra_labels += [(row, label) for label in further]
         return entry._replace(label=labels[0], class_=names[0])
 
-    def build_table(self) -> VideoTable:
+    def _build_table(self) -> VideoTable:
+        for column in self._columns:
+            rows, missing = self._columns[column], COLUMNS[column][1]
+            rows.extend([missing] * (len(self._names) - len(rows)))
         try:
             return VideoTable(
                 parent_path(self.path),
-                self.names,
+                self._names,
                 self._columns,
                 shards=list(self._shard_to_idx),
                 codecs=list(self._codec_to_idx),
@@ -226,10 +204,9 @@ class _Collector:
                 extra_labels=self._extra_labels,
             )
         except UnicodeEncodeError as error:
-            number = self.line_numbers[self.names.index(error.object)]
-            raise InputError(
-                f"line {number} of {self.path} has a path that no file can have: {shorten(error.object)}"
-            ) from None
+            number = self._line_numbers[self._names.index(error.object)]
+            name = shorten(error.object)
+            raise InputError(f"line {number} of {self.path} has a path that no file can have: {name}") from None
 
 
 def _transpose(entries: list[ListEntry]) -> dict[str, tuple[Any, ...]]:
@@ -239,13 +216,9 @@ def _transpose(entries: list[ListEntry]) -> dict[str, tuple[Any, ...]]:
 
 
 def _get_label_kind(entry: ListEntry) -> str:
-    return (
-        "no label"
-        if entry.label is entry.class_ is None
-        else "a class"
-        if entry.label is None
-        else "a number for a label"
-    )
+    if entry.label is not None:
+        return "a number for a label"
+    return "no label" if entry.class_ is None else "a class"
 
 
 def _is_valid(key: str, values: Sequence[Any]) -> bool:
@@ -258,7 +231,7 @@ def _is_valid(key: str, values: Sequence[Any]) -> bool:
     return not numbers or (min(numbers) >= 0 and max(numbers) <= largest)
 
 
-def check_entry(path: PathOrUrl, line_number: int, entry: ListEntry) -> None:
+def _check_entry(path: PathOrUrl, line_number: int, entry: ListEntry) -> None:
     """Raise an InputError if a value of a line has the wrong type or range."""
     for key, (_, _, description) in _CHECKS.items():
         if key not in _UNCHECKED and not _is_valid(key, [value := getattr(entry, key)]):

@@ -1,4 +1,4 @@
-"""The data sets that papers use, by their official files: which one a folder or a list is."""
+"""Official datasets, recognized by their annotation files."""
 
 from vidstill.data.manifest.manifest import ManifestReader
 from vidstill.data.manifest.official import ava, hmdb51, imagenet, kinetics, ssv2, ucf101
@@ -6,11 +6,11 @@ from vidstill.data.storage.fetch import PathOrUrl
 
 
 def detect_official_folder(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader | None:
-    """The official data set whose files a folder holds.
+    """Return the official dataset whose files a directory holds.
 
     Args:
-        root: where the videos are looked for, if not in the folder.
-        fold: which of their splits, of UCF101 and HMDB51.
+        root: Where the videos are, if not in the directory.
+        fold: Which of the three official splits, of UCF101 and HMDB51.
     """
     return (
         kinetics.detect_kinetics(folder, root)
@@ -23,5 +23,5 @@ def detect_official_folder(folder: PathOrUrl, root: PathOrUrl | None, fold: int)
 
 
 def detect_official_list(path: PathOrUrl, root: PathOrUrl | None) -> ManifestReader | None:
-    """The official data set whose list a file is, where that list can be read without others."""
+    """Return the official dataset of a list that can be read without others."""
     return kinetics.detect_kinetics_list(path, root) or ava.detect_ava_list(path, root)

@@ -1,4 +1,4 @@
-"""HMDB51: three splits, each with a file for each class that says what a video is for: 1 train, 2 test, 0 nothing."""
+"""HMDB51: three folds, each with one file per class that assigns its videos: 1 train, 2 test, 0 unused."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ _SPLIT_CODES: dict[str, Split | None] = {"1": "train", "2": "val", "0": None}
 
 
 def detect_hmdb51(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> OfficialReader | None:
-    """HMDB51 by its lists in `testTrainMulti_7030_splits`."""
+    """Recognize HMDB51 by its lists in `testTrainMulti_7030_splits`."""
     for name in _LIST_FOLDERS:
         if is_directory(lists := join_path(folder, name)):
             number = check_fold("HMDB51", fold)
@@ -37,7 +37,9 @@ def _read_fold(lists: PathOrUrl, split: Split, fold: int) -> OfficialList:
     ending = f"_test_split{fold}.txt"
     files = [name for name in list_files(lists) if name.endswith(ending)]
     if not files:
-        raise InputError(f"{lists} holds no *{ending}, the lists of HMDB51's fold {fold}; fetch the three splits again")
+        raise InputError(
+            f"{lists} holds no *{ending}, the lists of HMDB51's fold {fold}; download the three splits again"
+        )
     videos: list[tuple[tuple[str, ...], int | None]] = []
     for label, name in enumerate(files):
         path = join_path(lists, name)

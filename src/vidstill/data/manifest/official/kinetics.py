@@ -1,4 +1,4 @@
-"""Kinetics-400, -600 and -700: CSV tables of YouTube videos and seconds, and a clip for each of them."""
+"""Kinetics-400, -600 and -700: CSV tables of YouTube videos and times, and one clip per row."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,25 +6,30 @@ from typing import NamedTuple
 
 from vidstill.data.manifest.csv_table import split_csv_line
 from vidstill.data.manifest.manifest import Split
-from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, list_annotation_folders
+from vidstill.data.manifest.official.layout import (
+    OfficialList,
+    OfficialReader,
+    find_dataset_folder,
+    list_annotation_folders,
+)
 from vidstill.data.storage.fetch import PathOrUrl, join_path
-from vidstill.data.storage.filesystem import base_name, is_file, parent_path, read_first_line, read_lines
+from vidstill.data.storage.filesystem import is_file, read_first_line, read_lines
 from vidstill.utils.types import InputError
 
-_LIST_STEMS: dict[Split, tuple[str, ...]] = {  # as CVDF, DeepMind and ActivityNet call them; test where there is no val
+_LIST_STEMS: dict[Split, tuple[str, ...]] = {  # of CVDF, DeepMind and ActivityNet; test if there is no val
     "train": ("train", "kinetics_train"),
     "val": ("val", "validate", "validation", "kinetics_val", "test", "kinetics_test"),
 }
 
 
 def detect_kinetics(folder: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
-    """Kinetics by the lists in a folder or in its `annotations`."""
-    for place in list_annotation_folders(folder):
+    """Recognize Kinetics by its lists in a directory or in its `annotations`."""
+    for directory in list_annotation_folders(folder):
         lists: dict[Split, PathOrUrl] = {}
         for split, stems in _LIST_STEMS.items():
-            files = [join_path(place, stem + suffix) for stem in stems for suffix in (".csv", ".txt")]
-            if there := [path for path in files if is_kinetics_list(path)]:
-                lists[split] = there[0]
+            paths = (join_path(directory, stem + suffix) for stem in stems for suffix in (".csv", ".txt"))
+            if (path := next(filter(is_kinetics_list, paths), None)) is not None:
+                lists[split] = path
         if lists:
             read: dict[Split | None, Callable[[], OfficialList]] = {
                 split: partial(_read_list, path, tuple(lists.values())) for split, path in lists.items()
@@ -34,15 +39,14 @@ def detect_kinetics(folder: PathOrUrl, root: PathOrUrl | None) -> OfficialReader
 
 
 def detect_kinetics_list(path: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
-    """Kinetics by a list that was named itself."""
+    """Recognize one of Kinetics' lists."""
     if not is_kinetics_list(path):
         return None
-    folder = parent_path(parent_path(path)) if base_name(parent_path(path)) == "annotations" else parent_path(path)
-    return _make_reader(path, root or folder, {None: partial(_read_list, path, (path,))})
+    return _make_reader(path, root or find_dataset_folder(path), {None: partial(_read_list, path, (path,))})
 
 
 def is_kinetics_list(path: PathOrUrl) -> bool:
-    """Whether a file is a table of Kinetics, and not one of ours with such a column."""
+    """Return whether a file is a table of Kinetics, and not a user's own table with such a column."""
     if not is_file(path):
         return False
     columns = _parse_header(read_first_line(path))
@@ -56,7 +60,7 @@ def _parse_header(header: str) -> list[str]:
 def _make_reader(
     folder: PathOrUrl, root: PathOrUrl, parts: dict[Split | None, Callable[[], OfficialList]]
 ) -> OfficialReader:
-    # a split's folder holds its videos, or folders of classes; what replaces broken files has a folder in a folder
+    # the directory of a split holds videos or class directories; replacements are two directories deep
     return OfficialReader(family="Kinetics", folder=folder, root=root, max_depth=2, split_readers=parts)
 
 
@@ -66,7 +70,7 @@ class _KineticsClip(NamedTuple):
 
 
 def _read_list(path: PathOrUrl, lists: tuple[PathOrUrl, ...]) -> OfficialList:
-    """A list's clips; its classes are those of all the lists, in the order of their names."""
+    """Read the clips of a list; the classes are those of all lists, sorted by name."""
     clips = {each: _read_clips(each) for each in lists}
     classes = tuple(sorted({clip.label for each in clips.values() for clip in each} - {""}))
     order = {name: label for label, name in enumerate(classes)}
@@ -83,10 +87,10 @@ def _read_clips(path: PathOrUrl) -> list[_KineticsClip]:
     if missing := [name for name in ("youtube_id", "time_start", "time_end") if name not in header]:
         raise InputError(
             f"line {number} of {path} names the columns {', '.join(header)}, and Kinetics has {missing[0]} too; "
-            "fetch the official list again"
+            "download the official list again"
         )
-    who, start, end = (header.index(name) for name in ("youtube_id", "time_start", "time_end"))
-    called = header.index("label") if "label" in header else None
+    id_index, start, end = (header.index(name) for name in ("youtube_id", "time_start", "time_end"))
+    label_index = header.index("label") if "label" in header else None
     clips: list[_KineticsClip] = []
     for number, line in lines:
         fields = split_csv_line(path, number, line, len(header))
@@ -94,11 +98,11 @@ def _read_clips(path: PathOrUrl) -> list[_KineticsClip]:
             first, last = int(float(fields[start])), int(float(fields[end]))
         except ValueError:
             raise InputError(
-                f"line {number} of {path} has the times {fields[start]!r} and {fields[end]!r}, which are no seconds"
+                f"line {number} of {path} has the times {fields[start]!r} and {fields[end]!r}, which are not seconds"
             ) from None
-        # the published name, and the shorter one of copies that kept nothing but the video's own
-        names = f"{fields[who]}_{first:06d}_{last:06d}", fields[who]
-        label = "" if called is None else fields[called]
+        # the published name, and the shorter one of copies that are named by the video alone
+        names = f"{fields[id_index]}_{first:06d}_{last:06d}", fields[id_index]
+        label = "" if label_index is None else fields[label_index]
         if clips and bool(label) != bool(clips[0].label):
             raise InputError(f"line {number} of {path} has the label {label!r}; some lines have one and some have none")
         clips.append(_KineticsClip(names, label))

@@ -1,4 +1,4 @@
-"""Something-Something V2: JSON lists of numbered videos, whose class is a template with its brackets taken off."""
+"""Something-Something V2: JSON lists of numbered videos, whose class is a template without its brackets."""
 
 import json
 from collections.abc import Callable
@@ -11,42 +11,47 @@ from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_file, read_lines, read_text
 from vidstill.utils.types import InputError
 
-_PREFIXES = ("something-something-v2-", "")  # of the first publication, and of the one by Qualcomm
+_PREFIXES = ("something-something-v2-", "")  # of the first release, and of Qualcomm's
 _VIDEO_FOLDERS = ("20bn-something-something-v2", "videos/20bn-something-something-v2", "videos")
 
 
 def detect_ssv2(folder: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
-    """Something-Something V2 by its lists in a folder, or in `labels` or `annotations` in it."""
-    for place in (*list_annotation_folders(folder), join_path(folder, "labels")):
+    """Recognize Something-Something V2 by its lists in a directory, or in `labels` or `annotations` in it."""
+    for directory in (*list_annotation_folders(folder), join_path(folder, "labels")):
         for prefix in _PREFIXES:
-            names = {
-                name: join_path(place, f"{prefix}{name}.json") for name in ("labels", "train", "validation", "test")
+            lists = {
+                name: path
+                for name in ("labels", "train", "validation", "test")
+                if is_file(path := join_path(directory, f"{prefix}{name}.json"))
             }
-            there = {name for name, path in names.items() if is_file(path)}
-            if "labels" not in there or not there & {"train", "validation"} or not _is_label_map(names["labels"]):
+            if (
+                "labels" not in lists
+                or not lists.keys() & {"train", "validation"}
+                or not _is_label_map(lists["labels"])
+            ):
                 continue
-            answers = join_path(place, f"{prefix}test-answers.csv")
-            parts: dict[Split | None, Callable[[], OfficialList]] = {}
-            if "train" in there:
-                parts["train"] = partial(_read_list, names["labels"], names["train"])
-            if "validation" in there:
-                parts["val"] = partial(_read_list, names["labels"], names["validation"])
-            elif "test" in there:
-                parts["val"] = partial(
-                    _read_list, names["labels"], names["test"], answers if is_file(answers) else None
+            answers = join_path(directory, f"{prefix}test-answers.csv")
+            readers: dict[Split | None, Callable[[], OfficialList]] = {}
+            if "train" in lists:
+                readers["train"] = partial(_read_list, lists["labels"], lists["train"])
+            if "validation" in lists:
+                readers["val"] = partial(_read_list, lists["labels"], lists["validation"])
+            elif "test" in lists:
+                readers["val"] = partial(
+                    _read_list, lists["labels"], lists["test"], answers if is_file(answers) else None
                 )
             return OfficialReader(
                 family="Something-Something V2",
                 folder=folder,
                 root=root or folder,
                 video_folders=_VIDEO_FOLDERS,
-                split_readers=parts,
+                split_readers=readers,
             )
     return None
 
 
 def _is_label_map(path: PathOrUrl) -> bool:
-    """Whether a file numbers classes by their names, and so is not some other `labels.json`."""
+    """Return whether a file maps class names to numbers, and so is not another kind of `labels.json`."""
     try:
         labels = json.loads(read_text(path))
     except ValueError:
@@ -58,17 +63,17 @@ def _read_list(labels: PathOrUrl, path: PathOrUrl, answers: PathOrUrl | None = N
     order = {name: int(number) for name, number in json.loads(read_text(labels)).items()}
     classes = tuple(sorted(order, key=order.__getitem__))
     if [order[name] for name in classes] != list(range(len(classes))):
-        raise InputError(f"{labels} does not number its {len(classes)} classes from 0 without a gap; fetch it again")
-    told = _read_answers(answers) if answers else {}
+        raise InputError(f"{labels} does not number its {len(classes)} classes from 0 without a gap; download it again")
+    test_classes = _read_answers(answers) if answers else {}
     videos: list[tuple[tuple[str, ...], int | None]] = []
     for number, entry in enumerate(_read_entries(path), 1):
         if not isinstance(entry, dict) or not str(entry.get("id", "")).isalnum():
-            raise InputError(f"entry {number} of {path} has no `id`, the number of a video; fetch the list again")
+            raise InputError(f"entry {number} of {path} has no `id`, the number of a video; download the list again")
         name = str(entry["id"])
-        called = str(entry.get("template") or told.get(name, "")).replace("[", "").replace("]", "")
-        if called and called not in order:
-            raise InputError(f"entry {number} of {path} has the template {called!r}, which is no class of {labels}")
-        videos.append(((name,), order[called] if called else None))
+        class_name = str(entry.get("template") or test_classes.get(name, "")).replace("[", "").replace("]", "")
+        if class_name and class_name not in order:
+            raise InputError(f"entry {number} of {path} has the template {class_name!r}, which is no class of {labels}")
+        videos.append(((name,), order[class_name] if class_name else None))
     labelled = any(label is not None for _, label in videos)
     return OfficialList("Something-Something V2", path, classes if labelled else (), videos)
 
@@ -77,18 +82,18 @@ def _read_entries(path: PathOrUrl) -> list[Any]:
     try:
         entries = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"line {error.lineno} of {path} is no JSON ({error.msg}); fetch it again") from None
+        raise InputError(f"line {error.lineno} of {path} is no JSON ({error.msg}); download it again") from None
     if not isinstance(entries, list):
-        raise InputError(f"{path} holds no list of videos; fetch it again")
+        raise InputError(f"{path} holds no list of videos; download it again")
     return entries
 
 
 def _read_answers(path: PathOrUrl) -> dict[str, str]:
-    """The test split's classes, which were kept back at first: `id;class` lines."""
-    told = {}
+    """Read the classes of the test split, which were published later: `id;class` lines."""
+    classes = {}
     for number, line in read_lines(path):
-        name, semicolon, called = line.partition(";")
+        name, semicolon, class_name = line.partition(";")
         if not semicolon:
-            raise InputError(f"line {number} of {path} is not `id;class`; fetch it again")
-        told[name.strip()] = called.strip()
-    return told
+            raise InputError(f"line {number} of {path} is not `id;class`; download it again")
+        classes[name.strip()] = class_name.strip()
+    return classes

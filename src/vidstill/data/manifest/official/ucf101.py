@@ -1,4 +1,4 @@
-"""UCF101: three splits, each a list of `Class/video.avi` lines for training and one for testing."""
+"""UCF101: three folds, each with a list of `Class/video.avi` lines for training and one for testing."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ _VIDEO_FOLDERS = ("UCF-101", "UCF101", "videos")
 
 
 def detect_ucf101(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> OfficialReader | None:
-    """UCF101 by its lists in `ucfTrainTestlist`."""
+    """Recognize UCF101 by its lists in `ucfTrainTestlist`."""
     for name in (*_LIST_FOLDERS, "UCF101TrainTestSplits-RecognitionTask"):
         lists = join_path(folder, name)
         if is_file(join_path(lists, "classInd.txt")):
@@ -37,18 +37,21 @@ def _read_list(lists: PathOrUrl, path: PathOrUrl, fold: int) -> OfficialList:
     classes = _read_classes(join_path(lists, "classInd.txt"))
     order = {name: label for label, name in enumerate(classes)}
     if not is_file(path):
-        raise InputError(f"{path} does not exist, the list of UCF101's fold {fold}; fetch the three splits again")
+        raise InputError(f"{path} does not exist, the list of UCF101's fold {fold}; download the three splits again")
     videos: list[tuple[tuple[str, ...], int | None]] = []
     for number, line in read_lines(path):
-        name, _, count = line.partition(" ")  # a class's number stands in the lists for training only
-        called, _, file = name.partition("/")
-        if called not in order or not file:
+        name, _, class_number = line.partition(" ")  # only the training lists have it
+        class_name, _, file = name.partition("/")
+        if class_name not in order or not file:
             raise InputError(
                 f"line {number} of {path} reads {line!r}, which does not begin with a class of classInd.txt and `/`"
             )
-        if count and count.strip() != str(order[called] + 1):
-            raise InputError(f"line {number} of {path} numbers {called} {count}, and classInd.txt {order[called] + 1}")
-        videos.append(((file.rpartition(".")[0] or file,), order[called]))
+        label = order[class_name]
+        if class_number and class_number.strip() != str(label + 1):
+            raise InputError(
+                f"line {number} of {path} numbers {class_name} {class_number}, and classInd.txt {label + 1}"
+            )
+        videos.append(((file.rpartition(".")[0] or file,), label))
     return OfficialList(f"UCF101 (fold {fold} of 3)", path, classes, videos)
 
 
