@@ -330,7 +330,7 @@ def test_an_odd_number_of_clips_is_not_mixed(runs):
         ({"workers": -5}, "--workers is -5"),
         ({"save_seconds": "nan"}, "--save-seconds is nan"),
         ({"clips__flip_probability": 2}, "flip is 2.0"),
-        ({"clips__repeats": 0}, "a video gives 0 copies"),
+        ({"clips__repeats": 0}, "clips.repeats is 0"),
         ({"views__temporal_clips": 0}, "temporal_clips is 0"),
         ({"views__spatial_crops": 0}, "spatial_crops is 0"),
         ({"views__short_side": 0}, "short_side is 0"),

@@ -178,7 +178,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(typed, message, capsys):
         ("--batch 64", "--data"),
         ("--data videos --batch many", "--batch"),
         ("--data videos --method.target pixel", "per_channel"),
-        ("--data videos --clips.repeats 0", "a video gives 0 copies"),
+        ("--data videos --clips.repeats 0", "clips.repeats is 0"),
         ("--data videos --clips.sampling.num-frames 15", "take 14 frames"),
         ("--data videos stray", "stray"),
     ],

@@ -135,7 +135,7 @@ def test_a_fine_tuning_recipe_has_the_encoder_of_its_family_s_pre_trainings(name
     size, of_images = name.partition("_")[0], "in1k" in name
     found = [find_recipe(n).method.encoder for n in PRETRAIN if n.startswith(f"{size}_") and ("in1k" in n) == of_images]
     assert found
-    one = find_recipe(name).load_encoder
+    one = find_recipe(name).encoder
     for other in found:
         assert (one.dim, one.depth, one.heads, one.tubelet) == (other.dim, other.depth, other.heads, other.tubelet)
         assert (one.class_token, one.attention_bias) == (other.class_token, other.attention_bias)
@@ -147,7 +147,7 @@ def test_a_fine_tuning_recipe_has_the_encoder_of_its_family_s_pre_trainings(name
 def test_a_recipe_whose_clips_do_not_divide_into_tubelets_cannot_be_made(name):
     recipe = find_recipe(name)
     with pytest.raises(InputError, match="15 frames does not divide into tubelets of 2; take 14"):
-        replace(recipe, clips=replace(recipe.clips, sampling=replace(recipe.clips.sampling, frames=15)))
+        replace(recipe, clips=replace(recipe.clips, sampling=replace(recipe.clips.sampling, num_frames=15)))
     with pytest.raises(InputError, match="200 columns does not divide"):
         replace(recipe, clips=replace(recipe.clips, size=(224, 200)))
 
@@ -162,7 +162,7 @@ def test_what_fills_no_tubelet_is_dropped_in_fine_tuning_alone():
     fine_tuned, pre_trained = find_recipe("stmae.large_k400_40x312_finetune"), find_recipe("stmae.large_k400")
     assert fine_tuned.clips.size == (312, 312)
     with pytest.raises(InputError, match="312 rows does not divide into tubelets of 16; take 304 rows"):
-        replace(fine_tuned, encoder=replace(fine_tuned.load_encoder, drop_remainder=False))
+        replace(fine_tuned, encoder=replace(fine_tuned.encoder, drop_remainder=False))
     method = replace(pre_trained.method, encoder=replace(pre_trained.method.encoder, drop_remainder=True))
     with pytest.raises(InputError, match="312 rows does not divide"):
         replace(pre_trained, method=method, clips=replace(pre_trained.clips, size=(312, 312)))
