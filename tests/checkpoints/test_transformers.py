@@ -24,7 +24,8 @@ from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.infer.encoder import load_encoder
-from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
+from vidstill.synthetic.clips import SyntheticClipsConfig
+from vidstill.synthetic.dataset import make_dataset
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError
@@ -143,7 +144,7 @@ def test_a_made_video_means_the_same_through_the_exported_processor(short_side: 
     views = to_dict(replace(VIEWS, short_side=short_side))
     model, weights = classifier(replace(CLASSIFIER, encoder=grey), views=views)
     export_to_transformers(weights, tmp_path / "out")
-    made = make_clip_dataset(
+    made = make_dataset(
         tmp_path / "made", SyntheticClipsConfig(train=1, val=1, unlabelled=0, frames=8, size=(16, 20)), workers=1
     )
     frames = read_frames(next(made.rglob("*.mp4")), [0, 2, 4, 6])

@@ -10,7 +10,8 @@ from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.models.vit import ViT, ViTConfig
-from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
+from vidstill.synthetic.clips import SyntheticClipsConfig
+from vidstill.synthetic.dataset import make_dataset
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils.config_io import to_dict
 
@@ -44,4 +45,4 @@ def write_classifier(run: Path, config: ClassifierConfig) -> Classifier:
 def make_videos(folder: Path, *, train: int = 4, val: int = 2, frames: int = FRAMES) -> Path:
     """Labelled ones in `folder/train` and `folder/val`, with their lists."""
     config = SyntheticClipsConfig(train=train, val=val, unlabelled=0, frames=frames, fps=RATE, size=(16, 24))
-    return make_clip_dataset(folder, replace(config, classes=("left", "right")), workers=1)
+    return make_dataset(folder, replace(config, classes=("left", "right")), workers=1)

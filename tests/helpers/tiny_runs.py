@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vidstill.cli.main import main
-from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
+from vidstill.synthetic.clips import SyntheticClipsConfig
+from vidstill.synthetic.dataset import make_dataset
 
 CLASSES = ("left", "right")
 STEPS = {"teacher": 20, "amd": 20, "finetune": 10}  # 10 epochs
@@ -64,7 +65,7 @@ def teachers_of(method: str, folder: Path) -> dict[str, Path]:
 def make_data(folder: Path) -> Path:
     """Drawn clips with their lists: 16 without labels, 8 to train on, 6 to test on."""
     config = SyntheticClipsConfig(train=8, val=6, unlabelled=16, frames=8, size=(16, 24), classes=CLASSES)
-    return make_clip_dataset(folder, config, workers=1)
+    return make_dataset(folder, config, workers=1)
 
 
 def typed(command: str, **options: Any) -> list[str]:

@@ -16,8 +16,8 @@ from vidstill.data.ava.label_map import read_label_map
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.synthetic import boxes as boxes_module
 from vidstill.synthetic.acting import WORLD_MARGIN, generate_scene
-from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
-from vidstill.synthetic.dataset import SYNTHETIC_SPLITS
+from vidstill.synthetic.boxes import SyntheticBoxesConfig
+from vidstill.synthetic.dataset import SYNTHETIC_SPLITS, make_dataset
 from vidstill.synthetic.figures import (
     FIRST_INTERACTION,
     PERSON_ACTIONS,
@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    return make_box_dataset(tmp_path_factory.mktemp("made"), TINY, workers=1)
+    return make_dataset(tmp_path_factory.mktemp("made"), TINY, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def whole(tmp_path_factory) -> Path:
         patch.setattr(boxes_module, "draw_scene", lambda *_: None)
         patch.setattr(boxes_module, "encode_h264", lambda *_: b"")
         config = SyntheticBoxesConfig(train=60, val=80, unlabelled=0)
-        return make_box_dataset(tmp_path_factory.mktemp("whole"), config, workers=1) / "annotations"
+        return make_dataset(tmp_path_factory.mktemp("whole"), config, workers=1) / "annotations"
 
 
 def by_keyframe(rows: BoxTable) -> dict[tuple[str, int], list[int]]:

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import open_manifest
-from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
-from vidstill.synthetic.dataset import encode_h264
-from vidstill.synthetic.drawing import draw_clip
-from vidstill.synthetic.motion import MAX_RADIUS, MIN_RADIUS, MOTION_CLASSES, draw_trajectory
+from vidstill.synthetic.clips import SyntheticClipsConfig
+from vidstill.synthetic.dataset import encode_h264, make_dataset
+from vidstill.synthetic.drawing import MAX_RADIUS, MIN_RADIUS, MOTION_CLASSES, draw_clip, draw_trajectory
 from vidstill.utils.rng import numpy_rng
 
 TINY = SyntheticClipsConfig(train=5, val=3, unlabelled=4, frames=4, size=(16, 24), fps=10)
@@ -22,7 +21,7 @@ REVERSED = [("left", "right"), ("up", "down"), ("clockwise", "counterclockwise")
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    return make_clip_dataset(tmp_path_factory.mktemp("made"), TINY, workers=1)
+    return make_dataset(tmp_path_factory.mktemp("made"), TINY, workers=1)
 
 
 def test_the_lists_name_every_clip_with_classes_in_turn(tiny):

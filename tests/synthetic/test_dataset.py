@@ -2,15 +2,16 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from vidstill.cli.main import main
 from vidstill.synthetic import boxes, clips
-from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
-from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
-from vidstill.synthetic.dataset import SyntheticConfig
+from vidstill.synthetic.boxes import SyntheticBoxesConfig
+from vidstill.synthetic.clips import SyntheticClipsConfig
+from vidstill.synthetic.dataset import SyntheticConfig, make_dataset
 from vidstill.utils.types import InputError
 
 CLIPS = SyntheticClipsConfig(train=5, val=3, unlabelled=4, frames=4, size=(16, 24), fps=10)
@@ -19,9 +20,7 @@ NUM_CLIPS = {CLIPS: 12, BOXES: 9}
 CONFIGS = pytest.mark.parametrize("config", [CLIPS, BOXES], ids=["clips", "boxes"])
 
 
-def make(out: Path, config: SyntheticConfig, *, workers: int = 1, **options) -> Path:
-    make_dataset = make_box_dataset if isinstance(config, SyntheticBoxesConfig) else make_clip_dataset
-    return make_dataset(out, config, workers=workers, **options)
+make = partial(make_dataset, workers=1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -172,9 +171,9 @@ def test_the_command_makes_either_dataset(datasets, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--boxes --frames 8", "--frames cannot be given with --boxes; --seconds says how long a clip is"),
+        ("--boxes --frames 8", "--frames cannot be given with --boxes; --seconds sets the length of a clip"),
         ("--boxes --classes left --frames 8", "--frames and --classes cannot be given with --boxes"),
-        ("--seconds 3", "--seconds cannot be given without --boxes; --frames says how long a clip is"),
+        ("--seconds 3", "--seconds cannot be given without --boxes; --frames sets the length of a clip"),
     ],
 )
 def test_options_of_the_other_dataset_are_refused(options, message, tmp_path, capsys):

@@ -81,7 +81,7 @@ CLIPS = to_dict(ClipsConfig(dataset="made", sampling=SpanSampling()))
             r"which this version of vidstill does not have",
         ),
         ({"sampling": {"class": "vidstill.data.sampled:Sampling"}}, r"which this version of vidstill does not have"),
-        ({"sampling": {"class": "vidstill.synthetic.clips:make_clip_dataset"}}, r"which is not a configuration"),
+        ({"sampling": {"class": "vidstill.synthetic.dataset:make_dataset"}}, r"which is not a configuration"),
         ({"sampling": {"class": "vidstill.models.vit:SMALL"}}, r"which is not a configuration"),
         (
             {"sampling": {"class": "vidstill.engine.distributed:DistributedDataParallelKwargs"}},

@@ -54,8 +54,9 @@ def data_make_command(
         classes: Motions to draw; None: all. Not with --boxes, whose clips have all actions.
         seed: Random seed.
     """
-    from vidstill.synthetic.boxes import SyntheticBoxesConfig, make_box_dataset
-    from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
+    from vidstill.synthetic.boxes import SyntheticBoxesConfig
+    from vidstill.synthetic.clips import SyntheticClipsConfig
+    from vidstill.synthetic.dataset import make_dataset
 
     options: dict[str, Any] = {"train": train, "val": val, "unlabelled": unlabelled, "size": size, "fps": fps}
     only_clips, only_boxes = {"frames": frames, "classes": classes}, {"seconds": seconds}
@@ -65,10 +66,8 @@ def data_make_command(
         raise InputError(f"{' and '.join(unusable)} cannot be given {hint} sets the length of a clip")
     typed = {name: value for name, value in {**options, **own}.items() if value is not None}
     with show_progress_bar("clips") as progress:
-        if boxes:
-            make_box_dataset(directory, SyntheticBoxesConfig(seed=seed, **typed), progress=progress)
-        else:
-            make_clip_dataset(directory, SyntheticClipsConfig(seed=seed, **typed), progress=progress)
+        config_class = SyntheticBoxesConfig if boxes else SyntheticClipsConfig
+        make_dataset(directory, config_class(seed=seed, **typed), progress=progress)
     next_command = f"detect train RECIPE --data {directory}" if boxes else f"data inspect {directory}"
     echo(f"made: {directory}; next: vidstill {next_command}")
 

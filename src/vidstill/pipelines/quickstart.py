@@ -36,7 +36,8 @@ from vidstill.pipelines.workers import Workers
 from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.quickstart import DistillationMethod
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
-from vidstill.synthetic.clips import SyntheticClipsConfig, make_clip_dataset
+from vidstill.synthetic.clips import SyntheticClipsConfig
+from vidstill.synthetic.dataset import make_dataset
 from vidstill.tasks.probes.linear import evaluate_linear_probe
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import TEST_FILE, get_package_version, write_bytes, write_json
@@ -175,7 +176,7 @@ class _QuickstartRun:
         config = self.clips_config
         self.log_stage(f"draw {config.unlabelled} unlabelled, {config.train} training and {config.val} test clips")
         with show_progress_bar("clips") as progress:
-            make_clip_dataset(self.clips_dir, config, progress=progress)
+            make_dataset(self.clips_dir, config, progress=progress)
 
     def pretrain(self, key: str, recipe: PretrainRecipe) -> None:
         self.log_stage(f"pre-train: {figures.MODEL_NAMES[key]}")

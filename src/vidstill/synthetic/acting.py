@@ -206,7 +206,12 @@ class _Pair:
             case "throw" | "touch":
                 for actor in (one, other):
                     stage.stand_or_jump(actor, now)
-                self._raise_arms(now)
+                # the inner arms point at each other: the hands meet if the two are close enough
+                heights = [SHOULDER_OFFSET[1] * actor.height for actor in (self.one, self.other)]
+                sides = int(self.direction > 0), int(self.direction < 0)
+                for actor, height, side in zip((self.one, self.other), heights, sides, strict=True):
+                    rise = (sum(heights) / 2 - height) / (ARM_LENGTH * actor.height)
+                    actor.arm_angles[now, side] = math.asin(rise)
                 self.throw_mask[now] = action == "throw"
             case "approach":
                 room = (self.distance - self.touch_distance) / _SEGMENT_SECONDS
@@ -227,23 +232,13 @@ class _Pair:
                 self.direction = -self.direction
         if action in ("approach", "leave", "circle"):
             stage.stand_or_jump(other, now, jump_probability=0.35)
-        if action == "throw":
-            one.mark(now, "throw (an object)")
-            other.mark(now, "catch (an object)")
-        elif action != "nothing":
-            one.mark(now, f"{action} (a person)")
-        if action == "touch":
-            other.mark(now, "touch (a person)")
-        if action not in ("throw", "touch"):
+        if action != "nothing":
+            one.mark(now, "throw (an object)" if action == "throw" else f"{action} (a person)")
+        if action in ("throw", "touch"):
+            other.mark(now, "catch (an object)" if action == "throw" else "touch (a person)")
+        else:
             stage.maybe_carry(one, now)
             stage.maybe_carry(other, now)
-
-    def _raise_arms(self, now: _TimeMask) -> None:
-        """Point the inner arms at each other: the hands meet if the two are close enough."""
-        heights = [SHOULDER_OFFSET[1] * actor.height for actor in (self.one, self.other)]
-        sides = self.direction > 0, self.direction < 0
-        for actor, height, side in zip((self.one, self.other), heights, sides, strict=True):
-            actor.arm_angles[now, int(side)] = math.asin((sum(heights) / 2 - height) / (ARM_LENGTH * actor.height))
 
     def _add_thrown_ball(self) -> None:
         """Let a ball fly from hand to hand each second; its phase is uniform."""

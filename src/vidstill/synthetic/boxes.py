@@ -1,8 +1,7 @@
 """Makes a dataset of synthetic clips with boxes of persons and their actions, in AVA's own files."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from vidstill.synthetic.acting import generate_scene
-from vidstill.synthetic.dataset import SYNTHETIC_SPLITS, ClipJob, SyntheticConfig, encode_h264, write_dataset
+from vidstill.synthetic.dataset import SYNTHETIC_SPLITS, ClipJob, SyntheticConfig, encode_h264
 from vidstill.synthetic.figures import FIRST_INTERACTION, PERSON_ACTIONS, StickFigure, draw_scene, measure_visibility
 from vidstill.utils.files import write_bytes
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
@@ -19,11 +18,7 @@ from vidstill.utils.types import check_range
 _MIN_VISIBLE = 0.3  # visible share of a figure that has a box
 _MIN_AMBIGUOUS = 0.1  # a figure below has no box; one between excludes the key frame
 
-_ROWS, _EXCLUDED, _PERSONS = (  # lists of a split: its rows, its excluded key frames, the boxes of a detector
-    "annotations/{}.csv",
-    "annotations/{}_excluded_timestamps.csv",
-    "annotations/{}_persons.csv",
-)
+_LISTS = ("{}.csv", "{}_excluded_timestamps.csv", "{}_persons.csv")  # a split's rows, excluded key frames, detections
 
 _Box = Float64[np.ndarray, "4"]
 
@@ -31,6 +26,8 @@ _Box = Float64[np.ndarray, "4"]
 @dataclass(frozen=True, kw_only=True)
 class SyntheticBoxesConfig(SyntheticConfig):
     """Clips of figures that act; a figure's action is the same for half a second before and after each key frame.
+
+    They are in `videos` and `unlabelled`; AVA's files and boxes of a simulated person detector are in `annotations`.
 
     Args:
         seconds: Length of a clip.
@@ -50,64 +47,39 @@ class SyntheticBoxesConfig(SyntheticConfig):
         check_range(2, 60, seconds=self.seconds)
         check_range(4, 60, fps=self.fps)
 
-
-def make_box_dataset(
-    out: Path,
-    config: SyntheticBoxesConfig,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Make `videos`, `unlabelled` and, in `annotations`, AVA's files and the boxes of a simulated person detector.
-
-    Args:
-        out: Directory, new or made by the same config; clips that it has are not drawn again.
-        config: What is drawn.
-        workers: Processes; the files do not depend on it. None: one per core, for large datasets.
-        progress: Called with the number of clips that are done and that of all.
-
-    Returns:
-        The directory.
-
-    Raises:
-        InputError: The directory holds something else, or cannot be written.
-    """
-    annotated = [split for split in ("train", "val") if config.count_clips(split)]
-    lists = {name.format(split): "" for split in annotated for name in (_ROWS, _EXCLUDED, _PERSONS)}
-    if annotated:
+    def start_lists(self) -> dict[str, str]:
+        annotated = [split for split in ("train", "val") if self.count_clips(split)]
         items = (f'item {{\n  name: "{name}"\n  id: {number}\n}}\n' for number, name in enumerate(PERSON_ACTIONS, 1))
-        lists["annotations/actions.pbtxt"] = "".join(items)
-    return write_dataset(out, config, partial(_make_clip, out, config), lists, workers=workers, progress=progress)
+        lists = {"annotations/actions.pbtxt": "".join(items)} if annotated else {}
+        return lists | {f"annotations/{name.format(split)}": "" for split in annotated for name in _LISTS}
 
-
-def _make_clip(directory: Path, config: SyntheticBoxesConfig, job: ClipJob) -> dict[str, str]:
-    split, number = job
-    name = f"{split}_{number:06d}"
-    path = directory / (f"unlabelled/{number:06d}.mp4" if split == "unlabelled" else f"videos/{name}.mp4")
-    seed = derive_sample_seed(config.seed, SYNTHETIC_SPLITS.index(split), number)
-    scene = generate_scene(seed, seconds=config.seconds, fps=config.fps, size=config.size)
-    if not path.exists():
-        write_bytes(path, encode_h264(draw_scene(scene, seed, config.size), config.fps))
-    if split == "unlabelled":
-        return {}
-    rows, excluded, persons = "", "", ""
-    for second in range(1, config.seconds):
-        keyframe = f"{name},{second:04d}"
-        frame = second * config.fps
-        figures = list(measure_visibility(scene, config.size, frame))
-        boxes = {figure.index: box for figure, box, visible in figures if visible >= _MIN_VISIBLE}
-        actions = {
-            figure.index: _list_actions(figure, frame, boxes) for figure, _, _ in figures if figure.index in boxes
-        }
-        for person, numbers in actions.items():
-            rows += "".join(f"{keyframe},{_format_box(boxes[person])},{action},{person}\n" for action in numbers)
-        ambiguous = any(_MIN_AMBIGUOUS <= visible < _MIN_VISIBLE for _, _, visible in figures)
-        if ambiguous or not all(actions.values()):
-            excluded += f"{keyframe}\n"
-        rng = numpy_rng(seed, f"detector {second}")
-        for box, score in _simulate_detector(rng, list(boxes.values()), config.size):
-            persons += f"{keyframe},{_format_box(box)},,{score:.4f}\n"
-    return {_ROWS.format(split): rows, _EXCLUDED.format(split): excluded, _PERSONS.format(split): persons}
+    def make_clip(self, out: Path, job: ClipJob) -> dict[str, str]:
+        split, number = job
+        name = f"{split}_{number:06d}"
+        path = out / (f"unlabelled/{number:06d}.mp4" if split == "unlabelled" else f"videos/{name}.mp4")
+        seed = derive_sample_seed(self.seed, SYNTHETIC_SPLITS.index(split), number)
+        scene = generate_scene(seed, seconds=self.seconds, fps=self.fps, size=self.size)
+        if not path.exists():
+            write_bytes(path, encode_h264(draw_scene(scene, seed, self.size), self.fps))
+        if split == "unlabelled":
+            return {}
+        rows, excluded, persons = "", "", ""
+        for second in range(1, self.seconds):
+            keyframe, frame = f"{name},{second:04d}", second * self.fps
+            figures = list(measure_visibility(scene, self.size, frame))
+            boxes = {figure.index: box for figure, box, visible in figures if visible >= _MIN_VISIBLE}
+            ambiguous = any(_MIN_AMBIGUOUS <= visible < _MIN_VISIBLE for _, _, visible in figures)
+            for figure in (scene.figures[index] for index in boxes):
+                actions = _list_actions(figure, frame, boxes)
+                ambiguous |= not actions
+                head = f"{keyframe},{_format_box(boxes[figure.index])}"
+                rows += "".join(f"{head},{action},{figure.index}\n" for action in actions)
+            excluded += f"{keyframe}\n" if ambiguous else ""
+            rng = numpy_rng(seed, f"detector {second}")
+            for box, score in _simulate_detector(rng, list(boxes.values()), self.size):
+                persons += f"{keyframe},{_format_box(box)},,{score:.4f}\n"
+        texts = zip(_LISTS, (rows, excluded, persons), strict=True)
+        return {f"annotations/{name.format(split)}": text for name, text in texts}
 
 
 def _list_actions(figure: StickFigure, frame: int, boxes: Container[int | None]) -> list[int]:

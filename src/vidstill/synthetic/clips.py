@@ -1,14 +1,12 @@
 """Makes a dataset of labelled clips whose classes differ in motion alone, for the quickstart and the tests."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
-from vidstill.synthetic.dataset import SYNTHETIC_SPLITS, ClipJob, SyntheticConfig, encode_h264, write_dataset
-from vidstill.synthetic.drawing import draw_clip
-from vidstill.synthetic.motion import MOTION_CLASSES
+from vidstill.synthetic.dataset import SYNTHETIC_SPLITS, ClipJob, SyntheticConfig, encode_h264
+from vidstill.synthetic.drawing import MOTION_CLASSES, draw_clip
 from vidstill.utils.files import write_bytes
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
@@ -16,7 +14,7 @@ from vidstill.utils.types import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticClipsConfig(SyntheticConfig):
-    """Clips whose classes follow one another in turn.
+    """Clips whose classes follow one another in turn, in `train.csv`, `val.csv`, `classes.txt` and `unlabelled.txt`.
 
     Flipping a clip horizontally swaps left and right, clockwise and counterclockwise. A movement takes the whole clip,
     so sample frames from all of it.
@@ -25,6 +23,8 @@ class SyntheticClipsConfig(SyntheticConfig):
         frames: Frames of a clip.
         classes: Names of the actions.
     """
+
+    list_names: ClassVar = {"train": "train.csv", "val": "val.csv", "unlabelled": "unlabelled.txt"}
 
     train: int = 600
     val: int = 300
@@ -46,39 +46,16 @@ class SyntheticClipsConfig(SyntheticConfig):
                 f"{self.frames} frames at {self.fps} frames per second show no motion; take at least 2 frames at 1"
             )
 
+    def start_lists(self) -> dict[str, str]:
+        lists = {name: "" for split, name in self.list_names.items() if self.count_clips(split)}
+        return {"classes.txt": "".join(f"{name}\n" for name in self.classes), **lists}
 
-def make_clip_dataset(
-    out: Path,
-    config: SyntheticClipsConfig,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Make `train.csv`, `val.csv`, `classes.txt`, `unlabelled.txt` and the clips that they name; return the directory.
-
-    Args:
-        out: Directory, new or made by the same config; clips that it has are not drawn again.
-        config: What is drawn.
-        workers: Processes; the files do not depend on it. None: one per core, for large datasets.
-        progress: Called with the number of clips that are done and that of all.
-
-    Raises:
-        InputError: The directory holds something else, or cannot be written.
-    """
-    lists = {"classes.txt": "".join(f"{name}\n" for name in config.classes)}
-    lists |= {_LISTS[split]: "" for split in SYNTHETIC_SPLITS if config.count_clips(split)}
-    return write_dataset(out, config, partial(_make_clip, out, config), lists, workers=workers, progress=progress)
-
-
-_LISTS = {"train": "train.csv", "val": "val.csv", "unlabelled": "unlabelled.txt"}
-
-
-def _make_clip(directory: Path, config: SyntheticClipsConfig, job: ClipJob) -> dict[str, str]:
-    split, number = job
-    label = number % len(config.classes)
-    name = f"{split}/{number:06d}.mp4"
-    if not (directory / name).exists():
-        seed = derive_sample_seed(config.seed, SYNTHETIC_SPLITS.index(split), number)
-        frames = draw_clip(config.classes[label], seed, config.frames, config.size)
-        write_bytes(directory / name, encode_h264(frames, config.fps))
-    return {_LISTS[split]: f"{name}\n" if split == "unlabelled" else f"{name} {label}\n"}
+    def make_clip(self, out: Path, job: ClipJob) -> dict[str, str]:
+        split, number = job
+        label = number % len(self.classes)
+        name = f"{split}/{number:06d}.mp4"
+        if not (out / name).exists():
+            seed = derive_sample_seed(self.seed, SYNTHETIC_SPLITS.index(split), number)
+            frames = draw_clip(self.classes[label], seed, self.frames, self.size)
+            write_bytes(out / name, encode_h264(frames, self.fps))
+        return {self.list_names[split]: f"{name}\n" if split == "unlabelled" else f"{name} {label}\n"}

@@ -1,8 +1,10 @@
 """Writes a directory of synthetic clips: H.264 files that are made once, and the lists that name them."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +17,6 @@ from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.utils.files import open_output_dir, write_bytes
 from vidstill.utils.types import InputError, check_range
 
-SYNTHETIC_CONFIG_FILE = "synthetic.json"
 SYNTHETIC_SPLITS = ("train", "val", "unlabelled")
 
 _DRAWING_VERSION = 1  # raise it when the same config draws other clips
@@ -26,7 +27,7 @@ ClipJob = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
+class SyntheticConfig(ABC):
     """What all synthetic datasets have; see the subclasses for their defaults.
 
     A clip depends on the seed, its split, its number and the sizes, so a larger dataset contains a smaller one.
@@ -63,25 +64,29 @@ class SyntheticConfig:
             raise InputError(f"train, val and unlabelled are {counts}; make at least one clip in all")
 
     def count_clips(self, split: str) -> int:
-        return {"train": self.train, "val": self.val, "unlabelled": self.unlabelled}[split]
+        return int(getattr(self, split))
+
+    @abstractmethod
+    def start_lists(self) -> dict[str, str]:
+        """Return the first lines of each list, by its path."""
+
+    @abstractmethod
+    def make_clip(self, out: Path, job: ClipJob) -> Mapping[str, str]:
+        """Write a clip if it is missing, and return its lines by the path of their list."""
 
 
-def write_dataset(
+def make_dataset(
     out: Path,
     config: SyntheticConfig,
-    make_clip: Callable[[ClipJob], Mapping[str, str]],
-    lists: Mapping[str, str],
     *,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Make every clip that is missing, then write the lists, so that a list never names a missing clip.
 
     Args:
-        out: Directory, new or made by the same config.
-        config: Decides the content.
-        make_clip: Writes a clip if it is missing, and returns its lines by the path of their list.
-        lists: First lines of each list, by its path; if all lists exist, nothing is made.
+        out: Directory, new or made by the same config; it is returned. If it has all lists, nothing is made.
+        config: What is drawn.
         workers: Processes; the files do not depend on it. None: one per core, for large datasets.
         progress: Called with the number of clips that are done and that of all.
 
@@ -89,33 +94,26 @@ def write_dataset(
         InputError: The directory holds something else, or cannot be written.
     """
     identity = {"kind": type(config).__name__, **asdict(config), "drawing": _DRAWING_VERSION}
-    with open_output_dir(out, identity, kind="synthetic clips", marker=SYNTHETIC_CONFIG_FILE):
+    with open_output_dir(out, identity, kind="synthetic clips", marker="synthetic.json"):
+        lists = config.start_lists()
         if lists and all((out / name).is_file() for name in lists):
             return out
         jobs = [(split, number) for split in SYNTHETIC_SPLITS for number in range(config.count_clips(split))]
-        texts = dict(lists)
-        for done, lines in enumerate(_map_jobs(make_clip, jobs, workers), 1):
+        make_clip = partial(config.make_clip, out)
+        results: Iterable[Mapping[str, str] | LostTask] = map(make_clip, jobs)
+        if workers is None:
+            workers = count_cores() if len(jobs) >= _MIN_CLIPS_FOR_POOL else 1
+        if workers > 1:
+            results = (result for _, result in map_in_workers(make_clip, jobs, workers=workers))
+        for done, (job, lines) in enumerate(zip(jobs, results, strict=True), 1):
+            if isinstance(lines, LostTask):
+                raise InputError(f"the clip {job} could not be made: its process {lines.reason}; run it again")
             for name, text in lines.items():
-                texts[name] += text
-            if progress:
-                progress(done, len(jobs))
-        for name, text in texts.items():
+                lists[name] += text
+            progress(done, len(jobs))
+        for name, text in lists.items():
             write_bytes(out / name, text.encode())
     return out
-
-
-def _map_jobs(
-    make_clip: Callable[[ClipJob], Mapping[str, str]], jobs: list[ClipJob], workers: int | None
-) -> Iterator[Mapping[str, str]]:
-    if workers is None:
-        workers = count_cores() if len(jobs) >= _MIN_CLIPS_FOR_POOL else 1
-    if workers <= 1:
-        yield from map(make_clip, jobs)
-        return
-    for number, lines in map_in_workers(make_clip, jobs, workers=workers):
-        if isinstance(lines, LostTask):
-            raise InputError(f"the clip {jobs[number]} could not be made: its process {lines.reason}; run it again")
-        yield lines
 
 
 def encode_h264(frames: UInt8[np.ndarray, "t h w 3"], fps: int, options: Mapping[str, str] | None = None) -> bytes:

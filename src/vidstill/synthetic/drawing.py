@@ -1,27 +1,114 @@
-"""Draws a clip of one action: a textured object that moves, smaller ones, a drifting background, a bar in front."""
+"""Draws a clip of one action: a textured object that moves, smaller ones, a drifting background, a bar in front.
+
+The actions differ in motion alone: a single frame has the same distribution for all of them.
+"""
 
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
-from vidstill.synthetic.motion import MOTION_CLASSES, Trajectory, draw_trajectory
-from vidstill.synthetic.sprites import (
-    Canvas,
-    PerFrame,
-    Sprite,
-    draw_background,
-    hsv_to_rgb,
-    paint_sprites,
-    to_uint8,
-)
+from vidstill.synthetic.sprites import Canvas, PerFrame, Sprite, draw_background, hsv_to_rgb, paint_sprites, to_uint8
 from vidstill.utils.rng import numpy_rng
 
-_Patch = Float32[np.ndarray, "t n n"]
+MOTION_CLASSES = (
+    *("left", "right", "up", "down"),
+    *("clockwise", "counterclockwise"),
+    *("growing", "shrinking"),  # and again from the other end
+    "bouncing",
+    "circling",  # in either direction
+    "shaking",
+    "hiding",  # goes behind the bar and comes back out where it went in
+)
 
+MIN_RADIUS, MAX_RADIUS = 0.26, 0.42
+"""Radii of the moving object, in shorter sides of the frame."""
+
+_FULL_TURN = 2 * math.pi
 _BAR_HALF_WIDTH = 0.11  # in widths of the frame: the moving object all but disappears behind the bar
 _OUTLINE_POINTS = 512  # points of an outline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """An object's state in each frame and the bar in front of it, in a world that wraps at the edges of the frame.
+
+    Args:
+        x: Horizontal centre in [0, 1), in widths of the frame from its left edge.
+        y: Vertical centre in [0, 1), in heights of the frame from its upper edge.
+        radius: Radius in shorter sides of the frame.
+        angle: Clockwise rotation in radians.
+        vertical_bar: The bar, which never moves, runs from top to bottom instead of from side to side.
+        bar_position: Centre of the bar in [0, 1), in widths (vertical) or heights of the frame.
+    """
+
+    x: PerFrame
+    y: PerFrame
+    radius: PerFrame
+    angle: PerFrame
+    vertical_bar: bool
+    bar_position: float
+
+
+def draw_trajectory(action: str, rng: np.random.Generator, frames: int) -> Trajectory:
+    """Draw how an object moves.
+
+    Each of x, y, angle and log size runs on a circle (the size jumps from one end to the other) and starts uniformly
+    distributed there. A rotation keeps it uniform: so in every frame of every action, position, angle, log size and bar
+    are independent and uniform, and no single frame tells one action from another. Only `hiding` ties the position to
+    the bar, and its distance from the bar is uniform too.
+
+    Args:
+        action: One of MOTION_CLASSES.
+        rng: Source of the random numbers.
+        frames: Number of frames; speeds are relative to the whole clip.
+    """
+    x, y, angle, size, tempo, phase, bar, side, upright = rng.random(9)
+    start = Trajectory(
+        x=np.full(frames, x),
+        y=np.full(frames, y),
+        radius=_compute_radius(np.full(frames, size)),
+        angle=np.full(frames, _FULL_TURN * angle),
+        vertical_bar=bool(upright < 0.5),
+        bar_position=float(bar),
+    )
+    time = np.linspace(0, 1, frames)
+    direction = 1.0 if side < 0.5 else -1.0
+    far = (0.5 + 0.4 * tempo) * time  # in widths and heights of the frame
+    match action:
+        case "left" | "right":
+            return _translate(start, far if action == "right" else -far, 0)
+        case "up" | "down":
+            return _translate(start, 0, far if action == "down" else -far)
+        case "clockwise" | "counterclockwise":
+            rotation = _FULL_TURN * (0.4 + 0.4 * tempo) * time
+            return replace(start, angle=start.angle + (rotation if action == "clockwise" else -rotation))
+        case "growing" | "shrinking":
+            growth = (0.5 + 0.4 * tempo) * time
+            return replace(start, radius=_compute_radius(size + (growth if action == "growing" else -growth)))
+        case "bouncing":
+            hop = (phase + (1.5 + tempo) * time) % 1
+            return _translate(start, 0, -0.3 * 4 * hop * (1 - hop))  # the parabola of a throw
+        case "circling":
+            turn = _FULL_TURN * (phase + direction * (0.8 + 0.4 * tempo) * time)
+            return _translate(start, 0.17 * np.cos(turn), 0.17 * np.sin(turn))
+        case "shaking":
+            swing = 0.06 * np.sin(_FULL_TURN * (phase + (2.4 + 0.6 * tempo) * time))
+            return _translate(start, swing * math.cos(_FULL_TURN * side), swing * math.sin(_FULL_TURN * side))
+        case "hiding":
+            distance = np.abs((phase + (0.7 + 0.3 * tempo) * time) % 1 - 0.5)  # to the bar and back, by half the world
+            center = (bar + direction * distance) % 1
+            return replace(start, x=center) if start.vertical_bar else replace(start, y=center)
+    raise ValueError(f"{action} is not an action; take one of {', '.join(MOTION_CLASSES)}")
+
+
+def _compute_radius(size: PerFrame) -> PerFrame:
+    return MIN_RADIUS * (MAX_RADIUS / MIN_RADIUS) ** (size % 1)
+
+
+def _translate(path: Trajectory, right: PerFrame | int, down: PerFrame | int) -> Trajectory:
+    return replace(path, x=(path.x + right) % 1, y=(path.y + down) % 1)
 
 
 def draw_clip(action: str, seed: int, frames: int, size: tuple[int, int]) -> UInt8[np.ndarray, "t h w 3"]:
@@ -41,23 +128,14 @@ def draw_clip(action: str, seed: int, frames: int, size: tuple[int, int]) -> UIn
     objects = []
     for _ in range(rng.integers(1, 3)):
         other = draw_trajectory(str(rng.choice(MOTION_CLASSES)), rng, frames)
-        objects.append(_draw_object(replace(other, radius=0.4 * other.radius), _draw_appearance(rng), size))
-    paint_sprites(canvas, [*objects, _draw_object(path, _draw_appearance(rng), size)], wrap=True)
+        objects.append(_draw_object(replace(other, radius=0.4 * other.radius), rng, size))
+    paint_sprites(canvas, [*objects, _draw_object(path, rng, size)], wrap=True)
     _paint_bar(canvas, path, rng)
     return to_uint8(canvas)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Appearance:
-    """An object's outline (its radius at each angle; the largest is 1) and its texture."""
-
-    outline: Float[np.ndarray, "n"]
-    pattern: str
-    frequency: float
-    colors: tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]
-
-
-def _draw_appearance(rng: np.random.Generator) -> _Appearance:
+def _draw_outline(rng: np.random.Generator) -> Float32[np.ndarray, "n"]:
+    """Draw an object's radius at each angle; the largest is 1."""
     angle = np.linspace(0, 2 * math.pi, _OUTLINE_POINTS, endpoint=False)
     match rng.choice(["blob", "polygon", "ellipse", "star"]):
         case "blob":
@@ -71,20 +149,15 @@ def _draw_appearance(rng: np.random.Generator) -> _Appearance:
             outline = 1 + 0.3 * np.cos(points * angle)
         case _:
             outline = 1 / np.hypot(np.cos(angle), rng.uniform(1.3, 2.0) * np.sin(angle))
-    hue = rng.uniform()
-    return _Appearance(
-        outline=(outline / outline.max()).astype(np.float32),
-        pattern=str(rng.choice(["stripes", "checks", "spots", "wedges"])),
-        frequency=rng.uniform(3.5, 7.0),
-        colors=(
-            hsv_to_rgb(hue, rng.uniform(0.7, 1.0), rng.uniform(0.8, 1.0)),
-            hsv_to_rgb(hue + rng.uniform(0.2, 0.8), rng.uniform(0.3, 1.0), rng.uniform(0.25, 0.6)),
-        ),
-    )
+    return (outline / outline.max()).astype(np.float32)
 
 
-def _draw_object(path: Trajectory, appearance: _Appearance, size: tuple[int, int]) -> Sprite:
+def _draw_object(path: Trajectory, rng: np.random.Generator, size: tuple[int, int]) -> Sprite:
     """Draw an object in all frames at once, in a window around its centre."""
+    outline, hue = _draw_outline(rng), rng.uniform()
+    pattern, frequency = rng.choice(["stripes", "checks", "spots", "wedges"]), rng.uniform(3.5, 7.0)
+    first = hsv_to_rgb(hue, rng.uniform(0.7, 1.0), rng.uniform(0.8, 1.0))
+    second = hsv_to_rgb(hue + rng.uniform(0.2, 0.8), rng.uniform(0.3, 1.0), rng.uniform(0.25, 0.6))
     height, width = size
     radius = _expand_per_frame(path.radius * min(size))
     reach = math.ceil(radius.max()) + 1
@@ -96,26 +169,20 @@ def _draw_object(path: Trajectory, appearance: _Appearance, size: tuple[int, int
     cos, sin = _expand_per_frame(np.cos(path.angle)), _expand_per_frame(np.sin(path.angle))
     u, v = cos * right + sin * down, cos * down - sin * right
     outline_index = (np.arctan2(v, u) * (_OUTLINE_POINTS / (2 * math.pi))).astype(int) % _OUTLINE_POINTS
-    inside = (appearance.outline[outline_index] - np.hypot(u, v)) * radius  # about the pixels to the edge
+    inside = (outline[outline_index] - np.hypot(u, v)) * radius  # about the pixels to the edge
     shade = (0.8 + 0.3 * u) * (0.45 + 0.55 * np.clip(inside / 1.5, 0, 1))  # lit from one side: every angle differs
-    first, second = appearance.colors
-    colors = (second + (first - second) * _compute_pattern(appearance, u, v)[..., None]) * shade[..., None]
-    return Sprite(rows[:, 0], columns[:, 0], np.clip(inside + 0.5, 0, 1), colors, np.zeros(len(x)))
-
-
-def _compute_pattern(appearance: _Appearance, u: _Patch, v: _Patch) -> _Patch:
-    """Return the share of the first colour, 0 to 1, at each point of the object's own plane."""
-    k = appearance.frequency
-    match appearance.pattern:
+    match pattern:
         case "stripes":
-            wave = np.sin(k * u)
+            wave = np.sin(frequency * u)
         case "checks":
-            wave = np.sin(k * u) * np.sin(k * v) * 1.5
+            wave = np.sin(frequency * u) * np.sin(frequency * v) * 1.5
         case "spots":
-            wave = np.cos(k * u) + np.cos(k * v) - 0.6
+            wave = np.cos(frequency * u) + np.cos(frequency * v) - 0.6
         case _:
-            wave = np.sin(round(k) * np.arctan2(v, u))
-    return 0.5 + 0.5 * np.clip(2.5 * wave, -1, 1)
+            wave = np.sin(round(frequency) * np.arctan2(v, u))
+    share = 0.5 + 0.5 * np.clip(2.5 * wave, -1, 1)  # of the first colour
+    colors = (second + (first - second) * share[..., None]) * shade[..., None]
+    return Sprite(rows[:, 0], columns[:, 0], np.clip(inside + 0.5, 0, 1), colors, np.zeros(len(x)))
 
 
 def _paint_bar(canvas: Canvas, path: Trajectory, rng: np.random.Generator) -> None:

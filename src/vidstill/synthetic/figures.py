@@ -70,9 +70,8 @@ class StickFigure:
 
     def locate_hand(self, side: int) -> tuple[PerFrame, PerFrame]:
         """Return x and y of the left (0) or the right (1) hand."""
-        angle = self.arm_angles[:, side]
-        aside = SHOULDER_OFFSET[0] + ARM_LENGTH * np.cos(angle)
-        above = SHOULDER_OFFSET[1] + ARM_LENGTH * np.sin(angle)
+        aside = SHOULDER_OFFSET[0] + ARM_LENGTH * np.cos(self.arm_angles[:, side])
+        above = SHOULDER_OFFSET[1] + ARM_LENGTH * np.sin(self.arm_angles[:, side])
         return self.x + (2 * side - 1) * aside * self.height, self.y - above * self.height
 
 
@@ -87,8 +86,6 @@ class Ball:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """All that moves in a clip."""
-
     figures: tuple[StickFigure, ...]
     balls: tuple[Ball, ...]
 
@@ -136,15 +133,9 @@ def _draw_sprites(scene: Scene, seed: int, size: tuple[int, int], *, frames: sli
 
 
 class _Painter:
-    """A window around a point of each frame, onto which one shape is painted after another."""
+    """A window around a point of each frame, in pixels, onto which one shape is painted after another."""
 
     def __init__(self, x: PerFrame, y: PerFrame, reach: tuple[int, int]):
-        """
-        Args:
-            x: Column of the point, in pixels.
-            y: Row of the point, in pixels.
-            reach: Rows and columns of the window on each side of the point.
-        """
         self.row, self.column = (np.floor(at).astype(int) - far for at, far in zip((y, x), reach, strict=True))
         down, right = (np.arange(2 * far + 1) + 0.5 for far in reach)
         self.down = (self.row - y)[:, None, None] + down[:, None]

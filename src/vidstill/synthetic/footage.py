@@ -7,8 +7,7 @@ from jaxtyping import UInt8
 
 from vidstill.parallel.heartbeat import send_heartbeat
 from vidstill.synthetic.dataset import encode_h264
-from vidstill.synthetic.drawing import draw_clip
-from vidstill.synthetic.motion import MOTION_CLASSES
+from vidstill.synthetic.drawing import MOTION_CLASSES, draw_clip
 from vidstill.synthetic.sprites import draw_drifting_noise
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 

@@ -15,8 +15,7 @@ from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.open import open_test_manifest
 from vidstill.pipelines.export.model import ExportableModel, ExportConfig
-from vidstill.synthetic.drawing import draw_clip
-from vidstill.synthetic.motion import MOTION_CLASSES
+from vidstill.synthetic.drawing import MOTION_CLASSES, draw_clip
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError
 
