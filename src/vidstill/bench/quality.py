@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidstill.data.decode.reader import Frames
+from vidstill.utils.types import LUMA_WEIGHTS
 
 _MAX_PSNR = 100.0  # dB, for equal clips
 _WINDOW_SIZE, _SIGMA = 11, 1.5  # SSIM's window and constants, as its authors set them
@@ -33,7 +34,7 @@ def ssim(frames: Frames, reference: Frames) -> float:
 
 
 def _compute_luma(frames: Frames) -> Float[Tensor, "t 1 h w"]:
-    weights = torch.tensor((0.299, 0.587, 0.114))  # ITU-R BT.601
+    weights = torch.tensor(LUMA_WEIGHTS)
     return reduce(torch.from_numpy(frames).float() * weights, "t h w c -> t 1 h w", "sum")
 
 

@@ -14,6 +14,7 @@ from vidstill.figures.annotate import DIM_TEXT_COLOR, PANEL_COLOR, TEXT_COLOR, O
 from vidstill.figures.text_fit import load_font, truncate_end
 from vidstill.figures.timeline import CLASS_COLORS
 from vidstill.figures.tracks import PersonTracks, TrackBox
+from vidstill.utils.types import LUMA_WEIGHTS
 
 PixelBox = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are exclusive."""
@@ -155,7 +156,7 @@ class _BoxPainter:
         color = get_track_color(track)
         edge = self._padding // 2
         draw.rectangle((0, 0, self._id_width + edge, panel.height), fill=(*color, 255))
-        text_color = TEXT_COLOR if sum(np.multiply(color, (0.299, 0.587, 0.114))) < 140 else (*_BLACK, 255)
+        text_color = TEXT_COLOR if sum(np.multiply(color, LUMA_WEIGHTS)) < 140 else (*_BLACK, 255)
         center = (self._id_width + edge) / 2, edge + self._line_height / 2
         draw.text(center, str(track), font=load_font(self._font_size, bold=True), fill=text_color, anchor="mm")
         left, right = self._id_width + edge + self._padding, width - self._padding

@@ -53,9 +53,9 @@ def check_sheet_path(path: Path, manifests: Mapping[str, Manifest]) -> None:
 def draw_contact_sheet(title: str, manifests: Mapping[str, Manifest], *, progress: Callable[[int, int], None]) -> bytes:
     """Draw a PNG with a strip for each class, or for each video if there are no classes; the same for the same data.
 
-    The strip of a class shows frames of one of its videos, evenly spaced, or some of its images. Which videos, and which
-    classes if there are more than MAX_STRIPS, is random with a fixed seed. A file that does not decode is a crossed box
-    with the reason.
+    The strip of a class shows frames of one of its videos, evenly spaced, or some of its images. Which videos, and
+    which classes if there are more than MAX_STRIPS, is random with a fixed seed. A file that does not decode is a
+    crossed box with the reason.
 
     Args:
         title: The heading of the sheet.

@@ -108,8 +108,8 @@ def convert_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); free disk space or make it writable, then run the same "
-            "command again"
+            f"{path} cannot be written ({error.strerror or error}); free disk space or make it writable, then run the "
+            "same command again"
         ) from error
 
 
@@ -127,8 +127,8 @@ def open_output_dir(
         metadata: Further facts for this file, which are not compared.
 
     Raises:
-        InputError: The directory holds something else (it is unchanged then), another process is writing it, or it cannot
-            be written.
+        InputError: The directory holds something else (it is unchanged then), another process is writing it, or it
+            cannot be written.
     """
     check_output_dir(out, kind, marker)
     path = out / marker
@@ -184,7 +184,7 @@ def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] =
 
 
 def check_output_file(path: Path, option: str = "--out") -> None:
-    """Raise an InputError if a file cannot be written there, its missing parent directories included; before the work."""
+    """Raise an InputError before the work if a file, and the missing directories above it, cannot be written."""
     if path.is_dir():
         raise InputError(f"{path} is a directory; choose the path of a file with {option}")
     existing = next(each for each in path.absolute().parents if os.path.lexists(each))
@@ -224,7 +224,7 @@ def find_difference(previous: Any, current: Any, key: str = "") -> str:
 
 
 def make_file_stems(names: Sequence[str]) -> list[str]:
-    """Return one file name without suffix per video: safe on every file system, all different, inside their directory."""
+    """Return one file name without suffix per video: safe on every file system, all different."""
     stems: list[str] = []
     used: set[str] = set()
     for name in names:

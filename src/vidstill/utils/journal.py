@@ -22,9 +22,10 @@ Record = dict[str, Any]
 class Journal:
     """The finished items of an output, so that a killed command loses only the item in hand.
 
-    The journal of `OUT` is the directory `OUT.journal`: the settings, one file of records per rank, and the arrays that its
-    user keeps in `directory`. A record is a JSON object; its entry `key` names the item (a string, a number, or lists of
-    these), if `done` is to find it. A record is in the file when `append` returns, so the arrays that it refers to are flushed before. Use::
+    The journal of `OUT` is the directory `OUT.journal`: the settings, one file of records per rank, and the arrays that
+    its user keeps in `directory`. A record is a JSON object; its entry `key` names the item (a string, a number, or
+    lists of these), if `done` is to find it. A record is in the file when `append` returns, so the arrays that it
+    refers to are flushed before. Use::
 
         journal = Journal(out, settings, rank=runtime.rank)
         runtime.run_on_main(journal.open)  # rank 0 first: it checks and writes the settings
@@ -65,8 +66,8 @@ class Journal:
                 raise InputError(f"{self.directory} is not a journal of unfinished work; move it away")
         elif difference := find_difference(stored, self.settings):
             raise InputError(
-                f"{self.directory} holds unfinished work with other settings ({difference}); delete it, or choose another "
-                "path with --out"
+                f"{self.directory} holds unfinished work with other settings ({difference}); delete it, or choose "
+                "another path with --out"
             )
 
     def _is_unused(self) -> bool:
@@ -120,7 +121,7 @@ class Journal:
                     yield record
 
     def done(self) -> dict[Hashable, Record]:
-        """Return the records of all ranks by their `key`, with lists in it as tuples; a later record replaces an earlier."""
+        """Return the records of all ranks by their `key` (lists become tuples); later records replace earlier ones."""
         return {_to_tuple(record["key"]): record for record in self.gather()}
 
     def close(self) -> None:

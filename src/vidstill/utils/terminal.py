@@ -45,16 +45,16 @@ class _RateColumn(ProgressColumn):
 
 
 @contextmanager
-def show_progress_bar(title: str, *, shown: bool = True) -> Iterator[Callable[[float, float], None]]:
+def show_progress_bar(title: str, *, visible: bool = True) -> Iterator[Callable[[float, float], None]]:
     """Show a progress bar on standard error, and give the function `update(done, total)`.
 
     The bar appears with the first update, so that a refused command leaves no bar.
 
     Args:
-        shown: Whether to show it; the updates are ignored otherwise.
+        visible: Whether to show it; the updates are ignored otherwise.
     """
     columns = *Progress.get_default_columns(), MofNCompleteColumn(), _RateColumn()
-    progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
+    progress = Progress(*columns, console=Console(stderr=True), disable=not visible)
     bar = progress.add_task(title)
 
     def update(done: int | float, total: int | float) -> None:

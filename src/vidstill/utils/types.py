@@ -11,6 +11,9 @@ from torch import Tensor
 Tubelet = tuple[int, int, int]
 """Frames, rows and columns of one token, in pixels."""
 
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luma of a pixel (ITU-R BT.601)."""
+
 
 class InputError(ValueError):
     """The user's input cannot be used; the message is one sentence that says what was met and how to mend it.

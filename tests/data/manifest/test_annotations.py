@@ -204,7 +204,7 @@ def test_the_fingerprint_follows_paths_labels_and_sizes(folder):
         ("path,frames\n,3\n", "line 2 of .*list.csv"),
         ("path,label\na.mp4,0\ra.mp4,0\n", "line 2 of .*list.csv is no row of a table"),
         ("a.mp4 0\nb.mp4 0\nc.mp4 0\n", r"2 of its 3 videos are missing, first .*b.mp4 \(line 2\)"),
-        ("a.mp4 0\n../a.mp4 0\n", "line 2 of .*list.csv names ../a.mp4, which lies outside"),
+        ("a.mp4 0\n../a.mp4 0\n", "line 2 of .*list.csv names ../a.mp4, which is outside"),
         ("\n\n", "no videos found in .*list.csv"),
         ("a.mp4 0\n\0\n", "line 2 of .*list.csv holds a zero byte"),
     ],

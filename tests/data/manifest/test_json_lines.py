@@ -119,10 +119,10 @@ def test_names_come_back_whatever_letters_they_have(tmp_path):
         ('{"path": "a"}', r"line 2 of .*list.jsonl has no label; the first has a number for a label"),
         ('{"path": "a", "class": "b"}', r"line 2 of .*list.jsonl has a class; the first has a number for a label"),
         ('{"path": "a", "label": 0, "class": "b"}', r"line 2 of .*list.jsonl calls class 0 'b', before 'a'"),
-        ('{"path": "../a", "label": 0}', r"line 2 of .*list.jsonl names ../a, which lies outside"),
+        ('{"path": "../a", "label": 0}', r"line 2 of .*list.jsonl names ../a, which is outside"),
         (
             '{"path": "a", "label": 0, "bytes": 1, "offset": 0, "shard": "x/../../a.tar"}',
-            r"line 2 of .*list.jsonl names x/../../a.tar, which lies outside",
+            r"line 2 of .*list.jsonl names x/../../a.tar, which is outside",
         ),
     ],
 )

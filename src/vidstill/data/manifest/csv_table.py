@@ -18,8 +18,8 @@ _NAME_COLUMNS = {"labels": "classes", "label": "class"}  # the column of names b
 def read_csv_table(path: PathOrUrl, header: list[str], lines: Iterator[tuple[int, str]]) -> ParsedList:
     """Read a table of `path`, `label` (a number or a name), `class` (a name), `frames`, `split`; ignore other columns.
 
-    In a column `labels` or `classes`, a clip may have several, separated by semicolons: `fall;run`. In `label` and `class`
-    a semicolon is part of the name; a name that has one can be among several in JSON lines.
+    In a column `labels` or `classes`, a clip may have several, separated by semicolons: `fall;run`. In `label` and
+    `class` a semicolon is part of the name; a name that has one can be among several in JSON lines.
 
     Args:
         header: The names of the columns.

@@ -89,8 +89,8 @@ def _build_list_manifest(
     if (too_large := labels >= len(classes)).any():
         first = int(np.argmax(too_large))
         raise InputError(
-            f"line {line_numbers[indices[first]]} of {path} has the label {labels[first]}, but {classes_file} names only "
-            f"{len(classes)} classes (labels are counted from 0)"
+            f"line {line_numbers[indices[first]]} of {path} has the label {labels[first]}, but {classes_file} names "
+            f"only {len(classes)} classes (labels are counted from 0)"
         )
     rows.root = root or parent_path(path)
     description = f"packed videos by their {base_name(path)}" if packed else f"{base_name(path)}, {table.format}"

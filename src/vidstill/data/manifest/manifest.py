@@ -88,9 +88,10 @@ def build_manifest(
         InputError: There are no rows, a file is missing, or a path leads out of the root.
     """
     for index in rows.find_rows_outside_root():
+        line_number = index + 1 if line_numbers is None else line_numbers[index]
         raise InputError(
-            f"line {index + 1 if line_numbers is None else line_numbers[index]} of {source} names {rows.get_path(index)}, "
-            f"which lies outside {rows.root}; move the root up to it"
+            f"line {line_number} of {source} names {rows.get_path(index)}, which is outside {rows.root}; choose a root "
+            "above it"
         )
     exists = rows.resolve_files(build_size_lookup(rows.root))
     if not exists.all():

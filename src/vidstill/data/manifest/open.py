@@ -26,22 +26,22 @@ def open_manifest(
 ) -> Manifest:
     """Open a dataset and read its videos; the manifest's `description` says what it was recognized as.
 
-    A directory may be packed (it holds `index.jsonl`), or hold `train.csv` and `val.csv` (lists, or tables with a header),
-    or the files of an official dataset, or the directories `train` and `val`, or a directory for each class, or videos;
-    the first of these that applies. A file is one video, or a list. Where a directory holds no videos, its images count.
-    The relative paths of a list stay below its root; absolute paths are used as they are.
+    A directory may be packed (it holds `index.jsonl`), or hold `train.csv` and `val.csv` (lists, or tables with a
+    header), or the files of an official dataset, or the directories `train` and `val`, or a directory for each class,
+    or videos; the first of these that applies. A file is one video, or a list. Where a directory holds no videos, its
+    images count. The relative paths of a list stay below its root; absolute paths are used as they are.
 
     Args:
         path: A local path, or a URL that fsspec knows.
-        split: The split; None takes the train split of a dataset with splits. A list that is named itself is read whole,
-            unless it has a column `split`.
-        root: The directory that a list's paths are relative to, if not its own; for an official dataset, the directory of
-            its videos.
+        split: The split; None takes the train split of a dataset with splits. A list that is named itself is read
+            whole, unless it has a column `split`.
+        root: The directory that a list's paths are relative to, if not its own; for an official dataset, the directory
+            of its videos.
         fold: Which of the three official splits of UCF101 and HMDB51.
 
     Raises:
-        InputError: There is no such dataset, a line of a list cannot be read, or a video of a list that is not official is
-            missing.
+        InputError: There is no such dataset, a line of a list cannot be read, or a video of a list that is not official
+            is missing.
         StorageUnreachable: A URL does not answer.
     """
     with _translate_read_errors(path):

@@ -28,9 +28,9 @@ class ListEntry(NamedTuple):
         bytes: Size of the file, or of the video in its shard.
         error: Why the video does not decode.
         shard, offset: A packed video's shard, and its first byte there.
-        width, height: Of the frames in pixels, upright. These and `codec` are ignored where they are of another type, as
-            other people's lists may use the names for something else.
-        codec: As FFmpeg calls it.
+        width, height: Of the frames in pixels, upright.
+        codec: As FFmpeg calls it. It and the size are ignored if they are of another type, as other people's lists may
+            use the names for something else.
     """
 
     path: Any
@@ -78,9 +78,9 @@ _CHUNK_ROWS = 512  # lines that are checked together, column by column
 class ParsedList:
     """The rows of a list, checked and gathered chunk by chunk, before any file is looked up.
 
-    `line_numbers` and `splits` have an entry for each row; a split is an index into `split_names`, where the name is empty
-    if a line states none. `class_to_idx` has the labels that are names, whose rows hold the index; `idx_to_class` has the
-    names of numbered classes, where the list states both.
+    `line_numbers` and `splits` have an entry for each row; a split is an index into `split_names`, and its name is
+    empty if a line states none. `class_to_idx` has the labels that are names, and the rows hold the index;
+    `idx_to_class` has the names of numbered classes, if the list states both.
 
     Args:
         format: The form of the list, for messages.
@@ -174,17 +174,17 @@ class ParsedList:
         has_both = entry.label is not None and entry.class_ is not None
         if has_both and (type(entry.label) is not type(entry.class_) or len(labels) != len(names)):
             raise InputError(f"{where} has {len(labels)} labels and {len(names)} classes; name each")
-        stated = labels if entry.label is not None else names
-        if not stated:
+        used = labels if entry.label is not None else names
+        if not used:
             raise InputError(f"{where} has an empty list of labels; state one or more")
         for label, name in zip_longest(labels, names):
             _check_entry(self.path, number, ListEntry("", label, name))
-        if len(set(stated)) < len(stated):
+        if len(set(used)) < len(used):
             raise InputError(f"{where} states one label twice; state each once")
         if has_both:
             for label, name in zip(labels, names, strict=True):
                 self._name_class(number, label, name)
-        if len(stated) > 1:
+        if len(used) > 1:
             further = labels[1:] if entry.label is not None else [self._add_class(name) for name in names][1:]
             self._extra_labels += [(row, label) for label in further]
         return entry._replace(label=labels[0], class_=names[0])

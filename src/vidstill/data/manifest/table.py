@@ -59,9 +59,9 @@ class VideoTable(Sequence[VideoRow]):
     Args:
         root: The directory or URL that the names are relative to.
         names: The path of each video as the dataset states it.
-        columns: The columns that are stated: `label` (the first; -1 for none), `frames` and `frame_rate` (0 for not stated),
-            `file_size` in bytes (-1 for not stated), `shard` (index into `shards`; -1 for a file of its own) and `offset` in
-            it in bytes, `width` and `height` in pixels, `codec` (index into `codecs`).
+        columns: The columns that are stated: `label` (the first; -1 for none), `frames` and `frame_rate` (0 for not
+            stated), `file_size` in bytes (-1 for not stated), `shard` (index into `shards`; -1 for a file of its own)
+            and `offset` in it in bytes, `width` and `height` in pixels, `codec` (index into `codecs`).
         shards: The paths of the shards, relative to the root.
         codecs: The names of the codecs.
         errors: Why rows do not decode, by index.
@@ -203,7 +203,8 @@ class VideoTable(Sequence[VideoRow]):
     def resolve_files(self, get_file_size: Callable[[str], int | None]) -> Bool[np.ndarray, "n"]:
         """Look up the files whose sizes are not stated, and return whether each row's file exists.
 
-        A name without a suffix may stand for an mp4. Where a size is not stated, a stated number of frames counts only for
+        A name without a suffix may stand for an mp4. Where a size is not stated, a stated number of frames counts only
+        for
         a directory of frames: a video's packets tell it better.
 
         Args:

@@ -45,8 +45,8 @@ def scan_dataset(
     """Decode all splits of a dataset, and write a list that is a dataset, with the true length of every video.
 
     Broken videos stay in the list with their error: training replaces them, evaluation reports them. The records of
-    finished files are in `OUT.journal`, so that the same call resumes; the list is complete or absent. A file that is in
-    an earlier list and has the same size and time is not decoded again.
+    finished files are in `OUT.journal`, so that the same call resumes; the list is complete or absent. A file that is
+    in an earlier list and has the same size and time is not decoded again.
 
     Args:
         out: The list; None for `DATA.scan.jsonl` beside the dataset.

@@ -79,8 +79,8 @@ class TranscodedVideo:
 def transcode_video(source: VideoSource, config: TranscodeConfig, frame_rate: float | None = None) -> TranscodedVideo:
     """Return the same video, smaller and quicker to decode; the same bytes every time.
 
-    Frame n is frame n of the source, upright, at a constant rate. Odd sizes lose the last row or column. Pixels that are
-    not square stay so. There is no sound. An image stays as it is, but a large one becomes a JPEG of quality 95; a
+    Frame n is frame n of the source, upright, at a constant rate. Odd sizes lose the last row or column. Pixels that
+    are not square stay so. There is no sound. An image stays as it is, but a large one becomes a JPEG of quality 95; a
     directory of images becomes a video.
 
     Args:

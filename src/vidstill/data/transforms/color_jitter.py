@@ -8,9 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidstill.utils.rng import draw_uniform
-from vidstill.utils.types import check_range
-
-_LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
+from vidstill.utils.types import LUMA_WEIGHTS, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +49,6 @@ class ColorJitter:
         gain = 1 + self.channel_gain * (2 * rearrange(draws[2:5], "c b 1 t h w -> b c t h w") - 1)
         mean = clip.mean(dim=(1, 2, 3, 4), keepdim=True)
         changed = (((clip - mean) * contrast + mean * brightness) * gain).clamp(0, 1)
-        luma = torch.tensor(_LUMA_WEIGHTS, device=clip.device, dtype=clip.dtype)
+        luma = torch.tensor(LUMA_WEIGHTS, device=clip.device, dtype=clip.dtype)
         grey = torch.einsum("bcthw,c->bthw", changed, luma)[:, None]
         return torch.where(draws[5] < self.grayscale_probability, grey, changed)

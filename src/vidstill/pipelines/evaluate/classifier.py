@@ -86,7 +86,7 @@ def score_classifier(
     Raises:
         InputError: No video can be scored.
     """
-    with show_progress_bar("testing", shown=show_progress and runtime.is_main) as progress:
+    with show_progress_bar("testing", visible=show_progress and runtime.is_main) as progress:
         scores, broken = score_videos(
             model,
             manifest,

@@ -180,7 +180,7 @@ def score_detector(model: Detector, test: DetectionTest, workers: Workers, runti
     def predict(clip: Tensor, boxes: Tensor) -> dict[str, Tensor]:
         return {"scores": model(clip, boxes).float().sigmoid()}
 
-    with show_progress_bar("testing", shown=runtime.is_main) as progress:
+    with show_progress_bar("testing", visible=runtime.is_main) as progress:
         records, broken = run_dataset(
             predict,
             KeyframeViewDataset(keyframes, test.views),

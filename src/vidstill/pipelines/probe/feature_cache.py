@@ -170,7 +170,7 @@ class FeatureCache:
         model = partial(self.encoder.extract_features, layers=self.layers, pool=self.pool)
         merge = _flatten_tokens if self.pool == "tokens" else mean_over_views
         total = len(range(runtime.rank, len(pending), runtime.world_size))
-        with show_progress_bar(self.title, shown=runtime.is_main) as progress:
+        with show_progress_bar(self.title, visible=runtime.is_main) as progress:
             for done, record in enumerate(
                 run(model, clips, runtime, batch=self.workers.device_batch, merge=merge), start=1
             ):

@@ -20,7 +20,7 @@ _VAL_FILE = "LOC_val_solution.csv"
 
 
 def detect_imagenet(folder: PathOrUrl) -> "ImageNetReader | None":
-    """Recognize ImageNet by the names of its class directories, in `train` and `val` or where Kaggle's archive has them."""
+    """Recognize ImageNet by the names of its class directories, in `train` and `val` or in Kaggle's archive."""
     for directory in (folder, join_path(folder, _KAGGLE_FOLDER)):
         splits = find_split_folders(directory)
         classes = {name for split in splits.values() for name in list_directories(split)}

@@ -69,8 +69,8 @@ class OfficialReader:
         if not videos:
             raise InputError(
                 f"none of the {len(listed.videos):,} videos of {listed.source} exists; they were searched in "
-                f"{join_path(self.root, subfolder) if subfolder else self.root}, {self.max_depth} directories deep, the "
-                f"first as {' or '.join(listed.videos[0][0])}.mp4, or with another suffix of a video"
+                f"{join_path(self.root, subfolder) if subfolder else self.root}, {self.max_depth} directories deep, "
+                f"the first as {' or '.join(listed.videos[0][0])}.mp4, or with another suffix of a video"
             )
         labels = [-1 if label is None else label for _, label in videos]
         rows = VideoTable(self.root, [paths[name] for name, _ in videos], {"label": labels})
