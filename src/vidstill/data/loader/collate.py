@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
-from typing import Any, NamedTuple
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,22 +23,11 @@ GetSample = Callable[[Any], SampleArrays | LostTask]
 """Returns the sample of a ticket; the next `SubmitSample` reuses its memory."""
 
 
-class LoadedSample(NamedTuple):
-    """A sample, None if its video is broken; and why videos were newly found broken, by index."""
+SampleStream = Callable[[SubmitSample, GetSample, int], Iterator[SampleArrays | None]]
+"""Yields samples in order, None for a broken one; the number is how many are submitted before the first is taken."""
 
-    arrays: SampleArrays | None
-    broken_videos: dict[int, str]
-
-
-SampleStream = Callable[[SubmitSample, GetSample, int], Iterator[LoadedSample]]
-"""Yields samples in order; the number is how many are submitted before the first is taken."""
-
-
-class CollatedBatch(NamedTuple):
-    """Columns of a batch in host memory, None if all its videos are broken; and the newly broken videos."""
-
-    columns: tuple[Tensor, ...] | None
-    broken_videos: dict[int, str]
+Columns = tuple[Tensor, ...]
+"""A batch in host memory; empty if all its videos are broken."""
 
 
 def iter_collated_batches(
@@ -50,7 +39,7 @@ def iter_collated_batches(
     workers: int,
     timeout_seconds: float,
     device: torch.device,
-) -> Generator[CollatedBatch]:
+) -> Generator[Columns]:
     """Yield batches of `batch_size` samples.
 
     Without workers a sample is loaded here when it is taken. With workers a thread collates the next batch while this
@@ -82,28 +71,17 @@ def iter_collated_batches(
         yield from _prefetch_batches(_collate_samples(samples, batch_size, pin_memory), pool.stop, device)
 
 
-def _collate_samples(samples: Iterator[LoadedSample], batch_size: int, pin_memory: bool) -> Iterator[CollatedBatch]:
-    while (batch := _collate_batch(samples, batch_size, pin_memory)) is not None:
-        yield batch
-
-
-def _collate_batch(samples: Iterator[LoadedSample], batch_size: int, pin_memory: bool) -> CollatedBatch | None:
-    """Collate the next samples; None if there are no more."""
-    columns: list[Tensor] = []
-    broken: dict[int, str] = {}
-    num_read = num_samples = 0
-    for arrays, newly_broken in islice(samples, batch_size):
-        num_read += 1
-        broken |= newly_broken
-        if arrays is not None:
-            columns = columns or [_allocate_column(array, batch_size, pin_memory) for array in arrays]
-            for column, array in zip(columns, arrays, strict=True):
-                column.numpy()[num_samples * len(array) : (num_samples + 1) * len(array)] = array
-            num_samples += 1
-    if not num_read:
-        return None
-    filled = tuple(column[: len(column) // batch_size * num_samples] for column in columns)
-    return CollatedBatch(filled or None, broken)
+def _collate_samples(samples: Iterator[SampleArrays | None], batch_size: int, pin_memory: bool) -> Iterator[Columns]:
+    for first in samples:
+        columns: list[Tensor] = []
+        num_samples = 0
+        for arrays in chain([first], islice(samples, batch_size - 1)):
+            if arrays is not None:
+                columns = columns or [_allocate_column(array, batch_size, pin_memory) for array in arrays]
+                for column, array in zip(columns, arrays, strict=True):
+                    column.numpy()[num_samples * len(array) : (num_samples + 1) * len(array)] = array
+                num_samples += 1
+        yield tuple(column[: len(column) // batch_size * num_samples] for column in columns)
 
 
 def _allocate_column(array: np.ndarray, batch_size: int, pin_memory: bool) -> Tensor:
@@ -111,9 +89,7 @@ def _allocate_column(array: np.ndarray, batch_size: int, pin_memory: bool) -> Te
     return torch.empty((batch_size * len(array), *array.shape[1:]), dtype=dtype, pin_memory=pin_memory)
 
 
-def _prefetch_batches(
-    batches: Iterator[CollatedBatch], stop: Callable[[], None], device: torch.device
-) -> Generator[CollatedBatch]:
+def _prefetch_batches(batches: Iterator[Columns], stop: Callable[[], None], device: torch.device) -> Generator[Columns]:
     """Yield the same batches, each collated in a thread while the one before is used.
 
     Args:

@@ -11,14 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from vidstill.data.loader.collate import (
-    CollatedBatch,
-    GetSample,
-    LoadedSample,
-    SampleArrays,
-    SubmitSample,
-    iter_collated_batches,
-)
+from vidstill.data.loader.collate import Columns, GetSample, SampleArrays, SubmitSample, iter_collated_batches
 from vidstill.data.loader.order import count_previous_occurrences, draw_epoch_order, iter_epoch_positions
 from vidstill.data.loader.protocols import B, TrainDataset, ViewDataset
 from vidstill.data.storage.fetch import BrokenVideo
@@ -97,7 +90,7 @@ def iter_train_batches(
         timeout_seconds=timeout_seconds,
         device=device,
     )
-    return _iter_device_batches(dataset.batch_type, batches, {}, f"another {dataset.noun} replaces it", device)
+    return _iter_device_batches(dataset.batch_type, batches, device)
 
 
 def iter_view_batches(
@@ -129,14 +122,14 @@ def iter_view_batches(
     """
     batches = iter_collated_batches(
         dataset.load_arrays,
-        partial(_iter_view_samples, dataset, range(rank, len(dataset), world_size)),
+        partial(_iter_view_samples, dataset, range(rank, len(dataset), world_size), broken_videos),
         videos_per_batch,
         sample_num_bytes=dataset.sample_num_bytes,
         workers=workers,
         timeout_seconds=timeout_seconds,
         device=device,
     )
-    return _iter_device_batches(dataset.batch_type, batches, broken_videos, "it is left out", device)
+    return _iter_device_batches(dataset.batch_type, batches, device)
 
 
 def _load_train_arrays(dataset: TrainDataset[B], key: tuple[int, int, int, int]) -> SampleArrays:
@@ -157,7 +150,7 @@ def _iter_train_samples(
     submit: SubmitSample,
     get_result: GetSample,
     max_pending: int,
-) -> Iterator[LoadedSample]:
+) -> Iterator[SampleArrays]:
     """Yield the samples at these positions of epochs; the next in the order replaces one that is broken."""
     num_videos, broken = len(dataset), dict[int, str]()
 
@@ -174,28 +167,37 @@ def _iter_train_samples(
         key = epoch, int(order[position]), int(occurrences[position]), source_index
         return _PendingSample(epoch, position, source_index, submit(key))
 
-    def get_sample(pending: _PendingSample) -> LoadedSample:
-        newly_broken: dict[int, str] = {}
+    def get_sample(pending: _PendingSample) -> SampleArrays:
         while isinstance(arrays := _get_arrays(dataset, pending.source_index, get_result, pending.ticket), str):
             if pending.source_index not in broken:  # it may have been pending twice
-                broken[pending.source_index] = newly_broken[pending.source_index] = arrays
+                broken[pending.source_index] = arrays
+                log.warning("%s; another %s replaces it", arrays, dataset.noun)
             if len(broken) > min(max_broken, num_videos - 1):
                 raise InputError(_format_broken_videos(broken, max_broken, num_videos, dataset.noun))
             pending = submit_position((pending.epoch, pending.position))
-        return LoadedSample(arrays, newly_broken)
+        return arrays
 
     return map_in_order(submit_position, get_sample, positions, max_pending)
 
 
 def _iter_view_samples(
-    dataset: ViewDataset[B], indices: range, submit: SubmitSample, get_result: GetSample, max_pending: int
-) -> Iterator[LoadedSample]:
-    """Yield the samples of these rows; no arrays for one that is broken."""
+    dataset: ViewDataset[B],
+    indices: range,
+    broken_videos: dict[int, str],
+    submit: SubmitSample,
+    get_result: GetSample,
+    max_pending: int,
+) -> Iterator[SampleArrays | None]:
+    """Yield the samples of these rows, None for one that is broken."""
 
-    def get_sample(pending: tuple[int, Any]) -> LoadedSample:
+    def get_sample(pending: tuple[int, Any]) -> SampleArrays | None:
         index, ticket = pending
         arrays = _get_arrays(dataset, index, get_result, ticket)
-        return LoadedSample(None, {index: arrays}) if isinstance(arrays, str) else LoadedSample(arrays, {})
+        if not isinstance(arrays, str):
+            return arrays
+        broken_videos[index] = arrays
+        log.warning("%s; it is left out", arrays)
+        return None
 
     return map_in_order(lambda index: (index, submit(index)), get_sample, indices, max_pending)
 
@@ -212,26 +214,13 @@ def _get_arrays(
 
 
 def _iter_device_batches(
-    batch_type: Callable[..., B],
-    batches: Generator[CollatedBatch],
-    broken_videos: dict[int, str],
-    consequence: str,
-    device: torch.device,
+    batch_type: Callable[..., B], batches: Generator[Columns], device: torch.device
 ) -> Generator[B]:
-    """Move batches to the device, scale clips to [0, 1], and log broken videos.
-
-    Args:
-        broken_videos: Receives the broken videos.
-        consequence: What happens because a video is broken, for the log.
-    """
+    """Move batches to the device and scale clips to [0, 1]."""
     with closing(batches):
-        for columns, newly_broken in batches:
-            for reason in newly_broken.values():
-                log.warning("%s; %s", reason, consequence)
-            broken_videos |= newly_broken
-            if columns is not None:
-                clip, *others = (column.to(device, non_blocking=True) for column in columns)
-                yield batch_type(clip.float().div_(255), *others)
+        for columns in filter(None, batches):
+            clip, *others = (column.to(device, non_blocking=True) for column in columns)
+            yield batch_type(clip.float().div_(255), *others)
 
 
 def _format_broken_videos(broken_videos: dict[int, str], max_broken: int, num_videos: int, noun: str) -> str:
