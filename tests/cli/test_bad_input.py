@@ -377,10 +377,10 @@ class NotATensor:
 
 CHECKPOINTS = {
     "missing.pth": "there is no file or run",
-    "other.pth": "neither vidstill's nor in a layout known here",
+    "other.pth": "neither vidstill's nor of a known layout",
     "list.pth": "holds no named tensors",
-    "object.pth": "it was not executed",
-    "other.safetensors": "neither vidstill's nor in a layout known here",
+    "object.pth": "no code in it was run",
+    "other.safetensors": "neither vidstill's nor of a known layout",
     "metadata.safetensors": "no readable safetensors file",
     "garbage.pth": "no file of plain tensors",
     "garbage.safetensors": "no readable safetensors file",
@@ -401,7 +401,7 @@ def test_a_checkpoint_is_missing_or_foreign(runs, checkpoints, name):
 
 def test_only_a_fine_tuned_model_can_be_evaluated(runs, checkpoints):
     runs.refuses(f"evaluate {runs.folder}/teacher", "is no fine-tuned model but pretraining", data=runs.data)
-    runs.refuses(f"evaluate {checkpoints}/other.pth", "neither vidstill's nor in a layout known here", data=runs.data)
+    runs.refuses(f"evaluate {checkpoints}/other.pth", "neither vidstill's nor of a known layout", data=runs.data)
 
 
 def test_a_classifier_file_contradicts_its_metadata(runs):

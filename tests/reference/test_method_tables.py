@@ -8,6 +8,7 @@ from foreign_layout import to_foreign
 from mask_structure import places_in_each_slot
 from reference_cases import Case, cases
 
+from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
 from vidstill.checkpoints.load import init_encoder
@@ -89,7 +90,7 @@ def test_a_fine_tuning_takes_over_what_the_authors_takes_over(case: Case) -> Non
 
     model = ClassifierConfig(encoder=encoder, num_classes=5).build()
     before = to_foreign({n: t.clone() for n, t in model.state_dict().items()}, build_classifier_rules(encoder))
-    init_encoder(model.encoder, Checkpoint(file), encoder)
+    init_encoder(model.encoder, import_checkpoint(Checkpoint(file), encoder)[0], encoder)
     after = to_foreign(model.state_dict(), build_classifier_rules(encoder))
     moved = {name for name, tensor in after.items() if (tensor == 7.0).all()}
     kept = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}

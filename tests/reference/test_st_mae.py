@@ -23,6 +23,7 @@ from reference_mae import (
 from reference_models import take_step
 from torch import Tensor, nn
 
+from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.inflate import inflate_encoder
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.rename import RenameRule
@@ -269,12 +270,12 @@ def test_a_fine_tuning_goes_on_from_the_authors_pre_training(case: Case) -> None
     config = ClassifierConfig(encoder=encoder, num_classes=len(head["head.bias"]), norm="pretrained")
     model = config.build().eval()
     sevens = {name: torch.full_like(tensor, 7.0) for name, tensor in theirs.items()}  # a number that no start has
-    init_encoder(model.encoder, Checkpoint(sevens), encoder, head_norm=model.norm)
+    init_encoder(model.encoder, import_checkpoint(Checkpoint(sevens), encoder)[0], encoder, head_norm=model.norm)
     found = to_foreign(model.state_dict(), names)
     moved = {name for name, tensor in found.items() if (tensor == 7.0).all()}
     assert sorted(found.keys() - moved) == stated["missing_keys"]
     assert sorted(theirs.keys() - moved) == stated["unexpected_keys"]
 
-    init_encoder(model.encoder, Checkpoint(theirs), encoder, head_norm=model.norm)
+    init_encoder(model.encoder, import_checkpoint(Checkpoint(theirs), encoder)[0], encoder, head_norm=model.norm)
     load_state_dict_strict(model.head, {name.removeprefix("head."): tensor for name, tensor in head.items()}, case.name)
     case.hold_each(model(stmae_colours(case.tensors["input/video"])), case.tensors["out/logits"], "out/logits")

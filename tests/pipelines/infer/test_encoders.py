@@ -155,7 +155,7 @@ def test_a_foreign_file_is_known_by_its_width(tmp_path, kind):
 def test_a_width_that_the_family_does_not_have_is_said(tmp_path):
     tensors = {f"encoder.{name}": tensor for name, tensor in built(ENCODER).state_dict().items()}
     torch.save({"model": to_foreign(tensors, build_videomae_rules(ENCODER))}, tmp_path / "theirs.pth")
-    with pytest.raises(InputError, match="its encoder is 24 wide, which is no size of the family"):
+    with pytest.raises(InputError, match="its encoder has a width of 24, which is no size of the family"):
         load_encoder(str(tmp_path / "theirs.pth"), precision="fp32")
 
 

@@ -420,8 +420,8 @@ def test_a_file_fetched_by_hand_finds_what_torchvision_finds_with_it(tmp_path, m
         ({"weight": torch.zeros(3)}, "no class scores"),
         ("another", "--person-detector"),
         ("nan", "not finite"),
-        ("code", "was not executed"),
-        ("text", "was not executed"),
+        ("code", "no code in it was run"),
+        ("text", "no code in it was run"),
     ],
 )
 def test_a_file_of_something_else_is_refused_with_the_reason(films, weights, tmp_path, capsys, content, why):

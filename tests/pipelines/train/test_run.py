@@ -252,7 +252,7 @@ def test_a_student_without_a_final_norm_is_fine_tuned_with_a_fresh_one(road, dec
     options = {"data": road / "data", "init": decoderless, "schedule__epochs": 2}
     run(FINETUNE, out=tmp_path / "fresh", **options)
     assert main(typed(FINETUNE, out=tmp_path / "pretrained", norm="pretrained", **options)) == 2
-    assert "has no last norm that a classifier could go on from; take --norm fresh" in capsys.readouterr().err
+    assert "has no final norm that a classifier could start from; take --norm fresh" in capsys.readouterr().err
     assert not (tmp_path / "pretrained").exists()
 
 
