@@ -1,5 +1,6 @@
 """Boxes, alone and with their frames, are resized, cut and mirrored as the authors' code does it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,17 +8,17 @@ import pytest
 import torch
 from reference_cases import Case, cases
 
-from vidstill.data.ava.box_ops import (
+from vidstill.data.ava.frame_sampling import KeyframeSampling
+from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig
+from vidstill.data.ava.transforms import (
+    ResizeCropFlip,
     clip_boxes,
     compute_resized_size,
     hflip_boxes,
     resize_boxes,
     to_pixel_boxes,
     translate_boxes,
-    undo_box_resize,
 )
-from vidstill.data.ava.frame_sampling import KeyframeSampling
-from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform, draw_train_transform
 
 pytestmark = pytest.mark.reference
 
@@ -38,7 +39,7 @@ def changed(boxes: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
         case "scale_short_side":
             return resize_boxes(boxes, size, compute_resized_size(size, entry["size"], "slowfast"), "slowfast")
         case "revert_scale":
-            return undo_box_resize(boxes, size, entry["size"])
+            return boxes * (min(size) / entry["size"])
     raise AssertionError(f"no function of ours is {entry['op']}")
 
 
@@ -76,17 +77,22 @@ class Stored:
 def look_of(entry: dict[str, Any], draws: Stored) -> ResizeCropFlip:
     size, crop = (entry["H"], entry["W"]), (entry["crop"], entry["crop"])
     if entry["split"] == "train":
-        return draw_train_transform(
-            size,
+        clips = BoxClipsConfig(
+            dataset="",
+            sampling=KeyframeSampling(),
             short_side=tuple(entry["jitter"]),
             short_side_sampling="inverse_uniform" if entry["backend"] == "cv2" else "uniform",
-            crop_size=crop,
-            flip_probability=0.5,
+            size=crop,
             rule="slowfast",
-            make_rng=draws,
         )
-    look = build_view_transform(size, entry["crop"], crop if entry["split"] == "val" else None, "slowfast")
-    return ResizeCropFlip(short_side=look.short_side, crop=look.crop, hflip=entry.get("flip", False))
+        return clips.draw_transform(size, draws)
+    views = BoxViewsConfig(
+        sampling=KeyframeSampling(),
+        short_side=entry["crop"],
+        crop_size=crop if entry["split"] == "val" else None,
+        rule="slowfast",
+    )
+    return replace(views.build_transform(size), hflip=entry.get("flip", False))
 
 
 @pytest.mark.parametrize("case", PIPELINES)
@@ -99,9 +105,8 @@ def test_frames_and_their_boxes_become_the_stored_input_by_the_stored_draws(case
         look = look_of(entry, draws)
         assert not draws.draws or entry["split"] != "train", f"entry {number}: not all draws were asked for"
         asked = frames if backend == "cv2" else frames.astype(np.float32)
-        seen, boxes = look.apply(
-            np.ascontiguousarray(asked), to_pixel_boxes(fractions, (entry["H"], entry["W"]), "slowfast"), "slowfast"
-        )
+        pixel_boxes = to_pixel_boxes(fractions, (entry["H"], entry["W"]), "slowfast")
+        seen, boxes = look.apply(np.ascontiguousarray(asked), pixel_boxes)
         if backend == "torch" and entry["split"] == "test":  # it cuts boxes off at the crop that it does not make
             boxes = np.clip(boxes, 0, entry["crop"] - 1)
         assert list(seen.shape[1:3]) == entry["out_H_W"]

@@ -7,7 +7,7 @@ from reference_cases import cases
 
 from vidstill.data.ava.box_table import read_included_timestamps
 from vidstill.data.ava.clip_reader import KeyframeVideo
-from vidstill.data.ava.keyframes import Keyframes, PersonBoxesConfig, build_test_keyframes, build_train_keyframes
+from vidstill.data.ava.keyframes import KeyframeBuilder, Keyframes, PersonBoxesConfig
 from vidstill.data.ava.label_map import LabelMap
 from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.ava.video_files import read_frame_list
@@ -27,16 +27,11 @@ def frames_of(case, mode: str) -> Keyframes:
         read_included_timestamps(files["included_timestamps"]) if "included_timestamps" in files else range(902, 1799)
     )
     persons = read_person_boxes(files["person_boxes"])
+    builder = KeyframeBuilder(actions, films, seconds)
     if not mode.startswith("train"):
-        every = 4 if "fourth" in mode else 1
-        return build_test_keyframes(
-            persons, actions, films, min_score=threshold, second_stride=every, keyframe_seconds=seconds
-        )
+        return builder.build_test(persons, threshold, second_stride=4 if "fourth" in mode else 1)
     config = PersonBoxesConfig(min_score=threshold) if "person_boxes" in mode else None
-    annotated = read_annotations(files["groundtruth"])
-    return build_train_keyframes(
-        annotated, actions, films, person_boxes=persons, config=config, keyframe_seconds=seconds
-    )
+    return builder.build_train(read_annotations(files["groundtruth"]), persons, config)
 
 
 def to_foreign(frames: Keyframes) -> list[dict]:

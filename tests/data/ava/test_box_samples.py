@@ -8,12 +8,11 @@ import pytest
 import torch
 from tiny_films import file_film, frames_film, key_frames, numbers_of, write_video
 
-from vidstill.data.ava.box_ops import to_pixel_boxes
 from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.hsv_jitter import HSVJitter
 from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig, KeyframeTrainDataset, KeyframeViewDataset
-from vidstill.data.ava.transforms import build_view_transform, draw_train_transform
+from vidstill.data.ava.transforms import to_pixel_boxes
 from vidstill.data.loader.loader import iter_train_batches, iter_view_batches
 from vidstill.data.loader.protocols import TrainDataset, ViewDataset
 from vidstill.data.storage.fetch import BrokenVideo
@@ -81,18 +80,19 @@ def test_a_box_follows_its_object_through_resizing_cropping_and_flipping(rule, s
     box = (width // 4, height // 5, width * 3 // 4, height * 4 // 5)
     fractions = np.array([box], np.float64) / [width, height, width, height]
     frames = around(size, box)
+    pixel_boxes = to_pixel_boxes(fractions, size, rule)
     flips = set()
     for seed in range(24):
-        transform = draw_train_transform(
-            size,
+        clips = replace(
+            CLIPS,
             short_side=(70, 150),
             short_side_sampling="uniform" if seed % 2 else "inverse_uniform",
-            crop_size=(64, 64),
+            size=(64, 64),
             flip_probability=0.5,
             rule=rule,
-            make_rng=lambda purpose, seed=seed: numpy_rng(seed, purpose),
         )
-        output, boxes = transform.apply(frames, to_pixel_boxes(fractions, size, rule), rule)
+        transform = clips.draw_transform(size, partial(numpy_rng, seed))
+        output, boxes = transform.apply(frames, pixel_boxes)
         assert output.shape == (2, 64, 64, 3)
         flips.add(transform.hflip)
         bright = np.array(bright_rectangle(np.moveaxis(output, -1, 0)))
@@ -101,9 +101,7 @@ def test_a_box_follows_its_object_through_resizing_cropping_and_flipping(rule, s
         limit = 1.0 if rule == "videomae" else 1.0 + transform.short_side / min(size)
         assert off <= limit + transform.short_side / min(size) / 2, (transform, boxes, bright)
     assert flips == {True, False}
-    output, boxes = build_view_transform(size, 64, None, rule).apply(
-        frames, to_pixel_boxes(fractions, size, rule), rule
-    )
+    output, boxes = replace(VIEWS, short_side=64, rule=rule).build_transform(size).apply(frames, pixel_boxes)
     assert min(output.shape[1:3]) == 64
     assert np.abs(boxes - np.array(bright_rectangle(np.moveaxis(output, -1, 0)))).max() <= 1.5
 
@@ -241,16 +239,8 @@ def test_a_replacement_has_its_own_frames_boxes_and_labels(films):
     assert own[-1] != replacement[-1]  # by the chance of the one that it stands in for
     frames = KeyframeClipReader().read_clip(films[3].video, 901, FRAMES)
     rng = partial(numpy_rng, derive_sample_seed(1, 0, 0))
-    transform = draw_train_transform(
-        (32, 80),
-        short_side=(32, 32),
-        short_side_sampling="uniform",
-        crop_size=(32, 32),
-        flip_probability=0.0,
-        rule="videomae",
-        make_rng=rng,
-    )
-    output, boxes = transform.apply(frames, to_pixel_boxes(films[3].boxes, (32, 80), "videomae"), "videomae")
+    pixel_boxes = to_pixel_boxes(films[3].boxes, (32, 80), "videomae")
+    output, boxes = CLIPS.draw_transform((32, 80), rng).apply(frames, pixel_boxes)
     np.testing.assert_array_equal(replacement[0][0], output.transpose(3, 0, 1, 2))
     np.testing.assert_allclose(replacement[1][0], boxes, atol=1e-4)
     assert data.sample_name(3) == "key frame other,0901"

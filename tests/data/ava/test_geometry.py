@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.ava.box_ops import (
+from vidstill.data.ava.transforms import (
     clip_boxes,
     compute_resized_size,
     crop_boxes,
@@ -15,7 +15,6 @@ from vidstill.data.ava.box_ops import (
     resize_boxes,
     to_pixel_boxes,
     translate_boxes,
-    undo_box_resize,
 )
 
 RULES = pytest.mark.parametrize("rule", ["videomae", "slowfast"])
@@ -84,7 +83,7 @@ def test_pyslowfast_scales_both_axes_as_the_longer_side_and_back_nearly(height, 
     to = compute_resized_size(size, short, "slowfast")
     resized = resize_boxes(boxes((3, 5, 11, 13)), size, to, "slowfast")
     near(resized, *(boxes((3, 5, 11, 13)) * max(to) / max(size)).tolist())
-    back = undo_box_resize(resized, size, short)
+    back = resized * (min(size) / short)  # as PySlowFast scales predictions back
     assert np.abs(back - boxes((3, 5, 11, 13))).max() <= 13 / min(to) + 1e-6  # a pixel of the longer side at most
 
 

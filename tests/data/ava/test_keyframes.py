@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from vidstill.data.ava.box_table import BoxTable, read_box_csv
 from vidstill.data.ava.clip_reader import KeyframeVideo
-from vidstill.data.ava.keyframes import Keyframes, PersonBoxesConfig, build_test_keyframes, build_train_keyframes
+from vidstill.data.ava.keyframes import KeyframeBuilder, Keyframes, PersonBoxesConfig
 from vidstill.data.ava.label_map import LabelMap
 from vidstill.utils.types import InputError
 
 ACTIONS = LabelMap({1: "walk", 3: "run", 7: "talk"}, frozenset({1, 3}))
 FILMS = KeyframeVideo("b", Path("b.mp4")), KeyframeVideo("a", Path("a.mp4")), KeyframeVideo("gone", None)
+BUILDER = KeyframeBuilder(ACTIONS, FILMS)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_rows_of_one_box_are_merged_in_the_order_of_videos_seconds_and_rows(rows
         f"a,0904,{text(TWO)},1,0\na,0904,{text(ONE)},3,1\nb,0903,{text(ONE)},7,0\na,0902,{text(ONE)},1,0\n"
         f"a,0904,0.60,0.100,0.9,0.9,7,0\na,904,{text(TWO)},1,0\n"
     )
-    frames = build_train_keyframes(annotated, ACTIONS, FILMS)
+    frames = BUILDER.build_train(annotated)
     assert plain(frames) == [
         ("b,0903", [(ONE, {7})]),
         ("a,0902", [(ONE, {1})]),
@@ -73,12 +74,10 @@ def test_detected_boxes_above_the_threshold_follow_the_annotated_with_the_action
         f"b,0903,{text(ONE)},,0.99\n",
         scored=True,
     )
-    frames = build_train_keyframes(
-        annotated, ACTIONS, FILMS, person_boxes=persons, config=PersonBoxesConfig(min_score=0.9)
-    )
+    frames = BUILDER.build_train(annotated, person_boxes=persons, config=PersonBoxesConfig(min_score=0.9))
     assert plain(frames) == [("b,0902", [(ONE, {1, 7}), (TWO, {3, 7})]), ("b,0903", [(ONE, set())])]
     assert frames.scores.tolist() == [1, 0.9, 0.99]
-    assert plain(build_train_keyframes(annotated, ACTIONS, FILMS, person_boxes=persons)) == [("b,0902", [(ONE, {1})])]
+    assert plain(BUILDER.build_train(annotated, person_boxes=persons)) == [("b,0902", [(ONE, {1})])]
 
 
 def test_a_detected_box_gets_the_actions_of_the_annotated_box_with_the_highest_iou(rows):
@@ -89,7 +88,7 @@ def test_a_detected_box_gets_the_actions_of_the_annotated_box_with_the_highest_i
         scored=True,
     )
     config = PersonBoxesConfig(min_score=0.9, min_iou=0.9)
-    frames = build_train_keyframes(annotated, ACTIONS, FILMS, person_boxes=persons, config=config)
+    frames = BUILDER.build_train(annotated, person_boxes=persons, config=config)
     assert plain(frames) == [
         ("b,0902", [(ONE, {1, 3}), (TWO, {7}), (THREE, {1, 3}), ((0.6, 0.1, 0.9, 0.5), set())])
     ]  # 0903 is not annotated: what is done there nobody knows
@@ -101,10 +100,8 @@ def test_the_number_of_detected_boxes_with_actions_is_limited_by_score(rows):
     scores = [0.91, 0.95, 0.93, 0.95, 0.92]
     lines = [f"b,0902,{text(box)},,{score}\n" for box, score in zip(boxes, scores, strict=True)]
     persons = rows("".join(lines) + f"b,0902,{text(TWO)},,0.9\nb,0903,{text(THREE)},,0.9\n", scored=True)
-    frames = build_train_keyframes(
+    frames = BUILDER.build_train(
         annotated,
-        ACTIONS,
-        FILMS,
         person_boxes=persons,
         config=PersonBoxesConfig(min_score=0.9, min_iou=0.9, max_boxes=2),
     )
@@ -138,7 +135,7 @@ def made(entries: list[tuple], scores: list[float] | None = None) -> BoxTable:
 def test_key_frames_equal_those_of_a_plain_loop(annotated, detected, by_overlap):
     persons = made([each for each, _ in detected], [score for _, score in detected])
     config = PersonBoxesConfig(min_score=0.8, min_iou=0.5 if by_overlap else None)
-    frames = build_train_keyframes(made(annotated), ACTIONS, FILMS, person_boxes=persons, config=config)
+    frames = BUILDER.build_train(made(annotated), person_boxes=persons, config=config)
 
     expected: dict[tuple, dict[tuple, set]] = {}
     for video, second, box, action in annotated:
@@ -173,16 +170,16 @@ def test_a_test_scores_the_detected_boxes_above_the_threshold(rows):
         f"b,0904,{text(ONE)},,0.8\nb,0904,{text(TWO)},,0.7999\nb,0905,{text(ONE)},1,0.9\na,0908,{text(ONE)},,1\n",
         scored=True,
     )
-    frames = build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8)
+    frames = BUILDER.build_test(persons, min_score=0.8)
     assert [name for name, _ in plain(frames)] == ["b,0904", "b,0905", "a,0908"]
     assert frames.scores.tolist() == [0.8, 0.9, 1]
     assert "detected with a score of 0.8 or more" in frames.description
-    fourth = build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8, second_stride=4)
+    fourth = BUILDER.build_test(persons, min_score=0.8, second_stride=4)
     assert [name for name, _ in plain(fourth)] == ["b,0904", "a,0908"]
 
 
 def test_a_test_of_annotated_boxes_is_described_as_such(rows):
-    frames = build_test_keyframes(rows(f"b,0904,{text(ONE)},1,0\n"), ACTIONS, FILMS, min_score=None)
+    frames = BUILDER.build_test(rows(f"b,0904,{text(ONE)},1,0\n"), min_score=None)
     assert plain(frames) == [("b,0904", [(ONE, {1})])]
     assert frames.description.endswith("as annotated")
 
@@ -196,16 +193,15 @@ def test_missing_videos_other_seconds_and_excluded_key_frames_are_left_out(rows)
         f"a,0903,{text(ONE)},1,0\n"
     )
     excluded = {("b", 903), ("unknown", 902), ("a", 902)}
-    frames = build_train_keyframes(
-        annotated, ACTIONS, FILMS, keyframe_seconds=range(902, 1799), excluded_keyframes=excluded
-    )
+    builder = replace(BUILDER, keyframe_seconds=range(902, 1799), excluded_keyframes=excluded)
+    frames = builder.build_train(annotated)
     assert [name for name, _ in plain(frames)] == ["b,0902", "a,0903"]
 
 
 def test_an_unknown_video_is_named_with_file_and_line(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nwho,0902,{text(ONE)},1,0\n")
     with pytest.raises(InputError, match=rf"line 2 of {annotated.source} names the video 'who'"):
-        build_train_keyframes(annotated, ACTIONS, FILMS)
+        BUILDER.build_train(annotated)
 
 
 def warnings_of(caplog) -> list[str]:
@@ -217,7 +213,7 @@ def test_detected_boxes_of_unannotated_videos_are_dropped_and_counted(rows, capl
         f"b,0902,{text(ONE)},,0.9\nx,0902,{text(ONE)},,0.9\ny,0902,{text(ONE)},,0.9\nz,0902,{text(ONE)},,0.1\n",
         scored=True,
     )
-    assert len(build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8).boxes) == 1
+    assert len(BUILDER.build_test(persons, min_score=0.8).boxes) == 1
     (message,) = warnings_of(caplog)
     assert "has 2 rows of videos that the annotations do not name" in message
     assert f"line 2 of {persons.source}" in message
@@ -225,7 +221,7 @@ def test_detected_boxes_of_unannotated_videos_are_dropped_and_counted(rows, capl
 
 def test_unknown_actions_are_counted_and_their_boxes_stay(rows, caplog):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nb,0902,{text(ONE)},80,0\nb,0902,{text(TWO)},2,0\n")
-    assert plain(build_train_keyframes(annotated, ACTIONS, FILMS)) == [("b,0902", [(ONE, {1}), (TWO, set())])]
+    assert plain(BUILDER.build_train(annotated)) == [("b,0902", [(ONE, {1}), (TWO, set())])]
     (message,) = warnings_of(caplog)
     assert "has 2 rows with an action that the label map lacks, such as 80" in message
     assert f"line 2 of {annotated.source}" in message
@@ -236,7 +232,7 @@ def test_boxes_without_area_are_dropped_and_boxes_outside_the_frame_are_reported
         f"b,0902,{text(ONE)},1,0\nb,0902,0.5,0.5,0.5,0.9,1,0\nb,0902,-0.2,0.1,0.5,0.9,1,0\n"
         "b,0902,1.1,0.1,1.5,0.9,1,0\nb,0902,0.5,0.1,1.0005,0.9,1,0\n"
     )
-    frames = build_train_keyframes(annotated, ACTIONS, FILMS)
+    frames = BUILDER.build_train(annotated)
     assert frames.boxes[:, 0].tolist() == [0.1, -0.2, 0.5]
     none, over = warnings_of(caplog)
     assert "has 2 rows with a box without area" in none
@@ -250,29 +246,29 @@ def test_an_empty_set_of_key_frames_is_refused_with_the_reason(rows):
     with pytest.raises(
         InputError, match=r"none of the 1 rows of .*train.csv can be used in training; the videos may be"
     ):
-        build_train_keyframes(annotated, ACTIONS, FILMS)
+        BUILDER.build_train(annotated)
     persons = rows(f"b,0902,{text(ONE)},,0.5\n", scored=True)
     with pytest.raises(InputError, match=r"persons.csv can be tested; none has a score of 0.8 or more; lower"):
-        build_test_keyframes(persons, ACTIONS, FILMS, min_score=0.8)
+        BUILDER.build_test(persons, min_score=0.8)
     with pytest.raises(InputError, match="can be tested"):
-        build_test_keyframes(rows("", scored=True), ACTIONS, FILMS, min_score=0.8)
+        BUILDER.build_test(rows("", scored=True), min_score=0.8)
 
 
 def test_training_that_needs_person_boxes_is_refused_without_them(rows):
     with pytest.raises(InputError, match="there is no file of them; make one with `vidstill detect boxes`"):
-        build_train_keyframes(rows(f"b,0902,{text(ONE)},1,0\n"), ACTIONS, FILMS, config=PersonBoxesConfig())
+        BUILDER.build_train(rows(f"b,0902,{text(ONE)},1,0\n"), config=PersonBoxesConfig())
 
 
 def test_the_fingerprint_changes_with_whatever_is_trained_on_and_not_with_the_folder(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\n")
-    mark = build_train_keyframes(annotated, ACTIONS, FILMS).fingerprint
+    mark = BUILDER.build_train(annotated).fingerprint
     moved = [replace(film, path=film.path and Path("/elsewhere") / film.path) for film in FILMS]
-    assert build_train_keyframes(annotated, ACTIONS, moved).fingerprint == mark
+    assert replace(BUILDER, videos=moved).build_train(annotated).fingerprint == mark
     others = {
-        build_train_keyframes(rows(f"b,0902,{text(TWO)},1,0\n"), ACTIONS, FILMS).fingerprint,
-        build_train_keyframes(rows(f"b,0902,{text(ONE)},3,0\n"), ACTIONS, FILMS).fingerprint,
-        build_train_keyframes(rows(f"b,0903,{text(ONE)},1,0\n"), ACTIONS, FILMS).fingerprint,
-        build_train_keyframes(annotated, replace(ACTIONS, evaluated_ids=frozenset({1})), FILMS).fingerprint,
-        build_train_keyframes(annotated, ACTIONS, [replace(FILMS[0], start_second=900.0), *FILMS[1:]]).fingerprint,
+        BUILDER.build_train(rows(f"b,0902,{text(TWO)},1,0\n")).fingerprint,
+        BUILDER.build_train(rows(f"b,0902,{text(ONE)},3,0\n")).fingerprint,
+        BUILDER.build_train(rows(f"b,0903,{text(ONE)},1,0\n")).fingerprint,
+        replace(BUILDER, label_map=replace(ACTIONS, evaluated_ids=frozenset({1}))).build_train(annotated).fingerprint,
+        replace(BUILDER, videos=[replace(FILMS[0], start_second=900.0), *FILMS[1:]]).build_train(annotated).fingerprint,
     }
     assert len(others | {mark}) == 6

@@ -17,7 +17,7 @@ from vidstill.cli.main import main
 from vidstill.data.ava.box_table import read_box_csv
 from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.ava.frame_sampling import KeyframeSampling
-from vidstill.data.ava.keyframes import build_test_keyframes
+from vidstill.data.ava.keyframes import KeyframeBuilder
 from vidstill.data.ava.samples import KeyframeViewDataset
 from vidstill.data.decode.reader import TimedFrame, VideoReader, iter_timed_frames
 from vidstill.data.manifest.table import VideoRow
@@ -69,9 +69,8 @@ def answers(capsys, model, *videos, **options):
 def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
     found = answers(capsys, model, clip, person_boxes=str(persons))
     loaded = load_detector(str(model))
-    frames = build_test_keyframes(
-        read_box_csv(persons, has_scores=True), loaded.actions, [KeyframeVideo("clip", clip)], min_score=0.5
-    )
+    builder = KeyframeBuilder(loaded.actions, [KeyframeVideo("clip", clip)])
+    frames = builder.build_test(read_box_csv(persons, has_scores=True), min_score=0.5)
     views = KeyframeViewDataset(frames, loaded.views)
     moments = found["videos"][0]["keyframes"]
     assert [moment["seconds"] for moment in moments] == [0, 1, 2, 3]

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from vidstill.data.ava.box_table import BoxTable, read_excluded_timestamps, read_included_timestamps
 from vidstill.data.ava.clip_reader import KeyframeVideo
-from vidstill.data.ava.keyframes import Keyframes, PersonBoxesConfig, build_test_keyframes, build_train_keyframes
+from vidstill.data.ava.keyframes import KeyframeBuilder, Keyframes, PersonBoxesConfig
 from vidstill.data.ava.label_map import LabelMap, read_label_map, set_evaluated_actions
 from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.ava.video_files import TRIMMED_START_SECOND, find_annotated_videos
@@ -168,16 +168,7 @@ class BoxSplit:
             person_boxes_path: File of these boxes; None: the split's own.
         """
         person_boxes = None if config is None else self.load_person_boxes(person_boxes_path)
-        return build_train_keyframes(
-            self.annotations,
-            self.dataset.label_map,
-            self.videos,
-            person_boxes=person_boxes,
-            config=config,
-            keyframe_seconds=self.dataset.keyframe_seconds,
-            excluded_keyframes=self.excluded_keyframes,
-            description=self.description + (f", with {person_boxes.source}" if person_boxes else ""),
-        )
+        return self._keyframe_builder(person_boxes).build_train(self.annotations, person_boxes, config)
 
     def load_test_keyframes(
         self,
@@ -195,16 +186,16 @@ class BoxSplit:
             use_annotations: Use all annotated boxes instead, an easier test.
             second_stride: Use the seconds that this divides.
         """
-        boxes = self.annotations if use_annotations else self.load_person_boxes(person_boxes_path)
-        return build_test_keyframes(
-            boxes,
-            self.dataset.label_map,
-            self.videos,
-            min_score=None if use_annotations else min_score,
-            second_stride=second_stride,
-            keyframe_seconds=self.dataset.keyframe_seconds,
-            excluded_keyframes=self.excluded_keyframes,
-            description=self.description + ("" if use_annotations else f", with {boxes.source}"),
+        if use_annotations:
+            return self._keyframe_builder(None).build_test(self.annotations, None, second_stride)
+        boxes = self.load_person_boxes(person_boxes_path)
+        return self._keyframe_builder(boxes).build_test(boxes, min_score, second_stride)
+
+    def _keyframe_builder(self, person_boxes: BoxTable | None) -> KeyframeBuilder:
+        description = self.description + (f", with {person_boxes.source}" if person_boxes else "")
+        dataset = self.dataset
+        return KeyframeBuilder(
+            dataset.label_map, self.videos, dataset.keyframe_seconds, self.excluded_keyframes, description
         )
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,21 +28,10 @@ _EXCLUSION_HINT = "the videos may be missing, or their seconds be excluded"
 
 logger = logging.getLogger("vidstill")
 
-KeyframeKeys = Collection[tuple[str, int]]
-"""Key frames by their video's name and their second."""
-
 
 @dataclass(frozen=True)
 class Keyframe:
-    """One key frame.
-
-    Args:
-        video: Its video.
-        second: Its second, in the annotations' time.
-        boxes: x1, y1, x2, y2 as fractions of the frame's width and height.
-        labels: Actions of each box, one column for each action of the label map.
-        scores: Confidence of the person detector; 1 for annotated boxes.
-    """
+    """One of `Keyframes`, with its video, its second in the annotations' time, and its boxes."""
 
     video: KeyframeVideo
     second: int
@@ -89,13 +78,8 @@ class Keyframes:
 
     def __getitem__(self, index: int) -> Keyframe:
         own = slice(self.box_offsets[index], self.box_offsets[index + 1])
-        return Keyframe(
-            self.videos[self.video_index[index]],
-            int(self.second[index]),
-            self.boxes[own],
-            self.labels[own],
-            self.scores[own],
-        )
+        video, second = self.videos[self.video_index[index]], int(self.second[index])
+        return Keyframe(video, second, self.boxes[own], self.labels[own], self.scores[own])
 
     @property
     def max_boxes(self) -> int:
@@ -141,172 +125,149 @@ class PersonBoxesConfig:
         check_range(0, math.inf, max_boxes=self.max_boxes)
 
 
-def build_train_keyframes(
-    annotations: BoxTable,
-    label_map: LabelMap,
-    videos: Sequence[KeyframeVideo],
-    *,
-    person_boxes: BoxTable | None = None,
-    config: PersonBoxesConfig | None = None,
-    keyframe_seconds: Collection[int] | None = None,
-    excluded_keyframes: KeyframeKeys = frozenset(),
-    description: str = "boxes",
-) -> Keyframes:
-    """Build the training set; key frames of missing videos are left out.
-
-    Rows of one key frame with equal coordinates are one box with several actions; a box without any is a negative.
+@dataclass(frozen=True)
+class KeyframeBuilder:
+    """Groups rows of boxes into key frames.
 
     Args:
-        annotations: Annotated boxes.
-        label_map: The actions.
-        videos: All videos of the annotations.
-        person_boxes: Boxes of a person detector.
-        config: How these join the annotated boxes; None: they do not. A key frame without annotated boxes is added
-            only if the file states actions (`min_iou` is None).
-        keyframe_seconds: Seconds that have key frames; None: all.
-        excluded_keyframes: Key frames to leave out.
-        description: One sentence on the data, for logs.
-
-    Raises:
-        InputError: A row names an unknown video, the person boxes are missing, or no key frame is left.
-    """
-    group = partial(
-        group_boxes,
-        label_map=label_map,
-        videos=videos,
-        keyframe_seconds=keyframe_seconds,
-        excluded_keyframes=excluded_keyframes,
-    )
-    keyframes = group(annotations)
-    origin = "annotated"
-    if config is not None:
-        if person_boxes is None:
-            raise InputError(
-                f"this recipe adds boxes of a person detector to those of {annotations.source}, and there is no file of "
-                "them; make one with `vidstill detect boxes`, or train without them: --clips.person-boxes None"
-            )
-        if config.min_iou is not None:  # the actions that the file states do not count
-            person_boxes = replace(person_boxes, action_id=np.full_like(person_boxes.action_id, NO_ACTION))
-        detected = group(person_boxes, min_score=config.min_score, require_known_videos=False)
-        if config.min_iou is not None:
-            detected = assign_labels_by_iou(detected, keyframes, config.min_iou, config.max_boxes)
-        keyframes = _merge_keyframes(keyframes, detected)
-        origin = f"annotated, or detected with a score of {config.min_score:g} or more"
-    if not len(keyframes):
-        raise InputError(
-            f"none of the {len(annotations):,} rows of {annotations.source} can be used in training; {_EXCLUSION_HINT}"
-        )
-    return _describe(keyframes, description, origin)
-
-
-def build_test_keyframes(
-    boxes: BoxTable,
-    label_map: LabelMap,
-    videos: Sequence[KeyframeVideo],
-    *,
-    min_score: float | None,
-    second_stride: int = 1,
-    keyframe_seconds: Collection[int] | None = None,
-    excluded_keyframes: KeyframeKeys = frozenset(),
-    description: str = "boxes",
-) -> Keyframes:
-    """Build the boxes that a test scores; key frames of missing videos are left out.
-
-    Args:
-        boxes: Boxes of a person detector, or annotated ones.
-        label_map: The actions.
-        videos: All videos of the annotations.
-        min_score: Smallest score of a detected box; None: the boxes are annotated and all of them count.
-        second_stride: Use the seconds that this divides.
-        keyframe_seconds: Seconds that have key frames; None: all.
-        excluded_keyframes: Key frames to leave out.
-        description: One sentence on the data, for logs.
-
-    Raises:
-        InputError: No key frame is left.
-    """
-    keyframes = group_boxes(
-        boxes,
-        label_map,
-        videos,
-        min_score=min_score,
-        second_stride=second_stride,
-        keyframe_seconds=keyframe_seconds,
-        excluded_keyframes=excluded_keyframes,
-        require_known_videos=min_score is None,
-    )
-    if not len(keyframes):
-        too_low = min_score is not None and len(boxes) and boxes.score.max() < min_score
-        hint = f"none has a score of {min_score:g} or more; lower the threshold" if too_low else _EXCLUSION_HINT
-        raise InputError(f"none of the {len(boxes):,} rows of {boxes.source} can be tested; {hint}")
-    origin = "as annotated" if min_score is None else f"detected with a score of {min_score:g} or more"
-    return _describe(keyframes, description, origin)
-
-
-def group_boxes(
-    table: BoxTable,
-    label_map: LabelMap,
-    videos: Sequence[KeyframeVideo],
-    *,
-    min_score: float | None = None,
-    second_stride: int = 1,
-    keyframe_seconds: Collection[int] | None = None,
-    excluded_keyframes: KeyframeKeys = frozenset(),
-    require_known_videos: bool = True,
-) -> Keyframes:
-    """Group rows into key frames and log a warning for each kind of odd row.
-
-    Rows of one key frame with equal coordinates become one box with all their actions and the first row's score.
-
-    Args:
-        table: Rows to group.
         label_map: The actions; other actions are dropped with a warning, their boxes stay.
-        videos: Videos that rows may name; rows of videos without a path are left out.
-        min_score: Smallest score of a row; None: all rows count.
-        second_stride: Use the seconds that this divides.
+        videos: All videos of the annotations; rows of videos without a path are left out.
         keyframe_seconds: Seconds that have key frames; None: all.
-        excluded_keyframes: Key frames to leave out.
-        require_known_videos: Raise an error for a video that is not in `videos`, instead of leaving its rows out.
-
-    Raises:
-        InputError: A row names an unknown video; the file and the line are named.
+        excluded_keyframes: Key frames to leave out, by their video's name and their second.
+        description: One sentence on the data, for logs.
     """
-    indices = {video.name: index for index, video in enumerate(videos)}
-    video_index = np.array([indices.get(name, len(videos)) for name in table.video_names], np.int64)[table.video_index]
-    unknown = video_index == len(videos)
-    if require_known_videos and unknown.any():
-        row = int(unknown.argmax())
-        name = table.video_names[table.video_index[row]]
-        raise InputError(
-            f"{table.describe_row(row)} names the video {name!r}, which is not among the {len(videos)} videos of the "
-            "data; add the video or delete the line"
-        )
-    use = np.ones(len(table), bool) if min_score is None else table.score >= min_score
-    _warn(table, unknown & use, "of videos that the annotations do not name, which are left out")
-    use &= np.array([*(video.path is not None for video in videos), False])[video_index]
-    use &= table.second % second_stride == 0
-    if keyframe_seconds is not None:
-        use &= np.isin(table.second, sorted(keyframe_seconds))
-    keyframe_id = encode_keyframe_id(video_index, table.second)
-    excluded = [encode_keyframe_id(indices[name], second) for name, second in excluded_keyframes if name in indices]
-    use &= ~np.isin(keyframe_id, np.array(excluded, np.int64))
-    inside = table.box.clip(0, 1)
-    empty = (inside[:, 2:] <= inside[:, :2]).any(axis=1)
-    outside = (np.abs(table.box - inside) > EDGE_TOLERANCE).any(axis=1)
-    _warn(table, use & empty, "with a box without area in the frame, which are left out")
-    _warn(table, use & outside & ~empty, "with a box that reaches out of the frame; the part inside counts")
-    use &= ~empty
-    action_ids, inverse = np.unique(table.action_id, return_inverse=True)
-    action = np.array([label_map.id_to_index.get(int(each), -1) for each in action_ids], np.int64)[inverse]
-    unlisted = use & (action < 0) & (table.action_id != NO_ACTION)
-    if unlisted.any():
-        example = table.action_id[unlisted.argmax()]
-        _warn(table, unlisted, f"with an action that the label map lacks, such as {example}; their boxes stay")
-    rows = table.select(use)
-    labels = np.zeros((len(rows), len(label_map)), bool)
-    labelled = np.flatnonzero(action[use] >= 0)
-    labels[labelled, action[use][labelled]] = True
-    return _group(videos, label_map, table.source, keyframe_id[use], rows.box, labels, rows.score)
+
+    label_map: LabelMap
+    videos: Sequence[KeyframeVideo]
+    keyframe_seconds: Collection[int] | None = None
+    excluded_keyframes: Collection[tuple[str, int]] = ()
+    description: str = "boxes"
+
+    def build_train(
+        self, annotations: BoxTable, person_boxes: BoxTable | None = None, config: PersonBoxesConfig | None = None
+    ) -> Keyframes:
+        """Build the training set. A box without any action is a negative.
+
+        Args:
+            annotations: Annotated boxes.
+            person_boxes: Boxes of a person detector.
+            config: How these join the annotated boxes; None: they do not. A key frame without annotated boxes is added
+                only if the file states actions (`min_iou` is None).
+
+        Raises:
+            InputError: A row names an unknown video, the person boxes are missing, or no key frame is left.
+        """
+        keyframes = self.group(annotations)
+        origin = "annotated"
+        if config is not None:
+            if person_boxes is None:
+                raise InputError(
+                    f"this recipe adds boxes of a person detector to those of {annotations.source}, and there is no file "
+                    "of them; make one with `vidstill detect boxes`, or train without them: --clips.person-boxes None"
+                )
+            if config.min_iou is not None:  # the actions that the file states do not count
+                person_boxes = replace(person_boxes, action_id=np.full_like(person_boxes.action_id, NO_ACTION))
+            detected = self.group(person_boxes, min_score=config.min_score, require_known_videos=False)
+            if config.min_iou is not None:
+                detected = assign_labels_by_iou(detected, keyframes, config.min_iou, config.max_boxes)
+            columns = (
+                (_box_keyframe_ids(each), each.boxes, each.labels, each.scores) for each in (keyframes, detected)
+            )
+            combined = [
+                np.concatenate(pair) for pair in zip(*columns, strict=True)
+            ]  # equal boxes: the first one's score
+            keyframes = _group(self.videos, self.label_map, annotations.source, *combined)
+            origin = f"annotated, or detected with a score of {config.min_score:g} or more"
+        if not len(keyframes):
+            raise InputError(
+                f"none of the {len(annotations):,} rows of {annotations.source} can be used in training; {_EXCLUSION_HINT}"
+            )
+        return self._describe(keyframes, origin)
+
+    def build_test(self, boxes: BoxTable, min_score: float | None, second_stride: int = 1) -> Keyframes:
+        """Build the boxes that a test scores.
+
+        Args:
+            boxes: Boxes of a person detector, or annotated ones.
+            min_score: Smallest score of a detected box; None: the boxes are annotated and all of them count.
+            second_stride: Use the seconds that this divides.
+
+        Raises:
+            InputError: No key frame is left.
+        """
+        keyframes = self.group(boxes, min_score, second_stride, require_known_videos=min_score is None)
+        if not len(keyframes):
+            too_low = min_score is not None and len(boxes) and boxes.score.max() < min_score
+            hint = f"none has a score of {min_score:g} or more; lower the threshold" if too_low else _EXCLUSION_HINT
+            raise InputError(f"none of the {len(boxes):,} rows of {boxes.source} can be tested; {hint}")
+        origin = "as annotated" if min_score is None else f"detected with a score of {min_score:g} or more"
+        return self._describe(keyframes, origin)
+
+    def _describe(self, keyframes: Keyframes, origin: str) -> Keyframes:
+        counts = f"{len(keyframes):,} key frames with {len(keyframes.boxes):,} boxes"
+        return replace(keyframes, description=f"{self.description}: {counts}, {origin}")
+
+    def group(
+        self,
+        table: BoxTable,
+        min_score: float | None = None,
+        second_stride: int = 1,
+        *,
+        require_known_videos: bool = True,
+    ) -> Keyframes:
+        """Group rows into key frames and log a warning for each kind of odd row.
+
+        Rows of one key frame with equal coordinates become one box with all their actions and the first row's score.
+
+        Args:
+            table: Rows to group.
+            min_score: Smallest score of a row; None: all rows count.
+            second_stride: Use the seconds that this divides.
+            require_known_videos: Raise an error for a video that is not in `videos`, instead of leaving its rows out.
+
+        Raises:
+            InputError: A row names an unknown video; the file and the line are named.
+        """
+        indices = {video.name: index for index, video in enumerate(self.videos)}
+        video_index = np.array([indices.get(name, len(self.videos)) for name in table.video_names], np.int64)[
+            table.video_index
+        ]
+        unknown = video_index == len(self.videos)
+        if require_known_videos and unknown.any():
+            row = int(unknown.argmax())
+            name = table.video_names[table.video_index[row]]
+            raise InputError(
+                f"{table.describe_row(row)} names the video {name!r}, which is not among the {len(self.videos)} videos of the "
+                "data; add the video or delete the line"
+            )
+        use = np.ones(len(table), bool) if min_score is None else table.score >= min_score
+        _warn(table, unknown & use, "of videos that the annotations do not name, which are left out")
+        use &= np.array([*(video.path is not None for video in self.videos), False])[video_index]
+        use &= table.second % second_stride == 0
+        if self.keyframe_seconds is not None:
+            use &= np.isin(table.second, sorted(self.keyframe_seconds))
+        keyframe_id = encode_keyframe_id(video_index, table.second)
+        excluded = [
+            encode_keyframe_id(indices[name], second) for name, second in self.excluded_keyframes if name in indices
+        ]
+        use &= ~np.isin(keyframe_id, np.array(excluded, np.int64))
+        inside = table.box.clip(0, 1)
+        empty = (inside[:, 2:] <= inside[:, :2]).any(axis=1)
+        outside = (np.abs(table.box - inside) > EDGE_TOLERANCE).any(axis=1)
+        _warn(table, use & empty, "with a box without area in the frame, which are left out")
+        _warn(table, use & outside & ~empty, "with a box that reaches out of the frame; the part inside counts")
+        use &= ~empty
+        action_ids, inverse = np.unique(table.action_id, return_inverse=True)
+        action = np.array([self.label_map.id_to_index.get(int(each), -1) for each in action_ids], np.int64)[inverse]
+        unlisted = use & (action < 0) & (table.action_id != NO_ACTION)
+        if unlisted.any():
+            example = table.action_id[unlisted.argmax()]
+            _warn(table, unlisted, f"with an action that the label map lacks, such as {example}; their boxes stay")
+        rows = table.select(use)
+        labels = np.zeros((len(rows), len(self.label_map)), bool)
+        labelled = np.flatnonzero(action[use] >= 0)
+        labels[labelled, action[use][labelled]] = True
+        return _group(self.videos, self.label_map, table.source, keyframe_id[use], rows.box, labels, rows.score)
 
 
 def assign_labels_by_iou(
@@ -348,13 +309,6 @@ def assign_labels_by_iou(
     )
 
 
-def _merge_keyframes(first: Keyframes, second: Keyframes) -> Keyframes:
-    """Return the key frames of both; equal boxes become one with the actions of both and the first one's score."""
-    columns = ((_box_keyframe_ids(each), each.boxes, each.labels, each.scores) for each in (first, second))
-    combined = [np.concatenate(pair) for pair in zip(*columns, strict=True)]
-    return _group(first.videos, first.label_map, first.source, *combined)
-
-
 def _box_keyframe_ids(keyframes: Keyframes) -> Int64[np.ndarray, "m"]:
     """Return one number for each box's video and second, as `encode_keyframe_id` does."""
     return encode_keyframe_id(keyframes.video_index.astype(np.int64), keyframes.second)[keyframes.keyframe_of_box]
@@ -394,11 +348,6 @@ def _group(
         source=source,
         description="",
     )
-
-
-def _describe(keyframes: Keyframes, data: str, origin: str) -> Keyframes:
-    counts = f"{len(keyframes):,} key frames with {len(keyframes.boxes):,} boxes"
-    return replace(keyframes, description=f"{data}: {counts}, {origin}")
 
 
 def _warn(table: BoxTable, rows: Bool[np.ndarray, "n"], reason: str) -> None:

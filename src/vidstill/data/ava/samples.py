@@ -1,23 +1,32 @@
 """Loads samples of key frames: a training clip with its boxes and actions, or a test clip with its boxes."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from vidstill.data.ava.box_ops import BoxRule, expand_boxes, find_nonempty_boxes, to_pixel_boxes
 from vidstill.data.ava.clip_reader import KeyframeClipReader
 from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.hsv_jitter import HSVJitter
 from vidstill.data.ava.keyframes import Keyframes, PersonBoxesConfig
-from vidstill.data.ava.transforms import ShortSideSampling, build_view_transform, draw_train_transform
+from vidstill.data.ava.transforms import (
+    BoxRule,
+    FrameSize,
+    ResizeCropFlip,
+    compute_resized_size,
+    expand_boxes,
+    find_nonempty_boxes,
+    to_pixel_boxes,
+)
 from vidstill.data.decode.reader import Frames
 from vidstill.data.loader.collate import SampleArrays
+from vidstill.data.transforms.crop import CropBox, list_view_boxes
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.types import InputError, check_range
 
@@ -44,7 +53,7 @@ class BoxClipsConfig:
     dataset: str
     sampling: KeyframeSampling
     short_side: tuple[int, int] = (256, 256)
-    short_side_sampling: ShortSideSampling = "uniform"
+    short_side_sampling: Literal["uniform", "inverse_uniform"] = "uniform"
     size: tuple[int, int] = (224, 224)
     flip_probability: float = 0.5
     hsv_jitter: HSVJitter | None = None
@@ -59,6 +68,24 @@ class BoxClipsConfig:
             raise InputError(f"short_side is drawn from {low} to {high}; give the smaller one first")
         _check_crop(self.size, low)
         _check_sampling(self.sampling)
+
+    def draw_transform(self, frame_size: FrameSize, make_rng: Callable[[str], np.random.Generator]) -> ResizeCropFlip:
+        """Draw the transform of a clip from the random number generators of the purposes "scale", "crop" and "flip".
+
+        If there is room, a crop never reaches the last row or column (as both codes are released).
+        """
+        low, high = self.short_side
+        if self.short_side_sampling == "uniform":
+            side = round(make_rng("scale").uniform(low, high))
+        else:
+            side = round(1 / make_rng("scale").uniform(1 / high, 1 / low))
+        resized = compute_resized_size(frame_size, side, self.rule)
+        _check_crop_fits(resized, self.size)
+        rng = make_rng("crop")
+        rooms = (resized[0] - self.size[0], resized[1] - self.size[1])
+        top, left = (int(rng.integers(0, room)) if room else 0 for room in rooms)
+        hflip = bool(make_rng("flip").random() < self.flip_probability)
+        return ResizeCropFlip(short_side=side, crop=CropBox(top, left, *self.size), hflip=hflip, rule=self.rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +116,15 @@ class BoxViewsConfig:
         if self.crop_size is not None:
             _check_crop(self.crop_size, self.short_side)
         _check_sampling(self.sampling)
+
+    def build_transform(self, frame_size: FrameSize) -> ResizeCropFlip:
+        """Build the transform of a clip whose frames have this size."""
+        crop = None
+        if self.crop_size is not None:
+            resized = compute_resized_size(frame_size, self.short_side, self.rule)
+            _check_crop_fits(resized, self.crop_size)
+            (crop,) = list_view_boxes(*resized, self.crop_size, 1, "videomae" if self.rule == "videomae" else "stmae")
+        return ResizeCropFlip(short_side=self.short_side, crop=crop, rule=self.rule)
 
 
 class KeyframeBatch(NamedTuple):
@@ -168,16 +204,7 @@ class KeyframeTrainDataset(_KeyframeDataset):
         if len(boxes) > MAX_TRAIN_BOXES:
             subset = np.sort(numpy_rng(seed, "boxes").choice(len(boxes), MAX_TRAIN_BOXES, replace=False))
             boxes, labels = boxes[subset], labels[subset]
-        transform = draw_train_transform(
-            size,
-            short_side=config.short_side,
-            short_side_sampling=config.short_side_sampling,
-            crop_size=config.size,
-            flip_probability=config.flip_probability,
-            rule=config.rule,
-            make_rng=partial(numpy_rng, seed),
-        )
-        frames, boxes = transform.apply(frames, boxes, config.rule)
+        frames, boxes = config.draw_transform(size, partial(numpy_rng, seed)).apply(frames, boxes)
         if config.hsv_jitter is not None:
             frames = config.hsv_jitter.apply(frames, numpy_rng(seed, "colours"))
         padding = (0, self.max_boxes - len(boxes)), (0, 0)
@@ -212,8 +239,8 @@ class KeyframeViewDataset(_KeyframeDataset):
         config, keyframe = self.config, self.manifest[index]
         frames = self._clip_reader.read_clip(keyframe.video, keyframe.second, config.sampling)
         size = frames.shape[1], frames.shape[2]
-        transform = build_view_transform(size, config.short_side, config.crop_size, config.rule)
-        frames, boxes = transform.apply(frames, to_pixel_boxes(keyframe.boxes, size, config.rule), config.rule)
+        boxes = to_pixel_boxes(keyframe.boxes, size, config.rule)
+        frames, boxes = config.build_transform(size).apply(frames, boxes)
         boxes = expand_boxes(boxes, config.box_expansion, (frames.shape[1], frames.shape[2]))
         return _to_clip_array(frames), boxes[None].astype(np.float32), np.array([index])
 
@@ -229,6 +256,14 @@ def _check_crop(size: tuple[int, int], short_side: int) -> None:
         raise InputError(
             f"a crop of {size[0]}x{size[1]} is larger than the shorter side of a frame, {short_side}; take a short_side of "
             f"{min(size)} or more, or a smaller crop"
+        )
+
+
+def _check_crop_fits(size: FrameSize, crop: FrameSize) -> None:
+    if crop[0] > size[0] or crop[1] > size[1]:
+        raise InputError(
+            f"a frame of {size[0]}x{size[1]} has no room for a crop of {crop[0]}x{crop[1]}; take a larger short_side or a "
+            "smaller crop"
         )
 
 

@@ -1,28 +1,86 @@
-"""Resizes, crops and flips the frames of a clip together with their boxes."""
+"""Resizes, crops and flips the frames of a clip and their boxes, by the arithmetic of either released code.
 
-from collections.abc import Callable
+A box is x1, y1, x2, y2 in pixels; a frame's size is rows and columns.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Bool, Float64, Num
 
-from vidstill.data.ava.box_ops import (
-    BoxArray,
-    BoxRule,
-    FrameSize,
-    clip_boxes,
-    compute_resized_size,
-    crop_boxes,
-    hflip_boxes,
-    resize_boxes,
-)
 from vidstill.data.ava.opencv_resize import resize_and_crop
-from vidstill.data.transforms.crop import CropBox, flip_horizontal, list_view_boxes
-from vidstill.utils.types import InputError
+from vidstill.data.transforms.crop import CropBox, flip_horizontal
 
-ShortSideSampling = Literal["uniform", "inverse_uniform"]
-"""Whether the shorter side is uniformly distributed, or its inverse (PySlowFast)."""
+BoxRule = Literal["videomae", "slowfast"]
+"""Whose arithmetic is used: that of VideoMAE's detection code, where x2 and y2 belong to the box, or PySlowFast's."""
+
+BoxArray = Float64[np.ndarray, "m 4"]
+
+FrameSize = tuple[int, int]
+
+
+def to_pixel_boxes(relative_boxes: BoxArray, size: FrameSize, rule: BoxRule) -> BoxArray:
+    """Convert fractions of width and height to pixels, clipped at the frame's last pixels.
+
+    VideoMAE's detection code stores corner, width and height with two decimals, and includes the last pixel.
+    """
+    boxes = relative_boxes * _get_xyxy_scale(size)
+    if rule == "videomae":
+        corner, extent = np.round(boxes[:, :2], 2), np.round(boxes[:, 2:] - boxes[:, :2], 2)
+        boxes = np.concatenate([corner, corner + np.maximum(extent - 1, 0)], axis=1)
+    return clip_boxes(boxes, size)
+
+
+def find_nonempty_boxes(boxes: BoxArray) -> Bool[np.ndarray, "m"]:
+    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+
+
+def clip_boxes(boxes: BoxArray, size: FrameSize) -> BoxArray:
+    """Clip coordinates to those of the first and the last pixel."""
+    return np.clip(boxes, 0, _get_xyxy_scale(size) - 1)
+
+
+def compute_resized_size(size: FrameSize, short_side: int, rule: BoxRule) -> FrameSize:
+    """Return the size of a frame whose shorter side becomes `short_side`; the other side is rounded down."""
+    short, long = sorted(size)
+    if short == short_side:
+        return size
+    # as in either code: rounding decides where the product is an integer
+    other = int(short_side * long / short) if rule == "videomae" else math.floor(long / short * short_side)
+    return (short_side, other) if size[0] == short else (other, short_side)
+
+
+def resize_boxes(boxes: BoxArray, size: FrameSize, new_size: FrameSize, rule: BoxRule) -> BoxArray:
+    """Scale boxes by each axis' own ratio, or (PySlowFast) by that of the longer side."""
+    ratios = _get_xyxy_scale(new_size) / _get_xyxy_scale(size)
+    return boxes * (ratios if rule == "videomae" else ratios[int(size[0] > size[1])])
+
+
+def translate_boxes(boxes: BoxArray, top: int, left: int) -> BoxArray:
+    """Shift boxes into a crop that begins at `top` and `left`."""
+    return boxes - np.array([left, top, left, top])
+
+
+def crop_boxes(boxes: BoxArray, top: int, left: int, size: FrameSize, rule: BoxRule) -> BoxArray:
+    """Shift boxes into a crop of this size and clip them; a box outside of it remains, without area."""
+    boxes = translate_boxes(boxes, top, left)
+    return np.clip(boxes, 0, _get_xyxy_scale(size)) if rule == "videomae" else clip_boxes(boxes, size)
+
+
+def hflip_boxes(boxes: BoxArray, width: int) -> BoxArray:
+    """Flip boxes horizontally."""
+    mirrored = width - boxes[:, [2, 1, 0, 3]] - 1
+    mirrored[:, 1::2] = boxes[:, 1::2]
+    return mirrored
+
+
+def expand_boxes(boxes: BoxArray, ratios: tuple[float, float], size: FrameSize) -> BoxArray:
+    """Grow boxes by shares of their width and height, half of them at each side, clipped at the last pixels."""
+    sides = boxes[:, 2:] - boxes[:, :2] + 1
+    more = sides * np.array(ratios) / 2
+    return clip_boxes(boxes + np.concatenate([-more, more], axis=1), size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,102 +91,31 @@ class ResizeCropFlip:
         short_side: Shorter side of the resized frames, in pixels.
         crop: Crop of the resized frames; None: the whole frame.
         hflip: Flip left and right.
+        rule: Whose arithmetic is used.
     """
 
     short_side: int
     crop: CropBox | None = None
     hflip: bool = False
+    rule: BoxRule
 
     def apply(
-        self, frames: Num[np.ndarray, "t h w 3"], boxes: BoxArray, rule: BoxRule
+        self, frames: Num[np.ndarray, "t h w 3"], boxes: BoxArray
     ) -> tuple[Num[np.ndarray, "t rows cols 3"], BoxArray]:
-        """Transform frames and boxes.
-
-        Args:
-            frames: Frames of the clip.
-            boxes: Boxes in pixels of the frames.
-            rule: Whose arithmetic is used.
-
-        Returns:
-            The frames, and the boxes in their pixels; a box outside of the crop remains, without area.
-        """
-        size = _get_frame_size(frames)
-        resized = compute_resized_size(size, self.short_side, rule)
+        """Transform frames and the boxes in their pixels; a box outside of the crop remains, without area."""
+        size = frames.shape[1], frames.shape[2]
+        resized = compute_resized_size(size, self.short_side, self.rule)
         frames = resize_and_crop(frames, resized, self.crop or CropBox(0, 0, *resized))
-        boxes = resize_boxes(boxes, size, resized, rule)
+        boxes = resize_boxes(boxes, size, resized, self.rule)
+        new_size = frames.shape[1], frames.shape[2]
         if self.crop is not None:
-            boxes = crop_boxes(boxes, self.crop.top, self.crop.left, _get_frame_size(frames), rule)
+            boxes = crop_boxes(boxes, self.crop.top, self.crop.left, new_size, self.rule)
         if self.hflip:
-            frames, boxes = flip_horizontal(frames), hflip_boxes(boxes, frames.shape[2])
-        return frames, clip_boxes(boxes, _get_frame_size(frames)) if rule == "slowfast" else boxes
+            frames, boxes = flip_horizontal(frames), hflip_boxes(boxes, new_size[1])
+        return frames, clip_boxes(boxes, new_size) if self.rule == "slowfast" else boxes
 
 
-def draw_train_transform(
-    frame_size: FrameSize,
-    *,
-    short_side: tuple[int, int],
-    short_side_sampling: ShortSideSampling,
-    crop_size: FrameSize,
-    flip_probability: float,
-    rule: BoxRule,
-    make_rng: Callable[[str], np.random.Generator],
-) -> ResizeCropFlip:
-    """Draw the transform of a training clip.
-
-    Args:
-        frame_size: Rows and columns of its frames.
-        short_side: Smallest and largest shorter side, in pixels.
-        short_side_sampling: Distribution of the shorter side.
-        crop_size: Rows and columns. If there is room, a crop never reaches the last row or column (as both are released).
-        flip_probability: Probability of a horizontal flip.
-        rule: Whose arithmetic is used.
-        make_rng: Returns the random number generator for a purpose.
-
-    Raises:
-        InputError: The crop is larger than the frame.
-    """
-    low, high = short_side
-    if short_side_sampling == "uniform":
-        side = round(make_rng("scale").uniform(low, high))
-    else:
-        side = round(1 / make_rng("scale").uniform(1 / high, 1 / low))
-    rng = make_rng("crop")
-    height, width = _check_crop_fits(compute_resized_size(frame_size, side, rule), crop_size)
-    top, left = (int(rng.integers(0, room)) if room else 0 for room in (height - crop_size[0], width - crop_size[1]))
-    return ResizeCropFlip(
-        short_side=side, crop=CropBox(top, left, *crop_size), hflip=bool(make_rng("flip").random() < flip_probability)
-    )
-
-
-def build_view_transform(
-    frame_size: FrameSize, short_side: int, crop_size: FrameSize | None, rule: BoxRule
-) -> ResizeCropFlip:
-    """Build the transform of a test clip.
-
-    Args:
-        frame_size: Rows and columns of its frames.
-        short_side: Shorter side of the resized frames, in pixels.
-        crop_size: Rows and columns of a central crop; None: the whole frame.
-        rule: Whose arithmetic is used.
-
-    Raises:
-        InputError: The crop is larger than the frame.
-    """
-    if crop_size is None:
-        return ResizeCropFlip(short_side=short_side)
-    height, width = _check_crop_fits(compute_resized_size(frame_size, short_side, rule), crop_size)
-    (center,) = list_view_boxes(height, width, crop_size, 1, "videomae" if rule == "videomae" else "stmae")
-    return ResizeCropFlip(short_side=short_side, crop=center)
-
-
-def _check_crop_fits(size: FrameSize, crop: FrameSize) -> FrameSize:
-    if crop[0] > size[0] or crop[1] > size[1]:
-        raise InputError(
-            f"a frame of {size[0]}x{size[1]} has no room for a crop of {crop[0]}x{crop[1]}; take a larger short_side or a "
-            "smaller crop"
-        )
-    return size
-
-
-def _get_frame_size(frames: Num[np.ndarray, "t h w 3"]) -> FrameSize:
-    return frames.shape[1], frames.shape[2]
+def _get_xyxy_scale(size: FrameSize) -> Float64[np.ndarray, "4"]:
+    """Return width, height, width, height."""
+    height, width = size
+    return np.array([width, height, width, height], np.float64)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vidstill.data.ava.box_table import NO_ACTION
 from vidstill.data.ava.clip_reader import KeyframeVideo
-from vidstill.data.ava.keyframes import group_boxes
+from vidstill.data.ava.keyframes import KeyframeBuilder
 from vidstill.data.ava.proposals import read_annotations, read_person_boxes
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.decode.reader import VideoReader
@@ -163,12 +163,8 @@ def read_video_persons(
         name = next(name for name in name_of.values() if list(name_of.values()).count(name) > 1)
         raise InputError(f"{path} has boxes of {name!r}, and two of the videos have this name; give one of them")
     rows = rows.select(rows.second >= start_second)
-    keyframes = group_boxes(
-        replace(rows, action_id=np.full_like(rows.action_id, NO_ACTION)),
-        detector.actions,
-        keyframe_videos,
-        min_score=min_score if scored else None,
-    )
+    rows = replace(rows, action_id=np.full_like(rows.action_id, NO_ACTION))
+    keyframes = KeyframeBuilder(detector.actions, keyframe_videos).group(rows, min_score if scored else None)
     persons: dict[str, dict[int, PersonDetections]] = {video: {} for video in name_of}
     video_of = {name: video for video, name in name_of.items()}
     for keyframe in (keyframes[index] for index in range(len(keyframes))):

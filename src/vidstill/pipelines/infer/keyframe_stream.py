@@ -8,10 +8,9 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float32, Float64, UInt8
 
-from vidstill.data.ava.box_ops import expand_boxes, to_pixel_boxes
 from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
 from vidstill.data.ava.samples import BoxViewsConfig
-from vidstill.data.ava.transforms import ResizeCropFlip, build_view_transform
+from vidstill.data.ava.transforms import expand_boxes, to_pixel_boxes
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.decode.reader import TimedFrame, VideoReader
 from vidstill.data.storage.fetch import BrokenVideo
@@ -44,7 +43,7 @@ class KeyframeClip:
         """Return the clip and the boxes in its pixels, as in a test."""
         views = self._views
         pixel_boxes = to_pixel_boxes(boxes, self.frame_size, views.rule)
-        _, boxes = _build_test_transform(self.frame_size, views).apply(self.image[None], pixel_boxes, views.rule)
+        _, boxes = views.build_transform(self.frame_size).apply(self.image[None], pixel_boxes)
         frames = np.stack([self.frames[number] for number in self.frame_numbers])
         boxes = expand_boxes(boxes, views.box_expansion, (frames.shape[1], frames.shape[2]))
         return np.ascontiguousarray(rearrange(frames, "t h w c -> c t h w")), boxes.astype(np.float32)
@@ -130,11 +129,6 @@ def _add_frame(
             clip.image, clip.seconds = image, frame.pts_seconds
         if number in clip.frame_numbers:
             if resized is None:
-                transform = _build_test_transform((height, width), views)
-                resized = transform.apply(image[None], np.zeros((0, 4)), views.rule)[0][0]
+                resized = views.build_transform((height, width)).apply(image[None], np.zeros((0, 4)))[0][0]
             clip.frames[number] = resized
     return height, width
-
-
-def _build_test_transform(frame_size: tuple[int, int], views: BoxViewsConfig) -> ResizeCropFlip:
-    return build_view_transform(frame_size, views.short_side, views.crop_size, views.rule)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64
 
-from vidstill.data.ava.box_ops import find_nonempty_boxes
 from vidstill.data.ava.box_table import BoxScores, BoxTable
+from vidstill.data.ava.transforms import find_nonempty_boxes
 
 _SCORES_PER_CHUNK = 2**22  # scores that are ranked at once
 
