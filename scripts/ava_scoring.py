@@ -74,7 +74,7 @@ def summarize(results: dict[str, list[dict[str, float]]]) -> dict[str, object]:
 
 def make(folder: Path, frames: int, detections: int) -> None:
     """Write `annotated.csv`, `detected.csv`, and `boxes.npz`."""
-    from vidstill.data.ava.box_table import BoxTable, write_box_csv
+    from vidstill.data.ava.box_table import BoxTable, format_box_csv
 
     rng = np.random.default_rng(0)
     frame = np.repeat(np.arange(frames, dtype=np.int32), ANNOTATED)
@@ -86,13 +86,17 @@ def make(folder: Path, frames: int, detections: int) -> None:
         line = np.arange(len(frame), dtype=np.int32)
         return BoxTable(folder, names, frame // SECONDS, frame % SECONDS + 902, box.round(3), action, score, line)
 
-    write_box_csv(folder / "annotated.csv", rows(frame, box, action, np.ones(len(frame))), decimals=(3, 0))
+    write_bytes(
+        folder / "annotated.csv", format_box_csv(rows(frame, box, action, np.ones(len(frame))), decimals=(3, 0))
+    )
     near = np.sort(rng.integers(0, len(frame), detections))
     hit = rng.random(detections) < 0.5
     detected = np.where(hit[:, None], box[near] + rng.normal(0, 0.02, (detections, 4)), boxes(rng, detections))
     its = np.where(hit, action[near], rng.integers(1, ACTIONS + 1, detections)).astype(np.int32)
     score = np.where(hit, rng.beta(3, 2, detections), rng.beta(1, 3, detections))
-    write_box_csv(folder / "detected.csv", rows(frame[near], detected.clip(0, 1), its, score), decimals=(3, 6))
+    write_bytes(
+        folder / "detected.csv", format_box_csv(rows(frame[near], detected.clip(0, 1), its, score), decimals=(3, 6))
+    )
     scores = rng.beta(1, 6, (detections, ACTIONS)).astype(np.float32)
     scores[np.arange(detections), its - 1] = score
     np.savez(folder / "boxes.npz", frame=frame[near], box=detected.clip(0, 1).round(3), scores=scores)

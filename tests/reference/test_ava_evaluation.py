@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from reference_cases import Case, cases
 
-from vidstill.data.ava.box_table import BoxScores, BoxTable, read_box_csv, read_excluded_timestamps, write_box_csv
+from vidstill.data.ava.box_table import BoxScores, BoxTable, format_box_csv, read_box_csv, read_excluded_timestamps
 from vidstill.data.ava.label_map import LabelMap, read_label_map
 from vidstill.tasks.metrics.ava_map import FrameMAP, compute_frame_map
+from vidstill.utils.files import write_bytes
 
 pytestmark = pytest.mark.reference
 
@@ -84,5 +85,7 @@ PER_ROW = ("video_index", "second", "box", "action_id", "score", "line_number")
 def test_what_a_model_gives_is_written_as_the_published_code_writes_it(case, tmp_path: Path):
     theirs = (case.path.parent / case.json["files"]["written_detections"]).read_text().splitlines()
     _, actions, _ = truth_of(case)
-    write_box_csv(tmp_path / "written.csv", boxes_of(case), action_ids=actions.evaluated_ids, decimals=(3, 4))
+    write_bytes(
+        tmp_path / "written.csv", format_box_csv(boxes_of(case), action_ids=actions.evaluated_ids, decimals=(3, 4))
+    )
     assert (tmp_path / "written.csv").read_text().splitlines() == theirs

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import SCRIPTS
 
-from vidstill.data.ava.box_table import BoxScores, BoxTable, read_box_csv, write_box_csv
+from vidstill.data.ava.box_table import BoxScores, BoxTable, format_box_csv, read_box_csv
 from vidstill.data.ava.label_map import LabelMap
 from vidstill.tasks.metrics.ava_map import FrameMAP, compute_frame_map, format_frame_map
+from vidstill.utils.files import write_bytes
 
 RULES = ("score_order_top50", "score_order", "file_order")
 SCRIPT = importlib.util.spec_from_file_location("ava_scoring", SCRIPTS / "ava_scoring.py")
@@ -277,7 +278,7 @@ def test_boxes_with_scores_have_the_same_result_as_their_rows(rule, detections, 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_written_and_read_csv_has_the_same_result(rule, tmp_path):
     truth, boxes = dense(200, seed=1)
-    write_box_csv(tmp_path / "rows.csv", boxes)
+    write_bytes(tmp_path / "rows.csv", format_box_csv(boxes))
     again = read_box_csv(tmp_path / "rows.csv", has_scores=True)
     one, other = (
         compute_frame_map(truth, each, build_labels(*range(1, 13)), matching=rule).to_dict() for each in (boxes, again)

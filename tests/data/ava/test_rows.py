@@ -14,13 +14,14 @@ from vidstill.data.ava.box_table import (
     NO_ACTION,
     BoxScores,
     BoxTable,
+    format_box_csv,
     read_box_csv,
     read_excluded_timestamps,
     read_included_timestamps,
-    write_box_csv,
 )
 from vidstill.data.ava.label_map import LabelMap
 from vidstill.data.ava.validation import list_row_warnings
+from vidstill.utils.files import write_bytes
 from vidstill.utils.types import InputError
 
 ROW = "film,0902,0.1,0.2,0.3,0.4,5,0.6"
@@ -199,7 +200,7 @@ def made(count: int, seed: int = 0) -> BoxTable:
 
 def test_written_rows_are_read_back_exactly(tmp_path):
     rows = made(12_000)
-    write_box_csv(tmp_path / "rows.csv", rows)
+    write_bytes(tmp_path / "rows.csv", format_box_csv(rows))
     table = read_box_csv(tmp_path / "rows.csv", has_scores=True)
     assert [table.video_names[index] for index in table.video_index] == [
         rows.video_names[index] for index in rows.video_index
@@ -214,7 +215,7 @@ def test_scores_of_boxes_are_written_box_by_box_and_read_back(tmp_path):
     boxes = BoxScores(
         rows.video_names, rows.video_index, rows.second, rows.box.astype(np.float32), (1, 4, 7, 9, 60), scores
     )
-    write_box_csv(tmp_path / "rows.csv", boxes, action_ids={4, 60, 7, 99})
+    write_bytes(tmp_path / "rows.csv", format_box_csv(boxes, action_ids={4, 60, 7, 99}))
     table = read_box_csv(tmp_path / "rows.csv", has_scores=True)
     assert table.action_id.tolist() == [4, 7, 60] * 700
     assert np.array_equal(table.score.astype(np.float32).reshape(700, 3), scores[:, [1, 2, 4]])
@@ -223,20 +224,22 @@ def test_scores_of_boxes_are_written_box_by_box_and_read_back(tmp_path):
 
 
 def test_the_number_of_decimals_is_configurable(tmp_path):
-    write_box_csv(tmp_path / "rows.csv", rows(tmp_path, "film,7,0.12345,0,1,1,5,0.98765\n"), decimals=(3, 4))
+    write_bytes(
+        tmp_path / "rows.csv", format_box_csv(rows(tmp_path, "film,7,0.12345,0,1,1,5,0.98765\n"), decimals=(3, 4))
+    )
     assert (tmp_path / "rows.csv").read_text() == "film,0007,0.123,0.000,1.000,1.000,5,0.9877\n"
 
 
 def test_a_box_without_an_action_is_written_with_an_empty_field(tmp_path):
     text = "film,0007,0.25,0.0,1.0,1.0,,0.5\n"
-    write_box_csv(tmp_path / "again.csv", rows(tmp_path, text))
+    write_bytes(tmp_path / "again.csv", format_box_csv(rows(tmp_path, text)))
     assert (tmp_path / "again.csv").read_text() == text
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
-        write_box_csv(tmp_path / "file" / "rows.csv", made(3))
+        write_bytes(tmp_path / "file" / "rows.csv", format_box_csv(made(3)))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

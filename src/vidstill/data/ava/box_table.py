@@ -3,9 +3,9 @@
 import csv
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from sys import intern
 from typing import Any
 
@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 
 from vidstill.data.manifest.parsed import shorten
-from vidstill.data.storage.fetch import PathOrUrl, format_error
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, format_error
 from vidstill.data.storage.filesystem import base_name, read_lines
-from vidstill.utils.files import write_bytes
 from vidstill.utils.types import InputError
 
 NO_ACTION = -1
@@ -23,7 +22,6 @@ NO_ACTION = -1
 
 _ROWS_PER_CHUNK = 2**14  # rows that are read or written at a time
 _INT32_MAX = 2**31 - 1
-_COORDINATES = ("x1", "y1", "x2", "y2")
 _SUFFIXES_WITHOUT_LINES = (".json", ".npz", ".pickle", ".pkl")  # the boxes of these files are numbered instead
 
 
@@ -55,14 +53,7 @@ class BoxTable:
     def from_rows(
         cls, source: PathOrUrl, names: Sequence[str], numbers: Any, line_numbers: Sequence[int]
     ) -> "BoxTable":
-        """Build a table from rows.
-
-        Args:
-            source: File that the rows were read from.
-            names: Video of each row.
-            numbers: second, x1, y1, x2, y2, action and score of each row, as an array or as nested sequences.
-            line_numbers: Line of each row.
-        """
+        """Build a table from the video of each row, its second, x1, y1, x2, y2, action and score, and its line."""
         indices: dict[str, int] = {}
         video_index = np.array([indices.setdefault(name, len(indices)) for name in names], np.int32)
         columns = np.asarray(numbers, np.float64).reshape(-1, 7)
@@ -102,13 +93,9 @@ class BoxTable:
 
 @dataclass(frozen=True)
 class BoxScores:
-    """The output of a detector: one row for each box, with a score for every action.
+    """The output of a detector: one row for each box, as in `BoxTable`, with a score for every action.
 
     Args:
-        video_names: Names of the videos.
-        video_index: Index of each box's video in `video_names`.
-        second: Whole second of the video.
-        box: x1, y1, x2, y2 as fractions of the frame's width and height.
         action_ids: Numbers of the actions, in the order of the columns of `scores`.
         scores: Probability of each action.
     """
@@ -129,14 +116,8 @@ def encode_keyframe_id(video_index: Any, second: Any) -> Any:
     return video_index << 32 | second
 
 
-def sort_equal_rows(
-    columns: Sequence[np.ndarray],
-) -> tuple[Int64[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
-    """Return a stable order in which equal rows are neighbours, and which rows in that order differ from the one before.
-
-    Args:
-        columns: Arrays of n numbers; rows are equal if they are equal in every column.
-    """
+def sort_equal_rows(columns: Sequence[np.ndarray]) -> tuple[Int64[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+    """Return a stable order in which equal rows are neighbours, and which rows in it differ from the one before."""
     order = np.lexsort(columns[::-1])
     is_first = np.zeros(len(order), bool)
     is_first[:1] = True
@@ -175,42 +156,43 @@ def read_box_csv(path: PathOrUrl, *, has_scores: bool) -> BoxTable:
 
 
 def read_excluded_timestamps(path: PathOrUrl) -> set[tuple[str, int]]:
-    """Read a file of `video,second` lines: the key frames that a score leaves out.
-
-    Raises:
-        InputError: A line cannot be read; it is named by its number.
-    """
+    """Read a file of `video,second` lines: the key frames that a score leaves out."""
     keyframes = set()
     for number, line in _read_lines(path):
-        fields = _split_fields(path, number, line)
+        row = f"line {number} of {path}"
+        fields = _split_fields(row, line)
         if len(fields) != 2 or not fields[0]:
-            raise InputError(f"line {number} of {path} is not a key frame; write video,second")
-        keyframes.add((fields[0], _parse_second(path, number, fields[1])))
+            raise InputError(f"{row} is not a key frame; write video,second")
+        keyframes.add((fields[0], _parse_second(row, fields[1])))
     return keyframes
 
 
 def read_included_timestamps(path: PathOrUrl) -> tuple[int, ...]:
-    """Read a file of one second per line: the seconds that have key frames, each once and ascending.
-
-    Raises:
-        InputError: A line cannot be read; it is named by its number.
-    """
+    """Read a file of one second per line: the seconds that have key frames, each once and ascending."""
     seconds = set()
     for number, line in _read_lines(path):
-        fields = _split_fields(path, number, line)
+        row = f"line {number} of {path}"
+        fields = _split_fields(row, line)
         if len(fields) != 1:
-            raise InputError(f"line {number} of {path} has {len(fields)} fields; write one second")
-        seconds.add(_parse_second(path, number, fields[0]))
+            raise InputError(f"{row} has {len(fields)} fields; write one second")
+        seconds.add(_parse_second(row, fields[0]))
     return tuple(sorted(seconds))
 
 
-def _read_lines(path: PathOrUrl) -> Iterator[tuple[int, str]]:
+@contextmanager
+def convert_read_errors(path: PathOrUrl, kind: str) -> Iterator[None]:
+    """Raise an InputError if the file cannot be read; `kind` says what to give: "a CSV file"."""
     try:
-        yield from read_lines(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give the path of a CSV file") from None
+        yield
+    except (FileNotFoundError, BrokenVideo):
+        raise InputError(f"{path} does not exist; give the path of {kind}") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({format_error(error)}); give the path of a CSV file") from error
+        raise InputError(f"{path} cannot be read ({format_error(error)}); give the path of {kind}") from error
+
+
+def _read_lines(path: PathOrUrl) -> Iterator[tuple[int, str]]:
+    with convert_read_errors(path, "a CSV file"):
+        yield from read_lines(path)
 
 
 def _parse_lines(lines: Sequence[str], has_scores: bool) -> Float64[np.ndarray, "n 7"] | None:
@@ -235,45 +217,43 @@ def _parse_lines(lines: Sequence[str], has_scores: bool) -> Float64[np.ndarray, 
 
 def _parse_row(path: PathOrUrl, line_number: int, line: str, has_scores: bool) -> tuple[str, list[float]]:
     """Return the video and the numbers of one line, or raise an InputError that says what is wrong with it."""
-    fields = _split_fields(path, line_number, line)
+    row = f"line {line_number} of {path}"
+    fields = _split_fields(row, line)
     columns = "video,second,x1,y1,x2,y2,action," + ("score" if has_scores else "person")
     if len(fields) not in (7, 8):
-        raise InputError(f"line {line_number} of {path} has {len(fields)} fields, not 7 or 8: write {columns}")
+        raise InputError(f"{row} has {len(fields)} fields, not 7 or 8: write {columns}")
     if line_number == 1 and not any(map(_is_number, fields[1:])):
-        raise InputError(f"line 1 of {path} reads {shorten(line)}, a header; delete it")
+        raise InputError(f"{row} reads {shorten(line)}, a header; delete it")
     if not fields[0]:
-        raise InputError(f"line {line_number} of {path} names no video; write {columns}")
-    second = _parse_second(path, line_number, fields[1])
-    box = [_parse_number(path, line_number, *each) for each in zip(_COORDINATES, fields[2:6], strict=True)]
-    action = _parse_number(path, line_number, "the action", fields[6] or str(NO_ACTION))
+        raise InputError(f"{row} names no video; write {columns}")
+    second = _parse_second(row, fields[1])
+    box = [_parse_number(row, *each) for each in zip(("x1", "y1", "x2", "y2"), fields[2:6], strict=True)]
+    action = _parse_number(row, "the action", fields[6] or str(NO_ACTION))
     if not NO_ACTION <= action <= _INT32_MAX or action != int(action):
-        raise InputError(
-            f"line {line_number} of {path} has the action {fields[6]!r}; write its number or leave it empty"
-        )
-    score = _parse_number(path, line_number, "the score", fields[7]) if has_scores and len(fields) == 8 else 1.0
+        raise InputError(f"{row} has the action {fields[6]!r}; write its number or leave it empty")
+    score = _parse_number(row, "the score", fields[7]) if has_scores and len(fields) == 8 else 1.0
     return fields[0], [float(second), *box, action, score]
 
 
-def _split_fields(path: PathOrUrl, line_number: int, line: str) -> list[str]:
+def _split_fields(row: str, line: str) -> list[str]:
     try:
         return [field.strip() for field in next(csv.reader([line]))]
     except csv.Error as error:
-        raise InputError(f"line {line_number} of {path} is not a CSV row ({error}); correct its quotes") from None
+        raise InputError(f"{row} is not a CSV row ({error}); correct its quotes") from None
 
 
-def _parse_second(path: PathOrUrl, line_number: int, text: str) -> int:
-    value = _parse_number(path, line_number, "the second", text)
+def _parse_second(row: str, text: str) -> int:
+    value = _parse_number(row, "the second", text)
     if not 0 <= value <= _INT32_MAX or value != int(value):
-        raise InputError(f"line {line_number} of {path} has the second {text!r}; write a whole number, 0 or more")
+        raise InputError(f"{row} has the second {text!r}; write a whole number, 0 or more")
     return int(value)
 
 
-def _parse_number(path: PathOrUrl, line_number: int, column: str, text: str) -> float:
+def _parse_number(row: str, column: str, text: str) -> float:
     if not _is_number(text):
-        raise InputError(f"line {line_number} of {path} has {text!r} for {column}; write a number")
-    value = float(text)
-    if not math.isfinite(value):
-        raise InputError(f"line {line_number} of {path} has {text} for {column}; write a finite number")
+        raise InputError(f"{row} has {text!r} for {column}; write a number")
+    if not math.isfinite(value := float(text)):
+        raise InputError(f"{row} has {text} for {column}; write a finite number")
     return value
 
 
@@ -285,32 +265,8 @@ def _is_number(text: str) -> bool:
     return "_" not in text
 
 
-def write_box_csv(
-    path: Path,
-    table: BoxTable | BoxScores,
-    *,
-    action_ids: Collection[int] | None = None,
-    decimals: tuple[int, int] | None = None,
-) -> None:
-    """Write `format_box_csv` to a file, atomically.
-
-    Args:
-        path: File to write.
-        table: Boxes to write.
-        action_ids: Actions to write; None: all.
-        decimals: Decimals of coordinates and of scores; None: as many as reading back the same numbers needs.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    write_bytes(path, format_box_csv(table, action_ids=action_ids, decimals=decimals))
-
-
 def format_box_csv(
-    table: BoxTable | BoxScores,
-    *,
-    action_ids: Collection[int] | None = None,
-    decimals: tuple[int, int] | None = None,
+    table: BoxTable | BoxScores, *, action_ids: Collection[int] | None = None, decimals: tuple[int, int] | None = None
 ) -> Iterator[bytes]:
     """Return the lines that `read_box_csv` reads, one for each box and action, in blocks of bytes.
 
@@ -337,11 +293,10 @@ def format_box_csv(
             scores = table.scores[rows][:, columns].tolist()
             lines = [(tail % tuple(own)).replace("\0", head) for head, own in zip(heads, scores, strict=True)]
         else:
+            actions, scores = table.action_id[rows].tolist(), table.score[rows].tolist()
             lines = [
                 f"{head}{'' if action == NO_ACTION else action},{score_format % score}\n"
-                for head, action, score in zip(
-                    heads, table.action_id[rows].tolist(), table.score[rows].tolist(), strict=True
-                )
+                for head, action, score in zip(heads, actions, scores, strict=True)
                 if action_ids is None or action in action_ids
             ]
         yield "".join(lines).encode("utf-8", "backslashreplace")

@@ -70,8 +70,7 @@ class KeyframeClipReader:
         with _add_error_context(video, *seconds) as path:
             if video.format == "seconds":
                 return [read_frames(_require_second_file(path, second), [0])[0] for second in seconds]
-            indices = self._read(video, path, lambda timeline: [timeline.locate(second)[0] for second in seconds])
-            return list(indices)
+            return list(self._read(video, path, lambda timeline: [timeline.locate(second)[0] for second in seconds]))
 
     def _read(
         self, video: KeyframeVideo, path: PathOrUrl, compute_indices: Callable[["_Timeline"], list[int]]
@@ -84,8 +83,11 @@ class KeyframeClipReader:
             assert timeline.images is not None
             return timeline.images.read(path, compute_indices(timeline))
         with VideoReader(path) as reader:
-            timeline = self._timelines.get(video) or _build_timeline(video, reader)
-            self._timelines[video] = timeline
+            if video not in self._timelines:
+                header = reader.metadata
+                frames, rate = header.num_frames or reader.num_frames, header.frame_rate or video.frame_rate
+                self._timelines[video] = _Timeline(video, frames, rate, from_header=bool(header.num_frames))
+            timeline = self._timelines[video]
             indices = compute_indices(timeline)
             try:
                 return reader.read_frames(indices)
@@ -98,28 +100,16 @@ class KeyframeClipReader:
 
 @dataclass(frozen=True)
 class _Timeline:
-    """The frames of a video in time.
-
-    Args:
-        video: The video.
-        num_frames: Number of its frames.
-        frame_rate: Frames per second.
-        from_header: `num_frames` is what the file's header states, which may be wrong.
-        images: The files of a directory of frames.
-    """
+    """The frames of a video in time."""
 
     video: KeyframeVideo
     num_frames: int
     frame_rate: float
-    from_header: bool = False
+    from_header: bool = False  # `num_frames` is what the file's header states, which may be wrong
     images: "_ImageSequence | None" = None
 
     def locate(self, second: int) -> tuple[int, float]:
-        """Return the index of the frame at a second, and the rest in frames, from -0.5 to 0.5.
-
-        Raises:
-            BrokenVideo: The video has no frame there.
-        """
+        """Return the index of the frame at a second, and the rest in frames, from -0.5 to 0.5."""
         center = (second - self.video.start_second) * self.frame_rate
         index = round_half_up(center)
         if not 0 <= index < self.num_frames:
@@ -132,16 +122,8 @@ class _Timeline:
     def compute_clip_indices(self, second: int, sampling: KeyframeSampling) -> list[int]:
         index, rest = self.locate(second)
         ratio = self.frame_rate / sampling.frame_rate
-        offsets = sampling.compute_video_offsets(
-            index, self.num_frames - index, frame_rate_ratio=ratio, subframe_offset=rest
-        )
+        offsets = sampling.compute_video_offsets(index, self.num_frames - index, ratio, rest)
         return [index + offset for offset in offsets]
-
-
-def _build_timeline(video: KeyframeVideo, reader: VideoReader) -> _Timeline:
-    header = reader.metadata
-    num_frames = header.num_frames or reader.num_frames
-    return _Timeline(video, num_frames, header.frame_rate or video.frame_rate, from_header=bool(header.num_frames))
 
 
 @dataclass(frozen=True)
@@ -178,11 +160,9 @@ class _ImageSequence:
         return _stack_frames(directory, [images[i] for i in indices])
 
     def frame_name(self, index: int) -> str:
-        return (
-            self.names[index]
-            if self.names
-            else f"{self.prefix}{self.first_number + index:0{self.digits}d}{self.suffix}"
-        )
+        if self.names:
+            return self.names[index]
+        return f"{self.prefix}{self.first_number + index:0{self.digits}d}{self.suffix}"
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class KeyframeSampling:
         return [start + k * self.stride for k in range(self.frames)]
 
     def compute_video_offsets(
-        self, frames_before: int, frames_after: int, *, frame_rate_ratio: float = 1.0, subframe_offset: float = 0.0
+        self, frames_before: int, frames_after: int, frame_rate_ratio: float = 1.0, subframe_offset: float = 0.0
     ) -> list[int]:
         """Return the frames' distances from the key frame in a video's own frames; its first or last frame is repeated.
 

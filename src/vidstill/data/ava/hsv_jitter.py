@@ -5,24 +5,15 @@ Conversions to 8-bit HSV and back use OpenCV's arithmetic, where hue has 180 ste
 
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Int32, UInt8
 
 from vidstill.utils.types import check_range
 
 _HUE_RANGE = 180
 _SHIFT = 12  # fractional bits of OpenCV's fixed-point numbers
 _ROUNDING = 1 << (_SHIFT - 1)
-
-
-class HSVShift(NamedTuple):
-    """The shift of each channel."""
-
-    hue: int
-    saturation: int
-    value: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +34,27 @@ class HSVJitter:
         check_range(0, _HUE_RANGE // 2, hue=self.hue)
         check_range(0, 255, saturation=self.saturation, value=self.value)
 
-    def draw_shift(self, rng: np.random.Generator) -> HSVShift:
-        limits = self.hue, self.saturation, self.value
-        return HSVShift(*(int(rng.integers(-limit, limit, endpoint=True)) for limit in limits))
+    def draw_shift(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Draw a shift of hue, saturation and value."""
+        hue, saturation, value = (
+            int(rng.integers(-limit, limit, endpoint=True)) for limit in (self.hue, self.saturation, self.value)
+        )
+        return hue, saturation, value
 
     def apply(self, frames: UInt8[np.ndarray, "t h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "t h w 3"]:
         """Shift all frames by one draw."""
         return shift_hsv(frames, self.draw_shift(rng))
 
 
-def shift_hsv(frames: UInt8[np.ndarray, "t h w 3"], shift: HSVShift) -> UInt8[np.ndarray, "t h w 3"]:
+def shift_hsv(frames: UInt8[np.ndarray, "t h w 3"], shift: tuple[int, int, int]) -> UInt8[np.ndarray, "t h w 3"]:
     """Shift hue, saturation and value of RGB frames."""
-    saturation = np.clip(_build_saturation_table() + shift.saturation, 0, 255).astype(np.float32) / 255
-    value = np.clip(np.arange(256, dtype=np.float32) + shift.value, 0, 255)
-    shades = _compute_channel_weights(shift.hue)
+    hue_shift, saturation_shift, value_shift = shift
+    saturation = np.clip(_build_saturation_table() + saturation_shift, 0, 255).astype(np.float32) / 255
+    value = np.clip(np.arange(256, dtype=np.float32) + value_shift, 0, 255)
+    # the share of the saturation that each shifted hue takes off red, green and blue; negative hues wrap
+    sixths = (np.arange(_HUE_RANGE) + hue_shift) % _HUE_RANGE * (6 / _HUE_RANGE)
+    turned = [(start + sixths) % 6 for start in (5, 3, 1)]
+    shades = [np.clip(np.minimum(each, 4 - each), 0, 1).astype(np.float32) for each in turned]
     changed = np.empty_like(frames)
     for frame, out in zip(frames, changed, strict=True):  # one frame at a time fits into the processor's cache
         red, green, blue = (np.ascontiguousarray(frame[..., c]).astype(np.int32) for c in range(3))
@@ -65,12 +63,6 @@ def shift_hsv(frames: UInt8[np.ndarray, "t h w 3"], shift: HSVShift) -> UInt8[np
         for c in range(3):
             out[..., c] = np.rint(scale * (1 - grey * shades[c][hue]))
     return changed
-
-
-def rgb_to_hsv(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
-    """Convert RGB frames to 8-bit HSV."""
-    most, spread, hue = _compute_hue(*(frames[..., c].astype(np.int32) for c in range(3)))
-    return np.stack([hue % _HUE_RANGE, _build_saturation_table()[most * 256 + spread], most], axis=-1).astype(np.uint8)
 
 
 def _compute_hue(
@@ -103,10 +95,3 @@ def _build_saturation_table() -> Int32[np.ndarray, "65536"]:
 def _divide_rounded(whole: int, parts: np.ndarray) -> Int32[np.ndarray, "256"]:
     """Return the rounded quotients; 0 for 0 parts."""
     return np.rint(np.divide(whole, parts, out=np.zeros(256), where=parts > 0)).astype(np.int32)
-
-
-def _compute_channel_weights(shift: int) -> list[Float32[np.ndarray, "180"]]:
-    """Return the share of the saturation that each shifted hue takes off red, green and blue; negative hues wrap."""
-    sixths = (np.arange(_HUE_RANGE) + shift) % _HUE_RANGE * (6 / _HUE_RANGE)
-    turned = [(start + sixths) % 6 for start in (5, 3, 1)]
-    return [np.clip(np.minimum(each, 4 - each), 0, 1).astype(np.float32) for each in turned]

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from vidstill.data.ava.box_table import convert_read_errors
 from vidstill.data.manifest.parsed import MAX_CLASSES, shorten
-from vidstill.data.storage.fetch import PathOrUrl, format_error
+from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.storage.filesystem import read_text
 from vidstill.utils.types import InputError
 
@@ -68,14 +69,8 @@ def read_label_map(path: PathOrUrl) -> LabelMap:
     Raises:
         InputError: The file cannot be read; the line is named.
     """
-    try:
+    with convert_read_errors(path, "a list of actions"):
         text = read_text(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give the path of a list of actions") from None
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({format_error(error)}); give the path of a list of actions"
-        ) from error
     names: dict[int, str] = {}
     lines: dict[int | str, int] = {}  # line of each number and of each name
     for line, number, name in _parse_pbtxt(path, text) if _LABEL_MAP_PATTERN.match(text) else _parse_lines(path, text):

@@ -4,16 +4,15 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidstill.data.ava.box_table import NO_ACTION, BoxTable, read_box_csv
+from vidstill.data.ava.box_table import NO_ACTION, BoxTable, convert_read_errors, read_box_csv
 from vidstill.data.ava.safe_pickle import load_safe_pickle
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error, join_path
+from vidstill.data.storage.fetch import PathOrUrl, fetch_source, join_path
 from vidstill.data.storage.filesystem import base_name, list_files, parent_path, read_first_line
 from vidstill.utils.types import InputError
 
@@ -50,21 +49,19 @@ def read_person_boxes(path: PathOrUrl, *, image_file: PathOrUrl | None = None) -
     content = _load_json(path)
     if isinstance(content, list):
         return _parse_pixel_boxes(path, content, _find_images(path, content, image_file))
-    return _parse_annotations(path, content) if "images" in content else _parse_keyframe_dict(path, content)
+    if "images" in content:
+        return _parse_pixel_boxes(path, content.get("annotations", ()), _parse_images(path, content))
+    return _parse_keyframe_dict(path, content)
 
 
 def read_annotations(path: PathOrUrl) -> BoxTable:
-    """Read annotated boxes: AVA's CSV rows, or the JSON of VideoMAE's detection code (`images`, `annotations`).
-
-    Raises:
-        InputError: The file has neither format, or a box in it cannot be read.
-    """
+    """Read annotated boxes: AVA's CSV rows, or the JSON of VideoMAE's detection code (`images`, `annotations`)."""
     if not _read_start(path).startswith("{"):
         return read_box_csv(path, has_scores=False)
     content = _load_json(path)
     if not isinstance(content.get("images"), list) or not isinstance(content.get("annotations"), list):
         raise InputError(f"{path} has no lists `images` and `annotations`; give annotations in AVA's CSV format")
-    return _parse_annotations(path, content)
+    return _parse_pixel_boxes(path, content["annotations"], _parse_images(path, content))
 
 
 class _ImageMetadata(NamedTuple):
@@ -72,10 +69,6 @@ class _ImageMetadata(NamedTuple):
     second: int
     width: float
     height: float
-
-
-def _parse_annotations(path: PathOrUrl, content: Mapping[str, Any]) -> BoxTable:
-    return _parse_pixel_boxes(path, content.get("annotations", ()), _parse_images(path, content))
 
 
 def _parse_pixel_boxes(path: PathOrUrl, boxes: Sequence[Any], images: Mapping[Any, _ImageMetadata]) -> BoxTable:
@@ -155,9 +148,8 @@ def _parse_keyframe_dict(path: PathOrUrl, content: Any) -> BoxTable:
 
 
 def _build_table(path: PathOrUrl, rows: Sequence[_Row]) -> BoxTable:
-    table = BoxTable.from_rows(
-        path, [video for _, video, _ in rows], [values for *_, values in rows], [number for number, *_ in rows]
-    )
+    numbers, names, values = zip(*rows, strict=True) if rows else ((), (), ())
+    table = BoxTable.from_rows(path, names, values, numbers)
     infinite = ~(np.isfinite(table.box).all(axis=1) & np.isfinite(table.score))
     if infinite.any():
         number = table.line_number[infinite.argmax()]
@@ -181,21 +173,11 @@ def _load_json(path: PathOrUrl) -> Any:
 
 
 def _read_start(path: PathOrUrl) -> str:
-    with _convert_read_errors(path):
+    with convert_read_errors(path, "a file of boxes"):
         return read_first_line(path)
 
 
 def _read_bytes(path: PathOrUrl) -> bytes:
-    with _convert_read_errors(path):
+    with convert_read_errors(path, "a file of boxes"):
         source = fetch_source(path)
         return source.read_bytes() if isinstance(source, Path) else source
-
-
-@contextmanager
-def _convert_read_errors(path: PathOrUrl) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, BrokenVideo):
-        raise InputError(f"{path} does not exist; give the path of a file of boxes") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({format_error(error)}); give a readable file of boxes") from None

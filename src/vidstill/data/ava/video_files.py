@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int32
 
 from vidstill.data.ava.box_table import BoxTable
 from vidstill.data.ava.clip_reader import KeyframeVideo, VideoFormat
@@ -27,28 +28,16 @@ _FRAME_PATH_PATTERN = re.compile(r"(.+)/([^/]*?)(\d+)(\.\w+)")
 
 
 class FrameListEntry(NamedTuple):
-    """A video of a list of frames.
+    """A video of a list of frames."""
 
-    Args:
-        name: Name of the video.
-        frame_dir: Directory of its frames, relative to the directory of all.
-        first_line: Line of the list with its first frame.
-        last_line: Line of the list with its last frame.
-        end_frames: Paths of its first and its last frame.
-    """
-
-    name: str
-    frame_dir: str
-    first_line: int
+    frame_dir: str  # relative to the directory of all videos
+    first_line: int  # of the list
     last_line: int
-    end_frames: tuple[str, str]
+    end_frames: tuple[str, str]  # paths of the first and the last one
 
 
 def read_frame_list(path: PathOrUrl) -> dict[str, FrameListEntry]:
-    """Read PySlowFast's list of frames: a header, then `video number frame path labels` for each frame.
-
-    Returns:
-        The videos by their names, in the order of the list.
+    """Read PySlowFast's list of frames, by video: a header, then `video number frame path labels` for each frame.
 
     Raises:
         InputError: A line cannot be read, or a frame is missing between two others; the line is named.
@@ -71,7 +60,7 @@ def read_frame_list(path: PathOrUrl) -> dict[str, FrameListEntry]:
                 raise InputError(f"line {line} of {path} returns to the video {fields[0]!r}; keep its lines together")
             name, number = fields[0], int(parts[3])
             frame_format = f"{parts[1]}/{parts[2]}".replace("%", "%%") + f"%0{len(parts[3])}d{parts[4]}"
-            first = FrameListEntry(name, parts[1], line, line, (frame, frame))
+            first = FrameListEntry(parts[1], line, line, (frame, frame))
         if frame != frame_format % number:
             raise InputError(f"line {line} of {path} is the frame {frame!r}; the next one is {frame_format % number!r}")
         number += 1
@@ -102,22 +91,32 @@ def find_annotated_videos(
         InputError: A video of one's own is missing (the file and the line are named), or a listed frame.
     """
     entries = {} if frame_list is None else read_frame_list(frame_list)
-    seconds = _compute_second_ranges(annotations)
+    seconds = {
+        name: annotations.second[annotations.video_index == index] for index, name in enumerate(annotations.video_names)
+    }
     directories = list(_scan_video_dirs(root))
     videos = []
     for name in dict.fromkeys((*entries, *annotations.video_names)):
         entry = entries.get(name)
         location = _locate_frames(directories, entry, frame_list) if entry else _locate_video(directories, name)
-        if location is None:
-            if not official:
-                raise _make_missing_error(name, root, annotations, entry, frame_list)
+        if location is None and official:
             videos.append(KeyframeVideo(name, None))
             continue
+        if location is None:
+            row = f"line {entry.first_line if entry else 1} of {frame_list}"
+            if name in seconds:
+                index = annotations.video_names.index(name)
+                row = annotations.describe_row(int(np.argmax(annotations.video_index == index)))
+            raise InputError(
+                f"{row} names the video {name!r}, which does not exist: {root} and its subdirectories "
+                f"{', '.join(filter(None, _VIDEO_DIRS))} have neither {name}.mp4 (or another suffix of videos) nor a "
+                "directory of its frames or of its one-second files"
+            )
         begin = start_second
         if location.format == "seconds":
             begin = 0.0
         elif begin is None:
-            begin = _infer_start_second(location, official, frame_rate, *seconds.get(name, (0, 0)))
+            begin = _infer_start_second(location, official, frame_rate, seconds.get(name, np.zeros(0, np.int32)))
         videos.append(KeyframeVideo(name, location.path, location.format, begin, frame_rate))
     return tuple(videos)
 
@@ -174,36 +173,13 @@ def _locate_frames(
     return None
 
 
-def _make_missing_error(
-    name: str, root: PathOrUrl, annotations: BoxTable, entry: FrameListEntry | None, frame_list: PathOrUrl | None
-) -> InputError:
-    if name in annotations.video_names:
-        rows = annotations.video_index == annotations.video_names.index(name)
-        row = annotations.describe_row(int(np.argmax(rows)))
-    else:
-        row = f"line {entry.first_line if entry else 1} of {frame_list}"
-    return InputError(
-        f"{row} names the video {name!r}, which does not exist: {root} and its subdirectories "
-        f"{', '.join(filter(None, _VIDEO_DIRS))} have neither {name}.mp4 (or another suffix of videos) nor a directory of "
-        "its frames or of its one-second files"
-    )
-
-
-def _compute_second_ranges(table: BoxTable) -> dict[str, tuple[int, int]]:
-    """Return the first and the last second of each video."""
-    ranges = {}
-    for index, name in enumerate(table.video_names):
-        seconds = table.second[table.video_index == index]
-        if len(seconds):
-            ranges[name] = int(seconds.min()), int(seconds.max())
-    return ranges
-
-
-def _infer_start_second(location: _Location, official: bool, frame_rate: float, first: int, last: int) -> float:
+def _infer_start_second(
+    location: _Location, official: bool, frame_rate: float, seconds: Int32[np.ndarray, "n"]
+) -> float:
     """Return 900 for a copy of 15 minutes: all is annotated after second 900, and the video is too short for it."""
     if location.is_trimmed or (official and location.format == "frames"):
         return TRIMMED_START_SECOND
-    if first < TRIMMED_START_SECOND:
+    if not len(seconds) or seconds.min() < TRIMMED_START_SECOND:
         return 0.0
     try:
         if location.format == "file":
@@ -212,5 +188,5 @@ def _infer_start_second(location: _Location, official: bool, frame_rate: float, 
             duration = count_frames(location.path) / frame_rate
     except BrokenVideo:  # reported when a clip is read
         return 0.0
-    is_short = duration is not None and duration < min(last, _MAX_TRIMMED_SECONDS)
+    is_short = duration is not None and duration < min(int(seconds.max()), _MAX_TRIMMED_SECONDS)
     return TRIMMED_START_SECOND if is_short else 0.0

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torchvision.ops import box_iou
 
-from vidstill.data.ava.box_table import NO_ACTION, BoxTable, write_box_csv
+from vidstill.data.ava.box_table import NO_ACTION, BoxTable, format_box_csv
 from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.storage.fetch import BrokenVideo
@@ -22,6 +22,7 @@ from vidstill.pipelines.infer.keyframe_sets import KeyframeKey, KeyframeSet
 from vidstill.pipelines.infer.person_detector import PersonDetections, PersonDetector
 from vidstill.pipelines.infer.run import Clip, ProgressFn, gather, run
 from vidstill.pipelines.workers import Workers
+from vidstill.utils.files import write_bytes
 from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError
 
@@ -229,7 +230,7 @@ def _write_boxes(
     ]
     names, numbers = [name for name, _ in rows], [row for _, row in rows]
     table = BoxTable.from_rows(out, names, numbers, range(1, len(rows) + 1))
-    write_box_csv(out, table, decimals=(_DECIMALS, _DECIMALS))
+    write_bytes(out, format_box_csv(table, decimals=(_DECIMALS, _DECIMALS)))
     journal.remove()
     return len(rows)
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vidstill.data.ava.box_table import write_box_csv
+from vidstill.data.ava.box_table import format_box_csv
 from vidstill.data.decode.images import is_image_file
 from vidstill.figures.annotate import annotate_video
 from vidstill.figures.boxes import annotate_boxes
@@ -284,7 +284,7 @@ class DetectionOutput(Output):
         scores = build_box_scores(
             detections, names, formatter.actions, interval=int(self.interval), start_second=self.start_second
         )
-        write_box_csv(path, scores, decimals=_DECIMALS)
+        write_bytes(path, format_box_csv(scores, decimals=_DECIMALS))
 
 
 def detections_to_dict(

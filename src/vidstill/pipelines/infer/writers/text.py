@@ -243,7 +243,7 @@ class DetectionFormatter:
 def build_box_scores(
     detections: Sequence[VideoDetections], names: Sequence[str], actions: LabelMap, *, interval: int, start_second: int
 ) -> BoxScores:
-    """Return all scores of all boxes for `write_box_csv`.
+    """Return all scores of all boxes for `format_box_csv`.
 
     Args:
         names: Of the videos, for the rows.
