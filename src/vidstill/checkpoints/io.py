@@ -171,6 +171,6 @@ def _read_safetensors(path: Path, display_name: str) -> Checkpoint:
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, OverflowError) as error:
         reason = "its metadata is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InputError(
-            f"{display_name} is no readable safetensors file ({' '.join(reason.split())[:300]}); fetch or write it again"
+            f"{display_name} is no readable safetensors file ({' '.join(reason.split())[:300]}); fetch it again"
         ) from None
     return Checkpoint(tensors, metadata, str(path))

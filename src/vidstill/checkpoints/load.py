@@ -152,9 +152,9 @@ def infer_encoder_config(checkpoint: Checkpoint, default: ViTConfig | None = Non
 def merge_encoder_config(checkpoint: Checkpoint, config: ViTConfig) -> ViTConfig:
     """The encoder of a model that starts from a checkpoint: the checkpoint's, except for what the recipe decides.
 
-    The recipe decides drop path, whether relative positions are added, and what happens to clips that do not divide into
-    tubelets. Where an image encoder becomes a video encoder, it decides the tubelet's frames and the positions; where
-    fixed positions become learned (MAE's fine-tuning), the positions.
+    The recipe decides drop path, whether relative positions are added, and what happens to clips that do not divide
+    into tubelets. Where an image encoder becomes a video encoder, it decides the tubelet's frames and the positions;
+    where fixed positions become learned (MAE's fine-tuning), the positions.
     """
     source = infer_encoder_config(checkpoint, config)
     relative = source.relative_positions or config.relative_positions

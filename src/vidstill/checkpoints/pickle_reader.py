@@ -1,6 +1,6 @@
 """torch's checkpoint files, with any suffix: checked without making anything, then read with `weights_only=True`.
 
-`weights_only` runs no code, but takes as much memory as a pickle asks for. So Python's own unpickler goes over it first:
+`weights_only` runs no code, but takes as much memory as a pickle asks for. So Python's own unpickler reads it first:
 every name in it stands for something inert, and every storage for the size that it claims.
 """
 
@@ -203,7 +203,7 @@ def read_torch_checkpoint(path: Path, display_name: str) -> tuple[dict[str, Tens
         specs = _locate_tensors(content, key)
         if not specs or not all(isinstance(name, str) and isinstance(specs[name][1], _Tensor) for name in specs):
             raise InputError(
-                f"{display_name} holds no named tensors; they are expected under {', '.join(_STATE_DICT_KEYS)}, or alone"
+                f"{display_name} holds no named tensors; expected alone, or under {', '.join(_STATE_DICT_KEYS)}"
             )
         if sum(prod(spec.shape) * spec.storage.dtype.itemsize for _, spec in specs.values()) > 4 * size + 2**20:
             raise _UnsafePickle("its tensors claim more numbers than it holds")

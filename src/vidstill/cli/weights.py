@@ -63,8 +63,9 @@ def convert_weights(
 
     Args:
         source: A run directory, a file, a URL or a model of the Hub
-        to: Vidstill; an authors' layout by the method's name (stmae: mae_st's; slowfast: PySlowFast's; mmaction); a
-            directory of transformers; an ONNX file (onnx; int8: with 8-bit linear layers) or a torch.export program (torch)
+        to: The target: vidstill's format; an authors' layout by the method's name (stmae: mae_st's; slowfast:
+            PySlowFast's); a directory of transformers; an ONNX file (int8: with 8-bit linear layers); a torch.export
+            program (torch)
         out: The output: .safetensors, or .pth for an authors' layout; .onnx, .pt2; a directory for transformers
         hint: A recipe whose encoder the file has: its heads and its fixed positions, which no tensor says
         ignore_keys: Tensors that may be left out though nothing explains them: prefixes or patterns of names

@@ -11,7 +11,7 @@ from vidstill.checkpoints.model_zoo import PublishedCheckpoint, find_published_c
 from vidstill.checkpoints.spdx import allows_commercial
 
 _FOOTNOTE = """\
-Top-1 / top-5 in percent (temporal clips × spatial crops), of a pre-training after fine-tuning on that dataset; –: unknown.
+Top-1 / top-5 in percent (temporal clips × spatial crops); pre-trainings after fine-tuning on that dataset; –: unknown.
 Licences are as the authors state them for the files; the datasets that they were trained on have terms of their own."""
 
 

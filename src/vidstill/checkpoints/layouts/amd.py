@@ -1,4 +1,4 @@
-"""AMD's pre-trainings: VideoMAE's tensors, projections of the student's layers, generators of the teacher's features."""
+"""AMD's pre-trainings: VideoMAE's tensors, projections of the student, generators of the teacher's features."""
 
 from collections.abc import Mapping, Sequence
 

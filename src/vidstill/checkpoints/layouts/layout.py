@@ -125,7 +125,7 @@ class ForeignFormat:
     build_extra_tensors: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = lambda _: {}
 
     def find_differences(self, config: ViTConfig, metadata: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what this encoder, or the rest of its checkpoint, has and the project's models do not, or the reverse."""
+        """Yield the differences between a checkpoint, whose encoder is `config`, and the project's models."""
         decoder = get_decoder_metadata(metadata)
         pooling, poolings = metadata.get("classifier", {}).get("pooling"), self.list_poolings(config)
         parts = [("its", config.positions, config.attention_bias, config.layer_scale)]
@@ -133,7 +133,8 @@ class ForeignFormat:
             scale = decoder.get("layer_scale", 0.0)
             parts.append(("its decoder's", decoder["positions"], decoder.get("attention_bias", "none"), scale))
         if (config.tubelet[0] == 1) != self.is_image:
-            yield f"its tubelets have {config.tubelet[0]} frames, and the code is for {'images' if self.is_image else 'clips'}"
+            modality = "images" if self.is_image else "clips"
+            yield f"its tubelets have {config.tubelet[0]} frames, and the code is for {modality}"
         if config.class_token not in self.class_token_options:
             yield "it has a class token, and the code none" if config.class_token else "it lacks the code's class token"
         if config.relative_positions:

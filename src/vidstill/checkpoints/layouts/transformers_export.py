@@ -144,8 +144,8 @@ def _find_differences(model: _ModelSpec, metadata: Mapping[str, Any]) -> Iterato
         "its decoder takes a class token": decoder.class_token != "none",
         "the layer before its decoder has a bias": decoder.embed_bias,
         "its decoder takes tokens that went through no final norm": "encoder.norm.weight" not in model.tensors,
-        f"its encoder's norm eps is {encoder.norm_eps:g} and its decoder's {decoder.norm_eps:g}, and config.json has one "
-        "key for both": decoder.norm_eps != encoder.norm_eps,
+        f"the norm eps of its encoder is {encoder.norm_eps:g} and of its decoder {decoder.norm_eps:g}, and config.json "
+        "has one key for both": decoder.norm_eps != encoder.norm_eps,
         "the attention biases of its encoder and decoder differ": decoder.attention_bias != encoder.attention_bias,
         "its tubelets are not square": encoder.tubelet[1] != encoder.tubelet[2],
         f"its target is {model.target!r}, not 'per_channel' or 'raw'": model.target not in ("per_channel", "raw"),
@@ -236,9 +236,9 @@ def _describe_notes(model: _ModelSpec) -> tuple[str, ...]:
     if (eps := model.final_norm_eps) != FINAL_NORM_EPS:
         norm = "fc_norm" if model.classifier else "decoder.norm"
         notes.append(
-            f"the eps of {norm} is {FINAL_NORM_EPS:g} in transformers and {eps:g} in this model, and config.json has no "
-            f"key for it: the relative difference of its output is {abs(FINAL_NORM_EPS - eps) / 2:g} / (variance of its "
-            f"input); `model.{norm}.eps = {eps:g}` after loading removes it"
+            f"the eps of {norm} is {FINAL_NORM_EPS:g} in transformers and {eps:g} in this model, and config.json has "
+            f"no key for it: the relative difference of its output is {abs(FINAL_NORM_EPS - eps) / 2:g} / (variance of "
+            f"its input); `model.{norm}.eps = {eps:g}` after loading removes it"
         )
     return tuple(notes)
 
@@ -269,8 +269,8 @@ model = {architecture}.from_pretrained(".")
 inputs = processor(frames, return_tensors="pt")  # the frames of one clip: a list of (h, w, 3) bytes
 ```
 
-This processor antialiases frames that it shrinks; training did not. Shrink them beforehand, or expect slightly different
-pixels."""
+This processor antialiases frames that it shrinks; training did not. Shrink them beforehand, or expect slightly
+different pixels."""
     sections = [
         f"---\n{front_matter.to_yaml()}\n---",
         f"# {checkpoint.source.rstrip('/').rpartition('/')[2] or 'model'}",
