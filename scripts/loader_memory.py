@@ -71,9 +71,8 @@ def measure(folder: Path, rows: int, workers: int, samples: int) -> dict[str, ob
 def make_manifest(folder: Path, rows: int) -> Manifest:
     """Make rows that name a few videos of 90 frames, as a list without frame counts and frame rates does."""
     names = [write_video(folder / f"{number}.mp4", number) for number in range(FILES)]
-    table = VideoTable(folder)
-    for number in range(rows):
-        table.append(f"{'./' * (number // FILES % 9)}{names[number % FILES]}", number % 400)
+    paths = (f"{'./' * (number // FILES % 9)}{names[number % FILES]}" for number in range(rows))
+    table = VideoTable(folder, paths, {"label": np.arange(rows) % 400})
     return Manifest(table, tuple(map(str, range(400))), "made", folder, "")
 
 
