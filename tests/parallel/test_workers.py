@@ -21,28 +21,28 @@ from deadly import children, hang, kill, once
 from paths import PROJECT
 
 from vidstill.data.storage.fetch import StorageUnreachable
-from vidstill.parallel import process as hand
+from vidstill.parallel import process as process_module
 from vidstill.parallel.heartbeat import send_heartbeat
 from vidstill.parallel.pool import LostTask, WorkerPool, map_in_order, map_in_workers
 
 
-def places(results: Iterator[tuple[int, object]]) -> dict[int, object]:
-    found = list(results)
-    assert [place for place, _ in found] == list(range(len(found)))
-    return dict(found)
+def by_index(results: Iterator[tuple[int, object]]) -> dict[int, object]:
+    results_by_index = list(results)
+    assert [index for index, _ in results_by_index] == list(range(len(results_by_index)))
+    return dict(results_by_index)
 
 
 @contextmanager
-def begun(program: Callable[[Connection], None]) -> Iterator[tuple[BaseProcess, Connection]]:
+def run_program(program: Callable[[Connection], None]) -> Iterator[tuple[BaseProcess, Connection]]:
     """Another process that runs the program, and what it tells."""
-    told, out = multiprocessing.Pipe(duplex=False)
+    pipe, out = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=program, args=(out,))
     process.start()
     out.close()
-    yield process, told
+    yield process, pipe
     process.kill()
     process.join()
-    told.close()
+    pipe.close()
 
 
 def assert_gone(processes: list[int]) -> None:
@@ -65,38 +65,40 @@ def nothing_is_left():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items(workers):
     items = [0.02, 0.0, 0.01, 0.0, 0.0] * 12  # some take longer
-    found = places(
+    results_by_index = by_index(
         map_in_workers(lambda seconds: time.sleep(seconds) or (seconds, os.getpid()), items, workers=workers)
     )
-    assert [seconds for seconds, _ in found.values()] == items
-    processes = {process for _, process in found.values()}
+    assert [seconds for seconds, _ in results_by_index.values()] == items
+    processes = {process for _, process in results_by_index.values()}
     assert len(processes) == workers
     assert os.getpid() not in processes
 
 
-def test_nothing_to_do_begins_no_process():
+def test_without_items_no_process_is_started():
     assert list(map_in_workers(kill, [], workers=2)) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_stuck_item_is_lost_and_the_rest_goes_on(workers):
-    found = places(
+def test_a_hanging_item_is_lost_and_the_others_are_not(workers):
+    results_by_index = by_index(
         map_in_workers(lambda n: hang() if n in (2, 5) else n, range(9), workers=workers, timeout_seconds=0.5)
     )
     stuck = LostTask("took longer than 0.5 s and was killed")
-    assert found == {n: stuck if n in (2, 5) else n for n in range(9)}
+    assert results_by_index == {n: stuck if n in (2, 5) else n for n in range(9)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_an_item_that_ends_its_process_is_lost_and_the_rest_goes_on(number, workers):
-    found = places(map_in_workers(lambda n: kill(number) if n % 4 == 1 else n, range(10), workers=workers))
-    assert found == {n: LostTask(f"ended its process (signal {int(number)})") if n % 4 == 1 else n for n in range(10)}
+def test_an_item_that_ends_its_process_is_lost_and_the_others_are_not(number, workers):
+    results_by_index = by_index(map_in_workers(lambda n: kill(number) if n % 4 == 1 else n, range(10), workers=workers))
+    assert results_by_index == {
+        n: LostTask(f"ended its process (signal {int(number)})") if n % 4 == 1 else n for n in range(10)
+    }
 
 
-def test_an_item_that_leaves_its_process_is_lost():
-    found = places(map_in_workers(lambda n: os._exit(3) if n == 1 else n, range(3), workers=1))
-    assert found == {0: 0, 1: LostTask("ended its process (exit code 3)"), 2: 2}
+def test_an_item_that_exits_is_lost():
+    results_by_index = by_index(map_in_workers(lambda n: os._exit(3) if n == 1 else n, range(3), workers=1))
+    assert results_by_index == {0: 0, 1: LostTask("ended its process (exit code 3)"), 2: 2}
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path, caplog):
@@ -106,7 +108,7 @@ def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path, caplog):
         return n
 
     with caplog.at_level(logging.WARNING, "vidstill"):
-        assert places(map_in_workers(work, range(8), workers=2)) == {n: n for n in range(8)}
+        assert by_index(map_in_workers(work, range(8), workers=2)) == {n: n for n in range(8)}
     assert [record.message for record in caplog.records] == [
         "a worker was killed (signal 9), most often because memory ran out; its task is retried"
     ]
@@ -119,41 +121,43 @@ def test_a_worker_that_is_killed_between_two_items_is_replaced():
     os.kill(first, signal.SIGKILL)
     others = dict(results)
     assert len(others) == 39
-    assert not any(isinstance(found, LostTask) for found in others.values())
+    assert not any(isinstance(results_by_index, LostTask) for results_by_index in others.values())
     assert len(set(others.values()) - {first}) == 1
 
 
-def test_a_long_item_that_beats_is_not_stuck():
+def test_a_long_item_with_heartbeats_is_not_killed():
     def work(n: int) -> int:
         for _ in range(15):
             time.sleep(0.1)
             send_heartbeat()
         return n
 
-    assert places(map_in_workers(work, range(2), workers=2, timeout_seconds=0.5)) == {0: 0, 1: 1}
+    assert by_index(map_in_workers(work, range(2), workers=2, timeout_seconds=0.5)) == {0: 0, 1: 1}
 
 
-def test_a_beat_outside_of_a_worker_does_nothing():
+def test_a_heartbeat_outside_of_a_worker_does_nothing():
     send_heartbeat()
 
 
-def test_a_program_that_is_halted_finds_no_item_stuck_when_it_goes_on():
+def test_a_suspended_program_kills_no_worker_when_it_continues():
     """As by Ctrl-Z, or a scheduler that makes room for another."""
 
     def program(out: Connection) -> None:
         os.setsid()
-        for found in map_in_workers(lambda n: time.sleep(0.3) or n, range(4), workers=2, timeout_seconds=0.7):
-            out.send(found)
+        for results_by_index in map_in_workers(
+            lambda n: time.sleep(0.3) or n, range(4), workers=2, timeout_seconds=0.7
+        ):
+            out.send(results_by_index)
 
-    with begun(program) as (process, told):
-        assert told.recv() == (0, 0)
+    with run_program(program) as (process, pipe):
+        assert pipe.recv() == (0, 0)
         os.killpg(process.pid, signal.SIGSTOP)
         time.sleep(1.5)
         os.killpg(process.pid, signal.SIGCONT)
-        assert [told.recv() for _ in range(3)] == [(1, 1), (2, 2), (3, 3)]
+        assert [pipe.recv() for _ in range(3)] == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_what_the_work_raises_is_raised_in_its_place():
+def test_an_exception_is_raised_in_place_of_its_result():
     def work(n: int) -> int:
         if n == 2:
             raise StorageUnreachable("s3://bucket does not answer")
@@ -165,7 +169,7 @@ def test_what_the_work_raises_is_raised_in_its_place():
         next(results)
 
 
-def test_a_mistake_of_ours_comes_with_the_place_where_it_happened():
+def test_an_unexpected_exception_comes_with_its_traceback():
     class Odd(Exception):  # cannot be pickled
         pass
 
@@ -180,22 +184,22 @@ def test_a_mistake_of_ours_comes_with_the_place_where_it_happened():
     assert "in wrong" in str(error.value)
 
 
-def test_workers_that_cannot_begin_end_the_work(monkeypatch):
-    monkeypatch.setattr(hand, "_run_worker", lambda *_: kill(signal.SIGSEGV))
+def test_workers_that_cannot_start_are_an_error(monkeypatch):
+    monkeypatch.setattr(process_module, "_run_worker", lambda *_: kill(signal.SIGSEGV))
     with pytest.raises(RuntimeError, match=r"ended its process \(signal 11\) before its first task"):
         list(map_in_workers(str, range(3), workers=2))
 
 
-def test_work_that_nobody_waits_for_any_more_is_ended():
+def test_a_closed_iterator_ends_its_workers():
     results = map_in_workers(lambda n: hang() if n else n, range(9), workers=2)
     assert next(results) == (0, 0)
-    begun = time.monotonic()
+    run_program = time.monotonic()
     results.close()
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - run_program < 4
     assert not multiprocessing.active_children()
 
 
-def test_the_death_of_a_worker_disturbs_nothing_but_the_taking():
+def test_the_death_of_a_worker_only_shows_in_its_result():
     """Where torch's own loader raises out of whatever its user is doing."""
     with WorkerPool(lambda n: kill(signal.SIGSEGV) if n else n, workers=1, max_pending=3, tasks_per_worker=3) as crew:
         tickets = [crew.submit(n) for n in (0, 1, 0)]
@@ -211,8 +215,8 @@ def test_workers_do_not_outlive_a_program_that_is_killed():
         out.send([next(results)[1], next(results)[1]])
         time.sleep(1000)
 
-    with begun(program) as (process, told):
-        workers = told.recv()
+    with run_program(program) as (process, pipe):
+        workers = pipe.recv()
         process.kill()
         assert_gone(workers)
 
@@ -224,9 +228,9 @@ def test_workers_do_not_outlive_a_program_that_ends_with_results_left():
         "results = map_in_workers(lambda n: hang() if n > 1 else os.getpid(), range(9), workers=2)\n"
         "print(next(results)[1], next(results)[1], flush=True)\n"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert told.stderr == ""
-    assert_gone([int(number) for number in told.stdout.split()])
+    pipe = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert pipe.stderr == ""
+    assert_gone([int(number) for number in pipe.stdout.split()])
 
 
 @pytest.mark.parametrize("room", [0, 1000])
@@ -236,8 +240,8 @@ def test_arrays_come_whole_whether_they_fit_or_not(room):
 
     sizes = [1, 50, 3000, 7, 0, 400, 20] * 5
     with WorkerPool(work, workers=2, max_pending=4, tasks_per_worker=2, slot_num_bytes=room) as crew:
-        for size, found in zip(sizes, map_in_order(crew.submit, crew.get_result, sizes, 4), strict=True):
-            picture, numbers, text = found
+        for size, results_by_index in zip(sizes, map_in_order(crew.submit, crew.get_result, sizes, 4), strict=True):
+            picture, numbers, text = results_by_index
             assert picture.shape == (size, 3)
             assert (picture == size % 256).all()
             assert numbers.tolist() == list(range(size))
@@ -245,19 +249,19 @@ def test_arrays_come_whole_whether_they_fit_or_not(room):
 
 
 def test_a_large_result_comes_whole():
-    found = places(map_in_workers(lambda n: bytes([n]) * 3_000_000, range(6), workers=2))
-    assert all(found[n] == bytes([n]) * 3_000_000 for n in range(6))
+    results_by_index = by_index(map_in_workers(lambda n: bytes([n]) * 3_000_000, range(6), workers=2))
+    assert all(results_by_index[n] == bytes([n]) * 3_000_000 for n in range(6))
 
 
-def test_no_more_is_begun_than_stated(tmp_path):
+def test_no_more_items_are_started_than_stated(tmp_path):
     def work(n: int) -> None:
         (tmp_path / str(n)).touch()
         if n == 0:
             until_there_are(15)  # one is handed to this process too
 
-    def until_there_are(begun: int) -> None:
+    def until_there_are(run_program: int) -> None:
         deadline = time.monotonic() + 20
-        while len(list(tmp_path.iterdir())) < begun and time.monotonic() < deadline:
+        while len(list(tmp_path.iterdir())) < run_program and time.monotonic() < deadline:
             time.sleep(0.02)
 
     results = map_in_workers(work, range(100), workers=2)
@@ -268,7 +272,7 @@ def test_no_more_is_begun_than_stated(tmp_path):
     assert len(list(results)) == 99
 
 
-def test_another_thread_that_waits_is_let_go():
+def test_stopping_the_pool_ends_the_wait_of_another_thread():
     with (
         WorkerPool(lambda n: hang(), workers=1, max_pending=1, tasks_per_worker=1) as crew,
         ThreadPoolExecutor(1) as thread,
@@ -282,7 +286,7 @@ def test_another_thread_that_waits_is_let_go():
 @pytest.mark.nightly  # each imports everything first
 def test_processes_that_are_not_forked_do_the_same(monkeypatch):
     """As on systems where none is: work and items are pickled, arrays go through the pipes."""
-    monkeypatch.setattr(hand, "_CONTEXT", multiprocessing.get_context("spawn"))
-    monkeypatch.setattr(hand, "_USE_FORK", False)
-    assert places(map_in_workers(np.arange, [3, 5], workers=1))[1].tolist() == [0, 1, 2, 3, 4]
+    monkeypatch.setattr(process_module, "_CONTEXT", multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(process_module, "_USE_FORK", False)
+    assert by_index(map_in_workers(np.arange, [3, 5], workers=1))[1].tolist() == [0, 1, 2, 3, 4]
     resource_tracker._resource_tracker._stop()  # a process that multiprocessing keeps

@@ -68,7 +68,7 @@ def test_other_epochs_and_other_runs_show_other_frames(listing):
     assert min(map(len, starts)) > 5
 
 
-def test_a_clip_shows_the_frames_that_were_drawn_as_they_are_in_the_file(listing):
+def test_a_clip_has_the_drawn_frames_unchanged(listing):
     sample = train_sample(TrainClips(listing, WHOLE, seed=1), 0, LONG)
     shown = numbers_in(sample.clip[0])
     assert np.diff(shown).tolist() == [2, 2, 2]
@@ -83,7 +83,7 @@ def test_a_video_shorter_than_a_clip_repeats_its_frames(listing):
     assert set(shown) <= {0, 1, 2}
 
 
-def test_copies_share_their_frames_but_not_their_chance(listing):
+def test_copies_share_their_frames_but_not_their_augmentation(listing):
     sample = train_sample(TrainClips(listing, replace(WHOLE, repeats=3), seed=1), 0, LONG)
     assert len({tuple(numbers_in(clip)) for clip in sample.clip}) == 1
     assert len(set(sample.seed.tolist())) == 3
@@ -91,7 +91,7 @@ def test_copies_share_their_frames_but_not_their_chance(listing):
     assert not torch.equal(busy.clip[0], busy.clip[1])
 
 
-def test_copies_with_frames_of_their_own_have_a_segment_each(listing):
+def test_copies_with_own_frames_have_a_segment_each(listing):
     config = replace(WHOLE, repeats=2, repeat_sampling="own")
     for epoch in range(8):
         first, second = (
@@ -101,7 +101,7 @@ def test_copies_with_frames_of_their_own_have_a_segment_each(listing):
         assert np.diff([first, second]).tolist() == [[2] * 3] * 2
 
 
-def test_copies_with_frames_of_their_own_may_start_anywhere_where_a_span_is_timed(listing):
+def test_copies_with_own_frames_start_anywhere_if_the_span_is_timed(listing):
     config = replace(WHOLE, sampling=TimedSampling(num_frames=4, stride=2.0), repeats=2, repeat_sampling="own")
     pairs = [
         [numbers_in(clip)[0] for clip in train_sample(TrainClips(listing, config, seed=1), epoch, LONG).clip]
@@ -111,7 +111,7 @@ def test_copies_with_frames_of_their_own_may_start_anywhere_where_a_span_is_time
     assert any(first > second for first, second in pairs)
 
 
-def test_a_timed_span_has_as_many_frames_as_the_videos_own_rate_gives_it(listing, tmp_path):
+def test_a_timed_span_adapts_to_the_frame_rate_of_the_video(listing, tmp_path):
     sampling = TimedSampling(num_frames=4, stride=8.0, frame_rate=50.0)  # 16 frames of a video with 25 a second
     config = ViewsConfig(sampling=sampling, temporal_clips=1, spatial_crops=1, short_side=32, size=(32, 64))
     assert numbers_in(view_sample(ViewClips(listing, config), LONG).clip[0]) == [
@@ -134,9 +134,9 @@ def test_a_timed_span_has_as_many_frames_as_the_videos_own_rate_gives_it(listing
     ]
 
 
-def test_colours_are_changed_before_a_clip_is_cropped_or_after_it_is_flipped(listing):
+def test_randaugment_comes_before_the_crop_or_after_the_flip(listing):
     plain = replace(BUSY, randaugment=None, repeats=1)
-    before, after = (replace(BUSY, repeats=1, randaugment_stage=place) for place in ("frame", "crop"))
+    before, after = (replace(BUSY, repeats=1, randaugment_stage=stage) for stage in ("frame", "crop"))
     cropped, first, last = (
         train_sample(TrainClips(listing, config, seed=1), 0, LONG) for config in (plain, before, after)
     )
@@ -163,16 +163,16 @@ def test_a_video_without_a_label_has_minus_one(listing):
     assert train_sample(TrainClips(unlabelled, WHOLE, seed=1), 0, 0).label.tolist() == [-1]
 
 
-def test_a_stand_in_shows_another_video_with_the_chance_of_the_one_it_stands_in_for(listing):
+def test_a_replacement_shows_another_video_with_the_draws_of_the_broken_one(listing):
     dataset = TrainClips(listing, WHOLE, seed=1)
     sample = train_sample(dataset, 0, LONG, source_index=OTHER)
-    shown, missed = numbers_in(sample.clip[0]), numbers_in(train_sample(dataset, 0, LONG).clip[0])
-    assert [n - 100 for n in shown] == missed  # both videos have 60 frames
+    shown, original = numbers_in(sample.clip[0]), numbers_in(train_sample(dataset, 0, LONG).clip[0])
+    assert [n - 100 for n in shown] == original  # both videos have 60 frames
     assert sample.seed.tolist() == train_sample(dataset, 0, LONG).seed.tolist()
     assert sample.label.tolist() == [1]
 
 
-def test_a_picture_is_a_clip_of_one_frame_and_of_no_more(tmp_path):
+def test_an_image_is_a_clip_of_one_frame_only(tmp_path):
     Image.fromarray(numbered(9)).save(tmp_path / "nine.png")
     listing = open_manifest(tmp_path)
     config = replace(WHOLE, sampling=SegmentSampling(num_frames=1))
@@ -190,7 +190,7 @@ def test_a_folder_of_frames_has_the_number_that_its_list_states(tmp_path):
     assert max(max(numbers_in(train_sample(dataset, epoch, 0).clip[0])) for epoch in range(20)) < 10
 
 
-def test_frames_of_their_own_are_refused_where_there_is_no_such_rule():
+def test_own_frames_are_refused_for_other_sampling_rules():
     with pytest.raises(InputError, match="a rule of SpanSampling and TimedSampling, not of DenseSampling"):
         replace(WHOLE, sampling=DenseSampling(), repeat_sampling="own")
 
@@ -210,7 +210,7 @@ def test_views_come_by_frames_and_then_by_crop(listing):
     assert (views.label, views.video_index) == (0, LONG)
 
 
-def test_a_broken_video_is_an_error_in_training_and_in_tests(tmp_path):
+def test_a_broken_video_is_an_error_in_training_and_in_evaluation(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"")
     listing = open_manifest(tmp_path)
     config = ViewsConfig(sampling=DenseSampling(num_frames=4), temporal_clips=1, spatial_crops=1)

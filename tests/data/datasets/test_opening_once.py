@@ -89,7 +89,7 @@ def test_an_evaluation_sample_opens_its_video_once(manifest, count_calls, worker
     assert count_calls() == expected_calls(manifest, VIDEOS)
 
 
-def test_all_that_is_asked_of_a_reader_comes_from_one_opening(manifest, count_calls):
+def test_metadata_and_several_reads_come_from_one_opening(manifest, count_calls):
     with VideoReader(manifest.rows[0].source) as reader:
         assert reader.num_frames == 20
         assert reader.frame_rate == reader.metadata.frame_rate == 25

@@ -31,25 +31,25 @@ VARIABLE = [n * n + 7 * n + 900 * (n >= 20) for n in range(FRAMES)]
 """Milliseconds: steps from 8 to 85, and a pause in the middle."""
 
 
-def looked(frames: int, size: tuple[int, int] = (64, 64), crops: int = 1) -> ViewsConfig:
+def make_views(frames: int, size: tuple[int, int] = (64, 64), crops: int = 1) -> ViewsConfig:
     sampling = SpanSampling(num_frames=frames, stride=1)
     return ViewsConfig(sampling=sampling, temporal_clips=1, spatial_crops=crops, short_side=min(size), size=size)
 
 
-def wanted(
+def expected_windows(
     times: Sequence[float], lasts: float, cut: WindowsConfig, frames: int
 ) -> list[tuple[float, float, list[float]]]:
     """Of each window its start, its end, and the moments that it shows, by looking at every moment there is."""
     found = []
-    for place in itertools.count():
-        start = place * cut.hop_seconds
+    for index in itertools.count():
+        start = index * cut.hop_seconds
         moments = [start + n * cut.window_seconds / frames for n in range(frames)]
         inside = [moment for moment in moments if moment <= times[-1] + lasts / 2]
         if not inside:
             return found
         if len(inside) == frames:
             found.append((start, start + cut.window_seconds, moments))
-        elif place == 0 or len(inside) > frames / 2:
+        elif index == 0 or len(inside) > frames / 2:
             found.append((start, times[-1] + lasts, moments))
     raise AssertionError
 
@@ -59,7 +59,7 @@ def check(
 ) -> None:
     """The windows are where they should be, and each frame is as near to its moment as any other."""
     came = list(came)
-    expected = wanted(times, lasts, cut, len(numbers[0]))
+    expected = expected_windows(times, lasts, cut, len(numbers[0]))
     assert [window.start for window in came] == pytest.approx([start for start, _, _ in expected])
     assert [window.end for window in came] == pytest.approx([end for _, end, _ in expected], abs=1e-3)
     for shows, (_, _, moments) in zip(numbers, expected, strict=True):
@@ -100,25 +100,25 @@ def videos(tmp_path_factory) -> dict[str, tuple[Path, list[float]]]:
 def test_windows_show_the_frames_that_are_nearest_to_their_moments(videos, name, seconds, hop, frames):
     path, times = videos[name]
     cut = WindowsConfig(window_seconds=seconds, hop_seconds=hop)
-    came = list(iter_windows(path, cut, looked(frames)))
+    came = list(iter_windows(path, cut, make_views(frames)))
     lasts = next(iter_timed_frames(path)).duration_seconds
     assert lasts == pytest.approx(0.04)
     check(came, [shown_in(window) for window in came], times, lasts, cut)
 
 
-def as_timed(times: Iterable[float], lasts: float, drawn: list[int] | None = None):
+def as_timed(times: Iterable[float], lasts: float, converted: list[int] | None = None):
     """In place of `iter_timed_frames`: pictures of one pixel that hold their number, which is noted when one is made."""
 
     def picture(n: int) -> np.ndarray:
-        if drawn is not None:
-            drawn.append(n)
+        if converted is not None:
+            converted.append(n)
         return np.array([[[n // 256 % 256, n % 256, 0]]], np.uint8)
 
-    def coming(source: object, *, default_frame_rate: float | None = None) -> Iterator[TimedFrame]:
+    def frames_in_turn(source: object, *, default_frame_rate: float | None = None) -> Iterator[TimedFrame]:
         for n, time in enumerate(times):
             yield TimedFrame(time, lasts, partial(picture, n))
 
-    return coming
+    return frames_in_turn
 
 
 def pixels_in(window: Window) -> list[int]:
@@ -131,22 +131,22 @@ spans = st.floats(0.05, 6)
 
 @settings(max_examples=60)
 @given(steps=steps, lasts=st.floats(0.001, 1), seconds=spans, hop=spans, frames=st.integers(1, 6))
-def test_whatever_the_times_frames_are_the_nearest_and_each_is_made_once(steps, lasts, seconds, hop, frames):
-    times, drawn = [0.0, *itertools.accumulate(steps)], list[int]()
+def test_at_any_times_frames_are_the_nearest_and_each_is_converted_once(steps, lasts, seconds, hop, frames):
+    times, converted = [0.0, *itertools.accumulate(steps)], list[int]()
     cut = WindowsConfig(window_seconds=seconds, hop_seconds=hop)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "iter_timed_frames", as_timed(times, lasts, drawn))
-        came = list(iter_windows(b"", cut, looked(frames, (1, 1))))
+        patch.setattr(module, "iter_timed_frames", as_timed(times, lasts, converted))
+        came = list(iter_windows(b"", cut, make_views(frames, (1, 1))))
     numbers = [pixels_in(window) for window in came]
     check(came, numbers, times, lasts, cut)
-    assert len(drawn) == len(set(drawn))
+    assert len(converted) == len(set(converted))
 
 
 @pytest.mark.parametrize(("frames", "starts", "end"), [(35, [0], 1.0), (40, [0, 1], 1.6)])
 def test_a_last_window_that_is_filled_by_half_or_less_is_left_out(tmp_path, frames, starts, end):
     """Of four frames 0.25 s apart, those at 1.0 and 1.25 s are there in 1.4 s, and that at 1.5 s in 1.6 s."""
     path = encode(tmp_path / "video.mkv", "libx264", X264, numbers=range(frames))
-    came = list(iter_windows(path, WindowsConfig(window_seconds=1.0, hop_seconds=1.0), looked(4)))
+    came = list(iter_windows(path, WindowsConfig(window_seconds=1.0, hop_seconds=1.0), make_views(4)))
     assert [window.start for window in came] == starts
     assert came[-1].end == pytest.approx(end)
     if len(came) == 2:
@@ -155,26 +155,29 @@ def test_a_last_window_that_is_filled_by_half_or_less_is_left_out(tmp_path, fram
 
 def test_a_video_shorter_than_half_a_window_is_one_window_that_ends_with_it(tmp_path):
     path = encode(tmp_path / "video.mkv", "libx264", X264, numbers=range(5))
-    (window,) = iter_windows(path, WindowsConfig(window_seconds=2.0, hop_seconds=0.1), looked(4))
+    (window,) = iter_windows(path, WindowsConfig(window_seconds=2.0, hop_seconds=0.1), make_views(4))
     assert (window.start, window.end) == (0, pytest.approx(0.2))
     assert shown_in(window) == [0, 4, 4, 4]
 
 
-def test_crops_are_those_of_a_test_view(videos):
+def test_crops_are_those_of_an_evaluation_view(videos):
     path, _ = videos["steady.mp4"]
-    views = looked(3, (48, 32), crops=3)
+    views = make_views(3, (48, 32), crops=3)
     first, second = itertools.islice(iter_windows(path, WindowsConfig(window_seconds=0.36, hop_seconds=0.2), views), 2)
     assert first.clip.shape == second.clip.shape == (3, 3, 3, 48, 32)
     expected = crop_views(read_frames(path, [5, 8, 11]), 32, (48, 32), 3)
     np.testing.assert_array_equal(second.clip.permute(0, 2, 3, 4, 1), np.stack(expected))
 
 
-def test_pictures_in_a_folder_follow_one_another_at_the_rate_that_is_stated(tmp_path):
+def test_images_in_a_folder_follow_one_another_at_the_default_frame_rate(tmp_path):
     for n in range(12):
         Image.fromarray(numbered(n)).save(tmp_path / f"img_{n:05d}.png")
     came = list(
         iter_windows(
-            tmp_path, WindowsConfig(window_seconds=1.0, hop_seconds=1.0), looked(2, (32, 64)), default_frame_rate=4.0
+            tmp_path,
+            WindowsConfig(window_seconds=1.0, hop_seconds=1.0),
+            make_views(2, (32, 64)),
+            default_frame_rate=4.0,
         )
     )
     assert [(window.start, window.end) for window in came] == [(0, 1), (1, 2), (2, 3)]
@@ -182,42 +185,45 @@ def test_pictures_in_a_folder_follow_one_another_at_the_rate_that_is_stated(tmp_
     assert shows == [[0, 2], [4, 6], [8, 10]]
 
 
-def test_the_windows_before_damage_come_and_then_what_is_wrong(tmp_path):
+def test_the_windows_before_damage_come_and_then_the_error(tmp_path):
     path = tmp_path / "damaged_others.av1.mkv"  # 11 frames decode: up to 0.42 s one of them is the nearest
     VICIOUS[path.name](path)
-    coming, came = iter_windows(path, WindowsConfig(window_seconds=0.16, hop_seconds=0.12), looked(2)), list[Window]()
+    frames_in_turn, came = (
+        iter_windows(path, WindowsConfig(window_seconds=0.16, hop_seconds=0.12), make_views(2)),
+        list[Window](),
+    )
     with pytest.raises(BrokenVideo, match="breaks after 11 frames"):
-        came.extend(window for window in coming)
+        came.extend(window for window in frames_in_turn)
     assert [window.start for window in came] == pytest.approx([0, 0.12, 0.24])
     assert [shown_in(window) for window in came] == [[0, 2], [3, 5], [6, 8]]
 
 
-def test_only_frames_that_are_shown_are_made(monkeypatch):
-    drawn = list[int]()
-    monkeypatch.setattr(module, "iter_timed_frames", as_timed((n / 25 for n in range(250)), 0.04, drawn))
-    came = list(iter_windows(b"", WindowsConfig(window_seconds=0.2, hop_seconds=2.0), looked(2, (1, 1))))
-    assert drawn == [number for window in came for number in pixels_in(window)]
-    assert len(drawn) == 10
+def test_only_frames_that_are_used_are_converted(monkeypatch):
+    converted = list[int]()
+    monkeypatch.setattr(module, "iter_timed_frames", as_timed((n / 25 for n in range(250)), 0.04, converted))
+    came = list(iter_windows(b"", WindowsConfig(window_seconds=0.2, hop_seconds=2.0), make_views(2, (1, 1))))
+    assert converted == [number for window in came for number in pixels_in(window)]
+    assert len(converted) == 10
 
 
 @pytest.mark.parametrize(("seconds", "hop"), [(2.0, 0.3), (1.0, 1.0), (0.5, 2.0)])
 def test_memory_does_not_grow_with_a_video(monkeypatch, seconds, hop):
-    frames, kept = 4, list[weakref.ref]()
+    frames, references = 4, list[weakref.ref]()
     crops_of = module._crop_image
 
     def noted(picture: np.ndarray, views: ViewsConfig) -> list[np.ndarray]:
         crops = crops_of(picture, views)
-        kept.extend(weakref.ref(crop) for crop in crops)
+        references.extend(weakref.ref(crop) for crop in crops)
         return crops
 
     monkeypatch.setattr(module, "_crop_image", noted)
     monkeypatch.setattr(module, "iter_timed_frames", as_timed((n / 25 for n in itertools.count()), 0.04))
     for _ in itertools.islice(
-        iter_windows(b"", WindowsConfig(window_seconds=seconds, hop_seconds=hop), looked(frames, (1, 1))), 300
+        iter_windows(b"", WindowsConfig(window_seconds=seconds, hop_seconds=hop), make_views(frames, (1, 1))), 300
     ):
-        alive = sum(each() is not None for each in kept)
+        alive = sum(each() is not None for each in references)
         assert alive <= frames * (math.ceil(seconds / hop) + 1)
-    assert len(kept) > 500
+    assert len(references) > 500
 
 
 def test_windows_come_as_soon_as_they_are_full(monkeypatch):
@@ -229,19 +235,22 @@ def test_windows_come_as_soon_as_they_are_full(monkeypatch):
             yield read[-1]
 
     monkeypatch.setattr(module, "iter_timed_frames", as_timed(times(), 0.04))
-    for window in iter_windows(b"", WindowsConfig(window_seconds=0.4, hop_seconds=0.2), looked(4, (1, 1))):
+    for window in iter_windows(b"", WindowsConfig(window_seconds=0.4, hop_seconds=0.2), make_views(4, (1, 1))):
         assert read[-1] <= window.start + 0.3 + 0.08  # its last moment, and a frame that is farther from it
 
 
-def test_a_pause_of_years_holds_up_nothing(monkeypatch):
+def test_a_pause_of_years_delays_nothing(monkeypatch):
     monkeypatch.setattr(module, "iter_timed_frames", as_timed([0.0, 0.04, 1e9, 1e9 + 0.04], 0.04))
-    coming = iter_windows(b"", WindowsConfig(window_seconds=2.0, hop_seconds=0.5), looked(4, (1, 1)))
-    assert [pixels_in(window) for window in itertools.islice(coming, 100)] == [[0, 1, 1, 1], *[[1, 1, 1, 1]] * 99]
+    frames_in_turn = iter_windows(b"", WindowsConfig(window_seconds=2.0, hop_seconds=0.5), make_views(4, (1, 1)))
+    assert [pixels_in(window) for window in itertools.islice(frames_in_turn, 100)] == [
+        [0, 1, 1, 1],
+        *[[1, 1, 1, 1]] * 99,
+    ]
 
 
 def test_a_video_without_frames_has_no_windows(monkeypatch):
     monkeypatch.setattr(module, "iter_timed_frames", as_timed([], 0.04))
-    assert list(iter_windows(b"", WindowsConfig(window_seconds=1.0, hop_seconds=1.0), looked(4, (1, 1)))) == []
+    assert list(iter_windows(b"", WindowsConfig(window_seconds=1.0, hop_seconds=1.0), make_views(4, (1, 1)))) == []
 
 
 @pytest.mark.parametrize("wrong", [(0.0, 1.0), (1.0, -1.0)])

@@ -36,7 +36,7 @@ CLIPS = DATA / "clips"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
     for name in MADE:
         VICIOUS[name](folder / name)
@@ -58,35 +58,35 @@ def judged(make: Make, numbers: range) -> list[Reading]:
     return everything
 
 
-def test_a_mutant_is_known_by_its_seed_and_number(made):
-    assert mutant(made, SEED, 17) == mutant(made, SEED, 17)
-    assert len({mutant(made, SEED, n)[2] for n in range(50)}) > 45
+def test_a_mutant_is_known_by_its_seed_and_number(sources):
+    assert mutant(sources, SEED, 17) == mutant(sources, SEED, 17)
+    assert len({mutant(sources, SEED, n)[2] for n in range(50)}) > 45
 
 
-def test_damaged_files_give_frames_or_a_named_error(made):
-    outcomes = [reading.outcome for reading in judged(partial(mutant, made, SEED), range(200))]
+def test_damaged_files_give_frames_or_a_named_error(sources):
+    outcomes = [reading.outcome for reading in judged(partial(mutant, sources, SEED), range(200))]
     assert outcomes.count("frames") > 40  # the damage is not such that nothing is ever decoded
     assert outcomes.count("broken") > 40
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
-def test_many_damaged_files_give_frames_or_a_named_error(made):
-    assert len(judged(partial(mutant, made, SEED), range(2000))) == 2000
+def test_many_damaged_files_give_frames_or_a_named_error(sources):
+    assert len(judged(partial(mutant, sources, SEED), range(2000))) == 2000
 
 
 def existing(paths: list[Path], number: int) -> tuple[str, str, bytes]:
     return paths[number].name, paths[number].suffix, paths[number].read_bytes()
 
 
-def test_what_claims_to_be_huge_takes_neither_time_nor_memory(tmp_path):
+def test_a_file_that_claims_to_be_huge_takes_neither_time_nor_memory(tmp_path):
     for name, build in LARGE.items():
         build(tmp_path / name)
     paths = sorted(tmp_path.glob("large*"))
     assert len(judged(partial(existing, paths), range(len(paths)))) == len(LARGE)
 
 
-def test_an_av1_picture_that_is_larger_than_its_file_says_is_not_made(tmp_path):
+def test_an_av1_frame_that_is_larger_than_its_file_states_is_not_decoded(tmp_path):
     with pytest.raises(BrokenVideo, match="out of range"):
         read_frames(LARGE["large_av1.mp4"](tmp_path / "large_av1.mp4"), [0])
 

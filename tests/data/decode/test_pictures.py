@@ -72,7 +72,7 @@ def imagenet(tmp_path) -> Path:
     return tmp_path
 
 
-def test_folders_of_classes_of_pictures_give_clips_and_labels_for_either_split(imagenet):
+def test_folders_of_classes_of_images_give_clips_and_labels_for_either_split(imagenet):
     for split in ("train", "val"):
         listing = open_manifest(imagenet, split=split)
         assert listing.classes == ("n01440764", "n01443537", "n01484850")
@@ -84,7 +84,7 @@ def test_folders_of_classes_of_pictures_give_clips_and_labels_for_either_split(i
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "webp", "bmp"])
-def test_a_folder_of_pictures_gives_clips_without_labels(tmp_path, suffix):
+def test_a_folder_of_images_gives_clips_without_labels(tmp_path, suffix):
     for n in range(3):
         write(tmp_path / f"{n}.{suffix}", seed=n)
     (tmp_path / "notes.txt").write_text("not a picture")
@@ -95,7 +95,7 @@ def test_a_folder_of_pictures_gives_clips_without_labels(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("line", ["train/{0}/{0}_0.JPEG 1", "train/{0}/{0}_0.JPEG"])
-def test_a_list_of_pictures_gives_clips(imagenet, line):
+def test_a_list_of_images_gives_clips(imagenet, line):
     (imagenet / "some.txt").write_text("\n".join(line.format(name) for name in ("n01440764", "n01484850")))
     dataset = TrainClips(open_manifest(imagenet / "some.txt"), MAE, seed=1)
     assert len(dataset) == 2
@@ -103,7 +103,7 @@ def test_a_list_of_pictures_gives_clips(imagenet, line):
     assert train_sample(dataset, 3, 1).label.tolist() == [1 if line.endswith("1") else -1]
 
 
-def test_batches_of_pictures_are_clips_of_one_frame_with_colours_from_0_to_1(imagenet):
+def test_batches_of_images_are_clips_of_one_frame_with_colours_from_0_to_1(imagenet):
     dataset = TrainClips(open_manifest(imagenet), replace(MAE, repeats=2), seed=1)
     device = torch.device("cpu")
     (batch,) = iter_train_batches(dataset, videos_per_step=6, steps_per_epoch=1, total_steps=1, device=device)
@@ -112,7 +112,7 @@ def test_batches_of_pictures_are_clips_of_one_frame_with_colours_from_0_to_1(ima
     assert sorted(batch.label.tolist()) == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_a_picture_that_is_broken_is_named_and_another_stands_in(imagenet, caplog):
+def test_a_broken_image_is_named_and_replaced(imagenet, caplog):
     broken = imagenet / "train" / "n01443537" / "n01443537_1.JPEG"
     broken.write_bytes(broken.read_bytes()[:300])
     dataset = TrainClips(open_manifest(imagenet), MAE, seed=1)
@@ -127,7 +127,7 @@ def test_a_picture_that_is_broken_is_named_and_another_stands_in(imagenet, caplo
 @pytest.mark.parametrize(("format", "mode"), FORMATS)
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_damaged_picture_reads_or_is_broken_and_nothing_else(format, mode, data):
+def test_a_damaged_image_is_read_or_broken(format, mode, data):
     damaged = bytearray(in_bytes(format, mode))
     for _ in range(data.draw(st.integers(1, 20))):  # most of what is read as numbers and places stands first
         damaged[data.draw(st.integers(0, min(300, len(damaged)) - 1))] = data.draw(st.integers(0, 255))
@@ -140,13 +140,13 @@ def test_a_damaged_picture_reads_or_is_broken_and_nothing_else(format, mode, dat
             assert frames.shape[::3] == (1, 3)
 
 
-def test_a_cameras_bad_tag_does_not_break_its_picture(tmp_path):
+def test_a_bad_exif_tag_does_not_break_an_image(tmp_path):
     whole = in_bytes("jpg", "RGB")
     (tmp_path / "whole.jpg").write_bytes(whole)
     (tmp_path / "tag.jpg").write_bytes(whole.replace(b"\x82\x9a", b"\x01\x00"))  # the time becomes a width
-    ours, theirs = (read_frames(tmp_path / name, [0]) for name in ("tag.jpg", "whole.jpg"))
-    assert ours.shape == (1, 50, 60, 3)  # turned: it is stored with 60 rows
-    np.testing.assert_array_equal(ours, theirs)
+    result, reference = (read_frames(tmp_path / name, [0]) for name in ("tag.jpg", "whole.jpg"))
+    assert result.shape == (1, 50, 60, 3)  # turned: it is stored with 60 rows
+    np.testing.assert_array_equal(result, reference)
 
 
 class Drawn(np.random.Generator):
@@ -164,45 +164,45 @@ def test_a_drawn_box_is_torchvisions_from_the_same_draws(height, width):
     for seed in range(50):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            ours = MAE.crop.draw_box(height, width, (224, 224), Drawn(np.random.PCG64()))
+            result = MAE.crop.draw_box(height, width, (224, 224), Drawn(np.random.PCG64()))
             torch.manual_seed(seed)
-            theirs = Theirs.get_params(torch.empty(3, height, width), [0.2, 1.0], [3 / 4, 4 / 3])
-        assert tuple(ours) == tuple(theirs)
+            reference = Theirs.get_params(torch.empty(3, height, width), [0.2, 1.0], [3 / 4, 4 / 3])
+        assert tuple(result) == tuple(reference)
 
 
-def apart(ours: np.ndarray, theirs: Image.Image) -> int:
+def apart(result: np.ndarray, reference: Image.Image) -> int:
     """At most 2 levels, for both resize along one side and then the other, and round to bytes after each: a rounding
     that falls out otherwise is a level, which the second pass makes 1.25 of (the sum of the cubic's weights, without
     their signs), and rounds.
     """
-    return np.abs(ours.astype(int) - np.asarray(theirs)).max()
+    return np.abs(result.astype(int) - np.asarray(reference)).max()
 
 
-def test_a_cropped_picture_is_torchvisions_but_for_rounding():
+def test_a_cropped_image_is_torchvisions_up_to_rounding():
     # no box is higher than wide: since Pillow 13 it resizes those that shrink far more in height in another order, as
     # the versions that the papers used did not
     crop, frame = replace(MAE.crop, ratio=(1.0, 4 / 3)), np.asarray(noise(3, 450, 600))
     for seed in range(8):
         box = crop.draw_box(450, 600, (224, 224), np.random.default_rng(seed))
-        ours = crop.apply(frame[None], (224, 224), np.random.default_rng(seed))[0]
-        theirs = tv.resized_crop(Image.fromarray(frame), *box, [224, 224], BICUBIC)
-        assert apart(ours, theirs) <= 2
+        result = crop.apply(frame[None], (224, 224), np.random.default_rng(seed))[0]
+        reference = tv.resized_crop(Image.fromarray(frame), *box, [224, 224], BICUBIC)
+        assert apart(result, reference) <= 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (431, 333), (256, 256)])
-def test_a_tested_picture_is_torchvisions_but_for_rounding(tmp_path, height, width):
+def test_an_evaluation_image_is_torchvisions_up_to_rounding(tmp_path, height, width):
     picture = noise(4, height, width)
     picture.save(tmp_path / "picture.png")
     config = ViewsConfig(sampling=ONE, temporal_clips=1, spatial_crops=1, short_side=256, interpolation="bicubic")
     views = view_sample(ViewClips(open_manifest(tmp_path), config), 0)
-    theirs = tv.center_crop(tv.resize(picture, 256, BICUBIC), [224, 224])
+    reference = tv.center_crop(tv.resize(picture, 256, BICUBIC), [224, 224])
     assert views.clip.shape == (1, 3, 1, 224, 224)
-    assert apart(views.clip[0, :, 0].permute(1, 2, 0).numpy(), theirs) <= 2
+    assert apart(views.clip[0, :, 0].permute(1, 2, 0).numpy(), reference) <= 2
 
 
 def real_pictures() -> list:
-    found = [pytest.param(path, id=path.name) for path in sorted(PICTURES.glob("*")) if path.is_dir()]
-    return found or [
+    folders = [pytest.param(path, id=path.name) for path in sorted(PICTURES.glob("*")) if path.is_dir()]
+    return folders or [
         pytest.param(None, marks=pytest.mark.skip(f"real pictures are not in {PICTURES}; set VIDSTILL_DATA"))
     ]
 
@@ -210,7 +210,7 @@ def real_pictures() -> list:
 @pytest.mark.files
 @pytest.mark.parametrize("folder", real_pictures())
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_real_pictures_have_the_classes_that_their_lists_state(folder, split):
+def test_real_images_have_the_classes_that_their_lists_state(folder, split):
     listing = open_manifest(folder, split=split)
     assert list(listing.classes) == (folder / "classes.txt").read_text().split()
     listed = [line.split() for line in (folder / f"{split}.csv").read_text().splitlines()]

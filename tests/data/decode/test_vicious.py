@@ -54,7 +54,7 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
 
 def whole(path: Path) -> Whole:
     """Decodes the best video stream from its first packet to its last, or to the first error."""
-    seen = Whole([], [], [], "")
+    decoded_video = Whole([], [], [], "")
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             stream = container.streams.best("video")
@@ -63,72 +63,72 @@ def whole(path: Path) -> Whole:
             stream.codec_context.thread_count = 1
             for frame in container.decode(stream):
                 picture = upright(frame)
-                seen.frames.append(digest(picture))
-                seen.sizes.append(picture.shape[:2])
-                seen.numbers.append(shown(picture))
+                decoded_video.frames.append(digest(picture))
+                decoded_video.sizes.append(picture.shape[:2])
+                decoded_video.numbers.append(shown(picture))
     except av.FFmpegError as error:
-        return Whole(seen.frames, seen.sizes, seen.numbers, str(error))
+        return Whole(decoded_video.frames, decoded_video.sizes, decoded_video.numbers, str(error))
     except IndexError:  # PyAV's, at the end of a file in which a stream turned up that its head does not name
-        return seen
-    return seen
+        return decoded_video
+    return decoded_video
 
 
 def requests(frames: int, count: int, seed: str) -> Iterator[list[int]]:
     """Random lists of frames: one, some at a stride, a run, unordered ones, one twice, the first and the last."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     yield [frames - 1, 0]
     for n in range(count - 1):
-        first = chance.randrange(frames)
+        first = rng.randrange(frames)
         kind = n % 5
         if kind == 0:
             yield [first]
         elif kind == 1:
-            yield list(range(first, frames, chance.randint(2, 6)))[:16]
+            yield list(range(first, frames, rng.randint(2, 6)))[:16]
         elif kind == 2:
-            yield list(range(first, min(first + chance.randint(2, 9), frames)))
+            yield list(range(first, min(first + rng.randint(2, 9), frames)))
         elif kind == 3:
-            yield [chance.randrange(frames) for _ in range(chance.randint(2, 6))]
+            yield [rng.randrange(frames) for _ in range(rng.randint(2, 6))]
         else:
-            yield [first, first, chance.randrange(frames), first]
+            yield [first, first, rng.randrange(frames), first]
 
 
-def differences(path: Path, truth: Whole, wanted: list[int], num_frames: int | None = None) -> list[str]:
+def differences(path: Path, truth: Whole, requested: list[int], num_frames: int | None = None) -> list[str]:
     """What is wrong with the answer to one request."""
-    if len({truth.sizes[n] for n in wanted}) > 1:
+    if len({truth.sizes[n] for n in requested}) > 1:
         with pytest.raises(BrokenVideo, match="changes its size"):
-            read_frames(path, wanted)
+            read_frames(path, requested)
         return []
     try:
         with VideoReader(path, num_frames=num_frames) as reader:
-            answer = reader.read_frames(wanted)
+            answer = reader.read_frames(requested)
     except BrokenVideo as error:
-        return [f"{wanted}: {error}"]
+        return [f"{requested}: {error}"]
     wrong = []
-    for n, frame in zip(wanted, answer, strict=True):
+    for n, frame in zip(requested, answer, strict=True):
         if digest(frame) != truth.frames[n]:
-            place = truth.frames.index(digest(frame)) if digest(frame) in truth.frames else "none"
-            wrong.append(f"{wanted}: for {n} came frame {place}; shows {shown(frame)}, not {truth.numbers[n]}")
+            position = truth.frames.index(digest(frame)) if digest(frame) in truth.frames else "none"
+            wrong.append(f"{requested}: for {n} came frame {position}; shows {shown(frame)}, not {truth.numbers[n]}")
     return wrong
 
 
 def compared(path: Path, truth: Whole, count: int, num_frames: int | None = None) -> list[str]:
     return [
         line
-        for wanted in requests(len(truth), count, path.name)
-        for line in differences(path, truth, wanted, num_frames)
+        for requested in requests(len(truth), count, path.name)
+        for line in differences(path, truth, requested, num_frames)
     ]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def make_video(tmp_path_factory):
     """Each video once, with its full decode."""
-    folder, known = tmp_path_factory.mktemp("vicious"), {}
+    folder, cache = tmp_path_factory.mktemp("vicious"), {}
 
     def make(name: str) -> tuple[Path, Whole]:
-        if name not in known:
+        if name not in cache:
             VICIOUS[name](folder / name)
-            known[name] = folder / name, whole(folder / name)
-        return known[name]
+            cache[name] = folder / name, whole(folder / name)
+        return cache[name]
 
     return make
 
@@ -140,8 +140,8 @@ def names(*, but: Collection[str] = ()) -> list:
 
 
 @pytest.mark.parametrize("name", names(but={*CONCEALED, *MISCOUNTED}))
-def test_frames_and_their_count_are_those_of_a_full_decode(made, name):
-    path, truth = made(name)
+def test_frames_and_their_count_are_those_of_a_full_decode(make_video, name):
+    path, truth = make_video(name)
     if not len(truth):
         for read in (count_frames, lambda path: read_frames(path, [0])):
             with pytest.raises(BrokenVideo, match=re.escape(path.name)):
@@ -153,16 +153,16 @@ def test_frames_and_their_count_are_those_of_a_full_decode(made, name):
 
 
 @pytest.mark.parametrize("name", names(but={*CONCEALED, *MISCOUNTED}))
-def test_there_is_no_frame_after_the_last(made, name):
-    path, truth = made(name)
+def test_there_is_no_frame_after_the_last(make_video, name):
+    path, truth = make_video(name)
     for n in (len(truth), len(truth) + 5):
         with pytest.raises(BrokenVideo, match=re.escape(path.name)):
             read_frames(path, [n])
 
 
 @pytest.mark.parametrize("name", MISCOUNTED)
-def test_a_scans_count_certifies_the_packets_of_a_stream(made, name):
-    path, truth = made(name)
+def test_a_scans_count_certifies_the_packets_of_a_stream(make_video, name):
+    path, truth = make_video(name)
     wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n], len(truth))]
     assert not wrong, "\n".join(wrong)
     with VideoReader(path, num_frames=len(truth)) as reader, pytest.raises(BrokenVideo, match="ends early"):
@@ -170,8 +170,8 @@ def test_a_scans_count_certifies_the_packets_of_a_stream(made, name):
 
 
 @pytest.mark.parametrize("name", CONCEALED)
-def test_before_damage_that_a_decoder_hides_frames_are_those_of_a_full_decode(made, name):
-    path, truth = made(name)
+def test_before_damage_that_a_decoder_conceals_frames_are_those_of_a_full_decode(make_video, name):
+    path, truth = make_video(name)
     first = CONCEALED[name]
     wrong = [line for n in range(first) for line in differences(path, truth, [n])]
     assert not wrong, "\n".join(wrong)
@@ -181,8 +181,8 @@ def test_before_damage_that_a_decoder_hides_frames_are_those_of_a_full_decode(ma
 
 
 @pytest.mark.parametrize("name", ["noise.mkv", "reordered_unsaid_hevc.mp4"])
-def test_each_frame_alone_is_that_of_a_full_decode(made, name):
-    path, truth = made(name)
+def test_each_frame_alone_is_that_of_a_full_decode(make_video, name):
+    path, truth = make_video(name)
     wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
     assert not wrong, "\n".join(wrong)
 
@@ -190,8 +190,8 @@ def test_each_frame_alone_is_that_of_a_full_decode(made, name):
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", names(but={*CONCEALED, *MISCOUNTED}))
-def test_many_requests_give_the_frames_of_a_full_decode(made, name):
-    path, truth = made(name)
+def test_many_requests_give_the_frames_of_a_full_decode(make_video, name):
+    path, truth = make_video(name)
     wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
     wrong += compared(path, truth, MANY_REQUESTS) if len(truth) else []
     assert not wrong, "\n".join(wrong)
@@ -199,9 +199,9 @@ def test_many_requests_give_the_frames_of_a_full_decode(made, name):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", names(but={*CONCEALED, *MISCOUNTED}))
-def test_packets_that_are_read_again_give_the_same_frames(made, name, monkeypatch):
+def test_packets_that_are_read_again_give_the_same_frames(make_video, name, monkeypatch):
     monkeypatch.setattr(packets, "_MAX_BUFFER_BYTES", 0)  # as if the stream were too large to be held
-    path, truth = made(name)
+    path, truth = make_video(name)
     wrong = compared(path, truth, REQUESTS) if len(truth) else []
     assert not wrong, "\n".join(wrong)
 
@@ -212,41 +212,41 @@ CHANGED = ("mpeg4.mp4", "mpeg4_b.mp4", "vp8.webm", "vp8_layers.webm", "vp9.webm"
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", CHANGED)
-def test_whatever_became_of_packets_frames_are_those_of_a_full_decode(tmp_path, name):
+def test_after_random_changes_of_packets_frames_are_those_of_a_full_decode(tmp_path, name):
     wrong = []
     for number in range(CHANGES):
-        chance = random.Random(f"{name}/{number}")
-        path = tmp_path / f"{number}{chance.choice(('.mkv', Path(name).suffix))}"
-        remux(base(path, name), path, random_change(chance))
+        rng = random.Random(f"{name}/{number}")
+        path = tmp_path / f"{number}{rng.choice(('.mkv', Path(name).suffix))}"
+        remux(base(path, name), path, random_change(rng))
         truth = whole(path)
         try:
-            counted = count_frames(path)
+            num_counted = count_frames(path)
         except BrokenVideo:
-            counted = 0
-        if counted != len(truth):
-            wrong.append(f"change {number}: {counted} counted, {len(truth)} decode")
-        found = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
-        wrong += [f"change {number}: {line}" for line in found + (compared(path, truth, 10) if len(truth) else [])]
+            num_counted = 0
+        if num_counted != len(truth):
+            wrong.append(f"change {number}: {num_counted} counted, {len(truth)} decode")
+        lines = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
+        wrong += [f"change {number}: {line}" for line in lines + (compared(path, truth, 10) if len(truth) else [])]
     assert not wrong, "\n".join(wrong)
 
 
 def entries(*, broken: bool) -> list:
     """What every clips.json under the data's folder lists, whole or broken, each with its folder."""
-    found = [
+    lines = [
         pytest.param(listing.parent / entry["file"], id=str((listing.parent / entry["file"]).relative_to(DATA)))
         for listing in sorted(DATA.rglob("clips.json"))
         for entry in json.loads(listing.read_text())
         if (entry["kind"] == "broken") == broken
     ]
     absent = pytest.param(None, marks=pytest.mark.skip(f"no clips.json is under {DATA}; set VIDSTILL_DATA"))
-    return found or [absent]
+    return lines or [absent]
 
 
 @pytest.fixture(scope="module")
 def decoded():
     """Each real file's full decode, made once."""
-    known = {}
-    return lambda path: known[path] if path in known else known.setdefault(path, whole(path))
+    cache = {}
+    return lambda path: cache[path] if path in cache else cache.setdefault(path, whole(path))
 
 
 @pytest.mark.files

@@ -40,7 +40,7 @@ def video(request, tmp_path_factory):
 
 @settings(max_examples=30)
 @given(numbers=st.lists(st.integers(0, FRAMES - 1), min_size=1, max_size=12))
-def test_the_frames_that_come_out_are_those_that_were_asked_for(video, numbers):
+def test_the_requested_frames_are_read(video, numbers):
     assert [number_of(frame) for frame in read_frames(video, numbers)] == numbers
 
 
@@ -52,7 +52,7 @@ def test_a_frame_is_what_a_full_decode_gives(video):
         np.testing.assert_array_equal(read_frames(video, [n])[0], whole[n])
 
 
-def test_bytes_an_address_and_a_piece_of_a_shard_read_like_the_file(video, tmp_path):
+def test_bytes_a_url_and_a_shard_member_are_read_like_the_file(video, tmp_path):
     data, frames = video.read_bytes(), read_frames(video, [3, 7])
     shard = tmp_path / "shard.tar"
     shard.write_bytes(b"before" + data + b"behind")
@@ -63,12 +63,12 @@ def test_bytes_an_address_and_a_piece_of_a_shard_read_like_the_file(video, tmp_p
         assert read_stream_metadata(source) == read_stream_metadata(video)
 
 
-def test_every_frame_comes_in_turn(video):
+def test_all_frames_are_iterated_in_order(video):
     np.testing.assert_array_equal(np.stack(list(iter_frames(video))), read_frames(video, range(FRAMES)))
 
 
 @pytest.mark.parametrize(
-    ("codec", "suffix", "options", "wanted", "most"),
+    ("codec", "suffix", "options", "requested", "most"),
     [
         ("libx264", "mp4", {"x264-params": "keyint=8:min-keyint=8:scenecut=0:bframes=0:open-gop=0"}, [18], 3),
         ("libx264", "mp4", {"x264-params": "keyint=20:scenecut=0:bframes=3:b-pyramid=none:b-adapt=0"}, [12], 4),
@@ -79,20 +79,20 @@ def test_every_frame_comes_in_turn(video):
         ("libvpx-vp9", "webm", {"g": "5"}, [17], 3),
     ],
 )
-def test_what_no_wanted_frame_depends_on_is_not_decoded(tmp_path, codec, suffix, options, wanted, most):
+def test_frames_that_no_requested_frame_depends_on_are_not_decoded(tmp_path, codec, suffix, options, requested, most):
     path = write_video(tmp_path / f"video.{suffix}", FRAMES, codec=codec, options=options)
     with VideoReader(path, num_frames=FRAMES) as reader:  # without the count, MPEG-4 is decoded from the start
-        assert [number_of(frame) for frame in reader.read_frames(wanted)] == wanted
+        assert [number_of(frame) for frame in reader.read_frames(requested)] == requested
         assert reader.num_decoded_frames <= most
 
 
-def test_a_stream_too_large_to_hold_is_read_twice_and_gives_the_same(video, monkeypatch):
+def test_a_stream_too_large_to_keep_is_read_twice_and_gives_the_same(video, monkeypatch):
     frames = read_frames(video, [2, 9, 17])
     monkeypatch.setattr("vidstill.data.decode.packets._MAX_BUFFER_BYTES", 100)
     np.testing.assert_array_equal(read_frames(video, [2, 9, 17]), frames)
 
 
-def test_a_frame_without_a_time_stamp_comes_when_the_last_one_ends(tmp_path):
+def test_a_frame_without_a_time_stamp_is_shown_when_the_last_one_ends(tmp_path):
     stamps = [n * n + 7 * n for n in range(30)]  # ms; those before 0 are none to FFmpeg
     video = encode(tmp_path / "video.mkv", "libx264", f"{X264} bf=0", numbers=range(30), stamps=stamps)
     earlier = restamped(lambda n, sample: (sample.pts - 300, sample.dts - 300))
@@ -170,7 +170,7 @@ def test_frames_before_a_cut_are_counted_and_read(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
-def test_a_header_that_promises_too_much_is_not_believed(tmp_path, share):
+def test_a_header_that_states_too_many_frames_is_not_trusted(tmp_path, share):
     broken = cut_short(write_video(tmp_path / "cut.mp4", 200, index_first=True), share)
     frames = count_frames(broken)
     assert 0 < frames < 200
@@ -180,7 +180,7 @@ def test_a_header_that_promises_too_much_is_not_believed(tmp_path, share):
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all\n" * 100], ids=["empty", "text"])
-def test_what_is_no_video_is_named(tmp_path, content):
+def test_a_file_that_is_no_video_is_named(tmp_path, content):
     (tmp_path / "not.mp4").write_bytes(content)
     with pytest.raises(BrokenVideo, match=r"not\.mp4"):
         count_frames(tmp_path / "not.mp4")
@@ -191,14 +191,14 @@ def test_a_missing_file_is_named(tmp_path):
         read_frames(tmp_path / "nowhere.mp4", [0])
 
 
-def test_a_name_is_never_an_address(tmp_path, monkeypatch):
+def test_a_path_is_never_taken_for_a_url(tmp_path, monkeypatch):
     write_video(tmp_path / "concat:a.mp4")
     monkeypatch.chdir(tmp_path)
     assert count_frames(Path("concat:a.mp4")) == 20
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp"])
-def test_a_picture_is_a_video_of_one_frame(tmp_path, suffix):
+def test_an_image_is_a_video_of_one_frame(tmp_path, suffix):
     path = tmp_path / f"picture.{suffix}"
     Image.fromarray(numbered(37)).save(path)
     assert count_frames(path) == 1
@@ -207,19 +207,19 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path, suffix):
         read_frames(path, [1])
 
 
-def test_a_grey_picture_has_three_colours(tmp_path):
+def test_a_grey_image_has_three_channels(tmp_path):
     Image.fromarray(numbered(5)[..., 0]).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(read_frames(tmp_path / "grey.png", [0])[0], numbered(5))
 
 
-def test_a_picture_is_turned_as_its_camera_says(tmp_path):
+def test_an_image_is_turned_by_its_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its left side: to be turned clockwise
     Image.fromarray(numbered(1)).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_frames(tmp_path / "turned.png", [0])[0], np.rot90(numbered(1), -1))
 
 
-def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_names(tmp_path):
+def test_a_folder_of_images_is_a_video_in_the_order_of_their_names(tmp_path):
     for n in range(12):
         Image.fromarray(numbered(n)).save(tmp_path / f"img_{n + 1:05d}.png")
     assert count_frames(tmp_path) == 12
@@ -239,7 +239,7 @@ def real_clips(*kinds: str) -> list:
 
 @pytest.mark.files
 @pytest.mark.parametrize("entry", real_clips("normal", "short", "rotated"))
-def test_real_clips_have_the_frames_that_decode_and_stand_upright(entry):
+def test_real_clips_have_the_frames_that_decode_and_are_upright(entry):
     with VideoReader(CLIPS / entry["file"]) as reader:
         num_frames = reader.num_frames
         height, width = reader.read_frames([0, num_frames - 1]).shape[1:3]

@@ -36,7 +36,7 @@ balances = st.floats(0, 1)
 
 
 @given(sizes, balances)
-def test_a_class_has_its_share_to_the_power_of_what_is_not_balanced(counts, balance):
+def test_a_class_has_its_share_to_the_power_of_one_minus_the_balance(counts, balance):
     times = compute_expected_counts(build_manifest(counts), balance)
     shares = np.array(counts, float) ** (1 - balance)
     expected = np.repeat(shares / shares.sum() * sum(counts) / counts, counts)
@@ -53,18 +53,18 @@ def test_the_rarest_of_several_labels_counts():
 
 @settings(max_examples=40)
 @given(sizes, balances, st.integers(0, 10))
-def test_an_epoch_shows_a_clip_as_often_as_expected_but_for_less_than_once(counts, balance, epoch):
+def test_an_epoch_shows_a_clip_as_often_as_expected_up_to_rounding(counts, balance, epoch):
     times = compute_expected_counts(build_manifest(counts), balance)
     order = draw_epoch_order(sum(counts), 3, epoch, times)
     assert len(order) == sum(counts)
-    shown = np.bincount(order, minlength=sum(counts))
-    assert (np.abs(shown - times) < 1 + 1e-9).all()
+    counts_shown = np.bincount(order, minlength=sum(counts))
+    assert (np.abs(counts_shown - times) < 1 + 1e-9).all()
 
 
 def test_over_many_epochs_every_clip_is_shown_as_often_as_expected():
     times = compute_expected_counts(build_manifest((20, 5, 2)), 0.7)
-    shown = sum(np.bincount(draw_epoch_order(27, 0, epoch, times), minlength=27) for epoch in range(600))
-    np.testing.assert_allclose(shown / 600, times, atol=0.08)  # 4 deviations of a share of one half
+    counts_shown = sum(np.bincount(draw_epoch_order(27, 0, epoch, times), minlength=27) for epoch in range(600))
+    np.testing.assert_allclose(counts_shown / 600, times, atol=0.08)  # 4 deviations of a share of one half
 
 
 def test_equal_classes_are_shown_once_an_epoch_at_any_balance():
@@ -82,12 +82,12 @@ def test_an_epochs_order_depends_on_the_seed_and_the_epoch_alone():
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
-def test_each_time_of_a_video_is_counted(order):
-    seen: Counter[int] = Counter()
+def test_previous_occurrences_are_counted(order):
+    occurrences: Counter[int] = Counter()
     expected = []
     for video in order:
-        expected.append(seen[video])
-        seen[video] += 1
+        expected.append(occurrences[video])
+        occurrences[video] += 1
     assert count_previous_occurrences(np.array(order)).tolist() == expected
 
 
@@ -96,7 +96,7 @@ def test_a_clip_that_is_shown_twice_in_an_epoch_is_drawn_anew():
     assert len(seeds.unique()) == len(seeds) == 54
 
 
-def test_no_balance_is_as_before():
+def test_without_balance_an_epoch_is_a_permutation():
     for one, other in zip(
         batches((9, 3), 0.0, per_step=4, steps=6), batches((6, 6), 1.0, per_step=4, steps=6), strict=True
     ):
@@ -123,25 +123,25 @@ def test_a_resumed_run_and_two_processes_see_what_one_sees(counts, start, accumu
 
 @settings(max_examples=15)
 @given(st.sets(st.integers(0, 19), max_size=4))
-def test_another_clip_stands_in_for_a_broken_one_with_the_chance_of_the_other(broken):
+def test_another_clip_replaces_a_broken_one_with_its_draws(broken):
     plain, mended = (batches((16, 4), 1.0, per_step=5, steps=8, broken=tuple(out)) for out in ((), broken))
     for one, other in zip(plain, mended, strict=True):
         assert torch.equal(one.seed, other.seed)
         assert not broken & set(other.label.tolist())
-        kept = [label not in broken for label in one.label.tolist()]
-        assert torch.equal(one.label[kept], other.label[kept])
+        is_whole = [label not in broken for label in one.label.tolist()]
+        assert torch.equal(one.label[is_whole], other.label[is_whole])
 
 
-def test_a_clip_that_an_epoch_leaves_out_stands_in_where_nothing_else_is_left():
+def test_a_clip_that_an_epoch_leaves_out_is_the_last_replacement():
     epochs = [
         set(draw_epoch_order(3, 0, epoch, compute_expected_counts(build_manifest((1, 2)), 1.0)).tolist())
         for epoch in range(40)
     ]
-    epoch = next(n for n, shown in enumerate(epochs) if len(shown) == 2)
-    left_out = ({0, 1, 2} - epochs[epoch]).pop()
+    epoch = next(n for n, counts_shown in enumerate(epochs) if len(counts_shown) == 2)
+    omitted = ({0, 1, 2} - epochs[epoch]).pop()
     how = {"per_step": 1, "steps": 3 * epoch + 3, "start_step": 3 * epoch, "max_broken_fraction": 1.0}
-    shown = batches((1, 2), 1.0, broken=tuple(epochs[epoch]), **how)
-    assert {int(batch.label) for batch in shown} == {left_out}
+    counts_shown = batches((1, 2), 1.0, broken=tuple(epochs[epoch]), **how)
+    assert {int(batch.label) for batch in counts_shown} == {omitted}
 
 
 def test_classes_without_labels_cannot_be_balanced():

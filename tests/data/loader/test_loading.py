@@ -59,7 +59,7 @@ def batches_of(dataset: TrainDataset, **how) -> Iterator[TrainBatch]:
     return iter_train_batches(dataset, steps_per_epoch=len(dataset) // how["videos_per_step"], device=CPU, **how)
 
 
-def seen(dataset: TrainDataset, **how) -> list[list[int]]:
+def load_labels(dataset: TrainDataset, **how) -> list[list[int]]:
     """The videos of every micro-batch."""
     return [batch.label.tolist() for batch in batches_of(dataset, **how)]
 
@@ -73,12 +73,12 @@ chunks = st.integers(1, 4)
 
 @settings(max_examples=20)
 @given(videos=st.integers(1, 60), size=chunks, world=chunks, accumulation=chunks, steps=st.integers(1, 12), seed=chunks)
-def test_processes_and_micro_batches_share_out_the_videos_of_a_step(videos, size, world, accumulation, steps, seed):
+def test_processes_and_micro_batches_divide_the_videos_of_a_step(videos, size, world, accumulation, steps, seed):
     per_step = size * world * accumulation
     dataset = RowDataset(videos + per_step, seed=seed)
-    whole = seen(dataset, videos_per_step=per_step, total_steps=steps)
+    whole = load_labels(dataset, videos_per_step=per_step, total_steps=steps)
     ranks = [
-        seen(
+        load_labels(
             dataset,
             videos_per_step=per_step,
             total_steps=steps,
@@ -98,14 +98,14 @@ def test_processes_and_micro_batches_share_out_the_videos_of_a_step(videos, size
 def test_a_resumed_run_sees_what_it_would_have_seen(videos, per_step, start, accumulation):
     how = {"videos_per_step": per_step * accumulation, "total_steps": 30, "accumulation_steps": accumulation}
     dataset = RowDataset(videos * accumulation)
-    assert seen(dataset, **how, start_step=start) == seen(dataset, **how)[start * accumulation :]
+    assert load_labels(dataset, **how, start_step=start) == load_labels(dataset, **how)[start * accumulation :]
 
 
 @settings(max_examples=20)
 @given(videos=st.integers(4, 60), per_step=chunks)
 def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos, per_step):
     steps = videos // per_step
-    batches = seen(RowDataset(videos), videos_per_step=per_step, total_steps=2 * steps)
+    batches = load_labels(RowDataset(videos), videos_per_step=per_step, total_steps=2 * steps)
     for epoch in range(2):
         shown = list(chain(*batches[epoch * steps : (epoch + 1) * steps]))
         assert len(set(shown)) == len(shown) == steps * per_step > videos - per_step
@@ -115,11 +115,13 @@ def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize(("accumulation", "world"), [(1, 1), (2, 3)])
-def test_workers_processes_and_micro_batches_leave_the_order_as_it_is(workers, accumulation, world):
+def test_workers_processes_and_micro_batches_do_not_change_the_order(workers, accumulation, world):
     how = {"videos_per_step": 6, "total_steps": 7}
-    alone = list(chain(*seen(RowDataset(25), **how)))
+    alone = list(chain(*load_labels(RowDataset(25), **how)))
     ranks = [
-        seen(RowDataset(25), **how, rank=rank, world_size=world, accumulation_steps=accumulation, workers=workers)
+        load_labels(
+            RowDataset(25), **how, rank=rank, world_size=world, accumulation_steps=accumulation, workers=workers
+        )
         for rank in range(world)
     ]
     assert list(chain(*chain(*zip(*ranks, strict=True)))) == alone
@@ -181,7 +183,7 @@ def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
     assert batch.label.tolist() == [label for sample in samples for label in sample.label.tolist()]
 
 
-def test_loading_takes_nothing_from_the_runs_own_chance(listing):
+def test_loading_does_not_use_the_global_random_state(listing):
     state = torch.get_rng_state()
     dataset = TrainClips(listing, CONFIG, seed=3)
     for workers in (0, 1):
@@ -195,7 +197,7 @@ def test_loading_takes_nothing_from_the_runs_own_chance(listing):
 
 @settings(max_examples=40)
 @given(broken=st.sets(st.integers(0, 19), max_size=4), start=st.integers(0, 9))
-def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
+def test_the_next_of_the_order_replaces_a_broken_video(broken, start):
     how = {
         "videos_per_step": 4,
         "steps_per_epoch": 5,
@@ -208,9 +210,9 @@ def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
     )
     assert all(torch.equal(one.seed, other.seed) for one, other in zip(plain, mended, strict=True))
     whole, shown = (chain(*(batch.label.tolist() for batch in batches)) for batches in (plain, mended))
-    for place, (meant, video) in enumerate(zip(whole, shown, strict=True), start * 4):
-        order = draw_epoch_order(20, 0, place // 20).tolist()
-        after = order[place % 20 :] + order[: place % 20]
+    for position, (meant, video) in enumerate(zip(whole, shown, strict=True), start * 4):
+        order = draw_epoch_order(20, 0, position // 20).tolist()
+        after = order[position % 20 :] + order[: position % 20]
         assert video == next(v for v in after if v not in broken)
         assert (video == meant) == (meant not in broken)
 
@@ -219,7 +221,7 @@ def test_the_next_of_the_order_stands_in_for_a_broken_video(broken, start):
 def test_a_broken_video_is_named_once(caplog, workers):
     broken = [int(video) for video in draw_epoch_order(20, 0, 0)[7:9]]  # the second is asked for for two batches
     with caplog.at_level(logging.WARNING, "vidstill"):
-        seen(
+        load_labels(
             RowDataset(20, broken=tuple(broken)),
             videos_per_step=4,
             total_steps=15,
@@ -232,26 +234,26 @@ def test_a_broken_video_is_named_once(caplog, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_more_broken_videos_than_the_stated_share_stop_training_with_their_names(workers):
+def test_too_many_broken_videos_stop_training_with_their_names(workers):
     dataset = RowDataset(200, broken=(3, 8, 150))
     with pytest.raises(InputError, match=r"^3 of 200 videos are broken, and at most 2 may be") as error:
-        seen(dataset, videos_per_step=4, total_steps=50, workers=workers)
+        load_labels(dataset, videos_per_step=4, total_steps=50, workers=workers)
     assert all(f"video {n} is broken" in str(error.value) for n in dataset.broken)
 
 
 def test_where_nothing_decodes_training_stops_at_once():
     with pytest.raises(InputError, match="videos are broken"):
-        seen(RowDataset(20, broken=tuple(range(20))), videos_per_step=4, total_steps=50)
+        load_labels(RowDataset(20, broken=tuple(range(20))), videos_per_step=4, total_steps=50)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_mistake_that_a_worker_meets_arrives_as_its_sentence(tmp_path, workers):
+def test_an_input_error_in_a_worker_arrives_with_its_message(tmp_path, workers):
     write_video(tmp_path / "a.mp4")
     (tmp_path / "b.png").write_bytes(b"")
     (tmp_path / "list.txt").write_text("a.mp4 0\nb.png 0\n")
     dataset = TrainClips(open_manifest(tmp_path / "list.txt"), CONFIG, seed=0)
     with pytest.raises(InputError, match=r"^\S+b\.png is an image, a clip of one frame, but clips have 4 frames"):
-        seen(dataset, videos_per_step=2, total_steps=1, workers=workers)
+        load_labels(dataset, videos_per_step=2, total_steps=1, workers=workers)
 
 
 def test_an_epoch_that_the_videos_do_not_fill_is_refused():
@@ -273,7 +275,7 @@ def test_a_step_that_does_not_divide_is_refused():
 
 
 @pytest.mark.parametrize(("workers", "world"), [(0, 1), (0, 4), (2, 1)])
-def test_a_test_scores_every_video_once(listing, workers, world):
+def test_an_evaluation_loads_every_video_once(listing, workers, world):
     dataset, broken = ViewClips(listing, VIEWS), {}
     batches = [
         batch
@@ -282,17 +284,17 @@ def test_a_test_scores_every_video_once(listing, workers, world):
             dataset, videos_per_batch=4, broken_videos=broken, rank=rank, world_size=world, workers=workers, device=CPU
         )
     ]
-    assert sorted(place for batch in batches for place in batch.video_index.tolist()) == list(range(6))
+    assert sorted(position for batch in batches for position in batch.video_index.tolist()) == list(range(6))
     assert broken == {}
     for batch in batches:
         assert batch.clip.shape[1:] == (6, 3, 4, 16, 16)
-        for clip, label, place in zip(*batch, strict=True):
-            views = view_sample(dataset, int(place))
+        for clip, label, position in zip(*batch, strict=True):
+            views = view_sample(dataset, int(position))
             torch.testing.assert_close(clip * 255, views.clip.float())
-            assert int(label) == views.label == listing.rows[int(place)].label
+            assert int(label) == views.label == listing.rows[int(position)].label
 
 
-def test_a_test_reports_a_broken_video_and_puts_none_in_its_place(tmp_path, caplog):
+def test_an_evaluation_reports_a_broken_video_and_leaves_it_out(tmp_path, caplog):
     for name in ("a", "c", "d"):
         write_video(tmp_path / f"{name}.mp4")
     (tmp_path / "b.mp4").write_bytes(b"")
@@ -311,13 +313,13 @@ def test_a_test_reports_a_broken_video_and_puts_none_in_its_place(tmp_path, capl
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_worker_leaves_stopping_to_the_run(number):
+def test_a_worker_ignores_signals_to_stop(number):
     how = {"videos_per_step": 2, "total_steps": 40}
     batches = batches_of(RowDataset(8), workers=1, **how)
     first = next(batches)
     for worker in multiprocessing.active_children():  # a terminal's Ctrl-C, and `timeout`, reach them too
         os.kill(worker.pid, number)
-    assert [batch.label.tolist() for batch in (first, *batches)] == seen(RowDataset(8), **how)
+    assert [batch.label.tolist() for batch in (first, *batches)] == load_labels(RowDataset(8), **how)
 
 
 def test_a_worker_that_is_killed_changes_nothing():
@@ -329,14 +331,14 @@ def test_a_worker_that_is_killed_changes_nothing():
         if len(shown) in (5, 20):
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
             time.sleep(0.05)  # a training step, which nothing disturbs
-    assert shown == seen(RowDataset(8), **how)
+    assert shown == load_labels(RowDataset(8), **how)
 
 
 DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIGKILL)}
 
 
 @pytest.mark.parametrize("start", [0, 7])
-def test_a_decoder_that_is_stuck_or_dies_is_a_broken_video(caplog, start):
+def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, start):
     how = {"videos_per_step": 4, "total_steps": 15, "start_step": start, "max_broken_fraction": 0.2}
     plain = list(batches_of(RowDataset(20, broken=tuple(DEADLY)), **how))
     caplog.clear()
@@ -352,17 +354,17 @@ def test_a_decoder_that_is_stuck_or_dies_is_a_broken_video(caplog, start):
     ]
 
 
-def test_too_many_stuck_decoders_stop_training_with_their_names():
+def test_too_many_hanging_decoders_stop_training_with_their_names():
     with pytest.raises(InputError, match=r"^2 of 20 videos are broken, and at most 1 may be") as error:
-        seen(RowDataset(20, on_load=DEADLY), videos_per_step=4, total_steps=15, workers=2, timeout_seconds=0.4)
+        load_labels(RowDataset(20, on_load=DEADLY), videos_per_step=4, total_steps=15, workers=2, timeout_seconds=0.4)
     assert error.value.args[0].count("videos/") == 2
 
 
-def test_a_test_reports_a_decoder_that_is_stuck_or_dies():
+def test_an_evaluation_reports_a_decoder_that_hangs_or_dies():
     broken: dict[int, str] = {}
     how = {"videos_per_batch": 3, "broken_videos": broken, "workers": 2, "timeout_seconds": 0.4, "device": CPU}
     batches = list(iter_view_batches(RowViews(20, on_load=DEADLY), **how))
-    assert [place for batch in batches for place in batch.video_index.tolist()] == [
+    assert [position for batch in batches for position in batch.video_index.tolist()] == [
         n for n in range(20) if n not in DEADLY
     ]
     assert broken == {
@@ -377,7 +379,7 @@ def gone() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_nothing_stands_in_for_a_place_that_does_not_answer(workers):
+def test_a_server_that_does_not_answer_stops_loading(workers):
     batches = batches_of(
         RowDataset(20, on_load={int(draw_epoch_order(20, 0, 0)[6]): gone}), videos_per_step=4, total_steps=5
     )
@@ -395,23 +397,23 @@ def test_nothing_stands_in_for_a_place_that_does_not_answer(workers):
 @pytest.mark.parametrize(("videos", "allowed"), [(9, 0), (10, 1), (199, 1), (200, 2)])
 def test_of_ten_videos_or_more_one_may_be_broken(videos, allowed):
     how = {"videos_per_step": 1, "total_steps": videos}
-    assert len(seen(RowDataset(videos, broken=tuple(range(allowed))), **how)) == videos
+    assert len(load_labels(RowDataset(videos, broken=tuple(range(allowed))), **how)) == videos
     with pytest.raises(
         InputError, match=rf"^{allowed + 1} of {videos} videos are broken, and at most {allowed} may be"
     ):
-        seen(RowDataset(videos, broken=tuple(range(allowed + 1))), **how)
+        load_labels(RowDataset(videos, broken=tuple(range(allowed + 1))), **how)
 
 
 def test_a_broken_video_is_not_tried_again():
     dataset = RowDataset(20, broken=(3, 8))
-    seen(dataset, videos_per_step=4, total_steps=15, max_broken_fraction=0.1)
+    load_labels(dataset, videos_per_step=4, total_steps=15, max_broken_fraction=0.1)
     tries = Counter(dataset.loaded)
     assert tries[3] == tries[8] == 1
     assert sum(tries.values()) == 15 * 4 + 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_video_that_a_scan_found_broken_is_named_as_the_scan_did_and_not_opened(tmp_path, caplog, workers):
+def test_a_video_that_a_scan_calls_broken_is_named_with_its_reason_and_not_opened(tmp_path, caplog, workers):
     listing = numbered_listing(tmp_path, 12)
     columns = {"label": listing.rows.labels, "frames": [20] * len(listing)}
     names = [row.name for row in listing.rows]
@@ -466,13 +468,15 @@ def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, caplog):
     ]
 
 
-def test_no_more_is_asked_for_ahead_than_stated(tmp_path):
-    begun = {video: (tmp_path / f"{video}").touch for video in range(200)}
-    batches = batches_of(RowDataset(200, on_load=begun), videos_per_step=5, total_steps=40, workers=3)
-    for taken in range(3):
+def test_no_more_is_prefetched_than_stated(tmp_path):
+    start_time = {video: (tmp_path / f"{video}").touch for video in range(200)}
+    batches = batches_of(RowDataset(200, on_load=start_time), videos_per_step=5, total_steps=40, workers=3)
+    for num_taken_batches in range(3):
         next(batches)
         deadline = time.monotonic() + 20
-        ready = 5 * (taken + 1) + 5 + (5 + 2 * 3) - 1  # taken, gathered, kept by the workers; the last is in use
+        ready = (
+            5 * (num_taken_batches + 1) + 5 + (5 + 2 * 3) - 1
+        )  # taken, gathered, kept by the workers; the last is in use
         while len(list(tmp_path.iterdir())) < ready:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -480,30 +484,30 @@ def test_no_more_is_asked_for_ahead_than_stated(tmp_path):
         assert len(list(tmp_path.iterdir())) == ready
 
 
-def test_batches_that_nobody_takes_leave_nothing_behind():
+def test_closed_batches_leave_no_process_and_no_thread():
     before = children(), threading.active_count()
     batches = batches_of(
         RowDataset(20, on_load={int(draw_epoch_order(20, 0, 0)[3]): hang}), videos_per_step=2, total_steps=5, workers=2
     )
     next(batches)
-    begun = time.monotonic()
+    start_time = time.monotonic()
     batches.close()
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - start_time < 4
     assert (children(), threading.active_count()) == before
 
 
 @pytest.mark.nightly
 def test_the_memory_of_workers_does_not_grow_with_the_number_of_rows():
-    def measured(rows: int) -> list[dict[str, float]]:
-        told = subprocess.run(
+    def measure(rows: int) -> list[dict[str, float]]:
+        output = subprocess.run(
             [sys.executable, HOUSE / "scripts/loader_memory.py", "--rows", str(rows), "--samples", "1000"],
             check=True,
             capture_output=True,
             text=True,
         )
-        return json.loads(told.stdout)["workers_mb"]
+        return json.loads(output.stdout)["workers_mb"]
 
-    few, many = measured(1000), measured(1_000_000)
+    few, many = measure(1000), measure(1_000_000)
     assert len(few) == len(many) == 2
     for worker in many:
         assert worker["private"] < 100

@@ -142,7 +142,7 @@ def same(ours: list[TrainBatch], theirs: list[TrainBatch]) -> bool:
     )
 
 
-def test_packs_behind_an_address_are_the_same_data_set(server, folder):
+def test_packs_behind_a_url_are_the_same_dataset(server, folder):
     ours, theirs = open_manifest(PACKS), open_manifest(folder)
     assert ours.fingerprint == theirs.fingerprint
     for one, other in zip(ours.rows, theirs.rows, strict=True):
@@ -156,53 +156,53 @@ def test_training_sees_the_same_clips_from_a_server_as_from_a_folder(server, fol
 
 
 def test_a_server_that_dies_in_mid_epoch_and_comes_back_changes_nothing(server, folder, monkeypatch):
-    coming = batches(PACKS, 2)
-    seen = [next(coming)]
+    remaining = batches(PACKS, 2)
+    received = [next(remaining)]
     server.kill()
     back = threading.Timer(1.0, server.start)
     back.start()
-    seen += coming
+    received += remaining
     back.join()
-    assert same(seen, list(batches(folder, 0)))
+    assert same(received, list(batches(folder, 0)))
 
 
 def test_a_server_that_dies_for_good_stops_the_run_and_no_video_is_to_blame(server, impatient):
-    coming = batches(PACKS, 2)
-    next(coming)
+    remaining = batches(PACKS, 2)
+    next(remaining)
     server.kill()
     with pytest.raises(
         InputError, match=r"\d\.mp4 in s3://bucket/packs/all-.* cannot be reached: .* to continue"
     ) as caught:
-        list(coming)
+        list(remaining)
     assert not isinstance(caught.value, BrokenVideo)
 
 
 def test_a_frozen_server_is_given_up(server, impatient):
-    piece = first_piece(PACKS)
+    member = first_piece(PACKS)
     server.freeze()
     with pytest.raises(
         StorageUnreachable, match=r"cannot be reached: no answer within 1 s \(\d tries in \d s\); once it can"
     ):
-        fetch_source(piece)
+        fetch_source(member)
 
 
 def test_a_frozen_server_stops_the_run_and_no_video_is_to_blame(server, impatient):
-    coming = batches(PACKS, 2)
-    next(coming)
+    remaining = batches(PACKS, 2)
+    next(remaining)
     server.freeze()
     with pytest.raises(InputError, match="cannot be reached: no answer within 1 s") as caught:
-        list(coming)
+        list(remaining)
     assert not isinstance(caught.value, BrokenVideo)
 
 
-def test_a_server_that_thaws_is_read_on(server, monkeypatch):
-    piece = first_piece(PACKS)
-    expected = fetch_source(piece)
+def test_a_server_that_thaws_is_read_again(server, monkeypatch):
+    member = first_piece(PACKS)
+    expected = fetch_source(member)
     monkeypatch.setattr(sources, "REQUEST_TIMEOUT_SECONDS", 1.0)
     server.freeze()
     thawing = threading.Timer(2.0, server.thaw)
     thawing.start()
-    assert fetch_source(piece) == expected
+    assert fetch_source(member) == expected
     thawing.join()
 
 
@@ -219,12 +219,12 @@ except fetch.StorageUnreachable as error:
 """
     server.freeze()
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=True)
-    ended, said = time.time(), ran.stdout
-    assert "one.mp4 in s3://bucket/packs/a.tar cannot be reached: no answer within 0.5 s" in said
-    assert ended - float(said.split()[-1]) < 20
+    ended, output = time.time(), ran.stdout
+    assert "one.mp4 in s3://bucket/packs/a.tar cannot be reached: no answer within 0.5 s" in output
+    assert ended - float(output.split()[-1]) < 20
 
 
-def test_packing_from_a_server_that_dies_stops_and_goes_on_where_it_was(server, folder, tmp_path, impatient):
+def test_packing_from_a_server_that_dies_stops_and_resumes(server, folder, tmp_path, impatient):
     small = TranscodeConfig(short_side=16)
     pack_dataset(folder, tmp_path / "from a folder", small, clips_per_shard=1)
     out = tmp_path / "from a server"
@@ -235,34 +235,34 @@ def test_packing_from_a_server_that_dies_stops_and_goes_on_where_it_was(server, 
     assert (out / "all-000000.tar").is_file()
     assert not (out / "index.jsonl").exists()
     server.start()
-    said = pack_dataset(PACKS, out, small, clips_per_shard=1)
-    assert (said.num_videos, said.skipped) == (VIDEOS, ())
+    output = pack_dataset(PACKS, out, small, clips_per_shard=1)
+    assert (output.num_videos, output.skipped) == (VIDEOS, ())
     for path in (tmp_path / "from a folder").iterdir():
         if path.name != "pack.json":  # which says where the videos came from
             assert (out / path.name).read_bytes() == path.read_bytes()
 
 
 def test_an_object_that_is_missing_or_cut_is_the_files_fault(server):
-    piece = first_piece(PACKS)
+    member = first_piece(PACKS)
     files = fsspec.filesystem("s3")
-    files.pipe_file("bucket/packs/all-000000.tar", b"\0" * (piece.offset + 100))
-    cut = rf"0\.mp4 in .* is cut off: it has {piece.size} bytes from byte 512 on"
+    files.pipe_file("bucket/packs/all-000000.tar", b"\0" * (member.offset + 100))
+    cut = rf"0\.mp4 in .* is cut off: it has {member.size} bytes from byte 512 on"
     with pytest.raises(BrokenVideo, match=f"{cut}, of which the shard holds 100"):
-        fetch_source(piece)
+        fetch_source(member)
     files.pipe_file("bucket/packs/all-000000.tar", b"\0" * 100)
     with pytest.raises(BrokenVideo, match=f"{cut}, of which the shard holds 0"):
-        fetch_source(piece)
+        fetch_source(member)
     files.rm_file("bucket/packs/all-000000.tar")
     with pytest.raises(BrokenVideo, match=r"0\.mp4 in s3://bucket/packs/all-000000\.tar does not exist"):
-        fetch_source(piece)
+        fetch_source(member)
     server.kill()  # with what was done to it
 
 
-def test_a_lack_of_credentials_is_said(server, monkeypatch):
-    piece = first_piece(PACKS)
+def test_missing_credentials_are_reported(server, monkeypatch):
+    member = first_piece(PACKS)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(StorageUnreachable, match="cannot be read: Unable to locate credentials; check the credentials"):
-        fetch_source(piece)
+        fetch_source(member)

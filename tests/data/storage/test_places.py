@@ -30,19 +30,19 @@ def behind():
     files.pseudo_dirs[:] = [""]
 
 
-def found(listing) -> list[tuple[str, int | None]]:
+def list_rows(listing) -> list[tuple[str, int | None]]:
     assert [row.source for row in listing.rows] == [f"{listing.rows.root}/{row.name}" for row in listing.rows]
     return [(row.name, row.label) for row in listing.rows]
 
 
-def test_a_list_behind_an_address_has_its_rows_there(behind):
+def test_a_list_behind_a_url_has_its_rows_there(behind):
     root = behind("a/1.mp4", "a/2.mp4", "b/3.mp4", list_csv="a/1.mp4 1\na/2.mp4 0\nb/3 1\n")
     listing = open_manifest(f"{root}/list.csv")
-    assert found(listing) == [("a/1.mp4", 1), ("a/2.mp4", 0), ("b/3.mp4", 1)]
+    assert list_rows(listing) == [("a/1.mp4", 1), ("a/2.mp4", 0), ("b/3.mp4", 1)]
     assert listing.source == f"{root}/list.csv"
 
 
-def test_a_list_of_this_machine_may_name_addresses_or_start_at_one(behind, tmp_path):
+def test_a_local_list_may_name_urls_or_have_one_as_its_root(behind, tmp_path):
     root = behind("a/1.mp4")
     (tmp_path / "list.txt").write_text(f"{root}/a/1.mp4 0\n")
     assert [row.source for row in open_manifest(tmp_path / "list.txt").rows] == [f"{root}/a/1.mp4"]
@@ -51,44 +51,44 @@ def test_a_list_of_this_machine_may_name_addresses_or_start_at_one(behind, tmp_p
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_packed_data_set_behind_an_address_is_read_through_its_index(behind, slash):
-    piece = {"shard": "train-0.tar", "offset": 512, "bytes": 10}
-    root = behind(index_jsonl=json.dumps({"path": "a.mp4", "label": 0, "frames": 3, "split": "train", **piece}))
+def test_a_packed_dataset_behind_a_url_is_read_through_its_index(behind, slash):
+    member = {"shard": "train-0.tar", "offset": 512, "bytes": 10}
+    root = behind(index_jsonl=json.dumps({"path": "a.mp4", "label": 0, "frames": 3, "split": "train", **member}))
     listing = open_manifest(root + slash, split="train")
     assert list(listing.rows) == [VideoRow(ShardMember(f"{root}/train-0.tar", 512, 10, "a.mp4"), 0, 3, None, "a.mp4")]
     assert list_splits(root + slash) == ("train",)
 
 
-def test_lists_of_each_split_behind_an_address_share_their_classes(behind):
+def test_lists_of_each_split_behind_a_url_share_their_classes(behind):
     root = behind("a.mp4", "b.mp4", train_csv="path,class\na.mp4,run\n", val_csv="path,class\nb.mp4,jump\n")
     assert list_splits(root) == ("train", "val")
-    assert found(open_manifest(root, split="val")) == [("b.mp4", 0)]
+    assert list_rows(open_manifest(root, split="val")) == [("b.mp4", 0)]
     assert open_manifest(root).classes == ("jump", "run")
 
 
-def test_folders_behind_an_address_are_told_as_those_of_this_machine(behind):
+def test_folders_behind_a_url_are_read_like_local_ones(behind):
     listing = open_manifest(behind("train/run/a.mp4", "train/jump/x/b.webm", "val/run/c.mp4", "train/run/notes.txt"))
-    assert found(listing) == [("jump/x/b.webm", 0), ("run/a.mp4", 1)]
-    assert listing.description == "the train split of a folder with a folder for each class"
-    assert found(open_manifest(f"{ROOT}/train/run")) == [("a.mp4", None)]
-    assert found(open_manifest(f"{ROOT}/train/run/a.mp4")) == [("a.mp4", None)]
+    assert list_rows(listing) == [("jump/x/b.webm", 0), ("run/a.mp4", 1)]
+    assert listing.description == "the train split of a directory with a directory for each class"
+    assert list_rows(open_manifest(f"{ROOT}/train/run")) == [("a.mp4", None)]
+    assert list_rows(open_manifest(f"{ROOT}/train/run/a.mp4")) == [("a.mp4", None)]
 
 
-def test_official_files_behind_an_address_are_recognised(behind):
+def test_official_files_behind_a_url_are_recognized(behind):
     text = "label,youtube_id,time_start,time_end,split\nrun,abc,0,10,train\nrun,gone,0,10,train\n"
     listing = open_manifest(behind("train/abc_000000_000010.mp4", train_csv=text))
-    assert found(listing) == [("train/abc_000000_000010.mp4", 0)]
+    assert list_rows(listing) == [("train/abc_000000_000010.mp4", 0)]
     assert listing.num_missing == 1
 
 
-def test_the_fingerprint_follows_what_is_behind_the_address(behind):
+def test_the_fingerprint_follows_the_files_behind_a_url(behind):
     root = behind("a.mp4", list_csv="a.mp4 0\n")
-    seen = open_manifest(f"{root}/list.csv").fingerprint
+    names_seen = open_manifest(f"{root}/list.csv").fingerprint
     behind(a_mp4="longer than it was")
-    assert open_manifest(f"{root}/list.csv").fingerprint != seen
+    assert open_manifest(f"{root}/list.csv").fingerprint != names_seen
 
 
-def test_what_is_not_behind_an_address_is_said(behind):
+def test_a_missing_url_is_reported(behind):
     root = behind("a.mp4", list_csv="a.mp4 0\nx/b.mp4 0\n")
     with pytest.raises(InputError, match=rf"1 of its 2 videos are missing, first {root}/x/b.mp4 \(line 2\)"):
         open_manifest(f"{root}/list.csv")
@@ -98,7 +98,7 @@ def test_what_is_not_behind_an_address_is_said(behind):
         open_manifest("nosuch://bucket")
 
 
-def test_a_listing_that_fails_is_no_empty_folder(behind, monkeypatch):
+def test_a_failed_listing_is_not_an_empty_folder(behind, monkeypatch):
     root = behind("a.mp4", list_csv="a.mp4 0\n")
 
     def broken(*given, **named):

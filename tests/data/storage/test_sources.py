@@ -47,7 +47,7 @@ def impatient(monkeypatch):
 
 
 @given(offset=st.integers(0, len(DATA)), size=st.integers(0, len(DATA)), blocks=st.integers(100, len(DATA)))
-def test_a_piece_is_its_bytes_wherever_its_shard_is(shard, address, offset, size, blocks):
+def test_a_shard_member_is_its_bytes_wherever_the_shard_is(shard, address, offset, size, blocks):
     size = min(size, len(DATA) - offset)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", blocks)
@@ -56,23 +56,23 @@ def test_a_piece_is_its_bytes_wherever_its_shard_is(shard, address, offset, size
 
 
 @given(offset=st.integers(0, 2 * len(DATA)), more=st.integers(1, 2**50), blocks=st.integers(100, len(DATA)))
-def test_a_piece_that_its_shard_does_not_hold_is_broken(shard, address, offset, more, blocks):
-    there = max(0, len(DATA) - offset)
+def test_a_member_that_its_shard_does_not_hold_is_broken(shard, address, offset, more, blocks):
+    num_available = max(0, len(DATA) - offset)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", blocks)
         for place in (shard, address):
-            said = rf"one\.mp4 in .*train-000000\.tar is cut off: it has {there + more} bytes from byte {offset} on, .* {there}$"
-            with pytest.raises(BrokenVideo, match=said):
-                fetch_source(ShardMember(place, offset, there + more, "one.mp4"))
+            message = rf"one\.mp4 in .*train-000000\.tar is cut off: it has {num_available + more} bytes from byte {offset} on, .* {num_available}$"
+            with pytest.raises(BrokenVideo, match=message):
+                fetch_source(ShardMember(place, offset, num_available + more, "one.mp4"))
 
 
 @pytest.mark.parametrize("blocks", [100, 2**20])
-def test_what_lies_behind_an_address_is_read_whole(address, monkeypatch, blocks):
+def test_a_remote_file_is_read_whole(address, monkeypatch, blocks):
     monkeypatch.setattr(sources, "BLOCK_BYTES", blocks)
     assert fetch_source(address) == DATA
 
 
-def test_what_is_missing_is_broken_and_named(tmp_path):
+def test_a_missing_file_is_broken_and_named(tmp_path):
     with pytest.raises(BrokenVideo, match=r"memory://bucket/none\.mp4 does not exist"):
         fetch_source("memory://bucket/none.mp4")
     with pytest.raises(BrokenVideo, match=r"one\.mp4 in memory://bucket/none\.tar does not exist"):
@@ -81,13 +81,13 @@ def test_what_is_missing_is_broken_and_named(tmp_path):
         fetch_source(ShardMember(tmp_path / "none.tar", 0, 5, "one.mp4"))
 
 
-def test_an_address_of_an_unknown_kind_is_the_users_mistake():
+def test_an_unknown_protocol_is_an_input_error():
     with pytest.raises(InputError, match=r"carrier-pigeon://coop/one\.mp4 cannot .* not known") as caught:
         fetch_source("carrier-pigeon://coop/one.mp4")
     assert not isinstance(caught.value, BrokenVideo | StorageUnreachable)
 
 
-def test_what_is_missing_to_reach_an_address_is_named_with_its_extra(monkeypatch):
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     def without_s3fs(address):
         raise ImportError("Install s3fs to access S3")
 
@@ -96,12 +96,12 @@ def test_what_is_missing_to_reach_an_address_is_named_with_its_extra(monkeypatch
         fetch_source("s3://bucket/one.mp4")
 
 
-def test_files_and_bytes_are_given_as_they_are(tmp_path):
+def test_local_files_and_bytes_are_returned_unchanged(tmp_path):
     assert fetch_source(tmp_path / "one.mp4") == tmp_path / "one.mp4"
     assert fetch_source(DATA) is DATA
 
 
-def test_places_are_told_apart():
+def test_paths_and_urls_are_distinguished():
     assert parse_path("s3://bucket/one.mp4") == "s3://bucket/one.mp4"
     assert parse_path("videos/one.mp4") == Path("videos/one.mp4")
     assert join_path(Path("root"), "one.mp4") == Path("root/one.mp4")
@@ -111,39 +111,39 @@ def test_places_are_told_apart():
     assert source_name(ShardMember(Path("a.tar"), 0, 5, "one.mp4")) == "one.mp4 in a.tar"
 
 
-def test_who_answers_late_is_waited_for(impatient):
-    begun = time.monotonic()
+def test_a_late_answer_is_waited_for(impatient):
+    start_time = time.monotonic()
 
     def ask():
-        if time.monotonic() - begun < 0.3:
+        if time.monotonic() - start_time < 0.3:
             raise ConnectionRefusedError(111, "Connection refused")
         return "here"
 
     assert call_with_retries("s3://bucket/one.mp4", ask) == "here"
 
 
-def test_who_does_not_answer_is_given_up_with_the_reason(impatient):
+def test_a_server_that_refuses_is_given_up_with_the_reason(impatient):
     def refuse():
         raise ConnectionRefusedError(111, "Connection refused")
 
-    said = r"cannot be reached: Connection refused \(\d+ tries in \d+ s\); once it can, run the same command again to continue"
-    with pytest.raises(StorageUnreachable, match=rf"s3://bucket/one\.mp4 {said}"):
+    message = r"cannot be reached: Connection refused \(\d+ tries in \d+ s\); once it can, run the same command again to continue"
+    with pytest.raises(StorageUnreachable, match=rf"s3://bucket/one\.mp4 {message}"):
         call_with_retries("s3://bucket/one.mp4", refuse)
 
 
-def test_who_says_nothing_is_given_up_and_keeps_nobody_waiting(impatient):
+def test_a_silent_server_is_given_up_in_time(impatient):
     silent = threading.Event()
-    begun = time.monotonic()
+    start_time = time.monotonic()
     with pytest.raises(StorageUnreachable, match=r"cannot be reached: no answer within 0\.2 s \(\d tries in"):
         call_with_retries("s3://bucket/one.mp4", silent.wait)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - start_time < 30
     left = [thread for thread in threading.enumerate() if thread.name == "vidstill request"]
     assert left
     assert all(thread.daemon for thread in left)  # none of them keeps a process from ending
     silent.set()
 
 
-def test_a_worker_that_waits_for_an_answer_is_not_taken_for_stuck(monkeypatch):
+def test_a_worker_that_waits_for_a_server_is_not_killed(monkeypatch):
     monkeypatch.setattr(sources, "REQUEST_TIMEOUT_SECONDS", 2.0)
     monkeypatch.setattr(sources, "RETRY_TIMEOUT_SECONDS", 4.0)
     silent = threading.Event()

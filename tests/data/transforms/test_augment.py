@@ -37,7 +37,7 @@ def test_a_drawn_box_lies_in_the_frame(crop, height, width, size, seed):
 
 
 @given(crops, sides, sides, sizes, seeds)
-def test_a_crop_has_the_size_that_is_asked_for(crop, height, width, size, seed):
+def test_a_crop_has_the_requested_size(crop, height, width, size, seed):
     cropped = crop.apply(noise(2, height, width), size, np.random.default_rng(seed))
     assert cropped.shape == (2, *size, 3)
     assert cropped.dtype == np.uint8
@@ -45,7 +45,7 @@ def test_a_crop_has_the_size_that_is_asked_for(crop, height, width, size, seed):
 
 
 @given(crops, seeds)
-def test_every_frame_is_cropped_alike_and_the_same_chance_crops_alike(crop, seed):
+def test_every_frame_has_the_same_crop_and_a_seed_repeats_it(crop, seed):
     frames = np.repeat(noise(1, 30, 40), 3, axis=0)
     one, other = (crop.apply(frames, (16, 24), np.random.default_rng(seed)) for _ in range(2))
     assert (one == one[:1]).all()
@@ -56,31 +56,33 @@ def test_every_frame_is_cropped_alike_and_the_same_chance_crops_alike(crop, seed
 def test_the_largest_of_ten_multi_scale_boxes_fills_the_frame_one_way(height, width, size):
     boxes = MultiScaleCrop().list_boxes(height, width, size)
     assert len(boxes) == 10
-    assert all(len(places) == 13 and inside(box, height, width) for places in boxes for box in places)
+    assert all(
+        len(boxes_of_size) == 13 and inside(box, height, width) for boxes_of_size in boxes for box in boxes_of_size
+    )
     largest = boxes[0][0]
     assert height - largest.height <= 2 or width - largest.width <= 2  # 2: it may have become the output's
 
 
 @pytest.mark.parametrize("size", [(112, 224), (224, 112), (96, 224)])
 def test_a_multi_scale_box_has_nearly_the_shape_of_the_output(size):
-    for places in MultiScaleCrop().list_boxes(240, 427, size):
-        shape = places[0].height / places[0].width * size[1] / size[0]
+    for boxes_of_size in MultiScaleCrop().list_boxes(240, 427, size):
+        shape = boxes_of_size[0].height / boxes_of_size[0].width * size[1] / size[0]
         assert 0.83 < shape < 1.21  # neighbours of 1, 0.875, 0.75, 0.66 are at most 1 : 0.857 apart
 
 
 def test_a_side_near_the_outputs_becomes_the_outputs_but_never_leaves_the_frame():
-    heights = {places[0].height for places in MultiScaleCrop().list_boxes(258, 400, (224, 224))}
+    heights = {boxes_of_size[0].height for boxes_of_size in MultiScaleCrop().list_boxes(258, 400, (224, 224))}
     assert heights == {258, 224, 193, 170}  # 258 * 0.875 = 225.75
-    assert max(places[0].height for places in MultiScaleCrop().list_boxes(222, 400, (224, 224))) == 222
+    assert max(boxes_of_size[0].height for boxes_of_size in MultiScaleCrop().list_boxes(222, 400, (224, 224))) == 222
 
 
-def test_all_sizes_and_places_of_a_multi_scale_crop_are_drawn_alike_often():
-    crop, chance = MultiScaleCrop(), np.random.default_rng(0)
-    drawn = [crop.draw_box(256, 340, (224, 224), chance) for _ in range(2600)]
-    heights = [box.height for box in drawn]
-    share = [heights.count(height) / len(drawn) for height in (256, 224, 192, 168)]
+def test_all_sizes_and_positions_of_a_multi_scale_crop_are_equally_likely():
+    crop, rng = MultiScaleCrop(), np.random.default_rng(0)
+    draws = [crop.draw_box(256, 340, (224, 224), rng) for _ in range(2600)]
+    heights = [box.height for box in draws]
+    share = [heights.count(height) / len(draws) for height in (256, 224, 192, 168)]
     assert share == pytest.approx([0.2, 0.3, 0.3, 0.2], abs=0.04)  # 2, 3, 3 and 2 of the 10 sizes
-    in_the_corner = np.mean([(box.top, box.left) == (0, 0) for box in drawn if box.height < 256])
+    in_the_corner = np.mean([(box.top, box.left) == (0, 0) for box in draws if box.height < 256])
     assert in_the_corner == pytest.approx(1 / 13, abs=0.03)
 
 
@@ -95,8 +97,8 @@ def test_a_random_box_has_the_area_and_aspect_that_are_allowed(seed, size):
 
 
 def test_the_area_of_a_random_box_is_uniform():
-    crop, chance = RandomResizedCrop(scale=(0.1, 0.5)), np.random.default_rng(0)
-    areas = [box.height * box.width / 600**2 for box in (crop.draw_box(600, 600, (9, 9), chance) for _ in range(2000))]
+    crop, rng = RandomResizedCrop(scale=(0.1, 0.5)), np.random.default_rng(0)
+    areas = [box.height * box.width / 600**2 for box in (crop.draw_box(600, 600, (9, 9), rng) for _ in range(2000))]
     assert np.quantile(areas, [0.25, 0.5, 0.75]) == pytest.approx([0.2, 0.3, 0.4], abs=0.02)
 
 
@@ -108,7 +110,7 @@ def test_a_frame_that_no_box_fits_gives_its_largest_central_box(height, width):
     assert box.left == (width - box.width) // 2
 
 
-def test_flip_is_left_for_right():
+def test_a_flip_mirrors_left_and_right():
     frames = noise(2, 3, 5)
     assert (flip_horizontal(frames)[:, :, 0] == frames[:, :, 4]).all()
     assert (flip_horizontal(flip_horizontal(frames)) == frames).all()
@@ -117,21 +119,21 @@ def test_flip_is_left_for_right():
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
 def test_the_antialiased_resize_is_pils_to_one_level(size):
     frame = noise(1, 48, 60)
-    theirs = np.asarray(Image.fromarray(frame[0]).resize(size[::-1], Image.Resampling.BILINEAR))
-    assert np.abs(resize_frames(frame, size, "bilinear", antialias=True)[0].astype(int) - theirs).max() <= 1
+    reference = np.asarray(Image.fromarray(frame[0]).resize(size[::-1], Image.Resampling.BILINEAR))
+    assert np.abs(resize_frames(frame, size, "bilinear", antialias=True)[0].astype(int) - reference).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
-def test_the_bicubic_resize_is_pils_but_for_rounding(size):
+def test_the_bicubic_resize_is_pils_up_to_rounding(size):
     frame = noise(1, 48, 60)
-    theirs = np.asarray(Image.fromarray(frame[0]).resize(size[::-1], Image.Resampling.BICUBIC))
+    reference = np.asarray(Image.fromarray(frame[0]).resize(size[::-1], Image.Resampling.BICUBIC))
     assert (
-        np.abs(resize_frames(frame, size, "bicubic")[0].astype(int) - theirs).max() <= 2
+        np.abs(resize_frames(frame, size, "bicubic")[0].astype(int) - reference).max() <= 2
     )  # a byte after each of two passes
 
 
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
-def test_bytes_are_the_real_numbers_rounded(size):
+def test_bytes_are_the_floats_rounded(size):
     frames = noise(2, 48, 60)
     real = resize_frames(frames.astype(np.float32), size, "bilinear")
     assert real.dtype == np.float32
@@ -141,18 +143,20 @@ def test_bytes_are_the_real_numbers_rounded(size):
 @pytest.mark.parametrize("size", [(24, 24), (16, 40), (70, 90)])
 def test_the_plain_resize_mixes_the_four_nearest_pixels(size):
     frame = noise(1, 48, 60)
-    places = [
+    boxes_of_size = [
         np.clip((np.arange(out) + 0.5) * whole / out - 0.5, 0, whole - 1)
         for out, whole in zip(size, (48, 60), strict=True)
     ]
-    down = np.stack([np.interp(places[0], np.arange(48), column) for column in frame[0].reshape(48, -1).T], axis=1)
+    down = np.stack(
+        [np.interp(boxes_of_size[0], np.arange(48), column) for column in frame[0].reshape(48, -1).T], axis=1
+    )
     down = down.reshape(size[0], 60, 3).transpose(0, 2, 1).reshape(-1, 60)
-    both = np.stack([np.interp(places[1], np.arange(60), row) for row in down])
+    both = np.stack([np.interp(boxes_of_size[1], np.arange(60), row) for row in down])
     expected = both.reshape(size[0], 3, size[1]).transpose(0, 2, 1)
     assert np.abs(resize_frames(frame, size, "bilinear")[0] - expected).max() <= 0.501
 
 
-def test_a_test_crop_of_a_wide_video_is_left_centre_and_right():
+def test_an_evaluation_crop_of_a_wide_video_is_left_centre_and_right():
     boxes = list_view_boxes(224, 398, (224, 224), 3)
     assert [(box.top, box.left) for box in boxes] == [(0, 0), (0, 87), (0, 174)]
     frames = noise(2, 240, 427)
@@ -178,24 +182,24 @@ def test_one_crop_is_the_centre(height, width):
 
 
 @given(sides, sides, st.integers(1, 40), sizes, st.integers(1, 5))
-def test_test_crops_have_the_size_that_is_asked_for(height, width, short_side, size, count):
+def test_evaluation_crops_have_the_requested_size(height, width, short_side, size, count):
     views = augment.crop_views(noise(1, height, width), short_side, size, count)
     assert [view.shape for view in views] == [(1, *size, 3)] * count
 
 
 @given(sides, sides, sizes, st.integers(1, 5))
-def test_the_places_of_test_crops_are_at_most_a_pixel_apart_in_frames_that_are_not_square(height, width, size, count):
+def test_crop_rules_differ_by_at_most_a_pixel_in_frames_that_are_not_square(height, width, size, count):
     assume(height != width)
-    ours, theirs = (
+    ours, reference = (
         list_view_boxes(height + size[0], width + size[1], size, count, rule) for rule in ("videomae", "stmae")
     )
-    for one, other in zip(ours, theirs, strict=True):
+    for one, other in zip(ours, reference, strict=True):
         assert 0 <= other.top - one.top <= 1
         assert 0 <= other.left - one.left <= 1
 
 
 @given(st.integers(8, 60), st.integers(8, 60), st.integers(2, 6), st.sampled_from(["videomae", "stmae"]))
-def test_crops_reach_from_end_to_end_of_the_side_with_more_room(height, width, count, rule):
+def test_crops_reach_from_end_to_end_of_the_side_with_the_larger_margin(height, width, count, rule):
     boxes = list_view_boxes(height, width, (8, 8), count, rule)
     assert all(inside(box, height, width) for box in boxes)
     first, last = boxes[0], boxes[-1]

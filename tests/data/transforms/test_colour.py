@@ -17,7 +17,7 @@ def seeds(n: int = 64) -> torch.Tensor:
     return torch.arange(n)
 
 
-def test_nothing_changes_where_nothing_is_asked():
+def test_amounts_of_zero_change_nothing():
     torch.testing.assert_close(STILL.apply(clips(), seeds()), clips())
 
 
@@ -27,7 +27,7 @@ def test_colours_stay_in_their_range():
     assert changed.max() <= 1
 
 
-def test_brightness_scales_the_mean_and_contrast_what_differs_from_it():
+def test_brightness_scales_the_mean_and_contrast_the_difference_from_it():
     brighter = ColorJitter(brightness=0.4, contrast=0.0, channel_gain=0.0, grayscale_probability=0.0).apply(
         clips(), seeds()
     )
@@ -43,7 +43,7 @@ def test_brightness_scales_the_mean_and_contrast_what_differs_from_it():
     assert (starker.std((1, 2, 3, 4)) / clips().std((1, 2, 3, 4))).std() > 0.15
 
 
-def test_a_tint_is_one_factor_for_each_colour_in_every_frame():
+def test_a_channel_gain_is_one_factor_per_colour_in_every_frame():
     tinted = ColorJitter(brightness=0.0, contrast=0.0, channel_gain=0.3, grayscale_probability=0.0).apply(
         clips(), seeds()
     )

@@ -33,23 +33,23 @@ def test_a_rectangle_lies_in_the_frame_and_only_that_is_changed(height, width, s
         assert changed.sum() == 3 * 2 * high * wide
 
 
-def test_the_noise_is_standard_normal_behind_a_models_door_and_new_for_every_frame_pixel_and_colour():
+def test_the_noise_is_standard_normal_after_normalization_and_independent_everywhere():
     clip = torch.full((16, 3, 4, 24, 24), 7.0)
     erased = ALWAYS.apply(clip, seeds(16), MEAN, STD)
     behind = (erased - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
     for channel in range(3):
-        drawn = behind[:, channel][erased[:, channel] != 7]
-        assert drawn.mean().item() == pytest.approx(0, abs=0.05)
-        assert drawn.std().item() == pytest.approx(1, abs=0.05)
-        tails = torch.quantile(drawn, torch.tensor([0.0228, 0.8413])).tolist()
+        draws = behind[:, channel][erased[:, channel] != 7]
+        assert draws.mean().item() == pytest.approx(0, abs=0.05)
+        assert draws.std().item() == pytest.approx(1, abs=0.05)
+        tails = torch.quantile(draws, torch.tensor([0.0228, 0.8413])).tolist()
         assert tails == pytest.approx([-2, 1], abs=0.1)
-    drawn = erased[erased != 7]
-    assert len(drawn.unique()) > 0.99 * len(drawn)
-    assert drawn.min() < 0  # it is not clipped
-    assert drawn.max() > 1
+    draws = erased[erased != 7]
+    assert len(draws.unique()) > 0.99 * len(draws)
+    assert draws.min() < 0  # it is not clipped
+    assert draws.max() > 1
 
 
-def test_a_quarter_of_the_clips_is_touched():
+def test_a_quarter_of_the_clips_is_erased():
     touched = RandomErasing().draw_boxes(seeds(4000), 24, 24)[2] > 0
     assert touched.float().mean().item() == pytest.approx(0.25, abs=0.02)
 
@@ -67,7 +67,7 @@ def test_areas_are_uniform_and_aspects_log_uniform():
     assert aspects.std().item() == pytest.approx(bound / 3**0.5, abs=0.03)
 
 
-def test_places_are_uniform():
+def test_positions_are_uniform():
     top, left, high, wide = ALWAYS.draw_boxes(seeds(4000), 100, 60).double()
     for start, room in ((top, 100 - high), (left, 60 - wide)):
         assert ((start + 0.5) / (room + 1)).mean().item() == pytest.approx(0.5, abs=0.02)
@@ -76,7 +76,7 @@ def test_places_are_uniform():
 
 
 @given(starts)
-def test_a_clip_is_erased_alike_in_every_batch(start):
+def test_a_clip_is_erased_the_same_way_in_every_batch(start):
     clip = torch.zeros(4, 3, 2, 12, 10)
     together = ALWAYS.apply(clip, seeds(4, start), MEAN, STD)
     alone = [ALWAYS.apply(clip[k : k + 1], seeds(1, start + k), MEAN, STD) for k in range(4)]
@@ -90,7 +90,7 @@ def test_a_frame_that_no_rectangle_fits_is_left_alone(size):
     assert torch.equal(ALWAYS.apply(clip, seeds(4), MEAN, STD), clip)
 
 
-def test_erasing_asks_the_device_for_nothing():
+def test_erasing_does_not_synchronize_the_device():
     clip = torch.empty(4, 3, 2, 12, 10, device="meta")  # a device that has no values to be asked for
     assert ALWAYS.apply(clip, seeds(4).to("meta"), MEAN, STD).shape == clip.shape
 
@@ -103,6 +103,6 @@ def test_a_rectangle_may_be_the_largest_that_is_allowed():
     assert len(erased[erased != 7].unique()) > 0.99 * (erased != 7).sum()  # no noise is used twice
 
 
-def test_an_area_that_is_no_share_is_refused():
+def test_a_scale_that_is_no_range_is_refused():
     with pytest.raises(InputError, match="a scale of 0 <= low <= high <= 1"):
         RandomErasing(scale=(0.5, 0.2))

@@ -18,31 +18,31 @@ def seeds(n: int, start: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.3, 0.8, 1.0, 1.5, 2.0])
-def test_shares_are_beta_distributed(alpha):
+def test_lambdas_are_beta_distributed(alpha):
     n = 4000
-    drawn = draw_beta(seeds(n), "share", alpha).double().sort().values
+    draws = draw_beta(seeds(n), "share", alpha).double().sort().values
     grid = torch.linspace(0, 1, 200_001, dtype=torch.float64)[1:-1]
     density = (grid * (1 - grid)) ** (alpha - 1)
     middle = (grid > 0.05) & (grid < 0.95)  # the ends, where the density may be infinite, are told by symmetry
     below = torch.cumsum(density * middle, 0) / (density * middle).sum()
-    inner = drawn[(drawn > 0.05) & (drawn < 0.95)]
+    inner = draws[(draws > 0.05) & (draws < 0.95)]
     expected = below[(inner * 200_000).long() - 1]
     steps = (torch.arange(len(inner)) + 0.5) / len(inner)
     assert (expected - steps).abs().max() < 1.63 / len(inner) ** 0.5  # Kolmogorov and Smirnov, at 1 %
     variance = 1 / (4 * (2 * alpha + 1))
-    assert drawn.mean().item() == pytest.approx(0.5, abs=0.025)
-    assert drawn.var().item() == pytest.approx(variance, rel=0.06)
-    assert ((drawn >= 0) & (drawn <= 1)).all()
+    assert draws.mean().item() == pytest.approx(0.5, abs=0.025)
+    assert draws.var().item() == pytest.approx(variance, rel=0.06)
+    assert ((draws >= 0) & (draws <= 1)).all()
 
 
-def test_shares_of_a_tiny_alpha_are_all_or_nothing():
-    drawn = draw_beta(seeds(1000), "share", 0.001)
-    assert ((drawn < 0.01) | (drawn > 0.99)).float().mean() > 0.98
-    assert drawn.mean().item() == pytest.approx(0.5, abs=0.05)
+def test_lambdas_of_a_tiny_alpha_are_0_or_1():
+    draws = draw_beta(seeds(1000), "share", 0.001)
+    assert ((draws < 0.01) | (draws > 0.99)).float().mean() > 0.98
+    assert draws.mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 @given(starts, sides, sides)
-def test_mixup_keeps_the_same_share_of_every_pixel(start, height, width):
+def test_mixup_has_the_same_weight_at_every_pixel(start, height, width):
     keep = MIXUP.draw_pixel_weights(seeds(1, start), height, width)
     assert keep.shape == (height, width)
     assert (keep == keep[0, 0]).all()
@@ -50,17 +50,17 @@ def test_mixup_keeps_the_same_share_of_every_pixel(start, height, width):
 
 
 @given(starts, sides, sides)
-def test_cutmix_cuts_one_box_and_keeps_the_rest(start, height, width):
+def test_cutmix_replaces_one_box(start, height, width):
     cut = CUTMIX.draw_pixel_weights(seeds(1, start), height, width) == 0
     rows, columns = cut.any(dim=1), cut.any(dim=0)
     assert torch.equal(cut, rows[:, None] & columns)
     for line in (rows, columns):
-        places = line.nonzero()[:, 0]
-        assert len(places) == 0 or len(places) == places[-1] - places[0] + 1
+        positions = line.nonzero()[:, 0]
+        assert len(positions) == 0 or len(positions) == positions[-1] - positions[0] + 1
     assert (CUTMIX.draw_pixel_weights(seeds(1, start), height, width)[~cut] == 1).all()
 
 
-def test_a_cutmix_box_has_the_share_of_the_frame_that_was_drawn_unless_it_is_clipped():
+def test_a_cutmix_box_has_the_drawn_area_unless_it_is_clipped():
     shares = 1 - draw_beta(seeds(400), "cutmix", 1.0)
     boxes = torch.stack([CUTMIX.draw_pixel_weights(seeds(1, k), 200, 100) == 0 for k in range(400)])
     areas = boxes.float().mean(dim=(1, 2))
@@ -74,7 +74,7 @@ def test_a_cutmix_box_has_the_share_of_the_frame_that_was_drawn_unless_it_is_cli
 
 
 @given(starts, st.sampled_from([MIXUP, CUTMIX, MixupCutmix()]))
-def test_labels_are_mixed_by_the_share_of_the_pixels(start, mixing):
+def test_labels_are_mixed_by_the_mean_pixel_weight(start, mixing):
     clip = torch.zeros(4, 3, 2, 12, 10)
     clip[:2] = 1  # so that a clip's mean is the share that it kept
     target = mixing.apply(clip, torch.tensor([1, 1, 0, 0]), seeds(4, start), 2, 0.0)[1]
@@ -84,7 +84,7 @@ def test_labels_are_mixed_by_the_share_of_the_pixels(start, mixing):
 
 
 @given(starts, st.sampled_from([MIXUP, CUTMIX, MixupCutmix()]))
-def test_the_partner_is_the_clip_at_the_same_place_from_the_end(start, mixing):
+def test_the_partner_is_the_clip_at_the_same_position_from_the_end(start, mixing):
     clip, label = torch.rand(6, 3, 2, 8, 8), torch.arange(6)
     mixed, target = mixing.apply(clip, label, seeds(6, start), 6, 0.0)
     keep = mixing.draw_pixel_weights(seeds(1, start), 8, 8)
@@ -102,7 +102,7 @@ def test_the_first_clips_seed_decides_for_the_batch():
 
 
 @pytest.mark.parametrize(("switch", "probability"), [(0.5, 1.0), (0.2, 0.6)])
-def test_batches_are_mixed_and_cut_as_often_as_is_said(switch, probability):
+def test_batches_are_mixed_and_cut_with_the_stated_probabilities(switch, probability):
     keeps = torch.stack(
         [
             MixupCutmix(switch_probability=switch, probability=probability).draw_pixel_weights(seeds(1, k), 64, 64)
@@ -125,19 +125,19 @@ def test_a_batch_that_is_not_mixed_keeps_its_clips_and_smooths_its_labels():
 
 def test_a_smoothed_label_is_what_label_smoothing_trains_on():
     label, logits = torch.tensor([0, 2, 1]), torch.randn(3, 5)
-    ours = -(smooth_labels(label, 5, 0.1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.1))
+    result = -(smooth_labels(label, 5, 0.1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    torch.testing.assert_close(result, torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.1))
 
 
 @pytest.mark.parametrize("mixing", [MIXUP, CUTMIX, MixupCutmix()])
-def test_mixing_asks_the_device_for_nothing(mixing):
+def test_mixing_does_not_synchronize_the_device(mixing):
     clip = torch.empty(4, 3, 2, 12, 10, device="meta")  # a device that has no values to be asked for
     mixed, target = mixing.apply(clip, seeds(4).to("meta"), seeds(4).to("meta"), 7, 0.1)
     assert mixed.shape == clip.shape
     assert target.shape == (4, 7)
 
 
-def test_an_odd_batch_is_refused_with_what_to_do():
+def test_an_odd_batch_is_refused_with_advice():
     for count, group in ((3, 8), (6, 4), (6, 3)):
         with pytest.raises(InputError, match=r"give an even --mixup.group-clips that divides"):
             MixupCutmix(group_clips=group).apply(

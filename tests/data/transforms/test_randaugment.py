@@ -42,39 +42,39 @@ def test_every_frame_of_a_clip_goes_through_the_same_operations(seed):
 
 
 @given(seeds)
-def test_the_same_chance_augments_alike(seed):
+def test_a_seed_repeats_its_augmentation(seed):
     one, other = (RandAugment().apply(noise(2, 12, 16), np.random.default_rng(seed)) for _ in range(2))
     assert (one == other).all()
 
 
 def test_the_operations_are_applied_one_after_the_other():
     augment, frames = RandAugment(probability=1.0), noise(2, 12, 16)
-    drawn = augment.draw_ops(np.random.default_rng(3))
-    assert len(drawn) == 4
+    ops = augment.draw_ops(np.random.default_rng(3))
+    assert len(ops) == 4
     expected = frames
-    for name, magnitude, sign in drawn:
+    for name, magnitude, sign in ops:
         expected = np.stack([after(name, magnitude, sign, frame) for frame in expected])
     assert (augment.apply(frames, np.random.default_rng(3)) == expected).all()
 
 
-def test_each_of_fifteen_operations_is_drawn_alike_often_and_applied_half_of_the_time():
-    chance, rounds = np.random.default_rng(0), 3000
-    drawn = [operation for _ in range(rounds) for operation in RandAugment().draw_ops(chance)]
-    assert len(drawn) / (4 * rounds) == pytest.approx(0.5, abs=0.02)
-    counts = Counter(operation.name for operation in drawn)
+def test_fifteen_operations_are_equally_likely_and_applied_with_probability_one_half():
+    rng, rounds = np.random.default_rng(0), 3000
+    ops = [operation for _ in range(rounds) for operation in RandAugment().draw_ops(rng)]
+    assert len(ops) / (4 * rounds) == pytest.approx(0.5, abs=0.02)
+    counts = Counter(operation.name for operation in ops)
     assert set(counts) == set(OP_NAMES)
     assert len(OP_NAMES) == 15
-    assert max(counts.values()) / len(drawn) < 0.08 > min(counts.values()) / len(drawn) > 0.055
-    assert np.mean([operation.sign for operation in drawn]) == pytest.approx(0, abs=0.04)
+    assert max(counts.values()) / len(ops) < 0.08 > min(counts.values()) / len(ops) > 0.055
+    assert np.mean([operation.sign for operation in ops]) == pytest.approx(0, abs=0.04)
 
 
 def test_magnitudes_are_normal_and_stay_between_0_and_10():
-    chance = np.random.default_rng(0)
-    usual = [operation.magnitude for _ in range(1000) for operation in RandAugment(probability=1.0).draw_ops(chance)]
+    rng = np.random.default_rng(0)
+    usual = [operation.magnitude for _ in range(1000) for operation in RandAugment(probability=1.0).draw_ops(rng)]
     assert np.mean(usual) == pytest.approx(7, abs=0.03)
     assert np.std(usual) == pytest.approx(0.5, abs=0.03)
     wild = RandAugment(probability=1.0, magnitude=5.0, magnitude_std=20.0)
-    magnitudes = [operation.magnitude for _ in range(100) for operation in wild.draw_ops(chance)]
+    magnitudes = [operation.magnitude for _ in range(100) for operation in wild.draw_ops(rng)]
     assert (min(magnitudes), max(magnitudes)) == (0, 10)
 
 
@@ -101,9 +101,9 @@ def test_an_operation_with_a_strength_changes_more_at_a_higher_magnitude(name):
 
 @given(magnitudes)
 def test_posterize_keeps_fewer_bits_the_stronger_it_is(magnitude):
-    kept = 4 - int(4 * magnitude / 10)
+    bits = 4 - int(4 * magnitude / 10)
     frame = noise(8, 8)
-    assert (after("Posterize", magnitude, 1, frame) == frame & (0xFF << (8 - kept) & 0xFF)).all()
+    assert (after("Posterize", magnitude, 1, frame) == frame & (0xFF << (8 - bits) & 0xFF)).all()
 
 
 def test_posterize_leaves_a_black_frame_at_the_highest_magnitude():
@@ -118,7 +118,7 @@ def test_solarize_inverts_from_a_threshold_on(magnitude):
 
 
 @given(magnitudes)
-def test_solarize_add_brightens_what_is_dark(magnitude):
+def test_solarize_add_brightens_dark_pixels(magnitude):
     frame = noise(8, 8)
     brighter = np.minimum(frame.astype(int) + int(110 * magnitude / 10), 255)
     assert (after("SolarizeAdd", magnitude, 1, frame) == np.where(frame < 128, brighter, frame)).all()
@@ -142,14 +142,14 @@ def test_a_translation_of_four_ninths_of_the_scale_moves_a_fifth_of_the_side_and
     assert (down[:1] == 128).all()
 
 
-def test_the_colour_that_comes_in_is_the_one_that_is_asked_for():
+def test_the_fill_colour_comes_in():
     augment = RandAugment(num_ops=1, probability=1.0, fill=(124, 116, 104))
     seed = next(k for k in range(1000) if augment.draw_ops(np.random.default_rng(k))[0][::2] == ("TranslateX", 1))
     moved = augment.apply(noise(1, 8, 8), np.random.default_rng(seed))
     assert (moved[:, :, -2:] == augment.fill).all()
 
 
-def test_a_colour_that_is_none_is_refused():
+def test_an_invalid_fill_colour_is_refused():
     with pytest.raises(InputError, match="fill is 256"):
         RandAugment(fill=(0, 256, 0))
 

@@ -43,15 +43,15 @@ def test_drawn_frames_ascend_and_lie_in_the_video(sampling, total, seed):
 
 @given(samplings, lengths, st.integers(1, 12))
 def test_every_view_has_all_its_frames_ascending_and_in_the_video(sampling, total, views):
-    chosen = sampling.list_view_indices(total, views)
-    assert len(chosen) == views
-    for frames in chosen:
+    frames_of_views = sampling.list_view_indices(total, views)
+    assert len(frames_of_views) == views
+    for frames in frames_of_views:
         assert len(frames) == sampling.num_frames
         assert ascending_and_in_range(frames, total)
 
 
 @given(samplings, lengths, seeds)
-def test_the_same_chance_draws_the_same_frames(sampling, total, seed):
+def test_a_seed_repeats_its_frames(sampling, total, seed):
     assert sampling.draw_indices(total, np.random.default_rng(seed)) == sampling.draw_indices(
         total, np.random.default_rng(seed)
     )
@@ -64,7 +64,7 @@ def test_an_image_is_a_video_of_one_frame(sampling, seed):
 
 
 @given(st.builds(SpanSampling, num_frames=counts, stride=strides), lengths, st.integers(1, 5), seeds)
-def test_repeated_clips_start_in_parts_of_their_own(sampling, total, repeats, seed):
+def test_repeated_clips_start_in_separate_parts(sampling, total, repeats, seed):
     clips = sampling.draw_repeat_indices(total, repeats, np.random.default_rng(seed))
     starts = [frames[0] for frames in clips]
     room = total - sampling.num_frames * sampling.stride + 1
@@ -103,9 +103,9 @@ def test_dense_views_reach_from_the_first_frame_to_the_last_stride(sampling, tot
 
     Of 935 frames, one a clip, the last of 8 views starts at 7 · (934 / 7) = 933.99….
     """
-    chosen = sampling.list_view_indices(total, views)
-    assert chosen[0][0] == 0
-    assert chosen[-1][-1] >= total - 2 * sampling.stride or total < sampling.stride
+    frames_of_views = sampling.list_view_indices(total, views)
+    assert frames_of_views[0][0] == 0
+    assert frames_of_views[-1][-1] >= total - 2 * sampling.stride or total < sampling.stride
 
 
 def test_the_last_of_several_dense_views_is_cut_off_as_released():
@@ -121,18 +121,18 @@ def test_one_dense_view_is_at_the_start(sampling, total):
 @given(counts, st.integers(1, 400), seeds)
 def test_segments_of_whole_length_each_give_one_frame(frames, total, seed):
     sampling = SegmentSampling(num_frames=frames, rule="videomae")
-    drawn = sampling.draw_indices(total, np.random.default_rng(seed))
+    draws = sampling.draw_indices(total, np.random.default_rng(seed))
     if total >= frames:
-        assert [frame // (total // frames) for frame in drawn] == list(range(frames))
+        assert [frame // (total // frames) for frame in draws] == list(range(frames))
     else:
-        assert drawn == [0] * frames
+        assert draws == [0] * frames
 
 
 @given(counts, st.data())
 def test_amd_shows_every_frame_of_a_short_video(frames, data):
     total = data.draw(st.integers(1, frames))
-    drawn = SegmentSampling(num_frames=frames, rule="amd").draw_indices(total, np.random.default_rng(0))
-    assert drawn == [0] * (frames - total) + list(range(total))
+    draws = SegmentSampling(num_frames=frames, rule="amd").draw_indices(total, np.random.default_rng(0))
+    assert draws == [0] * (frames - total) + list(range(total))
 
 
 @given(counts, lengths)
@@ -146,8 +146,8 @@ def test_mvd_segments_meet_at_their_borders_and_cover_the_video(frames, total):
 def test_segment_views_take_every_segment_once(rule, frames, views, data):
     per_segment = data.draw(st.integers(1, 20)) * views
     total = frames * per_segment + (rule == "mvd")  # so that no segment's length is a fraction
-    for chosen in SegmentSampling(num_frames=frames, rule=rule).list_view_indices(total, views):
-        assert [frame // per_segment for frame in chosen] == list(range(frames))
+    for frames_of_views in SegmentSampling(num_frames=frames, rule=rule).list_view_indices(total, views):
+        assert [frame // per_segment for frame in frames_of_views] == list(range(frames))
 
 
 @given(timed, rates, lengths, st.integers(1, 5), seeds)
@@ -166,11 +166,11 @@ def test_a_timed_span_that_fits_is_filled_evenly_from_any_fraction(frames, strid
     sampling = TimedSampling(num_frames=frames, stride=float(stride))
     total = data.draw(st.integers(frames * stride, 2000))
     start = data.draw(st.floats(0, sampling.get_last_start(total)))
-    chosen = sampling.list_indices_from(start, total)
-    assert chosen[0] == int(np.float32(start))  # places are float32, as in the released code
-    gaps = np.diff(chosen)
+    frames_of_views = sampling.list_indices_from(start, total)
+    assert frames_of_views[0] == int(np.float32(start))  # places are float32, as in the released code
+    gaps = np.diff(frames_of_views)
     assert gaps.max() - gaps.min() <= 1  # a place is rounded down by less than a frame
-    assert abs(chosen[-1] - (start + frames * stride - 1)) <= 1
+    assert abs(frames_of_views[-1] - (start + frames * stride - 1)) <= 1
 
 
 @given(timed, lengths, seeds)
