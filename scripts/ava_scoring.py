@@ -75,6 +75,7 @@ def summarize(results: dict[str, list[dict[str, float]]]) -> dict[str, object]:
 def make(folder: Path, frames: int, detections: int) -> None:
     """Write `annotated.csv`, `detected.csv`, and `boxes.npz`."""
     from vidstill.data.ava.box_table import BoxTable, format_box_csv
+    from vidstill.utils.files import write_bytes
 
     rng = np.random.default_rng(0)
     frame = np.repeat(np.arange(frames, dtype=np.int32), ANNOTATED)

@@ -34,7 +34,6 @@ AVA_EVALUATED_IDS = frozenset(  # of its 80 actions, those with at least 25 boxe
 )
 
 _AVA_VERSIONS = ("2.2", "2.1")
-_PERSON_BOX_SUFFIXES = (".csv", ".json", ".pkl", ".pickle", ".npz")
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,10 @@ class AnnotationFiles:
 
 @dataclass(frozen=True)
 class BoxDataset:
-    """A dataset of boxes in a directory.
+    """A dataset of boxes in the directory `root`, with the files of each split.
 
     Args:
-        root: The directory.
         name: "AVA v2.2" or "AVA v2.1"; "" for one's own.
-        files: Files of each split.
-        label_map: The actions.
         keyframe_seconds: Seconds that have key frames; None: any.
         start_second: Second of the annotations' time at which the video files begin; None: inferred for each video.
         frame_rate: Frames per second of directories of frames.
@@ -74,11 +70,7 @@ class BoxDataset:
         return self.name or "custom boxes"
 
     def load_split(self, split: Split) -> "BoxSplit":
-        """Read the annotations of a split.
-
-        Raises:
-            InputError: The split does not exist, or a row of it cannot be read.
-        """
+        """Read the annotations of a split; an InputError says that it does not exist, or which row cannot be read."""
         if split not in self.files:
             raise InputError(
                 f"{self.root} has no boxes of a {split} split, only of {' and '.join(self.files)}; "
@@ -94,29 +86,17 @@ class BoxDataset:
 
 @dataclass(frozen=True)
 class BoxSplit:
-    """One split of a dataset of boxes.
-
-    Args:
-        dataset: The dataset.
-        name: Name of the split.
-        files: Its files.
-        annotations: Its annotated boxes, those of missing videos too.
-        excluded_keyframes: Key frames that are neither trained on nor tested.
-    """
+    """One split of a dataset of boxes."""
 
     dataset: BoxDataset
     name: Split
     files: AnnotationFiles
-    annotations: BoxTable
-    excluded_keyframes: frozenset[tuple[str, int]]
+    annotations: BoxTable  # those of missing videos too
+    excluded_keyframes: frozenset[tuple[str, int]]  # neither trained on nor tested
 
     @cached_property
     def videos(self) -> tuple[KeyframeVideo, ...]:
-        """The videos of the annotations; those of AVA that are missing have no path.
-
-        Raises:
-            InputError: A video of one's own dataset is missing.
-        """
+        """The videos of the annotations; a missing one of AVA has no path, a missing one of one's own is an error."""
         return find_annotated_videos(
             self.annotations,
             self.dataset.root,
@@ -136,19 +116,11 @@ class BoxSplit:
         """Split, missing videos and videos taken for AVA's 15 minutes, for logs."""
         missing = sum(video.path is None for video in self.videos)
         trimmed = sum(video.start_second == TRIMMED_START_SECOND for video in self.videos)
-        parts = [
-            f"{self.dataset.description}, {self.name} split",
-            f"{missing:,} of {len(self.videos):,} videos missing",
-        ]
-        parts += [f"{pluralize(trimmed, 'video')} taken for 15 minutes from second 900"] if trimmed else []
-        return ", ".join(parts)
+        text = f"{self.dataset.description}, {self.name} split, {missing:,} of {len(self.videos):,} videos missing"
+        return text + (f", {pluralize(trimmed, 'video')} taken for 15 minutes from second 900" if trimmed else "")
 
     def load_person_boxes(self, path: PathOrUrl | None = None) -> BoxTable:
-        """Read boxes of a person detector, from a given file or the split's own.
-
-        Raises:
-            InputError: There is no such file, or it cannot be read.
-        """
+        """Read boxes of a person detector, from a given file or the split's own."""
         path = path or self.files.person_boxes
         if path is None:
             raise InputError(
@@ -236,11 +208,11 @@ def open_box_dataset(
         else:
             label_map = _read_ava_label_map(directory, version) if name else _read_custom_label_map(directory)
         timestamps = f"ava_included_timestamps_v{version}.txt" if name else "included_timestamps.txt"
-        seconds = read_included_timestamps(path) if (path := _find_first(directory, [timestamps])) else None
+        seconds: Collection[int] | None = AVA_KEYFRAME_SECONDS if name else None
+        if path := _find_first(directory, [timestamps]):
+            seconds = read_included_timestamps(path)
     except OSError as error:
         raise InputError(f"{error.filename or data} cannot be read ({error.strerror}); make it readable") from error
-    if name and seconds is None:
-        seconds = tuple(AVA_KEYFRAME_SECONDS)
     return BoxDataset(data, name, files, label_map, seconds, start_second, frame_rate)
 
 
@@ -255,13 +227,11 @@ def _find_ava_files(data: PathOrUrl) -> Iterator[tuple[str, PathOrUrl, dict[Spli
             files = {}
             for split in SPLIT_ALIASES:
                 names = [f"ava_{split}_v{version}{suffix}" for suffix in (".csv", ".json", "_min.json")]
-                if (annotations := _find_first(directory, names)) is not None:
-                    files[split] = AnnotationFiles(
-                        annotations,
-                        _find_first(directory, [f"ava_{split}_excluded_timestamps_v{version}.csv"]),
-                        _find_ava_person_boxes((directory, *folders), split, version),
-                        _find_first(join_path(data, "frame_lists"), [f"{split}.csv"]),
-                    )
+                if annotations := _find_first(directory, names):
+                    excluded = _find_first(directory, [f"ava_{split}_excluded_timestamps_v{version}.csv"])
+                    person_boxes = _find_ava_person_boxes((directory, *folders), split, version)
+                    frame_list = _find_first(join_path(data, "frame_lists"), [f"{split}.csv"])
+                    files[split] = AnnotationFiles(annotations, excluded, person_boxes, frame_list)
             if files:
                 yield f"AVA v{version}", directory, files
 
@@ -284,13 +254,11 @@ def _find_custom_files(data: PathOrUrl, directory: PathOrUrl) -> dict[Split, Ann
     files = {}
     for split, aliases in SPLIT_ALIASES.items():
         for name in reversed(aliases):
-            if (annotations := _find_first(directory, [f"{name}.csv", f"{name}.json"])) is not None:
-                files[split] = AnnotationFiles(
-                    annotations,
-                    _find_first(directory, [f"{name}_excluded_timestamps.csv"]),
-                    _find_first(directory, [f"{name}_persons{suffix}" for suffix in _PERSON_BOX_SUFFIXES]),
-                    _find_first(join_path(data, "frame_lists"), [f"{name}.csv"]),
-                )
+            if annotations := _find_first(directory, [f"{name}.csv", f"{name}.json"]):
+                excluded = _find_first(directory, [f"{name}_excluded_timestamps.csv"])
+                persons = [f"{name}_persons{suffix}" for suffix in (".csv", ".json", ".pkl", ".pickle", ".npz")]
+                frame_list = _find_first(join_path(data, "frame_lists"), [f"{name}.csv"])
+                files[split] = AnnotationFiles(annotations, excluded, _find_first(directory, persons), frame_list)
     if not files:
         raise InputError(
             f"{data} has no boxes: neither AVA's files (ava_train_v2.2.csv) nor annotations/train.csv or "
@@ -301,14 +269,13 @@ def _find_custom_files(data: PathOrUrl, directory: PathOrUrl) -> dict[Split, Ann
 
 def _read_ava_label_map(directory: PathOrUrl, version: str) -> LabelMap:
     """Read all 80 actions; those that a list for the ActivityNet challenge has are evaluated."""
-    complete = _find_first(directory, [f"ava_action_list_v{version}.pbtxt"])
     challenge = [f"ava_action_list_v{version}_for_activitynet_{year}.pbtxt" for year in (2019, 2018)]
     evaluated = read_label_map(path) if (path := _find_first(directory, challenge)) else None
-    if complete is not None:
-        label_map = read_label_map(complete)
-        return (
-            set_evaluated_actions(label_map, evaluated) if evaluated else LabelMap(label_map.names, AVA_EVALUATED_IDS)
-        )
+    if path := _find_first(directory, [f"ava_action_list_v{version}.pbtxt"]):
+        label_map = read_label_map(path)
+        if evaluated:
+            return set_evaluated_actions(label_map, evaluated)
+        return LabelMap(label_map.names, AVA_EVALUATED_IDS)
     if evaluated is None:
         raise InputError(
             f"{directory} has no list of AVA's actions; put ava_action_list_v{version}.pbtxt there, or give a list"
@@ -318,12 +285,11 @@ def _read_ava_label_map(directory: PathOrUrl, version: str) -> LabelMap:
 
 
 def _read_custom_label_map(directory: PathOrUrl) -> LabelMap:
-    path = _find_first(directory, ["actions.pbtxt", "actions.csv", "actions.txt"])
-    if path is None:
-        raise InputError(
-            f"{directory} has no list of actions; add actions.csv, a line `number,name` for each, or give a list"
-        )
-    return read_label_map(path)
+    if path := _find_first(directory, ["actions.pbtxt", "actions.csv", "actions.txt"]):
+        return read_label_map(path)
+    raise InputError(
+        f"{directory} has no list of actions; add actions.csv, a line `number,name` for each, or give a list"
+    )
 
 
 def _find_first(directory: PathOrUrl, names: Iterable[str]) -> PathOrUrl | None:

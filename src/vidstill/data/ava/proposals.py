@@ -118,8 +118,8 @@ def _parse_images(path: PathOrUrl, content: Mapping[str, Any]) -> dict[Any, _Ima
     images = {}
     for number, image in enumerate(content["images"], 1):
         try:
-            size = float(image["width"]), float(image["height"])
-            images[image["id"]] = _ImageMetadata(str(image["movie"]), int(image["timestamp"]), *size)
+            movie, second = str(image["movie"]), int(image["timestamp"])
+            images[image["id"]] = _ImageMetadata(movie, second, float(image["width"]), float(image["height"]))
         except (TypeError, ValueError, KeyError):
             raise InputError(
                 f"image {number} of {path} reads {str(image)[:80]}; it needs id, movie, timestamp, width and height"

@@ -146,8 +146,6 @@ class KeyframeView(NamedTuple):
 
 
 class _KeyframeDataset:
-    """Key frames, and a reader of their clips."""
-
     def __init__(self, keyframes: Keyframes, config: Any):
         self.manifest, self.config = keyframes, config
         self._clip_reader = KeyframeClipReader()
@@ -188,11 +186,7 @@ class KeyframeTrainDataset(_KeyframeDataset):
         return 3 * config.sampling.frames * math.prod(config.size) + self.max_boxes * row + 1024
 
     def load_arrays(self, epoch: int, index: int, occurrence: int, source_index: int) -> SampleArrays:
-        """Load one sample.
-
-        Raises:
-            BrokenVideo: The frames are missing or do not decode.
-        """
+        """Load one sample; a BrokenVideo says that frames are missing or do not decode."""
         config, keyframe = self.config, self.manifest[source_index]
         seed = derive_sample_seed(self.seed, epoch, index, occurrence)
         frames = self._clip_reader.read_clip(keyframe.video, keyframe.second, config.sampling)
@@ -208,13 +202,9 @@ class KeyframeTrainDataset(_KeyframeDataset):
         if config.hsv_jitter is not None:
             frames = config.hsv_jitter.apply(frames, numpy_rng(seed, "colours"))
         padding = (0, self.max_boxes - len(boxes)), (0, 0)
-        return (
-            _to_clip_array(frames),
-            np.pad(boxes, padding)[None].astype(np.float32),
-            np.pad(labels, padding)[None].astype(np.float32),
-            (np.arange(self.max_boxes) < len(boxes))[None],
-            np.array([seed]),
-        )
+        box_mask = (np.arange(self.max_boxes) < len(boxes))[None]
+        boxes, labels = (np.pad(each, padding)[None].astype(np.float32) for each in (boxes, labels))
+        return _to_clip_array(frames), boxes, labels, box_mask, np.array([seed])
 
 
 class KeyframeViewDataset(_KeyframeDataset):
@@ -231,11 +221,7 @@ class KeyframeViewDataset(_KeyframeDataset):
         return 3 * config.sampling.frames * rows * columns + 16 * self.manifest.max_boxes + 1024
 
     def load_arrays(self, index: int) -> SampleArrays:
-        """Load one sample.
-
-        Raises:
-            BrokenVideo: The frames are missing or do not decode.
-        """
+        """Load one sample; a BrokenVideo says that frames are missing or do not decode."""
         config, keyframe = self.config, self.manifest[index]
         frames = self._clip_reader.read_clip(keyframe.video, keyframe.second, config.sampling)
         size = frames.shape[1], frames.shape[2]

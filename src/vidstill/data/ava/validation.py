@@ -13,13 +13,7 @@ _MAX_NAMED = 4
 
 
 def format_row_warning(table: BoxTable, rows: Bool[np.ndarray, "n"], reason: str) -> str:
-    """Return `train.csv has 3 rows without …; the first is line 7 of train.csv`, or "" if there are none.
-
-    Args:
-        table: All rows.
-        rows: The odd ones.
-        reason: What is odd about them.
-    """
+    """Return `train.csv has 3 rows without …; the first is line 7 of train.csv`, or "" if `rows` has none."""
     if not rows.any():
         return ""
     count = pluralize(int(rows.sum()), "row")
