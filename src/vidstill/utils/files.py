@@ -141,9 +141,9 @@ def open_output_dir(
             try:
                 previous = dict(json.loads(path.read_text("utf-8")))
             except (ValueError, TypeError):
-                raise InputError(f"{path} is damaged; choose another directory with --out") from None
+                raise InputError(f"{path} is damaged; choose another directory") from None
             if difference := find_difference(previous, identity):
-                raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another with --out")
+                raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
         yield
 
 
@@ -173,14 +173,14 @@ def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] =
     """
     existing = next(each for each in (out.absolute(), *out.absolute().parents) if os.path.lexists(each))
     if existing == out.absolute() and not existing.is_dir():
-        raise InputError(f"{out} is a file; choose a directory with --out")
+        raise InputError(f"{out} is a file; choose a directory")
     if not (existing.is_dir() and os.access(existing, os.R_OK | os.W_OK | os.X_OK)):
-        raise InputError(f"{out} cannot be written; choose another directory with --out")
+        raise InputError(f"{out} cannot be written; choose another directory")
     if existing != out.absolute():
         return
     names = {each.name.removesuffix(PARTIAL_SUFFIX) for each in out.iterdir() if not each.name.startswith(".")}
     if not (names <= {marker, *files} or ((out / marker).is_file() and not files)):
-        raise InputError(f"{out} exists and holds something else than {kind}; choose another directory with --out")
+        raise InputError(f"{out} exists and holds something else than {kind}; choose another directory")
 
 
 def check_output_file(path: Path, option: str = "--out") -> None:
