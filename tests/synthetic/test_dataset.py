@@ -107,7 +107,9 @@ def test_a_split_without_clips_has_no_list(config, lists, tmp_path):
 def test_a_directory_with_other_clips_or_other_files_is_left_alone(datasets, config, tmp_path):
     before = contents(datasets[config])
     for other in (replace(config, seed=4), BOXES if config is CLIPS else CLIPS):
-        with pytest.raises(InputError, match="holds synthetic clips with other settings .*; choose another directory$"):
+        with pytest.raises(
+            InputError, match=r"holds synthetic clips with other settings .*; choose another directory$"
+        ):
             make(datasets[config], other)
     assert contents(datasets[config]) == before
     (tmp_path / "thesis.tex").write_text("…")
