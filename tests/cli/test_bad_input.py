@@ -425,7 +425,7 @@ def test_a_classifier_file_contradicts_its_metadata(runs):
         runs.refuses(f"evaluate {file} --workers 0", message, data=runs.data)
     for word in ("classifier", "classes", "views"):
         write_checkpoint(file, whole.tensors, {name: value for name, value in whole.metadata.items() if name != word})
-        runs.refuses(f"evaluate {file} --workers 0", f"does not say what its {word} are", data=runs.data)
+        runs.refuses(f"evaluate {file} --workers 0", f"does not state its {word}", data=runs.data)
 
 
 def test_an_encoder_file_contradicts_its_metadata(runs):
