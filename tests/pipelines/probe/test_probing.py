@@ -284,15 +284,15 @@ def test_a_head_trained_by_lars_scores_as_its_weights_do(house, capsys):
 
 def test_a_stopped_lars_run_resumes_and_its_checkpoints_lack_the_encoder(house, capsys, monkeypatch):
     run_cli(LARS, capsys)
-    sample = TrainClips.load_sample
+    load_arrays = TrainClips.load_arrays
 
-    def stop(self, epoch, index, **options):
+    def stop(self, epoch, *arguments):
         if epoch == 2:
             raise InputError("stopped")
-        return sample(self, epoch, index, **options)
+        return load_arrays(self, epoch, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainClips, "load_sample", stop)
+        patch.setattr(TrainClips, "load_arrays", stop)
         run_cli(LARS.replace("--out probe", "--out other"), capsys, code=2)
     assert 0 < len(Path("other/log.jsonl").read_text().splitlines()) < 4
     encoder = Path("teacher/model.safetensors").stat().st_size
@@ -331,7 +331,7 @@ def test_every_verb_has_help(verb, capsys):
         ("linear nowhere --data data", "there is no file or run nowhere"),
         ("linear data/train.csv --data data", "no file of plain tensors"),
         ("linear data --data data", "holds no model.safetensors"),
-        ("knn teacher --data data --layers 4", "block 4 is asked of an encoder of 3 blocks"),
+        ("knn teacher --data data --layers 4", "block 4 does not exist in an encoder of 3 blocks"),
         ("knn teacher --data data --pool class", "has no class token"),
         ("knn teacher --data data --k 0", "0 neighbours"),
         ("knn teacher --data data --shots 5", "only 4 training videos of the class 'left'"),

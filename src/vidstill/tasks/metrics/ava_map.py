@@ -175,7 +175,9 @@ def compute_frame_map(
     action_ids = np.array(sorted(label_map.evaluated_ids), np.int64)
     names = dict.fromkeys((*ground_truth.video_names, *detections.video_names))
     video_ids = {name: index for index, name in enumerate(names)}
-    excluded = [(video_ids[name] << 32) | second for name, second in excluded_keyframes if name in video_ids]
+    excluded = np.array(
+        [(video_ids[name] << 32) | second for name, second in excluded_keyframes if name in video_ids], np.int64
+    )
     true_ids, own_ids = _encode_keyframes(ground_truth, video_ids), _encode_keyframes(detections, video_ids)
     is_true = np.isin(ground_truth.action_id, action_ids) & ~np.isin(true_ids, excluded)
     annotated_ids = np.unique(true_ids[is_true])

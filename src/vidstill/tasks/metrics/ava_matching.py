@@ -88,11 +88,14 @@ def select_top_cells(
         rows: Rows to select from, ascending.
         columns: Columns to select from.
     """
+    count = np.bincount(keyframe[rows])
+    is_whole = count[keyframe[rows]] * len(columns) <= top_k
+    parts = [(rows[is_whole].repeat(len(columns)), np.tile(np.arange(len(columns)), int(is_whole.sum())))]
+    rows = rows[~is_whole]
     order = rows[np.argsort(keyframe[rows], kind="stable")]
     count = np.bincount(keyframe[rows])
     start = np.cumsum(count) - count
-    parts = [(rows[:0], rows[:0])]
-    for num_rows in np.unique(count[count > 0]).tolist() if len(columns) else ():
+    for num_rows in np.unique(count[count > 0]).tolist():
         starts = start[count == num_rows]
         step = max(1, _SCORES_PER_CHUNK // (num_rows * len(columns)))
         for begin in range(0, len(starts), step):
@@ -105,8 +108,6 @@ def select_top_cells(
 
 def _mask_top_k(scores: Float[np.ndarray, "r c"], top_k: int) -> Bool[np.ndarray, "r c"]:
     """Return True at the `top_k` largest scores of each row; ties go to the first."""
-    if scores.shape[1] <= top_k:
-        return np.ones(scores.shape, bool)
     smallest = np.partition(scores, -top_k, axis=1)[:, -top_k, None]
     above, equal = scores > smallest, scores == smallest
     return above | (equal & (np.cumsum(equal, axis=1) <= top_k - above.sum(axis=1, keepdims=True)))
