@@ -113,10 +113,9 @@ def test_a_sample_follows_from_seed_epoch_and_index(films):
         used.load_arrays(4, index, 0, index), used.load_arrays(3, 0, 0, 0)
         assert same(one, used.load_arrays(3, index, 0, index))
         assert one[-1].tolist() == [derive_sample_seed(5, 3, index)]
-        others = [
-            KeyframeTrainDataset(films, BUSY, seed=s).load_arrays(e, index, 0, index)[0] for s, e in ((5, 4), (6, 3))
-        ]
-        assert all((one[0] != other).any() for other in others)
+        for seed, epoch in ((5, 4), (6, 3)):
+            other = KeyframeTrainDataset(films, BUSY, seed=seed).load_arrays(epoch, index, 0, index)
+            assert (one[0] != other[0]).any()
 
 
 def test_a_sample_has_the_frames_the_boxes_and_the_labels_of_its_key_frame(films):
@@ -173,18 +172,13 @@ def test_a_hundred_boxes_are_drawn_from_more(tmp_path):
     assert (draws[0][1] != draws[1][1]).any()
 
 
-def batches(data, workers: int, **how):
-    return list(
-        iter_train_batches(
-            data,
-            videos_per_step=2,
-            steps_per_epoch=len(data) // 2,
-            total_steps=4,
-            workers=workers,
-            device=CPU,
-            **how,
-        )
-    )
+def batches(data, workers: int, **options):
+    options |= {"videos_per_step": 2, "steps_per_epoch": len(data) // 2, "total_steps": 4}
+    return list(iter_train_batches(data, workers=workers, device=CPU, **options))
+
+
+def views(data, workers: int, broken: dict[str, int]):
+    return list(iter_view_batches(data, videos_per_batch=1, broken_videos=broken, workers=workers, device=CPU))
 
 
 def test_the_loader_gives_the_same_with_workers_and_without(films):
@@ -199,15 +193,12 @@ def test_the_loader_gives_the_same_with_workers_and_without(films):
     assert first.box_mask.dtype == torch.bool
     assert data.sample_num_bytes >= sum(part.nbytes for part in data.load_arrays(0, 0, 0, 0))
     tested = KeyframeViewDataset(films, VIEWS)
-    lists = [
-        list(iter_view_batches(tested, videos_per_batch=1, broken_videos={}, workers=w, device=CPU)) for w in (0, 2)
-    ]
+    lists = [views(tested, workers, {}) for workers in (0, 2)]
     for one, other in zip(*lists, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert [view.boxes.shape[1] for view in lists[0]] == [1, 2, 1, 3, 1]
-    assert tested.sample_num_bytes >= max(
-        sum(part.nbytes for part in tested.load_arrays(index)) for index in range(len(films))
-    )
+    sizes = [sum(part.nbytes for part in tested.load_arrays(index)) for index in range(len(films))]
+    assert tested.sample_num_bytes >= max(sizes)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -222,12 +213,8 @@ def test_a_missing_key_frame_is_replaced_by_another_with_its_own_boxes(films, ca
     assert warning.startswith("key frame other,1902: ")
     assert "ends at second 904.00; another key frame replaces it" in warning
     broken: dict[int, str] = {}
-    views = list(
-        iter_view_batches(
-            KeyframeViewDataset(gone, VIEWS), videos_per_batch=1, broken_videos=broken, workers=workers, device=CPU
-        )
-    )
-    assert [int(view.keyframe_index) for view in views] == [0, 1, 2, 3]
+    tested = views(KeyframeViewDataset(gone, VIEWS), workers, broken)
+    assert [int(view.keyframe_index) for view in tested] == [0, 1, 2, 3]
     assert list(broken) == [4]
 
 
@@ -255,39 +242,28 @@ def test_too_many_missing_videos_stop_training_with_their_names(films):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("config", "wrong", "message"),
     [
-        ({"short_side": (40, 32)}, "from 40 to 32"),
-        ({"short_side": (0, 32)}, "short_side is 0"),
-        ({"size": (48, 40)}, "48x40 is larger"),
-        ({"size": (0, 32)}, "size is 0"),
-        ({"flip_probability": 1.5}, "flip_probability is 1.5"),
-        ({"sampling": KeyframeSampling(frames=5, stride=1, rule="slowfast")}, "4 of 5 frames"),
+        (CLIPS, {"short_side": (40, 32)}, "from 40 to 32"),
+        (CLIPS, {"short_side": (0, 32)}, "short_side is 0"),
+        (CLIPS, {"size": (48, 40)}, "48x40 is larger"),
+        (CLIPS, {"size": (0, 32)}, "size is 0"),
+        (CLIPS, {"flip_probability": 1.5}, "flip_probability is 1.5"),
+        (CLIPS, {"sampling": KeyframeSampling(frames=5, stride=1, rule="slowfast")}, "4 of 5 frames"),
+        (VIEWS, {"short_side": 0}, "short_side is 0"),
+        (VIEWS, {"crop_size": (48, 40)}, "48x40 is larger"),
+        (VIEWS, {"min_person_score": 2.0}, "min_person_score is 2.0"),
+        (VIEWS, {"box_expansion": (-0.1, 0.0)}, "box_expansion is -0.1"),
     ],
 )
-def test_an_impossible_training_clip_is_refused(wrong, message):
+def test_an_impossible_clip_is_refused(config, wrong, message):
     with pytest.raises(InputError, match=message):
-        replace(CLIPS, **wrong)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"short_side": 0}, "short_side is 0"),
-        ({"crop_size": (48, 40)}, "48x40 is larger"),
-        ({"min_person_score": 2.0}, "min_person_score is 2.0"),
-        ({"box_expansion": (-0.1, 0.0)}, "box_expansion is -0.1"),
-    ],
-)
-def test_an_impossible_test_clip_is_refused(wrong, message):
-    with pytest.raises(InputError, match=message):
-        replace(VIEWS, **wrong)
+        replace(config, **wrong)
 
 
 def test_a_crop_wider_than_the_frames_is_refused(tmp_path):
-    frames = key_frames(
-        [file_film(tmp_path, 60, 25)], [(0, 1)], [[(0.1, 0.1, 0.5, 0.9)]], tmp_path
-    )  # of 32 × 80 pixels
+    film = file_film(tmp_path, 60, 25)  # of 32 × 80 pixels
+    frames = key_frames([film], [(0, 1)], [[(0.1, 0.1, 0.5, 0.9)]], tmp_path)
     wide = replace(CLIPS, short_side=(32, 32), size=(32, 80))
     assert KeyframeTrainDataset(frames, wide, seed=0).load_arrays(0, 0, 0, 0)[0].shape[-2:] == (32, 80)
     for wider in ({"size": (32, 81)}, {"size": (24, 81)}):

@@ -100,11 +100,8 @@ def test_the_number_of_detected_boxes_with_actions_is_limited_by_score(rows):
     scores = [0.91, 0.95, 0.93, 0.95, 0.92]
     lines = [f"b,0902,{text(box)},,{score}\n" for box, score in zip(boxes, scores, strict=True)]
     persons = rows("".join(lines) + f"b,0902,{text(TWO)},,0.9\nb,0903,{text(THREE)},,0.9\n", scored=True)
-    frames = BUILDER.build_train(
-        annotated,
-        person_boxes=persons,
-        config=PersonBoxesConfig(min_score=0.9, min_iou=0.9, max_boxes=2),
-    )
+    config = PersonBoxesConfig(min_score=0.9, min_iou=0.9, max_boxes=2)
+    frames = BUILDER.build_train(annotated, persons, config)
     first, second = plain(frames)
     assert first[1] == [(ONE, {1}), (boxes[1], {1}), (boxes[3], {1}), (TWO, set())]
     assert second[1] == [(ONE, {1}), (THREE, {1})]
@@ -243,9 +240,7 @@ def test_boxes_without_area_are_dropped_and_boxes_outside_the_frame_are_reported
 
 def test_an_empty_set_of_key_frames_is_refused_with_the_reason(rows):
     annotated = rows(f"gone,0902,{text(ONE)},1,0\n")
-    with pytest.raises(
-        InputError, match=r"none of the 1 rows of .*train.csv can be used in training; the videos may be"
-    ):
+    with pytest.raises(InputError, match=r"none of the 1 rows of .*train.csv can be used in training; the videos may"):
         BUILDER.build_train(annotated)
     persons = rows(f"b,0902,{text(ONE)},,0.5\n", scored=True)
     with pytest.raises(InputError, match=r"persons.csv can be tested; none has a score of 0.8 or more; lower"):

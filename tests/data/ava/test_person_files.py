@@ -216,15 +216,12 @@ def test_a_pickle_that_needs_huge_memory_is_refused_before_it_is_allocated(tmp_p
         (b"a,0902,0.1,0.1,0.2,0.2,,nan", "line 1 of .* has nan for the score"),
     ],
 )
-def test_an_unreadable_file_is_named(tmp_path, content, message):
+def test_an_unreadable_or_missing_file_is_named(tmp_path, content, message):
+    with pytest.raises(InputError, match="p does not exist"):
+        read_person_boxes(tmp_path / "p")
     (tmp_path / "p").write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_person_boxes(tmp_path / "p")
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.csv does not exist"):
-        read_person_boxes(tmp_path / "gone.csv")
 
 
 def test_image_ids_are_looked_up_in_the_given_file_or_in_the_one_beside_it_that_has_them(tmp_path):
