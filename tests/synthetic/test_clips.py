@@ -101,9 +101,8 @@ def test_in_every_frame_the_numbers_of_a_state_are_uncorrelated(drawn_states):
         circles = np.exp(2j * np.pi * drawn_states[action][:, frame])[:, [0, 1, 2, 3, 5]]
         for a, b in product(range(5), range(5)):
             if a < b:
-                for k, m in product(
-                    (-2, -1, 1, 2), (1, 2)
-                ):  # one of these is 1 where b is a multiple of a, plus a constant
+                # one of these is 1 where b is a multiple of a, plus a constant
+                for k, m in product((-2, -1, 1, 2), (1, 2)):
                     together = abs((circles[:, a] ** k * circles[:, b] ** m).mean())
                     assert together < 4 / np.sqrt(DRAWS), f"{action}, frame {frame}: {a} and {b} hang together"
 
@@ -168,9 +167,8 @@ def least_squares_accuracy(features: np.ndarray, labels: np.ndarray, ridge: floa
     cut = 2 * len(features) // 3
     features = (features - features[:cut].mean(0)) / (features[:cut].std(0) + 1e-6)
     train_features, targets = features[:cut], np.eye(labels.max() + 1)[labels[:cut]]
-    weights = np.linalg.solve(
-        train_features.T @ train_features + ridge * np.eye(train_features.shape[1]), train_features.T @ targets
-    )
+    gram = train_features.T @ train_features + ridge * np.eye(train_features.shape[1])
+    weights = np.linalg.solve(gram, train_features.T @ targets)
     return float(((features[cut:] @ weights).argmax(1) == labels[cut:]).mean())
 
 

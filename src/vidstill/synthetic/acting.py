@@ -27,19 +27,12 @@ _TimeMask = Bool[np.ndarray, "t"]
 
 @dataclass(kw_only=True)
 class _Actor(StickFigure):
-    """A figure during the simulation: x is its place on the world's circle, y its height of jump, negated.
+    """A figure during the simulation: x is its place on the world's circle, y its height of jump, negated."""
 
-    Args:
-        floor: Depth at which it stands, unless it circles another.
-        position: x at the start of the next segment.
-        carrying_hand: Left (0) or right (1).
-        carry_mask: Frames in which it carries a ball.
-    """
-
-    floor: float
-    position: float
-    carrying_hand: int
-    carry_mask: _TimeMask
+    floor: float  # depth at which it stands, unless it circles another
+    position: float  # x at the start of the next segment
+    carrying_hand: int  # left (0) or right (1)
+    carry_mask: _TimeMask  # frames in which it carries a ball
 
     @property
     def reach(self) -> float:

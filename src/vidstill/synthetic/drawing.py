@@ -32,23 +32,14 @@ _OUTLINE_POINTS = 512  # points of an outline
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """An object's state in each frame and the bar in front of it, in a world that wraps at the edges of the frame.
+    """An object's state in each frame and the bar in front of it, in a world that wraps at the edges of the frame."""
 
-    Args:
-        x: Horizontal centre in [0, 1), in widths of the frame from its left edge.
-        y: Vertical centre in [0, 1), in heights of the frame from its upper edge.
-        radius: Radius in shorter sides of the frame.
-        angle: Clockwise rotation in radians.
-        vertical_bar: The bar, which never moves, runs from top to bottom instead of from side to side.
-        bar_position: Centre of the bar in [0, 1), in widths (vertical) or heights of the frame.
-    """
-
-    x: PerFrame
-    y: PerFrame
-    radius: PerFrame
-    angle: PerFrame
-    vertical_bar: bool
-    bar_position: float
+    x: PerFrame  # of the centre, in [0, 1), in widths of the frame from its left edge
+    y: PerFrame  # in heights of the frame from its upper edge
+    radius: PerFrame  # in shorter sides of the frame
+    angle: PerFrame  # clockwise, in radians
+    vertical_bar: bool  # the bar, which never moves, runs from top to bottom instead of from side to side
+    bar_position: float  # of its centre, in [0, 1), in widths (vertical) or heights of the frame
 
 
 def draw_trajectory(action: str, rng: np.random.Generator, frames: int) -> Trajectory:

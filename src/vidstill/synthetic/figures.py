@@ -86,6 +86,8 @@ class Ball:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
+    """All that moves in a clip."""
+
     figures: tuple[StickFigure, ...]
     balls: tuple[Ball, ...]
 
@@ -100,10 +102,9 @@ def draw_scene(scene: Scene, seed: int, size: tuple[int, int]) -> UInt8[np.ndarr
 def measure_visibility(
     scene: Scene, size: tuple[int, int], frame: int
 ) -> Iterator[tuple[StickFigure, Float64[np.ndarray, "4"], float]]:
-    """Yield each figure with its box in a frame and its visible share, 0 to 1.
+    """Yield each figure with its box in a frame, as AVA's, and its visible share, 0 to 1.
 
-    A box is x1, y1, x2, y2 in fractions of the frame's width and height; it includes what others hide, and ends at the
-    edge of the frame. The box of a figure outside the frame is empty.
+    A box includes what others hide, and ends at the edge of the frame. That of a figure outside the frame is empty.
     """
     sprites = _draw_sprites(scene, 0, size, frames=slice(frame, frame + 1))
     free = np.ones(size, np.float32)

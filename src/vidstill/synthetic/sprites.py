@@ -17,29 +17,18 @@ PerFrame = Float[np.ndarray, "t"]
 
 @dataclass(frozen=True)
 class Sprite:
-    """A small image in each frame, whose first row and column may lie outside the frame.
-
-    Args:
-        row: First row of the window in each frame.
-        column: First column of the window in each frame.
-        cover: Opacity of each pixel, 0 to 1.
-        colors: Colour of each pixel.
-        depth: A larger number is in front; NaN where the sprite is absent.
-    """
+    """A small image in each frame, whose first row and column may lie outside the frame."""
 
     row: Int[np.ndarray, "t"]
     column: Int[np.ndarray, "t"]
-    cover: Float[np.ndarray, "t n m"]
+    cover: Float[np.ndarray, "t n m"]  # opacity, 0 to 1
     colors: Float[np.ndarray, "t n m 3"]
-    depth: PerFrame
+    depth: PerFrame  # a larger number is in front; NaN where the sprite is absent
 
     def locate(self, frame: int, size: tuple[int, int], *, wrap: bool = False) -> tuple[Sequence, Sequence]:
         """Return the indices of a frame's pixels that the sprite covers, and those of its own pixels there.
 
-        Args:
-            frame: Index of the frame.
-            size: Rows and columns of the frame.
-            wrap: What leaves the frame comes back at the opposite edge, instead of being cut off.
+        With `wrap`, what leaves the frame comes back at the opposite edge, instead of being cut off.
         """
         pixels, own = [], []
         starts = self.row[frame], self.column[frame]
