@@ -27,27 +27,16 @@ _SUFFIXES_WITHOUT_LINES = (".json", ".npz", ".pickle", ".pkl")  # the boxes of t
 
 @dataclass(frozen=True)
 class BoxTable:
-    """One row for each box and action, in the order of the file.
-
-    Args:
-        source: File that the rows were read from.
-        video_names: Distinct names, in the order of their first row.
-        video_index: Index of each row's video in `video_names`.
-        second: Whole second of the video; a key frame is known by its video and second.
-        box: x1, y1, x2, y2 as fractions of the frame's width and height.
-        action_id: Number of the action, or NO_ACTION.
-        score: Confidence of a detected box; 1 where none is stated.
-        line_number: Line of the file (or number of the box, in a file without lines), counted from 1.
-    """
+    """One row for each box and action, in the order of the file."""
 
     source: PathOrUrl
-    video_names: tuple[str, ...]
-    video_index: Int32[np.ndarray, "n"]
-    second: Int32[np.ndarray, "n"]
-    box: Float64[np.ndarray, "n 4"]
-    action_id: Int32[np.ndarray, "n"]
-    score: Float64[np.ndarray, "n"]
-    line_number: Int32[np.ndarray, "n"]
+    video_names: tuple[str, ...]  # distinct, in the order of their first row
+    video_index: Int32[np.ndarray, "n"]  # in `video_names`
+    second: Int32[np.ndarray, "n"]  # a key frame is known by its video and whole second
+    box: Float64[np.ndarray, "n 4"]  # x1, y1, x2, y2 as fractions of the frame's width and height
+    action_id: Int32[np.ndarray, "n"]  # or NO_ACTION
+    score: Float64[np.ndarray, "n"]  # confidence of a detected box; 1 where none is stated
+    line_number: Int32[np.ndarray, "n"]  # or number of the box, in a file without lines; counted from 1
 
     @classmethod
     def from_rows(
@@ -93,19 +82,14 @@ class BoxTable:
 
 @dataclass(frozen=True)
 class BoxScores:
-    """The output of a detector: one row for each box, as in `BoxTable`, with a score for every action.
-
-    Args:
-        action_ids: Numbers of the actions, in the order of the columns of `scores`.
-        scores: Probability of each action.
-    """
+    """The output of a detector: one row for each box, as in `BoxTable`, with a score for every action."""
 
     video_names: tuple[str, ...]
     video_index: Int32[np.ndarray, "n"]
     second: Int32[np.ndarray, "n"]
     box: Float[np.ndarray, "n 4"]
-    action_ids: Sequence[int]
-    scores: Float32[np.ndarray, "n a"]
+    action_ids: Sequence[int]  # in the order of the columns of `scores`
+    scores: Float32[np.ndarray, "n a"]  # probabilities
 
     def __len__(self) -> int:
         return len(self.video_index)

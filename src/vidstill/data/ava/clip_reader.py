@@ -31,22 +31,14 @@ _MAX_REACH_SECONDS = 3600  # limits the search for one-second files on each side
 
 @dataclass(frozen=True)
 class KeyframeVideo:
-    """A video that has key frames.
+    """A video that has key frames."""
 
-    Args:
-        name: Name in the annotations.
-        path: File or directory; None: the video is missing.
-        format: What the path is.
-        start_second: Second of the annotations' time at which the video begins: 0 for whole movies, 900 for the 15
-            minutes that AVA annotates.
-        frame_rate: Frames per second of a directory of frames, and of a file that states none.
-    """
-
-    name: str
-    path: PathOrUrl | None
+    name: str  # in the annotations
+    path: PathOrUrl | None  # file or directory; None: the video is missing
     format: VideoFormat = "file"
+    # second of the annotations at which the video begins: 0 for whole movies, 900 for the 15 minutes that AVA annotates
     start_second: float = 0.0
-    frame_rate: float = 30.0
+    frame_rate: float = 30.0  # of a directory of frames, and of a file that states none
 
 
 class KeyframeClipReader:

@@ -48,22 +48,15 @@ class AnnotationFiles:
 
 @dataclass(frozen=True)
 class BoxDataset:
-    """A dataset of boxes in the directory `root`, with the files of each split.
-
-    Args:
-        name: "AVA v2.2" or "AVA v2.1"; "" for one's own.
-        keyframe_seconds: Seconds that have key frames; None: any.
-        start_second: Second of the annotations' time at which the video files begin; None: inferred for each video.
-        frame_rate: Frames per second of directories of frames.
-    """
+    """A dataset of boxes in a directory."""
 
     root: PathOrUrl
-    name: str
+    name: str  # "AVA v2.2" or "AVA v2.1"; "" for one's own
     files: Mapping[Split, AnnotationFiles]
     label_map: LabelMap
-    keyframe_seconds: Collection[int] | None
-    start_second: float | None
-    frame_rate: float
+    keyframe_seconds: Collection[int] | None  # seconds that have key frames; None: any
+    start_second: float | None  # of the annotations' time, at which video files begin; None: inferred for each video
+    frame_rate: float  # of directories of frames
 
     @property
     def description(self) -> str:

@@ -47,31 +47,18 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class Keyframes:
-    """Key frames in the order of their videos and seconds, as columns.
+    """Key frames in the order of their videos and seconds, as columns."""
 
-    Args:
-        videos: All videos, those without key frames too.
-        video_index: Index of each key frame's video in `videos`.
-        second: Second of each key frame.
-        box_offsets: Index of each key frame's first box, and the number of all boxes at the end.
-        boxes: x1, y1, x2, y2 as fractions of the frame's width and height; a key frame's boxes differ.
-        labels: Actions of each box, one column for each action of the label map.
-        scores: Confidence of the person detector; 1 for annotated boxes.
-        label_map: The actions.
-        source: File that the boxes were read from.
-        description: One sentence on the data, for logs.
-    """
-
-    videos: tuple[KeyframeVideo, ...]
-    video_index: Int32[np.ndarray, "n"]
+    videos: tuple[KeyframeVideo, ...]  # those without key frames too
+    video_index: Int32[np.ndarray, "n"]  # in `videos`
     second: Int32[np.ndarray, "n"]
-    box_offsets: Int64[np.ndarray, "n+1"]
-    boxes: Float64[np.ndarray, "m 4"]
-    labels: Bool[np.ndarray, "m a"]
-    scores: Float64[np.ndarray, "m"]
+    box_offsets: Int64[np.ndarray, "n+1"]  # index of each key frame's first box, and the number of all boxes
+    boxes: Float64[np.ndarray, "m 4"]  # x1, y1, x2, y2 as fractions of width and height; a key frame's boxes differ
+    labels: Bool[np.ndarray, "m a"]  # one column for each action of the label map
+    scores: Float64[np.ndarray, "m"]  # confidence of the person detector; 1 for annotated boxes
     label_map: LabelMap
-    source: PathOrUrl
-    description: str
+    source: PathOrUrl  # file that the boxes were read from
+    description: str  # one sentence, for logs
 
     def __len__(self) -> int:
         return len(self.video_index)
@@ -127,21 +114,13 @@ class PersonBoxesConfig:
 
 @dataclass(frozen=True)
 class KeyframeBuilder:
-    """Groups rows of boxes into key frames.
+    """Groups rows of boxes into key frames."""
 
-    Args:
-        label_map: The actions; other actions are dropped with a warning, their boxes stay.
-        videos: All videos of the annotations; rows of videos without a path are left out.
-        keyframe_seconds: Seconds that have key frames; None: all.
-        excluded_keyframes: Key frames to leave out, by their video's name and their second.
-        description: One sentence on the data, for logs.
-    """
-
-    label_map: LabelMap
-    videos: Sequence[KeyframeVideo]
-    keyframe_seconds: Collection[int] | None = None
-    excluded_keyframes: Collection[tuple[str, int]] = ()
-    description: str = "boxes"
+    label_map: LabelMap  # other actions are dropped with a warning, their boxes stay
+    videos: Sequence[KeyframeVideo]  # all of the annotations; rows of those without a path are left out
+    keyframe_seconds: Collection[int] | None = None  # seconds that have key frames; None: all
+    excluded_keyframes: Collection[tuple[str, int]] = ()  # to leave out, by their video's name and their second
+    description: str = "boxes"  # of the data, for logs
 
     def build_train(
         self, annotations: BoxTable, person_boxes: BoxTable | None = None, config: PersonBoxesConfig | None = None

@@ -23,15 +23,10 @@ _Item = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The actions that a person in a box may perform.
+    """The actions that a person in a box may perform."""
 
-    Args:
-        names: Name by number, in ascending order; AVA's numbers are 1 to 80.
-        evaluated_ids: Numbers of the actions that a score counts; AVA has 60 of them.
-    """
-
-    names: Mapping[int, str]
-    evaluated_ids: frozenset[int]
+    names: Mapping[int, str]  # by number, in ascending order; AVA's numbers are 1 to 80
+    evaluated_ids: frozenset[int]  # of the actions that a score counts; AVA has 60 of them
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,11 +43,7 @@ class LabelMap:
 
 
 def set_evaluated_actions(label_map: LabelMap, evaluated: LabelMap) -> LabelMap:
-    """Return all actions of the first label map, of which those of the second are evaluated.
-
-    Raises:
-        InputError: The second one has an action that the first one lacks.
-    """
+    """Return all actions of the first label map, of which those of the second, which must be among them, are evaluated."""
     if unknown := sorted(evaluated.evaluated_ids - label_map.names.keys()):
         raise InputError(
             f"the action {unknown[0]}, {evaluated.names[unknown[0]]!r}, is evaluated and is not among all "

@@ -85,17 +85,10 @@ def expand_boxes(boxes: BoxArray, ratios: tuple[float, float], size: FrameSize) 
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeCropFlip:
-    """One transform of a clip.
+    """One transform of a clip."""
 
-    Args:
-        short_side: Shorter side of the resized frames, in pixels.
-        crop: Crop of the resized frames; None: the whole frame.
-        hflip: Flip left and right.
-        rule: Whose arithmetic is used.
-    """
-
-    short_side: int
-    crop: CropBox | None = None
+    short_side: int  # of the resized frames, in pixels
+    crop: CropBox | None = None  # of the resized frames; None: the whole frame
     hflip: bool = False
     rule: BoxRule
 
