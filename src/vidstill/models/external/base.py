@@ -22,8 +22,8 @@ resized."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExternalEncoderConfig:
-    """A teacher of another library, as its source describes it."""
+class ExternalEncoderConfig(ABC):
+    """A teacher of another library, as its source describes it; each library's file has its own subclass."""
 
     source: str  # transformers:FOLDER_OR_NAME or timm:NAME, timm:NAME@FILE
     dim: int
@@ -40,11 +40,9 @@ class ExternalEncoderConfig:
         """Whether class tokens are returned: never, and register tokens neither."""
         return False
 
+    @abstractmethod
     def build(self) -> "ExternalEncoder":
         """Build the model without weights, on the "meta" device; they are loaded later (`FrozenTeacher.set_model`)."""
-        from vidstill.models.external.registry import build_external_encoder
-
-        return build_external_encoder(self)
 
 
 class ExternalEncoder(nn.Module, ABC):

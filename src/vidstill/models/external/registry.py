@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vidstill.models.external import timm, transformers
-from vidstill.models.external.base import ExternalEncoder, ExternalEncoderConfig, InputResolution
+from vidstill.models.external.base import ExternalEncoder, InputResolution
 
 _LIBRARIES = ("transformers", "timm")
 
@@ -37,11 +37,3 @@ def load_external_encoder(
     if library == "transformers":
         return transformers.load_transformers_encoder(name, source=source, input_resolution=input_resolution)
     return timm.load_timm_encoder(name.partition("@")[0], tensors, source=source, input_resolution=input_resolution)
-
-
-def build_external_encoder(config: ExternalEncoderConfig) -> ExternalEncoder:
-    """Build an external encoder without weights, on the "meta" device."""
-    library, _, name = config.source.partition(":")
-    if library == "transformers":
-        return transformers.build_transformers_encoder(name, config)
-    return timm.build_timm_encoder(name.partition("@")[0], config)

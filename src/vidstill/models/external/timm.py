@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,16 @@ from vidstill.models.external.base import (
 from vidstill.utils.types import InputError
 
 _REQUIRED_PREFIXES = ("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm_pre.", "blocks.")  # all but the end
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmEncoderConfig(ExternalEncoderConfig):
+    """A teacher of timm."""
+
+    def build(self) -> ExternalEncoder:
+        name = self.source.partition(":")[2].partition("@")[0]
+        with torch.device("meta"):
+            return _TimmEncoder(self, _create_model(name, self.source, pretrained=False), {})
 
 
 class _TimmEncoder(ExternalEncoder):
@@ -50,7 +61,7 @@ def load_timm_encoder(
     if tensors is not None:
         _load_tensors(model, tensors, name, source)
     metadata = model.pretrained_cfg
-    config = ExternalEncoderConfig(
+    config = TimmEncoderConfig(
         source=source,
         dim=model.embed_dim,
         depth=len(model.blocks),
@@ -63,12 +74,6 @@ def load_timm_encoder(
     )
     licence = metadata.get("license") if tensors is None else None
     return _TimmEncoder(config, model, {"layout": f"timm {name}", "licence": licence})
-
-
-def build_timm_encoder(name: str, config: ExternalEncoderConfig) -> ExternalEncoder:
-    """Build a model of timm without weights, on the "meta" device."""
-    with torch.device("meta"):
-        return _TimmEncoder(config, _create_model(name, config.source, pretrained=False), {})
 
 
 def _create_model(name: str, source: str, *, pretrained: bool) -> Any:

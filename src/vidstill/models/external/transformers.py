@@ -188,13 +188,17 @@ def load_transformers_encoder(name: str, *, source: str, input_resolution: Input
     )
 
 
-def build_transformers_encoder(name: str, config: ExternalEncoderConfig) -> ExternalEncoder:
-    """Build a model without weights, on the "meta" device."""
-    library_config = _load_library_config(name, config.source)
-    family = _MODEL_FAMILIES[library_config.model_type]
-    with _import_transformers(name, config.source) as library, torch.device("meta"):
-        model = getattr(library, family.model_class)(library_config)
-        return family.encoder_class(config, _select_encoder(model.eval()), {})
+@dataclass(frozen=True, kw_only=True)
+class TransformersEncoderConfig(ExternalEncoderConfig):
+    """A teacher of transformers."""
+
+    def build(self) -> ExternalEncoder:
+        name = self.source.partition(":")[2]
+        library_config = _load_library_config(name, self.source)
+        family = _MODEL_FAMILIES[library_config.model_type]
+        with _import_transformers(name, self.source) as library, torch.device("meta"):
+            model = getattr(library, family.model_class)(library_config)
+            return family.encoder_class(self, _select_encoder(model.eval()), {})
 
 
 def _load_library_config(name: str, source: str) -> Any:
@@ -213,7 +217,7 @@ def _build_encoder_config(
 ) -> ExternalEncoderConfig:
     size = library_config.crop_size if library_config.model_type == "vjepa2" else library_config.image_size
     tubelet: Tubelet = (getattr(library_config, "tubelet_size", 1), *_to_pair(library_config.patch_size))
-    return ExternalEncoderConfig(
+    return TransformersEncoderConfig(
         source=source,
         dim=library_config.hidden_size,
         depth=library_config.num_hidden_layers,
