@@ -54,10 +54,8 @@ class KeyframeSampling:
         low, high = -frames_before, frames_after - 1
         if self.rule == "videomae":
             low, high = -min(frames_before, frames_after), max(min(frames_before, frames_after) - 1, 0)
-        return [
-            min(max(round_half_up(subframe_offset + offset * frame_rate_ratio), low), high)
-            for offset in self.compute_offsets()
-        ]
+        offsets = (round_half_up(subframe_offset + k * frame_rate_ratio) for k in self.compute_offsets())
+        return [min(max(offset, low), high) for offset in offsets]
 
 
 def round_half_up(value: float) -> int:

@@ -20,9 +20,7 @@ from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.storage.filesystem import base_name
 from vidstill.utils.types import InputError, check_range
 
-EDGE_TOLERANCE = 1e-3
-"""How far a box may reach out of the frame without a warning, as a fraction of its side: files have three decimals."""
-
+_EDGE_TOLERANCE = 1e-3  # a box may reach so far out of the frame without a warning: files have three decimals
 _IOU_CHUNK = 64  # detected boxes whose IoU is computed at once
 _EXCLUSION_HINT = "the videos may be missing, or their seconds be excluded"
 
@@ -148,7 +146,7 @@ class KeyframeBuilder:
                 person_boxes = replace(person_boxes, action_id=np.full_like(person_boxes.action_id, NO_ACTION))
             detected = self.group(person_boxes, min_score=config.min_score, require_known_videos=False)
             if config.min_iou is not None:
-                detected = assign_labels_by_iou(detected, keyframes, config.min_iou, config.max_boxes)
+                detected = _assign_labels_by_iou(detected, keyframes, config.min_iou, config.max_boxes)
             columns = (
                 (_box_keyframe_ids(each), each.boxes, each.labels, each.scores) for each in (keyframes, detected)
             )
@@ -232,7 +230,7 @@ class KeyframeBuilder:
         use &= ~np.isin(keyframe_id, np.array(excluded, np.int64))
         inside = table.box.clip(0, 1)
         empty = (inside[:, 2:] <= inside[:, :2]).any(axis=1)
-        outside = (np.abs(table.box - inside) > EDGE_TOLERANCE).any(axis=1)
+        outside = (np.abs(table.box - inside) > _EDGE_TOLERANCE).any(axis=1)
         _warn(table, use & empty, "with a box without area in the frame, which are left out")
         _warn(table, use & outside & ~empty, "with a box that reaches out of the frame; the part inside counts")
         use &= ~empty
@@ -249,16 +247,13 @@ class KeyframeBuilder:
         return _group(self.videos, self.label_map, table.source, keyframe_id[use], rows.box, labels, rows.score)
 
 
-def assign_labels_by_iou(
+def _assign_labels_by_iou(
     detections: Keyframes, annotations: Keyframes, min_iou: float, max_boxes: int | None
 ) -> Keyframes:
     """Give each detected box the actions of the annotated box of its key frame with which its IoU is highest.
 
-    Args:
-        detections: Detected boxes; those of key frames without annotations are left out.
-        annotations: Annotated boxes.
-        min_iou: Smallest IoU; a box below it has no action.
-        max_boxes: Most boxes of a key frame that have actions, those with the highest scores; None: no limit.
+    Detected boxes of key frames without annotations are left out; of those that get actions, so are the ones beyond the
+    `max_boxes` with the highest scores.
     """
     from torchvision.ops import box_iou
 
@@ -282,10 +277,8 @@ def assign_labels_by_iou(
         rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
         use[order[rank >= max_boxes]] = False
     labels = positive[:, None] & annotations.labels[best] if len(annotations) else detections.labels
-    return _group(
-        *(detections.videos, detections.label_map, detections.source),
-        *(keyframe[use], detections.boxes[use], labels[use], detections.scores[use]),
-    )
+    columns = keyframe[use], detections.boxes[use], labels[use], detections.scores[use]
+    return _group(detections.videos, detections.label_map, detections.source, *columns)
 
 
 def _box_keyframe_ids(keyframes: Keyframes) -> Int64[np.ndarray, "m"]:

@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -64,11 +64,8 @@ def read_annotations(path: PathOrUrl) -> BoxTable:
     return _parse_pixel_boxes(path, content["annotations"], _parse_images(path, content))
 
 
-class _ImageMetadata(NamedTuple):
-    video: str
-    second: int
-    width: float
-    height: float
+_ImageMetadata = tuple[str, int, float, float]
+"""Video, second, width and height."""
 
 
 def _parse_pixel_boxes(path: PathOrUrl, boxes: Sequence[Any], images: Mapping[Any, _ImageMetadata]) -> BoxTable:
@@ -79,8 +76,10 @@ def _parse_pixel_boxes(path: PathOrUrl, boxes: Sequence[Any], images: Mapping[An
             score, actions = float(box.get("score", 1.0)), box.get("action_ids") or [NO_ACTION]
             image = images.get(image_id)
             if image is not None:
-                corners = x / image.width, y / image.height, (x + width) / image.width, (y + height) / image.height
-                rows += [(number, image.video, [image.second, *corners, int(action), score]) for action in actions]
+                video, second, image_width, image_height = image
+                right, bottom = (x + width) / image_width, (y + height) / image_height
+                values = second, x / image_width, y / image_height, right, bottom
+                rows += [(number, video, [*values, int(action), score]) for action in actions]
         except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError):
             raise InputError(
                 f"box {number} of {path} reads {str(box)[:80]}; it needs an image_id and a bbox of four numbers"
@@ -118,8 +117,8 @@ def _parse_images(path: PathOrUrl, content: Mapping[str, Any]) -> dict[Any, _Ima
     images = {}
     for number, image in enumerate(content["images"], 1):
         try:
-            movie, second = str(image["movie"]), int(image["timestamp"])
-            images[image["id"]] = _ImageMetadata(movie, second, float(image["width"]), float(image["height"]))
+            keyframe = str(image["movie"]), int(image["timestamp"])
+            images[image["id"]] = (*keyframe, float(image["width"]), float(image["height"]))
         except (TypeError, ValueError, KeyError):
             raise InputError(
                 f"image {number} of {path} reads {str(image)[:80]}; it needs id, movie, timestamp, width and height"
