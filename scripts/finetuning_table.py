@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe, FinetuneRecipe, compute_recipe_cost, load_recipes
+from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe, FinetuneRecipe, load_recipes
+from vidstill.recipes.show import compute_recipe_cost
 
 PAGES = Path(__file__).parents[1] / "docs"
 START, END = "<!-- by scripts/finetuning_table.py -->\n", "<!-- end -->\n"
@@ -50,7 +51,7 @@ def format_finetune_row(name: str, recipe: FinetuneRecipe) -> str:
         f"`{name}`",
         f"{frames}{clips.size[0]}²",
         f"{cost['parameters_millions']:.1f}",
-        f"{cost['gflops_per_view']:g} × {cost['views']} × {cost['crops']}",
+        f"{cost['gflops_per_view']:g} × {cost['temporal_clips']} × {cost['spatial_crops']}",
         f"{recipe.schedule.epochs} × {clips.repeats}",
         str(videos),
         _format_lr(lr),

@@ -12,8 +12,9 @@ from paths import PROJECT
 from recipe_plans import FINETUNINGS as NAMES
 
 from vidstill.models.vit import ViTConfig
-from vidstill.recipes import recipe as show
-from vidstill.recipes.recipe import NUM_CLASSES, compute_recipe_cost, find_recipe
+from vidstill.recipes import show
+from vidstill.recipes.recipe import NUM_CLASSES, find_recipe
+from vidstill.recipes.show import compute_recipe_cost
 from vidstill.utils.flops import ModelCost, compute_model_cost
 
 HOUSE = PROJECT
@@ -22,16 +23,19 @@ HOUSE = PROJECT
 
 
 @cache
-def counted(model, frames, size) -> ModelCost:
-    return compute_model_cost(model, num_frames=frames, size=size)
+def counted(model, num_frames, size) -> ModelCost:
+    return compute_model_cost(model, num_frames=num_frames, size=size)
 
 
-def quick_cost(config, *, frames, size) -> ModelCost:
+def quick_cost(config, *, num_frames, size) -> ModelCost:
     """As `compute_model_cost`, which is asked once for all models that differ in their heads, or in nothing that is counted."""
     if isinstance(config, ViTConfig):
-        return counted(config, frames, size)
-    model = replace(config, classes=400, encoder=replace(config.encoder, drop_path=0.0), dropout=0.0)
-    found, more = counted(replace(model, start="normal", norm="fresh"), frames, size), config.classes - 400
+        return counted(config, num_frames, size)
+    model = replace(config, num_classes=400, encoder=replace(config.encoder, drop_path=0.0), dropout=0.0)
+    found, more = (
+        counted(replace(model, weight_init="normal", norm="fresh"), num_frames, size),
+        config.num_classes - 400,
+    )
     dim = config.encoder.dim
     return ModelCost(found.num_parameters + more * (dim + 1), found.multiply_adds + more * dim)
 
@@ -42,15 +46,15 @@ def _quickly(monkeypatch):
 
 
 def cost_of(recipe) -> ModelCost:
-    model = recipe.classifier(NUM_CLASSES[recipe.clips.dataset])
-    return quick_cost(model, frames=recipe.views.sampling.frames, size=recipe.views.size)
+    model = recipe.build_classifier_config(NUM_CLASSES[recipe.clips.dataset])
+    return quick_cost(model, num_frames=recipe.views.sampling.num_frames, size=recipe.views.size)
 
 
 def products(encoder, frames, size):
     """Multiply-adds as the papers count: depth · (12 · N · D² + 2 · N² · D) + n · D · pixels; N has the class token."""
     parts = zip((frames, *size), encoder.tubelet, strict=True)
     patches = math.prod(side // step for side, step in parts)
-    tokens = patches + encoder.cls_token
+    tokens = patches + encoder.class_token
     blocks = encoder.depth * (12 * tokens * encoder.dim**2 + 2 * tokens**2 * encoder.dim)
     return blocks + patches * encoder.dim * 3 * math.prod(encoder.tubelet)
 
@@ -60,7 +64,7 @@ def test_its_model_is_built_and_runs_without_any_memory_at_the_cost_that_the_for
     recipe = find_recipe(name)
     found = cost_of(recipe)
     assert found.multiply_adds == pytest.approx(
-        products(recipe.load_encoder, recipe.views.sampling.num_frames, recipe.views.size), rel=1e-4
+        products(recipe.encoder, recipe.views.sampling.num_frames, recipe.views.size), rel=1e-4
     )
 
 
@@ -141,9 +145,9 @@ def test_parameters_are_counted_with_the_head_of_the_data_set(name, parameters, 
 def test_what_is_shown_of_a_fine_tuned_model():
     recipe = find_recipe("videomae.small_ssv2_finetune")
     shown = compute_recipe_cost(recipe)
-    assert shown["gflops_per_view"] == pytest.approx(products(recipe.load_encoder, 16, (224, 224)) / 1e9, rel=5e-4)
-    assert (shown["classes"], shown["views"], shown["crops"]) == (174, 2, 3)
-    assert shown["published"] == recipe.published_result
+    assert shown["gflops_per_view"] == pytest.approx(products(recipe.encoder, 16, (224, 224)) / 1e9, rel=5e-4)
+    assert (shown["classes"], shown["temporal_clips"], shown["spatial_crops"]) == (174, 2, 3)
+    assert shown["published_result"] == recipe.published_result
 
 
 def test_of_data_that_no_paper_has_the_model_is_shown_without_a_head():

@@ -11,7 +11,7 @@ _TINY = (
     "--encoder.depth 2 --encoder.heads 2 --encoder.tubelet 2 4 4"
 )
 _LARGER = (  # 6 frames of 22 × 22, of which 20 × 20 are seen; the pre-training has 4 of 16 × 16
-    "--clips.sampling.frames 6 --clips.size 22 22 --views.sampling.frames 6 --views.size 22 22 --views.short-side 22"
+    "--clips.sampling.num-frames 6 --clips.size 22 22 --views.sampling.num-frames 6 --views.size 22 22 --views.short-side 22"
 )
 
 
@@ -20,12 +20,12 @@ def test_st_mae_s_roads_to_ssv2_and_by_kinetics_600_to_larger_clips_of_kinetics_
     short = {"schedule__epochs": 1, "schedule__warmup_epochs": 0}
     run(STMAE, data=data / "unlabelled.txt", out=tmp_path / "pretrained", **short)
     pretrained = {"data": data, "init": tmp_path / "pretrained"}
-    sgd = "finetune stmae.large_ssv2_finetune --clips.sampling.frames 4 --views.sampling.frames 4"
+    sgd = "finetune stmae.large_ssv2_finetune --clips.sampling.num-frames 4 --views.sampling.num-frames 4"
     small = "--clips.size 16 16 --views.size 16 16 --views.short-side 16"
     run(f"{sgd} {_TINY} {small} --optim.base-lr 0.01", out=tmp_path / "ssv2", **pretrained)
     assert len(log(tmp_path / "ssv2")) == 2  # steps: 8 clips in fours
 
-    first = f"finetune stmae.large_k600_finetune {_TINY} {small} --clips.sampling.frames 4 --views.sampling.frames 4"
+    first = f"finetune stmae.large_k600_finetune {_TINY} {small} --clips.sampling.num-frames 4 --views.sampling.num-frames 4"
     run(first, out=tmp_path / "k600", **pretrained)
     second = f"finetune stmae.large_k400_from_k600_finetune {_TINY} {_LARGER}"
     given = {"data": data, "init": tmp_path / "k600"}

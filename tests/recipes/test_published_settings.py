@@ -87,9 +87,9 @@ def test_the_papers_count_each_copy_of_a_video_as_an_epoch(name, epochs):
         ("videomae.base_k400", {"mask_token": False}),
         ("amd.base_k400", {"mask_token": False}),
         ("mvd.base_k400", {"mask_token": True}),
-        ("imagemae.base_in1k", {"mask_token": True, "class_token": True}),
-        ("dmae.base_in1k", {"mask_token": True, "class_token": True}),
-        ("stmae.base_k400", {"mask_token": True, "class_token": True, "positions": True}),
+        ("imagemae.base_in1k", {"mask_token": True, "cls_token": True}),
+        ("dmae.base_in1k", {"mask_token": True, "cls_token": True}),
+        ("stmae.base_k400", {"mask_token": True, "cls_token": True, "positions": True}),
     ],
 )
 def test_tokens_and_positions_are_decayed_where_the_scripts_do_so(name, decayed):
@@ -99,7 +99,7 @@ def test_tokens_and_positions_are_decayed_where_the_scripts_do_so(name, decayed)
     found = {}
     for group in groups:
         for parameter, _ in group["params"]:
-            for word in {"mask_token", "class_token", "positions"} & set(parameter.split(".")):
+            for word in {"mask_token", "cls_token", "positions"} & set(parameter.split(".")):
                 found.setdefault(word, set()).add(group["weight_decay"] > 0)
     assert found == {word: {expected} for word, expected in decayed.items()}
 

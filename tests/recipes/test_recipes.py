@@ -109,7 +109,7 @@ def test_a_plan_can_be_made_of_a_recipe(name):
 @pytest.mark.parametrize("name", [name for name in PRETRAIN if re.match("amd.(base|small)", name)])
 def test_amd_learns_from_its_teacher_in_the_middle_and_at_the_end(name):
     method = find_recipe(name).method
-    assert method.pairs == tuple(
+    assert method.layer_pairs == tuple(
         (method.encoder.depth * part // 2, method.teacher.model.depth * part // 2) for part in (1, 2)
     )
 

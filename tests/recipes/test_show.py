@@ -13,7 +13,8 @@ from recipe_plans import ablations_slowly
 from vidstill.cli.main import main
 from vidstill.cli.options import RecipeOptions, apply_options, parse_recipe_options
 from vidstill.pipelines.train.run_config import RunConfig
-from vidstill.recipes.recipe import find_recipe, format_options, load_recipes, read_recipe_source, read_recipe_sources
+from vidstill.recipes.recipe import find_recipe, load_recipes
+from vidstill.recipes.show import format_options, read_recipe_source, read_recipe_sources
 from vidstill.utils.types import InputError
 
 SIBLINGS = {
@@ -87,9 +88,9 @@ def test_of_a_fine_tuning_the_cost_of_its_model_is_printed_before_the_source(cap
         "classes": "101",
         "parameters_millions": "86.3",
         "gflops_per_view": "180.3",
-        "views": "5",
-        "crops": "3",
-        "published": "UCF101 top-1 91.3, top-5 98.5 (5 × 3 views); from K400: 96.1",
+        "temporal_clips": "5",
+        "spatial_crops": "3",
+        "published_result": "UCF101 top-1 91.3, top-5 98.5 (5 × 3 views); from K400: 96.1",
     }
     assert text.startswith('"""VideoMAE')
     assert main(["recipes", "--show", "videomae.base-ucf101-finetune", "--json"]) == 0
@@ -106,7 +107,7 @@ def test_of_a_detector_the_cost_of_its_model_is_printed_before_the_source(capsys
         "actions": "80",
         "parameters_millions": "86.29",
         "gflops_per_clip": "180.3",
-        "published": "AVA v2.2 mAP 29.9",
+        "published_result": "AVA v2.2 mAP 29.9",
     }
     assert text.startswith('"""AMD')
     assert list(read_recipe_sources("amd.base_ava_labels")) == ["detection.amd", "detection.videomae"]

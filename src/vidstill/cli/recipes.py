@@ -9,16 +9,8 @@ from typing import get_type_hints
 from tyro.conf import Positional
 
 from vidstill.cli.options import RecipeOptions, apply_options, parse_recipe_options
-from vidstill.recipes.recipe import (
-    DetectionRecipe,
-    FinetuneRecipe,
-    PretrainRecipe,
-    compute_recipe_cost,
-    find_recipe,
-    format_options,
-    list_recipe_names,
-    read_recipe_source,
-)
+from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, find_recipe, list_recipe_names
+from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_source
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.terminal import echo, format_key_values
 from vidstill.utils.types import InputError

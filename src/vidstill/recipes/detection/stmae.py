@@ -49,10 +49,8 @@ large_ava = DetectionRecipe(
     ),
     schedule=CosineConfig(epochs=30, warmup_epochs=5, warmup_rule="mae"),
     batch=128,
-    bins=7,
     aligned=True,
     dropout=0.5,
-    dropout_on="head",
     head_scale=0.001,  # as on Kinetics (inferred)
     edge="drop",
     norm="pretrained",  # which its fine-tuning goes on with, under the same name

@@ -46,7 +46,6 @@ base_ava = DetectionRecipe(
     optim=AdamWConfig(base_lr=2.5e-4, min_lr=1e-6, betas=(0.9, 0.999), weight_decay=0.05, layer_decay=0.75),
     schedule=CosineConfig(epochs=30, warmup_epochs=5),
     batch=128,  # 32 GPUs × 4 key frames
-    bins=7,
     aligned=False,
     head_scale=0.001,
     edge="pad",
