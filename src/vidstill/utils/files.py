@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,7 @@ PARTIAL_SUFFIX = ".part"
 """Suffix of a file that is being written, or that a killed process left unfinished."""
 
 _LOCK_FILE = ".lock"
+_LOCK_SECONDS = 2.0  # waited for a lock
 _MAX_STEM_LENGTH = 56  # characters of a file's name, without its suffix
 _UNSAFE_CHARACTERS = re.compile(r"[^\w.,()+@=-]+")
 
@@ -79,16 +81,22 @@ def rename_durably(source: Path, target: Path) -> None:
 def open_locked(path: Path) -> BinaryIO:
     """Open a file for reading and writing at its start, made if absent, and lock it until it is closed.
 
+    Worker processes share the lock of the process that forked them; where that one was killed, they end a moment later.
+
     Raises:
         InputError: Another process holds the lock.
     """
+    deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         file = open(path, "r+b", opener=_open_or_create)  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise InputError(f"{path} is being written by another process; wait until it ends") from None
+            if time.monotonic() > deadline:
+                raise InputError(f"{path} is being written by another process; wait until it ends") from None
+            time.sleep(0.05)
+            continue
         except OSError:
             return file  # some network file systems have no locks
         with suppress(FileNotFoundError):
