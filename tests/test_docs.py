@@ -141,9 +141,9 @@ def found(config: Any, path: list[str]) -> Any:
     return found(getattr(config, name), rest) if rest else get_type_hints(type(config))[name]
 
 
-def words(kind: Any) -> set[Any]:
-    """The words that a field may have."""
-    return {kind} if isinstance(kind, str) else set().union(*(words(each) for each in get_args(kind)))
+def literal_values(kind: Any) -> set[Any]:
+    """The literals that a field may have."""
+    return {kind} if isinstance(kind, str) else set().union(*(literal_values(each) for each in get_args(kind)))
 
 
 @pytest.mark.parametrize(("recipes", "name", "values"), list(choices()))
@@ -151,7 +151,7 @@ def test_a_field_that_chooses_between_paper_and_code_is_there_and_takes_the_valu
     of_all = load_recipes() if not name.startswith("method.") else recipes  # fine-tunings are not of every family
     kinds = [kind for recipe in of_all.values() if (kind := found(recipe, name.split("."))) is not None]
     assert kinds
-    assert set(values) <= set().union(*map(words, kinds))
+    assert set(values) <= set().union(*map(literal_values, kinds))
 
 
 # ---- A method of your own -------------------------------------------------------------------------------------------

@@ -88,11 +88,11 @@ def test_no_test_video_decodes(runs):
 
 
 def test_images_are_not_clips_of_four_frames(runs):
-    pictures = runs.folder / "pictures"
-    pictures.mkdir()
+    images = runs.folder / "images"
+    images.mkdir()
     for number in range(8):
-        Image.new("RGB", (16, 16)).save(pictures / f"{number}.png")
-    runs.refuses(TEACHER, "is an image, a clip of one frame, but clips have 4 frames", data=pictures)
+        Image.new("RGB", (16, 16)).save(images / f"{number}.png")
+    runs.refuses(TEACHER, "is an image, a clip of one frame, but clips have 4 frames", data=images)
 
 
 def test_labels_or_the_val_split_are_missing(runs):
@@ -260,13 +260,13 @@ def test_an_impossible_distillation(runs, options, message):
 )
 def test_an_impossible_method(runs, command, options, message):
     (method,) = [name for name, each in METHODS.items() if each == command]
-    given = teachers_of(method, runs.folder)
+    values = teachers_of(method, runs.folder)
     for name, value in options.items():
-        whose = f"method__{name}"
+        option = f"method__{name}"
         if name in ("teacher", "image", "video"):
-            whose, value = f"{whose}__checkpoint", value and runs.folder / value
-        given[whose] = value
-    runs.refuses(command, message, data=runs.data / "unlabelled.txt", **given)
+            option, value = f"{option}__checkpoint", value and runs.folder / value
+        values[option] = value
+    runs.refuses(command, message, data=runs.data / "unlabelled.txt", **values)
 
 
 def test_mvd_without_any_teacher(runs):

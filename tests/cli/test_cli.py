@@ -103,6 +103,8 @@ def test_the_help_of_a_recipe_shows_defaults_and_absent_parts(capsys):
     main(["pretrain", "amd.small_k400", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "(default: 2048)" in text
+    assert "decoding processes per device" in text
+    assert "(default: runs/amd.small_k400)" in text
     assert "--clips.randaugment {None} None: leave this part out" in text
 
 
@@ -240,8 +242,8 @@ def test_one_recipe_is_shown_with_its_values_and_their_source(capsys):
 
 
 def test_synthetic_clips_can_be_inspected(tmp_path, capsys):
-    made = f"{tmp_path}/clips --train 2 --val 2 --unlabelled 0 --frames 4 --size 16 16 --classes left right"
-    assert main(["data", "make", *made.split()]) == 0
+    options = f"{tmp_path}/clips --train 2 --val 2 --unlabelled 0 --frames 4 --size 16 16 --classes left right"
+    assert main(["data", "make", *options.split()]) == 0
     assert f"made: {tmp_path}/clips" in capsys.readouterr().out
     assert main(["data", "inspect", f"{tmp_path}/clips", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)

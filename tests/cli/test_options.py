@@ -122,9 +122,9 @@ def test_without_a_config_options_are_read_against_the_types():
 def test_a_functions_call_is_returned_and_not_made():
     calls = []
 
-    def work(place: str, /, *, hours: int = 1, rain: bool = False) -> None:
+    def work(where: str, /, *, hours: int = 1, rain: bool = False) -> None:
         """Work."""
-        calls.append((place, hours, rain))
+        calls.append((where, hours, rain))
 
     command = parse_options(work, ["field", "--rain"], "work")
     assert calls == []

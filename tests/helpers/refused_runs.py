@@ -31,7 +31,7 @@ def refuses(capsys: pytest.CaptureFixture[str], arguments: list[str], message: s
     capsys.readouterr()
     assert main(arguments) == 2
     printed = capsys.readouterr()
-    assert message in printed.err
+    assert message in printed.err, printed.err
     assert printed.err.startswith("vidstill: ")
     assert printed.err.count("\n") == 1
     assert printed.out == ""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
@@ -66,6 +66,14 @@ class RecipeOptions:
     optional: bool = False
 
 
+@dataclass(frozen=True)
+class _RunOptions:
+    """The fields of a run config as options, with a default run directory."""
+
+    config_type: Any
+    out: Any
+
+
 def parse_recipe_options(
     options: RecipeOptions, run_config_type: type, args: Sequence[str], prog: str, *, description: str, out: Any
 ) -> tuple[Any, str | None, dict[str, Any]]:
@@ -82,14 +90,11 @@ def parse_recipe_options(
     Raises:
         SystemExit: tyro has printed the help (code 0) or what is wrong with an option (2).
     """
-    run_type = make_dataclass(
-        "Run", [("out", Any, field(default=out))], bases=(run_config_type,), frozen=True, kw_only=True
-    )
     init = tyro.conf.arg(help="run directory or weights file to start from; None: random weights")
     command = make_dataclass(
         "Command",
         [
-            ("run_config", Annotated[run_type, NO_PREFIX]),
+            ("run_config", Annotated[_RunOptions, NO_PREFIX], _RunOptions(run_config_type, out)),
             ("init", Annotated[str | None, init], None),
             ("recipe", Annotated[RecipeOptions, NO_PREFIX], options),
         ],
@@ -105,9 +110,23 @@ class _Partial(TypedDict, total=False):
     field: int
 
 
-_partial = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(_Partial, MISSING_NONPROP, False))
-assert isinstance(_partial, StructConstructorSpec)
-_UNTYPED = _partial.fields[0].default
+@_registry.struct_rule
+def _list_run_options(info: StructTypeInfo) -> StructConstructorSpec | None:
+    if not isinstance(info.default, _RunOptions):
+        return None
+    specs = _list_fields(info.default.config_type)
+    specs = [replace(spec, default=info.default.out) if spec.name == "out" else spec for spec in specs]
+    return StructConstructorSpec(info.default.config_type, tuple(specs))
+
+
+def _list_fields(config_type: Any, config: Any = MISSING_NONPROP) -> Sequence[StructFieldSpec]:
+    """Return the fields of a dataclass as tyro reads them: with types, defaults and the comments in its source."""
+    struct = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(config_type, config, False))
+    assert isinstance(struct, StructConstructorSpec)
+    return struct.fields
+
+
+_UNTYPED = _list_fields(_Partial)[0].default
 """The default with which tyro leaves a field out unless it is typed: that of a TypedDict(total=False)."""
 
 
@@ -121,10 +140,7 @@ def _list_recipe_options(info: StructTypeInfo) -> StructConstructorSpec | None:
         nothing: Any = Annotated[Literal["None"], tyro.conf.arg(help_behavior_hint="")]
         specs[""] = StructFieldSpec("", nothing, _UNTYPED, "None: leave this part out")
     for config_type in options.types if options.config is None else (type(options.config),):
-        default = MISSING_NONPROP if options.config is None else options.config
-        struct = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(config_type, default, False))
-        assert isinstance(struct, StructConstructorSpec)
-        for spec in struct.fields:
+        for spec in _list_fields(config_type, MISSING_NONPROP if options.config is None else options.config):
             specs.setdefault(spec.name, _make_option(spec, options))
 
     def keep_typed(**values: Any) -> dict[str, Any]:

@@ -19,17 +19,17 @@ FOLDS = ("fold1", "fold2", "fold3")
 def data(tmp_path_factory):
     """UCF101's files for 14 videos of two classes: each fold trains on eight and is tested on other six, or fewer."""
     folder = tmp_path_factory.mktemp("folds")
-    made, videos, lists = make_data(folder / "made"), folder / "UCF101/UCF-101", folder / "UCF101/ucfTrainTestlist"
+    clips, videos, lists = make_data(folder / "clips"), folder / "UCF101/UCF-101", folder / "UCF101/ucfTrainTestlist"
     lists.mkdir(parents=True)
     (lists / "classInd.txt").write_text("1 left\n2 right\n")
     names: dict[str, list[str]] = {"left": [], "right": []}
     for split in ("train", "val"):
-        for line in (made / f"{split}.csv").read_text().splitlines():
+        for line in (clips / f"{split}.csv").read_text().splitlines():
             path, label = line.split()
             name = ("left", "right")[int(label)]
             (videos / name).mkdir(parents=True, exist_ok=True)
             file = f"v_{name}_g{len(names[name]):02d}_c01"
-            shutil.copy(made / path, videos / name / f"{file}.mp4")
+            shutil.copy(clips / path, videos / name / f"{file}.mp4")
             names[name].append(f"{name}/{file}.avi")
     for fold in (1, 2, 3):
         of = {name: files[fold:] + files[:fold] for name, files in names.items()}
@@ -63,11 +63,11 @@ def test_each_fold_is_a_run_of_its_own_on_its_own_lists(out):
 
 
 def test_the_mean_is_that_of_the_three_numbers_not_of_all_videos(out):
-    tests, found = [read(out / fold / "test.json") for fold in FOLDS], read(out / "folds.json")
-    for word in ("top1", "top5"):
-        assert [fold[word] for fold in found["folds"]] == [test[word] for test in tests]
-        assert found["mean"][word] == pytest.approx(mean(test[word] for test in tests))
-    assert [fold["fold"] for fold in found["folds"]] == [1, 2, 3]
+    tests, summary = [read(out / fold / "test.json") for fold in FOLDS], read(out / "folds.json")
+    for key in ("top1", "top5"):
+        assert [fold[key] for fold in summary["folds"]] == [test[key] for test in tests]
+        assert summary["mean"][key] == pytest.approx(mean(test[key] for test in tests))
+    assert [fold["fold"] for fold in summary["folds"]] == [1, 2, 3]
 
 
 def test_the_same_command_again_leaves_all_as_it_is_and_tells_it(data, out, capsys):
@@ -81,12 +81,12 @@ def test_the_same_command_again_leaves_all_as_it_is_and_tells_it(data, out, caps
 
 
 def test_what_was_stopped_goes_on_where_it_was(data, out):
-    whole, wanted = contents(out), weights(out / "fold2").keys()
+    whole, names = contents(out), weights(out / "fold2").keys()
     shutil.rmtree(out / "fold3")
     for name in ("fold2/test.json", "folds.json"):
         (out / name).unlink()
     run(FINETUNE, data=data, out=out, **SHORT)
-    assert weights(out / "fold2").keys() == wanted
+    assert weights(out / "fold2").keys() == names
     for name in ("folds.json", "fold2/test.json", "fold3/test.json", "fold3/model.safetensors"):
         assert (out / name).read_bytes() == whole[out / name]
 
@@ -112,11 +112,11 @@ def test_one_fold_of_them_is_a_fine_tuned_model(data, out, capsys):
 
 
 def test_data_without_folds_are_refused(data, out, tmp_path, capsys):
-    made = data.parent / "made"
+    clips = data.parent / "clips"
     message = "has no fold 2, as UCF101 and HMDB51 have"
-    refuses(capsys, typed(FINETUNE, data=made, out=tmp_path / "out", **SHORT), message)
-    refuses(capsys, f"evaluate {out} --data {made} --fold all".split(), message)
-    refuses(capsys, typed(FINETUNE, data=data, test_data=made, out=tmp_path / "out", **SHORT), message)
+    refuses(capsys, typed(FINETUNE, data=clips, out=tmp_path / "out", **SHORT), message)
+    refuses(capsys, f"evaluate {out} --data {clips} --fold all".split(), message)
+    refuses(capsys, typed(FINETUNE, data=data, test_data=clips, out=tmp_path / "out", **SHORT), message)
     assert not (tmp_path / "out").exists()
 
 
@@ -132,7 +132,7 @@ def test_folds_do_not_come_among_other_files(data, out, capsys):
     before = contents(data.parent)
     for folder in (out / "fold1", data):
         refuses(capsys, typed(FINETUNE, data=data, out=folder, **SHORT), f"{folder} exists and holds something else")
-    file = data.parent / "made/val.csv"
+    file = data.parent / "clips/val.csv"
     refuses(capsys, typed(FINETUNE, data=data, out=file, **SHORT), f"{file} is a file")
     command = f"evaluate {out} --data {data} --fold all --out {out}"
     refuses(capsys, command.split(), f"{out / 'fold1'} exists and holds something else than an evaluation")

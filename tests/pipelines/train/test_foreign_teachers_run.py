@@ -71,11 +71,11 @@ def test_a_run_says_what_its_teachers_are_and_under_which_licence(student, folde
 def test_a_run_that_broke_off_ends_with_the_same_weights(student, folder, monkeypatch):
     compared, calls = mvd.MVD.forward_loss, []
 
-    def breaks(self, *given):
-        calls.append(len(given[0]))
+    def breaks(self, *args):
+        calls.append(len(args[0]))
         if len(calls) == 8:  # the rehearsal's is the first
             raise KeyboardInterrupt
-        return compared(self, *given)
+        return compared(self, *args)
 
     options = taught(folder, out=folder / "resumed", save_seconds=0)
     with monkeypatch.context() as patched:
@@ -117,7 +117,7 @@ def test_amd_learns_from_a_vit_of_timm_where_both_see_images(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "options", "said"),
+    ("command", "options", "message"),
     [
         (
             AMD,
@@ -138,12 +138,12 @@ def test_amd_learns_from_a_vit_of_timm_where_both_see_images(folder, tmp_path):
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(
-    folder, tmp_path, capsys, command, options, said
+    folder, tmp_path, capsys, command, options, message
 ):
-    given = {name: str(value).format(folder) for name, value in options.items()}
+    args = {name: str(value).format(folder) for name, value in options.items()}
     shared = taught(folder) if command == MVD else {"data": folder / "data/unlabelled.txt"}
-    assert main(typed(command, **(shared | given), out=tmp_path / "out")) == 2
+    assert main(typed(command, **(shared | args), out=tmp_path / "out")) == 2
     said_to_user = capsys.readouterr().err
-    assert said in said_to_user
+    assert message in said_to_user
     assert "Traceback" not in said_to_user
     assert not (tmp_path / "out").exists()

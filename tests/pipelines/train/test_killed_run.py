@@ -48,9 +48,9 @@ def wait_for(out: Path, lines: int, alive: Callable[[], bool]) -> None:
 
 
 def same_ends(one: Path, other: Path) -> None:
-    whole, found = weights(one), weights(other)
-    assert whole.keys() == found.keys()
-    assert all(torch.equal(whole[name], found[name]) for name in whole)
+    whole, resumed = weights(one), weights(other)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert log(one) == log(other)
 
 

@@ -1,4 +1,4 @@
-"""The whole road on tiny clips and pictures: what each run leaves, and what a finished one does when called again."""
+"""Pre-training, distillation and fine-tuning on tiny clips and images: the files of a run, and a finished run called again."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def test_a_run_is_a_folder_of_known_files(road, stage):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_recipe_is_stored_with_the_data_the_plan_and_the_versions(road, stage):
+def test_recipe_json_has_data_plan_and_versions(road, stage):
     stored = recipe(road / stage)
     assert stored["recipe"]["batch"] == 8
     assert stored["plan"]["total_steps"] == STEPS[stage]
@@ -118,34 +118,34 @@ def test_a_classifier_starts_from_the_encoder_it_is_given(road, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def begun(road):
+def initialized(road):
     """A distillation whose student starts from another's, and is not trained."""
     still = {"optim__base_lr": 0, "optim__min_lr": 0, "seed": 1}
     teacher = road / "teacher"
     data = road / "data/unlabelled.txt"
-    run(AMD, data=data, out=road / "begun", init=road / "amd", method__teacher__checkpoint=teacher, **still)
-    return road / "begun"
+    run(AMD, data=data, out=road / "initialized", init=road / "amd", method__teacher__checkpoint=teacher, **still)
+    return road / "initialized"
 
 
-def test_a_pre_training_starts_from_the_encoder_it_is_given(road, begun):
-    before, after = weights(road / "amd"), weights(begun)
+def test_a_pre_training_starts_from_the_encoder_it_is_given(road, initialized):
+    before, after = weights(road / "amd"), weights(initialized)
     assert before.keys() == after.keys()
     same = {name.partition(".")[0]: torch.equal(after[name], before[name]) for name in after if "weight" in name}
     assert same == {"encoder": True, "decoder": False, "projections": False, "generators": False}
 
 
-def test_a_run_says_what_it_started_from_and_is_no_other_ones(road, begun, capsys):
-    started, taught = about(begun)["provenance"]
+def test_a_run_names_its_start_and_is_not_resumed_from_another(road, initialized, capsys):
+    started, taught = about(initialized)["provenance"]
     assert (started["role"], started["source"]) == ("init", str(road / "amd/model.safetensors"))
     assert (taught["role"], taught["source"]) == ("teacher", str(road / "teacher/model.safetensors"))
-    assert recipe(begun)["init"] == str(road / "amd")
+    assert recipe(initialized)["init"] == str(road / "amd")
     assert recipe(road / "amd")["init"] == ""
     data, teacher = road / "data/unlabelled.txt", road / "teacher"
-    assert main(typed(AMD, data=data, out=road / "amd", init=begun, method__teacher__checkpoint=teacher)) == 2
+    assert main(typed(AMD, data=data, out=road / "amd", init=initialized, method__teacher__checkpoint=teacher)) == 2
     assert f"{road / 'amd'}" in capsys.readouterr().err
 
 
-def test_of_a_pre_training_that_starts_from_a_file_the_recipe_decides_the_positions(road, tmp_path):
+def test_the_recipe_decides_the_position_embeddings_of_an_initialized_encoder(road, tmp_path):
     still = {"optim__base_lr": 0, "optim__min_lr": 0}
     data, init, kind = road / "data/unlabelled.txt", road / "teacher", "sincos2d"
     run(TEACHER, data=data, out=tmp_path / "out", init=init, method__encoder__positions=kind, **still)
@@ -155,14 +155,14 @@ def test_of_a_pre_training_that_starts_from_a_file_the_recipe_decides_the_positi
     assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("encoder."))
 
 
-def test_a_file_that_does_not_fit_the_recipes_encoder_is_met_with_a_sentence(road, tmp_path, capsys):
+def test_a_checkpoint_of_another_encoder_is_refused(road, tmp_path, capsys):
     data, out = road / "data/unlabelled.txt", tmp_path / "out"
     assert main(typed(TEACHER, data=data, out=out, init=road / "amd")) == 2
     assert "an encoder whose depth is 2, and the recipe's is 3; set --method.encoder.depth" in capsys.readouterr().err
     assert not out.exists()
 
 
-def test_weights_say_what_they_are_and_whence_they_come(road):
+def test_weights_name_their_kind_and_their_provenance(road):
     assert about(road / "teacher")["kind"] == about(road / "amd")["kind"] == "pretraining"
     assert about(road / "finetune")["kind"] == "classifier"
     assert about(road / "finetune")["classes"] == list(CLASSES)
@@ -229,12 +229,12 @@ def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path,
     assert recipe(out)["init"] == str(image_teacher)
     assert log(out)[0]["loss"] != log(scratch)[0]["loss"]
     start = read_checkpoint(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
-    apart = [(weights(made)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for made in (out, scratch)]
+    apart = [(weights(each)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for each in (out, scratch)]
     assert apart[0] < 0.5 * apart[1]
 
 
 @pytest.mark.parametrize("distill", ["visible", "full"])
-def test_where_no_decoder_fills_in_what_is_hidden_all_may_be_seen(road, tmp_path, distill):
+def test_without_a_decoder_the_mask_may_hide_nothing(road, tmp_path, distill):
     method = replace(MVD, distillation_tokens=distill, mask=replace(MVD.mask, ratio=0.0))
     out = distilled(road, tmp_path / "out", method=method, video=road / "teacher")
     assert len(log(out)) == STEPS["teacher"]
@@ -256,7 +256,7 @@ def test_a_student_without_a_final_norm_is_fine_tuned_with_a_fresh_one(road, dec
     assert not (tmp_path / "pretrained").exists()
 
 
-def test_where_the_first_token_is_classified_the_encoder_s_own_last_norm_goes_on(road, tmp_path):
+def test_class_token_pooling_continues_the_encoders_own_norm(road, tmp_path):
     still = {"optim__base_lr": 0, "optim__min_lr": 0, "norm": "pretrained", "pooling": "first"}
     run(FINETUNE, data=road / "data", out=tmp_path / "out", init=road / "amd", **still)
     assert torch.equal(weights(tmp_path / "out")["encoder.norm.weight"], weights(road / "amd")["encoder.norm.weight"])
@@ -285,7 +285,7 @@ def test_scores_depend_on_neither_the_devices_batch_nor_the_workers(road, device
     torch.testing.assert_close(parts.scores, whole.scores, rtol=0, atol=1e-6)
 
 
-def test_a_test_reports_the_video_that_it_could_not_score(road, tmp_path):
+def test_a_broken_test_video_is_reported(road, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     lines = (road / "data/val.csv").read_text().splitlines()
@@ -321,30 +321,30 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    chance = np.random.default_rng(0)
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 4)):
         for name, level in (("dark", 60), ("light", 190)):
             (folder / split / name).mkdir(parents=True)
             for i in range(count):
-                colours = level + chance.integers(-40, 40, (20, 24, 3))
+                colours = level + rng.integers(-40, 40, (20, 24, 3))
                 Image.fromarray(colours.astype(np.uint8)).save(folder / split / name / f"{i}.png")
     return folder
 
 
-def test_pictures_are_clips_of_one_frame(pictures, tmp_path):
+def test_images_are_clips_of_one_frame(images, tmp_path):
     frame = {"clips__sampling__num_frames": 1}
     image = {**frame, "method__encoder__tubelet": (1, 4, 4)}
-    run(TEACHER, data=pictures / "train", out=tmp_path / "teacher", **image)
-    run(AMD, data=pictures / "train", out=tmp_path / "amd", method__teacher__checkpoint=tmp_path / "teacher", **image)
+    run(TEACHER, data=images / "train", out=tmp_path / "teacher", **image)
+    run(AMD, data=images / "train", out=tmp_path / "amd", method__teacher__checkpoint=tmp_path / "teacher", **image)
     whole = {**frame, "encoder__tubelet": (1, 4, 4), "views__sampling__num_frames": 1, "views__temporal_clips": 1}
-    run(FINETUNE, data=pictures, out=tmp_path / "finetune", init=tmp_path / "amd", **whole)
+    run(FINETUNE, data=images, out=tmp_path / "finetune", init=tmp_path / "amd", **whole)
     for stage in STAGES:
         losses = [line["loss"] for line in log(tmp_path / stage)]
         assert mean(losses[-3:]) < mean(losses[:3])
     assert json.loads((tmp_path / "finetune/test.json").read_text())["videos"] == 8
-    run(f"evaluate {tmp_path}/finetune --workers 0 --precision fp32", data=pictures, out=tmp_path / "tested")
+    run(f"evaluate {tmp_path}/finetune --workers 0 --precision fp32", data=images, out=tmp_path / "tested")
     scores = (tmp_path / "tested/scores.csv").read_text()
     assert scores == (tmp_path / "finetune/scores.csv").read_text()
     assert [line.partition(",")[0] for line in scores.splitlines()[1:]] == [
@@ -372,7 +372,7 @@ def contents(out: Path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_finished_run_called_again_stays_as_it_is_and_says_so(road, stage, capsys):
+def test_a_finished_run_is_left_as_it_is(road, stage, capsys):
     before = contents(road / stage)
     again(road, stage)
     assert contents(road / stage) == before
@@ -380,7 +380,7 @@ def test_a_finished_run_called_again_stays_as_it_is_and_says_so(road, stage, cap
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_finished_run_needs_no_state(road, stage):
+def test_a_finished_run_needs_no_training_checkpoint(road, stage):
     (state,) = (road / stage / "state").iterdir()
     saved = state.read_bytes()
     state.unlink()
@@ -391,7 +391,7 @@ def test_a_finished_run_needs_no_state(road, stage):
 
 
 @pytest.mark.parametrize("file", [*(f"{stage}/model.safetensors" for stage in STAGES), "finetune/test.json"])
-def test_what_a_kill_left_unwritten_is_written_without_training(road, file):
+def test_a_missing_result_is_written_without_training(road, file):
     stage = file.partition("/")[0]
     written, steps = (road / file).read_bytes(), log(road / stage)
     (road / file).unlink()
@@ -400,7 +400,7 @@ def test_what_a_kill_left_unwritten_is_written_without_training(road, file):
     assert log(road / stage) == steps
 
 
-def test_where_there_is_no_room_for_the_weights_the_same_command_writes_them_later(road, monkeypatch, capsys):
+def test_weights_that_could_not_be_written_are_written_by_the_same_command(road, monkeypatch, capsys):
     written, steps = (road / "teacher/model.safetensors").read_bytes(), log(road / "teacher")
     (road / "teacher/model.safetensors").unlink()
     with monkeypatch.context() as full:
@@ -412,5 +412,5 @@ def test_where_there_is_no_room_for_the_weights_the_same_command_writes_them_lat
     assert log(road / "teacher") == steps
 
 
-def no_room(*given: object) -> None:
+def no_room(*args: object) -> None:
     raise InputError("model.safetensors cannot be written (No space left on device)")

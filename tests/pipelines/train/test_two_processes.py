@@ -62,12 +62,12 @@ def test_losses_are_the_same(roads, stage):
 def test_every_video_has_the_same_score_in_every_process(roads, videos):
     """Of one video, the second process has none; of seven it has three, one of them broken, and the first has four."""
     one, two = roads
-    scores, places = torch.load(one / f"scores-{videos}-0.pt")
-    assert places == LISTS[videos]
+    scores, indices = torch.load(one / f"scores-{videos}-0.pt")
+    assert indices == LISTS[videos]
     for rank in (0, 1):
-        theirs, their_places = torch.load(two / f"scores-{videos}-{rank}.pt")
-        assert their_places == places
-        torch.testing.assert_close(theirs, scores, rtol=1e-4, atol=1e-6)
+        expected, other_indices = torch.load(two / f"scores-{videos}-{rank}.pt")
+        assert other_indices == indices
+        torch.testing.assert_close(expected, scores, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("videos", LISTS)
@@ -76,17 +76,17 @@ def test_both_leave_the_same_tables_with_each_video_once(roads, videos):
     assert len(one) == len(two) == 1 + {"seven": 7, "six": 6, "one": 1}[videos]
     for line, other in zip(one[1:], two[1:], strict=True):
         assert (line[:3], line[7]) == (other[:3], other[7])
-        theirs = [float(cell or "nan") for cell in other[8:]]
-        assert [float(cell or "nan") for cell in line[8:]] == pytest.approx(theirs, rel=1e-3, nan_ok=True)
-    found, other_found = (json.loads((road / f"tested-{videos}/test.json").read_text()) for road in roads)
-    assert found["videos"] == other_found["videos"] == len(LISTS[videos])
-    assert found["broken_videos"] == other_found["broken_videos"]
-    assert len(found["broken_videos"]) == (videos == "seven")
+        expected = [float(cell or "nan") for cell in other[8:]]
+        assert [float(cell or "nan") for cell in line[8:]] == pytest.approx(expected, rel=1e-3, nan_ok=True)
+    result, other_result = (json.loads((road / f"tested-{videos}/test.json").read_text()) for road in roads)
+    assert result["videos"] == other_result["videos"] == len(LISTS[videos])
+    assert result["broken_videos"] == other_result["broken_videos"]
+    assert len(result["broken_videos"]) == (videos == "seven")
 
 
 def test_two_processes_test_a_model_to_the_byte_as_one_does(roads):
     one, two = roads
-    shutil.copytree(one / "finetune", two / "theirs")
+    shutil.copytree(one / "finetune", two / "expected")
     cli = [
         sys.executable,
         "-m",
@@ -97,11 +97,13 @@ def test_two_processes_test_a_model_to_the_byte_as_one_does(roads):
         "-m",
         "vidstill.cli",
     ]
-    command = f"evaluate {two}/theirs --data {one.parent}/data/seven.txt --out {two}/again --workers 1 --precision fp32"
-    told = subprocess.run(
+    command = (
+        f"evaluate {two}/expected --data {one.parent}/data/seven.txt --out {two}/again --workers 1 --precision fp32"
+    )
+    printed = subprocess.run(
         [*cli, *command.split()], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
-    assert told.stdout.count("6 scored, 1 broken, 0 missing") == 1
+    assert printed.stdout.count("6 scored, 1 broken, 0 missing") == 1
     for name in ("scores.csv", "classes.csv", "confusion.csv", "confusion.png"):
         assert (two / "again" / name).read_bytes() == (one / "tested-seven" / name).read_bytes()
 
