@@ -140,19 +140,21 @@ def listed(runs, name, *labels):
 
 def test_the_training_set_has_a_single_class(runs):
     one = listed(runs, "one.txt", *[0] * 8)
-    runs.refuses(FINETUNE, "one.txt has videos of one class only, '0'", data=one, test_data=one)
+    runs.refuses(FINETUNE, "one.txt have the class '0'", data=one, test_data=one)
     second = listed(runs, "second.txt", *[1] * 8)  # number 0 is a class without videos
-    runs.refuses(FINETUNE, "second.txt has videos of one class only, '1'", data=second, test_data=second)
+    runs.refuses(FINETUNE, "second.txt have the class '1'", data=second, test_data=second)
     shutil.copytree(runs.data / "val", runs.folder / "folders/train/waving")
     (runs.folder / "folders/val").mkdir()
     shutil.copytree(runs.data / "val", runs.folder / "folders/val/waving")
-    runs.refuses(FINETUNE, "one class only, 'waving'", data=runs.folder / "folders", batch=6)
+    runs.refuses(FINETUNE, "have the class 'waving'", data=runs.folder / "folders", batch=6)
 
 
 def test_the_test_set_has_a_class_that_the_training_set_lacks(runs):
     train = listed(runs, "train.txt", 0, 2, 0, 2, 0, 2, 0, 2)
     val = listed(runs, "val.txt", 0, 1, 2)
-    runs.refuses(FINETUNE, f"{val} asks for the class '1', of which {train} has no video", data=train, test_data=val)
+    runs.refuses(
+        FINETUNE, f"{val} has the class '1', of which {train} has no training video", data=train, test_data=val
+    )
     beyond = listed(runs, "beyond.txt", 0, 3)
     runs.refuses(FINETUNE, "beyond.txt has the class '3'", data=train, test_data=beyond)
 
@@ -253,7 +255,7 @@ def test_an_impossible_distillation(runs, options, message):
         (DMAE, {"encoder__dim": 32, "projection": "none"}, "needs a projection to its teacher's 24"),
         (DMAE, {"layer_pairs": (3, 1)}, "block 3 of a student of 2 blocks"),
         (DMAE, {"layer_pairs": ()}, "no blocks to align"),
-        (STMAE, {"encoder__no_class_token": ()}, "the encoder's class token, which it has not"),
+        (STMAE, {"encoder__no_class_token": ()}, "the encoder's class token, and the encoder has none"),
         (STMAE, {"encoder__learned_grid": "None"}, "give its learned-grid"),
         (STMAE, {"decoder__learned_grid": (-1, 4, 4)}, "learned_grid is -1; take 1 or more"),
     ],
@@ -339,7 +341,7 @@ def test_an_odd_number_of_clips_is_not_mixed(runs):
         ({"random_erasing__scale": (0.5, 0.1)}, "random erasing takes a scale"),
         ({"clips__randaugment__num_ops": -1}, "num_ops is -1"),
         ({"clips__crop__ratio": (0, 1)}, "a crop takes a scale"),
-        ({"clips__sampling__num_frames": 0}, "a clip of 0 frames"),
+        ({"clips__sampling__num_frames": 0}, "num_frames is 0"),
         ({"encoder__tubelet": (0, 4, 4)}, "take 1 or more"),
         ({"optim__base_lr": "nan"}, "base_lr is nan"),
         ({"optim__betas": (1, 1)}, "beta is 1.0"),
@@ -412,7 +414,9 @@ def test_a_classifier_file_contradicts_its_metadata(runs):
         "'encoder.blocks.0.attn.proj.bias' is (24,), this model's is (32,)": {
             "classifier": {**whole.metadata["classifier"], "encoder": {**encoder, "dim": 32}}
         },
-        "first 'encoder.blocks.2": {"classifier": {**whole.metadata["classifier"], "encoder": {**encoder, "depth": 3}}},
+        "has 3 blocks, its tensors 2": {
+            "classifier": {**whole.metadata["classifier"], "encoder": {**encoder, "depth": 3}}
+        },
         "scores 3 classes and names 2": {"classifier": {**whole.metadata["classifier"], "num_classes": 3}},
         "scores 2 classes and names 3": {"classes": ["left", "right", "up"]},
         "ClassifierConfig is None": {"classifier": None},
@@ -456,11 +460,11 @@ def test_the_run_directory_holds_a_run_from_another_checkpoint(runs):
 def test_the_run_directory_holds_a_run_on_other_data(runs):
     out, short = runs.folder / "finetune", {"schedule__epochs": 2}
     train = runs.data / "train.csv"
-    runs.refuses(FINETUNE, "data.test is another dataset", data=runs.data, test_data=train, out=out, **short)
+    runs.refuses(FINETUNE, "data.test differs", data=runs.data, test_data=train, out=out, **short)
     with (runs.data / "unlabelled.txt").open("a") as file:
         file.write("train/000000.mp4\n")
     teacher = runs.folder / "teacher"
-    runs.refuses(TEACHER, "data.train is another dataset", data=runs.data / "unlabelled.txt", out=teacher, **short)
+    runs.refuses(TEACHER, "data.train differs", data=runs.data / "unlabelled.txt", out=teacher, **short)
 
 
 def test_the_run_directory_holds_other_files(runs):

@@ -187,7 +187,7 @@ def test_an_unusable_validation_set(runs):
 def test_another_validation_set_is_another_run(runs):
     command = f"{FINETUNE} --patience 1"
     run(command, data=runs.data, out=runs.folder / "out", val_data=runs.data / "train.csv", **TWO)
-    runs.refuses(command, "data.validation is another dataset", data=runs.data, val_data=runs.data / "val.csv", **TWO)
+    runs.refuses(command, "data.validation differs", data=runs.data, val_data=runs.data / "val.csv", **TWO)
 
 
 @pytest.mark.parametrize(
