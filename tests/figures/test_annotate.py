@@ -25,7 +25,7 @@ def line(*shares: float, hop: float = 0.4) -> Timeline:
     return Timeline(starts, starts + hop, np.stack([shares, rest, rest * 0.9], 1).astype(np.float32))
 
 
-def shown(path):
+def read_frames(path):
     return [(frame.pts_seconds, frame.to_image()) for frame in iter_timed_frames(path)]
 
 
@@ -38,14 +38,14 @@ def exact(monkeypatch):
 def test_every_frame_is_there_at_its_time(tmp_path, ticks):
     source = film(tmp_path / "in.mkv", 10, ticks=ticks)
     annotate_video(source, tmp_path / "out.mp4", line(0.9, 0.2), CLASSES)
-    times = [seconds for seconds, _ in shown(tmp_path / "out.mp4")]
+    times = [seconds for seconds, _ in read_frames(tmp_path / "out.mp4")]
     assert times == pytest.approx([n / RATE for n in ticks or range(10)], abs=2e-3)  # Matroska counts milliseconds
 
 
 def test_above_the_panel_the_picture_stays_as_it_is(tmp_path, exact):
     source = film(tmp_path / "in.mp4", 4, size=(480, 640))
     annotate_video(source, tmp_path / "out.mp4", line(0.9), CLASSES)
-    for (_, before), (_, after) in zip(shown(source), shown(tmp_path / "out.mp4"), strict=True):
+    for (_, before), (_, after) in zip(read_frames(source), read_frames(tmp_path / "out.mp4"), strict=True):
         assert after.shape == before.shape
         np.testing.assert_allclose(after[:330].astype(int), before[:330].astype(int), atol=6)
         assert np.abs(after[400:, :100].astype(int) - before[400:, :100]).mean() > 60
@@ -60,7 +60,7 @@ def blue(picture: np.ndarray) -> int:
 def test_the_bar_is_as_long_as_the_class_is_probable(tmp_path, exact):
     source = film(tmp_path / "in.mp4", 20, size=(480, 640))
     annotate_video(source, tmp_path / "out.mp4", line(0.9, 0.45), CLASSES)
-    bars = [blue(picture) for _, picture in shown(tmp_path / "out.mp4")]
+    bars = [blue(picture) for _, picture in read_frames(tmp_path / "out.mp4")]
     assert max(np.ptp(bars[:10]), np.ptp(bars[10:])) < 0.1 * bars[0]  # it stays as it is while a window speaks
     assert bars[10] == pytest.approx(bars[0] / 2, rel=0.15)
 
@@ -88,7 +88,7 @@ def test_sizes_are_even_and_keep_their_shape(rows, columns, aspect):
 def test_a_video_of_any_size_can_be_drawn(tmp_path, size):
     source = film(tmp_path / "in.mp4", 2, size=size)
     annotate_video(source, tmp_path / "out.mp4", line(0.9), ["a very long name of a class " * 20, "", "走る"])
-    assert len(shown(tmp_path / "out.mp4")) == 2
+    assert len(read_frames(tmp_path / "out.mp4")) == 2
 
 
 def test_pixels_become_square(tmp_path):

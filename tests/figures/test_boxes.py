@@ -61,33 +61,33 @@ def test_a_person_who_is_missed_at_a_moment_begins_anew():
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.integers(0, 99))
 def test_a_number_is_had_once_at_a_moment_and_by_neighbouring_moments(counts, seed):
-    chance = np.random.default_rng(seed)
-    boxes = [np.sort(chance.random((count, 2, 2)), axis=1).reshape(count, 4) for count in counts]
-    found = numbers(PersonTracks([moment(n, *map(tuple, each)) for n, each in enumerate(boxes)]))
-    assert [len(each) for each in found] == counts
-    assert all(len(set(each)) == len(each) for each in found)
-    for track in {number for each in found for number in each}:
-        there = [place for place, each in enumerate(found) if track in each]
-        assert there == list(range(there[0], there[-1] + 1))
-    every = sorted({number for each in found for number in each})
+    rng = np.random.default_rng(seed)
+    boxes = [np.sort(rng.random((count, 2, 2)), axis=1).reshape(count, 4) for count in counts]
+    track_ids = numbers(PersonTracks([moment(n, *map(tuple, each)) for n, each in enumerate(boxes)]))
+    assert [len(each) for each in track_ids] == counts
+    assert all(len(set(each)) == len(each) for each in track_ids)
+    for track in {number for each in track_ids for number in each}:
+        indices = [index for index, each in enumerate(track_ids) if track in each]
+        assert indices == list(range(indices[0], indices[-1] + 1))
+    every = sorted({number for each in track_ids for number in each})
     assert every == list(range(1, 1 + len(every)))
 
 
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_box_is_on_the_straight_way_from_moment_to_moment(way):
     end = shifted(LEFT, 0.08)
-    (shown,) = PersonTracks([moment(2, LEFT), moment(3, end)]).interpolate_boxes(2 + way)
-    np.testing.assert_allclose(shown.box, np.array(LEFT) * (1 - way) + np.array(end) * way, atol=1e-12)
-    assert shown.keyframe_index == round(way + 1e-12) if way != 0.5 else 1
+    (track_box,) = PersonTracks([moment(2, LEFT), moment(3, end)]).interpolate_boxes(2 + way)
+    np.testing.assert_allclose(track_box.box, np.array(LEFT) * (1 - way) + np.array(end) * way, atol=1e-12)
+    assert track_box.keyframe_index == round(way + 1e-12) if way != 0.5 else 1
 
 
 def test_a_box_without_a_next_one_ends_half_way():
     tracks = PersonTracks([moment(0, LEFT), moment(1, RIGHT), moment(2)])
-    seen = {
+    tracks_at = {
         seconds: [each.track_id for each in tracks.interpolate_boxes(seconds)]
         for seconds in (0.0, 0.49, 0.51, 1.0, 1.49, 1.51, 9.0)
     }
-    assert seen == {0.0: [1], 0.49: [1], 0.51: [2], 1.0: [2], 1.49: [2], 1.51: [], 9.0: []}
+    assert tracks_at == {0.0: [1], 0.49: [1], 0.51: [2], 1.0: [2], 1.49: [2], 1.51: [], 9.0: []}
 
 
 def test_before_the_first_moment_and_behind_the_last_boxes_stay():
@@ -105,7 +105,7 @@ def exact(monkeypatch):
     monkeypatch.setattr(drawing, "_ENCODER_OPTIONS", EXACTLY)
 
 
-def drawn(tmp_path, tracks: PersonTracks, *, frames: int = 50, size=(480, 640), **options) -> list[np.ndarray]:
+def draw(tmp_path, tracks: PersonTracks, *, frames: int = 50, size=(480, 640), **options) -> list[np.ndarray]:
     source = film(tmp_path / "in.mp4", frames, size=size)
     annotate_boxes(source, tmp_path / "out.mp4", tracks, ACTIONS, **options)
     return [frame.to_image() for frame in iter_timed_frames(tmp_path / "out.mp4")]
@@ -119,7 +119,7 @@ def test_every_frame_has_the_box_where_it_is_then_in_its_tracks_colour(tmp_path,
     tracks = PersonTracks(
         [moment(0, LEFT, RIGHT), moment(1, shifted(LEFT, 0.1), RIGHT), moment(2, shifted(LEFT, 0.2), RIGHT)]
     )
-    pictures = drawn(tmp_path, tracks)
+    pictures = draw(tmp_path, tracks)
     assert len(pictures) == 50
     for number, picture in enumerate(pictures):
         for track, left in ((1, 0.05 + 0.1 * number / RATE), (2, RIGHT[0])):
@@ -131,7 +131,7 @@ def test_every_frame_has_the_box_where_it_is_then_in_its_tracks_colour(tmp_path,
 
 
 def test_inside_of_a_box_and_far_from_it_the_picture_stays_as_it_is(tmp_path, exact):
-    pictures = drawn(tmp_path, PersonTracks([moment(0, LEFT)]), frames=4)
+    pictures = draw(tmp_path, PersonTracks([moment(0, LEFT)]), frames=4)
     before = [frame.to_image() for frame in iter_timed_frames(tmp_path / "in.mp4")]
     for old, new in zip(before, pictures, strict=True):
         inside, far = np.s_[120:360, 50:140], np.s_[:80, :]
@@ -143,7 +143,7 @@ def test_a_bar_is_as_long_as_its_score(tmp_path, exact):
     lengths = []
     for score in (0.9, 0.45):
         tracks = PersonTracks([moment(0, LEFT, scores=(score, 0.0, 0.0))])
-        picture = drawn(tmp_path, tracks, frames=1, min_score=0.1)[0]
+        picture = draw(tmp_path, tracks, frames=1, min_score=0.1)[0]
         rows = near(picture[:, 190:], get_track_color(1))  # to the right of the box and of the number
         lengths.append(rows.sum(axis=1).max())
     assert lengths[0] == pytest.approx(2 * lengths[1], rel=0.1)
@@ -152,7 +152,7 @@ def test_a_bar_is_as_long_as_its_score(tmp_path, exact):
 def test_actions_below_the_minimum_score_are_not_drawn(tmp_path, exact):
     heights = []
     for least in (0.0, 0.1, 0.95):
-        picture = drawn(tmp_path, PersonTracks([moment(0, LEFT)]), frames=1, min_score=least)[0]
+        picture = draw(tmp_path, PersonTracks([moment(0, LEFT)]), frames=1, min_score=least)[0]
         dark = (picture[:, 175:260].astype(int).sum(axis=-1) < 240).mean(axis=1) > 0.3
         heights.append(int(dark.sum()))
     assert heights[0] > heights[1] > heights[2] == 0
@@ -162,7 +162,7 @@ def test_a_panel_is_not_over_the_faces_of_others_where_there_is_room(tmp_path, e
     other = (0.26, 0.2, 0.5, 0.8)  # where the panel of the first would be
     before = film(tmp_path / "in.mp4", 1, size=(480, 640))
     old = next(iter(iter_timed_frames(before))).to_image()
-    picture = drawn(tmp_path, PersonTracks([moment(0, LEFT, other)]), frames=1)[0]
+    picture = draw(tmp_path, PersonTracks([moment(0, LEFT, other)]), frames=1)[0]
     for box in (LEFT, other):
         x1, y1, x2, y2 = np.multiply(box, [640, 480, 640, 480]).astype(int)
         face = np.s_[y1 + 8 : y1 + (y2 - y1) // 3, x1 + 8 : x2 - 8]
@@ -172,12 +172,12 @@ def test_a_panel_is_not_over_the_faces_of_others_where_there_is_room(tmp_path, e
 @pytest.mark.parametrize("size", [(16, 16), (62, 34), (48, 400)])
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (-0.5, 0.9, 0.01, 1.7), (0.999, 0.999, 1.0, 1.0)])
 def test_any_box_can_be_drawn_in_a_video_of_any_size(tmp_path, size, box):
-    assert len(drawn(tmp_path, PersonTracks([moment(0, box, LEFT)]), frames=2, size=size)) == 2
+    assert len(draw(tmp_path, PersonTracks([moment(0, box, LEFT)]), frames=2, size=size)) == 2
 
 
 def test_a_crowd_can_be_drawn(tmp_path):
     crowd = [(x / 10, 0.2, x / 10 + 0.09, 0.9) for x in range(10)]
-    assert len(drawn(tmp_path, PersonTracks([moment(0, *crowd)]), frames=2)) == 2
+    assert len(draw(tmp_path, PersonTracks([moment(0, *crowd)]), frames=2)) == 2
 
 
 def test_where_it_fails_what_was_there_is_there_still(tmp_path):

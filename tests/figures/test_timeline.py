@@ -20,7 +20,7 @@ def timeline(windows: int = 6, classes: int = 3, *, hop: float = 0.5, length: fl
     return Timeline(starts, starts + length, shares)
 
 
-def said(firsts: list[int], classes: int = 3) -> Timeline:
+def best_classes(firsts: list[int], classes: int = 3) -> Timeline:
     """Windows of a second, one after another, in which these classes come first."""
     shares = np.full((len(firsts), classes), 0.1 / classes, np.float32)
     shares[np.arange(len(firsts)), firsts] += 0.9
@@ -41,13 +41,13 @@ def test_the_window_speaks_whose_middle_is_nearest(windows, hop, length, moment)
 
 
 def test_runs_join_windows_with_the_same_class_first_and_leave_no_time_out():
-    runs = said([0, 0, 2, 1, 1, 1]).find_segments()
+    runs = best_classes([0, 0, 2, 1, 1, 1]).find_segments()
     assert [(label, start, end) for start, end, label, _ in runs] == [(0, 0, 2.0), (2, 2.0, 3.0), (1, 3.0, 6)]
     assert all(share == pytest.approx(0.9 + 0.1 / 3, abs=1e-6) for *_, share in runs)
 
 
 def test_the_classes_that_come_first_are_drawn_the_largest_before_the_others():
-    line = said([7, 7, 7, 4, 4, 2], classes=9)
+    line = best_classes([7, 7, 7, 4, 4, 2], classes=9)
     assert line.find_leading_classes(3) == [7, 4, 2]
     assert len(line.assign_colors()) == len(CLASS_COLORS)
     assert OTHER_COLOR not in line.assign_colors().values()
@@ -68,7 +68,7 @@ def test_moments_are_said_as_on_a_clock(seconds, digits, text):
     assert format_clock(seconds, digits) == text
 
 
-def drawn(*given, **named) -> np.ndarray:
+def draw(*given, **named) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = draw_timeline(*given, **named)
@@ -78,24 +78,24 @@ def drawn(*given, **named) -> np.ndarray:
 
 def colours_in(pixels: np.ndarray) -> list[str]:
     """The colours of ours in a row of pixels, in the order in which they come."""
-    known = {ImageColor.getrgb(colour)[:3]: colour for colour in (*CLASS_COLORS, OTHER_COLOR)}
-    found = [known[tuple(pixel)] for pixel in pixels.tolist() if tuple(pixel) in known]
-    return [colour for n, colour in enumerate(found) if n == 0 or found[n - 1] != colour]
+    names = {ImageColor.getrgb(colour)[:3]: colour for colour in (*CLASS_COLORS, OTHER_COLOR)}
+    colors = [names[tuple(pixel)] for pixel in pixels.tolist() if tuple(pixel) in names]
+    return [colour for n, colour in enumerate(colors) if n == 0 or colors[n - 1] != colour]
 
 
 def test_the_strip_shows_which_class_is_first_and_when():
-    line = said([1, 1, 0, 2, 2, 2])
+    line = best_classes([1, 1, 0, 2, 2, 2])
     names = line.assign_colors()
-    rows = [colours_in(row[:820]) for row in drawn("clip.mp4", line, ["a", "b", "c"])]
+    rows = [colours_in(row[:820]) for row in draw("clip.mp4", line, ["a", "b", "c"])]
     assert [names[label] for label in (1, 0, 2)] in rows
 
 
 @pytest.mark.parametrize("windows", [1, 2, 300])
 def test_any_name_and_any_number_of_windows_can_be_drawn(windows):
-    picture = drawn("dir/" + "".join(ODD) + ".mp4", timeline(windows, len(ODD)), ODD, "".join(ODD))
+    picture = draw("dir/" + "".join(ODD) + ".mp4", timeline(windows, len(ODD)), ODD, "".join(ODD))
     assert picture.shape == (440, 1100, 3)
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.04, 100_000.0])
 def test_a_single_class_and_windows_of_any_length_can_be_drawn(seconds):
-    drawn("clip.mp4", Timeline(np.zeros(1), np.full(1, seconds), np.ones((1, 1), np.float32)), ["only"])
+    draw("clip.mp4", Timeline(np.zeros(1), np.full(1, seconds), np.ones((1, 1), np.float32)), ["only"])

@@ -27,17 +27,17 @@ def write_classifier(
     *,
     sampling: FrameSampling = DenseSampling(num_frames=4, stride=2),  # noqa: B008  # it is frozen
     classes: Sequence[str] = CLASSES,
-    several: bool = False,
+    multi_label: bool = False,
     views: int = 2,
 ) -> Path:
     """A file of weights whose answers differ from clip to clip; of a model of images, if it looks at one frame."""
     images = sampling.num_frames == 1
     encoder = replace(ENCODER, tubelet=(1, 4, 4)) if images else ENCODER
-    config = ClassifierConfig(encoder=encoder, num_classes=len(classes), multi_label=several)
+    config = ClassifierConfig(encoder=encoder, num_classes=len(classes), multi_label=multi_label)
     model = built(config)
     with torch.no_grad():
         model.head.weight.mul_(20)
-    looks = ViewsConfig(
+    test_views = ViewsConfig(
         sampling=sampling, temporal_clips=views, spatial_crops=1 if images else 3, short_side=16, size=(16, 16)
     )
     about = {
@@ -45,7 +45,7 @@ def write_classifier(
         "encoder": to_dict(encoder),
         "classifier": to_dict(config),
         "classes": list(classes),
-        "views": to_dict(looks),
+        "views": to_dict(test_views),
     }
     write_checkpoint(path, model.state_dict(), about)
     return path
@@ -69,7 +69,7 @@ def film(
         aspect: how many times as wide as high a pixel is to be shown.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=RATE)
         stream.height, stream.width = size
@@ -79,7 +79,7 @@ def film(
             stream.codec_context.sample_aspect_ratio = aspect
         for number in range(frames):
             picture = np.full((*size, 3), 230, np.uint8)
-            picture[:, size[1] // 2 :] = chance.integers(20, 200, 3)
+            picture[:, size[1] // 2 :] = rng.integers(20, 200, 3)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = number if ticks is None else ticks[number], Fraction(1, RATE)
             container.mux(stream.encode(frame))

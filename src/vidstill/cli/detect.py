@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -123,7 +123,7 @@ def detect_boxes_command(
     with main_progress_bar(runtime.is_main, "key frames") as progress:
         report = find_person_boxes(detector, keyframes, out, runtime=runtime, workers=machine, progress=progress)
     if runtime.is_main:
-        echo(jsons.dumps(report.to_dict(), indent=1) if json else _format_person_boxes(report))
+        echo(jsons.dumps(asdict(report), indent=1, default=str) if json else _format_person_boxes(report))
         if report.broken:
             sys.exit(1)
 
@@ -217,8 +217,8 @@ def detect_predict_command(
         request = replace(request, person_detector=persons)
     else:
         path = parse_path(person_boxes)
-        known = read_video_persons(path, selection.names, detector, min_score=min_score, start_second=start_second)
-        request = replace(request, person_boxes=known)
+        boxes = read_video_persons(path, selection.names, detector, min_score=min_score, start_second=start_second)
+        request = replace(request, person_boxes=boxes)
     formatter = DetectionFormatter(source, detector.actions, topk, min_action_score)
     _detect_videos(request, output, formatter, selection, json)
 

@@ -4,6 +4,7 @@ import json as jsons
 import os
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,7 +65,7 @@ def embed_command(
             workers=workers,
             progress=progress,
         )
-    echo(jsons.dumps(result.to_dict(), indent=1) if json else _format_result(result))
+    echo(jsons.dumps(asdict(result), indent=1, default=str) if json else _format_result(result))
     if result.broken:
         sys.exit(1)
 

@@ -67,24 +67,24 @@ def answers(capsys, model, *videos, **options):
 
 
 def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
-    found = answers(capsys, model, clip, person_boxes=str(persons))
+    result = answers(capsys, model, clip, person_boxes=str(persons))
     loaded = load_detector(str(model))
     builder = KeyframeBuilder(loaded.actions, [KeyframeVideo("clip", clip)])
     frames = builder.build_test(read_box_csv(persons, has_scores=True), min_score=0.5)
     views = KeyframeViewDataset(frames, loaded.views)
-    moments = found["videos"][0]["keyframes"]
+    moments = result["videos"][0]["keyframes"]
     assert [moment["seconds"] for moment in moments] == [0, 1, 2, 3]
     assert [len(moment["boxes"]) for moment in moments] == [1, 2, 1, 0]  # the box below the model's threshold is out
-    for place in range(len(frames)):
-        pixels, boxes, _ = map(torch.from_numpy, views.load_arrays(place))
+    for index in range(len(frames)):
+        pixels, boxes, _ = map(torch.from_numpy, views.load_arrays(index))
         with torch.inference_mode():
             expected = loaded.model.eval()(pixels.float() / 255, boxes)[0].sigmoid().numpy()
-        expected = expected * frames[place].scores[:, None]
-        here = moments[frames[place].second]["boxes"]
+        expected = expected * frames[index].scores[:, None]
+        here = moments[frames[index].second]["boxes"]
         np.testing.assert_allclose([each["scores"] for each in here], expected, rtol=1e-4, atol=2e-6)
-        np.testing.assert_allclose([each["box"] for each in here], frames[place].boxes, atol=1e-5)
+        np.testing.assert_allclose([each["box"] for each in here], frames[index].boxes, atol=1e-5)
         np.testing.assert_allclose(
-            [each["pixels"] for each in here], frames[place].boxes * [48, 32, 48, 32], atol=0.051
+            [each["pixels"] for each in here], frames[index].boxes * [48, 32, 48, 32], atol=0.051
         )
     scores = np.array([box["scores"] for moment in moments for box in moment["boxes"]])
     assert np.ptp(scores, axis=0).max() > 0.05  # or the test would say nothing
@@ -133,30 +133,30 @@ def test_memory_does_not_grow_with_the_video():
 
 
 def test_persons_are_found_where_no_boxes_are_given(model, clip):
-    asked = []
+    images = []
 
     def find(pictures):
-        asked.extend(pictures)
+        images.extend(pictures)
         return [PersonDetections(np.array([[0.1, 0.1, 0.5, 0.9], [0.0, 0.0, 0.1, 0.1]]), np.array([0.9, 0.4]))] * len(
             pictures
         )
 
     loaded = load_detector(str(model))
     asker = DetectRequest(replace(loaded, model=loaded.model.eval()), Runtime("fp32"), 0.5, 0.5, person_detector=find)
-    found = detect_video(asker, "clip", VideoRow(clip, None, name="clip.mp4"))
-    assert [moment.seconds for moment in found.tracks.keyframes] == pytest.approx(
+    result = detect_video(asker, "clip", VideoRow(clip, None, name="clip.mp4"))
+    assert [moment.seconds for moment in result.tracks.keyframes] == pytest.approx(
         [0.5 * n for n in range(7)], abs=0.021
     )
-    assert [len(moment.boxes) for moment in found.tracks.keyframes] == [1] * 7
-    shown = list(iter_timed_frames(clip))
-    for moment, looked_at in zip(found.tracks.keyframes, asked, strict=True):
-        np.testing.assert_array_equal(looked_at, shown[round(moment.seconds * RATE)].to_image())
+    assert [len(moment.boxes) for moment in result.tracks.keyframes] == [1] * 7
+    frames_of_clip = list(iter_timed_frames(clip))
+    for moment, image in zip(result.tracks.keyframes, images, strict=True):
+        np.testing.assert_array_equal(image, frames_of_clip[round(moment.seconds * RATE)].to_image())
 
 
 def test_rows_of_the_answers_are_read_as_detections_are(capsys, model, clip, persons, tmp_path):
-    found = answers(capsys, model, clip, person_boxes=str(persons), out=tmp_path / "rows.csv")
+    result = answers(capsys, model, clip, person_boxes=str(persons), out=tmp_path / "rows.csv")
     rows = read_box_csv(tmp_path / "rows.csv", has_scores=True)
-    boxes = [(moment["seconds"], box) for moment in found["videos"][0]["keyframes"] for box in moment["boxes"]]
+    boxes = [(moment["seconds"], box) for moment in result["videos"][0]["keyframes"] for box in moment["boxes"]]
     assert rows.video_names == ("clip",)
     assert rows.second.tolist() == [second for second, _ in boxes for _ in ACTIONS]
     assert rows.action_id.tolist() == [number for _ in boxes for number in ACTIONS]
@@ -170,8 +170,8 @@ def test_a_persons_boxes_have_one_number(capsys, model, clip, persons):
 
 
 def test_the_likeliest_actions_are_named_first(capsys, model, clip, persons):
-    found = answers(capsys, model, clip, person_boxes=str(persons), topk=2, min_action_score=0.2)
-    for moment in found["videos"][0]["keyframes"]:
+    result = answers(capsys, model, clip, person_boxes=str(persons), topk=2, min_action_score=0.2)
+    for moment in result["videos"][0]["keyframes"]:
         for box in moment["boxes"]:
             pairs = sorted(zip(box["scores"], ACTIONS.items(), strict=True), key=lambda pair: -pair[0])
             expected = [(number, name) for score, (number, name) in pairs[:2] if score >= 0.2]
@@ -182,8 +182,8 @@ def test_a_video_without_a_box_is_answered_and_drawn(capsys, model, clip, tmp_pa
     nobody = tmp_path / "nobody.csv"
     nobody.write_text("")
     ask(model, clip, person_boxes=str(nobody), out=tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "clip.json").read_text())
-    assert [moment["boxes"] for moment in told["keyframes"]] == [[]] * 4
+    printed = json.loads((tmp_path / "out" / "clip.json").read_text())
+    assert [moment["boxes"] for moment in printed["keyframes"]] == [[]] * 4
     assert (tmp_path / "out" / "clip.csv").read_text() == ""
     assert len(list(iter_timed_frames(tmp_path / "out" / "clip.mp4"))) == 80
 
@@ -192,16 +192,16 @@ def test_boxes_may_be_of_a_later_time(model, clip, tmp_path):
     path = tmp_path / "ava.csv"
     path.write_text("clip,0902,0.1,0.2,0.4,0.9,,0.9\nclip,0800,0.1,0.2,0.4,0.9,,0.9\n")
     loaded = load_detector(str(model))
-    found = read_video_persons(path, ["films/clip.mp4"], loaded, min_score=0.0, start_second=900)
-    assert list(found["films/clip.mp4"]) == [2]
+    result = read_video_persons(path, ["films/clip.mp4"], loaded, min_score=0.0, start_second=900)
+    assert list(result["films/clip.mp4"]) == [2]
 
 
 def test_annotated_boxes_are_taken_for_what_they_are(model, tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("clip,1,0.1,0.2,0.4,0.9,1,37\nclip,1,0.1,0.2,0.4,0.9,3,37\nclip,1,0.5,0.2,0.9,0.9,1,0\n")
-    found = read_video_persons(path, ["clip.mp4"], load_detector(str(model)), min_score=0.8)["clip.mp4"][1]
-    assert found.scores.tolist() == [1, 1]
-    np.testing.assert_allclose(found.boxes, [[0.1, 0.2, 0.4, 0.9], [0.5, 0.2, 0.9, 0.9]])
+    result = read_video_persons(path, ["clip.mp4"], load_detector(str(model)), min_score=0.8)["clip.mp4"][1]
+    assert result.scores.tolist() == [1, 1]
+    np.testing.assert_allclose(result.boxes, [[0.1, 0.2, 0.4, 0.9], [0.5, 0.2, 0.9, 0.9]])
 
 
 # ---- What goes wrong -------------------------------------------------------------------------------------------------
@@ -212,9 +212,9 @@ def test_what_cannot_be_read_is_named_and_the_others_are_done(capsys, model, cli
     with pytest.raises(SystemExit) as left:
         ask(model, clip, tmp_path / "broken.mp4", person_boxes=str(persons), out=tmp_path / "all.json")
     assert left.value.code == 1
-    told = json.loads((tmp_path / "all.json").read_text())
-    assert [each["video"] for each in told["videos"]] == [str(clip)]
-    assert "broken.mp4" in told["skipped"][0]["reason"]
+    printed = json.loads((tmp_path / "all.json").read_text())
+    assert [each["video"] for each in printed["videos"]] == [str(clip)]
+    assert "broken.mp4" in printed["skipped"][0]["reason"]
     assert "broken.mp4" in capsys.readouterr().out
 
 

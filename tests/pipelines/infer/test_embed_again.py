@@ -129,14 +129,14 @@ def test_new_videos_are_added_and_changed_ones_computed_again(encoder, videos, o
     assert (result.videos, result.new_videos, result.changed_videos, len(clips_encoded)) == (7, 3, 1, 9)
     fresh = out.parent.parent / "fresh" / out.name
     embed(encoder, [videos], fresh, WINDOWS)
-    found, whole = contents(out), contents(fresh)
+    files, whole = contents(out), contents(fresh)
     if out.suffix:
-        assert found == whole
+        assert files == whole
     else:  # in the order in which they came
-        assert {name: text for name, text in found.items() if name.endswith("npy")} == {
+        assert {name: text for name, text in files.items() if name.endswith("npy")} == {
             name: text for name, text in whole.items() if name.endswith("npy")
         }
-        assert len(json.loads(found["features/features.json"])["videos"]) == 7
+        assert len(json.loads(files["features/features.json"])["videos"]) == 7
 
 
 def test_changed_labels_are_written_without_the_encoder(encoder, videos, out, clips_encoded):
@@ -379,9 +379,9 @@ def test_a_video_that_a_scan_has_found_broken_is_not_opened(encoder, videos, tmp
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
 def test_a_full_disk_is_reported_and_with_space_the_same_call_resumes(encoder, videos, out, config):
     embed(encoder, [videos], out.parent.parent / "whole" / out.name, config)
-    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
-    kept_signal = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600 if config is not WINDOWS else 1500, kept[1]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600 if config is not WINDOWS else 1500, limits[1]))
     try:
         with pytest.raises(
             InputError, match=r"cannot be written \(File too large\); free disk space.*the same command"
@@ -389,8 +389,8 @@ def test_a_full_disk_is_reported_and_with_space_the_same_call_resumes(encoder, v
             embed(encoder, [videos], out, config)
         assert not out.is_file()
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
-        signal.signal(signal.SIGXFSZ, kept_signal)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
     embed(encoder, [videos], out, config)
     assert contents(out) == contents(out.parent.parent / "whole" / out.name)
 

@@ -115,7 +115,7 @@ def test_the_final_mean_of_a_classifier_is_what_enters_its_head(tmp_path, config
     model = write_classifier(tmp_path, ClassifierConfig(encoder=config, num_classes=CLASSES, pooling=pooling))
     encoder = load_encoder(str(tmp_path), precision="fp32")
     entered = []
-    model.head.register_forward_pre_hook(lambda module, given: entered.append(given[0]))
+    model.head.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
     with torch.inference_mode():
         logits = model(CLIPS)
     torch.testing.assert_close(encoder.extract_features(CLIPS)["final"], entered[0])
@@ -137,10 +137,10 @@ def test_a_foreign_file_is_known_by_its_width(tmp_path, kind):
     model = built(TINY).eval()
     tensors = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
     if kind == "classifier":
-        theirs = to_foreign(tensors, build_classifier_rules(TINY))
+        foreign = to_foreign(tensors, build_classifier_rules(TINY))
     else:
-        theirs = to_foreign(tensors, build_videomae_rules(TINY))
-    torch.save({"model": theirs}, tmp_path / "theirs.pth")
+        foreign = to_foreign(tensors, build_videomae_rules(TINY))
+    torch.save({"model": foreign}, tmp_path / "theirs.pth")
     encoder = load_encoder(str(tmp_path / "theirs.pth"), precision="fp32")
     clip = clips(1, frames=4, rows=32, columns=32)
     with torch.inference_mode():
@@ -189,19 +189,19 @@ def test_the_features_of_a_video_are_the_mean_over_its_views(tmp_path, videos, v
 def expected_windows(video: Path, window: float, hop: float) -> list[torch.Tensor]:
     """Clips of 4 frames, which stand evenly in the window: of each moment the nearest frame, at the end the last."""
     pictures = list(iter_frames(video))
-    found, start = [], 0.0
+    features, start = [], 0.0
     while start < FRAMES / RATE:
         moments = [start + n * window / 4 for n in range(4)]
-        there = [moment for moment in moments if moment <= (FRAMES - 0.5) / RATE]
-        if start == 0 or len(there) > 2:
-            numbers = [min(range(FRAMES), key=lambda n: (abs(n / RATE - moment), n)) for moment in there]
+        inside = [moment for moment in moments if moment <= (FRAMES - 0.5) / RATE]
+        if start == 0 or len(inside) > 2:
+            numbers = [min(range(FRAMES), key=lambda n: (abs(n / RATE - moment), n)) for moment in inside]
             numbers += [FRAMES - 1] * (4 - len(numbers))
             crop = crop_views(
                 torch.stack([torch.from_numpy(pictures[n].copy()) for n in numbers]).numpy(), 16, (16, 16), 1
             )
-            found.append(torch.from_numpy(crop[0]).permute(3, 0, 1, 2).float() / 255)
+            features.append(torch.from_numpy(crop[0]).permute(3, 0, 1, 2).float() / 255)
         start += hop
-    return found
+    return features
 
 
 @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ def test_windows_are_embedded_from_the_start_of_a_video_to_its_end(tmp_path, vid
     video = videos / "val/000000.mp4"
     with torch.inference_mode():
         expected = model(torch.stack(expected_windows(video, window, hop or window))).tokens.mean(1)
-    found = encoder.embed(video, window=window, hop=hop)
-    assert found.shape == (count, 24)
-    torch.testing.assert_close(found, expected)
+    features = encoder.embed(video, window=window, hop=hop)
+    assert features.shape == (count, 24)
+    torch.testing.assert_close(features, expected)
     torch.testing.assert_close(encoder.embed(video, window=window, hop=hop, batch=1), expected)
 
 

@@ -35,8 +35,8 @@ def write(format, path, table):
 def column(array: np.ndarray) -> FeatureColumn:
     """Two pieces, of which the second is read out of the middle of an array."""
     longer = np.concatenate([array[:1], array, array[:1]])
-    pieces = [(lambda first, end: array[first:end], 0, 2), (lambda first, end: longer[first:end], 3, len(array) - 2)]
-    return FeatureColumn(array.dtype.str, array.shape[1:], pieces)
+    segments = [(lambda first, end: array[first:end], 0, 2), (lambda first, end: longer[first:end], 3, len(array) - 2)]
+    return FeatureColumn(array.dtype.str, array.shape[1:], segments)
 
 
 def numbers(shape: tuple[int, ...], dtype: str = "<f4") -> np.ndarray:

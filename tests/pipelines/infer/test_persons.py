@@ -42,7 +42,7 @@ class Finds(nn.Module):
     """In place of a detector: finds one bright rectangle as a person, a chair at the same place, and a faint person."""
 
     def forward(self, pictures):
-        found = []
+        result = []
         for picture in pictures:
             assert picture.shape[0] == 3
             assert picture.max() <= 1
@@ -51,11 +51,11 @@ class Finds(nn.Module):
             boxes = torch.tensor([box, box, [0, 0, 4, 4]] if box else [], dtype=torch.float32).reshape(-1, 4)
             labels = torch.tensor([1, 62, 1] if box else [], dtype=torch.int64)
             scores = torch.tensor([float(picture.max()), 0.99, 0.06] if box else [])
-            found.append({"boxes": boxes, "labels": labels, "scores": scores})
-        return found
+            result.append({"boxes": boxes, "labels": labels, "scores": scores})
+        return result
 
 
-def shown(number):
+def rectangle(number):
     """Where the rectangle of a film's frame is: x1, y1, x2, y2 in pixels, all even."""
     return 2 + 2 * number, 4, 10 + 2 * number, 20
 
@@ -77,7 +77,7 @@ def film(path: Path, frames: int = 16, *, size=(34, 62), turned: int = 0, dark=(
         for number in range(frames):
             picture = np.zeros((*size, 3), np.uint8)
             if number not in dark:
-                x1, y1, x2, y2 = shown(number)
+                x1, y1, x2, y2 = rectangle(number)
                 picture[y1:y2, x1:x2] = 230
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
@@ -97,8 +97,8 @@ def find(data, out, model=None, *, interval=None, score=0.05, batch=8, workers=0
     )
 
 
-def run(*words):
-    return main(["detect", "boxes", *map(str, words), "--workers", "0"])
+def run(*args):
+    return main(["detect", "boxes", *map(str, args), "--workers", "0"])
 
 
 @pytest.fixture(scope="module")
@@ -125,21 +125,21 @@ def weights(tmp_path_factory):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_every_second_of_every_video_has_its_persons_in_order(films, tmp_path, batch, workers):
-    told = []
-    found = find(
-        films, tmp_path / "out.csv", score=0.5, batch=batch, workers=workers, progress=lambda *at: told.append(at)
+    printed = []
+    result = find(
+        films, tmp_path / "out.csv", score=0.5, batch=batch, workers=workers, progress=lambda *at: printed.append(at)
     )
     rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     keys = [(rows.video_names[video], int(second)) for video, second in zip(rows.video_index, rows.second, strict=True)]
     assert keys == [("a, b", 0), ("a, b", 2), ("a, b", 3), ("b", 0), ("b", 1), ("b", 2)]
     for (name, second), box in zip(keys, rows.box, strict=True):
         size = np.array([62, 34, 62, 34] if name == "b" else [74, 38, 74, 38])
-        np.testing.assert_allclose(box * size, shown(RATE * second), atol=1e-3)
+        np.testing.assert_allclose(box * size, rectangle(RATE * second), atol=1e-3)
     np.testing.assert_allclose(rows.score, 230 / 255, atol=0.01)
     assert (rows.action_id == NO_ACTION).all()
-    assert (found.keyframes, found.boxes, found.empty_keyframes, found.broken) == (7, 6, 1, ())
-    assert told[0] == (0, 7)
-    assert told[-1] == (7, 7)
+    assert (result.keyframes, result.boxes, result.empty_keyframes, result.broken) == (7, 6, 1, ())
+    assert printed[0] == (0, 7)
+    assert printed[-1] == (7, 7)
 
 
 def test_a_line_reads_as_pyslowfast_has_it(films, tmp_path):
@@ -155,7 +155,7 @@ def test_a_line_reads_as_pyslowfast_has_it(films, tmp_path):
 def test_boxes_are_those_of_the_upright_picture(tmp_path):
     turned = film(tmp_path / "turned.mp4", 4, turned=1)
     find(turned, tmp_path / "out.csv", score=0.5)
-    x1, y1, x2, y2 = shown(0)
+    x1, y1, x2, y2 = rectangle(0)
     box = read_box_csv(tmp_path / "out.csv", has_scores=True).box[0]
     np.testing.assert_allclose(box * [34, 62, 34, 62], [y1, 62 - x2, y2, 62 - x1], atol=1e-3)
 
@@ -173,8 +173,8 @@ def test_only_persons_with_a_higher_score_are_written_the_best_first(films, tmp_
 
 
 def test_a_video_without_persons_gives_a_file_without_rows(tmp_path):
-    found = find(film(tmp_path / "dark.mp4", 6, dark=range(6)), tmp_path / "out.csv")
-    assert (found.keyframes, found.boxes, found.empty_keyframes) == (2, 0, 2)
+    result = find(film(tmp_path / "dark.mp4", 6, dark=range(6)), tmp_path / "out.csv")
+    assert (result.keyframes, result.boxes, result.empty_keyframes) == (2, 0, 2)
     assert (tmp_path / "out.csv").read_bytes() == b""
     assert len(read_box_csv(tmp_path / "out.csv", has_scores=True)) == 0
 
@@ -198,10 +198,10 @@ def annotations(folder: Path, rows, *, ava: bool = False) -> Path:
         f",{action},0\n"
         for second, box, action in rows
     ]
-    place = folder / "annotations"
-    place.mkdir(parents=True)
-    (place / ("ava_val_v2.2.csv" if ava else "val.csv")).write_text("".join(lines))
-    (place / ("ava_action_list_v2.2.pbtxt" if ava else "actions.txt")).write_text(
+    annotation_dir = folder / "annotations"
+    annotation_dir.mkdir(parents=True)
+    (annotation_dir / ("ava_val_v2.2.csv" if ava else "val.csv")).write_text("".join(lines))
+    (annotation_dir / ("ava_action_list_v2.2.pbtxt" if ava else "actions.txt")).write_text(
         "".join(f'item {{ name: "{name}" id: {n} }}\n' if ava else f"{name}\n" for n, name in enumerate("ab", 1))
     )
     return folder
@@ -209,30 +209,30 @@ def annotations(folder: Path, rows, *, ava: bool = False) -> Path:
 
 def test_the_key_frames_of_ones_own_data_are_the_annotated_ones(tmp_path):
     far = (40, 20, 60, 30)
-    data = annotations(tmp_path, [(2, shown(10), 1), (2, shown(10), 2), (0, shown(0), 1), (0, far, 2)])
+    data = annotations(tmp_path, [(2, rectangle(10), 1), (2, rectangle(10), 2), (0, rectangle(0), 1), (0, far, 2)])
     film(data / "videos" / "b.mp4", 12)
-    found = find(data, tmp_path / "out.csv", score=0.5)
+    result = find(data, tmp_path / "out.csv", score=0.5)
     rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     assert rows.second.tolist() == [0, 2]
-    assert found.annotated_boxes == 3  # one of them does two things
-    assert found.recall == found.confident_recall == pytest.approx(2 / 3)
+    assert result.annotated_boxes == 3  # one of them does two things
+    assert result.recall == result.confident_recall == pytest.approx(2 / 3)
     assert find(data, tmp_path / "none.csv", score=0.95).recall == 0
 
 
 def test_of_avas_videos_every_second_is_looked_at_but_those_that_do_not_count(tmp_path):
-    data = annotations(tmp_path, [(903, shown(15), 1)], ava=True)
+    data = annotations(tmp_path, [(903, rectangle(15), 1)], ava=True)
     (data / "annotations" / "ava_included_timestamps_v2.2.txt").write_text("0901\n0902\n0903\n")
     (data / "annotations" / "ava_val_excluded_timestamps_v2.2.csv").write_text("b,0902\n")
     film(data / "videos_15min" / "b.mp4", 16)
-    found = find(data, tmp_path / "out.csv", score=0.5)
+    result = find(data, tmp_path / "out.csv", score=0.5)
     rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
     assert rows.second.tolist() == [901, 903]
-    np.testing.assert_allclose(rows.box * [62, 34, 62, 34], [shown(5), shown(15)], atol=1e-3)
-    assert (found.annotated_boxes, found.recall) == (1, 1.0)
+    np.testing.assert_allclose(rows.box * [62, 34, 62, 34], [rectangle(5), rectangle(15)], atol=1e-3)
+    assert (result.annotated_boxes, result.recall) == (1, 1.0)
 
 
 def test_a_data_sets_key_frames_and_regular_ones_are_not_mixed(tmp_path):
-    data = annotations(tmp_path, [(0, shown(0), 1)])
+    data = annotations(tmp_path, [(0, rectangle(0), 1)])
     film(data / "videos" / "b.mp4", 6)
     with pytest.raises(InputError, match="leave out --interval"):
         find(data, tmp_path / "out.csv", interval=1)
@@ -248,20 +248,20 @@ def test_what_cannot_be_read_is_named_and_all_else_is_found(films, tmp_path):
     folder = tmp_path / "data"
     film(folder / "c.mp4", 12)
     (folder / "broken.mp4").write_bytes(b"no video")
-    found = find(folder, tmp_path / "out.csv")
-    assert found.keyframes == 3
-    assert [str(folder / "broken.mp4") in sentence for sentence in found.broken] == [True]
+    result = find(folder, tmp_path / "out.csv")
+    assert result.keyframes == 3
+    assert [str(folder / "broken.mp4") in sentence for sentence in result.broken] == [True]
     assert read_box_csv(tmp_path / "out.csv", has_scores=True).video_names == ("c",)
 
 
 def test_of_a_film_that_ends_early_all_is_found_that_is_there(films, tmp_path):
     moments = KeyframeSet((KeyframeVideo("b", films / "b.mp4"),), ((0, 2, 7, 8),))
-    found = find_person_boxes(
+    result = find_person_boxes(
         PersonDetector(Finds()), moments, tmp_path / "out.csv", runtime=Runtime("fp32"), workers=ONE
     )
-    assert found.keyframes == 2
-    assert len(found.broken) == 1
-    assert "b,0007" in found.broken[0]
+    assert result.keyframes == 2
+    assert len(result.broken) == 1
+    assert "b,0007" in result.broken[0]
 
 
 def test_where_nothing_can_be_read_nothing_is_left(tmp_path):
@@ -281,17 +281,17 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
 class OneOfSeveral(Runtime):
     """A process of several, each a thread here."""
 
-    def __init__(self, rank, barrier, given):
-        self.rank, self.world_size, self.device = rank, len(given), torch.device("cpu")
+    def __init__(self, rank, barrier, shared):
+        self.rank, self.world_size, self.device = rank, len(shared), torch.device("cpu")
         self.precision = "fp32"
-        self.barrier, self.given = barrier, given
+        self.barrier, self.shared = barrier, shared
 
     def all_gather(self, value):
-        self.given[self.rank] = value
+        self.shared[self.rank] = value
         self.barrier.wait(60)
-        found = list(self.given)
+        result = list(self.shared)
         self.barrier.wait(60)
-        return found
+        return result
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -299,21 +299,21 @@ def test_several_processes_find_each_person_once_and_one_of_them_writes(films, t
     """Of the eight key frames that are asked for, one lies behind the end of its film."""
     moments = replace(find_keyframes(films), seconds=((0, 1, 2, 3), (0, 1, 2, 50)))
     find_person_boxes(PersonDetector(Finds()), moments, tmp_path / "one.csv", runtime=Runtime("fp32"), workers=ONE)
-    barrier, given = threading.Barrier(processes), [None] * processes
-    seen = [Stops(99) for _ in range(processes)]
+    barrier, shared = threading.Barrier(processes), [None] * processes
+    num_images = [Stops(99) for _ in range(processes)]
 
     def work(rank):
-        runtime = OneOfSeveral(rank, barrier, given)
+        runtime = OneOfSeveral(rank, barrier, shared)
         return find_person_boxes(
-            PersonDetector(seen[rank]), moments, tmp_path / "out.csv", runtime=runtime, workers=ONE
+            PersonDetector(num_images[rank]), moments, tmp_path / "out.csv", runtime=runtime, workers=ONE
         )
 
     with ThreadPoolExecutor(processes) as pool:
-        found = list(pool.map(work, range(processes)))
-    assert sum(each.seen for each in seen) == 7
-    assert min(each.seen for each in seen) >= 2
-    assert all(each == found[0] for each in found)
-    assert (found[0].keyframes, len(found[0].broken)) == (7, 1)
+        result = list(pool.map(work, range(processes)))
+    assert sum(each.num_images for each in num_images) == 7
+    assert min(each.num_images for each in num_images) >= 2
+    assert all(each == result[0] for each in result)
+    assert (result[0].keyframes, len(result[0].broken)) == (7, 1)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
@@ -322,11 +322,11 @@ class Stops(Finds):
 
     def __init__(self, after):
         super().__init__()
-        self.after, self.seen = after, 0
+        self.after, self.num_images = after, 0
 
     def forward(self, pictures):
-        self.seen += len(pictures)
-        if self.seen > self.after:
+        self.num_images += len(pictures)
+        if self.num_images > self.after:
             raise KeyboardInterrupt
         return super().forward(pictures)
 
@@ -341,9 +341,9 @@ def test_the_same_call_goes_on_where_it_was_stopped(films, tmp_path):
     with pytest.raises(InputError, match="other settings"):
         find(films, tmp_path / "out.csv", score=0.3)
     rest = Stops(99)
-    found = find(films, tmp_path / "out.csv", rest, batch=2)
-    assert rest.seen == 3
-    assert found.keyframes == 7
+    result = find(films, tmp_path / "out.csv", rest, batch=2)
+    assert rest.num_images == 3
+    assert result.keyframes == 7
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "whole.csv"]
 
@@ -355,7 +355,7 @@ def test_what_was_found_in_a_video_that_has_changed_does_not_count(tmp_path):
     film(tmp_path / "a.mp4", 11)
     again = Stops(99)
     find(tmp_path, tmp_path / "out.csv", again)
-    assert again.seen == 3
+    assert again.num_images == 3
 
 
 def test_a_file_that_is_there_is_not_overwritten(films, tmp_path):
@@ -387,8 +387,8 @@ def test_the_boxes_are_those_that_torchvision_finds(films, weights, tmp_path):
     model.load_state_dict(state)
     picture = np.stack(list(iter_frames(films / "b.mp4")))[0]
     with torch.no_grad():
-        found = model.eval()([torch.from_numpy(picture).permute(2, 0, 1) / 255])[0]
-    persons = found["boxes"][found["labels"] == 1][:7] / torch.tensor([62, 34, 62, 34])
+        result = model.eval()([torch.from_numpy(picture).permute(2, 0, 1) / 255])[0]
+    persons = result["boxes"][result["labels"] == 1][:7] / torch.tensor([62, 34, 62, 34])
     assert len(persons) == 7
     for path in (weights, tmp_path / "persons.safetensors"):
         detector = load_person_detector(NAME, path, runtime=Runtime("fp32"), min_score=0.3, max_persons=7)
@@ -408,10 +408,10 @@ def test_a_file_fetched_by_hand_finds_what_torchvision_finds_with_it(tmp_path, m
     state["backbone.body.bn1.weight"].fill_(1e-3)
     torch.save(state, tmp_path / "coco.pth")
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: state)
-    theirs = build(weights="DEFAULT").eval()
-    ours = load_person_detector("fasterrcnn_resnet50_fpn", tmp_path / "coco.pth", runtime=Runtime("fp32"))
+    reference = build(weights="DEFAULT").eval()
+    detector = load_person_detector("fasterrcnn_resnet50_fpn", tmp_path / "coco.pth", runtime=Runtime("fp32"))
     with torch.no_grad():
-        torch.testing.assert_close(*(model.backbone(torch.ones(1, 3, 64, 64))["0"] for model in (ours.model, theirs)))
+        torch.testing.assert_close(*(model.backbone(torch.ones(1, 3, 64, 64))["0"] for model in (detector.model, reference)))
 
 
 @pytest.mark.parametrize(
@@ -464,10 +464,10 @@ def test_weights_that_cannot_be_fetched_are_asked_for(films, tmp_path, capsys, m
 
     monkeypatch.setattr("torch.hub.download_url_to_file", fails)
     assert run(films, "--out", tmp_path / "out.csv") == 2
-    told = capsys.readouterr().err
-    assert "no route to host" in told
-    assert "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco" in told
-    assert "--weights" in told
+    printed = capsys.readouterr().err
+    assert "no route to host" in printed
+    assert "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco" in printed
+    assert "--weights" in printed
 
 
 def test_weights_are_fetched_once(weights, tmp_path, monkeypatch):
@@ -505,18 +505,18 @@ def test_the_command_writes_and_tells_what_is_found(films, weights, tmp_path, ca
         "--json",
     ]
     assert run(films, "--out", tmp_path / "out.csv", *options) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["keyframes"], told["boxes"], told["empty_keyframes"], told["broken"]) == (7, 35, 0, [])
-    assert told["recall"] is None
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["keyframes"], printed["boxes"], printed["empty_keyframes"], printed["broken"]) == (7, 35, 0, [])
+    assert printed["recall"] is None
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 35
 
 
 def test_broken_videos_are_named_and_end_the_command_with_1(weights, tmp_path, capsys):
     film(tmp_path / "data" / "c.mp4", 6)
     (tmp_path / "data" / "broken.mp4").write_bytes(b"no video")
-    words = ["--person-detector", NAME, "--weights", weights, "--out", tmp_path / "out.csv"]
-    assert run(tmp_path / "data", *words) == 1
-    told = capsys.readouterr().out
-    assert "in 2 key frames" in told
-    assert "skipped or incomplete: 1 video" in told
-    assert "broken.mp4" in told
+    args = ["--person-detector", NAME, "--weights", weights, "--out", tmp_path / "out.csv"]
+    assert run(tmp_path / "data", *args) == 1
+    printed = capsys.readouterr().out
+    assert "in 2 key frames" in printed
+    assert "skipped or incomplete: 1 video" in printed
+    assert "broken.mp4" in printed

@@ -52,9 +52,9 @@ def clip(tmp_path_factory):
     return film(tmp_path_factory.mktemp("clip") / "clip.mp4", 30, seed=9)
 
 
-def predict(model, *words, **options):
+def predict(model, *args, **options):
     more = [text for name, value in options.items() for text in ("--" + name.replace("_", "-"), str(value))]
-    return main(["predict", str(model), *map(str, words), *more, "--workers", "0", "--precision", "fp32"])
+    return main(["predict", str(model), *map(str, args), *more, "--workers", "0", "--precision", "fp32"])
 
 
 def table(path):
@@ -71,13 +71,13 @@ def below(folder):
 
 def test_the_probabilities_are_the_scores_of_a_test(model, data):
     tested = evaluate_classifier(str(model), data, workers=Workers(workers=0, precision="fp32"))
-    found = vidstill.predict(vidstill.load_encoder(str(model), precision="fp32"), data)
+    result = vidstill.predict(vidstill.load_encoder(str(model), precision="fp32"), data)
     scores = {
-        tested.manifest.rows.get_name(place): row for place, row in zip(tested.indices, tested.scores, strict=True)
+        tested.manifest.rows.get_name(index): row for index, row in zip(tested.indices, tested.scores, strict=True)
     }
-    assert [each.video for each in found.videos] == sorted(scores)
+    assert [each.video for each in result.videos] == sorted(scores)
     assert len(scores) == 6
-    for each in found.videos:
+    for each in result.videos:
         assert torch.equal(each.probabilities, scores[each.video])
 
 
@@ -98,51 +98,51 @@ def seen_at(path: Path, frames: list[int]) -> Tensor:
 
 def test_a_window_shows_what_its_frames_alone_show(model, clip):
     encoder = vidstill.load_encoder(str(model), precision="fp32")
-    found = vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline
-    for place, probabilities in enumerate(found.probabilities[:5]):  # a clip is 8 frames long, half of that the hop
-        frames = [4 * place + n for n in (0, 2, 4, 6)]
+    result = vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline
+    for index, probabilities in enumerate(result.probabilities[:5]):  # a clip is 8 frames long, half of that the hop
+        frames = [4 * index + n for n in (0, 2, 4, 6)]
         expected = encoder.predict_logits(seen_at(clip, frames))[0].softmax(dim=0).numpy()
         np.testing.assert_allclose(probabilities, expected, rtol=1e-4, atol=1e-6)
-    assert np.ptp(found.probabilities[:, 0]) > 0.01  # windows differ, or the test would say nothing
+    assert np.ptp(result.probabilities[:, 0]) > 0.01  # windows differ, or the test would say nothing
 
 
 def test_the_windows_go_from_the_start_of_a_video_to_its_end(model, clip):
-    asked = TimelineConfig(window=0.4, hop=0.1)
-    found = vidstill.predict(str(model), clip, timeline=asked).videos[0].timeline
-    np.testing.assert_allclose(found.starts, 0.1 * np.arange(len(found.starts)), atol=1e-6)
-    np.testing.assert_allclose(np.minimum(found.starts + 0.4, 30 / RATE), found.ends, atol=1e-6)
-    assert found.ends[-1] == pytest.approx(30 / RATE)
+    config = TimelineConfig(window=0.4, hop=0.1)
+    result = vidstill.predict(str(model), clip, timeline=config).videos[0].timeline
+    np.testing.assert_allclose(result.starts, 0.1 * np.arange(len(result.starts)), atol=1e-6)
+    np.testing.assert_allclose(np.minimum(result.starts + 0.4, 30 / RATE), result.ends, atol=1e-6)
+    assert result.ends[-1] == pytest.approx(30 / RATE)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 30])
 def test_a_video_of_any_length_has_a_window(model, tmp_path, frames):
     path = film(tmp_path / "short.mp4", frames)
-    found = vidstill.predict(str(model), path, timeline=TimelineConfig()).videos[0]
-    assert found.timeline.starts[0] == 0
-    assert found.timeline.ends[-1] == pytest.approx(frames / RATE)
-    assert found.probabilities.sum().item() == pytest.approx(1)
+    result = vidstill.predict(str(model), path, timeline=TimelineConfig()).videos[0]
+    assert result.timeline.starts[0] == 0
+    assert result.timeline.ends[-1] == pytest.approx(frames / RATE)
+    assert result.probabilities.sum().item() == pytest.approx(1)
 
 
 def test_a_model_of_whole_videos_looks_at_a_short_one_as_one_window(tmp_path, clip):
     model = write_classifier(tmp_path / "segments.safetensors", sampling=SegmentSampling(num_frames=4))
-    found = vidstill.predict(str(model), clip, timeline=TimelineConfig()).videos[0].timeline
-    assert (found.starts[0], found.ends[0]) == (0, pytest.approx(30 / RATE))
+    result = vidstill.predict(str(model), clip, timeline=TimelineConfig()).videos[0].timeline
+    assert (result.starts[0], result.ends[0]) == (0, pytest.approx(30 / RATE))
 
 
 def test_a_model_that_counts_in_seconds_has_windows_of_as_many_seconds_in_every_video(tmp_path, clip):
     rule = TimedSampling(num_frames=4, stride=3.0, frame_rate=30.0)  # 0.4 seconds, where a frame of the clip lasts 0.04
     model = write_classifier(tmp_path / "timed.safetensors", sampling=rule)
-    found = vidstill.predict(str(model), clip, timeline=TimelineConfig()).videos[0].timeline
-    assert (found.starts[1], found.ends[0]) == (pytest.approx(0.2), pytest.approx(0.4))
+    result = vidstill.predict(str(model), clip, timeline=TimelineConfig()).videos[0].timeline
+    assert (result.starts[1], result.ends[0]) == (pytest.approx(0.2), pytest.approx(0.4))
 
 
 def test_classes_that_may_come_together_have_probabilities_of_their_own(tmp_path, clip):
-    model = write_classifier(tmp_path / "several.safetensors", several=True)
+    model = write_classifier(tmp_path / "several.safetensors", multi_label=True)
     encoder = vidstill.load_encoder(str(model), precision="fp32")
-    found = vidstill.predict(encoder, clip, timeline=TimelineConfig())
+    result = vidstill.predict(encoder, clip, timeline=TimelineConfig())
     expected = encoder.predict_logits(seen_at(clip, [0, 2, 4, 6]))[0].sigmoid()
-    np.testing.assert_allclose(found.videos[0].timeline.probabilities[0], expected.numpy(), rtol=1e-4)
-    assert found.multi_label
+    np.testing.assert_allclose(result.videos[0].timeline.probabilities[0], expected.numpy(), rtol=1e-4)
+    assert result.multi_label
 
 
 def test_two_processes_share_the_videos(model, data):
@@ -159,9 +159,9 @@ def test_two_processes_share_the_videos(model, data):
     encoder = vidstill.load_encoder(str(model), precision="fp32")
     alone = vidstill.predict(encoder, data).videos
     shares = [vidstill.predict(replace(encoder, runtime=Process(rank)), data) for rank in (0, 1)]
-    found = {each.video: each.probabilities for share in shares for each in share.videos}
-    assert sum(len(share.videos) for share in shares) == len(found) == len(alone)
-    assert all(torch.equal(found[each.video], each.probabilities) for each in alone)
+    result = {each.video: each.probabilities for share in shares for each in share.videos}
+    assert sum(len(share.videos) for share in shares) == len(result) == len(alone)
+    assert all(torch.equal(result[each.video], each.probabilities) for each in alone)
 
 
 # ---- What is asked about --------------------------------------------------------------------------------------------
@@ -170,9 +170,9 @@ def test_two_processes_share_the_videos(model, data):
 def test_files_folders_and_lists_are_asked_about_together_and_each_video_once(model, data, clip, tmp_path):
     files = tmp_path / "files.txt"
     files.write_text(f"{clip}\n{data / 'run/a.mp4'}\n")
-    found = vidstill.predict(str(model), [clip, data / "run", files])
+    result = vidstill.predict(str(model), [clip, data / "run", files])
     expected = [clip, data / "run/a.mp4", data / "run/b.mp4"]
-    assert [each.video for each in found.videos] == sorted(map(str, expected))
+    assert [each.video for each in result.videos] == sorted(map(str, expected))
 
 
 def test_a_lone_folder_calls_its_videos_by_their_names_in_it(model, data):
@@ -183,23 +183,23 @@ def test_a_lone_folder_calls_its_videos_by_their_names_in_it(model, data):
 def test_of_a_data_set_with_splits_all_is_taken_or_the_split_that_is_asked_for(model, tmp_path, split, expected):
     for part, name in (("train", "a"), ("val", "b")):
         film(tmp_path / "data" / part / "run" / f"{name}.mp4", 9)
-    found = vidstill.predict(str(model), tmp_path / "data", split=split)
-    assert [Path(each.video).name for each in found.videos] == expected
+    result = vidstill.predict(str(model), tmp_path / "data", split=split)
+    assert [Path(each.video).name for each in result.videos] == expected
 
 
 def test_a_video_with_a_suffix_that_nobody_knows_is_read_all_the_same(model, tmp_path, clip):
     odd = tmp_path / "clip.dat"
     odd.write_bytes(clip.read_bytes())
     encoder = vidstill.load_encoder(str(model), precision="fp32")
-    found, expected = (vidstill.predict(encoder, path).videos[0] for path in (odd, clip))
-    assert torch.equal(found.probabilities, expected.probabilities)
+    result, expected = (vidstill.predict(encoder, path).videos[0] for path in (odd, clip))
+    assert torch.equal(result.probabilities, expected.probabilities)
 
 
 def test_pictures_are_for_models_of_images(model, clip, tmp_path):
     images = write_classifier(tmp_path / "images.safetensors", sampling=DenseSampling(num_frames=1, stride=1), views=1)
     shots = [picture(tmp_path / "shots" / f"{n}.jpg", n) for n in range(2)]
-    found = vidstill.predict(str(images), tmp_path / "shots", timeline=TimelineConfig())
-    assert [each.timeline for each in found.videos] == [None, None]
+    result = vidstill.predict(str(images), tmp_path / "shots", timeline=TimelineConfig())
+    assert [each.timeline for each in result.videos] == [None, None]
     refused = vidstill.predict(str(model), [clip, shots[0]])
     assert [each.video for each in refused.videos] == [str(clip)]
     assert "picture" in refused.skipped[str(shots[0])]
@@ -234,11 +234,11 @@ def test_over_time_the_table_has_a_line_for_each_window(model, clip, tmp_path):
 
 def test_the_json_says_all(model, data, tmp_path):
     assert predict(model, data, "--timeline", out=tmp_path / "out.json", topk=2) == 1  # one file is broken
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert found["classes"] == list(CLASSES)
-    assert [each["video"] for each in found["skipped"]] == ["wave/broken.mp4"]
-    assert len(found["videos"]) == 6
-    for video in found["videos"]:
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["classes"] == list(CLASSES)
+    assert [each["video"] for each in result["skipped"]] == ["wave/broken.mp4"]
+    assert len(result["videos"]) == 6
+    for video in result["videos"]:
         assert sum(video["probabilities"]) == pytest.approx(1)
         assert len(video["top"]) == 2
         best = video["top"][0]
@@ -267,9 +267,9 @@ def test_what_is_broken_is_named_and_the_rest_is_done(model, data, clip, tmp_pat
     nowhere, text = tmp_path / "nowhere.mp4", tmp_path / "notes.txt"
     text.write_text("not a video\n")
     assert predict(model, data / "wave", nowhere, text, clip, out=tmp_path / "out.csv") == 1
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for broken in (data / "wave/broken.mp4", nowhere, text):
-        assert str(broken) in told
+        assert str(broken) in printed
     names = [row["video"] for row in table(tmp_path / "out.csv")]
     assert names == sorted(map(str, [clip, *(data / f"wave/{name}.mp4" for name in "cde")]))
 
@@ -320,9 +320,9 @@ def test_odd_names_stay_in_the_folder(model, clip, tmp_path):
 
 @given(st.lists(st.text(max_size=80), unique=True, max_size=6))
 def test_every_video_has_a_file_of_its_own_inside_the_folder(names):
-    found = make_file_stems(names)
-    assert len({stem.casefold() for stem in found}) == len(found) == len(names)
-    for stem in found:
+    result = make_file_stems(names)
+    assert len({stem.casefold() for stem in result}) == len(result) == len(names)
+    for stem in result:
         assert stem
         assert stem[0] != "."
         assert "/" not in stem
@@ -352,7 +352,7 @@ def test_one_video_is_drawn_again_and_plotted(model, clip, tmp_path):
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(
-    model, clip, tmp_path, monkeypatch, capsys, options, said
+    model, clip, tmp_path, monkeypatch, capsys, options, message
 ):
     monkeypatch.chdir(tmp_path)
     for folder in ("in", "folder.csv", "other"):
@@ -362,7 +362,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     Path("file").write_text("mine")
     before = below(tmp_path)
     assert predict(model, "in/clip.mp4", **options) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert below(tmp_path) == before
 
 

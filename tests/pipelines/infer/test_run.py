@@ -136,8 +136,8 @@ def test_windows_before_the_one_that_breaks_are_still_answered(runtime, tmp_path
     whole, broken = start_seconds()
     assert (len(whole), broken) == (24, {})
     data = path.read_bytes()
-    half = data.index(b"\xff\xd8\xff", len(data) // 2)  # where a frame begins
-    path.write_bytes(data[:half] + bytes(900) + data[half + 900 :])
+    middle = data.index(b"\xff\xd8\xff", len(data) // 2)  # where a frame begins
+    path.write_bytes(data[:middle] + bytes(900) + data[middle + 900 :])
     part, broken = start_seconds()
     assert list(broken) == [7]
     assert 0 < len(part) < len(whole)

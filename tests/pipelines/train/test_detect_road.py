@@ -45,55 +45,55 @@ def road(tmp_path_factory):
     return folder
 
 
-def told(folder: Path) -> dict:
+def read_result(folder: Path) -> dict:
     return json.loads((folder / "test.json").read_text())
 
 
-def asked(data: Path) -> Keyframes:
+def load_keyframes(data: Path) -> Keyframes:
     return open_box_dataset(data).load_split("val").load_test_keyframes(0.5)
 
 
 def test_a_training_leaves_a_detector_and_all_that_its_test_found(road):
     assert {"model.safetensors", "recipe.json", "log.jsonl", *FILES} <= {path.name for path in (road / "one").iterdir()}
-    found = told(road / "one")
-    frames = asked(road / "data")
-    assert found["scored_boxes"] == len(frames.boxes)
-    assert (found["broken_keyframes"], found["matching"]) == ([], "score_order_top50")
+    result = read_result(road / "one")
+    frames = load_keyframes(road / "data")
+    assert result["scored_boxes"] == len(frames.boxes)
+    assert (result["broken_keyframes"], result["matching"]) == ([], "score_order_top50")
     with safe_open(road / "one/model.safetensors", "pt") as file:
-        said = json.loads(file.metadata()["vidstill"])
-    assert said["kind"] == "detector"
-    assert [name for _, name in said["actions"]] == list(frames.label_map.names.values())
+        message = json.loads(file.metadata()["vidstill"])
+    assert message["kind"] == "detector"
+    assert [name for _, name in message["actions"]] == list(frames.label_map.names.values())
 
 
 def test_what_is_written_of_a_test_is_what_the_detector_scores_by_itself(road):
     """Its rows, against the model run on each key frame alone."""
-    loaded, frames = load_detector(str(road / "one")), asked(road / "data")
+    loaded, frames = load_detector(str(road / "one")), load_keyframes(road / "data")
     views = KeyframeViewDataset(frames, loaded.views)
     rows = read_box_csv(road / "one/detections.csv", has_scores=True)
-    found = rows.score.reshape(len(frames.boxes), len(frames.label_map))
-    np.testing.assert_array_equal(rows.action_id.reshape(found.shape)[0], frames.label_map.action_ids)
-    np.testing.assert_allclose(rows.box.reshape(*found.shape, 4)[:, 0], frames.boxes, atol=1e-9)
-    for place in range(len(frames)):
-        clip, boxes, _ = views.load_arrays(place)
+    result = rows.score.reshape(len(frames.boxes), len(frames.label_map))
+    np.testing.assert_array_equal(rows.action_id.reshape(result.shape)[0], frames.label_map.action_ids)
+    np.testing.assert_allclose(rows.box.reshape(*result.shape, 4)[:, 0], frames.boxes, atol=1e-9)
+    for index in range(len(frames)):
+        clip, boxes, _ = views.load_arrays(index)
         with torch.inference_mode():
             logits = loaded.model.eval()(torch.from_numpy(clip).float() / 255, torch.from_numpy(boxes))[0]
-        own = slice(frames.box_offsets[place], frames.box_offsets[place + 1])
-        theirs = logits.sigmoid().numpy() * frames.scores[own, None]
-        np.testing.assert_allclose(found[own], theirs, rtol=1e-4, atol=1e-6)
+        own = slice(frames.box_offsets[index], frames.box_offsets[index + 1])
+        expected = logits.sigmoid().numpy() * frames.scores[own, None]
+        np.testing.assert_allclose(result[own], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_detections_score_by_themselves_what_the_test_said(road, capsys):
     assert main(f"detect evaluate {road}/one/detections.csv --data {road}/data --json".split()) == 0
-    again, found = json.loads(capsys.readouterr().out), told(road / "one")
-    assert again["mean_average_precision"] == pytest.approx(found["mean_average_precision"], abs=1e-9)
-    assert again["actions"] == found["actions"]
+    again, result = json.loads(capsys.readouterr().out), read_result(road / "one")
+    assert again["mean_average_precision"] == pytest.approx(result["mean_average_precision"], abs=1e-9)
+    assert again["actions"] == result["actions"]
 
 
 def test_a_detector_is_tested_again_by_other_rules(road, tmp_path, capsys):
     command = f"detect evaluate {road}/one --data {road}/data --workers 0 --precision fp32 --json"
     assert main(f"{command} --out {tmp_path}/again".split()) == 0
     same = json.loads(capsys.readouterr().out)
-    assert same == told(road / "one") == told(tmp_path / "again")
+    assert same == read_result(road / "one") == read_result(tmp_path / "again")
     assert (tmp_path / "again/detections.csv").read_bytes() == (road / "one/detections.csv").read_bytes()
     assert main(f"{command} --person-boxes annotated --matching file_order --crop center".split()) == 0
     other = json.loads(capsys.readouterr().out)
@@ -121,13 +121,13 @@ def test_two_processes_test_a_detector_to_the_byte_as_one_does(road, tmp_path):
     assert main([*command.split(), str(tmp_path / "one")]) == 0
     subprocess.run([*TWO, *command.split(), str(tmp_path / "two")], check=True, env=ENVIRONMENT)
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in FILES)
-    found = told(tmp_path / "one")
-    assert len(found["broken_keyframes"]) == sum(
-        asked(data)[place].video.name == "val_000001" for place in range(len(asked(data)))
+    result = read_result(tmp_path / "one")
+    assert len(result["broken_keyframes"]) == sum(
+        load_keyframes(data)[index].video.name == "val_000001" for index in range(len(load_keyframes(data)))
     )
     whole = read_box_csv(data / "annotations/val.csv", has_scores=False)
     lost = (np.array(whole.video_names)[whole.video_index] == "val_000001").sum()
-    assert found["ground_truth"] <= len(whole) - lost
+    assert result["ground_truth"] <= len(whole) - lost
 
 
 def test_the_same_command_goes_on_after_a_kill(road, tmp_path):
@@ -138,9 +138,9 @@ def test_the_same_command_goes_on_after_a_kill(road, tmp_path):
         if path.exists() and path.read_bytes().count(b"\n") >= 3:
             process.kill()
     assert main(command) == 0
-    whole, found = (load_file(folder / "model.safetensors") for folder in (road / "one", tmp_path / "run"))
-    assert all(torch.equal(whole[name], found[name]) for name in whole)
-    assert told(tmp_path / "run") == told(road / "one")
+    whole, result = (load_file(folder / "model.safetensors") for folder in (road / "one", tmp_path / "run"))
+    assert all(torch.equal(whole[name], result[name]) for name in whole)
+    assert read_result(tmp_path / "run") == read_result(road / "one")
 
 
 def test_an_encoder_at_a_rate_of_zero_stays_as_it_was_and_its_head_learns(road, tmp_path):
@@ -181,13 +181,13 @@ def unasked(data: Path) -> None:
         (unasked, "vidstill detect boxes"),
     ],
 )
-def test_data_that_cannot_be_used_are_refused_before_anything_is_written(road, tmp_path, capsys, spoil, said):
+def test_data_that_cannot_be_used_are_refused_before_anything_is_written(road, tmp_path, capsys, spoil, message):
     data = shutil.copytree(road / "data", tmp_path / "data")
     spoil(data)
     assert main(typed(TRAIN, data=data, out=tmp_path / "run")) == 2
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence.startswith("vidstill: ")
-    assert said in sentence
+    assert message in sentence
     assert not (tmp_path / "run").exists()
 
 
@@ -201,11 +201,11 @@ def test_data_that_cannot_be_used_are_refused_before_anything_is_written(road, t
         ("{road}/one --out {road}/one", "holds something else"),
     ],
 )
-def test_a_test_that_cannot_be_made_is_refused(road, capsys, typed_words, said):
+def test_a_test_that_cannot_be_made_is_refused(road, capsys, typed_words, message):
     (road / "other.csv").write_text("1,sings\n2,move left\n")
     assert main(f"detect evaluate {typed_words} --data {road}/data --workers 0".format(road=road).split()) == 2
     sentence = capsys.readouterr().err
-    assert any(word in sentence for word in said.split("|"))
+    assert any(text in sentence for text in message.split("|"))
 
 
 def test_no_detections_at_all_are_a_score_of_zero(road, tmp_path, capsys):

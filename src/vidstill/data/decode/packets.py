@@ -1,5 +1,6 @@
 """Which packets of a stream have to be decoded for some of its frames, worked out without decoding."""
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,13 @@ class PacketBuffer:
             if self.packets is not None:
                 self.packets.append(packet)
             yield packet
+
+    def drain(self) -> Iterator[Any]:
+        """Yield the packets without keeping any: memory does not grow with the video."""
+        packets, self.packets = deque(self.packets or ()), None
+        while packets:
+            yield packets.popleft()
+        yield from self._demuxer
 
     def close(self) -> None:
         self._demuxer.close()  # PyAV leaks memory where the garbage collector closes it

@@ -79,7 +79,7 @@ class VideoStream:
         num_decoded = 0
         with _raise_broken_video(self.name):
             try:
-                for packet in self._packets:
+                for packet in self._packets.drain():
                     for frame in packet.decode():
                         yield frame
                         num_decoded += 1

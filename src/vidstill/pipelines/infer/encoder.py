@@ -327,8 +327,8 @@ def load_encoder(source: str, *, precision: Precision = "auto", runtime: Runtime
 
 def _read_views(checkpoint: Checkpoint, tubelet_frames: int) -> ViewsConfig:
     """Return one view as the checkpoint states it, as its pre-training's clips, or as its family's published models."""
-    if stated := checkpoint.metadata.get("views"):
-        return from_dict(ViewsConfig, stated)
+    if "views" in checkpoint.metadata:
+        return from_dict(ViewsConfig, checkpoint.metadata["views"])
     if "layout" in checkpoint.metadata:
         frames, stride = _EXTERNAL_FRAMES_AND_STRIDE if tubelet_frames > 1 else (1, 1)
         return ViewsConfig(sampling=DenseSampling(num_frames=frames, stride=stride), temporal_clips=1, spatial_crops=1)

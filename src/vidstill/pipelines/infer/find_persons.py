@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,9 +56,6 @@ class PersonBoxReport:
     confident_recall: float | None
     broken: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "out": str(self.out)}
-
 
 def find_person_boxes(
     detector: PersonDetector,
@@ -88,12 +85,12 @@ def find_person_boxes(
     }
     keys, stamps = keyframes.list_keys(), {video.name: _stamp_video(video) for video in keyframes.videos}
     journal = Journal(out, settings, runtime.rank)
-    known = runtime.run_on_main(lambda: _open_journal(out, journal, stamps))
+    finished = runtime.run_on_main(lambda: _open_journal(out, journal, stamps))
     if not runtime.is_main:
         journal.open()
     try:
         batch = workers.device_batch or _DEFAULT_BATCH
-        batches = _split_batches(keyframes, known, batch)[runtime.rank :: runtime.world_size]
+        batches = _split_batches(keyframes, finished, batch)[runtime.rank :: runtime.world_size]
         total = sum(len(each.seconds) for each in batches)
         persons: dict[int, PersonDetections] = {}
         failed: dict[int, str] = {}
@@ -105,7 +102,7 @@ def find_person_boxes(
             persons[record.video] = PersonDetections(boxes, scores)
             progress(len(persons) + len(failed), total)
         progress(total, total)
-        detections = {keys[index]: each for index, each in gather(runtime, persons).items()} | known
+        detections = {keys[index]: each for index, each in gather(runtime, persons).items()} | finished
         reasons: dict[str, str] = {}
         for index, reason in gather(runtime, failed).items():
             reasons.setdefault(keys[index].video, reason)
@@ -125,17 +122,17 @@ def find_person_boxes(
 
 
 def _open_journal(out: Path, journal: Journal, stamps: Mapping[str, str]) -> dict[KeyframeKey, PersonDetections]:
-    """Return the persons that are known of videos which have not changed."""
+    """Return the persons that are finished of videos which have not changed."""
     if out.exists():
         raise InputError(f"{out} exists; move it away, or choose another file with --out")
     journal.open()
-    known: dict[KeyframeKey, PersonDetections] = {}
+    finished: dict[KeyframeKey, PersonDetections] = {}
     for record in journal.gather():
         key = KeyframeKey(*record["key"])
         if stamps.get(key.video) == record["stamp"]:
             boxes = np.array(record["boxes"], np.float64).reshape(-1, 4)
-            known[key] = PersonDetections(boxes, np.array(record["scores"], np.float64))
-    return known
+            finished[key] = PersonDetections(boxes, np.array(record["scores"], np.float64))
+    return finished
 
 
 def _stamp_video(video: KeyframeVideo) -> str:
@@ -155,12 +152,12 @@ class _KeyframeBatch(NamedTuple):
 
 
 def _split_batches(
-    keyframes: KeyframeSet, known: Mapping[KeyframeKey, PersonDetections], batch: int
+    keyframes: KeyframeSet, finished: Mapping[KeyframeKey, PersonDetections], batch: int
 ) -> list[_KeyframeBatch]:
     batches: list[_KeyframeBatch] = []
     offset = 0
     for video, seconds in zip(keyframes.videos, keyframes.seconds, strict=True):
-        missing = [n for n, second in enumerate(seconds) if KeyframeKey(video.name, second) not in known]
+        missing = [n for n, second in enumerate(seconds) if KeyframeKey(video.name, second) not in finished]
         for first in range(0, len(missing), batch):
             part = missing[first : first + batch]
             batches.append(_KeyframeBatch(video, tuple(seconds[n] for n in part), tuple(offset + n for n in part)))

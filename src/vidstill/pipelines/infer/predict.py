@@ -139,26 +139,14 @@ def predict_timelines(
         if is_image_file(prediction.row.name):
             yield prediction
         else:
-            timeline, error = predict_timeline(
-                encoder, prediction.row, config, workers=workers, progress=partial(progress, number)
-            )
+            timeline, error = _predict_timeline(encoder, prediction.row, config, workers, partial(progress, number))
             yield replace(prediction, timeline=timeline, error=error)
 
 
-def predict_timeline(
-    encoder: VideoEncoder,
-    row: VideoRow,
-    config: TimelineConfig,
-    *,
-    workers: Workers = Workers(),
-    progress: Callable[[float], None] = lambda seconds: None,
+def _predict_timeline(
+    encoder: VideoEncoder, row: VideoRow, config: TimelineConfig, workers: Workers, progress: Callable[[float], None]
 ) -> tuple[Timeline | None, str]:
-    """Return a video's class probabilities in windows, and why they end early, if they do.
-
-    Args:
-        workers: Windows per batch (None: 16).
-        progress: Called with the seconds that are done.
-    """
+    """Return a video's class probabilities in windows, and why they end early, if they do."""
     broken: dict[int, str] = {}
     starts, ends, probabilities = [], [], []
     try:

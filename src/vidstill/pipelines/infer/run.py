@@ -31,13 +31,11 @@ from vidstill.tasks.metrics.accuracy import merge_views
 K = TypeVar("K")
 V = TypeVar("V")
 
-Arrays = Mapping[str, np.ndarray]
-
 Model = Callable[..., Mapping[str, Tensor | Sequence[Tensor]]]
 """`(clips)` or `(clips, boxes)`, on the device, in [0, 1] → `{name: one row per clip}`; rows may differ in length."""
 
 MergeViews = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
-"""What is kept of a clip's views: `{name: (views, …)}` → `{name: …}`."""
+"""Merges a clip's views: `{name: (views, …)}` → `{name: …}`."""
 
 ProgressFn = Callable[[float, float], None]
 """Called with the number of videos that are done, broken ones included, and the number in this rank's share."""
@@ -55,7 +53,6 @@ class Clip(NamedTuple):
     start: float | None = None  # of the window or key frame, in seconds; None: the clip stands for the whole video
     end: float | None = None
     boxes: Float[Tensor, "m 4"] | None = None  # x1, y1, x2, y2 in pixels of the clip
-    arrays: Arrays | None = None  # what is known of the clip beforehand, for the record
 
 
 class Record(NamedTuple):
@@ -77,14 +74,14 @@ def run(
     Args:
         model: Called in inference mode under the runtime's autocast; rows of half precision become float32.
         batch: Views that the device takes at once; None: those of one clip.
-        merge: Merges a clip's views; None: a clip has one view, which is kept.
+        merge: Merges a clip's views; None: a clip has one view.
     """
     for group in _group_clips(clips, batch):
         outputs = _forward(model, group, runtime, batch)
         for clip, views in zip(group, outputs, strict=True):
-            merged = merge(views) if merge else {name: each.squeeze(0) for name, each in views.items()}
-            arrays = {name: each.cpu().numpy() for name, each in merged.items()}
-            yield Record(clip.video, clip.start, clip.end, {**(clip.arrays or {}), **arrays})
+            result = merge(views) if merge else {name: each.squeeze(0) for name, each in views.items()}
+            arrays = {name: each.cpu().numpy() for name, each in result.items()}
+            yield Record(clip.video, clip.start, clip.end, arrays)
 
 
 def run_dataset(

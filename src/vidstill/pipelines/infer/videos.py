@@ -136,8 +136,8 @@ def _open_manifests(
         splits = list_splits(path)
         if not splits:
             return [("", open_manifest(path, root=root, fold=fold))]
-        chosen: Sequence[Split] = splits if split == "all" else (split,)
-        return [(each, open_manifest(path, split=each, root=root, fold=fold)) for each in chosen]
+        selected: Sequence[Split] = splits if split == "all" else (split,)
+        return [(each, open_manifest(path, split=each, root=root, fold=fold)) for each in selected]
     except StorageUnreachable:
         raise
     except InputError as error:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vidstill.pipelines.infer.writers import npz, parquet, safetensors
-from vidstill.pipelines.infer.writers.features import FeatureFormat, FeatureKey, FeatureTable, FileStamp
+from vidstill.pipelines.infer.writers.features import FeatureKey, FeatureTable, FileStamp
 from vidstill.utils.files import atomic_write, check_output_dir, write_json
 from vidstill.utils.types import InputError
 
@@ -21,7 +21,7 @@ FormatName = Literal["npz", "safetensors", "parquet", "npy"]
 FEATURES_FILE = "features.json"
 """In a folder of npy files: what it holds."""
 
-SINGLE_FILE_FORMATS: Mapping[str, FeatureFormat] = {"npz": npz, "safetensors": safetensors, "parquet": parquet}
+SINGLE_FILE_FORMATS: Mapping[str, Any] = {"npz": npz, "safetensors": safetensors, "parquet": parquet}
 
 
 def open_feature_store(out: Path, format: FormatName | None, columns: Collection[str]) -> "SingleFile | NpyFolder":

@@ -1,4 +1,8 @@
-"""What a file of features holds, whatever its format: one row per video, or one per window."""
+"""What a file of features holds, whatever its format: one row per video, or one per window.
+
+A format is a module with `write(file, table)`, which gives the same bytes for the same table, and `read(path)`, which
+gives a table whose rows are read when they are needed, or None for other files.
+"""
 
 import json
 import math
@@ -7,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -44,22 +48,22 @@ class FileStamp(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """The rows of one column, in pieces that are read when they are needed.
+    """The rows of one column, in segments that are read when they are needed.
 
     Args:
         shape: Of one row.
-        pieces: Readers, each with its first row and number of rows.
+        segments: Readers, each with its first row and number of rows.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    pieces: Sequence[tuple[RowReader, int, int]]
+    segments: Sequence[tuple[RowReader, int, int]]
 
     def read_chunks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yield the rows, so many at a time, across pieces."""
+        """Yield the rows, so many at a time, across segments."""
         chunk: list[np.ndarray] = []
         missing = num_rows
-        for read, first, rows in self.pieces:
+        for read, first, rows in self.segments:
             end = first + rows
             while first < end:
                 chunk.append(read(first, min(end, first + missing)))
@@ -99,16 +103,6 @@ class FeatureTable:
     def rows_per_chunk(self) -> int:
         """Rows that take 16 MB."""
         return max(1, _CHUNK_BYTES // max(8 * math.prod(column.shape) for column in self.columns.values()))
-
-
-class FeatureFormat(Protocol):
-    """A format of one file: a module with these two functions."""
-
-    def write(self, file: BinaryIO, table: FeatureTable) -> None:
-        """Write a table chunk by chunk; the same table gives the same bytes."""
-
-    def read(self, path: Path) -> FeatureTable | None:
-        """Return a table whose rows are read when they are needed; None if the file is not one of features."""
 
 
 def build_column_specs(shapes: Mapping[str, tuple[int, ...]], *, with_times: bool) -> ColumnSpecs:

@@ -1,4 +1,4 @@
-"""Features as one npz file, written and read in pieces: it need not fit into memory."""
+"""Features as one npz file, written and read in chunks: it need not fit into memory."""
 
 import os
 import struct
@@ -19,7 +19,6 @@ from vidstill.pipelines.infer.writers.features import (
 
 
 def write(file: BinaryIO, table: FeatureTable) -> None:
-    """Write a table chunk by chunk; the same table gives the same bytes."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in build_metadata_arrays(table).items():
             with _open_member(archive, name) as member:
@@ -32,7 +31,6 @@ def write(file: BinaryIO, table: FeatureTable) -> None:
 
 
 def read(path: Path) -> FeatureTable | None:
-    """Return a table whose rows are read when they are needed; None if the file is not one of features."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             metadata = {name: arrays[name] for name in arrays.files if name in METADATA_ARRAYS}

@@ -169,9 +169,9 @@ class PredictionOutput(Output):
             predictions: All, for the model and its classes.
             topk: Classes that are named.
             stem: Of the file names in a folder.
-            progress: Called with the seconds of the MP4 that are drawn.
+            progress: Called with the seconds of the MP4 that are written.
         """
-        plot, drawn = self.plot, self.out if self.format == "mp4" else None
+        plot, annotated = self.plot, self.out if self.format == "mp4" else None
         if self.out is not None and self.format == "folder":
             model = {
                 "model": predictions.model,
@@ -180,16 +180,16 @@ class PredictionOutput(Output):
             }
             record = {**model, **prediction_to_dict(predictions, prediction, topk)}
             write_bytes(self.out / f"{stem}.json", _encode_json(record, indent=1))
-            plot, drawn = self.out / f"{stem}.png", self.out / f"{stem}.mp4" if self.annotate else None
+            plot, annotated = self.out / f"{stem}.png", self.out / f"{stem}.mp4" if self.annotate else None
         if prediction.timeline is None:
             return
         if plot is not None:
             note = f"whole video: {', '.join(format_top_classes(predictions, prediction, _MAX_DRAWN_CLASSES))}"
             write_bytes(plot, draw_timeline(prediction.video, prediction.timeline, predictions.classes, note))
-        if drawn is not None:
+        if annotated is not None:
             annotate_video(
                 prediction.row.source,
-                drawn,
+                annotated,
                 prediction.timeline,
                 predictions.classes,
                 top_k=min(topk, _MAX_DRAWN_CLASSES),
@@ -257,19 +257,19 @@ class DetectionOutput(Output):
         Args:
             formatter: Which actions are named.
             stem: Of the file names in a folder.
-            progress: Called with the seconds of the MP4 that are drawn.
+            progress: Called with the seconds of the MP4 that are written.
         """
-        drawn = self.out
+        annotated = self.out
         if self.out is not None and self.format == "folder":
             record = {**formatter.build_header(), **formatter.video_to_dict(detections)}
             write_bytes(self.out / f"{stem}.json", _encode_json(record))
             if self._has_whole_seconds:
                 self._write_rows(self.out / f"{stem}.csv", formatter, [detections])
-            drawn = self.out / f"{stem}.mp4"
-        if drawn is not None and self.format in ("folder", "mp4"):
+            annotated = self.out / f"{stem}.mp4"
+        if annotated is not None and self.format in ("folder", "mp4"):
             annotate_boxes(
                 detections.row.source,
-                drawn,
+                annotated,
                 detections.tracks,
                 formatter.action_names,
                 top_k=formatter.topk,

@@ -1,4 +1,4 @@
-"""Features as one Parquet file, one row per video or window, written and read in pieces by pyarrow."""
+"""Features as one Parquet file, one row per video or window, written and read in chunks by pyarrow."""
 
 import json
 import math
@@ -40,7 +40,6 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 
 def write(file: BinaryIO, table: FeatureTable) -> None:
-    """Write a table chunk by chunk; the same table gives the same bytes."""
     arrow, parquet = import_pyarrow()
     shapes = {name: column.shape for name, column in table.columns.items()}
     metadata = json.dumps({**table.metadata, "classes": table.classes, "shapes": shapes})
@@ -75,7 +74,6 @@ def _build_video_columns(arrow: Any, table: FeatureTable) -> dict[str, Any]:
 
 
 def read(path: Path) -> FeatureTable | None:
-    """Return a table whose rows are read when they are needed; None if the file is not one of features."""
     arrow, parquet = import_pyarrow()
     try:
         file = parquet.ParquetFile(path)

@@ -1,4 +1,4 @@
-"""Features as one safetensors file, written and read in pieces: it need not fit into memory."""
+"""Features as one safetensors file, written and read in chunks: it need not fit into memory."""
 
 import json
 import math
@@ -19,11 +19,11 @@ from vidstill.pipelines.infer.writers.features import (
 
 _METADATA_KEY = "vidstill"  # as in our checkpoints
 _DTYPES = {"<f4": "F32", "<f8": "F64", "<i8": "I64", "|u1": "U8"}
-_TEXT_ARRAYS = ("names", "splits", "classes")  # kept in the metadata
+_NUMPY_DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
+_TEXT_ARRAYS = ("names", "splits", "classes")  # in the metadata
 
 
 def write(file: BinaryIO, table: FeatureTable) -> None:
-    """Write a table chunk by chunk; the same table gives the same bytes."""
     arrays = build_metadata_arrays(table)
     texts = {name: arrays.pop(name).tolist() for name in _TEXT_ARRAYS if name in arrays}
     metadata = {**json.loads(str(arrays.pop("metadata"))), **texts}
@@ -44,7 +44,6 @@ def write(file: BinaryIO, table: FeatureTable) -> None:
 
 
 def read(path: Path) -> FeatureTable | None:
-    """Return a table whose rows are read when they are needed; None if the file is not one of features."""
     arrays, columns = {}, {}
     try:
         file = safe_open(path, framework="np")
@@ -55,10 +54,10 @@ def read(path: Path) -> FeatureTable | None:
             else:
                 tensor = file.get_slice(name)
                 num_rows, *shape = tensor.get_shape()
-                dtype = next(dtype for dtype, stated in _DTYPES.items() if stated == tensor.get_dtype())
+                dtype = _NUMPY_DTYPES[tensor.get_dtype()]
                 columns[name] = FeatureColumn(dtype, tuple(shape), [(partial(_read_rows, tensor), 0, num_rows)])
         arrays |= {name: np.array(metadata.pop(name)) for name in _TEXT_ARRAYS if name in metadata}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return parse_feature_table({**arrays, "metadata": np.array(json.dumps(metadata))}, columns)
 
