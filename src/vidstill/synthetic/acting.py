@@ -29,7 +29,7 @@ _TimeMask = Bool[np.ndarray, "t"]
 class _Actor(StickFigure):
     """A figure during the simulation: x is its place on the world's circle, y its height of jump, negated."""
 
-    floor: float  # depth at which it stands, unless it circles another
+    floor: float  # depth of its feet, unless it circles another
     position: float  # x at the start of the next segment
     carrying_hand: int  # left (0) or right (1)
     carry_mask: _TimeMask  # frames in which it carries a ball
@@ -47,7 +47,7 @@ def generate_scene(seed: int, *, seconds: int, fps: int, size: tuple[int, int]) 
 
     Horizontally the world is a circle, somewhat longer than the frame is wide, and every figure starts at a uniformly
     drawn place on it. So at every moment the place of a figure is uniform, whichever way it moves, and no single frame
-    tells left from right or either from standing; the mean height of a jump is that of a standing figure.
+    tells left from right or either from rest; the mean height of a jump is that of a figure at rest.
 
     Args:
         seed: Decides the scene.

@@ -411,7 +411,9 @@ def test_a_file_fetched_by_hand_finds_what_torchvision_finds_with_it(tmp_path, m
     reference = build(weights="DEFAULT").eval()
     detector = load_person_detector("fasterrcnn_resnet50_fpn", tmp_path / "coco.pth", runtime=Runtime("fp32"))
     with torch.no_grad():
-        torch.testing.assert_close(*(model.backbone(torch.ones(1, 3, 64, 64))["0"] for model in (detector.model, reference)))
+        torch.testing.assert_close(
+            *(model.backbone(torch.ones(1, 3, 64, 64))["0"] for model in (detector.model, reference))
+        )
 
 
 @pytest.mark.parametrize(
