@@ -55,7 +55,8 @@ def names_of(config: Any, layout: str, *, separate: bool = True) -> tuple[Rename
         if layout in ("stmae", "slowfast"):
             return build_stmae_classifier_rules(encoder, separate_qkv=separate, slowfast=layout == "slowfast")
         return build_classifier_rules(encoder, is_image=layout in ("mae", "dmae"))
-    of_layout = {"videomae": build_videomae_rules, "mvd": build_mvd_rules, "maskagain": build_maskagain_rules, "mae": build_mae_rules,
+    of_layout = {"videomae": build_videomae_rules, "mvd": build_mvd_rules, "maskagain": build_maskagain_rules,
+                 "mae": build_mae_rules,
                  "dmae": build_mae_rules}  # fmt: skip
     if layout == "amd":
         return build_amd_rules(encoder, [layer for layer, _ in config.direct_pairs], len(config.generator_pairs))

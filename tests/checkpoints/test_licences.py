@@ -191,7 +191,8 @@ def test_a_sentence_says_what_may_not_be_done_with_what_is_learned():
         }
     )
     assert said == [
-        f"the licence of the teacher is {NC}: what is trained from it is not for commercial use; model.safetensors will "
+        f"the licence of the teacher is {NC}: what is trained from it is not for commercial use; model.safetensors "
+        "will "
         "say so",
         "the licence of the image teacher is openrail: what is trained from it may not be for commercial use; "
         "model.safetensors will say so",

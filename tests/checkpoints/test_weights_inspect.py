@@ -53,7 +53,8 @@ def test_programs_are_told_every_tensor(theirs, capsys):
     found = json.loads(said(capsys, theirs, "--ignore-keys", "ema", "--json"))
     assert (found["kind"], found["num_classes"], found["dim"], found["heads"]) == ("classifier", CLASSES, 64, 1)
     assert found["conversion_report"][-1] == {
-        "foreign_name": "ema", "native_name": "", "shape": [1], "status": "ignored", "reason": "left out by --ignore-keys",
+        "foreign_name": "ema", "native_name": "", "shape": [1], "status": "ignored", "reason": ("left out by "
+            "--ignore-keys"),
     }  # fmt: skip
 
 

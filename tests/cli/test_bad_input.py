@@ -440,7 +440,8 @@ def test_an_encoder_file_contradicts_its_metadata(runs):
         runs.refuses(FINETUNE, "damaged.safetensors", data=runs.data, init=runs.folder / "damaged.safetensors")
 
 
-# ---- The run directory -----------------------------------------------------------------------------------------------------
+# ---- The run directory
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_the_run_directory_holds_a_run_of_another_recipe(runs):

@@ -47,7 +47,8 @@ def raise_error(error):
     return work
 
 
-# ---- The options that are typed are those of the run -----------------------------------------------------------------------------------
+# ---- The options that are typed are those of the run
+# -----------------------------------------------------------------------------------
 
 
 def test_without_options_a_recipe_runs_as_it_is(calls, tmp_path):

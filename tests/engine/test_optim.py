@@ -15,7 +15,7 @@ UNDECAYED = AdamWConfig(base_lr=1.0).no_weight_decay
 
 
 def encoder(depth: int) -> nn.Module:
-    """Something with our names: an encoder's entry (`embed_command`, `positions`, `class_token`), blocks and norm; a head."""
+    """A module with our names: an encoder's `patch_embed`, `positions`, `cls_token`, blocks and norm; a head."""
     task = nn.ModuleDict({"encoder": nn.Module(), "head": nn.Linear(4, 2)})
     task["encoder"].patch_embed = nn.Linear(3, 4)
     task["encoder"].positions = nn.ParameterDict({"space": torch.zeros(5, 4), "time": torch.zeros(3, 4)})

@@ -44,7 +44,8 @@ STMAE = (
 )
 FINETUNE = (
     f"finetune quickstart.finetune {_LAUNCH} {_CLIPS} --{_ENCODER.format('')} --{_POSITIONS} {_SCHEDULE} "
-    "--views.size 16 16 --views.short-side 16 --views.sampling.num-frames 4 --views.temporal-clips 2 --views.spatial-crops 3"
+    "--views.size 16 16 --views.short-side 16 --views.sampling.num-frames 4 --views.temporal-clips 2 "
+    "--views.spatial-crops 3"
 )
 
 

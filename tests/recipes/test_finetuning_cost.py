@@ -28,7 +28,7 @@ def counted(model, num_frames, size) -> ModelCost:
 
 
 def quick_cost(config, *, num_frames, size) -> ModelCost:
-    """As `compute_model_cost`, which is asked once for all models that differ in their heads, or in nothing that is counted."""
+    """As `compute_model_cost`, called once for all models that differ only in their heads or in nothing counted."""
     if isinstance(config, ViTConfig):
         return counted(config, num_frames, size)
     model = replace(config, num_classes=400, encoder=replace(config.encoder, drop_path=0.0), dropout=0.0)

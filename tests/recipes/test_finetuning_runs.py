@@ -11,7 +11,8 @@ _TINY = (
     "--encoder.depth 2 --encoder.heads 2 --encoder.tubelet 2 4 4"
 )
 _LARGER = (  # 6 frames of 22 × 22, of which 20 × 20 are seen; the pre-training has 4 of 16 × 16
-    "--clips.sampling.num-frames 6 --clips.size 22 22 --views.sampling.num-frames 6 --views.size 22 22 --views.short-side 22"
+    "--clips.sampling.num-frames 6 --clips.size 22 22 --views.sampling.num-frames 6 --views.size 22 22 "
+    "--views.short-side 22"
 )
 
 
@@ -25,7 +26,10 @@ def test_st_mae_s_roads_to_ssv2_and_by_kinetics_600_to_larger_clips_of_kinetics_
     run(f"{sgd} {_TINY} {small} --optim.base-lr 0.01", out=tmp_path / "ssv2", **pretrained)
     assert len(log(tmp_path / "ssv2")) == 2  # steps: 8 clips in fours
 
-    first = f"finetune stmae.large_k600_finetune {_TINY} {small} --clips.sampling.num-frames 4 --views.sampling.num-frames 4"
+    first = (
+        f"finetune stmae.large_k600_finetune {_TINY} {small} --clips.sampling.num-frames 4 "
+        "--views.sampling.num-frames 4"
+    )
     run(first, out=tmp_path / "k600", **pretrained)
     second = f"finetune stmae.large_k400_from_k600_finetune {_TINY} {_LARGER}"
     given = {"data": data, "init": tmp_path / "k600"}

@@ -114,7 +114,7 @@ def data_inspect_command(
 def bench_data_command(
     data: Positional[str | None] = None, /, *, max_videos: int = 8, rounds: int = 10, json: bool = False
 ) -> None:
-    """Measure decoding, augmentation and loading of clips, from videos and from packed shards; beside decord and torchcodec.
+    """Measure decoding, augmentation and loading of clips from videos and packed shards, beside decord and torchcodec.
 
     Args:
         data: Videos to measure with, as for `vidstill data inspect`; None: synthetic videos.

@@ -172,15 +172,17 @@ def detect_predict_command(
     Args:
         source: Run directory or checkpoint of a detector of actions.
         videos: Videos, folders or lists of them, local or behind URLs.
-        person_boxes: File of person boxes by whole seconds, as `detect boxes` writes it, or annotations as AVA has them.
+        person_boxes: File of person boxes by whole seconds, as `detect boxes` writes it, or annotations as AVA has
+            them.
             None: a person detector finds them.
         person_detector: Name of one of torchvision's detectors.
         weights: Its .pth or .safetensors; None: torchvision's for COCO, downloaded once.
         min_person_score: Persons with this score or more are used; None: as in the model's own test.
         start_second: The second of the boxes at which the videos begin, such as 900 for AVA's quarters of an hour.
         interval: Seconds from one key frame to the next.
-        out: A .json or .csv (AVA's rows: every action of every box) of all videos; an .mp4, one video again with boxes and
-            actions drawn over it, without sound; or a folder with all three for each video. None: the terminal alone.
+        out: A .json or .csv (AVA's rows: every action of every box) of all videos; an .mp4, one video again with boxes
+            and actions drawn over it, without sound; or a folder with all three for each video. None: the terminal
+            alone.
         topk: Actions that are named per person.
         min_action_score: Actions with this score or more are named.
         split: The split of data sets that have several.
@@ -282,7 +284,7 @@ def _video_progress_bar(
     try:
         with VideoReader(row.source) as reader:
             total = round(read_duration(reader, row.frame_rate))
-    except BrokenVideo:  # reported when it is asked about
+    except BrokenVideo:  # reported when it is detected in
         total = 0
     with main_progress_bar(True, title if count == 1 else f"{title} {index + 1} of {count}") as progress:
         yield lambda seconds: progress(round(seconds), total)

@@ -62,8 +62,8 @@ def predict_command(
     Args:
         source: Run directory or checkpoint of a fine-tuned model.
         videos: Files, folders, lists and packs (pictures for a model of images), local or behind URLs.
-        out: A .csv or .json for all videos; an .mp4, one video again with its classes drawn over it, without sound; or a
-            folder, with a .json and a plot for each video. None: the terminal alone.
+        out: A .csv or .json for all videos; an .mp4, one video again with its classes drawn over it, without sound; or
+            a folder, with a .json and a plot for each video. None: the terminal alone.
         plot: A PNG of one video's classes over time.
         annotate: Also write an .mp4 for each video to the folder of --out.
         timeline: Also predict each window; the default where a plot or a video is drawn, with --window or --hop and,

@@ -19,7 +19,8 @@ AUTO_RECIPE = "auto"
 
 _VERBS: dict[type, str] = {PretrainRecipe: "pretrain", FinetuneRecipe: "finetune", DetectionRecipe: "detect train"}
 _AUTO_HELP = (
-    f"The recipe {AUTO_RECIPE} is made for the data: `vidstill finetune {AUTO_RECIPE} --data DATA` counts clips and classes, "
+    f"The recipe {AUTO_RECIPE} is made for the data: `vidstill finetune {AUTO_RECIPE} --data DATA` counts clips and "
+    "classes, "
     "reads the sizes of some files, looks at the machine and at --init, and prints each choice with its reason; every "
     "choice is an option that can be typed instead."
 )

@@ -128,7 +128,8 @@ def train_task(
                     if trainer.consecutive_nonfinite >= max_nonfinite_steps:
                         raise RunStopped(
                             f"loss or gradient were not finite in {max_nonfinite_steps} consecutive steps, up to step "
-                            f"{record.step} (loss {record.loss}); lower --optim.base-lr or train with --precision fp32; "
+                            f"{record.step} (loss {record.loss}); lower --optim.base-lr or train with --precision "
+                            "fp32; "
                             f"the state of step {saved_step} remains"
                         )
                     if trainer.needs_validation and not stop:

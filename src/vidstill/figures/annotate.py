@@ -75,8 +75,8 @@ def redraw_video(
 ) -> None:
     """Write an MP4, complete or absent, with every frame of the video, upright, at its time, painted over.
 
-    Pixels become square, and small videos are enlarged by a whole number so that text is legible; the last row or column
-    of an odd size is dropped. There is no sound. It ends where the video no longer decodes.
+    Pixels become square, and small videos are enlarged by a whole number so that text is legible; the last row or
+    column of an odd size is dropped. There is no sound. It ends where the video no longer decodes.
 
     Args:
         source: The video.

@@ -112,7 +112,7 @@ class _BoxPainter:
     def _place_panel(
         self, track: int, panel: Overlay, box: PixelBox, boxes: Sequence[PixelBox], panels: Sequence[PixelBox]
     ) -> PixelBox:
-        """Return where a panel covers least: to the right of its box, to the left, below, above, or in it at the feet."""
+        """Return where a panel covers least: right of its box, left, below, above, or in it at the feet."""
         height, width = panel.transmittance.shape[:2]
         gap = self._line_width + 1
         x1, y1, x2, y2 = box

@@ -18,7 +18,7 @@ class PageText:
 
 @dataclass(frozen=True)
 class PageTable:
-    """Rows of cells; the first cell of a row is its name, the others are numbers. Narrow screens show a row as a card."""
+    """Rows of cells; a row's first cell is its name, the others are numbers. Narrow screens show a row as a card."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]

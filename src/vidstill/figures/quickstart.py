@@ -148,7 +148,8 @@ def describe_results(result: QuickstartResult) -> str:
     teacher = next(each for each in result.models if each.key == "teacher")
     seconds = [f"{each:.0f} s" for each in (teacher.pretraining_seconds, result.image_teacher_seconds) if each]
     return (
-        f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.chance_top1:.1f} %), ± one binomial "
+        f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.chance_top1:.1f} "
+        "%), ± one binomial "
         "standard error. The linear probe uses the encoder before fine-tuning; from scratch, one with random weights. "
         f"{METHOD_NAMES[result.method]}’s student also needed {describe_teachers(result)}, whose pre-training took "
         f"{' and '.join(seconds)}."
@@ -165,7 +166,8 @@ def describe_noise(result: QuickstartResult) -> str:
     noise = 2 * sqrt(2) * max(compute_standard_error(each.top1, result.num_test_clips) for each in result.models)
     return (
         "At this size the experiment shows that the pipeline works and what each stage costs, not which method is "
-        f"better: it is one seed, the choice of test clips alone can set two of these numbers {noise:.0f} points apart, and "
+        f"better: it is one seed, the choice of test clips alone can set two of these numbers {noise:.0f} points "
+        "apart, and "
         "tiny models trained for minutes on synthetic clips say little about large ones trained for days on real video."
     )
 
@@ -217,7 +219,8 @@ def draw_similarity_charts(
                 draw_line_chart(
                     lines, x_label="student’s block", y_label="linear CKA", y_range=(0.0, 1.0), markers=True
                 ),
-                "Each block against the teacher’s at the same relative depth, before fine-tuning, on unmasked test clips. "
+                "Each block against the teacher’s at the same relative depth, before fine-tuning, on unmasked test "
+                "clips. "
                 "1: equal up to rotation and scale; 0: unrelated. The mean over clips is subtracted at each position.",
             ),
             (
@@ -283,10 +286,13 @@ def render_quickstart_page(
         kicker="vidstill quickstart",
         title="A teacher, its student, and the value of pre‑training",
         lead=(
-            f"On {result.num_pretrain_clips} unlabelled synthetic clips, a VideoMAE teacher was pre-trained, and a smaller student "
-            f"twice: by VideoMAE on pixels, and by {METHOD_NAMES[result.method]} from {describe_teachers(result)}. The student was "
+            f"On {result.num_pretrain_clips} unlabelled synthetic clips, a VideoMAE teacher was pre-trained, and a "
+            "smaller student "
+            f"twice: by VideoMAE on pixels, and by {METHOD_NAMES[result.method]} from {describe_teachers(result)}. The "
+            "student was "
             "then fine-tuned three times, from scratch and from both, and so was the teacher, all with one recipe on "
-            f"{result.num_finetune_clips} labelled clips. The classes differ only in motion: no single frame shows the class."
+            f"{result.num_finetune_clips} labelled clips. The classes differ only in motion: no single frame shows the "
+            "class."
         ),
         sections=[
             PageSection(

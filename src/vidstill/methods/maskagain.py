@@ -274,7 +274,7 @@ class MaskAgain(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ContextMask:
-    """The released mask `time`, which no script uses: the beginning of the clip is visible, the rest masked at random."""
+    """The released mask `time`, used by no script: the clip's beginning is visible, the rest masked at random."""
 
     ratio: float = 0.85  # share of the tokens after the beginning that is masked; rounded down
     context_ratio: float = 0.25  # share of the clip's tokens that is its beginning; rounded down

@@ -1,4 +1,4 @@
-"""MaskAgain's losses: attention, values and features of a teacher, compared where its attention or activation is large."""
+"""MaskAgain's losses: a teacher's attention, values and features, compared where attention or activation is large."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""MVD: mask nine tubes in ten of a clip, and regress the features that frozen image and video teachers give for them."""
+"""MVD: mask nine tubes in ten of a clip, and regress frozen image and video teachers' features of them."""
 
 import math
 import re

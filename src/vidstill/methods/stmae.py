@@ -17,8 +17,8 @@ from vidstill.models.vit import LARGE, ViTConfig
 from vidstill.utils.types import InputError
 
 WeightInit = Literal["slowfast", "xavier", "normal", "normal_released"]
-"""PySlowFast: normal weights of std 0.02, and biases of 0.02 in the encoder's blocks and norms. mae_st: Xavier weights, or
-optionally normal ones, as intended or as released, where the patch embedding has std 1."""
+"""PySlowFast: normal weights of std 0.02, and biases of 0.02 in the encoder's blocks and norms. mae_st: Xavier weights,
+or optionally normal ones, as intended or as released, where the patch embedding has std 1."""
 
 
 def build_stmae_vit_config(size: ViTConfig) -> ViTConfig:

@@ -114,7 +114,8 @@ class DecoderTrunk(nn.Module):
             first = self.cls_token.expand(len(visible_tokens), 1, -1) if self.cls_token is not None else cls_token
             if first is None or first.shape[1] != 1:
                 raise InputError(
-                    "the decoder needs the encoder's class token, and the encoder has none; give --method.encoder.class-token "
+                    "the decoder needs the encoder's class token, and the encoder has none; give "
+                    "--method.encoder.class-token "
                     "or --method.decoder.class-token none"
                 )
             tokens.insert(0, first if self.positions.cls_embedding is None else first + self.positions.cls_embedding)

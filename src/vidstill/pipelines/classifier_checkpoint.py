@@ -38,7 +38,8 @@ def load_classifier(source: str | Checkpoint) -> tuple[Classifier, Checkpoint]:
     config, num_names = from_dict(ClassifierConfig, metadata["classifier"]), len(metadata["classes"])
     if config.num_classes != num_names:
         raise InputError(
-            f"{source} scores {config.num_classes} classes and names {num_names}; it is damaged, fetch or write it again"
+            f"{source} scores {config.num_classes} classes and names {num_names}; it is damaged, fetch or write it "
+            "again"
         )
     return build_from_state(config.build, config.encoder, checkpoint.tensors, source), checkpoint
 

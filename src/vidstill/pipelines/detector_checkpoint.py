@@ -46,7 +46,8 @@ def load_detector(source: str) -> LoadedDetector:
     metadata = checkpoint.metadata
     if metadata.get("kind") != DETECTOR_KIND:
         raise InputError(
-            f"{source} is no detector of actions but {metadata.get('kind', 'a foreign file')}; train one from it first: "
+            f"{source} is no detector of actions but {metadata.get('kind', 'a foreign file')}; train one from it "
+            "first: "
             f"vidstill detect train RECIPE --init {source} --data DATA"
         )
     if missing := [key for key in ("detector", "actions", "evaluated", "recipe") if key not in metadata]:
@@ -57,7 +58,8 @@ def load_detector(source: str) -> LoadedDetector:
     )
     if config.num_actions != len(actions):
         raise InputError(
-            f"{source} scores {config.num_actions} actions and names {len(actions)}; it is damaged, download or export it again"
+            f"{source} scores {config.num_actions} actions and names {len(actions)}; it is damaged, download or export "
+            "it again"
         )
     model = build_from_state(config.build, config.encoder, checkpoint.tensors, source)
     recipe = from_dict(DetectionRecipe, metadata["recipe"])

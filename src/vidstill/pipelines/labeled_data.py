@@ -47,8 +47,8 @@ def open_train_test(
         multi_label: Videos may have several labels.
 
     Raises:
-        InputError: There is no such split, a video has no label, the classes differ, there is only one class, or a class
-            is tested that has no training video.
+        InputError: There is no such split, a video has no label, the classes differ, there is only one class, or a
+            class is tested that has no training video.
     """
     train = require_labels(open_manifest(data, split="train", fold=fold), multi_label=multi_label)
     test = open_test_manifest(test_data, fold=fold) if test_data else open_manifest(data, split="val", fold=fold)
@@ -61,7 +61,8 @@ def open_train_test(
         )
     if len(missing := np.setdiff1d(tested, trained)):
         raise InputError(
-            f"{test.source} has the class {train.classes[missing[0]]!r}, of which {train.source} has no training video; "
+            f"{test.source} has the class {train.classes[missing[0]]!r}, of which {train.source} has no training "
+            "video; "
             "add some there, or remove the class from the test"
         )
     return train, test

@@ -1,4 +1,4 @@
-"""The quickstart: on synthetic clips, a teacher, students with and without it, four classifiers, a table and a report."""
+"""The quickstart: synthetic clips, a teacher, students with and without it, four classifiers, a table and a report."""
 
 import json
 import platform
@@ -298,7 +298,7 @@ class _QuickstartRun:
         )
 
     def draw_reconstructions(self, clips: Float[Tensor, "b 3 t h w"]) -> PageImage:
-        """Draw test clips as the distilled student reconstructs them, or the VideoMAE student where it has no pixels."""
+        """Draw test clips as the distilled student reconstructs them, or VideoMAE's where that one has no decoder."""
         settings = _STUDENT_RECIPES[self.method].method
         key = self.method if hasattr(settings, "target") and settings.decoder is not None else "videomae"
         weights = read_checkpoint(self.run_dir(key))

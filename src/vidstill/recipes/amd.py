@@ -1,7 +1,7 @@
 """AMD's settings (Zhao et al., CVPR 2024, arXiv:2311.03149): its released scripts; rates are for a batch of 256 videos.
 
-A teacher's checkpoint is given at the start: `--method.teacher.checkpoint RUN_OR_FILE`, VideoMAE's L of the same data set
-(`VideoMAEv1_vit_L_k400_pt_1600e.pth`, `VideoMAEv1_vit_L_ssv2_pt_2400e.pth`).
+A teacher's checkpoint is given at the start: `--method.teacher.checkpoint RUN_OR_FILE`, VideoMAE's L of the same data
+set (`VideoMAEv1_vit_L_k400_pt_1600e.pth`, `VideoMAEv1_vit_L_ssv2_pt_2400e.pth`).
 """
 
 from dataclasses import replace
@@ -32,7 +32,9 @@ base_k400 = PretrainRecipe(
     optim=replace(videomae.VIDEOMAE_ADAMW, base_lr=1.2e-3, max_grad_norm=0.02),
     schedule=CosineConfig(epochs=200, warmup_epochs=10),  # the paper's 800: the copies of a video count there
     batch=2048,  # 32 GPUs × 16 = 512 videos, of 4 clips; the rate is 512 / 256 times the base
-    published_result="fine-tuned: K400 top-1 82.2, top-5 95.3; UCF101 97.1, HMDB51 79.6 (5 × 3 views); SSv2 72.6 (2 × 3 views)",
+    published_result=(
+        "fine-tuned: K400 top-1 82.2, top-5 95.3; UCF101 97.1, HMDB51 79.6 (5 × 3 views); SSv2 72.6 (2 × 3 views)"
+    ),
 )
 small_k400 = replace(
     base_k400,

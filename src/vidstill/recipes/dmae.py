@@ -1,7 +1,8 @@
 """DMAE's settings (Bai et al., CVPR 2023, arXiv:2208.12256): its script on images, and AMD's comparison on videos.
 
-Rates are for a batch of 256 images or videos. A teacher's checkpoint is given at the start: `--method.teacher.checkpoint
-RUN_OR_FILE`; the script names MAE's L with pixels that are not normalised (`mae_visualize_vit_large.pth`).
+Rates are for a batch of 256 images or videos. A teacher's checkpoint is given at the start:
+`--method.teacher.checkpoint RUN_OR_FILE`; the script names MAE's L with pixels that are not normalised
+(`mae_visualize_vit_large.pth`).
 """
 
 from dataclasses import replace

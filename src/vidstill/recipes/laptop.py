@@ -1,6 +1,7 @@
 """Recipes for a few hundred real videos on two CPU cores: clips of 64 × 64 pixels; docs/evidence.md uses them.
 
-They are no paper's: sizes and epochs fit within an hour, all else is VideoMAE's and AMD's unless a comment says otherwise.
+They are no paper's: sizes and epochs fit within an hour, all else is VideoMAE's and AMD's unless a comment says
+otherwise.
 """
 
 from dataclasses import replace

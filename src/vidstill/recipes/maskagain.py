@@ -1,7 +1,7 @@
 """MaskAgain's settings (Li et al., ACM MM 2023, doi:10.1145/3581783.3612129): its released scripts, from VideoMAE's B.
 
-Learning rates are for a batch of 256 videos. The teacher's checkpoint is given at the start: `--method.teacher.checkpoint
-RUN_OR_FILE`, VideoMAE's of K400 and 1600 epochs, or of UCF101 and 3200.
+Learning rates are for a batch of 256 videos. The teacher's checkpoint is given at the start:
+`--method.teacher.checkpoint RUN_OR_FILE`, VideoMAE's of K400 and 1600 epochs, or of UCF101 and 3200.
 """
 
 from dataclasses import replace
@@ -34,7 +34,9 @@ base_k400 = PretrainRecipe(
     optim=replace(videomae.VIDEOMAE_ADAMW, no_weight_decay=()),  # no names, and no mask token that they would exempt
     schedule=CosineConfig(epochs=400, warmup_epochs=40),
     batch=512,  # 8 GPUs × 64 videos
-    published_result="fine-tuned: K400 top-1 81.0, top-5 94.6; UCF101 96.3, HMDB51 77.1 (5 × 3 views); SSv2 70.3 (2 × 3 views)",
+    published_result=(
+        "fine-tuned: K400 top-1 81.0, top-5 94.6; UCF101 96.3, HMDB51 77.1 (5 × 3 views); SSv2 70.3 (2 × 3 views)"
+    ),
 )
 small_k400 = replace(
     base_k400,
@@ -44,7 +46,9 @@ small_k400 = replace(
         hidden=HiddenConfig(global_weight=0.1, local_weight=3.0),
         output=OutputConfig(hint_weight=0.1),
     ),
-    published_result="fine-tuned: K400 top-1 78.7, top-5 93.6; UCF101 92.9, HMDB51 72.0 (5 × 3 views); SSv2 66.7 (2 × 3 views)",
+    published_result=(
+        "fine-tuned: K400 top-1 78.7, top-5 93.6; UCF101 92.9, HMDB51 72.0 (5 × 3 views); SSv2 66.7 (2 × 3 views)"
+    ),
 )
 small_k400_paper = replace(  # section 4.1 has the weights of the hidden level the other way round
     small_k400, method=replace(small_k400.method, hidden=HiddenConfig(global_weight=3.0, local_weight=0.1))

@@ -76,7 +76,8 @@ _K700 = replace(_K400, dataset="kinetics700")
 large_k600 = replace(
     large_k400,
     clips=_K600,
-    published_result="fine-tuned: K400 top-1 84.9 (7 × 3 views); SSv2 top-1 73.0, top-5 94.2 (1 × 3 views)",  # tables 10 and 9b
+    # tables 10 and 9b
+    published_result="fine-tuned: K400 top-1 84.9 (7 × 3 views); SSv2 top-1 73.0, top-5 94.2 (1 × 3 views)",
 )
 huge_k600 = replace(huge_k400, clips=_K600, published_result="fine-tuned: SSv2 top-1 75.2, top-5 94.9 (1 × 3 views)")
 large_k700 = replace(large_k400, clips=_K700, published_result="fine-tuned: SSv2 top-1 73.6, top-5 94.4 (1 × 3 views)")

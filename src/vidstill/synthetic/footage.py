@@ -40,7 +40,7 @@ def encode_footage(config: FootageConfig, seed: int) -> bytes:
 
 
 def render_footage(config: FootageConfig, seed: int) -> UInt8[np.ndarray, "t h w 3"]:
-    """Render shots of moving objects, a fine texture that pans, and the noise of a sensor, which differs between videos."""
+    """Render shots of moving objects, a fine texture that pans, and sensor noise, which differs between videos."""
     rng = numpy_rng(seed, "footage")
     noise = rng.uniform(0.3, 1.6)  # standard deviation in levels
     shots = []

@@ -107,7 +107,7 @@ def test_windows_show_the_frames_that_are_nearest_to_their_moments(videos, name,
 
 
 def as_timed(times: Iterable[float], lasts: float, converted: list[int] | None = None):
-    """In place of `iter_timed_frames`: pictures of one pixel that hold their number, which is noted when one is made."""
+    """Replace `iter_timed_frames`: images of one pixel that hold their number, which is recorded when one is made."""
 
     def picture(n: int) -> np.ndarray:
         if converted is not None:

@@ -61,7 +61,10 @@ def test_a_member_that_its_shard_does_not_hold_is_broken(shard, address, offset,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", blocks)
         for place in (shard, address):
-            message = rf"one\.mp4 in .*train-000000\.tar is cut off: it has {num_available + more} bytes from byte {offset} on, .* {num_available}$"
+            message = (
+                rf"one\.mp4 in .*train-000000\.tar is cut off: it has {num_available + more} bytes from byte "
+                rf"{offset} on, .* {num_available}$"
+            )
             with pytest.raises(BrokenVideo, match=message):
                 fetch_source(ShardMember(place, offset, num_available + more, "one.mp4"))
 
@@ -126,7 +129,10 @@ def test_a_server_that_refuses_is_given_up_with_the_reason(impatient):
     def refuse():
         raise ConnectionRefusedError(111, "Connection refused")
 
-    message = r"cannot be reached: Connection refused \(\d+ tries in \d+ s\); once it can, run the same command again to continue"
+    message = (
+        r"cannot be reached: Connection refused \(\d+ tries in \d+ s\); once it can, run the same command again "
+        r"to continue"
+    )
     with pytest.raises(StorageUnreachable, match=rf"s3://bucket/one\.mp4 {message}"):
         call_with_retries("s3://bucket/one.mp4", refuse)
 

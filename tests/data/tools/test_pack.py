@@ -314,7 +314,10 @@ def test_a_cut_shard_names_the_video_the_shard_and_the_bytes(videos, tmp_path):
     source = rows[1].source
     cut_short(source.shard, (source.offset + 100) / source.shard.stat().st_size)
     assert number_of(read_frames(rows[0].source, [3])[0]) == 3
-    said = rf"some\.where/1\.v\.mp4 in .*train-000000\.tar is cut off: it has {source.size} bytes from byte {source.offset} on, of which the shard holds 100"
+    said = (
+        rf"some\.where/1\.v\.mp4 in .*train-000000\.tar is cut off: it has {source.size} bytes from byte "
+        rf"{source.offset} on, of which the shard holds 100"
+    )
     with pytest.raises(BrokenVideo, match=said):
         read_frames(source, [0])
     source.shard.unlink()

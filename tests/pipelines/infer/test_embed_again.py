@@ -231,7 +231,8 @@ def test_a_foreign_directory_in_place_of_the_journal_is_refused(encoder, videos,
     assert [path.name for path in out.parent.rglob("*")] == [part.name, "mine.txt"]
 
 
-# ---- Interrupted --------------------------------------------------------------------------------------------------------
+# ---- Interrupted
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])

@@ -1,4 +1,4 @@
-"""Pre-training, distillation and fine-tuning on tiny clips and images: the files of a run, and a finished run called again."""
+"""Pre-training, distillation and fine-tuning on tiny clips and images: a run's files, and a finished run again."""
 
 import json
 import shutil

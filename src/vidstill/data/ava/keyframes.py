@@ -139,7 +139,8 @@ class KeyframeBuilder:
         if config is not None:
             if person_boxes is None:
                 raise InputError(
-                    f"this recipe adds boxes of a person detector to those of {annotations.source}, and there is no file "
+                    f"this recipe adds boxes of a person detector to those of {annotations.source}, and there is no "
+                    "file "
                     "of them; make one with `vidstill detect boxes`, or train without them: --clips.person-boxes None"
                 )
             if config.min_iou is not None:  # the actions that the file states do not count
@@ -157,7 +158,8 @@ class KeyframeBuilder:
             origin = f"annotated, or detected with a score of {config.min_score:g} or more"
         if not len(keyframes):
             raise InputError(
-                f"none of the {len(annotations):,} rows of {annotations.source} can be used in training; {_EXCLUSION_HINT}"
+                f"none of the {len(annotations):,} rows of {annotations.source} can be used in training; "
+                f"{_EXCLUSION_HINT}"
             )
         return self._describe(keyframes, origin)
 
@@ -214,7 +216,8 @@ class KeyframeBuilder:
             row = int(unknown.argmax())
             name = table.video_names[table.video_index[row]]
             raise InputError(
-                f"{table.describe_row(row)} names the video {name!r}, which is not among the {len(self.videos)} videos of the "
+                f"{table.describe_row(row)} names the video {name!r}, which is not among the {len(self.videos)} videos "
+                "of the "
                 "data; add the video or delete the line"
             )
         use = np.ones(len(table), bool) if min_score is None else table.score >= min_score

@@ -43,7 +43,7 @@ class LabelMap:
 
 
 def set_evaluated_actions(label_map: LabelMap, evaluated: LabelMap) -> LabelMap:
-    """Return all actions of the first label map, of which those of the second, which must be among them, are evaluated."""
+    """Return the actions of the first label map; those of the second, which must be among them, are evaluated."""
     if unknown := sorted(evaluated.evaluated_ids - label_map.names.keys()):
         raise InputError(
             f"the action {unknown[0]}, {evaluated.names[unknown[0]]!r}, is evaluated and is not among all "

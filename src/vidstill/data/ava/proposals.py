@@ -25,16 +25,16 @@ _Row = tuple[int, str, Sequence[Any]]
 def read_person_boxes(path: PathOrUrl, *, image_file: PathOrUrl | None = None) -> BoxTable:
     """Read boxes of persons; the format is recognised by the content.
 
-    - CSV rows `video,second,x1,y1,x2,y2,action,score`, where the action may be empty or -1 (PySlowFast; `vidstill detect
-      boxes`; annotations, whose last column is read as a score);
+    - CSV rows `video,second,x1,y1,x2,y2,action,score`, where the action may be empty or -1 (PySlowFast; `vidstill
+      detect boxes`; annotations, whose last column is read as a score);
     - JSON, a list of `image_id`, `bbox` (x, y, width, height in pixels) and `score` (VideoMAE's detection code);
     - a pickle, an .npz file or JSON, `video,0902` → rows of x1, y1, x2, y2 (fractions of the frame) and score
       (mmaction2). A pickle is read without running what it names.
 
     Args:
         path: File to read.
-        image_file: JSON annotations that say which `image_id` is which key frame, and how large; None: such a file in the
-            same directory.
+        image_file: JSON annotations that say which `image_id` is which key frame, and how large; None: such a file in
+            the same directory.
 
     Raises:
         InputError: The file has none of these formats, or a box in it cannot be read.
@@ -86,7 +86,8 @@ def _parse_pixel_boxes(path: PathOrUrl, boxes: Sequence[Any], images: Mapping[An
             ) from None
         if image is None:
             raise InputError(
-                f"box {number} of {path} is of the image {image_id!r}, which no annotations with `images` list; put the "
+                f"box {number} of {path} is of the image {image_id!r}, which no annotations with `images` list; put "
+                "the "
                 "file that lists it beside it"
             )
     return _build_table(path, rows)
@@ -107,7 +108,8 @@ def _find_images(path: PathOrUrl, boxes: Sequence[Any], image_file: PathOrUrl | 
             best = max(best, _parse_images(candidate, content), key=lambda images: len(image_ids & images.keys()))
     if not best:
         raise InputError(
-            f"{path} numbers its images, and {'no JSON file beside it' if image_file is None else image_file} says which "
+            f"{path} numbers its images, and {'no JSON file beside it' if image_file is None else image_file} says "
+            "which "
             "they are (`images` with id, movie, timestamp, width, height); put annotations in this format beside it"
         )
     return best

@@ -132,7 +132,7 @@ class TrainClips(ManifestDataset):
 
 
 def compute_expected_counts(manifest: Manifest, class_balance: float) -> Float[np.ndarray, "n"]:
-    """Return how often an epoch is expected to show each video, see `ClipsConfig.class_balance`; the sum is their number.
+    """Return how often an epoch is expected to show each video (`ClipsConfig.class_balance`); the sum is their number.
 
     Raises:
         InputError: There are no labels.

@@ -48,9 +48,9 @@ def iter_windows(
 ) -> Iterator[Window]:
     """Yield the windows of a video from its start to its end.
 
-    A clip's frames are evenly spaced in the window, the first at its start; each is the frame nearest in time. Where the
-    video ends within a window, its last frame is repeated; a window that would be filled by half or less is left out,
-    unless it is the only one.
+    A clip's frames are evenly spaced in the window, the first at its start; each is the frame nearest in time. Where
+    the video ends within a window, its last frame is repeated; a window that would be filled by half or less is left
+    out, unless it is the only one.
 
     Args:
         source: The video.

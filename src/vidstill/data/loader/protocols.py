@@ -28,7 +28,7 @@ class TrainBatch(NamedTuple):
 
 
 class ViewBatch(NamedTuple):
-    """Videos with all their views on the device; labels as in `TrainBatch`; `video_index` is the row of the manifest."""
+    """Videos with all their views on the device; labels as in `TrainBatch`; `video_index` is the manifest's row."""
 
     clip: Float[Tensor, "b v 3 t h w"]
     label: Int64[Tensor, "b"] | Float[Tensor, "b classes"]

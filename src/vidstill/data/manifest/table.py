@@ -1,4 +1,4 @@
-"""The videos of a dataset, any number of them: NumPy columns, from which a row is made when it is asked for."""
+"""The videos of a dataset, any number of them: NumPy columns, from which rows are made on demand."""
 
 import copy
 import hashlib

@@ -120,7 +120,8 @@ def fetch_source(source: VideoSource) -> Path | bytes:
     if len(data) < source.size:
         raise BrokenVideo(
             source,
-            f"is cut off: it has {source.size} bytes from byte {source.offset} on, of which the shard holds {len(data)}",
+            f"is cut off: it has {source.size} bytes from byte {source.offset} on, of which the shard holds "
+            f"{len(data)}",
         )
     return data
 

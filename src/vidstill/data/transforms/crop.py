@@ -17,7 +17,7 @@ from jaxtyping import Num
 from vidstill.utils.types import InputError, check_range
 
 Interpolation = Literal["bilinear", "bicubic"]
-"""Bilinear between the four nearest pixels without antialiasing (the video papers), or PIL's bicubic (the image papers)."""
+"""Bilinear between the four nearest pixels without antialiasing (video papers), or PIL's bicubic (image papers)."""
 
 
 class CropBox(NamedTuple):

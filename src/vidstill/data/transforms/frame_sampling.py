@@ -12,7 +12,7 @@ from vidstill.utils.types import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class SpanSampling:
-    """Take every `stride`-th frame of a span that starts anywhere: the pre-training rule of VideoMAE, MVD and MaskAgain.
+    """Take every `stride`-th frame of a span that starts anywhere: the pre-training of VideoMAE, MVD and MaskAgain.
 
     Args:
         num_frames: Frames of a clip.
@@ -26,7 +26,7 @@ class SpanSampling:
         _check_sampling(self.num_frames, self.stride)
 
     def list_start_ranges(self, total_frames: int, num_segments: int = 1) -> list[range]:
-        """Return the starts that may be drawn in each of `num_segments` equal parts; only 0 in a video that is too short."""
+        """Return the possible starts in each of `num_segments` equal parts; only 0 in a video that is too short."""
         num_starts = (total_frames - self.num_frames * self.stride + 1) // num_segments
         return [
             range(k * num_starts, (k + 1) * num_starts) if num_starts > 0 else range(1) for k in range(num_segments)
@@ -71,7 +71,7 @@ class DenseSampling:
         _check_sampling(self.num_frames, self.stride)
 
     def get_end_range(self, total_frames: int) -> range:
-        """Return the ends that may be drawn, one past a span's last frame; none if the video is no longer than the span.
+        """Return the possible ends, one past a span's last frame; none if the video is no longer than the span.
 
         The video's end is not among them: its last frame is never used (as released).
         """
@@ -105,9 +105,9 @@ class SegmentSampling:
 
     Args:
         num_frames: Frames of a clip, one per segment.
-        rule: Whose segments. "amd" differs from "videomae" only where a video has fewer frames than segments: it repeats
-            the first frame and then shows every frame once, instead of the first frame only. "mvd" has segments of
-            fractional length.
+        rule: Whose segments. "amd" differs from "videomae" only where a video has fewer frames than segments: it
+            repeats the first frame and then shows every frame once, instead of the first frame only. "mvd" has segments
+            of fractional length.
     """
 
     num_frames: int = 16
@@ -176,7 +176,8 @@ class TimedSampling:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or not (0 < self.stride < math.inf and 0 < self.frame_rate < math.inf):
             raise InputError(
-                f"a clip of {self.num_frames} frames at a stride of {self.stride} and {self.frame_rate} frames per second "
+                f"a clip of {self.num_frames} frames at a stride of {self.stride} and {self.frame_rate} frames per "
+                "second "
                 "cannot be sampled; take num_frames of 1 or more, and a stride and a frame_rate above 0"
             )
 

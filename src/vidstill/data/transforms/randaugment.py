@@ -35,7 +35,7 @@ def _solarize_add(image: Image.Image, magnitude: float) -> Image.Image:
 
 
 def _make_rotation_matrix(degrees: float, width: int, height: int) -> AffineMatrix:
-    """Rotate counter-clockwise about the centre; to the last digit as PIL's `rotate`, as values are cut off to bytes."""
+    """Rotate counter-clockwise about the centre, exactly as PIL's `rotate`, since values are truncated to bytes."""
     angle, x, y = -math.radians(degrees % 360), width / 2, height / 2
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
     return cos, sin, -cos * x - sin * y + x, -sin, cos, sin * x - cos * y + y

@@ -16,7 +16,7 @@ _BOX_TRIES = 100  # a rectangle that is too high or too wide is redrawn
 
 @dataclass(frozen=True, kw_only=True)
 class RandomErasing:
-    """Fill a rectangle with noise, at the same position in every frame (Zhong et al., arXiv:1708.04896; "cube", "pixel").
+    """Fill a rectangle with noise, the same in every frame (Zhong et al., arXiv:1708.04896; "cube", "pixel").
 
     Args:
         probability: Probability that a clip is erased.
@@ -33,7 +33,8 @@ class RandomErasing:
         low, high = self.scale
         if not (0 <= low <= high <= 1 and 0 < self.min_ratio <= 1):
             raise InputError(
-                f"random erasing takes a scale of 0 <= low <= high <= 1, not {self.scale}, and a min_ratio of 0 to 1, not "
+                f"random erasing takes a scale of 0 <= low <= high <= 1, not {self.scale}, and a min_ratio of 0 to 1, "
+                "not "
                 f"{self.min_ratio}"
             )
 

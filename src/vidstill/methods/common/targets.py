@@ -11,8 +11,8 @@ from vidstill.models.vit import ViTConfig, patchify
 from vidstill.utils.types import InputError, Tubelet
 
 PixelTarget = Literal["per_channel", "per_patch", "raw", "input"]
-"""Normalized per tubelet and colour channel (VideoMAE) or per tubelet (MAE, ST-MAE), or not normalized: colours in [0, 1]
-(VideoMAE's raw pixels), or as they enter the encoder (MAE's)."""
+"""Normalized per tubelet and colour channel (VideoMAE) or per tubelet (MAE, ST-MAE), or not normalized: colours in [0,
+1] (VideoMAE's raw pixels), or as they enter the encoder (MAE's)."""
 
 _EPS = 1e-6  # the authors'; added to the std (VideoMAE) or to the variance (MAE)
 
@@ -75,7 +75,7 @@ def denormalize_input(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Floa
 
 
 def normalize_per_channel(patches: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:
-    """Normalize each row's colour channels to zero mean and unit (unbiased) variance: VideoMAE's target (section 3.1)."""
+    """Normalize each row's colour channels to zero mean, unit (unbiased) variance: VideoMAE's target (section 3.1)."""
     if patches.shape[-1] == 3:
         raise InputError("a tubelet of one pixel has no variance; take larger tubelets, or --method.target raw")
     colours = rearrange(patches, "b m (p c) -> b m p c", c=3)

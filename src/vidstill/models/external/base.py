@@ -17,8 +17,8 @@ from vidstill.models.vit import Features
 from vidstill.utils.types import Grid, InputError, Tubelet, gather_tokens
 
 InputResolution = Literal["match_student", "native"]
-"""Frame size of a teacher: such that it has as many tokens as the student; or that of its training, and its features are
-resized."""
+"""Frame size of a teacher: such that it has as many tokens as the student; or that of its training, and its features
+are resized."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,8 @@ class ExternalEncoder(nn.Module, ABC):
             )
         if config.tubelet[0] == 1 and clip.shape[2] != 1:
             raise InputError(
-                f"{config.source} sees single frames, and got a clip of {clip.shape[2]}; use it as MVD's image teacher, or "
+                f"{config.source} sees single frames, and got a clip of {clip.shape[2]}; use it as MVD's image "
+                "teacher, or "
                 "for a student of images"
             )
         for number in layers:

@@ -277,7 +277,8 @@ def _read_model_file(name: str, filename: str) -> str | None:
 def _import_transformers(name: str, source: str) -> Iterator[Any]:
     """Import transformers for a `with` block, without its log messages and progress bars."""
     failure = (
-        f"transformers cannot read {name} ({{reason}}); give a directory with config.json and weights, or a name of the "
+        f"transformers cannot read {name} ({{reason}}); give a directory with config.json and weights, or a name of "
+        "the "
         "Hugging Face Hub that can be reached from here or is in its cache"
     )
     with import_library("transformers", source, failure) as library:

@@ -1,8 +1,8 @@
 """Export to ONNX with 8-bit linear layers: smaller, and faster where a CPU multiplies 8-bit numbers.
 
 By onnxruntime's dynamic quantization, which is maintained and whose files run wherever ONNX does: torch's own is
-deprecated in favour of torchao, whose files need torch and torchao. Weights are rounded to 8-bit numbers once, channel by
-channel; activations are rounded clip by clip, so that no calibration data are needed. All else stays in float32.
+deprecated in favour of torchao, whose files need torch and torchao. Weights are rounded to 8-bit numbers once, channel
+by channel; activations are rounded clip by clip, so that no calibration data are needed. All else stays in float32.
 """
 
 import json
@@ -106,8 +106,8 @@ class Int8Target(OnnxTarget):
 def quantize_onnx(float_path: Path, out: Path, metadata: Mapping[str, Any]) -> None:
     """Write an ONNX file with 8-bit linear layers.
 
-    Seven bits of a weight are used, for CPUs without VNNI (`reduce_range` of onnxruntime's own docstring): there, sums of
-    products of all eight may overflow.
+    Seven bits of a weight are used, for CPUs without VNNI (`reduce_range` of onnxruntime's own docstring): there, sums
+    of products of all eight may overflow.
     """
     quantization, onnx = import_optional("onnxruntime.quantization"), import_optional("onnx")
     model = onnx.load(str(float_path))

@@ -21,8 +21,8 @@ from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError, check_range
 
 OutputType = Literal["logits", "features", "tokens"]
-"""logits: of a fine-tuned model (b, classes) or a detector (b, boxes, actions); features: the mean over the tokens, or the
-input of a fine-tuned model's head (b, d); tokens: all tokens after the last norm (b, n, d)."""
+"""logits: of a fine-tuned model (b, classes) or a detector (b, boxes, actions); features: the mean over the tokens, or
+the input of a fine-tuned model's head (b, d); tokens: all tokens after the last norm (b, n, d)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,8 @@ class ExportReport:
             clips = pluralize(each.batch_size, f"{each.clip_source} clip")
             top1 = "" if each.top1_agreement is None else f", same top-1 class in {100 * each.top1_agreement:.0f} %"
             lines.append(
-                f"  {clips}: largest difference {each.max_abs_diff:.1e} ({each.location}), cosine {each.min_cosine:.6f}{top1}"
+                f"  {clips}: largest difference {each.max_abs_diff:.1e} ({each.location}), cosine "
+                f"{each.min_cosine:.6f}{top1}"
             )
         if self.quantization is not None:
             lines += self.quantization.format_lines()

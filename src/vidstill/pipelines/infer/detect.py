@@ -28,7 +28,7 @@ _NO_PERSONS = PersonDetections(np.zeros((0, 4)), np.zeros(0))
 
 @dataclass(frozen=True)
 class DetectRequest:
-    """What videos are asked with.
+    """Settings of a detection.
 
     Args:
         interval: Seconds from one key frame to the next; the first is the video's first frame.

@@ -1,4 +1,4 @@
-"""Features of videos in files: only what is missing is computed, by one process or several, and a killed call resumes."""
+"""Features of videos in files: what is missing is computed, by one process or several; a killed call resumes."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -29,7 +29,7 @@ from vidstill.pipelines.infer.run import (
     mean_over_views,
     run,
 )
-from vidstill.pipelines.infer.videos import SplitChoice, build_manifest, find_videos
+from vidstill.pipelines.infer.videos import SplitChoice, build_row_manifest, find_videos
 from vidstill.pipelines.infer.writers.feature_store import FormatName, name_video_state, open_feature_store
 from vidstill.pipelines.infer.writers.features import (
     FeatureColumn,
@@ -151,7 +151,7 @@ class EmbedJob:
     def compute(
         self, missing: Mapping[int, FileStamp], journal: Journal, workers: Workers, progress: ProgressFn
     ) -> tuple[dict[int, Entry], dict[int, str]]:
-        """Embed this rank's share; each finished video is in the journal. Return the videos, and why others have none."""
+        """Embed this rank's share into the journal. Return the finished videos, and why the others failed."""
         runtime = self.encoder.runtime
         indices = list(missing)
         share = indices[runtime.rank :: runtime.world_size]
@@ -193,7 +193,7 @@ class EmbedJob:
                 yield index, ask(iter_window_clips(index, rows[index], self.windows, self.views, broken=broken))
             return
         failed: dict[int, str] = {}
-        dataset = ViewClips(build_manifest(rows[index] for index in indices), self.views)
+        dataset = ViewClips(build_row_manifest(rows[index] for index in indices), self.views)
         for record in ask(iter_dataset_clips(dataset, runtime, workers=workers.num_workers, broken=failed)):
             yield indices[record.video], [record]
         broken |= {indices[position]: reason for position, reason in failed.items()}

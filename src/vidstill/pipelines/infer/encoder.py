@@ -27,7 +27,7 @@ from vidstill.engine.distributed import Precision, Runtime
 from vidstill.models.vit import ViT
 from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.infer.run import Clip, iter_window_clips, mean_over_views, run
-from vidstill.pipelines.infer.videos import build_manifest
+from vidstill.pipelines.infer.videos import build_row_manifest
 from vidstill.tasks.classification import Classifier
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.config_io import from_dict
@@ -229,7 +229,7 @@ class VideoEncoder:
         views, windows = config.build_views(self)
         broken: dict[int, str] = {}
         if windows is None:
-            clips = iter([Clip(0, _load_views(build_manifest([row]), views))])
+            clips = iter([Clip(0, _load_views(build_row_manifest([row]), views))])
         else:
             clips = iter_window_clips(0, row, windows, views, broken=broken)
         model = partial(self.extract_features, layers=config.layers, pool=config.pool)
@@ -259,7 +259,8 @@ class VideoEncoder:
         for number in layers:
             if not 1 <= abs(number) <= depth:
                 raise InputError(
-                    f"block {number} does not exist in an encoder of {depth} blocks; give 1 to {depth}, or -1 for the last"
+                    f"block {number} does not exist in an encoder of {depth} blocks; give 1 to {depth}, or -1 for the "
+                    "last"
                 )
         return list(dict.fromkeys(number if number > 0 else depth + 1 + number for number in layers))
 

@@ -1,4 +1,4 @@
-"""The persons in key frames: a detector's boxes in a CSV file, found by one process or several; a killed call resumes."""
+"""Persons in keyframes: a detector's boxes in a CSV file, by one process or several; a killed call resumes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -43,7 +43,8 @@ class PersonBoxReport:
     Args:
         empty_keyframes: Key frames without a person.
         annotated_boxes: Persons annotated in these key frames; 0 without annotations.
-        recall: Fraction of the annotated boxes that were found; `confident_recall`: by boxes of `CONFIDENT_SCORE` or more.
+        recall: Fraction of the annotated boxes that were found; `confident_recall`: by boxes of `CONFIDENT_SCORE` or
+            more.
         broken: The reason for each video of which some key frames could not be read.
     """
 

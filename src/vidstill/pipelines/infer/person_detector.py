@@ -111,7 +111,8 @@ def load_person_detector(
     check_range(1, math.inf, max_persons=max_persons)
     if architecture not in (names := list_person_detectors()):
         raise InputError(
-            f"torchvision has no detector {architecture}{suggest_names(architecture, names)}; there are {', '.join(names)}"
+            f"torchvision has no detector {architecture}{suggest_names(architecture, names)}; there are "
+            f"{', '.join(names)}"
         )
     path = Path(weights) if weights is not None else _fetch_coco_weights(architecture, runtime)
     checkpoint = read_checkpoint(path)

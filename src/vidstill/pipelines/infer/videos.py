@@ -1,4 +1,4 @@
-"""Which videos a command is asked about: those of files, folders, lists and data sets."""
+"""The videos that a command takes: of files, folders, lists and data sets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ _LIST_SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl", ".list"})
 
 @dataclass(frozen=True)
 class VideoSelection:
-    """The videos that a command is asked about, each once.
+    """The videos that a command takes, each once.
 
     Args:
         manifest: Their rows; with labels if their data sets have the same classes.
@@ -53,8 +53,8 @@ def find_videos(
         fold: Which of the three official splits of UCF101 and HMDB51.
         root: The folder that a list's paths are relative to; None: the list's own.
         clip_frames: Frames of a clip; pictures are clips of one frame, and skipped for longer clips.
-        by_dataset_name: Name videos as their data sets do, in their order, with labels. Otherwise only those of a single
-            path have these names, all others are named by their own paths, and the videos are sorted by name.
+        by_dataset_name: Name videos as their data sets do, in their order, with labels. Otherwise only those of a
+            single path have these names, all others are named by their own paths, and the videos are sorted by name.
 
     Raises:
         InputError: There are no videos; by dataset name also: two videos have one name, or classes differ.
@@ -90,7 +90,8 @@ def find_videos(
                 first = rows.setdefault((part if by_dataset_name else "", name), row)
                 if by_dataset_name and first.source != row.source:
                     raise InputError(
-                        f"{source_name(first.source)} and {source_name(row.source)} have one name, {name}; give them in "
+                        f"{source_name(first.source)} and {source_name(row.source)} have one name, {name}; give them "
+                        "in "
                         "separate commands, with separate files for --out"
                     )
     if not rows:
@@ -98,11 +99,11 @@ def find_videos(
         raise InputError(next(iter(skipped.values())) + more)
     keys = list(rows) if by_dataset_name else sorted(rows)
     classes = _merge_classes(labeled) if by_dataset_name else ()
-    manifest = build_manifest((rows[key] for key in keys), classes, any(each.multi_label for each in labeled))
+    manifest = build_row_manifest((rows[key] for key in keys), classes, any(each.multi_label for each in labeled))
     return VideoSelection(manifest, tuple(part for part, _ in keys), tuple(name for _, name in keys), skipped)
 
 
-def build_manifest(rows: Iterable[VideoRow], classes: tuple[str, ...] = (), multi_label: bool = False) -> Manifest:
+def build_row_manifest(rows: Iterable[VideoRow], classes: tuple[str, ...] = (), multi_label: bool = False) -> Manifest:
     """Build a manifest of videos from anywhere; with their labels if classes are given."""
     table = VideoTable.from_rows(row if classes else replace(row, label=None, extra_labels=()) for row in rows)
     return Manifest(table, classes, "videos", "what was asked for", table.compute_fingerprint(), 0, multi_label)
@@ -117,7 +118,8 @@ def _merge_classes(manifests: Sequence[Manifest]) -> tuple[str, ...]:
     for manifest in manifests:
         if manifest.classes != manifests[0].classes:
             raise InputError(
-                f"{manifests[0].source} and {manifest.source} have different classes; give them in separate commands, with "
+                f"{manifests[0].source} and {manifest.source} have different classes; give them in separate commands, "
+                "with "
                 "separate files for --out"
             )
     return manifests[0].classes if manifests else ()

@@ -95,7 +95,8 @@ class ProbeConfig(FewShotConfig):
         smallest = int(torch.where(sizes > 0, sizes, len(labels) + 1).argmin())
         if sizes[smallest] < max(self.shots, default=0):
             raise InputError(
-                f"{dataset_name} has only {sizes[smallest]} training videos of the class {classes[smallest]!r}; give at "
+                f"{dataset_name} has only {sizes[smallest]} training videos of the class {classes[smallest]!r}; give "
+                "at "
                 "most so many --shots"
             )
 

@@ -1,4 +1,4 @@
-"""Features of a dataset's videos, computed once: memory-mapped tables whose file name is a hash of what decides them."""
+"""Features of a dataset's videos, computed once: memory-mapped tables, named by a hash of what decides them."""
 
 import hashlib
 import json
@@ -177,7 +177,8 @@ class FeatureCache:
                 for name, features in record.arrays.items():
                     if not np.isfinite(features).all():
                         raise InputError(
-                            f"the features {name} of {self.encoder.source} are not finite in {self.dtype}; try --precision "
+                            f"the features {name} of {self.encoder.source} are not finite in {self.dtype}; try "
+                            "--precision "
                             "fp32 or other --layers"
                         )
                     tables[name][pending[record.video]] = features
@@ -248,7 +249,8 @@ def check_disk_space(caches: Sequence[FeatureCache]) -> None:
         message = f"all tokens of {videos} videos take {_format_bytes(size)}"
         if size > free:
             raise InputError(
-                f"{message}, and the disk of {folder} has {_format_bytes(free)} left; choose a directory on another disk "
+                f"{message}, and the disk of {folder} has {_format_bytes(free)} left; choose a directory on another "
+                "disk "
                 "with --cache, fewer --temporal-clips, or another probe"
             )
         print(f"probe: {message} in {folder}", file=sys.stderr)

@@ -154,7 +154,7 @@ def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoR
 def _open_validation_manifest(
     recipe: FinetuneRecipe, run_config: FinetuneRunConfig, train: Manifest, test: Manifest
 ) -> Manifest | None:
-    """Open the validation set: --val-data; else, where its score chooses the epoch, the data's val split, or the test set.
+    """Open the validation set: --val-data; else, if a score chooses the epoch, the data's val split or the test set.
 
     Raises:
         InputError: It has no labels, or not the classes of the training set.

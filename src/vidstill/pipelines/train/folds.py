@@ -1,4 +1,4 @@
-"""Three folds: UCF101 and HMDB51 have three official splits; a model is trained for each, and their mean is reported."""
+"""The three official splits of UCF101 and HMDB51: a model is trained for each, and their mean is reported."""
 
 import json
 from collections.abc import Sequence

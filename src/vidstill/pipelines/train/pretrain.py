@@ -38,8 +38,8 @@ def pretrain(
     Args:
         recipe: The settings; a teacher's sizes are taken from its checkpoint.
         run_config: Data and run directory.
-        init: Run directory or weights file that the encoder starts from (MVD, table 12), a teacher's for example: of the
-            recipe's sizes, or of images; fixed position embeddings are the recipe's. None: random weights.
+        init: Run directory or weights file that the encoder starts from (MVD, table 12), a teacher's for example: of
+            the recipe's sizes, or of images; fixed position embeddings are the recipe's. None: random weights.
         runtime: Device and processes; None: made from `run_config`.
 
     Returns:
@@ -111,7 +111,8 @@ def _load_teacher(name: str, teacher: TeacherConfig) -> _LoadedTeacher:
     option, source = f"--method.{name}", teacher.checkpoint
     if not source:
         raise InputError(
-            f"the {_name_role(name).replace('_', ' ')} has no checkpoint; give {option}.checkpoint a run directory or a "
+            f"the {_name_role(name).replace('_', ' ')} has no checkpoint; give {option}.checkpoint a run directory or "
+            "a "
             "weights file"
         )
     if is_external_encoder(source):
@@ -124,7 +125,8 @@ def _load_teacher(name: str, teacher: TeacherConfig) -> _LoadedTeacher:
         return _LoadedTeacher(replace(teacher, model=model.config), weights, model)
     if teacher.input_resolution == "native":
         raise InputError(
-            f"{source} has no input size of its own; {option}.input-resolution native is for transformers: and timm: only"
+            f"{source} has no input size of its own; {option}.input-resolution native is for transformers: and timm: "
+            "only"
         )
     hint = None if name.startswith("extra") or not isinstance(teacher.model, ViTConfig) else teacher.model
     weights = load_checkpoint(source, hint)
@@ -133,7 +135,7 @@ def _load_teacher(name: str, teacher: TeacherConfig) -> _LoadedTeacher:
 
 
 def _check_init_encoder(checkpoint: Checkpoint, expected: ViTConfig) -> None:
-    """Raise an InputError unless the file's encoder is the recipe's; other heads would have weights of the same shapes."""
+    """Raise an InputError unless the file's encoder is the recipe's; other heads have weights of the same shapes."""
     encoder = infer_encoder_config(checkpoint, expected)
     names = ["dim", "depth", "heads", "mlp_ratio"]
     if not needs_inflation(encoder, expected):

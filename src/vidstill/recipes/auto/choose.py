@@ -137,7 +137,8 @@ def choose_recipe(
         yield (
             "schedule.epochs",
             f"{epochs} epochs",
-            f"{rules.total_clips:,} {noun}s in all, each of the {num_clips} {rules.epoch_range[0]} to {rules.epoch_range[1]} times"
+            f"{rules.total_clips:,} {noun}s in all, each of the {num_clips} {rules.epoch_range[0]} to "
+            f"{rules.epoch_range[1]} times"
             + (f", limited by the time on {hardware}" if affordable_epochs < full_epochs else "")
             + (f"; about {minutes:.0f} min" if minutes >= 1 else "; a minute or less"),
         )

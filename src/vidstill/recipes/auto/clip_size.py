@@ -65,7 +65,8 @@ def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> C
     if stats.is_images:
         if not encodes_images:
             raise InputError(
-                f"{checkpoint.source} is an encoder of clips, and the data are images; start from an encoder of images, or "
+                f"{checkpoint.source} is an encoder of clips, and the data are images; start from an encoder of "
+                "images, or "
                 "from scratch without --init"
             )
         sampling = SegmentSampling(num_frames=1)

@@ -65,7 +65,7 @@ huge_in1k_finetune = replace(
     published_result="IN-1K top-1 86.9, released 86.93, top-5 98.09 (1 view)",
 )
 
-# The result is the paper's, the settings are not published: inferred, as at 224. The whole picture is looked at
+# The result is the paper's, the settings are not published: inferred, as at 224. The test sees the whole image
 huge_in1k_448_finetune = replace(
     huge_in1k_finetune,
     clips=replace(huge_in1k_finetune.clips, size=(448, 448)),

@@ -39,7 +39,7 @@ _DECIMALS = 5, 5  # of coordinates and scores
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputWriter:
     """One file for all videos, one MP4 of a single video, or a folder with files for each video.
 
     Args:
@@ -98,7 +98,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class PredictionOutput(Output):
+class PredictionOutput(OutputWriter):
     """Where predictions go.
 
     Args:
@@ -140,7 +140,8 @@ class PredictionOutput(Output):
         super().check_output(videos)
         if self.single_video_files and is_image_file(videos.names[0]):
             raise InputError(
-                f"{self.single_video_files[0]} shows classes over time, and {videos.names[0]} is a picture; choose a .csv or "
+                f"{self.single_video_files[0]} shows classes over time, and {videos.names[0]} is a picture; choose a "
+                ".csv or "
                 ".json with --out"
             )
 
@@ -199,7 +200,7 @@ class PredictionOutput(Output):
 
 
 @dataclass(frozen=True)
-class DetectionOutput(Output):
+class DetectionOutput(OutputWriter):
     """Where detections go.
 
     Args:
@@ -221,7 +222,8 @@ class DetectionOutput(Output):
         super().__post_init__()
         if self.format == "csv" and not self._has_whole_seconds:
             raise InputError(
-                f"{self.out} has rows of whole seconds, and --interval is {self.interval:g}; choose a whole number, or a "
+                f"{self.out} has rows of whole seconds, and --interval is {self.interval:g}; choose a whole number, or "
+                "a "
                 ".json with --out"
             )
 
