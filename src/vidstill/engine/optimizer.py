@@ -110,7 +110,7 @@ class LARS(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust_coefficient, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is supported
+    def step(self) -> None:  # type: ignore[override]  # no closure is supported
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:

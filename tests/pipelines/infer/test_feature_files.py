@@ -147,4 +147,4 @@ def test_pyarrow_reads_one_row_of_parquet_per_window(tmp_path):
 def test_parquet_without_pyarrow_says_what_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'vidstill\[parquet\]'"):
-        parquet.read(tmp_path / "features.parquet")
+        parquet.read_parquet(tmp_path / "features.parquet")

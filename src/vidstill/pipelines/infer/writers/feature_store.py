@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,19 @@ FormatName = Literal["npz", "safetensors", "parquet", "npy"]
 FEATURES_FILE = "features.json"
 """In a folder of npy files: what it holds."""
 
-SINGLE_FILE_FORMATS: Mapping[str, Any] = {"npz": npz, "safetensors": safetensors, "parquet": parquet}
+
+class FileFormat(NamedTuple):
+    """A format of one file for all videos."""
+
+    read: Callable[[Path], FeatureTable | None]
+    write: Callable[[BinaryIO, FeatureTable], None]
+
+
+SINGLE_FILE_FORMATS: Mapping[str, FileFormat] = {
+    "npz": FileFormat(npz.read_npz, npz.write_npz),
+    "safetensors": FileFormat(safetensors.read_feature_safetensors, safetensors.write_feature_safetensors),
+    "parquet": FileFormat(parquet.read_parquet, parquet.write_parquet),
+}
 
 
 def open_feature_store(out: Path, format: FormatName | None, columns: Collection[str]) -> "SingleFile | NpyFolder":

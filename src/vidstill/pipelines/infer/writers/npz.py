@@ -18,7 +18,7 @@ from vidstill.pipelines.infer.writers.features import (
 )
 
 
-def write(file: BinaryIO, table: FeatureTable) -> None:
+def write_npz(file: BinaryIO, table: FeatureTable) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in build_metadata_arrays(table).items():
             with _open_member(archive, name) as member:
@@ -30,7 +30,7 @@ def write(file: BinaryIO, table: FeatureTable) -> None:
                     member.write(chunk.tobytes())
 
 
-def read(path: Path) -> FeatureTable | None:
+def read_npz(path: Path) -> FeatureTable | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             metadata = {name: arrays[name] for name in arrays.files if name in METADATA_ARRAYS}

@@ -39,7 +39,7 @@ def import_pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def write(file: BinaryIO, table: FeatureTable) -> None:
+def write_parquet(file: BinaryIO, table: FeatureTable) -> None:
     arrow, parquet = import_pyarrow()
     shapes = {name: column.shape for name, column in table.columns.items()}
     metadata = json.dumps({**table.metadata, "classes": table.classes, "shapes": shapes})
@@ -73,7 +73,7 @@ def _build_video_columns(arrow: Any, table: FeatureTable) -> dict[str, Any]:
     return columns | {name: arrow.array(arrays[name]) for name in ("num_bytes", "mtime_ns")}
 
 
-def read(path: Path) -> FeatureTable | None:
+def read_parquet(path: Path) -> FeatureTable | None:
     arrow, parquet = import_pyarrow()
     try:
         file = parquet.ParquetFile(path)

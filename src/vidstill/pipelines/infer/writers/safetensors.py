@@ -23,7 +23,7 @@ _NUMPY_DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
 _TEXT_ARRAYS = ("names", "splits", "classes")  # in the metadata
 
 
-def write(file: BinaryIO, table: FeatureTable) -> None:
+def write_feature_safetensors(file: BinaryIO, table: FeatureTable) -> None:
     arrays = build_metadata_arrays(table)
     texts = {name: arrays.pop(name).tolist() for name in _TEXT_ARRAYS if name in arrays}
     metadata = {**json.loads(str(arrays.pop("metadata"))), **texts}
@@ -43,7 +43,7 @@ def write(file: BinaryIO, table: FeatureTable) -> None:
             file.write(chunk.tobytes())
 
 
-def read(path: Path) -> FeatureTable | None:
+def read_feature_safetensors(path: Path) -> FeatureTable | None:
     arrays, columns = {}, {}
     try:
         file = safe_open(path, framework="np")
