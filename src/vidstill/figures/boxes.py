@@ -32,9 +32,9 @@ def annotate_boxes(
     tracks: PersonTracks,
     actions: Sequence[str],
     *,
-    top_k: int = 3,
     min_score: float = 0.0,
     default_frame_rate: float | None = None,
+    top_k: int = 3,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> None:
     """Write an MP4 by `redraw_video`: each box in the colour of its track, with the actions of the nearest key frame.

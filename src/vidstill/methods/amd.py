@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidstill.methods.common.losses import RegressionLoss, regression_loss
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
 from vidstill.methods.common.masking import Mask, NestedTubeMask
+from vidstill.methods.common.method import Clips, PerClip
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
 from vidstill.models.decoder import DecoderConfig, DecoderTrunk
@@ -106,14 +107,7 @@ class AMD(MaskedAutoencoder):
         for generator in self.generators:
             generator.mask_token.requires_grad_(not config.released.constant_mask_tokens)
 
-    def forward(
-        self,
-        clip: Float[Tensor, "b 3 t h w"],
-        label: Int[Tensor, "b"] | None = None,
-        seed: Int[Tensor, "b"] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> Output:
+    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
         """Return the loss of a batch: see `Method.forward`."""
         config, grid = self.config, self.encoder.grid(clip)
         mask = mask or config.mask.draw(seed, grid)

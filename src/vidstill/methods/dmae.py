@@ -7,12 +7,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidstill.methods.common.losses import RegressionLoss, regression_loss, upcast_to_float32
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder, init_mae_weights
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
+from vidstill.methods.common.method import Clips, PerClip
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
@@ -65,14 +66,7 @@ class DMAE(MaskedAutoencoder):
         dims = config.encoder.dim, config.teacher.model.dim
         self.projections = nn.ModuleList(_build_projection(config.projection, *dims) for _ in config.layer_pairs)
 
-    def forward(
-        self,
-        clip: Float[Tensor, "b 3 t h w"],
-        label: Int[Tensor, "b"] | None = None,
-        seed: Int[Tensor, "b"] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> Output:
+    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
         """Return the loss of a batch: see `Method.forward`."""
         mask = mask or self.config.mask.draw(seed, self.encoder.grid(clip))
         student = self.forward_encoder(clip, mask, layers=[layer for layer, _ in self.config.layer_pairs])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vidstill.methods.common.losses import regression_loss
 from vidstill.methods.common.masking import Mask, TubeMask, build_mask, check_mask_ratio, draw_permutations
+from vidstill.methods.common.method import Clips, PerClip
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, check_layer_pairs
 from vidstill.methods.maskagain_losses import (
@@ -163,14 +164,7 @@ class MaskAgain(nn.Module):
         if terms.keys().isdisjoint((*_OUTPUT_TERMS, "reconstruction")):
             _freeze_after_attention(self.encoder, config.attention_layers[0])
 
-    def forward(
-        self,
-        clip: Float[Tensor, "b 3 t h w"],
-        label: Int[Tensor, "b"] | None = None,
-        seed: Int[Tensor, "b"] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> Output:
+    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
         """Return the loss of a batch: see `Method.forward`."""
         config, grid = self.config, self.encoder.grid(clip)
         mask = mask or config.mask.draw(seed, grid)

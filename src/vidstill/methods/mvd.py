@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vidstill.methods.common.losses import RegressionLoss, regression_loss, upcast_to_float32
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
+from vidstill.methods.common.method import Clips, PerClip
 from vidstill.methods.common.teacher import (
     FrozenTeacher,
     TeacherConfig,
@@ -111,14 +112,7 @@ class MVD(nn.Module):
             self.decoders[name] = self._build_decoder(branch)
             self.teachers[name] = FrozenTeacher(branch.model.build())
 
-    def forward(
-        self,
-        clip: Float[Tensor, "b 3 t h w"],
-        label: Int[Tensor, "b"] | None = None,
-        seed: Int[Tensor, "b"] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> Output:
+    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
         """Return the loss of a batch: see `Method.forward`."""
         mask = mask or self.draw_mask(clip, seed)
         targets = self.select_targets(self.forward_teachers(clip, self.encoder.grid(clip)), mask)

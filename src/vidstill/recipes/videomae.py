@@ -54,14 +54,14 @@ small_k400 = replace(
 )
 large_k400 = replace(
     base_k400,
-    method=VideoMAEConfig(encoder=LARGE, decoder=DecoderConfig(dim=512, depth=12, heads=8)),
     batch=512,  # 64 GPUs × 8 videos
+    method=VideoMAEConfig(encoder=LARGE, decoder=DecoderConfig(dim=512, depth=12, heads=8)),
     published_result="fine-tuned: K400 top-1 85.2, top-5 96.8 (5 × 3 views)",
 )
 huge_k400 = replace(
     base_k400,
-    method=VideoMAEConfig(encoder=HUGE, decoder=DecoderConfig(dim=640, depth=12, heads=8)),
     batch=1024,  # 64 GPUs × 16 videos
+    method=VideoMAEConfig(encoder=HUGE, decoder=DecoderConfig(dim=640, depth=12, heads=8)),
     published_result="fine-tuned: K400 top-1 86.6, top-5 97.1 (5 × 3 views)",
 )
 

@@ -102,11 +102,11 @@ def _build_unused_norms(foreign_tensors: Mapping[str, Tensor]) -> dict[str, Tens
 LAYOUT = Layout(
     key="amd",
     name="AMD",
-    matchers=(_match_pretraining,),
     format=ForeignFormat(
         project="AMD",
+        build_extra_tensors=_build_unused_norms,
         build_rules=_build_rules,
         position_kinds=POSITION_KINDS,
-        build_extra_tensors=_build_unused_norms,
     ),
+    matchers=(_match_pretraining,),
 )

@@ -54,13 +54,7 @@ def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
 def build_slowfast_rules(
     config: ViTConfig, decoder: DecoderConfig, *, separate_qkv: bool = True
 ) -> tuple[RenameRule, ...]:
-    """A pre-training of ST-MAE with the names of PySlowFast.
-
-    Args:
-        config: The encoder.
-        decoder: Its depth, positions and class token decide the names.
-        separate_qkv: It has a layer each for queries, keys and values.
-    """
+    """Return the rules of a pre-training with the names of PySlowFast; arguments as in `build_stmae_rules`."""
     return (
         RenameRule(f"{_BLOCKS_PREFIX}{decoder.depth}.", "decoder.norm."),
         *(build_qkv_rules(_BLOCKS_PREFIX, "decoder.trunk.blocks.", decoder.depth) if separate_qkv else ()),

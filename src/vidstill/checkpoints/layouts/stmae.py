@@ -158,7 +158,7 @@ def compute_stmae_decoder_shapes(file: ForeignFile, decoder: DecoderConfig, enco
 def build_stmae_rules(
     config: ViTConfig, decoder: DecoderConfig, *, separate_qkv: bool = True
 ) -> tuple[RenameRule, ...]:
-    """A pre-training of ST-MAE with the names of mae_st.
+    """Return the rules of a pre-training with the names of mae_st.
 
     Args:
         config: The encoder.

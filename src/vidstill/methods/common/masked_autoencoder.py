@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vidstill.methods.common.losses import regression_loss
 from vidstill.methods.common.masking import Mask
-from vidstill.methods.common.method import MethodConfig
+from vidstill.methods.common.method import Clips, MethodConfig, PerClip
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.init import init_xavier_weights
@@ -37,14 +37,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = config.encoder.build()
         self.decoder = config.decoder.build(config.encoder.dim, out_dim=out_dim or config.encoder.pixels_per_token)
 
-    def forward(
-        self,
-        clip: Float[Tensor, "b 3 t h w"],
-        label: Int[Tensor, "b"] | None = None,
-        seed: Int[Tensor, "b"] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> Output:
+    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
         """Return the loss of a batch: see `Method.forward`."""
         mask = mask or self.config.mask.draw(seed, self.encoder.grid(clip))
         loss = self.forward_loss(clip, self.forward_decoder(clip, self.forward_encoder(clip, mask), mask), mask)

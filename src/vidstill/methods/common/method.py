@@ -9,6 +9,12 @@ from vidstill.methods.common.masking import Mask
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.utils.types import Grid, Output
 
+Clips = Float[Tensor, "b 3 t h w"]
+"""Colours in [0, 1]."""
+
+PerClip = Int[Tensor, "b"] | None
+"""A label or a seed for each clip."""
+
 
 @runtime_checkable
 class MaskConfig(Protocol):
@@ -41,14 +47,7 @@ class Method(Protocol):
 
     encoder: ViT
 
-    def forward(
-        self,
-        clip: Float[Tensor, "b 3 t h w"],
-        label: Int[Tensor, "b"] | None = None,
-        seed: Int[Tensor, "b"] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> Output:
+    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
         """Return the loss of a batch.
 
         Args:

@@ -1,7 +1,7 @@
 """AMD's detectors of AVA's actions (Zhao et al., CVPR 2024, arXiv:2311.03149): its table 6.
 
 No script is published; the paper follows VideoMAE. Inferred: that these are VideoMAE's settings of the same size.
-Rates are for a batch of 256 key frames; `_decode_labels`: of a student that was then fine-tuned on the labels of K400.
+Rates are for a batch of 256 key frames; `_labels`: of a student that was then fine-tuned on the labels of K400.
 """
 
 from dataclasses import replace

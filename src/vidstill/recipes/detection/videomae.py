@@ -1,6 +1,6 @@
 """VideoMAE's detectors of AVA's actions (Tong et al., NeurIPS 2022, arXiv:2203.12602): its released detection code.
 
-Rates are for a batch of 256 key frames. They begin with a pre-training, or, `_decode_labels`, with an encoder that was
+Rates are for a batch of 256 key frames. They begin with a pre-training, or, `_labels`, with an encoder that was
 then fine-tuned on the labels of the same set. Films are stored at a short side of 360 at most.
 """
 

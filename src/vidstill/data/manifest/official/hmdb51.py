@@ -3,7 +3,7 @@
 from functools import partial
 
 from vidstill.data.manifest.manifest import Split
-from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, check_fold
+from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, build_fold_reader, check_fold
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_directory, list_files, read_lines
 from vidstill.utils.types import InputError
@@ -18,18 +18,8 @@ def detect_hmdb51(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> Offic
     for name in _LIST_FOLDERS:
         if is_directory(lists := join_path(folder, name)):
             number = check_fold("HMDB51", fold)
-            return OfficialReader(
-                family="HMDB51",
-                folder=folder,
-                root=root or folder,
-                video_folders=_VIDEO_FOLDERS,
-                max_depth=2,
-                num_folds=3,
-                split_readers={
-                    "train": partial(_read_fold, lists, "train", number),
-                    "val": partial(_read_fold, lists, "val", number),
-                },
-            )
+            readers = partial(_read_fold, lists, "train", number), partial(_read_fold, lists, "val", number)
+            return build_fold_reader("HMDB51", folder, root, _VIDEO_FOLDERS, *readers)
     return None
 
 

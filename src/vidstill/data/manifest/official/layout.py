@@ -124,6 +124,26 @@ def find_dataset_folder(list_path: PathOrUrl) -> PathOrUrl:
     return parent_path(folder) if base_name(folder) == "annotations" else folder
 
 
+def build_fold_reader(
+    family: str,
+    folder: PathOrUrl,
+    root: PathOrUrl | None,
+    video_folders: tuple[str, ...],
+    read_train: Callable[[], OfficialList],
+    read_val: Callable[[], OfficialList],
+) -> OfficialReader:
+    """Return the reader of a dataset with three folds, whose videos are at most two directories deep."""
+    return OfficialReader(
+        family=family,
+        folder=folder,
+        root=root or folder,
+        video_folders=video_folders,
+        max_depth=2,
+        split_readers={"train": read_train, "val": read_val},
+        num_folds=3,
+    )
+
+
 def check_fold(dataset: str, fold: int) -> int:
     """Return the fold, or raise an InputError if it is not 1, 2 or 3."""
     if fold not in (1, 2, 3):

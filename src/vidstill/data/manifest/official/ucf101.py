@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, check_fold
+from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, build_fold_reader, check_fold
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_file, read_lines
 from vidstill.utils.types import InputError
@@ -18,18 +18,8 @@ def detect_ucf101(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> Offic
         if is_file(join_path(lists, "classInd.txt")):
             number = check_fold("UCF101", fold)
             train, test = (join_path(lists, f"{part}list{number:02d}.txt") for part in ("train", "test"))
-            return OfficialReader(
-                family="UCF101",
-                folder=folder,
-                root=root or folder,
-                video_folders=_VIDEO_FOLDERS,
-                max_depth=2,
-                num_folds=3,
-                split_readers={
-                    "train": partial(_read_list, lists, train, number),
-                    "val": partial(_read_list, lists, test, number),
-                },
-            )
+            readers = partial(_read_list, lists, train, number), partial(_read_list, lists, test, number)
+            return build_fold_reader("UCF101", folder, root, _VIDEO_FOLDERS, *readers)
     return None
 
 
