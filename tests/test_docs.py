@@ -157,7 +157,7 @@ def test_a_field_that_chooses_between_paper_and_code_is_there_and_takes_the_valu
 # ---- A method of your own -------------------------------------------------------------------------------------------
 
 _TINY = (
-    "--workers 0 --precision fp32 --clips.size 16 16 --clips.sampling.frames 4 --batch 8 --schedule.epochs 2 "
+    "--workers 0 --precision fp32 --clips.size 16 16 --clips.sampling.num-frames 4 --batch 8 --schedule.epochs 2 "
     "--method.encoder.dim 24 --method.encoder.depth 2 --method.encoder.heads 2 --method.encoder.tubelet 2 4 4 "
     "--method.encoder.positions sinusoid"
 )
