@@ -62,7 +62,7 @@ def test_a_frame_that_is_guessed_stands_for_its_tubelet():
     """ST-MAE guesses one frame of each tubelet."""
     method = built(replace(STMAE, target="input"))
     mask = method.config.mask.draw(SEEDS, GRID)
-    perfect = method.target(clips(), mask.masked)
+    perfect = method.compute_target(clips(), mask.masked)
     method.decoder.forward = lambda *_: perfect
     away = hidden(method).expand(2, 3, -1, -1, -1)
     first = clips()[:, :, 0::2].repeat_interleave(2, dim=2)

@@ -34,7 +34,7 @@ AMD = f"pretrain quickstart.amd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --metho
 MVD = f"pretrain quickstart.mvd {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE}"
 MASKAGAIN = (
     f"pretrain quickstart.maskagain {_LAUNCH} {_CLIPS} --method.{_ENCODER.format('method.')} --method.{_POSITIONS} "
-    f"{_SCHEDULE}"
+    f"{_SCHEDULE} --method.output.relation-clips 2"
 )
 DMAE = f"pretrain quickstart.dmae {_LAUNCH} {_CLIPS} {_METHOD} {_SCHEDULE} --method.layer-pairs 1 2"
 STMAE = (

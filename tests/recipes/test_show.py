@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,7 +44,7 @@ def test_the_options_of_a_recipe_give_the_recipe(name):
     words = ["--data", ""]
     words += [word for option, text in format_options(recipe).items() for word in (option, *shlex.split(text))]
     options = RecipeOptions(types=(type(recipe),), config=recipe)
-    _, _, typed = parse_recipe_options(options, RunConfig, words, "vidstill", description="", out="")
+    _, _, typed = parse_recipe_options(options, RunConfig, words, "vidstill", description="", out=Path())
     assert apply_options(recipe, typed) == recipe
 
 

@@ -106,11 +106,12 @@ def test_pretraining_steps_agree_with_videomaes_authors(case: Case) -> None:
     optim = AdamWConfig(
         base_lr=1.0,
         betas=tuple(config["optimizer"]["betas"]),
-        eps=config["optimizer"]["eps"],
         weight_decay=1.0,  # what decays; by how much, every step says
         max_grad_norm=config["clip_grad_norm"],
     )
     optimizer, runtime = optim.build(method), Runtime("fp32")
+    for group in optimizer.param_groups:
+        group["eps"] = config["optimizer"]["eps"]
     for step, rate in enumerate(case.json["learning_rate_per_step"]):
         for group in optimizer.param_groups:
             group["weight_decay"] = case.json["weight_decay_per_step"][step] if group["weight_decay"] else 0.0
@@ -132,12 +133,13 @@ def test_fine_tuning_steps_agree_with_videomaes_authors(case: Case) -> None:
     optim = AdamWConfig(
         base_lr=1.0,
         betas=tuple(config["optimizer"]["betas"]),
-        eps=config["optimizer"]["eps"],
         weight_decay=config["weight_decay"],
         layer_decay=config["layer_decay"],
         max_grad_norm=config["clip_grad_norm"],
     )
     optimizer, runtime = optim.build(task), Runtime("fp32")
+    for group in optimizer.param_groups:
+        group["eps"] = config["optimizer"]["eps"]
     every = config["accumulate"]
     for update, rate in enumerate(case.json["base_learning_rate_per_update"]):
         losses = []

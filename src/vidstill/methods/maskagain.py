@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vidstill.methods.common.losses import regression_loss
 from vidstill.methods.common.masking import Mask, TubeMask, build_mask, check_mask_ratio, draw_permutations
 from vidstill.methods.common.method import Clips, PerClip
-from vidstill.methods.common.targets import compute_pixel_target
+from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, check_layer_pairs
 from vidstill.methods.maskagain_losses import (
     AttentionLoss,
@@ -121,6 +121,11 @@ class MaskAgainConfig:
         return self.output.relation_clips if "relation" in self.loss_weights else 1
 
     @property
+    def target(self) -> PixelTarget:
+        """What the decoder reconstructs: VideoMAE's target."""
+        return "per_channel"
+
+    @property
     def attention_layers(self) -> tuple[int, int]:
         """The student's and the teacher's block whose attention is compared."""
         return self.hidden.layers or (self.encoder.depth, self.teacher.model.depth)
@@ -183,7 +188,7 @@ class MaskAgain(nn.Module):
             parts |= self.compute_output_losses(student.layers[last], teacher.layers[config.teacher.model.depth])
         if self.decoder is not None:
             reconstruction = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token)
-            target = compute_pixel_target(clip, config.encoder, mask.masked, "per_channel")
+            target = compute_pixel_target(clip, config.encoder, mask.masked, config.target)
             parts["reconstruction"] = regression_loss(reconstruction, target, "l2")
         loss = torch.stack([config.loss_weights[term] * part for term, part in parts.items()]).sum()  # eq. (19)
         return Output(loss, parts)

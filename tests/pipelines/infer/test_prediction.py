@@ -336,7 +336,7 @@ def test_one_video_is_drawn_again_and_plotted(model, clip, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"out": "out.png"}, ".csv"),
         ({"plot": "plot.jpg"}, ".png"),

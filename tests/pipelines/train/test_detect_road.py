@@ -173,7 +173,7 @@ def unasked(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (unlisted, "actions"),
         (unnumbered, "line 5 of"),
@@ -192,7 +192,7 @@ def test_data_that_cannot_be_used_are_refused_before_anything_is_written(road, t
 
 
 @pytest.mark.parametrize(
-    ("typed_words", "said"),
+    ("typed_words", "message"),
     [
         ("{road}/data/annotations/val_persons.csv --crop center", "--crop"),
         ("{road}/none", "there is no file or run"),
