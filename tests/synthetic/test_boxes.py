@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
@@ -144,6 +144,7 @@ def boxes_of(rows: BoxTable, own: list[int]) -> list[tuple[float, ...]]:
 
 @settings(max_examples=15, deadline=None)
 @given(seeds)
+@example(105908014)  # a limb that the edge cuts
 def test_a_box_holds_its_figure_and_no_more(seed):
     """What changes in a frame when a figure is left out, whatever colours it and the background have."""
     scene = single_frame(acted(seed), 2 * FPS)
@@ -155,7 +156,9 @@ def test_a_box_holds_its_figure_and_no_more(seed):
             np.stack([draw_scene(each, colours, SIZE)[0] for colours in range(seed, seed + 6)]).astype(int)
             for each in (scene, others)
         )
-        rows, columns = np.nonzero(np.abs(with_it - without).max((0, -1)) > 24)
+        changed = np.abs(with_it - without).max((0, -1)) > 24
+        changed[[0, -1]] = changed[:, [0, -1]] = False  # the frame's edge cuts figures within a pixel
+        rows, columns = np.nonzero(changed)
         left, top, right, bottom = box * np.tile([SIZE[1], SIZE[0]], 2)
         beyond = np.array([rows - top, bottom - 1 - rows, columns - left, right - 1 - columns])
         assert beyond.min() >= -1

@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from vidstill.pipelines.infer.writers import npz, parquet, safetensors
+from vidstill.pipelines.infer.writers import parquet
 from vidstill.pipelines.infer.writers.feature_store import SINGLE_FILE_FORMATS
 from vidstill.pipelines.infer.writers.features import FeatureColumn, FeatureKey, FeatureTable, FileStamp
 from vidstill.utils.types import InputError
@@ -111,7 +111,7 @@ def test_other_files_are_read_as_none(tmp_path, format):
 
 
 def test_numpy_reads_npz(tmp_path):
-    arrays = np.load(write(npz, tmp_path / "features.npz", TABLE), allow_pickle=False)
+    arrays = np.load(write(SINGLE_FILE_FORMATS["npz"], tmp_path / "features.npz", TABLE), allow_pickle=False)
     assert arrays["names"].tolist() == [key.name for key in TABLE.keys]
     assert arrays["splits"].tolist() == ["train", "train", "val"]
     assert json.loads(str(arrays["metadata"])) == METADATA
@@ -120,7 +120,7 @@ def test_numpy_reads_npz(tmp_path):
 
 
 def test_safetensors_reads_safetensors(tmp_path):
-    path = write(safetensors, tmp_path / "features.safetensors", TABLE)
+    path = write(SINGLE_FILE_FORMATS["safetensors"], tmp_path / "features.safetensors", TABLE)
     arrays = load_file(path)
     assert set(arrays) == {*ARRAYS, "labels", "offsets", "num_bytes", "mtime_ns"}
     for name, array in ARRAYS.items():
@@ -134,7 +134,7 @@ def test_safetensors_reads_safetensors(tmp_path):
 
 def test_pyarrow_reads_one_row_of_parquet_per_window(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
-    rows = pq.read_table(write(parquet, tmp_path / "features.parquet", TABLE))
+    rows = pq.read_table(write(SINGLE_FILE_FORMATS["parquet"], tmp_path / "features.parquet", TABLE))
     assert rows["name"].to_pylist() == [NAMES[0]] * 3 + [NAMES[1]] * 3
     assert rows["split"].to_pylist() == ["train"] * 4 + ["val"] * 2
     assert rows["label"].to_pylist() == [1, 1, 1, None, 0, 0]
