@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import PROJECT
 from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of
 
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
@@ -46,7 +47,8 @@ def roads(tmp_path_factory):
         (data / f"{name}.txt").write_text("\n".join(listed))
     walk(data, folder / "one", device_batch=4)
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(PROJECT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     subprocess.run([*two, __file__, str(data), str(folder / "two")], check=True, env=environment)
     return folder / "one", folder / "two"
 
