@@ -123,7 +123,7 @@ def test_slowfasts_pre_training_has_its_authors_numbers() -> None:
     with torch.no_grad():
         seen = method.encoder(clip(), mask().visible)
         rebuilt = method.decoder(seen.tokens, mask().visible, mask().masked, grid, seen.cls_token)
-        target = method.target(clip(), mask().masked)
+        target = method.compute_target(clip(), mask().masked)
         loss = method(clip(), mask=mask()).loss
     hold(
         rebuilt,
