@@ -25,7 +25,7 @@ from vidstill.data.ava.transforms import (
     to_pixel_boxes,
 )
 from vidstill.data.decode.reader import Frames
-from vidstill.data.loader.collate import SampleArrays
+from vidstill.data.loader.protocols import SampleArrays
 from vidstill.data.transforms.crop import CropBox, list_view_boxes
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.types import InputError, check_range

@@ -11,8 +11,7 @@ from jaxtyping import Float, UInt8
 
 from vidstill.data.datasets.base import FrameSampling, ManifestDataset, OpenedRow
 from vidstill.data.decode.reader import Frames
-from vidstill.data.loader.collate import SampleArrays
-from vidstill.data.loader.protocols import TrainBatch
+from vidstill.data.loader.protocols import SampleArrays, TrainBatch
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.transforms.crop import MultiScaleCrop, RandomResizedCrop, flip_horizontal
 from vidstill.data.transforms.frame_sampling import SpanSampling, TimedSampling

@@ -9,8 +9,7 @@ from jaxtyping import UInt8
 
 from vidstill.data.datasets.base import FrameSampling, ManifestDataset
 from vidstill.data.decode.reader import Frames
-from vidstill.data.loader.collate import SampleArrays
-from vidstill.data.loader.protocols import ViewBatch
+from vidstill.data.loader.protocols import SampleArrays, ViewBatch
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.transforms.crop import CropRule, Interpolation, crop_views
 from vidstill.utils.types import check_range

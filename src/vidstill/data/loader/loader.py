@@ -1,26 +1,30 @@
 """Batches on the device from a dataset's samples: broken videos are replaced in training and left out in evaluation."""
 
 import logging
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from functools import lru_cache, partial
-from itertools import chain
-from typing import Any, NamedTuple
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch import Tensor
 
-from vidstill.data.loader.collate import Columns, GetSample, SampleArrays, SubmitSample, iter_collated_batches
 from vidstill.data.loader.order import count_previous_occurrences, draw_epoch_order, iter_epoch_positions
-from vidstill.data.loader.protocols import B, TrainDataset, ViewDataset
+from vidstill.data.loader.protocols import B, SampleArrays, TrainDataset, ViewDataset
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.parallel.pool import WORKER_TIMEOUT_SECONDS, LostTask, map_in_order
+from vidstill.parallel.pool import WORKER_TIMEOUT_SECONDS, LostTask, WorkerPool, map_in_order
 from vidstill.utils.text import join_first
 from vidstill.utils.types import InputError
 
 MAX_BROKEN_FRACTION = 0.01
 """The fraction of a training set that may be broken before training stops; of ten videos or more, one may be."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("vidstill")
 
@@ -80,17 +84,35 @@ def iter_train_batches(
     positions = iter_epoch_positions(
         range(start_step, total_steps), videos_per_step, steps_per_epoch, accumulation_steps, rank, world_size
     )
-    max_broken = int(max_broken_fraction * len(dataset)) or int(len(dataset) >= 10)
-    batches = iter_collated_batches(
-        partial(_load_train_arrays, dataset),
-        partial(_iter_train_samples, dataset, positions, max_broken),
-        videos_per_step // num_chunks,
-        sample_num_bytes=dataset.sample_num_bytes,
-        workers=workers,
-        timeout_seconds=timeout_seconds,
-        device=device,
-    )
-    return _iter_device_batches(dataset.batch_type, batches, device)
+    num_videos, broken = len(dataset), dict[int, str]()
+    max_broken = int(max_broken_fraction * num_videos) or int(num_videos >= 10)
+
+    @lru_cache(maxsize=2)  # pending samples may be of two epochs
+    def get_order(epoch: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+        order = draw_epoch_order(num_videos, dataset.seed, epoch, dataset.expected_counts)
+        return order, count_previous_occurrences(order)
+
+    def make_key(epoch_position: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return the arguments of `load_arrays`: the next video of the order that is not known to be broken."""
+        epoch, position = epoch_position
+        order, occurrences = get_order(epoch)
+        candidates = chain(order[position:], order[:position], range(num_videos))  # an epoch may leave some out
+        source_index = next(video for video in map(int, candidates) if video not in broken)
+        return epoch, int(order[position]), int(occurrences[position]), source_index
+
+    def replace_broken(index: int, reason: str) -> bool:
+        if index not in broken:  # it may have been pending twice
+            broken[index] = reason
+            log.warning("%s; another %s replaces it", reason, dataset.noun)
+        if len(broken) > min(max_broken, num_videos - 1):
+            raise InputError(
+                f"{len(broken)} of {num_videos} {dataset.noun}s are broken, and at most {max_broken} may be; "
+                f"repair them or take them out of the data: {join_first(list(broken.values()), 10, '; ')}"
+            )
+        return True
+
+    samples = partial(_iter_samples, dataset, positions, make_key, replace_broken)
+    return _iter_batches(dataset, samples, videos_per_step // num_chunks, workers, timeout_seconds, device)
 
 
 def iter_view_batches(
@@ -120,112 +142,136 @@ def iter_view_batches(
     Raises:
         InputError: A server does not answer (`StorageUnreachable`), or a row cannot give such clips.
     """
-    batches = iter_collated_batches(
-        dataset.load_arrays,
-        partial(_iter_view_samples, dataset, range(rank, len(dataset), world_size), broken_videos),
-        videos_per_batch,
-        sample_num_bytes=dataset.sample_num_bytes,
-        workers=workers,
-        timeout_seconds=timeout_seconds,
-        device=device,
-    )
-    return _iter_device_batches(dataset.batch_type, batches, device)
+
+    def omit_broken(index: int, reason: str) -> bool:
+        broken_videos[index] = reason
+        log.warning("%s; it is left out", reason)
+        return False
+
+    indices = range(rank, len(dataset), world_size)
+    samples = partial(_iter_samples, dataset, indices, lambda index: (index,), omit_broken)
+    return _iter_batches(dataset, samples, videos_per_batch, workers, timeout_seconds, device)
 
 
-def _load_train_arrays(dataset: TrainDataset[B], key: tuple[int, int, int, int]) -> SampleArrays:
+def _iter_samples(
+    dataset: TrainDataset[B] | ViewDataset[B],
+    items: Iterable[T],
+    make_key: Callable[[T], tuple[int, ...]],
+    replace_broken: Callable[[int, str], bool],
+    submit: Callable[[tuple[int, ...]], Any],
+    get_result: Callable[[Any], SampleArrays | LostTask],
+    max_pending: int,
+) -> Iterator[SampleArrays | None]:
+    """Yield the samples of the items in order, None for one that is broken and not replaced.
+
+    Args:
+        make_key: Returns the arguments of `load_arrays` for an item; the last is the row whose video is shown.
+        replace_broken: Records a broken row and why, and returns whether its item is tried again with another key.
+        submit: Requests the sample of a key and returns a ticket.
+        get_result: Returns the sample of a ticket; the next `submit` reuses its memory.
+        max_pending: Items that are submitted before the first is taken.
+    """
+
+    def submit_item(item: T) -> tuple[T, int, Any]:
+        key = make_key(item)
+        return item, key[-1], submit(key)
+
+    def get_sample(pending: tuple[T, int, Any]) -> SampleArrays | None:
+        while True:
+            item, index, ticket = pending
+            try:
+                arrays = get_result(ticket)
+            except BrokenVideo as error:
+                reason = str(error)
+            else:
+                if not isinstance(arrays, LostTask):
+                    return arrays
+                reason = f"{dataset.sample_name(index)} {arrays.reason}"
+            if not replace_broken(index, reason):
+                return None
+            pending = submit_item(item)
+
+    return map_in_order(submit_item, get_sample, items, max_pending)
+
+
+def _load_arrays(dataset: TrainDataset[B] | ViewDataset[B], key: tuple[int, ...]) -> SampleArrays:
     return dataset.load_arrays(*key)
 
 
-class _PendingSample(NamedTuple):
-    epoch: int
-    position: int
-    source_index: int
-    ticket: Any
+def _iter_batches(
+    dataset: TrainDataset[B] | ViewDataset[B],
+    iter_samples: Callable[..., Iterator[SampleArrays | None]],
+    batch_size: int,
+    workers: int,
+    timeout_seconds: float,
+    device: torch.device,
+) -> Iterator[B]:
+    """Collate samples, move them to the device and scale clips to [0, 1].
 
-
-def _iter_train_samples(
-    dataset: TrainDataset[B],
-    positions: Iterable[tuple[int, int]],
-    max_broken: int,
-    submit: SubmitSample,
-    get_result: GetSample,
-    max_pending: int,
-) -> Iterator[SampleArrays]:
-    """Yield the samples at these positions of epochs; the next in the order replaces one that is broken."""
-    num_videos, broken = len(dataset), dict[int, str]()
-
-    @lru_cache(maxsize=2)  # pending samples may be of two epochs
-    def get_order(epoch: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
-        order = draw_epoch_order(num_videos, dataset.seed, epoch, dataset.expected_counts)
-        return order, count_previous_occurrences(order)
-
-    def submit_position(epoch_position: tuple[int, int]) -> _PendingSample:
-        epoch, position = epoch_position
-        order, occurrences = get_order(epoch)
-        candidates = chain(order[position:], order[:position], range(num_videos))  # an epoch may leave some out
-        source_index = next(video for video in map(int, candidates) if video not in broken)
-        key = epoch, int(order[position]), int(occurrences[position]), source_index
-        return _PendingSample(epoch, position, source_index, submit(key))
-
-    def get_sample(pending: _PendingSample) -> SampleArrays:
-        while isinstance(arrays := _get_arrays(dataset, pending.source_index, get_result, pending.ticket), str):
-            if pending.source_index not in broken:  # it may have been pending twice
-                broken[pending.source_index] = arrays
-                log.warning("%s; another %s replaces it", arrays, dataset.noun)
-            if len(broken) > min(max_broken, num_videos - 1):
-                raise InputError(_format_broken_videos(broken, max_broken, num_videos, dataset.noun))
-            pending = submit_position((pending.epoch, pending.position))
-        return arrays
-
-    return map_in_order(submit_position, get_sample, positions, max_pending)
-
-
-def _iter_view_samples(
-    dataset: ViewDataset[B],
-    indices: range,
-    broken_videos: dict[int, str],
-    submit: SubmitSample,
-    get_result: GetSample,
-    max_pending: int,
-) -> Iterator[SampleArrays | None]:
-    """Yield the samples of these rows, None for one that is broken."""
-
-    def get_sample(pending: tuple[int, Any]) -> SampleArrays | None:
-        index, ticket = pending
-        arrays = _get_arrays(dataset, index, get_result, ticket)
-        if not isinstance(arrays, str):
-            return arrays
-        broken_videos[index] = arrays
-        log.warning("%s; it is left out", arrays)
-        return None
-
-    return map_in_order(lambda index: (index, submit(index)), get_sample, indices, max_pending)
-
-
-def _get_arrays(
-    dataset: TrainDataset[B] | ViewDataset[B], index: int, get_result: GetSample, ticket: Any
-) -> SampleArrays | str:
-    """Return a sample, or a sentence on why its video is broken."""
-    try:
-        arrays = get_result(ticket)
-    except BrokenVideo as error:
-        return str(error)
-    return f"{dataset.sample_name(index)} {arrays.reason}" if isinstance(arrays, LostTask) else arrays
-
-
-def _iter_device_batches(
-    batch_type: Callable[..., B], batches: Generator[Columns], device: torch.device
-) -> Generator[B]:
-    """Move batches to the device and scale clips to [0, 1]."""
-    with closing(batches):
+    Without workers a sample is loaded here when it is taken. With workers a thread collates the next batch while this
+    one is used, and the workers keep as many samples of the one after ready as it has, and two more each.
+    """
+    load_sample = partial(_load_arrays, dataset)
+    with ExitStack() as stack:
+        if workers:
+            max_pending = batch_size + 2 * workers
+            pool = WorkerPool(
+                load_sample,
+                workers=workers,
+                max_pending=max_pending,
+                tasks_per_worker=math.ceil(max_pending / workers),  # nothing is dispatched while the thread waits
+                slot_num_bytes=dataset.sample_num_bytes,
+                timeout_seconds=timeout_seconds,
+            )
+            samples = iter_samples(stack.enter_context(pool).submit, pool.get_result, max_pending)
+            batches = _prefetch(_collate_samples(samples, batch_size, device), pool.stop, device)
+            stack.enter_context(closing(batches))
+        else:
+            batches = _collate_samples(iter_samples(lambda key: key, load_sample, 1), batch_size, device)
         for columns in filter(None, batches):
             clip, *others = (column.to(device, non_blocking=True) for column in columns)
-            yield batch_type(clip.float().div_(255), *others)
+            yield dataset.batch_type(clip.float().div_(255), *others)
 
 
-def _format_broken_videos(broken_videos: dict[int, str], max_broken: int, num_videos: int, noun: str) -> str:
-    reasons = join_first(list(broken_videos.values()), 10, "; ")
-    return (
-        f"{len(broken_videos)} of {num_videos} {noun}s are broken, and at most {max_broken} may be; "
-        f"repair them or take them out of the data: {reasons}"
-    )
+def _collate_samples(
+    samples: Iterator[SampleArrays | None], batch_size: int, device: torch.device
+) -> Generator[tuple[Tensor, ...]]:
+    """Yield batches in host memory, page-locked for a GPU; one is empty if all its videos are broken."""
+    for first in samples:
+        columns: list[Tensor] = []
+        num_samples = 0
+        for arrays in chain([first], islice(samples, batch_size - 1)):
+            if arrays is not None:
+                columns = columns or [_allocate_column(array, batch_size, device) for array in arrays]
+                for column, array in zip(columns, arrays, strict=True):
+                    column.numpy()[num_samples * len(array) : (num_samples + 1) * len(array)] = array
+                num_samples += 1
+        yield tuple(column[: len(column) // batch_size * num_samples] for column in columns)
+
+
+def _allocate_column(array: np.ndarray, batch_size: int, device: torch.device) -> Tensor:
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    return torch.empty((batch_size * len(array), *array.shape[1:]), dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def _prefetch(
+    batches: Iterator[tuple[Tensor, ...]], stop: Callable[[], None], device: torch.device
+) -> Generator[tuple[Tensor, ...]]:
+    """Yield the same batches, each collated in a thread while the one before is used.
+
+    Args:
+        stop: Ends the thread's wait for samples.
+        device: The device whose context the thread uses for page-locked memory.
+    """
+    initializer = None
+    if device.type == "cuda":  # a new thread would use the first GPU
+        index = torch.cuda.current_device() if device.index is None else device.index
+        initializer = partial(torch.cuda.set_device, index)
+    with ThreadPoolExecutor(1, initializer=initializer) as thread:
+        try:
+            pending = thread.submit(next, batches, None)
+            while (batch := pending.result()) is not None:
+                pending = thread.submit(next, batches, None)
+                yield batch
+        finally:
+            stop()

@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vidstill.data.loader.collate import SampleArrays
 from vidstill.data.storage.fetch import PathOrUrl
+
+SampleArrays = tuple[np.ndarray, ...]
+"""A sample: columns that each have one row per copy, the clips first."""
 
 B = TypeVar("B")
 """A batch: a NamedTuple of tensors, the clips first."""
