@@ -1,70 +1,37 @@
 """Datasets by their directories: of videos or images, one for each class, one for each split."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from vidstill.data.decode.images import IMAGE_EXTENSIONS
 from vidstill.data.decode.reader import VIDEO_EXTENSIONS
-from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, Split, build_manifest, match_splits, select_split
+from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, Split, build_manifest, select_split
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_directory, list_directories, list_files, walk_directory
-from vidstill.utils.types import InputError
 
 
-@dataclass(frozen=True)
-class FolderReader:
-    """A directory of videos, or of a directory for each class."""
-
-    path: PathOrUrl
-
-    def list_splits(self) -> tuple[Split, ...]:
-        return ()
-
-    def read_manifest(self, split: Split | None) -> Manifest:
-        if split == "val":
-            raise InputError(
-                f"{self.path} has no val split; give a directory with train and val in it, as lists or as directories"
-            )
-        return read_folder_manifest(self.path, [self.path], "")
-
-
-@dataclass(frozen=True)
-class SplitFolderReader:
-    """A directory with a directory for each split.
+def read_folder(path: PathOrUrl, split_folders: Mapping[str, PathOrUrl], split: Split | None) -> Manifest:
+    """Read a directory of videos, of images if it holds no videos, or of directories for the classes.
 
     Args:
-        split_folders: By the name of the split.
+        split_folders: The directories of the splits, which share their classes; if empty, the directory is not split.
+        split: The split; None for the train split.
+
+    Raises:
+        InputError: There is no such split, or it holds no videos.
     """
-
-    path: PathOrUrl
-    split_folders: dict[str, PathOrUrl]
-
-    def list_splits(self) -> tuple[Split, ...]:
-        return match_splits(self.split_folders)
-
-    def read_manifest(self, split: Split | None) -> Manifest:
-        folder = select_split(self.path, self.split_folders, split)
-        return read_folder_manifest(folder, list(self.split_folders.values()), f"the {split or 'train'} split of ")
-
-
-def read_folder_manifest(folder: PathOrUrl, split_folders: list[PathOrUrl], description_prefix: str) -> Manifest:
-    """Read the videos of a directory, or its images if it holds no videos.
-
-    Args:
-        split_folders: The directories of all splits, which share their classes.
-        description_prefix: The start of the manifest's description.
-    """
+    folder = select_split(path, split_folders, split) if split_folders or split == "val" else path
+    prefix = f"the {split or 'train'} split of " if split_folders else ""
     suffixes = VIDEO_EXTENSIONS if has_media(folder, VIDEO_EXTENSIONS) else IMAGE_EXTENSIONS
     if any(has_suffix(name, suffixes) for name in list_files(folder)):
         rows = VideoTable(folder, iter_media_files(folder, suffixes))
         noun = "videos" if suffixes == VIDEO_EXTENSIONS else "images"
-        return build_manifest(folder, rows, (), f"{description_prefix}a directory of {noun}")
-    classes = find_classes(split_folders, suffixes)
+        return build_manifest(folder, rows, (), f"{prefix}a directory of {noun}")
+    classes = find_classes(list(split_folders.values()) or [path], suffixes)
     rows = read_class_folders(folder, classes, suffixes)
-    return build_manifest(folder, rows, classes, f"{description_prefix}a directory with a directory for each class")
+    return build_manifest(folder, rows, classes, f"{prefix}a directory with a directory for each class")
 
 
 def find_classes(folders: list[PathOrUrl], suffixes: frozenset[str]) -> tuple[str, ...]:

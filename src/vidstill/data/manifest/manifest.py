@@ -1,8 +1,8 @@
 """The manifest of a dataset: rows whose files all exist, the names of the classes, and a description."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -41,15 +41,18 @@ class Manifest:
         return len(self.rows)
 
 
-@runtime_checkable
-class ManifestReader(Protocol):
-    """A recognized dataset."""
+class ManifestReader(NamedTuple):
+    """A recognized dataset.
 
-    def list_splits(self) -> tuple[Split, ...]:
-        """Return its splits; none if it is not split."""
+    Args:
+        splits: None if it is not split.
+        read_manifest: Reads the videos of a split (None: the train split), or all of a dataset without splits.
+        num_folds: The number of official ways to split it.
+    """
 
-    def read_manifest(self, split: Split | None) -> Manifest:
-        """Read the videos of a split (None: the train split), or all videos of a dataset without splits."""
+    splits: tuple[Split, ...]
+    read_manifest: Callable[[Split | None], Manifest]
+    num_folds: int = 1
 
 
 def match_splits(names: Iterable[str]) -> tuple[Split, ...]:
@@ -57,14 +60,14 @@ def match_splits(names: Iterable[str]) -> tuple[Split, ...]:
     return tuple(split for split, aliases in SPLIT_ALIASES.items() if set(names).intersection(aliases))
 
 
-def select_split(folder: PathOrUrl, split_paths: dict[str, PathOrUrl], split: Split | None) -> PathOrUrl:
-    """Return the path of a split; None for the train split."""
+def select_split(folder: PathOrUrl, split_paths: Mapping[str, PathOrUrl], split: Split | None) -> PathOrUrl:
+    """Return the path of a split, None for the train split, or raise an InputError if there is none."""
     for name in SPLIT_ALIASES[split or "train"]:
         if name in split_paths:
             return split_paths[name]
-    raise InputError(
-        f"{folder} has no {split or 'train'} split, only {', '.join(map(base_name, split_paths.values()))}"
-    )
+    names = ", ".join(map(base_name, split_paths.values()))
+    hint = f", only {names}" if names else "; give a directory with train and val in it, as lists or as directories"
+    raise InputError(f"{folder} has no {split or 'train'} split{hint}")
 
 
 def build_manifest(

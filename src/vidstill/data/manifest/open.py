@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 
 from vidstill.data.decode.images import IMAGE_EXTENSIONS
 from vidstill.data.decode.reader import VIDEO_EXTENSIONS
-from vidstill.data.manifest.folder import FolderReader, SplitFolderReader, find_split_folders, has_suffix
-from vidstill.data.manifest.list_file import ListFileReader, SplitListReader
-from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, ManifestReader, Split, build_manifest
+from vidstill.data.manifest.folder import find_split_folders, has_suffix, read_folder
+from vidstill.data.manifest.list_file import open_list_file, open_split_lists
+from vidstill.data.manifest.manifest import SPLIT_ALIASES, Manifest, ManifestReader, Split, build_manifest, match_splits
 from vidstill.data.manifest.official import detect_official_folder, detect_official_list
 from vidstill.data.manifest.official.kinetics import is_kinetics_list
-from vidstill.data.manifest.official.layout import OfficialReader
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, join_path, parse_path
 from vidstill.data.storage.filesystem import base_name, invalidate_listing_cache, is_directory, is_file, parent_path
@@ -56,13 +55,13 @@ def open_test_manifest(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: 
     """
     with _translate_read_errors(path):
         reader = _detect_reader(parse_path(path), root, fold)
-        return reader.read_manifest("val" if reader.list_splits() else None)
+        return reader.read_manifest("val" if reader.splits else None)
 
 
 def list_splits(path: PathOrUrl) -> tuple[Split, ...]:
     """Return the splits of a dataset; none if it is not split."""
     with _translate_read_errors(path):
-        return _detect_reader(parse_path(path), None, 1).list_splits()
+        return _detect_reader(parse_path(path), None, 1).splits
 
 
 @contextmanager
@@ -83,36 +82,26 @@ def _detect_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> Manife
         reader = _detect_folder_reader(path, root, fold)
     else:
         raise InputError(f"{path} does not exist; give a directory of videos or a list of them")
-    if fold != 1 and not (isinstance(reader, OfficialReader) and reader.num_folds > 1):
+    if fold != 1 and reader.num_folds == 1:
         raise InputError(f"{path} has no fold {fold}, as UCF101 and HMDB51 have; leave --fold at 1")
     return reader
 
 
 def _detect_file_reader(path: PathOrUrl, root: PathOrUrl | None) -> ManifestReader:
-    if has_suffix(base_name(path), VIDEO_EXTENSIONS | IMAGE_EXTENSIONS):
-        return _SingleVideoReader(path)
-    return detect_official_list(path, root) or ListFileReader(path, root)
+    if has_suffix(name := base_name(path), VIDEO_EXTENSIONS | IMAGE_EXTENSIONS):
+        rows = VideoTable(parent_path(path), [name])
+        return ManifestReader((), lambda split: build_manifest(path, rows, (), "one video"))
+    return detect_official_list(path, root) or open_list_file(path, root)
 
 
 def _detect_folder_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader:
     if is_file(index := join_path(path, INDEX_FILE)):
-        return ListFileReader(index, root, is_packed=True)
+        return open_list_file(index, root, is_packed=True)
     names = [name for aliases in SPLIT_ALIASES.values() for name in aliases]
     lists = {name: part for name in names if is_file(part := join_path(path, f"{name}.csv"))}
     if lists and not any(map(is_kinetics_list, lists.values())):  # the lists of Kinetics have the same names
-        return SplitListReader(path, lists, root)
+        return open_split_lists(path, lists, root)
     if official := detect_official_folder(path, root, fold):
         return official
     split_folders = find_split_folders(path)
-    return SplitFolderReader(path, split_folders) if split_folders else FolderReader(path)
-
-
-@dataclass(frozen=True)
-class _SingleVideoReader:
-    path: PathOrUrl
-
-    def list_splits(self) -> tuple[Split, ...]:
-        return ()
-
-    def read_manifest(self, split: Split | None) -> Manifest:
-        return build_manifest(self.path, VideoTable(parent_path(self.path), [base_name(self.path)]), (), "one video")
+    return ManifestReader(match_splits(split_folders), partial(read_folder, path, split_folders))

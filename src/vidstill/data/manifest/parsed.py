@@ -1,8 +1,8 @@
 """The entries of a list of videos, checked and gathered into a table: one reader for all forms of lists."""
 
 from array import array
-from collections.abc import Iterator, Sequence
-from itertools import count, islice, zip_longest
+from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,6 @@ from vidstill.utils.types import InputError
 
 MAX_CLASSES = 100_000
 """A larger number is a time stamp or an identifier, not a label."""
-
-MAX_FRAMES = 2**31 - 1
 
 
 class ListEntry(NamedTuple):
@@ -53,7 +51,7 @@ _CHECKS: dict[str, tuple[set[type], float, str]] = {  # the types, the largest n
     "label": ({int}, MAX_CLASSES - 1, "a number counted from 0, one for each class (names belong in `class`)"),
     "class_": ({str}, 0, "a name"),
     "split": ({str}, 0, "a name"),
-    "frames": ({int}, MAX_FRAMES, "how many there are"),
+    "frames": ({int}, 2**31 - 1, "how many there are"),
     "rate": ({int, float}, 1e9, "frames per second"),
     "bytes": ({int}, 2**62, "how many there are"),
     "error": ({str}, 0, "what is wrong"),
@@ -63,20 +61,10 @@ _CHECKS: dict[str, tuple[set[type], float, str]] = {  # the types, the largest n
     "height": ({int}, 2**31 - 1, ""),
     "codec": ({str}, 0, ""),
 }
-_COLUMNS = {  # of the table, by the entries' names
-    "frames": "frames",
-    "rate": "frame_rate",
-    "bytes": "file_size",
-    "offset": "offset",
-    "width": "width",
-    "height": "height",
-}
-_UNCHECKED = ("width", "height", "codec")
-_CHUNK_ROWS = 512  # lines that are checked together, column by column
 
 
 class ParsedList:
-    """The rows of a list, checked and gathered chunk by chunk, before any file is looked up.
+    """The rows of a list, checked one by one, before any file is looked up.
 
     `line_numbers` and `splits` have an entry for each row; a split is an index into `split_names`, and its name is
     empty if a line states none. `class_to_idx` has the labels that are names, and the rows hold the index;
@@ -90,152 +78,85 @@ class ParsedList:
         InputError: A line states something that cannot be; the message has its number.
     """
 
-    def __init__(self, path: PathOrUrl, format: str, entries: Iterator[tuple[int, ListEntry]]):
+    def __init__(self, path: PathOrUrl, format: str, entries: Iterable[tuple[int, ListEntry]]):
         self.path, self.format = path, format
         self.class_to_idx, self.idx_to_class = dict[str, int](), dict[int, str]()
-        self._split_to_idx, self._shard_to_idx, self._codec_to_idx = (
-            dict[str, int](),
-            dict[str, int](),
-            dict[str, int](),
-        )
-        self._line_numbers, self._names, self._splits = list[int](), list[str](), list[int]()
-        self._extra_labels, self._errors = list[tuple[int, int]](), dict[int, str]()
-        self._columns: dict[str, Any] = {}
         self._label_kind: str | None = None
-        while chunk := list(islice(entries, _CHUNK_ROWS)):
-            self._add_chunk([number for number, _ in chunk], [entry for _, entry in chunk])
-        self.rows = self._build_table()
-        self.line_numbers, self.splits = np.array(self._line_numbers, np.int64), np.array(self._splits, np.int64)
-        self.split_names = list(self._split_to_idx)
-
-    def _add_chunk(self, numbers: list[int], entries: list[ListEntry]) -> None:
-        values = _transpose(entries)
-        if any(list in map(type, values.get(key, ())) for key in ("label", "class_")):
-            entries = [self._split_labels(*each) for each in zip(count(len(self._names)), numbers, entries)]
-            values = _transpose(entries)
-        values = {key: column for key, column in values.items() if key not in _UNCHECKED or _is_valid(key, column)}
-        if not all(_is_valid(key, column) for key, column in values.items()) or "shard" in values:
-            for number, entry in zip(numbers, entries, strict=True):
-                _check_entry(self.path, number, entry)
-        self._add_labels(numbers, entries, values.get("label", ()), values.get("class_", ()))
-        for key, column in _COLUMNS.items():
-            self._append(column, values.get(key, ()))
-        for key, indices in (("shard", self._shard_to_idx), ("codec", self._codec_to_idx)):
-            texts = values.get(key, ())
-            self._append(key, [None if text is None else indices.setdefault(text, len(indices)) for text in texts])
-        splits = values.get("split", [""] * len(entries))
-        self._splits += [self._split_to_idx.setdefault(split or "", len(self._split_to_idx)) for split in splits]
-        self._errors |= {i: error for i, error in enumerate(values.get("error", ()), len(self._names)) if error}
-        self._line_numbers += numbers
-        self._names += values["path"]
-
-    def _append(self, column: str, values: Sequence[int | float | None]) -> None:
-        """Append the rows of a chunk to a column; rows of chunks that state nothing are filled up before."""
-        if values:
-            dtype, missing = COLUMNS[column]
-            rows = self._columns.setdefault(column, array(np.dtype(dtype).char))
-            rows.extend([missing] * (len(self._names) - len(rows)))
-            rows.extend(values if None not in values else [missing if value is None else value for value in values])
-
-    def _add_labels(
-        self,
-        numbers: list[int],
-        entries: list[ListEntry],
-        labels: Sequence[int | None],
-        classes: Sequence[str | None],
-    ) -> None:
-        """Append the labels, which all lines state by number, or all by name, or none."""
-        self._label_kind = self._label_kind or _get_label_kind(entries[0])
-        if self._label_kind != _get_label_kind(entries[0]) or None in (labels or classes):
-            for number, entry in zip(numbers, entries, strict=True):
-                if (kind := _get_label_kind(entry)) != self._label_kind:
-                    raise InputError(f"line {number} of {self.path} has {kind}; the first has {self._label_kind}")
-        if labels and classes and set(zip(labels, classes, strict=True)) - self.idx_to_class.items():
-            for number, label, name in zip(numbers, labels, classes, strict=True):
-                if name is not None and label is not None:
-                    self._name_class(number, label, name)
-        self._append("label", labels or [self._add_class(name) for name in classes if name is not None])
-
-    def _add_class(self, name: str) -> int:
-        return self.class_to_idx.setdefault(name, len(self.class_to_idx))
-
-    def _name_class(self, number: int, label: int, name: str) -> None:
-        previous = self.idx_to_class.setdefault(label, name)
-        if name != previous:
-            raise InputError(f"line {number} of {self.path} calls class {label} {name!r}, before {previous!r}")
-
-    def _split_labels(self, row: int, number: int, entry: ListEntry) -> ListEntry:
-        """Return the entry with its first label and first class only; the further labels are kept apart."""
-        where = f"line {number} of {self.path}"
-        if type(entry.label) is not list and type(entry.class_) is not list:
-            return entry
-        labels = entry.label if type(entry.label) is list else [entry.label]
-        names = entry.class_ if type(entry.class_) is list else [entry.class_]
-        has_both = entry.label is not None and entry.class_ is not None
-        if has_both and (type(entry.label) is not type(entry.class_) or len(labels) != len(names)):
-            raise InputError(f"{where} has {len(labels)} labels and {len(names)} classes; name each")
-        used = labels if entry.label is not None else names
-        if not used:
-            raise InputError(f"{where} has an empty list of labels; state one or more")
-        for label, name in zip_longest(labels, names):
-            _check_entry(self.path, number, ListEntry("", label, name))
-        if len(set(used)) < len(used):
-            raise InputError(f"{where} states one label twice; state each once")
-        if has_both:
-            for label, name in zip(labels, names, strict=True):
-                self._name_class(number, label, name)
-        if len(used) > 1:
-            further = labels[1:] if entry.label is not None else [self._add_class(name) for name in names][1:]
-            self._extra_labels += [(row, label) for label in further]
-        return entry._replace(label=labels[0], class_=names[0])
-
-    def _build_table(self) -> VideoTable:
-        for column in self._columns:
-            rows, missing = self._columns[column], COLUMNS[column][1]
-            rows.extend([missing] * (len(self._names) - len(rows)))
+        splits, shards, codecs = dict[str, int](), dict[str, int](), dict[str, int]()
+        line_numbers, split_indices = array("q"), array("q")
+        names, errors, extra_labels = list[str](), dict[int, str](), list[tuple[int, int]]()
+        columns = {name: array(np.dtype(dtype).char) for name, (dtype, _) in COLUMNS.items()}
+        appends = [(columns[name].append, missing) for name, (_, missing) in COLUMNS.items()]
+        for row, (number, entry) in enumerate(entries):
+            entry = self._check(number, entry)
+            label, *further = self._read_labels(number, entry) or (None,)
+            shard = None if entry.shard is None else shards.setdefault(entry.shard, len(shards))
+            codec = None if entry.codec is None else codecs.setdefault(entry.codec, len(codecs))
+            values = label, entry.frames, entry.rate, entry.bytes, shard, entry.offset, entry.width, entry.height, codec
+            for (append, missing), value in zip(appends, values, strict=True):  # in the order of COLUMNS
+                append(missing if value is None else value)
+            line_numbers.append(number)
+            split_indices.append(splits.setdefault(entry.split or "", len(splits)))
+            names.append(entry.path)
+            extra_labels += [(row, each) for each in further]
+            if entry.error:
+                errors[row] = entry.error
+        self.line_numbers, self.splits, self.split_names = np.array(line_numbers), np.array(split_indices), list(splits)
+        arrays = {name: np.array(column) for name, column in columns.items()}
+        stated = {name: column for name, column in arrays.items() if (column != COLUMNS[name][1]).any()}
+        root, texts = parent_path(path), {"shards": list(shards), "codecs": list(codecs)}
         try:
-            return VideoTable(
-                parent_path(self.path),
-                self._names,
-                self._columns,
-                shards=list(self._shard_to_idx),
-                codecs=list(self._codec_to_idx),
-                errors=self._errors,
-                extra_labels=self._extra_labels,
-            )
+            self.rows = VideoTable(root, names, stated, **texts, errors=errors, extra_labels=extra_labels)
         except UnicodeEncodeError as error:
-            number = self._line_numbers[self._names.index(error.object)]
+            number = line_numbers[names.index(error.object)]
             name = shorten(error.object)
-            raise InputError(f"line {number} of {self.path} has a path that no file can have: {name}") from None
+            raise InputError(f"line {number} of {path} has a path that no file can have: {name}") from None
+
+    def _check(self, number: int, entry: ListEntry) -> ListEntry:
+        """Return the entry without facts that mean something else; the labels are checked later."""
+        for key, value in zip(ListEntry._fields, entry, strict=True):
+            if value is None or key in ("label", "class_") or _is_valid(key, value):
+                continue
+            if _CHECKS[key][2]:
+                raise self._make_error(number, key, value)
+            entry = entry._replace(**{key: None})
+        if entry.shard is not None and None in (entry.offset, entry.bytes):
+            raise InputError(f"line {number} of {self.path} names a shard without `offset` and `bytes` in it")
+        return entry
+
+    def _read_labels(self, number: int, entry: ListEntry) -> list[int]:
+        """Return the labels of a line. All lines state them by number, or all by name, or none."""
+        where = f"line {number} of {self.path}"
+        labels, names = (each if type(each) is list else [each] for each in (entry.label, entry.class_))
+        has_labels, has_names = entry.label is not None, entry.class_ is not None
+        are_lists = type(entry.label) is list, type(entry.class_) is list
+        if has_labels and has_names and (len(set(are_lists)) > 1 or len(labels) != len(names)):
+            raise InputError(f"{where} has {len(labels)} labels and {len(names)} classes; name each")
+        values = labels if has_labels else names
+        if not values:
+            raise InputError(f"{where} has an empty list of labels; state one or more")
+        for pair in zip_longest(labels, names):
+            for key, value in zip(("label", "class_"), pair, strict=True):
+                if not (value is None or _is_valid(key, value)):
+                    raise self._make_error(number, key, value)
+        if len(set(values)) < len(values):
+            raise InputError(f"{where} states one label twice; state each once")
+        kind = "a number for a label" if has_labels else "a class" if has_names else "no label"
+        self._label_kind = self._label_kind or kind
+        if kind != self._label_kind:
+            raise InputError(f"{where} has {kind}; the first has {self._label_kind}")
+        if not has_labels:
+            return [self.class_to_idx.setdefault(name, len(self.class_to_idx)) for name in names] if has_names else []
+        for label, name in zip(labels, names, strict=True) if has_names else ():
+            if name != (previous := self.idx_to_class.setdefault(label, name)):
+                raise InputError(f"{where} calls class {label} {name!r}, before {previous!r}")
+        return labels
+
+    def _make_error(self, number: int, key: str, value: Any) -> InputError:
+        name, description = key.rstrip("_"), _CHECKS[key][2]
+        return InputError(f"line {number} of {self.path} has the {name} {shorten(str(value))}; state {description}")
 
 
-def _transpose(entries: list[ListEntry]) -> dict[str, tuple[Any, ...]]:
-    """Return the columns of which a line states something."""
-    columns = zip(ListEntry._fields, zip(*entries, strict=True), strict=True)
-    return {key: values for key, values in columns if values.count(None) < len(values)}
-
-
-def _get_label_kind(entry: ListEntry) -> str:
-    if entry.label is not None:
-        return "a number for a label"
-    return "no label" if entry.class_ is None else "a class"
-
-
-def _is_valid(key: str, values: Sequence[Any]) -> bool:
+def _is_valid(key: str, value: Any) -> bool:
     types, largest, _ = _CHECKS[key]
-    if not set(map(type, values)) <= types | {type(None)}:
-        return False
-    if not largest:
-        return True
-    numbers = values if None not in values else [value for value in values if value is not None]
-    return not numbers or (min(numbers) >= 0 and max(numbers) <= largest)
-
-
-def _check_entry(path: PathOrUrl, line_number: int, entry: ListEntry) -> None:
-    """Raise an InputError if a value of a line has the wrong type or range."""
-    for key, (_, _, description) in _CHECKS.items():
-        if key not in _UNCHECKED and not _is_valid(key, [value := getattr(entry, key)]):
-            name = key.rstrip("_")
-            raise InputError(f"line {line_number} of {path} has the {name} {shorten(str(value))}; state {description}")
-    if entry.shard is not None and (entry.offset is None or entry.bytes is None):
-        raise InputError(f"line {line_number} of {path} names a shard without `offset` and `bytes` in it")
+    return type(value) in types and (not largest or 0 <= value <= largest)

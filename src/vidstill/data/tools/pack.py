@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vidstill.data.manifest.jsonl import labels_to_dict
+from vidstill.data.manifest.list_formats import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import INDEX_FILE
 from vidstill.data.manifest.table import VideoTable

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from vidstill.data.manifest.jsonl import labels_to_dict
+from vidstill.data.manifest.list_formats import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource
 from vidstill.data.tools.inspect import open_split_manifests

@@ -1,7 +1,7 @@
 """Official datasets, recognized by their annotation files."""
 
 from vidstill.data.manifest.manifest import ManifestReader
-from vidstill.data.manifest.official import ava, hmdb51, imagenet, kinetics, ssv2, ucf101
+from vidstill.data.manifest.official import ava, imagenet, kinetics, ssv2, three_folds
 from vidstill.data.storage.fetch import PathOrUrl
 
 
@@ -15,8 +15,8 @@ def detect_official_folder(folder: PathOrUrl, root: PathOrUrl | None, fold: int)
     return (
         kinetics.detect_kinetics(folder, root)
         or ssv2.detect_ssv2(folder, root)
-        or ucf101.detect_ucf101(folder, root, fold)
-        or hmdb51.detect_hmdb51(folder, root, fold)
+        or three_folds.detect_ucf101(folder, root, fold)
+        or three_folds.detect_hmdb51(folder, root, fold)
         or ava.detect_ava(folder, root)
         or imagenet.detect_imagenet(folder)
     )

@@ -1,17 +1,11 @@
 """Kinetics-400, -600 and -700: CSV tables of YouTube videos and times, and one clip per row."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from vidstill.data.manifest.csv_table import split_csv_line
-from vidstill.data.manifest.manifest import Split
-from vidstill.data.manifest.official.layout import (
-    OfficialList,
-    OfficialReader,
-    find_dataset_folder,
-    list_annotation_folders,
-)
+from vidstill.data.manifest.list_formats import parse_csv_header, split_csv_line
+from vidstill.data.manifest.manifest import ManifestReader, Split
+from vidstill.data.manifest.official.layout import OfficialList, list_annotation_folders, open_official_lists
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_file, read_first_line, read_lines
 from vidstill.utils.types import InputError
@@ -22,46 +16,36 @@ _LIST_STEMS: dict[Split, tuple[str, ...]] = {  # of CVDF, DeepMind and ActivityN
 }
 
 
-def detect_kinetics(folder: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
+def detect_kinetics(folder: PathOrUrl, root: PathOrUrl | None) -> ManifestReader | None:
     """Recognize Kinetics by its lists in a directory or in its `annotations`."""
     for directory in list_annotation_folders(folder):
-        lists: dict[Split, PathOrUrl] = {}
+        lists: dict[Split | None, PathOrUrl] = {}
         for split, stems in _LIST_STEMS.items():
             paths = (join_path(directory, stem + suffix) for stem in stems for suffix in (".csv", ".txt"))
             if (path := next(filter(is_kinetics_list, paths), None)) is not None:
                 lists[split] = path
         if lists:
-            read: dict[Split | None, Callable[[], OfficialList]] = {
-                split: partial(_read_list, path, tuple(lists.values())) for split, path in lists.items()
-            }
-            return _make_reader(folder, root or folder, read)
+            return _open_lists(folder, root, lists)
     return None
 
 
-def detect_kinetics_list(path: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
+def detect_kinetics_list(path: PathOrUrl, root: PathOrUrl | None) -> ManifestReader | None:
     """Recognize one of Kinetics' lists."""
-    if not is_kinetics_list(path):
-        return None
-    return _make_reader(path, root or find_dataset_folder(path), {None: partial(_read_list, path, (path,))})
+    return _open_lists(path, root, {None: path}) if is_kinetics_list(path) else None
+
+
+def _open_lists(source: PathOrUrl, root: PathOrUrl | None, lists: dict[Split | None, PathOrUrl]) -> ManifestReader:
+    readers = {split: partial(_read_list, path, tuple(lists.values())) for split, path in lists.items()}
+    # the directory of a split holds videos or class directories; replacements are two directories deep
+    return open_official_lists("Kinetics", source, root, readers, max_depth=2)
 
 
 def is_kinetics_list(path: PathOrUrl) -> bool:
     """Return whether a file is a table of Kinetics, and not a user's own table with such a column."""
     if not is_file(path):
         return False
-    columns = _parse_header(read_first_line(path))
+    columns = parse_csv_header(read_first_line(path))
     return "youtube_id" in columns and "path" not in columns
-
-
-def _parse_header(header: str) -> list[str]:
-    return [name.strip(' "').lower() for name in header.split(",")]
-
-
-def _make_reader(
-    folder: PathOrUrl, root: PathOrUrl, parts: dict[Split | None, Callable[[], OfficialList]]
-) -> OfficialReader:
-    # the directory of a split holds videos or class directories; replacements are two directories deep
-    return OfficialReader(family="Kinetics", folder=folder, root=root, max_depth=2, split_readers=parts)
 
 
 class _KineticsClip(NamedTuple):
@@ -83,7 +67,7 @@ def _read_list(path: PathOrUrl, lists: tuple[PathOrUrl, ...]) -> OfficialList:
 def _read_clips(path: PathOrUrl) -> list[_KineticsClip]:
     lines = read_lines(path)
     number, line = next(lines)
-    header = _parse_header(line)
+    header = parse_csv_header(line)
     if missing := [name for name in ("youtube_id", "time_start", "time_end") if name not in header]:
         raise InputError(
             f"line {number} of {path} names the columns {', '.join(header)}, and Kinetics has {missing[0]} too; "

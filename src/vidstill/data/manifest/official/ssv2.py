@@ -1,52 +1,43 @@
 """Something-Something V2: JSON lists of numbered videos, whose class is a template without its brackets."""
 
 import json
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from vidstill.data.manifest.manifest import Split
-from vidstill.data.manifest.official.layout import OfficialList, OfficialReader, list_annotation_folders
+from vidstill.data.manifest.manifest import ManifestReader
+from vidstill.data.manifest.official.layout import (
+    ListedVideo,
+    OfficialList,
+    SplitReaders,
+    list_annotation_folders,
+    open_official_lists,
+)
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_file, read_lines, read_text
 from vidstill.utils.types import InputError
 
+_NAME = "Something-Something V2"
 _PREFIXES = ("something-something-v2-", "")  # of the first release, and of Qualcomm's
 _VIDEO_FOLDERS = ("20bn-something-something-v2", "videos/20bn-something-something-v2", "videos")
 
 
-def detect_ssv2(folder: PathOrUrl, root: PathOrUrl | None) -> OfficialReader | None:
+def detect_ssv2(folder: PathOrUrl, root: PathOrUrl | None) -> ManifestReader | None:
     """Recognize Something-Something V2 by its lists in a directory, or in `labels` or `annotations` in it."""
     for directory in (*list_annotation_folders(folder), join_path(folder, "labels")):
         for prefix in _PREFIXES:
-            lists = {
-                name: path
-                for name in ("labels", "train", "validation", "test")
-                if is_file(path := join_path(directory, f"{prefix}{name}.json"))
-            }
-            if (
-                "labels" not in lists
-                or not lists.keys() & {"train", "validation"}
-                or not _is_label_map(lists["labels"])
-            ):
-                continue
-            answers = join_path(directory, f"{prefix}test-answers.csv")
-            readers: dict[Split | None, Callable[[], OfficialList]] = {}
-            if "train" in lists:
-                readers["train"] = partial(_read_list, lists["labels"], lists["train"])
-            if "validation" in lists:
-                readers["val"] = partial(_read_list, lists["labels"], lists["validation"])
-            elif "test" in lists:
-                readers["val"] = partial(
-                    _read_list, lists["labels"], lists["test"], answers if is_file(answers) else None
-                )
-            return OfficialReader(
-                family="Something-Something V2",
-                folder=folder,
-                root=root or folder,
-                video_folders=_VIDEO_FOLDERS,
-                split_readers=readers,
-            )
+            names = ("labels", "train", "validation", "test")
+            paths = {name: join_path(directory, f"{prefix}{name}.json") for name in names}
+            lists = {name: path for name, path in paths.items() if is_file(path)}
+            if "labels" in lists and lists.keys() & {"train", "validation"} and _is_label_map(lists["labels"]):
+                read = partial(_read_list, lists["labels"])
+                readers: SplitReaders = {}
+                if "train" in lists:
+                    readers["train"] = partial(read, lists["train"])
+                if "validation" in lists:
+                    readers["val"] = partial(read, lists["validation"])
+                elif "test" in lists:
+                    readers["val"] = partial(read, lists["test"], join_path(directory, f"{prefix}test-answers.csv"))
+                return open_official_lists(_NAME, folder, root, readers, video_folders=_VIDEO_FOLDERS)
     return None
 
 
@@ -64,8 +55,8 @@ def _read_list(labels: PathOrUrl, path: PathOrUrl, answers: PathOrUrl | None = N
     classes = tuple(sorted(order, key=order.__getitem__))
     if [order[name] for name in classes] != list(range(len(classes))):
         raise InputError(f"{labels} does not number its {len(classes)} classes from 0 without a gap; download it again")
-    test_classes = _read_answers(answers) if answers else {}
-    videos: list[tuple[tuple[str, ...], int | None]] = []
+    test_classes = _read_answers(answers) if answers and is_file(answers) else {}
+    videos: list[ListedVideo] = []
     for number, entry in enumerate(_read_entries(path), 1):
         if not isinstance(entry, dict) or not str(entry.get("id", "")).isalnum():
             raise InputError(f"entry {number} of {path} has no `id`, the number of a video; download the list again")
@@ -75,7 +66,7 @@ def _read_list(labels: PathOrUrl, path: PathOrUrl, answers: PathOrUrl | None = N
             raise InputError(f"entry {number} of {path} has the template {class_name!r}, which is no class of {labels}")
         videos.append(((name,), order[class_name] if class_name else None))
     labelled = any(label is not None for _, label in videos)
-    return OfficialList("Something-Something V2", path, classes if labelled else (), videos)
+    return OfficialList(_NAME, path, classes if labelled else (), videos)
 
 
 def _read_entries(path: PathOrUrl) -> list[Any]:
