@@ -14,11 +14,7 @@ from vidstill.recipes.recipe import find_recipe, load_recipes
 from vidstill.utils.files import TEST_FILE
 from vidstill.utils.types import InputError
 
-RECIPES = {
-    "pretrain": "amd.small_k400",
-    "finetune": "amd.small_k400_finetune",
-    "detect train": "laptop.detect",
-}
+RECIPES = {"pretrain": "amd.small_k400", "finetune": "amd.small_k400_finetune", "detect train": "laptop.detect"}
 
 
 @pytest.fixture

@@ -226,11 +226,7 @@ def detect_predict_command(
 
 
 def _detect_videos(
-    request: DetectRequest,
-    output: DetectionOutput,
-    formatter: DetectionFormatter,
-    videos: VideoSelection,
-    json: bool,
+    request: DetectRequest, output: DetectionOutput, formatter: DetectionFormatter, videos: VideoSelection, json: bool
 ) -> None:
     """Detect in this rank's share; the files of a folder are written one after the other, and the answers not kept."""
     runtime, rows = request.runtime, videos.manifest.rows

@@ -34,11 +34,7 @@ from vidstill.utils.terminal import echo, format_key_values
 from vidstill.utils.text import list_first
 from vidstill.utils.types import InputError
 
-_EXPORT_TARGETS: Mapping[str, type[ExportTarget]] = {
-    "onnx": OnnxTarget,
-    "torch": TorchExportTarget,
-    "int8": Int8Target,
-}
+_EXPORT_TARGETS: Mapping[str, type[ExportTarget]] = {"onnx": OnnxTarget, "torch": TorchExportTarget, "int8": Int8Target}
 TARGETS = ("vidstill", *WRITABLE_LAYOUTS, *_EXPORT_TARGETS)
 _DEFAULT_EXPORT = ExportConfig()
 _MAX_LINES = 10  # of a long list

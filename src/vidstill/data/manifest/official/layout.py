@@ -1,6 +1,6 @@
 """Shared by the official datasets: lists of videos, most of which exist somewhere below a directory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from vidstill.data.decode.reader import VIDEO_EXTENSIONS
@@ -28,7 +28,7 @@ class OfficialList(NamedTuple):
     videos: list[ListedVideo]
 
 
-SplitReaders = dict[Split | None, Callable[[], OfficialList]]
+SplitReaders = Mapping[Split | None, Callable[[], OfficialList]]
 """Functions that read the list of a split; under None if the dataset has no splits."""
 
 

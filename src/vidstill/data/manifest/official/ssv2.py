@@ -4,11 +4,10 @@ import json
 from functools import partial
 from typing import Any
 
-from vidstill.data.manifest.manifest import ManifestReader
+from vidstill.data.manifest.manifest import ManifestReader, Split
 from vidstill.data.manifest.official.layout import (
     ListedVideo,
     OfficialList,
-    SplitReaders,
     list_annotation_folders,
     open_official_lists,
 )
@@ -30,7 +29,7 @@ def detect_ssv2(folder: PathOrUrl, root: PathOrUrl | None) -> ManifestReader | N
             lists = {name: path for name, path in paths.items() if is_file(path)}
             if "labels" in lists and lists.keys() & {"train", "validation"} and _is_label_map(lists["labels"]):
                 read = partial(_read_list, lists["labels"])
-                readers: SplitReaders = {}
+                readers: dict[Split | None, partial[OfficialList]] = {}
                 if "train" in lists:
                     readers["train"] = partial(read, lists["train"])
                 if "validation" in lists:

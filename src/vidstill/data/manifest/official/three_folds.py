@@ -43,10 +43,7 @@ def _open_fold(
     """Open a fold; the videos are at most two directories deep."""
     if fold not in (1, 2, 3):
         raise InputError(f"{family} has the folds 1, 2 and 3; fold {fold} is none of them")
-    readers: SplitReaders = {
-        "train": partial(read, "train"),
-        "val": partial(read, "val"),
-    }
+    readers: SplitReaders = {"train": partial(read, "train"), "val": partial(read, "val")}
     return open_official_lists(family, folder, root, readers, video_folders=video_folders, max_depth=2, num_folds=3)
 
 
