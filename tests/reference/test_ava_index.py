@@ -29,7 +29,7 @@ def frames_of(case, mode: str) -> Keyframes:
     persons = read_person_boxes(files["person_boxes"])
     builder = KeyframeBuilder(actions, films, seconds)
     if not mode.startswith("train"):
-        return builder.build_test(persons, threshold, second_stride=4 if "fourth" in mode else 1)
+        return builder.build_test(persons.select(persons.second % 4 == 0) if "fourth" in mode else persons, threshold)
     config = PersonBoxesConfig(min_score=threshold) if "person_boxes" in mode else None
     return builder.build_train(read_annotations(files["groundtruth"]), persons, config)
 

@@ -141,7 +141,6 @@ class BoxSplit:
         *,
         person_boxes_path: PathOrUrl | None = None,
         use_annotations: bool = False,
-        second_stride: int = 1,
     ) -> Keyframes:
         """Build the boxes that a test scores.
 
@@ -149,12 +148,11 @@ class BoxSplit:
             min_score: Smallest score of a detected box.
             person_boxes_path: File of these boxes; None: the split's own.
             use_annotations: Use all annotated boxes instead, an easier test.
-            second_stride: Use the seconds that this divides.
         """
         if use_annotations:
-            return self._keyframe_builder(None).build_test(self.annotations, None, second_stride)
+            return self._keyframe_builder(None).build_test(self.annotations, None)
         boxes = self.load_person_boxes(person_boxes_path)
-        return self._keyframe_builder(boxes).build_test(boxes, min_score, second_stride)
+        return self._keyframe_builder(boxes).build_test(boxes, min_score)
 
     def _keyframe_builder(self, person_boxes: BoxTable | None) -> KeyframeBuilder:
         description = self.description + (f", with {person_boxes.source}" if person_boxes else "")

@@ -71,10 +71,11 @@ class Keyframes:
         """The largest number of boxes in one key frame."""
         return int(np.diff(self.box_offsets).max(initial=0))
 
-    @cached_property
-    def keyframe_of_box(self) -> Int64[np.ndarray, "m"]:
-        """Index of each box's key frame."""
-        return np.repeat(np.arange(len(self)), np.diff(self.box_offsets))
+    @property
+    def box_keyframe_id(self) -> Int64[np.ndarray, "m"]:
+        """One number for each box's video and second, as `encode_keyframe_id` gives it."""
+        keyframe_id = encode_keyframe_id(self.video_index.astype(np.int64), self.second)
+        return np.repeat(keyframe_id, np.diff(self.box_offsets))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -134,27 +135,24 @@ class KeyframeBuilder:
         Raises:
             InputError: A row names an unknown video, the person boxes are missing, or no key frame is left.
         """
-        keyframes = self.group(annotations)
-        origin = "annotated"
+        keyframes, origin = self.group(annotations), "annotated"
         if config is not None:
             if person_boxes is None:
                 raise InputError(
                     f"this recipe adds boxes of a person detector to those of {annotations.source}, and there is no "
-                    "file "
-                    "of them; make one with `vidstill detect boxes`, or train without them: --clips.person-boxes None"
+                    "file of them; make one with `vidstill detect boxes`, or train without them: "
+                    "--clips.person-boxes None"
                 )
             if config.min_iou is not None:  # the actions that the file states do not count
                 person_boxes = replace(person_boxes, action_id=np.full_like(person_boxes.action_id, NO_ACTION))
             detected = self.group(person_boxes, min_score=config.min_score, require_known_videos=False)
             if config.min_iou is not None:
-                detected = _assign_labels_by_iou(detected, keyframes, config.min_iou, config.max_boxes)
-            columns = (
-                (_box_keyframe_ids(each), each.boxes, each.labels, each.scores) for each in (keyframes, detected)
+                detected = self._assign_labels_by_iou(detected, keyframes, config.min_iou, config.max_boxes)
+            both = (keyframes, detected)
+            columns = [np.concatenate([getattr(each, name) for each in both]) for name in ("boxes", "labels", "scores")]
+            keyframes = self._merge_rows(
+                keyframes.source, np.concatenate([each.box_keyframe_id for each in both]), *columns
             )
-            combined = [
-                np.concatenate(pair) for pair in zip(*columns, strict=True)
-            ]  # equal boxes: the first one's score
-            keyframes = _group(self.videos, self.label_map, annotations.source, *combined)
             origin = f"annotated, or detected with a score of {config.min_score:g} or more"
         if not len(keyframes):
             raise InputError(
@@ -163,18 +161,17 @@ class KeyframeBuilder:
             )
         return self._describe(keyframes, origin)
 
-    def build_test(self, boxes: BoxTable, min_score: float | None, second_stride: int = 1) -> Keyframes:
+    def build_test(self, boxes: BoxTable, min_score: float | None) -> Keyframes:
         """Build the boxes that a test scores.
 
         Args:
             boxes: Boxes of a person detector, or annotated ones.
             min_score: Smallest score of a detected box; None: the boxes are annotated and all of them count.
-            second_stride: Use the seconds that this divides.
 
         Raises:
             InputError: No key frame is left.
         """
-        keyframes = self.group(boxes, min_score, second_stride, require_known_videos=min_score is None)
+        keyframes = self.group(boxes, min_score, require_known_videos=min_score is None)
         if not len(keyframes):
             too_low = min_score is not None and len(boxes) and boxes.score.max() < min_score
             hint = f"none has a score of {min_score:g} or more; lower the threshold" if too_low else _EXCLUSION_HINT
@@ -186,14 +183,7 @@ class KeyframeBuilder:
         counts = f"{len(keyframes):,} key frames with {len(keyframes.boxes):,} boxes"
         return replace(keyframes, description=f"{self.description}: {counts}, {origin}")
 
-    def group(
-        self,
-        table: BoxTable,
-        min_score: float | None = None,
-        second_stride: int = 1,
-        *,
-        require_known_videos: bool = True,
-    ) -> Keyframes:
+    def group(self, table: BoxTable, min_score: float | None = None, *, require_known_videos: bool = True) -> Keyframes:
         """Group rows into key frames and log a warning for each kind of odd row.
 
         Rows of one key frame with equal coordinates become one box with all their actions and the first row's score.
@@ -201,35 +191,27 @@ class KeyframeBuilder:
         Args:
             table: Rows to group.
             min_score: Smallest score of a row; None: all rows count.
-            second_stride: Use the seconds that this divides.
             require_known_videos: Raise an error for a video that is not in `videos`, instead of leaving its rows out.
 
         Raises:
             InputError: A row names an unknown video; the file and the line are named.
         """
         indices = {video.name: index for index, video in enumerate(self.videos)}
-        video_index = np.array([indices.get(name, len(self.videos)) for name in table.video_names], np.int64)[
-            table.video_index
-        ]
-        unknown = video_index == len(self.videos)
+        video_index = np.array([indices.get(name, -1) for name in table.video_names], np.int64)[table.video_index]
+        unknown = video_index < 0
         if require_known_videos and unknown.any():
             row = int(unknown.argmax())
-            name = table.video_names[table.video_index[row]]
             raise InputError(
-                f"{table.describe_row(row)} names the video {name!r}, which is not among the {len(self.videos)} videos "
-                "of the "
-                "data; add the video or delete the line"
+                f"{table.describe_row(row)} names the video {table.video_names[table.video_index[row]]!r}, which is not "
+                f"among the {len(self.videos)} videos of the data; add the video or delete the line"
             )
         use = np.ones(len(table), bool) if min_score is None else table.score >= min_score
         _warn(table, unknown & use, "of videos that the annotations do not name, which are left out")
         use &= np.array([*(video.path is not None for video in self.videos), False])[video_index]
-        use &= table.second % second_stride == 0
         if self.keyframe_seconds is not None:
             use &= np.isin(table.second, sorted(self.keyframe_seconds))
         keyframe_id = encode_keyframe_id(video_index, table.second)
-        excluded = [
-            encode_keyframe_id(indices[name], second) for name, second in self.excluded_keyframes if name in indices
-        ]
+        excluded = [encode_keyframe_id(indices[name], at) for name, at in self.excluded_keyframes if name in indices]
         use &= ~np.isin(keyframe_id, np.array(excluded, np.int64))
         inside = table.box.clip(0, 1)
         empty = (inside[:, 2:] <= inside[:, :2]).any(axis=1)
@@ -243,86 +225,69 @@ class KeyframeBuilder:
         if unlisted.any():
             example = table.action_id[unlisted.argmax()]
             _warn(table, unlisted, f"with an action that the label map lacks, such as {example}; their boxes stay")
-        rows = table.select(use)
-        labels = np.zeros((len(rows), len(self.label_map)), bool)
-        labelled = np.flatnonzero(action[use] >= 0)
-        labels[labelled, action[use][labelled]] = True
-        return _group(self.videos, self.label_map, table.source, keyframe_id[use], rows.box, labels, rows.score)
+        labels = action[use, None] == np.arange(len(self.label_map))
+        return self._merge_rows(table.source, keyframe_id[use], table.box[use], labels, table.score[use])
 
-
-def _assign_labels_by_iou(
-    detections: Keyframes, annotations: Keyframes, min_iou: float, max_boxes: int | None
-) -> Keyframes:
-    """Give each detected box the actions of the annotated box of its key frame with which its IoU is highest.
-
-    Detected boxes of key frames without annotations are left out; of those that get actions, so are the ones beyond the
-    `max_boxes` with the highest scores.
-    """
-    from torchvision.ops import box_iou
-
-    keyframe, annotated = (_box_keyframe_ids(each) for each in (detections, annotations))
-    best, iou = np.zeros(len(keyframe), np.int64), np.full(len(keyframe), -1.0)
-    for start in range(0, len(keyframe), _IOU_CHUNK):  # both are sorted by key frame
-        own = slice(start, start + _IOU_CHUNK)
-        first, end = (
-            np.searchsorted(annotated, keyframe[own][0]),
-            np.searchsorted(annotated, keyframe[own][-1], "right"),
+    def _merge_rows(
+        self,
+        source: PathOrUrl,
+        keyframe_id: Int64[np.ndarray, "n"],
+        boxes: Float64[np.ndarray, "n 4"],
+        labels: Bool[np.ndarray, "n a"],
+        scores: Float64[np.ndarray, "n"],
+    ) -> Keyframes:
+        """Sort boxes by key frame, and within one by their first appearance; equal boxes become one with all actions."""
+        order, is_first = sort_equal_rows([keyframe_id, *boxes.T])
+        first = order[is_first]
+        sequence = np.lexsort((first, keyframe_id[first]))
+        box_of_row = np.argsort(sequence)[np.cumsum(is_first) - 1][np.argsort(order)]
+        row, action = np.nonzero(labels)
+        merged_labels = np.zeros((len(first), len(self.label_map)), bool)
+        merged_labels[box_of_row[row], action] = True
+        first = first[sequence]
+        keyframe, starts = np.unique(keyframe_id[first], return_index=True)
+        return Keyframes(
+            videos=tuple(self.videos),
+            video_index=(keyframe >> 32).astype(np.int32),
+            second=(keyframe & 0xFFFFFFFF).astype(np.int32),
+            box_offsets=np.append(starts, len(first)),
+            boxes=boxes[first],
+            labels=merged_labels,
+            scores=scores[first],
+            label_map=self.label_map,
+            source=source,
+            description="",
         )
-        if first == end:
-            continue
-        pairs = box_iou(torch.from_numpy(detections.boxes[own]), torch.from_numpy(annotations.boxes[first:end])).numpy()
-        pairs[keyframe[own, None] != annotated[None, first:end]] = -1
-        best[own], iou[own] = first + pairs.argmax(axis=1), pairs.max(axis=1)
-    use, positive = iou >= 0, iou >= min_iou
-    if max_boxes is not None:
-        order = np.lexsort((-detections.scores, keyframe, ~positive))[: positive.sum()]
-        starts = np.unique(keyframe[order], return_index=True)[1]
-        rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-        use[order[rank >= max_boxes]] = False
-    labels = positive[:, None] & annotations.labels[best] if len(annotations) else detections.labels
-    columns = keyframe[use], detections.boxes[use], labels[use], detections.scores[use]
-    return _group(detections.videos, detections.label_map, detections.source, *columns)
 
+    def _assign_labels_by_iou(
+        self, detections: Keyframes, annotations: Keyframes, min_iou: float, max_boxes: int | None
+    ) -> Keyframes:
+        """Give each detected box the actions of the annotated box of its key frame with which its IoU is highest.
 
-def _box_keyframe_ids(keyframes: Keyframes) -> Int64[np.ndarray, "m"]:
-    """Return one number for each box's video and second, as `encode_keyframe_id` does."""
-    return encode_keyframe_id(keyframes.video_index.astype(np.int64), keyframes.second)[keyframes.keyframe_of_box]
+        Detected boxes of key frames without annotations are left out; of those that get actions, so are the ones beyond
+        the `max_boxes` with the highest scores.
+        """
+        from torchvision.ops import box_iou
 
-
-def _group(
-    videos: Sequence[KeyframeVideo],
-    label_map: LabelMap,
-    source: PathOrUrl,
-    keyframe_id: Int64[np.ndarray, "n"],
-    boxes: Float64[np.ndarray, "n 4"],
-    labels: Bool[np.ndarray, "n a"],
-    scores: Float64[np.ndarray, "n"],
-) -> Keyframes:
-    """Sort boxes by key frame, and within one by their first appearance; equal boxes become one with all actions."""
-    order, is_first = sort_equal_rows([keyframe_id, *boxes.T])
-    first = order[is_first]
-    sequence = np.lexsort((first, keyframe_id[first]))
-    position = np.empty_like(sequence)
-    position[sequence] = np.arange(len(sequence))
-    box_of_row = np.empty_like(order)
-    box_of_row[order] = position[np.cumsum(is_first) - 1]
-    row, action = np.nonzero(labels)
-    combined = np.zeros((len(first), len(label_map)), bool)
-    combined[box_of_row[row], action] = True
-    first = first[sequence]
-    keyframe, starts = np.unique(keyframe_id[first], return_index=True)
-    return Keyframes(
-        videos=tuple(videos),
-        video_index=(keyframe >> 32).astype(np.int32),
-        second=(keyframe & 0xFFFFFFFF).astype(np.int32),
-        box_offsets=np.append(starts, len(first)),
-        boxes=boxes[first],
-        labels=combined,
-        scores=scores[first],
-        label_map=label_map,
-        source=source,
-        description="",
-    )
+        keyframe, annotated = detections.box_keyframe_id, annotations.box_keyframe_id
+        best, iou = np.zeros(len(keyframe), np.int64), np.full(len(keyframe), -1.0)
+        for start in range(0, len(keyframe), _IOU_CHUNK):  # both are sorted by key frame
+            own = slice(start, start + _IOU_CHUNK)
+            first, end = annotated.searchsorted(keyframe[own][0]), annotated.searchsorted(keyframe[own][-1], "right")
+            if first < end:
+                boxes = detections.boxes[own], annotations.boxes[first:end]
+                pairs = box_iou(*map(torch.from_numpy, boxes)).numpy()
+                pairs[keyframe[own, None] != annotated[None, first:end]] = -1
+                best[own], iou[own] = first + pairs.argmax(axis=1), pairs.max(axis=1)
+        use, positive = iou >= 0, iou >= min_iou
+        if max_boxes is not None:
+            order = np.lexsort((-detections.scores, keyframe, ~positive))[: positive.sum()]
+            starts = np.unique(keyframe[order], return_index=True)[1]
+            rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+            use[order[rank >= max_boxes]] = False
+        labels = positive[:, None] & annotations.labels[best] if len(annotations) else detections.labels
+        columns = keyframe[use], detections.boxes[use], labels[use], detections.scores[use]
+        return self._merge_rows(detections.source, *columns)
 
 
 def _warn(table: BoxTable, rows: Bool[np.ndarray, "n"], reason: str) -> None:

@@ -1,9 +1,8 @@
 """What training clips and evaluation views share: a row's video is opened once, for its metadata and its frames."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -17,21 +16,6 @@ from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampli
 from vidstill.utils.types import InputError
 
 FrameSampling = SpanSampling | DenseSampling | SegmentSampling | TimedSampling
-
-
-class OpenedRow(NamedTuple):
-    """A row of a manifest with its opened video, the number of frames, and the sampling rule for its frame rate."""
-
-    row: VideoRow
-    video: VideoReader
-    num_frames: int
-    sampling: FrameSampling
-
-    def read_clips(self, clip_indices: list[list[int]]) -> list[Frames]:
-        """Read several clips; frames that they share are decoded once."""
-        indices = sorted({index for clip in clip_indices for index in clip})
-        frames = self.video.read_frames(indices)
-        return [frames[np.searchsorted(indices, clip)] for clip in clip_indices]
 
 
 class ManifestDataset:
@@ -52,9 +36,8 @@ class ManifestDataset:
         self._sampling = sampling
         self._num_frames = np.zeros(len(manifest.rows), np.int32)  # counted in this process; 0: not yet
         label_bytes = 4 * len(manifest.classes) if manifest.multi_label else 0
-        self.sample_num_bytes = (
-            clips_per_sample * (3 * sampling.num_frames * math.prod(size) + 128 + label_bytes) + 1024
-        )
+        clip_bytes = 3 * sampling.num_frames * math.prod(size)
+        self.sample_num_bytes = clips_per_sample * (clip_bytes + 128 + label_bytes) + 1024
         self._check_not_image(manifest.rows[0])
 
     def __len__(self) -> int:
@@ -63,30 +46,36 @@ class ManifestDataset:
     def sample_name(self, index: int) -> str:
         return source_name(self.manifest.rows[index].source)
 
-    def get_label(self, index: int, row: VideoRow) -> Int64[np.ndarray, ""] | Float32[np.ndarray, "classes"]:
-        """Return the row's class number, -1 if it has none; 0 or 1 for each class where rows may have several."""
-        if self.manifest.multi_label:
-            return self.manifest.rows.multi_hot(index, len(self.manifest.classes))
-        return np.array(-1 if row.label is None else row.label)
+    def read_clips(
+        self, index: int, choose_indices: Callable[[FrameSampling, int], list[list[int]]]
+    ) -> tuple[list[Frames], Int64[np.ndarray, ""] | Float32[np.ndarray, "classes"]]:
+        """Read clips of a row's video, which is opened once; frames that they share are decoded once.
 
-    @contextmanager
-    def open_row(self, index: int) -> Iterator[OpenedRow]:
-        """Open the video of a row, once.
+        Args:
+            index: The row.
+            choose_indices: Returns the frames of each clip, by the sampling rule for the video's frame rate and the
+                number of its frames.
+
+        Returns:
+            The clips, and the row's class number, -1 if it has none; 0 or 1 for each class where rows may have several.
 
         Raises:
             BrokenVideo: It does not open, not one frame decodes, or a scan found it broken.
             InputError: It is an image, and clips have several frames.
         """
-        row = self.manifest.rows[index]
+        row, sampling = self.manifest.rows[index], self._sampling
         if row.error:
             raise BrokenVideo(row.source, row.error)
         self._check_not_image(row)
         with VideoReader(row.source, num_frames=row.frames or int(self._num_frames[index]) or None) as video:
             self._num_frames[index] = video.num_frames
-            sampling = self._sampling
             if isinstance(sampling, TimedSampling):  # a video without a frame rate is taken to have the rule's
                 sampling = sampling.adapt_to_frame_rate(row.frame_rate or video.frame_rate or sampling.frame_rate)
-            yield OpenedRow(row, video, video.num_frames, sampling)
+            clip_indices = choose_indices(sampling, video.num_frames)
+            clips = np.split(video.read_frames(list(chain(*clip_indices))), len(clip_indices))
+        if self.manifest.multi_label:
+            return clips, self.manifest.rows.multi_hot(index, len(self.manifest.classes))
+        return clips, np.array(-1 if row.label is None else row.label)
 
     def _check_not_image(self, row: VideoRow) -> None:
         if self._sampling.num_frames > 1 and is_image_file(row.name):

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 
-from vidstill.data.datasets.base import FrameSampling, ManifestDataset, OpenedRow
+from vidstill.data.datasets.base import FrameSampling, ManifestDataset
 from vidstill.data.decode.reader import Frames
 from vidstill.data.loader.protocols import SampleArrays, TrainBatch
 from vidstill.data.manifest.manifest import Manifest
@@ -110,17 +111,15 @@ class TrainClips(ManifestDataset):
         """
         repeats = range(occurrence * self.repeats, (occurrence + 1) * self.repeats)
         seeds = [derive_sample_seed(self.seed, epoch, index, repeat) for repeat in repeats]
-        with self.open_row(source_index) as opened:
-            copies = self._read_copies(opened, seeds[0])
+        clips, label = self.read_clips(source_index, partial(self._draw_indices, numpy_rng(seeds[0], "frames")))
+        copies = clips * self.repeats if len(clips) == 1 else clips
         clips = [self._augment(frames, seed) for frames, seed in zip(copies, seeds, strict=True)]
-        label = self.get_label(source_index, opened.row)
         return np.stack(clips), np.stack([label] * self.repeats), np.array(seeds)
 
-    def _read_copies(self, opened: OpenedRow, seed: int) -> list[Frames]:
-        sampling, rng = opened.sampling, numpy_rng(seed, "frames")
+    def _draw_indices(self, rng: np.random.Generator, sampling: FrameSampling, num_frames: int) -> list[list[int]]:
         if self.config.repeat_sampling == "own" and isinstance(sampling, SpanSampling | TimedSampling):
-            return opened.read_clips(sampling.draw_repeat_indices(opened.num_frames, self.repeats, rng))
-        return [opened.video.read_frames(sampling.draw_indices(opened.num_frames, rng))] * self.repeats
+            return sampling.draw_repeat_indices(num_frames, self.repeats, rng)
+        return [sampling.draw_indices(num_frames, rng)]
 
     def _augment(self, frames: Frames, seed: int) -> UInt8[np.ndarray, "3 t rows cols"]:
         config = self.config

@@ -38,15 +38,8 @@ class ViewsConfig:
     crop_rule: CropRule = "videomae"
 
     def __post_init__(self) -> None:
-        check_range(
-            1,
-            math.inf,
-            temporal_clips=self.temporal_clips,
-            spatial_crops=self.spatial_crops,
-            short_side=self.short_side,
-        )
-        for side in self.size:
-            check_range(1, math.inf, size=side)
+        counts = {"temporal_clips": self.temporal_clips, "spatial_crops": self.spatial_crops}
+        check_range(1, math.inf, **counts, short_side=self.short_side, size=min(self.size))
 
     def crop(self, frames: Frames) -> list[UInt8[np.ndarray, "t rows cols 3"]]:
         """Resize a temporal clip and cut its spatial crops."""
@@ -59,12 +52,8 @@ class ViewClips(ManifestDataset):
     batch_type = ViewBatch
 
     def __init__(self, manifest: Manifest, config: ViewsConfig):
-        super().__init__(
-            manifest,
-            config.sampling,
-            clips_per_sample=config.temporal_clips * config.spatial_crops,
-            size=config.size,
-        )
+        num_views = config.temporal_clips * config.spatial_crops
+        super().__init__(manifest, config.sampling, clips_per_sample=num_views, size=config.size)
         self.config = config
 
     def load_arrays(self, index: int) -> SampleArrays:
@@ -73,7 +62,9 @@ class ViewClips(ManifestDataset):
         Raises:
             BrokenVideo: The video does not decode.
         """
-        with self.open_row(index) as opened:
-            clips = opened.read_clips(opened.sampling.list_view_indices(opened.num_frames, self.config.temporal_clips))
+        temporal_clips = self.config.temporal_clips
+        clips, label = self.read_clips(
+            index, lambda sampling, frames: sampling.list_view_indices(frames, temporal_clips)
+        )
         views = [rearrange(crop, "t h w c -> c t h w") for frames in clips for crop in self.config.crop(frames)]
-        return np.stack(views)[None], self.get_label(index, opened.row)[None], np.array([index])
+        return np.stack(views)[None], label[None], np.array([index])
