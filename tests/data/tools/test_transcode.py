@@ -13,7 +13,7 @@ from paths import DATA
 from PIL import Image
 from tiny_videos import cut_short, number_of, numbered, write_video
 
-from vidstill.data.decode.reader import VideoReader, count_frames, read_frame_rate, read_frames
+from vidstill.data.decode.reader import VideoReader, count_frames, read_frames, read_stream_metadata
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools.transcode import IMAGE_FOLDER_FRAME_RATE, TranscodeConfig, compute_packed_size, transcode_video
 from vidstill.utils.types import InputError
@@ -60,7 +60,7 @@ def test_it_says_what_it_made(video, config):
     with VideoReader(made.data) as reader:
         assert (made.num_frames, made.frame_rate) == (reader.num_frames, reader.frame_rate)
         assert (made.height, made.width) == reader.read_frames([0]).shape[1:3]
-    assert made.frame_rate == read_frame_rate(video)
+    assert made.frame_rate == read_stream_metadata(video).frame_rate
 
 
 @pytest.mark.parametrize("gop", [1, 3, 7])

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from vidstill.data.decode.reader import (
     Frames,
     VideoReader,
     count_frames,
-    read_frame_rate,
     read_frames,
+    read_stream_metadata,
 )
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, join_path
 from vidstill.data.storage.filesystem import is_file, list_files
@@ -61,32 +61,28 @@ class KeyframeClipReader:
         """Read the key frames themselves: the frame that is shown at each of these seconds."""
         with _add_error_context(video, *seconds) as path:
             if video.format == "seconds":
-                return [read_frames(_require_second_file(path, second), [0])[0] for second in seconds]
+                return [read_frames(_find_second_file(path, second), [0])[0] for second in seconds]
             return list(self._read(video, path, lambda timeline: [timeline.locate(second)[0] for second in seconds]))
 
     def _read(
         self, video: KeyframeVideo, path: PathOrUrl, compute_indices: Callable[["_Timeline"], list[int]]
     ) -> Frames:
+        timeline = self._timelines.get(video)
         if video.format == "frames":
-            if video not in self._timelines:
-                images = _ImageSequence.from_directory(path)
-                self._timelines[video] = _Timeline(video, images.num_frames, video.frame_rate, images=images)
-            timeline = self._timelines[video]
-            assert timeline.images is not None
-            return timeline.images.read(path, compute_indices(timeline))
+            if timeline is None:
+                names = _list_frame_names(path)
+                timeline = self._timelines[video] = _Timeline(video, len(names), video.frame_rate, names)
+            return _read_images(path, [timeline.names[index] for index in compute_indices(timeline)])
         with VideoReader(path) as reader:
-            if video not in self._timelines:
-                header = reader.metadata
-                frames, rate = header.num_frames or reader.num_frames, header.frame_rate or video.frame_rate
-                self._timelines[video] = _Timeline(video, frames, rate, from_header=bool(header.num_frames))
-            timeline = self._timelines[video]
-            indices = compute_indices(timeline)
+            num_frames, rate = reader.metadata.num_frames, reader.frame_rate or video.frame_rate
+            if timeline is None:
+                timeline = self._timelines[video] = _Timeline(video, num_frames or reader.num_frames, rate)
             try:
-                return reader.read_frames(indices)
+                return reader.read_frames(compute_indices(timeline))
             except BrokenVideo:
-                if not timeline.from_header:
+                if timeline.num_frames != num_frames:  # it is not from the header, which may be wrong
                     raise
-                timeline = self._timelines[video] = _Timeline(video, reader.num_frames, timeline.frame_rate)
+                timeline = self._timelines[video] = _Timeline(video, reader.num_frames, rate)
                 return reader.read_frames(compute_indices(timeline))
 
 
@@ -97,18 +93,16 @@ class _Timeline:
     video: KeyframeVideo
     num_frames: int
     frame_rate: float
-    from_header: bool = False  # `num_frames` is what the file's header states, which may be wrong
-    images: "_ImageSequence | None" = None
+    names: Sequence[str] = ()  # of images
 
     def locate(self, second: int) -> tuple[int, float]:
         """Return the index of the frame at a second, and the rest in frames, from -0.5 to 0.5."""
         center = (second - self.video.start_second) * self.frame_rate
         index = round_half_up(center)
         if not 0 <= index < self.num_frames:
-            end = self.video.start_second + self.num_frames / self.frame_rate
-            raise BrokenVideo(
-                str(self.video.path), f"begins at second {self.video.start_second:g} and ends at second {end:.2f}"
-            )
+            start = self.video.start_second
+            end = start + self.num_frames / self.frame_rate
+            raise BrokenVideo(str(self.video.path), f"begins at second {start:g} and ends at second {end:.2f}")
         return index, center - index
 
     def compute_clip_indices(self, second: int, sampling: KeyframeSampling) -> list[int]:
@@ -119,42 +113,40 @@ class _Timeline:
 
 
 @dataclass(frozen=True)
-class _ImageSequence:
-    """The names of a directory's images: numbered, as `{prefix}{number}{suffix}`, or all of them.
+class _NumberedNames(Sequence[str]):
+    """Names such as `video_000001.jpg`, which are not kept in memory: AVA has some eight million."""
 
-    If they are numbered, a missing one does not move the others in time.
-    """
+    pattern: str
+    numbers: range
 
-    num_frames: int
-    prefix: str = ""
-    first_number: int = 0
-    digits: int = 0
-    suffix: str = ""
-    names: Sequence[str] = ()
+    def __len__(self) -> int:
+        return len(self.numbers)
 
-    @classmethod
-    def from_directory(cls, directory: PathOrUrl) -> "_ImageSequence":
-        names = [name for name in list_files(directory) if is_image_file(name)]
-        if not names:
-            raise BrokenVideo(directory, "does not exist or has no images")
-        parts = [match for name in names if (match := re.fullmatch(r"(.*?)(\d+)(\.\w+)", name, re.ASCII))]
-        if len(parts) == len(names):
-            numbers = [int(part[2]) for part in parts]
-            first, digits = min(numbers), min(len(part[2]) for part in parts)
-            sequence = cls(max(numbers) - first + 1, parts[0][1], first, digits, parts[0][3])
-            is_regular = all(sequence.frame_name(n - first) == name for n, name in zip(numbers, names, strict=True))
-            if is_regular and len(names) >= 0.9 * sequence.num_frames:
-                return sequence
-        return cls(len(names), names=names)
+    def __getitem__(self, index: Any) -> Any:
+        return self.pattern % self.numbers[index]
 
-    def read(self, directory: PathOrUrl, indices: list[int]) -> Frames:
-        images = {i: read_image(fetch_source(join_path(directory, self.frame_name(i)))) for i in set(indices)}
-        return _stack_frames(directory, [images[i] for i in indices])
 
-    def frame_name(self, index: int) -> str:
-        if self.names:
-            return self.names[index]
-        return f"{self.prefix}{self.first_number + index:0{self.digits}d}{self.suffix}"
+def _list_frame_names(directory: PathOrUrl) -> Sequence[str]:
+    """Return the names of a directory's images; if they are numbered, a missing one does not move the others in time."""
+    names = [name for name in list_files(directory) if is_image_file(name)]
+    if not names:
+        raise BrokenVideo(directory, "does not exist or has no images")
+    parts = [re.fullmatch(r"(.*?)(\d+)(\.\w+)", name, re.ASCII) for name in names]
+    matches = [part for part in parts if part is not None]
+    if len(matches) == len(names):
+        numbers = [int(part[2]) for part in matches]
+        prefix, digits, suffix = matches[0][1], min(len(part[2]) for part in matches), matches[0][3]
+        pattern = f"{prefix.replace('%', '%%')}%0{digits}d{suffix}"
+        numbered = _NumberedNames(pattern, range(min(numbers), max(numbers) + 1))
+        is_regular = all(pattern % number == name for number, name in zip(numbers, names, strict=True))
+        if is_regular and len(names) >= 0.9 * len(numbered):
+            return numbered
+    return names
+
+
+def _read_images(directory: PathOrUrl, names: list[str]) -> Frames:
+    images = {name: read_image(fetch_source(join_path(directory, name))) for name in set(names)}
+    return _stack_frames(directory, [images[name] for name in names])
 
 
 @contextmanager
@@ -171,8 +163,8 @@ def _add_error_context(video: KeyframeVideo, *seconds: int) -> Iterator[PathOrUr
 
 def _read_second_files(directory: PathOrUrl, second: int, sampling: KeyframeSampling) -> Frames:
     """Read the frames of consecutive one-second files."""
-    file = _require_second_file(directory, second)
-    ratio = (read_frame_rate(file) or DEFAULT_FRAME_RATE) / sampling.frame_rate
+    rate = read_stream_metadata(_find_second_file(directory, second)).frame_rate or DEFAULT_FRAME_RATE
+    ratio = rate / sampling.frame_rate
     reach = 1 + math.ceil(ratio * max(map(abs, sampling.compute_offsets())))
     after = _count_frames_until(directory, range(second, second + _MAX_REACH_SECONDS), reach)
     before = _count_frames_until(directory, range(second - 1, second - _MAX_REACH_SECONDS, -1), reach)
@@ -180,10 +172,9 @@ def _read_second_files(directory: PathOrUrl, second: int, sampling: KeyframeSamp
     offsets = sampling.compute_video_offsets(-first, sum(after.values()), frame_rate_ratio=ratio)
     images: dict[int, ImageArray] = {}
     for file_second, count in sorted((before | after).items()):
-        own = sorted({offset for offset in offsets if first <= offset < first + count})
-        if own:
-            path = _get_second_path(directory, file_second)
-            images |= zip(own, read_frames(path, [offset - first for offset in own]), strict=True)
+        if own := sorted({offset for offset in offsets if first <= offset < first + count}):
+            file = join_path(directory, f"{file_second}.mp4")
+            images |= zip(own, read_frames(file, [offset - first for offset in own]), strict=True)
         first += count
     return _stack_frames(directory, [images[offset] for offset in offsets])
 
@@ -192,22 +183,16 @@ def _count_frames_until(directory: PathOrUrl, seconds: range, enough: int) -> di
     """Count the frames of each file, until there are enough or a file is missing."""
     counts: dict[int, int] = {}
     for second in seconds:
-        path = _get_second_path(directory, second)
-        if sum(counts.values()) >= enough or not is_file(path):
+        if sum(counts.values()) >= enough or not is_file(file := join_path(directory, f"{second}.mp4")):
             break
-        counts[second] = count_frames(path)
+        counts[second] = count_frames(file)
     return counts
 
 
-def _require_second_file(directory: PathOrUrl, second: int) -> PathOrUrl:
-    path = _get_second_path(directory, second)
-    if not is_file(path):
-        raise BrokenVideo(path, "does not exist")
-    return path
-
-
-def _get_second_path(directory: PathOrUrl, second: int) -> PathOrUrl:
-    return join_path(directory, f"{second}.mp4")
+def _find_second_file(directory: PathOrUrl, second: int) -> PathOrUrl:
+    if not is_file(file := join_path(directory, f"{second}.mp4")):
+        raise BrokenVideo(file, "does not exist")
+    return file
 
 
 def _stack_frames(directory: PathOrUrl, images: Sequence[ImageArray]) -> Frames:

@@ -86,9 +86,8 @@ def _parse_pixel_boxes(path: PathOrUrl, boxes: Sequence[Any], images: Mapping[An
             ) from None
         if image is None:
             raise InputError(
-                f"box {number} of {path} is of the image {image_id!r}, which no annotations with `images` list; put "
-                "the "
-                "file that lists it beside it"
+                f"box {number} of {path} is of the image {image_id!r}, which no annotations with `images` list; "
+                "put the file that lists it beside it"
             )
     return _build_table(path, rows)
 
@@ -108,8 +107,7 @@ def _find_images(path: PathOrUrl, boxes: Sequence[Any], image_file: PathOrUrl | 
             best = max(best, _parse_images(candidate, content), key=lambda images: len(image_ids & images.keys()))
     if not best:
         raise InputError(
-            f"{path} numbers its images, and {'no JSON file beside it' if image_file is None else image_file} says "
-            "which "
+            f"{path} numbers its images, and {'no JSON file beside it' if image_file is None else image_file} says which "
             "they are (`images` with id, movie, timestamp, width, height); put annotations in this format beside it"
         )
     return best

@@ -236,22 +236,19 @@ def _to_clip_array(frames: Frames) -> UInt8[np.ndarray, "1 3 t h w"]:
 
 
 def _check_crop(size: tuple[int, int], short_side: int) -> None:
-    for side in size:
-        check_range(1, math.inf, size=side)
+    check_range(1, math.inf, size=min(size))
     if min(size) > short_side:
         raise InputError(
-            f"a crop of {size[0]}x{size[1]} is larger than the shorter side of a frame, {short_side}; take a "
-            "short_side of "
-            f"{min(size)} or more, or a smaller crop"
+            f"a crop of {size[0]}x{size[1]} is larger than the shorter side of a frame, {short_side}; "
+            f"take a short_side of {min(size)} or more, or a smaller crop"
         )
 
 
 def _check_crop_fits(size: FrameSize, crop: FrameSize) -> None:
     if crop[0] > size[0] or crop[1] > size[1]:
         raise InputError(
-            f"a frame of {size[0]}x{size[1]} has no room for a crop of {crop[0]}x{crop[1]}; take a larger short_side "
-            "or a "
-            "smaller crop"
+            f"a frame of {size[0]}x{size[1]} has no room for a crop of {crop[0]}x{crop[1]}; "
+            "take a larger short_side or a smaller crop"
         )
 
 

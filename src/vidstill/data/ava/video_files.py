@@ -53,9 +53,8 @@ def read_frame_list(path: PathOrUrl) -> dict[str, FrameListEntry]:
             parts = _FRAME_PATH_PATTERN.fullmatch(frame)
             if parts is None:
                 raise InputError(
-                    f"line {line} of {path} is not a frame; write `video number frame path labels`, with a path such "
-                    "as "
-                    "`video/video_000001.jpg`"
+                    f"line {line} of {path} is not a frame; write `video number frame path labels`, "
+                    "with a path such as `video/video_000001.jpg`"
                 )
             if fields[0] in entries:
                 raise InputError(f"line {line} of {path} returns to the video {fields[0]!r}; keep its lines together")

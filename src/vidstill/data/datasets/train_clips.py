@@ -56,8 +56,7 @@ class ClipsConfig:
 
     def __post_init__(self) -> None:
         check_range(0, 1, flip=self.flip_probability, balance=self.class_balance)
-        for side in self.size:
-            check_range(1, math.inf, size=side)
+        check_range(1, math.inf, size=min(self.size))
         if self.repeats < 1:
             raise InputError(f"clips.repeats is {self.repeats}; take 1 or more")
         if self.repeat_sampling == "own" and not isinstance(self.sampling, SpanSampling | TimedSampling):

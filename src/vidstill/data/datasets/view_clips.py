@@ -38,8 +38,8 @@ class ViewsConfig:
     crop_rule: CropRule = "videomae"
 
     def __post_init__(self) -> None:
-        counts = {"temporal_clips": self.temporal_clips, "spatial_crops": self.spatial_crops}
-        check_range(1, math.inf, **counts, short_side=self.short_side, size=min(self.size))
+        check_range(1, math.inf, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)
+        check_range(1, math.inf, short_side=self.short_side, size=min(self.size))
 
     def crop(self, frames: Frames) -> list[UInt8[np.ndarray, "t rows cols 3"]]:
         """Resize a temporal clip and cut its spatial crops."""

@@ -12,11 +12,12 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
 from vidstill.data.decode.packets import PacketTable
-from vidstill.data.decode.stream import FrameConverter, UnexpectedFrameError, VideoStream
+from vidstill.data.decode.stream import UnexpectedFrameError, VideoStream
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source, source_name
 from vidstill.utils.types import InputError
 
@@ -242,12 +243,21 @@ class VideoReader:
 
 
 def _to_images(keyed_frames: Iterable[tuple[Any, av.VideoFrame]]) -> Iterator[tuple[Any, Callable[[], ImageArray]]]:
-    convert = FrameConverter()
-    return ((key, partial(convert, frame)) for key, frame in keyed_frames)
+    reformatter = VideoReformatter()  # one per stream, as it keeps the conversion's tables
+    return ((key, partial(_convert_frame, reformatter, frame)) for key, frame in keyed_frames)
 
 
 def _copy_image(to_image: Callable[[], ImageArray]) -> ImageArray:
     return to_image().copy()
+
+
+def _convert_frame(reformatter: VideoReformatter, frame: av.VideoFrame) -> ImageArray:
+    """Return the upright RGB image, which is valid until the next one is converted."""
+    rgb = reformatter.reformat(frame, format="rgb24", threads=1)
+    plane = rgb.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    image = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
+    return np.rot90(image, round(frame.rotation / 90))  # both count counter-clockwise
 
 
 def read_frames(source: VideoSource, indices: Sequence[int]) -> Frames:
@@ -266,11 +276,6 @@ def read_stream_metadata(source: VideoSource) -> StreamMetadata:
     """Return what the header states of the video stream."""
     with VideoReader(source) as reader:
         return reader.metadata
-
-
-def read_frame_rate(source: VideoSource) -> float | None:
-    """Return the mean frames per second that the header states; None where it states none, and for images."""
-    return read_stream_metadata(source).frame_rate
 
 
 def iter_timed_frames(source: VideoSource, *, default_frame_rate: float | None = None) -> Iterator[TimedFrame]:

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
-import av.video.reformatter
-import numpy as np
 
-from vidstill.data.decode.images import ImageArray
 from vidstill.data.decode.packets import PacketBuffer, PacketTable, build_packet_table
 from vidstill.data.storage.fetch import BrokenVideo, format_error
 
@@ -182,17 +179,3 @@ def _raise_broken_video(name: str) -> Iterator[None]:
         raise BrokenVideo(name, f"does not decode: {format_error(error)}") from error
     except IndexError as error:  # PyAV's, for a packet of a stream that the file's header does not have
         raise BrokenVideo(name, "does not decode: it has packets of no stream") from error
-
-
-class FrameConverter:
-    """Frames as upright RGB arrays, each valid until the next; one per stream, as it keeps the conversion's tables."""
-
-    def __init__(self) -> None:
-        self._reformatter = av.video.reformatter.VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> ImageArray:
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        image = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-        return np.rot90(image, round(frame.rotation / 90))  # both count counter-clockwise

@@ -32,14 +32,8 @@ class ColorJitter:
     grayscale_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        check_range(
-            0,
-            1,
-            brightness=self.brightness,
-            contrast=self.contrast,
-            channel_gain=self.channel_gain,
-            grayscale_probability=self.grayscale_probability,
-        )
+        check_range(0, 1, brightness=self.brightness, contrast=self.contrast, channel_gain=self.channel_gain)
+        check_range(0, 1, grayscale_probability=self.grayscale_probability)
 
     def apply(self, clip: Float[Tensor, "b 3 t h w"], seeds: Int[Tensor, "b"]) -> Float[Tensor, "b 3 t h w"]:
         """Change the clips' colours, which stay in [0, 1]."""

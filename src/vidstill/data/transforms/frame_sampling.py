@@ -176,8 +176,7 @@ class TimedSampling:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or not (0 < self.stride < math.inf and 0 < self.frame_rate < math.inf):
             raise InputError(
-                f"a clip of {self.num_frames} frames at a stride of {self.stride} and {self.frame_rate} frames per "
-                "second "
+                f"a clip of {self.num_frames} frames at a stride of {self.stride} and {self.frame_rate} frames per second "
                 "cannot be sampled; take num_frames of 1 or more, and a stride and a frame_rate above 0"
             )
 

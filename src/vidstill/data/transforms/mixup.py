@@ -57,9 +57,8 @@ class MixupCutmix:
         group = min(self.group_clips, len(clip))
         if group % 2 or len(clip) % group:
             raise InputError(
-                f"{len(clip)} clips cannot be mixed in groups of {group}; give an even --mixup.group-clips that "
-                "divides "
-                "a device's batch"
+                f"{len(clip)} clips cannot be mixed in groups of {group}; "
+                "give an even --mixup.group-clips that divides a device's batch"
             )
         target = smooth_labels(label, num_classes, label_smoothing)
         mixed = [

@@ -33,9 +33,8 @@ class RandomErasing:
         low, high = self.scale
         if not (0 <= low <= high <= 1 and 0 < self.min_ratio <= 1):
             raise InputError(
-                f"random erasing takes a scale of 0 <= low <= high <= 1, not {self.scale}, and a min_ratio of 0 to 1, "
-                "not "
-                f"{self.min_ratio}"
+                f"random erasing takes a scale of 0 <= low <= high <= 1, not {self.scale}, "
+                f"and a min_ratio of 0 to 1, not {self.min_ratio}"
             )
 
     def draw_boxes(self, seeds: Int[Tensor, "b"], height: int, width: int) -> Int[Tensor, "4 b"]:
