@@ -9,17 +9,16 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional
 
 from vidstill.cli.options import NO_PREFIX
-from vidstill.data.storage.fetch import PathOrUrl, parse_path
+from vidstill.data.storage.fetch import parse_path
 from vidstill.data.tools.pack import CLIPS_PER_SHARD, SKIPPED_FILE, pack_dataset
 from vidstill.data.tools.scan import MIN_FRAMES, scan_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.engine.distributed import count_cores
-from vidstill.utils.terminal import echo, show_progress_bar, to_json_value
-from vidstill.utils.text import format_one_line, list_first
+from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar, to_json_value
+from vidstill.utils.text import format_one_line
 from vidstill.utils.types import InputError
 
 _DEFAULT_TRANSCODE = TranscodeConfig()
-_MAX_MESSAGES = 10
 
 
 def data_make_command(
@@ -92,10 +91,9 @@ def data_inspect_command(
         contact_sheet: PNG to write: a strip of frames for each of up to 24 classes, or videos without classes.
         json: Print JSON.
     """
-    from vidstill.data.tools.inspect import open_split_manifests, summarize_dataset
-    from vidstill.data.tools.stats import format_dataset_summary
+    from vidstill.data.tools.inspect import format_dataset_summary, open_split_manifests, summarize_dataset
 
-    manifests = open_split_manifests(parse_path(data), root=_parse_root(root), fold=fold)
+    manifests = open_split_manifests(parse_path(data), root=root, fold=fold)
     if contact_sheet is not None:
         from vidstill.figures.contact_sheet import check_sheet_path, draw_contact_sheet
         from vidstill.utils.files import write_bytes
@@ -157,7 +155,7 @@ def data_pack_command(
             out,
             transcode,
             clips_per_shard=videos_per_shard,
-            root=_parse_root(root),
+            root=root,
             fold=fold,
             workers=count_cores() if workers < 0 else workers,
             progress=progress,
@@ -166,9 +164,7 @@ def data_pack_command(
     ratio = f" ({result.bytes_after / result.bytes_before:.2f} times)" if result.bytes_before else ""
     echo(f"packed: {out}, {result.num_videos} videos, {sizes}{ratio}; next: vidstill data inspect {out}")
     if result.skipped:
-        echo(f"skipped: {len(result.skipped)} videos ({out / SKIPPED_FILE})")
-        for line in list_first(result.skipped, _MAX_MESSAGES):
-            echo(f"  {format_one_line(line)}")
+        echo_skipped(result.skipped, f"skipped, listed in {out / SKIPPED_FILE}")
         sys.exit(1)
 
 
@@ -202,7 +198,7 @@ def data_scan_command(
         report = scan_dataset(
             parse_path(data),
             out=out,
-            root=_parse_root(root),
+            root=root,
             fold=fold,
             workers=count_cores() if workers < 0 else workers,
             min_frames=min_frames,
@@ -212,7 +208,3 @@ def data_scan_command(
     echo(jsons.dumps(fields, indent=1) if json else format_scan_report(report))
     if not report.is_clean:
         sys.exit(1)
-
-
-def _parse_root(root: str | None) -> PathOrUrl | None:
-    return None if root is None else parse_path(root)

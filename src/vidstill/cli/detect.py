@@ -4,7 +4,7 @@ import json as jsons
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,13 +12,12 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from vidstill.cli.options import NO_PREFIX
-from vidstill.cli.predict import echo_errors, main_progress_bar
 from vidstill.data.decode.reader import VideoReader
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.figures.tracks import PersonTracks
-from vidstill.pipelines.box_data import BoxDataConfig, parse_optional_path
+from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.pipelines.detector_checkpoint import load_detector
 from vidstill.pipelines.evaluate.detector import evaluate_detector
 from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, detect_video, read_video_persons
@@ -36,11 +35,10 @@ from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
 from vidstill.utils.files import TEST_FILE, make_file_stems
-from vidstill.utils.terminal import echo
+from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 from vidstill.utils.types import InputError, check_range
 
-_MAX_MESSAGES = 10
 _MIN_PERSON_SCORE = 0.05  # the person detector's threshold, unless a lower one is requested
 
 
@@ -120,30 +118,30 @@ def detect_boxes_command(
     keyframes = find_keyframes(parse_path(data), split=split, interval=interval, workers=max(1, machine.num_workers))
     if runtime.is_main:
         print(f"detect boxes: {pluralize(len(keyframes), 'key frame')}; {keyframes.description}", file=sys.stderr)
-    with main_progress_bar(runtime.is_main, "key frames") as progress:
+    with show_progress_bar("key frames", visible=runtime.is_main) as progress:
         report = find_person_boxes(detector, keyframes, out, runtime=runtime, workers=machine, progress=progress)
-    if runtime.is_main:
-        echo(jsons.dumps(asdict(report), indent=1, default=str) if json else _format_person_boxes(report))
-        if report.broken:
-            sys.exit(1)
+    if not runtime.is_main:
+        return
+    if json:
+        echo(jsons.dumps(asdict(report), indent=1, default=str))
+    else:
+        echo(_format_person_boxes(report))
+        echo_skipped(report.broken, "skipped or incomplete")
+    if report.broken:
+        sys.exit(1)
 
 
 def _format_person_boxes(report: PersonBoxReport) -> str:
-    lines = [
+    text = (
         f"persons: {format_one_line(str(report.out))}; {pluralize(report.boxes, 'person')} in "
         f"{pluralize(report.keyframes, 'key frame')}, {report.empty_keyframes:,} of them without any"
-    ]
+    )
     if report.recall is not None and report.confident_recall is not None:
-        lines.append(
-            f"annotated persons: {report.recall:.1%} of {report.annotated_boxes:,} are found (IoU 0.5), "
+        text += (
+            f"\nannotated persons: {report.recall:.1%} of {report.annotated_boxes:,} are found (IoU 0.5), "
             f"{report.confident_recall:.1%} with a score of {CONFIDENT_SCORE:g} or more"
         )
-    if report.broken:
-        lines.append(f"skipped or incomplete: {pluralize(len(report.broken), 'video')}")
-        lines += [f"  {format_one_line(reason)}" for reason in report.broken[:_MAX_MESSAGES]]
-    if len(report.broken) > _MAX_MESSAGES:
-        lines.append(f"  and {len(report.broken) - _MAX_MESSAGES} more, which --json lists")
-    return "\n".join(lines)
+    return text
 
 
 def detect_predict_command(
@@ -202,12 +200,7 @@ def detect_predict_command(
     output = DetectionOutput(out, interval, start_second)
     detector = load_detector(source)
     runtime = Runtime(precision)
-    selection = find_videos(
-        [parse_path(video) for video in videos],
-        split=split,
-        root=parse_optional_path(root),
-        clip_frames=detector.views.sampling.frames,
-    )
+    selection = find_videos(videos, split=split, root=root, clip_frames=detector.views.sampling.frames)
     runtime.run_on_main(lambda: output.check_output(selection))
     detector = replace(detector, model=detector.model.to(runtime.device).eval())
     min_score = detector.views.min_person_score if min_person_score is None else min_person_score
@@ -253,17 +246,19 @@ def _detect_videos(
         return
     if not every:
         raise InputError(f"none of {len(skipped)} videos can be used; {next(iter(skipped.values()))}")
+    results = list(every.values())
     output.write_summary(formatter, list(every), skipped)
-    output.write_all(formatter, list(every.values()), skipped)
+    output.write_all(formatter, results, skipped)
     errors = {**skipped, **{name: each.error for name, each in every.items() if each.error}}
     if json:
-        echo(jsons.dumps(detections_to_dict(formatter, list(every.values()), skipped)))
-    elif output.out is None:
-        echo("\n\n".join(map(formatter.format_video, every.values())))
+        echo(jsons.dumps(detections_to_dict(formatter, results, skipped)))
     else:
-        echo(f"detections: {format_one_line(str(output.out))}, {pluralize(len(every), 'video')}")
-    if not json:
-        echo_errors(errors)
+        echo(
+            "\n\n".join(map(formatter.format_video, results))
+            if output.out is None
+            else f"detections: {format_one_line(str(output.out))}, {pluralize(len(every), 'video')}"
+        )
+        echo_skipped(list(errors.values()), "skipped or incomplete")
     if errors:
         sys.exit(1)
 
@@ -273,15 +268,11 @@ def _video_progress_bar(
     runtime: Runtime, videos: VideoSelection, index: int, title: str
 ) -> Iterator[Callable[[float], None]]:
     """Show a progress bar of a video's seconds; its title says which of several it is."""
-    if not runtime.is_main:
-        yield lambda seconds: None
-        return
-    row, count = videos.manifest.rows[index], len(videos.names)
-    try:
-        with VideoReader(row.source) as reader:
+    row, count, total = videos.manifest.rows[index], len(videos.names), 0
+    if runtime.is_main:
+        with suppress(BrokenVideo), VideoReader(row.source) as reader:  # reported when it is detected in
             total = round(read_duration(reader, row.frame_rate))
-    except BrokenVideo:  # reported when it is detected in
-        total = 0
-    with main_progress_bar(True, title if count == 1 else f"{title} {index + 1} of {count}") as progress:
+    title = title if count == 1 else f"{title} {index + 1} of {count}"
+    with show_progress_bar(title, visible=runtime.is_main) as progress:
         yield lambda seconds: progress(round(seconds), total)
         progress(total, total)  # the last key frame is before the end

@@ -4,10 +4,10 @@ import json as jsons
 import os
 import platform
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import torch
@@ -23,66 +23,50 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's own limit
 _GIB = 2**30
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeviceInfo:
-    name: str
-    bf16: str  # how fast it computes in bf16
-    memory_gib: float | None = None  # None: a CPU, whose memory is the machine's
-
-
-@dataclass(frozen=True, kw_only=True)
-class SystemInfo:
-    """What a run would find on this machine."""
-
-    system: str
-    cores: int
-    memory_gib: float
-    free_disk_gib: float  # of the working directory
-    devices: tuple[DeviceInfo, ...]
-    default_device: str  # of a run
-    default_precision: str  # of a run, with --precision auto
-    versions: dict[str, str]
-    ffmpeg: str
-    decoders: dict[str, bool]
-    encoders: dict[str, bool]
-    extras: dict[str, bool]  # whether all packages of an extra are installed
-    problems: tuple[str, ...]  # one sentence each
-
-
-def collect_system_info() -> SystemInfo:
-    """Collect the info; the bf16 speed of the CPU is measured, which takes a moment."""
+def collect_system_info() -> dict[str, Any]:
+    """Return what a run would find on this machine; the bf16 speed of the CPU is measured, which takes a moment."""
     runtime = Runtime("auto")
     encoders = {_ENCODER: _has_codec(_ENCODER, "w")}
     decoders = {name: _has_codec(name, "r") for name in _DECODERS}
     free = shutil.disk_usage(Path.cwd()).free / _GIB
-    return SystemInfo(
-        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        cores=count_cores(),
-        memory_gib=round(_read_memory_limit() / _GIB, 1),
-        free_disk_gib=round(free, 1),
-        devices=_list_devices(),
-        default_device=str(runtime.device),
-        default_precision=runtime.precision,
-        versions={name: _get_version(name) for name in _PACKAGES},
-        ffmpeg=av.ffmpeg_version_info,
-        decoders=decoders,
-        encoders=encoders,
-        extras=_check_extras(),
-        problems=tuple(_find_problems(encoders | decoders, free)),
-    )
+    problems = [
+        f"PyAV's FFmpeg has no {name}; install PyAV's own wheel: pip install av"
+        for name, is_available in (encoders | decoders).items()
+        if not is_available
+    ]
+    if free < 1:
+        problems.append(f"only {free:.1f} GiB are free in {Path.cwd()}; free disk space, or choose another --out")
+    return {
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "cores": count_cores(),
+        "memory_gib": round(_read_memory_limit() / _GIB, 1),
+        "free_disk_gib": round(free, 1),  # of the working directory
+        "devices": list(_list_devices()),
+        "default_device": str(runtime.device),
+        "default_precision": runtime.precision,
+        "versions": {name: _get_version(name) for name in _PACKAGES},
+        "ffmpeg": av.ffmpeg_version_info,
+        "decoders": decoders,
+        "encoders": encoders,
+        "extras": _check_extras(),
+        "problems": problems,
+    }
 
 
-def _list_devices() -> tuple[DeviceInfo, ...]:
-    """Return the CPU and the GPUs."""
+def _list_devices() -> Iterator[dict[str, Any]]:
+    """Yield the CPU, whose memory is the machine's, and the GPUs."""
     speedup = f"{measure_bf16_speedup():.1f} times as fast as fp32"
-    devices = [DeviceInfo(name=f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}", bf16=speedup)]
+    name = f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    yield {"name": name, "bf16": speedup, "memory_gib": None}
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         native = (properties.major, properties.minor) >= (8, 0)
         memory = round(properties.total_memory / _GIB, 1)
-        name = f"cuda:{i}, {properties.name}"
-        devices.append(DeviceInfo(name=name, memory_gib=memory, bf16="native" if native else "emulated, slow"))
-    return tuple(devices)
+        yield {
+            "name": f"cuda:{i}, {properties.name}",
+            "bf16": "native" if native else "emulated, slow",
+            "memory_gib": memory,
+        }
 
 
 def _read_memory_limit() -> int:
@@ -108,30 +92,14 @@ def _get_version(package: str) -> str:
 
 
 def _check_extras() -> dict[str, bool]:
+    """Return by extra whether all of its packages are installed."""
     try:
         names = metadata("vidstill").get_all("Provides-Extra") or []
     except PackageNotFoundError:
         return {}
-    requirements = [Requirement(line) for line in requires("vidstill") or []]
-    return {
-        name: all(
-            _get_version(each.name) != "not installed"
-            for each in requirements
-            if each.marker and each.marker.evaluate({"extra": name})
-        )
-        for name in names
-    }
-
-
-def _find_problems(codecs: dict[str, bool], free_gib: float) -> list[str]:
-    problems = [
-        f"PyAV's FFmpeg has no {name}; install PyAV's own wheel: pip install av"
-        for name, is_available in codecs.items()
-        if not is_available
-    ]
-    if free_gib < 1:
-        problems.append(f"only {free_gib:.1f} GiB are free in {Path.cwd()}; free disk space, or choose another --out")
-    return problems
+    packages = [Requirement(line) for line in requires("vidstill") or []]
+    missing = [each for each in packages if each.marker and _get_version(each.name) == "not installed"]
+    return {name: not any(each.marker and each.marker.evaluate({"extra": name}) for each in missing) for name in names}
 
 
 def doctor_command(*, json: bool = False) -> None:
@@ -140,5 +108,5 @@ def doctor_command(*, json: bool = False) -> None:
     Args:
         json: Print JSON.
     """
-    info = asdict(collect_system_info())
+    info = collect_system_info()
     echo(jsons.dumps(info, indent=1) if json else format_key_values(flatten_dict(info)))

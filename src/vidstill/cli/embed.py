@@ -1,12 +1,10 @@
 """`vidstill embed`: its options are the function's signature, read by tyro."""
 
 import json as jsons
-import os
 import sys
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
@@ -18,10 +16,8 @@ from vidstill.pipelines.infer.encoder import EmbedConfig, load_encoder
 from vidstill.pipelines.infer.videos import SplitChoice
 from vidstill.pipelines.infer.writers.feature_store import FormatName
 from vidstill.pipelines.workers import Workers
-from vidstill.utils.terminal import echo, show_progress_bar
-from vidstill.utils.text import format_one_line, pluralize
-
-_MAX_MESSAGES = 10
+from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
+from vidstill.utils.text import pluralize
 
 
 def embed_command(
@@ -52,8 +48,7 @@ def embed_command(
         json: Print JSON.
     """
     encoder = load_encoder(source, precision=workers.precision)
-    bar: Any = show_progress_bar("videos") if os.environ.get("RANK", "0") == "0" else nullcontext()
-    with bar as progress:
+    with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
         result = embed_videos(
             encoder,
             [parse_path(video) for video in videos],
@@ -65,7 +60,11 @@ def embed_command(
             workers=workers,
             progress=progress,
         )
-    echo(jsons.dumps(asdict(result), indent=1, default=str) if json else _format_result(result))
+    if json:
+        echo(jsons.dumps(asdict(result), indent=1, default=str))
+    else:
+        echo(_format_result(result))
+        echo_skipped(result.broken)
     if result.broken:
         sys.exit(1)
 
@@ -76,8 +75,4 @@ def _format_result(result: EmbedResult) -> str:
     summary += f" ({result.changed_videos} of them again, as they have changed)" if result.changed_videos else ""
     summary += f", {pluralize(unchanged, 'video')} unchanged" if unchanged else ""
     shapes = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in result.shapes.items())
-    lines = [f"features: {result.out} ({result.format}); {summary}; {pluralize(result.rows, 'row')} of {shapes}"]
-    if result.broken:
-        lines.append(f"skipped: {pluralize(len(result.broken), 'video')}")
-        lines += [f"  {format_one_line(reason)}" for reason in result.broken[:_MAX_MESSAGES]]
-    return "\n".join(lines)
+    return f"features: {result.out} ({result.format}); {summary}; {pluralize(result.rows, 'row')} of {shapes}"

@@ -2,7 +2,7 @@
 
 import json as jsons
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,7 @@ from tyro.conf import Positional
 from vidstill.cli.options import NO_PREFIX
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import VideoReader
-from vidstill.data.storage.fetch import BrokenVideo, parse_path
-from vidstill.pipelines.box_data import parse_optional_path
+from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.infer.predict import (
     Predictions,
@@ -25,17 +24,15 @@ from vidstill.pipelines.infer.predict import (
     predict_videos,
     read_duration,
 )
-from vidstill.pipelines.infer.run import ProgressFn, gather
+from vidstill.pipelines.infer.run import gather
 from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
 from vidstill.pipelines.infer.writers.outputs import PredictionOutput
 from vidstill.pipelines.infer.writers.text import format_predictions, predictions_to_dict
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.files import make_file_stems
-from vidstill.utils.terminal import echo, show_progress_bar
+from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize
 from vidstill.utils.types import check_range
-
-_MAX_MESSAGES = 10
 
 
 def predict_command(
@@ -77,13 +74,12 @@ def predict_command(
     output = PredictionOutput(out, plot, annotate)
     encoder = load_encoder(source, precision=workers.precision)
     clip_frames = encoder.require_classifier()[1].sampling.num_frames
-    paths = [parse_path(video) for video in videos]
-    selection = find_videos(paths, split=split, root=parse_optional_path(root), clip_frames=clip_frames)
+    selection = find_videos(videos, split=split, root=root, clip_frames=clip_frames)
     encoder.runtime.run_on_main(lambda: output.check_output(selection))
     over_time = timeline or (windows.window or windows.hop) is not None or output.needs_timeline
     if not over_time and output.format != "csv":
         over_time = _is_long_video(encoder, selection)
-    with main_progress_bar(encoder.runtime.is_main, "videos") as progress:
+    with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
         predictions = predict_videos(encoder, selection, workers=workers, progress=progress)
     if encoder.runtime.is_main and output.format == "folder":
         output.write_all(predictions, topk, timeline=False)
@@ -134,16 +130,6 @@ def _predict_timelines(
 
 
 @contextmanager
-def main_progress_bar(is_main: bool, title: str) -> Iterator[ProgressFn]:
-    """Show a progress bar on rank 0, of its own share."""
-    if is_main:
-        with show_progress_bar(title) as progress:
-            yield progress
-    else:
-        yield lambda done, total: None
-
-
-@contextmanager
 def _seconds_progress_bar(
     encoder: VideoEncoder, predictions: Predictions, title: str
 ) -> Iterator[Callable[[int, float], None]]:
@@ -154,7 +140,7 @@ def _seconds_progress_bar(
     if single:
         with VideoReader(row.source) as video:
             total = round(read_duration(video, row.frame_rate))
-    with main_progress_bar(encoder.runtime.is_main, title) as progress:
+    with show_progress_bar(title, visible=encoder.runtime.is_main) as progress:
         yield lambda number, seconds: progress(round(seconds) if single else number * encoder.runtime.world_size, total)
 
 
@@ -167,14 +153,4 @@ def _echo_predictions(predictions: Predictions, output: PredictionOutput, topk: 
     for path in (output.out, output.plot):
         if path is not None:
             echo(f"predictions: {format_one_line(str(path))}, {pluralize(len(predictions.videos), 'video')}")
-    echo_errors(predictions.errors)
-
-
-def echo_errors(errors: Mapping[str, str]) -> None:
-    """Print the reasons for videos that were skipped, or that end early."""
-    if errors:
-        echo(f"\nskipped or incomplete: {pluralize(len(errors), 'video')}")
-    for reason in list(errors.values())[:_MAX_MESSAGES]:
-        echo(f"  {format_one_line(reason)}")
-    if len(errors) > _MAX_MESSAGES:
-        echo(f"  and {len(errors) - _MAX_MESSAGES} more, which --json and a .json list")
+    echo_skipped(list(predictions.errors.values()), "skipped or incomplete")

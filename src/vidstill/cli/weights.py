@@ -30,7 +30,7 @@ from vidstill.pipelines.export.write import ExportTarget, write_export
 from vidstill.recipes.recipe import PretrainRecipe, find_recipe
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_file
-from vidstill.utils.terminal import echo, format_key_values
+from vidstill.utils.terminal import align_columns, echo, format_key_values
 from vidstill.utils.text import list_first
 from vidstill.utils.types import InputError
 
@@ -234,8 +234,6 @@ def _format_tensor_table(report: ConversionReport, *, show_all: bool) -> list[st
         (each.status, each.foreign_name or "–", each.native_name or "–", " × ".join(map(str, each.shape)), each.reason)
         for each in entries
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     remaining = len(report.entries) - len(entries)
-    noun = "tensor" if remaining == 1 else "tensors"
-    return ["", *lines, *([f"{remaining} more {noun}: --all shows every one"] if remaining else [])]
+    more = f"{remaining} more tensor{'' if remaining == 1 else 's'}: --all shows every one"
+    return ["", *align_columns(rows), *([more] if remaining else [])]

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from vidstill.checkpoints.model_zoo import PublishedCheckpoint, find_published_checkpoints
 from vidstill.checkpoints.spdx import allows_commercial
+from vidstill.utils.terminal import align_columns
 
 _FOOTNOTE = """\
 Top-1 / top-5 in percent (temporal clips × spatial crops); pre-trainings after fine-tuning on that dataset; –: unknown.
@@ -41,10 +42,9 @@ def _format_family(checkpoints: Sequence[PublishedCheckpoint]) -> str:
         results = ", ".join(map(str, each.results)) or "–"
         url = f"https://huggingface.co/{each.hub_repo}" if each.hub_repo else each.url
         rows.append((each.name, each.size, parameters, results, each.licence or "–", url))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{checkpoints[0].family}, {checkpoints[0].paper}"]
-    for each, row in zip(checkpoints, rows, strict=True):
-        lines.append("  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    for each, line in zip(checkpoints, align_columns(rows), strict=True):
+        lines.append(f"  {line}")
         recipes = [f"trained by {each.recipe}"] if each.recipe else []
         recipes += [f"used by {', '.join(each.downstream_recipes)}"] if each.downstream_recipes else []
         lines += [f"      {line}" for line in ("; ".join(recipes), each.note) if line]

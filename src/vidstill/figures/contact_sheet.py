@@ -14,7 +14,7 @@ from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.data.tools.preview import read_preview
+from vidstill.data.tools.probe import read_preview
 from vidstill.figures.text_fit import load_font, truncate_end, truncate_start, wrap_text
 from vidstill.utils.files import check_output_file
 from vidstill.utils.rng import numpy_rng

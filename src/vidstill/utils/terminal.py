@@ -2,13 +2,17 @@
 
 import json as jsons
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task
 from rich.text import Text
+
+from vidstill.utils.text import format_one_line, list_first, pluralize
+
+_MAX_REASONS = 10
 
 
 def echo(text: str) -> None:
@@ -17,10 +21,27 @@ def echo(text: str) -> None:
         print(text)
 
 
+def echo_skipped(reasons: Sequence[str], title: str = "skipped") -> None:
+    """Print the reasons for videos that were skipped, or that end early; of many, the first."""
+    if reasons:
+        lines = list_first(reasons, _MAX_REASONS)
+        echo(
+            "\n".join(
+                [f"{title}: {pluralize(len(reasons), 'video')}", *(f"  {format_one_line(line)}" for line in lines)]
+            )
+        )
+
+
 def format_key_values(values: Mapping[str, Any]) -> str:
     """Return one line per entry, with the values aligned."""
     width = max(map(len, values))
     return "\n".join(f"{name:{width}}  {value}" for name, value in values.items())
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return one line per row, with the cells of each column aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def to_json_value(value: Any) -> Any:

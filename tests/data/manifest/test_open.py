@@ -68,7 +68,7 @@ def test_a_table_gives_the_rows_that_it_was_made_of_and_so_does_a_selection(rows
         set(row.labels) for row in rows
     ]
     assert table.multi_label == any(row.extra_labels for row in rows)
-    assert table.num_broken == sum(bool(row.error) for row in rows)
+    assert len(table.errors) == sum(bool(row.error) for row in rows)
     mask = np.arange(len(rows)) % 3 != 1
     assert list(table.select(mask)) == [row for row, selected in zip(rows, mask, strict=True) if selected]
 

@@ -14,8 +14,14 @@ from tiny_videos import cut_short, write_video
 
 from vidstill.cli.main import main
 from vidstill.data.storage.fetch import PathOrUrl
-from vidstill.data.tools.inspect import open_split_manifests, summarize_dataset
-from vidstill.data.tools.stats import DatasetSummary, SplitSummary, ValueStats, format_dataset_summary
+from vidstill.data.tools.inspect import (
+    DatasetSummary,
+    SplitSummary,
+    ValueStats,
+    format_dataset_summary,
+    open_split_manifests,
+    summarize_dataset,
+)
 from vidstill.utils.types import InputError
 
 WORDS = st.text(st.characters(exclude_categories=[]), max_size=30)  # halves of surrogate pairs among them

@@ -108,8 +108,8 @@ def build_manifest(
         raise InputError(
             f"no videos found in {source}; give a directory of videos, a directory for each class, or a list"
         )
-    if rows.num_broken:
-        description += f", of whose rows {rows.num_broken} say that they do not decode"
+    if len(rows.errors):
+        description += f", of whose rows {len(rows.errors)} say that they do not decode"
     if multi_label:
         description += ", several labels a clip"
     return Manifest(rows, classes, description, source, rows.compute_fingerprint(), num_missing, multi_label)

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,13 +11,69 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
-from vidstill.data.tools.preview import add_video_stats
-from vidstill.data.tools.stats import DatasetSummary, SplitSummary, ValueStats, read_manifest_stats
+from vidstill.data.tools.probe import read_video_facts
+from vidstill.data.tools.stats import VideoCounts, format_bullets, format_counts, read_manifest_stats
 from vidstill.utils.rng import numpy_rng
-from vidstill.utils.text import join_first, pluralize
+from vidstill.utils.text import format_one_line, join_first, pluralize
 from vidstill.utils.types import check_range
 
-_MAX_CLASS_NAMES = 5
+_MAX_CLASS_LINES, _NUM_END_LINES = 12, 5  # of more classes, so many of the largest and of the smallest are shown
+_MAX_CLASS_NAMES, _MAX_PROBLEMS = 5, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """A split, or the whole dataset where it has none.
+
+    Args:
+        class_counts: Videos of each class, by its name; empty where there are no labels.
+        majority_share: Share of the largest class, in [0, 1]: the accuracy of always predicting it.
+    """
+
+    description: str
+    num_videos: int
+    class_counts: dict[str, int]
+    majority_share: float | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueStats:
+    """The range and the median of some values."""
+
+    min: float
+    median: float
+    max: float
+
+    @classmethod
+    def from_values(cls, values: np.ndarray) -> "ValueStats | None":
+        if not values.size:
+            return None
+        low, median, high = (round(float(q), 3) for q in np.quantile(values, (0, 0.5, 1)))
+        return cls(min=low, median=median, max=high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSummary(VideoCounts):
+    """The content of a dataset.
+
+    Args:
+        splits: By name, or "all".
+        num_from_manifest: Videos whose facts the list states; no file is opened then.
+        num_probed: Files that were opened for the facts.
+        frames, seconds: Length of a video; no seconds where no video has a frame rate.
+        file_sizes: In bytes.
+        problems: One sentence each.
+    """
+
+    source: PathOrUrl
+    splits: dict[str, SplitSummary]
+    num_from_manifest: int
+    num_probed: int
+    frames: ValueStats | None
+    seconds: ValueStats | None
+    file_sizes: ValueStats | None
+    problems: tuple[str, ...]
 
 
 def open_split_manifests(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: int = 1) -> dict[str, Manifest]:
@@ -52,7 +109,7 @@ def summarize_dataset(
     sample = [] if num_stated else _sample_rows(manifests, max_files)
     for number, row in enumerate(sample, 1):
         try:
-            add_video_stats(row, stats)
+            stats.add(read_video_facts(row))
         except BrokenVideo as error:
             problems.append(str(error))
         progress(number, len(sample))
@@ -64,10 +121,8 @@ def summarize_dataset(
         frames=ValueStats.from_values(np.array(stats.frames)),
         seconds=ValueStats.from_values(stats.seconds),
         file_sizes=ValueStats.from_values(np.array(stats.file_sizes)),
-        frame_rate_counts=stats.frame_rate_counts,
-        resolution_counts=stats.resolution_counts,
-        codec_counts=stats.codec_counts,
         problems=tuple(problems),
+        **vars(stats.count()),
     )
 
 
@@ -137,7 +192,7 @@ def _find_problems(manifest: Manifest) -> Iterator[str]:
         yield f"{manifest.num_missing:,} of the {total} that the official list names are missing"
     if rows.errors:
         first = rows[min(rows.errors)]
-        yield f"{pluralize(rows.num_broken, 'video')} stated to be broken, first {first.name}, which {first.error}"
+        yield f"{pluralize(len(rows.errors), 'video')} stated to be broken, first {first.name}, which {first.error}"
 
 
 def _list_full_names(manifest: Manifest) -> list[str]:
@@ -145,3 +200,62 @@ def _list_full_names(manifest: Manifest) -> list[str]:
     root = f"{manifest.rows.root}/"
     names = map(manifest.rows.get_name, range(len(manifest)))
     return [name if name[0] == "/" or "://" in name else root + name for name in names]
+
+
+def format_dataset_summary(summary: DatasetSummary) -> str:
+    """Format a summary as lines; of many classes, the largest and the smallest."""
+    return "\n".join(map(format_one_line, _format_lines(summary)))
+
+
+def _format_lines(summary: DatasetSummary) -> Iterator[str]:
+    yield str(summary.source)
+    for name, split in summary.splits.items():
+        yield ""
+        yield f"{name}: {_format_split(split)}"
+        yield f"  {split.description}; fingerprint {split.fingerprint[:12]}"
+        yield from _format_class_counts(split.class_counts)
+    yield ""
+    if summary.num_from_manifest:
+        yield f"stated by the list for {pluralize(summary.num_from_manifest, 'video')}:"
+    else:
+        yield f"{pluralize(summary.num_probed, 'file')} opened" + (":" if summary.frames else "")
+    rows = {
+        "frames": _format_stats(summary.frames),
+        "seconds": _format_stats(summary.seconds),
+        **format_counts(summary),
+        "bytes": _format_stats(summary.file_sizes),
+    }
+    yield from (f"  {name:17}  {value}" for name, value in rows.items() if value)
+    yield ""
+    yield f"{pluralize(len(summary.problems), 'problem')}:" if summary.problems else "no problems found"
+    yield from format_bullets(summary.problems, _MAX_PROBLEMS)
+
+
+def _format_split(split: SplitSummary) -> str:
+    videos = pluralize(split.num_videos, "video")
+    if split.majority_share is None:
+        return f"{videos} without labels"
+    low, high = min(split.class_counts.values()), max(split.class_counts.values())
+    each = f"{high:,} each" if low == high else f"{low:,} to {high:,} each"
+    majority = f"; always predicting the largest: {100 * split.majority_share:.1f} % accuracy" if low < high else ""
+    return f"{videos} in {pluralize(len(split.class_counts), 'class')}, {each}{majority}"
+
+
+def _format_class_counts(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for each class, the largest first; of many classes, those at both ends."""
+    rows = [f"  {count:>9,}  {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
+    if len(rows) > _MAX_CLASS_LINES:
+        num_hidden = len(rows) - 2 * _NUM_END_LINES
+        rows[_NUM_END_LINES:-_NUM_END_LINES] = [f"  {'…':>9}  {num_hidden:,} more classes (--json shows all)"]
+    yield from rows
+
+
+def _format_stats(stats: ValueStats | None) -> str:
+    if stats is None:
+        return ""
+    low, median, high = map(_format_value, (stats.min, stats.median, stats.max))
+    return low if low == high else f"{low} to {high}, median {median}"
+
+
+def _format_value(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3f}".rstrip("0").rstrip(".")

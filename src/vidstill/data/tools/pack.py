@@ -1,7 +1,9 @@
 """Packs: the videos of a dataset made small and quick to decode, in tar shards, with an index of all of them."""
 
+import io
 import json
 import math
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,9 +14,7 @@ from typing import Any
 from vidstill.data.manifest.list_formats import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import INDEX_FILE
-from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, fetch_source, format_error
-from vidstill.data.storage.tar_writer import ShardWriter
 from vidstill.data.tools.inspect import open_split_manifests
 from vidstill.data.tools.transcode import TranscodeConfig, TranscodedVideo, transcode_video
 from vidstill.parallel.pool import LostTask, map_in_workers
@@ -30,6 +30,9 @@ CLIPS_PER_SHARD = 256
 """At about 1 MB a clip: much to read in one go, and little to repeat after a kill."""
 
 _PACK_VERSION = 1  # to be raised when the same videos and settings give other packs
+ShardKey = tuple[str, int]
+"""The split of a shard and its number in it."""
+
 _NO_SPLIT = "all"  # stands for the split in the names of shards of a dataset without splits
 
 
@@ -87,8 +90,13 @@ def pack_dataset(
     with open_output_dir(out, identity, kind="packed videos", marker=PACK_FILE, metadata=versions):
         journal = Journal(out / INDEX_FILE, identity)
         if not (out / INDEX_FILE).is_file():
+            shards = {
+                (split, first // clips_per_shard): range(first, min(first + clips_per_shard, len(manifest)))
+                for split, manifest in manifests.items()
+                for first in range(0, len(manifest), clips_per_shard)
+            }
             with journal:
-                entries = _write_shards(out, manifests, config, clips_per_shard, workers, journal, progress)
+                entries = _write_shards(out, manifests, shards, config, workers, journal, progress)
                 _write_index(out, manifests, entries)
         journal.remove()
         if progress:
@@ -99,105 +107,98 @@ def pack_dataset(
 def _write_shards(
     out: Path,
     manifests: Mapping[str, Manifest],
+    shards: Mapping[ShardKey, range],
     config: TranscodeConfig,
-    clips_per_shard: int,
     workers: int,
     journal: Journal,
     progress: Callable[[int, int], None] | None,
 ) -> list[dict[str, Any]]:
     """Write the missing shards, and return the entries of all videos in the order of the dataset."""
-    num_videos, num_done = sum(map(len, manifests.values())), 0
-    done = journal.done()
-    for split, manifest in manifests.items():
-        for number, rows in enumerate(_divide_rows(len(manifest), clips_per_shard)):
-            entries = done[split, number]["entries"] if (split, number) in done else None
-            is_written = (out / f"{split}-{number:06d}.tar").is_file()
-            if entries is None or not (is_written or all("error" in entry for entry in entries)):
-                done.pop((split, number), None)
-            else:
-                num_done += len(rows)
-    for split, manifest in manifests.items():
-        shards = list(enumerate(_divide_rows(len(manifest), clips_per_shard)))
-        todo = [(number, rows) for number, rows in shards if (split, number) not in done]
-        transcode = partial(_transcode_row, manifest.rows, config)
-        results: Any = map_in_workers(transcode, [row for _, rows in todo for row in rows], workers=workers)
-        with closing(results):
-            for number, rows in todo:
-                entries, path = [], out / f"{split}-{number:06d}.tar"
-                with atomic_write(path) as file:
-                    shard = ShardWriter(file)
-                    for row in rows:
-                        entries.append(_add_to_shard(shard, path.name, split, manifest, row, next(results)[1]))
-                        num_done += 1
-                        if progress:
-                            progress(num_done, num_videos)
-                    shard.close()
-                if not any("shard" in entry for entry in entries):
-                    path.unlink()  # some readers take an empty one for a fault
-                done[split, number] = {"key": [split, number], "entries": entries}
-                journal.append(done[split, number])
-    return [
-        entry
-        for split, manifest in manifests.items()
-        for number, _ in enumerate(_divide_rows(len(manifest), clips_per_shard))
-        for entry in done[split, number]["entries"]
-    ]
+    paths = {(split, number): out / f"{split}-{number:06d}.tar" for split, number in shards}
+    done: dict[Any, list[dict[str, Any]]] = {key: record["entries"] for key, record in journal.done().items()}
+    done = {
+        key: done[key]
+        for key, path in paths.items()
+        if key in done and (path.is_file() or all("error" in entry for entry in done[key]))
+    }
+    num_done, num_videos = sum(len(shards[key]) for key in done), sum(map(len, manifests.values()))
+    todo = {key: rows for key, rows in shards.items() if key not in done}
+    items = [(split, row) for (split, _), rows in todo.items() for row in rows]
+    results: Any = map_in_workers(partial(_transcode_row, manifests, config), items, workers=workers)
+    with closing(results):
+        for key, rows in todo.items():
+            entries = []
+            with (
+                atomic_write(paths[key]) as file,
+                tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+            ):
+                for row in rows:
+                    entry = _add_to_shard(tar, paths[key].name, key[0], manifests[key[0]], row, next(results)[1])
+                    entries.append(entry)
+                    num_done += 1
+                    if progress:
+                        progress(num_done, num_videos)
+            if not any("shard" in entry for entry in entries):
+                paths[key].unlink()  # some readers take an empty one for a fault
+            done[key] = entries
+            journal.append({"key": key, "entries": entries})
+    return [entry for key in shards for entry in done[key]]
 
 
-def _divide_rows(num_rows: int, clips_per_shard: int) -> list[range]:
-    """Return the rows of each shard."""
-    return [range(first, min(first + clips_per_shard, num_rows)) for first in range(0, num_rows, clips_per_shard)]
-
-
-@dataclass(frozen=True)
-class _PackedVideo:
-    """The size of a video's file, and what it was transcoded to, or why it was not."""
-
-    bytes_before: int
-    result: TranscodedVideo | str
-
-
-def _transcode_row(rows: VideoTable, config: TranscodeConfig, index: int) -> _PackedVideo:
-    row, bytes_before = rows[index], 0
+def _transcode_row(
+    manifests: Mapping[str, Manifest], config: TranscodeConfig, item: tuple[str, int]
+) -> tuple[int, TranscodedVideo | str]:
+    """Return the size of a video's file, and what it was transcoded to, or why it was not."""
+    split, index = item
+    row, bytes_before = manifests[split].rows[index], 0
     if row.error:
-        return _PackedVideo(0, row.error)
+        return 0, row.error
     try:
         file = fetch_source(row.source)
-        bytes_before = _count_bytes(file)
-        return _PackedVideo(bytes_before, transcode_video(file, config, row.frame_rate))
+        if isinstance(file, bytes):
+            bytes_before = len(file)
+        else:
+            bytes_before = sum(each.stat().st_size for each in (file.iterdir() if file.is_dir() else [file]))
+        return bytes_before, transcode_video(file, config, row.frame_rate)
     except BrokenVideo as error:
-        return _PackedVideo(bytes_before, error.reason)
+        return bytes_before, error.reason
     except OSError as error:
-        return _PackedVideo(bytes_before, f"cannot be read: {format_error(error)}")
-
-
-def _count_bytes(file: Path | bytes) -> int:
-    if isinstance(file, bytes):
-        return len(file)
-    return sum(each.stat().st_size for each in file.iterdir()) if file.is_dir() else file.stat().st_size
+        return bytes_before, f"cannot be read: {format_error(error)}"
 
 
 def _add_to_shard(
-    shard: ShardWriter, shard_name: str, split: str, manifest: Manifest, index: int, result: _PackedVideo | LostTask
+    tar: tarfile.TarFile,
+    shard_name: str,
+    split: str,
+    manifest: Manifest,
+    index: int,
+    result: tuple[int, TranscodedVideo | str] | LostTask,
 ) -> dict[str, Any]:
     """Add a video's files to the shard, if it has any, and return its line of the index."""
     row = manifest.rows[index]
     entry: dict[str, Any] = {"path": row.name, **labels_to_dict(row, manifest.classes)}
     if split != _NO_SPLIT:
         entry["split"] = split
-    if isinstance(result, LostTask):
-        return {**entry, "bytes": 0, "error": result.reason}
-    video = result.result
+    bytes_before, video = (0, result.reason) if isinstance(result, LostTask) else result
     if isinstance(video, str):
-        return {**entry, "bytes": result.bytes_before, "error": video}
+        return {**entry, "bytes": bytes_before, "error": video}
     entry |= {"frames": video.num_frames, "rate": video.frame_rate, "width": video.width, "height": video.height}
     key = f"{index:09d}"  # not the user's path, which may have dots and lead anywhere
-    offset = shard.add_file(f"{key}.{video.suffix}", video.data)
-    shard.add_file(f"{key}.json", json.dumps(entry).encode())
+    offset = _add_file(tar, f"{key}.{video.suffix}", video.data)
+    _add_file(tar, f"{key}.json", json.dumps(entry).encode())
     if len(row.labels) == 1:  # readers of .cls take one number; several are in the .json
-        shard.add_file(f"{key}.cls", str(row.label).encode())
+        _add_file(tar, f"{key}.cls", str(row.label).encode())
     location = {"shard": shard_name, "offset": offset, "bytes": len(video.data)}
-    return {**entry, "codec": video.codec, **location, "bytes_before": result.bytes_before}
+    return {**entry, "codec": video.codec, **location, "bytes_before": bytes_before}
+
+
+def _add_file(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Append a file, the same bytes whenever and whoever writes it, and return the offset of its first byte."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o644
+    offset = tar.offset + tarfile.BLOCKSIZE  # a short name's header is one block
+    tar.addfile(info, io.BytesIO(data))
+    return offset
 
 
 def _write_index(out: Path, manifests: Mapping[str, Manifest], entries: list[dict[str, Any]]) -> None:

@@ -1,12 +1,14 @@
-"""One video, decoded to its end: its metadata, its true number of frames, its signature and its first error."""
+"""Single videos of a dataset: one decoded to its end, the facts of one, some frames of one."""
 
 import hashlib
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidstill.data.decode.images import list_frame_images
-from vidstill.data.decode.reader import VideoReader
+from vidstill.data.decode.reader import Frames, VideoReader
+from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember, VideoSource, fetch_source, format_error
 from vidstill.data.tools.near_duplicates import VideoSignature
 from vidstill.parallel.heartbeat import send_heartbeat
@@ -116,3 +118,47 @@ def _decode_frames(video: VideoReader, record: ScanRecord) -> None:
             record["seconds"] = record["frames"] / header.frame_rate
     if not record["frames"]:
         raise BrokenVideo(video.name, "holds no frame that decodes")
+
+
+def read_video_facts(row: VideoRow) -> ScanRecord:
+    """Return the facts of a video whose first and last frame decode, without decoding the others.
+
+    Raises:
+        BrokenVideo: They do not decode.
+        StorageUnreachable: A URL does not answer.
+    """
+    with VideoReader(row.source) as video:
+        height, width = video.read_frames([0, video.num_frames - 1]).shape[1:3]
+        facts: ScanRecord = {"frames": video.num_frames, "rate": video.frame_rate, "width": width, "height": height}
+        facts["codec"] = video.metadata.codec
+        if isinstance(video.file, bytes):
+            facts["bytes"] = len(video.file)
+        elif video.file.is_file():
+            facts["bytes"] = video.file.stat().st_size
+        return facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPreview:
+    """Some frames of a video, and their indices from 0."""
+
+    frames: Frames
+    frame_indices: list[int]
+    num_frames: int
+    frame_rate: float | None
+
+
+def read_preview(row: VideoRow, max_frames: int) -> VideoPreview:
+    """Read the middle frames of `max_frames` equal parts, or all frames of a shorter video.
+
+    Raises:
+        BrokenVideo: They do not decode, or a scan has found the video broken.
+        StorageUnreachable: A URL does not answer.
+    """
+    if row.error:
+        raise BrokenVideo(row.source, row.error)
+    with VideoReader(row.source, num_frames=row.frames) as video:
+        num_parts = min(max_frames, video.num_frames)
+        indices = [(2 * part + 1) * video.num_frames // (2 * num_parts) for part in range(num_parts)]
+        frames, frame_rate = video.read_frames(indices), row.frame_rate or video.frame_rate
+        return VideoPreview(frames=frames, frame_indices=indices, num_frames=video.num_frames, frame_rate=frame_rate)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vidstill.data.manifest.list_formats import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
@@ -14,7 +14,7 @@ from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource
 from vidstill.data.tools.inspect import open_split_manifests
 from vidstill.data.tools.near_duplicates import SIGNATURE_LENGTH
 from vidstill.data.tools.probe import SCAN_FIELDS, ScanRecord, init_scan_record, scan_video, stat_source
-from vidstill.data.tools.scan_report import ScanReport, ScanReportBuilder
+from vidstill.data.tools.scan_report import ScanReport, VideoKey, build_scan_report
 from vidstill.parallel.pool import WORKER_TIMEOUT_SECONDS, LostTask, map_in_workers
 from vidstill.utils.files import atomic_write, check_output_file, convert_write_errors
 from vidstill.utils.journal import Journal
@@ -25,9 +25,6 @@ MANIFEST_SUFFIX = ".scan.jsonl"
 
 MIN_FRAMES = 16
 """A video with fewer frames is reported as short: the papers' clips have as many."""
-
-VideoKey = tuple[str, str, int]
-"""A video as a list names it: its path, and for a packed one the path of the shard and the offset in it."""
 
 _JOURNAL_SETTINGS = {"scan_version": 1}  # to be raised when a scan finds out other facts
 
@@ -66,21 +63,18 @@ def scan_dataset(
     sources = {_make_key(row.source, path.parent): row.source for each in manifests.values() for row in each.rows}
     report_progress = progress or (lambda num_done, num_files: None)
     with Journal(path, _JOURNAL_SETTINGS) as journal:
-        lines = {
-            key: line
-            for key, line in _read_previous_lines(path, journal)
-            if key in sources and _is_unchanged(line, sources[key])
-        }
+        lines = _read_known_lines(path, journal, sources)
         todo = {key: source for key, source in sources.items() if key not in lines}
         report_progress(len(lines), len(sources))
         for key, record in _scan_videos(todo, workers):
             journal.append(entry := _make_entry(key, {}, record))
             lines[key] = json.dumps(entry).encode()
             report_progress(len(lines), len(sources))
-        report = ScanReportBuilder(path, manifests, min_frames, num_decoded=len(todo))
-        _write_manifest(path, manifests, lines, report)
+        with atomic_write(path) as file:
+            rows = _write_rows(file, path.parent, manifests, lines)
+            report = build_scan_report(path, manifests, rows, min_frames=min_frames, num_decoded=len(todo))
         journal.remove()
-    return report.build()
+    return report
 
 
 def get_manifest_path(data: PathOrUrl) -> Path:
@@ -103,31 +97,24 @@ def _check_manifest_path(path: Path) -> None:
 
 def _make_key(source: PathOrUrl | ShardMember, directory: Path) -> VideoKey:
     """Return the paths as the list states them: relative to its directory where they are below it."""
-    if isinstance(source, ShardMember):
-        return source.name, _make_relative(source.shard, directory), source.offset
-    return _make_relative(source, directory), "", 0
+    path = source.shard if isinstance(source, ShardMember) else source
+    if isinstance(path, Path):
+        path = os.path.abspath(path).removeprefix(f"{str(directory).rstrip('/')}/")
+    return (source.name, path, source.offset) if isinstance(source, ShardMember) else (path, "", 0)
 
 
-def _make_relative(path: PathOrUrl, directory: Path) -> str:
-    if isinstance(path, str):
-        return path
-    return os.path.abspath(path).removeprefix(f"{str(directory).rstrip('/')}/")
-
-
-def _read_previous_lines(path: Path, journal: Journal) -> Iterator[tuple[VideoKey, bytes]]:
-    """Yield the lines of an earlier list, of files that can be recognized, and those of the journal."""
+def _read_known_lines(path: Path, journal: Journal, sources: Mapping[VideoKey, VideoSource]) -> dict[VideoKey, bytes]:
+    """Return the lines of unchanged files: those of an earlier list that can be recognized, and the journal's."""
+    known: dict[VideoKey, bytes] = {}
     with open(path if path.is_file() else os.devnull, "rb") as file:
-        for line in file:
-            record = _parse_record(line)
-            if record is not None and {"sha256", "modified"} <= record.keys():
-                yield _get_key(record), line
-    for line in journal.lines():
-        if (record := _parse_record(line)) is not None:
-            yield _get_key(record), line
-
-
-def _get_key(record: ScanRecord) -> VideoKey:
-    return record["path"], record.get("shard", ""), record.get("offset", 0)
+        for required, lines in (({"sha256", "modified"}, file), (set[str](), journal.lines())):
+            for line in lines:
+                record = _parse_record(line)
+                if record is not None and required <= record.keys():
+                    key = record["path"], record.get("shard", ""), record.get("offset", 0)
+                    if key in sources and _is_unchanged(record, sources[key]):
+                        known[key] = line
+    return known
 
 
 def _parse_record(line: bytes) -> ScanRecord | None:
@@ -143,16 +130,15 @@ def _parse_record(line: bytes) -> ScanRecord | None:
     return record if len(record.get("signature", " " * SIGNATURE_LENGTH)) == SIGNATURE_LENGTH else None
 
 
-def _is_unchanged(line: bytes, source: VideoSource) -> bool:
+def _is_unchanged(record: ScanRecord, source: VideoSource) -> bool:
     """Return whether a file has the size and time of its record; URLs are taken as unchanged."""
-    current, record = stat_source(source), _parse_record(line) or {}
+    current = stat_source(source)
     return current is None or (record.get("modified") == current[1] and current[0] in (0, record["bytes"]))
 
 
 def _scan_videos(todo: Mapping[VideoKey, VideoSource], workers: int) -> Iterator[tuple[VideoKey, ScanRecord]]:
-    results: Any = map_in_workers(
-        scan_video, list(todo.values()), workers=workers, timeout_seconds=WORKER_TIMEOUT_SECONDS
-    )
+    timeout = WORKER_TIMEOUT_SECONDS
+    results: Any = map_in_workers(scan_video, list(todo.values()), workers=workers, timeout_seconds=timeout)
     with closing(results):
         for (key, source), (_, result) in zip(todo.items(), results, strict=True):
             yield key, {**init_scan_record(source), "error": result.reason} if isinstance(result, LostTask) else result
@@ -171,17 +157,15 @@ def _make_entry(key: VideoKey, labels: Mapping[str, Any], record: ScanRecord) ->
     return {"path": path, **labels, **location, **facts}
 
 
-def _write_manifest(
-    path: Path, manifests: Mapping[str, Manifest], lines: Mapping[VideoKey, bytes], report: ScanReportBuilder
-) -> None:
-    with atomic_write(path) as file:
-        for split, manifest in manifests.items():
-            for row in manifest.rows:
-                key = _make_key(row.source, path.parent)
-                record = _parse_record(lines[key])
-                assert record is not None
-                labels = labels_to_dict(row, manifest.classes)
-                if split in ("train", "val"):
-                    labels["split"] = split
-                file.write((json.dumps(_make_entry(key, labels, record)) + "\n").encode())
-                report.add(key, split, record)
+def _write_rows(
+    file: BinaryIO, directory: Path, manifests: Mapping[str, Manifest], lines: Mapping[VideoKey, bytes]
+) -> Iterator[tuple[VideoKey, str, ScanRecord]]:
+    """Write the line of each row, then yield its key, its split and its record."""
+    for split, manifest in manifests.items():
+        for row in manifest.rows:
+            key = _make_key(row.source, directory)
+            labels, record = labels_to_dict(row, manifest.classes), json.loads(lines[key])
+            if split in ("train", "val"):
+                labels["split"] = split
+            file.write((json.dumps(_make_entry(key, labels, record)) + "\n").encode())
+            yield key, split, record

@@ -1,6 +1,6 @@
 """The report of a scan: the numbers, and the same as lines for a terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, starmap
 from pathlib import Path
@@ -9,17 +9,20 @@ from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.tools.near_duplicates import group_near_duplicates
 from vidstill.data.tools.probe import ScanRecord
-from vidstill.data.tools.stats import VideoStats, format_bullets, format_counts
+from vidstill.data.tools.stats import VideoCounts, VideoStats, format_bullets, format_counts
 from vidstill.utils.text import format_one_line, join_first, pluralize
 
 _MAX_LINES, _MAX_PATHS = 20, 4  # lines of a kind, and paths in a line
+
+VideoKey = tuple[str, str, int]
+"""A video as a list names it: its path, and for a packed one the path of the shard and the offset in it."""
 
 DuplicateGroup = dict[str, tuple[str, ...]]
 """The paths of videos that are equal or nearly equal, by split."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanReport:
+class ScanReport(VideoCounts):
     """The files of a dataset, each counted once, and their problems.
 
     Args:
@@ -28,7 +31,6 @@ class ScanReport:
         num_missing: Videos that an official list names and that do not exist.
         num_decoded: Files that were decoded in this scan; the others were known from an earlier one.
         num_bytes: Size of all files.
-        frame_rate_counts, resolution_counts, codec_counts: Files by frames per second, `width x height` and codec.
         errors: The reason, by path.
         short_videos: The number of frames, by path, of videos that have fewer than `min_frames`; images are left out.
         header_mismatches: The number of frames that the header states and that decode, by path.
@@ -44,9 +46,6 @@ class ScanReport:
     num_frames: int
     seconds: float
     num_bytes: int
-    frame_rate_counts: dict[str, int]
-    resolution_counts: dict[str, int]
-    codec_counts: dict[str, int]
     min_frames: int
     errors: dict[str, str]
     short_videos: dict[str, int]
@@ -60,86 +59,82 @@ class ScanReport:
         return not self.errors and not any(map(_spans_splits, self.exact_duplicates + self.near_duplicates))
 
 
-class ScanReportBuilder:
-    """Collects the rows of a dataset into a report."""
+def build_scan_report(
+    manifest_path: Path,
+    manifests: Mapping[str, Manifest],
+    rows: Iterable[tuple[VideoKey, str, ScanRecord]],
+    *,
+    min_frames: int,
+    num_decoded: int,
+) -> ScanReport:
+    """Build the report of a scan.
 
-    def __init__(self, manifest_path: Path, manifests: Mapping[str, Manifest], min_frames: int, *, num_decoded: int):
-        self._manifest_path, self._manifests = manifest_path, manifests
-        self._min_frames, self._num_decoded = min_frames, num_decoded
-        self._stats, self._seconds = VideoStats(), 0.0
-        self._key_to_idx: dict[tuple[str, str, int], int] = {}
-        self._paths: list[str] = []
-        self._splits: list[tuple[str, ...]] = []
-        self._digests: list[bytes] = []
-        self._signatures: list[str] = []
-        self._errors: dict[str, str] = {}
-        self._short_videos: dict[str, int] = {}
-        self._header_mismatches: dict[str, tuple[int, int]] = {}
-
-    def add(self, key: tuple[str, str, int], split: str, record: ScanRecord) -> None:
-        """Add a row, by the path, shard and offset that its list states."""
-        index = self._key_to_idx.setdefault(key, len(self._paths))
-        if index < len(self._paths):
-            if split not in self._splits[index]:
-                self._splits[index] += (split,)
-            return
+    Args:
+        manifest_path: The list that is written.
+        manifests: The splits of the dataset.
+        rows: The key, the split and the record of each row; a file may be in several.
+        min_frames: Videos with fewer frames are short.
+        num_decoded: Files that were decoded in this scan.
+    """
+    stats, seconds = VideoStats(), 0.0
+    splits: dict[VideoKey, list[str]] = {}  # of each file
+    digests, signatures = list[bytes](), list[str]()
+    errors, short_videos = dict[str, str](), dict[str, int]()
+    header_mismatches: dict[str, tuple[int, int]] = {}
+    for key, split, record in rows:
+        if split in splits.setdefault(key, []):
+            continue
+        splits[key].append(split)
+        if len(splits[key]) > 1:
+            continue
         path = key[0]
-        self._paths.append(path)
-        self._splits.append((split,))
-        self._digests.append(bytes.fromhex(record.get("sha256", "")))
-        self._signatures.append(record.get("signature", ""))
-        self._seconds += record.get("seconds", 0)
-        size = (record["width"], record["height"]) if "width" in record else None
-        self._stats.add(record["frames"], record.get("rate"), size, record.get("codec", ""), record["bytes"])
+        digests.append(bytes.fromhex(record.get("sha256", "")))
+        signatures.append(record.get("signature", ""))
+        seconds += record.get("seconds", 0)
+        stats.add(record)
         if "error" in record:
-            self._errors[path] = record["error"]
-            return
-        if record["frames"] < self._min_frames and not is_image_file(path):
-            self._short_videos[path] = record["frames"]
+            errors[path] = record["error"]
+            continue
+        if record["frames"] < min_frames and not is_image_file(path):
+            short_videos[path] = record["frames"]
         if "header_frames" in record:
-            self._header_mismatches[path] = record["header_frames"], record["frames"]
+            header_mismatches[path] = record["header_frames"], record["frames"]
+    files = [(path, each) for (path, _, _), each in splits.items()]
+    order = sorted((i for i, digest in enumerate(digests) if digest), key=digests.__getitem__)
+    equal = [list(group) for _, group in groupby(order, key=digests.__getitem__)]
+    exact = [group for group in equal if len(group) > 1 or len(files[group[0]][1]) > 1]
+    signed = [group for group in equal if signatures[group[0]]]
+    near = group_near_duplicates([signatures[group[0]] for group in signed])
+    return ScanReport(
+        manifest_path=manifest_path,
+        num_videos={split: len(manifest) for split, manifest in manifests.items()},
+        num_missing=sum(manifest.num_missing for manifest in manifests.values()),
+        num_files=len(files),
+        num_decoded=num_decoded,
+        num_frames=sum(stats.frames),
+        seconds=round(seconds, 3),
+        num_bytes=sum(stats.file_sizes),
+        min_frames=min_frames,
+        errors=errors,
+        short_videos=short_videos,
+        header_mismatches=header_mismatches,
+        exact_duplicates=_group_paths(files, exact, list(manifests)),
+        near_duplicates=_group_paths(
+            files, [[i for index in group for i in signed[index]] for group in near], list(manifests)
+        ),
+        **vars(stats.count()),
+    )
 
-    def build(self) -> ScanReport:
-        exact, near = self._find_duplicates()
-        return ScanReport(
-            manifest_path=self._manifest_path,
-            num_videos={split: len(manifest) for split, manifest in self._manifests.items()},
-            num_missing=sum(manifest.num_missing for manifest in self._manifests.values()),
-            num_files=len(self._paths),
-            num_decoded=self._num_decoded,
-            num_frames=sum(self._stats.frames),
-            seconds=round(self._seconds, 3),
-            num_bytes=sum(self._stats.file_sizes),
-            frame_rate_counts=self._stats.frame_rate_counts,
-            resolution_counts=self._stats.resolution_counts,
-            codec_counts=self._stats.codec_counts,
-            min_frames=self._min_frames,
-            errors=self._errors,
-            short_videos=self._short_videos,
-            header_mismatches=self._header_mismatches,
-            exact_duplicates=exact,
-            near_duplicates=near,
-        )
 
-    def _find_duplicates(self) -> tuple[tuple[DuplicateGroup, ...], tuple[DuplicateGroup, ...]]:
-        """Return the groups of the same bytes, and those of the same look, of which some may have the same bytes."""
-        digests = self._digests
-        order = sorted((i for i in range(len(digests)) if digests[i]), key=lambda i: digests[i])
-        equal = [list(group) for _, group in groupby(order, key=lambda i: digests[i])]
-        exact = [group for group in equal if len(group) > 1 or len(self._splits[group[0]]) > 1]
-        signed = [group for group in equal if self._signatures[group[0]]]
-        near = group_near_duplicates([self._signatures[group[0]] for group in signed])
-        return self._group_paths(exact), self._group_paths(
-            [[i for index in group for i in signed[index]] for group in near]
-        )
-
-    def _group_paths(self, groups: Sequence[list[int]]) -> tuple[DuplicateGroup, ...]:
-        """Return the groups of more than one split first, otherwise in the order of the dataset."""
-        named = []
-        for group in sorted(map(sorted, groups)):
-            splits = [split for split in self._manifests if any(split in self._splits[i] for i in group)]
-            named.append({split: tuple(self._paths[i] for i in group if split in self._splits[i]) for split in splits})
-        return tuple(sorted(named, key=lambda group: not _spans_splits(group)))
+def _group_paths(
+    files: Sequence[tuple[str, list[str]]], groups: Sequence[list[int]], split_names: Sequence[str]
+) -> tuple[DuplicateGroup, ...]:
+    """Return the groups of more than one split first, otherwise in the order of the dataset."""
+    named: list[DuplicateGroup] = []
+    for group in sorted(map(sorted, groups)):
+        paths = {split: tuple(files[i][0] for i in group if split in files[i][1]) for split in split_names}
+        named.append({split: inside for split, inside in paths.items() if inside})
+    return tuple(sorted(named, key=lambda group: not _spans_splits(group)))
 
 
 def _spans_splits(group: DuplicateGroup) -> bool:
@@ -158,9 +153,7 @@ def _format_lines(scan: ScanReport) -> Iterator[str]:
         "frames": f"{scan.num_frames:,}",
         "hours": f"{scan.seconds / 3600:,.2f}",
         "megabytes": f"{scan.num_bytes / 1e6:,.1f}",
-        "frames per second": format_counts(scan.frame_rate_counts),
-        "width x height": format_counts(scan.resolution_counts),
-        "codec": format_counts(scan.codec_counts),
+        **format_counts(scan),
     }
     yield from (f"  {name:17}  {value}" for name, value in rows.items() if value)
     if scan.num_missing:

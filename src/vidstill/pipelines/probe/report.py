@@ -7,6 +7,7 @@ from typing import Any
 from vidstill.pipelines.probe.config import ProbeSplit
 from vidstill.tasks.metrics.accuracy import Accuracy
 from vidstill.tasks.results import format_csv
+from vidstill.utils.terminal import align_columns
 
 _MAX_MESSAGES = 10  # on single videos
 
@@ -64,7 +65,7 @@ class ProbeReport:
             score = each.score
             numbers = _format_top1(each), f"{score.top5:.1f}", f"{score.mean_class_accuracy:.1f}", f"{score.videos}"
             lines.append((each.encoder, each.data, each.features, each.probe, each.setting, *numbers))
-        return "\n".join([*_align_columns(lines), *self._format_skipped()])
+        return "\n".join([*align_columns(lines), *self._format_skipped()])
 
     def format_comparison(self) -> str:
         """Return one line per encoder and dataset with the top-1 of all probes, then the videos that were left out."""
@@ -75,7 +76,7 @@ class ProbeReport:
             rows.setdefault(row, {})[each.probe] = _format_top1(each)
         lines = [("encoder", "data", "features", "videos", *probes)]
         lines += [(*row, *(top1s.get(probe, "") for probe in probes)) for row, top1s in rows.items()]
-        return "\n".join([*_align_columns(lines), *self._format_skipped()])
+        return "\n".join([*align_columns(lines), *self._format_skipped()])
 
     def _format_skipped(self) -> list[str]:
         """Return lines on each dataset's videos that were left out, and why."""
@@ -95,8 +96,3 @@ def _format_top1(result: ProbeResult) -> str:
     """Return top-1 ± its standard error over the videos, or the standard deviation over the trials."""
     deviation = result.score.standard_error if result.std is None else result.std
     return f"{result.score.top1:.1f} ± {deviation:.1f}"
-
-
-def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in rows]

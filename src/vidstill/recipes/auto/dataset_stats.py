@@ -11,7 +11,7 @@ import torch
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.data.tools.preview import add_video_stats
+from vidstill.data.tools.probe import read_video_facts
 from vidstill.data.tools.stats import VideoStats, read_manifest_stats
 from vidstill.engine.distributed import count_cores
 from vidstill.recipes.auto.defaults import AUTO_RULES, DeviceKind
@@ -54,16 +54,17 @@ def compute_dataset_stats(manifest: Manifest, *, max_files: int = AUTO_RULES.max
     """
     rows = manifest.rows
     stats, first_error = read_manifest_stats([manifest.rows]), ""
-    if not len(stats) or not stats.resolution_counts:
+    if not len(stats) or not stats.count().resolution_counts:
         stats = VideoStats()
         for index in sorted(numpy_rng(0, "auto").permutation(len(rows))[:max_files].tolist()):
             try:
-                add_video_stats(rows[index], stats)
+                stats.add(read_video_facts(rows[index]))
             except BrokenVideo as error:
                 first_error = first_error or str(error)
     if not len(stats):
         raise InputError(f"none of the probed videos of {manifest.source} decodes; {first_error}")
-    sizes = [tuple(map(int, size.split("x"))) for size, count in stats.resolution_counts.items() for _ in range(count)]
+    counts = stats.count()
+    sizes = [tuple(map(int, size.split("x"))) for size, count in counts.resolution_counts.items() for _ in range(count)]
     words = {word for name in manifest.classes for word in re.findall(r"[a-z]+", name.lower())}
     return DatasetStats(
         num_clips=len(rows),
@@ -71,7 +72,7 @@ def compute_dataset_stats(manifest: Manifest, *, max_files: int = AUTO_RULES.max
         is_images=is_image_file(rows.get_name(0)),
         median_frames=int(median(stats.frames)),
         median_seconds=float(np.median(stats.seconds)) if len(stats.seconds) else None,
-        frame_rate=float(next(iter(stats.frame_rate_counts))) if stats.frame_rate_counts else None,
+        frame_rate=float(next(iter(counts.frame_rate_counts))) if counts.frame_rate_counts else None,
         median_short_side=int(median(map(min, sizes))),
         aspect_ratio=round(median(max(size) / min(size) for size in sizes), 2),
         has_left_right_classes=bool(words & {"left", "right", "leftwards", "rightwards"}),
