@@ -1,6 +1,7 @@
 """A video that is drawn again: every frame of it, at its time and as it was, with what is seen over its lower edge."""
 
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ from tiny_predictions import CLASSES, RATE, film
 
 from vidstill.data.decode.reader import iter_timed_frames
 from vidstill.figures import annotate as drawing
-from vidstill.figures.annotate import annotate_video, compute_video_size
+from vidstill.figures.annotate import ClassPainter, compute_video_size, redraw_video
 from vidstill.figures.timeline import Timeline
 
 EXACTLY = {"preset": "ultrafast", "qp": "0"}  # so that pixels can be compared
@@ -23,6 +24,12 @@ def line(*shares: float, hop: float = 0.4) -> Timeline:
     starts = hop * np.arange(len(shares))
     rest = (1 - np.array(shares)) / 2
     return Timeline(starts, starts + hop, np.stack([shares, rest, rest * 0.9], 1).astype(np.float32))
+
+
+def annotate(folder, source, timeline: Timeline, classes=CLASSES, **options):
+    """The frames of `out.mp4` and their times."""
+    redraw_video(source, folder / "out.mp4", partial(ClassPainter, timeline, classes, 3), **options)
+    return read_frames(folder / "out.mp4")
 
 
 def read_frames(path):
@@ -37,15 +44,13 @@ def exact(monkeypatch):
 @pytest.mark.parametrize("ticks", [None, [0, 1, 2, 5, 6, 10, 11, 12, 20, 21]])
 def test_every_frame_is_there_at_its_time(tmp_path, ticks):
     source = film(tmp_path / "in.mkv", 10, ticks=ticks)
-    annotate_video(source, tmp_path / "out.mp4", line(0.9, 0.2), CLASSES)
-    times = [seconds for seconds, _ in read_frames(tmp_path / "out.mp4")]
+    times = [seconds for seconds, _ in annotate(tmp_path, source, line(0.9, 0.2))]
     assert times == pytest.approx([n / RATE for n in ticks or range(10)], abs=2e-3)  # Matroska counts milliseconds
 
 
 def test_above_the_panel_the_picture_stays_as_it_is(tmp_path, exact):
     source = film(tmp_path / "in.mp4", 4, size=(480, 640))
-    annotate_video(source, tmp_path / "out.mp4", line(0.9), CLASSES)
-    for (_, before), (_, after) in zip(read_frames(source), read_frames(tmp_path / "out.mp4"), strict=True):
+    for (_, before), (_, after) in zip(read_frames(source), annotate(tmp_path, source, line(0.9)), strict=True):
         assert after.shape == before.shape
         np.testing.assert_allclose(after[:330].astype(int), before[:330].astype(int), atol=6)
         assert np.abs(after[400:, :100].astype(int) - before[400:, :100]).mean() > 60
@@ -59,8 +64,7 @@ def blue(picture: np.ndarray) -> int:
 
 def test_the_bar_is_as_long_as_the_class_is_probable(tmp_path, exact):
     source = film(tmp_path / "in.mp4", 20, size=(480, 640))
-    annotate_video(source, tmp_path / "out.mp4", line(0.9, 0.45), CLASSES)
-    bars = [blue(picture) for _, picture in read_frames(tmp_path / "out.mp4")]
+    bars = [blue(picture) for _, picture in annotate(tmp_path, source, line(0.9, 0.45))]
     assert max(np.ptp(bars[:10]), np.ptp(bars[10:])) < 0.1 * bars[0]  # it stays as it is while a window speaks
     assert bars[10] == pytest.approx(bars[0] / 2, rel=0.15)
 
@@ -87,13 +91,12 @@ def test_sizes_are_even_and_keep_their_shape(rows, columns, aspect):
 @pytest.mark.parametrize("size", [(16, 16), (62, 34), (48, 400)])
 def test_a_video_of_any_size_can_be_drawn(tmp_path, size):
     source = film(tmp_path / "in.mp4", 2, size=size)
-    annotate_video(source, tmp_path / "out.mp4", line(0.9), ["a very long name of a class " * 20, "", "走る"])
-    assert len(read_frames(tmp_path / "out.mp4")) == 2
+    assert len(annotate(tmp_path, source, line(0.9), ["a very long name of a class " * 20, "", "走る"])) == 2
 
 
 def test_pixels_become_square(tmp_path):
     source = film(tmp_path / "in.mp4", 2, size=(480, 480), aspect=Fraction(4, 3))
-    annotate_video(source, tmp_path / "out.mp4", line(0.9), CLASSES)
+    annotate(tmp_path, source, line(0.9))
     with av.open(str(tmp_path / "out.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.height, stream.width) == (480, 640)
@@ -109,6 +112,6 @@ def test_where_it_fails_what_was_there_is_there_still(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        annotate_video(source, tmp_path / "out.mp4", line(0.9), CLASSES, progress=stop)
+        annotate(tmp_path, source, line(0.9), progress=stop)
     assert (tmp_path / "out.mp4").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"in.mp4", "out.mp4"}

@@ -197,19 +197,20 @@ def test_no_text_moves_or_covers_a_picture(title, line, file, note, caption):
 
 @given(TEXT, st.integers(20, 400), st.sampled_from([10, 12, 15]))
 def test_a_text_fits_its_room(text, room, size):
-    for line in (truncate_end(text, room, size), truncate_start(text, room, size), *wrap_text(text, room, size, 3)):
-        assert load_font(size).getlength(line) <= room
+    font = load_font(size)
+    for line in (truncate_end(text, room, font), truncate_start(text, room, font), *wrap_text(text, room, font, 3)):
+        assert font.getlength(line) <= room
         assert line.isprintable()
 
 
 def test_a_text_that_is_too_long_is_cut_where_it_says_least():
-    words = "pretending to put something behind something"
-    assert truncate_end(words, 100, 12).startswith("pretending")
-    assert truncate_end(words, 100, 12).endswith("…")
-    assert truncate_start("a/very/long/path/of/v_Biking_g05.avi", 120, 12).endswith("g05.avi")
-    assert wrap_text(words, 120, 12, 2)[0] == "pretending to put"
-    assert wrap_text("short", 120, 12, 2) == ["short"]
-    assert wrap_text("", 120, 12, 2) == []
+    words, font = "pretending to put something behind something", load_font(12)
+    assert truncate_end(words, 100, font).startswith("pretending")
+    assert truncate_end(words, 100, font).endswith("…")
+    assert truncate_start("a/very/long/path/of/v_Biking_g05.avi", 120, font).endswith("g05.avi")
+    assert wrap_text(words, 120, font, 2)[0] == "pretending to put"
+    assert wrap_text("short", 120, font, 2) == ["short"]
+    assert wrap_text("", 120, font, 2) == []
 
 
 @pytest.mark.parametrize(

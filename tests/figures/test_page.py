@@ -3,8 +3,8 @@
 import re
 from html.parser import HTMLParser
 
+from vidstill.figures import page
 from vidstill.figures.charts import ChartLine, ModelScore, draw_line_chart, draw_score_chart
-from vidstill.figures.page import PageCharts, PageFacts, PageImage, PageSection, PageTable, PageText, render_page
 
 EVIL = '<script>alert(\'x\')</script><img src=https://evil.example/a.png onerror="run()">&amp;"'
 
@@ -28,18 +28,15 @@ class Reader(HTMLParser):
 def full_page(words: str) -> str:
     line = ChartLine(words, [(1.0, 1.0), (2.0, 2.0)], "red")
     score = ModelScore(words, top1=50.0, standard_error=5.0, probe_top1=40.0, color="red")
-    charts = [
-        (words, draw_line_chart([line], x_label=words, y_label=words), words),
-        (words, draw_score_chart([score], chance_level=10.0, x_label=words), words),
-    ]
-    parts = [
-        PageText(words, "note"),
-        PageTable([words, words], [[words, words]], [words], words),
-        PageImage(b"not a picture", words, words),
-        PageCharts(charts),
-        PageFacts([(words, words)]),
-    ]
-    return render_page(kicker=words, title=words, lead=words, sections=[PageSection(words, parts)], footer=words)
+    charts = (draw_line_chart([line], words, words, log_x=False), draw_score_chart([score], 10.0, words))
+    section = (
+        page.render_note(words)
+        + page.render_table([words, words], [[words, words]], [words], words)
+        + page.render_image(b"not a picture", words, words)
+        + page.render_charts(*((words, chart, words) for chart in charts))
+        + page.render_facts({words: words})
+    )
+    return page.render_page(words, words, words, {words: section}, words)
 
 
 def test_no_text_is_taken_for_html():
@@ -75,6 +72,5 @@ def test_every_element_that_is_opened_is_closed():
 
 
 def test_a_cell_carries_its_columns_name_for_narrow_screens():
-    table = PageTable(["model", "top-1, %"], [["student", "12.5"]])
-    html = render_page(kicker="", title="", lead="", sections=[PageSection("", [table])], footer="")
-    assert '<td data-name="top-1, %">12.5</td>' in html
+    table = page.render_table(["model", "top-1, %"], [["student", "12.5"]], ["red"])
+    assert '<td data-name="top-1, %">12.5</td>' in table

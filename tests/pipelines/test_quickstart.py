@@ -10,8 +10,7 @@ import torch
 from rich.console import Console
 
 from vidstill.figures import quickstart as figures
-from vidstill.figures.page import PageImage
-from vidstill.figures.quickstart import ModelResult, QuickstartResult, compute_standard_error
+from vidstill.figures.quickstart import ModelResult, QuickstartResult
 from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.quickstart import DistillationMethod
 
@@ -49,15 +48,15 @@ def page() -> str:
     steps = [{"step": n, "loss": 1 / n, "parts": {"reconstruction": 1 / n, "direct": 2 / n}} for n in (1, 2, 3)]
     return figures.render_quickstart_page(
         RESULT,
-        reconstruction=PageImage(b"", "alt", "caption"),
+        reconstruction="<img>",
         similarity_charts=figures.draw_similarity_charts({"scratch": [0.1, 0.2], "amd": [0.3, 0.4]}, "amd", steps),
         loss_charts=figures.draw_loss_charts({"amd": steps}, {"amd": steps}),
-        facts=[("command", "vidstill quickstart")],
+        facts={"command": "vidstill quickstart"},
     )
 
 
 def test_the_standard_error_is_binomial():
-    assert compute_standard_error(50.0, 400) == pytest.approx(100 * sqrt(0.5 * 0.5 / 400))
+    assert RESULT.compute_standard_error(RESULT.models[0]) == pytest.approx(100 * sqrt(0.5 * 0.5 / 400))
 
 
 @pytest.mark.parametrize("number", ["50.0 ± 2.5", "36.0 ± 2.4", "80.0 ± 2.0", "1.23", "0.0988", "61", "20", "–"])
@@ -92,8 +91,8 @@ def test_both_teachers_are_named_with_their_seconds():
 def test_a_distillations_pixel_curve_is_explained_if_it_has_one():
     steps = [{"step": n, "loss": 1.0, "parts": {"reconstruction": 1.0}} for n in (1, 2)]
     features = [{"step": n, "loss": 1.0, "parts": {"image": 1.0}} for n in (1, 2)]
-    with_pixels = str(figures.draw_loss_charts({"videomae": steps, "amd": steps}, {}))
-    without = str(figures.draw_loss_charts({"videomae": steps, "mvd": features}, {}))
+    with_pixels = figures.draw_loss_charts({"videomae": steps, "amd": steps}, {})
+    without = figures.draw_loss_charts({"videomae": steps, "mvd": features}, {})
     assert "AMD: the pixel term of its loss." in with_pixels
     assert "MVD has no pixel loss." in without
     assert "pixel term" not in without
@@ -121,7 +120,7 @@ def test_every_loss_term_of_a_distillation_is_drawn_and_named(name):
     method = getattr(recipes, name).method.build()
     parts = method(torch.rand(2, 3, 8, 32, 32), seed=torch.arange(2)).parts
     steps = [{"step": n, "loss": 1.0, "parts": dict.fromkeys(parts, 1.0)} for n in (1, 2)]
-    drawn = str(figures.draw_similarity_charts({"scratch": [0.1, 0.2]}, name, steps))
+    drawn = figures.draw_similarity_charts({"scratch": [0.1, 0.2]}, name, steps)
     named, _, _ = figures.LOSS_PARTS[name]
     assert named.keys() == parts.keys() - {"reconstruction"}
     assert all(f">{word}<" in drawn for word in named.values())

@@ -1,68 +1,33 @@
-"""Annotated videos: something is drawn over each frame, here the most probable classes."""
+"""Annotated videos: something is painted over each frame, here the most probable classes."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-from jaxtyping import Int32, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
-from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, TimedFrame, VideoReader, iter_timed_frames
+from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource
 from vidstill.figures.text_fit import load_font, truncate_end
 from vidstill.figures.timeline import OTHER_COLOR, Timeline
 from vidstill.utils.files import atomic_write
+from vidstill.utils.types import LUMA_WEIGHTS
 
 _MIN_SHORT_SIDE, _MAX_LONG_SIDE = 480, 1920  # videos with a smaller short side are enlarged within the other limit
 _TICKS_PER_SECOND = 90_000  # the frame times of all usual frame rates are whole numbers of ticks
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "18"}
-PANEL_COLOR, BAR_TRACK_COLOR = (16, 16, 20, 184), (86, 86, 92, 216)
-TEXT_COLOR, DIM_TEXT_COLOR = (255, 255, 255, 255), (214, 214, 220, 255)
+_PANEL_COLOR, _BAR_TRACK_COLOR = (16, 16, 20, 184), (86, 86, 92, 216)
+_TEXT_COLOR, _DIM_TEXT_COLOR = (255, 255, 255), (214, 214, 220)
 _MAX_PIXEL_ASPECT = 10  # a header that states more is damaged
 
-PaintFn = Callable[[ImageArray, float], None]
+PaintFn = Callable[[Image.Image, float], None]
 """`(image, seconds)`: paints over the image, which is shown at this time."""
-
-
-def annotate_video(
-    source: VideoSource,
-    out: Path,
-    timeline: Timeline,
-    classes: Sequence[str],
-    *,
-    top_k: int = 3,
-    default_frame_rate: float | None = None,
-    progress: Callable[[float], None] = lambda seconds: None,
-) -> None:
-    """Write an MP4 by `redraw_video` with the classes of the nearest window over each frame.
-
-    Args:
-        source: The video.
-        out: The MP4.
-        classes: All class names.
-        top_k: Classes that are shown at a time.
-        default_frame_rate: Frames per second, if the file does not state it.
-        progress: Called with the seconds that are written.
-
-    Raises:
-        BrokenVideo: No frame decodes.
-        InputError: The MP4 cannot be written; an earlier one is unchanged.
-    """
-
-    def painter(height: int, width: int) -> PaintFn:
-        panels = _ClassPanels(height, width, timeline, classes, top_k)
-        return lambda image, seconds: panels.draw(image, timeline.find_window(seconds))
-
-    redraw_video(source, out, painter, default_frame_rate=default_frame_rate, progress=progress)
 
 
 def redraw_video(
@@ -89,35 +54,34 @@ def redraw_video(
         BrokenVideo: No frame decodes.
         InputError: The MP4 cannot be written; an earlier one is unchanged.
     """
-    frames = iter_timed_frames(source, default_frame_rate=default_frame_rate)
-    first = next(frames, None)
-    if first is None:
-        raise BrokenVideo(source, "holds no frame that decodes")
-    rows, columns, _ = first.to_image().shape
     with VideoReader(source) as video:
-        aspect_ratio, frame_rate = video.read_pixel_aspect_ratio(), video.frame_rate
-    height, width = compute_video_size(rows, columns, aspect_ratio)
-    paint = make_paint_fn(height, width)
-    with (
-        atomic_write(out) as file,
-        av.open(f"file:{file.name}", "w", format="mp4", options={"movflags": "faststart"}) as container,
-    ):
-        stream = _add_stream(container, height, width, frame_rate or default_frame_rate or DEFAULT_FRAME_RATE)
-        latest = -1
-        for timed in _stop_at_broken_frame(chain([first], frames)):
-            image = _resize_frame(timed.to_image(), height, width)
-            paint(image, timed.pts_seconds)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            latest = max(latest + 1, round(timed.pts_seconds * _TICKS_PER_SECOND))
-            frame.pts, frame.time_base = latest, Fraction(1, _TICKS_PER_SECOND)
-            container.mux(stream.encode(frame))
-            progress(timed.pts_seconds)
-        container.mux(stream.encode())
-
-
-def _stop_at_broken_frame(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
-    with suppress(BrokenVideo):
-        yield from frames
+        pixel_aspect, frame_rate = video.read_pixel_aspect_ratio(), video.frame_rate or default_frame_rate
+        frames = video.iter_timed_frames(default_frame_rate=default_frame_rate)
+        first = next(frames)
+        rows, columns, _ = first.to_image().shape
+        height, width = compute_video_size(rows, columns, pixel_aspect)
+        paint = make_paint_fn(height, width)
+        with (
+            atomic_write(out) as file,
+            av.open(f"file:{file.name}", "w", format="mp4", options={"movflags": "faststart"}) as container,
+        ):
+            rate = Fraction(frame_rate or DEFAULT_FRAME_RATE).limit_denominator(10_000)
+            stream = container.add_stream("libx264", rate=rate, options=dict(_ENCODER_OPTIONS))
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            stream.codec_context.time_base = Fraction(1, _TICKS_PER_SECOND)
+            latest = -1
+            with suppress(BrokenVideo):
+                for timed in chain([first], frames):
+                    image = Image.fromarray(timed.to_image())
+                    is_size = image.width - width in (0, 1) and image.height - height in (0, 1)
+                    image = image.crop((0, 0, width, height)) if is_size else image.resize((width, height))
+                    paint(image, timed.pts_seconds)
+                    frame = av.VideoFrame.from_image(image)
+                    latest = max(latest + 1, round(timed.pts_seconds * _TICKS_PER_SECOND))
+                    frame.pts, frame.time_base = latest, Fraction(1, _TICKS_PER_SECOND)
+                    container.mux(stream.encode(frame))
+                    progress(timed.pts_seconds)
+            container.mux(stream.encode())
 
 
 def compute_video_size(height: int, width: int, pixel_aspect: float) -> tuple[int, int]:
@@ -133,104 +97,87 @@ def compute_video_size(height: int, width: int, pixel_aspect: float) -> tuple[in
     return max(2, rows - rows % 2), max(2, columns - columns % 2)
 
 
-def _add_stream(container: Any, height: int, width: int, rate: float) -> Any:
-    stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(10_000))
-    stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-    stream.codec_context.time_base = Fraction(1, _TICKS_PER_SECOND)
-    stream.options = dict(_ENCODER_OPTIONS)
-    return stream
-
-
-def _resize_frame(image: ImageArray, height: int, width: int) -> UInt8[np.ndarray, "rows columns 3"]:
-    """Return the image in this size; one that is larger by one row or column is cropped."""
-    rows, columns = image.shape[:2]
-    if rows - rows % 2 == height and columns - columns % 2 == width:
-        return np.ascontiguousarray(image[:height, :width])
-    return np.array(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC))
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A translucent image: the factor of the image below it, and what is added, both times 255."""
-
-    transmittance: Int32[np.ndarray, "h w 1"]
-    premultiplied: Int32[np.ndarray, "h w 3"]
-
-    @classmethod
-    def from_image(cls, image: Image.Image) -> "Overlay":
-        """Build an overlay from an RGBA image."""
-        pixels = np.array(image).astype(np.int32)
-        alpha = pixels[..., 3:]
-        return cls(255 - alpha, pixels[..., :3] * alpha)
-
-    def composite(self, image: ImageArray) -> None:
-        """Draw it over an image from its upper left corner; what does not fit is cut off."""
-        part = np.s_[: image.shape[0], : image.shape[1]]
-        np.copyto(image, ((image * self.transmittance[part] + self.premultiplied[part] + 127) // 255).astype(np.uint8))
-
-
-def draw_bar(
-    draw: ImageDraw.ImageDraw, left: int, center_y: float, length: int, font_size: int, value: float, color: str
-) -> None:
-    """Draw a value in [0, 1] as a bar on its track.
+class PanelRenderer:
+    """Renders translucent panels with a line for each class: its name, its score in percent, and below them a bar.
 
     Args:
-        draw: Of the image.
-        left, center_y: Of the track, in pixels.
-        length: Of the track, in pixels.
-        font_size: Of the text beside it.
-        color: Of the bar.
-    """
-    radius = font_size * 0.32
-    for fraction, fill in ((1.0, BAR_TRACK_COLOR), (value, (*ImageColor.getrgb(color)[:3], 255))):
-        if fraction * length >= 1:
-            box = left, center_y - radius, left + fraction * length, center_y + radius
-            draw.rounded_rectangle(box, radius / 2, fill=fill)
-
-
-class _ClassPanels:
-    """A dark panel in the lower left corner: for each of the best classes its name, a bar, and its percentage.
-
-    The panels of all windows have the same size and columns, so that nothing jumps.
+        font_size: In pixels; everything else is in proportion.
+        max_name_width: In pixels; longer names are cut off.
     """
 
-    def __init__(self, height: int, width: int, timeline: Timeline, classes: Sequence[str], top_k: int):
-        self._probabilities, self._classes = timeline.probabilities, classes
-        self._colors = timeline.assign_colors()
-        size = max(14, round(min(height, width) / 30))
-        self._font_size, self._line_height, self._padding = size, round(1.55 * size), round(0.7 * size)
-        max_lines = (height // 2 - 2 * self._padding) // self._line_height
-        self._num_lines = max(1, min(top_k, len(classes), max_lines))
-        order = np.argsort(-timeline.probabilities, axis=1, kind="stable")
-        self._top_classes = order[:, : self._num_lines]
-        names = {truncate_end(classes[label], width, size, bold=True) for label in np.unique(self._top_classes)[:1000]}
-        percent, longest = self._measure_text("100 %"), max(map(self._measure_text, names))
-        inner = width - 2 * self._padding
-        self._bar_width = min(10 * size, max(3 * size, int(0.3 * inner)))
-        self._name_width = max(0, min(longest, inner - self._bar_width - percent - 2 * size))
-        self._width = min(width, 2 * self._padding + self._name_width + self._bar_width + percent + 2 * size)
-        self._height = min(height, 2 * self._padding + self._num_lines * self._line_height)
-        self._cached_panel = lru_cache(maxsize=8)(self._render_panel)
+    def __init__(self, font_size: int, max_name_width: int):
+        self._font_size, self._line_height, self._padding = font_size, round(1.9 * font_size), round(0.45 * font_size)
+        self._max_name_width = max_name_width
+        self._score_width = self._measure_text("100 %") + font_size // 2
 
-    def draw(self, image: ImageArray, window: int) -> None:
-        """Draw a window's panel over an image."""
-        self._cached_panel(window).composite(image[-self._height :, : self._width])
+    def measure_names(self, names: Iterable[str]) -> int:
+        """Return the width of the longest of these names on a panel."""
+        font = load_font(self._font_size, bold=True)
+        lines = (truncate_end(name, self._max_name_width, font) for name in names)
+        return max(map(self._measure_text, lines), default=0)
 
-    def _render_panel(self, window: int) -> Overlay:
-        panel = Image.new("RGBA", (self._width, self._height), PANEL_COLOR)
+    def render(
+        self, lines: Sequence[tuple[str, float, str]], name_width: int, tag: tuple[str, str] = ("", "")
+    ) -> Image.Image:
+        """Render a panel.
+
+        Args:
+            lines: Name, score in [0, 1] and colour of the bar.
+            name_width: Of the longest name, by `measure_names`.
+            tag: Text and colour of a label at the left, such as the number of a track.
+        """
+        edge, text, color = self._padding // 2, *tag
+        tag_width = self._measure_text("88") + self._padding if text else 0
+        left = tag_width + self._padding
+        right = left + (name_width + self._score_width if lines else 0)
+        height = max(1, len(lines)) * self._line_height + self._padding
+        panel = Image.new("RGBA", (right + self._padding, height), _PANEL_COLOR)
         draw = ImageDraw.Draw(panel)
-        left, right = self._padding + self._name_width + self._font_size, self._width - self._padding
-        for line, label in enumerate(self._top_classes[window]):
-            probability = float(self._probabilities[window, label])
-            center = self._padding + (line + 0.5) * self._line_height
-            bold, text_color = line == 0, DIM_TEXT_COLOR if line else TEXT_COLOR
-            font = load_font(self._font_size, bold=bold)
-            name = truncate_end(self._classes[label], self._name_width, self._font_size, bold=bold)
-            draw.text((self._padding, center), name, font=font, fill=text_color, anchor="lm")
-            bar_color = self._colors.get(int(label), OTHER_COLOR)
-            draw_bar(draw, left, center, self._bar_width, self._font_size, probability, bar_color)
-            draw.text((right, center), f"{100 * probability:.0f} %", font=font, fill=text_color, anchor="rm")
-        return Overlay.from_image(panel)
+        if text:
+            draw.rectangle((0, 0, tag_width, height), color)
+            is_dark = sum(np.multiply(ImageColor.getrgb(color)[:3], LUMA_WEIGHTS)) < 140
+            center, font = (tag_width / 2, edge + self._line_height / 2), load_font(self._font_size, bold=True)
+            draw.text(center, text, _TEXT_COLOR if is_dark else "black", font, anchor="mm")
+        for line, (name, score, bar_color) in enumerate(lines):
+            y = edge + (line + 0.42) * self._line_height
+            font, text_color = load_font(self._font_size, bold=line == 0), _DIM_TEXT_COLOR if line else _TEXT_COLOR
+            draw.text((left, y), truncate_end(name, name_width, font), text_color, font, anchor="lm")
+            draw.text((right, y), f"{100 * score:.0f} %", text_color, font, anchor="rm")
+            y, radius = y + 0.78 * self._font_size, self._font_size * 0.107
+            for length, fill in ((right - left, _BAR_TRACK_COLOR), (score * (right - left), bar_color)):
+                if length >= 1:
+                    draw.rounded_rectangle((left, y - radius, left + length, y + radius), radius / 2, fill)
+        return panel
 
     def _measure_text(self, text: str) -> int:
         return math.ceil(load_font(self._font_size, bold=True).getlength(text))
+
+
+class ClassPainter:
+    """Paints a panel with the best classes of the nearest window over the lower left corner.
+
+    The panels of all windows have the same size, so that nothing jumps.
+
+    Args:
+        classes: All class names.
+        top_k: Classes that are shown at a time; fewer in a low frame.
+        height, width: Of the frames.
+    """
+
+    def __init__(self, timeline: Timeline, classes: Sequence[str], top_k: int, height: int, width: int):
+        self._timeline, self._classes, self._colors = timeline, classes, timeline.assign_colors()
+        font_size = max(14, round(min(height, width) / 30))
+        self._panels = PanelRenderer(font_size, width // 2)
+        num_lines = max(1, min(top_k, height // (4 * font_size)))
+        self._top_classes = np.argsort(-timeline.probabilities, axis=1, kind="stable")[:, :num_lines]
+        self._name_width = self._panels.measure_names(classes[label] for label in np.unique(self._top_classes)[:1000])
+        self._cached_panel = lru_cache(maxsize=8)(self._render_panel)
+
+    def __call__(self, image: Image.Image, seconds: float) -> None:
+        panel = self._cached_panel(self._timeline.find_window(seconds))
+        image.paste(panel, (0, image.height - panel.height), panel)
+
+    def _render_panel(self, window: int) -> Image.Image:
+        scores = ((label, float(self._timeline.probabilities[window, label])) for label in self._top_classes[window])
+        lines = [(self._classes[n], score, self._colors.get(n, OTHER_COLOR)) for n, score in scores]
+        return self._panels.render(lines, self._name_width)

@@ -1,14 +1,14 @@
 """The contact sheet: one image that shows frames of each class of a dataset, or of its videos if it has no classes."""
 
 import io
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from numpy import ndarray
 from PIL import Image, ImageDraw
+from PIL.ImageFont import FreeTypeFont
 
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.manifest import Manifest
@@ -32,6 +32,8 @@ _GAP, _CAPTION_HEIGHT, _STRIP_GAP = 6, 16, 12  # between cells; below a cell; be
 
 _BACKGROUND_COLOR, _CELL_COLOR, _ERROR_COLOR = (255, 255, 255), (244, 244, 245), (190, 18, 60)
 _TEXT_COLOR, _DIM_TEXT_COLOR = (24, 24, 27), (113, 113, 122)
+
+_Color = tuple[int, int, int]
 
 _StripRows = list[tuple[int | None, list[int]]]
 """For each strip its class, if there are any, and the rows that it may show."""
@@ -143,11 +145,12 @@ class SheetStrip:
 def _make_strip(table: _CombinedTable, label: int | None, rows: list[int]) -> SheetStrip:
     """Make the strip of the first of these videos, or of all of these images."""
     split, first = table[rows[0]]
+    file_name, notes = "", list[str]()
     if is_image_file(first.name):
         images = [row for _, row in map(table.__getitem__, rows) if is_image_file(row.name)]
-        cells, file_name, notes = [_make_image_cell(row) for row in images], "", list[str]()  # captions are their names
+        cells = [cell for row in images for cell in _make_cells(row, 1, [row.name])[0]]
     else:
-        cells, notes = _make_frame_cells(first)
+        cells, notes = _make_cells(first, STRIP_COLUMNS)
         file_name, notes = first.name, notes if split == "all" else [*notes, split]
     if label is None:
         title, directory_name = file_name.rpartition("/")[2], file_name if "/" in file_name else ""
@@ -156,33 +159,21 @@ def _make_strip(table: _CombinedTable, label: int | None, rows: list[int]) -> Sh
     return SheetStrip(cells=cells, title=table.classes[label], file_name=file_name, notes=[size, *notes])
 
 
-def _make_frame_cells(row: VideoRow) -> tuple[list[SheetCell], list[str]]:
-    """Return a video's cells, and a note with its length and size."""
+def _make_cells(row: VideoRow, num_frames: int, captions: Sequence[str] = ()) -> tuple[list[SheetCell], list[str]]:
+    """Return a video's or an image's cells, captioned by their times, and a note with its length and size."""
     try:
-        preview = read_preview(row, STRIP_COLUMNS)
+        preview = read_preview(row, num_frames)
     except BrokenVideo as error:
-        return [SheetCell(error=error.reason)], []
-    num_frames, frame_rate, (height, width) = preview.num_frames, preview.frame_rate, preview.frames.shape[1:3]
-    digits = 1 if frame_rate and num_frames / frame_rate >= 10 else 2
-    captions = [f"{n / frame_rate:.{digits}f} s" if frame_rate else f"frame {n}" for n in preview.frame_indices]
-    seconds = f", {num_frames / frame_rate:,.{digits}f} s" if frame_rate else ""
+        return [SheetCell(error=error.reason, caption="".join(captions))], []
+    length, rate, (height, width) = preview.num_frames, preview.frame_rate, preview.frames.shape[1:3]
+    digits = 1 if rate and length / rate >= 10 else 2
+    captions = captions or [f"{n / rate:.{digits}f} s" if rate else f"frame {n}" for n in preview.frame_indices]
     cells = [
-        SheetCell(image=resize_to_cell(frame), caption=caption)
+        SheetCell(image=_resize_image(Image.fromarray(frame), _MAX_CELL_WIDTH), caption=caption)
         for frame, caption in zip(preview.frames, captions, strict=True)
     ]
-    return cells, [f"{pluralize(num_frames, 'frame')}{seconds}, {width}x{height}"]
-
-
-def _make_image_cell(row: VideoRow) -> SheetCell:
-    try:
-        return SheetCell(image=resize_to_cell(read_preview(row, 1).frames[0]), caption=row.name)
-    except BrokenVideo as error:
-        return SheetCell(error=error.reason, caption=row.name)
-
-
-def resize_to_cell(image: UInt8[ndarray, "h w 3"]) -> Image.Image:
-    """Resize an image to a cell and keep its aspect ratio."""
-    return _resize_image(Image.fromarray(image), _MAX_CELL_WIDTH)
+    seconds = f", {length / rate:,.{digits}f} s" if rate else ""
+    return cells, [f"{pluralize(length, 'frame')}{seconds}, {width}x{height}"]
 
 
 def render_sheet(title: str, heading: Sequence[str], strips: Sequence[SheetStrip]) -> bytes:
@@ -193,81 +184,64 @@ def render_sheet(title: str, heading: Sequence[str], strips: Sequence[SheetStrip
         strips: The strips from top to bottom.
     """
     left = _MARGIN + (_TEXT_WIDTH if any(strip.title or strip.file_name or strip.notes for strip in strips) else 0)
-    cell_width = _compute_cell_width(strips)
+    widths = sorted(cell.image.width for strip in strips for cell in strip.cells if cell.image)
+    median_width = widths[len(widths) // 2] if widths else _CELL_HEIGHT  # most images then fill their cells
+    cell_width = min(max(median_width, _MIN_CELL_WIDTH), _MAX_CELL_WIDTH)
     right = left + STRIP_COLUMNS * (cell_width + _GAP) - _GAP
     top, pitch = _MARGIN + 34 + 18 * len(heading) + 14, _CELL_HEIGHT + _CAPTION_HEIGHT + _STRIP_GAP
     sheet = Image.new("RGB", (right + _MARGIN, top + pitch * len(strips) - _STRIP_GAP + _MARGIN), _BACKGROUND_COLOR)
     draw = ImageDraw.Draw(sheet)
-    titles = [truncate_start(title, right - _MARGIN, 20, bold=True)]
-    _draw_text_lines(draw, _MARGIN, _MARGIN, titles, 20, _TEXT_COLOR, bold=True)
-    lines = [truncate_end(line, right - _MARGIN, 13) for line in heading]
-    _draw_text_lines(draw, _MARGIN, _MARGIN + 34, lines, 13, _DIM_TEXT_COLOR)
-    for number, strip in enumerate(strips):
-        y = top + pitch * number
+    bold, plain, small = load_font(20, bold=True), load_font(13), load_font(10)
+    draw.text((_MARGIN, _MARGIN), truncate_start(title, right - _MARGIN, bold), _TEXT_COLOR, bold)
+    lines = [truncate_end(line, right - _MARGIN, plain) for line in heading]
+    _draw_lines(draw, _MARGIN + 34, lines, plain, _DIM_TEXT_COLOR)
+    for y, strip in zip(itertools.count(top, pitch), strips, strict=False):
         _draw_strip_text(draw, y, strip)
-        for column, cell in enumerate(strip.cells):
-            x = left + column * (cell_width + _GAP)
+        for x, cell in zip(itertools.count(left, cell_width + _GAP), strip.cells, strict=False):
             if cell.image is None:  # a single cell is as wide as the strip, for the reason
                 x_end = right if len(strip.cells) == 1 else x + cell_width
-                _draw_error_box(draw, (x, y, x_end, y + _CELL_HEIGHT), cell.error)
+                _draw_error_box(draw, (x, y, x_end - 1, y + _CELL_HEIGHT - 1), cell.error)
             else:
                 draw.rectangle((x, y, x + cell_width - 1, y + _CELL_HEIGHT - 1), _CELL_COLOR)
                 image = _resize_image(cell.image, cell_width)
                 sheet.paste(image, (x + (cell_width - image.width) // 2, y + (_CELL_HEIGHT - image.height) // 2))
-            caption = truncate_start(cell.caption, cell_width, 10)
-            _draw_text_lines(draw, x, y + _CELL_HEIGHT + 1, [caption], 10, _DIM_TEXT_COLOR)
+            caption = truncate_start(cell.caption, cell_width, small)
+            draw.text((x, y + _CELL_HEIGHT + 1), caption, _DIM_TEXT_COLOR, small)
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()
 
 
-def _compute_cell_width(strips: Sequence[SheetStrip]) -> int:
-    """Return the median width of the images: most then fill their cells."""
-    widths = sorted(cell.image.width for strip in strips for cell in strip.cells if cell.image)
-    return min(max(widths[len(widths) // 2], _MIN_CELL_WIDTH), _MAX_CELL_WIDTH) if widths else _CELL_HEIGHT
-
-
 def _resize_image(image: Image.Image, max_width: int) -> Image.Image:
+    """Resize an image to a cell and keep its aspect ratio."""
     scale = min(max_width / image.width, _CELL_HEIGHT / image.height)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def _draw_strip_text(draw: ImageDraw.ImageDraw, y: int, strip: SheetStrip) -> None:
-    width = _TEXT_WIDTH - 3 * _GAP
-    title = wrap_text(strip.title, width, 15, 2, bold=True)
-    file_name = truncate_start(strip.file_name, 1.8 * width, 12)  # two lines, of which the first may break early
-    notes = [truncate_end(note, width, 12) for note in strip.notes]
-    y = _draw_text_lines(draw, _MARGIN, y - 2, title, 15, _TEXT_COLOR, bold=True)
-    y = _draw_text_lines(draw, _MARGIN, y + 2, wrap_text(file_name, width, 12, 2), 12, _DIM_TEXT_COLOR)
-    _draw_text_lines(draw, _MARGIN, y, notes, 12, _DIM_TEXT_COLOR)
+    width, bold, plain = _TEXT_WIDTH - 3 * _GAP, load_font(15, bold=True), load_font(12)
+    file_name = truncate_start(strip.file_name, 1.8 * width, plain)  # two lines, of which the first may break early
+    y = _draw_lines(draw, y - 2, wrap_text(strip.title, width, bold, 2), bold, _TEXT_COLOR)
+    y = _draw_lines(draw, y + 2, wrap_text(file_name, width, plain, 2), plain, _DIM_TEXT_COLOR)
+    _draw_lines(draw, y, [truncate_end(note, width, plain) for note in strip.notes], plain, _DIM_TEXT_COLOR)
+
+
+def _draw_lines(draw: ImageDraw.ImageDraw, y: int, lines: Sequence[str], font: FreeTypeFont, color: _Color) -> int:
+    """Draw lines below each other at the left margin, and return the y of the next line."""
+    for line in lines:
+        draw.text((_MARGIN, y), line, color, font)
+        y += round(font.size * 1.3)
+    return y
 
 
 def _draw_error_box(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], error: str) -> None:
     """Draw a crossed box with the reason in its center."""
-    left, top, right, bottom = box[0], box[1], box[2] - 1, box[3] - 1
-    draw.rectangle((left, top, right, bottom), _CELL_COLOR, _ERROR_COLOR)
+    left, top, right, bottom = box
+    draw.rectangle(box, _CELL_COLOR, _ERROR_COLOR)
     draw.line((left, top, right, bottom), _ERROR_COLOR)
     draw.line((left, bottom, right, top), _ERROR_COLOR)
-    if lines := wrap_text(error, right - left - 16, 11, 6):
-        width, height = int(max(load_font(11).getlength(line) for line in lines)), 15 * len(lines)
-        x, y = (left + right - width) // 2, (top + bottom - height) // 2
-        draw.rectangle((x - 5, y - 3, x + width + 5, y + height + 3), _CELL_COLOR)
-        _draw_text_lines(draw, x, y, lines, 11, _ERROR_COLOR)
-
-
-def _draw_text_lines(
-    draw: ImageDraw.ImageDraw,
-    x: int,
-    y: int,
-    lines: Sequence[str],
-    size: int,
-    color: tuple[int, int, int],
-    *,
-    bold: bool = False,
-) -> int:
-    """Draw lines below each other, and return the y of the next line."""
-    for line in lines:
-        draw.text((x, y), line, color, load_font(size, bold=bold))
-        y += round(size * 1.3)
-    return y
+    font, center = load_font(11), ((left + right) // 2, (top + bottom) // 2)
+    if text := "\n".join(wrap_text(error, right - left - 16, font, 6)):
+        x1, y1, x2, y2 = draw.textbbox(center, text, font, anchor="mm")
+        draw.rectangle((x1 - 5, y1 - 3, x2 + 5, y2 + 3), _CELL_COLOR)
+        draw.text(center, text, _ERROR_COLOR, font, anchor="mm")

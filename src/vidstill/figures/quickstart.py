@@ -3,38 +3,42 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import NamedTuple, get_args
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table as Terminal
-from rich.text import Text as Words
+from rich.table import Table
+from rich.text import Text
 
-from vidstill.figures.charts import ChartLine, ChartPoint, LineStyle, ModelScore, draw_line_chart, draw_score_chart
-from vidstill.figures.curves import extract_loss_curve
-from vidstill.figures.page import PageCharts, PageFacts, PageImage, PageSection, PageTable, PageText, render_page
+from vidstill.figures import page
+from vidstill.figures.charts import (
+    ChartLine,
+    LineStyle,
+    Log,
+    ModelScore,
+    draw_line_chart,
+    draw_score_chart,
+    extract_loss_curve,
+)
 
-METHOD_NAMES = {"amd": "AMD", "mvd": "MVD", "maskagain": "MaskAgain", "dmae": "DMAE"}
-"""The distillation methods of the quickstart, as their papers write them."""
 
-MODEL_NAMES = {
-    "scratch": "Student, scratch",
-    "videomae": "Student, VideoMAE",
-    **{key: f"Student, {name}" for key, name in METHOD_NAMES.items()},
-    "teacher": "Teacher, VideoMAE",
-    "image_teacher": "Image teacher, MAE",
+class ModelLabel(NamedTuple):
+    name: str
+    short_name: str  # of a distillation: the method, as its paper writes it
+    color: str  # in the table and in every chart
+
+
+MODELS = {
+    "scratch": ModelLabel("Student, scratch", "scratch", "#8b857d"),
+    "videomae": ModelLabel("Student, VideoMAE", "VideoMAE", "#2f6fb0"),
+    "amd": ModelLabel("Student, AMD", "AMD", "#c4501b"),
+    "mvd": ModelLabel("Student, MVD", "MVD", "#c4501b"),
+    "maskagain": ModelLabel("Student, MaskAgain", "MaskAgain", "#c4501b"),
+    "dmae": ModelLabel("Student, DMAE", "DMAE", "#c4501b"),
+    "teacher": ModelLabel("Teacher, VideoMAE", "teacher", "#26231f"),
+    "image_teacher": ModelLabel("Image teacher, MAE", "image teacher", "#26231f"),
 }
-
-MODEL_COLORS = {
-    "scratch": "#8b857d",
-    "videomae": "#2f6fb0",
-    **dict.fromkeys(METHOD_NAMES, "#c4501b"),
-    "teacher": "#26231f",
-}
-"""The color of each model, in the table and in every chart."""
-
-_SHORT_MODEL_NAMES = {"scratch": "scratch", "videomae": "VideoMAE", **METHOD_NAMES, "teacher": "teacher"}
 
 LOSS_PARTS = {
     "amd": (
@@ -61,33 +65,22 @@ LOSS_PARTS = {
 }
 """A distillation's loss terms besides pixels: their names by log key, the axis, and a caption."""
 
-_LINE_STYLES: tuple[LineStyle, ...] = ("solid", "dashed", "dotted", "dashdot")
-
-_TABLE_HEADER = (
-    "model",
-    "top-1, %",
-    "linear probe, %",
-    "parameters, M",
-    "GFLOPs per view",
-    "pre-training, s",
-    "fine-tuning, s",
-)
-_NARROW_TABLE_HEADER = (
-    "model",
-    "top-1, %",
-    "linear\nprobe, %",
-    "params,\nM",
-    "GFLOPs\nper view",
-    "pre-\ntrain, s",
-    "fine-\ntune, s",
-)
+_COLUMNS = {  # of the table on the page: on a terminal of 80 columns
+    "model": "model",
+    "top-1, %": "top-1, %",
+    "linear probe, %": "linear\nprobe, %",
+    "parameters, M": "params,\nM",
+    "GFLOPs per view": "GFLOPs\nper view",
+    "pre-training, s": "pre-\ntrain, s",
+    "fine-tuning, s": "fine-\ntune, s",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
     """A fine-tuned model, and its cost."""
 
-    key: str  # of MODEL_NAMES
+    key: str  # of MODELS
     name: str
     top1: float  # percent
     top5: float
@@ -101,7 +94,7 @@ class ModelResult:
 @dataclass(frozen=True, kw_only=True)
 class QuickstartResult:
     models: tuple[ModelResult, ...]
-    method: str  # of METHOD_NAMES
+    method: str  # of LOSS_PARTS
     num_classes: int
     num_finetune_clips: int  # labelled training clips
     num_pretrain_clips: int  # unlabelled clips
@@ -114,33 +107,34 @@ class QuickstartResult:
         """Top-1 of guessing, in percent."""
         return 100 / self.num_classes
 
+    def compute_standard_error(self, model: ModelResult) -> float:
+        """Return the binomial standard error of a model's top-1, in percent."""
+        return sqrt(model.top1 * (100 - model.top1) / self.num_test_clips)
 
-def compute_standard_error(percent: float, num_videos: int) -> float:
-    """Return the binomial standard error of an accuracy in percent."""
-    return sqrt(percent * (100 - percent) / num_videos)
-
-
-def format_result_row(model: ModelResult, num_videos: int) -> tuple[str, ...]:
-    """Return a model's row of the table, in the columns of `_TABLE_HEADER`."""
-    return (
-        model.name,
-        f"{model.top1:.1f} ± {compute_standard_error(model.top1, num_videos):.1f}",
-        f"{model.probe_top1:.1f}",
-        f"{model.num_params / 1e6:.3g}",
-        f"{model.flops / 1e9:.3g}",
-        f"{model.pretraining_seconds:.0f}" if model.pretraining_seconds else "–",
-        f"{model.finetuning_seconds:.0f}",
-    )
+    def format_rows(self) -> list[tuple[str, ...]]:
+        """Return the table: a row per model, in the columns of `_COLUMNS`."""
+        return [
+            (
+                model.name,
+                f"{model.top1:.1f} ± {self.compute_standard_error(model):.1f}",
+                f"{model.probe_top1:.1f}",
+                f"{model.num_params / 1e6:.3g}",
+                f"{model.flops / 1e9:.3g}",
+                f"{model.pretraining_seconds:.0f}" if model.pretraining_seconds else "–",
+                f"{model.finetuning_seconds:.0f}",
+            )
+            for model in self.models
+        ]
 
 
 def make_terminal_table(result: QuickstartResult) -> Group:
     """Return the table for a terminal of 80 columns, with its explanation."""
-    table = Terminal(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for number, name in enumerate(_NARROW_TABLE_HEADER):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for number, name in enumerate(_COLUMNS.values()):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for model in result.models:
-        table.add_row(*map(escape, format_result_row(model, result.num_test_clips)))
-    return Group(table, Words(describe_results(result) + "\n"), Words(describe_noise(result) + "\n"))
+    for row in result.format_rows():
+        table.add_row(*map(escape, row))
+    return Group(table, Text(describe_results(result) + "\n"), Text(describe_noise(result) + "\n"))
 
 
 def describe_results(result: QuickstartResult) -> str:
@@ -149,48 +143,28 @@ def describe_results(result: QuickstartResult) -> str:
     seconds = [f"{each:.0f} s" for each in (teacher.pretraining_seconds, result.image_teacher_seconds) if each]
     return (
         f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.chance_top1:.1f} "
-        "%), ± one binomial "
-        "standard error. The linear probe uses the encoder before fine-tuning; from scratch, one with random weights. "
-        f"{METHOD_NAMES[result.method]}’s student also needed {describe_teachers(result)}, whose pre-training took "
-        f"{' and '.join(seconds)}."
+        "%), ± one binomial standard error. The linear probe uses the encoder before fine-tuning; from scratch, one "
+        f"with random weights. {MODELS[result.method].short_name}’s student also needed {_describe_teachers(result)}, "
+        f"whose pre-training took {' and '.join(seconds)}."
     )
 
 
-def describe_teachers(result: QuickstartResult) -> str:
-    """Name the teachers of the distilled student."""
+def _describe_teachers(result: QuickstartResult) -> str:
     return "the teacher and an image teacher" if result.image_teacher_seconds else "the teacher"
 
 
 def describe_noise(result: QuickstartResult) -> str:
     """Explain what an experiment of this size can show."""
-    noise = 2 * sqrt(2) * max(compute_standard_error(each.top1, result.num_test_clips) for each in result.models)
+    noise = 2 * sqrt(2) * max(map(result.compute_standard_error, result.models))
     return (
         "At this size the experiment shows that the pipeline works and what each stage costs, not which method is "
         f"better: it is one seed, the choice of test clips alone can set two of these numbers {noise:.0f} points "
-        "apart, and "
-        "tiny models trained for minutes on synthetic clips say little about large ones trained for days on real video."
+        "apart, and tiny models trained for minutes on synthetic clips say little about large ones trained for days "
+        "on real video."
     )
 
 
-def draw_top1_chart(result: QuickstartResult) -> PageCharts:
-    scores = [
-        ModelScore(
-            name=_SHORT_MODEL_NAMES[each.key],
-            top1=each.top1,
-            standard_error=compute_standard_error(each.top1, result.num_test_clips),
-            probe_top1=each.probe_top1,
-            color=MODEL_COLORS[each.key],
-        )
-        for each in result.models
-    ]
-    chart = draw_score_chart(scores, chance_level=result.chance_top1, x_label="top-1, %")
-    caption = "Dot: fine-tuned, ± one standard error. Ring: linear probe of the frozen encoder."
-    return PageCharts([("Top-1 on the test clips", chart, caption)])
-
-
-def draw_similarity_charts(
-    similarity: Mapping[str, Sequence[float]], method: str, distillation_log: Sequence[Mapping[str, Any]]
-) -> PageCharts:
+def draw_similarity_charts(similarity: Mapping[str, Sequence[float]], method: str, distillation_log: Log) -> str:
     """Draw the similarity of the students' layers to the teacher's, and the distillation losses.
 
     Args:
@@ -198,115 +172,93 @@ def draw_similarity_charts(
         method: The student's distillation method.
         distillation_log: The steps of its pre-training.
     """
+    _, method_name, color = MODELS[method]
     lines = [
-        ChartLine(
-            _SHORT_MODEL_NAMES[key],
-            _make_block_points(values),
-            MODEL_COLORS[key],
+        _make_line(
+            key,
+            [(float(block), value) for block, value in enumerate(values, 1)],
             "dashed" if key == "scratch" else "solid",
         )
         for key, values in similarity.items()
     ]
-    named, axis, caption = LOSS_PARTS[method]
+    names, y_label, caption = LOSS_PARTS[method]
     parts = [
-        ChartLine(name, extract_loss_curve(distillation_log, part), MODEL_COLORS[method], dash)
-        for (part, name), dash in zip(named.items(), _LINE_STYLES, strict=False)
+        ChartLine(name, extract_loss_curve(distillation_log, part), color, style)
+        for (part, name), style in zip(names.items(), get_args(LineStyle), strict=False)
     ]
-    return PageCharts(
-        [
-            (
-                "Similarity to the teacher, layer by layer",
-                draw_line_chart(
-                    lines, x_label="student’s block", y_label="linear CKA", y_range=(0.0, 1.0), markers=True
-                ),
-                "Each block against the teacher’s at the same relative depth, before fine-tuning, on unmasked test "
-                "clips. "
-                "1: equal up to rotation and scale; 0: unrelated. The mean over clips is subtracted at each position.",
-            ),
-            (
-                f"Distillation losses of {METHOD_NAMES[method]}",
-                draw_line_chart(parts, x_label="step", y_label=axis, log_x=True),
-                caption,
-            ),
-        ]
+    return page.render_charts(
+        (
+            "Similarity to the teacher, layer by layer",
+            draw_line_chart(lines, "student’s block", "linear CKA", log_x=False, y_range=(0.0, 1.0)),
+            "Each block against the teacher’s at the same relative depth, before fine-tuning, on unmasked test clips. "
+            "1: equal up to rotation and scale; 0: unrelated. The mean over clips is subtracted at each position.",
+        ),
+        (f"Distillation losses of {method_name}", draw_line_chart(parts, "step", y_label), caption),
     )
 
 
-def _make_block_points(values: Sequence[float]) -> list[ChartPoint]:
-    return [(float(block), value) for block, value in enumerate(values, start=1)]
-
-
-def draw_loss_charts(
-    pretraining_logs: Mapping[str, Sequence[Mapping[str, Any]]], finetuning_logs: Mapping[str, Sequence[Any]]
-) -> PageCharts:
-    """Draw the loss curves of pre-training and fine-tuning, from the logged steps of each model."""
-    reconstruction = {key: extract_loss_curve(steps, "reconstruction") for key, steps in pretraining_logs.items()}
-    pixels = [
-        ChartLine(_SHORT_MODEL_NAMES[key], points, MODEL_COLORS[key])
-        for key, points in reconstruction.items()
-        if points
-    ]
-    distilled = [
-        f"{METHOD_NAMES[key]}: the pixel term of its loss." if points else f"{METHOD_NAMES[key]} has no pixel loss."
-        for key, points in reconstruction.items()
-        if key in METHOD_NAMES
-    ]
-    labels = [
-        ChartLine(_SHORT_MODEL_NAMES[key], extract_loss_curve(steps), MODEL_COLORS[key])
-        for key, steps in finetuning_logs.items()
-    ]
-    return PageCharts(
-        [
-            (
-                "Pre-training: reconstruction of masked pixels",
-                draw_line_chart(pixels, x_label="step", y_label="squared error", log_x=True),
-                " ".join(["On masked tubelets of the unlabelled clips.", *distilled]),
-            ),
-            (
-                "Fine-tuning: classification of the motion",
-                draw_line_chart(labels, x_label="step", y_label="cross-entropy", log_x=True),
-                "On the labelled training clips, with label smoothing.",
-            ),
-        ]
+def draw_loss_charts(pretraining_logs: Mapping[str, Log], finetuning_logs: Mapping[str, Log]) -> str:
+    """Draw each model's loss curves of pre-training and fine-tuning."""
+    curves = {key: extract_loss_curve(steps, "reconstruction") for key, steps in pretraining_logs.items()}
+    caption = "On masked tubelets of the unlabelled clips."
+    for key in curves.keys() & LOSS_PARTS:
+        phrase = ": the pixel term of its loss." if curves[key] else " has no pixel loss."
+        caption += f" {MODELS[key].short_name}{phrase}"
+    pixels = [_make_line(key, points) for key, points in curves.items()]
+    labels = [_make_line(key, extract_loss_curve(steps)) for key, steps in finetuning_logs.items()]
+    return page.render_charts(
+        ("Pre-training: reconstruction of masked pixels", draw_line_chart(pixels, "step", "squared error"), caption),
+        (
+            "Fine-tuning: classification of the motion",
+            draw_line_chart(labels, "step", "cross-entropy"),
+            "On the labelled training clips, with label smoothing.",
+        ),
     )
+
+
+def _make_line(key: str, points: Sequence[tuple[float, float]], style: LineStyle = "solid") -> ChartLine:
+    return ChartLine(MODELS[key].short_name, points, MODELS[key].color, style)
 
 
 def render_quickstart_page(
     result: QuickstartResult,
     *,
-    reconstruction: PageImage,
-    similarity_charts: PageCharts,
-    loss_charts: PageCharts,
-    facts: Sequence[tuple[str, str]],
+    reconstruction: str,
+    similarity_charts: str,
+    loss_charts: str,
+    facts: Mapping[str, str],
 ) -> str:
-    """Return the HTML report."""
-    rows = [format_result_row(each, result.num_test_clips) for each in result.models]
-    colours = [MODEL_COLORS[each.key] for each in result.models]
-    return render_page(
+    """Return the HTML report.
+
+    Args:
+        reconstruction, similarity_charts, loss_charts: HTML of these sections.
+        facts: The settings, by name.
+    """
+    scores = [
+        ModelScore(label.short_name, each.top1, result.compute_standard_error(each), each.probe_top1, label.color)
+        for each, label in ((each, MODELS[each.key]) for each in result.models)
+    ]
+    chart = draw_score_chart(scores, result.chance_top1, "top-1, %")
+    caption = "Dot: fine-tuned, ± one standard error. Ring: linear probe of the frozen encoder."
+    colors = [score.color for score in scores]
+    table = page.render_table(list(_COLUMNS), result.format_rows(), colors, describe_results(result))
+    return page.render_page(
         kicker="vidstill quickstart",
         title="A teacher, its student, and the value of pre‑training",
         lead=(
             f"On {result.num_pretrain_clips} unlabelled synthetic clips, a VideoMAE teacher was pre-trained, and a "
-            "smaller student "
-            f"twice: by VideoMAE on pixels, and by {METHOD_NAMES[result.method]} from {describe_teachers(result)}. The "
-            "student was "
-            "then fine-tuned three times, from scratch and from both, and so was the teacher, all with one recipe on "
-            f"{result.num_finetune_clips} labelled clips. The classes differ only in motion: no single frame shows the "
-            "class."
+            f"smaller student twice: by VideoMAE on pixels, and by {MODELS[result.method].short_name} from "
+            f"{_describe_teachers(result)}. The student was then fine-tuned three times, from scratch and from both, "
+            f"and so was the teacher, all with one recipe on {result.num_finetune_clips} labelled clips. The classes "
+            "differ only in motion: no single frame shows the class."
         ),
-        sections=[
-            PageSection(
-                "Results",
-                [
-                    PageTable(_TABLE_HEADER, rows, colours, describe_results(result)),
-                    PageText(describe_noise(result), "note"),
-                ],
-            ),
-            PageSection("Comparison", [draw_top1_chart(result)]),
-            PageSection("Reconstruction of test clips", [reconstruction]),
-            PageSection("Similarity to the teacher", [similarity_charts]),
-            PageSection("Losses", [loss_charts]),
-            PageSection("Settings", [PageFacts(facts)]),
-        ],
+        sections={
+            "Results": table + page.render_note(describe_noise(result)),
+            "Comparison": page.render_charts(("Top-1 on the test clips", chart, caption)),
+            "Reconstruction of test clips": reconstruction,
+            "Similarity to the teacher": similarity_charts,
+            "Losses": loss_charts,
+            "Settings": page.render_facts(facts),
+        },
         footer="Made by vidstill quickstart. The numbers are shown as they came out.",
     )

@@ -1,17 +1,16 @@
 """Class probabilities of a video over time: as a plot, and as segments of the same best class."""
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vidstill.figures.text_fit import truncate_end, truncate_start
+from vidstill.figures.charts import open_figure, save_png
+from vidstill.figures.text_fit import load_font, truncate_end, truncate_start
 
 CLASS_COLORS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 """Distinct for the colour-blind, and as greys (Okabe and Ito, Color Universal Design, 2008)."""
@@ -19,11 +18,7 @@ CLASS_COLORS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 OTHER_COLOR = "#9A9AA2"
 """Of all other classes."""
 
-_DPI = 100
-_WIDTH, _HEIGHT = 1100, 440  # pixels
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 290, 64, 52  # margins of the plot; the legend is to its right
-_STRIP_HEIGHT, _GAP = 20, 14  # the strip of best classes below the plot, and the gap between them
-_TEXT_COLOR, _DIM_TEXT_COLOR, _GRID_COLOR = "#27272A", "#71717A", "#E4E4E7"
+_DIM_TEXT_COLOR = "#71717A"
 _MAX_POINTS = 250  # of a line; with more windows, a point is the mean of several
 _TICK_STEPS = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),
@@ -100,100 +95,56 @@ def draw_timeline(title: str, timeline: Timeline, classes: Sequence[str], note: 
         classes: All class names.
         note: A line below the title, such as the prediction for the whole video.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH / _DPI, _HEIGHT / _DPI), dpi=_DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    height = _HEIGHT - _TOP - _BOTTOM - _STRIP_HEIGHT - _GAP
-    lines = figure.add_axes(_make_axes_rect(_BOTTOM + _STRIP_HEIGHT + _GAP, height))
-    strip = figure.add_axes(_make_axes_rect(_BOTTOM, _STRIP_HEIGHT))
-    windows_per_point = _draw_lines(lines, timeline)
-    _draw_strip(strip, timeline)
-    width = _WIDTH - _LEFT - 24
-    _draw_text(figure, 24, _HEIGHT - 30, truncate_start(title, width, 17, bold=True), 17, _TEXT_COLOR, weight="bold")
+    windows_per_point = math.ceil(len(timeline.starts) / _MAX_POINTS)
     if windows_per_point > 1:
         note += f"{'; ' if note else ''}each point is the mean of {windows_per_point} windows"
-    _draw_text(figure, 24, _HEIGHT - 50, truncate_end(note, width, 13), 13, _DIM_TEXT_COLOR)
-    _draw_legend(figure, timeline, classes, _BOTTOM + _STRIP_HEIGHT + _GAP + height)
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # missing in the font: a box is drawn
-        canvas.print_png(file)
-    return file.getvalue()
+    with open_figure(11, 4.4) as figure:
+        margins = {"left": 0.07, "right": 0.735, "top": 0.85, "bottom": 0.12, "hspace": 0.09}
+        lines, strip = figure.subplots(2, sharex=True, gridspec_kw={"height_ratios": (15, 1), **margins})
+        figure.text(0.02, 0.93, truncate_start(title, 1000, load_font(17, bold=True)), fontsize=12, weight="bold")
+        figure.text(0.02, 0.885, truncate_end(note, 1000, load_font(13)), fontsize=9, color=_DIM_TEXT_COLOR)
+        _draw_lines(lines, timeline, classes, windows_per_point)
+        _draw_strip(strip, timeline)
+        for axes in (lines, strip):
+            axes.spines[:].set_visible(False)
+        return save_png(figure)
 
 
-def _make_axes_rect(bottom: int, height: int) -> tuple[float, float, float, float]:
-    return _LEFT / _WIDTH, bottom / _HEIGHT, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, height / _HEIGHT
-
-
-def _draw_text(figure: Any, x: int, y: int, text: str, size: int, color: str, **options: Any) -> None:
-    """Draw a text with its left end and base line at x and y in pixels; `$` begins no formula."""
-    figure.text(
-        x / _WIDTH,
-        y / _HEIGHT,
-        text,
-        size=size * 72 / _DPI,
-        color=color,
-        family="DejaVu Sans",
-        parse_math=False,
-        **options,
-    )
-
-
-def _draw_lines(axes: Any, timeline: Timeline) -> int:
-    """Draw the probabilities; return the number of windows per point."""
-    low, high = float(timeline.starts[0]), float(timeline.ends[-1])
-    windows_per_point = math.ceil(len(timeline.starts) / _MAX_POINTS)
-    cuts = [*range(0, len(timeline.starts), windows_per_point), len(timeline.starts)]
-    centers = [timeline.centers[a:b].mean() for a, b in pairwise(cuts)]
+def _draw_lines(axes: Any, timeline: Timeline, classes: Sequence[str], windows_per_point: int) -> None:
+    """Draw the probabilities, and each colour's class with its mean probability to the right of the plot."""
+    firsts = np.arange(0, len(timeline.starts), windows_per_point)
+    counts = np.diff(firsts, append=len(timeline.starts))
+    centers = np.add.reduceat(timeline.centers, firsts) / counts
+    times = [timeline.starts[0], *centers, timeline.ends[-1]]
+    means = np.add.reduceat(timeline.probabilities, firsts) / counts[:, None]
+    if len(classes) > len(CLASS_COLORS):
+        axes.plot([], color=OTHER_COLOR, lw=2.2, label=f"{len(classes) - len(CLASS_COLORS)} more, not in the plot")
     for label, color in reversed(timeline.assign_colors().items()):
-        means = [timeline.probabilities[a:b, label].mean() for a, b in pairwise(cuts)]
-        axes.plot([low, *centers, high], [means[0], *means, means[-1]], color=color, lw=2.2, solid_joinstyle="round")
-        if len(means) <= 40:
-            axes.plot(centers, means, "o", color=color, ms=5, mec="white", mew=1)
-    axes.set(xlim=(low, high), ylim=(-0.02, 1.02), xticks=[], yticks=[0, 0.25, 0.5, 0.75, 1])
-    axes.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.tick_params(length=0, labelsize=13 * 72 / _DPI, labelcolor=_DIM_TEXT_COLOR, pad=8)
-    axes.grid(axis="y", color=_GRID_COLOR, lw=1)
+        name = truncate_end(classes[label], 180, load_font(14))
+        values = [means[0, label], *means[:, label], means[-1, label]]
+        text = f"{100 * timeline.probabilities[:, label].mean():.0f} %  {name}"
+        axes.plot(times, values, color=color, lw=2.2, solid_joinstyle="round", label=text)
+        if len(centers) <= 40:
+            axes.plot(centers, means[:, label], "o", color=color, ms=5, mec="white", mew=1)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.05), frameon=False, reverse=True, title="mean")
+    axes.set(xlim=(times[0], times[-1]), ylim=(-0.02, 1.02), yticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.tick_params(length=0, labelsize=9, labelcolor=_DIM_TEXT_COLOR, pad=8)
+    axes.grid(axis="y", color="#E4E4E7", lw=1)
     axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    return windows_per_point
 
 
 def _draw_strip(axes: Any, timeline: Timeline) -> None:
-    colors, boundaries = timeline.assign_colors(), timeline.boundaries
-    low, high = float(boundaries[0]), float(boundaries[-1])
+    from matplotlib.ticker import MultipleLocator
+
+    colors = timeline.assign_colors()
     for start, end, label, _ in timeline.find_segments():
         axes.axvspan(start, end, color=colors.get(label, OTHER_COLOR), lw=0)
-    axes.set(xlim=(low, high), yticks=[])
-    step = next((step for step in _TICK_STEPS if (high - low) / step <= 8), 3600 * math.ceil((high - low) / 8 / 3600))
-    ticks = np.arange(math.ceil(low / step), math.floor(high / step + 1e-6) + 1) * step
+    seconds = float(timeline.ends[-1] - timeline.starts[0])
+    step = next((step for step in _TICK_STEPS if seconds / step <= 8), 3600 * math.ceil(seconds / 8 / 3600))
     digits = 0 if step >= 1 else 1 if step >= 0.1 else 2
-    axes.set_xticks(ticks, [format_clock(float(tick), digits) for tick in ticks])
-    axes.tick_params(length=4, color=_DIM_TEXT_COLOR, labelsize=13 * 72 / _DPI, labelcolor=_DIM_TEXT_COLOR)
-    for side in axes.spines.values():
-        side.set_visible(False)
-
-
-def _draw_legend(figure: Any, timeline: Timeline, classes: Sequence[str], top: int) -> None:
-    """Draw each colour's class and mean probability to the right of the plot."""
-    from matplotlib.patches import Rectangle
-
-    means = timeline.probabilities.mean(axis=0)
-    left, right, y = _WIDTH - _RIGHT + 28, _WIDTH - 24, top - 12
-    _draw_text(figure, right, y, "mean", 13, _DIM_TEXT_COLOR, ha="right")
-    for label, color in timeline.assign_colors().items():
-        y -= 28
-        figure.add_artist(Rectangle((left / _WIDTH, (y - 1) / _HEIGHT), 14 / _WIDTH, 12 / _HEIGHT, color=color, lw=0))
-        _draw_text(figure, left + 24, y, truncate_end(classes[label], right - left - 24 - 60, 14), 14, _TEXT_COLOR)
-        _draw_text(figure, right, y, f"{100 * means[label]:.0f} %", 14, _DIM_TEXT_COLOR, ha="right")
-    if len(means) > len(CLASS_COLORS):
-        figure.add_artist(
-            Rectangle((left / _WIDTH, (y - 29) / _HEIGHT), 14 / _WIDTH, 12 / _HEIGHT, color=OTHER_COLOR, lw=0)
-        )
-        _draw_text(
-            figure, left + 24, y - 28, f"{len(means) - len(CLASS_COLORS)} more, not in the plot", 13, _DIM_TEXT_COLOR
-        )
-    _draw_text(figure, left, _BOTTOM + 5, "most probable", 13, _DIM_TEXT_COLOR)
+    axes.xaxis.set_major_locator(MultipleLocator(step))
+    axes.xaxis.set_major_formatter(lambda second, _: format_clock(second, digits))
+    axes.set_yticks([])
+    axes.tick_params(length=4, color=_DIM_TEXT_COLOR, labelsize=9, labelcolor=_DIM_TEXT_COLOR)
+    axes.text(1.03, 0.5, "most probable", color=_DIM_TEXT_COLOR, size=9, va="center", transform=axes.transAxes)

@@ -4,14 +4,14 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vidstill.data.ava.box_table import format_box_csv
 from vidstill.data.decode.images import is_image_file
-from vidstill.figures.annotate import annotate_video
-from vidstill.figures.boxes import annotate_boxes
+from vidstill.figures.annotate import ClassPainter, redraw_video
+from vidstill.figures.boxes import BoxPainter
 from vidstill.figures.timeline import draw_timeline
 from vidstill.pipelines.infer.detect import VideoDetections
 from vidstill.pipelines.infer.predict import Predictions, VideoPrediction
@@ -188,15 +188,9 @@ class PredictionOutput(OutputWriter):
             note = f"whole video: {', '.join(format_top_classes(predictions, prediction, _MAX_DRAWN_CLASSES))}"
             write_bytes(plot, draw_timeline(prediction.video, prediction.timeline, predictions.classes, note))
         if annotated is not None:
-            annotate_video(
-                prediction.row.source,
-                annotated,
-                prediction.timeline,
-                predictions.classes,
-                top_k=min(topk, _MAX_DRAWN_CLASSES),
-                default_frame_rate=prediction.row.frame_rate,
-                progress=progress,
-            )
+            painter = partial(ClassPainter, prediction.timeline, predictions.classes, min(topk, _MAX_DRAWN_CLASSES))
+            rate = prediction.row.frame_rate
+            redraw_video(prediction.row.source, annotated, painter, default_frame_rate=rate, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -269,16 +263,9 @@ class DetectionOutput(OutputWriter):
                 self._write_rows(self.out / f"{stem}.csv", formatter, [detections])
             annotated = self.out / f"{stem}.mp4"
         if annotated is not None and self.format in ("folder", "mp4"):
-            annotate_boxes(
-                detections.row.source,
-                annotated,
-                detections.tracks,
-                formatter.action_names,
-                top_k=formatter.topk,
-                min_score=formatter.min_score,
-                default_frame_rate=detections.frame_rate,
-                progress=progress,
-            )
+            actions, rate = formatter.action_names, detections.frame_rate
+            painter = partial(BoxPainter, detections.tracks, actions, formatter.topk, formatter.min_score)
+            redraw_video(detections.row.source, annotated, painter, default_frame_rate=rate, progress=progress)
 
     def _write_rows(self, path: Path, formatter: DetectionFormatter, detections: Sequence[VideoDetections]) -> None:
         """Write AVA's rows; a video is called as its files in a folder."""
