@@ -9,7 +9,7 @@ from tiny_models import ENCODER, built
 from vidstill.checkpoints.io import write_checkpoint
 from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig
-from vidstill.recipes.detection.videomae import base_ava
+from vidstill.recipes.videomae import base_ava
 from vidstill.tasks.detection import Detector
 from vidstill.utils.config_io import to_dict
 

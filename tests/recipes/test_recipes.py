@@ -1,6 +1,5 @@
 """The papers' settings: every recipe that is found builds, can be written, found and planned."""
 
-import importlib
 import json
 import re
 from dataclasses import fields, is_dataclass, replace
@@ -14,9 +13,7 @@ from vidstill.recipes.recipe import (
     DetectionRecipe,
     FinetuneRecipe,
     PretrainRecipe,
-    Recipe,
     find_recipe,
-    list_recipe_modules,
     list_recipe_names,
     load_recipes,
 )
@@ -74,17 +71,6 @@ def test_no_number_of_a_recipe_is_negative(name):
 def test_a_paper_s_recipe_states_the_published_result_and_its_views_or_that_there_is_none(name):
     expects = find_recipe(name).published_result
     assert expects.startswith("no result is ") or re.search(r"top-1 \d\d\.\d.* \((\d+ × \d views|1 view)\)", expects)
-
-
-def test_a_recipe_s_name_stands_for_one_recipe():
-    variants = [
-        (family, variant)
-        for family, modules in list_recipe_modules().items()
-        for module in modules
-        for variant, value in vars(importlib.import_module(module)).items()
-        if isinstance(value, Recipe)
-    ]
-    assert len(variants) == len(set(variants)) == len(RECIPES)
 
 
 def test_no_two_recipes_of_a_family_are_the_same_but_for_their_results():

@@ -5,7 +5,7 @@ from typing import Any
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import build_from_state, infer_encoder_config, load_checkpoint
-from vidstill.recipes.finetuning import imagemae, stmae, videomae
+from vidstill.recipes import imagemae, stmae, videomae
 from vidstill.recipes.recipe import NUM_CLASSES
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils.config_io import from_dict, to_dict

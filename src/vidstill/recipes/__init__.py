@@ -1,4 +1,5 @@
-"""The papers' settings as data: one file per paper, another for its fine-tunings; a recipe is named `file.variable`.
+"""The papers' settings as data: one file per paper; a recipe is named `file.variable`.
 
-What a file shares with another it takes by that file's name, `videomae.K400`: by its own it would be listed twice.
+What a file shares with another is imported by that file's name, `videomae.K400`: by its own name it would be listed
+twice.
 """

@@ -6,6 +6,8 @@ otherwise.
 
 from dataclasses import replace
 
+from vidstill.data.ava.frame_sampling import KeyframeSampling
+from vidstill.data.ava.samples import BoxClipsConfig, BoxViewsConfig
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.crop import RandomResizedCrop
@@ -18,7 +20,7 @@ from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViTConfig
-from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
+from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe
 
 # 16 frames of 64 × 64 pixels are 256 tokens, of which a mask ratio of 0.9 leaves 28 visible
 _TEACHER = ViTConfig(dim=192, depth=6, heads=3, tubelet=(4, 8, 8), positions="sincos3d")
@@ -77,3 +79,39 @@ finetune = FinetuneRecipe(
     weight_init="xavier",
 )
 finetune_teacher = replace(finetune, encoder=_TEACHER)
+
+# ---- Actions of persons in boxes, on the clips of `vidstill data make --boxes` --------------------------------------
+
+# 8 frames of 64 × 96 pixels, a second of them, are 384 tokens
+_DETECTOR_STUDENT = replace(finetune.encoder, tubelet=(2, 8, 8))
+_ONE_SECOND = KeyframeSampling(frames=8, stride=1, frame_rate=8.0, rule="slowfast")
+
+detect_student = replace(  # what the detector starts from: VideoMAE on clips without boxes
+    videomae,
+    method=replace(videomae.method, encoder=_DETECTOR_STUDENT),
+    clips=replace(
+        videomae.clips,
+        dataset="made boxes",
+        sampling=SpanSampling(num_frames=8, stride=1),
+        size=(64, 96),
+        flip_probability=0.0,  # left and right are other actions
+    ),
+)
+detect = DetectionRecipe(
+    encoder=replace(_DETECTOR_STUDENT, learned_grid=(4, 8, 12)),
+    clips=BoxClipsConfig(
+        dataset="made boxes",
+        sampling=_ONE_SECOND,
+        short_side=(64, 72),
+        size=(64, 96),
+        flip_probability=0.0,
+        rule="slowfast",
+    ),
+    views=BoxViewsConfig(sampling=_ONE_SECOND, short_side=64, min_person_score=0.5, rule="slowfast"),
+    optim=AdamWConfig(base_lr=1.6e-2, max_grad_norm=1.0),  # 1e-3 for 16 clips; the same for all layers
+    schedule=CosineConfig(epochs=30, warmup_epochs=1),
+    batch=16,
+    aligned=True,  # boxes are small beside a token
+    head_scale=1.0,
+    loss_per="box",
+)

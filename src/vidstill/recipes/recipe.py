@@ -153,6 +153,14 @@ def _build_meta_clip(clips: ClipsConfig | ViewsConfig) -> torch.Tensor:
     return torch.empty(1, 3, clips.sampling.num_frames, *clips.size, device="meta")
 
 
+def format_result(result: str, views: ViewsConfig) -> str:
+    """Return a published result with the views that it is of, if there is one: `K400 top-1 81.5 (5 × 3 views)`."""
+    if result.startswith("no result"):
+        return result
+    count = f"{views.temporal_clips} × {views.spatial_crops} views"
+    return f"{result} ({'1 view' if count == '1 × 1 views' else count})"
+
+
 Recipe = PretrainRecipe | FinetuneRecipe | DetectionRecipe
 
 
@@ -186,21 +194,15 @@ def list_recipe_names(pattern: str = "*") -> list[str]:
 
 
 def load_recipes() -> dict[str, Recipe]:
-    """Return all recipes by name: the recipe variables of their files; a family's pre-trainings come first."""
+    """Return all recipes by name, `file.variable`, in the order of the files."""
     return {
         f"{family}.{variant}": value
-        for family, modules in list_recipe_modules().items()
-        for module in modules
-        for variant, value in vars(importlib.import_module(module)).items()
+        for family in list_families()
+        for variant, value in vars(importlib.import_module(f"{__package__}.{family}")).items()
         if isinstance(value, Recipe)
     }
 
 
-def list_recipe_modules() -> dict[str, list[str]]:
-    """Return the modules of each family's recipes: pre-trainings, fine-tunings, detectors."""
-    modules: dict[str, list[str]] = {}
-    for package in (__package__, f"{__package__}.finetuning", f"{__package__}.detection"):
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if not module.ispkg:
-                modules.setdefault(module.name, []).append(f"{package}.{module.name}")
-    return modules
+def list_families() -> list[str]:
+    """Return the names of the files of recipes."""
+    return [module.name for module in pkgutil.iter_modules(importlib.import_module(__package__).__path__)]

@@ -3,16 +3,14 @@
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from itertools import pairwise, takewhile
-from types import ModuleType
+from itertools import takewhile
 from typing import Any
 
-from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe, FinetuneRecipe, find_recipe, list_recipe_modules
+from vidstill.recipes.recipe import NUM_CLASSES, DetectionRecipe, FinetuneRecipe, find_recipe, list_families
 from vidstill.utils.flops import ModelCost, compute_model_cost
-
-_PACKAGE_PREFIX = f"{__package__}."
 
 
 def format_options(value: Any, name: str = "") -> dict[str, str]:
@@ -75,56 +73,52 @@ def read_recipe_source(name: str) -> str:
 def read_recipe_sources(name: str) -> dict[str, str]:
     """Return by file, the recipe's own first, the file's docstring, the recipe's lines, and those that they refer to.
 
-    Files are named as `mvd`, `finetuning.amd`, `detection.amd`.
-
     Raises:
         InputError: There is no such recipe.
     """
     find_recipe(name)
     family, _, variant = name.replace("-", "_").partition(".")
-    todo = [
-        (module, variant)
-        for module in list_recipe_modules()[family]
-        if variant in vars(importlib.import_module(module))
-    ]
     files: dict[str, _RecipeFile] = {}
+    todo = [(family, variant)]
     while todo:
-        module, variable = todo.pop()
-        file = files.setdefault(module, _RecipeFile(module))
+        family, variable = todo.pop()
+        file = files.setdefault(family, _RecipeFile(family))
         todo += file.select(variable)
-    return {module.removeprefix(_PACKAGE_PREFIX): str(file) for module, file in files.items()}
+    return {family: str(file) for family, file in files.items()}
 
 
 class _RecipeFile:
     """A file of recipes, and its selected definitions."""
 
-    def __init__(self, name: str):
-        module = importlib.import_module(name)
-        text = inspect.getsource(module)
-        self.name, self.lines, self.docstring_node = name, text.splitlines(), ast.parse(text).body[0]
-        self.definitions = _parse_definitions(text)
-        self.siblings = {name: value.__name__ for name, value in vars(module).items() if _is_recipe_module(value)}
-        self.selection: set[str] = set()
+    def __init__(self, family: str):
+        self.family, text = family, inspect.getsource(importlib.import_module(f"{__package__}.{family}"))
+        self.lines, (docstring, *statements) = text.splitlines(), ast.parse(text).body
+        self.selection = [docstring]
+        self.definitions = {
+            name.id if isinstance(name, ast.Name) else name.name: node
+            for node in statements
+            if isinstance(node, ast.FunctionDef | ast.Assign)
+            for name in ([node] if isinstance(node, ast.FunctionDef) else ast.walk(node.targets[0]))
+            if isinstance(name, ast.Name | ast.FunctionDef)
+        }
 
     def select(self, variable: str) -> list[tuple[str, str]]:
-        """Select a variable's definition; return what it refers to, by module."""
-        if variable in self.selection or variable not in self.definitions:
+        """Select a variable's definition; return the variables that it refers to, by file."""
+        definition = self.definitions.get(variable)
+        if definition is None or definition in self.selection:
             return []
-        self.selection.add(variable)
-        nodes = list(ast.walk(self.definitions[variable]))
-        own = [(self.name, node.id) for node in nodes if isinstance(node, ast.Name)]
-        return own + [
-            (self.siblings[node.value.id], node.attr)
+        self.selection.append(definition)
+        nodes, families = list(ast.walk(definition)), list_families()
+        return [(self.family, node.id) for node in nodes if isinstance(node, ast.Name)] + [
+            (node.value.id, node.attr)
             for node in nodes
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in self.siblings
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in families
         ]
 
     def __str__(self) -> str:
-        nodes = [self.docstring_node, *(self.definitions[one] for one in self.selection)]
-        numbers = sorted({number for node in nodes for number in self._line_numbers(node)})
-        ends = [i for i, (one, other) in enumerate(pairwise(numbers), 1) if not all(self.lines[one + 1 : other])]
-        paragraphs = [numbers[start:end] for start, end in pairwise([0, *ends, len(numbers)])]
-        return "\n\n".join("\n".join(self.lines[number] for number in paragraph) for paragraph in paragraphs)
+        numbers = {number for node in self.selection for number in self._line_numbers(node)}
+        lines = (line for number, line in enumerate(self.lines) if number in numbers or not line)
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
     def _line_numbers(self, node: ast.stmt) -> Iterator[int]:
         """Yield the lines of a statement, of the comment above it and of the one that its paragraph starts with."""
@@ -138,21 +132,6 @@ class _RecipeFile:
 
     def _is_comment(self, number: int) -> bool:
         return self.lines[number].startswith("#")
-
-
-def _is_recipe_module(module: Any) -> bool:
-    return isinstance(module, ModuleType) and module.__name__.startswith(_PACKAGE_PREFIX)
-
-
-def _parse_definitions(text: str) -> dict[str, ast.stmt]:
-    """Return the variables and functions of a file, by name."""
-    definitions: dict[str, ast.stmt] = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef):
-            definitions[node.name] = node
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            definitions[node.targets[0].id] = node
-    return definitions
 
 
 def _format_value(value: Any) -> str:

@@ -17,9 +17,9 @@ from vidstill.cli.main import main
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.transforms.color_jitter import ColorJitter
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling
+from vidstill.recipes.auto import defaults
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
 from vidstill.recipes.auto.dataset_stats import DatasetStats, Hardware, compute_dataset_stats
-from vidstill.recipes.auto.defaults import AUTO_RULES
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.flops import compute_model_cost
@@ -38,7 +38,6 @@ STATS = DatasetStats(
     median_short_side=240,
     aspect_ratio=1.33,
     has_left_right_classes=False,
-    num_probed_files=0,
 )
 
 
@@ -79,7 +78,6 @@ any_stats = st.builds(
     median_short_side=st.integers(8, 4000),
     aspect_ratio=st.floats(1, 4),
     has_left_right_classes=st.booleans(),
-    num_probed_files=st.just(32),
 )
 any_hardware = st.builds(
     Hardware, device_kind=st.sampled_from(["cpu", "gpu"]), count=st.integers(1, 64), processes=st.integers(1, 2)
@@ -97,12 +95,12 @@ def test_every_recipe_can_be_trained_in_the_target_time_and_has_reasons(stats, h
     assert recipe.batch <= max(stats.num_clips, hardware.processes)
     assert recipe.batch % hardware.processes == 0
     assert recipe.mixup is None or recipe.batch % (2 * hardware.processes) == 0
-    assert recipe.schedule.warmup_epochs < recipe.schedule.epochs <= AUTO_RULES.epoch_range[1]
+    assert recipe.schedule.warmup_epochs < recipe.schedule.epochs <= defaults.EPOCH_RANGE[1]
     assert (recipe.patience is not None) == has_validation
     gflops = compute_model_cost(recipe.encoder, num_frames=sampling.num_frames, size=size).gflops
-    per_second, kind = AUTO_RULES.gmacs_per_second[hardware.device_kind] * hardware.count, hardware.device_kind
+    per_second, kind = defaults.GMACS_PER_SECOND[hardware.device_kind] * hardware.count, hardware.device_kind
     minutes = recipe.schedule.epochs * 3 * gflops * stats.num_clips / per_second / 60
-    assert minutes <= AUTO_RULES.training_minutes[kind] or recipe.schedule.epochs == AUTO_RULES.min_epochs
+    assert minutes <= defaults.TRAINING_MINUTES[kind] or recipe.schedule.epochs == defaults.MIN_EPOCHS
     lines = auto.explain(recipe)
     assert len(lines) == 12
     assert all(": " in line and "\n" not in line for line in lines)
@@ -147,7 +145,7 @@ def test_videos_get_colour_jitter_and_images_do_not():
 def test_classes_are_balanced_if_one_has_more_than_three_times_the_clips_of_another():
     assert choose_clips(class_counts=(30, 10, 0)).class_balance == 0
     auto = choose(class_counts=(31, 10, 0))
-    assert auto.recipe.clips.class_balance == AUTO_RULES.class_balance
+    assert auto.recipe.clips.class_balance == defaults.CLASS_BALANCE
     assert "the largest class has 31 clips, the smallest 10" in explain(auto)
 
 
@@ -203,7 +201,7 @@ def test_a_broken_file_is_skipped_and_a_data_set_of_broken_files_refused(runs, t
     data = shutil.copytree(runs / "data", tmp_path / "data")
     videos = sorted((data / "train").iterdir())
     videos[0].write_bytes(b"no frame in here")
-    assert compute_dataset_stats(open_manifest(data, split="train")).num_probed_files == 7
+    assert compute_dataset_stats(open_manifest(data, split="train")).median_frames == 8
     for video in videos:
         video.write_bytes(b"no frame in here")
     with pytest.raises(InputError, match=r"none of the probed videos of .* decodes"):
@@ -242,7 +240,7 @@ def test_the_command_trains_gives_reasons_and_resumes_on_any_machine(runs, tmp_p
 
 def test_a_validation_set_is_scored_and_may_end_the_run(runs, tmp_path, capsys):
     run(f"{AUTO} {SHORT}", data=runs / "data", out=tmp_path / "run", val_data=runs / "data" / "val.csv")
-    epochs = round(AUTO_RULES.patience_ratio * AUTO_RULES.epoch_range[1])
+    epochs = round(defaults.PATIENCE_RATIO * defaults.EPOCH_RANGE[1])
     assert f"finetune: early stopping after {epochs} epochs without improvement" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "test.json").read_text())["model_selection"]["epoch"] in (1, 2)
 

@@ -141,7 +141,7 @@ def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoR
     try:
         run = json.loads((run_config.out / RECIPE_FILE).read_text(encoding="utf-8"))
         recipe = from_dict(FinetuneRecipe, run["recipe"])
-        return AutoRecipe(recipe=recipe, choices=(), note=f"resumes the recipe of {run_config.out}")
+        return AutoRecipe(recipe=recipe, note=f"resumes the recipe of {run_config.out}")
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no run; whatever else is there, the run refuses
     train = open_manifest(run_config.data, split="train", fold=run_config.first_fold)

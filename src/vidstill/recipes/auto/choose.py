@@ -3,10 +3,8 @@
 It decides by what can be counted, never by measured time, so that the same command makes the same recipe again.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
-from typing import Any, Literal
+from operator import attrgetter
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import infer_encoder_config, merge_encoder_config
@@ -18,50 +16,38 @@ from vidstill.data.transforms.mixup import MixupCutmix
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.models.vit import ViTConfig
+from vidstill.recipes.auto import defaults
 from vidstill.recipes.auto.clip_size import ClipChoice, choose_clip
 from vidstill.recipes.auto.dataset_stats import DatasetStats, Hardware
-from vidstill.recipes.auto.defaults import AUTO_RULES, AutoRules
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.flops import compute_model_cost
-
-_WIDE_ASPECT_RATIO = 1.2  # from here on a test takes three spatial crops
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeChoice:
-    """The options that were chosen, the choice, and its reason."""
-
-    options: tuple[str, ...]
-    summary: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.summary}: {self.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoRecipe:
+    """A recipe, and a reason for each choice.
+
+    Args:
+        reasons: The dotted names of the fields that were chosen, and a line for the log.
+        note: A message before the reasons.
+    """
+
     recipe: FinetuneRecipe
-    choices: tuple[RecipeChoice, ...]
-    note: str = ""  # a message before the choices
+    reasons: tuple[tuple[str, str], ...] = ()
+    note: str = ""
 
     def explain(self, recipe: FinetuneRecipe) -> list[str]:
-        """Return a line for each choice that `recipe` still has after some options were typed."""
-        lines = [
-            str(choice)
-            for choice in self.choices
-            if all(_get_nested(recipe, path) == _get_nested(self.recipe, path) for path in choice.options)
-        ]
-        return [self.note, *lines] if self.note else lines
+        """Return the reason of each choice that `recipe` still has after some options were typed."""
+        lines = [self.note] if self.note else []
+        for names, line in self.reasons:
+            choice = attrgetter(*names.split())
+            if choice(recipe) == choice(self.recipe):
+                lines.append(line)
+        return lines
 
 
 def choose_recipe(
-    stats: DatasetStats,
-    checkpoint: Checkpoint | None,
-    hardware: Hardware,
-    *,
-    has_validation: bool,
-    rules: AutoRules = AUTO_RULES,
+    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, *, has_validation: bool
 ) -> AutoRecipe:
     """Choose a recipe.
 
@@ -70,168 +56,154 @@ def choose_recipe(
         checkpoint: What the training starts from; None: random weights.
         hardware: Cores or GPUs.
         has_validation: Whether there is a validation set besides the training set and the test set.
-        rules: The numbers to decide by.
 
     Raises:
         InputError: The checkpoint is an encoder of clips, and the data are images.
     """
-    clip = choose_clip(stats, checkpoint, rules)
-    encoder, size, epoch_seconds = _choose_encoder_and_size(stats, checkpoint, hardware, clip, rules)
-    affordable_epochs = int(60 * rules.training_minutes[hardware.device_kind] / epoch_seconds)
-    full_epochs = min(max(rules.total_clips // stats.num_clips, rules.epoch_range[0]), rules.epoch_range[1])
-    epochs = max(min(full_epochs, affordable_epochs), rules.min_epochs)
-    batch = _choose_batch(stats, hardware, rules)
-    is_deep = encoder.depth >= rules.min_deep_depth
+    clip = choose_clip(stats, checkpoint)
+    encoder, size, epoch_seconds = _choose_encoder_and_size(stats, checkpoint, hardware, clip)
+    min_epochs, max_epochs = defaults.EPOCH_RANGE
+    affordable_epochs = int(60 * defaults.TRAINING_MINUTES[hardware.device_kind] / epoch_seconds)
+    full_epochs = min(max(defaults.TOTAL_CLIPS // stats.num_clips, min_epochs), max_epochs)
+    epochs = max(min(full_epochs, affordable_epochs), defaults.MIN_EPOCHS)
+    batch = _choose_batch(stats, hardware)
+    is_deep = encoder.depth >= defaults.MIN_DEEP_DEPTH
     clips_per_class = stats.num_clips / len(stats.class_counts)
-    can_mix = clips_per_class >= rules.min_mixup_clips_per_class and batch % (2 * hardware.processes) == 0
+    can_mix = clips_per_class >= defaults.MIN_MIXUP_CLIPS_PER_CLASS and batch % (2 * hardware.processes) == 0
     counts = [count for count in stats.class_counts if count]
+    is_unbalanced = max(counts) > defaults.MAX_CLASS_RATIO * min(counts)
     recipe = FinetuneRecipe(
-        encoder=replace(encoder, drop_path=rules.drop_path if is_deep else 0.0),
+        encoder=replace(encoder, drop_path=defaults.DROP_PATH if is_deep else 0.0),
         clips=ClipsConfig(
             dataset="own",
             sampling=clip.sampling,
             size=size,
             crop=RandomResizedCrop(scale=(0.5, 1.0)),
             flip_probability=0.0 if stats.has_left_right_classes else 0.5,
-            class_balance=rules.class_balance if max(counts) > rules.max_class_ratio * min(counts) else 0.0,
+            class_balance=defaults.CLASS_BALANCE if is_unbalanced else 0.0,
         ),
         views=ViewsConfig(
             sampling=clip.sampling,
             temporal_clips=1 if stats.is_images else 2,
-            spatial_crops=3 if stats.aspect_ratio >= _WIDE_ASPECT_RATIO else 1,
+            spatial_crops=3 if stats.aspect_ratio >= defaults.WIDE_ASPECT_RATIO else 1,
             short_side=min(size),
             size=size,
         ),
         optim=AdamWConfig(
-            base_lr=rules.peak_lr["deep" if is_deep else "shallow"] * 256 / batch,
+            base_lr=defaults.PEAK_LR * 256 / batch,
             min_lr=0.0,
             max_grad_norm=1.0,
-            layer_decay=rules.layer_decay if is_deep and checkpoint else None,
+            layer_decay=defaults.LAYER_DECAY if is_deep and checkpoint else None,
         ),
         schedule=CosineConfig(epochs=epochs, warmup_epochs=max(1, epochs // 20)),
         batch=batch,
         label_smoothing=0.1,
         color_jitter=None if stats.is_images else ColorJitter(),
         mixup=MixupCutmix() if can_mix else None,
-        patience=max(10, round(rules.patience_ratio * epochs)) if has_validation else None,
+        patience=max(10, round(defaults.PATIENCE_RATIO * epochs)) if has_validation else None,
         weight_init="normal" if is_deep else "xavier",
     )
-
-    def explain() -> Iterator[tuple[str, str, str]]:
-        """Yield the options, the choice and the reason."""
-        noun, init = "image" if stats.is_images else "clip", checkpoint.source if checkpoint else ""
-        num_clips, average = f"{stats.num_clips} {noun}s", f"{clips_per_class:.3g} per class on average"
-        tubelet, minutes = "x".join(map(str, encoder.tubelet)), epochs * epoch_seconds / 60
-        lr, decay = recipe.optim.base_lr * batch / 256, recipe.optim.layer_decay
-        yield (
+    noun, init = "image" if stats.is_images else "clip", checkpoint.source if checkpoint else ""
+    num_clips, average = f"{stats.num_clips} {noun}s", f"{clips_per_class:.3g} per class on average"
+    tubelet, minutes = "x".join(map(str, encoder.tubelet)), epochs * epoch_seconds / 60
+    duration = f"about {minutes:.0f} min" if minutes >= 1 else "a minute or less"
+    limit = f", limited by the time on {hardware}" if affordable_epochs < full_epochs else ""
+    decay = f", layer decay {recipe.optim.layer_decay}" if recipe.optim.layer_decay else ""
+    reasons = (
+        (
             "encoder",
-            f"encoder of {encoder.depth} blocks of width {encoder.dim}, tubelets of {tubelet}",
-            f"that of {init}" if init else f"from scratch on {num_clips}, {average}, with {hardware}",
-        )
-        yield (
+            f"encoder of {encoder.depth} blocks of width {encoder.dim}, tubelets of {tubelet}: "
+            + (f"that of {init}" if init else f"from scratch on {num_clips}, {average}, with {hardware}"),
+        ),
+        (
             "clips.size views.size",
-            f"{size[0]} x {size[1]} pixels",
-            f"{init} was trained so" if init else f"median short side {stats.median_short_side} px; {hardware}",
-        )
-        yield "clips.sampling views.sampling", clip.summary, clip.reason
-        yield (
+            f"{size[0]} x {size[1]} pixels: "
+            + (f"{init} was trained so" if init else f"median short side {stats.median_short_side} px; {hardware}"),
+        ),
+        ("clips.sampling views.sampling", clip.reason),
+        (
             "schedule.epochs",
-            f"{epochs} epochs",
-            f"{rules.total_clips:,} {noun}s in all, each of the {num_clips} {rules.epoch_range[0]} to "
-            f"{rules.epoch_range[1]} times"
-            + (f", limited by the time on {hardware}" if affordable_epochs < full_epochs else "")
-            + (f"; about {minutes:.0f} min" if minutes >= 1 else "; a minute or less"),
-        )
-        yield "batch", f"batch of {batch}", num_clips
-        yield (
+            f"{epochs} epochs: {defaults.TOTAL_CLIPS:,} {noun}s in all, each of the {num_clips} {min_epochs} to "
+            f"{max_epochs} times{limit}; {duration}",
+        ),
+        ("batch", f"batch of {batch}: {num_clips}"),
+        (
             "optim",
-            f"peak learning rate {lr:g}" + (f", layer decay {decay}" if decay else ""),
-            f"{encoder.depth} blocks, {'pre-trained' if init else 'from scratch'}",
-        )
-        yield (
+            f"peak learning rate {recipe.optim.base_lr * batch / 256:g}{decay}: {encoder.depth} blocks, "
+            + ("pre-trained" if init else "from scratch"),
+        ),
+        (
             "mixup",
-            "mixup and CutMix" if can_mix else "no mixup or CutMix",
-            f"{average}; from {rules.min_mixup_clips_per_class} per class on",
-        )
-        yield (
+            f"{'' if can_mix else 'no '}mixup {'and' if can_mix else 'or'} CutMix: {average}; from "
+            f"{defaults.MIN_MIXUP_CLIPS_PER_CLASS} per class on",
+        ),
+        (
             "color_jitter",
-            "no colour jitter" if stats.is_images else "colour jitter",
-            "images are taken one by one"
+            "no colour jitter: images are taken one by one"
             if stats.is_images
-            else "videos are recorded under few lights, which a model would learn instead of the actions",
-        )
-        yield (
+            else "colour jitter: a model would learn the few lights that videos are recorded under instead of the actions",
+        ),
+        (
             "clips.flip_probability",
-            "no horizontal flip" if stats.has_left_right_classes else "horizontal flip of half of the clips",
-            f"{'a' if stats.has_left_right_classes else 'no'} class is called left or right",
-        )
-        yield (
+            "no horizontal flip: a class is called left or right"
+            if stats.has_left_right_classes
+            else "horizontal flip of half of the clips: no class is called left or right",
+        ),
+        (
             "clips.class_balance",
-            f"classes balanced by {recipe.clips.class_balance}"
-            if recipe.clips.class_balance
-            else f"every {noun} once per epoch",
-            f"the largest class has {max(counts)} {noun}s, the smallest {min(counts)}",
-        )
-        yield (
+            (f"classes balanced by {defaults.CLASS_BALANCE}" if is_unbalanced else f"every {noun} once per epoch")
+            + f": the largest class has {max(counts)} {noun}s, the smallest {min(counts)}",
+        ),
+        (
             "patience",
-            f"early stopping after {recipe.patience} epochs without improvement"
+            f"early stopping after {recipe.patience} epochs without improvement: there is a validation set besides the "
+            "test set"
             if has_validation
-            else "no early stopping",
-            f"there is {'a' if has_validation else 'no'} validation set besides the test set",
-        )
-        yield (
+            else "no early stopping: there is no validation set besides the test set",
+        ),
+        (
             "views.temporal_clips views.spatial_crops",
-            f"{recipe.views.temporal_clips} x {recipe.views.spatial_crops} views in the test",
-            f"median aspect ratio {stats.aspect_ratio:g}",
-        )
-
-    choices = (RecipeChoice(options=tuple(o.split()), summary=s, reason=r) for o, s, r in explain())
-    return AutoRecipe(recipe=recipe, choices=tuple(choices))
+            f"{recipe.views.temporal_clips} x {recipe.views.spatial_crops} views in the test: median aspect ratio "
+            f"{stats.aspect_ratio:g}",
+        ),
+    )
+    return AutoRecipe(recipe=recipe, reasons=reasons)
 
 
 def _choose_encoder_and_size(
-    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: ClipChoice, rules: AutoRules
+    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: ClipChoice
 ) -> tuple[ViTConfig, tuple[int, int], float]:
     """Return the encoder, the largest clip size that leaves time for enough epochs, and the seconds of an epoch."""
-    sizes = [clip.size]
+    kind, sizes = hardware.device_kind, [clip.size]
     if checkpoint is None:
-        largest = min(clip.size[0], rules.max_side[hardware.device_kind])
-        sizes = [(side, side) for side in sorted(rules.tubelets, reverse=True) if side <= largest]
+        largest = min(clip.size[0], defaults.MAX_SIDE[kind])
+        sizes = [(side, side) for side in sorted(defaults.TUBELETS, reverse=True) if side <= largest]
     for size in sizes:
-        encoder = _choose_encoder(stats, checkpoint, hardware, size[0], rules)
-        gflops = 3 * _compute_gflops(encoder, clip.sampling.num_frames, size) * stats.num_clips  # forward and backward
-        seconds = gflops / (rules.gmacs_per_second[hardware.device_kind] * hardware.count)
-        if rules.epoch_range[0] * seconds <= 60 * rules.training_minutes[hardware.device_kind]:
+        encoder = _choose_encoder(stats, checkpoint, kind, size[0])
+        gflops = compute_model_cost(encoder, num_frames=clip.sampling.num_frames, size=size).gflops
+        seconds = 3 * gflops * stats.num_clips / (defaults.GMACS_PER_SECOND[kind] * hardware.count)  # with the backward
+        if defaults.EPOCH_RANGE[0] * seconds <= 60 * defaults.TRAINING_MINUTES[kind]:
             break
     return encoder, size, seconds
 
 
-@lru_cache
-def _compute_gflops(encoder: ViTConfig, frames: int, size: tuple[int, int]) -> float:
-    return compute_model_cost(encoder, num_frames=frames, size=size).gflops
-
-
 def _choose_encoder(
-    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, side: int, rules: AutoRules
+    stats: DatasetStats, checkpoint: Checkpoint | None, kind: defaults.DeviceKind, side: int
 ) -> ViTConfig:
     if checkpoint is not None:
         encoder = infer_encoder_config(checkpoint)
         if encoder.tubelet[0] == 1 and not stats.is_images:
             encoder = replace(encoder, tubelet=(2, *encoder.tubelet[1:]), positions="sincos3d", learned_grid=None)
         return merge_encoder_config(checkpoint, encoder)
-    sizes = rules.encoder_sizes[hardware.device_kind]
-    _, dim, depth, heads = next(size for size in sizes if stats.num_clips <= size[0])
-    tubelet = (rules.image_tubelets if stats.is_images else rules.tubelets)[side]
-    positions: Literal["sincos2d", "sincos3d"] = "sincos2d" if stats.is_images else "sincos3d"
-    return ViTConfig(dim=dim, depth=depth, heads=heads, tubelet=tubelet, positions=positions)
+    _, dim, depth, heads = next(size for size in defaults.ENCODER_SIZES[kind] if stats.num_clips <= size[0])
+    encoder = ViTConfig(dim=dim, depth=depth, heads=heads)
+    if stats.is_images:
+        return replace(encoder, tubelet=defaults.IMAGE_TUBELETS[side], positions="sincos2d")
+    return replace(encoder, tubelet=defaults.TUBELETS[side], positions="sincos3d")
 
 
-def _choose_batch(stats: DatasetStats, hardware: Hardware, rules: AutoRules) -> int:
+def _choose_batch(stats: DatasetStats, hardware: Hardware) -> int:
     """Return a batch size that is even in each process, and at most the number of clips."""
-    batch = next(batch for limit, batch in rules.batch_sizes[hardware.device_kind] if stats.num_clips <= limit)
+    batch = next(size for limit, size in defaults.BATCH_SIZES[hardware.device_kind] if stats.num_clips <= limit)
     even = 2 * hardware.processes
     return max(min(batch, stats.num_clips) // even * even, hardware.processes)
-
-
-def _get_nested(config: Any, path: str) -> Any:
-    return reduce(getattr, path.split("."), config)

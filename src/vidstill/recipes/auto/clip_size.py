@@ -9,22 +9,21 @@ from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
 from vidstill.recipes.auto.dataset_stats import DatasetStats
-from vidstill.recipes.auto.defaults import AutoRules
+from vidstill.recipes.auto.defaults import CLIP_SECONDS, MAX_UPSCALE, NUM_FRAMES, TUBELETS, WHOLE_VIDEO_SECONDS
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ClipChoice:
     """The frames of a clip, and its rows and columns: an upper bound if the training starts from scratch."""
 
     sampling: FrameSampling
     size: tuple[int, int]
-    summary: str
     reason: str
 
 
-def choose_clip(stats: DatasetStats, checkpoint: Checkpoint | None, rules: AutoRules) -> ClipChoice:
+def choose_clip(stats: DatasetStats, checkpoint: Checkpoint | None) -> ClipChoice:
     """Choose clips by the length and size of the videos, or as the checkpoint was trained.
 
     Raises:
@@ -32,24 +31,21 @@ def choose_clip(stats: DatasetStats, checkpoint: Checkpoint | None, rules: AutoR
     """
     if checkpoint is not None:
         return _choose_clip_of_checkpoint(checkpoint, stats)
-    sides = [side for side in rules.tubelets if side <= rules.max_upscale * stats.median_short_side]
-    side = max(sides, default=min(rules.tubelets))
-    sampling: FrameSampling
+    side = max((s for s in TUBELETS if s <= MAX_UPSCALE * stats.median_short_side), default=min(TUBELETS))
     if stats.is_images:
-        sampling, summary, reason = SegmentSampling(num_frames=1), "clips of one frame", "the data are images"
-        return ClipChoice(sampling=sampling, size=(side, side), summary=summary, reason=reason)
-    frames = rules.frames
+        return ClipChoice(SegmentSampling(num_frames=1), (side, side), "clips of one frame: the data are images")
+    frames = NUM_FRAMES
     while frames > 4 and frames > stats.median_frames:  # the longest tubelets have 4 frames
         frames //= 2
-    if stats.median_frames < 2 * frames or (stats.median_seconds or 0) <= rules.whole_video_seconds:
-        sampling, summary = SegmentSampling(num_frames=frames, rule="amd"), f"{frames} frames over the whole video"
-    else:
-        stride = round(rules.clip_seconds * (stats.frame_rate or 25.0) / frames)
+    sampling: FrameSampling = SegmentSampling(num_frames=frames, rule="amd")
+    extent = "over the whole video"
+    if stats.median_frames >= 2 * frames and (stats.median_seconds or 0) > WHOLE_VIDEO_SECONDS:
+        stride = round(CLIP_SECONDS * (stats.frame_rate or 25.0) / frames)
         stride = max(1, min(stride, stats.median_frames // frames))
-        sampling, summary = DenseSampling(num_frames=frames, stride=stride), f"{frames} frames at stride {stride}"
+        sampling, extent = DenseSampling(num_frames=frames, stride=stride), f"at stride {stride}"
     seconds = f" or {stats.median_seconds:.1f} s" if stats.median_seconds else ""
-    reason = f"median video length {stats.median_frames} frames{seconds}"
-    return ClipChoice(sampling=sampling, size=(side, side), summary=summary, reason=reason)
+    reason = f"{frames} frames {extent}: median video length {stats.median_frames} frames{seconds}"
+    return ClipChoice(sampling, (side, side), reason)
 
 
 def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> ClipChoice:
@@ -66,8 +62,7 @@ def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> C
         if not encodes_images:
             raise InputError(
                 f"{checkpoint.source} is an encoder of clips, and the data are images; start from an encoder of "
-                "images, or "
-                "from scratch without --init"
+                "images, or from scratch without --init"
             )
         sampling = SegmentSampling(num_frames=1)
     elif sampling.num_frames == 1:  # an encoder of images becomes one of clips
@@ -77,9 +72,6 @@ def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> C
     if isinstance(sampling, DenseSampling) and sampling.num_frames > 1:
         sampling = replace(sampling, stride=max(1, min(sampling.stride, stats.median_frames // sampling.num_frames)))
     stride = f" at stride {sampling.stride}" if isinstance(sampling, DenseSampling) else ""
-    return ClipChoice(
-        sampling=sampling,
-        size=size,
-        summary="clips of one frame" if stats.is_images else f"{sampling.num_frames} frames{stride}",
-        reason=f"{checkpoint.source} was trained so; median video length {stats.median_frames} frames",
-    )
+    frames = "clips of one frame" if stats.is_images else f"{sampling.num_frames} frames{stride}"
+    reason = f"{frames}: {checkpoint.source} was trained so; median video length {stats.median_frames} frames"
+    return ClipChoice(sampling, size, reason)

@@ -14,25 +14,24 @@ from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools.probe import read_video_facts
 from vidstill.data.tools.stats import VideoStats, read_manifest_stats
 from vidstill.engine.distributed import count_cores
-from vidstill.recipes.auto.defaults import AUTO_RULES, DeviceKind
+from vidstill.recipes.auto.defaults import MAX_PROBED_FILES, DeviceKind
 from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
-    """What is known about the training set; medians are over the probed files."""
+    """Counts of the training set; medians are over the probed files."""
 
     num_clips: int
     class_counts: tuple[int, ...]  # clips of each class
     is_images: bool
     median_frames: int
-    median_seconds: float | None  # None: the frame rate is not known
+    median_seconds: float | None  # None: the frame rate is unknown
     frame_rate: float | None
     median_short_side: int  # pixels
     aspect_ratio: float  # longer side / shorter side, the median
     has_left_right_classes: bool  # a class is called left or right: a flipped clip may belong to another class
-    num_probed_files: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class Hardware:
         return f"{self.count} {noun}{'' if self.count == 1 else 's'}"
 
 
-def compute_dataset_stats(manifest: Manifest, *, max_files: int = AUTO_RULES.max_probed_files) -> DatasetStats:
+def compute_dataset_stats(manifest: Manifest) -> DatasetStats:
     """Return what the manifest states about its videos, or what some of the files are.
 
     Raises:
@@ -56,7 +55,7 @@ def compute_dataset_stats(manifest: Manifest, *, max_files: int = AUTO_RULES.max
     stats, first_error = read_manifest_stats([manifest.rows]), ""
     if not len(stats) or not stats.count().resolution_counts:
         stats = VideoStats()
-        for index in sorted(numpy_rng(0, "auto").permutation(len(rows))[:max_files].tolist()):
+        for index in sorted(numpy_rng(0, "auto").permutation(len(rows))[:MAX_PROBED_FILES].tolist()):
             try:
                 stats.add(read_video_facts(rows[index]))
             except BrokenVideo as error:
@@ -76,7 +75,6 @@ def compute_dataset_stats(manifest: Manifest, *, max_files: int = AUTO_RULES.max
         median_short_side=int(median(map(min, sizes))),
         aspect_ratio=round(median(max(size) / min(size) for size in sizes), 2),
         has_left_right_classes=bool(words & {"left", "right", "leftwards", "rightwards"}),
-        num_probed_files=min(max_files, len(stats)),
     )
 
 
