@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,8 +17,7 @@ from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
-from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
-from vidstill.engine.optimizer import AnyOptimConfig
+from vidstill.engine.lr_schedule import TrainingPlan, plan_training
 from vidstill.engine.trainer import RunStopped, SaveConfig, train_task
 from vidstill.pipelines.workers import BaseRunConfig
 from vidstill.utils.config_io import to_dict
@@ -30,47 +29,22 @@ T = TypeVar("T")
 _PACKAGES = ("vidstill", "torch", "torchvision", "av")  # their versions can change a run's numbers
 
 
-@runtime_checkable
-class TrainingSettings(Protocol):
-    """What every training has: a recipe, or the settings of a probe."""
-
-    @property
-    def optim(self) -> AnyOptimConfig: ...
-    @property
-    def schedule(self) -> CosineConfig: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationSet:
-    """Data that are scored after each epoch.
-
-    Args:
-        manifest: The data.
-        validation: How they are scored, and whether the score chooses the epoch.
-    """
-
-    manifest: DatasetInfo
-    validation: Validation
-
-
 @dataclass(frozen=True)
 class TrainingSession:
     """A recipe on a training set: checked by a dry run, then trained to its end in the run directory.
 
     Args:
         log_prefix: The verb, before every message.
-        recipe: Optimizer, schedule, batch and seed.
+        recipe: A recipe, or another config that has `optim`, `schedule`, `batch` and `seed`.
         dataset: The samples.
         run_config: Run directory, workers, checkpoint interval.
         runtime: Device, precision and processes.
+        group_clips: Clips that a task mixes or compares with one another; a device's batch has whole groups.
+        group_option: The option that sets it, for the error.
     """
 
     log_prefix: str
-    recipe: TrainingSettings
+    recipe: Any
     dataset: TrainDataset[Any]
     run_config: BaseRunConfig
     runtime: Runtime
@@ -126,7 +100,8 @@ class TrainingSession:
         sources: Mapping[str, Checkpoint],
         init: str | None = None,
         test_set: DatasetInfo | None = None,
-        validation_set: ValidationSet | None = None,
+        validation_set: DatasetInfo | None = None,
+        validation: Validation | None = None,
         notes: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Train, and write the model; a finished run is loaded and left as it is.
@@ -139,6 +114,7 @@ class TrainingSession:
             init: What the run starts from; another one, and other data, make another run.
             test_set: Data that the model will be tested on.
             validation_set: Data that are scored after each epoch.
+            validation: How they are scored, and whether the score chooses the epoch.
             notes: Messages before training.
 
         Returns:
@@ -148,10 +124,8 @@ class TrainingSession:
             InputError: The run directory holds something else, and is left as it is.
         """
         out, runtime = self.run_config.out, self.runtime
-        validation = validation_set.validation if validation_set else None
-        data: dict[str, DatasetInfo | None] = {"train": self.dataset.manifest}
-        data |= {"validation": validation_set.manifest if validation_set else None, "test": test_set}
-        manifests = {split: manifest for split, manifest in data.items() if manifest is not None}
+        splits = {"train": self.dataset.manifest, "validation": validation_set, "test": test_set}
+        manifests = {split: manifest for split, manifest in splits.items() if manifest is not None}
         with self._open_run_dir(manifests, init):
             if runtime.broadcast((out / MODEL_FILE).exists()):
                 finished = read_checkpoint(out)
@@ -177,17 +151,16 @@ class TrainingSession:
                 title=self.log_prefix,
             )
             metadata = metadata | runtime.run_on_main(lambda: build_provenance(sources))
-            selection: dict[str, Any] = {}
             if validation_set and validation and result.best_epoch is not None:
                 selection = {"epoch": result.best_epoch, "metric": validation.metric, "score": result.best_score}
-                metadata["model_selection"] = selection = selection | {"source": str(validation_set.manifest.source)}
+                metadata["model_selection"] = selection | {"source": str(validation_set.source)}
             if runtime.is_main:
                 try:
                     write_checkpoint(out / MODEL_FILE, model.state_dict(), metadata)
                 except InputError as error:
                     raise RunStopped(f"{error}; training is done and its checkpoint saved") from error
             runtime.barrier()
-            return selection
+            return dict(metadata.get("model_selection", {}))
 
     def test_once(self, evaluate: Callable[[], T], write: Callable[[T], object]) -> None:
         """Test the trained model and write the result, unless it is there already.

@@ -20,16 +20,13 @@ from vidstill.tasks.detection import DetectionTask, Detector
 from vidstill.utils.config_io import to_dict
 
 
-def train_detector(
-    recipe: DetectionRecipe, run_config: DetectRunConfig, *, init: str | None = None, runtime: Runtime | None = None
-) -> Path:
+def train_detector(recipe: DetectionRecipe, run_config: DetectRunConfig, *, init: str | None = None) -> Path:
     """Train a detector to the recipe's end, from the last checkpoint if there is one, and test it.
 
     Args:
         recipe: The settings.
         run_config: Data and run directory.
         init: Run directory or weights file that the encoder starts from; None: random weights.
-        runtime: Device and processes; None: made from `run_config`.
 
     Returns:
         The run directory.
@@ -41,7 +38,7 @@ def train_detector(
     keyframes = data.load_split("train").load_train_keyframes(
         recipe.clips.person_boxes, parse_optional_path(run_config.train_person_boxes)
     )
-    runtime = runtime or Runtime(run_config.precision)
+    runtime = Runtime(run_config.precision)
     start = load_checkpoint(init, recipe.encoder) if init else None
     if start is not None:
         recipe = replace(recipe, encoder=_resolve_encoder_config(start, recipe.encoder))

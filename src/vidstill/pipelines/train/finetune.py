@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
 from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier, write_classification_result
 from vidstill.pipelines.labeled_data import open_labeled_test, open_train_test, require_labels
-from vidstill.pipelines.session import TrainingSession, ValidationSet
+from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.train.run_config import FinetuneRunConfig
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
 from vidstill.recipes.auto.dataset_stats import compute_dataset_stats, detect_hardware
@@ -79,16 +80,28 @@ def finetune(
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
     session.dry_run(lambda: build_task(config.build()))
     check_decodes(ViewClips(test, recipe.views), "videos", min(1, run_config.num_workers))
-    validation = _open_validation_manifest(recipe, run_config, train, test)
+    validation_set = _open_validation_set(recipe, run_config, train, test)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
         norm = model.norm if config.norm == "pretrained" and config.pooling != "first" else None
         init_encoder(model.encoder, start, recipe.encoder, head_norm=norm)
-    if validation and recipe.patience is not None and validation.fingerprint == test.fingerprint:
+    if validation_set and recipe.patience is not None and validation_set.fingerprint == test.fingerprint:
         notes = [*notes, "the test set chooses the epoch, so its score is too high; give --val-data other videos"]
-    validation_set = (
-        None if validation is None else _build_validation_set(recipe, session, model, validation, train.classes)
+
+    score = partial(
+        score_classifier,
+        model,
+        classes=train.classes,
+        workers=run_config,
+        runtime=runtime,
+        multi_label=train.multi_label,
+    )
+    one_view = replace(recipe.views, temporal_clips=1, spatial_crops=1)  # costs little in every epoch
+    validation = Validation(
+        score_epoch=lambda epoch: score(validation_set or test, views=one_view, show_progress=False).metrics,
+        metric="mean_average_precision" if train.multi_label else "top1",
+        patience=recipe.patience,
     )
     metadata = {
         "kind": "classifier",
@@ -106,12 +119,11 @@ def finetune(
         init=init,
         test_set=test,
         validation_set=validation_set,
+        validation=validation if validation_set else None,
         notes=notes,
     )
     session.test_once(
-        lambda: score_classifier(
-            model, test, train.classes, recipe.views, run_config, runtime, multi_label=config.multi_label
-        ),
+        lambda: score(test, views=recipe.views),
         lambda result: write_classification_result(run_config.out, result, selection),
     )
     return run_config.out
@@ -146,12 +158,12 @@ def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoR
         pass  # no run; whatever else is there, the run refuses
     train = open_manifest(run_config.data, split="train", fold=run_config.first_fold)
     require_labels(train, multi_label=True)
-    has_validation = bool(run_config.val_data or (run_config.test_data and "val" in list_splits(run_config.data)))
+    has_validation = bool(run_config.val_data) or _has_own_val_split(run_config)
     start = load_checkpoint(init) if init else None
     return choose_recipe(compute_dataset_stats(train), start, detect_hardware(), has_validation=has_validation)
 
 
-def _open_validation_manifest(
+def _open_validation_set(
     recipe: FinetuneRecipe, run_config: FinetuneRunConfig, train: Manifest, test: Manifest
 ) -> Manifest | None:
     """Open the validation set: --val-data; else, if a score chooses the epoch, the data's val split or the test set.
@@ -160,14 +172,12 @@ def _open_validation_manifest(
         InputError: It has no labels, or not the classes of the training set.
     """
     data = run_config.val_data
-    if not data:
-        if recipe.patience is None:
-            return None
-        if not (run_config.test_data and "val" in list_splits(run_config.data)):
-            return test
-        data = run_config.data
+    if not data and recipe.patience is None:
+        return None
+    if not data and not _has_own_val_split(run_config):
+        return test
     validation = open_labeled_test(
-        data,
+        data or run_config.data,
         fold=run_config.first_fold,
         multi_label=train.multi_label,
         classes=train.classes,
@@ -177,21 +187,6 @@ def _open_validation_manifest(
     return validation
 
 
-def _build_validation_set(
-    recipe: FinetuneRecipe, session: TrainingSession, model: Classifier, manifest: Manifest, classes: Sequence[str]
-) -> ValidationSet:
-    """Score the validation set on one central view per video, so that it costs little."""
-    views = replace(recipe.views, temporal_clips=1, spatial_crops=1)
-    multi_label = model.config.multi_label
-
-    def score_epoch(epoch: int) -> dict[str, float]:
-        config, runtime = session.run_config, session.runtime
-        result = score_classifier(
-            model, manifest, classes, views, config, runtime, multi_label=multi_label, show_progress=False
-        )
-        return result.metrics
-
-    metric = "mean_average_precision" if multi_label else "top1"
-    return ValidationSet(
-        manifest=manifest, validation=Validation(score_epoch=score_epoch, metric=metric, patience=recipe.patience)
-    )
+def _has_own_val_split(run_config: FinetuneRunConfig) -> bool:
+    """Return whether the dataset has a val split that is not the test set."""
+    return bool(run_config.test_data) and "val" in list_splits(run_config.data)

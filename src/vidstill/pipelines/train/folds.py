@@ -24,12 +24,7 @@ _FOLDS: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
 
 
 def finetune_folds(
-    recipe: FinetuneRecipe,
-    run_config: FinetuneRunConfig,
-    *,
-    init: str | None = None,
-    runtime: Runtime | None = None,
-    notes: Sequence[str] = (),
+    recipe: FinetuneRecipe, run_config: FinetuneRunConfig, *, init: str | None = None, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Fine-tune and test a model for each fold, in `fold1`, `fold2` and `fold3`; the same call again resumes.
 
@@ -37,7 +32,6 @@ def finetune_folds(
         recipe: The settings of each run.
         run_config: Its `out` is the directory of the folds.
         init: What each run starts from, as for `finetune`.
-        runtime: Device and processes; None: made from `run_config`.
         notes: Messages before the first training.
 
     Returns:
@@ -48,23 +42,17 @@ def finetune_folds(
     """
     out = run_config.out
     _check_folds_dir(out)
-    for fold in _FOLDS:
-        open_train_test_manifests(replace(run_config, fold=fold))  # before the first fold is trained for hours
-    runtime = runtime or Runtime(run_config.precision)
-    for fold in _FOLDS:
-        of_fold = replace(run_config, fold=fold, out=_fold_dir(out, fold))
-        finetune(recipe, of_fold, init=init, runtime=runtime, notes=notes if fold == _FOLDS[0] else ())
-    results = [json.loads((_fold_dir(out, fold) / TEST_FILE).read_text(encoding="utf-8")) for fold in _FOLDS]
-    return _summarize_folds(results, out, runtime)
+    runs = [replace(run_config, fold=fold, out=_fold_dir(out, fold)) for fold in _FOLDS]
+    for run in runs:
+        open_train_test_manifests(run)  # before the first fold is trained for hours
+    runtime = Runtime(run_config.precision)
+    for run in runs:
+        finetune(recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else ())
+    return _summarize_folds([json.loads((run.out / TEST_FILE).read_text("utf-8")) for run in runs], out, runtime)
 
 
 def evaluate_folds(
-    source: str,
-    data: str | Path,
-    *,
-    workers: Workers = Workers(),
-    out: Path | None = None,
-    runtime: Runtime | None = None,
+    source: str, data: str | Path, *, workers: Workers = Workers(), out: Path | None = None
 ) -> dict[str, Any]:
     """Test the model of each fold on that fold's test list.
 
@@ -73,7 +61,6 @@ def evaluate_folds(
         data: The data set.
         workers: Decoding processes, views per device, precision.
         out: Directory for the results, one directory per fold.
-        runtime: Device and processes; None: made from `workers`.
 
     Returns:
         As `finetune_folds`.
@@ -81,18 +68,17 @@ def evaluate_folds(
     Raises:
         InputError: The model of a fold is missing, or the data have no three folds.
     """
-    for fold in _FOLDS:
+    if out is not None:
+        _check_folds_dir(out)
+    for fold in _FOLDS:  # before the first fold is tested for an hour
         if not (_fold_dir(Path(source), fold) / MODEL_FILE).is_file():
             raise InputError(
                 f"{source} holds no model of fold {fold}; train all: vidstill finetune … --fold all --out {source}"
             )
-        open_labeled_test(data, fold=fold)  # before the first fold is tested for an hour
-    if out is not None:
-        _check_folds_dir(out)
-        for fold in _FOLDS:
+        open_labeled_test(data, fold=fold)
+        if out is not None:
             check_output_dir(_fold_dir(out, fold), "an evaluation", TEST_FILE, CLASSIFIER_RESULT_FILES)
-    runtime = runtime or Runtime(workers.precision)
-    results = []
+    runtime, results = Runtime(workers.precision), []
     for fold in _FOLDS:
         model, result_dir = str(_fold_dir(Path(source), fold)), None if out is None else _fold_dir(out, fold)
         result = evaluate_classifier(model, data, fold=fold, workers=workers, out=result_dir, runtime=runtime)
@@ -114,9 +100,10 @@ def _summarize_folds(results: Sequence[dict[str, Any]], out: Path | None, runtim
 
 def format_folds(summary: dict[str, Any]) -> str:
     """Format the folds' numbers as a table."""
-    rows = [*((str(fold["fold"]), fold) for fold in summary["folds"]), ("mean", summary["mean"])]
-    lines = (f"{name:4}  {row['top1']:6.2f}  {row['top5']:6.2f}" for name, row in rows)
-    return "\n".join(["fold    top1    top5", *lines])
+    rows = [*summary["folds"], {"fold": "mean", **summary["mean"]}]
+    return "\n".join(
+        ["fold    top1    top5", *(f"{row['fold']!s:4}  {row['top1']:6.2f}  {row['top5']:6.2f}" for row in rows)]
+    )
 
 
 def _fold_dir(directory: Path, fold: int) -> Path:

@@ -141,7 +141,7 @@ def choose_recipe(
             "color_jitter",
             "no colour jitter: images are taken one by one"
             if stats.is_images
-            else "colour jitter: a model would learn the few lights that videos are recorded under instead of the actions",
+            else "colour jitter: videos are recorded under few lights, and a model would learn those, not the actions",
         ),
         (
             "clips.flip_probability",
