@@ -1,88 +1,147 @@
-"""Videos of which something is wrong in the middle, whose beginning or end is gone, or that claim to be huge."""
+"""Videos that are damaged in the middle, whose beginning or end is lost, or that claim to be huge."""
 
 import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from crafted_h26x import larger
-from encoded_videos import Builder, base
-from mp4_by_hand import entry, write_mp4
-from remuxed_videos import edited, parameters_of, patched, remux, samples_of
+from encoded_videos import Builder, make_base
+from remuxed_videos import edit, patch, remux
 
 
-def damaged(data: bytes) -> bytes:
-    """Some bits in the second half of a packet are flipped: its header stays, its pixels do not decode."""
+def flip_bits(data: bytes) -> bytes:
+    """Flip bits in the second half of a packet: its header stays, its pixels do not decode."""
     changed = bytearray(data)
     for at in range(len(data) * 6 // 10, len(data), 7):
         changed[at] ^= 0x2A
     return bytes(changed)
 
 
-def shortened(data: bytes) -> bytes:
+def shorten(data: bytes) -> bytes:
     return data[: max(len(data) // 2, 1)]
 
 
-def spoiled(path: Path, name: str, places: tuple[int, ...], edit: Callable[[bytes], bytes]) -> Path:
-    """Some packets of a video are damaged."""
-    return remux(base(path, name), path, edited(places, edit))
+def damage_packets(path: Path, name: str, indices: tuple[int, ...], edit_data: Callable[[bytes], bytes]) -> Path:
+    return remux(make_base(path, name), path, edit(edit_data, *indices))
 
 
-def cut(path: Path, name: str, share: float = 0.6) -> Path:
-    """The last bytes are gone."""
-    data = base(path, name).read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+def cut(path: Path, name: str, start: float = 0.0, end: float = 1.0) -> Path:
+    """Write only a part of the bytes; `start` and `end` are fractions."""
+    data = make_base(path, name).read_bytes()
+    path.write_bytes(data[int(len(data) * start) : int(len(data) * end)])
     return path
 
 
-def headless(path: Path, name: str, share: float = 0.3) -> Path:
-    """The first bytes are gone."""
-    data = base(path, name).read_bytes()
-    path.write_bytes(data[int(len(data) * share) :])
+def patch_base(path: Path, name: str, *patches: tuple[bytes, int, bytes]) -> Path:
+    """Overwrite bytes of a video: pattern, distance from it, and value of each patch."""
+    path.write_bytes(make_base(path, name).read_bytes())
+    for each in patches:
+        patch(path, *each)
     return path
 
 
-SPOILED = {
-    "x264_b3": "mp4", "x264_no_b": "mp4", "x264_slices": "mp4", "x264_interlaced_tff": "mp4", "x265_open_gop": "mp4",
-    "mpeg4_b": "mkv", "mpeg4": "mp4", "vp8": "webm", "vp9": "webm", "av1": "mkv", "mpeg2": "ts", "mjpeg": "mp4",
-    "png": "mov", "prores": "mov", "ffv1_with_memory": "mkv",
-}  # fmt: skip
-ENDS = (
-    "x264_b3.mkv", "x264_b3.ts", "x264_b3.flv", "x264_b3.avi", "x264_b3.h264", "mpeg4_b.avi", "mpeg2.mpg", "vp8.webm",
-    "gif.gif", "mjpeg.avi", "msmpeg4v3.asf", "av1.ivf", "ffv1_with_memory.avi", "x265_open_gop.hevc", "mpeg4_b.m4v",
-    "png.avi", "raw.avi",
-)  # fmt: skip
-BEGINNINGS = (
-    "x264_b3.ts", "x264_open_gop.ts", "x264_b3.h264", "mpeg2.mpg", "mpeg2.ts", "mpeg4_b.m4v", "x265_open_gop.ts",
-    "x265_open_gop.hevc", "mjpeg.mjpeg", "mpeg1.mpg",
-)  # fmt: skip
+def patch_edit(path: Path, duration: int, start: int, name: str = "x264_b3.mp4") -> Path:
+    """Show only a part of an MP4: milliseconds, from a frame of 512 ticks on."""
+    return patch_base(path, name, (b"elst", 12, struct.pack(">II", duration, 512 * start)))
+
+
+def state_frames(path: Path, name: str, frames: int) -> Path:
+    """State another number of frames in both headers of an AVI."""
+    number = struct.pack("<I", frames)
+    return patch_base(path, name, (b"avih", 24, number), (b"strh", 40, number))
+
+
+def remove_index(path: Path, name: str) -> Path:
+    data = make_base(path, name).read_bytes()
+    path.write_bytes(data[: data.rindex(b"idx1")])
+    return path
+
+
+def remove_stamps(path: Path, name: str, every: int) -> Path:
+    """Leave out the time stamps of a transport stream, except of one frame in `every`."""
+    data, num_frames = bytearray(make_base(path, name).read_bytes()), 0
+    for packet in range(0, len(data), 188):
+        start = data.find(b"\0\0\1\xe0", packet, packet + 188)
+        if data[packet + 1] & 0x40 and start >= 0:
+            num_frames += 1
+            if num_frames % every:
+                data[start + 7] &= 0x3F
+                data[start + 9 : start + 9 + data[start + 8]] = b"\xff" * data[start + 8]
+    path.write_bytes(data)
+    return path
+
+
+_PACKETS = (
+    "x264_b3.mp4",
+    "x264_no_b.mp4",
+    "x264_slices.mp4",
+    "x265_open_gop.mp4",
+    "mpeg4_b.mkv",
+    "mpeg4.mp4",
+    "vp8.webm",
+    "vp9.webm",
+    "av1.mkv",
+    "mpeg2.ts",
+    "mjpeg.mov",
+    "png.mov",
+    "prores.mov",
+    "ffv1_with_memory.mkv",
+)
+_ENDS = (
+    "x264_b3.mkv",
+    "x264_b3.ts",
+    "x264_b3.flv",
+    "x264_b3.h264",
+    "mpeg4_b.avi",
+    "mpeg4_b.m4v",
+    "vp8.webm",
+    "gif.gif",
+    "mjpeg.avi",
+    "av1.obu",
+    "raw.avi",
+)
+_BEGINNINGS = ("x264_open_gop.ts", "x264_b3.h264", "mpeg2.mpg", "mpeg4_b.m4v", "x265_open_gop.hevc")
 
 DAMAGED: dict[str, Builder] = {
     **{
-        f"{edit.__name__}_{kind}.{name}.{suffix}": partial(spoiled, name=f"{name}.{suffix}", places=places, edit=edit)
-        for name, suffix in SPOILED.items()
-        for kind, places in {"key": (20,), "others": (11, 13, 22)}.items()
-        for edit in (damaged, shortened)
-        if not (edit is shortened and name == "av1")  # this muxer takes no half of a unit
+        f"{edit_data.__name__}_{kind}.{name}": partial(damage_packets, name=name, indices=indices, edit_data=edit_data)
+        for name in _PACKETS
+        for kind, indices in {"key": (20,), "others": (11, 13, 22)}.items()
+        for edit_data in (flip_bits, shorten)
+        if not (edit_data is shorten and name == "av1.mkv")  # this muxer takes no half of a unit
     },
-    **{f"cut.{name}": partial(cut, name=name) for name in ENDS},
-    **{f"headless.{name}": partial(headless, name=name) for name in BEGINNINGS},
+    **{f"cut.{name}": partial(cut, name=name, end=0.6) for name in _ENDS},
+    **{f"headless.{name}": partial(cut, name=name, start=0.3) for name in _BEGINNINGS},
+    "states_more.avi": partial(state_frames, name="mpeg4_b.avi", frames=61),
+    "states_fewer.avi": partial(state_frames, name="mpeg4_b.avi", frames=20),
+    "states_more_mjpeg.avi": partial(state_frames, name="mjpeg.avi", frames=41),
+    "states_none_mjpeg.avi": partial(state_frames, name="mjpeg.avi", frames=0),
+    "no_index.avi": partial(remove_index, name="mjpeg.avi"),
+    "some_stamps.ts": partial(remove_stamps, name="x264_b3.ts", every=3),
+    "edit_from_the_middle.mp4": partial(patch_edit, duration=800, start=15),
+    "edit_from_a_b_frame.mp4": partial(patch_edit, duration=800, start=14),
+    "edit_of_a_few.mp4": partial(patch_edit, duration=120, start=27),
+    "edit_past_the_end.mp4": partial(patch_edit, duration=3600, start=30),
+    "edit_hevc.mp4": partial(patch_edit, duration=800, start=16, name="x265_open_gop.mp4"),
+    # entry 14 of the table of sizes
+    "empty_sample.mp4": lambda path: patch_base(path, "x264_b3.mp4", (b"stsz", 64, bytes(4))),
+    "huge_sample.mp4": lambda path: patch_base(path, "x264_b3.mp4", (b"stsz", 64, b"\x7f\xff\xff\xff")),
 }
 
 CONCEALED = {
-    "damaged_others.mpeg4_b.mkv": 7,
-    "damaged_key.mjpeg.mp4": 20,
-    "damaged_others.mjpeg.mp4": 11,
-    "damaged_key.prores.mov": 20,
-    "damaged_others.prores.mov": 11,
-    "cut.ffv1_with_memory.avi": 22,
-    "damaged_others.av1.mkv": 11,
+    "flip_bits_others.mpeg4_b.mkv": 7,
+    "flip_bits_key.mjpeg.mov": 20,
+    "flip_bits_others.mjpeg.mov": 11,
+    "flip_bits_key.prores.mov": 20,
+    "flip_bits_others.prores.mov": 11,
+    "flip_bits_others.av1.mkv": 11,
     "last_slice_lost.mp4": 7,
     "swapped.mkv": 11,
     "swapped_data.mp4": 11,
-    "ends_hevc.mkv": 9,
+    "exchanged_in_time.mp4": 11,
+    "end_of_sequence_hevc.mkv": 9,
 }
-"""Damage that a decoder conceals, by the number of frames before it.
+"""Damage and wrong time stamps that a decoder conceals, by the number of frames before it.
 
 Decoding from a keyframe behind it gives other frames than a full decode, and the packets do not show it beforehand.
 """
@@ -96,44 +155,20 @@ MISCOUNTED = (
 Only the number of frames that a full decode gave shows it.
 """
 
-
-def large_h264(path: Path, size: int = 8192) -> Path:
-    """A few bytes a picture, and headers that say that it is large."""
-    source = base(path, "x264_b3.mp4")
-    return write_mp4(path, samples_of(source), [entry("avc1", larger(parameters_of(source), size))])
-
-
-def large_in_avi(path: Path, name: str, size: int = 16200) -> Path:
-    path.write_bytes(base(path, name).read_bytes())
-    return patched(path, b"strf", 12, struct.pack("<ii", size, size))
-
-
-def large_in_mov(path: Path, name: str, size: int = 16200) -> Path:
-    path.write_bytes(base(path, name).read_bytes())
-    return patched(path, struct.pack(">HHI", 64, 64, 72 << 16), 0, struct.pack(">HH", size, size))
-
-
-def large_gif(path: Path, size: int = 16200) -> Path:
-    path.write_bytes(base(path, "gif.gif").read_bytes())
-    return patched(path, b"GIF89a", 6, struct.pack("<HH", size, size))
-
-
-def large_av1(path: Path) -> Path:
-    """The file says 64x64; the stream allows more, and its first picture takes it."""
-    path.write_bytes(base(path, "av1_s_frames.mp4").read_bytes())
-    # in its header, width and height less one: 63 and 63, 16383 and 8703, in 14 bits each
-    return patched(path, b"\x12\0\x03\xf0\x0f", 1, b"\x03\xff\xf8\x7f")
-
-
-LARGE: dict[str, Builder] = {
-    "large_av1.mp4": large_av1,
-    "large_h264.mp4": large_h264,
-    "larger_h264.mp4": partial(large_h264, size=16384),
-    "large.gif": large_gif,
-    "large_qtrle.mov": partial(large_in_mov, name="qtrle.mov"),
+_LARGE_PATCHES = {
+    # the file says 64x64; the stream allows more, and its first frame takes it: width and height less one in its
+    # header, 63 and 63, become 16383 and 8703, in 14 bits each
+    "av1_s_frames.mp4": (b"\x12\0\x03\xf0\x0f", 1, b"\x03\xff\xf8\x7f"),
+    "vp8.webm": (b"\x9d\x01\x2a", 3, struct.pack("<HH", 16200, 16200)),
+    "gif.gif": (b"GIF89a", 6, struct.pack("<HH", 16200, 16200)),
+    "qtrle.mov": (struct.pack(">HHI", 64, 64, 72 << 16), 0, struct.pack(">HH", 16200, 16200)),
     **{
-        f"large_{name}": partial(large_in_avi, name=name)
-        for name in ("cinepak.avi", "zmbv.avi", "flv1.avi", "wmv2.avi", "msmpeg4v3.avi", "mpeg4_b.avi", "raw.avi")
+        name: (b"strf", 12, struct.pack("<ii", 16200, 16200))
+        for name in ("cinepak.avi", "zmbv.avi", "msmpeg4v3.avi", "mpeg4_b.avi", "raw.avi")
     },
 }
-"""Small files whose headers claim pictures of hundreds of millions of pixels."""
+LARGE: dict[str, Builder] = {
+    f"large_{name}": lambda path, name=name, each=each: patch_base(path, name, each)
+    for name, each in _LARGE_PATCHES.items()
+}
+"""Small files whose headers claim frames of hundreds of millions of pixels."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from encoded_videos import X264, encode, shown
+from encoded_videos import X264, encode, read_number
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -70,7 +70,7 @@ def check(
 
 def shown_in(window: Window) -> list[int]:
     """The numbers of a window's frames, of its first crop."""
-    return [shown(frame.permute(1, 2, 0).numpy()) for frame in window.clip[0].unbind(1)]
+    return [read_number(frame.permute(1, 2, 0).numpy()) for frame in window.clip[0].unbind(1)]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_images_in_a_folder_follow_one_another_at_the_default_frame_rate(tmp_pat
 
 
 def test_the_windows_before_damage_come_and_then_the_error(tmp_path):
-    path = tmp_path / "damaged_others.av1.mkv"  # 11 frames decode: up to 0.42 s one of them is the nearest
+    path = tmp_path / "flip_bits_others.av1.mkv"  # 11 frames decode: up to 0.42 s one of them is the nearest
     VICIOUS[path.name](path)
     frames_in_turn, came = (
         iter_windows(path, WindowsConfig(window_seconds=0.16, hop_seconds=0.12), make_views(2)),

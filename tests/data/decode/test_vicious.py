@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,10 +13,10 @@ import av
 import numpy as np
 import pytest
 from damaged_videos import CONCEALED, MISCOUNTED
-from encoded_videos import base, shown
+from encoded_videos import make_base, read_number
 from paths import DATA
-from remuxed_videos import random_change, remux
-from vicious_videos import EVERY_RUN, VICIOUS
+from remuxed_videos import draw_change, remux
+from vicious_videos import VICIOUS
 
 from vidstill.data.decode import packets
 from vidstill.data.decode.reader import VideoReader, count_frames, read_frames
@@ -65,7 +65,7 @@ def whole(path: Path) -> Whole:
                 picture = upright(frame)
                 decoded_video.frames.append(digest(picture))
                 decoded_video.sizes.append(picture.shape[:2])
-                decoded_video.numbers.append(shown(picture))
+                decoded_video.numbers.append(read_number(picture))
     except av.FFmpegError as error:
         return Whole(decoded_video.frames, decoded_video.sizes, decoded_video.numbers, str(error))
     except IndexError:  # PyAV's, at the end of a file in which a stream turned up that its head does not name
@@ -107,7 +107,9 @@ def differences(path: Path, truth: Whole, requested: list[int], num_frames: int 
     for n, frame in zip(requested, answer, strict=True):
         if digest(frame) != truth.frames[n]:
             position = truth.frames.index(digest(frame)) if digest(frame) in truth.frames else "none"
-            wrong.append(f"{requested}: for {n} came frame {position}; shows {shown(frame)}, not {truth.numbers[n]}")
+            wrong.append(
+                f"{requested}: for {n} came frame {position}; shows {read_number(frame)}, not {truth.numbers[n]}"
+            )
     return wrong
 
 
@@ -133,13 +135,10 @@ def make_video(tmp_path_factory):
     return make
 
 
-def names(*, but: Collection[str] = ()) -> list:
-    """Every video; those that are not tried in every run are marked."""
-    marks = {True: (), False: pytest.mark.nightly}
-    return [pytest.param(name, marks=marks[name in EVERY_RUN]) for name in VICIOUS if name not in but]
+SOUND = [name for name in VICIOUS if name not in {*CONCEALED, *MISCOUNTED}]
 
 
-@pytest.mark.parametrize("name", names(but={*CONCEALED, *MISCOUNTED}))
+@pytest.mark.parametrize("name", SOUND)
 def test_frames_and_their_count_are_those_of_a_full_decode(make_video, name):
     path, truth = make_video(name)
     if not len(truth):
@@ -152,7 +151,7 @@ def test_frames_and_their_count_are_those_of_a_full_decode(make_video, name):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("name", names(but={*CONCEALED, *MISCOUNTED}))
+@pytest.mark.parametrize("name", SOUND)
 def test_there_is_no_frame_after_the_last(make_video, name):
     path, truth = make_video(name)
     for n in (len(truth), len(truth) + 5):
@@ -180,7 +179,7 @@ def test_before_damage_that_a_decoder_conceals_frames_are_those_of_a_full_decode
             assert read_frames(path, [n]).shape == (1, *truth.sizes[0], 3)
 
 
-@pytest.mark.parametrize("name", ["noise.mkv", "reordered_unsaid_hevc.mp4"])
+@pytest.mark.parametrize("name", ["noise.mkv", "stamps_in_decode_order_hevc.mp4"])
 def test_each_frame_alone_is_that_of_a_full_decode(make_video, name):
     path, truth = make_video(name)
     wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
@@ -189,7 +188,7 @@ def test_each_frame_alone_is_that_of_a_full_decode(make_video, name):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", names(but={*CONCEALED, *MISCOUNTED}))
+@pytest.mark.parametrize("name", SOUND)
 def test_many_requests_give_the_frames_of_a_full_decode(make_video, name):
     path, truth = make_video(name)
     wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
@@ -198,7 +197,7 @@ def test_many_requests_give_the_frames_of_a_full_decode(make_video, name):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", names(but={*CONCEALED, *MISCOUNTED}))
+@pytest.mark.parametrize("name", SOUND)
 def test_packets_that_are_read_again_give_the_same_frames(make_video, name, monkeypatch):
     monkeypatch.setattr(packets, "_MAX_BUFFER_BYTES", 0)  # as if the stream were too large to be held
     path, truth = make_video(name)
@@ -206,7 +205,7 @@ def test_packets_that_are_read_again_give_the_same_frames(make_video, name, monk
     assert not wrong, "\n".join(wrong)
 
 
-CHANGED = ("mpeg4.mp4", "mpeg4_b.mp4", "vp8.webm", "vp8_layers.webm", "vp9.webm", "vp9_layers.webm", "mjpeg.mp4")
+CHANGED = ("mpeg4.mp4", "mpeg4_b.mp4", "vp8.webm", "vp8_hidden.webm", "vp9.webm", "vp9_layers.webm", "mjpeg.mov")
 
 
 @pytest.mark.nightly
@@ -217,7 +216,7 @@ def test_after_random_changes_of_packets_frames_are_those_of_a_full_decode(tmp_p
     for number in range(CHANGES):
         rng = random.Random(f"{name}/{number}")
         path = tmp_path / f"{number}{rng.choice(('.mkv', Path(name).suffix))}"
-        remux(base(path, name), path, random_change(rng))
+        remux(make_base(path, name), path, draw_change(rng))
         truth = whole(path)
         try:
             num_counted = count_frames(path)

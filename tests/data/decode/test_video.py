@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import DATA
 from PIL import Image
-from remuxed_videos import remux, restamped
+from remuxed_videos import remux, restamp
 from tiny_videos import cut_short, number_of, numbered, write_video
 
 from vidstill.data.decode.reader import (
@@ -95,7 +95,7 @@ def test_a_stream_too_large_to_keep_is_read_twice_and_gives_the_same(video, monk
 def test_a_frame_without_a_time_stamp_is_shown_when_the_last_one_ends(tmp_path):
     stamps = [n * n + 7 * n for n in range(30)]  # ms; those before 0 are none to FFmpeg
     video = encode(tmp_path / "video.mkv", "libx264", f"{X264} bf=0", numbers=range(30), stamps=stamps)
-    earlier = restamped(lambda n, sample: (sample.pts - 300, sample.dts - 300))
+    earlier = restamp(lambda n, sample: (sample.pts - 300, sample.dts - 300))
     path = remux(video, tmp_path / "earlier.mkv", earlier, muxing="avoid_negative_ts=disabled")
     whole, frames = [shown.pts_seconds for shown in iter_timed_frames(video)], list(iter_timed_frames(path))
     assert whole == pytest.approx([stamp / 1000 for stamp in stamps])
