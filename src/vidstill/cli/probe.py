@@ -30,10 +30,11 @@ class ReportConfig:
         if self.csv is not None:
             check_output_file(self.csv, "--csv")
 
-    def echo(self, report: ProbeReport, text: str) -> None:
+    def echo(self, report: ProbeReport, text: str | None = None) -> None:
+        """Print a report: JSON, the text, or its table."""
         if self.csv is not None and os.environ.get("RANK", "0") == "0":
             write_bytes(self.csv, report.to_csv())
-        echo(jsons.dumps(report.to_dict(), indent=1) if self.json else text)
+        echo(jsons.dumps(report.to_dict(), indent=1) if self.json else text or report.format_table())
 
 
 _DEFAULT_FEW_SHOT, _DEFAULT_LARS, _DEFAULT_PROBES = FewShotConfig(), LarsProbeConfig(), ProbeConfig()
@@ -66,7 +67,7 @@ def probe_linear_command(
     else:
         config = ProbeConfig(probes=("linear",), penalty=penalty, **asdict(few_shot))
         result = frozen.run_probes([source], run_config, config)
-    report.echo(result, result.format_table())
+    report.echo(result)
 
 
 def probe_knn_command(
@@ -84,9 +85,7 @@ def probe_knn_command(
         source: Run directory or weights file.
         k: Numbers of neighbours; all training clips if there are fewer.
     """
-    config = ProbeConfig(probes=("knn",), k=k, **asdict(few_shot))
-    result = frozen.run_probes([source], run_config, config)
-    report.echo(result, result.format_table())
+    report.echo(frozen.run_probes([source], run_config, ProbeConfig(probes=("knn",), k=k, **asdict(few_shot))))
 
 
 def probe_attentive_command(
@@ -103,8 +102,7 @@ def probe_attentive_command(
         source: Run directory or weights file.
         seed: Random seed of the probe's weights and batches.
     """
-    result = frozen.run_probes([source], run_config, ProbeConfig(probes=("attentive",), seed=seed))
-    report.echo(result, result.format_table())
+    report.echo(frozen.run_probes([source], run_config, ProbeConfig(probes=("attentive",), seed=seed)))
 
 
 def probe_all_command(

@@ -74,8 +74,8 @@ def convert_weights(
     if to in _EXPORT_TARGETS:
         if hint is not None or ignore_keys:
             raise InputError(f"--hint and --ignore-keys are not for --to {to}: convert --to vidstill with them first")
-        report = write_export(source, out, _EXPORT_TARGETS[to], export)
-        echo(jsons.dumps(report.to_dict(), indent=1) if json else report.format_summary())
+        exported = write_export(source, out, _EXPORT_TARGETS[to], export)
+        echo(jsons.dumps(exported.to_dict(), indent=1) if json else exported.format_summary())
         return
     if export != _DEFAULT_EXPORT:
         raise InputError(f"options of exported programs are not for --to {to}, which writes weights; leave them out")
@@ -84,9 +84,27 @@ def convert_weights(
     if to != "vidstill" and LAYOUTS[to].format:
         check_foreign_suffix(out)
     check_output_file(out)
-    checkpoint, conversion = _import_with_provenance(read_checkpoint(source), find_encoder(hint), ignore_keys)
-    num_tensors, omissions = _write(checkpoint, to, out)
-    summary = _build_summary(checkpoint, conversion) | {
+    checkpoint, conversion = read_checkpoint(source), dict[str, Any]()
+    if not checkpoint.metadata:
+        native, report = import_checkpoint(checkpoint, find_encoder(hint), ignore_keys=ignore_keys)
+        conversion = _report_to_dict(report)
+        history = {"counts": conversion["counts"], "ignored": conversion["ignored"]}
+        metadata = {**native.metadata, **build_provenance({"converted": native}), **history}
+        checkpoint = Checkpoint(native.tensors, metadata, native.source)
+    num_tensors, omissions = len(checkpoint.tensors), list[str]()
+    if to == "vidstill":
+        write_checkpoint(out, checkpoint.tensors, checkpoint.metadata)
+    elif write := LAYOUTS[to].write:
+        omissions = write(checkpoint, out)
+    else:
+        tensors = export_state_dict(checkpoint, to)
+        write_foreign_checkpoint(out, tensors, to)
+        num_tensors, omissions = len(tensors), describe_omissions(checkpoint, to)
+    summary = {
+        "source": checkpoint.source,
+        "kind": checkpoint.metadata.get("kind"),
+        "licence": find_licence(checkpoint),
+        **conversion,
         "to": to,
         "out": str(out),
         "num_tensors": num_tensors,
@@ -97,60 +115,22 @@ def convert_weights(
 
 
 def find_encoder(recipe: str | None) -> ViTConfig | None:
-    """The encoder of a recipe.
-
-    Raises:
-        InputError: There is no such recipe.
-    """
+    """Return the encoder of a recipe."""
     if recipe is None:
         return None
     config = find_recipe(recipe)
     return config.method.encoder if isinstance(config, PretrainRecipe) else config.encoder
 
 
-def _import_with_provenance(
-    checkpoint: Checkpoint, hint: ViTConfig | None, ignore_keys: tuple[str, ...]
-) -> tuple[Checkpoint, ConversionReport | None]:
-    """Return a native checkpoint that says where it comes from, and the report of a foreign one."""
-    if checkpoint.metadata:
-        return checkpoint, None
-    native, report = import_checkpoint(checkpoint, hint, ignore_keys=ignore_keys)
-    conversion = {"counts": _count_statuses(report), "ignored": _list_reasons(report)["ignored"]}
-    metadata = {**native.metadata, **build_provenance({"converted": native}), **conversion}
-    return Checkpoint(native.tensors, metadata, native.source), report
-
-
-def _write(checkpoint: Checkpoint, to: str, out: Path) -> tuple[int, list[str]]:
-    """Return the number of written tensors, and what the file does not say."""
-    if to == "vidstill":
-        write_checkpoint(out, checkpoint.tensors, checkpoint.metadata)
-        return len(checkpoint.tensors), []
-    if write := LAYOUTS[to].write:
-        return len(checkpoint.tensors), write(checkpoint, out)
-    tensors = export_state_dict(checkpoint, to)
-    write_foreign_checkpoint(out, tensors, to)
-    return len(tensors), describe_omissions(checkpoint, to)
-
-
-def _count_statuses(report: ConversionReport) -> dict[str, int]:
-    return dict(Counter(entry.status for entry in report.entries))
-
-
-def _list_reasons(report: ConversionReport) -> dict[str, dict[str, str]]:
-    """The tensors that were ignored or are missing, and why."""
+def _report_to_dict(report: ConversionReport) -> dict[str, Any]:
+    """Return what was converted, and the tensors that were ignored or are missing, and why."""
     return {
+        "layout": report.layout_description,
+        "counts": dict(Counter(entry.status for entry in report.entries)),
+        "notes": list(report.notes),
         "ignored": {entry.foreign_name: entry.reason for entry in report.filter_by_status("ignored")},
         "missing": {entry.native_name: entry.reason for entry in report.filter_by_status("missing")},
     }
-
-
-def _build_summary(checkpoint: Checkpoint, report: ConversionReport | None) -> dict[str, Any]:
-    licence = find_licence(checkpoint)
-    summary = {"source": checkpoint.source, "kind": checkpoint.metadata.get("kind"), "licence": licence}
-    if report is None:
-        return summary
-    conversion = {"layout": report.layout_description, "counts": _count_statuses(report), "notes": list(report.notes)}
-    return summary | conversion | _list_reasons(report)
 
 
 def _format_summary(summary: Mapping[str, Any]) -> str:
@@ -194,19 +174,7 @@ def inspect_weights(
         report = ConversionReport("a file of vidstill", entries)
     else:
         checkpoint, report = import_checkpoint(checkpoint, find_encoder(hint), ignore_keys=ignore_keys)
-    inspection = _build_inspection(checkpoint, report)
-    if json:
-        inspection |= {"licence": find_licence(checkpoint), "provenance": checkpoint.metadata.get("provenance", [])}
-        inspection |= {"conversion_report": [asdict(entry) for entry in report.entries]}
-        echo(jsons.dumps(inspection, indent=1))
-        return
-    notes = [f"  {note}" for note in inspection.pop("notes")]
-    lines = [format_key_values({name: value for name, value in inspection.items() if value is not None}), *notes]
-    echo("\n".join([*lines, *format_licence(checkpoint), *_format_tensor_table(report, show_all=all)]))
-
-
-def _build_inspection(checkpoint: Checkpoint, report: ConversionReport) -> dict[str, Any]:
-    metadata = checkpoint.metadata
+    metadata, counts = checkpoint.metadata, _report_to_dict(report)["counts"]
     inspection: dict[str, Any] = {
         "source": checkpoint.source,
         "layout": report.layout_description,
@@ -217,8 +185,16 @@ def _build_inspection(checkpoint: Checkpoint, report: ConversionReport) -> dict[
     if metadata.get("encoder"):
         encoder = asdict(from_dict(ViTConfig, metadata["encoder"]))
         inspection |= {name: value for name, value in encoder.items() if value not in (None, False)}
-    counts = ", ".join(f"{count} {status}" for status, count in _count_statuses(report).items())
-    return inspection | {"tensors": counts, "notes": list(report.notes)}
+    inspection["tensors"] = ", ".join(f"{count} {status}" for status, count in counts.items())
+    if json:
+        inspection |= {"notes": list(report.notes), "licence": find_licence(checkpoint)}
+        inspection |= {"provenance": metadata.get("provenance", [])}
+        inspection |= {"conversion_report": [asdict(entry) for entry in report.entries]}
+        echo(jsons.dumps(inspection, indent=1))
+        return
+    lines = [format_key_values({name: value for name, value in inspection.items() if value is not None})]
+    lines += [f"  {note}" for note in report.notes]
+    echo("\n".join([*lines, *format_licence(checkpoint), *_format_tensor_table(report, show_all=all)]))
 
 
 def _format_tensor_table(report: ConversionReport, *, show_all: bool) -> list[str]:

@@ -90,7 +90,7 @@ def build_manifest(
     Raises:
         InputError: There are no rows, a file is missing, or a path leads out of the root.
     """
-    for index in rows.find_rows_outside_root():
+    if (index := rows.find_row_outside_root()) is not None:
         line_number = index + 1 if line_numbers is None else line_numbers[index]
         raise InputError(
             f"line {line_number} of {source} names {rows.get_path(index)}, which is outside {rows.root}; choose a root "

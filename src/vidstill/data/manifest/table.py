@@ -4,10 +4,10 @@ import copy
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
@@ -97,13 +97,10 @@ class VideoTable(Sequence[VideoRow]):
             "label": [-1 if row.label is None else row.label for row in rows],
             "frames": [row.frames or 0 for row in rows],
             "frame_rate": [row.frame_rate or 0 for row in rows],
+            "shard": [shards.index(str(member.shard)) if member else -1 for member in members],
+            "offset": [member.offset if member else 0 for member in members],
+            "file_size": [member.size if member else -1 for member in members],
         }
-        if shards:
-            columns |= {
-                "shard": [shards.index(str(member.shard)) if member else -1 for member in members],
-                "offset": [member.offset if member else 0 for member in members],
-                "file_size": [member.size if member else -1 for member in members],
-            }
         return cls(
             Path(),
             [member.name if member else str(row.source) for member, row in zip(members, rows, strict=True)],
@@ -129,12 +126,10 @@ class VideoTable(Sequence[VideoRow]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        name, path, label = self.get_name(index), self.get_path(index), self._get("label", index)
-        source: PathOrUrl | ShardMember = join_path(self.root, path)
+        name, label = self.get_name(index), self._get("label", index)
+        source: Any = join_path(self.root, self.get_path(index))
         if self._get("shard", index) >= 0:
-            source = ShardMember(
-                join_path(self.root, path), int(self._get("offset", index)), int(self._get("file_size", index)), name
-            )
+            source = ShardMember(source, int(self._get("offset", index)), int(self._get("file_size", index)), name)
         first, last = (bisect_left(self._extra_rows, i) for i in (index, index + 1))
         return VideoRow(
             source,
@@ -174,11 +169,6 @@ class VideoTable(Sequence[VideoRow]):
         """Whether any row has more than one label."""
         return len(self._extra_rows) > 0
 
-    @property
-    def num_broken(self) -> int:
-        """How many rows are stated not to decode."""
-        return len(self.errors)
-
     def list_label_pairs(self) -> tuple[Int64[np.ndarray, "p"], Int32[np.ndarray, "p"]]:
         """Return every label of every row: the rows, and the labels."""
         labels = self.labels
@@ -191,44 +181,40 @@ class VideoTable(Sequence[VideoRow]):
         target[list(self[index].labels)] = 1
         return target
 
-    def find_rows_outside_root(self) -> Iterator[int]:
-        """Yield the rows whose relative paths lead upwards out of the root; absolute paths are meant as they are."""
-        if b".." not in self._name_bytes and not any(".." in shard for shard in self.shards):
-            return
-        for index in range(len(self)):
-            path = self.get_path(index)
-            if ".." in path and "://" not in path and os.path.normpath(path).split(os.sep)[0] == "..":
-                yield index
+    def find_row_outside_root(self) -> int | None:
+        """Return the first row whose relative path leads upwards out of the root; absolute paths are meant as such."""
+        if b".." in self._name_bytes or any(".." in shard for shard in self.shards):
+            for index, path in enumerate(map(self.get_path, range(len(self)))):
+                if ".." in path and "://" not in path and os.path.normpath(path).split(os.sep)[0] == "..":
+                    return index
+        return None
 
     def resolve_files(self, get_file_size: Callable[[str], int | None]) -> Bool[np.ndarray, "n"]:
         """Look up the files whose sizes are not stated, and return whether each row's file exists.
 
         A name without a suffix may stand for an mp4. Where a size is not stated, a stated number of frames counts only
-        for
-        a directory of frames: a video's packets tell it better.
+        for a directory of frames: a video's packets tell it better.
 
         Args:
             get_file_size: Returns the size of a file in bytes, 0 for a directory, None where there is nothing.
         """
-        exists = np.ones(len(self), bool)
-        sizes, names, ends = self.column("file_size").copy(), dict[int, str](), self._name_ends.tolist()
-        for index in np.flatnonzero(sizes < 0).tolist():
-            name = self._name_bytes[ends[index] : ends[index + 1]].decode("utf-8", "surrogateescape")
+        stated, sizes = self.column("file_size") >= 0, self.column("file_size").copy()
+        new_names: dict[int, str] = {}
+        for index in np.flatnonzero(~stated).tolist():
+            name = self.get_name(index)
             size = get_file_size(name)
             if size is None and "." not in name.rpartition("/")[2]:
                 size = get_file_size(f"{name}.mp4")
                 if size is not None:
-                    names[index] = f"{name}.mp4"
-            if size is None:
-                exists[index] = False
-                continue
-            sizes[index] = size
+                    new_names[index] = f"{name}.mp4"
+            if size is not None:
+                sizes[index] = size
         for column in self._columns.keys() & {"frames", "frame_rate"}:
-            self._columns[column][(sizes > 0) & (self.column("file_size") < 0)] = 0
+            self._columns[column][(sizes > 0) & ~stated] = 0
         self._columns["file_size"] = sizes
-        if names:
-            self._set_names([names.get(index) or self.get_name(index) for index in range(len(self))])
-        return exists
+        if new_names:
+            self._set_names([new_names.get(index) or self.get_name(index) for index in range(len(self))])
+        return sizes >= 0
 
     def select(self, mask: Bool[np.ndarray, "n"], label_map: Int32[np.ndarray, "m"] | None = None) -> "VideoTable":
         """Return a copy of some rows.
@@ -253,7 +239,6 @@ class VideoTable(Sequence[VideoRow]):
     def compute_fingerprint(self) -> str:
         """Return the SHA-256 of every row's path, labels and file size, in order."""
         digest = hashlib.sha256(self._name_bytes)
-        columns = self._name_ends, self.labels, self.column("file_size"), self._extra_rows, self._extra_labels
-        for column in columns:
+        for column in self._name_ends, self.labels, self.column("file_size"), self._extra_rows, self._extra_labels:
             digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,7 @@ def summarize_dataset(
         StorageUnreachable: A URL does not answer.
     """
     check_range(0, math.inf, max_files=max_files)
-    problems = find_manifest_problems(manifests)
+    problems = list(_find_problems(manifests))
     stats = read_manifest_stats(manifest.rows for manifest in manifests.values())
     num_stated = len(stats)
     progress(num_stated, num_stated)
@@ -127,8 +127,7 @@ def summarize_dataset(
 
 
 def _summarize_split(manifest: Manifest) -> SplitSummary:
-    classes, duplicates = manifest.classes, _find_duplicates(manifest.classes)
-    counts = _count_labels(manifest).tolist()
+    classes, duplicates, counts = manifest.classes, _find_duplicates(manifest.classes), _count_labels(manifest).tolist()
     return SplitSummary(
         description=manifest.description,
         num_videos=len(manifest),
@@ -142,7 +141,7 @@ def _count_labels(manifest: Manifest) -> np.ndarray:
     return np.bincount(manifest.rows.list_label_pairs()[1], minlength=len(manifest.classes))
 
 
-def _find_duplicates(names: tuple[str, ...] | list[str]) -> list[str]:
+def _find_duplicates(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
@@ -156,27 +155,26 @@ def _sample_rows(manifests: Mapping[str, Manifest], max_files: int) -> list[Vide
     return rows
 
 
-def find_manifest_problems(manifests: Mapping[str, Manifest]) -> list[str]:
-    """Return sentences about each split, by its name, and about videos that splits share."""
-    problems: list[str] = []
+def _find_problems(manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield sentences about each split, by its name, and about videos that splits share."""
     previous: dict[str, set[str]] = {}
     for split, manifest in manifests.items():
-        problems += [f"{split}: {problem}" for problem in _find_problems(manifest)]
-        names = _list_full_names(manifest)
-        unique = set(names)
-        if len(unique) < len(names):
-            duplicates = _find_duplicates(names)
-            count = pluralize(len(duplicates), "video")
-            problems.append(f"{split}: {count} listed more than once, first {duplicates[0]}")
+        rows, root = manifest.rows, f"{manifest.rows.root}/"
+        yield from (f"{split}: {problem}" for problem in _find_split_problems(manifest))
+        # full paths; of a packed video, its name in the root of the packs
+        names = [
+            name if name[0] == "/" or "://" in name else root + name for name in map(rows.get_name, range(len(rows)))
+        ]
+        if duplicates := _find_duplicates(names):
+            yield f"{split}: {pluralize(len(duplicates), 'video')} listed more than once, first {duplicates[0]}"
         for other, other_names in previous.items():
-            if shared := unique & other_names:
+            if shared := other_names.intersection(names):
                 first = next(name for name in names if name in shared)
-                problems.append(f"{split}: {pluralize(len(shared), 'video')} also in {other}, first {first}")
-        previous[split] = unique
-    return problems
+                yield f"{split}: {pluralize(len(shared), 'video')} also in {other}, first {first}"
+        previous[split] = set(names)
 
 
-def _find_problems(manifest: Manifest) -> Iterator[str]:
+def _find_split_problems(manifest: Manifest) -> Iterator[str]:
     rows, classes = manifest.rows, manifest.classes
     num_labelled = int((rows.labels >= 0).sum())
     if num_labelled:
@@ -193,13 +191,6 @@ def _find_problems(manifest: Manifest) -> Iterator[str]:
     if rows.errors:
         first = rows[min(rows.errors)]
         yield f"{pluralize(len(rows.errors), 'video')} stated to be broken, first {first.name}, which {first.error}"
-
-
-def _list_full_names(manifest: Manifest) -> list[str]:
-    """Return the full path of every video; of a packed one, its name in the root of the packs."""
-    root = f"{manifest.rows.root}/"
-    names = map(manifest.rows.get_name, range(len(manifest)))
-    return [name if name[0] == "/" or "://" in name else root + name for name in names]
 
 
 def format_dataset_summary(summary: DatasetSummary) -> str:
@@ -241,21 +232,20 @@ def _format_split(split: SplitSummary) -> str:
     return f"{videos} in {pluralize(len(split.class_counts), 'class')}, {each}{majority}"
 
 
-def _format_class_counts(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line for each class, the largest first; of many classes, those at both ends."""
+def _format_class_counts(counts: Mapping[str, int]) -> list[str]:
+    """Return a line for each class, the largest first; of many classes, those at both ends."""
     rows = [f"  {count:>9,}  {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
     if len(rows) > _MAX_CLASS_LINES:
         num_hidden = len(rows) - 2 * _NUM_END_LINES
         rows[_NUM_END_LINES:-_NUM_END_LINES] = [f"  {'…':>9}  {num_hidden:,} more classes (--json shows all)"]
-    yield from rows
+    return rows
 
 
 def _format_stats(stats: ValueStats | None) -> str:
     if stats is None:
         return ""
-    low, median, high = map(_format_value, (stats.min, stats.median, stats.max))
+    low, median, high = (
+        f"{value:,.0f}" if value >= 1000 else f"{value:.3f}".rstrip("0").rstrip(".")
+        for value in (stats.min, stats.median, stats.max)
+    )
     return low if low == high else f"{low} to {high}, median {median}"
-
-
-def _format_value(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3f}".rstrip("0").rstrip(".")

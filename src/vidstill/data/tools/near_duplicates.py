@@ -175,18 +175,10 @@ def _pool_luma(image: ImageArray) -> Float[np.ndarray, "8 8"]:
     """Return the mean luma of 8 x 8 cells; large images are subsampled, and cells of tiny ones share pixels."""
     row_step, column_step = (max(1, size // _MIN_PIXELS_PER_SIDE) for size in image.shape[:2])
     image = image[::row_step, ::column_step]
-    height, width, _ = image.shape
-    sums = np.add.reduceat(image, _get_cell_starts(height), 0, dtype=np.uint32)
-    sums = np.add.reduceat(sums, _get_cell_starts(width), 1)
-    return sums @ np.array(LUMA_WEIGHTS) / np.outer(_get_cell_lengths(height), _get_cell_lengths(width))
-
-
-def _get_cell_starts(size: int) -> Int64[np.ndarray, "8"]:
-    return np.arange(_CUBE_SIDE) * size // _CUBE_SIDE
-
-
-def _get_cell_lengths(size: int) -> Int64[np.ndarray, "8"]:
-    return np.maximum(np.diff(_get_cell_starts(size), append=size), 1)
+    starts = [np.arange(_CUBE_SIDE) * size // _CUBE_SIDE for size in image.shape[:2]]
+    lengths = [np.maximum(np.diff(each, append=size), 1) for each, size in zip(starts, image.shape, strict=False)]
+    sums = np.add.reduceat(np.add.reduceat(image, starts[0], 0, dtype=np.uint32), starts[1], 1)
+    return sums @ np.array(LUMA_WEIGHTS) / np.outer(*lengths)
 
 
 def _pool_time(frames: Float[np.ndarray, "t 8 8"], length: float) -> Float[np.ndarray, "8 8 8"]:

@@ -129,8 +129,8 @@ def read_video_facts(row: VideoRow) -> ScanRecord:
     """
     with VideoReader(row.source) as video:
         height, width = video.read_frames([0, video.num_frames - 1]).shape[1:3]
-        facts: ScanRecord = {"frames": video.num_frames, "rate": video.frame_rate, "width": width, "height": height}
-        facts["codec"] = video.metadata.codec
+        facts: ScanRecord = {"frames": video.num_frames, "rate": video.frame_rate, "codec": video.metadata.codec}
+        facts |= {"width": width, "height": height}
         if isinstance(video.file, bytes):
             facts["bytes"] = len(video.file)
         elif video.file.is_file():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.video.reformatter
@@ -30,7 +30,9 @@ _H264_OPTIONS = {
     "refs": "1",
     "sc_threshold": "0",  # key frames only at multiples of the interval, wherever the scene changes
 }
-_SWSCALE_FLAGS = Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_INTERPOLATION = (
+    Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+)
 _JPEG_QUALITY = 95
 _IMAGE_MAGIC_BYTES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
 
@@ -57,8 +59,7 @@ class TranscodeConfig:
             raise InputError(f"short_side is {self.short_side}; take an even number, such as {self.short_side + 1}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TranscodedVideo:
+class TranscodedVideo(NamedTuple):
     """A file and its content.
 
     Args:
@@ -124,15 +125,7 @@ def _encode_video(video: VideoReader, config: TranscodeConfig, frame_rate: float
         if stream is None:
             raise BrokenVideo(video.name, "holds no frame that decodes")
         container.mux(stream.encode())
-    return TranscodedVideo(
-        data=file.getvalue(),
-        suffix="mp4",
-        codec="h264",
-        num_frames=num_frames,
-        frame_rate=frame_rate,
-        height=stream.height,
-        width=stream.width,
-    )
+    return TranscodedVideo(file.getvalue(), "mp4", "h264", num_frames, frame_rate, stream.height, stream.width)
 
 
 def _add_stream(container: Any, config: TranscodeConfig, height: int, width: int, frame_rate: float) -> Any:
@@ -151,6 +144,7 @@ def _convert_frames(video: VideoReader, config: TranscodeConfig) -> Iterator[av.
     """Yield the frames at the packed size, as the encoder takes them."""
     converter = av.video.reformatter.VideoReformatter()
     shape: tuple[int, ...] | None = None
+    target: Any = {"format": "yuv420p", "dst_colorspace": Colorspace.SMPTE170M, "dst_color_range": ColorRange.MPEG}
     for n, timed_frame in enumerate(video.iter_timed_frames()):
         image: ImageArray = timed_frame.to_image()
         shape = shape or image.shape
@@ -158,16 +152,8 @@ def _convert_frames(video: VideoReader, config: TranscodeConfig) -> Iterator[av.
             raise BrokenVideo(video.name, f"changes its size to {image.shape[1]}x{image.shape[0]} at frame {n}")
         height, width = compute_packed_size(shape[0], shape[1], config.short_side)
         cropped = image if min(shape[:2]) > config.short_side else image[:height, :width]
-        yield converter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(cropped), format="rgb24"),
-            width=width,
-            height=height,
-            format="yuv420p",
-            dst_colorspace=Colorspace.SMPTE170M,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=Interpolation.BICUBIC | _SWSCALE_FLAGS,
-            threads=1,
-        )
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(cropped), format="rgb24")
+        yield converter.reformat(frame, width, height, interpolation=_INTERPOLATION, threads=1, **target)
 
 
 def _transcode_image(source: Path | bytes, short_side: int) -> TranscodedVideo:
@@ -182,9 +168,7 @@ def _transcode_image(source: Path | bytes, short_side: int) -> TranscodedVideo:
         data, suffix = _encode_image(smaller, "JPEG"), "jpg"
     elif not suffix:
         data, suffix = _encode_image(Image.fromarray(image), "PNG"), "png"
-    return TranscodedVideo(
-        data=data, suffix=suffix, codec=suffix, num_frames=1, frame_rate=None, height=height, width=width
-    )
+    return TranscodedVideo(data, suffix, suffix, 1, None, height, width)
 
 
 def _encode_image(image: Image.Image, format: str) -> bytes:
