@@ -2,7 +2,7 @@
 
 import json as jsons
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from vidstill.data.tools.pack import CLIPS_PER_SHARD, SKIPPED_FILE, pack_dataset
 from vidstill.data.tools.scan import MIN_FRAMES, scan_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.engine.distributed import count_cores
+from vidstill.utils.files import write_bytes
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar, to_json_value
 from vidstill.utils.text import format_one_line
 from vidstill.utils.types import InputError
@@ -58,14 +59,13 @@ def data_make_command(
     from vidstill.synthetic.dataset import make_dataset
 
     options: dict[str, Any] = {"train": train, "val": val, "unlabelled": unlabelled, "size": size, "fps": fps}
-    only_clips, only_boxes = {"frames": frames, "classes": classes}, {"seconds": seconds}
-    own, other = (only_boxes, only_clips) if boxes else (only_clips, only_boxes)
-    if unusable := [f"--{name}" for name, value in other.items() if value is not None]:
+    options |= {"frames": frames, "classes": classes, "seconds": seconds}
+    typed = {name: value for name, value in options.items() if value is not None}
+    config_class = SyntheticBoxesConfig if boxes else SyntheticClipsConfig
+    if unusable := [f"--{name}" for name in typed if name not in {each.name for each in fields(config_class)}]:
         hint = "with --boxes; --seconds" if boxes else "without --boxes; --frames"
         raise InputError(f"{' and '.join(unusable)} cannot be given {hint} sets the length of a clip")
-    typed = {name: value for name, value in {**options, **own}.items() if value is not None}
     with show_progress_bar("clips") as progress:
-        config_class = SyntheticBoxesConfig if boxes else SyntheticClipsConfig
         make_dataset(directory, config_class(seed=seed, **typed), progress=progress)
     next_command = f"detect train RECIPE --data {directory}" if boxes else f"data inspect {directory}"
     echo(f"made: {directory}; next: vidstill {next_command}")
@@ -92,21 +92,19 @@ def data_inspect_command(
         json: Print JSON.
     """
     from vidstill.data.tools.inspect import format_dataset_summary, open_split_manifests, summarize_dataset
+    from vidstill.figures.contact_sheet import check_sheet_path, draw_contact_sheet
 
     manifests = open_split_manifests(parse_path(data), root=root, fold=fold)
     if contact_sheet is not None:
-        from vidstill.figures.contact_sheet import check_sheet_path, draw_contact_sheet
-        from vidstill.utils.files import write_bytes
-
         check_sheet_path(contact_sheet, manifests)
     with show_progress_bar("videos") as progress:
         summary = summarize_dataset(parse_path(data), manifests, max_files=max_files, progress=progress)
+    text = format_dataset_summary(summary)
     if contact_sheet is not None:
         with show_progress_bar("strips") as progress:
             write_bytes(contact_sheet, draw_contact_sheet(data, manifests, progress=progress))
-    echo(jsons.dumps(to_json_value(asdict(summary)), indent=1) if json else format_dataset_summary(summary))
-    if contact_sheet is not None and not json:
-        echo(f"\ncontact sheet: {format_one_line(str(contact_sheet))}")
+        text += f"\n\ncontact sheet: {format_one_line(str(contact_sheet))}"
+    echo(jsons.dumps(to_json_value(asdict(summary)), indent=1) if json else text)
 
 
 def bench_data_command(
@@ -164,7 +162,8 @@ def data_pack_command(
     ratio = f" ({result.bytes_after / result.bytes_before:.2f} times)" if result.bytes_before else ""
     echo(f"packed: {out}, {result.num_videos} videos, {sizes}{ratio}; next: vidstill data inspect {out}")
     if result.skipped:
-        echo_skipped(result.skipped, f"skipped, listed in {out / SKIPPED_FILE}")
+        echo_skipped(result.skipped)
+        echo(f"all are listed in {out / SKIPPED_FILE}")
         sys.exit(1)
 
 

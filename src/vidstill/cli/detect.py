@@ -206,9 +206,8 @@ def detect_predict_command(
     min_score = detector.views.min_person_score if min_person_score is None else min_person_score
     request = DetectRequest(detector, runtime, interval, min_score)
     if person_boxes is None:
-        persons = load_person_detector(
-            person_detector, weights, runtime=runtime, min_score=min(min_score, _MIN_PERSON_SCORE)
-        )
+        threshold = min(min_score, _MIN_PERSON_SCORE)
+        persons = load_person_detector(person_detector, weights, runtime=runtime, min_score=threshold)
         request = replace(request, person_detector=persons)
     else:
         path = parse_path(person_boxes)

@@ -60,13 +60,9 @@ def _list_devices() -> Iterator[dict[str, Any]]:
     yield {"name": name, "bf16": speedup, "memory_gib": None}
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
-        native = (properties.major, properties.minor) >= (8, 0)
+        bf16 = "native" if (properties.major, properties.minor) >= (8, 0) else "emulated, slow"
         memory = round(properties.total_memory / _GIB, 1)
-        yield {
-            "name": f"cuda:{i}, {properties.name}",
-            "bf16": "native" if native else "emulated, slow",
-            "memory_gib": memory,
-        }
+        yield {"name": f"cuda:{i}, {properties.name}", "bf16": bf16, "memory_gib": memory}
 
 
 def _read_memory_limit() -> int:

@@ -39,9 +39,8 @@ USAGE = "\n".join(
         "usage: vidstill VERB …\n",
         *(f"  {f'{verb} {arguments}':<42} {summary}" for verb, (arguments, summary, _) in VERBS.items()),
         "\nEvery verb has --help. Every field of a recipe is an option: vidstill pretrain amd.small_k400 --help.",
-        "The same command again resumes a run. DATA is a directory of videos, a directory of class directories, a list "
-        "of",
-        "`path label`, or packed shards; a path or URL. RUN_OR_FILE is a run directory or a weights file.\n",
+        "The same command again resumes a run. DATA is a directory of videos, a directory of class directories, a list",
+        "of `path label`, or packed shards; a path or URL. RUN_OR_FILE is a run directory or a weights file.\n",
     ]
 )
 

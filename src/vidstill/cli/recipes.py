@@ -12,7 +12,7 @@ from vidstill.cli.options import RecipeOptions, apply_options, parse_recipe_opti
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, find_recipe, list_recipe_names
 from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_source
 from vidstill.utils.config_io import to_dict
-from vidstill.utils.terminal import echo, format_key_values
+from vidstill.utils.terminal import align_columns, echo, format_key_values
 from vidstill.utils.types import InputError
 
 AUTO_RECIPE = "auto"
@@ -20,8 +20,7 @@ AUTO_RECIPE = "auto"
 _VERBS: dict[type, str] = {PretrainRecipe: "pretrain", FinetuneRecipe: "finetune", DetectionRecipe: "detect train"}
 _AUTO_HELP = (
     f"The recipe {AUTO_RECIPE} is made for the data: `vidstill finetune {AUTO_RECIPE} --data DATA` counts clips and "
-    "classes, "
-    "reads the sizes of some files, looks at the machine and at --init, and prints each choice with its reason; every "
+    "classes, reads the sizes of some files, the machine and --init, and prints each choice with its reason; every "
     "choice is an option that can be typed instead."
 )
 
@@ -79,12 +78,10 @@ def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = Non
     if show is None:
         recipes = {name: find_recipe(name) for name in list_recipe_names(pattern)}
         rows = [
-            {"name": name, "verb": _VERBS[type(recipe)], "published_result": recipe.published_result}
+            {"verb": _VERBS[type(recipe)], "name": name, "published_result": recipe.published_result}
             for name, recipe in recipes.items()
         ]
-        width = max(map(len, recipes))
-        lines = [f"{row['verb']}  {row['name']:{width}}  {row['published_result']}".rstrip() for row in rows]
-        echo(jsons.dumps(rows, indent=1) if json else "\n".join(lines))
+        echo(jsons.dumps(rows, indent=1) if json else "\n".join(align_columns([list(row.values()) for row in rows])))
         return
     if show == AUTO_RECIPE:
         echo(jsons.dumps({"name": AUTO_RECIPE, "description": _AUTO_HELP}, indent=1) if json else _AUTO_HELP)

@@ -109,14 +109,11 @@ def fetch_source(source: VideoSource) -> Path | bytes:
         StorageUnreachable: A server does not answer for `RETRY_TIMEOUT_SECONDS`, or denies access.
     """
     if isinstance(source, str):
-        return _fetch_url_range(source, source)
+        return _fetch_url_range(source, source, 0, None)
     if not isinstance(source, ShardMember):
         return source
-    end = source.offset + source.size
-    if isinstance(source.shard, str):
-        data = _fetch_url_range(source.shard, source_name(source), source.offset, end)
-    else:
-        data = _read_file_range(source.shard, source_name(source), source.offset, end)
+    fetch: Callable[[Any, str, int, int], bytes] = _fetch_url_range if isinstance(source.shard, str) else _read_range
+    data = fetch(source.shard, source_name(source), source.offset, source.offset + source.size)
     if len(data) < source.size:
         raise BrokenVideo(
             source,
@@ -148,21 +145,19 @@ def call_with_retries(name: str, request: Callable[[], T]) -> T:
         except (FileNotFoundError, InputError):
             raise
         except Exception as error:  # each library behind fsspec has its own errors
+            reason, seconds = format_error(error), time.monotonic() - start
             if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-                raise StorageUnreachable(
-                    f"{name} cannot be read: {format_error(error)}; check the credentials"
-                ) from error
-            seconds = time.monotonic() - start
+                raise StorageUnreachable(f"{name} cannot be read: {reason}; check the credentials") from error
             if seconds + pause > RETRY_TIMEOUT_SECONDS and num_tries > 1:
                 raise StorageUnreachable(
-                    f"{name} cannot be reached: {format_error(error)} ({num_tries} tries in {seconds:.0f} s); "
-                    "once it can, run the same command again to continue"
+                    f"{name} cannot be reached: {reason} ({num_tries} tries in {seconds:.0f} s); once it can, run the "
+                    "same command again to continue"
                 ) from error
         _wait_with_heartbeat(Future(), pause)
         pause = min(2 * pause, max_pause)
 
 
-def _read_file_range(path: Path, name: str, start: int, end: int) -> bytes:
+def _read_range(path: Path, name: str, start: int, end: int) -> bytes:
     try:
         with path.open("rb") as file:
             # an index may state more than fits into memory
@@ -173,7 +168,7 @@ def _read_file_range(path: Path, name: str, start: int, end: int) -> bytes:
         raise BrokenVideo(name, f"cannot be read: {format_error(error)}") from error
 
 
-def _fetch_url_range(url: str, name: str, start: int = 0, end: int | None = None) -> bytes:
+def _fetch_url_range(url: str, name: str, start: int, end: int | None) -> bytes:
     """Fetch the bytes from `start` to `end`, None for all, in blocks."""
     try:
         if end is None:
@@ -191,8 +186,7 @@ def _fetch_url_range(url: str, name: str, start: int = 0, end: int | None = None
 
 def _fetch_size(url: str) -> int:
     filesystem, path = resolve_filesystem(url)
-    size = filesystem.size(path)
-    if size is None:
+    if (size := filesystem.size(path)) is None:
         raise BrokenVideo(url, "does not state its size; copy it to a local directory")
     return int(size)
 
@@ -217,11 +211,10 @@ def resolve_filesystem(url: str) -> tuple[Any, str]:
     """
     try:
         return fsspec.url_to_fs(url)
-    except ImportError as error:
-        extra = "; pip install 'vidstill[s3]'" if url.startswith(("s3:", "s3a:")) else ""
+    except (ImportError, ValueError) as error:
+        is_s3 = isinstance(error, ImportError) and url.startswith(("s3:", "s3a:"))
+        extra = "; pip install 'vidstill[s3]'" if is_s3 else ""
         raise InputError(f"{url} cannot be read: {format_error(error)}{extra}") from error
-    except ValueError as error:
-        raise InputError(f"{url} cannot be read: {format_error(error)}") from error
 
 
 def _call_with_timeout(request: Callable[[], T]) -> T:

@@ -4,7 +4,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
-from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from vidstill.data.storage.fetch import (
@@ -62,17 +62,17 @@ def read_lines(path: PathOrUrl) -> Iterator[tuple[int, str]]:
 
 def read_first_line(path: PathOrUrl) -> str:
     """Return the first line of a file of any kind, at most 4096 bytes."""
+
+    def fetch_head() -> bytes:
+        filesystem, inside = resolve_filesystem(str(path))
+        return bytes(filesystem.cat_file(inside, start=0, end=4096)) if filesystem.size(inside) else b""
+
     if isinstance(path, Path):
         with path.open("rb") as file:
             head = file.readline(4096)
     else:
-        head = call_with_retries(path, partial(_fetch_head, path))
+        head = call_with_retries(path, fetch_head)
     return str(head.partition(b"\n")[0], "utf-8-sig", "replace").strip()
-
-
-def _fetch_head(url: str) -> bytes:
-    filesystem, path = resolve_filesystem(url)
-    return bytes(filesystem.cat_file(path, start=0, end=4096)) if filesystem.size(path) else b""
 
 
 def read_text(path: PathOrUrl) -> str:
@@ -90,14 +90,12 @@ def read_text(path: PathOrUrl) -> str:
 
 def list_files(directory: PathOrUrl) -> list[str]:
     """Return the sorted names of a directory's files, without hidden ones."""
-    _, _, files = next(walk_directory(directory), ("", [], []))
-    return sorted(name for name in files if name[0] != ".")
+    return sorted(name for _, _, files in islice(walk_directory(directory), 1) for name in files if name[0] != ".")
 
 
 def list_directories(directory: PathOrUrl) -> list[str]:
     """Return the sorted names of a directory's subdirectories, without hidden ones."""
-    _, subdirectories, _ = next(walk_directory(directory), ("", [], []))
-    return sorted(name for name in subdirectories if name[0] != ".")
+    return sorted(name for _, inside, _ in islice(walk_directory(directory), 1) for name in inside if name[0] != ".")
 
 
 def walk_directory(directory: PathOrUrl, *, follow_links: bool = False) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -156,15 +154,15 @@ def build_size_lookup(root: PathOrUrl) -> Callable[[str], int | None]:
 
 def _get_url_type(url: str) -> str:
     """Return "file", "directory", or "" where there is nothing."""
+
+    def fetch_type() -> str:
+        filesystem, path = resolve_filesystem(url)
+        return str(filesystem.info(path)["type"])
+
     try:
-        return call_with_retries(url, partial(_fetch_url_type, url))
+        return call_with_retries(url, fetch_type)
     except FileNotFoundError:
         return ""
-
-
-def _fetch_url_type(url: str) -> str:
-    filesystem, path = resolve_filesystem(url)
-    return str(filesystem.info(path)["type"])
 
 
 def _list_url(url: str) -> dict[str, int | None]:

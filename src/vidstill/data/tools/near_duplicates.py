@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64
 
 from vidstill.data.decode.images import ImageArray
 from vidstill.utils.types import LUMA_WEIGHTS
@@ -90,15 +90,10 @@ def iter_near_pairs(points: Float32[np.ndarray, "n k"]) -> Iterator[IndexPairs]:
         for row in range(0, len(own), _BLOCK_SIZE):
             for column in range(row, len(others), _BLOCK_SIZE):
                 one, other = own[row : row + _BLOCK_SIZE], others[column : column + _BLOCK_SIZE]
-                close = _is_near(points[one], points[other])
-                if row == column:
-                    close = np.triu(close, 1)
-                i, j = np.nonzero(close)
+                squares = (points[one] ** 2).sum(1)[:, None] + (points[other] ** 2).sum(1)
+                close = squares - 2 * points[one] @ points[other].T <= 1
+                i, j = np.nonzero(np.triu(close, 1) if row == column else close)
                 yield np.stack([one[i], other[j]], 1)
-
-
-def _is_near(one: Float32[np.ndarray, "n k"], other: Float32[np.ndarray, "m k"]) -> Bool[np.ndarray, "n m"]:
-    return (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T <= 1
 
 
 def _batch_pairs(pairs: Iterator[IndexPairs]) -> Iterator[IndexPairs]:

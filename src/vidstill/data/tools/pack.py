@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,6 @@ CLIPS_PER_SHARD = 256
 """At about 1 MB a clip: much to read in one go, and little to repeat after a kill."""
 
 _PACK_VERSION = 1  # to be raised when the same videos and settings give other packs
-ShardKey = tuple[str, int]
-"""The split of a shard and its number in it."""
-
 _NO_SPLIT = "all"  # stands for the split in the names of shards of a dataset without splits
 
 
@@ -87,62 +85,56 @@ def pack_dataset(
     }
     identity = {"settings": settings, "splits": list(manifests), "data": datasets}
     versions = {"versions": {name: get_package_version(name) for name in ("vidstill", "av")}}
+    report_progress, num_videos = progress or (lambda done, total: None), sum(map(len, manifests.values()))
     with open_output_dir(out, identity, kind="packed videos", marker=PACK_FILE, metadata=versions):
         journal = Journal(out / INDEX_FILE, identity)
         if not (out / INDEX_FILE).is_file():
             shards = {
-                (split, first // clips_per_shard): range(first, min(first + clips_per_shard, len(manifest)))
-                for split, manifest in manifests.items()
-                for first in range(0, len(manifest), clips_per_shard)
+                out / f"{split}-{first // clips_per_shard:06d}.tar": range(len(each))[first : first + clips_per_shard]
+                for split, each in manifests.items()
+                for first in range(0, len(each), clips_per_shard)
             }
             with journal:
-                entries = _write_shards(out, manifests, shards, config, workers, journal, progress)
+                entries = _write_shards(manifests, shards, config, workers, journal, report_progress)
                 _write_index(out, manifests, entries)
         journal.remove()
-        if progress:
-            progress(num_videos := sum(map(len, manifests.values())), num_videos)
+        report_progress(num_videos, num_videos)
         return _read_result(out)
 
 
 def _write_shards(
-    out: Path,
     manifests: Mapping[str, Manifest],
-    shards: Mapping[ShardKey, range],
+    shards: Mapping[Path, range],
     config: TranscodeConfig,
     workers: int,
     journal: Journal,
-    progress: Callable[[int, int], None] | None,
+    report_progress: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
     """Write the missing shards, and return the entries of all videos in the order of the dataset."""
-    paths = {(split, number): out / f"{split}-{number:06d}.tar" for split, number in shards}
-    done: dict[Any, list[dict[str, Any]]] = {key: record["entries"] for key, record in journal.done().items()}
-    done = {
-        key: done[key]
-        for key, path in paths.items()
-        if key in done and (path.is_file() or all("error" in entry for entry in done[key]))
+    records, done = journal.done(), dict[Path, list[dict[str, Any]]]()
+    for path in shards:
+        entries = records[path.name]["entries"] if path.name in records else []
+        if entries and (path.is_file() or all("error" in entry for entry in entries)):
+            done[path] = entries
+    num_done, num_videos = sum(map(len, done.values())), sum(map(len, shards.values()))
+    todo = {
+        path: [(path.name.partition("-")[0], row) for row in rows] for path, rows in shards.items() if path not in done
     }
-    num_done, num_videos = sum(len(shards[key]) for key in done), sum(map(len, manifests.values()))
-    todo = {key: rows for key, rows in shards.items() if key not in done}
-    items = [(split, row) for (split, _), rows in todo.items() for row in rows]
+    items = list(chain.from_iterable(todo.values()))
     results: Any = map_in_workers(partial(_transcode_row, manifests, config), items, workers=workers)
     with closing(results):
-        for key, rows in todo.items():
+        for path, rows in todo.items():
             entries = []
-            with (
-                atomic_write(paths[key]) as file,
-                tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-            ):
+            with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for row in rows:
-                    entry = _add_to_shard(tar, paths[key].name, key[0], manifests[key[0]], row, next(results)[1])
-                    entries.append(entry)
-                    num_done += 1
-                    if progress:
-                        progress(num_done, num_videos)
+                    entries.append(_add_to_shard(tar, path.name, manifests, row, next(results)[1]))
+                    report_progress(num_done + len(entries), num_videos)
             if not any("shard" in entry for entry in entries):
-                paths[key].unlink()  # some readers take an empty one for a fault
-            done[key] = entries
-            journal.append({"key": key, "entries": entries})
-    return [entry for key in shards for entry in done[key]]
+                path.unlink()  # some readers take an empty one for a fault
+            num_done += len(entries)
+            done[path] = entries
+            journal.append({"key": path.name, "entries": entries})
+    return [entry for path in shards for entry in done[path]]
 
 
 def _transcode_row(
@@ -169,14 +161,14 @@ def _transcode_row(
 def _add_to_shard(
     tar: tarfile.TarFile,
     shard_name: str,
-    split: str,
-    manifest: Manifest,
-    index: int,
+    manifests: Mapping[str, Manifest],
+    item: tuple[str, int],
     result: tuple[int, TranscodedVideo | str] | LostTask,
 ) -> dict[str, Any]:
     """Add a video's files to the shard, if it has any, and return its line of the index."""
-    row = manifest.rows[index]
-    entry: dict[str, Any] = {"path": row.name, **labels_to_dict(row, manifest.classes)}
+    split, index = item
+    row = manifests[split].rows[index]
+    entry: dict[str, Any] = {"path": row.name, **labels_to_dict(row, manifests[split].classes)}
     if split != _NO_SPLIT:
         entry["split"] = split
     bytes_before, video = (0, result.reason) if isinstance(result, LostTask) else result

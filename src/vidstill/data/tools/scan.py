@@ -66,10 +66,15 @@ def scan_dataset(
         lines = _read_known_lines(path, journal, sources)
         todo = {key: source for key, source in sources.items() if key not in lines}
         report_progress(len(lines), len(sources))
-        for key, record in _scan_videos(todo, workers):
-            journal.append(entry := _make_entry(key, {}, record))
-            lines[key] = json.dumps(entry).encode()
-            report_progress(len(lines), len(sources))
+        timeout = WORKER_TIMEOUT_SECONDS
+        results: Any = map_in_workers(scan_video, list(todo.values()), workers=workers, timeout_seconds=timeout)
+        with closing(results):
+            for (key, source), (_, record) in zip(todo.items(), results, strict=True):
+                if isinstance(record, LostTask):
+                    record = {**init_scan_record(source), "error": record.reason}
+                journal.append(entry := _make_entry(key, {}, record))
+                lines[key] = json.dumps(entry).encode()
+                report_progress(len(lines), len(sources))
         with atomic_write(path) as file:
             rows = _write_rows(file, path.parent, manifests, lines)
             report = build_scan_report(path, manifests, rows, min_frames=min_frames, num_decoded=len(todo))
@@ -110,9 +115,13 @@ def _read_known_lines(path: Path, journal: Journal, sources: Mapping[VideoKey, V
         for required, lines in (({"sha256", "modified"}, file), (set[str](), journal.lines())):
             for line in lines:
                 record = _parse_record(line)
-                if record is not None and required <= record.keys():
-                    key = record["path"], record.get("shard", ""), record.get("offset", 0)
-                    if key in sources and _is_unchanged(record, sources[key]):
+                if record is None or not required <= record.keys():
+                    continue
+                key = record["path"], record.get("shard", ""), record.get("offset", 0)
+                if key in sources:
+                    current = stat_source(sources[key])  # None for a URL, which is taken as unchanged
+                    state = record.get("modified"), record["bytes"]
+                    if current is None or (state[0] == current[1] and current[0] in (0, state[1])):
                         known[key] = line
     return known
 
@@ -128,20 +137,6 @@ def _parse_record(line: bytes) -> ScanRecord | None:
     if not {"sha256", "error"} & record.keys():
         return None
     return record if len(record.get("signature", " " * SIGNATURE_LENGTH)) == SIGNATURE_LENGTH else None
-
-
-def _is_unchanged(record: ScanRecord, source: VideoSource) -> bool:
-    """Return whether a file has the size and time of its record; URLs are taken as unchanged."""
-    current = stat_source(source)
-    return current is None or (record.get("modified") == current[1] and current[0] in (0, record["bytes"]))
-
-
-def _scan_videos(todo: Mapping[VideoKey, VideoSource], workers: int) -> Iterator[tuple[VideoKey, ScanRecord]]:
-    timeout = WORKER_TIMEOUT_SECONDS
-    results: Any = map_in_workers(scan_video, list(todo.values()), workers=workers, timeout_seconds=timeout)
-    with closing(results):
-        for (key, source), (_, result) in zip(todo.items(), results, strict=True):
-            yield key, {**init_scan_record(source), "error": result.reason} if isinstance(result, LostTask) else result
 
 
 def _make_entry(key: VideoKey, labels: Mapping[str, Any], record: ScanRecord) -> dict[str, Any]:

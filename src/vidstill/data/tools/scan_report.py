@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, starmap
+from itertools import groupby
 from pathlib import Path
 
 from vidstill.data.decode.images import is_image_file
@@ -105,6 +105,7 @@ def build_scan_report(
     exact = [group for group in equal if len(group) > 1 or len(files[group[0]][1]) > 1]
     signed = [group for group in equal if signatures[group[0]]]
     near = group_near_duplicates([signatures[group[0]] for group in signed])
+    near = [[i for index in group for i in signed[index]] for group in near]
     return ScanReport(
         manifest_path=manifest_path,
         num_videos={split: len(manifest) for split, manifest in manifests.items()},
@@ -119,9 +120,7 @@ def build_scan_report(
         short_videos=short_videos,
         header_mismatches=header_mismatches,
         exact_duplicates=_group_paths(files, exact, list(manifests)),
-        near_duplicates=_group_paths(
-            files, [[i for index in group for i in signed[index]] for group in near], list(manifests)
-        ),
+        near_duplicates=_group_paths(files, near, list(manifests)),
         **vars(stats.count()),
     )
 
@@ -158,27 +157,23 @@ def _format_lines(scan: ScanReport) -> Iterator[str]:
     yield from (f"  {name:17}  {value}" for name, value in rows.items() if value)
     if scan.num_missing:
         yield f"{pluralize(scan.num_missing, 'video')} of the official list: missing"
-    yield from _format_files("broken", [f"{path} {reason}" for path, reason in scan.errors.items()])
-    yield from _format_files(
-        f"shorter than {pluralize(scan.min_frames, 'frame')}",
-        [f"{path} has {pluralize(frames, 'frame')}" for path, frames in scan.short_videos.items()],
-    )
-    yield from _format_files(
-        "whose header is wrong",
-        [
-            f"{path} states {stated_frames:,} frames, {frames:,} decode"
-            for path, (stated_frames, frames) in scan.header_mismatches.items()
+    mismatches = scan.header_mismatches.items()
+    problems = {
+        "broken": [f"{path} {reason}" for path, reason in scan.errors.items()],
+        f"shorter than {pluralize(scan.min_frames, 'frame')}": [
+            f"{path} has {pluralize(frames, 'frame')}" for path, frames in scan.short_videos.items()
         ],
-    )
+        "whose header is wrong": [
+            f"{path} states {header:,} frames, {frames:,} decode" for path, (header, frames) in mismatches
+        ],
+    }
+    for problem, sentences in problems.items():
+        if sentences:
+            yield f"{pluralize(len(sentences), 'file')} {problem}:"
+            yield from format_bullets(sentences, _MAX_LINES)
     yield from _format_groups("the same bytes", scan.exact_duplicates)
     yield from _format_groups("nearly the same frames", scan.near_duplicates)
     yield f"list: {scan.manifest_path}, a dataset: --data {scan.manifest_path}"
-
-
-def _format_files(what: str, sentences: list[str]) -> Iterator[str]:
-    if sentences:
-        yield f"{pluralize(len(sentences), 'file')} {what}:"
-        yield from format_bullets(sentences, _MAX_LINES)
 
 
 def _format_groups(what: str, groups: Sequence[DuplicateGroup]) -> Iterator[str]:
@@ -187,9 +182,8 @@ def _format_groups(what: str, groups: Sequence[DuplicateGroup]) -> Iterator[str]
         between = sum(map(_spans_splits, groups))
         across = f"; {between:,} of them in more than one split" if between else ""
         yield f"{pluralize(len(groups), 'group')} of {what}, {pluralize(files, 'file')}{across}:"
-        lines = ["; ".join(starmap(_format_split_paths, group.items())) for group in groups]
-        yield from format_bullets(lines, _MAX_LINES)
-
-
-def _format_split_paths(split: str, paths: Sequence[str]) -> str:
-    return ("" if split == "all" else f"{split}: ") + join_first(paths, _MAX_PATHS)
+        for_splits = (
+            [("" if split == "all" else f"{split}: ") + join_first(paths, _MAX_PATHS) for split, paths in group.items()]
+            for group in groups
+        )
+        yield from format_bullets(map("; ".join, for_splits), _MAX_LINES)

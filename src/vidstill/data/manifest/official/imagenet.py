@@ -1,7 +1,6 @@
 """ImageNet-1K: class directories of images, and Kaggle's archive, whose validation images are in a table."""
 
 import re
-from collections.abc import Iterable
 from functools import partial
 
 from vidstill.data.decode.images import IMAGE_EXTENSIONS
@@ -24,17 +23,15 @@ def detect_imagenet(folder: PathOrUrl) -> ManifestReader | None:
     for directory in (folder, join_path(folder, _KAGGLE_FOLDER)):
         splits = find_split_folders(directory)
         classes = {name for split in splits.values() for name in list_directories(split)}
-        if splits and (_has_synset_folders(splits.values(), classes) if classes else directory != folder):
+        class_folders = (join_path(part, name) for part in splits.values() for name in classes)
+        if not classes:
+            is_imagenet = directory != folder
+        else:
+            has_names = all(map(_SYNSET_PATTERN.fullmatch, classes))
+            is_imagenet = has_names and any(has_media(each, IMAGE_EXTENSIONS) for each in class_folders)
+        if splits and is_imagenet:
             return ManifestReader(match_splits(splits), partial(_read_split, folder, splits))
     return None
-
-
-def _has_synset_folders(parts: Iterable[PathOrUrl], classes: set[str]) -> bool:
-    """Return whether the directories have the names of ImageNet's classes, and one of them holds an image."""
-    class_folders = (join_path(part, name) for part in parts for name in classes)
-    return all(map(_SYNSET_PATTERN.fullmatch, classes)) and any(
-        has_media(each, IMAGE_EXTENSIONS) for each in class_folders
-    )
 
 
 def _read_split(folder: PathOrUrl, split_folders: dict[str, PathOrUrl], split: Split | None) -> Manifest:

@@ -1,7 +1,6 @@
 """Kinetics-400, -600 and -700: CSV tables of YouTube videos and times, and one clip per row."""
 
 from functools import partial
-from typing import NamedTuple
 
 from vidstill.data.manifest.list_formats import parse_csv_header, split_csv_line
 from vidstill.data.manifest.manifest import ManifestReader, Split
@@ -48,23 +47,19 @@ def is_kinetics_list(path: PathOrUrl) -> bool:
     return "youtube_id" in columns and "path" not in columns
 
 
-class _KineticsClip(NamedTuple):
-    names: tuple[str, ...]
-    label: str
-
-
 def _read_list(path: PathOrUrl, lists: tuple[PathOrUrl, ...]) -> OfficialList:
     """Read the clips of a list; the classes are those of all lists, sorted by name."""
     clips = {each: _read_clips(each) for each in lists}
-    classes = tuple(sorted({clip.label for each in clips.values() for clip in each} - {""}))
+    classes = tuple(sorted({label for each in clips.values() for _, label in each} - {""}))
     order = {name: label for label, name in enumerate(classes)}
-    labelled = any(clip.label for clip in clips[path])
+    labelled = any(label for _, label in clips[path])
     name = f"Kinetics-{len(classes)}" if len(classes) in (400, 600, 700) else f"Kinetics ({len(classes)} classes)"
-    videos = [(clip.names, order.get(clip.label)) for clip in clips[path]]
+    videos = [(names, order.get(label)) for names, label in clips[path]]
     return OfficialList(name if classes else "Kinetics", path, classes if labelled else (), videos)
 
 
-def _read_clips(path: PathOrUrl) -> list[_KineticsClip]:
+def _read_clips(path: PathOrUrl) -> list[tuple[tuple[str, ...], str]]:
+    """Return the names that each clip may have, and its class."""
     lines = read_lines(path)
     number, line = next(lines)
     header = parse_csv_header(line)
@@ -73,21 +68,18 @@ def _read_clips(path: PathOrUrl) -> list[_KineticsClip]:
             f"line {number} of {path} names the columns {', '.join(header)}, and Kinetics has {missing[0]} too; "
             "download the official list again"
         )
-    id_index, start, end = (header.index(name) for name in ("youtube_id", "time_start", "time_end"))
-    label_index = header.index("label") if "label" in header else None
-    clips: list[_KineticsClip] = []
+    clips: list[tuple[tuple[str, ...], str]] = []
     for number, line in lines:
-        fields = split_csv_line(path, number, line, len(header))
+        fields = dict(zip(header, split_csv_line(path, number, line, len(header)), strict=True))
+        video, start, end, label = (fields.get(name, "") for name in ("youtube_id", "time_start", "time_end", "label"))
         try:
-            first, last = int(float(fields[start])), int(float(fields[end]))
+            # the published name, and the shorter one of copies that are named by the video alone
+            names = f"{video}_{int(float(start)):06d}_{int(float(end)):06d}", video
         except ValueError:
             raise InputError(
-                f"line {number} of {path} has the times {fields[start]!r} and {fields[end]!r}, which are not seconds"
+                f"line {number} of {path} has the times {start!r} and {end!r}, which are not seconds"
             ) from None
-        # the published name, and the shorter one of copies that are named by the video alone
-        names = f"{fields[id_index]}_{first:06d}_{last:06d}", fields[id_index]
-        label = "" if label_index is None else fields[label_index]
-        if clips and bool(label) != bool(clips[0].label):
+        if clips and bool(label) != bool(clips[0][1]):
             raise InputError(f"line {number} of {path} has the label {label!r}; some lines have one and some have none")
-        clips.append(_KineticsClip(names, label))
+        clips.append((names, label))
     return clips

@@ -57,7 +57,10 @@ def open_official_lists(
         num_folds: The number of official ways to split the dataset.
     """
     splits = tuple(split for split in split_readers if split)
-    video_root = root or (source if splits else _find_dataset_folder(source))
+    video_root = root or source
+    if not root and not splits:  # the inverse of `list_annotation_folders`
+        folder = parent_path(source)
+        video_root = parent_path(folder) if base_name(folder) == "annotations" else folder
 
     def read_manifest(split: Split | None) -> Manifest:
         part = split or "train" if splits else None
@@ -110,9 +113,3 @@ def _index_videos(root: PathOrUrl, subfolder: str, max_depth: int) -> dict[str, 
 def list_annotation_folders(folder: PathOrUrl) -> tuple[PathOrUrl, PathOrUrl]:
     """Return where an official list may be: in the dataset's directory, or in `annotations` in it."""
     return folder, join_path(folder, "annotations")
-
-
-def _find_dataset_folder(list_path: PathOrUrl) -> PathOrUrl:
-    """Return the directory of the dataset that a list belongs to, the inverse of `list_annotation_folders`."""
-    folder = parent_path(list_path)
-    return parent_path(folder) if base_name(folder) == "annotations" else folder
