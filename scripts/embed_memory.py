@@ -63,7 +63,8 @@ def measure(folder: Path, window: float, hop: float, batch: int) -> dict[str, fl
     from vidstill.data.transforms.frame_sampling import SpanSampling
     from vidstill.models.vit import ViTConfig
     from vidstill.pipelines.infer.embed import embed
-    from vidstill.pipelines.infer.encoder import EmbedConfig, load_encoder
+    from vidstill.pipelines.infer.embed_config import EmbedConfig
+    from vidstill.pipelines.infer.encoder import load_encoder
     from vidstill.pipelines.workers import Workers
     from vidstill.utils.config_io import to_dict
 

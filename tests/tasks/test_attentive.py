@@ -6,7 +6,12 @@ import torch
 
 from vidstill.tasks.metrics.accuracy import compute_accuracy
 from vidstill.tasks.probes import attentive
-from vidstill.tasks.probes.attentive import AttentiveProbe, TokenDataset, compute_attentive_logits, fit_attentive_probe
+from vidstill.tasks.probes.attentive import (
+    AttentiveProbe,
+    FeatureDataset,
+    compute_attentive_logits,
+    fit_attentive_probe,
+)
 from vidstill.tasks.probes.linear import evaluate_linear_probe
 
 CPU = torch.device("cpu")
@@ -32,7 +37,7 @@ def clips(count, *, informative, seed):
     mark[-1] = 8.0
     tokens[np.arange(count), rng.integers(TOKENS - 1, size=count)] += signal + mark
     tokens[:, -1] -= signal + mark
-    return TokenDataset(tokens.astype(np.float16), np.arange(count), torch.from_numpy(labels))
+    return FeatureDataset(tokens.astype(np.float16), np.arange(count), torch.from_numpy(labels))
 
 
 def test_it_learns_a_class_that_one_token_carries_and_the_mean_does_not(monkeypatch):
@@ -87,5 +92,5 @@ def test_heads_are_about_64_wide(dim, heads):
 
 def test_tokens_are_read_from_their_rows():
     table = np.arange(4 * 2 * 3, dtype=np.float16).reshape(4, 2, 3)
-    tokens = TokenDataset(table, np.array([3, 1]), torch.tensor([0, 1]))
+    tokens = FeatureDataset(table, np.array([3, 1]), torch.tensor([0, 1]))
     assert torch.equal(tokens.load_batch(np.array([1, 0])), torch.from_numpy(table[[1, 3]]).float())

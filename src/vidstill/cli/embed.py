@@ -12,7 +12,8 @@ from vidstill.cli.options import NO_PREFIX
 from vidstill.data.storage.fetch import parse_path
 from vidstill.pipelines.infer.embed import EmbedResult
 from vidstill.pipelines.infer.embed import embed as embed_videos
-from vidstill.pipelines.infer.encoder import EmbedConfig, load_encoder
+from vidstill.pipelines.infer.embed_config import EmbedConfig
+from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.pipelines.infer.videos import SplitChoice
 from vidstill.pipelines.infer.writers.feature_store import FormatName
 from vidstill.pipelines.workers import Workers

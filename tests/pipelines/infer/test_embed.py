@@ -17,7 +17,8 @@ from vidstill.data.tools.pack import pack_dataset
 from vidstill.data.tools.transcode import TranscodeConfig
 from vidstill.pipelines.infer.embed import embed as embed_videos
 from vidstill.pipelines.infer.encoder import load_encoder
-from vidstill.pipelines.infer.writers.feature_store import SINGLE_FILE_FORMATS, npy_file_name
+from vidstill.pipelines.infer.writers.feature_formats import FILE_FORMATS
+from vidstill.pipelines.infer.writers.feature_store import npy_file_name
 from vidstill.pipelines.infer.writers.features import FeatureKey
 from vidstill.pipelines.workers import Workers
 
@@ -44,11 +45,11 @@ def embed(house: Path, *args: object, code: int = 0) -> None:
 
 
 def read(path: Path):
-    return SINGLE_FILE_FORMATS[path.suffix[1:]].read(path)
+    return FILE_FORMATS[path.suffix[1:]].read(path)
 
 
 def rows(table, name: str) -> np.ndarray:
-    return np.concatenate(list(table.columns[name].read_chunks(5)))
+    return np.concatenate(list(table.read_chunks(name, 5)))
 
 
 def skip_without_pyarrow(out: str) -> None:

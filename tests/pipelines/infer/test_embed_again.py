@@ -18,9 +18,10 @@ from tiny_models import ENCODER
 
 from vidstill.cli.main import main
 from vidstill.pipelines.infer.embed import embed as embed_videos
-from vidstill.pipelines.infer.encoder import EmbedConfig, VideoEncoder, load_encoder
+from vidstill.pipelines.infer.embed_config import EmbedConfig
+from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.infer.writers.feature_store import NpyFolder
-from vidstill.pipelines.infer.writers.features import VideoArrays
+from vidstill.pipelines.infer.writers.features import RowFile, build_row_dtype
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError
@@ -256,7 +257,7 @@ def test_what_a_kill_has_left_unfinished_is_computed_again(encoder, videos, tmp_
     interrupt(monkeypatch, 3, encoder, [videos], out, WINDOWS)
     journal = out.with_name("features.npz.journal")
     finished = [path for path in journal.iterdir() if path.suffix == ".npy"]
-    assert len(finished) == 4 * 3  # of the video in hand too: it is not in the journal yet
+    assert len(finished) == 4  # of the video in hand too: it is not in the journal yet
     with (journal / "records-0.jsonl").open("ab") as file:
         file.write(b'{"key": ["", "000004.mp4"], "stamp": [1')
     newest = max(finished, key=lambda path: path.stat().st_mtime_ns)
@@ -406,21 +407,21 @@ def test_an_output_that_cannot_be_written_is_reported(encoder, videos, tmp_path)
 
 def test_a_folder_of_npy_files_holds_one_layer(tmp_path):
     with pytest.raises(InputError, match="holds one layer, not 2; choose one, or another format"):
-        NpyFolder(tmp_path, ["starts", "ends", "block_1", "block_2"])
+        NpyFolder(tmp_path, build_row_dtype({"block_1": (24,), "block_2": (24,)}, with_times=True))
 
 
 def test_the_rows_of_a_video_are_complete_or_absent(tmp_path):
-    def begin(name):
-        return VideoArrays({"final": tmp_path / "out" / name}, {"final": ("<f4", (2,))}, tmp_path / name)
-
-    broken, whole = begin("broken.npy"), begin("whole.npy")
+    row_dtype = build_row_dtype({"final": (2,)}, with_times=False)
+    broken, whole = (
+        RowFile(tmp_path / "out" / name, tmp_path / name, row_dtype) for name in ("broken.npy", "whole.npy")
+    )
     for number in range(300):
-        for arrays in (broken, whole):
-            arrays.append({"final": np.full(2, number), "starts": 0.0})
+        for file in (broken, whole):
+            file.append({"final": np.full(2, number), "starts": 0.0})
     broken.discard()
     assert not (tmp_path / "out").exists()
     whole.finish()
-    assert np.array_equal(np.load(tmp_path / "out/whole.npy"), np.repeat(np.arange(300.0), 2).reshape(-1, 2))
+    assert np.array_equal(np.load(tmp_path / "out/whole.npy")["final"], np.repeat(np.arange(300.0), 2).reshape(-1, 2))
     assert [path.name for path in tmp_path.rglob("*.*")] == ["whole.npy"]
 
 

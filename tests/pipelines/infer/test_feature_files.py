@@ -9,9 +9,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from vidstill.pipelines.infer.writers import parquet
-from vidstill.pipelines.infer.writers.feature_store import SINGLE_FILE_FORMATS
-from vidstill.pipelines.infer.writers.features import FeatureColumn, FeatureKey, FeatureTable, FileStamp
+from vidstill.pipelines.infer.writers.feature_formats import FILE_FORMATS
+from vidstill.pipelines.infer.writers.features import FeatureKey, FeatureTable, FileStamp, Segment
 from vidstill.utils.types import InputError
 
 METADATA = {"kind": "features", "settings": {"pool": "mean"}, "broken": ['"a" is\nbroken']}
@@ -19,11 +18,11 @@ ROWS = (3, 1, 2)
 NAMES = ("a b/ü.mp4", "train/ü\\udcff.mp4", "line\nend 漢.mp4")
 
 
-@pytest.fixture(params=SINGLE_FILE_FORMATS)
+@pytest.fixture(params=FILE_FORMATS)
 def format(request):
     if request.param == "parquet":
         pytest.importorskip("pyarrow", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
-    return SINGLE_FILE_FORMATS[request.param]
+    return FILE_FORMATS[request.param]
 
 
 def write(format, path, table):
@@ -32,11 +31,17 @@ def write(format, path, table):
     return path
 
 
-def column(array: np.ndarray) -> FeatureColumn:
-    """Two pieces, of which the second is read out of the middle of an array."""
-    longer = np.concatenate([array[:1], array, array[:1]])
-    segments = [(lambda first, end: array[first:end], 0, 2), (lambda first, end: longer[first:end], 3, len(array) - 2)]
-    return FeatureColumn(array.dtype.str, array.shape[1:], segments)
+def columns(arrays: dict[str, np.ndarray]) -> dict:
+    """Two segments, of which the second is read out of the middle of arrays."""
+    longer = {name: np.concatenate([array[:1], array, array[:1]]) for name, array in arrays.items()}
+    num_rows = len(next(iter(arrays.values())))
+    return {
+        "row_dtype": np.dtype([(name, array.dtype, array.shape[1:]) for name, array in arrays.items()]),
+        "segments": [
+            Segment(lambda name, first, end: arrays[name][first:end], 0, 2),
+            Segment(lambda name, first, end: longer[name][first:end], 3, num_rows - 2),
+        ],
+    }
 
 
 def numbers(shape: tuple[int, ...], dtype: str = "<f4") -> np.ndarray:
@@ -56,23 +61,15 @@ TABLE = FeatureTable(
     labels=np.array([1, -1, 0]),
     classes=("run, fast", "jump"),
     offsets=np.array([0, 3, 4, 6]),
-    columns={name: column(array) for name, array in ARRAYS.items()},
+    **columns(ARRAYS),
 )
 TABLES = {
     "labelled": TABLE,
     "several labels": replace(TABLE, labels=np.array([[1, 1], [0, 0], [0, 1]], np.uint8)),
     "unlabelled": replace(TABLE, labels=None, classes=()),
     "no splits": replace(TABLE, keys=[FeatureKey("", name) for name in NAMES]),
-    "views": replace(
-        TABLE,
-        offsets=np.arange(4),
-        columns={"final": column(ARRAYS["block_2"][:3])},
-    ),
+    "views": replace(TABLE, offsets=np.arange(4), **columns({"final": ARRAYS["block_2"][:3]})),
 }
-
-
-def all_rows(column: FeatureColumn, chunk: int) -> np.ndarray:
-    return np.concatenate(list(column.read_chunks(chunk)))
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -83,11 +80,13 @@ def test_what_is_written_is_read_back(tmp_path, format, table):
     assert (read.labels is None) == (table.labels is None)
     assert read.labels is None or np.array_equal(read.labels, table.labels)
     assert list(read.offsets) == list(table.offsets)
-    assert set(read.columns) == set(table.columns)
-    for name, each in read.columns.items():
-        for chunk in (1, 4, 100):
-            assert all_rows(each, chunk).dtype == np.dtype(each.dtype)
-            assert np.array_equal(all_rows(each, chunk), all_rows(table.columns[name], 7))
+    assert read.columns == table.columns
+    for name, dtype in table.columns.items():
+        expected = np.concatenate(list(table.read_chunks(name, 7)))
+        for num_rows in (1, 4, 100):
+            rows = np.concatenate(list(read.read_chunks(name, num_rows)))
+            assert rows.dtype == dtype.base
+            assert np.array_equal(rows, expected)
 
 
 def test_the_same_features_are_the_same_bytes(tmp_path, format):
@@ -96,7 +95,7 @@ def test_the_same_features_are_the_same_bytes(tmp_path, format):
 
 
 def test_a_chunk_has_the_same_rows_wherever_the_pieces_end():
-    chunks = [len(each) for each in TABLE.columns["final"].read_chunks(4)]
+    chunks = [len(each) for each in TABLE.read_chunks("final", 4)]
     assert chunks == [4, 2]
 
 
@@ -111,7 +110,7 @@ def test_other_files_are_read_as_none(tmp_path, format):
 
 
 def test_numpy_reads_npz(tmp_path):
-    arrays = np.load(write(SINGLE_FILE_FORMATS["npz"], tmp_path / "features.npz", TABLE), allow_pickle=False)
+    arrays = np.load(write(FILE_FORMATS["npz"], tmp_path / "features.npz", TABLE), allow_pickle=False)
     assert arrays["names"].tolist() == [key.name for key in TABLE.keys]
     assert arrays["splits"].tolist() == ["train", "train", "val"]
     assert json.loads(str(arrays["metadata"])) == METADATA
@@ -120,7 +119,7 @@ def test_numpy_reads_npz(tmp_path):
 
 
 def test_safetensors_reads_safetensors(tmp_path):
-    path = write(SINGLE_FILE_FORMATS["safetensors"], tmp_path / "features.safetensors", TABLE)
+    path = write(FILE_FORMATS["safetensors"], tmp_path / "features.safetensors", TABLE)
     arrays = load_file(path)
     assert set(arrays) == {*ARRAYS, "labels", "offsets", "num_bytes", "mtime_ns"}
     for name, array in ARRAYS.items():
@@ -134,7 +133,7 @@ def test_safetensors_reads_safetensors(tmp_path):
 
 def test_pyarrow_reads_one_row_of_parquet_per_window(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow: pip install 'vidstill[parquet]'")
-    rows = pq.read_table(write(SINGLE_FILE_FORMATS["parquet"], tmp_path / "features.parquet", TABLE))
+    rows = pq.read_table(write(FILE_FORMATS["parquet"], tmp_path / "features.parquet", TABLE))
     assert rows["name"].to_pylist() == [NAMES[0]] * 3 + [NAMES[1]] * 3
     assert rows["split"].to_pylist() == ["train"] * 4 + ["val"] * 2
     assert rows["label"].to_pylist() == [1, 1, 1, None, 0, 0]
@@ -147,4 +146,4 @@ def test_pyarrow_reads_one_row_of_parquet_per_window(tmp_path):
 def test_parquet_without_pyarrow_says_what_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'vidstill\[parquet\]'"):
-        parquet.read_parquet(tmp_path / "features.parquet")
+        FILE_FORMATS["parquet"].read(tmp_path / "features.parquet")

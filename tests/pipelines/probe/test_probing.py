@@ -24,7 +24,7 @@ from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe import feature_cache
 from vidstill.pipelines.probe import run as frozen
 from vidstill.pipelines.probe.config import ProbeConfig, ProbeRunConfig
-from vidstill.pipelines.probe.fit import FeatureSplit, fit_vector_probes
+from vidstill.pipelines.probe.fit import fit_vector_probes
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.run import run_probes
 from vidstill.tasks.metrics.accuracy import Accuracy
@@ -238,12 +238,14 @@ def test_pictures_are_probed_by_an_encoder_of_images(house, capsys):
 def test_the_penalty_does_not_depend_on_the_test():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(20) % 2
-    train = FeatureSplit(torch.randn(20, 3, generator=generator) + labels[:, None], labels)
-    tests = [FeatureSplit(torch.randn(9, 3, generator=generator) * scale, torch.arange(9) % 2) for scale in (0.1, 100)]
-    settings = {
-        next(fit_vector_probes(train, test, 2, ProbeConfig(probes=("linear",)), "data")).setting for test in tests
-    }
-    assert len(settings) == 1
+
+    def build(features, labels):
+        return attentive.FeatureDataset(features.numpy(), np.arange(len(labels)), labels)
+
+    train = build(torch.randn(20, 3, generator=generator) + labels[:, None], labels)
+    tests = [build(torch.randn(9, 3, generator=generator) * scale, torch.arange(9) % 2) for scale in (0.1, 100)]
+    config, cpu = ProbeConfig(probes=("linear",)), torch.device("cpu")
+    assert len({next(fit_vector_probes(train, test, 2, config, cpu, "data")).setting for test in tests}) == 1
 
 
 def test_few_shots_are_the_mean_and_deviation_of_their_trials(house):

@@ -1,15 +1,14 @@
 """A trained encoder on its device, asked about clips and videos: features of any layer, and class probabilities."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
@@ -17,7 +16,6 @@ from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import infer_encoder_config, init_encoder, load_checkpoint
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
-from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoRow
@@ -26,57 +24,16 @@ from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampli
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.models.vit import ViT
 from vidstill.pipelines.classifier_checkpoint import load_classifier
-from vidstill.pipelines.infer.run import Clip, iter_window_clips, mean_over_views, run
+from vidstill.pipelines.infer.embed_config import EmbedConfig, Pooling, pool_tokens
+from vidstill.pipelines.infer.run import Clip, MergeViews, Record, iter_window_clips, mean_over_views, run
 from vidstill.pipelines.infer.videos import build_row_manifest
 from vidstill.tasks.classification import Classifier
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.config_io import from_dict
-from vidstill.utils.types import Grid, InputError, check_range
-
-Pooling = Literal["mean", "max", "class", "space", "time", "tokens"]
+from vidstill.utils.types import InputError, check_range
 
 _SEGMENT_CLIP_SECONDS = 4.0  # of a model that samples whole videos: the usual length in Something-Something
 _EXTERNAL_FRAMES_AND_STRIDE = 16, 4  # clips of the published video models
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
-    """Which features of a video.
-
-    Args:
-        layers: Blocks counted from 1, or backwards from -1; none: the final output, after the last norm.
-        pool: How the tokens of a clip are pooled: mean, max, the class token, the mean over space or over time, or not.
-        temporal_clips: Clips per video; the features are the mean over all views.
-        spatial_crops: Crops per clip.
-        window: Length of a window in seconds; None: views of the whole video.
-        hop: Seconds from the start of a window to the next start; None: the length of a window.
-    """
-
-    layers: tuple[int, ...] = ()
-    pool: Pooling = "mean"
-    temporal_clips: int = 1
-    spatial_crops: int = 1
-    window: float | None = None
-    hop: float | None = None
-
-    def build_views(self, encoder: "VideoEncoder") -> tuple[ViewsConfig, WindowsConfig | None]:
-        """Return the views of a video, and its windows if there are any.
-
-        Raises:
-            InputError: Views and windows are requested together, or a hop without a window.
-        """
-        if self.window is None and self.hop is not None:
-            raise InputError(f"a hop of {self.hop} seconds needs windows; give their length with --window")
-        if self.window is not None and self.temporal_clips != 1:
-            raise InputError(
-                f"{self.temporal_clips} views and windows exclude each other; leave out --window or --temporal-clips"
-            )
-        hop = self.window if self.hop is None else self.hop
-        windows = None
-        if self.window is not None and hop is not None:
-            windows = WindowsConfig(window_seconds=self.window, hop_seconds=hop)
-        views = replace(encoder.views, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)
-        return views, windows
 
 
 @dataclass(frozen=True)
@@ -84,14 +41,12 @@ class VideoEncoder:
     """A frozen encoder on its device: `encoder = vidstill.load_encoder("runs/x")`, `encoder.embed("video.mp4")`.
 
     Args:
-        norm: The norm behind the blocks of an encoder without a final norm: its classifier's.
         classifier: The fine-tuned model that contains the encoder, if there is one; `classes` are its class names.
         views: One view of a video, as in training.
         test_views: All views that the classifier is tested with.
     """
 
     model: ViT
-    norm: nn.Module
     classifier: Classifier | None
     classes: tuple[str, ...]
     views: ViewsConfig
@@ -102,6 +57,11 @@ class VideoEncoder:
     @property
     def dim(self) -> int:
         return self.model.config.dim
+
+    @property
+    def norm(self) -> nn.Module:
+        """The norm behind the blocks of an encoder without a final norm: its classifier's."""
+        return nn.Identity() if self.classifier is None else self.classifier.norm
 
     @property
     def multi_label(self) -> bool:
@@ -116,18 +76,19 @@ class VideoEncoder:
         rate = sampling.frame_rate if isinstance(sampling, TimedSampling) else frame_rate
         return sampling.num_frames * sampling.stride / rate
 
-    def name_outputs(self, layers: Sequence[int]) -> tuple[str, ...]:
-        """Return the names of the layers' outputs: `block_6` for each, once; `final` if there are none.
+    def compute_shapes(self, config: EmbedConfig) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the features of a clip, by name.
 
         Raises:
-            InputError: A block does not exist.
+            InputError: A block or the class token does not exist, or the clips do not divide into whole tokens.
         """
-        return tuple(f"block_{block}" for block in self._resolve_blocks(layers)) or ("final",)
-
-    def check_pool(self, pool: Pooling) -> None:
-        """Raise an InputError if the class token is requested from an encoder without one."""
-        if pool == "class" and self.model.cls_token is None:
-            raise InputError(f"{self.source} has no class token; choose mean with --pool")
+        clip = torch.empty(1, 3, self.views.sampling.num_frames, *self.views.size, device="meta")
+        grid = self.model.config.grid(clip)
+        tokens = clip.new_empty(1, grid.num_tokens, self.dim)
+        self._check_pool(config.pool)
+        shape = tuple(pool_tokens(tokens, tokens[:, :1], grid, config.pool).shape[1:])
+        blocks = self._resolve_blocks(config.layers)
+        return {f"block_{block}": shape for block in blocks} or {"final": shape}
 
     def require_classifier(self) -> tuple[Classifier, ViewsConfig]:
         """Return the classifier and all the views that it is tested with.
@@ -155,7 +116,7 @@ class VideoEncoder:
         Raises:
             InputError: A block or a class token does not exist.
         """
-        self.check_pool(pool)
+        self._check_pool(pool)
         blocks = self._resolve_blocks(layers)
         with torch.inference_mode(), self.runtime.autocast():
             clip = self._scale_pixels(clips)
@@ -220,25 +181,36 @@ class VideoEncoder:
             window=window,
             hop=hop,
         )
-        if isinstance(videos, str | Path):
-            return self._embed_video(parse_path(videos), config, batch)
-        return [self._embed_video(parse_path(each), config, batch) for each in videos]
+        if not isinstance(videos, str | Path):
+            return [self._embed_video(parse_path(each), config, batch) for each in videos]
+        return self._embed_video(parse_path(videos), config, batch)
 
     def _embed_video(self, video: PathOrUrl, config: EmbedConfig, batch: int) -> Any:
-        row = VideoRow(video, None)
-        views, windows = config.build_views(self)
+        row, (views, windows) = VideoRow(video, None), config.build_views(self.views)
         broken: dict[int, str] = {}
         if windows is None:
             clips = iter([Clip(0, _load_views(build_row_manifest([row]), views))])
         else:
             clips = iter_window_clips(0, row, windows, views, broken=broken)
-        model = partial(self.extract_features, layers=config.layers, pool=config.pool)
-        records = list(run(model, clips, self.runtime, batch=batch, merge=mean_over_views))
+        records = [each.arrays for each in self.iter_features(clips, config, batch)]
         if broken:
             raise InputError(broken[0])
-        rows = {name: np.stack([each.arrays[name] for each in records]) for name in records[0].arrays}
-        features = {name: torch.from_numpy(each if windows else each[0]) for name, each in rows.items()}
+        rows = {name: torch.from_numpy(np.stack([each[name] for each in records])) for name in records[0]}
+        features = rows if windows else {name: each[0] for name, each in rows.items()}
         return next(iter(features.values())) if len(features) == 1 else features
+
+    def iter_features(
+        self, clips: Iterable[Clip], config: EmbedConfig, batch: int | None, merge: MergeViews = mean_over_views
+    ) -> Iterator[Record]:
+        """Yield the features of clips by name, as `run` does.
+
+        Args:
+            config: Layers and pooling.
+            batch: Views that the device takes at once; None: those of one clip.
+            merge: Merges a clip's views.
+        """
+        model = partial(self.extract_features, layers=config.layers, pool=config.pool)
+        return run(model, clips, self.runtime, batch=batch, merge=merge)
 
     def predict(self, video: str | Path, *, topk: int = 5) -> list[tuple[str, float]]:
         """Return the most probable classes of one video, the best first, over all the views of its test.
@@ -264,6 +236,10 @@ class VideoEncoder:
                 )
         return list(dict.fromkeys(number if number > 0 else depth + 1 + number for number in layers))
 
+    def _check_pool(self, pool: Pooling) -> None:
+        if pool == "class" and self.model.cls_token is None:
+            raise InputError(f"{self.source} has no class token; choose mean with --pool")
+
     def _scale_pixels(self, clips: Tensor) -> Tensor:
         pixels = clips.to(self.runtime.device)
         return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
@@ -271,30 +247,6 @@ class VideoEncoder:
 
 def _load_views(manifest: Manifest, views: ViewsConfig) -> Num[Tensor, "v 3 t h w"]:
     return torch.from_numpy(ViewClips(manifest, views).load_arrays(0)[0][0])
-
-
-def pool_tokens(
-    tokens: Float[Tensor, "b n d"], cls_tokens: Float[Tensor, "b k d"], grid: Grid, pool: Pooling
-) -> Float[Tensor, "b ..."]:
-    """Pool the tokens of a grid.
-
-    Args:
-        cls_tokens: The class token, if there is one: k is 0 or 1, and 1 for the pooling `class`.
-    """
-    sides = {"t": grid.t, "h": grid.h, "w": grid.w}
-    match pool:
-        case "mean":
-            return tokens.mean(dim=1)
-        case "max":
-            return tokens.amax(dim=1)
-        case "class":
-            return cls_tokens[:, 0]
-        case "space":
-            return reduce(tokens, "b (t h w) d -> b t d", "mean", **sides)
-        case "time":
-            return reduce(tokens, "b (t h w) d -> b h w d", "mean", **sides)
-        case "tokens":
-            return rearrange(tokens, "b (t h w) d -> b t h w d", **sides)
 
 
 def load_encoder(source: str, *, precision: Precision = "auto", runtime: Runtime | None = None) -> VideoEncoder:
@@ -312,18 +264,15 @@ def load_encoder(source: str, *, precision: Precision = "auto", runtime: Runtime
     if checkpoint.metadata.get("kind") == "classifier":
         model, checkpoint = load_classifier(checkpoint)
         classifier = model.to(runtime.device).eval()
-        norm = nn.Identity() if classifier.config.pooling == "first" else classifier.norm
-        classes = tuple(checkpoint.metadata["classes"])
         test_views = from_dict(ViewsConfig, checkpoint.metadata["views"])
         views = replace(test_views, temporal_clips=1, spatial_crops=1)
-        return VideoEncoder(
-            classifier.encoder, norm, classifier, classes, views, source, runtime, test_views=test_views
-        )
+        classes = tuple(checkpoint.metadata["classes"])
+        return VideoEncoder(classifier.encoder, classifier, classes, views, source, runtime, test_views)
     config = infer_encoder_config(checkpoint)
     encoder = config.build()
     init_encoder(encoder, checkpoint, config)
     views = _read_views(checkpoint, config.tubelet[0])
-    return VideoEncoder(encoder.to(runtime.device).eval(), nn.Identity(), None, (), views, source, runtime)
+    return VideoEncoder(encoder.to(runtime.device).eval(), None, (), views, source, runtime)
 
 
 def _read_views(checkpoint: Checkpoint, tubelet_frames: int) -> ViewsConfig:

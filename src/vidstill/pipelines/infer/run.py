@@ -9,6 +9,7 @@ rank's share, then `run`, and `gather` at the end.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +28,7 @@ from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.engine.distributed import Runtime
 from vidstill.tasks.metrics.accuracy import merge_views
+from vidstill.utils.journal import Journal
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -218,6 +220,18 @@ def gather(runtime: Runtime, share: Mapping[K, V]) -> dict[K, V]:
     """Return the union of all ranks' dictionaries, by ascending key."""
     union = {key: value for each in runtime.all_gather(dict(share)) for key, value in each.items()}
     return {key: union[key] for key in sorted(union)}  # type: ignore[type-var]  # keys are numbers or names
+
+
+@contextmanager
+def open_journal(journal: Journal, runtime: Runtime) -> Iterator[Journal]:
+    """Open a journal on every rank, rank 0 first, and close it at the end."""
+    try:
+        runtime.run_on_main(journal.open)
+        if not runtime.is_main:
+            journal.open()
+        yield journal
+    finally:
+        journal.close()
 
 
 def _group_clips(clips: Iterable[Clip], batch: int | None) -> Iterator[list[Clip]]:

@@ -1,7 +1,7 @@
 """Options of the probes: which datasets, which features, and how each probe is fitted."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.pipelines.infer.encoder import VideoEncoder
+from vidstill.pipelines.infer.embed_config import EmbedConfig, Pooling
 from vidstill.pipelines.labeled_data import open_train_test
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.types import InputError, check_range
@@ -48,8 +47,11 @@ class ProbeRunConfig(Workers):
                 f"--data has {len(self.data)} datasets and --test-data {len(self.test_data)}; give one for each"
             )
 
-    def build_views(self, encoder: VideoEncoder) -> ViewsConfig:
-        return replace(encoder.views, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)
+    def build_embed_config(self, pool: Pooling) -> EmbedConfig:
+        """Return these features with another pooling."""
+        return EmbedConfig(
+            layers=self.layers, pool=pool, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -14,17 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from vidstill.checkpoints.io import list_checkpoint_files
 from vidstill.checkpoints.licences import hash_file
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.pipelines.infer.encoder import Pooling, VideoEncoder
-from vidstill.pipelines.infer.run import gather, iter_dataset_clips, mean_over_views, run
+from vidstill.pipelines.infer.embed_config import EmbedConfig
+from vidstill.pipelines.infer.encoder import VideoEncoder
+from vidstill.pipelines.infer.run import gather, iter_dataset_clips, mean_over_views, open_journal
 from vidstill.pipelines.workers import Workers
-from vidstill.tasks.probes.attentive import TokenDataset
+from vidstill.tasks.probes.attentive import FeatureDataset
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import convert_write_errors, rename_durably, write_json
 from vidstill.utils.journal import Journal
@@ -40,45 +42,25 @@ _FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
-class CachedFeatures:
-    """The features of the videos that decode, by layer: `final`, or `block_6`.
-
-    Args:
-        tables: One row per video of the manifest; those of broken videos are empty.
-        rows: The rows of the videos that decode.
-        broken: Why each other video does not decode, by row.
-    """
-
-    tables: dict[str, np.ndarray]
-    rows: Int[np.ndarray, "n"]
-    labels: Int[Tensor, "n"]
-    broken: dict[int, str]
-
-    def load_vectors(self, name: str, device: torch.device) -> Float[Tensor, "n d"]:
-        return torch.from_numpy(self.tables[name][self.rows]).to(device)
-
-    def get_tokens(self, name: str) -> TokenDataset:
-        return TokenDataset(self.tables[name], self.rows, self.labels)
-
-
-@dataclass(frozen=True)
 class FeatureCache:
     """One encoder's features of the videos of a manifest, in a directory.
 
     Args:
-        views: The views of a video; vectors are their mean, tokens are those of all views.
-        pool: "tokens": all tokens in half precision; otherwise one vector in float32.
+        config: The layers; with the pooling `tokens`, all tokens of all views in half precision; otherwise one vector
+            in float32, the mean over the views.
         title: Of the progress bar.
     """
 
     encoder: VideoEncoder
     manifest: Manifest
-    views: ViewsConfig
-    layers: tuple[int, ...]
-    pool: Pooling
+    config: EmbedConfig
     folder: Path
     workers: Workers
     title: str
+
+    @cached_property
+    def views(self) -> ViewsConfig:
+        return self.config.build_views(self.encoder.views)[0]
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -88,14 +70,19 @@ class FeatureCache:
             "weights": hash_checkpoint(self.encoder.source),
             "videos": self.manifest.fingerprint,
             "views": to_dict(self.views),
-            "features": list(self.names),
-            "pool": self.pool,
+            "features": list(self.row_shapes),
+            "pool": self.config.pool,
             "precision": self.encoder.runtime.precision,
         }
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.encoder.name_outputs(self.layers)
+    @cached_property
+    def row_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of a video's features, by layer."""
+        shapes = self.encoder.compute_shapes(self.config)
+        if self.config.pool != "tokens":
+            return shapes
+        num_views = self.config.temporal_clips * self.config.spatial_crops
+        return {name: (num_views * t * h * w, dim) for name, (t, h, w, dim) in shapes.items()}
 
     @cached_property
     def path(self) -> Path:
@@ -104,21 +91,12 @@ class FeatureCache:
         return self.folder / f"{digest[:24]}.json"
 
     @property
-    def table_shape(self) -> tuple[int, ...]:
-        videos, dim = len(self.manifest.rows), self.encoder.dim
-        if self.pool != "tokens":
-            return videos, dim
-        clip = torch.empty(1, 3, self.views.sampling.num_frames, *self.views.size, device="meta")
-        num_tokens = self.encoder.model.config.grid(clip).num_tokens
-        return videos, num_tokens * self.views.temporal_clips * self.views.spatial_crops, dim
-
-    @property
     def dtype(self) -> np.dtype:
-        return np.dtype(np.float16 if self.pool == "tokens" else np.float32)
+        return np.dtype(np.float16 if self.config.pool == "tokens" else np.float32)
 
     @property
     def num_bytes(self) -> int:
-        return self.dtype.itemsize * len(self.names) * int(np.prod(self.table_shape))
+        return self.dtype.itemsize * len(self.manifest.rows) * sum(map(math.prod, self.row_shapes.values()))
 
     def compute(self) -> None:
         """Compute the features unless they exist; each process writes the rows of its videos, and a killed one resumes.
@@ -131,29 +109,24 @@ class FeatureCache:
         runtime = self.encoder.runtime
         if runtime.broadcast(self.path.exists()):
             return
-        journal = Journal(self.path, self.identity, runtime.rank)
-        try:
-            pending = runtime.run_on_main(partial(self._open_tables, journal))
-            if not runtime.is_main:
-                journal.open()
+        with open_journal(Journal(self.path, self.identity, runtime.rank), runtime) as journal:
+            pending = runtime.run_on_main(partial(self._allocate_tables, journal))
             broken = gather(runtime, self._fill_tables(journal, pending))
             if len(broken) == len(self.manifest.rows):
                 raise InputError(
                     f"none of the {len(broken)} videos of {self.manifest.source} decodes; {min(broken.items())[1]}"
                 )
             runtime.run_on_main(partial(self._finish, journal, broken))
-        finally:
-            journal.close()
 
-    def _open_tables(self, journal: Journal) -> Int[np.ndarray, "p"]:
-        """Open the journal, allocate its tables, and return the rows that are not finished."""
-        journal.open()
+    def _allocate_tables(self, journal: Journal) -> Int[np.ndarray, "p"]:
+        """Allocate the tables in the journal, and return the rows that are not finished."""
         done = journal.done()
         with convert_write_errors(self.folder):
-            for name in self.names:
+            for name, shape in self.row_shapes.items():
                 path = journal.directory / f"{name}.npy"
                 if not done or not path.exists():
-                    np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=self.table_shape).flush()
+                    shape = (len(self.manifest.rows), *shape)
+                    np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape).flush()
                     if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a signal while it is filled
                         with path.open("r+b") as file:
                             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -162,18 +135,16 @@ class FeatureCache:
     def _fill_tables(self, journal: Journal, pending: Int[np.ndarray, "p"]) -> dict[int, str]:
         """Write this process's share of the pending rows, and return the rows that do not decode."""
         runtime = self.encoder.runtime
-        tables = {name: np.load(journal.directory / f"{name}.npy", mmap_mode="r+") for name in self.names}
+        tables = {name: np.load(journal.directory / f"{name}.npy", mmap_mode="r+") for name in self.row_shapes}
         is_pending = np.isin(np.arange(len(self.manifest.rows)), pending)
         dataset = ViewClips(replace(self.manifest, rows=self.manifest.rows.select(is_pending)), self.views)
         broken: dict[int, str] = {}
         clips = iter_dataset_clips(dataset, runtime, workers=self.workers.num_workers, broken=broken)
-        model = partial(self.encoder.extract_features, layers=self.layers, pool=self.pool)
-        merge = _flatten_tokens if self.pool == "tokens" else mean_over_views
+        merge = _flatten_tokens if self.config.pool == "tokens" else mean_over_views
+        records = self.encoder.iter_features(clips, self.config, self.workers.device_batch, merge)
         total = len(range(runtime.rank, len(pending), runtime.world_size))
         with show_progress_bar(self.title, visible=runtime.is_main) as progress:
-            for done, record in enumerate(
-                run(model, clips, runtime, batch=self.workers.device_batch, merge=merge), start=1
-            ):
+            for done, record in enumerate(records, start=1):
                 for name, features in record.arrays.items():
                     if not np.isfinite(features).all():
                         raise InputError(
@@ -190,19 +161,20 @@ class FeatureCache:
 
     def _finish(self, journal: Journal, broken: dict[int, str]) -> None:
         with convert_write_errors(self.folder):
-            for name in self.names:
+            for name in self.row_shapes:
                 rename_durably(journal.directory / f"{name}.npy", self._table_path(name))
         description = {"encoder": self.encoder.source, "data": str(self.manifest.source)}
-        write_json(self.path, {**description, "names": self.names, "broken": broken})
+        write_json(self.path, {**description, "names": list(self.row_shapes), "broken": broken})
         journal.remove()
 
-    def read(self) -> CachedFeatures:
-        """Read what `compute` has written; tables are memory-mapped."""
+    def read(self) -> tuple[dict[str, FeatureDataset], dict[int, str]]:
+        """Return the features of the videos that decode, by layer, memory-mapped; and why each other row does not."""
         metadata = json.loads(self.path.read_text())
         broken = {int(row): reason for row, reason in metadata["broken"].items()}
         rows = np.array([row for row in range(len(self.manifest.rows)) if row not in broken])
+        labels = torch.from_numpy(self.manifest.rows.labels).long()[rows]
         tables = {name: np.load(self._table_path(name), mmap_mode="r") for name in metadata["names"]}
-        return CachedFeatures(tables, rows, torch.from_numpy(self.manifest.rows.labels).long()[rows], broken)
+        return {name: FeatureDataset(table, rows, labels) for name, table in tables.items()}, broken
 
     def _table_path(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.stem}.{name}.npy")

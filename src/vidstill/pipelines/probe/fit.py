@@ -2,17 +2,19 @@
 
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidstill.pipelines.probe.config import ProbeConfig
 from vidstill.tasks.metrics.accuracy import Accuracy, compute_accuracy
-from vidstill.tasks.probes.attentive import TokenDataset, compute_attentive_logits, fit_attentive_probe
+from vidstill.tasks.probes.attentive import FeatureDataset, compute_attentive_logits, fit_attentive_probe
 from vidstill.tasks.probes.fewshot import draw_shots
 from vidstill.tasks.probes.knn import compute_knn_scores
 from vidstill.tasks.probes.linear import DEFAULT_PENALTY, choose_penalty, fit_logistic_regression
@@ -36,47 +38,54 @@ class ProbeFit(NamedTuple):
 
 
 def fit_vector_probes(
-    train: FeatureSplit, test: FeatureSplit, num_classes: int, config: ProbeConfig, dataset_name: str
+    train: FeatureDataset,
+    test: FeatureDataset,
+    num_classes: int,
+    config: ProbeConfig,
+    device: torch.device,
+    dataset_name: str,
 ) -> Iterator[ProbeFit]:
     """Fit the linear and the nearest-neighbour probes, with all training clips and with few.
 
     Args:
         config: Which probes, and their settings.
+        device: Where they are fitted; the CPU instead of one without float64.
         dataset_name: For the progress bar and messages.
     """
+    device = device if device.type == "cuda" else torch.device("cpu")
+    train_split, test_split = (
+        FeatureSplit(each.load_batch(np.arange(len(each))).to(device), each.labels.to(device)) for each in (train, test)
+    )
     if "linear" in config.probes:
         penalty = config.penalty
         if penalty is None:
             with show_progress_bar(f"penalties, {dataset_name}") as progress:
-                penalty = choose_penalty(*train, num_classes, progress=progress)
+                penalty = choose_penalty(*train_split, num_classes, progress=progress)
         few_shot_penalty = DEFAULT_PENALTY if config.penalty is None else config.penalty
-        yield _fit_linear_probe(train, test, num_classes, penalty)
-        for shots in config.shots:
-            subsets = _draw_few_shot_splits(train, shots, config)
-            fits = [_fit_linear_probe(subset, test, num_classes, few_shot_penalty) for subset in subsets]
-            yield _average_trials(shots, fits)
+        yield _fit_linear_probe(train_split, test_split, num_classes, penalty)
+        yield from _fit_few_shots(
+            train_split, config, lambda subset: [_fit_linear_probe(subset, test_split, num_classes, few_shot_penalty)]
+        )
     if "knn" in config.probes:
-        if max(config.k) > len(train.labels):
+        if max(config.k) > len(train):
             print(
-                f"probe: {dataset_name} has only {len(train.labels)} training videos that decode: all of them vote "
+                f"probe: {dataset_name} has only {len(train)} training videos that decode: all of them vote "
                 f"instead of {max(config.k)} neighbours",
                 file=sys.stderr,
             )
-        yield from _score_knn_probes(train, test, num_classes, config.k)
-        for shots in config.shots:
-            subsets = _draw_few_shot_splits(train, shots, config)
-            trials = [_score_knn_probes(subset, test, num_classes, config.k) for subset in subsets]
-            yield from (_average_trials(shots, list(fits)) for fits in zip(*trials, strict=True))
+        score = partial(_score_knn_probes, test=test_split, num_classes=num_classes, ks=config.k)
+        yield from score(train_split)
+        yield from _fit_few_shots(train_split, config, score)
 
 
 def fit_token_probe(
-    train: TokenDataset,
-    test: TokenDataset,
+    train: FeatureDataset,
+    test: FeatureDataset,
     num_classes: int,
     config: ProbeConfig,
     device: torch.device,
     dataset_name: str,
-) -> ProbeFit:
+) -> Iterator[ProbeFit]:
     """Fit the attentive probe.
 
     Args:
@@ -86,7 +95,7 @@ def fit_token_probe(
     with show_progress_bar(f"attentive probe, {dataset_name}") as progress:
         probe = fit_attentive_probe(train, num_classes, seed=config.seed, device=device, progress=progress)
     score = compute_accuracy(compute_attentive_logits(probe, test), test.labels)
-    return ProbeFit("attentive", f"seed {config.seed}", score)
+    yield ProbeFit("attentive", f"seed {config.seed}", score)
 
 
 def _fit_linear_probe(train: FeatureSplit, test: FeatureSplit, num_classes: int, penalty: float) -> ProbeFit:
@@ -101,23 +110,25 @@ def _score_knn_probes(train: FeatureSplit, test: FeatureSplit, num_classes: int,
     return [ProbeFit(names[k], f"k {possible[k]}", compute_accuracy(scores[possible[k]], test.labels)) for k in ks]
 
 
-def _draw_few_shot_splits(train: FeatureSplit, shots: int, config: ProbeConfig) -> Iterator[FeatureSplit]:
-    for trial in range(config.trials):
-        indices = draw_shots(train.labels.cpu(), shots, seed=config.seed, draw=trial).to(train.labels.device)
-        yield FeatureSplit(train.features[indices], train.labels[indices])
-
-
-def _average_trials(shots: int, fits: list[ProbeFit]) -> ProbeFit:
-    """Return the mean over the trials of one probe."""
-    top1s = [each.score.top1 for each in fits]
-    mean = statistics.fmean(top1s)
-    score = replace(
-        fits[0].score,
-        top1=mean,
-        top5=statistics.fmean(each.score.top5 for each in fits),
-        mean_class_accuracy=statistics.fmean(each.score.mean_class_accuracy for each in fits),
-        standard_error=(mean * (100 - mean) / fits[0].score.videos) ** 0.5,
-    )
-    name = f"{fits[0].probe} {shots} shot{'s' if shots > 1 else ''}"
-    std = statistics.stdev(top1s) if len(top1s) > 1 else None
-    return ProbeFit(name, f"{fits[0].setting}, {len(top1s)} trials", score, std)
+def _fit_few_shots(
+    train: FeatureSplit, config: ProbeConfig, fit: Callable[[FeatureSplit], list[ProbeFit]]
+) -> Iterator[ProbeFit]:
+    """Yield for each number of shots the mean over the trials of each probe."""
+    for shots in config.shots:
+        trials = []
+        for trial in range(config.trials):
+            indices = draw_shots(train.labels.cpu(), shots, seed=config.seed, draw=trial).to(train.labels.device)
+            trials.append(fit(FeatureSplit(train.features[indices], train.labels[indices])))
+        for fits in zip(*trials, strict=True):
+            top1s = [each.score.top1 for each in fits]
+            mean = statistics.fmean(top1s)
+            score = replace(
+                fits[0].score,
+                top1=mean,
+                top5=statistics.fmean(each.score.top5 for each in fits),
+                mean_class_accuracy=statistics.fmean(each.score.mean_class_accuracy for each in fits),
+                standard_error=(mean * (100 - mean) / fits[0].score.videos) ** 0.5,
+            )
+            name = f"{fits[0].probe} {shots} shot{'s' if shots > 1 else ''}"
+            std = statistics.stdev(top1s) if len(top1s) > 1 else None
+            yield ProbeFit(name, f"{fits[0].setting}, {len(top1s)} trials", score, std)

@@ -137,7 +137,7 @@ def train_lars_probe(source: str, run_config: ProbeRunConfig, config: LarsProbeC
 def _build_recipe(
     encoder: VideoEncoder, run_config: ProbeRunConfig, config: LarsProbeConfig, num_videos: int, seed: int
 ) -> ProbeRecipe:
-    views = run_config.build_views(encoder)
+    views = run_config.build_embed_config("mean").build_views(encoder.views)[0]
     crop = RandomResizedCrop()
     if views.sampling.num_frames == 1:  # MAE tests images with a short side of 8 / 7 of the crop's
         views = replace(views, short_side=min(views.size) * 8 // 7, interpolation="bicubic")

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.engine.distributed import Runtime
-from vidstill.pipelines.infer.encoder import Pooling, VideoEncoder, load_encoder
+from vidstill.pipelines.infer.embed_config import Pooling
+from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe.config import ProbeConfig, ProbeDataset, ProbeRunConfig, ProbeSplit, open_probe_datasets
 from vidstill.pipelines.probe.feature_cache import FeatureCache, check_disk_space, resolve_cache_folder
-from vidstill.pipelines.probe.fit import FeatureSplit, ProbeFit, fit_token_probe, fit_vector_probes
+from vidstill.pipelines.probe.fit import ProbeFit, fit_token_probe, fit_vector_probes
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.utils.types import InputError
 
@@ -47,7 +48,17 @@ def run_probes(sources: Sequence[str], run_config: ProbeRunConfig, config: Probe
     if "attentive" in config.probes:
         pools.append("tokens")
     caches = {
-        (encoder.source, dataset.name, pool): _build_caches(encoder, dataset, run_config, pool)
+        (encoder.source, dataset.name, pool): {
+            split: FeatureCache(
+                encoder=encoder,
+                manifest=manifest,
+                config=run_config.build_embed_config(pool),
+                folder=resolve_cache_folder(encoder, run_config.cache),
+                workers=run_config,
+                title=f"features, {dataset.name} {split}",
+            )
+            for split, manifest in dataset.splits.items()
+        }
         for encoder in encoders
         for dataset in datasets
         for pool in pools
@@ -69,52 +80,25 @@ def run_probes(sources: Sequence[str], run_config: ProbeRunConfig, config: Probe
 
 def check_probe_encoder(encoder: VideoEncoder, run_config: ProbeRunConfig, datasets: Sequence[ProbeDataset]) -> None:
     """Raise an InputError if an encoder lacks a requested layer or token, or cannot take these videos."""
-    views = run_config.build_views(encoder)
-    encoder.name_outputs(run_config.layers)
-    encoder.check_pool(run_config.pool)
-    encoder.model.config.grid(torch.empty(1, 3, views.sampling.num_frames, *views.size, device="meta"))
+    config = run_config.build_embed_config(run_config.pool)
+    encoder.compute_shapes(config)
     for dataset in datasets:
         for manifest in dataset.splits.values():
-            ViewClips(manifest, views)  # it refuses pictures for clips of several frames
-
-
-def _build_caches(
-    encoder: VideoEncoder, dataset: ProbeDataset, run_config: ProbeRunConfig, pool: Pooling
-) -> dict[ProbeSplit, FeatureCache]:
-    return {
-        split: FeatureCache(
-            encoder=encoder,
-            manifest=manifest,
-            views=run_config.build_views(encoder),
-            layers=run_config.layers,
-            pool=pool,
-            folder=resolve_cache_folder(encoder, run_config.cache),
-            workers=run_config,
-            title=f"features, {dataset.name} {split}",
-        )
-        for split, manifest in dataset.splits.items()
-    }
+            ViewClips(manifest, config.build_views(encoder.views)[0])  # it refuses images for clips of several frames
 
 
 def _fit_probes(
     caches: dict[ProbeSplit, FeatureCache], dataset: ProbeDataset, config: ProbeConfig
 ) -> Iterator[tuple[str, ProbeFit, _BrokenBySplit]]:
     """Fit the probes on the features of each layer; with the videos that do not decode."""
-    train, test = caches["train"].read(), caches["test"].read()
-    _check_decoded_classes(train.labels, dataset, config)
-    broken: _BrokenBySplit = {"train": list(train.broken.values()), "test": list(test.broken.values())}
-    num_classes, device = len(dataset.classes), caches["train"].encoder.runtime.device
-    for name in train.tables:
-        if caches["train"].pool == "tokens":
-            tokens = train.get_tokens(name), test.get_tokens(name)
-            yield name, fit_token_probe(*tokens, num_classes, config, device, dataset.name), broken
-        else:
-            fit_device = device if device.type == "cuda" else torch.device("cpu")  # others have no float64
-            vectors, test_vectors = (
-                FeatureSplit(each.load_vectors(name, fit_device), each.labels.to(fit_device)) for each in (train, test)
-            )
-            for fit in fit_vector_probes(vectors, test_vectors, num_classes, config, dataset.name):
-                yield name, fit, broken
+    (train, train_broken), (test, test_broken) = caches["train"].read(), caches["test"].read()
+    _check_decoded_classes(next(iter(train.values())).labels, dataset, config)
+    broken: _BrokenBySplit = {"train": list(train_broken.values()), "test": list(test_broken.values())}
+    fit = fit_token_probe if caches["train"].config.pool == "tokens" else fit_vector_probes
+    for name, features in train.items():
+        device = caches["train"].encoder.runtime.device
+        for result in fit(features, test[name], len(dataset.classes), config, device, dataset.name):
+            yield name, result, broken
 
 
 def _check_decoded_classes(labels: Int[Tensor, "n"], dataset: ProbeDataset, config: ProbeConfig) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.engine.lr_schedule import compute_cosine_lr
@@ -24,17 +24,17 @@ _WARMUP_FRACTION = 0.1  # of the steps
 
 
 @dataclass(frozen=True)
-class TokenDataset:
-    """Each clip's tokens in half precision, in memory or memory-mapped: some rows of a table, and their labels."""
+class FeatureDataset:
+    """Each clip's vector or tokens, in memory or memory-mapped: some rows of a table, and their labels."""
 
-    table: Float16[np.ndarray, "rows n d"]
+    table: Float[np.ndarray, "rows *dims"]
     row_indices: Int[np.ndarray, "clips"]
     labels: Int[Tensor, "clips"]
 
     def __len__(self) -> int:
         return len(self.row_indices)
 
-    def load_batch(self, indices: Int[np.ndarray, "b"]) -> Float[Tensor, "b n d"]:
+    def load_batch(self, indices: Int[np.ndarray, "b"]) -> Float[Tensor, "b *dims"]:
         return torch.from_numpy(self.table[self.row_indices[indices]]).float()
 
 
@@ -70,7 +70,7 @@ class AttentiveProbe(nn.Module):
 
 
 def fit_attentive_probe(
-    tokens: TokenDataset,
+    tokens: FeatureDataset,
     num_classes: int,
     *,
     seed: int,
@@ -111,7 +111,7 @@ def fit_attentive_probe(
 
 
 @torch.no_grad()
-def compute_attentive_logits(probe: AttentiveProbe, tokens: TokenDataset) -> Float[Tensor, "clips classes"]:
+def compute_attentive_logits(probe: AttentiveProbe, tokens: FeatureDataset) -> Float[Tensor, "clips classes"]:
     """Return the logits of all clips, on the CPU."""
     device = probe.query.device
     parts = np.array_split(np.arange(len(tokens)), math.ceil(len(tokens) / ATTENTIVE_BATCH_SIZE))

@@ -4,14 +4,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from vidstill.pipelines.infer.writers import npz, parquet, safetensors
+from vidstill.pipelines.infer.writers.feature_formats import FILE_FORMATS, import_pyarrow
 from vidstill.pipelines.infer.writers.features import FeatureKey, FeatureTable, FileStamp
 from vidstill.utils.files import atomic_write, check_output_dir, write_json
 from vidstill.utils.types import InputError
@@ -22,53 +22,39 @@ FEATURES_FILE = "features.json"
 """In a folder of npy files: what it holds."""
 
 
-class FileFormat(NamedTuple):
-    """A format of one file for all videos."""
-
-    read: Callable[[Path], FeatureTable | None]
-    write: Callable[[BinaryIO, FeatureTable], None]
-
-
-SINGLE_FILE_FORMATS: Mapping[str, FileFormat] = {
-    "npz": FileFormat(npz.read_npz, npz.write_npz),
-    "safetensors": FileFormat(safetensors.read_feature_safetensors, safetensors.write_feature_safetensors),
-    "parquet": FileFormat(parquet.read_parquet, parquet.write_parquet),
-}
-
-
-def open_feature_store(out: Path, format: FormatName | None, columns: Collection[str]) -> "SingleFile | NpyFolder":
+def open_feature_store(out: Path, format: FormatName | None, row_dtype: np.dtype) -> "SingleFile | NpyFolder":
     """Return the output for a format; None: the suffix decides.
 
     Args:
-        columns: Names of the columns.
+        row_dtype: The columns of a row.
 
     Raises:
         InputError: The suffix says nothing, pyarrow is missing, or a folder would hold several layers.
     """
-    if format is None:
-        formats: dict[str, FormatName] = {f".{name}": name for name in ("npz", "safetensors", "parquet")}
-        format = formats.get(out.suffix, "npy") if out.suffix in (*formats, "") else None
-    if format is None:
+    name = format or out.suffix.removeprefix(".") or "npy"
+    if name == "npy" and (format or not out.suffix):
+        return NpyFolder(out, row_dtype)
+    if name not in FILE_FORMATS:
         raise InputError(f"{out.name} has no known suffix; use .npz, .safetensors or .parquet, or --format")
-    if format == "npy":
-        return NpyFolder(out, columns)
-    if format == "parquet":
-        parquet.import_pyarrow()
-    return SingleFile(out, format, columns)
+    if name == "parquet":
+        import_pyarrow()
+    return SingleFile(out, name, row_dtype)
 
 
 class SingleFile:
     """One file with all videos."""
 
-    def __init__(self, out: Path, format: FormatName, columns: Collection[str]):
-        self.out, self.format, self.columns = out, format, tuple(columns)
+    column = None  # that the file of a video's rows has: all
+
+    def __init__(self, out: Path, format: str, row_dtype: np.dtype):
+        self.out, self.format, self.row_dtype = out, format, row_dtype
 
     @cached_property
     def stored(self) -> FeatureTable | None:
         """What the output holds; an InputError if it is something else."""
         if not self.out.exists():
             return None
-        table = SINGLE_FILE_FORMATS[self.format].read(self.out) if self.out.is_file() else None
+        table = FILE_FORMATS[self.format].read(self.out) if self.out.is_file() else None
         if table is None:
             raise InputError(f"{self.out} exists and holds no features ({self.format}); choose another path with --out")
         return table
@@ -83,35 +69,33 @@ class SingleFile:
                 "them; name them too, or choose another path with --out"
             )
 
-    def video_paths(self, journal_dir: Path, key: FeatureKey, stamp: FileStamp) -> dict[str, Path]:
-        """Return the npy file of each column, where a video's rows are kept until the output is complete."""
-        stem = name_video_state(key, stamp)
-        return {name: journal_dir / f"{stem}.{name}.npy" for name in self.columns}
+    def get_row_path(self, journal_dir: Path, key: FeatureKey, stamp: FileStamp) -> Path:
+        """Return the npy file in which a video's rows are until the output is complete."""
+        return journal_dir / f"{name_video_state(key, stamp)}.npy"
 
     def write(self, table: FeatureTable, *, changed: bool) -> None:
-        """Write all videos, unless the file would stay the same: `changed` says that rows differ."""
-        if changed or self.stored is None or not _has_same_metadata(self.stored, table):
+        """Write all videos, unless the file would stay the same: `changed` means that rows differ."""
+        if changed or self.stored is None or _describe(self.stored) != _describe(table):
             with atomic_write(self.out) as file:
-                SINGLE_FILE_FORMATS[self.format].write(file, table)
+                FILE_FORMATS[self.format].write(file, table)
 
 
-def _has_same_metadata(stored: FeatureTable, table: FeatureTable) -> bool:
-    """Whether two tables differ in their rows alone."""
-    labels = [None if each.labels is None else each.labels.tolist() for each in (stored, table)]
-    same = (stored.keys, stored.stamps, stored.classes) == (table.keys, table.stamps, table.classes)
-    return same and labels[0] == labels[1] and stored.metadata["broken"] == table.metadata["broken"]
+def _describe(table: FeatureTable) -> tuple[Any, ...]:
+    """Return all but the rows, for comparison."""
+    labels = None if table.labels is None else table.labels.tolist()
+    return table.keys, table.stamps, table.classes, labels, table.metadata["broken"]
 
 
 class NpyFolder:
     """A folder with one npy file per video, and `features.json`; tools for temporal localisation read it."""
 
-    format: FormatName = "npy"
+    format = "npy"
 
-    def __init__(self, out: Path, columns: Collection[str]):
-        layers = [name for name in columns if name not in ("starts", "ends")]
+    def __init__(self, out: Path, row_dtype: np.dtype):
+        layers = [name for name in row_dtype.names or () if name not in ("starts", "ends")]
         if len(layers) > 1:
             raise InputError(f"a folder of npy files holds one layer, not {len(layers)}; choose one, or another format")
-        self.out, self.columns = out, (layers[0],)
+        self.out, self.row_dtype, self.column = out, row_dtype, layers[0]
 
     @cached_property
     def _listing(self) -> dict[str, Any]:
@@ -139,7 +123,8 @@ class NpyFolder:
             labels=None,
             classes=tuple(self._listing.get("classes", ())),
             offsets=np.cumsum([0, *(each["rows"] for each in videos)]),
-            columns={},
+            row_dtype=self.row_dtype,
+            segments=(),
         )
 
     def check(self, keys: Collection[FeatureKey], *, resumes: bool) -> None:
@@ -156,9 +141,9 @@ class NpyFolder:
                 one, two = [key.name for key, each in files.items() if each == file][:2]
                 raise InputError(f"{one} and {two} would both be {self.out / file}; choose another format, such as npz")
 
-    def video_paths(self, journal_dir: Path, key: FeatureKey, stamp: FileStamp) -> dict[str, Path]:
+    def get_row_path(self, journal_dir: Path, key: FeatureKey, stamp: FileStamp) -> Path:
         """Return a video's file in the folder."""
-        return {self.columns[0]: self.out / npy_file_name(key)}
+        return self.out / npy_file_name(key)
 
     def write(self, table: FeatureTable, *, changed: bool) -> None:
         """Write `features.json`, with the videos of earlier calls."""

@@ -1,8 +1,4 @@
-"""What a file of features holds, whatever its format: one row per video, or one per window.
-
-A format is a module with `write(file, table)`, which gives the same bytes for the same table, and `read(path)`, which
-gives a table whose rows are read when they are needed, or None for other files.
-"""
+"""The content of a file of features, whatever its format: one row per video, or one per window."""
 
 import json
 import math
@@ -11,23 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.storage.fetch import VideoSource
+from vidstill.data.tools.probe import stat_source
 from vidstill.utils.files import PARTIAL_SUFFIX, convert_write_errors
 
-FEATURE_DTYPE, TIME_DTYPE = "<f4", "<f8"
-
-ColumnSpecs = Mapping[str, tuple[str, tuple[int, ...]]]
-"""The dtype of each column, and the shape of one row."""
-
-RowReader = Callable[[int, int], np.ndarray]
-"""`(first, end)` → these rows, read when they are needed."""
-
 METADATA_ARRAYS = ("metadata", "names", "splits", "classes", "labels", "offsets", "num_bytes", "mtime_ns")
-"""What a file holds beside its columns."""
+"""The arrays of a file beside its columns."""
+
+RowReader = Callable[[str, int, int], np.ndarray]
+"""`(column, first, end)` → these rows, read when they are needed; fewer, but at least one, where a block ends."""
 
 _CHUNK_BYTES = 2**24
 
@@ -46,34 +40,12 @@ class FileStamp(NamedTuple):
     mtime_ns: int
 
 
-@dataclass(frozen=True)
-class FeatureColumn:
-    """The rows of one column, in segments that are read when they are needed.
+class Segment(NamedTuple):
+    """Consecutive rows of a table, from `first_row` of what `read` reads."""
 
-    Args:
-        shape: Of one row.
-        segments: Readers, each with its first row and number of rows.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    segments: Sequence[tuple[RowReader, int, int]]
-
-    def read_chunks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yield the rows, so many at a time, across segments."""
-        chunk: list[np.ndarray] = []
-        missing = num_rows
-        for read, first, rows in self.segments:
-            end = first + rows
-            while first < end:
-                chunk.append(read(first, min(end, first + missing)))
-                first += len(chunk[-1])
-                missing -= len(chunk[-1])
-                if not missing:
-                    yield np.concatenate(chunk)
-                    chunk, missing = [], num_rows
-        if chunk:
-            yield np.concatenate(chunk)
+    read: RowReader
+    first_row: int
+    num_rows: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +56,8 @@ class FeatureTable:
         metadata: `kind`, `encoder`, `settings`, `versions` and `broken`, as JSON values.
         labels: -1 for none; one-hot rows if a video may have several; None without classes.
         offsets: The rows of video i are `offsets[i]` up to `offsets[i + 1]`.
-        columns: `starts` and `ends` in seconds, if there are windows; then the features by layer.
+        row_dtype: `starts` and `ends` in seconds, if there are windows; then the features by layer.
+        segments: The rows, in order.
     """
 
     metadata: Mapping[str, Any]
@@ -93,7 +66,13 @@ class FeatureTable:
     labels: Int64[np.ndarray, "n"] | UInt8[np.ndarray, "n classes"] | None
     classes: tuple[str, ...]
     offsets: Int64[np.ndarray, "m"]
-    columns: Mapping[str, FeatureColumn]
+    row_dtype: np.dtype
+    segments: Sequence[Segment]
+
+    @property
+    def columns(self) -> dict[str, np.dtype]:
+        """The type of a row of each column, with its shape."""
+        return {name: self.row_dtype[name] for name in self.row_dtype.names or ()}
 
     @property
     def num_rows(self) -> int:
@@ -101,14 +80,48 @@ class FeatureTable:
 
     @property
     def rows_per_chunk(self) -> int:
-        """Rows that take 16 MB."""
-        return max(1, _CHUNK_BYTES // max(8 * math.prod(column.shape) for column in self.columns.values()))
+        """Rows of which no column takes more than 16 MB."""
+        return max(1, _CHUNK_BYTES // max(8 * math.prod(dtype.shape) for dtype in self.columns.values()))
+
+    def read_chunks(self, column: str, num_rows: int | None = None) -> Iterator[np.ndarray]:
+        """Yield the rows of a column, `num_rows` at a time (None: `rows_per_chunk`)."""
+        num_rows = num_rows or self.rows_per_chunk
+        chunk: list[np.ndarray] = []
+        missing = num_rows
+        for read, first, count in self.segments:
+            end = first + count
+            while first < end:
+                chunk.append(read(column, first, min(end, first + missing)))
+                first += len(chunk[-1])
+                missing -= len(chunk[-1])
+                if not missing:
+                    yield np.concatenate(chunk)
+                    chunk, missing = [], num_rows
+        if chunk:
+            yield np.concatenate(chunk)
 
 
-def build_column_specs(shapes: Mapping[str, tuple[int, ...]], *, with_times: bool) -> ColumnSpecs:
-    """Return the columns for features of these shapes by layer, with the times of windows if there are any."""
-    times: ColumnSpecs = {"starts": (TIME_DTYPE, ()), "ends": (TIME_DTYPE, ())} if with_times else {}
-    return {**times, **{name: (FEATURE_DTYPE, shape) for name, shape in shapes.items()}}
+def build_row_dtype(shapes: Mapping[str, tuple[int, ...]], *, with_times: bool) -> np.dtype:
+    """Return the type of a row with features of these shapes by layer, and the times of its window if it has one."""
+    times = [("starts", "<f8"), ("ends", "<f8")] if with_times else []
+    return np.dtype([*times, *((name, "<f4", shape) for name, shape in shapes.items())])
+
+
+def read_stamp(source: VideoSource) -> FileStamp:
+    """Return the present state of a video's file."""
+    size, mtime_ns = stat_source(source) or (-1, None)
+    return FileStamp(size, -1 if mtime_ns is None else mtime_ns)
+
+
+def encode_labels(
+    manifest: Manifest, indices: Sequence[int]
+) -> Int64[np.ndarray, "n"] | UInt8[np.ndarray, "n classes"] | None:
+    """Return one label per video, -1 for none; one-hot rows if videos may have several; None without classes."""
+    if not manifest.classes:
+        return None
+    if not manifest.multi_label:
+        return manifest.rows.labels[indices].astype(np.int64)
+    return np.stack([manifest.rows.multi_hot(index, len(manifest.classes)) for index in indices]).astype(np.uint8)
 
 
 def build_metadata_arrays(table: FeatureTable) -> dict[str, np.ndarray]:
@@ -122,76 +135,74 @@ def build_metadata_arrays(table: FeatureTable) -> dict[str, np.ndarray]:
     return arrays | {"offsets": table.offsets, "num_bytes": stamps[:, 0], "mtime_ns": stamps[:, 1]}
 
 
-def parse_feature_table(arrays: Mapping[str, np.ndarray], columns: Mapping[str, FeatureColumn]) -> FeatureTable | None:
+def parse_feature_table(arrays: Mapping[str, np.ndarray], row_dtype: np.dtype, read: RowReader) -> FeatureTable | None:
     """Return the table of `build_metadata_arrays`; None if the arrays are others."""
     try:
         metadata = json.loads(str(arrays["metadata"]))
         names, offsets = arrays["names"].tolist(), arrays["offsets"].astype(np.int64)
         splits = arrays["splits"].tolist() if "splits" in arrays else [""] * len(names)
         classes = tuple(arrays["classes"].tolist()) if "classes" in arrays else ()
-        sizes, times = arrays["num_bytes"].tolist(), arrays["mtime_ns"].tolist()
-        stamps = [FileStamp(*each) for each in zip(sizes, times, strict=True)]
+        stamps = [FileStamp(*map(int, each)) for each in zip(arrays["num_bytes"], arrays["mtime_ns"], strict=True)]
         keys = [FeatureKey(*each) for each in zip(splits, names, strict=True)]
         complete = metadata["kind"] == "features" and bool(metadata["settings"])
         complete = complete and len(offsets) == len(keys) + 1 == len(stamps) + 1
         complete = complete and all(first <= end for first, end in pairwise(offsets.tolist()))
-    except (KeyError, ValueError, TypeError):
+        segments = [Segment(read, 0, int(offsets[-1]))]
+    except (KeyError, ValueError, TypeError, IndexError):
         return None
-    return FeatureTable(metadata, keys, stamps, arrays.get("labels"), classes, offsets, columns) if complete else None
+    labels = arrays.get("labels")
+    return FeatureTable(metadata, keys, stamps, labels, classes, offsets, row_dtype, segments) if complete else None
 
 
-class VideoArrays:
-    """The rows of one video, one npy file per column, written as they come; complete or absent.
+class RowFile:
+    """The rows of one video in an npy file, appended as they come; the file is complete or absent.
 
     Args:
-        paths: The file of each column.
-        unfinished: Path of the unfinished files, without suffix; those of a killed process are overwritten.
+        unfinished: Path of the unfinished file; that of a killed process is overwritten.
+        row_dtype: The columns of a row.
+        column: The only one that is written, as a plain array; None: all.
     """
 
-    def __init__(self, paths: Mapping[str, Path], columns: ColumnSpecs, unfinished: Path):
-        self._columns, self._paths = columns, paths
-        self._partial = {name: unfinished.with_name(f"{unfinished.name}.{name}{PARTIAL_SUFFIX}") for name in columns}
-        self._files: dict[str, BinaryIO] = {}
-        self.num_rows = 0
-        for name, path in self._partial.items():
-            with convert_write_errors(path):
-                self._files[name] = path.open("wb")
-                self._write_header(name)
+    def __init__(self, path: Path, unfinished: Path, row_dtype: np.dtype, column: str | None = None):
+        self._path, self._column, self.num_rows = path, column, 0
+        self._row_dtype = row_dtype if column is None else row_dtype[column]
+        self._partial = unfinished.with_name(unfinished.name + PARTIAL_SUFFIX)
+        with convert_write_errors(self._partial):
+            self._file = self._partial.open("wb")
+            self._write_header()
 
-    def append(self, arrays: Mapping[str, np.ndarray | float | None]) -> None:
-        """Append one row to each column."""
-        for name, (dtype, _) in self._columns.items():
-            with convert_write_errors(self._partial[name]):
-                self._files[name].write(np.ascontiguousarray(arrays[name], dtype).tobytes())
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Append a row, with the value of each column by name."""
+        values = row[self._column] if self._column else tuple(row[name] for name in self._row_dtype.names or ())
+        with convert_write_errors(self._partial):
+            self._file.write(np.array(values, self._row_dtype.base).tobytes())
         self.num_rows += 1
 
     def finish(self) -> None:
-        """Give the files their names."""
-        for name, path in self._paths.items():
-            with convert_write_errors(path), self._files[name] as file:
-                file.seek(0)
-                self._write_header(name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._partial[name], path)
+        """Give the file its name."""
+        with convert_write_errors(self._path), self._file:
+            self._file.seek(0)
+            self._write_header()
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self._partial, self._path)
 
     def discard(self) -> None:
-        """Delete the files."""
-        for name, path in self._partial.items():
-            with convert_write_errors(path), self._files[name]:
-                path.unlink()
+        """Delete the file."""
+        with convert_write_errors(self._partial), self._file:
+            self._partial.unlink()
 
-    def _write_header(self, name: str) -> None:
+    def _write_header(self) -> None:
         """Write numpy's header, which has the same size for any number of rows."""
-        dtype, shape = self._columns[name]
-        write_npy_header(self._files[name], dtype, (self.num_rows, *shape))
+        write_npy_header(self._file, self._row_dtype, self.num_rows)
 
 
-def write_npy_header(file: Any, dtype: str, shape: tuple[int, ...]) -> None:
-    """Write the header of an npy file."""
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+def write_npy_header(file: Any, row_dtype: np.dtype, num_rows: int) -> None:
+    """Write the header of an npy file of rows of this type."""
+    descr, shape = np.lib.format.dtype_to_descr(row_dtype.base), (num_rows, *row_dtype.shape)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
 
 
-def read_npy_rows(path: Path, first: int, end: int) -> np.ndarray:
-    """Return rows of an npy file; a `RowReader` with the path bound."""
-    rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)[first:end]
+def read_npy_rows(path: Path, column: str, first: int, end: int) -> np.ndarray:
+    """Return rows of a column of a `RowFile`; a `RowReader` with the path bound."""
+    rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)[column][first:end]
     return rows
