@@ -3,8 +3,6 @@
 import json as jsons
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +10,6 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from vidstill.cli.options import NO_PREFIX
-from vidstill.data.decode.reader import VideoReader
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
@@ -24,11 +21,10 @@ from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, dete
 from vidstill.pipelines.infer.find_persons import CONFIDENT_SCORE, PersonBoxReport, find_person_boxes
 from vidstill.pipelines.infer.keyframe_sets import find_keyframes
 from vidstill.pipelines.infer.person_detector import DEFAULT_PERSON_DETECTOR, load_person_detector
-from vidstill.pipelines.infer.predict import read_duration
 from vidstill.pipelines.infer.run import gather
 from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
-from vidstill.pipelines.infer.writers.outputs import DetectionOutput, detections_to_dict
-from vidstill.pipelines.infer.writers.text import DetectionFormatter
+from vidstill.pipelines.infer.writers.outputs import DetectionOutput
+from vidstill.pipelines.infer.writers.text import DetectionFormatter, describe_videos
 from vidstill.pipelines.train.detector import train_detector
 from vidstill.pipelines.train.run_config import DetectRunConfig
 from vidstill.pipelines.workers import Workers
@@ -197,7 +193,7 @@ def detect_predict_command(
         raise InputError(
             f"the boxes of a file are at whole seconds, and --interval is {interval:g}; give a whole number"
         )
-    output = DetectionOutput(out, interval, start_second)
+    output = DetectionOutput(out, interval)
     detector = load_detector(source)
     runtime = Runtime(precision)
     selection = find_videos(videos, split=split, root=root, clip_frames=detector.views.sampling.frames)
@@ -213,7 +209,7 @@ def detect_predict_command(
         path = parse_path(person_boxes)
         boxes = read_video_persons(path, selection.names, detector, min_score=min_score, start_second=start_second)
         request = replace(request, person_boxes=boxes)
-    formatter = DetectionFormatter(source, detector.actions, topk, min_action_score)
+    formatter = DetectionFormatter(source, detector.actions, topk, min_action_score, interval, start_second)
     _detect_videos(request, output, formatter, selection, json)
 
 
@@ -226,9 +222,9 @@ def _detect_videos(
     skipped = dict(videos.skipped)
     stems = make_file_stems(videos.names)
     for index in range(runtime.rank, len(rows), runtime.world_size):
-        name = videos.names[index]
+        name, number = videos.names[index], f" {index + 1} of {len(rows)}" if len(rows) > 1 else ""
         try:
-            with _video_progress_bar(runtime, videos, index, "detecting") as progress:
+            with show_progress_bar(f"detecting{number}", visible=runtime.is_main) as progress:
                 detections = detect_video(request, name, rows[index], progress=progress)
         except BrokenVideo as error:
             skipped[name] = str(error)
@@ -236,7 +232,7 @@ def _detect_videos(
         if output.format in ("folder", "mp4"):
             if runtime.is_main and not share:
                 output.write_summary(formatter, videos.names, skipped)
-            with _video_progress_bar(runtime, videos, index, "drawing") as progress:
+            with show_progress_bar(f"drawing{number}", visible=runtime.is_main) as progress:
                 output.write_video(formatter, detections, stems[index], progress)
         keep = json or output.format != "folder"
         share[name] = detections if keep else replace(detections, tracks=PersonTracks(()))
@@ -250,28 +246,13 @@ def _detect_videos(
     output.write_all(formatter, results, skipped)
     errors = {**skipped, **{name: each.error for name, each in every.items() if each.error}}
     if json:
-        echo(jsons.dumps(detections_to_dict(formatter, results, skipped)))
+        echo(jsons.dumps(describe_videos(formatter, results, skipped)))
     else:
         echo(
-            "\n\n".join(map(formatter.format_video, results))
+            formatter.format_text(results)
             if output.out is None
             else f"detections: {format_one_line(str(output.out))}, {pluralize(len(every), 'video')}"
         )
         echo_skipped(list(errors.values()), "skipped or incomplete")
     if errors:
         sys.exit(1)
-
-
-@contextmanager
-def _video_progress_bar(
-    runtime: Runtime, videos: VideoSelection, index: int, title: str
-) -> Iterator[Callable[[float], None]]:
-    """Show a progress bar of a video's seconds; its title says which of several it is."""
-    row, count, total = videos.manifest.rows[index], len(videos.names), 0
-    if runtime.is_main:
-        with suppress(BrokenVideo), VideoReader(row.source) as reader:  # reported when it is detected in
-            total = round(read_duration(reader, row.frame_rate))
-    title = title if count == 1 else f"{title} {index + 1} of {count}"
-    with show_progress_bar(title, visible=runtime.is_main) as progress:
-        yield lambda seconds: progress(round(seconds), total)
-        progress(total, total)  # the last key frame is before the end

@@ -2,8 +2,6 @@
 
 import json as jsons
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +25,7 @@ from vidstill.pipelines.infer.predict import (
 from vidstill.pipelines.infer.run import gather
 from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
 from vidstill.pipelines.infer.writers.outputs import PredictionOutput
-from vidstill.pipelines.infer.writers.text import format_predictions, predictions_to_dict
+from vidstill.pipelines.infer.writers.text import PredictionFormatter, describe_videos
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.files import make_file_stems
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
@@ -81,14 +79,16 @@ def predict_command(
         over_time = _is_long_video(encoder, selection)
     with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
         predictions = predict_videos(encoder, selection, workers=workers, progress=progress)
+    csv_timeline = over_time and output.format == "csv"
+    formatter = PredictionFormatter(source, encoder.classes, encoder.multi_label, topk, timeline=csv_timeline)
     if encoder.runtime.is_main and output.format == "folder":
-        output.write_all(predictions, topk, timeline=False)
+        output.write_all(formatter, predictions.videos, predictions.skipped)
     if over_time:
-        predictions = _predict_timelines(encoder, predictions, windows, workers, output, topk)
+        predictions = _predict_timelines(encoder, predictions, windows, workers, output, formatter)
     if encoder.runtime.is_main:  # the other ranks exit with 0: if one failed first, torchrun would end this one
         if output.format != "folder":
-            output.write_all(predictions, topk, timeline=over_time)
-        _echo_predictions(predictions, output, topk, json)
+            output.write_all(formatter, predictions.videos, predictions.skipped)
+        _echo_predictions(predictions, output, formatter, json)
         if predictions.errors:
             sys.exit(1)
 
@@ -112,44 +112,31 @@ def _predict_timelines(
     config: TimelineConfig,
     workers: Workers,
     output: PredictionOutput,
-    topk: int,
+    formatter: PredictionFormatter,
 ) -> Predictions:
     """Add the timelines; those of a folder are written one after the other, and not kept."""
     runtime, names = encoder.runtime, [each.video for each in predictions.videos]
     stems = dict(zip(names, make_file_stems(names), strict=True))
     share: dict[str, VideoPrediction] = {}
-    with _seconds_progress_bar(encoder, predictions, "timelines") as progress:
+    with show_progress_bar("timelines", visible=runtime.is_main) as progress:
         for each in predict_timelines(encoder, predictions, config, workers=workers, progress=progress):
             if output.format == "folder":
-                output.write_video(predictions, each, topk, stems[each.video])
+                output.write_video(formatter, each, stems[each.video])
             share[each.video] = replace(each, timeline=None) if output.format == "folder" else each
     if output.format != "folder" and output.needs_timeline and runtime.is_main:
-        with _seconds_progress_bar(encoder, predictions, "drawing") as progress:
-            output.write_video(predictions, share[names[0]], topk, "", lambda seconds: progress(0, seconds))
+        with show_progress_bar("drawing") as progress:
+            output.write_video(formatter, share[names[0]], "", progress)
     return replace(predictions, videos=tuple(gather(runtime, share).values()))
 
 
-@contextmanager
-def _seconds_progress_bar(
-    encoder: VideoEncoder, predictions: Predictions, title: str
-) -> Iterator[Callable[[int, float], None]]:
-    """Show a progress bar of videos, or of the seconds of a single one."""
-    row, count = predictions.videos[0].row, len(predictions.videos)
-    single = count == 1 and not is_image_file(row.name)
-    total = count
-    if single:
-        with VideoReader(row.source) as video:
-            total = round(read_duration(video, row.frame_rate))
-    with show_progress_bar(title, visible=encoder.runtime.is_main) as progress:
-        yield lambda number, seconds: progress(round(seconds) if single else number * encoder.runtime.world_size, total)
-
-
-def _echo_predictions(predictions: Predictions, output: PredictionOutput, topk: int, json: bool) -> None:
+def _echo_predictions(
+    predictions: Predictions, output: PredictionOutput, formatter: PredictionFormatter, json: bool
+) -> None:
     if json:
-        echo(jsons.dumps(predictions_to_dict(predictions, topk), indent=1))
+        echo(jsons.dumps(describe_videos(formatter, predictions.videos, predictions.skipped), indent=1))
         return
     if output.out is None:
-        echo(format_predictions(predictions, topk))
+        echo(formatter.format_text(predictions.videos))
     for path in (output.out, output.plot):
         if path is not None:
             echo(f"predictions: {format_one_line(str(path))}, {pluralize(len(predictions.videos), 'video')}")

@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.reader import TimedFrame, iter_timed_frames
+from vidstill.data.decode.reader import TimedFrame, VideoReader, iter_timed_frames
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource
 from vidstill.utils.types import check_range
 
@@ -44,7 +45,11 @@ class Window:
 
 
 def iter_windows(
-    source: VideoSource, config: WindowsConfig, views: ViewsConfig, *, default_frame_rate: float | None = None
+    source: VideoSource | VideoReader,
+    config: WindowsConfig,
+    views: ViewsConfig,
+    *,
+    default_frame_rate: float | None = None,
 ) -> Iterator[Window]:
     """Yield the windows of a video from its start to its end.
 
@@ -53,7 +58,7 @@ def iter_windows(
     out, unless it is the only one.
 
     Args:
-        source: The video.
+        source: The video, opened or not.
         config: Length and hop of the windows.
         views: How many frames a clip has and how they are cropped; its sampling rule is not used.
         default_frame_rate: Frames per second, where the file states none.
@@ -65,7 +70,8 @@ def iter_windows(
     interval = config.window_seconds / num_frames
     num_started, end = 0, 0.0
     partial_windows: deque[_PartialWindow] = deque()
-    frames = iter_timed_frames(source, default_frame_rate=default_frame_rate)
+    iter_frames = source.iter_timed_frames if isinstance(source, VideoReader) else partial(iter_timed_frames, source)
+    frames = iter_frames(default_frame_rate=default_frame_rate)
     for frame, nearest_until in _iter_nearest_frames(frames):
         end = frame.pts_seconds + frame.duration_seconds
         crops: list[ImageArray] = []

@@ -20,7 +20,7 @@ from vidstill.figures.tracks import KeyframeDetections, PersonTracks
 from vidstill.pipelines.detector_checkpoint import LoadedDetector
 from vidstill.pipelines.infer.keyframe_stream import KeyframeClip, read_keyframe_clips
 from vidstill.pipelines.infer.person_detector import PersonDetections
-from vidstill.pipelines.infer.run import Clip, run
+from vidstill.pipelines.infer.run import Clip, ProgressFn, run
 from vidstill.utils.types import InputError
 
 _NO_PERSONS = PersonDetections(np.zeros((0, 4)), np.zeros(0))
@@ -64,13 +64,13 @@ class VideoDetections:
 
 
 def detect_video(
-    request: DetectRequest, video: str, row: VideoRow, *, progress: Callable[[float], None] = lambda seconds: None
+    request: DetectRequest, video: str, row: VideoRow, *, progress: ProgressFn = lambda done, total: None
 ) -> VideoDetections:
     """Detect what the persons in a video do at each key frame, as in the model's test.
 
     Args:
         video: Its name in `request.person_boxes`.
-        progress: Called with the seconds that are done.
+        progress: Called with the seconds that are done, and all.
 
     Raises:
         BrokenVideo: No key frame decodes.
@@ -92,7 +92,7 @@ def detect_video(
                 if len(persons.boxes):
                     pixels, pixel_boxes = map(torch.from_numpy, clip.build_clip(persons.boxes))
                     yield Clip(clip.index, pixels[None], clip.seconds, clip.seconds, pixel_boxes)
-                progress(clip.seconds)
+                progress(clip.seconds, duration)
         except BrokenVideo as error:
             broken = error
 
@@ -101,6 +101,7 @@ def detect_video(
 
     with VideoReader(row.source) as reader:
         rate = reader.frame_rate or row.frame_rate or detector.views.sampling.frame_rate
+        duration = reader.num_frames / rate
         for record in run(score, iter_clips(reader), request.runtime):
             keyframe, scores = keyframes[record.video], record.arrays["scores"]
             if not np.isfinite(scores).all():
@@ -110,6 +111,7 @@ def detect_video(
             if detector.use_person_scores:
                 scores = scores * keyframe.person_scores[:, None].astype(np.float32)
             keyframes[record.video] = replace(keyframe, action_scores=scores)
+        progress(duration, duration)  # the last key frame is before the end
     if broken is not None and not keyframes:
         raise broken
     return VideoDetections(video, row, rate, frame_size, PersonTracks(list(keyframes.values())), str(broken or ""))

@@ -3,19 +3,22 @@
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float32, Float64, UInt8
 
-from vidstill.data.ava.frame_sampling import KeyframeSampling, round_half_up
+from vidstill.data.ava.frame_sampling import round_half_up
 from vidstill.data.ava.samples import BoxViewsConfig
 from vidstill.data.ava.transforms import expand_boxes, to_pixel_boxes
 from vidstill.data.decode.images import ImageArray
-from vidstill.data.decode.reader import TimedFrame, VideoReader
+from vidstill.data.decode.reader import VideoReader
 from vidstill.data.storage.fetch import BrokenVideo
 
 
+@dataclass
 class KeyframeClip:
     """A key frame and the frames of the clip around it, as far as they are decoded.
 
@@ -23,15 +26,20 @@ class KeyframeClip:
         index: Of the key frame, from 0.
         keyframe: Its frame number.
         frame_numbers: Those of the clip; empty if only the key frame is needed.
+        views: Of the detector's test.
     """
 
-    seconds: float
-    image: ImageArray
+    index: int
+    keyframe: int
+    frame_numbers: Sequence[int]
+    views: BoxViewsConfig
+    seconds: float = field(init=False)
+    image: ImageArray = field(init=False)
+    frames: dict[int, ImageArray] = field(init=False, default_factory=dict)
 
-    def __init__(self, index: int, keyframe: int, frame_numbers: Sequence[int], views: BoxViewsConfig):
-        self.index, self.keyframe, self.frame_numbers, self._views = index, keyframe, frame_numbers, views
-        self.last_frame = max([keyframe, *frame_numbers])
-        self.frames: dict[int, ImageArray] = {}
+    @property
+    def last_frame(self) -> int:
+        return max([self.keyframe, *self.frame_numbers])
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -41,7 +49,7 @@ class KeyframeClip:
         self, boxes: Float64[np.ndarray, "m 4"]
     ) -> tuple[UInt8[np.ndarray, "3 t h w"], Float32[np.ndarray, "m 4"]]:
         """Return the clip and the boxes in its pixels, as in a test."""
-        views = self._views
+        views = self.views
         pixel_boxes = to_pixel_boxes(boxes, self.frame_size, views.rule)
         _, boxes = views.build_transform(self.frame_size).apply(self.image[None], pixel_boxes)
         frames = np.stack([self.frames[number] for number in self.frame_numbers])
@@ -66,16 +74,28 @@ def read_keyframe_clips(
     """
     total = video.num_frames
     planned = _plan_keyframes(views, total, interval, frame_rate, indices)
-    reach = _count_frames_before(views.sampling, frame_rate)
+    sampling = views.sampling  # a clip begins at most so many frames before its key frame
+    reach = math.ceil(-min(0, *sampling.compute_offsets()) * frame_rate / sampling.frame_rate) + 1
     upcoming, open_clips = next(planned, None), deque[KeyframeClip]()
     number, size = -1, None
     for number, frame in enumerate(video.iter_timed_frames(default_frame_rate=frame_rate)):
         while upcoming is not None and upcoming.keyframe - reach <= number:
             open_clips.append(upcoming)
             upcoming = next(planned, None)
-        users = [each for each in open_clips if number == each.keyframe or number in each.frame_numbers]
-        if users:
-            size = _add_frame(users, number, frame, views, size, video.name)
+        at_keyframe = [clip for clip in open_clips if number == clip.keyframe]
+        users = [clip for clip in open_clips if number in clip.frame_numbers]
+        if at_keyframe or users:
+            image = frame.to_image()
+            height, width = image.shape[:2]
+            if size not in (None, (height, width)):
+                raise BrokenVideo(video.name, f"changes its size to {width}x{height} at frame {number} or before")
+            size = height, width
+            for clip in at_keyframe:
+                clip.image, clip.seconds = image, frame.pts_seconds
+            if users:
+                resized = views.build_transform(size).apply(image[None], np.zeros((0, 4)))[0][0]
+                for clip in users:
+                    clip.frames[number] = resized
         while open_clips and open_clips[0].last_frame <= number:
             yield open_clips.popleft()
         if upcoming is None and not open_clips:
@@ -86,49 +106,12 @@ def read_keyframe_clips(
 def _plan_keyframes(
     views: BoxViewsConfig, num_frames: int, interval: float, frame_rate: float, indices: set[int] | None
 ) -> Iterator[KeyframeClip]:
-    sampling, index = views.sampling, 0
-    while (keyframe := round_half_up(center := index * interval * frame_rate)) < num_frames:
-        frame_numbers: list[int] = []
+    for index in count():
+        center = index * interval * frame_rate
+        if (keyframe := round_half_up(center)) >= num_frames:
+            return
+        offsets: list[int] = []
         if indices is None or index in indices:
-            offsets = sampling.compute_video_offsets(
-                keyframe,
-                num_frames - keyframe,
-                frame_rate_ratio=frame_rate / sampling.frame_rate,
-                subframe_offset=center - keyframe,
-            )
-            frame_numbers = [keyframe + offset for offset in offsets]
-        yield KeyframeClip(index, keyframe, frame_numbers, views)
-        index += 1
-
-
-def _count_frames_before(sampling: KeyframeSampling, frame_rate: float) -> int:
-    """Return how many frames before a key frame its clip may begin."""
-    return math.ceil(-min(0, *sampling.compute_offsets()) * frame_rate / sampling.frame_rate) + 1
-
-
-def _add_frame(
-    clips: Sequence[KeyframeClip],
-    number: int,
-    frame: TimedFrame,
-    views: BoxViewsConfig,
-    frame_size: tuple[int, int] | None,
-    name: str,
-) -> tuple[int, int]:
-    """Give a frame to the clips that need it, and return its size.
-
-    Raises:
-        BrokenVideo: The size differs from that of earlier frames.
-    """
-    image = frame.to_image()
-    height, width = image.shape[:2]
-    if frame_size not in (None, (height, width)):
-        raise BrokenVideo(name, f"changes its size to {width}x{height} at frame {number} or before")
-    resized: ImageArray | None = None
-    for clip in clips:
-        if number == clip.keyframe:
-            clip.image, clip.seconds = image, frame.pts_seconds
-        if number in clip.frame_numbers:
-            if resized is None:
-                resized = views.build_transform((height, width)).apply(image[None], np.zeros((0, 4)))[0][0]
-            clip.frames[number] = resized
-    return height, width
+            ratio = frame_rate / views.sampling.frame_rate
+            offsets = views.sampling.compute_video_offsets(keyframe, num_frames - keyframe, ratio, center - keyframe)
+        yield KeyframeClip(index, keyframe, [keyframe + offset for offset in offsets], views)

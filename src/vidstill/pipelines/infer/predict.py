@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
+from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.figures.timeline import Timeline
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
@@ -49,7 +48,7 @@ class VideoPrediction:
 
     Args:
         probabilities: Of the classes, merged over all views of the test.
-        timeline: Over time, one view per window, if requested; None also for a picture.
+        timeline: Over time, one view per window, if requested; None also for an image.
         error: Why the timeline ends early, if the video does not decode to its end.
     """
 
@@ -90,7 +89,7 @@ def predict_videos(
     videos: VideoSelection,
     *,
     workers: Workers = Workers(),
-    progress: ProgressFn | None = None,
+    progress: ProgressFn = lambda done, total: None,
 ) -> Predictions:
     """Predict the classes of each video as a test scores it; each rank does its share, and knows all.
 
@@ -126,50 +125,59 @@ def predict_timelines(
     config: TimelineConfig,
     *,
     workers: Workers = Workers(),
-    progress: Callable[[int, float], None] = lambda number, seconds: None,
+    progress: ProgressFn = lambda done, total: None,
 ) -> Iterator[VideoPrediction]:
-    """Yield each video of this rank's share with its timeline; pictures have none.
+    """Yield each video of this rank's share with its timeline; images have none.
 
     Args:
         workers: Windows per batch (None: 16); they are decoded in this process.
-        progress: Called with the number of the video in the share, and the seconds that are done.
+        progress: Called with the number of finished videos of this rank, with fractions, and the number in its share.
     """
     share = predictions.videos[encoder.runtime.rank :: encoder.runtime.world_size]
     for number, prediction in enumerate(share):
-        if is_image_file(prediction.row.name):
-            yield prediction
-        else:
-            timeline, error = _predict_timeline(encoder, prediction.row, config, workers, partial(progress, number))
-            yield replace(prediction, timeline=timeline, error=error)
+
+        def report(fraction: float, number: int = number) -> None:
+            progress(number + fraction, len(share))
+
+        is_image = is_image_file(prediction.row.name)
+        yield prediction if is_image else _add_timeline(encoder, prediction, config, workers, report)
+        report(1.0)
 
 
-def _predict_timeline(
-    encoder: VideoEncoder, row: VideoRow, config: TimelineConfig, workers: Workers, progress: Callable[[float], None]
-) -> tuple[Timeline | None, str]:
-    """Return a video's class probabilities in windows, and why they end early, if they do."""
+def _add_timeline(
+    encoder: VideoEncoder,
+    prediction: VideoPrediction,
+    config: TimelineConfig,
+    workers: Workers,
+    progress: Callable[[float], None],
+) -> VideoPrediction:
+    """Return a prediction with the class probabilities in windows, and why they end early, if they do."""
+    row, duration = prediction.row, math.inf
     broken: dict[int, str] = {}
-    starts, ends, probabilities = [], [], []
-    try:
-        with VideoReader(row.source) as video:
-            seconds, file = config.window or choose_window_seconds(encoder, video, row.frame_rate), video.file
-        windows = WindowsConfig(window_seconds=seconds, hop_seconds=config.hop or seconds / 2)
-        records = run(
-            lambda clip: {"logits": encoder.predict_logits(clip)},
-            iter_window_clips(0, row, windows, encoder.views, file=file, broken=broken),
-            encoder.runtime,
-            batch=workers.device_batch or _WINDOW_BATCH,
-            merge=encoder.merge_views,
+
+    def choose_windows(video: VideoReader) -> WindowsConfig:
+        nonlocal duration
+        duration = video.metadata.duration_seconds or math.inf
+        seconds = config.window or choose_window_seconds(encoder, video, row.frame_rate)
+        return WindowsConfig(window_seconds=seconds, hop_seconds=config.hop or seconds / 2)
+
+    records = []
+    for record in run(
+        lambda clip: {"logits": encoder.predict_logits(clip)},
+        iter_window_clips(0, row, choose_windows, encoder.views, broken=broken),
+        encoder.runtime,
+        batch=workers.device_batch or _WINDOW_BATCH,
+        merge=encoder.merge_views,
+    ):
+        records.append(record)
+        progress(min(1.0, (record.end or 0.0) / duration))
+    timeline = None
+    if records:
+        starts, ends = (np.array(times) for times in zip(*((each.start, each.end) for each in records), strict=True))
+        timeline = Timeline(
+            starts, ends, np.stack([each.arrays["probabilities"] for each in records]).astype(np.float32)
         )
-        for record in records:
-            starts.append(record.start or 0.0)
-            ends.append(record.end or 0.0)
-            probabilities.append(record.arrays["probabilities"].astype(np.float32))
-            progress(ends[-1])
-    except BrokenVideo as error:
-        broken[0] = str(error)
-    if not starts:
-        return None, broken[0]
-    return Timeline(np.array(starts), np.array(ends), np.stack(probabilities)), broken.get(0, "")
+    return replace(prediction, timeline=timeline, error=broken.get(0, ""))
 
 
 def read_duration(video: VideoReader, frame_rate: float | None) -> float:
@@ -210,7 +218,7 @@ def predict(
 
     Args:
         source: A run directory, a checkpoint, or a loaded encoder; fine-tuned.
-        videos: Files, folders, lists or packs, or pictures for a model of images; one or several.
+        videos: Files, folders, lists or packs, or images for a model of images; one or several.
         timeline: The windows of a timeline; None: only the whole video.
         split: The split of data sets that have several.
         root: The folder that a list's paths are relative to; None: the list's own.

@@ -10,7 +10,6 @@ rank's share, then `run`, and `gather` at the end.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from vidstill.data.ava.samples import KeyframeView, KeyframeViewDataset
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig, iter_windows
+from vidstill.data.decode.reader import VideoReader
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoRow
@@ -153,25 +153,26 @@ def iter_dataset_clips(
 def iter_window_clips(
     index: int,
     row: VideoRow,
-    windows: WindowsConfig,
+    windows: WindowsConfig | Callable[[VideoReader], WindowsConfig],
     views: ViewsConfig,
     *,
-    file: Path | bytes | None = None,
     broken: dict[int, str],
 ) -> Iterator[Clip]:
     """Yield the windows of a video from start to end; memory does not grow with its length.
 
     Args:
         index: The video's.
-        file: The video, if it is fetched already.
+        windows: Length and hop, or a function of the opened video that chooses them.
         broken: Receives the index, and the reason, if the video does not decode to its end.
     """
     window = None
     try:
         if row.error:
             raise BrokenVideo(row.source, row.error)
-        for window in iter_windows(file or row.source, windows, views, default_frame_rate=row.frame_rate):
-            yield Clip(index, window.clip, window.start, window.end)
+        with VideoReader(row.source) as video:
+            config = windows if isinstance(windows, WindowsConfig) else windows(video)
+            for window in iter_windows(video, config, views, default_frame_rate=row.frame_rate):
+                yield Clip(index, window.clip, window.start, window.end)
         if window is None:
             raise BrokenVideo(row.source, "holds no frame that decodes")
     except BrokenVideo as error:
