@@ -14,8 +14,9 @@ from torch import Tensor
 from vidstill.data.ava.clip_reader import KeyframeClipReader
 from vidstill.data.ava.frame_sampling import KeyframeSampling
 from vidstill.data.ava.hsv_jitter import HSVJitter
-from vidstill.data.ava.keyframes import Keyframes, PersonBoxesConfig
+from vidstill.data.ava.keyframes import Keyframe, Keyframes, PersonBoxesConfig
 from vidstill.data.ava.transforms import (
+    BoxArray,
     BoxRule,
     FrameSize,
     ResizeCropFlip,
@@ -111,8 +112,7 @@ class BoxViewsConfig:
     def __post_init__(self) -> None:
         check_range(1, math.inf, short_side=self.short_side)
         check_range(0, 1, min_person_score=self.min_person_score)
-        for share in self.box_expansion:
-            check_range(0, math.inf, box_expansion=share)
+        check_range(0, math.inf, box_expansion=min(self.box_expansion))
         if self.crop_size is not None:
             _check_crop(self.crop_size, self.short_side)
         _check_sampling(self.sampling)
@@ -150,6 +150,12 @@ class _KeyframeDataset:
         self.manifest, self.config = keyframes, config
         self._clip_reader = KeyframeClipReader()
 
+    def _read(self, keyframe: Keyframe) -> tuple[Frames, FrameSize, BoxArray]:
+        """Read the clip of a key frame, and its boxes in pixels."""
+        frames = self._clip_reader.read_clip(keyframe.video, keyframe.second, self.config.sampling)
+        size = frames.shape[1], frames.shape[2]
+        return frames, size, to_pixel_boxes(keyframe.boxes, size, self.config.rule)
+
     def __len__(self) -> int:
         return len(self.manifest)
 
@@ -173,25 +179,16 @@ class KeyframeTrainDataset(_KeyframeDataset):
     def __init__(self, keyframes: Keyframes, config: BoxClipsConfig, *, seed: int):
         super().__init__(keyframes, config)
         self.seed = seed
-
-    @property
-    def max_boxes(self) -> int:
-        """Rows of boxes of every sample."""
-        return min(self.manifest.max_boxes, MAX_TRAIN_BOXES)
-
-    @property
-    def sample_num_bytes(self) -> int:
-        config = self.config
-        row = 4 * (4 + len(self.manifest.label_map)) + 1
-        return 3 * config.sampling.frames * math.prod(config.size) + self.max_boxes * row + 1024
+        self.max_boxes = min(keyframes.max_boxes, MAX_TRAIN_BOXES)  # rows of boxes of every sample
+        row_bytes = 4 * (4 + len(keyframes.label_map)) + 1
+        clip_bytes = 3 * config.sampling.frames * math.prod(config.size)
+        self.sample_num_bytes = clip_bytes + self.max_boxes * row_bytes + 1024
 
     def load_arrays(self, epoch: int, index: int, occurrence: int, source_index: int) -> SampleArrays:
         """Load one sample; a BrokenVideo says that frames are missing or do not decode."""
         config, keyframe = self.config, self.manifest[source_index]
         seed = derive_sample_seed(self.seed, epoch, index, occurrence)
-        frames = self._clip_reader.read_clip(keyframe.video, keyframe.second, config.sampling)
-        size = frames.shape[1], frames.shape[2]
-        boxes, labels = to_pixel_boxes(keyframe.boxes, size, config.rule), keyframe.labels
+        (frames, size, boxes), labels = self._read(keyframe), keyframe.labels
         if config.rule == "videomae":
             nonempty = find_nonempty_boxes(boxes)
             boxes, labels = boxes[nonempty], labels[nonempty]
@@ -222,12 +219,9 @@ class KeyframeViewDataset(_KeyframeDataset):
 
     def load_arrays(self, index: int) -> SampleArrays:
         """Load one sample; a BrokenVideo says that frames are missing or do not decode."""
-        config, keyframe = self.config, self.manifest[index]
-        frames = self._clip_reader.read_clip(keyframe.video, keyframe.second, config.sampling)
-        size = frames.shape[1], frames.shape[2]
-        boxes = to_pixel_boxes(keyframe.boxes, size, config.rule)
-        frames, boxes = config.build_transform(size).apply(frames, boxes)
-        boxes = expand_boxes(boxes, config.box_expansion, (frames.shape[1], frames.shape[2]))
+        frames, size, boxes = self._read(self.manifest[index])
+        frames, boxes = self.config.build_transform(size).apply(frames, boxes)
+        boxes = expand_boxes(boxes, self.config.box_expansion, (frames.shape[1], frames.shape[2]))
         return _to_clip_array(frames), boxes[None].astype(np.float32), np.array([index])
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
+import numpy as np
 
 from vidstill.data.decode.codecs import REORDERING_CODECS, find_keyframe_reader, may_skip_unreferenced
 
@@ -108,16 +109,15 @@ def build_packet_table(
     codec = stream.codec_context.codec.canonical_name
     containers = set(container.format.name.split(","))
     extradata = bytes(stream.codec_context.extradata or b"")
-    read_keyframe = find_keyframe_reader(codec, extradata)
-    if read_keyframe is None or not containers & (_PTS_CONTAINERS | _DTS_CONTAINERS):
-        return None
+    read_keyframe, may_reorder = find_keyframe_reader(codec, extradata), codec in REORDERING_CODECS
     has_pts = bool(containers & _PTS_CONTAINERS)
+    if read_keyframe is None or not (has_pts or containers & _DTS_CONTAINERS):
+        return None
     if codec == "mpeg4" and num_frames is None:
         return None  # a packet may hold two frames, or none (DivX, Xvid)
-    if codec in REORDERING_CODECS and codec != "mpeg4" and not has_pts:
+    if may_reorder and codec != "mpeg4" and not has_pts:
         return None
-    is_reordered = codec in REORDERING_CODECS and has_pts
-    if codec in REORDERING_CODECS and num_frames is not None and (codec == "mpeg4" or not stream.frames):
+    if may_reorder and num_frames is not None and (codec == "mpeg4" or not stream.frames):
         last_index = None  # all packets have to be counted to compare them
     keyframes: list[bool] = []
     times: list[int] = []
@@ -129,7 +129,7 @@ def build_packet_table(
                     return None
                 is_whole = True
                 break
-            time = packet.pts if is_reordered else len(times)
+            time = packet.pts if may_reorder and has_pts else len(times)
             is_keyframe = read_keyframe(packet)
             is_unsure = packet.is_discard or packet.is_corrupt or packet.has_sidedata("new_extradata")
             if is_keyframe is None or time is None or is_unsure:
@@ -145,27 +145,16 @@ def build_packet_table(
             has_decode_times |= "mov" in containers and packet.pts != packet.dts  # Matroska states only one of them
     except av.FFmpegError:
         return None
-    order = sorted(range(len(times)), key=times.__getitem__)
-    if not order or order[0] != 0 or not keyframes[0] or len(set(times)) < len(times):
+    order = np.argsort(times)
+    if not times or order[0] != 0 or not keyframes[0] or len(set(times)) < len(times):
         return None
     if num_frames is not None and num_frames != (len(times) if is_whole else stream.frames or num_frames):
         return None
-    frame_indices = [0] * len(order)
-    for frame_index, position in enumerate(order):
-        frame_indices[position] = frame_index
-    depth, stated_depth = _compute_reorder_depth(frame_indices), stream.codec_context.reorder_depth
+    frame_indices = np.argsort(order)
+    # how many frames a decoder holds back at most: those decoded, less those shown before the first that is not decoded
+    first_missing = np.minimum.accumulate(frame_indices[::-1])[::-1][1:]
+    depth = (np.arange(1, len(times)) - first_missing).max(initial=0)
+    stated_depth = stream.codec_context.reorder_depth
     if depth > stated_depth or (depth == 0 < stated_depth and not has_decode_times):
         return None  # the decoder shows frames in another order: the time stamps may be those of decoding
-    return PacketTable(keyframes, frame_indices, may_skip_unreferenced(codec, extradata))
-
-
-def _compute_reorder_depth(frame_indices: list[int]) -> int:
-    """Return how many frames a decoder holds back at most: decoded before another frame, shown after it."""
-    depth, next_shown, waiting = 0, 0, set[int]()
-    for num_decoded, frame_index in enumerate(frame_indices, 1):
-        waiting.add(frame_index)
-        while next_shown in waiting:
-            waiting.remove(next_shown)
-            next_shown += 1
-        depth = max(depth, num_decoded - next_shown)
-    return depth
+    return PacketTable(keyframes, frame_indices.tolist(), may_skip_unreferenced(codec, extradata))

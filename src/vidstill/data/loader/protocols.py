@@ -43,31 +43,21 @@ class DatasetInfo(Protocol):
 
     @property
     def source(self) -> PathOrUrl: ...
-
     @property
-    def description(self) -> str:
-        """What kind of list or folder it was read as, in words."""
-
+    def description(self) -> str: ...  # what kind of list or folder it was read as, in words
     @property
     def fingerprint(self) -> str: ...
-
     def __len__(self) -> int: ...
 
 
 @runtime_checkable
 class _Dataset(Protocol[B_co]):
     @property
-    def batch_type(self) -> Callable[..., B_co]:
-        """Builds a batch from the arrays of `load_arrays`, as tensors on the device; clips are scaled to [0, 1]."""
-
+    def batch_type(self) -> Callable[..., B_co]: ...  # builds a batch from columns on the device, the clips in [0, 1]
     @property
-    def sample_num_bytes(self) -> int:
-        """Size of a sample in bytes, for shared memory; what does not fit goes through a slower pipe."""
-
+    def sample_num_bytes(self) -> int: ...  # for shared memory; a larger sample goes through a slower pipe
     def __len__(self) -> int: ...
-
-    def sample_name(self, index: int) -> str:
-        """What log messages call a sample whose decoder was killed."""
+    def sample_name(self, index: int) -> str: ...  # for log messages
 
 
 @runtime_checkable
@@ -76,25 +66,16 @@ class TrainDataset(_Dataset[B_co], Protocol[B_co]):
 
     @property
     def manifest(self) -> DatasetInfo: ...
-
     @property
     def seed(self) -> int: ...
-
     @property
-    def repeats(self) -> int:
-        """Copies that a sample has: rows of its arrays."""
-
+    def repeats(self) -> int: ...  # copies that a sample has: rows of its arrays
     @property
-    def messages(self) -> Sequence[str]:
-        """Sentences to log before training."""
-
+    def messages(self) -> Sequence[str]: ...  # sentences to log before training
     @property
-    def noun(self) -> str:
-        """What messages call one sample, such as "video"."""
-
+    def noun(self) -> str: ...  # what messages call one sample, such as "video"
     @property
-    def expected_counts(self) -> Float[np.ndarray, "n"] | None:
-        """How often an epoch is expected to show each sample; None: once."""
+    def expected_counts(self) -> Float[np.ndarray, "n"] | None: ...  # of each sample in an epoch; None: 1
 
     def load_arrays(self, epoch: int, index: int, occurrence: int, source_index: int) -> SampleArrays:
         """Load the sample at `index`, called in a worker.
@@ -116,8 +97,4 @@ class ViewDataset(_Dataset[B_co], Protocol[B_co]):
     """Evaluation samples; nothing is random."""
 
     def load_arrays(self, index: int) -> SampleArrays:
-        """Load the sample at `index`, called in a worker.
-
-        Raises:
-            BrokenVideo: The video does not decode.
-        """
+        """Load the sample at `index`, called in a worker; a BrokenVideo says that its video does not decode."""
