@@ -127,7 +127,7 @@ class _NumberedNames(Sequence[str]):
 
 
 def _list_frame_names(directory: PathOrUrl) -> Sequence[str]:
-    """Return the names of a directory's images; if they are numbered, a missing one does not move the others in time."""
+    """Return the names of a directory's images; if they are numbered, a missing one does not move the others."""
     names = [name for name in list_files(directory) if is_image_file(name)]
     if not names:
         raise BrokenVideo(directory, "does not exist or has no images")

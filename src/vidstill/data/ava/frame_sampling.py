@@ -9,20 +9,15 @@ from vidstill.utils.types import check_range
 
 @dataclass(frozen=True, kw_only=True)
 class KeyframeSampling:
-    """Frames at regular intervals around a key frame.
+    """Frames at regular intervals around a key frame."""
 
-    Args:
-        frames: Frames of a clip.
-        stride: Distance of two frames, in frames at `frame_rate`.
-        frame_rate: Frames per second that the stride counts; in a video with another rate, the nearest frames are used.
-        rule: "videomae" (its detection code): as many frames before the key frame as after it, of which the middle ones
-            are used (16 frames at stride 4: -31, -27, …, -3, 1, …, 29); "slowfast" (PySlowFast): half a clip before the
-            key frame and half from it on (-32, …, 0, …, 28).
-    """
-
-    frames: int = 16
-    stride: int = 4
+    frames: int = 16  # frames of a clip
+    stride: int = 4  # distance of two frames, in frames at `frame_rate`
+    # frames per second that the stride counts; in a video with another rate, the nearest frames are used
     frame_rate: float = 25.0
+    # "videomae" (its detection code): as many frames before the key frame as after it, of which the middle ones are
+    # used (16 frames at stride 4: -31, -27, …, -3, 1, …, 29); "slowfast" (PySlowFast): half a clip before the key frame
+    # and half from it on (-32, …, 0, …, 28)
     rule: Literal["videomae", "slowfast"] = "videomae"
 
     def __post_init__(self) -> None:

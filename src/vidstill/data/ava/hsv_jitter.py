@@ -18,17 +18,11 @@ _ROUNDING = 1 << (_SHIFT - 1)
 
 @dataclass(frozen=True, kw_only=True)
 class HSVJitter:
-    """Largest shifts in either direction.
+    """Largest shifts in either direction."""
 
-    Args:
-        hue: Of 180 steps around the circle.
-        saturation: Of 255 levels, clipped at both ends.
-        value: Of 255 levels, clipped at both ends.
-    """
-
-    hue: int = 10
-    saturation: int = 26
-    value: int = 26
+    hue: int = 10  # of 180 steps around the circle
+    saturation: int = 26  # of 255 levels, clipped at both ends
+    value: int = 26  # of 255 levels, clipped at both ends
 
     def __post_init__(self) -> None:
         check_range(0, _HUE_RANGE // 2, hue=self.hue)

@@ -93,18 +93,13 @@ class Keyframes:
 
 @dataclass(frozen=True, kw_only=True)
 class PersonBoxesConfig:
-    """How boxes of a person detector join the annotated ones in training.
+    """How boxes of a person detector join the annotated ones in training."""
 
-    Args:
-        min_score: Smallest score of a detected box, 0 to 1.
-        min_iou: A box gets the actions of the annotated box with the highest IoU if that is at least this, and is a
-            negative (no action) otherwise; None: boxes keep the actions that their file states.
-        max_boxes: Most detected boxes of a key frame that get actions by IoU; None: no limit.
-    """
-
-    min_score: float = 0.9
+    min_score: float = 0.9  # smallest score of a detected box, 0 to 1
+    # a box gets the actions of the annotated box with the highest IoU if that is at least this, and is a negative (no
+    # action) otherwise; None: boxes keep the actions that their file states
     min_iou: float | None = None
-    max_boxes: int | None = None
+    max_boxes: int | None = None  # most detected boxes of a key frame that get actions by IoU; None: no limit
 
     def __post_init__(self) -> None:
         check_range(0, 1, min_score=self.min_score, min_iou=self.min_iou)
@@ -201,9 +196,10 @@ class KeyframeBuilder:
         unknown = video_index < 0
         if require_known_videos and unknown.any():
             row = int(unknown.argmax())
+            name = table.video_names[table.video_index[row]]
             raise InputError(
-                f"{table.describe_row(row)} names the video {table.video_names[table.video_index[row]]!r}, which is not "
-                f"among the {len(self.videos)} videos of the data; add the video or delete the line"
+                f"{table.describe_row(row)} names the video {name!r}, which is not among the {len(self.videos)} videos "
+                "of the data; add the video or delete the line"
             )
         use = np.ones(len(table), bool) if min_score is None else table.score >= min_score
         _warn(table, unknown & use, "of videos that the annotations do not name, which are left out")
@@ -236,7 +232,7 @@ class KeyframeBuilder:
         labels: Bool[np.ndarray, "n a"],
         scores: Float64[np.ndarray, "n"],
     ) -> Keyframes:
-        """Sort boxes by key frame, and within one by their first appearance; equal boxes become one with all actions."""
+        """Sort boxes by key frame and in one by first appearance; equal boxes become one with all actions."""
         order, is_first = sort_equal_rows([keyframe_id, *boxes.T])
         first = order[is_first]
         sequence = np.lexsort((first, keyframe_id[first]))

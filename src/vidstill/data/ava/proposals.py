@@ -107,8 +107,8 @@ def _find_images(path: PathOrUrl, boxes: Sequence[Any], image_file: PathOrUrl | 
             best = max(best, _parse_images(candidate, content), key=lambda images: len(image_ids & images.keys()))
     if not best:
         raise InputError(
-            f"{path} numbers its images, and {'no JSON file beside it' if image_file is None else image_file} says which "
-            "they are (`images` with id, movie, timestamp, width, height); put annotations in this format beside it"
+            f"{path} numbers its images, and {image_file or 'no JSON file beside it'} says which they are (`images` "
+            "with id, movie, timestamp, width, height); put annotations in this format beside it"
         )
     return best
 

@@ -37,29 +37,19 @@ MAX_TRAIN_BOXES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class BoxClipsConfig:
-    """Training clips of a detector.
+    """Training clips of a detector."""
 
-    Args:
-        dataset: Dataset that the recipe's numbers are for; it changes nothing.
-        sampling: Frames around a key frame.
-        short_side: Smallest and largest shorter side of the resized frames, in pixels.
-        short_side_sampling: Whether the shorter side or its inverse (PySlowFast) is uniformly distributed.
-        size: Rows and columns of a random crop.
-        flip_probability: Probability of a horizontal flip.
-        hsv_jitter: Colour jitter; None: none.
-        person_boxes: How boxes of a person detector join the annotated ones; None: they do not.
-        rule: Whose arithmetic of boxes is used.
-    """
-
-    dataset: str
-    sampling: KeyframeSampling
-    short_side: tuple[int, int] = (256, 256)
+    dataset: str  # dataset that the recipe's numbers are for; it changes nothing
+    sampling: KeyframeSampling  # frames around a key frame
+    short_side: tuple[int, int] = (256, 256)  # smallest and largest shorter side of the resized frames, in pixels
+    # whether the shorter side or its inverse (PySlowFast) is uniformly distributed
     short_side_sampling: Literal["uniform", "inverse_uniform"] = "uniform"
-    size: tuple[int, int] = (224, 224)
-    flip_probability: float = 0.5
-    hsv_jitter: HSVJitter | None = None
+    size: tuple[int, int] = (224, 224)  # rows and columns of a random crop
+    flip_probability: float = 0.5  # probability of a horizontal flip
+    hsv_jitter: HSVJitter | None = None  # colour jitter; None: none
+    # how boxes of a person detector join the annotated ones; None: they do not
     person_boxes: PersonBoxesConfig | None = None
-    rule: BoxRule = "videomae"
+    rule: BoxRule = "videomae"  # whose arithmetic of boxes is used
 
     def __post_init__(self) -> None:
         low, high = self.short_side
@@ -91,23 +81,15 @@ class BoxClipsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxViewsConfig:
-    """Test clips of a detector.
+    """Test clips of a detector."""
 
-    Args:
-        sampling: Frames around a key frame.
-        short_side: Shorter side of the resized frames, in pixels.
-        crop_size: Rows and columns of a central crop; None: the whole frame.
-        min_person_score: Smallest score of a detected box that is tested.
-        box_expansion: Shares of a box's width and height that it grows by, half of them at each side.
-        rule: Whose arithmetic of boxes is used.
-    """
-
-    sampling: KeyframeSampling
-    short_side: int = 256
-    crop_size: tuple[int, int] | None = None
-    min_person_score: float = 0.8
+    sampling: KeyframeSampling  # frames around a key frame
+    short_side: int = 256  # shorter side of the resized frames, in pixels
+    crop_size: tuple[int, int] | None = None  # rows and columns of a central crop; None: the whole frame
+    min_person_score: float = 0.8  # smallest score of a detected box that is tested
+    # shares of a box's width and height that it grows by, half of them at each side
     box_expansion: tuple[float, float] = (0.0, 0.0)
-    rule: BoxRule = "videomae"
+    rule: BoxRule = "videomae"  # whose arithmetic of boxes is used
 
     def __post_init__(self) -> None:
         check_range(1, math.inf, short_side=self.short_side)

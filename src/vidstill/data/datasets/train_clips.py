@@ -24,34 +24,25 @@ from vidstill.utils.types import InputError, check_range
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsConfig:
-    """What a training clip is: which frames, how they are cropped and coloured, in how many copies.
+    """What a training clip is: which frames, how they are cropped and coloured, in how many copies."""
 
-    Args:
-        dataset: The dataset that the recipe's numbers are for, such as "kinetics400"; it changes nothing.
-        sampling: Which frames; of one frame for images, which are clips of one frame.
-        size: Rows and columns of a clip.
-        crop: How a clip is cut out of its frames.
-        flip_probability: Probability of a horizontal flip.
-        randaugment: RandAugment; None for none.
-        randaugment_stage: Apply RandAugment to the whole "frame", before it is cropped (the video papers), or to the
-            "crop", after it is flipped (the image papers).
-        repeats: Augmented copies of a video in a batch ("repeated augmentation").
-        repeat_sampling: "same" if all copies show the same frames (AMD, fine-tuning), "own" if each draws its own: from
-            its own segment of the video with SpanSampling (MVD), from anywhere with TimedSampling (ST-MAE).
-        class_balance: Oversampling of rare classes: at 0 an epoch shows every video once, at 1 every class equally
-            often; between, a class's share of an epoch is its share of the videos to the power of 1 - class_balance.
-            Of several labels a video's rarest counts.
-    """
-
-    dataset: str
-    sampling: FrameSampling
-    size: tuple[int, int] = (224, 224)
+    dataset: str  # the dataset that the recipe's numbers are for, such as "kinetics400"; it changes nothing
+    sampling: FrameSampling  # which frames; of one frame for images, which are clips of one frame
+    size: tuple[int, int] = (224, 224)  # rows and columns of a clip
+    # how a clip is cut out of its frames
     crop: MultiScaleCrop | RandomResizedCrop = field(default_factory=MultiScaleCrop)
-    flip_probability: float = 0.0
-    randaugment: RandAugment | None = None
+    flip_probability: float = 0.0  # probability of a horizontal flip
+    randaugment: RandAugment | None = None  # RandAugment; None for none
+    # apply RandAugment to the whole "frame", before it is cropped (the video papers), or to the "crop", after it is
+    # flipped (the image papers)
     randaugment_stage: Literal["frame", "crop"] = "frame"
-    repeats: int = 1
+    repeats: int = 1  # augmented copies of a video in a batch ("repeated augmentation")
+    # "same" if all copies show the same frames (AMD, fine-tuning), "own" if each draws its own: from its own segment of
+    # the video with SpanSampling (MVD), from anywhere with TimedSampling (ST-MAE)
     repeat_sampling: Literal["same", "own"] = "same"
+    # Oversampling of rare classes: at 0 an epoch shows every video once, at 1 every class equally often; between, a
+    # class's share of an epoch is its share of the videos to the power of 1 - class_balance. Of several labels a
+    # video's rarest counts.
     class_balance: float = 0.0
 
     def __post_init__(self) -> None:

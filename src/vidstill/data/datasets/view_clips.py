@@ -17,25 +17,15 @@ from vidstill.utils.types import check_range
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
-    """The views of a video in evaluation: `temporal_clips` × `spatial_crops`.
+    """The views of a video in evaluation: `temporal_clips` × `spatial_crops`."""
 
-    Args:
-        sampling: Which frames a temporal clip has.
-        temporal_clips: Clips at different times of the video.
-        spatial_crops: Crops of each temporal clip.
-        short_side: Pixels that the shorter side is resized to before cropping.
-        size: Rows and columns of a crop.
-        interpolation: How a frame is resized.
-        crop_rule: Whose code decides where the crops lie.
-    """
-
-    sampling: FrameSampling
-    temporal_clips: int
-    spatial_crops: int
-    short_side: int = 224
-    size: tuple[int, int] = (224, 224)
-    interpolation: Interpolation = "bilinear"
-    crop_rule: CropRule = "videomae"
+    sampling: FrameSampling  # which frames a temporal clip has
+    temporal_clips: int  # clips at different times of the video
+    spatial_crops: int  # crops of each temporal clip
+    short_side: int = 224  # pixels that the shorter side is resized to before cropping
+    size: tuple[int, int] = (224, 224)  # rows and columns of a crop
+    interpolation: Interpolation = "bilinear"  # how a frame is resized
+    crop_rule: CropRule = "videomae"  # whose code decides where the crops lie
 
     def __post_init__(self) -> None:
         check_range(1, math.inf, temporal_clips=self.temporal_clips, spatial_crops=self.spatial_crops)

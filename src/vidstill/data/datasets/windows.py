@@ -21,15 +21,10 @@ from vidstill.utils.types import check_range
 
 @dataclass(frozen=True, kw_only=True)
 class WindowsConfig:
-    """The windows of a video.
+    """The windows of a video."""
 
-    Args:
-        window_seconds: Seconds of a window.
-        hop_seconds: Seconds from the start of a window to the start of the next.
-    """
-
-    window_seconds: float
-    hop_seconds: float
+    window_seconds: float  # seconds of a window
+    hop_seconds: float  # seconds from the start of a window to the start of the next
 
     def __post_init__(self) -> None:
         check_range(1e-3, math.inf, window_seconds=self.window_seconds, hop_seconds=self.hop_seconds)

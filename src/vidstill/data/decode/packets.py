@@ -17,18 +17,12 @@ _MAX_BUFFER_BYTES = 2**26  # of packets that are kept for decoding; those of a l
 
 @dataclass(frozen=True)
 class PacketTable:
-    """A stream's packets in decoding order.
+    """A stream's packets in decoding order."""
 
-    Args:
-        keyframes: For each packet, whether decoding may begin there: all frames shown from it on come out as in a full
-            decode.
-        frame_indices: For each packet, the number of the frame that it shows, from 0 in presentation order.
-        may_skip_unreferenced: Whether the decoder may leave out frames that it calls unreferenced; if not, every packet
-            has to show its frame.
-    """
-
+    # for each packet, whether decoding may begin there: all frames shown from it on come out as in a full decode
     keyframes: list[bool]
-    frame_indices: list[int]
+    frame_indices: list[int]  # for each packet, the number of the frame that it shows, from 0 in presentation order
+    # whether the decoder may leave out frames that it calls unreferenced; if not, every packet has to show its frame
     may_skip_unreferenced: bool
 
     def find_decode_runs(self, indices: Collection[int]) -> list[range]:

@@ -46,17 +46,11 @@ class StreamMetadata:
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A frame and when it is shown; `to_image` converts it.
+    """A frame and when it is shown; `to_image` converts it."""
 
-    Args:
-        pts_seconds: Seconds from the video's first frame to this one.
-        duration_seconds: Seconds that a frame is shown for, by the stated frame rate.
-        to_image: Convert to upright RGB.
-    """
-
-    pts_seconds: float
-    duration_seconds: float
-    to_image: Callable[[], ImageArray]
+    pts_seconds: float  # seconds from the video's first frame to this one
+    duration_seconds: float  # seconds that a frame is shown for, by the stated frame rate
+    to_image: Callable[[], ImageArray]  # convert to upright RGB
 
 
 class VideoReader:

@@ -18,18 +18,12 @@ class ColorJitter:
     Where few recordings share a light, their tint gives the class away, and a model learns it. As SimCLR's
     (arXiv:2002.05709, appendix A), with channel gains in place of hue and saturation, as light and white balance differ
     in gain. Each factor is draws uniformly from 1 - amount to 1 + amount.
-
-    Args:
-        brightness: Amount for the clip's mean.
-        contrast: Amount for a pixel's difference from that mean.
-        channel_gain: Amount for each colour channel.
-        grayscale_probability: Probability of removing colours (BT.601 luma).
     """
 
-    brightness: float = 0.3
-    contrast: float = 0.3
-    channel_gain: float = 0.3
-    grayscale_probability: float = 0.5
+    brightness: float = 0.3  # amount for the clip's mean
+    contrast: float = 0.3  # amount for a pixel's difference from that mean
+    channel_gain: float = 0.3  # amount for each colour channel
+    grayscale_probability: float = 0.5  # probability of removing colours (BT.601 luma)
 
     def __post_init__(self) -> None:
         check_range(0, 1, brightness=self.brightness, contrast=self.contrast, channel_gain=self.channel_gain)

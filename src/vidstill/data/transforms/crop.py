@@ -42,13 +42,10 @@ _CROP_OFFSETS = (
 
 @dataclass(frozen=True, kw_only=True)
 class MultiScaleCrop:
-    """Crop one of a few sizes at one of 13 positions, the same for every frame: pre-training's only augmentation (TSN).
+    """Crop one of a few sizes at one of 13 positions, the same for every frame: all of pre-training's augmentation (TSN)."""
 
-    Args:
-        scales: Fractions of the largest box of the output's shape that fits into the frame; height and width may take
-            neighbouring scales.
-    """
-
+    # fractions of the largest box of the output's shape that fits into the frame; height and width may take
+    # neighbouring scales
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
 
     def __post_init__(self) -> None:
@@ -103,16 +100,12 @@ class RandomResizedCrop:
     """Crop a box of random area and aspect, the same for every frame (Inception, arXiv:1409.4842).
 
     It is the crop of fine-tuning, and of MAE's and ST-MAE's pre-training.
-
-    Args:
-        scale: Smallest and largest fraction of the frame's area.
-        ratio: Smallest and largest width to height, relative to the output's. Log-uniform.
-        interpolation: How the box is resized.
     """
 
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: tuple[float, float] = (0.08, 1.0)  # smallest and largest fraction of the frame's area
+    # Smallest and largest width to height, relative to the output's. Log-uniform.
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    interpolation: Interpolation = "bilinear"
+    interpolation: Interpolation = "bilinear"  # how the box is resized
 
     def __post_init__(self) -> None:
         if not (0 <= self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1] < math.inf):

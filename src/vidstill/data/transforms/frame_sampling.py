@@ -12,15 +12,10 @@ from vidstill.utils.types import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class SpanSampling:
-    """Take every `stride`-th frame of a span that starts anywhere: the pre-training of VideoMAE, MVD and MaskAgain.
+    """Take every `stride`-th frame of a span that starts anywhere: the pre-training of VideoMAE, MVD and MaskAgain."""
 
-    Args:
-        num_frames: Frames of a clip.
-        stride: Frames of the video from one to the next.
-    """
-
-    num_frames: int = 16
-    stride: int = 4
+    num_frames: int = 16  # frames of a clip
+    stride: int = 4  # frames of the video from one to the next
 
     def __post_init__(self) -> None:
         _check_sampling(self.num_frames, self.stride)
@@ -57,15 +52,10 @@ class SpanSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class DenseSampling:
-    """Take frames evenly from a span of `num_frames * stride` frames: fine-tuning on Kinetics, UCF101 and HMDB51.
+    """Take frames evenly from a span of `num_frames * stride` frames: fine-tuning on Kinetics, UCF101 and HMDB51."""
 
-    Args:
-        num_frames: Frames of a clip.
-        stride: Frames of the video in the span, for each frame of the clip.
-    """
-
-    num_frames: int = 16
-    stride: int = 4
+    num_frames: int = 16  # frames of a clip
+    stride: int = 4  # frames of the video in the span, for each frame of the clip
 
     def __post_init__(self) -> None:
         _check_sampling(self.num_frames, self.stride)
@@ -101,16 +91,12 @@ class DenseSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentSampling:
-    """Take one frame from each of `num_frames` equal segments of the video (TSN, arXiv:1608.00859): for SSv2.
+    """Take one frame from each of `num_frames` equal segments of the video (TSN, arXiv:1608.00859): for SSv2."""
 
-    Args:
-        num_frames: Frames of a clip, one per segment.
-        rule: Whose segments. "amd" differs from "videomae" only where a video has fewer frames than segments: it
-            repeats the first frame and then shows every frame once, instead of the first frame only. "mvd" has segments
-            of fractional length.
-    """
-
-    num_frames: int = 16
+    num_frames: int = 16  # frames of a clip, one per segment
+    # Whose segments. "amd" differs from "videomae" only where a video has fewer frames than segments: it repeats the
+    # first frame and then shows every frame once, instead of the first frame only. "mvd" has segments of fractional
+    # length.
     rule: Literal["videomae", "amd", "mvd"] = "videomae"
 
     def __post_init__(self) -> None:
@@ -158,26 +144,21 @@ class TimedSampling:
     The span lasts `num_frames * stride / frame_rate` seconds; `adapt_to_frame_rate` gives the rule for a video's own
     frame rate, which all other methods assume. From the first to the last frame of a clip there is one frame of the
     video less than the span has, so 16 frames at a stride of 4 are 4.2 apart.
-
-    Args:
-        num_frames: Frames of a clip.
-        stride: Frames of the video in the span, for each frame of the clip; it may be a fraction.
-        frame_rate: Frames per second of the video that the stride counts.
-        start_mode: "between" two frames, where the whole video is decoded and positions in it are rounded down
-            (pre-training); at the next whole "frame", where only the span is decoded and positions are rounded down
-            within it (fine-tuning, and all evaluation views).
     """
 
-    num_frames: int = 16
-    stride: float = 4.0
-    frame_rate: float = 30.0
+    num_frames: int = 16  # frames of a clip
+    stride: float = 4.0  # frames of the video in the span, for each frame of the clip; it may be a fraction
+    frame_rate: float = 30.0  # frames per second of the video that the stride counts
+    # "between" two frames, where the whole video is decoded and positions in it are rounded down (pre-training); at the
+    # next whole "frame", where only the span is decoded and positions are rounded down within it (fine-tuning, and all
+    # evaluation views)
     start_mode: Literal["between", "frame"] = "between"
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or not (0 < self.stride < math.inf and 0 < self.frame_rate < math.inf):
             raise InputError(
-                f"a clip of {self.num_frames} frames at a stride of {self.stride} and {self.frame_rate} frames per second "
-                "cannot be sampled; take num_frames of 1 or more, and a stride and a frame_rate above 0"
+                f"a clip of {self.num_frames} frames at a stride of {self.stride} and {self.frame_rate} frames per "
+                "second cannot be sampled; take num_frames of 1 or more, and a stride and a frame_rate above 0"
             )
 
     @property

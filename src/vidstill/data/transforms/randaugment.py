@@ -91,20 +91,14 @@ class RandAugment:
     """Operations drawn with replacement from 15 (Cubuk et al., arXiv:1909.13719), as the video papers' code sets them.
 
     The papers say "(9, 0.5)"; every released default is `rand-m7-n4-mstd0.5-inc1`, which are the defaults here.
-
-    Args:
-        num_ops: Operations that are drawn for a clip.
-        probability: Probability that a drawn operation is applied.
-        magnitude: Mean of a normal distribution, whose draws are clipped to [0, 10].
-        magnitude_std: Its standard deviation.
-        fill: Colour of what comes in from outside the frame: grey (the video papers), or ImageNet's mean, 124 116 104
-            (the image papers).
     """
 
-    num_ops: int = 4
-    probability: float = 0.5
-    magnitude: float = 7.0
-    magnitude_std: float = 0.5
+    num_ops: int = 4  # operations that are drawn for a clip
+    probability: float = 0.5  # probability that a drawn operation is applied
+    magnitude: float = 7.0  # mean of a normal distribution, whose draws are clipped to [0, 10]
+    magnitude_std: float = 0.5  # its standard deviation
+    # colour of what comes in from outside the frame: grey (the video papers), or ImageNet's mean, 124 116 104 (the
+    # image papers)
     fill: RGBColor = (128, 128, 128)
 
     def __post_init__(self) -> None:

@@ -16,17 +16,11 @@ _BOX_TRIES = 100  # a rectangle that is too high or too wide is redrawn
 
 @dataclass(frozen=True, kw_only=True)
 class RandomErasing:
-    """Fill a rectangle with noise, the same in every frame (Zhong et al., arXiv:1708.04896; "cube", "pixel").
+    """Fill a rectangle with noise, the same in every frame (Zhong et al., arXiv:1708.04896; "cube", "pixel")."""
 
-    Args:
-        probability: Probability that a clip is erased.
-        scale: Smallest and largest fraction of the frame's area.
-        min_ratio: Smallest height to width; the largest is its inverse. Log-uniform.
-    """
-
-    probability: float = 0.25
-    scale: tuple[float, float] = (0.02, 1 / 3)
-    min_ratio: float = 0.3
+    probability: float = 0.25  # probability that a clip is erased
+    scale: tuple[float, float] = (0.02, 1 / 3)  # smallest and largest fraction of the frame's area
+    min_ratio: float = 0.3  # Smallest height to width; the largest is its inverse. Log-uniform.
 
     def __post_init__(self) -> None:
         check_range(0, 1, probability=self.probability)
