@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidstill.pipelines.box_data import BoxDataConfig as BoxDataConfig
-    from vidstill.pipelines.classifier_checkpoint import load_classifier as load_classifier
-    from vidstill.pipelines.detector_checkpoint import load_detector as load_detector
     from vidstill.pipelines.evaluate.classifier import evaluate_classifier as evaluate_classifier
     from vidstill.pipelines.evaluate.detector import evaluate_detector as evaluate_detector
     from vidstill.pipelines.infer.encoder import load_encoder as load_encoder
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from vidstill.pipelines.train.run_config import (
         RunConfig as RunConfig,
     )
+    from vidstill.pipelines.trained_models import load_classifier as load_classifier
+    from vidstill.pipelines.trained_models import load_detector as load_detector
     from vidstill.pipelines.workers import Workers as Workers
     from vidstill.recipes.recipe import find_recipe as find_recipe
 
@@ -40,8 +40,8 @@ _MODULES = {
     "evaluate_detector": "pipelines.evaluate.detector",
     "find_recipe": "recipes.recipe",
     "finetune": "pipelines.train.finetune",
-    "load_classifier": "pipelines.classifier_checkpoint",
-    "load_detector": "pipelines.detector_checkpoint",
+    "load_classifier": "pipelines.trained_models",
+    "load_detector": "pipelines.trained_models",
     "load_encoder": "pipelines.infer.encoder",
     "predict": "pipelines.infer.predict",
     "pretrain": "pipelines.train.pretrain",

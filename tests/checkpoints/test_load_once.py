@@ -14,7 +14,7 @@ from vidstill.checkpoints import licences, load
 from vidstill.checkpoints.io import write_checkpoint
 from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.checkpoints.load import load_checkpoint
-from vidstill.pipelines.classifier_checkpoint import load_classifier
+from vidstill.pipelines.trained_models import load_classifier
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import InputError

@@ -22,8 +22,8 @@ from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
 from vidstill.models.vit import ViT, ViTConfig
-from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.infer.encoder import load_encoder
+from vidstill.pipelines.trained_models import load_classifier
 from vidstill.synthetic.clips import SyntheticClipsConfig
 from vidstill.synthetic.dataset import make_dataset
 from vidstill.tasks.classification import Classifier, ClassifierConfig

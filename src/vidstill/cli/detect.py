@@ -15,7 +15,6 @@ from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.figures.tracks import PersonTracks
 from vidstill.pipelines.box_data import BoxDataConfig
-from vidstill.pipelines.detector_checkpoint import load_detector
 from vidstill.pipelines.evaluate.detector import evaluate_detector
 from vidstill.pipelines.infer.detect import DetectRequest, VideoDetections, detect_video, read_video_persons
 from vidstill.pipelines.infer.find_persons import CONFIDENT_SCORE, PersonBoxReport, find_person_boxes
@@ -27,6 +26,7 @@ from vidstill.pipelines.infer.writers.outputs import DetectionOutput
 from vidstill.pipelines.infer.writers.text import DetectionFormatter, describe_videos
 from vidstill.pipelines.train.detector import train_detector
 from vidstill.pipelines.train.run_config import DetectRunConfig
+from vidstill.pipelines.trained_models import load_detector
 from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
@@ -196,10 +196,10 @@ def detect_predict_command(
     output = DetectionOutput(out, interval)
     detector = load_detector(source)
     runtime = Runtime(precision)
-    selection = find_videos(videos, split=split, root=root, clip_frames=detector.views.sampling.frames)
+    selection = find_videos(videos, split=split, root=root, clip_frames=detector.recipe.views.sampling.frames)
     runtime.run_on_main(lambda: output.check_output(selection))
     detector = replace(detector, model=detector.model.to(runtime.device).eval())
-    min_score = detector.views.min_person_score if min_person_score is None else min_person_score
+    min_score = detector.recipe.views.min_person_score if min_person_score is None else min_person_score
     request = DetectRequest(detector, runtime, interval, min_score)
     if person_boxes is None:
         threshold = min(min_score, _MIN_PERSON_SCORE)

@@ -44,7 +44,9 @@ def _parse_value(expected: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(expected), typing.get_args(expected)
     if isinstance(value, dict) and _CLASS_KEY in value:
         config_class = _import_class(value[_CLASS_KEY], where)
-        if not _is_allowed(expected, config_class):
+        if not any(
+            each is Any or (isinstance(each, type) and issubclass(config_class, each)) for each in args or [expected]
+        ):
             raise InputError(f"{where} is a {config_class.__name__}, which is not allowed there")
         return _build_instance(config_class, value, where)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
@@ -56,7 +58,14 @@ def _parse_value(expected: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, args))}")
         return value
     if origin in (types.UnionType, typing.Union):
-        return None if value is None and type(None) in args else _parse_union(args, value, where)
+        if value is None and type(None) in args:
+            return None
+        for member_type in (each for each in args if each is not type(None)):
+            try:
+                return _parse_value(member_type, value, where)
+            except InputError as error:
+                last_error = error
+        raise last_error
     if origin is tuple:
         if not isinstance(value, list):
             raise InputError(f"{where} is {value!r}; it must be a list")
@@ -69,24 +78,6 @@ def _parse_value(expected: Any, value: Any, where: str) -> Any:
     if expected in (bool, int, float, str) and type(value) is not expected:
         raise InputError(f"{where} is {value!r}; it must be of type {expected.__name__}")
     return value
-
-
-def _parse_union(member_types: tuple[Any, ...], value: Any, where: str) -> Any:
-    for member_type in member_types:
-        if member_type is type(None):
-            continue
-        try:
-            return _parse_value(member_type, value, where)
-        except InputError as error:
-            last_error = error
-    raise last_error
-
-
-def _is_allowed(expected: Any, actual: type) -> bool:
-    """Return whether a value of a class fits a type annotation."""
-    if typing.get_origin(expected) in (types.UnionType, typing.Union):
-        return any(_is_allowed(member_type, actual) for member_type in typing.get_args(expected))
-    return expected is Any or (isinstance(expected, type) and issubclass(actual, expected))
 
 
 def _import_class(name: Any, where: str) -> type:

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,10 +78,13 @@ def rename_durably(source: Path, target: Path) -> None:
         os.close(directory)
 
 
-def open_locked(path: Path) -> BinaryIO:
+def open_locked(path: Path, owner: Path | None = None) -> BinaryIO:
     """Open a file for reading and writing at its start, made if absent, and lock it until it is closed.
 
     Worker processes share the lock of the process that forked them; where that one was killed, they end a moment later.
+
+    Args:
+        owner: What the file locks, for the error; None: the file itself.
 
     Raises:
         InputError: Another process holds the lock.
@@ -94,7 +97,7 @@ def open_locked(path: Path) -> BinaryIO:
         except BlockingIOError:
             file.close()
             if time.monotonic() > deadline:
-                raise InputError(f"{path} is being written by another process; wait until it ends") from None
+                raise InputError(f"{owner or path} is being written by another process; wait until it ends") from None
             time.sleep(0.05)
             continue
         except OSError:
@@ -139,10 +142,12 @@ def open_output_dir(
             cannot be written.
     """
     check_output_dir(out, kind, marker)
-    path = out / marker
+    path, lock = out / marker, out / _LOCK_FILE
     with convert_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    with _lock_dir(out):
+        file = open_locked(lock, owner=out)
+    with file, ExitStack() as stack:
+        stack.callback(lock.unlink, missing_ok=True)
         if not path.is_file():
             write_json(path, {**identity, **(metadata or {})})
         else:
@@ -153,22 +158,6 @@ def open_output_dir(
             if difference := find_difference(previous, identity):
                 raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
         yield
-
-
-@contextmanager
-def _lock_dir(directory: Path) -> Iterator[None]:
-    path = directory / _LOCK_FILE
-    with convert_write_errors(directory):
-        try:
-            file = open_locked(path)
-        except InputError:
-            raise InputError(f"{directory} is being written by another process; wait until it ends") from None
-    with file:
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
 
 
 def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] = ()) -> None:

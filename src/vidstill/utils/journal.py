@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from vidstill.utils.files import PARTIAL_SUFFIX, convert_write_errors, find_difference, open_locked, write_json
@@ -25,25 +24,17 @@ class Journal:
     The journal of `OUT` is the directory `OUT.journal`: the settings, one file of records per rank, and the arrays that
     its user keeps in `directory`. A record is a JSON object; its entry `key` names the item (a string, a number, or
     lists of these), if `done` is to find it. A record is in the file when `append` returns, so the arrays that it
-    refers to are flushed before. Use::
+    refers to are flushed before. Rank 0 opens it first, since it checks and writes the settings, and removes it after
+    the output is written::
 
-        journal = Journal(out, settings, rank=runtime.rank)
-        runtime.run_on_main(journal.open)  # rank 0 first: it checks and writes the settings
-        if not runtime.is_main:
-            journal.open()
-        done = journal.done()
-        for key in share_of_this_rank:
-            if key not in done:
+        with Journal(out, settings, runtime.rank) as journal:
+            for key in share_of_this_rank - journal.done().keys():
                 journal.append({"key": key, "rows": compute(key)})
-        runtime.barrier()
-        if runtime.is_main:
-            write_output(out, journal.done())  # an atomic write
-            journal.remove()
 
     Args:
         out: The output, a file or a directory, which is not touched.
         settings: What the records depend on, as JSON values; records of other settings are never mixed with these.
-        rank: The rank of this process; each appends to a file of its own.
+        rank: Of this process: each appends to a file of its own.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], rank: int = 0):
@@ -52,7 +43,7 @@ class Journal:
         self._file: BinaryIO | None = None
 
     def read_settings(self) -> dict[str, Any] | None:
-        """Return the settings of the records that are there; None if there are none."""
+        """Return the settings of the stored records; None if there are none."""
         try:
             return dict(json.loads((self.directory / _SETTINGS_FILE).read_text("utf-8")))
         except (OSError, ValueError, TypeError):
@@ -61,17 +52,18 @@ class Journal:
     def check(self) -> None:
         """Raise an InputError if the directory holds records of other settings, or something else; write nothing."""
         stored = self.read_settings()
-        if stored is None:
-            if os.path.lexists(self.directory) and not (self.directory.is_dir() and self._is_unused()):
-                raise InputError(f"{self.directory} is not a journal of unfinished work; move it away")
-        elif difference := find_difference(stored, self.settings):
+        if stored is None and not self._is_unused():
+            raise InputError(f"{self.directory} is not a journal of unfinished work; move it away")
+        if stored is not None and (difference := find_difference(stored, self.settings)):
             raise InputError(
                 f"{self.directory} holds unfinished work with other settings ({difference}); delete it, or choose "
                 "another path with --out"
             )
 
     def _is_unused(self) -> bool:
-        """Whether the directory is empty, or as a kill leaves it before the settings are written."""
+        """Whether the directory is absent, empty, or as a kill leaves it before the settings are written."""
+        if not self.directory.is_dir():
+            return not os.path.lexists(self.directory)
         leftover = _SETTINGS_FILE + PARTIAL_SUFFIX
         return all(each.name == leftover or not each.stat().st_size for each in self.directory.iterdir())
 
@@ -84,28 +76,22 @@ class Journal:
         self.check()
         with convert_write_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            try:
-                self._file = open_locked(self.directory / f"records-{self.rank}.jsonl")
-            except InputError:
-                raise InputError(f"{self.directory} is being written by another process; wait until it ends") from None
+            self._file = open_locked(self.directory / f"records-{self.rank}.jsonl", owner=self.directory)
             try:
                 if self.rank == 0:
                     write_json(self.directory / _SETTINGS_FILE, self.settings)
                 if self._file.seek(0, os.SEEK_END):
-                    self._write(b"\n")  # ends a line that a kill has cut; readers skip it
+                    self._file.write(b"\n")  # ends a line that a kill has cut; readers skip it
             except BaseException:
                 self.close()
                 raise
 
     def append(self, *records: Mapping[str, Any]) -> None:
         """Write records of finished items to the file of this rank."""
-        with convert_write_errors(self.directory):
-            self._write("".join(f"{json.dumps(record)}\n" for record in records).encode())
-
-    def _write(self, lines: bytes) -> None:
         assert self._file is not None, "open the journal before it is appended to"
-        self._file.write(lines)
-        self._file.flush()
+        with convert_write_errors(self.directory):
+            self._file.write("".join(f"{json.dumps(record)}\n" for record in records).encode())
+            self._file.flush()
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of all ranks as they are in the files, also cut ones: for readers that parse later."""
@@ -140,7 +126,7 @@ class Journal:
         self.open()
         return self
 
-    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -22,13 +22,13 @@ from vidstill.data.manifest.open import open_manifest
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
-from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.evaluate import classifier as testing
 from vidstill.pipelines.evaluate.classifier import (
     evaluate_classifier,
     score_classifier,
     write_classification_result,
 )
+from vidstill.pipelines.trained_models import load_classifier
 from vidstill.pipelines.workers import Workers
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils import files

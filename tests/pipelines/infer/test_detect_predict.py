@@ -22,10 +22,10 @@ from vidstill.data.ava.samples import KeyframeViewDataset
 from vidstill.data.decode.reader import TimedFrame, VideoReader, iter_timed_frames
 from vidstill.data.manifest.table import VideoRow
 from vidstill.engine.distributed import Runtime
-from vidstill.pipelines.detector_checkpoint import load_detector
 from vidstill.pipelines.infer.detect import DetectRequest, detect_video, read_video_persons
 from vidstill.pipelines.infer.keyframe_stream import read_keyframe_clips
 from vidstill.pipelines.infer.person_detector import PersonDetections
+from vidstill.pipelines.trained_models import load_detector
 from vidstill.utils.types import InputError
 
 PERSONS = """\
@@ -71,7 +71,7 @@ def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
     loaded = load_detector(str(model))
     builder = KeyframeBuilder(loaded.actions, [KeyframeVideo("clip", clip)])
     frames = builder.build_test(read_box_csv(persons, has_scores=True), min_score=0.5)
-    views = KeyframeViewDataset(frames, loaded.views)
+    views = KeyframeViewDataset(frames, loaded.recipe.views)
     moments = result["videos"][0]["keyframes"]
     assert [moment["seconds"] for moment in moments] == [0, 1, 2, 3]
     assert [len(moment["boxes"]) for moment in moments] == [1, 2, 1, 0]  # the box below the model's threshold is out

@@ -21,7 +21,7 @@ from vidstill.data.ava.box_table import read_box_csv
 from vidstill.data.ava.dataset import open_box_dataset
 from vidstill.data.ava.keyframes import Keyframes
 from vidstill.data.ava.samples import KeyframeViewDataset
-from vidstill.pipelines.detector_checkpoint import load_detector
+from vidstill.pipelines.trained_models import load_detector
 
 FILES = ("test.json", "detections.csv", "actions.csv", "curves.png")
 TWO = [
@@ -68,7 +68,7 @@ def test_a_training_leaves_a_detector_and_all_that_its_test_found(road):
 def test_what_is_written_of_a_test_is_what_the_detector_scores_by_itself(road):
     """Its rows, against the model run on each key frame alone."""
     loaded, frames = load_detector(str(road / "one")), load_keyframes(road / "data")
-    views = KeyframeViewDataset(frames, loaded.views)
+    views = KeyframeViewDataset(frames, loaded.recipe.views)
     rows = read_box_csv(road / "one/detections.csv", has_scores=True)
     result = rows.score.reshape(len(frames.boxes), len(frames.label_map))
     np.testing.assert_array_equal(rows.action_id.reshape(result.shape)[0], frames.label_map.action_ids)

@@ -13,9 +13,9 @@ from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.confusion import draw_confusion_matrix
-from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.infer.run import score_videos
 from vidstill.pipelines.labeled_data import open_labeled_test
+from vidstill.pipelines.trained_models import load_classifier
 from vidstill.pipelines.workers import Workers
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict

@@ -21,9 +21,9 @@ from vidstill.data.storage.filesystem import base_name
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.precision_recall import draw_precision_recall
 from vidstill.pipelines.box_data import BoxDataConfig
-from vidstill.pipelines.detector_checkpoint import LoadedDetector, load_detector
 from vidstill.pipelines.evaluate.classifier import check_decodes
 from vidstill.pipelines.infer.run import run_dataset
+from vidstill.pipelines.trained_models import LoadedDetector, load_detector
 from vidstill.pipelines.workers import Workers
 from vidstill.tasks.detection import Detector
 from vidstill.tasks.metrics.ava_map import FrameMAP, MatchingOrder, compute_frame_map
@@ -132,13 +132,13 @@ def evaluate_detector(
     runtime = runtime or Runtime(workers.precision)
     detector = load_detector(source)
     box_split = data.open_dataset().load_split(split)
-    views = detector.views
+    views = detector.recipe.views
     if crop is not None:
-        views = replace(views, crop_size=detector.train_size if crop == "center" else None)
+        views = replace(views, crop_size=detector.recipe.clips.size if crop == "center" else None)
     keyframes = data.select_test_keyframes(box_split, views.min_person_score)
     _check_actions(detector, keyframes)
-    matching = matching or detector.matching
-    test = DetectionTest(box_split, keyframes, views, detector.use_person_scores, matching)
+    matching = matching or detector.recipe.matching_rule
+    test = DetectionTest(box_split, keyframes, views, detector.recipe.use_person_scores, matching)
     test.check_decodes(min(1, workers.num_workers))
     result = score_detector(detector.model, test, workers, runtime)
     if out is not None and runtime.is_main:

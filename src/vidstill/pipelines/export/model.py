@@ -15,8 +15,8 @@ from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.engine.distributed import Runtime
 from vidstill.models.position_embeddings import PositionEmbedding
 from vidstill.models.vit import ViT
-from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND, load_detector
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
+from vidstill.pipelines.trained_models import DETECTOR_KIND, load_detector
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError, check_range
 
@@ -163,18 +163,18 @@ def _load_exportable_detector(source: str, config: ExportConfig) -> ExportableMo
     if config.data is not None:
         raise InputError(f"{source} is a detector, which needs boxes beside videos; leave out --data {config.data}")
     detector = load_detector(source)
-    size = config.size or detector.views.crop_size or detector.train_size
+    size = config.size or detector.recipe.views.crop_size or detector.recipe.clips.size
     names = detector.actions.names
     return ExportableModel(
         module=detector.model.cpu().float().eval(),
         kind="detector",
         output_type="logits",
-        clip_shape=(config.frames or detector.views.sampling.frames, *size),
+        clip_shape=(config.frames or detector.recipe.views.sampling.frames, *size),
         class_names=tuple(names.values()),
         views=None,
         multi_label=True,
         metadata={
-            "views": to_dict(detector.views),
+            "views": to_dict(detector.recipe.views),
             "actions": [[action_id, name] for action_id, name in names.items()],
             "boxes": "x1, y1, x2, y2 in pixels of the clip",
         },

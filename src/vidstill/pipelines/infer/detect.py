@@ -17,10 +17,10 @@ from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.tracks import KeyframeDetections, PersonTracks
-from vidstill.pipelines.detector_checkpoint import LoadedDetector
 from vidstill.pipelines.infer.keyframe_stream import KeyframeClip, read_keyframe_clips
 from vidstill.pipelines.infer.person_detector import PersonDetections
 from vidstill.pipelines.infer.run import Clip, ProgressFn, run
+from vidstill.pipelines.trained_models import LoadedDetector
 from vidstill.utils.types import InputError
 
 _NO_PERSONS = PersonDetections(np.zeros((0, 4)), np.zeros(0))
@@ -85,7 +85,7 @@ def detect_video(
         """Yield the clips of key frames with persons; `keyframes` gets all, with scores of 0."""
         nonlocal frame_size, broken
         try:
-            for clip in read_keyframe_clips(reader, detector.views, request.interval, rate, indices):
+            for clip in read_keyframe_clips(reader, detector.recipe.views, request.interval, rate, indices):
                 frame_size, persons = clip.frame_size, _find_persons(request, boxes, clip)
                 scores = np.zeros((len(persons.boxes), len(detector.actions)), np.float32)
                 keyframes[clip.index] = KeyframeDetections(clip.seconds, persons.boxes, persons.scores, scores)
@@ -100,7 +100,7 @@ def detect_video(
         return {"scores": detector.model(clip, boxes).float().sigmoid()}
 
     with VideoReader(row.source) as reader:
-        rate = reader.frame_rate or row.frame_rate or detector.views.sampling.frame_rate
+        rate = reader.frame_rate or row.frame_rate or detector.recipe.views.sampling.frame_rate
         duration = reader.num_frames / rate
         for record in run(score, iter_clips(reader), request.runtime):
             keyframe, scores = keyframes[record.video], record.arrays["scores"]
@@ -108,7 +108,7 @@ def detect_video(
                 broken = BrokenVideo(row.source, f"has scores that are not finite at {keyframe.seconds:.1f} s")
                 keyframes = {index: each for index, each in keyframes.items() if index < record.video}
                 break
-            if detector.use_person_scores:
+            if detector.recipe.use_person_scores:
                 scores = scores * keyframe.person_scores[:, None].astype(np.float32)
             keyframes[record.video] = replace(keyframe, action_scores=scores)
         progress(duration, duration)  # the last key frame is before the end

@@ -23,10 +23,10 @@ from vidstill.data.storage.fetch import PathOrUrl, parse_path
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.engine.distributed import Precision, Runtime
 from vidstill.models.vit import ViT
-from vidstill.pipelines.classifier_checkpoint import load_classifier
 from vidstill.pipelines.infer.embed_config import EmbedConfig, Pooling, pool_tokens
 from vidstill.pipelines.infer.run import Clip, MergeViews, Record, iter_window_clips, mean_over_views, run
 from vidstill.pipelines.infer.videos import build_row_manifest
+from vidstill.pipelines.trained_models import load_classifier
 from vidstill.tasks.classification import Classifier
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.config_io import from_dict

@@ -11,10 +11,10 @@ from vidstill.data.ava.samples import KeyframeTrainDataset
 from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.box_data import parse_optional_path
-from vidstill.pipelines.detector_checkpoint import DETECTOR_KIND
 from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector, write_detection_result
 from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.train.run_config import DetectRunConfig
+from vidstill.pipelines.trained_models import DETECTOR_KIND
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.detection import DetectionTask, Detector
 from vidstill.utils.config_io import to_dict

@@ -51,21 +51,16 @@ def finetune(
     Raises:
         InputError: Something that the user gave cannot be used; nothing has been written.
     """
-    train, test = open_train_test_manifests(run_config)
+    if run_config.fold == "all":
+        raise InputError("a run trains on one fold; give --fold 1, 2 or 3")
+    train, test = open_train_test(run_config.data, run_config.test_data, fold=run_config.fold, multi_label=True)
     runtime = runtime or Runtime(run_config.precision)
     start = load_checkpoint(init, recipe.encoder) if init else None
     if start is not None:
         recipe = replace(recipe, encoder=merge_encoder_config(start, recipe.encoder))
     clips = TrainClips(train, recipe.clips, seed=recipe.seed)
-    session = TrainingSession(
-        "finetune",
-        recipe,
-        clips,
-        run_config,
-        runtime,
-        group_clips=recipe.mixup.group_clips if recipe.mixup else 1,
-        group_option="--mixup.group-clips",
-    )
+    group_clips = recipe.mixup.group_clips if recipe.mixup else 1
+    session = TrainingSession("finetune", recipe, clips, run_config, runtime, group_clips, "--mixup.group-clips")
 
     def build_task(model: Classifier) -> ClassificationTask:
         return ClassificationTask(
@@ -127,17 +122,6 @@ def finetune(
         lambda result: write_classification_result(run_config.out, result, selection),
     )
     return run_config.out
-
-
-def open_train_test_manifests(run_config: FinetuneRunConfig) -> tuple[Manifest, Manifest]:
-    """Open the training set and the test set.
-
-    Raises:
-        InputError: They have no labels, or not the same classes.
-    """
-    if run_config.fold == "all":
-        raise InputError("a run trains on one fold; give --fold 1, 2 or 3")
-    return open_train_test(run_config.data, run_config.test_data, fold=run_config.first_fold, multi_label=True)
 
 
 def choose_auto_recipe(run_config: FinetuneRunConfig, init: str | None) -> AutoRecipe:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from vidstill.checkpoints.io import MODEL_FILE
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, evaluate_classifier
-from vidstill.pipelines.labeled_data import open_labeled_test
-from vidstill.pipelines.train.finetune import finetune, open_train_test_manifests
+from vidstill.pipelines.labeled_data import open_labeled_test, open_train_test
+from vidstill.pipelines.train.finetune import finetune
 from vidstill.pipelines.train.run_config import FinetuneRunConfig
 from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import FinetuneRecipe
@@ -42,9 +42,9 @@ def finetune_folds(
     """
     out = run_config.out
     _check_folds_dir(out)
+    for fold in _FOLDS:  # before the first fold is trained for hours
+        open_train_test(run_config.data, run_config.test_data, fold=fold, multi_label=True)
     runs = [replace(run_config, fold=fold, out=_fold_dir(out, fold)) for fold in _FOLDS]
-    for run in runs:
-        open_train_test_manifests(run)  # before the first fold is trained for hours
     runtime = Runtime(run_config.precision)
     for run in runs:
         finetune(recipe, run, init=init, runtime=runtime, notes=notes if run is runs[0] else ())

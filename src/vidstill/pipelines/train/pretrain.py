@@ -1,7 +1,8 @@
 """Pre-training: a method learns by a recipe, from its teachers if it has any. A run is a directory that resumes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,7 +14,6 @@ from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.manifest.open import open_manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.methods.common.teacher import (
-    FrozenTeacher,
     TeacherConfig,
     list_teacher_configs,
     list_teachers,
@@ -52,54 +52,31 @@ def pretrain(
     runtime = runtime or Runtime(run_config.precision)
     teachers = {name: _load_teacher(name, teacher) for name, teacher in list_teacher_configs(recipe.method).items()}
     start = load_checkpoint(init, recipe.method.encoder) if init else None
-    recipe = replace(
-        recipe, method=replace_teacher_configs(recipe.method, {n: each.config for n, each in teachers.items()})
-    )
+    configs = {name: config for name, (config, _, _) in teachers.items()}
+    recipe = replace(recipe, method=replace_teacher_configs(recipe.method, configs))
     if start is not None:
         _check_init_encoder(start, recipe.method.encoder)
     clips = TrainClips(manifest, recipe.clips, seed=recipe.seed)
+    group_clips = getattr(recipe.method, "group_clips", 1)
     session = TrainingSession(
-        "pretrain",
-        recipe,
-        clips,
-        run_config,
-        runtime,
-        group_clips=getattr(recipe.method, "group_clips", 1),
-        group_option="--method.output.relation-clips",
+        "pretrain", recipe, clips, run_config, runtime, group_clips, "--method.output.relation-clips"
     )
     _check_mask(recipe, session.dry_run(recipe.method.build))
     torch.manual_seed(recipe.seed)
     method = recipe.method.build()
     for name, module in list_teachers(method).items():
-        teachers[name].load_into(module)
+        config, checkpoint, external = teachers[name]
+        if external is not None:
+            module.set_model(external)
+        else:
+            init_encoder(module.model, checkpoint, cast(ViTConfig, config.model))
     if start is not None:
         init_encoder(method.encoder, start, recipe.method.encoder)
     metadata = {"kind": "pretraining", "encoder": to_dict(recipe.method.encoder), "recipe": to_dict(recipe)}
     sources = {"init": start} if start else {}
-    sources |= {_name_role(name): teacher.checkpoint for name, teacher in teachers.items()}
+    sources |= {_name_role(name): checkpoint for name, (_, checkpoint, _) in teachers.items()}
     session.run(method, method, metadata, sources=sources, init=init)
     return run_config.out
-
-
-@dataclass(frozen=True)
-class _LoadedTeacher:
-    """A teacher that was read.
-
-    Args:
-        config: As its source says.
-        checkpoint: Its tensors, and what its file says about it.
-        encoder: What the tensors are loaded into; an external library's encoder has them already.
-    """
-
-    config: TeacherConfig
-    checkpoint: Checkpoint
-    encoder: ViTConfig | ExternalEncoder
-
-    def load_into(self, teacher: FrozenTeacher) -> None:
-        if isinstance(self.encoder, ExternalEncoder):
-            teacher.set_model(self.encoder)
-        else:
-            init_encoder(teacher.model, self.checkpoint, self.encoder)
 
 
 def _name_role(name: str) -> str:
@@ -107,22 +84,20 @@ def _name_role(name: str) -> str:
     return name if name == "teacher" else f"{name}_teacher"
 
 
-def _load_teacher(name: str, teacher: TeacherConfig) -> _LoadedTeacher:
+def _load_teacher(name: str, teacher: TeacherConfig) -> tuple[TeacherConfig, Checkpoint, ExternalEncoder | None]:
+    """Return a teacher's config as its source states it, its checkpoint, and the model of an external library."""
     option, source = f"--method.{name}", teacher.checkpoint
     if not source:
         raise InputError(
             f"the {_name_role(name).replace('_', ' ')} has no checkpoint; give {option}.checkpoint a run directory or "
-            "a "
-            "weights file"
+            "a weights file"
         )
     if is_external_encoder(source):
         file = parse_weights_file(source)
         weights = read_checkpoint(file) if file else Checkpoint({}, source=source)
-        model = load_external_encoder(
-            source, weights.tensors if file else None, input_resolution=teacher.input_resolution
-        )
-        weights = replace(weights, tensors={}, metadata=model.metadata)
-        return _LoadedTeacher(replace(teacher, model=model.config), weights, model)
+        tensors = weights.tensors if file else None
+        model = load_external_encoder(source, tensors, input_resolution=teacher.input_resolution)
+        return replace(teacher, model=model.config), replace(weights, tensors={}, metadata=model.metadata), model
     if teacher.input_resolution == "native":
         raise InputError(
             f"{source} has no input size of its own; {option}.input-resolution native is for transformers: and timm: "
@@ -130,8 +105,7 @@ def _load_teacher(name: str, teacher: TeacherConfig) -> _LoadedTeacher:
         )
     hint = None if name.startswith("extra") or not isinstance(teacher.model, ViTConfig) else teacher.model
     weights = load_checkpoint(source, hint)
-    encoder = infer_encoder_config(weights, hint)
-    return _LoadedTeacher(replace(teacher, model=encoder), weights, encoder)
+    return replace(teacher, model=infer_encoder_config(weights, hint)), weights, None
 
 
 def _check_init_encoder(checkpoint: Checkpoint, expected: ViTConfig) -> None:
