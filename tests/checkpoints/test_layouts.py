@@ -27,7 +27,7 @@ def encoder_of(weights: Checkpoint) -> ViTConfig:
 @every_file
 def test_a_file_is_recognised_and_its_tensors_are_ours_again(foreign: Foreign):
     ours, ledger = import_checkpoint(Checkpoint(foreign.tensors()), foreign.encoder)
-    assert foreign.said in ledger.layout_description
+    assert foreign.description in ledger.layout_description
     expected = foreign.module.state_dict()
     assert ours.tensors.keys() == expected.keys()
     assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in expected.items())
@@ -57,12 +57,12 @@ def test_every_tensor_of_the_file_is_in_the_ledger_once_for_each_place_it_goes_t
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_names_changes_nothing(foreign: Foreign, seed):
     theirs = list(foreign.tensors().items())
-    straight, said = import_checkpoint(Checkpoint(dict(theirs)), foreign.encoder)
+    straight, description = import_checkpoint(Checkpoint(dict(theirs)), foreign.encoder)
     random.Random(seed).shuffle(theirs)
     shuffled, said_again = import_checkpoint(Checkpoint(dict(theirs)), foreign.encoder)
     assert shuffled.metadata == straight.metadata
-    assert said_again.layout_description == said.layout_description
-    assert set(said_again.entries) == set(said.entries)
+    assert said_again.layout_description == description.layout_description
+    assert set(said_again.entries) == set(description.entries)
     assert all(torch.equal(shuffled.tensors[name], tensor) for name, tensor in straight.tensors.items())
 
 

@@ -56,9 +56,9 @@ def refusal(source: str | Path) -> str:
     return sentence
 
 
-def assert_read(found: Checkpoint, tensors: dict[str, torch.Tensor] = TENSORS) -> None:
-    assert found.tensors.keys() == tensors.keys()
-    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items())
+def assert_read(metadata: Checkpoint, tensors: dict[str, torch.Tensor] = TENSORS) -> None:
+    assert metadata.tensors.keys() == tensors.keys()
+    assert all(torch.equal(metadata.tensors[name], tensor) for name, tensor in tensors.items())
 
 
 # addresses
@@ -68,12 +68,12 @@ def assert_read(found: Checkpoint, tensors: dict[str, torch.Tensor] = TENSORS) -
 def test_an_address_is_fetched_once(tmp_path, site, content):
     site.files["/some/file.pth"] = content
     for _ in range(2):
-        found = read_checkpoint(f"{site.address}/some/file.pth")
-        assert_read(found)
-        assert found.foreign_metadata["address"] == f"{site.address}/some/file.pth"
-    assert len(site.asked) == 1
+        metadata = read_checkpoint(f"{site.address}/some/file.pth")
+        assert_read(metadata)
+        assert metadata.foreign_metadata["address"] == f"{site.address}/some/file.pth"
+    assert len(site.requests) == 1
     assert [each.read_bytes() for each in cached(tmp_path)] == [content]
-    assert Path(found.source) == cached(tmp_path)[0]
+    assert Path(metadata.source) == cached(tmp_path)[0]
 
 
 def test_what_was_fetched_is_there_without_the_network_and_the_rest_is_met_with_one_sentence(tmp_path, site):
@@ -92,7 +92,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(tmp_path, site, monke
     content = pth()
     site.files["/a.pth"], site.cut = content, 9000
     assert_read(read_checkpoint(f"{site.address}/a.pth"))
-    assert [start for _, _, start in site.asked] == ["", "bytes=9000-", "bytes=18000-"]
+    assert [start for _, _, start in site.requests] == ["", "bytes=9000-", "bytes=18000-"]
     assert [each.read_bytes() for each in cached(tmp_path)] == [content]
 
 
@@ -119,7 +119,7 @@ def test_a_digest_behind_the_address_is_checked(tmp_path, site, kind):
 @pytest.mark.parametrize("fragment", ["sha256=12", "crc=12345678", "top", f"md5={'g' * 32}"])
 def test_a_digest_that_is_none_is_met_before_anything_is_fetched(site, fragment):
     assert "64 hexadecimal digits" in refusal(f"{site.address}/a.pth#{fragment}")
-    assert not site.asked
+    assert not site.requests
 
 
 def test_redirects_are_followed(tmp_path, site):
@@ -148,9 +148,9 @@ def test_redirects_to_other_places_than_the_web_are_not(tmp_path, site, where):
 )
 def test_what_holds_no_weights_stays_out_of_the_cache(tmp_path, site, content, headers, sentence):
     site.files["/a.pth"], site.headers = content, headers
-    found = refusal(f"{site.address}/a.pth")
-    assert sentence in found
-    assert f"{site.address}/a.pth" in found
+    metadata = refusal(f"{site.address}/a.pth")
+    assert sentence in metadata
+    assert f"{site.address}/a.pth" in metadata
     assert not cached(tmp_path)
 
 
@@ -168,9 +168,9 @@ def test_an_address_that_answers_with_an_error_is_met_with_it(tmp_path, site):
 def test_no_name_of_an_address_leads_out_of_the_cache(tmp_path, site, name):
     site.files[f"/{name}"] = pth()
     assert_read(read_checkpoint(f"{site.address}/{name}"))
-    (found,) = cached(tmp_path)
-    assert found.parent == tmp_path / "cache"
-    assert not found.name.startswith(".")
+    (metadata,) = cached(tmp_path)
+    assert metadata.parent == tmp_path / "cache"
+    assert not metadata.name.startswith(".")
 
 
 def test_two_addresses_with_one_name_are_two_files(site):
@@ -183,9 +183,9 @@ def test_two_addresses_with_one_name_are_two_files(site):
 def test_of_several_that_ask_at_once_one_fetches(tmp_path, site):
     site.files["/a.pth"] = pth()
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: read_checkpoint(f"{site.address}/a.pth"), range(4)):
-            assert_read(found)
-    assert len(site.asked) == 1
+        for metadata in pool.map(lambda _: read_checkpoint(f"{site.address}/a.pth"), range(4)):
+            assert_read(metadata)
+    assert len(site.requests) == 1
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, site, monkeypatch):
@@ -244,11 +244,11 @@ def test_a_folder_of_transformers_is_read_in_one_file_or_several(tmp_path, kind)
     file = one / ("model.safetensors" if kind == "safetensors" else "pytorch_model.bin")
     file.write_bytes(save(TENSORS) if kind == "safetensors" else pth(TENSORS))
     for source in (tmp_path / "several", index, one, file):
-        found = read_checkpoint(source)
-        assert_read(found)
-        assert found.foreign_metadata == CONFIG
-        assert not found.metadata
-        assert Path(found.source).is_file()
+        metadata = read_checkpoint(source)
+        assert_read(metadata)
+        assert metadata.foreign_metadata == CONFIG
+        assert not metadata.metadata
+        assert Path(metadata.source).is_file()
 
 
 def test_the_hash_of_a_model_in_several_files_follows_from_each_of_them(tmp_path):
@@ -266,26 +266,29 @@ def test_the_hash_of_a_model_in_several_files_follows_from_each_of_them(tmp_path
     ("change", "sentence"),
     [
         (
-            lambda found: found["weight_map"].update({"c": "../model-00001-of-00002.safetensors"}),
+            lambda metadata: metadata["weight_map"].update({"c": "../model-00001-of-00002.safetensors"}),
             "no checkpoint beside it",
         ),
-        (lambda found: found["weight_map"].update({"c": "/etc/passwd"}), "no checkpoint beside it"),
-        (lambda found: found["weight_map"].update({"c": "run.py"}), "no checkpoint beside it"),
-        (lambda found: found["weight_map"].update({"c": "model-00009-of-00002.safetensors"}), "not beside it"),
-        (lambda found: found["weight_map"].update({"c": "model-00001-of-00002.safetensors"}), "holds other tensors"),
+        (lambda metadata: metadata["weight_map"].update({"c": "/etc/passwd"}), "no checkpoint beside it"),
+        (lambda metadata: metadata["weight_map"].update({"c": "run.py"}), "no checkpoint beside it"),
+        (lambda metadata: metadata["weight_map"].update({"c": "model-00009-of-00002.safetensors"}), "not beside it"),
         (
-            lambda found: found["weight_map"].update({"a.weight": "model-00002-of-00002.safetensors"}),
+            lambda metadata: metadata["weight_map"].update({"c": "model-00001-of-00002.safetensors"}),
             "holds other tensors",
         ),
-        (lambda found: found.pop("weight_map"), "no index of checkpoint files"),
-        (lambda found: found.update(weight_map=[1]), "no index of checkpoint files"),
+        (
+            lambda metadata: metadata["weight_map"].update({"a.weight": "model-00002-of-00002.safetensors"}),
+            "holds other tensors",
+        ),
+        (lambda metadata: metadata.pop("weight_map"), "no index of checkpoint files"),
+        (lambda metadata: metadata.update(weight_map=[1]), "no index of checkpoint files"),
     ],
 )
 def test_an_index_that_is_wrong_is_refused(tmp_path, change, sentence):
     index = sharded(tmp_path, "safetensors")
-    found = json.loads(index.read_text())
-    change(found)
-    index.write_text(json.dumps(found))
+    metadata = json.loads(index.read_text())
+    change(metadata)
+    index.write_text(json.dumps(metadata))
     assert sentence in refusal(tmp_path)
 
 
@@ -321,21 +324,21 @@ MODEL = {
 )
 def test_a_model_of_the_hub_is_fetched_and_nothing_of_it_but_weights_and_settings(tmp_path, site, source):
     site.models["org/name"] = MODEL
-    found = read_checkpoint(source)
-    assert_read(found)
-    assert found.foreign_metadata["address"] == source
-    assert ("hidden_size" in found.foreign_metadata) == ("old" not in source)
+    metadata = read_checkpoint(source)
+    assert_read(metadata)
+    assert metadata.foreign_metadata["address"] == source
+    assert ("hidden_size" in metadata.foreign_metadata) == ("old" not in source)
     fetched = {path.name for path in (tmp_path / "hub").rglob("*") if path.is_file()}
     assert not fetched & {"modeling.py", "pytorch_model.bin"}
-    assert not any("modeling" in path for _, path, _ in site.asked)
+    assert not any("modeling" in path for _, path, _ in site.requests)
 
 
 def test_a_model_of_the_hub_in_several_files_is_fetched(tmp_path, site):
     sharded(tmp_path / "made", "safetensors")
     site.models["org/large"] = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
-    found = read_checkpoint("hf://org/large")
-    assert_read(found)
-    assert found.foreign_metadata["hidden_size"] == 24
+    metadata = read_checkpoint("hf://org/large")
+    assert_read(metadata)
+    assert metadata.foreign_metadata["hidden_size"] == 24
     assert len(list_checkpoint_files("hf://org/large")) == 3
 
 
@@ -348,22 +351,22 @@ def test_a_model_with_one_file_of_the_authors_is_fetched(site):
 def test_a_fetched_model_is_there_without_the_network(site, monkeypatch, offline):
     site.models["org/name"] = MODEL
     read_checkpoint("hf://org/name")
-    site.asked.clear()
+    site.requests.clear()
     if offline:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     else:
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    found = read_checkpoint("hf://org/name")
-    assert_read(found)
-    assert found.foreign_metadata["hidden_size"] == 24
-    assert not site.asked
+    metadata = read_checkpoint("hf://org/name")
+    assert_read(metadata)
+    assert metadata.foreign_metadata["hidden_size"] == 24
+    assert not site.requests
 
 
 def test_offline_a_model_that_was_not_fetched_is_met_with_one_sentence(site, monkeypatch):
     site.models["org/name"] = MODEL
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in refusal("hf://org/name")
-    assert not site.asked
+    assert not site.requests
 
 
 @pytest.mark.parametrize(
@@ -401,7 +404,7 @@ def test_without_the_network_the_hub_is_met_with_one_sentence(site, monkeypatch)
 )
 def test_what_is_no_name_of_a_model_is_met_with_how_to_write_it(site, source):
     assert "write hf://org/name" in refusal(source)
-    assert not site.asked
+    assert not site.requests
 
 
 @pytest.mark.parametrize("source", ["runs/none", "none", "a/b/c", "runs/none.pth"])
@@ -409,4 +412,4 @@ def test_a_path_that_is_mistyped_is_not_asked_for_on_the_hub(tmp_path, site, mon
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     assert f"there is no file or run {source}; give a run directory, a .safetensors or a .pth file" in refusal(source)
-    assert not site.asked
+    assert not site.requests

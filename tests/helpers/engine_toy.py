@@ -36,8 +36,8 @@ class Toy(nn.Module):
         self.layers[2].p = self.drop * (1 - progress)
 
     def forward(self, clip: Tensor, label: Tensor) -> Output:
-        guess = self.layers(clip)[:, 0]
-        return Output(F.mse_loss(guess, label), {"guess": guess.mean()})
+        prediction = self.layers(clip)[:, 0]
+        return Output(F.mse_loss(prediction, label), {"guess": prediction.mean()})
 
 
 def toy_plan(*, epochs: int = 4, batch: int = 8, at_once: int | None = None, world: int = 1) -> TrainingPlan:
@@ -83,28 +83,28 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--patience", type=int, help="epochs; each is scored by the weights that it ends with")
     parser.add_argument("--largest-file", type=int, help="bytes: what a full disk is like")
-    asked = parser.parse_args()
-    if asked.largest_file:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (asked.largest_file, asked.largest_file))
+    options = parser.parse_args()
+    if options.largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options.largest_file, options.largest_file))
     runtime = Runtime("fp32")
-    plan = toy_plan(epochs=asked.epochs, at_once=asked.at_once, world=runtime.world_size)
-    task = Toy(width=asked.width)
-    batches = toy_batches(plan, runtime, slow=asked.slow, poison=tuple(asked.poison))
+    plan = toy_plan(epochs=options.epochs, at_once=options.at_once, world=runtime.world_size)
+    task = Toy(width=options.width)
+    batches = toy_batches(plan, runtime, slow=options.slow, poison=tuple(options.poison))
     how = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save_config": SaveConfig(steps=1)}
-    if asked.patience:
+    if options.patience:
         how["validation"] = Validation(
-            score_epoch=lambda epoch: first_bias(task), metric="bias", patience=asked.patience
+            score_epoch=lambda epoch: first_bias(task), metric="bias", patience=options.patience
         )
     try:
-        train_task(task, batches, run_dir=asked.folder, **how)
+        train_task(task, batches, run_dir=options.folder, **how)
     except RunStopped as stopped:
         print(stopped)
         return stopped.exit_code
     finally:
         runtime.close()
     if runtime.is_main:
-        torch.save(task.state_dict(), asked.folder / "weights.new")
-        os.replace(asked.folder / "weights.new", asked.folder / "weights.pt")
+        torch.save(task.state_dict(), options.folder / "weights.new")
+        os.replace(options.folder / "weights.new", options.folder / "weights.pt")
     return 0
 
 

@@ -44,7 +44,7 @@ class Foreign:
 
     config: Any
     names: tuple[RenameRule, ...]
-    said: str
+    description: str
     kind: str = "pretraining"
     tables: tuple[tuple[str, FixedPositionKind, int], ...] = ()
     beside: Callable[[], dict[str, Tensor]] = dict
@@ -60,13 +60,13 @@ class Foreign:
         return nn.ModuleDict({"encoder": module}) if isinstance(self.config, ViTConfig) else module
 
     def tensors(self) -> dict[str, Tensor]:
-        theirs = to_foreign(self.module.state_dict(), self.names)
+        tensors = to_foreign(self.module.state_dict(), self.names)
         frames = self.encoder.tubelet[0]
         for name, kind, dim in self.tables:
             table = build_position_table(kind, Grid(4 // frames if frames > 1 else 1, 4, 3), dim, torch.device("cpu"))
             row = torch.zeros(1 if kind == "sincos2d" else 0, dim)
-            theirs[name] = torch.cat([row, table])[None]
-        return theirs | self.beside()
+            tensors[name] = torch.cat([row, table])[None]
+        return tensors | self.beside()
 
 
 def _classifier(encoder: ViTConfig, **options: Any) -> ClassifierConfig:

@@ -34,8 +34,8 @@ def clip(frames: int = 16) -> Tensor:
 
 @cache
 def mask() -> Mask:
-    chance = np.random.RandomState(1)
-    orders = [chance.permutation(196) for _ in range(2)]
+    rng = np.random.RandomState(1)
+    orders = [rng.permutation(196) for _ in range(2)]
 
     def tubes(first: int, last: int) -> Tensor:
         slots = np.arange(8)[:, None] * 196
@@ -44,18 +44,18 @@ def mask() -> Mask:
     return Mask(tubes(0, 20), tubes(20, 196), tubes(20, 49))
 
 
-def filled(theirs: str, tensor: Tensor) -> Tensor:
-    z = np.random.RandomState(crc32(theirs.encode("ascii"))).standard_normal(tensor.numel()).astype(np.float32)
-    parents, _, last = theirs.rpartition(".")
+def filled(foreign: str, tensor: Tensor) -> Tensor:
+    z = np.random.RandomState(crc32(foreign.encode("ascii"))).standard_normal(tensor.numel()).astype(np.float32)
+    parents, _, last = foreign.rpartition(".")
     one = last == "weight" and "norm" in parents.rpartition(".")[2]
     return torch.from_numpy(np.float32(0.02) * z + np.float32(one)).reshape(tensor.shape)
 
 
 def fill(module: nn.Module, names: Sequence[RenameRule], prefix: str = "") -> None:
-    theirs = to_foreign(module.state_dict(), names)
+    foreign = to_foreign(module.state_dict(), names)
     load_state_dict_strict(
         module,
-        translate_state_dict({name: filled(prefix + name, t) for name, t in theirs.items()}, names),
+        translate_state_dict({name: filled(prefix + name, t) for name, t in foreign.items()}, names),
         "the recipe",
     )
 
@@ -67,11 +67,11 @@ def hold(tensor: Tensor, *, shape: tuple[int, ...], **printed: str) -> None:
     firsts = printed.pop("first", "").split()
     hold_numbers(numbers[: len(firsts)], firsts, scale=numbers.std().item())
     for name, digits in printed.items():
-        ours = {"mean": numbers.mean(), "std": numbers.std(), "last": numbers[-1]}[name]
-        hold_numbers(ours[None], [digits], scale=numbers.std().item())
+        values = {"mean": numbers.mean(), "std": numbers.std(), "last": numbers[-1]}[name]
+        hold_numbers(values[None], [digits], scale=numbers.std().item())
 
 
-def hold_numbers(ours: Tensor, printed: Sequence[str], *, scale: float) -> None:
-    for number, digits in zip(ours.tolist(), printed, strict=True):
+def hold_numbers(values: Tensor, printed: Sequence[str], *, scale: float) -> None:
+    for number, digits in zip(values.tolist(), printed, strict=True):
         half_a_digit = 0.5 * 10.0 ** int(Decimal(digits).as_tuple().exponent)
         assert number == pytest.approx(float(digits), rel=0, abs=half_a_digit + 1e-6 * max(scale, abs(float(digits))))

@@ -11,19 +11,19 @@ from vidstill.utils.types import Grid, Tubelet
 def places_in_each_slot(tokens: Tensor, grid: Grid) -> Tensor:
     """The places (b, k) that the tokens have in every slot, which have to be the same, without one twice."""
     slots = rearrange(tokens, "b (t k) -> b t k", t=grid.t)
-    slot, place = slots // (grid.h * grid.w), slots % (grid.h * grid.w)
+    slot, position = slots // (grid.h * grid.w), slots % (grid.h * grid.w)
     assert (slot == torch.arange(grid.t)[:, None]).all()
-    assert (place == place[:, :1]).all()
-    assert (place.diff(dim=2) > 0).all()
-    return place[:, 0]
+    assert (position == position[:, :1]).all()
+    assert (position.diff(dim=2) > 0).all()
+    return position[:, 0]
 
 
 def seen_in_each_slot(mask: Mask, grid: Grid) -> Tensor:
     """How many tokens (b, t) of every slot are seen."""
-    return rearrange(shown(mask, grid), "b t h w -> b t (h w)").sum(dim=2)
+    return rearrange(mark_visible(mask, grid), "b t h w -> b t (h w)").sum(dim=2)
 
 
-def shown(mask: Mask, grid: Grid) -> Tensor:
+def mark_visible(mask: Mask, grid: Grid) -> Tensor:
     """Which tokens (b, t, h, w) are seen."""
     flat = torch.zeros(len(mask.visible), grid.num_tokens, dtype=torch.bool).scatter(1, mask.visible, True)
     return rearrange(flat, "b (t h w) -> b t h w", t=grid.t, h=grid.h)

@@ -40,32 +40,41 @@ class Case:
         """The tensors named `prefix/…`, without the prefix."""
         return {name.removeprefix(prefix + "/"): t for name, t in self.tensors.items() if name.startswith(prefix + "/")}
 
-    def hold(self, ours: Tensor, name: str, kind: str = "outputs") -> None:
+    def hold(self, result: Tensor, name: str, kind: str = "outputs") -> None:
         """Our tensor equals the stored one: max|a-b| <= atol + rtol·max|b| (the case's own tolerance)."""
-        self.hold_value(ours, self.tensors[name], name, kind)
+        self.hold_value(result, self.tensors[name], name, kind)
 
-    def hold_value(self, ours: Tensor, theirs: Tensor, name: str, kind: str = "outputs") -> None:
+    def hold_value(self, result: Tensor, reference: Tensor, name: str, kind: str = "outputs") -> None:
         limits = self.json["tolerance"][kind]
-        assert ours.shape == theirs.shape, f"{name}: {tuple(ours.shape)}, the reference has {tuple(theirs.shape)}"
-        apart = (ours.double() - theirs.double()).abs().max().item()
-        bound = limits["atol"] + limits["rtol"] * theirs.double().abs().max().item()
+        assert result.shape == reference.shape, (
+            f"{name}: {tuple(result.shape)}, the reference has {tuple(reference.shape)}"
+        )
+        apart = (result.double() - reference.double()).abs().max().item()
+        bound = limits["atol"] + limits["rtol"] * reference.double().abs().max().item()
         assert apart <= bound, f"{name}: {apart:.3g} apart, the limit is {bound:.3g}"
 
-    def hold_each(self, ours: Tensor, theirs: Tensor | str, kind: str) -> None:
+    def hold_each(self, result: Tensor, reference: Tensor | str, kind: str) -> None:
         """Each of our elements is near its own: |a-b| <= atol + rtol·|b|; a string names a tensor of the case."""
-        name = theirs if isinstance(theirs, str) else kind
-        theirs = self.tensors[theirs] if isinstance(theirs, str) else theirs
+        name = reference if isinstance(reference, str) else kind
+        reference = self.tensors[reference] if isinstance(reference, str) else reference
         limits = self.json["tolerance"][kind]
-        assert ours.shape == theirs.shape, f"{name}: {tuple(ours.shape)}, the reference has {tuple(theirs.shape)}"
-        apart, bound = (ours.double() - theirs.double()).abs(), limits["atol"] + limits["rtol"] * theirs.double().abs()
+        assert result.shape == reference.shape, (
+            f"{name}: {tuple(result.shape)}, the reference has {tuple(reference.shape)}"
+        )
+        apart, bound = (
+            (result.double() - reference.double()).abs(),
+            limits["atol"] + limits["rtol"] * reference.double().abs(),
+        )
         assert (apart <= bound).all(), f"{name}: {(apart - bound).max().item():.3g} beyond the limit of an element"
 
-    def hold_number(self, ours: float, theirs: float, name: str, kind: str = "losses") -> None:
-        self.hold_value(torch.tensor(ours, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64), name, kind)
+    def hold_number(self, result: float, reference: float, name: str, kind: str = "losses") -> None:
+        self.hold_value(
+            torch.tensor(result, dtype=torch.float64), torch.tensor(reference, dtype=torch.float64), name, kind
+        )
 
 
 @cache
-def found() -> Mapping[str, Case]:
+def load_cases() -> Mapping[str, Case]:
     """Every case of the reference folder, and those that this repository keeps."""
     cases = {}
     for prefix, root in (("committed/", COMMITTED), ("", REFERENCE)):
@@ -74,22 +83,22 @@ def found() -> Mapping[str, Case]:
     return cases
 
 
-ASKED: set[str] = set()
+SELECTED: set[str] = set()
 """The cases that some test was given."""
 
 
 def cases(*, kind: str, method: str | None = None, name: str | None = None) -> list[Any]:
     """The cases of a kind as parameters, tables by what their names begin with; a skipped one if there are none."""
-    chosen = [
+    parameters = [
         pytest.param(case, id=key)
-        for key, case in found().items()
+        for key, case in load_cases().items()
         if (method is None or case.method == method)
         and (name is None or case.name.startswith(name))
         and case.json["kind"] == kind
     ]
-    ASKED.update(str(parameter.id) for parameter in chosen)
-    if not chosen:
-        wanted = "/".join(filter(None, (method, name or kind)))
-        reason = f"no case {wanted} in {REFERENCE}: set VIDSTILL_REFERENCE to a folder of reference cases"
-        chosen = [pytest.param(None, id=f"{wanted} is not here", marks=pytest.mark.skip(reason=reason))]
-    return chosen
+    SELECTED.update(str(parameter.id) for parameter in parameters)
+    if not parameters:
+        name_of_case = "/".join(filter(None, (method, name or kind)))
+        reason = f"no case {name_of_case} in {REFERENCE}: set VIDSTILL_REFERENCE to a folder of reference cases"
+        parameters = [pytest.param(None, id=f"{name_of_case} is not here", marks=pytest.mark.skip(reason=reason))]
+    return parameters

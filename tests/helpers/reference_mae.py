@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from foreign_layout import to_foreign, translate_state_dict
 from reference_cases import Case
-from reference_models import colours, places, take_step
+from reference_models import colours, list_tokens, take_step
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mae import build_mae_rules
@@ -104,14 +104,14 @@ def target(config: dict[str, Any]) -> PixelTarget:
 
 
 def imagemae(config: dict[str, Any], weights: dict[str, Tensor], source: str) -> ImageMAE:
-    ours = ImageMAEConfig(
+    result = ImageMAEConfig(
         encoder=encoder_config(config),
         decoder=decoder_config(config),
         mask=RandomMask(ratio=config.get("mask_ratio", 0.75)),
         target=target(config),
     )
-    method = ours.build()
-    load_state_dict_strict(method, translate_state_dict(weights, build_mae_rules(ours.encoder)), source)
+    method = result.build()
+    load_state_dict_strict(method, translate_state_dict(weights, build_mae_rules(result.encoder)), source)
     return method
 
 
@@ -127,19 +127,19 @@ def stmae_colours(video: Tensor) -> Tensor:
 
 def mask_by(noise: Tensor, ratio: float) -> Mask:
     """The tokens with the least noise are kept: as many as our own mask shows."""
-    kept = RandomMask(ratio=ratio).draw(torch.arange(len(noise)), Grid(1, 1, noise.shape[1])).visible.shape[1]
-    hidden = (_ranks(noise) >= kept).int()
-    return Mask(places(hidden, 0), places(hidden, 1))
+    num_visible = RandomMask(ratio=ratio).draw(torch.arange(len(noise)), Grid(1, 1, noise.shape[1])).visible.shape[1]
+    hidden = (_ranks(noise) >= num_visible).int()
+    return Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
 
 
 def stored_mask(case: Case) -> Mask:
     """The mask of a forward case; what is stored of it says the same."""
-    noise, kept = case.tensors["mask/noise"], case.json["config"]["len_keep"]
+    noise, num_visible = case.tensors["mask/noise"], case.json["config"]["len_keep"]
     mask = mask_by(noise, case.json["config"]["mask_ratio"])
     assert torch.equal(case.tensors["mask/ids_restore"], _ranks(noise))
-    assert torch.equal(case.tensors["mask/ids_keep"], noise.argsort(dim=1)[:, :kept])
+    assert torch.equal(case.tensors["mask/ids_keep"], noise.argsort(dim=1)[:, :num_visible])
     assert torch.equal(mask.visible, case.tensors["mask/ids_keep"].sort(dim=1).values)
-    assert torch.equal(mask.masked, places(case.tensors["mask/mask"], 1))
+    assert torch.equal(mask.masked, list_tokens(case.tensors["mask/mask"], 1))
     return mask
 
 
@@ -149,11 +149,11 @@ def _ranks(noise: Tensor) -> Tensor:
 
 def predictions(method: ImageMAE | DMAE | STMAE, image: Tensor, mask: Mask) -> Tensor:
     """What the decoder makes of every token, of the seen ones too, in grid order."""
-    seen, decoder, places = method.encoder(image, mask.visible), method.decoder, (mask.visible, mask.masked)
+    encoded, decoder, list_tokens = method.encoder(image, mask.visible), method.decoder, (mask.visible, mask.masked)
     joined = decoder.trunk.concat_tokens(
-        decoder.embed(seen.tokens), *places, method.encoder.grid(image), decoder.embed(seen.cls_token)
+        decoder.embed(encoded.tokens), *list_tokens, method.encoder.grid(image), decoder.embed(encoded.cls_token)
     )
-    order = torch.cat(places, dim=1).argsort(dim=1)
+    order = torch.cat(list_tokens, dim=1).argsort(dim=1)
     rows = decoder.head(decoder.norm(decoder.trunk.forward_blocks(joined)))
     return gather_tokens(rows[:, rows.shape[1] - order.shape[1] :], order)  # without a class token's
 
@@ -171,12 +171,12 @@ def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule,
     """Every gradient that is stored equals ours, and the norm of every parameter's."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     assert all(parameter.grad is not None for parameter in trained.values())
-    ours = to_foreign({name: p.grad for name, p in trained.items()}, names)
-    assert ours.keys() == case.json["grad_norms"].keys()
+    result = to_foreign({name: p.grad for name, p in trained.items()}, names)
+    assert result.keys() == case.json["grad_norms"].keys()
     for name, norm in case.json["grad_norms"].items():
-        case.hold_each(ours[name].norm(), torch.tensor(norm), "grad")
+        case.hold_each(result[name].norm(), torch.tensor(norm), "grad")
     for name, gradient in case.under("grad").items():
-        case.hold_each(ours[name], gradient, "grad")
+        case.hold_each(result[name], gradient, "grad")
 
 
 def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
@@ -185,30 +185,30 @@ def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:
     # released: only biases and what has one dimension there are not decayed
     optim = AdamWConfig(base_lr=1.0, betas=(0.9, 0.95), weight_decay=config["weight_decay"], no_weight_decay=())
     optimizer, runtime = optim.build(method), Runtime("fp32")
-    for step, (stated, length) in enumerate(zip(case.json["lr"], case.json["grad_norm"], strict=True)):
+    for step, (stated_rate, length) in enumerate(zip(case.json["lr"], case.json["grad_norm"], strict=True)):
         mask = mask_by(case.tensors[f"mask/noise_{step}"], config["mask_ratio"])
         output = method(clip(case, f"input/image_{step}"), mask=mask)
         stored = [value for name, value in case.json["losses"].items() if name.split("_")[0] == f"step{step}"]
         case.hold_each(output.parts["reconstruction"].detach(), torch.tensor(stored[0]), "loss")
         case.hold_each(output.loss.detach(), torch.tensor(sum(stored)), "loss")
-        rate = rate if waiting else stated  # it is set before the first of a step's batches
+        rate = rate if waiting else stated_rate  # it is set before the first of a step's batches
         waiting.append(output.loss)
         if length is None:  # of a step with several batches, this was not the last
             continue
         norm = take_step(optimizer, runtime, method, torch.stack(waiting).mean(), rate, None)
         case.hold_each(torch.tensor(norm), torch.tensor(length), "grad_norm")
         waiting.clear()
-    ours, grid = method.config, method.encoder.grid(clip(case, "input/image_0"))
-    tables = {"pos_embed": table(grid, ours.encoder.dim), "decoder_pos_embed": table(grid, ours.decoder.dim)}
-    hold_final(case, to_foreign(method.state_dict(), build_mae_rules(ours.encoder)) | tables)
+    result, grid = method.config, method.encoder.grid(clip(case, "input/image_0"))
+    tables = {"pos_embed": table(grid, result.encoder.dim), "decoder_pos_embed": table(grid, result.decoder.dim)}
+    hold_final(case, to_foreign(method.state_dict(), build_mae_rules(result.encoder)) | tables)
 
 
-def hold_final(case: Case, ours: Mapping[str, Tensor]) -> None:
+def hold_final(case: Case, result: Mapping[str, Tensor]) -> None:
     """Every weight that is stored after the last step equals ours, which are under the authors' names."""
-    theirs, limits = case.under("final"), case.json["tolerance"]
-    assert ours.keys() == theirs.keys()
-    for name, weight in theirs.items():
-        apart = (ours[name].double() - weight.double()).abs()
+    reference, limits = case.under("final"), case.json["tolerance"]
+    assert result.keys() == reference.keys()
+    for name, weight in reference.items():
+        apart = (result[name].double() - weight.double()).abs()
         if name in limits["loose_final"]:
             assert apart.max() <= limits["loose_final"][name], name
             continue
@@ -217,21 +217,21 @@ def hold_final(case: Case, ours: Mapping[str, Tensor]) -> None:
         assert apart.max() <= limits["final"]["atol_all"], name
 
 
-def hold_statistics(case: Case, theirs: Mapping[str, dict[str, Any]], ours: Mapping[str, Tensor]) -> None:
+def hold_statistics(case: Case, reference: Mapping[str, dict[str, Any]], result: Mapping[str, Tensor]) -> None:
     """Every tensor of a new model has the shape, the mean, the deviation and the kind of chance of the authors'."""
     limits = case.json["tolerance"]["std"]
-    assert ours.keys() == theirs.keys()
-    for name, wanted in theirs.items():
-        tensor, n = ours[name], ours[name].numel()
-        assert list(tensor.shape) == wanted["shape"], name
-        if wanted["std"] == 0:
-            assert (tensor == wanted["mean"]).all(), name
+    assert result.keys() == reference.keys()
+    for name, expected in reference.items():
+        tensor, n = result[name], result[name].numel()
+        assert list(tensor.shape) == expected["shape"], name
+        if expected["std"] == 0:
+            assert (tensor == expected["mean"]).all(), name
             continue
         # of smaller tensors the case says nothing: of two samples' deviations, five times what chance moves them apart
         large = n >= limits["only_for_elements_at_least"]
         near = limits["rtol"] if large else 5 / n**0.5
-        assert tensor.std().item() == pytest.approx(wanted["std"], rel=near), name
-        assert abs(tensor.mean().item() - wanted["mean"]) < 5 * wanted["std"] * (2 / n) ** 0.5, name  # of two means
-        uniform = wanted["absmax"] / wanted["std"] < 3**0.5 + 0.1
+        assert tensor.std().item() == pytest.approx(expected["std"], rel=near), name
+        assert abs(tensor.mean().item() - expected["mean"]) < 5 * expected["std"] * (2 / n) ** 0.5, name  # of two means
+        uniform = expected["absmax"] / expected["std"] < 3**0.5 + 0.1
         # of few normal numbers, chance leaves the largest as near as that of uniform ones
         assert not large or (tensor.abs().max() / tensor.std() < 3**0.5 * 1.2) == uniform, name

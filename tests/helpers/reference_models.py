@@ -19,7 +19,7 @@ def colours(video: Tensor) -> Tensor:
     return video * std + mean
 
 
-def places(hidden: Tensor, value: int) -> Tensor:
+def list_tokens(hidden: Tensor, value: int) -> Tensor:
     """The token numbers where a mask has the value, ascending."""
     return torch.stack([(row == value).nonzero().flatten() for row in hidden])
 
@@ -51,20 +51,20 @@ def decoder_config(args: dict[str, Any]) -> DecoderConfig:
     )
 
 
-def hold_table(case: Case, ours: Tensor, name: str) -> None:
+def hold_table(case: Case, result: Tensor, name: str) -> None:
     """A computed table is the stored one: made in float64 and stored in float32, for which cases state no tolerance."""
-    torch.testing.assert_close(ours, case.tensors[name], rtol=0, atol=1e-6, msg=name)
+    torch.testing.assert_close(result, case.tensors[name], rtol=0, atol=1e-6, msg=name)
 
 
 def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule, ...], prefix: str = "grad") -> None:
     """Every gradient that the reference has equals ours, and none of theirs is left out."""
-    ours = dict(module.named_parameters())
+    result = dict(module.named_parameters())
     without = set(case.json.get("parameters_without_gradient", ()))
-    theirs = {name: grad for name, grad in case.under(prefix).items() if name not in without}
-    assert theirs
-    for name, grad in translate_state_dict(theirs, names).items():
-        assert ours[name].grad is not None, name
-        case.hold_value(ours[name].grad, grad, name, "gradients")
+    reference = {name: grad for name, grad in case.under(prefix).items() if name not in without}
+    assert reference
+    for name, grad in translate_state_dict(reference, names).items():
+        assert result[name].grad is not None, name
+        case.hold_value(result[name].grad, grad, name, "gradients")
 
 
 def take_step(
@@ -86,7 +86,7 @@ def take_step(
 
 def hold_weights(case: Case, module: torch.nn.Module, names: tuple[RenameRule, ...]) -> None:
     """Every weight that the reference has after the last step equals ours."""
-    ours, theirs = dict(module.named_parameters()), translate_state_dict(case.under("after"), names)
-    assert theirs
-    for name, weight in theirs.items():
-        case.hold_value(ours[name].detach(), weight, name, "after")
+    result, reference = dict(module.named_parameters()), translate_state_dict(case.under("after"), names)
+    assert reference
+    for name, weight in reference.items():
+        case.hold_value(result[name].detach(), weight, name, "after")

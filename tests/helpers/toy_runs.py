@@ -19,11 +19,11 @@ class PowerCut(BaseException):
     """Nobody can do anything about it."""
 
 
-def train(folder: Path, *, task: nn.Module | None = None, plan=None, batches=None, precision="fp32", **asked):
+def train(folder: Path, *, task: nn.Module | None = None, plan=None, batches=None, precision="fp32", **options):
     task, runtime, plan = task or Toy(), Runtime(precision), plan or toy_plan()
     batches = batches or toy_batches(plan, runtime)
-    asked = {"optim": OPTIM, "seed": 0, "save_config": SaveConfig(steps=1)} | asked
-    return task, train_task(task, batches, plan=plan, runtime=runtime, run_dir=folder, **asked)
+    options = {"optim": OPTIM, "seed": 0, "save_config": SaveConfig(steps=1)} | options
+    return task, train_task(task, batches, plan=plan, runtime=runtime, run_dir=folder, **options)
 
 
 def log(folder: Path, *names: str) -> list:

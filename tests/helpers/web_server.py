@@ -33,7 +33,7 @@ class Site:
     headers: dict[str, str | None] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     failing: dict[str, int] = field(default_factory=dict)
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
     address: str = ""
 
 
@@ -51,7 +51,7 @@ def served(site: Site) -> Iterator[Site]:
 
         def _answer(self, *, with_body: bool) -> None:
             path = urlsplit(self.path).path
-            site.asked.append((self.command, path, self.headers.get("Range", "")))
+            site.requests.append((self.command, path, self.headers.get("Range", "")))
             parts = path.strip("/").split("/")
             if path in site.failing:
                 self._send(site.failing[path], b"", {}, with_body)
@@ -72,8 +72,8 @@ def served(site: Site) -> Iterator[Site]:
             elif rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
                 self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, with_body)
             else:
-                found = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": each} for each in site.models[name]]}
-                self._send(200, json.dumps(found).encode(), {"Content-Type": "application/json"}, with_body)
+                metadata = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": each} for each in site.models[name]]}
+                self._send(200, json.dumps(metadata).encode(), {"Content-Type": "application/json"}, with_body)
 
         def _of_model(self, name: str, revision: str, file: str, with_body: bool) -> None:
             if name in site.gated:

@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 
 import pytest
-from reference_cases import ASKED, found
+from reference_cases import SELECTED, load_cases
 
 pytestmark = pytest.mark.reference
 
@@ -15,9 +15,9 @@ for path in sorted(Path(__file__).parent.glob("test_*.py")):
         importlib.import_module(path.stem)  # so that it asks for its cases, whichever tests are run
 
 
-@pytest.mark.parametrize("key", sorted(found()))
+@pytest.mark.parametrize("key", sorted(load_cases()))
 def test_a_case_is_held_by_some_test(key: str) -> None:
-    folder = found()[key].method
+    folder = load_cases()[key].method
     if folder in LATER:
         pytest.skip(f"{folder}: {LATER[folder]}")
-    assert key in ASKED, f"no test asks for {key}, of the kind {found()[key].json['kind']!r}"
+    assert key in SELECTED, f"no test asks for {key}, of the kind {load_cases()[key].json['kind']!r}"

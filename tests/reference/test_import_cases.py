@@ -16,7 +16,7 @@ import test_mvd_cases
 import test_st_mae
 import torch
 from foreign_layout import translate_state_dict
-from reference_cases import Case, cases, found
+from reference_cases import Case, cases, load_cases
 from reference_models import encoder_config
 from torch import Tensor
 
@@ -89,7 +89,7 @@ def hint_of(case: Case, prefix: str) -> ViTConfig | None:
 
 STORED = [
     pytest.param(case, prefix, id=f"{key}-{prefix}")
-    for key, case in found().items()
+    for key, case in load_cases().items()
     if case.method != "videomae_hf"  # which test_videomae_hf.py reads with its config.json
     for prefix in prefixes(case)
 ] or [pytest.param(None, "", marks=pytest.mark.skip(reason="there are no reference cases here"))]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from mask_structure import hold_to_every_token_once, places_in_each_slot, seen_in_each_slot, shown
+from mask_structure import hold_to_every_token_once, mark_visible, places_in_each_slot, seen_in_each_slot
 from reference_cases import Case, cases
 
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
@@ -74,7 +74,7 @@ def test_masks_have_the_authors_counts_and_structure(row: Row) -> None:
 @pytest.mark.parametrize("row", [*rows("mvd"), *rows("maskagain")])
 def test_only_tubes_hide_the_same_places_in_every_slot(row: Row) -> None:
     def alike(mask: Mask) -> torch.Tensor:
-        slots = shown(mask, row.grid)
+        slots = mark_visible(mask, row.grid)
         return (slots == slots[:, :1]).flatten(1).all(dim=1)
 
     if row.fields["kind"] == "tube":

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
-from reference_models import colours, encoder_config, hold_table, places
+from reference_models import colours, encoder_config, hold_table, list_tokens
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
@@ -197,7 +197,7 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
     config = method.config
     student, teacher = config.encoder, config.teacher.model
     clip, hidden = colours(case.tensors["input/video"]), case.tensors["input/mask"]
-    mask = Mask(places(hidden, 0), places(hidden, 1))
+    mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
     grid = method.encoder.grid(clip)
     for side, model in (("student", student), ("teacher", teacher)):
         table = build_position_table("sinusoid", grid, model.dim, clip.device)

@@ -12,7 +12,7 @@ from reference_models import (
     hold_gradients,
     hold_table,
     hold_weights,
-    places,
+    list_tokens,
     take_step,
 )
 
@@ -51,7 +51,7 @@ def videomae(case: Case) -> VideoMAE:
 def test_videomae_agrees_with_its_authors(case: Case) -> None:
     method = videomae(case)
     clip, hidden = colours(case.tensors["input/video"]), case.tensors["input/mask"]
-    mask = Mask(places(hidden, 0), places(hidden, 1))
+    mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
     grid = method.encoder.grid(clip)
     blocks = range(1, method.config.encoder.depth + 1)
 
@@ -116,7 +116,7 @@ def test_pretraining_steps_agree_with_videomaes_authors(case: Case) -> None:
         for group in optimizer.param_groups:
             group["weight_decay"] = case.json["weight_decay_per_step"][step] if group["weight_decay"] else 0.0
         hidden = case.tensors[f"input/mask.{step}"]
-        mask = Mask(places(hidden, 0), places(hidden, 1))
+        mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
         loss = method(colours(case.tensors[f"input/video.{step}"]), mask=mask).loss
         case.hold(loss.detach(), f"loss/step.{step}", "losses")
         norm = take_step(optimizer, runtime, method, loss, rate, optim.max_grad_norm)
@@ -174,7 +174,7 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     clip = colours(case.tensors["input/video"])
     hidden, never, differ = (case.tensors[f"input/mask_{name}"] for name in ("student", "teacher", "diff"))
     assert torch.equal(hidden - never, differ)
-    mask = Mask(places(hidden, 0), places(hidden, 1), places(differ, 1))
+    mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1), list_tokens(differ, 1))
     grid = method.encoder.grid(clip)
 
     teacher = method.teacher.model

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
-from reference_models import colours, encoder_config, hold_gradients, hold_table, places
+from reference_models import colours, encoder_config, hold_gradients, hold_table, list_tokens
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
@@ -114,7 +114,7 @@ def test_a_distillation_agrees_with_mvds_authors(case: Case) -> None:
     method = mvd(case)
     config = method.config
     clip, hidden = colours(case.tensors["input/video"]), case.tensors["input/mask"]
-    mask = Mask(places(hidden, 0), places(hidden, 1))
+    mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
     grid = method.encoder.grid(clip)
     assert mask.masked.shape[1] == case.json["config"]["masked_tokens"]
     assert config.mask.draw(torch.arange(len(clip)), grid).masked.shape == mask.masked.shape

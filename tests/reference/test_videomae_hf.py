@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from reference_cases import Case, cases
-from reference_models import colours, places
+from reference_models import colours, list_tokens
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -110,7 +110,7 @@ def test_a_pre_training_of_transformers_agrees_with_it(case: Case, saved: Saved,
     method = config.build()
     load_state_dict_strict(method, weights.tensors, weights.source)
     clip, hidden = clip_of(case), case.tensors["input/bool_masked_pos"]
-    mask = Mask(places(hidden, 0), places(hidden, 1))
+    mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
 
     seen = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
     for block, tokens in seen.layers.items():

@@ -57,8 +57,8 @@ def test_videomaes_rule_is_as_described_for_any_number_of_frames_on_either_side(
 
 @given(st.integers(1, 32), st.integers(1, 16), st.integers(0, 300), st.integers(1, 300))
 def test_pyslowfasts_rule_repeats_the_first_and_the_last_frame(frames, stride, centre, total):
-    half = frames * stride // 2
-    expected = [min(max(n, 0), total - 1) for n in range(centre - half, centre + half, stride)]
+    half_span = frames * stride // 2
+    expected = [min(max(n, 0), total - 1) for n in range(centre - half_span, centre + half_span, stride)]
     sampling = KeyframeSampling(frames=frames, stride=stride, rule="slowfast")
     assert frame_indices(sampling, centre, total) == expected
 

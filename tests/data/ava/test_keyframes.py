@@ -114,7 +114,7 @@ annotated_rows = st.tuples(st.integers(0, 1), st.integers(902, 905), sides, st.s
 detected_rows = st.tuples(annotated_rows, st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 
 
-def made(entries: list[tuple], scores: list[float] | None = None) -> BoxTable:
+def make_table(entries: list[tuple], scores: list[float] | None = None) -> BoxTable:
     video, second, box, action = zip(*entries, strict=True) if entries else ((), (), (), ())
     return BoxTable(
         Path("made.csv"),
@@ -130,9 +130,9 @@ def made(entries: list[tuple], scores: list[float] | None = None) -> BoxTable:
 
 @given(st.lists(annotated_rows, min_size=1), st.lists(detected_rows), st.booleans())
 def test_key_frames_equal_those_of_a_plain_loop(annotated, detected, by_overlap):
-    persons = made([each for each, _ in detected], [score for _, score in detected])
+    persons = make_table([each for each, _ in detected], [score for _, score in detected])
     config = PersonBoxesConfig(min_score=0.8, min_iou=0.5 if by_overlap else None)
-    frames = BUILDER.build_train(made(annotated), person_boxes=persons, config=config)
+    frames = BUILDER.build_train(make_table(annotated), person_boxes=persons, config=config)
 
     expected: dict[tuple, dict[tuple, set]] = {}
     for video, second, box, action in annotated:

@@ -67,7 +67,7 @@ def locations(split) -> dict[str, tuple]:
 
 @pytest.mark.parametrize("below", ["", "annotations/", "annotations/ava_v2.2/", "ava_v2.2/"])
 @pytest.mark.parametrize("version", ["2.2", "2.1"])
-def test_ava_is_found_by_its_official_names_with_its_splits_actions_and_seconds(tree, below, version):
+def test_ava_is_recognized_by_its_official_names_with_its_splits_actions_and_seconds(tree, below, version):
     year = {"2.2": "2019", "2.1": "2018"}[version]
     names = {name.replace("2.2", version).replace("2019", year): text for name, text in AVA.items()}
     path = tree(names, "videos_15min/one.mkv", "videos_15min/two.mp4", "videos_15min/three.webm", below=below)
@@ -171,7 +171,7 @@ def test_missing_videos_of_ava_are_counted_and_left_out(tree):
     assert len(train.annotations) == 3
 
 
-def test_frames_and_seconds_of_ava_are_found_in_their_folders(tree):
+def test_frames_and_seconds_of_ava_are_located_in_their_folders(tree):
     path = tree(
         ANNOTATIONS,
         *("frames/one/one_000001.jpg", "frames/one/one_000002.jpg"),

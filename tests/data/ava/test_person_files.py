@@ -113,22 +113,22 @@ class Runs:
     """What a pickle of it asks to be called when it is read."""
 
     def __init__(self, call, *args):
-        self.asked = call, args
+        self.call = call, args
 
     def __reduce__(self):
-        return self.asked
+        return self.call
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-@pytest.mark.parametrize("place", ["whole", "value", "array"])
-def test_a_pickle_that_calls_a_function_is_refused_and_nothing_runs(tmp_path, protocol, place):
+@pytest.mark.parametrize("position", ["whole", "value", "array"])
+def test_a_pickle_that_calls_a_function_is_refused_and_nothing_runs(tmp_path, protocol, position):
     mark = tmp_path / "ran"
     runs = Runs(os.mkdir, str(mark))
     content = {
         "whole": {"a,0902": runs},
         "value": {"a,0902": np.zeros((1, 5)), "b,0902": [runs]},
         "array": {"a,0902": np.array([[runs]], dtype=object)},
-    }[place]
+    }[position]
     path = tmp_path / "p.pkl"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     with pytest.raises(InputError, match=r"p.pkl is no pickle of plain arrays: it asks for \w+.mkdir; nothing of it"):
@@ -224,7 +224,7 @@ def test_an_unreadable_or_missing_file_is_named(tmp_path, content, message):
         read_person_boxes(tmp_path / "p")
 
 
-def test_image_ids_are_looked_up_in_the_given_file_or_in_the_one_beside_it_that_has_them(tmp_path):
+def test_image_ids_are_those_of_the_named_file_or_of_the_one_beside_it_that_has_most(tmp_path):
     path = tmp_path / "found.json"
     path.write_text(json.dumps(in_pixels()))
     (tmp_path / "a_train.json").write_text(json.dumps({"images": [{**each, "movie": "wrong"} for each in IMAGES[:2]]}))

@@ -193,7 +193,7 @@ def test_rows_equal_those_of_pythons_csv_module(tmp_path_factory, entries, padde
     assert [(table.video_names[name], *rest) for name, *rest in actual] == entries
 
 
-def made(count: int, seed: int = 0) -> BoxTable:
+def make_table(count: int, seed: int = 0) -> BoxTable:
     rng = np.random.default_rng(seed)
     video, second, action = (rng.integers(0, top, count).astype(np.int32) for top in (3, 2000, 80))
     box = rng.random((count, 4))
@@ -202,7 +202,7 @@ def made(count: int, seed: int = 0) -> BoxTable:
 
 
 def test_written_rows_are_read_back_exactly(tmp_path):
-    expected = made(12_000)
+    expected = make_table(12_000)
     table = rows(tmp_path, formatted(expected))
     names, expected_names = ([each.video_names[i] for i in each.video_index] for each in (table, expected))
     assert names == expected_names
@@ -211,7 +211,7 @@ def test_written_rows_are_read_back_exactly(tmp_path):
 
 
 def test_scores_of_boxes_are_written_box_by_box_and_read_back(tmp_path):
-    sample = made(700)
+    sample = make_table(700)
     scores = np.random.default_rng(1).standard_normal((700, 5)).astype(np.float32)
     box, action_ids = sample.box.astype(np.float32), (1, 4, 7, 9, 60)
     boxes = BoxScores(sample.video_names, sample.video_index, sample.second, box, action_ids, scores)

@@ -70,17 +70,17 @@ def test_other_epochs_and_other_runs_show_other_frames(listing):
 
 def test_a_clip_has_the_drawn_frames_unchanged(listing):
     sample = train_sample(TrainClips(listing, WHOLE, seed=1), 0, LONG)
-    shown = numbers_in(sample.clip[0])
-    assert np.diff(shown).tolist() == [2, 2, 2]
-    frames = read_frames(listing.rows[LONG].source, shown)
+    numbers = numbers_in(sample.clip[0])
+    assert np.diff(numbers).tolist() == [2, 2, 2]
+    frames = read_frames(listing.rows[LONG].source, numbers)
     assert sample.clip.dtype == torch.uint8
     np.testing.assert_array_equal(sample.clip[0].permute(1, 2, 3, 0).numpy(), frames)
 
 
 def test_a_video_shorter_than_a_clip_repeats_its_frames(listing):
-    shown = numbers_in(train_sample(TrainClips(listing, WHOLE, seed=1), 0, SHORT).clip[0])
-    assert len(shown) == 4
-    assert set(shown) <= {0, 1, 2}
+    numbers = numbers_in(train_sample(TrainClips(listing, WHOLE, seed=1), 0, SHORT).clip[0])
+    assert len(numbers) == 4
+    assert set(numbers) <= {0, 1, 2}
 
 
 def test_copies_share_their_frames_but_not_their_augmentation(listing):
@@ -120,8 +120,8 @@ def test_a_timed_span_adapts_to_the_frame_rate_of_the_video(listing, tmp_path):
         32,
         37,
     ]  # the middle of 60, 15 frames on
-    shown = numbers_in(train_sample(TrainClips(listing, replace(WHOLE, sampling=sampling), seed=1), 0, LONG).clip[0])
-    assert np.diff(shown).tolist() == [5, 5, 5]
+    numbers = numbers_in(train_sample(TrainClips(listing, replace(WHOLE, sampling=sampling), seed=1), 0, LONG).clip[0])
+    assert np.diff(numbers).tolist() == [5, 5, 5]
     for n in range(60):
         (tmp_path / "v").mkdir(exist_ok=True)
         Image.fromarray(numbered(n)).save(tmp_path / "v" / f"img_{n:05d}.png")
@@ -140,8 +140,8 @@ def test_randaugment_comes_before_the_crop_or_after_the_flip(listing):
     cropped, first, last = (
         train_sample(TrainClips(listing, config, seed=1), 0, LONG) for config in (plain, before, after)
     )
-    chance = numpy_rng(int(cropped.seed), "randaugment")
-    expected = RandAugment().apply(cropped.clip[0].permute(1, 2, 3, 0).numpy(), chance)
+    rng = numpy_rng(int(cropped.seed), "randaugment")
+    expected = RandAugment().apply(cropped.clip[0].permute(1, 2, 3, 0).numpy(), rng)
     np.testing.assert_array_equal(last.clip[0].permute(1, 2, 3, 0).numpy(), expected)
     assert not torch.equal(first.clip, last.clip)
 
@@ -166,8 +166,8 @@ def test_a_video_without_a_label_has_minus_one(listing):
 def test_a_replacement_shows_another_video_with_the_draws_of_the_broken_one(listing):
     dataset = TrainClips(listing, WHOLE, seed=1)
     sample = train_sample(dataset, 0, LONG, source_index=OTHER)
-    shown, original = numbers_in(sample.clip[0]), numbers_in(train_sample(dataset, 0, LONG).clip[0])
-    assert [n - 100 for n in shown] == original  # both videos have 60 frames
+    numbers, original = numbers_in(sample.clip[0]), numbers_in(train_sample(dataset, 0, LONG).clip[0])
+    assert [n - 100 for n in numbers] == original  # both videos have 60 frames
     assert sample.seed.tolist() == train_sample(dataset, 0, LONG).seed.tolist()
     assert sample.label.tolist() == [1]
 

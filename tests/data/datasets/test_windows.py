@@ -40,17 +40,17 @@ def expected_windows(
     times: Sequence[float], lasts: float, cut: WindowsConfig, frames: int
 ) -> list[tuple[float, float, list[float]]]:
     """Of each window its start, its end, and the moments that it shows, by looking at every moment there is."""
-    found = []
+    result = []
     for index in itertools.count():
         start = index * cut.hop_seconds
         moments = [start + n * cut.window_seconds / frames for n in range(frames)]
         inside = [moment for moment in moments if moment <= times[-1] + lasts / 2]
         if not inside:
-            return found
+            return result
         if len(inside) == frames:
-            found.append((start, start + cut.window_seconds, moments))
+            result.append((start, start + cut.window_seconds, moments))
         elif index == 0 or len(inside) > frames / 2:
-            found.append((start, times[-1] + lasts, moments))
+            result.append((start, times[-1] + lasts, moments))
     raise AssertionError
 
 

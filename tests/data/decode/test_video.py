@@ -97,12 +97,12 @@ def test_a_frame_without_a_time_stamp_is_shown_when_the_last_one_ends(tmp_path):
     video = encode(tmp_path / "video.mkv", "libx264", f"{X264} bf=0", numbers=range(30), stamps=stamps)
     earlier = restamp(lambda n, sample: (sample.pts - 300, sample.dts - 300))
     path = remux(video, tmp_path / "earlier.mkv", earlier, muxing="avoid_negative_ts=disabled")
-    whole, frames = [shown.pts_seconds for shown in iter_timed_frames(video)], list(iter_timed_frames(path))
+    whole, frames = [frame.pts_seconds for frame in iter_timed_frames(video)], list(iter_timed_frames(path))
     assert whole == pytest.approx([stamp / 1000 for stamp in stamps])
     none = sum(stamp < 300 for stamp in stamps)
     expected = [n * frames[0].duration_seconds for n in range(none)]
     expected += [none * frames[0].duration_seconds + (stamp - stamps[none]) / 1000 for stamp in stamps[none:]]
-    assert [shown.pts_seconds for shown in frames] == pytest.approx(expected)
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(expected)
 
 
 class Allocated(ctypes.Structure):
@@ -191,7 +191,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_frames(tmp_path / "nowhere.mp4", [0])
 
 
-def test_a_path_is_never_taken_for_a_url(tmp_path, monkeypatch):
+def test_a_path_is_never_read_as_a_url(tmp_path, monkeypatch):
     write_video(tmp_path / "concat:a.mp4")
     monkeypatch.chdir(tmp_path)
     assert count_frames(Path("concat:a.mp4")) == 20
@@ -233,8 +233,8 @@ def test_an_empty_folder_is_no_video(tmp_path):
 
 def real_clips(*kinds: str) -> list:
     entries = json.loads((CLIPS / "clips.json").read_text()) if (CLIPS / "clips.json").is_file() else []
-    found = [pytest.param(entry, id=entry["file"]) for entry in entries if entry["kind"] in kinds]
-    return found or [pytest.param({}, marks=pytest.mark.skip(f"real clips are not in {CLIPS}; set VIDSTILL_DATA"))]
+    clips = [pytest.param(entry, id=entry["file"]) for entry in entries if entry["kind"] in kinds]
+    return clips or [pytest.param({}, marks=pytest.mark.skip(f"real clips are not in {CLIPS}; set VIDSTILL_DATA"))]
 
 
 @pytest.mark.files

@@ -107,9 +107,9 @@ def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos
     steps = videos // per_step
     batches = load_labels(RowDataset(videos), videos_per_step=per_step, total_steps=2 * steps)
     for epoch in range(2):
-        shown = list(chain(*batches[epoch * steps : (epoch + 1) * steps]))
-        assert len(set(shown)) == len(shown) == steps * per_step > videos - per_step
-        assert shown == draw_epoch_order(videos, 0, epoch)[: len(shown)].tolist()
+        labels = list(chain(*batches[epoch * steps : (epoch + 1) * steps]))
+        assert len(set(labels)) == len(labels) == steps * per_step > videos - per_step
+        assert labels == draw_epoch_order(videos, 0, epoch)[: len(labels)].tolist()
     assert videos < 10 or batches[:steps] != batches[steps:]
 
 
@@ -209,8 +209,8 @@ def test_the_next_of_the_order_replaces_a_broken_video(broken, start):
         list(iter_train_batches(RowDataset(20, broken=out), device=CPU, **how)) for out in ((), tuple(broken))
     )
     assert all(torch.equal(one.seed, other.seed) for one, other in zip(plain, mended, strict=True))
-    whole, shown = (chain(*(batch.label.tolist() for batch in batches)) for batches in (plain, mended))
-    for position, (meant, video) in enumerate(zip(whole, shown, strict=True), start * 4):
+    whole, labels = (chain(*(batch.label.tolist() for batch in batches)) for batches in (plain, mended))
+    for position, (meant, video) in enumerate(zip(whole, labels, strict=True), start * 4):
         order = draw_epoch_order(20, 0, position // 20).tolist()
         after = order[position % 20 :] + order[: position % 20]
         assert video == next(v for v in after if v not in broken)
@@ -325,13 +325,13 @@ def test_a_worker_ignores_signals_to_stop(number):
 def test_a_worker_that_is_killed_changes_nothing():
     how = {"videos_per_step": 2, "total_steps": 40}
     batches = batches_of(RowDataset(8), workers=2, **how)
-    shown = []
+    labels = []
     for batch in batches:
-        shown.append(batch.label.tolist())
-        if len(shown) in (5, 20):
+        labels.append(batch.label.tolist())
+        if len(labels) in (5, 20):
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
             time.sleep(0.05)  # a training step, which nothing disturbs
-    assert shown == load_labels(RowDataset(8), **how)
+    assert labels == load_labels(RowDataset(8), **how)
 
 
 DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIGKILL)}
@@ -343,9 +343,9 @@ def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, start):
     plain = list(batches_of(RowDataset(20, broken=tuple(DEADLY)), **how))
     caplog.clear()
     with caplog.at_level(logging.WARNING, "vidstill"):
-        found = list(batches_of(RowDataset(20, on_load=DEADLY), workers=2, timeout_seconds=0.4, **how))
-    assert len(found) == 15 - start
-    assert all(same(one, other) for one, other in zip(plain, found, strict=True))
+        results = list(batches_of(RowDataset(20, on_load=DEADLY), workers=2, timeout_seconds=0.4, **how))
+    assert len(results) == 15 - start
+    assert all(same(one, other) for one, other in zip(plain, results, strict=True))
     named = [record.message for record in caplog.records if "replaces" in record.message]
     assert sorted(named) == [
         "videos/11.mp4 ended its process (signal 11); another video replaces it",
@@ -439,7 +439,7 @@ def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, caplog
     """With the samples, to the bit, of a run in which those files were broken from the start."""
     how = {"videos_per_step": 2, "total_steps": 15, "max_broken_fraction": 0.1}
     late = [int(video) for video in draw_epoch_order(30, 3, 0)[[20, 21, 25]]]  # long after what is asked for ahead
-    found = {}
+    results = {}
     for name in ("from the start", "in mid-epoch"):
         dataset = TrainClips(numbered_listing(tmp_path / name, 30), CONFIG, seed=3)
         batches = batches_of(dataset, **how, workers=workers)
@@ -447,9 +447,9 @@ def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, caplog
         deleted, _, cut = (Path(dataset.manifest.rows[video].source) for video in late)
         deleted.unlink()
         cut_short(cut)
-        found[name] = [*([first] if first else []), *batches]
-    assert len(found["in mid-epoch"]) == 15
-    assert all(same(one, other) for one, other in zip(*found.values(), strict=True))
+        results[name] = [*([first] if first else []), *batches]
+    assert len(results["in mid-epoch"]) == 15
+    assert all(same(one, other) for one, other in zip(*results.values(), strict=True))
     named = [record.message for record in caplog.records if "mid-epoch" in record.message]
     assert len(named) == 2
     assert all(any(f"{video:02}.mp4" in sentence for sentence in named) for video in (late[0], late[2]))
@@ -471,12 +471,10 @@ def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, caplog):
 def test_no_more_is_prefetched_than_stated(tmp_path):
     start_time = {video: (tmp_path / f"{video}").touch for video in range(200)}
     batches = batches_of(RowDataset(200, on_load=start_time), videos_per_step=5, total_steps=40, workers=3)
-    for num_taken_batches in range(3):
+    for num_batches in range(3):
         next(batches)
         deadline = time.monotonic() + 20
-        ready = (
-            5 * (num_taken_batches + 1) + 5 + (5 + 2 * 3) - 1
-        )  # taken, gathered, kept by the workers; the last is in use
+        ready = 5 * (num_batches + 1) + 5 + (5 + 2 * 3) - 1  # taken, gathered, kept by the workers; the last is in use
         while len(list(tmp_path.iterdir())) < ready:
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -190,10 +190,10 @@ def test_evaluation_crops_have_the_requested_size(height, width, short_side, siz
 @given(sides, sides, sizes, st.integers(1, 5))
 def test_crop_rules_differ_by_at_most_a_pixel_in_frames_that_are_not_square(height, width, size, count):
     assume(height != width)
-    ours, reference = (
+    result, reference = (
         list_view_boxes(height + size[0], width + size[1], size, count, rule) for rule in ("videomae", "stmae")
     )
-    for one, other in zip(ours, reference, strict=True):
+    for one, other in zip(result, reference, strict=True):
         assert 0 <= other.top - one.top <= 1
         assert 0 <= other.left - one.left <= 1
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mask_structure import shown
+from mask_structure import mark_visible
 
 from vidstill.methods.common.block_masking import CuboidMask, draw_cuboid_mask, draw_cuboids
 from vidstill.methods.common.masking import RandomMask
@@ -81,7 +81,7 @@ def test_all_that_boxes_hide_is_hidden_and_single_tokens_make_up_the_number(grid
         return
     mask = CuboidMask(ratio=ratio).draw(SEEDS[:4], grid)
     assert mask.masked.shape[1] == hidden
-    for seed, seen in zip(SEEDS[:4].tolist(), shown(mask, grid).numpy(), strict=True):
+    for seed, seen in zip(SEEDS[:4].tolist(), mark_visible(mask, grid).numpy(), strict=True):
         assert not (seen & draw_cuboid_mask(seed, grid, hidden)).any()
 
 
@@ -92,7 +92,7 @@ def test_nearly_all_that_is_hidden_of_a_clip_is_hidden_by_boxes():
 
 def test_hidden_tokens_stand_together():
     def sides_between_seen_and_hidden(config):
-        seen = shown(config.draw(SEEDS, CLIP), CLIP).int()
+        seen = mark_visible(config.draw(SEEDS, CLIP), CLIP).int()
         return sum((seen.diff(dim=axis) != 0).float().mean().item() for axis in (1, 2, 3))
 
     assert sides_between_seen_and_hidden(CuboidMask(ratio=0.5)) < 0.5 * sides_between_seen_and_hidden(

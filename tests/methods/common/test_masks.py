@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from mask_structure import hold_to_every_token_once, places_in_each_slot, seen_in_each_slot, shown
+from mask_structure import hold_to_every_token_once, mark_visible, places_in_each_slot, seen_in_each_slot
 
 from vidstill.methods import maskagain
 from vidstill.methods.common import block_masking as cuboids
@@ -220,7 +220,7 @@ def test_whole_tubes_of_a_space_mask_are_tubes(grid, ratio):
 @given(grids, ratios)
 def test_the_released_space_mask_keeps_whole_tubes_and_the_first_slots_of_one_more(grid, ratio):
     mask = drawn(SpaceMask(ratio=ratio), grid)
-    slots = shown(mask, grid).flatten(2)  # whether a place is seen, slot by slot
+    slots = mark_visible(mask, grid).flatten(2)  # whether a place is seen, slot by slot
     whole, rest = divmod(int(grid.num_tokens * (1 - ratio)), grid.t)
     assert (slots.all(dim=1).sum(dim=1) == whole).all()
     assert (slots.any(dim=1).sum(dim=1) == whole + (rest > 0)).all()
@@ -243,7 +243,7 @@ def test_a_slot_mask_shows_as_many_places_in_every_slot(grid, ratio):
 
 def test_the_slots_of_a_slot_mask_know_nothing_of_each_other():
     seeds, grid = torch.arange(4000), Grid(3, 2, 4)
-    hidden = ~shown(SlotMask(ratio=0.75).draw(seeds, grid), grid).flatten(2)
+    hidden = ~mark_visible(SlotMask(ratio=0.75).draw(seeds, grid), grid).flatten(2)
     for one, other in ((0, 1), (1, 2), (0, 2)):
         both = (hidden[:, one, :, None] & hidden[:, other, None, :]).double().mean(dim=0)  # of every two places
         assert (both - 0.75**2).abs().max() < 5 * (0.75**2 * (1 - 0.75**2) / len(seeds)) ** 0.5

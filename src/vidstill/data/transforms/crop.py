@@ -42,7 +42,7 @@ _CROP_OFFSETS = (
 
 @dataclass(frozen=True, kw_only=True)
 class MultiScaleCrop:
-    """Crop one of a few sizes at one of 13 positions, the same for every frame: all of pre-training's augmentation (TSN)."""
+    """Crop one of a few sizes at one of 13 positions, the same for every frame: pre-training's augmentation (TSN)."""
 
     # fractions of the largest box of the output's shape that fits into the frame; height and width may take
     # neighbouring scales
