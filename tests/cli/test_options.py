@@ -40,8 +40,8 @@ class Trip:
 
 def read(options: str, config: Any, **settings: Any) -> Any:
     recipe_options = RecipeOptions(types=(type(config),), config=config, **settings)
-    words = f"--data road {options}".split()
-    _, _, typed = parse_recipe_options(recipe_options, Trip, words, "ride", description="Ride.", out="home")
+    args = f"--data road {options}".split()
+    _, _, typed = parse_recipe_options(recipe_options, Trip, args, "ride", description="Ride.", out="home")
     return apply_options(config, typed)
 
 
@@ -96,8 +96,8 @@ def test_an_option_that_cannot_be_read_is_named(option, capsys):
 
 def test_the_run_config_and_the_start_are_read_with_the_recipe():
     options = RecipeOptions(types=(Rider,), config=Rider())
-    words = ["--data", "road", "--days", "3", "--init", "here", "--lights"]
-    trip, init, typed = parse_recipe_options(options, Trip, words, "ride", description="Ride.", out="home")
+    args = ["--data", "road", "--days", "3", "--init", "here", "--lights"]
+    trip, init, typed = parse_recipe_options(options, Trip, args, "ride", description="Ride.", out="home")
     assert isinstance(trip, Trip)
     assert (trip.data, trip.out, trip.days, init) == ("road", "home", 3, "here")
     assert typed == {"lights": True}
@@ -114,8 +114,8 @@ def test_the_help_shows_defaults_and_absent_parts(capsys):
 
 def test_without_a_config_options_are_read_against_the_types():
     options = RecipeOptions(types=(Rider,))
-    words = ["--data", "road", "--bicycle.rear.spokes", "24"]
-    _, _, typed = parse_recipe_options(options, Trip, words, "ride", description="Ride.", out="home")
+    args = ["--data", "road", "--bicycle.rear.spokes", "24"]
+    _, _, typed = parse_recipe_options(options, Trip, args, "ride", description="Ride.", out="home")
     assert apply_options(rides(rear=None), typed) == rides(rear=Wheel(size=26, spokes=24))
 
 

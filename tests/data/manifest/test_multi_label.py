@@ -93,7 +93,7 @@ def test_a_semicolon_in_the_name_of_one_class_is_a_letter(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("list.txt", "a.mp4 0,0\n", "line 1 .* states one label twice"),
         ("list.txt", "a.mp4 0,-2\n", "line 1 .* the label '-2'"),
@@ -114,8 +114,8 @@ def test_a_semicolon_in_the_name_of_one_class_is_a_letter(folder):
         ("list.jsonl", '{"path": "a.mp4", "label": [0, 1], "class": "run"}\n', "has 2 labels and 1 classes"),
     ],
 )
-def test_what_is_unclear_is_refused_with_its_line(folder, name, text, said):
-    with pytest.raises(InputError, match=said):
+def test_what_is_unclear_is_refused_with_its_line(folder, name, text, message):
+    with pytest.raises(InputError, match=message):
         listed(folder / name, text)
 
 
@@ -142,9 +142,9 @@ def videos(tmp_path):
 
 
 def test_scans_and_packs_pass_them_on(videos, tmp_path):
-    found = scan_dataset(videos, out=tmp_path / "videos.scan.jsonl", workers=0)
+    report = scan_dataset(videos, out=tmp_path / "videos.scan.jsonl", workers=0)
     pack_dataset(videos, tmp_path / "packs", TranscodeConfig(short_side=16), workers=0)
-    for data in (found.manifest_path, tmp_path / "packs"):
+    for data in (report.manifest_path, tmp_path / "packs"):
         train, val = (open_manifest(data, split=split) for split in ("train", "val"))
         assert (labels(train), labels(val)) == (LABELS, [(1,), (3,), (2,)])
         assert train.multi_label

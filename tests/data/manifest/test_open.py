@@ -30,7 +30,7 @@ def folder(tmp_path):
     return make
 
 
-def found(listing) -> list[tuple[str, int | None]]:
+def list_rows(listing) -> list[tuple[str, int | None]]:
     return [(str(row.source.relative_to(listing.rows.root)), row.label) for row in listing.rows]
 
 
@@ -84,7 +84,7 @@ def test_class_folders_are_classes_in_the_order_of_their_names(folder):
         folder("run/b.mp4", "run/a.MP4", "jump/deep/c.avi", "run/notes.txt", ".git/x.mp4", "run/.old/x.mp4", "empty/x")
     )
     assert listing.classes == ("jump", "run")
-    assert found(listing) == [("jump/deep/c.avi", 0), ("run/a.MP4", 1), ("run/b.mp4", 1)]
+    assert list_rows(listing) == [("jump/deep/c.avi", 0), ("run/a.MP4", 1), ("run/b.mp4", 1)]
     assert "a directory for each class" in listing.description
 
 
@@ -92,32 +92,29 @@ def test_a_class_that_one_split_lacks_keeps_its_number_in_the_other(folder):
     path = folder("train/a/1.mp4", "train/b/2.mp4", "train/c/3.mp4", "val/c/4.mp4")
     train, val = (open_manifest(path, split=split) for split in ("train", "val"))
     assert train.classes == val.classes == ("a", "b", "c")
-    assert found(val) == [("c/4.mp4", 2)]
-    assert found(open_manifest(path)) == found(train)
+    assert list_rows(val) == [("c/4.mp4", 2)]
+    assert list_rows(open_manifest(path)) == list_rows(train)
     assert list_splits(path) == ("train", "val")
 
 
-def test_a_flat_folder_has_no_labels(folder):
-    listing = open_manifest(folder("b.mp4", "a.webm", "more/c.mkv", "poster.jpg"))
-    assert found(listing) == [("a.webm", None), ("b.mp4", None), ("more/c.mkv", None)]
-    assert listing.classes == ()
-
-
-def test_pictures_count_where_there_are_no_videos(folder):
-    listing = open_manifest(folder("cat/1.jpg", "dog/2.PNG"))
-    assert found(listing) == [("cat/1.jpg", 0), ("dog/2.PNG", 1)]
-
-
-def test_one_video_is_a_listing_of_one(folder):
-    assert found(open_manifest(folder("a.mp4", "b.mp4") / "b.mp4")) == [("b.mp4", None)]
+@pytest.mark.parametrize(
+    ("files", "rows"),
+    [
+        (["b.mp4", "a.webm", "more/c.mkv", "poster.jpg"], [("a.webm", None), ("b.mp4", None), ("more/c.mkv", None)]),
+        (["cat/1.jpg", "dog/2.PNG"], [("cat/1.jpg", 0), ("dog/2.PNG", 1)]),  # images count where there are no videos
+    ],
+)
+def test_a_flat_folder_has_no_labels_and_images_have_classes(folder, files, rows):
+    assert list_rows(open_manifest(folder(*files))) == rows
+    assert list_rows(open_manifest(folder("b.mp4") / "b.mp4")) == [("b.mp4", None)]
 
 
 def test_lists_beside_their_classes(folder):
     path = folder(
         "x/a.mp4", "x/b.mp4", train_csv="x/a.mp4 1\n\nx/b.mp4 0\n", val_csv="x/b.mp4 0\n", classes_txt="no\nyes\n"
     )
-    assert found(open_manifest(path)) == [("x/a.mp4", 1), ("x/b.mp4", 0)]
-    assert found(open_manifest(path, split="val")) == [("x/b.mp4", 0)]
+    assert list_rows(open_manifest(path)) == [("x/a.mp4", 1), ("x/b.mp4", 0)]
+    assert list_rows(open_manifest(path, split="val")) == [("x/b.mp4", 0)]
     assert open_manifest(path, split="val").classes == ("no", "yes")
 
 
@@ -138,56 +135,43 @@ def test_without_names_both_splits_have_as_many_classes_as_the_larger_label(fold
         ('"path","label"\n"a b.mp4","0"\n', [("a b.mp4", 0)]),
         ("path,label\nc.mp4,run\na b.mp4,jump\n", [("c.mp4", 1), ("a b.mp4", 0)]),
     ],
-    ids=[
-        "paths",
-        "path label",
-        "Windows",
-        "table",
-        "names of classes",
-        "table of paths",
-        "quotes",
-        "labels that are names",
-    ],
 )
 def test_a_list_reads_as_it_is_written(folder, text, rows):
-    assert found(open_manifest(folder("a b.mp4", "c.mp4", list_csv=text) / "list.csv")) == rows
+    assert list_rows(open_manifest(folder("a b.mp4", "c.mp4", list_csv=text) / "list.csv")) == rows
 
 
-def test_three_fields_are_a_folder_of_frames_their_number_and_a_label(folder):
-    listing = open_manifest(folder("v1/img_00001.jpg", list_txt="v1 42 3\n") / "list.txt")
-    assert list(listing.rows) == [VideoRow(listing.rows.root / "v1", 3, 42, name="v1")]
+def test_three_fields_are_a_folder_of_frames_and_a_bare_name_stands_for_an_mp4(folder):
+    rows = open_manifest(folder("v1/img_00001.jpg", list_txt="v1 42 3\n") / "list.txt").rows
+    assert list(rows) == [VideoRow(rows.root / "v1", 3, 42, name="v1")]
+    assert list_rows(open_manifest(folder("a.mp4", list_txt="a 0") / "list.txt")) == [("a.mp4", 0)]
 
 
-def test_a_bare_name_stands_for_an_mp4(folder):
-    assert found(open_manifest(folder("a.mp4", list_txt="a 0") / "list.txt")) == [("a.mp4", 0)]
-
-
-def test_a_table_with_splits_gives_the_one_that_is_asked_for(folder):
+def test_a_table_with_splits_gives_the_requested_one(folder):
     text = "split,path,label,class\ntrain,a.mp4,1,run\nval,b.mp4,0,jump\n"
     path = folder("a.mp4", "b.mp4", table_csv=text) / "table.csv"
-    assert found(open_manifest(path)) == [("a.mp4", 1)]
-    assert found(open_manifest(path, split="val")) == [("b.mp4", 0)]
+    assert list_rows(open_manifest(path)) == [("a.mp4", 1)]
+    assert list_rows(open_manifest(path, split="val")) == [("b.mp4", 0)]
     assert open_manifest(path).classes == open_manifest(path, split="val").classes == ("jump", "run")
     assert list_splits(path) == ("train", "val")
 
 
 def test_paths_may_start_at_another_root(folder):
     path = folder("videos/a.mp4", list_txt="a.mp4 0")
-    assert found(open_manifest(path / "list.txt", root=path / "videos")) == [("a.mp4", 0)]
+    assert list_rows(open_manifest(path / "list.txt", root=path / "videos")) == [("a.mp4", 0)]
 
 
 def test_the_fingerprint_follows_paths_labels_and_sizes(folder):
     path = folder("a.mp4", "b.mp4", list_txt="a.mp4 0\nb.mp4 1\n") / "list.txt"
-    seen = {open_manifest(path).fingerprint}
-    assert open_manifest(path).fingerprint in seen
+    fingerprints = {open_manifest(path).fingerprint}
+    assert open_manifest(path).fingerprint in fingerprints
     for change in (
         lambda: path.write_text("a.mp4 1\nb.mp4 1\n"),
         lambda: path.write_text("b.mp4 1\na.mp4 1\n"),
         lambda: (path.parent / "a.mp4").write_bytes(b"longer than it was"),
     ):
         change()
-        assert open_manifest(path).fingerprint not in seen
-        seen.add(open_manifest(path).fingerprint)
+        assert open_manifest(path).fingerprint not in fingerprints
+        fingerprints.add(open_manifest(path).fingerprint)
 
 
 @pytest.mark.parametrize(
@@ -214,24 +198,18 @@ def test_a_list_that_cannot_be_used_is_refused_with_its_line(folder, text, sente
         open_manifest(folder("a.mp4", list_csv=text) / "list.csv")
 
 
-def test_bytes_that_are_no_text_are_refused_with_their_line(folder):
-    path = folder("a.mp4") / "list.csv"
-    path.write_bytes(b"a.mp4 0\n\xff\xfe\n")
-    with pytest.raises(InputError, match=r"line 2 of .*list.csv is not UTF-8 text"):
-        open_manifest(path)
-
-
-def test_a_label_beyond_the_classes_is_refused_with_its_line(folder):
-    path = folder("a.mp4", list_csv="a.mp4 1\na.mp4 2\n", classes_txt="no\nyes\n") / "list.csv"
-    with pytest.raises(
-        InputError, match=r"line 2 of .*list.csv has the label 2, but .*classes.txt names only 2 classes"
-    ):
-        open_manifest(path)
-
-
-def test_a_class_that_has_no_name_in_classes_txt_is_refused(folder):
-    path = folder("a.mp4", list_csv="path,class\na.mp4,run\n", classes_txt="jump\n") / "list.csv"
-    with pytest.raises(InputError, match=r"the class 'run', which is not in .*classes\.txt"):
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"a.mp4 0\n\xff\xfe\n", r"line 2 of .*list.csv is not UTF-8 text"),
+        (b"a.mp4 1\na.mp4 2\n", r"line 2 of .*list.csv has the label 2, but .*classes.txt names only 2 classes"),
+        (b"path,class\na.mp4,run\n", r"the class 'run', which is not in .*classes\.txt"),
+    ],
+)
+def test_text_and_labels_that_do_not_suit_the_classes_are_refused(folder, text, sentence):
+    path = folder("a.mp4", classes_txt="no\nyes\n") / "list.csv"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match=sentence):
         open_manifest(path)
 
 
@@ -243,19 +221,16 @@ def test_a_place_without_videos_is_refused(folder):
 
 
 @pytest.mark.parametrize("files", [["a.mp4"], ["x/a.mp4", "y/b.mp4"]])
-def test_what_has_no_splits_is_tested_on_as_a_whole(folder, files):
+def test_a_dataset_without_splits_is_tested_on_as_a_whole(folder, files):
     path = folder(*files)
-    assert found(open_test_manifest(path)) == found(open_manifest(path))
+    assert list_rows(open_test_manifest(path)) == list_rows(open_manifest(path))
 
 
-def test_of_what_has_splits_the_val_split_is_tested_on(folder):
-    path = folder("train/a/1.mp4", "val/a/2.mp4")
-    assert found(open_test_manifest(path)) == [("a/2.mp4", 0)]
-    with pytest.raises(InputError, match="no val split"):
-        open_test_manifest(folder("only/train/a/1.mp4") / "only")
+def test_the_val_split_of_a_dataset_with_splits_is_tested_on(folder):
+    assert list_rows(open_test_manifest(folder("train/a/1.mp4", "val/a/2.mp4"))) == [("a/2.mp4", 0)]
 
 
 @pytest.mark.parametrize("files", [["a.mp4"], ["train/x/a.mp4"], ["x/a.mp4"]])
-def test_a_val_split_that_is_not_there_is_refused(folder, files):
+def test_a_missing_val_split_is_refused(folder, files):
     with pytest.raises(InputError, match="no val split"):
         open_manifest(folder(*files), split="val")

@@ -13,14 +13,12 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
 from tiny_videos import write_video
 
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
-from vidstill.data.decode.reader import read_frames
 from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import TrainBatch
 from vidstill.data.manifest.open import open_manifest
@@ -136,22 +134,15 @@ def batches(root: Path | str, workers: int) -> Iterator[TrainBatch]:
     )
 
 
-def same(ours: list[TrainBatch], theirs: list[TrainBatch]) -> bool:
+def same(actual: list[TrainBatch], expected: list[TrainBatch]) -> bool:
     return all(
-        torch.equal(a, b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True)
+        torch.equal(a, b) for one, other in zip(actual, expected, strict=True) for a, b in zip(one, other, strict=True)
     )
-
-
-def test_packs_behind_a_url_are_the_same_dataset(server, folder):
-    ours, theirs = open_manifest(PACKS), open_manifest(folder)
-    assert ours.fingerprint == theirs.fingerprint
-    for one, other in zip(ours.rows, theirs.rows, strict=True):
-        assert (one.name, one.frames, one.frame_rate) == (other.name, other.frames, other.frame_rate)
-        np.testing.assert_array_equal(read_frames(one.source, [7, 2]), read_frames(other.source, [7, 2]))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_sees_the_same_clips_from_a_server_as_from_a_folder(server, folder, workers):
+    assert open_manifest(PACKS).fingerprint == open_manifest(folder).fingerprint
     assert same(list(batches(PACKS, workers)), list(batches(folder, 0)))
 
 
@@ -175,15 +166,6 @@ def test_a_server_that_dies_for_good_stops_the_run_and_no_video_is_to_blame(serv
     ) as caught:
         list(remaining)
     assert not isinstance(caught.value, BrokenVideo)
-
-
-def test_a_frozen_server_is_given_up(server, impatient):
-    member = first_piece(PACKS)
-    server.freeze()
-    with pytest.raises(
-        StorageUnreachable, match=r"cannot be reached: no answer within 1 s \(\d tries in \d s\); once it can"
-    ):
-        fetch_source(member)
 
 
 def test_a_frozen_server_stops_the_run_and_no_video_is_to_blame(server, impatient):

@@ -51,8 +51,8 @@ def test_a_shard_member_is_its_bytes_wherever_the_shard_is(shard, address, offse
     size = min(size, len(DATA) - offset)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", blocks)
-        for place in (shard, address):
-            assert fetch_source(ShardMember(place, offset, size, "one.mp4")) == DATA[offset : offset + size]
+        for location in (shard, address):
+            assert fetch_source(ShardMember(location, offset, size, "one.mp4")) == DATA[offset : offset + size]
 
 
 @given(offset=st.integers(0, 2 * len(DATA)), more=st.integers(1, 2**50), blocks=st.integers(100, len(DATA)))
@@ -60,13 +60,13 @@ def test_a_member_that_its_shard_does_not_hold_is_broken(shard, address, offset,
     num_available = max(0, len(DATA) - offset)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", blocks)
-        for place in (shard, address):
+        for location in (shard, address):
             message = (
                 rf"one\.mp4 in .*train-000000\.tar is cut off: it has {num_available + more} bytes from byte "
                 rf"{offset} on, .* {num_available}$"
             )
             with pytest.raises(BrokenVideo, match=message):
-                fetch_source(ShardMember(place, offset, num_available + more, "one.mp4"))
+                fetch_source(ShardMember(location, offset, num_available + more, "one.mp4"))
 
 
 @pytest.mark.parametrize("blocks", [100, 2**20])

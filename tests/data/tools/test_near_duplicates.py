@@ -62,7 +62,7 @@ def clips():
 
 
 @pytest.mark.parametrize("change", COPIES)
-def test_a_copy_is_found_among_videos_of_the_same_things(clips, tmp_path, change):
+def test_a_copy_is_detected_among_videos_of_the_same_objects(clips, tmp_path, change):
     copies = [COPIES[change](tmp_path / f"{number}.mp4", clip) for number, clip in enumerate(clips)]
     sketches = [sketch(clip) for clip in clips] + [sketch(iter_frames(copy)) for copy in copies]
     assert group_near_duplicates(sketches) == [[number, number + len(clips)] for number in range(len(clips))]
@@ -116,19 +116,19 @@ def test_two_photographs_of_the_same_are_near_and_two_black_videos_are_not(clips
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(0, 150), st.sampled_from((0.01, 0.04, 0.08)))
 def test_the_grid_finds_what_comparing_all_with_all_finds(seed, number, spread):
-    chance = np.random.default_rng(seed)
-    centres = chance.normal(0, 1, (1 + number // 10, 147))
-    points = centres[chance.integers(0, len(centres), number)] + chance.normal(0, spread, (number, 147))
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(0, 1, (1 + number // 10, 147))
+    points = centres[rng.integers(0, len(centres), number)] + rng.normal(0, spread, (number, 147))
     points = points.astype(np.float32)
     distances = np.linalg.norm(points[:, None].astype(float) - points, axis=-1)
     expected = {(i, j) for i, j in np.argwhere(distances <= 1 - 1e-4).tolist() if i < j}
     doubtful = {(i, j) for i, j in np.argwhere(np.abs(distances - 1) < 1e-4).tolist()}
-    found = [tuple(sorted(pair)) for pairs in iter_near_pairs(points) for pair in pairs.tolist()]
-    assert len(found) == len(set(found))
-    assert set(found) - doubtful == expected - doubtful
+    near_pairs = [tuple(sorted(pair)) for pairs in iter_near_pairs(points) for pair in pairs.tolist()]
+    assert len(near_pairs) == len(set(near_pairs))
+    assert set(near_pairs) - doubtful == expected - doubtful
 
 
-def test_a_paler_and_brighter_copy_is_found(clips):
+def test_a_paler_and_brighter_copy_is_detected(clips):
     for clip in clips:
         assert group_near_duplicates([sketch(clip), sketch(clip // 2 + 60)]) == [[0, 1]]
 
@@ -163,7 +163,7 @@ def test_no_real_clip_of_one_person_is_near_to_one_of_another(name):
 
 @pytest.mark.files
 @pytest.mark.parametrize("change", ["coarse", "half the rate", "all of that"])
-def test_copies_of_real_clips_are_found(tmp_path, change):
+def test_copies_of_real_clips_are_detected(tmp_path, change):
     clips = list(clips_of("cctv_fight"))[::25]
     frames = [list(iter_frames(path)) for path in clips]
     frames = [[frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in each] for each in frames]

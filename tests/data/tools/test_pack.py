@@ -16,7 +16,7 @@ from tiny_videos import cut_short, number_of, numbered, write_video
 from vidstill.cli.main import main
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import list_splits, open_manifest
-from vidstill.data.storage.fetch import BrokenVideo, ShardMember
+from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools import pack as packs
 from vidstill.data.tools.pack import PACK_FILE, SKIPPED_FILE, pack_dataset
 from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
@@ -31,14 +31,11 @@ CLASSES = ("jump", "run.fast")
 def videos(tmp_path_factory):
     """Seven videos to train on and three to test on; video v shows the numbers 10 v + n."""
     folder = tmp_path_factory.mktemp("videos")
-    rows = {"train": range(7), "val": range(7, 10)}
-    for split, numbers in rows.items():
-        lines = []
-        for v in numbers:
-            name = f"{'some.where' if v % 2 else 'elsewhere'}/{v}.v.mp4"
+    for split, numbers in {"train": range(7), "val": range(7, 10)}.items():
+        names = {v: f"{'some.where' if v % 2 else 'elsewhere'}/{v}.v.mp4" for v in numbers}
+        for v, name in names.items():
             write_video(folder / name, numbers=[10 * v + n for n in range(FRAMES)])
-            lines.append(f"{name} {v % 2}\n")
-        (folder / f"{split}.csv").write_text("".join(lines))
+        (folder / f"{split}.csv").write_text("".join(f"{name} {v % 2}\n" for v, name in names.items()))
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
     return folder
 
@@ -61,24 +58,23 @@ def lines_of(path: Path) -> list[dict]:
 def test_the_folder_is_the_data_set_that_it_was_made_of(videos, packed):
     assert list_splits(packed) == ("train", "val")
     for split in ("train", "val"):
-        theirs, ours = open_manifest(videos, split=split), open_manifest(packed, split=split)
-        assert ours.classes == theirs.classes == CLASSES
-        assert [row.name for row in ours.rows] == [row.name for row in theirs.rows]
-        assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
-        assert all((row.frames, row.frame_rate) == (FRAMES, 25.0) for row in ours.rows)
-        for row, source in zip(ours.rows, theirs.rows, strict=True):
+        expected, actual = open_manifest(videos, split=split), open_manifest(packed, split=split)
+        assert actual.classes == expected.classes == CLASSES
+        assert [row.name for row in actual.rows] == [row.name for row in expected.rows]
+        assert [row.label for row in actual.rows] == [row.label for row in expected.rows]
+        assert all((row.frames, row.frame_rate) == (FRAMES, 25.0) for row in actual.rows)
+        for row, source in zip(actual.rows, expected.rows, strict=True):
             frames = [number_of(frame) for frame in read_frames(row.source, [4, 0, 5])]
             assert frames == [number_of(frame) for frame in read_frames(source.source, [4, 0, 5])]
 
 
 def test_a_row_gives_the_bytes_of_its_file_in_the_shard(packed):
     for row in open_manifest(packed, split="train").rows:
-        assert isinstance(row.source, ShardMember)
         with tarfile.open(row.source.shard) as shard:
-            members = {member.offset_data: member for member in shard if member.name.endswith(".mp4")}
-            member = members[row.source.offset]
-            assert member.size == row.source.size
+            (member,) = (member for member in shard if member.offset_data == row.source.offset)
             data = shard.extractfile(member).read()
+        assert member.name.endswith(".mp4")
+        assert member.size == row.source.size
         np.testing.assert_array_equal(read_frames(row.source, range(FRAMES)), read_frames(data, range(FRAMES)))
 
 
@@ -116,10 +112,10 @@ def test_the_number_of_workers_changes_no_byte(videos, packed, tmp_path):
 
 def test_the_same_call_again_changes_nothing_and_says_the_same(videos, packed):
     before, times = bytes_of(packed), {path: path.stat().st_mtime_ns for path in packed.iterdir()}
-    said = pack_dataset(videos, packed, CONFIG, clips_per_shard=3)
-    assert (said.num_videos, said.skipped) == (10, ())
-    assert said.bytes_after == sum(row["bytes"] for row in lines_of(packed / "index.jsonl"))
-    assert said.bytes_before == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
+    output = pack_dataset(videos, packed, CONFIG, clips_per_shard=3)
+    assert (output.num_videos, output.skipped) == (10, ())
+    assert output.bytes_after == sum(row["bytes"] for row in lines_of(packed / "index.jsonl"))
+    assert output.bytes_before == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
     assert bytes_of(packed) == before
     assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == times
 
@@ -137,14 +133,14 @@ def test_a_killed_pack_goes_on_and_ends_with_the_same_bytes(videos, packed, tmp_
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not (out / "index.jsonl").exists()
-    there = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert shards <= len(there) < 4
+    existing = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert shards <= len(existing) < 4
     with pytest.raises(InputError):  # what is half there is no data set
         open_manifest(out)
     pack_dataset(videos, out, CONFIG, clips_per_shard=3)
     assert bytes_of(out) == bytes_of(packed)
-    kept = [path for path, written in there.items() if path.stat().st_mtime_ns == written]
-    assert len(kept) >= len(there) - 1  # a shard whose line was not written yet is written again
+    unchanged = [path for path, written in existing.items() if path.stat().st_mtime_ns == written]
+    assert len(unchanged) >= len(existing) - 1  # a shard whose line was not written yet is written again
 
 
 def slow_pack(videos: Path, out: Path) -> None:
@@ -156,7 +152,7 @@ def slow_pack(videos: Path, out: Path) -> None:
     pack_dataset(videos, out, CONFIG, clips_per_shard=3)
 
 
-def test_a_shard_that_was_taken_away_meanwhile_is_made_again(videos, packed, tmp_path):
+def test_a_shard_that_was_deleted_meanwhile_is_written_again(videos, packed, tmp_path):
     out = tmp_path / "packs"
     stop_after(videos, out, 8)
     assert sorted(path.name for path in out.glob("*.tar*")) == [f"train-00000{n}.tar" for n in range(3)]
@@ -216,74 +212,56 @@ def partly_broken(tmp_path):
     return folder
 
 
-def test_what_does_not_decode_is_left_out_and_said(partly_broken, tmp_path, capsys):
+def test_a_video_that_does_not_decode_is_skipped_and_reported(partly_broken, tmp_path, capsys):
     out = tmp_path / "packs"
     assert main(["data", "pack", str(partly_broken), "--out", str(out), "--workers", "1"]) == 1
-    said = capsys.readouterr().out
-    assert "2 videos, " in said
-    assert "skipped: 2 videos" in said
-    for name in ("1.mp4", "3.mp4"):
-        assert f"{name} breaks after " in said
+    output = capsys.readouterr().out
+    for expected in ("2 videos, ", "skipped: 2 videos", "1.mp4 breaks after ", "3.mp4 breaks after "):
+        assert expected in output
     assert [line["path"] for line in lines_of(out / SKIPPED_FILE)] == ["1.mp4", "3.mp4"]
     assert [row.name for row in open_manifest(out, split="train").rows] == ["0.mp4"]
+    rows = open_manifest(out, split="val").rows  # an evaluation still reports them
+    assert [(row.name, row.label, row.error[:12]) for row in rows] == [("2.mp4", 0, ""), ("3.mp4", 1, "breaks after")]
     with tarfile.open(out / "train-000000.tar") as shard:
         assert [member.name for member in shard] == ["000000000.mp4", "000000000.json", "000000000.cls"]
+    pack_dataset(partly_broken, tmp_path / "single", CONFIG, clips_per_shard=1)  # no shard is empty
+    assert sorted(path.name for path in tmp_path.glob("single/*.tar")) == ["train-000000.tar", "val-000000.tar"]
 
 
-def test_a_test_split_still_names_what_was_left_out(partly_broken, tmp_path):
-    pack_dataset(partly_broken, tmp_path / "packs", CONFIG)
-    rows = open_manifest(tmp_path / "packs", split="val").rows
-    assert [(row.name, row.label, bool(row.error)) for row in rows] == [("2.mp4", 0, False), ("3.mp4", 1, True)]
-    assert rows[1].error.startswith("breaks after")
-
-
-def test_a_shard_of_nothing_is_not_written(partly_broken, tmp_path):
-    out = tmp_path / "packs"
-    pack_dataset(partly_broken, out, CONFIG, clips_per_shard=1)
-    assert sorted(path.name for path in out.glob("*.tar")) == ["train-000000.tar", "val-000000.tar"]
-
-
-def test_rows_that_a_scan_found_wrong_are_not_looked_at(videos, tmp_path):
+def test_rows_that_a_scan_reports_broken_are_not_opened(videos, tmp_path):
     scanned = [
         {"path": "elsewhere/0.v.mp4", "label": 0, "bytes": 1000, "rate": 12.5},
         {"path": "nowhere.mp4", "label": 1, "bytes": 1000, "error": "does not decode: cosmic rays"},
     ]
     manifest = videos / "scan.jsonl"
     manifest.write_text("".join(json.dumps(line) + "\n" for line in scanned))
-    said = pack_dataset(manifest, tmp_path / "packs", CONFIG)
+    output = pack_dataset(manifest, tmp_path / "packs", CONFIG)
     manifest.unlink()
-    assert (said.num_videos, said.skipped) == (1, ("nowhere.mp4 does not decode: cosmic rays",))
+    assert (output.num_videos, output.skipped) == (1, ("nowhere.mp4 does not decode: cosmic rays",))
     assert open_manifest(tmp_path / "packs").rows[0].frame_rate == 12.5
 
 
 def test_packs_of_packs_are_packs(videos, packed, tmp_path):
     pack_dataset(packed, tmp_path / "smaller", TranscodeConfig(short_side=8))
-    ours, theirs = (open_manifest(at, split="train").rows for at in (tmp_path / "smaller", videos))
-    assert [row.name for row in ours] == [row.name for row in theirs]
-    assert read_frames(ours[2].source, [1]).shape == (1, 8, 16, 3)
+    actual, expected = (open_manifest(at, split="train").rows for at in (tmp_path / "smaller", videos))
+    assert [row.name for row in actual] == [row.name for row in expected]
+    assert read_frames(actual[2].source, [1]).shape == (1, 8, 16, 3)
 
 
-def test_a_data_set_without_labels_has_none_afterwards(tmp_path):
+def test_videos_without_labels_have_none_and_images_are_packed_unchanged(tmp_path):
     for n in range(2):
         write_video(tmp_path / "videos" / f"{n}.mp4", FRAMES)
-    out = tmp_path / "packs"
-    pack_dataset(tmp_path / "videos", out, CONFIG)
-    listing = open_manifest(out)
-    assert listing.classes == ()
-    assert [row.label for row in listing.rows] == [None, None]
-    with tarfile.open(out / "all-000000.tar") as shard:
+        (tmp_path / "images" / f"c{n}").mkdir(parents=True)
+        Image.fromarray(numbered(n)).save(tmp_path / "images" / f"c{n}" / f"{n}.png")
+    pack_dataset(tmp_path / "videos", tmp_path / "packs", CONFIG)
+    manifest = open_manifest(tmp_path / "packs")
+    assert (manifest.classes, [row.label for row in manifest.rows]) == ((), [None, None])
+    with tarfile.open(tmp_path / "packs/all-000000.tar") as shard:
         assert {Path(member.name).suffix for member in shard} == {".mp4", ".json"}
-
-
-def test_pictures_are_packed_as_they_are(tmp_path):
-    for n in range(3):
-        (tmp_path / "images" / f"c{n % 2}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(numbered(n)).save(tmp_path / "images" / f"c{n % 2}" / f"{n}.png")
-    pack_dataset(tmp_path / "images", tmp_path / "packs", TranscodeConfig())
-    for row in open_manifest(tmp_path / "packs").rows:
+    pack_dataset(tmp_path / "images", tmp_path / "packed images", TranscodeConfig())
+    for n, row in enumerate(open_manifest(tmp_path / "packed images").rows):
         assert count_frames(row.source) == 1
-        number = int(Path(row.name).stem)
-        np.testing.assert_array_equal(read_frames(row.source, [0])[0], numbered(number))
+        np.testing.assert_array_equal(read_frames(row.source, [0])[0], numbered(n))
 
 
 def test_where_nothing_decodes_there_are_no_packs(tmp_path):
@@ -314,11 +292,11 @@ def test_a_cut_shard_names_the_video_the_shard_and_the_bytes(videos, tmp_path):
     source = rows[1].source
     cut_short(source.shard, (source.offset + 100) / source.shard.stat().st_size)
     assert number_of(read_frames(rows[0].source, [3])[0]) == 3
-    said = (
+    output = (
         rf"some\.where/1\.v\.mp4 in .*train-000000\.tar is cut off: it has {source.size} bytes from byte "
         rf"{source.offset} on, of which the shard holds 100"
     )
-    with pytest.raises(BrokenVideo, match=said):
+    with pytest.raises(BrokenVideo, match=output):
         read_frames(source, [0])
     source.shard.unlink()
     with pytest.raises(BrokenVideo, match=r"train-000000\.tar cannot be read: No such file"):

@@ -36,7 +36,7 @@ FRAMES = 6
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def original(tmp_path_factory):
     """Four videos to train on and two to test on, in a folder for each class."""
     folder = tmp_path_factory.mktemp("kept") / "videos"
     for split, numbers in {"train": range(4), "val": range(4, 6)}.items():
@@ -46,8 +46,8 @@ def kept(tmp_path_factory):
 
 
 @pytest.fixture
-def videos(kept, tmp_path):
-    return Path(shutil.copytree(kept, tmp_path / "videos"))
+def videos(original, tmp_path):
+    return Path(shutil.copytree(original, tmp_path / "videos"))
 
 
 def entries(manifest: Path) -> list[dict]:
@@ -75,25 +75,30 @@ def names_in(path: Path) -> list[str]:
 
 
 def test_the_list_is_the_data_set_with_every_true_length(videos):
-    found = scan_dataset(videos)
-    assert found.manifest_path == videos.parent / "videos.scan.jsonl"
-    assert list_splits(found.manifest_path) == list_splits(videos) == ("train", "val")
+    report = scan_dataset(videos)
+    assert report.manifest_path == videos.parent / "videos.scan.jsonl"
+    assert list_splits(report.manifest_path) == list_splits(videos) == ("train", "val")
     for split in ("train", "val"):
-        theirs, ours = open_manifest(videos, split=split), open_manifest(found.manifest_path, split=split)
-        assert ours.classes == theirs.classes == CLASSES
-        assert [row.source for row in ours.rows] == [row.source for row in theirs.rows]
-        assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
-        assert all((row.frames, row.frame_rate, row.error) == (FRAMES, 25.0, "") for row in ours.rows)
-        assert all(not os.path.isabs(row.name) for row in ours.rows)
-    assert found.is_clean
-    assert found.num_videos == {"train": 4, "val": 2}
-    assert (found.num_files, found.num_decoded, found.num_frames, found.seconds) == (6, 6, 6 * FRAMES, 6 * FRAMES / 25)
-    assert (found.resolution_counts, found.codec_counts, found.frame_rate_counts) == (
+        expected, actual = open_manifest(videos, split=split), open_manifest(report.manifest_path, split=split)
+        assert actual.classes == expected.classes == CLASSES
+        assert [row.source for row in actual.rows] == [row.source for row in expected.rows]
+        assert [row.label for row in actual.rows] == [row.label for row in expected.rows]
+        assert all((row.frames, row.frame_rate, row.error) == (FRAMES, 25.0, "") for row in actual.rows)
+        assert all(not os.path.isabs(row.name) for row in actual.rows)
+    assert report.is_clean
+    assert report.num_videos == {"train": 4, "val": 2}
+    assert (report.num_files, report.num_decoded, report.num_frames, report.seconds) == (
+        6,
+        6,
+        6 * FRAMES,
+        6 * FRAMES / 25,
+    )
+    assert (report.resolution_counts, report.codec_counts, report.frame_rate_counts) == (
         {"64x32": 6},
         {"h264": 6},
         {"25": 6},
     )
-    assert found.num_bytes == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
+    assert report.num_bytes == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
 
 
 def test_moved_with_its_videos_the_list_still_names_them(videos, tmp_path):
@@ -108,7 +113,7 @@ def test_moved_with_its_videos_the_list_still_names_them(videos, tmp_path):
 @pytest.mark.parametrize(
     "data", ["videos", "videos/", "videos/train/jump/0.mp4", "videos/train.csv", "videos/all.jsonl"]
 )
-def test_the_list_lies_beside_what_it_is_of(tmp_path, monkeypatch, data):
+def test_the_list_is_written_beside_the_data(tmp_path, monkeypatch, data):
     write_video(tmp_path / "videos/train/jump/0.mp4", 2)
     monkeypatch.chdir(tmp_path)
     expected = tmp_path / f"{data.strip('/').rpartition('.')[0] or 'videos'}.scan.jsonl"
@@ -117,9 +122,6 @@ def test_the_list_lies_beside_what_it_is_of(tmp_path, monkeypatch, data):
         assert get_manifest_path(expected) == expected  # a scan of a scan's list brings that up to date
         monkeypatch.chdir(tmp_path / "videos")
         assert get_manifest_path(Path()) == expected
-
-
-def test_an_address_has_no_beside():
     with pytest.raises(InputError, match="--out"):
         get_manifest_path("s3://bucket/videos")
 
@@ -134,9 +136,9 @@ def test_any_name_that_a_file_may_have_comes_back(tmp_path):
     ]
     for number, name in enumerate(names):
         write_video(tmp_path / "videos" / "new.mp4", numbers=[number]).rename(tmp_path / "videos" / name)
-    found = scan_dataset(tmp_path / "videos")
-    assert {row.name for row in open_manifest(found.manifest_path).rows} == {f"videos/{name}" for name in names}
-    assert all(count_frames(row.source) == 1 for row in open_manifest(found.manifest_path).rows)
+    report = scan_dataset(tmp_path / "videos")
+    assert {row.name for row in open_manifest(report.manifest_path).rows} == {f"videos/{name}" for name in names}
+    assert all(count_frames(row.source) == 1 for row in open_manifest(report.manifest_path).rows)
 
 
 def test_pictures_and_folders_of_pictures_have_rows_too(tmp_path):
@@ -156,18 +158,18 @@ def test_pictures_and_folders_of_pictures_have_rows_too(tmp_path):
 @pytest.mark.parametrize("address", [False, True])
 def test_packs_are_scanned_where_they_are(videos, tmp_path, address):
     pack_dataset(videos, tmp_path / "packs", TranscodeConfig(short_side=16), clips_per_shard=3)
-    place = tmp_path / "packs"
+    data = tmp_path / "packs"
     if address:
-        place = f"memory://{tmp_path.name}/packs"
+        data = f"memory://{tmp_path.name}/packs"
         fsspec.filesystem("memory").put(str(tmp_path / "packs"), f"/{tmp_path.name}/packs", recursive=True)
-    found = scan_dataset(place, out=tmp_path / "packs.scan.jsonl")
-    assert (found.num_files, found.num_frames, found.is_clean) == (6, 6 * FRAMES, True)
+    report = scan_dataset(data, out=tmp_path / "packs.scan.jsonl")
+    assert (report.num_files, report.num_frames, report.is_clean) == (6, 6 * FRAMES, True)
     for split in ("train", "val"):
-        theirs, ours = open_manifest(place, split=split), open_manifest(found.manifest_path, split=split)
-        assert [row.source for row in ours.rows] == [row.source for row in theirs.rows]
-        assert [row.label for row in ours.rows] == [row.label for row in theirs.rows]
-        assert all(isinstance(row.source, ShardMember) and row.frames == FRAMES for row in ours.rows)
-    assert scan_dataset(place, out=tmp_path / "packs.scan.jsonl").num_decoded == (6 if address else 0)
+        expected, actual = open_manifest(data, split=split), open_manifest(report.manifest_path, split=split)
+        assert [row.source for row in actual.rows] == [row.source for row in expected.rows]
+        assert [row.label for row in actual.rows] == [row.label for row in expected.rows]
+        assert all(isinstance(row.source, ShardMember) and row.frames == FRAMES for row in actual.rows)
+    assert scan_dataset(data, out=tmp_path / "packs.scan.jsonl").num_decoded == (6 if address else 0)
 
 
 # ---- What is wrong ---------------------------------------------------------------------------------------------------
@@ -179,19 +181,19 @@ def test_what_is_broken_stays_in_the_list_and_says_how_far_it_goes(videos):
     (train / "text.mp4").write_text("no frame in here")
     cut_short(write_video(train / "cut.mp4", 60, index_first=True), 0.9)
     VICIOUS["size_changes.ts"](train / "grows.ts")
-    found = scan_dataset(videos, min_frames=4)
-    assert not found.is_clean
-    wrong = {Path(path).name: why for path, why in found.errors.items()}
+    report = scan_dataset(videos, min_frames=4)
+    assert not report.is_clean
+    wrong = {Path(path).name: why for path, why in report.errors.items()}
     assert sorted(wrong) == ["cut.mp4", "empty.mp4", "grows.ts", "text.mp4"]
-    rows = {Path(row.name).name: row for row in open_manifest(found.manifest_path, split="train").rows}
+    rows = {Path(row.name).name: row for row in open_manifest(report.manifest_path, split="train").rows}
     assert {name: row.error for name, row in rows.items() if row.error} == wrong
-    frames = {Path(entry["path"]).name: entry["frames"] for entry in entries(found.manifest_path)}
+    frames = {Path(entry["path"]).name: entry["frames"] for entry in entries(report.manifest_path)}
     assert frames["empty.mp4"] == frames["text.mp4"] == 0
     assert 0 < frames["cut.mp4"] == count_frames(train / "cut.mp4") < 60
     assert f"after {frames['cut.mp4']} frames" in wrong["cut.mp4"]
     assert wrong["grows.ts"] == "changes its size to 96x48 at frame 20"
     assert frames["grows.ts"] == 20
-    assert found.short_videos == {}  # of what is broken nothing else is said
+    assert report.short_videos == {}  # of what is broken nothing else is said
 
 
 def test_a_decoder_that_dies_or_is_stuck_costs_one_row(videos, monkeypatch):
@@ -204,10 +206,10 @@ def test_a_decoder_that_dies_or_is_stuck_costs_one_row(videos, monkeypatch):
 
     monkeypatch.setattr(scanning, "scan_video", deadly)
     monkeypatch.setattr(scanning, "WORKER_TIMEOUT_SECONDS", 2.0)
-    found = scan_dataset(videos, workers=2)
-    wrong = {Path(path).name: why for path, why in found.errors.items()}
+    report = scan_dataset(videos, workers=2)
+    wrong = {Path(path).name: why for path, why in report.errors.items()}
     assert wrong == {"1.mp4": "ended its process (signal 11)", "2.mp4": "took longer than 2 s and was killed"}
-    assert sum(entry["frames"] == FRAMES for entry in entries(found.manifest_path)) == 4
+    assert sum(entry["frames"] == FRAMES for entry in entries(report.manifest_path)) == 4
     monkeypatch.setattr(scanning, "scan_video", scan_video)  # it may have been the machine's fault
     again = scan_dataset(videos)
     assert (again.num_decoded, again.is_clean) == (2, True)
@@ -221,14 +223,14 @@ def test_what_is_short_and_what_a_header_states_wrongly_are_said_and_are_no_faul
         assert int.from_bytes(data[length], "little") == frames
         data[length] = (16).to_bytes(4, "little")
         path.write_bytes(data)
-    found = scan_dataset(tmp_path / "videos")
-    assert found.short_videos == {"videos/15.avi": 15}
-    assert found.header_mismatches == {"videos/15.avi": (16, 15), "videos/17.avi": (16, 17)}
-    assert found.errors == {}
-    assert [row.frames for row in open_manifest(found.manifest_path).rows] == [15, 16, 17]
+    report = scan_dataset(tmp_path / "videos")
+    assert report.short_videos == {"videos/15.avi": 15}
+    assert report.header_mismatches == {"videos/15.avi": (16, 15), "videos/17.avi": (16, 17)}
+    assert report.errors == {}
+    assert [row.frames for row in open_manifest(report.manifest_path).rows] == [15, 16, 17]
 
 
-def test_a_file_of_the_same_bytes_or_the_same_pictures_is_found_in_the_other_split(tmp_path):
+def test_a_file_of_the_same_bytes_or_the_same_frames_is_reported_in_the_other_split(tmp_path):
     videos = tmp_path / "videos"
     for split in ("train", "val"):
         (videos / split).mkdir(parents=True)
@@ -240,14 +242,14 @@ def test_a_file_of_the_same_bytes_or_the_same_pictures_is_found_in_the_other_spl
             _encode(videos / "train" / "coarser.mp4", clip, crf="36")
     shutil.copy(videos / "train" / "0.mp4", videos / "train" / "same.mp4")
     shutil.copy(videos / "val" / "4.mp4", videos / "train" / "leaked.mp4")
-    found = scan_dataset(videos)
-    assert not found.is_clean
-    assert found.errors == {}
-    assert found.exact_duplicates == (
+    report = scan_dataset(videos)
+    assert not report.is_clean
+    assert report.errors == {}
+    assert report.exact_duplicates == (
         {"train": ("videos/train/leaked.mp4",), "val": ("videos/val/4.mp4",)},  # what is between splits comes first
         {"train": ("videos/train/0.mp4", "videos/train/same.mp4")},
     )
-    assert found.near_duplicates == (
+    assert report.near_duplicates == (
         {"train": ("videos/train/1.mp4", "videos/train/coarser.mp4"), "val": ("videos/val/coarse.mp4",)},
     )
 
@@ -262,14 +264,14 @@ def _encode(path: Path, clip: np.ndarray, crf: str = "20") -> Path:
     return path
 
 
-def test_one_file_in_two_splits_is_decoded_once_and_found(videos, tmp_path, monkeypatch):
+def test_one_file_in_two_splits_is_decoded_once_and_reported(videos, tmp_path, monkeypatch):
     names = decoded_by(monkeypatch, tmp_path / "noted")
     (videos / "train.csv").write_text("train/jump/0.mp4 0\ntrain/jump/0.mp4 0\ntrain/run/1.mp4 1\n")
     (videos / "val.csv").write_text("train/jump/0.mp4 0\nval/run/5.mp4 1\n")
-    found = scan_dataset(videos)
+    report = scan_dataset(videos)
     assert names_in(names) == ["0.mp4", "1.mp4", "5.mp4"]
-    assert (found.num_files, found.num_videos, len(entries(found.manifest_path))) == (3, {"train": 3, "val": 2}, 5)
-    assert found.exact_duplicates == ({"train": ("videos/train/jump/0.mp4",), "val": ("videos/train/jump/0.mp4",)},)
+    assert (report.num_files, report.num_videos, len(entries(report.manifest_path))) == (3, {"train": 3, "val": 2}, 5)
+    assert report.exact_duplicates == ({"train": ("videos/train/jump/0.mp4",), "val": ("videos/train/jump/0.mp4",)},)
 
 
 # ---- Stopped, and again ----------------------------------------------------------------------------------------------
@@ -307,10 +309,10 @@ def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos,
         process.kill()
         process.join()
         assert not out.exists()
-    kept = [json.loads(line)["path"] for line in part.read_text().splitlines() if line]
+    original = [json.loads(line)["path"] for line in part.read_text().splitlines() if line]
     names.unlink()
     assert scan_dataset(videos, out=out).manifest_path.read_bytes() == whole
-    assert sorted([*names_in(names), *(Path(path).name for path in kept)]) == [f"{v}.mp4" for v in range(6)]
+    assert sorted([*names_in(names), *(Path(path).name for path in original)]) == [f"{v}.mp4" for v in range(6)]
     assert sorted(path.name for path in tmp_path.glob("killed*")) == ["killed.jsonl"]
 
 
@@ -329,20 +331,6 @@ def test_a_line_that_was_cut_is_decoded_again(videos, tmp_path, cut):
     assert again.num_decoded == (4 if cut == -1 else 5)  # all but the end of the line is there
 
 
-def test_an_interrupted_scan_goes_on(videos, tmp_path, monkeypatch, capsys):
-    def interrupted(known: int, of: int) -> None:
-        if known == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        scan_dataset(videos, progress=interrupted)
-    assert not get_manifest_path(videos).exists()
-    told: list[tuple[int, int]] = []
-    found = scan_dataset(videos, progress=lambda known, of: told.append((known, of)))
-    assert found.num_decoded == 3
-    assert told == [(known, 6) for known in (3, 4, 5, 6)]
-
-
 def test_a_place_that_does_not_answer_stops_a_scan_that_goes_on_later(videos, monkeypatch):
     def unreachable(source):
         if source.name == "3.mp4":
@@ -353,9 +341,9 @@ def test_a_place_that_does_not_answer_stops_a_scan_that_goes_on_later(videos, mo
     with pytest.raises(StorageUnreachable, match="nobody answers"):
         scan_dataset(videos)
     monkeypatch.setattr(scanning, "scan_video", scan_video)
-    found = scan_dataset(videos)
-    assert 0 < found.num_decoded < 6
-    assert found.is_clean
+    report = scan_dataset(videos)
+    assert 0 < report.num_decoded < 6
+    assert report.is_clean
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
@@ -390,47 +378,52 @@ def test_what_is_no_scans_list_is_not_written_over(videos, text):
 
 def test_the_exit_code_tells_and_json_holds_all(videos, capsys):
     assert main(["data", "scan", str(videos), "--min-frames", "10"]) == 0
-    said = capsys.readouterr().out
-    assert "6 files, 6 of them decoded in this scan: 4 videos in train, 2 videos in val" in said
-    assert "6 files shorter than 10 frames" in said
+    output = capsys.readouterr().out
+    assert "6 files, 6 of them decoded in this scan: 4 videos in train, 2 videos in val" in output
+    assert "6 files shorter than 10 frames" in output
     shutil.copy(videos / "train/jump/0.mp4", videos / "val/jump/0.mp4")
     assert main(["data", "scan", str(videos)]) == 1
     assert "1 group of the same bytes, 2 files; 1 of them in more than one split" in capsys.readouterr().out
     (videos / "val/jump/0.mp4").write_bytes(b"")
     assert main(["data", "scan", str(videos), "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["errors"] == {"videos/val/jump/0.mp4": "does not decode: Invalid data found when processing input"}
-    assert (found["is_clean"], found["exact_duplicates"], found["num_files"], found["num_decoded"]) == (False, [], 7, 1)
+    report = json.loads(capsys.readouterr().out)
+    assert report["errors"] == {"videos/val/jump/0.mp4": "does not decode: Invalid data found when processing input"}
+    assert (report["is_clean"], report["exact_duplicates"], report["num_files"], report["num_decoded"]) == (
+        False,
+        [],
+        7,
+        1,
+    )
     assert main(["data", "scan", str(videos / "nowhere")]) == 2
     assert main(["data", "scan", str(videos), "--min-frames", "0"]) == 2
 
 
-def test_every_fact_has_a_place_in_the_list(kept):
-    assert set(scan_video(kept / "train/jump/0.mp4")) <= set(SCAN_FIELDS)
+def test_every_fact_has_a_place_in_the_list(original):
+    assert set(scan_video(original / "train/jump/0.mp4")) <= set(SCAN_FIELDS)
 
 
 def clips() -> list:
     """Every real file that some `clips.json` describes."""
-    found = [
+    report = [
         pytest.param(path.parent / clip["file"], clip, id=clip["file"])
         for path in sorted(DATA.rglob("clips.json"))
         for clip in json.loads(path.read_text())
     ]
     absent = pytest.param(None, {}, marks=pytest.mark.skip(f"no clips.json is under {DATA}; set VIDSTILL_DATA"))
-    return found or [absent]
+    return report or [absent]
 
 
 @pytest.mark.files
 @pytest.mark.parametrize(("path", "clip"), clips())
 def test_a_real_file_is_what_its_description_says(path, clip):
-    found = scan_video(path)
-    assert (found["bytes"], found["sha256"]) == (clip["size_bytes"], clip["sha256"])
-    assert found["frames"] == clip["decoded_frames"]
-    assert ("error" in found) == (clip["kind"] == "broken")
-    if found["frames"]:
+    report = scan_video(path)
+    assert (report["bytes"], report["sha256"]) == (clip["size_bytes"], clip["sha256"])
+    assert report["frames"] == clip["decoded_frames"]
+    assert ("error" in report) == (clip["kind"] == "broken")
+    if report["frames"]:
         lying = clip.get("display_rotation_deg", 0) % 180 == 90
         size = (clip["height"], clip["width"]) if lying else (clip["width"], clip["height"])
-        assert (found["width"], found["height"]) == size
-        assert (found["codec"], found["pixels"]) == (clip["codec"], clip["pix_fmt"])
-        if "error" not in found:
-            assert found.get("header_frames", found["frames"]) == (clip["header_frames"] or found["frames"])
+        assert (report["width"], report["height"]) == size
+        assert (report["codec"], report["pixels"]) == (clip["codec"], clip["pix_fmt"])
+        if "error" not in report:
+            assert report.get("header_frames", report["frames"]) == (clip["header_frames"] or report["frames"])

@@ -40,11 +40,11 @@ def key_frames(data: bytes) -> list[int]:
 
 
 def test_frame_n_is_frame_n_of_the_source(video, config):
-    made = transcode_video(video, config)
-    assert made.num_frames == count_frames(made.data) == FRAMES
-    assert [number_of(frame) for frame in read_frames(made.data, range(FRAMES))] == list(range(FRAMES))
-    for wanted in ([13, 2, 7], [FRAMES - 1], [0]):
-        assert [number_of(frame) for frame in read_frames(made.data, wanted)] == wanted
+    packed = transcode_video(video, config)
+    assert packed.num_frames == count_frames(packed.data) == FRAMES
+    assert [number_of(frame) for frame in read_frames(packed.data, range(FRAMES))] == list(range(FRAMES))
+    for indices in ([13, 2, 7], [FRAMES - 1], [0]):
+        assert [number_of(frame) for frame in read_frames(packed.data, indices)] == indices
 
 
 def test_the_same_video_gives_the_same_bytes(video, config):
@@ -56,11 +56,11 @@ def test_the_same_video_gives_the_same_bytes(video, config):
 
 
 def test_it_says_what_it_made(video, config):
-    made = transcode_video(video, config)
-    with VideoReader(made.data) as reader:
-        assert (made.num_frames, made.frame_rate) == (reader.num_frames, reader.frame_rate)
-        assert (made.height, made.width) == reader.read_frames([0]).shape[1:3]
-    assert made.frame_rate == read_stream_metadata(video).frame_rate
+    packed = transcode_video(video, config)
+    with VideoReader(packed.data) as reader:
+        assert (packed.num_frames, packed.frame_rate) == (reader.num_frames, reader.frame_rate)
+        assert (packed.height, packed.width) == reader.read_frames([0]).shape[1:3]
+    assert packed.frame_rate == read_stream_metadata(video).frame_rate
 
 
 @pytest.mark.parametrize("gop", [1, 3, 7])
@@ -72,9 +72,9 @@ def test_key_frames_stand_at_the_interval_and_nothing_else_does(tmp_path, gop):
 
 def test_the_rate_is_the_sources_and_frames_are_evenly_spaced(tmp_path):
     for rate in (30000 / 1001, 23.976, 0.5, 1000.0, 14.985):
-        made = transcode_video(write_video(tmp_path / "any.mp4", 6), TranscodeConfig(), rate)
-        assert made.frame_rate == rate
-        with av.open(io.BytesIO(made.data)) as container:
+        packed = transcode_video(write_video(tmp_path / "any.mp4", 6), TranscodeConfig(), rate)
+        assert packed.frame_rate == rate
+        with av.open(io.BytesIO(packed.data)) as container:
             times = [float(frame.time) for frame in container.decode(video=0)]
         np.testing.assert_allclose(times, np.arange(6) / rate, rtol=1e-4, atol=1e-4)
 
@@ -93,8 +93,8 @@ def test_sizes_are_even_and_nothing_is_enlarged_or_bent(height, width, short_sid
 
 
 def test_a_large_video_is_scaled_and_still_shows_its_frames(video, config):
-    made = transcode_video(video, replace(config, short_side=16))
-    frames = read_frames(made.data, range(FRAMES))
+    packed = transcode_video(video, replace(config, short_side=16))
+    frames = read_frames(packed.data, range(FRAMES))
     assert frames.shape == (FRAMES, 16, 32, 3)
     assert [number_of(frame) for frame in frames] == list(range(FRAMES))
 
@@ -119,34 +119,40 @@ def test_colours_stay_what_they_are(tmp_path):
 
 
 def test_a_folder_of_pictures_becomes_a_video(tmp_path):
-    made = transcode_video(pictures(tmp_path / "frames", [numbered(n) for n in range(12)]), TranscodeConfig())
-    assert (made.suffix, made.num_frames, made.frame_rate) == ("mp4", 12, IMAGE_FOLDER_FRAME_RATE)
-    assert [number_of(frame) for frame in read_frames(made.data, [11, 0, 5])] == [11, 0, 5]
+    packed = transcode_video(pictures(tmp_path / "frames", [numbered(n) for n in range(12)]), TranscodeConfig())
+    assert (packed.suffix, packed.num_frames, packed.frame_rate) == ("mp4", 12, IMAGE_FOLDER_FRAME_RATE)
+    assert [number_of(frame) for frame in read_frames(packed.data, [11, 0, 5])] == [11, 0, 5]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_a_small_picture_stays_as_it_is(tmp_path, suffix):
     path = tmp_path / f"picture.{suffix}"
     Image.fromarray(numbered(37)).save(path)
-    made = transcode_video(path, TranscodeConfig())
-    assert made.data == path.read_bytes()
-    assert (made.suffix, made.num_frames, made.height, made.width, made.frame_rate) == (suffix, 1, 32, 64, None)
+    packed = transcode_video(path, TranscodeConfig())
+    assert packed.data == path.read_bytes()
+    assert (packed.suffix, packed.num_frames, packed.height, packed.width, packed.frame_rate) == (
+        suffix,
+        1,
+        32,
+        64,
+        None,
+    )
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "webp"])
 def test_a_picture_that_its_bytes_do_not_tell_becomes_a_png(tmp_path, suffix):
     path = tmp_path / f"picture.{suffix}"
     Image.fromarray(numbered(37)).save(path, lossless=True)
-    made = transcode_video(path, TranscodeConfig())
-    assert made.suffix == "png"
-    np.testing.assert_array_equal(read_frames(made.data, [0])[0], numbered(37))
+    packed = transcode_video(path, TranscodeConfig())
+    assert packed.suffix == "png"
+    np.testing.assert_array_equal(read_frames(packed.data, [0])[0], numbered(37))
 
 
 def test_a_large_picture_becomes_a_jpeg_of_that_side(tmp_path):
     Image.fromarray(numbered(37)).save(tmp_path / "picture.png")
-    made = transcode_video(tmp_path / "picture.png", TranscodeConfig(short_side=16))
-    frames = read_frames(made.data, [0])
-    assert (made.suffix, frames.shape[1:3], number_of(frames[0])) == ("jpg", (16, 32), 37)
+    packed = transcode_video(tmp_path / "picture.png", TranscodeConfig(short_side=16))
+    frames = read_frames(packed.data, [0])
+    assert (packed.suffix, frames.shape[1:3], number_of(frames[0])) == ("jpg", (16, 32), 37)
 
 
 def test_what_does_not_decode_to_its_end_is_named(tmp_path):
@@ -184,11 +190,11 @@ def test_settings_that_cannot_be_met_are_refused(wrong):
     ],
 )
 def test_real_clips_keep_every_frame_and_stand_upright(name, frames, size):
-    made = transcode_video(CLIPS / name, TranscodeConfig())
-    assert (made.num_frames, count_frames(made.data), (made.height, made.width)) == (frames, frames, size)
+    packed = transcode_video(CLIPS / name, TranscodeConfig())
+    assert (packed.num_frames, count_frames(packed.data), (packed.height, packed.width)) == (frames, frames, size)
     source = read_frames(CLIPS / name, [0, frames - 1])
     if source.shape[1:3] == size:
-        difference = read_frames(made.data, [0, frames - 1]).astype(int) - source
+        difference = read_frames(packed.data, [0, frames - 1]).astype(int) - source
         assert 10 * np.log10(255**2 / (difference**2).mean()) > 28  # decibels: the same picture, coded anew
 
 
