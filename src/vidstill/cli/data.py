@@ -4,11 +4,11 @@ import json as jsons
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import NO_PREFIX
+from vidstill.cli.options import NO_PREFIX, Fold, Json, Root
 from vidstill.data.storage.fetch import parse_path
 from vidstill.data.tools.pack import CLIPS_PER_SHARD, SKIPPED_FILE, pack_dataset
 from vidstill.data.tools.scan import MIN_FRAMES, scan_dataset
@@ -75,21 +75,18 @@ def data_inspect_command(
     data: Positional[str],
     /,
     *,
-    root: str | None = None,
-    fold: Literal[1, 2, 3] = 1,
+    root: Root = None,
+    fold: Fold = 1,
     max_files: int = 32,
     contact_sheet: Path | None = None,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Print how a data set is read, what it contains, and its problems; draw a contact sheet of it.
 
     Args:
         data: Directory of videos or of class directories, list, packed shards, or an official data set; path or URL.
-        root: Directory that a list's paths are relative to; None: the list's own.
-        fold: Which of the three official splits of UCF101 and HMDB51.
         max_files: Videos to open, where the list does not state their sizes.
         contact_sheet: PNG to write: a strip of frames for each of up to 24 classes, or videos without classes.
-        json: Print JSON.
     """
     from vidstill.data.tools.inspect import format_dataset_summary, open_split_manifests, summarize_dataset
     from vidstill.figures.contact_sheet import check_sheet_path, draw_contact_sheet
@@ -133,8 +130,8 @@ def data_pack_command(
     out: Path,
     transcode: Annotated[TranscodeConfig, NO_PREFIX] = _DEFAULT_TRANSCODE,
     videos_per_shard: int = CLIPS_PER_SHARD,
-    root: str | None = None,
-    fold: Literal[1, 2, 3] = 1,
+    root: Root = None,
+    fold: Fold = 1,
     workers: int = -1,
 ) -> None:
     """Re-encode a data set into tar shards that decode fast; the same command again resumes.
@@ -143,8 +140,6 @@ def data_pack_command(
         data: Directory of videos or of class directories, list (a scan's too), packed shards, or an official data set.
         out: Directory of the shards; it, or a copy of it at a URL, is a data set: --data OUT.
         videos_per_shard: Videos in each shard.
-        root: Directory that a list's paths are relative to; None: the list's own.
-        fold: Which of the three official splits of UCF101 and HMDB51.
         workers: Processes that decode and encode; -1: one per CPU core.
     """
     with show_progress_bar("videos") as progress:
@@ -172,11 +167,11 @@ def data_scan_command(
     /,
     *,
     out: Path | None = None,
-    root: str | None = None,
-    fold: Literal[1, 2, 3] = 1,
+    root: Root = None,
+    fold: Fold = 1,
     workers: int = -1,
     min_frames: int = MIN_FRAMES,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Decode every file once, into a list that is a data set; the same command again resumes.
 
@@ -185,11 +180,8 @@ def data_scan_command(
     Args:
         data: Directory of videos or of class directories, list (a scan's too), packed shards, or an official data set.
         out: List to write, with the errors of the files; None: DATA.scan.jsonl beside the data.
-        root: Directory that a list's paths are relative to; None: the list's own.
-        fold: Which of the three official splits of UCF101 and HMDB51.
         workers: Processes that decode; -1: one per CPU core.
         min_frames: Shorter videos are reported.
-        json: Print JSON.
     """
     from vidstill.data.tools.scan_report import format_scan_report
 

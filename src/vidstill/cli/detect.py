@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import NO_PREFIX
+from vidstill.cli.options import NO_PREFIX, Json, Root, SplitOption
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
 from vidstill.engine.distributed import Precision, Runtime
@@ -21,7 +21,7 @@ from vidstill.pipelines.infer.find_persons import CONFIDENT_SCORE, PersonBoxRepo
 from vidstill.pipelines.infer.keyframe_sets import find_keyframes
 from vidstill.pipelines.infer.person_detector import DEFAULT_PERSON_DETECTOR, load_person_detector
 from vidstill.pipelines.infer.run import gather
-from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
+from vidstill.pipelines.infer.videos import VideoSelection, find_videos
 from vidstill.pipelines.infer.writers.outputs import DetectionOutput
 from vidstill.pipelines.infer.writers.text import DetectionFormatter, describe_videos
 from vidstill.pipelines.train.detector import train_detector
@@ -54,7 +54,7 @@ def detect_evaluate_command(
     crop: Literal["full", "center"] | None = None,
     out: Path | None = None,
     workers: Annotated[Workers, NO_PREFIX] = Workers(),  # it is frozen
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Test a detector, or score a file of detections: AVA's mean average precision, each action, its curve.
 
@@ -69,7 +69,6 @@ def detect_evaluate_command(
             recipe's, and AVA's own for a .csv.
         crop: The whole frame, or its central square of the training's size; None: the recipe's.
         out: Directory for all results: test.json, detections.csv, actions.csv, curves.png. None: they are printed only.
-        json: Print JSON.
     """
     result = evaluate_detector(source, boxes, workers=workers, split=split, matching=matching, crop=crop, out=out)
     echo(jsons.dumps(result, indent=1) if json else format_frame_map(result))
@@ -88,7 +87,7 @@ def detect_boxes_command(
     max_persons: int = 100,
     device_batch: int = 8,
     workers: int = -1,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Find the persons in key frames, and write a CSV of their boxes; the same command resumes.
 
@@ -105,7 +104,6 @@ def detect_boxes_command(
         max_persons: Persons per key frame, those with the highest scores.
         device_batch: Key frames that go through the detector at once.
         workers: Decoding processes; -1: the CPU cores minus one.
-        json: Print JSON.
     """
     runtime, machine = Runtime("fp32"), Workers(workers=workers, device_batch=device_batch, precision="fp32")
     detector = load_person_detector(
@@ -154,10 +152,10 @@ def detect_predict_command(
     out: Path | None = None,
     topk: int = 3,
     min_action_score: float = 0.1,
-    split: SplitChoice = "all",
-    root: str | None = None,
+    split: SplitOption = "all",
+    root: Root = None,
     precision: Precision = "auto",
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Detect what the persons in videos do, key frame by key frame: table, JSON, AVA's rows, or annotated video.
 
@@ -179,10 +177,7 @@ def detect_predict_command(
             alone.
         topk: Actions that are named per person.
         min_action_score: Actions with this score or more are named.
-        split: The split of data sets that have several.
-        root: The folder that a list's paths are relative to; None: the list's own.
         precision: auto: bf16 where the device computes it fast, else fp32.
-        json: Print JSON.
     """
     check_range(1, sys.maxsize, topk=topk)
     check_range(0, 1, min_action_score=min_action_score, min_person_score=min_person_score)

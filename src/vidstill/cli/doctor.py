@@ -13,6 +13,7 @@ import av
 import torch
 from packaging.requirements import Requirement
 
+from vidstill.cli.options import Json
 from vidstill.engine.distributed import Runtime, count_cores, measure_bf16_speedup
 from vidstill.utils.terminal import echo, flatten_dict, format_key_values
 
@@ -98,11 +99,7 @@ def _check_extras() -> dict[str, bool]:
     return {name: not any(each.marker and each.marker.evaluate({"extra": name}) for each in missing) for name in names}
 
 
-def doctor_command(*, json: bool = False) -> None:
-    """Print what this machine can do: devices, precision, decoders, disk space, versions.
-
-    Args:
-        json: Print JSON.
-    """
+def doctor_command(*, json: Json = False) -> None:
+    """Print what this machine can do: devices, precision, decoders, disk space, versions."""
     info = collect_system_info()
     echo(jsons.dumps(info, indent=1) if json else format_key_values(flatten_dict(info)))

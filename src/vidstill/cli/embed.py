@@ -4,17 +4,16 @@ import json as jsons
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import NO_PREFIX
+from vidstill.cli.options import NO_PREFIX, Fold, Json, SplitOption
 from vidstill.data.storage.fetch import parse_path
 from vidstill.pipelines.infer.embed import EmbedResult
 from vidstill.pipelines.infer.embed import embed as embed_videos
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import load_encoder
-from vidstill.pipelines.infer.videos import SplitChoice
 from vidstill.pipelines.infer.writers.feature_store import FormatName
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
@@ -29,10 +28,10 @@ def embed_command(
     out: Path,
     format: FormatName | None = None,
     features: Annotated[EmbedConfig, NO_PREFIX] = EmbedConfig(),  # noqa: B008  # it is frozen
-    split: SplitChoice = "all",
-    fold: Literal[1, 2, 3] = 1,
+    split: SplitOption = "all",
+    fold: Fold = 1,
     workers: Annotated[Workers, NO_PREFIX] = Workers(),
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Write an encoder's features of videos; the same command resumes, and computes nothing twice.
 
@@ -44,9 +43,6 @@ def embed_command(
         videos: Files, folders, lists and data sets, local or behind URLs.
         out: The file to write, or for npy the folder; unfinished work is in OUT.journal.
         format: None: the suffix of OUT decides, .npz, .safetensors or .parquet; without suffix one npy file per video.
-        split: The split of data sets that have several.
-        fold: Which of the three official splits of UCF101 and HMDB51.
-        json: Print JSON.
     """
     encoder = load_encoder(source, precision=workers.precision)
     with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:

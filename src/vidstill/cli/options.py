@@ -20,6 +20,11 @@ from vidstill.utils.types import InputError
 NO_PREFIX = tyro.conf.arg(name="")
 """Marks a config whose fields are options without a prefix."""
 
+Json = Annotated[bool, tyro.conf.arg(help="Print JSON.")]
+Root = Annotated[str | None, tyro.conf.arg(help="Directory that a list's paths are relative to; None: the list's own.")]
+Fold = Annotated[Literal[1, 2, 3], tyro.conf.arg(help="Which of the three official splits of UCF101 and HMDB51.")]
+SplitOption = Annotated[Literal["all", "train", "val"], tyro.conf.arg(help="Split of datasets that have several.")]
+
 _CONFIG = (
     tyro.conf.AvoidSubcommands,  # --mixup.probability 0.5, not a subcommand for each type of value
     tyro.conf.PositionalMetavarFromFieldName,
@@ -183,14 +188,14 @@ def apply_options(config: Any, typed: Mapping[str, Any], option: str = "") -> An
         InputError: The part has no such field, lacks a value, or its values do not go together.
     """
     config_type = config if isinstance(config, type) else type(config)
-    hints, known, values = get_type_hints(config_type), {each.name: each for each in fields(config_type)}, {}
+    hints, config_fields, values = get_type_hints(config_type), {each.name: each for each in fields(config_type)}, {}
     for name, value in typed.items():
         path = f"{option}.{name.replace('_', '-')}" if option else f"--{name.replace('_', '-')}"
-        if name not in known:
+        if name not in config_fields:
             raise InputError(f"{path} is not an option of {config_type.__name__}, which this recipe has; leave it out")
         if isinstance(value, dict):
-            part = known[name].default if isinstance(config, type) else getattr(config, name)
-            value = _apply_to_part(part, known[name].default, _list_part_types(hints[name]), value, path)
+            part = config_fields[name].default if isinstance(config, type) else getattr(config, name)
+            value = _apply_to_part(part, config_fields[name].default, _list_part_types(hints[name]), value, path)
         values[name] = value
     try:
         return config(**values) if isinstance(config, type) else replace(config, **values)

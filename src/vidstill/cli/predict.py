@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import NO_PREFIX
+from vidstill.cli.options import NO_PREFIX, Json, Root, SplitOption
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import VideoReader
 from vidstill.data.storage.fetch import BrokenVideo
@@ -23,7 +23,7 @@ from vidstill.pipelines.infer.predict import (
     read_duration,
 )
 from vidstill.pipelines.infer.run import gather
-from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
+from vidstill.pipelines.infer.videos import VideoSelection, find_videos
 from vidstill.pipelines.infer.writers.outputs import PredictionOutput
 from vidstill.pipelines.infer.writers.text import PredictionFormatter, describe_videos
 from vidstill.pipelines.workers import Workers
@@ -44,10 +44,10 @@ def predict_command(
     timeline: bool = False,
     windows: Annotated[TimelineConfig, NO_PREFIX] = TimelineConfig(),  # noqa: B008  # it is frozen
     topk: int = 5,
-    split: SplitChoice = "all",
-    root: str | None = None,
+    split: SplitOption = "all",
+    root: Root = None,
     workers: Annotated[Workers, NO_PREFIX] = Workers(),
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Predict what videos show, as a whole and over time: table, CSV, JSON, plot or annotated video.
 
@@ -64,9 +64,6 @@ def predict_command(
         timeline: Also predict each window; the default where a plot or a video is drawn, with --window or --hop and,
             unless --out is a .csv, for a single video longer than two windows.
         topk: Classes that are named.
-        split: The split of data sets that have several.
-        root: The folder that a list's paths are relative to; None: the list's own.
-        json: Print JSON.
     """
     check_range(1, sys.maxsize, topk=topk)
     output = PredictionOutput(out, plot, annotate)

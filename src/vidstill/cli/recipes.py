@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import RecipeOptions, apply_options, parse_recipe_options
+from vidstill.cli.options import Json, RecipeOptions, apply_options, parse_recipe_options
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, find_recipe, list_recipe_names
 from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_source
 from vidstill.utils.config_io import to_dict
@@ -67,13 +67,12 @@ def parse_recipe_command(function: Callable[..., None], verb: str, args: Sequenc
     return functools.partial(function, recipe, run_config, init, notes=auto.explain(recipe))
 
 
-def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = None, json: bool = False) -> None:
+def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = None, json: Json = False) -> None:
     """List the recipes, or show one: its values, the cost of its model, and the source of its numbers.
 
     Args:
         pattern: Part of the names, or a pattern such as "amd.*_k400".
         show: Name of one recipe.
-        json: Print JSON.
     """
     if show is None:
         recipes = {name: find_recipe(name) for name in list_recipe_names(pattern)}

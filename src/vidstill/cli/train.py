@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import NO_PREFIX
+from vidstill.cli.options import NO_PREFIX, Json
 from vidstill.pipelines.train.run_config import FinetuneRunConfig, RunConfig
 from vidstill.pipelines.workers import Workers
 from vidstill.recipes.quickstart import DistillationMethod
@@ -50,7 +50,7 @@ def evaluate_command(
     out: Path | None = None,
     fold: Literal[1, 2, 3, "all"] = 1,
     workers: Annotated[Workers, NO_PREFIX] = Workers(),
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Test a fine-tuned classifier over the views of its recipe: accuracy, each class, calibration, each video.
 
@@ -61,7 +61,6 @@ def evaluate_command(
             confusion.png. None: results are only printed.
         fold: Which of the three official splits of UCF101 and HMDB51; all: the model of each fold of a fine-tuning
             with `--fold all`, on that fold's test list.
-        json: Print JSON.
     """
     from vidstill.pipelines.evaluate.classifier import evaluate_classifier
     from vidstill.pipelines.train.folds import evaluate_folds, format_folds

@@ -21,6 +21,7 @@ from vidstill.checkpoints.layouts.export import (
 )
 from vidstill.checkpoints.layouts.registry import LAYOUTS, WRITABLE_LAYOUTS
 from vidstill.checkpoints.licences import build_provenance, find_licence, format_licence
+from vidstill.cli.options import Json
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.export.int8 import Int8Target
 from vidstill.pipelines.export.model import ExportConfig
@@ -50,7 +51,7 @@ def convert_weights(
     hint: str | None = None,
     ignore_keys: tuple[str, ...] = (),
     export: Annotated[ExportConfig, tyro.conf.arg(name="")] = _DEFAULT_EXPORT,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Convert a checkpoint: from or to vidstill's format, an authors' layout, or what other programs run.
 
@@ -65,7 +66,6 @@ def convert_weights(
         out: The output: .safetensors, or .pth for an authors' layout; .onnx, .pt2; a directory for transformers
         hint: A recipe whose encoder the file has: its heads and its fixed positions, which no tensor says
         ignore_keys: Tensors that may be left out though nothing explains them: prefixes or patterns of names
-        json: Print JSON
     """
     if to not in TARGETS:
         raise InputError(f"--to {to} is unknown; take one of {', '.join(TARGETS)}")

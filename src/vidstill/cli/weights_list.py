@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from vidstill.checkpoints.model_zoo import PublishedCheckpoint, find_published_checkpoints
 from vidstill.checkpoints.spdx import allows_commercial
+from vidstill.cli.options import Json
 from vidstill.utils.terminal import align_columns
 
 _FOOTNOTE = """\
@@ -16,13 +17,12 @@ Top-1 / top-5 in percent (temporal clips × spatial crops); pre-trainings after 
 Licences are as the authors state them for the files; the datasets that they were trained on have terms of their own."""
 
 
-def list_weights(pattern: Positional[str] = "*", /, *, commercial: bool = False, json: bool = False) -> None:
+def list_weights(pattern: Positional[str] = "*", /, *, commercial: bool = False, json: Json = False) -> None:
     """List the published checkpoints of the family: size, accuracy, licence, URL, and the recipes that go with them.
 
     Args:
         pattern: A part of the names, a pattern such as "videomae-*-finetuned", or a family such as "ST-MAE"
         commercial: Only those whose licence is known to allow commercial use
-        json: Print JSON
     """
     checkpoints = find_published_checkpoints(pattern)
     selected = [each for each in checkpoints if not commercial or allows_commercial(each.licence)]
