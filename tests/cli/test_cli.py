@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from vidstill.cli.main import USAGE, VERBS, main
-from vidstill.engine.trainer import RunStopped
+from vidstill.engine.interruption import RunStopped
 from vidstill.recipes.recipe import find_recipe, load_recipes
 from vidstill.utils.files import TEST_FILE
 from vidstill.utils.types import InputError

@@ -1,4 +1,4 @@
-"""A task of a few weights, trained by `train_task`: as a program it is what the tests kill, interrupt and double."""
+"""A task of a few weights, to be trained: as a program it is what the tests kill, interrupt and double."""
 
 import argparse
 import os
@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
+from vidstill.engine.interruption import RunStopped
 from vidstill.engine.lr_schedule import CosineConfig, TrainingPlan, plan_training
 from vidstill.engine.optimizer import AdamWConfig
-from vidstill.engine.trainer import BatchFactory, RunStopped, SaveConfig, train_task
+from vidstill.engine.trainer import BatchFactory, Trainer
 from vidstill.utils.types import Output
 
 OPTIM = AdamWConfig(base_lr=1.0, min_lr=0.01, max_grad_norm=1.0)
@@ -37,7 +38,7 @@ class Toy(nn.Module):
 
     def forward(self, clip: Tensor, label: Tensor) -> Output:
         prediction = self.layers(clip)[:, 0]
-        return Output(F.mse_loss(prediction, label), {"guess": prediction.mean()})
+        return Output(F.mse_loss(prediction, label), {"prediction": prediction.mean()})
 
 
 def toy_plan(*, epochs: int = 4, batch: int = 8, at_once: int | None = None, world: int = 1) -> TrainingPlan:
@@ -50,7 +51,7 @@ def toy_plan(*, epochs: int = 4, batch: int = 8, at_once: int | None = None, wor
 def toy_batches(
     plan: TrainingPlan, runtime: Runtime, *, poison: tuple[int, ...] = (), slow: float = 0.0
 ) -> BatchFactory:
-    """A step's clips depend on the step alone; `poison` names the steps (from 0) in whose first chunk a NaN lies."""
+    """A step's clips depend on the step alone; `poison` names the steps (from 0) whose first micro-batch has a NaN."""
 
     def batches(start: int) -> Iterator[tuple[Any, ...]]:
         size = plan.videos_per_microbatch
@@ -62,8 +63,8 @@ def toy_batches(
             for micro in range(plan.accumulation_steps):
                 time.sleep(slow)
                 first = (micro * plan.world_size + runtime.rank) * size
-                chunk = slice(first, first + size)
-                yield clips[chunk].to(runtime.device), labels[chunk].to(runtime.device)
+                rows = slice(first, first + size)
+                yield clips[rows].to(runtime.device), labels[rows].to(runtime.device)
 
     return batches
 
@@ -90,16 +91,16 @@ def main() -> int:
     plan = toy_plan(epochs=options.epochs, at_once=options.at_once, world=runtime.world_size)
     task = Toy(width=options.width)
     batches = toy_batches(plan, runtime, slow=options.slow, poison=tuple(options.poison))
-    how = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save_config": SaveConfig(steps=1)}
+    settings = {"plan": plan, "optim": OPTIM, "runtime": runtime, "seed": 0, "save_steps": 1}
     if options.patience:
-        how["validation"] = Validation(
+        settings["validation"] = Validation(
             score_epoch=lambda epoch: first_bias(task), metric="bias", patience=options.patience
         )
     try:
-        train_task(task, batches, run_dir=options.folder, **how)
-    except RunStopped as stopped:
-        print(stopped)
-        return stopped.exit_code
+        Trainer(task, batches, run_dir=options.folder, **settings).train()
+    except RunStopped as error:
+        print(error)
+        return error.exit_code
     finally:
         runtime.close()
     if runtime.is_main:

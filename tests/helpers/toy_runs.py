@@ -5,37 +5,53 @@ import sys
 from pathlib import Path
 
 import engine_toy
+import torch
 from engine_toy import OPTIM, Toy, toy_batches, toy_plan
 from torch import nn
 
 from vidstill.engine.distributed import Runtime
-from vidstill.engine.trainer import SaveConfig, train_task
+from vidstill.engine.trainer import Trainer
 
 STEPS = toy_plan().total_steps
 PROGRAM = [sys.executable, engine_toy.__file__]
+_TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TWO_PROCESSES = [sys.executable, *_TORCHRUN, engine_toy.__file__]
 
 
 class PowerCut(BaseException):
-    """Nobody can do anything about it."""
+    """Ends a run without any chance to save."""
 
 
-def train(folder: Path, *, task: nn.Module | None = None, plan=None, batches=None, precision="fp32", **options):
-    task, runtime, plan = task or Toy(), Runtime(precision), plan or toy_plan()
+def cut_power() -> None:
+    raise PowerCut
+
+
+def train(folder: Path, *, task: nn.Module | None = None, plan=None, batches=None, precision="fp32", **settings):
+    """Train the toy, and return its trainer."""
+    runtime, plan = Runtime(precision), plan or toy_plan()
+    settings = {"optim": OPTIM, "seed": 0, "save_steps": 1} | settings
     batches = batches or toy_batches(plan, runtime)
-    options = {"optim": OPTIM, "seed": 0, "save_config": SaveConfig(steps=1)} | options
-    return task, train_task(task, batches, plan=plan, runtime=runtime, run_dir=folder, **options)
+    trainer = Trainer(task or Toy(), batches, plan=plan, runtime=runtime, run_dir=folder, **settings)
+    trainer.train()
+    return trainer
 
 
-def log(folder: Path, *names: str) -> list:
+def read_log(folder: Path, *names: str) -> list:
     return [[json.loads(line)[name] for name in names] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def weights(task: nn.Module) -> list:
+def get_weights(task: nn.Module) -> list:
     return [(name, tensor.tolist()) for name, tensor in task.state_dict().items()]
 
 
-def cut_at(step: int, act, plan) -> object:
-    """The toy's batches, and `generate_scene` where the given step asks for its first one."""
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read what the program has written at its end."""
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def act_at(step: int, act=cut_power, plan=None) -> object:
+    """The toy's batches; `act` is called where the given step requests its first one."""
+    plan = plan or toy_plan()
 
     def batches(start: int):
         for n, batch in enumerate(toy_batches(plan, Runtime("fp32"))(start), start * plan.accumulation_steps):
@@ -44,7 +60,3 @@ def cut_at(step: int, act, plan) -> object:
             yield batch
 
     return batches
-
-
-def power_cut():
-    raise PowerCut

@@ -3,7 +3,7 @@
 import pytest
 from reference_cases import cases
 
-from vidstill.engine.lr_schedule import CosineConfig, compute_cosine_lr, plan_training
+from vidstill.engine.lr_schedule import CosineConfig, LRSchedule, plan_training
 from vidstill.engine.optimizer import AdamWConfig
 
 pytestmark = pytest.mark.reference
@@ -14,17 +14,14 @@ def test_rates_are_the_table_s(case):
     tolerance = case.json["tolerance"]
     for row in case.json["rows"]:
         asked, epoch = row["settings"], row["settings"]["niter_per_ep"]
-        ours = [
-            compute_cosine_lr(
-                step,
-                peak_lr=asked["base_value"],
-                min_lr=asked["final_value"],
-                cosine_steps=asked["epochs"] * epoch,
-                warmup_steps=max(asked.get("warmup_steps", 0), 0) or asked.get("warmup_epochs", 0) * epoch,
-                start_lr=asked.get("start_warmup_value", 0.0),
-            )
-            for step in range(row["length"])
-        ]
+        schedule = LRSchedule(
+            peak_lr=asked["base_value"],
+            min_lr=asked["final_value"],
+            cosine_steps=asked["epochs"] * epoch,
+            warmup_steps=max(asked.get("warmup_steps", 0), 0) or asked.get("warmup_epochs", 0) * epoch,
+            start_lr=asked.get("start_warmup_value", 0.0),
+        )
+        ours = [schedule.compute_lr(step) for step in range(row["length"])]
         assert ours == pytest.approx(row["values"], rel=tolerance["rtol"], abs=tolerance["atol"])
 
 

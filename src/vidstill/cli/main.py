@@ -109,7 +109,7 @@ def _get_exit_code(error: Exception) -> int | None:
 
     if isinstance(error, InputError):
         return 2
-    from vidstill.engine.trainer import RunStopped
+    from vidstill.engine.interruption import RunStopped
 
     return error.exit_code if isinstance(error, RunStopped) else None
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -56,6 +55,3 @@ class EarlyStoppingState:
     def should_stop(self, patience: int | None) -> bool:
         """Return whether there has been no improvement for `patience` epochs."""
         return patience is not None and self.scored_epochs - self.last_improvement >= patience
-
-    def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))

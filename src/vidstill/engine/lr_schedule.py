@@ -35,36 +35,32 @@ class CosineConfig:
         check_range(0, math.inf, warmup_epochs=self.warmup_epochs, warmup_steps=self.warmup_steps)
 
 
-def compute_cosine_lr(
-    step: int,
-    *,
-    peak_lr: float,
-    min_lr: float,
-    cosine_steps: int,
-    warmup_steps: int,
-    start_lr: float = 0.0,
-    warmup_rule: WarmupRule = "videomae",
-) -> float:
-    """Return the learning rate of one step.
+@dataclass(frozen=True, kw_only=True)
+class LRSchedule:
+    """The learning rate of every step: a linear warm-up, then half a cosine."""
 
-    Args:
-        step: Counted from 0.
-        peak_lr: After the warm-up.
-        min_lr: Would be reached in step `cosine_steps`, the first that is no longer taken.
-        cosine_steps: Steps of warm-up and cosine together.
-        warmup_steps: Steps of the warm-up.
-        start_lr: In step 0 of a warm-up.
-        warmup_rule: Which step reaches the peak.
-    """
-    if step < warmup_steps:
-        progress = step / (warmup_steps if warmup_rule == "mae" else max(1, warmup_steps - 1))
-        return peak_lr if progress == 1 else start_lr + (peak_lr - start_lr) * progress
-    progress = (step - warmup_steps) / (cosine_steps - warmup_steps)
-    return min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+    start_lr: float = 0.0
+    """In step 0 of a warm-up."""
+    peak_lr: float
+    """After the warm-up."""
+    min_lr: float
+    """Would be reached in step `cosine_steps`, the first that is no longer taken."""
+    warmup_steps: int
+    cosine_steps: int
+    """Steps of warm-up and cosine together."""
+    warmup_rule: WarmupRule = "videomae"
+
+    def compute_lr(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        if step < self.warmup_steps:
+            progress = step / (self.warmup_steps if self.warmup_rule == "mae" else max(1, self.warmup_steps - 1))
+            return self.peak_lr if progress == 1 else self.start_lr + (self.peak_lr - self.start_lr) * progress
+        progress = (step - self.warmup_steps) / (self.cosine_steps - self.warmup_steps)
+        return self.min_lr + (self.peak_lr - self.min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+class TrainingPlan(LRSchedule):
     """A run's steps, batches and learning rates, resolved before it starts, in plain numbers."""
 
     steps_per_epoch: int
@@ -75,32 +71,15 @@ class TrainingPlan:
     world_size: int
     accumulation_steps: int
     """A step's clips are processed in `world_size * accumulation_steps` micro-batches."""
-    start_lr: float
-    peak_lr: float
-    min_lr: float
-    warmup_steps: int
-    cosine_steps: int
-    warmup_rule: WarmupRule
 
     @property
     def videos_per_microbatch(self) -> int:
         return self.videos_per_step // (self.world_size * self.accumulation_steps)
 
-    def compute_lr(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        return compute_cosine_lr(
-            step,
-            peak_lr=self.peak_lr,
-            min_lr=self.min_lr,
-            cosine_steps=self.cosine_steps,
-            warmup_steps=self.warmup_steps,
-            start_lr=self.start_lr,
-            warmup_rule=self.warmup_rule,
-        )
-
     def get_identity(self) -> dict[str, int | float | str]:
-        """Return what decides the optimisation; on how many devices it runs does not."""
-        return {name: value for name, value in asdict(self).items() if name not in ("world_size", "accumulation_steps")}
+        """Return what decides the optimisation, steps first; on how many devices it runs does not."""
+        steps = {"steps_per_epoch": self.steps_per_epoch, "total_steps": self.total_steps}
+        return steps | {n: value for n, value in asdict(self).items() if n not in ("world_size", "accumulation_steps")}
 
     def __str__(self) -> str:
         microbatch = self.clips_per_step // (self.world_size * self.accumulation_steps)

@@ -3,12 +3,11 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from vidstill.utils.types import check_range
@@ -55,12 +54,30 @@ class OptimConfig(ABC):
         return self.start_lr * batch / 256, self.base_lr * batch / 256, self.min_lr * batch / 256
 
     def get_param_groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        return build_param_groups(
-            module.named_parameters(),
-            weight_decay=self.weight_decay,
-            layer_decay=self.layer_decay,
-            no_weight_decay=self.no_weight_decay,
-        )
+        """Return one parameter group per layer and weight decay; frozen parameters are in none.
+
+        Layer 0 is what precedes the encoder's first block, layer k + 1 is block k, and everything after the last block
+        (norm, head, decoder) is one more layer. A layer's `lr_scale` is `layer_decay` to the power of the number of
+        layers above it.
+        """
+        trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        top = 1 + max((int(match[1]) + 1 for name, _ in trained if (match := _BLOCK_NAME.search(name))), default=0)
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for name, parameter in trained:
+            layer = top
+            if self.layer_decay is not None and (match := _BLOCK_NAME.search(name)):
+                layer = int(match[1]) + 1
+            elif self.layer_decay is not None and _STEM_NAME.search(name):
+                layer = 0
+            is_decayed = parameter.ndim > 1 and not {"bias", *self.no_weight_decay} & set(name.split("."))
+            group = {
+                "params": [],
+                "weight_decay": self.weight_decay if is_decayed else 0.0,
+                "layer": layer,
+                "lr_scale": 1.0 if self.layer_decay is None else self.layer_decay ** (top - layer),
+            }
+            groups.setdefault((layer, is_decayed), group)["params"].append((name, parameter))
+        return [groups[key] for key in sorted(groups)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,21 +129,16 @@ class LARS(Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure is supported
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update_parameter(weight, weight.grad, group)
-
-    def _update_parameter(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        update = gradient + group["weight_decay"] * parameter
-        if parameter.ndim > 1:
-            parameter_norm, update_norm = parameter.norm(), update.norm()
-            factor = group["trust"] * parameter_norm / update_norm
-            update *= torch.where((parameter_norm > 0) & (update_norm > 0), factor, 1.0)
-        state = self.state[parameter]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].mul_(group["momentum"]).add_(update)
-        parameter.sub_(group["lr"] * state["momentum"])
+            for weight in filter(lambda weight: weight.grad is not None, group["params"]):
+                update = weight.grad + group["weight_decay"] * weight
+                if weight.ndim > 1:
+                    weight_norm, update_norm = weight.norm(), update.norm()
+                    factor = group["trust"] * weight_norm / update_norm
+                    update *= torch.where((weight_norm > 0) & (update_norm > 0), factor, 1.0)
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                weight.sub_(group["lr"] * state["momentum"].mul_(group["momentum"]).add_(update))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,44 +162,3 @@ class LARSConfig(OptimConfig):
 
 
 AnyOptimConfig = AdamWConfig | SGDConfig | LARSConfig
-
-
-def build_param_groups(
-    named_parameters: Iterable[tuple[str, nn.Parameter]],
-    *,
-    weight_decay: float,
-    layer_decay: float | None,
-    no_weight_decay: tuple[str, ...],
-) -> list[dict[str, Any]]:
-    """Return one parameter group per layer and weight decay; frozen parameters are in none.
-
-    Layer 0 is what precedes the encoder's first block, layer k + 1 is block k, and everything after the last block
-    (norm, head, decoder) is one more layer. A layer's `lr_scale` is `layer_decay` to the power of the number of layers
-    above it.
-
-    Args:
-        named_parameters: Of a module with an `encoder`.
-        weight_decay: Of the parameters that are not exempt.
-        layer_decay: None: 1.
-        no_weight_decay: Parts of parameter names that are exempt.
-    """
-    trained = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
-    depth = max((int(match[1]) + 1 for name, _ in trained if (match := _BLOCK_NAME.search(name))), default=0)
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for name, parameter in trained:
-        layer = depth + 1 if layer_decay is None else _find_layer(name, depth)
-        decayed = parameter.ndim > 1 and not {"bias", *no_weight_decay} & set(name.split("."))
-        new = {
-            "params": [],
-            "weight_decay": weight_decay if decayed else 0.0,
-            "layer": layer,
-            "lr_scale": 1.0 if layer_decay is None else layer_decay ** (depth + 1 - layer),
-        }
-        groups.setdefault((layer, decayed), new)["params"].append((name, parameter))
-    return [groups[key] for key in sorted(groups)]
-
-
-def _find_layer(name: str, depth: int) -> int:
-    if match := _BLOCK_NAME.search(name):
-        return int(match[1]) + 1
-    return 0 if _STEM_NAME.search(name) else depth + 1

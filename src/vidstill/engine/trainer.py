@@ -1,14 +1,9 @@
 """One training loop for every task: steps, epochs, checkpoints, validation, interruption."""
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +12,7 @@ from torch import Tensor, nn
 from vidstill.engine.checkpoint import load_state, save_state
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import EarlyStoppingState, Validation
+from vidstill.engine.interruption import RunStopped, SignalHandler
 from vidstill.engine.logger import StepRecord, TrainingLogger
 from vidstill.engine.lr_schedule import TrainingPlan
 from vidstill.engine.optimizer import OptimConfig
@@ -25,42 +21,7 @@ from vidstill.utils.types import InputError
 BatchFactory = Callable[[int], Iterator[tuple[Any, ...]]]
 """From the first step (counted from 0): this process's micro-batches, `accumulation_steps` for each step."""
 
-
-class RunStopped(RuntimeError):
-    """A run ended before its last step; the message says why, and the same command resumes it."""
-
-    exit_code = 1
-
-
-class RunInterrupted(RunStopped):
-    """The run was ended by SIGINT or SIGTERM."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
-
-
-@dataclass(frozen=True, kw_only=True)
-class SaveConfig:
-    """When a run's state is saved, besides at its end and at an interruption: whichever comes first."""
-
-    seconds: float = 600.0
-    steps: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """The outcome of a run."""
-
-    steps: int
-    resumed_at: int
-    """Steps that were completed before this process started."""
-    skipped_steps: int
-    """Steps of the whole run whose loss or gradient was not finite."""
-    best_epoch: int | None
-    """Epoch whose weights the task has now, if early stopping selected one; None: the last step's."""
-    best_score: float | None
-    """Validation score of that epoch."""
+_PROGRESS = ("completed_steps", "skipped_steps", "consecutive_nonfinite")  # saved, as attributes of the trainer
 
 
 @runtime_checkable
@@ -71,164 +32,110 @@ class ProgressAwareTask(Protocol):
         """Called before each step, in every process, with the completed share of all steps: 0 to below 1."""
 
 
-def train_task(
-    task: nn.Module,
-    make_batches: BatchFactory,
-    *,
-    plan: TrainingPlan,
-    optim: OptimConfig,
-    runtime: Runtime,
-    run_dir: Path,
-    seed: int,
-    save_config: SaveConfig = SaveConfig(),
-    max_nonfinite_steps: int = 5,
-    validation: Validation | None = None,
-    title: str = "train",
-) -> TrainingResult:
-    """Train `task(*batch) -> Output` to the end of the plan, from the newest state in `run_dir` if there is one.
+class Trainer:
+    """A task with its optimizer, and their progress.
 
     Args:
-        task: The module that returns the loss.
+        task: A module that returns the loss.
         make_batches: Yields this process's micro-batches.
         plan: Steps, batches and learning rates.
         optim: Builds the optimizer.
         runtime: Device, precision and processes.
         run_dir: Log and states are written here.
         seed: Of the noise in the task (drop path).
-        save_config: When states are saved.
+        save_seconds: The state is saved at the end, at an interruption, and after so much time.
+        save_steps: Or after so many steps, if that comes first.
         max_nonfinite_steps: Consecutive steps without a finite loss and gradient that end the run.
         validation: Scored after each epoch, in every process; may end the run before the plan does.
         title: Stands before each message.
-
-    Raises:
-        RunStopped: The loss stays non-finite, or the disk is full; the last saved state remains. `RunInterrupted` at
-            SIGINT or SIGTERM: the state is saved first, as it is if `make_batches` raises.
-        InputError: `run_dir` holds the state of another run.
     """
-    state_dir = run_dir / "state"
-    trainer = Trainer(task, plan=plan, optim=optim, runtime=runtime, seed=seed, validation=validation)
-    start_step = saved_step = trainer.restore(state_dir)
-    saved_time = time.monotonic()
-    batches = make_batches(start_step) if start_step < plan.total_steps else iter(())
-    logger = TrainingLogger(run_dir, plan, start_step=start_step, is_main=runtime.is_main, title=title)
-    with SignalHandler() as signals, logger:
-        if start_step:
-            logger.print_message(f"resuming after step {start_step} of {plan.total_steps}")
-        try:
-            while not trainer.is_finished:
-                if trainer.needs_validation:
-                    scores, stop = trainer.validate(signals)
-                    with _stop_on_disk_error(saved_step):
-                        if not stop:
-                            logger.log_validation(trainer.completed_steps, scores)
-                else:
-                    record, stop = trainer.train_step(batches, signals)
-                    with _stop_on_disk_error(saved_step):
-                        logger.log_step(record)
-                    if trainer.consecutive_nonfinite >= max_nonfinite_steps:
-                        raise RunStopped(
-                            f"loss or gradient were not finite in {max_nonfinite_steps} consecutive steps, up to step "
-                            f"{record.step} (loss {record.loss}); lower --optim.base-lr or train with --precision "
-                            "fp32; "
-                            f"the state of step {saved_step} remains"
-                        )
-                    if trainer.needs_validation and not stop:
-                        continue  # the state is saved after the epoch's validation
-                seconds, steps = time.monotonic() - saved_time, trainer.completed_steps - saved_step
-                due = seconds >= save_config.seconds or (save_config.steps is not None and steps >= save_config.steps)
-                if due or stop or trainer.is_finished:
-                    with _stop_on_disk_error(saved_step):
-                        trainer.save(state_dir)
-                    saved_step, saved_time = trainer.completed_steps, time.monotonic()
-                if stop and not trainer.is_finished:
-                    raise signals.build_interruption(trainer.completed_steps)
-        except Exception as error:
-            if not trainer.is_waiting_for_data:
-                raise
-            with _stop_on_disk_error(saved_step):  # the data failed; the state is consistent
-                trainer.save(state_dir)
-            if signals.signal_number is None:
-                raise
-            raise signals.build_interruption(trainer.completed_steps) from error  # a worker died of the same signal
-        finally:
-            if isinstance(batches, Generator):
-                batches.close()
-            runtime.release_models()
-        best = trainer.load_best_weights()
-        if best:
-            logger.print_message(f"selected epoch {best.best_epoch}: {trainer.metric} {best.best_score:.4g}")
-    return TrainingResult(
-        steps=trainer.completed_steps,
-        resumed_at=start_step,
-        skipped_steps=trainer.skipped_steps,
-        best_epoch=best.best_epoch if best else None,
-        best_score=best.best_score if best else None,
-    )
-
-
-@contextmanager
-def _stop_on_disk_error(saved_step: int) -> Iterator[None]:
-    """Turn a full disk into a RunStopped."""
-    try:
-        yield
-    except OSError as error:
-        raise RunStopped(
-            f"{error}; the state of step {saved_step} remains: free disk space and run the same command again"
-        ) from error
-
-
-class SignalHandler:
-    """Records SIGINT and SIGTERM, so that the run ends after the current step; a second one ends it at once."""
-
-    def __enter__(self) -> "SignalHandler":
-        self.signal_number: int | None = None
-        self.signal_time = 0.0
-        self.previous_handlers: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self.previous_handlers = {
-                number: signal.signal(number, self._handle_signal) for number in (signal.SIGINT, signal.SIGTERM)
-            }
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
-
-    def build_interruption(self, completed_steps: int) -> RunInterrupted:
-        number = self.signal_number or signal.SIGTERM  # another rank may have got the signal
-        return RunInterrupted(f"interrupted after step {completed_steps}; the same command resumes the run", number)
-
-    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is None:
-            self.signal_number, self.signal_time = number, time.monotonic()
-        elif time.monotonic() - self.signal_time > 3:  # torchrun forwards a terminal's Ctrl-C: it comes twice, at once
-            raise KeyboardInterrupt
-
-
-class Trainer:
-    """A task with its optimizer, and their progress."""
 
     def __init__(
         self,
         task: nn.Module,
+        make_batches: BatchFactory,
         *,
         plan: TrainingPlan,
         optim: OptimConfig,
         runtime: Runtime,
+        run_dir: Path,
         seed: int,
+        save_seconds: float = 600.0,
+        save_steps: int | None = None,
+        max_nonfinite_steps: int = 20,
         validation: Validation | None = None,
+        title: str = "train",
     ):
-        self.task, self.plan, self.optim, self.runtime, self.seed = task, plan, optim, runtime, seed
+        self.task, self.make_batches, self.plan, self.optim, self.runtime = task, make_batches, plan, optim, runtime
+        self.run_dir, self.state_dir, self.seed, self.title = run_dir, run_dir / "state", seed, title
+        self.save_seconds, self.save_steps, self.max_nonfinite_steps = save_seconds, save_steps, max_nonfinite_steps
         self.validation = validation
         runtime.set_precision(runtime.precision)  # with a loss scale of this run's own
         self.model = runtime.prepare(task)
         self.model.train()
         self.optimizer = optim.build(task)
-        self.completed_steps = self.skipped_steps = self.consecutive_nonfinite = 0
+        self.start_step = 0  # steps that were completed before this process started
+        self.saved_step, self.saved_time = 0, time.monotonic()
+        self.completed_steps = self.consecutive_nonfinite = 0
+        self.skipped_steps = 0  # of the whole run, whose loss or gradient was not finite
         self.is_waiting_for_data = False  # then the state is consistent
         self.early_stopping = EarlyStoppingState()
+        self.signals = SignalHandler()
 
-    def train_step(self, batches: Iterator[tuple[Any, ...]], signals: SignalHandler) -> tuple[StepRecord, bool]:
+    def train(self) -> None:
+        """Train to the end of the plan; if early stopping selects an epoch, the task has its weights then.
+
+        Raises:
+            RunStopped: The loss stays non-finite, or the disk is full; the last saved state remains. `RunInterrupted`
+                at SIGINT or SIGTERM: the state is saved first, as it is if `make_batches` raises.
+            InputError: `run_dir` holds the state of another run.
+        """
+        plan, runtime = self.plan, self.runtime
+        self.restore()
+        batches = self.make_batches(self.start_step) if self.start_step < plan.total_steps else iter(())
+        logger = TrainingLogger(
+            self.run_dir, plan, start_step=self.start_step, is_main=runtime.is_main, title=self.title
+        )
+        with self.signals, logger:
+            if self.start_step:
+                logger.print_message(f"resuming after step {self.start_step} of {plan.total_steps}")
+            try:
+                while not self.is_finished:
+                    if self.needs_validation:
+                        scores, stop = self.validate()
+                        if not stop:
+                            self._write(logger.log_validation, self.completed_steps, scores)
+                    else:
+                        record, stop = self.train_step(batches)
+                        self._write(logger.log_step, record)
+                        if self.consecutive_nonfinite >= self.max_nonfinite_steps:
+                            raise RunStopped(
+                                f"loss or gradient were not finite in {self.max_nonfinite_steps} consecutive steps, up "
+                                f"to step {record.step} (loss {record.loss}); lower --optim.base-lr or train with "
+                                f"--precision fp32; the state of step {self.saved_step} remains"
+                            )
+                        if self.needs_validation and not stop:
+                            continue  # the state is saved after the epoch's validation
+                    if self._must_save() or stop or self.is_finished:
+                        self._write(self.save)
+                    if stop and not self.is_finished:
+                        raise self.signals.build_interruption(self.completed_steps)
+            except Exception as error:
+                if not self.is_waiting_for_data:
+                    raise
+                self._write(self.save)  # the data failed; the state is consistent
+                if self.signals.signal_number is None:
+                    raise
+                raise self.signals.build_interruption(self.completed_steps) from error  # a worker died of it too
+            finally:
+                if isinstance(batches, Generator):
+                    batches.close()
+                runtime.release_models()
+            if best := self.early_stopping.best_epoch:
+                self.task.load_state_dict(self.early_stopping.best_weights, strict=False)  # as in `restore`
+                logger.print_message(f"selected epoch {best}: {self._metric} {self.early_stopping.best_score:.4g}")
+
+    def train_step(self, batches: Iterator[tuple[Any, ...]]) -> tuple[StepRecord, bool]:
         """Run one optimizer step; also return whether any rank got a signal to stop.
 
         The host reads the device once: all numbers in one tensor, before the step is accepted, so that a step that is
@@ -259,7 +166,7 @@ class Trainer:
             names = list(output.parts)
             losses.append(torch.stack([v.detach().float() for v in (output.loss, *output.parts.values())]))
         norm = runtime.clip_grad_norm(self.task, self.optimizer, self.optim.max_grad_norm)
-        has_signal = norm.new_tensor(signals.signal_number is not None)
+        has_signal = norm.new_tensor(self.signals.signal_number is not None)
         numbers = torch.cat([torch.stack(losses).mean(0), torch.stack([norm.float(), has_signal])])
         loss, *parts, grad_norm, stop = runtime.all_reduce_mean(numbers).tolist()
         is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
@@ -303,10 +210,10 @@ class Trainer:
         return self.validation is not None and not remainder and epochs > self.early_stopping.scored_epochs
 
     @property
-    def metric(self) -> str:
+    def _metric(self) -> str:
         return self.validation.metric if self.validation else ""
 
-    def validate(self, signals: SignalHandler) -> tuple[dict[str, float], bool]:
+    def validate(self) -> tuple[dict[str, float], bool]:
         """Score the epoch that has ended; also return whether any rank got a signal to stop.
 
         The scores are discarded then, and computed again by the process that resumes: workers may have died of the
@@ -317,64 +224,68 @@ class Trainer:
         self.is_waiting_for_data = True
         scores = dict(self.validation.score_epoch(epoch))
         self.task.train()
-        stop = any(self.runtime.all_gather(signals.signal_number is not None))
+        stop = any(self.runtime.all_gather(self.signals.signal_number is not None))
         self.is_waiting_for_data = False
         if not stop:
             keeps_best = self.validation.patience is not None
-            self.early_stopping.update(epoch, scores.get(self.metric, math.nan), self.task if keeps_best else None)
+            self.early_stopping.update(epoch, scores.get(self._metric, math.nan), self.task if keeps_best else None)
         return scores, stop
 
-    def load_best_weights(self) -> EarlyStoppingState | None:
-        """Load the best epoch's weights into the task, if early stopping selects an epoch; return its scores then."""
-        if not self.early_stopping.best_weights:
-            return None
-        self.task.load_state_dict(self.early_stopping.best_weights, strict=False)  # as in `restore`
-        return self.early_stopping
+    def _must_save(self) -> bool:
+        is_overdue = time.monotonic() - self.saved_time >= self.save_seconds
+        return is_overdue or (self.save_steps or math.inf) <= self.completed_steps - self.saved_step
 
-    def save(self, directory: Path) -> None:
+    def _write(self, write: Callable[..., None], *args: Any) -> None:
+        """Call a function that writes to the run directory; a full disk ends the run."""
+        try:
+            write(*args)
+        except OSError as error:
+            raise RunStopped(
+                f"{error}; the state of step {self.saved_step} remains: free disk space and run the same command again"
+            ) from error
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {**self.plan.get_identity(), "seed": self.seed}
+
+    def save(self) -> None:
         """Save the state, on the main process."""
-        if not self.runtime.is_main:
-            return
-        state = {
-            "run": {**self.plan.get_identity(), "seed": self.seed},
-            "precision": self.runtime.precision,
-            "progress": {
-                "completed_steps": self.completed_steps,
-                "skipped_steps": self.skipped_steps,
-                "consecutive_nonfinite": self.consecutive_nonfinite,
-            },
-            "task": self.task.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.runtime.scaler.state_dict(),
-            "early_stopping": self.early_stopping.to_dict(),
-        }
-        save_state(directory, self.completed_steps, state)
+        if self.runtime.is_main:
+            state = {
+                "run": self._identity,
+                "precision": self.runtime.precision,
+                "progress": {name: getattr(self, name) for name in _PROGRESS},
+                "task": self.task.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.runtime.scaler.state_dict(),
+                "early_stopping": vars(self.early_stopping),
+            }
+            save_state(self.state_dir, self.completed_steps, state)
+        self.saved_step, self.saved_time = self.completed_steps, time.monotonic()
 
-    def restore(self, directory: Path) -> int:
-        """Load the newest state, if there is one; return the number of completed steps.
+    def restore(self) -> None:
+        """Load the newest state, if there is one.
 
         Raises:
             InputError: It belongs to another run.
         """
-        state = load_state(directory)
-        if state is None:
-            return 0
-        run = {**self.plan.get_identity(), "seed": self.seed}
-        for name, value in run.items():
+        if (state := load_state(self.state_dir)) is None:
+            return
+        for name, value in self._identity.items():
             if state["run"].get(name) != value:
                 raise InputError(
-                    f"{directory} holds the state of a run with {name} {state['run'].get(name)}, here it is {value}; "
-                    "take another --out, or the settings of that run"
+                    f"{self.state_dir} holds the state of a run with {name} {state['run'].get(name)}, here it is "
+                    f"{value}; take another --out, or the settings of that run"
                 )
         if differing := state["task"].keys() ^ self.task.state_dict().keys():
             raise InputError(
-                f"{directory} holds the state of another model ({min(differing)} is in one of them only); "
+                f"{self.state_dir} holds the state of another model ({min(differing)} is in one of them only); "
                 "take another --out"
             )
         if state["precision"] != self.runtime.precision:
             if self.runtime.requested_precision != "auto":
                 raise InputError(
-                    f"{directory} holds the state of a run in {state['precision']}, and this one is in "
+                    f"{self.state_dir} holds the state of a run in {state['precision']}, and this one is in "
                     f"{self.runtime.requested_precision}; take another --out, or --precision {state['precision']}"
                 )
             self.runtime.set_precision(state["precision"])
@@ -383,6 +294,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.runtime.scaler.load_state_dict(state["scaler"])
         self.early_stopping = EarlyStoppingState(**state["early_stopping"])
-        for name, value in state["progress"].items():
-            setattr(self, name, value)
-        return self.completed_steps
+        for name in _PROGRESS:
+            setattr(self, name, state["progress"][name])
+        self.start_step = self.saved_step = self.completed_steps

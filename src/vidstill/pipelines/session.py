@@ -17,8 +17,9 @@ from vidstill.data.loader.loader import iter_train_batches
 from vidstill.data.loader.protocols import DatasetInfo, TrainDataset
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
+from vidstill.engine.interruption import RunStopped
 from vidstill.engine.lr_schedule import TrainingPlan, plan_training
-from vidstill.engine.trainer import RunStopped, SaveConfig, train_task
+from vidstill.engine.trainer import Trainer
 from vidstill.pipelines.workers import BaseRunConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, open_output_dir
@@ -138,7 +139,7 @@ class TrainingSession:
             for note in (*notes, *restrictions, *self.dataset.messages):
                 self._log(note)
             self._log(f"{self.plan}; {runtime.precision}")
-            result = train_task(
+            trainer = Trainer(
                 task,
                 self._iter_batches,
                 plan=self.plan,
@@ -146,13 +147,15 @@ class TrainingSession:
                 runtime=runtime,
                 run_dir=out,
                 seed=self.recipe.seed,
-                save_config=SaveConfig(seconds=self.run_config.save_seconds),
+                save_seconds=self.run_config.save_seconds,
                 validation=validation,
                 title=self.log_prefix,
             )
+            trainer.train()
             metadata = metadata | runtime.run_on_main(lambda: build_provenance(sources))
-            if validation_set and validation and result.best_epoch is not None:
-                selection = {"epoch": result.best_epoch, "metric": validation.metric, "score": result.best_score}
+            best = trainer.early_stopping
+            if validation_set and validation and best.best_epoch:
+                selection = {"epoch": best.best_epoch, "metric": validation.metric, "score": best.best_score}
                 metadata["model_selection"] = selection | {"source": str(validation_set.source)}
             if runtime.is_main:
                 try:

@@ -11,8 +11,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.engine.lr_schedule import compute_cosine_lr
-from vidstill.models.layers import NORM_EPS
+from vidstill.engine.lr_schedule import LRSchedule
+from vidstill.models.layers import NORM_EPS, choose_num_heads
 from vidstill.utils.rng import numpy_rng
 
 ATTENTIVE_BATCH_SIZE = 64  # or all clips, if there are fewer
@@ -47,7 +47,7 @@ class AttentiveProbe(nn.Module):
 
     def __init__(self, dim: int, num_classes: int):
         super().__init__()
-        self.num_heads = _choose_num_heads(dim)
+        self.num_heads = choose_num_heads(dim)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.query = nn.Parameter(0.02 * torch.randn(dim))
         self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(3))
@@ -91,6 +91,8 @@ def fit_attentive_probe(
     size = min(ATTENTIVE_BATCH_SIZE, len(tokens))
     epoch_steps = len(tokens) // size
     steps = max(ATTENTIVE_EPOCHS, math.ceil(ATTENTIVE_MIN_STEPS / epoch_steps)) * epoch_steps
+    warmup_steps = int(_WARMUP_FRACTION * steps)
+    schedule = LRSchedule(peak_lr=ATTENTIVE_LR, min_lr=0.0, cosine_steps=steps, warmup_steps=warmup_steps)
     labels = tokens.labels.to(device)
     for step in range(steps):
         epoch, nth = divmod(step, epoch_steps)
@@ -98,9 +100,7 @@ def fit_attentive_probe(
             order = numpy_rng(seed, f"attentive {epoch}").permutation(len(tokens))
         batch = order[nth * size : (nth + 1) * size]
         for group in optimizer.param_groups:
-            group["lr"] = compute_cosine_lr(
-                step, peak_lr=ATTENTIVE_LR, min_lr=0.0, cosine_steps=steps, warmup_steps=int(_WARMUP_FRACTION * steps)
-            )
+            group["lr"] = schedule.compute_lr(step)
         with torch.enable_grad():
             logits = probe(tokens.load_batch(batch).to(device))
             F.cross_entropy(logits, labels[torch.from_numpy(batch).to(device)]).backward()
@@ -116,8 +116,3 @@ def compute_attentive_logits(probe: AttentiveProbe, tokens: FeatureDataset) -> F
     device = probe.query.device
     parts = np.array_split(np.arange(len(tokens)), math.ceil(len(tokens) / ATTENTIVE_BATCH_SIZE))
     return torch.cat([probe(tokens.load_batch(part).to(device)).cpu() for part in parts])
-
-
-def _choose_num_heads(dim: int) -> int:
-    """Return the number of heads with a width near 64, as all methods here have."""
-    return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)

@@ -1,3 +1,5 @@
+"""The training state's file: complete or absent, whatever fails or is killed, and nothing in it is executed."""
+
 import errno
 import os
 import pickle
@@ -9,7 +11,8 @@ from vidstill.engine.checkpoint import list_states, load_state, save_state
 from vidstill.utils.types import InputError
 
 
-def test_the_newest_state_comes_back_and_the_older_ones_go(tmp_path):
+def test_newest_state_is_loaded_and_older_ones_are_deleted(tmp_path):
+    assert load_state(tmp_path) is load_state(tmp_path / "absent") is None
     for step in (9, 10, 100):
         save_state(tmp_path, step, {"weight": torch.full((3,), float(step)), "rates": (0.1, 1e-300)})
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000100.pt"]
@@ -18,49 +21,39 @@ def test_the_newest_state_comes_back_and_the_older_ones_go(tmp_path):
     assert state["rates"] == (0.1, 1e-300)
 
 
-def test_a_folder_without_a_state_gives_none(tmp_path):
-    assert load_state(tmp_path) is None
-    assert load_state(tmp_path / "absent") is None
-
-
-def _half_written(state, file):
-    file.write(b"half of it")
+def _write_partly(state, file):
+    file.write(b"part of it")
     raise RuntimeError("unexpected pos 64 vs 0")
 
 
-def _disk_full(*_):
+def _fill_disk(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
-    ("place", "fails"), [("torch.save", _half_written), ("os.fsync", _disk_full), ("os.replace", _disk_full)]
+    ("function", "fails"), [("torch.save", _write_partly), ("os.fsync", _fill_disk), ("os.replace", _fill_disk)]
 )
-def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch, place, fails):
+def test_state_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkeypatch, function, fails):
     save_state(tmp_path, 1, {"weight": torch.ones(3)})
-    monkeypatch.setattr(place, fails)
+    monkeypatch.setattr(function, fails)
     with pytest.raises(OSError, match="the state of step 2 cannot be written"):
         save_state(tmp_path, 2, {"weight": torch.zeros(3)})
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.pt"]
     assert torch.equal(load_state(tmp_path)["weight"], torch.ones(3))
 
 
-def test_what_a_kill_left_unfinished_is_no_state(tmp_path):
-    save_state(tmp_path, 1, {"weight": torch.ones(3)})
-    (tmp_path / "step-000000009.pt.part").write_bytes(b"half of it")
-    assert torch.equal(load_state(tmp_path)["weight"], torch.ones(3))
-    save_state(tmp_path, 2, {"weight": torch.zeros(3)})
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.pt"]
-
-
-def test_a_kill_before_the_older_state_is_deleted_leaves_the_newer_one_in_force(tmp_path):
+def test_kill_at_any_moment_leaves_the_newest_complete_state(tmp_path):
     save_state(tmp_path, 1, {"step": 1})
     older = list_states(tmp_path)[0].read_bytes()
+    (tmp_path / "step-000000009.pt.part").write_bytes(b"part of it")
+    assert load_state(tmp_path) == {"step": 1}
     save_state(tmp_path, 2, {"step": 2})
-    (tmp_path / "step-000000001.pt").write_bytes(older)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.pt"]
+    (tmp_path / "step-000000001.pt").write_bytes(older)  # as if it had not been deleted
     assert load_state(tmp_path) == {"step": 2}
 
 
-def test_a_damaged_state_is_named(tmp_path):
+def test_damaged_state_is_an_error(tmp_path):
     save_state(tmp_path, 7, {"weight": torch.ones(300)})
     path = list_states(tmp_path)[0]
     path.write_bytes(path.read_bytes()[:200])

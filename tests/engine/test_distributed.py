@@ -1,8 +1,10 @@
+"""A process's precision, noise and gradients."""
+
 import pytest
 import torch
 from torch import nn
 
-from vidstill.engine import distributed as module
+from vidstill.engine import distributed
 from vidstill.engine.distributed import Runtime, measure_bf16_speedup
 from vidstill.utils.types import InputError
 
@@ -11,23 +13,20 @@ on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="asks what 
 
 @on_cpu
 @pytest.mark.parametrize(("speedup", "precision"), [(4.0, "bf16"), (1.0, "fp32"), (0.3, "fp32")])
-def test_a_cpu_computes_in_bf16_where_that_is_faster(monkeypatch, speedup, precision):
-    monkeypatch.setattr(module, "measure_bf16_speedup", lambda: speedup)
+def test_cpu_computes_in_bf16_if_that_is_faster(monkeypatch, speedup, precision):
+    assert 0.001 < measure_bf16_speedup() < 1000
+    monkeypatch.setattr(distributed, "measure_bf16_speedup", lambda: speedup)
     assert Runtime().precision == precision
 
 
-def test_the_speed_of_bf16_is_a_plausible_ratio():
-    assert 0.001 < measure_bf16_speedup() < 1000
-
-
 @on_cpu
-def test_fp16_on_a_cpu_says_what_to_take():
+def test_fp16_on_a_cpu_is_an_error():
     with pytest.raises(InputError, match=r"fp16 needs a GPU .* take --precision bf16 or fp32"):
         Runtime("fp16")
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_the_precision_is_that_of_matrix_products_and_of_nothing_that_stays(precision, dtype):
+def test_precision_is_that_of_matrix_products_and_not_of_weights_and_gradients(precision, dtype):
     runtime = Runtime(precision)
     model = runtime.prepare(nn.Linear(4, 4))
     with runtime.autocast():
@@ -35,31 +34,30 @@ def test_the_precision_is_that_of_matrix_products_and_of_nothing_that_stays(prec
     runtime.backward(out.float().mean(), 1)
     assert out.dtype == dtype
     assert model.weight.dtype == model.weight.grad.dtype == torch.float32
-    assert model(torch.ones(2, 4, device=runtime.device)).dtype == torch.float32  # the task itself is as it was
+    assert model(torch.ones(2, 4, device=runtime.device)).dtype == torch.float32  # outside of autocast
 
 
-def test_a_chunk_has_the_same_noise_whichever_process_meets_it():
-    def noise(rank, world, micro):
+def test_microbatch_has_the_same_noise_on_every_process():
+    def draw_noise(rank, world, micro):
         runtime = Runtime("fp32")
         runtime.rank, runtime.world_size = rank, world
         runtime.seed_microbatch(seed=5, step=7, microbatch=micro)
         return torch.rand(9).tolist()
 
-    assert noise(rank=1, world=2, micro=0) == noise(rank=0, world=1, micro=1)
-    assert noise(rank=1, world=2, micro=1) == noise(rank=3, world=4, micro=0)
-    assert noise(rank=0, world=2, micro=0) != noise(rank=1, world=2, micro=0)
+    assert draw_noise(rank=1, world=2, micro=0) == draw_noise(rank=0, world=1, micro=1)
+    assert draw_noise(rank=1, world=2, micro=1) == draw_noise(rank=3, world=4, micro=0)
+    assert draw_noise(rank=0, world=2, micro=0) != draw_noise(rank=1, world=2, micro=0)
 
 
-@pytest.mark.parametrize("longest", [None, 0.5, 1e9])
-def test_clipping_shortens_the_gradient_and_gives_the_norm_before(longest):
+@pytest.mark.parametrize("max_norm", [None, 0.5, 1e9])
+def test_gradients_are_clipped_to_the_maximum_norm_and_the_norm_before_is_returned(max_norm):
     runtime = Runtime("fp32")
     model = runtime.prepare(nn.Linear(3, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     runtime.backward(7 * model(torch.ones(4, 3, device=runtime.device)).pow(2).sum(), 1)
     before = [p.grad.clone() for p in model.parameters()]
-    length = torch.cat([g.flatten() for g in before]).norm()
-    norm = runtime.clip_grad_norm(model, optimizer, longest)
-    torch.testing.assert_close(norm, length)
-    share = min(1.0, (longest or 1e9) / length.item())
+    expected = torch.cat([grad.flatten() for grad in before]).norm()
+    torch.testing.assert_close(runtime.clip_grad_norm(model, optimizer, max_norm), expected)
+    scale = min(1.0, (max_norm or 1e9) / expected.item())
     for grad, parameter in zip(before, model.parameters(), strict=True):
-        torch.testing.assert_close(parameter.grad, grad * share)
+        torch.testing.assert_close(parameter.grad, grad * scale)

@@ -1,0 +1,158 @@
+"""Early stopping: which epoch's weights a run leaves, when it ends, and that a kill at any moment changes neither."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from engine_toy import Toy, first_bias, toy_plan
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_runs import STEPS, TWO_PROCESSES, PowerCut, act_at, cut_power, get_weights, load_weights, read_log, train
+
+from vidstill.engine.checkpoint import load_state
+from vidstill.engine.early_stopping import Validation
+from vidstill.engine.interruption import RunInterrupted
+
+EPOCH = STEPS // 4  # steps
+SCORES = [0.1, 0.3, 0.2, 0.2]
+scores = st.lists(st.sampled_from([0.1, 0.2, 0.3, math.nan]), min_size=4, max_size=4)
+
+
+class Scorer:
+    """Gives a run these scores, and records epochs and weights; `act` is called with each epoch."""
+
+    def __init__(self, scores: list[float], act=lambda epoch: None):
+        self.scores, self.act, self.task = scores, act, Toy()
+        self.weights: dict[int, list] = {}
+
+    def __call__(self, epoch: int) -> dict[str, float]:
+        self.weights[epoch] = get_weights(self.task)
+        self.task.eval()  # as an evaluation leaves it
+        self.act(epoch)
+        return {"top1": self.scores[epoch - 1], "other": -epoch}
+
+
+def run(folder: Path, scorer: Scorer, patience: int | None, **settings):
+    validation = Validation(score_epoch=scorer, metric="top1", patience=patience)
+    return train(folder, task=scorer.task, validation=validation, **settings)
+
+
+def read_scores(folder: Path) -> list:
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [(line["step"], line.get("loss"), line.get("validation")) for line in lines]
+
+
+def assert_same_run(trainer, expected) -> None:
+    assert trainer.completed_steps == expected.completed_steps
+    for name in ("best_epoch", "best_score"):
+        assert getattr(trainer.early_stopping, name) == getattr(expected.early_stopping, name)
+    assert get_weights(trainer.task) == get_weights(expected.task)
+    assert str(read_scores(trainer.run_dir)) == str(read_scores(expected.run_dir))  # NaN is not equal to itself
+
+
+def select_epoch(scores: list[float], patience: int) -> tuple[int, int]:
+    """Return the best epoch, the last of equal ones, and how many there are, by the documented rule."""
+    best, improvement, highest = 0, 0, -math.inf
+    for epoch, score in enumerate(scores, 1):
+        if score > highest:
+            improvement, highest = epoch, score
+        if score == highest:
+            best = epoch
+        if epoch - improvement >= patience:
+            return best, epoch
+    return best, len(scores)
+
+
+@settings(deadline=None, max_examples=6)
+@given(scores, st.integers(1, 4))
+def test_run_ends_after_its_patience_with_the_weights_of_the_best_epoch(scores, patience):
+    best, last = select_epoch(scores, patience)
+    scorer = Scorer(scores)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = run(Path(folder), scorer, patience)
+    assert list(scorer.weights) == list(range(1, last + 1))
+    assert trainer.completed_steps == last * EPOCH
+    assert trainer.early_stopping.best_epoch == best
+    assert get_weights(trainer.task) == scorer.weights[best or last]
+
+
+@settings(deadline=None, max_examples=5)
+@given(scores, st.integers(1, 3), st.integers(0, STEPS - 1), st.integers(1, 7))
+def test_power_cut_at_any_step_changes_nothing(scores, patience, step, save_steps):
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cut:
+        whole = run(Path(folder), Scorer(scores), patience)
+        if step < whole.completed_steps:
+            with pytest.raises(PowerCut):
+                run(Path(cut), Scorer(scores), patience, batches=act_at(step), save_steps=save_steps)
+        assert_same_run(run(Path(cut), Scorer(scores), patience, save_steps=save_steps), whole)
+
+
+@pytest.mark.parametrize(("epoch", "has_signal"), [(1, False), (3, False), (4, False), (2, True), (4, True)])
+def test_power_cut_or_signal_during_validation_changes_nothing(tmp_path, epoch, has_signal):
+    """The scores of an interrupted validation are discarded: a worker's death may have changed them."""
+    whole, scorer = run(tmp_path / "whole", Scorer(SCORES), 3), Scorer(SCORES)
+
+    def act(now: int) -> None:
+        if now == epoch and has_signal:
+            os.kill(os.getpid(), signal.SIGTERM)
+            scorer.scores = [9.0] * 4
+        elif now == epoch:
+            cut_power()
+
+    scorer.act = act
+    error, message = (RunInterrupted, f"after step {epoch * EPOCH}") if has_signal else (PowerCut, "")
+    with pytest.raises(error, match=message):
+        run(tmp_path / "cut", scorer, 3, save_steps=None if has_signal else 1)
+    assert_same_run(run(tmp_path / "cut", rest := Scorer(SCORES), 3), whole)
+    assert next(iter(rest.weights)) == epoch
+
+
+def test_validation_that_fails_loses_no_step(tmp_path):
+    def act(epoch: int) -> None:
+        raise ValueError("no server answers")
+
+    with pytest.raises(ValueError, match="no server answers"):
+        run(tmp_path, Scorer(SCORES, act), 2, save_steps=None)
+    assert load_state(tmp_path / "state")["progress"]["completed_steps"] == EPOCH
+
+
+def test_finished_run_keeps_its_best_epoch_and_scores_nothing_again(tmp_path):
+    first = run(tmp_path, Scorer(SCORES), 2)
+    assert first.early_stopping.best_epoch == 2
+    assert_same_run(run(tmp_path, scorer := Scorer([0.0] * 4), 2), first)
+    assert not scorer.weights
+
+
+def test_without_patience_scores_are_logged_and_the_last_weights_remain(tmp_path):
+    plain = train(tmp_path / "plain")
+    trainer = run(tmp_path / "scored", scorer := Scorer([0.3, 0.1, 0.1, 0.1]), None)
+    assert list(scorer.weights) == [1, 2, 3, 4]
+    assert trainer.early_stopping.best_epoch == 0
+    assert get_weights(trainer.task) == get_weights(plain.task)
+    lines = read_scores(tmp_path / "scored")
+    assert [line[2]["top1"] for line in lines if line[2]] == [0.3, 0.1, 0.1, 0.1]
+    assert [list(line[:2]) for line in lines if not line[2]] == read_log(tmp_path / "plain", "step", "loss")
+
+
+def test_state_has_all_that_training_changes(tmp_path):
+    train(tmp_path)
+    state = load_state(tmp_path / "state")
+    assert set(state) == {"run", "precision", "progress", "task", "optimizer", "scaler", "early_stopping"}
+
+
+def test_two_processes_select_the_epoch_that_one_selects(tmp_path):
+    task = Toy()
+    validation = Validation(score_epoch=lambda epoch: first_bias(task), metric="bias", patience=1)
+    one = train(tmp_path / "one", task=task, plan=toy_plan(at_once=4), validation=validation)
+    process = subprocess.run([*TWO_PROCESSES, tmp_path / "two", "--patience", "1"], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert f"selected epoch {one.early_stopping.best_epoch}" in process.stderr
+    weights = load_weights(tmp_path / "two")
+    for name, tensor in one.task.state_dict().items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5)
