@@ -87,7 +87,7 @@ def test_transformers_loads_an_exported_pre_training_and_agrees(tmp_path: Path) 
     theirs = getattr(library(), written.architecture).from_pretrained(tmp_path / "out").eval()
     mask = method.config.mask.draw(torch.arange(len(CLIP)), method.encoder.grid(CLIP))
     seen = method.encoder(CLIP, mask.visible)
-    rebuilt = method.decoder(seen.tokens, mask.visible, mask.masked, method.encoder.grid(CLIP))
+    rebuilt = method.forward_decoder(CLIP, seen, mask)
     loss = method(CLIP, mask=mask).loss
 
     def ask() -> Any:

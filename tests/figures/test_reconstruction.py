@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mask_structure import hidden_pixels
+from mask_structure import get_masked_pixels
 from PIL import Image
 from tiny_models import GRID, METHODS, STMAE, VIDEOMAE, built, clips
 
@@ -25,11 +25,11 @@ def videomae(target="per_channel"):
 def hidden(method):
     """Whether a pixel is hidden: (2, 1, t, h, w)."""
     visible = method.config.mask.draw(SEEDS, GRID).visible
-    return hidden_pixels(visible, GRID, method.config.encoder.tubelet)
+    return get_masked_pixels(visible, GRID, method.config.encoder.tubelet)
 
 
 @pytest.mark.parametrize("method", MODELS.values(), ids=MODELS)
-def test_hidden_pixels_cannot_reach_the_rebuilt_clip(method):
+def test_get_masked_pixels_cannot_reach_the_rebuilt_clip(method):
     other = torch.where(hidden(method), clips(seed=1), clips())
     assert not torch.equal(other, clips())
     one, two = reconstruct_clips(method, clips(), SEEDS), reconstruct_clips(method, other, SEEDS)

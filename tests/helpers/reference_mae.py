@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from foreign_layout import to_foreign, translate_state_dict
 from reference_cases import Case
-from reference_models import colours, list_tokens, take_step
+from reference_models import colours, list_tokens, run_trunk, take_step
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mae import build_mae_rules
@@ -149,12 +149,11 @@ def _ranks(noise: Tensor) -> Tensor:
 
 def predictions(method: ImageMAE | DMAE | STMAE, image: Tensor, mask: Mask) -> Tensor:
     """What the decoder makes of every token, of the seen ones too, in grid order."""
-    encoded, decoder, list_tokens = method.encoder(image, mask.visible), method.decoder, (mask.visible, mask.masked)
-    joined = decoder.trunk.concat_tokens(
-        decoder.embed(encoded.tokens), *list_tokens, method.encoder.grid(image), decoder.embed(encoded.cls_token)
-    )
-    order = torch.cat(list_tokens, dim=1).argsort(dim=1)
-    rows = decoder.head(decoder.norm(decoder.trunk.forward_blocks(joined)))
+    encoded, decoder, indices = method.encoder(image, mask.visible), method.decoder, (mask.visible, mask.masked)
+    tokens, cls_token = decoder.embed(encoded.tokens), decoder.embed(encoded.cls_token)
+    _, output = run_trunk(decoder.trunk, tokens, *indices, method.encoder.grid(image), cls_token)
+    order = torch.cat(indices, dim=1).argsort(dim=1)
+    rows = decoder.head(decoder.norm(output))
     return gather_tokens(rows[:, rows.shape[1] - order.shape[1] :], order)  # without a class token's
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.engine.distributed import Runtime
-from vidstill.models.decoder import DecoderConfig
+from vidstill.models.decoder import DecoderConfig, DecoderTrunk
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 
 
@@ -49,6 +49,19 @@ def decoder_config(args: dict[str, Any]) -> DecoderConfig:
         layer_scale=args.get("init_values") or 0.0,
         attention_bias="qv" if args.get("qkv_bias", True) else "none",
     )
+
+
+def run_trunk(trunk: DecoderTrunk, *inputs: Any) -> tuple[Tensor, Tensor]:
+    """Return the input of a decoder's first block, and the output of its last one, all tokens."""
+    tokens: list[Tensor] = []
+    hooks = [
+        trunk.blocks[0].register_forward_pre_hook(lambda block, arguments: tokens.append(arguments[0])),
+        trunk.blocks[-1].register_forward_hook(lambda block, arguments, output: tokens.append(output)),
+    ]
+    trunk(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return tokens[0], tokens[1]
 
 
 def hold_table(case: Case, result: Tensor, name: str) -> None:

@@ -1,10 +1,9 @@
-"""ST-MAE against its equation, written out: which frames are rebuilt, of which masks, from which start."""
+"""ST-MAE: which frames are reconstructed, from which masks and initial weights."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from tiny_models import GRID, STMAE, built, clips
 
 from vidstill.methods.common.block_masking import CuboidMask
@@ -12,44 +11,34 @@ from vidstill.methods.common.masking import FrameMask, RandomMask, SlotMask, Spa
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.stmae import STMAEConfig, STMAEQuirks, build_stmae_vit_config, select_predicted_frames
 from vidstill.models.vit import BASE, HUGE, LARGE
-from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.flops import compute_model_cost
 from vidstill.utils.types import InputError
 
 CLIP = clips()
 SEED = torch.tensor([11, 12])
-EVERYTHING = torch.arange(GRID.num_tokens).expand(2, -1)
+ALL_TOKENS = torch.arange(GRID.num_tokens).expand(2, -1)
 MAE_ST = replace(STMAE, released=STMAEQuirks(frame_selection="linspace"))
 
 
-def test_the_loss_is_the_mean_square_over_one_frame_of_each_masked_tubelet():
-    method, mask = built(STMAE), STMAE.mask.draw(SEED, GRID)
-    seen = method.encoder(CLIP, mask.visible)
-    rebuilt = method.decoder(seen.tokens, mask.visible, mask.masked, GRID, seen.cls_token)
-    assert rebuilt.shape == (2, 18, 4 * 4 * 3)
-    output = method(CLIP, seed=SEED)
-    torch.testing.assert_close(output.loss, F.mse_loss(rebuilt, method.compute_target(CLIP, mask.masked)))
-    assert torch.equal(output.loss, output.parts["reconstruction"])
-
-
-def test_the_target_is_a_normalised_frame_of_the_normalised_clip():
+def test_the_target_is_a_normalized_frame_of_the_normalized_clip():
     method = built(STMAE)
-    target = method.compute_target(CLIP, EVERYTHING)
+    target = method.compute_target(CLIP, ALL_TOKENS)
+    assert target.shape == (2, GRID.num_tokens, 4 * 4 * 3)
     slot, row, column = 1, 2, 1
-    piece = (CLIP[:, :, 2 * slot, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] - 0.45) / 0.225
-    piece = piece.permute(0, 2, 3, 1).reshape(2, -1)  # colours last
-    expected = (piece - piece.mean(dim=1, keepdim=True)) / (piece.var(dim=1, keepdim=True) + 1e-6).sqrt()
+    patch = (CLIP[:, :, 2 * slot, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] - 0.45) / 0.225
+    patch = patch.permute(0, 2, 3, 1).reshape(2, -1)  # colours last
+    expected = (patch - patch.mean(dim=1, keepdim=True)) / (patch.var(dim=1, keepdim=True) + 1e-6).sqrt()
     torch.testing.assert_close(target[:, (slot * GRID.h + row) * GRID.w + column], expected)
 
 
-def test_pixels_that_are_not_normalised_are_as_they_enter_the_encoder():
+def test_pixels_that_are_not_normalized_are_as_they_enter_the_encoder():
     method = built(replace(STMAE, target="input"))
     first = (CLIP[:, :, 0, :4, :4] - 0.45) / 0.225
-    torch.testing.assert_close(method.compute_target(CLIP, EVERYTHING)[:, 0], first.permute(0, 2, 3, 1).reshape(2, -1))
+    target = method.compute_target(CLIP, ALL_TOKENS)
+    torch.testing.assert_close(target[:, 0], first.permute(0, 2, 3, 1).reshape(2, -1))
 
 
 @pytest.mark.parametrize(
-    ("config", "tubelet", "each", "frames", "expected"),
+    ("config", "tubelet", "predicted", "frames", "expected"),
     [
         (STMAE, 2, 1, 16, [0, 2, 4, 6, 8, 10, 12, 14]),
         (MAE_ST, 2, 1, 16, [0, 2, 4, 6, 8, 10, 12, 15]),
@@ -62,32 +51,30 @@ def test_pixels_that_are_not_normalised_are_as_they_enter_the_encoder():
         (STMAE, 2, 2, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
     ],
 )
-def test_the_frames_that_are_rebuilt_are_the_authors(config, tubelet, each, frames, expected):
+def test_the_predicted_frames_are_the_authors(config, tubelet, predicted, frames, expected):
     encoder = replace(config.encoder, tubelet=(tubelet, 4, 4))
-    assert select_predicted_frames(frames, replace(config, encoder=encoder, predicted_frames=each)) == expected
+    assert select_predicted_frames(frames, replace(config, encoder=encoder, predicted_frames=predicted)) == expected
 
 
 @pytest.mark.parametrize("config", [STMAE, MAE_ST], ids=["stride", "linspace"])
-def test_all_frames_are_rebuilt_where_they_are_asked_for(config):
+def test_all_frames_can_be_predicted(config):
     method = built(replace(config, predicted_frames=2))
-    assert torch.equal(
-        method.compute_target(CLIP, EVERYTHING), compute_pixel_target(CLIP, config.encoder, EVERYTHING, "per_patch")
-    )
+    expected = compute_pixel_target(CLIP, config.encoder, ALL_TOKENS, "per_patch")
+    assert torch.equal(method.compute_target(CLIP, ALL_TOKENS), expected)
     assert method.decoder.head.out_features == config.encoder.pixels_per_token
 
 
-@pytest.mark.parametrize("each", [0, 3])
-def test_frames_that_a_tubelet_does_not_divide_into_are_met_with_a_sentence(each):
-    with pytest.raises(InputError, match="frames of each tubelet of 2 cannot be reconstructed; take a divisor"):
-        replace(STMAE, predicted_frames=each)
-    with pytest.raises(InputError, match="frames of each tubelet of 2 cannot be reconstructed; take 1 to 2"):
-        replace(MAE_ST, predicted_frames=each)
+@pytest.mark.parametrize("predicted", [0, 3])
+@pytest.mark.parametrize(("config", "mend"), [(STMAE, "a divisor"), (MAE_ST, "1 to 2")])
+def test_frames_that_a_tubelet_does_not_divide_into_are_an_error(config, mend, predicted):
+    with pytest.raises(InputError, match=f"frames of each tubelet of 2 cannot be reconstructed; take {mend}"):
+        replace(config, predicted_frames=predicted)
 
 
 @pytest.mark.parametrize(
     "mask", [RandomMask(ratio=0.9), SpaceMask(ratio=0.75), FrameMask(ratio=0.5), CuboidMask(ratio=0.5), SlotMask()]
 )
-def test_it_learns_from_every_mask_of_the_paper(mask):
+def test_every_mask_of_the_paper_gives_a_loss(mask):
     output = built(replace(STMAE, mask=mask))(CLIP, seed=SEED)
     output.loss.backward()
     assert output.loss > 0
@@ -107,82 +94,55 @@ def test_the_published_sizes_are_the_defaults():
     assert method.decoder.trunk.positions.joint.shape == (1568, 512)
 
 
-@pytest.mark.parametrize(
-    ("size", "frames", "side", "millions", "gflops"),
-    [
-        (BASE, 16, 224, 87, 180),
-        (LARGE, 16, 224, 304, 598),
-        (HUGE, 16, 224, 632, 1193),
-        (LARGE, 40, 304, 304, 4757),  # of 312 pixels, which are no whole number of patches, the authors use 304
-        (HUGE, 32, 304, 632, 6382),
-    ],
-    ids=["B", "L", "H", "L, 40 frames", "H, 32 frames"],
-)
-def test_a_classifier_costs_what_the_paper_says(size, frames, side, millions, gflops):
-    found = compute_model_cost(
-        ClassifierConfig(encoder=build_stmae_vit_config(size), num_classes=400), num_frames=frames, size=(side, side)
-    )
-    assert found.parameter_millions == pytest.approx(millions, rel=5e-3, abs=0.5)  # table 7, in whole millions
-    assert found.gflops == pytest.approx(gflops, rel=5e-3)
+# ---- Initial weights ------------------------------------------------------------------------------------------------
+
+WIDE = replace(STMAE, encoder=replace(STMAE.encoder, dim=96, heads=4), decoder=replace(STMAE.decoder, dim=64, heads=4))
+every_init = pytest.mark.parametrize("weight_init", ["slowfast", "xavier", "normal", "normal_released"])
 
 
-# ---- How it starts --------------------------------------------------------------------------------------------------
-
-WIDE = replace(
-    STMAE,
-    encoder=replace(STMAE.encoder, dim=96, heads=4),
-    decoder=replace(STMAE.decoder, dim=64, heads=4),
-)
-
-
-def started(start: str):
+def init_method(weight_init: str):
     torch.manual_seed(0)
-    return replace(WIDE, released=STMAEQuirks(weight_init=start)).build()
+    return replace(WIDE, released=STMAEQuirks(weight_init=weight_init)).build()
 
 
-def deviation(weight: torch.Tensor) -> float:
-    """Chance moves it by a twentieth at most where it is of thousands of numbers."""
-    return weight.std().item()
+def assert_std(weight: torch.Tensor, std: float, rel: float = 0.05) -> None:
+    """Of thousands of numbers, the measured one is off by a twentieth at most."""
+    assert weight.std().item() == pytest.approx(std, rel=rel)
 
 
-@pytest.mark.parametrize("start", ["slowfast", "normal", "normal_released"])
-def test_normal_weights_have_a_deviation_of_a_fiftieth(start):
-    method = started(start)
-    for weight in (method.encoder.blocks[0].attn.qkv.weight, method.decoder.head.weight):
-        assert deviation(weight) == pytest.approx(0.02, rel=0.05)
-    released = start == "normal_released"  # 1, cut off at 2
-    assert deviation(method.encoder.patch_embed.weight) == pytest.approx(0.8796 if released else 0.02, rel=0.05)
+@every_init
+def test_weights_have_the_released_standard_deviations(weight_init):
+    method = init_method(weight_init)
+    patch_embed, qkv = method.encoder.patch_embed.weight, method.encoder.blocks[0].attn.qkv.weight
+    if weight_init == "xavier":
+        assert_std(qkv, (2 / (96 + 96)) ** 0.5)  # of queries, keys and values one by one
+        assert_std(method.decoder.embed.weight, (2 / (96 + 64)) ** 0.5)
+        assert_std(patch_embed, (2 / (96 + 96)) ** 0.5)
+        return
+    assert_std(qkv, 0.02)
+    assert_std(method.decoder.head.weight, 0.02)
+    assert_std(patch_embed, 0.8796 if weight_init == "normal_released" else 0.02)  # 1, truncated at 2
+    if weight_init == "slowfast":
+        assert_std(method.decoder.embed.weight, 1 / (3 * 96) ** 0.5)  # torch's own
 
 
-def test_slowfasts_biases_are_a_fiftieth_in_the_encoder_and_zero_in_the_decoder():
-    method = started("slowfast")
+@every_init
+def test_biases_have_the_released_values(weight_init):
+    method = init_method(weight_init)
+    is_torchs = {"encoder.patch_embed.bias"} | ({"decoder.embed.bias"} if weight_init == "slowfast" else set())
     for name, bias in method.named_parameters():
-        if name.endswith(".bias") and name not in ("encoder.patch_embed.bias", "decoder.embed.bias"):
-            assert (bias == (0.02 if name.startswith("encoder.") else 0.0)).all(), name
-    assert deviation(method.decoder.embed.weight) == pytest.approx(1 / (3 * 96) ** 0.5, rel=0.05)  # torch's own
+        if name.endswith(".bias") and name in is_torchs:
+            assert 0 < bias.abs().max() <= 1 / 96**0.5, name  # of 96 inputs
+        elif name.endswith(".bias"):
+            value = 0.02 if weight_init == "slowfast" and name.startswith("encoder.") else 0.0
+            assert (bias == value).all(), name
 
 
-@pytest.mark.parametrize("start", ["xavier", "normal", "normal_released"])
-def test_mae_sts_biases_are_zero_but_for_the_embeddings(start):
-    method = started(start)
-    for name, bias in method.named_parameters():
-        if name.endswith(".bias"):
-            assert bias.any() == (name == "encoder.patch_embed.bias"), name
-    assert method.encoder.patch_embed.bias.abs().max() <= 1 / 96**0.5  # torch's own, of 96 pixels
-
-
-def test_mae_sts_xavier_weights_take_queries_keys_and_values_apart():
-    method = started("xavier")
-    assert deviation(method.encoder.blocks[0].attn.qkv.weight) == pytest.approx((2 / (96 + 96)) ** 0.5, rel=0.05)
-    assert deviation(method.decoder.embed.weight) == pytest.approx((2 / (96 + 64)) ** 0.5, rel=0.05)
-    assert deviation(method.encoder.patch_embed.weight) == pytest.approx((2 / (96 + 96)) ** 0.5, rel=0.05)
-
-
-@pytest.mark.parametrize("start", ["slowfast", "xavier", "normal", "normal_released"])
-def test_tokens_and_positions_start_at_a_fiftieth_and_norms_at_one(start):
-    method = started(start)
-    infill, encoder = method.decoder.trunk, method.encoder
-    tables = torch.cat([infill.mask_token.flatten(), encoder.cls_token.flatten(), encoder.positions.space.flatten()])
-    assert deviation(tables) == pytest.approx(0.02, rel=0.1)
-    assert tables.abs().max() > 0.04  # not cut off
-    assert (encoder.norm.weight == 1).all()
+@every_init
+def test_tokens_and_positions_have_a_std_of_a_fiftieth_and_norms_are_one(weight_init):
+    method = init_method(weight_init)
+    tables = (method.decoder.trunk.mask_token, method.encoder.cls_token, method.encoder.positions.space)
+    numbers = torch.cat([table.flatten() for table in tables])
+    assert_std(numbers, 0.02, rel=0.1)
+    assert numbers.abs().max() > 0.04  # not truncated
+    assert (method.encoder.norm.weight == 1).all()

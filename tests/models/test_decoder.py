@@ -1,68 +1,56 @@
-"""The decoder: seen tokens first, then a mask token for each wanted place; only the latter come out."""
+"""The decoder: visible tokens first, then a mask token for each masked one; only the latter come out."""
 
 import pytest
 import torch
-from tiny_models import DECODER, GRID, built
+from reference_models import run_trunk
+from tiny_models import DECODER, GRID
 
 from vidstill.models.decoder import Decoder, DecoderConfig, DecoderTrunk
 from vidstill.models.position_embeddings import build_position_table
+from vidstill.models.vit import Features
 
 VISIBLE = torch.tensor([[0, 3, 7], [1, 2, 23]])
-WANTED = torch.tensor([[1, 5, 9, 22], [0, 3, 4, 8]])
-SEEN = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
+MASKED = torch.tensor([[1, 5, 9, 22], [0, 3, 4, 8]])
+TOKENS = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(0))
+NARROW = TOKENS[..., :16]
 
 
-class Built:
-    """A decoder's configuration with the `build` that the test helper calls."""
-
-    def build(self) -> Decoder:
-        return DECODER.build(24, out_dim=96)
-
-
-def infill() -> DecoderTrunk:
-    return built(Built()).trunk
-
-
-def test_seen_and_mask_tokens_enter_with_the_code_of_their_places():
-    filler = infill()
-    table = build_position_table("sinusoid", GRID, 16, SEEN.device)
-    joined = filler.concat_tokens(SEEN, VISIBLE, WANTED, GRID)
-    assert joined.shape == (2, 7, 16)
-    for clip in range(2):
-        for number, place in enumerate(VISIBLE[clip]):
-            assert torch.equal(joined[clip, number], SEEN[clip, number] + table[place])
-        for number, place in enumerate(WANTED[clip], start=3):
-            assert torch.equal(joined[clip, number], filler.mask_token[0] + table[place])
+@pytest.fixture
+def decoder() -> Decoder:
+    torch.manual_seed(0)
+    decoder = DECODER.build(24, out_dim=96)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return decoder
 
 
-def test_a_guess_belongs_to_its_place_in_whatever_order_places_are_named():
-    filler, order = infill(), torch.tensor([2, 0, 3, 1])
-    guesses = filler(SEEN, VISIBLE, WANTED, GRID)
-    torch.testing.assert_close(filler(SEEN, VISIBLE, WANTED[:, order], GRID), guesses[:, order])
+def test_visible_and_mask_tokens_enter_with_their_position_embeddings(decoder):
+    table = build_position_table("sinusoid", GRID, 16, TOKENS.device)
+    tokens, output = run_trunk(decoder.trunk, NARROW, VISIBLE, MASKED, GRID)
+    expected = torch.cat([NARROW + table[VISIBLE], decoder.trunk.mask_token + table[MASKED]], dim=1)
+    assert torch.equal(tokens, expected)
+    assert torch.equal(decoder.trunk(NARROW, VISIBLE, MASKED, GRID), output[:, 3:])
 
 
-def test_the_order_of_the_seen_tokens_does_not_matter():
-    filler, order = infill(), torch.tensor([1, 2, 0])
-    guesses = filler(SEEN, VISIBLE, WANTED, GRID)
-    torch.testing.assert_close(filler(SEEN[:, order], VISIBLE[:, order], WANTED, GRID), guesses)
+def test_predictions_do_not_depend_on_the_order_in_which_tokens_are_given(decoder):
+    predictions = decoder.trunk(NARROW, VISIBLE, MASKED, GRID)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(decoder.trunk(NARROW, VISIBLE, MASKED[:, order], GRID), predictions[:, order])
+    order = torch.tensor([1, 2, 0])
+    torch.testing.assert_close(decoder.trunk(NARROW[:, order], VISIBLE[:, order], MASKED, GRID), predictions)
 
 
-def test_the_decoder_narrows_fills_norms_and_maps():
-    decoder = built(Built())
-    wide = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1))
-    guesses = decoder(wide, VISIBLE, WANTED, GRID)
-    assert guesses.shape == (2, 4, 96)
-    filled = decoder.trunk(wide @ decoder.embed.weight.T, VISIBLE, WANTED, GRID)
-    torch.testing.assert_close(guesses, decoder.head(decoder.norm(filled)))
+def test_the_decoder_embeds_runs_its_blocks_normalizes_and_predicts(decoder):
+    features = Features(tokens=TOKENS, cls_token=TOKENS[:, :0])
+    predictions = decoder(features, VISIBLE, MASKED, GRID)
+    assert predictions.shape == (2, 4, 96)
+    output = decoder.trunk(TOKENS @ decoder.embed.weight.T, VISIBLE, MASKED, GRID)
+    torch.testing.assert_close(predictions, decoder.head(decoder.norm(output)))
+    assert decoder(features, VISIBLE, MASKED[:, :0], GRID).shape == (2, 0, 96)
 
 
-def test_nothing_is_guessed_where_nothing_is_hidden():
-    nothing = torch.empty(2, 0, dtype=torch.long)
-    assert built(Built())(torch.ones(2, 3, 24), VISIBLE, nothing, GRID).shape == (2, 0, 96)
-
-
-def test_the_mask_token_starts_within_one_deviation_of_nothing():
+def test_the_initial_mask_token_is_truncated_at_one_standard_deviation():
     token = DecoderTrunk(DecoderConfig(dim=4096, depth=0, heads=1)).mask_token
     assert token.abs().max().item() <= 0.02
-    # the deviation of a normal law that is cut off at one deviation
-    assert token.std().item() == pytest.approx(0.02 * 0.5396, rel=0.05)
+    assert token.std().item() == pytest.approx(0.02 * 0.5396, rel=0.05)  # of a truncated normal distribution

@@ -1,4 +1,4 @@
-"""The ViT on visible tokens against a plain convolution over the whole clip, and what it gives when it is asked."""
+"""The ViT on visible tokens against a plain convolution over the whole clip, and the features that it returns."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
-from mask_structure import hidden_pixels
+from mask_structure import get_masked_pixels
 from tiny_models import ENCODER, GRID, built, clips
 
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig, patchify
@@ -19,8 +19,8 @@ CLIP = clips()
 VISIBLE = torch.tensor([[0, 3, 7, 12, 23], [1, 2, 11, 13, 20]])
 
 
-def embedded_by_convolution(encoder, clip):
-    """The papers' way: all tubelets, by a 3-D convolution whose kernel is its stride."""
+def embed_by_convolution(encoder, clip):
+    """Embed all tubelets as the papers do, by a 3-D convolution whose kernel is its stride."""
     mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (encoder.config.mean, encoder.config.std))
     t, h, w = encoder.config.tubelet
     kernel = rearrange(encoder.patch_embed.weight, "d (c t h w) -> d c t h w", c=3, t=t, h=h, w=w)
@@ -35,140 +35,122 @@ def test_embedding_the_visible_tubelets_is_a_convolution_of_the_whole_clip(t, h,
     grid = encoder.grid(clip)
     count = random.randint(1, grid.num_tokens)
     visible = torch.tensor([sorted(random.sample(range(grid.num_tokens), count)) for _ in range(2)])
-    expected = embedded_by_convolution(encoder, clip) + encoder.positions(grid, clip.device)
+    expected = embed_by_convolution(encoder, clip) + encoder.positions(grid, clip.device)
     torch.testing.assert_close(encoder.embed_tokens(clip), expected)
     torch.testing.assert_close(encoder.embed_tokens(clip, visible), gather_tokens(expected, visible))
 
 
 @given(sizes, sizes, sizes)
-def test_named_tubelets_are_those_of_the_whole_clip(t, h, w):
+def test_tubelets_by_number_are_those_of_the_whole_clip(t, h, w):
     clip = clips(frames=2 * t, rows=4 * h, columns=2 * w)
     grid = Grid(t, h, w)
-    places = torch.stack(
-        [torch.randperm(grid.num_tokens, generator=torch.Generator().manual_seed(k)) for k in range(2)]
-    )
-    assert torch.equal(patchify(clip, (2, 4, 2), places), gather_tokens(patchify(clip, (2, 4, 2)), places))
+    generator = torch.Generator().manual_seed(0)
+    indices = torch.stack([torch.randperm(grid.num_tokens, generator=generator) for _ in range(2)])
+    assert torch.equal(patchify(clip, (2, 4, 2), indices), gather_tokens(patchify(clip, (2, 4, 2)), indices))
 
 
-def test_a_tubelet_is_its_piece_of_the_clip():
-    slot, row, column = 1, 2, 1
-    number = (slot * GRID.h + row) * GRID.w + column
-    piece = CLIP[:, :, 2:4, 8:12, 4:8]
-    assert torch.equal(patchify(CLIP, (2, 4, 4))[:, number], rearrange(piece, "b c t h w -> b (c t h w)"))
+def test_a_tubelet_is_its_part_of_the_clip():
+    step, row, column = 1, 2, 1
+    index = (step * GRID.h + row) * GRID.w + column
+    assert torch.equal(patchify(CLIP, (2, 4, 4))[:, index], CLIP[:, :, 2:4, 8:12, 4:8].flatten(1))
 
 
-def test_pixels_of_hidden_tubelets_cannot_reach_the_encoder():
+def test_pixels_of_masked_tubelets_do_not_affect_the_encoder():
     encoder = built(ENCODER)
-    poisoned = CLIP.masked_fill(hidden_pixels(VISIBLE, GRID, ENCODER.tubelet), float("nan"))
+    poisoned = CLIP.masked_fill(get_masked_pixels(VISIBLE, GRID, ENCODER.tubelet), float("nan"))
     assert torch.equal(encoder(poisoned, VISIBLE).tokens, encoder(CLIP, VISIBLE).tokens)
-    assert encoder(poisoned).tokens.isnan().any()  # the poison is one
+    assert encoder(poisoned).tokens.isnan().any()
 
 
-def test_all_tokens_by_name_are_the_whole_clip():
+def test_all_tokens_by_number_are_the_whole_clip():
     encoder = built(ENCODER)
-    everything = torch.arange(GRID.num_tokens).expand(2, -1)
-    torch.testing.assert_close(encoder(CLIP, everything).tokens, encoder(CLIP).tokens)
+    indices = torch.arange(GRID.num_tokens).expand(2, -1)
+    torch.testing.assert_close(encoder(CLIP, indices).tokens, encoder(CLIP).tokens)
 
 
-def test_a_clip_does_not_see_the_others_of_its_batch():
+def test_a_clip_does_not_depend_on_the_others_of_its_batch():
     encoder = built(ENCODER)
     alone = torch.cat([encoder(CLIP[k : k + 1], VISIBLE[k : k + 1]).tokens for k in range(2)])
     torch.testing.assert_close(encoder(CLIP, VISIBLE).tokens, alone)
 
 
-def test_the_door_takes_off_the_mean_and_deviation():
+def test_the_encoder_normalizes_its_input_by_mean_and_std():
     plain = built(replace(ENCODER, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
     encoder = built(ENCODER)
     mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     torch.testing.assert_close(encoder((CLIP * std) + mean).tokens, plain(CLIP).tokens)
 
 
-def test_layers_are_what_the_blocks_leave_one_after_the_other():
+def test_layers_are_the_outputs_of_the_blocks():
     encoder = built(ENCODER)
-    seen = encoder(CLIP, VISIBLE, layers=(1, 2), attention=(2,))
+    features = encoder(CLIP, VISIBLE, layers=(1, 2), attention=(2,))
     tokens = encoder.embed_tokens(CLIP, VISIBLE)
     for number, block in enumerate(encoder.blocks, start=1):
         tokens = block(tokens)
-        torch.testing.assert_close(seen.layers[number], tokens)  # a materialised attention rounds otherwise
-    torch.testing.assert_close(seen.tokens, encoder.norm(tokens))
-    assert set(seen.layers) == {1, 2}
-    assert set(seen.attention) == {2}
-    expected = encoder.blocks[1].compute_attention_map(seen.layers[1])
-    assert torch.equal(seen.attention[2].logits, expected.logits)
+        torch.testing.assert_close(features.layers[number], tokens)  # a materialised attention rounds otherwise
+    torch.testing.assert_close(features.tokens, encoder.norm(tokens))
+    assert set(features.layers) == {1, 2}
+    assert set(features.attention) == {2}
+    expected = encoder.blocks[1].compute_attention_map(features.layers[1])
+    assert torch.equal(features.attention[2].logits, expected.logits)
 
 
-def test_asking_for_layers_alone_gives_the_same_and_runs_no_further():
+@pytest.mark.parametrize(("kind", "number"), [("layers", 1), ("attention", 2)])
+def test_intermediates_alone_are_the_same_and_later_blocks_do_not_run(kind, number):
     encoder = built(ENCODER)
-    expected = encoder(CLIP, VISIBLE, layers=(1,)).layers[1]
-    encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block after the last wanted one ran"))
-    found = encoder(CLIP, VISIBLE, layers=(1,), intermediates_only=True).layers
-    assert set(found) == {1}
-    assert torch.equal(found[1], expected)
+    complete = encoder(CLIP, VISIBLE, **{kind: (number,)})
+    torch.testing.assert_close(complete.tokens, encoder(CLIP, VISIBLE).tokens)
+    encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("a later block ran"))
+    expected = getattr(complete, kind)
+    features = getattr(encoder(CLIP, VISIBLE, intermediates_only=True, **{kind: (number,)}), kind)
+    assert features.keys() == {number}
+    assert all(map(torch.equal, features[number], expected[number]))
 
 
-def test_asking_for_an_attention_alone_runs_the_blocks_below_it_alone():
-    encoder = built(ENCODER)
-    expected = encoder(CLIP, VISIBLE, attention=(2,)).attention[2]
-    encoder.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail("the block whose attention is wanted ran"))
-    found = encoder(CLIP, VISIBLE, attention=(2,), intermediates_only=True).attention
-    assert set(found) == {2}
-    assert torch.equal(found[2].logits, expected.logits)
-    assert torch.equal(found[2].values, expected.values)
-
-
-def test_looking_at_an_attention_does_not_move_what_comes_after():
-    encoder = built(ENCODER)
-    torch.testing.assert_close(encoder(CLIP, VISIBLE, attention=(1, 2)).tokens, encoder(CLIP, VISIBLE).tokens)
-
-
-def test_a_class_token_is_kept_apart_from_the_tokens():
+def test_the_class_token_is_separate_from_the_tokens():
     encoder = built(replace(ENCODER, class_token=True))
-    seen = encoder(CLIP, VISIBLE, layers=(1,), attention=(2,))
+    features = encoder(CLIP, VISIBLE, layers=(1,), attention=(2,))
     v = VISIBLE.shape[1]
-    assert seen.tokens.shape == seen.layers[1].shape == (2, v, 24)
-    assert seen.cls_token.shape == seen.cls_layers[1].shape == (2, 1, 24)
-    assert seen.attention[2].logits.shape == (2, 2, v + 1, v + 1)
-    seen.tokens.square().sum().backward()
+    assert features.tokens.shape == features.layers[1].shape == (2, v, 24)
+    assert features.cls_token.shape == features.cls_layers[1].shape == (2, 1, 24)
+    assert features.attention[2].logits.shape == (2, 2, v + 1, v + 1)
+    features.tokens.square().sum().backward()
     assert encoder.cls_token.grad.any()  # the others attend to it
     assert built(ENCODER)(CLIP, VISIBLE).cls_token.shape == (2, 0, 24)
 
 
-def test_a_learned_class_code_is_the_class_tokens_alone():
+def test_a_learned_class_embedding_is_the_class_tokens_alone():
     for kind in ("learned", "separable"):
         encoder = built(replace(ENCODER, class_token=True, positions=kind, learned_grid=(2, 4, 3)))
         before = encoder.embed_tokens(CLIP)
-        classes = encoder(CLIP).cls_token
+        cls_token = encoder(CLIP).cls_token
         with torch.no_grad():
             encoder.positions.cls_embedding.add_(1)
         assert torch.equal(encoder.embed_tokens(CLIP), before)
-        assert not torch.equal(encoder(CLIP).cls_token, classes)
+        assert not torch.equal(encoder(CLIP).cls_token, cls_token)
 
 
-def test_separable_positions_are_the_sum_of_place_and_slot_and_follow_the_grid():
+def test_separable_positions_are_the_sum_of_space_and_time_and_follow_the_grid():
     encoder = built(replace(ENCODER, positions="separable", learned_grid=(2, 4, 3)))
-    codes = encoder.positions(GRID, CLIP.device)
-    assert torch.equal(codes[12 + 5], encoder.positions.time[1] + encoder.positions.space[5])
+    positions = encoder.positions(GRID, CLIP.device)
+    assert torch.equal(positions[12 + 5], encoder.positions.time[1] + encoder.positions.space[5])
     assert encoder(clips(frames=8, rows=8)).tokens.shape == (2, 4 * 2 * 3, 24)
 
 
 @pytest.mark.parametrize("number", [0, 3, -1])
-def test_a_block_that_is_not_there_is_met_with_a_sentence(number):
+def test_a_block_that_does_not_exist_is_an_error(number):
     with pytest.raises(InputError, match=f"an encoder of 2 blocks has no block {number}; take 1 to 2"):
         built(ENCODER)(CLIP, layers=(number,))
 
 
 @pytest.mark.parametrize("positions", ["sincos2d", "sinusoid"])
 def test_an_image_is_a_clip_of_one_frame(positions):
-    config = ViTConfig(dim=24, depth=1, heads=2, tubelet=(1, 4, 4), positions=positions)
-    encoder = built(config)
+    encoder = built(ViTConfig(dim=24, depth=1, heads=2, tubelet=(1, 4, 4), positions=positions))
     image = clips(frames=1)
     assert encoder.grid(image) == Grid(1, 4, 3)
-    patches = F.conv2d(
-        (image[:, :, 0] - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1),
-        rearrange(encoder.patch_embed.weight, "d (c h w) -> d c h w", c=3, h=4, w=4),
-        encoder.patch_embed.bias,
-        stride=4,
-    )
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    kernel = rearrange(encoder.patch_embed.weight, "d (c h w) -> d c h w", c=3, h=4, w=4)
+    patches = F.conv2d((image[:, :, 0] - mean) / std, kernel, encoder.patch_embed.bias, stride=4)
     expected = rearrange(patches, "b d h w -> b (h w) d") + encoder.positions(Grid(1, 4, 3), image.device)
     torch.testing.assert_close(encoder.embed_tokens(image), expected)
 
@@ -177,22 +159,22 @@ def test_learned_positions_are_trained_and_follow_the_grid():
     encoder = built(replace(ENCODER, positions="learned", learned_grid=(2, 4, 3)))
     assert torch.equal(encoder.positions(GRID, CLIP.device), encoder.positions.joint)
     encoder(CLIP, VISIBLE).tokens.square().sum().backward()
-    touched = encoder.positions.joint.grad.abs().sum(dim=1) > 0
-    assert set(touched.nonzero().flatten().tolist()) == set(VISIBLE.flatten().tolist())
+    is_trained = encoder.positions.joint.grad.abs().sum(dim=1) > 0
+    assert set(is_trained.nonzero().flatten().tolist()) == set(VISIBLE.flatten().tolist())
     assert encoder(clips(frames=8, rows=8)).tokens.shape == (2, 4 * 2 * 3, 24)
 
 
-def test_learned_positions_without_their_grid_are_met_with_a_sentence():
+def test_learned_positions_without_their_grid_are_an_error():
     with pytest.raises(InputError, match="give its learned-grid"):
         replace(ENCODER, positions="learned").build()
 
 
-def test_fixed_positions_and_colours_are_no_weights():
+def test_fixed_positions_mean_and_std_are_no_weights():
     names = set(built(ENCODER).state_dict())
     assert not {name for name in names if {"positions", "mean", "std"} & set(name.split("."))}
 
 
-def test_half_precision_weights_take_a_clip_of_their_own_precision():
+def test_half_precision_weights_take_a_clip_of_their_precision():
     encoder = built(ENCODER)
     low = built(ENCODER).bfloat16()
     assert low(CLIP.bfloat16(), VISIBLE).tokens.shape == encoder(CLIP, VISIBLE).tokens.shape

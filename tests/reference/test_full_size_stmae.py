@@ -24,7 +24,6 @@ from vidstill.methods.common.masking import Mask
 from vidstill.methods.stmae import STMAE, STMAEConfig, STMAEQuirks, build_stmae_vit_config
 from vidstill.models.vit import BASE
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.types import Grid
 
 pytestmark = pytest.mark.slow
 
@@ -119,10 +118,9 @@ def test_mae_sts_classifier_has_its_authors_numbers() -> None:
 def test_slowfasts_pre_training_has_its_authors_numbers() -> None:
     method: STMAE = SLOWFAST.build().eval()
     fill_slowfast(method, build_slowfast_rules(ENCODER, SLOWFAST.decoder, separate_qkv=False))
-    grid = Grid(8, 14, 14)
     with torch.no_grad():
         seen = method.encoder(clip(), mask().visible)
-        rebuilt = method.decoder(seen.tokens, mask().visible, mask().masked, grid, seen.cls_token)
+        rebuilt = method.forward_decoder(clip(), seen, mask())
         target = method.compute_target(clip(), mask().masked)
         loss = method(clip(), mask=mask()).loss
     hold(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from mask_structure import hold_to_every_token_once, mark_visible, places_in_each_slot, seen_in_each_slot
+from mask_structure import assert_each_token_once, count_visible_by_step, get_patches, mark_visible
 from reference_cases import Case, cases
 
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
@@ -43,13 +43,13 @@ class Row:
 
     def hold(self, mask: Mask) -> None:
         """A mask has the table's count and the structure of its kind."""
-        hold_to_every_token_once(mask, self.grid)
+        assert_each_token_once(mask, self.grid)
         assert mask.masked.shape[1] == self.fields["masked_total"]
         if self.fields["kind"] == "tube":
-            places_in_each_slot(mask.masked, self.grid)
+            get_patches(mask.masked, self.grid)
         if self.fields["kind"] == "time":
             slots = int(self.grid.t * self.fields["context_ratio"])  # whole ones in every row
-            assert (seen_in_each_slot(mask, self.grid)[:, :slots] == self.grid.h * self.grid.w).all()
+            assert (count_visible_by_step(mask, self.grid)[:, :slots] == self.grid.h * self.grid.w).all()
 
 
 def rows(method: str) -> list[Any]:

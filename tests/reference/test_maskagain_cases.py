@@ -152,7 +152,7 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
         slots=slots,
         top_k=config.hidden.local_top_k,
         temperature=config.hidden.temperature,
-        value_order="aligned",
+        quirks=MaskAgainQuirks(value_order="aligned"),
         projections=whole.get_projections("local"),
     )
     stated = case.json["informational"]["local_with_frame_paired_values"]

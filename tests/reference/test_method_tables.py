@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from foreign_layout import to_foreign
-from mask_structure import places_in_each_slot
+from mask_structure import get_patches
 from reference_cases import Case, cases
 
 from vidstill.checkpoints.convert import import_checkpoint
@@ -31,7 +31,7 @@ def test_tube_masks_have_the_authors_counts_and_structure(case: Case) -> None:
     for row in case.json["rows"]:
         grid = Grid(*row["token_grid_thw"])
         mask = TubeMask(ratio=row["mask_ratio"]).draw(SEEDS, grid)
-        masked, visible = places_in_each_slot(mask.masked, grid), places_in_each_slot(mask.visible, grid)
+        masked, visible = get_patches(mask.masked, grid), get_patches(mask.visible, grid)
         assert masked.shape[1] == row["masked_per_frame"]
         assert visible.shape[1] == row["visible_per_frame"]
         assert mask.masked.shape[1] == row["masked_total"]
@@ -46,7 +46,7 @@ def test_nested_masks_have_the_authors_counts_and_structure(case: Case) -> None:
         grid = Grid(*row["token_grid_thw"])
         ratios = {"student_ratio": row["mask_ratio_student"], "teacher_ratio": row["mask_ratio_teacher"]}
         mask = NestedTubeMask(**ratios).draw(SEEDS, grid)
-        masked, extra = places_in_each_slot(mask.masked, grid), places_in_each_slot(mask.teacher_only, grid)
+        masked, extra = get_patches(mask.masked, grid), get_patches(mask.teacher_only, grid)
         assert masked.shape[1] == row["student_masked_per_frame"]
         assert extra.shape[1] == row["only_teacher_sees_per_frame"]
         assert grid.h * grid.w - mask.teacher_visible.shape[1] // grid.t == row["teacher_masked_per_frame"]

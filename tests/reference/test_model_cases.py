@@ -13,6 +13,7 @@ from reference_models import (
     hold_table,
     hold_weights,
     list_tokens,
+    run_trunk,
     take_step,
 )
 
@@ -57,14 +58,14 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
 
     seen = method.encoder(clip, mask.visible, layers=blocks)
     narrow = method.decoder.embed(seen.tokens)
-    joined = method.decoder.trunk.concat_tokens(narrow, mask.visible, mask.masked, grid)
+    joined, _ = run_trunk(method.decoder.trunk, narrow, mask.visible, mask.masked, grid)
     case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     for block in blocks:
         case.hold(seen.layers[block], f"out/encoder_block.{block - 1}")
     case.hold(seen.tokens, "out/encoder")
     case.hold(narrow, "out/encoder_to_decoder")
     case.hold(joined, "out/decoder_input")
-    case.hold(method.decoder(seen.tokens, mask.visible, mask.masked, grid), "out/prediction")
+    case.hold(method.forward_decoder(clip, seen, mask), "out/prediction")
     case.hold(compute_pixel_target(clip, method.config.encoder, mask.masked, method.config.target), "target/labels")
     for name, dim in (("encoder", method.config.encoder.dim), ("decoder", method.config.decoder.dim)):
         table = build_position_table("sinusoid", grid, dim, clip.device)
@@ -191,9 +192,10 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     student = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
     case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(student.tokens, "out/encoder")
-    joined = method.decoder.trunk.concat_tokens(method.decoder.embed(student.tokens), mask.visible, mask.masked, grid)
+    narrow = method.decoder.embed(student.tokens)
+    joined, _ = run_trunk(method.decoder.trunk, narrow, mask.visible, mask.masked, grid)
     case.hold(joined, "out/decoder_input")
-    case.hold(method.decoder(student.tokens, mask.visible, mask.masked, grid), "out/prediction")
+    case.hold(method.forward_decoder(clip, student, mask), "out/prediction")
     case.hold(compute_pixel_target(clip, config.encoder, mask.masked, config.target), "target/labels")
     for place, tokens in enumerate(method.project_student(student)):
         case.hold(tokens, f"out/student_direct.{place}")
@@ -201,7 +203,7 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
         assert mask.teacher_only is not None
         projection = method.projections[str(config.direct_pairs[place][0])]  # released: the one at the same place
         seen = projection(student.layers[config.generator_pairs[place][0]])
-        joined = method.generators[place].concat_tokens(seen, mask.visible, mask.teacher_only, grid)
+        joined, _ = run_trunk(method.generators[place], seen, mask.visible, mask.teacher_only, grid)
         case.hold(joined, f"out/generator_input.{place}")
         case.hold(tokens, f"out/generator.{place}")
         case.hold(tokens, f"out/student_generation.{place}")

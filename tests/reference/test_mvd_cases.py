@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
-from reference_models import colours, encoder_config, hold_gradients, hold_table, list_tokens
+from reference_models import colours, encoder_config, hold_gradients, hold_table, list_tokens, run_trunk
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
@@ -20,7 +20,7 @@ from vidstill.checkpoints.layouts.videomae import build_classifier_rules
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.losses import RegressionLoss
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
-from vidstill.methods.common.teacher import extract_clip_features, extract_frame_features
+from vidstill.methods.common.teacher import extract_features
 from vidstill.methods.mvd import MVD, MVDConfig, TeacherBranch
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.position_embeddings import build_position_table
@@ -105,7 +105,7 @@ def hold_student(case: Case, method: MVD, clip: Tensor, mask: Mask) -> None:
     for name, decoder in (("img", method.decoders["image"]), ("vid", method.decoders["video"])):
         tokens, classes = decoder.embed(seen.tokens), decoder.embed(seen.cls_token)
         case.hold(torch.cat([classes, tokens], dim=1), f"out/down_{name}")
-        joined = decoder.trunk.concat_tokens(tokens, mask.visible, mask.masked, grid, classes)
+        joined, _ = run_trunk(decoder.trunk, tokens, mask.visible, mask.masked, grid, classes)
         case.hold(joined, f"out/decoder_{name}_input")
 
 
@@ -124,10 +124,10 @@ def test_a_distillation_agrees_with_mvds_authors(case: Case) -> None:
     features = method.forward_teachers(clip, grid)
     own = case.tensors.get("input/video_for_teacher")  # a second crop of the source, which is not ours resized
     if own is not None:
-        features["image"] = extract_frame_features(method.teachers["image"], colours(own), grid, config.image_frames)
+        features["image"] = extract_features(method.teachers["image"], colours(own), grid, config.image_frames)
     if case.json["config"]["video_teacher_input"] != "input/video":
         own = case.tensors[case.json["config"]["video_teacher_input"]]
-        features["video"] = extract_clip_features(method.teachers["video"], colours(own), grid)
+        features["video"] = extract_features(method.teachers["video"], colours(own), grid)
     looked_at = config.encoder.tubelet[0] if config.image_frames == "all" else 1
     by_frame = rearrange(features["image"], "b (t s) (r d) -> (b t r) s d", t=grid.t, r=looked_at)
     case.hold(by_frame, "out/teacher_image_features")

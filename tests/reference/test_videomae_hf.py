@@ -116,7 +116,7 @@ def test_a_pre_training_of_transformers_agrees_with_it(case: Case, saved: Saved,
     for block, tokens in seen.layers.items():
         case.hold(tokens, f"out/encoder_layer.{block - 1}")
     case.hold(seen.tokens, "out/encoder")
-    case.hold(method.decoder(seen.tokens, mask.visible, mask.masked, method.encoder.grid(clip)), "out/logits")
+    case.hold(method.forward_decoder(clip, seen, mask), "out/logits")
     output = method(clip, mask=mask)
     case.hold(output.loss.detach(), "loss/total", "losses")
     output.loss.backward()

@@ -59,7 +59,7 @@ def reconstruct_clips(
     grid = method.encoder.grid(clip)
     mask = method.config.mask.draw(seeds, grid)
     student = method.encoder(clip, mask.visible)
-    prediction = method.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token).float()
+    prediction = method.decoder(student, mask.visible, mask.masked, grid).float()
     visible = gather_pixels(clip, tubelet, mask.visible)
     colors = _repeat_frames(_to_colors(prediction, visible, mask, grid, method.encoder.config, target), tubelet)
     grey = torch.full_like(colors, _MASK_GREY)

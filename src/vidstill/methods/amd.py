@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from vidstill.methods.common.losses import RegressionLoss, regression_loss
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
 from vidstill.methods.common.masking import Mask, NestedTubeMask
-from vidstill.methods.common.method import Clips, PerClip
+from vidstill.methods.common.method import Clips
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
 from vidstill.models.decoder import DecoderConfig, DecoderTrunk
 from vidstill.models.init import init_xavier_weights
+from vidstill.models.layers import choose_num_heads
 from vidstill.models.vit import LARGE, SMALL, Features, ViTConfig
 from vidstill.utils.types import Grid, InputError, Output, check_range
 
@@ -65,13 +66,20 @@ class AMDConfig:
         return self.layer_pairs if self.generation_layer_pairs is None else self.generation_layer_pairs
 
     @property
+    def generation_projection_layers(self) -> tuple[int, ...]:
+        """The student layer of the projection that each generated pair continues from."""
+        by_index = self.alignment == "serial" and self.released.projection_by_index
+        pairs = self.direct_pairs[: len(self.generator_pairs)] if by_index else self.generator_pairs
+        return tuple(layer for layer, _ in pairs)
+
+    @property
     def generator_config(self) -> DecoderConfig:
         """A decoder-like structure of the teacher's width (section 3.4); 64 channels per head if the width divides."""
         dim = self.teacher.model.dim
         return DecoderConfig(
             dim=dim,
             depth=self.generator_depth,
-            heads=next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0),
+            heads=choose_num_heads(dim),
             mlp_ratio=self.encoder.mlp_ratio,
             positions="sinusoid" if self.encoder.learned_grid else self.encoder.positions,
             layer_scale=self.encoder.layer_scale,
@@ -97,32 +105,26 @@ class AMD(MaskedAutoencoder):
         _check_config(config)
         super().__init__(config)
         self.teacher = FrozenTeacher(config.teacher.model.build())
-        shared = {layer for layer, _ in config.direct_pairs}  # phi_l
-        separate: set[int] = set()  # phi_g, where generation does not continue from phi_l
-        for index in range(len(config.generator_pairs)):
-            (shared if config.alignment == "serial" else separate).add(self._find_projection_layer(index))
-        self.projections = self._build_projections(shared)
-        self.generation_projections = self._build_projections(separate)
+        direct, generation = [layer for layer, _ in config.direct_pairs], config.generation_projection_layers
+        is_serial = config.alignment == "serial"  # then generation continues from phi_l, and has no phi_g
+        self.projections = self._build_projections({*direct, *generation} if is_serial else {*direct})
+        self.generation_projections = self._build_projections(set() if is_serial else {*generation})
         self.generators = nn.ModuleList(DecoderTrunk(config.generator_config) for _ in config.generator_pairs)
         for generator in self.generators:
             generator.mask_token.requires_grad_(not config.released.constant_mask_tokens)
 
-    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
-        """Return the loss of a batch: see `Method.forward`."""
-        config, grid = self.config, self.encoder.grid(clip)
-        mask = mask or config.mask.draw(seed, grid)
-        pairs = (*config.direct_pairs, *config.generator_pairs)
-
+    def compute_loss(self, clip: Clips, mask: Mask) -> Output:
+        config, pairs = self.config, (*self.config.direct_pairs, *self.config.generator_pairs)
         student = self.forward_encoder(clip, mask, layers=[layer for layer, _ in pairs])
         reconstruction = self.forward_loss(clip, self.forward_decoder(clip, student, mask), mask)  # eq. (1)
 
         both, teacher_only = self.forward_teacher(clip, mask)
-        direct = self._mean_loss(  # eq. (7)
-            self.project_student(student), [both[layer] for _, layer in config.direct_pairs]
+        projected, generated = (
+            self.project_student(student),
+            self.generate_features(student, mask, self.encoder.grid(clip)),
         )
-        generation = self._mean_loss(  # eq. (8)
-            self.generate_features(student, mask, grid), [teacher_only[layer] for _, layer in config.generator_pairs]
-        )
+        direct = self._mean_loss(projected, [both[layer] for _, layer in config.direct_pairs])  # eq. (7)
+        generation = self._mean_loss(generated, [teacher_only[layer] for _, layer in config.generator_pairs])  # eq. (8)
         loss = (  # eq. (9)
             config.reconstruction_weight * reconstruction
             + config.direct_weight * direct
@@ -131,7 +133,7 @@ class AMD(MaskedAutoencoder):
         return Output(loss, {"reconstruction": reconstruction, "direct": direct, "generation": generation})
 
     def forward_teacher(
-        self, clip: Float[Tensor, "b 3 t h w"], mask: Mask
+        self, clip: Clips, mask: Mask
     ) -> tuple[Mapping[int, Float[Tensor, "b v d"]], Mapping[int, Float[Tensor, "b e d"]]]:
         """Return the teacher's features before any norm, by layer: at tokens both see, and at those only it sees."""
         layers = {layer for _, layer in (*self.config.direct_pairs, *self.config.generator_pairs)}
@@ -147,24 +149,15 @@ class AMD(MaskedAutoencoder):
         """Return G_l(phi(z_stu)) at the tokens that only the teacher sees, for each generated pair (eq. 4, 5)."""
         if mask.teacher_only is None:
             raise ValueError("the mask has no tokens that only the teacher sees; draw it with NestedTubeMask")
-        projections = self.projections if self.config.alignment == "serial" else self.generation_projections
-        return [
-            generator(
-                projections[str(self._find_projection_layer(index))](student.layers[layer]),
-                mask.visible,
-                mask.teacher_only,
-                grid,
-            )
-            for index, ((layer, _), generator) in enumerate(
-                zip(self.config.generator_pairs, self.generators, strict=True)
-            )
-        ]
-
-    def _find_projection_layer(self, index: int) -> int:
-        """Return the student layer whose projection the generated pair with this index continues from."""
-        if self.config.alignment == "serial" and self.config.released.projection_by_index:
-            return self.config.direct_pairs[index][0]
-        return self.config.generator_pairs[index][0]
+        config = self.config
+        projections = self.projections if config.alignment == "serial" else self.generation_projections
+        generated = []
+        for (layer, _), phi, generator in zip(
+            config.generator_pairs, config.generation_projection_layers, self.generators, strict=True
+        ):
+            projected = projections[str(phi)](student.layers[layer])
+            generated.append(generator(projected, mask.visible, mask.teacher_only, grid))
+        return generated
 
     def _build_projections(self, layers: set[int]) -> nn.ModuleDict:
         dim, teacher_dim = self.config.encoder.dim, self.config.teacher.model.dim

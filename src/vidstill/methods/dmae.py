@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidstill.methods.common.losses import RegressionLoss, regression_loss, upcast_to_float32
-from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder, init_mae_weights
+from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
-from vidstill.methods.common.method import Clips, PerClip
+from vidstill.methods.common.method import Clips
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
@@ -62,20 +62,18 @@ class DMAE(MaskedAutoencoder):
         _check_config(config)
         super().__init__(config)
         self.teacher = FrozenTeacher(config.teacher.model.build())
-        init_mae_weights(self.encoder, self.decoder)
+        self.init_mae_weights()
         dims = config.encoder.dim, config.teacher.model.dim
         self.projections = nn.ModuleList(_build_projection(config.projection, *dims) for _ in config.layer_pairs)
 
-    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
-        """Return the loss of a batch: see `Method.forward`."""
-        mask = mask or self.config.mask.draw(seed, self.encoder.grid(clip))
+    def compute_loss(self, clip: Clips, mask: Mask) -> Output:
         student = self.forward_encoder(clip, mask, layers=[layer for layer, _ in self.config.layer_pairs])
         reconstruction = self.forward_loss(clip, self.forward_decoder(clip, student, mask), mask)
         alignment = torch.stack(self.compute_alignment_losses(student, self.forward_teacher(clip, mask))).sum()
         loss = reconstruction + self.config.alignment_weight * alignment
         return Output(loss, {"reconstruction": reconstruction, "alignment": alignment})
 
-    def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> Features:
+    def forward_teacher(self, clip: Clips, mask: Mask) -> Features:
         """Return the teacher's features, before any norm, at the tokens that the student sees."""
         return self.teacher(clip, mask.visible, layers=[layer for _, layer in self.config.layer_pairs])
 

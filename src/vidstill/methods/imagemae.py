@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder, init_mae_weights
+from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
 from vidstill.methods.common.masking import RandomMask
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
@@ -30,4 +30,4 @@ class ImageMAE(MaskedAutoencoder):
 
     def __init__(self, config: ImageMAEConfig):
         super().__init__(config)
-        init_mae_weights(self.encoder, self.decoder)
+        self.init_mae_weights()

@@ -9,32 +9,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidstill.methods import maskagain_losses as losses
 from vidstill.methods.common.losses import regression_loss
-from vidstill.methods.common.masking import Mask, TubeMask, build_mask, check_mask_ratio, draw_permutations
-from vidstill.methods.common.method import Clips, PerClip
+from vidstill.methods.common.masking import Mask, TubeMask, build_mask, count_visible
+from vidstill.methods.common.method import Clips, Method
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, check_layer_pairs
-from vidstill.methods.maskagain_losses import (
-    AttentionLoss,
-    AttentionNormalization,
-    FeatureProjection,
-    HintTokens,
-    KeySelection,
-    LocalSoftmax,
-    RelationSoftmax,
-    ValueOrder,
-    attention_loss,
-    drop_class_token,
-    hint_loss,
-    identity_projection,
-    relation_loss,
-    select_salient_tokens,
-    selected_value_loss,
-    value_loss,
-)
+from vidstill.methods.maskagain_losses import MaskAgainQuirks
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.layers import AttentionMap
 from vidstill.models.vit import BASE, Features, ViT, ViTConfig
+from vidstill.utils.rng import draw_permutation
 from vidstill.utils.types import Grid, InputError, Output, check_range, gather_tokens
 
 _HIDDEN_TERMS = ("global", "local", "attention", "value")  # section 3.2, and table 4
@@ -51,10 +36,11 @@ class HiddenConfig:
     local_weight: float = 1.0  # beta, of MALocal
     local_top_k: int | None = 10  # keys per query and time step; None: all
     attention_weight: float = 0.0  # of attention transfer (table 4)
-    attention_loss: AttentionLoss = "kl"
+    # KL divergence from the teacher's attention, averaged over queries, or the mean squared difference of all entries
+    attention_loss: Literal["kl", "l2"] = "kl"
     value_weight: float = 0.0  # of value transfer (table 4)
     temperature: float = 1.0  # of attention
-    key_selection: KeySelection = "own"  # whose attention selects the student's keys (table 5)
+    key_selection: Literal["own", "teacher"] = "own"  # whose largest attention selects the student's keys (table 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +55,6 @@ class OutputConfig:
     relation_clips: int = 64
     student_temperature: float = 0.1  # of MARel
     teacher_temperature: float = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskAgainQuirks:
-    """Where the released code differs from the paper. Defaults: the released code."""
-
-    attention_normalization: AttentionNormalization = "renormalized"  # paper: unchanged
-    local_softmax: LocalSoftmax = "slot"  # paper: clip
-    value_order: ValueOrder = "released"  # paper: aligned
-    hint_tokens: HintTokens = "zeroed"  # paper: gathered
-    relation_softmax: RelationSoftmax = "rows"  # paper: pairs
-    hidden_weight: float = 1.0  # weight of all hidden-level terms together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +109,7 @@ class MaskAgainConfig:
         return self.projections == "always" or self.encoder.dim != self.teacher.model.dim
 
 
-class MaskAgain(nn.Module):
+class MaskAgain(Method):
     """Mask Again (Li et al., ACM MM 2023, doi:10.1145/3581783.3612129).
 
     L_global   = mean of |phi_s((M_s * A_s) V_s) - phi_t((M_t * A_t) V_t)|^2           eq. (4)
@@ -169,10 +143,8 @@ class MaskAgain(nn.Module):
         if terms.keys().isdisjoint((*_OUTPUT_TERMS, "reconstruction")):
             _freeze_after_attention(self.encoder, config.attention_layers[0])
 
-    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
-        """Return the loss of a batch: see `Method.forward`."""
+    def compute_loss(self, clip: Clips, mask: Mask) -> Output:
         config, grid = self.config, self.encoder.grid(clip)
-        mask = mask or config.mask.draw(seed, grid)
         last, (block, teacher_block) = config.encoder.depth, config.attention_layers
         has_hidden = self._has_terms(_HIDDEN_TERMS)
         student = self.encoder(clip, mask.visible, layers=(last,), attention=(block,) if has_hidden else ())
@@ -181,19 +153,19 @@ class MaskAgain(nn.Module):
         parts: dict[str, Float[Tensor, ""]] = {}
         if has_hidden:
             num_tokens = mask.visible.shape[1]
-            student_map = drop_class_token(student.attention[block], num_tokens)
-            teacher_map = drop_class_token(teacher.attention[teacher_block], num_tokens)
+            student_map = losses.drop_class_token(student.attention[block], num_tokens)
+            teacher_map = losses.drop_class_token(teacher.attention[teacher_block], num_tokens)
             parts |= self.compute_hidden_losses(student_map, teacher_map, slots=grid.t)
         if self._has_terms(_OUTPUT_TERMS):
             parts |= self.compute_output_losses(student.layers[last], teacher.layers[config.teacher.model.depth])
         if self.decoder is not None:
-            reconstruction = self.decoder(student.tokens, mask.visible, mask.masked, grid, student.cls_token)
+            reconstruction = self.decoder(student, mask.visible, mask.masked, grid)
             target = compute_pixel_target(clip, config.encoder, mask.masked, config.target)
             parts["reconstruction"] = regression_loss(reconstruction, target, "l2")
         loss = torch.stack([config.loss_weights[term] * part for term, part in parts.items()]).sum()  # eq. (19)
         return Output(loss, parts)
 
-    def forward_teacher(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> Features:
+    def forward_teacher(self, clip: Clips, mask: Mask) -> Features:
         """Return what the terms need of the teacher, at the tokens that the student sees."""
         layers = (self.config.teacher.model.depth,) if self._has_terms(_OUTPUT_TERMS) else ()
         attention = (self.config.attention_layers[1],) if self._has_terms(_HIDDEN_TERMS) else ()
@@ -209,27 +181,25 @@ class MaskAgain(nn.Module):
             teacher: As `student`.
             slots: Time steps of the clip.
         """
-        hidden, released, terms, parts = self.config.hidden, self.config.released, self.config.loss_weights, {}
+        hidden, terms, parts = self.config.hidden, self.config.loss_weights, {}
         compare = partial(
-            selected_value_loss,
+            losses.selected_value_loss,
             student,
             teacher,
             temperature=hidden.temperature,
             key_selection=hidden.key_selection,
-            attention_normalization=released.attention_normalization,
-            local_softmax=released.local_softmax,
-            value_order=released.value_order,
+            quirks=self.config.released,
         )
         if "global" in terms:
             parts["global"] = compare(slots=1, top_k=hidden.global_top_k, projections=self.get_projections("global"))
         if "local" in terms:
             parts["local"] = compare(slots=slots, top_k=hidden.local_top_k, projections=self.get_projections("local"))
         if "attention" in terms:
-            parts["attention"] = attention_loss(
+            parts["attention"] = losses.attention_loss(
                 student, teacher, loss=hidden.attention_loss, temperature=hidden.temperature
             )
         if "value" in terms:
-            parts["value"] = value_loss(student, teacher)
+            parts["value"] = losses.value_loss(student, teacher)
         return parts
 
     def compute_output_losses(
@@ -237,10 +207,10 @@ class MaskAgain(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Return the terms of L_output (eq. 18), of the last blocks' outputs."""
         output, released, terms, parts = self.config.output, self.config.released, self.config.loss_weights, {}
-        salient = select_salient_tokens(teacher, output.salient_tokens)
+        salient = losses.select_salient_tokens(teacher, output.salient_tokens)
         if "hint" in terms:
-            projection = self.projections["hint"] if self.config.has_projections else identity_projection
-            parts["hint"] = hint_loss(student, teacher, salient, tokens=released.hint_tokens, projection=projection)
+            phi = self.projections["hint"] if self.config.has_projections else nn.Identity()
+            parts["hint"] = losses.hint_loss(student, teacher, salient, quirks=released, projection=phi)
         if "relation" in terms:
             group = min(output.relation_clips, len(student))
             if len(student) % group:
@@ -248,23 +218,20 @@ class MaskAgain(nn.Module):
                     f"{len(student)} clips do not divide into groups of {group} for the relation loss; take a multiple "
                     "as --device-batch, or another --method.output.relation-clips"
                 )
-            groups = zip(*(gather_tokens(side, salient).split(group) for side in (student, teacher)), strict=True)
-            losses = [
-                relation_loss(
-                    *pair,
-                    student_temperature=output.student_temperature,
-                    teacher_temperature=output.teacher_temperature,
-                    softmax=released.relation_softmax,
-                )
-                for pair in groups
-            ]
-            parts["relation"] = torch.stack(losses).mean()
+            compare = partial(
+                losses.relation_loss,
+                student_temperature=output.student_temperature,
+                teacher_temperature=output.teacher_temperature,
+                softmax=released.relation_softmax,
+            )
+            groups = (gather_tokens(side, salient).split(group) for side in (student, teacher))
+            parts["relation"] = torch.stack(list(map(compare, *groups))).mean()
         return parts
 
-    def get_projections(self, term: str) -> tuple[FeatureProjection, FeatureProjection]:
+    def get_projections(self, term: str) -> tuple[losses.Projection, losses.Projection]:
         """Return the student's and the teacher's projection to a common width, for the global or the local term."""
         if not self.config.has_projections:
-            return identity_projection, identity_projection
+            return nn.Identity(), nn.Identity()
         return self.projections[f"{term}_student"], self.projections[f"{term}_teacher"]
 
     def _has_terms(self, terms: tuple[str, ...]) -> bool:
@@ -278,14 +245,13 @@ class ContextMask:
     ratio: float = 0.85  # share of the tokens after the beginning that is masked; rounded down
     context_ratio: float = 0.25  # share of the clip's tokens that is its beginning; rounded down
 
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
-        check_mask_ratio(self.ratio)
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
         check_range(0, 1, exclusive=True, context_ratio=self.context_ratio)
         beginning = int(grid.t * self.context_ratio * (grid.h * grid.w))
-        num_masked = int(self.ratio * (grid.num_tokens - beginning))
-        permutations = draw_permutations(seeds, grid.num_tokens)
+        num_visible = beginning + count_visible(self.ratio, grid.num_tokens - beginning, "masked", "tokens")
+        permutations = draw_permutation(seeds, "mask", grid.num_tokens)
         order = permutations.gather(1, (permutations >= beginning).int().argsort(dim=1, stable=True))
-        return build_mask(order, grid.num_tokens - num_masked)
+        return build_mask(order, num_visible)
 
 
 def _freeze_after_attention(encoder: ViT, block_number: int) -> None:

@@ -2,50 +2,48 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidstill.methods.common.losses import regression_loss, upcast_to_float32
 from vidstill.models.layers import AttentionMap
 from vidstill.utils.types import gather_tokens
 
-KeySelection = Literal["own", "teacher"]
-"""Whose largest attention selects the student's keys: its own, or its teacher's (MaskAgain, table 5)."""
-
-AttentionNormalization = Literal["renormalized", "unchanged"]
-"""The attention to selected keys sums to 1 again (released), or is unchanged (paper, eq. 3 and 7)."""
-
-LocalSoftmax = Literal["slot", "clip"]
-"""Unchanged attention is a softmax over the keys of a time step (released), or of the clip (paper, before eq. 5)."""
-
-ValueOrder = Literal["released", "aligned"]
-"""Which value the attention of token t·n + d weighs, with n tokens per time step: as released, that of another token,
-d·steps + t; or its own (paper, eq. 7)."""
-
-AttentionLoss = Literal["kl", "l2"]
-"""KL divergence from the teacher's attention, averaged over queries, or the mean squared difference of all entries."""
-
-HintTokens = Literal["zeroed", "gathered"]
-"""The other tokens are zeroed before the projection (released), or left out (paper)."""
-
 RelationSoftmax = Literal["rows", "pairs"]
-"""Softmax over each row of similarities (released), or over all pairs (paper)."""
+"""Of the similarities: over each row, whose divergences are averaged (released), or over all pairs (paper)."""
 
-FeatureProjection = Callable[[Tensor], Tensor]
-"""To the width in which student and teacher are compared."""
+Projection = Callable[[Tensor], Tensor]
+"""phi, to the width in which student and teacher are compared."""
+
 
 _SELF_SIMILARITY = -1000.0  # a token's similarity to itself, so that its softmax weight is 0 (section 3.3.2)
+_UNCHANGED = nn.Identity()  # a projection where the widths are equal
 
 
-def identity_projection(features: Tensor) -> Tensor:
-    """Return the features unchanged: their widths are equal already."""
-    return features
+@dataclass(frozen=True, kw_only=True)
+class MaskAgainQuirks:
+    """Where the released code differs from the paper. Defaults: the released code."""
+
+    # the attention to selected keys sums to 1 again; paper: unchanged (eq. 3 and 7)
+    attention_normalization: Literal["renormalized", "unchanged"] = "renormalized"
+    # unchanged attention is a softmax over the keys of a time step; paper: of the clip (before eq. 5)
+    local_softmax: Literal["slot", "clip"] = "slot"
+    # the attention of token t·n + d, with n tokens per time step, weighs the value of token d·steps + t; paper: its own
+    # (aligned, eq. 7)
+    value_order: Literal["released", "aligned"] = "released"
+    # tokens that are not salient are zeroed before the projection; paper: left out (gathered)
+    hint_tokens: Literal["zeroed", "gathered"] = "zeroed"
+    relation_softmax: RelationSoftmax = "rows"  # over each row of similarities; paper: over all pairs
+    hidden_weight: float = 1.0  # weight of all hidden-level terms together
+
+
+RELEASED = MaskAgainQuirks()
 
 
 # ---- Hidden level (section 3.2) -------------------------------------------------------------------------------------
@@ -65,11 +63,9 @@ def selected_value_loss(
     slots: int,
     top_k: int | None,
     temperature: float = 1.0,
-    key_selection: KeySelection = "own",
-    attention_normalization: AttentionNormalization = "renormalized",
-    local_softmax: LocalSoftmax = "slot",
-    value_order: ValueOrder = "released",
-    projections: tuple[FeatureProjection, FeatureProjection] = (identity_projection, identity_projection),
+    key_selection: Literal["own", "teacher"] = "own",
+    quirks: MaskAgainQuirks = RELEASED,
+    projections: tuple[Projection, Projection] = (_UNCHANGED, _UNCHANGED),
 ) -> Float[Tensor, ""]:
     """Return MAGlobal (MaskAgain, eq. 1 to 4) with one slot, or MALocal (eq. 5 to 8) with the clip's time steps.
 
@@ -81,23 +77,15 @@ def selected_value_loss(
         slots: F, slots of equally many tokens, which are consecutive.
         top_k: k, keys per query and slot; None: all, which is "weighted value transfer" (table 4).
         temperature: Divides the logits.
-        key_selection: Whose attention selects the student's keys.
-        attention_normalization: Of the attention to the selected keys.
-        local_softmax: Keys that unchanged attention is normalized over.
-        value_order: Which values the attention weighs.
+        key_selection: Whose largest attention selects the student's keys: its own, or its teacher's (table 5).
+        quirks: What the attention to the selected keys sums to, and which values it weighs.
         projections: phi_s and phi_t.
     """
     student_logits, teacher_logits = (split_by_slot(side.logits / temperature, slots) for side in (student, teacher))
     teacher_keys = select_top_k(teacher_logits, top_k)  # eq. (2), (6)
     student_keys = teacher_keys if key_selection == "teacher" else select_top_k(student_logits, top_k)
-    attend = partial(
-        attend_selected_keys,
-        attention_normalization=attention_normalization,
-        local_softmax=local_softmax,
-        value_order=value_order,
-    )  # eq. (3), (7)
-    prediction = projections[0](attend(student_logits, student_keys, student.values))
-    target = projections[1](attend(teacher_logits, teacher_keys, teacher.values))
+    prediction = projections[0](attend_selected_keys(student_logits, student_keys, student.values, quirks))
+    target = projections[1](attend_selected_keys(teacher_logits, teacher_keys, teacher.values, quirks))
     return regression_loss(prediction.flatten(1, 2), target.flatten(1, 2), "l2")  # eq. (4), (8)
 
 
@@ -117,10 +105,7 @@ def attend_selected_keys(
     logits: Float[Tensor, "b heads q t n"],
     key_mask: Bool[Tensor, "b heads q t n"],
     values: Float[Tensor, "b heads v d"],
-    *,
-    attention_normalization: AttentionNormalization = "renormalized",
-    local_softmax: LocalSoftmax = "slot",
-    value_order: ValueOrder = "released",
+    quirks: MaskAgainQuirks = RELEASED,
 ) -> Float[Tensor, "b q t heads*d"]:
     """Return (M ⊙ A) V per slot (eq. 3 and 7), the sum of the selected keys' values by their attention; heads joined.
 
@@ -128,21 +113,21 @@ def attend_selected_keys(
         logits: A before its softmax, see `split_by_slot`.
         key_mask: M.
         values: V.
-        attention_normalization: See `selected_value_loss`, as the other two.
+        quirks: What the attention sums to, and which values it weighs.
     """
-    if attention_normalization == "renormalized":  # softmax over the selected keys, whatever the others' share was
+    if quirks.attention_normalization == "renormalized":  # softmax over the selected keys, whatever the others' share
         attention = logits.masked_fill(~key_mask, -torch.inf).softmax(dim=-1)
     else:
-        axes = -1 if local_softmax == "slot" else (-2, -1)
+        axes = -1 if quirks.local_softmax == "slot" else (-2, -1)
         attention = (logits - logits.logsumexp(dim=axes, keepdim=True)).exp() * key_mask
-    order = "(t n)" if value_order == "aligned" else "(n t)"
+    order = "(t n)" if quirks.value_order == "aligned" else "(n t)"
     by_slot = rearrange(values, f"b heads {order} d -> b heads t n d", t=logits.shape[-2])
     output = einsum(attention, by_slot.to(attention.dtype), "b heads q t n, b heads t n d -> b q t heads d")
     return rearrange(output, "b q t heads d -> b q t (heads d)")
 
 
 def attention_loss(
-    student: AttentionMap, teacher: AttentionMap, *, loss: AttentionLoss = "kl", temperature: float = 1.0
+    student: AttentionMap, teacher: AttentionMap, *, loss: Literal["kl", "l2"] = "kl", temperature: float = 1.0
 ) -> Float[Tensor, ""]:
     """Return attention transfer (MaskAgain, table 4): the loss between softmax(logits / temperature), head by head.
 
@@ -152,7 +137,7 @@ def attention_loss(
     Args:
         student: Logits and values of one block.
         teacher: As `student`.
-        loss: Divergence or squared difference.
+        loss: KL divergence from the teacher's attention, or the mean squared difference of all entries.
         temperature: Divides the logits.
     """
     student_log, teacher_log = ((side.logits / temperature).log_softmax(dim=-1) for side in (student, teacher))
@@ -178,7 +163,7 @@ def select_salient_tokens(teacher: Float[Tensor, "b v d"], count: int | None) ->
     """
     activation = upcast_to_float32(teacher).abs().sum(dim=-1)
     num_tokens = activation.shape[1]
-    return activation.topk(num_tokens if count is None else min(count, num_tokens), dim=1).indices
+    return activation.topk(min(count or num_tokens, num_tokens), dim=1).indices
 
 
 def hint_loss(
@@ -186,8 +171,8 @@ def hint_loss(
     teacher: Float[Tensor, "b v d_teacher"],
     salient: Int[Tensor, "b k"],
     *,
-    tokens: HintTokens = "zeroed",
-    projection: FeatureProjection = identity_projection,
+    quirks: MaskAgainQuirks = RELEASED,
+    projection: Projection = _UNCHANGED,
 ) -> Float[Tensor, ""]:
     """Return MAHint (MaskAgain, eq. 13 and 14): the mean squared difference at the salient tokens.
 
@@ -195,10 +180,10 @@ def hint_loss(
         student: Output of the last block.
         teacher: As `student`.
         salient: Token numbers.
-        tokens: What happens to the other tokens.
+        quirks: What happens to the other tokens.
         projection: phi''_s.
     """
-    if tokens == "gathered":
+    if quirks.hint_tokens == "gathered":
         return regression_loss(projection(gather_tokens(student, salient)), gather_tokens(teacher, salient), "l2")
     prediction, target = projection(zero_other_tokens(student, salient)), zero_other_tokens(teacher, salient)
     return regression_loss(prediction, target, "l2") * (student.shape[1] / salient.shape[1])
@@ -224,7 +209,7 @@ def relation_loss(
         teacher: As `student`.
         student_temperature: Divides the student's similarities.
         teacher_temperature: Divides the teacher's.
-        softmax: Over rows, whose divergences are averaged then, or over all pairs.
+        softmax: Of the similarities.
     """
     student_log = compute_log_relations(student, student_temperature, softmax)
     teacher_log = compute_log_relations(teacher, teacher_temperature, softmax)
@@ -240,7 +225,7 @@ def compute_log_relations(
     Args:
         features: Their cosines are the similarities.
         temperature: Divides the similarities.
-        softmax: Over each row or over all pairs.
+        softmax: Of the similarities.
     """
     device = features.device.type
     with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # meta, of a dry run, has none

@@ -14,14 +14,8 @@ from torch import Tensor, nn
 
 from vidstill.methods.common.losses import RegressionLoss, regression_loss, upcast_to_float32
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
-from vidstill.methods.common.method import Clips, PerClip
-from vidstill.methods.common.teacher import (
-    FrozenTeacher,
-    TeacherConfig,
-    TeacherFrames,
-    extract_clip_features,
-    extract_frame_features,
-)
+from vidstill.methods.common.method import Clips, Method
+from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, TeacherFrames, extract_features
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.init import init_xavier_weights
 from vidstill.models.layers import NORM_EPS
@@ -43,6 +37,10 @@ class TeacherBranch(TeacherConfig):
 
     loss: RegressionLoss = "smooth_l1"
     weight: float = 1.0  # weight of the loss; at 0 (released for a single teacher) it is computed all the same
+
+    @property
+    def is_image_teacher(self) -> bool:
+        return self.model.tubelet[0] == 1
 
 
 def _parse_branch(text: str) -> TeacherBranch:
@@ -91,7 +89,7 @@ class MVDConfig:
         return {name: branch for name, branch in branches.items() if branch is not None}
 
 
-class MVD(nn.Module):
+class MVD(Method):
     """Masked Video Distillation (Wang et al., CVPR 2023, arXiv:2212.04500).
 
     L_k = mean over masked tokens p and channels of smooth_l1(D_k(S(visible))(p) - T_k(clip)(p))
@@ -112,26 +110,22 @@ class MVD(nn.Module):
             self.decoders[name] = self._build_decoder(branch)
             self.teachers[name] = FrozenTeacher(branch.model.build())
 
-    def forward(self, clip: Clips, label: PerClip = None, seed: PerClip = None, *, mask: Mask | None = None) -> Output:
-        """Return the loss of a batch: see `Method.forward`."""
-        mask = mask or self.draw_mask(clip, seed)
+    def draw_mask(self, clip: Clips, seed: Int[Tensor, "b"] | None) -> Mask:
+        """Draw the configured mask, or one that masks nothing."""
+        if self.config.distillation_tokens != "full":
+            return super().draw_mask(clip, seed)
+        indices = torch.arange(self.encoder.grid(clip).num_tokens, device=clip.device).expand(len(clip), -1)
+        return Mask(indices, indices[:, :0])
+
+    def compute_loss(self, clip: Clips, mask: Mask) -> Output:
         targets = self.select_targets(self.forward_teachers(clip, self.encoder.grid(clip)), mask)
         return self.forward_loss(self.forward_student(clip, mask), targets)
 
-    def draw_mask(self, clip: Float[Tensor, "b 3 t h w"], seed: Int[Tensor, "b"] | None) -> Mask:
-        """Draw the configured mask, or one that masks nothing."""
-        grid = self.encoder.grid(clip)
-        if self.config.distillation_tokens != "full":
-            return self.config.mask.draw(seed, grid)
-        indices = torch.arange(grid.num_tokens, device=clip.device).expand(len(clip), -1)
-        return Mask(indices, indices[:, :0])
-
-    def forward_teachers(self, clip: Float[Tensor, "b 3 t h w"], grid: Grid) -> dict[str, Float[Tensor, "b n d"]]:
+    def forward_teachers(self, clip: Clips, grid: Grid) -> dict[str, Float[Tensor, "b n d"]]:
         """Return each teacher's features of the whole clip, for every token of the student's grid."""
+        frames = self.config.image_frames
         return {
-            name: extract_frame_features(teacher, clip, grid, self.config.image_frames)  # type: ignore[arg-type]
-            if _is_image_teacher(self.config.branches[name])
-            else extract_clip_features(teacher, clip, grid)  # type: ignore[arg-type]  # torch forgets what a dict holds
+            name: extract_features(teacher, clip, grid, frames)  # type: ignore[arg-type]  # torch forgets what it holds
             for name, teacher in self.teachers.items()
         }
 
@@ -145,11 +139,11 @@ class MVD(nn.Module):
             return targets
         return {name: F.layer_norm(target, target.shape[-1:], eps=NORM_EPS) for name, target in targets.items()}
 
-    def forward_student(self, clip: Float[Tensor, "b 3 t h w"], mask: Mask) -> dict[str, Float[Tensor, "b m d"]]:
+    def forward_student(self, clip: Clips, mask: Mask) -> dict[str, Float[Tensor, "b m d"]]:
         """Predict each teacher's features from the visible tokens."""
         features, grid = self.encoder(clip, mask.visible), self.encoder.grid(clip)
         return {
-            name: decoder(features.tokens, mask.visible, mask.masked, grid, features.cls_token)
+            name: decoder(features, mask.visible, mask.masked, grid)
             if isinstance(decoder, Decoder)
             else decoder(features.tokens)
             for name, decoder in self.decoders.items()
@@ -168,7 +162,7 @@ class MVD(nn.Module):
     def _build_decoder(self, branch: TeacherBranch) -> nn.Module:
         """Build a decoder for a teacher's features, or a linear layer per token."""
         config, out_dim = self.config, branch.model.dim
-        if _is_image_teacher(branch) and config.image_frames == "all":
+        if branch.is_image_teacher and config.image_frames == "all":
             out_dim *= config.encoder.tubelet[0]
         if config.distillation_tokens != "masked":
             head = nn.Linear(config.encoder.dim, out_dim)
@@ -179,17 +173,13 @@ class MVD(nn.Module):
         return decoder
 
 
-def _is_image_teacher(branch: TeacherBranch) -> bool:
-    return branch.model.tubelet[0] == 1
-
-
 def _check_config(config: MVDConfig) -> None:
     """Raise an InputError if there is nothing to learn, or a teacher is of the other kind."""
     for branch in config.branches.values():
         check_range(0, math.inf, weight=branch.weight)
     if not any(branch.weight for branch in config.branches.values()):
         raise InputError("MVD has nothing to learn: give it an image or a video teacher whose weight is not 0")
-    if config.image is not None and not _is_image_teacher(config.image):
+    if config.image is not None and not config.image.is_image_teacher:
         raise InputError("MVD's image teacher sees single frames, and this model sees clips; give it as --method.video")
-    if config.video is not None and _is_image_teacher(config.video) and config.encoder.tubelet[0] > 1:
+    if config.video is not None and config.video.is_image_teacher and config.encoder.tubelet[0] > 1:
         raise InputError("MVD's video teacher sees clips, and this model sees single frames; give it as --method.image")

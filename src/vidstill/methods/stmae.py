@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vidstill.methods.common.block_masking import CuboidMask
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
 from vidstill.methods.common.masking import FrameMask, RandomMask, SlotMask, SpaceMask
+from vidstill.methods.common.method import Clips
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.init import init_normal_weights, init_xavier_weights
@@ -94,7 +95,7 @@ class STMAE(MaskedAutoencoder):
         super().__init__(config, out_dim=config.target_config.pixels_per_token)
         self._init_weights(config.released.weight_init)
 
-    def compute_target(self, clip: Float[Tensor, "b 3 t h w"], indices: Int[Tensor, "b m"]) -> Float[Tensor, "b m p"]:
+    def compute_target(self, clip: Clips, indices: Int[Tensor, "b m"]) -> Float[Tensor, "b m p"]:
         frames = select_predicted_frames(clip.shape[2], self.config)
         return compute_pixel_target(clip[:, :, frames], self.config.target_config, indices, self.config.target)
 

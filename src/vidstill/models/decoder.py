@@ -9,43 +9,24 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.models.init import init_xavier_weights
-from vidstill.models.layers import NORM_EPS, AttentionBias, BlockConfig, build_blocks
-from vidstill.models.position_embeddings import PositionEmbedding, PositionKind
+from vidstill.models.layers import NORM_EPS, TransformerConfig
+from vidstill.models.position_embeddings import PositionEmbedding
+from vidstill.models.vit import Features
 from vidstill.utils.types import Grid, InputError, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
+class DecoderConfig(TransformerConfig):
     """A narrow transformer that reconstructs what the encoder did not see."""
 
-    dim: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-    positions: PositionKind = "sinusoid"
-    learned_grid: tuple[int, int, int] | None = None  # of learned positions, in tokens
     # The first token: none, the encoder's class token (MAE), or the decoder's own (mae_st)
     class_token: Literal["none", "encoder", "own"] = "none"
     embed_bias: bool = False  # bias of the layer that projects the encoder's tokens
-    layer_scale: float = 0.0  # initial value of the branch scales; 0: none
-    drop_path: float = 0.0  # in the last block; rises linearly from 0
-    attention_bias: AttentionBias = "qv"
-    norm_eps: float = NORM_EPS  # eps of the LayerNorms in the blocks
-    final_norm_eps: float = NORM_EPS  # eps of the one before the head (transformers' VideoMAE: torch's 1e-5)
+    final_norm_eps: float = NORM_EPS  # eps of the LayerNorm before the head (transformers' VideoMAE: torch's 1e-5)
 
     def __post_init__(self) -> None:
-        check_range(0, math.inf, norm_eps=self.norm_eps, final_norm_eps=self.final_norm_eps)
-
-    @property
-    def block_config(self) -> BlockConfig:
-        return BlockConfig(
-            dim=self.dim,
-            heads=self.heads,
-            mlp_ratio=self.mlp_ratio,
-            layer_scale=self.layer_scale,
-            attention_bias=self.attention_bias,
-            norm_eps=self.norm_eps,
-        )
+        super().__post_init__()
+        check_range(0, math.inf, final_norm_eps=self.final_norm_eps)
 
     def build(self, encoder_dim: int, *, out_dim: int) -> "Decoder":
         return Decoder(self, encoder_dim, out_dim)
@@ -76,7 +57,7 @@ class DecoderTrunk(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, config.dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)  # truncated at one std, as the authors do
         self.cls_token = nn.Parameter(torch.zeros(1, config.dim)) if config.class_token == "own" else None
-        self.blocks = build_blocks(config.block_config, config.depth, config.drop_path)
+        self.blocks = config.build_blocks()
         init_xavier_weights(self.blocks)
 
     def forward(
@@ -94,38 +75,22 @@ class DecoderTrunk(nn.Module):
             visible: Their token numbers.
             masked: Token numbers to reconstruct.
             grid: All tokens of the clip.
-            cls_token: The encoder's class token, if the config has it.
+            cls_token: The encoder's class token, projected as well, if the config has it.
         """
-        tokens = self.forward_blocks(self.concat_tokens(visible_tokens, visible, masked, grid, cls_token))
-        return tokens[:, tokens.shape[1] - masked.shape[1] :]
-
-    def concat_tokens(
-        self,
-        visible_tokens: Float[Tensor, "b v d"],
-        visible: Int[Tensor, "b v"],
-        masked: Int[Tensor, "b m"],
-        grid: Grid,
-        cls_token: Float[Tensor, "b k d"] | None = None,
-    ) -> Float[Tensor, "b n d"]:
-        """Return the input of the first block: class token, visible tokens, mask tokens; arguments as in `forward`."""
         positions = self.positions(grid, visible_tokens.device).to(self.mask_token.dtype)
-        tokens = [visible_tokens + positions[visible], self.mask_token + positions[masked]]
+        parts = [visible_tokens + positions[visible], self.mask_token + positions[masked]]
         if self.config.class_token != "none":
             first = self.cls_token.expand(len(visible_tokens), 1, -1) if self.cls_token is not None else cls_token
             if first is None or first.shape[1] != 1:
                 raise InputError(
                     "the decoder needs the encoder's class token, and the encoder has none; give "
-                    "--method.encoder.class-token "
-                    "or --method.decoder.class-token none"
+                    "--method.encoder.class-token or --method.decoder.class-token none"
                 )
-            tokens.insert(0, first if self.positions.cls_embedding is None else first + self.positions.cls_embedding)
-        return torch.cat(tokens, dim=1)
-
-    def forward_blocks(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Return the last block's output, all tokens."""
+            parts.insert(0, first if self.positions.cls_embedding is None else first + self.positions.cls_embedding)
+        tokens = torch.cat(parts, dim=1)
         for block in self.blocks:
             tokens = block(tokens)
-        return tokens
+        return tokens[:, tokens.shape[1] - masked.shape[1] :]
 
 
 class Decoder(nn.Module):
@@ -133,23 +98,22 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, encoder_dim: int, out_dim: int):
         super().__init__()
-        # keeps torch's default weights, as in VideoMAE's released code
-        self.embed = nn.Linear(encoder_dim, config.dim, bias=config.embed_bias)
+        self.embed = nn.Linear(encoder_dim, config.dim, bias=config.embed_bias)  # torch's weights, as VideoMAE's code
         self.trunk = DecoderTrunk(config)
         self.norm = nn.LayerNorm(config.dim, eps=config.final_norm_eps)
         self.head = nn.Linear(config.dim, out_dim)
         init_xavier_weights(self.head)
 
     def forward(
-        self,
-        visible_tokens: Float[Tensor, "b v d_encoder"],
-        visible: Int[Tensor, "b v"],
-        masked: Int[Tensor, "b m"],
-        grid: Grid,
-        cls_token: Float[Tensor, "b k d_encoder"] | None = None,
+        self, features: Features, visible: Int[Tensor, "b v"], masked: Int[Tensor, "b m"], grid: Grid
     ) -> Float[Tensor, "b m p"]:
-        """Return one prediction per masked token, in the order of `masked`; arguments as in `DecoderTrunk.forward`."""
-        projected = (
-            self.embed(cls_token) if cls_token is not None and self.trunk.config.class_token == "encoder" else None
-        )
-        return self.head(self.norm(self.trunk(self.embed(visible_tokens), visible, masked, grid, projected)))
+        """Return one prediction per masked token, in the order of `masked`.
+
+        Args:
+            features: The encoder's, of the visible tokens.
+            visible: Their token numbers.
+            masked: Token numbers to reconstruct.
+            grid: All tokens of the clip.
+        """
+        cls_token = self.embed(features.cls_token) if self.trunk.config.class_token == "encoder" else None
+        return self.head(self.norm(self.trunk(self.embed(features.tokens), visible, masked, grid, cls_token)))

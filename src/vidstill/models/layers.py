@@ -10,34 +10,55 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidstill.models.position_embeddings import PositionKind
 from vidstill.models.relative_positions import RelativePositionEmbedding, TokenCoordinates
 from vidstill.utils.types import Grid, InputError, check_range
 
 NORM_EPS = 1e-6  # of all papers here; torch's default is 1e-5, transformers' VideoMAE has 1e-12
 
-_MAX_UNFUSED_TOKENS = (
-    1024  # up to here a CPU is faster with plain matrix products in bfloat16 than with its fused kernel
-)
+_MAX_UNFUSED_TOKENS = 1024  # up to here a CPU is faster in bfloat16 with plain matrix products than with its kernel
 
 AttentionBias = Literal["qkv", "qv", "none"]
 """Biases besides the output's: of all three (MAE, ST-MAE), of queries and values (VideoMAE), or none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockConfig:
-    """Settings of all blocks of a stack."""
+class TransformerConfig:
+    """A stack of blocks and the position embeddings of its tokens: what encoders and decoders have in common."""
 
     dim: int
+    depth: int
     heads: int
     mlp_ratio: float = 4.0
+    positions: PositionKind = "sinusoid"
+    # Grid of learned and relative positions, in tokens, and of fixed ones that are resized for other grids.
+    learned_grid: tuple[int, int, int] | None = None
     layer_scale: float = 0.0  # initial value of the branch scales; 0: none
+    drop_path: float = 0.0  # in the last block; rises linearly from 0
     attention_bias: AttentionBias = "qv"
-    rel_pos_grid: tuple[int, int, int] | None = None  # of relative positions, in tokens; None: none
-    norm_eps: float = NORM_EPS  # eps of the LayerNorms
+    norm_eps: float = NORM_EPS  # eps of the LayerNorms in the blocks
 
     def __post_init__(self) -> None:
         check_range(1, math.inf, dim=self.dim, heads=self.heads)
-        check_range(0, math.inf, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale, norm_eps=self.norm_eps)
+        check_range(0, math.inf, depth=self.depth, mlp_ratio=self.mlp_ratio, layer_scale=self.layer_scale)
+        check_range(0, math.inf, norm_eps=self.norm_eps)
+        check_range(0, 1, exclusive=True, drop_path=self.drop_path)
+        for side in self.learned_grid or ():
+            check_range(1, math.inf, learned_grid=side)
+
+    @property
+    def relative_grid(self) -> Grid | None:
+        """The grid that relative positions are learned on; None: there are none."""
+        return None
+
+    def build_blocks(self) -> nn.ModuleList:
+        rates = torch.linspace(0, self.drop_path, self.depth, device="cpu").tolist()
+        return nn.ModuleList(Block(self, rate) for rate in rates)
+
+
+def choose_num_heads(dim: int) -> int:
+    """Return the number of heads that divides a width into parts of 64 channels, or the next lower one that divides."""
+    return next(heads for heads in range(max(1, dim // 64), 0, -1) if dim % heads == 0)
 
 
 class AttentionMap(NamedTuple):
@@ -74,7 +95,7 @@ def compute_attention_logits(
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
-    def __init__(self, config: BlockConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         if config.dim % config.heads:
             raise InputError(f"{config.heads} heads do not divide a width of {config.dim}; take a divisor of it")
@@ -84,36 +105,32 @@ class Attention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
         self.v_bias = nn.Parameter(torch.zeros(config.dim)) if biased else None
         self.proj = nn.Linear(config.dim, config.dim)
-        grid = config.rel_pos_grid
-        self.rel_pos = RelativePositionEmbedding(config.dim // config.heads, Grid(*grid)) if grid else None
-
-    def project_qkv(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "3 b heads n d_head"]:
-        """Return queries, keys and values, by head."""
-        bias: Tensor | None = self.qkv.bias
-        if self.q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(tokens, self.qkv.weight, bias)
-        return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
+        grid = config.relative_grid
+        self.rel_pos = RelativePositionEmbedding(config.dim // config.heads, grid) if grid else None
 
     def forward(
         self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None
     ) -> Float[Tensor, "b n d"]:
-        return self._merge_heads(compute_attention(*self._project_heads(tokens, coordinates)))
+        return self._merge_heads(compute_attention(*self.project_heads(tokens, coordinates)))
 
     def compute_map(self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None) -> AttentionMap:
         """Return the logits and values that `forward` uses."""
-        queries, keys, values = self._project_heads(tokens, coordinates)
+        queries, keys, values = self.project_heads(tokens, coordinates)
         return AttentionMap(compute_attention_logits(queries, keys), values)
 
     def apply_map(self, attention_map: AttentionMap) -> Float[Tensor, "b n d"]:
         """Return the output of `forward` from its logits and values."""
         return self._merge_heads(attention_map.logits.softmax(dim=-1) @ attention_map.values)
 
-    def _project_heads(
-        self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None
+    def project_heads(
+        self, tokens: Float[Tensor, "b n d"], coordinates: TokenCoordinates | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, by head; with relative positions, the first two are longer."""
-        queries, keys, values = self.project_qkv(tokens).unbind()
+        bias: Tensor | None = self.qkv.bias
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(tokens, self.qkv.weight, bias)
+        queries, keys, values = rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
         if self.rel_pos is not None and coordinates is not None:
             queries, keys = self.rel_pos(queries, keys, coordinates)
         return queries, keys, values
@@ -125,7 +142,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers with an exact GELU between them."""
 
-    def __init__(self, config: BlockConfig):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         hidden = int(config.dim * config.mlp_ratio)
         self.fc1 = nn.Linear(config.dim, hidden)
@@ -142,18 +159,17 @@ class Block(nn.Module):
     scaled up otherwise.
     """
 
-    def __init__(self, config: BlockConfig, drop_path: float = 0.0):
+    def __init__(self, config: TransformerConfig, drop_path: float = 0.0):
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.mlp = MLP(config)
-        self.gamma_1: nn.Parameter | None = None
-        self.gamma_2: nn.Parameter | None = None
-        if config.layer_scale > 0:
-            self.gamma_1 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
-            self.gamma_2 = nn.Parameter(torch.full((config.dim,), config.layer_scale))
+        self.gamma_1, self.gamma_2 = (
+            nn.Parameter(torch.full((config.dim,), config.layer_scale)) if config.layer_scale > 0 else None
+            for _ in range(2)
+        )
 
     def forward(
         self,
@@ -188,17 +204,3 @@ class Block(nn.Module):
             return residual
         keep = torch.rand(len(residual), 1, 1, device=residual.device) >= self.drop_path
         return residual * keep / (1 - self.drop_path)
-
-
-def build_blocks(config: BlockConfig, depth: int, drop_path: float = 0.0) -> nn.ModuleList:
-    """Build `depth` blocks.
-
-    Args:
-        config: Of each block.
-        depth: Number of blocks.
-        drop_path: Of the last block; it rises linearly from 0.
-    """
-    check_range(0, math.inf, depth=depth)
-    check_range(0, 1, exclusive=True, drop_path=drop_path)
-    rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
-    return nn.ModuleList(Block(config, rate) for rate in rates)

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.models.init import init_xavier_weights
-from vidstill.models.layers import NORM_EPS, AttentionBias, AttentionMap, BlockConfig, build_blocks
-from vidstill.models.position_embeddings import PositionEmbedding, PositionKind
-from vidstill.models.relative_positions import TokenCoordinates, compute_token_coordinates
+from vidstill.models.layers import AttentionMap, TransformerConfig
+from vidstill.models.position_embeddings import PositionEmbedding
+from vidstill.models.relative_positions import compute_token_coordinates
 from vidstill.utils.types import Grid, InputError, Tubelet, check_range
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -20,54 +20,33 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTConfig:
-    """A plain ViT, for clips of any number of frames, rows and columns."""
+class ViTConfig(TransformerConfig):
+    """A plain ViT, for clips of any number of frames, rows and columns; its final norm has the blocks' eps, too."""
 
-    dim: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
     tubelet: Tubelet = (2, 16, 16)  # frames, rows, columns of one token; (1, 16, 16) for images
     # Clips that do not divide into tubelets are refused, or cropped at their end, bottom and right, as by a convolution
     # without padding (ST-MAE's 312 × 312 pixels).
     drop_remainder: bool = False
-    positions: PositionKind = "sinusoid"
-    # Grid of learned and relative positions, in tokens, and of fixed ones that are resized for other grids.
-    learned_grid: tuple[int, int, int] | None = None
     relative_positions: bool = False  # besides the others (ST-MAE's detection); initialised with zeros
     class_token: bool = False  # prepended to the tokens of each clip
-    layer_scale: float = 0.0  # initial value of the branch scales; 0: none
-    drop_path: float = 0.0  # in the last block; rises linearly from 0
-    attention_bias: AttentionBias = "qv"
-    norm_eps: float = NORM_EPS  # eps of the LayerNorms, the final one too
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of colours in [0, 1]; subtracted by the model
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for side in self.tubelet:
             check_range(1, math.inf, tubelet=side)
-        for side in self.learned_grid or ():
-            check_range(1, math.inf, learned_grid=side)
-        check_range(1, math.inf, dim=self.dim)
         for mean, std in zip(self.mean, self.std, strict=True):
             check_range(0, 1, mean=mean)
             check_range(1e-6, math.inf, std=std)
 
     @property
-    def block_config(self) -> BlockConfig:
+    def relative_grid(self) -> Grid | None:
         if self.relative_positions and self.learned_grid is None:
             raise InputError(
                 "relative positions need the grid that they are learned on; give its learned-grid, e.g. 8 14 14"
             )
-        return BlockConfig(
-            dim=self.dim,
-            heads=self.heads,
-            mlp_ratio=self.mlp_ratio,
-            layer_scale=self.layer_scale,
-            attention_bias=self.attention_bias,
-            rel_pos_grid=self.learned_grid if self.relative_positions else None,
-            norm_eps=self.norm_eps,
-        )
+        return Grid(*self.learned_grid) if self.relative_positions and self.learned_grid else None
 
     @property
     def pixels_per_token(self) -> int:
@@ -139,11 +118,9 @@ class ViT(nn.Module):
             config.positions, config.dim, config.learned_grid, class_token=config.class_token
         )
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.class_token else None
-        self.blocks = build_blocks(config.block_config, config.depth, config.drop_path)
+        self.blocks = config.build_blocks()
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if final_norm else nn.Identity()
-        init_xavier_weights(
-            self.blocks
-        )  # the patch embedding keeps torch's default weights, as the authors' convolution
+        init_xavier_weights(self.blocks)  # the patch embedding keeps torch's default weights, as a convolution's
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
 
@@ -175,10 +152,12 @@ class ViT(nn.Module):
                 raise InputError(
                     f"an encoder of {len(self.blocks)} blocks has no block {number}; take 1 to {len(self.blocks)}"
                 )
-        last = (
-            max((*layers, *(block - 1 for block in attention)), default=0) if intermediates_only else len(self.blocks)
-        )
-        tokens, coordinates = self._prepare_tokens(clip, visible), self._compute_coordinates(clip, visible)
+        last = len(self.blocks)
+        if intermediates_only:
+            last = max((*layers, *(number - 1 for number in attention)), default=0)
+        uses_coordinates = self.config.relative_positions
+        coordinates = compute_token_coordinates(self.grid(clip), visible, clip.device) if uses_coordinates else None
+        tokens = self._prepare_tokens(clip, visible)
         outputs, cls_outputs, maps = {}, {}, {}
         for number, block in enumerate(self.blocks, start=1):
             attention_map = None
@@ -205,14 +184,6 @@ class ViT(nn.Module):
         """Normalize tubelets of colours in [0, 1] by the model's mean and std."""
         repeats = pixels.shape[-1] // 3
         return (pixels - self.mean.repeat_interleave(repeats)) / self.std.repeat_interleave(repeats)
-
-    def _compute_coordinates(
-        self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None
-    ) -> TokenCoordinates | None:
-        """Return the tokens' coordinates, if the blocks use them."""
-        return (
-            compute_token_coordinates(self.grid(clip), visible, clip.device) if self.config.relative_positions else None
-        )
 
     def _prepare_tokens(
         self, clip: Float[Tensor, "b 3 t h w"], visible: Int[Tensor, "b v"] | None

@@ -43,7 +43,7 @@ NUM_CLASSES = {
 class PretrainRecipe:
     """A pre-training: method, clips, optimization."""
 
-    method: Any  # a method's config: see `MethodConfig` in methods/common/method.py
+    method: Any  # a method's config: see `Method` in methods/common/method.py
     clips: ClipsConfig
     optim: AnyOptimConfig
     schedule: CosineConfig

@@ -1,4 +1,4 @@
-"""Masks, for every drawer, every grid and every ratio."""
+"""Masks, for every mask config, every grid and every ratio."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,10 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from mask_structure import hold_to_every_token_once, mark_visible, places_in_each_slot, seen_in_each_slot
+from mask_structure import assert_each_token_once, count_visible_by_step, get_patches, mark_visible
 
 from vidstill.methods import maskagain
-from vidstill.methods.common import block_masking as cuboids
-from vidstill.methods.common import masking as masks
+from vidstill.methods.common import block_masking, masking
 from vidstill.methods.common.block_masking import CuboidMask
 from vidstill.methods.common.masking import (
     FrameMask,
@@ -32,9 +31,9 @@ ratios = st.floats(0, 1, exclude_max=True)
 SEEDS = torch.tensor([0, 1, 2**62, 12345])
 CLIP, IMAGE = Grid(8, 14, 14), Grid(1, 14, 14)  # 16 frames, and one, of 224 × 224 pixels
 
-DRAWERS: dict[str, Callable[[float], Any]] = {
+MASKS: dict[str, Callable[[float], Any]] = {
     "random": lambda ratio: RandomMask(ratio=ratio),
-    "random, the hidden counted": lambda ratio: RandomMask(ratio=ratio, round_down="masked"),
+    "random, masked rounded down": lambda ratio: RandomMask(ratio=ratio, round_down="masked"),
     "tube": lambda ratio: TubeMask(ratio=ratio),
     "nested": lambda ratio: NestedTubeMask(student_ratio=ratio, teacher_ratio=ratio / 2),
     "space": lambda ratio: SpaceMask(ratio=ratio),
@@ -44,11 +43,11 @@ DRAWERS: dict[str, Callable[[float], Any]] = {
     "context": lambda ratio: ContextMask(ratio=ratio),
     "cuboid": lambda ratio: CuboidMask(ratio=ratio),
 }
-every_drawer = pytest.mark.parametrize("drawer", DRAWERS.values(), ids=DRAWERS)
+every_mask = pytest.mark.parametrize("build", MASKS.values(), ids=MASKS)
 
 
-def drawn(config: Any, grid: Grid, seeds: torch.Tensor = SEEDS) -> Mask:
-    """What a drawer draws; grids of which its ratio hides all are no examples."""
+def draw(config: Any, grid: Grid, seeds: torch.Tensor = SEEDS) -> Mask:
+    """Draw a mask; grids of which the ratio masks everything are no examples."""
     try:
         return config.draw(seeds, grid)
     except InputError as error:
@@ -60,72 +59,69 @@ def nested(one: float, other: float) -> NestedTubeMask:
     return NestedTubeMask(student_ratio=max(one, other), teacher_ratio=min(one, other))
 
 
-def test_every_drawer_there_is_stands_in_the_list_above():
+def test_every_mask_config_is_tested():
     classes = {
-        item for module in (masks, cuboids, maskagain) for item in vars(module).values() if hasattr(item, "draw")
+        item
+        for module in (masking, block_masking, maskagain)
+        for item in vars(module).values()
+        if hasattr(item, "draw")
     }
-    assert classes == {type(drawer(0.5)) for drawer in DRAWERS.values()}
+    assert classes == {type(build(0.5)) for build in MASKS.values()}
 
 
-@every_drawer
+@every_mask
 @given(grid=grids, ratio=ratios)
-def test_visible_and_masked_are_all_tokens_each_once_and_ascend(drawer, grid, ratio):
-    mask = drawn(drawer(ratio), grid)
+def test_visible_and_masked_tokens_are_all_tokens_once_and_ascend(build, grid, ratio):
+    mask = draw(build(ratio), grid)
     assert mask.visible.shape[1] > 0
-    hold_to_every_token_once(mask, grid)
+    assert_each_token_once(mask, grid)
 
 
-@every_drawer
+@every_mask
 @given(grid=grids, ratio=ratios, order=st.permutations(range(len(SEEDS))))
-def test_a_seed_decides_its_mask_whatever_batch_it_arrives_in(drawer, grid, ratio, order):
-    config = drawer(ratio)
-    together, moved = drawn(config, grid), drawn(config, grid, SEEDS[order])
+def test_a_seed_decides_its_mask_in_any_batch(build, grid, ratio, order):
+    config = build(ratio)
+    together, moved = draw(config, grid), draw(config, grid, SEEDS[order])
     assert torch.equal(moved.visible, together.visible[order])
-    alone = drawn(config, grid, SEEDS[order[0]][None])
+    alone = draw(config, grid, SEEDS[order[0]][None])
     assert torch.equal(alone.masked[0], together.masked[order[0]])
 
 
-@every_drawer
+@every_mask
 @given(grid=grids)
-def test_a_ratio_of_0_hides_nothing(drawer, grid):
-    assert drawer(0.0).draw(SEEDS, grid).masked.shape == (len(SEEDS), 0)
+def test_a_ratio_of_0_masks_nothing(build, grid):
+    assert build(0.0).draw(SEEDS, grid).masked.shape == (len(SEEDS), 0)
 
 
-@every_drawer
-def test_another_seed_draws_another_mask(drawer):
-    masked = drawer(0.75).draw(torch.arange(20), CLIP).masked
-    assert len(set(map(tuple, masked.tolist()))) > 10  # of 8 slots, whole ones can be hidden in 28 ways
+@every_mask
+def test_another_seed_draws_another_mask(build):
+    masked = build(0.75).draw(torch.arange(20), CLIP).masked
+    assert len(set(map(tuple, masked.tolist()))) > 10  # of 8 slots, whole ones can be masked in 28 ways
 
 
-@every_drawer
-def test_tokens_are_drawn_where_the_seeds_are(drawer):
-    """So on the meta device, too, where a run is rehearsed before it begins."""
-    mask = drawer(0.5).draw(torch.zeros(2, dtype=torch.long, device="meta"), CLIP)
+@every_mask
+def test_masks_are_drawn_on_the_device_of_the_seeds(build):
+    """On the meta device, too, as in a dry run."""
+    mask = build(0.5).draw(torch.zeros(2, dtype=torch.long, device="meta"), CLIP)
     assert mask.visible.is_meta
     assert mask.masked.is_meta
 
 
-@every_drawer
-def test_the_settings_of_a_drawer_survive_being_written_and_read(drawer):
-    config = drawer(0.25)
+@every_mask
+def test_a_mask_config_can_be_written_and_read(build):
+    config = build(0.25)
     assert from_dict(type(config), to_dict(config)) == config
 
 
-@every_drawer
-def test_without_seeds_nothing_is_drawn(drawer):
-    with pytest.raises(ValueError, match="a mask, or the seeds"):
-        drawer(0.5).draw(None, CLIP)
-
-
-@every_drawer
+@every_mask
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 90.0, float("nan")])
-def test_a_ratio_that_is_no_share_is_met_with_a_sentence(drawer, ratio):
+def test_a_ratio_outside_0_to_1_is_an_error(build, ratio):
     with pytest.raises(InputError, match="is not a share; take 0 to less than 1"):
-        drawer(ratio).draw(SEEDS, Grid(2, 4, 4))
+        build(ratio).draw(SEEDS, Grid(2, 4, 4))
 
 
 @pytest.mark.parametrize(
-    ("config", "grid", "met"),
+    ("config", "grid", "message"),
     [
         (RandomMask(ratio=0.9), Grid(1, 2, 2), "0.9 masks all 4 tokens"),
         (SpaceMask(ratio=0.9), Grid(2, 2, 2), "0.9 masks all 8 tokens"),
@@ -135,20 +131,22 @@ def test_a_ratio_that_is_no_share_is_met_with_a_sentence(drawer, ratio):
         (CuboidMask(ratio=0.75), Grid(1, 1, 3), "0.75 masks all 3 tokens"),
     ],
 )
-def test_a_mask_that_would_show_nothing_is_met_with_a_sentence(config, grid, met):
-    with pytest.raises(InputError, match=f"a mask ratio of {met} from the student; take a lower one, or a larger clip"):
+def test_a_mask_that_leaves_nothing_visible_is_an_error(config, grid, message):
+    with pytest.raises(
+        InputError, match=f"a mask ratio of {message} from the student; take a lower one, or a larger clip"
+    ):
         config.draw(SEEDS, grid)
 
 
 @pytest.mark.parametrize("ratio", [0.99, 1 - 2**-53])
-@pytest.mark.parametrize("drawer", [DRAWERS["tube"], DRAWERS["random, the hidden counted"], DRAWERS["context"]])
+@pytest.mark.parametrize("build", [MASKS["tube"], MASKS["random, masked rounded down"], MASKS["context"]])
 @given(grid=grids)
-def test_where_the_hidden_are_rounded_down_something_is_seen(drawer, ratio, grid):
-    assert drawer(ratio).draw(SEEDS, grid).visible.shape[1] > 0
+def test_where_the_masked_are_rounded_down_something_is_visible(build, ratio, grid):
+    assert build(ratio).draw(SEEDS, grid).visible.shape[1] > 0
 
 
 @pytest.mark.parametrize(
-    ("config", "grid", "seen"),
+    ("config", "grid", "visible"),
     [  # as the authors of ST-MAE, MAE, DMAE, MVD and VideoMAE count
         (RandomMask(ratio=0.9), CLIP, 156),
         (RandomMask(ratio=0.75), CLIP, 392),
@@ -169,25 +167,16 @@ def test_where_the_hidden_are_rounded_down_something_is_seen(drawer, ratio, grid
         (CuboidMask(ratio=0.75), CLIP, 392),
     ],
 )
-def test_as_many_tokens_are_seen_as_in_the_papers(config, grid, seen):
+def test_as_many_tokens_are_visible_as_in_the_papers(config, grid, visible):
     mask = config.draw(SEEDS, grid)
-    assert mask.visible.shape == (len(SEEDS), seen)
-    assert mask.masked.shape == (len(SEEDS), grid.num_tokens - seen)
-
-
-def test_the_teacher_of_an_image_sees_half_of_it_and_the_student_a_quarter():
-    mask = NestedTubeMask(student_ratio=0.75, teacher_ratio=0.5).draw(SEEDS, IMAGE)  # AMD's masks for images
-    assert mask.visible.shape[1] == 49
-    assert mask.teacher_only is not None
-    assert mask.teacher_only.shape[1] == 49
-    assert mask.teacher_visible.shape[1] == 98
-    assert mask.masked.shape[1] == 147
+    assert mask.visible.shape == (len(SEEDS), visible)
+    assert mask.masked.shape == (len(SEEDS), grid.num_tokens - visible)
 
 
 @given(grids, ratios)
-def test_drawers_that_count_alike_hide_the_same_tokens_of_an_image(grid, ratio):
+def test_masks_that_count_alike_mask_the_same_tokens_of_an_image(grid, ratio):
     image = Grid(1, grid.h, grid.w)
-    plain = drawn(RandomMask(ratio=ratio), image)
+    plain = draw(RandomMask(ratio=ratio), image)
     for config in (SpaceMask(ratio=ratio), SpaceMask(ratio=ratio, tube_rounding="whole"), SlotMask(ratio=ratio)):
         assert torch.equal(config.draw(SEEDS, image).visible, plain.visible)
     tubes = TubeMask(ratio=ratio).draw(SEEDS, image)
@@ -195,62 +184,64 @@ def test_drawers_that_count_alike_hide_the_same_tokens_of_an_image(grid, ratio):
 
 
 @pytest.mark.parametrize(
-    "name", ["random", "random, the hidden counted", "tube", "slot", "frame", "space, whole tubes"]
+    "name", ["random", "random, masked rounded down", "tube", "slot", "frame", "space, whole tubes"]
 )
-def test_every_token_is_hidden_as_often_as_any_other(name):
+def test_every_token_is_masked_equally_often(name):
     seeds, grid = torch.arange(4000), Grid(4, 4, 5)
-    hidden = DRAWERS[name](0.75).draw(seeds, grid).masked
-    counts = torch.bincount(hidden.flatten(), minlength=grid.num_tokens).double() / len(seeds)
+    masked = MASKS[name](0.75).draw(seeds, grid).masked
+    counts = torch.bincount(masked.flatten(), minlength=grid.num_tokens).double() / len(seeds)
     assert (counts - 0.75).abs().max() < 5 * (0.75 * 0.25 / len(seeds)) ** 0.5
 
 
 @given(grids, ratios)
-def test_a_tube_hides_the_same_places_in_every_slot(grid, ratio):
+def test_tubes_mask_the_same_patches_in_every_time_step(grid, ratio):
     mask = TubeMask(ratio=ratio).draw(SEEDS, grid)
-    assert places_in_each_slot(mask.masked, grid).shape[1] == int(ratio * (grid.h * grid.w))
-    places_in_each_slot(mask.visible, grid)
+    assert get_patches(mask.masked, grid).shape[1] == int(ratio * (grid.h * grid.w))
+    get_patches(mask.visible, grid)
 
 
 @given(grids, ratios)
 def test_whole_tubes_of_a_space_mask_are_tubes(grid, ratio):
-    mask = drawn(SpaceMask(ratio=ratio, tube_rounding="whole"), grid)
-    assert places_in_each_slot(mask.visible, grid).shape[1] == int(grid.h * grid.w * (1 - ratio))
+    mask = draw(SpaceMask(ratio=ratio, tube_rounding="whole"), grid)
+    assert get_patches(mask.visible, grid).shape[1] == int(grid.h * grid.w * (1 - ratio))
 
 
 @given(grids, ratios)
-def test_the_released_space_mask_keeps_whole_tubes_and_the_first_slots_of_one_more(grid, ratio):
-    mask = drawn(SpaceMask(ratio=ratio), grid)
-    slots = mark_visible(mask, grid).flatten(2)  # whether a place is seen, slot by slot
+def test_the_released_space_mask_shows_whole_tubes_and_the_first_steps_of_one_more(grid, ratio):
+    mask = draw(SpaceMask(ratio=ratio), grid)
+    slots = mark_visible(mask, grid).flatten(2)  # whether a patch is visible, by time step
     whole, rest = divmod(int(grid.num_tokens * (1 - ratio)), grid.t)
     assert (slots.all(dim=1).sum(dim=1) == whole).all()
     assert (slots.any(dim=1).sum(dim=1) == whole + (rest > 0)).all()
-    assert seen_in_each_slot(mask, grid).tolist() == [[whole + (slot < rest) for slot in range(grid.t)]] * len(SEEDS)
+    assert count_visible_by_step(mask, grid).tolist() == [[whole + (slot < rest) for slot in range(grid.t)]] * len(
+        SEEDS
+    )
     assert (slots[:, :1] | ~slots).all()
 
 
 @given(grids, ratios)
-def test_a_frame_mask_shows_a_slot_or_hides_it(grid, ratio):
-    seen = seen_in_each_slot(drawn(FrameMask(ratio=ratio), grid), grid)
-    assert ((seen == 0) | (seen == grid.h * grid.w)).all()
-    assert ((seen == 0).sum(dim=1) == round(grid.t * ratio)).all()
+def test_a_frame_mask_shows_or_masks_whole_time_steps(grid, ratio):
+    visible = count_visible_by_step(draw(FrameMask(ratio=ratio), grid), grid)
+    assert ((visible == 0) | (visible == grid.h * grid.w)).all()
+    assert ((visible == 0).sum(dim=1) == round(grid.t * ratio)).all()
 
 
 @given(grids, ratios)
-def test_a_slot_mask_shows_as_many_places_in_every_slot(grid, ratio):
-    mask = drawn(SlotMask(ratio=ratio), grid)
-    assert (seen_in_each_slot(mask, grid) == int(grid.h * grid.w * (1 - ratio))).all()
+def test_a_slot_mask_shows_equally_many_patches_in_every_time_step(grid, ratio):
+    mask = draw(SlotMask(ratio=ratio), grid)
+    assert (count_visible_by_step(mask, grid) == int(grid.h * grid.w * (1 - ratio))).all()
 
 
-def test_the_slots_of_a_slot_mask_know_nothing_of_each_other():
+def test_the_time_steps_of_a_slot_mask_are_independent():
     seeds, grid = torch.arange(4000), Grid(3, 2, 4)
-    hidden = ~mark_visible(SlotMask(ratio=0.75).draw(seeds, grid), grid).flatten(2)
+    masked = ~mark_visible(SlotMask(ratio=0.75).draw(seeds, grid), grid).flatten(2)
     for one, other in ((0, 1), (1, 2), (0, 2)):
-        both = (hidden[:, one, :, None] & hidden[:, other, None, :]).double().mean(dim=0)  # of every two places
+        both = (masked[:, one, :, None] & masked[:, other, None, :]).double().mean(dim=0)  # of every two patches
         assert (both - 0.75**2).abs().max() < 5 * (0.75**2 * (1 - 0.75**2) / len(seeds)) ** 0.5
 
 
 @given(grids, ratios, ratios)
-def test_the_context_is_seen_and_of_the_rest_a_share_is_hidden(grid, ratio, context):
+def test_the_context_is_visible_and_a_share_of_the_rest_is_masked(grid, ratio, context):
     mask = ContextMask(ratio=ratio, context_ratio=context).draw(SEEDS, grid)
     beginning = int(grid.t * context * (grid.h * grid.w))
     assert torch.equal(mask.visible[:, :beginning], torch.arange(beginning).expand(len(SEEDS), -1))
@@ -258,7 +249,7 @@ def test_the_context_is_seen_and_of_the_rest_a_share_is_hidden(grid, ratio, cont
 
 
 @pytest.mark.parametrize("context", [-0.25, 1.0, float("nan")])
-def test_a_context_that_is_no_share_is_met_with_a_sentence(context):
+def test_a_context_ratio_outside_0_to_1_is_an_error(context):
     with pytest.raises(InputError, match=f"context_ratio is {context}; take 0 to less than 1"):
         ContextMask(context_ratio=context).draw(SEEDS, CLIP)
 
@@ -284,18 +275,22 @@ def test_the_student_of_a_nested_mask_sees_what_a_tube_mask_shows(grid, ratio):
     assert torch.equal(plain.masked, both.masked)
 
 
-def test_a_teacher_that_sees_all_has_no_place_that_neither_sees():
-    mask = NestedTubeMask(student_ratio=0.9, teacher_ratio=0.0).draw(SEEDS, Grid(2, 4, 4))
-    assert torch.equal(mask.teacher_only, mask.masked)
+@pytest.mark.parametrize(
+    ("student", "teacher", "grid", "visible", "teacher_only"),
+    [
+        (0.9, 0.0, Grid(2, 4, 4), 4, 28),  # the teacher sees everything
+        (0.5, 0.5, Grid(2, 4, 4), 16, 0),
+        (0.75, 0.5, IMAGE, 49, 49),  # AMD's masks for images
+    ],
+)
+def test_the_teacher_sees_tokens_by_its_own_ratio(student, teacher, grid, visible, teacher_only):
+    mask = NestedTubeMask(student_ratio=student, teacher_ratio=teacher).draw(SEEDS, grid)
+    assert (mask.visible.shape[1], mask.teacher_only.shape[1]) == (visible, teacher_only)
+    assert mask.teacher_visible.shape[1] == visible + teacher_only
+    assert mask.masked.shape[1] == grid.num_tokens - visible
 
 
-def test_equal_ratios_leave_nothing_for_the_teacher_alone():
-    mask = NestedTubeMask(student_ratio=0.5, teacher_ratio=0.5).draw(SEEDS, Grid(2, 4, 4))
-    assert mask.teacher_only.shape == (4, 0)
-    assert torch.equal(mask.teacher_visible, mask.visible)
-
-
-def test_a_teacher_that_would_see_less_is_met_with_a_sentence():
+def test_a_teacher_that_would_see_less_is_an_error():
     with pytest.raises(InputError, match=r"teacher's mask ratio 0\.9 is above the student's 0\.75"):
         NestedTubeMask(student_ratio=0.75, teacher_ratio=0.9).draw(SEEDS, Grid(2, 4, 4))
 

@@ -12,7 +12,7 @@ from teachers_of_others import PREFIX, SIZES, library, save, save_timm
 from tiny_models import clips
 from torch import Tensor, nn
 
-from vidstill.methods.common.teacher import FrozenTeacher, extract_clip_features, extract_frame_features
+from vidstill.methods.common.teacher import FrozenTeacher, extract_features
 from vidstill.models.external.base import ExternalEncoder
 from vidstill.models.external.registry import is_external_encoder, load_external_encoder
 from vidstill.utils.types import Grid, InputError
@@ -111,8 +111,8 @@ def test_a_bright_place_lights_up_its_token(kind, teachers):
     bright, slots = dark.clone(), 2 if t > 1 else 4
     first = 2  # the frame that a slot begins with
     bright[:, :, first : first + 2, 3 * h : 4 * h, w : 2 * w] = 1
-    features, grid = extract_clip_features if t > 1 else extract_frame_features, Grid(slots, 4, 3)
-    change = (features(teacher, bright, grid) - features(teacher, dark, grid)).norm(dim=-1)[0]
+    grid = Grid(slots, 4, 3)
+    change = (extract_features(teacher, bright, grid) - extract_features(teacher, dark, grid)).norm(dim=-1)[0]
     token = (first // (4 // slots)) * 12 + 3 * 3 + 1
     assert change.argmax() == token or (t == 1 and change.argmax() == token + 12)  # both frames are bright
     assert change[token] > 2 * change.median()
@@ -168,12 +168,11 @@ def test_a_teacher_is_frozen_unlisted_and_moves_with_its_holder(teachers):
 def test_at_its_own_size_a_teachers_features_are_resampled_to_the_students_grid(kind, sources, teachers):
     own = FrozenTeacher(read(sources[kind], input_resolution="native"))
     clip = clips(rows=12, columns=12)
-    features = extract_clip_features if kind == "vjepa2" else extract_frame_features
-    given = features(own, clip, Grid(2, 3, 3))
+    given = extract_features(own, clip, Grid(2, 3, 3))
     frames = rearrange(clip if kind == "vjepa2" else clip[:, :, ::2], "b c t h w -> (b t) c h w")
     large = F.interpolate(frames, size=(16, 16), mode="bilinear", align_corners=False, antialias=True)
     shown = rearrange(large, "(b t) c h w -> b c t h w", b=2)
-    fine = features(FrozenTeacher(teachers[kind]), shown, Grid(2, 4, 4))
+    fine = extract_features(FrozenTeacher(teachers[kind]), shown, Grid(2, 4, 4))
     maps = rearrange(fine, "b (t h w) d -> (b t) d h w", t=2, h=4)
     coarse = F.interpolate(maps, size=(3, 3), mode="bilinear", align_corners=False, antialias=True)
     torch.testing.assert_close(given, rearrange(coarse, "(b t) d h w -> b (t h w) d", b=2), rtol=1e-4, atol=1e-5)

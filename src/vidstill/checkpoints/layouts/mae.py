@@ -108,7 +108,7 @@ def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
 
 def build_mae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     """A pre-training of image MAE, whole or its encoder alone; what DMAE adds to it."""
-    decoder = DecoderConfig(dim=0, depth=0, heads=0, positions="sincos2d")
+    decoder = DecoderConfig(dim=1, depth=0, heads=1, positions="sincos2d")  # any size has these names
     return (
         *build_mae_decoder_rules(decoder, separate_qkv=False),
         RenameRule(f"{DMAE_PROJECTIONS}.", "projections."),

@@ -197,9 +197,9 @@ def infer_decoder_naming(tensors: Mapping[str, Tensor]) -> DecoderConfig:
     positions = "separable" if "decoder.trunk.positions.space" in tensors else positions
     class_token: _CLASS_TOKEN = "encoder" if "decoder.trunk.positions.cls_embedding" in tensors else "none"
     return DecoderConfig(
-        dim=0,
+        dim=1,
         depth=len(list_indices(tensors, "decoder.trunk.blocks.")),
-        heads=0,
+        heads=1,
         positions=positions,
         class_token="own" if "decoder.trunk.cls_token" in tensors else class_token,
     )

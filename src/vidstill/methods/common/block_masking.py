@@ -11,8 +11,8 @@ from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from vidstill.methods.common.masking import Mask, build_mask, count_visible, draw_permutations, require_seeds
-from vidstill.utils.rng import draw_uniform
+from vidstill.methods.common.masking import Mask, build_mask, count_visible
+from vidstill.utils.rng import draw_permutation, draw_uniform
 from vidstill.utils.types import Grid
 
 _MAX_TRIES = 100  # consecutive rejected boxes that end a clip's drawing
@@ -34,13 +34,12 @@ class CuboidMask:
 
     ratio: float = 0.75  # of the tokens; the visible ones are rounded down
 
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
         """Draw boxes on the CPU, in double precision, so that no device rounds them otherwise."""
         num_visible = count_visible(self.ratio, grid.num_tokens, "visible", "tokens")
-        seeds = require_seeds(seeds)
         numbers = [0] * len(seeds) if seeds.is_meta else seeds.tolist()  # a dry run has shapes only
         blocks = np.stack([draw_cuboid_mask(seed, grid, grid.num_tokens - num_visible) for seed in numbers])
-        permutations = draw_permutations(seeds, grid.num_tokens)
+        permutations = draw_permutation(seeds, "mask", grid.num_tokens)
         in_block = torch.from_numpy(blocks).flatten(1).to(permutations.device).gather(1, permutations)
         return build_mask(permutations.gather(1, in_block.int().argsort(dim=1, stable=True)), num_visible)
 

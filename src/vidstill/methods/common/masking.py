@@ -1,7 +1,8 @@
 """Which tokens are masked: drawn on the device, clip by clip, from the samples' seeds.
 
 Each mask config orders a clip's tokens and shows the first of them. The seed alone decides a clip's mask; the ratio and
-the grid decide how many tokens are visible. Masks of blocks in space and time are in block_masking.py.
+the grid decide how many tokens are visible. Masks that count alike mask the same tokens of an image. Masks of blocks in
+space and time are in block_masking.py.
 """
 
 from dataclasses import dataclass
@@ -40,9 +41,9 @@ class RandomMask:
     ratio: float = 0.90  # of the tokens; MAE masks 0.75 of an image
     round_down: RoundDown = "visible"  # "masked": the mask `random` of MVD and MaskAgain
 
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
         num_visible = count_visible(self.ratio, grid.num_tokens, self.round_down, "tokens")
-        return build_mask(draw_permutations(seeds, grid.num_tokens), num_visible)
+        return build_mask(draw_permutation(seeds, "mask", grid.num_tokens), num_visible)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class TubeMask:
 
     ratio: float = 0.90  # of the patches of a time step; rounded down
 
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
         num_visible = count_visible(self.ratio, grid.h * grid.w, "masked", "patches")
         return build_mask(_draw_tube_order(seeds, grid), grid.t * num_visible)
 
@@ -63,7 +64,7 @@ class NestedTubeMask:
     student_ratio: float = 0.90  # of the patches of a time step, masked from the student; rounded down
     teacher_ratio: float = 0.75  # the same for the teacher
 
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
         student = grid.t * count_visible(self.student_ratio, grid.h * grid.w, "masked", "patches", "the student")
         teacher = grid.t * count_visible(self.teacher_ratio, grid.h * grid.w, "masked", "patches", "the teacher")
         if teacher < student:
@@ -87,7 +88,7 @@ class SpaceMask:
     ratio: float = 0.90
     tube_rounding: Literal["released", "whole"] = "released"
 
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
         if self.tube_rounding == "whole":
             num_visible = grid.t * count_visible(self.ratio, grid.h * grid.w, "visible", "patches")
         else:
@@ -101,11 +102,9 @@ class FrameMask:
 
     ratio: float = 0.75  # of the time steps; rounded to the nearest number, a half to the even one
 
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
-        check_mask_ratio(self.ratio)
-        num_visible = grid.t - round(grid.t * self.ratio)
-        _check_visible(num_visible, self.ratio, grid.t, "time steps")
-        steps = draw_permutations(seeds, grid.t)
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
+        num_visible = count_visible(self.ratio, grid.t, "nearest", "time steps")
+        steps = draw_permutation(seeds, "mask", grid.t)
         patches = torch.arange(grid.h * grid.w, device=steps.device)
         order = rearrange(steps[..., None] * (grid.h * grid.w) + patches, "b t s -> b (t s)")
         return build_mask(order, num_visible * grid.h * grid.w)
@@ -117,49 +116,38 @@ class SlotMask:
 
     ratio: float = 0.90  # of the patches of a time step; the visible ones are rounded down
 
-    def draw(self, seeds: Int[Tensor, "b"] | None, grid: Grid) -> Mask:
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
         patches = grid.h * grid.w
         num_visible = count_visible(self.ratio, patches, "visible", "patches")
-        permutations = draw_permutations(seeds, grid.num_tokens)
+        permutations = draw_permutation(seeds, "mask", grid.num_tokens)
         by_step = permutations.gather(1, (permutations // patches).argsort(dim=1, stable=True))
         return build_mask(rearrange(by_step, "b (t s) -> b (s t)", t=grid.t), grid.t * num_visible)
 
 
-def count_visible(ratio: float, n: int, round_down: RoundDown, noun: str, role: str = "the student") -> int:
+def count_visible(
+    ratio: float, n: int, rounding: RoundDown | Literal["nearest"], noun: str, role: str = "the student"
+) -> int:
     """Return how many of `n` tokens are visible at a mask ratio; computed in double precision.
 
     Args:
         ratio: Share that is masked.
         n: Number of tokens, patches or time steps.
-        round_down: Which of the two numbers is rounded down.
+        rounding: Which of the two numbers is rounded down; or to the nearest number, a half to the even one.
         noun: What is counted, for error messages.
         role: From whom it is masked, for error messages.
 
     Raises:
         InputError: The ratio is not in [0, 1), or nothing would be visible.
     """
-    check_mask_ratio(ratio, role)
-    num_visible = int(n * (1 - ratio)) if round_down == "visible" else n - int(ratio * n)
-    _check_visible(num_visible, ratio, n, noun, role)
-    return num_visible
-
-
-def check_mask_ratio(ratio: float, role: str = "the student") -> None:
-    """Raise an InputError unless the ratio is in [0, 1)."""
     if not 0 <= ratio < 1:
         raise InputError(f"a mask ratio of {ratio} for {role} is not a share; take 0 to less than 1")
-
-
-def draw_permutations(seeds: Int[Tensor, "b"] | None, n: int) -> Int[Tensor, "b n"]:
-    """Draw a permutation of 0 … n-1 per clip: masks that count alike mask the same tokens of an image."""
-    return draw_permutation(require_seeds(seeds), "mask", n)
-
-
-def require_seeds(seeds: Int[Tensor, "b"] | None) -> Int[Tensor, "b"]:
-    """Return the seeds, which may be missing only where a mask is given."""
-    if seeds is None:
-        raise ValueError("a method needs a mask, or the seeds to draw one from")
-    return seeds
+    masked = round(n * ratio) if rounding == "nearest" else int(ratio * n)
+    num_visible = int(n * (1 - ratio)) if rounding == "visible" else n - masked
+    if num_visible == 0:
+        raise InputError(
+            f"a mask ratio of {ratio} masks all {n} {noun} from {role}; take a lower one, or a larger clip"
+        )
+    return num_visible
 
 
 def build_mask(order: Int[Tensor, "b n"], num_visible: int) -> Mask:
@@ -167,15 +155,8 @@ def build_mask(order: Int[Tensor, "b n"], num_visible: int) -> Mask:
     return Mask(order[:, :num_visible].sort(dim=1).values, order[:, num_visible:].sort(dim=1).values)
 
 
-def _draw_tube_order(seeds: Int[Tensor, "b"] | None, grid: Grid) -> Int[Tensor, "b n"]:
+def _draw_tube_order(seeds: Int[Tensor, "b"], grid: Grid) -> Int[Tensor, "b n"]:
     """Order all tokens tube by tube: a patch in every time step, then the next patch of a random permutation."""
-    patches = draw_permutations(seeds, grid.h * grid.w)
+    patches = draw_permutation(seeds, "mask", grid.h * grid.w)
     steps = torch.arange(grid.t, device=patches.device) * (grid.h * grid.w)
     return rearrange(patches[..., None] + steps, "b s t -> b (s t)")
-
-
-def _check_visible(num_visible: int, ratio: float, n: int, noun: str, role: str = "the student") -> None:
-    if num_visible == 0:
-        raise InputError(
-            f"a mask ratio of {ratio} masks all {n} {noun} from {role}; take a lower one, or a larger clip"
-        )

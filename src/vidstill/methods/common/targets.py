@@ -35,9 +35,9 @@ def compute_pixel_target(
         InputError: The clip does not divide into whole tubelets, or a tubelet has a single pixel.
     """
     rows = gather_pixels(clip, model.tubelet, indices)
+    if kind == "raw" or not rows.shape[1]:  # no tokens have no mean
+        return rows
     match kind:
-        case "raw":
-            return rows
         case "input":
             return normalize_input(rows, model)
         case "per_channel":
@@ -62,16 +62,20 @@ def gather_pixels(
 
 def normalize_input(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "b m p"]:
     """Normalize rows of colours in [0, 1] by a model's mean and std."""
-    mean, std = (torch.tensor(x, dtype=patches.dtype, device=patches.device) for x in (model.mean, model.std))
-    repeats = patches.shape[-1] // 3
-    return (patches - mean.repeat(repeats)) / std.repeat(repeats)
+    mean, std = _repeat_statistics(patches, model)
+    return (patches - mean) / std
 
 
 def denormalize_input(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "b m p"]:
     """Invert `normalize_input`."""
-    mean, std = (torch.tensor(x, dtype=patches.dtype, device=patches.device) for x in (model.mean, model.std))
-    repeats = patches.shape[-1] // 3
-    return patches * std.repeat(repeats) + mean.repeat(repeats)
+    mean, std = _repeat_statistics(patches, model)
+    return patches * std + mean
+
+
+def _repeat_statistics(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "2 p"]:
+    return torch.tensor([model.mean, model.std], dtype=patches.dtype, device=patches.device).repeat(
+        1, patches.shape[-1] // 3
+    )
 
 
 def normalize_per_channel(patches: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:
@@ -79,14 +83,10 @@ def normalize_per_channel(patches: Float[Tensor, "b m p"]) -> Float[Tensor, "b m
     if patches.shape[-1] == 3:
         raise InputError("a tubelet of one pixel has no variance; take larger tubelets, or --method.target raw")
     colours = rearrange(patches, "b m (p c) -> b m p c", c=3)
-    if patches.shape[1]:  # the mean of nothing is NaN
-        std = colours.var(dim=2, keepdim=True).sqrt() + _EPS
-        colours = (colours - colours.mean(dim=2, keepdim=True)) / std
-    return rearrange(colours, "b m p c -> b m (p c)")
+    std = colours.var(dim=2, keepdim=True).sqrt() + _EPS
+    return rearrange((colours - colours.mean(dim=2, keepdim=True)) / std, "b m p c -> b m (p c)")
 
 
 def normalize_per_patch(patches: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:
     """Normalize rows to zero mean and unit (unbiased) variance: the target of MAE (arXiv:2111.06377, 3) and ST-MAE."""
-    if not patches.shape[1]:  # the mean of nothing is NaN
-        return patches
     return (patches - patches.mean(dim=2, keepdim=True)) / (patches.var(dim=2, keepdim=True) + _EPS).sqrt()

@@ -69,24 +69,22 @@ class FrozenTeacher(nn.Module):
 
 
 def list_teacher_configs(method_config: Any) -> dict[str, TeacherConfig]:
-    """Return a method config's teachers by field name; of a field with several, `extra_1`, `extra_2`, ..."""
-    teachers: dict[str, Any] = {}
-    for field in fields(method_config):
-        value = getattr(method_config, field.name)
-        several = value if isinstance(value, tuple) else ()
-        teachers |= {field.name: value} | {f"{field.name}_{i}": item for i, item in enumerate(several, start=1)}
-    return {name: value for name, value in teachers.items() if isinstance(value, TeacherConfig)}
+    """Return a method config's teachers by field name; of a tuple of them, `extra_1`, `extra_2`, ..."""
+    values: dict[str, Any] = {}
+    for name, value in ((field.name, getattr(method_config, field.name)) for field in fields(method_config)):
+        items = value if isinstance(value, tuple) else ()
+        values |= {name: value} | {f"{name}_{number}": item for number, item in enumerate(items, start=1)}
+    return {name: value for name, value in values.items() if isinstance(value, TeacherConfig)}
 
 
 def replace_teacher_configs(method_config: Any, teachers: Mapping[str, TeacherConfig]) -> Any:
     """Return a method config with these teachers, named as `list_teacher_configs` names them."""
-    names = {field.name for field in fields(method_config)}
     changes: dict[str, Any] = {}
     for name, teacher in teachers.items():
-        field = name.rpartition("_")[0]
-        if name in names:
+        if hasattr(method_config, name):
             changes[name] = teacher
         else:
+            field = name.rpartition("_")[0]
             changes[field] = (*changes.get(field, ()), teacher)
     return replace(method_config, **changes)
 
@@ -128,47 +126,43 @@ def check_layer_pairs(field: str, layer_pairs: LayerPairs, student: ViTConfig, t
                 raise InputError(f"{field} name block {block} of a {role} of {depth} blocks; take 1 to {depth}")
 
 
-def extract_clip_features(
-    teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid
+def extract_features(
+    teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid, frames: TeacherFrames = "first"
 ) -> Float[Tensor, "b n d"]:
-    """Return a video teacher's last block, before any norm, for each token of a student's grid.
+    """Return a teacher's last block, before any norm, for each token of a student's grid.
 
-    A teacher with other patches gets the clip resized so that it has as many tokens. If its tubelets have more frames,
-    each of its time steps serves all the student's within it (MVD, table 13, does not say how they were matched).
+    A teacher of images sees single frames. A teacher with other patches gets the clip resized so that it has as many
+    tokens; features of another grid, from frames of the teacher's native size, are resized as frames are. If a video
+    teacher's tubelets have more frames, each of its time steps serves all the student's within it (MVD, table 13, does
+    not say how they were matched).
 
     Args:
-        teacher: A model of clips.
+        teacher: A model of clips or images.
         clip: What the student sees; colours in [0, 1].
         grid: The student's tokens.
+        frames: Frames of each tubelet that a teacher of images sees.
 
     Raises:
         InputError: The student's time steps do not divide into the teacher's.
     """
-    features, slots = _compute_features(teacher, clip, grid)
-    if grid.t % slots:
+    model, images = teacher.model, clip
+    if model.config.tubelet[0] == 1:
+        step = clip.shape[2] // grid.t if frames == "first" else 1
+        images = rearrange(clip[:, :, ::step], "b c t h w -> (b t) c 1 h w")
+    images = resize_clip_to_grid(images, grid, model.config)
+    own, last = model.grid(images), model.config.depth
+    features = teacher(images, layers=(last,)).layers[last]
+    if (own.h, own.w) != (grid.h, grid.w):
+        maps = rearrange(features, "b (t h w) d -> (b t) d h w", h=own.h, w=own.w)
+        features = rearrange(_resize_images(maps, (grid.h, grid.w)), "(b t) d h w -> b (t h w) d", t=own.t)
+    if model.config.tubelet[0] == 1:
+        return rearrange(features, "(b t r) s d -> b (t s) (r d)", b=len(clip), t=grid.t)
+    if grid.t % own.t:
         raise InputError(
-            f"a teacher with {slots} time steps cannot teach a student with {grid.t}; take one whose tubelets have "
+            f"a teacher with {own.t} time steps cannot teach a student with {grid.t}; take one whose tubelets have "
             f"{clip.shape[2] // grid.t} frames as the student's, or a multiple"
         )
-    return repeat(features, "b (t s) d -> b (t r s) d", t=slots, r=grid.t // slots)
-
-
-def extract_frame_features(
-    teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid, frames: TeacherFrames = "first"
-) -> Float[Tensor, "b n d"]:
-    """Return an image teacher's features, frame by frame, for each token of a student's grid: `extract_clip_features`.
-
-    Args:
-        teacher: A model of images.
-        clip: What the student sees; colours in [0, 1].
-        grid: The student's tokens.
-        frames: Frames of each tubelet that the teacher sees.
-    """
-    if frames == "first":
-        clip = clip[:, :, :: clip.shape[2] // grid.t]
-    images = rearrange(clip, "b c t h w -> (b t) c 1 h w")
-    features, _ = _compute_features(teacher, images, grid)
-    return rearrange(features, "(b t r) s d -> b (t s) (r d)", b=len(clip), t=grid.t)
+    return repeat(features, "b (t s) d -> b (t r s) d", t=own.t, r=grid.t // own.t)
 
 
 def resize_clip_to_grid(
@@ -191,22 +185,6 @@ def resize_clip_to_grid(
         return clip
     frames = _resize_images(rearrange(clip, "b c t h w -> (b t) c h w"), size)
     return rearrange(frames, "(b t) c h w -> b c t h w", b=len(clip))
-
-
-def _compute_features(
-    teacher: FrozenTeacher, clip: Float[Tensor, "b 3 t h w"], grid: Grid
-) -> tuple[Float[Tensor, "b n d"], int]:
-    """Return a teacher's last features on a grid's rows and columns, and the number of its time steps.
-
-    Features of another grid, from frames of the teacher's native size, are resized as frames are.
-    """
-    clip = resize_clip_to_grid(clip, grid, teacher.model.config)
-    own, last = teacher.model.grid(clip), teacher.model.config.depth
-    features = teacher(clip, layers=(last,)).layers[last]
-    if (own.h, own.w) != (grid.h, grid.w):
-        maps = rearrange(features, "b (t h w) d -> (b t) d h w", h=own.h, w=own.w)
-        features = rearrange(_resize_images(maps, (grid.h, grid.w)), "(b t) d h w -> b (t h w) d", t=own.t)
-    return features, own.t
 
 
 def _resize_images(images: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c rows columns"]:
