@@ -1,4 +1,4 @@
-"""The papers' settings: rates, epochs, decay and sizes are those that papers, scripts and the authors' models have."""
+"""The papers' pre-trainings: learning rates, epochs, decay and sizes are those of papers, scripts and models."""
 
 import pytest
 import torch
@@ -6,84 +6,62 @@ from recipe_plans import plan
 
 from vidstill.recipes.recipe import find_recipe
 
-
-@pytest.mark.parametrize(
-    ("name", "videos", "peak", "final"),
-    [  # the papers' and scripts' tables of settings
-        ("videomae.base_k400", 2048, 1.2e-3, 8e-5),
-        ("videomae.base_k400_800e", 2048, 1.2e-3, 8e-5),
-        ("amd.base_k400", 512, 2.4e-3, 2e-5),
-        ("amd.small_ssv2", 512, 2.4e-3, 2e-5),
-        ("amd.ablation_default", 512, 2.4e-3, 2e-5),
-        ("mvd.small_k400", 1024, 6e-4, 4e-4),
-        ("mvd.base_k400", 1024, 6e-4, 4e-4),
-        ("mvd.base_k400_from_large", 1024, 6e-4, 4e-4),
-        ("mvd.large_k400", 512, 3e-4, 2e-4),
-        ("mvd.large_k400_800e", 512, 3e-4, 2e-5),
-        ("mvd.huge_k400", 512, 3e-4, 2e-5),
-        ("maskagain.base_k400", 512, 3e-4, 2e-5),
-        ("maskagain.small_ucf101", 256, 3e-4, 1e-5),
-        ("imagemae.base_in1k", 4096, 2.4e-3, 0),
-        ("imagemae.huge_in1k_800e", 4096, 2.4e-3, 0),
-        ("dmae.base_in1k", 4096, 2.4e-3, 0),
-        ("dmae.base_k400", 512, 2.4e-3, 2e-5),  # as AMD
-        ("amd.base_in1k", 4096, 2.4e-3, 0),  # as MAE
-        ("mvd.base_in1k", 4096, 2.4e-3, 0),
-        ("stmae.large_k400", 512, 1.6e-3, 1e-6),
-        ("stmae.base_k400", 512, 1.6e-3, 1e-6),
-        ("stmae.large_k400_mae_st", 256, 1.6e-3, 0),
-        ("stmae.ablation_k400_repeats_1", 512, 1.6e-3, 1e-6),
-    ],
-)
-def test_the_rates_are_the_published_ones(name, videos, peak, final):
-    made = plan(name)
-    assert made.videos_per_step == videos
-    assert (made.peak_lr, made.min_lr) == pytest.approx((peak, final))
-
-
-@pytest.mark.parametrize(
-    ("name", "epochs", "span", "warmup"),
-    [
-        ("videomae.base_k400_800e", 800, 801, 40),
-        ("videomae.base_ucf101", 3200, 3201, 40),
-        ("mvd.base_k400", 400, 401, 40),
-        ("mvd.huge_k400", 800, 801, 40),
-        ("maskagain.base_k400", 400, 400, 40),
-        ("amd.base_k400", 200, 200, 10),
-        ("imagemae.base_in1k", 1600, 1600, 40),
-        ("imagemae.base_in1k_800e", 800, 800, 40),
-        ("dmae.base_in1k", 100, 100, 20),
-        ("stmae.large_k400", 400, 400, 30),
-        ("stmae.huge_k400", 400, 400, 60),
-        ("stmae.large_k400_mae_st", 100, 100, 5),
-    ],
-)
-def test_the_cosine_spans_what_the_scripts_say(name, epochs, span, warmup):
-    made, steps = plan(name), plan(name).steps_per_epoch
-    assert (made.total_steps, made.cosine_steps, made.warmup_steps) == (epochs * steps, span * steps, warmup * steps)
+SETTINGS = """
+                            videos  peak_lr  min_lr  epochs  cosine  warmup  copies
+videomae.base_k400          2048    1.2e-3   8e-5    -       -       -       -
+videomae.base_k400_800e     2048    1.2e-3   8e-5    800     801     40      -
+videomae.base_ucf101        -       -        -       3200    3201    40      -
+amd.base_k400               512     2.4e-3   2e-5    200     200     10      800
+amd.small_ssv2              512     2.4e-3   2e-5    -       -       -       -
+amd.ablation_default        512     2.4e-3   2e-5    -       -       -       200
+amd.ablation_epochs_400     -       -        -       -       -       -       400
+amd.base_in1k               4096    2.4e-3   0       -       -       -       -
+mvd.small_k400              1024    6e-4     4e-4    -       -       -       -
+mvd.base_k400               1024    6e-4     4e-4    400     401     40      -
+mvd.base_k400_from_large    1024    6e-4     4e-4    -       -       -       -
+mvd.large_k400              512     3e-4     2e-4    -       -       -       -
+mvd.large_k400_800e         512     3e-4     2e-5    -       -       -       -
+mvd.huge_k400               512     3e-4     2e-5    800     801     40      -
+mvd.base_in1k               4096    2.4e-3   0       -       -       -       -
+maskagain.base_k400         512     3e-4     2e-5    400     400     40      -
+maskagain.small_ucf101      256     3e-4     1e-5    -       -       -       -
+imagemae.base_in1k          4096    2.4e-3   0       1600    1600    40      -
+imagemae.base_in1k_800e     -       -        -       800     800     40      -
+imagemae.huge_in1k_800e     4096    2.4e-3   0       -       -       -       -
+dmae.base_in1k              4096    2.4e-3   0       100     100     20      -
+dmae.base_k400              512     2.4e-3   2e-5    -       -       -       -
+stmae.large_k400            512     1.6e-3   1e-6    400     400     30      1600
+stmae.large_k400_800e       -       -        -       -       -       -       800
+stmae.base_k400             512     1.6e-3   1e-6    -       -       -       -
+stmae.huge_k400             -       -        -       400     400     60      -
+stmae.large_k400_mae_st     256     1.6e-3   0       100     100     5       -
+stmae.ablation_default      -       -        -       -       -       -       200
+stmae.ablation_k400_repeats_1 512   1.6e-3   1e-6    -       -       -       800
+stmae.ablation_k400_repeats_2 -     -        -       -       -       -       800
+"""  # of papers and scripts; `copies`: the paper's epochs, which count each copy of a video
+COLUMNS, *ROWS = [line.split() for line in SETTINGS.strip().splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("name", "epochs"),
-    [
-        ("amd.base_k400", 800),
-        ("amd.ablation_default", 200),
-        ("amd.ablation_epochs_400", 400),
-        ("stmae.large_k400", 1600),
-        ("stmae.large_k400_800e", 800),
-        ("stmae.ablation_default", 200),
-        ("stmae.ablation_k400_repeats_1", 800),
-        ("stmae.ablation_k400_repeats_2", 800),
-    ],
-)
-def test_the_papers_count_each_copy_of_a_video_as_an_epoch(name, epochs):
-    recipe = find_recipe(name)
-    assert recipe.schedule.epochs * recipe.clips.repeats == epochs
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_learning_rates_and_epochs_are_the_published_ones(row):
+    recipe, run = find_recipe(row[0]), plan(row[0])
+    assert run.total_steps == recipe.schedule.epochs * run.steps_per_epoch
+    actual = {
+        "videos": run.videos_per_step,
+        "peak_lr": run.peak_lr,
+        "min_lr": run.min_lr,
+        "epochs": recipe.schedule.epochs,
+        "cosine": run.cosine_steps / run.steps_per_epoch,
+        "warmup": run.warmup_steps / run.steps_per_epoch,
+        "copies": recipe.schedule.epochs * recipe.clips.repeats,
+    }
+    expected = {name: float(text) for name, text in zip(COLUMNS, row[1:], strict=True) if text != "-"}
+    assert {name: actual[name] for name in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("name", "decayed"),
-    [  # which of the parameters that stand for no input the scripts leave out of weight decay
+    [  # which of the parameters without an input the scripts exempt from weight decay
         ("videomae.base_k400", {"mask_token": False}),
         ("amd.base_k400", {"mask_token": False}),
         ("mvd.base_k400", {"mask_token": True}),
@@ -96,12 +74,13 @@ def test_tokens_and_positions_are_decayed_where_the_scripts_do_so(name, decayed)
     recipe = find_recipe(name)
     with torch.device("meta"):
         groups = recipe.optim.get_param_groups(recipe.method.build())
-    found = {}
-    for group in groups:
-        for parameter, _ in group["params"]:
-            for word in {"mask_token", "cls_token", "positions"} & set(parameter.split(".")):
-                found.setdefault(word, set()).add(group["weight_decay"] > 0)
-    assert found == {word: {expected} for word, expected in decayed.items()}
+    actual = {
+        (part, group["weight_decay"] > 0)
+        for group in groups
+        for parameter, _ in group["params"]
+        for part in {"mask_token", "cls_token", "positions"} & set(parameter.split("."))
+    }
+    assert actual == set(decayed.items())
 
 
 MAE_TABLES = 197 * (768 + 512)  # MAE counts its tables of positions, which are computed here
