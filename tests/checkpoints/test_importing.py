@@ -8,12 +8,12 @@ from foreign_files import FILES, LEARNED
 from foreign_layout import to_foreign
 from tiny_models import ENCODER, METHODS, VIDEOMAE, built
 
-from vidstill.checkpoints.conversion_report import ConversionReport
-from vidstill.checkpoints.convert import import_checkpoint
+from vidstill.checkpoints.convert import ConversionReport, import_checkpoint
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.infer_encoder import infer_num_heads
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
 from vidstill.checkpoints.layouts.stmae import build_stmae_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import BASE, HUGE, LARGE, ViTConfig
 from vidstill.tasks.classification import ClassifierConfig

@@ -12,7 +12,7 @@ from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.inflate import inflate_encoder
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.mae import build_mae_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
 from vidstill.checkpoints.load import infer_encoder_config, init_encoder, load_state_dict_strict, merge_encoder_config
 from vidstill.models.position_embeddings import build_position_table, resize_position_table
 from vidstill.utils.config_io import to_dict
@@ -125,7 +125,7 @@ def a_pre_training():
 
 def an_encoder_alone():
     encoder = built(replace(LEARNED, learned_grid=(1, 4, 4)))
-    names = build_classifier_rules(encoder.config, is_image=True)
+    names = build_classifier_rules(encoder.config)
     return to_foreign(_wrapped(encoder).state_dict(), names), encoder
 
 

@@ -11,9 +11,9 @@ from vidstill.checkpoints.layouts.amd import build_amd_rules
 from vidstill.checkpoints.layouts.mae import build_mae_rules
 from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
-from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
-from vidstill.checkpoints.layouts.stmae import build_stmae_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
+from vidstill.checkpoints.layouts.stmae import build_slowfast_rules, build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import DecoderConfig
@@ -24,7 +24,7 @@ LEARNED = replace(ENCODER, positions="learned", learned_grid=(2, 4, 3), layer_sc
 MAE, SLOWFAST, MAE_ST = as_images(METHODS["imagemae"]), METHODS["stmae"], METHODS["stmae-mae_st"]
 LAYOUTS = {
     "videomae": (VIDEOMAE, build_videomae_rules(ENCODER)),
-    "amd": (AMD, build_amd_rules(ENCODER, [1, 2], 2)),
+    "amd": (AMD, build_amd_rules(ENCODER, [1, 2])),
     "maskagain": (METHODS["maskagain-projected"], build_maskagain_rules(ENCODER)),
     "mvd": (METHODS["mvd"], build_mvd_rules(METHODS["mvd"].encoder)),
     "mae": (MAE, build_mae_rules(MAE.encoder)),
@@ -89,5 +89,5 @@ def test_the_base_pre_training_has_the_official_names_and_shapes():
 
 
 def test_amds_unused_norms_are_passed_over():
-    names = build_amd_rules(ENCODER, [1, 2], 2)
+    names = build_amd_rules(ENCODER, [1, 2])
     assert translate_state_dict({"generators.1.norm.weight": torch.ones(32)}, names) == {}

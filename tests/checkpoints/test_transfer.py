@@ -12,9 +12,9 @@ from vidstill.checkpoints.io import Checkpoint, read_checkpoint, write_checkpoin
 from vidstill.checkpoints.layouts.amd import build_amd_rules
 from vidstill.checkpoints.layouts.mae import build_mae_rules
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
-from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
-from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
+from vidstill.checkpoints.layouts.stmae import build_slowfast_rules, build_stmae_classifier_rules, build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.checkpoints.load import (
     extract_encoder_state,
     infer_encoder_config,
@@ -31,7 +31,7 @@ CLIP = clips()
 CLASSIFIER = ClassifierConfig(encoder=ENCODER, num_classes=CLASSES)
 FOREIGN = {
     "videomae": (VIDEOMAE, build_videomae_rules(ENCODER)),
-    "amd": (AMD, build_amd_rules(ENCODER, [1, 2], 2)),
+    "amd": (AMD, build_amd_rules(ENCODER, [1, 2])),
     "classifier": (CLASSIFIER, build_classifier_rules(ENCODER)),
 }
 FLAT = replace(IMAGEMAE, encoder=replace(IMAGEMAE.encoder, tubelet=(1, 4, 4)))
@@ -40,7 +40,7 @@ WITHOUT_PREFIX = {
     "MAE": (FLAT, build_mae_rules(FLAT.encoder)),
     "image classifier": (
         ClassifierConfig(encoder=FLAT.encoder, num_classes=CLASSES),
-        build_classifier_rules(FLAT.encoder, is_image=True),
+        build_classifier_rules(FLAT.encoder),
     ),
     "mae_st": (STMAE, build_stmae_rules(STMAE.encoder, STMAE.decoder)),
     "PySlowFast": (STMAE, build_slowfast_rules(STMAE.encoder, STMAE.decoder)),
@@ -84,7 +84,7 @@ def test_mvds_files_are_known_by_their_decoders():
 
 
 def test_unused_tensors_of_an_amd_file_do_no_harm(tmp_path):
-    theirs = to_foreign(built(AMD).state_dict(), build_amd_rules(ENCODER, [1, 2], 2))
+    theirs = to_foreign(built(AMD).state_dict(), build_amd_rules(ENCODER, [1, 2]))
     unused = {f"generators.{n}.norm.{kind}": torch.ones(32) for n in (0, 1) for kind in ("weight", "bias")}
     released = {name: t for name, t in theirs.items() if not name.startswith("generator_mask_tokens")}
     torch.save({"model": released | unused}, tmp_path / "theirs.pth")

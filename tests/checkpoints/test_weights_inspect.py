@@ -9,7 +9,7 @@ from foreign_layout import to_foreign
 from tiny_models import CLASSES, ENCODER, VIDEOMAE, built
 
 from vidstill.checkpoints.io import write_checkpoint
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
 from vidstill.cli.main import main
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig

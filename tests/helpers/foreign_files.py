@@ -14,10 +14,9 @@ from vidstill.checkpoints.layouts.mae import build_mae_rules
 from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
 from vidstill.checkpoints.layouts.mmaction import build_mmaction_rules
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
-from vidstill.checkpoints.layouts.rename import RenameRule, build_vit_rules
-from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
-from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules, build_vit_rules
+from vidstill.checkpoints.layouts.stmae import build_slowfast_rules, build_stmae_classifier_rules, build_stmae_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.models.position_embeddings import FixedPositionKind, build_position_table
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
@@ -115,23 +114,23 @@ FILES = {
             ("pos_embed_vid", "sincos3d", MVD.decoder.dim),
         ),
     ),
-    "amd": Foreign(AMD, build_amd_rules(ENCODER, [1, 2], 2), "a pre-training of AMD", beside=lambda: dict(_NORMLESS)),
+    "amd": Foreign(AMD, build_amd_rules(ENCODER, [1, 2]), "a pre-training of AMD", beside=lambda: dict(_NORMLESS)),
     "maskagain": Foreign(MASKAGAIN, build_maskagain_rules(ENCODER), "a pre-training of MaskAgain"),
     "maskagain, aligned": Foreign(ALIGNED, build_maskagain_rules(ENCODER), "a pre-training of MaskAgain (with Align_"),
     "mae": Foreign(MAE, build_mae_rules(MAE.encoder), "a pre-training of image MAE", tables=_mae_tables(MAE)),
     "mae, encoder": Foreign(
         MAE.encoder,
-        build_vit_rules(MAE.encoder, "", "encoder.", is_image=True),
+        build_vit_rules(MAE.encoder, "", "encoder."),
         "an encoder of image MAE alone",
         "encoder",
         tables=_mae_tables(MAE)[:1],
     ),
     "mae, classifier": Foreign(
-        _classifier(IMAGE), build_classifier_rules(IMAGE, is_image=True), "a classifier of image MAE", "classifier"
+        _classifier(IMAGE), build_classifier_rules(IMAGE), "a classifier of image MAE", "classifier"
     ),
     "mae, class token": Foreign(
         _classifier(IMAGE, pooling="first"),
-        build_classifier_rules(IMAGE, is_image=True),
+        build_classifier_rules(IMAGE),
         "the class token",
         "classifier",
     ),
@@ -160,7 +159,7 @@ FILES = {
     ),
     "mmaction": Foreign(
         _classifier(ENCODER),
-        build_mmaction_rules(ENCODER, "backbone."),
+        build_mmaction_rules(ENCODER),
         "with the names of mmaction2",
         "classifier",
         tables=(("backbone.pos_embed", "sinusoid", ENCODER.dim),),

@@ -13,7 +13,7 @@ def to_foreign(tensors: Mapping[str, Tensor], rules: Sequence[RenameRule]) -> di
 
 def translate_state_dict(foreign_tensors: Mapping[str, Tensor], rules: Sequence[RenameRule]) -> dict[str, Tensor]:
     """Return foreign tensors under our names; every one must be known and complete."""
-    result = rename_tensors(foreign_tensors, rules)
-    assert not [entry for entry in result.entries if entry.status == "unexplained"]
-    assert not result.partial_tensors
-    return result.tensors
+    tensors, entries = rename_tensors(foreign_tensors, rules)
+    assert not [entry for entry in entries if entry.status == "unexplained"]
+    assert {entry.native_name for entry in entries if entry.native_name} == tensors.keys()
+    return tensors

@@ -5,8 +5,8 @@ import torch
 from full_size import clip, fill, hold, hold_numbers, mask
 
 from vidstill.checkpoints.layouts.amd import build_amd_rules
-from vidstill.checkpoints.layouts.rename import build_vit_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules, build_vit_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.methods.amd import AMDConfig
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.common.teacher import TeacherConfig
@@ -70,7 +70,7 @@ def test_a_small_classifier_has_the_authors_numbers() -> None:
 def test_amd_small_has_the_authors_numbers() -> None:
     config = AMDConfig(encoder=SMALL, decoder=DECODER, teacher=TeacherConfig(model=BASE), layer_pairs=PAIRS)
     method = config.build().eval()
-    fill(method, build_amd_rules(SMALL, [6, 12], 2))
+    fill(method, build_amd_rules(SMALL, [6, 12]))
     fill(method.teacher.model, build_vit_rules(BASE, "", ""))
     method.double()  # in float32, processors differ by more than the last digit of the teacher's last layer
     exact = clip().double()

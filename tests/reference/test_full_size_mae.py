@@ -9,8 +9,7 @@ from reference_mae import mask_by, predictions
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mae import build_mae_rules
-from vidstill.checkpoints.layouts.rename import build_vit_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules, build_vit_rules
 from vidstill.methods.common.masking import Mask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
@@ -83,7 +82,7 @@ def test_mae_base_has_the_authors_numbers() -> None:
 def test_a_base_classifier_has_the_authors_numbers(pooling: str, printed: tuple[str, ...]) -> None:
     mean, std, first, last = printed
     model = ClassifierConfig(encoder=IMAGE_BASE, num_classes=1000, pooling=pooling).build().eval()
-    fill(model, build_classifier_rules(IMAGE_BASE, is_image=True))
+    fill(model, build_classifier_rules(IMAGE_BASE))
     with torch.no_grad():
         logits = model(clip(1))
     hold(logits, shape=(2, 1000), mean=mean, std=std, first=first, last=last)
@@ -93,7 +92,7 @@ def test_dmae_small_has_the_authors_numbers() -> None:
     config = DMAEConfig(encoder=IMAGE_SMALL, teacher=TeacherConfig(model=IMAGE_BASE), layer_pairs=((9, 9),))
     method = config.build().eval()
     fill(method, build_mae_rules(IMAGE_SMALL))
-    fill(method.teacher.model, build_vit_rules(IMAGE_BASE, "", "", is_image=True))
+    fill(method.teacher.model, build_vit_rules(IMAGE_BASE, "", ""))
     with torch.no_grad():
         student = method.encoder(clip(1), kept(), layers=(9,))
         teacher = method.teacher(clip(1), kept(), layers=(9,))

@@ -7,8 +7,7 @@ import torch
 from full_size import clip, fill, hold, hold_numbers, mask
 
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
-from vidstill.checkpoints.layouts.rename import build_vit_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules, build_vit_rules
 from vidstill.methods.mvd import MVDConfig, TeacherBranch
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.position_embeddings import build_position_table
@@ -77,7 +76,7 @@ def test_the_position_table_has_the_authors_numbers() -> None:
 def test_a_small_student_of_base_teachers_has_the_authors_numbers() -> None:
     method = config(SMALL, IMAGE_BASE, BASE, 2, 384, 6).build().eval()
     fill(method, build_mvd_rules(STUDENT))
-    fill(method.teachers["image"].model, build_vit_rules(IMAGE_BASE, "", "", is_image=True))
+    fill(method.teachers["image"].model, build_vit_rules(IMAGE_BASE, "", ""))
     fill(method.teachers["video"].model, build_vit_rules(BASE, "encoder.", ""))
     features = method.forward_teachers(clip(), GRID)
     with torch.no_grad():

@@ -17,8 +17,7 @@ from reference_mae import predictions, stmae_colours
 from torch import Tensor, nn
 
 from vidstill.checkpoints.layouts.rename import RenameRule
-from vidstill.checkpoints.layouts.slowfast import build_slowfast_rules
-from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
+from vidstill.checkpoints.layouts.stmae import build_slowfast_rules, build_stmae_classifier_rules, build_stmae_rules
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.masking import Mask
 from vidstill.methods.stmae import STMAE, STMAEConfig, STMAEQuirks, build_stmae_vit_config

@@ -19,7 +19,7 @@ from reference_mae import (
 )
 
 from vidstill.checkpoints.layouts.mae import build_mae_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.imagemae import ImageMAEConfig
@@ -66,7 +66,7 @@ def test_the_classifier_agrees_with_image_maes_authors(case: Case) -> None:
         pooling="mean" if config["global_pool"] else "first",
     )
     model: Classifier = ours.build().train(config["mode"] == "train")
-    names = build_classifier_rules(ours.encoder, is_image=True)
+    names = build_classifier_rules(ours.encoder)
     load_state_dict_strict(model, translate_state_dict(case.under("weights"), names), case.name)
     assert [block.drop_path for block in model.encoder.blocks] == config["drop_path_per_block"]
 
@@ -96,7 +96,7 @@ def test_new_models_start_as_image_maes_authors_do(case: Case) -> None:
     )
     trained = {name: each for name, each in statistics["pretrain"].items() if "pos_embed" not in name}  # held below
     hold_statistics(case, trained, to_foreign(method.state_dict(), build_mae_rules(method.config.encoder)))
-    names = build_classifier_rules(tuned.encoder, is_image=True)
+    names = build_classifier_rules(tuned.encoder)
     hold_statistics(case, statistics["finetune"], to_foreign(tuned.build().state_dict(), names))
 
 

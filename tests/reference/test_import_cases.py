@@ -20,8 +20,7 @@ from reference_cases import Case, cases, load_cases
 from reference_models import encoder_config
 from torch import Tensor
 
-from vidstill.checkpoints.conversion_report import ConversionReport
-from vidstill.checkpoints.convert import import_checkpoint
+from vidstill.checkpoints.convert import ConversionReport, import_checkpoint
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint
 from vidstill.checkpoints.layouts.export import export_state_dict, write_foreign_checkpoint
 from vidstill.models.vit import ViTConfig

@@ -22,7 +22,7 @@ HEAD = (RenameRule("head.0.", "norm."), RenameRule("head.1.", "head."))
 def test_a_linear_probe_learns_what_its_authors_learns(case: Case) -> None:
     stored = case.json["config"]
     config = encoder_config(stored, learned=True)
-    names = (*HEAD, *build_vit_rules(config, "", "encoder.", is_image=True))
+    names = (*HEAD, *build_vit_rules(config, "", "encoder."))
     probe = LinearProbeModel(config.build(), stored["num_classes"])
     load_state_dict_strict(probe, translate_state_dict(case.under("weights"), names), case.name)
     optimizer = LARSConfig(base_lr=1.0, weight_decay=stored["weight_decay"]).build(probe)

@@ -10,7 +10,8 @@ from reference_cases import Case, cases
 
 from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.checkpoints.load import init_encoder
 from vidstill.methods.common.masking import NestedTubeMask, TubeMask
 from vidstill.methods.videomae import VideoMAEConfig

@@ -18,8 +18,8 @@ from reference_models import (
 )
 
 from vidstill.checkpoints.layouts.amd import build_amd_rules
-from vidstill.checkpoints.layouts.rename import RenameRule
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
@@ -221,7 +221,7 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
 
 
 def names_of(config: AMDConfig) -> tuple[RenameRule, ...]:
-    return build_amd_rules(config.encoder, [layer for layer, _ in config.direct_pairs], len(config.generator_pairs))
+    return build_amd_rules(config.encoder, [layer for layer, _ in config.direct_pairs])
 
 
 def amd(case: Case) -> AMD:

@@ -15,8 +15,7 @@ from reference_models import colours, encoder_config, hold_gradients, hold_table
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
-from vidstill.checkpoints.layouts.rename import build_vit_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules, build_vit_rules
 from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.losses import RegressionLoss
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask

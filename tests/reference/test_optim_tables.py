@@ -14,9 +14,9 @@ from torch import nn
 from vidstill.checkpoints.layouts.amd import build_amd_rules
 from vidstill.checkpoints.layouts.mae import build_mae_rules
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
-from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules
 from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMDConfig, AMDQuirks
 from vidstill.methods.common.teacher import TeacherConfig
@@ -108,7 +108,7 @@ def built(case: Case, row: dict[str, Any]) -> tuple[nn.Module, tuple[RenameRule,
                 generator_depth=options["generator_depth"],
                 released=AMDQuirks(projection_by_index=True),
             )
-            return config.build(), build_amd_rules(encoder, options["direct_layers"], len(config.generator_pairs))
+            return config.build(), build_amd_rules(encoder, options["direct_layers"])
     raise AssertionError(f"{case.method} has a table of {row['model']}, which nobody builds here")
 
 
@@ -131,7 +131,7 @@ def models(case: Case) -> dict[str, tuple[nn.Module, tuple[RenameRule, ...]]]:
     before, after = case.json["config"]["pretrain"], case.json["config"]["finetune"]
     if case.method == "image_mae":
         learned, fixed = reference_mae.encoder_config(after, learned=True), reference_mae.encoder_config(before)
-        tuned = build_classifier_rules(learned, is_image=True)
+        tuned = build_classifier_rules(learned)
         return {
             "pretrain": (pretrained(fixed, reference_mae.decoder_config(before)), build_mae_rules(fixed)),
             "global_pool=True": (classifier(learned), tuned),

@@ -26,9 +26,8 @@ from torch import Tensor, nn
 from vidstill.checkpoints.convert import import_checkpoint
 from vidstill.checkpoints.inflate import inflate_encoder
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules
 from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules
 from vidstill.checkpoints.load import init_encoder, load_state_dict_strict
 from vidstill.data.transforms.mixup import MixupCutmix
 from vidstill.engine.distributed import Runtime
@@ -226,7 +225,7 @@ def test_weights_of_images_are_inflated_as_the_authors_do(case: Case) -> None:
         dim=dim, depth=1, heads=1, tubelet=(frames, p, q), positions="separable", learned_grid=(8, 14, 14),
         class_token=True, attention_bias="qkv",
     )  # fmt: skip
-    ours = translate_state_dict(theirs, build_classifier_rules(image, is_image=True))
+    ours = translate_state_dict(theirs, build_classifier_rules(image))
     ours = inflate_encoder({name.removeprefix("encoder."): tensor for name, tensor in ours.items()}, image, clips)
     assert not ours["positions.time"].any()
     found = to_foreign(

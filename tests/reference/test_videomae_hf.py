@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from foreign_layout import to_foreign
 from reference_cases import Case, cases
 from reference_models import colours, list_tokens
 from safetensors.torch import save_file
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from vidstill.checkpoints.layouts.transformers import build_transformers_rules
 from vidstill.checkpoints.load import load_checkpoint, load_state_dict_strict
 from vidstill.methods.common.masking import Mask
-from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
+from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.config_io import from_dict
@@ -62,20 +63,13 @@ def clip_of(case: Case) -> Tensor:
 
 def hold_gradients(case: Case, module: nn.Module, encoder: ViTConfig) -> None:
     """Every gradient that the reference has equals ours; of queries, keys and values it is some rows of ours."""
-    decoder = module.config.decoder if isinstance(module, VideoMAE) else None
-    names, ours = build_transformers_rules(encoder, decoder), dict(module.named_parameters())
-    theirs = case.under("grad")
-    assert theirs
-    for name in theirs:
-        rule = next(rule for rule in names if name.startswith(rule.foreign_prefix))
-        found = ours[str(rule.native_prefix) + name.removeprefix(rule.foreign_prefix)].grad
-        assert found is not None, name
-        rows = found if rule.chunk is None else found.chunk(rule.chunk[1])[rule.chunk[0]]
-        case.hold(
-            rearrange(rows, rule.to_foreign, **rule.axis_sizes) if rule.to_foreign else rows,
-            f"grad/{name}",
-            "gradients",
-        )
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+    foreign = to_foreign(gradients, build_transformers_rules(encoder.tubelet))
+    foreign |= {in_memory(name): gradient for name, gradient in foreign.items()}
+    expected = case.under("grad")
+    assert expected
+    for name in expected:
+        case.hold(foreign[name], f"grad/{name}", "gradients")
 
 
 @pytest.mark.parametrize("saved", SAVED)

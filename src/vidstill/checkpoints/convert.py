@@ -1,16 +1,17 @@
 """Import a foreign checkpoint: recognize its layout, rename its tensors, and account for every one of them."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from vidstill.checkpoints.conversion_report import ConversionReport, TensorConversion
+from torch import Tensor
+
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import compute_encoder_shapes
-from vidstill.checkpoints.layouts.infer_encoder import check_encoder_matches
-from vidstill.checkpoints.layouts.layout import ForeignFile, LayoutMatch, ShapeDict
+from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, check_encoder_matches
+from vidstill.checkpoints.layouts.layout import LayoutMatch
 from vidstill.checkpoints.layouts.registry import LAYOUTS
-from vidstill.checkpoints.layouts.rename import RenameResult, rename_tensors
+from vidstill.checkpoints.layouts.rename import ConversionStatus, TensorConversion, rename_tensors
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.text import join_first
@@ -18,7 +19,23 @@ from vidstill.utils.types import InputError
 
 _BACKBONE_PREFIX = "backbone."  # before every name of an encoder that was part of a larger model
 _MAX_LISTED_TENSORS = 4
-_CONVERTED = ("unchanged", "renamed", "reshaped")
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """
+    Args:
+        layout_description: What the file was recognized as, and by which signs.
+        entries: One for each tensor, or for each place it goes to.
+        notes: What the file does not say and was assumed or taken from the hint.
+    """
+
+    layout_description: str
+    entries: tuple[TensorConversion, ...]
+    notes: tuple[str, ...] = ()
+
+    def filter_by_status(self, status: ConversionStatus) -> Iterator[TensorConversion]:
+        return (entry for entry in self.entries if entry.status == status)
 
 
 def import_checkpoint(
@@ -40,33 +57,29 @@ def import_checkpoint(
     """
     wrapper = _BACKBONE_PREFIX if all(name.startswith(_BACKBONE_PREFIX) for name in checkpoint.tensors) else ""
     tensors = {name.removeprefix(wrapper): tensor for name, tensor in checkpoint.tensors.items()}
+    file, source = ForeignFile(tensors, checkpoint.foreign_metadata, hint), checkpoint.source or "the file"
     try:
-        key, match = _detect_layout(ForeignFile(tensors, checkpoint.foreign_metadata, hint))
+        key, match = _detect_layout(file)
         if hint is not None:
             check_encoder_matches(from_dict(ViTConfig, match.metadata["encoder"]), hint)
-        result = rename_tensors(tensors, match.rules)
-        expected = _compute_expected_shapes(match)
+        renamed, entries = rename_tensors(tensors, match.rules)
+        shapes = match.compute_shapes()
     except InputError as error:
-        raise InputError(f"{checkpoint.source or 'the file'}: {error}") from None
-    entries = [_resolve_entry(entry, match, expected, ignore_keys) for entry in result.entries]
-    converted = {entry.native_name for entry in entries if entry.status in _CONVERTED} - result.partial_tensors.keys()
-    missing = []
-    for name in expected:
-        reason = _find_reason(match.optional_prefixes, name)
-        if name in converted:
-            continue
-        if reason is None or name in result.partial_tensors:
-            missing.append(name)
-        else:
-            entries.append(TensorConversion("", name, expected[name], "missing", reason))
-    _check_conversion(checkpoint, match, result, expected, entries, missing)
+        raise InputError(f"{source}: {error}") from None
+    entries = [_resolve_entry(entry, shapes, ignore_keys) for entry in entries]
+    present = {entry.native_name for entry in entries}
+    for name in [name for name in shapes if name not in present]:
+        reasons = (reason for prefix, reason in match.optional_prefixes.items() if name.startswith(prefix))
+        if reason := next(reasons, None):
+            entries.append(TensorConversion("", name, shapes[name], "missing", reason))
+    native = {name: tensor for name, tensor in renamed.items() if name in shapes}
+    if faults := _describe_faults(native, shapes, entries):
+        raise InputError(f"{source} was recognized as {match.description}, and {faults}")
+    description = f"{match.description}, all under {wrapper!r}" if wrapper else match.description
+    metadata = {"layout": key, **match.metadata, "separate_qkv": file.has_separate_qkv}
     entries = [
         replace(entry, foreign_name=wrapper + entry.foreign_name) if entry.foreign_name else entry for entry in entries
     ]
-    description = f"{match.description}, all under {wrapper!r}" if wrapper else match.description
-    separate_qkv = any(rule.chunk is not None for rule in match.rules)
-    metadata = {"layout": key, **match.metadata, "separate_qkv": separate_qkv}
-    native = {name: tensor for name, tensor in result.tensors.items() if name in converted}
     notes = (*match.notes, *map(str, checkpoint.foreign_metadata.get("notes", ())))
     report = ConversionReport(description, tuple(entries), notes)
     return replace(checkpoint, tensors=native, metadata=metadata), report
@@ -88,78 +101,44 @@ def _detect_layout(file: ForeignFile) -> tuple[str, LayoutMatch]:
     )
 
 
-def _compute_expected_shapes(match: LayoutMatch) -> ShapeDict:
-    """Our names and shapes that a file of this kind must hold."""
-    encoder, head = from_dict(ViTConfig, match.metadata["encoder"]), match.metadata.get("classifier")
-    final_norm = head is None or head["pooling"] == "first"
-    shapes = compute_encoder_shapes(encoder, final_norm=final_norm) | dict(match.expected_shapes)
-    if head is None:
-        return shapes
-    if not final_norm:
-        shapes |= {"norm.weight": (encoder.dim,), "norm.bias": (encoder.dim,)}
-    return shapes | {"head.weight": (head["num_classes"], encoder.dim), "head.bias": (head["num_classes"],)}
-
-
 def _resolve_entry(
-    entry: TensorConversion, match: LayoutMatch, expected_shapes: ShapeDict, ignore_keys: Collection[str]
+    entry: TensorConversion, shapes: Mapping[str, tuple[int, ...]], ignore_keys: Collection[str]
 ) -> TensorConversion:
     """Decide about a renamed tensor, now that the model's names are known."""
-    reason = _find_reason(match.ignored_prefixes, entry.foreign_name)
-    if entry.status == "ignored" or (reason is not None and entry.native_name not in expected_shapes):
-        default = "a fixed position table, computed here" if "pos_embed" in entry.foreign_name else entry.reason
-        return replace(entry, native_name="", status="ignored", reason=reason or default)
-    if entry.native_name in expected_shapes:
+    if entry.status == "ignored" or entry.native_name in shapes:
         return entry
     if any(entry.foreign_name.startswith(key) or fnmatchcase(entry.foreign_name, key) for key in ignore_keys):
         return replace(entry, native_name="", status="ignored", reason="left out by --ignore-keys")
     return replace(entry, status="unexplained", reason=entry.reason or "the model has no such tensor")
 
 
-def _find_reason(reasons: Mapping[str, str], name: str) -> str | None:
-    return next((reason for prefix, reason in reasons.items() if name.startswith(prefix)), None)
-
-
-def _check_conversion(
-    checkpoint: Checkpoint,
-    match: LayoutMatch,
-    result: RenameResult,
-    expected_shapes: ShapeDict,
-    entries: Sequence[TensorConversion],
-    missing: Sequence[str],
-) -> None:
-    """Raises an InputError where tensors are missing, of a wrong shape, or unexplained."""
-    faults = []
-    if missing:
-        names = [
-            f"{name} ({result.partial_tensors[name][0]} of {result.partial_tensors[name][1]} parts are there)"
-            if name in result.partial_tensors
-            else name
-            for name in missing
-        ]
-        faults.append(f"lacks {_format_tensor_names(names)}")
-    wrong_shapes = [
-        f"{entry.foreign_name} as {entry.shape} instead of {expected_shapes[entry.native_name]}"
-        for entry in entries
-        if entry.status in _CONVERTED
-        and entry.native_name in result.tensors
-        and tuple(result.tensors[entry.native_name].shape) != expected_shapes[entry.native_name]
+def _describe_faults(
+    native: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], entries: Sequence[TensorConversion]
+) -> str:
+    """What is missing, of a wrong shape, or unexplained, and what to do; empty: nothing is."""
+    statuses = defaultdict(list)
+    for entry in entries:
+        statuses[entry.native_name].append(entry.status)
+    missing = [
+        f"{name} ({len(statuses[name])} of 3 parts are there)" if statuses[name] else name
+        for name in shapes
+        if name not in native and "missing" not in statuses[name]
     ]
-    if wrong_shapes:
-        faults.append(f"has {_format_tensor_names(wrong_shapes)}")
+    wrong_shapes = [
+        f"{entry.foreign_name} as {entry.shape} instead of {shapes[entry.native_name]}"
+        for entry in entries
+        if entry.native_name in native and tuple(native[entry.native_name].shape) != shapes[entry.native_name]
+    ]
     unexplained = [entry.foreign_name for entry in entries if entry.status == "unexplained"]
-    if unexplained:
-        faults.append(f"has {_format_tensor_names(unexplained)} that nothing explains")
-    if not faults:
-        return
+    faults = [f"lacks {_format_tensor_names(missing)}"] if missing else []
+    faults += [f"has {_format_tensor_names(wrong_shapes)}"] if wrong_shapes else []
+    faults += [f"has {_format_tensor_names(unexplained)} that nothing explains"] if unexplained else []
     if missing or wrong_shapes:
-        advice = "it was cut, renamed or changed: fetch it again"
-    else:
-        advice = (
-            "if they are not needed, leave them out: `vidstill weights convert … --ignore-keys "
-            f"{unexplained[0]}` (also a prefix, or a pattern)"
-        )
-    source = checkpoint.source or "the file"
-    raise InputError(f"{source} was recognized as {match.description}, and {'; it '.join(faults)}; {advice}")
+        faults[-1] += "; it was cut, renamed or changed: fetch it again"
+    elif unexplained:
+        command = f"`vidstill weights convert … --ignore-keys {unexplained[0]}`"
+        faults[-1] += f"; if they are not needed, leave them out: {command} (also a prefix, or a pattern)"
+    return "; it ".join(faults)
 
 
 def _format_tensor_names(names: Sequence[str]) -> str:

@@ -70,7 +70,7 @@ def format_licence(checkpoint: Checkpoint) -> list[str]:
     licence = find_licence(checkpoint)
     use = {True: "allows commercial use", False: "not for commercial use", None: "not known to allow commercial use"}
     line = f"licence: {licence}, {use[allows_commercial(licence)]}" if licence else "licence: only its trainer's"
-    return [line, *_format_provenance(checkpoint.metadata.get("provenance") or [], "  ")]
+    return [line, *format_provenance(checkpoint.metadata.get("provenance") or [], "  ")]
 
 
 def _is_native(checkpoint: Checkpoint) -> bool:
@@ -142,12 +142,13 @@ def _format_role(role: str) -> str:
     return role.replace("_", " ").replace(".", " ")
 
 
-def _format_provenance(entries: Iterable[Mapping[str, Any]], indent: str) -> list[str]:
+def format_provenance(entries: Iterable[Mapping[str, Any]], indent: str) -> list[str]:
+    """A line for each source, after an indent; its own sources follow, indented further."""
     lines = []
     for entry in entries:
         kind = [entry[key] for key in ("published", "layout", "kind") if entry.get(key)][:1]
         licence = _join_provenance(entry)
         details = ", ".join([str(entry.get("source")), *kind, *([f"licence: {licence}"] if licence else [])])
         lines.append(f"{indent}{_format_role(str(entry.get('role', 'from')))}: {details}")
-        lines += _format_provenance(entry.get("provenance") or [], indent + "  ")
+        lines += format_provenance(entry.get("provenance") or [], f"  {indent}")
     return lines

@@ -17,7 +17,7 @@ from vidstill.checkpoints.inflate import (
     needs_learned_positions,
 )
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint
-from vidstill.checkpoints.layouts.layout import list_indices
+from vidstill.checkpoints.layouts.infer_encoder import list_indices
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError

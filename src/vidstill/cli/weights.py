@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from vidstill.checkpoints.conversion_report import ConversionReport, TensorConversion
-from vidstill.checkpoints.convert import import_checkpoint
+from vidstill.checkpoints.convert import ConversionReport, import_checkpoint
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint, write_checkpoint
 from vidstill.checkpoints.layouts.export import (
     check_foreign_suffix,
@@ -20,6 +19,7 @@ from vidstill.checkpoints.layouts.export import (
     write_foreign_checkpoint,
 )
 from vidstill.checkpoints.layouts.registry import LAYOUTS, WRITABLE_LAYOUTS
+from vidstill.checkpoints.layouts.rename import TensorConversion
 from vidstill.checkpoints.licences import build_provenance, find_licence, format_licence
 from vidstill.cli.options import Json
 from vidstill.models.vit import ViTConfig

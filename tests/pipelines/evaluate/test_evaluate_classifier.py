@@ -14,7 +14,8 @@ from tiny_models import VIDEOMAE, built
 from tiny_runs import CLASSES, FINETUNE, make_data, run
 
 from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.cli.main import main
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.decode.reader import VideoReader

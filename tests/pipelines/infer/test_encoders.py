@@ -20,7 +20,8 @@ from tiny_encoders import (
 from tiny_models import CLASSES, ENCODER, built, clips
 
 import vidstill
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules, build_videomae_rules
+from vidstill.checkpoints.layouts.rename import build_classifier_rules
+from vidstill.checkpoints.layouts.videomae import build_videomae_rules
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.decode.reader import iter_frames
 from vidstill.data.manifest.open import open_manifest

@@ -38,7 +38,8 @@ def export_state_dict(checkpoint: Checkpoint, layout: str) -> dict[str, Tensor]:
     """
     form = _get_format(layout)
     config = _check_model(checkpoint, form)
-    rules = form.build_rules(checkpoint, config)
+    build_rules = form.build_classifier_rules if checkpoint.metadata["kind"] == "classifier" else form.build_rules
+    rules = build_rules(config, checkpoint)
     foreign = rename_to_foreign(checkpoint.tensors, rules, f"{checkpoint.source} cannot be written for {form.project}")
     foreign |= form.build_extra_tensors(foreign)
     if checkpoint.metadata["kind"] in form.kinds_with_position_table:

@@ -1,10 +1,12 @@
-"""Infer an encoder and a decoder from the names and shapes of a foreign file; the rest comes from the hint."""
+"""A foreign file, and the encoder and decoder that its names and shapes say; the rest comes from the hint."""
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -14,16 +16,68 @@ from vidstill.checkpoints.layouts.infer_positions import (
     format_position_mismatch,
     infer_positions,
 )
-from vidstill.checkpoints.layouts.layout import PATCH_EMBED_WEIGHT, ForeignFile, list_indices
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.layers import NORM_EPS, AttentionBias
 from vidstill.models.position_embeddings import FixedPositionKind
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.utils.types import InputError
 
+DecoderClassToken = Literal["none", "encoder", "own"]
+PATCH_EMBED_WEIGHT = "patch_embed.proj.weight"  # the authors embed patches by a convolution
 _NUM_HEADS = {1280: 16, 1408: 16}  # ViT-H and VideoMAE V2's ViT-g; all other sizes have 64 channels a head
 _USUAL_DEPTHS = {192: 12, 384: 12, 768: 12, 1024: 24, 1280: 32, 1408: 40}
 _PLACEHOLDER_LAYER_SCALE = 0.1  # an initial value: it says that there is layer scale, and is overwritten
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """A file to be recognized.
+
+    Args:
+        metadata: What stands beside the tensors: `config.json` of transformers, or a trainer's options.
+        hint: The encoder the caller expects. It decides what the file does not say (heads, the kind of fixed
+            positions); None: the usual values of the family.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    hint: ViTConfig | None = None
+
+    @cached_property
+    def top_modules(self) -> set[str]:
+        """The names up to their first dot."""
+        return {name.partition(".")[0] for name in self.tensors}
+
+    @property
+    def has_separate_qkv(self) -> bool:
+        """Whether there is a layer each for queries, keys and values."""
+        return not any(".attn.qkv." in name for name in self.tensors)
+
+    def select(self, prefix: str) -> "ForeignFile":
+        """The tensors under a prefix, without it."""
+        tensors = {name.removeprefix(prefix): each for name, each in self.tensors.items() if name.startswith(prefix)}
+        return replace(self, tensors=tensors)
+
+    def count_rows(self, name: str) -> int:
+        """The number of outputs of a layer.
+
+        Raises:
+            InputError: There is no tensor of this name.
+        """
+        if name not in self.tensors or not self.tensors[name].ndim:
+            raise InputError(f"it has no {name!r}, which every file of its layout has: it is incomplete")
+        return len(self.tensors[name])
+
+    def has_patch_embed(self, ndim: int, prefix: str = "") -> bool:
+        """Whether there is a patch embedding of videos (a kernel of 5 dimensions) or of images (4)."""
+        weight = self.tensors.get(prefix + PATCH_EMBED_WEIGHT)
+        return weight is not None and weight.ndim == ndim
+
+
+def list_indices(names: Mapping[str, Tensor], prefix: str) -> list[int]:
+    """The numbers that follow a prefix in names, ascending."""
+    matches = (re.match(rf"{re.escape(prefix)}(\d{{1,4}})\.", name) for name in names)
+    return sorted({int(match[1]) for match in matches if match})
 
 
 @dataclass(frozen=True)
@@ -68,6 +122,8 @@ def infer_encoder(
         )
     dim, (t, h, w) = len(kernel), ((1, *kernel.shape[2:]) if kernel.ndim == 4 else kernel.shape[2:])
     stack = infer_block_stack(tensors, "blocks.", dim)
+    if hint and hint.layer_scale and "layer_scale" in stack:
+        stack["layer_scale"] = hint.layer_scale
     heads, heads_note = infer_num_heads(dim, hint)
     same_modality = hint if hint is not None and (hint.tubelet[0] == 1) == (t == 1) else None
     class_token = "cls_token" in tensors
@@ -84,36 +140,41 @@ def infer_encoder(
         class_token=class_token,
         requires_table=requires_table,
     )
-    layer_scale = _PLACEHOLDER_LAYER_SCALE if stack.has_layer_scale else 0.0
     config = ViTConfig(
         dim=dim,
-        depth=stack.depth,
         heads=heads,
-        mlp_ratio=stack.mlp_ratio,
         tubelet=(t, h, w),
         drop_remainder=hint.drop_remainder if hint else False,
         positions=positions.kind,
         learned_grid=positions.learned_grid,
         class_token=class_token,
-        layer_scale=hint.layer_scale if layer_scale and hint and hint.layer_scale else layer_scale,
-        attention_bias=stack.attention_bias,
         norm_eps=hint.norm_eps if hint else NORM_EPS,
         mean=hint.mean if hint else mean,
         std=hint.std if hint else std,
+        **stack,
     )
-    notes = (*_describe_depth(config, hint), heads_note, *positions.notes, _describe_normalization(config, hint))
-    return InferredEncoder(config, notes, positions.stored_grid)
+    notes = [heads_note, *positions.notes]
+    if hint is not None:
+        notes.append("colour normalization and norm eps as in the recipe; the file does not say")
+    else:
+        usual = _USUAL_DEPTHS.get(dim, config.depth)
+        if usual != config.depth:
+            usual_depth = f"{config.depth} blocks, where encoders of this width usually have {usual}"
+            notes.insert(0, f"{usual_depth}: the file may be cut off")
+        colours = "ImageNet's" if config.mean == IMAGENET_MEAN else f"the layout's, mean {config.mean[0]:g}"
+        notes.append(f"colour normalization is {colours}, norm eps is {config.norm_eps:g}; the file does not say")
+    return InferredEncoder(config, tuple(notes), positions.stored_grid)
 
 
 def infer_decoder(
     tensors: Mapping[str, Tensor],
     prefix: str,
     dim: int,
-    *,
     positions: InferredPositions,
+    *,
     heads: int | None = None,
-    class_token: Literal["none", "encoder", "own"] = "none",
-    embed_bias: bool = False,
+    class_token: DecoderClassToken = "none",
+    embed_bias: bool = True,
 ) -> DecoderConfig:
     """Infer the decoder whose blocks have a prefix.
 
@@ -126,34 +187,21 @@ def infer_decoder(
         class_token: Which class token comes before its tokens.
         embed_bias: Whether the layer before it has a bias.
     """
-    stack = infer_block_stack(tensors, prefix, dim)
-    heads = heads or (dim // 64 if dim % 64 == 0 else 1) or 1
+    heads = heads or (dim // 64 if dim % 64 == 0 else 1)
     return DecoderConfig(
         dim=dim,
-        depth=stack.depth,
         heads=heads if dim % heads == 0 else 1,
-        mlp_ratio=stack.mlp_ratio,
         positions=positions.kind,
         learned_grid=positions.learned_grid,
         class_token=class_token,
         embed_bias=embed_bias,
-        layer_scale=_PLACEHOLDER_LAYER_SCALE if stack.has_layer_scale else 0.0,
-        attention_bias=stack.attention_bias,
+        **infer_block_stack(tensors, prefix, dim),
     )
 
 
-@dataclass(frozen=True)
-class BlockStack:
-    """What the tensors of a stack of blocks say."""
+def infer_block_stack(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> dict[str, Any]:
+    """The depth, MLP ratio, attention bias and, if there is any, layer scale of a stack of blocks.
 
-    depth: int
-    mlp_ratio: float
-    attention_bias: AttentionBias
-    has_layer_scale: bool
-
-
-def infer_block_stack(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> BlockStack:
-    """
     Raises:
         InputError: There are no blocks, or one between others is missing.
     """
@@ -165,17 +213,18 @@ def infer_block_stack(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> B
         raise InputError(f"it has a block {prefix}{blocks[-1]} and no {prefix}{gap}: it is incomplete, fetch it again")
     suffixes = {name.removeprefix(prefix).partition(".")[2] for name in tensors if name.startswith(prefix)}
     layers = (f"{prefix}{block}.mlp.fc1.{kind}" for block in blocks for kind in ("bias", "weight"))
-    hidden = Counter(len(tensors[name]) for name in layers if name in tensors)
+    hidden = Counter(len(tensors[name]) for name in layers if name in tensors).most_common(1)
     bias: AttentionBias = "none"
     if suffixes & {"attn.q_bias", "attn.v_bias"}:
         bias = "qv"
     elif suffixes & {"attn.qkv.bias", "attn.q.bias", "attn.k.bias", "attn.v.bias"}:
         bias = "qkv"
-    size = hidden.most_common(1)[0][0] if hidden else 4 * dim
-    return BlockStack(len(blocks), _infer_mlp_ratio(dim, size), bias, bool(suffixes & {"gamma_1", "gamma_2"}))
+    ratio = infer_mlp_ratio(dim, hidden[0][0] if hidden else 4 * dim)
+    scale = {"layer_scale": _PLACEHOLDER_LAYER_SCALE} if suffixes & {"gamma_1", "gamma_2"} else {}
+    return {"depth": len(blocks), "mlp_ratio": ratio, "attention_bias": bias, **scale}
 
 
-def _infer_mlp_ratio(dim: int, hidden: int) -> float:
+def infer_mlp_ratio(dim: int, hidden: int) -> float:
     """The ratio that gives an MLP of this hidden size; the family's own ratios come first."""
     return next(ratio for ratio in (4.0, 48 / 11, hidden / dim, (hidden + 0.5) / dim) if int(dim * ratio) == hidden)
 
@@ -197,20 +246,6 @@ def infer_num_heads(dim: int, hint: ViTConfig | None) -> tuple[int, str]:
         f"its encoder has a width of {dim}, which is no size of the family, and no file says how many heads it has; "
         "name a recipe of this width (--hint RECIPE of `vidstill weights`), or set --encoder.dim and --encoder.heads"
     )
-
-
-def _describe_depth(config: ViTConfig, hint: ViTConfig | None) -> list[str]:
-    usual = _USUAL_DEPTHS.get(config.dim)
-    if hint is not None or usual in (None, config.depth):
-        return []
-    return [f"{config.depth} blocks, where encoders of this width usually have {usual}: the file may be cut off"]
-
-
-def _describe_normalization(config: ViTConfig, hint: ViTConfig | None) -> str:
-    if hint is not None:
-        return "colour normalization and norm eps as in the recipe; the file does not say"
-    source = "ImageNet's" if config.mean == IMAGENET_MEAN else f"the layout's, mean {config.mean[0]:g}"
-    return f"colour normalization is {source}, norm eps is {config.norm_eps:g}; the file does not say"
 
 
 def check_encoder_matches(config: ViTConfig, hint: ViTConfig) -> None:

@@ -1,73 +1,28 @@
 """What a layout is: how a foreign file of it is recognized by names and shapes, and how one is written."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, InferredEncoder
+from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules
+from vidstill.models.decoder import DecoderConfig
 from vidstill.models.layers import AttentionBias
 from vidstill.models.position_embeddings import PositionKind
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
-from vidstill.utils.types import InputError
+from vidstill.utils.config_io import from_dict, to_dict
 
-ShapeDict = dict[str, tuple[int, ...]]
-PATCH_EMBED_WEIGHT = "patch_embed.proj.weight"  # the authors embed patches by a convolution
-CHECKPOINT_KINDS = ("pretraining", "encoder", "classifier")
-
-
-@dataclass(frozen=True)
-class ForeignFile:
-    """A file to be recognized.
-
-    Args:
-        metadata: What stands beside the tensors: `config.json` of transformers, or a trainer's options.
-        hint: The encoder the caller expects. It decides what the file does not say (heads, the kind of fixed
-            positions); None: the usual values of the family.
-    """
-
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    hint: ViTConfig | None = None
-
-    @cached_property
-    def top_modules(self) -> set[str]:
-        """The names up to their first dot."""
-        return {name.partition(".")[0] for name in self.tensors}
-
-    def select(self, prefix: str) -> "ForeignFile":
-        """The tensors under a prefix, without it."""
-        tensors = {name.removeprefix(prefix): each for name, each in self.tensors.items() if name.startswith(prefix)}
-        return replace(self, tensors=tensors)
-
-    def count_rows(self, name: str) -> int:
-        """The number of outputs of a layer.
-
-        Raises:
-            InputError: There is no tensor of this name.
-        """
-        if name not in self.tensors or not self.tensors[name].ndim:
-            raise InputError(f"it has no {name!r}, which every file of its layout has: it is incomplete")
-        return len(self.tensors[name])
-
-    def list_indices(self, prefix: str) -> list[int]:
-        return list_indices(self.tensors, prefix)
-
-    def has_patch_embed(self, ndim: int, prefix: str = "") -> bool:
-        """Whether there is a patch embedding of videos (a kernel of 5 dimensions) or of images (4)."""
-        weight = self.tensors.get(prefix + PATCH_EMBED_WEIGHT)
-        return weight is not None and weight.ndim == ndim
-
-
-def list_indices(names: Mapping[str, Tensor], prefix: str) -> list[int]:
-    """The numbers that follow a prefix in names, ascending."""
-    matches = (re.match(rf"{re.escape(prefix)}(\d{{1,4}})\.", name) for name in names)
-    return sorted({int(match[1]) for match in matches if match})
+CheckpointKind = Literal["pretraining", "encoder", "classifier", "probe"]
+CHECKPOINT_KINDS: tuple[CheckpointKind, ...] = ("pretraining", "encoder", "classifier")
+ModuleBuilders = dict[str, Callable[[], nn.Module]]
+"""Each builds what stands under its prefix in our names."""
+Pooling = Literal["mean", "first", "mean_after_first"]
 
 
 @dataclass(frozen=True)
@@ -76,22 +31,94 @@ class LayoutMatch:
 
     Args:
         description: For people, such as "a pre-training of VideoMAE".
-        metadata: What a native file of it would say: `kind` ("pretraining", "encoder", "classifier", "probe"),
-            `encoder` (a ViTConfig as a dict), and by its kind `classifier`, `decoder`, `method`.
+        metadata: What a native file of it would say: `kind`, `encoder` (a ViTConfig as a dict), and by its kind
+            `classifier`, `decoder`, `method`.
         rules: Turn the foreign names into ours.
-        ignored_prefixes: Foreign names that are not needed, and why.
+        modules: What the file must hold.
         optional_prefixes: Our names that such a file may lack, and why.
         notes: What the file does not say and was assumed or taken from the hint.
-        expected_shapes: Our names and shapes that it must hold beside the encoder's and a classifier's norm and head.
     """
 
     description: str
     metadata: Mapping[str, Any]
     rules: Sequence[RenameRule]
-    ignored_prefixes: Mapping[str, str] = field(default_factory=dict)
+    modules: ModuleBuilders
     optional_prefixes: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    expected_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def compute_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Our names and shapes that the file must hold; no memory is taken."""
+        with torch.device("meta"):
+            states = {prefix: build().state_dict() for prefix, build in self.modules.items()}
+        return {prefix + name: tuple(each.shape) for prefix, state in states.items() for name, each in state.items()}
+
+
+def build_match(
+    kind: CheckpointKind,
+    description: str,
+    inferred: InferredEncoder,
+    rules: Sequence[RenameRule],
+    *,
+    notes: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    modules: ModuleBuilders | None = None,
+    optional_prefixes: Mapping[str, str] | None = None,
+) -> LayoutMatch:
+    """Build a match whose metadata, modules and notes start with the encoder's.
+
+    Args:
+        kind: An encoder may lack its final norm.
+        description: For people.
+        inferred: The encoder.
+        rules: Turn the foreign names into ours.
+        notes: Notes beside the encoder's.
+        metadata: Metadata beside the kind and the encoder.
+        modules: Modules beside the encoder.
+        optional_prefixes: Our names that such a file may lack, and why.
+    """
+    native = {"kind": kind, "encoder": to_dict(replace(inferred.config, drop_path=0.0))}
+    native |= {"grid": list(inferred.stored_grid)} if inferred.stored_grid else {}
+    optional = {"encoder.norm.": "an encoder may be saved without its final norm"} if kind == "encoder" else {}
+    return LayoutMatch(
+        description,
+        {**native, **(metadata or {})},
+        rules,
+        {"encoder.": inferred.config.build, **(modules or {})},
+        {**optional, **(optional_prefixes or {})},
+        (*inferred.notes, *notes),
+    )
+
+
+def build_classifier_match(
+    description: str,
+    inferred: InferredEncoder,
+    rules: Sequence[RenameRule],
+    num_classes: int,
+    pooling: Pooling,
+    *,
+    norm: Literal["fresh", "pretrained"] = "fresh",
+) -> LayoutMatch:
+    """Build the match of a classifier, whose metadata hold a ClassifierConfig as a dict.
+
+    Args:
+        description: For people.
+        inferred: The encoder.
+        rules: Turn the foreign names into ours.
+        num_classes: The outputs of its head.
+        pooling: How it makes one vector of the tokens.
+        norm: Where the norm before its head started from.
+    """
+    config = {"encoder": to_dict(inferred.config), "num_classes": num_classes, "pooling": pooling, "norm": norm}
+    config |= {"norm_eps": inferred.config.norm_eps}
+    modules = build_classifier_modules(inferred.config, num_classes, pooling)
+    return build_match("classifier", description, inferred, rules, metadata={"classifier": config}, modules=modules)
+
+
+def build_classifier_modules(encoder: ViTConfig, num_classes: int, pooling: Pooling) -> ModuleBuilders:
+    """An encoder, a head, and a norm between them unless the first token is classified after the final norm."""
+    norm = {} if pooling == "first" else {"norm.": partial(nn.LayerNorm, encoder.dim)}
+    build_encoder = partial(encoder.build, final_norm=pooling == "first")
+    return {"encoder.": build_encoder, "head.": partial(nn.Linear, encoder.dim, num_classes), **norm}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +126,8 @@ class ForeignFormat:
     """The models that a project's code has, which its files do not say: any other would load there and be wrong.
 
     Args:
-        build_rules: The rename rules for one of our checkpoints.
+        build_rules: The rename rules for the tensors of one of our checkpoints with this encoder.
+        build_classifier_rules: Those of a classifier.
         position_kinds: How its models embed positions; the fixed kind comes first.
         position_tables: Names of stored fixed tables, each with a foreign tensor whose length is the table's width.
         mean_std: Its colour normalization; None: any.
@@ -110,8 +138,11 @@ class ForeignFormat:
     """
 
     project: str
-    build_rules: Callable[[Checkpoint, ViTConfig], Sequence[RenameRule]]
+    build_rules: Callable[[ViTConfig, Checkpoint], Sequence[RenameRule]]
     position_kinds: tuple[PositionKind, ...]
+    build_classifier_rules: Callable[[ViTConfig, Checkpoint], Sequence[RenameRule]] = lambda config, _: (
+        build_classifier_rules(config)
+    )
     attention_biases: tuple[AttentionBias, ...] = ("qv", "none")
     class_token_options: tuple[bool, ...] = (False,)
     is_image: bool = False
@@ -126,12 +157,10 @@ class ForeignFormat:
 
     def find_differences(self, config: ViTConfig, metadata: Mapping[str, Any]) -> Iterator[str]:
         """Yield the differences between a checkpoint, whose encoder is `config`, and the project's models."""
-        decoder = get_decoder_metadata(metadata)
         pooling, poolings = metadata.get("classifier", {}).get("pooling"), self.list_poolings(config)
-        parts = [("its", config.positions, config.attention_bias, config.layer_scale)]
-        if decoder:
-            scale = decoder.get("layer_scale", 0.0)
-            parts.append(("its decoder's", decoder["positions"], decoder.get("attention_bias", "none"), scale))
+        parts: list[tuple[str, ViTConfig | DecoderConfig]] = [("its", config)]
+        if decoder := read_decoder_config(metadata):
+            parts.append(("its decoder's", decoder))
         if (config.tubelet[0] == 1) != self.is_image:
             modality = "images" if self.is_image else "clips"
             yield f"its tubelets have {config.tubelet[0]} frames, and the code is for {modality}"
@@ -139,12 +168,13 @@ class ForeignFormat:
             yield "it has a class token, and the code none" if config.class_token else "it lacks the code's class token"
         if config.relative_positions:
             yield "it has relative positions"
-        for owner, positions, bias, layer_scale in parts:
-            if positions not in self.position_kinds:
-                yield f"{owner} positions are {positions}, and the code knows {' and '.join(self.position_kinds)}"
-            if bias not in self.attention_biases:
-                yield f"{owner} attention bias is {bias!r}, and the code's {_format_choices(self.attention_biases)}"
-            if layer_scale and not self.supports_layer_scale:
+        for owner, part in parts:
+            if part.positions not in self.position_kinds:
+                yield f"{owner} positions are {part.positions}, and the code knows {' and '.join(self.position_kinds)}"
+            if part.attention_bias not in self.attention_biases:
+                choices = _format_choices(self.attention_biases)
+                yield f"{owner} attention bias is {part.attention_bias!r}, and the code's {choices}"
+            if part.layer_scale and not self.supports_layer_scale:
                 yield f"{owner} blocks have layer scale"
         if self.mean_std and (config.mean, config.std) != self.mean_std:
             yield f"its colour mean is {config.mean}, and the code's {self.mean_std[0]}"
@@ -156,10 +186,15 @@ def _format_choices(choices: Sequence[str]) -> str:
     return " or ".join(map(repr, choices))
 
 
-def get_decoder_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The DecoderConfig of a pre-training as a dict; empty if its metadata say none."""
-    method = metadata.get("method") or metadata.get("recipe", {}).get("method") or {}
-    return metadata.get("decoder") or method.get("decoder") or {}
+def get_method_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a pre-training's method as a dict; empty if its metadata say none."""
+    return metadata.get("method") or metadata.get("recipe", {}).get("method") or {}
+
+
+def read_decoder_config(metadata: Mapping[str, Any]) -> DecoderConfig | None:
+    """The decoder of a pre-training; None if its metadata say none."""
+    decoder = metadata.get("decoder") or get_method_metadata(metadata).get("decoder")
+    return from_dict(DecoderConfig, decoder) if decoder else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,14 @@
 """MaskAgain's pre-trainings: a student without norm and decoder, and its projections."""
 
+from functools import partial
 from typing import Any
 
-from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import build_match, get_linear_shapes
-from vidstill.checkpoints.layouts.infer_encoder import infer_encoder
-from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch, ShapeDict
+from torch import nn
+
+from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_encoder
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, build_match
 from vidstill.checkpoints.layouts.rename import RenameRule
-from vidstill.checkpoints.layouts.videomae import (
-    POSITION_KINDS,
-    build_classifier_rules,
-    build_videomae_rules,
-    infer_videomae_decoder,
-)
+from vidstill.checkpoints.layouts.videomae import POSITION_KINDS, build_videomae_rules, infer_videomae_decoder
 from vidstill.models.vit import ViTConfig
 
 _PROJECTION_NAMES = {  # published files have Align_feature and Align_valuesum alone
@@ -32,21 +28,19 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
     if not projections and any(name.startswith("encoder.norm.") for name in file.tensors):
         return None  # an encoder of VideoMAE alone
     inferred = infer_encoder(file.select("encoder."), default_positions="sinusoid")
-    metadata, shapes = dict[str, Any](), ShapeDict()
-    if file.top_modules & {"decoder", "encoder_to_decoder"}:
-        metadata, shapes = infer_videomae_decoder(file, inferred)
+    has_decoder = file.top_modules & {"decoder", "encoder_to_decoder"}
+    decoder: dict[str, Any] = infer_videomae_decoder(file, inferred) if has_decoder else {"modules": {}}
     for foreign_name, native_name in _PROJECTION_NAMES.items():
         if (weight := file.tensors.get(f"{foreign_name}.weight")) is not None:
-            shapes |= get_linear_shapes(native_name, weight)
+            decoder["modules"][f"{native_name}."] = partial(nn.Linear, *weight.T.shape)
     signs = f"with {', '.join(projections)}" if projections else "the prefix encoder., and neither norm nor decoder"
     return build_match(
         "pretraining",
         f"a pre-training of MaskAgain ({signs})",
         inferred,
         build_maskagain_rules(inferred.config),
-        metadata=metadata,
         optional_prefixes={"encoder.norm.": "a student of MaskAgain has no final norm"},
-        expected_shapes=shapes,
+        **decoder,
     )
 
 
@@ -56,14 +50,13 @@ def build_maskagain_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     return (*build_videomae_rules(config), *projections)
 
 
-def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> tuple[RenameRule, ...]:
-    build = build_classifier_rules if checkpoint.metadata["kind"] == "classifier" else build_maskagain_rules
-    return build(config)
-
-
-LAYOUT = Layout(
+MASKAGAIN = Layout(
     key="maskagain",
     name="MaskAgain",
     matchers=(_match_pretraining,),
-    format=ForeignFormat(project="MaskAgain", build_rules=_build_rules, position_kinds=POSITION_KINDS),
+    format=ForeignFormat(
+        project="MaskAgain",
+        build_rules=lambda config, _: build_maskagain_rules(config),
+        position_kinds=POSITION_KINDS,
+    ),
 )

@@ -3,19 +3,23 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 from torch import Tensor
 
-from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import build_match, describe_classifier
-from vidstill.checkpoints.layouts.infer_encoder import infer_encoder
-from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch
-from vidstill.checkpoints.layouts.rename import RenameRule, build_vit_rules
+from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_encoder
+from vidstill.checkpoints.layouts.layout import (
+    CheckpointKind,
+    ForeignFormat,
+    Layout,
+    LayoutMatch,
+    build_classifier_match,
+    build_match,
+)
+from vidstill.checkpoints.layouts.rename import RenameRule, build_patch_embed_rules, build_vit_rules
 from vidstill.checkpoints.layouts.videomae import POSITION_KINDS, get_version_name
 from vidstill.models.vit import ViTConfig
 
-_KINDS = ("encoder", "classifier")
+_KINDS: tuple[CheckpointKind, ...] = ("encoder", "classifier")
 _PREFIX = "backbone."
 _PATCH_EMBED_WEIGHT = "patch_embed.projection.weight"
 _NAME_PATTERNS = {
@@ -23,7 +27,6 @@ _NAME_PATTERNS = {
     r"^(blocks\.\d+\.mlp)\.layers\.0\.0\.": r"\1.fc1.",
     r"^(blocks\.\d+\.mlp)\.layers\.1\.": r"\1.fc2.",
 }
-_IGNORED = {"data_preprocessor.": "mmaction2's own copy of the colour mean and standard deviation"}
 
 
 def _match_recognizer(file: ForeignFile) -> LayoutMatch | None:
@@ -36,14 +39,13 @@ def _match_recognizer(file: ForeignFile) -> LayoutMatch | None:
     signs = f"{prefix}patch_embed.projection, blocks.N.mlp.layers"
     if "cls_head.fc_cls.weight" not in file.tensors:
         description = f"an encoder of {get_version_name(inferred.config.dim)} with the names of mmaction2 ({signs})"
-        return build_match("encoder", description, inferred, rules, ignored_prefixes=_IGNORED)
+        return build_match("encoder", description, inferred, rules)
     num_classes = file.count_rows("cls_head.fc_cls.weight")
     version = get_version_name(inferred.config.dim, num_classes)
     head = f"cls_head.fc_cls of {num_classes} classes"
     description = f"a classifier of {version} with the names of mmaction2 ({signs}, {head})"
-    pooling: Literal["mean", "first"] = "mean" if f"{prefix}fc_norm.weight" in file.tensors else "first"
-    metadata = describe_classifier(inferred, num_classes, pooling)
-    return build_match("classifier", description, inferred, rules, metadata=metadata, ignored_prefixes=_IGNORED)
+    pools_mean = f"{prefix}fc_norm.weight" in file.tensors
+    return build_classifier_match(description, inferred, rules, num_classes, "mean" if pools_mean else "first")
 
 
 def _rename_to_videomae(file: ForeignFile) -> ForeignFile:
@@ -53,38 +55,28 @@ def _rename_to_videomae(file: ForeignFile) -> ForeignFile:
     return replace(file, tensors=tensors)
 
 
-def build_mmaction_rules(config: ViTConfig, prefix: str) -> tuple[RenameRule, ...]:
-    """A recognizer of mmaction2: VideoMAE's classifier with the names of mmcv.
-
-    Args:
-        prefix: Of its encoder: "backbone.".
-    """
-    kernel, bias, *others = build_vit_rules(config, prefix, "encoder.")
+def build_mmaction_rules(config: ViTConfig, prefix: str = _PREFIX) -> tuple[RenameRule, ...]:
+    """A recognizer of mmaction2, whose encoder has a prefix: VideoMAE's classifier with the names of mmcv."""
+    mlp, native_mlp = f"{prefix}blocks.*.mlp.layers.", "encoder.blocks.*.mlp."
     return (
-        replace(kernel, foreign_prefix=f"{prefix}{_PATCH_EMBED_WEIGHT}"),
-        replace(bias, foreign_prefix=f"{prefix}patch_embed.projection.bias"),
-        *(
-            RenameRule(f"{prefix}blocks.{block}.mlp.layers.{foreign}.", f"encoder.blocks.{block}.mlp.{native}.")
-            for block in range(config.depth)
-            for foreign, native in (("0.0", "fc1"), ("1", "fc2"))
-        ),
+        *build_patch_embed_rules(config.tubelet, f"{prefix}patch_embed.projection.", "encoder.patch_embed."),
+        RenameRule(f"{mlp}0.0.", f"{native_mlp}fc1."),
+        RenameRule(f"{mlp}1.", f"{native_mlp}fc2."),
         RenameRule(f"{prefix}fc_norm.", "norm."),
         RenameRule("cls_head.fc_cls.", "head."),
-        *others,
+        RenameRule("data_preprocessor.", None, reason="mmaction2's own copy of the colour mean and standard deviation"),
+        *build_vit_rules(config, prefix, "encoder."),
     )
 
 
-def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> tuple[RenameRule, ...]:
-    return build_mmaction_rules(config, _PREFIX)
-
-
-LAYOUT = Layout(
+MMACTION = Layout(
     key="mmaction",
     name="mmaction2",
     matchers=(_match_recognizer,),
     format=ForeignFormat(
         project="mmaction2",
-        build_rules=_build_rules,
+        build_rules=lambda config, _: build_mmaction_rules(config),
+        build_classifier_rules=lambda config, _: build_mmaction_rules(config),
         position_kinds=POSITION_KINDS,
         position_tables={"backbone.pos_embed": "backbone.patch_embed.projection.bias"},
         kinds_with_position_table=_KINDS,

@@ -1,14 +1,12 @@
 """MVD's pre-trainings: a student without a prefix, and a decoder for each of its teachers."""
 
 from dataclasses import replace
+from functools import partial
 
-from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import FIXED_TABLE_REASON, build_match, compute_decoder_shapes
-from vidstill.checkpoints.layouts.infer_encoder import infer_decoder, infer_encoder
+from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.infer_positions import infer_positions
-from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch, ShapeDict
-from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule, build_vit_rules
-from vidstill.checkpoints.layouts.videomae import build_classifier_rules
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, ModuleBuilders, build_match
+from vidstill.checkpoints.layouts.rename import FIXED_TABLE_REASON, RenameRule, build_token_rule, build_vit_rules
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
 
@@ -19,7 +17,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
     if not file.has_patch_embed(5) or not file.top_modules & {"down_img", "down_vid"}:
         return None
     inferred = infer_encoder(file, default_positions="sincos3d")
-    encoder, shapes, decoders, notes = inferred.config, ShapeDict(), {}, list[str]()
+    encoder, decoders, modules, notes = inferred.config, {}, ModuleBuilders(), list[str]()
     for teacher, native_name in _TEACHER_DECODERS.items():
         if f"down_{teacher}" not in file.top_modules:
             continue
@@ -38,12 +36,11 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
             file.tensors,
             f"decoder_{teacher}.blocks.",
             dim,
-            positions=replace(positions, learned_grid=None),
+            replace(positions, learned_grid=None),
             class_token="encoder" if encoder.class_token else "none",
-            embed_bias=True,
         )
         out_dim = file.count_rows(f"decoder_{teacher}.head.weight")
-        shapes |= compute_decoder_shapes(decoder, encoder.dim, out_dim, f"{native_name}.")
+        modules[f"{native_name}."] = partial(decoder.build, encoder.dim, out_dim=out_dim)
         decoders[native_name] = to_dict(decoder)
         notes += positions.notes
     return build_match(
@@ -51,10 +48,9 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         "a pre-training of MVD (a student without a prefix, down_img and down_vid)",
         inferred,
         build_mvd_rules(encoder),
-        extra_notes=notes,
+        notes=notes,
         metadata={"decoders": decoders, "decoder": next(iter(decoders.values()))},
-        ignored_prefixes={f"pos_embed_{teacher}": FIXED_TABLE_REASON for teacher in _TEACHER_DECODERS},
-        expected_shapes=shapes,
+        modules=modules,
     )
 
 
@@ -65,7 +61,7 @@ def build_mvd_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
             rule
             for teacher, native_name in _TEACHER_DECODERS.items()
             for rule in (
-                RenameRule(f"pos_embed_{teacher}", None),  # a fixed table, computed here
+                RenameRule(f"pos_embed_{teacher}", None, reason=FIXED_TABLE_REASON),
                 RenameRule(f"down_{teacher}.", f"{native_name}.embed."),
                 build_token_rule(f"mask_token_{teacher}", f"{native_name}.trunk.mask_token"),
                 RenameRule(f"decoder_{teacher}.blocks.", f"{native_name}.trunk.blocks."),
@@ -77,18 +73,13 @@ def build_mvd_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     )
 
 
-def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> tuple[RenameRule, ...]:
-    build = build_classifier_rules if checkpoint.metadata["kind"] == "classifier" else build_mvd_rules
-    return build(config)
-
-
-LAYOUT = Layout(
+MVD = Layout(
     key="mvd",
     name="MVD",
     matchers=(_match_pretraining,),
     format=ForeignFormat(
         project="MVD",
-        build_rules=_build_rules,
+        build_rules=lambda config, _: build_mvd_rules(config),
         position_kinds=("sincos3d", "learned"),
         class_token_options=(False, True),
         position_tables={

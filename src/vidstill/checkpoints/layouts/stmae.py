@@ -1,173 +1,150 @@
-"""ST-MAE's files with the names of mae_st: pre-trainings, encoders and classifiers."""
+"""ST-MAE's pre-trainings, encoders and classifiers, with the names of mae_st or, as published, of PySlowFast."""
 
-from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
-from torch import Tensor
-
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import (
-    build_match,
-    compute_decoder_shapes,
-    describe_classifier,
+from vidstill.checkpoints.layouts.infer_encoder import (
+    DecoderClassToken,
+    ForeignFile,
+    InferredEncoder,
+    infer_decoder,
+    infer_encoder,
+    list_indices,
 )
-from vidstill.checkpoints.layouts.infer_encoder import InferredEncoder, infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.infer_positions import infer_positions
 from vidstill.checkpoints.layouts.layout import (
-    ForeignFile,
     ForeignFormat,
     Layout,
     LayoutMatch,
-    ShapeDict,
-    list_indices,
+    build_classifier_match,
+    build_match,
+    read_decoder_config,
 )
-from vidstill.checkpoints.layouts.rename import RenameRule, build_mae_decoder_rules, build_vit_rules
+from vidstill.checkpoints.layouts.rename import RenameRule, build_mae_decoder_rules, build_qkv_rules, build_vit_rules
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.position_embeddings import PositionKind
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import InputError
 
 _MEAN, _STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 _DECODER_HEADS = 16  # mae_st's decoder
-_CLASS_TOKEN = Literal["none", "encoder", "own"]
+_SLOWFAST_BLOCKS = "pred_head.transforms.0."  # of the decoder; its norm follows as one more block
 
 
-def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
-    if not file.has_patch_embed(5) or not file.top_modules & {"decoder_embed", "decoder_blocks"}:
+def _match_pretraining(file: ForeignFile, *, slowfast: bool) -> LayoutMatch | None:
+    signs = {"pred_head"} if slowfast else {"decoder_embed", "decoder_blocks"}
+    if not file.has_patch_embed(5) or not file.top_modules & signs:
         return None
-    inferred = infer_stmae_encoder(file)
-    class_token = _infer_decoder_class_token(file, inferred)
-    decoder = infer_stmae_decoder(file, "decoder_blocks.", inferred, heads=_DECODER_HEADS, class_token=class_token)
+    inferred = _infer_encoder(file)
+    encoder, decoder = inferred.config, _infer_decoder(file, inferred.config, slowfast=slowfast)
+    head = "pred_head.projections.0.weight" if slowfast else "decoder_pred.weight"
+    rows, frame = file.count_rows(head), 3 * encoder.tubelet[1] * encoder.tubelet[2]
+    if rows % frame or rows > encoder.pixels_per_token:  # some frames of each tubelet are predicted
+        raise InputError(f"{head!r} has {rows} rows, and a frame of a token has {frame} values")
+    names = "PySlowFast (pred_head" if slowfast else "mae_st (a kernel of clips, decoder_embed and decoder_blocks"
     return build_match(
         "pretraining",
-        "a pre-training of ST-MAE with the names of mae_st (a kernel of clips, decoder_embed and decoder_blocks, "
-        f"{describe_qkv(file)})",
+        f"a pre-training of ST-MAE with the names of {names}, {_describe_qkv(file)})",
         inferred,
-        build_stmae_rules(inferred.config, decoder, separate_qkv=has_separate_qkv(file.tensors)),
+        (build_slowfast_rules if slowfast else build_stmae_rules)(encoder, decoder),
         metadata={"decoder": to_dict(decoder)},
-        expected_shapes=compute_stmae_decoder_shapes(file, decoder, inferred.config, "decoder_pred.weight"),
+        modules={"decoder.": partial(decoder.build, encoder.dim, out_dim=rows)},
     )
 
 
-def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
-    if not _is_stmae_encoder(file) or "head.weight" not in file.tensors:
+def _infer_encoder(file: ForeignFile) -> InferredEncoder:
+    return infer_encoder(file, default_positions="sinusoid", requires_table=True, mean=_MEAN, std=_STD)
+
+
+def _infer_decoder(file: ForeignFile, encoder: ViTConfig, *, slowfast: bool) -> DecoderConfig:
+    dim, grid = file.count_rows("decoder_embed.weight"), encoder.learned_grid
+    table = file.tensors.get("decoder_pos_embed")
+    has_row = table is not None and grid is not None and table.shape[-2:-1] == (grid[0] * grid[1] * grid[2] + 1,)
+    class_token: DecoderClassToken = "none"
+    if "decoder_cls_token" in file.tensors:
+        class_token = "own"
+    elif has_row or "decoder_pos_embed_class" in file.tensors:
+        class_token = "encoder"
+    positions = infer_positions(
+        file.tensors,
+        "decoder_pos_embed",
+        dim,
+        encoder.tubelet[0],
+        "sinusoid",
+        hint_grid=grid,
+        class_token=class_token != "none",
+        requires_table=True,
+    )
+    if not slowfast:
+        blocks, heads = "decoder_blocks.", _DECODER_HEADS
+        return infer_decoder(file.tensors, blocks, dim, positions, heads=heads, class_token=class_token)
+    norm = f"{_SLOWFAST_BLOCKS}{max(list_indices(file.tensors, _SLOWFAST_BLOCKS), default=0)}."
+    tensors = {name: each for name, each in file.tensors.items() if not name.startswith(norm)}
+    return infer_decoder(tensors, _SLOWFAST_BLOCKS, dim, positions, class_token=class_token)
+
+
+def _match_classifier(file: ForeignFile, *, slowfast: bool) -> LayoutMatch | None:
+    head = "head.projection.weight" if slowfast else "head.weight"
+    if head not in file.tensors or not (file.has_patch_embed(5) if slowfast else _is_stmae_encoder(file)):
         return None
-    return match_stmae_classifier(file, "head.weight", "mae_st (norm and head")
-
-
-def match_stmae_classifier(file: ForeignFile, head: str, names: str, *, slowfast: bool = False) -> LayoutMatch:
-    """A classifier of ST-MAE.
-
-    Args:
-        head: The name of its head's weight.
-        names: Whose names it has, and the signs, for its description.
-        slowfast: It has PySlowFast's name of the head.
-    """
-    num_classes = file.count_rows(head)
-    inferred = infer_stmae_encoder(file)
-    separate, pooling = has_separate_qkv(file.tensors), _list_poolings(inferred.config)[0]
-    description = f"a classifier of ST-MAE with the names of {names}, {describe_qkv(file)}, {num_classes} classes)"
-    rules = build_stmae_classifier_rules(inferred.config, separate_qkv=separate, slowfast=slowfast)
-    metadata = describe_classifier(inferred, num_classes, pooling, "pretrained")
-    return build_match("classifier", description, inferred, rules, metadata=metadata)
+    num_classes, inferred = file.count_rows(head), _infer_encoder(file)
+    names = "PySlowFast (norm and head.projection" if slowfast else "mae_st (norm and head"
+    description = f"a classifier of ST-MAE with the names of {names}, {_describe_qkv(file)}, {num_classes} classes)"
+    rules = build_stmae_classifier_rules(inferred.config, slowfast=slowfast)
+    pooling = _list_poolings(inferred.config)[0]
+    return build_classifier_match(description, inferred, rules, num_classes, pooling, norm="pretrained")
 
 
 def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
     if not _is_stmae_encoder(file) or file.top_modules & {"head", "decoder_embed", "pred_head"}:
         return None
-    inferred = infer_stmae_encoder(file)
-    rules = build_vit_rules(inferred.config, "", "encoder.", separate_qkv=has_separate_qkv(file.tensors))
+    inferred = _infer_encoder(file)
     description = "an encoder of ST-MAE alone (separate queries or position tables, and neither decoder nor head)"
-    return build_match("encoder", description, inferred, rules)
+    return build_match("encoder", description, inferred, build_stmae_rules(inferred.config))
 
 
 def _is_stmae_encoder(file: ForeignFile) -> bool:
     """Whether there is an encoder of clips with separate queries, or with tables of space and time."""
-    tables = {"pos_embed_spatial", "pos_embed_temporal"}
-    return file.has_patch_embed(5) and (has_separate_qkv(file.tensors) or bool(tables & file.tensors.keys()))
+    signs = {"blocks.0.attn.q.weight", "pos_embed_spatial", "pos_embed_temporal"}
+    return file.has_patch_embed(5) and not signs.isdisjoint(file.tensors)
 
 
-def has_separate_qkv(tensors: Mapping[str, Tensor]) -> bool:
-    return "blocks.0.attn.q.weight" in tensors
-
-
-def describe_qkv(file: ForeignFile) -> str:
-    return f"{'separate' if has_separate_qkv(file.tensors) else 'fused'} queries, keys and values"
-
-
-def infer_stmae_encoder(file: ForeignFile) -> InferredEncoder:
-    return infer_encoder(file, default_positions="sinusoid", requires_table=True, mean=_MEAN, std=_STD)
-
-
-def infer_stmae_decoder(
-    file: ForeignFile, prefix: str, inferred: InferredEncoder, *, heads: int | None, class_token: _CLASS_TOKEN
-) -> DecoderConfig:
-    """Infer a decoder of ST-MAE.
-
-    Args:
-        file: The foreign file.
-        prefix: Of its blocks' names.
-        inferred: The encoder.
-        heads: Of its attention; None: of 64 channels.
-        class_token: Which class token comes before its tokens.
-    """
-    dim = file.count_rows("decoder_embed.weight")
-    positions = infer_positions(
-        file.tensors,
-        "decoder_pos_embed",
-        dim,
-        inferred.config.tubelet[0],
-        "sinusoid",
-        hint_grid=inferred.config.learned_grid,
-        class_token=class_token != "none",
-        requires_table=True,
-    )
-    return infer_decoder(
-        file.tensors, prefix, dim, heads=heads, positions=positions, class_token=class_token, embed_bias=True
-    )
-
-
-def _infer_decoder_class_token(file: ForeignFile, inferred: InferredEncoder) -> _CLASS_TOKEN:
-    """The decoder's own class token, or the encoder's where its table has a row for it."""
-    if "decoder_cls_token" in file.tensors:
-        return "own"
-    table, grid = file.tensors.get("decoder_pos_embed"), inferred.config.learned_grid
-    has_row = table is not None and grid is not None and table.shape[-2:-1] == (grid[0] * grid[1] * grid[2] + 1,)
-    return "encoder" if has_row or "decoder_pos_embed_class" in file.tensors else "none"
-
-
-def compute_stmae_decoder_shapes(file: ForeignFile, decoder: DecoderConfig, encoder: ViTConfig, head: str) -> ShapeDict:
-    """The names and shapes of a decoder that predicts the pixels of some frames of each tubelet.
-
-    Args:
-        file: The foreign file.
-        decoder: What was inferred.
-        encoder: What was inferred.
-        head: The name of the weight of its last layer.
-
-    Raises:
-        InputError: It does not predict whole frames.
-    """
-    rows, frame = file.count_rows(head), 3 * encoder.tubelet[1] * encoder.tubelet[2]
-    if rows % frame or rows > encoder.pixels_per_token:
-        raise InputError(f"{head!r} has {rows} rows, and a frame of a token has {frame} values")
-    return compute_decoder_shapes(decoder, encoder.dim, rows)
+def _describe_qkv(file: ForeignFile) -> str:
+    return f"{'separate' if file.has_separate_qkv else 'fused'} queries, keys and values"
 
 
 def build_stmae_rules(
-    config: ViTConfig, decoder: DecoderConfig, *, separate_qkv: bool = True
+    config: ViTConfig, decoder: DecoderConfig | None = None, *, separate_qkv: bool = True
 ) -> tuple[RenameRule, ...]:
     """Return the rules of a pre-training with the names of mae_st.
 
     Args:
         config: The encoder.
-        decoder: Its depth, positions and class token decide the names.
-        separate_qkv: It has a layer each for queries, keys and values.
+        decoder: Its positions and class token decide the names; None: an encoder alone.
+        separate_qkv: A layer each for queries, keys and values is written; both are read.
     """
     return (
-        *build_mae_decoder_rules(decoder, separate_qkv=separate_qkv),
+        *(build_mae_decoder_rules(decoder, separate_qkv=separate_qkv) if decoder else ()),
         *build_vit_rules(config, "", "encoder.", separate_qkv=separate_qkv),
+    )
+
+
+def build_slowfast_rules(
+    config: ViTConfig, decoder: DecoderConfig | None = None, *, separate_qkv: bool = True
+) -> tuple[RenameRule, ...]:
+    """Return the rules of a pre-training with the names of PySlowFast; arguments as in `build_stmae_rules`."""
+    encoder = build_vit_rules(config, "", "encoder.", separate_qkv=separate_qkv)
+    if decoder is None:
+        return encoder
+    blocks = _SLOWFAST_BLOCKS, "decoder.trunk.blocks."
+    return (
+        RenameRule(f"{_SLOWFAST_BLOCKS}{decoder.depth}.", "decoder.norm."),
+        *(build_qkv_rules(*blocks) if separate_qkv else ()),
+        RenameRule(*blocks),
+        RenameRule("pred_head.projections.0.", "decoder.head."),
+        *build_mae_decoder_rules(decoder),
+        *encoder,
     )
 
 
@@ -178,57 +155,58 @@ def build_stmae_classifier_rules(
 
     Args:
         config: The encoder.
-        separate_qkv: It has a layer each for queries, keys and values.
-        slowfast: Write PySlowFast's name of the head; both are read.
+        separate_qkv: A layer each for queries, keys and values is written; both are read.
+        slowfast: The head has PySlowFast's name.
     """
-    heads = [
-        RenameRule("head.weight", "head.weight"),
-        RenameRule("head.bias", "head.bias"),
-        RenameRule("head.projection.", "head."),
-    ]
-    heads.sort(key=lambda rule: (rule.native_prefix == "head.") != slowfast)
     encoder = build_vit_rules(config, "", "encoder.", separate_qkv=separate_qkv)
-    return RenameRule("norm.", "norm."), *heads, *(rule for rule in encoder if rule.foreign_prefix != "norm.")
-
-
-def infer_decoder_naming(tensors: Mapping[str, Tensor]) -> DecoderConfig:
-    """What the names of our own decoder say of it, as far as the rules depend on it."""
-    positions: PositionKind = "learned" if "decoder.trunk.positions.joint" in tensors else "sincos2d"
-    positions = "separable" if "decoder.trunk.positions.space" in tensors else positions
-    class_token: _CLASS_TOKEN = "encoder" if "decoder.trunk.positions.cls_embedding" in tensors else "none"
-    return DecoderConfig(
-        dim=1,
-        depth=len(list_indices(tensors, "decoder.trunk.blocks.")),
-        heads=1,
-        positions=positions,
-        class_token="own" if "decoder.trunk.cls_token" in tensors else class_token,
+    return (
+        RenameRule("norm.", "norm."),
+        RenameRule("head.projection." if slowfast else "head.", "head."),
+        *(rule for rule in encoder if rule.foreign_prefix != "norm."),
     )
 
 
-def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> Sequence[RenameRule]:
-    separate = checkpoint.metadata.get("separate_qkv", True)
+def _build_rules(config: ViTConfig, checkpoint: Checkpoint, *, slowfast: bool) -> tuple[RenameRule, ...]:
+    separate_qkv = checkpoint.metadata.get("separate_qkv", True)
     if checkpoint.metadata["kind"] == "classifier":
-        return build_stmae_classifier_rules(config, separate_qkv=separate)
-    return build_stmae_rules(config, infer_decoder_naming(checkpoint.tensors), separate_qkv=separate)
+        return build_stmae_classifier_rules(config, separate_qkv=separate_qkv, slowfast=slowfast)
+    build = build_slowfast_rules if slowfast else build_stmae_rules
+    return build(config, read_decoder_config(checkpoint.metadata), separate_qkv=separate_qkv)
 
 
 def _list_poolings(config: ViTConfig) -> tuple[Literal["mean", "mean_after_first"], ...]:
     return ("mean",) if config.class_token else ("mean_after_first",)  # released: the first token is left out
 
 
-FORMAT = ForeignFormat(
-    project="mae_st",
-    build_rules=_build_rules,
-    position_kinds=("separable", "learned"),
-    attention_biases=("qkv", "none"),
-    class_token_options=(True, False),
-    supports_layer_scale=False,
-    mean_std=(_MEAN, _STD),
-    list_poolings=_list_poolings,
-)
-LAYOUT = Layout(
+def _build_format(project: str, state_dict_key: str, *, slowfast: bool) -> ForeignFormat:
+    build_rules = partial(_build_rules, slowfast=slowfast)
+    return ForeignFormat(
+        project=project,
+        build_rules=build_rules,
+        build_classifier_rules=build_rules,
+        position_kinds=("separable", "learned"),
+        attention_biases=("qkv", "none"),
+        class_token_options=(True, False),
+        supports_layer_scale=False,
+        mean_std=(_MEAN, _STD),
+        list_poolings=_list_poolings,
+        state_dict_key=state_dict_key,
+    )
+
+
+STMAE = Layout(
     key="stmae",
     name="ST-MAE",
-    matchers=(_match_pretraining, _match_classifier, _match_encoder),
-    format=FORMAT,
+    matchers=(
+        partial(_match_pretraining, slowfast=False),
+        partial(_match_classifier, slowfast=False),
+        _match_encoder,
+    ),
+    format=_build_format("mae_st", "model", slowfast=False),
+)
+SLOWFAST = Layout(
+    key="slowfast",
+    name="PySlowFast",
+    matchers=(partial(_match_pretraining, slowfast=True), partial(_match_classifier, slowfast=True)),
+    format=_build_format("PySlowFast", "model_state", slowfast=True),
 )

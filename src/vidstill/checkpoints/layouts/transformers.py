@@ -1,22 +1,33 @@
 """VideoMAE of `transformers`: a layer each for queries, keys and values; config.json says what the tensors do not."""
 
-import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
-from vidstill.checkpoints.layouts.build_match import compute_decoder_shapes
-from vidstill.checkpoints.layouts.infer_encoder import infer_num_heads
-from vidstill.checkpoints.layouts.layout import ForeignFile, LayoutMatch, ShapeDict
-from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule
+from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, InferredEncoder, infer_block_stack, infer_num_heads
+from vidstill.checkpoints.layouts.layout import (
+    CheckpointKind,
+    LayoutMatch,
+    ModuleBuilders,
+    build_classifier_modules,
+    build_match,
+)
+from vidstill.checkpoints.layouts.rename import (
+    FIXED_TABLE_REASON,
+    RenameRule,
+    build_patch_embed_rules,
+    build_token_rule,
+    rename_tensors,
+)
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.position_embeddings import build_sinusoid_table
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.utils.config_io import to_dict
-from vidstill.utils.types import InputError
+from vidstill.utils.types import InputError, Tubelet
 
 FINAL_NORM_EPS = 1e-5
 """Of the decoder's and of a classifier's final norm in transformers, which config.json cannot change."""
@@ -24,7 +35,14 @@ VIDSTILL_KEY = "vidstill"
 """In the config.json of our exports: what transformers has no key for."""
 TRANSFORMERS_PREFIX = "videomae."  # of the encoder's names, except in a file of VideoMAEModel
 
-_PATCH_EMBED_WEIGHT = "embeddings.patch_embeddings.projection.weight"
+_PATCH_EMBED = "embeddings.patch_embeddings.projection."
+_BLOCK_NAMES = {
+    "attention.output.dense": "attn.proj",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
 _BLOCK_EPS = 1e-12  # transformers' default of layer_norm_eps
 _DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8}  # of the family's decoders, by their width
 _SSV2_CLASSES = 174
@@ -38,124 +56,113 @@ def match_transformers(file: ForeignFile) -> LayoutMatch | None:
     Args:
         file: Its metadata is what config.json holds; `preprocessor` in it is what preprocessor_config.json holds.
     """
-    prefix = TRANSFORMERS_PREFIX if TRANSFORMERS_PREFIX + _PATCH_EMBED_WEIGHT in file.tensors else ""
-    kernel = file.tensors.get(prefix + _PATCH_EMBED_WEIGHT)
-    is_other = (
-        file.metadata.get("model_type", "videomae") != "videomae" or f"{prefix}embeddings.cls_token" in file.tensors
-    )
-    if kernel is None or kernel.ndim != 5 or is_other:
+    prefix = TRANSFORMERS_PREFIX if f"{TRANSFORMERS_PREFIX}{_PATCH_EMBED}weight" in file.tensors else ""
+    kernel = file.tensors.get(f"{prefix}{_PATCH_EMBED}weight")
+    is_other = file.metadata.get("model_type", "videomae") != "videomae"
+    if kernel is None or kernel.ndim != 5 or is_other or f"{prefix}embeddings.cls_token" in file.tensors:
         return None
-    return _TransformersReader(file, prefix).read()
+    return _TransformersReader(file, prefix, kernel.shape).read()
 
 
 class _TransformersReader:
-    """Reads one file's tensors and config.json."""
+    """Reads one file's tensors, under our names, and its config.json."""
 
-    def __init__(self, file: ForeignFile, prefix: str):
-        self.tensors, self.hint, self.prefix = file.tensors, file.hint, prefix
+    def __init__(self, file: ForeignFile, prefix: str, kernel_shape: torch.Size):
+        self.dim, channels, *tubelet = kernel_shape
+        if channels != 3:
+            raise InputError(f"the model takes {channels} channels; only 3 are supported")
+        self.tubelet: Tubelet = (tubelet[0], tubelet[1], tubelet[2])
+        self.file, self.prefix, self.hint = file, prefix, file.hint
         self.config: Mapping[str, Any] = file.metadata if "model_type" in file.metadata else {}
         self.preprocessor: Mapping[str, Any] = file.metadata.get("preprocessor") or {}
         native = self.config.get(VIDSTILL_KEY)
         self.vidstill_config: Mapping[str, Any] = native if isinstance(native, dict) else {}
+        eps = self.vidstill_config.get("last_norm_eps")  # our own exports say what it was here
+        self.final_norm_eps = eps if isinstance(eps, float) else FINAL_NORM_EPS
+        self.rules = build_transformers_rules(self.tubelet, prefix=prefix)
+        self.tensors, _ = rename_tensors(file.tensors, self.rules)
         self.notes = [] if self.config else ["there is no config.json; the family's usual values are assumed"]
-        self.kernel_shape = file.tensors[prefix + _PATCH_EMBED_WEIGHT].shape
-        self.has_decoder = "encoder_to_decoder.weight" in file.tensors
-        self.is_classifier = self._has_prefix("classifier.")
 
     def read(self) -> LayoutMatch:
-        self._check_config()
-        encoder = self._read_encoder()
-        decoder = self._read_decoder(encoder) if self.has_decoder else None
-        ignored = {f"{self.prefix}embeddings.position_embeddings": "a fixed position table, computed here"}
-        ignored |= {"position_embeddings": "a fixed position table, computed here"}
-        self._check_position_tables(ignored)
-        metadata: dict[str, Any] = {"encoder": to_dict(encoder), "views": to_dict(self._read_views())}
+        kind: CheckpointKind = "encoder"
+        encoder, decoder = self._read_encoder(), self._read_decoder()
+        num_classes = len(self.tensors["head.weight"]) if "head.weight" in self.tensors else 0
+        self._check_config(encoder, decoder, is_classifier=num_classes > 0)
+        rules, modules = self.rules, ModuleBuilders()
         passed_on = {key: self.vidstill_config.get(key) for key in ("licence", "provenance")}
-        metadata |= {key: value for key, value in passed_on.items() if value is not None}
-        optional, shapes, kind = {}, ShapeDict(), "pretraining" if decoder else "encoder"
-        if self.is_classifier:
+        metadata: dict[str, Any] = {key: value for key, value in passed_on.items() if value is not None}
+        metadata["views"] = to_dict(self._read_views(num_classes))
+        if num_classes:
             kind = "classifier"
-            metadata |= self._read_classifier(encoder)
-        elif not self._has_prefix(f"{self.prefix}layernorm."):
-            kind = "encoder"
-            optional = {"encoder.norm.": "use_mean_pooling: this encoder has no final norm"}
+            classifier, classes = self._read_classifier(encoder, num_classes)
+            metadata |= {"classifier": classifier, "classes": classes}
+            modules = build_classifier_modules(encoder, num_classes, classifier["pooling"])
+        elif decoder is not None and "encoder.norm.weight" not in self.tensors:
             reason = "its decoder takes tokens that went through no final norm, as no method here does"
-            ignored |= dict.fromkeys(("decoder.", "encoder_to_decoder.", "mask_token"), reason) if decoder else {}
-        if kind == "pretraining" and decoder is not None:
+            unused = ("decoder.", "encoder_to_decoder.", "mask_token")
+            rules = (*(RenameRule(name, None, reason=reason) for name in unused), *rules)
+        elif decoder is not None:
+            kind = "pretraining"
             target = "per_channel" if self.config.get("norm_pix_loss", True) else "raw"
             method = {"encoder": to_dict(encoder), "decoder": to_dict(decoder), "target": target}
             metadata |= {"decoder": to_dict(decoder), "method": method}
-            shapes = compute_decoder_shapes(decoder, encoder.dim, encoder.pixels_per_token)
-        return LayoutMatch(
-            f"transformers' VideoMAE{_ARCHITECTURES[kind]}",
-            metadata | {"kind": kind},
-            build_transformers_rules(encoder, decoder, prefix=self.prefix),
-            ignored,
-            optional,
-            tuple(self.notes),
-            shapes,
-        )
+            modules["decoder."] = partial(decoder.build, encoder.dim, out_dim=encoder.pixels_per_token)
+        inferred = InferredEncoder(encoder, tuple(self.notes), None)
+        description = f"transformers' VideoMAE{_ARCHITECTURES[kind]}"
+        return build_match(kind, description, inferred, rules, metadata=metadata, modules=modules)
 
     def _read_encoder(self) -> ViTConfig:
-        dim, _, t, h, w = self.kernel_shape
-        blocks = f"{self.prefix}encoder.layer."
         if self.config:
             heads = self._read_number("num_attention_heads", 12)
         else:
-            heads, note = infer_num_heads(dim, self.hint)
+            heads, note = infer_num_heads(self.dim, self.hint)
             self.notes.append(note)
-        if (dim, heads) == (384, 16):
+        if (self.dim, heads) == (384, 16):
             self.notes.append("16 heads, as config.json says; VideoMAE's authors trained their ViT-S with 6")
         if not self.preprocessor:
             self.notes.append("there is no preprocessor_config.json; the colour mean and std are ImageNet's")
         return ViTConfig(
-            dim=dim,
-            depth=self._count_blocks(blocks),
+            dim=self.dim,
             heads=heads,
-            mlp_ratio=_compute_mlp_ratio(self._count_rows(f"{blocks}0.intermediate.dense.weight") or 4 * dim, dim),
-            tubelet=(t, h, w),
-            attention_bias=self._read_attention_bias(),
+            tubelet=self.tubelet,
             norm_eps=float(self._read_number("layer_norm_eps", _BLOCK_EPS)),
             mean=self._read_colour("image_mean", IMAGENET_MEAN),
             std=self._read_colour("image_std", IMAGENET_STD),
+            **infer_block_stack(self.tensors, "encoder.blocks.", self.dim),
         )
 
-    def _read_decoder(self, encoder: ViTConfig) -> DecoderConfig:
-        blocks = "decoder.decoder_layers."
-        dim = len(self.tensors["encoder_to_decoder.weight"])
+    def _read_decoder(self) -> DecoderConfig | None:
+        if "decoder.embed.weight" not in self.tensors:
+            return None
+        dim = len(self.tensors["decoder.embed.weight"])
         heads = self._read_number("decoder_num_attention_heads", 6) if self.config else _DECODER_HEADS.get(dim)
         if heads is None:
             raise InputError(f"a decoder of width {dim} does not say its heads; put the file's config.json beside it")
         return DecoderConfig(
             dim=dim,
-            depth=self._count_blocks(blocks),
             heads=heads,
-            mlp_ratio=_compute_mlp_ratio(self._count_rows(f"{blocks}0.intermediate.dense.weight") or 4 * dim, dim),
-            attention_bias=encoder.attention_bias,
-            norm_eps=encoder.norm_eps,
-            final_norm_eps=self._read_final_norm_eps(),
+            norm_eps=float(self._read_number("layer_norm_eps", _BLOCK_EPS)),
+            final_norm_eps=self.final_norm_eps,
+            **infer_block_stack(self.tensors, "decoder.trunk.blocks.", dim),
         )
 
-    def _read_classifier(self, encoder: ViTConfig) -> dict[str, Any]:
+    def _read_classifier(self, encoder: ViTConfig, num_classes: int) -> tuple[dict[str, Any], list[str]]:
         """The ClassifierConfig as a dict, and the names of the classes."""
-        count = self._count_rows("classifier.weight") or 0
         names = self.config.get("id2label") or {}
-        if names and len(names) != count:
-            raise InputError(f"config.json names {len(names)} classes and the file scores {count}: {_ADVICE}")
+        if names and len(names) != num_classes:
+            raise InputError(f"config.json names {len(names)} classes and the file scores {num_classes}: {_ADVICE}")
         classifier = {
             "encoder": to_dict(encoder),
-            "num_classes": count,
-            "pooling": "mean" if self._has_prefix("fc_norm.") else "first",
-            "norm_eps": self._read_final_norm_eps(),
+            "num_classes": num_classes,
+            "pooling": "mean" if "norm.weight" in self.tensors else "first",
+            "norm_eps": self.final_norm_eps,
             "multi_label": self.config.get("problem_type") == "multi_label_classification",
         }
-        classes = [str(names.get(str(index), f"LABEL_{index}")) for index in range(count)]
-        return {"classifier": classifier, "classes": classes}
+        return classifier, [str(names.get(str(index), f"LABEL_{index}")) for index in range(num_classes)]
 
-    def _read_views(self) -> ViewsConfig:
+    def _read_views(self, num_classes: int) -> ViewsConfig:
         """The views of VideoMAE's authors for Kinetics and SSv2; config.json says them in part."""
         frames, size = int(self._read_number("num_frames", 16)), _to_pair(self.config.get("image_size", 224))
-        num_classes = self._count_rows("classifier.weight")
         is_ssv2 = num_classes == _SSV2_CLASSES
         how = f"in {frames} segments" if is_ssv2 else "with a stride of 4"
         self.notes.append(f"frames are sampled {how}, as VideoMAE's authors do; config.json does not say")
@@ -167,71 +174,38 @@ class _TransformersReader:
             size=size,
         )
 
-    def _check_config(self) -> None:
+    def _check_config(self, encoder: ViTConfig, decoder: DecoderConfig | None, *, is_classifier: bool) -> None:
         """Raises an InputError where config.json is another model's, or of a model that vidstill does not have."""
         if (activation := self.config.get("hidden_act", "gelu")) not in ("gelu", "gelu_python"):
             raise InputError(f"config.json says hidden_act {activation!r}; only 'gelu' is supported")
-        dim, channels, t, h, w = self.kernel_shape
-        if channels != 3:
-            raise InputError(f"the model takes {channels} channels; only 3 are supported")
-        actual: dict[str, int | None] = {"hidden_size": dim, "tubelet_size": t}
-        for key, blocks in (("", f"{self.prefix}encoder.layer."), ("decoder_", "decoder.decoder_layers.")):
-            if not key or self.has_decoder:
-                actual[f"{key}num_hidden_layers"] = self._count_blocks(blocks)
-                actual[f"{key}intermediate_size"] = self._count_rows(f"{blocks}0.intermediate.dense.weight")
-        if self.has_decoder:
-            actual["decoder_hidden_size"] = len(self.tensors["encoder_to_decoder.weight"])
-        wrong: dict[str, Any] = {
-            key: value for key, value in actual.items() if value and self.config.get(key, value) not in (value, None)
-        }
-        if _to_pair(self.config.get("patch_size", [h, w])) != (h, w):
-            wrong["patch_size"] = [h, w]
-        for key, value in wrong.items():
-            raise InputError(f"config.json says {key} {self.config[key]} and the tensors have {value}: {_ADVICE}")
-        if "use_mean_pooling" in self.config:
-            self._check_pooling(mean=bool(self.config["use_mean_pooling"]))
-
-    def _check_pooling(self, *, mean: bool) -> None:
-        """Raises an InputError where a norm is missing or left over, which transformers would only warn about."""
-        expected = {f"{self.prefix}layernorm.": not mean, "fc_norm.": mean and self.is_classifier}
-        for name, is_expected in expected.items():
-            if self._has_prefix(name) != is_expected:
-                raise InputError(
-                    f"config.json says use_mean_pooling {str(mean).lower()}, and the file "
-                    f"{'lacks' if is_expected else 'has'} {name}weight: {_ADVICE}"
-                )
-
-    def _check_position_tables(self, names: Mapping[str, str]) -> None:
-        """Raises an InputError where a stored position table is not the fixed one."""
-        for name in names.keys() & self.tensors.keys():
-            table = self.tensors[name]
-            fixed = build_sinusoid_table(*table.shape[-2:]).to(torch.float32)
-            if not torch.allclose(table.float().reshape(fixed.shape), fixed, atol=1e-3):
-                raise InputError(f"{name!r} is not VideoMAE's fixed table, which is the only one of this layout")
-
-    def _has_prefix(self, prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in self.tensors)
-
-    def _count_rows(self, name: str) -> int | None:
-        return len(self.tensors[name]) if name in self.tensors else None
-
-    def _count_blocks(self, blocks: str) -> int:
-        numbers = (name.removeprefix(blocks).partition(".")[0] for name in self.tensors if name.startswith(blocks))
-        return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
-
-    def _read_attention_bias(self) -> Any:
-        if "qv_bias" in self.config or "qkv_bias" in self.config:
-            return "qv" if self.config.get("qv_bias", self.config.get("qkv_bias")) else "none"
-        return "qv" if self.config or self.hint is None else self.hint.attention_bias
+        values: dict[str, Any] = {"tubelet_size": self.tubelet[0], "patch_size": self.tubelet[1:]}
+        values |= dict.fromkeys(("qv_bias", "qkv_bias"), encoder.attention_bias == "qv")
+        for key, part in (("", encoder), ("decoder_", decoder)):
+            if part is not None:
+                values |= {f"{key}hidden_size": part.dim, f"{key}num_hidden_layers": part.depth}
+                values[f"{key}intermediate_size"] = int(part.dim * part.mlp_ratio)
+        for key, value in values.items():
+            stated = self.config.get(key)
+            if stated not in (None, value) and (key != "patch_size" or _to_pair(stated) != value):
+                raise InputError(f"config.json says {key} {stated} and the tensors have {value}: {_ADVICE}")
+        if (mean := self.config.get("use_mean_pooling")) is not None:  # transformers would only warn
+            norms = {"encoder.norm.weight": (f"{self.prefix}layernorm.", not mean)}
+            norms["norm.weight"] = ("fc_norm.", bool(mean) and is_classifier)
+            for name, (foreign_name, is_expected) in norms.items():
+                if (name in self.tensors) != is_expected:
+                    raise InputError(
+                        f"config.json says use_mean_pooling {str(bool(mean)).lower()}, and the file "
+                        f"{'lacks' if is_expected else 'has'} {foreign_name}weight: {_ADVICE}"
+                    )
+        for name in (f"{self.prefix}embeddings.position_embeddings", "position_embeddings"):
+            if (table := self.file.tensors.get(name)) is not None:
+                fixed = build_sinusoid_table(*table.shape[-2:]).to(torch.float32)
+                if not torch.allclose(table.float().reshape(fixed.shape), fixed, atol=1e-3):
+                    raise InputError(f"{name!r} is not VideoMAE's fixed table, which is the only one of this layout")
 
     def _read_colour(self, key: str, default: tuple[float, float, float]) -> Any:
         values = self.preprocessor.get(key)
         return default if values is None else tuple(map(float, values))
-
-    def _read_final_norm_eps(self) -> float:
-        """Of the norm before the head; our own exports say what it was here."""
-        eps = self.vidstill_config.get("last_norm_eps")
-        return eps if isinstance(eps, float) else FINAL_NORM_EPS
 
     def _read_number(self, key: str, default: int | float) -> Any:
         """What config.json says, or transformers' default."""
@@ -241,45 +215,24 @@ class _TransformersReader:
         return value
 
 
-def _compute_mlp_ratio(hidden: int, dim: int) -> float:
-    """The ratio that gives an MLP of exactly this hidden size."""
-    ratio = hidden / dim
-    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
-
-
 def _to_pair(size: Any) -> tuple[int, int]:
     """Rows and columns; one number stands for both."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def build_transformers_rules(
-    config: ViTConfig, decoder: DecoderConfig | None, *, prefix: str = TRANSFORMERS_PREFIX
-) -> tuple[RenameRule, ...]:
+def build_transformers_rules(tubelet: Tubelet, *, prefix: str = TRANSFORMERS_PREFIX) -> tuple[RenameRule, ...]:
     """The rules, with biases written as `q_bias` and `v_bias`, as published files have them; both namings are read.
 
     Args:
-        config: The encoder.
-        decoder: Of a pre-training.
+        tubelet: Of the encoder.
         prefix: Of the encoder's names.
     """
-    t, h, w = config.tubelet
-    stacks = [(f"{prefix}encoder.layer.", "encoder.blocks.", config.depth)]
-    stacks += [("decoder.decoder_layers.", "decoder.trunk.blocks.", decoder.depth)] if decoder is not None else []
     return (
-        RenameRule(
-            f"{prefix}{_PATCH_EMBED_WEIGHT}",
-            "encoder.patch_embed.weight",
-            "d c t h w -> d (c t h w)",
-            "d (c t h w) -> d c t h w",
-            {"c": 3, "t": t, "h": h, "w": w},
-        ),
-        RenameRule(f"{prefix}embeddings.patch_embeddings.projection.bias", "encoder.patch_embed.bias"),
-        *(
-            rule
-            for foreign, native, depth in stacks
-            for block in range(depth)
-            for rule in _build_block_rules(f"{foreign}{block}.", f"{native}{block}.")
-        ),
+        *build_patch_embed_rules(tubelet, f"{prefix}{_PATCH_EMBED}", "encoder.patch_embed."),
+        RenameRule(f"{prefix}embeddings.position_embeddings", None, reason=FIXED_TABLE_REASON),
+        RenameRule("position_embeddings", None, reason=FIXED_TABLE_REASON),
+        *_build_block_rules(f"{prefix}encoder.layer.*.", "encoder.blocks.*."),
+        *_build_block_rules("decoder.decoder_layers.*.", "decoder.trunk.blocks.*."),
         RenameRule(f"{prefix}layernorm.", "encoder.norm."),
         RenameRule("encoder_to_decoder.", "decoder.embed."),
         build_token_rule("mask_token", "decoder.trunk.mask_token"),
@@ -292,16 +245,10 @@ def build_transformers_rules(
 
 def _build_block_rules(foreign_prefix: str, native_prefix: str) -> Iterator[RenameRule]:
     attention = f"{foreign_prefix}attention.attention."
-    for index, name in enumerate(("query", "key", "value")):
-        yield RenameRule(f"{attention}{name}.weight", f"{native_prefix}attn.qkv.weight", chunk=(index, 3))
+    for part, name in enumerate(("query", "key", "value")):
+        yield RenameRule(f"{attention}{name}.weight", f"{native_prefix}attn.qkv.weight", part=part)
     for letter, name in (("q", "query"), ("v", "value")):
         yield RenameRule(f"{attention}{letter}_bias", f"{native_prefix}attn.{letter}_bias")
         yield RenameRule(f"{attention}{name}.bias", f"{native_prefix}attn.{letter}_bias")
-    for foreign, native in (
-        ("attention.output.dense", "attn.proj"),
-        ("layernorm_before", "norm1"),
-        ("layernorm_after", "norm2"),
-        ("intermediate.dense", "mlp.fc1"),
-        ("output.dense", "mlp.fc2"),
-    ):
+    for foreign, native in _BLOCK_NAMES.items():
         yield RenameRule(f"{foreign_prefix}{foreign}.", f"{native_prefix}{native}.")

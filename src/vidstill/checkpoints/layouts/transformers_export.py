@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vidstill.checkpoints.io import Checkpoint, write_safetensors
-from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, get_decoder_metadata
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, get_method_metadata, read_decoder_config
 from vidstill.checkpoints.layouts.rename import rename_to_foreign
 from vidstill.checkpoints.layouts.transformers import (
     FINAL_NORM_EPS,
@@ -18,16 +18,15 @@ from vidstill.checkpoints.layouts.transformers import (
     build_transformers_rules,
     match_transformers,
 )
-from vidstill.checkpoints.licences import find_licence
+from vidstill.checkpoints.licences import find_licence, format_provenance
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_dir, get_package_version, write_bytes
 from vidstill.utils.types import InputError
 
-CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, CARD_FILE = (
-    "config.json", "model.safetensors", "preprocessor_config.json", "README.md"
-)  # fmt: skip
+_CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
+_PROCESSOR_FILE, _CARD_FILE = "preprocessor_config.json", "README.md"
 _PIL_RESAMPLING = {"bilinear": 2, "bicubic": 3}
 _DEFAULT_FRAMES, _DEFAULT_SIZE = 16, (224, 224)  # where the checkpoint does not say it
 _HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
@@ -36,18 +35,6 @@ _ARCHITECTURE_DESCRIPTIONS = {
     "VideoMAEForPreTraining": "A masked autoencoder of videos: an encoder, and the decoder it was pre-trained with.",
     "VideoMAEForVideoClassification": "A video classifier.",
 }
-
-
-@dataclass(frozen=True)
-class TransformersExport:
-    """
-    Args:
-        architecture: The class of transformers that loads the directory.
-        notes: What differs there, and what was left out.
-    """
-
-    architecture: str
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +46,7 @@ class _ModelSpec:
     target: str  # of a pre-training
     classifier: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
-    omitted_modules: tuple[str, ...]
+    omitted_modules: Sequence[str]
 
     @property
     def architecture(self) -> str:
@@ -75,7 +62,7 @@ class _ModelSpec:
         return FINAL_NORM_EPS if self.decoder is None else self.decoder.final_norm_eps
 
 
-def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> TransformersExport:
+def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> list[str]:
     """Write config.json, model.safetensors, preprocessor_config.json and a model card.
 
     A classifier becomes a VideoMAEForVideoClassification; a pre-training that reconstructs pixels becomes a
@@ -85,6 +72,9 @@ def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> Transform
         checkpoint: Ours, or an imported one.
         directory: A new one, or an earlier export, which is overwritten.
 
+    Returns:
+        Sentences: which class of transformers loads the directory, what was left out, and what differs there.
+
     Raises:
         InputError: transformers has no such model, or the directory holds something else; nothing is written then.
     """
@@ -92,18 +82,21 @@ def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> Transform
     if difference := next(_find_differences(model, checkpoint.metadata), None):
         raise InputError(f"{checkpoint.source} is no VideoMAE as transformers has it: {difference}")
     prefix = "" if model.architecture == "VideoMAEModel" else TRANSFORMERS_PREFIX
-    rules = build_transformers_rules(model.encoder, model.decoder, prefix=prefix)
+    rules = build_transformers_rules(model.encoder.tubelet, prefix=prefix)
     tensors = rename_to_foreign(model.tensors, rules, f"{checkpoint.source} cannot be written for transformers")
-    licence, notes = find_licence(checkpoint), _describe_notes(model)
+    licence, notes = find_licence(checkpoint), _describe_differences(model)
     config = _build_config(model, checkpoint.metadata, licence)
-    processor = _build_processor_config(model.encoder, checkpoint.metadata)
-    card = _build_model_card(model.architecture, config, checkpoint, licence, notes)
-    check_output_dir(directory, "an export to transformers", CONFIG_FILE)
-    write_safetensors(directory / WEIGHTS_FILE, tensors)
-    write_bytes(directory / PROCESSOR_FILE, (json.dumps(processor, indent=2) + "\n").encode())
-    write_bytes(directory / CARD_FILE, card.encode())
-    write_bytes(directory / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())  # last: nothing loads without
-    return TransformersExport(model.architecture, notes)
+    card = _build_model_card(config, checkpoint, licence, notes)
+    check_output_dir(directory, "an export to transformers", _CONFIG_FILE)
+    write_safetensors(directory / _WEIGHTS_FILE, tensors)
+    _write_json(directory / _PROCESSOR_FILE, _build_processor_config(model.encoder, checkpoint.metadata))
+    write_bytes(directory / _CARD_FILE, card.encode())
+    _write_json(directory / _CONFIG_FILE, config)  # last: nothing loads without it
+    return [f"it is a {model.architecture}", *notes]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def _read_model_spec(checkpoint: Checkpoint) -> _ModelSpec:
@@ -114,19 +107,16 @@ def _read_model_spec(checkpoint: Checkpoint) -> _ModelSpec:
             f"{checkpoint.source} {description}; only pre-trainings, encoders and classifiers can be exported"
         )
     classifier = metadata.get("classifier", {}) if kind == "classifier" else {}
-    method = metadata.get("method") or metadata.get("recipe", {}).get("method") or {}
     has_decoder = kind == "pretraining" and "decoder.head.weight" in checkpoint.tensors
-    decoder = get_decoder_metadata(metadata) if has_decoder else {}
+    decoder = read_decoder_config(metadata) if has_decoder else None
     prefixes = ("encoder.", *(("decoder.",) if decoder else ()), *(("norm.", "head.") if classifier else ()))
     return _ModelSpec(
         encoder=from_dict(ViTConfig, metadata["encoder"] if "encoder" in metadata else classifier["encoder"]),
-        decoder=from_dict(DecoderConfig, decoder) if decoder else None,
-        target=str(method.get("target", "per_channel")),
+        decoder=decoder,
+        target=str(get_method_metadata(metadata).get("target", "per_channel")),
         classifier=classifier,
         tensors={name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefixes)},
-        omitted_modules=tuple(
-            sorted({name.partition(".")[0] for name in checkpoint.tensors if not name.startswith(prefixes)})
-        ),
+        omitted_modules=sorted({n.partition(".")[0] for n in checkpoint.tensors if not n.startswith(prefixes)}),
     )
 
 
@@ -161,32 +151,23 @@ def _build_config(model: _ModelSpec, metadata: Mapping[str, Any], licence: str |
     config: dict[str, Any] = {
         "architectures": [model.architecture],
         "model_type": "videomae",
-        "num_channels": 3,
         "num_frames": frames,
         "image_size": _collapse_pair(size),
         "tubelet_size": encoder.tubelet[0],
         "patch_size": _collapse_pair(encoder.tubelet[1:]),
-        "hidden_size": encoder.dim,
-        "num_hidden_layers": encoder.depth,
-        "num_attention_heads": encoder.heads,
-        "intermediate_size": int(encoder.dim * encoder.mlp_ratio),
         "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "initializer_range": 0.02,
         "layer_norm_eps": encoder.norm_eps,
         "qv_bias": encoder.attention_bias == "qv",
         "use_mean_pooling": "encoder.norm.weight" not in model.tensors,
         "dtype": str(next(iter(model.tensors.values())).dtype).removeprefix("torch."),
     }
+    for prefix, part in (("", encoder), ("decoder_", decoder)):
+        if part is not None:
+            config |= {f"{prefix}hidden_size": part.dim, f"{prefix}num_hidden_layers": part.depth}
+            config |= {f"{prefix}num_attention_heads": part.heads}
+            config |= {f"{prefix}intermediate_size": int(part.dim * part.mlp_ratio)}
     if decoder is not None:
-        config |= {
-            "decoder_hidden_size": decoder.dim,
-            "decoder_num_hidden_layers": decoder.depth,
-            "decoder_num_attention_heads": decoder.heads,
-            "decoder_intermediate_size": int(decoder.dim * decoder.mlp_ratio),
-            "norm_pix_loss": model.target == "per_channel",
-        }
+        config["norm_pix_loss"] = model.target == "per_channel"
     if model.classifier:
         classes = metadata.get("classes", range(model.classifier["num_classes"]))  # the authors' files have no names
         problem = "multi_label" if model.classifier.get("multi_label") else "single_label"
@@ -229,18 +210,19 @@ def _build_processor_config(encoder: ViTConfig, metadata: Mapping[str, Any]) -> 
     }
 
 
-def _describe_notes(model: _ModelSpec) -> tuple[str, ...]:
-    notes = []
+def _describe_differences(model: _ModelSpec) -> list[str]:
+    """What is left out, and what differs there."""
+    sentences = []
     if model.omitted_modules:
-        notes.append(f"left out, as a {model.architecture} does not have it: {', '.join(model.omitted_modules)}")
+        sentences.append(f"left out, as a {model.architecture} does not have it: {', '.join(model.omitted_modules)}")
     if (eps := model.final_norm_eps) != FINAL_NORM_EPS:
         norm = "fc_norm" if model.classifier else "decoder.norm"
-        notes.append(
+        sentences.append(
             f"the eps of {norm} is {FINAL_NORM_EPS:g} in transformers and {eps:g} in this model, and config.json has "
             f"no key for it: the relative difference of its output is {abs(FINAL_NORM_EPS - eps) / 2:g} / (variance of "
             f"its input); `model.{norm}.eps = {eps:g}` after loading removes it"
         )
-    return tuple(notes)
+    return sentences
 
 
 def _collapse_pair(size: tuple[int, int]) -> int | list[int]:
@@ -248,10 +230,11 @@ def _collapse_pair(size: tuple[int, int]) -> int | list[int]:
 
 
 def _build_model_card(
-    architecture: str, config: Mapping[str, Any], checkpoint: Checkpoint, licence: str | None, notes: Sequence[str]
+    config: Mapping[str, Any], checkpoint: Checkpoint, licence: str | None, differences: Sequence[str]
 ) -> str:
     from huggingface_hub import ModelCardData
 
+    (architecture,) = config["architectures"]
     is_hub_licence = (licence or "").lower() in _HUB_LICENCES
     front_matter = ModelCardData(
         library_name="transformers",
@@ -260,8 +243,13 @@ def _build_model_card(
         license=None if licence is None else licence.lower() if is_hub_licence else "other",
         license_name=None if is_hub_licence else licence,
     )
-    rows, columns = size if isinstance(size := config["image_size"], list) else (size, size)
-    usage = f"""```python
+    frames, (rows, columns) = _read_clip_shape(checkpoint.metadata)
+    sections = [
+        f"---\n{front_matter.to_yaml()}\n---",
+        f"# {checkpoint.source.rstrip('/').rpartition('/')[2] or 'model'}",
+        f"{_ARCHITECTURE_DESCRIPTIONS[architecture]} Clips have {frames} frames of {rows} × {columns} pixels. Exported "
+        f"by vidstill {get_package_version('vidstill')}.",
+        f"""```python
 from transformers import {architecture}, VideoMAEImageProcessor
 
 processor = VideoMAEImageProcessor.from_pretrained(".")  # this directory
@@ -270,40 +258,24 @@ inputs = processor(frames, return_tensors="pt")  # the frames of one clip: a lis
 ```
 
 This processor antialiases frames that it shrinks; training did not. Shrink them beforehand, or expect slightly
-different pixels."""
-    sections = [
-        f"---\n{front_matter.to_yaml()}\n---",
-        f"# {checkpoint.source.rstrip('/').rpartition('/')[2] or 'model'}",
-        f"{_ARCHITECTURE_DESCRIPTIONS[architecture]} Clips have {config['num_frames']} frames of {rows} × {columns} "
-        f"pixels. Exported by vidstill {get_package_version('vidstill')}.",
-        usage,
+different pixels.""",
     ]
-    if notes:
-        sections.append("## What differs\n\n" + "\n".join(f"- {note}" for note in notes))
+    if differences:
+        sections.append("## What differs\n\n" + "\n".join(f"- {sentence}" for sentence in differences))
     licence_line = f"Licence: {licence}." if licence else "No licence is stated for what these weights were made from."
     sections.append(f"## Licence and provenance\n\n{licence_line}")
-    sections += [_format_provenance(provenance)] if (provenance := checkpoint.metadata.get("provenance")) else []
+    if provenance := format_provenance(checkpoint.metadata.get("provenance") or [], "- "):
+        sections.append("\n".join(provenance))
     return "\n\n".join(sections) + "\n"
-
-
-def _format_provenance(entries: Sequence[Mapping[str, Any]]) -> str:
-    lines = []
-    for entry in entries:
-        details = [entry.get("layout"), entry.get("licence") and f"licence {entry['licence']}"]
-        lines.append(", ".join([f"- {entry.get('role', 'from')}: `{entry.get('source', '')}`", *filter(None, details)]))
-    return "\n".join(lines)
-
-
-def _write(checkpoint: Checkpoint, directory: Path) -> list[str]:
-    export = export_to_transformers(checkpoint, directory)
-    return [f"it is a {export.architecture}", *export.notes]
 
 
 _FORMAT = ForeignFormat(
     project="transformers",
-    build_rules=lambda checkpoint, config: build_transformers_rules(config, None),
+    build_rules=lambda config, _: build_transformers_rules(config.tubelet),
     position_kinds=("sinusoid",),
     supports_layer_scale=False,
     mean_std=None,
 )
-LAYOUT = Layout(key="transformers", name="transformers", matchers=(match_transformers,), write=_write)
+TRANSFORMERS = Layout(
+    key="transformers", name="transformers", matchers=(match_transformers,), write=export_to_transformers
+)

@@ -1,13 +1,12 @@
-"""VideoMAE and VideoMAE V2: pre-trainings, encoders, and the classifiers of AMD, MVD and MaskAgain too."""
+"""VideoMAE and VideoMAE V2: pre-trainings, encoders, detectors, and the classifiers of AMD, MVD and MaskAgain too."""
 
+from functools import partial
 from typing import Any
 
-from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.build_match import build_match, compute_decoder_shapes, describe_classifier
-from vidstill.checkpoints.layouts.infer_encoder import InferredEncoder, infer_decoder, infer_encoder
+from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, InferredEncoder, infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.infer_positions import InferredPositions
-from vidstill.checkpoints.layouts.layout import ForeignFile, ForeignFormat, Layout, LayoutMatch, ShapeDict
-from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule, build_vit_rules
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, build_classifier_match, build_match
+from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules, build_token_rule, build_vit_rules
 from vidstill.models.position_embeddings import PositionKind
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
@@ -15,6 +14,7 @@ from vidstill.utils.config_io import to_dict
 POSITION_KINDS: tuple[PositionKind, ...] = ("sinusoid", "learned")
 _GIANT_DIM = 1408
 _K710_CLASSES = 710  # VideoMAE V2's distilled models classify Kinetics-710
+_NUM_ACTIONS = 80  # of a detector's head (AVA)
 
 
 def get_version_name(dim: int, num_classes: int = 0) -> str:
@@ -25,19 +25,19 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
     if not file.has_patch_embed(5, "encoder.") or not file.top_modules & {"encoder_to_decoder", "decoder"}:
         return None
     inferred = infer_encoder(file.select("encoder."), default_positions="sinusoid")
-    metadata, shapes = infer_videomae_decoder(file, inferred)
     description = f"a pre-training of {get_version_name(inferred.config.dim)} (encoder, encoder_to_decoder and decoder)"
     rules = build_videomae_rules(inferred.config)
-    return build_match("pretraining", description, inferred, rules, metadata=metadata, expected_shapes=shapes)
+    return build_match("pretraining", description, inferred, rules, **infer_videomae_decoder(file, inferred))
 
 
-def infer_videomae_decoder(file: ForeignFile, inferred: InferredEncoder) -> tuple[dict[str, Any], ShapeDict]:
-    """The metadata that describes VideoMAE's decoder, and its names and shapes."""
+def infer_videomae_decoder(file: ForeignFile, inferred: InferredEncoder) -> dict[str, Any]:
+    """The `metadata` and `modules` of a match that describe VideoMAE's decoder."""
     encoder, dim = inferred.config, file.count_rows("encoder_to_decoder.weight")
     positions = InferredPositions(encoder.positions if encoder.learned_grid is None else "sinusoid")
     has_bias = "encoder_to_decoder.bias" in file.tensors
-    decoder = infer_decoder(file.tensors, "decoder.blocks.", dim, positions=positions, embed_bias=has_bias)
-    return {"decoder": to_dict(decoder)}, compute_decoder_shapes(decoder, encoder.dim, encoder.pixels_per_token)
+    decoder = infer_decoder(file.tensors, "decoder.blocks.", dim, positions, embed_bias=has_bias)
+    build = partial(decoder.build, encoder.dim, out_dim=encoder.pixels_per_token)
+    return {"metadata": {"decoder": to_dict(decoder)}, "modules": {"decoder.": build}}
 
 
 def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
@@ -50,8 +50,8 @@ def _match_classifier(file: ForeignFile) -> LayoutMatch | None:
     pools_first = "norm.weight" in file.tensors
     signs = "norm and head: the first token is classified" if pools_first else "fc_norm and head"
     description = f"a classifier of {projects} ({signs}, {num_classes} classes)"
-    metadata = describe_classifier(inferred, num_classes, "first" if pools_first else "mean")
-    return build_match("classifier", description, inferred, build_classifier_rules(inferred.config), metadata=metadata)
+    rules = build_classifier_rules(inferred.config)
+    return build_classifier_match(description, inferred, rules, num_classes, "first" if pools_first else "mean")
 
 
 def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
@@ -63,6 +63,19 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
     inferred = infer_encoder(bare, default_positions="sinusoid")
     description = f"an encoder of {get_version_name(inferred.config.dim)} alone (blocks, and neither decoder nor head)"
     return build_match("encoder", description, inferred, build_vit_rules(inferred.config, prefix, "encoder."))
+
+
+def _match_detector(file: ForeignFile) -> LayoutMatch | None:
+    """An action detector: a final norm and a head of 80 actions."""
+    head = file.tensors.get("head.weight")
+    if not file.has_patch_embed(5) or head is None or len(head) != _NUM_ACTIONS or "fc_norm" in file.top_modules:
+        return None
+    if "norm.weight" not in file.tensors:
+        return None
+    inferred = infer_encoder(file, default_positions="sinusoid")
+    description = f"a detector of VideoMAE: its encoder is used (norm, no fc_norm, a head of {_NUM_ACTIONS} actions)"
+    unused = RenameRule("head.", None, reason="a detector's head: only its encoder is used")
+    return build_match("encoder", description, inferred, (*build_vit_rules(inferred.config, "", "encoder."), unused))
 
 
 def build_videomae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
@@ -77,23 +90,14 @@ def build_videomae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     )
 
 
-def build_classifier_rules(config: ViTConfig, *, is_image: bool = False) -> tuple[RenameRule, ...]:
-    """A fine-tuned model of VideoMAE, MVD, AMD and MaskAgain; of image MAE and DMAE."""
-    return (
-        *build_vit_rules(config, "", "encoder.", is_image=is_image),
-        RenameRule("fc_norm.", "norm."),
-        RenameRule("head.", "head."),
-    )
-
-
-def _build_rules(checkpoint: Checkpoint, config: ViTConfig) -> tuple[RenameRule, ...]:
-    build = build_classifier_rules if checkpoint.metadata["kind"] == "classifier" else build_videomae_rules
-    return build(config)
-
-
-LAYOUT = Layout(
+VIDEOMAE = Layout(
     key="videomae",
     name="VideoMAE, VideoMAE V2",
     matchers=(_match_pretraining, _match_classifier, _match_encoder),
-    format=ForeignFormat(project="VideoMAE", build_rules=_build_rules, position_kinds=POSITION_KINDS),
+    format=ForeignFormat(
+        project="VideoMAE",
+        build_rules=lambda config, _: build_videomae_rules(config),
+        position_kinds=POSITION_KINDS,
+    ),
 )
+DETECTOR = Layout(key="detector", name="VideoMAE's detectors", matchers=(_match_detector,))
