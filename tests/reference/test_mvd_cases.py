@@ -72,7 +72,7 @@ def mvd(case: Case) -> MVD:
     load_state_dict_strict(method, translate_state_dict(case.under("student"), rules), case.name)
     for name, teacher in method.teachers.items():
         prefix = {"image": "", "video": "encoder."}[name]
-        rules = build_vit_rules(teacher.model.config, prefix, "", is_image=name == "image")
+        rules = build_vit_rules(teacher.model.config, prefix, "")
         weights = translate_state_dict(case.under(f"teacher_{name}"), rules)
         load_state_dict_strict(teacher.model, weights, case.name)
     return method

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -19,13 +19,7 @@ HF_PROCESSOR_FILE = "preprocessor_config.json"  # beside these, if any: size and
 INDEX_SUFFIX = ".index.json"
 
 _HUB_SIDE_FILES = (HF_CONFIG_FILE, HF_PROCESSOR_FILE, "README.md")  # the model card states the licence
-_DEFAULT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-_DIGEST_LENGTHS = {"sha256": 64, "md5": 32}
+_WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # or an index of several files, with this name in front
 _MAX_JSON_BYTES = 2**26
 _HTML_STARTS = (b"<!doctype html", b"<html")
 
@@ -45,7 +39,7 @@ def fetch_checkpoint(source: str | Path, check_file: Callable[[Path, str], objec
     if re.match(r"https?://", text, re.IGNORECASE):
         return _fetch_url(text, check_file)
     if text.startswith("hf://"):
-        return _fetch_from_hub(_parse_hub_model(text))
+        return _fetch_from_hub(text)
     path = Path(source)
     if path.is_file() or path.is_dir():
         return path
@@ -58,7 +52,7 @@ def fetch_checkpoint(source: str | Path, check_file: Callable[[Path, str], objec
     if not is_hub_name or text.endswith(CHECKPOINT_SUFFIXES) or path.parent.exists():
         raise InputError(f"{missing}, a URL (https://…), or a model of the Hugging Face Hub (hf://org/name)")
     try:
-        return _fetch_from_hub(_parse_hub_model(f"hf://{text}"))
+        return _fetch_from_hub(f"hf://{text}")
     except InputError as error:
         raise InputError(f"there is no file or run {source} here, and {error}") from None
 
@@ -69,17 +63,18 @@ def choose_checkpoint_file(names: Collection[str], source: str) -> str:
     Raises:
         InputError: None does, or several do.
     """
-    if name := next((name for name in _DEFAULT_FILES if name in names), None):
-        return name
+    for name in (f"{file}{suffix}" for file in _WEIGHTS_FILES for suffix in ("", INDEX_SUFFIX)):
+        if name in names:
+            return name
     others = sorted(name for name in names if name.endswith(CHECKPOINT_SUFFIXES) and "/" not in name)
     if len(others) == 1:
         return others[0]
     if others:
         raise InputError(
-            f"{source} holds no {_DEFAULT_FILES[0]}, but several checkpoints ({', '.join(others[:5])}); name one"
+            f"{source} holds no {_WEIGHTS_FILES[0]}, but several checkpoints ({', '.join(others[:5])}); name one"
         )
     raise InputError(
-        f"{source} holds no {_DEFAULT_FILES[0]} or {_DEFAULT_FILES[2]}: its run has not ended yet, or it is neither a "
+        f"{source} holds no {_WEIGHTS_FILES[0]} or {_WEIGHTS_FILES[1]}: its run has not ended yet, or it is neither a "
         "run directory nor a model's"
     )
 
@@ -118,8 +113,7 @@ def _fetch_url(url: str, check_file: Callable[[Path, str], object]) -> Path:
     from huggingface_hub.utils import WeakFileLock
 
     _check_url(url)
-    plain, fragment = urldefrag(url)
-    digest = _parse_digest(plain, fragment)
+    plain, _ = urldefrag(url)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(urlsplit(plain).path).rpartition("/")[2]).lstrip(".")[-80:]
     cache = Path(os.environ.get("VIDSTILL_CACHE") or Path.home() / ".cache" / "vidstill" / "weights").expanduser()
     path = cache / f"{hashlib.sha256(plain.encode()).hexdigest()[:16]}-{name or 'weights'}"
@@ -127,16 +121,16 @@ def _fetch_url(url: str, check_file: Callable[[Path, str], object]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(cache / f".{path.name}.lock"):
             if path.is_file():
-                _check_digest(path, digest, plain, f"; it was fetched earlier: delete {path} to fetch it again")
+                _check_digest(path, url, f"; it was fetched earlier: delete {path} to fetch it again")
                 return path
-            partial = path.with_name(path.name + PARTIAL_SUFFIX)
+            partial_path = path.with_name(path.name + PARTIAL_SUFFIX)
             try:
-                _download(plain, partial)
-                _check_digest(partial, digest, plain, "; it was deleted")
-                check_file(partial, plain)
-                os.replace(partial, path)
+                _download(plain, partial_path)
+                _check_digest(partial_path, url, "; it was deleted")
+                check_file(partial_path, plain)
+                os.replace(partial_path, path)
             finally:
-                partial.unlink(missing_ok=True)
+                partial_path.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{cache} cannot be written ({error.strerror or error}); free disk space there, or set VIDSTILL_CACHE to "
@@ -152,11 +146,9 @@ def _download(url: str, path: Path) -> None:
     try:
         with path.open("wb") as file:
             http_get(url, file, displayed_filename=path.name.removesuffix(PARTIAL_SUFFIX))
-    except OSError as error:
-        if error.errno:
+    except Exception as error:  # also those of the library that it downloads with
+        if isinstance(error, OSError) and error.errno:
             raise  # the disk is full
-        raise _build_fetch_error(url, error) from None
-    except Exception as error:  # those of the library that it downloads with
         raise _build_fetch_error(url, error) from None
     with path.open("rb") as file:
         if file.read(512).lstrip().lower().startswith(_HTML_STARTS):
@@ -166,133 +158,112 @@ def _download(url: str, path: Path) -> None:
 
 
 def _check_url(url: str) -> None:
-    """Raises an InputError for a malformed URL, and for one with a password, which is not repeated."""
+    """Raises an InputError for a malformed URL or digest, and for a URL with a password, which is not repeated."""
     try:
         host = urlsplit(url).netloc
     except ValueError:
         host = ""
+    plain, fragment = urldefrag(url) if host else (url, "")
     if "@" in host:
         raise InputError("a URL with a password in it is not fetched; download the file, and give its path")
     if not host or re.search(r"[\s\x00-\x1f]", url):
         raise InputError(f"{url!r} is no URL; give https://host/file.pth")
+    if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}|md5=[0-9a-fA-F]{32}", fragment):
+        raise InputError(f"{plain}#{fragment}: after # comes sha256= and 64 hexadecimal digits, or md5= and 32")
 
 
-def _parse_digest(url: str, fragment: str) -> tuple[str, str] | None:
-    if not fragment:
-        return None
-    kind, _, digits = fragment.partition("=")
-    if kind not in _DIGEST_LENGTHS or not re.fullmatch(rf"[0-9a-fA-F]{{{_DIGEST_LENGTHS[kind]}}}", digits):
-        raise InputError(f"{url}#{fragment}: after # comes sha256= and 64 hexadecimal digits, or md5= and 32")
-    return kind, digits.lower()
+def _check_digest(path: Path, url: str, advice: str) -> None:
+    """Raises an InputError where a file is not the one of the digest behind its URL."""
+    plain, fragment = urldefrag(url)
+    if fragment:
+        kind, _, digits = fragment.partition("=")
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, kind).hexdigest()
+        if actual != digits.lower():
+            raise InputError(f"{plain} has the {kind} {actual} and not {digits.lower()}{advice}")
 
 
-def _check_digest(path: Path, expected: tuple[str, str] | None, url: str, advice: str) -> None:
-    if expected is None:
-        return
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, expected[0]).hexdigest()
-    if actual != expected[1]:
-        raise InputError(f"{url} has the {expected[0]} {actual} and not {expected[1]}{advice}")
-
-
-@dataclass(frozen=True)
-class _HubModel:
-    """
-    Args:
-        repo_id: `org/name`.
-        revision: A branch, tag or commit; None: the default branch.
-        filename: "": the file that holds its weights.
-    """
-
-    repo_id: str
-    revision: str | None
-    filename: str
-
-    def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"hf://{self.repo_id}{revision}{'/' if self.filename else ''}{self.filename}"
-
-
-def _parse_hub_model(url: str) -> _HubModel:
-    match = re.fullmatch(r"hf://(\w[\w.-]*/\w[\w.-]*?)(?:@(\w[\w.-]*))?(?:/(.*))?", url)
-    if not match or ".." in (match[3] or "").split("/") or re.search(r"[\\\x00-\x1f]|//|^/", match[3] or ""):
-        raise InputError(f"{url!r} is no model of the Hub; write hf://org/name, hf://org/name@revision/file")
-    return _HubModel(match[1], match[2], match[3] or "")
-
-
-def _fetch_from_hub(model: _HubModel) -> Path:
+def _fetch_from_hub(url: str) -> Path:
     """The file of a model's weights, or their index, in the Hub's cache, with its config files and its card beside it.
 
     If the Hub cannot be reached, or HF_HUB_OFFLINE is set, what was fetched before is used.
+
+    Args:
+        url: `hf://org/name[@revision][/file]`; without a file, the one that holds the model's weights.
 
     Raises:
         InputError: There is no such model or file, it is not public, or it cannot be reached and was not fetched.
     """
     from huggingface_hub import HfApi, errors, hf_hub_download, snapshot_download
 
+    match = re.fullmatch(r"hf://(\w[\w.-]*/\w[\w.-]*?)(?:@(\w[\w.-]*))?(?:/(.*))?", url)
+    filename = match[3] or "" if match else ""
+    if not match or ".." in filename.split("/") or re.search(r"[\\\x00-\x1f]|//|^/", filename):
+        raise InputError(f"{url!r} is no model of the Hub; write hf://org/name, hf://org/name@revision/file")
+    repo, revision = match[1], match[2]
     endpoint, online = os.environ.get("HF_ENDPOINT"), True
     try:
         try:
-            info = HfApi(endpoint=endpoint).model_info(model.repo_id, revision=model.revision, timeout=30)
+            info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=30)
             names = [each.rfilename for each in info.siblings or ()]
         except errors.HfHubHTTPError:
             raise
         except Exception as error:  # offline, or no network
             online = False
             try:
-                directory = Path(snapshot_download(model.repo_id, revision=model.revision, local_files_only=True))
+                directory = Path(snapshot_download(repo, revision=revision, local_files_only=True))
             except Exception:
                 raise error from None
             names = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
-        main = model.filename or choose_checkpoint_file(names, str(model))
+        main = filename or choose_checkpoint_file(names, url)
         if main not in names:
-            raise InputError(f"{model} is not there; {model.repo_id} has {', '.join(sorted(names)[:8])}")
-
-        def download(name: str) -> Path:
-            file = hf_hub_download(
-                model.repo_id, name, revision=model.revision, local_files_only=not online, endpoint=endpoint
-            )
-            return Path(file)
-
+            raise InputError(f"{url} is not there; {repo} has {', '.join(sorted(names)[:8])}")
+        download = partial(hf_hub_download, repo, revision=revision, local_files_only=not online, endpoint=endpoint)
         parent = PurePosixPath(main).parent
         for name in {str(parent / side_file) for side_file in _HUB_SIDE_FILES} & set(names):
             download(name)
-        path = download(main)
+        path = Path(download(main))
         for shard in set(read_shard_index(path).values()) if main.endswith(INDEX_SUFFIX) else ():
-            if download(str(parent / shard)).parent != path.parent:
-                raise InputError(f"{model} was changed while it was fetched; run the same command again")
+            if Path(download(str(parent / shard))).parent != path.parent:
+                raise InputError(f"{url} was changed while it was fetched; run the same command again")
     except InputError:
         raise
     except Exception as error:  # the Hub's, and those of the library that it downloads with
-        raise _build_fetch_error(str(model), error, model) from None
+        raise _build_fetch_error(url, error, repo, revision) from None
     return path
 
 
-def _build_fetch_error(source: str, error: Exception, model: _HubModel | None = None) -> InputError:
-    """The message for an exception of huggingface_hub, or of the library that it downloads with."""
+def _build_fetch_error(url: str, error: Exception, repo: str = "", revision: str | None = None) -> InputError:
+    """The message for an exception of huggingface_hub, or of the library that it downloads with.
+
+    Args:
+        url: What was to be fetched.
+        error: The exception.
+        repo: The model of the Hub; "": none.
+        revision: Of the model.
+    """
     from huggingface_hub import errors
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    repo, revision = (model.repo_id, model.revision) if model else ("", None)
-    of_hub: dict[type[Exception], str] = {
-        errors.GatedRepoError: f"{source} is only for those who accepted its terms; accept them at "
-        f"huggingface.co/{repo}, then run hf auth login",
-        errors.RevisionNotFoundError: f"{source} is not there: {repo} has no revision {revision}; see its page",
+    hub_messages: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"{url} is only for those who accepted its terms; accept them at huggingface.co/{repo}, "
+        "then run hf auth login",
+        errors.RevisionNotFoundError: f"{url} is not there: {repo} has no revision {revision}; see its page",
         errors.RepositoryNotFoundError: f"the Hugging Face Hub has no model {repo}, or does not show it to you; check "
         "the name, or run hf auth login if it is yours",
         errors.HFValidationError: f"{repo!r} is no name of a model of the Hub; write hf://org/name",
     }
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return InputError(f"{source} was not fetched before, and HF_HUB_OFFLINE is set; unset it, or give a local file")
-    if model and (message := next((text for kind, text in of_hub.items() if isinstance(error, kind)), None)):
+        return InputError(f"{url} was not fetched before, and HF_HUB_OFFLINE is set; unset it, or give a local file")
+    if repo and (message := next((text for kind, text in hub_messages.items() if isinstance(error, kind)), None)):
         return InputError(message)
-    if status in (401, 403):
-        return InputError(f"{source} is not public ({status}); download it as its owner says, and give the file's path")
-    if status in (404, 410):
-        return InputError(f"{source} is not there ({status}); see where its authors have it now")
-    if status is not None:
-        return InputError(f"{source} answers with an error ({status}); try again later, or give a local file")
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return InputError(
-        f"{source} cannot be fetched ({reason}); connect to the network and try again, or give a local file"
-    )
+    match getattr(getattr(error, "response", None), "status_code", None):
+        case None:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            mend = f"cannot be fetched ({reason}); connect to the network and try again, or give a local file"
+        case (401 | 403) as status:
+            mend = f"is not public ({status}); download it as its owner says, and give the file's path"
+        case (404 | 410) as status:
+            mend = f"is not there ({status}); see where its authors have it now"
+        case status:
+            mend = f"answers with an error ({status}); try again later, or give a local file"
+    return InputError(f"{url} {mend}")

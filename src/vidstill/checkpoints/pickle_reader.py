@@ -11,11 +11,10 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import reduce
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ _STATE_DICT_KEYS = ("model", "module", "model_state", "state_dict")
 _EMA_KEYS = ("model_ema", "ema", "ema_state_dict", "state_dict_ema")
 _MODULE_PREFIX = "Align_"  # MaskAgain's trainer saves its projections beside the model, module by module
 _MAX_PICKLE_BYTES = 2**25  # without storages: a checkpoint of a thousand tensors has a fifth of a million
+_CUT_OFF = "it is cut off, or of another format"
 _MAX_READS, _MAX_NAME_LENGTH, _MAX_RECORDS = 2**22, 2**10, 2**16
 
 
@@ -64,28 +64,7 @@ class _Mapping(dict[Any, Any]):
         pass
 
 
-class _Set(_Inert):
-    def __new__(cls, items: list[Any]) -> Any:
-        _Mapping((item, None) for item in items)  # checks what is hashed
-        return super().__new__(cls)
-
-
-class _Latin1(_Inert):
-    """Bytes, as protocol 2 has them; other codecs can make a text longer and longer."""
-
-    def __new__(cls, text: str, codec: str) -> Any:
-        if codec != "latin1":
-            raise _UnsafePickle(f"it encodes a text as {codec!r:.20}")
-        return text.encode("latin1")
-
-
-class _Parameter(_Inert):
-    def __new__(cls, tensor: Any, *_: Any) -> Any:
-        return tensor
-
-
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     key: str
     dtype: torch.dtype
     numel: int
@@ -95,20 +74,35 @@ class _Storage:
         return self.numel * self.dtype.itemsize
 
 
-class _Tensor(_Inert):
-    """A tensor that lies within its storage."""
-
+class _Tensor(NamedTuple):
     storage: _Storage
     shape: tuple[int, ...]
 
-    def __new__(cls, storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
-        last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-        is_outside = 0 not in shape and last >= storage.numel
-        if len(shape) > 16 or min(0, offset, *shape, *stride) < 0 or is_outside:
-            raise _UnsafePickle(f"it claims a tensor of shape {shape} in a storage of {storage.numel} numbers")
-        self = super().__new__(cls)
-        self.storage, self.shape = storage, shape
-        return self
+
+def _rebuild_tensor(
+    storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> _Tensor:
+    """A tensor that lies within its storage."""
+    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    is_outside = 0 not in shape and last >= storage.numel
+    if len(shape) > 16 or min(0, offset, *shape, *stride) < 0 or is_outside:
+        raise _UnsafePickle(f"it claims a tensor of shape {shape} in a storage of {storage.numel} numbers")
+    return _Tensor(storage, shape)
+
+
+def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+def _rebuild_set(items: list[Any]) -> None:
+    _Mapping((item, None) for item in items)  # checks what is hashed
+
+
+def _encode_latin1(text: str, codec: str) -> bytes:
+    """Bytes, as protocol 2 has them; other codecs can make a text longer and longer."""
+    if codec != "latin1":
+        raise _UnsafePickle(f"it encodes a text as {codec!r:.20}")
+    return text.encode("latin1")
 
 
 _FOREIGN_CLASSES: dict[str, Any] = dict.fromkeys((
@@ -126,9 +120,9 @@ _ALLOWED: dict[str, Any] = {
     "torch.BFloat16Storage": torch.bfloat16, "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32,
     "torch.ShortStorage": torch.int16, "torch.CharStorage": torch.int8, "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool, "torch.Size": _Inert, "torch.device": _Inert,
-    "torch._utils._rebuild_tensor": _Tensor, "torch._utils._rebuild_tensor_v2": _Tensor,
-    "torch._utils._rebuild_parameter": _Parameter, "collections.OrderedDict": _Mapping, "collections.Counter": _Mapping,
-    "builtins.set": _Set, "_codecs.encode": _Latin1, **_FOREIGN_CLASSES,
+    "torch._utils._rebuild_tensor": _rebuild_tensor, "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter, "collections.OrderedDict": _Mapping,
+    "collections.Counter": _Mapping, "builtins.set": _rebuild_set, "_codecs.encode": _encode_latin1, **_FOREIGN_CLASSES,
 }  # fmt: skip
 _OPCODES = (
     pickle.PROTO, pickle.MARK, pickle.STOP, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1,
@@ -196,7 +190,7 @@ def read_torch_checkpoint(path: Path, display_name: str) -> tuple[dict[str, Tens
             file.seek(0)
             is_zip = head.startswith(_ZIP_MAGIC)
             if not is_zip and head != _LEGACY_MAGIC:
-                raise _UnsafePickle("it is cut off, or of another format")
+                raise _UnsafePickle(_CUT_OFF)
             content = _check_zip(file, path, size) if is_zip else _check_legacy(file, size)
         content = content if isinstance(content, dict) else {}
         key = next((key for key in _STATE_DICT_KEYS if isinstance(content.get(key), dict)), None)
@@ -211,7 +205,7 @@ def read_torch_checkpoint(path: Path, display_name: str) -> tuple[dict[str, Tens
     except InputError:
         raise
     except Exception as error:  # readers raise all kinds on damaged bytes
-        reason = str(error) if isinstance(error, _UnsafePickle) else "it is cut off, or of another format"
+        reason = str(error) if isinstance(error, _UnsafePickle) else _CUT_OFF
         raise InputError(f"{display_name} is no file of plain tensors ({reason}); no code in it was run") from None
     return tensors, _describe_content(content, key)
 
@@ -220,7 +214,7 @@ def _check_zip(file: io.BufferedIOBase, path: Path, size: int) -> Any:
     """The records are stored side by side and uncompressed, as torch writes them: none holds more than the file."""
     file.seek(-22, io.SEEK_END)
     if file.read(4) != b"PK\x05\x06":  # the end record is the last one, without a comment
-        raise _UnsafePickle("it is cut off, or of another format")
+        raise _UnsafePickle(_CUT_OFF)
     infos = zipfile.ZipFile(file).infolist()
     records = {info.orig_filename: info.file_size for info in infos}
     is_plain = all(info.compress_type == 0 and info.file_size == info.compress_size for info in infos)

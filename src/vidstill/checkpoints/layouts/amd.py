@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_decoder, infer_encoder, list_indices
-from vidstill.checkpoints.layouts.infer_positions import InferredPositions
 from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, build_match, get_method_metadata
 from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule
 from vidstill.checkpoints.layouts.videomae import POSITION_KINDS, build_videomae_rules, infer_videomae_decoder
@@ -34,7 +33,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
     modules |= {f"projections.{layer}.": partial(nn.Linear, encoder.dim, dim, bias=False) for layer in layers}
     for index in generators:
         prefix = f"generators.{index}."
-        generator = infer_decoder(file.tensors, f"{prefix}blocks.", dim, InferredPositions("sinusoid"))
+        generator, _ = infer_decoder(file, f"{prefix}blocks.", dim, inferred, kind="sinusoid", class_token="none")
         modules[prefix] = partial(DecoderTrunk, generator)
     return build_match(
         "pretraining",

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
+import torch.nn.functional as F
 from torch import Tensor
 
 from vidstill.checkpoints.io import Checkpoint, write_safetensors
+from vidstill.checkpoints.layouts.infer_positions import FIXED_POSITION_KINDS
 from vidstill.checkpoints.layouts.layout import ForeignFormat
 from vidstill.checkpoints.layouts.registry import LAYOUTS
 from vidstill.checkpoints.layouts.rename import rename_to_foreign
@@ -36,13 +37,22 @@ def export_state_dict(checkpoint: Checkpoint, layout: str) -> dict[str, Tensor]:
     Raises:
         InputError: The layout's code has no such model.
     """
-    form = _get_format(layout)
-    config = _check_model(checkpoint, form)
-    build_rules = form.build_classifier_rules if checkpoint.metadata["kind"] == "classifier" else form.build_rules
-    rules = build_rules(config, checkpoint)
-    foreign = rename_to_foreign(checkpoint.tensors, rules, f"{checkpoint.source} cannot be written for {form.project}")
+    form, metadata = _get_format(layout), checkpoint.metadata
+    if (kind := metadata.get("kind")) not in form.checkpoint_kinds:
+        description = f"is a {kind}" if kind else "does not say what it is"
+        raise InputError(
+            f"{checkpoint.source} {description}; files of {form.project} are of kind {', '.join(form.checkpoint_kinds)}"
+        )
+    if "encoder" not in metadata:
+        raise InputError(f"{checkpoint.source} holds a {kind} without encoder, which files of {form.project} have")
+    config = from_dict(ViTConfig, metadata["encoder"])
+    error_prefix = f"{checkpoint.source} cannot be written for {form.project}"
+    if difference := next(form.find_differences(config, metadata), None):
+        raise InputError(f"{error_prefix}: {difference}")
+    build_rules = form.build_classifier_rules if kind == "classifier" else form.build_rules
+    foreign = rename_to_foreign(checkpoint.tensors, build_rules(config, checkpoint), error_prefix)
     foreign |= form.build_extra_tensors(foreign)
-    if checkpoint.metadata["kind"] in form.kinds_with_position_table:
+    if kind in form.kinds_with_position_table:
         foreign |= _build_fixed_position_tables(checkpoint, config, form, foreign)
     return foreign
 
@@ -103,26 +113,6 @@ def _get_format(layout: str) -> ForeignFormat:
     return form
 
 
-def _check_model(checkpoint: Checkpoint, form: ForeignFormat) -> ViTConfig:
-    """Return the checkpoint's encoder.
-
-    Raises:
-        InputError: The project's code has no such model, or would take these tensors for another one.
-    """
-    kind, metadata = checkpoint.metadata.get("kind"), checkpoint.metadata
-    if kind not in form.checkpoint_kinds:
-        description = f"is a {kind}" if kind else "does not say what it is"
-        raise InputError(
-            f"{checkpoint.source} {description}; files of {form.project} are of kind {', '.join(form.checkpoint_kinds)}"
-        )
-    if "encoder" not in metadata:
-        raise InputError(f"{checkpoint.source} holds a {kind} without encoder, which files of {form.project} have")
-    config = from_dict(ViTConfig, metadata["encoder"])
-    if difference := next(form.find_differences(config, metadata), None):
-        raise InputError(f"{checkpoint.source} cannot be written for {form.project}: {difference}")
-    return config
-
-
 def _build_fixed_position_tables(
     checkpoint: Checkpoint, config: ViTConfig, form: ForeignFormat, foreign_tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -133,14 +123,13 @@ def _build_fixed_position_tables(
         for name, like in form.position_tables.items()
         if like in foreign_tensors and name not in foreign_tensors
     }
-    if not widths or fixed not in ("sinusoid", "sincos2d", "sincos3d"):
+    if not widths or fixed not in FIXED_POSITION_KINDS:
         return {}
     grid, dtype = _find_trained_grid(checkpoint, config), checkpoint.tensors["encoder.patch_embed.weight"].dtype
     tables = {}
     for name, width in widths.items():
         table = build_position_table(fixed, grid, width, torch.device("cpu")).to(dtype)
-        class_row = table.new_zeros(int(form.is_image), width)
-        tables[name] = rearrange(torch.cat([class_row, table]), "n d -> 1 n d")
+        tables[name] = F.pad(table, (0, 0, int(form.is_image), 0))[None]
     return tables
 
 

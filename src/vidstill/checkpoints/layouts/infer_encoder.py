@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vidstill.checkpoints.layouts.infer_positions import (
     FIXED_POSITION_KINDS,
-    InferredPositions,
     format_position_mismatch,
     infer_positions,
 )
@@ -167,36 +166,54 @@ def infer_encoder(
 
 
 def infer_decoder(
-    tensors: Mapping[str, Tensor],
+    file: ForeignFile,
     prefix: str,
     dim: int,
-    positions: InferredPositions,
+    inferred: InferredEncoder,
     *,
+    kind: FixedPositionKind | None,
+    table: str = "",
     heads: int | None = None,
-    class_token: DecoderClassToken = "none",
+    class_token: DecoderClassToken | None = None,
     embed_bias: bool = True,
-) -> DecoderConfig:
-    """Infer the decoder whose blocks have a prefix.
+) -> tuple[DecoderConfig, tuple[str, ...]]:
+    """Infer a decoder, and notes on its positions.
 
     Args:
-        tensors: The foreign file's.
-        prefix: Of its blocks' names.
-        dim: Its width.
-        positions: Its position embeddings.
+        file: The foreign file.
+        prefix: Of the blocks' names.
+        dim: The decoder's width.
+        inferred: The encoder.
+        kind: The kind of its fixed positions; None: of any kind, and always stored.
+        table: The name of its position table; "": it is never stored.
         heads: Its number of heads; None: of 64 channels. 1 where the width is no multiple of it.
-        class_token: Which class token comes before its tokens.
+        class_token: Which class token comes before its tokens; None: the encoder's, if there is one.
         embed_bias: Whether the layer before it has a bias.
     """
+    encoder = inferred.config
+    class_token = class_token or ("encoder" if encoder.class_token else "none")
+    positions = infer_positions(
+        file.tensors,
+        table,
+        dim,
+        encoder.tubelet[0],
+        kind or "sinusoid",
+        expected_kind=kind,
+        hint_grid=encoder.learned_grid or inferred.stored_grid,
+        class_token=class_token != "none",
+        requires_table=kind is None,
+    )
     heads = heads or (dim // 64 if dim % 64 == 0 else 1)
-    return DecoderConfig(
+    config = DecoderConfig(
         dim=dim,
         heads=heads if dim % heads == 0 else 1,
         positions=positions.kind,
         learned_grid=positions.learned_grid,
         class_token=class_token,
         embed_bias=embed_bias,
-        **infer_block_stack(tensors, prefix, dim),
+        **infer_block_stack(file.tensors, prefix, dim),
     )
+    return config, positions.notes
 
 
 def infer_block_stack(tensors: Mapping[str, Tensor], prefix: str, dim: int) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from functools import partial
 from torch import nn
 
 from vidstill.checkpoints.io import Checkpoint
-from vidstill.checkpoints.layouts.infer_encoder import DecoderClassToken, ForeignFile, infer_decoder, infer_encoder
-from vidstill.checkpoints.layouts.infer_positions import infer_positions
+from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.layout import (
     CHECKPOINT_KINDS,
     ForeignFormat,
@@ -37,18 +36,8 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         return None
     inferred = infer_encoder(file, default_positions="sincos2d")
     encoder, dim = inferred.config, file.count_rows("decoder_embed.weight")
-    positions = infer_positions(
-        file.tensors,
-        "decoder_pos_embed",
-        dim,
-        1,
-        "sincos2d",
-        expected_kind="sincos2d",
-        class_token=encoder.class_token,
-    )
-    class_token: DecoderClassToken = "encoder" if encoder.class_token else "none"
-    blocks = "decoder_blocks."
-    decoder = infer_decoder(file.tensors, blocks, dim, positions, heads=_DECODER_HEADS, class_token=class_token)
+    blocks, table = "decoder_blocks.", "decoder_pos_embed"
+    decoder, notes = infer_decoder(file, blocks, dim, inferred, kind="sincos2d", table=table, heads=_DECODER_HEADS)
     modules: ModuleBuilders = {"decoder.": partial(decoder.build, encoder.dim, out_dim=encoder.pixels_per_token)}
     for name, weight in file.select(f"{_DMAE_PROJECTIONS}.").tensors.items():
         if name.endswith(".weight"):  # each a linear layer, or an MLP of two
@@ -60,7 +49,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         f"a pre-training of {project} (a kernel of images, decoder_embed and decoder_blocks{signs})",
         inferred,
         build_mae_rules(encoder),
-        notes=positions.notes,
+        notes=notes,
         metadata={"decoder": to_dict(decoder)},
         modules=modules,
     )

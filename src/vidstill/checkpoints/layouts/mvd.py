@@ -1,10 +1,8 @@
 """MVD's pre-trainings: a student without a prefix, and a decoder for each of its teachers."""
 
-from dataclasses import replace
 from functools import partial
 
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_decoder, infer_encoder
-from vidstill.checkpoints.layouts.infer_positions import infer_positions
 from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, ModuleBuilders, build_match
 from vidstill.checkpoints.layouts.rename import FIXED_TABLE_REASON, RenameRule, build_token_rule, build_vit_rules
 from vidstill.models.vit import ViTConfig
@@ -22,27 +20,12 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         if f"down_{teacher}" not in file.top_modules:
             continue
         dim = file.count_rows(f"down_{teacher}.weight")
-        positions = infer_positions(
-            file.tensors,
-            f"pos_embed_{teacher}",
-            dim,
-            encoder.tubelet[0],
-            "sincos3d",
-            expected_kind="sincos3d",
-            hint_grid=inferred.stored_grid,
-            class_token=encoder.class_token,
-        )
-        decoder = infer_decoder(
-            file.tensors,
-            f"decoder_{teacher}.blocks.",
-            dim,
-            replace(positions, learned_grid=None),
-            class_token="encoder" if encoder.class_token else "none",
-        )
+        blocks, table = f"decoder_{teacher}.blocks.", f"pos_embed_{teacher}"
+        decoder, decoder_notes = infer_decoder(file, blocks, dim, inferred, kind="sincos3d", table=table)
         out_dim = file.count_rows(f"decoder_{teacher}.head.weight")
         modules[f"{native_name}."] = partial(decoder.build, encoder.dim, out_dim=out_dim)
         decoders[native_name] = to_dict(decoder)
-        notes += positions.notes
+        notes += decoder_notes
     return build_match(
         "pretraining",
         "a pre-training of MVD (a student without a prefix, down_img and down_vid)",

@@ -1,6 +1,8 @@
 """ST-MAE's pre-trainings, encoders and classifiers, with the names of mae_st or, as published, of PySlowFast."""
 
+from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import Literal
 
 from vidstill.checkpoints.io import Checkpoint
@@ -12,7 +14,6 @@ from vidstill.checkpoints.layouts.infer_encoder import (
     infer_encoder,
     list_indices,
 )
-from vidstill.checkpoints.layouts.infer_positions import infer_positions
 from vidstill.checkpoints.layouts.layout import (
     ForeignFormat,
     Layout,
@@ -37,7 +38,7 @@ def _match_pretraining(file: ForeignFile, *, slowfast: bool) -> LayoutMatch | No
     if not file.has_patch_embed(5) or not file.top_modules & signs:
         return None
     inferred = _infer_encoder(file)
-    encoder, decoder = inferred.config, _infer_decoder(file, inferred.config, slowfast=slowfast)
+    encoder, decoder = inferred.config, _infer_decoder(file, inferred, slowfast=slowfast)
     head = "pred_head.projections.0.weight" if slowfast else "decoder_pred.weight"
     rows, frame = file.count_rows(head), 3 * encoder.tubelet[1] * encoder.tubelet[2]
     if rows % frame or rows > encoder.pixels_per_token:  # some frames of each tubelet are predicted
@@ -57,31 +58,20 @@ def _infer_encoder(file: ForeignFile) -> InferredEncoder:
     return infer_encoder(file, default_positions="sinusoid", requires_table=True, mean=_MEAN, std=_STD)
 
 
-def _infer_decoder(file: ForeignFile, encoder: ViTConfig, *, slowfast: bool) -> DecoderConfig:
-    dim, grid = file.count_rows("decoder_embed.weight"), encoder.learned_grid
+def _infer_decoder(file: ForeignFile, inferred: InferredEncoder, *, slowfast: bool) -> DecoderConfig:
+    dim, grid = file.count_rows("decoder_embed.weight"), inferred.config.learned_grid
     table = file.tensors.get("decoder_pos_embed")
-    has_row = table is not None and grid is not None and table.shape[-2:-1] == (grid[0] * grid[1] * grid[2] + 1,)
-    class_token: DecoderClassToken = "none"
-    if "decoder_cls_token" in file.tensors:
-        class_token = "own"
-    elif has_row or "decoder_pos_embed_class" in file.tensors:
-        class_token = "encoder"
-    positions = infer_positions(
-        file.tensors,
-        "decoder_pos_embed",
-        dim,
-        encoder.tubelet[0],
-        "sinusoid",
-        hint_grid=grid,
-        class_token=class_token != "none",
-        requires_table=True,
-    )
-    if not slowfast:
-        blocks, heads = "decoder_blocks.", _DECODER_HEADS
-        return infer_decoder(file.tensors, blocks, dim, positions, heads=heads, class_token=class_token)
-    norm = f"{_SLOWFAST_BLOCKS}{max(list_indices(file.tensors, _SLOWFAST_BLOCKS), default=0)}."
-    tensors = {name: each for name, each in file.tensors.items() if not name.startswith(norm)}
-    return infer_decoder(tensors, _SLOWFAST_BLOCKS, dim, positions, class_token=class_token)
+    has_row = table is not None and grid is not None and table.shape[-2:-1] == (prod(grid) + 1,)
+    class_token: DecoderClassToken = "encoder" if has_row or "decoder_pos_embed_class" in file.tensors else "none"
+    class_token = "own" if "decoder_cls_token" in file.tensors else class_token
+    blocks, heads = (_SLOWFAST_BLOCKS, None) if slowfast else ("decoder_blocks.", _DECODER_HEADS)
+    if slowfast:
+        norm = f"{_SLOWFAST_BLOCKS}{max(list_indices(file.tensors, _SLOWFAST_BLOCKS), default=0)}."
+        tensors = {name: each for name, each in file.tensors.items() if not name.startswith(norm)}
+        file = replace(file, tensors=tensors)
+    return infer_decoder(
+        file, blocks, dim, inferred, kind=None, table="decoder_pos_embed", heads=heads, class_token=class_token
+    )[0]
 
 
 def _match_classifier(file: ForeignFile, *, slowfast: bool) -> LayoutMatch | None:
@@ -156,12 +146,14 @@ def build_stmae_classifier_rules(
     Args:
         config: The encoder.
         separate_qkv: A layer each for queries, keys and values is written; both are read.
-        slowfast: The head has PySlowFast's name.
+        slowfast: PySlowFast's name of the head is written; both are read.
     """
+    heads = [RenameRule(f"head.{kind}", f"head.{kind}") for kind in ("weight", "bias")]
+    heads.insert(0 if slowfast else 2, RenameRule("head.projection.", "head."))
     encoder = build_vit_rules(config, "", "encoder.", separate_qkv=separate_qkv)
     return (
         RenameRule("norm.", "norm."),
-        RenameRule("head.projection." if slowfast else "head.", "head."),
+        *heads,
         *(rule for rule in encoder if rule.foreign_prefix != "norm."),
     )
 

@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, InferredEncoder, infer_decoder, infer_encoder
-from vidstill.checkpoints.layouts.infer_positions import InferredPositions
+from vidstill.checkpoints.layouts.infer_positions import FIXED_POSITION_KINDS
 from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, build_classifier_match, build_match
 from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules, build_token_rule, build_vit_rules
-from vidstill.models.position_embeddings import PositionKind
+from vidstill.models.position_embeddings import FixedPositionKind, PositionKind
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
 
@@ -33,9 +33,11 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
 def infer_videomae_decoder(file: ForeignFile, inferred: InferredEncoder) -> dict[str, Any]:
     """The `metadata` and `modules` of a match that describe VideoMAE's decoder."""
     encoder, dim = inferred.config, file.count_rows("encoder_to_decoder.weight")
-    positions = InferredPositions(encoder.positions if encoder.learned_grid is None else "sinusoid")
+    kind: FixedPositionKind = next((kind for kind in FIXED_POSITION_KINDS if kind == encoder.positions), "sinusoid")
     has_bias = "encoder_to_decoder.bias" in file.tensors
-    decoder = infer_decoder(file.tensors, "decoder.blocks.", dim, positions, embed_bias=has_bias)
+    decoder, _ = infer_decoder(
+        file, "decoder.blocks.", dim, inferred, kind=kind, class_token="none", embed_bias=has_bias
+    )
     build = partial(decoder.build, encoder.dim, out_dim=encoder.pixels_per_token)
     return {"metadata": {"decoder": to_dict(decoder)}, "modules": {"decoder.": build}}
 

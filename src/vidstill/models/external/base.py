@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
-from typing import Any, Literal
+from operator import attrgetter
+from typing import Any, ClassVar, Literal
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -19,6 +19,11 @@ from vidstill.utils.types import Grid, InputError, Tubelet, gather_tokens
 InputResolution = Literal["match_student", "native"]
 """Frame size of a teacher: such that it has as many tokens as the student; or that of its training, and its features
 are resized."""
+
+Pixels = Float[Tensor, "b 3 t h w"]
+Tokens = Float[Tensor, "b n d"]
+Visible = Int[Tensor, "b v"] | None
+"""Token numbers; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,8 @@ class ExternalEncoder(nn.Module, ABC):
         metadata: Layout and licence, for the provenance of what is learned from it.
     """
 
+    blocks_path: ClassVar[str]  # where the library's model has its blocks
+    library_model: Any
     mean: Tensor
     std: Tensor
 
@@ -67,38 +74,25 @@ class ExternalEncoder(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
 
     @property
-    @abstractmethod
     def blocks(self) -> Iterable[Callable[..., Any]]:
         """The library's blocks, in order."""
+        return attrgetter(self.blocks_path)(self.library_model)
 
     @abstractmethod
-    def embed(self, pixels: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b n d"]:
+    def embed(self, pixels: Pixels) -> Tokens:
         """Return the input of the first block: class and register tokens, if there are any, then all other tokens."""
 
-    def run_block(
-        self,
-        block: Callable[..., Any],
-        tokens: Float[Tensor, "b n d"],
-        pixels: Float[Tensor, "b 3 t h w"],
-        visible: Int[Tensor, "b v"] | None,
-    ) -> Float[Tensor, "b n d"]:
-        """Return a block's output.
+    def build_block_arguments(self, pixels: Pixels, visible: Visible) -> dict[str, Any]:
+        """What every block takes beside its tokens: positions that depend on the clip's size, for example."""
+        return {}
 
-        Args:
-            block: One of `blocks`.
-            tokens: Its input.
-            pixels: The normalized clip, for positions that depend on its size.
-            visible: The numbers of `tokens`; None: all.
-        """
-        return block(tokens)
-
-    def grid(self, clip: Float[Tensor, "b 3 t h w"]) -> Grid:
+    def grid(self, clip: Pixels) -> Grid:
         return Grid.from_clip(clip, self.config.tubelet)
 
     def forward(
         self,
-        clip: Float[Tensor, "b 3 t h w"],
-        visible: Int[Tensor, "b v"] | None = None,
+        clip: Pixels,
+        visible: Visible = None,
         *,
         layers: Collection[int] = (),
         attention: Collection[int] = (),
@@ -119,20 +113,19 @@ class ExternalEncoder(nn.Module, ABC):
         grid = self.grid(clip)
         self._check_request(clip, layers, attention)
         pixels = (clip - self.mean[:, None, None, None]) / self.std[:, None, None, None]
-        tokens = self.embed(pixels)
+        tokens, arguments = self.embed(pixels), self.build_block_arguments(pixels, visible)
         prefix = tokens.shape[1] - grid.num_tokens
         if visible is not None:
             tokens = torch.cat([tokens[:, :prefix], gather_tokens(tokens[:, prefix:], visible)], dim=1)
         outputs, cls_outputs = {}, {}
         for number, block in enumerate(islice(self.blocks, max(layers, default=0)), start=1):
-            tokens = self.run_block(block, tokens, pixels, visible)
+            output = block(tokens, **arguments)
+            tokens = output[0] if isinstance(output, tuple) else output
             if number in layers:
                 cls_outputs[number], outputs[number] = tokens[:, :0], tokens[:, prefix:]
         return Features(tokens=tokens[:, :0], cls_token=tokens[:, :0], layers=outputs, cls_layers=cls_outputs)
 
-    def _check_request(
-        self, clip: Float[Tensor, "b 3 t h w"], layers: Collection[int], attention: Collection[int]
-    ) -> None:
+    def _check_request(self, clip: Pixels, layers: Collection[int], attention: Collection[int]) -> None:
         config = self.config
         if attention:
             raise InputError(
@@ -142,16 +135,11 @@ class ExternalEncoder(nn.Module, ABC):
         if config.tubelet[0] == 1 and clip.shape[2] != 1:
             raise InputError(
                 f"{config.source} sees single frames, and got a clip of {clip.shape[2]}; use it as MVD's image "
-                "teacher, or "
-                "for a student of images"
+                "teacher, or for a student of images"
             )
         for number in layers:
             if not 1 <= number <= config.depth:
                 raise InputError(f"{config.source} has no block {number}; take 1 to {config.depth}")
-
-
-def drop_frame_axis(pixels: Float[Tensor, "b 3 1 h w"]) -> Float[Tensor, "b 3 h w"]:
-    return rearrange(pixels, "b c 1 h w -> b c h w")
 
 
 @contextmanager

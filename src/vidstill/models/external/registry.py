@@ -4,15 +4,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from vidstill.models.external import timm, transformers
 from vidstill.models.external.base import ExternalEncoder, InputResolution
-
-_LIBRARIES = ("transformers", "timm")
+from vidstill.models.external.timm import load_timm_encoder
+from vidstill.models.external.transformers import load_transformers_encoder
 
 
 def is_external_encoder(source: str) -> bool:
     """Return whether a teacher's checkpoint is another library's."""
-    return source.partition(":")[0] in _LIBRARIES
+    return source.startswith(("transformers:", "timm:"))
 
 
 def parse_weights_file(source: str) -> str:
@@ -33,7 +32,6 @@ def load_external_encoder(
     Raises:
         InputError: The library is missing or cannot read it, or the model is of an unknown kind.
     """
-    library, _, name = source.partition(":")
-    if library == "transformers":
-        return transformers.load_transformers_encoder(name, source=source, input_resolution=input_resolution)
-    return timm.load_timm_encoder(name.partition("@")[0], tensors, source=source, input_resolution=input_resolution)
+    if source.startswith("transformers:"):
+        return load_transformers_encoder(source, input_resolution=input_resolution)
+    return load_timm_encoder(source, tensors, input_resolution=input_resolution)

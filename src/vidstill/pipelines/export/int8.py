@@ -21,8 +21,7 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import score_classifier
 from vidstill.pipelines.export.model import ExportableModel, ExportConfig
-from vidstill.pipelines.export.onnx import ONNX_METADATA_KEY, OnnxSession, OnnxTarget, save_onnx, silence_logger
-from vidstill.pipelines.export.report import QuantizationResult
+from vidstill.pipelines.export.onnx import ONNX_METADATA_KEY, OnnxSession, OnnxTarget, silence_logger
 from vidstill.pipelines.export.verify import (
     ComparisonBatch,
     OutputComparison,
@@ -30,17 +29,14 @@ from vidstill.pipelines.export.verify import (
     check_outputs,
     compare_outputs,
     draw_synthetic_clips,
-    run_batches,
 )
-from vidstill.pipelines.export.write import compute_export_size, import_optional
+from vidstill.pipelines.export.write import QuantizationResult, compute_export_size, import_optional
 from vidstill.pipelines.labeled_data import open_labeled_test
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
 
-MIN_COSINE = 0.9
-"""Between the outputs of the model and of the file; below it, the file is broken rather than rounded."""
-
+_MIN_COSINE = 0.9  # of the model's and the file's outputs; below it, the file is broken rather than rounded
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 15  # timed runs of each program,
 _TIMING_SECONDS = 60.0  # and no more after so many seconds
 
@@ -49,49 +45,48 @@ class Int8Target(OnnxTarget):
     """ONNX with 8-bit linear layers; accuracy is measured on the labelled videos of the config, if it has any."""
 
     name = "ONNX with 8-bit linear layers"
-    tolerance = MIN_COSINE
+    tolerance = _MIN_COSINE
 
-    def __init__(self, config: ExportConfig):
-        super().__init__(config)
+    def __init__(self, model: ExportableModel, config: ExportConfig):
+        super().__init__(model, config)
         self.manifest: Manifest | None = None
-        self._folder = TemporaryDirectory()
-        self._float_path = Path(self._folder.name) / "float32.onnx"
-
-    def save(self, model: ExportableModel, path: Path) -> None:
-        if self.config.data is not None and model.output_type == "logits":
-            self.manifest = open_labeled_test(  # before the long export
-                self.config.data,
-                fold=self.config.fold,
+        if config.data is not None and model.output_type == "logits":
+            self.manifest = open_labeled_test(
+                config.data,
+                fold=config.fold,
                 multi_label=model.multi_label,
                 classes=model.class_names,
                 classes_source=model.source,
             )
-        save_onnx(model, self._float_path)
-        quantize_onnx(self._float_path, path, model.metadata)
+        self._folder = TemporaryDirectory()
+        self._float_path = Path(self._folder.name) / "float32.onnx"
 
-    def run(self, path: Path, batches: Sequence[ComparisonBatch], model: ExportableModel) -> list[Tensor]:
-        expected, float_outputs = run_batches(model.module, batches), super().run(self._float_path, batches, model)
-        comparisons = compare_outputs(batches, expected, float_outputs, model)
+    def save(self, path: Path) -> None:
+        super().save(self._float_path)
+        quantize_onnx(self._float_path, path, self.model.metadata)
+
+    def run(self, path: Path, batches: Sequence[ComparisonBatch]) -> list[Tensor]:
+        comparisons = compare_outputs(batches, super().run(self._float_path, batches), self.model.class_names)
         check_outputs(comparisons, OnnxTarget.tolerance, f"{path.name}, still in float32,")
-        return super().run(path, batches, model)
+        return super().run(path, batches)
 
     def check(self, comparisons: Sequence[OutputComparison], file: str) -> None:
         worst = min(comparisons, key=lambda each: each.min_cosine if each.min_cosine == each.min_cosine else -2.0)
-        if not worst.min_cosine >= MIN_COSINE:
+        if not worst.min_cosine >= _MIN_COSINE:
             raise InputError(
                 f"{file} would be far off in 8 bits: the cosine to the model's outputs is {worst.min_cosine:.3f} "
-                f"({worst.clip_source} clips), below {MIN_COSINE}; it was not written, use --to onnx or torch"
+                f"({worst.clip_source} clips), below {_MIN_COSINE}; it was not written, use --to onnx or torch"
             )
 
-    def measure(self, model: ExportableModel, path: Path) -> QuantizationResult:
-        seconds = _measure_latency(model, self._float_path, path)
+    def measure(self, path: Path) -> QuantizationResult:
+        seconds = _measure_latency(self.model, self._float_path, path)
         accuracy: dict[str, Any] = {}
-        if self.manifest is not None and model.views is not None:
+        if self.manifest is not None and self.model.views is not None:
             workers, runtime = Workers(workers=self.config.workers, precision="fp32"), Runtime("fp32")
-            videos = self.manifest, model.class_names, model.views, workers, runtime
+            videos = self.manifest, self.model.class_names, self.model.views, workers, runtime
             float_result, result = (
-                score_classifier(module, *videos, multi_label=model.multi_label, show_progress=False)
-                for module in (model.module, OnnxSession(path))
+                score_classifier(module, *videos, multi_label=self.model.multi_label, show_progress=False)
+                for module in (self.model.module, OnnxSession(path))
             )
             accuracy["num_videos"] = len(result.indices)
             accuracy |= {"scores": result.metrics, "float_scores": float_result.metrics}

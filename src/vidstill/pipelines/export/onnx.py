@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidstill.pipelines.export.model import ExportableModel
 from vidstill.pipelines.export.torch_export import build_dynamic_shapes, trace_model
 from vidstill.pipelines.export.verify import ComparisonBatch, run_batches
 from vidstill.pipelines.export.write import ExportTarget, import_optional
 
-ONNX_OPSET = 20
-ONNX_METADATA_KEY = "vidstill"
-"""Of our metadata, as JSON."""
+ONNX_METADATA_KEY = "vidstill"  # of our metadata, as JSON
+_OPSET = 20
 
 
 class OnnxSession(nn.Module):
@@ -45,41 +43,37 @@ class OnnxSession(nn.Module):
 class OnnxTarget(ExportTarget):
     """ONNX; tensors of more than 2 GB are in OUT.data beside the file, and have to stay there."""
 
-    name = f"ONNX, opset {ONNX_OPSET}"
+    name = f"ONNX, opset {_OPSET}"
     suffix = ".onnx"
     packages = ("vidstill", "torch", "onnx", "onnxscript", "onnxruntime")
     tolerance = 1e-4
 
-    def save(self, model: ExportableModel, path: Path) -> None:
-        save_onnx(model, path)
+    def save(self, path: Path) -> None:
+        """Write the model in float32, and check the file with ONNX's own checker.
 
-    def run(self, path: Path, batches: Sequence[ComparisonBatch], model: ExportableModel) -> list[Tensor]:
-        return run_batches(OnnxSession(path), batches)
+        Raises:
+            InputError: onnx or onnxscript is not installed.
+        """
+        onnx = import_optional("onnx")
+        import_optional("onnxscript")
+        program = trace_model(self.model)
+        with silence_logger("torch.onnx"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the exporter's internals
+            exported: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=_OPSET,
+                input_names=self.model.input_names,
+                output_names=(self.model.output_type,),
+                dynamic_shapes=build_dynamic_shapes(self.model),
+                verbose=False,
+            )
+        exported.model.metadata_props[ONNX_METADATA_KEY] = json.dumps(self.model.metadata)
+        exported.save(path)
+        onnx.checker.check_model(str(path), full_check=True)
 
-
-def save_onnx(model: ExportableModel, path: Path) -> None:
-    """Write the model in float32, and check the file with ONNX's own checker.
-
-    Raises:
-        InputError: onnx or onnxscript is not installed.
-    """
-    onnx = import_optional("onnx")
-    import_optional("onnxscript")
-    program = trace_model(model)
-    with silence_logger("torch.onnx"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the exporter's internals
-        exported: Any = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=ONNX_OPSET,
-            input_names=model.input_names,
-            output_names=(model.output_type,),
-            dynamic_shapes=build_dynamic_shapes(model),
-            verbose=False,
-        )
-    exported.model.metadata_props[ONNX_METADATA_KEY] = json.dumps(model.metadata)
-    exported.save(path)
-    onnx.checker.check_model(str(path), full_check=True)
+    def run(self, path: Path, batches: Sequence[ComparisonBatch]) -> list[Tensor]:
+        return run_batches(OnnxSession(path), [batch.inputs for batch in batches])
 
 
 @contextmanager

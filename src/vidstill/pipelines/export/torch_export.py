@@ -18,8 +18,7 @@ from vidstill.pipelines.export.verify import ComparisonBatch, add_boxes, draw_no
 from vidstill.pipelines.export.write import ExportTarget
 from vidstill.utils.types import InputError
 
-TORCH_EXPORT_METADATA_FILE = "vidstill.json"
-"""Of our metadata, inside the file."""
+TORCH_EXPORT_METADATA_FILE = "vidstill.json"  # of our metadata, inside the file
 
 _SUBPROCESS_SCRIPT = """
 import sys, torch
@@ -42,16 +41,16 @@ class TorchExportTarget(ExportTarget):
     packages = ("vidstill", "torch")
     tolerance = 1e-5
 
-    def save(self, model: ExportableModel, path: Path) -> None:
-        program = trace_model(model)
+    def save(self, path: Path) -> None:
+        program = trace_model(self.model)
         program.example_inputs = None  # clips that nobody needs would be written, too
-        save_program(program, path, extra_files={TORCH_EXPORT_METADATA_FILE: json.dumps(model.metadata)})
+        save_program(program, path, extra_files={TORCH_EXPORT_METADATA_FILE: json.dumps(self.model.metadata)})
 
-    def run(self, path: Path, batches: Sequence[ComparisonBatch], model: ExportableModel) -> list[Tensor]:
+    def run(self, path: Path, batches: Sequence[ComparisonBatch]) -> list[Tensor]:
         with TemporaryDirectory() as folder:
             inputs, outputs = Path(folder) / "inputs.pt", Path(folder) / "outputs.pt"
             torch.save([batch.inputs for batch in batches], inputs)
-            args = [str(path.absolute()), str(inputs), str(outputs), str(torch.get_num_threads()), model.kind]
+            args = [str(path.absolute()), str(inputs), str(outputs), str(torch.get_num_threads()), self.model.kind]
             command = [sys.executable, "-P", "-c", _SUBPROCESS_SCRIPT, *args]
             result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if result.returncode:

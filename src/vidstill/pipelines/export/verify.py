@@ -1,15 +1,17 @@
 """Compare a file's outputs with the model's: on noise, on synthetic clips, and on clips of videos."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.loader.loader import iter_view_batches
@@ -22,13 +24,13 @@ from vidstill.utils.types import InputError
 ClipSource = Literal["random", "synthetic", "real"]
 """Noise; clips as `vidstill data make` draws them; clips of given videos."""
 
-BATCH_SIZES = (1, 3)
-"""Other than the two clips that a file is exported with."""
+_BATCH_SIZES = (1, 3)  # other than the two clips that a file is exported with
 
 
 class ComparisonBatch(NamedTuple):
     clip_source: ClipSource
     inputs: tuple[Tensor, ...]  # clips (b, 3, t, h, w), and of a detector boxes (b, m, 4)
+    expected: Tensor  # the model's output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +47,11 @@ class OutputComparison:
 
     clip_source: ClipSource
     batch_size: int
-    max_abs_diff: float
-    max_rel_diff: float
     location: str
-    min_cosine: float
-    top1_agreement: float | None
+    max_abs_diff: float = math.inf
+    max_rel_diff: float = math.inf
+    min_cosine: float = math.nan
+    top1_agreement: float | None = None
 
     def is_within(self, tolerance: float) -> bool:
         """Return whether the relative difference and, for logits, the absolute one are within the tolerance."""
@@ -65,30 +67,35 @@ def build_comparison_batches(model: ExportableModel, config: ExportConfig) -> li
     """
     sources: dict[ClipSource, Tensor] = {"random": draw_noise_clips(model), "synthetic": draw_synthetic_clips(model)}
     if config.data is not None:
-        sources["real"] = read_video_clips(model, config)
-    return [
-        ComparisonBatch(clip_source, add_boxes(model, clips[:count]))
+        sources["real"] = _read_video_clips(model, config)
+    batches = [
+        (clip_source, add_boxes(model, clips[:count]))
         for clip_source, clips in sources.items()
-        for count in sorted({min(count, len(clips)) for count in BATCH_SIZES})
+        for count in sorted({min(count, len(clips)) for count in _BATCH_SIZES})
     ]
+    outputs = run_batches(model.module, [inputs for _, inputs in batches])
+    return [ComparisonBatch(*batch, expected) for batch, expected in zip(batches, outputs, strict=True)]
+
+
+def run_batches(module: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    with torch.no_grad():
+        return [module(*inputs) for inputs in batches]
 
 
 def draw_noise_clips(model: ExportableModel) -> Float[Tensor, "b 3 t h w"]:
-    return torch.rand(max(BATCH_SIZES), 3, *model.clip_shape, generator=torch.Generator().manual_seed(0))
+    return torch.rand(max(_BATCH_SIZES), 3, *model.clip_shape, generator=torch.Generator().manual_seed(0))
 
 
-def draw_synthetic_clips(model: ExportableModel, num_clips: int = max(BATCH_SIZES)) -> Float[Tensor, "b 3 t h w"]:
-    frames, *size = model.clip_shape
-    whole = max(2, frames), (max(16, size[0]), max(16, size[1]))
-    clips = [
-        draw_clip(MOTION_CLASSES[i % len(MOTION_CLASSES)], derive_sample_seed(0, 0, i), *whole)
-        for i in range(num_clips)
-    ]
-    stacked = torch.stack([torch.from_numpy(clip) for clip in clips])[:, :frames, : size[0], : size[1]]
-    return stacked.permute(0, 4, 1, 2, 3).float().div(255).contiguous()
+def draw_synthetic_clips(model: ExportableModel, num_clips: int = max(_BATCH_SIZES)) -> Float[Tensor, "b 3 t h w"]:
+    frames, rows, columns = model.clip_shape
+    drawn_shape = max(2, frames), (max(16, rows), max(16, columns))
+    motions = [MOTION_CLASSES[i % len(MOTION_CLASSES)] for i in range(num_clips)]
+    clips = [draw_clip(motion, derive_sample_seed(0, 0, i), *drawn_shape) for i, motion in enumerate(motions)]
+    pixels = torch.from_numpy(np.stack(clips))[:, :frames, :rows, :columns]
+    return rearrange(pixels, "b t h w c -> b c t h w").float().div(255).contiguous()
 
 
-def read_video_clips(model: ExportableModel, config: ExportConfig) -> Float[Tensor, "b 3 t h w"]:
+def _read_video_clips(model: ExportableModel, config: ExportConfig) -> Float[Tensor, "b 3 t h w"]:
     """Return the first view of each of the first videos, or further views if there are fewer videos."""
     assert model.views is not None
     assert config.data is not None
@@ -97,12 +104,12 @@ def read_video_clips(model: ExportableModel, config: ExportConfig) -> Float[Tens
     batches = iter_view_batches(
         ViewClips(manifest, model.views), videos_per_batch=1, broken_videos=broken, device=torch.device("cpu")
     )
-    views = [batch.clip[0] for batch in islice(batches, max(BATCH_SIZES))]
+    views = [batch.clip[0] for batch in islice(batches, max(_BATCH_SIZES))]
     if not views:
         raise InputError(
             f"none of the {len(broken)} videos of {manifest.source} decodes; {next(iter(broken.values()))}"
         )
-    return torch.cat([*(each[:1] for each in views), *(each[1:] for each in views)])[: max(BATCH_SIZES)]
+    return torch.cat([*(each[:1] for each in views), *(each[1:] for each in views)])[: max(_BATCH_SIZES)]
 
 
 def add_boxes(model: ExportableModel, clips: Float[Tensor, "b 3 t h w"]) -> tuple[Tensor, ...]:
@@ -116,66 +123,40 @@ def add_boxes(model: ExportableModel, clips: Float[Tensor, "b 3 t h w"]) -> tupl
 
 
 def compare_outputs(
-    batches: Sequence[ComparisonBatch],
-    expected_outputs: Sequence[Tensor],
-    actual_outputs: Sequence[Tensor],
-    model: ExportableModel,
+    batches: Sequence[ComparisonBatch], outputs: Sequence[Tensor], class_names: Sequence[str]
 ) -> tuple[OutputComparison, ...]:
     """Compare the outputs of every batch.
 
     Args:
-        expected_outputs: The model's.
-        actual_outputs: The file's.
+        outputs: The file's.
+        class_names: Of logits.
     """
-    return tuple(
-        _compare_batch(batch, expected, actual, model)
-        for batch, expected, actual in zip(batches, expected_outputs, actual_outputs, strict=True)
-    )
+    return tuple(_compare_batch(*pair, class_names) for pair in zip(batches, outputs, strict=True))
 
 
-def _compare_batch(
-    batch: ComparisonBatch, expected: Tensor, actual: Tensor, model: ExportableModel
-) -> OutputComparison:
-    clips = len(batch.inputs[0])
+def _compare_batch(batch: ComparisonBatch, actual: Tensor, class_names: Sequence[str]) -> OutputComparison:
+    clip_source, (clips, *_), expected = batch
     if expected.shape != actual.shape:
-        return OutputComparison(
-            clip_source=batch.clip_source,
-            batch_size=clips,
-            max_abs_diff=math.inf,
-            max_rel_diff=math.inf,
-            location=f"in shape, {tuple(actual.shape)} for {tuple(expected.shape)}",
-            min_cosine=math.nan,
-            top1_agreement=0.0 if model.class_names else None,
-        )
+        location = f"in shape, {tuple(actual.shape)} for {tuple(expected.shape)}"
+        return OutputComparison(clip_source=clip_source, batch_size=len(clips), location=location)
     diff = (expected.double() - actual.double()).abs().nan_to_num(nan=math.inf)
-    index = torch.unravel_index(diff.argmax(), diff.shape)
+    clip, *between, last = (int(each) for each in torch.unravel_index(diff.argmax(), diff.shape))
+    inside = f", {'box' if class_names else 'token'} {between[0] + 1}" if between else ""
     largest, scale = diff.max().item(), expected.double().abs().max().item()
     return OutputComparison(
-        clip_source=batch.clip_source,
-        batch_size=clips,
+        clip_source=clip_source,
+        batch_size=len(clips),
+        location=f"clip {clip + 1}{inside}, {repr(class_names[last]) if class_names else f'channel {last + 1}'}",
         max_abs_diff=largest,
         max_rel_diff=largest / scale if largest and scale else largest,
-        location=_format_location([int(each) for each in index], model.class_names),
         min_cosine=F.cosine_similarity(expected.double().flatten(0, -2), actual.double().flatten(0, -2)).min().item(),
-        top1_agreement=(expected.argmax(-1) == actual.argmax(-1)).double().mean().item() if model.class_names else None,
+        top1_agreement=(expected.argmax(-1) == actual.argmax(-1)).double().mean().item() if class_names else None,
     )
-
-
-def _format_location(index: Sequence[int], class_names: Sequence[str]) -> str:
-    clip, *between, last = index
-    inside = f", {'box' if class_names else 'token'} {between[0] + 1}" if between else ""
-    return f"clip {clip + 1}{inside}, {repr(class_names[last]) if class_names else f'channel {last + 1}'}"
-
-
-def run_batches(model: Callable[..., Tensor], batches: Sequence[ComparisonBatch]) -> list[Tensor]:
-    with torch.no_grad():
-        return [model(*batch.inputs) for batch in batches]
 
 
 def check_outputs(comparisons: Sequence[OutputComparison], tolerance: float, description: str) -> None:
     """Raise an InputError if the outputs of a batch differ too much."""
-    failed = [each for each in comparisons if not each.is_within(tolerance)]
-    if failed:
+    if failed := [each for each in comparisons if not each.is_within(tolerance)]:
         worst = max(failed, key=lambda each: each.max_abs_diff)
         raise InputError(
             f"{description} differs from its model by {worst.max_abs_diff:.2g} ({worst.clip_source} clips, "
