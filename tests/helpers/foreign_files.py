@@ -1,175 +1,158 @@
-"""A foreign file of every layout, tiny and with random weights, and the encoder that it was made with."""
+"""A checkpoint of ours for every foreign layout, tiny and with random weights, and the file that it becomes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from foreign_layout import to_foreign
 from tiny_models import AMD, CLASSES, ENCODER, MASKAGAIN, METHODS, STMAE, VIDEOMAE, as_images, built
 from torch import Tensor, nn
 
-from vidstill.checkpoints.layouts.amd import build_amd_rules
-from vidstill.checkpoints.layouts.mae import build_mae_rules
-from vidstill.checkpoints.layouts.maskagain import build_maskagain_rules
-from vidstill.checkpoints.layouts.mmaction import build_mmaction_rules
-from vidstill.checkpoints.layouts.mvd import build_mvd_rules
-from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules, build_vit_rules
-from vidstill.checkpoints.layouts.stmae import build_slowfast_rules, build_stmae_classifier_rules, build_stmae_rules
-from vidstill.checkpoints.layouts.videomae import build_videomae_rules
-from vidstill.models.position_embeddings import FixedPositionKind, build_position_table
+from vidstill.checkpoints.io import Checkpoint
+from vidstill.checkpoints.layouts.export import export_state_dict
 from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
-from vidstill.utils.types import Grid
+from vidstill.utils.config_io import to_dict
 
+CLIPS = {"sampling": {"num_frames": 4}, "size": [16, 12]}
+IMAGES = {"sampling": {"num_frames": 1}, "size": [16, 16]}
+MAE, DMAE, MVD, MAE_ST = (
+    as_images(METHODS["imagemae"]),
+    as_images(METHODS["dmae"]),
+    METHODS["mvd"],
+    METHODS["stmae-mae_st"],
+)
 LEARNED = replace(ENCODER, positions="learned", learned_grid=(2, 4, 3), layer_scale=0.1)
-MAE, DMAE, MVD = as_images(METHODS["imagemae"]), as_images(METHODS["dmae"]), METHODS["mvd"]
-IMAGE = replace(MAE.encoder, positions="learned", learned_grid=(1, 4, 3))
-MAE_ST = METHODS["stmae-mae_st"]
+LEARNED_IMAGE = replace(MAE.encoder, positions="learned", learned_grid=(1, 4, 4))
 GIANT = replace(ENCODER, tubelet=(2, 14, 14), mlp_ratio=48 / 11)
-ALIGNED = METHODS["maskagain-projected"]
+
+
+def classifier(encoder: ViTConfig, *, num_classes: int = CLASSES, **fields: Any) -> ClassifierConfig:
+    return ClassifierConfig(encoder=encoder, num_classes=num_classes, **fields)
+
+
+def make_checkpoint(config: Any, *, dtype: torch.dtype = torch.float32, **metadata: Any) -> Checkpoint:
+    """Return what a run of this configuration leaves, or a file of an encoder alone."""
+    is_encoder, module = isinstance(config, ViTConfig), built(config)
+    encoder = config if is_encoder else config.encoder
+    state = (nn.ModuleDict({"encoder": module}) if is_encoder else module).state_dict()
+    recipe: dict[str, Any] = {"clips": IMAGES if encoder.tubelet[0] == 1 else CLIPS}
+    native: dict[str, Any] = {"kind": "encoder" if is_encoder else "pretraining", "encoder": to_dict(encoder)}
+    if isinstance(config, ClassifierConfig):
+        native |= {"kind": "classifier", "classifier": to_dict(config)}
+    elif not is_encoder:
+        recipe["method"] = to_dict(config)
+    tensors = {name: tensor.to(dtype) for name, tensor in state.items()}
+    return Checkpoint(tensors, native | {"recipe": recipe} | metadata, "runs/ours")
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ForeignCase:
     """
     Args:
-        config: what is built of ours.
-        names: of its tensors.
-        said: what the layout's sentence has to say.
-        tables: computed ones that the authors store: their names, kinds and widths.
-        beside: what else is in the authors' file, to be left out.
+        layout: Of the file.
+        config: What is built of ours.
+        description: A part of what the file is recognized as.
+        separate_qkv: It has a layer each for queries, keys and values, where the layout has both.
+        change: What distinguishes the authors' file from the one that we write.
     """
 
+    layout: str
     config: Any
-    names: tuple[RenameRule, ...]
     description: str
-    kind: str = "pretraining"
-    tables: tuple[tuple[str, FixedPositionKind, int], ...] = ()
-    beside: Callable[[], dict[str, Tensor]] = dict
+    separate_qkv: bool = True
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
     @property
     def encoder(self) -> ViTConfig:
         return self.config if isinstance(self.config, ViTConfig) else self.config.encoder
 
     @property
-    def module(self) -> nn.Module:
-        """Ours; of an encoder alone, it stands under `encoder`, as in every file."""
-        module = built(self.config)
-        return nn.ModuleDict({"encoder": module}) if isinstance(self.config, ViTConfig) else module
+    def checkpoint(self) -> Checkpoint:
+        return make_checkpoint(self.config, separate_qkv=self.separate_qkv)
 
     def tensors(self) -> dict[str, Tensor]:
-        tensors = to_foreign(self.module.state_dict(), self.names)
-        frames = self.encoder.tubelet[0]
-        for name, kind, dim in self.tables:
-            table = build_position_table(kind, Grid(4 // frames if frames > 1 else 1, 4, 3), dim, torch.device("cpu"))
-            row = torch.zeros(1 if kind == "sincos2d" else 0, dim)
-            tensors[name] = torch.cat([row, table])[None]
-        return tensors | self.beside()
+        return self.change(export_state_dict(self.checkpoint, self.layout))
 
 
-def _classifier(encoder: ViTConfig, **options: Any) -> ClassifierConfig:
-    return ClassifierConfig(encoder=encoder, num_classes=options.pop("classes", CLASSES), **options)
+def remove_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("encoder."): tensor for name, tensor in tensors.items()}
 
 
-def _mae_tables(config: Any) -> tuple[tuple[str, FixedPositionKind, int], ...]:
-    return (("pos_embed", "sincos2d", config.encoder.dim), ("decoder_pos_embed", "sincos2d", config.decoder.dim))
+def add_action_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return remove_prefix(tensors) | {"head.weight": torch.ones(80, 24), "head.bias": torch.ones(80)}
 
 
-_TUNED = _classifier(STMAE.encoder, norm="pretrained")
-_NORMLESS = {f"generators.{n}.norm.{kind}": torch.ones(32) for n in (0, 1) for kind in ("weight", "bias")}
-_DETECTOR = (*build_vit_rules(ENCODER, "", "encoder."), RenameRule("head.", None))
+_TUNED = classifier(STMAE.encoder, norm="pretrained")
+_NO_CLASS_TOKEN = replace(STMAE.encoder, class_token=False)
+_JOINT = replace(
+    MAE_ST,
+    encoder=replace(MAE_ST.encoder, positions="learned"),
+    decoder=replace(MAE_ST.decoder, positions="learned"),
+)
+_WITHOUT_CLASS_TOKEN = replace(
+    MAE_ST,
+    encoder=replace(_NO_CLASS_TOKEN, attention_bias="none"),
+    decoder=replace(MAE_ST.decoder, class_token="none"),
+)
+_NO_BIASES = replace(VIDEOMAE, encoder=replace(ENCODER, attention_bias="none"))
+_STMAE_NAMES, _SLOWFAST_NAMES = "with the names of mae_st", "with the names of PySlowFast (pred_head"
 
 FILES = {
-    "videomae": Foreign(VIDEOMAE, build_videomae_rules(ENCODER), "a pre-training of VideoMAE"),
-    "videomae, encoder": Foreign(
-        ENCODER, build_vit_rules(ENCODER, "encoder.", "encoder."), "an encoder of VideoMAE", "encoder"
+    "videomae": ForeignCase("videomae", VIDEOMAE, "a pre-training of VideoMAE"),
+    "videomae, learned": ForeignCase("videomae", replace(VIDEOMAE, encoder=LEARNED), "a pre-training of VideoMAE"),
+    "videomae, no biases": ForeignCase("videomae", _NO_BIASES, "a pre-training of VideoMAE"),
+    "videomae, encoder": ForeignCase("videomae", ENCODER, "an encoder of VideoMAE"),
+    "videomae, bare": ForeignCase("videomae", ENCODER, "an encoder of VideoMAE alone", change=remove_prefix),
+    "videomae v2": ForeignCase("videomae", replace(VIDEOMAE, encoder=GIANT), "a pre-training of VideoMAE"),
+    "videomae v2, distilled": ForeignCase(
+        "videomae", classifier(ENCODER, num_classes=710), "a classifier of VideoMAE V2"
     ),
-    "videomae, bare": Foreign(
-        ENCODER, build_vit_rules(ENCODER, "", "encoder."), "an encoder of VideoMAE alone", "encoder"
+    "classifier": ForeignCase("videomae", classifier(ENCODER), "a classifier of VideoMAE"),
+    "classifier, first token": ForeignCase(
+        "videomae", classifier(ENCODER, pooling="first"), "the first token is classified"
     ),
-    "videomae v2": Foreign(replace(VIDEOMAE, encoder=GIANT), build_videomae_rules(GIANT), "a pre-training of VideoMAE"),
-    "videomae v2, distilled": Foreign(
-        _classifier(ENCODER, classes=710), build_classifier_rules(ENCODER), "a classifier of VideoMAE V2", "classifier"
+    "classifier, learned": ForeignCase("amd", classifier(LEARNED), "a classifier of VideoMAE"),
+    "mvd": ForeignCase("mvd", MVD, "a pre-training of MVD"),
+    "mvd, class token": ForeignCase("mvd", METHODS["mvd-class-token"], "a pre-training of MVD"),
+    "mvd, one teacher": ForeignCase("mvd", METHODS["mvd-image-only"], "a pre-training of MVD"),
+    "mvd, classifier": ForeignCase("mvd", classifier(MVD.encoder), "a classifier of VideoMAE, MVD"),
+    "amd": ForeignCase("amd", AMD, "a pre-training of AMD"),
+    "amd, direct": ForeignCase("amd", METHODS["amd-direct"], "a pre-training of AMD"),
+    "maskagain": ForeignCase("maskagain", MASKAGAIN, "a pre-training of MaskAgain"),
+    "maskagain, projections": ForeignCase(
+        "maskagain", METHODS["maskagain-projected"], "a pre-training of MaskAgain (with Align_"
     ),
-    "classifier": Foreign(
-        _classifier(ENCODER), build_classifier_rules(ENCODER), "a classifier of VideoMAE", "classifier"
+    "maskagain, decoder": ForeignCase("maskagain", METHODS["maskagain-transfer"], "a pre-training of"),
+    "maskagain, classifier": ForeignCase("maskagain", classifier(ENCODER), "AMD or MaskAgain"),
+    "mae": ForeignCase("mae", MAE, "a pre-training of image MAE"),
+    "mae, encoder": ForeignCase("mae", MAE.encoder, "an encoder of image MAE alone"),
+    "mae, classifier": ForeignCase("mae", classifier(LEARNED_IMAGE), "a classifier of image MAE"),
+    "mae, class token": ForeignCase("dmae", classifier(MAE.encoder, pooling="first"), "the class token"),
+    "dmae": ForeignCase("dmae", DMAE, "a pre-training of DMAE"),
+    "dmae, MLPs": ForeignCase("dmae", as_images(METHODS["dmae-perceptrons"]), "a pre-training of DMAE"),
+    "mae_st": ForeignCase("stmae", MAE_ST, _STMAE_NAMES),
+    "mae_st, fused": ForeignCase("stmae", MAE_ST, "fused queries, keys and values", separate_qkv=False),
+    "mae_st, no class token": ForeignCase("stmae", _WITHOUT_CLASS_TOKEN, _STMAE_NAMES),
+    "mae_st, joint": ForeignCase("stmae", _JOINT, _STMAE_NAMES),
+    "mae_st, encoder": ForeignCase("stmae", MAE_ST.encoder, "an encoder of ST-MAE alone"),
+    "mae_st, classifier": ForeignCase("stmae", _TUNED, f"a classifier of ST-MAE {_STMAE_NAMES}"),
+    "mae_st, classifier without class token": ForeignCase(
+        "stmae",
+        classifier(_NO_CLASS_TOKEN, pooling="mean_after_first", norm="pretrained"),
+        f"a classifier of ST-MAE {_STMAE_NAMES}",
     ),
-    "classifier, first token": Foreign(
-        _classifier(ENCODER, pooling="first"),
-        build_classifier_rules(ENCODER),
-        "the first token is classified",
-        "classifier",
+    "slowfast": ForeignCase("slowfast", STMAE, _SLOWFAST_NAMES),
+    "slowfast, fused": ForeignCase("slowfast", STMAE, "fused queries, keys and values", separate_qkv=False),
+    "slowfast, classifier": ForeignCase(
+        "slowfast", _TUNED, "with the names of PySlowFast (norm and head.projection", separate_qkv=False
     ),
-    "classifier, learned": Foreign(
-        _classifier(LEARNED), build_classifier_rules(LEARNED), "a classifier of VideoMAE", "classifier"
-    ),
-    "mvd": Foreign(
-        MVD,
-        build_mvd_rules(MVD.encoder),
-        "a pre-training of MVD",
-        tables=(
-            ("pos_embed", "sincos3d", MVD.encoder.dim),
-            ("pos_embed_img", "sincos3d", MVD.decoder.dim),
-            ("pos_embed_vid", "sincos3d", MVD.decoder.dim),
-        ),
-    ),
-    "amd": Foreign(AMD, build_amd_rules(ENCODER, [1, 2]), "a pre-training of AMD", beside=lambda: dict(_NORMLESS)),
-    "maskagain": Foreign(MASKAGAIN, build_maskagain_rules(ENCODER), "a pre-training of MaskAgain"),
-    "maskagain, aligned": Foreign(ALIGNED, build_maskagain_rules(ENCODER), "a pre-training of MaskAgain (with Align_"),
-    "mae": Foreign(MAE, build_mae_rules(MAE.encoder), "a pre-training of image MAE", tables=_mae_tables(MAE)),
-    "mae, encoder": Foreign(
-        MAE.encoder,
-        build_vit_rules(MAE.encoder, "", "encoder."),
-        "an encoder of image MAE alone",
-        "encoder",
-        tables=_mae_tables(MAE)[:1],
-    ),
-    "mae, classifier": Foreign(
-        _classifier(IMAGE), build_classifier_rules(IMAGE), "a classifier of image MAE", "classifier"
-    ),
-    "mae, class token": Foreign(
-        _classifier(IMAGE, pooling="first"),
-        build_classifier_rules(IMAGE),
-        "the class token",
-        "classifier",
-    ),
-    "dmae": Foreign(DMAE, build_mae_rules(DMAE.encoder), "a pre-training of DMAE", tables=_mae_tables(DMAE)),
-    "mae_st": Foreign(MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder), "with the names of mae_st"),
-    "mae_st, fused": Foreign(
-        MAE_ST, build_stmae_rules(MAE_ST.encoder, MAE_ST.decoder, separate_qkv=False), "fused queries, keys and values"
-    ),
-    "mae_st, classifier": Foreign(
-        _TUNED,
-        build_stmae_classifier_rules(STMAE.encoder),
-        "a classifier of ST-MAE with the names of mae_st",
-        "classifier",
-    ),
-    "slowfast": Foreign(
-        STMAE, build_slowfast_rules(STMAE.encoder, STMAE.decoder), "with the names of PySlowFast (pred_head"
-    ),
-    "slowfast, fused": Foreign(
-        STMAE, build_slowfast_rules(STMAE.encoder, STMAE.decoder, separate_qkv=False), "fused queries, keys and values"
-    ),
-    "slowfast, classifier": Foreign(
-        _TUNED,
-        build_stmae_classifier_rules(STMAE.encoder, separate_qkv=False, slowfast=True),
-        "with the names of PySlowFast (norm and head.projection",
-        "classifier",
-    ),
-    "mmaction": Foreign(
-        _classifier(ENCODER),
-        build_mmaction_rules(ENCODER),
+    "mmaction": ForeignCase(
+        "mmaction",
+        classifier(ENCODER),
         "with the names of mmaction2",
-        "classifier",
-        tables=(("backbone.pos_embed", "sinusoid", ENCODER.dim),),
-        beside=lambda: {"data_preprocessor.mean": torch.ones(3, 1, 1, 1)},
+        change=lambda tensors: tensors | {"data_preprocessor.mean": torch.ones(3, 1, 1, 1)},
     ),
-    "detector": Foreign(
-        ENCODER,
-        _DETECTOR,
-        "a detector of VideoMAE",
-        "encoder",
-        beside=lambda: {"head.weight": torch.ones(80, 24), "head.bias": torch.ones(80)},
-    ),
+    "mmaction, learned": ForeignCase("mmaction", classifier(LEARNED, pooling="first"), "with the names of mmaction2"),
+    "detector": ForeignCase("videomae", ENCODER, "a detector of VideoMAE", change=add_action_head),
 }

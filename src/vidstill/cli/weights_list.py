@@ -9,7 +9,6 @@ from tyro.conf import Positional
 
 from vidstill.checkpoints.licences import allows_commercial
 from vidstill.checkpoints.model_zoo import PublishedCheckpoint, find_published_checkpoints
-from vidstill.checkpoints.licences import allows_commercial
 from vidstill.cli.options import Json
 from vidstill.utils.terminal import align_columns
 
