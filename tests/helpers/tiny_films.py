@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
+import tiny_videos
 from PIL import Image
 
 from vidstill.data.ava.clip_reader import KeyframeVideo
@@ -16,27 +16,17 @@ ACTIONS = LabelMap({1: "stands", 3: "sits", 7: "waves"}, frozenset({1, 3, 7}))
 
 
 def numbered(number: int) -> np.ndarray:
-    """A picture `(32, 80, 3)` of ten bars, bright where the number's bit is set."""
-    bits = np.array([(number >> bit) & 1 for bit in range(BITS)], np.uint8)
-    return np.broadcast_to(np.repeat(40 + 170 * bits, 8)[None, :, None], (32, 8 * BITS, 3)).copy()
+    """Return an image `(32, 80, 3)` that shows a number."""
+    return tiny_videos.numbered(number, bits=BITS)
 
 
 def numbers_of(frames: np.ndarray) -> list[int]:
-    """What frames `(t, h, w, 3)` show; they may have been resized."""
-    bars = np.stack([part.mean((1, 2, 3)) for part in np.array_split(frames, BITS, axis=2)], axis=1)
-    return [sum(int(bright) << bit for bit, bright in enumerate(row > 125)) for row in bars]
+    """Return the numbers that frames `(t, h, w, 3)` show; they may have been resized."""
+    return [tiny_videos.number_of(frame, BITS) for frame in frames]
 
 
-def write_video(path: Path, pictures: Sequence[np.ndarray], rate: int = 25) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt, stream.thread_count, stream.gop_size, stream.max_b_frames = "yuv420p", 1, 12, 2
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+def write_video(path: Path, images: Sequence[np.ndarray], rate: int = 25) -> Path:
+    return tiny_videos.write_images(path, images, rate=rate, gop_size=12, max_b_frames=2)
 
 
 def file_film(folder: Path, frames: int, rate: int, start: int = 0) -> KeyframeVideo:

@@ -5,11 +5,11 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from PIL import Image
 from tiny_models import ENCODER, built
+from tiny_videos import write_images
 
 from vidstill.checkpoints.io import write_checkpoint
 from vidstill.data.datasets.base import FrameSampling
@@ -68,23 +68,11 @@ def film(
         ticks: when each frame is shown, in twenty-fifths of a second; None: one after another.
         aspect: how many times as wide as high a pixel is to be shown.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=RATE)
-        stream.height, stream.width = size
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.thread_count = 1
-        if aspect is not None:
-            stream.codec_context.sample_aspect_ratio = aspect
-        for number in range(frames):
-            picture = np.full((*size, 3), 230, np.uint8)
-            picture[:, size[1] // 2 :] = rng.integers(20, 200, 3)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number if ticks is None else ticks[number], Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    rng, images = np.random.default_rng(seed), np.full((frames, *size, 3), 230, np.uint8)
+    for image in images:
+        image[:, size[1] // 2 :] = rng.integers(20, 200, 3)
+    attributes = {} if aspect is None else {"sample_aspect_ratio": aspect}
+    return write_images(path, images, codec, RATE, ticks=ticks or range(frames), **attributes)
 
 
 def picture(path: Path, seed: int = 0) -> Path:

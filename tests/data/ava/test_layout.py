@@ -4,9 +4,9 @@ import json
 import pickle
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from tiny_videos import write_images
 
 from vidstill.data.ava.dataset import open_box_dataset
 from vidstill.data.ava.keyframes import PersonBoxesConfig
@@ -48,14 +48,7 @@ def tree(tmp_path):
 
 def film(path: Path, seconds: int) -> None:
     """A video of one frame a second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=1)
-        stream.height = stream.width = 16
-        stream.pix_fmt = "yuv420p"
-        for _ in range(seconds):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
-        container.mux(stream.encode(None))
+    write_images(path, np.zeros((seconds, 16, 16, 3), np.uint8), "mpeg4", 1)
 
 
 def locations(split) -> dict[str, tuple]:

@@ -8,14 +8,12 @@ import signal
 import time
 from pathlib import Path
 
-import av
 import fsspec
-import numpy as np
 import pytest
 from deadly import hang, kill
 from paths import DATA
 from PIL import Image
-from tiny_videos import cut_short, numbered, write_video
+from tiny_videos import cut_short, numbered, write_images, write_video
 from vicious_videos import VICIOUS
 
 from vidstill.cli.main import main
@@ -236,10 +234,10 @@ def test_a_file_of_the_same_bytes_or_the_same_frames_is_reported_in_the_other_sp
         (videos / split).mkdir(parents=True)
     for number in range(6):
         clip = draw_clip("circling", number, 20, (64, 96))
-        _encode(videos / ("train" if number < 4 else "val") / f"{number}.mp4", clip)
+        write_images(videos / ("train" if number < 4 else "val") / f"{number}.mp4", clip, options={"crf": "20"})
         if number == 1:
-            _encode(videos / "val" / "coarse.mp4", clip, crf="33")
-            _encode(videos / "train" / "coarser.mp4", clip, crf="36")
+            write_images(videos / "val" / "coarse.mp4", clip, options={"crf": "33"})
+            write_images(videos / "train" / "coarser.mp4", clip, options={"crf": "36"})
     shutil.copy(videos / "train" / "0.mp4", videos / "train" / "same.mp4")
     shutil.copy(videos / "val" / "4.mp4", videos / "train" / "leaked.mp4")
     report = scan_dataset(videos)
@@ -252,16 +250,6 @@ def test_a_file_of_the_same_bytes_or_the_same_frames_is_reported_in_the_other_sp
     assert report.near_duplicates == (
         {"train": ("videos/train/1.mp4", "videos/train/coarser.mp4"), "val": ("videos/val/coarse.mp4",)},
     )
-
-
-def _encode(path: Path, clip: np.ndarray, crf: str = "20") -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": crf})
-        stream.height, stream.width, stream.pix_fmt, stream.thread_count = *clip.shape[1:3], "yuv420p", 1
-        for picture in clip:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 def test_one_file_in_two_splits_is_decoded_once_and_reported(videos, tmp_path, monkeypatch):
