@@ -106,13 +106,15 @@ def test_without_balance_an_epoch_is_a_permutation():
 
 
 @settings(max_examples=15)
-@given(sizes, st.integers(0, 8), st.integers(1, 3))
-def test_a_resumed_run_and_two_processes_see_what_one_sees(counts, start, accumulation):
+@given(sizes, st.sampled_from([0.0, 0.8]), st.integers(0, 8), st.integers(1, 3))
+def test_a_resumed_run_and_two_processes_see_what_one_sees(counts, balance, start, accumulation):
     counts = (*counts, 4 * accumulation)
     how = {"per_step": 4 * accumulation, "steps": 9}
-    whole = batches(counts, 0.8, **how, accumulation_steps=2 * accumulation)
-    resumed = batches(counts, 0.8, **how, accumulation_steps=2 * accumulation, start_step=start)
-    ranks = [batches(counts, 0.8, **how, accumulation_steps=accumulation, rank=rank, world_size=2) for rank in range(2)]
+    whole = batches(counts, balance, **how, accumulation_steps=2 * accumulation)
+    resumed = batches(counts, balance, **how, accumulation_steps=2 * accumulation, start_step=start)
+    ranks = [
+        batches(counts, balance, **how, accumulation_steps=accumulation, rank=rank, world_size=2) for rank in range(2)
+    ]
     both = [batch for pair in zip(*ranks, strict=True) for batch in pair]
     for one, other in zip(whole[start * 2 * accumulation :], resumed, strict=True):
         assert torch.equal(one.seed, other.seed)

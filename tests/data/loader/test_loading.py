@@ -30,7 +30,7 @@ from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.loader.loader import iter_train_batches, iter_view_batches
 from vidstill.data.loader.order import draw_epoch_order
-from vidstill.data.loader.protocols import TrainBatch, TrainDataset
+from vidstill.data.loader.protocols import TrainBatch, TrainDataset, ViewBatch, ViewDataset
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoTable
@@ -39,7 +39,6 @@ from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling, SpanSampling
 from vidstill.utils.types import InputError
 
-HOUSE = PROJECT
 CPU = torch.device("cpu")
 CONFIG = ClipsConfig(
     dataset="numbered",
@@ -54,14 +53,20 @@ VIEWS = ViewsConfig(
 )
 
 
-def batches_of(dataset: TrainDataset, **how) -> Iterator[TrainBatch]:
+def batches_of(dataset: TrainDataset, per_step: int, steps: int, **how) -> Iterator[TrainBatch]:
     """An epoch has as many steps as the videos fill."""
-    return iter_train_batches(dataset, steps_per_epoch=len(dataset) // how["videos_per_step"], device=CPU, **how)
+    how |= {"videos_per_step": per_step, "steps_per_epoch": len(dataset) // per_step, "total_steps": steps}
+    return iter_train_batches(dataset, device=CPU, **how)
 
 
-def load_labels(dataset: TrainDataset, **how) -> list[list[int]]:
+def views_of(dataset: ViewDataset, per_batch: int, broken: dict[int, str] | None = None, **how) -> Iterator[ViewBatch]:
+    broken = {} if broken is None else broken
+    return iter_view_batches(dataset, videos_per_batch=per_batch, broken_videos=broken, device=CPU, **how)
+
+
+def load_labels(dataset: TrainDataset, per_step: int, steps: int, **how) -> list[list[int]]:
     """The videos of every micro-batch."""
-    return [batch.label.tolist() for batch in batches_of(dataset, **how)]
+    return [batch.label.tolist() for batch in batches_of(dataset, per_step, steps, **how)]
 
 
 def same(one, other) -> bool:
@@ -76,36 +81,19 @@ chunks = st.integers(1, 4)
 def test_processes_and_micro_batches_divide_the_videos_of_a_step(videos, size, world, accumulation, steps, seed):
     per_step = size * world * accumulation
     dataset = RowDataset(videos + per_step, seed=seed)
-    whole = load_labels(dataset, videos_per_step=per_step, total_steps=steps)
-    ranks = [
-        load_labels(
-            dataset,
-            videos_per_step=per_step,
-            total_steps=steps,
-            rank=rank,
-            world_size=world,
-            accumulation_steps=accumulation,
-        )
-        for rank in range(world)
-    ]
+    whole = load_labels(dataset, per_step, steps)
+    how = {"world_size": world, "accumulation_steps": accumulation}
+    ranks = [load_labels(dataset, per_step, steps, rank=rank, **how) for rank in range(world)]
     for step in range(steps):
         micros = range(step * accumulation, (step + 1) * accumulation)
         assert [video for micro in micros for rank in ranks for video in rank[micro]] == whole[step]
 
 
 @settings(max_examples=20)
-@given(videos=st.integers(4, 60), per_step=chunks, start=st.integers(0, 30), accumulation=chunks)
-def test_a_resumed_run_sees_what_it_would_have_seen(videos, per_step, start, accumulation):
-    how = {"videos_per_step": per_step * accumulation, "total_steps": 30, "accumulation_steps": accumulation}
-    dataset = RowDataset(videos * accumulation)
-    assert load_labels(dataset, **how, start_step=start) == load_labels(dataset, **how)[start * accumulation :]
-
-
-@settings(max_examples=20)
 @given(videos=st.integers(4, 60), per_step=chunks)
 def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos, per_step):
     steps = videos // per_step
-    batches = load_labels(RowDataset(videos), videos_per_step=per_step, total_steps=2 * steps)
+    batches = load_labels(RowDataset(videos), per_step, 2 * steps)
     for epoch in range(2):
         labels = list(chain(*batches[epoch * steps : (epoch + 1) * steps]))
         assert len(set(labels)) == len(labels) == steps * per_step > videos - per_step
@@ -116,43 +104,21 @@ def test_an_epoch_sees_no_video_twice_and_another_epoch_has_another_order(videos
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize(("accumulation", "world"), [(1, 1), (2, 3)])
 def test_workers_processes_and_micro_batches_do_not_change_the_order(workers, accumulation, world):
-    how = {"videos_per_step": 6, "total_steps": 7}
-    alone = list(chain(*load_labels(RowDataset(25), **how)))
-    ranks = [
-        load_labels(
-            RowDataset(25), **how, rank=rank, world_size=world, accumulation_steps=accumulation, workers=workers
-        )
-        for rank in range(world)
-    ]
+    how = {"world_size": world, "accumulation_steps": accumulation, "workers": workers}
+    alone = list(chain(*load_labels(RowDataset(25), 6, 7)))
+    ranks = [load_labels(RowDataset(25), 6, 7, rank=rank, **how) for rank in range(world)]
     assert list(chain(*chain(*zip(*ranks, strict=True)))) == alone
 
 
-def unevenness(orders: np.ndarray) -> float:
-    """Of which video comes at which place, and after which: how far its counts are from even ones.
-
-    It is the chi-squared statistic in units of what chance is expected to give.
-    """
-    videos = orders.shape[1]
-    at = np.zeros((videos, videos))
-    np.add.at(at, (np.arange(videos)[None], orders), 1)
-    after = np.zeros((videos, videos))
-    np.add.at(after, (orders[:, :-1], orders[:, 1:]), 1)
-    after = after[~np.eye(videos, dtype=bool)]
-    freedom = (videos - 1) ** 2, videos * (videos - 1) - 1
-    return max(
-        ((counts - counts.mean()) ** 2 / counts.mean()).sum() / free
-        for counts, free in zip((at, after), freedom, strict=True)
-    )
-
-
 def test_an_epochs_order_is_uniform():
+    """Which video is at which position, and after which, by the chi-squared statistic per degree of freedom."""
     orders = np.array([draw_epoch_order(12, seed, epoch) for seed in range(40) for epoch in range(50)])
-    assert unevenness(orders) < 1.5  # 100 degrees of freedom and more: chance gives as much once in 1,000 times
-    turned = np.array([np.roll(np.arange(12), k) for k in np.random.default_rng(0).integers(12, size=2000)])
-    assert unevenness(turned) > 10  # each place is even
-    lazy = orders.copy()
-    lazy[: len(lazy) // 4].sort(axis=1)
-    assert unevenness(lazy) > 10
+    at, after = np.zeros((12, 12)), np.zeros((12, 12))
+    np.add.at(at, (np.arange(12)[None], orders), 1)
+    np.add.at(after, (orders[:, :-1], orders[:, 1:]), 1)
+    for counts, freedom in ((at, 11**2), (after[~np.eye(12, dtype=bool)], 12 * 11 - 1)):
+        statistic = ((counts - counts.mean()) ** 2 / counts.mean()).sum() / freedom
+        assert statistic < 1.5  # 100 degrees of freedom and more: as large once in 1,000 times
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +131,7 @@ def listing(tmp_path_factory):
 
 def test_workers_change_nothing(listing):
     dataset = TrainClips(listing, CONFIG, seed=3)
-    how = {"videos_per_step": 2, "steps_per_epoch": 3, "total_steps": 7, "device": CPU}
-    alone = list(iter_train_batches(dataset, **how))
-    helped = list(iter_train_batches(dataset, start_step=2, workers=2, **how))
+    alone, helped = list(batches_of(dataset, 2, 7)), list(batches_of(dataset, 2, 7, start_step=2, workers=2))
     assert len(alone) == 7
     assert len(helped) == 5
     assert all(same(one, other) for one, other in zip(alone[2:], helped, strict=True))
@@ -175,7 +139,7 @@ def test_workers_change_nothing(listing):
 
 def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
     dataset = TrainClips(listing, CONFIG, seed=3)
-    batch = next(iter_train_batches(dataset, videos_per_step=3, steps_per_epoch=2, total_steps=1, device=CPU))
+    batch = next(batches_of(dataset, 3, 1))
     samples = [train_sample(dataset, 0, int(index)) for index in draw_epoch_order(6, 3, 0)[:3]]
     assert batch.clip.shape == (6, 3, 4, 16, 16)  # three videos, two copies of each side by side
     torch.testing.assert_close(batch.clip * 255, torch.cat([sample.clip for sample in samples]).float())
@@ -187,27 +151,15 @@ def test_loading_does_not_use_the_global_random_state(listing):
     state = torch.get_rng_state()
     dataset = TrainClips(listing, CONFIG, seed=3)
     for workers in (0, 1):
-        list(
-            iter_train_batches(
-                dataset, videos_per_step=2, steps_per_epoch=3, total_steps=2, workers=workers, device=CPU
-            )
-        )
+        list(batches_of(dataset, 2, 2, workers=workers))
     assert torch.equal(state, torch.get_rng_state())
 
 
 @settings(max_examples=40)
 @given(broken=st.sets(st.integers(0, 19), max_size=4), start=st.integers(0, 9))
 def test_the_next_of_the_order_replaces_a_broken_video(broken, start):
-    how = {
-        "videos_per_step": 4,
-        "steps_per_epoch": 5,
-        "total_steps": 10,
-        "start_step": start,
-        "max_broken_fraction": 0.2,
-    }
-    plain, mended = (
-        list(iter_train_batches(RowDataset(20, broken=out), device=CPU, **how)) for out in ((), tuple(broken))
-    )
+    how = {"start_step": start, "max_broken_fraction": 0.2}
+    plain, mended = (list(batches_of(RowDataset(20, broken=out), 4, 10, **how)) for out in ((), tuple(broken)))
     assert all(torch.equal(one.seed, other.seed) for one, other in zip(plain, mended, strict=True))
     whole, labels = (chain(*(batch.label.tolist() for batch in batches)) for batches in (plain, mended))
     for position, (meant, video) in enumerate(zip(whole, labels, strict=True), start * 4):
@@ -221,13 +173,7 @@ def test_the_next_of_the_order_replaces_a_broken_video(broken, start):
 def test_a_broken_video_is_named_once(caplog, workers):
     broken = [int(video) for video in draw_epoch_order(20, 0, 0)[7:9]]  # the second is asked for for two batches
     with caplog.at_level(logging.WARNING, "vidstill"):
-        load_labels(
-            RowDataset(20, broken=tuple(broken)),
-            videos_per_step=4,
-            total_steps=15,
-            max_broken_fraction=0.1,
-            workers=workers,
-        )
+        load_labels(RowDataset(20, broken=tuple(broken)), 4, 15, max_broken_fraction=0.1, workers=workers)
     assert [record.message for record in caplog.records] == [
         f"video {n} is broken; another video replaces it" for n in broken
     ]
@@ -237,13 +183,13 @@ def test_a_broken_video_is_named_once(caplog, workers):
 def test_too_many_broken_videos_stop_training_with_their_names(workers):
     dataset = RowDataset(200, broken=(3, 8, 150))
     with pytest.raises(InputError, match=r"^3 of 200 videos are broken, and at most 2 may be") as error:
-        load_labels(dataset, videos_per_step=4, total_steps=50, workers=workers)
+        load_labels(dataset, 4, 50, workers=workers)
     assert all(f"video {n} is broken" in str(error.value) for n in dataset.broken)
 
 
 def test_where_nothing_decodes_training_stops_at_once():
     with pytest.raises(InputError, match="videos are broken"):
-        load_labels(RowDataset(20, broken=tuple(range(20))), videos_per_step=4, total_steps=50)
+        load_labels(RowDataset(20, broken=tuple(range(20))), 4, 50)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -253,7 +199,7 @@ def test_an_input_error_in_a_worker_arrives_with_its_message(tmp_path, workers):
     (tmp_path / "list.txt").write_text("a.mp4 0\nb.png 0\n")
     dataset = TrainClips(open_manifest(tmp_path / "list.txt"), CONFIG, seed=0)
     with pytest.raises(InputError, match=r"^\S+b\.png is an image, a clip of one frame, but clips have 4 frames"):
-        load_labels(dataset, videos_per_step=2, total_steps=1, workers=workers)
+        load_labels(dataset, 2, 1, workers=workers)
 
 
 def test_an_epoch_that_the_videos_do_not_fill_is_refused():
@@ -263,27 +209,13 @@ def test_an_epoch_that_the_videos_do_not_fill_is_refused():
 
 def test_a_step_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match=r"6 videos a step do not divide into 2 micro-batches on 2 .* multiple of 4"):
-        iter_train_batches(
-            RowDataset(30),
-            videos_per_step=6,
-            steps_per_epoch=5,
-            total_steps=1,
-            accumulation_steps=2,
-            world_size=2,
-            device=CPU,
-        )
+        batches_of(RowDataset(30), 6, 1, accumulation_steps=2, world_size=2)
 
 
 @pytest.mark.parametrize(("workers", "world"), [(0, 1), (0, 4), (2, 1)])
 def test_an_evaluation_loads_every_video_once(listing, workers, world):
-    dataset, broken = ViewClips(listing, VIEWS), {}
-    batches = [
-        batch
-        for rank in range(world)
-        for batch in iter_view_batches(
-            dataset, videos_per_batch=4, broken_videos=broken, rank=rank, world_size=world, workers=workers, device=CPU
-        )
-    ]
+    dataset, broken, how = ViewClips(listing, VIEWS), {}, {"world_size": world, "workers": workers}
+    batches = [batch for rank in range(world) for batch in views_of(dataset, 4, broken, rank=rank, **how)]
     assert sorted(position for batch in batches for position in batch.video_index.tolist()) == list(range(6))
     assert broken == {}
     for batch in batches:
@@ -301,11 +233,7 @@ def test_an_evaluation_reports_a_broken_video_and_leaves_it_out(tmp_path, caplog
     (tmp_path / "e.mp4").write_bytes(b"")  # a batch of its own, of which nothing is left
     broken: dict[int, str] = {}
     with caplog.at_level(logging.WARNING, "vidstill"):
-        batches = list(
-            iter_view_batches(
-                ViewClips(open_manifest(tmp_path), VIEWS), videos_per_batch=2, broken_videos=broken, device=CPU
-            )
-        )
+        batches = list(views_of(ViewClips(open_manifest(tmp_path), VIEWS), 2, broken))
     assert [batch.video_index.tolist() for batch in batches] == [[0], [2, 3]]
     assert sorted(broken) == [1, 4]
     assert "b.mp4" in broken[1]
@@ -314,24 +242,22 @@ def test_an_evaluation_reports_a_broken_video_and_leaves_it_out(tmp_path, caplog
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_worker_ignores_signals_to_stop(number):
-    how = {"videos_per_step": 2, "total_steps": 40}
-    batches = batches_of(RowDataset(8), workers=1, **how)
+    batches = batches_of(RowDataset(8), 2, 40, workers=1)
     first = next(batches)
     for worker in multiprocessing.active_children():  # a terminal's Ctrl-C, and `timeout`, reach them too
         os.kill(worker.pid, number)
-    assert [batch.label.tolist() for batch in (first, *batches)] == load_labels(RowDataset(8), **how)
+    assert [batch.label.tolist() for batch in (first, *batches)] == load_labels(RowDataset(8), 2, 40)
 
 
 def test_a_worker_that_is_killed_changes_nothing():
-    how = {"videos_per_step": 2, "total_steps": 40}
-    batches = batches_of(RowDataset(8), workers=2, **how)
+    batches = batches_of(RowDataset(8), 2, 40, workers=2)
     labels = []
     for batch in batches:
         labels.append(batch.label.tolist())
         if len(labels) in (5, 20):
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
             time.sleep(0.05)  # a training step, which nothing disturbs
-    assert labels == load_labels(RowDataset(8), **how)
+    assert labels == load_labels(RowDataset(8), 2, 40)
 
 
 DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIGKILL)}
@@ -339,11 +265,11 @@ DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIG
 
 @pytest.mark.parametrize("start", [0, 7])
 def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, start):
-    how = {"videos_per_step": 4, "total_steps": 15, "start_step": start, "max_broken_fraction": 0.2}
-    plain = list(batches_of(RowDataset(20, broken=tuple(DEADLY)), **how))
+    how = {"start_step": start, "max_broken_fraction": 0.2}
+    plain = list(batches_of(RowDataset(20, broken=tuple(DEADLY)), 4, 15, **how))
     caplog.clear()
     with caplog.at_level(logging.WARNING, "vidstill"):
-        results = list(batches_of(RowDataset(20, on_load=DEADLY), workers=2, timeout_seconds=0.4, **how))
+        results = list(batches_of(RowDataset(20, on_load=DEADLY), 4, 15, workers=2, timeout_seconds=0.4, **how))
     assert len(results) == 15 - start
     assert all(same(one, other) for one, other in zip(plain, results, strict=True))
     named = [record.message for record in caplog.records if "replaces" in record.message]
@@ -356,14 +282,13 @@ def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, start):
 
 def test_too_many_hanging_decoders_stop_training_with_their_names():
     with pytest.raises(InputError, match=r"^2 of 20 videos are broken, and at most 1 may be") as error:
-        load_labels(RowDataset(20, on_load=DEADLY), videos_per_step=4, total_steps=15, workers=2, timeout_seconds=0.4)
+        load_labels(RowDataset(20, on_load=DEADLY), 4, 15, workers=2, timeout_seconds=0.4)
     assert error.value.args[0].count("videos/") == 2
 
 
 def test_an_evaluation_reports_a_decoder_that_hangs_or_dies():
     broken: dict[int, str] = {}
-    how = {"videos_per_batch": 3, "broken_videos": broken, "workers": 2, "timeout_seconds": 0.4, "device": CPU}
-    batches = list(iter_view_batches(RowViews(20, on_load=DEADLY), **how))
+    batches = list(views_of(RowViews(20, on_load=DEADLY), 3, broken, workers=2, timeout_seconds=0.4))
     assert [position for batch in batches for position in batch.video_index.tolist()] == [
         n for n in range(20) if n not in DEADLY
     ]
@@ -380,15 +305,11 @@ def gone() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_server_that_does_not_answer_stops_loading(workers):
-    batches = batches_of(
-        RowDataset(20, on_load={int(draw_epoch_order(20, 0, 0)[6]): gone}), videos_per_step=4, total_steps=5
-    )
+    batches = batches_of(RowDataset(20, on_load={int(draw_epoch_order(20, 0, 0)[6]): gone}), 4, 5)
     assert len(list(islice(batches, 1))) == 1  # what came before it
     with pytest.raises(StorageUnreachable, match=r"^s3://bucket does not answer$"):
         next(batches)
-    batches = iter_view_batches(
-        RowViews(20, on_load={2: gone}), videos_per_batch=2, broken_videos={}, workers=workers, device=CPU
-    )
+    batches = views_of(RowViews(20, on_load={2: gone}), 2, workers=workers)
     assert next(batches).video_index.tolist() == [0, 1]
     with pytest.raises(StorageUnreachable, match=r"^s3://bucket does not answer$"):
         next(batches)
@@ -396,17 +317,15 @@ def test_a_server_that_does_not_answer_stops_loading(workers):
 
 @pytest.mark.parametrize(("videos", "allowed"), [(9, 0), (10, 1), (199, 1), (200, 2)])
 def test_of_ten_videos_or_more_one_may_be_broken(videos, allowed):
-    how = {"videos_per_step": 1, "total_steps": videos}
-    assert len(load_labels(RowDataset(videos, broken=tuple(range(allowed))), **how)) == videos
-    with pytest.raises(
-        InputError, match=rf"^{allowed + 1} of {videos} videos are broken, and at most {allowed} may be"
-    ):
-        load_labels(RowDataset(videos, broken=tuple(range(allowed + 1))), **how)
+    assert len(load_labels(RowDataset(videos, broken=tuple(range(allowed))), 1, videos)) == videos
+    message = rf"^{allowed + 1} of {videos} videos are broken, and at most {allowed} may be"
+    with pytest.raises(InputError, match=message):
+        load_labels(RowDataset(videos, broken=tuple(range(allowed + 1))), 1, videos)
 
 
 def test_a_broken_video_is_not_tried_again():
     dataset = RowDataset(20, broken=(3, 8))
-    load_labels(dataset, videos_per_step=4, total_steps=15, max_broken_fraction=0.1)
+    load_labels(dataset, 4, 15, max_broken_fraction=0.1)
     tries = Counter(dataset.loaded)
     assert tries[3] == tries[8] == 1
     assert sum(tries.values()) == 15 * 4 + 2
@@ -421,7 +340,7 @@ def test_a_video_that_a_scan_calls_broken_is_named_with_its_reason_and_not_opene
     Path(listing.rows[4].source).unlink()
     dataset = TrainClips(replace(listing, rows=rows), CONFIG, seed=3)
     with caplog.at_level(logging.WARNING, "vidstill"):
-        list(batches_of(dataset, videos_per_step=4, total_steps=6, workers=workers))
+        list(batches_of(dataset, 4, 6, workers=workers))
     assert [record.message for record in caplog.records] == [
         f"{rows[4].source} does not decode: no key frame; another video replaces it"
     ]
@@ -437,12 +356,12 @@ def numbered_listing(folder: Path, videos: int) -> Manifest:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, caplog, workers):
     """With the samples, to the bit, of a run in which those files were broken from the start."""
-    how = {"videos_per_step": 2, "total_steps": 15, "max_broken_fraction": 0.1}
+    how = {"max_broken_fraction": 0.1, "workers": workers}
     late = [int(video) for video in draw_epoch_order(30, 3, 0)[[20, 21, 25]]]  # long after what is asked for ahead
     results = {}
     for name in ("from the start", "in mid-epoch"):
         dataset = TrainClips(numbered_listing(tmp_path / name, 30), CONFIG, seed=3)
-        batches = batches_of(dataset, **how, workers=workers)
+        batches = batches_of(dataset, 2, 15, **how)
         first = next(batches) if name == "in mid-epoch" else None
         deleted, _, cut = (Path(dataset.manifest.rows[video].source) for video in late)
         deleted.unlink()
@@ -461,7 +380,7 @@ def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, caplog):
     pipe.unlink()
     os.mkfifo(pipe)  # nobody ever writes to it
     dataset = TrainClips(listing, CONFIG, seed=3)
-    batches = list(batches_of(dataset, videos_per_step=4, total_steps=6, workers=2, timeout_seconds=1.0))
+    batches = list(batches_of(dataset, 4, 6, workers=2, timeout_seconds=1.0))
     assert len(batches) == 6
     assert [record.message for record in caplog.records] == [
         f"{pipe} took longer than 1 s and was killed; another video replaces it"
@@ -470,7 +389,7 @@ def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, caplog):
 
 def test_no_more_is_prefetched_than_stated(tmp_path):
     start_time = {video: (tmp_path / f"{video}").touch for video in range(200)}
-    batches = batches_of(RowDataset(200, on_load=start_time), videos_per_step=5, total_steps=40, workers=3)
+    batches = batches_of(RowDataset(200, on_load=start_time), 5, 40, workers=3)
     for num_batches in range(3):
         next(batches)
         deadline = time.monotonic() + 20
@@ -484,9 +403,7 @@ def test_no_more_is_prefetched_than_stated(tmp_path):
 
 def test_closed_batches_leave_no_process_and_no_thread():
     before = children(), threading.active_count()
-    batches = batches_of(
-        RowDataset(20, on_load={int(draw_epoch_order(20, 0, 0)[3]): hang}), videos_per_step=2, total_steps=5, workers=2
-    )
+    batches = batches_of(RowDataset(20, on_load={int(draw_epoch_order(20, 0, 0)[3]): hang}), 2, 5, workers=2)
     next(batches)
     start_time = time.monotonic()
     batches.close()
@@ -498,7 +415,7 @@ def test_closed_batches_leave_no_process_and_no_thread():
 def test_the_memory_of_workers_does_not_grow_with_the_number_of_rows():
     def measure(rows: int) -> list[dict[str, float]]:
         output = subprocess.run(
-            [sys.executable, HOUSE / "scripts/loader_memory.py", "--rows", str(rows), "--samples", "1000"],
+            [sys.executable, PROJECT / "scripts/loader_memory.py", "--rows", str(rows), "--samples", "1000"],
             check=True,
             capture_output=True,
             text=True,
