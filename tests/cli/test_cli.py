@@ -43,10 +43,6 @@ def raise_error(error):
     return work
 
 
-# ---- The options that are typed are those of the run
-# -----------------------------------------------------------------------------------
-
-
 def test_without_options_a_recipe_runs_as_it_is(calls, tmp_path):
     assert main(["pretrain", "amd.small_k400", "--data", str(tmp_path)]) == 0
     assert calls[0].recipe == find_recipe("amd.small_k400")
@@ -74,10 +70,13 @@ def test_a_fine_tuning_starts_from_the_checkpoint_of_init(calls, capsys):
     assert "top1  0.5" in capsys.readouterr().out
 
 
-def test_only_rank_0_prints_the_result(calls, capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+def test_only_rank_0_prints_the_result_and_others_print_their_rank(calls, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
     assert main(["pretrain", "amd.small_k400", "--data", "videos"]) == 0
-    assert capsys.readouterr().out == ""
+    assert main(["recipes", "xyz"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("vidstill (rank 3): no recipe matches")
 
 
 # ---- Help -----------------------------------------------------------------------------------------------------------
@@ -210,28 +209,16 @@ def test_a_bug_is_not_reported_as_a_users_mistake(monkeypatch):
         main(["pretrain", "amd.small_k400", "--data", "videos"])
 
 
-def test_another_process_prints_its_rank(monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "3")
-    assert main(["recipes", "xyz"]) == 2
-    assert capsys.readouterr().err.startswith("vidstill (rank 3): no recipe matches")
-
-
 # ---- For programs ---------------------------------------------------------------------------------------------------
 
 
-def test_the_recipes_are_listed_for_programs_too(capsys):
+def test_recipes_are_listed_and_shown_with_their_values_and_their_source(capsys):
     assert main(["recipes", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)
-    assert [each["name"] for each in listed] == list(load_recipes())
-    assert {each["verb"] for each in listed} == {"pretrain", "finetune", "detect train"}
-
-
-def test_one_recipe_is_shown_for_programs_too(capsys):
+    rows = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in rows] == list(load_recipes())
+    assert {each["verb"] for each in rows} == {"pretrain", "finetune", "detect train"}
     assert main(["recipes", "--show", "amd.small_k400", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["method"]["layer_pairs"] == [[6, 12], [12, 24]]
-
-
-def test_one_recipe_is_shown_with_its_values_and_their_source(capsys):
     assert main(["recipes", "--show", "amd.small_k400"]) == 0
     printed = capsys.readouterr().out
     assert "--method.layer-pairs" in printed

@@ -113,9 +113,10 @@ def test_the_help_shows_defaults_and_absent_parts(capsys):
 
 
 def test_without_a_config_options_are_read_against_the_types():
-    options = RecipeOptions(types=(Rider,))
     args = ["--data", "road", "--bicycle.rear.spokes", "24"]
-    _, _, typed = parse_recipe_options(options, Trip, args, "ride", description="Ride.", out="home")
+    _, _, typed = parse_recipe_options(
+        RecipeOptions(types=(Rider,)), Trip, args, "ride", description="Ride.", out="home"
+    )
     assert apply_options(rides(rear=None), typed) == rides(rear=Wheel(size=26, spokes=24))
 
 

@@ -101,7 +101,7 @@ def test_a_missing_url_is_reported(behind):
 def test_a_failed_listing_is_not_an_empty_folder(behind, monkeypatch):
     root = behind("a.mp4", list_csv="a.mp4 0\n")
 
-    def broken(*given, **named):
+    def broken(*args, **options):
         raise OSError("connection reset")
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", broken)

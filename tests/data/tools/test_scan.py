@@ -213,7 +213,7 @@ def test_a_decoder_that_dies_or_is_stuck_costs_one_row(videos, monkeypatch):
     assert (again.num_decoded, again.is_clean) == (2, True)
 
 
-def test_what_is_short_and_what_a_header_states_wrongly_are_said_and_are_no_faults(tmp_path):
+def test_short_videos_and_wrong_headers_are_reported_and_are_no_faults(tmp_path):
     for frames in (15, 16, 17):
         path = write_video(tmp_path / "videos" / f"{frames}.avi", frames, codec="mpeg4")
         data = bytearray(path.read_bytes())

@@ -39,28 +39,15 @@ def key_frames(data: bytes) -> list[int]:
         return [n for n, packet in enumerate(container.demux(video=0)) if packet.is_keyframe]
 
 
-def test_frame_n_is_frame_n_of_the_source(video, config):
+def test_frame_n_is_frame_n_of_the_source_in_the_same_bytes_every_time(video, config):
     packed = transcode_video(video, config)
-    assert packed.num_frames == count_frames(packed.data) == FRAMES
-    assert [number_of(frame) for frame in read_frames(packed.data, range(FRAMES))] == list(range(FRAMES))
-    for indices in ([13, 2, 7], [FRAMES - 1], [0]):
+    assert packed.data == transcode_video(video, config).data == transcode_video(video.read_bytes(), config).data
+    for indices in (list(range(FRAMES)), [13, 2, 7], [FRAMES - 1], [0]):
         assert [number_of(frame) for frame in read_frames(packed.data, indices)] == indices
-
-
-def test_the_same_video_gives_the_same_bytes(video, config):
-    assert (
-        transcode_video(video, config).data
-        == transcode_video(video, config).data
-        == transcode_video(video.read_bytes(), config).data
-    )
-
-
-def test_it_says_what_it_made(video, config):
-    packed = transcode_video(video, config)
     with VideoReader(packed.data) as reader:
         assert (packed.num_frames, packed.frame_rate) == (reader.num_frames, reader.frame_rate)
         assert (packed.height, packed.width) == reader.read_frames([0]).shape[1:3]
-    assert packed.frame_rate == read_stream_metadata(video).frame_rate
+    assert (packed.num_frames, packed.frame_rate) == (FRAMES, read_stream_metadata(video).frame_rate)
 
 
 @pytest.mark.parametrize("gop", [1, 3, 7])
@@ -104,7 +91,7 @@ def test_an_odd_size_loses_its_last_row_or_column(tmp_path, size):
     rows, columns = size
     blocks = np.random.default_rng(0).integers(0, 255, (rows // 8 + 1, columns // 8 + 1, 3), np.uint8)
     picture = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
-    folder = pictures(tmp_path / "frames", [picture[:rows, :columns]] * 2)
+    folder = write_images(tmp_path / "frames", [picture[:rows, :columns]] * 2)
     frames = read_frames(transcode_video(folder, TranscodeConfig(crf=5)).data, [1])
     height, width = max(2, rows // 2 * 2), columns // 2 * 2
     assert frames.shape == (1, height, width, 3)
@@ -113,59 +100,44 @@ def test_an_odd_size_loses_its_last_row_or_column(tmp_path, size):
 
 def test_colours_stay_what_they_are(tmp_path):
     colours = [(0, 0, 0), (255, 255, 255), (200, 30, 30), (30, 200, 30), (30, 30, 200), (128, 128, 128)]
-    folder = pictures(tmp_path / "frames", [np.full((32, 64, 3), colour, np.uint8) for colour in colours])
+    folder = write_images(tmp_path / "frames", [np.full((32, 64, 3), colour, np.uint8) for colour in colours])
     frames = read_frames(transcode_video(folder, TranscodeConfig()).data, range(len(colours)))
     assert np.abs(frames.mean((1, 2)) - np.array(colours)).max() < 5  # another matrix or range would change 10 or more
 
 
-def test_a_folder_of_pictures_becomes_a_video(tmp_path):
-    packed = transcode_video(pictures(tmp_path / "frames", [numbered(n) for n in range(12)]), TranscodeConfig())
+def test_a_folder_of_images_becomes_a_video(tmp_path):
+    packed = transcode_video(write_images(tmp_path / "frames", [numbered(n) for n in range(12)]), TranscodeConfig())
     assert (packed.suffix, packed.num_frames, packed.frame_rate) == ("mp4", 12, IMAGE_FOLDER_FRAME_RATE)
     assert [number_of(frame) for frame in read_frames(packed.data, [11, 0, 5])] == [11, 0, 5]
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_small_picture_stays_as_it_is(tmp_path, suffix):
-    path = tmp_path / f"picture.{suffix}"
-    Image.fromarray(numbered(37)).save(path)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp"])
+def test_a_small_image_is_unchanged_or_a_png_where_its_bytes_have_another_format(tmp_path, suffix):
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(numbered(37)).save(path, **({"lossless": True} if suffix == "webp" else {}))
     packed = transcode_video(path, TranscodeConfig())
-    assert packed.data == path.read_bytes()
-    assert (packed.suffix, packed.num_frames, packed.height, packed.width, packed.frame_rate) == (
-        suffix,
-        1,
-        32,
-        64,
-        None,
-    )
+    if suffix in ("jpg", "png"):
+        assert packed.data == path.read_bytes()
+    else:
+        np.testing.assert_array_equal(read_frames(packed.data, [0])[0], numbered(37))
+    expected = (suffix if suffix == "jpg" else "png", 1, 32, 64, None)
+    assert (packed.suffix, packed.num_frames, packed.height, packed.width, packed.frame_rate) == expected
 
 
-@pytest.mark.parametrize("suffix", ["bmp", "webp"])
-def test_a_picture_that_its_bytes_do_not_tell_becomes_a_png(tmp_path, suffix):
-    path = tmp_path / f"picture.{suffix}"
-    Image.fromarray(numbered(37)).save(path, lossless=True)
-    packed = transcode_video(path, TranscodeConfig())
-    assert packed.suffix == "png"
-    np.testing.assert_array_equal(read_frames(packed.data, [0])[0], numbered(37))
-
-
-def test_a_large_picture_becomes_a_jpeg_of_that_side(tmp_path):
-    Image.fromarray(numbered(37)).save(tmp_path / "picture.png")
-    packed = transcode_video(tmp_path / "picture.png", TranscodeConfig(short_side=16))
+def test_a_large_image_becomes_a_jpeg_of_that_side(tmp_path):
+    Image.fromarray(numbered(37)).save(tmp_path / "image.png")
+    packed = transcode_video(tmp_path / "image.png", TranscodeConfig(short_side=16))
     frames = read_frames(packed.data, [0])
     assert (packed.suffix, frames.shape[1:3], number_of(frames[0])) == ("jpg", (16, 32), 37)
 
 
-def test_what_does_not_decode_to_its_end_is_named(tmp_path):
-    for broken in (cut_short(write_video(tmp_path / "cut.mp4", 200, index_first=True)), tmp_path / "none.mp4"):
+def test_a_video_that_does_not_decode_to_its_end_or_changes_its_size_is_named(tmp_path):
+    (tmp_path / "no.png").write_bytes(b"no image")
+    cut = cut_short(write_video(tmp_path / "cut.mp4", 200, index_first=True))
+    for broken in (cut, tmp_path / "none.mp4", tmp_path / "no.png"):
         with pytest.raises(BrokenVideo, match=broken.name):
             transcode_video(broken, TranscodeConfig())
-    (tmp_path / "no.png").write_bytes(b"no picture")
-    with pytest.raises(BrokenVideo, match=r"no\.png"):
-        transcode_video(tmp_path / "no.png", TranscodeConfig())
-
-
-def test_frames_of_two_sizes_are_no_video(tmp_path):
-    folder = pictures(tmp_path / "frames", [numbered(0), numbered(1), numbered(2, rows=40)])
+    folder = write_images(tmp_path / "frames", [numbered(0), numbered(1), numbered(2, rows=40)])
     with pytest.raises(BrokenVideo, match="frames changes its size to 64x40 at frame 2"):
         transcode_video(folder, TranscodeConfig())
 
@@ -205,7 +177,7 @@ def test_a_clip_of_kinetics_takes_at_most_twice_its_bytes():
     assert len(transcode_video(source, TranscodeConfig()).data) <= 2 * source.stat().st_size
 
 
-def pictures(folder: Path, frames: list[np.ndarray]) -> Path:
+def write_images(folder: Path, frames: list[np.ndarray]) -> Path:
     folder.mkdir()
     for n, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"img_{n:05d}.png")
