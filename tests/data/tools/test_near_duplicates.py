@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
