@@ -22,8 +22,8 @@ from paths import PROJECT
 
 from vidstill.data.storage.fetch import StorageUnreachable
 from vidstill.parallel import process as process_module
-from vidstill.parallel.heartbeat import send_heartbeat
 from vidstill.parallel.pool import LostTask, WorkerPool, map_in_order, map_in_workers
+from vidstill.parallel.process import send_heartbeat
 
 
 def by_index(results: Iterator[tuple[int, object]]) -> dict[int, object]:

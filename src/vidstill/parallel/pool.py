@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from vidstill.parallel.process import KILL_TIMEOUT_SECONDS, SharedSlots, WorkerProcess, unpack_result
+from vidstill.parallel.process import KILL_TIMEOUT_SECONDS, WorkerProcess, allocate_slots, unpack_result
 
 WORKER_TIMEOUT_SECONDS = 60.0
 """A worker that makes no progress for so long, while its result is waited for, is killed."""
@@ -115,7 +115,7 @@ class WorkerPool(Generic[T, R]):
     ):
         self._fn, self._max_workers, self._tasks_per_worker = fn, workers, tasks_per_worker
         self._timeout_seconds = timeout_seconds
-        self._slots = SharedSlots(max_pending, slot_num_bytes)
+        self._slots = allocate_slots(max_pending, slot_num_bytes)
         self._free_slots = deque(range(max_pending))
         self._tasks: dict[int, tuple[T, int]] = {}  # ticket → item, slot
         self._queue: deque[int] = deque()
@@ -151,7 +151,7 @@ class WorkerPool(Generic[T, R]):
         self._free_slots.append(slot)
         self._retried_tickets.discard(ticket)
         result = self._results.pop(ticket)
-        return result if isinstance(result, LostTask) else unpack_result(self._slots.get_slot(slot), *result)
+        return result if isinstance(result, LostTask) else unpack_result(self._slots[slot], *result)
 
     def stop(self) -> None:
         """End another thread's wait in `get_result`, which raises there."""

@@ -23,7 +23,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from vidstill.parallel.heartbeat import BEATS_INDEX, TICKET_INDEX, Heartbeat, send_heartbeat, set_heartbeat
 from vidstill.utils.types import InputError
 
 KILL_TIMEOUT_SECONDS = 5.0
@@ -36,21 +35,25 @@ _PR_SET_PDEATHSIG = 1  # in Linux's <sys/prctl.h>
 _ALIGNMENT_BYTES = 64  # where an array may begin
 
 
-class SharedSlots:
-    """Shared memory in slots of one size; slots are empty where processes are not forked.
+Heartbeat = ctypes.Array[ctypes.c_longlong]
+"""The ticket of the task that a worker is at, -1 for none, and the number of its heartbeats; its parent reads it."""
 
-    Args:
-        num_slots: Results that may wait to be taken.
-        slot_num_bytes: Bytes for the arrays of one result.
-    """
+_TICKET_INDEX, _BEATS_INDEX = 0, 1
+_heartbeat: Heartbeat | None = None  # this process's, if it is a worker
 
-    def __init__(self, num_slots: int, slot_num_bytes: int):
-        self._slot_num_bytes = _align(slot_num_bytes) if _USE_FORK else 0
-        # not in /dev/shm, which is often small
-        self._memory = mmap.mmap(-1, num_slots * self._slot_num_bytes) if self._slot_num_bytes else bytearray()
 
-    def get_slot(self, index: int) -> memoryview:
-        return memoryview(self._memory)[index * self._slot_num_bytes : (index + 1) * self._slot_num_bytes]
+def send_heartbeat() -> None:
+    """Report progress from within a long task, so that it is not killed; does nothing outside of a worker."""
+    if _heartbeat is not None:
+        _heartbeat[_BEATS_INDEX] += 1
+
+
+def allocate_slots(num_slots: int, slot_num_bytes: int) -> list[Any]:
+    """Return memory that is shared with workers, one slot per result; the slots are empty where they are not forked."""
+    size = _align(slot_num_bytes) if _USE_FORK else 0
+    # not in /dev/shm, which is often small
+    memory = memoryview(mmap.mmap(-1, num_slots * size)) if size else bytearray()
+    return [memory[index * size : (index + 1) * size] for index in range(num_slots)]
 
 
 @dataclass(eq=False)
@@ -58,22 +61,16 @@ class WorkerProcess:
     """A worker as its parent sees it."""
 
     process: BaseProcess
-    inbox: Connection
-    """Takes `(ticket, slot, item)`."""
-    outbox: Connection
-    """Gives `(ticket, is_result, data, spans)`, see `unpack_result`; closed when the process is gone."""
+    inbox: Connection  # takes `(ticket, slot, item)`
+    outbox: Connection  # gives `(ticket, is_result, data, spans)`, see `unpack_result`; closed when the process is gone
     heartbeat: Heartbeat
-    tickets: deque[int] = field(default_factory=deque)
-    """Tasks that it was sent and has not returned, in order."""
-    last_beats: int = 0
-    """Its heartbeats when they were last read."""
-    stalled_seconds: float = 0.0
-    """Seconds without another heartbeat."""
-    kill_reason: str = ""
-    """Why the parent killed it."""
+    tickets: deque[int] = field(default_factory=deque)  # tasks that it was sent and has not returned, in order
+    last_beats: int = 0  # its heartbeats when they were last read
+    stalled_seconds: float = 0.0  # without another heartbeat
+    kill_reason: str = ""  # why the parent killed it
 
     @classmethod
-    def start(cls, fn: Callable[[Any], Any], slots: SharedSlots) -> "WorkerProcess":
+    def start(cls, fn: Callable[[Any], Any], slots: list[Any]) -> "WorkerProcess":
         worker_inbox, inbox = _CONTEXT.Pipe(duplex=False)
         outbox, worker_outbox = _CONTEXT.Pipe(duplex=False)
         heartbeat = _CONTEXT.RawArray(ctypes.c_longlong, [-1, 0])
@@ -86,12 +83,12 @@ class WorkerProcess:
 
     @property
     def current_ticket(self) -> int:
-        return self.heartbeat[TICKET_INDEX]
+        return self.heartbeat[_TICKET_INDEX]
 
     @property
     def beats(self) -> int:
         """Heartbeats; 0 until it has begun its first task."""
-        return self.heartbeat[BEATS_INDEX]
+        return self.heartbeat[_BEATS_INDEX]
 
     def kill(self) -> int | None:
         """Kill the process and return its exit code; None if it cannot be killed."""
@@ -105,7 +102,7 @@ class WorkerProcess:
         return exit_code
 
 
-def unpack_result(slot: memoryview, is_result: bool, data: bytes, spans: list[tuple[int, int]]) -> Any:
+def unpack_result(slot: Any, is_result: bool, data: bytes, spans: list[tuple[int, int]]) -> Any:
     """Return a result, whose arrays stay in its slot, or raise the exception that it is.
 
     Args:
@@ -125,7 +122,7 @@ def _run_worker(
     inbox: Connection,
     outbox: Connection,
     heartbeat: Heartbeat,
-    slots: SharedSlots,
+    slots: list[Any],
     parent_pid: int,
 ) -> NoReturn:
     """Run tasks until the process is killed or its parent is gone."""
@@ -135,20 +132,21 @@ def _run_worker(
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
     gc.freeze()  # a collection that visits the parent's objects would copy their memory
     torch.set_num_threads(1)
-    set_heartbeat(heartbeat)
+    global _heartbeat
+    _heartbeat = heartbeat
     try:
         while os.getppid() == parent_pid:
             ticket, slot, item = inbox.recv()
-            heartbeat[TICKET_INDEX] = ticket
+            heartbeat[_TICKET_INDEX] = ticket
             send_heartbeat()
-            outbox.send((ticket, *_pack_result(fn, item, slots.get_slot(slot))))
-            heartbeat[TICKET_INDEX] = -1
+            outbox.send((ticket, *_pack_result(fn, item, slots[slot])))
+            heartbeat[_TICKET_INDEX] = -1
     except (EOFError, OSError):
         pass  # the parent is gone
     os._exit(0)
 
 
-def _pack_result(fn: Callable[[Any], Any], item: Any, slot: memoryview) -> tuple[bool, bytes, list[tuple[int, int]]]:
+def _pack_result(fn: Callable[[Any], Any], item: Any, slot: Any) -> tuple[bool, bytes, list[tuple[int, int]]]:
     spans: list[tuple[int, int]] = []
 
     def does_not_fit(buffer: pickle.PickleBuffer) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from vidstill.parallel.heartbeat import send_heartbeat
+from vidstill.parallel.process import send_heartbeat
 from vidstill.synthetic.dataset import encode_h264
 from vidstill.synthetic.drawing import MOTION_CLASSES, draw_clip
 from vidstill.synthetic.sprites import draw_drifting_noise

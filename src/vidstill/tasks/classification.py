@@ -30,9 +30,7 @@ class ClassifierConfig:
     norm: Literal["fresh", "pretrained"] = "fresh"
     norm_eps: float = NORM_EPS  # epsilon of the norm after the mean (transformers' VideoMAE has torch's 1e-5)
     dropout: float = 0.0  # dropout probability before the head
-    head_init_scale: float = (
-        0.001  # scale of the head's initial weights; small, so that the loss starts at log(classes)
-    )
+    head_init_scale: float = 0.001  # of the head's initial weights; small, so that the loss starts at log(classes)
     # initial weights of the blocks, trained from scratch. normal: the authors', std 0.02, too small for narrow models
     # (a width of 96 did not learn: docs/quickstart.md); xavier: as in pre-training; torch: torch's own, also for the
     # head's bias, and a class token and position embeddings of zero (mae_st)
@@ -141,17 +139,16 @@ class ClassificationTask(nn.Module):
             clip = self.color_jitter.apply(clip, seed)
         if self.random_erasing is not None:
             clip = self.random_erasing.apply(clip, seed, config.encoder.mean, config.encoder.std)
+        target, smoothing = label, self.label_smoothing
         if self.mixup is not None:
-            clip, target = self.mixup.apply(clip, label, seed, config.num_classes, self.label_smoothing)
+            clip, target = self.mixup.apply(clip, label, seed, config.num_classes, smoothing)
+            smoothing = 0.0  # the targets are smoothed
         elif config.multi_label:
-            target = smooth_labels(label, config.num_classes, self.label_smoothing)
-        else:
-            loss = F.cross_entropy(self.model(clip, visible).float(), label, label_smoothing=self.label_smoothing)
-            return Output(loss)
+            target = smooth_labels(label, config.num_classes, smoothing)
         logits = self.model(clip, visible).float()
         if config.multi_label:
             return Output(F.binary_cross_entropy_with_logits(logits, target))
-        return Output(F.cross_entropy(logits, target))
+        return Output(F.cross_entropy(logits, target, label_smoothing=smoothing))
 
     def draw_visible(self, seed: Int[Tensor, "b"], grid: Grid) -> Int[Tensor, "b v"] | None:
         """Return the visible tokens of this step, at least one per clip; None: all."""

@@ -110,20 +110,16 @@ def pool_box_features(
     """
     from torchvision.ops import roi_align  # two seconds to import
 
-    count, num_boxes = boxes.shape[:2]
-    clip_index = torch.arange(count, device=boxes.device).view(-1, 1, 1).expand(count, num_boxes, 1)
-    rois = torch.cat([clip_index.to(feature_map.dtype), boxes.to(feature_map.dtype)], dim=-1).flatten(0, 1)
+    rois = list(boxes.to(feature_map.dtype))
     pooled = roi_align(feature_map, rois, roi_size, spatial_scale=scale, sampling_ratio=-1, aligned=aligned)
-    return rearrange(pooled, "(b m) d i j -> b m d i j", b=count)
+    return rearrange(pooled, "(b m) d i j -> b m d i j", b=len(boxes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxJitter:
     """Move each side of a box by a uniformly drawn share of its width or height (VideoMAE's detection code)."""
 
-    max_outward: float = (
-        0.2  # largest share of its width by which a box grows at the left or right; half at top, bottom
-    )
+    max_outward: float = 0.2  # largest share of its width by which a box grows left or right; half at top or bottom
     max_inward: float = 0.1  # largest share by which it shrinks there
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from vidstill.parallel.heartbeat import send_heartbeat
+from vidstill.parallel.process import send_heartbeat
 from vidstill.utils.types import InputError
 
 REQUEST_TIMEOUT_SECONDS = 20.0

@@ -11,7 +11,7 @@ from vidstill.data.decode.reader import Frames, VideoReader
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, ShardMember, VideoSource, fetch_source, format_error
 from vidstill.data.tools.near_duplicates import VideoSignature
-from vidstill.parallel.heartbeat import send_heartbeat
+from vidstill.parallel.process import send_heartbeat
 
 _BLOCK_BYTES = 2**20
 

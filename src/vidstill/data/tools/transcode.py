@@ -16,7 +16,7 @@ from PIL import Image
 from vidstill.data.decode.images import ImageArray, list_frame_images, read_image
 from vidstill.data.decode.reader import VideoReader
 from vidstill.data.storage.fetch import BrokenVideo, VideoSource, fetch_source
-from vidstill.parallel.heartbeat import send_heartbeat
+from vidstill.parallel.process import send_heartbeat
 from vidstill.utils.types import InputError, check_range
 
 IMAGE_FOLDER_FRAME_RATE = 25.0

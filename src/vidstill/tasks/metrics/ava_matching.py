@@ -1,7 +1,6 @@
 """Select a detector's boxes for AVA's frame mAP, and match them with the annotated ones."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -9,9 +8,6 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 
 from vidstill.data.ava.box_table import BoxScores, BoxTable
 from vidstill.data.ava.transforms import find_nonempty_boxes
-
-_SCORES_PER_CHUNK = 2**22  # scores that are ranked at once
-
 
 DetectionsPerAction = Iterator[tuple[Int64[np.ndarray, "n"], Float[np.ndarray, "n"]]]
 """For each action, the rows of its boxes, ascending, and their scores."""
@@ -36,81 +32,55 @@ def select_detections(
     Raises:
         ValueError: A score is not finite.
     """
-    column = np.full(len(action_ids), -1)  # of each action's scores; -1: the detector does not know it
+    ignored: dict[str, int] = {}
     if isinstance(detections, BoxTable):
-        rows = np.flatnonzero(np.isin(detections.action_id, action_ids))
-        scores, columns = detections.score[:, None], np.zeros(1, np.int64)
-        column[:] = 0
-        num_other = len(detections) - len(rows)
+        scores, column_of = detections.score[:, None], dict.fromkeys(action_ids.tolist(), 0)
+        selected = np.isin(detections.action_id, action_ids)[:, None]
+        ignored["of other actions"] = len(detections) - int(selected.sum())
     else:
         _check_finite(detections)
-        _, evaluated, columns = np.intersect1d(action_ids, list(detections.action_ids), return_indices=True)
-        rows, scores = np.arange(len(detections)), detections.scores
-        column[evaluated] = columns
-        num_other = len(detections) * (len(detections.action_ids) - len(columns))
-    allowed = rows[~is_excluded[rows]]
-    has_area = find_nonempty_boxes(detections.box.astype(np.float64, copy=False))
-    ignored = {"of other actions": num_other, "in excluded key frames": (len(rows) - len(allowed)) * len(columns)}
-    if top_k is None:
-        selected = allowed[has_area[allowed]]
-        ignored["without area"] = (len(allowed) - len(selected)) * len(columns)
-        if isinstance(detections, BoxScores):  # a copy of all scores would be large: one action at a time
-            none = selected[:0]
-            return (((selected, scores[selected, c]) if c >= 0 else (none, scores[none, c]) for c in column), ignored)
-        nth_column = np.zeros_like(selected)
-    else:
-        selected, nth_column = select_top_cells(keyframe, allowed, scores, columns, top_k)
-        ignored[f"beyond the {top_k} best of their key frame"] = len(allowed) * len(columns) - len(selected)
-        is_whole = has_area[selected]
-        ignored["without area"] = int((~is_whole).sum())
-        selected, nth_column = selected[is_whole], nth_column[is_whole]
-    if isinstance(detections, BoxTable):
-        action = np.searchsorted(action_ids, detections.action_id[selected])
-    else:
-        action = evaluated[nth_column]
-    action, selected = np.divmod(np.sort(action * len(detections) + selected), max(1, len(detections)))
-    score = scores[selected, column[action]]
-    bounds = np.searchsorted(action, np.arange(len(action_ids) + 1))
-    return ((selected[begin:end], score[begin:end]) for begin, end in pairwise(bounds)), ignored
+        known, _, columns = np.intersect1d(action_ids, list(detections.action_ids), return_indices=True)
+        in_order = np.array_equal(columns, np.arange(detections.scores.shape[1]))  # then no copy is made
+        scores = detections.scores if in_order else detections.scores[:, columns]
+        column_of = {action_id: column for column, action_id in enumerate(known.tolist())}
+        selected = np.ones(scores.shape, dtype=bool)
+        ignored["of other actions"] = detections.scores.size - selected.size
+    reasons = {"in excluded key frames": ~is_excluded[:, None]}
+    if top_k is not None:
+        candidates = selected & reasons["in excluded key frames"]
+        reasons[f"beyond the {top_k} best of their key frame"] = _mask_top_k(keyframe, scores, candidates, top_k)
+    reasons["without area"] = find_nonempty_boxes(detections.box.astype(np.float64, copy=False))[:, None]
+    for reason, condition in reasons.items():
+        count = int(selected.sum())
+        selected = selected & condition
+        ignored[reason] = count - int(selected.sum())
+
+    def iterate() -> DetectionsPerAction:
+        for action_id in action_ids.tolist():
+            column = column_of.get(action_id)
+            is_of_action = np.zeros(len(detections), dtype=bool) if column is None else selected[:, column]
+            if isinstance(detections, BoxTable):
+                is_of_action = is_of_action & (detections.action_id == action_id)
+            rows = np.flatnonzero(is_of_action)
+            yield rows, scores[rows, column or 0]
+
+    return iterate(), ignored
 
 
-def select_top_cells(
-    keyframe: Int[np.ndarray, "n"],
-    rows: Int64[np.ndarray, "r"],
-    scores: Float[np.ndarray, "n c"],
-    columns: Int64[np.ndarray, "a"],
-    top_k: int,
-) -> tuple[Int64[np.ndarray, "k"], Int64[np.ndarray, "k"]]:
-    """Return the `top_k` scores of each key frame as rows and as indices into `columns`; ties go to the first.
-
-    Args:
-        keyframe: The key frame of each row of `scores`.
-        rows: Rows to select from, ascending.
-        columns: Columns to select from.
-    """
-    count = np.bincount(keyframe[rows])
-    is_whole = count[keyframe[rows]] * len(columns) <= top_k
-    parts = [(rows[is_whole].repeat(len(columns)), np.tile(np.arange(len(columns)), int(is_whole.sum())))]
-    rows = rows[~is_whole]
-    order = rows[np.argsort(keyframe[rows], kind="stable")]
-    count = np.bincount(keyframe[rows])
-    start = np.cumsum(count) - count
-    for num_rows in np.unique(count[count > 0]).tolist():
-        starts = start[count == num_rows]
-        step = max(1, _SCORES_PER_CHUNK // (num_rows * len(columns)))
-        for begin in range(0, len(starts), step):
-            own_rows = order[starts[begin : begin + step, None] + np.arange(num_rows)]
-            frame, cell = np.nonzero(_mask_top_k(scores[own_rows][..., columns].reshape(len(own_rows), -1), top_k))
-            parts.append((own_rows[frame, cell // len(columns)], cell % len(columns)))
-    row, nth_column = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return row, nth_column
-
-
-def _mask_top_k(scores: Float[np.ndarray, "r c"], top_k: int) -> Bool[np.ndarray, "r c"]:
-    """Return True at the `top_k` largest scores of each row; ties go to the first."""
-    smallest = np.partition(scores, -top_k, axis=1)[:, -top_k, None]
-    above, equal = scores > smallest, scores == smallest
-    return above | (equal & (np.cumsum(equal, axis=1) <= top_k - above.sum(axis=1, keepdims=True)))
+def _mask_top_k(
+    keyframe: Int[np.ndarray, "n"], scores: Float[np.ndarray, "n c"], candidates: Bool[np.ndarray, "n c"], top_k: int
+) -> Bool[np.ndarray, "n c"]:
+    """Return True at the `top_k` largest scores among the candidates of each key frame; ties go to the first."""
+    mask = candidates.copy()
+    order = np.argsort(keyframe, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(keyframe[order])) + 1):
+        flat = np.where(candidates[rows], scores[rows], -np.inf).ravel()
+        if len(flat) > top_k:
+            smallest = np.partition(flat, -top_k)[-top_k]
+            above, equal = flat > smallest, flat == smallest
+            best = above | (equal & (np.cumsum(equal) <= top_k - above.sum()))
+            mask[rows] &= best.reshape(len(rows), -1)
+    return mask
 
 
 def match_detections(
