@@ -72,7 +72,9 @@ class KeyframeClipReader:
             if timeline is None:
                 names = _list_frame_names(path)
                 timeline = self._timelines[video] = _Timeline(video, len(names), video.frame_rate, names)
-            return _read_images(path, [timeline.names[index] for index in compute_indices(timeline)])
+            names = [timeline.names[index] for index in compute_indices(timeline)]
+            images = {name: read_image(fetch_source(join_path(path, name))) for name in set(names)}
+            return _stack_frames(path, [images[name] for name in names])
         with VideoReader(path) as reader:
             num_frames, rate = reader.metadata.num_frames, reader.frame_rate or video.frame_rate
             if timeline is None:
@@ -142,11 +144,6 @@ def _list_frame_names(directory: PathOrUrl) -> Sequence[str]:
         if is_regular and len(names) >= 0.9 * len(numbered):
             return numbered
     return names
-
-
-def _read_images(directory: PathOrUrl, names: list[str]) -> Frames:
-    images = {name: read_image(fetch_source(join_path(directory, name))) for name in set(names)}
-    return _stack_frames(directory, [images[name] for name in names])
 
 
 @contextmanager

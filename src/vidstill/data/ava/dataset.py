@@ -5,12 +5,22 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from vidstill.data.ava.box_table import BoxTable, read_excluded_timestamps, read_included_timestamps
 from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.keyframes import KeyframeBuilder, Keyframes, PersonBoxesConfig
-from vidstill.data.ava.label_map import LabelMap, read_label_map, set_evaluated_actions
+from vidstill.data.ava.label_map import LabelMap, find_first, read_ava_label_map, read_custom_label_map, read_label_map
 from vidstill.data.ava.proposals import read_annotations, read_person_boxes
-from vidstill.data.ava.video_files import TRIMMED_START_SECOND, find_annotated_videos
+from vidstill.data.ava.video_files import (
+    TRIMMED_START_SECOND,
+    VIDEO_DIRS,
+    infer_start_second,
+    locate_frames,
+    locate_video,
+    read_frame_list,
+    scan_video_dirs,
+)
 from vidstill.data.manifest.manifest import SPLIT_ALIASES, Split
 from vidstill.data.manifest.official.layout import list_annotation_folders
 from vidstill.data.storage.fetch import PathOrUrl, join_path
@@ -18,7 +28,6 @@ from vidstill.data.storage.filesystem import (
     base_name,
     invalidate_listing_cache,
     is_directory,
-    is_file,
     list_directories,
     list_files,
 )
@@ -27,11 +36,6 @@ from vidstill.utils.types import InputError, check_range
 
 AVA_KEYFRAME_SECONDS = range(902, 1799)
 """Seconds of AVA's videos that have key frames."""
-
-AVA_EVALUATED_IDS = frozenset(  # of its 80 actions, those with at least 25 boxes in the validation set
-    {1, *range(3, 16), 17, 20, 22, 24, *range(26, 31), 34, 36, 37, 38, 41, 43, *range(45, 50), 51, 52, 54}
-    | {*range(56, 71), 72, 73, 74, *range(76, 81)}
-)
 
 _AVA_VERSIONS = ("2.2", "2.1")
 
@@ -89,15 +93,37 @@ class BoxSplit:
 
     @cached_property
     def videos(self) -> tuple[KeyframeVideo, ...]:
-        """The videos of the annotations; a missing one of AVA has no path, a missing one of one's own is an error."""
-        return find_annotated_videos(
-            self.annotations,
-            self.dataset.root,
-            official=bool(self.dataset.name),
-            start_second=self.dataset.start_second,
-            frame_rate=self.dataset.frame_rate,
-            frame_list=self.files.frame_list,
-        )
+        """The videos, in the order of the list of frames and then of the annotations.
+
+        A missing one of AVA has no path. For a missing one of one's own, or a missing frame of the list, an InputError
+        names the file and the line.
+        """
+        dataset, table, frame_list = self.dataset, self.annotations, self.files.frame_list
+        entries = {} if frame_list is None else read_frame_list(frame_list)
+        rows = {name: np.flatnonzero(table.video_index == index) for index, name in enumerate(table.video_names)}
+        directories = list(scan_video_dirs(dataset.root))
+        videos = []
+        for name in dict.fromkeys((*entries, *table.video_names)):
+            entry = entries.get(name)
+            location = locate_frames(directories, entry, frame_list) if entry else locate_video(directories, name)
+            if location is None and not dataset.name:
+                row = f"line {entry.first_line if entry else 1} of {frame_list}"
+                if name in rows:
+                    row = table.describe_row(int(rows[name][0]))
+                raise InputError(
+                    f"{row} names the video {name!r}, which does not exist: {dataset.root} and its subdirectories "
+                    f"{', '.join(filter(None, VIDEO_DIRS))} have neither {name}.mp4 (or another suffix of videos) nor a "
+                    "directory of its frames or of its one-second files"
+                )
+            if location is None:
+                videos.append(KeyframeVideo(name, None))
+                continue
+            start_second = 0.0 if location.format == "seconds" else dataset.start_second
+            if start_second is None:
+                seconds = table.second[rows.get(name, [])]
+                start_second = infer_start_second(location, bool(dataset.name), dataset.frame_rate, seconds)
+            videos.append(KeyframeVideo(name, location.path, location.format, start_second, dataset.frame_rate))
+        return tuple(videos)
 
     @cached_property
     def available_annotations(self) -> BoxTable:
@@ -197,10 +223,10 @@ def open_box_dataset(
         if label_map_path is not None:
             label_map = read_label_map(label_map_path)
         else:
-            label_map = _read_ava_label_map(directory, version) if name else _read_custom_label_map(directory)
+            label_map = read_ava_label_map(directory, version) if name else read_custom_label_map(directory)
         timestamps = f"ava_included_timestamps_v{version}.txt" if name else "included_timestamps.txt"
         seconds: Collection[int] | None = AVA_KEYFRAME_SECONDS if name else None
-        if path := _find_first(directory, [timestamps]):
+        if path := find_first(directory, [timestamps]):
             seconds = read_included_timestamps(path)
     except OSError as error:
         raise InputError(f"{error.filename or data} cannot be read ({error.strerror}); make it readable") from error
@@ -218,10 +244,10 @@ def _find_ava_files(data: PathOrUrl) -> Iterator[tuple[str, PathOrUrl, dict[Spli
             files = {}
             for split in SPLIT_ALIASES:
                 names = [f"ava_{split}_v{version}{suffix}" for suffix in (".csv", ".json", "_min.json")]
-                if annotations := _find_first(directory, names):
-                    excluded = _find_first(directory, [f"ava_{split}_excluded_timestamps_v{version}.csv"])
+                if annotations := find_first(directory, names):
+                    excluded = find_first(directory, [f"ava_{split}_excluded_timestamps_v{version}.csv"])
                     person_boxes = _find_ava_person_boxes((directory, *folders), split, version)
-                    frame_list = _find_first(join_path(data, "frame_lists"), [f"{split}.csv"])
+                    frame_list = find_first(join_path(data, "frame_lists"), [f"{split}.csv"])
                     files[split] = AnnotationFiles(annotations, excluded, person_boxes, frame_list)
             if files:
                 yield f"AVA v{version}", directory, files
@@ -245,43 +271,14 @@ def _find_custom_files(data: PathOrUrl, directory: PathOrUrl) -> dict[Split, Ann
     files = {}
     for split, aliases in SPLIT_ALIASES.items():
         for name in reversed(aliases):
-            if annotations := _find_first(directory, [f"{name}.csv", f"{name}.json"]):
-                excluded = _find_first(directory, [f"{name}_excluded_timestamps.csv"])
+            if annotations := find_first(directory, [f"{name}.csv", f"{name}.json"]):
+                excluded = find_first(directory, [f"{name}_excluded_timestamps.csv"])
                 persons = [f"{name}_persons{suffix}" for suffix in (".csv", ".json", ".pkl", ".pickle", ".npz")]
-                frame_list = _find_first(join_path(data, "frame_lists"), [f"{name}.csv"])
-                files[split] = AnnotationFiles(annotations, excluded, _find_first(directory, persons), frame_list)
+                frame_list = find_first(join_path(data, "frame_lists"), [f"{name}.csv"])
+                files[split] = AnnotationFiles(annotations, excluded, find_first(directory, persons), frame_list)
     if not files:
         raise InputError(
             f"{data} has no boxes: neither AVA's files (ava_train_v2.2.csv) nor annotations/train.csv or "
             "annotations/val.csv with rows `video,second,x1,y1,x2,y2,action,person`; give a directory that has"
         )
     return files
-
-
-def _read_ava_label_map(directory: PathOrUrl, version: str) -> LabelMap:
-    """Read all 80 actions; those that a list for the ActivityNet challenge has are evaluated."""
-    challenge = [f"ava_action_list_v{version}_for_activitynet_{year}.pbtxt" for year in (2019, 2018)]
-    evaluated = read_label_map(path) if (path := _find_first(directory, challenge)) else None
-    if path := _find_first(directory, [f"ava_action_list_v{version}.pbtxt"]):
-        label_map = read_label_map(path)
-        if evaluated:
-            return set_evaluated_actions(label_map, evaluated)
-        return LabelMap(label_map.names, AVA_EVALUATED_IDS)
-    if evaluated is None:
-        raise InputError(
-            f"{directory} has no list of AVA's actions; put ava_action_list_v{version}.pbtxt there, or give a list"
-        )
-    names = {number: evaluated.names.get(number, f"action {number}") for number in range(1, 81)}
-    return LabelMap(names, evaluated.evaluated_ids)  # a model has scores for all
-
-
-def _read_custom_label_map(directory: PathOrUrl) -> LabelMap:
-    if path := _find_first(directory, ["actions.pbtxt", "actions.csv", "actions.txt"]):
-        return read_label_map(path)
-    raise InputError(
-        f"{directory} has no list of actions; add actions.csv, a line `number,name` for each, or give a list"
-    )
-
-
-def _find_first(directory: PathOrUrl, names: Iterable[str]) -> PathOrUrl | None:
-    return next((path for name in names if is_file(path := join_path(directory, name))), None)

@@ -4,7 +4,6 @@ Conversions to 8-bit HSV and back use OpenCV's arithmetic, where hue has 180 ste
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -14,6 +13,19 @@ from vidstill.utils.types import check_range
 _HUE_RANGE = 180
 _SHIFT = 12  # fractional bits of OpenCV's fixed-point numbers
 _ROUNDING = 1 << (_SHIFT - 1)
+
+
+def _divide_rounded(whole: int, parts: np.ndarray) -> Int32[np.ndarray, "256"]:
+    """Return the rounded quotients; 0 for 0 parts."""
+    return np.rint(np.divide(whole, parts, out=np.zeros(256), where=parts > 0)).astype(np.int32)
+
+
+# hue steps per level, by the distance of the largest from the smallest channel, in fixed point
+_HUE_TABLE = _divide_rounded(_HUE_RANGE << _SHIFT, 6 * np.arange(256))
+# the saturation by the largest channel and, of 256 each, its distance from the smallest
+_SATURATION_TABLE = (
+    np.outer(_divide_rounded(255 << _SHIFT, np.arange(256)), np.arange(256)) + _ROUNDING
+).ravel() >> _SHIFT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +42,8 @@ class HSVJitter:
 
     def draw_shift(self, rng: np.random.Generator) -> tuple[int, int, int]:
         """Draw a shift of hue, saturation and value."""
-        hue, saturation, value = (
-            int(rng.integers(-limit, limit, endpoint=True)) for limit in (self.hue, self.saturation, self.value)
-        )
+        limits = self.hue, self.saturation, self.value
+        hue, saturation, value = (int(rng.integers(-limit, limit, endpoint=True)) for limit in limits)
         return hue, saturation, value
 
     def apply(self, frames: UInt8[np.ndarray, "t h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "t h w 3"]:
@@ -43,7 +54,7 @@ class HSVJitter:
 def shift_hsv(frames: UInt8[np.ndarray, "t h w 3"], shift: tuple[int, int, int]) -> UInt8[np.ndarray, "t h w 3"]:
     """Shift hue, saturation and value of RGB frames."""
     hue_shift, saturation_shift, value_shift = shift
-    saturation = np.clip(_build_saturation_table() + saturation_shift, 0, 255).astype(np.float32) / 255
+    saturation = np.clip(_SATURATION_TABLE + saturation_shift, 0, 255).astype(np.float32) / 255
     value = np.clip(np.arange(256, dtype=np.float32) + value_shift, 0, 255)
     # the share of the saturation that each shifted hue takes off red, green and blue; negative hues wrap
     sixths = (np.arange(_HUE_RANGE) + hue_shift) % _HUE_RANGE * (6 / _HUE_RANGE)
@@ -67,25 +78,7 @@ def _compute_hue(
     spread = most - np.minimum(np.minimum(red, green), blue)
     turned = np.where(most == green, blue - red + 2 * spread, red - green + 4 * spread)
     turned = np.where(most == red, green - blue, turned)
-    turned *= _build_hue_table()[spread]
+    turned *= _HUE_TABLE[spread]
     turned += _ROUNDING
     turned >>= _SHIFT
     return most, spread, turned
-
-
-@cache
-def _build_hue_table() -> Int32[np.ndarray, "256"]:
-    """Return hue steps per level, by the distance of the largest from the smallest channel, in fixed point."""
-    return _divide_rounded(_HUE_RANGE << _SHIFT, 6 * np.arange(256))
-
-
-@cache
-def _build_saturation_table() -> Int32[np.ndarray, "65536"]:
-    """Return the saturation by the largest channel and its distance from the smallest."""
-    spread, each = np.arange(256), _divide_rounded(255 << _SHIFT, np.arange(256))
-    return ((each[:, None] * spread + _ROUNDING) >> _SHIFT).astype(np.int32).ravel()
-
-
-def _divide_rounded(whole: int, parts: np.ndarray) -> Int32[np.ndarray, "256"]:
-    """Return the rounded quotients; 0 for 0 parts."""
-    return np.rint(np.divide(whole, parts, out=np.zeros(256), where=parts > 0)).astype(np.int32)

@@ -2,14 +2,14 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from vidstill.data.ava.box_table import convert_read_errors
 from vidstill.data.manifest.parsed import MAX_CLASSES, shorten
-from vidstill.data.storage.fetch import PathOrUrl
-from vidstill.data.storage.filesystem import read_text
+from vidstill.data.storage.fetch import PathOrUrl, join_path
+from vidstill.data.storage.filesystem import is_file, read_text
 from vidstill.utils.types import InputError
 
 _LABEL_MAP_PATTERN = re.compile(r"(\s|#.*\n)*\w+\s*:?\s*\{")
@@ -19,6 +19,12 @@ _ID_FIELDS, _NAME_FIELDS = ("id", "label_id"), ("name", "label_name")
 
 _Item = tuple[int, int, str]
 """The line of an action in its file, its number and its name."""
+
+
+AVA_EVALUATED_IDS = frozenset(  # of its 80 actions, those with at least 25 boxes in the validation set
+    {1, *range(3, 16), 17, 20, 22, 24, *range(26, 31), 34, 36, 37, 38, 41, 43, *range(45, 50), 51, 52, 54}
+    | {*range(56, 71), 72, 73, 74, *range(76, 81)}
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,14 @@ def _parse_pbtxt(path: PathOrUrl, text: str) -> Iterator[_Item]:
         elif token == "}":
             if fields is None or key:
                 raise InputError(f"line {line} of {path} closes a block that is not open or lacks a value; correct it")
-            yield _parse_block(path, start, fields)
+            at, number = next((fields[key] for key in _ID_FIELDS if key in fields), (start, ""))
+            if not _INTEGER_PATTERN.fullmatch(number):
+                raise InputError(
+                    f"line {at} of {path} has an action whose id is {number or 'missing'}; write an integer"
+                )
+            name = next((fields[key][1] for key in _NAME_FIELDS if key in fields), "")
+            is_quoted = name[:1] in ("'", '"')
+            yield at, int(number), re.sub(r"\\(.)", r"\1", name[1:-1]).strip() if is_quoted else name
             fields = None
         elif not key:
             key = token
@@ -116,16 +129,6 @@ def _tokenize(path: PathOrUrl, text: str) -> Iterator[tuple[int, str]]:
         line += token.count("\n")
 
 
-def _parse_block(path: PathOrUrl, start: int, fields: Mapping[str, tuple[int, str]]) -> _Item:
-    line, number = next((fields[key] for key in _ID_FIELDS if key in fields), (start, ""))
-    if not _INTEGER_PATTERN.fullmatch(number):
-        raise InputError(f"line {line} of {path} has an action whose id is {number or 'missing'}; write an integer")
-    _, name = next((fields[key] for key in _NAME_FIELDS if key in fields), (start, ""))
-    if name[:1] in ("'", '"'):
-        name = re.sub(r"\\(.)", r"\1", name[1:-1]).strip()
-    return line, int(number), name
-
-
 def _parse_lines(path: PathOrUrl, text: str) -> Iterator[_Item]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     header = [field.strip(' "').lower() for field in lines[0][1].split(",")] if lines else []
@@ -147,3 +150,34 @@ def _parse_lines(path: PathOrUrl, text: str) -> Iterator[_Item]:
         if not _INTEGER_PATTERN.fullmatch(number):
             raise InputError(f"line {line} of {path} has {number!r} for an action's number; write an integer")
         yield line, int(number), name
+
+
+def read_ava_label_map(directory: PathOrUrl, version: str) -> LabelMap:
+    """Read all 80 actions; those that a list for the ActivityNet challenge has are evaluated."""
+    challenge = [f"ava_action_list_v{version}_for_activitynet_{year}.pbtxt" for year in (2019, 2018)]
+    evaluated = read_label_map(path) if (path := find_first(directory, challenge)) else None
+    if path := find_first(directory, [f"ava_action_list_v{version}.pbtxt"]):
+        label_map = read_label_map(path)
+        if evaluated:
+            return set_evaluated_actions(label_map, evaluated)
+        return LabelMap(label_map.names, AVA_EVALUATED_IDS)
+    if evaluated is None:
+        raise InputError(
+            f"{directory} has no list of AVA's actions; put ava_action_list_v{version}.pbtxt there, or give a list"
+        )
+    names = {number: evaluated.names.get(number, f"action {number}") for number in range(1, 81)}
+    return LabelMap(names, evaluated.evaluated_ids)  # a model has scores for all
+
+
+def read_custom_label_map(directory: PathOrUrl) -> LabelMap:
+    """Read the list of actions of one's own dataset."""
+    if path := find_first(directory, ["actions.pbtxt", "actions.csv", "actions.txt"]):
+        return read_label_map(path)
+    raise InputError(
+        f"{directory} has no list of actions; add actions.csv, a line `number,name` for each, or give a list"
+    )
+
+
+def find_first(directory: PathOrUrl, names: Iterable[str]) -> PathOrUrl | None:
+    """Return the first of these files that exists."""
+    return next((path for name in names if is_file(path := join_path(directory, name))), None)

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from vidstill.data.ava.box_table import BoxTable
-from vidstill.data.ava.clip_reader import KeyframeVideo, VideoFormat
+from vidstill.data.ava.clip_reader import VideoFormat
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import VIDEO_EXTENSIONS, count_frames, read_stream_metadata
 from vidstill.data.manifest.folder import has_suffix
@@ -20,7 +19,7 @@ from vidstill.utils.types import InputError
 TRIMMED_START_SECOND = 900.0
 """Second of a movie at which its copies of 15 minutes begin."""
 
-_VIDEO_DIRS = ("videos", "trainval", "videos_15min", "frames", "clips", "")
+VIDEO_DIRS = ("videos", "trainval", "videos_15min", "frames", "clips", "")
 _SPLIT_DIRS = ("", "trainval", "train", "val", "test")  # subdirectories of these
 _MAX_TRIMMED_SECONDS = 960.0  # copies of 15 minutes are a little longer
 _SECOND_FILE_PATTERN = re.compile(r"\d+\.mp4")
@@ -68,61 +67,8 @@ def read_frame_list(path: PathOrUrl) -> dict[str, FrameListEntry]:
     return entries
 
 
-def find_annotated_videos(
-    annotations: BoxTable,
-    root: PathOrUrl,
-    *,
-    official: bool,
-    start_second: float | None,
-    frame_rate: float,
-    frame_list: PathOrUrl | None,
-) -> tuple[KeyframeVideo, ...]:
-    """Find the videos of annotations, in the order of the list of frames and then of the annotations.
-
-    Args:
-        annotations: Boxes that name the videos.
-        root: Directory of the dataset.
-        official: The dataset is AVA: a missing video has no path, instead of being an error.
-        start_second: Second at which files and directories of frames begin; None: inferred, 0 or 900.
-        frame_rate: Frames per second of directories of frames.
-        frame_list: List of frames; None: there is none.
-
-    Raises:
-        InputError: A video of one's own is missing (the file and the line are named), or a listed frame.
-    """
-    entries = {} if frame_list is None else read_frame_list(frame_list)
-    seconds = {
-        name: annotations.second[annotations.video_index == index] for index, name in enumerate(annotations.video_names)
-    }
-    directories = list(_scan_video_dirs(root))
-    videos = []
-    for name in dict.fromkeys((*entries, *annotations.video_names)):
-        entry = entries.get(name)
-        location = _locate_frames(directories, entry, frame_list) if entry else _locate_video(directories, name)
-        if location is None and official:
-            videos.append(KeyframeVideo(name, None))
-            continue
-        if location is None:
-            row = f"line {entry.first_line if entry else 1} of {frame_list}"
-            if name in seconds:
-                index = annotations.video_names.index(name)
-                row = annotations.describe_row(int(np.argmax(annotations.video_index == index)))
-            raise InputError(
-                f"{row} names the video {name!r}, which does not exist: {root} and its subdirectories "
-                f"{', '.join(filter(None, _VIDEO_DIRS))} have neither {name}.mp4 (or another suffix of videos) nor a "
-                "directory of its frames or of its one-second files"
-            )
-        begin = start_second
-        if location.format == "seconds":
-            begin = 0.0
-        elif begin is None:
-            begin = _infer_start_second(location, official, frame_rate, seconds.get(name, np.zeros(0, np.int32)))
-        videos.append(KeyframeVideo(name, location.path, location.format, begin, frame_rate))
-    return tuple(videos)
-
-
 @dataclass(frozen=True)
-class _VideoDir:
+class VideoDir:
     """A directory that videos may be in; its files by their names, with a suffix and without."""
 
     path: PathOrUrl
@@ -131,50 +77,54 @@ class _VideoDir:
     subdirs: frozenset[str]
 
 
-class _Location(NamedTuple):
+class VideoLocation(NamedTuple):
+    """Where a video is."""
+
     path: PathOrUrl
     format: VideoFormat
     is_trimmed: bool
 
 
-def _scan_video_dirs(root: PathOrUrl) -> Iterator[_VideoDir]:
-    for parent in _VIDEO_DIRS:
+def scan_video_dirs(root: PathOrUrl) -> Iterator[VideoDir]:
+    """Yield the directories that exist of those that videos may be in."""
+    for parent in VIDEO_DIRS:
         for child in _SPLIT_DIRS:
             path = join_path(root, "/".join(filter(None, (parent, child)))) if parent or child else root
             if is_directory(path):
                 names = [name for name in list_files(path) if has_suffix(name, VIDEO_EXTENSIONS)]
                 files = {key: name for name in reversed(names) for key in (name, name.rpartition(".")[0])}
-                yield _VideoDir(path, parent == "videos_15min", files, frozenset(list_directories(path)))
+                yield VideoDir(path, parent == "videos_15min", files, frozenset(list_directories(path)))
 
 
-def _locate_video(directories: list[_VideoDir], name: str) -> _Location | None:
+def locate_video(directories: list[VideoDir], name: str) -> VideoLocation | None:
+    """Find a video: a file, or a directory of its frames or of its one-second files."""
     for directory in directories:
         if name in directory.files:
-            return _Location(join_path(directory.path, directory.files[name]), "file", directory.is_trimmed)
+            return VideoLocation(join_path(directory.path, directory.files[name]), "file", directory.is_trimmed)
         if name in directory.subdirs:
             files = list_files(path := join_path(directory.path, name))
             if any(map(is_image_file, files)):
-                return _Location(path, "frames", directory.is_trimmed)
+                return VideoLocation(path, "frames", directory.is_trimmed)
             if any(map(_SECOND_FILE_PATTERN.fullmatch, files)):
-                return _Location(path, "seconds", directory.is_trimmed)
+                return VideoLocation(path, "seconds", directory.is_trimmed)
     return None
 
 
-def _locate_frames(
-    directories: list[_VideoDir], entry: FrameListEntry, frame_list: PathOrUrl | None
-) -> _Location | None:
+def locate_frames(
+    directories: list[VideoDir], entry: FrameListEntry, frame_list: PathOrUrl | None
+) -> VideoLocation | None:
     """Find the directory of listed frames; an InputError is raised if the first or the last frame is missing."""
     for directory in directories:
         if is_directory(path := join_path(directory.path, entry.frame_dir)):
             for line, frame in zip((entry.first_line, entry.last_line), entry.end_frames, strict=True):
                 if not is_file(file := join_path(directory.path, frame)):
                     raise InputError(f"line {line} of {frame_list} lists the frame {frame}, and {file} does not exist")
-            return _Location(path, "frames", directory.is_trimmed)
+            return VideoLocation(path, "frames", directory.is_trimmed)
     return None
 
 
-def _infer_start_second(
-    location: _Location, official: bool, frame_rate: float, seconds: Int32[np.ndarray, "n"]
+def infer_start_second(
+    location: VideoLocation, official: bool, frame_rate: float, seconds: Int32[np.ndarray, "n"]
 ) -> float:
     """Return 900 for a copy of 15 minutes: all is annotated after second 900, and the video is too short for it."""
     if location.is_trimmed or (official and location.format == "frames"):

@@ -55,11 +55,6 @@ def _read_mjpeg(packet: bytes) -> bool | None:
     return True if is_whole and b"\xff\xdb" in packet[:1024] and b"\xff\xc4" in packet[:1024] else None
 
 
-def _read_vp8(packet: bytes) -> bool | None:
-    """RFC 6386, 9.1: the first bit is 0 for a keyframe, the fifth is show_frame."""
-    return not packet[0] & 1 if packet[0] & 16 else None
-
-
 def _read_vp9(packet: bytes) -> bool | None:
     """VP9 bitstream specification, 6.2 and annex B: of the frames of a superframe, exactly one is shown."""
     headers = [packet[start] for start in _find_vp9_frames(packet) if start < len(packet)]
@@ -111,7 +106,8 @@ _PACKET_READERS: dict[str, Callable[[bytes], bool | None]] = {
     "png": lambda packet: packet.endswith(b"IEND\xae\x42\x60\x82") or None,
     "prores": lambda packet: int.from_bytes(packet[:4], "big") == len(packet) or None,
     "dnxhd": lambda packet: True,
-    "vp8": _read_vp8,
+    # RFC 6386, 9.1: the first bit is 0 for a keyframe, the fifth is show_frame
+    "vp8": lambda packet: not packet[0] & 1 if packet[0] & 16 else None,
     "vp9": _read_vp9,
     "av1": _read_av1,
 }

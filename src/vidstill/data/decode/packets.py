@@ -51,8 +51,7 @@ class PacketTable:
 class PacketBuffer:
     """A stream's packets from the first; those already read are kept, up to 64 MB, and come again in each iteration.
 
-    Args:
-        container: An open PyAV container, from whose start nothing has been read.
+    Nothing has been read from the start of the open container.
     """
 
     def __init__(self, container: Any, stream: Any):

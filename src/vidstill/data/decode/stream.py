@@ -133,11 +133,7 @@ class VideoStream:
             raise UnexpectedFrameError
 
     def _restart(self, mode: DecodeMode | None) -> None:
-        """Prepare to read packets from the first and to decode them, by opening the file again where that is needed.
-
-        Args:
-            mode: How packets will be decoded; None: not at all.
-        """
+        """Prepare to read packets from the first, and to decode them unless the mode is None."""
         is_decoder_usable = mode is None or self._mode is None or (mode != "all" and self._mode == mode)
         if not is_decoder_usable or self._packets.packets is None:
             self.close()

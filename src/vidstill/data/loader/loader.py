@@ -164,12 +164,8 @@ def _iter_samples(
 ) -> Iterator[SampleArrays | None]:
     """Yield the samples of the items in order, None for one that is broken and not replaced.
 
-    Args:
-        make_key: Returns the arguments of `load_arrays` for an item; the last is the row whose video is shown.
-        replace_broken: Records a broken row and why, and returns whether its item is tried again with another key.
-        submit: Requests the sample of a key and returns a ticket.
-        get_result: Returns the sample of a ticket; the next `submit` reuses its memory.
-        max_pending: Items that are submitted before the first is taken.
+    The last part of an item's key is the row whose video is shown. `replace_broken` records a broken row and why, and
+    returns whether its item is tried again with another key.
     """
 
     def submit_item(item: T) -> tuple[T, int, Any]:
@@ -259,9 +255,7 @@ def _prefetch(
 ) -> Generator[tuple[Tensor, ...]]:
     """Yield the same batches, each collated in a thread while the one before is used.
 
-    Args:
-        stop: Ends the thread's wait for samples.
-        device: The device whose context the thread uses for page-locked memory.
+    `stop` ends the thread's wait for samples; in the device's context it allocates page-locked memory.
     """
     initializer = None
     if device.type == "cuda":  # a new thread would use the first GPU
