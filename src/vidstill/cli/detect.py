@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
+from vidstill.cli.infer import echo_results
 from vidstill.cli.options import NO_PREFIX, Json, Root, SplitOption
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import BrokenVideo, parse_path
@@ -23,7 +24,7 @@ from vidstill.pipelines.infer.person_detector import DEFAULT_PERSON_DETECTOR, lo
 from vidstill.pipelines.infer.run import gather
 from vidstill.pipelines.infer.videos import VideoSelection, find_videos
 from vidstill.pipelines.infer.writers.outputs import DetectionOutput
-from vidstill.pipelines.infer.writers.text import DetectionFormatter, describe_videos
+from vidstill.pipelines.infer.writers.text import DetectionFormatter
 from vidstill.pipelines.train.detector import train_detector
 from vidstill.pipelines.train.run_config import DetectRunConfig
 from vidstill.pipelines.trained_models import load_detector
@@ -239,15 +240,4 @@ def _detect_videos(
     results = list(every.values())
     output.write_summary(formatter, list(every), skipped)
     output.write_all(formatter, results, skipped)
-    errors = {**skipped, **{name: each.error for name, each in every.items() if each.error}}
-    if json:
-        echo(jsons.dumps(describe_videos(formatter, results, skipped)))
-    else:
-        echo(
-            formatter.format_text(results)
-            if output.out is None
-            else f"detections: {format_one_line(str(output.out))}, {pluralize(len(every), 'video')}"
-        )
-        echo_skipped(list(errors.values()), "skipped or incomplete")
-    if errors:
-        sys.exit(1)
+    echo_results(output, formatter, results, skipped, json=json)

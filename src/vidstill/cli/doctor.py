@@ -30,6 +30,8 @@ def collect_system_info() -> dict[str, Any]:
     encoders = {_ENCODER: _has_codec(_ENCODER, "w")}
     decoders = {name: _has_codec(name, "r") for name in _DECODERS}
     free = shutil.disk_usage(Path.cwd()).free / _GIB
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
     problems = [
         f"PyAV's FFmpeg has no {name}; install PyAV's own wheel: pip install av"
         for name, is_available in (encoders | decoders).items()
@@ -40,7 +42,7 @@ def collect_system_info() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "cores": count_cores(),
-        "memory_gib": round(_read_memory_limit() / _GIB, 1),
+        "memory_gib": round((min(memory, int(limit)) if limit.isdigit() else memory) / _GIB, 1),
         "free_disk_gib": round(free, 1),  # of the working directory
         "devices": list(_list_devices()),
         "default_device": str(runtime.device),
@@ -64,13 +66,6 @@ def _list_devices() -> Iterator[dict[str, Any]]:
         bf16 = "native" if (properties.major, properties.minor) >= (8, 0) else "emulated, slow"
         memory = round(properties.total_memory / _GIB, 1)
         yield {"name": f"cuda:{i}, {properties.name}", "bf16": bf16, "memory_gib": memory}
-
-
-def _read_memory_limit() -> int:
-    """Return the bytes of memory that this process may use."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
-    return min(machine, int(limit)) if limit.isdigit() else machine
 
 
 def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:

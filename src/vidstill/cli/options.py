@@ -20,6 +20,7 @@ from vidstill.utils.types import InputError
 NO_PREFIX = tyro.conf.arg(name="")
 """Marks a config whose fields are options without a prefix."""
 
+Source = Annotated[str, tyro.conf.arg(help="Run directory or weights file.")]
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON.")]
 Root = Annotated[str | None, tyro.conf.arg(help="Directory that a list's paths are relative to; None: the list's own.")]
 Fold = Annotated[Literal[1, 2, 3], tyro.conf.arg(help="Which of the three official splits of UCF101 and HMDB51.")]

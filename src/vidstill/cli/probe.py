@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import NO_PREFIX
+from vidstill.cli.options import NO_PREFIX, Source
 from vidstill.pipelines.probe import lars as lars_probe
 from vidstill.pipelines.probe import run as frozen
 from vidstill.pipelines.probe.config import FewShotConfig, ProbeConfig, ProbeRunConfig
@@ -42,7 +42,7 @@ _DEFAULT_REPORT = ReportConfig()
 
 
 def probe_linear_command(
-    source: Positional[str],
+    source: Positional[Source],
     /,
     *,
     run_config: Annotated[ProbeRunConfig, NO_PREFIX],
@@ -55,7 +55,6 @@ def probe_linear_command(
     """Fit a logistic regression on frozen features, or train a linear head on augmented clips (--solver lars).
 
     Args:
-        source: Run directory or weights file.
         penalty: Weight of |W|² / 2 beside the summed loss; None: chosen from 0.01 to 1000 by cross-validation, 1 for
             few-shot probes.
         solver: lbfgs: the optimum on features that are computed once; lars: MAE's training.
@@ -71,7 +70,7 @@ def probe_linear_command(
 
 
 def probe_knn_command(
-    source: Positional[str],
+    source: Positional[Source],
     /,
     *,
     run_config: Annotated[ProbeRunConfig, NO_PREFIX],
@@ -82,14 +81,13 @@ def probe_knn_command(
     """Let the nearest training clips, by cosine similarity of frozen features, vote for their classes.
 
     Args:
-        source: Run directory or weights file.
         k: Numbers of neighbours; all training clips if there are fewer.
     """
     report.echo(frozen.run_probes([source], run_config, ProbeConfig(probes=("knn",), k=k, **asdict(few_shot))))
 
 
 def probe_attentive_command(
-    source: Positional[str],
+    source: Positional[Source],
     /,
     *,
     run_config: Annotated[ProbeRunConfig, NO_PREFIX],
@@ -99,7 +97,6 @@ def probe_attentive_command(
     """Train cross-attention from one learned query to all frozen tokens, and a linear layer; 1000 steps or more.
 
     Args:
-        source: Run directory or weights file.
         seed: Random seed of the probe's weights and batches.
     """
     report.echo(frozen.run_probes([source], run_config, ProbeConfig(probes=("attentive",), seed=seed)))

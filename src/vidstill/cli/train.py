@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import NO_PREFIX, Json
+from vidstill.cli.options import NO_PREFIX, Json, Source
 from vidstill.pipelines.train.run_config import FinetuneRunConfig, RunConfig
 from vidstill.pipelines.workers import Workers
 from vidstill.recipes.quickstart import DistillationMethod
@@ -43,7 +43,7 @@ def finetune_command(
 
 
 def evaluate_command(
-    source: Positional[str],
+    source: Positional[Source],
     /,
     *,
     data: str | Path,
@@ -55,7 +55,6 @@ def evaluate_command(
     """Test a fine-tuned classifier over the views of its recipe: accuracy, each class, calibration, each video.
 
     Args:
-        source: Run directory or weights file.
         data: Labelled videos; their val split, where they have splits.
         out: Directory for the results: test.json, scores.csv (one line per video), classes.csv, confusion.csv,
             confusion.png. None: results are only printed.

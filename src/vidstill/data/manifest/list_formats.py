@@ -61,11 +61,7 @@ def _parse_plain_lines(path: PathOrUrl, form: str, lines: Iterator[tuple[int, st
 
 
 def _is_json_lines(path: PathOrUrl, first_line: str) -> bool:
-    """Return whether a list is in JSON lines, by its suffix or its first line.
-
-    Raises:
-        InputError: It is JSON, but not one object per line.
-    """
+    """Return whether a list is in JSON lines, by its suffix or its first line; other JSON is an InputError."""
     suffix = str(path).rpartition(".")[2].lower()
     if suffix == "json" and (first_line.startswith("[") or first_line == "{"):
         raise InputError(

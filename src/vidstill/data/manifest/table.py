@@ -217,11 +217,7 @@ class VideoTable(Sequence[VideoRow]):
         return sizes >= 0
 
     def select(self, mask: Bool[np.ndarray, "n"], label_map: Int32[np.ndarray, "m"] | None = None) -> "VideoTable":
-        """Return a copy of some rows.
-
-        Args:
-            label_map: The new label of each label, where all rows have labels; None leaves them.
-        """
+        """Return a copy of some rows, with the new label of each label where all rows have labels."""
         rows = copy.copy(self)
         lengths = np.diff(self._name_ends)
         rows._name_bytes = np.frombuffer(self._name_bytes, np.uint8)[np.repeat(mask, lengths)].tobytes()

@@ -169,9 +169,6 @@ def _list_url(url: str) -> dict[str, int | None]:
     """List a directory behind a URL: each file's size in bytes, None for a subdirectory.
 
     There is no timeout: a very large directory may take minutes.
-
-    Raises:
-        StorageUnreachable: The listing failed.
     """
     filesystem, path = resolve_filesystem(url)
     try:

@@ -11,8 +11,7 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
-from vidstill.data.tools.probe import read_video_facts
-from vidstill.data.tools.stats import VideoCounts, format_bullets, format_counts, read_manifest_stats
+from vidstill.data.tools.probe import VideoCounts, format_bullets, format_counts, read_manifest_stats, read_video_facts
 from vidstill.utils.rng import numpy_rng
 from vidstill.utils.text import format_one_line, join_first, pluralize
 from vidstill.utils.types import check_range

@@ -177,11 +177,7 @@ def _pool_luma(image: ImageArray) -> Float[np.ndarray, "8 8"]:
 
 
 def _pool_time(frames: Float[np.ndarray, "t 8 8"], length: float) -> Float[np.ndarray, "8 8 8"]:
-    """Return the mean frames of 8 equal parts of the video, whose borders may be within a frame's time.
-
-    Args:
-        length: Of the video, in units of a stored frame's time; the last frame may have less, or be missing.
-    """
+    """Return the mean frames of 8 equal parts of a video of this length, in stored frames; the last may be missing."""
     sums = np.concatenate([np.zeros((1, _CUBE_SIDE, _CUBE_SIDE)), frames.cumsum(0)])
     borders = np.linspace(0, min(length, len(frames)), _CUBE_SIDE + 1)
     index = borders.astype(int)

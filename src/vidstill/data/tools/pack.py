@@ -199,10 +199,10 @@ def _write_index(out: Path, manifests: Mapping[str, Manifest], entries: list[dic
         raise InputError(f"none of {len(entries)} videos decodes, first {skipped[0]['path']} {skipped[0]['error']}")
     if classes := next(iter(manifests.values())).classes:
         write_bytes(out / "classes.txt", "".join(f"{name}\n" for name in classes).encode(errors="replace"))
-    if skipped:
-        write_bytes(out / SKIPPED_FILE, map(_encode_entry, skipped))
-    indexed = (entry for entry in entries if "error" not in entry or entry.get("split") == "val")
-    write_bytes(out / INDEX_FILE, map(_encode_entry, indexed))
+    indexed = [entry for entry in entries if "error" not in entry or entry.get("split") == "val"]
+    for name, lines in ((SKIPPED_FILE, skipped), (INDEX_FILE, indexed)):
+        if lines:
+            write_bytes(out / name, ((json.dumps(entry) + "\n").encode() for entry in lines))
 
 
 def _read_result(out: Path) -> PackResult:
@@ -211,10 +211,6 @@ def _read_result(out: Path) -> PackResult:
     before, after = (sum(column) for column in zip(*sizes, strict=True))
     reasons = tuple(f"{entry['path']} {entry['error']}" for entry in skipped)
     return PackResult(num_videos=len(sizes), bytes_before=before, bytes_after=after, skipped=reasons)
-
-
-def _encode_entry(entry: dict[str, Any]) -> bytes:
-    return (json.dumps(entry) + "\n").encode()
 
 
 def _read_entries(path: Path) -> Iterator[dict[str, Any]]:

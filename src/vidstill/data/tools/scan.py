@@ -140,12 +140,7 @@ def _parse_record(line: bytes) -> ScanRecord | None:
 
 
 def _make_entry(key: VideoKey, labels: Mapping[str, Any], record: ScanRecord) -> dict[str, Any]:
-    """Return a line's entries in their order.
-
-    Args:
-        labels: The entries that the dataset states: label, class and split.
-        record: What the scan has found out; other entries of it are left out.
-    """
+    """Return a line's entries in their order: `labels` are the dataset's, all other entries the scan's."""
     path, shard, offset = key
     location = {"shard": shard, "offset": offset} if shard else {}
     facts = {name: record[name] for name in SCAN_FIELDS if name in record}

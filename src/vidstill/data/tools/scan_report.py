@@ -8,8 +8,7 @@ from pathlib import Path
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.tools.near_duplicates import group_near_duplicates
-from vidstill.data.tools.probe import ScanRecord
-from vidstill.data.tools.stats import VideoCounts, VideoStats, format_bullets, format_counts
+from vidstill.data.tools.probe import ScanRecord, VideoCounts, VideoStats, format_bullets, format_counts
 from vidstill.utils.text import format_one_line, join_first, pluralize
 
 _MAX_LINES, _MAX_PATHS = 20, 4  # lines of a kind, and paths in a line

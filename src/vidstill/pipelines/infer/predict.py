@@ -78,11 +78,6 @@ class Predictions:
     skipped: Mapping[str, str]
     multi_label: bool = False
 
-    @property
-    def errors(self) -> dict[str, str]:
-        """The reasons for videos that were skipped, or that end early."""
-        return {**self.skipped, **{each.video: each.error for each in self.videos if each.error}}
-
 
 def predict_videos(
     encoder: VideoEncoder,

@@ -11,8 +11,7 @@ import torch
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.storage.fetch import BrokenVideo
-from vidstill.data.tools.probe import read_video_facts
-from vidstill.data.tools.stats import VideoStats, read_manifest_stats
+from vidstill.data.tools.probe import VideoStats, read_manifest_stats, read_video_facts
 from vidstill.engine.distributed import count_cores
 from vidstill.recipes.auto.defaults import MAX_PROBED_FILES, DeviceKind
 from vidstill.utils.rng import numpy_rng

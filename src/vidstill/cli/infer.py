@@ -1,17 +1,21 @@
-"""`vidstill predict`: its options are the function's signature, read by tyro."""
+"""`vidstill predict` and `vidstill embed`; a function's signature is its options."""
 
 import json as jsons
 import sys
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from vidstill.cli.options import NO_PREFIX, Json, Root, SplitOption
+from vidstill.cli.options import NO_PREFIX, Fold, Json, Root, SplitOption
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import VideoReader
-from vidstill.data.storage.fetch import BrokenVideo
+from vidstill.data.storage.fetch import BrokenVideo, parse_path
+from vidstill.pipelines.infer.embed import EmbedResult
+from vidstill.pipelines.infer.embed import embed as embed_videos
+from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.infer.predict import (
     Predictions,
@@ -24,8 +28,9 @@ from vidstill.pipelines.infer.predict import (
 )
 from vidstill.pipelines.infer.run import gather
 from vidstill.pipelines.infer.videos import VideoSelection, find_videos
-from vidstill.pipelines.infer.writers.outputs import PredictionOutput
-from vidstill.pipelines.infer.writers.text import PredictionFormatter, describe_videos
+from vidstill.pipelines.infer.writers.feature_store import FormatName
+from vidstill.pipelines.infer.writers.outputs import OutputWriter, PredictionOutput
+from vidstill.pipelines.infer.writers.text import Formatter, PredictionFormatter, describe_videos
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.files import make_file_stems
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
@@ -85,9 +90,7 @@ def predict_command(
     if encoder.runtime.is_main:  # the other ranks exit with 0: if one failed first, torchrun would end this one
         if output.format != "folder":
             output.write_all(formatter, predictions.videos, predictions.skipped)
-        _echo_predictions(predictions, output, formatter, json)
-        if predictions.errors:
-            sys.exit(1)
+        echo_results(output, formatter, predictions.videos, predictions.skipped, json=json, plot=plot)
 
 
 def _is_long_video(encoder: VideoEncoder, videos: VideoSelection) -> bool:
@@ -126,15 +129,88 @@ def _predict_timelines(
     return replace(predictions, videos=tuple(gather(runtime, share).values()))
 
 
-def _echo_predictions(
-    predictions: Predictions, output: PredictionOutput, formatter: PredictionFormatter, json: bool
+def echo_results(
+    output: OutputWriter,
+    formatter: Formatter,
+    results: Sequence[Any],
+    skipped: Mapping[str, str],
+    *,
+    json: bool,
+    plot: Path | None = None,
 ) -> None:
+    """Print results, or where they are; exit with code 1 if a video was skipped, or ends early.
+
+    Args:
+        output: Where they were written.
+        formatter: How they are printed.
+        results: One for each video.
+        skipped: The reason for each video without one.
+        json: Print JSON.
+        plot: Another file that was written.
+    """
+    errors = {**skipped, **{each.video: each.error for each in results if each.error}}
     if json:
-        echo(jsons.dumps(describe_videos(formatter, predictions.videos, predictions.skipped), indent=1))
-        return
-    if output.out is None:
-        echo(formatter.format_text(predictions.videos))
-    for path in (output.out, output.plot):
-        if path is not None:
-            echo(f"predictions: {format_one_line(str(path))}, {pluralize(len(predictions.videos), 'video')}")
-    echo_skipped(list(predictions.errors.values()), "skipped or incomplete")
+        echo(jsons.dumps(describe_videos(formatter, results, skipped), indent=output.json_indent))
+    else:
+        if output.out is None:
+            echo(formatter.format_text(results))
+        for path in filter(None, (output.out, plot)):
+            echo(f"{output.kind}: {format_one_line(str(path))}, {pluralize(len(results), 'video')}")
+        echo_skipped(list(errors.values()), "skipped or incomplete")
+    if errors:
+        sys.exit(1)
+
+
+def embed_command(
+    source: Positional[str],
+    videos: Positional[tuple[str, ...]],
+    /,
+    *,
+    out: Path,
+    format: FormatName | None = None,
+    features: Annotated[EmbedConfig, NO_PREFIX] = EmbedConfig(),  # noqa: B008  # it is frozen
+    split: SplitOption = "all",
+    fold: Fold = 1,
+    workers: Annotated[Workers, NO_PREFIX] = Workers(),
+    json: Json = False,
+) -> None:
+    """Write an encoder's features of videos; the same command resumes, and computes nothing twice.
+
+    The exit code is 1 if a video could not be embedded; all others are. A batch has 16 clips unless --device-batch says
+    otherwise, and --precision auto continues with the precision of the output.
+
+    Args:
+        source: Run directory or checkpoint.
+        videos: Files, folders, lists and data sets, local or behind URLs.
+        out: The file to write, or for npy the folder; unfinished work is in OUT.journal.
+        format: None: the suffix of OUT decides, .npz, .safetensors or .parquet; without suffix one npy file per video.
+    """
+    encoder = load_encoder(source, precision=workers.precision)
+    with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
+        result = embed_videos(
+            encoder,
+            [parse_path(video) for video in videos],
+            out,
+            features,
+            format=format,
+            split=split,
+            fold=fold,
+            workers=workers,
+            progress=progress,
+        )
+    if json:
+        echo(jsons.dumps(asdict(result), indent=1, default=str))
+    else:
+        echo(_format_result(result))
+        echo_skipped(result.broken)
+    if result.broken:
+        sys.exit(1)
+
+
+def _format_result(result: EmbedResult) -> str:
+    unchanged = result.videos - result.new_videos
+    summary = f"{pluralize(result.new_videos, 'video')} embedded" if result.new_videos else "nothing to do"
+    summary += f" ({result.changed_videos} of them again, as they have changed)" if result.changed_videos else ""
+    summary += f", {pluralize(unchanged, 'video')} unchanged" if unchanged else ""
+    shapes = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in result.shapes.items())
+    return f"features: {result.out} ({result.format}); {summary}; {pluralize(result.rows, 'row')} of {shapes}"
