@@ -12,8 +12,7 @@ import torch
 from paths import PROJECT
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidstill.methods.common.block_masking import CuboidMask
-from vidstill.methods.common.masking import FrameMask, Mask, NestedTubeMask, RandomMask, SpaceMask, TubeMask
+from vidstill.methods.common.masking import CuboidMask, FrameMask, Mask, NestedTubeMask, RandomMask, SpaceMask, TubeMask
 from vidstill.methods.common.teacher import FrozenTeacher
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViT

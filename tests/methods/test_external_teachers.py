@@ -10,12 +10,7 @@ from teachers_of_others import library, save, save_timm
 from tiny_models import AMD, DMAE, MASKAGAIN, MVD, as_images, built, clips, only
 from torch import Tensor, nn
 
-from vidstill.methods.common.teacher import (
-    TeacherConfig,
-    list_teacher_configs,
-    list_teachers,
-    replace_teacher_configs,
-)
+from vidstill.methods.common.teacher import TeacherConfig, list_teacher_configs, list_teachers, replace_teacher_configs
 from vidstill.methods.mvd import MVDConfig, TeacherBranch
 from vidstill.models.external.base import ExternalEncoder
 from vidstill.models.external.registry import load_external_encoder

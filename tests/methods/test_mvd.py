@@ -50,10 +50,7 @@ def test_the_loss_is_a_weighted_sum_of_means_over_masked_tokens_and_channels(kin
     output = method(CLIP, seed=SEED)
     features = method.encoder(CLIP, MASK.visible)
     frames = [method.teachers["image"].model(CLIP[:, :, frame, None], layers=(2,)).layers[2] for frame in (0, 2)]
-    targets = {
-        "image": torch.cat(frames, dim=1),
-        "video": method.teachers["video"].model(CLIP, layers=(3,)).layers[3],
-    }
+    targets = {"image": torch.cat(frames, dim=1), "video": method.teachers["video"].model(CLIP, layers=(3,)).layers[3]}
     for name, target in targets.items():
         prediction = method.decoders[name](features, MASK.visible, MASK.masked, GRID)
         torch.testing.assert_close(output.parts[name], TORCH[kind](prediction, gather_tokens(target, MASK.masked)))

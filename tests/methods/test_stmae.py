@@ -6,8 +6,7 @@ import pytest
 import torch
 from tiny_models import GRID, STMAE, built, clips
 
-from vidstill.methods.common.block_masking import CuboidMask
-from vidstill.methods.common.masking import FrameMask, RandomMask, SlotMask, SpaceMask
+from vidstill.methods.common.masking import CuboidMask, FrameMask, RandomMask, SlotMask, SpaceMask
 from vidstill.methods.common.targets import compute_pixel_target
 from vidstill.methods.stmae import STMAEConfig, STMAEQuirks, build_stmae_vit_config, select_predicted_frames
 from vidstill.models.vit import BASE, HUGE, LARGE

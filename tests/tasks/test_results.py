@@ -121,8 +121,7 @@ def build_multi_label_result(labels, scores, *, broken=None) -> MultiLabelResult
 def test_several_labels_score_the_mean_average_precision():
     # positives: bend at ranks 1 and 3, fall at 1 and 3, run at 2
     result = build_multi_label_result(
-        [(0, 1), (2,), (0,), (1,)],
-        [[0.9, 0.2, 0.1], [0.8, 0.1, 0.5], [0.7, 0.3, 0.6], [0.1, 0.9, 0.2]],
+        [(0, 1), (2,), (0,), (1,)], [[0.9, 0.2, 0.1], [0.8, 0.1, 0.5], [0.7, 0.3, 0.6], [0.1, 0.9, 0.2]]
     )
     bend, fall, run = (1 + 2 / 3) / 2, (1 + 2 / 3) / 2, 1 / 2
     metrics = result.to_dict()

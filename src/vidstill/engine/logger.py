@@ -4,10 +4,10 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -24,21 +24,16 @@ _SMOOTHING = 0.05  # weight of the newest step in the displayed averages
 class StepRecord:
     """One line of log.jsonl: a step, over all processes."""
 
-    step: int
-    """Completed steps, including this one."""
-    epoch: float
-    """Completed epochs."""
+    step: int  # completed steps, including this one
+    epoch: float  # completed epochs
     loss: float
     parts: Mapping[str, float]
     lr: float
-    grad_norm: float
-    """Gradient norm before clipping."""
-    data_seconds: float
-    """Time waiting for data, part of `step_seconds`."""
+    grad_norm: float  # before clipping
+    data_seconds: float  # time waiting for data, part of `step_seconds`
     step_seconds: float
     clips_per_second: float
-    is_skipped: bool
-    """The loss or its gradient was not finite, and no weight was changed."""
+    is_skipped: bool  # the loss or its gradient was not finite, and no weight was changed
 
 
 class TrainingLogger:
@@ -91,15 +86,13 @@ class TrainingLogger:
             self.progress_bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self.is_main:
             return
         self.progress_bar.stop()
         for file in (self.summary_writer, self.log_file):
-            try:
+            with suppress(OSError):  # the disk is full, which is reported elsewhere
                 file.close()
-            except OSError:  # the disk is full, which is reported elsewhere
-                continue
 
     def print_message(self, message: str) -> None:
         """Print a message above the progress bar."""
@@ -135,10 +128,8 @@ class TrainingLogger:
         self.log_file.write(json.dumps(_to_json_value(record), allow_nan=False) + "\n")
 
     def _update_progress(self, record: StepRecord) -> None:
-        first = (
-            record.step <= self.start_step + 2
-        )  # kernels are chosen and caches filled in the very first step: drop it
-        weight = 1.0 if first else _SMOOTHING
+        is_first = record.step <= self.start_step + 2  # in the very first step kernels are chosen: it is dropped
+        weight = 1.0 if is_first else _SMOOTHING
         self.step_seconds += weight * (record.step_seconds - self.step_seconds)
         self.data_seconds += weight * (record.data_seconds - self.data_seconds)
         remaining = timedelta(seconds=round((self.plan.total_steps - record.step) * self.step_seconds))
@@ -147,11 +138,10 @@ class TrainingLogger:
             f"{100 * self.data_seconds / self.step_seconds:.0f} % waiting for data  {remaining} left"
         )
         self.progress_bar.update(self.progress_task, completed=record.step, now=now)
-        if not self.console.is_terminal:
-            last = record.step == self.plan.total_steps
-            if last or time.monotonic() - self.last_print_time >= _PRINT_INTERVAL:
-                self.last_print_time = time.monotonic()
-                self.print_message(f"step {record.step}/{self.plan.total_steps}  {now}")
+        is_due = time.monotonic() - self.last_print_time >= _PRINT_INTERVAL or record.step == self.plan.total_steps
+        if is_due and not self.console.is_terminal:
+            self.last_print_time = time.monotonic()
+            self.print_message(f"step {record.step}/{self.plan.total_steps}  {now}")
 
 
 def truncate_log(path: Path, step: int) -> None:

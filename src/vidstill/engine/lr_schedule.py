@@ -19,16 +19,11 @@ mae: step n (MAE, DMAE, ST-MAE).
 class CosineConfig:
     """A linear warm-up, then half a cosine (Loshchilov and Hutter, arXiv:1608.03983), set at every step."""
 
-    epochs: int
-    """Passes over the videos."""
-    warmup_epochs: int = 0
-    """Epochs in which the learning rate rises."""
-    warmup_steps: int | None = None
-    """Instead of `warmup_epochs`, if an epoch is too coarse."""
-    cosine_epochs: int | None = None
-    """Epochs of the whole cosine, if training ends before it does; None: `epochs`."""
-    warmup_rule: WarmupRule = "videomae"
-    """Which step reaches the peak."""
+    epochs: int  # passes over the videos
+    warmup_epochs: int = 0  # epochs in which the learning rate rises
+    warmup_steps: int | None = None  # instead of `warmup_epochs`, if an epoch is too coarse
+    cosine_epochs: int | None = None  # epochs of the whole cosine, if training ends before it does; None: `epochs`
+    warmup_rule: WarmupRule = "videomae"  # which step reaches the peak
 
     def __post_init__(self) -> None:
         check_range(1, math.inf, cosine_epochs=self.cosine_epochs)
@@ -39,15 +34,11 @@ class CosineConfig:
 class LRSchedule:
     """The learning rate of every step: a linear warm-up, then half a cosine."""
 
-    start_lr: float = 0.0
-    """In step 0 of a warm-up."""
-    peak_lr: float
-    """After the warm-up."""
-    min_lr: float
-    """Would be reached in step `cosine_steps`, the first that is no longer taken."""
+    start_lr: float = 0.0  # in step 0 of a warm-up
+    peak_lr: float  # after the warm-up
+    min_lr: float  # would be reached in step `cosine_steps`, the first that is no longer taken
     warmup_steps: int
-    cosine_steps: int
-    """Steps of warm-up and cosine together."""
+    cosine_steps: int  # of warm-up and cosine together
     warmup_rule: WarmupRule = "videomae"
 
     def compute_lr(self, step: int) -> float:
@@ -66,11 +57,9 @@ class TrainingPlan(LRSchedule):
     steps_per_epoch: int
     total_steps: int
     videos_per_step: int
-    clips_per_step: int
-    """Over all processes; each video gives `clips_per_step / videos_per_step` clips."""
+    clips_per_step: int  # over all processes; each video gives `clips_per_step / videos_per_step` clips
     world_size: int
-    accumulation_steps: int
-    """A step's clips are processed in `world_size * accumulation_steps` micro-batches."""
+    accumulation_steps: int  # a step's clips are processed in `world_size * accumulation_steps` micro-batches
 
     @property
     def videos_per_microbatch(self) -> int:
@@ -83,14 +72,11 @@ class TrainingPlan(LRSchedule):
 
     def __str__(self) -> str:
         microbatch = self.clips_per_step // (self.world_size * self.accumulation_steps)
-        parts = [f"{microbatch} clips"]
-        if self.accumulation_steps > 1:
-            parts.insert(0, f"{self.accumulation_steps} accumulation steps")
-        if self.world_size > 1:
-            parts.insert(0, f"{self.world_size} processes")
+        processes = f"{self.world_size} processes × " if self.world_size > 1 else ""
+        accumulation = f"{self.accumulation_steps} accumulation steps × " if self.accumulation_steps > 1 else ""
         return (
             f"{self.total_steps} steps ({self.steps_per_epoch} per epoch) of {self.videos_per_step} videos: "
-            f"{' × '.join(parts)}; peak learning rate {self.peak_lr:.3g} after {self.warmup_steps} warm-up steps, "
+            f"{processes}{accumulation}{microbatch} clips; peak learning rate {self.peak_lr:.3g} after {self.warmup_steps} warm-up steps, "
             f"then cosine to {self.min_lr:.3g}"
         )
 
@@ -131,14 +117,9 @@ def plan_training(
         )
     per_step = batch // repeats
     if num_videos < per_step:
-        raise InputError(
-            f"the dataset has {num_videos} videos and one step takes {per_step}; "
-            + (
-                f"take a batch of at most {num_videos // world_size * world_size * repeats} clips"
-                if num_videos >= world_size
-                else "add videos"
-            )
-        )
+        max_batch = num_videos // world_size * world_size * repeats
+        mend = f"take a batch of at most {max_batch} clips" if max_batch else "add videos"
+        raise InputError(f"the dataset has {num_videos} videos and one step takes {per_step}; {mend}")
     share = per_step // world_size
     fitting = [a for a in range(1, share + 1) if share % a == 0 and share // a * repeats <= (device_batch or batch)]
     if not fitting:

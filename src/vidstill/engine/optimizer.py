@@ -20,21 +20,17 @@ _STEM_NAME = re.compile(r"(?:^|\.)encoder\.(?:patch_embed\.|positions(?:\.|$)|cl
 class OptimConfig(ABC):
     """Settings of all optimizers; learning rates are for a batch of 256."""
 
-    base_lr: float
-    """Peak learning rate, for a batch of 256."""
-    min_lr: float = 1e-5
-    """Final learning rate, for a batch of 256; equal to `base_lr`: constant after the warm-up."""
-    start_lr: float = 0.0
-    """Learning rate at the start of the warm-up, for a batch of 256."""
+    base_lr: float  # peak learning rate, for a batch of 256
+    min_lr: float = 1e-5  # final learning rate, for a batch of 256; equal to `base_lr`: constant after the warm-up
+    start_lr: float = 0.0  # learning rate at the start of the warm-up, for a batch of 256
+    # whether the batch of 256 counts videos, or clips, of which a video may give several (MVD's pre-training)
     lr_scaling: Literal["videos", "clips"] = "videos"
-    """Whether the batch of 256 counts videos, or clips, of which a video may give several (MVD's pre-training)."""
     weight_decay: float
+    # parts of parameter names that are exempt from weight decay, besides biases and one-dimensional parameters
     no_weight_decay: tuple[str, ...] = ("positions", "mask_token", "cls_token")
-    """Parts of parameter names that are exempt from weight decay, besides biases and one-dimensional parameters."""
-    max_grad_norm: float | None = None
-    """Gradient norm that gradients are clipped to, over all parameters; None: no clipping."""
+    max_grad_norm: float | None = None  # gradient norm to clip to, over all parameters; None: no clipping
+    # factor of the learning rate from each layer to the one below (arXiv:2106.08254, A.1); None: no layer decay
     layer_decay: float | None = None
-    """Factor of the learning rate from each layer to the one below (arXiv:2106.08254, A.1); None: no layer decay."""
 
     def __post_init__(self) -> None:
         check_range(0, math.inf, base_lr=self.base_lr, min_lr=self.min_lr, start_lr=self.start_lr)
@@ -123,8 +119,8 @@ class LARS(Optimizer):
     (algorithm 1) the learning rate is inside of m, and the norms of gradient and decay are summed.
     """
 
-    def __init__(self, params: list[dict[str, Any]], *, lr: float, momentum: float, trust_coefficient: float):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust_coefficient, "weight_decay": 0.0})
+    def __init__(self, params: list[dict[str, Any]], *, lr: float, momentum: float, trust: float):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure is supported
@@ -147,8 +143,7 @@ class LARSConfig(OptimConfig):
 
     weight_decay: float = 0.0
     momentum: float = 0.9
-    trust_coefficient: float = 0.001
-    """Norm of a matrix's step at learning rate 1, relative to the matrix's norm."""
+    trust_coefficient: float = 0.001  # norm of a matrix's step at learning rate 1, relative to the matrix's norm
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,9 +151,8 @@ class LARSConfig(OptimConfig):
         check_range(0, math.inf, trust_coefficient=self.trust_coefficient)
 
     def build(self, module: nn.Module) -> LARS:
-        return LARS(
-            self.get_param_groups(module), lr=0.0, momentum=self.momentum, trust_coefficient=self.trust_coefficient
-        )
+        groups = self.get_param_groups(module)
+        return LARS(groups, lr=0.0, momentum=self.momentum, trust=self.trust_coefficient)
 
 
 AnyOptimConfig = AdamWConfig | SGDConfig | LARSConfig

@@ -114,15 +114,13 @@ class AMD(MaskedAutoencoder):
             generator.mask_token.requires_grad_(not config.released.constant_mask_tokens)
 
     def compute_loss(self, clip: Clips, mask: Mask) -> Output:
-        config, pairs = self.config, (*self.config.direct_pairs, *self.config.generator_pairs)
+        config, grid = self.config, self.encoder.grid(clip)
+        pairs = (*config.direct_pairs, *config.generator_pairs)
         student = self.forward_encoder(clip, mask, layers=[layer for layer, _ in pairs])
         reconstruction = self.forward_loss(clip, self.forward_decoder(clip, student, mask), mask)  # eq. (1)
 
         both, teacher_only = self.forward_teacher(clip, mask)
-        projected, generated = (
-            self.project_student(student),
-            self.generate_features(student, mask, self.encoder.grid(clip)),
-        )
+        projected, generated = self.project_student(student), self.generate_features(student, mask, grid)
         direct = self._mean_loss(projected, [both[layer] for _, layer in config.direct_pairs])  # eq. (7)
         generation = self._mean_loss(generated, [teacher_only[layer] for _, layer in config.generator_pairs])  # eq. (8)
         loss = (  # eq. (9)
@@ -149,15 +147,13 @@ class AMD(MaskedAutoencoder):
         """Return G_l(phi(z_stu)) at the tokens that only the teacher sees, for each generated pair (eq. 4, 5)."""
         if mask.teacher_only is None:
             raise ValueError("the mask has no tokens that only the teacher sees; draw it with NestedTubeMask")
-        config = self.config
-        projections = self.projections if config.alignment == "serial" else self.generation_projections
-        generated = []
-        for (layer, _), phi, generator in zip(
-            config.generator_pairs, config.generation_projection_layers, self.generators, strict=True
-        ):
-            projected = projections[str(phi)](student.layers[layer])
-            generated.append(generator(projected, mask.visible, mask.teacher_only, grid))
-        return generated
+        projections = self.projections if self.config.alignment == "serial" else self.generation_projections
+        phis = (projections[str(layer)] for layer in self.config.generation_projection_layers)
+        projected = (
+            phi(student.layers[layer]) for phi, (layer, _) in zip(phis, self.config.generator_pairs, strict=True)
+        )
+        pairs = zip(self.generators, projected, strict=True)
+        return [generator(tokens, mask.visible, mask.teacher_only, grid) for generator, tokens in pairs]
 
     def _build_projections(self, layers: set[int]) -> nn.ModuleDict:
         dim, teacher_dim = self.config.encoder.dim, self.config.teacher.model.dim

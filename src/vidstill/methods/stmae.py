@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.methods.common.block_masking import CuboidMask
 from vidstill.methods.common.masked_autoencoder import MaskedAutoencoder
-from vidstill.methods.common.masking import FrameMask, RandomMask, SlotMask, SpaceMask
+from vidstill.methods.common.masking import CuboidMask, FrameMask, RandomMask, SlotMask, SpaceMask
 from vidstill.methods.common.method import Clips
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import DecoderConfig

@@ -33,13 +33,7 @@ class DecoderConfig(TransformerConfig):
 
 
 MAE_DECODER = DecoderConfig(  # for encoders of all sizes (arXiv:2111.06377, section 4.1)
-    dim=512,
-    depth=8,
-    heads=16,
-    positions="sincos2d",
-    class_token="encoder",
-    embed_bias=True,
-    attention_bias="qkv",
+    dim=512, depth=8, heads=16, positions="sincos2d", class_token="encoder", embed_bias=True, attention_bias="qkv"
 )
 
 

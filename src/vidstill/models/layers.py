@@ -69,9 +69,7 @@ class AttentionMap(NamedTuple):
 
 
 def compute_attention(
-    queries: Float[Tensor, "b heads n d"],
-    keys: Float[Tensor, "b heads n d"],
-    values: Float[Tensor, "b heads n d_head"],
+    queries: Float[Tensor, "b heads n d"], keys: Float[Tensor, "b heads n d"], values: Float[Tensor, "b heads n d_head"]
 ) -> Float[Tensor, "b heads n d_head"]:
     """Return softmax attention, by the kernel that suits the device; the only function that selects one.
 

@@ -1,6 +1,5 @@
 """Position embeddings: the papers' fixed ones, computed for any grid, and learned ones, resized."""
 
-import math
 from functools import lru_cache
 from typing import Literal
 
@@ -10,15 +9,13 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidstill.utils.types import Grid, InputError, check_range
+from vidstill.utils.types import Grid, InputError
 
 FixedPositionKind = Literal["sinusoid", "sincos2d", "sincos3d"]
 """VideoMAE's flat sinusoids, MAE's 2-D ones per frame, MVD's 3-D ones."""
 
 PositionKind = Literal["sinusoid", "sincos2d", "sincos3d", "learned", "separable"]
 """Fixed, or learned: one table, or separable, with one table for space and one for time (ST-MAE)."""
-
-_INIT_STD = 0.02  # of learned embeddings
 
 
 class PositionEmbedding(nn.Module):
@@ -47,8 +44,6 @@ class PositionEmbedding(nn.Module):
         super().__init__()
         self.kind, self.dim = kind, dim
         self.cls_embedding = None
-        for side in learned_grid or ():
-            check_range(1, math.inf, learned_grid=side)
         self.learned_grid = None if learned_grid is None else Grid(*learned_grid)
         if kind not in ("learned", "separable"):
             return
@@ -64,7 +59,7 @@ class PositionEmbedding(nn.Module):
         if class_token:
             self.cls_embedding = nn.Parameter(torch.empty(1, dim))
         for table in self.parameters():
-            nn.init.trunc_normal_(table, std=_INIT_STD)
+            nn.init.trunc_normal_(table, std=0.02)
 
     def forward(self, grid: Grid, device: torch.device) -> Float[Tensor, "n d"]:
         """Return the embedding of every token, in token order."""

@@ -30,8 +30,7 @@ def compute_token_coordinates(grid: Grid, visible: Int[Tensor, "b v"] | None, de
         device: Of the result.
     """
     tokens = torch.arange(grid.num_tokens, device=device)[None] if visible is None else visible
-    step, patch = tokens // (grid.h * grid.w), tokens % (grid.h * grid.w)
-    return TokenCoordinates(grid, (step, patch // grid.w, patch % grid.w))
+    return TokenCoordinates(grid, torch.unravel_index(tokens, (grid.t, grid.h, grid.w)))  # type: ignore[arg-type]
 
 
 class RelativePositionEmbedding(nn.Module):
@@ -69,10 +68,8 @@ class RelativePositionEmbedding(nn.Module):
             _compute_relative_logits(queries[:, :, first:], table, axis, side)
             for table, axis, side in zip((self.t, self.h, self.w), coordinates.coordinates, sides, strict=True)
         ]
-        one_hot = [
-            axis[..., None] == _arange_like(side, axis)
-            for axis, side in zip(coordinates.coordinates, sides, strict=True)
-        ]
+        axes = zip(coordinates.coordinates, sides, strict=True)
+        one_hot = [axis[..., None] == _arange_like(side, axis) for axis, side in axes]
         query_extension = F.pad(torch.cat(logits, dim=-1), padding)
         key_extension = F.pad(torch.cat(one_hot, dim=-1)[:, None], padding).expand_as(query_extension)
         return (

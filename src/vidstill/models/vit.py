@@ -217,6 +217,5 @@ def patchify(
     if indices is None:
         return rearrange(cubes, "b gt gh gw c t h w -> b (gt gh gw) (c t h w)")
     batch = torch.arange(len(clip), device=clip.device)[:, None]
-    step, patch = indices // (grid.h * grid.w), indices % (grid.h * grid.w)
-    selected = cubes[batch, step, patch // grid.w, patch % grid.w]
+    selected = cubes[batch, *torch.unravel_index(indices, (grid.t, grid.h, grid.w))]
     return rearrange(selected, "b v c t h w -> b v (c t h w)")

@@ -19,8 +19,7 @@ from vidstill.data.transforms.randaugment import RandAugment
 from vidstill.data.transforms.random_erasing import RandomErasing
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig, SGDConfig
-from vidstill.methods.common.block_masking import CuboidMask
-from vidstill.methods.common.masking import FrameMask, RandomMask, SpaceMask
+from vidstill.methods.common.masking import CuboidMask, FrameMask, RandomMask, SpaceMask
 from vidstill.methods.stmae import STMAEConfig, STMAEQuirks, build_stmae_vit_config
 from vidstill.models.vit import BASE, HUGE, LARGE, ViTConfig
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, format_result

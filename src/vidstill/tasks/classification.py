@@ -115,12 +115,8 @@ class ClassificationTask(nn.Module):
     ):
         super().__init__()
         check_range(0, 1, exclusive=True, mask_ratio=mask_ratio)
-        self.model = model
-        self.mixup = mixup
-        self.color_jitter = color_jitter
-        self.random_erasing = random_erasing
-        self.label_smoothing = label_smoothing
-        self.mask_ratio = mask_ratio
+        self.model, self.label_smoothing, self.mask_ratio = model, label_smoothing, mask_ratio
+        self.mixup, self.color_jitter, self.random_erasing = mixup, color_jitter, random_erasing
         self.begin_step(0.0)
 
     def begin_step(self, progress: float) -> None:

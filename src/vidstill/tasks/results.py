@@ -3,6 +3,7 @@
 import csv
 import io
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,25 +130,17 @@ class SingleLabelResult(ClassificationResult):
         """Return each class's numbers; `predicted` is its row of the confusion matrix, the most frequent first."""
         descriptions = []
         for label, row in enumerate(self.confusion_matrix.tolist()):
-            order = sorted((other for other, count in enumerate(row) if count), key=lambda other: (-row[other], other))
-            descriptions.append(
-                {
-                    "name": self.classes[label],
-                    "videos": sum(row),
-                    "hits": row[label],
-                    "accuracy": 100 * row[label] / sum(row) if sum(row) else None,
-                    "predicted": {self.classes[other]: row[other] for other in order},
-                }
-            )
+            accuracy = 100 * row[label] / sum(row) if sum(row) else None
+            counts = Counter(dict(zip(self.classes, row, strict=True)))
+            predicted = {name: count for name, count in counts.most_common() if count}  # ties: in the classes' order
+            values = {"videos": sum(row), "hits": row[label], "accuracy": accuracy, "predicted": predicted}
+            descriptions.append({"name": self.classes[label], **values})
         return descriptions
 
     def format_classes_csv(self) -> Iterator[bytes]:
         """Return one line per class, with its most frequent wrong prediction and the count of that."""
-        columns = ["videos", "hits", "accuracy"]
-        rows = (
-            [each["name"], *(each[column] for column in columns), *(_find_top_mistake(each) or ("", 0))]
-            for each in self.describe_classes()
-        )
+        columns, classes = ["videos", "hits", "accuracy"], self.describe_classes()
+        rows = ([*map(each.get, ["name", *columns]), *(_find_top_mistake(each) or ("", 0))] for each in classes)
         return format_csv([["class", *columns, "mistake", "count"], *rows])
 
     def format_confusion_csv(self) -> Iterator[bytes]:
@@ -183,9 +176,8 @@ class MultiLabelResult(ClassificationResult):
 
     def format_classes_csv(self) -> Iterator[bytes]:
         """Return one line per class, with its average precision."""
-        return format_csv(
-            [["class", "videos", "average_precision"], *(list(each.values()) for each in self.describe_classes())]
-        )
+        rows = (list(each.values()) for each in self.describe_classes())
+        return format_csv([["class", "videos", "average_precision"], *rows])
 
 
 def format_classification_result(metrics: Mapping[str, Any]) -> str:
@@ -195,10 +187,8 @@ def format_classification_result(metrics: Mapping[str, Any]) -> str:
     if "videos" in metrics:
         num_broken = len(metrics["broken_videos"])
         lines["videos"] = f"{metrics['videos']} scored, {num_broken} broken, {metrics['missing']} missing"
-    if "model_selection" in metrics:
-        lines["checkpoint"] = "epoch {epoch}, selected by {metric} {score:.2f} on {source}".format(
-            **metrics["model_selection"]
-        )
+    if selection := metrics.get("model_selection"):
+        lines["checkpoint"] = "epoch {epoch}, selected by {metric} {score:.2f} on {source}".format(**selection)
     classes = [each for each in metrics.get("classes", ()) if each["videos"] and "accuracy" in each]
     if len(classes) > 2:
         worst = sorted(classes, key=lambda each: each["accuracy"])[:_NUM_WORST_CLASSES]
@@ -209,9 +199,8 @@ def format_classification_result(metrics: Mapping[str, Any]) -> str:
 def _format_class(description: Mapping[str, Any]) -> str:
     mistake = _find_top_mistake(description)
     predicted = f", predicted as {format_one_line(mistake[0])}" if mistake else ""
-    return (
-        f"{format_one_line(description['name'])} {description['accuracy']:.1f} % of {description['videos']}{predicted}"
-    )
+    name, accuracy = format_one_line(description["name"]), description["accuracy"]
+    return f"{name} {accuracy:.1f} % of {description['videos']}{predicted}"
 
 
 def _find_top_mistake(description: Mapping[str, Any]) -> tuple[str, int] | None:

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mask_structure import mark_visible
 
-from vidstill.methods.common.block_masking import CuboidMask, draw_cuboid_mask, draw_cuboids
-from vidstill.methods.common.masking import RandomMask
+from vidstill.methods.common.masking import CuboidMask, RandomMask, draw_cuboid_mask, draw_cuboids
 from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import Grid
 

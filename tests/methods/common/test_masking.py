@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from mask_structure import assert_each_token_once, count_visible_by_step, get_patches, mark_visible
 
 from vidstill.methods import maskagain
-from vidstill.methods.common import block_masking, masking
-from vidstill.methods.common.block_masking import CuboidMask
+from vidstill.methods.common import masking
 from vidstill.methods.common.masking import (
+    CuboidMask,
     FrameMask,
     Mask,
     NestedTubeMask,
@@ -60,12 +60,7 @@ def nested(one: float, other: float) -> NestedTubeMask:
 
 
 def test_every_mask_config_is_tested():
-    classes = {
-        item
-        for module in (masking, block_masking, maskagain)
-        for item in vars(module).values()
-        if hasattr(item, "draw")
-    }
+    classes = {item for module in (masking, maskagain) for item in vars(module).values() if hasattr(item, "draw")}
     assert classes == {type(build(0.5)) for build in MASKS.values()}
 
 
