@@ -7,8 +7,7 @@ import av
 import pytest
 
 from vidstill.bench import run as benchmark
-from vidstill.bench.readers import PYAV_LOOP, VIDSTILL, find_readers
-from vidstill.bench.reading import MAX_PIXEL_DIFFERENCE
+from vidstill.bench.reading import MAX_PIXEL_DIFFERENCE, PYAV_LOOP, VIDSTILL, find_readers
 from vidstill.bench.report import format_benchmark_report
 from vidstill.bench.run import BenchmarkConfig, benchmark_data
 from vidstill.cli.main import main

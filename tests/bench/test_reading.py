@@ -5,8 +5,17 @@ import sys
 import numpy as np
 import pytest
 
-from vidstill.bench.readers import DECORD, PYAV_LOOP, TORCHCODEC, VIDSTILL, find_readers, read_with_pyav
-from vidstill.bench.reading import ReadRequest, draw_frame_indices, measure_reading
+from vidstill.bench.reading import (
+    DECORD,
+    PYAV_LOOP,
+    TORCHCODEC,
+    VIDSTILL,
+    ReadRequest,
+    draw_frame_indices,
+    find_readers,
+    measure_reading,
+    read_with_pyav,
+)
 from vidstill.data.decode.reader import read_frames
 from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
 from vidstill.data.transforms.frame_sampling import SpanSampling

@@ -24,8 +24,7 @@ from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.pipelines.trained_models import load_classifier
-from vidstill.synthetic.clips import SyntheticClipsConfig
-from vidstill.synthetic.dataset import make_dataset
+from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError

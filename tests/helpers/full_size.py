@@ -11,6 +11,7 @@ float32 was 0.4e-6 off on one processor and 1.3e-6 on another, so that model is 
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import cache
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -60,15 +61,25 @@ def fill(module: nn.Module, names: Sequence[RenameRule], prefix: str = "") -> No
     )
 
 
-def hold(tensor: Tensor, *, shape: tuple[int, ...], **printed: str) -> None:
-    """mean, std, and entries in token order: `first` are as many as are printed, `last` is the last one."""
+def count_parameters(config: Any) -> int:
+    """Return the number of those that are trained."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in config.build().parameters() if parameter.requires_grad)
+
+
+def hold(tensor: Tensor, shape: tuple[int, ...], mean: str | None, std: str | None, first: str, last: str) -> None:
+    """Shape, mean, std, and entries in token order: `first` are as many as are printed, `last` is the last one."""
     assert tuple(tensor.shape) == shape
     numbers = tensor.detach().double().flatten()
-    firsts = printed.pop("first", "").split()
-    hold_numbers(numbers[: len(firsts)], firsts, scale=numbers.std().item())
-    for name, digits in printed.items():
-        values = {"mean": numbers.mean(), "std": numbers.std(), "last": numbers[-1]}[name]
-        hold_numbers(values[None], [digits], scale=numbers.std().item())
+    printed = [
+        *zip(numbers, first.split(), strict=False),
+        (numbers[-1], last),
+        (numbers.mean(), mean),
+        (numbers.std(), std),
+    ]
+    for number, digits in printed:
+        if digits is not None:
+            hold_numbers(number[None], [digits], scale=numbers.std().item())
 
 
 def hold_numbers(values: Tensor, printed: Sequence[str], *, scale: float) -> None:

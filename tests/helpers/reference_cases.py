@@ -1,7 +1,7 @@
 """Finds the numbers made with the authors' code: cases of a folder, read once, as pytest parameters `method/case`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_layout import translate_state_dict
 from paths import COMMITTED, REFERENCE
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from vidstill.checkpoints.layouts.rename import RenameRule
+from vidstill.checkpoints.load import load_state_dict_strict
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,22 @@ class Case:
         """The tensors named `prefix/…`, without the prefix."""
         return {name.removeprefix(prefix + "/"): t for name, t in self.tensors.items() if name.startswith(prefix + "/")}
 
+    def translate(self, foreign: Mapping[str, Tensor], rules: Sequence[RenameRule]) -> dict[str, Tensor]:
+        """Return stored weights under our names."""
+        return translate_state_dict(foreign, rules)
+
+    def load(self, module: nn.Module, rules: Sequence[RenameRule], *prefixes: str, **others: Tensor) -> None:
+        """Load the weights that are stored under these prefixes, and others under our names, into a module."""
+        foreign = {name: tensor for prefix in prefixes for name, tensor in self.under(prefix).items()}
+        load_state_dict_strict(module, others | self.translate(foreign, rules), self.name)
+
     def hold(self, result: Tensor, name: str, kind: str = "outputs") -> None:
         """Our tensor equals the stored one: max|a-b| <= atol + rtol·max|b| (the case's own tolerance)."""
         self.hold_value(result, self.tensors[name], name, kind)
 
     def hold_value(self, result: Tensor, reference: Tensor, name: str, kind: str = "outputs") -> None:
         limits = self.json["tolerance"][kind]
-        assert result.shape == reference.shape, (
-            f"{name}: {tuple(result.shape)}, the reference has {tuple(reference.shape)}"
-        )
+        assert result.shape == reference.shape, f"{name}: {result.shape}, the reference has {reference.shape}"
         apart = (result.double() - reference.double()).abs().max().item()
         bound = limits["atol"] + limits["rtol"] * reference.double().abs().max().item()
         assert apart <= bound, f"{name}: {apart:.3g} apart, the limit is {bound:.3g}"
@@ -58,19 +69,14 @@ class Case:
         name = reference if isinstance(reference, str) else kind
         reference = self.tensors[reference] if isinstance(reference, str) else reference
         limits = self.json["tolerance"][kind]
-        assert result.shape == reference.shape, (
-            f"{name}: {tuple(result.shape)}, the reference has {tuple(reference.shape)}"
-        )
-        apart, bound = (
-            (result.double() - reference.double()).abs(),
-            limits["atol"] + limits["rtol"] * reference.double().abs(),
-        )
+        assert result.shape == reference.shape, f"{name}: {result.shape}, the reference has {reference.shape}"
+        apart = (result.double() - reference.double()).abs()
+        bound = limits["atol"] + limits["rtol"] * reference.double().abs()
         assert (apart <= bound).all(), f"{name}: {(apart - bound).max().item():.3g} beyond the limit of an element"
 
     def hold_number(self, result: float, reference: float, name: str, kind: str = "losses") -> None:
-        self.hold_value(
-            torch.tensor(result, dtype=torch.float64), torch.tensor(reference, dtype=torch.float64), name, kind
-        )
+        numbers = (torch.tensor(number, dtype=torch.float64) for number in (result, reference))
+        self.hold_value(*numbers, name, kind)
 
 
 @cache

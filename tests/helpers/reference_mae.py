@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from einops import rearrange
-from foreign_layout import to_foreign, translate_state_dict
+from foreign_layout import to_foreign
 from reference_cases import Case
 from reference_models import colours, list_tokens, run_trunk, take_step
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mae import build_mae_rules
 from vidstill.checkpoints.layouts.rename import RenameRule
-from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.common.masking import Mask, RandomMask
@@ -24,6 +24,7 @@ from vidstill.methods.stmae import STMAE, STMAEConfig, STMAEQuirks
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.position_embeddings import build_position_table
 from vidstill.models.vit import ViTConfig
+from vidstill.tasks.classification import Classifier
 from vidstill.utils.types import Grid, gather_tokens
 
 
@@ -99,19 +100,18 @@ def stmae_config(config: dict[str, Any]) -> STMAEConfig:
     )
 
 
-def target(config: dict[str, Any]) -> PixelTarget:
+def pixel_target(config: dict[str, Any]) -> PixelTarget:
     return "per_patch" if config["norm_pix_loss"] else "input"
 
 
-def imagemae(config: dict[str, Any], weights: dict[str, Tensor], source: str) -> ImageMAE:
-    result = ImageMAEConfig(
+def imagemae(case: Case, config: dict[str, Any], prefix: str = "weights") -> ImageMAE:
+    method = ImageMAEConfig(
         encoder=encoder_config(config),
         decoder=decoder_config(config),
         mask=RandomMask(ratio=config.get("mask_ratio", 0.75)),
-        target=target(config),
-    )
-    method = result.build()
-    load_state_dict_strict(method, translate_state_dict(weights, build_mae_rules(result.encoder)), source)
+        target=pixel_target(config),
+    ).build()
+    case.load(method, build_mae_rules(method.config.encoder), prefix)
     return method
 
 
@@ -176,6 +176,31 @@ def hold_gradients(case: Case, module: torch.nn.Module, names: tuple[RenameRule,
         case.hold_each(result[name].norm(), torch.tensor(norm), "grad")
     for name, gradient in case.under("grad").items():
         case.hold_each(result[name], gradient, "grad")
+
+
+def hold_classifier(case: Case, model: Classifier, image: Tensor, names: tuple[RenameRule, ...]) -> None:
+    """Features, logits, both losses and the gradients are the stored ones."""
+    config, label = case.json["config"], case.tensors["input/labels"]
+    assert [block.drop_path for block in model.encoder.blocks] == config["drop_path_per_block"]
+    case.hold_each(model.forward_features(image), "out/feature", "out")
+    logits = model(image)
+    case.hold_each(logits, "out/logits", "out")
+    plain = F.cross_entropy(logits, label)
+    smooth = F.cross_entropy(logits, label, label_smoothing=config["label_smoothing"])
+    case.hold_each(plain.detach(), torch.tensor(case.json["losses"]["ce"]), "loss")
+    case.hold_each(smooth.detach(), torch.tensor(case.json["losses"]["label_smoothing_ce"]), "loss")
+    case.hold_each(smooth.detach()[None], "loss", "loss")
+    smooth.backward()
+    hold_gradients(case, model, names)
+
+
+def hold_output(case: Case, method: ImageMAE | STMAE, image: Tensor, mask: Mask, names: tuple[RenameRule, ...]) -> None:
+    """The loss of a pre-training and its gradients are the stored ones."""
+    output = method(image, mask=mask)
+    output.loss.backward()
+    case.hold_each(output.loss.detach()[None], "loss", "loss")
+    case.hold_each(output.parts["reconstruction"].detach(), torch.tensor(case.json["losses"]["loss"]), "loss")
+    hold_gradients(case, method, names)
 
 
 def hold_steps(case: Case, method: ImageMAE | DMAE) -> None:

@@ -10,8 +10,7 @@ from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.models.vit import ViT, ViTConfig
-from vidstill.synthetic.clips import SyntheticClipsConfig
-from vidstill.synthetic.dataset import make_dataset
+from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
 from vidstill.tasks.classification import Classifier, ClassifierConfig
 from vidstill.utils.config_io import to_dict
 

@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vidstill.cli.main import main
-from vidstill.synthetic.clips import SyntheticClipsConfig
-from vidstill.synthetic.dataset import make_dataset
+from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
 
 CLASSES = ("left", "right")
 STEPS = {"teacher": 20, "amd": 20, "finetune": 10}  # 10 epochs

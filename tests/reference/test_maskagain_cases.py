@@ -99,7 +99,7 @@ def built(case: Case, config: MaskAgainConfig, aligned: bool) -> tuple[MaskAgain
     config = replace(config, projections="always" if aligned else "where_needed")  # so, of equal widths, too
     assert config.has_projections == aligned
     theirs = {official(f"align/{name}"): tensor for name, tensor in case.under("align").items()}
-    ours = translate_state_dict(theirs, build_maskagain_rules(config.encoder))
+    ours = case.translate(theirs, build_maskagain_rules(config.encoder))
     every = replace(
         config,
         hidden=replace(config.hidden, global_weight=1.0, local_weight=1.0),
@@ -241,6 +241,5 @@ def distillation(case: Case, variant: str) -> tuple[MaskAgain, MaskAgain]:
     for method in pair:
         for model, side in ((method.encoder, "student"), (method.teacher.model, "teacher")):
             norm = {name: t for name, t in model.state_dict().items() if name.startswith("norm.")}  # theirs have none
-            theirs = translate_state_dict(case.under(side), build_vit_rules(model.config, "encoder.", ""))
-            load_state_dict_strict(model, norm | theirs, case.name)
+            case.load(model, build_vit_rules(model.config, "encoder.", ""), side, **norm)
     return pair

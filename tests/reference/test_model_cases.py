@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
 from reference_models import (
     colours,
@@ -18,9 +17,8 @@ from reference_models import (
 )
 
 from vidstill.checkpoints.layouts.amd import build_amd_rules
-from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules
+from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules, build_vit_rules
 from vidstill.checkpoints.layouts.videomae import build_videomae_rules
-from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.engine.distributed import Runtime
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMD, AMDConfig, AMDQuirks
@@ -42,9 +40,7 @@ def videomae(case: Case) -> VideoMAE:
         target="per_channel" if config["normalize_target"] else "raw",
     )
     method = ours.build()
-    load_state_dict_strict(
-        method, translate_state_dict(case.under("weights"), build_videomae_rules(ours.encoder)), case.name
-    )
+    case.load(method, build_videomae_rules(ours.encoder), "weights")
     return method
 
 
@@ -162,9 +158,7 @@ def classifier(case: Case) -> Classifier:
         head_init_scale=args.get("init_scale", 1.0),
     )
     model = config.build()
-    load_state_dict_strict(
-        model, translate_state_dict(case.under("weights"), build_classifier_rules(config.encoder)), case.name
-    )
+    case.load(model, build_classifier_rules(config.encoder), "weights")
     return model
 
 
@@ -246,12 +240,8 @@ def amd(case: Case) -> AMD:
     )
     assert config.generator_config.heads == stored["generator_heads"]
     method = config.build()
-    theirs = case.under("student") | case.under("student_extra")
-    load_state_dict_strict(method, translate_state_dict(theirs, names_of(config)), case.name)
-    ours = translate_state_dict(case.under("teacher"), build_classifier_rules(config.teacher.model))
-    start = method.teacher.model.state_dict()  # the reference's teacher has no final norm; it is not looked at
-    frozen = {name: t for name, t in start.items() if name.startswith("norm.")}
-    load_state_dict_strict(
-        method.teacher.model, frozen | {n.removeprefix("encoder."): t for n, t in ours.items()}, case.name
-    )
+    case.load(method, names_of(config), "student", "student_extra")
+    teacher = method.teacher.model
+    norm = {name: t for name, t in teacher.state_dict().items() if name.startswith("norm.")}  # theirs has none
+    case.load(teacher, build_vit_rules(config.teacher.model, "", ""), "teacher", **norm)
     return method

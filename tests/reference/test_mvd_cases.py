@@ -9,14 +9,12 @@ import reference_mae
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from foreign_layout import translate_state_dict
 from reference_cases import Case, cases
 from reference_models import colours, encoder_config, hold_gradients, hold_table, list_tokens, run_trunk
 from torch import Tensor
 
 from vidstill.checkpoints.layouts.mvd import build_mvd_rules
 from vidstill.checkpoints.layouts.rename import build_classifier_rules, build_vit_rules
-from vidstill.checkpoints.load import load_state_dict_strict
 from vidstill.methods.common.losses import RegressionLoss
 from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
 from vidstill.methods.common.teacher import extract_features
@@ -68,13 +66,10 @@ def mvd_config(config: dict[str, Any]) -> MVDConfig:
 
 def mvd(case: Case) -> MVD:
     method = mvd_config(case.json["config"]).build()
-    rules = build_mvd_rules(method.config.encoder)
-    load_state_dict_strict(method, translate_state_dict(case.under("student"), rules), case.name)
+    case.load(method, build_mvd_rules(method.config.encoder), "student")
     for name, teacher in method.teachers.items():
-        prefix = {"image": "", "video": "encoder."}[name]
-        rules = build_vit_rules(teacher.model.config, prefix, "")
-        weights = translate_state_dict(case.under(f"teacher_{name}"), rules)
-        load_state_dict_strict(teacher.model, weights, case.name)
+        rules = build_vit_rules(teacher.model.config, {"image": "", "video": "encoder."}[name], "")
+        case.load(teacher.model, rules, f"teacher_{name}")
     return method
 
 
@@ -170,7 +165,7 @@ def test_the_classifier_agrees_with_mvds_authors(case: Case) -> None:
         head_init_scale=args["init_scale"],
     )
     model, names = config.build(), build_classifier_rules(encoder)
-    load_state_dict_strict(model, translate_state_dict(case.under("weights"), names), case.name)
+    case.load(model, names, "weights")
     clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
     table = build_position_table("sincos3d", model.encoder.grid(clip), encoder.dim, clip.device)
     hold_table(case, table[None], "const/pos_embed")

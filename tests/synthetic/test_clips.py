@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import open_manifest
-from vidstill.synthetic.clips import SyntheticClipsConfig
-from vidstill.synthetic.dataset import encode_h264, make_dataset
+from vidstill.synthetic.dataset import SyntheticClipsConfig, encode_h264, make_dataset
 from vidstill.synthetic.drawing import MAX_RADIUS, MIN_RADIUS, MOTION_CLASSES, draw_clip, draw_trajectory
 from vidstill.utils.rng import numpy_rng
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from vidstill.cli.main import main
-from vidstill.synthetic import boxes, clips
+from vidstill.synthetic import boxes, dataset
 from vidstill.synthetic.boxes import SyntheticBoxesConfig
-from vidstill.synthetic.clips import SyntheticClipsConfig
-from vidstill.synthetic.dataset import SyntheticConfig, make_dataset
+from vidstill.synthetic.dataset import SyntheticClipsConfig, SyntheticConfig, make_dataset
 from vidstill.utils.types import InputError
 
 CLIPS = SyntheticClipsConfig(train=5, val=3, unlabelled=4, frames=4, size=(16, 24), fps=10)
@@ -55,7 +54,7 @@ def test_a_larger_dataset_contains_the_smaller_one(datasets, config, tmp_path):
 
 @CONFIGS
 def test_a_second_call_draws_nothing(datasets, config, monkeypatch):
-    monkeypatch.setattr(clips, "draw_clip", None)
+    monkeypatch.setattr(dataset, "draw_clip", None)
     monkeypatch.setattr(boxes, "generate_scene", None)
     assert make(datasets[config], config) == datasets[config]
 
@@ -73,7 +72,7 @@ def test_an_interrupted_call_leaves_no_list_and_the_next_one_completes_it(datase
 
         return draw_or_interrupt
 
-    monkeypatch.setattr(clips, "draw_clip", interrupt_after(6, clips.draw_clip))
+    monkeypatch.setattr(dataset, "draw_clip", interrupt_after(6, dataset.draw_clip))
     monkeypatch.setattr(boxes, "draw_scene", interrupt_after(6, boxes.draw_scene))
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, config)

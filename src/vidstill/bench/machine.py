@@ -16,28 +16,23 @@ _PACKAGES = ("vidstill", "av", "decord", "torchcodec", "torch", "numpy", "pillow
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkMachine:
-    """The conditions of a measurement.
-
-    Args:
-        num_cores: Cores that this process may use.
-        commit: Commit of the checkout that the package runs from, followed by "and changes" if files differ from it;
-            None outside a checkout.
-    """
+    """The conditions of a measurement."""
 
     cpu: str
-    num_cores: int
+    num_cores: int  # that this process may use
     system: str
     versions: dict[str, str]
-    commit: str | None
+    commit: (
+        str | None
+    )  # of the checkout that the package runs from, with "and changes" if files differ; None: no checkout
 
 
 def describe_machine() -> BenchmarkMachine:
-    python = f"Python {platform.python_version()}"
     versions = {name: version for name in _PACKAGES if (version := get_package_version(name)) != "unknown"}
     return BenchmarkMachine(
         cpu=_read_cpu_name(),
         num_cores=count_cores(),
-        system=f"{platform.system()} {platform.machine()}, {python}",
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions=versions | {"FFmpeg of av": av.ffmpeg_version_info} | _get_torchcodec_ffmpeg_version(),
         commit=_read_commit(),
     )
@@ -63,17 +58,13 @@ def _get_torchcodec_ffmpeg_version() -> dict[str, str]:
 
 def _read_commit() -> str | None:
     file = Path(__file__)
-    if _run_git(file, "ls-files", "--error-unmatch", file.name) is None:  # another project's checkout, or none
-        return None
-    commit = _run_git(file, "rev-parse", "--short=10", "HEAD")
-    return f"{commit} and changes" if _run_git(file, "status", "--porcelain", "--untracked-files=no") else commit
-
-
-def _run_git(file: Path, *arguments: str) -> str | None:
-    """Return git's output in the file's directory; None if git fails or is not installed."""
-    try:
-        return subprocess.run(
-            ["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    tracked = ["ls-files", "--error-unmatch", file.name]  # fails in another project's checkout
+    commit = ["describe", "--always", "--exclude=*", "--abbrev=10", "--dirty= and changes"]
+    output = None
+    for command in (tracked, commit):
+        try:
+            result = subprocess.run(["git", *command], cwd=file.parent, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):  # no checkout, or git is not installed
+            return None
+        output = result.stdout.strip()
+    return output

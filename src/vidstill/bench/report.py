@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vidstill.bench.loader import LoaderTiming
 from vidstill.bench.machine import BenchmarkMachine
 from vidstill.bench.reading import ReaderTiming
 from vidstill.data.tools.transcode import TranscodeConfig
@@ -11,44 +10,38 @@ from vidstill.data.tools.transcode import TranscodeConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PackingCost:
-    """What packing costs where videos keep their size: means over the videos.
+    """What packing costs where videos keep their size: means over the videos."""
 
-    Args:
-        config: Settings of `vidstill data pack`.
-        raw_bytes: Bytes per video before packing.
-        packed_bytes: Bytes per video after packing.
-        psnr: PSNR in dB of each video's first clip against the raw clip.
-        ssim: SSIM of the same clips' luma.
-    """
-
-    config: TranscodeConfig
-    raw_bytes: float
+    config: TranscodeConfig  # settings of `vidstill data pack`
+    raw_bytes: float  # per video
     packed_bytes: float
-    psnr: float
-    ssim: float
+    psnr: float  # dB, of each video's first clip against the raw clip
+    ssim: float  # of the same clips' luma
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderTiming:
+    """Clips per second from raw and from packed videos, with a number of worker processes."""
+
+    num_workers: int
+    raw_clips_per_second: float
+    packed_clips_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkReport:
-    """All measurements and their conditions.
-
-    Args:
-        clips_per_video: Clips drawn from each video.
-        clip_description: Frames of a clip, in words.
-        missing_readers: Readers that are not compared, with the reason.
-        augmentation_clips_per_second: Clips that one core flips and augments by RandAugment.
-    """
+    """All measurements and their conditions."""
 
     command: str
     machine: BenchmarkMachine
     data_description: str
     num_videos: int
-    clips_per_video: int
-    clip_description: str
+    clips_per_video: int  # drawn from each
+    clip_description: str  # frames of a clip, in words
     reader_timings: list[ReaderTiming]
-    missing_readers: dict[str, str]
+    missing_readers: dict[str, str]  # that are not compared, with the reason
     packing: PackingCost
-    augmentation_clips_per_second: float
+    augmentation_clips_per_second: float  # that one core flips and augments by RandAugment
     loader_timings: list[LoaderTiming]
 
 
@@ -59,6 +52,12 @@ def format_benchmark_report(report: BenchmarkReport) -> str:
     conditions = f"{machine.cpu}, {machine.num_cores} cores; {machine.system}; {versions}"
     errors = [f"{t.reader}, {t.file_kind}: {t.error}." for t in report.reader_timings if t.error]
     missing = [f"{name} is not compared: {reason}." for name, reason in report.missing_readers.items()]
+    raw, packed = packing.raw_bytes / 1e3, packing.packed_bytes / 1e3
+    packing_row = f"{raw:.0f}", f"{packed:.0f}", f"{packed / raw:.2f}", f"{packing.psnr:.1f}", f"{packing.ssim:.3f}"
+    loader_rows = [
+        (str(t.num_workers), f"{t.raw_clips_per_second:.1f}", f"{t.packed_clips_per_second:.1f}")
+        for t in report.loader_timings
+    ]
     blocks = [
         f"`{report.command}`\n"
         f"{conditions}; commit {machine.commit or 'unknown'}\n"
@@ -70,28 +69,11 @@ def format_benchmark_report(report: BenchmarkReport) -> str:
         *errors,
         *missing,
         "Cost of packing, at the videos' own size.",
-        format_markdown_table(
-            ("raw, kB per video", "packed, kB", "ratio", "PSNR, dB", "SSIM"),
-            [
-                (
-                    f"{packing.raw_bytes / 1e3:.0f}",
-                    f"{packing.packed_bytes / 1e3:.0f}",
-                    f"{packing.packed_bytes / packing.raw_bytes:.2f}",
-                    f"{packing.psnr:.1f}",
-                    f"{packing.ssim:.3f}",
-                )
-            ],
-        ),
+        format_markdown_table(("raw, kB per video", "packed, kB", "ratio", "PSNR, dB", "SSIM"), [packing_row]),
         "Augmentation in a loader worker: horizontal flip and RandAugment of crops.",
         format_markdown_table(("clips/s per core",), [(f"{report.augmentation_clips_per_second:.1f}",)]),
         "Loading: frames decoded and cropped as in training.",
-        format_markdown_table(
-            ("worker processes", "raw, clips/s", "packed, clips/s"),
-            [
-                (str(t.num_workers), f"{t.raw_clips_per_second:.1f}", f"{t.packed_clips_per_second:.1f}")
-                for t in report.loader_timings
-            ],
-        ),
+        format_markdown_table(("worker processes", "raw, clips/s", "packed, clips/s"), loader_rows),
     ]
     return "\n\n".join(blocks)
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,22 +20,43 @@ from vidstill.utils.types import InputError
 
 log = logging.getLogger("vidstill")
 
-
-@dataclass(frozen=True)
-class BenchmarkVideo:
-    """A local file and its number of frames, all of which decode."""
-
-    path: Path
-    num_frames: int
+Video = tuple[Path, int]
+"""A local file and its number of frames, all of which decode."""
 
 
-def render_videos(folder: Path, num_videos: int, footage: FootageConfig, seed: int) -> list[BenchmarkVideo]:
-    """Render synthetic videos on all cores."""
+def collect_videos(
+    data: PathOrUrl | None, folder: Path, num_videos: int, footage: FootageConfig, seed: int
+) -> tuple[Manifest, list[int]]:
+    """Render synthetic videos, or draw videos of a data set that decode (all if there are fewer), and list them.
+
+    Args:
+        data: None renders synthetic videos.
+        folder: Where rendered videos, copies of remote ones and the list `raw.jsonl` are written.
+        num_videos: How many.
+        footage: What is rendered.
+        seed: Random seed of the videos or of the sample.
+
+    Returns:
+        The data set of these videos, and the number of frames of each, all of which decode.
+
+    Raises:
+        InputError: There is no such data, or none of its videos decodes.
+    """
+    if data is None:
+        videos = _render_videos(folder, num_videos, footage, seed)
+    else:
+        videos = _sample_videos(data, folder, num_videos, seed)
+    rows = [{"path": str(path.absolute()), "frames": num_frames} for path, num_frames in videos]
+    (folder / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return open_manifest(folder / "raw.jsonl"), [num_frames for _, num_frames in videos]
+
+
+def _render_videos(folder: Path, num_videos: int, footage: FootageConfig, seed: int) -> list[Video]:
+    """Render on all cores."""
     videos = []
+    render = partial(_render_video, folder, footage, seed)
     with show_progress_bar("rendering") as report_progress:
-        for _, video in map_in_workers(
-            partial(_render_video, folder, footage, seed), range(num_videos), workers=count_cores()
-        ):
+        for _, video in map_in_workers(render, range(num_videos), workers=count_cores()):
             if isinstance(video, LostTask):
                 raise InputError(f"a video could not be rendered: its process {video.reason}; retry with more memory")
             videos.append(video)
@@ -44,20 +64,15 @@ def render_videos(folder: Path, num_videos: int, footage: FootageConfig, seed: i
     return videos
 
 
-def _render_video(folder: Path, footage: FootageConfig, seed: int, number: int) -> BenchmarkVideo:
+def _render_video(folder: Path, footage: FootageConfig, seed: int, number: int) -> Video:
     path = folder / f"{number:04d}.mp4"
     path.write_bytes(encode_footage(footage, derive_sample_seed(seed, 0, number)))
-    return BenchmarkVideo(path, footage.frames)
+    return path, footage.frames
 
 
-def sample_videos(data: PathOrUrl, folder: Path, num_videos: int, seed: int) -> list[BenchmarkVideo]:
-    """Draw videos of a data set that decode, or take all if there are fewer; remote ones are copied to `folder`.
-
-    Raises:
-        InputError: There is no such data, or none of its videos decodes.
-    """
+def _sample_videos(data: PathOrUrl, folder: Path, num_videos: int, seed: int) -> list[Video]:
     rows = open_manifest(data).rows
-    videos: list[BenchmarkVideo] = []
+    videos: list[Video] = []
     count = min(num_videos, len(rows))
     with show_progress_bar("sampling videos") as report_progress:
         for index in numpy_rng(seed, "videos").permutation(len(rows)):
@@ -71,28 +86,22 @@ def sample_videos(data: PathOrUrl, folder: Path, num_videos: int, seed: int) -> 
     return videos
 
 
-def _prepare_video(row: VideoRow, copy: Path) -> BenchmarkVideo | None:
+def _prepare_video(row: VideoRow, copy: Path) -> Video | None:
     """Return the row's video; None if it does not decode to its end, or is an image or a directory of images."""
     if is_image_file(row.name) or row.error:
         return None
     try:
-        here = fetch_source(row.source)
-        if list_frame_images(here) is not None:
+        file = fetch_source(row.source)
+        if list_frame_images(file) is not None:
             return None
-        sizes = [frame.shape for frame in iter_frames(here)]
+        sizes = [frame.shape for frame in iter_frames(file)]
         if len(set(sizes)) > 1:
-            raise BrokenVideo(here, "changes its size")
+            raise BrokenVideo(file, "changes its size")
     except BrokenVideo as error:
         log.warning("%s: %s; it is not measured", row.name, error)
         return None
-    if isinstance(here, bytes):
-        copy = copy.with_suffix(Path(row.name).suffix)
-        copy.write_bytes(here)
-    return BenchmarkVideo(here if isinstance(here, Path) else copy, len(sizes))
-
-
-def write_video_manifest(videos: list[BenchmarkVideo], path: Path) -> Manifest:
-    """Write a list of these videos and open it as a data set."""
-    rows = [{"path": str(video.path.absolute()), "frames": video.num_frames} for video in videos]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return open_manifest(path)
+    if isinstance(file, Path):
+        return file, len(sizes)
+    copy = copy.with_suffix(Path(row.name).suffix)
+    copy.write_bytes(file)
+    return copy, len(sizes)

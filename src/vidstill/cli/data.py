@@ -55,8 +55,7 @@ def data_make_command(
         seed: Random seed.
     """
     from vidstill.synthetic.boxes import SyntheticBoxesConfig
-    from vidstill.synthetic.clips import SyntheticClipsConfig
-    from vidstill.synthetic.dataset import make_dataset
+    from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
 
     options: dict[str, Any] = {"train": train, "val": val, "unlabelled": unlabelled, "size": size, "fps": fps}
     options |= {"frames": frames, "classes": classes, "seconds": seconds}

@@ -20,7 +20,7 @@ from vidstill.methods.videomae import VideoMAEConfig
 from vidstill.models.decoder import MAE_DECODER, DecoderConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
-from vidstill.synthetic.clips import SyntheticClipsConfig
+from vidstill.synthetic.dataset import SyntheticClipsConfig
 from vidstill.synthetic.drawing import MOTION_CLASSES
 
 DistillationMethod = Literal["amd", "mvd", "maskagain", "dmae"]

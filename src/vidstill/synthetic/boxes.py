@@ -1,6 +1,6 @@
 """Makes a dataset of synthetic clips with boxes of persons and their actions, in AVA's own files."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from vidstill.synthetic.acting import generate_scene
 from vidstill.synthetic.dataset import SYNTHETIC_SPLITS, ClipJob, SyntheticConfig, encode_h264
-from vidstill.synthetic.figures import FIRST_INTERACTION, PERSON_ACTIONS, StickFigure, draw_scene, measure_visibility
+from vidstill.synthetic.figures import FIRST_INTERACTION, PERSON_ACTIONS, draw_scene, measure_visibility
 from vidstill.utils.files import write_bytes
 from vidstill.utils.rng import derive_sample_seed, numpy_rng
 from vidstill.utils.types import check_range
@@ -28,9 +28,6 @@ class SyntheticBoxesConfig(SyntheticConfig):
     """Clips of figures that act; a figure's action is the same for half a second before and after each key frame.
 
     They are in `videos` and `unlabelled`; AVA's files and boxes of a simulated person detector are in `annotations`.
-
-    Args:
-        seconds: Length of a clip.
     """
 
     min_side: ClassVar[int] = 32  # below, an arm is thinner than a pixel
@@ -38,7 +35,7 @@ class SyntheticBoxesConfig(SyntheticConfig):
     train: int = 240
     val: int = 80
     unlabelled: int = 400
-    seconds: int = 6
+    seconds: int = 6  # length of a clip
     size: tuple[int, int] = (64, 96)
     fps: int = 8
 
@@ -69,23 +66,18 @@ class SyntheticBoxesConfig(SyntheticConfig):
             figures = list(measure_visibility(scene, self.size, frame))
             boxes = {figure.index: box for figure, box, visible in figures if visible >= _MIN_VISIBLE}
             ambiguous = any(_MIN_AMBIGUOUS <= visible < _MIN_VISIBLE for _, _, visible in figures)
-            for figure in (scene.figures[index] for index in boxes):
-                actions = _list_actions(figure, frame, boxes)
+            for index, box in boxes.items():
+                figure = scene.figures[index]
+                count = len(PERSON_ACTIONS) if figure.partner in boxes else FIRST_INTERACTION  # both need a box
+                actions = [number for number, active in enumerate(figure.actions[frame, :count], 1) if active]
                 ambiguous |= not actions
-                head = f"{keyframe},{_format_box(boxes[figure.index])}"
-                rows += "".join(f"{head},{action},{figure.index}\n" for action in actions)
+                rows += "".join(f"{keyframe},{_format_box(box)},{action},{index}\n" for action in actions)
             excluded += f"{keyframe}\n" if ambiguous else ""
             rng = numpy_rng(seed, f"detector {second}")
             for box, score in _simulate_detector(rng, list(boxes.values()), self.size):
                 persons += f"{keyframe},{_format_box(box)},,{score:.4f}\n"
         texts = zip(_LISTS, (rows, excluded, persons), strict=True)
         return {f"annotations/{name.format(split)}": text for name, text in texts}
-
-
-def _list_actions(figure: StickFigure, frame: int, boxes: Container[int | None]) -> list[int]:
-    """Return the numbers of a figure's actions; an interaction counts only if the partner has a box."""
-    count = len(PERSON_ACTIONS) if figure.partner in boxes else FIRST_INTERACTION
-    return [number for number, active in enumerate(figure.actions[frame, :count], 1) if active]
 
 
 def _format_box(box: _Box) -> str:

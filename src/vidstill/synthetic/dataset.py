@@ -1,9 +1,13 @@
-"""Writes a directory of synthetic clips: H.264 files that are made once, and the lists that name them."""
+"""Writes a directory of synthetic clips: H.264 files that are made once, and the lists that name them.
+
+The clips of `SyntheticClipsConfig`, for the quickstart and the tests, have classes that differ in motion alone.
+"""
 
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -14,13 +18,17 @@ from jaxtyping import UInt8
 
 from vidstill.engine.distributed import count_cores
 from vidstill.parallel.pool import LostTask, map_in_workers
+from vidstill.synthetic.drawing import MOTION_CLASSES, draw_clip
 from vidstill.utils.files import open_output_dir, write_bytes
+from vidstill.utils.rng import derive_sample_seed
 from vidstill.utils.types import InputError, check_range
 
 SYNTHETIC_SPLITS = ("train", "val", "unlabelled")
 
 _DRAWING_VERSION = 1  # raise it when the same config draws other clips
 _MIN_CLIPS_FOR_POOL = 200  # from which starting processes saves time
+
+_CLIP_LISTS = {"train": "train.csv", "val": "val.csv", "unlabelled": "unlabelled.txt"}
 
 ClipJob = tuple[str, int]
 """A clip's split and its number there."""
@@ -31,34 +39,25 @@ class SyntheticConfig(ABC):
     """What all synthetic datasets have; see the subclasses for their defaults.
 
     A clip depends on the seed, its split, its number and the sizes, so a larger dataset contains a smaller one.
-
-    Args:
-        train: Labelled clips for training.
-        val: Labelled clips for validation.
-        unlabelled: Clips for pre-training, without labels.
-        size: Rows and columns in pixels, both even.
-        fps: Frames per second.
-        seed: Random seed of everything that is drawn.
     """
 
     min_side: ClassVar[int] = 16
 
-    train: int
-    val: int
-    unlabelled: int
-    size: tuple[int, int]
-    fps: int
-    seed: int = 0
+    train: int  # labelled clips for training
+    val: int  # labelled clips for validation
+    unlabelled: int  # clips for pre-training, without labels
+    size: tuple[int, int]  # rows and columns in pixels, both even
+    fps: int  # frames per second
+    seed: int = 0  # of everything that is drawn
 
     def __post_init__(self) -> None:
         check_range(0, 2**63 - 1, seed=self.seed)
         if any(side % 2 or side < self.min_side for side in self.size):
-            height, width = self.size
-            near = "x".join(str(max(self.min_side, side + side % 2)) for side in self.size)
-            raise InputError(
-                f"clips of {height}x{width} pixels cannot be made; sides are even and have at least {self.min_side} "
-                f"pixels, such as {near}"
+            size, near = (
+                "x".join(map(str, each)) for each in (self.size, [max(self.min_side, n + n % 2) for n in self.size])
             )
+            least = f"at least {self.min_side} pixels, such as {near}"
+            raise InputError(f"clips of {size} pixels cannot be made; sides are even and have {least}")
         counts = [self.count_clips(split) for split in SYNTHETIC_SPLITS]
         if min(counts) < 0 or not any(counts):
             raise InputError(f"train, val and unlabelled are {counts}; make at least one clip in all")
@@ -73,6 +72,48 @@ class SyntheticConfig(ABC):
     @abstractmethod
     def make_clip(self, out: Path, job: ClipJob) -> Mapping[str, str]:
         """Write a clip if it is missing, and return its lines by the path of their list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticClipsConfig(SyntheticConfig):
+    """Clips whose classes follow one another in turn, in `train.csv`, `val.csv`, `classes.txt` and `unlabelled.txt`.
+
+    Flipping a clip horizontally swaps left and right, clockwise and counterclockwise. A movement takes the whole clip,
+    so sample frames from all of it.
+    """
+
+    train: int = 600
+    val: int = 300
+    unlabelled: int = 1800
+    frames: int = 16  # of a clip
+    size: tuple[int, int] = (64, 64)
+    fps: int = 8
+    classes: tuple[str, ...] = MOTION_CLASSES  # names of the actions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := [name for name in self.classes if name not in MOTION_CLASSES]:
+            near = get_close_matches(unknown[0], MOTION_CLASSES, 3, 0.5) or MOTION_CLASSES
+            raise InputError(f"{unknown[0]!r} is no class that can be drawn; did you mean {' or '.join(near)}?")
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise InputError(f"classes is {self.classes}; name at least one class, and none twice")
+        if self.frames < 2 or self.fps < 1:
+            rate = f"{self.fps} frames per second"
+            raise InputError(f"{self.frames} frames at {rate} show no motion; take at least 2 frames at 1")
+
+    def start_lists(self) -> dict[str, str]:
+        lists = {name: "" for split, name in _CLIP_LISTS.items() if self.count_clips(split)}
+        return {"classes.txt": "".join(f"{name}\n" for name in self.classes), **lists}
+
+    def make_clip(self, out: Path, job: ClipJob) -> dict[str, str]:
+        split, number = job
+        label = number % len(self.classes)
+        name = f"{split}/{number:06d}.mp4"
+        if not (out / name).exists():
+            seed = derive_sample_seed(self.seed, SYNTHETIC_SPLITS.index(split), number)
+            frames = draw_clip(self.classes[label], seed, self.frames, self.size)
+            write_bytes(out / name, encode_h264(frames, self.fps))
+        return {_CLIP_LISTS[split]: f"{name}\n" if split == "unlabelled" else f"{name} {label}\n"}
 
 
 def make_dataset(

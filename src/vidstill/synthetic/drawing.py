@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from vidstill.synthetic.sprites import Canvas, PerFrame, Sprite, draw_background, hsv_to_rgb, paint_sprites, to_uint8
+from vidstill.synthetic.sprites import (
+    Canvas,
+    PerFrame,
+    Sprite,
+    draw_background,
+    hsv_to_rgb,
+    make_window,
+    paint_sprites,
+    to_uint8,
+)
 from vidstill.utils.rng import numpy_rng
 
 MOTION_CLASSES = (
@@ -152,11 +161,8 @@ def _draw_object(path: Trajectory, rng: np.random.Generator, size: tuple[int, in
     height, width = size
     radius = _expand_per_frame(path.radius * min(size))
     reach = math.ceil(radius.max()) + 1
-    offsets = np.arange(-reach, reach + 1)
-    x, y = path.x * width, path.y * height
-    columns, rows = (np.floor(center).astype(int)[:, None] + offsets for center in (x, y))
-    right = (columns + 0.5 - x[:, None]).astype(np.float32)[:, None, :] / radius
-    down = (rows + 0.5 - y[:, None]).astype(np.float32)[:, :, None] / radius
+    row, column, right, down = make_window(path.x * width, path.y * height, (reach, reach))
+    right, down = right.astype(np.float32) / radius, down.astype(np.float32) / radius
     cos, sin = _expand_per_frame(np.cos(path.angle)), _expand_per_frame(np.sin(path.angle))
     u, v = cos * right + sin * down, cos * down - sin * right
     outline_index = (np.arctan2(v, u) * (_OUTLINE_POINTS / (2 * math.pi))).astype(int) % _OUTLINE_POINTS
@@ -173,7 +179,7 @@ def _draw_object(path: Trajectory, rng: np.random.Generator, size: tuple[int, in
             wave = np.sin(round(frequency) * np.arctan2(v, u))
     share = 0.5 + 0.5 * np.clip(2.5 * wave, -1, 1)  # of the first colour
     colors = (second + (first - second) * share[..., None]) * shade[..., None]
-    return Sprite(rows[:, 0], columns[:, 0], np.clip(inside + 0.5, 0, 1), colors, np.zeros(len(x)))
+    return Sprite(row, column, np.clip(inside + 0.5, 0, 1), colors, np.zeros(len(row)))
 
 
 def _paint_bar(canvas: Canvas, path: Trajectory, rng: np.random.Generator) -> None:

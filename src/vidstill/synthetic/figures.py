@@ -13,6 +13,7 @@ from vidstill.synthetic.sprites import (
     Sprite,
     draw_background,
     hsv_to_rgb,
+    make_window,
     paint_sprites,
     sort_by_depth,
     to_uint8,
@@ -46,27 +47,18 @@ _Point = tuple[Any, Any]  # numbers, or one for each frame
 
 @dataclass(kw_only=True)
 class StickFigure:
-    """A person in each frame. Lengths are in shorter sides of the frame, from its upper left corner.
+    """A person in each frame. Lengths are in shorter sides of the frame, from its upper left corner."""
 
-    Args:
-        index: Index among the clip's figures.
-        height: From feet to head.
-        x: Horizontal position of the axis.
-        y: Vertical position of the feet.
-        depth: Of two figures, the one with the larger depth is in front.
-        arm_angles: Angles above the horizontal of the arms at the left and the right of the picture, in radians.
-        actions: Which of PERSON_ACTIONS the figure performs.
-        partner: Index of the figure with which it interacts.
-    """
-
-    index: int
-    height: float
-    x: PerFrame
-    y: PerFrame
-    depth: PerFrame
-    arm_angles: Float[np.ndarray, "t 2"]
-    actions: Bool[np.ndarray, "t a"]
-    partner: int | None = None
+    index: int  # among the clip's figures
+    height: float  # from feet to head
+    x: PerFrame  # of the axis
+    y: PerFrame  # of the feet
+    depth: PerFrame  # of two figures, the one with the larger depth is in front
+    arm_angles: Float[
+        np.ndarray, "t 2"
+    ]  # above the horizontal, of the arms at the picture's left and right, in radians
+    actions: Bool[np.ndarray, "t a"]  # which of PERSON_ACTIONS it performs
+    partner: int | None = None  # index of the figure with which it interacts
 
     def locate_hand(self, side: int) -> tuple[PerFrame, PerFrame]:
         """Return x and y of the left (0) or the right (1) hand."""
@@ -106,7 +98,7 @@ def measure_visibility(
 
     A box includes what others hide, and ends at the edge of the frame. That of a figure outside the frame is empty.
     """
-    sprites = _draw_sprites(scene, 0, size, frames=slice(frame, frame + 1))
+    sprites = _draw_sprites(scene, 0, size, slice(frame, frame + 1))
     free = np.ones(size, np.float32)
     visible = {}
     for sprite in reversed(sort_by_depth(sprites, 0)):
@@ -114,9 +106,11 @@ def measure_visibility(
         cover = sprite.cover[0][own]
         visible[id(sprite)] = float((cover * free[pixels]).sum() / sprite.cover[0].sum())
         free[pixels] *= 1 - cover
+    min_cover = np.full(size, 0.5)
+    min_cover[[0, -1]] = min_cover[:, [0, -1]] = 0.1  # of a limb that the frame cuts, only a thin edge may be left
     for figure, sprite in zip(scene.figures, sprites, strict=False):
         (rows, columns), own = sprite.locate(0, size)
-        covered = sprite.cover[0][own] >= 0.5
+        covered = sprite.cover[0][own] >= min_cover[rows, columns]
         rows, columns = rows.ravel()[covered.any(1)], columns.ravel()[covered.any(0)]
         box = np.zeros(4)
         if len(rows):
@@ -124,7 +118,7 @@ def measure_visibility(
         yield figure, box, visible[id(sprite)]
 
 
-def _draw_sprites(scene: Scene, seed: int, size: tuple[int, int], *, frames: slice = slice(None)) -> list[Sprite]:
+def _draw_sprites(scene: Scene, seed: int, size: tuple[int, int], frames: slice = slice(None)) -> list[Sprite]:
     """Draw the figures, then the balls."""
     rng = numpy_rng(seed, "balls")
     return [
@@ -137,10 +131,7 @@ class _Painter:
     """A window around a point of each frame, in pixels, onto which one shape is painted after another."""
 
     def __init__(self, x: PerFrame, y: PerFrame, reach: tuple[int, int]):
-        self.row, self.column = (np.floor(at).astype(int) - far for at, far in zip((y, x), reach, strict=True))
-        down, right = (np.arange(2 * far + 1) + 0.5 for far in reach)
-        self.down = (self.row - y)[:, None, None] + down[:, None]
-        self.right = (self.column - x)[:, None, None] + right
+        self.row, self.column, self.right, self.down = make_window(x, y, reach)
         shape = np.broadcast_shapes(self.down.shape, self.right.shape)
         self.cover: _Window = np.zeros(shape, np.float32)
         self.colors: Float[np.ndarray, "t n m 3"] = np.zeros((*shape, 3), np.float32)

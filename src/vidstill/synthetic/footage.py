@@ -17,17 +17,11 @@ _FRAMES_PER_SHOT = 75  # frames that are in memory as real numbers
 
 @dataclass(frozen=True, kw_only=True)
 class FootageConfig:
-    """Size of a video; the defaults are those of the common copies of Kinetics: ten seconds, short side 256.
-
-    Args:
-        frames: Frames of a video.
-        size: Rows and columns in pixels, both even.
-        fps: Frames per second.
-    """
+    """Size of a video; the defaults are those of the common copies of Kinetics: ten seconds, short side 256."""
 
     frames: int = 300
-    size: tuple[int, int] = (256, 340)
-    fps: int = 30
+    size: tuple[int, int] = (256, 340)  # rows and columns in pixels, both even
+    fps: int = 30  # frames per second
 
 
 def encode_footage(config: FootageConfig, seed: int) -> bytes:

@@ -40,6 +40,22 @@ class Sprite:
         return np.ix_(*pixels), np.ix_(*own)
 
 
+def make_window(
+    x: PerFrame, y: PerFrame, reach: tuple[int, int]
+) -> tuple[Int[np.ndarray, "t"], Int[np.ndarray, "t"], Float[np.ndarray, "t 1 m"], Float[np.ndarray, "t n 1"]]:
+    """Return a sprite's first row and column in each frame, and how far right of and below a point its pixels are.
+
+    Args:
+        x, y: The point in pixels, in the middle of the sprite.
+        reach: Whole pixels above and below the point's own, and left and right of it.
+    """
+    columns, rows = (
+        np.floor(at).astype(int)[:, None] + np.arange(-far, far + 1) for at, far in ((x, reach[1]), (y, reach[0]))
+    )
+    right, down = columns + 0.5 - x[:, None], rows + 0.5 - y[:, None]
+    return rows[:, 0], columns[:, 0], right[:, None, :], down[:, :, None]
+
+
 def paint_sprites(canvas: Canvas, sprites: Sequence[Sprite], *, wrap: bool = False) -> None:
     """Draw sprites over all frames, those behind first; of equal depth, the first of the sequence is behind."""
     for frame, picture in enumerate(canvas):
