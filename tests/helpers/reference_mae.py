@@ -1,9 +1,11 @@
 """What tests of the MAE family's cases share (image MAE, DMAE, ST-MAE): our words for theirs, and comparisons."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import reference_models
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -46,16 +48,8 @@ def encoder_config(config: dict[str, Any], *, learned: bool = False) -> ViTConfi
 
 
 def decoder_config(config: dict[str, Any]) -> DecoderConfig:
-    return DecoderConfig(
-        dim=config["decoder_embed_dim"],
-        depth=config["decoder_depth"],
-        heads=config["decoder_num_heads"],
-        mlp_ratio=config.get("mlp_ratio", 4.0),
-        positions="sincos2d",
-        class_token="encoder",
-        embed_bias=True,
-        attention_bias="qkv",
-    )
+    decoder = reference_models.decoder_config({"mlp_ratio": 4.0, **config})
+    return replace(decoder, positions="sincos2d", class_token="encoder", embed_bias=True, attention_bias="qkv")
 
 
 def stmae_encoder_config(config: dict[str, Any]) -> ViTConfig:
@@ -80,15 +74,11 @@ def stmae_config(config: dict[str, Any]) -> STMAEConfig:
     encoder = stmae_encoder_config(config)
     return STMAEConfig(
         encoder=encoder,
-        decoder=DecoderConfig(
-            dim=config["decoder_embed_dim"],
-            depth=config["decoder_depth"],
-            heads=config["decoder_num_heads"],
-            mlp_ratio=encoder.mlp_ratio,
+        decoder=replace(
+            decoder_config(config),
             positions=encoder.positions,
             learned_grid=encoder.learned_grid,
             class_token="own" if encoder.class_token else "none",
-            embed_bias=True,
             attention_bias=encoder.attention_bias,
         ),
         mask=RandomMask(ratio=config.get("mask_ratio", 0.9)),

@@ -178,20 +178,13 @@ def draw_change(rng: random.Random) -> Change:
     return change
 
 
-def _shift(seconds: float, *, second_half: bool = False) -> Change:
-    def compute(n: int, sample: Sample) -> tuple[int, int]:
-        ticks = round(seconds / sample.tick) * (n >= 20 or not second_half)
-        return sample.pts + ticks, sample.dts + ticks
-
-    return restamp(compute)
-
-
 def _show(compute: Callable[[int, float], float]) -> Change:
     """Give each packet the time of presentation, in frames, that its position and old time have; dts ascend."""
     return restamp(lambda n, s: (round((compute(n, s.pts / s.duration) + 9) * s.duration), n + 1))
 
 
 DECODE_ORDER = restamp(lambda n, s: (n * s.duration, n * s.duration))  # as AVI to MKV by a careless program
+BEFORE_ZERO = restamp(lambda n, s: (s.pts - 13 * s.duration, s.dts - 13 * s.duration))
 ALL_KEYS, NO_KEYS = flag(lambda n: True), flag(lambda n: False)
 LATE_KEYS = flag(lambda n: n % 10 == 3)
 EXCHANGED = _show(lambda n, time: {12: 13, 13: 12}.get(n, n))
@@ -204,12 +197,10 @@ REMUXED: dict[str, tuple[str, Change] | tuple[str, Change, dict[str, Any]]] = {
     "all_keys_hevc.mp4": ("x265_open_gop.mp4", ALL_KEYS),
     "no_keys.mp4": ("x264_b3.mp4", NO_KEYS),
     "no_keys_mjpeg.mkv": ("mjpeg.mkv", NO_KEYS),
-    "late_keys.mp4": ("x264_b3.mp4", LATE_KEYS),
     "late_keys_hevc.mp4": ("x265_closed.mp4", LATE_KEYS),
     "late_keys_vp8.webm": ("vp8.webm", LATE_KEYS),
     "cut_front.mkv": ("x264_b3.mp4", drop(0, 1, 2)),
     "cut_front.mp4": ("x264_b3.mp4", drop(0, 1, 2)),
-    "cut_front.ts": ("x264_b3.ts", drop(0, 1, 2)),
     "cut_front_open_gop.mkv": ("x264_open_gop.mp4", drop(*range(10))),
     "cut_front_hevc_to_its_key.mkv": ("x265_open_gop.mp4", drop(*range(10))),
     "cut_front_mpeg4.avi": ("mpeg4_b.avi", drop(0, 1, 2)),
@@ -218,7 +209,6 @@ REMUXED: dict[str, tuple[str, Change] | tuple[str, Change, dict[str, Any]]] = {
     "cut_front_av1.mkv": ("av1.mkv", drop(0, 1, 2)),
     "lost_reference.mkv": ("x264_b3.mp4", drop(11)),
     "lost_key.mkv": ("x264_b3.mp4", drop(20)),
-    "lost_b.mkv": ("x264_b3.mp4", drop(13)),
     "lost_reference_hevc.mkv": ("x265_closed.mp4", drop(11)),
     "lost_key_hevc.mkv": ("x265_open_gop.mp4", drop(*range(15, 25))),
     "lost_reference_vp8.webm": ("vp8.webm", drop(11)),
@@ -227,7 +217,6 @@ REMUXED: dict[str, tuple[str, Change] | tuple[str, Change, dict[str, Any]]] = {
     "doubled_reference.mkv": ("x264_b3.mp4", double(11)),
     "doubled_b_hevc.mkv": ("x265_closed.mp4", double(13)),
     "repeated_reference.mkv": ("x264_b3.mp4", double(11, move=True)),
-    "repeated_b.mkv": ("x264_b3.mp4", double(13, move=True)),
     "repeated_mpeg4.avi": ("mpeg4_b.avi", double(11, move=True)),
     "swapped.mkv": ("x264_b3.mp4", exchange(12, "data", "pts")),
     "swapped_at_the_key.mkv": ("x264_b3.mp4", exchange(19, "data", "pts", "key")),
@@ -237,7 +226,6 @@ REMUXED: dict[str, tuple[str, Change] | tuple[str, Change, dict[str, Any]]] = {
     "swapped_data_mpeg4.mkv": ("mpeg4_b.mp4", exchange(12, "data")),
     "exchanged_in_time.mp4": ("x264_b3.mp4", exchange(12, "pts")),
     "exchanged_in_time_no_b.mkv": ("x264_no_b.mp4", EXCHANGED),
-    "exchanged_vp9.webm": ("vp9.webm", EXCHANGED),
     "exchanged_av1.mkv": ("av1.mkv", EXCHANGED),
     "interleaved_vp9.webm": ("vp9.webm", INTERLEAVED),
     "interleaved_mpeg4.mkv": ("mpeg4.mp4", INTERLEAVED),
@@ -246,25 +234,20 @@ REMUXED: dict[str, tuple[str, Change] | tuple[str, Change, dict[str, Any]]] = {
     "stamps_in_decode_order.mp4": ("x264_b3.mp4", DECODE_ORDER),
     "stamps_in_decode_order_hevc.mp4": ("x265_closed.mp4", DECODE_ORDER),
     "stamps_in_decode_order_mpeg4.mkv": ("mpeg4_b.mkv", DECODE_ORDER),
-    "hours_later.mp4": ("x264_b3.mp4", _shift(5 * 3600)),
-    "before_zero.mkv": ("x264_b3.mp4", _shift(-13 / 25), _NEGATIVE),
-    "before_zero.mp4": ("x264_b3.mp4", _shift(-13 / 25), _NEGATIVE),
-    "a_gap.mkv": ("x264_b3.mp4", _shift(1800, second_half=True)),
+    "before_zero.mkv": ("x264_b3.mp4", BEFORE_ZERO, _NEGATIVE),
+    "before_zero.mp4": ("x264_b3.mp4", BEFORE_ZERO, _NEGATIVE),
     "back_to_the_start.mkv": ("x264_b3.mp4", _show(lambda n, time: time + 31 - 20 * (n >= 20))),
     "one_time_for_two.mkv": ("x264_b3.mp4", _show(lambda n, time: time // 2 * 2)),
     "one_time_for_all.mp4": ("x264_b3.mp4", _show(lambda n, time: 0)),
     "irregular.mkv": ("x264_b3.mp4", _show(lambda n, time: time + time * time / 8)),
     "reversed_stamps.mkv": ("x264_no_b.mp4", _show(lambda n, time: 51 - time)),
-    "from_avi.mkv": ("x264_b3.avi", list),
     "from_ts.mp4": ("x264_open_gop.ts", list),
     "vp9.avi": ("vp9.webm", list),
     "fragmented.mp4": ("x264_b3.mp4", list, _FRAGMENTS),
     "fragmented_hevc.mp4": ("x265_open_gop.mp4", list, {"muxing": "movflags=frag_keyframe+default_base_moof"}),
-    "index_first.mp4": ("x264_b3.mp4", list, {"muxing": "movflags=faststart"}),
     "clusters_of_three.mkv": ("x264_open_gop.mp4", list, {"muxing": "cluster_size_limit=400"}),
     "no_cues.mkv": ("x264_b3.mp4", list, {"muxing": "live=1"}),
     "noise.mkv": ("x264_b3.mp4", list, {"noise": 400}),
-    "noise_hevc.mkv": ("x265_open_gop.mp4", list, {"noise": 300}),
     "noise_mpeg4.avi": ("mpeg4_b.avi", list, {"noise": 200}),
     "noise_vp9.webm": ("vp9.webm", list, {"noise": 2000}),
     "noise_av1.mkv": ("av1.mkv", list, {"noise": 300}),

@@ -80,20 +80,6 @@ def test_detected_boxes_above_the_threshold_follow_the_annotated_with_the_action
     assert plain(BUILDER.build_train(annotated, person_boxes=persons)) == [("b,0902", [(ONE, {1})])]
 
 
-def test_a_detected_box_gets_the_actions_of_the_annotated_box_with_the_highest_iou(rows):
-    annotated = rows(f"b,0902,{text(ONE)},1,0\nb,0902,{text(ONE)},3,0\nb,0902,{text(TWO)},7,1\n")
-    persons = rows(
-        f"b,0902,{text(THREE)},7,0.95\nb,0902,0.6,0.1,0.9,0.5,1,0.97\nb,0902,{text(ONE)},,0.9\n"
-        f"b,0903,{text(ONE)},,0.99\n",
-        scored=True,
-    )
-    config = PersonBoxesConfig(min_score=0.9, min_iou=0.9)
-    frames = BUILDER.build_train(annotated, person_boxes=persons, config=config)
-    assert plain(frames) == [
-        ("b,0902", [(ONE, {1, 3}), (TWO, {7}), (THREE, {1, 3}), ((0.6, 0.1, 0.9, 0.5), set())])
-    ]  # 0903 is not annotated: what is done there nobody knows
-
-
 def test_the_number_of_detected_boxes_with_actions_is_limited_by_score(rows):
     annotated = rows(f"b,0902,{text(ONE)},1,0\nb,0903,{text(ONE)},1,0\n")
     boxes = [(0.1, 0.1, 0.5, round(0.9 + 0.001 * n, 3)) for n in range(1, 6)]

@@ -1,5 +1,7 @@
 """Colour jitter on the device: what light and camera do, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,32 +30,26 @@ def test_colours_stay_in_their_range():
 
 
 def test_brightness_scales_the_mean_and_contrast_the_difference_from_it():
-    brighter = ColorJitter(brightness=0.4, contrast=0.0, channel_gain=0.0, grayscale_probability=0.0).apply(
-        clips(), seeds()
-    )
+    brighter = replace(STILL, brightness=0.4).apply(clips(), seeds())
     factor = brighter.mean((1, 2, 3, 4)) / clips().mean((1, 2, 3, 4))
     assert factor.min() >= 0.6
     assert factor.max() <= 1.4
     assert factor.std() > 0.15  # of an even draw it is 0.23
     torch.testing.assert_close(brighter.std((1, 2, 3, 4)), clips().std((1, 2, 3, 4)))
-    starker = ColorJitter(brightness=0.0, contrast=0.4, channel_gain=0.0, grayscale_probability=0.0).apply(
-        clips(), seeds()
-    )
+    starker = replace(STILL, contrast=0.4).apply(clips(), seeds())
     torch.testing.assert_close(starker.mean((1, 2, 3, 4)), clips().mean((1, 2, 3, 4)))
     assert (starker.std((1, 2, 3, 4)) / clips().std((1, 2, 3, 4))).std() > 0.15
 
 
 def test_a_channel_gain_is_one_factor_per_colour_in_every_frame():
-    tinted = ColorJitter(brightness=0.0, contrast=0.0, channel_gain=0.3, grayscale_probability=0.0).apply(
-        clips(), seeds()
-    )
+    tinted = replace(STILL, channel_gain=0.3).apply(clips(), seeds())
     factor = tinted / clips()
     torch.testing.assert_close(factor, factor[:, :, :1, :1, :1].expand_as(factor))
     assert factor[:, :, 0, 0, 0].std(dim=0).min() > 0.1
 
 
 def test_half_of_the_clips_lose_their_colours_and_no_others():
-    grey = ColorJitter(brightness=0.0, contrast=0.0, channel_gain=0.0, grayscale_probability=0.5)
+    grey = replace(STILL, grayscale_probability=0.5)
     changed = grey.apply(clips(512), seeds(512))
     without = (changed[:, :1] == changed).flatten(1).all(dim=1)
     assert 200 < without.sum() < 312  # five standard errors

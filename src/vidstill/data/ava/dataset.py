@@ -112,8 +112,8 @@ class BoxSplit:
                     row = table.describe_row(int(rows[name][0]))
                 raise InputError(
                     f"{row} names the video {name!r}, which does not exist: {dataset.root} and its subdirectories "
-                    f"{', '.join(filter(None, VIDEO_DIRS))} have neither {name}.mp4 (or another suffix of videos) nor a "
-                    "directory of its frames or of its one-second files"
+                    f"{', '.join(filter(None, VIDEO_DIRS))} have neither {name}.mp4 (or another suffix of videos) nor "
+                    "a directory of its frames or of its one-second files"
                 )
             if location is None:
                 videos.append(KeyframeVideo(name, None))
