@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
 
-from vidstill.checkpoints import model_zoo as house
+from vidstill.checkpoints import model_zoo
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.licences import UNKNOWN_LICENCE, allows_commercial, find_licence
 from vidstill.checkpoints.model_zoo import (
@@ -21,21 +22,16 @@ from vidstill.cli.main import main
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.models.vit import BASE, HUGE, IMAGE_BASE, IMAGE_HUGE, IMAGE_LARGE, LARGE, SMALL
 from vidstill.recipes.recipe import NUM_CLASSES, FinetuneRecipe, PretrainRecipe, load_recipes
-from vidstill.utils.flops import BuildableConfig
 
-EVERY = [pytest.param(each, id=each.name) for each in list_published_checkpoints()]
-MADE = [param for param in EVERY if param.values[0].recipe]
+CHECKPOINTS = [pytest.param(each, id=each.name) for each in list_published_checkpoints()]
 SIZES = {"S": SMALL, "B": BASE, "L": LARGE, "H": HUGE}
 IMAGES = {"B": IMAGE_BASE, "L": IMAGE_LARGE, "H": IMAGE_HUGE}
-DATA = {"K400": "kinetics400", "K600": "kinetics600", "K700": "kinetics700", "SSv2": "ssv2", "UCF101": "ucf101"}
-DATA |= {"IN-1K": "imagenet"}
+DATASETS = {"K400": "kinetics400", "K600": "kinetics600", "K700": "kinetics700", "SSv2": "ssv2", "UCF101": "ucf101"}
+DATASETS |= {"IN-1K": "imagenet"}
+COUNTED = {("VideoMAE", "pre-training"), ("VideoMAE", "fine-tuned"), ("AMD", "fine-tuned"), ("MVD", "pre-training")}
 
 
-def encoder_of(recipe):
-    return recipe.method.encoder if isinstance(recipe, PretrainRecipe) else recipe.encoder
-
-
-def parameters(config: BuildableConfig) -> int:
+def count_parameters(config: Any) -> int:
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in config.build().parameters())
 
@@ -43,75 +39,51 @@ def parameters(config: BuildableConfig) -> int:
 # ---- What is stated -------------------------------------------------------------------------------------------------
 
 
-def test_every_name_is_another():
+def test_every_name_is_unique():
     names = [each.name for each in list_published_checkpoints()]
     assert len(names) == len(set(names)) > 60
 
 
-@pytest.mark.parametrize("each", EVERY)
-def test_every_recipe_that_goes_with_a_checkpoint_is_there(each):
-    assert {*each.downstream_recipes, *([each.recipe] if each.recipe else [])} <= load_recipes().keys()
+@pytest.mark.parametrize("checkpoint", [param for param in CHECKPOINTS if param.values[0].recipe])
+def test_the_facts_of_a_checkpoint_are_those_of_its_recipe(checkpoint):
+    recipe = load_recipes()[checkpoint.recipe]
+    is_pretraining = isinstance(recipe, PretrainRecipe)
+    encoder, size = recipe.method.encoder if is_pretraining else recipe.encoder, SIZES[checkpoint.size]
+    assert (encoder.dim, encoder.depth) == (size.dim, size.depth)
+    assert recipe.clips.dataset == DATASETS[checkpoint.dataset]
+    assert isinstance(recipe, PretrainRecipe if checkpoint.kind == "pre-training" else FinetuneRecipe)
+    for result in checkpoint.results:
+        if checkpoint.kind == "pre-training" or result.dataset == checkpoint.dataset:
+            assert {f"{result.top1:.1f}", f"{result.top1:.2f}"} & set(re.findall(r"[\d.]+\d", recipe.published_result))
+    if checkpoint.num_parameters and (checkpoint.family, checkpoint.kind) in COUNTED:
+        num_classes = NUM_CLASSES[recipe.clips.dataset]
+        config = recipe.method if is_pretraining else recipe.build_classifier_config(num_classes)
+        assert count_parameters(config) == checkpoint.num_parameters
 
 
-@pytest.mark.parametrize("each", MADE)
-def test_the_recipe_of_a_checkpoint_makes_its_size_on_its_data(each):
-    recipe = load_recipes()[each.recipe]
-    encoder = encoder_of(recipe)
-    assert (encoder.dim, encoder.depth) == (SIZES[each.size].dim, SIZES[each.size].depth)
-    assert recipe.clips.dataset == DATA[each.dataset]
-    assert isinstance(recipe, PretrainRecipe if each.kind == "pre-training" else FinetuneRecipe)
-
-
-@pytest.mark.parametrize("each", MADE)
-def test_a_published_accuracy_is_the_one_that_its_recipe_expects(each):
-    expected = load_recipes()[each.recipe].published_result
-    for result in each.results:
-        if each.kind == "pre-training" or result.dataset == each.dataset:
-            assert f"{result.top1:.1f}" in expected or f"{result.top1:.2f}" in expected
-
-
-@pytest.mark.parametrize("each", EVERY)
-def test_a_recipe_that_uses_a_checkpoint_has_a_place_for_its_encoder(each):
-    for name in each.downstream_recipes:
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_a_recipe_that_uses_a_checkpoint_has_an_encoder_of_its_size(checkpoint):
+    for name in checkpoint.downstream_recipes:
         recipe = load_recipes()[name]
-        encoder = recipe.encoder if not isinstance(recipe, PretrainRecipe) else None
-        method = getattr(recipe, "method", None)
-        parts = [getattr(method, field.name) for field in fields(method)] if method is not None else []
-        places = [part.model for part in parts if isinstance(part, TeacherConfig)] if encoder is None else [encoder]
-        assert SIZES[each.size].dim in {place.dim for place in places}, name
-
-
-COUNTED = [
-    param
-    for param in MADE
-    if param.values[0].num_parameters and (param.values[0].family, param.values[0].kind) in {
-        ("VideoMAE", "pre-training"), ("VideoMAE", "fine-tuned"), ("AMD", "fine-tuned"), ("MVD", "pre-training"),
-    }
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("each", COUNTED)
-def test_a_checkpoint_has_as_many_parameters_as_its_recipe_s_model(each):
-    recipe = load_recipes()[each.recipe]
-    config = (
-        recipe.method
-        if isinstance(recipe, PretrainRecipe)
-        else recipe.build_classifier_config(NUM_CLASSES[recipe.clips.dataset])
-    )
-    assert parameters(config) == each.num_parameters
+        if isinstance(recipe, PretrainRecipe):
+            parts = [getattr(recipe.method, field.name) for field in fields(recipe.method)]
+            encoders = [part.model for part in parts if isinstance(part, TeacherConfig)]
+        else:
+            encoders = [recipe.encoder]
+        assert SIZES[checkpoint.size].dim in {encoder.dim for encoder in encoders}, name
 
 
 def test_the_encoders_of_mae_have_as_many_parameters_as_ours_without_positions():
     for each in find_published_checkpoints("mae-*-in1k-1600e"):
-        assert parameters(IMAGES[each.size]) == each.num_parameters
+        assert count_parameters(IMAGES[each.size]) == each.num_parameters
 
 
-@pytest.mark.parametrize("each", EVERY)
-def test_a_checkpoint_has_a_page_and_a_licence_of_one_name_or_none(each):
-    assert re.match(r"https://(github\.com|huggingface\.co)/[\w.-]+/[\w.-]+", each.url)
-    assert each.hub_repo is None or re.fullmatch(r"[\w.-]+/[\w.-]+", each.hub_repo)
-    assert each.licence is None or allows_commercial(each.licence) is not None
-    assert each.md5_prefix is None or re.fullmatch(r"[0-9a-f]{6}", each.md5_prefix)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_a_checkpoint_has_a_page_and_a_licence_of_one_name_or_none(checkpoint):
+    assert re.match(r"https://(github\.com|huggingface\.co)/[\w.-]+/[\w.-]+", checkpoint.url)
+    assert checkpoint.hub_repo is None or re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint.hub_repo)
+    assert checkpoint.licence is None or allows_commercial(checkpoint.licence) is not None
+    assert checkpoint.md5_prefix is None or re.fullmatch(r"[0-9a-f]{6}", checkpoint.md5_prefix)
 
 
 def test_weights_without_a_stated_licence_are_not_free():
@@ -119,7 +91,7 @@ def test_weights_without_a_stated_licence_are_not_free():
     assert not any(allows_commercial(each.licence) for each in find_published_checkpoints("amd-*"))
 
 
-# ---- A file is known again ------------------------------------------------------------------------------------------
+# ---- A file is identified ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,7 +104,7 @@ def test_weights_without_a_stated_licence_are_not_free():
         "/home/x/.cache/huggingface/hub/models--MCG-NJU--videomae-base/snapshots/f00/model.safetensors",
     ],
 )
-def test_a_checkpoint_is_known_by_its_place_on_the_hub(source):
+def test_a_checkpoint_is_identified_by_its_repository_on_the_hub(source):
     assert identify_published_checkpoint(source).name == "videomae-base-k400-1600e"
     assert find_licence(Checkpoint({}, source=source)) == "CC-BY-NC-4.0"
 
@@ -140,7 +112,7 @@ def test_a_checkpoint_is_known_by_its_place_on_the_hub(source):
 @pytest.mark.parametrize(
     "source", ["MCG-NJU/videomae-base-mine", "my-MCG-NJU/videomae-base", "runs/videomae-base/model.safetensors"]
 )
-def test_a_name_that_is_only_alike_is_not_taken_for_a_checkpoint(source):
+def test_a_similar_name_is_not_a_published_checkpoint(source):
     assert identify_published_checkpoint(source) is None
     assert find_licence(Checkpoint({}, source=source)) == UNKNOWN_LICENCE
 
@@ -151,14 +123,14 @@ def test_of_a_repository_of_several_files_the_file_decides():
     assert identify_published_checkpoint("hf://OpenGVLab/VideoMAE2/another.pth") is None
 
 
-def test_a_checkpoint_is_known_by_its_content_whatever_its_name(monkeypatch, tmp_path):
+def test_a_checkpoint_is_identified_by_its_content_whatever_its_name(monkeypatch, tmp_path):
     (tmp_path / "renamed.pth").write_bytes(b"not that one")
     md5 = hashlib.md5(b"not that one").hexdigest()[:6]
     only = PublishedCheckpoint(
         name="mae", family="MAE", kind="pre-training", size="B", dataset="IN-1K", paper="", url="", md5_prefix=md5,
         licence="CC-BY-NC-4.0",
     )  # fmt: skip
-    monkeypatch.setattr(house, "list_published_checkpoints", lambda: (only,))
+    monkeypatch.setattr(model_zoo, "list_published_checkpoints", lambda: (only,))
     assert find_licence(Checkpoint({}, source=str(tmp_path / "renamed.pth"))) == "CC-BY-NC-4.0"
     (tmp_path / "renamed.pth").write_bytes(b"not that one, but another")
     assert find_licence(Checkpoint({}, source=str(tmp_path / "renamed.pth"))) == UNKNOWN_LICENCE
@@ -167,27 +139,27 @@ def test_a_checkpoint_is_known_by_its_content_whatever_its_name(monkeypatch, tmp
 # ---- The verb -------------------------------------------------------------------------------------------------------
 
 
-def listed(capsys, *options):
+def list_weights(capsys, *options):
     assert main(["weights", "list", *options]) == 0
     return capsys.readouterr().out
 
 
-def test_a_line_says_size_accuracy_licence_and_place_and_the_next_one_the_recipes(capsys):
-    lines = listed(capsys, "videomae-base-k400-1600e").splitlines()
-    place = next(n for n, line in enumerate(lines) if line.split()[:1] == ["videomae-base-k400-1600e"])
+def test_a_line_has_size_accuracy_licence_and_url_and_the_next_one_the_recipes(capsys):
+    lines = list_weights(capsys, "videomae-base-k400-1600e").splitlines()
+    row = next(n for n, line in enumerate(lines) if line.split()[:1] == ["videomae-base-k400-1600e"])
     for fact in ("B", "94.2 M", "K400 81.5 / 95.1 (5 × 3)", "CC-BY-NC-4.0", "huggingface.co/MCG-NJU/videomae-base"):
-        assert fact in lines[place]
-    assert "trained by videomae.base_k400; used by videomae.base_k400_finetune" in lines[place + 1]
-    assert "mvd.base_k400" in lines[place + 1]
+        assert fact in lines[row]
+    assert "trained by videomae.base_k400; used by videomae.base_k400_finetune" in lines[row + 1]
+    assert "mvd.base_k400" in lines[row + 1]
 
 
 def test_every_checkpoint_is_listed_once(capsys):
-    first = [line.split()[0] for line in listed(capsys).splitlines() if line.startswith("  ") and line[2] != " "]
+    first = [line.split()[0] for line in list_weights(capsys).splitlines() if line.startswith("  ") and line[2] != " "]
     assert sorted(first) == sorted(each.name for each in list_published_checkpoints())
 
 
 def test_what_is_not_for_commercial_use_or_under_no_known_licence_can_be_left_out_and_is_counted(capsys):
-    out = listed(capsys, "--commercial")
+    out = list_weights(capsys, "--commercial")
     assert "Apache-2.0" in out
     assert "videomae-base-k400-1600e" not in out
     assert "amd-base" not in out
@@ -197,15 +169,15 @@ def test_what_is_not_for_commercial_use_or_under_no_known_licence_can_be_left_ou
 
 
 def test_where_all_is_left_out_that_is_said_in_a_line(capsys):
-    assert listed(capsys, "mvd", "--commercial") == "Left out: 5 not for commercial use.\n"
+    assert list_weights(capsys, "mvd", "--commercial") == "Left out: 5 not for commercial use.\n"
 
 
 def test_as_json_every_fact_can_be_read(capsys):
-    found = json.loads(listed(capsys, "st-mae", "--json"))
-    assert {each["family"] for each in found} == {"ST-MAE"}
-    assert [each["md5_prefix"] for each in found] == ["edf3a5", "3d7f64", "9a9645", "27495e", "cdbada", "4c4e3c"]
-    assert found[0]["results"][0] == {"dataset": "K400", "top1": 84.8, "top5": 96.2, "views": "7 × 3"}
-    assert json.loads(listed(capsys, "mvd", "--commercial", "--json")) == []
+    rows = json.loads(list_weights(capsys, "st-mae", "--json"))
+    assert {each["family"] for each in rows} == {"ST-MAE"}
+    assert [each["md5_prefix"] for each in rows] == ["edf3a5", "3d7f64", "9a9645", "27495e", "cdbada", "4c4e3c"]
+    assert rows[0]["results"][0] == {"dataset": "K400", "top1": 84.8, "top5": 96.2, "views": "7 × 3"}
+    assert json.loads(list_weights(capsys, "mvd", "--commercial", "--json")) == []
 
 
 def test_a_pattern_that_nothing_matches_is_met_with_a_sentence(capsys):
