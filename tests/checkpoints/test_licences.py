@@ -43,8 +43,8 @@ def student(**teachers):
 
 @given(st.lists(names, max_size=6))
 def test_a_joined_licence_asks_what_each_of_them_asks_and_each_once(licences):
-    found = join_licences(licences)
-    assert (found.split(" AND ") if found else []) == list(dict.fromkeys(licences))
+    joined = join_licences(licences)
+    assert (joined.split(" AND ") if joined else []) == list(dict.fromkeys(licences))
 
 
 @given(st.lists(expressions | choices | st.none(), max_size=4))
@@ -90,7 +90,7 @@ def test_a_choice_stays_a_choice_beside_others():
 
 
 @pytest.mark.parametrize(
-    ("word", "name"),
+    ("text", "name"),
     [
         ("cc-by-nc-4.0", NC),
         ("apache-2.0", "Apache-2.0"),
@@ -102,8 +102,8 @@ def test_a_choice_stays_a_choice_beside_others():
         ("", None),
     ],
 )
-def test_a_model_card_s_word_becomes_the_licence_s_name(word, name):
-    assert normalize_spdx(word) == name
+def test_the_licence_of_a_model_card_becomes_an_spdx_identifier(text, name):
+    assert normalize_spdx(text) == name
 
 
 # ---- Whose licence --------------------------------------------------------------------------------------------------
@@ -111,8 +111,8 @@ def test_a_model_card_s_word_becomes_the_licence_s_name(word, name):
 
 @given(st.lists(names, min_size=1, max_size=3), st.lists(names, max_size=2))
 def test_a_student_of_a_student_is_under_the_licences_of_all(first, second):
-    teachers = {f"teacher_{place}": file(foreign_metadata={"license": name}) for place, name in enumerate(first)}
-    more = {f"more_{place}": file(foreign_metadata={"license": name}) for place, name in enumerate(second)}
+    teachers = {f"teacher_{index}": file(foreign_metadata={"license": name}) for index, name in enumerate(first)}
+    more = {f"more_{index}": file(foreign_metadata={"license": name}) for index, name in enumerate(second)}
     last = student(init=student(teacher=student(**teachers), **more))
     parts = find_licence(last).split(" AND ")
     assert set(parts) == {normalize_spdx(name) or UNKNOWN_LICENCE for name in [*first, *second]}
@@ -120,7 +120,7 @@ def test_a_student_of_a_student_is_under_the_licences_of_all(first, second):
         assert any(name in line for line in format_licence(last))
 
 
-def test_whoever_learned_from_nobody_s_weights_is_under_no_licence():
+def test_a_model_without_sources_is_under_no_licence():
     assert find_licence(student()) is None
     assert find_licence(student(teacher=student())) is None
     assert describe_licence_restrictions({"teacher": student()}) == []
@@ -182,25 +182,22 @@ def test_an_address_is_named_and_not_the_file_that_it_was_fetched_to():
 
 
 def test_a_sentence_says_what_may_not_be_done_with_what_is_learned():
-    said = describe_licence_restrictions(
-        {
-            "teacher": file(foreign_metadata={"license": NC}),
-            "image_teacher": file(foreign_metadata={"license": "openrail"}),
-            "video_teacher": file("x.pth"),
-            "init": file(foreign_metadata={"license": "MIT"}),
-        }
-    )
-    assert said == [
+    sources = {
+        "teacher": file(foreign_metadata={"license": NC}),
+        "image_teacher": file(foreign_metadata={"license": "openrail"}),
+        "video_teacher": file("x.pth"),
+        "init": file(foreign_metadata={"license": "MIT"}),
+    }
+    assert describe_licence_restrictions(sources) == [
         f"the licence of the teacher is {NC}: what is trained from it is not for commercial use; model.safetensors "
-        "will "
-        "say so",
+        "will say so",
         "the licence of the image teacher is openrail: what is trained from it may not be for commercial use; "
         "model.safetensors will say so",
         "the licence of the video teacher, x.pth, is unknown, and it may not be free; model.safetensors will say so",
     ]
 
 
-def test_a_file_s_past_is_told_line_by_line():
+def test_the_sources_of_a_file_are_listed_line_by_line():
     taught = student(teacher=student(init=file("x.pth", foreign_metadata={"license": NC})))
     assert format_licence(taught) == [
         f"licence: {NC}, not for commercial use",

@@ -1,4 +1,4 @@
-"""VideoMAE of transformers: read, written, and equal to what the installed library makes of the same folder."""
+"""VideoMAE of transformers: read, written, and equal to what the installed library makes of the same directory."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from einops import rearrange
+from foreign_files import make_checkpoint
 from safetensors.torch import load_file, save_file
 from tiny_models import AMD, CLASSES, ENCODER, IMAGEMAE, MASKAGAIN, MVD, STMAE, VIDEOMAE, built, clips
 from torch import Tensor, nn
@@ -20,12 +21,13 @@ from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.decode.reader import read_frames
 from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling
+from vidstill.methods.common.masking import Mask
 from vidstill.methods.videomae import VideoMAE, VideoMAEConfig
-from vidstill.models.vit import ViT, ViTConfig
+from vidstill.models.vit import ViT
 from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.pipelines.trained_models import load_classifier
 from vidstill.synthetic.dataset import SyntheticClipsConfig, make_dataset
-from vidstill.tasks.classification import Classifier, ClassifierConfig
+from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError
 
@@ -40,227 +42,202 @@ def library() -> Any:
     return pytest.importorskip("transformers", reason="transformers is not installed: pip install 'vidstill[teachers]'")
 
 
-def exported(checkpoint: Checkpoint, folder: Path) -> Any:
-    """The model that transformers loads from an export of a checkpoint."""
-    architecture = export_to_transformers(checkpoint, folder)[0].removeprefix("it is a ")
-    return getattr(library(), architecture).from_pretrained(folder).eval()
+def make(config: Any, **metadata: Any) -> Checkpoint:
+    """Return a checkpoint of a pre-training, a classifier or an encoder for clips of 4 frames."""
+    classes = {"classes": NAMES} if isinstance(config, ClassifierConfig) else {}
+    return make_checkpoint(config, views=to_dict(VIEWS), **classes, **metadata)
 
 
-def pre_training(config: Any = VIDEOMAE, **about: Any) -> tuple[Any, Checkpoint]:
-    method = built(config).eval()
-    said = {"kind": "pretraining", "encoder": to_dict(config.encoder), "recipe": {"method": to_dict(config)}}
-    return method, Checkpoint(method.state_dict(), said | {"views": to_dict(VIEWS)} | about, "runs/pre-training")
+def export_and_load(config: Any, directory: Path, **metadata: Any) -> tuple[Any, Any]:
+    """Return our model, and what transformers loads from its export."""
+    architecture = export_to_transformers(make(config, **metadata), directory)[0].removeprefix("it is a ")
+    return built(config).eval(), getattr(library(), architecture).from_pretrained(directory).eval()
 
 
-def classifier(config: ClassifierConfig = CLASSIFIER, **about: Any) -> tuple[Classifier, Checkpoint]:
-    model = built(config).eval()
-    said = {"kind": "classifier", "encoder": to_dict(config.encoder), "classifier": to_dict(config)}
-    return model, Checkpoint(
-        model.state_dict(), said | {"classes": NAMES, "views": to_dict(VIEWS)} | about, "runs/classifier"
-    )
-
-
-def encoder(config: ViTConfig = ENCODER) -> tuple[ViT, Checkpoint]:
-    model = built(config).eval()
-    tensors = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
-    return model, Checkpoint(tensors, {"kind": "encoder", "encoder": to_dict(config)}, "encoder.safetensors")
-
-
-def entering(clip: Tensor, model: ViT) -> Tensor:
+def to_library_pixels(clip: Tensor, model: ViT) -> Tensor:
     """A clip of colours as transformers takes it: without this model's mean, frames before colours."""
     mean, std = (each.view(3, 1, 1, 1) for each in (model.mean, model.std))
     return rearrange((clip - mean) / std, "b c t h w -> b t c h w")
 
 
-def hidden_places(method: VideoMAE, masked: Tensor) -> Tensor:
-    hidden = torch.zeros(len(masked), method.encoder.grid(CLIP).num_tokens, dtype=torch.bool)
-    return hidden.scatter(1, masked, torch.ones_like(masked, dtype=torch.bool))
+def draw_mask(method: VideoMAE) -> tuple[Mask, Tensor]:
+    """A mask, and which tokens it hides, as transformers takes it."""
+    grid = method.encoder.grid(CLIP)
+    mask = method.config.mask.draw(torch.arange(len(CLIP)), grid)
+    masked = torch.zeros(len(CLIP), grid.num_tokens, dtype=torch.bool)
+    return mask, masked.scatter(1, mask.masked, torch.ones_like(mask.masked, dtype=torch.bool))
 
 
-def apart(ours: Tensor, theirs: Tensor) -> float:
-    assert ours.shape == theirs.shape
-    return (ours - theirs).abs().max().item()
+def measure_difference(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    return (actual - expected).abs().max().item()
 
 
-# --- the way out
+# ---- Export ---------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def test_transformers_loads_an_exported_pre_training_and_agrees(tmp_path: Path) -> None:
-    method, weights = pre_training()
-    theirs = exported(weights, tmp_path / "out")
-    mask = method.config.mask.draw(torch.arange(len(CLIP)), method.encoder.grid(CLIP))
-    seen = method.encoder(CLIP, mask.visible)
-    rebuilt = method.forward_decoder(CLIP, seen, mask)
-    loss = method(CLIP, mask=mask).loss
-
-    def ask() -> Any:
-        return theirs(entering(CLIP, method.encoder), bool_masked_pos=hidden_places(method, mask.masked))
-
-    assert type(theirs).__name__ == "VideoMAEForPreTraining"
-    as_loaded = ask()
-    assert apart(loss, as_loaded.loss) < 1e-5
-    assert apart(rebuilt, as_loaded.logits) < 1e-5 * (1 + rebuilt.abs().max().item())  # its last norm's eps is 1e-5
-    theirs.decoder.norm.eps = method.config.decoder.final_norm_eps  # as the model card says
-    assert apart(rebuilt, ask().logits) < 2e-6
+    method, exported = export_and_load(VIDEOMAE, tmp_path / "out")
+    assert type(exported).__name__ == "VideoMAEForPreTraining"
+    mask, masked = draw_mask(method)
+    features = method.encoder(CLIP, mask.visible)
+    expected = method.decoder(features, mask.visible, mask.masked, method.encoder.grid(CLIP))
+    pixels = to_library_pixels(CLIP, method.encoder)
+    result = exported(pixels, bool_masked_pos=masked)
+    assert measure_difference(method(CLIP, mask=mask).loss, result.loss) < 1e-5
+    tolerance = 1e-5 * (1 + expected.abs().max().item())  # the eps of its last norm is 1e-5
+    assert measure_difference(expected, result.logits) < tolerance
+    exported.decoder.norm.eps = method.config.decoder.final_norm_eps  # as the model card says
+    assert measure_difference(expected, exported(pixels, bool_masked_pos=masked).logits) < 2e-6
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_transformers_loads_an_exported_classifier_and_agrees(pooling: str, tmp_path: Path) -> None:
-    model, weights = classifier(replace(CLASSIFIER, pooling=pooling))
-    theirs = exported(weights, tmp_path / "out")
-    assert type(theirs).__name__ == "VideoMAEForVideoClassification"
-    assert theirs.config.id2label == dict(enumerate(NAMES))
-    logits, pixels = model(CLIP), entering(CLIP, model.encoder)
-    assert apart(logits, theirs(pixels).logits) < 1e-5 * (1 + logits.abs().max().item())
+    model, exported = export_and_load(replace(CLASSIFIER, pooling=pooling), tmp_path / "out")
+    assert type(exported).__name__ == "VideoMAEForVideoClassification"
+    assert exported.config.id2label == dict(enumerate(NAMES))
+    logits, pixels = model(CLIP), to_library_pixels(CLIP, model.encoder)
+    assert measure_difference(logits, exported(pixels).logits) < 1e-5 * (1 + logits.abs().max().item())
     if pooling == "mean":
-        theirs.fc_norm.eps = model.config.norm_eps
-    assert apart(logits, theirs(pixels).logits) < 1e-6
+        exported.fc_norm.eps = model.config.norm_eps
+    assert measure_difference(logits, exported(pixels).logits) < 1e-6
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("bias", ["qv", "none"])
 def test_transformers_loads_an_exported_encoder_and_agrees(bias: str, tmp_path: Path) -> None:
-    model, weights = encoder(replace(ENCODER, attention_bias=bias))
-    assert export_to_transformers(weights, tmp_path / "out") == ["it is a VideoMAEModel"]
-    config = tmp_path / "out" / "config.json"
-    said = json.loads(config.read_text())
-    assert said["layer_norm_eps"] == 1e-6
-    config.write_text(json.dumps(said | {"num_frames": 4, "image_size": SIZE}))  # our file did not say the clips' size
-    theirs = library().VideoMAEModel.from_pretrained(tmp_path / "out").eval()
-    assert apart(model(CLIP).tokens, theirs(entering(CLIP, model)).last_hidden_state) < 2e-6
+    model, exported = export_and_load(replace(ENCODER, attention_bias=bias), tmp_path / "out")
+    assert type(exported).__name__ == "VideoMAEModel"
+    assert exported.config.layer_norm_eps == 1e-6
+    tokens = exported(to_library_pixels(CLIP, model)).last_hidden_state
+    assert measure_difference(model(CLIP).tokens, tokens) < 2e-6
 
 
 @torch.no_grad()
-def test_a_model_that_has_the_librarys_own_eps_is_equal_as_it_is_loaded(tmp_path: Path) -> None:
-    model, weights = classifier(replace(CLASSIFIER, encoder=replace(ENCODER, norm_eps=1e-12), norm_eps=1e-5))
-    assert export_to_transformers(weights, tmp_path / "out") == ["it is a VideoMAEForVideoClassification"]
-    theirs = library().VideoMAEForVideoClassification.from_pretrained(tmp_path / "out").eval()
-    assert apart(model(CLIP), theirs(entering(CLIP, model.encoder)).logits) < 1e-6
+def test_a_model_with_the_eps_of_transformers_is_equal_as_loaded(tmp_path: Path) -> None:
+    config = replace(CLASSIFIER, encoder=replace(ENCODER, norm_eps=1e-12), norm_eps=1e-5)
+    assert export_to_transformers(make(config), tmp_path / "out") == ["it is a VideoMAEForVideoClassification"]
+    model, exported = export_and_load(config, tmp_path / "out")
+    assert measure_difference(model(CLIP), exported(to_library_pixels(CLIP, model.encoder)).logits) < 1e-6
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("short_side", "step"), [(16, 0), (24, 1)])  # as they are; enlarged, and rounded to bytes
-def test_a_made_video_means_the_same_through_the_exported_processor(short_side: int, step: int, tmp_path: Path) -> None:
+def test_a_video_gives_the_same_logits_through_the_exported_processor(
+    short_side: int, step: int, tmp_path: Path
+) -> None:
     grey = replace(ENCODER, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    views = to_dict(replace(VIEWS, short_side=short_side))
-    model, weights = classifier(replace(CLASSIFIER, encoder=grey), views=views)
-    export_to_transformers(weights, tmp_path / "out")
-    made = make_dataset(
-        tmp_path / "made", SyntheticClipsConfig(train=1, val=1, unlabelled=0, frames=8, size=(16, 20)), workers=1
-    )
-    frames = read_frames(next(made.rglob("*.mp4")), [0, 2, 4, 6])
-    ours = crop_views(frames, short_side, SIZE, 1)[0]
-    clip = rearrange(torch.from_numpy(ours).float() / 255, "t h w c -> 1 c t h w")
+    config, views = replace(CLASSIFIER, encoder=grey), to_dict(replace(VIEWS, short_side=short_side))
+    export_to_transformers(replace(make(config), metadata={**make(config).metadata, "views": views}), tmp_path / "out")
+    model = built(config).eval()
+    clips_config = SyntheticClipsConfig(train=1, val=1, unlabelled=0, frames=8, size=(16, 20))
+    videos = make_dataset(tmp_path / "videos", clips_config, workers=1)
+    frames = read_frames(next(videos.rglob("*.mp4")), [0, 2, 4, 6])
+    crop = crop_views(frames, short_side, SIZE, 1)[0]
+    clip = rearrange(torch.from_numpy(crop).float() / 255, "t h w c -> 1 c t h w")
     processor = library().VideoMAEImageProcessor.from_pretrained(tmp_path / "out")
     pixels = processor(list(frames), return_tensors="pt")["pixel_values"]
-    assert apart(entering(clip, model.encoder), pixels) < 1e-6 + step / 255 / 0.25
-    theirs = library().VideoMAEForVideoClassification.from_pretrained(tmp_path / "out").eval()
-    theirs.fc_norm.eps = model.config.norm_eps
-    assert apart(model(clip), theirs(pixels).logits) < 1e-5 if not step else 0.05
+    assert measure_difference(to_library_pixels(clip, model.encoder), pixels) < 1e-6 + step / 255 / 0.25
+    exported = library().VideoMAEForVideoClassification.from_pretrained(tmp_path / "out").eval()
+    exported.fc_norm.eps = model.config.norm_eps
+    assert measure_difference(model(clip), exported(pixels).logits) < 1e-5 if not step else 0.05
 
 
-def test_a_model_card_says_licence_and_provenance_and_how_to_load(tmp_path: Path) -> None:
-    past = [{"role": "teacher", "source": "their.pth", "licence": "CC-BY-NC-4.0"}]
-    _, weights = classifier(licence="CC-BY-NC-4.0", provenance=past)
-    export_to_transformers(weights, tmp_path / "out")
-    text = (tmp_path / "out" / "README.md").read_text()
-    assert "\nlicense: cc-by-nc-4.0\n" in text
-    assert "their.pth" in text
-    assert "VideoMAEForVideoClassification.from_pretrained" in text
-    assert "model.fc_norm.eps = 1e-06" in text
-    again = load_checkpoint(tmp_path / "out").metadata
-    assert again["licence"] == "CC-BY-NC-4.0"
-    assert again["provenance"] == past
+def test_a_model_card_states_licence_and_provenance_and_how_to_load(tmp_path: Path) -> None:
+    provenance = [{"role": "teacher", "source": "teacher.pth", "licence": "CC-BY-NC-4.0"}]
+    export_to_transformers(make(CLASSIFIER, licence="CC-BY-NC-4.0", provenance=provenance), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\nlicense: cc-by-nc-4.0\n" in card
+    assert "\n- teacher: teacher.pth, licence: CC-BY-NC-4.0\n" in card
+    assert "VideoMAEForVideoClassification.from_pretrained" in card
+    assert "model.fc_norm.eps = 1e-06" in card
+    metadata = load_checkpoint(tmp_path / "out").metadata
+    assert metadata["licence"] == "CC-BY-NC-4.0"
+    assert metadata["provenance"] == provenance
 
 
-REFUSED = {
-    "class token": encoder(replace(ENCODER, class_token=True))[1],
-    "positions are sincos2d": encoder(replace(ENCODER, positions="sincos2d"))[1],
-    "positions are learned": encoder(replace(ENCODER, positions="learned", learned_grid=(2, 4, 3)))[1],
-    "resized from another grid": encoder(replace(ENCODER, learned_grid=(2, 4, 3)))[1],
-    "attention bias is 'qkv'": encoder(replace(ENCODER, attention_bias="qkv"))[1],
-    "blocks have layer scale": encoder(replace(ENCODER, layer_scale=0.1))[1],
-    "relative positions": encoder(replace(ENCODER, relative_positions=True, learned_grid=(2, 4, 3)))[1],
-    "its pooling is 'mean_after_first'": classifier(replace(CLASSIFIER, pooling="mean_after_first"))[1],
-    "has one key": pre_training(replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, norm_eps=1e-5)))[1],
-    "its target is 'per_patch'": pre_training(replace(VIDEOMAE, target="per_patch"))[1],
-    "raw pixels": pre_training(
-        replace(VIDEOMAE, target="raw", encoder=replace(ENCODER, mean=(0.5, 0.5, 0.5)))
-    )[1],
-    "has a bias": pre_training(replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, embed_bias=True)))[1],
+REFUSED: dict[str, Any] = {
+    "it has a class token": replace(ENCODER, class_token=True),
+    "positions are sincos2d": replace(ENCODER, positions="sincos2d"),
+    "positions are learned": replace(ENCODER, positions="learned", learned_grid=(2, 4, 3)),
+    "resized from another grid": replace(ENCODER, learned_grid=(2, 4, 3)),
+    "attention bias is 'qkv'": replace(ENCODER, attention_bias="qkv"),
+    "blocks have layer scale": replace(ENCODER, layer_scale=0.1),
+    "relative positions": replace(ENCODER, relative_positions=True, learned_grid=(2, 4, 3)),
+    "its pooling is 'mean_after_first'": replace(CLASSIFIER, pooling="mean_after_first"),
+    "has one key": replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, norm_eps=1e-5)),
+    "its target is 'per_patch'": replace(VIDEOMAE, target="per_patch"),
+    "raw pixels": replace(VIDEOMAE, target="raw", encoder=replace(ENCODER, mean=(0.5, 0.5, 0.5))),
+    "has a bias": replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, embed_bias=True)),
+    "positions are sincos3d": MVD,
+    "a class token, and": IMAGEMAE,
+    "class token": STMAE,
     "is a detector": Checkpoint({}, {"kind": "detector"}, "x"),
     "does not say what it is": Checkpoint({}, {}, "x"),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize("why", REFUSED)
-def test_what_transformers_has_no_word_for_is_refused(why: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=why):
-        export_to_transformers(REFUSED[why], tmp_path / "out")
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_transformers_does_not_have_is_refused(message: str, tmp_path: Path) -> None:
+    config = REFUSED[message]
+    with pytest.raises(InputError, match=message):
+        export_to_transformers(config if isinstance(config, Checkpoint) else make(config), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("config", "why"), [(MVD, "positions are"), (IMAGEMAE, "class token"), (STMAE, "class token")])
-def test_methods_with_other_encoders_are_refused(config: Any, why: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=why):
-        export_to_transformers(pre_training(config)[1], tmp_path / "out")
-
-
-def test_what_has_no_place_there_is_said(tmp_path: Path) -> None:
-    student = export_to_transformers(pre_training(AMD)[1], tmp_path / "amd")
-    assert student[0] == "it is a VideoMAEForPreTraining"
-    assert "generators, projections" in student[1]
-    alone = export_to_transformers(pre_training(MASKAGAIN)[1], tmp_path / "maskagain")
-    assert alone[0] == "it is a VideoMAEModel"
+def test_what_is_left_out_is_described(tmp_path: Path) -> None:
+    architecture, omission, *_ = export_to_transformers(make(AMD), tmp_path / "amd")
+    assert architecture == "it is a VideoMAEForPreTraining"
+    assert "generators, projections" in omission
+    assert export_to_transformers(make(MASKAGAIN), tmp_path / "maskagain")[0] == "it is a VideoMAEModel"
     assert json.loads((tmp_path / "maskagain" / "config.json").read_text())["use_mean_pooling"]
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_not_overwritten_and_an_export_is(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
-        export_to_transformers(classifier()[1], tmp_path)
+        export_to_transformers(make(CLASSIFIER), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    export_to_transformers(classifier()[1], tmp_path / "out")
-    export_to_transformers(pre_training()[1], tmp_path / "out")
+    for config in (CLASSIFIER, VIDEOMAE):
+        export_to_transformers(make(config), tmp_path / "out")
     assert load_checkpoint(tmp_path / "out").metadata["kind"] == "pretraining"
 
 
-# --- the way in
+# ---- Import ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [pre_training, classifier, encoder])
-def test_our_export_comes_back_equal(make: Any, tmp_path: Path) -> None:
-    _, weights = make()
-    export_to_transformers(weights, tmp_path / "out")
-    again = load_checkpoint(tmp_path / "out")
-    assert again.metadata["kind"] == weights.metadata["kind"]
-    assert again.tensors.keys() == weights.tensors.keys()
-    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in weights.tensors.items())
-    assert again.metadata["encoder"] == weights.metadata["encoder"]
-    if make is pre_training:
-        ours = VIDEOMAE.encoder, VIDEOMAE.decoder, VIDEOMAE.target
-        found = from_dict(VideoMAEConfig, again.metadata["method"])
-        assert (found.encoder, found.decoder, found.target) == ours
-    if make is classifier:
-        assert from_dict(ClassifierConfig, again.metadata["classifier"]) == replace(CLASSIFIER, head_init_scale=0.001)
-        assert again.metadata["classes"] == NAMES
-        assert from_dict(ViewsConfig, again.metadata["views"]).size == SIZE
+@pytest.mark.parametrize("config", [VIDEOMAE, CLASSIFIER, ENCODER])
+def test_an_export_is_read_back_equal(config: Any, tmp_path: Path) -> None:
+    expected = make(config)
+    export_to_transformers(expected, tmp_path / "out")
+    checkpoint = load_checkpoint(tmp_path / "out")
+    metadata = checkpoint.metadata
+    assert (metadata["kind"], metadata["encoder"]) == (expected.metadata["kind"], expected.metadata["encoder"])
+    assert checkpoint.tensors.keys() == expected.tensors.keys()
+    assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in expected.tensors.items())
+    assert from_dict(ViewsConfig, metadata["views"]).size == SIZE
+    if config is VIDEOMAE:
+        method = from_dict(VideoMAEConfig, metadata["method"])
+        assert (method.encoder, method.decoder, method.target) == (ENCODER, VIDEOMAE.decoder, VIDEOMAE.target)
+    if config is CLASSIFIER:
+        assert from_dict(ClassifierConfig, metadata["classifier"]) == replace(CLASSIFIER, head_init_scale=0.001)
+        assert metadata["classes"] == NAMES
 
 
-def of_library(kind: str, folder: Path, *, seed: int = 0, **settings: Any) -> nn.Module:
-    """A model of transformers with random weights, and its folder."""
+def save_library_model(kind: str, directory: Path, **settings: Any) -> nn.Module:
+    """Save a model of transformers with random weights, and return it."""
     module = library()
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
-    decoder = {f"decoder_{word}": size for word, size in (sizes | {"hidden_size": 16, "intermediate_size": 33}).items()}
+    decoder = {f"decoder_{name}": size for name, size in (sizes | {"hidden_size": 16, "intermediate_size": 33}).items()}
     clip = {"image_size": list(SIZE), "patch_size": 4, "num_frames": 4, "num_labels": CLASSES}
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = getattr(module, kind)(module.VideoMAEConfig(**{**sizes, **decoder, **clip, **settings})).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
+    model.save_pretrained(directory)
     return model
 
 
@@ -268,101 +245,96 @@ def of_library(kind: str, folder: Path, *, seed: int = 0, **settings: Any) -> nn
 @pytest.mark.parametrize("mean_pooling", [True, False])
 @pytest.mark.parametrize("qv_bias", [True, False])
 def test_a_classifier_that_the_library_saved_agrees_with_it(mean_pooling: bool, qv_bias: bool, tmp_path: Path) -> None:
-    theirs = of_library("VideoMAEForVideoClassification", tmp_path, use_mean_pooling=mean_pooling, qv_bias=qv_bias)
-    weights = load_checkpoint(tmp_path)
-    model = from_dict(ClassifierConfig, weights.metadata["classifier"]).build().eval()
-    load_state_dict_strict(model, weights.tensors, weights.source)
-    assert apart(model(CLIP), theirs(entering(CLIP, model.encoder)).logits) < 1e-6
+    settings = {"use_mean_pooling": mean_pooling, "qv_bias": qv_bias}
+    expected = save_library_model("VideoMAEForVideoClassification", tmp_path, **settings)
+    model, checkpoint = load_classifier(str(tmp_path))
+    assert checkpoint.metadata["classes"] == [f"LABEL_{number}" for number in range(CLASSES)]
+    logits = expected(to_library_pixels(CLIP, model.encoder)).logits
+    assert measure_difference(model.eval()(CLIP), logits) < 1e-6
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("norm_pix_loss", [True, False])
 def test_a_pre_training_that_the_library_saved_agrees_with_it(norm_pix_loss: bool, tmp_path: Path) -> None:
-    theirs = of_library("VideoMAEForPreTraining", tmp_path, use_mean_pooling=False, norm_pix_loss=norm_pix_loss)
-    weights = load_checkpoint(tmp_path)
-    method = from_dict(VideoMAEConfig, weights.metadata["method"]).build().eval()
-    load_state_dict_strict(method, weights.tensors, weights.source)
-    mask = method.config.mask.draw(torch.arange(len(CLIP)), method.encoder.grid(CLIP))
-    found = theirs(entering(CLIP, method.encoder), bool_masked_pos=hidden_places(method, mask.masked))
-    assert apart(method(CLIP, mask=mask).loss, found.loss) < 1e-5
-
-
-@torch.no_grad()
-def test_whatever_takes_weights_takes_a_folder_of_the_library(tmp_path: Path) -> None:
-    theirs = of_library("VideoMAEForVideoClassification", tmp_path / "classifier")
-    model, weights = load_classifier(str(tmp_path / "classifier"))
-    assert weights.metadata["classes"] == [f"LABEL_{number}" for number in range(CLASSES)]
-    pixels = entering(CLIP, model.encoder)
-    assert apart(model.eval()(CLIP), theirs(pixels).logits) < 1e-6
-    of_library("VideoMAEForPreTraining", tmp_path / "encoder", use_mean_pooling=False)
-    asked = load_encoder(str(tmp_path / "encoder"), precision="fp32")
-    assert (asked.views.size, asked.views.sampling.num_frames) == (SIZE, 4)
-    assert asked.extract_features(CLIP)["final"].shape == (len(CLIP), ENCODER.dim)
+    settings = {"use_mean_pooling": False, "norm_pix_loss": norm_pix_loss}
+    expected = save_library_model("VideoMAEForPreTraining", tmp_path, **settings)
+    checkpoint = load_checkpoint(tmp_path)
+    method = from_dict(VideoMAEConfig, checkpoint.metadata["method"]).build().eval()
+    load_state_dict_strict(method, checkpoint.tensors, checkpoint.source)
+    mask, masked = draw_mask(method)
+    result = expected(to_library_pixels(CLIP, method.encoder), bool_masked_pos=masked)
+    assert measure_difference(method(CLIP, mask=mask).loss, result.loss) < 1e-5
+    encoder = load_encoder(str(tmp_path), precision="fp32")
+    assert (encoder.views.size, encoder.views.sampling.num_frames) == (SIZE, 4)
+    assert encoder.extract_features(CLIP)["final"].shape == (len(CLIP), ENCODER.dim)
 
 
 @torch.no_grad()
 def test_an_encoder_that_the_library_saved_starts_ours(tmp_path: Path) -> None:
-    theirs = of_library("VideoMAEModel", tmp_path, use_mean_pooling=False)
-    weights = load_checkpoint(tmp_path)
-    config = infer_encoder_config(weights, ENCODER)
+    expected = save_library_model("VideoMAEModel", tmp_path, use_mean_pooling=False)
+    checkpoint = load_checkpoint(tmp_path)
+    config = infer_encoder_config(checkpoint, ENCODER)
     model = config.build().eval()
-    init_encoder(model, weights, config)
+    init_encoder(model, checkpoint, config)
     assert config.norm_eps == 1e-12
-    assert apart(model(CLIP).tokens, theirs(entering(CLIP, model)).last_hidden_state) < 2e-6
+    tokens = expected(to_library_pixels(CLIP, model)).last_hidden_state
+    assert measure_difference(model(CLIP).tokens, tokens) < 2e-6
 
 
-def test_a_decoder_behind_no_last_norm_is_left_out_and_said(tmp_path: Path) -> None:
-    of_library("VideoMAEForPreTraining", tmp_path, use_mean_pooling=True)
-    weights = load_checkpoint(tmp_path)
-    assert weights.metadata["kind"] == "encoder"
-    assert not any(name.startswith("decoder.") for name in weights.tensors)
+def test_a_decoder_of_tokens_without_a_final_norm_is_left_out(tmp_path: Path) -> None:
+    save_library_model("VideoMAEForPreTraining", tmp_path, use_mean_pooling=True)
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint.metadata["kind"] == "encoder"
+    assert not any(name.startswith("decoder.") for name in checkpoint.tensors)
 
 
-def changed(folder: Path, *, config: Mapping[str, Any] = {}, tensors: Mapping[str, Tensor | None] = {}) -> Path:
-    """An exported classifier with other words in its config.json, other tensors, or without some (None)."""
-    export_to_transformers(classifier()[1], folder)
-    path = folder / "config.json"
+def export_changed(
+    directory: Path, *, config: Mapping[str, Any] = {}, tensors: Mapping[str, Tensor | None] = {}
+) -> Path:
+    """An exported classifier with another config.json, with other tensors, or without some (None)."""
+    export_to_transformers(make(CLASSIFIER), directory)
+    path, file = directory / "config.json", directory / "model.safetensors"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
-    file = folder / "model.safetensors"
-    found = {**load_file(file), **tensors}
-    save_file({name: tensor for name, tensor in found.items() if tensor is not None}, file, metadata={"format": "pt"})
-    return folder
+    changed = {name: tensor for name, tensor in {**load_file(file), **tensors}.items() if tensor is not None}
+    save_file(changed, file, metadata={"format": "pt"})
+    return directory
 
 
-LAYER = "videomae.encoder.layer.1."
-WRONG: dict[str, tuple[dict[str, Any], dict[str, Tensor | None]]] = {
+ATTENTION = "videomae.encoder.layer.1.attention.attention."
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Tensor | None]]] = {
     "hidden_size 48": ({"hidden_size": 48}, {}),
     "num_hidden_layers 3": ({"num_hidden_layers": 3}, {}),
     "patch_size 8": ({"patch_size": 8}, {}),
     "hidden_act 'relu'": ({"hidden_act": "relu"}, {}),
+    "qv_bias False": ({"qv_bias": False}, {}),
     "num_attention_heads 'two'": ({"num_attention_heads": "two"}, {}),
     "names 2 classes": ({"id2label": {"0": "a", "1": "b"}}, {}),
     "lacks videomae.layernorm.": ({"use_mean_pooling": False}, {}),
     "lacks fc_norm.": ({}, {"fc_norm.weight": None, "fc_norm.bias": None}),
-    "lacks 1 tensor .*q_bias": ({}, {f"{LAYER}attention.attention.q_bias": None}),
-    "2 of 3 parts": ({}, {f"{LAYER}attention.attention.key.weight": None}),
-    "nothing explains": ({}, {f"{LAYER}attention.attention.key.bias": torch.zeros(24)}),
+    "lacks 1 tensor .*q_bias": ({}, {f"{ATTENTION}q_bias": None}),
+    "2 of 3 parts": ({}, {f"{ATTENTION}key.weight": None}),
+    "nothing explains": ({}, {f"{ATTENTION}key.bias": torch.zeros(24)}),
     "fixed table": ({}, {"videomae.embeddings.position_embeddings": torch.rand(1, 24, 24)}),
 }
 
 
-@pytest.mark.parametrize("why", WRONG)
-def test_a_file_that_contradicts_itself_is_refused(why: str, tmp_path: Path) -> None:
-    config, tensors = WRONG[why]
-    with pytest.raises(InputError, match=why):
-        load_checkpoint(changed(tmp_path / "out", config=config, tensors=tensors))
+@pytest.mark.parametrize("message", CONTRADICTIONS)
+def test_a_file_that_contradicts_itself_is_refused(message: str, tmp_path: Path) -> None:
+    config, tensors = CONTRADICTIONS[message]
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(export_changed(tmp_path / "out", config=config, tensors=tensors))
 
 
-def test_stored_codes_of_positions_are_left_out_where_they_are_the_computed_ones(tmp_path: Path) -> None:
-    table = classifier()[0].encoder.positions(ENCODER.grid(CLIP), CLIP.device)[None]
-    folder = changed(tmp_path / "out", tensors={"videomae.embeddings.position_embeddings": table})
-    assert "encoder.patch_embed.weight" in load_checkpoint(folder).tensors
+def test_stored_fixed_positions_are_left_out(tmp_path: Path) -> None:
+    table = built(ENCODER).positions(ENCODER.grid(CLIP), CLIP.device)[None]
+    directory = export_changed(tmp_path / "out", tensors={"videomae.embeddings.position_embeddings": table})
+    assert "encoder.patch_embed.weight" in load_checkpoint(directory).tensors
 
 
-def test_a_bare_file_needs_the_heads_from_somewhere(tmp_path: Path) -> None:
-    folder = changed(tmp_path / "out")
-    (folder / "config.json").unlink()
+def test_a_bare_file_needs_a_hint_for_its_heads(tmp_path: Path) -> None:
+    directory = export_changed(tmp_path / "out")
+    (directory / "config.json").unlink()
     with pytest.raises(InputError, match="heads"):
-        load_checkpoint(folder / "model.safetensors")
-    found = load_checkpoint(folder / "model.safetensors", ENCODER)
-    assert infer_encoder_config(found, ENCODER).heads == ENCODER.heads
+        load_checkpoint(directory / "model.safetensors")
+    checkpoint = load_checkpoint(directory / "model.safetensors", ENCODER)
+    assert infer_encoder_config(checkpoint, ENCODER).heads == ENCODER.heads
