@@ -1,4 +1,4 @@
-"""What every fine-tuning's model costs and how it is tested, against the papers' columns; and the page that says it."""
+"""The cost and the views of every fine-tuning, against the papers' columns and the page that lists them."""
 
 import importlib
 import math
@@ -17,27 +17,20 @@ from vidstill.recipes.recipe import NUM_CLASSES, find_recipe
 from vidstill.recipes.show import compute_recipe_cost
 from vidstill.utils.flops import ModelCost, compute_model_cost
 
-HOUSE = PROJECT
-
-# ---- Cost: columns "GF × views" and "params M" ----------------------------------------------------------------------
-
 
 @cache
-def counted(model, num_frames, size) -> ModelCost:
+def count_cost(model, num_frames, size) -> ModelCost:
     return compute_model_cost(model, num_frames=num_frames, size=size)
 
 
 def quick_cost(config, *, num_frames, size) -> ModelCost:
     """As `compute_model_cost`, called once for all models that differ only in their heads or in nothing counted."""
     if isinstance(config, ViTConfig):
-        return counted(config, num_frames, size)
+        return count_cost(config, num_frames, size)
     model = replace(config, num_classes=400, encoder=replace(config.encoder, drop_path=0.0), dropout=0.0)
-    found, more = (
-        counted(replace(model, weight_init="normal", norm="fresh"), num_frames, size),
-        config.num_classes - 400,
-    )
-    dim = config.encoder.dim
-    return ModelCost(found.num_parameters + more * (dim + 1), found.multiply_adds + more * dim)
+    cost = count_cost(replace(model, weight_init="normal", norm="fresh"), num_frames, size)
+    more, dim = config.num_classes - 400, config.encoder.dim
+    return ModelCost(cost.num_parameters + more * (dim + 1), cost.multiply_adds + more * dim)
 
 
 @pytest.fixture(autouse=True)
@@ -52,21 +45,14 @@ def cost_of(recipe) -> ModelCost:
 
 def products(encoder, frames, size):
     """Multiply-adds as the papers count: depth · (12 · N · D² + 2 · N² · D) + n · D · pixels; N has the class token."""
-    parts = zip((frames, *size), encoder.tubelet, strict=True)
-    patches = math.prod(side // step for side, step in parts)
+    sides = zip((frames, *size), encoder.tubelet, strict=True)
+    patches = math.prod(side // step for side, step in sides)
     tokens = patches + encoder.class_token
     blocks = encoder.depth * (12 * tokens * encoder.dim**2 + 2 * tokens**2 * encoder.dim)
     return blocks + patches * encoder.dim * 3 * math.prod(encoder.tubelet)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_its_model_is_built_and_runs_without_any_memory_at_the_cost_that_the_formula_has(name):
-    recipe = find_recipe(name)
-    found = cost_of(recipe)
-    assert found.multiply_adds == pytest.approx(
-        products(recipe.encoder, recipe.views.sampling.num_frames, recipe.views.size), rel=1e-4
-    )
-
+# ---- Cost: columns "GF × views" and "params M" ----------------------------------------------------------------------
 
 SIZES = {"small": (22, 57), "base": (87, 180), "large": (305, 597), "huge": (633, 1192)}
 COLUMNS = [  # section 10.1's table, row by row: millions, 10⁹ multiply-adds a view, views of 3 crops each
@@ -90,12 +76,12 @@ COLUMNS = [  # section 10.1's table, row by row: millions, 10⁹ multiply-adds a
 @pytest.mark.parametrize(("name", "millions", "gflops", "views"), COLUMNS)
 def test_parameters_work_and_views_are_the_published_columns(name, millions, gflops, views):
     recipe = find_recipe(name)
-    found = cost_of(recipe)
+    cost = cost_of(recipe)
     assert (recipe.views.temporal_clips, recipe.views.spatial_crops) == (views, 3)
     if millions is not None:  # some are rounded, others up: 304.27 is printed as 305
-        assert abs(found.parameter_millions - millions) < 1
+        assert abs(cost.parameter_millions - millions) < 1
     if gflops is not None:  # printed in whole numbers, of counts that have up to a thousandth more than the formula
-        assert abs(found.gflops - gflops) < 0.5 + 1e-3 * gflops
+        assert abs(cost.gflops - gflops) < 0.5 + 1e-3 * gflops
 
 
 PROTOCOLS = {"ssv2": (2, 3), "ucf101": (5, 3), "hmdb51": (5, 3), "kinetics400": (5, 3), "imagenet": (1, 1)}
@@ -111,18 +97,18 @@ OTHERS = {  # families and recipes with views of their own
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_views_are_the_protocol_s_of_its_data_and_family(name):
+def test_a_model_costs_what_the_formula_says_and_is_tested_on_the_views_of_its_data_and_family(name):
     recipe = find_recipe(name)
+    views, published = recipe.views, re.findall(r"\((\d+) × (\d+) views\)|\((1) view\)", recipe.published_result)
     expected = (7, 3) if name.startswith("stmae.") else PROTOCOLS[recipe.clips.dataset]
-    assert (recipe.views.temporal_clips, recipe.views.spatial_crops) == OTHERS.get(
-        name.removesuffix("_finetune"), expected
-    )
-    published = re.findall(r"\((\d+) × (\d+) views\)|\((1) view\)", recipe.published_result)
-    for views, crops, one in published:
-        assert (int(views or one), int(crops or one)) == (recipe.views.temporal_clips, recipe.views.spatial_crops)
+    protocol = OTHERS.get(name.removesuffix("_finetune"), expected)
+    assert (views.temporal_clips, views.spatial_crops) == protocol
+    assert all((int(clips or one), int(crops or one)) == protocol for clips, crops, one in published)
+    multiply_adds = products(recipe.encoder, views.sampling.num_frames, views.size)
+    assert cost_of(recipe).multiply_adds == pytest.approx(multiply_adds, rel=1e-4)
 
 
-# ---- What is shown of it --------------------------------------------------------------------------------------------
+# ---- What `recipes --show` prints -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,27 +128,27 @@ def test_parameters_are_counted_with_the_head_of_the_data_set(name, parameters, 
     assert compute_recipe_cost(find_recipe(name))["parameters_millions"] == pytest.approx(parameters / 1e6, rel=5e-4)
 
 
-def test_what_is_shown_of_a_fine_tuned_model():
+def test_the_cost_of_a_fine_tuned_model_has_its_views_and_published_result():
     recipe = find_recipe("videomae.small_ssv2_finetune")
-    shown = compute_recipe_cost(recipe)
-    assert shown["gflops_per_view"] == pytest.approx(products(recipe.encoder, 16, (224, 224)) / 1e9, rel=5e-4)
-    assert (shown["classes"], shown["temporal_clips"], shown["spatial_crops"]) == (174, 2, 3)
-    assert shown["published_result"] == recipe.published_result
+    cost = compute_recipe_cost(recipe)
+    assert cost["gflops_per_view"] == pytest.approx(products(recipe.encoder, 16, (224, 224)) / 1e9, rel=5e-4)
+    assert (cost["classes"], cost["temporal_clips"], cost["spatial_crops"]) == (174, 2, 3)
+    assert cost["published_result"] == recipe.published_result
 
 
-def test_of_data_that_no_paper_has_the_model_is_shown_without_a_head():
+def test_the_cost_of_a_model_for_data_that_are_no_papers_has_no_head():
     recipe = find_recipe("quickstart.finetune")
     with torch.device("meta"):
         model = recipe.build_classifier_config(8).build()
     headless = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.head.parameters())
-    shown = compute_recipe_cost(recipe)
-    assert shown["classes"] is None
-    assert shown["parameters_millions"] == pytest.approx(headless / 1e6, rel=1e-3)
+    cost = compute_recipe_cost(recipe)
+    assert cost["classes"] is None
+    assert cost["parameters_millions"] == pytest.approx(headless / 1e6, rel=1e-3)
 
 
 def test_the_page_has_the_tables_that_the_script_makes_of_the_recipes(monkeypatch):
-    monkeypatch.syspath_prepend(HOUSE / "scripts")
+    monkeypatch.syspath_prepend(PROJECT / "scripts")
     script = importlib.import_module("finetuning_table")
-    for page, made in script.TABLES.items():
-        assert page.read_text().partition(script.START)[2].partition(script.END)[0] == made()
+    for page, make in script.TABLES.items():
+        assert page.read_text().partition(script.START)[2].partition(script.END)[0] == make()
     assert [name for name in NAMES if f"`{name}`" not in script.format_finetune_tables()] == []

@@ -32,15 +32,15 @@ def test_st_mae_s_roads_to_ssv2_and_by_kinetics_600_to_larger_clips_of_kinetics_
     )
     run(first, out=tmp_path / "k600", **pretrained)
     second = f"finetune stmae.large_k400_from_k600_finetune {_TINY} {_LARGER}"
-    given = {"data": data, "init": tmp_path / "k600"}
+    options = {"data": data, "init": tmp_path / "k600"}
     capsys.readouterr()
-    assert main(typed(second, out=tmp_path / "k400", **given)) == 2
+    assert main(typed(second, out=tmp_path / "k400", **options)) == 2
     assert "22 rows does not divide into tubelets of 4; take 20 rows" in capsys.readouterr().err
     assert not (tmp_path / "k400").exists()
 
-    run(f"{second} --encoder.drop-remainder", out=tmp_path / "k400", **given)
-    said = about(tmp_path / "k400")
-    assert said["encoder"]["learned_grid"] == [2, 4, 4]  # the pre-training's, from which larger ones are made
-    assert said["encoder"]["drop_remainder"]
-    assert said["provenance"][0]["kind"] == "classifier"
+    run(f"{second} --encoder.drop-remainder", out=tmp_path / "k400", **options)
+    metadata = about(tmp_path / "k400")
+    assert metadata["encoder"]["learned_grid"] == [2, 4, 4]  # the pre-training's, from which larger ones are made
+    assert metadata["encoder"]["drop_remainder"]
+    assert metadata["provenance"][0]["kind"] == "classifier"
     assert 0 <= json.loads((tmp_path / "k400" / "test.json").read_text())["top1"] <= 100

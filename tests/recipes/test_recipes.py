@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import fields, is_dataclass, replace
+from operator import attrgetter
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def numbers(value):
 
 
 @pytest.mark.parametrize("name", ablations_slowly(PRETRAIN))
-def test_a_method_is_built_of_a_recipe_and_rehearsed_without_any_memory(name):
+def test_a_method_is_built_and_run_without_any_memory(name):
     recipe = find_recipe(name)
     with torch.device("meta"):
         method = recipe.method.build()
@@ -49,22 +50,29 @@ def test_a_method_is_built_of_a_recipe_and_rehearsed_without_any_memory(name):
 
 
 @pytest.mark.parametrize("name", FINETUNE)
-def test_a_classifier_is_built_of_a_recipe_without_any_memory(name):
+def test_a_classifier_is_built_without_any_memory_and_tested_on_clips_like_its_training_clips(name):
+    recipe = find_recipe(name)
     with torch.device("meta"):
-        model = find_recipe(name).build_classifier_config(CLASSES).build()
-    assert model.head.out_features == CLASSES
-    assert model.head.weight.is_meta
+        model = recipe.build_classifier_config(CLASSES).build()
+    assert (model.head.out_features, model.head.weight.is_meta) == (CLASSES, True)
+    sampling = recipe.clips.sampling
+    if isinstance(sampling, TimedSampling):  # tests have no start to draw
+        sampling = replace(sampling, start_mode=recipe.views.sampling.start_mode)
+    assert (recipe.views.sampling, recipe.views.size) == (sampling, recipe.clips.size)
+    if "ssv2" in name:  # its classes tell left from right
+        assert recipe.clips.flip_probability == 0
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_survives_being_written_and_read(name):
-    recipe = RECIPES[name]
+def test_a_recipe_can_be_written_and_read_and_planned(name):
+    recipe, run = RECIPES[name], plan(name)
     assert from_dict(type(recipe), json.loads(json.dumps(to_dict(recipe)))) == recipe
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_no_number_of_a_recipe_is_negative(name):
-    assert min(numbers(RECIPES[name])) >= 0
+    assert min(numbers(recipe)) >= 0
+    assert run.total_steps == recipe.schedule.epochs * run.steps_per_epoch
+    copies = 1 if isinstance(recipe, DetectionRecipe) else recipe.clips.repeats
+    assert run.videos_per_step * copies == recipe.batch
+    assert 0 <= run.min_lr < run.peak_lr
+    assert run.warmup_steps < run.total_steps
 
 
 @pytest.mark.parametrize("name", [name for name in PAPERS if not isinstance(RECIPES[name], DetectionRecipe)])
@@ -74,22 +82,10 @@ def test_a_paper_s_recipe_states_the_published_result_and_its_views_or_that_ther
 
 
 def test_no_two_recipes_of_a_family_are_the_same_but_for_their_results():
-    seen = {}
+    names = {}
     for name in PAPERS:
         settings = name.split(".")[0], json.dumps(to_dict(replace(RECIPES[name], published_result="")))
-        assert settings not in seen, f"{name} is {seen[settings]}"
-        seen[settings] = name
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_plan_can_be_made_of_a_recipe(name):
-    recipe = find_recipe(name)
-    made = plan(name)
-    assert made.total_steps == recipe.schedule.epochs * made.steps_per_epoch
-    copies = 1 if isinstance(recipe, DetectionRecipe) else recipe.clips.repeats
-    assert made.videos_per_step * copies == recipe.batch
-    assert 0 <= made.min_lr < made.peak_lr
-    assert made.warmup_steps < made.total_steps
+        assert names.setdefault(settings, name) == name
 
 
 @pytest.mark.parametrize("name", [name for name in PRETRAIN if re.match("amd.(base|small)", name)])
@@ -100,33 +96,18 @@ def test_amd_learns_from_its_teacher_in_the_middle_and_at_the_end(name):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in FINETUNE if "ssv2" in name])
-def test_where_left_is_not_right_nothing_is_flipped(name):
-    assert find_recipe(name).clips.flip_probability == 0
-
-
-@pytest.mark.parametrize("name", FINETUNE)
-def test_a_test_looks_at_clips_like_those_that_were_trained_on(name):
-    recipe = find_recipe(name)
-    sampling = recipe.clips.sampling
-    if isinstance(sampling, TimedSampling):  # tests have no start to draw
-        sampling = replace(sampling, start_mode=recipe.views.sampling.start_mode)
-    assert recipe.views.sampling == sampling
-    assert recipe.views.size == recipe.clips.size
-
-
 @pytest.mark.parametrize("name", [n for n in FINETUNE if n in PAPERS and ".ablation_" not in n])
-def test_a_fine_tuning_recipe_has_the_encoder_of_its_family_s_pre_trainings(name):
-    """But for its drop path, and for codes of images, which are computed before they are learned."""
+def test_a_fine_tuning_recipe_has_the_encoder_of_its_familys_pre_trainings(name):
+    """But for its drop path, and for position embeddings of images, which are computed before they are learned."""
     size, of_images = name.partition("_")[0], "in1k" in name
-    found = [find_recipe(n).method.encoder for n in PRETRAIN if n.startswith(f"{size}_") and ("in1k" in n) == of_images]
-    assert found
-    one = find_recipe(name).encoder
-    for other in found:
-        assert (one.dim, one.depth, one.heads, one.tubelet) == (other.dim, other.depth, other.heads, other.tubelet)
-        assert (one.class_token, one.attention_bias) == (other.class_token, other.attention_bias)
-        assert (one.mean, one.std) == (other.mean, other.std)
-        assert one.positions == (other.positions if not of_images else "learned")
+    others = [
+        find_recipe(n).method.encoder for n in PRETRAIN if n.startswith(f"{size}_") and ("in1k" in n) == of_images
+    ]
+    assert others
+    settings = attrgetter("dim", "depth", "heads", "tubelet", "class_token", "attention_bias", "mean", "std")
+    encoder = find_recipe(name).encoder
+    assert {settings(other) for other in others} == {settings(encoder)}
+    assert {"learned" if of_images else other.positions for other in others} == {encoder.positions}
 
 
 @pytest.mark.parametrize("name", ["videomae.base_k400", "videomae.base_k400_finetune"])
@@ -154,26 +135,22 @@ def test_what_fills_no_tubelet_is_dropped_in_fine_tuning_alone():
         replace(pre_trained, method=method, clips=replace(pre_trained.clips, size=(312, 312)))
 
 
-def test_a_recipe_is_found_with_hyphens_too():
+def test_hyphens_in_a_name_count_as_underscores():
     assert find_recipe("amd.small-k400") is find_recipe("amd.small_k400")
 
 
 @pytest.mark.parametrize(
-    ("misspelt", "near"),
+    ("name", "hint"),
     [
-        ("videomea.base_k400", "videomae.base_k400"),
-        ("amd.smal_k400", "amd.small_k400"),
-        ("base_k400", "amd.base_k400"),
+        ("videomea.base_k400", "near are .*videomae.base_k400"),
+        ("amd.smal_k400", "near are .*amd.small_k400"),
+        ("base_k400", "near are .*amd.base_k400"),
+        ("xyz", "`vidstill recipes` lists them"),
     ],
 )
-def test_of_a_misspelt_recipe_the_near_ones_are_named(misspelt, near):
-    with pytest.raises(InputError, match=f"no recipe '{misspelt}'; near are .*{near}"):
-        find_recipe(misspelt)
-
-
-def test_of_a_recipe_that_is_like_none_the_list_is_named():
-    with pytest.raises(InputError, match="no recipe 'xyz'; `vidstill recipes` lists them"):
-        find_recipe("xyz")
+def test_the_error_of_a_misspelt_name_suggests_similar_names_or_the_list(name, hint):
+    with pytest.raises(InputError, match=f"no recipe '{name}'; {hint}"):
+        find_recipe(name)
 
 
 def test_names_are_chosen_by_a_part_or_by_a_pattern():

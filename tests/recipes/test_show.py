@@ -35,10 +35,10 @@ def execute_source(sources, file):
 @pytest.mark.parametrize("name", load_recipes())
 def test_the_options_of_a_recipe_give_the_recipe(name):
     recipe = find_recipe(name)
-    words = ["--data", ""]
-    words += [word for option, text in format_options(recipe).items() for word in (option, *shlex.split(text))]
+    argv = ["--data", ""]
+    argv += [text for option, value in format_options(recipe).items() for text in (option, *shlex.split(value))]
     options = RecipeOptions(types=(type(recipe),), config=recipe)
-    _, _, typed = parse_recipe_options(options, RunConfig, words, "vidstill", description="", out=Path())
+    _, _, typed = parse_recipe_options(options, RunConfig, argv, "vidstill", description="", out=Path())
     assert apply_options(recipe, typed) == recipe
 
 
@@ -78,39 +78,48 @@ def test_what_another_recipe_is_made_of_is_not_shown():
     assert "ucf101" not in read_recipe_source("videomae.base_k400")
 
 
-def test_of_a_fine_tuning_the_cost_of_its_model_is_printed_before_the_source(capsys):
-    assert main(["recipes", "--show", "videomae.base-ucf101-finetune"]) == 0
-    words, cost, text = capsys.readouterr().out.split("\n\n")[:3]
-    assert words.startswith("--encoder.dim")
-    assert dict(line.split(maxsplit=1) for line in cost.splitlines()) == {
-        "classes": "101",
-        "parameters_millions": "86.3",
-        "gflops_per_view": "180.3",
-        "temporal_clips": "5",
-        "spatial_crops": "3",
-        "published_result": "UCF101 top-1 91.3, top-5 98.5; from K400: 96.1 (5 × 3 views)",
-    }
-    assert text.startswith('"""VideoMAE')
-    assert main(["recipes", "--show", "videomae.base-ucf101-finetune", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["cost"]["gflops_per_view"] == 180.3
-    assert shown["schedule"]["epochs"] == 100
+@pytest.mark.parametrize(
+    ("name", "option", "cost", "docstring"),
+    [
+        (
+            *("videomae.base-ucf101-finetune", "--encoder.dim"),
+            {
+                "classes": "101",
+                "parameters_millions": "86.3",
+                "gflops_per_view": "180.3",
+                "temporal_clips": "5",
+                "spatial_crops": "3",
+                "published_result": "UCF101 top-1 91.3, top-5 98.5; from K400: 96.1 (5 × 3 views)",
+            },
+            '"""VideoMAE',
+        ),
+        (
+            *("amd.base-ava", "--views.box-expansion"),
+            {
+                "actions": "80",
+                "parameters_millions": "86.29",
+                "gflops_per_clip": "180.3",
+                "published_result": "AVA v2.2 mAP 29.9",
+            },
+            '"""AMD',
+        ),
+    ],
+)
+def test_the_options_and_the_cost_of_a_fine_tuned_model_are_printed_before_the_source(
+    capsys, name, option, cost, docstring
+):
+    assert main(["recipes", "--show", name]) == 0
+    options, printed_cost, source = capsys.readouterr().out.split("\n\n")[:3]
+    assert option in options
+    assert dict(line.split(maxsplit=1) for line in printed_cost.splitlines()) == cost
+    assert source.startswith(docstring)
+    assert main(["recipes", "--show", name, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {name: str(value) for name, value in printed["cost"].items()} == cost
+    assert printed["batch"] == find_recipe(name).batch
 
 
-def test_of_a_detector_the_cost_of_its_model_is_printed_before_the_source(capsys):
-    assert main(["recipes", "--show", "amd.base-ava"]) == 0
-    words, cost, text = capsys.readouterr().out.split("\n\n")[:3]
-    assert "--views.box-expansion" in words
-    assert dict(line.split(maxsplit=1) for line in cost.splitlines()) == {
-        "actions": "80",
-        "parameters_millions": "86.29",
-        "gflops_per_clip": "180.3",
-        "published_result": "AVA v2.2 mAP 29.9",
-    }
-    assert text.startswith('"""AMD')
-
-
-def test_a_pre_training_has_no_classifier_whose_cost_could_be_shown(capsys):
+def test_a_pre_training_has_no_classifier_whose_cost_could_be_printed(capsys):
     assert main(["recipes", "--show", "videomae.base-ucf101", "--json"]) == 0
     assert "cost" not in json.loads(capsys.readouterr().out)
 

@@ -49,12 +49,7 @@ def test_a_whole_number_may_stand_for_a_real_one_but_not_the_other_way():
         from_dict(ViTConfig, plain | {"depth": 2.0})
 
 
-def test_fields_that_are_missing_take_their_defaults():
-    plain = {name: value for name, value in to_dict(CosineConfig(epochs=3)).items() if name in ("class", "epochs")}
-    assert from_dict(CosineConfig, plain) == CosineConfig(epochs=3)
-
-
-def test_the_class_need_not_be_named_where_only_one_can_stand():
+def test_missing_fields_take_their_defaults_and_the_class_need_not_be_named():
     assert from_dict(CosineConfig, {"epochs": 3}) == CosineConfig(epochs=3)
 
 
@@ -76,21 +71,22 @@ CLIPS = to_dict(ClipsConfig(dataset="made", sampling=SpanSampling()))
         ({"sampling": None}, r"sampling is None; it must hold the fields"),
         ({"sampling": {"class": "os:system"}}, r"which is not vidstill's; the file is not to be trusted"),
         ({"sampling": {"class": ["vidstill.utils.types:Grid"]}}, r"which is not vidstill's"),
-        (
-            {"sampling": {"class": "vidstill.data.decode.reader:Sampling"}},
-            r"which this version of vidstill does not have",
+        *(
+            ({"sampling": {"class": name}}, r"which this version of vidstill does not have")
+            for name in ("vidstill.data.decode.reader:Sampling", "vidstill.data.sampled:Sampling")
         ),
-        ({"sampling": {"class": "vidstill.data.sampled:Sampling"}}, r"which this version of vidstill does not have"),
-        ({"sampling": {"class": "vidstill.synthetic.dataset:make_dataset"}}, r"which is not a configuration"),
-        ({"sampling": {"class": "vidstill.models.vit:SMALL"}}, r"which is not a configuration"),
-        (
-            {"sampling": {"class": "vidstill.engine.distributed:DistributedDataParallelKwargs"}},
-            r"which is not a configuration",
+        *(
+            ({"sampling": {"class": f"vidstill.{name}"}}, r"which is not a configuration")
+            for name in (
+                "synthetic.dataset:make_dataset",
+                "models.vit:SMALL",
+                "engine.distributed:DistributedDataParallelKwargs",
+            )
         ),
         ({"repeats": 0}, r"repeats is 0; take 1 or more"),
     ],
 )
-def test_what_cannot_be_read_is_named(change, sentence):
+def test_unreadable_values_are_named(change, sentence):
     with pytest.raises(InputError, match=sentence):
         from_dict(ClipsConfig, CLIPS | change)
 

@@ -16,10 +16,10 @@ def products(model: ViTConfig, *, tokens: int, pixels: int) -> int:
 
 @pytest.mark.parametrize(("model", "parameters", "gflops"), [(SMALL, 22_033_936, 57), (BASE, 86_534_800, 180)])
 def test_a_classifier_costs_what_the_papers_say(model, parameters, gflops):
-    found = compute_model_cost(ClassifierConfig(encoder=model, num_classes=400), num_frames=16, size=(224, 224))
-    assert found.num_parameters == parameters
-    assert found.gflops == pytest.approx(gflops, rel=5e-3)
-    assert found.multiply_adds == pytest.approx(products(model, tokens=1568, pixels=1536), rel=1e-4)
+    cost = compute_model_cost(ClassifierConfig(encoder=model, num_classes=400), num_frames=16, size=(224, 224))
+    assert cost.num_parameters == parameters
+    assert cost.gflops == pytest.approx(gflops, rel=5e-3)
+    assert cost.multiply_adds == pytest.approx(products(model, tokens=1568, pixels=1536), rel=1e-4)
 
 
 def test_every_token_pays_for_the_attention_to_all_others():
@@ -33,9 +33,7 @@ def test_what_a_model_learns_besides_its_layers_is_counted_too():
     fixed = ViTConfig(dim=24, depth=2, heads=2, tubelet=(2, 4, 4))
     learned = replace(fixed, positions="learned", learned_grid=(2, 4, 2), class_token=True)
     one, other = (compute_model_cost(model, num_frames=4, size=(16, 8)) for model in (fixed, learned))
-    assert (
-        other.num_parameters == one.num_parameters + 16 * 24 + 2 * 24
-    )  # a code for each token; the class token and its code
+    assert other.num_parameters == one.num_parameters + (16 + 2) * 24  # 16 positions; the class token and its own
     assert other.multiply_adds == 2 * (12 * 17 * 24**2 + 2 * 17**2 * 24) + 16 * 24 * 96
 
 

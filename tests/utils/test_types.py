@@ -1,4 +1,4 @@
-"""Grids, and what is taken from them."""
+"""Grids of tokens, and gathering them."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_a_grid_counts_the_tubelets_along_each_axis(t, h, w, frames, rows, colum
 
 
 @pytest.mark.parametrize(
-    ("shape", "met", "mend"),
+    ("shape", "problem", "mend"),
     [
         ((5, 16, 16), "5 frames does not divide into tubelets of 2", "take 4 frames"),
         ((1, 16, 16), "1 frames", "take 2 frames"),
@@ -28,15 +28,13 @@ def test_a_grid_counts_the_tubelets_along_each_axis(t, h, w, frames, rows, colum
         ((4, 16, 250), "250 columns", "take 240 columns"),
     ],
 )
-def test_a_clip_that_does_not_divide_is_met_with_what_to_take(shape, met, mend):
-    with pytest.raises(InputError, match=met) as error:
+def test_a_clip_that_does_not_divide_is_refused_with_the_nearest_size(shape, problem, mend):
+    with pytest.raises(InputError, match=problem) as error:
         Grid.from_clip(torch.empty(1, 3, *shape), (2, 16, 16))
     assert mend in str(error.value)
 
 
-def test_take_gives_each_clip_its_own_tokens_in_the_order_asked_for():
+def test_each_clips_own_tokens_are_gathered_in_the_order_of_the_indices():
     tokens = torch.arange(2 * 5 * 3.0).view(2, 5, 3)
-    places = torch.tensor([[4, 0], [1, 1]])
-    taken = gather_tokens(tokens, places)
-    assert torch.equal(taken[0], tokens[0, [4, 0]])
-    assert torch.equal(taken[1], tokens[1, [1, 1]])
+    gathered = gather_tokens(tokens, torch.tensor([[4, 0], [1, 1]]))
+    assert torch.equal(gathered, torch.stack([tokens[0, [4, 0]], tokens[1, [1, 1]]]))

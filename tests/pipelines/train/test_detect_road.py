@@ -24,16 +24,7 @@ from vidstill.data.ava.samples import KeyframeViewDataset
 from vidstill.pipelines.trained_models import load_detector
 
 FILES = ("test.json", "detections.csv", "actions.csv", "curves.png")
-TWO = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node",
-    "2",
-    "-m",
-    "vidstill.cli",
-]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidstill.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -53,7 +44,7 @@ def load_keyframes(data: Path) -> Keyframes:
     return open_box_dataset(data).load_split("val").load_test_keyframes(0.5)
 
 
-def test_a_training_leaves_a_detector_and_all_that_its_test_found(road):
+def test_a_training_leaves_a_detector_and_the_results_of_its_test(road):
     assert {"model.safetensors", "recipe.json", "log.jsonl", *FILES} <= {path.name for path in (road / "one").iterdir()}
     result = read_result(road / "one")
     frames = load_keyframes(road / "data")
@@ -143,8 +134,7 @@ def test_the_same_command_goes_on_after_a_kill(road, tmp_path):
     assert read_result(tmp_path / "run") == read_result(road / "one")
 
 
-def test_an_encoder_at_a_rate_of_zero_stays_as_it_was_and_its_head_learns(road, tmp_path):
-    """A layer decay of 0: the same head on a frozen encoder."""
+def test_an_encoder_with_a_layer_decay_of_0_is_frozen_and_its_head_learns(road, tmp_path):
     out = trained(road / "data", tmp_path / "run", optim__layer_decay=0, init=road / "one")
     before, after = (load_file(folder / "model.safetensors") for folder in (road / "one", out))
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("encoder.blocks."))
@@ -154,36 +144,24 @@ def test_an_encoder_at_a_rate_of_zero_stays_as_it_was_and_its_head_learns(road, 
 # ---- Mistakes -------------------------------------------------------------------------------------------------------
 
 
-def unlisted(data: Path) -> None:
-    (data / "annotations/actions.pbtxt").unlink()
-
-
-def unnumbered(data: Path) -> None:
-    rows = (data / "annotations/train.csv").read_text().splitlines()
+def write_nan(table: Path) -> None:
+    rows = table.read_text().splitlines()
     rows[4] = rows[4].replace(",0.", ",nan", 1)
-    (data / "annotations/train.csv").write_text("\n".join(rows))
-
-
-def unfilmed(data: Path) -> None:
-    (data / "videos/train_000002.mp4").unlink()
-
-
-def unasked(data: Path) -> None:
-    (data / "annotations/val_persons.csv").unlink()
+    table.write_text("\n".join(rows))
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("file", "edit", "message"),
     [
-        (unlisted, "actions"),
-        (unnumbered, "line 5 of"),
-        (unfilmed, "train_000002"),
-        (unasked, "vidstill detect boxes"),
+        ("annotations/actions.pbtxt", Path.unlink, "actions"),
+        ("annotations/train.csv", write_nan, "line 5 of"),
+        ("videos/train_000002.mp4", Path.unlink, "train_000002"),
+        ("annotations/val_persons.csv", Path.unlink, "vidstill detect boxes"),
     ],
 )
-def test_data_that_cannot_be_used_are_refused_before_anything_is_written(road, tmp_path, capsys, spoil, message):
+def test_data_that_cannot_be_used_are_refused_before_anything_is_written(road, tmp_path, capsys, file, edit, message):
     data = shutil.copytree(road / "data", tmp_path / "data")
-    spoil(data)
+    edit(data / file)
     assert main(typed(TRAIN, data=data, out=tmp_path / "run")) == 2
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence.startswith("vidstill: ")

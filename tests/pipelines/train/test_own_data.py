@@ -64,19 +64,16 @@ def test_a_multi_label_model_is_trained_and_tested(built, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["mean_average_precision"] == result["mean_average_precision"]
 
 
-def test_a_multi_label_model_is_tested_on_single_labels_too(built, tmp_path, capsys):
+def test_a_multi_label_model_is_tested_on_single_labels_too(built, tmp_path):
     run(FINETUNE, data=built / "multi_label", out=tmp_path / "run", test_data=built / "data", **TWO)
     assert "mean_average_precision" in read_result(tmp_path / "run")
 
 
 def test_multi_label_videos_are_refused_where_one_label_is_needed(runs):
-    runs.refuses(FINETUNE, "has videos with several labels", data=runs.data, test_data=runs.folder / "multi_label")
+    message, multi_label = "has videos with several labels", runs.folder / "multi_label"
+    runs.refuses(FINETUNE, message, data=runs.data, test_data=multi_label)
     run(FINETUNE, data=runs.data, out=runs.folder / "one", **TWO)
-    runs.refuses(
-        f"evaluate {runs.folder}/one --workers 0",
-        "has videos with several labels",
-        data=runs.folder / "multi_label",
-    )
+    runs.refuses(f"evaluate {runs.folder}/one --workers 0", message, data=multi_label)
 
 
 # ---- Unequal classes ------------------------------------------------------------------------------------------------
@@ -142,9 +139,8 @@ def test_a_killed_run_with_validation_resumes_to_the_same_weights(built, validat
 def test_a_message_says_that_the_test_set_chooses_the_epoch(built, tmp_path, capsys):
     run(FINETUNE, data=built / "data", out=tmp_path / "run", patience=1, **TWO)
     assert "the test set chooses the epoch, so its score is too high" in capsys.readouterr().err
-    run(
-        FINETUNE, data=built / "data", out=tmp_path / "other", test_data=built / "data" / "train.csv", patience=1, **TWO
-    )
+    options = {"test_data": built / "data" / "train.csv", "patience": 1, **TWO}
+    run(FINETUNE, data=built / "data", out=tmp_path / "other", **options)
     assert "too high" not in capsys.readouterr().err  # the data's own val split chooses
     assert read_result(tmp_path / "other")["model_selection"]["source"] == str(built / "data" / "val.csv")
 
@@ -161,27 +157,19 @@ def test_validation_without_patience_changes_no_weight(built, tmp_path):
 # ---- What is wrong --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"patience": 0}, "patience is 0; take 1 or more"),
-        ({"clips__class_balance": 1.5}, "balance is 1.5; take 0 to 1"),
-    ],
-)
-def test_a_value_out_of_range(runs, options, message):
-    runs.refuses(FINETUNE, message, data=runs.data, **options)
-
-
 def test_an_unusable_validation_set(runs):
-    (runs.folder / "empty.txt").write_text("")
-    runs.refuses(FINETUNE, "no videos found", data=runs.data, val_data=runs.folder / "empty.txt")
-    runs.refuses(FINETUNE, "has no labels", data=runs.data, val_data=runs.data / "unlabelled.txt")
-    runs.refuses(FINETUNE, "several labels", data=runs.data, val_data=runs.folder / "multi_label")
-    (runs.folder / "three.txt").write_text(f"{next((runs.data / 'val').iterdir())} 2\n")
-    runs.refuses(FINETUNE, "has the class '2'", data=runs.data, val_data=runs.folder / "three.txt")
+    video = next((runs.data / "val").iterdir())
     (runs.folder / "cut.mp4").write_bytes(b"no frame in here")
-    (runs.folder / "cut.txt").write_text("cut.mp4 0\n")
-    runs.refuses(FINETUNE, "none of the 1 videos", data=runs.data, val_data=runs.folder / "cut.txt")
+    for name, text in {"empty": "", "three": f"{video} 2\n", "cut": "cut.mp4 0\n"}.items():
+        (runs.folder / f"{name}.txt").write_text(text)
+    for path, message in {
+        "empty.txt": "no videos found",
+        "data/unlabelled.txt": "has no labels",
+        "multi_label": "several labels",
+        "three.txt": "has the class '2'",
+        "cut.txt": "none of the 1 videos",
+    }.items():
+        runs.refuses(FINETUNE, message, data=runs.data, val_data=runs.folder / path)
 
 
 def test_another_validation_set_is_another_run(runs):
@@ -204,10 +192,13 @@ def test_labels_that_cannot_be_read(runs, text, message):
     runs.refuses(FINETUNE, message, data=runs.data / "list.csv", test_data=runs.data / "val.csv")
 
 
-def test_pre_training_without_labels_is_not_balanced(runs):
-    runs.refuses(
-        TEACHER,
-        "has no labels, so that classes cannot be balanced",
-        data=runs.data / "unlabelled.txt",
-        clips__class_balance=1,
-    )
+@pytest.mark.parametrize(
+    ("command", "data", "options", "message"),
+    [
+        (FINETUNE, "", {"patience": 0}, "patience is 0; take 1 or more"),
+        (FINETUNE, "", {"clips__class_balance": 1.5}, "balance is 1.5; take 0 to 1"),
+        (TEACHER, "unlabelled.txt", {"clips__class_balance": 1}, "has no labels, so that classes cannot be balanced"),
+    ],
+)
+def test_an_option_that_does_not_fit(runs, command, data, options, message):
+    runs.refuses(command, message, data=runs.data / data, **options)

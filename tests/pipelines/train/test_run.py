@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -10,32 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import MVD, built
-from tiny_runs import (
-    AMD,
-    CLASSES,
-    FINETUNE,
-    MASKAGAIN,
-    STEPS,
-    TEACHER,
-    about,
-    log,
-    make_data,
-    run,
-    typed,
-    weights,
-)
+from tiny_runs import AMD, CLASSES, FINETUNE, STEPS, TEACHER, about, log, make_data, run, typed, weights
 
 from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli.main import main
 from vidstill.pipelines import session as training
 from vidstill.pipelines import workers as workers_module
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
-from vidstill.pipelines.train.pretrain import pretrain
-from vidstill.pipelines.train.run_config import RunConfig
 from vidstill.pipelines.workers import Workers
-from vidstill.recipes.recipe import PretrainRecipe
-from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError
 
 STAGES = list(STEPS)
@@ -43,14 +24,23 @@ STAGES = list(STEPS)
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    """A folder with `data` and three runs: `teacher`, `amd`, `finetune_command`."""
+    """A folder with `data` and three runs: `teacher`, `amd`, `finetune`."""
     folder = tmp_path_factory.mktemp("road")
-    data = make_data(folder / "data")
-    run(TEACHER, data=data / "unlabelled.txt", out=folder / "teacher")
-    teacher = folder / "teacher"
-    run(AMD, data=data / "unlabelled.txt", out=folder / "amd", method__teacher__checkpoint=teacher)
-    run(FINETUNE, data=data, out=folder / "finetune", init=folder / "amd")
+    make_data(folder / "data")
+    for stage in STAGES:
+        train(folder, stage)
     return folder
+
+
+def train(road: Path, stage: str) -> None:
+    unlabelled = road / "data/unlabelled.txt"
+    match stage:
+        case "teacher":
+            run(TEACHER, data=unlabelled, out=road / "teacher")
+        case "amd":
+            run(AMD, data=unlabelled, out=road / "amd", method__teacher__checkpoint=road / "teacher")
+        case "finetune":
+            run(FINETUNE, data=road / "data", out=road / "finetune", init=road / "amd")
 
 
 def recipe(out: Path):
@@ -61,39 +51,27 @@ def recipe(out: Path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_loss_falls(road, stage):
-    losses = [line["loss"] for line in log(road / stage)]
+def test_the_loss_falls_and_the_run_directory_has_its_files(road, stage):
+    losses, finetuned = [line["loss"] for line in log(road / stage)], stage == "finetune"
     assert len(losses) == STEPS[stage]
     assert mean(losses[-3:]) < 0.95 * mean(losses[:3])
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_run_is_a_folder_of_known_files(road, stage):
     names = {path.name.partition(".")[0] for path in (road / stage).iterdir()}
-    test = {"test", "scores", "classes", "confusion"} if stage == "finetune" else set()
+    test = {"test", "scores", "classes", "confusion"} if finetuned else set()
     assert names == {"recipe", "log", "events", "state", "model"} | test
     assert len(list((road / stage / "state").iterdir())) == 1
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_recipe_json_has_data_plan_and_versions(road, stage):
     stored = recipe(road / stage)
     assert stored["recipe"]["batch"] == 8
-    assert stored["plan"]["total_steps"] == STEPS[stage]
-    assert stored["plan"]["peak_lr"] == 0.1 * 8 / 256
+    assert (stored["plan"]["total_steps"], stored["plan"]["peak_lr"]) == (STEPS[stage], 0.1 * 8 / 256)
     assert stored["precision"] == "fp32"
     assert stored["versions"]["torch"] == torch.__version__.partition("+")[0]
-    splits = {"train", "test"} if stage == "finetune" else {"train"}
-    assert set(stored["data"]) == splits
-    assert all(len(stored["data"][split]["fingerprint"]) == 64 for split in splits)
+    assert {split: len(data["fingerprint"]) for split, data in stored["data"].items()} == (
+        {"train": 64} | ({"test": 64} if finetuned else {})
+    )
 
 
-def test_a_teacher_has_the_size_that_its_file_states(road):
-    assert recipe(road / "amd")["recipe"]["method"]["teacher"]["model"]["depth"] == 3
-    assert recipe(road / "amd")["recipe"]["method"]["teacher"]["model"]["tubelet"] == [2, 4, 4]
-
-
-def test_the_teacher_is_not_in_the_students_file(road):
+def test_a_teacher_has_the_size_that_its_file_states_and_is_not_in_the_students_file(road):
+    teacher = recipe(road / "amd")["recipe"]["method"]["teacher"]["model"]
+    assert (teacher["depth"], teacher["tubelet"]) == (3, [2, 4, 4])
     assert not [name for name in weights(road / "amd") if "teacher" in name]
 
 
@@ -181,90 +159,10 @@ def test_a_licence_is_handed_on(road, tmp_path):
     assert about(road / "finetune")["licence"] is None
 
 
-# ---- Two teachers, or one of them -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def image_teacher(tmp_path_factory):
-    """A file of an encoder of images."""
-    config = replace(MVD.image.model, dim=32, heads=2)
-    tensors = {f"encoder.{name}": tensor for name, tensor in built(config).state_dict().items()}
-    path = tmp_path_factory.mktemp("image") / "teacher.safetensors"
-    write_checkpoint(path, tensors, {"kind": "pretraining", "encoder": to_dict(config)})
-    return path
-
-
-def distilled(road, out, *, init=None, method=MVD, **teachers):
-    """A run of MVD with these teachers on the road's clips."""
-    like = from_dict(PretrainRecipe, about(road / "teacher")["recipe"])
-    files = {name: replace(getattr(MVD, name), checkpoint=str(file)) for name, file in teachers.items() if file}
-    method = replace(method, **{name: files.get(name) for name in ("image", "video")})
-    launch = RunConfig(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
-    return pretrain(replace(like, method=method), launch, init=init)
-
-
-@pytest.mark.parametrize("taught_by", [("image",), ("video",), ("image", "video")], ids=" and ".join)
-def test_a_student_learns_from_both_teachers_or_either(road, tmp_path, image_teacher, taught_by):
-    files = {"image": image_teacher, "video": road / "teacher"}
-    out = distilled(road, tmp_path / "out", **{name: files[name] for name in taught_by})
-    steps = log(out)
-    assert set(steps[0]["parts"]) == set(taught_by)
-    assert mean(line["loss"] for line in steps[-3:]) < 0.95 * mean(line["loss"] for line in steps[:3])
-    assert {name.split(".")[1] for name in weights(out) if name.startswith("decoders.")} == set(taught_by)
-    assert [source["role"] for source in about(out)["provenance"]] == [f"{name}_teacher" for name in taught_by]
-
-
-def test_a_teacher_without_weights_is_named_with_its_option(road, tmp_path):
-    with pytest.raises(InputError, match=r"the video teacher has no checkpoint; give --method\.video\.checkpoint"):
-        pretrain(
-            replace(from_dict(PretrainRecipe, about(road / "teacher")["recipe"]), method=replace(MVD, image=None)),
-            RunConfig(data=road / "data/unlabelled.txt", out=tmp_path / "out"),
-        )
-
-
-def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path, image_teacher):
-    """Its kernel is repeated over the frames (MVD, table 12, does not say how they started)."""
-    out = distilled(road, tmp_path / "out", image=image_teacher, init=str(image_teacher))
-    scratch = distilled(road, tmp_path / "scratch", image=image_teacher)
-    assert recipe(out)["init"] == str(image_teacher)
-    assert log(out)[0]["loss"] != log(scratch)[0]["loss"]
-    start = read_checkpoint(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
-    apart = [(weights(each)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for each in (out, scratch)]
-    assert apart[0] < 0.5 * apart[1]
-
-
-@pytest.mark.parametrize("distill", ["visible", "full"])
-def test_without_a_decoder_the_mask_may_hide_nothing(road, tmp_path, distill):
-    method = replace(MVD, distillation_tokens=distill, mask=replace(MVD.mask, ratio=0.0))
-    out = distilled(road, tmp_path / "out", method=method, video=road / "teacher")
-    assert len(log(out)) == STEPS["teacher"]
-
-
-@pytest.fixture(scope="module")
-def decoderless(road):
-    """A student of MaskAgain: it has neither a decoder nor a final norm; it saw everything."""
-    teacher = {"method__teacher__checkpoint": road / "teacher", "method__mask__ratio": 0}
-    run(MASKAGAIN, data=road / "data/unlabelled.txt", out=road / "maskagain", **teacher)
-    return road / "maskagain"
-
-
-def test_a_student_without_a_final_norm_is_fine_tuned_with_a_fresh_one(road, decoderless, tmp_path, capsys):
-    options = {"data": road / "data", "init": decoderless, "schedule__epochs": 2}
-    run(FINETUNE, out=tmp_path / "fresh", **options)
-    assert main(typed(FINETUNE, out=tmp_path / "pretrained", norm="pretrained", **options)) == 2
-    assert "has no final norm that a classifier could start from; take --norm fresh" in capsys.readouterr().err
-    assert not (tmp_path / "pretrained").exists()
-
-
 def test_class_token_pooling_continues_the_encoders_own_norm(road, tmp_path):
     still = {"optim__base_lr": 0, "optim__min_lr": 0, "norm": "pretrained", "pooling": "first"}
     run(FINETUNE, data=road / "data", out=tmp_path / "out", init=road / "amd", **still)
     assert torch.equal(weights(tmp_path / "out")["encoder.norm.weight"], weights(road / "amd")["encoder.norm.weight"])
-
-
-def test_a_student_without_a_final_norm_teaches_another(road, decoderless, tmp_path):
-    out = distilled(road, tmp_path / "out", video=decoderless)
-    assert set(log(out)[0]["parts"]) == {"video"}
 
 
 # ---- Tests ----------------------------------------------------------------------------------------------------------
@@ -317,7 +215,7 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
         assert Workers().num_workers == decoders
 
 
-# ---- Pictures -------------------------------------------------------------------------------------------------------
+# ---- Images -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -355,38 +253,19 @@ def test_images_are_clips_of_one_frame(images, tmp_path):
 # ---- A finished run -------------------------------------------------------------------------------------------------
 
 
-def again(road: Path, stage: str) -> None:
-    data = road / "data"
-    match stage:
-        case "teacher":
-            run(TEACHER, data=data / "unlabelled.txt", out=road / "teacher")
-        case "amd":
-            teacher = road / "teacher"
-            run(AMD, data=data / "unlabelled.txt", out=road / "amd", method__teacher__checkpoint=teacher)
-        case "finetune":
-            run(FINETUNE, data=data, out=road / "finetune", init=road / "amd")
-
-
 def contents(out: Path):
     return {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_finished_run_is_left_as_it_is(road, stage, capsys):
-    before = contents(road / stage)
-    again(road, stage)
-    assert contents(road / stage) == before
-    assert f"{road / stage} holds the finished run" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_finished_run_needs_no_training_checkpoint(road, stage):
+def test_a_finished_run_is_left_unchanged_and_needs_no_training_checkpoint(road, stage, capsys):
     (state,) = (road / stage / "state").iterdir()
     saved = state.read_bytes()
     state.unlink()
     before = contents(road / stage)
-    again(road, stage)
+    train(road, stage)
     assert contents(road / stage) == before
+    assert f"{road / stage} holds the finished run" in capsys.readouterr().err
     state.write_bytes(saved)
 
 
@@ -395,7 +274,7 @@ def test_a_missing_result_is_written_without_training(road, file):
     stage = file.partition("/")[0]
     written, steps = (road / file).read_bytes(), log(road / stage)
     (road / file).unlink()
-    again(road, stage)
+    train(road, stage)
     assert (road / file).read_bytes() == written
     assert log(road / stage) == steps
 
@@ -407,7 +286,7 @@ def test_weights_that_could_not_be_written_are_written_by_the_same_command(road,
         full.setattr(training, "write_checkpoint", no_room)
         assert main(typed(TEACHER, data=road / "data/unlabelled.txt", out=road / "teacher")) == 1
     assert "(No space left on device); training is done" in capsys.readouterr().err
-    again(road, "teacher")
+    train(road, "teacher")
     assert (road / "teacher/model.safetensors").read_bytes() == written
     assert log(road / "teacher") == steps
 

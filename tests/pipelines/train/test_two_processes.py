@@ -16,6 +16,7 @@ from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data,
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
 from vidstill.pipelines.workers import Workers
 
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STUDENTS = [name for name in METHODS if name != "imagemae"]  # which is the image teacher
 LISTS = {"seven": (0, 1, 2, 4, 5, 6), "six": tuple(range(6)), "one": (0,)}  # videos; which of them can be scored
 STEPS = {"teacher": 10, "image_teacher": 10, **dict.fromkeys(STUDENTS, 10), "stmae": 20, "finetune": 5}  # 5 epochs
@@ -46,10 +47,9 @@ def roads(tmp_path_factory):
     for name, listed in {"seven": [*lines[:3], "broken.mp4 1", *lines[3:]], "six": lines, "one": lines[:1]}.items():
         (data / f"{name}.txt").write_text("\n".join(listed))
     walk(data, folder / "one", device_batch=4)
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     path = os.pathsep.join([str(PROJECT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    subprocess.run([*two, __file__, str(data), str(folder / "two")], check=True, env=environment)
+    subprocess.run([*TWO, __file__, str(data), str(folder / "two")], check=True, env=environment)
     return folder / "one", folder / "two"
 
 
@@ -89,22 +89,10 @@ def test_both_leave_the_same_tables_with_each_video_once(roads, videos):
 def test_two_processes_test_a_model_to_the_byte_as_one_does(roads):
     one, two = roads
     shutil.copytree(one / "finetune", two / "expected")
-    cli = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "vidstill.cli",
-    ]
-    command = (
-        f"evaluate {two}/expected --data {one.parent}/data/seven.txt --out {two}/again --workers 1 --precision fp32"
-    )
-    printed = subprocess.run(
-        [*cli, *command.split()], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+    arguments = f"{two}/expected --data {one.parent}/data/seven.txt --out {two}/again --workers 1 --precision fp32"
+    command = [*TWO, "-m", "vidstill.cli", "evaluate", *arguments.split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    printed = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
     assert printed.stdout.count("6 scored, 1 broken, 0 missing") == 1
     for name in ("scores.csv", "classes.csv", "confusion.csv", "confusion.png"):
         assert (two / "again" / name).read_bytes() == (one / "tested-seven" / name).read_bytes()

@@ -1,18 +1,25 @@
-"""Runs that learn from other libraries' models: what they leave, resume with, and refuse before anything is written."""
+"""Runs that learn from two teachers or one, of ours or of other libraries: results, resuming and refusals."""
 
 import json
+from dataclasses import replace
 from statistics import mean
 
 import pytest
 import torch
 from teachers_of_others import library, save, save_timm
-from tiny_runs import AMD, MVD, TEACHER, about, log, make_data, run, typed, weights
+from tiny_models import MVD as MVD_CONFIG
+from tiny_models import built
+from tiny_runs import AMD, FINETUNE, MASKAGAIN, MVD, STEPS, TEACHER, about, log, make_data, run, typed, weights
 
+from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli.main import main
 from vidstill.methods import mvd
 from vidstill.models.external.base import ExternalEncoderConfig
+from vidstill.pipelines.train.pretrain import pretrain
+from vidstill.pipelines.train.run_config import RunConfig
 from vidstill.recipes.recipe import PretrainRecipe
-from vidstill.utils.config_io import from_dict
+from vidstill.utils.config_io import from_dict, to_dict
+from vidstill.utils.types import InputError
 
 IMAGES = (
     "--clips.sampling.num-frames 1 --clips.size 64 64 --method.encoder.tubelet 1 16 16 --method.layer-pairs 1 3 2 6"
@@ -20,17 +27,100 @@ IMAGES = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """`data`, a `teacher` of ours, and models of other libraries."""
-    library("transformers"), library("timm")
-    folder = tmp_path_factory.mktemp("foreign")
+def road(tmp_path_factory):
+    """A folder with `data` and the run `teacher`."""
+    folder = tmp_path_factory.mktemp("road")
     make_data(folder / "data")
-    for kind in ("dinov2", "vjepa2", "siglip"):
-        save(kind, folder / kind)
-    (folder / "dinov2" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
-    save_timm(folder / "vit.safetensors")
-    run(TEACHER, data=folder / "data/unlabelled.txt", out=folder / "teacher", schedule__epochs=2)
+    run(TEACHER, data=folder / "data/unlabelled.txt", out=folder / "teacher")
     return folder
+
+
+@pytest.fixture(scope="module")
+def image_teacher(tmp_path_factory):
+    """A file of an encoder of images."""
+    config = replace(MVD_CONFIG.image.model, dim=32, heads=2)
+    tensors = {f"encoder.{name}": tensor for name, tensor in built(config).state_dict().items()}
+    path = tmp_path_factory.mktemp("image") / "teacher.safetensors"
+    write_checkpoint(path, tensors, {"kind": "pretraining", "encoder": to_dict(config)})
+    return path
+
+
+def distill(road, out, *, init=None, method=MVD_CONFIG, **teachers):
+    """Run MVD with these teachers on the road's clips."""
+    like = from_dict(PretrainRecipe, about(road / "teacher")["recipe"])
+    files = {name: replace(getattr(MVD_CONFIG, name), checkpoint=str(file)) for name, file in teachers.items()}
+    method = replace(method, **{name: files.get(name) for name in ("image", "video")})
+    run_config = RunConfig(data=road / "data/unlabelled.txt", out=out, workers=0, precision="fp32")
+    return pretrain(replace(like, method=method), run_config, init=init)
+
+
+@pytest.mark.parametrize("taught_by", [("image",), ("video",), ("image", "video")], ids=" and ".join)
+def test_a_student_learns_from_both_teachers_or_either(road, tmp_path, image_teacher, taught_by):
+    files = {"image": image_teacher, "video": road / "teacher"}
+    out = distill(road, tmp_path / "out", **{name: files[name] for name in taught_by})
+    steps = log(out)
+    assert set(steps[0]["parts"]) == set(taught_by)
+    assert mean(line["loss"] for line in steps[-3:]) < 0.95 * mean(line["loss"] for line in steps[:3])
+    assert {name.split(".")[1] for name in weights(out) if name.startswith("decoders.")} == set(taught_by)
+    assert [source["role"] for source in about(out)["provenance"]] == [f"{name}_teacher" for name in taught_by]
+
+
+def test_a_teacher_without_weights_is_named_with_its_option(road, tmp_path):
+    with pytest.raises(InputError, match=r"the video teacher has no checkpoint; give --method\.video\.checkpoint"):
+        distill(road, tmp_path / "out", video="")
+
+
+def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path, image_teacher):
+    """Its kernel is repeated over the frames (MVD, table 12, does not say how they started)."""
+    out = distill(road, tmp_path / "out", image=image_teacher, init=str(image_teacher))
+    scratch = distill(road, tmp_path / "scratch", image=image_teacher)
+    assert json.loads((out / "recipe.json").read_text())["init"] == str(image_teacher)
+    assert log(out)[0]["loss"] != log(scratch)[0]["loss"]
+    start = read_checkpoint(image_teacher).tensors["encoder.blocks.1.mlp.fc2.weight"]
+    apart = [(weights(each)["encoder.blocks.1.mlp.fc2.weight"] - start).norm() for each in (out, scratch)]
+    assert apart[0] < 0.5 * apart[1]
+
+
+@pytest.mark.parametrize("distill", ["visible", "full"])
+def test_without_a_decoder_the_mask_may_hide_nothing(road, tmp_path, distill):
+    method = replace(MVD_CONFIG, distillation_tokens=distill, mask=replace(MVD_CONFIG.mask, ratio=0.0))
+    out = distill(road, tmp_path / "out", method=method, video=road / "teacher")
+    assert len(log(out)) == STEPS["teacher"]
+
+
+@pytest.fixture(scope="module")
+def decoderless(road):
+    """A student of MaskAgain: it has neither a decoder nor a final norm; it saw everything."""
+    teacher = {"method__teacher__checkpoint": road / "teacher", "method__mask__ratio": 0}
+    run(MASKAGAIN, data=road / "data/unlabelled.txt", out=road / "maskagain", **teacher)
+    return road / "maskagain"
+
+
+def test_a_student_without_a_final_norm_is_fine_tuned_with_a_fresh_one(road, decoderless, tmp_path, capsys):
+    options = {"data": road / "data", "init": decoderless, "schedule__epochs": 2}
+    run(FINETUNE, out=tmp_path / "fresh", **options)
+    assert main(typed(FINETUNE, out=tmp_path / "pretrained", norm="pretrained", **options)) == 2
+    assert "has no final norm that a classifier could start from; take --norm fresh" in capsys.readouterr().err
+    assert not (tmp_path / "pretrained").exists()
+
+
+def test_a_student_without_a_final_norm_teaches_another(road, decoderless, tmp_path):
+    out = distill(road, tmp_path / "out", video=decoderless)
+    assert set(log(out)[0]["parts"]) == {"video"}
+
+
+# ---- Teachers of other libraries ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(road):
+    """The road's folder, with models of other libraries."""
+    library("transformers"), library("timm")
+    for kind in ("dinov2", "vjepa2", "siglip"):
+        save(kind, road / kind)
+    (road / "dinov2" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    save_timm(road / "vit.safetensors")
+    return road
 
 
 def taught(folder, **more):
@@ -73,7 +163,7 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(student, folder, monkey
 
     def breaks(self, *args):
         calls.append(len(args[0]))
-        if len(calls) == 8:  # the rehearsal's is the first
+        if len(calls) == 8:  # the first is the dry run's
             raise KeyboardInterrupt
         return compared(self, *args)
 
@@ -119,11 +209,7 @@ def test_amd_learns_from_a_vit_of_timm_where_both_see_images(folder, tmp_path):
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        (
-            AMD,
-            {"method__teacher__checkpoint": "timm:test_vit@{}/vit.safetensors"},
-            "must be the teacher's (1, 16, 16)",
-        ),
+        (AMD, {"method__teacher__checkpoint": "timm:test_vit@{}/vit.safetensors"}, "be the teacher's (1, 16, 16)"),
         (AMD, {"method__teacher__checkpoint": "transformers:{}/dinov2"}, "must be the teacher's (1, 4, 4)"),
         (MVD, {"method__image__checkpoint": "transformers:{}/vjepa2"}, "give it as --method.video"),
         (MVD, {"method__video__checkpoint": "transformers:{}/siglip"}, "give it as --method.image"),
@@ -143,7 +229,7 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(
     args = {name: str(value).format(folder) for name, value in options.items()}
     shared = taught(folder) if command == MVD else {"data": folder / "data/unlabelled.txt"}
     assert main(typed(command, **(shared | args), out=tmp_path / "out")) == 2
-    said_to_user = capsys.readouterr().err
-    assert message in said_to_user
-    assert "Traceback" not in said_to_user
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
     assert not (tmp_path / "out").exists()
