@@ -1,6 +1,5 @@
 """The page on the methods says what is true: its figures are drawn, its ablations are recipes, its costs counted."""
 
-import ast
 import importlib
 import re
 from dataclasses import fields, replace
@@ -18,23 +17,18 @@ from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import ViT
 from vidstill.recipes.recipe import find_recipe
 
-HOUSE = PROJECT
-METHODS = HOUSE / "docs" / "methods.md"
+METHODS = PROJECT / "docs" / "methods.md"
 
 # ---- Figures --------------------------------------------------------------------------------------------------------
 
 
 def test_the_figures_are_those_that_the_script_draws_of_the_methods_own_masks(monkeypatch):
-    monkeypatch.syspath_prepend(HOUSE / "scripts")
+    monkeypatch.syspath_prepend(PROJECT / "scripts")
     script = importlib.import_module("method_figures")
-    there = {path.stem: path.read_text() for path in (HOUSE / "docs" / "methods").glob("*.svg")}
-    assert there == {name: script.draw_figure(figure) for name, figure in script.FIGURES.items()}
-
-
-def test_no_word_of_a_figure_is_smaller_than_11_pixels():
-    for path in (HOUSE / "docs" / "methods").glob("*.svg"):
-        sizes = [float(size) for size in re.findall(r'font-size="([\d.]+)"', path.read_text())]
-        assert min(sizes) >= 11, path
+    figures = {path.stem: path.read_text() for path in (PROJECT / "docs" / "methods").glob("*.svg")}
+    assert figures == {name: script.draw_figure(figure) for name, figure in script.FIGURES.items()}
+    for name, svg in figures.items():
+        assert min(float(size) for size in re.findall(r'font-size="([\d.]+)"', svg)) >= 11, name  # pixels
 
 
 # ---- Ablations ------------------------------------------------------------------------------------------------------
@@ -44,8 +38,8 @@ def rows():
     """The tables of ablations: for each row the recipe that it changes, its settings, and the recipe that has them."""
     base = ""
     for line in METHODS.read_text().partition("## Which field")[2].splitlines():
-        if stated := re.match(r"On `([\w.]+)`", line):
-            base = stated[1]
+        if match := re.match(r"On `([\w.]+)`", line):
+            base = match[1]
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         if line.startswith("| ") and len(cells) == 4 and cells[0] not in ("table", "---"):
             yield pytest.param(
@@ -53,16 +47,8 @@ def rows():
             )
 
 
-_WORDS = (CuboidMask, DecoderConfig, FrameMask, NestedTubeMask, RandomMask, SpaceMask, TubeMask)
-
-
-def value_of(text):
-    """A setting's value, as Python has it."""
-    call = ast.parse(text, mode="eval").body
-    if not isinstance(call, ast.Call):
-        return ast.literal_eval(text)
-    [kind] = [word for word in _WORDS if word.__name__ == call.func.id]
-    return kind(**{each.arg: ast.literal_eval(each.value) for each in call.keywords})
+CLASSES = (CuboidMask, DecoderConfig, FrameMask, NestedTubeMask, RandomMask, SpaceMask, TubeMask)
+NAMESPACE = {each.__name__: each for each in CLASSES}
 
 
 def changed(config: Any, path: list[str], value: Any) -> Any:
@@ -77,7 +63,7 @@ def test_a_row_of_the_ablations_makes_its_recipe_of_the_one_above(base, settings
     recipe = find_recipe(base)
     for setting in settings:
         path, _, text = setting.partition("=")
-        recipe = changed(recipe, path.split("."), value_of(text))
+        recipe = changed(recipe, path.split("."), eval(text, dict(NAMESPACE)))
     assert replace(recipe, published_result="") == replace(find_recipe(name), published_result="")
 
 
@@ -93,9 +79,9 @@ def test_every_field_that_is_named_beside_the_rows_is_there(section):
 
 def costs():
     for line in METHODS.read_text().partition("## Which field")[0].splitlines():
-        if found := re.match(r"\| `([\w.]+)` \|(.*)\|", line):
-            numbers = [float(number) if number != "–" else 0.0 for number in re.findall(r"[\d.]+|–", found[2])]
-            yield pytest.param(found[1], numbers[:3], numbers[3:], id=found[1])
+        if match := re.match(r"\| `([\w.]+)` \|(.*)\|", line):
+            numbers = [float(number) if number != "–" else 0.0 for number in re.findall(r"[\d.]+|–", match[2])]
+            yield pytest.param(match[1], numbers[:3], numbers[3:], id=match[1])
 
 
 @pytest.mark.parametrize(("name", "tokens", "work"), list(costs()))

@@ -120,7 +120,7 @@ def test_every_loss_term_of_a_distillation_is_drawn_and_named(name):
     method = getattr(recipes, name).method.build()
     parts = method(torch.rand(2, 3, 8, 32, 32), seed=torch.arange(2)).parts
     steps = [{"step": n, "loss": 1.0, "parts": dict.fromkeys(parts, 1.0)} for n in (1, 2)]
-    drawn = figures.draw_similarity_charts({"scratch": [0.1, 0.2]}, name, steps)
+    chart = figures.draw_similarity_charts({"scratch": [0.1, 0.2]}, name, steps)
     named, _, _ = figures.LOSS_PARTS[name]
     assert named.keys() == parts.keys() - {"reconstruction"}
-    assert all(f">{word}<" in drawn for word in named.values())
+    assert all(f">{label}<" in chart for label in named.values())

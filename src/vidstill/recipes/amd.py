@@ -31,10 +31,9 @@ base_k400 = PretrainRecipe(
     clips=replace(videomae.K400, repeats=4),  # 4 crops and masks of the same frames
     optim=replace(videomae.VIDEOMAE_ADAMW, base_lr=1.2e-3, max_grad_norm=0.02),
     schedule=CosineConfig(epochs=200, warmup_epochs=10),  # the paper's 800: the copies of a video count there
-    batch=2048,  # 32 GPUs × 16 = 512 videos, of 4 clips; the rate is 512 / 256 times the base
-    published_result=(
-        "fine-tuned: K400 top-1 82.2, top-5 95.3; UCF101 97.1, HMDB51 79.6 (5 × 3 views); SSv2 72.6 (2 × 3 views)"
-    ),
+    batch=2048,  # 32 GPUs × 16 = 512 videos, of 4 clips; the learning rate is 512 / 256 times the base
+    published_result="fine-tuned: K400 top-1 82.2, top-5 95.3; UCF101 97.1, HMDB51 79.6 (5 × 3 views); "
+    "SSv2 72.6 (2 × 3 views)",
 )
 small_k400 = replace(
     base_k400,
@@ -50,7 +49,8 @@ small_ssv2 = replace(small_k400, clips=_SSV2, published_result="fine-tuned: SSv2
 
 # No code is released. The paper has the ratios, the teachers (MAE's), and, with its weights, 800 epochs. All else is
 # inferred: losses, generators and their weights as on videos, the rest as MAE.
-base_in1k = PretrainRecipe(
+base_in1k = replace(
+    imagemae.base_in1k_800e,
     method=replace(
         base_k400.method,
         encoder=IMAGE_BASE,
@@ -59,10 +59,6 @@ base_in1k = PretrainRecipe(
         mask=NestedTubeMask(student_ratio=0.75, teacher_ratio=0.50),
         target="per_patch",
     ),
-    clips=imagemae.IN1K,
-    optim=imagemae.IMAGEMAE_ADAMW,
-    schedule=CosineConfig(epochs=800, warmup_epochs=40, warmup_rule="mae"),
-    batch=4096,
     published_result="fine-tuned: IN-1K top-1 84.6 (1 view)",
 )
 small_in1k = replace(

@@ -33,7 +33,7 @@ IN1K = ClipsConfig(
 IMAGEMAE_ADAMW = AdamWConfig(base_lr=1.5e-4, min_lr=0.0, betas=(0.9, 0.95), weight_decay=0.05, no_weight_decay=())
 
 
-def _pretrain(encoder: ViTConfig, epochs: int, published_result: str) -> PretrainRecipe:
+def _pretrain(encoder: ViTConfig, epochs: int, result: str = "") -> PretrainRecipe:
     return PretrainRecipe(
         method=ImageMAEConfig(
             encoder=encoder,
@@ -45,22 +45,17 @@ def _pretrain(encoder: ViTConfig, epochs: int, published_result: str) -> Pretrai
         optim=IMAGEMAE_ADAMW,
         schedule=CosineConfig(epochs=epochs, warmup_epochs=40, warmup_rule="mae"),
         batch=4096,  # 64 GPUs × 64 images
-        published_result=published_result,
+        published_result=f"fine-tuned: {result}" if result else "no result is published",
     )
 
 
-base_in1k = _pretrain(
-    IMAGE_BASE, 1600, "fine-tuned: IN-1K top-1 83.6, released 83.66, top-5 96.53 (1 view); linear probe: 68.0"
-)
-large_in1k = _pretrain(
-    IMAGE_LARGE, 1600, "fine-tuned: IN-1K top-1 85.9, released 85.95, top-5 97.57 (1 view); linear probe: 75.8"
-)
-huge_in1k = _pretrain(  # patches of 14 × 14 pixels, 256 of them
-    IMAGE_HUGE, 1600, "fine-tuned: IN-1K top-1 86.9, released 86.93, top-5 98.09 (1 view); linear probe: 76.6"
-)
-base_in1k_800e = _pretrain(IMAGE_BASE, 800, "no result is published for B at 800 epochs")
-large_in1k_800e = _pretrain(IMAGE_LARGE, 800, "fine-tuned: IN-1K top-1 85.4, repository 85.5 (1 view)")
-huge_in1k_800e = _pretrain(IMAGE_HUGE, 800, "no result is published for H at 800 epochs")
+# Encoder, epochs, published result; H has 256 patches of 14 × 14 pixels
+base_in1k = _pretrain(IMAGE_BASE, 1600, "IN-1K top-1 83.6, released 83.66, top-5 96.53 (1 view); linear probe: 68.0")
+large_in1k = _pretrain(IMAGE_LARGE, 1600, "IN-1K top-1 85.9, released 85.95, top-5 97.57 (1 view); linear probe: 75.8")
+huge_in1k = _pretrain(IMAGE_HUGE, 1600, "IN-1K top-1 86.9, released 86.93, top-5 98.09 (1 view); linear probe: 76.6")
+base_in1k_800e = _pretrain(IMAGE_BASE, 800)
+large_in1k_800e = _pretrain(IMAGE_LARGE, 800, "IN-1K top-1 85.4, repository 85.5 (1 view)")
+huge_in1k_800e = _pretrain(IMAGE_HUGE, 800)
 
 # mae_visualize_vit_*: pixels as they enter the encoder; L is the teacher of DMAE's script. Their epochs are not stated
 _NO_RESULT = "no result is published: weights for pictures, and for DMAE's teacher"

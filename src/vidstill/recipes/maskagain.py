@@ -36,9 +36,8 @@ base_k400 = PretrainRecipe(
     optim=replace(videomae.VIDEOMAE_ADAMW, no_weight_decay=()),  # no names, and no mask token that they would exempt
     schedule=CosineConfig(epochs=400, warmup_epochs=40),
     batch=512,  # 8 GPUs × 64 videos
-    published_result=(
-        "fine-tuned: K400 top-1 81.0, top-5 94.6; UCF101 96.3, HMDB51 77.1 (5 × 3 views); SSv2 70.3 (2 × 3 views)"
-    ),
+    published_result="fine-tuned: K400 top-1 81.0, top-5 94.6; UCF101 96.3, HMDB51 77.1 (5 × 3 views); "
+    "SSv2 70.3 (2 × 3 views)",
 )
 small_k400 = replace(
     base_k400,
@@ -48,9 +47,8 @@ small_k400 = replace(
         hidden=HiddenConfig(global_weight=0.1, local_weight=3.0),
         output=OutputConfig(hint_weight=0.1),
     ),
-    published_result=(
-        "fine-tuned: K400 top-1 78.7, top-5 93.6; UCF101 92.9, HMDB51 72.0 (5 × 3 views); SSv2 66.7 (2 × 3 views)"
-    ),
+    published_result="fine-tuned: K400 top-1 78.7, top-5 93.6; UCF101 92.9, HMDB51 72.0 (5 × 3 views); "
+    "SSv2 66.7 (2 × 3 views)",
 )
 small_k400_paper = replace(  # section 4.1 has the weights of the hidden level the other way round
     small_k400, method=replace(small_k400.method, hidden=HiddenConfig(global_weight=3.0, local_weight=0.1))

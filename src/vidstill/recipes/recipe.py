@@ -3,6 +3,7 @@
 import importlib
 import math
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any, Literal
@@ -170,11 +171,9 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         InputError: There is none; the message suggests similar names.
     """
-    recipes = load_recipes()
-    key = name.replace("-", "_")
+    recipes, key = load_recipes(), name.replace("-", "_")
     if key not in recipes:
-        hint = suggest_names(key, recipes) or "; `vidstill recipes` lists them"
-        raise InputError(f"there is no recipe {name!r}{hint}")
+        raise InputError(f"there is no recipe {name!r}{_suggest(key, recipes)}")
     return recipes[key]
 
 
@@ -184,13 +183,14 @@ def list_recipe_names(pattern: str = "*") -> list[str]:
     Raises:
         InputError: There are none.
     """
-    recipes = load_recipes()
-    key = pattern.replace("-", "_")
-    names = [name for name in recipes if fnmatch(name, key if "*" in key else f"*{key}*")]
-    if not names:
-        hint = suggest_names(key, recipes) or "; `vidstill recipes` lists them"
-        raise InputError(f"no recipe matches {pattern!r}{hint}")
-    return names
+    recipes, key = load_recipes(), pattern.replace("-", "_")
+    if names := [name for name in recipes if fnmatch(name, key if "*" in key else f"*{key}*")]:
+        return names
+    raise InputError(f"no recipe matches {pattern!r}{_suggest(key, recipes)}")
+
+
+def _suggest(name: str, recipes: Iterable[str]) -> str:
+    return suggest_names(name, recipes) or "; `vidstill recipes` lists them"
 
 
 def load_recipes() -> dict[str, Recipe]:
