@@ -14,7 +14,6 @@ from vidstill.data.ava.transforms import (
     hflip_boxes,
     resize_boxes,
     to_pixel_boxes,
-    translate_boxes,
 )
 
 RULES = pytest.mark.parametrize("rule", ["videomae", "slowfast"])
@@ -102,7 +101,6 @@ def test_a_box_outside_the_crop_remains_without_area(rule):
 
 def test_every_box_is_transformed_on_its_own():
     some = boxes((1, 2, 3, 4))
-    near(translate_boxes(some, 2, 1), (0, 0, 2, 2))
     near(clip_boxes(some, (3, 3)), (1, 2, 2, 2))
     near(some, (1, 2, 3, 4))
 

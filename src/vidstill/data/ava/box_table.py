@@ -142,9 +142,7 @@ def read_box_csv(path: PathOrUrl, *, has_scores: bool) -> BoxTable:
 def read_excluded_timestamps(path: PathOrUrl) -> set[tuple[str, int]]:
     """Read a file of `video,second` lines: the key frames that a score leaves out."""
     keyframes = set()
-    for number, line in _read_lines(path):
-        row = f"line {number} of {path}"
-        fields = _split_fields(row, line)
+    for row, fields in _read_fields(path):
         if len(fields) != 2 or not fields[0]:
             raise InputError(f"{row} is not a key frame; write video,second")
         keyframes.add((fields[0], _parse_second(row, fields[1])))
@@ -154,9 +152,7 @@ def read_excluded_timestamps(path: PathOrUrl) -> set[tuple[str, int]]:
 def read_included_timestamps(path: PathOrUrl) -> tuple[int, ...]:
     """Read a file of one second per line: the seconds that have key frames, each once and ascending."""
     seconds = set()
-    for number, line in _read_lines(path):
-        row = f"line {number} of {path}"
-        fields = _split_fields(row, line)
+    for row, fields in _read_fields(path):
         if len(fields) != 1:
             raise InputError(f"{row} has {len(fields)} fields; write one second")
         seconds.add(_parse_second(row, fields[0]))
@@ -177,6 +173,12 @@ def convert_read_errors(path: PathOrUrl, kind: str) -> Iterator[None]:
 def _read_lines(path: PathOrUrl) -> Iterator[tuple[int, str]]:
     with convert_read_errors(path, "a CSV file"):
         yield from read_lines(path)
+
+
+def _read_fields(path: PathOrUrl) -> Iterator[tuple[str, list[str]]]:
+    for number, line in _read_lines(path):
+        row = f"line {number} of {path}"
+        yield row, _split_fields(row, line)
 
 
 def _parse_lines(lines: Sequence[str], has_scores: bool) -> Float64[np.ndarray, "n 7"] | None:

@@ -64,31 +64,28 @@ def iter_windows(
     num_frames = views.sampling.num_frames
     interval = config.window_seconds / num_frames
     num_started, end = 0, 0.0
-    partial_windows: deque[_PartialWindow] = deque()
+    partial_windows: deque[tuple[float, list[list[ImageArray]]]] = deque()  # start, and the crops of each frame so far
     iter_frames = source.iter_timed_frames if isinstance(source, VideoReader) else partial(iter_timed_frames, source)
     frames = iter_frames(default_frame_rate=default_frame_rate)
     for frame, nearest_until in _iter_nearest_frames(frames):
         end = frame.pts_seconds + frame.duration_seconds
         crops: list[ImageArray] = []
         while True:
-            for window in partial_windows:
-                while (
-                    len(window.frame_crops) < num_frames
-                    and window.start + len(window.frame_crops) * interval <= nearest_until
-                ):
+            for start, frame_crops in partial_windows:
+                while len(frame_crops) < num_frames and start + len(frame_crops) * interval <= nearest_until:
                     crops = crops or _crop_image(frame.to_image(), views)
-                    window.frame_crops.append(crops)
-            while partial_windows and len(partial_windows[0].frame_crops) == num_frames:
-                yield partial_windows.popleft().to_window(config.window_seconds)
+                    frame_crops.append(crops)
+            while partial_windows and len(partial_windows[0][1]) == num_frames:
+                start, frame_crops = partial_windows.popleft()
+                yield _build_window(start, start + config.window_seconds, frame_crops)
             if num_started * config.hop_seconds > nearest_until:
                 break
-            partial_windows.append(_PartialWindow(num_started * config.hop_seconds, []))
+            partial_windows.append((num_started * config.hop_seconds, []))
             num_started += 1
-    for window in partial_windows:
-        if window.start == 0 or 2 * len(window.frame_crops) > num_frames:
+    for start, frame_crops in partial_windows:
+        if start == 0 or 2 * len(frame_crops) > num_frames:
             crops = crops or _crop_image(frame.to_image(), views)
-            window.frame_crops.extend([crops] * (num_frames - len(window.frame_crops)))
-            yield window.to_window(end - window.start)
+            yield _build_window(start, end, frame_crops + [crops] * (num_frames - len(frame_crops)))
 
 
 def _iter_nearest_frames(frames: Iterator[TimedFrame]) -> Iterator[tuple[TimedFrame, float]]:
@@ -107,16 +104,9 @@ def _iter_nearest_frames(frames: Iterator[TimedFrame]) -> Iterator[tuple[TimedFr
         raise broken
 
 
-@dataclass(frozen=True)
-class _PartialWindow:
-    """A window that is not full yet, with the crops of each of its frames so far."""
-
-    start: float
-    frame_crops: list[list[ImageArray]]
-
-    def to_window(self, window_seconds: float) -> Window:
-        crops = rearrange(np.array(self.frame_crops), "t crops h w c -> crops c t h w")
-        return Window(self.start, self.start + window_seconds, torch.from_numpy(np.ascontiguousarray(crops)))
+def _build_window(start: float, end: float, frame_crops: list[list[ImageArray]]) -> Window:
+    crops = rearrange(np.array(frame_crops), "t crops h w c -> crops c t h w")
+    return Window(start, end, torch.from_numpy(np.ascontiguousarray(crops)))
 
 
 def _crop_image(image: ImageArray, views: ViewsConfig) -> list[UInt8[np.ndarray, "rows cols 3"]]:

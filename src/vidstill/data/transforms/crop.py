@@ -77,10 +77,11 @@ class MultiScaleCrop:
             ]
             for whole, out, limit in zip(base, size, (height, width), strict=True)
         )
-        neighbours = [(h, w) for i, h in enumerate(heights) for j, w in enumerate(widths) if abs(i - j) <= 1]
         return [
             [CropBox((height - h) // 4 * down, (width - w) // 4 * right, h, w) for right, down in _CROP_OFFSETS]
-            for h, w in neighbours
+            for i, h in enumerate(heights)
+            for j, w in enumerate(widths)
+            if abs(i - j) <= 1
         ]
 
     def draw_box(self, height: int, width: int, size: tuple[int, int], rng: np.random.Generator) -> CropBox:

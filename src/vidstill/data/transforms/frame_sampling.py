@@ -11,14 +11,28 @@ from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpanSampling:
-    """Take every `stride`-th frame of a span that starts anywhere: the pre-training of VideoMAE, MVD and MaskAgain."""
-
+class _StridedSampling:
     num_frames: int = 16  # frames of a clip
-    stride: int = 4  # frames of the video from one to the next
+    stride: int = 4  # frames of the video for each frame of the clip
 
     def __post_init__(self) -> None:
         _check_sampling(self.num_frames, self.stride)
+
+    def list_view_indices(self, total_frames: int, temporal_clips: int) -> list[list[int]]:
+        """Return windows over every `stride`-th frame, from the video's start to its end; one view is at the start.
+
+        The papers have no views for pre-training, so that these serve its spans too.
+        """
+        candidates = list(range(0, total_frames, self.stride))
+        candidates += candidates[-1:] * (self.num_frames - len(candidates))
+        # one view is AMD's
+        step = max((len(candidates) - self.num_frames) / (temporal_clips - 1), 0) if temporal_clips > 1 else 0
+        return [candidates[int(c * step) :][: self.num_frames] for c in range(temporal_clips)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanSampling(_StridedSampling):
+    """Take every `stride`-th frame of a span that starts anywhere: the pre-training of VideoMAE, MVD and MaskAgain."""
 
     def list_start_ranges(self, total_frames: int, num_segments: int = 1) -> list[range]:
         """Return the possible starts in each of `num_segments` equal parts; only 0 in a video that is too short."""
@@ -45,20 +59,10 @@ class SpanSampling:
             for starts in self.list_start_ranges(total_frames, repeats)
         ]
 
-    def list_view_indices(self, total_frames: int, temporal_clips: int) -> list[list[int]]:
-        """Return evaluation views; the papers have none for pre-training, so they are those of dense sampling."""
-        return _list_dense_view_indices(total_frames, self.num_frames, self.stride, temporal_clips)
-
 
 @dataclass(frozen=True, kw_only=True)
-class DenseSampling:
+class DenseSampling(_StridedSampling):
     """Take frames evenly from a span of `num_frames * stride` frames: fine-tuning on Kinetics, UCF101 and HMDB51."""
-
-    num_frames: int = 16  # frames of a clip
-    stride: int = 4  # frames of the video in the span, for each frame of the clip
-
-    def __post_init__(self) -> None:
-        _check_sampling(self.num_frames, self.stride)
 
     def get_end_range(self, total_frames: int) -> range:
         """Return the possible ends, one past a span's last frame; none if the video is no longer than the span.
@@ -83,10 +87,6 @@ class DenseSampling:
         if not ends:
             return self.list_short_video_indices(total_frames)
         return self.list_indices_until(_draw_from_range(ends, rng))
-
-    def list_view_indices(self, total_frames: int, temporal_clips: int) -> list[list[int]]:
-        """Return windows over every `stride`-th frame, from the video's start to its end; one view is at the start."""
-        return _list_dense_view_indices(total_frames, self.num_frames, self.stride, temporal_clips)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,14 +205,6 @@ class TimedSampling:
     @property
     def _last_offset(self) -> float:
         return max(self.span_frames - 1, 0.0)
-
-
-def _list_dense_view_indices(total_frames: int, num_frames: int, stride: int, temporal_clips: int) -> list[list[int]]:
-    candidates = list(range(0, total_frames, stride))
-    candidates += candidates[-1:] * (num_frames - len(candidates))
-    # one view is AMD's
-    step = max((len(candidates) - num_frames) / (temporal_clips - 1), 0) if temporal_clips > 1 else 0
-    return [candidates[int(c * step) :][:num_frames] for c in range(temporal_clips)]
 
 
 def _draw_from_range(values: range, rng: np.random.Generator) -> int:
