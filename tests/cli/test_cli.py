@@ -95,15 +95,6 @@ def test_every_verb_has_help(verb, capsys):
     assert f"usage: vidstill {verb}" in capsys.readouterr().out
 
 
-def test_the_help_of_a_recipe_shows_defaults_and_absent_parts(capsys):
-    main(["pretrain", "amd.small_k400", "--help"])
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "(default: 2048)" in text
-    assert "decoding processes per device" in text
-    assert "(default: runs/amd.small_k400)" in text
-    assert "--clips.randaugment {None} None: leave this part out" in text
-
-
 def test_a_groups_verbs_are_listed(capsys):
     assert main(["data"]) == main(["data", "--help"]) == 0
     assert "vidstill data inspect --help" in capsys.readouterr().out

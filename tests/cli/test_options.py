@@ -107,6 +107,7 @@ def test_the_help_shows_defaults_and_absent_parts(capsys):
     with pytest.raises(SystemExit):
         read("--help", rides(rear=None), absent="not here")
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--out STR (default: home)" in text
     assert "--bicycle.front.size INT (default: 28)" in text
     assert "--bicycle.rear.spokes INT (not here)" in text
     assert "--bicycle.rear {None} None: leave this part out" in text

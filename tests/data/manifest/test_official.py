@@ -352,23 +352,18 @@ def test_a_table_of_one_s_own_may_say_from_which_video_of_youtube_a_clip_is(tree
         assert open_manifest(data).description == "train.csv, a table of path, label, youtube_id"
 
 
+CLASS_FOLDERS = "a directory with a directory for each class"
+
+
 @pytest.mark.parametrize(
     ("texts", "files", "kind"),
     [
-        ({}, ["train/run/a.mp4", "val/run/b.mp4"], "the train split of a directory with a directory for each class"),
-        ({}, ["train/n01440764/a.mp4"], "the train split of a directory with a directory for each class"),
-        (
-            {},
-            ["train/n01440764/a.JPEG", "train/cat/a.JPEG"],
-            "the train split of a directory with a directory for each class",
-        ),
-        ({}, ["n01440764/a.JPEG"], "a directory with a directory for each class"),
+        ({}, ["train/run/a.mp4", "val/run/b.mp4"], f"the train split of {CLASS_FOLDERS}"),
+        ({}, ["train/n01440764/a.mp4"], f"the train split of {CLASS_FOLDERS}"),
+        ({}, ["train/n01440764/a.JPEG", "train/cat/a.JPEG"], f"the train split of {CLASS_FOLDERS}"),
+        ({}, ["n01440764/a.JPEG"], CLASS_FOLDERS),
         ({"train.txt": "a list for something else"}, ["a.mp4"], "a directory of videos"),
-        (
-            {"annotations/a.json": "{}"},
-            ["annotations/a.txt", "run/a.mp4"],
-            "a directory with a directory for each class",
-        ),
+        ({"annotations/a.json": "{}"}, ["annotations/a.txt", "run/a.mp4"], CLASS_FOLDERS),
     ],
 )
 def test_what_has_no_official_files_is_read_as_folders(tree, texts, files, kind):
@@ -390,13 +385,11 @@ BAD_SSV2 = [
     ({"train": {}}, r".*train.json holds no list"),
     ({"labels": {"Holding something": "1"}}, r".*labels.json does not number its 1 classes from 0"),
 ]
-BAD_UCF101 = {
-    "trainlist01.txt": [
-        ("Running/v_Running_g08_c01.avi 1\n", r"line 1 of .*trainlist01.txt reads 'Running/v_Run"),
-        (f"{EYES}.avi 2\n", r"line 1 of .*trainlist01.txt numbers ApplyEyeMakeup 2"),
-    ],
-    "classInd.txt": [("1 ApplyEyeMakeup\n3 HandstandPushups\n", r"line 2 of .*classInd.txt .* should number class 2")],
-}
+BAD_UCF101 = [
+    ("trainlist01.txt", "Running/v_Running_g08_c01.avi 1\n", r"line 1 of .*trainlist01.txt reads 'Running/v_Run"),
+    ("trainlist01.txt", f"{EYES}.avi 2\n", r"line 1 of .*trainlist01.txt numbers ApplyEyeMakeup 2"),
+    ("classInd.txt", "1 ApplyEyeMakeup\n3 Handstand\n", r"line 2 of .*classInd.txt .* should number class 2"),
+]
 CLAP = "testTrainMulti_7030_splits/clap_test_split1.txt"
 AVA_TRAIN = "ava_train_v2.2.csv"
 BROKEN_JSON = '[\n{"id": "42",}\n]'
@@ -414,8 +407,7 @@ BROKEN_JSON = '[\n{"id": "42",}\n]'
         ),
         *(
             (UCF101 | {f"ucfTrainTestlist/{name}": text}, [f"UCF-101/{EYES}.avi"], sentence)
-            for name, cases in BAD_UCF101.items()
-            for text, sentence in cases
+            for name, text, sentence in BAD_UCF101
         ),
         *(
             (HMDB51 | {CLAP: HMDB51[CLAP] + line}, HMDB51_FILES, r"line 4 of .*clap_test_split1.txt reads 'x.avi")
@@ -432,12 +424,7 @@ def test_a_bad_list_is_refused_with_its_line(tree, texts, files, sentence):
 @pytest.mark.parametrize(
     ("texts", "files", "options", "sentence"),
     [
-        (
-            {"train.csv": TRAIN},
-            [f"train/{CLIPS[0]}.mp4"],
-            {"split": "val"},
-            "no list of Kinetics's val split, only of train",
-        ),
+        ({"train.csv": TRAIN}, [f"{CLIPS[0]}.mp4"], {"split": "val"}, "no list of Kinetics's val split, only of train"),
         (UCF101, [f"UCF-101/{EYES}.avi"], {"fold": 0}, "UCF101 has the folds 1, 2 and 3; fold 0 is none of them"),
         (UCF101, [f"UCF-101/{EYES}.avi"], {"fold": 4}, "UCF101 has the folds 1, 2 and 3; fold 4 is none of them"),
         (UCF101, [f"UCF-101/{EYES}.avi"], {"fold": 2}, "trainlist02.txt does not exist, the list of UCF101's fold 2"),

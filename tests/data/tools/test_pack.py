@@ -16,7 +16,6 @@ from tiny_videos import cut_short, number_of, numbered, write_video
 from vidstill.cli.main import main
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import list_splits, open_manifest
-from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools import pack as packs
 from vidstill.data.tools.pack import PACK_FILE, SKIPPED_FILE, pack_dataset
 from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
@@ -170,18 +169,6 @@ def stop_after(videos: Path, out: Path, clips: int) -> None:
         pack_dataset(videos, out, CONFIG, clips_per_shard=3, progress=stop)
 
 
-def test_two_cannot_write_the_same_packs(videos, packed, tmp_path):
-    out = tmp_path / "packs"
-
-    def meanwhile(done: int, of: int) -> None:
-        if done == 4:
-            with pytest.raises(InputError, match="packs is being written by another process"):
-                pack_dataset(videos, out, CONFIG, clips_per_shard=3)
-
-    pack_dataset(videos, out, CONFIG, clips_per_shard=3, progress=meanwhile)
-    assert bytes_of(out) == bytes_of(packed)
-
-
 def test_other_settings_or_other_data_in_the_same_folder_are_refused(videos, packed, tmp_path):
     before = bytes_of(packed)
     with pytest.raises(
@@ -270,34 +257,3 @@ def test_where_nothing_decodes_there_are_no_packs(tmp_path):
         with pytest.raises(InputError, match=r"none of 1 video.* decodes, first 0\.mp4 does not decode"):
             pack_dataset(tmp_path / "videos", tmp_path / "packs", CONFIG)
     assert not (tmp_path / "packs" / "index.jsonl").exists()
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
-def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(videos, packed, tmp_path, capsys):
-    out = tmp_path / "packs"
-    command = ["data", "pack", str(videos), "--out", str(out), "--short-side", "16", "--videos-per-shard", "3"]
-    stop_after(videos, out, 4)
-    (out / "train-000001.tar.part").symlink_to("/dev/full")
-    assert main(command) == 2
-    assert "train-000001.tar cannot be written (No space left on device); free disk space" in capsys.readouterr().err
-    assert sorted(path.name for path in out.glob("*.tar*")) == ["train-000000.tar"]  # the half takes up no room
-    assert not (out / "index.jsonl").exists()
-    assert main(command) == 0
-    assert bytes_of(out) == bytes_of(packed)
-
-
-def test_a_cut_shard_names_the_video_the_shard_and_the_bytes(videos, tmp_path):
-    pack_dataset(videos, tmp_path / "packs", CONFIG, clips_per_shard=3)
-    rows = open_manifest(tmp_path / "packs", split="train").rows
-    source = rows[1].source
-    cut_short(source.shard, (source.offset + 100) / source.shard.stat().st_size)
-    assert number_of(read_frames(rows[0].source, [3])[0]) == 3
-    output = (
-        rf"some\.where/1\.v\.mp4 in .*train-000000\.tar is cut off: it has {source.size} bytes from byte "
-        rf"{source.offset} on, of which the shard holds 100"
-    )
-    with pytest.raises(BrokenVideo, match=output):
-        read_frames(source, [0])
-    source.shard.unlink()
-    with pytest.raises(BrokenVideo, match=r"train-000000\.tar cannot be read: No such file"):
-        read_frames(rows[0].source, [0])
