@@ -63,28 +63,20 @@ def test_a_list_that_cannot_be_read(runs, text, message):
     runs.refuses(TEACHER, "nowhere does not exist", data="nowhere")
 
 
-def test_no_video_decodes(runs):
-    videos = runs.folder / "videos"
-    videos.mkdir()
+def test_no_video_decodes_or_has_a_clip(runs):
+    videos, images = runs.folder / "videos", runs.folder / "images"
+    for folder in (videos, images):
+        folder.mkdir()
     for number in range(8):
         (videos / f"{number}.mp4").write_bytes(b"no frame in here")
+        Image.new("RGB", (16, 16)).save(images / f"{number}.png")
     runs.refuses(TEACHER, "of 8 videos are broken", data=videos)
     runs.refuses(TEACHER, "videos/0.mp4", data=videos / "0.mp4", batch=1)
-
-
-def test_no_test_video_decodes(runs):
+    runs.refuses(TEACHER, "is an image, a clip of one frame, but clips have 4 frames", data=images)
     for path in (runs.data / "val").iterdir():
         path.write_bytes(b"no frame in here")
     runs.refuses(FINETUNE, "none of the 6 videos", data=runs.data)
     runs.refuses(f"evaluate {runs.folder}/finetune --workers 0", "none of the 6 videos", data=runs.data)
-
-
-def test_images_are_not_clips_of_four_frames(runs):
-    images = runs.folder / "images"
-    images.mkdir()
-    for number in range(8):
-        Image.new("RGB", (16, 16)).save(images / f"{number}.png")
-    runs.refuses(TEACHER, "is an image, a clip of one frame, but clips have 4 frames", data=images)
 
 
 def test_labels_or_the_val_split_are_missing(runs):

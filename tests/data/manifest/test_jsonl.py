@@ -25,14 +25,14 @@ def test_a_list_with_sizes_is_a_dataset_whose_files_are_not_opened(tmp_path):
         {"path": "/elsewhere/2.mp4", "label": 0, "class": "jump", "bytes": 7, "error": "does not decode: cut"},
         {"path": "s3://bucket/3.mp4", "label": 1, "bytes": 0, "rate": 25},
     )
-    listing = open_manifest(path)
-    assert list(listing.rows) == [
+    manifest = open_manifest(path)
+    assert list(manifest.rows) == [
         VideoRow(tmp_path / "b/1.mp4", 1, 300, 29.97, "b/1.mp4"),
         VideoRow(Path("/elsewhere/2.mp4"), 0, None, None, "/elsewhere/2.mp4", "does not decode: cut"),
         VideoRow("s3://bucket/3.mp4", 1, None, 25.0, "s3://bucket/3.mp4"),
     ]
-    assert listing.classes == ("jump", "run")
-    assert listing.description == "videos.jsonl, JSON lines, of whose rows 1 say that they do not decode"
+    assert manifest.classes == ("jump", "run")
+    assert manifest.description == "videos.jsonl, JSON lines, of whose rows 1 say that they do not decode"
 
 
 def test_a_folder_that_holds_an_index_is_read_through_it_whatever_else_it_holds(tmp_path):
@@ -84,15 +84,11 @@ def test_a_file_without_a_stated_size_has_to_be_there(tmp_path):
         open_manifest(path)
 
 
-def test_without_the_suffix_a_list_is_known_by_its_first_line(tmp_path):
-    path = write(tmp_path / "list.txt", {"path": "a.mp4", "bytes": 1})
-    assert open_manifest(path).description == "list.txt, JSON lines"
-
-
-def test_names_come_back_whatever_letters_they_have(tmp_path):
+def test_names_come_back_whatever_letters_they_have_in_a_list_without_the_suffix(tmp_path):
     names = ["Grüße.mp4", "日本語/🎬.mp4", "#20_[x];y z.mp4", "not utf-8 \udcff.mp4"]
-    path = write(tmp_path / "list.jsonl", *({"path": name, "bytes": 1} for name in names))
-    assert [row.name for row in open_manifest(path).rows] == names
+    manifest = open_manifest(write(tmp_path / "list.txt", *({"path": name, "bytes": 1} for name in names)))
+    assert [row.name for row in manifest.rows] == names
+    assert manifest.description == "list.txt, JSON lines"
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def folder(tmp_path):
     return make
 
 
-def list_rows(listing) -> list[tuple[str, int | None]]:
-    return [(str(row.source.relative_to(listing.rows.root)), row.label) for row in listing.rows]
+def list_rows(manifest) -> list[tuple[str, int | None]]:
+    return [(str(row.source.relative_to(manifest.rows.root)), row.label) for row in manifest.rows]
 
 
 names = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1)
@@ -80,12 +80,12 @@ def test_a_row_costs_little_more_than_its_letters():
 
 
 def test_class_folders_are_classes_in_the_order_of_their_names(folder):
-    listing = open_manifest(
+    manifest = open_manifest(
         folder("run/b.mp4", "run/a.MP4", "jump/deep/c.avi", "run/notes.txt", ".git/x.mp4", "run/.old/x.mp4", "empty/x")
     )
-    assert listing.classes == ("jump", "run")
-    assert list_rows(listing) == [("jump/deep/c.avi", 0), ("run/a.MP4", 1), ("run/b.mp4", 1)]
-    assert "a directory for each class" in listing.description
+    assert manifest.classes == ("jump", "run")
+    assert list_rows(manifest) == [("jump/deep/c.avi", 0), ("run/a.MP4", 1), ("run/b.mp4", 1)]
+    assert "a directory for each class" in manifest.description
 
 
 def test_a_class_that_one_split_lacks_keeps_its_number_in_the_other(folder):
@@ -167,6 +167,7 @@ def test_the_fingerprint_follows_paths_labels_and_sizes(folder):
     for change in (
         lambda: path.write_text("a.mp4 1\nb.mp4 1\n"),
         lambda: path.write_text("b.mp4 1\na.mp4 1\n"),
+        lambda: path.write_text("b.mp4 1\na.mp4 1,0\n"),
         lambda: (path.parent / "a.mp4").write_bytes(b"longer than it was"),
     ):
         change()
@@ -203,6 +204,7 @@ def test_a_list_that_cannot_be_used_is_refused_with_its_line(folder, text, sente
     [
         (b"a.mp4 0\n\xff\xfe\n", r"line 2 of .*list.csv is not UTF-8 text"),
         (b"a.mp4 1\na.mp4 2\n", r"line 2 of .*list.csv has the label 2, but .*classes.txt names only 2 classes"),
+        (b"a.mp4 0\na.mp4 1,2\n", r"line 2 of .* has the label 2, but .* names only 2 classes"),
         (b"path,class\na.mp4,run\n", r"the class 'run', which is not in .*classes\.txt"),
     ],
 )

@@ -30,16 +30,16 @@ def behind():
     files.pseudo_dirs[:] = [""]
 
 
-def list_rows(listing) -> list[tuple[str, int | None]]:
-    assert [row.source for row in listing.rows] == [f"{listing.rows.root}/{row.name}" for row in listing.rows]
-    return [(row.name, row.label) for row in listing.rows]
+def list_rows(manifest) -> list[tuple[str, int | None]]:
+    assert [row.source for row in manifest.rows] == [f"{manifest.rows.root}/{row.name}" for row in manifest.rows]
+    return [(row.name, row.label) for row in manifest.rows]
 
 
 def test_a_list_behind_a_url_has_its_rows_there(behind):
     root = behind("a/1.mp4", "a/2.mp4", "b/3.mp4", list_csv="a/1.mp4 1\na/2.mp4 0\nb/3 1\n")
-    listing = open_manifest(f"{root}/list.csv")
-    assert list_rows(listing) == [("a/1.mp4", 1), ("a/2.mp4", 0), ("b/3.mp4", 1)]
-    assert listing.source == f"{root}/list.csv"
+    manifest = open_manifest(f"{root}/list.csv")
+    assert list_rows(manifest) == [("a/1.mp4", 1), ("a/2.mp4", 0), ("b/3.mp4", 1)]
+    assert manifest.source == f"{root}/list.csv"
 
 
 def test_a_local_list_may_name_urls_or_have_one_as_its_root(behind, tmp_path):
@@ -54,8 +54,8 @@ def test_a_local_list_may_name_urls_or_have_one_as_its_root(behind, tmp_path):
 def test_a_packed_dataset_behind_a_url_is_read_through_its_index(behind, slash):
     member = {"shard": "train-0.tar", "offset": 512, "bytes": 10}
     root = behind(index_jsonl=json.dumps({"path": "a.mp4", "label": 0, "frames": 3, "split": "train", **member}))
-    listing = open_manifest(root + slash, split="train")
-    assert list(listing.rows) == [VideoRow(ShardMember(f"{root}/train-0.tar", 512, 10, "a.mp4"), 0, 3, None, "a.mp4")]
+    manifest = open_manifest(root + slash, split="train")
+    assert list(manifest.rows) == [VideoRow(ShardMember(f"{root}/train-0.tar", 512, 10, "a.mp4"), 0, 3, None, "a.mp4")]
     assert list_splits(root + slash) == ("train",)
 
 
@@ -66,19 +66,15 @@ def test_lists_of_each_split_behind_a_url_share_their_classes(behind):
     assert open_manifest(root).classes == ("jump", "run")
 
 
-def test_folders_behind_a_url_are_read_like_local_ones(behind):
-    listing = open_manifest(behind("train/run/a.mp4", "train/jump/x/b.webm", "val/run/c.mp4", "train/run/notes.txt"))
-    assert list_rows(listing) == [("jump/x/b.webm", 0), ("run/a.mp4", 1)]
-    assert listing.description == "the train split of a directory with a directory for each class"
+def test_folders_and_official_files_behind_a_url_are_read_like_local_ones(behind):
+    manifest = open_manifest(behind("train/run/a.mp4", "train/jump/x/b.webm", "val/run/c.mp4", "train/run/notes.txt"))
+    assert list_rows(manifest) == [("jump/x/b.webm", 0), ("run/a.mp4", 1)]
+    assert manifest.description == "the train split of a directory with a directory for each class"
     assert list_rows(open_manifest(f"{ROOT}/train/run")) == [("a.mp4", None)]
     assert list_rows(open_manifest(f"{ROOT}/train/run/a.mp4")) == [("a.mp4", None)]
-
-
-def test_official_files_behind_a_url_are_recognized(behind):
     text = "label,youtube_id,time_start,time_end,split\nrun,abc,0,10,train\nrun,gone,0,10,train\n"
-    listing = open_manifest(behind("train/abc_000000_000010.mp4", train_csv=text))
-    assert list_rows(listing) == [("train/abc_000000_000010.mp4", 0)]
-    assert listing.num_missing == 1
+    manifest = open_manifest(behind("train/abc_000000_000010.mp4", train_csv=text))
+    assert (list_rows(manifest), manifest.num_missing) == ([("train/abc_000000_000010.mp4", 0)], 1)
 
 
 def test_the_fingerprint_follows_the_files_behind_a_url(behind):
@@ -98,7 +94,7 @@ def test_a_missing_url_is_reported(behind):
         open_manifest("nosuch://bucket")
 
 
-def test_a_failed_listing_is_not_an_empty_folder(behind, monkeypatch):
+def test_a_failed_manifest_is_not_an_empty_folder(behind, monkeypatch):
     root = behind("a.mp4", list_csv="a.mp4 0\n")
 
     def broken(*args, **options):
