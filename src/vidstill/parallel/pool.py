@@ -34,11 +34,16 @@ class LostTask:
 
 
 def map_in_workers(
-    fn: Callable[[T], R], items: Sequence[T], *, workers: int, timeout_seconds: float = WORKER_TIMEOUT_SECONDS
+    fn: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    workers: int,
+    items_per_worker: int = 8,
+    timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
 ) -> Iterator[tuple[int, R | LostTask]]:
     """Yield each item's index and `fn(item)`, computed in other processes, in the order of the items.
 
-    At most eight items per worker are begun and not yet taken. An item whose process hangs or ends is a `LostTask`; one
+    An item whose process hangs or ends is a `LostTask`; one
     whose process was killed from outside (signal 9: most often, memory ran out) is retried once.
 
     Args:
@@ -46,13 +51,14 @@ def map_in_workers(
             pickled.
         items: The items.
         workers: Processes; at least one.
+        items_per_worker: Items per worker that are begun and not yet taken, at most.
         timeout_seconds: A worker without a result or a heartbeat for so long, while it is waited for, is killed.
 
     Raises:
         RuntimeError: A process ends before it has begun its first item.
     """
     workers = max(1, workers)
-    max_pending = 8 * workers
+    max_pending = items_per_worker * workers
     with WorkerPool(
         partial(_call_on_item, fn, items),
         workers=workers,

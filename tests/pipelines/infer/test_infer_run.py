@@ -21,6 +21,7 @@ from vidstill.pipelines.infer.run import (
     run,
     run_dataset,
 )
+from vidstill.pipelines.workers import Workers
 
 VIEWS = ViewsConfig(
     sampling=SegmentSampling(num_frames=4), temporal_clips=2, spatial_crops=3, short_side=16, size=(16, 16)
@@ -104,8 +105,8 @@ def test_a_broken_video_is_named_and_never_replaced(runtime, manifest, workers):
         Brightness(),
         ViewClips(manifest, VIEWS),
         runtime,
+        Workers(workers=workers),
         merge=mean_over_views,
-        workers=workers,
         progress=lambda done, of: progress.append((done, of)),
     )
     assert [*records, *broken] == [*(n for n in range(len(manifest.rows)) if n != 1), 1]

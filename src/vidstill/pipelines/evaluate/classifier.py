@@ -88,14 +88,7 @@ def score_classifier(
     """
     with show_progress_bar("testing", visible=show_progress and runtime.is_main) as progress:
         scores, broken = score_videos(
-            model,
-            manifest,
-            views,
-            runtime,
-            workers=workers.num_workers,
-            batch=workers.device_batch,
-            multi_label=multi_label,
-            progress=progress,
+            model, manifest, views, runtime, workers, multi_label=multi_label, progress=progress
         )
     if not scores:
         raise InputError(f"none of the {len(broken)} videos of {manifest.source} could be scored; {broken[0]}")
@@ -127,15 +120,20 @@ def write_classification_result(
     write_result_dir(folder, files, result.to_dict() | selection)
 
 
-def check_decodes(dataset: ViewClips | KeyframeViewDataset, noun: str, workers: int) -> None:
+def check_decodes(dataset: ViewClips | KeyframeViewDataset, noun: str, workers: Workers) -> None:
     """Raise an InputError if no sample of a test decodes: before hours of training, not after them.
 
     Args:
         noun: What a sample is, in the plural.
-        workers: Decoding processes.
+        workers: Whether a process of its own decodes, which can be ended if the decoder hangs.
     """
     broken: dict[int, str] = {}
-    device = torch.device("cpu")
-    batches = iter_view_batches(dataset, videos_per_batch=1, broken_videos=broken, workers=workers, device=device)
+    batches = iter_view_batches(
+        dataset,
+        videos_per_batch=1,
+        broken_videos=broken,
+        workers=min(1, workers.num_workers),
+        device=torch.device("cpu"),
+    )
     if next(batches, None) is None:
         raise InputError(f"none of the {len(broken)} {noun} of {dataset.manifest.source} can be tested on; {broken[0]}")

@@ -57,7 +57,7 @@ class DetectionTest:
     use_person_scores: bool
     matching: MatchingOrder
 
-    def check_decodes(self, workers: int) -> None:
+    def check_decodes(self, workers: Workers) -> None:
         """Raise an InputError if no key frame decodes: before hours of training, not after them."""
         check_decodes(KeyframeViewDataset(self.keyframes, self.views), "key frames", workers)
 
@@ -139,7 +139,7 @@ def evaluate_detector(
     _check_actions(detector, keyframes)
     matching = matching or detector.recipe.matching_rule
     test = DetectionTest(box_split, keyframes, views, detector.recipe.use_person_scores, matching)
-    test.check_decodes(min(1, workers.num_workers))
+    test.check_decodes(workers)
     result = score_detector(detector.model, test, workers, runtime)
     if out is not None and runtime.is_main:
         write_detection_result(out, result)
@@ -185,9 +185,8 @@ def score_detector(model: Detector, test: DetectionTest, workers: Workers, runti
             predict,
             KeyframeViewDataset(keyframes, test.views),
             runtime,
-            batch=workers.device_batch or _KEYFRAME_BATCH,
+            replace(workers, device_batch=workers.device_batch or _KEYFRAME_BATCH),
             require_finite=True,
-            workers=workers.num_workers,
             progress=progress,
         )
     if not records:

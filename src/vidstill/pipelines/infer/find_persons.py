@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.engine.distributed import Runtime
-from vidstill.parallel.pool import LostTask, WorkerPool, map_in_order
+from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.pipelines.infer.keyframe_sets import KeyframeKey, KeyframeSet
 from vidstill.pipelines.infer.person_detector import PersonDetections, PersonDetector
-from vidstill.pipelines.infer.run import Clip, ProgressFn, gather, run
+from vidstill.pipelines.infer.run import Clip, ProgressFn, gather, open_journal, run
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.files import write_bytes
 from vidstill.utils.journal import Journal
@@ -84,19 +85,20 @@ def find_person_boxes(
         "min_person_score": detector.min_score,
         "max_persons": detector.max_persons,
     }
-    keys, stamps = keyframes.list_keys(), {video.name: _stamp_video(video) for video in keyframes.videos}
-    journal = Journal(out, settings, runtime.rank)
-    finished = runtime.run_on_main(lambda: _open_journal(out, journal, stamps))
-    if not runtime.is_main:
-        journal.open()
-    try:
+    keys, videos = keyframes.list_keys(), {video.name: video for video in keyframes.videos}
+    stamps = {video.name: _stamp_video(video) for video in keyframes.videos}
+    if runtime.broadcast(out.exists()):
+        raise InputError(f"{out} exists; move it away, or choose another file with --out")
+    with open_journal(Journal(out, settings, runtime.rank), runtime) as journal:
+        finished = runtime.run_on_main(lambda: _read_finished(journal, stamps))
+        missing = [index for index, key in enumerate(keys) if key not in finished]
         batch = workers.device_batch or _DEFAULT_BATCH
-        batches = _split_batches(keyframes, finished, batch)[runtime.rank :: runtime.world_size]
-        total = sum(len(each.seconds) for each in batches)
+        batches = _split_batches(missing, keys, batch)[runtime.rank :: runtime.world_size]
+        total = sum(map(len, batches))
         persons: dict[int, PersonDetections] = {}
         failed: dict[int, str] = {}
         progress(0, total)
-        clips = _iter_images(batches, workers.num_workers, failed)
+        clips = _iter_images(videos, keys, batches, workers.num_workers, failed)
         for record in run(detector.detect, clips, runtime, batch=batch):
             key, (boxes, scores) = keys[record.video], (record.arrays["boxes"], record.arrays["scores"])
             journal.append({"key": key, "stamp": stamps[key.video], "boxes": boxes.tolist(), "scores": scores.tolist()})
@@ -110,8 +112,6 @@ def find_person_boxes(
         detections = {key: detections[key] for key in keys if key in detections}
         broken = (*keyframes.skipped, *reasons.values())
         boxes_written = runtime.run_on_main(lambda: _write_boxes(out, detections, broken, journal))
-    finally:
-        journal.close()
     return PersonBoxReport(
         out=out,
         keyframes=len(detections),
@@ -122,11 +122,8 @@ def find_person_boxes(
     )
 
 
-def _open_journal(out: Path, journal: Journal, stamps: Mapping[str, str]) -> dict[KeyframeKey, PersonDetections]:
+def _read_finished(journal: Journal, stamps: Mapping[str, str]) -> dict[KeyframeKey, PersonDetections]:
     """Return the persons that are finished of videos which have not changed."""
-    if out.exists():
-        raise InputError(f"{out} exists; move it away, or choose another file with --out")
-    journal.open()
     finished: dict[KeyframeKey, PersonDetections] = {}
     for record in journal.gather():
         key = KeyframeKey(*record["key"])
@@ -144,68 +141,57 @@ def _stamp_video(video: KeyframeVideo) -> str:
     return stamp
 
 
-class _KeyframeBatch(NamedTuple):
-    """Key frames of one video that are read together; `indices` are theirs in the order of all."""
-
-    video: KeyframeVideo
-    seconds: tuple[int, ...]
-    indices: tuple[int, ...]
+def _split_batches(indices: Sequence[int], keys: Sequence[KeyframeKey], size: int) -> list[list[int]]:
+    """Split key frames into batches of one video each, which are read together."""
+    by_video = [list(group) for _, group in groupby(indices, key=lambda index: keys[index].video)]
+    return [group[first : first + size] for group in by_video for first in range(0, len(group), size)]
 
 
-def _split_batches(
-    keyframes: KeyframeSet, finished: Mapping[KeyframeKey, PersonDetections], batch: int
-) -> list[_KeyframeBatch]:
-    batches: list[_KeyframeBatch] = []
-    offset = 0
-    for video, seconds in zip(keyframes.videos, keyframes.seconds, strict=True):
-        missing = [n for n, second in enumerate(seconds) if KeyframeKey(video.name, second) not in finished]
-        for first in range(0, len(missing), batch):
-            part = missing[first : first + batch]
-            batches.append(_KeyframeBatch(video, tuple(seconds[n] for n in part), tuple(offset + n for n in part)))
-        offset += len(seconds)
-    return batches
-
-
-def _iter_images(batches: Sequence[_KeyframeBatch], workers: int, failed: dict[int, str]) -> Iterator[Clip]:
+def _iter_images(
+    videos: Mapping[str, KeyframeVideo],
+    keys: Sequence[KeyframeKey],
+    batches: Sequence[list[int]],
+    workers: int,
+    failed: dict[int, str],
+) -> Iterator[Clip]:
     """Yield key frames as clips of one frame.
 
     Args:
+        videos: By name.
+        keys: Of all key frames.
+        batches: Indices of key frames of one video each.
+        workers: Processes that read; 0: this one.
         failed: Receives the index of each that cannot be read, and the reason.
     """
-    for batch, images in _read_batches(batches, workers):
-        for index, second in zip(batch.indices, batch.seconds, strict=True):
-            image = images if isinstance(images, str) else images[second]
+    read = partial(_read_images, KeyframeClipReader(), videos, keys)
+    results: Iterator[tuple[int, dict[int, ImageArray | str] | LostTask]] = enumerate(map(read, batches))
+    if workers and batches:
+        results = map_in_workers(read, batches, workers=workers, items_per_worker=2)
+    for number, images in results:
+        if isinstance(images, LostTask):
+            key = keys[batches[number][0]]
+            lost = f"{videos[key.video].path}: reading its second {key.second} or one soon after {images.reason}"
+            images = dict.fromkeys(batches[number], lost)
+        for index, image in images.items():
             if isinstance(image, str):
                 failed[index] = image
             else:  # the workers' memory is reused
-                yield Clip(index, torch.from_numpy(rearrange(image, "h w c -> 1 c 1 h w").copy()), float(second))
+                yield Clip(index, torch.from_numpy(rearrange(image, "h w c -> 1 c 1 h w").copy()))
 
 
-def _read_batches(
-    batches: Sequence[_KeyframeBatch], workers: int
-) -> Iterator[tuple[_KeyframeBatch, dict[int, ImageArray | str] | str]]:
-    """Yield each batch with its pictures by their seconds, or the reason why there are none."""
-    read = partial(_read_batch, KeyframeClipReader())
-    if workers < 1 or not batches:
-        yield from ((batch, read(batch)) for batch in batches)
-        return
-    ahead = 2 * workers
-    with WorkerPool(read, workers=workers, max_pending=ahead, tasks_per_worker=1) as pool:
-        for batch, images in zip(batches, map_in_order(pool.submit, pool.get_result, batches, ahead), strict=True):
-            lost = f"{batch.video.path}: reading its second {batch.seconds[0]} or one soon after"
-            yield batch, f"{lost} {images.reason}" if isinstance(images, LostTask) else images
-
-
-def _read_batch(reader: KeyframeClipReader, batch: _KeyframeBatch) -> dict[int, ImageArray | str]:
-    """Return the frames at these seconds, or the reason why there is none."""
+def _read_images(
+    reader: KeyframeClipReader, videos: Mapping[str, KeyframeVideo], keys: Sequence[KeyframeKey], indices: Sequence[int]
+) -> dict[int, ImageArray | str]:
+    """Return the images of key frames of one video, or the reason why there is none."""
+    video, seconds = videos[keys[indices[0]].video], [keys[index].second for index in indices]
     with suppress(BrokenVideo):
-        return dict(zip(batch.seconds, reader.read_keyframes(batch.video, batch.seconds), strict=True))
+        return dict(zip(indices, reader.read_keyframes(video, seconds), strict=True))
     images: dict[int, ImageArray | str] = {}
-    for second in batch.seconds:
+    for index, second in zip(indices, seconds, strict=True):
         try:
-            images[second] = reader.read_keyframes(batch.video, [second])[0]
+            images[index] = reader.read_keyframes(video, [second])[0]
         except BrokenVideo as error:
-            images[second] = str(error)
+            images[index] = str(error)
     return images
 
 

@@ -101,8 +101,7 @@ def predict_videos(
         videos.manifest,
         views,
         encoder.runtime,
-        batch=workers.device_batch,
-        workers=workers.num_workers,
+        workers,
         multi_label=encoder.multi_label,
         progress=progress,
     )

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from vidstill.data.ava.samples import KeyframeView, KeyframeViewDataset
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
@@ -27,6 +27,7 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.engine.distributed import Runtime
+from vidstill.pipelines.workers import Workers
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.journal import Journal
 
@@ -42,6 +43,7 @@ MergeViews = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 ProgressFn = Callable[[float, float], None]
 """Called with the number of videos that are done, broken ones included, and the number in this rank's share."""
 
+_NO_WORKERS = Workers(workers=0)
 _HALF = (torch.bfloat16, torch.float16)
 
 _log = logging.getLogger("vidstill")
@@ -90,20 +92,18 @@ def run_dataset(
     model: Model,
     dataset: ViewClips | KeyframeViewDataset,
     runtime: Runtime,
+    workers: Workers = _NO_WORKERS,
     *,
-    batch: int | None = None,
     merge: MergeViews | None = None,
     require_finite: bool = False,
-    workers: int = 0,
-    progress: ProgressFn | None = None,
+    progress: ProgressFn = lambda done, total: None,
 ) -> tuple[dict[int, Record], dict[int, str]]:
     """Run a model over a dataset, each rank its share, and return the records of all ranks by their index.
 
     Args:
-        batch: As for `run`.
+        workers: Decoding processes, and views that the device takes at once (None: those of one clip).
         merge: As for `run`.
         require_finite: Count a sample whose numbers are not all finite as broken.
-        workers: Processes that decode.
 
     Returns:
         The records, and for each other sample the reason why there is none; both ascending by index.
@@ -111,16 +111,15 @@ def run_dataset(
     records: dict[int, Record] = {}
     broken: dict[int, str] = {}
     total = len(range(runtime.rank, len(dataset), runtime.world_size))
-    clips = iter_dataset_clips(dataset, runtime, workers=workers, broken=broken)
-    for record in run(model, clips, runtime, batch=batch, merge=merge):
+    clips = iter_dataset_clips(dataset, runtime, workers=workers.num_workers, broken=broken)
+    for record in run(model, clips, runtime, batch=workers.device_batch, merge=merge):
         if require_finite and not all(np.isfinite(each).all() for each in record.arrays.values()):
             broken[record.video] = f"{dataset.sample_name(record.video)} has scores that are not finite"
             _log.warning("%s; it is not counted", broken[record.video])
         else:
             records[record.video] = record
-        if progress is not None:
-            progress(len(records) + len(broken), total)
-    if progress is not None and records:
+        progress(len(records) + len(broken), total)
+    if records:
         progress(total, total)  # the last ones may be broken
     return gather(runtime, records), gather(runtime, broken)
 
@@ -184,29 +183,30 @@ def score_videos(
     manifest: Manifest,
     views: ViewsConfig,
     runtime: Runtime,
+    workers: Workers,
     *,
-    batch: int | None = None,
-    multi_label: bool = False,
-    workers: int = 0,
-    progress: ProgressFn | None = None,
+    multi_label: bool,
+    progress: ProgressFn,
 ) -> tuple[dict[int, Float[Tensor, "classes"]], dict[int, str]]:
     """Return each video's class probabilities, merged over its views, by its index; and why the others have none.
 
     Args:
         classifier: Clips in [0, 1] → logits.
-        batch: Views that the device takes at once; None: all of one video.
+        workers: Decoding processes, and views that the device takes at once (None: all of one video).
         multi_label: A video may show several classes.
-        workers: Processes that decode.
     """
     classifier = classifier.to(runtime.device).eval()
+
+    def merge(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"probabilities": merge_views(outputs["logits"], multi_label=multi_label)}
+
     records, broken = run_dataset(
         lambda clip: {"logits": classifier(clip)},
         ViewClips(manifest, views),
         runtime,
-        batch=batch,
-        merge=lambda outputs: {"probabilities": merge_views(outputs["logits"], multi_label=multi_label)},
+        workers,
+        merge=merge,
         require_finite=True,
-        workers=workers,
         progress=progress,
     )
     return {index: torch.from_numpy(each.arrays["probabilities"]) for index, each in records.items()}, broken
@@ -257,8 +257,7 @@ def _forward(model: Model, group: Sequence[Clip], runtime: Runtime, batch: int |
     inputs = [pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels]
     boxes = [clip.boxes for clip in group if clip.boxes is not None]
     if boxes:  # a key frame has one view
-        most = max(map(len, boxes))
-        inputs.append(torch.stack([F.pad(each, (0, 0, 0, most - len(each))) for each in boxes]).to(runtime.device))
+        inputs.append(pad_sequence(boxes, batch_first=True).to(runtime.device))
     with torch.inference_mode(), runtime.autocast():
         parts = [model(*part) for part in zip(*(each.split(batch or len(each)) for each in inputs), strict=True)]
     rows = {name: [row for part in parts for row in part[name]] for name in parts[0]}

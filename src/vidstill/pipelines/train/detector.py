@@ -59,7 +59,7 @@ def train_detector(recipe: DetectionRecipe, run_config: DetectRunConfig, *, init
         use_person_scores=recipe.use_person_scores,
         matching=recipe.matching_rule,
     )
-    test.check_decodes(min(1, run_config.num_workers))
+    test.check_decodes(run_config)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:

@@ -74,7 +74,7 @@ def finetune(
 
     config = recipe.build_classifier_config(len(train.classes), multi_label=train.multi_label)
     session.dry_run(lambda: build_task(config.build()))
-    check_decodes(ViewClips(test, recipe.views), "videos", min(1, run_config.num_workers))
+    check_decodes(ViewClips(test, recipe.views), "videos", run_config)
     validation_set = _open_validation_set(recipe, run_config, train, test)
     torch.manual_seed(recipe.seed)
     model = config.build()
@@ -167,7 +167,7 @@ def _open_validation_set(
         classes=train.classes,
         classes_source=train.source,
     )
-    check_decodes(ViewClips(validation, recipe.views), "videos", min(1, run_config.num_workers))
+    check_decodes(ViewClips(validation, recipe.views), "videos", run_config)
     return validation
 
 
