@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_video():
     assert most < 20
 
 
-def test_persons_are_found_where_no_boxes_are_given(model, clip):
+def test_without_boxes_persons_are_detected_and_the_video_is_opened_once(model, clip, monkeypatch):
     images = []
 
     def find(pictures):
@@ -143,7 +143,15 @@ def test_persons_are_found_where_no_boxes_are_given(model, clip):
 
     loaded = load_detector(str(model))
     asker = DetectRequest(replace(loaded, model=loaded.model.eval()), Runtime("fp32"), 0.5, 0.5, person_detector=find)
+    opened, original = [], VideoReader.__init__
+
+    def count(self, source):
+        opened.append(source)
+        original(self, source)
+
+    monkeypatch.setattr(VideoReader, "__init__", count)
     result = detect_video(asker, "clip", VideoRow(clip, None, name="clip.mp4"))
+    assert opened == [clip]
     assert [moment.seconds for moment in result.tracks.keyframes] == pytest.approx(
         [0.5 * n for n in range(7)], abs=0.021
     )
@@ -153,29 +161,21 @@ def test_persons_are_found_where_no_boxes_are_given(model, clip):
         np.testing.assert_array_equal(image, frames_of_clip[round(moment.seconds * RATE)].to_image())
 
 
-def test_rows_of_the_answers_are_read_as_detections_are(capsys, model, clip, persons, tmp_path):
-    result = answers(capsys, model, clip, person_boxes=str(persons), out=tmp_path / "rows.csv")
+def test_rows_and_json_agree_and_tracks_and_actions_are_in_order(capsys, model, clip, persons, tmp_path):
+    options = {"person_boxes": str(persons), "topk": 2, "min_action_score": 0.2}
+    moments = answers(capsys, model, clip, out=tmp_path / "rows.csv", **options)["videos"][0]["keyframes"]
     rows = read_box_csv(tmp_path / "rows.csv", has_scores=True)
-    boxes = [(moment["seconds"], box) for moment in result["videos"][0]["keyframes"] for box in moment["boxes"]]
+    boxes = [(moment["seconds"], box) for moment in moments for box in moment["boxes"]]
     assert rows.video_names == ("clip",)
     assert rows.second.tolist() == [second for second, _ in boxes for _ in ACTIONS]
     assert rows.action_id.tolist() == [number for _ in boxes for number in ACTIONS]
     np.testing.assert_allclose(rows.score, [score for _, box in boxes for score in box["scores"]], atol=1e-5)
     np.testing.assert_allclose(rows.box[:: len(ACTIONS)], [box["box"] for _, box in boxes], atol=1e-5)
-
-
-def test_a_persons_boxes_have_one_number(capsys, model, clip, persons):
-    moments = answers(capsys, model, clip, person_boxes=str(persons))["videos"][0]["keyframes"]
     assert [[box["track"] for box in moment["boxes"]] for moment in moments] == [[1], [1, 2], [2], []]
-
-
-def test_the_likeliest_actions_are_named_first(capsys, model, clip, persons):
-    result = answers(capsys, model, clip, person_boxes=str(persons), topk=2, min_action_score=0.2)
-    for moment in result["videos"][0]["keyframes"]:
-        for box in moment["boxes"]:
-            pairs = sorted(zip(box["scores"], ACTIONS.items(), strict=True), key=lambda pair: -pair[0])
-            expected = [(number, name) for score, (number, name) in pairs[:2] if score >= 0.2]
-            assert [(each["action_id"], each["name"]) for each in box["top"]] == expected
+    for _, box in boxes:
+        pairs = sorted(zip(box["scores"], ACTIONS.items(), strict=True), key=lambda pair: -pair[0])
+        expected = [(number, name) for score, (number, name) in pairs[:2] if score >= 0.2]
+        assert [(each["action_id"], each["name"]) for each in box["top"]] == expected
 
 
 def test_a_video_without_a_box_is_answered_and_drawn(capsys, model, clip, tmp_path):
@@ -188,20 +188,30 @@ def test_a_video_without_a_box_is_answered_and_drawn(capsys, model, clip, tmp_pa
     assert len(list(iter_timed_frames(tmp_path / "out" / "clip.mp4"))) == 80
 
 
-def test_boxes_may_be_of_a_later_time(model, clip, tmp_path):
-    path = tmp_path / "ava.csv"
-    path.write_text("clip,0902,0.1,0.2,0.4,0.9,,0.9\nclip,0800,0.1,0.2,0.4,0.9,,0.9\n")
-    loaded = load_detector(str(model))
-    result = read_video_persons(path, ["films/clip.mp4"], loaded, min_score=0.0, start_second=900)
-    assert list(result["films/clip.mp4"]) == [2]
-
-
-def test_annotated_boxes_are_taken_for_what_they_are(model, tmp_path):
-    path = tmp_path / "train.csv"
-    path.write_text("clip,1,0.1,0.2,0.4,0.9,1,37\nclip,1,0.1,0.2,0.4,0.9,3,37\nclip,1,0.5,0.2,0.9,0.9,1,0\n")
-    result = read_video_persons(path, ["clip.mp4"], load_detector(str(model)), min_score=0.8)["clip.mp4"][1]
-    assert result.scores.tolist() == [1, 1]
-    np.testing.assert_allclose(result.boxes, [[0.1, 0.2, 0.4, 0.9], [0.5, 0.2, 0.9, 0.9]])
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        (  # the boxes are of a later time
+            "clip,0902,0.1,0.2,0.4,0.9,,0.9\nclip,0800,0.1,0.2,0.4,0.9,,0.9\n",
+            {"min_score": 0.0, "start_second": 900},
+            {2: ([0.9], [[0.1, 0.2, 0.4, 0.9]])},
+        ),
+        (  # annotations have a person's number in place of the score
+            "clip,1,0.1,0.2,0.4,0.9,1,37\nclip,1,0.1,0.2,0.4,0.9,3,37\nclip,1,0.5,0.2,0.9,0.9,1,0\n",
+            {"min_score": 0.8},
+            {1: ([1, 1], [[0.1, 0.2, 0.4, 0.9], [0.5, 0.2, 0.9, 0.9]])},
+        ),
+    ],
+    ids=["detections", "annotations"],
+)
+def test_boxes_of_a_file_are_read_by_the_second_of_the_video(model, tmp_path, text, options, expected):
+    (tmp_path / "boxes.csv").write_text(text)
+    videos = ["films/clip.mp4"]
+    result = read_video_persons(tmp_path / "boxes.csv", videos, load_detector(str(model)), **options)[videos[0]]
+    assert list(result) == list(expected)
+    for second, (scores, boxes) in expected.items():
+        assert result[second].scores.tolist() == scores
+        np.testing.assert_allclose(result[second].boxes, boxes)
 
 
 # ---- What goes wrong -------------------------------------------------------------------------------------------------
@@ -209,9 +219,9 @@ def test_annotated_boxes_are_taken_for_what_they_are(model, tmp_path):
 
 def test_what_cannot_be_read_is_named_and_the_others_are_done(capsys, model, clip, persons, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    with pytest.raises(SystemExit) as left:
-        ask(model, clip, tmp_path / "broken.mp4", person_boxes=str(persons), out=tmp_path / "all.json")
-    assert left.value.code == 1
+    more = ["--person-boxes", str(persons), "--precision", "fp32", "--out", str(tmp_path / "all.json")]
+    assert main(["detect", "predict", str(model), str(clip), *more]) == 0
+    assert main(["detect", "predict", str(model), str(clip), str(tmp_path / "broken.mp4"), *more]) == 1
     printed = json.loads((tmp_path / "all.json").read_text())
     assert [each["video"] for each in printed["videos"]] == [str(clip)]
     assert "broken.mp4" in printed["skipped"][0]["reason"]
@@ -234,47 +244,40 @@ def test_a_video_that_ends_early_is_answered_up_to_there(capsys, model, tmp_path
     assert "40 of 80 frames" in video["error"]
 
 
-def test_a_classifier_is_refused_with_what_to_do(clip, tmp_path):
-    classifier = write_classifier(tmp_path / "classifier.safetensors")
-    with pytest.raises(InputError, match=r"no detector of actions but classifier.*detect train"):
-        ask(classifier, clip)
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"model": "CLASSIFIER"}, r"no detector of actions but classifier.*detect train"),
+        ({"video": "picture.png"}, "is a picture"),
         ({"out": "x.avi"}, "not a .csv, .json or .mp4"),
         ({"out": "x.csv", "interval": 0.5}, "whole seconds"),
-        ({"person_boxes": "PERSONS", "interval": 0.5}, "whole seconds"),
-        ({"person_boxes": "PERSONS", "weights": "w.pth"}, "give one of them"),
+        ({"out": "mine"}, "holds something else than detections"),
+        ({"person_boxes": "persons.csv", "interval": 0.5}, "whole seconds"),
+        ({"person_boxes": "persons.csv", "weights": "w.pth"}, "give one of them"),
         ({"person_boxes": "missing.csv"}, "missing.csv"),
+        ({"person_boxes": "other.csv"}, "has boxes of 'another', but not of"),
         ({"topk": 0}, "topk"),
         ({"interval": 0.0}, "interval"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(model, clip, persons, tmp_path, monkeypatch, options, sentence):
+def test_what_cannot_be_done_is_refused_and_nothing_is_written(
+    model, clip, persons, tmp_path, monkeypatch, options, sentence
+):
     monkeypatch.chdir(tmp_path)
-    options = {name: str(persons) if value == "PERSONS" else value for name, value in options.items()}
+    picture(tmp_path / "picture.png")
+    Path("other.csv").write_text("another,1,0.1,0.2,0.4,0.9,,0.9\n")
+    Path("mine").mkdir()
+    Path("mine/letter.txt").write_text("dear")
+    options, source, video = dict(options), model, clip
+    if options.pop("model", None):
+        source = write_classifier(tmp_path / "classifier.safetensors")
+    video = options.pop("video", clip)
     if "out" in options:
         options["out"] = Path(options["out"])
-    before = sorted(path.name for path in tmp_path.iterdir())
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=sentence):
-        ask(model, clip, **options)
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_boxes_of_other_videos_are_refused(model, clip, tmp_path):
-    (tmp_path / "other.csv").write_text("another,1,0.1,0.2,0.4,0.9,,0.9\n")
-    with pytest.raises(InputError, match="has boxes of 'another', but not of"):
-        ask(model, clip, person_boxes=str(tmp_path / "other.csv"))
-
-
-def test_a_folder_of_something_else_is_left_alone(model, clip, persons, tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="holds something else than detections"):
-        ask(model, clip, person_boxes=str(persons), out=tmp_path / "mine")
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+        ask(source, video, **options)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_has_all_files_of_each_video_and_can_be_written_again(capsys, model, clip, persons, tmp_path):
@@ -286,11 +289,6 @@ def test_a_folder_has_all_files_of_each_video_and_can_be_written_again(capsys, m
     )
     summary = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [each["files"] for each in summary["videos"]] == ["clip", "other"]
-
-
-def test_a_picture_is_left_out_with_the_reason(model, tmp_path):
-    with pytest.raises(InputError, match="is a picture"):
-        ask(model, picture(tmp_path / "picture.png"))
 
 
 def test_the_table_has_a_line_for_each_box(capsys, model, clip, persons):
@@ -310,13 +308,3 @@ def test_scores_are_not_multiplied_where_the_model_says_so(capsys, clip, persons
         ]
         scores.append(np.array([box["scores"] for moment in moments for box in moment["boxes"]]))
     np.testing.assert_allclose(scores[0], scores[1] * np.array([[0.9], [0.8], [0.95], [0.7]]), atol=2e-6)
-
-
-def test_the_exit_code_says_whether_all_was_done(capsys, model, clip, persons, tmp_path):
-    classifier = write_classifier(tmp_path / "classifier.safetensors")
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    more = ["--person-boxes", str(persons), "--precision", "fp32"]
-    assert main(["detect", "predict", str(model), str(clip), *more]) == 0
-    assert main(["detect", "predict", str(model), str(clip), str(tmp_path / "broken.mp4"), *more]) == 1
-    assert main(["detect", "predict", str(classifier), str(clip), *more]) == 2
-    assert main(["detect", "predict", str(model), *more]) == 2

@@ -20,7 +20,7 @@ import vidstill
 from vidstill.checkpoints.io import write_checkpoint
 from vidstill.cli.main import main
 from vidstill.data.datasets.train_clips import ClipsConfig
-from vidstill.data.decode.reader import iter_frames, iter_timed_frames
+from vidstill.data.decode.reader import VideoReader, iter_frames, iter_timed_frames
 from vidstill.data.transforms.crop import crop_views
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, TimedSampling
 from vidstill.engine.distributed import Runtime
@@ -106,12 +106,22 @@ def test_a_window_shows_what_its_frames_alone_show(model, clip):
     assert np.ptp(result.probabilities[:, 0]) > 0.01  # windows differ, or the test would say nothing
 
 
-def test_the_windows_go_from_the_start_of_a_video_to_its_end(model, clip):
-    config = TimelineConfig(window=0.4, hop=0.1)
+@pytest.mark.parametrize(
+    ("sampling", "config", "starts", "ends"),
+    [
+        (None, TimelineConfig(window=0.4, hop=0.1), 0.1 * np.arange(11), np.minimum(0.1 * np.arange(11) + 0.4, 1.2)),
+        (SegmentSampling(num_frames=4), TimelineConfig(), [0.0], [1.2]),  # it samples whole videos: one window
+        # 0.4 seconds, where a frame of the clip lasts 0.04
+        (TimedSampling(num_frames=4, stride=3.0, frame_rate=30.0), TimelineConfig(), 0.2 * np.arange(5), None),
+    ],
+    ids=["from start to end", "segments", "seconds"],
+)
+def test_windows_suit_the_sampling_and_go_to_the_end_of_the_video(tmp_path, clip, sampling, config, starts, ends):
+    options = {} if sampling is None else {"sampling": sampling}
+    model = write_classifier(tmp_path / "model.safetensors", **options)
     result = vidstill.predict(str(model), clip, timeline=config).videos[0].timeline
-    np.testing.assert_allclose(result.starts, 0.1 * np.arange(len(result.starts)), atol=1e-6)
-    np.testing.assert_allclose(np.minimum(result.starts + 0.4, 30 / RATE), result.ends, atol=1e-6)
-    assert result.ends[-1] == pytest.approx(30 / RATE)
+    np.testing.assert_allclose(result.starts, starts, atol=1e-6)
+    np.testing.assert_allclose(result.ends, np.minimum(np.add(starts, 0.4), 1.2) if ends is None else ends, atol=1e-6)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 30])
@@ -123,17 +133,17 @@ def test_a_video_of_any_length_has_a_window(model, tmp_path, frames):
     assert result.probabilities.sum().item() == pytest.approx(1)
 
 
-def test_a_model_of_whole_videos_looks_at_a_short_one_as_one_window(tmp_path, clip):
-    model = write_classifier(tmp_path / "segments.safetensors", sampling=SegmentSampling(num_frames=4))
-    result = vidstill.predict(str(model), clip, timeline=TimelineConfig()).videos[0].timeline
-    assert (result.starts[0], result.ends[0]) == (0, pytest.approx(30 / RATE))
+def test_a_video_is_opened_once_for_its_views_and_once_for_its_timeline(model, clip, monkeypatch):
+    opened, original = [], VideoReader.__init__
 
+    def count(self, source):
+        opened.append(source)
+        original(self, source)
 
-def test_a_model_that_counts_in_seconds_has_windows_of_as_many_seconds_in_every_video(tmp_path, clip):
-    rule = TimedSampling(num_frames=4, stride=3.0, frame_rate=30.0)  # 0.4 seconds, where a frame of the clip lasts 0.04
-    model = write_classifier(tmp_path / "timed.safetensors", sampling=rule)
-    result = vidstill.predict(str(model), clip, timeline=TimelineConfig()).videos[0].timeline
-    assert (result.starts[1], result.ends[0]) == (pytest.approx(0.2), pytest.approx(0.4))
+    monkeypatch.setattr(VideoReader, "__init__", count)
+    encoder = vidstill.load_encoder(str(model), precision="fp32")
+    assert vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline is not None
+    assert opened == [clip] * 2
 
 
 def test_classes_that_may_come_together_have_probabilities_of_their_own(tmp_path, clip):
@@ -167,20 +177,17 @@ def test_two_processes_share_the_videos(model, data):
 # ---- What is asked about --------------------------------------------------------------------------------------------
 
 
-def test_files_folders_and_lists_are_asked_about_together_and_each_video_once(model, data, clip, tmp_path):
+def test_videos_are_named_by_their_paths_or_in_a_single_folder_by_their_names_in_it(model, data, clip, tmp_path):
     files = tmp_path / "files.txt"
     files.write_text(f"{clip}\n{data / 'run/a.mp4'}\n")
     result = vidstill.predict(str(model), [clip, data / "run", files])
-    expected = [clip, data / "run/a.mp4", data / "run/b.mp4"]
+    expected = [clip, data / "run/a.mp4", data / "run/b.mp4"]  # each once
     assert [each.video for each in result.videos] == sorted(map(str, expected))
-
-
-def test_a_lone_folder_calls_its_videos_by_their_names_in_it(model, data):
     assert [each.video for each in vidstill.predict(str(model), data / "run").videos] == ["a.mp4", "b.mp4"]
 
 
 @pytest.mark.parametrize(("split", "expected"), [("all", ["a.mp4", "b.mp4"]), ("train", ["a.mp4"]), ("val", ["b.mp4"])])
-def test_of_a_data_set_with_splits_all_is_taken_or_the_split_that_is_asked_for(model, tmp_path, split, expected):
+def test_all_splits_of_a_data_set_are_used_or_the_requested_one(model, tmp_path, split, expected):
     for part, name in (("train", "a"), ("val", "b")):
         film(tmp_path / "data" / part / "run" / f"{name}.mp4", 9)
     result = vidstill.predict(str(model), tmp_path / "data", split=split)
@@ -223,13 +230,10 @@ def test_the_documented_command_writes_a_table_that_a_program_can_read(model, tm
         assert row["class"] == CLASSES[int(row["label"])]
         assert float(row["probability"]) == pytest.approx(each.probabilities.max().item(), rel=1e-5)
         assert sum(float(row[f"probability{rank}"]) for rank in ("", "_2", "_3")) == pytest.approx(1, rel=1e-4)
-
-
-def test_over_time_the_table_has_a_line_for_each_window(model, clip, tmp_path):
-    assert predict(model, clip, out=tmp_path / "out.csv", window=0.4, hop=0.4, topk=1) == 0
+    assert predict(model, folder / "a.mp4", out=tmp_path / "out.csv", window=0.2, hop=0.2, topk=1) == 0
     rows = table(tmp_path / "out.csv")
     assert list(rows[0]) == ["video", "start", "end", "label", "class", "probability"]
-    assert [(float(row["start"]), float(row["end"])) for row in rows] == [(0, 0.4), (0.4, 0.8), (0.8, 1.2)]
+    assert [(float(row["start"]), float(row["end"])) for row in rows] == [(0, 0.2), (0.2, 0.4)]
 
 
 def test_the_json_says_all(model, data, tmp_path):
@@ -248,16 +252,13 @@ def test_the_json_says_all(model, data, tmp_path):
         assert {"label", "class", "probability"} == set(video["windows"][-1]["top"][0])
 
 
-def test_json_is_printed_where_it_is_asked_for(model, clip, capsys):
-    assert predict(model, clip, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["videos"][0]["video"] == str(clip)
-
-
-def test_the_terminal_shows_a_timeline_of_a_single_video_that_is_long_enough(model, clip, tmp_path, capsys):
+def test_the_terminal_shows_json_or_a_table_with_a_timeline_of_a_single_long_video(model, clip, tmp_path, capsys):
     assert predict(model, film(tmp_path / "short.mp4", 10)) == 0
     assert "–" not in capsys.readouterr().out
     assert predict(model, clip) == 0
     assert "0:00.0 – 0:00.3" in capsys.readouterr().out
+    assert predict(model, clip, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["videos"][0]["video"] == str(clip)
     assert predict(model, clip, tmp_path / "short.mp4") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == sorted([str(clip), str(tmp_path / "short.mp4")])
@@ -300,9 +301,11 @@ def test_a_folder_has_an_answer_a_plot_and_a_video_for_each(model, data, tmp_pat
     with Image.open(out / "a.png") as plot:
         assert plot.format == "PNG"
     assert len(list(iter_timed_frames(out / "a.mp4"))) == len(list(iter_timed_frames(data / "run/a.mp4")))
-    before = below(out)
     assert predict(model, data / "run", "--annotate", out=out) == 0
-    assert set(below(out)) == set(before)
+    assert set(below(out)) == expected
+    one = tmp_path / "one"
+    assert predict(model, data / "run/a.mp4", out=one / "out.mp4", plot=one / "plot.png") == 0
+    assert set(below(one)) == {"out.mp4", "plot.png"}
 
 
 def test_odd_names_stay_in_the_folder(model, clip, tmp_path):
@@ -328,11 +331,6 @@ def test_every_video_has_a_file_of_its_own_inside_the_folder(names):
         assert "/" not in stem
         assert "\\" not in stem
         assert len(os.fsencode(f"{stem}.json.part")) <= 255
-
-
-def test_one_video_is_drawn_again_and_plotted(model, clip, tmp_path):
-    assert predict(model, clip, out=tmp_path / "out.mp4", plot=tmp_path / "plot.png") == 0
-    assert set(below(tmp_path)) == {"out.mp4", "plot.png"}
 
 
 @pytest.mark.parametrize(
@@ -366,7 +364,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     assert below(tmp_path) == before
 
 
-def test_one_video_is_asked_for_where_one_can_be_shown(model, data, tmp_path, capsys):
+def test_a_plot_or_an_mp4_shows_one_video(model, data, tmp_path, capsys):
     assert predict(model, data / "run", out=tmp_path / "out.mp4") == 2
     assert "2 videos" in capsys.readouterr().err
     assert predict(model, data / "run", "--annotate", out=tmp_path / "out.csv") == 2

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple
@@ -15,7 +15,6 @@ from vidstill.data.ava.dataset import BoxSplit, open_box_dataset
 from vidstill.data.ava.frame_sampling import round_half_up
 from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
 from vidstill.data.manifest.manifest import Split
-from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, ShardMember
 from vidstill.data.storage.filesystem import base_name, is_directory, list_directories, list_files
 from vidstill.parallel.pool import LostTask, map_in_workers
@@ -63,21 +62,24 @@ def find_keyframes(
     """Return a data set's own key frames, or regular ones of videos.
 
     Args:
+        data: A data set with boxes; or a video, a folder of videos or a list of them.
         split: Of a data set with boxes.
         interval: Seconds from one key frame of a video to the next; None: 1.
         workers: Processes that read the lengths of videos.
 
     Raises:
-        InputError: There are none.
+        InputError: There are none, or two videos have one name.
     """
-    if not _has_boxes(data):
-        return sample_keyframes(data, interval=1 if interval is None else interval, workers=workers)
+    directories = list_directories(data) if is_directory(data) else []
+    names = [*directories, *list_files(data)] if is_directory(data) else []
+    if "annotations" not in directories and not any(name.startswith("ava_") for name in names):
+        return _sample_keyframes(data, 1 if interval is None else interval, workers)
     if interval is not None:
         raise InputError(f"{data} has its own key frames; leave out --interval, or give a folder of videos alone")
-    return list_annotated_keyframes(open_box_dataset(data).load_split(split))
+    return _list_annotated_keyframes(open_box_dataset(data).load_split(split))
 
 
-def list_annotated_keyframes(split: BoxSplit) -> KeyframeSet:
+def _list_annotated_keyframes(split: BoxSplit) -> KeyframeSet:
     """Return the annotated key frames; of AVA's videos all that the data set states, annotated or not.
 
     Videos whose files are missing, and key frames that no score counts, are left out.
@@ -85,44 +87,35 @@ def list_annotated_keyframes(split: BoxSplit) -> KeyframeSet:
     keyframes = split.load_test_keyframes(0.0, use_annotations=True)
     annotated: dict[tuple[str, int], Float64[np.ndarray, "m 4"]] = {}
     own: dict[str, list[int]] = {}
-    for index in range(len(keyframes)):
-        keyframe = keyframes[index]
+    for keyframe in (keyframes[index] for index in range(len(keyframes))):
         annotated[keyframe.video.name, keyframe.second] = keyframe.boxes
         own.setdefault(keyframe.video.name, []).append(keyframe.second)
     every = sorted(split.dataset.keyframe_seconds or ()) if split.dataset.name else None
-    seconds = {
-        video: tuple(
-            second
-            for second in (own.get(video.name, []) if every is None else every)
-            if (video.name, second) not in split.excluded_keyframes
-        )
-        for video in split.videos
-        if video.path is not None
-    }
+    seconds = {}
+    for video in split.videos:
+        if video.path is not None:
+            listed = own.get(video.name, []) if every is None else every
+            seconds[video] = tuple(each for each in listed if (video.name, each) not in split.excluded_keyframes)
     return KeyframeSet(tuple(seconds), tuple(seconds.values()), split.description, annotated)
 
 
-def _has_boxes(data: PathOrUrl) -> bool:
-    """Whether a folder holds annotations, or something that looks like them."""
-    if not is_directory(data):
-        return False
-    names = (*list_files(data), *list_directories(data))
-    return "annotations" in list_directories(data) or any(name.startswith("ava_") for name in names)
-
-
-def sample_keyframes(data: PathOrUrl, *, interval: int = 1, workers: int = 1) -> KeyframeSet:
-    """Return a key frame every `interval` seconds of any videos, from start to end.
-
-    Args:
-        data: A video, a folder of videos or a list of them; a video's name is its path without suffix.
-        workers: Processes that read the lengths of videos.
-
-    Raises:
-        InputError: There are none, or two have one name.
-    """
+def _sample_keyframes(data: PathOrUrl, interval: int, workers: int) -> KeyframeSet:
+    """Return a key frame every `interval` seconds of any videos, whose names are their paths without suffix."""
     check_range(1, math.inf, interval=interval)
     selection = find_videos([data], clip_frames=2, by_dataset_name=True)
-    videos = _list_videos(data, zip(selection.names, selection.manifest.rows, strict=True))
+    by_name: dict[str, KeyframeVideo] = {}
+    for path, row in zip(selection.names, selection.manifest.rows, strict=True):
+        if isinstance(row.source, ShardMember):
+            raise InputError(f"{data} holds {path}, which is packed; give videos, as files or folders")
+        name = os.path.splitext(path)[0]
+        if name in by_name:
+            raise InputError(
+                f"{data} has two videos called {name}, {base_name(by_name[name].path or '')} and "
+                f"{base_name(row.source)}; rename one, as boxes are identified by the names"
+            )
+        format: Literal["frames", "file"] = "frames" if is_directory(row.source) else "file"
+        by_name[name] = KeyframeVideo(name, row.source, format, frame_rate=row.frame_rate or DEFAULT_FRAME_RATE)
+    videos = list(by_name.values())
     seconds, skipped = {}, list(selection.skipped.values())
     for index, sampled in map_in_workers(partial(_sample_seconds, interval=interval), videos, workers=workers):
         if isinstance(sampled, tuple):
@@ -131,22 +124,6 @@ def sample_keyframes(data: PathOrUrl, *, interval: int = 1, workers: int = 1) ->
             skipped.append(f"{videos[index].path} {sampled.reason}" if isinstance(sampled, LostTask) else sampled)
     description = f"{pluralize(len(videos), 'video')} of {data}, a key frame every {pluralize(interval, 'second')}"
     return KeyframeSet(tuple(seconds), tuple(seconds.values()), description, skipped=tuple(skipped))
-
-
-def _list_videos(data: PathOrUrl, rows: Iterator[tuple[str, VideoRow]]) -> list[KeyframeVideo]:
-    videos: dict[str, KeyframeVideo] = {}
-    for path, row in rows:
-        if isinstance(row.source, ShardMember):
-            raise InputError(f"{data} holds {path}, which is packed; give videos, as files or folders")
-        name = os.path.splitext(path)[0]
-        if name in videos:
-            raise InputError(
-                f"{data} has two videos called {name}, {base_name(videos[name].path or '')} and "
-                f"{base_name(row.source)}; rename one, as boxes are identified by the names"
-            )
-        kind: Literal["frames", "file"] = "frames" if is_directory(row.source) else "file"
-        videos[name] = KeyframeVideo(name, row.source, kind, frame_rate=row.frame_rate or DEFAULT_FRAME_RATE)
-    return list(videos.values())
 
 
 def _sample_seconds(video: KeyframeVideo, interval: int) -> tuple[int, ...] | str:

@@ -154,18 +154,18 @@ def _infer_num_classes(architecture: str, tensors: Mapping[str, Tensor], path: P
 def _load_tensors(model: nn.Module, architecture: str, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load the tensors; raise an InputError if they are not this model's."""
     state = {key: tensor for key, tensor in tensors.items() if not key.endswith(_BATCH_NORM_COUNTER)}
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        mismatch = re.search(r"size mismatch for (\S+):.*?(\[.*?\]).*?(\[.*?\])", str(error), re.DOTALL)
-        why = f"{mismatch[1]} is {mismatch[2]}, not {mismatch[3]}" if mismatch else format_error(error)
-        raise InputError(_format_mismatch(architecture, path, why)) from None
-    if missing := [key for key in missing if not key.endswith(_BATCH_NORM_COUNTER)]:
-        raise InputError(_format_mismatch(architecture, path, f"it lacks {missing[0]}"))
-    if unexpected:
-        raise InputError(_format_mismatch(architecture, path, f"it also has {unexpected[0]}"))
-    if bad := next((key for key, tensor in state.items() if not tensor.isfinite().all()), None):
-        raise InputError(f"{path} has values in {bad} that are not finite; download or export it again")
+    expected = {key: each for key, each in model.state_dict().items() if not key.endswith(_BATCH_NORM_COUNTER)}
+    if missing := next((key for key in expected if key not in state), None):
+        raise InputError(_format_mismatch(architecture, path, f"it lacks {missing}"))
+    for key, tensor in state.items():
+        if key not in expected:
+            raise InputError(_format_mismatch(architecture, path, f"it also has {key}"))
+        if tensor.shape != expected[key].shape:
+            difference = f"{key} is {list(tensor.shape)}, not {list(expected[key].shape)}"
+            raise InputError(_format_mismatch(architecture, path, difference))
+        if not tensor.isfinite().all():
+            raise InputError(f"{path} has values in {key} that are not finite; download or export it again")
+    model.load_state_dict(state, strict=False)  # without the counters
     if architecture in _ZERO_EPS_MODELS and len(state) == len(tensors):  # frozen, as torchvision builds COCO's
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
