@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -111,15 +110,6 @@ def test_an_earlier_evaluation_is_overwritten_and_other_directories_are_not(fold
     for out in (folder / "finetune", folder / "data", folder / "data/val.csv", folder / "data/val.csv/out"):
         assert main(f"evaluate {folder}/finetune --data {folder}/data --out {out} --workers 0".split()) == 2
         assert f"{out}" in capsys.readouterr().err
-
-
-def test_a_full_disk_is_an_error(folder, tmp_path, capsys, monkeypatch):
-    def full(file: int) -> None:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr("os.fsync", full)
-    assert main(f"evaluate {folder}/finetune --data {folder}/data --out {tmp_path}/out --workers 0".split()) == 2
-    assert "No space left on device" in capsys.readouterr().err
 
 
 def test_results_of_two_tests_are_never_mixed(folder, tmp_path, monkeypatch):

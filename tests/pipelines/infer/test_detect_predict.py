@@ -145,9 +145,9 @@ def test_without_boxes_persons_are_detected_and_the_video_is_opened_once(model, 
     asker = DetectRequest(replace(loaded, model=loaded.model.eval()), Runtime("fp32"), 0.5, 0.5, person_detector=find)
     opened, original = [], VideoReader.__init__
 
-    def count(self, source):
+    def count(self, source, **options):
         opened.append(source)
-        original(self, source)
+        original(self, source, **options)
 
     monkeypatch.setattr(VideoReader, "__init__", count)
     result = detect_video(asker, "clip", VideoRow(clip, None, name="clip.mp4"))

@@ -20,7 +20,6 @@ from vidstill.cli.main import main
 from vidstill.pipelines.infer.embed import embed as embed_videos
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
-from vidstill.pipelines.infer.writers.feature_store import NpyFolder
 from vidstill.pipelines.infer.writers.features import RowFile, build_row_dtype
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.journal import Journal
@@ -213,27 +212,7 @@ def test_automatic_precision_continues_with_that_of_the_output(house, videos, ou
         embed(load_encoder(str(house / "run"), precision="fp32"), [videos], out)
 
 
-def test_unfinished_work_with_other_settings_is_refused(encoder, videos, out, monkeypatch):
-    interrupt(monkeypatch, 2, encoder, [videos], out)
-    with pytest.raises(
-        InputError,
-        match=r"\.journal holds unfinished work with other settings \(pool is mean, here it is max\); delete it",
-    ):
-        embed(encoder, [videos], out, EmbedConfig(pool="max"))
-
-
-def test_a_foreign_directory_in_place_of_the_journal_is_refused(encoder, videos, out):
-    out.parent.mkdir()
-    part = out.with_name(f"{out.name}.journal")
-    part.mkdir()
-    (part / "mine.txt").write_text("kept")
-    with pytest.raises(InputError, match="is not a journal of unfinished work"):
-        embed(encoder, [videos], out)
-    assert [path.name for path in out.parent.rglob("*")] == [part.name, "mine.txt"]
-
-
-# ---- Interrupted
-# --------------------------------------------------------------------------------------------------------
+# ---- Interrupted ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [EmbedConfig(), WINDOWS], ids=["views", "windows"])
@@ -245,6 +224,8 @@ def test_an_interrupted_call_resumes_and_ends_with_the_same_bytes(
     clips = len(clips_encoded)
     interrupt(monkeypatch, 4, encoder, [videos], out, config, Workers(workers=0, device_batch=1))
     assert not out.is_file()
+    with pytest.raises(InputError, match=r"\.journal holds unfinished work with other settings \(pool is mean"):
+        embed(encoder, [videos], out, replace(config, pool="max"))
     clips_encoded.clear()
     result = embed(encoder, [videos], out, config)
     assert (result.new_videos, len(clips_encoded)) == (2, clips // 3)
@@ -305,25 +286,6 @@ def test_a_journal_that_a_kill_has_left_is_deleted_by_the_next_call(encoder, vid
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-def test_the_work_of_more_processes_is_resumed_by_fewer(encoder, videos, tmp_path, monkeypatch):
-    embed(encoder, [videos], tmp_path / "whole/features.npz", WINDOWS)
-    out = tmp_path / "out/features.npz"
-    interrupt(monkeypatch, 2, encoder, [videos], out, WINDOWS)
-    journal = out.with_name("features.npz.journal")
-    (journal / "records-0.jsonl").rename(journal / "records-1.jsonl")
-    assert embed(encoder, [videos], out, WINDOWS).new_videos == 4
-    assert contents(out) == contents(tmp_path / "whole/features.npz")
-
-
-def test_two_processes_cannot_write_the_same_features(encoder, videos, tmp_path, monkeypatch):
-    out = tmp_path / "out/features.npz"
-    interrupt(monkeypatch, 2, encoder, [videos], out)
-    settings = Journal(out, {}).read_settings()
-    with Journal(out, settings), pytest.raises(InputError, match="is being written by another process; wait"):
-        embed(encoder, [videos], out)
-    assert embed(encoder, [videos], out).new_videos == 4
-
-
 # ---- Broken videos, full disks --------------------------------------------------------------------------------------
 
 
@@ -368,7 +330,7 @@ def test_if_nothing_decodes_nothing_is_written(encoder, tmp_path, window):
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 
-def test_a_video_that_a_scan_has_found_broken_is_not_opened(encoder, videos, tmp_path):
+def test_a_video_that_a_scan_calls_broken_is_not_opened(encoder, videos, tmp_path):
     (tmp_path / "list.jsonl").write_text(
         '{"path": "videos/000000.mp4"}\n{"path": "videos/000001.mp4", "error": "ends early"}\n'
     )
@@ -395,19 +357,6 @@ def test_a_full_disk_is_reported_and_with_space_the_same_call_resumes(encoder, v
         signal.signal(signal.SIGXFSZ, handler)
     embed(encoder, [videos], out, config)
     assert contents(out) == contents(out.parent.parent / "whole" / out.name)
-
-
-def test_an_output_that_cannot_be_written_is_reported(encoder, videos, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    for out in ("file/features.npz", "file/features"):
-        with pytest.raises(InputError, match="cannot be written"):
-            embed(encoder, [videos], tmp_path / out)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "videos"}
-
-
-def test_a_folder_of_npy_files_holds_one_layer(tmp_path):
-    with pytest.raises(InputError, match="holds one layer, not 2; choose one, or another format"):
-        NpyFolder(tmp_path, build_row_dtype({"block_1": (24,), "block_2": (24,)}, with_times=True))
 
 
 def test_the_rows_of_a_video_are_complete_or_absent(tmp_path):

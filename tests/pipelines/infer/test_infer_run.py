@@ -14,13 +14,7 @@ from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.engine.distributed import Runtime
-from vidstill.pipelines.infer.run import (
-    Clip,
-    iter_window_clips,
-    mean_over_views,
-    run,
-    run_dataset,
-)
+from vidstill.pipelines.infer.run import Clip, iter_window_clips, mean_over_views, run, run_dataset
 from vidstill.pipelines.workers import Workers
 
 VIEWS = ViewsConfig(
@@ -114,7 +108,7 @@ def test_a_broken_video_is_named_and_never_replaced(runtime, manifest, workers):
     assert progress[-1] == (len(manifest.rows), len(manifest.rows))
 
 
-def test_numbers_that_are_not_finite_count_as_broken_where_asked(runtime, manifest):
+def test_numbers_that_are_not_finite_count_as_broken_if_required(runtime, manifest):
     def model(clip: Tensor) -> dict[str, Tensor]:
         return {"mean": clip.mean(dim=(1, 2, 3, 4)) / 0}
 

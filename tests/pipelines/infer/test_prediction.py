@@ -109,7 +109,7 @@ def test_a_window_shows_what_its_frames_alone_show(model, clip):
 @pytest.mark.parametrize(
     ("sampling", "config", "starts", "ends"),
     [
-        (None, TimelineConfig(window=0.4, hop=0.1), 0.1 * np.arange(11), np.minimum(0.1 * np.arange(11) + 0.4, 1.2)),
+        (None, TimelineConfig(window=0.4, hop=0.1), 0.1 * np.arange(10), np.minimum(0.1 * np.arange(10) + 0.4, 1.2)),
         (SegmentSampling(num_frames=4), TimelineConfig(), [0.0], [1.2]),  # it samples whole videos: one window
         # 0.4 seconds, where a frame of the clip lasts 0.04
         (TimedSampling(num_frames=4, stride=3.0, frame_rate=30.0), TimelineConfig(), 0.2 * np.arange(5), None),
@@ -136,9 +136,9 @@ def test_a_video_of_any_length_has_a_window(model, tmp_path, frames):
 def test_a_video_is_opened_once_for_its_views_and_once_for_its_timeline(model, clip, monkeypatch):
     opened, original = [], VideoReader.__init__
 
-    def count(self, source):
+    def count(self, source, **options):
         opened.append(source)
-        original(self, source)
+        original(self, source, **options)
 
     monkeypatch.setattr(VideoReader, "__init__", count)
     encoder = vidstill.load_encoder(str(model), precision="fp32")

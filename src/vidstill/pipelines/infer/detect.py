@@ -151,24 +151,24 @@ def read_video_persons(
     if not scored:  # person numbers stand in place of the scores
         rows = read_annotations(path)
     names = set(rows.video_names)
-    name_of = {
-        video: name for video in videos if (name := next(filter(names.__contains__, _list_name_variants(video)), None))
-    }
-    if names and not name_of:
+    video_of: dict[str, str] = {}
+    for video in videos:
+        name = next((each for each in _list_name_variants(video) if each in names), None)
+        if name in video_of:
+            raise InputError(f"{path} has boxes of {name!r}, and two of the videos have this name; give one of them")
+        if name is not None:
+            video_of[name] = video
+    if names and not video_of:
         raise InputError(
             f"{path} has boxes of {rows.video_names[0]!r}{' and others' if len(names) > 1 else ''}, but not of "
             f"{videos[0]!r}{' or the other videos' if len(videos) > 1 else ''}; name the videos as it does"
         )
-    keyframe_videos = [KeyframeVideo(name, path) for name in dict.fromkeys(name_of.values())]
-    rows = rows.select_videos(set(name_of.values()))  # a file may have those of a whole data set
-    if len(keyframe_videos) < len(name_of):
-        name = next(name for name in name_of.values() if list(name_of.values()).count(name) > 1)
-        raise InputError(f"{path} has boxes of {name!r}, and two of the videos have this name; give one of them")
+    rows = rows.select_videos(set(video_of))  # a file may have those of a whole data set
     rows = rows.select(rows.second >= start_second)
     rows = replace(rows, action_id=np.full_like(rows.action_id, NO_ACTION))
-    keyframes = KeyframeBuilder(detector.actions, keyframe_videos).group(rows, min_score if scored else None)
-    persons: dict[str, dict[int, PersonDetections]] = {video: {} for video in name_of}
-    video_of = {name: video for video, name in name_of.items()}
+    builder = KeyframeBuilder(detector.actions, [KeyframeVideo(name, path) for name in video_of])
+    keyframes = builder.group(rows, min_score if scored else None)
+    persons: dict[str, dict[int, PersonDetections]] = {video: {} for video in video_of.values()}
     for keyframe in (keyframes[index] for index in range(len(keyframes))):
         boxes = PersonDetections(keyframe.boxes, keyframe.scores)
         persons[video_of[keyframe.video.name]][keyframe.second - start_second] = boxes

@@ -72,7 +72,6 @@ _State = tuple[FeatureKey, FileStamp]
 class _Entry(NamedTuple):
     """A video whose features exist: in the output from `first_row` on, or (None) in an npy file of its own."""
 
-    stamp: FileStamp
     num_rows: int
     first_row: int | None = None
 
@@ -123,7 +122,7 @@ def embed(
         computed, broken = gather(runtime, computed), gather(runtime, broken)
         entries = dict(sorted((entries | computed).items()))
         reasons = tuple(broken.values())
-        runtime.run_on_main(lambda: job.write(entries, reasons, journal))
+        runtime.run_on_main(lambda: job.write(entries, states, reasons, journal))
     earlier_keys = {key for key, _ in earlier}
     return EmbedResult(
         out=job.store.out,
@@ -152,8 +151,8 @@ class _EmbedJob:
         self.encoder, self.config, self.workers = encoder, config, workers
         self.views, self.windows = config.build_views(encoder.views)
         self.shapes = encoder.compute_shapes(config)
-        self.row_dtype = build_row_dtype(self.shapes, with_times=self.windows is not None)
-        self.store = open_feature_store(out, format, self.row_dtype)
+        row_dtype = build_row_dtype(self.shapes, with_times=self.windows is not None)
+        self.store = open_feature_store(out, format, row_dtype)
         if selection.skipped:
             raise InputError(next(iter(selection.skipped.values())))
         self.manifest = selection.manifest
@@ -168,8 +167,8 @@ class _EmbedJob:
             "layers": list(self.shapes),
             "pool": self.config.pool,
             "views": to_dict(self.views),
-            "window": None if self.windows is None else self.windows.window_seconds,
-            "hop": None if self.windows is None else self.windows.hop_seconds,
+            "window": self.windows and self.windows.window_seconds,
+            "hop": self.windows and self.windows.hop_seconds,
             "precision": self.encoder.runtime.precision,
         }
 
@@ -197,10 +196,10 @@ class _EmbedJob:
         for record in journal.done().values():
             key, stamp = FeatureKey(*record["key"]), FileStamp(*record["stamp"])
             if self.store.get_row_path(journal.directory, key, stamp).is_file():
-                entries[key, stamp] = _Entry(stamp, record["rows"])
+                entries[key, stamp] = _Entry(record["rows"])
         if stored:
             spans = zip(stored.keys, stored.stamps, pairwise(stored.offsets.tolist()), strict=True)
-            entries |= {(key, stamp): _Entry(stamp, end - first, first) for key, stamp, (first, end) in spans}
+            entries |= {(key, stamp): _Entry(end - first, first) for key, stamp, (first, end) in spans}
         return [(key, read_stamp(row.source)) for key, row in zip(self.keys, self.manifest.rows, strict=True)], entries
 
     def compute(
@@ -215,7 +214,9 @@ class _EmbedJob:
         for index, records in self._iter_videos(indices, broken):
             key, stamp = states[index]
             path = self.store.get_row_path(journal.directory, key, stamp)
-            file = RowFile(path, journal.directory / name_video_state(key, stamp), self.row_dtype, self.store.column)
+            file = RowFile(
+                path, journal.directory / name_video_state(key, stamp), self.store.row_dtype, self.store.column
+            )
             seconds = _read_seconds(self.manifest.rows[index]) if self.windows else math.inf
             for record in records:
                 file.append({"starts": record.start, "ends": record.end, **record.arrays})
@@ -224,7 +225,7 @@ class _EmbedJob:
                 file.discard()
             else:
                 file.finish()
-                computed[index] = _Entry(stamp, file.num_rows)
+                computed[index] = _Entry(file.num_rows)
                 journal.append({"key": key, "stamp": stamp, "rows": file.num_rows})
             progress(len(computed) + len(broken), num_videos)
         progress(num_videos, num_videos)
@@ -245,7 +246,9 @@ class _EmbedJob:
             yield indices[record.video], [record]
         broken |= {indices[position]: reason for position, reason in failed.items()}
 
-    def write(self, entries: Mapping[int, _Entry], reasons: Sequence[str], journal: Journal) -> None:
+    def write(
+        self, entries: Mapping[int, _Entry], states: Sequence[_State], reasons: Sequence[str], journal: Journal
+    ) -> None:
         """Write the output, unless it would stay the same, and delete the journal.
 
         Raises:
@@ -254,12 +257,11 @@ class _EmbedJob:
         if not entries:
             journal.remove()
             raise InputError(f"none of {len(reasons)} videos could be embedded; {reasons[0]}")
-        keys, stored = [self.keys[index] for index in entries], self.store.stored
-        segments = []
-        for key, (stamp, num_rows, first_row) in zip(keys, entries.values(), strict=True):
+        stored, segments = self.store.stored, []
+        for index, (num_rows, first_row) in entries.items():
             if first_row is None:
-                read = partial(read_npy_rows, self.store.get_row_path(journal.directory, key, stamp))
-                segments.append(Segment(read, 0, num_rows))
+                path = self.store.get_row_path(journal.directory, *states[index])
+                segments.append(Segment(partial(read_npy_rows, path), 0, num_rows))
             elif stored and stored.segments:
                 segments.append(Segment(stored.segments[0].read, first_row, num_rows))
         table = FeatureTable(
@@ -270,12 +272,12 @@ class _EmbedJob:
                 "versions": {name: get_package_version(name) for name in ("vidstill", "torch", "av")},
                 "broken": list(reasons),
             },
-            keys=keys,
-            stamps=[entry.stamp for entry in entries.values()],
+            keys=[states[index][0] for index in entries],
+            stamps=[states[index][1] for index in entries],
             labels=encode_labels(self.manifest, list(entries)),
             classes=self.manifest.classes,
             offsets=np.cumsum([0, *(entry.num_rows for entry in entries.values())]),
-            row_dtype=self.row_dtype,
+            row_dtype=self.store.row_dtype,
             segments=segments,
         )
         self.store.write(table, changed=any(entry.first_row is None for entry in entries.values()))

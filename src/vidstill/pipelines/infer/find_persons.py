@@ -154,15 +154,7 @@ def _iter_images(
     workers: int,
     failed: dict[int, str],
 ) -> Iterator[Clip]:
-    """Yield key frames as clips of one frame.
-
-    Args:
-        videos: By name.
-        keys: Of all key frames.
-        batches: Indices of key frames of one video each.
-        workers: Processes that read; 0: this one.
-        failed: Receives the index of each that cannot be read, and the reason.
-    """
+    """Yield key frames as clips of one frame; `failed` receives the index of each that cannot be read, and the reason."""
     read = partial(_read_images, KeyframeClipReader(), videos, keys)
     results: Iterator[tuple[int, dict[int, ImageArray | str] | LostTask]] = enumerate(map(read, batches))
     if workers and batches:

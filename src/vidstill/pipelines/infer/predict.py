@@ -97,13 +97,7 @@ def predict_videos(
     """
     classifier, views = encoder.require_classifier()
     scores, broken = score_videos(
-        classifier,
-        videos.manifest,
-        views,
-        encoder.runtime,
-        workers,
-        multi_label=encoder.multi_label,
-        progress=progress,
+        classifier, videos.manifest, views, encoder.runtime, workers, multi_label=encoder.multi_label, progress=progress
     )
     if not scores:
         raise InputError(f"none of {len(broken)} videos can be used; {next(iter(broken.values()))}")

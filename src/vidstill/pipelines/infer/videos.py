@@ -91,8 +91,7 @@ def find_videos(
                 if by_dataset_name and first.source != row.source:
                     raise InputError(
                         f"{source_name(first.source)} and {source_name(row.source)} have one name, {name}; give them "
-                        "in "
-                        "separate commands, with separate files for --out"
+                        "in separate commands, with separate files for --out"
                     )
     if not rows:
         more = f"; {len(skipped) - 1} more cannot be used either" if len(skipped) > 1 else ""
@@ -119,8 +118,7 @@ def _merge_classes(manifests: Sequence[Manifest]) -> tuple[str, ...]:
         if manifest.classes != manifests[0].classes:
             raise InputError(
                 f"{manifests[0].source} and {manifest.source} have different classes; give them in separate commands, "
-                "with "
-                "separate files for --out"
+                "with separate files for --out"
             )
     return manifests[0].classes if manifests else ()
 

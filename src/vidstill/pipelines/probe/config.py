@@ -98,8 +98,7 @@ class ProbeConfig(FewShotConfig):
         if sizes[smallest] < max(self.shots, default=0):
             raise InputError(
                 f"{dataset_name} has only {sizes[smallest]} training videos of the class {classes[smallest]!r}; give "
-                "at "
-                "most so many --shots"
+                "at most so many --shots"
             )
 
 

@@ -7,10 +7,9 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from vidstill.checkpoints.io import list_checkpoint_files
 from vidstill.checkpoints.licences import hash_file
-from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
+from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder
@@ -41,7 +40,6 @@ DEFAULT_CACHE_FOLDER = Path(".vidstill-features")
 _FORMAT_VERSION = 2
 
 
-@dataclass(frozen=True)
 class FeatureCache:
     """One encoder's features of the videos of a manifest, in a directory.
 
@@ -51,52 +49,36 @@ class FeatureCache:
         title: Of the progress bar.
     """
 
-    encoder: VideoEncoder
-    manifest: Manifest
-    config: EmbedConfig
-    folder: Path
-    workers: Workers
-    title: str
-
-    @cached_property
-    def views(self) -> ViewsConfig:
-        return self.config.build_views(self.encoder.views)[0]
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What decides the features, for JSON."""
-        return {
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        manifest: Manifest,
+        config: EmbedConfig,
+        folder: Path,
+        workers: Workers,
+        title: str,
+    ):
+        self.encoder, self.manifest, self.config = encoder, manifest, config
+        self.folder, self.workers, self.title = folder, workers, title
+        self.views, _ = config.build_views(encoder.views)
+        shapes = encoder.compute_shapes(config)
+        if config.pool == "tokens":
+            num_views = config.temporal_clips * config.spatial_crops
+            shapes = {name: (num_views * t * h * w, dim) for name, (t, h, w, dim) in shapes.items()}
+        self.shapes = {name: (len(manifest.rows), *shape) for name, shape in shapes.items()}
+        self.dtype = np.dtype(np.float16 if config.pool == "tokens" else np.float32)
+        self.num_bytes = self.dtype.itemsize * sum(map(math.prod, self.shapes.values()))
+        self.identity = {
             "format": _FORMAT_VERSION,
-            "weights": hash_checkpoint(self.encoder.source),
-            "videos": self.manifest.fingerprint,
+            "weights": hash_checkpoint(encoder.source),
+            "videos": manifest.fingerprint,
             "views": to_dict(self.views),
-            "features": list(self.row_shapes),
-            "pool": self.config.pool,
-            "precision": self.encoder.runtime.precision,
+            "features": list(shapes),
+            "pool": config.pool,
+            "precision": encoder.runtime.precision,
         }
-
-    @cached_property
-    def row_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of a video's features, by layer."""
-        shapes = self.encoder.compute_shapes(self.config)
-        if self.config.pool != "tokens":
-            return shapes
-        num_views = self.config.temporal_clips * self.config.spatial_crops
-        return {name: (num_views * t * h * w, dim) for name, (t, h, w, dim) in shapes.items()}
-
-    @cached_property
-    def path(self) -> Path:
-        """The JSON file that is written last, beside one table per layer."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{digest[:24]}.json"
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(np.float16 if self.config.pool == "tokens" else np.float32)
-
-    @property
-    def num_bytes(self) -> int:
-        return self.dtype.itemsize * len(self.manifest.rows) * sum(map(math.prod, self.row_shapes.values()))
+        self.path = folder / f"{digest[:24]}.json"  # which is written last, beside one table per layer
 
     def compute(self) -> None:
         """Compute the features unless they exist; each process writes the rows of its videos, and a killed one resumes.
@@ -122,10 +104,9 @@ class FeatureCache:
         """Allocate the tables in the journal, and return the rows that are not finished."""
         done = journal.done()
         with convert_write_errors(self.folder):
-            for name, shape in self.row_shapes.items():
+            for name, shape in self.shapes.items():
                 path = journal.directory / f"{name}.npy"
                 if not done or not path.exists():
-                    shape = (len(self.manifest.rows), *shape)
                     np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape).flush()
                     if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a signal while it is filled
                         with path.open("r+b") as file:
@@ -135,7 +116,7 @@ class FeatureCache:
     def _fill_tables(self, journal: Journal, pending: Int[np.ndarray, "p"]) -> dict[int, str]:
         """Write this process's share of the pending rows, and return the rows that do not decode."""
         runtime = self.encoder.runtime
-        tables = {name: np.load(journal.directory / f"{name}.npy", mmap_mode="r+") for name in self.row_shapes}
+        tables = {name: np.load(journal.directory / f"{name}.npy", mmap_mode="r+") for name in self.shapes}
         is_pending = np.isin(np.arange(len(self.manifest.rows)), pending)
         dataset = ViewClips(replace(self.manifest, rows=self.manifest.rows.select(is_pending)), self.views)
         broken: dict[int, str] = {}
@@ -149,8 +130,7 @@ class FeatureCache:
                     if not np.isfinite(features).all():
                         raise InputError(
                             f"the features {name} of {self.encoder.source} are not finite in {self.dtype}; try "
-                            "--precision "
-                            "fp32 or other --layers"
+                            "--precision fp32 or other --layers"
                         )
                     tables[name][pending[record.video]] = features
                 journal.append({"key": int(pending[record.video])})
@@ -161,10 +141,10 @@ class FeatureCache:
 
     def _finish(self, journal: Journal, broken: dict[int, str]) -> None:
         with convert_write_errors(self.folder):
-            for name in self.row_shapes:
+            for name in self.shapes:
                 rename_durably(journal.directory / f"{name}.npy", self._table_path(name))
         description = {"encoder": self.encoder.source, "data": str(self.manifest.source)}
-        write_json(self.path, {**description, "names": list(self.row_shapes), "broken": broken})
+        write_json(self.path, {**description, "names": list(self.shapes), "broken": broken})
         journal.remove()
 
     def read(self) -> tuple[dict[str, FeatureDataset], dict[int, str]]:
@@ -222,8 +202,7 @@ def check_disk_space(caches: Sequence[FeatureCache]) -> None:
         if size > free:
             raise InputError(
                 f"{message}, and the disk of {folder} has {_format_bytes(free)} left; choose a directory on another "
-                "disk "
-                "with --cache, fewer --temporal-clips, or another probe"
+                "disk with --cache, fewer --temporal-clips, or another probe"
             )
         print(f"probe: {message} in {folder}", file=sys.stderr)
 

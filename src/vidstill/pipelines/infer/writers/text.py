@@ -99,7 +99,7 @@ class PredictionFormatter:
 
     def _format_table(self, videos: Sequence[VideoPrediction]) -> Iterator[str]:
         names = [format_one_line(video.video) for video in videos]
-        best = [_shorten(self.classes[video.topk(1)[0]]) for video in videos]
+        best = [self._format_class(video.topk(1)[0]) for video in videos]
         width, best_width = max(map(len, names)), max(map(len, best))
         for name, first, video in zip(names, best, videos, strict=True):
             others = ", ".join(self.format_top_classes(video, min(self.topk, 1 + _MAX_RUNNERS_UP))[1:])
@@ -109,7 +109,10 @@ class PredictionFormatter:
     def format_top_classes(self, video: VideoPrediction, k: int) -> list[str]:
         """Return the k most probable classes with their probabilities."""
         probabilities = video.probabilities.tolist()
-        return [f"{_shorten(self.classes[n])} {100 * probabilities[n]:.1f} %" for n in video.topk(k)]
+        return [f"{self._format_class(n)} {100 * probabilities[n]:.1f} %" for n in video.topk(k)]
+
+    def _format_class(self, label: int) -> str:
+        return format_one_line(self.classes[label], _MAX_CLASS_CHARS)
 
     def _format_timeline(self, timeline: Timeline) -> Iterator[str]:
         """Yield a line per window; if there are many, a line per segment with the same best class."""
@@ -119,12 +122,12 @@ class PredictionFormatter:
         lines = timeline.find_segments() if by_segment else lines
         digits = 0 if by_segment and timeline.ends[-1] > 60 else 1
         clock_width = len(format_clock(timeline.ends[-1], digits))
-        width = max(len(_shorten(self.classes[label])) for _, _, label, _ in lines)
+        width = max(len(self._format_class(label)) for _, _, label, _ in lines)
         for start, end, label, probability in lines[:_MAX_LINES]:
             span = f"{format_clock(start, digits):>{clock_width}} – {format_clock(end, digits):>{clock_width}}"
             eighths = round(8 * _BAR_WIDTH * probability)
             bar = ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).strip().ljust(_BAR_WIDTH)
-            yield f"  {span}  {_shorten(self.classes[label]):{width}}  {bar}  {100 * probability:5.1f} %"
+            yield f"  {span}  {self._format_class(label):{width}}  {bar}  {100 * probability:5.1f} %"
         yield from _format_remaining(len(lines))
 
 
@@ -137,12 +140,6 @@ def _iter_windows(video: VideoPrediction) -> Iterator[tuple[tuple[float, float],
 def _format_remaining(num_lines: int) -> Iterator[str]:
     if num_lines > _MAX_LINES:
         yield f"  … and {pluralize(num_lines - _MAX_LINES, 'line')} more, which --out writes"
-
-
-def _shorten(name: str, max_chars: int = _MAX_CLASS_CHARS) -> str:
-    """Return a name on one line, cut if it is too long."""
-    name = format_one_line(name)
-    return name if len(name) <= max_chars else name[: max_chars - 1] + "…"
 
 
 @dataclass(frozen=True)
@@ -240,7 +237,7 @@ class DetectionFormatter:
         for keyframe, track_ids in zip(keyframes, video.tracks.track_ids, strict=True):
             pairs = zip(track_ids.tolist(), keyframe.action_scores, strict=True)
             for track, scores in sorted(pairs, key=lambda pair: pair[0]):
-                best = [(_shorten(names[n], _MAX_ACTION_CHARS), scores[n]) for n in self._select_actions(scores)]
+                best = [(format_one_line(names[n], _MAX_ACTION_CHARS), scores[n]) for n in self._select_actions(scores)]
                 actions = ", ".join(f"{name} {100 * score:.0f} %" for name, score in best)
                 lines.append(f"  {format_clock(keyframe.seconds, digits):>{clock_width}}  {track:3}  {actions or '–'}")
         return "\n".join([head, *lines[:_MAX_LINES], *_format_remaining(len(lines))])
