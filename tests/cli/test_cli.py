@@ -89,7 +89,10 @@ def test_without_a_verb_the_verbs_are_listed(capsys):
     assert all(len(line) <= 120 for line in USAGE.splitlines())
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *(f"{verb} {name}" for verb, name in RECIPES.items())])
+PROBES = [f"probe {kind}" for kind in ("linear", "knn", "attentive", "all")]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *PROBES, *(f"{verb} {name}" for verb, name in RECIPES.items())])
 def test_every_verb_has_help(verb, capsys):
     assert main([*verb.split(), "--help"]) == 0
     assert f"usage: vidstill {verb}" in capsys.readouterr().out

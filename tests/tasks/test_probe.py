@@ -77,13 +77,6 @@ def test_a_fit_does_not_depend_on_its_start():
     )
 
 
-def test_a_linear_probe_has_the_default_penalty():
-    train, val = clouds(60, distance=1, seed=0), clouds(60, distance=1, seed=1)
-    assert evaluate_linear_probe(*train, *val, CLASSES) == evaluate_linear_probe(
-        *train, *val, CLASSES, penalty=DEFAULT_PENALTY
-    )
-
-
 @pytest.mark.parametrize(("distance", "dims", "low", "high"), [(1.0, 200, 10, 1000), (4.0, 0, 0.01, 10)])
 def test_noisy_features_get_a_larger_penalty_than_clean_ones(distance, dims, low, high):
     vectors, labels = clouds(60, distance=distance, seed=0)

@@ -189,7 +189,7 @@ def detect_predict_command(
         raise InputError(
             f"the boxes of a file are at whole seconds, and --interval is {interval:g}; give a whole number"
         )
-    output = DetectionOutput(out, interval)
+    output = DetectionOutput(out, interval=interval)
     detector = load_detector(source)
     runtime = Runtime(precision)
     selection = find_videos(videos, split=split, root=root, clip_frames=detector.recipe.views.sampling.frames)

@@ -71,7 +71,7 @@ def predict_command(
         topk: Classes that are named.
     """
     check_range(1, sys.maxsize, topk=topk)
-    output = PredictionOutput(out, plot, annotate)
+    output = PredictionOutput(out, plot=plot, annotate=annotate)
     encoder = load_encoder(source, precision=workers.precision)
     clip_frames = encoder.require_classifier()[1].sampling.num_frames
     selection = find_videos(videos, split=split, root=root, clip_frames=clip_frames)

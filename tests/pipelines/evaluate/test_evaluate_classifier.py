@@ -20,17 +20,15 @@ from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.decode.reader import VideoReader
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.transforms.frame_sampling import SegmentSampling
-from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.evaluate import classifier as testing
 from vidstill.pipelines.evaluate.classifier import (
     evaluate_classifier,
-    score_classifier,
     write_classification_result,
 )
 from vidstill.pipelines.trained_models import load_classifier
 from vidstill.pipelines.workers import Workers
-from vidstill.tasks.classification import Classifier, ClassifierConfig
+from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils import files
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
@@ -161,25 +159,6 @@ def test_a_video_that_a_list_names_twice_has_two_lines(folder, tmp_path):
     assert first["video"] == second["video"]
     assert first["p(left)"] == second["p(left)"]
     assert {first["correct"], second["correct"]} == {"0", "1"}
-
-
-class Diverging(Classifier):
-    """The scores of its second video are NaN."""
-
-    calls = 0
-
-    def forward(self, clip, visible=None):
-        self.calls += 1
-        return super().forward(clip, visible) * (float("nan") if self.calls == 2 else 1)
-
-
-def test_a_video_with_nan_scores_is_not_counted(folder):
-    config = load_classifier(str(folder / "finetune"))[0].config
-    manifest = open_manifest(folder / "data", split="val")
-    result = score_classifier(Diverging(config), manifest, CLASSES, VIEWS, Workers(workers=0), Runtime("fp32"))
-    assert result.indices == (0, 2, 3, 4, 5)
-    assert "has scores that are not finite" in result.broken_videos[1]
-    assert result.to_dict()["videos"] == 5
 
 
 def test_a_diverged_model_is_an_error(folder, tmp_path):

@@ -20,7 +20,6 @@ from vidstill.cli.main import main
 from vidstill.pipelines.infer.embed import embed as embed_videos
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
-from vidstill.pipelines.infer.writers.features import RowFile, build_row_dtype
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError
@@ -232,21 +231,6 @@ def test_an_interrupted_call_resumes_and_ends_with_the_same_bytes(
     assert contents(out) == contents(whole)
 
 
-def test_what_a_kill_has_left_unfinished_is_computed_again(encoder, videos, tmp_path, monkeypatch):
-    embed(encoder, [videos], tmp_path / "whole/features.npz", WINDOWS)
-    out = tmp_path / "out/features.npz"
-    interrupt(monkeypatch, 3, encoder, [videos], out, WINDOWS)
-    journal = out.with_name("features.npz.journal")
-    finished = [path for path in journal.iterdir() if path.suffix == ".npy"]
-    assert len(finished) == 4  # of the video in hand too: it is not in the journal yet
-    with (journal / "records-0.jsonl").open("ab") as file:
-        file.write(b'{"key": ["", "000004.mp4"], "stamp": [1')
-    newest = max(finished, key=lambda path: path.stat().st_mtime_ns)
-    newest.write_bytes(b"\x01" * 500)
-    assert embed(encoder, [videos], out, WINDOWS).new_videos == 3
-    assert contents(out) == contents(tmp_path / "whole/features.npz")
-
-
 SLOWLY = """
 import sys, time
 from vidstill.cli.main import main
@@ -357,21 +341,6 @@ def test_a_full_disk_is_reported_and_with_space_the_same_call_resumes(encoder, v
         signal.signal(signal.SIGXFSZ, handler)
     embed(encoder, [videos], out, config)
     assert contents(out) == contents(out.parent.parent / "whole" / out.name)
-
-
-def test_the_rows_of_a_video_are_complete_or_absent(tmp_path):
-    row_dtype = build_row_dtype({"final": (2,)}, with_times=False)
-    broken, whole = (
-        RowFile(tmp_path / "out" / name, tmp_path / name, row_dtype) for name in ("broken.npy", "whole.npy")
-    )
-    for number in range(300):
-        for file in (broken, whole):
-            file.append({"final": np.full(2, number), "starts": 0.0})
-    broken.discard()
-    assert not (tmp_path / "out").exists()
-    whole.finish()
-    assert np.array_equal(np.load(tmp_path / "out/whole.npy")["final"], np.repeat(np.arange(300.0), 2).reshape(-1, 2))
-    assert [path.name for path in tmp_path.rglob("*.*")] == ["whole.npy"]
 
 
 @pytest.mark.nightly

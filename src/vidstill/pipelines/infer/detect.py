@@ -62,6 +62,11 @@ class VideoDetections:
     tracks: PersonTracks
     error: str = ""
 
+    @property
+    def end_seconds(self) -> float:
+        """The time of the last key frame."""
+        return self.tracks.keyframes[-1].seconds
+
 
 def detect_video(
     request: DetectRequest, video: str, row: VideoRow, *, progress: ProgressFn = lambda done, total: None

@@ -58,6 +58,15 @@ class VideoPrediction:
     timeline: Timeline | None = None
     error: str = ""
 
+    @property
+    def frame_rate(self) -> float | None:
+        return self.row.frame_rate
+
+    @property
+    def end_seconds(self) -> float:
+        """Where the timeline ends."""
+        return 0.0 if self.timeline is None else float(self.timeline.ends[-1])
+
     def topk(self, k: int) -> list[int]:
         """Return the most probable classes, the best first."""
         return self.probabilities.argsort(descending=True, stable=True)[:k].tolist()

@@ -1,6 +1,7 @@
 """The videos that a command takes: of files, folders, lists and data sets."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -67,37 +68,43 @@ def find_videos(
     for path in map(parse_path, paths):
         try:
             manifests = _open_manifests(path, split, fold, root)
-        except StorageUnreachable:
-            raise
         except InputError as error:
+            if isinstance(error, StorageUnreachable):
+                raise
             skipped[str(path)] = str(error)
             continue
         labeled += [manifest for _, manifest in manifests if manifest.classes]
         is_file_itself = [row.source for _, manifest in manifests for row in manifest.rows[:2]] == [path]
-        for part, manifest in manifests:
-            for row in manifest.rows:
-                if by_dataset_name:
-                    name = escape_name(row.name)
-                elif len(paths) == 1 and not is_file_itself:
-                    name = row.name
-                else:
-                    name = f"{path}/{row.name}" if isinstance(row.source, ShardMember) else source_name(row.source)
-                if clip_frames > 1 and is_image_file(row.name):
-                    skipped[name] = (
-                        f"{source_name(row.source)} is a picture, and the model needs clips of {clip_frames} frames"
-                    )
-                    continue
-                first = rows.setdefault((part if by_dataset_name else "", name), row)
-                if by_dataset_name and first.source != row.source:
-                    raise InputError(
-                        f"{source_name(first.source)} and {source_name(row.source)} have one name, {name}; give them "
-                        "in separate commands, with separate files for --out"
-                    )
+        for part, row in ((part, row) for part, manifest in manifests for row in manifest.rows):
+            if by_dataset_name:
+                name = row.name.encode("utf-8", "surrogateescape").decode(
+                    "utf-8", "backslashreplace"
+                )  # bytes as `\\xff`
+            elif len(paths) == 1 and not is_file_itself:
+                name = row.name
+            else:
+                name = f"{path}/{row.name}" if isinstance(row.source, ShardMember) else source_name(row.source)
+            if clip_frames > 1 and is_image_file(row.name):
+                reason = f"is a picture, and the model needs clips of {clip_frames} frames"
+                skipped[name] = f"{source_name(row.source)} {reason}"
+                continue
+            first = rows.setdefault((part if by_dataset_name else "", name), row)
+            if by_dataset_name and first.source != row.source:
+                raise InputError(
+                    f"{source_name(first.source)} and {source_name(row.source)} have one name, {name}; give them "
+                    "in separate commands, with separate files for --out"
+                )
     if not rows:
         more = f"; {len(skipped) - 1} more cannot be used either" if len(skipped) > 1 else ""
         raise InputError(next(iter(skipped.values())) + more)
     keys = list(rows) if by_dataset_name else sorted(rows)
-    classes = _merge_classes(labeled) if by_dataset_name else ()
+    classes = labeled[0].classes if labeled and by_dataset_name else ()
+    for other in labeled if by_dataset_name else ():
+        if other.classes != classes:
+            raise InputError(
+                f"{labeled[0].source} and {other.source} have different classes; give them in separate commands, "
+                "with separate files for --out"
+            )
     manifest = build_row_manifest((rows[key] for key in keys), classes, any(each.multi_label for each in labeled))
     return VideoSelection(manifest, tuple(part for part, _ in keys), tuple(name for _, name in keys), skipped)
 
@@ -106,21 +113,6 @@ def build_row_manifest(rows: Iterable[VideoRow], classes: tuple[str, ...] = (), 
     """Build a manifest of videos from anywhere; with their labels if classes are given."""
     table = VideoTable.from_rows(row if classes else replace(row, label=None, extra_labels=()) for row in rows)
     return Manifest(table, classes, "videos", "what was asked for", table.compute_fingerprint(), 0, multi_label)
-
-
-def escape_name(name: str) -> str:
-    """Return a file's name as UTF-8 text, with other bytes as `\\xff`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _merge_classes(manifests: Sequence[Manifest]) -> tuple[str, ...]:
-    for manifest in manifests:
-        if manifest.classes != manifests[0].classes:
-            raise InputError(
-                f"{manifests[0].source} and {manifest.source} have different classes; give them in separate commands, "
-                "with separate files for --out"
-            )
-    return manifests[0].classes if manifests else ()
 
 
 def _open_manifests(
@@ -138,15 +130,12 @@ def _open_manifests(
             return [("", open_manifest(path, root=root, fold=fold))]
         selected: Sequence[Split] = splits if split == "all" else (split,)
         return [(each, open_manifest(path, split=each, root=root, fold=fold)) for each in selected]
-    except StorageUnreachable:
-        raise
     except InputError as error:
-        if is_file(path) and not has_suffix(base_name(path), _LIST_SUFFIXES):
-            try:
+        is_unknown_file = is_file(path) and not has_suffix(base_name(path), _LIST_SUFFIXES)
+        if is_unknown_file and not isinstance(error, StorageUnreachable):
+            with suppress(InputError):
                 read_stream_metadata(path)
-            except InputError:
-                raise error from None
-            return [("", _build_single(path))]
+                return [("", _build_single(path))]
         raise
 
 

@@ -37,7 +37,7 @@ class ProbeFit(NamedTuple):
     std: float | None = None
 
 
-def fit_vector_probes(
+def fit_probes(
     train: FeatureDataset,
     test: FeatureDataset,
     num_classes: int,
@@ -45,13 +45,19 @@ def fit_vector_probes(
     device: torch.device,
     dataset_name: str,
 ) -> Iterator[ProbeFit]:
-    """Fit the linear and the nearest-neighbour probes, with all training clips and with few.
+    """Fit the attentive probe on tokens; on vectors the linear and nearest-neighbour ones, also with few clips.
 
     Args:
         config: Which probes, and their settings.
-        device: Where they are fitted; the CPU instead of one without float64.
+        device: Where they are fitted; the linear ones on the CPU instead of a device without float64.
         dataset_name: For the progress bar and messages.
     """
+    if train.table.ndim == 3:
+        with show_progress_bar(f"attentive probe, {dataset_name}") as progress:
+            probe = fit_attentive_probe(train, num_classes, seed=config.seed, device=device, progress=progress)
+        score = compute_accuracy(compute_attentive_logits(probe, test), test.labels)
+        yield ProbeFit("attentive", f"seed {config.seed}", score)
+        return
     device = device if device.type == "cuda" else torch.device("cpu")
     train_split, test_split = (
         FeatureSplit(each.load_batch(np.arange(len(each))).to(device), each.labels.to(device)) for each in (train, test)
@@ -73,29 +79,9 @@ def fit_vector_probes(
                 f"instead of {max(config.k)} neighbours",
                 file=sys.stderr,
             )
-        score = partial(_score_knn_probes, test=test_split, num_classes=num_classes, ks=config.k)
-        yield from score(train_split)
-        yield from _fit_few_shots(train_split, config, score)
-
-
-def fit_token_probe(
-    train: FeatureDataset,
-    test: FeatureDataset,
-    num_classes: int,
-    config: ProbeConfig,
-    device: torch.device,
-    dataset_name: str,
-) -> Iterator[ProbeFit]:
-    """Fit the attentive probe.
-
-    Args:
-        config: Its seed.
-        dataset_name: For the progress bar.
-    """
-    with show_progress_bar(f"attentive probe, {dataset_name}") as progress:
-        probe = fit_attentive_probe(train, num_classes, seed=config.seed, device=device, progress=progress)
-    score = compute_accuracy(compute_attentive_logits(probe, test), test.labels)
-    yield ProbeFit("attentive", f"seed {config.seed}", score)
+        score_knn = partial(_score_knn_probes, test=test_split, num_classes=num_classes, ks=config.k)
+        yield from score_knn(train_split)
+        yield from _fit_few_shots(train_split, config, score_knn)
 
 
 def _fit_linear_probe(train: FeatureSplit, test: FeatureSplit, num_classes: int, penalty: float) -> ProbeFit:

@@ -13,7 +13,7 @@ from vidstill.pipelines.infer.embed_config import Pooling
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.probe.config import ProbeConfig, ProbeDataset, ProbeRunConfig, ProbeSplit, open_probe_datasets
 from vidstill.pipelines.probe.feature_cache import FeatureCache, check_disk_space, resolve_cache_folder
-from vidstill.pipelines.probe.fit import ProbeFit, fit_token_probe, fit_vector_probes
+from vidstill.pipelines.probe.fit import ProbeFit, fit_probes
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.utils.types import InputError
 
@@ -94,10 +94,9 @@ def _fit_probes(
     (train, train_broken), (test, test_broken) = caches["train"].read(), caches["test"].read()
     _check_decoded_classes(next(iter(train.values())).labels, dataset, config)
     broken: _BrokenBySplit = {"train": list(train_broken.values()), "test": list(test_broken.values())}
-    fit = fit_token_probe if caches["train"].config.pool == "tokens" else fit_vector_probes
     for name, features in train.items():
         device = caches["train"].encoder.runtime.device
-        for result in fit(features, test[name], len(dataset.classes), config, device, dataset.name):
+        for result in fit_probes(features, test[name], len(dataset.classes), config, device, dataset.name):
             yield name, result, broken
 
 

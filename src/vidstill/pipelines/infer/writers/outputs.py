@@ -4,19 +4,24 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vidstill.data.decode.images import is_image_file
-from vidstill.figures.annotate import ClassPainter, redraw_video
-from vidstill.figures.boxes import BoxPainter
+from vidstill.figures.annotate import redraw_video
 from vidstill.figures.timeline import draw_timeline
 from vidstill.pipelines.infer.detect import VideoDetections
 from vidstill.pipelines.infer.predict import VideoPrediction
 from vidstill.pipelines.infer.run import ProgressFn
 from vidstill.pipelines.infer.videos import VideoSelection
-from vidstill.pipelines.infer.writers.text import DetectionFormatter, Formatter, PredictionFormatter, describe_videos
+from vidstill.pipelines.infer.writers.text import (
+    MAX_DRAWN_CLASSES,
+    DetectionFormatter,
+    Formatter,
+    PredictionFormatter,
+    describe_videos,
+)
 from vidstill.utils.files import check_output_dir, check_output_file, make_file_stems, write_bytes
 from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
@@ -26,8 +31,6 @@ PREDICTIONS_FILE = "predictions.csv"
 
 DETECTIONS_SUMMARY_FILE = "detections.json"
 """In a folder of detections: the files of each video."""
-
-_MAX_DRAWN_CLASSES = 3  # over a video, and above a plot
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class OutputWriter:
     folder_file: ClassVar[str]  # by which a folder of these is recognised
     video_suffixes: ClassVar[tuple[str, ...]]  # of the files of a video
     json_indent: ClassVar[int | None] = None
+    annotate: bool = True  # write an MP4 of each video to the folder
 
     def __post_init__(self) -> None:
         if self.out is not None and self.format is None:
@@ -93,11 +97,38 @@ class OutputWriter:
         elif self.out is not None and self.format == "csv":
             write_bytes(self.out, formatter.format_csv(videos))
 
+    def write_video(
+        self, formatter: Formatter, video: Any, stem: str, progress: ProgressFn = lambda done, total: None
+    ) -> None:
+        """Write the files of one video in a folder, or its single files.
+
+        Args:
+            formatter: What is written.
+            video: A `VideoPrediction` or `VideoDetections`, as the formatter needs.
+            stem: Of the file names in a folder.
+            progress: Called with the seconds of the MP4 that are written, and all.
+        """
+        folder = self.out if self.format == "folder" else None
+        if folder is not None:
+            values = {**formatter.header, **formatter.video_to_dict(video)}
+            write_bytes(folder / f"{stem}.json", self.encode_json(values))
+        self._write_table_or_plot(formatter, video, folder, stem)
+        path = self.out if self.format == "mp4" else folder / f"{stem}.mp4" if folder and self.annotate else None
+        painter = formatter.build_painter(video)
+        if path is not None and painter is not None:
+            redraw_video(
+                video.row.source,
+                path,
+                painter,
+                default_frame_rate=video.frame_rate,
+                progress=lambda seconds: progress(seconds, max(seconds, video.end_seconds)),
+            )
+
+    def _write_table_or_plot(self, formatter: Any, video: Any, folder: Path | None, stem: str) -> None:
+        """Write what one video has beside its JSON and its MP4."""
+
     def encode_json(self, value: Any) -> bytes:
         return (json.dumps(value, indent=self.json_indent) + "\n").encode()
-
-    def _write_video_json(self, folder: Path, stem: str, formatter: Formatter, video: Any) -> None:
-        write_bytes(folder / f"{stem}.json", self.encode_json({**formatter.header, **formatter.video_to_dict(video)}))
 
 
 @dataclass(frozen=True)
@@ -150,39 +181,13 @@ class PredictionOutput(OutputWriter):
         if self.out is not None and self.format == "folder":
             write_bytes(self.out / PREDICTIONS_FILE, formatter.format_csv(videos))
 
-    def write_video(
-        self,
-        formatter: PredictionFormatter,
-        video: VideoPrediction,
-        stem: str,
-        progress: ProgressFn = lambda done, total: None,
+    def _write_table_or_plot(
+        self, formatter: PredictionFormatter, video: VideoPrediction, folder: Path | None, stem: str
     ) -> None:
-        """Write the files of one video: its JSON, plot and MP4 in a folder, or the plot and the MP4.
-
-        Args:
-            formatter: Which classes are named.
-            stem: Of the file names in a folder.
-            progress: Called with the seconds of the MP4 that are written, and all.
-        """
-        plot, annotated = self.plot, self.out if self.format == "mp4" else None
-        if self.out is not None and self.format == "folder":
-            self._write_video_json(self.out, stem, formatter, video)
-            plot, annotated = self.out / f"{stem}.png", self.out / f"{stem}.mp4" if self.annotate else None
-        if video.timeline is None:
-            return
-        if plot is not None:
-            note = f"whole video: {', '.join(formatter.format_top_classes(video, _MAX_DRAWN_CLASSES))}"
+        plot = folder / f"{stem}.png" if folder is not None else self.plot
+        if plot is not None and video.timeline is not None:
+            note = f"whole video: {', '.join(formatter.format_top_classes(video, MAX_DRAWN_CLASSES))}"
             write_bytes(plot, draw_timeline(video.video, video.timeline, formatter.classes, note))
-        if annotated is not None:
-            ends, top_k = video.timeline.ends, min(formatter.topk, _MAX_DRAWN_CLASSES)
-            painter = partial(ClassPainter, video.timeline, formatter.classes, top_k)
-            redraw_video(
-                video.row.source,
-                annotated,
-                painter,
-                default_frame_rate=video.row.frame_rate,
-                progress=lambda seconds: progress(seconds, max(seconds, ends[-1])),
-            )
 
 
 @dataclass(frozen=True)
@@ -221,32 +226,8 @@ class DetectionOutput(OutputWriter):
             summary = {**describe_videos(formatter, (), skipped), "videos": files}
             write_bytes(self.out / DETECTIONS_SUMMARY_FILE, self.encode_json(summary))
 
-    def write_video(
-        self,
-        formatter: DetectionFormatter,
-        video: VideoDetections,
-        stem: str,
-        progress: ProgressFn = lambda done, total: None,
+    def _write_table_or_plot(
+        self, formatter: DetectionFormatter, video: VideoDetections, folder: Path | None, stem: str
     ) -> None:
-        """Write the files of one video in a folder, or its MP4.
-
-        Args:
-            formatter: Which actions are named.
-            stem: Of the file names in a folder.
-            progress: Called with the seconds of the MP4 that are written, and all.
-        """
-        annotated = self.out
-        if self.out is not None and self.format == "folder":
-            self._write_video_json(self.out, stem, formatter, video)
-            if self._has_whole_seconds:
-                write_bytes(self.out / f"{stem}.csv", formatter.format_csv([video]))
-            annotated = self.out / f"{stem}.mp4"
-        if annotated is not None and self.format in ("folder", "mp4"):
-            names, last = formatter.action_names, video.tracks.keyframes[-1]
-            redraw_video(
-                video.row.source,
-                annotated,
-                partial(BoxPainter, video.tracks, names, formatter.topk, formatter.min_score),
-                default_frame_rate=video.frame_rate,
-                progress=lambda seconds: progress(seconds, max(seconds, last.seconds)),
-            )
+        if folder is not None and self._has_whole_seconds:
+            write_bytes(folder / f"{stem}.csv", formatter.format_csv([video]))

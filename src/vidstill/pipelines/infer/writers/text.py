@@ -1,7 +1,8 @@
 """Predictions and detections as CSV, as JSON values, and as lines for a terminal."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,17 @@ from jaxtyping import Float32
 
 from vidstill.data.ava.box_table import BoxScores, format_box_csv
 from vidstill.data.ava.label_map import LabelMap
+from vidstill.figures.annotate import ClassPainter, PaintFn
+from vidstill.figures.boxes import BoxPainter
 from vidstill.figures.timeline import Timeline, format_clock
 from vidstill.pipelines.infer.detect import VideoDetections
 from vidstill.pipelines.infer.predict import VideoPrediction
 from vidstill.tasks.results import format_csv
 from vidstill.utils.files import make_file_stems
 from vidstill.utils.text import format_one_line, pluralize
+
+MAX_DRAWN_CLASSES = 3
+"""Over a video, and above a plot."""
 
 _MAX_LINES = 40  # of a timeline in a terminal; more windows are merged to segments, then cut
 _BAR_WIDTH = 20  # characters
@@ -84,6 +90,12 @@ class PredictionFormatter:
             {"label": label, "class": self.classes[label], "probability": round(probability, 6)}
             for label, probability in self._select_topk(probabilities)
         ]
+
+    def build_painter(self, video: VideoPrediction) -> Callable[[int, int], PaintFn] | None:
+        """Return what paints over the frames of a video; None without a timeline."""
+        if video.timeline is None:
+            return None
+        return partial(ClassPainter, video.timeline, self.classes, min(self.topk, MAX_DRAWN_CLASSES))
 
     def format_text(self, videos: Sequence[VideoPrediction]) -> str:
         """Return one line per video with its classes, and its timeline below if there is one."""
@@ -220,6 +232,10 @@ class DetectionFormatter:
             np.concatenate([no_scores, *(keyframe.action_scores for _, _, keyframe in keyframes)]),
         )
         return format_box_csv(scores, decimals=_DECIMALS)
+
+    def build_painter(self, video: VideoDetections) -> Callable[[int, int], PaintFn]:
+        """Return what paints over the frames of a video."""
+        return partial(BoxPainter, video.tracks, self.action_names, self.topk, self.min_score)
 
     def format_text(self, videos: Sequence[VideoDetections]) -> str:
         """Return for each video a line per box and key frame."""
