@@ -250,15 +250,20 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(house, tmp_path, capsy
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_no_videos_are_a_sentence(house, tmp_path, capsys):
-    embed(house, "--out", tmp_path / "f.npz", code=2)
-    assert "no videos are named" in capsys.readouterr().err
-    (tmp_path / "empty").mkdir()
-    embed(house, tmp_path / "empty", "--out", tmp_path / "f.npz", code=2)
-    assert "no videos found" in capsys.readouterr().err
-    Image.new("RGB", (20, 20)).save(tmp_path / "empty/one.png")
-    embed(house, tmp_path / "empty", "--out", tmp_path / "f.npz", code=2)
-    assert "one.png is a picture, and the model needs clips of 4 frames" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        ([], "no videos are named"),
+        (["empty"], "no videos found"),
+        (["images"], "one.png is a picture, and the model needs clips of 4 frames"),
+    ],
+)
+def test_without_videos_there_is_no_file(house, tmp_path, capsys, videos, message):
+    for folder in ("empty", "images"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "images/one.png")
+    embed(house, *(tmp_path / name for name in videos), "--out", tmp_path / "f.npz", code=2)
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "f.npz").exists()
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +86,12 @@ class DetectionResult:
             matching=self.test.matching,
         )
 
+    def write(self, folder: Path) -> None:
+        """Write all results to a directory, as `write_result_dir` does; an InputError if it cannot be written."""
+        action_ids = self.test.keyframes.label_map.evaluated_ids
+        files = {DETECTIONS_FILE: partial(format_box_csv, self.scores, action_ids=action_ids)}
+        write_result_dir(folder, {**files, **_build_score_files(self.frame_map)}, self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers, and what could not be scored."""
         return {
@@ -142,7 +148,7 @@ def evaluate_detector(
     test.check_decodes(workers)
     result = score_detector(detector.model, test, workers, runtime)
     if out is not None and runtime.is_main:
-        write_detection_result(out, result)
+        result.write(out)
     return result.to_dict()
 
 
@@ -208,22 +214,8 @@ def score_detector(model: Detector, test: DetectionTest, workers: Workers, runti
     return DetectionResult(test, result, broken)
 
 
-def write_detection_result(folder: Path, result: DetectionResult) -> None:
-    """Write the results of a test to a directory, as `write_result_dir` does.
-
-    Raises:
-        InputError: The directory cannot be written.
-    """
-    action_ids = result.test.keyframes.label_map.evaluated_ids
-    files: dict[str, Callable[[], bytes | Iterable[bytes]]] = {
-        DETECTIONS_FILE: lambda: format_box_csv(result.scores, action_ids=action_ids),
-        **_build_score_files(result.frame_map),
-    }
-    write_result_dir(folder, files, result.to_dict())
-
-
 def _build_score_files(result: FrameMAP) -> dict[str, Callable[[], bytes | Iterable[bytes]]]:
-    return {ACTIONS_FILE: result.format_classes_csv, CURVES_IMAGE_FILE: lambda: draw_precision_recall(result)}
+    return {ACTIONS_FILE: result.format_classes_csv, CURVES_IMAGE_FILE: partial(draw_precision_recall, result)}
 
 
 def _check_actions(detector: LoadedDetector, keyframes: Keyframes) -> None:

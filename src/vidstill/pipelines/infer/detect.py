@@ -17,7 +17,7 @@ from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.tracks import KeyframeDetections, PersonTracks
-from vidstill.pipelines.infer.keyframe_stream import KeyframeClip, read_keyframe_clips
+from vidstill.pipelines.infer.keyframe_stream import read_keyframe_clips
 from vidstill.pipelines.infer.person_detector import PersonDetections
 from vidstill.pipelines.infer.run import Clip, ProgressFn, run
 from vidstill.pipelines.trained_models import LoadedDetector
@@ -81,8 +81,9 @@ def detect_video(
         BrokenVideo: No key frame decodes.
     """
     detector = request.detector
-    boxes = None if request.person_detector is not None else request.person_boxes.get(video, {})
-    indices = None if boxes is None else {round(second / request.interval) for second in boxes}
+    find_persons, in_file = request.person_detector, request.person_boxes.get(video, {})
+    persons_of = {round(second / request.interval): persons for second, persons in in_file.items()}
+    indices = None if find_persons else set(persons_of)
     keyframes: dict[int, KeyframeDetections] = {}
     frame_size, broken = (0, 0), None
 
@@ -91,7 +92,11 @@ def detect_video(
         nonlocal frame_size, broken
         try:
             for clip in read_keyframe_clips(reader, detector.recipe.views, request.interval, rate, indices):
-                frame_size, persons = clip.frame_size, _find_persons(request, boxes, clip)
+                frame_size, persons = clip.frame_size, persons_of.get(clip.index, _NO_PERSONS)
+                if find_persons:
+                    boxes, person_scores = find_persons([clip.image])[0]
+                    confident = person_scores >= request.min_person_score
+                    persons = PersonDetections(boxes[confident], person_scores[confident])
                 scores = np.zeros((len(persons.boxes), len(detector.actions)), np.float32)
                 keyframes[clip.index] = KeyframeDetections(clip.seconds, persons.boxes, persons.scores, scores)
                 if len(persons.boxes):
@@ -120,18 +125,6 @@ def detect_video(
     if broken is not None and not keyframes:
         raise broken
     return VideoDetections(video, row, rate, frame_size, PersonTracks(list(keyframes.values())), str(broken or ""))
-
-
-def _find_persons(
-    request: DetectRequest, person_boxes: Mapping[int, PersonDetections] | None, clip: KeyframeClip
-) -> PersonDetections:
-    """Return the persons of a key frame whose score is high enough."""
-    if person_boxes is not None:
-        return person_boxes.get(round(clip.index * request.interval), _NO_PERSONS)
-    assert request.person_detector is not None
-    boxes, scores = request.person_detector([clip.image])[0]
-    confident = scores >= request.min_person_score
-    return PersonDetections(boxes[confident], scores[confident])
 
 
 def read_video_persons(

@@ -17,6 +17,7 @@ from vidstill.data.ava.box_table import NO_ACTION, BoxTable, format_box_csv
 from vidstill.data.ava.clip_reader import KeyframeClipReader, KeyframeVideo
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.storage.fetch import BrokenVideo
+from vidstill.data.tools.probe import stat_source
 from vidstill.engine.distributed import Runtime
 from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.pipelines.infer.keyframe_sets import KeyframeKey, KeyframeSet
@@ -135,10 +136,8 @@ def _read_finished(journal: Journal, stamps: Mapping[str, str]) -> dict[Keyframe
 
 def _stamp_video(video: KeyframeVideo) -> str:
     """Return a video's path and rate, and a file's size and time."""
-    stamp = f"{video.path} {video.start_second:g} {video.frame_rate:g}"
-    if isinstance(video.path, Path) and video.path.is_file():
-        stamp += f" {(stat := video.path.stat()).st_size} {stat.st_mtime_ns}"
-    return stamp
+    state = None if video.path is None else stat_source(video.path)
+    return f"{video.path} {video.start_second:g} {video.frame_rate:g} {state}"
 
 
 def _split_batches(indices: Sequence[int], keys: Sequence[KeyframeKey], size: int) -> list[list[int]]:
@@ -215,12 +214,10 @@ def _compute_recall(keyframes: KeyframeSet, detections: Mapping[KeyframeKey, Per
     """Return the number of persons annotated in these key frames, and the fractions that were found."""
     annotated, matched, confident = 0, 0, 0
     for key, persons in detections.items():
-        boxes = keyframes.annotated_boxes.get(key)
-        if boxes is None or not len(boxes):
-            continue
-        annotated += len(boxes)
-        overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(persons.boxes)).numpy() >= RECALL_IOU
-        matched += int(overlaps.any(axis=1).sum())
-        confident += int(overlaps[:, persons.scores >= CONFIDENT_SCORE].any(axis=1).sum())
+        if len(boxes := keyframes.annotated_boxes.get(key, ())):
+            annotated += len(boxes)
+            overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(persons.boxes)).numpy() >= RECALL_IOU
+            matched += int(overlaps.any(axis=1).sum())
+            confident += int(overlaps[:, persons.scores >= CONFIDENT_SCORE].any(axis=1).sum())
     recalls = (matched / annotated, confident / annotated) if annotated else (None, None)
     return {"annotated_boxes": annotated, "recall": recalls[0], "confident_recall": recalls[1]}

@@ -11,7 +11,7 @@ from vidstill.data.ava.samples import KeyframeTrainDataset
 from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.box_data import parse_optional_path
-from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector, write_detection_result
+from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector
 from vidstill.pipelines.session import TrainingSession
 from vidstill.pipelines.train.run_config import DetectRunConfig
 from vidstill.pipelines.trained_models import DETECTOR_KIND
@@ -77,7 +77,7 @@ def train_detector(recipe: DetectionRecipe, run_config: DetectRunConfig, *, init
     session.run(build_task(model), model, metadata, sources=sources, init=init, test_set=test.keyframes)
     session.test_once(
         lambda: score_detector(model, test, run_config, runtime),
-        lambda result: write_detection_result(run_config.out, result),
+        lambda result: result.write(run_config.out),
     )
     return run_config.out
 
