@@ -87,18 +87,6 @@ def test_scores_are_the_same_to_the_byte_for_any_number_of_workers(folder, tmp_p
     assert read_files(evaluate(folder, tmp_path / "workers", workers=2)) == alone
 
 
-@pytest.mark.parametrize("device_batch", [1, 4])
-def test_scores_do_not_depend_on_the_device_batch(folder, tmp_path, device_batch):
-    whole, parts = (
-        read_scores(evaluate(folder, tmp_path / name, **more))
-        for name, more in (("whole", {}), ("parts", {"device_batch": device_batch}))
-    )
-    assert [line["video"] for line in parts] == [line["video"] for line in whole]
-    for line, other in zip(parts, whole, strict=True):
-        for name in CLASSES:
-            assert float(line[f"p({name})"]) == pytest.approx(float(other[f"p({name})"]), abs=1e-5)
-
-
 def test_an_earlier_evaluation_is_overwritten_and_other_directories_are_not(folder, tmp_path, capsys):
     before = read_files(evaluate(folder, tmp_path / "out"))
     (tmp_path / "out/test.json").write_text("{}")
@@ -177,7 +165,7 @@ def test_all_views_of_a_video_are_decoded_at_once(folder, monkeypatch):
     reads, read_frames = [], VideoReader.read_frames
 
     def record(reader, indices):
-        reads.append(list(indices))
+        reads.append(sorted(set(indices)))
         return read_frames(reader, indices)
 
     monkeypatch.setattr(VideoReader, "read_frames", record)

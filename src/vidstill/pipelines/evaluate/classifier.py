@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vidstill.data.ava.samples import KeyframeViewDataset
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
@@ -13,10 +14,11 @@ from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.engine.distributed import Runtime
 from vidstill.figures.confusion import draw_confusion_matrix
-from vidstill.pipelines.infer.run import score_videos
+from vidstill.pipelines.infer.run import run_dataset
 from vidstill.pipelines.labeled_data import open_labeled_test
 from vidstill.pipelines.trained_models import load_classifier
 from vidstill.pipelines.workers import Workers
+from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir
@@ -86,14 +88,26 @@ def score_classifier(
     Raises:
         InputError: No video can be scored.
     """
+    model = model.to(runtime.device).eval()
+
+    def merge(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"probabilities": merge_views(outputs["logits"], multi_label=multi_label)}
+
     with show_progress_bar("testing", visible=show_progress and runtime.is_main) as progress:
-        scores, broken = score_videos(
-            model, manifest, views, runtime, workers, multi_label=multi_label, progress=progress
+        records, broken = run_dataset(
+            lambda clip: {"logits": model(clip)},
+            ViewClips(manifest, views),
+            runtime,
+            workers,
+            merge=merge,
+            require_finite=True,
+            progress=progress,
         )
-    if not scores:
+    if not records:
         raise InputError(f"none of the {len(broken)} videos of {manifest.source} could be scored; {broken[0]}")
+    scores = torch.from_numpy(np.stack([record.arrays["probabilities"] for record in records.values()]))
     result_class = MultiLabelResult if multi_label else SingleLabelResult
-    return result_class(manifest, tuple(classes), tuple(scores), torch.stack(list(scores.values())), broken)
+    return result_class(manifest, tuple(classes), tuple(records), scores, broken)
 
 
 def write_classification_result(

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vidstill.data.datasets.view_clips import ViewClips
 from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
@@ -17,7 +19,7 @@ from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.figures.timeline import Timeline
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
-from vidstill.pipelines.infer.run import ProgressFn, gather, iter_window_clips, run, score_videos
+from vidstill.pipelines.infer.run import ProgressFn, gather, iter_window_clips, run, run_dataset
 from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
 from vidstill.pipelines.workers import Workers
 from vidstill.utils.types import InputError, check_range
@@ -105,14 +107,23 @@ def predict_videos(
         InputError: The encoder was not fine-tuned, or no video decodes.
     """
     classifier, views = encoder.require_classifier()
-    scores, broken = score_videos(
-        classifier, videos.manifest, views, encoder.runtime, workers, multi_label=encoder.multi_label, progress=progress
+    records, broken = run_dataset(
+        lambda clip: {"logits": classifier(clip)},
+        ViewClips(videos.manifest, views),
+        encoder.runtime,
+        workers,
+        merge=encoder.merge_views,
+        require_finite=True,
+        progress=progress,
     )
-    if not scores:
+    if not records:
         raise InputError(f"none of {len(broken)} videos can be used; {next(iter(broken.values()))}")
     rows, names = videos.manifest.rows, videos.names
     skipped = {**videos.skipped, **{names[index]: reason for index, reason in broken.items()}}
-    predictions = tuple(VideoPrediction(names[index], rows[index], each) for index, each in scores.items())
+    predictions = tuple(
+        VideoPrediction(names[index], rows[index], torch.from_numpy(record.arrays["probabilities"]))
+        for index, record in records.items()
+    )
     return Predictions(encoder.source, encoder.classes, predictions, skipped, encoder.multi_label)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, Num
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vidstill.data.ava.samples import KeyframeView, KeyframeViewDataset
@@ -23,12 +23,10 @@ from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.datasets.windows import WindowsConfig, iter_windows
 from vidstill.data.decode.reader import VideoReader
 from vidstill.data.loader.loader import iter_view_batches
-from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.workers import Workers
-from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.journal import Journal
 
 K = TypeVar("K")
@@ -176,40 +174,6 @@ def iter_window_clips(
             raise BrokenVideo(row.source, "holds no frame that decodes")
     except BrokenVideo as error:
         broken[index] = str(BrokenVideo(row.source, error.reason))
-
-
-def score_videos(
-    classifier: nn.Module,
-    manifest: Manifest,
-    views: ViewsConfig,
-    runtime: Runtime,
-    workers: Workers,
-    *,
-    multi_label: bool,
-    progress: ProgressFn,
-) -> tuple[dict[int, Float[Tensor, "classes"]], dict[int, str]]:
-    """Return each video's class probabilities, merged over its views, by its index; and why the others have none.
-
-    Args:
-        classifier: Clips in [0, 1] → logits.
-        workers: Decoding processes, and views that the device takes at once (None: all of one video).
-        multi_label: A video may show several classes.
-    """
-    classifier = classifier.to(runtime.device).eval()
-
-    def merge(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"probabilities": merge_views(outputs["logits"], multi_label=multi_label)}
-
-    records, broken = run_dataset(
-        lambda clip: {"logits": classifier(clip)},
-        ViewClips(manifest, views),
-        runtime,
-        workers,
-        merge=merge,
-        require_finite=True,
-        progress=progress,
-    )
-    return {index: torch.from_numpy(each.arrays["probabilities"]) for index, each in records.items()}, broken
 
 
 def mean_over_views(views: dict[str, Tensor]) -> dict[str, Tensor]:
