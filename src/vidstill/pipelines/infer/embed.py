@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidstill.data.datasets.view_clips import ViewClips
-from vidstill.data.decode.reader import read_stream_metadata
-from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
+from vidstill.data.datasets.windows import WindowsConfig
+from vidstill.data.decode.reader import VideoReader
+from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.run import ProgressFn, Record, gather, iter_dataset_clips, iter_window_clips, open_journal
@@ -157,7 +157,7 @@ class _EmbedJob:
             raise InputError(next(iter(selection.skipped.values())))
         self.manifest = selection.manifest
         self.keys = list(map(FeatureKey, selection.splits, selection.names))
-        self._fingerprint = _hash_encoder(encoder)
+        self._fingerprint, self._seconds = _hash_encoder(encoder), math.inf
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -214,13 +214,11 @@ class _EmbedJob:
         for index, records in self._iter_videos(indices, broken):
             key, stamp = states[index]
             path = self.store.get_row_path(journal.directory, key, stamp)
-            file = RowFile(
-                path, journal.directory / name_video_state(key, stamp), self.store.row_dtype, self.store.column
-            )
-            seconds = _read_seconds(self.manifest.rows[index]) if self.windows else math.inf
+            unfinished = journal.directory / name_video_state(key, stamp)
+            file = RowFile(path, unfinished, self.store.row_dtype, self.store.column)
             for record in records:
                 file.append({"starts": record.start, "ends": record.end, **record.arrays})
-                progress(len(computed) + len(broken) + min(1.0, (record.end or 0) / seconds), num_videos)
+                progress(len(computed) + len(broken) + min(1.0, (record.end or 0) / self._seconds), num_videos)
             if index in broken:
                 file.discard()
             else:
@@ -236,7 +234,7 @@ class _EmbedJob:
         encoder, rows, batch = self.encoder, self.manifest.rows, self.workers.device_batch or _DEFAULT_BATCH
         if self.windows is not None:
             for index in indices[encoder.runtime.rank :: encoder.runtime.world_size]:
-                clips = iter_window_clips(index, rows[index], self.windows, self.views, broken=broken)
+                clips = iter_window_clips(index, rows[index], self._open_windows, self.views, broken=broken)
                 yield index, encoder.iter_features(clips, self.config, batch)
             return
         failed: dict[int, str] = {}
@@ -245,6 +243,12 @@ class _EmbedJob:
         for record in encoder.iter_features(clips, self.config, batch):
             yield indices[record.video], [record]
         broken |= {indices[position]: reason for position, reason in failed.items()}
+
+    def _open_windows(self, video: VideoReader) -> WindowsConfig:
+        """Return the windows of an opened video, and keep its length for the progress."""
+        assert self.windows is not None
+        self._seconds = video.metadata.duration_seconds or math.inf
+        return self.windows
 
     def write(
         self, entries: Mapping[int, _Entry], states: Sequence[_State], reasons: Sequence[str], journal: Journal
@@ -293,11 +297,3 @@ def _hash_encoder(encoder: VideoEncoder) -> str:
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(memoryview(tensor.detach().float().cpu().contiguous().numpy().reshape(-1).view(np.uint8)))
     return digest.hexdigest()
-
-
-def _read_seconds(row: VideoRow) -> float:
-    """Return the length that a file's header states, for the progress bar; infinity if it is unknown."""
-    with suppress(BrokenVideo):
-        if isinstance(row.source, Path):
-            return read_stream_metadata(row.source).duration_seconds or math.inf
-    return math.inf

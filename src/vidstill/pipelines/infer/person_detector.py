@@ -1,6 +1,5 @@
 """Persons in pictures: torchvision's detectors, with its COCO weights or your own."""
 
-import hashlib
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import detection, get_model_builder, get_model_weights, list_models
 
 from vidstill.checkpoints.io import read_checkpoint
+from vidstill.checkpoints.licences import hash_file
 from vidstill.data.decode.images import ImageArray
 from vidstill.data.storage.fetch import format_error
 from vidstill.engine.distributed import Runtime
@@ -101,8 +101,7 @@ def load_person_detector(
         architecture: Name of the model in torchvision.
         weights: A .pth or .safetensors file of its tensors; its classes may differ from COCO's: persons are class 1, or
             0 if there is one class. None: torchvision's COCO weights, downloaded once.
-        min_score: As in `PersonDetector`.
-        max_persons: As in `PersonDetector`.
+        min_score, max_persons: As in `PersonDetector`.
 
     Raises:
         InputError: There is no such detector, the weights are not its, or they cannot be downloaded.
@@ -116,8 +115,6 @@ def load_person_detector(
         )
     path = Path(weights) if weights is not None else _fetch_coco_weights(architecture, runtime)
     checkpoint = read_checkpoint(path)
-    with Path(checkpoint.source).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     with torch.device("meta"):
         classes = _infer_num_classes(architecture, checkpoint.tensors, path)
     model = _build_model(architecture, classes)
@@ -132,7 +129,7 @@ def load_person_detector(
         max_persons=max_persons,
         device=runtime.device,
         architecture=architecture,
-        weights_hash=digest,
+        weights_hash=hash_file(Path(checkpoint.source))["sha256"],
     )
 
 
