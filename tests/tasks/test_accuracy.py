@@ -32,37 +32,28 @@ def tables(cells: st.SearchStrategy, videos: int = 12, classes: int = 8) -> st.S
 # ---- Views ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_videos_score_is_the_mean_of_its_views_probabilities():
+def test_the_score_of_a_video_is_the_mean_of_its_views_probabilities_or_their_maximum():
     logits = torch.tensor([[0.0, 0.0, 0.0], [10.0, 0.0, 0.0]])
     weights = torch.tensor([10.0, 0.0, 0.0], dtype=torch.float64).exp()
-    expected = (1 / 3 + weights / weights.sum()) / 2
-    torch.testing.assert_close(merge_views(logits), expected)
+    torch.testing.assert_close(merge_views(logits), (1 / 3 + weights / weights.sum()) / 2)
     assert merge_views(logits).sum().item() == pytest.approx(1)
-
-
-def test_one_confident_view_does_not_outvote_the_others():
-    logits = torch.tensor([[100.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    assert logits.mean(dim=0).argmax() == 0
-    torch.testing.assert_close(merge_views(logits)[0].item(), (1 + 2 / (1 + torch.tensor(1.0).exp().item())) / 3)
-
-
-def test_a_videos_score_may_be_the_maximum_of_its_views_probabilities():
-    logits = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
-    torch.testing.assert_close(merge_views(logits, "max"), torch.ones(2, dtype=torch.float64))
+    confident = torch.tensor([[100.0, 0.0], [0.0, 1.0], [0.0, 1.0]])  # one view does not outvote the others
+    assert confident.mean(dim=0).argmax() == 0
+    assert merge_views(confident)[0].item() == pytest.approx((1 + 2 / (1 + math.e)) / 3, rel=1e-6)
+    opposite = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
+    torch.testing.assert_close(merge_views(opposite, "max"), torch.ones(2, dtype=torch.float64))
 
 
 # ---- Ranks ----------------------------------------------------------------------------------------------------------
 
 
 def test_top_1_and_top_5_are_percentages_of_the_videos():
-    scores = torch.arange(10.0).repeat(4, 1)  # 9 is best, then 8, 7, 6, 5
-    accuracy = compute_accuracy(scores, torch.tensor([9, 5, 4, 0]))
+    accuracy = compute_accuracy(torch.arange(10.0).repeat(4, 1), torch.tensor([9, 5, 4, 0]))  # best: 9, 8, 7, 6, 5
     assert (accuracy.top1, accuracy.top5, accuracy.videos) == (25.0, 50.0, 4)
-
-
-def test_with_fewer_than_five_classes_top_5_is_100_percent():
-    scores = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
-    assert compute_accuracy(scores, torch.arange(6) % 3).top5 == 100
+    few = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))  # fewer than five classes
+    assert compute_accuracy(few, torch.arange(6) % 3).top5 == 100
+    equal = compute_accuracy(torch.full((400, 400), 1 / 400), torch.arange(400))  # the first class is predicted
+    assert (equal.top1, equal.top5) == (0.25, 1.25)
 
 
 @given(tables(COARSE), st.data())
@@ -73,11 +64,6 @@ def test_a_rank_counts_higher_scores_and_ties_of_lower_classes(rows, data):
     ranks = compute_label_ranks(scores, torch.tensor(labels)).tolist()
     assert ranks == [order.index(label) + 1 for order, label in zip(orders, labels, strict=True)]
     assert predict_classes(scores).tolist() == [order[0] for order in orders]
-
-
-def test_with_equal_scores_only_the_first_class_is_predicted():
-    accuracy = compute_accuracy(torch.full((400, 400), 1 / 400), torch.arange(400))
-    assert (accuracy.top1, accuracy.top5) == (0.25, 1.25)
 
 
 def test_accuracies_are_counted_over_videos_and_over_classes():
@@ -125,15 +111,12 @@ def test_an_average_precision_is_the_area_under_its_steps(rows):
         )
 
 
-def test_an_average_precision_is_as_counted_by_hand():
+def test_an_average_precision_counted_by_hand_and_without_labels_an_error():
     """Positives at ranks 1 and 3: (1/1 + 2/3) / 2."""
     scores, targets = torch.tensor([[0.9], [0.5], [0.4]]), torch.tensor([[True], [False], [True]])
     assert compute_mean_average_precision(scores, targets) == pytest.approx(100 * (1 + 2 / 3) / 2)
-
-
-def test_without_a_single_label_there_is_no_average_precision():
     with pytest.raises(InputError, match="no video has a label"):
-        compute_mean_average_precision(torch.rand(3, 2), torch.zeros(3, 2, dtype=torch.bool))
+        compute_mean_average_precision(scores, torch.zeros_like(targets))
 
 
 # ---- Calibration ----------------------------------------------------------------------------------------------------
@@ -161,21 +144,14 @@ def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accur
     assert 0 <= error <= 100
 
 
-def test_a_model_that_is_as_accurate_as_confident_is_calibrated():
-    table = torch.tensor([[0.75, 0.25]], dtype=torch.float64).repeat(4, 1)
-    assert compute_calibration_error(table, torch.tensor([0, 0, 0, 1])) == pytest.approx(0)
+@pytest.mark.parametrize(("scores", "labels", "error"), [([0.75, 0.25], [0, 0, 0, 1], 0), ([1.0, 0.0], [1] * 4, 100)])
+def test_calibration_errors_are_0_if_accuracy_is_confidence_and_100_if_it_is_always_wrong(scores, labels, error):
+    table = torch.tensor([scores], dtype=torch.float64).repeat(4, 1)
+    assert compute_calibration_error(table, torch.tensor(labels)) == pytest.approx(error)
 
 
-def test_a_confident_and_always_wrong_model_has_the_largest_error():
-    table = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(4, 1)
-    assert compute_calibration_error(table, torch.ones(4, dtype=torch.long)) == 100
-
-
-def test_the_likelihood_is_that_of_the_labels():
+def test_the_likelihood_is_that_of_the_labels_and_finite():
     table = torch.tensor([[0.5, 0.5], [0.125, 0.875]], dtype=torch.float64)
     assert compute_negative_log_likelihood(table, torch.tensor([1, 0])) == pytest.approx(2 * math.log(2))
-
-
-def test_a_label_of_probability_0_has_a_large_but_finite_likelihood():
-    table = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    assert 700 < compute_negative_log_likelihood(table, torch.tensor([1])) < 710
+    certain = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    assert 700 < compute_negative_log_likelihood(certain, torch.tensor([1])) < 710

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import ENCODER, STMAE, built, clips
+from tiny_models import ENCODER, GRID, STMAE, built, clips
 
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.tasks.detection import BoxJitter, DetectionTask, DetectorConfig
@@ -39,28 +39,22 @@ def labels():
 
 
 @pytest.mark.parametrize("encoder", [ENCODER, STMAE_ENCODER], ids=["videomae", "stmae"])
-def test_if_all_tokens_are_equal_a_box_has_their_value(encoder):
-    model = built(replace(CONFIG, encoder=encoder)).eval()
+def test_if_all_tokens_are_equal_a_box_has_their_value_and_the_class_token_is_not_used(encoder):
+    model, clip = built(replace(CONFIG, encoder=encoder)).eval(), clips(2)
     tokens = torch.randn(2, 1, 24).expand(2, 2 * 4 * 3, 24)
-    expected = model.head(tokens[:, :2])
-    torch.testing.assert_close(model.forward_head(tokens, Grid(2, 4, 3), BOXES), expected)
+    torch.testing.assert_close(model.forward_head(tokens, GRID, BOXES), model.head(tokens[:, :2]))
+    features = model.encoder(clip)
+    assert features.cls_token.shape == (2, encoder.class_token, 24)
+    torch.testing.assert_close(model(clip, BOXES), model.forward_head(features.tokens, GRID, BOXES))
 
 
 def test_the_time_of_a_token_does_not_matter_and_its_position_does():
-    model, grid = built(CONFIG).eval(), Grid(2, 4, 3)
-    tokens = torch.randn(2, grid.num_tokens, 24, generator=torch.Generator().manual_seed(3))
+    model = built(CONFIG).eval()
+    tokens = torch.randn(2, GRID.num_tokens, 24, generator=torch.Generator().manual_seed(3))
     by_time = rearrange(tokens, "b (t s) d -> b t s d", t=2)
-    first = model.forward_head(tokens, grid, BOXES)
-    torch.testing.assert_close(model.forward_head(by_time.flip(1).flatten(1, 2), grid, BOXES), first)
-    assert not torch.allclose(model.forward_head(by_time.flip(2).flatten(1, 2), grid, BOXES), first, atol=1e-3)
-
-
-def test_the_class_token_is_not_used():
-    model = built(replace(CONFIG, encoder=STMAE_ENCODER)).eval()
-    clip = clips(2)
-    features = model.encoder(clip)
-    assert features.cls_token.shape == (2, 1, 24)
-    torch.testing.assert_close(model(clip, BOXES), model.forward_head(features.tokens, Grid(2, 4, 3), BOXES))
+    first = model.forward_head(tokens, GRID, BOXES)
+    torch.testing.assert_close(model.forward_head(by_time.flip(1).flatten(1, 2), GRID, BOXES), first)
+    assert not torch.allclose(model.forward_head(by_time.flip(2).flatten(1, 2), GRID, BOXES), first, atol=1e-3)
 
 
 def test_a_box_of_one_token_has_its_values():
@@ -103,18 +97,17 @@ def test_the_head_starts_small_and_with_zero_bias():
 
 
 def test_dropout_is_before_the_head_or_before_the_maximum():
-    tokens, grid = torch.rand(1, 24, 24) + 1, Grid(2, 4, 3)
-    boxes = torch.tensor([[[0.0, 0.0, 12.0, 16.0]]])
-    dropped = {}
-    for where in ("head", "bins"):
-        model = built(replace(CONFIG, dropout=0.5, dropout_on=where))
-        logits = model.eval().forward_head(tokens, grid, boxes)
-        torch.testing.assert_close(logits, model.head(model.forward_box_features(tokens, grid, boxes)))
+    tokens, boxes = torch.rand(1, 24, 24) + 1, torch.tensor([[[0.0, 0.0, 12.0, 16.0]]])
+    features = {}
+    for dropout_on in ("head", "bins"):
+        model = built(replace(CONFIG, dropout=0.5, dropout_on=dropout_on))
+        logits = model.eval().forward_head(tokens, GRID, boxes)
+        torch.testing.assert_close(logits, model.head(model.forward_box_features(tokens, GRID, boxes)))
         torch.manual_seed(0)
-        dropped[where] = model.train().forward_box_features(tokens, grid, boxes)
-        assert not torch.allclose(model.forward_head(tokens, grid, boxes), logits)
-    assert torch.equal(dropped["head"], model.eval().forward_box_features(tokens, grid, boxes))
-    assert (dropped["bins"] > dropped["head"]).all()  # of 49 bins some stay, each twice as large
+        features[dropout_on] = model.train().forward_box_features(tokens, GRID, boxes)
+        assert not torch.allclose(model.forward_head(tokens, GRID, boxes), logits)
+    assert torch.equal(features["head"], model.eval().forward_box_features(tokens, GRID, boxes))
+    assert (features["bins"] > features["head"]).all()  # of 49 bins some stay, each twice as large
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(16, 12), (15, 12), (17, 10), (13, 9)])
@@ -127,11 +120,6 @@ def test_a_clip_that_does_not_divide_is_padded_with_the_mean_colour_or_cropped(r
     torch.testing.assert_close(padding(clip, BOXES), padding(centred + mean, BOXES))
     cropped = clip[..., : rows // 4 * 4, : columns // 4 * 4]
     torch.testing.assert_close(cropping(clip, BOXES), padding(cropped, BOXES))
-
-
-def test_frames_that_do_not_divide_are_an_error():
-    with pytest.raises(InputError, match="5 frames does not divide into tubelets of 2; take 4 frames"):
-        CONFIG.build()(clips(1, frames=5), BOXES[:1])
 
 
 @pytest.mark.parametrize(
@@ -147,15 +135,16 @@ def test_frames_that_do_not_divide_are_an_error():
 def test_an_impossible_config_is_an_error(change, message):
     with pytest.raises(InputError, match=message):
         replace(CONFIG, **change)
+    with pytest.raises(InputError, match="5 frames does not divide into tubelets of 2; take 4 frames"):
+        CONFIG.build()(clips(1, frames=5), BOXES[:1])
 
 
 def test_boxes_are_pooled_in_float32_under_bfloat16():
-    model, grid = built(CONFIG).eval(), Grid(2, 4, 3)
-    tokens = torch.randn(2, grid.num_tokens, 24).bfloat16()
+    model, tokens = built(CONFIG).eval(), torch.randn(2, GRID.num_tokens, 24).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        pooled = model.forward_box_features(tokens, grid, BOXES)
-    assert pooled.dtype == torch.bfloat16
-    assert torch.equal(pooled, model.forward_box_features(tokens.float(), grid, BOXES).bfloat16())
+        features = model.forward_box_features(tokens, GRID, BOXES)
+    assert features.dtype == torch.bfloat16
+    assert torch.equal(features, model.forward_box_features(tokens.float(), GRID, BOXES).bfloat16())
 
 
 def test_a_dry_run_of_a_detector_needs_no_memory():
@@ -234,16 +223,13 @@ def test_the_jitter_of_a_box_does_not_depend_on_padding():
     assert torch.equal(few, many[:, :2])
 
 
-def test_boxes_move_only_in_training():
+def test_boxes_move_only_in_training_and_by_shares_of_0_to_1():
     task = build_task(jitter=JITTER)
     batch = clips(2), BOXES, labels(), IS_BOX
     moved, again, other = (task(*batch, seed).loss for seed in (SEED, SEED, SEED + 1))
     assert moved == again != other
     task.eval()
     assert task(*batch, SEED).loss == task(*batch, SEED + 1).loss == build_task()(*batch, SEED).loss != moved
-
-
-def test_a_negative_share_is_an_error():
     with pytest.raises(InputError, match=r"max_inward is -0\.1; take 0 to 1"):
         BoxJitter(max_inward=-0.1)
 
@@ -259,18 +245,19 @@ def compute_box_losses(task, clip, boxes, targets, is_box):
     return each.mean(dim=1)
 
 
-@pytest.mark.parametrize(("per", "count"), [("clip", 2), ("box", 2 * 1.5)])
-def test_the_loss_is_the_sum_over_boxes_per_clip_or_per_box(per, count):
-    task = build_task(loss_per=per)
-    expected = compute_box_losses(task, clips(2), BOXES, labels(), IS_BOX).sum() / count
-    loss = task(clips(2), BOXES, labels(), IS_BOX, SEED).loss
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_with_the_mean_number_of_boxes_the_loss_per_box_is_the_mean():
-    task, is_box = build_task(loss_per="box", boxes_per_clip=2.0), torch.ones(2, 2, dtype=torch.bool)
-    mean = compute_box_losses(task, clips(2), BOXES, labels(), is_box).mean()
-    assert task(clips(2), BOXES, labels(), is_box, SEED).loss.item() == pytest.approx(mean.item(), rel=1e-5)
+@pytest.mark.parametrize(
+    ("options", "is_box", "count"),
+    [
+        ({"loss_per": "clip"}, IS_BOX, 2),
+        ({"loss_per": "box"}, IS_BOX, 2 * 1.5),
+        ({"loss_per": "box", "boxes_per_clip": 2.0}, torch.ones_like(IS_BOX), 4),  # the mean over the boxes
+    ],
+    ids=["clip", "box", "mean"],
+)
+def test_the_loss_is_the_sum_over_boxes_per_clip_or_per_box(options, is_box, count):
+    task = build_task(**options)
+    expected = compute_box_losses(task, clips(2), BOXES, labels(), is_box).sum() / count
+    assert task(clips(2), BOXES, labels(), is_box, SEED).loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("per", ["clip", "box"])

@@ -1,4 +1,4 @@
-"""The nearest-neighbour probe votes as a plain loop does; ties go to the first clip."""
+"""The nearest-neighbour probe votes as a plain loop does, ties go to the first clip; few-shot draws are balanced."""
 
 import math
 
@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from vidstill.tasks.metrics.accuracy import compute_accuracy
+from vidstill.tasks.probes.fewshot import draw_shots
 from vidstill.tasks.probes.knn import compute_knn_scores
 
 CLASSES = 3
+LABELS = torch.tensor([0, 1, 1, 0, 3, 3, 1, 0, 3, 1, 3, 0])
 
 
-def by_hand(train, labels, vectors, k):
+def compute_votes(train, labels, vectors, k):
     """Return each vector's votes: neighbours by descending similarity, then by index."""
     all_votes = []
     for vector in vectors.double():
@@ -25,12 +27,16 @@ def by_hand(train, labels, vectors, k):
 
 
 @pytest.mark.parametrize("k", [1, 4, 30])
-def test_votes_are_those_of_a_plain_loop(k):
+def test_votes_are_those_of_a_plain_loop_and_of_directions_alone(k):
     generator = torch.Generator().manual_seed(k)
     train, vectors = torch.randn(30, 5, generator=generator), torch.randn(11, 5, generator=generator)
     labels = torch.randint(CLASSES, (30,), generator=generator)
     votes = compute_knn_scores(train, labels, vectors, CLASSES, [k], chunk_size=70)[k]  # two vectors at a time
-    torch.testing.assert_close(votes, by_hand(train, labels, vectors, k), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(votes, compute_votes(train, labels, vectors, k), rtol=1e-4, atol=1e-6)
+    several = compute_knn_scores(train, labels, vectors, CLASSES, [3, k, 8])
+    torch.testing.assert_close(several[k], votes, rtol=1e-5, atol=1e-8)
+    scaled = compute_knn_scores(train * torch.rand(30, 1, generator=generator), labels, 7 * vectors, CLASSES, [k])[k]
+    torch.testing.assert_close(scaled, votes, rtol=1e-3, atol=1e-6)
 
 
 def test_ties_go_to_the_first_neighbours():
@@ -41,29 +47,27 @@ def test_ties_go_to_the_first_neighbours():
         torch.testing.assert_close(votes / math.exp(1 / 0.07), torch.tensor([expected]).double(), rtol=1e-5, atol=1e-9)
 
 
-def test_several_k_give_the_same_votes_as_each_alone():
-    generator = torch.Generator().manual_seed(0)
-    train, vectors = torch.randn(20, 4, generator=generator), torch.randn(6, 4, generator=generator)
-    labels = torch.arange(20) % CLASSES
-    together = compute_knn_scores(train, labels, vectors, CLASSES, [3, 1, 8])
-    for k in (3, 1, 8):
-        assert torch.equal(together[k], compute_knn_scores(train, labels, vectors, CLASSES, [k])[k])
-
-
-def test_the_norm_of_the_features_does_not_matter():
-    generator = torch.Generator().manual_seed(0)
-    train, vectors = torch.randn(20, 4, generator=generator), torch.randn(6, 4, generator=generator)
-    labels = torch.arange(20) % CLASSES
-    longer = compute_knn_scores(train * torch.rand(20, 1, generator=generator), labels, 7 * vectors, CLASSES, [5])[5]
-    torch.testing.assert_close(
-        longer, compute_knn_scores(train, labels, vectors, CLASSES, [5])[5], rtol=1e-3, atol=1e-6
-    )
-
-
 @pytest.mark.parametrize(("distance", "low", "high"), [(20.0, 100, 100), (0.0, 26, 41)])
-def test_separable_clouds_are_classified_and_noise_is_at_chance(distance, low, high):
+def test_separable_clouds_are_classified_and_noise_is_at_random(distance, low, high):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(900) % CLASSES
     points = torch.randn(900, 6, generator=generator) + distance * torch.eye(CLASSES, 6)[labels]
     votes = compute_knn_scores(points[:300], labels[:300], points[300:], CLASSES, [20])[20]
     assert low <= compute_accuracy(votes, labels[300:]).top1 <= high  # four standard errors around a third
+
+
+def test_few_shot_draws_have_k_clips_of_every_class_and_fewer_shots_are_a_subset():
+    for draw in range(20):
+        indices = draw_shots(LABELS, 3, seed=0, draw=draw)
+        assert LABELS[indices].bincount().tolist() == [3, 3, 0, 3]
+        assert (indices.diff() > 0).all()
+        assert set(draw_shots(LABELS, 1, seed=0, draw=draw).tolist()) < set(indices.tolist())
+
+
+def test_few_shot_draws_are_reproducible_and_every_clip_is_equally_likely():
+    draws = [[draw_shots(LABELS, 1, seed=seed, draw=draw).tolist() for draw in range(2000)] for seed in (0, 0, 1)]
+    assert draws[0] == draws[1]
+    assert draws[0][:10] != draws[2][:10]
+    assert len(set(map(tuple, draws[0][:10]))) > 3
+    counts = torch.tensor(draws[0]).flatten().bincount(minlength=len(LABELS))
+    assert ((counts - 500).abs() < 100).all()  # five standard deviations

@@ -28,14 +28,13 @@ def clouds(count: int, *, distance: float, seed: int) -> tuple[torch.Tensor, tor
     return torch.randn(count, 8, generator=generator) + distance * torch.eye(CLASSES, 8)[labels], labels
 
 
-def test_a_probe_separates_separable_classes():
-    accuracy = evaluate_linear_probe(*clouds(200, distance=8, seed=0), *clouds(100, distance=8, seed=1), CLASSES)
-    assert (accuracy.top1, accuracy.videos) == (100, 100)
-
-
-def test_a_probe_of_noise_is_at_chance():
-    accuracy = evaluate_linear_probe(*clouds(200, distance=0, seed=0), *clouds(2000, distance=0, seed=1), CLASSES)
-    assert accuracy.top1 == pytest.approx(25, abs=5)  # five standard errors
+@pytest.mark.parametrize(("distance", "count", "top1", "error"), [(8, 100, 100, 0), (0, 2000, 25, 5)])
+def test_a_probe_separates_separable_classes_and_is_at_random_on_noise(distance, count, top1, error):
+    train, val = clouds(200, distance=distance, seed=0), clouds(count, distance=distance, seed=1)
+    accuracy = evaluate_linear_probe(*train, *val, CLASSES)
+    assert accuracy.top1 == pytest.approx(top1, abs=error)  # five standard errors
+    assert accuracy.videos == count
+    assert accuracy == evaluate_linear_probe(*train, *val, CLASSES, penalty=DEFAULT_PENALTY)
 
 
 def test_a_probe_does_not_depend_on_the_scale_and_offset_of_a_channel():
