@@ -7,6 +7,19 @@ import pytest
 import torch
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4, "image_size": 16}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dinov2": ("Dinov2", {}),
+    "registers": ("Dinov2WithRegisters", {"num_register_tokens": 4}),
+    "dinov3": ("DINOv3ViT", {"intermediate_size": 48, "num_register_tokens": 4}),
+    "clip": ("CLIPVision", {"intermediate_size": 48}),
+    "siglip": ("SiglipVision", {"intermediate_size": 48}),
+    "videomae": ("VideoMAE", {"intermediate_size": 48, "num_frames": 4}),
+    "vjepa2": (
+        "VJEPA2",
+        {"crop_size": 16, "frames_per_clip": 4, "pred_hidden_size": 24, "pred_num_attention_heads": 2}
+        | {"pred_num_hidden_layers": 1},
+    ),
+}
 PREFIX = {"dinov2": 1, "registers": 5, "dinov3": 5, "clip": 1, "siglip": 0, "vjepa2": 0, "videomae": 0}
 """Class and register tokens of each."""
 
@@ -19,26 +32,8 @@ def save(kind: str, folder: Path) -> Path:
     """A model of transformers in a folder of its own."""
     transformers = library("transformers")
     torch.manual_seed(1)
-    match kind:
-        case "dinov2":
-            model = transformers.Dinov2Model(transformers.Dinov2Config(**SIZES))
-        case "registers":
-            config = transformers.Dinov2WithRegistersConfig(**SIZES, num_register_tokens=4)
-            model = transformers.Dinov2WithRegistersModel(config)
-        case "dinov3":
-            config = transformers.DINOv3ViTConfig(**SIZES, intermediate_size=48, num_register_tokens=4)
-            model = transformers.DINOv3ViTModel(config)
-        case "clip":
-            model = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**SIZES, intermediate_size=48))
-        case "siglip":
-            model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SIZES, intermediate_size=48))
-        case "videomae":
-            config = transformers.VideoMAEConfig(**SIZES, intermediate_size=48, num_frames=4)
-            model = transformers.VideoMAEModel(config)
-        case "vjepa2":
-            sizes = {"crop_size": 16, "frames_per_clip": 4, "pred_hidden_size": 24, "pred_num_attention_heads": 2}
-            sizes |= {name: size for name, size in SIZES.items() if name != "image_size"}
-            model = transformers.VJEPA2Model(transformers.VJEPA2Config(**sizes, pred_num_hidden_layers=1))
+    name, options = KINDS[kind]
+    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**SIZES | options))
     with torch.no_grad():
         for parameter in model.parameters():  # so that nothing is hidden behind a zero
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidstill.data.ava.opencv_resize import resize_and_crop
+from vidstill.data.ava.transforms import resize_and_crop
 from vidstill.data.transforms.crop import CropBox, resize_frames
 
 sides = st.integers(2, 24)

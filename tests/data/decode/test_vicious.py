@@ -189,19 +189,14 @@ def test_each_frame_alone_is_that_of_a_full_decode(make_video, name):
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SOUND)
-def test_many_requests_give_the_frames_of_a_full_decode(make_video, name):
+def test_many_requests_give_the_frames_of_a_full_decode_also_where_packets_are_read_again(
+    make_video, name, monkeypatch
+):
     path, truth = make_video(name)
     wrong = [line for n in range(len(truth)) for line in differences(path, truth, [n])]
     wrong += compared(path, truth, MANY_REQUESTS) if len(truth) else []
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", SOUND)
-def test_packets_that_are_read_again_give_the_same_frames(make_video, name, monkeypatch):
     monkeypatch.setattr(packets, "_MAX_BUFFER_BYTES", 0)  # as if the stream were too large to be held
-    path, truth = make_video(name)
-    wrong = compared(path, truth, REQUESTS) if len(truth) else []
+    wrong += compared(path, truth, REQUESTS) if len(truth) else []
     assert not wrong, "\n".join(wrong)
 
 
