@@ -238,8 +238,8 @@ CRAFTED: dict[str, Builder] = {
     "quantizers_at_times.avi": partial(
         change_base, name="mjpeg.avi", change=edit(lambda data: remove_tables(data, b"\xdb"), *BARE_FRAMES)
     ),
-    "tables_at_times.mov": partial(
-        change_base, name="mjpeg.mkv", change=edit(lambda data: remove_tables(data, b"\xc4"), *BARE_FRAMES)
+    "huffman_tables_at_times.avi": partial(
+        change_base, name="mjpeg.avi", change=edit(lambda data: remove_tables(data, b"\xc4"), *BARE_FRAMES)
     ),
     "no_huffman_tables.avi": partial(
         change_base, name="mjpeg.mkv", change=edit(lambda data: remove_tables(data, b"\xc4"))

@@ -14,99 +14,84 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Site:
-    """
-    Attributes:
-        files: what is given at each path.
-        models: of the Hub: the files of each `org/name`.
-        gated: models whose files are given to nobody.
-        cut: so many bytes of a file are sent, and then the connection ends.
-        headers: that replace those of the answers to files; None leaves one out.
-        moved: paths that lead elsewhere.
-        failing: paths that answer with an error.
-        asked: each request: what, where, from which byte.
-    """
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    models: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    gated: set[str] = field(default_factory=set)
-    cut: int | None = None
-    headers: dict[str, str | None] = field(default_factory=dict)
-    moved: dict[str, str] = field(default_factory=dict)
-    failing: dict[str, int] = field(default_factory=dict)
-    requests: list[tuple[str, str, str]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)  # by path
+    models: dict[str, dict[str, bytes]] = field(default_factory=dict)  # of the Hub: the files of each `org/name`
+    gated: set[str] = field(default_factory=set)  # models whose files nobody gets
+    cut: int | None = None  # bytes of a file after which the connection ends
+    headers: dict[str, str | None] = field(default_factory=dict)  # replace those of files; None leaves one out
+    moved: dict[str, str] = field(default_factory=dict)  # paths that lead elsewhere
+    failing: dict[str, int] = field(default_factory=dict)  # paths that answer with an error
+    requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path and range
     address: str = ""
+
+
+Answer = tuple[int, bytes, dict[str, str | None]]
+"""Status, body and headers."""
+
+
+def answer_model(site: Site, name: str, rest: list[str]) -> Answer:
+    """Answer as the Hub does for what it knows of a model."""
+    if name not in site.models:
+        return 401, b"{}", {"X-Error-Code": "RepoNotFound"}
+    if rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
+        return 404, b"{}", {"X-Error-Code": "RevisionNotFound"}
+    metadata = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": each} for each in site.models[name]]}
+    return 200, json.dumps(metadata).encode(), {"Content-Type": "application/json"}
+
+
+def answer_model_file(site: Site, name: str, revision: str, file: str) -> Answer:
+    if name in site.gated:
+        return 403, b"", {"X-Error-Code": "GatedRepo"}
+    if revision not in ("main", COMMIT):
+        return 404, b"", {"X-Error-Code": "RevisionNotFound"}
+    if file not in site.models.get(name, {}):
+        return 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
+    content = site.models[name][file]
+    return 200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+
+
+def answer_file(site: Site, content: bytes, start: int) -> Answer:
+    if start >= len(content) > 0:
+        return 416, b"", {}
+    headers: dict[str, str | None] = {"ETag": f'"{hashlib.md5(content).hexdigest()}"', **site.headers}
+    if not start or not headers["ETag"]:
+        return 200, content, headers
+    return 206, content[start:], {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
 
 
 @contextmanager
 def served(site: Site) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self._answer(with_body=False)
-
-        def do_GET(self) -> None:
-            self._answer(with_body=True)
-
         def log_message(self, *_: object) -> None:
             pass
 
-        def _answer(self, *, with_body: bool) -> None:
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
             path = urlsplit(self.path).path
             site.requests.append((self.command, path, self.headers.get("Range", "")))
-            parts = path.strip("/").split("/")
-            if path in site.failing:
-                self._send(site.failing[path], b"", {}, with_body)
-            elif path in site.moved:
-                self._send(302, b"", {"Location": site.moved[path]}, with_body)
-            elif parts[:2] == ["api", "models"]:
-                self._model("/".join(parts[2:4]), parts[4:], with_body)
-            elif len(parts) > 4 and parts[2] == "resolve":
-                self._of_model("/".join(parts[:2]), parts[3], "/".join(parts[4:]), with_body)
-            elif path in site.files:
-                self._file(site.files[path], with_body)
-            else:
-                self._send(404, b"not here", {}, with_body)
-
-        def _model(self, name: str, rest: list[str], with_body: bool) -> None:
-            if name not in site.models:
-                self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"}, with_body)
-            elif rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
-                self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, with_body)
-            else:
-                metadata = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": each} for each in site.models[name]]}
-                self._send(200, json.dumps(metadata).encode(), {"Content-Type": "application/json"}, with_body)
-
-        def _of_model(self, name: str, revision: str, file: str, with_body: bool) -> None:
-            if name in site.gated:
-                self._send(403, b"", {"X-Error-Code": "GatedRepo"}, with_body)
-            elif revision not in ("main", COMMIT):
-                self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, with_body)
-            elif file not in site.models.get(name, {}):
-                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, with_body)
-            else:
-                content = site.models[name][file]
-                tag = f'"{hashlib.sha256(content).hexdigest()}"'
-                self._send(200, content, {"X-Repo-Commit": COMMIT, "ETag": tag}, with_body)
-
-        def _file(self, content: bytes, with_body: bool) -> None:
-            start = int(self.headers.get("Range", "bytes=0-")[6:-1])
-            if start >= len(content) > 0:
-                self._send(416, b"", {}, with_body)
-                return
-            headers: dict[str, str | None] = {"ETag": f'"{hashlib.md5(content).hexdigest()}"', **site.headers}
-            if start and headers["ETag"]:
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-                self._send(206, content[start:], headers, with_body)
-            else:
-                self._send(200, content, headers, with_body)
-
-        def _send(self, status: int, body: bytes, headers: dict[str, str | None], with_body: bool) -> None:
+            status, body, headers = self.answer(path, path.strip("/").split("/"))
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 if value is not None:
                     self.send_header(name, value)
             self.end_headers()
-            if with_body:
+            if self.command == "GET":
                 self.wfile.write(body[: site.cut])
+
+        def answer(self, path: str, parts: list[str]) -> Answer:
+            if path in site.failing:
+                return site.failing[path], b"", {}
+            if path in site.moved:
+                return 302, b"", {"Location": site.moved[path]}
+            if parts[:2] == ["api", "models"]:
+                return answer_model(site, "/".join(parts[2:4]), parts[4:])
+            if len(parts) > 4 and parts[2] == "resolve":
+                return answer_model_file(site, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+            if path in site.files:
+                return answer_file(site, site.files[path], int(self.headers.get("Range", "bytes=0-")[6:-1]))
+            return 404, b"not here", {}
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
