@@ -2,13 +2,13 @@
 
 import importlib
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from operator import attrgetter
-from typing import Any
 
 import pytest
 import torch
 from paths import PROJECT
+from recipe_plans import change
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidstill.methods.common.masking import CuboidMask, FrameMask, Mask, NestedTubeMask, RandomMask, SpaceMask, TubeMask
@@ -51,19 +51,12 @@ CLASSES = (CuboidMask, DecoderConfig, FrameMask, NestedTubeMask, RandomMask, Spa
 NAMESPACE = {each.__name__: each for each in CLASSES}
 
 
-def changed(config: Any, path: list[str], value: Any) -> Any:
-    """A configuration with one field set, however deep in it."""
-    name, *rest = path
-    assert name in {field.name for field in fields(config)}, f"{type(config).__name__} has no field {name}"
-    return replace(config, **{name: changed(getattr(config, name), rest, value) if rest else value})
-
-
 @pytest.mark.parametrize(("base", "settings", "name"), list(rows()))
 def test_a_row_of_the_ablations_makes_its_recipe_of_the_one_above(base, settings, name):
     recipe = find_recipe(base)
     for setting in settings:
         path, _, text = setting.partition("=")
-        recipe = changed(recipe, path.split("."), eval(text, dict(NAMESPACE)))
+        recipe = change(recipe, path, eval(text, dict(NAMESPACE)))
     assert replace(recipe, published_result="") == replace(find_recipe(name), published_result="")
 
 

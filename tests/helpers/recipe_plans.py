@@ -1,6 +1,7 @@
 """What a run of a recipe would do, and which recipes are looked at in a plain run of the tests."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,3 +33,9 @@ def plan(name: str) -> TrainingPlan:
 def ablations_slowly(names: Iterable[str]) -> list[Any]:
     """The names as parameters; variants of a paper's tables, which are many, are left to the slow tests."""
     return [pytest.param(name, marks=pytest.mark.slow) if ".ablation_" in name else name for name in names]
+
+
+def change(config: Any, path: str, value: Any) -> Any:
+    """Return a configuration with one field set, however deep in it: `change(recipe, "clips.sampling.stride", 2)`."""
+    name, _, rest = path.partition(".")
+    return replace(config, **{name: change(getattr(config, name), rest, value) if rest else value})

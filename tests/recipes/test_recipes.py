@@ -7,7 +7,7 @@ from operator import attrgetter
 
 import pytest
 import torch
-from recipe_plans import ablations_slowly, plan
+from recipe_plans import ablations_slowly, change, plan
 
 from vidstill.data.transforms.frame_sampling import TimedSampling
 from vidstill.recipes.recipe import (
@@ -110,29 +110,35 @@ def test_a_fine_tuning_recipe_has_the_encoder_of_its_familys_pre_trainings(name)
     assert {"learned" if of_images else other.positions for other in others} == {encoder.positions}
 
 
-@pytest.mark.parametrize("name", ["videomae.base_k400", "videomae.base_k400_finetune"])
-def test_a_recipe_whose_clips_do_not_divide_into_tubelets_cannot_be_made(name):
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "videomae.base_k400",
+            {"clips.sampling.num_frames": 15},
+            "15 frames does not divide into tubelets of 2; take 14",
+        ),
+        ("videomae.base_k400", {"clips.size": (224, 200)}, "200 columns does not divide"),
+        ("videomae.base_k400_finetune", {"clips.sampling.num_frames": 15}, "15 frames does not divide"),
+        ("videomae.base_k400_finetune", {"clips.size": (224, 200)}, "200 columns does not divide"),
+        ("videomae.base_k400_finetune", {"views.size": (200, 200)}, "200 rows does not divide"),
+        ("videomae.base_ava", {"clips.sampling.frames": 15}, "15 frames does not divide into tubelets of 2; take 14"),
+        ("videomae.base_ava", {"views.sampling.frames": 15}, "15 frames does not divide into tubelets of 2; take 14"),
+        # pixels that fill no tubelet are dropped in fine-tuning alone
+        ("stmae.large_k400_40x312_finetune", {"encoder.drop_remainder": False}, "tubelets of 16; take 304 rows"),
+        ("stmae.large_k400", {"method.encoder.drop_remainder": True, "clips.size": (312, 312)}, "312 rows does not"),
+        ("videomae.base_ava", {"encoder.tubelet": (2, 16, 8)}, "needs square tubelets"),
+        ("videomae.base_ava", {"dropout": 2.0}, "dropout is 2.0; take 0 to 1"),
+        ("videomae.base_ava", {"seed": -1}, "seed is -1"),
+    ],
+)
+def test_an_invalid_recipe_cannot_be_made(name, changes, message):
+    *valid, invalid = changes.items()
     recipe = find_recipe(name)
-    with pytest.raises(InputError, match="15 frames does not divide into tubelets of 2; take 14"):
-        replace(recipe, clips=replace(recipe.clips, sampling=replace(recipe.clips.sampling, num_frames=15)))
-    with pytest.raises(InputError, match="200 columns does not divide"):
-        replace(recipe, clips=replace(recipe.clips, size=(224, 200)))
-
-
-def test_a_recipe_whose_test_views_do_not_divide_into_tubelets_cannot_be_made():
-    recipe = find_recipe("videomae.base_k400_finetune")
-    with pytest.raises(InputError, match="200 rows does not divide"):
-        replace(recipe, views=replace(recipe.views, size=(200, 200)))
-
-
-def test_what_fills_no_tubelet_is_dropped_in_fine_tuning_alone():
-    fine_tuned, pre_trained = find_recipe("stmae.large_k400_40x312_finetune"), find_recipe("stmae.large_k400")
-    assert fine_tuned.clips.size == (312, 312)
-    with pytest.raises(InputError, match="312 rows does not divide into tubelets of 16; take 304 rows"):
-        replace(fine_tuned, encoder=replace(fine_tuned.encoder, drop_remainder=False))
-    method = replace(pre_trained.method, encoder=replace(pre_trained.method.encoder, drop_remainder=True))
-    with pytest.raises(InputError, match="312 rows does not divide"):
-        replace(pre_trained, method=method, clips=replace(pre_trained.clips, size=(312, 312)))
+    for path, value in valid:
+        recipe = change(recipe, path, value)
+    with pytest.raises(InputError, match=message):
+        change(recipe, *invalid)
 
 
 def test_hyphens_in_a_name_count_as_underscores():

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from vidstill.cli.options import Json, RecipeOptions, apply_options, parse_recipe_options
 from vidstill.recipes.recipe import DetectionRecipe, FinetuneRecipe, PretrainRecipe, find_recipe, list_recipe_names
-from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_source
+from vidstill.recipes.show import compute_recipe_cost, format_options, read_recipe_sources
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.terminal import align_columns, echo, format_key_values
 from vidstill.utils.types import InputError
@@ -91,4 +91,4 @@ def recipes_command(pattern: Positional[str] = "*", /, *, show: str | None = Non
         echo(jsons.dumps(to_dict(recipe) | cost, indent=1))
         return
     tables = [format_options(recipe), *cost.values()]
-    echo("\n\n".join([*map(format_key_values, tables), read_recipe_source(show)]))
+    echo("\n\n".join([*map(format_key_values, tables), *read_recipe_sources(show).values()]))

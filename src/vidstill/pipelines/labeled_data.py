@@ -62,8 +62,7 @@ def open_train_test(
     if len(missing := np.setdiff1d(tested, trained)):
         raise InputError(
             f"{test.source} has the class {train.classes[missing[0]]!r}, of which {train.source} has no training "
-            "video; "
-            "add some there, or remove the class from the test"
+            "video; add some there, or remove the class from the test"
         )
     return train, test
 
@@ -85,15 +84,13 @@ def require_labels(manifest: Manifest, *, multi_label: bool = False) -> Manifest
 
 def _check_classes(manifest: Manifest, expected_classes: Sequence[str], expected_source: str) -> None:
     """Raise an InputError unless labels mean the same; numbered classes match any names."""
-    names = manifest.classes
-    is_numbered = list(names) == [str(label) for label in range(len(names))]
-    unknown = (
-        names[len(expected_classes) :] if is_numbered else [each for each in names if each not in expected_classes]
-    )
-    if list(names) == list(expected_classes) or (is_numbered and not unknown):
-        return
+    names, expected = list(manifest.classes), list(expected_classes)
+    is_numbered = names == [str(label) for label in range(len(names))]
+    unknown = names[len(expected) :] if is_numbered else [each for each in names if each not in expected]
     if unknown:
         difference = f"the class {unknown[0]!r}, which {expected_source} does not have"
+    elif is_numbered or names == expected:
+        return
     else:
-        difference = f"{len(names)} classes, {expected_source} {len(expected_classes)}"
+        difference = f"{len(names)} classes, {expected_source} {len(expected)}"
     raise InputError(f"{manifest.source} has {difference}; give both the same classes, in the same order")

@@ -61,15 +61,6 @@ def _format_cost(cost: ModelCost, noun: str) -> dict[str, float]:
     }
 
 
-def read_recipe_source(name: str) -> str:
-    """Return the source text that a recipe's numbers are from: `read_recipe_sources`, one file after the other.
-
-    Raises:
-        InputError: There is no such recipe.
-    """
-    return "\n\n".join(read_recipe_sources(name).values())
-
-
 def read_recipe_sources(name: str) -> dict[str, str]:
     """Return by file, the recipe's own first, the file's docstring, the recipe's lines, and those that they refer to.
 

@@ -52,18 +52,15 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def test_each_fold_is_a_run_of_its_own_on_its_own_lists(out):
-    recipes = [read(out / fold / "recipe.json") for fold in FOLDS]
+def test_each_fold_is_a_run_on_its_own_lists_and_the_mean_is_that_of_their_numbers(out):
+    recipes, tests = ([read(out / fold / f"{name}.json") for fold in FOLDS] for name in ("recipe", "test"))
     for part in ("train", "test"):
         assert len({each["data"][part]["fingerprint"] for each in recipes}) == 3
     assert recipes[0]["recipe"] == recipes[1]["recipe"] == recipes[2]["recipe"]
-    assert [read(out / fold / "test.json")["videos"] for fold in FOLDS] == [6, 4, 2]
+    assert [each["videos"] for each in tests] == [6, 4, 2]
     assert {path.name for path in out.iterdir()} == {*FOLDS, "folds.json"}
     assert all(about(out / fold)["classes"] == ["left", "right"] for fold in FOLDS)
-
-
-def test_the_mean_is_that_of_the_three_numbers_not_of_all_videos(out):
-    tests, summary = [read(out / fold / "test.json") for fold in FOLDS], read(out / "folds.json")
+    summary = read(out / "folds.json")
     for key in ("top1", "top5"):
         assert [fold[key] for fold in summary["folds"]] == [test[key] for test in tests]
         assert summary["mean"][key] == pytest.approx(mean(test[key] for test in tests))

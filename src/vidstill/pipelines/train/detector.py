@@ -85,18 +85,13 @@ def train_detector(recipe: DetectionRecipe, run_config: DetectRunConfig, *, init
 def _resolve_encoder_config(checkpoint: Checkpoint, recipe_encoder: ViTConfig) -> ViTConfig:
     """Return the file's encoder with the recipe's mean and std, and with position embeddings that are resized.
 
-    They are those of the grid that the file's encoder was trained on, if the file says so.
+    They are those of the grid that the file's encoder was trained on, if the file states it, as our files do.
     """
     config = merge_encoder_config(checkpoint, recipe_encoder)
-    grid = config.learned_grid or _infer_training_grid(checkpoint, config) or recipe_encoder.learned_grid
+    grid, clips = config.learned_grid, checkpoint.metadata.get("recipe", {}).get("clips")
+    if grid is None and clips is not None:
+        num_frames = clips["sampling"].get("num_frames", clips["sampling"].get("frames"))
+        trained_on = config.grid(torch.empty(1, 3, num_frames, *clips["size"], device="meta"))
+        grid = trained_on.t, trained_on.h, trained_on.w
+    grid = grid or recipe_encoder.learned_grid
     return replace(config, mean=recipe_encoder.mean, std=recipe_encoder.std, learned_grid=grid)
-
-
-def _infer_training_grid(checkpoint: Checkpoint, encoder: ViTConfig) -> tuple[int, int, int] | None:
-    """Return the grid of tokens that an encoder of ours was last trained on; None: the file is not ours."""
-    clips = checkpoint.metadata.get("recipe", {}).get("clips")
-    if clips is None:
-        return None
-    num_frames = clips["sampling"].get("num_frames", clips["sampling"].get("frames"))
-    grid = encoder.grid(torch.empty(1, 3, num_frames, *clips["size"], device="meta"))
-    return grid.t, grid.h, grid.w
