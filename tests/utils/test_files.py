@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,16 @@ from vidstill.utils.files import (
     atomic_write,
     check_output_dir,
     check_output_file,
-    find_difference,
     open_output_dir,
     write_bytes,
     write_json,
 )
 from vidstill.utils.types import InputError
 
-RUN = {"recipe": {"batch": 64, "size": (2, 3)}, "data": {"train": {"source": "a.csv", "fingerprint": "1"}}}
+RUN: dict[str, object] = {
+    "recipe": {"batch": 64, "size": (2, 3)},
+    "data": {"train": {"source": "a.csv", "fingerprint": "1"}},
+}
 
 
 def test_a_file_is_complete_after_the_block_and_its_directories_are_made(tmp_path: Path):
@@ -31,7 +34,9 @@ def test_a_file_is_complete_after_the_block_and_its_directories_are_made(tmp_pat
         file.write(b" and half")
     assert path.read_bytes() == b"half and half"
     assert os.listdir(path.parent) == ["file.bin"]
-    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path):
@@ -64,10 +69,20 @@ def test_a_file_that_another_process_writes_is_left_to_it(tmp_path: Path):
     assert (tmp_path / "file").read_bytes() == b"first"
 
 
+def open_run(out: Path, identity: dict[str, object] = RUN, **options: Any) -> AbstractContextManager[None]:
+    return open_output_dir(out, identity, kind="a run", marker="recipe.json", **options)
+
+
+def enter_run(out: Path, identity: dict[str, object] = RUN, *, exit_code: int | None = None) -> None:
+    with open_run(out, identity):
+        if exit_code is not None:
+            os._exit(exit_code)
+
+
 def test_a_directory_is_opened_again_for_the_same_work(tmp_path: Path):
     out = tmp_path / "run"
     for metadata in ({"versions": 1}, {"versions": 2}):
-        with open_output_dir(out, RUN, kind="a run", marker="recipe.json", metadata=metadata):
+        with open_run(out, metadata=metadata):
             pass
     assert json.loads((out / "recipe.json").read_text()) == json.loads(json.dumps({**RUN, "versions": 1}))
     assert os.listdir(out) == ["recipe.json"]
@@ -77,39 +92,29 @@ def test_a_directory_is_opened_again_for_the_same_work(tmp_path: Path):
     ("identity", "message"),
     [
         ({"recipe": {"batch": 32}}, r"run holds a run with other settings \(recipe.batch is 64, here it is 32\)"),
-        (
-            {"data": {"train": {"fingerprint": "2"}}},
-            r"data.train differs, or has changed since; it was a.csv",
-        ),
+        ({"data": {"train": {"fingerprint": "2"}}}, r"data.train differs, or has changed since; it was a.csv"),
     ],
 )
 def test_a_directory_of_other_work_is_refused(tmp_path: Path, identity: dict[str, object], message: str):
-    with open_output_dir(tmp_path / "run", RUN, kind="a run", marker="recipe.json"):
-        pass
-    with (
-        pytest.raises(InputError, match=message),
-        open_output_dir(tmp_path / "run", {**RUN, **identity}, kind="a run", marker="recipe.json"),
-    ):
-        pass
+    enter_run(tmp_path / "run")
+    with pytest.raises(InputError, match=message):
+        enter_run(tmp_path / "run", {**RUN, **identity})
 
 
 def test_a_directory_is_locked_while_it_is_written(tmp_path: Path):
-    with (
-        _open_run(tmp_path / "run"),
-        pytest.raises(InputError, match="run is being written by another process; wait until it ends"),
-    ):
-        _run_in_other_process(_enter_run, tmp_path / "run")
-    _run_in_other_process(_enter_run, tmp_path / "run")
+    out, message = tmp_path / "run", "run is being written by another process; wait until it ends"
+    with open_run(out), pytest.raises(InputError, match=message):
+        _run_in_other_process(enter_run, out)
+    _run_in_other_process(enter_run, out)
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path):
-    child = get_context("fork").Process(target=_enter_run_and_die, args=[tmp_path / "run"])
+    child = get_context("fork").Process(target=enter_run, args=[tmp_path / "run"], kwargs={"exit_code": 1})
     child.start()
     child.join()
     assert child.exitcode == 1
     assert (tmp_path / "run" / ".lock").exists()
-    with _open_run(tmp_path / "run"):
-        pass
+    enter_run(tmp_path / "run")
 
 
 def test_results_go_into_a_new_an_empty_or_an_earlier_directory(tmp_path: Path):
@@ -125,7 +130,7 @@ def test_results_go_into_a_new_an_empty_or_an_earlier_directory(tmp_path: Path):
         check_output_dir(tmp_path / "video.json", "predictions", "predictions.csv")
 
 
-def test_a_file_cannot_stand_on_a_directory_or_below_a_file(tmp_path: Path):
+def test_a_file_cannot_replace_a_directory_or_be_below_a_file(tmp_path: Path):
     write_json(tmp_path / "file", 1)
     with pytest.raises(InputError, match="is a directory"):
         check_output_file(tmp_path)
@@ -134,31 +139,6 @@ def test_a_file_cannot_stand_on_a_directory_or_below_a_file(tmp_path: Path):
     check_output_file(tmp_path / "new" / "file")
 
 
-def test_the_first_difference_is_named():
-    assert find_difference({"a": {"b": [1, 2]}, "c": 1}, {"a": {"b": (1, 2)}}) == ""
-    assert find_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b is 1, here it is 2"
-
-
-def _open_run(out: Path) -> AbstractContextManager[None]:
-    return open_output_dir(out, {}, kind="a run", marker="recipe.json")
-
-
-def _enter_run(out: Path) -> None:
-    with _open_run(out):
-        pass
-
-
-def _enter_run_and_die(out: Path) -> None:
-    with _open_run(out):
-        os._exit(1)
-
-
 def _run_in_other_process(fn: Callable[..., None], *args: object) -> None:
     with get_context("fork").Pool(1) as pool:
         pool.apply(fn, args)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -122,14 +122,10 @@ small_ssv2_finetune = _finetune(_SSV2_DATA, SMALL, 0.1, 1e-3, 0.75, 40, 16, 32, 
 # Nothing is released: the results are the paper's, the settings MVD's (inferred). Whether the results are of one split
 # or of all three is not stated
 base_ucf101_finetune = replace(
-    mvd.base_ucf101_finetune,
-    encoder=replace(BASE, drop_path=0.2),
-    published_result="UCF101 top-1 97.1 (5 × 3 views)",
+    mvd.base_ucf101_finetune, encoder=replace(BASE, drop_path=0.2), published_result="UCF101 top-1 97.1 (5 × 3 views)"
 )
 base_hmdb51_finetune = replace(
-    mvd.base_hmdb51_finetune,
-    encoder=replace(BASE, drop_path=0.2),
-    published_result="HMDB51 top-1 79.6 (5 × 3 views)",
+    mvd.base_hmdb51_finetune, encoder=replace(BASE, drop_path=0.2), published_result="HMDB51 top-1 79.6 (5 × 3 views)"
 )
 
 # Inferred: as MAE's B, of which DMAE's repository says that it serves smaller models too

@@ -44,9 +44,7 @@ teacher = PretrainRecipe(
     batch=32,  # 8 videos × 4 copies
 )
 videomae = replace(  # the student, on pixels only
-    teacher,
-    method=replace(teacher.method, encoder=_STUDENT),
-    schedule=CosineConfig(epochs=25, warmup_epochs=2),
+    teacher, method=replace(teacher.method, encoder=_STUDENT), schedule=CosineConfig(epochs=25, warmup_epochs=2)
 )
 amd = replace(  # the student, on pixels and the teacher's features
     videomae,

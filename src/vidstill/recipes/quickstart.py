@@ -58,8 +58,7 @@ teacher = PretrainRecipe(
     batch=16,  # small: few clips, many steps
 )
 videomae = replace(  # the student, on pixels only
-    teacher,
-    method=replace(teacher.method, encoder=_STUDENT, decoder=replace(teacher.method.decoder, dim=64, heads=2)),
+    teacher, method=replace(teacher.method, encoder=_STUDENT, decoder=replace(teacher.method.decoder, dim=64, heads=2))
 )
 amd = replace(  # the student, on pixels and the teacher's features
     videomae,

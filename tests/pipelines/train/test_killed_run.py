@@ -31,7 +31,7 @@ def uninterrupted(tmp_path_factory):
 
 
 def killed(arguments: list[str], out: Path, lines: int) -> None:
-    """Starts a run and kills it as soon as its log has so many lines."""
+    """Starts a run and kills it as soon as its log has this many lines."""
     process = subprocess.Popen(
         [sys.executable, "-m", "vidstill.cli", *arguments], stderr=subprocess.DEVNULL, env=ENVIRONMENT
     )

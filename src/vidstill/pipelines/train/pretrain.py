@@ -13,12 +13,7 @@ from vidstill.checkpoints.load import infer_encoder_config, init_encoder, load_c
 from vidstill.data.datasets.train_clips import TrainClips
 from vidstill.data.manifest.open import open_manifest
 from vidstill.engine.distributed import Runtime
-from vidstill.methods.common.teacher import (
-    TeacherConfig,
-    list_teacher_configs,
-    list_teachers,
-    replace_teacher_configs,
-)
+from vidstill.methods.common.teacher import TeacherConfig, list_teacher_configs, list_teachers, replace_teacher_configs
 from vidstill.models.decoder import Decoder
 from vidstill.models.external.base import ExternalEncoder
 from vidstill.models.external.registry import is_external_encoder, load_external_encoder, parse_weights_file
