@@ -81,23 +81,19 @@ def finetune(
     if start is not None:
         norm = model.norm if config.norm == "pretrained" and config.pooling != "first" else None
         init_encoder(model.encoder, start, recipe.encoder, head_norm=norm)
-    if validation_set and recipe.patience is not None and validation_set.fingerprint == test.fingerprint:
-        notes = [*notes, "the test set chooses the epoch, so its score is too high; give --val-data other videos"]
-
-    score = partial(
-        score_classifier,
-        model,
-        classes=train.classes,
-        workers=run_config,
-        runtime=runtime,
-        multi_label=train.multi_label,
-    )
-    one_view = replace(recipe.views, temporal_clips=1, spatial_crops=1)  # costs little in every epoch
-    validation = Validation(
-        score_epoch=lambda epoch: score(validation_set or test, views=one_view, show_progress=False).metrics,
-        metric="mean_average_precision" if train.multi_label else "top1",
-        patience=recipe.patience,
-    )
+    score = partial(score_classifier, model, classes=train.classes, workers=run_config, runtime=runtime)
+    score = partial(score, multi_label=train.multi_label)
+    validation = None
+    if validation_set is not None:
+        if recipe.patience is not None and validation_set.fingerprint == test.fingerprint:
+            notes = [*notes, "the test set chooses the epoch, so its score is too high; give --val-data other videos"]
+        one_view = replace(recipe.views, temporal_clips=1, spatial_crops=1)  # costs little in every epoch
+        score_epoch = partial(score, validation_set, views=one_view, show_progress=False)
+        validation = Validation(
+            score_epoch=lambda epoch: score_epoch().metrics,
+            metric="mean_average_precision" if train.multi_label else "top1",
+            patience=recipe.patience,
+        )
     metadata = {
         "kind": "classifier",
         "encoder": to_dict(recipe.encoder),
@@ -114,7 +110,7 @@ def finetune(
         init=init,
         test_set=test,
         validation_set=validation_set,
-        validation=validation if validation_set else None,
+        validation=validation,
         notes=notes,
     )
     session.test_once(
