@@ -8,8 +8,14 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from vidstill.models.init import init_xavier_weights
-from vidstill.models.layers import Attention, Block, TransformerConfig, compute_attention, compute_attention_logits
+from vidstill.models.layers import (
+    Attention,
+    Block,
+    TransformerConfig,
+    compute_attention,
+    compute_attention_logits,
+    init_xavier_weights,
+)
 from vidstill.utils.types import InputError
 
 CONFIG = TransformerConfig(dim=24, depth=1, heads=3)

@@ -146,10 +146,9 @@ class TrainingLogger:
 
 def truncate_log(path: Path, step: int) -> None:
     """Drop every line of a later step, and an incomplete last line."""
-    if not path.exists():
-        return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_up_to_step(line, step)]
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        write_bytes(path, "".join(f"{line}\n" for line in lines if _is_up_to_step(line, step)).encode())
 
 
 def _is_up_to_step(line: str, step: int) -> bool:

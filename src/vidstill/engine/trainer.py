@@ -131,9 +131,12 @@ class Trainer:
                 if isinstance(batches, Generator):
                     batches.close()
                 runtime.release_models()
-            if best := self.early_stopping.best_epoch:
-                self.task.load_state_dict(self.early_stopping.best_weights, strict=False)  # as in `restore`
-                logger.print_message(f"selected epoch {best}: {self._metric} {self.early_stopping.best_score:.4g}")
+            best = self.early_stopping
+            if self.validation and best.best_epoch:
+                self.task.load_state_dict(best.best_weights, strict=False)  # as in `restore`
+                logger.print_message(
+                    f"selected epoch {best.best_epoch}: {self.validation.metric} {best.best_score:.4g}"
+                )
 
     def train_step(self, batches: Iterator[tuple[Any, ...]]) -> tuple[StepRecord, bool]:
         """Run one optimizer step; also return whether any rank got a signal to stop.
@@ -209,10 +212,6 @@ class Trainer:
         epochs, remainder = divmod(self.completed_steps, self.plan.steps_per_epoch)
         return self.validation is not None and not remainder and epochs > self.early_stopping.scored_epochs
 
-    @property
-    def _metric(self) -> str:
-        return self.validation.metric if self.validation else ""
-
     def validate(self) -> tuple[dict[str, float], bool]:
         """Score the epoch that has ended; also return whether any rank got a signal to stop.
 
@@ -228,7 +227,9 @@ class Trainer:
         self.is_waiting_for_data = False
         if not stop:
             keeps_best = self.validation.patience is not None
-            self.early_stopping.update(epoch, scores.get(self._metric, math.nan), self.task if keeps_best else None)
+            self.early_stopping.update(
+                epoch, scores.get(self.validation.metric, math.nan), self.task if keeps_best else None
+            )
         return scores, stop
 
     def _must_save(self) -> bool:

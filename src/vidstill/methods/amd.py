@@ -16,8 +16,7 @@ from vidstill.methods.common.method import Clips
 from vidstill.methods.common.targets import PixelTarget
 from vidstill.methods.common.teacher import FrozenTeacher, LayerPairs, TeacherConfig, check_layer_pairs
 from vidstill.models.decoder import DecoderConfig, DecoderTrunk
-from vidstill.models.init import init_xavier_weights
-from vidstill.models.layers import choose_num_heads
+from vidstill.models.layers import choose_num_heads, init_xavier_weights
 from vidstill.models.vit import LARGE, SMALL, Features, ViTConfig
 from vidstill.utils.types import Grid, InputError, Output, check_range
 

@@ -18,7 +18,7 @@ from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, check_
 from vidstill.methods.maskagain_losses import MaskAgainQuirks
 from vidstill.models.decoder import Decoder, DecoderConfig
 from vidstill.models.layers import AttentionMap
-from vidstill.models.vit import BASE, Features, ViT, ViTConfig
+from vidstill.models.vit import BASE, ViT, ViTConfig
 from vidstill.utils.rng import draw_permutation
 from vidstill.utils.types import Grid, InputError, Output, check_range, gather_tokens
 
@@ -145,10 +145,16 @@ class MaskAgain(Method):
 
     def compute_loss(self, clip: Clips, mask: Mask) -> Output:
         config, grid = self.config, self.encoder.grid(clip)
-        last, (block, teacher_block) = config.encoder.depth, config.attention_layers
-        has_hidden = self._has_terms(_HIDDEN_TERMS)
+        last, teacher_last = config.encoder.depth, config.teacher.model.depth
+        (block, teacher_block), terms = config.attention_layers, config.loss_weights.keys()
+        has_hidden, has_output = not terms.isdisjoint(_HIDDEN_TERMS), not terms.isdisjoint(_OUTPUT_TERMS)
         student = self.encoder(clip, mask.visible, layers=(last,), attention=(block,) if has_hidden else ())
-        teacher = self.forward_teacher(clip, mask)
+        teacher = self.teacher(
+            clip,
+            mask.visible,
+            layers=(teacher_last,) if has_output else (),
+            attention=(teacher_block,) if has_hidden else (),
+        )
 
         parts: dict[str, Float[Tensor, ""]] = {}
         if has_hidden:
@@ -156,20 +162,14 @@ class MaskAgain(Method):
             student_map = losses.drop_class_token(student.attention[block], num_tokens)
             teacher_map = losses.drop_class_token(teacher.attention[teacher_block], num_tokens)
             parts |= self.compute_hidden_losses(student_map, teacher_map, slots=grid.t)
-        if self._has_terms(_OUTPUT_TERMS):
-            parts |= self.compute_output_losses(student.layers[last], teacher.layers[config.teacher.model.depth])
+        if has_output:
+            parts |= self.compute_output_losses(student.layers[last], teacher.layers[teacher_last])
         if self.decoder is not None:
             reconstruction = self.decoder(student, mask.visible, mask.masked, grid)
             target = compute_pixel_target(clip, config.encoder, mask.masked, config.target)
             parts["reconstruction"] = regression_loss(reconstruction, target, "l2")
         loss = torch.stack([config.loss_weights[term] * part for term, part in parts.items()]).sum()  # eq. (19)
         return Output(loss, parts)
-
-    def forward_teacher(self, clip: Clips, mask: Mask) -> Features:
-        """Return what the terms need of the teacher, at the tokens that the student sees."""
-        layers = (self.config.teacher.model.depth,) if self._has_terms(_OUTPUT_TERMS) else ()
-        attention = (self.config.attention_layers[1],) if self._has_terms(_HIDDEN_TERMS) else ()
-        return self.teacher(clip, mask.visible, layers=layers, attention=attention)
 
     def compute_hidden_losses(
         self, student: AttentionMap, teacher: AttentionMap, *, slots: int
@@ -233,9 +233,6 @@ class MaskAgain(Method):
         if not self.config.has_projections:
             return nn.Identity(), nn.Identity()
         return self.projections[f"{term}_student"], self.projections[f"{term}_teacher"]
-
-    def _has_terms(self, terms: tuple[str, ...]) -> bool:
-        return not self.config.loss_weights.keys().isdisjoint(terms)
 
 
 @dataclass(frozen=True, kw_only=True)

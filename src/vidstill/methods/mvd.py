@@ -17,8 +17,7 @@ from vidstill.methods.common.masking import Mask, RandomMask, TubeMask
 from vidstill.methods.common.method import Clips, Method
 from vidstill.methods.common.teacher import FrozenTeacher, TeacherConfig, TeacherFrames, extract_features
 from vidstill.models.decoder import Decoder, DecoderConfig
-from vidstill.models.init import init_xavier_weights
-from vidstill.models.layers import NORM_EPS
+from vidstill.models.layers import NORM_EPS, init_xavier_weights
 from vidstill.models.vit import BASE, IMAGE_BASE, ViTConfig
 from vidstill.utils.types import Grid, InputError, Output, check_range, gather_tokens
 

@@ -12,7 +12,7 @@ from vidstill.methods.common.masking import CuboidMask, FrameMask, RandomMask, S
 from vidstill.methods.common.method import Clips
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.init import init_normal_weights, init_xavier_weights
+from vidstill.models.layers import init_normal_weights, init_xavier_weights
 from vidstill.models.vit import LARGE, ViTConfig
 from vidstill.utils.types import InputError
 

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.init import init_xavier_weights
-from vidstill.models.layers import NORM_EPS, TransformerConfig
+from vidstill.models.layers import NORM_EPS, TransformerConfig, init_xavier_weights
 from vidstill.models.position_embeddings import PositionEmbedding
 from vidstill.models.vit import Features
 from vidstill.utils.types import Grid, InputError, check_range

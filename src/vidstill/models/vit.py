@@ -9,8 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.init import init_xavier_weights
-from vidstill.models.layers import AttentionMap, TransformerConfig
+from vidstill.models.layers import AttentionMap, TransformerConfig, init_xavier_weights
 from vidstill.models.position_embeddings import PositionEmbedding
 from vidstill.models.relative_positions import compute_token_coordinates
 from vidstill.utils.types import Grid, InputError, Tubelet, check_range

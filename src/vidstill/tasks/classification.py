@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from vidstill.data.transforms.color_jitter import ColorJitter
 from vidstill.data.transforms.mixup import MixupCutmix, smooth_labels
 from vidstill.data.transforms.random_erasing import RandomErasing
-from vidstill.models.init import init_normal_weights
-from vidstill.models.layers import NORM_EPS
+from vidstill.models.layers import NORM_EPS, init_normal_weights
 from vidstill.models.vit import ViT, ViTConfig
 from vidstill.utils.rng import draw_permutation
 from vidstill.utils.types import Grid, Output, check_range

@@ -10,7 +10,7 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vidstill.models.init import init_normal_weights
+from vidstill.models.layers import init_normal_weights
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.rng import draw_uniform
 from vidstill.utils.types import Grid, InputError, Output, check_range

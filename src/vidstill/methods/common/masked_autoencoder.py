@@ -11,7 +11,7 @@ from vidstill.methods.common.masking import Mask
 from vidstill.methods.common.method import Clips, Method
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import DecoderConfig
-from vidstill.models.init import init_xavier_weights
+from vidstill.models.layers import init_xavier_weights
 from vidstill.models.vit import Features, ViTConfig
 from vidstill.utils.types import Output
 

@@ -39,10 +39,10 @@ def select_detections(
         ignored["of other actions"] = len(detections) - int(selected.sum())
     else:
         _check_finite(detections)
-        known, _, columns = np.intersect1d(action_ids, list(detections.action_ids), return_indices=True)
+        ids, _, columns = np.intersect1d(action_ids, list(detections.action_ids), return_indices=True)
         in_order = np.array_equal(columns, np.arange(detections.scores.shape[1]))  # then no copy is made
         scores = detections.scores if in_order else detections.scores[:, columns]
-        column_of = {action_id: column for column, action_id in enumerate(known.tolist())}
+        column_of = {action_id: column for column, action_id in enumerate(ids.tolist())}
         selected = np.ones(scores.shape, dtype=bool)
         ignored["of other actions"] = detections.scores.size - selected.size
     reasons = {"in excluded key frames": ~is_excluded[:, None]}
@@ -106,38 +106,27 @@ def match_detections(
     Returns:
         The ranks of the true positives among all detections in score order, from 1.
     """
+    from torchvision.ops import box_iou
+
     rank = np.empty(len(score), np.int64)
     rank[np.argsort(-score, kind="stable")] = np.arange(len(score))
     num_boxes = np.bincount(true_keyframe, minlength=int(keyframe.max(initial=-1)) + 1)
     start = np.cumsum(num_boxes) - num_boxes
-    near = np.flatnonzero(num_boxes[keyframe])
-    iou, nearest = _find_nearest_boxes(box[near], true_box, start[keyframe[near]], num_boxes[keyframe[near]])
+    # pairs of every detection with every annotated box of its key frame
+    count = num_boxes[keyframe]
+    detection = np.repeat(np.arange(len(score)), count)
+    true = start[keyframe[detection]] + np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
+    boxes = (torch.from_numpy(each.astype(np.float64, copy=False)) for each in (box[detection], true_box[true]))
+    iou = box_iou(*(each[:, None] for each in boxes))[:, 0, 0].numpy()
+    # of each detection the pair with the highest IoU
+    order = np.lexsort((true, -iou, detection))
+    detection, first = np.unique(detection[order], return_index=True)
+    iou, nearest = iou[order[first]], true[order[first]]
     matches = np.flatnonzero(iou >= min_iou)
     if by_score:
-        matches = matches[np.argsort(rank[near[matches]])]
+        matches = matches[np.argsort(rank[detection[matches]])]
     _, first = np.unique(nearest[matches], return_index=True)
-    return np.sort(rank[near[matches[first]]]) + 1
-
-
-def _find_nearest_boxes(
-    box: Float[np.ndarray, "n 4"],
-    true_box: Float64[np.ndarray, "g 4"],
-    start: Int64[np.ndarray, "n"],
-    count: Int64[np.ndarray, "n"],
-) -> tuple[Float64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
-    """Return the highest IoU of each box with annotated boxes `start` to `start + count`, and the index of that box."""
-    from torchvision.ops import box_iou
-
-    best_iou, nearest = np.full(len(box), -1.0), np.zeros(len(box), np.int64)
-    pairs = torch.from_numpy(box.astype(np.float64, copy=False))[:, None], torch.from_numpy(true_box)[:, None]
-    rows = np.arange(len(box))
-    for nth in range(int(count.max(initial=0))):
-        rows = rows[count[rows] > nth]
-        other = start[rows] + nth
-        iou = box_iou(pairs[0][rows], pairs[1][other])[:, 0, 0].numpy()  # one pair per row
-        is_better = iou > best_iou[rows]
-        best_iou[rows[is_better]], nearest[rows[is_better]] = iou[is_better], other[is_better]
-    return best_iou, nearest
+    return np.sort(rank[detection[matches[first]]]) + 1
 
 
 def _check_finite(detections: BoxScores) -> None:
