@@ -35,7 +35,7 @@ from vidstill.utils.types import InputError, check_range
 
 _PACK_CONFIG = TranscodeConfig(short_side=8192)  # the defaults, without downscaling
 _WORKER_COUNTS = (0, 1, 2)
-_BATCH_SIZE = 4  # videos that the loader is asked for at once, or all if there are fewer
+_BATCH_SIZE = 4  # videos, or all if there are fewer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,19 +153,19 @@ class ModelScore(NamedTuple):
     color: str  # as ChartLine's
 
 
-def draw_score_chart(scores: Sequence[ModelScore], chance_level: float, x_label: str) -> str:
+def draw_score_chart(scores: Sequence[ModelScore], random_top1: float, x_label: str) -> str:
     """Draw one row per model: a dot with its standard error for `top1`, a ring for `probe_top1`.
 
     Args:
-        chance_level: Accuracy of a random classifier in percent, drawn as a dashed line.
+        random_top1: Accuracy of a random classifier in percent, drawn as a dashed line.
     """
     with open_figure(_WIDTH, 0.8 + 0.4 * len(scores), _SVG_STYLE) as figure:
         axes = figure.add_subplot()
         for row, (_, top1, error, probe_top1, color) in enumerate(scores):
             axes.errorbar(top1, row, xerr=error, fmt="o", ms=7, color=color)
             axes.plot(probe_top1, row, "o", ms=6, mfc="none", mew=1.6, color=color)
-        axes.axvline(chance_level, color="#8a857f", linestyle=(0, (3, 3)), linewidth=1.0)
-        axes.annotate("chance", (chance_level, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+        axes.axvline(random_top1, color="#8a857f", linestyle=(0, (3, 3)), linewidth=1.0)
+        axes.annotate("chance", (random_top1, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom")
         axes.set_yticks(range(len(scores)), [score.name for score in scores], fontweight="bold")
         for label, score in zip(axes.get_yticklabels(), scores, strict=True):
             label.set(color=score.color)

@@ -103,7 +103,7 @@ class QuickstartResult:
     image_teacher_seconds: float = 0.0  # of its pre-training, if the method has one
 
     @property
-    def chance_top1(self) -> float:
+    def random_top1(self) -> float:
         """Top-1 of guessing, in percent."""
         return 100 / self.num_classes
 
@@ -142,7 +142,7 @@ def describe_results(result: QuickstartResult) -> str:
     teacher = next(each for each in result.models if each.key == "teacher")
     seconds = [f"{each:.0f} s" for each in (teacher.pretraining_seconds, result.image_teacher_seconds) if each]
     return (
-        f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.chance_top1:.1f} "
+        f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.random_top1:.1f} "
         "%), ± one binomial standard error. The linear probe uses the encoder before fine-tuning; from scratch, one "
         f"with random weights. {MODELS[result.method].short_name}’s student also needed {_describe_teachers(result)}, "
         f"whose pre-training took {' and '.join(seconds)}."
@@ -238,7 +238,7 @@ def render_quickstart_page(
         ModelScore(label.short_name, each.top1, result.compute_standard_error(each), each.probe_top1, label.color)
         for each, label in ((each, MODELS[each.key]) for each in result.models)
     ]
-    chart = draw_score_chart(scores, result.chance_top1, "top-1, %")
+    chart = draw_score_chart(scores, result.random_top1, "top-1, %")
     caption = "Dot: fine-tuned, ± one standard error. Ring: linear probe of the frozen encoder."
     colors = [score.color for score in scores]
     table = page.render_table(list(_COLUMNS), result.format_rows(), colors, describe_results(result))

@@ -1,8 +1,7 @@
 """What a student sees of a clip and what it reconstructs, as an image that does not leak the masked pixels."""
 
 import io
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, repeat
@@ -14,7 +13,7 @@ from vidstill.methods.common.masking import Mask
 from vidstill.methods.common.targets import PixelTarget, denormalize_input, gather_pixels, normalize_input
 from vidstill.models.decoder import Decoder
 from vidstill.models.vit import ViT, ViTConfig
-from vidstill.utils.types import Grid, Tubelet
+from vidstill.utils.types import Grid, gather_tokens
 
 _MASK_GREY = 0.55  # shown at masked tubelets
 _TIME_DISTANCE = 1e6  # between tubelets of different times: such neighbours count only where a time has no visible one
@@ -41,8 +40,7 @@ def describe_pixel_source(target: PixelTarget) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(NamedTuple):
     """Clips with colours in [0, 1]."""
 
     original: Float[Tensor, "b 3 t h w"]
@@ -55,19 +53,22 @@ def reconstruct_clips(
     method: PixelReconstructionMethod, clip: Float[Tensor, "b 3 t h w"], seeds: Int[Tensor, "b"]
 ) -> Reconstruction:
     """Reconstruct clips under the masks of these seeds; the method's train or eval mode is not changed."""
-    tubelet, target = method.encoder.config.tubelet, method.config.target
-    grid = method.encoder.grid(clip)
+    config, target, grid = method.encoder.config, method.config.target, method.encoder.grid(clip)
+    t, h, w = config.tubelet
     mask = method.config.mask.draw(seeds, grid)
-    student = method.encoder(clip, mask.visible)
-    prediction = method.decoder(student, mask.visible, mask.masked, grid).float()
-    visible = gather_pixels(clip, tubelet, mask.visible)
-    colors = _repeat_frames(_to_colors(prediction, visible, mask, grid, method.encoder.config, target), tubelet)
-    grey = torch.full_like(colors, _MASK_GREY)
-    return Reconstruction(
-        original=clip,
-        visible=_assemble_clip(visible, grey, mask.visible, mask.masked, grid, tubelet),
-        reconstruction=_assemble_clip(visible, colors.clamp(0, 1), mask.visible, mask.masked, grid, tubelet),
-    )
+    prediction = method.decoder(method.encoder(clip, mask.visible), mask.visible, mask.masked, grid).float()
+    visible = gather_pixels(clip, config.tubelet, mask.visible)
+    colors = _to_colors(prediction, visible, mask, grid, config, target)
+    num_frames = colors.shape[-1] // (3 * h * w)  # ST-MAE predicts some frames: each is repeated until the next one
+    colors = repeat(colors, "b m (u p) -> b m (u r p)", u=num_frames, r=t // num_frames)
+    order = torch.cat([mask.visible, mask.masked], dim=1).argsort(dim=1)
+
+    def assemble(masked: Float[Tensor, "b m p"]) -> Float[Tensor, "b 3 t h w"]:
+        tokens = gather_tokens(torch.cat([visible, masked], dim=1), order)
+        pattern = "b (gt gh gw) (t h w c) -> b c (gt t) (gh h) (gw w)"
+        return rearrange(tokens, pattern, gt=grid.t, gh=grid.h, gw=grid.w, t=t, h=h, w=w)
+
+    return Reconstruction(clip, assemble(torch.full_like(colors, _MASK_GREY)), assemble(colors.clamp(0, 1)))
 
 
 def draw_reconstruction(reconstruction: Reconstruction, *, num_columns: int = 8, frame_size: int = 96) -> bytes:
@@ -81,24 +82,18 @@ def draw_reconstruction(reconstruction: Reconstruction, *, num_columns: int = 8,
     scale = max(1, round(frame_size / min(h, w)))
     height, width, gap = h * scale, w * scale, max(2, frame_size // 24)
     frames = torch.linspace(0, t - 1, min(num_columns, t)).round().long().tolist()
-    font = ImageFont.load_default(size=frame_size / 4.5)
-    rows = {
-        "clip": reconstruction.original,
-        "visible": reconstruction.visible,
-        "reconstructed": reconstruction.reconstruction,
-    }
-    left = round(max(font.getlength(name) for name in rows)) + 4 * gap
-    clip_height = len(rows) * (height + gap) + 4 * gap
+    font, names = ImageFont.load_default(size=frame_size / 4.5), ("clip", "visible", "reconstructed")
+    left = round(max(map(font.getlength, names))) + 4 * gap
+    clip_height = len(names) * (height + gap) + 4 * gap
     sheet = Image.new("RGB", (left + len(frames) * (width + gap), b * clip_height - 5 * gap), _BACKGROUND_COLOR)
     draw = ImageDraw.Draw(sheet)
-    for clip in range(b):
-        for row, (name, clips) in enumerate(rows.items()):
-            top = clip * clip_height + row * (height + gap)
+    for row, (name, clips) in enumerate(zip(names, reconstruction, strict=True)):
+        pixels = rearrange(clips[:, :, frames].float().cpu() * 255, "b c t h w -> b t h w c").round().byte().numpy()
+        for number, images in enumerate(pixels):
+            top = number * clip_height + row * (height + gap)
             draw.text((left - 3 * gap, top + height / 2), name, font=font, fill=_TEXT_COLOR, anchor="rm")
-            pixels = (clips[clip].float().cpu() * 255).round().byte()
-            for column, frame in enumerate(frames):
-                image = Image.fromarray(rearrange(pixels[:, frame], "c h w -> h w c").contiguous().numpy())
-                resized = image.resize((width, height), Image.Resampling.NEAREST)
+            for column, image in enumerate(images):
+                resized = Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST)
                 sheet.paste(resized, (left + column * (width + gap), top))
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
@@ -128,13 +123,6 @@ def _to_colors(
     return colors if target == "per_channel" else denormalize_input(colors, config)
 
 
-def _repeat_frames(rows: Float[Tensor, "b m p"], tubelet: Tubelet) -> Float[Tensor, "b m q"]:
-    """Return whole tubelets where only some frames are predicted (ST-MAE): each is repeated until the next one."""
-    t, h, w = tubelet
-    predicted_frames = rows.shape[-1] // (3 * h * w)
-    return repeat(rows, "b m (u p) -> b m (u r p)", u=predicted_frames, r=t // predicted_frames)
-
-
 def _compute_interpolation_weights(
     masked: Int[Tensor, "b m"], visible: Int[Tensor, "b v"], grid: Grid
 ) -> Float[Tensor, "b m v"]:
@@ -147,22 +135,3 @@ def _compute_interpolation_weights(
 def _compute_token_coordinates(indices: Int[Tensor, "b k"], grid: Grid) -> Float[Tensor, "b k 3"]:
     slot, position = indices // (grid.h * grid.w), indices % (grid.h * grid.w)
     return torch.stack([slot * _TIME_DISTANCE, position // grid.w, position % grid.w], dim=-1).float()
-
-
-def _assemble_clip(
-    visible_pixels: Float[Tensor, "b v p"],
-    masked_pixels: Float[Tensor, "b m p"],
-    visible: Int[Tensor, "b v"],
-    masked: Int[Tensor, "b m"],
-    grid: Grid,
-    tubelet: Tubelet,
-) -> Float[Tensor, "b 3 t h w"]:
-    """Put tubelets back in grid order and return the clip."""
-    t, h, w = tubelet
-    order = torch.cat([visible, masked], dim=1).argsort(dim=1)
-    tokens = torch.take_along_dim(torch.cat([visible_pixels, masked_pixels], dim=1), order[..., None], dim=1)
-    return rearrange(
-        tokens,
-        "b (gt gh gw) (t h w c) -> b c (gt t) (gh h) (gw w)",
-        gt=grid.t, gh=grid.h, gw=grid.w, t=t, h=h, w=w,
-    )  # fmt: skip
