@@ -1,4 +1,4 @@
-"""Which layer each parameter belongs to and whether it decays, in our models as in the authors' tables."""
+"""The learning rate of every step, and each parameter's layer and decay, are those of the authors' tables."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +17,7 @@ from vidstill.checkpoints.layouts.mvd import build_mvd_rules
 from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules
 from vidstill.checkpoints.layouts.stmae import build_stmae_classifier_rules, build_stmae_rules
 from vidstill.checkpoints.layouts.videomae import build_videomae_rules
+from vidstill.engine.lr_schedule import CosineConfig, LRSchedule, plan_training
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.methods.amd import AMDConfig, AMDQuirks
 from vidstill.methods.common.teacher import TeacherConfig
@@ -25,6 +26,59 @@ from vidstill.models.vit import ViTConfig
 from vidstill.tasks.classification import ClassifierConfig
 
 pytestmark = pytest.mark.reference
+
+
+# ---- Learning rates -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases(kind="table", name="schedules"))
+def test_rates_are_the_table_s(case):
+    tolerance = case.json["tolerance"]
+    for row in case.json["rows"]:
+        asked, epoch = row["settings"], row["settings"]["niter_per_ep"]
+        schedule = LRSchedule(
+            peak_lr=asked["base_value"],
+            min_lr=asked["final_value"],
+            cosine_steps=asked["epochs"] * epoch,
+            warmup_steps=max(asked.get("warmup_steps", 0), 0) or asked.get("warmup_epochs", 0) * epoch,
+            start_lr=asked.get("start_warmup_value", 0.0),
+        )
+        ours = [schedule.compute_lr(step) for step in range(row["length"])]
+        assert ours == pytest.approx(row["values"], rel=tolerance["rtol"], abs=tolerance["atol"])
+
+
+STEPS = 2520 * 10**6  # of an epoch: every epoch in the tables is a whole number of these
+
+
+@pytest.mark.parametrize("case", cases(kind="lr_schedule"))
+def test_rates_at_parts_of_epochs_are_mae_s(case):
+    tolerance = case.json["tolerance"]
+    for asked in case.json["schedules"]:
+        final = asked["lr"] if asked.get("fixed_lr") else asked["min_lr"]
+        plan = plan_training(
+            num_videos=STEPS,
+            batch=1,
+            optim=AdamWConfig(base_lr=256 * asked["lr"], min_lr=256 * final),
+            schedule=CosineConfig(epochs=asked["epochs"], warmup_epochs=asked["warmup_epochs"], warmup_rule="mae"),
+        )
+        points = asked.get("points") or [row[0] for row in asked["values"]]
+        ours = [plan.compute_lr(round(epoch * STEPS)) for epoch in points]
+        assert [round(epoch * STEPS) / STEPS for epoch in points] == pytest.approx(points, rel=0, abs=1e-12)
+        for scale, theirs in columns(asked):
+            scaled = [rate * scale for rate in ours]
+            assert scaled == pytest.approx(theirs, rel=tolerance["rtol"], abs=tolerance["atol"])
+
+
+def columns(asked):
+    """The rates of a schedule's groups, each with the share of the rate that the group learns at."""
+    if "lr_values" in asked:
+        return [(1.0, asked["lr_values"])]
+    assert asked["columns"][3] == "lr of a group with lr_scale 0.75**3"
+    return [(scale, [row[place] for row in asked["values"]]) for place, scale in ((1, 1.0), (2, 1.0), (3, 0.75**3))]
+
+
+# ---- Parameter groups -----------------------------------------------------------------------------------------------
+
 
 Groups = dict[str, list[dict[str, Any]]]
 CLIPS = {"dim": 16, "heads": 2, "tubelet": (2, 16, 16)}

@@ -1,15 +1,100 @@
-"""What is seen when: which window speaks at a moment, and how it is drawn."""
+"""Charts: confusion matrices, precision over recall, timelines, losses and accuracies."""
 
 import io
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
+from vidstill.figures.confusion import draw_confusion_matrix
+from vidstill.figures.precision_recall import draw_precision_recall
 from vidstill.figures.timeline import CLASS_COLORS, OTHER_COLOR, Timeline, draw_timeline, format_clock
+from vidstill.tasks.metrics.ava_map import ActionResult, FrameMAP
+
+# ---- Confusion matrices ---------------------------------------------------------------------------------------------
+
+
+def decode(png: bytes) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def draw_confusion(counts: torch.Tensor, names: list[str]) -> np.ndarray:
+    return decode(draw_confusion_matrix(counts, names))
+
+
+@pytest.mark.parametrize("classes", [2, 4, 40, 101, 400])
+def test_every_class_has_a_dot_or_more_on_the_diagonal(classes):
+    image = draw_confusion(torch.eye(classes, dtype=torch.long), [f"class {n}" for n in range(classes)])
+    blue = (image[..., 2] - image[..., 0] > 60) & (image[..., 0] < 40)  # a share of 1: the darkest
+    rows, columns = np.nonzero(blue[:, : int(0.85 * blue.shape[1])])  # without the bar beside it
+    assert len(set(rows)) >= classes
+    assert len(set(columns)) >= classes
+    assert min(image.shape[:2]) > 150
+    assert max(image.shape[:2]) < 1600
+
+
+def test_what_is_never_confused_stays_white():
+    few, all_over = torch.eye(3, dtype=torch.long), torch.ones(3, 3, dtype=torch.long)
+    white, rest = ((draw_confusion(counts, ["a", "b", "c"]) > 250).mean() for counts in (few, all_over))
+    assert white > rest + 0.1
+
+
+# ---- Precision over recall ------------------------------------------------------------------------------------------
+
+
+def score(*each: tuple[str, list[int], int]) -> FrameMAP:
+    """Of actions with these names, ranks of their hits, and so many annotated boxes."""
+    actions = [
+        ActionResult(number, name, annotated, 100, np.array(ranks, np.int64))
+        for number, (name, ranks, annotated) in enumerate(each, 1)
+    ]
+    return FrameMAP(tuple(actions), "score_order", 0.5, 10, {}, 0)
+
+
+def count_blue(*each: tuple[str, list[int], int]) -> int:
+    image = decode(draw_precision_recall(score(*each)))
+    return int((image[..., 2] - image[..., 0] > 20).sum())
+
+
+@pytest.mark.parametrize("actions", [0, 1, 3, 80])
+def test_any_number_of_actions_has_room(actions):
+    each = [(f"action {number}", [1, 2, 5], 9) for number in range(actions)]
+    height, width, _ = decode(draw_precision_recall(score(*each))).shape
+    assert min(height, width) > 100
+    assert max(height, width) < 2000
+    assert count_blue(*each) >= 3000 * min(actions, 60)
+
+
+def test_the_area_is_the_average_precision():
+    whole, half, nothing = (count_blue(("it", ranks, 4)) for ranks in ([1, 2, 3, 4], [1, 2], []))
+    assert half == pytest.approx(whole / 2, rel=0.05)
+    assert nothing == 0
+
+
+def test_an_action_that_is_not_annotated_has_no_panel():
+    one, two = (decode(draw_precision_recall(score(("it", [1], 2), *more))) for more in ([], [("other", [], 0)]))
+    assert one.shape == two.shape
+
+
+@pytest.mark.parametrize("name", ["$x^2$", "$broken_{", "a_b", "\udcff.avi", "two\nlines", "走る", "x" * 300, "", "%s"])
+def test_a_class_may_be_called_anything_and_the_same_chart_is_the_same_bytes(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for draw, data in (
+            (draw_confusion_matrix, (torch.tensor([[3, 1], [0, 0]]), [name, "other"])),
+            (draw_precision_recall, (score((name, [1, 3], 2), ("other", [], 2)),)),
+        ):
+            png = draw(*data)
+            assert png == draw(*data)
+            assert max(decode(png).shape[:2]) < 1000
+
+
+# ---- Timelines ------------------------------------------------------------------------------------------------------
+
 
 ODD = ["$\\frac{a}{0}$ $", "_hidden", "走る人", "a\nb\x1b[31m\u202e", "x" * 500, "", "\udcff", "{}%"]
 
@@ -73,7 +158,7 @@ def draw(*given, **named) -> np.ndarray:
         warnings.simplefilter("error")
         data = draw_timeline(*given, **named)
     assert data.startswith(b"\x89PNG")
-    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    return decode(data)
 
 
 def colours_in(pixels: np.ndarray) -> list[str]:
