@@ -16,7 +16,7 @@ from tiny_videos import cut_short, number_of, write_video
 
 from vidstill.cli.main import main
 from vidstill.data.decode.reader import VideoReader
-from vidstill.data.tools.inspect import open_split_manifests
+from vidstill.data.manifest.open import open_split_manifests
 from vidstill.figures import contact_sheet as sheets
 from vidstill.figures.contact_sheet import (
     MAX_STRIPS,

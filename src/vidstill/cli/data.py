@@ -87,7 +87,8 @@ def data_inspect_command(
         max_files: Videos to open, where the list does not state their sizes.
         contact_sheet: PNG to write: a strip of frames for each of up to 24 classes, or videos without classes.
     """
-    from vidstill.data.tools.inspect import format_dataset_summary, open_split_manifests, summarize_dataset
+    from vidstill.data.manifest.open import open_split_manifests
+    from vidstill.data.tools.inspect import format_dataset_summary, summarize_dataset
     from vidstill.figures.contact_sheet import check_sheet_path, draw_contact_sheet
 
     manifests = open_split_manifests(parse_path(data), root=root, fold=fold)

@@ -11,8 +11,8 @@ from tiny_videos import write_video
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips
 from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.loader.loader import iter_train_batches
-from vidstill.data.manifest.open import open_manifest
-from vidstill.data.tools.inspect import open_split_manifests, summarize_dataset
+from vidstill.data.manifest.open import open_manifest, open_split_manifests
+from vidstill.data.tools.inspect import summarize_dataset
 from vidstill.data.tools.pack import pack_dataset
 from vidstill.data.tools.scan import scan_dataset
 from vidstill.data.tools.transcode import TranscodeConfig

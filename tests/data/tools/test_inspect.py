@@ -12,14 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_videos import cut_short, write_video
 
+from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.storage.fetch import PathOrUrl
-from vidstill.data.tools.inspect import (
-    DatasetSummary,
-    ValueStats,
-    format_dataset_summary,
-    open_split_manifests,
-    summarize_dataset,
-)
+from vidstill.data.tools.inspect import DatasetSummary, ValueStats, format_dataset_summary, summarize_dataset
 from vidstill.utils.types import InputError
 
 WORDS = st.text(st.characters(exclude_categories=[]), max_size=30)  # halves of surrogate pairs among them

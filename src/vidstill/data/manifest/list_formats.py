@@ -135,7 +135,9 @@ def _parse_csv_rows(
                 are_numbers = _INTEGER_PATTERN.fullmatch(names[0]) is not None
             for text in names:
                 if not text or (are_numbers and not _INTEGER_PATTERN.fullmatch(text)):
-                    hint = _format_label_hint(column, text)
+                    hint = "the first has a number" if text else "state one"
+                    if ";" in text:
+                        hint = f"name the column `{column}s` or `labels`, where a clip has several"
                     raise InputError(f"line {number} of {path} has the {column} {text!r}; {hint}")
             if are_numbers:
                 text = fields.get(_NAME_COLUMNS.get(column, ""), "")
@@ -145,12 +147,6 @@ def _parse_csv_rows(
 
 def _split_labels(text: str) -> list[str]:
     return [part.strip() for part in text.split(";")]
-
-
-def _format_label_hint(column: str, text: str) -> str:
-    if ";" in text:
-        return f"name the column `{column}s` or `labels`, where a clip has several"
-    return "the first has a number" if text else "state one"
 
 
 def parse_csv_header(line: str) -> list[str]:

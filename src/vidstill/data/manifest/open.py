@@ -19,8 +19,7 @@ from vidstill.data.manifest.manifest import (
     match_splits,
     select_split,
 )
-from vidstill.data.manifest.official import detect_official_folder, detect_official_list
-from vidstill.data.manifest.official.kinetics import is_kinetics_list
+from vidstill.data.manifest.official import ava, imagenet, kinetics, ssv2, three_folds
 from vidstill.data.manifest.parsed import ParsedList
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, join_path, parse_path
@@ -78,6 +77,17 @@ def open_test_manifest(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: 
         return reader.read_manifest("val" if reader.splits else None)
 
 
+def open_split_manifests(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: int = 1) -> dict[str, Manifest]:
+    """Open the splits of a dataset by name, or the whole as "all".
+
+    Args:
+        root, fold: As for `open_manifest`.
+    """
+    with _translate_read_errors(path):
+        reader = _detect_reader(parse_path(path), root, fold)
+        return {split or "all": reader.read_manifest(split) for split in reader.splits or (None,)}
+
+
 def list_splits(path: PathOrUrl) -> tuple[Split, ...]:
     """Return the splits of a dataset; none if it is not split."""
     with _translate_read_errors(path):
@@ -101,7 +111,8 @@ def _detect_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> Manife
             rows = VideoTable(parent_path(path), [name])
             reader = ManifestReader((), lambda split: build_manifest(path, rows, (), "one video"))
         else:
-            reader = detect_official_list(path, root) or _open_list_file(path, root)
+            official = kinetics.detect_kinetics_list(path, root) or ava.detect_ava_list(path, root)
+            reader = official or _open_list_file(path, root)
     elif is_directory(path):
         reader = _detect_folder_reader(path, root, fold)
     else:
@@ -116,9 +127,16 @@ def _detect_folder_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) ->
         return _open_list_file(index, root, is_packed=True)
     names = [name for aliases in SPLIT_ALIASES.values() for name in aliases]
     lists = {name: part for name in names if is_file(part := join_path(path, f"{name}.csv"))}
-    if lists and not any(map(is_kinetics_list, lists.values())):  # the lists of Kinetics have the same names
+    if lists and not any(map(kinetics.is_kinetics_list, lists.values())):  # the lists of Kinetics have the same names
         return _open_split_lists(path, lists, root)
-    if official := detect_official_folder(path, root, fold):
+    if official := (
+        kinetics.detect_kinetics(path, root)
+        or ssv2.detect_ssv2(path, root)
+        or three_folds.detect_ucf101(path, root, fold)
+        or three_folds.detect_hmdb51(path, root, fold)
+        or ava.detect_ava(path, root)
+        or imagenet.detect_imagenet(path)
+    ):
         return official
     split_folders = find_split_folders(path)
     return ManifestReader(match_splits(split_folders), partial(read_folder, path, split_folders))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidstill.data.manifest.manifest import Manifest
-from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.data.tools.probe import VideoCounts, format_bullets, format_counts, read_manifest_stats, read_video_facts
@@ -75,18 +74,6 @@ class DatasetSummary(VideoCounts):
     problems: tuple[str, ...]
 
 
-def open_split_manifests(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: int = 1) -> dict[str, Manifest]:
-    """Return the splits of a dataset by name, or the whole as "all".
-
-    Raises:
-        InputError: It is no dataset, or its list cannot be read.
-    """
-    splits = list_splits(path)
-    if not splits:
-        return {"all": open_manifest(path, root=root, fold=fold)}
-    return {split: open_manifest(path, split=split, root=root, fold=fold) for split in splits}
-
-
 def summarize_dataset(
     path: PathOrUrl, manifests: Mapping[str, Manifest], *, max_files: int = 32, progress: Callable[[int, int], None]
 ) -> DatasetSummary:
@@ -105,7 +92,10 @@ def summarize_dataset(
     stats = read_manifest_stats(manifest.rows for manifest in manifests.values())
     num_stated = len(stats)
     progress(num_stated, num_stated)
-    sample = [] if num_stated else _sample_rows(manifests, max_files)
+    sample: list[VideoRow] = []  # random rows, as many of each split; the last splits take the remainder
+    for split, manifest in enumerate(() if num_stated else manifests.values()):
+        indices = numpy_rng(0, "inspect").permutation(len(manifest))[: (max_files + split) // len(manifests)]
+        sample += [row for index in sorted(indices.tolist()) if not (row := manifest.rows[index]).error]
     for number, row in enumerate(sample, 1):
         try:
             stats.add(read_video_facts(row))
@@ -142,16 +132,6 @@ def _count_labels(manifest: Manifest) -> np.ndarray:
 
 def _find_duplicates(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
-
-
-def _sample_rows(manifests: Mapping[str, Manifest], max_files: int) -> list[VideoRow]:
-    """Return random rows, as many of each split, without those that are known to be broken."""
-    rows = []
-    for split, manifest in enumerate(manifests.values()):
-        share = (max_files + split) // len(manifests)  # the last splits take the remainder
-        indices = numpy_rng(0, "inspect").permutation(len(manifest))[:share]
-        rows += [row for index in sorted(indices.tolist()) if not (row := manifest.rows[index]).error]
-    return rows
 
 
 def _find_problems(manifests: Mapping[str, Manifest]) -> Iterator[str]:

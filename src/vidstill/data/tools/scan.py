@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 from vidstill.data.manifest.list_formats import labels_to_dict
 from vidstill.data.manifest.manifest import Manifest
+from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, VideoSource
-from vidstill.data.tools.inspect import open_split_manifests
 from vidstill.data.tools.near_duplicates import SIGNATURE_LENGTH
 from vidstill.data.tools.probe import SCAN_FIELDS, ScanRecord, init_scan_record, scan_video, stat_source
 from vidstill.data.tools.scan_report import ScanReport, VideoKey, build_scan_report
