@@ -59,9 +59,14 @@ def resize_boxes(boxes: BoxArray, size: FrameSize, new_size: FrameSize, rule: Bo
     return boxes * (ratios if rule == "videomae" else ratios[int(size[0] > size[1])])
 
 
+def translate_boxes(boxes: BoxArray, top: int, left: int) -> BoxArray:
+    """Shift boxes into a crop that begins at `top` and `left`."""
+    return boxes - np.array([left, top, left, top])
+
+
 def crop_boxes(boxes: BoxArray, top: int, left: int, size: FrameSize, rule: BoxRule) -> BoxArray:
     """Shift boxes into a crop of this size and clip them; a box outside of it remains, without area."""
-    boxes = boxes - np.array([left, top, left, top])
+    boxes = translate_boxes(boxes, top, left)
     return np.clip(boxes, 0, _get_xyxy_scale(size)) if rule == "videomae" else clip_boxes(boxes, size)
 
 
