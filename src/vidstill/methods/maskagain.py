@@ -121,6 +121,8 @@ class MaskAgain(Method):
     A is a block's attention, V its values, M selects where A is largest; z is the last block's output.
     """
 
+    config: MaskAgainConfig
+
     def __init__(self, config: MaskAgainConfig):
         super().__init__()
         _check_config(config)

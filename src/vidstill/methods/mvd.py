@@ -97,6 +97,8 @@ class MVD(Method):
     T_k is the image or the video teacher's last block, before its final norm; S the student, D_k its decoder for T_k.
     """
 
+    config: MVDConfig
+
     def __init__(self, config: MVDConfig):
         super().__init__()
         _check_config(config)

@@ -44,7 +44,7 @@ NUM_CLASSES = {
 class PretrainRecipe:
     """A pre-training: method, clips, optimization."""
 
-    method: Any  # a method's config: see `Method` in methods/common/method.py
+    method: Any  # a MethodConfig: see methods/common/method.py
     clips: ClipsConfig
     optim: AnyOptimConfig
     schedule: CosineConfig

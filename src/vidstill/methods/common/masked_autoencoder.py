@@ -1,25 +1,22 @@
 """The masked autoencoder under ImageMAE, VideoMAE and ST-MAE, and under AMD and DMAE, which add a teacher to it."""
 
 from collections.abc import Collection
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.methods.common.losses import regression_loss
 from vidstill.methods.common.masking import Mask
-from vidstill.methods.common.method import Clips, Method
+from vidstill.methods.common.method import Clips, Method, MethodConfig
 from vidstill.methods.common.targets import PixelTarget, compute_pixel_target
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.layers import init_xavier_weights
-from vidstill.models.vit import Features, ViTConfig
+from vidstill.models.vit import Features
 from vidstill.utils.types import Output
 
 
-@runtime_checkable
-class MaskedAutoencoderConfig(Protocol):
-    @property
-    def encoder(self) -> ViTConfig: ...
+class MaskedAutoencoderConfig(MethodConfig, Protocol):
     @property
     def decoder(self) -> DecoderConfig: ...
     @property
@@ -32,6 +29,8 @@ class MaskedAutoencoder(Method):
     Args:
         out_dim: Predicted numbers per token; None: all pixels of a tubelet.
     """
+
+    config: MaskedAutoencoderConfig
 
     def __init__(self, config: MaskedAutoencoderConfig, *, out_dim: int | None = None):
         super().__init__()

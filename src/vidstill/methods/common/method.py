@@ -1,27 +1,42 @@
-"""What every pre-training method is: a module that is trained on clips under a mask."""
+"""What a pre-training method and its config must have: the interface between methods/ and whatever trains them."""
 
-from typing import Any
+from typing import Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vidstill.methods.common.masking import Mask
-from vidstill.models.vit import ViT
-from vidstill.utils.types import Output
+from vidstill.models.vit import ViT, ViTConfig
+from vidstill.utils.types import Grid, Output
 
 Clips = Float[Tensor, "b 3 t h w"]
 """Colours in [0, 1]."""
 
 
-class Method(nn.Module):
-    """A pre-training method; a run writes its `encoder`.
+class MaskConfig(Protocol):
+    """A frozen dataclass that says which tokens are masked: see masking.py."""
 
-    Its `config` is a frozen dataclass with an `encoder`, a `mask` that is drawn from seeds (see masking.py), and
-    `build()`, which makes the method. Its fields of type `TeacherConfig` are the method's teachers (see teacher.py). If
-    the loss relates clips to one another, `group_clips` says how many belong together (see `plan_training`).
+    def draw(self, seeds: Int[Tensor, "b"], grid: Grid) -> Mask:
+        """Draw one mask per seed."""
+
+
+class MethodConfig(Protocol):
+    """A frozen dataclass. Its fields of type `TeacherConfig` are the method's teachers (see teacher.py).
+
+    If the loss relates clips to one another, `group_clips` says how many belong together (see `plan_training`).
     """
 
-    config: Any
+    @property
+    def encoder(self) -> ViTConfig: ...
+    @property
+    def mask(self) -> MaskConfig: ...
+    def build(self) -> "Method": ...
+
+
+class Method(nn.Module):
+    """A pre-training method; a run writes its `encoder`."""
+
+    config: MethodConfig
     encoder: ViT
 
     def forward(
@@ -46,8 +61,7 @@ class Method(nn.Module):
         """Draw the configured mask."""
         if seed is None:
             raise ValueError("a method needs a mask, or the seeds to draw one from")
-        mask: Mask = self.config.mask.draw(seed, self.encoder.grid(clip))
-        return mask
+        return self.config.mask.draw(seed, self.encoder.grid(clip))
 
     def compute_loss(self, clip: Clips, mask: Mask) -> Output:
         """Return the loss of a batch under a mask."""
