@@ -1,7 +1,7 @@
 """The masked autoencoder under ImageMAE, VideoMAE and ST-MAE, and under AMD and DMAE, which add a teacher to it."""
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from vidstill.models.vit import Features
 from vidstill.utils.types import Output
 
 
+@runtime_checkable
 class MaskedAutoencoderConfig(MethodConfig, Protocol):
     @property
     def decoder(self) -> DecoderConfig: ...

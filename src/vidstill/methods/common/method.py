@@ -1,6 +1,6 @@
 """What a pre-training method and its config must have: the interface between methods/ and whatever trains them."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ Clips = Float[Tensor, "b 3 t h w"]
 """Colours in [0, 1]."""
 
 
+@runtime_checkable
 class MaskConfig(Protocol):
     """A frozen dataclass that says which tokens are masked: see masking.py."""
 
@@ -20,6 +21,7 @@ class MaskConfig(Protocol):
         """Draw one mask per seed."""
 
 
+@runtime_checkable
 class MethodConfig(Protocol):
     """A frozen dataclass. Its fields of type `TeacherConfig` are the method's teachers (see teacher.py).
 
