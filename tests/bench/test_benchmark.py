@@ -17,11 +17,7 @@ from vidstill.data.transforms.frame_sampling import SpanSampling
 from vidstill.synthetic.footage import FootageConfig, encode_footage
 
 FOOTAGE = FootageConfig(frames=24, size=(64, 80))
-SMALL = {
-    "sampling": SpanSampling(num_frames=4, stride=4),
-    "size": (32, 32),
-    "footage": FOOTAGE,
-}
+SMALL = {"sampling": SpanSampling(num_frames=4, stride=4), "size": (32, 32), "footage": FOOTAGE}
 
 
 def film(path, share=1.0):

@@ -123,11 +123,7 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
     def model(side: str) -> ViTConfig:
         return ViTConfig(dim=settings[f"width_{side}"], depth=1, heads=settings[f"heads_{side}"], tubelet=(2, 4, 4))
 
-    config = MaskAgainConfig(
-        encoder=model("student"),
-        teacher=TeacherConfig(model=model("teacher")),
-        **terms(settings),
-    )
+    config = MaskAgainConfig(encoder=model("student"), teacher=TeacherConfig(model=model("teacher")), **terms(settings))
     method, whole = built(case, config, settings["align_modules"])
 
     given = {name: tensor.clone().requires_grad_("student" in name) for name, tensor in case.under("input").items()}
@@ -160,12 +156,7 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
 
 
 def hold_intermediate(
-    case: Case,
-    method: MaskAgain,
-    sides: dict[str, AttentionMap],
-    features: Tensor,
-    target: Tensor,
-    slots: int,
+    case: Case, method: MaskAgain, sides: dict[str, AttentionMap], features: Tensor, target: Tensor, slots: int
 ) -> None:
     """What is compared: mapped sums of the kept values, and tokens of which all but the telling ones are zeroed."""
     config = method.config
@@ -205,10 +196,7 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
 
     looked = {
         "student": (method.encoder(clip, mask.visible, layers=(student.depth,), attention=(student.depth,)), student),
-        "teacher": (
-            method.teacher(clip, mask.visible, layers=(teacher.depth,), attention=(teacher.depth,)),
-            teacher,
-        ),
+        "teacher": (method.teacher(clip, mask.visible, layers=(teacher.depth,), attention=(teacher.depth,)), teacher),
     }
     for side, (seen, model) in looked.items():
         case.hold(seen.layers[model.depth].detach(), f"out/{side}_features")

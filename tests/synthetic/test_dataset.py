@@ -93,9 +93,7 @@ def test_lost_lists_are_written_again(datasets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "lists"),
-    [(CLIPS, {"classes.txt", "unlabelled.txt"}), (BOXES, set())],
-    ids=["clips", "boxes"],
+    ("config", "lists"), [(CLIPS, {"classes.txt", "unlabelled.txt"}), (BOXES, set())], ids=["clips", "boxes"]
 )
 def test_a_split_without_clips_has_no_list(config, lists, tmp_path):
     files = contents(make(tmp_path, replace(config, train=0, val=0)))

@@ -221,12 +221,7 @@ def _make_line(key: str, points: Sequence[tuple[float, float]], style: LineStyle
 
 
 def render_quickstart_page(
-    result: QuickstartResult,
-    *,
-    reconstruction: str,
-    similarity_charts: str,
-    loss_charts: str,
-    facts: Mapping[str, str],
+    result: QuickstartResult, *, reconstruction: str, similarity_charts: str, loss_charts: str, facts: Mapping[str, str]
 ) -> str:
     """Return the HTML report.
 

@@ -1,6 +1,6 @@
 """Similarity of a student's features to its teacher's, layer by layer (linear CKA)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from einops import rearrange
@@ -27,25 +27,20 @@ def match_layers(student_depth: int, teacher_depth: int) -> dict[int, int]:
 
 
 @torch.no_grad()
-def compute_layer_similarity(student: ViT, teacher: ViT, clips: Iterable[Float[Tensor, "_ 3 t h w"]]) -> list[float]:
+def compute_layer_similarity(student: ViT, teacher: ViT, clips: Sequence[Float[Tensor, "_ 3 t h w"]]) -> list[float]:
     """Return the CKA of each student layer with its counterpart in the teacher, on unmasked clips.
 
     Each token's mean over the clips is subtracted: otherwise the position embeddings, which every model has, would
     make all models similar.
     """
     pairs = match_layers(len(student.blocks), len(teacher.blocks))
-    student_features: dict[int, list[Tensor]] = {layer: [] for layer in pairs}
-    teacher_features: dict[int, list[Tensor]] = {layer: [] for layer in pairs.values()}
-    for clip in clips:
-        for model, features in ((student, student_features), (teacher, teacher_features)):
-            for layer, tokens in model(clip, layers=tuple(features), intermediates_only=True).layers.items():
-                features[layer].append(tokens.float().cpu())
-    return [
-        linear_cka(
-            center_tokens(torch.cat(student_features[layer])), center_tokens(torch.cat(teacher_features[counterpart]))
-        )
-        for layer, counterpart in pairs.items()
-    ]
+
+    def extract(model: ViT, layers: Iterable[int]) -> dict[int, Tensor]:
+        outputs = [model(clip, layers=tuple(layers), intermediates_only=True).layers for clip in clips]
+        return {n: center_tokens(torch.cat([each[n] for each in outputs]).float()) for n in outputs[0]}
+
+    student_features, teacher_features = extract(student, pairs), extract(teacher, sorted(set(pairs.values())))
+    return [linear_cka(student_features[layer], teacher_features[other]) for layer, other in pairs.items()]
 
 
 def center_tokens(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b*n d"]:

@@ -28,13 +28,9 @@ _TICK_STEPS = (
 
 @dataclass(frozen=True)
 class Timeline:
-    """The class probabilities in each window of a video; windows are ordered and may overlap.
+    """The class probabilities in each window of a video; windows are ordered and may overlap."""
 
-    Args:
-        starts, ends: Of the windows, in seconds from the video's first frame.
-    """
-
-    starts: Float[np.ndarray, "n"]
+    starts: Float[np.ndarray, "n"]  # in seconds from the video's first frame
     ends: Float[np.ndarray, "n"]
     probabilities: Float[np.ndarray, "n classes"]
 

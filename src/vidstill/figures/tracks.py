@@ -13,18 +13,11 @@ _MIN_IOU = 0.3  # with a lower one, boxes of consecutive key frames are two pers
 
 @dataclass(frozen=True)
 class KeyframeDetections:
-    """What the persons in boxes do at a key frame.
+    """What the persons in boxes do at a key frame."""
 
-    Args:
-        seconds: From the video's first frame.
-        boxes: x1, y1, x2, y2 as fractions of the frame's width and height.
-        person_scores: Of the person detector.
-        action_scores: Of each box's actions.
-    """
-
-    seconds: float
-    boxes: Float[np.ndarray, "m 4"]
-    person_scores: Float[np.ndarray, "m"]
+    seconds: float  # from the video's first frame
+    boxes: Float[np.ndarray, "m 4"]  # x1, y1, x2, y2 as fractions of the frame's width and height
+    person_scores: Float[np.ndarray, "m"]  # of the person detector
     action_scores: Float[np.ndarray, "m a"]
 
 
@@ -62,19 +55,15 @@ class PersonTracks:
         gap = self._seconds[after] - self._seconds[before]
         fraction = (seconds - self._seconds[before]) / gap if gap else 0.0
         nearest = before if fraction < 0.5 else after
-        index_in = {
-            keyframe: {int(track): index for index, track in enumerate(self.track_ids[keyframe])}
-            for keyframe in (before, after)
+        boxes_at: dict[int, dict[int, np.ndarray]] = {
+            number: dict(zip(self.track_ids[number].tolist(), self.keyframes[number].boxes, strict=True))
+            for number in (before, after)
         }
-        boxes: list[TrackBox] = []
-        for track, index in sorted(index_in[nearest].items()):
-            box = self.keyframes[nearest].boxes[index]
-            if track in index_in[before] and track in index_in[after]:
-                first = self.keyframes[before].boxes[index_in[before][track]]
-                last = self.keyframes[after].boxes[index_in[after][track]]
-                box = first + fraction * (last - first)
-            boxes.append(TrackBox(track, box, nearest, index))
-        return boxes
+        result = []
+        for index, track in enumerate(self.track_ids[nearest].tolist()):
+            first, last = (boxes_at[number].get(track, boxes_at[nearest][track]) for number in (before, after))
+            result.append(TrackBox(track, first + fraction * (last - first), nearest, index))
+        return sorted(result, key=lambda each: each.track_id)
 
 
 def _link_boxes(boxes: Sequence[Float[np.ndarray, "_ 4"]]) -> list[Int[np.ndarray, "_"]]:

@@ -156,7 +156,16 @@ class _Pair:
     def simulate(self) -> None:
         stage, one, other = self.stage, self.one, self.other
         for now in stage.segments:
-            weights = self._compute_action_weights()
+            step = _SPEED_RANGE[0] * _SEGMENT_SECONDS
+            weights = {
+                "nothing": 1.0,
+                "follow": 1.6,
+                "throw": 1.4,
+                "approach": 2.2 if self.distance - step >= self.touch_distance else 0,
+                "leave": 2.2 if self.distance + step <= _MAX_DISTANCE else 0,
+                "circle": 2.0 if self.distance <= _MAX_CIRCLE_DISTANCE else 0,
+                "touch": 2.0 if self.distance == self.touch_distance else 0,
+            }
             total = np.array(list(weights.values()))
             action = str(stage.rng.choice(list(weights), p=total / total.sum()))
             back = bool(stage.rng.random() < 0.5)
@@ -170,19 +179,6 @@ class _Pair:
             actor.actions[seam, PERSON_ACTIONS.index("throw (an object)") :] = False
             stage.add_figure(actor, partner)
         self._add_thrown_ball()
-
-    def _compute_action_weights(self) -> dict[str, float]:
-        """Return the relative probability of each next action."""
-        step = _SPEED_RANGE[0] * _SEGMENT_SECONDS
-        return {
-            "nothing": 1.0,
-            "follow": 1.6,
-            "throw": 1.4,
-            "approach": 2.2 if self.distance - step >= self.touch_distance else 0,
-            "leave": 2.2 if self.distance + step <= _MAX_DISTANCE else 0,
-            "circle": 2.0 if self.distance <= _MAX_CIRCLE_DISTANCE else 0,
-            "touch": 2.0 if self.distance == self.touch_distance else 0,
-        }
 
     def _perform(self, now: _TimeMask, action: str, back: bool) -> None:
         one, other, way = (self.other, self.one, -self.direction) if back else (self.one, self.other, self.direction)

@@ -75,7 +75,7 @@ def draw_trajectory(action: str, rng: np.random.Generator, frames: int) -> Traje
     )
     time = np.linspace(0, 1, frames)
     direction = 1.0 if side < 0.5 else -1.0
-    far = (0.5 + 0.4 * tempo) * time  # in widths and heights of the frame
+    far = (0.5 + 0.4 * tempo) * time  # in widths and heights of the frame, or in the range of log sizes
     match action:
         case "left" | "right":
             return _translate(start, far if action == "right" else -far, 0)
@@ -85,8 +85,7 @@ def draw_trajectory(action: str, rng: np.random.Generator, frames: int) -> Traje
             rotation = _FULL_TURN * (0.4 + 0.4 * tempo) * time
             return replace(start, angle=start.angle + (rotation if action == "clockwise" else -rotation))
         case "growing" | "shrinking":
-            growth = (0.5 + 0.4 * tempo) * time
-            return replace(start, radius=_compute_radius(size + (growth if action == "growing" else -growth)))
+            return replace(start, radius=_compute_radius(size + (far if action == "growing" else -far)))
         case "bouncing":
             hop = (phase + (1.5 + tempo) * time) % 1
             return _translate(start, 0, -0.3 * 4 * hop * (1 - hop))  # the parabola of a throw

@@ -41,7 +41,6 @@ _MAX_HALF_WIDTH = 0.45  # largest distance of a drawn pixel from the figure's ax
 _HAND_RADIUS, _LEG_RADIUS, _HEAD_RADIUS = 0.05, 0.055, 0.13  # in heights of the figure
 
 _Window = Float[np.ndarray, "t n m"]
-_Grid = Float[np.ndarray, "t #n #m"]
 _Point = tuple[Any, Any]  # numbers, or one for each frame
 
 
@@ -159,7 +158,10 @@ def _draw_figure(figure: StickFigure, rng: np.random.Generator, size: tuple[int,
     half_width, shoulder = SHOULDER_OFFSET
 
     def paint_limb(start: _Point, end: _Point, radius: float, color: np.ndarray) -> None:
-        painter.paint(height * _compute_segment_distance(u, v, start, end, radius), color)
+        """Paint a line with round ends."""
+        right, up = end[0] - start[0], end[1] - start[1]
+        along = np.clip(((u - start[0]) * right + (v - start[1]) * up) / (right**2 + up**2), 0, 1)
+        painter.paint(height * (np.hypot(u - start[0] - along * right, v - start[1] - along * up) - radius), color)
 
     for side in (-1, 1):
         paint_limb((0.07 * side, 0.35), (0.09 * side, _LEG_RADIUS), _LEG_RADIUS, legs)
@@ -185,10 +187,3 @@ def _draw_ball(ball: Ball, rng: np.random.Generator, size: tuple[int, int], fram
     painter.paint(distance - radius, hsv_to_rgb(hue, 1.0, 0.3))
     painter.paint(distance - 0.75 * radius, hsv_to_rgb(hue, rng.uniform(0.3, 1), 1.0))
     return painter.to_sprite(ball.depth[frames])
-
-
-def _compute_segment_distance(u: _Grid, v: _Grid, start: _Point, end: _Point, radius: float) -> _Window:
-    """Return each pixel's distance from the edge of a line with round ends, negative inside."""
-    right, up = end[0] - start[0], end[1] - start[1]
-    along = np.clip(((u - start[0]) * right + (v - start[1]) * up) / (right**2 + up**2), 0, 1)
-    return np.hypot(u - start[0] - along * right, v - start[1] - along * up) - radius
