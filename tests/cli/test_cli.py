@@ -87,6 +87,8 @@ def test_without_a_verb_the_verbs_are_listed(capsys):
     assert capsys.readouterr().out == 2 * USAGE
     assert all(f"\n  {verb} " in USAGE for verb in VERBS)
     assert all(len(line) <= 120 for line in USAGE.splitlines())
+    assert main(["data"]) == main(["data", "--help"]) == 0
+    assert "vidstill data inspect --help" in capsys.readouterr().out
 
 
 PROBES = [f"probe {kind}" for kind in ("linear", "knn", "attentive", "all")]
@@ -96,11 +98,6 @@ PROBES = [f"probe {kind}" for kind in ("linear", "knn", "attentive", "all")]
 def test_every_verb_has_help(verb, capsys):
     assert main([*verb.split(), "--help"]) == 0
     assert f"usage: vidstill {verb}" in capsys.readouterr().out
-
-
-def test_a_groups_verbs_are_listed(capsys):
-    assert main(["data"]) == main(["data", "--help"]) == 0
-    assert "vidstill data inspect --help" in capsys.readouterr().out
 
 
 # ---- Imports --------------------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ def test_a_shard_member_is_its_bytes_wherever_the_shard_is_and_broken_if_it_is_c
     num_available = max(0, len(DATA) - offset)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK_BYTES", blocks)
+        assert fetch_source(address) == DATA
         for location in (shard, address):
             member = ShardMember(location, offset, size, "one.mp4")
             if size <= num_available:
@@ -67,12 +68,6 @@ def test_a_shard_member_is_its_bytes_wherever_the_shard_is_and_broken_if_it_is_c
                 match=rf"one\.mp4 in .*\.tar is cut off: it has {size} bytes from byte {offset} on, .* {num_available}$",
             ):
                 fetch_source(member)
-
-
-@pytest.mark.parametrize("blocks", [100, 2**20])
-def test_a_remote_file_is_read_whole(address, monkeypatch, blocks):
-    monkeypatch.setattr(sources, "BLOCK_BYTES", blocks)
-    assert fetch_source(address) == DATA
 
 
 def test_a_missing_file_is_broken_and_named(tmp_path):
@@ -97,12 +92,9 @@ def test_an_unknown_protocol_or_a_missing_package_is_an_input_error(monkeypatch)
         fetch_source("s3://bucket/one.mp4")
 
 
-def test_local_files_and_bytes_are_returned_unchanged(tmp_path):
-    assert fetch_source(tmp_path / "one.mp4") == tmp_path / "one.mp4"
+def test_paths_and_urls_are_distinguished_and_local_files_and_bytes_are_returned_unchanged():
+    assert fetch_source(Path("one.mp4")) == Path("one.mp4")
     assert fetch_source(DATA) is DATA
-
-
-def test_paths_and_urls_are_distinguished():
     assert parse_path("s3://bucket/one.mp4") == "s3://bucket/one.mp4"
     assert parse_path("videos/one.mp4") == Path("videos/one.mp4")
     assert join_path(Path("root"), "one.mp4") == Path("root/one.mp4")
