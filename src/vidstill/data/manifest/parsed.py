@@ -103,10 +103,10 @@ class ParsedList:
                 errors[row] = entry.error
         self.line_numbers, self.splits, self.split_names = np.array(line_numbers), np.array(split_indices), list(splits)
         arrays = {name: np.array(column) for name, column in columns.items()}
-        stated = {name: column for name, column in arrays.items() if (column != COLUMNS[name][1]).any()}
+        nonempty = {name: column for name, column in arrays.items() if (column != COLUMNS[name][1]).any()}
         root, texts = parent_path(path), {"shards": list(shards), "codecs": list(codecs)}
         try:
-            self.rows = VideoTable(root, names, stated, **texts, errors=errors, extra_labels=extra_labels)
+            self.rows = VideoTable(root, names, nonempty, **texts, errors=errors, extra_labels=extra_labels)
         except UnicodeEncodeError as error:
             number = line_numbers[names.index(error.object)]
             name = shorten(error.object)

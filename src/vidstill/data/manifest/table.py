@@ -198,9 +198,9 @@ class VideoTable(Sequence[VideoRow]):
         Args:
             get_file_size: Returns the size of a file in bytes, 0 for a directory, None where there is nothing.
         """
-        stated, sizes = self.column("file_size") >= 0, self.column("file_size").copy()
+        has_size, sizes = self.column("file_size") >= 0, self.column("file_size").copy()
         new_names: dict[int, str] = {}
-        for index in np.flatnonzero(~stated).tolist():
+        for index in np.flatnonzero(~has_size).tolist():
             name = self.get_name(index)
             size = get_file_size(name)
             if size is None and "." not in name.rpartition("/")[2]:
@@ -210,7 +210,7 @@ class VideoTable(Sequence[VideoRow]):
             if size is not None:
                 sizes[index] = size
         for column in self._columns.keys() & {"frames", "frame_rate"}:
-            self._columns[column][(sizes > 0) & ~stated] = 0
+            self._columns[column][(sizes > 0) & ~has_size] = 0
         self._columns["file_size"] = sizes
         if new_names:
             self._set_names([new_names.get(index) or self.get_name(index) for index in range(len(self))])

@@ -4,6 +4,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -129,13 +130,12 @@ def build_size_lookup(root: PathOrUrl) -> Callable[[str], int | None]:
 
     Behind a URL whole directories are listed, each once, instead of one request per file.
     """
-    listings: dict[str, dict[str, int | None]] = {}
+    list_directory = cache(_list_url)
 
     def get_url_size(url: str) -> int | None:
         directory, _, name = url.rpartition("/")
-        if directory not in listings:
-            listings[directory] = _list_url(directory)
-        return (listings[directory][name] or 0) if name in listings[directory] else None
+        sizes = list_directory(directory)
+        return (sizes[name] or 0) if name in sizes else None
 
     def get_local_size(path: str) -> int | None:  # called a million times at the start of a run
         if "://" in path:

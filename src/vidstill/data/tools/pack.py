@@ -4,7 +4,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -205,13 +205,11 @@ def _write_index(out: Path, manifests: Mapping[str, Manifest], entries: list[dic
 
 
 def _read_result(out: Path) -> PackResult:
-    skipped = _read_entries(out / SKIPPED_FILE) if (out / SKIPPED_FILE).is_file() else iter(())
-    sizes = [(each["bytes_before"], each["bytes"]) for each in _read_entries(out / INDEX_FILE) if "error" not in each]
-    before, after = (sum(column) for column in zip(*sizes, strict=True))
+    indexed, skipped = (
+        [json.loads(line) for line in path.read_bytes().splitlines()] if (path := out / name).is_file() else []
+        for name in (INDEX_FILE, SKIPPED_FILE)
+    )
+    packed = [entry for entry in indexed if "error" not in entry]
+    before, after = (sum(entry[name] for entry in packed) for name in ("bytes_before", "bytes"))
     reasons = tuple(f"{entry['path']} {entry['error']}" for entry in skipped)
-    return PackResult(num_videos=len(sizes), bytes_before=before, bytes_after=after, skipped=reasons)
-
-
-def _read_entries(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
+    return PackResult(num_videos=len(packed), bytes_before=before, bytes_after=after, skipped=reasons)

@@ -110,7 +110,7 @@ def _make_key(source: PathOrUrl | ShardMember, directory: Path) -> VideoKey:
 
 def _read_known_lines(path: Path, journal: Journal, sources: Mapping[VideoKey, VideoSource]) -> dict[VideoKey, bytes]:
     """Return the lines of unchanged files: those of an earlier list that can be recognized, and the journal's."""
-    known: dict[VideoKey, bytes] = {}
+    unchanged: dict[VideoKey, bytes] = {}
     with open(path if path.is_file() else os.devnull, "rb") as file:
         for required, lines in (({"sha256", "modified"}, file), (set[str](), journal.lines())):
             for line in lines:
@@ -122,8 +122,8 @@ def _read_known_lines(path: Path, journal: Journal, sources: Mapping[VideoKey, V
                     current = stat_source(sources[key])  # None for a URL, which is taken as unchanged
                     state = record.get("modified"), record["bytes"]
                     if current is None or (state[0] == current[1] and current[0] in (0, state[1])):
-                        known[key] = line
-    return known
+                        unchanged[key] = line
+    return unchanged
 
 
 def _parse_record(line: bytes) -> ScanRecord | None:
