@@ -76,8 +76,8 @@ class TrainingPlan(LRSchedule):
         accumulation = f"{self.accumulation_steps} accumulation steps × " if self.accumulation_steps > 1 else ""
         return (
             f"{self.total_steps} steps ({self.steps_per_epoch} per epoch) of {self.videos_per_step} videos: "
-            f"{processes}{accumulation}{microbatch} clips; peak learning rate {self.peak_lr:.3g} after {self.warmup_steps} warm-up steps, "
-            f"then cosine to {self.min_lr:.3g}"
+            f"{processes}{accumulation}{microbatch} clips; peak learning rate {self.peak_lr:.3g} after "
+            f"{self.warmup_steps} warm-up steps, then cosine to {self.min_lr:.3g}"
         )
 
 

@@ -151,12 +151,8 @@ class MaskAgain(Method):
         (block, teacher_block), terms = config.attention_layers, config.loss_weights.keys()
         has_hidden, has_output = not terms.isdisjoint(_HIDDEN_TERMS), not terms.isdisjoint(_OUTPUT_TERMS)
         student = self.encoder(clip, mask.visible, layers=(last,), attention=(block,) if has_hidden else ())
-        teacher = self.teacher(
-            clip,
-            mask.visible,
-            layers=(teacher_last,) if has_output else (),
-            attention=(teacher_block,) if has_hidden else (),
-        )
+        layers, attention = (teacher_last,) if has_output else (), (teacher_block,) if has_hidden else ()
+        teacher = self.teacher(clip, mask.visible, layers=layers, attention=attention)
 
         parts: dict[str, Float[Tensor, ""]] = {}
         if has_hidden:
@@ -266,9 +262,8 @@ def _freeze_after_attention(encoder: ViT, block_number: int) -> None:
 
 def _check_config(config: MaskAgainConfig) -> None:
     """Raise an InputError if there is nothing to learn, or student and teacher cannot be compared."""
-    student, teacher, terms, hidden, output = (
-        config.encoder, config.teacher.model, config.loss_weights, config.hidden, config.output
-    )  # fmt: skip
+    student, teacher, terms = config.encoder, config.teacher.model, config.loss_weights
+    hidden, output = config.hidden, config.output
     check_range(0, math.inf, global_weight=hidden.global_weight, local_weight=hidden.local_weight)
     check_range(0, math.inf, attention_weight=hidden.attention_weight, value_weight=hidden.value_weight)
     check_range(0, math.inf, hint_weight=output.hint_weight, relation_weight=output.relation_weight)

@@ -204,7 +204,7 @@ class Block(nn.Module):
         return residual * keep / (1 - self.drop_path)
 
 
-# ---- Weight initialisation of the papers' released codes --------------------------------------------------------------
+# ---- Weight initialisation of the papers' released codes ---------------------------------------------------------
 
 
 def init_xavier_weights(module: nn.Module, *, separate_qkv: bool = False) -> None:

@@ -64,12 +64,9 @@ class RelativePositionEmbedding(nn.Module):
         length, sides = queries.shape[3], (coordinates.grid.t, coordinates.grid.h, coordinates.grid.w)
         padded = math.ceil((length + sum(sides)) / _HEAD_DIM_MULTIPLE) * _HEAD_DIM_MULTIPLE
         padding = (0, padded - length - sum(sides), first, 0)
-        logits = [
-            _compute_relative_logits(queries[:, :, first:], table, axis, side)
-            for table, axis, side in zip((self.t, self.h, self.w), coordinates.coordinates, sides, strict=True)
-        ]
-        axes = zip(coordinates.coordinates, sides, strict=True)
-        one_hot = [axis[..., None] == _arange_like(side, axis) for axis, side in axes]
+        axes = list(zip((self.t, self.h, self.w), coordinates.coordinates, sides, strict=True))
+        logits = [_compute_relative_logits(queries[:, :, first:], *axis) for axis in axes]
+        one_hot = [positions[..., None] == _arange_like(side, positions) for _, positions, side in axes]
         query_extension = F.pad(torch.cat(logits, dim=-1), padding)
         key_extension = F.pad(torch.cat(one_hot, dim=-1)[:, None], padding).expand_as(query_extension)
         return (

@@ -73,9 +73,8 @@ def denormalize_input(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Floa
 
 
 def _repeat_statistics(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "2 p"]:
-    return torch.tensor([model.mean, model.std], dtype=patches.dtype, device=patches.device).repeat(
-        1, patches.shape[-1] // 3
-    )
+    statistics = torch.tensor([model.mean, model.std], dtype=patches.dtype, device=patches.device)
+    return statistics.repeat(1, patches.shape[-1] // 3)
 
 
 def normalize_per_channel(patches: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:

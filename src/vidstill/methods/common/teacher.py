@@ -91,11 +91,8 @@ def replace_teacher_configs(method_config: Any, teachers: Mapping[str, TeacherCo
 
 def list_teachers(method: nn.Module) -> dict[str, FrozenTeacher]:
     """Return a method's teachers by the names that `list_teacher_configs` gives their configs."""
-    return {
-        name.removeprefix("teachers."): module
-        for name, module in method.named_modules()
-        if isinstance(module, FrozenTeacher)
-    }
+    teachers = {name: part for name, part in method.named_modules() if isinstance(part, FrozenTeacher)}
+    return {name.removeprefix("teachers."): teacher for name, teacher in teachers.items()}
 
 
 def check_layer_pairs(field: str, layer_pairs: LayerPairs, student: ViTConfig, teacher: TeacherModelConfig) -> None:
