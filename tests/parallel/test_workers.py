@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -26,10 +27,10 @@ from vidstill.parallel.pool import LostTask, WorkerPool, map_in_order, map_in_wo
 from vidstill.parallel.process import send_heartbeat
 
 
-def by_index(results: Iterator[tuple[int, object]]) -> dict[int, object]:
-    results_by_index = list(results)
-    assert [index for index, _ in results_by_index] == list(range(len(results_by_index)))
-    return dict(results_by_index)
+def collect(results: Iterator[tuple[int, object]]) -> list[object]:
+    indices, values = zip(*results, strict=True)
+    assert indices == tuple(range(len(indices)))
+    return list(values)
 
 
 @contextmanager
@@ -65,40 +66,29 @@ def nothing_is_left():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items(workers):
     items = [0.02, 0.0, 0.01, 0.0, 0.0] * 12  # some take longer
-    results_by_index = by_index(
-        map_in_workers(lambda seconds: time.sleep(seconds) or (seconds, os.getpid()), items, workers=workers)
-    )
-    assert [seconds for seconds, _ in results_by_index.values()] == items
-    processes = {process for _, process in results_by_index.values()}
+    results = collect(map_in_workers(lambda item: time.sleep(item) or (item, os.getpid()), items, workers=workers))
+    assert [item for item, _ in results] == items
+    processes = {process for _, process in results}
     assert len(processes) == workers
     assert os.getpid() not in processes
+    assert list(map_in_workers(kill, [], workers=2)) == []  # without items no process is started
 
 
-def test_without_items_no_process_is_started():
-    assert list(map_in_workers(kill, [], workers=2)) == []
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_hanging_item_is_lost_and_the_others_are_not(workers):
-    results_by_index = by_index(
-        map_in_workers(lambda n: hang() if n in (2, 5) else n, range(9), workers=workers, timeout_seconds=0.5)
-    )
-    stuck = LostTask("took longer than 0.5 s and was killed")
-    assert results_by_index == {n: stuck if n in (2, 5) else n for n in range(9)}
-
-
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_an_item_that_ends_its_process_is_lost_and_the_others_are_not(number, workers):
-    results_by_index = by_index(map_in_workers(lambda n: kill(number) if n % 4 == 1 else n, range(10), workers=workers))
-    assert results_by_index == {
-        n: LostTask(f"ended its process (signal {int(number)})") if n % 4 == 1 else n for n in range(10)
-    }
-
-
-def test_an_item_that_exits_is_lost():
-    results_by_index = by_index(map_in_workers(lambda n: os._exit(3) if n == 1 else n, range(3), workers=1))
-    assert results_by_index == {0: 0, 1: LostTask("ended its process (exit code 3)"), 2: 2}
+@pytest.mark.parametrize(
+    ("fail", "reason"),
+    [
+        (hang, "took longer than 0.5 s and was killed"),
+        (lambda: os._exit(3), "ended its process (exit code 3)"),
+        *((partial(kill, n), f"ended its process (signal {int(n)})") for n in (signal.SIGSEGV, signal.SIGKILL)),
+        (partial(kill, signal.SIGABRT), f"ended its process (signal {int(signal.SIGABRT)})"),
+    ],
+    ids=["hang", "exit", "SIGSEGV", "SIGKILL", "SIGABRT"],
+)
+def test_an_item_that_hangs_or_ends_its_process_is_lost_and_the_others_are_not(fail, reason, workers):
+    timeout = 0.5 if fail is hang else 60.0
+    results = map_in_workers(lambda n: fail() if n % 4 == 1 else n, range(7), workers=workers, timeout_seconds=timeout)
+    assert collect(results) == [LostTask(reason) if n % 4 == 1 else n for n in range(7)]
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path, caplog):
@@ -108,7 +98,7 @@ def test_a_worker_that_is_killed_from_outside_costs_no_item(tmp_path, caplog):
         return n
 
     with caplog.at_level(logging.WARNING, "vidstill"):
-        assert by_index(map_in_workers(work, range(8), workers=2)) == {n: n for n in range(8)}
+        assert collect(map_in_workers(work, range(8), workers=2)) == list(range(8))
     assert [record.message for record in caplog.records] == [
         "a worker was killed (signal 9), most often because memory ran out; its task is retried"
     ]
@@ -121,7 +111,7 @@ def test_a_worker_that_is_killed_between_two_items_is_replaced():
     os.kill(first, signal.SIGKILL)
     others = dict(results)
     assert len(others) == 39
-    assert not any(isinstance(results_by_index, LostTask) for results_by_index in others.values())
+    assert not any(isinstance(result, LostTask) for result in others.values())
     assert len(set(others.values()) - {first}) == 1
 
 
@@ -132,11 +122,8 @@ def test_a_long_item_with_heartbeats_is_not_killed():
             send_heartbeat()
         return n
 
-    assert by_index(map_in_workers(work, range(2), workers=2, timeout_seconds=0.5)) == {0: 0, 1: 1}
-
-
-def test_a_heartbeat_outside_of_a_worker_does_nothing():
-    send_heartbeat()
+    assert collect(map_in_workers(work, range(2), workers=2, timeout_seconds=0.5)) == [0, 1]
+    send_heartbeat()  # outside of a worker it does nothing
 
 
 def test_a_suspended_program_kills_no_worker_when_it_continues():
@@ -144,10 +131,8 @@ def test_a_suspended_program_kills_no_worker_when_it_continues():
 
     def program(out: Connection) -> None:
         os.setsid()
-        for results_by_index in map_in_workers(
-            lambda n: time.sleep(0.3) or n, range(4), workers=2, timeout_seconds=0.7
-        ):
-            out.send(results_by_index)
+        for result in map_in_workers(lambda n: time.sleep(0.3) or n, range(4), workers=2, timeout_seconds=0.7):
+            out.send(result)
 
     with run_program(program) as (process, pipe):
         assert pipe.recv() == (0, 0)
@@ -193,20 +178,20 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
 def test_a_closed_iterator_ends_its_workers():
     results = map_in_workers(lambda n: hang() if n else n, range(9), workers=2)
     assert next(results) == (0, 0)
-    run_program = time.monotonic()
+    start = time.monotonic()
     results.close()
-    assert time.monotonic() - run_program < 4
+    assert time.monotonic() - start < 4
     assert not multiprocessing.active_children()
 
 
 def test_the_death_of_a_worker_only_shows_in_its_result():
     """Where torch's own loader raises out of whatever its user is doing."""
-    with WorkerPool(lambda n: kill(signal.SIGSEGV) if n else n, workers=1, max_pending=3, tasks_per_worker=3) as crew:
-        tickets = [crew.submit(n) for n in (0, 1, 0)]
-        assert crew.get_result(tickets[0]) == 0
+    with WorkerPool(lambda n: kill(signal.SIGSEGV) if n else n, workers=1, max_pending=3, tasks_per_worker=3) as pool:
+        tickets = [pool.submit(n) for n in (0, 1, 0)]
+        assert pool.get_result(tickets[0]) == 0
         for _ in range(20):
             time.sleep(0.01)
-        assert [crew.get_result(ticket) for ticket in tickets[1:]] == [LostTask("ended its process (signal 11)"), 0]
+        assert [pool.get_result(ticket) for ticket in tickets[1:]] == [LostTask("ended its process (signal 11)"), 0]
 
 
 def test_workers_do_not_outlive_a_program_that_is_killed():
@@ -239,9 +224,9 @@ def test_arrays_come_whole_whether_they_fit_or_not(room):
         return np.full((n, 3), n % 256, np.uint8), np.arange(n), "text"
 
     sizes = [1, 50, 3000, 7, 0, 400, 20] * 5
-    with WorkerPool(work, workers=2, max_pending=4, tasks_per_worker=2, slot_num_bytes=room) as crew:
-        for size, results_by_index in zip(sizes, map_in_order(crew.submit, crew.get_result, sizes, 4), strict=True):
-            picture, numbers, text = results_by_index
+    with WorkerPool(work, workers=2, max_pending=4, tasks_per_worker=2, slot_num_bytes=room) as pool:
+        results = map_in_order(pool.submit, pool.get_result, sizes, 4)
+        for size, (picture, numbers, text) in zip(sizes, results, strict=True):
             assert picture.shape == (size, 3)
             assert (picture == size % 256).all()
             assert numbers.tolist() == list(range(size))
@@ -249,8 +234,8 @@ def test_arrays_come_whole_whether_they_fit_or_not(room):
 
 
 def test_a_large_result_comes_whole():
-    results_by_index = by_index(map_in_workers(lambda n: bytes([n]) * 3_000_000, range(6), workers=2))
-    assert all(results_by_index[n] == bytes([n]) * 3_000_000 for n in range(6))
+    results = collect(map_in_workers(lambda n: bytes([n]) * 3_000_000, range(6), workers=2))
+    assert results == [bytes([n]) * 3_000_000 for n in range(6)]
 
 
 def test_no_more_items_are_started_than_stated(tmp_path):
@@ -259,9 +244,9 @@ def test_no_more_items_are_started_than_stated(tmp_path):
         if n == 0:
             until_there_are(15)  # one is handed to this process too
 
-    def until_there_are(run_program: int) -> None:
+    def until_there_are(count: int) -> None:
         deadline = time.monotonic() + 20
-        while len(list(tmp_path.iterdir())) < run_program and time.monotonic() < deadline:
+        while len(list(tmp_path.iterdir())) < count and time.monotonic() < deadline:
             time.sleep(0.02)
 
     results = map_in_workers(work, range(100), workers=2)
@@ -274,12 +259,12 @@ def test_no_more_items_are_started_than_stated(tmp_path):
 
 def test_stopping_the_pool_ends_the_wait_of_another_thread():
     with (
-        WorkerPool(lambda n: hang(), workers=1, max_pending=1, tasks_per_worker=1) as crew,
+        WorkerPool(lambda n: hang(), workers=1, max_pending=1, tasks_per_worker=1) as pool,
         ThreadPoolExecutor(1) as thread,
     ):
-        waiting = thread.submit(crew.get_result, crew.submit(0))
+        waiting = thread.submit(pool.get_result, pool.submit(0))
         time.sleep(0.1)
-        crew.stop()
+        pool.stop()
         assert waiting.exception(timeout=10) is not None
 
 
@@ -288,5 +273,5 @@ def test_processes_that_are_not_forked_do_the_same(monkeypatch):
     """As on systems where none is: work and items are pickled, arrays go through the pipes."""
     monkeypatch.setattr(process_module, "_CONTEXT", multiprocessing.get_context("spawn"))
     monkeypatch.setattr(process_module, "_USE_FORK", False)
-    assert by_index(map_in_workers(np.arange, [3, 5], workers=1))[1].tolist() == [0, 1, 2, 3, 4]
+    assert collect(map_in_workers(np.arange, [3, 5], workers=1))[1].tolist() == [0, 1, 2, 3, 4]
     resource_tracker._resource_tracker._stop()  # a process that multiprocessing keeps
