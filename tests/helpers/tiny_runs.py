@@ -1,6 +1,12 @@
 """Command lines of the smallest runs, by the quickstart's recipes: width 24, depth 2, clips of 4 frames of 16 × 16."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +87,22 @@ def typed(command: str, **options: Any) -> list[str]:
 
 def run(command: str, **options: Any) -> None:
     assert main(typed(command, **options)) == 0
+
+
+def kill_run(arguments: list[str], out: Path, text: str = "\n", count: int = 4) -> None:
+    """Start a run in a process of one thread, and kill it as soon as its log has the text this often."""
+    command = [sys.executable, "-m", "vidstill.cli", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    wait_for_log(out, text, count, alive=lambda: process.poll() is None)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def wait_for_log(out: Path, text: str, count: int, alive: Callable[[], bool]) -> None:
+    path = out / "log.jsonl"
+    while not path.exists() or path.read_text().count(text) < count:
+        assert alive(), "the run ended before it could be killed"
+        time.sleep(0.001)
 
 
 def weights(out: Path) -> dict[str, Tensor]:

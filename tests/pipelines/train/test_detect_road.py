@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_detections import TRAIN, make_data, trained
-from tiny_runs import log, typed
+from tiny_runs import kill_run, log, typed
 
 from vidstill.cli.main import main
 from vidstill.data.ava.box_table import read_box_csv
@@ -123,11 +123,7 @@ def test_two_processes_test_a_detector_to_the_byte_as_one_does(road, tmp_path):
 
 def test_the_same_command_goes_on_after_a_kill(road, tmp_path):
     command = typed(TRAIN, data=road / "data", out=tmp_path / "run", device_batch=2, save_seconds=0)
-    process = subprocess.Popen([sys.executable, "-m", "vidstill.cli", *command], env=ENVIRONMENT)
-    while process.poll() is None:
-        path = tmp_path / "run/log.jsonl"
-        if path.exists() and path.read_bytes().count(b"\n") >= 3:
-            process.kill()
+    kill_run(command, tmp_path / "run", count=3)
     assert main(command) == 0
     whole, result = (load_file(folder / "model.safetensors") for folder in (road / "one", tmp_path / "run"))
     assert all(torch.equal(whole[name], result[name]) for name in whole)

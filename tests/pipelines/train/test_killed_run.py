@@ -3,20 +3,29 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import AMD, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of, typed, weights
+from tiny_runs import (
+    AMD,
+    IMAGE_TEACHER,
+    METHODS,
+    TEACHER,
+    kill_run,
+    log,
+    make_data,
+    run,
+    teachers_of,
+    typed,
+    wait_for_log,
+    weights,
+)
 
 from vidstill.cli.main import main
 
 LONG = {"schedule__epochs": 30, "save_seconds": 0.05}  # 60 steps, a state every few of them
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -30,23 +39,6 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-def killed(arguments: list[str], out: Path, lines: int) -> None:
-    """Starts a run and kills it as soon as its log has this many lines."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vidstill.cli", *arguments], stderr=subprocess.DEVNULL, env=ENVIRONMENT
-    )
-    wait_for(out, lines, alive=lambda: process.poll() is None)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-
-
-def wait_for(out: Path, lines: int, alive: Callable[[], bool]) -> None:
-    path = out / "log.jsonl"
-    while not path.exists() or path.read_bytes().count(b"\n") < lines:
-        assert alive(), "the run ended before it could be killed"
-        time.sleep(0.001)
-
-
 def same_ends(one: Path, other: Path) -> None:
     whole, resumed = weights(one), weights(other)
     assert whole.keys() == resumed.keys()
@@ -58,7 +50,7 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(uninterrupted, tmp_p
     data, out = uninterrupted / "data/unlabelled.txt", tmp_path / "amd"
     command = typed(AMD, data=data, out=out, method__teacher__checkpoint=uninterrupted / "teacher", **LONG)
     for lines in (4, 31):
-        killed(command, out, lines)
+        kill_run(command, out, count=lines)
         assert not (out / "model.safetensors").exists()
     run(" ".join(command))
     same_ends(uninterrupted / "amd", out)
@@ -87,7 +79,7 @@ def test_a_killed_run_of_every_method_does(uninterrupted, tmp_path, fresh, metho
     out = tmp_path / "killed"
     process = fresh(target=alone, args=(typed(command, data=data, out=out, **options, save_seconds=0),))
     process.start()
-    wait_for(out, 4, alive=process.is_alive)
+    wait_for_log(out, "\n", 4, alive=process.is_alive)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -1,18 +1,12 @@
 """Own data: several labels, unequal classes, early stopping; and the errors."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-import torch
 from refused_runs import Runs
-from tiny_runs import FINETUNE, TEACHER, log, make_data, run, typed, weights
+from tiny_runs import FINETUNE, TEACHER, kill_run, log, make_data, run, typed, weights
 
 from vidstill.cli.main import main
 
@@ -120,14 +114,7 @@ def test_a_validated_run_reports_the_selected_epoch(built, validated):
 def test_a_killed_run_with_validation_resumes_to_the_same_weights(built, validated, tmp_path):
     out = tmp_path / "run"
     options = {"data": built / "data", "out": out, "val_data": built / "data" / "train.csv", "save_seconds": 0}
-    command = [sys.executable, "-m", "vidstill.cli", *typed(f"{FINETUNE} {VALIDATED}", **options)]
-    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # with others, sums are rounded otherwise
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=threads)
-    while not (out / "log.jsonl").exists() or '"validation"' not in (out / "log.jsonl").read_text():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_run(typed(f"{FINETUNE} {VALIDATED}", **options), out, '"validation"', 1)
     run(f"{FINETUNE} {VALIDATED}", **options)
     actual, expected = weights(out), weights(validated)
     assert all(actual[name].equal(expected[name]) for name in expected)

@@ -81,9 +81,9 @@ def test_a_student_of_clips_may_start_from_its_teacher_of_images(road, tmp_path,
     assert apart[0] < 0.5 * apart[1]
 
 
-@pytest.mark.parametrize("distill", ["visible", "full"])
-def test_without_a_decoder_the_mask_may_hide_nothing(road, tmp_path, distill):
-    method = replace(MVD_CONFIG, distillation_tokens=distill, mask=replace(MVD_CONFIG.mask, ratio=0.0))
+@pytest.mark.parametrize("tokens", ["visible", "full"])
+def test_without_a_decoder_the_mask_may_hide_nothing(road, tmp_path, tokens):
+    method = replace(MVD_CONFIG, distillation_tokens=tokens, mask=replace(MVD_CONFIG.mask, ratio=0.0))
     out = distill(road, tmp_path / "out", method=method, video=road / "teacher")
     assert len(log(out)) == STEPS["teacher"]
 
