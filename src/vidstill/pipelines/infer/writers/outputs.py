@@ -39,6 +39,7 @@ class OutputWriter:
 
     Args:
         out: A .csv, .json or .mp4, or a folder; None: nothing is written.
+        annotate: Write an MP4 of each video to the folder.
 
     Raises:
         InputError: The suffix is another.
@@ -50,7 +51,7 @@ class OutputWriter:
     folder_file: ClassVar[str]  # by which a folder of these is recognised
     video_suffixes: ClassVar[tuple[str, ...]]  # of the files of a video
     json_indent: ClassVar[int | None] = None
-    annotate: bool = True  # write an MP4 of each video to the folder
+    annotate: bool = True
 
     def __post_init__(self) -> None:
         if self.out is not None and self.format is None:
@@ -137,7 +138,6 @@ class PredictionOutput(OutputWriter):
 
     Args:
         plot: A PNG of one video's classes over time.
-        annotate: Write an MP4 of each video to the folder.
 
     Raises:
         InputError: A file has another suffix, or an option does not suit the other.
