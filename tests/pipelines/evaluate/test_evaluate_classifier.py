@@ -68,23 +68,13 @@ def read_files(folder: Path) -> dict[str, bytes]:
 # ---- Files ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_writes_the_files_of_the_fine_tunings_own_test(folder, tmp_path):
-    result = read_files(evaluate(folder, tmp_path / "out"))
-    assert result == {name: (folder / "finetune" / name).read_bytes() for name in FILES}
-
-
-def test_an_evaluation_prints_test_json(folder, tmp_path, capsys):
-    capsys.readouterr()
-    evaluate(folder, tmp_path / "out", json=())
-    printed = capsys.readouterr().out
-    assert json.loads(printed) == json.loads((tmp_path / "out/test.json").read_text())
-    evaluate(folder, tmp_path / "out")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_evaluation_writes_and_prints_what_the_fine_tunings_own_test_does(folder, tmp_path, capsys, workers):
+    out = evaluate(folder, tmp_path / "out", workers=workers)
     assert "mean class accuracy" in capsys.readouterr().out
-
-
-def test_scores_are_the_same_to_the_byte_for_any_number_of_workers(folder, tmp_path):
-    alone = read_files(evaluate(folder, tmp_path / "alone"))
-    assert read_files(evaluate(folder, tmp_path / "workers", workers=2)) == alone
+    assert read_files(out) == {name: (folder / "finetune" / name).read_bytes() for name in FILES}
+    evaluate(folder, out, json=(), workers=workers)
+    assert json.loads(capsys.readouterr().out) == json.loads((out / "test.json").read_text())
 
 
 def test_an_earlier_evaluation_is_overwritten_and_other_directories_are_not(folder, tmp_path, capsys):

@@ -96,27 +96,20 @@ def check_error(command, message, capsys):
 # ---- Features -------------------------------------------------------------------------------------------------------
 
 
-def test_probes_share_the_cached_features(house, num_clips, capsys):
-    run_cli("probe linear teacher --data data", capsys)
-    assert num_clips == [14]  # 8 training videos and 6 to test on, one view each
-    run_cli("probe knn teacher --data data --shots 2", capsys)
-    run_cli("probe all teacher --data data --probes linear knn", capsys)
-    assert num_clips == [14]
-    run_cli("probe attentive teacher --data data", capsys)
-    assert num_clips == [28]  # all tokens are different features
-    run_cli("probe all teacher --data data", capsys)
-    assert num_clips == [28]
-
-
 @pytest.mark.parametrize(
-    "other", ["--temporal-clips 2", "--layers 1", "--pool max", "--data data/train.csv --test-data data/val.csv"]
+    ("commands", "counts"),  # 8 training videos and 6 to test on, one view each; all tokens are different features
+    [
+        (["linear", "knn --shots 2", "all --probes linear knn", "attentive", "all"], [14, 14, 14, 28, 28]),
+        (["knn", "knn --temporal-clips 2"], [14, 42]),
+        (["knn", "knn --layers 1", "knn --pool max"], [14, 28, 42]),
+        (["knn", "knn --data data/train.csv --test-data data/val.csv"], [14, 14]),
+    ],
 )
-def test_other_features_are_computed_and_the_same_videos_are_not(house, num_clips, capsys, other):
-    run_cli("probe knn teacher --data data", capsys)
-    run_cli(f"probe knn teacher {other}" + ("" if "--data" in other else " --data data"), capsys)
-    assert num_clips == [
-        {"--temporal-clips 2": 42, "--data data/train.csv --test-data data/val.csv": 14}.get(other, 28)
-    ]
+def test_features_are_computed_once_for_the_same_videos_and_settings(house, num_clips, capsys, commands, counts):
+    for command, count in zip(commands, counts, strict=True):
+        verb, *options = command.split()
+        run_cli(" ".join(["probe", verb, "teacher", "--data", "data", *options]), capsys)
+        assert num_clips == [count]
 
 
 def test_other_weights_in_the_same_directory_have_other_features(house, num_clips, capsys):

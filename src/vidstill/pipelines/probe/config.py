@@ -73,14 +73,10 @@ class FewShotConfig:
 class ProbeConfig(FewShotConfig):
     """Which probes, and how they are fitted."""
 
-    probes: tuple[ProbeKind, ...] = (
-        "linear",
-        "knn",
-        "attentive",
-    )  # which probes; attentive stores all tokens of all videos
-    penalty: float | None = (
-        None  # weight of |W|² / 2 in the linear probe; None: by cross-validation, 1 for few-shot probes
-    )
+    # which probes; attentive stores all tokens of all videos
+    probes: tuple[ProbeKind, ...] = ("linear", "knn", "attentive")
+    # weight of |W|² / 2 in the linear probe; None: by cross-validation, 1 for few-shot probes
+    penalty: float | None = None
     k: tuple[int, ...] = (20,)  # numbers of neighbours; all training clips if there are fewer
 
     def __post_init__(self) -> None:
