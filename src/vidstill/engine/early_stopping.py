@@ -12,36 +12,24 @@ ValidationFn = Callable[[int], Mapping[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Validation after every epoch, and its consequences.
+    """Validation after every epoch, and its consequences."""
 
-    Args:
-        score_epoch: Returns the numbers to log.
-        metric: The one that decides; larger is better.
-        patience: Epochs without improvement that end the run, which then has the weights of the best epoch; None: it
-            trains to its end and has the last weights.
-    """
-
-    score_epoch: ValidationFn
-    metric: str = ""
+    score_epoch: ValidationFn  # returns the numbers to log
+    metric: str = ""  # the one that decides; larger is better
+    # Epochs without improvement that end the run, which then has the weights of the best epoch; None: it trains to its
+    # end and has the last weights.
     patience: int | None = None
 
 
 @dataclass(kw_only=True)
 class EarlyStoppingState:
-    """The validation scores so far: part of a run's state, so that a resumed run decides as it would have.
-
-    Args:
-        scored_epochs: Epochs that have been scored.
-        last_improvement: Last epoch that was better than all before, counted from 1; 0: none yet.
-        best_epoch: Last epoch with the best score: of equal ones, the one that was trained longer.
-        best_weights: Its weights, on the CPU; empty if the run keeps the last weights.
-    """
+    """The validation scores so far: part of a run's state, so that a resumed run decides as it would have."""
 
     scored_epochs: int = 0
-    last_improvement: int = 0
-    best_epoch: int = 0
+    last_improvement: int = 0  # last epoch that was better than all before, counted from 1; 0: none yet
+    best_epoch: int = 0  # last epoch with the best score: of equal ones, the one that was trained longer
     best_score: float = -math.inf
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # its, on the CPU; empty: the last weights are kept
 
     def update(self, epoch: int, score: float, task: nn.Module | None) -> None:
         """Record an epoch's score, and the task's weights if it is the best; NaN is no score."""

@@ -33,20 +33,13 @@ _NUM_WORST_CLASSES = 3  # in the summary
 
 @dataclass(frozen=True)
 class ClassificationResult(ABC):
-    """The scores of the videos of a manifest.
-
-    Args:
-        classes: The model's, in the order of the scores; the manifest may have fewer.
-        indices: The rows of the scored videos in the manifest.
-        scores: The probabilities of the classes.
-        broken_videos: Why the other videos could not be scored, by row.
-    """
+    """The scores of the videos of a manifest."""
 
     manifest: Manifest
-    classes: tuple[str, ...]
-    indices: tuple[int, ...]
-    scores: Float[Tensor, "videos classes"]
-    broken_videos: Mapping[int, str]
+    classes: tuple[str, ...]  # the model's, in the order of the scores; the manifest may have fewer
+    indices: tuple[int, ...]  # the rows of the scored videos in the manifest
+    scores: Float[Tensor, "videos classes"]  # the probabilities of the classes
+    broken_videos: Mapping[int, str]  # why the other videos could not be scored, by row
 
     @property
     @abstractmethod

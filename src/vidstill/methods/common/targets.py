@@ -11,8 +11,8 @@ from vidstill.models.vit import ViTConfig, patchify
 from vidstill.utils.types import InputError, Tubelet
 
 PixelTarget = Literal["per_channel", "per_patch", "raw", "input"]
-"""Normalized per tubelet and colour channel (VideoMAE) or per tubelet (MAE, ST-MAE), or not normalized: colours in [0,
-1] (VideoMAE's raw pixels), or as they enter the encoder (MAE's)."""
+"""Normalized per tubelet and colour channel (VideoMAE) or per tubelet (MAE, ST-MAE) to zero mean and unit (unbiased)
+variance, or not normalized: colours in [0, 1] (VideoMAE's raw pixels), or as they enter the encoder (MAE's)."""
 
 _EPS = 1e-6  # the authors'; added to the std (VideoMAE) or to the variance (MAE)
 
@@ -40,10 +40,15 @@ def compute_pixel_target(
     match kind:
         case "input":
             return normalize_input(rows, model)
-        case "per_channel":
-            return normalize_per_channel(rows)
-        case "per_patch":
-            return normalize_per_patch(normalize_input(rows, model))
+        case "per_patch":  # MAE (arXiv:2111.06377, section 3) and ST-MAE
+            rows = normalize_input(rows, model)
+            return (rows - rows.mean(dim=2, keepdim=True)) / (rows.var(dim=2, keepdim=True) + _EPS).sqrt()
+        case "per_channel":  # VideoMAE (section 3.1)
+            if rows.shape[-1] == 3:
+                raise InputError("a tubelet of one pixel has no variance; take larger tubelets, or --method.target raw")
+            colours = rearrange(rows, "b m (p c) -> b m p c", c=3)
+            std = colours.var(dim=2, keepdim=True).sqrt() + _EPS
+            return rearrange((colours - colours.mean(dim=2, keepdim=True)) / std, "b m p c -> b m (p c)")
 
 
 def gather_pixels(
@@ -75,17 +80,3 @@ def denormalize_input(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Floa
 def _repeat_statistics(patches: Float[Tensor, "b m p"], model: ViTConfig) -> Float[Tensor, "2 p"]:
     statistics = torch.tensor([model.mean, model.std], dtype=patches.dtype, device=patches.device)
     return statistics.repeat(1, patches.shape[-1] // 3)
-
-
-def normalize_per_channel(patches: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:
-    """Normalize each row's colour channels to zero mean, unit (unbiased) variance: VideoMAE's target (section 3.1)."""
-    if patches.shape[-1] == 3:
-        raise InputError("a tubelet of one pixel has no variance; take larger tubelets, or --method.target raw")
-    colours = rearrange(patches, "b m (p c) -> b m p c", c=3)
-    std = colours.var(dim=2, keepdim=True).sqrt() + _EPS
-    return rearrange((colours - colours.mean(dim=2, keepdim=True)) / std, "b m p c -> b m (p c)")
-
-
-def normalize_per_patch(patches: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:
-    """Normalize rows to zero mean and unit (unbiased) variance: the target of MAE (arXiv:2111.06377, 3) and ST-MAE."""
-    return (patches - patches.mean(dim=2, keepdim=True)) / (patches.var(dim=2, keepdim=True) + _EPS).sqrt()

@@ -15,18 +15,13 @@ CALIBRATION_BINS = 15  # as in the tables of Guo et al.
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of the scored videos, in percent.
-
-    Args:
-        mean_class_accuracy: The mean of the top-1 of each class that has videos.
-        standard_error: The binomial standard error of top-1 over the videos, in percentage points.
-    """
+    """Shares of the scored videos, in percent."""
 
     top1: float
     top5: float
-    mean_class_accuracy: float
+    mean_class_accuracy: float  # the mean of the top-1 of each class that has videos
     videos: int
-    standard_error: float
+    standard_error: float  # the binomial one of top-1 over the videos, in percentage points
 
 
 def merge_views(

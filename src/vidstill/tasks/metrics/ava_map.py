@@ -37,19 +37,13 @@ class PrecisionRecallCurve(NamedTuple):
 
 @dataclass(frozen=True)
 class ActionResult:
-    """The result of one action.
-
-    Args:
-        num_ground_truth: Annotated boxes with this action.
-        num_detections: Detections of this action.
-        true_positives: The ranks of its true positives among them, from 1.
-    """
+    """The result of one action."""
 
     action_id: int
     name: str
-    num_ground_truth: int
+    num_ground_truth: int  # annotated boxes with this action
     num_detections: int
-    true_positives: Int64[np.ndarray, "h"]
+    true_positives: Int64[np.ndarray, "h"]  # the ranks of its true positives among the detections, from 1
 
     @cached_property
     def curve(self) -> PrecisionRecallCurve:
@@ -77,21 +71,14 @@ class ActionResult:
 
 @dataclass(frozen=True)
 class FrameMAP:
-    """The mean average precision and its parts.
+    """The mean average precision and its parts."""
 
-    Args:
-        actions: Every evaluated action, by number.
-        num_keyframes: Key frames with evaluated annotations.
-        num_ignored: Ignored detections by reason.
-        num_unannotated: Detections that count, in key frames without annotations.
-    """
-
-    actions: tuple[ActionResult, ...]
+    actions: tuple[ActionResult, ...]  # every evaluated action, by number
     matching: MatchingOrder
     iou: float
-    num_keyframes: int
-    num_ignored: dict[str, int]
-    num_unannotated: int
+    num_keyframes: int  # key frames with evaluated annotations
+    num_ignored: dict[str, int]  # ignored detections by reason
+    num_unannotated: int  # detections that count, in key frames without annotations
 
     @cached_property
     def mean(self) -> float | None:
