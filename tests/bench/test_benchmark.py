@@ -39,18 +39,18 @@ def typed(monkeypatch, capsys):
         benchmark, "benchmark_data", lambda data, config: benchmark_data(data, replace(config, **SMALL))
     )
 
-    def run(*words):
-        code = main(["bench", "data", *map(str, words)])
+    def run(*texts):
+        code = main(["bench", "data", *map(str, texts)])
         out, error = capsys.readouterr()
         return code, out, error
 
     return run
 
 
-def test_every_reader_that_works_here_reads_raw_and_packed_files_alike(report):
-    there, missing = find_readers()
+def test_every_reader_that_works_here_reads_the_same_from_raw_and_packed_files(report):
+    available, missing = find_readers()
     assert [(each.reader, each.file_kind) for each in report.reader_timings] == [
-        (n, f) for f in ("raw", "packed") for n in there
+        (n, f) for f in ("raw", "packed") for n in available
     ]
     assert report.missing_readers == missing
     for each in report.reader_timings:
@@ -124,13 +124,13 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(tmp_path, typed):
     (tmp_path / "empty").mkdir()
     broken = tmp_path / "broken"
     film(broken / "0.mp4", share=0.5)
-    for words, sentence in (
+    for texts, sentence in (
         ((tmp_path / "empty",), "no videos"),
         ((tmp_path / "nowhere",), "does not exist"),
         ((broken,), "has no video that decodes"),
         (("--max-videos", 0), "max_videos is 0; take 1 or more"),
         (("--rounds", -1), "rounds is -1; take 1 or more"),
     ):
-        code, out, error = typed(*words)
+        code, out, error = typed(*texts)
         assert (code, out) == (2, "")
         assert sentence in error.splitlines()[-1]

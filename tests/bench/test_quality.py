@@ -33,7 +33,7 @@ def test_ssim_of_two_plain_clips_is_that_of_their_brightness():
 def test_ssim_falls_with_noise_and_does_not_ask_which_clip_comes_first():
     noise = np.random.default_rng(1).normal(size=CLIP.shape)
     noisy = [np.clip(CLIP + strength * noise, 0, 255).astype(np.uint8) for strength in (5, 20, 80)]
-    found = [ssim(CLIP, other) for other in noisy]
-    assert sorted(found, reverse=True) == found
-    assert found[0] < 1
-    assert ssim(noisy[0], CLIP) == pytest.approx(found[0], abs=1e-6)
+    result = [ssim(CLIP, other) for other in noisy]
+    assert sorted(result, reverse=True) == result
+    assert result[0] < 1
+    assert ssim(noisy[0], CLIP) == pytest.approx(result[0], abs=1e-6)

@@ -42,8 +42,8 @@ def by_name(timings):
 
 
 def test_every_round_draws_a_clip_as_an_epoch_of_training_does():
-    for n, drawn in enumerate(draw_frame_indices(SAMPLING, 24, 3, index=5, seed=7)):
-        assert drawn == SAMPLING.draw_indices(24, numpy_rng(derive_sample_seed(7, n, 5), "frames"))
+    for n, draws in enumerate(draw_frame_indices(SAMPLING, 24, 3, index=5, seed=7)):
+        assert draws == SAMPLING.draw_indices(24, numpy_rng(derive_sample_seed(7, n, 5), "frames"))
 
 
 def test_each_reader_reads_every_clip_once_when_timed(videos):
@@ -72,8 +72,8 @@ def test_the_plain_loop_has_a_speedup_of_one_over_itself_and_missing_readers_giv
     plain = timings[PYAV_LOOP, "raw"]
     assert (plain.speedup_over_pyav, plain.min_speedup_over_pyav) == (1, 1)
     assert all(each.speedup_over_decord is None for each in timings.values())
-    ours = timings[VIDSTILL, "raw"]
-    assert ours.speedup_over_pyav == pytest.approx(plain.seconds_per_clip / ours.seconds_per_clip)
+    result = timings[VIDSTILL, "raw"]
+    assert result.speedup_over_pyav == pytest.approx(plain.seconds_per_clip / result.seconds_per_clip)
 
 
 def test_a_reader_of_other_frames_is_not_compared_and_says_which(videos):
@@ -119,16 +119,18 @@ def test_frame_utilization_counts_decoded_frames():
 @pytest.mark.parametrize("name", [DECORD, TORCHCODEC])
 def test_a_reader_that_is_not_installed_is_missing_with_the_way_to_get_it(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    there, missing = find_readers()
-    assert name not in there
+    available, missing = find_readers()
+    assert name not in available
     assert missing[name] == f"not installed: pip install {name}"
-    assert {VIDSTILL, PYAV_LOOP} <= set(there)
+    assert {VIDSTILL, PYAV_LOOP} <= set(available)
 
 
 @pytest.mark.parametrize("name", [DECORD, TORCHCODEC])
 def test_another_reader_gives_a_full_decode_s_frames(name, videos):
-    there, missing = find_readers()
-    if name not in there:
+    available, missing = find_readers()
+    if name not in available:
         pytest.skip(f"{name}: {missing[name]}")
-    timings = by_name(measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, name: there[name]}, videos, 0))
+    timings = by_name(
+        measure_reading({VIDSTILL: read_frames, PYAV_LOOP: read_with_pyav, name: available[name]}, videos, 0)
+    )
     assert [timings[name, files].error for files in ("raw", "packed")] == ["", ""]

@@ -70,8 +70,8 @@ def test_any_number_of_actions_has_room(actions):
 
 
 def test_the_area_is_the_average_precision():
-    whole, half, nothing = (count_blue(("it", ranks, 4)) for ranks in ([1, 2, 3, 4], [1, 2], []))
-    assert half == pytest.approx(whole / 2, rel=0.05)
+    whole, two, nothing = (count_blue(("it", ranks, 4)) for ranks in ([1, 2, 3, 4], [1, 2], []))
+    assert two == pytest.approx(whole / 2, rel=0.05)
     assert nothing == 0
 
 
@@ -153,10 +153,10 @@ def test_moments_are_said_as_on_a_clock(seconds, digits, text):
     assert format_clock(seconds, digits) == text
 
 
-def draw(*given, **named) -> np.ndarray:
+def draw(*arguments) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = draw_timeline(*given, **named)
+        data = draw_timeline(*arguments)
     assert data.startswith(b"\x89PNG")
     return decode(data)
 

@@ -36,16 +36,16 @@ BLUE = (0, 0, 255)
 
 def strips_of(data: Path) -> list[SheetStrip]:
     """What is drawn on a data set's sheet."""
-    drawn: list[SheetStrip] = []
+    draws: list[SheetStrip] = []
 
     def keep(title: str, lines: list[str], strips: list[SheetStrip]) -> bytes:
-        drawn.extend(strips)
+        draws.extend(strips)
         return b""
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sheets, "render_sheet", keep)
         draw_contact_sheet("", open_split_manifests(data), progress=lambda done, of: None)
-    return drawn
+    return draws
 
 
 def sheet_of(data: Path) -> bytes:
@@ -141,7 +141,7 @@ def test_a_broken_video_is_a_cell_that_says_why(tmp_path):
     assert numbers(good) == [0, 1, 2, 3]
 
 
-def test_what_a_scan_found_broken_is_not_decoded_again(tmp_path):
+def test_what_a_scan_calls_broken_is_not_decoded_again(tmp_path):
     write_video(tmp_path / "a.mp4", 4)
     (tmp_path / "videos.jsonl").write_text('{"path": "a.mp4", "error": "breaks after 2 frames"}\n')
     (strip,) = strips_of(tmp_path / "videos.jsonl")
@@ -171,26 +171,26 @@ def test_pictures_of_any_shape_keep_it_and_do_not_touch(sizes):
     edges = np.flatnonzero(np.diff(np.concatenate([[0], columns, [0]]).astype(int)))
     assert len(edges) == 2 * len(sizes)  # each stands by itself
     for (wide, high), left, right in zip(sizes, edges[::2], edges[1::2], strict=True):
-        shown = np.array([right - left, blue[:, left:right].any(1).sum()])
-        scale = shown.max() / max(wide, high)
-        assert np.abs(shown - scale * np.array([wide, high])).max() <= 1.5  # two roundings
+        displayed = np.array([right - left, blue[:, left:right].any(1).sum()])
+        scale = displayed.max() / max(wide, high)
+        assert np.abs(displayed - scale * np.array([wide, high])).max() <= 1.5  # two roundings
 
 
 @settings(max_examples=25)  # each draws two sheets
 @given(TEXT, TEXT, TEXT, TEXT, TEXT)
 def test_no_text_moves_or_covers_a_picture(title, line, file, note, caption):
-    def drawn(title: str, line: str, *, words: tuple[str, str, str], wrong: str) -> np.ndarray:
-        cells = [SheetCell(image=Image.new("RGB", (40, 30), BLUE), caption=words[2])] * STRIP_COLUMNS
-        broken = [SheetCell(error=wrong, caption=words[2])]
-        notes = [words[1]] * 3
+    def draws(title: str, line: str, *, texts: tuple[str, str, str], wrong: str) -> np.ndarray:
+        cells = [SheetCell(image=Image.new("RGB", (40, 30), BLUE), caption=texts[2])] * STRIP_COLUMNS
+        broken = [SheetCell(error=wrong, caption=texts[2])]
+        notes = [texts[1]] * 3
         strips = [
-            SheetStrip(cells=each, title=f"x{words[0]}", file_name=words[0], notes=notes)
+            SheetStrip(cells=each, title=f"x{texts[0]}", file_name=texts[0], notes=notes)
             for each in (cells, broken, cells)
         ]
         return np.asarray(opened(render_sheet(title, [line], strips)))
 
-    plain = (drawn("", "", words=("", "", ""), wrong="") == BLUE).all(-1)
-    full = (drawn(title, line, words=(file, note, caption), wrong=note) == BLUE).all(-1)
+    plain = (draws("", "", texts=("", "", ""), wrong="") == BLUE).all(-1)
+    full = (draws(title, line, texts=(file, note, caption), wrong=note) == BLUE).all(-1)
     assert plain.any()
     assert np.array_equal(plain, full)
 
@@ -204,11 +204,11 @@ def test_a_text_fits_its_room(text, room, size):
 
 
 def test_a_text_that_is_too_long_is_cut_where_it_says_least():
-    words, font = "pretending to put something behind something", load_font(12)
-    assert truncate_end(words, 100, font).startswith("pretending")
-    assert truncate_end(words, 100, font).endswith("…")
+    texts, font = "pretending to put something behind something", load_font(12)
+    assert truncate_end(texts, 100, font).startswith("pretending")
+    assert truncate_end(texts, 100, font).endswith("…")
     assert truncate_start("a/very/long/path/of/v_Biking_g05.avi", 120, font).endswith("g05.avi")
-    assert wrap_text(words, 120, font, 2)[0] == "pretending to put"
+    assert wrap_text(texts, 120, font, 2)[0] == "pretending to put"
     assert wrap_text("short", 120, font, 2) == ["short"]
     assert wrap_text("", 120, font, 2) == []
 
@@ -231,7 +231,7 @@ def test_where_no_sheet_can_be_is_said_before_anything_is_decoded(tmp_path, caps
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_sheet_is_not_put_among_the_pictures_that_are_looked_at(tmp_path, capsys):
+def test_a_sheet_is_not_put_among_its_own_images(tmp_path, capsys):
     write_picture(tmp_path / "cats" / "1.png")
     assert main(["data", "inspect", str(tmp_path), "--contact-sheet", str(tmp_path / "sheet.png")]) == 2
     assert "would count as one of the images" in capsys.readouterr().err

@@ -40,10 +40,10 @@ def test_get_masked_pixels_cannot_reach_the_rebuilt_clip(method):
 def test_what_the_student_sees_is_shown_as_it_is_and_the_rest_is_one_grey():
     method = videomae()
     away = hidden(method).expand(2, 3, -1, -1, -1)
-    found = reconstruct_clips(method, clips(), SEEDS)
-    for shown in (found.visible, found.reconstruction, found.original):
-        assert torch.equal(shown[~away], clips()[~away])
-    assert len(found.visible[away].unique()) == 1
+    result = reconstruct_clips(method, clips(), SEEDS)
+    for displayed in (result.visible, result.reconstruction, result.original):
+        assert torch.equal(displayed[~away], clips()[~away])
+    assert len(result.visible[away].unique()) == 1
 
 
 @pytest.mark.parametrize("target", ["per_channel", "per_patch", "raw", "input"])
@@ -79,8 +79,8 @@ def test_a_dark_side_stays_darker_than_a_bright_one():
 
 
 def test_the_picture_has_three_rows_a_clip_and_a_column_a_frame():
-    found = reconstruct_clips(videomae(), clips(), SEEDS)
-    small, wide = (Image.open(io.BytesIO(draw_reconstruction(found, num_columns=n, frame_size=24))) for n in (2, 4))
+    result = reconstruct_clips(videomae(), clips(), SEEDS)
+    small, wide = (Image.open(io.BytesIO(draw_reconstruction(result, num_columns=n, frame_size=24))) for n in (2, 4))
     assert small.format == "PNG"
     assert wide.width - small.width == 2 * (24 + 2)  # a frame is 16 × 12 pixels, drawn at twice the size, and a gap
     assert small.height == 2 * 3 * (32 + 2) + 4 * 2 - 2

@@ -62,13 +62,13 @@ def test_the_seconds_are_those_of_all_steps(run):
 
 @given(POINTS)
 def test_smoothing_stays_between_the_extremes_and_in_order(points):
-    found = smooth_curve(points)
-    xs, ys = [x for x, _ in found], [y for _, y in found]
+    result = smooth_curve(points)
+    xs, ys = [x for x, _ in result], [y for _, y in result]
     assert xs == sorted(xs)
     assert min(y for _, y in points) - 1e-6 <= min(ys)
     assert max(ys) <= max(y for _, y in points) + 1e-6
-    assert found[0] == points[0]
-    assert len(found) <= 49
+    assert result[0] == points[0]
+    assert len(result) <= 49
 
 
 def test_smoothing_takes_off_a_ripple():
@@ -116,35 +116,35 @@ class Reader(HTMLParser):
     def __init__(self, html: str):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
+        self.texts: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data):
-        self.words.append(data)
+        self.texts.append(data)
 
 
-def full_page(words: str) -> str:
-    line = ChartLine(words, [(1.0, 1.0), (2.0, 2.0)], "red")
-    score = ModelScore(words, top1=50.0, standard_error=5.0, probe_top1=40.0, color="red")
-    charts = (draw_line_chart([line], words, words, log_x=False), draw_score_chart([score], 10.0, words))
+def full_page(text: str) -> str:
+    line = ChartLine(text, [(1.0, 1.0), (2.0, 2.0)], "red")
+    score = ModelScore(text, top1=50.0, standard_error=5.0, probe_top1=40.0, color="red")
+    charts = (draw_line_chart([line], text, text, log_x=False), draw_score_chart([score], 10.0, text))
     section = (
-        page.render_note(words)
-        + page.render_table([words, words], [[words, words]], [words], words)
-        + page.render_image(b"not a picture", words, words)
-        + page.render_charts(*((words, chart, words) for chart in charts))
-        + page.render_facts({words: words})
+        page.render_note(text)
+        + page.render_table([text, text], [[text, text]], [text], text)
+        + page.render_image(b"not a picture", text, text)
+        + page.render_charts(*((text, chart, text) for chart in charts))
+        + page.render_facts({text: text})
     )
-    return page.render_page(words, words, words, {words: section}, words)
+    return page.render_page(text, text, text, {text: section}, text)
 
 
-def test_no_text_is_taken_for_html():
+def test_all_text_is_escaped():
     read, plain = Reader(full_page(EVIL)), Reader(full_page("plain"))
     assert [tag for tag, _ in read.elements] == [tag for tag, _ in plain.elements]
     assert [set(attributes) for _, attributes in read.elements] == [set(attributes) for _, attributes in plain.elements]
-    assert read.words.count(EVIL) == plain.words.count("plain") > 10
+    assert read.texts.count(EVIL) == plain.texts.count("plain") > 10
 
 
 def test_a_page_asks_no_network_and_runs_nothing():
@@ -188,10 +188,10 @@ def features(rows: int, width: int, seed: int) -> torch.Tensor:
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 100), st.floats(-10, 10))
-def test_features_are_like_themselves_turned_scaled_and_moved(seed, scale, place):
+def test_features_are_like_themselves_turned_scaled_and_moved(seed, scale, index):
     one = features(50, 6, seed)
     rotation = torch.linalg.qr(features(6, 6, seed + 1)).Q
-    assert linear_cka(one, one @ rotation * scale + place) == pytest.approx(1)
+    assert linear_cka(one, one @ rotation * scale + index) == pytest.approx(1)
 
 
 @given(st.integers(0, 1000))
@@ -201,7 +201,7 @@ def test_the_order_of_the_two_does_not_matter_and_all_is_between_0_and_1(seed):
     assert 0 <= linear_cka(one, other) <= 1
 
 
-def test_independent_features_are_not_alike():
+def test_independent_features_differ():
     assert linear_cka(features(5000, 6, 0), features(5000, 9, 1)) < 0.01
 
 

@@ -76,7 +76,7 @@ class Stored:
     def __init__(self, draws: list[dict[str, Any]]):
         self.draws = list(draws)
 
-    def __call__(self, word: str) -> "Stored":
+    def __call__(self, purpose: str) -> "Stored":
         return self
 
     def _next(self, kind: str, *ends: float) -> float:
@@ -94,7 +94,7 @@ class Stored:
         return self._next("uniform")
 
 
-def look_of(entry: dict[str, Any], draws: Stored) -> ResizeCropFlip:
+def build_transform(entry: dict[str, Any], draws: Stored) -> ResizeCropFlip:
     size, crop = (entry["H"], entry["W"]), (entry["crop"], entry["crop"])
     if entry["split"] == "train":
         clips = BoxClipsConfig(
@@ -122,24 +122,24 @@ def test_frames_and_their_boxes_become_the_stored_input_by_the_stored_draws(case
         frames = case.tensors[f"input/frames_{number}"].numpy()[..., ::-1]  # BGR
         fractions = case.tensors[f"input/boxes_{number}"].numpy().astype(np.float64)
         draws = Stored(entry["draws"])
-        look = look_of(entry, draws)
+        transform = build_transform(entry, draws)
         assert not draws.draws or entry["split"] != "train", f"entry {number}: not all draws were asked for"
-        asked = frames if backend == "cv2" else frames.astype(np.float32)
+        source = frames if backend == "cv2" else frames.astype(np.float32)
         pixel_boxes = to_pixel_boxes(fractions, (entry["H"], entry["W"]), "slowfast")
-        seen, boxes = look.apply(np.ascontiguousarray(asked), pixel_boxes)
+        transformed, boxes = transform.apply(np.ascontiguousarray(source), pixel_boxes)
         if backend == "torch" and entry["split"] == "test":  # it cuts boxes off at the crop that it does not make
             boxes = np.clip(boxes, 0, entry["crop"] - 1)
-        assert list(seen.shape[1:3]) == entry["out_H_W"]
+        assert list(transformed.shape[1:3]) == entry["out_H_W"]
         limits = case.json["tolerance"]
         case.hold_value(
             torch.from_numpy(boxes).float(), case.tensors[f"out/boxes_{number}"], f"boxes {number}", "out/boxes"
         )
-        clip = (torch.from_numpy(seen).permute(3, 0, 1, 2).float() / 255 - 0.45) / 0.225
-        theirs = case.tensors[f"out/video_{number}"]
+        clip = (torch.from_numpy(transformed).permute(3, 0, 1, 2).float() / 255 - 0.45) / 0.225
+        reference = case.tensors[f"out/video_{number}"]
         if backend == "torch":
-            case.hold_value(clip, theirs, f"clip {number}", "out/video (float resize)")
+            case.hold_value(clip, reference, f"clip {number}", "out/video (float resize)")
         else:
-            apart = (clip - theirs).abs()
+            apart = (clip - reference).abs()
             assert apart.max() <= limits["out/video (cv2)"]["atol"]
             assert apart.mean() <= limits["out/video (cv2)"]["mean_abs"]
 
@@ -179,34 +179,34 @@ def frames_of(case, mode: str) -> Keyframes:
 
 def to_foreign(frames: Keyframes) -> list[dict]:
     """Our key frames as the cases list them; a box's actions ascend, and one without any has -1."""
-    found: list[dict] = []
-    for place in range(len(frames)):
-        frame, film = frames[place], int(frames.video_index[place])
+    output: list[dict] = []
+    for index in range(len(frames)):
+        frame, film = frames[index], int(frames.video_index[index])
         labels = [[frames.label_map.action_ids[a] for a in row.nonzero()[0]] or [-1] for row in frame.labels]
-        found.append(
+        output.append(
             {
                 "video": frame.video.name,
                 "video_index": film,
-                "index_in_video": sum(each["video_index"] == film for each in found),
+                "index_in_video": sum(each["video_index"] == film for each in output),
                 "timestamp": frame.second,
                 "centre_frame": (frame.second - frame.video.start_second) * frame.video.frame_rate,
                 "boxes": frame.boxes.tolist(),
                 "labels": labels,
             }
         )
-    return found
+    return output
 
 
 @pytest.mark.parametrize("case", cases(kind="annotation_index", method="ava"))
 def test_each_mode_s_key_frames_boxes_and_actions_are_those_of_pyslowfast(case):
-    for mode, theirs in case.json["modes"].items():
+    for mode, reference in case.json["modes"].items():
         frames = frames_of(case, mode)
         expected = [
             {**frame, "labels": [sorted({*row} - {-1}) or [-1] for row in frame["labels"]]}
-            for frame in theirs["keyframes"]
+            for frame in reference["keyframes"]
         ]
         assert to_foreign(frames) == expected, mode
-        assert len(frames.boxes) == theirs["boxes_used"], mode
+        assert len(frames.boxes) == reference["boxes_used"], mode
 
 
 @pytest.mark.parametrize("case", cases(kind="annotation_index", method="ava"))
@@ -228,13 +228,13 @@ def truth_of(case: Case) -> tuple[BoxTable, LabelMap, set[tuple[str, int]]]:
     return read_box_csv(files["groundtruth"], has_scores=False), read_label_map(files["labelmap"]), excluded
 
 
-def hold(case: Case, found: FrameMAP, theirs: dict[str, Any]) -> None:
+def hold(case: Case, output: FrameMAP, reference: dict[str, Any]) -> None:
     """Each action's counts are the same, its average precision too or within what equal scores leave open."""
     atol = case.json["tolerance"]["ap"]["atol"]
-    ours = {str(each.action_id): each for each in found.actions}
-    assert ours.keys() == theirs["per_class"].keys()
-    for number, their in theirs["per_class"].items():
-        one = ours[number]
+    result = {str(each.action_id): each for each in output.actions}
+    assert result.keys() == reference["per_class"].keys()
+    for number, their in reference["per_class"].items():
+        one = result[number]
         counts = (one.num_ground_truth, one.num_detections, len(one.true_positives))
         assert counts == (their["num_groundtruth"], their["num_detections"], their["num_true_positives"]), number
         if their["ap"] is None:
@@ -242,13 +242,13 @@ def hold(case: Case, found: FrameMAP, theirs: dict[str, Any]) -> None:
             continue
         low, high = their.get("ap_lowest", their["ap"]), their.get("ap_highest", their["ap"])
         assert low - atol <= one.average_precision <= high + atol, number
-    low, high = theirs.get("mAP_range_over_ties") or (theirs["mAP"], theirs["mAP"])
+    low, high = reference.get("mAP_range_over_ties") or (reference["mAP"], reference["mAP"])
     atol = case.json["tolerance"]["mAP"]["atol"]
     if low is None or np.isnan(low):
-        assert found.mean is None
+        assert output.mean is None
     else:
-        assert low - atol <= found.mean <= high + atol
-    assert found.to_dict()["PascalBoxes_Precision/mAP@0.5IOU"] == found.mean
+        assert low - atol <= output.mean <= high + atol
+    assert output.to_dict()["PascalBoxes_Precision/mAP@0.5IOU"] == output.mean
 
 
 @pytest.mark.parametrize("case", cases(kind="evaluation", method="ava"))
@@ -259,8 +259,8 @@ def test_rows_of_a_file_are_scored_as_the_published_evaluation_does(case, rule):
     annotated, actions, excluded = truth_of(case)
     detected = read_box_csv(case.path.parent / case.json["files"]["detections"], has_scores=True)
     iou = case.json["config"]["iou_threshold"]
-    found = compute_frame_map(annotated, detected, actions, excluded_keyframes=excluded, matching=rule, min_iou=iou)
-    hold(case, found, case.json[rule])
+    output = compute_frame_map(annotated, detected, actions, excluded_keyframes=excluded, matching=rule, min_iou=iou)
+    hold(case, output, case.json[rule])
 
 
 def boxes_of(case: Case) -> BoxScores:
@@ -276,10 +276,14 @@ def test_boxes_with_a_score_for_each_action_are_scored_as_the_published_evaluati
     if rule not in case.json:
         pytest.skip(f"{case.name} has no numbers for {rule}")
     annotated, actions, excluded = truth_of(case)
-    for part, theirs in case.json[rule].items():
+    for part, reference in case.json[rule].items():
         rows = annotated.second % 4 == 0 if part == "every_fourth_second" else np.ones(len(annotated), bool)
         some = replace(annotated, **{name: getattr(annotated, name)[rows] for name in PER_ROW})
-        hold(case, compute_frame_map(some, boxes_of(case), actions, excluded_keyframes=excluded, matching=rule), theirs)
+        hold(
+            case,
+            compute_frame_map(some, boxes_of(case), actions, excluded_keyframes=excluded, matching=rule),
+            reference,
+        )
 
 
 PER_ROW = ("video_index", "second", "box", "action_id", "score", "line_number")
@@ -287,9 +291,9 @@ PER_ROW = ("video_index", "second", "box", "action_id", "score", "line_number")
 
 @pytest.mark.parametrize("case", cases(kind="evaluation_from_arrays", method="ava"))
 def test_what_a_model_gives_is_written_as_the_published_code_writes_it(case, tmp_path: Path):
-    theirs = (case.path.parent / case.json["files"]["written_detections"]).read_text().splitlines()
+    reference = (case.path.parent / case.json["files"]["written_detections"]).read_text().splitlines()
     _, actions, _ = truth_of(case)
     write_bytes(
         tmp_path / "written.csv", format_box_csv(boxes_of(case), action_ids=actions.evaluated_ids, decimals=(3, 4))
     )
-    assert (tmp_path / "written.csv").read_text().splitlines() == theirs
+    assert (tmp_path / "written.csv").read_text().splitlines() == reference

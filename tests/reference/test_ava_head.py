@@ -28,8 +28,8 @@ def by_clip(rows: Tensor, clips: int) -> tuple[Tensor, Tensor, list[tuple[int, i
     return boxes, present, seats
 
 
-def in_rows(found: Tensor, seats: list[tuple[int, int]]) -> Tensor:
-    return torch.stack([found[seat] for seat in seats])
+def in_rows(output: Tensor, seats: list[tuple[int, int]]) -> Tensor:
+    return torch.stack([output[seat] for seat in seats])
 
 
 @pytest.mark.parametrize("case", cases(kind="roi_align", method="ava"))
@@ -53,17 +53,17 @@ def test_torchvision_s_roi_align_is_the_definition_s(case) -> None:
 @pytest.mark.parametrize("case", cases(kind="roi_align", method="ava"))
 def test_features_of_boxes_are_the_definition_s(case) -> None:
     """Of those entries that are of squares of bins, sampled as densely as the map is."""
-    ours = [e for e in case.json["entries"] if len(set(e["output_size"])) == 1 and not e["sampling_ratio"]]
-    if not ours:
+    result = [e for e in case.json["entries"] if len(set(e["output_size"])) == 1 and not e["sampling_ratio"]]
+    if not result:
         pytest.skip("no entry is of what a detector asks")
-    for entry in ours:
+    for entry in result:
         k = entry["index"]
         features = case.tensors[f"input/features_{k}"].clone().requires_grad_()
         boxes, _, seats = by_clip(case.tensors[f"input/rois_{k}"], len(features))
-        found = pool_box_features(
+        output = pool_box_features(
             features, boxes, scale=entry["spatial_scale"], roi_size=entry["output_size"][0], aligned=entry["aligned"]
         )
-        pooled = in_rows(found, seats)
+        pooled = in_rows(output, seats)
         case.hold(pooled, f"out/pooled_{k}", "out")
         (pooled * case.tensors[f"input/weight_{k}"]).sum().backward()
         case.hold(features.grad, f"grad/features_{k}", "grad")

@@ -70,9 +70,9 @@ def test_dense_clips_have_the_authors_draws_and_frames(case: Case) -> None:
         if not row["random_draws"]:
             assert sampling.draw_indices(total, np.random.default_rng(0)) == row["frames"]
             continue
-        (drawn,) = row["random_draws"]
+        (draws,) = row["random_draws"]
         ends = sampling.get_end_range(total)
-        assert (ends.start, ends.stop) == (drawn["low"], drawn["high_exclusive"])
+        assert (ends.start, ends.stop) == (draws["low"], draws["high_exclusive"])
         assert sampling.list_indices_until(ends[0]) == row["frames_if_lowest_draw"]
         assert sampling.list_indices_until(ends[-1]) == row["frames_if_highest_draw"]
         assert sampling.list_indices_until(row["middle_draw"]) == row["frames_if_middle_draw"]
@@ -85,10 +85,10 @@ def test_spans_have_the_authors_draws_and_frames(case: Case) -> None:
         if not row["random_draws"]:
             assert sampling.draw_indices(total, np.random.default_rng(0)) == row["frames"]
             continue
-        (drawn,) = row["random_draws"]
-        assert sampling.list_start_ranges(total) == [range(drawn["low"], drawn["high_exclusive"])]
-        assert sampling.list_indices_from(drawn["low"], total) == row["frames_if_lowest_draw"]
-        assert sampling.list_indices_from(drawn["high_exclusive"] - 1, total) == row["frames_if_highest_draw"]
+        (draws,) = row["random_draws"]
+        assert sampling.list_start_ranges(total) == [range(draws["low"], draws["high_exclusive"])]
+        assert sampling.list_indices_from(draws["low"], total) == row["frames_if_lowest_draw"]
+        assert sampling.list_indices_from(draws["high_exclusive"] - 1, total) == row["frames_if_highest_draw"]
         assert sampling.list_indices_from(row["middle_draw"], total) == row["frames_if_middle_draw"]
 
 
@@ -99,9 +99,9 @@ def test_repeated_clips_come_from_the_authors_parts_of_the_video(case: Case) -> 
         if not row["random_draws"]:
             assert joined(sampling.draw_repeat_indices(total, clips, np.random.default_rng(0))) == row["frames"]
             continue
-        (drawn,) = row["random_draws"]
+        (draws,) = row["random_draws"]
         parts = sampling.list_start_ranges(total, clips)
-        assert {len(part) for part in parts} == {drawn["high_exclusive"] - drawn["low"]}
+        assert {len(part) for part in parts} == {draws["high_exclusive"] - draws["low"]}
         assert joined(sampling.list_indices_from(part[0], total) for part in parts) == row["frames_if_lowest_draw"]
         assert joined(sampling.list_indices_from(part[-1], total) for part in parts) == row["frames_if_highest_draw"]
 
@@ -125,24 +125,26 @@ def test_multi_scale_crops_have_the_authors_sizes_and_places(case: Case) -> None
     for row in case.json["rows"]:
         width, height = row["image_wh"]
         boxes = MultiScaleCrop().list_boxes(height, width, (row["output"],) * 2)
-        ours = {(places[0].width, places[0].height): [[b.left, b.top] for b in places] for places in boxes}
-        theirs = row["top_left_xy_drawn_uniformly_from"]
-        assert sorted(ours) == sorted(tuple(wh) for wh in row["crop_sizes_wh_drawn_uniformly_from"])
-        for (w, h), places in ours.items():
-            assert sorted(places) == sorted(theirs[f"{w}x{h}"])
+        result = {(indices[0].width, indices[0].height): [[b.left, b.top] for b in indices] for indices in boxes}
+        expected = row["top_left_xy_drawn_uniformly_from"]
+        assert sorted(result) == sorted(tuple(wh) for wh in row["crop_sizes_wh_drawn_uniformly_from"])
+        for (w, h), indices in result.items():
+            assert sorted(indices) == sorted(expected[f"{w}x{h}"])
 
 
 @pytest.mark.parametrize("case", cases(kind="mixup"))
 def test_clips_and_labels_are_mixed_as_the_authors_mix_them(case: Case) -> None:
     for draw in mixes(case):
         target = smooth_labels(draw.label, draw.classes, draw.smoothing)
-        for ours, theirs in zip(mix_pairs(draw.clip, target, kept(draw)), (draw.mixed, draw.target), strict=True):
+        for result, expected in zip(
+            mix_pairs(draw.clip, target, visible(draw)), (draw.mixed, draw.target), strict=True
+        ):
             if "out" in case.json["tolerance"]:
-                case.hold_each(ours, theirs, "out")
+                case.hold_each(result, expected, "out")
             else:
-                case.hold_value(ours, theirs, draw.name)
+                case.hold_value(result, expected, draw.name)
         if draw.loss is not None:
-            soft = mix_pairs(draw.clip, target, kept(draw))[1]
+            soft = mix_pairs(draw.clip, target, visible(draw))[1]
             loss = torch.sum(-soft * case.tensors["input/logits"].log_softmax(dim=1), dim=1).mean()
             case.hold_number(loss.item(), draw.loss, draw.name)
 
@@ -188,7 +190,7 @@ def as_clip(images: Tensor) -> Tensor:
     return images if images.ndim == 5 else images[:, :, None]
 
 
-def kept(draw: Mix) -> Tensor:
+def visible(draw: Mix) -> Tensor:
     whole = torch.ones(draw.clip.shape[-2:])
     if draw.box is None:
         return whole * draw.lam

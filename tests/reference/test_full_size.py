@@ -128,12 +128,12 @@ def test_videomae_small_has_the_authors_numbers() -> None:
     method = config.build().eval()
     fill(method, build_videomae_rules(SMALL))
     with torch.no_grad():
-        seen = method.encoder(clip(), mask().visible)
-        rebuilt = method.forward_decoder(clip(), seen, mask())
+        encoded = method.encoder(clip(), mask().visible)
+        reconstruction = method.forward_decoder(clip(), encoded, mask())
         target = compute_pixel_target(clip(), SMALL, mask().masked, config.target)
         loss = method(clip(), mask=mask()).loss
-    hold(seen.tokens, (2, 160, 384), "2.47634e-4", "1.002878", "-1.836514", "1.477631")
-    hold(rebuilt, (2, 1408, 1536), "5.80386e-3", ".2779038", ".448039 -.031476 .039903", ".358081")
+    hold(encoded.tokens, (2, 160, 384), "2.47634e-4", "1.002878", "-1.836514", "1.477631")
+    hold(reconstruction, (2, 1408, 1536), "5.80386e-3", ".2779038", ".448039 -.031476 .039903", ".358081")
     hold(target, (2, 1408, 1536), None, ".9990186", "1.852333 -2.135976 .143027", "-2.081833")
     hold_numbers(loss[None], ["1.0753039"], scale=1.0)
 
@@ -154,14 +154,14 @@ def test_amd_small_has_the_authors_numbers() -> None:
         generated = method.generate_features(student, mask(), GRID)
         parts = method(exact, mask=mask()).parts
 
-    seen, extra = (2, 160, 768), (2, 232, 768)
-    hold(both[6], seen, ".1692234", "1.403917", "-1.650465", "3.019799")
+    encoded, extra = (2, 160, 768), (2, 232, 768)
+    hold(both[6], encoded, ".1692234", "1.403917", "-1.650465", "3.019799")
     hold(teacher_only[6], extra, ".1734631", "1.397237", "-2.978098", "2.712783")
-    hold(aligned[0], seen, "-1.489935e-3", ".4476947", "-.147888", "-.027896")
+    hold(aligned[0], encoded, "-1.489935e-3", ".4476947", "-.147888", "-.027896")
     hold(generated[0], extra, ".2011270", ".8707511", "-1.561699", ".080263")
-    hold(both[12], seen, ".1735863", "1.696706", "-2.638552", "4.429996")
+    hold(both[12], encoded, ".1735863", "1.696706", "-2.638552", "4.429996")
     hold(teacher_only[12], extra, ".1782995", "1.694274", "-4.582527", "2.078669")
-    hold(aligned[1], seen, "2.745533e-3", ".4818235", ".145015", ".159492")
+    hold(aligned[1], encoded, "2.745533e-3", ".4818235", ".145015", ".159492")
     hold(generated[1], extra, ".2276701", ".8683486", "-.491865", "1.004293")
     for name, printed in (("reconstruction", "1.0753039"), ("direct", "2.6698608"), ("generation", "2.2529445")):
         hold_numbers(parts[name][None], [printed], scale=1.0)
@@ -175,13 +175,13 @@ def test_mvd_small_of_base_teachers_has_the_authors_numbers() -> None:
     fill(method.teachers["video"].model, build_vit_rules(BASE, "encoder.", ""))
     features = method.forward_teachers(clip(), GRID)
     with torch.no_grad():
-        guesses = method.forward_student(clip(), mask())
-        raw = method.forward_loss(guesses, method.select_targets(features, mask())).parts
+        predictions = method.forward_student(clip(), mask())
+        raw = method.forward_loss(predictions, method.select_targets(features, mask())).parts
         method.config = replace(method.config, normalize_targets=True)
-        normalised = method.forward_loss(guesses, method.select_targets(features, mask())).parts
+        normalised = method.forward_loss(predictions, method.select_targets(features, mask())).parts
     masked, everything = (2, 1408, 768), (2, 1568, 768)
-    hold(guesses["image"], masked, "6.042158e-3", ".4058071", ".432989 .017345 .004340", "-.526638")
-    hold(guesses["video"], masked, "-1.607597e-3", ".3932019", ".136397 .282608 -.121471", "-.547214")
+    hold(predictions["image"], masked, "6.042158e-3", ".4058071", ".432989 .017345 .004340", "-.526638")
+    hold(predictions["video"], masked, "-1.607597e-3", ".3932019", ".136397 .282608 -.121471", "-.547214")
     hold(features["image"], everything, ".4453569", "1.614594", ".577256 1.173732 .838195", "1.149419")
     hold(features["video"], everything, ".2133565", "1.700984", ".642291 2.690618 .365580", ".509413")
     hold_numbers(torch.stack([raw["image"], raw["video"]]), [".9522768", ".9792311"], scale=1.0)
@@ -204,14 +204,14 @@ def test_maskagain_of_a_base_teacher_has_the_authors_numbers(
     fill(method, build_maskagain_rules(encoder), prefix)
     method.teacher.model.norm = torch.nn.Identity()  # the authors' has none, and none is looked at
     fill(method.teacher.model, build_vit_rules(BASE, "encoder.", ""))
-    seen = method.forward_teacher(clip(), mask())
-    output, attention = seen.layers[12], seen.attention[12]
+    encoded = method.forward_teacher(clip(), mask())
+    output, attention = encoded.layers[12], encoded.attention[12]
     hold(output, (2, 160, 768), ".2068744", "1.701615", "-4.106161", "-1.222058")
     hold(attention.logits, (2, 12, 160, 160), "-3.077061e-2", ".3078120", ".017171", "-.125490")
     hold(attention.values, (2, 12, 160, 64), "-5.878525e-4", ".5535813", "-.349840", "-.762505")
-    telling = select_salient_tokens(output, 10)
-    assert telling[0].sort().values[:3].tolist() == [14, 55, 65]
-    assert telling.numel() == 20
+    salient = select_salient_tokens(output, 10)
+    assert salient[0].sort().values[:3].tolist() == [14, 55, 65]
+    assert salient.numel() == 20
     with torch.no_grad():
         parts = method(clip(), mask=mask()).parts
     for name, printed in zip(("global", "local", "hint", "relation"), losses, strict=True):

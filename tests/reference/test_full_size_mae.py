@@ -43,7 +43,7 @@ def image_mask() -> Mask:
     return mask_by(draw_noise(196), 0.75)
 
 
-def kept() -> Tensor:
+def visible() -> Tensor:
     """The visible tokens in the authors' order."""
     return draw_noise(196).argsort(dim=1)[:, :49]
 
@@ -52,17 +52,17 @@ def kept() -> Tensor:
 def test_mae_base_has_the_authors_numbers() -> None:
     method = ImageMAEConfig().build().eval()
     fill(method, build_mae_rules(IMAGE_BASE))
-    assert kept()[0, :5].tolist() == [2, 98, 149, 106, 38]
+    assert visible()[0, :5].tolist() == [2, 98, 149, 106, 38]
     with torch.no_grad():
-        seen = method.encoder(clip(1), kept())
-        rebuilt = predictions(method, clip(1), image_mask())
+        encoded = method.encoder(clip(1), visible())
+        reconstruction = predictions(method, clip(1), image_mask())
         loss = method(clip(1), mask=image_mask()).loss
         plain = ImageMAEConfig(target="input").build()
         plain.load_state_dict(method.state_dict())
         raw = plain(clip(1), mask=image_mask()).loss
-    latent = torch.cat([seen.cls_token, seen.tokens], dim=1)
+    latent = torch.cat([encoded.cls_token, encoded.tokens], dim=1)
     hold(latent, (2, 50, 768), "4.59932e-4", ".999669", "-1.224017 .318371 1.127864", "1.099136")
-    hold(rebuilt, (2, 196, 768), "-6.766337e-3", ".445988", ".451910 .667839 .488680", "-.006400")
+    hold(reconstruction, (2, 196, 768), "-6.766337e-3", ".445988", ".451910 .667839 .488680", "-.006400")
     hold_numbers(torch.stack([loss, raw]), ["1.1931018", "1.1934233"], scale=1.0)
 
 
@@ -73,19 +73,19 @@ def test_dmae_small_has_the_authors_numbers() -> None:
     fill(method, build_mae_rules(IMAGE_SMALL))
     fill(method.teacher.model, build_vit_rules(IMAGE_BASE, "", ""))
 
-    def features(seen: Features) -> Tensor:
-        return torch.cat([seen.cls_layers[9], seen.layers[9]], dim=1)
+    def features(encoded: Features) -> Tensor:
+        return torch.cat([encoded.cls_layers[9], encoded.layers[9]], dim=1)
 
     with torch.no_grad():
-        student = method.encoder(clip(1), kept(), layers=(9,))
-        teacher = method.teacher(clip(1), kept(), layers=(9,))
+        student = method.encoder(clip(1), visible(), layers=(9,))
+        teacher = method.teacher(clip(1), visible(), layers=(9,))
         parts = method(clip(1), mask=image_mask()).parts
-        guess, target = method.projections[0](features(student)), features(teacher)
-        squared = F.mse_loss(F.normalize(guess, dim=-1), F.normalize(target, dim=-1))
-        rebuilt = predictions(method, clip(1), image_mask())
+        prediction, target = method.projections[0](features(student)), features(teacher)
+        squared = F.mse_loss(F.normalize(prediction, dim=-1), F.normalize(target, dim=-1))
+        reconstruction = predictions(method, clip(1), image_mask())
     hold(features(teacher), (2, 50, 768), ".4493595", "1.433745", "-1.504780", "3.153282")
     hold(features(student), (2, 50, 384), ".4442210", ".958163", ".435574", "1.312029")
-    hold(rebuilt, (2, 196, 768), "-6.342458e-3", ".444225", ".370362", ".038240")
+    hold(reconstruction, (2, 196, 768), "-6.342458e-3", ".444225", ".370362", ".038240")
     hold_numbers(parts["reconstruction"][None], ["1.1927717"], scale=1.0)
     hold_numbers(parts["alignment"][None], [".04114741"], scale=0.04)
     hold_numbers(squared[None], [".002656612"], scale=0.002)
@@ -120,10 +120,10 @@ def mask() -> Mask:
 
 def fill_slowfast(module: nn.Module, names: Sequence[RenameRule]) -> None:
     """As `fill`; the norm that PySlowFast keeps among the decoder's blocks has a number for a name."""
-    theirs = {name: filled(name, t) for name, t in to_foreign(module.state_dict(), names).items()}
-    if "pred_head.transforms.0.4.weight" in theirs:
-        theirs["pred_head.transforms.0.4.weight"] += 1
-    load_state_dict_strict(module, translate_state_dict(theirs, names), "the recipe")
+    expected = {name: filled(name, t) for name, t in to_foreign(module.state_dict(), names).items()}
+    if "pred_head.transforms.0.4.weight" in expected:
+        expected["pred_head.transforms.0.4.weight"] += 1
+    load_state_dict_strict(module, translate_state_dict(expected, names), "the recipe")
 
 
 @slow
@@ -137,14 +137,14 @@ def test_mae_st_has_its_authors_numbers() -> None:
     method: STMAE = MAE_ST.build().eval()
     fill(method, build_stmae_rules(ENCODER, MAE_ST.decoder))
     with torch.no_grad():
-        seen = method.encoder(stmae_clip(), shuffled()[:, :156]).tokens  # in their order
-        rebuilt = predictions(method, stmae_clip(), mask())
+        encoded = method.encoder(stmae_clip(), shuffled()[:, :156]).tokens  # in their order
+        reconstruction = predictions(method, stmae_clip(), mask())
         loss = method(stmae_clip(), mask=mask()).loss
         pixels = replace(MAE_ST, target="input").build()
         pixels.load_state_dict(method.state_dict())
         loss_of_pixels = pixels(stmae_clip(), mask=mask()).loss
-    hold(seen, (2, 156, 768), "3.659074e-4", ".999915", ".049048 -.992679 -.807004", ".648497")
-    hold(rebuilt, (2, 1568, 768), "-6.446989e-3", ".441607", "-.601503 -.000778 -.134979", "-.136681")
+    hold(encoded, (2, 156, 768), "3.659074e-4", ".999915", ".049048 -.992679 -.807004", ".648497")
+    hold(reconstruction, (2, 1568, 768), "-6.446989e-3", ".441607", "-.601503 -.000778 -.134979", "-.136681")
     hold_numbers(torch.stack([loss, loss_of_pixels]), ["1.1940560", "1.1952897"], scale=1.0)
 
 
@@ -153,11 +153,11 @@ def test_slowfasts_pre_training_has_its_authors_numbers() -> None:
     method: STMAE = SLOWFAST.build().eval()
     fill_slowfast(method, build_slowfast_rules(ENCODER, SLOWFAST.decoder, separate_qkv=False))
     with torch.no_grad():
-        seen = method.encoder(stmae_clip(), mask().visible)
-        rebuilt = method.forward_decoder(stmae_clip(), seen, mask())
+        encoded = method.encoder(stmae_clip(), mask().visible)
+        reconstruction = method.forward_decoder(stmae_clip(), encoded, mask())
         target = method.compute_target(stmae_clip(), mask().masked)
         loss = method(stmae_clip(), mask=mask()).loss
-    hold(rebuilt, (2, 1412, 768), "1.676317e-2", ".462402", ".010281 .091269 -.287083", "-.161312")
+    hold(reconstruction, (2, 1412, 768), "1.676317e-2", ".462402", ".010281 .091269 -.287083", "-.161312")
     hold(target, (2, 1412, 768), None, ".999348", "1.807000 -2.015358 .196236", ".408082")
     hold_numbers(loss[None], ["1.2119832"], scale=1.0)
 

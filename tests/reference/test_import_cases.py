@@ -41,17 +41,17 @@ def prefixes(case: Case) -> list[str]:
     return [
         each.rstrip("/")
         for each in sorted(before)
-        if not each.startswith("grad") and any(f"{each}{word}{BLOCK}" in case.tensors for word in ("", "encoder."))
+        if not each.startswith("grad") and any(f"{each}{middle}{BLOCK}" in case.tensors for middle in ("", "encoder."))
     ]
 
 
 def tensors_of(case: Case, prefix: str) -> dict[str, Tensor]:
     """As its authors' file has them; of a student also what stands beside it."""
-    theirs = case.under(prefix)
+    expected = case.under(prefix)
     if prefix == "student":
-        theirs |= case.under("student_extra")
-        theirs |= {test_maskagain_cases.official(f"align/{name}"): t for name, t in case.under("align").items()}
-    return theirs
+        expected |= case.under("student_extra")
+        expected |= {test_maskagain_cases.official(f"align/{name}"): t for name, t in case.under("align").items()}
+    return expected
 
 
 def hint_of(case: Case, prefix: str) -> ViTConfig | None:
@@ -100,16 +100,16 @@ Through = tuple[Checkpoint, ConversionReport]
 
 
 def through_file(case: Case, prefix: str, path: Path) -> Through:
-    theirs = tensors_of(case, prefix)
-    write_foreign_checkpoint(path, theirs, "slowfast" if "pred_head.projections.0.weight" in theirs else "videomae")
+    expected = tensors_of(case, prefix)
+    write_foreign_checkpoint(path, expected, "slowfast" if "pred_head.projections.0.weight" in expected else "videomae")
     return import_checkpoint(read_checkpoint(path), hint_of(case, prefix))
 
 
 @pytest.mark.parametrize(("case", "prefix"), STORED)
 def test_a_stored_model_is_read_from_a_file_and_written_back_the_same(case: Case, prefix: str, tmp_path: Path) -> None:
-    theirs = tensors_of(case, prefix)
+    expected = tensors_of(case, prefix)
     weights, ledger = through_file(case, prefix, tmp_path / "model.pth")
-    assert {entry.foreign_name for entry in ledger.entries if entry.foreign_name} == theirs.keys()
+    assert {entry.foreign_name for entry in ledger.entries if entry.foreign_name} == expected.keys()
     config = from_dict(ViTConfig, weights.metadata["encoder"])
     hold_encoder(config, hint_of(case, prefix))
     hold_same(through_file(case, prefix, tmp_path / "model.safetensors")[0].tensors, weights.tensors)
@@ -119,25 +119,25 @@ def test_a_stored_model_is_read_from_a_file_and_written_back_the_same(case: Case
     )  # its classifier looks like VideoMAE's
     write_foreign_checkpoint(tmp_path / "back.pth", export_state_dict(weights, layout), layout)
     again = read_checkpoint(tmp_path / "back.pth").tensors
-    left_out = {
+    ignored = {
         entry.foreign_name for entry in ledger.filter_by_status("ignored") if "pos_embed" not in entry.foreign_name
     }
-    assert all(name.startswith("generators.") and ".norm." in name for name in left_out)  # never used, never trained
+    assert all(name.startswith("generators.") and ".norm." in name for name in ignored)  # never used, never trained
     if weights.metadata["kind"] == "encoder":  # whose names begin with or without `encoder.`
-        again, theirs = ({name.removeprefix("encoder."): t for name, t in each.items()} for each in (again, theirs))
-    hold_same(*({name: t for name, t in each.items() if name not in left_out} for each in (again, theirs)))
+        again, expected = ({name.removeprefix("encoder."): t for name, t in each.items()} for each in (again, expected))
+    hold_same(*({name: t for name, t in each.items() if name not in ignored} for each in (again, expected)))
 
 
-def hold_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert ours[name].dtype == tensor.dtype, name
-        assert torch.equal(ours[name], tensor), name
+def hold_same(result: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert result.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert result[name].dtype == tensor.dtype, name
+        assert torch.equal(result[name], tensor), name
 
 
-def hold_encoder(ours: ViTConfig, asked: ViTConfig | None) -> None:
+def hold_encoder(result: ViTConfig, hint: ViTConfig | None) -> None:
     """What came out is built as the case says, so that the same tensors give the same."""
-    assert asked is not None
+    assert hint is not None
     for name in (
         "dim",
         "depth",
@@ -150,11 +150,11 @@ def hold_encoder(ours: ViTConfig, asked: ViTConfig | None) -> None:
         "std",
         "norm_eps",
     ):
-        assert getattr(ours, name) == getattr(asked, name), name
-    assert bool(ours.layer_scale) == bool(asked.layer_scale)
-    assert ours.attention_bias == asked.attention_bias
-    if asked.positions in ("learned", "separable"):
-        assert ours.learned_grid == asked.learned_grid
+        assert getattr(result, name) == getattr(hint, name), name
+    assert bool(result.layer_scale) == bool(hint.layer_scale)
+    assert result.attention_bias == hint.attention_bias
+    if hint.positions in ("learned", "separable"):
+        assert result.learned_grid == hint.learned_grid
 
 
 # ---- What comes out agrees with the authors -------------------------------------------------------------------------
@@ -178,18 +178,18 @@ HELD: dict[Callable[..., None], list[Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("held", "given"),
+    ("held", "arguments"),
     [
         pytest.param(held, each.values, id=each.id, marks=each.marks)
-        for held, given in HELD.items()
-        for each in given
+        for held, arguments in HELD.items()
+        for each in arguments
     ],
 )  # fmt: skip
 def test_what_comes_out_of_a_file_agrees_with_the_authors(
-    held: Callable[..., None], given: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    held: Callable[..., None], arguments: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparisons of each method's own tests, with weights that went through a file, and were recognised."""
-    case: Case = given[0]
+    case: Case = arguments[0]
     files = {
         id(tensor): (weights, ledger)
         for number, prefix in enumerate(prefixes(case))
@@ -198,30 +198,31 @@ def test_what_comes_out_of_a_file_agrees_with_the_authors(
     }
     used: list[int] = []
 
-    def from_file(case: Case, theirs: Mapping[str, Tensor], names: Any) -> dict[str, Tensor]:
+    def from_file(case: Case, expected: Mapping[str, Tensor], names: Any) -> dict[str, Tensor]:
         """What `translate` gives, of the tensors that came out of the files."""
-        asked = translate_state_dict(theirs, names)
-        first = next(iter(theirs.values()), None)
+        translated = translate_state_dict(expected, names)
+        first = next(iter(expected.values()), None)
         if first is None:  # no projections
-            return asked
-        used.append(len(asked))
-        return {name: out_of(files[id(first)], name, asked) for name in asked}
+            return translated
+        used.append(len(translated))
+        return {name: out_of(files[id(first)], name, translated) for name in translated}
 
     monkeypatch.setattr(Case, "translate", from_file)
-    held(*given)
+    held(*arguments)
     assert sum(used)
 
 
-def out_of(through: Through, name: str, asked: Mapping[str, Tensor]) -> Tensor:
+def out_of(through: Through, name: str, translated: Mapping[str, Tensor]) -> Tensor:
     """A tensor of ours, under the name that is asked for."""
     weights, _ = through
     if weights.metadata["layout"] == "amd" and name.startswith("projections."):  # of which layers, no file says
-        wanted, there = (
-            sorted((n for n in each if n.startswith("projections.")), key=place) for each in (asked, weights.tensors)
+        targets, available = (
+            sorted((n for n in each if n.startswith("projections.")), key=index)
+            for each in (translated, weights.tensors)
         )
-        name = there[wanted.index(name)]
+        name = available[targets.index(name)]
     return weights.tensors[name if name in weights.tensors else f"encoder.{name}"]
 
 
-def place(name: str) -> int:
+def index(name: str) -> int:
     return int(name.split(".")[1])

@@ -48,11 +48,11 @@ def test_image_mae_agrees_with_its_authors(case: Case) -> None:
     everything = torch.arange(grid.num_tokens).expand(len(image), -1)
 
     case.hold_each(encoder.embed_tokens(image) - encoder.positions(grid, image.device), "out/patch_embed", "out")
-    seen = encoder(image, case.tensors["mask/ids_keep"])  # in their order
-    case.hold_each(torch.cat([seen.cls_token, seen.tokens], dim=1), "out/latent", "out")
-    rebuilt = predictions(method, image, mask)
-    case.hold_each(rebuilt, "out/pred", "out")
-    case.hold_each(picture(rebuilt, grid, case.json["config"]["patch_size"]), "out/pred_image", "out")
+    encoded = encoder(image, case.tensors["mask/ids_keep"])  # in their order
+    case.hold_each(torch.cat([encoded.cls_token, encoded.tokens], dim=1), "out/latent", "out")
+    reconstruction = predictions(method, image, mask)
+    case.hold_each(reconstruction, "out/pred", "out")
+    case.hold_each(picture(reconstruction, grid, case.json["config"]["patch_size"]), "out/pred_image", "out")
     case.hold_each(compute_pixel_target(image, encoder.config, everything, method.config.target), "out/target", "out")
 
     hold_output(case, method, image, mask, build_mae_rules(encoder.config))
@@ -66,13 +66,13 @@ def test_steps_of_pre_training_agree_with_image_maes_authors(case: Case) -> None
 @pytest.mark.parametrize("case", cases(method="image_mae", kind="finetune_forward"))
 def test_the_classifier_agrees_with_image_maes_authors(case: Case) -> None:
     config = case.json["config"]
-    ours = ClassifierConfig(
+    result = ClassifierConfig(
         encoder=encoder_config(config, learned=True),
         num_classes=config["num_classes"],
         pooling="mean" if config["global_pool"] else "first",
     )
-    model: Classifier = ours.build().train(config["mode"] == "train")
-    names = build_classifier_rules(ours.encoder)
+    model: Classifier = result.build().train(config["mode"] == "train")
+    names = build_classifier_rules(result.encoder)
     case.load(model, names, "weights")
     hold_classifier(case, model, clip(case), names)
 
@@ -105,9 +105,9 @@ def test_computed_position_codes_are_image_maes(case: Case) -> None:
         corner = table[-1].double()[: len(entry["float64_corner"])]
         case.hold_each(corner, torch.tensor(entry["float64_corner"], dtype=torch.float64), "out")
     line = case.json["one_d"]
-    whole = [place for place, at in enumerate(line["positions"]) if at == int(at)]  # ours are of whole places
+    whole = [index for index, at in enumerate(line["positions"]) if at == int(at)]  # ours are of whole places
     table = build_sincos_1d(1 + int(max(line["positions"])), line["dim"]).float()
-    rows = torch.tensor([int(line["positions"][place]) for place in whole])
+    rows = torch.tensor([int(line["positions"][index]) for index in whole])
     case.hold_each(table[rows], case.tensors["out/table_1d"][whole], "out")
 
 
@@ -119,9 +119,9 @@ def test_learned_position_codes_are_resized_as_the_authors_do(case: Case) -> Non
     name = "pos_embed" if case.method == "image_mae" else "interp"
     for entry in case.json["entries" if case.method == "image_mae" else "interpolation"]:
         cut = entry["extra_tokens"] if case.method == "image_mae" else int(entry["class_token"])
-        theirs = case.tensors[f"input/{name}_{entry['index']}"][0]
+        expected = case.tensors[f"input/{name}_{entry['index']}"][0]
         old, new = (Grid(1, entry[side], entry[side]) for side in ("grid_from", "grid_to"))
-        resized = torch.cat([theirs[:cut], resize_position_table(theirs[cut:], old, new)])
+        resized = torch.cat([expected[:cut], resize_position_table(expected[cut:], old, new)])
         case.hold_each(resized[None], f"out/{name}_{entry['index']}", "out")
 
 
@@ -149,10 +149,10 @@ def test_a_linear_probe_learns_what_its_authors_learns(case: Case) -> None:
     probe.eval()
     case.hold_each(probe(clip(case, "input/image_eval")).detach(), "out/logits_eval", "out")
     final = translate_state_dict(case.under("final"), HEAD)
-    ours = probe.state_dict()
-    assert final.keys() == {name for name in ours if not name.startswith("encoder.")}
+    result = probe.state_dict()
+    assert final.keys() == {name for name in result if not name.startswith("encoder.")}
     for name, tensor in final.items():
-        case.hold_each(ours[name], tensor, "final")
+        case.hold_each(result[name], tensor, "final")
 
 
 # ---- DMAE -------------------------------------------------------------------------------------------------------------
@@ -166,32 +166,32 @@ def teacher(case: Case) -> ImageMAE:
 def dmae(case: Case) -> DMAE:
     settings, whole = case.json["config"], teacher(case)
     student = settings["common"] | settings["student"]
-    ours = DMAEConfig(
+    result = DMAEConfig(
         encoder=encoder_config(student),
         decoder=decoder_config(student),
         teacher=TeacherConfig(model=whole.config.encoder),
         mask=RandomMask(ratio=settings["mask_ratio"]),
         target=pixel_target(settings["common"]),
         layer_pairs=tuple(
-            (ours + 1, theirs + 1)
-            for ours, theirs in zip(settings["student_blocks"], settings["teacher_blocks"], strict=True)
+            (result + 1, expected + 1)
+            for result, expected in zip(settings["student_blocks"], settings["teacher_blocks"], strict=True)
         ),
         projection=settings["projection"] or "none",
         feature_loss=settings["distance"].lower(),
     )
-    method = ours.build()
+    method = result.build()
     method.teacher.model.load_state_dict(whole.encoder.state_dict())
-    case.load(method, build_mae_rules(ours.encoder), "student")
+    case.load(method, build_mae_rules(result.encoder), "student")
     return method
 
 
 def hold_features(case: Case, who: str, model: ViT) -> None:
     """The blocks that are aligned, and what leaves the final norm; the class token first, the others in their order."""
     blocks = [block + 1 for block in case.json["config"][f"{who}_blocks"]]
-    seen = model(clip(case), case.tensors["mask/ids_keep"], layers=blocks)
-    features = [(seen.cls_layers[block], seen.layers[block]) for block in blocks]
-    for place, parts in enumerate([*features, (seen.cls_token, seen.tokens)]):
-        case.hold_each(torch.cat(parts, dim=1), f"out/{who}_feature_{place}", "out")
+    encoded = model(clip(case), case.tensors["mask/ids_keep"], layers=blocks)
+    features = [(encoded.cls_layers[block], encoded.layers[block]) for block in blocks]
+    for index, parts in enumerate([*features, (encoded.cls_token, encoded.tokens)]):
+        case.hold_each(torch.cat(parts, dim=1), f"out/{who}_feature_{index}", "out")
 
 
 @pytest.mark.parametrize("case", cases(method="dmae", kind="distillation_forward"))
@@ -206,7 +206,7 @@ def test_dmae_agrees_with_its_authors(case: Case) -> None:
     case.hold_each(target, "out/target", "out")
 
     losses = case.json["losses"]
-    student = method.encoder(image, mask.visible, layers=[ours for ours, _ in method.config.layer_pairs])
+    student = method.encoder(image, mask.visible, layers=[result for result, _ in method.config.layer_pairs])
     apart = method.compute_alignment_losses(student, method.forward_teacher(image, mask))
     for block, value in zip(case.json["config"]["student_blocks"], apart, strict=True):
         case.hold_each(value.detach(), torch.tensor(losses[f"distill_align_block{block}"]), "loss")
@@ -222,6 +222,8 @@ def test_dmae_agrees_with_its_authors(case: Case) -> None:
 def test_steps_of_distillation_agree_with_dmaes_authors(case: Case) -> None:
     method = dmae(case)
     for name, parameter in method.named_parameters():
-        (theirs,) = to_foreign({name: parameter}, build_mae_rules(method.config.encoder))
-        parameter.requires_grad_(not any(word in theirs for word in case.json["config"]["freeze_keywords"] or ()))
+        (expected,) = to_foreign({name: parameter}, build_mae_rules(method.config.encoder))
+        parameter.requires_grad_(
+            not any(purpose in expected for purpose in case.json["config"]["freeze_keywords"] or ())
+        )
     hold_steps(case, method)

@@ -84,22 +84,22 @@ def official(name: str) -> str:
 
 def hold_gradients(case: Case, method: MaskAgain, prefix: str) -> None:
     """Every stored gradient of a parameter equals ours; it is zero where we build none, for a term of factor 0."""
-    theirs = {official(n): g for n, g in case.under(prefix).items() if not n.startswith("input/")}
-    ours = dict(method.named_parameters())
-    for name, gradient in translate_state_dict(theirs, build_maskagain_rules(method.config.encoder)).items():
-        if name.startswith("projections.") and name not in ours:
+    expected = {official(n): g for n, g in case.under(prefix).items() if not n.startswith("input/")}
+    result = dict(method.named_parameters())
+    for name, gradient in translate_state_dict(expected, build_maskagain_rules(method.config.encoder)).items():
+        if name.startswith("projections.") and name not in result:
             assert not gradient.any(), name
             continue
-        assert ours[name].grad is not None, name
-        case.hold_value(ours[name].grad, gradient, name, "gradients")
+        assert result[name].grad is not None, name
+        case.hold_value(result[name].grad, gradient, name, "gradients")
 
 
 def built(case: Case, config: MaskAgainConfig, aligned: bool) -> tuple[MaskAgain, MaskAgain]:
     """A method with the case's projections, as far as its terms ask for them; and one that computes every term."""
     config = replace(config, projections="always" if aligned else "where_needed")  # so, of equal widths, too
     assert config.has_projections == aligned
-    theirs = {official(f"align/{name}"): tensor for name, tensor in case.under("align").items()}
-    ours = case.translate(theirs, build_maskagain_rules(config.encoder))
+    expected = {official(f"align/{name}"): tensor for name, tensor in case.under("align").items()}
+    result = case.translate(expected, build_maskagain_rules(config.encoder))
     every = replace(
         config,
         hidden=replace(config.hidden, global_weight=1.0, local_weight=1.0),
@@ -108,11 +108,11 @@ def built(case: Case, config: MaskAgainConfig, aligned: bool) -> tuple[MaskAgain
     )
     method, whole = config.build(), every.build()
     for each in (method, whole):
-        kept = {name: tensor for name, tensor in ours.items() if name in each.state_dict()}
+        visible = {name: tensor for name, tensor in result.items() if name in each.state_dict()}
         load_state_dict_strict(
-            each.projections, {n.removeprefix("projections."): t for n, t in kept.items()}, case.name
+            each.projections, {n.removeprefix("projections."): t for n, t in visible.items()}, case.name
         )
-    assert not aligned or whole.projections.state_dict().keys() == {n.removeprefix("projections.") for n in ours}
+    assert not aligned or whole.projections.state_dict().keys() == {n.removeprefix("projections.") for n in result}
     return method, whole
 
 
@@ -126,11 +126,12 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
     config = MaskAgainConfig(encoder=model("student"), teacher=TeacherConfig(model=model("teacher")), **terms(settings))
     method, whole = built(case, config, settings["align_modules"])
 
-    given = {name: tensor.clone().requires_grad_("student" in name) for name, tensor in case.under("input").items()}
+    arguments = {name: tensor.clone().requires_grad_("student" in name) for name, tensor in case.under("input").items()}
     student, teacher = (
-        AttentionMap(given[f"{side}_attention_logits"], given[f"{side}_values"]) for side in ("student", "teacher")
+        AttentionMap(arguments[f"{side}_attention_logits"], arguments[f"{side}_values"])
+        for side in ("student", "teacher")
     )
-    features, target = given["student_features"], given["teacher_features"]
+    features, target = arguments["student_features"], arguments["teacher_features"]
     slots = settings["temporal_slots"]
     parts = method.compute_hidden_losses(student, teacher, slots=slots) | method.compute_output_losses(features, target)
     loss = torch.stack([config.loss_weights[name] * part for name, part in parts.items()]).sum()
@@ -139,7 +140,7 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
     hold_losses(case, config, every, loss, "loss")
     hold_gradients(case, method, "grad")
     for name, gradient in case.under("grad/input").items():
-        case.hold_value(given[name].grad, gradient, name, "gradients")
+        case.hold_value(arguments[name].grad, gradient, name, "gradients")
     hold_intermediate(case, whole, {"student": student, "teacher": teacher}, features, target, slots)
 
     aligned = selected_value_loss(
@@ -151,8 +152,8 @@ def test_each_loss_agrees_with_maskagains_authors(case: Case) -> None:
         quirks=MaskAgainQuirks(value_order="aligned"),
         projections=whole.get_projections("local"),
     )
-    stated = case.json["informational"]["local_with_frame_paired_values"]
-    case.hold_number(aligned.item(), stated, "local with the values of its own tokens")
+    stored_loss = case.json["informational"]["local_with_frame_paired_values"]
+    case.hold_number(aligned.item(), stored_loss, "local with the values of its own tokens")
 
 
 def hold_intermediate(
@@ -163,16 +164,16 @@ def hold_intermediate(
     for term, count in (("global", 1), ("local", slots)):
         for (side, attention), mapped in zip(sides.items(), method.get_projections(term), strict=True):
             logits = split_by_slot(attention.logits / config.hidden.temperature, count)
-            taken = mapped(
+            selected = mapped(
                 attend_selected_keys(logits, select_top_k(logits, config.hidden.global_top_k), attention.values)
             )
-            by_head = rearrange(taken, "b q t (heads d) -> b heads q t d", heads=config.teacher.model.heads)
+            by_head = rearrange(selected, "b q t (heads d) -> b heads q t d", heads=config.teacher.model.heads)
             stored = case.tensors[f"out/{term}_{side}"]
             case.hold_value(by_head.detach().reshape(stored.shape), stored, f"{term}_{side}")
-    telling = select_salient_tokens(target, config.output.salient_tokens)
+    salient = select_salient_tokens(target, config.output.salient_tokens)
     mapped = method.projections["hint"] if config.has_projections else torch.nn.Identity()
-    case.hold(mapped(zero_other_tokens(features, telling)).detach(), "out/hint_student")
-    case.hold(zero_other_tokens(target, telling), "out/hint_teacher")
+    case.hold(mapped(zero_other_tokens(features, salient)).detach(), "out/hint_student")
+    case.hold(zero_other_tokens(target, salient), "out/hint_teacher")
 
 
 VARIANTS = [
@@ -194,21 +195,21 @@ def test_a_distillation_agrees_with_maskagains_authors(case: Case, variant: str)
         table = build_position_table("sinusoid", grid, model.dim, clip.device)
         hold_table(case, table[None], f"const/{side}_pos_embed")
 
-    looked = {
+    outputs = {
         "student": (method.encoder(clip, mask.visible, layers=(student.depth,), attention=(student.depth,)), student),
         "teacher": (method.teacher(clip, mask.visible, layers=(teacher.depth,), attention=(teacher.depth,)), teacher),
     }
-    for side, (seen, model) in looked.items():
-        case.hold(seen.layers[model.depth].detach(), f"out/{side}_features")
-        case.hold(seen.attention[model.depth].logits.detach(), f"out/{side}_attention_logits_last")
-        case.hold(seen.attention[model.depth].values.detach(), f"out/{side}_values_last")
+    for side, (encoded, model) in outputs.items():
+        case.hold(encoded.layers[model.depth].detach(), f"out/{side}_features")
+        case.hold(encoded.attention[model.depth].logits.detach(), f"out/{side}_attention_logits_last")
+        case.hold(encoded.attention[model.depth].values.detach(), f"out/{side}_values_last")
     if variant == "default":
-        ours = looked["student"][0].attention[student.depth]
-        logits = split_by_slot(ours.logits / config.hidden.temperature, 1)
-        taken = whole.get_projections("global")[0](
-            attend_selected_keys(logits, select_top_k(logits, config.hidden.global_top_k), ours.values)
+        result = outputs["student"][0].attention[student.depth]
+        logits = split_by_slot(result.logits / config.hidden.temperature, 1)
+        selected = whole.get_projections("global")[0](
+            attend_selected_keys(logits, select_top_k(logits, config.hidden.global_top_k), result.values)
         )
-        by_head = rearrange(taken, "b q 1 (heads d) -> b heads q d", heads=teacher.heads)
+        by_head = rearrange(selected, "b q 1 (heads d) -> b heads q d", heads=teacher.heads)
         case.hold(by_head.detach(), "out/global_student")
 
     output = method(clip, mask=mask)

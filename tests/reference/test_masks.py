@@ -54,12 +54,12 @@ def test_nested_masks_have_the_authors_counts_and_structure(case: Case) -> None:
         assert masked.shape[1] == row["student_masked_per_frame"]
         assert extra.shape[1] == row["only_teacher_sees_per_frame"]
         assert grid.h * grid.w - mask.teacher_visible.shape[1] // grid.t == row["teacher_masked_per_frame"]
-        for hidden, more, seen in zip(
+        for hidden, more, encoded in zip(
             mask.masked.tolist(), mask.teacher_only.tolist(), mask.visible.tolist(), strict=True
         ):
             assert set(more) <= set(hidden)
-            assert set(hidden) | set(seen) == set(range(grid.num_tokens))
-            assert not set(hidden) & set(seen)
+            assert set(hidden) | set(encoded) == set(range(grid.num_tokens))
+            assert not set(hidden) & set(encoded)
 
 
 @pytest.mark.parametrize("case", cases(method="videomae", kind="table", name="multi_view_merge"))
@@ -71,10 +71,10 @@ def test_views_are_merged_as_the_authors_merge_them(case: Case) -> None:
         assert score.tolist() == pytest.approx(video["mean_probabilities"], rel=limits["rtol"], abs=limits["atol"])
         assert score.argmax().item() == video["prediction"]
         scores.append(score)
-    found = compute_accuracy(torch.stack(scores), torch.tensor([video["label"] for video in case.json["videos"]]))
-    assert found.top1 == pytest.approx(case.json["top1"])
-    assert found.top5 == pytest.approx(case.json["top5"])
-    assert found.videos == len(scores)
+    output = compute_accuracy(torch.stack(scores), torch.tensor([video["label"] for video in case.json["videos"]]))
+    assert output.top1 == pytest.approx(case.json["top1"])
+    assert output.top5 == pytest.approx(case.json["top5"])
+    assert output.videos == len(scores)
 
 
 @pytest.mark.parametrize("case", cases(method="videomae", kind="table", name="finetune_init_keys"))
@@ -97,10 +97,10 @@ def test_a_fine_tuning_takes_over_what_the_authors_takes_over(case: Case) -> Non
     init_encoder(model.encoder, import_checkpoint(Checkpoint(file), encoder)[0], encoder)
     after = to_foreign(model.state_dict(), build_classifier_rules(encoder))
     moved = {name for name, tensor in after.items() if (tensor == 7.0).all()}
-    kept = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
+    visible_tokens = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
     assert moved == set(case.json["taken_over"])
-    assert kept == set(case.json["fresh"])
-    assert moved | kept == set(after)
+    assert visible_tokens == set(case.json["fresh"])
+    assert moved | visible_tokens == set(after)
 
 
 # ---- Masks of MVD, MaskAgain and the masked autoencoders ------------------------------------------------------------
@@ -116,7 +116,7 @@ class Row:
     def grid(self) -> Grid:
         return Grid(*self.fields["token_grid_thw"])
 
-    def ours(self) -> Mask:
+    def draw_own(self) -> Mask:
         ratio = self.fields["mask_ratio"]
         drawers = {
             "tube": lambda: TubeMask(ratio=ratio),
@@ -125,7 +125,7 @@ class Row:
         }
         return drawers[self.fields["kind"]]().draw(SEEDS, self.grid)
 
-    def theirs(self) -> list[Mask]:
+    def list_stored(self) -> list[Mask]:
         everything = set(range(self.grid.num_tokens))
         hidden = [example["masked_positions"] for example in self.fields["examples"]]
         return [Mask(torch.tensor([sorted(everything - set(h))]), torch.tensor([h])) for h in hidden]
@@ -143,33 +143,33 @@ class Row:
 
 def rows(method: str) -> list[Any]:
     """A parameter for each row of the method's table; a skipped one where the table is not here."""
-    found = []
+    output = []
     for param in cases(method=method, kind="table", name="masks"):
         (case,) = param.values
         if case is None:
-            found.append(param)
+            output.append(param)
         else:
             for row in map(Row, case.json["rows"]):
-                found.append(pytest.param(row, id=f"{param.id}-{row.fields['kind']}-{row.grid.num_tokens}"))
-    return found
+                output.append(pytest.param(row, id=f"{param.id}-{row.fields['kind']}-{row.grid.num_tokens}"))
+    return output
 
 
 @pytest.mark.parametrize("row", [*rows("mvd"), *rows("maskagain")])
 def test_masks_have_the_authors_counts_and_structure(row: Row) -> None:
-    for mask in (row.ours(), *row.theirs()):
+    for mask in (row.draw_own(), *row.list_stored()):
         row.hold(mask)
 
 
 @pytest.mark.parametrize("row", [*rows("mvd"), *rows("maskagain")])
 def test_only_tubes_hide_the_same_places_in_every_slot(row: Row) -> None:
-    def alike(mask: Mask) -> torch.Tensor:
+    def is_same(mask: Mask) -> torch.Tensor:
         slots = mark_visible(mask, row.grid)
         return (slots == slots[:, :1]).flatten(1).all(dim=1)
 
     if row.fields["kind"] == "tube":
-        assert all(alike(mask).all() for mask in (row.ours(), *row.theirs()))
+        assert all(is_same(mask).all() for mask in (row.draw_own(), *row.list_stored()))
     elif row.grid.t > 1 and row.fields["masked_total"]:
-        assert not alike(row.ours()).all()  # in small grids, chance may hide the same in some
+        assert not is_same(row.draw_own()).all()  # in small grids, chance may hide the same in some
 
 
 FORWARD = [

@@ -34,13 +34,13 @@ pytestmark = pytest.mark.reference
 
 def videomae(case: Case) -> VideoMAE:
     config = case.json["config"]
-    ours = VideoMAEConfig(
+    result = VideoMAEConfig(
         encoder=encoder_config(config["args"], config["num_frames"], "encoder_"),
         decoder=decoder_config(config["args"]),
         target="per_channel" if config["normalize_target"] else "raw",
     )
-    method = ours.build()
-    case.load(method, build_videomae_rules(ours.encoder), "weights")
+    method = result.build()
+    case.load(method, build_videomae_rules(result.encoder), "weights")
     return method
 
 
@@ -52,16 +52,16 @@ def test_videomae_agrees_with_its_authors(case: Case) -> None:
     grid = method.encoder.grid(clip)
     blocks = range(1, method.config.encoder.depth + 1)
 
-    seen = method.encoder(clip, mask.visible, layers=blocks)
-    narrow = method.decoder.embed(seen.tokens)
+    encoded = method.encoder(clip, mask.visible, layers=blocks)
+    narrow = method.decoder.embed(encoded.tokens)
     joined, _ = run_trunk(method.decoder.trunk, narrow, mask.visible, mask.masked, grid)
     case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
     for block in blocks:
-        case.hold(seen.layers[block], f"out/encoder_block.{block - 1}")
-    case.hold(seen.tokens, "out/encoder")
+        case.hold(encoded.layers[block], f"out/encoder_block.{block - 1}")
+    case.hold(encoded.tokens, "out/encoder")
     case.hold(narrow, "out/encoder_to_decoder")
     case.hold(joined, "out/decoder_input")
-    case.hold(method.forward_decoder(clip, seen, mask), "out/prediction")
+    case.hold(method.forward_decoder(clip, encoded, mask), "out/prediction")
     case.hold(compute_pixel_target(clip, method.config.encoder, mask.masked, method.config.target), "target/labels")
     for name, dim in (("encoder", method.config.encoder.dim), ("decoder", method.config.decoder.dim)):
         table = build_position_table("sinusoid", grid, dim, clip.device)
@@ -78,13 +78,13 @@ def test_the_classifier_agrees_with_videomaes_authors(case: Case) -> None:
     model = classifier(case)
     clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
     grid, blocks = model.encoder.grid(clip), range(1, model.config.encoder.depth + 1)
-    seen = model.encoder(clip, layers=blocks)
+    encoded = model.encoder(clip, layers=blocks)
     case.hold(model.encoder.embed_tokens(clip) - model.encoder.positions(grid, clip.device), "out/patch_embed")
     case.hold(model.encoder.embed_tokens(clip), "out/tokens_with_position")
     if "const/pos_embed" in case.tensors:
         hold_table(case, model.encoder.positions(grid, clip.device).detach()[None], "const/pos_embed")
     for block in blocks:
-        case.hold(seen.layers[block], f"out/block.{block - 1}")
+        case.hold(encoded.layers[block], f"out/block.{block - 1}")
     case.hold(model.forward_features(clip), "out/features")
     logits = model(clip)
     case.hold(logits, "out/logits")
@@ -178,10 +178,10 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     for block, tokens in teacher(clip, mask.teacher_visible, layers=blocks).layers.items():
         case.hold(tokens, f"out/teacher_block.{block - 1}")
     both, teacher_only = method.forward_teacher(clip, mask)
-    for place, (_, layer) in enumerate(config.direct_pairs):
-        case.hold(both[layer], f"target/teacher_direct.{place}")
-    for place, (_, layer) in enumerate(config.generator_pairs):
-        case.hold(teacher_only[layer], f"target/teacher_generation.{place}")
+    for index, (_, layer) in enumerate(config.direct_pairs):
+        case.hold(both[layer], f"target/teacher_direct.{index}")
+    for index, (_, layer) in enumerate(config.generator_pairs):
+        case.hold(teacher_only[layer], f"target/teacher_generation.{index}")
 
     student = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
     case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
@@ -191,16 +191,16 @@ def test_amd_agrees_with_its_authors(case: Case) -> None:
     case.hold(joined, "out/decoder_input")
     case.hold(method.forward_decoder(clip, student, mask), "out/prediction")
     case.hold(compute_pixel_target(clip, config.encoder, mask.masked, config.target), "target/labels")
-    for place, tokens in enumerate(method.project_student(student)):
-        case.hold(tokens, f"out/student_direct.{place}")
-    for place, tokens in enumerate(method.generate_features(student, mask, grid)):
+    for index, tokens in enumerate(method.project_student(student)):
+        case.hold(tokens, f"out/student_direct.{index}")
+    for index, tokens in enumerate(method.generate_features(student, mask, grid)):
         assert mask.teacher_only is not None
-        projection = method.projections[str(config.direct_pairs[place][0])]  # released: the one at the same place
-        seen = projection(student.layers[config.generator_pairs[place][0]])
-        joined, _ = run_trunk(method.generators[place], seen, mask.visible, mask.teacher_only, grid)
-        case.hold(joined, f"out/generator_input.{place}")
-        case.hold(tokens, f"out/generator.{place}")
-        case.hold(tokens, f"out/student_generation.{place}")
+        projection = method.projections[str(config.direct_pairs[index][0])]  # released: the one at the same place
+        encoded = projection(student.layers[config.generator_pairs[index][0]])
+        joined, _ = run_trunk(method.generators[index], encoded, mask.visible, mask.teacher_only, grid)
+        case.hold(joined, f"out/generator_input.{index}")
+        case.hold(tokens, f"out/generator.{index}")
+        case.hold(tokens, f"out/student_generation.{index}")
     tables = {"encoder": config.encoder.dim, "decoder": config.decoder.dim, "generator": config.generator_config.dim}
     for name, dim in tables.items():
         hold_table(case, build_position_table("sinusoid", grid, dim, clip.device)[None], f"const/{name}_pos_embed")

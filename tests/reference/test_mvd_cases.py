@@ -80,24 +80,24 @@ def hold_tables(case: Case, method: MVD, grid: Grid) -> None:
     decoder = build_position_table("sincos3d", grid, config.decoder.dim, device)[None]
     video = build_position_table("sinusoid", grid, method.teachers["video"].model.config.dim, device)[None]
     image = reference_mae.table(Grid(1, grid.h, grid.w), method.teachers["image"].model.config.dim)
-    for name, ours in {
+    for name, result in {
         "student/pos_embed": student,
         "student/pos_embed_img": decoder,
         "student/pos_embed_vid": decoder,
         "const/video_teacher_pos_embed": video,
         "teacher_image/pos_embed": image,
     }.items():
-        hold_table(case, ours, name)
+        hold_table(case, result, name)
 
 
 def hold_student(case: Case, method: MVD, clip: Tensor, mask: Mask) -> None:
     """What goes through the student, as far as its decoders' first blocks; the class token first."""
     grid = method.encoder.grid(clip)
-    seen = method.encoder(clip, mask.visible)
+    encoded = method.encoder(clip, mask.visible)
     case.hold(method.encoder.embed_tokens(clip) - method.encoder.positions(grid, clip.device), "out/patch_embed")
-    case.hold(torch.cat([seen.cls_token, seen.tokens], dim=1), "out/encoder")
+    case.hold(torch.cat([encoded.cls_token, encoded.tokens], dim=1), "out/encoder")
     for name, decoder in (("img", method.decoders["image"]), ("vid", method.decoders["video"])):
-        tokens, classes = decoder.embed(seen.tokens), decoder.embed(seen.cls_token)
+        tokens, classes = decoder.embed(encoded.tokens), decoder.embed(encoded.cls_token)
         case.hold(torch.cat([classes, tokens], dim=1), f"out/down_{name}")
         joined, _ = run_trunk(decoder.trunk, tokens, mask.visible, mask.masked, grid, classes)
         case.hold(joined, f"out/decoder_{name}_input")
@@ -122,16 +122,16 @@ def test_a_distillation_agrees_with_mvds_authors(case: Case) -> None:
     if case.json["config"]["video_teacher_input"] != "input/video":
         own = case.tensors[case.json["config"]["video_teacher_input"]]
         features["video"] = extract_features(method.teachers["video"], colours(own), grid)
-    looked_at = config.encoder.tubelet[0] if config.image_frames == "all" else 1
-    by_frame = rearrange(features["image"], "b (t s) (r d) -> (b t r) s d", t=grid.t, r=looked_at)
+    num_frames = config.encoder.tubelet[0] if config.image_frames == "all" else 1
+    by_frame = rearrange(features["image"], "b (t s) (r d) -> (b t r) s d", t=grid.t, r=num_frames)
     case.hold(by_frame, "out/teacher_image_features")
     case.hold(features["video"], "out/teacher_video_features")
 
-    guesses, targets = method.forward_student(clip, mask), method.select_targets(features, mask)
-    output = method.forward_loss(guesses, targets)
+    predictions, targets = method.forward_student(clip, mask), method.select_targets(features, mask)
+    output = method.forward_loss(predictions, targets)
     output.loss.backward()
     for name in ("image", "video"):
-        case.hold(guesses[name], f"out/prediction_{name}")
+        case.hold(predictions[name], f"out/prediction_{name}")
         case.hold(targets[name], f"target/{name}")
         case.hold(output.parts[name].detach(), f"loss/{name}", "losses")
     case.hold(output.loss.detach(), "loss/total", "losses")
@@ -169,10 +169,10 @@ def test_the_classifier_agrees_with_mvds_authors(case: Case) -> None:
     clip, label = colours(case.tensors["input/video"]), case.tensors["input/label"]
     table = build_position_table("sincos3d", model.encoder.grid(clip), encoder.dim, clip.device)
     hold_table(case, table[None], "const/pos_embed")
-    seen = model.encoder(clip, layers=range(1, encoder.depth + 1))
+    encoded = model.encoder(clip, layers=range(1, encoder.depth + 1))
     case.hold(model.encoder.embed_tokens(clip), "out/tokens_with_position")
-    for block, tokens in seen.layers.items():
-        case.hold(torch.cat([seen.cls_layers[block], tokens], dim=1), f"out/block.{block - 1}")
+    for block, tokens in encoded.layers.items():
+        case.hold(torch.cat([encoded.cls_layers[block], tokens], dim=1), f"out/block.{block - 1}")
     case.hold(model.forward_features(clip), "out/features")
     logits = model(clip)
     case.hold(logits, "out/logits")

@@ -35,16 +35,16 @@ pytestmark = pytest.mark.reference
 def test_rates_are_the_table_s(case):
     tolerance = case.json["tolerance"]
     for row in case.json["rows"]:
-        asked, epoch = row["settings"], row["settings"]["niter_per_ep"]
+        requested, epoch = row["settings"], row["settings"]["niter_per_ep"]
         schedule = LRSchedule(
-            peak_lr=asked["base_value"],
-            min_lr=asked["final_value"],
-            cosine_steps=asked["epochs"] * epoch,
-            warmup_steps=max(asked.get("warmup_steps", 0), 0) or asked.get("warmup_epochs", 0) * epoch,
-            start_lr=asked.get("start_warmup_value", 0.0),
+            peak_lr=requested["base_value"],
+            min_lr=requested["final_value"],
+            cosine_steps=requested["epochs"] * epoch,
+            warmup_steps=max(requested.get("warmup_steps", 0), 0) or requested.get("warmup_epochs", 0) * epoch,
+            start_lr=requested.get("start_warmup_value", 0.0),
         )
-        ours = [schedule.compute_lr(step) for step in range(row["length"])]
-        assert ours == pytest.approx(row["values"], rel=tolerance["rtol"], abs=tolerance["atol"])
+        result = [schedule.compute_lr(step) for step in range(row["length"])]
+        assert result == pytest.approx(row["values"], rel=tolerance["rtol"], abs=tolerance["atol"])
 
 
 STEPS = 2520 * 10**6  # of an epoch: every epoch in the tables is a whole number of these
@@ -53,28 +53,30 @@ STEPS = 2520 * 10**6  # of an epoch: every epoch in the tables is a whole number
 @pytest.mark.parametrize("case", cases(kind="lr_schedule"))
 def test_rates_at_parts_of_epochs_are_mae_s(case):
     tolerance = case.json["tolerance"]
-    for asked in case.json["schedules"]:
-        final = asked["lr"] if asked.get("fixed_lr") else asked["min_lr"]
+    for requested in case.json["schedules"]:
+        final = requested["lr"] if requested.get("fixed_lr") else requested["min_lr"]
         plan = plan_training(
             num_videos=STEPS,
             batch=1,
-            optim=AdamWConfig(base_lr=256 * asked["lr"], min_lr=256 * final),
-            schedule=CosineConfig(epochs=asked["epochs"], warmup_epochs=asked["warmup_epochs"], warmup_rule="mae"),
+            optim=AdamWConfig(base_lr=256 * requested["lr"], min_lr=256 * final),
+            schedule=CosineConfig(
+                epochs=requested["epochs"], warmup_epochs=requested["warmup_epochs"], warmup_rule="mae"
+            ),
         )
-        points = asked.get("points") or [row[0] for row in asked["values"]]
-        ours = [plan.compute_lr(round(epoch * STEPS)) for epoch in points]
+        points = requested.get("points") or [row[0] for row in requested["values"]]
+        result = [plan.compute_lr(round(epoch * STEPS)) for epoch in points]
         assert [round(epoch * STEPS) / STEPS for epoch in points] == pytest.approx(points, rel=0, abs=1e-12)
-        for scale, theirs in columns(asked):
-            scaled = [rate * scale for rate in ours]
-            assert scaled == pytest.approx(theirs, rel=tolerance["rtol"], abs=tolerance["atol"])
+        for scale, expected in columns(requested):
+            scaled = [rate * scale for rate in result]
+            assert scaled == pytest.approx(expected, rel=tolerance["rtol"], abs=tolerance["atol"])
 
 
-def columns(asked):
+def columns(requested):
     """The rates of a schedule's groups, each with the share of the rate that the group learns at."""
-    if "lr_values" in asked:
-        return [(1.0, asked["lr_values"])]
-    assert asked["columns"][3] == "lr of a group with lr_scale 0.75**3"
-    return [(scale, [row[place] for row in asked["values"]]) for place, scale in ((1, 1.0), (2, 1.0), (3, 0.75**3))]
+    if "lr_values" in requested:
+        return [(1.0, requested["lr_values"])]
+    assert requested["columns"][3] == "lr of a group with lr_scale 0.75**3"
+    return [(scale, [row[index] for row in requested["values"]]) for index, scale in ((1, 1.0), (2, 1.0), (3, 0.75**3))]
 
 
 # ---- Parameter groups -----------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ MVD = ("positions", "cls_token")  # spared when it is pre-trained: mask tokens d
 MAE = ()  # nothing is, in MAE and ST-MAE
 
 
-def ours(module: nn.Module, names: tuple[RenameRule, ...], **optim: Any) -> Groups:
+def result(module: nn.Module, names: tuple[RenameRule, ...], **optim: Any) -> Groups:
     """The groups of our parameters that each of theirs consists of, one or several."""
     numbered = dict(enumerate(dict(module.named_parameters()).items()))
     marks = {name: torch.full_like(parameter, number) for number, (name, parameter) in numbered.items()}
@@ -96,19 +98,19 @@ def ours(module: nn.Module, names: tuple[RenameRule, ...], **optim: Any) -> Grou
         for parameter in group["params"]
     }
     return {
-        theirs: [group_of[numbered[number][1]] for number in map(int, mark.unique())]
-        for theirs, mark in to_foreign(marks, names).items()
+        expected: [group_of[numbered[number][1]] for number in map(int, mark.unique())]
+        for expected, mark in to_foreign(marks, names).items()
     }
 
 
-def hold(found: Groups, theirs: Mapping[str, dict[str, Any]], rtol: float) -> None:
-    assert found.keys() == theirs.keys()
-    for name, wanted in theirs.items():
-        for group in found[name]:
-            assert group["weight_decay"] == wanted["weight_decay"], name
-            assert group["lr_scale"] == pytest.approx(wanted["lr_scale"], rel=rtol, abs=0), name
-            if "layer_id" in wanted:
-                assert group["layer"] == wanted["layer_id"], name
+def hold(output: Groups, expected: Mapping[str, dict[str, Any]], rtol: float) -> None:
+    assert output.keys() == expected.keys()
+    for name, expected_group in expected.items():
+        for group in output[name]:
+            assert group["weight_decay"] == expected_group["weight_decay"], name
+            assert group["lr_scale"] == pytest.approx(expected_group["lr_scale"], rel=rtol, abs=0), name
+            if "layer_id" in expected_group:
+                assert group["layer"] == expected_group["layer_id"], name
 
 
 def classifier(encoder: ViTConfig, *, mean: bool = True) -> nn.Module:
@@ -171,13 +173,13 @@ def test_decay_and_layer_scales_are_the_tables(case: Case) -> None:
     for row in case.json["rows"]:
         module, names = built(case, row)
         spared = {"no_weight_decay": MVD} if (case.method, row["model"]) == ("mvd", "student") else {}
-        found = ours(module, names, weight_decay=row["weight_decay"], layer_decay=row["layer_decay"], **spared)
-        theirs = dict(row["parameters"])
+        output = result(module, names, weight_decay=row["weight_decay"], layer_decay=row["layer_decay"], **spared)
+        expected = dict(row["parameters"])
         if case.method == "amd":  # what they neither train nor save, and what they make but never use
-            for place in range(len(row["options"]["generation_layers"])):
-                assert [group["weight_decay"] for group in found.pop(f"generator_mask_tokens.{place}")] == [0]
-                del theirs[f"generators.{place}.norm.weight"], theirs[f"generators.{place}.norm.bias"]
-        hold(found, theirs, case.json["tolerance"]["rtol"])
+            for index in range(len(row["options"]["generation_layers"])):
+                assert [group["weight_decay"] for group in output.pop(f"generator_mask_tokens.{index}")] == [0]
+                del expected[f"generators.{index}.norm.weight"], expected[f"generators.{index}.norm.bias"]
+        hold(output, expected, case.json["tolerance"]["rtol"])
 
 
 def models(case: Case) -> dict[str, tuple[nn.Module, tuple[RenameRule, ...]]]:
@@ -201,23 +203,25 @@ def models(case: Case) -> dict[str, tuple[nn.Module, tuple[RenameRule, ...]]]:
 
 @pytest.mark.parametrize("case", cases(kind="parameter_groups"))
 def test_mae_s_and_st_mae_s_fine_tunings_decay_and_slow_down_as_their_tables_say(case: Case) -> None:
-    made, optimizer = models(case), case.json["finetune_optimizer"]
+    models_by_name, optimizer = models(case), case.json["finetune_optimizer"]
     assert AdamWConfig(base_lr=1.0).betas == tuple(optimizer["betas"])
     assert AdamWConfig(base_lr=1.0).build(torch.nn.Linear(1, 1)).defaults["eps"] == optimizer["eps"]
-    for key, theirs in case.json["finetune_layer_decay"].items():
+    for key, expected in case.json["finetune_layer_decay"].items():
         settings = dict(setting.split("=") for setting in key.split(","))
-        module, names = made[f"global_pool={settings['global_pool']}" if "global_pool" in settings else "finetune"]
+        module, names = models_by_name[
+            f"global_pool={settings['global_pool']}" if "global_pool" in settings else "finetune"
+        ]
         rates = {name: float(settings[name]) for name in ("layer_decay", "weight_decay")}
-        hold(ours(module, names, **rates), theirs, case.json["tolerance"]["lr_scale"]["rtol"])
+        hold(result(module, names, **rates), expected, case.json["tolerance"]["lr_scale"]["rtol"])
 
 
 @pytest.mark.parametrize("case", cases(kind="parameter_groups"))
 def test_mae_s_and_st_mae_s_pre_trainings_decay_what_their_tables_say(case: Case) -> None:
-    found = ours(*models(case)["pretrain"], no_weight_decay=MAE)
-    decays = {name: {group["weight_decay"] for group in groups} for name, groups in found.items()}
+    output = result(*models(case)["pretrain"], no_weight_decay=MAE)
+    decays = {name: {group["weight_decay"] for group in groups} for name, groups in output.items()}
     tables = case.json["pretrain_weight_decay"]
-    theirs = tables.get("bias_wd=False", tables)  # image MAE has this one alone
-    assert decays == {name: {decay} for name, decay in theirs.items()}
+    expected = tables.get("bias_wd=False", tables)  # image MAE has this one alone
+    assert decays == {name: {decay} for name, decay in expected.items()}
     if "bias_wd=True" in tables:  # norms, too: an option of theirs that no published run has
         others = {name for name, decay in tables["bias_wd=True"].items() if decays[name] != {decay}}
-        assert others == {name for name in theirs if "norm" in name and name.endswith(".weight")}
+        assert others == {name for name in expected if "norm" in name and name.endswith(".weight")}

@@ -52,7 +52,7 @@ def stmae(case: Case) -> STMAE:
 
 def classifier(case: Case) -> Classifier:
     config = case.json["config"]
-    ours = ClassifierConfig(
+    result = ClassifierConfig(
         encoder=stmae_encoder_config(config),
         num_classes=config["num_classes"],
         # released: the first token is left out, be it the class token or not
@@ -60,30 +60,30 @@ def classifier(case: Case) -> Classifier:
         dropout=float(config["dropout"]),
         norm="pretrained",
     )
-    model = ours.build().train(config.get("mode") == "train")
-    case.load(model, build_stmae_classifier_rules(ours.encoder), "weights")
+    model = result.build().train(config.get("mode") == "train")
+    case.load(model, build_stmae_classifier_rules(result.encoder), "weights")
     return model
 
 
 @pytest.mark.parametrize("case", cases(method="st_mae", kind="pretrain_forward"))
 def test_st_mae_agrees_with_its_authors(case: Case) -> None:
-    method, stated = stmae(case), case.json["config"]
+    method, stored = stmae(case), case.json["config"]
     clip, mask, encoder = stmae_colours(case.tensors["input/video"]), stored_mask(case), method.encoder
     grid = encoder.grid(clip)
-    assert [grid.t, grid.h, grid.w] == stated["input_size"]
-    assert select_predicted_frames(clip.shape[2], method.config) == stated["target_frames"]
-    assert method.config.predicted_frames == stated["t_pred_patch_size"]
+    assert [grid.t, grid.h, grid.w] == stored["input_size"]
+    assert select_predicted_frames(clip.shape[2], method.config) == stored["target_frames"]
+    assert method.config.predicted_frames == stored["t_pred_patch_size"]
 
     embedded = encoder.embed_tokens(clip) - encoder.positions(grid, clip.device)
     case.hold_each(rearrange(embedded, "b (t s) d -> b t s d", t=grid.t), "out/patch_embed", "out")
     case.hold_each(encoder(clip, case.tensors["mask/ids_keep"]).tokens, "out/latent", "out")  # in their order
-    rebuilt = predictions(method, clip, mask)
-    case.hold_each(rebuilt, "out/pred", "out")
+    reconstruction = predictions(method, clip, mask)
+    case.hold_each(reconstruction, "out/pred", "out")
     u, p, q = method.config.target_config.tubelet
-    shown = rearrange(
-        rebuilt, "b (t h w) (u p q c) -> b c (t u) (h p) (w q)", t=grid.t, h=grid.h, w=grid.w, u=u, p=p, q=q
+    video = rearrange(
+        reconstruction, "b (t h w) (u p q c) -> b c (t u) (h p) (w q)", t=grid.t, h=grid.h, w=grid.w, u=u, p=p, q=q
     )
-    case.hold_each(shown, "out/pred_video", "out")
+    case.hold_each(video, "out/pred_video", "out")
     everything = torch.arange(grid.num_tokens).expand(len(clip), -1)
     case.hold_each(method.compute_target(clip, everything), "out/target", "out")
 
@@ -94,9 +94,9 @@ def test_st_mae_agrees_with_its_authors(case: Case) -> None:
 def test_the_classifier_agrees_with_st_maes_authors(case: Case) -> None:
     model, clip = classifier(case), stmae_colours(case.tensors["input/video"])
     last = model.config.encoder.depth
-    seen = model.encoder(clip, layers=(1, last))
+    encoded = model.encoder(clip, layers=(1, last))
     for block, name in ((1, "block0"), (last, "block_last")):
-        whole = torch.cat([seen.cls_layers[block], seen.layers[block]], dim=1)
+        whole = torch.cat([encoded.cls_layers[block], encoded.layers[block]], dim=1)
         case.hold_each(whole, f"out/{name}", "out")
     case.hold_each(whole[:, 1:].mean(dim=1), "out/pooled", "out")
     hold_classifier(case, model, clip, build_stmae_classifier_rules(model.config.encoder))
@@ -146,8 +146,8 @@ def hold_finetuning(case: Case) -> None:
     rates = [max(of_groups) for of_groups in case.json["lr_per_group"]]
     optimizer = optim.build(task)
     for rate, of_groups in zip(rates, case.json["lr_per_group"], strict=True):
-        ours = sorted(rate * group["lr_scale"] for group in optimizer.param_groups)
-        assert ours == pytest.approx(sorted(of_groups), rel=case.json["tolerance"]["lr"]["rtol"], abs=0)
+        result = sorted(rate * group["lr_scale"] for group in optimizer.param_groups)
+        assert result == pytest.approx(sorted(of_groups), rel=case.json["tolerance"]["lr"]["rtol"], abs=0)
     hold_steps(case, task, optim, loss, rates, build_stmae_classifier_rules(model.config.encoder), model)
 
 
@@ -168,8 +168,8 @@ def hold_steps(
     for first in range(0, config["steps"], every):
         group = range(first, min(first + every, config["steps"]))
         losses = [loss(step) for step in group]
-        for step, found in zip(group, losses, strict=True):
-            case.hold_each(found.detach(), torch.tensor(case.json["losses"][f"step{step}"]), "loss")
+        for step, output in zip(group, losses, strict=True):
+            case.hold_each(output.detach(), torch.tensor(case.json["losses"][f"step{step}"]), "loss")
         if len(losses) < every:  # what is left over is no step
             break
         norm = take_step(optimizer, runtime, task, torch.stack(losses).mean(), rates[first], config["clip_grad"])
@@ -193,8 +193,8 @@ def test_new_models_start_as_st_maes_authors_do(case: Case) -> None:
 
 @pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
 def test_weights_of_images_are_inflated_as_the_authors_do(case: Case) -> None:
-    theirs = case.under("input/inflate")
-    dim, _, p, q = theirs["patch_embed.proj.weight"].shape
+    reference = case.under("input/inflate")
+    dim, _, p, q = reference["patch_embed.proj.weight"].shape
     frames = case.tensors["out/inflate/patch_embed.proj.weight"].shape[2]
     image = ViTConfig(
         dim=dim, depth=1, heads=1, tubelet=(1, p, q), positions="learned", learned_grid=(1, 14, 14),
@@ -204,47 +204,47 @@ def test_weights_of_images_are_inflated_as_the_authors_do(case: Case) -> None:
         dim=dim, depth=1, heads=1, tubelet=(frames, p, q), positions="separable", learned_grid=(8, 14, 14),
         class_token=True, attention_bias="qkv",
     )  # fmt: skip
-    ours = translate_state_dict(theirs, build_classifier_rules(image))
-    ours = inflate_encoder({name.removeprefix("encoder."): tensor for name, tensor in ours.items()}, image, clips)
-    assert not ours["positions.time"].any()
-    found = to_foreign(
-        {f"encoder.{name}": tensor for name, tensor in ours.items()}, build_stmae_classifier_rules(clips)
+    result = translate_state_dict(reference, build_classifier_rules(image))
+    result = inflate_encoder({name.removeprefix("encoder."): tensor for name, tensor in result.items()}, image, clips)
+    assert not result["positions.time"].any()
+    output = to_foreign(
+        {f"encoder.{name}": tensor for name, tensor in result.items()}, build_stmae_classifier_rules(clips)
     )
-    words = {"pos_embed_spatial": "pos_embed", "pos_embed_class": "pos_embed_cls"}  # mae_st's, of ours
-    found = {words.get(name, name): tensor for name, tensor in found.items() if name != "pos_embed_temporal"}
-    assert found.keys() == case.under("out/inflate").keys()
-    for name, tensor in found.items():
+    text = {"pos_embed_spatial": "pos_embed", "pos_embed_class": "pos_embed_cls"}  # mae_st's, of ours
+    output = {text.get(name, name): tensor for name, tensor in output.items() if name != "pos_embed_temporal"}
+    assert output.keys() == case.under("out/inflate").keys()
+    for name, tensor in output.items():
         case.hold_each(tensor, f"out/inflate/{name}", "out")
 
 
 @pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
 def test_an_older_word_for_the_head_is_read(case: Case) -> None:
-    theirs, expected = case.under("input/convert"), case.under("out/convert")
-    (dim, _) = theirs["blocks.0.attn.q.weight"].shape
+    reference, expected = case.under("input/convert"), case.under("out/convert")
+    (dim, _) = reference["blocks.0.attn.q.weight"].shape
     others = {f"blocks.0.attn.{letter}.weight": torch.zeros(dim, dim) for letter in "kv"}  # without which it is no file
     encoder = ViTConfig(dim=dim, depth=1, heads=1, class_token=True, attention_bias="qkv")
     names = build_stmae_classifier_rules(encoder)
-    found = to_foreign(translate_state_dict(theirs | others, names), names)
-    assert found.keys() == expected.keys() | others.keys()
+    output = to_foreign(translate_state_dict(reference | others, names), names)
+    assert output.keys() == expected.keys() | others.keys()
     for name in expected:
-        case.hold_each(found[name], f"out/convert/{name}", "out")
+        case.hold_each(output[name], f"out/convert/{name}", "out")
 
 
 @pytest.mark.parametrize("case", cases(method="st_mae", kind="checkpoint_conversion"))
 def test_a_fine_tuning_goes_on_from_the_authors_pre_training(case: Case) -> None:
-    stated = case.json["pretrain_to_finetune"]
-    encoder, theirs = stmae_encoder_config(stated["config"]), case.under("input/pretrained")
+    stored = case.json["pretrain_to_finetune"]
+    encoder, reference = stmae_encoder_config(stored["config"]), case.under("input/pretrained")
     names = build_stmae_classifier_rules(encoder)
     head = {"head.weight": case.tensors["input/head.weight"], "head.bias": case.tensors["input/head.bias"]}
     config = ClassifierConfig(encoder=encoder, num_classes=len(head["head.bias"]), norm="pretrained")
     model = config.build().eval()
-    sevens = {name: torch.full_like(tensor, 7.0) for name, tensor in theirs.items()}  # a number that no start has
+    sevens = {name: torch.full_like(tensor, 7.0) for name, tensor in reference.items()}  # a number that no start has
     init_encoder(model.encoder, import_checkpoint(Checkpoint(sevens), encoder)[0], encoder, head_norm=model.norm)
-    found = to_foreign(model.state_dict(), names)
-    moved = {name for name, tensor in found.items() if (tensor == 7.0).all()}
-    assert sorted(found.keys() - moved) == stated["missing_keys"]
-    assert sorted(theirs.keys() - moved) == stated["unexpected_keys"]
+    output = to_foreign(model.state_dict(), names)
+    moved = {name for name, tensor in output.items() if (tensor == 7.0).all()}
+    assert sorted(output.keys() - moved) == stored["missing_keys"]
+    assert sorted(reference.keys() - moved) == stored["unexpected_keys"]
 
-    init_encoder(model.encoder, import_checkpoint(Checkpoint(theirs), encoder)[0], encoder, head_norm=model.norm)
+    init_encoder(model.encoder, import_checkpoint(Checkpoint(reference), encoder)[0], encoder, head_norm=model.norm)
     load_state_dict_strict(model.head, {name.removeprefix("head."): tensor for name, tensor in head.items()}, case.name)
     case.hold_each(model(stmae_colours(case.tensors["input/video"])), case.tensors["out/logits"], "out/logits")

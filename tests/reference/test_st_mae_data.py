@@ -32,9 +32,9 @@ SAMPLING = cases(kind="temporal_sampling")
 
 def pipelines(mode: str) -> list:
     """The cases of one mode, or the one that says that there are none."""
-    chosen = [each for each in PIPELINES if (case := each.values[0]) is None or case.json["config"]["mode"] == mode]
+    selected = [each for each in PIPELINES if (case := each.values[0]) is None or case.json["config"]["mode"] == mode]
     skipped = pytest.mark.skip(reason=f"no case of the reference folder is a pipeline of the mode {mode!r}")
-    return chosen or [pytest.param(None, id=f"{mode} is not here", marks=skipped)]
+    return selected or [pytest.param(None, id=f"{mode} is not here", marks=skipped)]
 
 
 class Replayed(np.random.Generator):
@@ -42,13 +42,13 @@ class Replayed(np.random.Generator):
 
     def __init__(self, seed: int):
         super().__init__(np.random.PCG64())
-        self.theirs = random.Random(seed)
+        self.python_rng = random.Random(seed)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:  # type: ignore[override]
-        return self.theirs.uniform(low, high)
+        return self.python_rng.uniform(low, high)
 
     def integers(self, stop: int) -> int:  # type: ignore[override]
-        return self.theirs.randint(0, stop - 1)
+        return self.python_rng.randint(0, stop - 1)
 
 
 def of_mode(case: Case, mode: str) -> list[dict]:
@@ -74,8 +74,8 @@ def test_spans_have_the_authors_length_and_room(case: Case) -> None:
         sampling = sampling_of(row)
         assert sampling.span_frames == pytest.approx(row["clip_span_in_frames"], rel=limits["rtol"], abs=limits["atol"])
         room = sampling.get_last_start(row["video_frames"])
-        for drawn in row["uniform_draws"]:
-            assert (0, room) == pytest.approx((drawn["low"], drawn["high"]), rel=limits["rtol"], abs=limits["atol"])
+        for sampled in row["uniform_draws"]:
+            assert (0, room) == pytest.approx((sampled["low"], sampled["high"]), rel=limits["rtol"], abs=limits["atol"])
 
 
 @pytest.mark.parametrize("case", SAMPLING)
@@ -84,7 +84,7 @@ def test_every_repeated_clip_of_pre_training_has_the_authors_frames(case: Case) 
         sampling, total = sampling_of(row), row["video_frames"]
         clips = [clip["source_frames"] for clip in row["clips"]]
         assert sampling.draw_repeat_indices(total, row["repeat_aug"], Replayed(row["seed"])) == clips
-        assert [sampling.list_indices_from(drawn["value"], total) for drawn in row["uniform_draws"]] == clips
+        assert [sampling.list_indices_from(sampled["value"], total) for sampled in row["uniform_draws"]] == clips
 
 
 @pytest.mark.parametrize("case", SAMPLING)
@@ -117,9 +117,9 @@ def test_test_crops_are_the_authors(case: Case) -> None:
         boxes = list_view_boxes(*scaled, size, 3, "stmae")
         crops = crop_views(frames, row["short_side"], size, 3, crop_rule="stmae")
         assert list_view_boxes(*scaled, size, 1, "stmae") == [boxes[1]]
-        for place, (box, crop) in enumerate(zip(boxes, crops, strict=True)):
-            assert [box.top, box.left] == row[f"offset_y_x_{place}"]
-            case.hold_each(as_clip(crop), f"out/crop_{row['index']}_{place}", "out")
+        for index, (box, crop) in enumerate(zip(boxes, crops, strict=True)):
+            assert [box.top, box.left] == row[f"offset_y_x_{index}"]
+            case.hold_each(as_clip(crop), f"out/crop_{row['index']}_{index}", "out")
 
 
 @pytest.mark.parametrize("case", PIPELINES)
@@ -135,20 +135,22 @@ def test_from_frames_to_pre_training_clips_every_step_is_the_authors(case: Case)
         crop = RandomResizedCrop(
             scale=tuple(config["jitter_scales_relative"]), ratio=tuple(config["jitter_aspect_relative"])
         )
-        size, draws, chance = (config["crop"],) * 2, run["draws"], Replayed(run["seed"])
-        theirs = case.tensors[f"out/clips_{run['index']}"]
-        assert len(draws) == 3 * len(theirs)
-        for clip, (span, box, mirror) in zip(theirs, zip(*[iter(draws)] * 3, strict=True), strict=True):
-            places = sampling.draw_indices(len(frames), chance)
-            assert places == sampling.list_indices_from(span["start"], len(frames))
-            shown = frames[places]
-            drawn = crop.draw_box(*shown.shape[1:3], size, chance)
-            assert list(drawn) == box["crop_top_left_height_width"]
+        size, draws, rng = (config["crop"],) * 2, run["draws"], Replayed(run["seed"])
+        expected = case.tensors[f"out/clips_{run['index']}"]
+        assert len(draws) == 3 * len(expected)
+        for clip, (span, box, mirror) in zip(expected, zip(*[iter(draws)] * 3, strict=True), strict=True):
+            indices = sampling.draw_indices(len(frames), rng)
+            assert indices == sampling.list_indices_from(span["start"], len(frames))
+            clip_frames = frames[indices]
+            sampled = crop.draw_box(*clip_frames.shape[1:3], size, rng)
+            assert list(sampled) == box["crop_top_left_height_width"]
             turned = flip_horizontal if mirror["flipped"] else np.array
             case.hold_each(
-                as_clip(turned(resize_frames(drawn.crop_frames(seen(shown)), size, crop.interpolation))), clip, "out"
+                as_clip(turned(resize_frames(sampled.crop_frames(normalize(clip_frames)), size, crop.interpolation))),
+                clip,
+                "out",
             )
-            hold_bytes(case, turned(resize_frames(drawn.crop_frames(shown), size, crop.interpolation)), clip)
+            hold_bytes(case, turned(resize_frames(sampled.crop_frames(clip_frames), size, crop.interpolation)), clip)
 
 
 @pytest.mark.parametrize("case", pipelines("val"))
@@ -157,16 +159,16 @@ def test_from_frames_to_validation_clips_every_step_is_the_authors(case: Case) -
     config = case.json["config"]
     sampling, frames = sampling_of(config, start_mode="frame"), case.tensors["input/frames_uint8"].numpy()
     for run in case.json["runs"]:
-        chance, drawn = Replayed(run["seed"]), (draw["value"] for draw in run["numpy_draws"])
+        rng, sampled = Replayed(run["seed"]), (draw["value"] for draw in run["numpy_draws"])
         for clip in case.tensors[f"out/clips_{run['index']}"]:
-            shown = seen(frames[sampling.draw_indices(len(frames), chance)])
-            sides, short = shown.shape[1:3], round(next(drawn))
+            clip_frames = normalize(frames[sampling.draw_indices(len(frames), rng)])
+            sides, short = clip_frames.shape[1:3], round(next(sampled))
             scaled = tuple(int(short * side / min(sides)) for side in sides)
-            offsets = [int(next(drawn)) if side > config["crop"] else 0 for side in scaled]
+            offsets = [int(next(sampled)) if side > config["crop"] else 0 for side in scaled]
             cut = CropBox(*offsets, config["crop"], config["crop"]).crop_frames(
-                resize_frames(shown, scaled, "bilinear")
+                resize_frames(clip_frames, scaled, "bilinear")
             )
-            case.hold_each(as_clip(flip_horizontal(cut) if next(drawn) < 0.5 else np.array(cut)), clip, "out")
+            case.hold_each(as_clip(flip_horizontal(cut) if next(sampled) < 0.5 else np.array(cut)), clip, "out")
 
 
 @pytest.mark.parametrize("case", pipelines("test"))
@@ -176,13 +178,13 @@ def test_from_frames_to_test_views_every_step_is_the_authors(case: Case) -> None
     views, crops = config["test_num_ensemble_views"], config["test_num_spatial_crops"]
     size = (config["crop"],) * 2
     short = config["crop"] if crops > 1 else config["train_jitter_scales"][0]
-    ours = [
+    result = [
         as_clip(crop)
-        for places in sampling.list_view_indices(len(frames), views)
-        for crop in crop_views(seen(frames[places]), short, size, crops, crop_rule="stmae")
+        for indices in sampling.list_view_indices(len(frames), views)
+        for crop in crop_views(normalize(frames[indices]), short, size, crops, crop_rule="stmae")
     ]
-    assert len(ours) == len(case.json["runs"])
-    for run, clip in zip(case.json["runs"], ours, strict=True):
+    assert len(result) == len(case.json["runs"])
+    for run, clip in zip(case.json["runs"], result, strict=True):
         case.hold_each(clip[None], f"out/clips_{run['index']}", "out")
 
 
@@ -192,43 +194,41 @@ def test_rectangles_are_erased_as_the_authors_erase_them(case: Case) -> None:
     erasing = RandomErasing(probability=case.json["config"]["probability"])
     for run in case.json["runs"]:
         clip = rearrange(case.tensors[f"input/frames_{run['seed']}"], "t c h w -> 1 c t h w")
-        chance, noise = random.Random(run["seed"]), torch.Generator().manual_seed(run["seed"])
-        assert run["erased"] == (chance.random() <= erasing.probability)
+        rng, noise = random.Random(run["seed"]), torch.Generator().manual_seed(run["seed"])
+        assert run["erased"] == (rng.random() <= erasing.probability)
         boxes, colours = torch.zeros(4, 1, dtype=torch.long), torch.zeros(1, 3, t, 1)
         if run["erased"]:
             high, wide = h, w
             while high >= h or wide >= w:
-                sides = erasing.compute_box_sides(
-                    torch.tensor([chance.random()]), torch.tensor([chance.random()]), h, w
-                )
+                sides = erasing.compute_box_sides(torch.tensor([rng.random()]), torch.tensor([rng.random()]), h, w)
                 high, wide = (int(side) for side in sides)
-            box = [chance.randint(0, h - high), chance.randint(0, w - wide), high, wide]
+            box = [rng.randint(0, h - high), rng.randint(0, w - wide), high, wide]
             assert box == run["top_left_height_width"]
             assert run["calls_for_pixels"] == [[3, high, wide]] * t
             boxes = torch.tensor(box)[:, None]
-            drawn = [torch.randn(3, high, wide, generator=noise) for _ in range(t)]
-            colours = rearrange(drawn, "t c h w -> 1 c t (h w)")
-        ours = rearrange(fill_boxes(clip, boxes, colours), "1 c t h w -> t c h w")
-        case.hold_each(ours, f"out/frames_{run['seed']}", "out")
+            sampled = [torch.randn(3, high, wide, generator=noise) for _ in range(t)]
+            colours = rearrange(sampled, "t c h w -> 1 c t (h w)")
+        result = rearrange(fill_boxes(clip, boxes, colours), "1 c t h w -> t c h w")
+        case.hold_each(result, f"out/frames_{run['seed']}", "out")
 
 
 @pytest.mark.parametrize("case", [*cases(kind="mixup", method="st_mae"), *cases(kind="mixup", method="image_mae")])
 def test_cutmix_boxes_follow_from_the_authors_draws(case: Case) -> None:
     config = case.json["config"]
     for run in case.json["runs"]:
-        chance = np.random.RandomState(run["numpy_seed"])
-        mixes = chance.rand() < config.get("mix_prob", config.get("prob"))
+        rng = np.random.RandomState(run["numpy_seed"])
+        mixes = rng.rand() < config.get("mix_prob", config.get("prob"))
         cuts = bool(mixes and config["cutmix_alpha"])
         if cuts and config["mixup_alpha"]:  # which of the two
-            cuts = chance.rand() < config["switch_prob"]
+            cuts = rng.rand() < config["switch_prob"]
         assert cuts == run["use_cutmix"]
         if not cuts:
             continue
-        lam = chance.beta(config["cutmix_alpha"], config["cutmix_alpha"])
+        lam = rng.beta(config["cutmix_alpha"], config["cutmix_alpha"])
         assert lam == run["lam_drawn"]
         box = run["boxes"][0] if "boxes" in run else run
         h, w = config["shape"][-2:]
-        middle = torch.tensor(float(chance.randint(h))), torch.tensor(float(chance.randint(w)))
+        middle = torch.tensor(float(rng.randint(h))), torch.tensor(float(rng.randint(w)))
         keep = make_cutmix_mask(torch.tensor(lam), middle, torch.ones(h, w))
         y0, y1, x0, x1 = box["bbox_yl_yh_xl_xh"]
         assert (keep[y0:y1, x0:x1] == 0).all()
@@ -244,22 +244,22 @@ def test_views_are_merged_by_either_of_the_authors_rules(case: Case) -> None:
     for rule, name, scale in (("mean", "sum", views), ("max", "max", 1)):
         scores = torch.stack([merge_views(each, rule) for each in logits])
         case.hold_each(scale * scores, f"out/video_scores_{name}", "out")
-        found = compute_accuracy(scores, case.tensors["input/labels"])
-        assert round(found.top1, 2) == case.json["losses"][f"{name}_top1_acc"]
-        assert round(found.top5, 2) == case.json["losses"][f"{name}_top5_acc"]
+        output = compute_accuracy(scores, case.tensors["input/labels"])
+        assert round(output.top1, 2) == case.json["losses"][f"{name}_top1_acc"]
+        assert round(output.top5, 2) == case.json["losses"][f"{name}_top5_acc"]
 
 
 def as_clip(frames: np.ndarray) -> Tensor:
     return rearrange(torch.from_numpy(frames), "t h w c -> c t h w")
 
 
-def seen(frames: np.ndarray) -> np.ndarray:
+def normalize(frames: np.ndarray) -> np.ndarray:
     """Bytes behind the model's door: what the authors crop and resize."""
     return ((frames.astype(np.float32) / 255 - MEAN) / STD).astype(np.float32)
 
 
-def hold_bytes(case: Case, frames: np.ndarray, theirs: Tensor) -> None:
+def hold_bytes(case: Case, frames: np.ndarray, expected: Tensor) -> None:
     """Bytes that were resized as such are no further away than their rounding explains."""
     limits = case.json["tolerance"]["out"]
-    apart = (as_clip(seen(frames)) - theirs).abs()
-    assert (apart <= ROUNDED + limits["atol"] + limits["rtol"] * theirs.abs()).all()
+    apart = (as_clip(normalize(frames)) - expected).abs()
+    assert (apart <= ROUNDED + limits["atol"] + limits["rtol"] * expected.abs()).all()

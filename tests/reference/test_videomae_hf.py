@@ -84,8 +84,8 @@ def test_a_classifier_of_transformers_agrees_with_it(case: Case, saved: Saved, t
     assert model.config.encoder.norm_eps == stored["layer_norm_eps"]
     clip = clip_of(case)
 
-    seen = model.encoder(clip, layers=range(1, model.config.encoder.depth + 1))
-    for block, tokens in seen.layers.items():
+    encoded = model.encoder(clip, layers=range(1, model.config.encoder.depth + 1))
+    for block, tokens in encoded.layers.items():
         case.hold(tokens, f"out/encoder_layer.{block - 1}")
     case.hold(model.forward_features(clip), "out/features")
     logits = model(clip)
@@ -106,11 +106,11 @@ def test_a_pre_training_of_transformers_agrees_with_it(case: Case, saved: Saved,
     clip, hidden = clip_of(case), case.tensors["input/bool_masked_pos"]
     mask = Mask(list_tokens(hidden, 0), list_tokens(hidden, 1))
 
-    seen = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
-    for block, tokens in seen.layers.items():
+    encoded = method.encoder(clip, mask.visible, layers=range(1, config.encoder.depth + 1))
+    for block, tokens in encoded.layers.items():
         case.hold(tokens, f"out/encoder_layer.{block - 1}")
-    case.hold(seen.tokens, "out/encoder")
-    case.hold(method.forward_decoder(clip, seen, mask), "out/logits")
+    case.hold(encoded.tokens, "out/encoder")
+    case.hold(method.forward_decoder(clip, encoded, mask), "out/logits")
     output = method(clip, mask=mask)
     case.hold(output.loss.detach(), "loss/total", "losses")
     output.loss.backward()

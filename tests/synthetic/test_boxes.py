@@ -241,8 +241,10 @@ def test_touching_hands_meet_and_balls_fly_from_thrower_to_catcher():
     for scene in map(acted, range(300)):
         for one, other in ((one, scene.figures[one.partner]) for one in scene.figures if one.partner is not None):
             right, frames = (other.x > one.x).astype(int), np.arange(SECONDS * FPS)
-            hands, partner_hands = (np.array([figure.locate_hand(0), figure.locate_hand(1)]) for figure in (one, other))
-            far = np.hypot(*(hands[right, :, frames] - partner_hands[1 - right, :, frames]).T)
+            own_hands, partner_hands = (
+                np.array([figure.locate_hand(0), figure.locate_hand(1)]) for figure in (one, other)
+            )
+            far = np.hypot(*(own_hands[right, :, frames] - partner_hands[1 - right, :, frames]).T)
             touching += list(far[one.actions[:, PERSON_ACTIONS.index("touch (a person)")]])
             throws = one.actions[:, PERSON_ACTIONS.index("throw (an object)")]
             if len(scene.balls) == 1 and not any(figure.actions[:, 4].any() for figure in scene.figures):
@@ -272,8 +274,8 @@ def test_no_single_frame_shows_a_movement_by_position_or_arms(many):
         for action in ("stand still", "move left", "move right", "jump"):
             actors = [figure for figure in firsts if action in doing(figure.actions[frame])]
             assert len(actors) > 100
-            places = np.array([(figure.x[frame] + WORLD_MARGIN) / world for figure in actors])
-            assert furthest_from_uniform(places) < 1, action
+            positions = np.array([(figure.x[frame] + WORLD_MARGIN) / world for figure in actors])
+            assert furthest_from_uniform(positions) < 1, action
         for name, number in {
             "floor": lambda figure, frame: figure.depth[frame],
             "height": lambda figure, frame: figure.height,

@@ -42,15 +42,15 @@ def test_clips_have_the_configured_size_and_number_of_frames(tiny):
 
 
 def test_an_encoded_file_has_the_drawn_frames():
-    drawn = draw_clip("circling", 3, 6, (64, 48))
-    read = read_frames(encode_h264(drawn, 8), range(6))
-    grey = drawn.mean(-1) - read.mean(-1)  # colours are stored at half the resolution
+    draws = draw_clip("circling", 3, 6, (64, 48))
+    read = read_frames(encode_h264(draws, 8), range(6))
+    grey = draws.mean(-1) - read.mean(-1)  # colours are stored at half the resolution
     assert np.sqrt((grey**2).mean()) < 8
 
 
 def test_every_frame_is_encoded_on_its_own():
-    drawn = draw_clip("right", 5, 6, (32, 32))
-    forth, back = (read_frames(encode_h264(clip, 8), range(6)) for clip in (drawn, drawn[::-1].copy()))
+    draws = draw_clip("right", 5, 6, (32, 32))
+    forth, back = (read_frames(encode_h264(clip, 8), range(6)) for clip in (draws, draws[::-1].copy()))
     assert np.array_equal(forth, back[::-1])
 
 
@@ -79,8 +79,8 @@ def drawn_states() -> dict[str, np.ndarray]:
 
 def furthest(one: np.ndarray, other: np.ndarray) -> float:
     """Kolmogorov and Smirnov's distance between two samples."""
-    places = np.concatenate([one, other])
-    shares = [np.searchsorted(np.sort(sample), places, side="right") / len(sample) for sample in (one, other)]
+    values = np.concatenate([one, other])
+    shares = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (one, other)]
     return float(np.abs(shares[0] - shares[1]).max())
 
 

@@ -61,13 +61,13 @@ def test_a_second_call_draws_nothing(datasets, config, monkeypatch):
 
 @CONFIGS
 def test_an_interrupted_call_leaves_no_list_and_the_next_one_completes_it(datasets, config, tmp_path, monkeypatch):
-    drawn = []
+    draws = []
 
     def interrupt_after(count: int, draw):
         def draw_or_interrupt(*args):
-            if len(drawn) == count:
+            if len(draws) == count:
                 raise KeyboardInterrupt
-            drawn.append(args)
+            draws.append(args)
             return draw(*args)
 
         return draw_or_interrupt
@@ -77,7 +77,7 @@ def test_an_interrupted_call_leaves_no_list_and_the_next_one_completes_it(datase
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, config)
     assert all(name == "synthetic.json" or name.endswith(".mp4") for name in contents(tmp_path))
-    drawn.clear()
+    draws.clear()
     monkeypatch.undo()
     progress = []
     make(tmp_path, config, progress=lambda *numbers: progress.append(numbers))
@@ -147,8 +147,8 @@ def test_a_config_that_cannot_be_drawn_is_refused(config, change, message):
 
 
 def test_the_directory_states_its_config(datasets):
-    stated = json.loads((datasets[CLIPS] / "synthetic.json").read_text())
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in stated.items()}
+    stored = json.loads((datasets[CLIPS] / "synthetic.json").read_text())
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     assert fields.pop("kind") == "SyntheticClipsConfig"
     assert fields.pop("drawing") == 1
     assert SyntheticClipsConfig(**fields) == CLIPS
