@@ -12,19 +12,17 @@ from vidstill.models.vit import ViTConfig
 from vidstill.utils.types import Grid
 
 
-def needs_inflation(source_config: ViTConfig, target_config: ViTConfig) -> bool:
+def needs_inflation(source: ViTConfig, target: ViTConfig) -> bool:
     """Whether an image encoder is to become a video encoder."""
-    return source_config.tubelet[0] == 1 < target_config.tubelet[0]
+    return source.tubelet[0] == 1 < target.tubelet[0]
 
 
-def needs_learned_positions(source_config: ViTConfig, target_config: ViTConfig) -> bool:
+def needs_learned_positions(source: ViTConfig, target: ViTConfig) -> bool:
     """Whether fixed positions are to become learned ones (MAE's fine-tuning)."""
-    return target_config.positions == "learned" and source_config.positions not in ("learned", "separable")
+    return target.positions == "learned" and source.positions not in ("learned", "separable")
 
 
-def inflate_encoder(
-    tensors: Mapping[str, Tensor], image_config: ViTConfig, video_config: ViTConfig
-) -> dict[str, Tensor]:
+def inflate_encoder(tensors: Mapping[str, Tensor], source: ViTConfig, target: ViTConfig) -> dict[str, Tensor]:
     """Inflate an image encoder to a video encoder (I3D, arXiv:1705.07750; ST-MAE, appendix A).
 
     The kernel is repeated over a tubelet's frames and divided by their number, so that a still clip gives the image's
@@ -33,17 +31,18 @@ def inflate_encoder(
 
     Args:
         tensors: With the names of `ViT`.
-        image_config: The image encoder.
-        video_config: The video encoder.
+        source: The image encoder.
+        target: The video encoder.
     """
-    frames = video_config.tubelet[0]
+    frames = target.tubelet[0]
     inflated = {name: tensor for name, tensor in tensors.items() if not name.startswith("positions.")}
-    kernel = inflated["patch_embed.weight"]
-    inflated["patch_embed.weight"] = repeat(kernel, "d (c p) -> d (c t p)", c=3, t=frames) / frames
-    inflated |= init_learned_positions(tensors, image_config, video_config)
-    if not video_config.class_token:
+    inflated["patch_embed.weight"] = (
+        repeat(inflated["patch_embed.weight"], "d (c p) -> d (c t p)", c=3, t=frames) / frames
+    )
+    inflated |= init_learned_positions(tensors, source, target)
+    if not target.class_token:
         inflated.pop("cls_token", None)
-    if video_config.attention_bias == "qv":
+    if target.attention_bias == "qv":
         for name in [name for name in inflated if name.endswith(".qkv.bias")]:
             query, _, value = inflated.pop(name).chunk(3)
             block = name.removesuffix("qkv.bias")
@@ -51,42 +50,37 @@ def inflate_encoder(
     return inflated
 
 
-def init_learned_positions(
-    tensors: Mapping[str, Tensor], source_config: ViTConfig, target_config: ViTConfig
-) -> dict[str, Tensor]:
+def init_learned_positions(tensors: Mapping[str, Tensor], source: ViTConfig, target: ViTConfig) -> dict[str, Tensor]:
     """The initial values of learned positions, from another encoder's positions; nothing if they are to be fixed.
 
     Args:
         tensors: Of the other encoder, with the names of `ViT`.
-        source_config: An image encoder, or one with fixed positions where the target's are joint.
-        target_config: The encoder that is to have them.
+        source: An image encoder, or one with fixed positions where the target's are joint.
+        target: The encoder that is to have them.
     """
-    if target_config.learned_grid is None or target_config.positions not in ("learned", "separable"):
+    if target.learned_grid is None or target.positions not in ("learned", "separable"):
         return {}
-    grid = Grid(*target_config.learned_grid)
-    frame = Grid(1, grid.h, grid.w)
-    if target_config.positions == "separable":
-        space = _build_source_table(tensors, source_config, frame)
-        positions = {"positions.space": space, "positions.time": space.new_zeros(grid.t, target_config.dim)}
-    elif needs_inflation(source_config, target_config):
-        space = _build_source_table(tensors, source_config, frame)
-        positions = {"positions.joint": repeat(space, "s d -> (t s) d", t=grid.t)}
+    t, h, w = target.learned_grid
+    is_image = target.positions == "separable" or needs_inflation(source, target)
+    table = _build_source_table(tensors, source, Grid(1 if is_image else t, h, w))
+    if target.positions == "separable":
+        positions = {"positions.space": table, "positions.time": table.new_zeros(t, target.dim)}
     else:
-        positions = {"positions.joint": _build_source_table(tensors, source_config, grid)}
-    if target_config.class_token:  # fixed tables have none
-        zeros = torch.zeros(1, target_config.dim)
+        positions = {"positions.joint": repeat(table, "n d -> (t n) d", t=t if is_image else 1)}
+    if target.class_token:  # fixed tables have none
+        zeros = torch.zeros(1, target.dim)
         positions["positions.cls_embedding"] = tensors.get("positions.cls_embedding", zeros)
     return positions
 
 
-def _build_source_table(tensors: Mapping[str, Tensor], source_config: ViTConfig, grid: Grid) -> Float[Tensor, "n d"]:
+def _build_source_table(tensors: Mapping[str, Tensor], source: ViTConfig, grid: Grid) -> Float[Tensor, "n d"]:
     """The positions that an encoder (of images, where they are separable) gives the tokens of a grid."""
-    old = Grid(*source_config.learned_grid) if source_config.learned_grid else grid
-    match source_config.positions:
+    old = Grid(*source.learned_grid) if source.learned_grid else grid
+    match source.positions:
         case "learned":
             return resize_position_table(tensors["positions.joint"], old, grid)
         case "separable":
             time = resize_position_table(tensors["positions.time"], Grid(old.t, 1, 1), Grid(1, 1, 1))
             return time + resize_position_table(tensors["positions.space"], Grid(1, old.h, old.w), grid)
         case fixed:
-            return build_position_table(fixed, grid, source_config.dim, torch.device("cpu"))
+            return build_position_table(fixed, grid, source.dim, torch.device("cpu"))

@@ -96,13 +96,18 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     Raises:
         InputError: There is no such source, it cannot be fetched, or it holds no weights.
     """
-    path = fetch_checkpoint(source, _read_file)
+    path, file = _resolve_source(source)
+    checkpoint = _read_shards(file) if file.name.endswith(INDEX_SUFFIX) else _read_file(file, str(file))
+    metadata, config = dict(checkpoint.foreign_metadata), file.with_name(HF_CONFIG_FILE)
     is_fetched = path != Path(source)
-    if path.is_dir():
-        return _read_with_config(_choose_file(path, source), has_config=True)
-    checkpoint = _read_with_config(path, has_config=is_fetched or path.name.startswith(_TRANSFORMERS_STEMS))
-    address = {"address": str(source)} if is_fetched else {}
-    return replace(checkpoint, foreign_metadata={**checkpoint.foreign_metadata, **address})
+    has_config = path.is_dir() or is_fetched or path.name.startswith(_TRANSFORMERS_STEMS)
+    if has_config and not checkpoint.metadata and config.is_file():
+        metadata |= read_json_object(config)
+        if (processor := file.with_name(HF_PROCESSOR_FILE)).is_file():
+            metadata["preprocessor"] = read_json_object(processor)
+    if is_fetched:
+        metadata["address"] = str(source)
+    return replace(checkpoint, foreign_metadata=metadata)
 
 
 def list_checkpoint_files(source: str | Path) -> list[Path]:
@@ -111,25 +116,17 @@ def list_checkpoint_files(source: str | Path) -> list[Path]:
     Raises:
         InputError: As `read_checkpoint`.
     """
+    _, file = _resolve_source(source)
+    shards = sorted(set(read_shard_index(file).values())) if file.name.endswith(INDEX_SUFFIX) else []
+    return [file, *map(file.with_name, shards)]
+
+
+def _resolve_source(source: str | Path) -> tuple[Path, Path]:
+    """The local path of a source, and its file or index."""
     path = fetch_checkpoint(source, _read_file)
-    path = _choose_file(path, source) if path.is_dir() else path
-    shards = sorted(set(read_shard_index(path).values())) if path.name.endswith(INDEX_SUFFIX) else []
-    return [path, *map(path.with_name, shards)]
-
-
-def _choose_file(directory: Path, source: str | Path) -> Path:
-    return directory / choose_checkpoint_file([each.name for each in directory.iterdir()], str(source))
-
-
-def _read_with_config(path: Path, *, has_config: bool) -> Checkpoint:
-    checkpoint = _read_shards(path) if path.name.endswith(INDEX_SUFFIX) else _read_file(path, str(path))
-    config = path.with_name(HF_CONFIG_FILE)
-    if not has_config or checkpoint.metadata or not config.is_file():
-        return checkpoint
-    metadata = {**checkpoint.foreign_metadata, **read_json_object(config)}
-    if (processor := path.with_name(HF_PROCESSOR_FILE)).is_file():
-        metadata["preprocessor"] = read_json_object(processor)
-    return replace(checkpoint, foreign_metadata=metadata)
+    if not path.is_dir():
+        return path, path
+    return path, path / choose_checkpoint_file([each.name for each in path.iterdir()], str(source))
 
 
 def _read_shards(index: Path) -> Checkpoint:

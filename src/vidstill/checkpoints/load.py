@@ -17,7 +17,7 @@ from vidstill.checkpoints.inflate import (
     needs_learned_positions,
 )
 from vidstill.checkpoints.io import Checkpoint, read_checkpoint
-from vidstill.checkpoints.layouts.infer_encoder import list_indices
+from vidstill.checkpoints.layouts.infer_encoder import list_indices, select_prefix
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.types import InputError
@@ -56,8 +56,7 @@ def _check_encoder(config: ViTConfig, checkpoint: Checkpoint) -> None:
     _check_depth(config, tensors, "", checkpoint.source)
     for name, tensor in _build_on_meta(config.build, checkpoint.source).state_dict().items():
         shape = tuple(tensors[name].shape) if name in tensors else None
-        is_optional = name.startswith("norm.") and shape is None
-        if shape != tuple(tensor.shape) and not is_optional:
+        if shape != tuple(tensor.shape) and not (name.startswith("norm.") and shape is None):
             raise InputError(
                 f"{checkpoint.source}: the encoder in its metadata has {name!r} of shape {tuple(tensor.shape)}, its "
                 f"tensors {shape or 'none'}; it is damaged, fetch or write it again"
@@ -120,11 +119,12 @@ def load_state_dict_strict(module: nn.Module, tensors: Mapping[str, Tensor], sou
 
 def _check_state_dict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     expected = module.state_dict()
-    if missing := sorted(expected.keys() - tensors.keys()):
+    missing, left_over = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing:
         raise InputError(
             f"{source} lacks {len(missing)} tensors of this model, first {missing[0]!r}: it is of another kind"
         )
-    if left_over := sorted(tensors.keys() - expected.keys()):
+    if left_over:
         raise InputError(
             f"{source} has {len(left_over)} tensors too many, first {left_over[0]!r}: it is of another kind"
         )
@@ -158,13 +158,9 @@ def merge_encoder_config(checkpoint: Checkpoint, config: ViTConfig) -> ViTConfig
     """
     source = infer_encoder_config(checkpoint, config)
     relative = source.relative_positions or config.relative_positions
-    target = replace(
-        source,
-        drop_path=config.drop_path,
-        drop_remainder=config.drop_remainder,
-        relative_positions=relative,
-        learned_grid=source.learned_grid or (config.learned_grid if relative else None),
-    )
+    grid = source.learned_grid or (config.learned_grid if relative else None)
+    target = replace(source, drop_path=config.drop_path, drop_remainder=config.drop_remainder)
+    target = replace(target, relative_positions=relative, learned_grid=grid)
     if needs_inflation(source, config):
         target = replace(target, tubelet=(config.tubelet[0], *source.tubelet[1:]))
     if needs_inflation(source, config) or needs_learned_positions(source, config):
@@ -174,11 +170,7 @@ def merge_encoder_config(checkpoint: Checkpoint, config: ViTConfig) -> ViTConfig
 
 def extract_encoder_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The encoder's tensors of a loaded checkpoint, with the names of `ViT`."""
-    return _select(checkpoint.tensors, _ENCODER_PREFIX)
-
-
-def _select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return select_prefix(checkpoint.tensors, _ENCODER_PREFIX)
 
 
 def init_encoder(
@@ -200,7 +192,7 @@ def init_encoder(
     """
     source_config = infer_encoder_config(checkpoint, config)
     tensors = extract_encoder_state(checkpoint)
-    norm = _select(tensors, "norm.") or _select(checkpoint.tensors, "norm.")
+    norm = select_prefix(tensors, "norm.") or select_prefix(checkpoint.tensors, "norm.")
     if needs_inflation(source_config, config):
         tensors = inflate_encoder(tensors, source_config, config)
     elif needs_learned_positions(source_config, config):

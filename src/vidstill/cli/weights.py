@@ -84,9 +84,10 @@ def convert_weights(
     if to != "vidstill" and LAYOUTS[to].format:
         check_foreign_suffix(out)
     check_output_file(out)
+    encoder = find_encoder(hint)
     checkpoint, conversion = read_checkpoint(source), dict[str, Any]()
     if not checkpoint.metadata:
-        native, report = import_checkpoint(checkpoint, find_encoder(hint), ignore_keys=ignore_keys)
+        native, report = import_checkpoint(checkpoint, encoder, ignore_keys=ignore_keys)
         conversion = _report_to_dict(report)
         history = {"counts": conversion["counts"], "ignored": conversion["ignored"]}
         metadata = {**native.metadata, **build_provenance({"converted": native}), **history}

@@ -54,8 +54,7 @@ class ForeignFile:
 
     def select(self, prefix: str) -> "ForeignFile":
         """The tensors under a prefix, without it."""
-        tensors = {name.removeprefix(prefix): each for name, each in self.tensors.items() if name.startswith(prefix)}
-        return replace(self, tensors=tensors)
+        return replace(self, tensors=select_prefix(self.tensors, prefix))
 
     def count_rows(self, name: str) -> int:
         """The number of outputs of a layer.
@@ -71,6 +70,11 @@ class ForeignFile:
         """Whether there is a patch embedding of videos (a kernel of 5 dimensions) or of images (4)."""
         weight = self.tensors.get(prefix + PATCH_EMBED_WEIGHT)
         return weight is not None and weight.ndim == ndim
+
+
+def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def list_indices(names: Mapping[str, Tensor], prefix: str) -> list[int]:
@@ -128,17 +132,9 @@ def infer_encoder(
     class_token = "cls_token" in tensors
     if same_modality is not None and same_modality.class_token and not class_token:  # before its table is a row short
         raise InputError(_format_missing_part("class token"))
-    positions = infer_positions(
-        tensors,
-        "pos_embed",
-        dim,
-        t,
-        default_positions,
-        expected_kind=same_modality.positions if same_modality else None,
-        hint_grid=hint.learned_grid if hint else None,
-        class_token=class_token,
-        requires_table=requires_table,
-    )
+    kind, grid = same_modality.positions if same_modality else None, hint.learned_grid if hint else None
+    options = {"class_token": class_token, "requires_table": requires_table}
+    positions = infer_positions(tensors, "pos_embed", dim, t, default_positions, kind, grid, **options)
     config = ViTConfig(
         dim=dim,
         heads=heads,
@@ -192,17 +188,9 @@ def infer_decoder(
     """
     encoder = inferred.config
     class_token = class_token or ("encoder" if encoder.class_token else "none")
-    positions = infer_positions(
-        file.tensors,
-        table,
-        dim,
-        encoder.tubelet[0],
-        kind or "sinusoid",
-        expected_kind=kind,
-        hint_grid=encoder.learned_grid or inferred.stored_grid,
-        class_token=class_token != "none",
-        requires_table=kind is None,
-    )
+    frames, grid = encoder.tubelet[0], encoder.learned_grid or inferred.stored_grid
+    options = {"class_token": class_token != "none", "requires_table": kind is None}
+    positions = infer_positions(file.tensors, table, dim, frames, kind or "sinusoid", kind, grid, **options)
     heads = heads or (dim // 64 if dim % 64 == 0 else 1)
     config = DecoderConfig(
         dim=dim,
@@ -287,7 +275,7 @@ def check_encoder_matches(config: ViTConfig, hint: ViTConfig) -> None:
         "class token": hint.class_token and not config.class_token,
         "layer scale (gamma_1, gamma_2)": hint.layer_scale > 0 and not config.layer_scale,
     }
-    if part := next((part for part, is_missing in missing.items() if is_missing), None):
+    for part in (part for part, is_missing in missing.items() if is_missing):
         raise InputError(_format_missing_part(part))
 
 

@@ -1,7 +1,6 @@
 """Infer position embeddings from the tables that a foreign file stores."""
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt, prod
 
@@ -45,12 +44,12 @@ def infer_positions(
     name: str,
     dim: int,
     frames: int,
-    default_positions: FixedPositionKind,
+    default_kind: FixedPositionKind,
+    expected_kind: PositionKind | None,
+    hint_grid: tuple[int, int, int] | None,
     *,
-    expected_kind: PositionKind | None = None,
-    hint_grid: tuple[int, int, int] | None = None,
-    class_token: bool = False,
-    requires_table: bool = False,
+    class_token: bool,
+    requires_table: bool,
 ) -> InferredPositions:
     """Infer the positions that a file stores under a name, or under `NAME_spatial` and `NAME_temporal`.
 
@@ -59,7 +58,7 @@ def infer_positions(
         name: Of the table.
         dim: The width that the table must have.
         frames: Of a tubelet; 1: of images.
-        default_positions: The kind where neither a table nor `expected_kind` says it.
+        default_kind: The kind where neither a table nor `expected_kind` says it.
         expected_kind: The kind of the expected encoder; None: any.
         hint_grid: The grid that a learned table of as many tokens is assumed to have.
         class_token: Whether a class token comes before the tokens.
@@ -71,18 +70,20 @@ def infer_positions(
     if f"{name}_spatial" in tensors or f"{name}_temporal" in tensors:
         inferred = InferredPositions("separable", _infer_separable_grid(tensors, name, hint_grid))
     elif name in tensors:
-        table = _check_position_table(tensors[name], name, dim)
-        inferred = _infer_joint_positions(table, name, frames, hint_grid, class_token=class_token)
+        table = tensors[name]
+        if table.ndim != 3 or len(table) != 1 or table.shape[2] != dim:
+            raise InputError(f"{name!r} is {tuple(table.shape)}; a position table is (1, tokens, {dim})")
+        inferred = _infer_joint_positions(table[0], name, frames, hint_grid, class_token=class_token)
     elif expected_kind in FIXED_POSITION_KINDS:
         note = f"positions {POSITION_DESCRIPTIONS[expected_kind]}, as in the recipe; the file has no table"
         return InferredPositions(expected_kind, notes=(note,))
     elif requires_table:
         raise InputError(f"it has no {name!r}, which every file of its layout has: it is incomplete")
     else:
-        note = f"positions {POSITION_DESCRIPTIONS[default_positions]}, as usual in the layout; the file has no table"
-        if default_positions == "sinusoid":
+        note = f"positions {POSITION_DESCRIPTIONS[default_kind]}, as usual in the layout; the file has no table"
+        if default_kind == "sinusoid":
             note += "; classifiers of MVD look the same and have sincos3d, which a recipe of MVD says (--hint)"
-        inferred = InferredPositions(default_positions, notes=(note,))
+        inferred = InferredPositions(default_kind, notes=(note,))
     continues_fixed = expected_kind == "learned" and inferred.kind in FIXED_POSITION_KINDS  # fine-tuning may learn them
     if expected_kind is not None and inferred.kind != expected_kind and not continues_fixed:
         raise InputError(format_position_mismatch(inferred.kind, expected_kind))
@@ -96,19 +97,13 @@ def format_position_mismatch(positions: PositionKind, expected: PositionKind) ->
     )
 
 
-def _check_position_table(tensor: Tensor, name: str, dim: int) -> Float[Tensor, "n d"]:
-    if tensor.ndim != 3 or len(tensor) != 1 or tensor.shape[2] != dim:
-        raise InputError(f"{name!r} is {tuple(tensor.shape)}; a position table is (1, tokens, {dim})")
-    return tensor[0]
-
-
 def _infer_separable_grid(
     tensors: Mapping[str, Tensor], name: str, hint_grid: tuple[int, int, int] | None
 ) -> tuple[int, int, int]:
-    missing = [axis for axis in ("spatial", "temporal") if f"{name}_{axis}" not in tensors]
-    if missing:
-        raise InputError(f"it has no {f'{name}_{missing[0]}'!r}: it is incomplete")
-    t, area = (tensors[f"{name}_{axis}"].shape[-2] for axis in ("temporal", "spatial"))
+    names = f"{name}_temporal", f"{name}_spatial"
+    if missing := [each for each in names if each not in tensors]:
+        raise InputError(f"it has no {missing[0]!r}: it is incomplete")
+    t, area = (tensors[each].shape[-2] for each in names)
     if hint_grid is not None and (hint_grid[0], hint_grid[1] * hint_grid[2]) == (t, area):
         return hint_grid
     side = isqrt(area)
@@ -134,8 +129,8 @@ def _infer_joint_positions(
     note = f"positions learned: {name!r} is none of the fixed tables"
     if hint_grid is not None and prod(hint_grid) == n:
         return InferredPositions("learned", hint_grid, (note,))
-    squares = [grid for grid in _iterate_grids(n, frames) if grid.h == grid.w]
-    usual = [grid for grid in squares if grid.t == _count_usual_slots(frames)]
+    squares = [grid for grid in _list_grids(n, frames) if grid.h == grid.w]
+    usual = [grid for grid in squares if grid.t == _count_usual_steps(frames)]
     if not usual and len(squares) != 1:
         raise InputError(_format_unknown_grid(name, n))
     grid = (usual or squares)[0]
@@ -165,23 +160,18 @@ def _match_fixed_table(
 
     if not is_table_of(Grid(1, 1, 1)):
         return None
-    grids = _iterate_grids(n, frames)
-    if hint_grid is not None and prod(hint_grid) == n:
-        grids = itertools.chain([Grid(*hint_grid)], grids)
-    if kind == "sinusoid":  # depends on the number of tokens alone
-        grids = itertools.islice(grids, 1)
-    return next(filter(is_table_of, grids), None)
+    grids = [Grid(*hint_grid)] if hint_grid is not None and prod(hint_grid) == n else []
+    grids += _list_grids(n, frames)
+    return next(filter(is_table_of, grids[:1] if kind == "sinusoid" else grids), None)  # which depends on n alone
 
 
-def _count_usual_slots(frames: int) -> int:
+def _count_usual_steps(frames: int) -> int:
     return 1 if frames == 1 else max(1, _USUAL_FRAMES // frames)
 
 
-def _iterate_grids(n: int, frames: int) -> Iterator[Grid]:
-    """Every grid of n tokens: square frames first, and those with as many time slots as 16 frames have first."""
-    slots = [1] if frames == 1 else [t for t in range(1, n + 1) if n % t == 0]
-    slots.sort(key=lambda t: abs(t - max(1, _USUAL_FRAMES // frames)))
-    yield from (Grid(t, isqrt(n // t), isqrt(n // t)) for t in slots if isqrt(n // t) ** 2 == n // t)
-    for t in slots:
-        area = n // t
-        yield from (Grid(t, h, area // h) for h in range(1, area + 1) if area % h == 0 and h * h != area)
+def _list_grids(n: int, frames: int) -> list[Grid]:
+    """Every grid of n tokens: square frames first, and those with as many time steps as 16 frames have first."""
+    steps = [1] if frames == 1 else [t for t in range(1, n + 1) if n % t == 0]
+    steps.sort(key=lambda t: abs(t - _count_usual_steps(frames)))
+    grids = [Grid(t, h, n // t // h) for t in steps for h in range(1, n // t + 1) if n // t % h == 0]
+    return sorted(grids, key=lambda grid: grid.h != grid.w)

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from vidstill.checkpoints.io import Checkpoint, write_safetensors
-from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, get_method_metadata, read_decoder_config
+from vidstill.checkpoints.layouts.layout import (
+    CHECKPOINT_KINDS,
+    ForeignFormat,
+    Layout,
+    get_method_metadata,
+    read_decoder_config,
+)
 from vidstill.checkpoints.layouts.rename import rename_to_foreign
 from vidstill.checkpoints.layouts.transformers import (
     FINAL_NORM_EPS,
@@ -19,7 +22,6 @@ from vidstill.checkpoints.layouts.transformers import (
     match_transformers,
 )
 from vidstill.checkpoints.licences import find_licence, format_provenance
-from vidstill.models.decoder import DecoderConfig
 from vidstill.models.vit import IMAGENET_MEAN, IMAGENET_STD, ViTConfig
 from vidstill.utils.config_io import from_dict
 from vidstill.utils.files import check_output_dir, get_package_version, write_bytes
@@ -37,29 +39,38 @@ _ARCHITECTURE_DESCRIPTIONS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class _ModelSpec:
     """The parts of a checkpoint that transformers has."""
 
-    encoder: ViTConfig
-    decoder: DecoderConfig | None
-    target: str  # of a pre-training
-    classifier: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-    omitted_modules: Sequence[str]
-
-    @property
-    def architecture(self) -> str:
+    def __init__(self, checkpoint: Checkpoint):
+        metadata, kind = checkpoint.metadata, checkpoint.metadata.get("kind")
+        if kind not in CHECKPOINT_KINDS:
+            description = f"is a {kind}" if kind else "does not say what it is"
+            raise InputError(
+                f"{checkpoint.source} {description}; only pre-trainings, encoders and classifiers can be exported"
+            )
+        self.classifier: Mapping[str, Any] = metadata.get("classifier", {}) if kind == "classifier" else {}
+        has_decoder = kind == "pretraining" and "decoder.head.weight" in checkpoint.tensors
+        self.decoder = read_decoder_config(metadata) if has_decoder else None
+        self.encoder = from_dict(ViTConfig, metadata.get("encoder") or self.classifier["encoder"])
+        self.target = str(get_method_metadata(metadata).get("target", "per_channel"))  # of a pre-training
+        prefixes = [
+            "encoder.",
+            *(["decoder."] if self.decoder else []),
+            *(["norm.", "head."] if self.classifier else []),
+        ]
+        tensors = checkpoint.tensors.items()
+        self.tensors = {name: tensor for name, tensor in tensors if name.startswith(tuple(prefixes))}
+        self.omitted_modules = sorted(
+            {name.partition(".")[0] for name in checkpoint.tensors.keys() - self.tensors.keys()}
+        )
+        self.architecture = "VideoMAEModel" if self.decoder is None else "VideoMAEForPreTraining"
+        # Of the norm before the head, where transformers has torch's default
+        self.final_norm_eps = FINAL_NORM_EPS if self.decoder is None else self.decoder.final_norm_eps
         if self.classifier:
-            return "VideoMAEForVideoClassification"
-        return "VideoMAEModel" if self.decoder is None else "VideoMAEForPreTraining"
-
-    @property
-    def final_norm_eps(self) -> float:
-        """Of the norm before the head, where transformers has torch's default."""
+            self.architecture = "VideoMAEForVideoClassification"
         if self.classifier.get("pooling") == "mean":
-            return float(self.classifier.get("norm_eps", 1e-6))
-        return FINAL_NORM_EPS if self.decoder is None else self.decoder.final_norm_eps
+            self.final_norm_eps = float(self.classifier.get("norm_eps", 1e-6))
 
 
 def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> list[str]:
@@ -78,7 +89,7 @@ def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> list[str]
     Raises:
         InputError: transformers has no such model, or the directory holds something else; nothing is written then.
     """
-    model = _read_model_spec(checkpoint)
+    model = _ModelSpec(checkpoint)
     if difference := next(_find_differences(model, checkpoint.metadata), None):
         raise InputError(f"{checkpoint.source} is no VideoMAE as transformers has it: {difference}")
     prefix = "" if model.architecture == "VideoMAEModel" else TRANSFORMERS_PREFIX
@@ -97,27 +108,6 @@ def export_to_transformers(checkpoint: Checkpoint, directory: Path) -> list[str]
 
 def _write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def _read_model_spec(checkpoint: Checkpoint) -> _ModelSpec:
-    metadata, kind = checkpoint.metadata, checkpoint.metadata.get("kind")
-    if kind not in ("pretraining", "encoder", "classifier"):
-        description = f"is a {kind}" if kind else "does not say what it is"
-        raise InputError(
-            f"{checkpoint.source} {description}; only pre-trainings, encoders and classifiers can be exported"
-        )
-    classifier = metadata.get("classifier", {}) if kind == "classifier" else {}
-    has_decoder = kind == "pretraining" and "decoder.head.weight" in checkpoint.tensors
-    decoder = read_decoder_config(metadata) if has_decoder else None
-    prefixes = ("encoder.", *(("decoder.",) if decoder else ()), *(("norm.", "head.") if classifier else ()))
-    return _ModelSpec(
-        encoder=from_dict(ViTConfig, metadata["encoder"] if "encoder" in metadata else classifier["encoder"]),
-        decoder=decoder,
-        target=str(get_method_metadata(metadata).get("target", "per_channel")),
-        classifier=classifier,
-        tensors={name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefixes)},
-        omitted_modules=sorted({n.partition(".")[0] for n in checkpoint.tensors if not n.startswith(prefixes)}),
-    )
 
 
 def _find_differences(model: _ModelSpec, metadata: Mapping[str, Any]) -> Iterator[str]:

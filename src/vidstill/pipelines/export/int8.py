@@ -8,6 +8,7 @@ by channel; activations are rounded clip by clip, so that no calibration data ar
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -126,18 +127,14 @@ def quantize_onnx(float_path: Path, out: Path, metadata: Mapping[str, Any]) -> N
 def _measure_latency(model: ExportableModel, float_path: Path, int8_path: Path) -> dict[str, Sequence[float]]:
     """Return the seconds of one clip on one core, in interleaved runs."""
     clip = add_boxes(model, draw_synthetic_clips(model, 1))
-    modules = {
-        "int8": OnnxSession(int8_path, threads=1),
-        "float32 in onnxruntime": OnnxSession(float_path, threads=1),
-        "float32 in torch": model.module,
-    }
-    functions = {name: lambda module=module: module(*clip) for name, module in modules.items()}
+    modules = {"int8": OnnxSession(int8_path, threads=1), "float32 in onnxruntime": OnnxSession(float_path, threads=1)}
+    modules |= {"float32 in torch": model.module}
+    functions = {name: partial(module, *clip) for name, module in modules.items()}
     rng, start = numpy_rng(0, "turns"), time.perf_counter()
     rounds: list[dict[str, float]] = []
     with torch.no_grad(), pin_to_one_core():
         time_in_random_order(functions, rng)  # warm-up
-        while len(rounds) < _MIN_ROUNDS or (
-            len(rounds) < _MAX_ROUNDS and time.perf_counter() - start < _TIMING_SECONDS
-        ):
-            rounds.append(time_in_random_order(functions, rng))
+        for number in range(_MAX_ROUNDS):
+            if number < _MIN_ROUNDS or time.perf_counter() - start < _TIMING_SECONDS:
+                rounds.append(time_in_random_order(functions, rng))
     return {name: [each[name] for each in rounds] for name in functions}

@@ -140,7 +140,11 @@ def _load_exportable_encoder(source: str, config: ExportConfig) -> ExportableMod
     output_type = config.output_type or ("logits" if fine_tuned else "features")
     if output_type == "logits":
         encoder.require_classifier()
-    views = _override_views(encoder.test_views or encoder.views, config)
+    views = encoder.test_views or encoder.views
+    if config.frames is not None:
+        views = replace(views, sampling=replace(views.sampling, num_frames=config.frames))
+    if config.size is not None:
+        views = replace(views, size=config.size, short_side=min(config.size))
     names = encoder.classes if output_type == "logits" else ()
     return ExportableModel(
         module=OutputWrapper(encoder, output_type).cpu().float().eval(),
@@ -180,11 +184,3 @@ def _load_exportable_detector(source: str, config: ExportConfig) -> ExportableMo
         },
         source=source,
     )
-
-
-def _override_views(views: ViewsConfig, config: ExportConfig) -> ViewsConfig:
-    if config.frames is not None:
-        views = replace(views, sampling=replace(views.sampling, num_frames=config.frames))
-    if config.size is not None:
-        views = replace(views, size=config.size, short_side=min(config.size))
-    return views
