@@ -13,7 +13,6 @@ from vidstill.checkpoints.layouts.layout import LayoutMatch
 from vidstill.checkpoints.layouts.registry import LAYOUTS
 from vidstill.checkpoints.layouts.rename import ConversionStatus, TensorConversion, rename_tensors
 from vidstill.models.vit import ViTConfig
-from vidstill.utils.config_io import from_dict
 from vidstill.utils.text import join_first
 from vidstill.utils.types import InputError
 
@@ -61,7 +60,7 @@ def import_checkpoint(
     try:
         key, match = _detect_layout(file)
         if hint is not None:
-            check_encoder_matches(from_dict(ViTConfig, match.metadata["encoder"]), hint)
+            check_encoder_matches(match.inferred.config, hint)
         renamed, entries = rename_tensors(tensors, match.rules)
         shapes = match.compute_shapes()
     except InputError as error:
@@ -69,18 +68,17 @@ def import_checkpoint(
     entries = [_resolve_entry(entry, shapes, ignore_keys) for entry in entries]
     present = {entry.native_name for entry in entries}
     for name in [name for name in shapes if name not in present]:
-        reasons = (reason for prefix, reason in match.optional_prefixes.items() if name.startswith(prefix))
-        if reason := next(reasons, None):
+        if reason := match.find_reason(name):
             entries.append(TensorConversion("", name, shapes[name], "missing", reason))
     native = {name: tensor for name, tensor in renamed.items() if name in shapes}
     if faults := _describe_faults(native, shapes, entries):
         raise InputError(f"{source} was recognized as {match.description}, and {faults}")
     description = f"{match.description}, all under {wrapper!r}" if wrapper else match.description
-    metadata = {"layout": key, **match.metadata, "separate_qkv": file.has_separate_qkv}
+    metadata = {"layout": key, **match.build_metadata(), "separate_qkv": file.has_separate_qkv}
     entries = [
         replace(entry, foreign_name=wrapper + entry.foreign_name) if entry.foreign_name else entry for entry in entries
     ]
-    notes = (*match.notes, *map(str, checkpoint.foreign_metadata.get("notes", ())))
+    notes = (*match.inferred.notes, *match.notes, *map(str, checkpoint.foreign_metadata.get("notes", ())))
     report = ConversionReport(description, tuple(entries), notes)
     return replace(checkpoint, tensors=native, metadata=metadata), report
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_decoder, infer_encoder, list_indices
-from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, build_match, get_method_metadata
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, get_method_metadata
 from vidstill.checkpoints.layouts.rename import RenameRule, build_token_rule
 from vidstill.checkpoints.layouts.videomae import POSITION_KINDS, build_videomae_rules, infer_videomae_decoder
 from vidstill.models.decoder import DecoderTrunk
@@ -35,7 +35,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         prefix = f"generators.{index}."
         generator, _ = infer_decoder(file, f"{prefix}blocks.", dim, inferred, kind="sinusoid", class_token="none")
         modules[prefix] = partial(DecoderTrunk, generator)
-    return build_match(
+    return LayoutMatch(
         "pretraining",
         f"a pre-training of AMD (VideoMAE's tensors, {len(heads)} projection_heads, {len(generators)} generators)",
         inferred,

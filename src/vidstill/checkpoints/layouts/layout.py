@@ -30,63 +30,44 @@ class LayoutMatch:
     """What a foreign file was recognized as.
 
     Args:
+        kind: Of the checkpoint; an encoder may lack its final norm.
         description: For people, such as "a pre-training of VideoMAE".
-        metadata: What a native file of it would say: `kind`, `encoder` (a ViTConfig as a dict), and by its kind
-            `classifier`, `decoder`, `method`.
+        inferred: The encoder.
         rules: Turn the foreign names into ours.
-        modules: What the file must hold.
+        metadata: What a native file of it would say beside its kind and encoder: `classifier`, `decoder`, `method`.
+        modules: What the file must hold; its encoder, if it is not among them.
         optional_prefixes: Our names that such a file may lack, and why.
-        notes: What the file does not say and was assumed or taken from the hint.
+        notes: What is not in the file and was assumed or taken from the hint, beside the encoder.
     """
 
+    kind: CheckpointKind
     description: str
-    metadata: Mapping[str, Any]
+    inferred: InferredEncoder
     rules: Sequence[RenameRule]
-    modules: ModuleBuilders
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    modules: ModuleBuilders = field(default_factory=dict)
     optional_prefixes: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+
+    def build_metadata(self) -> dict[str, Any]:
+        """The metadata of the native file."""
+        inferred = self.inferred
+        grid = {"grid": list(inferred.stored_grid)} if inferred.stored_grid else {}
+        encoder = to_dict(replace(inferred.config, drop_path=0.0))
+        return {"kind": self.kind, "encoder": encoder, **grid, **self.metadata}
+
+    def find_reason(self, name: str) -> str | None:
+        """Why the file may lack one of our names; None: it may not."""
+        optional = {"encoder.norm.": "an encoder may be saved without its final norm"} if self.kind == "encoder" else {}
+        reasons = {**optional, **self.optional_prefixes}
+        return next((reason for prefix, reason in reasons.items() if name.startswith(prefix)), None)
 
     def compute_shapes(self) -> dict[str, tuple[int, ...]]:
         """Our names and shapes that the file must hold; no memory is taken."""
+        modules = {"encoder.": self.inferred.config.build, **self.modules}
         with torch.device("meta"):
-            states = {prefix: build().state_dict() for prefix, build in self.modules.items()}
+            states = {prefix: build().state_dict() for prefix, build in modules.items()}
         return {prefix + name: tuple(each.shape) for prefix, state in states.items() for name, each in state.items()}
-
-
-def build_match(
-    kind: CheckpointKind,
-    description: str,
-    inferred: InferredEncoder,
-    rules: Sequence[RenameRule],
-    *,
-    notes: Sequence[str] = (),
-    metadata: Mapping[str, Any] | None = None,
-    modules: ModuleBuilders | None = None,
-    optional_prefixes: Mapping[str, str] | None = None,
-) -> LayoutMatch:
-    """Build a match whose metadata, modules and notes start with the encoder's.
-
-    Args:
-        kind: An encoder may lack its final norm.
-        description: For people.
-        inferred: The encoder.
-        rules: Turn the foreign names into ours.
-        notes: Notes beside the encoder's.
-        metadata: Metadata beside the kind and the encoder.
-        modules: Modules beside the encoder.
-        optional_prefixes: Our names that such a file may lack, and why.
-    """
-    native = {"kind": kind, "encoder": to_dict(replace(inferred.config, drop_path=0.0))}
-    native |= {"grid": list(inferred.stored_grid)} if inferred.stored_grid else {}
-    optional = {"encoder.norm.": "an encoder may be saved without its final norm"} if kind == "encoder" else {}
-    return LayoutMatch(
-        description,
-        {**native, **(metadata or {})},
-        rules,
-        {"encoder.": inferred.config.build, **(modules or {})},
-        {**optional, **(optional_prefixes or {})},
-        (*inferred.notes, *notes),
-    )
 
 
 def build_classifier_match(
@@ -111,7 +92,7 @@ def build_classifier_match(
     config = {"encoder": to_dict(inferred.config), "num_classes": num_classes, "pooling": pooling, "norm": norm}
     config |= {"norm_eps": inferred.config.norm_eps}
     modules = build_classifier_modules(inferred.config, num_classes, pooling)
-    return build_match("classifier", description, inferred, rules, metadata={"classifier": config}, modules=modules)
+    return LayoutMatch("classifier", description, inferred, rules, {"classifier": config}, modules)
 
 
 def build_classifier_modules(encoder: ViTConfig, num_classes: int, pooling: Pooling) -> ModuleBuilders:

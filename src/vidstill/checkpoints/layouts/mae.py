@@ -14,7 +14,6 @@ from vidstill.checkpoints.layouts.layout import (
     LayoutMatch,
     ModuleBuilders,
     build_classifier_match,
-    build_match,
 )
 from vidstill.checkpoints.layouts.rename import (
     RenameRule,
@@ -44,7 +43,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
             modules[f"projections.{name.removesuffix('weight')}"] = partial(nn.Linear, *weight.T.shape)
     is_dmae = _DMAE_PROJECTIONS in file.top_modules
     project, signs = ("DMAE", f", {_DMAE_PROJECTIONS}") if is_dmae else ("image MAE", "")
-    return build_match(
+    return LayoutMatch(
         "pretraining",
         f"a pre-training of {project} (a kernel of images, decoder_embed and decoder_blocks{signs})",
         inferred,
@@ -64,7 +63,7 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
         return None
     inferred = infer_encoder(file, default_positions="sincos2d")
     description = "an encoder of image MAE alone (a kernel of images, and neither decoder nor head)"
-    return build_match("encoder", description, inferred, build_vit_rules(inferred.config, "", "encoder."))
+    return LayoutMatch("encoder", description, inferred, build_vit_rules(inferred.config, "", "encoder."))
 
 
 def _match_linear_probe(file: ForeignFile) -> LayoutMatch | None:
@@ -76,7 +75,7 @@ def _match_linear_probe(file: ForeignFile) -> LayoutMatch | None:
     modules: ModuleBuilders = {"head.": partial(nn.Linear, dim, num_classes)}
     modules["norm."] = partial(nn.BatchNorm1d, dim, affine=False)
     description = f"a linear probe of image MAE (a kernel of images, head.0 and head.1, {num_classes} classes)"
-    return build_match("probe", description, inferred, _build_probe_rules(inferred.config), modules=modules)
+    return LayoutMatch("probe", description, inferred, _build_probe_rules(inferred.config), modules=modules)
 
 
 def _match_classifier(file: ForeignFile) -> LayoutMatch | None:

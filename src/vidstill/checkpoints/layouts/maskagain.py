@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_encoder
-from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, build_match
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch
 from vidstill.checkpoints.layouts.rename import RenameRule
 from vidstill.checkpoints.layouts.videomae import POSITION_KINDS, build_videomae_rules, infer_videomae_decoder
 from vidstill.models.vit import ViTConfig
@@ -34,7 +34,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         if (weight := file.tensors.get(f"{foreign_name}.weight")) is not None:
             decoder["modules"][f"{native_name}."] = partial(nn.Linear, *weight.T.shape)
     signs = f"with {', '.join(projections)}" if projections else "the prefix encoder., and neither norm nor decoder"
-    return build_match(
+    return LayoutMatch(
         "pretraining",
         f"a pre-training of MaskAgain ({signs})",
         inferred,

@@ -13,7 +13,6 @@ from vidstill.checkpoints.layouts.layout import (
     Layout,
     LayoutMatch,
     build_classifier_match,
-    build_match,
 )
 from vidstill.checkpoints.layouts.rename import RenameRule, build_patch_embed_rules, build_vit_rules
 from vidstill.checkpoints.layouts.videomae import POSITION_KINDS, get_version_name
@@ -39,7 +38,7 @@ def _match_recognizer(file: ForeignFile) -> LayoutMatch | None:
     signs = f"{prefix}patch_embed.projection, blocks.N.mlp.layers"
     if "cls_head.fc_cls.weight" not in file.tensors:
         description = f"an encoder of {get_version_name(inferred.config.dim)} with the names of mmaction2 ({signs})"
-        return build_match("encoder", description, inferred, rules)
+        return LayoutMatch("encoder", description, inferred, rules)
     num_classes = file.count_rows("cls_head.fc_cls.weight")
     version = get_version_name(inferred.config.dim, num_classes)
     head = f"cls_head.fc_cls of {num_classes} classes"

@@ -3,7 +3,7 @@
 from functools import partial
 
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, infer_decoder, infer_encoder
-from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, ModuleBuilders, build_match
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, ModuleBuilders
 from vidstill.checkpoints.layouts.rename import FIXED_TABLE_REASON, RenameRule, build_token_rule, build_vit_rules
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import to_dict
@@ -26,7 +26,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
         modules[f"{native_name}."] = partial(decoder.build, encoder.dim, out_dim=out_dim)
         decoders[native_name] = to_dict(decoder)
         notes += decoder_notes
-    return build_match(
+    return LayoutMatch(
         "pretraining",
         "a pre-training of MVD (a student without a prefix, down_img and down_vid)",
         inferred,

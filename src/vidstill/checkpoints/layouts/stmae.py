@@ -19,7 +19,6 @@ from vidstill.checkpoints.layouts.layout import (
     Layout,
     LayoutMatch,
     build_classifier_match,
-    build_match,
     read_decoder_config,
 )
 from vidstill.checkpoints.layouts.rename import RenameRule, build_mae_decoder_rules, build_qkv_rules, build_vit_rules
@@ -44,7 +43,7 @@ def _match_pretraining(file: ForeignFile, *, slowfast: bool) -> LayoutMatch | No
     if rows % frame or rows > encoder.pixels_per_token:  # some frames of each tubelet are predicted
         raise InputError(f"{head!r} has {rows} rows, and a frame of a token has {frame} values")
     names = "PySlowFast (pred_head" if slowfast else "mae_st (a kernel of clips, decoder_embed and decoder_blocks"
-    return build_match(
+    return LayoutMatch(
         "pretraining",
         f"a pre-training of ST-MAE with the names of {names}, {_describe_qkv(file)})",
         inferred,
@@ -91,7 +90,7 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
         return None
     inferred = _infer_encoder(file)
     description = "an encoder of ST-MAE alone (separate queries or position tables, and neither decoder nor head)"
-    return build_match("encoder", description, inferred, build_stmae_rules(inferred.config))
+    return LayoutMatch("encoder", description, inferred, build_stmae_rules(inferred.config))
 
 
 def _is_stmae_encoder(file: ForeignFile) -> bool:

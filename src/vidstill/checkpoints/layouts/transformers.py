@@ -12,7 +12,6 @@ from vidstill.checkpoints.layouts.layout import (
     LayoutMatch,
     ModuleBuilders,
     build_classifier_modules,
-    build_match,
 )
 from vidstill.checkpoints.layouts.rename import (
     FIXED_TABLE_REASON,
@@ -109,7 +108,7 @@ class _TransformersReader:
             modules["decoder."] = partial(decoder.build, encoder.dim, out_dim=encoder.pixels_per_token)
         inferred = InferredEncoder(encoder, tuple(self.notes), None)
         description = f"transformers' VideoMAE{_ARCHITECTURES[kind]}"
-        return build_match(kind, description, inferred, rules, metadata=metadata, modules=modules)
+        return LayoutMatch(kind, description, inferred, rules, metadata=metadata, modules=modules)
 
     def _read_encoder(self) -> ViTConfig:
         if self.config:

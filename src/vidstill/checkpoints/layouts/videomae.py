@@ -5,7 +5,7 @@ from typing import Any
 
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, InferredEncoder, infer_decoder, infer_encoder
 from vidstill.checkpoints.layouts.infer_positions import FIXED_POSITION_KINDS
-from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, build_classifier_match, build_match
+from vidstill.checkpoints.layouts.layout import ForeignFormat, Layout, LayoutMatch, build_classifier_match
 from vidstill.checkpoints.layouts.rename import RenameRule, build_classifier_rules, build_token_rule, build_vit_rules
 from vidstill.models.position_embeddings import FixedPositionKind, PositionKind
 from vidstill.models.vit import ViTConfig
@@ -27,7 +27,7 @@ def _match_pretraining(file: ForeignFile) -> LayoutMatch | None:
     inferred = infer_encoder(file.select("encoder."), default_positions="sinusoid")
     description = f"a pre-training of {get_version_name(inferred.config.dim)} (encoder, encoder_to_decoder and decoder)"
     rules = build_videomae_rules(inferred.config)
-    return build_match("pretraining", description, inferred, rules, **infer_videomae_decoder(file, inferred))
+    return LayoutMatch("pretraining", description, inferred, rules, **infer_videomae_decoder(file, inferred))
 
 
 def infer_videomae_decoder(file: ForeignFile, inferred: InferredEncoder) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _match_encoder(file: ForeignFile) -> LayoutMatch | None:
         return None
     inferred = infer_encoder(bare, default_positions="sinusoid")
     description = f"an encoder of {get_version_name(inferred.config.dim)} alone (blocks, and neither decoder nor head)"
-    return build_match("encoder", description, inferred, build_vit_rules(inferred.config, prefix, "encoder."))
+    return LayoutMatch("encoder", description, inferred, build_vit_rules(inferred.config, prefix, "encoder."))
 
 
 def _match_detector(file: ForeignFile) -> LayoutMatch | None:
@@ -77,7 +77,7 @@ def _match_detector(file: ForeignFile) -> LayoutMatch | None:
     inferred = infer_encoder(file, default_positions="sinusoid")
     description = f"a detector of VideoMAE: its encoder is used (norm, no fc_norm, a head of {_NUM_ACTIONS} actions)"
     unused = RenameRule("head.", None, reason="a detector's head: only its encoder is used")
-    return build_match("encoder", description, inferred, (*build_vit_rules(inferred.config, "", "encoder."), unused))
+    return LayoutMatch("encoder", description, inferred, (*build_vit_rules(inferred.config, "", "encoder."), unused))
 
 
 def build_videomae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidstill.bench.timing import pin_to_one_core, time_in_random_order
 from vidstill.data.manifest.manifest import Manifest
@@ -127,8 +127,8 @@ def quantize_onnx(float_path: Path, out: Path, metadata: Mapping[str, Any]) -> N
 def _measure_latency(model: ExportableModel, float_path: Path, int8_path: Path) -> dict[str, Sequence[float]]:
     """Return the seconds of one clip on one core, in interleaved runs."""
     clip = add_boxes(model, draw_synthetic_clips(model, 1))
-    modules = {"int8": OnnxSession(int8_path, threads=1), "float32 in onnxruntime": OnnxSession(float_path, threads=1)}
-    modules |= {"float32 in torch": model.module}
+    modules: dict[str, nn.Module] = {"float32 in torch": model.module, "int8": OnnxSession(int8_path, threads=1)}
+    modules["float32 in onnxruntime"] = OnnxSession(float_path, threads=1)
     functions = {name: partial(module, *clip) for name, module in modules.items()}
     rng, start = numpy_rng(0, "turns"), time.perf_counter()
     rounds: list[dict[str, float]] = []
