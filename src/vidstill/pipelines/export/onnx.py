@@ -86,9 +86,3 @@ def silence_logger(name: str | None) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def read_onnx_metadata(path: Path) -> dict[str, Any]:
-    """Return our metadata of an ONNX file."""
-    model = import_optional("onnx").load(str(path), load_external_data=False)
-    return next((json.loads(each.value) for each in model.metadata_props if each.key == ONNX_METADATA_KEY), {})
