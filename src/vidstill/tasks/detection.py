@@ -110,7 +110,8 @@ def pool_box_features(
     """
     from torchvision.ops import roi_align  # two seconds to import
 
-    rois = list(boxes.to(feature_map.dtype))
+    clip_index = torch.arange(len(boxes), device=boxes.device).view(-1, 1, 1).expand(*boxes.shape[:2], 1)
+    rois = torch.cat([clip_index, boxes], dim=-1).to(feature_map.dtype).flatten(0, 1)  # a list fixes b in an export
     pooled = roi_align(feature_map, rois, roi_size, spatial_scale=scale, sampling_ratio=-1, aligned=aligned)
     return rearrange(pooled, "(b m) d i j -> b m d i j", b=len(boxes))
 
