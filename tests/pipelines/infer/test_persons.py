@@ -39,7 +39,7 @@ NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
 
 class Finds(nn.Module):
-    """In place of a detector: finds one bright rectangle as a person, a chair at the same position, and a faint person."""
+    """In place of a detector: a bright rectangle is a person, a chair at the same position, and a faint person."""
 
     def forward(self, pictures):
         result = []

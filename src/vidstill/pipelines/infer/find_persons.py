@@ -153,7 +153,7 @@ def _iter_images(
     workers: int,
     failed: dict[int, str],
 ) -> Iterator[Clip]:
-    """Yield key frames as clips of one frame; `failed` receives the index of each that cannot be read, and the reason."""
+    """Yield key frames as clips of one frame; `failed` receives the index of each that cannot be read, and why."""
     read = partial(_read_images, KeyframeClipReader(), videos, keys)
     results: Iterator[tuple[int, dict[int, ImageArray | str] | LostTask]] = enumerate(map(read, batches))
     if workers and batches:
