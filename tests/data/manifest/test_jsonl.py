@@ -78,12 +78,6 @@ def test_a_stated_size_and_the_size_of_the_file_give_one_fingerprint(tmp_path):
         assert (open_manifest(path).fingerprint == expected) == same
 
 
-def test_a_file_without_a_stated_size_has_to_be_there(tmp_path):
-    path = write(tmp_path / "list.jsonl", {"path": "a.mp4", "bytes": 1}, {"path": "b.mp4"})
-    with pytest.raises(InputError, match=r"1 of its 2 videos are missing, first .*b.mp4 \(line 2\)"):
-        open_manifest(path)
-
-
 def test_names_come_back_whatever_letters_they_have_in_a_list_without_the_suffix(tmp_path):
     names = ["Grüße.mp4", "日本語/🎬.mp4", "#20_[x];y z.mp4", "not utf-8 \udcff.mp4"]
     manifest = open_manifest(write(tmp_path / "list.txt", *({"path": name, "bytes": 1} for name in names)))

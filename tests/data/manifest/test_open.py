@@ -226,10 +226,8 @@ def test_a_place_without_videos_is_refused(folder):
 def test_a_dataset_without_splits_is_tested_on_as_a_whole(folder, files):
     path = folder(*files)
     assert list_rows(open_test_manifest(path)) == list_rows(open_manifest(path))
-
-
-def test_the_val_split_of_a_dataset_with_splits_is_tested_on(folder):
-    assert list_rows(open_test_manifest(folder("train/a/1.mp4", "val/a/2.mp4"))) == [("a/2.mp4", 0)]
+    path = folder("split/train/a/1.mp4", "split/val/a/2.mp4") / "split"  # of one with splits, the val split
+    assert list_rows(open_test_manifest(path)) == [("a/2.mp4", 0)]
 
 
 @pytest.mark.parametrize("files", [["a.mp4"], ["train/x/a.mp4"], ["x/a.mp4"]])

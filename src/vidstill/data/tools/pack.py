@@ -57,7 +57,7 @@ def pack_dataset(
     root: PathOrUrl | None = None,
     fold: int = 1,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PackResult:
     """Pack every split of a dataset into a directory, which is a dataset then.
 
@@ -84,7 +84,7 @@ def pack_dataset(
     }
     identity = {"settings": settings, "splits": list(manifests), "data": datasets}
     versions = {"versions": {name: get_package_version(name) for name in ("vidstill", "av")}}
-    report_progress, num_videos = progress or (lambda done, total: None), sum(map(len, manifests.values()))
+    num_videos = sum(map(len, manifests.values()))
     with open_output_dir(out, identity, kind="packed videos", marker=PACK_FILE, metadata=versions):
         journal = Journal(out / INDEX_FILE, identity)
         if not (out / INDEX_FILE).is_file():
@@ -94,10 +94,10 @@ def pack_dataset(
                 for first in range(0, len(each), clips_per_shard)
             }
             with journal:
-                entries = _write_shards(manifests, shards, config, workers, journal, report_progress)
+                entries = _write_shards(manifests, shards, config, workers, journal, progress)
                 _write_index(out, manifests, entries)
         journal.remove()
-        report_progress(num_videos, num_videos)
+        progress(num_videos, num_videos)
         return _read_result(out)
 
 
@@ -107,7 +107,7 @@ def _write_shards(
     config: TranscodeConfig,
     workers: int,
     journal: Journal,
-    report_progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
     """Write the missing shards, and return the entries of all videos in the order of the dataset."""
     records, done = journal.done(), dict[Path, list[dict[str, Any]]]()
@@ -127,7 +127,7 @@ def _write_shards(
             with atomic_write(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for row in rows:
                     entries.append(_add_to_shard(tar, path.name, manifests, row, next(results)[1]))
-                    report_progress(num_done + len(entries), num_videos)
+                    progress(num_done + len(entries), num_videos)
             if not any("shard" in entry for entry in entries):
                 path.unlink()  # some readers take an empty one for a fault
             num_done += len(entries)

@@ -37,7 +37,7 @@ def scan_dataset(
     fold: int = 1,
     workers: int = 1,
     min_frames: int = MIN_FRAMES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ScanReport:
     """Decode all splits of a dataset, and write a list that is a dataset, with the true length of every video.
 
@@ -61,11 +61,10 @@ def scan_dataset(
     manifests = open_split_manifests(data, root=root, fold=fold)
     _check_manifest_path(path)
     sources = {_make_key(row.source, path.parent): row.source for each in manifests.values() for row in each.rows}
-    report_progress = progress or (lambda num_done, num_files: None)
     with Journal(path, _JOURNAL_SETTINGS) as journal:
         lines = _read_known_lines(path, journal, sources)
         todo = {key: source for key, source in sources.items() if key not in lines}
-        report_progress(len(lines), len(sources))
+        progress(len(lines), len(sources))
         timeout = WORKER_TIMEOUT_SECONDS
         results: Any = map_in_workers(scan_video, list(todo.values()), workers=workers, timeout_seconds=timeout)
         with closing(results):
@@ -74,7 +73,7 @@ def scan_dataset(
                     record = {**init_scan_record(source), "error": record.reason}
                 journal.append(entry := _make_entry(key, {}, record))
                 lines[key] = json.dumps(entry).encode()
-                report_progress(len(lines), len(sources))
+                progress(len(lines), len(sources))
         with atomic_write(path) as file:
             rows = _write_rows(file, path.parent, manifests, lines)
             report = build_scan_report(path, manifests, rows, min_frames=min_frames, num_decoded=len(todo))
