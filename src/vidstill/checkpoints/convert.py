@@ -13,7 +13,7 @@ from vidstill.checkpoints.layouts.layout import LayoutMatch
 from vidstill.checkpoints.layouts.registry import LAYOUTS
 from vidstill.checkpoints.layouts.rename import ConversionStatus, TensorConversion, rename_tensors
 from vidstill.models.vit import ViTConfig
-from vidstill.utils.text import join_first
+from vidstill.utils.text import join_first, pluralize
 from vidstill.utils.types import InputError
 
 _BACKBONE_PREFIX = "backbone."  # before every name of an encoder that was part of a larger model
@@ -140,5 +140,4 @@ def _describe_faults(
 
 
 def _format_tensor_names(names: Sequence[str]) -> str:
-    noun = "tensor" if len(names) == 1 else "tensors"
-    return f"{len(names)} {noun} ({join_first(names, _MAX_LISTED_TENSORS)})"
+    return f"{pluralize(len(names), 'tensor')} ({join_first(names, _MAX_LISTED_TENSORS)})"

@@ -120,13 +120,14 @@ class _TransformersReader:
             self.notes.append("16 heads, as config.json says; VideoMAE's authors trained their ViT-S with 6")
         if not self.preprocessor:
             self.notes.append("there is no preprocessor_config.json; the colour mean and std are ImageNet's")
+        mean, std = (self.preprocessor.get(f"image_{name}") for name in ("mean", "std"))
         return ViTConfig(
             dim=self.dim,
             heads=heads,
             tubelet=self.tubelet,
             norm_eps=float(self._read_number("layer_norm_eps", _BLOCK_EPS)),
-            mean=self._read_colour("image_mean", IMAGENET_MEAN),
-            std=self._read_colour("image_std", IMAGENET_STD),
+            mean=IMAGENET_MEAN if mean is None else (float(mean[0]), float(mean[1]), float(mean[2])),
+            std=IMAGENET_STD if std is None else (float(std[0]), float(std[1]), float(std[2])),
             **infer_block_stack(self.tensors, "encoder.blocks.", self.dim),
         )
 
@@ -184,9 +185,9 @@ class _TransformersReader:
                 values |= {f"{key}hidden_size": part.dim, f"{key}num_hidden_layers": part.depth}
                 values[f"{key}intermediate_size"] = int(part.dim * part.mlp_ratio)
         for key, value in values.items():
-            stated = self.config.get(key)
-            if stated not in (None, value) and (key != "patch_size" or _to_pair(stated) != value):
-                raise InputError(f"config.json says {key} {stated} and the tensors have {value}: {_ADVICE}")
+            config_value = self.config.get(key)
+            if config_value not in (None, value) and (key != "patch_size" or _to_pair(config_value) != value):
+                raise InputError(f"config.json says {key} {config_value} and the tensors have {value}: {_ADVICE}")
         if (mean := self.config.get("use_mean_pooling")) is not None:  # transformers would only warn
             norms = {"encoder.norm.weight": (f"{self.prefix}layernorm.", not mean)}
             norms["norm.weight"] = ("fc_norm.", bool(mean) and is_classifier)
@@ -201,10 +202,6 @@ class _TransformersReader:
                 fixed = build_sinusoid_table(*table.shape[-2:]).to(torch.float32)
                 if not torch.allclose(table.float().reshape(fixed.shape), fixed, atol=1e-3):
                     raise InputError(f"{name!r} is not VideoMAE's fixed table, which is the only one of this layout")
-
-    def _read_colour(self, key: str, default: tuple[float, float, float]) -> Any:
-        values = self.preprocessor.get(key)
-        return default if values is None else tuple(map(float, values))
 
     def _read_number(self, key: str, default: int | float) -> Any:
         """What config.json says, or transformers' default."""
