@@ -231,6 +231,21 @@ def test_an_interrupted_call_resumes_and_ends_with_the_same_bytes(
     assert contents(out) == contents(whole)
 
 
+def test_what_a_kill_left_unfinished_is_computed_again_by_any_number_of_processes(
+    encoder, videos, tmp_path, monkeypatch
+):
+    embed(encoder, [videos], tmp_path / "whole/features.npz", WINDOWS)
+    out = tmp_path / "out/features.npz"
+    interrupt(monkeypatch, 3, encoder, [videos], out, WINDOWS)
+    journal = out.with_name("features.npz.journal")
+    records = (journal / "records-0.jsonl").rename(journal / "records-1.jsonl")  # of a second process
+    with records.open("ab") as file:
+        file.write(b'{"key": ["", "000004.mp4"], "stamp": [1')
+    max(journal.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns).write_bytes(b"\x01" * 500)
+    assert embed(encoder, [videos], out, WINDOWS).new_videos == 3
+    assert contents(out) == contents(tmp_path / "whole/features.npz")
+
+
 SLOWLY = """
 import sys, time
 from vidstill.cli.main import main
