@@ -127,6 +127,8 @@ def test_finished_run_keeps_its_best_epoch_and_scores_nothing_again(tmp_path):
     assert first.early_stopping.best_epoch == 2
     assert_same_run(run(tmp_path, scorer := Scorer([0.0] * 4), 2), first)
     assert not scorer.weights
+    state = load_state(tmp_path / "state")
+    assert set(state) == {"run", "precision", "progress", "task", "optimizer", "scaler", "early_stopping"}
 
 
 def test_without_patience_scores_are_logged_and_the_last_weights_remain(tmp_path):
@@ -138,12 +140,6 @@ def test_without_patience_scores_are_logged_and_the_last_weights_remain(tmp_path
     lines = read_scores(tmp_path / "scored")
     assert [line[2]["top1"] for line in lines if line[2]] == [0.3, 0.1, 0.1, 0.1]
     assert [list(line[:2]) for line in lines if not line[2]] == read_log(tmp_path / "plain", "step", "loss")
-
-
-def test_state_has_all_that_training_changes(tmp_path):
-    train(tmp_path)
-    state = load_state(tmp_path / "state")
-    assert set(state) == {"run", "precision", "progress", "task", "optimizer", "scaler", "early_stopping"}
 
 
 def test_two_processes_select_the_epoch_that_one_selects(tmp_path):

@@ -36,9 +36,8 @@ def test_warm_up_is_linear_and_a_cosine_follows_which_is_the_same_for_both_rules
         lrs = compute_lrs(total, warmup_steps=warmup, start_lr=start_lr, warmup_rule=rule)
         assert lrs[0] == start_lr
         assert lrs[peak] == lrs[warmup] == 0.3
-        assert [b - a for a, b in itertools.pairwise(lrs[: peak + 1])] == pytest.approx(
-            [(0.3 - start_lr) / peak] * peak
-        )
+        rises = [b - a for a, b in itertools.pairwise(lrs[: peak + 1])]
+        assert rises == pytest.approx([(0.3 - start_lr) / peak] * peak)
         after_warmup.append(lrs[warmup:])
     assert after_warmup[0] == after_warmup[1]
     cosine = [(1 + math.cos(math.pi * step / (total - warmup))) / 2 for step in range(total - warmup)]

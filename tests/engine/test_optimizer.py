@@ -53,18 +53,14 @@ def test_every_trained_parameter_is_in_exactly_one_group(depth, decay):
     assert len(groups) == (2 if decay is None else 2 * (depth + 2))
 
 
-def test_prefix_of_the_names_changes_no_layer():
-    groups = get_groups(nn.ModuleDict({"model": build_module(3)}), layer_decay=0.5)
-    for name, group in get_groups(build_module(3), layer_decay=0.5).items():
-        assert groups[f"model.{name}"]["layer"] == group["layer"]
-
-
-def test_blocks_of_decoders_belong_to_the_top_layer():
-    task = build_module(2)
-    task["decoder"] = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)])})
-    task["decoder"].positions = nn.Parameter(torch.zeros(5, 4))
-    groups = get_groups(task, layer_decay=0.5)
+def test_prefix_of_the_names_changes_no_layer_and_blocks_of_decoders_belong_to_the_top_layer():
+    module = build_module(3)
+    module["decoder"] = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)])})
+    module["decoder"].positions = nn.Parameter(torch.zeros(5, 4))
+    groups = get_groups(module, layer_decay=0.5)
     assert groups["decoder.blocks.0.weight"]["lr_scale"] == groups["decoder.positions"]["lr_scale"] == 1
+    for name, group in get_groups(nn.ModuleDict({"model": module}), layer_decay=0.5).items():
+        assert group["layer"] == groups[name.removeprefix("model.")]["layer"]
 
 
 def test_one_dimensional_parameters_and_exempt_names_are_not_decayed():

@@ -69,10 +69,8 @@ def test_nonfinite_step_changes_nothing_and_is_counted(tmp_path, at_once):
 
     trainer = train(tmp_path, task=RecordingToy(), plan=plan, batches=poisoned_batches(3, 9, plan=plan))
     assert trainer.skipped_steps == 2
-    skipped = [
-        (step, loss) for step, loss, is_skipped in read_log(tmp_path, "step", "loss", "is_skipped") if is_skipped
-    ]
-    assert skipped == [(4, None), (10, None)]
+    skipped = [line for line in read_log(tmp_path, "step", "loss", "is_skipped") if line[2]]
+    assert skipped == [[4, None, True], [10, None, True]]
     first = weights[:: plan.accumulation_steps]
     assert [n for n in range(1, len(first)) if first[n] == first[n - 1]] == [1, 4, 10]  # 1: a warm-up starts at 0
     assert all(tensor.isfinite().all() for tensor in trainer.task.state_dict().values())

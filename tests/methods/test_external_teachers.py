@@ -157,11 +157,8 @@ def test_extra_teachers_leave_the_other_losses_unchanged():
 
 def test_extra_teachers_are_parsed_as_weight_and_checkpoint():
     config = tyro.cli(MVDConfig, args=["--extra", "run/a", "0.5*timm:vit@f", "2*b*c"])
-    assert [(branch.checkpoint, branch.weight) for branch in config.extra] == [
-        ("run/a", 1),
-        ("timm:vit@f", 0.5),
-        ("b*c", 2),
-    ]
+    branches = [(branch.checkpoint, branch.weight) for branch in config.extra]
+    assert branches == [("run/a", 1), ("timm:vit@f", 0.5), ("b*c", 2)]
     teachers = list_teacher_configs(config)
     assert list(teachers) == ["image", "video", "extra_1", "extra_2", "extra_3"]
     assert replace_teacher_configs(config, teachers) == config

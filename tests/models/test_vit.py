@@ -17,6 +17,7 @@ from vidstill.utils.types import Grid, InputError, gather_tokens
 sizes = st.integers(1, 3)
 CLIP = clips()
 VISIBLE = torch.tensor([[0, 3, 7, 12, 23], [1, 2, 11, 13, 20]])
+RELATIVE = replace(ENCODER, relative_positions=True, learned_grid=(2, 4, 3), class_token=True)
 
 
 def embed_by_convolution(encoder, clip):
@@ -62,16 +63,15 @@ def test_pixels_of_masked_tubelets_do_not_affect_the_encoder():
     assert encoder(poisoned).tokens.isnan().any()
 
 
-def test_all_tokens_by_number_are_the_whole_clip():
-    encoder = built(ENCODER)
+@pytest.mark.parametrize("config", [ENCODER, RELATIVE], ids=["plain", "relative"])
+def test_tokens_by_number_are_those_of_the_whole_clip_in_any_order_and_batch(config):
+    encoder, order = built(config), torch.tensor([3, 0, 4, 1, 2])
     indices = torch.arange(GRID.num_tokens).expand(2, -1)
     torch.testing.assert_close(encoder(CLIP, indices).tokens, encoder(CLIP).tokens)
-
-
-def test_a_clip_does_not_depend_on_the_others_of_its_batch():
-    encoder = built(ENCODER)
+    tokens = encoder(CLIP, VISIBLE).tokens
+    torch.testing.assert_close(encoder(CLIP, VISIBLE[:, order]).tokens, tokens[:, order])
     alone = torch.cat([encoder(CLIP[k : k + 1], VISIBLE[k : k + 1]).tokens for k in range(2)])
-    torch.testing.assert_close(encoder(CLIP, VISIBLE).tokens, alone)
+    torch.testing.assert_close(tokens, alone)
 
 
 def test_the_encoder_normalizes_its_input_by_mean_and_std():

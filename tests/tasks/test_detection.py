@@ -57,20 +57,16 @@ def test_the_time_of_a_token_does_not_matter_and_its_position_does():
     assert not torch.allclose(model.forward_head(by_time.flip(2).flatten(1, 2), GRID, BOXES), first, atol=1e-3)
 
 
-def test_a_box_of_one_token_has_its_values():
+def test_a_box_of_one_token_has_its_value_and_without_alignment_is_shifted_by_half_a_token():
     """Aligned, with one bin and one sample: the centre of the box is the centre of the token."""
-    model, grid = built(replace(CONFIG, roi_size=1, aligned=True)).eval(), Grid(1, 4, 3)
-    tokens = torch.randn(1, grid.num_tokens, 24)
-    boxes = torch.tensor([[[4.0 * x, 4.0 * y, 4.0 * x + 4, 4.0 * y + 4] for y in range(4) for x in range(3)]])
-    torch.testing.assert_close(model.forward_box_features(tokens, grid, boxes), tokens)
-
-
-@pytest.mark.parametrize("aligned", [False, True])
-def test_without_alignment_a_box_is_shifted_by_half_a_token(aligned):
-    model, grid = built(replace(CONFIG, roi_size=1, aligned=aligned)).eval(), Grid(1, 2, 3)
-    columns = torch.arange(3.0).repeat(2)[None, :, None].expand(1, 6, 24)  # each token's value is its column
-    features = model.forward_box_features(columns, grid, torch.tensor([[[4.0, 0.0, 8.0, 4.0]]]))
-    torch.testing.assert_close(features, torch.full((1, 1, 24), 1.0 if aligned else 1.5))
+    for aligned in (True, False):
+        model = built(replace(CONFIG, roi_size=1, aligned=aligned)).eval()
+        tokens = torch.randn(1, 12, 24)
+        boxes = torch.tensor([[[4.0 * x, 4.0 * y, 4.0 * x + 4, 4.0 * y + 4] for y in range(4) for x in range(3)]])
+        assert torch.allclose(model.forward_box_features(tokens, Grid(1, 4, 3), boxes), tokens, atol=1e-5) == aligned
+        columns = torch.arange(3.0).repeat(2)[None, :, None].expand(1, 6, 24)  # each token's value is its column
+        features = model.forward_box_features(columns, Grid(1, 2, 3), torch.tensor([[[4.0, 0.0, 8.0, 4.0]]]))
+        torch.testing.assert_close(features, torch.full((1, 1, 24), 1.0 if aligned else 1.5))
 
 
 def test_a_box_does_not_depend_on_other_boxes_or_clips():
@@ -160,11 +156,8 @@ def test_a_dry_run_of_a_detector_needs_no_memory():
 @pytest.mark.parametrize("encoder", [ENCODER, STMAE_ENCODER], ids=["videomae", "stmae"])
 def test_the_last_norm_and_the_head_have_the_full_learning_rate_and_every_block_its_own(encoder):
     task = build_task(replace(CONFIG, encoder=encoder))
-    scale = {
-        name: group["lr_scale"]
-        for group in AdamWConfig(base_lr=1e-3, layer_decay=0.5).get_param_groups(task)
-        for name, _ in group["params"]
-    }
+    groups = AdamWConfig(base_lr=1e-3, layer_decay=0.5).get_param_groups(task)
+    scale = {name: group["lr_scale"] for group in groups for name, _ in group["params"]}
     assert len(scale) == len(list(task.parameters()))
     for name, lr_scale in scale.items():
         parts = name.removeprefix("model.").split(".")

@@ -68,12 +68,8 @@ def test_a_fit_is_the_optimum_of_its_loss(penalty):
 def test_a_fit_does_not_depend_on_its_start():
     vectors, labels = clouds(120, distance=1, seed=0)
     far = fit_logistic_regression(vectors, labels, CLASSES, 0.01)
-    torch.testing.assert_close(
-        fit_logistic_regression(vectors, labels, CLASSES, 10.0, init=far).weight,
-        fit_logistic_regression(vectors, labels, CLASSES, 10.0).weight,
-        rtol=1e-3,
-        atol=1e-4,
-    )
+    weights = [fit_logistic_regression(vectors, labels, CLASSES, 10.0, init=init).weight for init in (far, None)]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("distance", "dims", "low", "high"), [(1.0, 200, 10, 1000), (4.0, 0, 0.01, 10)])
@@ -90,9 +86,8 @@ def test_the_penalty_is_the_best_on_the_held_out_clips():
     def rate(penalty):
         hits, loss = 0, 0.0
         for held in (fold == number for number in range(5)):
-            logits = fit_logistic_regression(vectors[~held], labels[~held], CLASSES, penalty).predict_logits(
-                vectors[held]
-            )
+            fit = fit_logistic_regression(vectors[~held], labels[~held], CLASSES, penalty)
+            logits = fit.predict_logits(vectors[held])
             hits += int((logits.argmax(1) == labels[held]).sum())
             loss += float(F.cross_entropy(logits, labels[held], reduction="sum"))
         return hits, -loss
