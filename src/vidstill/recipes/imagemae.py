@@ -58,7 +58,7 @@ large_in1k_800e = _pretrain(IMAGE_LARGE, 800, "IN-1K top-1 85.4, repository 85.5
 huge_in1k_800e = _pretrain(IMAGE_HUGE, 800)
 
 # mae_visualize_vit_*: pixels as they enter the encoder; L is the teacher of DMAE's script. Their epochs are not stated
-_NO_RESULT = "no result is published: weights for pictures, and for DMAE's teacher"
+_NO_RESULT = "no result is published: weights for visualization, and for DMAE's teacher"
 base_in1k_pixels = replace(base_in1k, method=replace(base_in1k.method, target="input"), published_result=_NO_RESULT)
 large_in1k_pixels = replace(large_in1k, method=replace(large_in1k.method, target="input"), published_result=_NO_RESULT)
 huge_in1k_pixels = replace(huge_in1k, method=replace(huge_in1k.method, target="input"), published_result=_NO_RESULT)

@@ -149,8 +149,10 @@ ablation_maglobal_pixels = _ablation_pixels(replace(_NO_HIDDEN, global_weight=1.
 def _ablation_one_term(
     top_1: float, hidden: HiddenConfig = _NO_HIDDEN, output: OutputConfig = _NO_OUTPUT
 ) -> PretrainRecipe:
-    """Figure 3, one term alone, and how many tokens or keys it selects. Without pixels (inferred: only table 4 is said
-    to have them, and has another number for MAGlobal)."""
+    """Figure 3, one term alone, and how many tokens or keys it selects.
+
+    Without pixels (inferred: only table 4 is stated to have them, and has another number for MAGlobal).
+    """
     return _ablation_100_epochs(replace(_FULL, hidden=hidden, output=output), top_1)
 
 

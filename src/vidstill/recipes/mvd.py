@@ -1,9 +1,9 @@
-"""MVD's settings (Wang et al., CVPR 2023, arXiv:2212.04500): its released scripts; rates are for a batch of 256 clips.
+"""MVD's settings (Wang et al., CVPR 2023, arXiv:2212.04500): its released scripts.
 
-Two teachers' checkpoints are given at the start: `--method.image.checkpoint RUN_OR_FILE`, MAE's of 1600 epochs, and
-`--method.video.checkpoint RUN_OR_FILE`, VideoMAE's of K400 and 1600 epochs. `_from_large`: both are L, where a
-teacher of the student's own size, or B for S, is the rule. Fine-tuning and detection have the same settings whichever
-teacher a student had.
+Learning rates are for a batch of 256 clips in pre-training, and of 256 videos in fine-tuning. Two teachers' checkpoints
+are given at the start: `--method.image.checkpoint RUN_OR_FILE`, MAE's of 1600 epochs, and `--method.video.checkpoint
+RUN_OR_FILE`, VideoMAE's of K400 and 1600 epochs. `_from_large`: both are L, where a teacher of the student's own size,
+or B for S, is the rule. Fine-tuning and detection have the same settings whichever teacher a student had.
 """
 
 from dataclasses import replace
