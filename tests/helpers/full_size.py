@@ -71,12 +71,9 @@ def hold(tensor: Tensor, shape: tuple[int, ...], mean: str | None, std: str | No
     """Shape, mean, std, and entries in token order: `first` are as many as are printed, `last` is the last one."""
     assert tuple(tensor.shape) == shape
     numbers = tensor.detach().double().flatten()
-    printed = [
-        *zip(numbers, first.split(), strict=False),
-        (numbers[-1], last),
-        (numbers.mean(), mean),
-        (numbers.std(), std),
-    ]
+    firsts = first.split()
+    printed = [*zip(numbers[: len(firsts)], firsts, strict=True), (numbers[-1], last)]
+    printed += [(numbers.mean(), mean), (numbers.std(), std)]
     for number, digits in printed:
         if digits is not None:
             hold_numbers(number[None], [digits], scale=numbers.std().item())

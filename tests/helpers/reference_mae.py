@@ -53,17 +53,13 @@ def decoder_config(config: dict[str, Any]) -> DecoderConfig:
 
 
 def stmae_encoder_config(config: dict[str, Any]) -> ViTConfig:
-    tubelet, side = config["t_patch_size"], config["img_size"] // config["patch_size"]
-    return ViTConfig(
-        dim=config["embed_dim"],
-        depth=config["depth"],
-        heads=config["num_heads"],
-        mlp_ratio=config.get("mlp_ratio", 4.0),
-        tubelet=(tubelet, config["patch_size"], config["patch_size"]),
+    encoder, tubelet = encoder_config(config, learned=True), config["t_patch_size"]
+    return replace(
+        encoder,
+        tubelet=(tubelet, *encoder.tubelet[1:]),
         positions="separable" if config["sep_pos_embed"] else "learned",
-        learned_grid=(config["num_frames"] // tubelet, side, side),
+        learned_grid=(config["num_frames"] // tubelet, *encoder.learned_grid[1:]),
         class_token=config["cls_embed"],
-        drop_path=config.get("drop_path_rate", 0.0),
         attention_bias="none" if config.get("no_qkv_bias") else "qkv",
         mean=(0.45, 0.45, 0.45),
         std=(0.225, 0.225, 0.225),

@@ -1,17 +1,22 @@
-"""Synthetic clips: files and lists as configured, in classes that no single frame reveals."""
+"""Synthetic clips: files and lists as configured, in classes that no single frame reveals; and videos of benchmarks."""
 
+import io
 from itertools import pairwise, product
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.video.frame import PictureType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidstill.data.decode.reader import count_frames, read_frames
 from vidstill.data.manifest.open import open_manifest
+from vidstill.data.tools.transcode import TranscodeConfig, transcode_video
 from vidstill.synthetic.dataset import SyntheticClipsConfig, encode_h264, make_dataset
 from vidstill.synthetic.drawing import MAX_RADIUS, MIN_RADIUS, MOTION_CLASSES, draw_clip, draw_trajectory
+from vidstill.synthetic.footage import FootageConfig, encode_footage, render_footage
 from vidstill.utils.rng import numpy_rng
 
 TINY = SyntheticClipsConfig(train=5, val=3, unlabelled=4, frames=4, size=(16, 24), fps=10)
@@ -183,3 +188,37 @@ def test_a_linear_classifier_learns_nothing_from_a_single_frame_and_much_from_di
     slopes = [(np.roll(here, -1, axis) - np.roll(here, 1, axis)) / 2 for axis in (2, 3)]
     flow = np.stack([(change * slope).mean((2, 3)) for slope in slopes], -1)  # the gradients' constraint on the flow
     assert least_squares_accuracy(flow.reshape(1200, -1), labels, ridge=1) > 0.5
+
+
+# ---- Videos of benchmarks -------------------------------------------------------------------------------------------
+
+
+SMALL = FootageConfig(frames=48, size=(96, 128))
+
+
+def frame_types(data):
+    with av.open(io.BytesIO(data)) as container:
+        return [PictureType(frame.pict_type).name for frame in container.decode(video=0)]
+
+
+def test_the_seed_decides_the_video():
+    assert encode_footage(SMALL, 0) == encode_footage(SMALL, 0)
+    assert not np.array_equal(render_footage(SMALL, 0), render_footage(SMALL, 1))
+
+
+def test_a_video_has_the_configured_frames_and_size():
+    assert render_footage(SMALL, 3).shape == (48, 96, 128, 3)
+
+
+def test_the_file_has_b_frames_and_few_key_frames():
+    types = frame_types(encode_footage(SMALL, 0))
+    assert len(types) == SMALL.frames
+    assert types.count("B") > SMALL.frames / 4
+    assert types.count("I") < SMALL.frames / 8
+
+
+def test_frames_are_predicted_from_others_at_a_realistic_size():
+    raw = encode_footage(SMALL, 0)
+    apart = transcode_video(raw, TranscodeConfig(short_side=96)).data  # coarser, but each frame by itself
+    plane = SMALL.size[0] * SMALL.size[1] * SMALL.frames
+    assert 0.02 * plane < len(raw) < len(apart)  # of a still picture it is 0.005
