@@ -110,10 +110,13 @@ def pool_box_features(
     """
     from torchvision.ops import roi_align  # two seconds to import
 
-    clip_index = torch.arange(len(boxes), device=boxes.device).view(-1, 1, 1).expand(*boxes.shape[:2], 1)
-    rois = torch.cat([clip_index, boxes], dim=-1).to(feature_map.dtype).flatten(0, 1)  # a list fixes b in an export
+    count, num_boxes = boxes.shape[
+        :2
+    ]  # len(boxes), or a list of boxes, would fix the batch size of an exported program
+    clip_index = torch.arange(count, device=boxes.device).view(-1, 1, 1).expand(count, num_boxes, 1)
+    rois = torch.cat([clip_index, boxes], dim=-1).to(feature_map.dtype).flatten(0, 1)
     pooled = roi_align(feature_map, rois, roi_size, spatial_scale=scale, sampling_ratio=-1, aligned=aligned)
-    return rearrange(pooled, "(b m) d i j -> b m d i j", b=len(boxes))
+    return rearrange(pooled, "(b m) d i j -> b m d i j", b=count)
 
 
 @dataclass(frozen=True, kw_only=True)
