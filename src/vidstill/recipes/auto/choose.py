@@ -8,19 +8,22 @@ from operator import attrgetter
 
 from vidstill.checkpoints.io import Checkpoint
 from vidstill.checkpoints.load import infer_encoder_config, merge_encoder_config
+from vidstill.data.datasets.base import FrameSampling
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.datasets.view_clips import ViewsConfig
 from vidstill.data.transforms.color_jitter import ColorJitter
 from vidstill.data.transforms.crop import RandomResizedCrop
+from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
 from vidstill.data.transforms.mixup import MixupCutmix
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.recipes.auto import defaults
-from vidstill.recipes.auto.clip_size import ClipChoice, choose_clip
 from vidstill.recipes.auto.dataset_stats import DatasetStats, Hardware
 from vidstill.recipes.recipe import FinetuneRecipe
+from vidstill.utils.config_io import from_dict
 from vidstill.utils.flops import compute_model_cost
+from vidstill.utils.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ def choose_recipe(
     Raises:
         InputError: The checkpoint is an encoder of clips, and the data are images.
     """
-    clip = choose_clip(stats, checkpoint)
+    clip = _choose_clip(stats, checkpoint)
     encoder, size, epoch_seconds = _choose_encoder_and_size(stats, checkpoint, hardware, clip)
     min_epochs, max_epochs = defaults.EPOCH_RANGE
     affordable_epochs = int(60 * defaults.TRAINING_MINUTES[hardware.device_kind] / epoch_seconds)
@@ -170,8 +173,68 @@ def choose_recipe(
     return AutoRecipe(recipe=recipe, reasons=reasons)
 
 
+@dataclass(frozen=True)
+class _ClipChoice:
+    """The frames of a clip, and its rows and columns: an upper bound if the training starts from scratch."""
+
+    sampling: FrameSampling
+    size: tuple[int, int]
+    reason: str
+
+
+def _choose_clip(stats: DatasetStats, checkpoint: Checkpoint | None) -> _ClipChoice:
+    """Choose clips by the length and size of the videos, or as the checkpoint was trained."""
+    if checkpoint is not None:
+        return _choose_clip_of_checkpoint(checkpoint, stats)
+    sides = [side for side in defaults.TUBELETS if side <= defaults.MAX_UPSCALE * stats.median_short_side]
+    side = max(sides, default=min(defaults.TUBELETS))
+    if stats.is_images:
+        return _ClipChoice(SegmentSampling(num_frames=1), (side, side), "clips of one frame: the data are images")
+    frames = defaults.NUM_FRAMES
+    while frames > 4 and frames > stats.median_frames:  # the longest tubelets have 4 frames
+        frames //= 2
+    sampling: FrameSampling = SegmentSampling(num_frames=frames, rule="amd")
+    extent = "over the whole video"
+    if stats.median_frames >= 2 * frames and (stats.median_seconds or 0) > defaults.WHOLE_VIDEO_SECONDS:
+        stride = round(defaults.CLIP_SECONDS * (stats.frame_rate or 25.0) / frames)
+        stride = max(1, min(stride, stats.median_frames // frames))
+        sampling, extent = DenseSampling(num_frames=frames, stride=stride), f"at stride {stride}"
+    seconds = f" or {stats.median_seconds:.1f} s" if stats.median_seconds else ""
+    reason = f"{frames} frames {extent}: median video length {stats.median_frames} frames{seconds}"
+    return _ClipChoice(sampling, (side, side), reason)
+
+
+def _choose_clip_of_checkpoint(checkpoint: Checkpoint, stats: DatasetStats) -> _ClipChoice:
+    """Choose the clips that the checkpoint was trained on; at a smaller stride if the videos are shorter."""
+    metadata, encodes_images = checkpoint.metadata, infer_encoder_config(checkpoint).tubelet[0] == 1
+    trained_on: ViewsConfig | ClipsConfig | None = None
+    if metadata.get("kind") == "classifier" and "views" in metadata:
+        trained_on = from_dict(ViewsConfig, metadata["views"])
+    elif isinstance(metadata.get("recipe"), dict) and "clips" in metadata["recipe"]:
+        trained_on = from_dict(ClipsConfig, metadata["recipe"]["clips"])
+    size = trained_on.size if trained_on else (224, 224)
+    sampling = trained_on.sampling if trained_on else DenseSampling(num_frames=1 if encodes_images else 16, stride=4)
+    if stats.is_images:
+        if not encodes_images:
+            raise InputError(
+                f"{checkpoint.source} is an encoder of clips, and the data are images; start from an encoder of "
+                "images, or from scratch without --init"
+            )
+        sampling = SegmentSampling(num_frames=1)
+    elif sampling.num_frames == 1:  # an encoder of images becomes one of clips
+        sampling = DenseSampling(num_frames=16, stride=4)
+    if isinstance(sampling, SpanSampling):
+        sampling = DenseSampling(num_frames=sampling.num_frames, stride=sampling.stride)
+    if isinstance(sampling, DenseSampling) and sampling.num_frames > 1:
+        sampling = replace(sampling, stride=max(1, min(sampling.stride, stats.median_frames // sampling.num_frames)))
+    stride = f" at stride {sampling.stride}" if isinstance(sampling, DenseSampling) else ""
+    frames = "clips of one frame" if stats.is_images else f"{sampling.num_frames} frames{stride}"
+    reason = f"{frames}: {checkpoint.source} was trained so; median video length {stats.median_frames} frames"
+    return _ClipChoice(sampling, size, reason)
+
+
 def _choose_encoder_and_size(
-    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: ClipChoice
+    stats: DatasetStats, checkpoint: Checkpoint | None, hardware: Hardware, clip: _ClipChoice
 ) -> tuple[ViTConfig, tuple[int, int], float]:
     """Return the encoder, the largest clip size that leaves time for enough epochs, and the seconds of an epoch."""
     kind, sizes = hardware.device_kind, [clip.size]
