@@ -9,7 +9,6 @@ from mask_structure import get_masked_pixels
 from tiny_models import DMAE, ENCODER, GRID, METHODS, TEACHER, built, clips
 from torch import nn
 
-from vidstill.methods.common.masking import TubeMask
 from vidstill.methods.common.teacher import TeacherConfig
 from vidstill.methods.dmae import DMAEConfig
 from vidstill.models.vit import Features
@@ -156,7 +155,3 @@ def test_student_and_teacher_that_cannot_be_aligned_are_an_error(changes, messag
 
 def test_a_student_with_a_class_token_learns_the_other_tokens_from_a_teacher_without_one():
     assert compute_alignment(replace(DMAE, teacher=TeacherConfig(model=TEACHER), align_class_token=False)) > 0
-
-
-def test_clips_are_masked_in_tubes():
-    assert isinstance(VIDEO.mask, TubeMask)

@@ -42,6 +42,9 @@ def test_the_score_of_a_video_is_the_mean_of_its_views_probabilities_or_their_ma
     assert merge_views(confident)[0].item() == pytest.approx((1 + 2 / (1 + math.e)) / 3, rel=1e-6)
     opposite = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
     torch.testing.assert_close(merge_views(opposite, "max"), torch.ones(2, dtype=torch.float64))
+    several_labels = torch.tensor([[4.0, 4.0, -9.0], [0.0, 4.0, -9.0]])  # a probability for each class
+    expected = several_labels.double().sigmoid().mean(0)
+    torch.testing.assert_close(merge_views(several_labels, multi_label=True), expected)
 
 
 # ---- Ranks ----------------------------------------------------------------------------------------------------------

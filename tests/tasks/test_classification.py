@@ -11,7 +11,6 @@ from tiny_models import CLASSES, ENCODER, GRID, STMAE, built, clips
 from vidstill.data.transforms.mixup import MixupCutmix, smooth_labels
 from vidstill.data.transforms.random_erasing import RandomErasing
 from vidstill.tasks.classification import ClassificationTask, ClassifierConfig
-from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.utils.types import Grid, InputError
 
 CONFIG = ClassifierConfig(encoder=ENCODER, num_classes=CLASSES)
@@ -149,14 +148,6 @@ def test_weight_init_torch_has_torchs_weights_zero_positions_and_a_small_head():
 
 def test_a_single_label_is_smoothed():
     torch.testing.assert_close(smooth_labels(torch.tensor([1]), 4, 0.2), torch.tensor([[0.05, 0.85, 0.05, 0.05]]))
-
-
-def test_merged_views_have_a_probability_for_each_class():
-    logits = torch.tensor([[4.0, 4.0, -9.0], [0.0, 4.0, -9.0]])
-    merged_scores = merge_views(logits, multi_label=True)
-    torch.testing.assert_close(merged_scores, logits.double().sigmoid().mean(0))
-    assert merged_scores.sum() > 1
-    torch.testing.assert_close(merge_views(logits), logits.double().softmax(1).mean(0))
 
 
 # ---- Masking --------------------------------------------------------------------------------------------------------

@@ -252,12 +252,10 @@ class ContextMask:
 def _freeze_after_attention(encoder: ViT, block_number: int) -> None:
     """Freeze what no term reaches, everything after this block's attention: DDP would wait for its gradients."""
     block = encoder.blocks[block_number - 1]
-    unreached = [block.attn.proj, block.norm2, block.mlp, *encoder.blocks[block_number:]]  # type: ignore[union-attr]  # torch forgets what a list holds
-    for part in unreached:
-        part.requires_grad_(False)
-    for scale in (block.gamma_1, block.gamma_2):
-        if scale is not None:
-            scale.requires_grad_(False)
+    unreached = [block.attn.proj, block.norm2, block.mlp, block.gamma_1, block.gamma_2]  # type: ignore[union-attr]  # torch forgets what a list holds
+    for part in (*unreached, *encoder.blocks[block_number:]):
+        if part is not None:
+            part.requires_grad_(False)
 
 
 def _check_config(config: MaskAgainConfig) -> None:
