@@ -136,6 +136,7 @@ CONCEALED = {
     "flip_bits_others.prores.mov": 11,
     "flip_bits_others.av1.mkv": 11,
     "last_slice_lost.mp4": 7,
+    "lost_reference.mkv": 13,
     "swapped.mkv": 11,
     "swapped_data.mp4": 11,
     "exchanged_in_time.mp4": 11,
