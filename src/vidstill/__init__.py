@@ -16,15 +16,9 @@ if TYPE_CHECKING:
     from vidstill.pipelines.train.detector import train_detector as train_detector
     from vidstill.pipelines.train.finetune import finetune as finetune
     from vidstill.pipelines.train.pretrain import pretrain as pretrain
-    from vidstill.pipelines.train.run_config import (
-        DetectRunConfig as DetectRunConfig,
-    )
-    from vidstill.pipelines.train.run_config import (
-        FinetuneRunConfig as FinetuneRunConfig,
-    )
-    from vidstill.pipelines.train.run_config import (
-        RunConfig as RunConfig,
-    )
+    from vidstill.pipelines.train.run_config import DetectRunConfig as DetectRunConfig
+    from vidstill.pipelines.train.run_config import FinetuneRunConfig as FinetuneRunConfig
+    from vidstill.pipelines.train.run_config import RunConfig as RunConfig
     from vidstill.pipelines.trained_models import load_classifier as load_classifier
     from vidstill.pipelines.trained_models import load_detector as load_detector
     from vidstill.pipelines.workers import Workers as Workers

@@ -86,14 +86,10 @@ def add_action_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 _TUNED = classifier(STMAE.encoder, norm="pretrained")
 _NO_CLASS_TOKEN = replace(STMAE.encoder, class_token=False)
 _JOINT = replace(
-    MAE_ST,
-    encoder=replace(MAE_ST.encoder, positions="learned"),
-    decoder=replace(MAE_ST.decoder, positions="learned"),
+    MAE_ST, encoder=replace(MAE_ST.encoder, positions="learned"), decoder=replace(MAE_ST.decoder, positions="learned")
 )
 _WITHOUT_CLASS_TOKEN = replace(
-    MAE_ST,
-    encoder=replace(_NO_CLASS_TOKEN, attention_bias="none"),
-    decoder=replace(MAE_ST.decoder, class_token="none"),
+    MAE_ST, encoder=replace(_NO_CLASS_TOKEN, attention_bias="none"), decoder=replace(MAE_ST.decoder, class_token="none")
 )
 _NO_BIASES = replace(VIDEOMAE, encoder=replace(ENCODER, attention_bias="none"))
 _STMAE_NAMES, _SLOWFAST_NAMES = "with the names of mae_st", "with the names of PySlowFast (pred_head"

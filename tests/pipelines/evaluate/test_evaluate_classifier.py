@@ -22,10 +22,7 @@ from vidstill.data.manifest.open import open_manifest
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.evaluate import classifier as testing
-from vidstill.pipelines.evaluate.classifier import (
-    evaluate_classifier,
-    write_classification_result,
-)
+from vidstill.pipelines.evaluate.classifier import evaluate_classifier, write_classification_result
 from vidstill.pipelines.trained_models import load_classifier
 from vidstill.pipelines.workers import Workers
 from vidstill.tasks.classification import ClassifierConfig

@@ -82,9 +82,6 @@ AMD = Layout(
     name="AMD",
     matchers=(_match_pretraining,),
     format=ForeignFormat(
-        project="AMD",
-        build_rules=_build_rules,
-        position_kinds=POSITION_KINDS,
-        build_extra_tensors=_build_unused_norms,
+        project="AMD", build_rules=_build_rules, position_kinds=POSITION_KINDS, build_extra_tensors=_build_unused_norms
     ),
 )

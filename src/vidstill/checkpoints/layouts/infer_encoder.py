@@ -10,11 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from vidstill.checkpoints.layouts.infer_positions import (
-    FIXED_POSITION_KINDS,
-    format_position_mismatch,
-    infer_positions,
-)
+from vidstill.checkpoints.layouts.infer_positions import FIXED_POSITION_KINDS, format_position_mismatch, infer_positions
 from vidstill.models.decoder import DecoderConfig
 from vidstill.models.layers import NORM_EPS, AttentionBias
 from vidstill.models.position_embeddings import FixedPositionKind

@@ -100,11 +100,7 @@ def build_mae_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
 
 
 def _build_probe_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
-    return (
-        RenameRule("head.0.", "norm."),
-        RenameRule("head.1.", "head."),
-        *build_vit_rules(config, "", "encoder."),
-    )
+    return (RenameRule("head.0.", "norm."), RenameRule("head.1.", "head."), *build_vit_rules(config, "", "encoder."))
 
 
 def _build_dmae_rules(config: ViTConfig, checkpoint: Checkpoint) -> tuple[RenameRule, ...]:

@@ -55,8 +55,6 @@ MASKAGAIN = Layout(
     name="MaskAgain",
     matchers=(_match_pretraining,),
     format=ForeignFormat(
-        project="MaskAgain",
-        build_rules=lambda config, _: build_maskagain_rules(config),
-        position_kinds=POSITION_KINDS,
+        project="MaskAgain", build_rules=lambda config, _: build_maskagain_rules(config), position_kinds=POSITION_KINDS
     ),
 )

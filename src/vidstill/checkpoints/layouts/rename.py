@@ -206,11 +206,7 @@ def build_patch_embed_rules(tubelet: Tubelet, foreign_prefix: str, native_prefix
 
 def build_classifier_rules(config: ViTConfig) -> tuple[RenameRule, ...]:
     """A fine-tuned model of VideoMAE, MVD, AMD and MaskAgain; of image MAE and DMAE."""
-    return (
-        *build_vit_rules(config, "", "encoder."),
-        RenameRule("fc_norm.", "norm."),
-        RenameRule("head.", "head."),
-    )
+    return (*build_vit_rules(config, "", "encoder."), RenameRule("fc_norm.", "norm."), RenameRule("head.", "head."))
 
 
 def build_mae_decoder_rules(config: DecoderConfig, *, separate_qkv: bool = False) -> tuple[RenameRule, ...]:

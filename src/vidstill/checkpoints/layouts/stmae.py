@@ -150,11 +150,7 @@ def build_stmae_classifier_rules(
     heads = [RenameRule(f"head.{kind}", f"head.{kind}") for kind in ("weight", "bias")]
     heads.insert(0 if slowfast else 2, RenameRule("head.projection.", "head."))
     encoder = build_vit_rules(config, "", "encoder.", separate_qkv=separate_qkv)
-    return (
-        RenameRule("norm.", "norm."),
-        *heads,
-        *(rule for rule in encoder if rule.foreign_prefix != "norm."),
-    )
+    return (RenameRule("norm.", "norm."), *heads, *(rule for rule in encoder if rule.foreign_prefix != "norm."))
 
 
 def _build_rules(config: ViTConfig, checkpoint: Checkpoint, *, slowfast: bool) -> tuple[RenameRule, ...]:
@@ -188,11 +184,7 @@ def _build_format(project: str, state_dict_key: str, *, slowfast: bool) -> Forei
 STMAE = Layout(
     key="stmae",
     name="ST-MAE",
-    matchers=(
-        partial(_match_pretraining, slowfast=False),
-        partial(_match_classifier, slowfast=False),
-        _match_encoder,
-    ),
+    matchers=(partial(_match_pretraining, slowfast=False), partial(_match_classifier, slowfast=False), _match_encoder),
     format=_build_format("mae_st", "model", slowfast=False),
 )
 SLOWFAST = Layout(

@@ -7,12 +7,7 @@ from typing import Any
 import torch
 
 from vidstill.checkpoints.layouts.infer_encoder import ForeignFile, InferredEncoder, infer_block_stack, infer_num_heads
-from vidstill.checkpoints.layouts.layout import (
-    CheckpointKind,
-    LayoutMatch,
-    ModuleBuilders,
-    build_classifier_modules,
-)
+from vidstill.checkpoints.layouts.layout import CheckpointKind, LayoutMatch, ModuleBuilders, build_classifier_modules
 from vidstill.checkpoints.layouts.rename import (
     FIXED_TABLE_REASON,
     RenameRule,

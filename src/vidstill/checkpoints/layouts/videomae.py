@@ -97,9 +97,7 @@ VIDEOMAE = Layout(
     name="VideoMAE, VideoMAE V2",
     matchers=(_match_pretraining, _match_classifier, _match_encoder),
     format=ForeignFormat(
-        project="VideoMAE",
-        build_rules=lambda config, _: build_videomae_rules(config),
-        position_kinds=POSITION_KINDS,
+        project="VideoMAE", build_rules=lambda config, _: build_videomae_rules(config), position_kinds=POSITION_KINDS
     ),
 )
 DETECTOR = Layout(key="detector", name="VideoMAE's detectors", matchers=(_match_detector,))

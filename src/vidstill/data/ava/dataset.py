@@ -162,11 +162,7 @@ class BoxSplit:
         return self._keyframe_builder(person_boxes).build_train(self.annotations, person_boxes, config)
 
     def load_test_keyframes(
-        self,
-        min_score: float,
-        *,
-        person_boxes_path: PathOrUrl | None = None,
-        use_annotations: bool = False,
+        self, min_score: float, *, person_boxes_path: PathOrUrl | None = None, use_annotations: bool = False
     ) -> Keyframes:
         """Build the boxes that a test scores.
 

@@ -81,12 +81,7 @@ class PacketBuffer:
 
 
 def build_packet_table(
-    container: Any,
-    stream: Any,
-    packets: Iterable[Any],
-    *,
-    last_index: int | None = None,
-    num_frames: int | None = None,
+    container: Any, stream: Any, packets: Iterable[Any], *, last_index: int | None = None, num_frames: int | None = None
 ) -> PacketTable | None:
     """Build the table of a stream, whole, or up to where the packet that shows `last_index` is certain.
 

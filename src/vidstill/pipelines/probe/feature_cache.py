@@ -50,13 +50,7 @@ class FeatureCache:
     """
 
     def __init__(
-        self,
-        encoder: VideoEncoder,
-        manifest: Manifest,
-        config: EmbedConfig,
-        folder: Path,
-        workers: Workers,
-        title: str,
+        self, encoder: VideoEncoder, manifest: Manifest, config: EmbedConfig, folder: Path, workers: Workers, title: str
     ):
         self.encoder, self.manifest, self.config = encoder, manifest, config
         self.folder, self.workers, self.title = folder, workers, title

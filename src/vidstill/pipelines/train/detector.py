@@ -76,8 +76,7 @@ def train_detector(recipe: DetectionRecipe, run_config: DetectRunConfig, *, init
     sources = {"init": start} if start else {}
     session.run(build_task(model), model, metadata, sources=sources, init=init, test_set=test.keyframes)
     session.test_once(
-        lambda: score_detector(model, test, run_config, runtime),
-        lambda result: result.write(run_config.out),
+        lambda: score_detector(model, test, run_config, runtime), lambda result: result.write(run_config.out)
     )
     return run_config.out
 
