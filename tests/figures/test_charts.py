@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from vidstill.figures.confusion import draw_confusion_matrix
-from vidstill.figures.precision_recall import draw_precision_recall
+from vidstill.figures.metrics import draw_confusion_matrix, draw_precision_recall
 from vidstill.figures.timeline import CLASS_COLORS, OTHER_COLOR, Timeline, draw_timeline, format_clock
 from vidstill.tasks.metrics.ava_map import ActionResult, FrameMAP
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidstill.bench.machine import describe_machine
 from vidstill.bench.quality import psnr, ssim
 from vidstill.bench.reading import ReadRequest, draw_frame_indices, find_readers, measure_reading
-from vidstill.bench.report import BenchmarkReport, LoaderTiming, PackingCost
+from vidstill.bench.report import BenchmarkReport, LoaderTiming, PackingCost, describe_machine
 from vidstill.bench.timing import pin_to_one_core
 from vidstill.bench.videos import collect_videos
 from vidstill.data.datasets.train_clips import ClipsConfig, TrainClips

@@ -13,7 +13,7 @@ from vidstill.data.datasets.view_clips import ViewClips, ViewsConfig
 from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.engine.distributed import Runtime
-from vidstill.figures.confusion import draw_confusion_matrix
+from vidstill.figures.metrics import draw_confusion_matrix
 from vidstill.pipelines.infer.run import run_dataset
 from vidstill.pipelines.labeled_data import open_labeled_test
 from vidstill.pipelines.trained_models import load_classifier

@@ -19,7 +19,7 @@ from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import parse_path
 from vidstill.data.storage.filesystem import base_name
 from vidstill.engine.distributed import Runtime
-from vidstill.figures.precision_recall import draw_precision_recall
+from vidstill.figures.metrics import draw_precision_recall
 from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.pipelines.evaluate.classifier import check_decodes
 from vidstill.pipelines.infer.run import run_dataset
