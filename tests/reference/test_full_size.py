@@ -204,7 +204,7 @@ def test_maskagain_of_a_base_teacher_has_the_authors_numbers(
     fill(method, build_maskagain_rules(encoder), prefix)
     method.teacher.model.norm = torch.nn.Identity()  # the authors' has none, and none is looked at
     fill(method.teacher.model, build_vit_rules(BASE, "encoder.", ""))
-    encoded = method.forward_teacher(clip(), mask())
+    encoded = method.teacher(clip(), mask().visible, layers=(12,), attention=(12,))
     output, attention = encoded.layers[12], encoded.attention[12]
     hold(output, (2, 160, 768), ".2068744", "1.701615", "-4.106161", "-1.222058")
     hold(attention.logits, (2, 12, 160, 160), "-3.077061e-2", ".3078120", ".017171", "-.125490")
