@@ -65,7 +65,7 @@ def measure(folder: Path, window: float, hop: float, batch: int) -> dict[str, fl
     from vidstill.pipelines.infer.embed import embed
     from vidstill.pipelines.infer.embed_config import EmbedConfig
     from vidstill.pipelines.infer.encoder import load_encoder
-    from vidstill.pipelines.workers import Workers
+    from vidstill.pipelines.run_config import Workers
     from vidstill.utils.config_io import to_dict
 
     torch.set_num_threads(1)

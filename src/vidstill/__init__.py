@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from vidstill.pipelines.evaluate.detector import evaluate_detector as evaluate_detector
     from vidstill.pipelines.infer.encoder import load_encoder as load_encoder
     from vidstill.pipelines.infer.predict import predict as predict
+    from vidstill.pipelines.run_config import DetectRunConfig as DetectRunConfig
+    from vidstill.pipelines.run_config import FinetuneRunConfig as FinetuneRunConfig
+    from vidstill.pipelines.run_config import RunConfig as RunConfig
+    from vidstill.pipelines.run_config import Workers as Workers
     from vidstill.pipelines.train.detector import train_detector as train_detector
     from vidstill.pipelines.train.finetune import finetune as finetune
     from vidstill.pipelines.train.pretrain import pretrain as pretrain
-    from vidstill.pipelines.train.run_config import DetectRunConfig as DetectRunConfig
-    from vidstill.pipelines.train.run_config import FinetuneRunConfig as FinetuneRunConfig
-    from vidstill.pipelines.train.run_config import RunConfig as RunConfig
     from vidstill.pipelines.trained_models import load_classifier as load_classifier
     from vidstill.pipelines.trained_models import load_detector as load_detector
-    from vidstill.pipelines.workers import Workers as Workers
     from vidstill.recipes.recipe import find_recipe as find_recipe
 
 _MODULES = {
     "BoxDataConfig": "pipelines.box_data",
-    "DetectRunConfig": "pipelines.train.run_config",
-    "FinetuneRunConfig": "pipelines.train.run_config",
-    "RunConfig": "pipelines.train.run_config",
-    "Workers": "pipelines.workers",
+    "DetectRunConfig": "pipelines.run_config",
+    "FinetuneRunConfig": "pipelines.run_config",
+    "RunConfig": "pipelines.run_config",
+    "Workers": "pipelines.run_config",
     "evaluate_classifier": "pipelines.evaluate.classifier",
     "evaluate_detector": "pipelines.evaluate.detector",
     "find_recipe": "recipes.recipe",

@@ -13,7 +13,7 @@ from recipe_plans import ablations_slowly
 
 from vidstill.cli.main import main
 from vidstill.cli.options import RecipeOptions, apply_options, parse_recipe_options
-from vidstill.pipelines.train.run_config import RunConfig
+from vidstill.pipelines.run_config import RunConfig
 from vidstill.recipes.recipe import find_recipe, load_recipes
 from vidstill.recipes.show import format_options, read_recipe_sources
 from vidstill.utils.types import InputError

@@ -25,10 +25,9 @@ from vidstill.pipelines.infer.run import gather
 from vidstill.pipelines.infer.videos import VideoSelection, find_videos
 from vidstill.pipelines.infer.writers.outputs import DetectionOutput
 from vidstill.pipelines.infer.writers.text import DetectionFormatter
+from vidstill.pipelines.run_config import DetectRunConfig, Workers
 from vidstill.pipelines.train.detector import train_detector
-from vidstill.pipelines.train.run_config import DetectRunConfig
 from vidstill.pipelines.trained_models import load_detector
-from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.metrics.ava_map import MatchingOrder, format_frame_map
 from vidstill.utils.files import TEST_FILE, make_file_stems

@@ -31,7 +31,7 @@ from vidstill.pipelines.infer.videos import VideoSelection, find_videos
 from vidstill.pipelines.infer.writers.feature_store import FormatName
 from vidstill.pipelines.infer.writers.outputs import OutputWriter, PredictionOutput
 from vidstill.pipelines.infer.writers.text import Formatter, PredictionFormatter, describe_videos
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.files import make_file_stems
 from vidstill.utils.terminal import echo, echo_skipped, show_progress_bar
 from vidstill.utils.text import format_one_line, pluralize

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from vidstill.cli.options import NO_PREFIX, Json, Source
-from vidstill.pipelines.train.run_config import FinetuneRunConfig, RunConfig
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import FinetuneRunConfig, RunConfig, Workers
 from vidstill.recipes.quickstart import DistillationMethod
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe
 from vidstill.utils.files import TEST_FILE

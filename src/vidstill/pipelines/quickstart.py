@@ -30,10 +30,9 @@ from vidstill.figures.quickstart import MODELS, ModelResult, QuickstartResult
 from vidstill.figures.reconstruction import describe_pixel_source, draw_reconstruction, reconstruct_clips
 from vidstill.figures.similarity import compute_layer_similarity
 from vidstill.models.vit import ViT
+from vidstill.pipelines.run_config import FinetuneRunConfig, RunConfig, Workers
 from vidstill.pipelines.train.finetune import finetune
 from vidstill.pipelines.train.pretrain import pretrain
-from vidstill.pipelines.train.run_config import FinetuneRunConfig, RunConfig
-from vidstill.pipelines.workers import Workers
 from vidstill.recipes import quickstart as recipes
 from vidstill.recipes.quickstart import DistillationMethod
 from vidstill.recipes.recipe import FinetuneRecipe, PretrainRecipe

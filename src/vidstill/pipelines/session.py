@@ -20,7 +20,7 @@ from vidstill.engine.early_stopping import Validation
 from vidstill.engine.interruption import RunStopped
 from vidstill.engine.lr_schedule import TrainingPlan, plan_training
 from vidstill.engine.trainer import Trainer
-from vidstill.pipelines.workers import BaseRunConfig
+from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import RECIPE_FILE, TEST_FILE, get_package_version, open_output_dir
 from vidstill.utils.types import InputError

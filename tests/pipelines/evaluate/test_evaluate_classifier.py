@@ -23,8 +23,8 @@ from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.evaluate import classifier as testing
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier, write_classification_result
+from vidstill.pipelines.run_config import Workers
 from vidstill.pipelines.trained_models import load_classifier
-from vidstill.pipelines.workers import Workers
 from vidstill.tasks.classification import ClassifierConfig
 from vidstill.utils import files
 from vidstill.utils.config_io import from_dict

@@ -20,7 +20,7 @@ from vidstill.pipelines.infer.encoder import load_encoder
 from vidstill.pipelines.infer.writers.feature_formats import FILE_FORMATS
 from vidstill.pipelines.infer.writers.feature_store import npy_file_name
 from vidstill.pipelines.infer.writers.features import FeatureKey
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 
 VIDEOS = [*(f"train/00000{n}.mp4" for n in range(4)), *(f"val/00000{n}.mp4" for n in range(2))]
 OPTIONS = ["--precision", "fp32", "--workers", "0"]

@@ -20,7 +20,7 @@ from vidstill.cli.main import main
 from vidstill.pipelines.infer.embed import embed as embed_videos
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError
 

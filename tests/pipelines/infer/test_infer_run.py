@@ -15,7 +15,7 @@ from vidstill.data.manifest.table import VideoRow
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.infer.run import Clip, iter_window_clips, mean_over_views, run, run_dataset
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 
 VIEWS = ViewsConfig(
     sampling=SegmentSampling(num_frames=4), temporal_clips=2, spatial_crops=3, short_side=16, size=(16, 16)

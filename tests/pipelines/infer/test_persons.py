@@ -30,7 +30,7 @@ from vidstill.pipelines.infer import person_detector as detectors
 from vidstill.pipelines.infer.find_persons import find_person_boxes
 from vidstill.pipelines.infer.keyframe_sets import KeyframeSet, find_keyframes
 from vidstill.pipelines.infer.person_detector import PersonDetector, list_person_detectors, load_person_detector
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.types import InputError
 
 RATE = 5

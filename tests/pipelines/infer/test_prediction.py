@@ -27,7 +27,7 @@ from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
 from vidstill.pipelines.infer.predict import TimelineConfig
 from vidstill.pipelines.infer.writers.outputs import PREDICTIONS_FILE
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import make_file_stems
 

@@ -16,7 +16,7 @@ from vidstill.cli.main import main
 from vidstill.pipelines import session as training
 from vidstill.pipelines import workers as workers_module
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.types import InputError
 
 STAGES = list(STEPS)

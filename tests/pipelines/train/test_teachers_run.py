@@ -15,8 +15,8 @@ from vidstill.checkpoints.io import read_checkpoint, write_checkpoint
 from vidstill.cli.main import main
 from vidstill.methods import mvd
 from vidstill.models.external.base import ExternalEncoderConfig
+from vidstill.pipelines.run_config import RunConfig
 from vidstill.pipelines.train.pretrain import pretrain
-from vidstill.pipelines.train.run_config import RunConfig
 from vidstill.recipes.recipe import PretrainRecipe
 from vidstill.utils.config_io import from_dict, to_dict
 from vidstill.utils.types import InputError

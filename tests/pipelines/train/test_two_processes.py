@@ -14,7 +14,7 @@ from paths import PROJECT
 from tiny_runs import FINETUNE, IMAGE_TEACHER, METHODS, TEACHER, log, make_data, run, teachers_of
 
 from vidstill.pipelines.evaluate.classifier import evaluate_classifier
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 STUDENTS = [name for name in METHODS if name != "imagemae"]  # which is the image teacher

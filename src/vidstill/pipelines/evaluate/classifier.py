@@ -16,8 +16,8 @@ from vidstill.engine.distributed import Runtime
 from vidstill.figures.metrics import draw_confusion_matrix
 from vidstill.pipelines.infer.run import run_dataset
 from vidstill.pipelines.labeled_data import open_labeled_test
+from vidstill.pipelines.run_config import Workers
 from vidstill.pipelines.trained_models import load_classifier
-from vidstill.pipelines.workers import Workers
 from vidstill.tasks.metrics.accuracy import merge_views
 from vidstill.tasks.results import MultiLabelResult, SingleLabelResult
 from vidstill.utils.config_io import from_dict

@@ -23,8 +23,8 @@ from vidstill.figures.metrics import draw_precision_recall
 from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.pipelines.evaluate.classifier import check_decodes
 from vidstill.pipelines.infer.run import run_dataset
+from vidstill.pipelines.run_config import Workers
 from vidstill.pipelines.trained_models import LoadedDetector, load_detector
-from vidstill.pipelines.workers import Workers
 from vidstill.tasks.detection import Detector
 from vidstill.tasks.metrics.ava_map import FrameMAP, MatchingOrder, compute_frame_map
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir

@@ -33,7 +33,7 @@ from vidstill.pipelines.export.verify import (
 )
 from vidstill.pipelines.export.write import QuantizationResult, compute_export_size, import_optional
 from vidstill.pipelines.labeled_data import open_labeled_test
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.rng import numpy_rng
 from vidstill.utils.types import InputError
 

@@ -34,7 +34,7 @@ from vidstill.pipelines.infer.writers.features import (
     read_npy_rows,
     read_stamp,
 )
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import find_difference, get_package_version
 from vidstill.utils.journal import Journal

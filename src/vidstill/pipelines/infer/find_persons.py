@@ -23,7 +23,7 @@ from vidstill.parallel.pool import LostTask, map_in_workers
 from vidstill.pipelines.infer.keyframe_sets import KeyframeKey, KeyframeSet
 from vidstill.pipelines.infer.person_detector import PersonDetections, PersonDetector
 from vidstill.pipelines.infer.run import Clip, ProgressFn, gather, open_journal, run
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.files import write_bytes
 from vidstill.utils.journal import Journal
 from vidstill.utils.types import InputError

@@ -21,7 +21,7 @@ from vidstill.figures.timeline import Timeline
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
 from vidstill.pipelines.infer.run import ProgressFn, gather, iter_window_clips, run, run_dataset
 from vidstill.pipelines.infer.videos import SplitChoice, VideoSelection, find_videos
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.types import InputError, check_range
 
 _IMAGE_WINDOW_SECONDS = 1.0  # for a model of images, whose clips have no length

@@ -26,7 +26,7 @@ from vidstill.data.loader.loader import iter_view_batches
 from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.engine.distributed import Runtime
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.journal import Journal
 
 K = TypeVar("K")

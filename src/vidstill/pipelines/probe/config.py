@@ -12,7 +12,7 @@ from torch import Tensor
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.pipelines.infer.embed_config import EmbedConfig, Pooling
 from vidstill.pipelines.labeled_data import open_train_test
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.utils.types import InputError, check_range
 
 ProbeKind = Literal["linear", "knn", "attentive"]

@@ -24,7 +24,7 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.pipelines.infer.embed_config import EmbedConfig
 from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.run import gather, iter_dataset_clips, mean_over_views, open_journal
-from vidstill.pipelines.workers import Workers
+from vidstill.pipelines.run_config import Workers
 from vidstill.tasks.probes.attentive import FeatureDataset
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import convert_write_errors, rename_durably, write_json

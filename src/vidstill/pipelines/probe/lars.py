@@ -25,8 +25,8 @@ from vidstill.pipelines.probe.config import ProbeRunConfig, open_probe_datasets
 from vidstill.pipelines.probe.feature_cache import hash_checkpoint
 from vidstill.pipelines.probe.report import ProbeReport, ProbeResult
 from vidstill.pipelines.probe.run import check_probe_encoder
+from vidstill.pipelines.run_config import BaseRunConfig
 from vidstill.pipelines.session import TrainingSession
-from vidstill.pipelines.workers import BaseRunConfig
 from vidstill.tasks.probes.linear import LinearProbeModel
 from vidstill.tasks.results import SingleLabelResult
 from vidstill.utils.files import TEST_FILE, write_json

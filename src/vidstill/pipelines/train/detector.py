@@ -12,8 +12,8 @@ from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.box_data import parse_optional_path
 from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector
+from vidstill.pipelines.run_config import DetectRunConfig
 from vidstill.pipelines.session import TrainingSession
-from vidstill.pipelines.train.run_config import DetectRunConfig
 from vidstill.pipelines.trained_models import DETECTOR_KIND
 from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.detection import DetectionTask, Detector

@@ -17,8 +17,8 @@ from vidstill.engine.distributed import Runtime
 from vidstill.engine.early_stopping import Validation
 from vidstill.pipelines.evaluate.classifier import check_decodes, score_classifier, write_classification_result
 from vidstill.pipelines.labeled_data import open_labeled_test, open_train_test, require_labels
+from vidstill.pipelines.run_config import FinetuneRunConfig
 from vidstill.pipelines.session import TrainingSession
-from vidstill.pipelines.train.run_config import FinetuneRunConfig
 from vidstill.recipes.auto.choose import AutoRecipe, choose_recipe
 from vidstill.recipes.auto.dataset_stats import compute_dataset_stats, detect_hardware
 from vidstill.recipes.recipe import FinetuneRecipe

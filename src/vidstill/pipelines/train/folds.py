@@ -11,9 +11,8 @@ from vidstill.checkpoints.io import MODEL_FILE
 from vidstill.engine.distributed import Runtime
 from vidstill.pipelines.evaluate.classifier import CLASSIFIER_RESULT_FILES, evaluate_classifier
 from vidstill.pipelines.labeled_data import open_labeled_test, open_train_test
+from vidstill.pipelines.run_config import FinetuneRunConfig, Workers
 from vidstill.pipelines.train.finetune import finetune
-from vidstill.pipelines.train.run_config import FinetuneRunConfig
-from vidstill.pipelines.workers import Workers
 from vidstill.recipes.recipe import FinetuneRecipe
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_json
 from vidstill.utils.types import InputError

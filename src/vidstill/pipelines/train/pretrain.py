@@ -18,8 +18,8 @@ from vidstill.models.decoder import Decoder
 from vidstill.models.external.base import ExternalEncoder
 from vidstill.models.external.registry import is_external_encoder, load_external_encoder, parse_weights_file
 from vidstill.models.vit import ViTConfig
+from vidstill.pipelines.run_config import RunConfig
 from vidstill.pipelines.session import TrainingSession
-from vidstill.pipelines.train.run_config import RunConfig
 from vidstill.recipes.recipe import PretrainRecipe
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.types import Grid, InputError

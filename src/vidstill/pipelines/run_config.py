@@ -3,8 +3,10 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vidstill.engine.distributed import Precision, count_cores
+from vidstill.pipelines.box_data import BoxDataConfig
 from vidstill.utils.types import InputError
 
 
@@ -43,3 +45,30 @@ class BaseRunConfig(Workers):
         super().__post_init__()
         if not self.save_seconds >= 0:
             raise InputError(f"--save-seconds is {self.save_seconds}; give 0 or more seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(BaseRunConfig):
+    """Where and how a pre-training runs; its results depend on this only by rounding."""
+
+    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRunConfig(BaseRunConfig):
+    """Where and how a fine-tuning runs; its results depend on this only by rounding."""
+
+    test_data: str | Path | None = None  # labelled test videos, their val split if they have splits; None: that of data
+    val_data: str | Path | None = None  # labelled videos scored after each epoch, for --patience; as for test_data
+    fold: Literal[1, 2, 3, "all"] = 1  # official split of UCF101 and HMDB51; all: a run for each, and their mean
+
+    @property
+    def first_fold(self) -> int:
+        return 1 if self.fold == "all" else self.fold
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectRunConfig(BaseRunConfig, BoxDataConfig):
+    """Where and how the training of an action detector runs."""
+
+    train_person_boxes: str | None = None  # detected person boxes of the training key frames, for recipes that use them
