@@ -193,6 +193,9 @@ def test_what_is_left_out_is_described(tmp_path: Path) -> None:
     assert "generators, projections" in omission
     assert export_to_transformers(make(MASKAGAIN), tmp_path / "maskagain")[0] == "it is a VideoMAEModel"
     assert json.loads((tmp_path / "maskagain" / "config.json").read_text())["use_mean_pooling"]
+    export_to_transformers(make_checkpoint(ENCODER, recipe={}), tmp_path / "encoder")  # it does not state its clips
+    config = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    assert (config["num_frames"], config["image_size"]) == (16, 224)
 
 
 def test_a_directory_with_other_files_is_not_overwritten_and_an_export_is(tmp_path: Path) -> None:

@@ -194,7 +194,12 @@ def test_a_malformed_digest_is_refused_before_anything_is_fetched(site, fragment
 MALFORMED = {
     "give https://": ("https://", "https://[::1/a.pth", "http://a b/c.pth", "ftp://host/a.pth", "s3://b/a.pth"),
     "write hf://org/name": ("hf://name", "hf://org/name/../../x", "hf://org/name//x", "hf://", "hf://org/name@"),
-    "give a run directory, a .safetensors or a .pth file": ("runs/none", "none", "a/b/c", "runs/none.pth"),
+    "there is no file or run {}; give a run directory, a .safetensors or a .pth file": (
+        "runs/none",
+        "none",
+        "a/b/c",
+        "runs/none.pth",
+    ),
     "download the file, and give its path": ("https://me:secret@example.org/a.pth",),
 }
 
@@ -206,7 +211,7 @@ def test_a_malformed_or_mistyped_source_is_refused_without_a_request(tmp_path, s
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     error = read_error(source)
-    assert message in error
+    assert message.format(source) in error
     assert "secret" not in error
     assert not site.requests
 

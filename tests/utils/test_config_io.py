@@ -5,11 +5,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import MVD
 
 from vidstill.data.datasets.train_clips import ClipsConfig
 from vidstill.data.transforms.frame_sampling import DenseSampling, SegmentSampling, SpanSampling
 from vidstill.engine.lr_schedule import CosineConfig
 from vidstill.engine.optimizer import AdamWConfig
+from vidstill.methods.mvd import MVDConfig
 from vidstill.models.vit import ViTConfig
 from vidstill.utils.config_io import from_dict, suggest_names, to_dict
 from vidstill.utils.types import InputError
@@ -89,6 +91,11 @@ CLIPS = to_dict(ClipsConfig(dataset="made", sampling=SpanSampling()))
 def test_unreadable_values_are_named(change, sentence):
     with pytest.raises(InputError, match=sentence):
         from_dict(ClipsConfig, CLIPS | change)
+
+
+def test_a_single_configuration_is_no_list_of_them():
+    with pytest.raises(InputError, match=r"MVDConfig\.extra is a \w+, which is not allowed there"):
+        from_dict(MVDConfig, to_dict(MVD) | {"extra": to_dict(MVD.image)})
 
 
 def test_a_field_without_a_default_has_to_be_there():

@@ -42,7 +42,10 @@ def test_a_cut_line_is_skipped_and_the_next_record_is_whole(out: Path):
 def test_records_of_other_settings_are_refused_and_stay(out: Path):
     with Journal(out, {"pool": "mean"}) as journal:
         journal.append({"key": 1})
-    with pytest.raises(InputError, match=r"npz.journal holds unfinished work with other settings \(pool is mean, here"):
+    message = (
+        r"npz.journal holds unfinished work with other settings \(pool is mean, here it is max\); delete it, or cho"
+    )
+    with pytest.raises(InputError, match=message):
         Journal(out, {"pool": "max"}).open()
     assert journal.read_settings() == {"pool": "mean"}
     assert list(journal.done()) == [1]

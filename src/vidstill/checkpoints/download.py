@@ -201,7 +201,7 @@ def _fetch_from_hub(url: str) -> Path:
     if not match or ".." in filename.split("/") or re.search(r"[\\\x00-\x1f]|//|^/", filename):
         raise InputError(f"{url!r} is no model of the Hub; write hf://org/name, hf://org/name@revision/file")
     repo, revision = match[1], match[2]
-    endpoint = os.environ.get("HF_ENDPOINT")
+    endpoint, is_online = os.environ.get("HF_ENDPOINT"), True
     try:
         try:
             info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=30)
@@ -209,6 +209,7 @@ def _fetch_from_hub(url: str) -> Path:
         except errors.HfHubHTTPError:
             raise
         except Exception as error:  # offline, or no network
+            is_online = False
             try:
                 directory = Path(snapshot_download(repo, revision=revision, local_files_only=True))
             except Exception:
@@ -217,7 +218,7 @@ def _fetch_from_hub(url: str) -> Path:
         main = filename or choose_checkpoint_file(names, url)
         if main not in names:
             raise InputError(f"{url} is not there; {repo} has {', '.join(sorted(names)[:8])}")
-        download = partial(hf_hub_download, repo, revision=revision, endpoint=endpoint)
+        download = partial(hf_hub_download, repo, revision=revision, endpoint=endpoint, local_files_only=not is_online)
         parent = PurePosixPath(main).parent
         for name in {str(parent / side_file) for side_file in _HUB_SIDE_FILES} & set(names):
             download(name)

@@ -44,9 +44,8 @@ def _parse_value(expected: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(expected), typing.get_args(expected)
     if isinstance(value, dict) and _CLASS_KEY in value:
         config_class = _import_class(value[_CLASS_KEY], where)
-        if not any(
-            each is Any or (isinstance(each, type) and issubclass(config_class, each)) for each in args or [expected]
-        ):
+        allowed = args if origin in (types.UnionType, typing.Union) else (expected,)
+        if not any(each is Any or (isinstance(each, type) and issubclass(config_class, each)) for each in allowed):
             raise InputError(f"{where} is a {config_class.__name__}, which is not allowed there")
         return _build_instance(config_class, value, where)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):

@@ -60,13 +60,8 @@ def test_a_folder_that_holds_an_index_is_read_through_it_whatever_else_it_holds(
 def test_numbers_of_frames_are_believed_of_folders_and_where_a_size_is_stated(tmp_path):
     (tmp_path / "frames").mkdir()
     (tmp_path / "a.mp4").write_text("three")
-    entry_strategy = {"frames": 9, "rate": 5.0}
-    path = write(
-        tmp_path / "list.jsonl",
-        {"path": "frames", **entry_strategy},
-        {"path": "a.mp4", **entry_strategy},
-        {"path": "a.mp4", "bytes": 5, **entry_strategy},
-    )
+    entries = [{"path": "frames"}, {"path": "a.mp4"}, {"path": "a.mp4", "bytes": 5}]
+    path = write(tmp_path / "list.jsonl", *({**entry, "frames": 9, "rate": 5.0} for entry in entries))
     assert [(row.frames, row.frame_rate) for row in open_manifest(path).rows] == [(9, 5.0), (None, None), (9, 5.0)]
 
 
@@ -109,6 +104,7 @@ def test_names_come_back_whatever_letters_they_have_in_a_list_without_the_suffix
         ('{"path": "a"}', r"line 2 of .*list.jsonl has no label; the first has a number for a label"),
         ('{"path": "a", "class": "b"}', r"line 2 of .*list.jsonl has a class; the first has a number for a label"),
         ('{"path": "a", "label": 0, "class": "b"}', r"line 2 of .*list.jsonl calls class 0 'b', before 'a'"),
+        ('{"path": "a", "label": 0}', r"1 of its 2 videos are missing, first .*a \(line 2\)"),
         ('{"path": "../a", "label": 0}', r"line 2 of .*list.jsonl names ../a, which is outside"),
         (
             '{"path": "a", "label": 0, "bytes": 1, "offset": 0, "shard": "x/../../a.tar"}',

@@ -208,12 +208,12 @@ EYES, HANDS, HANDS_TEST = (
 )
 @pytest.mark.parametrize("videos", ["UCF-101/{}.avi", "videos/{}.mp4", "{}.avi"])
 def test_ucf101_is_recognized_with_its_folds(tree, lists, videos):
-    eyes, right, right_test = files = [videos.format(name) for name in (EYES, HANDS, HANDS_TEST)]
+    makeup, pushups, pushups_test = files = [videos.format(name) for name in (EYES, HANDS, HANDS_TEST)]
     path = tree({f"{lists}/{name}": text for name, text in UCF101_FILES.items()}, *files)
-    assert list_rows(open_manifest(path)) == [(eyes, "ApplyEyeMakeup"), (right, "HandstandPushups")]
-    assert list_rows(open_manifest(path, split="val")) == [(right_test, "HandstandPushups")]
-    assert list_rows(open_manifest(path, fold=3)) == [(right_test, "HandstandPushups")]
-    assert list_rows(open_test_manifest(path, fold=3)) == [(eyes, "ApplyEyeMakeup")]
+    assert list_rows(open_manifest(path)) == [(makeup, "ApplyEyeMakeup"), (pushups, "HandstandPushups")]
+    assert list_rows(open_manifest(path, split="val")) == [(pushups_test, "HandstandPushups")]
+    assert list_rows(open_manifest(path, fold=3)) == [(pushups_test, "HandstandPushups")]
+    assert list_rows(open_test_manifest(path, fold=3)) == [(makeup, "ApplyEyeMakeup")]
     assert open_manifest(path, fold=3).description == "UCF101 (fold 3 of 3), its train split, 1 rows: none is missing"
     assert open_manifest(path, fold=3).classes == ("ApplyEyeMakeup", "HandstandPushups")
 

@@ -94,7 +94,7 @@ def test_a_missing_url_is_reported(behind):
         open_manifest("nosuch://bucket")
 
 
-def test_a_failed_manifest_is_not_an_empty_folder(behind, monkeypatch):
+def test_a_directory_that_cannot_be_listed_is_not_empty(behind, monkeypatch):
     root = behind("a.mp4", list_csv="a.mp4 0\n")
 
     def broken(*args, **options):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_videos import cut_short, write_video
 
+from vidstill.cli.main import main
 from vidstill.data.manifest.open import open_split_manifests
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.tools.inspect import DatasetSummary, ValueStats, format_dataset_summary, summarize_dataset
@@ -232,3 +233,17 @@ def test_a_spread_holds_every_value(values):
     spread = ValueStats.from_values(np.array(values))
     assert all(one <= other for one, other in pairwise((spread.min, spread.median, spread.max)))
     assert (spread.min, spread.max) == (min(values), max(values))
+
+
+def test_the_command_prints_lines_or_json(tmp_path, capsys):
+    write_video(tmp_path / "videos/a.mp4", 5)
+    (tmp_path / "list.csv").write_text("path,class\na.mp4,run\n")
+    command = ["data", "inspect", str(tmp_path / "list.csv"), "--root", str(tmp_path / "videos")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    for expected in ("all: 1 video in 1 class, 1 each", "1  run", "1 file opened", "h264 (1)", "no problems found"):
+        assert expected in printed
+    assert main([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["splits"]["all"]["class_counts"] == {"run": 1}
+    assert summary["frames"] == {"min": 5.0, "median": 5.0, "max": 5.0}

@@ -73,6 +73,10 @@ def test_a_video_of_any_length_and_size_has_a_signature(clips):
     for frames in (*range(1, 20), 63, 64, 65, 129, 1000):
         assert len(sketch(clips[0][np.arange(frames) % FRAMES])) == SIGNATURE_LENGTH
     assert sketch([]) == ""
+    once = decode_signatures([sketch(clips[0])])[0]
+    for times in (2, 3, 7):  # how often each frame is shown does not matter
+        repeated = decode_signatures([sketch(np.repeat(clips[0], times, 0))])[0]
+        assert np.linalg.norm(once - repeated) < 0.05 * np.linalg.norm(once)
     for size in ((1, 1), (2, 300), (7, 9), (173, 227)):
         image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         assert len(sketch([image] * 3)) == SIGNATURE_LENGTH

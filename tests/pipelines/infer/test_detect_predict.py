@@ -222,6 +222,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_done(capsys, model, cli
     more = ["--person-boxes", str(persons), "--precision", "fp32", "--out", str(tmp_path / "all.json")]
     assert main(["detect", "predict", str(model), str(clip), *more]) == 0
     assert main(["detect", "predict", str(model), str(clip), str(tmp_path / "broken.mp4"), *more]) == 1
+    assert main(["detect", "predict", str(model), *more]) == 2
     printed = json.loads((tmp_path / "all.json").read_text())
     assert [each["video"] for each in printed["videos"]] == [str(clip)]
     assert "broken.mp4" in printed["skipped"][0]["reason"]
@@ -268,9 +269,8 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(
     Path("other.csv").write_text("another,1,0.1,0.2,0.4,0.9,,0.9\n")
     Path("mine").mkdir()
     Path("mine/letter.txt").write_text("dear")
-    options, source, video = dict(options), model, clip
-    if options.pop("model", None):
-        source = write_classifier(tmp_path / "classifier.safetensors")
+    options = dict(options)
+    source = write_classifier(tmp_path / "classifier.safetensors") if options.pop("model", None) else model
     video = options.pop("video", clip)
     if "out" in options:
         options["out"] = Path(options["out"])

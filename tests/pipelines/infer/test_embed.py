@@ -236,6 +236,8 @@ def test_two_videos_of_one_name_are_refused(house, tmp_path, capsys):
         ("--out VIDEOS", "holds something else than features"),
         ("--out VIDEOS/train.csv --format npz", "exists and holds no features (npz)"),
         ("--out VIDEOS --format npz", "exists and holds no features (npz)"),
+        ("--out VIDEOS/train.csv/f.npz", "cannot be written"),
+        ("--out VIDEOS/train.csv/f", "cannot be written"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_nothing_is_written(house, tmp_path, capsys, args, message):
