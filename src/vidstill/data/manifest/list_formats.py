@@ -23,7 +23,6 @@ _LINE_PATTERNS = {  # the narrowest first; a path with spaces needs a label behi
 _LABEL_COLUMNS = ("labels", "classes", "label", "class")  # the first of these columns states a clip's labels
 _NAME_COLUMNS = {"labels": "classes", "label": "class"}  # the column of names beside a column of numbers
 _INTEGER_PATTERN = re.compile(r"-?\d+")
-_KEYS = tuple(name.rstrip("_") for name in ListEntry._fields)  # of JSON lines
 
 
 def read_list_file(path: PathOrUrl) -> ParsedList:
@@ -54,10 +53,12 @@ def _parse_plain_lines(path: PathOrUrl, form: str, lines: Iterator[tuple[int, st
             raise InputError(
                 f"line {number} of {path} reads {shorten(line)}, which is not `{form}` as on its first line"
             )
-        fields = match.groupdict()
+        fields: dict[str, Any] = match.groupdict()
         if form != "path":
             fields["label"] = [int(label) for label in fields["label"].split(",")]
-        yield number, ListEntry(**fields | ({"frames": int(fields["frames"])} if "frames" in fields else {}))
+        if "frames" in fields:
+            fields["frames"] = int(fields["frames"])
+        yield number, fields
 
 
 def _is_json_lines(path: PathOrUrl, first_line: str) -> bool:
@@ -72,7 +73,7 @@ def _is_json_lines(path: PathOrUrl, first_line: str) -> bool:
 
 
 def _parse_json(path: PathOrUrl, number: int, line: str) -> ListEntry:
-    """Read an object; only `path` is required, and keys that `ListEntry` has not are ignored.
+    """Read an object; only `path` is required, and unknown keys are ignored.
 
     A clip with several labels has lists of them: `"label": [0, 3]`, `"class": ["fall", "run"]`, or both.
     """
@@ -82,7 +83,7 @@ def _parse_json(path: PathOrUrl, number: int, line: str) -> ListEntry:
         raise InputError(f"line {number} of {path} is no JSON ({error}): {shorten(line)}") from None
     if type(values) is not dict or not values.get("path") or end < len(line) or "\\u0000" in line:
         raise InputError(f"line {number} of {path} reads {shorten(line)}, which is no object with a `path`")
-    return ListEntry._make(map(values.get, _KEYS))
+    return values
 
 
 def _reject_constant(constant: str) -> NoReturn:
@@ -142,7 +143,8 @@ def _parse_csv_rows(
             if are_numbers:
                 text = fields.get(_NAME_COLUMNS.get(column, ""), "")
                 labels, names = list(map(int, names)), split_cell(text) if text else None
-        yield number, ListEntry(fields["path"], labels, names, fields.get("split"), int(frames) if frames else None)
+        values = {"path": fields["path"], "label": labels, "class": names, "split": fields.get("split")}
+        yield number, {**values, "frames": int(frames) if frames else None}
 
 
 def _split_labels(text: str) -> list[str]:

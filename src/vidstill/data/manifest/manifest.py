@@ -19,40 +19,26 @@ SPLIT_ALIASES: Mapping[Split, tuple[str, ...]] = {"train": ("train",), "val": ("
 
 @dataclass(frozen=True)
 class Manifest:
-    """The videos of a dataset.
-
-    Args:
-        classes: The names of the classes in the order of the labels; empty where there are no labels.
-        description: What the dataset was recognized as.
-        fingerprint: SHA-256 of every row's relative path, labels and file size, in order.
-        num_missing: Videos of an official list that do not exist; they are in no row.
-        multi_label: Whether a clip of the dataset has several labels, in this split or another.
-    """
+    """The videos of a dataset."""
 
     rows: VideoTable
-    classes: tuple[str, ...]
-    description: str
+    classes: tuple[str, ...]  # names in the order of the labels; empty where there are no labels
+    description: str  # what the dataset was recognized as
     source: PathOrUrl
-    fingerprint: str
-    num_missing: int = 0
-    multi_label: bool = False
+    fingerprint: str  # SHA-256 of every row's relative path, labels and file size, in order
+    num_missing: int = 0  # videos of an official list that do not exist; they are in no row
+    multi_label: bool = False  # whether a clip of the dataset has several labels, in this split or another
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 class ManifestReader(NamedTuple):
-    """A recognized dataset.
+    """A recognized dataset."""
 
-    Args:
-        splits: None if it is not split.
-        read_manifest: Reads the videos of a split (None: the train split), or all of a dataset without splits.
-        num_folds: The number of official ways to split it.
-    """
-
-    splits: tuple[Split, ...]
-    read_manifest: Callable[[Split | None], Manifest]
-    num_folds: int = 1
+    splits: tuple[Split, ...]  # none if it is not split
+    read_manifest: Callable[[Split | None], Manifest]  # of a split (None: train), or all of a dataset without splits
+    num_folds: int = 1  # official ways to split it
 
 
 def match_splits(names: Iterable[str]) -> tuple[Split, ...]:
@@ -84,8 +70,7 @@ def build_manifest(
 
     Args:
         line_numbers: The lines of the rows in a list, for messages.
-        num_missing: Videos of an official list that are in no row.
-        multi_label: Whether a clip may have several labels.
+        num_missing, multi_label: As in `Manifest`.
 
     Raises:
         InputError: There are no rows, a file is missing, or a path leads out of the root.

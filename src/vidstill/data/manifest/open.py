@@ -1,8 +1,8 @@
 """Open a dataset: recognize directories, lists and official datasets, and read their videos and classes."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from vidstill.utils.types import InputError
 INDEX_FILE = "index.jsonl"
 """The list of packed videos, beside their shards."""
 
+_T = TypeVar("_T")
 _SPLIT_ALIASES = frozenset(name for names in SPLIT_ALIASES.values() for name in names)
 
 
@@ -62,8 +63,7 @@ def open_manifest(
             is missing.
         StorageUnreachable: A URL does not answer.
     """
-    with _translate_read_errors(path):
-        return _detect_reader(parse_path(path), root, fold).read_manifest(split)
+    return _read_dataset(path, root, fold, lambda reader: reader.read_manifest(split))
 
 
 def open_test_manifest(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: int = 1) -> Manifest:
@@ -72,9 +72,7 @@ def open_test_manifest(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: 
     Args:
         root, fold: As for `open_manifest`.
     """
-    with _translate_read_errors(path):
-        reader = _detect_reader(parse_path(path), root, fold)
-        return reader.read_manifest("val" if reader.splits else None)
+    return _read_dataset(path, root, fold, lambda reader: reader.read_manifest("val" if reader.splits else None))
 
 
 def open_split_manifests(path: PathOrUrl, *, root: PathOrUrl | None = None, fold: int = 1) -> dict[str, Manifest]:
@@ -83,21 +81,21 @@ def open_split_manifests(path: PathOrUrl, *, root: PathOrUrl | None = None, fold
     Args:
         root, fold: As for `open_manifest`.
     """
-    with _translate_read_errors(path):
-        reader = _detect_reader(parse_path(path), root, fold)
+
+    def read_splits(reader: ManifestReader) -> dict[str, Manifest]:
         return {split or "all": reader.read_manifest(split) for split in reader.splits or (None,)}
+
+    return _read_dataset(path, root, fold, read_splits)
 
 
 def list_splits(path: PathOrUrl) -> tuple[Split, ...]:
     """Return the splits of a dataset; none if it is not split."""
-    with _translate_read_errors(path):
-        return _detect_reader(parse_path(path), None, 1).splits
+    return _read_dataset(path, None, 1, lambda reader: reader.splits)
 
 
-@contextmanager
-def _translate_read_errors(path: PathOrUrl) -> Iterator[None]:
+def _read_dataset(path: PathOrUrl, root: PathOrUrl | None, fold: int, read: Callable[[ManifestReader], _T]) -> _T:
     try:
-        yield
+        return read(_detect_reader(parse_path(path), root, fold))
     except OSError as error:
         raise InputError(f"{error.filename or path} cannot be read ({error.strerror}); make it readable") from error
 

@@ -14,38 +14,30 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, join_path
 
-COLUMNS: dict[str, tuple[type, int]] = {  # the type of each column, and the value for nothing
-    "label": (np.int32, -1),
+COLUMNS: dict[str, tuple[type, int]] = {  # the type of each column, and the value where nothing is stated
+    "label": (np.int32, -1),  # the first of several
     "frames": (np.int32, 0),
     "frame_rate": (np.float64, 0),
-    "file_size": (np.int64, -1),
-    "shard": (np.int32, -1),
-    "offset": (np.int64, 0),
-    "width": (np.int32, 0),
+    "file_size": (np.int64, -1),  # in bytes
+    "shard": (np.int32, -1),  # index into the paths of the shards; -1 for a file of its own
+    "offset": (np.int64, 0),  # in the shard, in bytes
+    "width": (np.int32, 0),  # in pixels
     "height": (np.int32, 0),
-    "codec": (np.int32, -1),
+    "codec": (np.int32, -1),  # index into the names of the codecs
 }
 
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One video: its file, its class counted from 0, and what is known without opening it.
-
-    Args:
-        label: Its only label, or the first of several; None if it has none.
-        frames, frame_rate: As stated by a list, a scan or a pack; None if not stated.
-        name: As the dataset states it: a path relative to the root, or the path of a packed video before it was packed.
-        error: Why it does not decode, according to a scan; empty if it decodes, or was not scanned.
-        extra_labels: The labels after the first.
-    """
+    """One video: its file, its class counted from 0, and what is known without opening it."""
 
     source: PathOrUrl | ShardMember
-    label: int | None
-    frames: int | None = None
-    frame_rate: float | None = None
-    name: str = ""
-    error: str = ""
-    extra_labels: tuple[int, ...] = ()
+    label: int | None  # its only label, or the first of several; None if it has none
+    frames: int | None = None  # as stated by a list, a scan or a pack; None if not stated
+    frame_rate: float | None = None  # likewise
+    name: str = ""  # as the dataset states it: a path relative to the root; of a packed video before it was packed
+    error: str = ""  # why it does not decode, according to a scan; empty if it decodes, or was not scanned
+    extra_labels: tuple[int, ...] = ()  # the labels after the first
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -59,9 +51,7 @@ class VideoTable(Sequence[VideoRow]):
     Args:
         root: The directory or URL that the names are relative to.
         names: The path of each video as the dataset states it.
-        columns: The columns that are stated: `label` (the first; -1 for none), `frames` and `frame_rate` (0 for not
-            stated), `file_size` in bytes (-1 for not stated), `shard` (index into `shards`; -1 for a file of its own)
-            and `offset` in it in bytes, `width` and `height` in pixels, `codec` (index into `codecs`).
+        columns: Those of `COLUMNS` that are stated.
         shards: The paths of the shards, relative to the root.
         codecs: The names of the codecs.
         errors: Why rows do not decode, by index.

@@ -21,17 +21,12 @@ _MAX_CLASS_NAMES, _MAX_PROBLEMS = 5, 20
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """A split, or the whole dataset where it has none.
-
-    Args:
-        class_counts: Videos of each class, by its name; empty where there are no labels.
-        majority_share: Share of the largest class, in [0, 1]: the accuracy of always predicting it.
-    """
+    """A split, or the whole dataset where it has none."""
 
     description: str
     num_videos: int
-    class_counts: dict[str, int]
-    majority_share: float | None
+    class_counts: dict[str, int]  # videos of each class, by its name; empty where there are no labels
+    majority_share: float | None  # of the largest class, in [0, 1]: the accuracy of always predicting it
     fingerprint: str
 
 
@@ -53,25 +48,16 @@ class ValueStats:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary(VideoCounts):
-    """The content of a dataset.
-
-    Args:
-        splits: By name, or "all".
-        num_from_manifest: Videos whose facts the list states; no file is opened then.
-        num_probed: Files that were opened for the facts.
-        frames, seconds: Length of a video; no seconds where no video has a frame rate.
-        file_sizes: In bytes.
-        problems: One sentence each.
-    """
+    """The content of a dataset."""
 
     source: PathOrUrl
-    splits: dict[str, SplitSummary]
-    num_from_manifest: int
-    num_probed: int
-    frames: ValueStats | None
-    seconds: ValueStats | None
-    file_sizes: ValueStats | None
-    problems: tuple[str, ...]
+    splits: dict[str, SplitSummary]  # by name, or "all"
+    num_from_manifest: int  # videos whose facts the list states; no file is opened then
+    num_probed: int  # files that were opened for the facts
+    frames: ValueStats | None  # of a video
+    seconds: ValueStats | None  # of a video; None where no video has a frame rate
+    file_sizes: ValueStats | None  # in bytes
+    problems: tuple[str, ...]  # one sentence each
 
 
 def summarize_dataset(

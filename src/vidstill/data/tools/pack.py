@@ -35,17 +35,12 @@ _NO_SPLIT = "all"  # stands for the split in the names of shards of a dataset wi
 
 @dataclass(frozen=True, kw_only=True)
 class PackResult:
-    """The content of a directory of packs.
-
-    Args:
-        bytes_before, bytes_after: Size of the packed videos' files before and after.
-        skipped: The videos that are in no shard, each with the reason.
-    """
+    """The content of a directory of packs."""
 
     num_videos: int
-    bytes_before: int
+    bytes_before: int  # size of the packed videos' files
     bytes_after: int
-    skipped: tuple[str, ...]
+    skipped: tuple[str, ...]  # the videos that are in no shard, each with the reason
 
 
 def pack_dataset(

@@ -23,18 +23,15 @@ _BLOCK_BYTES = 2**20
 _MAX_VALUES = 5
 
 ScanRecord = dict[str, Any]
-"""The entries of a JSON line that a scan finds out; an unknown one is left out.
-
-`frames` (that decode), `rate` (frames per second), `bytes`, `width` and `height` (upright), `codec`, `pixels` (their
-format), `seconds`, `header_frames` (where the header states another number), `modified` (of the file, in nanoseconds),
-`sha256` (of the bytes), `signature` (see `VideoSignature`), `error`.
-"""
+"""The entries of a JSON line that a scan finds out; an unknown one is left out."""
 
 SCAN_FIELDS = (
-    *("frames", "rate", "bytes", "width", "height", "codec", "pixels", "seconds", "header_frames", "modified"),
-    *("sha256", "signature", "error"),
+    *("frames", "rate", "bytes"),  # frames that decode; frames per second
+    *("width", "height", "codec", "pixels", "seconds"),  # upright; `pixels` is their format
+    *("header_frames", "modified"),  # where the header states another number; of the file, in nanoseconds
+    *("sha256", "signature", "error"),  # of the bytes; see `VideoSignature`
 )
-"""The order of the entries."""
+"""Their order."""
 
 
 def scan_video(source: VideoSource) -> ScanRecord:
@@ -169,17 +166,11 @@ def read_preview(row: VideoRow, max_frames: int) -> VideoPreview:
 
 @dataclass(frozen=True)
 class VideoCounts:
-    """How many videos there are of each kind.
+    """How many videos there are of each kind."""
 
-    Args:
-        frame_rate_counts: Videos by mean frames per second.
-        resolution_counts: Videos by `width x height`, upright.
-        codec_counts: Videos by codec, as FFmpeg calls it.
-    """
-
-    frame_rate_counts: dict[str, int]
-    resolution_counts: dict[str, int]
-    codec_counts: dict[str, int]
+    frame_rate_counts: dict[str, int]  # by mean frames per second
+    resolution_counts: dict[str, int]  # by `width x height`, upright
+    codec_counts: dict[str, int]  # by codec, as FFmpeg calls it
 
 
 class VideoStats:

@@ -22,35 +22,22 @@ DuplicateGroup = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class ScanReport(VideoCounts):
-    """The files of a dataset, each counted once, and their problems.
+    """The files of a dataset, each counted once, and their problems."""
 
-    Args:
-        manifest_path: The list that was written.
-        num_videos: Of each split, or of "all"; one file may be several videos.
-        num_missing: Videos that an official list names and that do not exist.
-        num_decoded: Files that were decoded in this scan; the others were known from an earlier one.
-        num_bytes: Size of all files.
-        errors: The reason, by path.
-        short_videos: The number of frames, by path, of videos that have fewer than `min_frames`; images are left out.
-        header_mismatches: The number of frames that the header states and that decode, by path.
-        exact_duplicates: Groups of files with the same bytes, and files that are in more than one split.
-        near_duplicates: Groups of files that look the same, see `vidstill.data.tools.near_duplicates`.
-    """
-
-    manifest_path: Path
-    num_videos: dict[str, int]
-    num_missing: int
+    manifest_path: Path  # the list that was written
+    num_videos: dict[str, int]  # of each split, or of "all"; one file may be several videos
+    num_missing: int  # videos that an official list names and that do not exist
     num_files: int
-    num_decoded: int
+    num_decoded: int  # files that were decoded in this scan; the others were known from an earlier one
     num_frames: int
     seconds: float
-    num_bytes: int
-    min_frames: int
-    errors: dict[str, str]
-    short_videos: dict[str, int]
-    header_mismatches: dict[str, tuple[int, int]]
-    exact_duplicates: tuple[DuplicateGroup, ...]
-    near_duplicates: tuple[DuplicateGroup, ...]
+    num_bytes: int  # of all files
+    min_frames: int  # videos with fewer are short
+    errors: dict[str, str]  # the reason, by path
+    short_videos: dict[str, int]  # the number of frames, by path; images are left out
+    header_mismatches: dict[str, tuple[int, int]]  # the number of frames that the header states and that decode
+    exact_duplicates: tuple[DuplicateGroup, ...]  # files with the same bytes, and files in more than one split
+    near_duplicates: tuple[DuplicateGroup, ...]  # files that look the same, see `near_duplicates.py`
 
     @property
     def is_clean(self) -> bool:
@@ -69,11 +56,9 @@ def build_scan_report(
     """Build the report of a scan.
 
     Args:
-        manifest_path: The list that is written.
         manifests: The splits of the dataset.
         rows: The key, the split and the record of each row; a file may be in several.
-        min_frames: Videos with fewer frames are short.
-        num_decoded: Files that were decoded in this scan.
+        manifest_path, min_frames, num_decoded: As in `ScanReport`.
     """
     stats, seconds = VideoStats(), 0.0
     splits: dict[VideoKey, list[str]] = {}  # of each file

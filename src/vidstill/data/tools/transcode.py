@@ -39,17 +39,11 @@ _IMAGE_MAGIC_BYTES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
 
 @dataclass(frozen=True, kw_only=True)
 class TranscodeConfig:
-    """How videos are transcoded to H.264.
+    """How videos are transcoded to H.264."""
 
-    Args:
-        short_side: Pixels of the shorter side, an even number. Smaller videos are not enlarged.
-        gop: Frames from one key frame to the next; 1: each frame decodes by itself.
-        crf: Quantizer of x264, 0 to 51; at 25 a clip of Kinetics at 340×256 takes 1.8 times its bytes.
-    """
-
-    short_side: int = 320
-    gop: int = 1
-    crf: int = 25
+    short_side: int = 320  # pixels of the shorter side, an even number; smaller videos are not enlarged
+    gop: int = 1  # frames from one key frame to the next; 1: each frame decodes by itself
+    crf: int = 25  # quantizer of x264, 0 to 51; at 25 a clip of Kinetics at 340×256 takes 1.8 times its bytes
 
     def __post_init__(self) -> None:
         check_range(2, 8192, short_side=self.short_side)
@@ -60,19 +54,13 @@ class TranscodeConfig:
 
 
 class TranscodedVideo(NamedTuple):
-    """A file and its content.
-
-    Args:
-        suffix: Suffix of its name, without a dot.
-        codec: "h264", or "jpg" or "png" for an image.
-        frame_rate: Mean frames per second of the source; None for an image.
-    """
+    """A file and its content."""
 
     data: bytes
-    suffix: str
-    codec: str
+    suffix: str  # of its name, without a dot
+    codec: str  # "h264", or "jpg" or "png" for an image
     num_frames: int
-    frame_rate: float | None
+    frame_rate: float | None  # mean frames per second of the source; None for an image
     height: int
     width: int
 

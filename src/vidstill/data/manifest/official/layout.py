@@ -16,13 +16,9 @@ ListedVideo = tuple[tuple[str, ...], int | None]
 
 
 class OfficialList(NamedTuple):
-    """The videos of a list.
+    """The videos of a list."""
 
-    Args:
-        name: Name of the dataset, as the list shows it.
-    """
-
-    name: str
+    name: str  # of the dataset, as the list shows it
     source: PathOrUrl
     classes: tuple[str, ...]
     videos: list[ListedVideo]
