@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 from vidstill.data.manifest.parsed import shorten
 from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl, format_error
 from vidstill.data.storage.filesystem import base_name, read_lines
+from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError
 
 NO_ACTION = -1
@@ -46,16 +47,9 @@ class BoxTable:
         indices: dict[str, int] = {}
         video_index = np.array([indices.setdefault(name, len(indices)) for name in names], np.int32)
         columns = np.asarray(numbers, np.float64).reshape(-1, 7)
-        return cls(
-            source=source,
-            video_names=tuple(indices),
-            video_index=video_index,
-            second=columns[:, 0].astype(np.int32),
-            box=columns[:, 1:5].copy(),
-            action_id=columns[:, 5].astype(np.int32),
-            score=columns[:, 6].copy(),
-            line_number=np.array(line_numbers, np.int32),
-        )
+        second, action_id = (columns[:, column].astype(np.int32) for column in (0, 5))
+        box, score, lines = columns[:, 1:5].copy(), columns[:, 6].copy(), np.array(line_numbers, np.int32)
+        return cls(source, tuple(indices), video_index, second, box, action_id, score, lines)
 
     def __len__(self) -> int:
         return len(self.video_index)
@@ -78,6 +72,13 @@ class BoxTable:
         """Return `line 3 of train.csv`, as messages name a row."""
         noun = "box" if base_name(self.source).endswith(_SUFFIXES_WITHOUT_LINES) else "line"
         return f"{noun} {self.line_number[row]} of {self.source}"
+
+    def describe_rows(self, rows: Bool[np.ndarray, "n"], reason: str) -> str:
+        """Return `train.csv has 3 rows without …; the first is line 7 of train.csv`, or "" if `rows` has none."""
+        if not rows.any():
+            return ""
+        count, first = pluralize(int(rows.sum()), "row"), self.describe_row(int(rows.argmax()))
+        return f"{self.source} has {count} {reason}; the first is {first}"
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,7 @@ def sort_equal_rows(columns: Sequence[np.ndarray]) -> tuple[Int64[np.ndarray, "n
 def read_box_csv(path: PathOrUrl, *, has_scores: bool) -> BoxTable:
     """Read AVA's CSV format: `video,second,x1,y1,x2,y2,action` and an eighth column, without a header.
 
-    Args:
-        path: File to read; it may be empty.
-        has_scores: The eighth column is a score (detections); otherwise it numbers a person and is not read.
+    That column is a score if `has_scores` (detections); otherwise it numbers a person and is not read.
 
     Raises:
         InputError: The file or one of its rows cannot be read; the row is named by its line.

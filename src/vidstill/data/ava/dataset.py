@@ -152,12 +152,7 @@ class BoxSplit:
     def load_train_keyframes(
         self, config: PersonBoxesConfig | None, person_boxes_path: PathOrUrl | None = None
     ) -> Keyframes:
-        """Build the training set.
-
-        Args:
-            config: How boxes of a person detector join the annotated ones; None: they do not.
-            person_boxes_path: File of these boxes; None: the split's own.
-        """
+        """Build the training set; `config` says how boxes of a given file, or the split's own, join the annotated."""
         person_boxes = None if config is None else self.load_person_boxes(person_boxes_path)
         return self._keyframe_builder(person_boxes).build_train(self.annotations, person_boxes, config)
 

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float64, Int32, Int64
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, encode_keyframe_id, sort_equal_rows
 from vidstill.data.ava.clip_reader import KeyframeVideo
 from vidstill.data.ava.label_map import LabelMap
-from vidstill.data.ava.validation import format_row_warning
 from vidstill.data.storage.fetch import PathOrUrl
 from vidstill.data.storage.filesystem import base_name
 from vidstill.utils.types import InputError, check_range
@@ -122,10 +121,8 @@ class KeyframeBuilder:
         """Build the training set. A box without any action is a negative.
 
         Args:
-            annotations: Annotated boxes.
-            person_boxes: Boxes of a person detector.
-            config: How these join the annotated boxes; None: they do not. A key frame without annotated boxes is added
-                only if the file states actions (`min_iou` is None).
+            config: How boxes of a person detector join the annotated ones; None: they do not. A key frame without
+                annotated boxes is added only if their file states actions (`min_iou` is None).
 
         Raises:
             InputError: A row names an unknown video, the person boxes are missing, or no key frame is left.
@@ -143,11 +140,9 @@ class KeyframeBuilder:
             detected = self.group(person_boxes, min_score=config.min_score, require_known_videos=False)
             if config.min_iou is not None:
                 detected = self._assign_labels_by_iou(detected, keyframes, config.min_iou, config.max_boxes)
-            both = (keyframes, detected)
-            columns = [np.concatenate([getattr(each, name) for each in both]) for name in ("boxes", "labels", "scores")]
-            keyframes = self._merge_rows(
-                keyframes.source, np.concatenate([each.box_keyframe_id for each in both]), *columns
-            )
+            names = ("box_keyframe_id", "boxes", "labels", "scores")
+            columns = (np.concatenate([getattr(each, name) for each in (keyframes, detected)]) for name in names)
+            keyframes = self._merge_rows(keyframes.source, *columns)
             origin = f"annotated, or detected with a score of {config.min_score:g} or more"
         if not len(keyframes):
             raise InputError(
@@ -157,14 +152,9 @@ class KeyframeBuilder:
         return self._describe(keyframes, origin)
 
     def build_test(self, boxes: BoxTable, min_score: float | None) -> Keyframes:
-        """Build the boxes that a test scores.
+        """Build the boxes that a test scores; an InputError is raised if no key frame is left.
 
-        Args:
-            boxes: Boxes of a person detector, or annotated ones.
-            min_score: Smallest score of a detected box; None: the boxes are annotated and all of them count.
-
-        Raises:
-            InputError: No key frame is left.
+        They are a person detector's with at least the score, or, if that is None, all of the annotated boxes.
         """
         keyframes = self.group(boxes, min_score, require_known_videos=min_score is None)
         if not len(keyframes):
@@ -184,7 +174,6 @@ class KeyframeBuilder:
         Rows of one key frame with equal coordinates become one box with all their actions and the first row's score.
 
         Args:
-            table: Rows to group.
             min_score: Smallest score of a row; None: all rows count.
             require_known_videos: Raise an error for a video that is not in `videos`, instead of leaving its rows out.
 
@@ -287,5 +276,5 @@ class KeyframeBuilder:
 
 
 def _warn(table: BoxTable, rows: Bool[np.ndarray, "n"], reason: str) -> None:
-    if sentence := format_row_warning(table, rows, reason):
+    if sentence := table.describe_rows(rows, reason):
         logger.warning(sentence)

@@ -17,10 +17,6 @@ _TOKEN_PATTERN = re.compile(r"""\s+|\#.*|[{}:;,]|[\w.+-]+|"(?:[^"\\\n]|\\.)*"|'(
 _INTEGER_PATTERN = re.compile(r"[+-]?\d{1,18}")
 _ID_FIELDS, _NAME_FIELDS = ("id", "label_id"), ("name", "label_name")
 
-_Item = tuple[int, int, str]
-"""The line of an action in its file, its number and its name."""
-
-
 AVA_EVALUATED_IDS = frozenset(  # of its 80 actions, those with at least 25 boxes in the validation set
     {1, *range(3, 16), 17, 20, 22, 24, *range(26, 31), 34, 36, 37, 38, 41, 43, *range(45, 50), 51, 52, 54}
     | {*range(56, 71), 72, 73, 74, *range(76, 81)}
@@ -85,7 +81,8 @@ def read_label_map(path: PathOrUrl) -> LabelMap:
     return LabelMap(dict(sorted(names.items())), frozenset(names))
 
 
-def _parse_pbtxt(path: PathOrUrl, text: str) -> Iterator[_Item]:
+def _parse_pbtxt(path: PathOrUrl, text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield the line of each action, its number and its name."""
     fields: dict[str, tuple[int, str]] | None = None  # line and value of each field of the open block
     key, start = "", 0
     for line, token in _tokenize(path, text):
@@ -129,7 +126,7 @@ def _tokenize(path: PathOrUrl, text: str) -> Iterator[tuple[int, str]]:
         line += token.count("\n")
 
 
-def _parse_lines(path: PathOrUrl, text: str) -> Iterator[_Item]:
+def _parse_lines(path: PathOrUrl, text: str) -> Iterator[tuple[int, int, str]]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     header = [field.strip(' "').lower() for field in lines[0][1].split(",")] if lines else []
     columns = [next((header.index(key) for key in keys if key in header), -1) for keys in (_ID_FIELDS, _NAME_FIELDS)]

@@ -162,9 +162,8 @@ class KeyframeTrainDataset(_KeyframeDataset):
         super().__init__(keyframes, config)
         self.seed = seed
         self.max_boxes = min(keyframes.max_boxes, MAX_TRAIN_BOXES)  # rows of boxes of every sample
-        row_bytes = 4 * (4 + len(keyframes.label_map)) + 1
-        clip_bytes = 3 * config.sampling.frames * math.prod(config.size)
-        self.sample_num_bytes = clip_bytes + self.max_boxes * row_bytes + 1024
+        box_bytes = self.max_boxes * (4 * (4 + len(keyframes.label_map)) + 1)
+        self.sample_num_bytes = 3 * config.sampling.frames * math.prod(config.size) + box_bytes + 1024
 
     def load_arrays(self, epoch: int, index: int, occurrence: int, source_index: int) -> SampleArrays:
         """Load one sample; a BrokenVideo says that frames are missing or do not decode."""

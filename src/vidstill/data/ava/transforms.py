@@ -118,15 +118,13 @@ def _get_xyxy_scale(size: FrameSize) -> Float64[np.ndarray, "4"]:
 def resize_and_crop(
     frames: Num[np.ndarray, "t h w 3"], size: tuple[int, int], crop: CropBox
 ) -> Num[np.ndarray, "t rows cols 3"]:
-    """Resize frames to `size` (rows and columns) and crop them; pixels outside the crop are not computed.
+    """Resize frames and crop them; pixels outside the crop are not computed.
 
     Bytes are resized by OpenCV's fixed-point arithmetic, which both released codes use: values between are cut to a
     64th of a level. Floating-point frames are not rounded.
 
     Args:
-        frames: Frames to resize.
         size: Rows and columns before the crop.
-        crop: Part of the resized frames.
     """
     if frames.shape[1:3] == size or frames.dtype != np.uint8:
         return np.ascontiguousarray(crop.crop_frames(resize_frames(frames, size, "bilinear")))

@@ -3,21 +3,12 @@
 from collections.abc import Collection
 
 import numpy as np
-from jaxtyping import Bool
 
 from vidstill.data.ava.box_table import NO_ACTION, BoxTable, sort_equal_rows
 from vidstill.data.ava.label_map import LabelMap
-from vidstill.utils.text import format_one_line, join_first, pluralize
+from vidstill.utils.text import format_one_line, join_first
 
 _MAX_NAMED = 4
-
-
-def format_row_warning(table: BoxTable, rows: Bool[np.ndarray, "n"], reason: str) -> str:
-    """Return `train.csv has 3 rows without …; the first is line 7 of train.csv`, or "" if `rows` has none."""
-    if not rows.any():
-        return ""
-    count = pluralize(int(rows.sum()), "row")
-    return f"{table.source} has {count} {reason}; the first is {table.describe_row(int(rows.argmax()))}"
 
 
 def list_row_warnings(
@@ -26,7 +17,6 @@ def list_row_warnings(
     """Return a sentence for each kind of odd row: how many there are, and the first of them.
 
     Args:
-        table: Rows to check.
         label_map: Known actions; None: any action is known.
         annotated_videos: Names of the videos that have annotations; None: any video has.
     """
@@ -36,19 +26,18 @@ def list_row_warnings(
     outside = np.any((table.box < 0) | (table.box > 1), axis=1)
     empty = np.any(table.box[:, :2] >= table.box[:, 2:], axis=1)
     warnings = [
-        format_row_warning(table, outside, "with a box that reaches out of the frame"),
-        format_row_warning(table, empty, "with a box without area"),
-        format_row_warning(table, duplicate, "repeating an earlier row"),
+        table.describe_rows(outside, "with a box that reaches out of the frame"),
+        table.describe_rows(empty, "with a box without area"),
+        table.describe_rows(duplicate, "repeating an earlier row"),
     ]
     if label_map is not None:
         unknown = ~np.isin(table.action_id, [*label_map.names, NO_ACTION])
         action_ids = join_first(list(map(str, np.unique(table.action_id[unknown]))), _MAX_NAMED)
-        warnings.append(
-            format_row_warning(table, unknown, f"with an action that is not in the label map ({action_ids}), ignored")
-        )
+        reason = f"with an action that is not in the label map ({action_ids}), ignored"
+        warnings.append(table.describe_rows(unknown, reason))
     if annotated_videos is not None:
         unannotated = [name for name in table.video_names if name not in annotated_videos]
         rows = np.isin(table.video_index, [table.video_names.index(name) for name in unannotated])
         names = join_first(list(map(format_one_line, unannotated)), _MAX_NAMED)
-        warnings.append(format_row_warning(table, rows, f"of a video without annotations ({names})"))
+        warnings.append(table.describe_rows(rows, f"of a video without annotations ({names})"))
     return [sentence for sentence in warnings if sentence]

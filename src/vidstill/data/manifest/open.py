@@ -130,8 +130,7 @@ def _detect_folder_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) ->
     if official := (
         kinetics.detect_kinetics(path, root)
         or ssv2.detect_ssv2(path, root)
-        or three_folds.detect_ucf101(path, root, fold)
-        or three_folds.detect_hmdb51(path, root, fold)
+        or three_folds.detect_three_folds(path, root, fold)
         or ava.detect_ava(path, root)
         or imagenet.detect_imagenet(path)
     ):

@@ -1,50 +1,32 @@
 """UCF101 and HMDB51: three official folds of a training and a test split each."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from vidstill.data.manifest.manifest import ManifestReader, Split
+from vidstill.data.manifest.manifest import SPLIT_ALIASES, ManifestReader, Split
 from vidstill.data.manifest.official.layout import ListedVideo, OfficialList, SplitReaders, open_official_lists
 from vidstill.data.storage.fetch import PathOrUrl, join_path
 from vidstill.data.storage.filesystem import is_directory, is_file, list_files, read_lines
 from vidstill.utils.types import InputError
 
-_UCF101_LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist")
-_UCF101_VIDEOS = ("UCF-101", "UCF101", "videos")
-_HMDB51_LISTS = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
-_HMDB51_VIDEOS = ("hmdb51_org", "hmdb51", "HMDB51", "videos")
 _HMDB51_CODES: dict[str, Split | None] = {"1": "train", "2": "val", "0": None}
 
 
-def detect_ucf101(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader | None:
-    """Recognize UCF101 by its lists in `ucfTrainTestlist`: one for training and one for testing in each fold."""
-    for name in (*_UCF101_LISTS, "UCF101TrainTestSplits-RecognitionTask"):
-        if is_file(join_path(lists := join_path(folder, name), "classInd.txt")):
-            return _open_fold("UCF101", folder, root, _UCF101_VIDEOS, fold, partial(_read_ucf101, lists, fold))
+def detect_three_folds(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader | None:
+    """Recognize UCF101 or HMDB51 by the directory of its lists; their videos are at most two directories deep."""
+    for family, has_lists, read_list, list_folders, video_folders in _FAMILIES:
+        directories = (join_path(folder, name) for name in list_folders)
+        if (lists := next(filter(has_lists, directories), None)) is None:
+            continue
+        if fold not in (1, 2, 3):
+            raise InputError(f"{family} has the folds 1, 2 and 3; fold {fold} is none of them")
+        readers: SplitReaders = {split: partial(read_list, lists, fold, split) for split in SPLIT_ALIASES}
+        return open_official_lists(family, folder, root, readers, video_folders=video_folders, max_depth=2, num_folds=3)
     return None
 
 
-def detect_hmdb51(folder: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader | None:
-    """Recognize HMDB51 by its lists in `testTrainMulti_7030_splits`: one per class and fold."""
-    for name in _HMDB51_LISTS:
-        if is_directory(lists := join_path(folder, name)):
-            return _open_fold("HMDB51", folder, root, _HMDB51_VIDEOS, fold, partial(_read_hmdb51, lists, fold))
-    return None
-
-
-def _open_fold(
-    family: str,
-    folder: PathOrUrl,
-    root: PathOrUrl | None,
-    video_folders: tuple[str, ...],
-    fold: int,
-    read: Callable[[Split], OfficialList],
-) -> ManifestReader:
-    """Open a fold; the videos are at most two directories deep."""
-    if fold not in (1, 2, 3):
-        raise InputError(f"{family} has the folds 1, 2 and 3; fold {fold} is none of them")
-    readers: SplitReaders = {"train": partial(read, "train"), "val": partial(read, "val")}
-    return open_official_lists(family, folder, root, readers, video_folders=video_folders, max_depth=2, num_folds=3)
+def _has_ucf101_classes(lists: PathOrUrl) -> bool:
+    return is_file(join_path(lists, "classInd.txt"))
 
 
 def _read_ucf101(lists: PathOrUrl, fold: int, split: Split) -> OfficialList:
@@ -100,3 +82,14 @@ def _read_hmdb51(lists: PathOrUrl, fold: int, split: Split) -> OfficialList:
                 file = file.strip()
                 videos.append(((file.rpartition(".")[0] or file,), label))
     return OfficialList(f"HMDB51 (fold {fold} of 3)", lists, tuple(name.removesuffix(ending) for name in files), videos)
+
+
+_UCF101_LISTS = (
+    *("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist"),
+    "UCF101TrainTestSplits-RecognitionTask",
+)
+_HMDB51_LISTS = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
+_FAMILIES: tuple[Any, ...] = (
+    ("UCF101", _has_ucf101_classes, _read_ucf101, _UCF101_LISTS, ("UCF-101", "UCF101", "videos")),
+    ("HMDB51", is_directory, _read_hmdb51, _HMDB51_LISTS, ("hmdb51_org", "hmdb51", "HMDB51", "videos")),
+)
