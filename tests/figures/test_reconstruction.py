@@ -29,7 +29,7 @@ def hidden(method):
 
 
 @pytest.mark.parametrize("method", MODELS.values(), ids=MODELS)
-def test_get_masked_pixels_cannot_reach_the_rebuilt_clip(method):
+def test_masked_pixels_cannot_reach_the_rebuilt_clip(method):
     other = torch.where(hidden(method), clips(seed=1), clips())
     assert not torch.equal(other, clips())
     one, two = reconstruct_clips(method, clips(), SEEDS), reconstruct_clips(method, other, SEEDS)

@@ -96,6 +96,31 @@ _LAYERS = (
     "ts_layer_id=0,2,1,2:ts_layering_mode=3"
 )
 
+_H264 = {
+    "b1": "bf=1",
+    "no_pyramid": "bf=3 b_strategy=0 b-pyramid=none",
+    "strict_pyramid": "bf=3 b_strategy=0 b-pyramid=strict",
+    "normal_pyramid": "bf=3 b_strategy=0 b-pyramid=normal refs=4",
+    "open_gop_b8_pyramid": "bf=8 b_strategy=0 b-pyramid=normal x264-params=open-gop=1",
+    "ref1": "bf=3 b_strategy=0 refs=1",
+    "ref16": "g=40 bf=3 refs=16",
+    "weighted": "bf=3 refs=4 weightp=2 x264-params=weightb=1",
+    "cavlc": "bf=3 b_strategy=0 coder=vlc",
+    "baseline": "profile=baseline",
+    "repeated_headers": "bf=3 x264-params=repeat-headers=1",
+    "pulldown": "bf=3 x264-params=pulldown=32",
+    "lossless": "bf=3 qp=0",
+    "keys_every_2": "g=2 bf=1 b_strategy=0",
+}
+_HEVC = {
+    "open_gop_pyramid": "bframes=8:b-adapt=0:open-gop=1:b-pyramid=1:ref=4",
+    "radl": "bframes=3:b-adapt=0:radl=2:no-open-gop=1",
+    "intra_only": "keyint=1",
+    "slices": "bframes=3:slices=2:ctu=16:min-cu-size=8",
+    "repeated_headers": "bframes=3:repeat-headers=1",
+    "interlaced": "bframes=3:interlace=tff",
+}
+
 # codec, options and pixel format; the reader decodes from keyframes in MP4, Matroska and AVI, and elsewhere all
 ENCODED: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     **{
@@ -113,7 +138,10 @@ ENCODED: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "x264_intra_refresh.mkv": ("libx264", f"{X264} bf=3 intra-refresh=1"),
     "x264_slices.mp4": ("libx264", f"{X264} bf=3 b_strategy=0 slices=4"),
     "x264_interlaced.mp4": ("libx264", f"{X264} bf=3 b_strategy=0 flags=+ildct+ilme x264-params=tff=1"),
-    "x264_10bit.mp4": ("libx264", f"{X264} bf=3", "yuv420p10le"),
+    **{f"x264_{kind}.mp4": ("libx264", f"{X264} {options}") for kind, options in _H264.items()},
+    **{f"x265_{kind}.mp4": ("libx265", f"{X265}:{options}") for kind, options in _HEVC.items()},
+    **{f"x264_{kind}.mp4": ("libx264", f"{X264} bf=3", kind) for kind in ("yuv420p10le", "yuv422p", "yuv444p", "gray")},
+    **{f"x265_{kind}.mp4": ("libx265", f"{X265}:bframes=3", kind) for kind in ("yuv420p10le", "yuv444p", "gray")},
     "x264_intra_only.mkv": ("libx264", f"{X264} g=1"),
     "x265_open_gop.mp4": ("libx265", f"{X265}:bframes=3:b-adapt=0:open-gop=1"),
     "x265_open_gop.hevc": ("libx265", f"{X265}:bframes=3:b-adapt=0:open-gop=1"),
@@ -126,15 +154,22 @@ ENCODED: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "x265_intra_refresh.mp4": ("libx265", f"{X265}:bframes=0:intra-refresh=1"),
     "vp8.webm": ("libvpx", _VPX),
     "vp8_hidden.webm": ("libvpx", f"{_HIDDEN} arnr-maxframes=7"),
+    "vp8_layers.webm": ("libvpx", f"{_VPX} g=20 error-resilient=default {_LAYERS}"),
     "vp8_alpha.webm": ("libvpx", "cpu-used=5 g=10 b=200k auto-alt-ref=0", "yuva420p"),
     "vp9.webm": ("libvpx-vp9", _VPX),
     "vp9_hidden.webm": ("libvpx-vp9", _HIDDEN),
     "vp9_hidden.ivf": ("libvpx-vp9", _HIDDEN),
     "vp9_layers.webm": ("libvpx-vp9", f"{_VPX} g=20 error-resilient=default {_LAYERS}"),
+    "vp9_resilient.webm": ("libvpx-vp9", f"{_VPX} error-resilient=default"),
+    "vp9_lossless.mkv": ("libvpx-vp9", "cpu-used=5 g=10 lossless=1"),
+    "vp9_rgb.mkv": ("libvpx-vp9", "cpu-used=5 g=10 b=200k", "gbrp"),
     "vp9_444.mkv": ("libvpx-vp9", "cpu-used=5 g=10 b=200k", "yuv444p"),
     "av1.mp4": ("libsvtav1", AV1),
     "av1.mkv": ("libsvtav1", AV1.replace("preset=12", "preset=8")),
     "av1.obu": ("libsvtav1", AV1),
+    "av1_10bit.mp4": ("libsvtav1", AV1, "yuv420p10le"),
+    "av1_low_delay.mp4": ("libsvtav1", f"{AV1}:pred-struct=1"),
+    "av1_superres.mp4": ("libsvtav1", f"{AV1}:superres-mode=1:superres-denom=12"),
     "av1_grain.mp4": ("libsvtav1", f"{AV1}:film-grain=20"),
     "av1_open_gop.mkv": ("libsvtav1", f"{AV1.replace('preset=12', 'preset=8')}:irefresh-type=1"),
     "av1_s_frames.mp4": ("libsvtav1", "preset=12 svtav1-params=lp=1:keyint=-1:sframe-dist=8:pred-struct=1"),
@@ -142,6 +177,9 @@ ENCODED: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "mpeg2.ts": ("mpeg2video", "g=10 bf=2"),
     "mpeg4.mp4": ("mpeg4", "g=10 bf=0"),
     **{f"mpeg4_b.{suffix}": ("mpeg4", "g=10 bf=2") for suffix in ("mp4", "mkv", "avi", "m4v")},
+    "mpeg4_qpel_4mv.avi": ("mpeg4", "g=10 bf=2 flags=+qpel+mv4"),
+    "mpeg4_interlaced.avi": ("mpeg4", "g=10 bf=2 flags=+ildct+ilme"),
+    "mpeg4_data_partitioned.avi": ("mpeg4", "g=10 data_partitioning=1 ps=200"),
     "mpeg4_closed.mkv": ("mpeg4", "g=10 bf=2 flags=+cgop sc_threshold=1000000000"),
     "msmpeg4v3.avi": ("msmpeg4", "g=10"),
     "msmpeg4v3.asf": ("msmpeg4", "g=10"),
@@ -156,8 +194,11 @@ ENCODED: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "mjpeg.avi": ("mjpeg", "", "yuvj420p"),
     "mjpeg.mov": ("mjpeg", "", "yuvj422p"),
     "mjpeg.mkv": ("mjpeg", "huffman=default", "yuvj444p"),
+    "png.avi": ("png", "", "rgba"),
     "png.mov": ("png", "", "rgb24"),
     "ffv1_with_memory.mkv": ("ffv1", "level=3 g=10 coder=range_def context=1"),
+    "prores_4444.mov": ("prores_ks", "profile=4444", "yuva444p10le"),
+    "prores_interlaced.mov": ("prores_ks", "flags=+ildct", "yuv422p10le"),
     "prores.mov": ("prores_ks", "", "yuv422p10le"),
 }
 

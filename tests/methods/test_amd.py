@@ -111,7 +111,9 @@ def test_generators_have_the_configured_depth_and_the_teachers_width():
     method = built(replace(AMD, generator_depth=3, teacher=TeacherConfig(model=replace(TEACHER, dim=128))))
     assert [len(generator.blocks) for generator in method.generators] == [3, 3]
     assert method.generators[0].mask_token.shape == (1, 128)
-    assert method.generators[0].blocks[0].attn.heads == 2  # 64 channels each
+    assert method.generators[0].blocks[0].attn.heads == 2  # 64 channels each, or the next number that divides
+    for dim, heads in ((32, 1), (64, 1), (200, 2), (768, 12), (1024, 16)):
+        assert replace(AMD, teacher=TeacherConfig(model=replace(TEACHER, dim=dim))).generator_config.heads == heads
 
 
 def test_a_mask_without_tokens_for_the_teacher_alone_is_an_error():

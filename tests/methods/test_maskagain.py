@@ -188,6 +188,13 @@ def test_class_tokens_are_not_compared(changes):
     assert torch.isfinite(output.loss)
 
 
+def test_an_image_is_a_clip_of_one_time_step():
+    image = {"tubelet": (1, 4, 4), "positions": "sincos2d"}
+    teacher = TeacherConfig(model=replace(MASKAGAIN.teacher.model, **image))
+    method = built(replace(MASKAGAIN, encoder=replace(ENCODER, **image), teacher=teacher))
+    assert all(torch.isfinite(part) for part in method(clips(frames=1), seed=SEED).parts.values())
+
+
 def test_every_part_in_bfloat16_is_close_to_that_in_single_precision():
     """Keys and tokens at the edge of a selection may change places; the loss is of the same size."""
     method = built(PROJECTED)

@@ -137,14 +137,14 @@ def test_clips_and_labels_are_mixed_as_the_authors_mix_them(case: Case) -> None:
     for draw in mixes(case):
         target = smooth_labels(draw.label, draw.classes, draw.smoothing)
         for result, expected in zip(
-            mix_pairs(draw.clip, target, visible(draw)), (draw.mixed, draw.target), strict=True
+            mix_pairs(draw.clip, target, build_weights(draw)), (draw.mixed, draw.target), strict=True
         ):
             if "out" in case.json["tolerance"]:
                 case.hold_each(result, expected, "out")
             else:
                 case.hold_value(result, expected, draw.name)
         if draw.loss is not None:
-            soft = mix_pairs(draw.clip, target, visible(draw))[1]
+            soft = mix_pairs(draw.clip, target, build_weights(draw))[1]
             loss = torch.sum(-soft * case.tensors["input/logits"].log_softmax(dim=1), dim=1).mean()
             case.hold_number(loss.item(), draw.loss, draw.name)
 
@@ -190,7 +190,7 @@ def as_clip(images: Tensor) -> Tensor:
     return images if images.ndim == 5 else images[:, :, None]
 
 
-def visible(draw: Mix) -> Tensor:
+def build_weights(draw: Mix) -> Tensor:
     whole = torch.ones(draw.clip.shape[-2:])
     if draw.box is None:
         return whole * draw.lam

@@ -173,8 +173,8 @@ def dmae(case: Case) -> DMAE:
         mask=RandomMask(ratio=settings["mask_ratio"]),
         target=pixel_target(settings["common"]),
         layer_pairs=tuple(
-            (result + 1, expected + 1)
-            for result, expected in zip(settings["student_blocks"], settings["teacher_blocks"], strict=True)
+            (layer + 1, teacher_layer + 1)
+            for layer, teacher_layer in zip(settings["student_blocks"], settings["teacher_blocks"], strict=True)
         ),
         projection=settings["projection"] or "none",
         feature_loss=settings["distance"].lower(),
@@ -206,7 +206,7 @@ def test_dmae_agrees_with_its_authors(case: Case) -> None:
     case.hold_each(target, "out/target", "out")
 
     losses = case.json["losses"]
-    student = method.encoder(image, mask.visible, layers=[result for result, _ in method.config.layer_pairs])
+    student = method.encoder(image, mask.visible, layers=[layer for layer, _ in method.config.layer_pairs])
     apart = method.compute_alignment_losses(student, method.forward_teacher(image, mask))
     for block, value in zip(case.json["config"]["student_blocks"], apart, strict=True):
         case.hold_each(value.detach(), torch.tensor(losses[f"distill_align_block{block}"]), "loss")
@@ -222,8 +222,7 @@ def test_dmae_agrees_with_its_authors(case: Case) -> None:
 def test_steps_of_distillation_agree_with_dmaes_authors(case: Case) -> None:
     method = dmae(case)
     for name, parameter in method.named_parameters():
-        (expected,) = to_foreign({name: parameter}, build_mae_rules(method.config.encoder))
-        parameter.requires_grad_(
-            not any(purpose in expected for purpose in case.json["config"]["freeze_keywords"] or ())
-        )
+        (foreign,) = to_foreign({name: parameter}, build_mae_rules(method.config.encoder))
+        keywords = case.json["config"]["freeze_keywords"] or ()
+        parameter.requires_grad_(not any(keyword in foreign for keyword in keywords))
     hold_steps(case, method)

@@ -210,8 +210,8 @@ def test_weights_of_images_are_inflated_as_the_authors_do(case: Case) -> None:
     output = to_foreign(
         {f"encoder.{name}": tensor for name, tensor in result.items()}, build_stmae_classifier_rules(clips)
     )
-    text = {"pos_embed_spatial": "pos_embed", "pos_embed_class": "pos_embed_cls"}  # mae_st's, of ours
-    output = {text.get(name, name): tensor for name, tensor in output.items() if name != "pos_embed_temporal"}
+    foreign_names = {"pos_embed_spatial": "pos_embed", "pos_embed_class": "pos_embed_cls"}  # mae_st's, of ours
+    output = {foreign_names.get(name, name): tensor for name, tensor in output.items() if name != "pos_embed_temporal"}
     assert output.keys() == case.under("out/inflate").keys()
     for name, tensor in output.items():
         case.hold_each(tensor, f"out/inflate/{name}", "out")

@@ -28,9 +28,8 @@ class BenchmarkMachine:
     num_cores: int  # that this process may use
     system: str
     versions: dict[str, str]
-    commit: (
-        str | None
-    )  # of the checkout that the package runs from, with "and changes" if files differ; None: no checkout
+    # of the checkout that the package runs from, with "and changes" if files differ; None: no checkout
+    commit: str | None
 
 
 def describe_machine() -> BenchmarkMachine:

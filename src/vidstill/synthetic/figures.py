@@ -53,9 +53,8 @@ class StickFigure:
     x: PerFrame  # of the axis
     y: PerFrame  # of the feet
     depth: PerFrame  # of two figures, the one with the larger depth is in front
-    arm_angles: Float[
-        np.ndarray, "t 2"
-    ]  # above the horizontal, of the arms at the picture's left and right, in radians
+    # above the horizontal, of the arms at the picture's left and right, in radians
+    arm_angles: Float[np.ndarray, "t 2"]
     actions: Bool[np.ndarray, "t a"]  # which of PERSON_ACTIONS it performs
     partner: int | None = None  # index of the figure with which it interacts
 

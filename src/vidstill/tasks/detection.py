@@ -110,9 +110,8 @@ def pool_box_features(
     """
     from torchvision.ops import roi_align  # two seconds to import
 
-    count, num_boxes = boxes.shape[
-        :2
-    ]  # len(boxes), or a list of boxes, would fix the batch size of an exported program
+    # len(boxes), or a list of boxes, would fix the batch size of an exported program
+    count, num_boxes = boxes.shape[:2]
     clip_index = torch.arange(count, device=boxes.device).view(-1, 1, 1).expand(count, num_boxes, 1)
     rois = torch.cat([clip_index, boxes], dim=-1).to(feature_map.dtype).flatten(0, 1)
     pooled = roi_align(feature_map, rois, roi_size, spatial_scale=scale, sampling_ratio=-1, aligned=aligned)

@@ -114,12 +114,8 @@ def test_copies_with_own_frames_start_anywhere_if_the_span_is_timed(listing):
 def test_a_timed_span_adapts_to_the_frame_rate_of_the_video(listing, tmp_path):
     sampling = TimedSampling(num_frames=4, stride=8.0, frame_rate=50.0)  # 16 frames of a video with 25 a second
     config = ViewsConfig(sampling=sampling, temporal_clips=1, spatial_crops=1, short_side=32, size=(32, 64))
-    assert numbers_in(view_sample(ViewClips(listing, config), LONG).clip[0]) == [
-        22,
-        27,
-        32,
-        37,
-    ]  # the middle of 60, 15 frames on
+    # the middle of 60, 15 frames on
+    assert numbers_in(view_sample(ViewClips(listing, config), LONG).clip[0]) == [22, 27, 32, 37]
     numbers = numbers_in(train_sample(TrainClips(listing, replace(WHOLE, sampling=sampling), seed=1), 0, LONG).clip[0])
     assert np.diff(numbers).tolist() == [5, 5, 5]
     for n in range(60):

@@ -102,6 +102,7 @@ def test_a_teacher_of_other_patches_sees_the_clip_at_the_size_of_as_many_tokens(
 
 def test_a_time_step_of_longer_tubelets_is_that_of_all_time_steps_within_it():
     teacher, clip = FrozenTeacher(built(replace(TEACHER, tubelet=(4, 4, 4)))), clips(frames=8)
+    assert resize_clip_to_grid(clip, GRID, teacher.model.config) is clip
     features = extract_features(teacher, clip, replace(GRID, t=4)).unflatten(1, (4, -1))
     expected = teacher.model(clip, layers=(3,)).layers[3].unflatten(1, (2, -1))
     for slot in range(4):

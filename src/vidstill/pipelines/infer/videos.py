@@ -77,9 +77,8 @@ def find_videos(
         is_file_itself = [row.source for _, manifest in manifests for row in manifest.rows[:2]] == [path]
         for part, row in ((part, row) for part, manifest in manifests for row in manifest.rows):
             if by_dataset_name:
-                name = row.name.encode("utf-8", "surrogateescape").decode(
-                    "utf-8", "backslashreplace"
-                )  # bytes as `\\xff`
+                data = row.name.encode("utf-8", "surrogateescape")
+                name = data.decode("utf-8", "backslashreplace")  # bytes as `\\xff`
             elif len(paths) == 1 and not is_file_itself:
                 name = row.name
             else:
