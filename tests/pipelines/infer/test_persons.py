@@ -7,7 +7,6 @@ import shutil
 import threading
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -245,7 +244,7 @@ def test_a_data_sets_key_frames_and_regular_ones_are_not_mixed(tmp_path):
 
 
 def test_the_key_frames_before_the_end_of_a_short_video_are_searched(films, tmp_path):
-    moments = KeyframeSet((KeyframeVideo("b", films / "b.mp4"),), ((0, 2, 7, 8),))
+    moments = KeyframeSet({KeyframeVideo("b", films / "b.mp4"): (0, 2, 7, 8)})
     result = find_person_boxes(
         PersonDetector(Finds()), moments, tmp_path / "out.csv", runtime=Runtime("fp32"), workers=ONE
     )
@@ -290,7 +289,8 @@ class OneOfSeveral(Runtime):
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_find_each_person_once_and_one_of_them_writes(films, tmp_path, processes):
     """Of the eight key frames that are asked for, one lies behind the end of its film."""
-    moments = replace(find_keyframes(films), seconds=((0, 1, 2, 3), (0, 1, 2, 50)))
+    first, second = find_keyframes(films).seconds
+    moments = KeyframeSet({first: (0, 1, 2, 3), second: (0, 1, 2, 50)})
     find_person_boxes(PersonDetector(Finds()), moments, tmp_path / "one.csv", runtime=Runtime("fp32"), workers=ONE)
     barrier, shared = threading.Barrier(processes), [None] * processes
     num_images = [Stops(99) for _ in range(processes)]

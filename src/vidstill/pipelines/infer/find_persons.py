@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from vidstill.data.storage.fetch import BrokenVideo
 from vidstill.data.tools.probe import stat_source
 from vidstill.engine.distributed import Runtime
 from vidstill.parallel.pool import LostTask, map_in_workers
-from vidstill.pipelines.infer.keyframe_sets import KeyframeKey, KeyframeSet
+from vidstill.pipelines.infer.keyframe_sets import KeyframeSet
 from vidstill.pipelines.infer.person_detector import PersonDetections, PersonDetector
 from vidstill.pipelines.infer.run import Clip, ProgressFn, gather, open_journal, run
 from vidstill.pipelines.run_config import Workers
@@ -36,6 +36,13 @@ CONFIDENT_SCORE = 0.8
 
 _DECIMALS = 5  # of coordinates and scores: a fiftieth of a pixel in a frame of 1,920 columns
 _DEFAULT_BATCH = 8  # key frames
+
+
+class KeyframeKey(NamedTuple):
+    """Identifies a key frame."""
+
+    video: KeyframeVideo
+    second: int
 
 
 @dataclass(frozen=True)
@@ -86,31 +93,33 @@ def find_person_boxes(
         "min_person_score": detector.min_score,
         "max_persons": detector.max_persons,
     }
-    keys, videos = keyframes.list_keys(), {video.name: video for video in keyframes.videos}
-    stamps = {video.name: _stamp_video(video) for video in keyframes.videos}
+    keys = [KeyframeKey(video, second) for video, seconds in keyframes.seconds.items() for second in seconds]
+    stamps = {video: _stamp_video(video) for video in keyframes.seconds}
     if runtime.broadcast(out.exists()):
         raise InputError(f"{out} exists; move it away, or choose another file with --out")
     with open_journal(Journal(out, settings, runtime.rank), runtime) as journal:
-        finished = runtime.run_on_main(lambda: _read_finished(journal, stamps))
-        missing = [index for index, key in enumerate(keys) if key not in finished]
+        finished = runtime.run_on_main(lambda: _read_finished(journal, keys, stamps))
         batch = workers.device_batch or _DEFAULT_BATCH
+        missing = [index for index in range(len(keys)) if index not in finished]
         batches = _split_batches(missing, keys, batch)[runtime.rank :: runtime.world_size]
         total = sum(map(len, batches))
         persons: dict[int, PersonDetections] = {}
         failed: dict[int, str] = {}
         progress(0, total)
-        clips = _iter_images(videos, keys, batches, workers.num_workers, failed)
-        for record in run(detector.detect, clips, runtime, batch=batch):
-            key, (boxes, scores) = keys[record.video], (record.arrays["boxes"], record.arrays["scores"])
-            journal.append({"key": key, "stamp": stamps[key.video], "boxes": boxes.tolist(), "scores": scores.tolist()})
+        for record in run(
+            detector.detect, _iter_images(keys, batches, workers.num_workers, failed), runtime, batch=batch
+        ):
+            (video, second), boxes, scores = keys[record.video], record.arrays["boxes"], record.arrays["scores"]
+            key = {"key": (video.name, second), "stamp": stamps[video]}
+            journal.append({**key, "boxes": boxes.tolist(), "scores": scores.tolist()})
             persons[record.video] = PersonDetections(boxes, scores)
             progress(len(persons) + len(failed), total)
         progress(total, total)
-        detections = {keys[index]: each for index, each in gather(runtime, persons).items()} | finished
-        reasons: dict[str, str] = {}
+        by_index = sorted((finished | gather(runtime, persons)).items())
+        detections = {keys[index]: each for index, each in by_index}
+        reasons: dict[KeyframeVideo, str] = {}
         for index, reason in gather(runtime, failed).items():
             reasons.setdefault(keys[index].video, reason)
-        detections = {key: detections[key] for key in keys if key in detections}
         broken = (*keyframes.skipped, *reasons.values())
         boxes_written = runtime.run_on_main(lambda: _write_boxes(out, detections, broken, journal))
     return PersonBoxReport(
@@ -123,14 +132,16 @@ def find_person_boxes(
     )
 
 
-def _read_finished(journal: Journal, stamps: Mapping[str, str]) -> dict[KeyframeKey, PersonDetections]:
-    """Return the persons that are finished of videos which have not changed."""
-    finished: dict[KeyframeKey, PersonDetections] = {}
-    for record in journal.gather():
-        key = KeyframeKey(*record["key"])
-        if stamps.get(key.video) == record["stamp"]:
+def _read_finished(
+    journal: Journal, keys: Sequence[KeyframeKey], stamps: Mapping[KeyframeVideo, str]
+) -> dict[int, PersonDetections]:
+    """Return the persons of the finished key frames by index, of videos that have not changed."""
+    done, finished = journal.done(), {}
+    for index, (video, second) in enumerate(keys):
+        record = done.get((video.name, second))
+        if record is not None and record["stamp"] == stamps[video]:
             boxes = np.array(record["boxes"], np.float64).reshape(-1, 4)
-            finished[key] = PersonDetections(boxes, np.array(record["scores"], np.float64))
+            finished[index] = PersonDetections(boxes, np.array(record["scores"], np.float64))
     return finished
 
 
@@ -147,23 +158,19 @@ def _split_batches(indices: Sequence[int], keys: Sequence[KeyframeKey], size: in
 
 
 def _iter_images(
-    videos: Mapping[str, KeyframeVideo],
-    keys: Sequence[KeyframeKey],
-    batches: Sequence[list[int]],
-    workers: int,
-    failed: dict[int, str],
+    keys: Sequence[KeyframeKey], batches: Sequence[list[int]], workers: int, failed: dict[int, str]
 ) -> Iterator[Clip]:
     """Yield key frames as clips of one frame; `failed` receives the index of each that cannot be read, and why."""
-    read = partial(_read_images, KeyframeClipReader(), videos, keys)
-    results: Iterator[tuple[int, dict[int, ImageArray | str] | LostTask]] = enumerate(map(read, batches))
+    read = partial(_read_images, KeyframeClipReader(), keys)
+    results: Iterator[tuple[int, list[ImageArray | str] | LostTask]] = enumerate(map(read, batches))
     if workers and batches:
         results = map_in_workers(read, batches, workers=workers, items_per_worker=2)
     for number, images in results:
         if isinstance(images, LostTask):
-            key = keys[batches[number][0]]
-            lost = f"{videos[key.video].path}: reading its second {key.second} or one soon after {images.reason}"
-            images = dict.fromkeys(batches[number], lost)
-        for index, image in images.items():
+            video, second = keys[batches[number][0]]
+            lost = f"{video.path}: reading its second {second} or one soon after {images.reason}"
+            images = [lost] * len(batches[number])
+        for index, image in zip(batches[number], images, strict=True):
             if isinstance(image, str):
                 failed[index] = image
             else:  # the workers' memory is reused
@@ -171,18 +178,18 @@ def _iter_images(
 
 
 def _read_images(
-    reader: KeyframeClipReader, videos: Mapping[str, KeyframeVideo], keys: Sequence[KeyframeKey], indices: Sequence[int]
-) -> dict[int, ImageArray | str]:
+    reader: KeyframeClipReader, keys: Sequence[KeyframeKey], indices: Sequence[int]
+) -> list[ImageArray | str]:
     """Return the images of key frames of one video, or the reason why there is none."""
-    video, seconds = videos[keys[indices[0]].video], [keys[index].second for index in indices]
+    video, seconds = keys[indices[0]].video, [keys[index].second for index in indices]
     with suppress(BrokenVideo):
-        return dict(zip(indices, reader.read_keyframes(video, seconds), strict=True))
-    images: dict[int, ImageArray | str] = {}
-    for index, second in zip(indices, seconds, strict=True):
+        return [*reader.read_keyframes(video, seconds)]
+    images: list[ImageArray | str] = []
+    for second in seconds:
         try:
-            images[index] = reader.read_keyframes(video, [second])[0]
+            images += reader.read_keyframes(video, [second])
         except BrokenVideo as error:
-            images[index] = str(error)
+            images.append(str(error))
     return images
 
 
@@ -198,8 +205,8 @@ def _write_boxes(
         journal.remove()
         raise InputError(f"no key frame can be read; {broken[0]}" if broken else "there are no key frames")
     rows = [
-        (key.video, (key.second, *box, NO_ACTION, score))
-        for key, persons in detections.items()
+        (video.name, (second, *box, NO_ACTION, score))
+        for (video, second), persons in detections.items()
         for box, score in zip(persons.boxes.round(_DECIMALS).tolist(), persons.scores.tolist(), strict=True)
         if box[2] > box[0] and box[3] > box[1]
     ]
@@ -213,8 +220,8 @@ def _write_boxes(
 def _compute_recall(keyframes: KeyframeSet, detections: Mapping[KeyframeKey, PersonDetections]) -> dict[str, Any]:
     """Return the number of persons annotated in these key frames, and the fractions that were found."""
     annotated, matched, confident = 0, 0, 0
-    for key, persons in detections.items():
-        if len(boxes := keyframes.annotated_boxes.get(key, ())):
+    for (video, second), persons in detections.items():
+        if len(boxes := keyframes.annotated_boxes.get((video.name, second), ())):
             annotated += len(boxes)
             overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(persons.boxes)).numpy() >= RECALL_IOU
             matched += int(overlaps.any(axis=1).sum())

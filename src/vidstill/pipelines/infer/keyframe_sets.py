@@ -2,10 +2,10 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -23,37 +23,24 @@ from vidstill.utils.text import pluralize
 from vidstill.utils.types import InputError, check_range
 
 
-class KeyframeKey(NamedTuple):
-    """Identifies a key frame."""
-
-    video: str
-    second: int
-
-
 @dataclass(frozen=True)
 class KeyframeSet:
-    """Key frames by their videos and seconds.
+    """Key frames of videos.
 
     Args:
-        seconds: Of each video, ascending.
+        seconds: Of the key frames of each video, ascending.
         description: For messages.
-        annotated_boxes: The annotated persons of each key frame; empty without annotations.
+        annotated_boxes: The annotated persons by video name and second; empty without annotations.
         skipped: The reason for each video of which nothing can be read.
     """
 
-    videos: tuple[KeyframeVideo, ...]
-    seconds: tuple[tuple[int, ...], ...]
+    seconds: Mapping[KeyframeVideo, Sequence[int]]
     description: str = "key frames"
     annotated_boxes: Mapping[tuple[str, int], Float64[np.ndarray, "m 4"]] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return sum(map(len, self.seconds))
-
-    def list_keys(self) -> list[KeyframeKey]:
-        """Return all key frames in order."""
-        pairs = zip(self.videos, self.seconds, strict=True)
-        return [KeyframeKey(video.name, second) for video, seconds in pairs for second in seconds]
+        return sum(map(len, self.seconds.values()))
 
 
 def find_keyframes(
@@ -85,18 +72,17 @@ def _list_annotated_keyframes(split: BoxSplit) -> KeyframeSet:
     Videos whose files are missing, and key frames that no score counts, are left out.
     """
     keyframes = split.load_test_keyframes(0.0, use_annotations=True)
-    annotated: dict[tuple[str, int], Float64[np.ndarray, "m 4"]] = {}
-    own: dict[str, list[int]] = {}
-    for keyframe in (keyframes[index] for index in range(len(keyframes))):
-        annotated[keyframe.video.name, keyframe.second] = keyframe.boxes
-        own.setdefault(keyframe.video.name, []).append(keyframe.second)
+    annotated = {
+        (keyframe.video.name, keyframe.second): keyframe.boxes
+        for keyframe in map(keyframes.__getitem__, range(len(keyframes)))
+    }
     every = sorted(split.dataset.keyframe_seconds or ()) if split.dataset.name else None
     seconds = {}
     for video in split.videos:
         if video.path is not None:
-            listed = own.get(video.name, []) if every is None else every
-            seconds[video] = tuple(each for each in listed if (video.name, each) not in split.excluded_keyframes)
-    return KeyframeSet(tuple(seconds), tuple(seconds.values()), split.description, annotated)
+            listed = [second for name, second in annotated if name == video.name] if every is None else every
+            seconds[video] = [each for each in listed if (video.name, each) not in split.excluded_keyframes]
+    return KeyframeSet(seconds, split.description, annotated)
 
 
 def _sample_keyframes(data: PathOrUrl, interval: int, workers: int) -> KeyframeSet:
@@ -123,7 +109,7 @@ def _sample_keyframes(data: PathOrUrl, interval: int, workers: int) -> KeyframeS
         else:
             skipped.append(f"{videos[index].path} {sampled.reason}" if isinstance(sampled, LostTask) else sampled)
     description = f"{pluralize(len(videos), 'video')} of {data}, a key frame every {pluralize(interval, 'second')}"
-    return KeyframeSet(tuple(seconds), tuple(seconds.values()), description, skipped=tuple(skipped))
+    return KeyframeSet(seconds, description, skipped=tuple(skipped))
 
 
 def _sample_seconds(video: KeyframeVideo, interval: int) -> tuple[int, ...] | str:
