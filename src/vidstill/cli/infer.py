@@ -10,9 +10,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional
 
 from vidstill.cli.options import NO_PREFIX, Fold, Json, Root, SplitOption
-from vidstill.data.decode.images import is_image_file
-from vidstill.data.decode.reader import VideoReader
-from vidstill.data.storage.fetch import BrokenVideo, parse_path
+from vidstill.data.storage.fetch import parse_path
 from vidstill.pipelines.infer.embed import EmbedResult
 from vidstill.pipelines.infer.embed import embed as embed_videos
 from vidstill.pipelines.infer.embed_config import EmbedConfig
@@ -21,13 +19,12 @@ from vidstill.pipelines.infer.predict import (
     Predictions,
     TimelineConfig,
     VideoPrediction,
-    choose_window_seconds,
+    is_long_video,
     predict_timelines,
     predict_videos,
-    read_duration,
 )
 from vidstill.pipelines.infer.run import gather
-from vidstill.pipelines.infer.videos import VideoSelection, find_videos
+from vidstill.pipelines.infer.videos import find_videos
 from vidstill.pipelines.infer.writers.feature_store import FormatName
 from vidstill.pipelines.infer.writers.outputs import OutputWriter, PredictionOutput
 from vidstill.pipelines.infer.writers.text import Formatter, PredictionFormatter, describe_videos
@@ -78,7 +75,7 @@ def predict_command(
     encoder.runtime.run_on_main(lambda: output.check_output(selection))
     over_time = timeline or (windows.window or windows.hop) is not None or output.needs_timeline
     if not over_time and output.format != "csv":
-        over_time = _is_long_video(encoder, selection)
+        over_time = is_long_video(encoder, selection)
     with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
         predictions = predict_videos(encoder, selection, workers=workers, progress=progress)
     csv_timeline = over_time and output.format == "csv"
@@ -91,19 +88,6 @@ def predict_command(
         if output.format != "folder":
             output.write_all(formatter, predictions.videos, predictions.skipped)
         echo_results(output, formatter, predictions.videos, predictions.skipped, json=json, plot=plot)
-
-
-def _is_long_video(encoder: VideoEncoder, videos: VideoSelection) -> bool:
-    """Whether there is a single video that is longer than two windows."""
-    row = videos.manifest.rows[0]
-    if len(videos.names) > 1 or is_image_file(row.name):
-        return False
-    try:
-        with VideoReader(row.source) as video:
-            window = choose_window_seconds(encoder, video, row.frame_rate)
-            return read_duration(video, row.frame_rate) > 2 * window
-    except BrokenVideo:  # reported when it is predicted
-        return False
 
 
 def _predict_timelines(

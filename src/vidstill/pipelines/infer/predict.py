@@ -15,7 +15,7 @@ from vidstill.data.datasets.windows import WindowsConfig
 from vidstill.data.decode.images import is_image_file
 from vidstill.data.decode.reader import DEFAULT_FRAME_RATE, VideoReader
 from vidstill.data.manifest.table import VideoRow
-from vidstill.data.storage.fetch import PathOrUrl
+from vidstill.data.storage.fetch import BrokenVideo, PathOrUrl
 from vidstill.data.transforms.frame_sampling import SegmentSampling
 from vidstill.figures.timeline import Timeline
 from vidstill.pipelines.infer.encoder import VideoEncoder, load_encoder
@@ -68,10 +68,6 @@ class VideoPrediction:
     def end_seconds(self) -> float:
         """Where the timeline ends."""
         return 0.0 if self.timeline is None else float(self.timeline.ends[-1])
-
-    def topk(self, k: int) -> list[int]:
-        """Return the most probable classes, the best first."""
-        return self.probabilities.argsort(descending=True, stable=True)[:k].tolist()
 
 
 @dataclass(frozen=True)
@@ -142,10 +138,10 @@ def predict_timelines(
         progress: Called with the number of finished videos of this rank, with fractions, and the number in its share.
     """
     share = predictions.videos[encoder.runtime.rank :: encoder.runtime.world_size]
-    for number, prediction in enumerate(share):
+    for done, prediction in enumerate(share):
 
-        def report(fraction: float, number: int = number) -> None:
-            progress(number + fraction, len(share))
+        def report(fraction: float, done: int = done) -> None:
+            progress(done + fraction, len(share))
 
         is_image = is_image_file(prediction.row.name)
         yield prediction if is_image else _add_timeline(encoder, prediction, config, workers, report)
@@ -166,7 +162,7 @@ def _add_timeline(
     def choose_windows(video: VideoReader) -> WindowsConfig:
         nonlocal duration
         duration = video.metadata.duration_seconds or math.inf
-        seconds = config.window or choose_window_seconds(encoder, video, row.frame_rate)
+        seconds = config.window or _choose_window_seconds(encoder, video, row)
         return WindowsConfig(window_seconds=seconds, hop_seconds=config.hop or seconds / 2)
 
     records = []
@@ -188,29 +184,29 @@ def _add_timeline(
     return replace(prediction, timeline=timeline, error=broken.get(0, ""))
 
 
-def read_duration(video: VideoReader, frame_rate: float | None) -> float:
-    """Return the length of a video in seconds, by its header's frame rate, or else by this one.
+def is_long_video(encoder: VideoEncoder, videos: VideoSelection) -> bool:
+    """Whether there is a single video that is longer than two of its windows."""
+    row = videos.manifest.rows[0]
+    if len(videos.names) > 1 or is_image_file(row.name):
+        return False
+    try:
+        with VideoReader(row.source) as video:
+            return _read_duration(video, row) > 2 * _choose_window_seconds(encoder, video, row)
+    except BrokenVideo:  # reported when it is predicted
+        return False
 
-    Raises:
-        BrokenVideo: It does not decode.
-    """
-    return video.num_frames / (video.frame_rate or frame_rate or DEFAULT_FRAME_RATE)
 
-
-def choose_window_seconds(encoder: VideoEncoder, video: VideoReader, frame_rate: float | None) -> float:
-    """Return the length of a window that suits the model and the video.
-
-    Args:
-        frame_rate: Frames per second, if the file does not state it.
-
-    Raises:
-        BrokenVideo: The video does not decode.
-    """
+def _choose_window_seconds(encoder: VideoEncoder, video: VideoReader, row: VideoRow) -> float:
+    """Return the length of a window that suits the model and the video."""
     sampling = encoder.views.sampling
     if sampling.num_frames == 1:
         return _IMAGE_WINDOW_SECONDS
-    seconds = encoder.clip_seconds(video.frame_rate or frame_rate or DEFAULT_FRAME_RATE)
-    return min(seconds, read_duration(video, frame_rate)) if isinstance(sampling, SegmentSampling) else seconds
+    seconds = encoder.clip_seconds(video.frame_rate or row.frame_rate or DEFAULT_FRAME_RATE)
+    return min(seconds, _read_duration(video, row)) if isinstance(sampling, SegmentSampling) else seconds
+
+
+def _read_duration(video: VideoReader, row: VideoRow) -> float:
+    return video.num_frames / (video.frame_rate or row.frame_rate or DEFAULT_FRAME_RATE)
 
 
 def predict(

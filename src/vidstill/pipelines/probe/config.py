@@ -5,10 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from vidstill.data.manifest.manifest import Manifest
 from vidstill.pipelines.infer.embed_config import EmbedConfig, Pooling
 from vidstill.pipelines.labeled_data import open_train_test
@@ -86,16 +82,6 @@ class ProbeConfig(FewShotConfig):
             raise InputError("no probe is given; give linear, knn or attentive with --probes")
         if min(self.k, default=0) < 1:
             raise InputError(f"{min(self.k, default=0)} neighbours cannot vote; give 1 or more with --k")
-
-    def check_shots(self, labels: Int[Tensor, "n"], classes: tuple[str, ...], dataset_name: str) -> None:
-        """Raise an InputError if a class has fewer training clips than shots."""
-        sizes = labels.bincount(minlength=len(classes))
-        smallest = int(torch.where(sizes > 0, sizes, len(labels) + 1).argmin())
-        if sizes[smallest] < max(self.shots, default=0):
-            raise InputError(
-                f"{dataset_name} has only {sizes[smallest]} training videos of the class {classes[smallest]!r}; give "
-                "at most so many --shots"
-            )
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ from torch import Tensor
 from vidstill.checkpoints.io import list_checkpoint_files
 from vidstill.checkpoints.licences import hash_file
 from vidstill.data.datasets.view_clips import ViewClips
-from vidstill.data.manifest.manifest import Manifest
-from vidstill.pipelines.infer.embed_config import EmbedConfig
+from vidstill.pipelines.infer.embed_config import Pooling
 from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.run import gather, iter_dataset_clips, mean_over_views, open_journal
-from vidstill.pipelines.run_config import Workers
+from vidstill.pipelines.probe.config import ProbeDataset, ProbeRunConfig, ProbeSplit
 from vidstill.tasks.probes.attentive import FeatureDataset
 from vidstill.utils.config_io import to_dict
 from vidstill.utils.files import convert_write_errors, rename_durably, write_json
@@ -41,38 +40,43 @@ _FORMAT_VERSION = 2
 
 
 class FeatureCache:
-    """One encoder's features of the videos of a manifest, in a directory.
+    """One encoder's features of the videos of a split, in a directory.
 
     Args:
-        config: The layers; with the pooling `tokens`, all tokens of all views in half precision; otherwise one vector
-            in float32, the mean over the views.
-        title: Of the progress bar.
+        pool: With `tokens`, all tokens of all views in half precision; otherwise one vector in float32, the mean over
+            the views.
+        run_config: Layers, views, directory and workers.
+
+    Raises:
+        InputError: The directory cannot be written.
     """
 
     def __init__(
-        self, encoder: VideoEncoder, manifest: Manifest, config: EmbedConfig, folder: Path, workers: Workers, title: str
+        self, encoder: VideoEncoder, dataset: ProbeDataset, split: ProbeSplit, pool: Pooling, run_config: ProbeRunConfig
     ):
-        self.encoder, self.manifest, self.config = encoder, manifest, config
-        self.folder, self.workers, self.title = folder, workers, title
+        self.encoder, self.manifest, self.workers = encoder, dataset.splits[split], run_config
+        self.title = f"features, {dataset.name} {split}"
+        self.config = config = run_config.build_embed_config(pool)
+        self.folder = _resolve_cache_folder(encoder, run_config.cache)
         self.views, _ = config.build_views(encoder.views)
         shapes = encoder.compute_shapes(config)
         if config.pool == "tokens":
             num_views = config.temporal_clips * config.spatial_crops
             shapes = {name: (num_views * t * h * w, dim) for name, (t, h, w, dim) in shapes.items()}
-        self.shapes = {name: (len(manifest.rows), *shape) for name, shape in shapes.items()}
+        self.shapes = {name: (len(self.manifest.rows), *shape) for name, shape in shapes.items()}
         self.dtype = np.dtype(np.float16 if config.pool == "tokens" else np.float32)
         self.num_bytes = self.dtype.itemsize * sum(map(math.prod, self.shapes.values()))
         self.identity = {
             "format": _FORMAT_VERSION,
             "weights": hash_checkpoint(encoder.source),
-            "videos": manifest.fingerprint,
+            "videos": self.manifest.fingerprint,
             "views": to_dict(self.views),
             "features": list(shapes),
             "pool": config.pool,
             "precision": encoder.runtime.precision,
         }
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        self.path = folder / f"{digest[:24]}.json"  # which is written last, beside one table per layer
+        self.path = self.folder / f"{digest[:24]}.json"  # which is written last, beside one table per layer
 
     def compute(self) -> None:
         """Compute the features unless they exist; each process writes the rows of its videos, and a killed one resumes.
@@ -141,14 +145,15 @@ class FeatureCache:
         write_json(self.path, {**description, "names": list(self.shapes), "broken": broken})
         journal.remove()
 
-    def read(self) -> tuple[dict[str, FeatureDataset], dict[int, str]]:
-        """Return the features of the videos that decode, by layer, memory-mapped; and why each other row does not."""
+    def read(self) -> tuple[dict[str, FeatureDataset], list[str]]:
+        """Return the features of the videos that decode, by layer, memory-mapped; and why each other does not."""
         metadata = json.loads(self.path.read_text())
-        broken = {int(row): reason for row, reason in metadata["broken"].items()}
-        rows = np.array([row for row in range(len(self.manifest.rows)) if row not in broken])
+        rows = np.array([row for row in range(len(self.manifest.rows)) if str(row) not in metadata["broken"]])
         labels = torch.from_numpy(self.manifest.rows.labels).long()[rows]
         tables = {name: np.load(self._table_path(name), mmap_mode="r") for name in metadata["names"]}
-        return {name: FeatureDataset(table, rows, labels) for name, table in tables.items()}, broken
+        return {name: FeatureDataset(table, rows, labels) for name, table in tables.items()}, [
+            *metadata["broken"].values()
+        ]
 
     def _table_path(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.stem}.{name}.npy")
@@ -158,15 +163,8 @@ def _flatten_tokens(views: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: rearrange(grid, "v t h w d -> (v t h w) d").half() for name, grid in views.items()}
 
 
-def resolve_cache_folder(encoder: VideoEncoder, folder: Path | None) -> Path:
-    """Return the directory of an encoder's features, after checking that it can be written.
-
-    Args:
-        folder: A chosen one; None: inside the run directory, or a hidden one in the current directory.
-
-    Raises:
-        InputError: It cannot be written.
-    """
+def _resolve_cache_folder(encoder: VideoEncoder, folder: Path | None) -> Path:
+    """Return a chosen directory, or that inside the run directory, or else the one in the current directory."""
     if folder is None:
         folder = Path(encoder.source) / RUN_CACHE_FOLDER if Path(encoder.source).is_dir() else DEFAULT_CACHE_FOLDER
     existing = _find_existing_folder(folder)

@@ -17,7 +17,7 @@ from vidstill.tasks.metrics.accuracy import Accuracy, compute_accuracy
 from vidstill.tasks.probes.attentive import FeatureDataset, compute_attentive_logits, fit_attentive_probe
 from vidstill.tasks.probes.fewshot import draw_shots
 from vidstill.tasks.probes.knn import compute_knn_scores
-from vidstill.tasks.probes.linear import DEFAULT_PENALTY, choose_penalty, fit_logistic_regression
+from vidstill.tasks.probes.linear import DEFAULT_PENALTY, choose_penalty, evaluate_linear_probe
 from vidstill.utils.terminal import show_progress_bar
 
 
@@ -85,8 +85,8 @@ def fit_probes(
 
 
 def _fit_linear_probe(train: FeatureSplit, test: FeatureSplit, num_classes: int, penalty: float) -> ProbeFit:
-    fit = fit_logistic_regression(*train, num_classes, penalty)
-    return ProbeFit("linear", f"penalty {penalty:g}", compute_accuracy(fit.predict_logits(test.features), test.labels))
+    score = evaluate_linear_probe(*train, *test, num_classes, penalty=penalty)
+    return ProbeFit("linear", f"penalty {penalty:g}", score)
 
 
 def _score_knn_probes(train: FeatureSplit, test: FeatureSplit, num_classes: int, ks: tuple[int, ...]) -> list[ProbeFit]:

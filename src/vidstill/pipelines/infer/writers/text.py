@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float
 
 from vidstill.data.ava.box_table import BoxScores, format_box_csv
 from vidstill.data.ava.label_map import LabelMap
@@ -17,6 +17,7 @@ from vidstill.pipelines.infer.detect import VideoDetections
 from vidstill.pipelines.infer.predict import VideoPrediction
 from vidstill.tasks.results import format_csv
 from vidstill.utils.files import make_file_stems
+from vidstill.utils.terminal import align_columns
 from vidstill.utils.text import format_one_line, pluralize
 
 MAX_DRAWN_CLASSES = 3
@@ -28,6 +29,12 @@ _MAX_RUNNERS_UP = 2  # classes named behind the first in a table of videos
 _MAX_CLASS_CHARS, _MAX_ACTION_CHARS = 48, 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _DECIMALS = 5, 5  # of coordinates and scores
+
+
+def select_best(scores: Float[np.ndarray, "n"], k: int, min_score: float = 0.0) -> list[int]:
+    """Return the indices of the k highest scores, the best first, without those below `min_score`."""
+    order = np.argsort(-scores, kind="stable")[:k].tolist()
+    return [index for index in order if scores[index] >= min_score]
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,9 @@ class PredictionFormatter:
         for video in videos:
             windows = [((), video.probabilities.numpy())] if not self.timeline else _iter_windows(video)
             for span, probabilities in windows:
-                best = [(n, self.classes[n], f"{p:.6g}") for n, p in self._select_topk(probabilities)]
-                rows.append([video.video, *(f"{each:.3f}" for each in span), *(cell for each in best for cell in each)])
+                rows.append([video.video, *(f"{each:.3f}" for each in span)])
+                for n in select_best(probabilities, self.topk):
+                    rows[-1] += [n, self.classes[n], f"{probabilities[n]:.6g}"]
         return format_csv(rows)
 
     def video_to_dict(self, video: VideoPrediction) -> dict[str, Any]:
@@ -80,15 +88,10 @@ class PredictionFormatter:
             ]
         return values | ({"error": video.error} if video.error else {})
 
-    def _select_topk(self, probabilities: np.ndarray) -> list[tuple[int, float]]:
-        """Return the most probable classes with their probabilities, the best first."""
-        order = np.argsort(-probabilities, kind="stable")[: self.topk]
-        return [(int(label), float(probabilities[label])) for label in order]
-
     def _list_topk(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         return [
-            {"label": label, "class": self.classes[label], "probability": round(probability, 6)}
-            for label, probability in self._select_topk(probabilities)
+            {"label": n, "class": self.classes[n], "probability": round(float(probabilities[n]), 6)}
+            for n in select_best(probabilities, self.topk)
         ]
 
     def build_painter(self, video: VideoPrediction) -> Callable[[int, int], PaintFn] | None:
@@ -109,19 +112,19 @@ class PredictionFormatter:
             blocks.append("\n".join(lines))
         return "\n\n".join(blocks)
 
-    def _format_table(self, videos: Sequence[VideoPrediction]) -> Iterator[str]:
-        names = [format_one_line(video.video) for video in videos]
-        best = [self._format_class(video.topk(1)[0]) for video in videos]
-        width, best_width = max(map(len, names)), max(map(len, best))
-        for name, first, video in zip(names, best, videos, strict=True):
+    def _format_table(self, videos: Sequence[VideoPrediction]) -> list[str]:
+        rows = []
+        for video in videos:
+            (best,) = select_best(video.probabilities.numpy(), 1)
             others = ", ".join(self.format_top_classes(video, min(self.topk, 1 + _MAX_RUNNERS_UP))[1:])
-            percent = 100 * video.probabilities.max().item()
-            yield f"{name:{width}}  {first:{best_width}}  {percent:5.1f} %   {others}".rstrip()
+            percent = f"{100 * video.probabilities[best].item():5.1f} % "
+            rows.append((format_one_line(video.video), self._format_class(best), percent, others))
+        return align_columns(rows)
 
     def format_top_classes(self, video: VideoPrediction, k: int) -> list[str]:
         """Return the k most probable classes with their probabilities."""
-        probabilities = video.probabilities.tolist()
-        return [f"{self._format_class(n)} {100 * probabilities[n]:.1f} %" for n in video.topk(k)]
+        probabilities = video.probabilities.numpy()
+        return [f"{self._format_class(n)} {100 * probabilities[n]:.1f} %" for n in select_best(probabilities, k)]
 
     def _format_class(self, label: int) -> str:
         return format_one_line(self.classes[label], _MAX_CLASS_CHARS)
@@ -175,7 +178,6 @@ class DetectionFormatter:
 
     @property
     def action_names(self) -> list[str]:
-        """In the order of the scores."""
         return list(self.actions.names.values())
 
     @property
@@ -199,7 +201,7 @@ class DetectionFormatter:
         columns = tracks, keyframe.boxes, keyframe.person_scores, keyframe.action_scores
         for track, box, person_score, scores in zip(*columns, strict=True):
             rounded = [round(score, 6) for score in scores.tolist()]
-            best = self._select_actions(scores)
+            best = select_best(scores, self.topk, self.min_score)
             yield {
                 "track": track,
                 "box": box.round(5).tolist(),
@@ -208,11 +210,6 @@ class DetectionFormatter:
                 "top": [{"action_id": action_ids[n], "name": names[n], "score": rounded[n]} for n in best],
                 "scores": rounded,
             }
-
-    def _select_actions(self, scores: Float32[np.ndarray, "a"]) -> list[int]:
-        """Return the indices of the actions that are named, the likeliest first."""
-        order = np.argsort(-scores, kind="stable")[: self.topk]
-        return [int(index) for index in order if scores[index] >= self.min_score]
 
     def format_csv(self, videos: Sequence[VideoDetections]) -> Iterable[bytes]:
         """Return AVA's rows: every action of every box; a video is called as its files in a folder."""
@@ -253,8 +250,10 @@ class DetectionFormatter:
         for keyframe, track_ids in zip(keyframes, video.tracks.track_ids, strict=True):
             pairs = zip(track_ids.tolist(), keyframe.action_scores, strict=True)
             for track, scores in sorted(pairs, key=lambda pair: pair[0]):
-                best = [(format_one_line(names[n], _MAX_ACTION_CHARS), scores[n]) for n in self._select_actions(scores)]
-                actions = ", ".join(f"{name} {100 * score:.0f} %" for name, score in best)
+                actions = ", ".join(
+                    f"{format_one_line(names[n], _MAX_ACTION_CHARS)} {100 * scores[n]:.0f} %"
+                    for n in select_best(scores, self.topk, self.min_score)
+                )
                 lines.append(f"  {format_clock(keyframe.seconds, digits):>{clock_width}}  {track:3}  {actions or '–'}")
         return "\n".join([head, *lines[:_MAX_LINES], *_format_remaining(len(lines))])
 
