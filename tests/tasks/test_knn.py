@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidstill.tasks.metrics.accuracy import compute_accuracy
-from vidstill.tasks.probes.fewshot import draw_shots
+from vidstill.pipelines.probe.fit import draw_shots
 from vidstill.tasks.probes.knn import compute_knn_scores
 
 CLASSES = 3

@@ -12,7 +12,7 @@ from vidstill.data.manifest.manifest import Manifest, Split
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.manifest.table import VideoRow, VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, StorageUnreachable, parse_path, source_name
-from vidstill.data.storage.filesystem import base_name, is_file, parent_path
+from vidstill.data.storage.filesystem import base_name, is_file
 from vidstill.utils.types import InputError
 
 SplitChoice = Literal["all", "train", "val"]
@@ -73,7 +73,7 @@ def find_videos(
                 raise
             skipped[str(path)] = str(error)
             continue
-        labeled += [manifest for _, manifest in manifests if manifest.classes]
+        labeled += [manifest for _, manifest in manifests if manifest.classes and by_dataset_name]
         is_file_itself = [row.source for _, manifest in manifests for row in manifest.rows[:2]] == [path]
         for part, row in ((part, row) for part, manifest in manifests for row in manifest.rows):
             if by_dataset_name:
@@ -97,8 +97,8 @@ def find_videos(
         more = f"; {len(skipped) - 1} more cannot be used either" if len(skipped) > 1 else ""
         raise InputError(next(iter(skipped.values())) + more)
     keys = list(rows) if by_dataset_name else sorted(rows)
-    classes = labeled[0].classes if labeled and by_dataset_name else ()
-    for other in labeled if by_dataset_name else ():
+    classes = labeled[0].classes if labeled else ()
+    for other in labeled:
         if other.classes != classes:
             raise InputError(
                 f"{labeled[0].source} and {other.source} have different classes; give them in separate commands, "
@@ -121,8 +121,9 @@ def _open_manifests(
 
     A file with an unknown suffix that no list reader reads is a video if it decodes.
     """
+    single = [("", build_row_manifest([VideoRow(path, None, name=base_name(path))]))]
     if is_file(path) and has_suffix(base_name(path), VIDEO_EXTENSIONS | IMAGE_EXTENSIONS):
-        return [("", _build_single(path))]
+        return single
     try:
         splits = list_splits(path)
         if not splits:
@@ -134,10 +135,5 @@ def _open_manifests(
         if is_unknown_file and not isinstance(error, StorageUnreachable):
             with suppress(InputError):
                 read_stream_metadata(path)
-                return [("", _build_single(path))]
+                return single
         raise
-
-
-def _build_single(path: PathOrUrl) -> Manifest:
-    table = VideoTable(parent_path(path), [base_name(path)])
-    return Manifest(table, (), "one video", path, table.compute_fingerprint())

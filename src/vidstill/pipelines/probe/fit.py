@@ -15,9 +15,9 @@ from torch import Tensor
 from vidstill.pipelines.probe.config import ProbeConfig
 from vidstill.tasks.metrics.accuracy import Accuracy, compute_accuracy
 from vidstill.tasks.probes.attentive import FeatureDataset, compute_attentive_logits, fit_attentive_probe
-from vidstill.tasks.probes.fewshot import draw_shots
 from vidstill.tasks.probes.knn import compute_knn_scores
 from vidstill.tasks.probes.linear import DEFAULT_PENALTY, choose_penalty, evaluate_linear_probe
+from vidstill.utils.rng import numpy_rng
 from vidstill.utils.terminal import show_progress_bar
 
 
@@ -118,3 +118,16 @@ def _fit_few_shots(
             name = f"{fits[0].probe} {shots} shot{'s' if shots > 1 else ''}"
             std = statistics.stdev(top1s) if len(top1s) > 1 else None
             yield ProbeFit(name, f"{fits[0].setting}, {len(top1s)} trials", score, std)
+
+
+def draw_shots(labels: Int[Tensor, "n"], shots: int, *, seed: int, draw: int) -> Int[Tensor, "k"]:
+    """Return the indices of `shots` clips of each class, ascending.
+
+    A draw of fewer shots is a subset of the same draw of more.
+
+    Args:
+        draw: The number of the draw, from 0.
+    """
+    order = numpy_rng(seed, f"shots {draw}").permutation(len(labels))
+    per_class = [order[labels.numpy()[order] == label][:shots] for label in labels.unique().tolist()]
+    return torch.from_numpy(np.sort(np.concatenate(per_class)))

@@ -123,8 +123,8 @@ class PredictionFormatter:
 
     def format_top_classes(self, video: VideoPrediction, k: int) -> list[str]:
         """Return the k most probable classes with their probabilities."""
-        probabilities = video.probabilities.numpy()
-        return [f"{self._format_class(n)} {100 * probabilities[n]:.1f} %" for n in select_best(probabilities, k)]
+        best = [(n, video.probabilities[n].item()) for n in select_best(video.probabilities.numpy(), k)]
+        return [f"{self._format_class(n)} {100 * probability:.1f} %" for n, probability in best]
 
     def _format_class(self, label: int) -> str:
         return format_one_line(self.classes[label], _MAX_CLASS_CHARS)
