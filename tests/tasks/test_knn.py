@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from vidstill.tasks.metrics.accuracy import compute_accuracy
 from vidstill.pipelines.probe.fit import draw_shots
+from vidstill.tasks.metrics.accuracy import compute_accuracy
 from vidstill.tasks.probes.knn import compute_knn_scores
 
 CLASSES = 3

@@ -33,7 +33,6 @@ from vidstill.pipelines.run_config import Workers
 from vidstill.utils.types import InputError
 
 RATE = 5
-ONE = Workers(workers=0, device_batch=1)
 NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
 
@@ -85,15 +84,18 @@ def film(path: Path, frames: int = 16, *, size=(34, 62), turned: int = 0, dark=(
     return path
 
 
-def find(data, out, model=None, *, interval=None, score=0.05, batch=8, workers=0, progress=lambda done, total: None):
+def find(data, out, model=None, *, interval=None, runtime=None, batch=8, workers=0, progress=None, **options):
+    """Find the persons in key frames, or in those of data."""
+    keyframes = data if isinstance(data, KeyframeSet) else find_keyframes(data, interval=interval)
+    machine = Workers(workers=workers, device_batch=batch)
+    detector, progress = PersonDetector(model or Finds(), **options), progress or (lambda done, total: None)
     return find_person_boxes(
-        PersonDetector(model or Finds(), min_score=score),
-        find_keyframes(data, interval=interval),
-        out,
-        runtime=Runtime("fp32"),
-        workers=Workers(workers=workers, device_batch=batch),
-        progress=progress,
+        detector, keyframes, out, runtime=runtime or Runtime("fp32"), workers=machine, progress=progress
     )
+
+
+def read(path):
+    return read_box_csv(path, has_scores=True)
 
 
 def run(*args):
@@ -125,10 +127,9 @@ def weights(tmp_path_factory):
 @pytest.mark.parametrize("batch", [1, 8])
 def test_every_second_of_every_video_has_its_persons_in_order(films, tmp_path, batch, workers):
     printed = []
-    result = find(
-        films, tmp_path / "out.csv", score=0.5, batch=batch, workers=workers, progress=lambda *at: printed.append(at)
-    )
-    rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
+    options = {"batch": batch, "workers": workers, "progress": lambda *at: printed.append(at)}
+    result = find(films, tmp_path / "out.csv", min_score=0.5, **options)
+    rows = read(tmp_path / "out.csv")
     keys = [(rows.video_names[video], int(second)) for video, second in zip(rows.video_index, rows.second, strict=True)]
     assert keys == [("a, b", 0), ("a, b", 2), ("a, b", 3), ("b", 0), ("b", 1), ("b", 2)]
     for (name, second), box in zip(keys, rows.box, strict=True):
@@ -153,18 +154,16 @@ def test_a_line_reads_as_pyslowfast_has_it(films, tmp_path):
 
 def test_boxes_are_those_of_the_upright_picture(tmp_path):
     turned = film(tmp_path / "turned.mp4", 4, turned=1)
-    find(turned, tmp_path / "out.csv", score=0.5)
+    find(turned, tmp_path / "out.csv", min_score=0.5)
     x1, y1, x2, y2 = rectangle(0)
-    box = read_box_csv(tmp_path / "out.csv", has_scores=True).box[0]
+    box = read(tmp_path / "out.csv").box[0]
     np.testing.assert_allclose(box * [34, 62, 34, 62], [y1, 62 - x2, y2, 62 - x1], atol=1e-3)
 
 
 def test_only_persons_with_a_higher_score_are_written_the_best_first(films, tmp_path):
     def scores(name, **options):
-        detector = PersonDetector(Finds(), **options)
-        moments = find_keyframes(films / "b.mp4", interval=9)
-        find_person_boxes(detector, moments, tmp_path / name, runtime=Runtime("fp32"), workers=ONE)
-        return read_box_csv(tmp_path / name, has_scores=True).score.tolist()
+        find(films / "b.mp4", tmp_path / name, interval=9, **options)
+        return read(tmp_path / name).score.tolist()
 
     assert scores("all", min_score=0.05) == [pytest.approx(230 / 255, abs=0.01), 0.06]
     assert scores("bright", min_score=0.06) == scores("one", max_persons=1) == scores("all2")[:1]
@@ -175,7 +174,7 @@ def test_a_video_without_persons_gives_a_file_without_rows(tmp_path):
     result = find(film(tmp_path / "dark.mp4", 6, dark=range(6)), tmp_path / "out.csv")
     assert (result.keyframes, result.boxes, result.empty_keyframes) == (2, 0, 2)
     assert (tmp_path / "out.csv").read_bytes() == b""
-    assert len(read_box_csv(tmp_path / "out.csv", has_scores=True)) == 0
+    assert len(read(tmp_path / "out.csv")) == 0
 
 
 def test_videos_of_different_sizes_and_folders_of_frames_may_be_mixed(films, tmp_path):
@@ -185,7 +184,7 @@ def test_videos_of_different_sizes_and_folders_of_frames_may_be_mixed(films, tmp
         Image.fromarray(picture).save(folder / "frames" / f"{number:06d}.png")
     (folder / "list.txt").write_text(f"frames\n{films / 'b.mp4'}\n")
     find(folder / "list.txt", tmp_path / "out.csv", interval=9)
-    rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
+    rows = read(tmp_path / "out.csv")
     assert rows.video_names == ("frames", str(films / "b"))
     np.testing.assert_array_equal(rows.box[rows.video_index == 0], rows.box[rows.video_index == 1])
 
@@ -210,12 +209,12 @@ def test_the_key_frames_of_ones_own_data_are_the_annotated_ones(tmp_path):
     far = (40, 20, 60, 30)
     data = annotations(tmp_path, [(2, rectangle(10), 1), (2, rectangle(10), 2), (0, rectangle(0), 1), (0, far, 2)])
     film(data / "videos" / "b.mp4", 12)
-    result = find(data, tmp_path / "out.csv", score=0.5)
-    rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
+    result = find(data, tmp_path / "out.csv", min_score=0.5)
+    rows = read(tmp_path / "out.csv")
     assert rows.second.tolist() == [0, 2]
     assert result.annotated_boxes == 3  # one of them does two things
     assert result.recall == result.confident_recall == pytest.approx(2 / 3)
-    assert find(data, tmp_path / "none.csv", score=0.95).recall == 0
+    assert find(data, tmp_path / "none.csv", min_score=0.95).recall == 0
 
 
 def test_every_second_of_avas_videos_counts_except_the_excluded_ones(tmp_path):
@@ -223,8 +222,8 @@ def test_every_second_of_avas_videos_counts_except_the_excluded_ones(tmp_path):
     (data / "annotations" / "ava_included_timestamps_v2.2.txt").write_text("0901\n0902\n0903\n")
     (data / "annotations" / "ava_val_excluded_timestamps_v2.2.csv").write_text("b,0902\n")
     film(data / "videos_15min" / "b.mp4", 16)
-    result = find(data, tmp_path / "out.csv", score=0.5)
-    rows = read_box_csv(tmp_path / "out.csv", has_scores=True)
+    result = find(data, tmp_path / "out.csv", min_score=0.5)
+    rows = read(tmp_path / "out.csv")
     assert rows.second.tolist() == [901, 903]
     np.testing.assert_allclose(rows.box * [62, 34, 62, 34], [rectangle(5), rectangle(15)], atol=1e-3)
     assert (result.annotated_boxes, result.recall) == (1, 1.0)
@@ -245,9 +244,7 @@ def test_a_data_sets_key_frames_and_regular_ones_are_not_mixed(tmp_path):
 
 def test_the_key_frames_before_the_end_of_a_short_video_are_searched(films, tmp_path):
     moments = KeyframeSet({KeyframeVideo("b", films / "b.mp4"): (0, 2, 7, 8)})
-    result = find_person_boxes(
-        PersonDetector(Finds()), moments, tmp_path / "out.csv", runtime=Runtime("fp32"), workers=ONE
-    )
+    result = find(moments, tmp_path / "out.csv", batch=1)
     assert result.keyframes == 2
     assert len(result.broken) == 1
     assert "b,0007" in result.broken[0]
@@ -291,15 +288,13 @@ def test_several_processes_find_each_person_once_and_one_of_them_writes(films, t
     """Of the eight key frames that are asked for, one lies behind the end of its film."""
     first, second = find_keyframes(films).seconds
     moments = KeyframeSet({first: (0, 1, 2, 3), second: (0, 1, 2, 50)})
-    find_person_boxes(PersonDetector(Finds()), moments, tmp_path / "one.csv", runtime=Runtime("fp32"), workers=ONE)
+    find(moments, tmp_path / "one.csv", batch=1)
     barrier, shared = threading.Barrier(processes), [None] * processes
     num_images = [Stops(99) for _ in range(processes)]
 
     def work(rank):
         runtime = OneOfSeveral(rank, barrier, shared)
-        return find_person_boxes(
-            PersonDetector(num_images[rank]), moments, tmp_path / "out.csv", runtime=runtime, workers=ONE
-        )
+        return find(moments, tmp_path / "out.csv", num_images[rank], runtime=runtime, batch=1)
 
     with ThreadPoolExecutor(processes) as pool:
         result = list(pool.map(work, range(processes)))
@@ -332,7 +327,7 @@ def test_the_same_call_goes_on_where_it_was_stopped(films, tmp_path):
     with (tmp_path / "out.csv.journal" / "records-0.jsonl").open("a") as file:
         file.write('{"key": ["a, b", 3], "boxes": [[0.1')  # what a kill cuts
     with pytest.raises(InputError, match="other settings"):
-        find(films, tmp_path / "out.csv", score=0.3)
+        find(films, tmp_path / "out.csv", min_score=0.3)
     rest = Stops(99)
     result = find(films, tmp_path / "out.csv", rest, batch=2)
     assert rest.num_images == 3

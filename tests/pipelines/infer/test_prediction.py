@@ -38,6 +38,11 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def encoder(model):
+    return vidstill.load_encoder(str(model), precision="fp32")
+
+
+@pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder for each class: six videos, and a file that is none."""
     folder = tmp_path_factory.mktemp("data")
@@ -69,9 +74,9 @@ def below(folder):
 # ---- The answers ----------------------------------------------------------------------------------------------------
 
 
-def test_the_probabilities_are_the_scores_of_a_test(model, data):
+def test_the_probabilities_are_the_scores_of_a_test(model, encoder, data):
     tested = evaluate_classifier(str(model), data, workers=Workers(workers=0, precision="fp32"))
-    result = vidstill.predict(vidstill.load_encoder(str(model), precision="fp32"), data)
+    result = vidstill.predict(encoder, data)
     scores = {
         tested.manifest.rows.get_name(index): row for index, row in zip(tested.indices, tested.scores, strict=True)
     }
@@ -81,10 +86,9 @@ def test_the_probabilities_are_the_scores_of_a_test(model, data):
         assert torch.equal(each.probabilities, scores[each.video])
 
 
-def test_three_lines_of_python_name_the_classes(model, clip):
-    classifier = vidstill.load_encoder(str(model), precision="fp32")
-    best = classifier.predict(str(clip), topk=2)
-    whole = vidstill.predict(classifier, clip).videos[0].probabilities
+def test_three_lines_of_python_name_the_classes(encoder, clip):
+    best = encoder.predict(str(clip), topk=2)
+    whole = vidstill.predict(encoder, clip).videos[0].probabilities
     shares = dict(zip(CLASSES, whole.tolist(), strict=True))
     assert best == sorted(shares.items(), key=lambda pair: -pair[1])[:2]
 
@@ -96,8 +100,7 @@ def seen_at(path: Path, frames: list[int]) -> Tensor:
     return torch.from_numpy(crop).permute(3, 0, 1, 2)[None]
 
 
-def test_a_window_shows_what_its_frames_alone_show(model, clip):
-    encoder = vidstill.load_encoder(str(model), precision="fp32")
+def test_a_window_shows_what_its_frames_alone_show(encoder, clip):
     result = vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline
     for index, probabilities in enumerate(result.probabilities[:5]):  # a clip is 8 frames long, half of that the hop
         frames = [4 * index + n for n in (0, 2, 4, 6)]
@@ -133,7 +136,7 @@ def test_a_video_of_any_length_has_a_window(model, tmp_path, frames):
     assert result.probabilities.sum().item() == pytest.approx(1)
 
 
-def test_a_video_is_opened_once_for_its_views_and_once_for_its_timeline(model, clip, monkeypatch):
+def test_a_video_is_opened_once_for_its_views_and_once_for_its_timeline(encoder, clip, monkeypatch):
     opened, original = [], VideoReader.__init__
 
     def count(self, source, **options):
@@ -141,7 +144,6 @@ def test_a_video_is_opened_once_for_its_views_and_once_for_its_timeline(model, c
         original(self, source, **options)
 
     monkeypatch.setattr(VideoReader, "__init__", count)
-    encoder = vidstill.load_encoder(str(model), precision="fp32")
     assert vidstill.predict(encoder, clip, timeline=TimelineConfig()).videos[0].timeline is not None
     assert opened == [clip] * 2
 
@@ -155,7 +157,7 @@ def test_classes_that_may_come_together_have_probabilities_of_their_own(tmp_path
     assert result.multi_label
 
 
-def test_two_processes_share_the_videos(model, data):
+def test_two_processes_share_the_videos(encoder, data):
     class Process(Runtime):
         """One of two, which does not hear of the other."""
 
@@ -166,7 +168,6 @@ def test_two_processes_share_the_videos(model, data):
         def all_gather(self, value):
             return [value]
 
-    encoder = vidstill.load_encoder(str(model), precision="fp32")
     alone = vidstill.predict(encoder, data).videos
     shares = [vidstill.predict(replace(encoder, runtime=Process(rank)), data) for rank in (0, 1)]
     result = {each.video: each.probabilities for share in shares for each in share.videos}
@@ -194,10 +195,9 @@ def test_all_splits_of_a_data_set_are_used_or_the_requested_one(model, tmp_path,
     assert [Path(each.video).name for each in result.videos] == expected
 
 
-def test_a_video_with_a_suffix_that_nobody_knows_is_read_all_the_same(model, tmp_path, clip):
+def test_a_video_with_a_suffix_that_nobody_knows_is_read_all_the_same(encoder, tmp_path, clip):
     odd = tmp_path / "clip.dat"
     odd.write_bytes(clip.read_bytes())
-    encoder = vidstill.load_encoder(str(model), precision="fp32")
     result, expected = (vidstill.predict(encoder, path).videos[0] for path in (odd, clip))
     assert torch.equal(result.probabilities, expected.probabilities)
 
@@ -215,14 +215,14 @@ def test_pictures_are_for_models_of_images(model, clip, tmp_path):
 # ---- The command line -----------------------------------------------------------------------------------------------
 
 
-def test_the_documented_command_writes_a_table_that_a_program_can_read(model, tmp_path):
+def test_the_documented_command_writes_a_table_that_a_program_can_read(model, encoder, tmp_path):
     folder = tmp_path / "unlabelled"
     for n, name in enumerate(["b", "a", "c"]):
         film(folder / f"{name}.mp4", 10, seed=n)
     (folder / "files.txt").write_text("a.mp4\nb.mp4\nc.mp4\n")
     assert predict(model, folder, out=tmp_path / "predictions.csv") == 0
     rows = table(tmp_path / "predictions.csv")
-    expected = vidstill.predict(vidstill.load_encoder(str(model), precision="fp32"), folder).videos
+    expected = vidstill.predict(encoder, folder).videos
     assert list(rows[0])[:4] == ["video", "label", "class", "probability"]
     assert [row["video"] for row in rows] == ["a.mp4", "b.mp4", "c.mp4"]
     for row, each in zip(rows, expected, strict=True):
