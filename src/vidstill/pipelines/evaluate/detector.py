@@ -13,7 +13,7 @@ from torch import Tensor
 from vidstill.data.ava.box_table import BoxScores, format_box_csv, read_box_csv
 from vidstill.data.ava.dataset import BoxSplit
 from vidstill.data.ava.keyframes import Keyframes
-from vidstill.data.ava.samples import BoxViewsConfig, KeyframeViewDataset
+from vidstill.data.ava.samples import KeyframeViewDataset
 from vidstill.data.ava.validation import list_row_warnings
 from vidstill.data.manifest.manifest import Split
 from vidstill.data.storage.fetch import parse_path
@@ -25,6 +25,7 @@ from vidstill.pipelines.evaluate.classifier import check_decodes
 from vidstill.pipelines.infer.run import run_dataset
 from vidstill.pipelines.run_config import Workers
 from vidstill.pipelines.trained_models import LoadedDetector, load_detector
+from vidstill.recipes.recipe import DetectionRecipe
 from vidstill.tasks.detection import Detector
 from vidstill.tasks.metrics.ava_map import FrameMAP, MatchingOrder, compute_frame_map
 from vidstill.utils.files import TEST_FILE, check_output_dir, write_result_dir
@@ -43,23 +44,15 @@ _log = logging.getLogger("vidstill")
 
 @dataclass(frozen=True)
 class DetectionTest:
-    """The key frames of a test and its rules.
-
-    Args:
-        split: The annotations.
-        keyframes: The boxes to score.
-        use_person_scores: Multiply an action's probability by the person detector's score of the box.
-    """
+    """Annotations, key frames with the boxes to score, and the recipe that has the views and the rules."""
 
     split: BoxSplit
     keyframes: Keyframes
-    views: BoxViewsConfig
-    use_person_scores: bool
-    matching: MatchingOrder
+    recipe: DetectionRecipe
 
-    def check_decodes(self, workers: Workers) -> None:
-        """Raise an InputError if no key frame decodes: before hours of training, not after them."""
-        check_decodes(KeyframeViewDataset(self.keyframes, self.views), "key frames", workers)
+    @property
+    def samples(self) -> KeyframeViewDataset:
+        return KeyframeViewDataset(self.keyframes, self.recipe.views)
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ class DetectionResult:
             self.scores,
             keyframes.label_map,
             excluded_keyframes=split.excluded_keyframes | broken,
-            matching=self.test.matching,
+            matching=self.test.recipe.matching_rule,
         )
 
     def write(self, folder: Path) -> None:
@@ -138,14 +131,14 @@ def evaluate_detector(
     runtime = runtime or Runtime(workers.precision)
     detector = load_detector(source)
     box_split = data.open_dataset().load_split(split)
-    views = detector.recipe.views
+    recipe = replace(detector.recipe, matching_rule=matching or detector.recipe.matching_rule)
     if crop is not None:
-        views = replace(views, crop_size=detector.recipe.clips.size if crop == "center" else None)
-    keyframes = data.select_test_keyframes(box_split, views.min_person_score)
+        crop_size = recipe.clips.size if crop == "center" else None
+        recipe = replace(recipe, views=replace(recipe.views, crop_size=crop_size))
+    keyframes = data.select_test_keyframes(box_split, recipe.views.min_person_score)
     _check_actions(detector, keyframes)
-    matching = matching or detector.recipe.matching_rule
-    test = DetectionTest(box_split, keyframes, views, detector.recipe.use_person_scores, matching)
-    test.check_decodes(workers)
+    test = DetectionTest(box_split, keyframes, recipe)
+    check_decodes(test.samples, "key frames", workers)
     result = score_detector(detector.model, test, workers, runtime)
     if out is not None and runtime.is_main:
         result.write(out)
@@ -189,7 +182,7 @@ def score_detector(model: Detector, test: DetectionTest, workers: Workers, runti
     with show_progress_bar("testing", visible=runtime.is_main) as progress:
         records, broken = run_dataset(
             predict,
-            KeyframeViewDataset(keyframes, test.views),
+            test.samples,
             runtime,
             replace(workers, device_batch=workers.device_batch or _KEYFRAME_BATCH),
             require_finite=True,
@@ -201,7 +194,7 @@ def score_detector(model: Detector, test: DetectionTest, workers: Workers, runti
     counts = np.diff(keyframes.box_offsets)[indices]
     rows = np.isin(np.arange(len(keyframes)), indices).repeat(np.diff(keyframes.box_offsets))
     scores = np.concatenate([record.arrays["scores"] for record in records.values()])
-    if test.use_person_scores:
+    if test.recipe.use_person_scores:
         scores = scores * keyframes.scores[rows, None].astype(np.float32)
     result = BoxScores(
         video_names=tuple(video.name for video in keyframes.videos),

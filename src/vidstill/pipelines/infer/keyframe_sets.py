@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -76,11 +77,12 @@ def _list_annotated_keyframes(split: BoxSplit) -> KeyframeSet:
         (keyframe.video.name, keyframe.second): keyframe.boxes
         for keyframe in map(keyframes.__getitem__, range(len(keyframes)))
     }
+    own = {name: [second for _, second in keys] for name, keys in groupby(annotated, key=lambda key: key[0])}
     every = sorted(split.dataset.keyframe_seconds or ()) if split.dataset.name else None
     seconds = {}
     for video in split.videos:
         if video.path is not None:
-            listed = [second for name, second in annotated if name == video.name] if every is None else every
+            listed = own.get(video.name, []) if every is None else every
             seconds[video] = [each for each in listed if (video.name, each) not in split.excluded_keyframes]
     return KeyframeSet(seconds, split.description, annotated)
 

@@ -11,6 +11,7 @@ from vidstill.data.ava.samples import KeyframeTrainDataset
 from vidstill.engine.distributed import Runtime
 from vidstill.models.vit import ViTConfig
 from vidstill.pipelines.box_data import parse_optional_path
+from vidstill.pipelines.evaluate.classifier import check_decodes
 from vidstill.pipelines.evaluate.detector import DetectionTest, score_detector
 from vidstill.pipelines.run_config import DetectRunConfig
 from vidstill.pipelines.session import TrainingSession
@@ -52,14 +53,8 @@ def train_detector(recipe: DetectionRecipe, run_config: DetectRunConfig, *, init
 
     session.dry_run(lambda: build_task(config.build()))
     val = data.load_split("val")
-    test = DetectionTest(
-        val,
-        run_config.select_test_keyframes(val, recipe.views.min_person_score),
-        recipe.views,
-        use_person_scores=recipe.use_person_scores,
-        matching=recipe.matching_rule,
-    )
-    test.check_decodes(run_config)
+    test = DetectionTest(val, run_config.select_test_keyframes(val, recipe.views.min_person_score), recipe)
+    check_decodes(test.samples, "key frames", run_config)
     torch.manual_seed(recipe.seed)
     model = config.build()
     if start is not None:
