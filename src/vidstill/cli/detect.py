@@ -204,7 +204,7 @@ def detect_predict_command(
         path = parse_path(person_boxes)
         boxes = read_video_persons(path, selection.names, detector, min_score=min_score, start_second=start_second)
         request = replace(request, person_boxes=boxes)
-    formatter = DetectionFormatter(source, detector.actions, topk, min_action_score, interval, start_second)
+    formatter = DetectionFormatter(detector, topk, min_action_score, interval, start_second)
     _detect_videos(request, output, formatter, selection, json)
 
 

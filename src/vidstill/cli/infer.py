@@ -79,7 +79,7 @@ def predict_command(
     with show_progress_bar("videos", visible=encoder.runtime.is_main) as progress:
         predictions = predict_videos(encoder, selection, workers=workers, progress=progress)
     csv_timeline = over_time and output.format == "csv"
-    formatter = PredictionFormatter(source, encoder.classes, encoder.multi_label, topk, timeline=csv_timeline)
+    formatter = PredictionFormatter(encoder, topk, timeline=csv_timeline)
     if encoder.runtime.is_main and output.format == "folder":
         output.write_all(formatter, predictions.videos, predictions.skipped)
     if over_time:

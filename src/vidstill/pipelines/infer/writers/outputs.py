@@ -187,7 +187,7 @@ class PredictionOutput(OutputWriter):
         plot = folder / f"{stem}.png" if folder is not None else self.plot
         if plot is not None and video.timeline is not None:
             note = f"whole video: {', '.join(formatter.format_top_classes(video, MAX_DRAWN_CLASSES))}"
-            write_bytes(plot, draw_timeline(video.video, video.timeline, formatter.classes, note))
+            write_bytes(plot, draw_timeline(video.video, video.timeline, formatter.encoder.classes, note))
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Float
 
 from vidstill.data.ava.box_table import BoxScores, format_box_csv
-from vidstill.data.ava.label_map import LabelMap
 from vidstill.figures.annotate import ClassPainter, PaintFn
 from vidstill.figures.boxes import BoxPainter
 from vidstill.figures.timeline import Timeline, format_clock
 from vidstill.pipelines.infer.detect import VideoDetections
+from vidstill.pipelines.infer.encoder import VideoEncoder
 from vidstill.pipelines.infer.predict import VideoPrediction
+from vidstill.pipelines.trained_models import LoadedDetector
 from vidstill.tasks.results import format_csv
 from vidstill.utils.files import make_file_stems
 from vidstill.utils.terminal import align_columns
@@ -42,22 +43,20 @@ class PredictionFormatter:
     """What is written of each video's classes.
 
     Args:
-        model: The classifier that predicts.
-        multi_label: A video may show several classes: their probabilities do not sum to 1.
+        encoder: The fine-tuned model that predicts.
         topk: Classes that are named at most.
         timeline: The CSV has a line per window instead of one per video.
     """
 
-    model: str
-    classes: Sequence[str]
-    multi_label: bool
+    encoder: VideoEncoder
     topk: int
     timeline: bool = False
 
     @property
     def header(self) -> dict[str, Any]:
         """What is the same for all videos, as JSON values."""
-        return {"model": self.model, "classes": list(self.classes), "multi_label": self.multi_label}
+        encoder = self.encoder
+        return {"model": encoder.source, "classes": list(encoder.classes), "multi_label": encoder.multi_label}
 
     def format_csv(self, videos: Sequence[VideoPrediction]) -> Iterable[bytes]:
         """Return a CSV with a header and one line per video, or per window of each video.
@@ -66,7 +65,7 @@ class PredictionFormatter:
         and `probability` of the best class, `label_2` and so on of the second. In UTF-8; other bytes of a file's name
         are written as `\\udcff`.
         """
-        suffixes = ["", *(f"_{rank}" for rank in range(2, min(self.topk, len(self.classes)) + 1))]
+        suffixes = ["", *(f"_{rank}" for rank in range(2, min(self.topk, len(self.encoder.classes)) + 1))]
         names = [f"{name}{suffix}" for suffix in suffixes for name in ("label", "class", "probability")]
         rows: list[list[object]] = [["video", *(["start", "end"] if self.timeline else []), *names]]
         for video in videos:
@@ -74,7 +73,7 @@ class PredictionFormatter:
             for span, probabilities in windows:
                 rows.append([video.video, *(f"{each:.3f}" for each in span)])
                 for n in select_best(probabilities, self.topk):
-                    rows[-1] += [n, self.classes[n], f"{probabilities[n]:.6g}"]
+                    rows[-1] += [n, self.encoder.classes[n], f"{probabilities[n]:.6g}"]
         return format_csv(rows)
 
     def video_to_dict(self, video: VideoPrediction) -> dict[str, Any]:
@@ -90,7 +89,7 @@ class PredictionFormatter:
 
     def _list_topk(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         return [
-            {"label": n, "class": self.classes[n], "probability": round(float(probabilities[n]), 6)}
+            {"label": n, "class": self.encoder.classes[n], "probability": round(float(probabilities[n]), 6)}
             for n in select_best(probabilities, self.topk)
         ]
 
@@ -98,7 +97,7 @@ class PredictionFormatter:
         """Return what paints over the frames of a video; None without a timeline."""
         if video.timeline is None:
             return None
-        return partial(ClassPainter, video.timeline, self.classes, min(self.topk, MAX_DRAWN_CLASSES))
+        return partial(ClassPainter, video.timeline, self.encoder.classes, min(self.topk, MAX_DRAWN_CLASSES))
 
     def format_text(self, videos: Sequence[VideoPrediction]) -> str:
         """Return one line per video with its classes, and its timeline below if there is one."""
@@ -127,7 +126,7 @@ class PredictionFormatter:
         return [f"{self._format_class(n)} {100 * probability:.1f} %" for n, probability in best]
 
     def _format_class(self, label: int) -> str:
-        return format_one_line(self.classes[label], _MAX_CLASS_CHARS)
+        return format_one_line(self.encoder.classes[label], _MAX_CLASS_CHARS)
 
     def _format_timeline(self, timeline: Timeline) -> Iterator[str]:
         """Yield a line per window; if there are many, a line per segment with the same best class."""
@@ -162,15 +161,13 @@ class DetectionFormatter:
     """What is written of each box.
 
     Args:
-        model: The detector that predicts.
         topk: Actions that are named at most.
         min_score: Actions with this score or more are named.
         interval: Seconds from one key frame to the next.
         start_second: The second of AVA's rows at which the videos begin.
     """
 
-    model: str
-    actions: LabelMap
+    detector: LoadedDetector
     topk: int
     min_score: float
     interval: float = 1.0
@@ -178,12 +175,12 @@ class DetectionFormatter:
 
     @property
     def action_names(self) -> list[str]:
-        return list(self.actions.names.values())
+        return list(self.detector.actions.names.values())
 
     @property
     def header(self) -> dict[str, Any]:
-        actions = [{"action_id": number, "name": name} for number, name in self.actions.names.items()]
-        return {"model": self.model, "actions": actions}
+        actions = [{"action_id": number, "name": name} for number, name in self.detector.actions.names.items()]
+        return {"model": self.detector.source, "actions": actions}
 
     def video_to_dict(self, video: VideoDetections) -> dict[str, Any]:
         height, width = video.frame_size
@@ -197,7 +194,7 @@ class DetectionFormatter:
     def _iter_boxes(self, video: VideoDetections, index: int) -> Iterator[dict[str, Any]]:
         height, width = video.frame_size
         keyframe, tracks = video.tracks.keyframes[index], video.tracks.track_ids[index].tolist()
-        action_ids, names = self.actions.action_ids, self.action_names
+        action_ids, names = self.detector.actions.action_ids, self.action_names
         columns = tracks, keyframe.boxes, keyframe.person_scores, keyframe.action_scores
         for track, box, person_score, scores in zip(*columns, strict=True):
             rounded = [round(score, 6) for score in scores.tolist()]
@@ -219,13 +216,13 @@ class DetectionFormatter:
             for number, keyframe in enumerate(each.tracks.keyframes)
         ]
         counts = [len(keyframe.boxes) for _, _, keyframe in keyframes]
-        no_scores = np.zeros((0, len(self.actions)), np.float32)
+        no_scores = np.zeros((0, len(self.detector.actions)), np.float32)
         scores = BoxScores(
             tuple(make_file_stems([each.video for each in videos])),
             np.repeat(np.array([video for video, _, _ in keyframes], np.int32), counts),
             np.repeat(np.array([second for _, second, _ in keyframes], np.int32), counts),
             np.concatenate([np.zeros((0, 4)), *(keyframe.boxes for _, _, keyframe in keyframes)]),
-            self.actions.action_ids,
+            self.detector.actions.action_ids,
             np.concatenate([no_scores, *(keyframe.action_scores for _, _, keyframe in keyframes)]),
         )
         return format_box_csv(scores, decimals=_DECIMALS)
