@@ -12,7 +12,7 @@ from vidstill.data.manifest.manifest import Manifest, Split
 from vidstill.data.manifest.open import list_splits, open_manifest
 from vidstill.data.manifest.table import VideoRow, VideoTable
 from vidstill.data.storage.fetch import PathOrUrl, ShardMember, StorageUnreachable, parse_path, source_name
-from vidstill.data.storage.filesystem import base_name, is_file
+from vidstill.data.storage.filesystem import base_name, is_file, parent_path
 from vidstill.utils.types import InputError
 
 SplitChoice = Literal["all", "train", "val"]
@@ -121,9 +121,8 @@ def _open_manifests(
 
     A file with an unknown suffix that no list reader reads is a video if it decodes.
     """
-    single = [("", build_row_manifest([VideoRow(path, None, name=base_name(path))]))]
     if is_file(path) and has_suffix(base_name(path), VIDEO_EXTENSIONS | IMAGE_EXTENSIONS):
-        return single
+        return [("", _build_single(path))]
     try:
         splits = list_splits(path)
         if not splits:
@@ -135,5 +134,10 @@ def _open_manifests(
         if is_unknown_file and not isinstance(error, StorageUnreachable):
             with suppress(InputError):
                 read_stream_metadata(path)
-                return single
+                return [("", _build_single(path))]
         raise
+
+
+def _build_single(path: PathOrUrl) -> Manifest:
+    table = VideoTable(parent_path(path), [base_name(path)])
+    return Manifest(table, (), "one video", path, table.compute_fingerprint())
