@@ -106,9 +106,8 @@ def find_person_boxes(
         persons: dict[int, PersonDetections] = {}
         failed: dict[int, str] = {}
         progress(0, total)
-        for record in run(
-            detector.detect, _iter_images(keys, batches, workers.num_workers, failed), runtime, batch=batch
-        ):
+        clips = _iter_images(keys, batches, workers.num_workers, failed)
+        for record in run(detector.detect, clips, runtime, batch=batch):
             (video, second), boxes, scores = keys[record.video], record.arrays["boxes"], record.arrays["scores"]
             key = {"key": (video.name, second), "stamp": stamps[video]}
             journal.append({**key, "boxes": boxes.tolist(), "scores": scores.tolist()})

@@ -151,9 +151,8 @@ class FeatureCache:
         rows = np.array([row for row in range(len(self.manifest.rows)) if str(row) not in metadata["broken"]])
         labels = torch.from_numpy(self.manifest.rows.labels).long()[rows]
         tables = {name: np.load(self._table_path(name), mmap_mode="r") for name in metadata["names"]}
-        return {name: FeatureDataset(table, rows, labels) for name, table in tables.items()}, [
-            *metadata["broken"].values()
-        ]
+        features = {name: FeatureDataset(table, rows, labels) for name, table in tables.items()}
+        return features, list(metadata["broken"].values())
 
     def _table_path(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.stem}.{name}.npy")
