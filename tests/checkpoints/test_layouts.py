@@ -106,12 +106,8 @@ def test_the_order_of_names_changes_nothing(case: ForeignCase, seed):
 def test_a_foreign_classifier_says_how_it_is_built(name):
     native, _ = import_checkpoint(Checkpoint(FILES[name].tensors()), FILES[name].encoder)
     config, expected = from_dict(ClassifierConfig, native.metadata["classifier"]), FILES[name].config
-    assert (config.encoder, config.num_classes, config.pooling) == (
-        expected.encoder,
-        expected.num_classes,
-        expected.pooling,
-    )
-    assert config.norm == expected.norm
+    for field in ("encoder", "num_classes", "pooling", "norm"):
+        assert getattr(config, field) == getattr(expected, field)
     config.build().load_state_dict(native.tensors)
 
 

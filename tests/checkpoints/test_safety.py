@@ -257,13 +257,8 @@ def build_tensor(numel: int, offset: int, shape: tuple[int, ...], stride: tuple[
 
     storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + number(numel) + b"tQ"
     sizes = b"".join(b"(" + b"".join(map(number, each)) + b"t" for each in (shape, stride))
-    return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n("
-        + storage
-        + number(offset)
-        + sizes
-        + b"\x89ccollections\nOrderedDict\n)RtR"
-    )
+    first, last = b"ctorch._utils\n_rebuild_tensor_v2\n(", b"\x89ccollections\nOrderedDict\n)RtR"
+    return first + storage + number(offset) + sizes + last
 
 
 @pytest.mark.parametrize(

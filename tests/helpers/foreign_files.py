@@ -16,12 +16,8 @@ from vidstill.utils.config_io import to_dict
 
 CLIPS = {"sampling": {"num_frames": 4}, "size": [16, 12]}
 IMAGES = {"sampling": {"num_frames": 1}, "size": [16, 16]}
-MAE, DMAE, MVD, MAE_ST = (
-    as_images(METHODS["imagemae"]),
-    as_images(METHODS["dmae"]),
-    METHODS["mvd"],
-    METHODS["stmae-mae_st"],
-)
+MAE, DMAE = as_images(METHODS["imagemae"]), as_images(METHODS["dmae"])
+MVD, MAE_ST = METHODS["mvd"], METHODS["stmae-mae_st"]
 LEARNED = replace(ENCODER, positions="learned", learned_grid=(2, 4, 3), layer_scale=0.1)
 LEARNED_IMAGE = replace(MAE.encoder, positions="learned", learned_grid=(1, 4, 4))
 GIANT = replace(ENCODER, tubelet=(2, 14, 14), mlp_ratio=48 / 11)

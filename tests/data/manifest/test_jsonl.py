@@ -145,11 +145,7 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, entries):
     entries = [{"label": 0, "bytes": 1, **entry} for entry in entries if entry["path"] not in (".", "..")]
     path = write(tmp_path_factory.getbasetemp() / "list.jsonl", {"path": "a", "bytes": 1, "label": 399}, *entries)
     splits = list_splits(path)
-    rows = (
-        [row for split in splits for row in open_manifest(path, split=split).rows]
-        if splits
-        else open_manifest(path).rows
-    )
+    rows = [row for split in splits or (None,) for row in open_manifest(path, split=split).rows]
     key = lambda row: (row.name, row.label, row.frames or 0, row.frame_rate or 0, row.error)  # noqa: E731
     expected = [
         VideoRow(

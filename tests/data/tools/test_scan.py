@@ -87,11 +87,8 @@ def test_the_list_is_the_data_set_with_every_true_length(videos):
     assert report.num_videos == {"train": 4, "val": 2}
     assert (report.num_files, report.num_decoded) == (6, 6)
     assert (report.num_frames, report.seconds) == (6 * FRAMES, 6 * FRAMES / 25)
-    assert (report.resolution_counts, report.codec_counts, report.frame_rate_counts) == (
-        {"64x32": 6},
-        {"h264": 6},
-        {"25": 6},
-    )
+    assert (report.resolution_counts, report.codec_counts) == ({"64x32": 6}, {"h264": 6})
+    assert report.frame_rate_counts == {"25": 6}
     assert set(scan_video(videos / "train/jump/0.mp4")) <= set(SCAN_FIELDS)
     assert report.num_bytes == sum(path.stat().st_size for path in videos.rglob("*.mp4"))
 

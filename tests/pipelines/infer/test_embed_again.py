@@ -296,10 +296,7 @@ def test_a_video_that_does_not_decode_is_named_and_tried_again(encoder, videos, 
     for _ in range(2):
         result = embed(encoder, [videos], out, config, Workers(workers=1))
         assert result.videos == 4
-        assert [sentence.split(" ")[0] for sentence in result.broken] == [
-            str(videos / "000002.mp4"),
-            str(videos / "000003.mp4"),
-        ]
+        assert [sentence.split(" ")[0] for sentence in result.broken] == [str(videos / f"00000{n}.mp4") for n in (2, 3)]
     (videos / "000003.mp4").write_bytes(whole)
     result = embed(encoder, [videos], out, config)
     assert (result.videos, result.new_videos, len(result.broken)) == (5, 1, 1)
