@@ -77,8 +77,7 @@ def test_a_cutmix_box_has_the_drawn_area_unless_it_is_clipped():
 def test_labels_are_mixed_by_the_mean_pixel_weight(start, mixing):
     clip = torch.zeros(4, 3, 2, 12, 10)
     clip[:2] = 1  # so that a clip's mean is the share that it kept
-    target = mixing.apply(clip, torch.tensor([1, 1, 0, 0]), seeds(4, start), 2, 0.0)[1]
-    mixed = mixing.apply(clip, torch.tensor([1, 1, 0, 0]), seeds(4, start), 2, 0.0)[0]
+    mixed, target = mixing.apply(clip, torch.tensor([1, 1, 0, 0]), seeds(4, start), 2, 0.0)
     torch.testing.assert_close(target[:, 1], mixed.mean(dim=(1, 2, 3, 4)))
     torch.testing.assert_close(target.sum(dim=1), torch.ones(4))
 
@@ -103,12 +102,8 @@ def test_the_first_clips_seed_decides_for_the_batch():
 
 @pytest.mark.parametrize(("switch", "probability"), [(0.5, 1.0), (0.2, 0.6)])
 def test_batches_are_mixed_and_cut_with_the_stated_probabilities(switch, probability):
-    keeps = torch.stack(
-        [
-            MixupCutmix(switch_probability=switch, probability=probability).draw_pixel_weights(seeds(1, k), 64, 64)
-            for k in range(2000)
-        ]
-    )
+    mixing = MixupCutmix(switch_probability=switch, probability=probability)
+    keeps = torch.stack([mixing.draw_pixel_weights(seeds(1, k), 64, 64) for k in range(2000)])
     # a mixed share is almost never exactly 0 or 1; a cut one always is
     cut = (keeps.amin(dim=(1, 2)) == 0) & (keeps.amax(dim=(1, 2)) == 1)
     mixed = (keeps > 0).all(dim=(1, 2)) & (keeps < 1).all(dim=(1, 2))
@@ -139,22 +134,19 @@ def test_mixing_does_not_synchronize_the_device(mixing):
 
 def test_an_odd_batch_is_refused_with_advice():
     for count, group in ((3, 8), (6, 4), (6, 3)):
+        batch = torch.rand(count, 3, 2, 8, 8), torch.arange(count) % 4, seeds(count)
         with pytest.raises(InputError, match=r"give an even --mixup.group-clips that divides"):
-            MixupCutmix(group_clips=group).apply(
-                torch.rand(count, 3, 2, 8, 8), torch.arange(count) % 4, seeds(count), 4, 0.1
-            )
+            MixupCutmix(group_clips=group).apply(*batch, 4, 0.1)
 
 
 def test_what_is_mixed_does_not_depend_on_how_many_groups_a_device_holds_at_once():
     mixing, clip, label, seed = MixupCutmix(group_clips=2), torch.rand(8, 3, 2, 8, 8), torch.arange(8) % 5, seeds(8)
     whole = mixing.apply(clip, label, seed, 5, 0.1)
     for size in (2, 4):
-        chunks = [
-            mixing.apply(*part, 5, 0.1)
-            for part in zip(clip.split(size), label.split(size), seed.split(size), strict=True)
-        ]
-        for together, parts in zip(whole, zip(*chunks, strict=True), strict=True):
-            assert torch.equal(torch.cat(parts), together)
+        parts = zip(*(each.split(size) for each in (clip, label, seed)), strict=True)
+        chunks = [mixing.apply(*part, 5, 0.1) for part in parts]
+        for together, column in zip(whole, zip(*chunks, strict=True), strict=True):
+            assert torch.equal(torch.cat(column), together)
     assert not torch.equal(MixupCutmix(group_clips=4).apply(clip, label, seed, 5, 0.1)[0], whole[0])
 
 
