@@ -69,8 +69,17 @@ def load_labels(dataset: TrainDataset, per_step: int, steps: int, **how) -> list
     return [batch.label.tolist() for batch in batches_of(dataset, per_step, steps, **how)]
 
 
-def same(one, other) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+def same(ones, others) -> bool:
+    """Whether equally many batches are equal to the bit."""
+    pairs = [zip(one, other, strict=True) for one, other in zip(ones, others, strict=True)]
+    return all(torch.equal(a, b) for pair in pairs for a, b in pair)
+
+
+@pytest.fixture
+def warnings(caplog):
+    """The messages that are logged from now on."""
+    caplog.set_level(logging.WARNING, "vidstill")
+    return lambda: [record.message for record in caplog.records]
 
 
 chunks = st.integers(1, 4)
@@ -132,9 +141,8 @@ def listing(tmp_path_factory):
 def test_workers_change_nothing(listing):
     dataset = TrainClips(listing, CONFIG, seed=3)
     alone, helped = list(batches_of(dataset, 2, 7)), list(batches_of(dataset, 2, 7, start_step=2, workers=2))
-    assert len(alone) == 7
-    assert len(helped) == 5
-    assert all(same(one, other) for one, other in zip(alone[2:], helped, strict=True))
+    assert (len(alone), len(helped)) == (7, 5)
+    assert same(alone[2:], helped)
 
 
 def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
@@ -170,13 +178,10 @@ def test_the_next_of_the_order_replaces_a_broken_video(broken, start):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_video_is_named_once(caplog, workers):
+def test_a_broken_video_is_named_once(warnings, workers):
     broken = [int(video) for video in draw_epoch_order(20, 0, 0)[7:9]]  # the second is asked for for two batches
-    with caplog.at_level(logging.WARNING, "vidstill"):
-        load_labels(RowDataset(20, broken=tuple(broken)), 4, 15, max_broken_fraction=0.1, workers=workers)
-    assert [record.message for record in caplog.records] == [
-        f"video {n} is broken; another video replaces it" for n in broken
-    ]
+    load_labels(RowDataset(20, broken=tuple(broken)), 4, 15, max_broken_fraction=0.1, workers=workers)
+    assert warnings() == [f"video {n} is broken; another video replaces it" for n in broken]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -226,18 +231,17 @@ def test_an_evaluation_loads_every_video_once(listing, workers, world):
             assert int(label) == views.label == listing.rows[int(position)].label
 
 
-def test_an_evaluation_reports_a_broken_video_and_leaves_it_out(tmp_path, caplog):
+def test_an_evaluation_reports_a_broken_video_and_leaves_it_out(tmp_path, warnings):
     for name in ("a", "c", "d"):
         write_video(tmp_path / f"{name}.mp4")
     (tmp_path / "b.mp4").write_bytes(b"")
     (tmp_path / "e.mp4").write_bytes(b"")  # a batch of its own, of which nothing is left
     broken: dict[int, str] = {}
-    with caplog.at_level(logging.WARNING, "vidstill"):
-        batches = list(views_of(ViewClips(open_manifest(tmp_path), VIEWS), 2, broken))
+    batches = list(views_of(ViewClips(open_manifest(tmp_path), VIEWS), 2, broken))
     assert [batch.video_index.tolist() for batch in batches] == [[0], [2, 3]]
     assert sorted(broken) == [1, 4]
     assert "b.mp4" in broken[1]
-    assert [record.message.endswith("it is left out") for record in caplog.records] == [True, True]
+    assert [message.endswith("it is left out") for message in warnings()] == [True, True]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -264,16 +268,14 @@ DEADLY = {3: hang, 11: lambda: kill(signal.SIGSEGV), 12: lambda: kill(signal.SIG
 
 
 @pytest.mark.parametrize("start", [0, 7])
-def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, start):
+def test_a_decoder_that_hangs_or_dies_is_a_broken_video(caplog, warnings, start):
     how = {"start_step": start, "max_broken_fraction": 0.2}
     plain = list(batches_of(RowDataset(20, broken=tuple(DEADLY)), 4, 15, **how))
     caplog.clear()
-    with caplog.at_level(logging.WARNING, "vidstill"):
-        results = list(batches_of(RowDataset(20, on_load=DEADLY), 4, 15, workers=2, timeout_seconds=0.4, **how))
+    results = list(batches_of(RowDataset(20, on_load=DEADLY), 4, 15, workers=2, timeout_seconds=0.4, **how))
     assert len(results) == 15 - start
-    assert all(same(one, other) for one, other in zip(plain, results, strict=True))
-    named = [record.message for record in caplog.records if "replaces" in record.message]
-    assert sorted(named) == [
+    assert same(plain, results)
+    assert sorted(message for message in warnings() if "replaces" in message) == [
         "videos/11.mp4 ended its process (signal 11); another video replaces it",
         "videos/12.mp4 ended its process (signal 9); another video replaces it",
         "videos/3.mp4 took longer than 0.4 s and was killed; another video replaces it",
@@ -289,9 +291,8 @@ def test_too_many_hanging_decoders_stop_training_with_their_names():
 def test_an_evaluation_reports_a_decoder_that_hangs_or_dies():
     broken: dict[int, str] = {}
     batches = list(views_of(RowViews(20, on_load=DEADLY), 3, broken, workers=2, timeout_seconds=0.4))
-    assert [position for batch in batches for position in batch.video_index.tolist()] == [
-        n for n in range(20) if n not in DEADLY
-    ]
+    loaded = [position for batch in batches for position in batch.video_index.tolist()]
+    assert loaded == [n for n in range(20) if n not in DEADLY]
     assert broken == {
         3: "videos/3.mp4 took longer than 0.4 s and was killed",
         11: "videos/11.mp4 ended its process (signal 11)",
@@ -332,18 +333,15 @@ def test_a_broken_video_is_not_tried_again():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_video_that_a_scan_calls_broken_is_named_with_its_reason_and_not_opened(tmp_path, caplog, workers):
+def test_a_video_that_a_scan_calls_broken_is_named_with_its_reason_and_not_opened(tmp_path, warnings, workers):
     listing = numbered_listing(tmp_path, 12)
     columns = {"label": listing.rows.labels, "frames": [20] * len(listing)}
     names = [row.name for row in listing.rows]
     rows = VideoTable(tmp_path, names, columns, errors={4: "does not decode: no key frame"})
     Path(listing.rows[4].source).unlink()
     dataset = TrainClips(replace(listing, rows=rows), CONFIG, seed=3)
-    with caplog.at_level(logging.WARNING, "vidstill"):
-        list(batches_of(dataset, 4, 6, workers=workers))
-    assert [record.message for record in caplog.records] == [
-        f"{rows[4].source} does not decode: no key frame; another video replaces it"
-    ]
+    list(batches_of(dataset, 4, 6, workers=workers))
+    assert warnings() == [f"{rows[4].source} does not decode: no key frame; another video replaces it"]
 
 
 def numbered_listing(folder: Path, videos: int) -> Manifest:
@@ -354,7 +352,7 @@ def numbered_listing(folder: Path, videos: int) -> Manifest:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, caplog, workers):
+def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, warnings, workers):
     """With the samples, to the bit, of a run in which those files were broken from the start."""
     how = {"max_broken_fraction": 0.1, "workers": workers}
     late = [int(video) for video in draw_epoch_order(30, 3, 0)[[20, 21, 25]]]  # long after what is asked for ahead
@@ -368,23 +366,20 @@ def test_a_file_that_is_deleted_or_cut_in_mid_epoch_is_replaced(tmp_path, caplog
         cut_short(cut)
         results[name] = [*([first] if first else []), *batches]
     assert len(results["in mid-epoch"]) == 15
-    assert all(same(one, other) for one, other in zip(*results.values(), strict=True))
-    named = [record.message for record in caplog.records if "mid-epoch" in record.message]
+    assert same(*results.values())
+    named = [message for message in warnings() if "mid-epoch" in message]
     assert len(named) == 2
     assert all(any(f"{video:02}.mp4" in sentence for sentence in named) for video in (late[0], late[2]))
 
 
-def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, caplog):
+def test_a_file_that_is_never_read_to_its_end_is_replaced(tmp_path, warnings):
     listing = numbered_listing(tmp_path, 12)
     pipe = Path(listing.rows[5].source)
     pipe.unlink()
     os.mkfifo(pipe)  # nobody ever writes to it
     dataset = TrainClips(listing, CONFIG, seed=3)
-    batches = list(batches_of(dataset, 4, 6, workers=2, timeout_seconds=1.0))
-    assert len(batches) == 6
-    assert [record.message for record in caplog.records] == [
-        f"{pipe} took longer than 1 s and was killed; another video replaces it"
-    ]
+    assert len(list(batches_of(dataset, 4, 6, workers=2, timeout_seconds=1.0))) == 6
+    assert warnings() == [f"{pipe} took longer than 1 s and was killed; another video replaces it"]
 
 
 def test_no_more_is_prefetched_than_stated(tmp_path):
@@ -414,13 +409,8 @@ def test_closed_batches_leave_no_process_and_no_thread():
 @pytest.mark.nightly
 def test_the_memory_of_workers_does_not_grow_with_the_number_of_rows():
     def measure(rows: int) -> list[dict[str, float]]:
-        output = subprocess.run(
-            [sys.executable, PROJECT / "scripts/loader_memory.py", "--rows", str(rows), "--samples", "1000"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return json.loads(output.stdout)["workers_mb"]
+        script = [sys.executable, PROJECT / "scripts/loader_memory.py", "--rows", str(rows), "--samples", "1000"]
+        return json.loads(subprocess.check_output(script))["workers_mb"]
 
     few, many = measure(1000), measure(1_000_000)
     assert len(few) == len(many) == 2

@@ -32,6 +32,19 @@ def list_rows(manifest: Manifest) -> list[tuple[str, str | None]]:
     return [(row.name, None if row.label is None else manifest.classes[row.label]) for row in rows]
 
 
+def open_splits(path: Path) -> tuple[Manifest, Manifest]:
+    """The training and the validation split of a data set that has both, and the same classes in both."""
+    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
+    assert list_splits(path) == ("train", "val")
+    assert train.classes == val.classes
+    return train, val
+
+
+def list_folds(path: Path, *folds: int) -> list[list[tuple[str, str | None]]]:
+    """The rows of both splits of each fold."""
+    return [list_rows(open_manifest(path, split=split, fold=fold)) for fold in folds for split in ("train", "val")]
+
+
 # ---- Kinetics -------------------------------------------------------------------------------------------------------
 
 TRAIN = """label,youtube_id,time_start,time_end,split,is_cc
@@ -61,12 +74,11 @@ LABELS = "zumba", "air drumming", "juggling balls"
 def test_kinetics_is_recognized_in_each_of_its_layouts(tree, layout, lists):
     files = [name.format(*CLIPS, VAL_CLIP) for name in layout]
     path = tree(dict(zip(lists, (TRAIN, VAL), strict=True)), *files)
-    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
+    train, val = open_splits(path)
     assert list_rows(train) == list(zip(files[:3], LABELS, strict=True))
     assert list_rows(val) == [(files[3], "air drumming")]
-    assert train.classes == val.classes == ("air drumming", "juggling balls", "zumba")
+    assert train.classes == ("air drumming", "juggling balls", "zumba")
     assert train.description == "Kinetics (3 classes), its train split, 3 rows: none is missing"
-    assert list_splits(path) == ("train", "val")
     assert list_rows(open_manifest(path)) == list_rows(train)
     assert list_rows(open_test_manifest(path)) == list_rows(val)
 
@@ -75,24 +87,18 @@ def test_kinetics_is_recognized_in_each_of_its_layouts(tree, layout, lists):
 def test_kinetics_is_called_by_its_number_of_classes(tree, classes):
     rows = "".join(f"class {n},video{n:06d},0,10,train\n" for n in range(classes))
     path = tree({"train.csv": f"label,youtube_id,time_start,time_end,split\n{rows}"}, "video000007_000000_000010.mp4")
-    manifest = open_manifest(path)
-    assert manifest.description.startswith(
-        f"Kinetics-{classes}, its train split, 1 rows: {classes - 1} of {classes} listed"
-    )
+    manifest, missing = open_manifest(path), f"1 rows: {classes - 1} of {classes} listed"
+    assert manifest.description.startswith(f"Kinetics-{classes}, its train split, {missing}")
     assert manifest.classes[manifest.rows[0].label] == "class 7"
 
 
 def test_missing_videos_are_left_out_and_counted_for_training_and_for_a_test(tree):
-    path = tree(
-        {"train.csv": TRAIN, "val.csv": VAL + "zumba,gone-gone-1,1,11,val\n"}, *(f"a/{n}.mp4" for n in CLIPS[1:])
-    )
-    (path / "a" / f"{VAL_CLIP}.mp4").write_text("")
-    train, val = open_manifest(path), open_test_manifest(path)
+    lists = {"train.csv": TRAIN, "val.csv": VAL + "zumba,gone-gone-1,1,11,val\n"}
+    train, val = open_splits(tree(lists, *(f"a/{name}.mp4" for name in (*CLIPS[1:], VAL_CLIP))))
     assert [row.name for row in train.rows] == [f"a/{name}.mp4" for name in CLIPS[1:]]
     assert train.description.endswith("2 rows: 1 of 3 listed are missing")
     assert val.description.endswith("1 rows: 1 of 2 listed are missing")
     assert (train.num_missing, val.num_missing) == (1, 1)
-    assert train.classes == val.classes  # of all that are listed
 
 
 def test_where_all_videos_are_missing_the_searched_directories_are_named(tree):
@@ -158,21 +164,19 @@ def ssv2(pattern: str, **changed) -> dict[str, str]:
 )
 def test_something_something_v2_is_recognized_in_either_of_its_publications(tree, pattern, videos):
     path = tree(ssv2(pattern), *(videos.format(name) for name in ("78687", "42", "7", "9")))
-    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
-    assert list_rows(train) == [
-        (videos.format(78687), "Holding something"),
-        (videos.format(42), "Putting something on a surface"),
-    ]
+    train, val = open_splits(path)
+    assert list_rows(train) == list(zip((videos.format(78687), videos.format(42)), SSV2_LABELS, strict=True))
     assert list_rows(val) == [(videos.format(7), "Holding something")]
-    assert train.classes == val.classes == tuple(SSV2_LABELS)
+    assert train.classes == tuple(SSV2_LABELS)
     assert train.description == "Something-Something V2, its train split, 2 rows: none is missing"
-    assert list_splits(path) == ("train", "val")
 
 
-@pytest.mark.parametrize(("answers", "label"), [({"labels/test-answers.csv": "9;Holding something\n"}, 0), ({}, None)])
+@pytest.mark.parametrize(
+    ("answers", "label"), [({"labels/test-answers.csv": "9;Holding something\n"}, "Holding something"), ({}, None)]
+)
 def test_without_a_validation_list_the_test_list_is_tested_on_by_its_answers_if_it_has_any(tree, answers, label):
     path = tree(ssv2("labels/{}.json", validation=None) | answers, "9.webm")
-    assert list_rows(open_test_manifest(path)) == [("9.webm", None if label is None else "Holding something")]
+    assert list_rows(open_test_manifest(path)) == [("9.webm", label)]
 
 
 def test_another_labels_json_is_not_something_something(tree):
@@ -182,38 +186,25 @@ def test_another_labels_json_is_not_something_something(tree):
 
 # ---- UCF101 ---------------------------------------------------------------------------------------------------------
 
+ARCHIVE, EYES = "UCF101TrainTestSplits-RecognitionTask", "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01"
+HANDS, HANDS_TEST = (f"HandstandPushups/v_HandStandPushups_{group}_c01" for group in ("g08", "g01"))
 UCF101_FILES = {
     "classInd.txt": "1 ApplyEyeMakeup\r\n2 HandstandPushups\r\n",
-    "trainlist01.txt": "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\r\n"
-    "HandstandPushups/v_HandStandPushups_g08_c01.avi 2\r\n",
-    "testlist01.txt": "HandstandPushups/v_HandStandPushups_g01_c01.avi\r\n",
-    "trainlist03.txt": "HandstandPushups/v_HandStandPushups_g01_c01.avi 2\n",
-    "testlist03.txt": "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi\n",
+    "trainlist01.txt": f"{EYES}.avi 1\r\n{HANDS}.avi 2\r\n",
+    "testlist01.txt": f"{HANDS_TEST}.avi\r\n",
+    "trainlist03.txt": f"{HANDS_TEST}.avi 2\n",
+    "testlist03.txt": f"{EYES}.avi\n",
 }
 UCF101 = {f"ucfTrainTestlist/{name}": text for name, text in UCF101_FILES.items()}
-EYES, HANDS, HANDS_TEST = (
-    "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01",
-    "HandstandPushups/v_HandStandPushups_g08_c01",
-    "HandstandPushups/v_HandStandPushups_g01_c01",
-)
 
 
-@pytest.mark.parametrize(
-    "lists",
-    [
-        "ucfTrainTestlist",
-        "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist",
-        "UCF101TrainTestSplits-RecognitionTask",
-    ],
-)
+@pytest.mark.parametrize("lists", ["ucfTrainTestlist", f"{ARCHIVE}/ucfTrainTestlist", ARCHIVE])
 @pytest.mark.parametrize("videos", ["UCF-101/{}.avi", "videos/{}.mp4", "{}.avi"])
 def test_ucf101_is_recognized_with_its_folds(tree, lists, videos):
-    makeup, pushups, pushups_test = files = [videos.format(name) for name in (EYES, HANDS, HANDS_TEST)]
+    files = [videos.format(name) for name in (EYES, HANDS, HANDS_TEST)]
     path = tree({f"{lists}/{name}": text for name, text in UCF101_FILES.items()}, *files)
-    assert list_rows(open_manifest(path)) == [(makeup, "ApplyEyeMakeup"), (pushups, "HandstandPushups")]
-    assert list_rows(open_manifest(path, split="val")) == [(pushups_test, "HandstandPushups")]
-    assert list_rows(open_manifest(path, fold=3)) == [(pushups_test, "HandstandPushups")]
-    assert list_rows(open_test_manifest(path, fold=3)) == [(makeup, "ApplyEyeMakeup")]
+    makeup, pushups, pushups_test = zip(files, ("ApplyEyeMakeup", "HandstandPushups", "HandstandPushups"), strict=True)
+    assert list_folds(path, 1, 3) == [[makeup, pushups], [pushups_test], [pushups_test], [makeup]]
     assert open_manifest(path, fold=3).description == "UCF101 (fold 3 of 3), its train split, 1 rows: none is missing"
     assert open_manifest(path, fold=3).classes == ("ApplyEyeMakeup", "HandstandPushups")
 
@@ -239,10 +230,8 @@ HMDB51_FILES = [
 def test_hmdb51_is_recognized_with_its_folds(tree, lists, videos):
     files = [videos + name for name in HMDB51_FILES]
     path = tree({f"{lists}/{name}": text for name, text in HMDB51_LISTS.items()}, *files)
-    assert list_rows(open_manifest(path)) == [(files[0], "brush_hair"), (files[2], "clap")]
-    assert list_rows(open_test_manifest(path)) == [(files[1], "brush_hair"), (files[3], "clap")]
-    assert list_rows(open_manifest(path, fold=2)) == [(files[3], "clap")]
-    assert list_rows(open_test_manifest(path, fold=2)) == [(files[0], "brush_hair"), (files[4], "clap")]
+    april, atheism, odd, mind, unused = ((file, file.split("/")[-2]) for file in files)
+    assert list_folds(path, 1, 2) == [[april, odd], [atheism, mind], [mind], [april, unused]]
     assert open_manifest(path).classes == open_manifest(path, fold=2).classes == ("brush_hair", "clap")
     assert open_manifest(path).description == "HMDB51 (fold 1 of 3), its train split, 2 rows: none is missing"
 
@@ -260,14 +249,12 @@ FILMS = ["trainval/-5KQ66BBWC4.mkv", "trainval/053oq2xB3oU.mp4", "trainval/1j20q
 @pytest.mark.parametrize("lists", ["", "annotations/"])
 def test_ava_gives_its_films_once_each_and_no_labels(tree, lists):
     path = tree({lists + name: text for name, text in AVA.items()}, *FILMS)
-    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
+    train, val = open_splits(path)
     assert list_rows(train) == [(FILMS[0], None), (FILMS[1], None)]
     assert list_rows(val) == [(FILMS[2], None)]
-    assert train.classes == val.classes == ()
-    assert (
-        train.description
-        == "AVA v2.2, its train split, 2 rows: none is missing; without labels: its boxes are for detection"
-    )
+    assert train.classes == ()
+    note = "without labels: its boxes are for detection"
+    assert train.description == f"AVA v2.2, its train split, 2 rows: none is missing; {note}"
     assert list_rows(open_manifest(path / lists / "ava_val_v2.2.csv")) == [(FILMS[2], None)]
 
 
@@ -289,12 +276,11 @@ SOLUTION = (
 
 def test_imagenet_is_recognized_by_the_names_of_its_class_folders(tree):
     path = tree({}, *PICTURES)
-    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
+    train, val = open_splits(path)
     assert list_rows(train) == [(f"{FISH}/{FISH}_1.JPEG", FISH), (f"{SHARK}/{SHARK}_7.JPEG", SHARK)]
     assert list_rows(val) == [(f"{FISH}/ILSVRC2012_val_00000001.JPEG", FISH)]
-    assert train.classes == val.classes == (FISH, SHARK)
+    assert train.classes == (FISH, SHARK)
     assert train.description == "ImageNet (2 classes), its train split, 2 rows: none is missing"
-    assert list_splits(path) == ("train", "val")
 
 
 def test_imagenet_s_classes_have_the_names_of_the_mapping_and_a_thousand_are_imagenet_1k(tree):
@@ -310,19 +296,14 @@ def test_imagenet_s_classes_have_the_names_of_the_mapping_and_a_thousand_are_ima
 def test_kaggle_s_archive_of_imagenet_is_read_as_it_is_unpacked(tree):
     texts = {"LOC_synset_mapping.txt": WORDS, "LOC_val_solution.csv": SOLUTION}
     data = "ILSVRC/Data/CLS-LOC/"
-    path = tree(
-        texts,
-        *(data + name for name in PICTURES[:2]),
-        *(f"{data}val/ILSVRC2012_val_0000000{n}.JPEG" for n in (1, 2)),
-        f"{data}test/ILSVRC2012_test_00000001.JPEG",
-    )
-    train, val = (open_manifest(path, split=split) for split in ("train", "val"))
+    images = [*PICTURES[:2], *(f"val/ILSVRC2012_val_0000000{n}.JPEG" for n in (1, 2)), "test/ILSVRC2012_test_1.JPEG"]
+    path = tree(texts, *(data + name for name in images))
+    train, val = open_splits(path)
     assert [row.label for row in train.rows] == [0, 1]
     assert list_rows(val) == [
         ("ILSVRC2012_val_00000002.JPEG", f"{SHARK} great white shark, white shark"),
         ("ILSVRC2012_val_00000001.JPEG", f"{FISH} tench, Tinca tinca"),
     ]
-    assert train.classes == val.classes
     (path / data / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
     assert open_manifest(path, split="val").description.endswith("1 rows: 1 of 2 listed are missing")
 
@@ -392,7 +373,7 @@ BAD_UCF101 = [
 ]
 CLAP = "testTrainMulti_7030_splits/clap_test_split1.txt"
 AVA_TRAIN = "ava_train_v2.2.csv"
-BROKEN_JSON = '[\n{"id": "42",}\n]'
+BROKEN_SSV2 = {"labels/train.json": '[\n{"id": "42",}\n]'}
 
 
 @pytest.mark.parametrize(
@@ -400,11 +381,7 @@ BROKEN_JSON = '[\n{"id": "42",}\n]'
     [
         *(({"train.csv": text}, [f"train/{CLIPS[0]}.mp4"], sentence) for text, sentence in BAD_KINETICS.items()),
         *((ssv2("labels/{}.json", **changed), ["videos/42.webm"], sentence) for changed, sentence in BAD_SSV2),
-        (
-            ssv2("labels/{}.json") | {"labels/train.json": BROKEN_JSON},
-            ["videos/42.webm"],
-            r"line 2 of .*json is no JSON",
-        ),
+        (ssv2("labels/{}.json") | BROKEN_SSV2, ["videos/42.webm"], r"line 2 of .*json is no JSON"),
         *(
             (UCF101 | {f"ucfTrainTestlist/{name}": text}, [f"UCF-101/{EYES}.avi"], sentence)
             for name, text, sentence in BAD_UCF101

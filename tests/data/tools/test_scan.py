@@ -19,6 +19,7 @@ from vicious_videos import VICIOUS
 from vidstill.cli.main import main
 from vidstill.data.decode.reader import count_frames
 from vidstill.data.manifest.open import list_splits, open_manifest
+from vidstill.data.manifest.table import VideoRow
 from vidstill.data.storage.fetch import ShardMember, StorageUnreachable
 from vidstill.data.tools import scan as scanning
 from vidstill.data.tools.pack import pack_dataset
@@ -52,21 +53,34 @@ def entries(manifest: Path) -> list[dict]:
     return [json.loads(line) for line in manifest.read_text().splitlines()]
 
 
-def decoded_by(monkeypatch, folder: Path) -> Path:
-    """A file in which every decoded video is named from now on, whichever process decodes it."""
-    folder.mkdir()
+@pytest.fixture
+def take_decoded(monkeypatch, tmp_path):
+    """Return the names of the videos that were decoded since the last call, whichever process decoded them."""
+    path = tmp_path / "decoded"
 
-    def noted(source):
-        with (folder / "names").open("a") as file:
+    def scan_and_note(source):
+        with path.open("a") as file:
             file.write(f"{source}\n")
         return scan_video(source)
 
-    monkeypatch.setattr(scanning, "scan_video", noted)
-    return folder / "names"
+    def take() -> list[str]:
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return sorted(Path(line).name for line in lines)
+
+    monkeypatch.setattr(scanning, "scan_video", scan_and_note)
+    return take
 
 
-def names_in(path: Path) -> list[str]:
-    return sorted(Path(line).name for line in path.read_text().splitlines()) if path.exists() else []
+def assert_same_rows(data: Path | str, manifest: Path) -> list[VideoRow]:
+    """Compare the sources and labels of a data set with those of its scan's list, and return the list's rows."""
+    rows = []
+    for split in ("train", "val"):
+        expected, actual = open_manifest(data, split=split), open_manifest(manifest, split=split)
+        assert actual.classes == expected.classes == CLASSES
+        assert [(row.source, row.label) for row in actual.rows] == [(row.source, row.label) for row in expected.rows]
+        rows += actual.rows
+    return rows
 
 
 # ---- The list --------------------------------------------------------------------------------------------------------
@@ -76,13 +90,8 @@ def test_the_list_is_the_data_set_with_every_true_length(videos):
     report = scan_dataset(videos)
     assert report.manifest_path == videos.parent / "videos.scan.jsonl"
     assert list_splits(report.manifest_path) == list_splits(videos) == ("train", "val")
-    for split in ("train", "val"):
-        expected, actual = open_manifest(videos, split=split), open_manifest(report.manifest_path, split=split)
-        assert actual.classes == expected.classes == CLASSES
-        assert [row.source for row in actual.rows] == [row.source for row in expected.rows]
-        assert [row.label for row in actual.rows] == [row.label for row in expected.rows]
-        assert all((row.frames, row.frame_rate, row.error) == (FRAMES, 25.0, "") for row in actual.rows)
-        assert all(not os.path.isabs(row.name) for row in actual.rows)
+    for row in assert_same_rows(videos, report.manifest_path):
+        assert (row.frames, row.frame_rate, row.error, os.path.isabs(row.name)) == (FRAMES, 25.0, "", False)
     assert report.is_clean
     assert report.num_videos == {"train": 4, "val": 2}
     assert (report.num_files, report.num_decoded) == (6, 6)
@@ -119,13 +128,8 @@ def test_the_list_is_written_beside_the_data(tmp_path, monkeypatch, data):
 
 
 def test_any_name_that_a_file_may_have_comes_back(tmp_path):
-    names = [
-        "new\nline.mp4",
-        "Zürich 跑.mp4",
-        os.fsdecode(b"not \xff unicode.mp4"),
-        ' "quoted", 1.mp4',
-        "back\\slash.mp4",
-    ]
+    names = ["new\nline.mp4", "Zürich 跑.mp4", os.fsdecode(b"not \xff unicode.mp4")]
+    names += [' "quoted", 1.mp4', "back\\slash.mp4"]
     for number, name in enumerate(names):
         write_video(tmp_path / "videos" / "new.mp4", numbers=[number]).rename(tmp_path / "videos" / name)
     report = scan_dataset(tmp_path / "videos")
@@ -156,11 +160,8 @@ def test_packs_are_scanned_where_they_are(videos, tmp_path, address):
         fsspec.filesystem("memory").put(str(tmp_path / "packs"), f"/{tmp_path.name}/packs", recursive=True)
     report = scan_dataset(data, out=tmp_path / "packs.scan.jsonl")
     assert (report.num_files, report.num_frames, report.is_clean) == (6, 6 * FRAMES, True)
-    for split in ("train", "val"):
-        expected, actual = open_manifest(data, split=split), open_manifest(report.manifest_path, split=split)
-        assert [row.source for row in actual.rows] == [row.source for row in expected.rows]
-        assert [row.label for row in actual.rows] == [row.label for row in expected.rows]
-        assert all(isinstance(row.source, ShardMember) and row.frames == FRAMES for row in actual.rows)
+    rows = assert_same_rows(data, report.manifest_path)
+    assert all(isinstance(row.source, ShardMember) and row.frames == FRAMES for row in rows)
     assert scan_dataset(data, out=tmp_path / "packs.scan.jsonl").num_decoded == (6 if address else 0)
 
 
@@ -246,12 +247,11 @@ def test_a_file_of_the_same_bytes_or_the_same_frames_is_reported_in_the_other_sp
     )
 
 
-def test_one_file_in_two_splits_is_decoded_once_and_reported(videos, tmp_path, monkeypatch):
-    names = decoded_by(monkeypatch, tmp_path / "noted")
+def test_one_file_in_two_splits_is_decoded_once_and_reported(videos, take_decoded):
     (videos / "train.csv").write_text("train/jump/0.mp4 0\ntrain/jump/0.mp4 0\ntrain/run/1.mp4 1\n")
     (videos / "val.csv").write_text("train/jump/0.mp4 0\nval/run/5.mp4 1\n")
     report = scan_dataset(videos)
-    assert names_in(names) == ["0.mp4", "1.mp4", "5.mp4"]
+    assert take_decoded() == ["0.mp4", "1.mp4", "5.mp4"]
     assert (report.num_files, report.num_videos, len(entries(report.manifest_path))) == (3, {"train": 3, "val": 2}, 5)
     assert report.exact_duplicates == ({"train": ("videos/train/jump/0.mp4",), "val": ("videos/train/jump/0.mp4",)},)
 
@@ -259,28 +259,26 @@ def test_one_file_in_two_splits_is_decoded_once_and_reported(videos, tmp_path, m
 # ---- Stopped, and again ----------------------------------------------------------------------------------------------
 
 
-def test_a_second_scan_decodes_what_has_changed_alone(videos, tmp_path, monkeypatch):
-    names = decoded_by(monkeypatch, tmp_path / "noted")
+def test_a_second_scan_decodes_what_has_changed_alone(videos, take_decoded):
     first = scan_dataset(videos).manifest_path.read_bytes()
-    names.unlink()
+    assert len(take_decoded()) == 6
     again = scan_dataset(videos)
-    assert (again.num_decoded, names_in(names)) == (0, [])
+    assert (again.num_decoded, take_decoded()) == (0, [])
     assert again.manifest_path.read_bytes() == first
     write_video(videos / "train/jump/0.mp4", numbers=range(100, 109))
     os.utime(videos / "train/run/1.mp4", ns=(0, 0))
     write_video(videos / "val/run/new.mp4", numbers=range(200, 203))
     (videos / "val/jump/4.mp4").unlink()
     changed = scan_dataset(videos)
-    assert names_in(names) == ["0.mp4", "1.mp4", "new.mp4"]
+    assert take_decoded() == ["0.mp4", "1.mp4", "new.mp4"]
     frames = {Path(entry["path"]).stem: entry["frames"] for entry in entries(changed.manifest_path)}
     assert frames == {"0": 9, "1": FRAMES, "2": FRAMES, "3": FRAMES, "5": FRAMES, "new": 3}
 
 
-def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos, tmp_path, monkeypatch):
+def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos, tmp_path, monkeypatch, take_decoded):
     whole = scan_dataset(videos, out=tmp_path / "whole.jsonl").manifest_path.read_bytes()
-    names = decoded_by(monkeypatch, tmp_path / "noted")
-    noted = scanning.scan_video
-    monkeypatch.setattr(scanning, "scan_video", lambda source: (time.sleep(0.1), noted(source))[1])
+    scan_and_note = scanning.scan_video
+    monkeypatch.setattr(scanning, "scan_video", lambda source: (time.sleep(0.1), scan_and_note(source))[1])
     out, part = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.journal" / "records-0.jsonl"
     for lines in (1, 3):
         process = multiprocessing.get_context("fork").Process(target=scan_dataset, args=(videos,), kwargs={"out": out})
@@ -292,9 +290,9 @@ def test_a_killed_scan_ends_with_the_same_list_and_decodes_nothing_twice(videos,
         process.join()
         assert not out.exists()
     finished = [json.loads(line)["path"] for line in part.read_text().splitlines() if line]
-    names.unlink()
+    take_decoded()
     assert scan_dataset(videos, out=out).manifest_path.read_bytes() == whole
-    assert sorted([*names_in(names), *(Path(path).name for path in finished)]) == [f"{v}.mp4" for v in range(6)]
+    assert sorted([*take_decoded(), *(Path(path).name for path in finished)]) == [f"{v}.mp4" for v in range(6)]
     assert sorted(path.name for path in tmp_path.glob("killed*")) == ["killed.jsonl"]
 
 
