@@ -72,34 +72,13 @@ def remove_stamps(path: Path, name: str, every: int) -> Path:
 
 
 _PACKETS = (
-    "x264_b3.mp4",
-    "x264_no_b.mp4",
-    "x264_slices.mp4",
-    "x265_open_gop.mp4",
-    "mpeg4_b.mkv",
-    "mpeg4.mp4",
-    "vp8.webm",
-    "vp9.webm",
-    "av1.mkv",
-    "mpeg2.ts",
-    "mjpeg.mov",
-    "png.mov",
-    "prores.mov",
-    "ffv1_with_memory.mkv",
-)
+    "x264_b3.mp4", "x264_no_b.mp4", "x264_slices.mp4", "x265_open_gop.mp4", "mpeg4_b.mkv", "mpeg4.mp4", "vp8.webm",
+    "vp9.webm", "av1.mkv", "mpeg2.ts", "mjpeg.mov", "png.mov", "prores.mov", "ffv1_with_memory.mkv",
+)  # fmt: skip
 _ENDS = (
-    "x264_b3.mkv",
-    "x264_b3.ts",
-    "x264_b3.flv",
-    "x264_b3.h264",
-    "mpeg4_b.avi",
-    "mpeg4_b.m4v",
-    "vp8.webm",
-    "gif.gif",
-    "mjpeg.avi",
-    "av1.obu",
-    "raw.avi",
-)
+    "x264_b3.mkv", "x264_b3.ts", "x264_b3.flv", "x264_b3.h264", "mpeg4_b.avi", "mpeg4_b.m4v", "vp8.webm", "gif.gif",
+    "mjpeg.avi", "av1.obu", "raw.avi",
+)  # fmt: skip
 _BEGINNINGS = ("x264_open_gop.ts", "x264_b3.h264", "mpeg2.mpg", "mpeg4_b.m4v", "x265_open_gop.hevc")
 
 DAMAGED: dict[str, Builder] = {

@@ -138,18 +138,8 @@ def hold_same(result: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> N
 def hold_encoder(result: ViTConfig, hint: ViTConfig | None) -> None:
     """What came out is built as the case says, so that the same tensors give the same."""
     assert hint is not None
-    for name in (
-        "dim",
-        "depth",
-        "heads",
-        "mlp_ratio",
-        "tubelet",
-        "positions",
-        "class_token",
-        "mean",
-        "std",
-        "norm_eps",
-    ):
+    same = ("dim", "depth", "heads", "mlp_ratio", "tubelet", "positions", "class_token", "mean", "std", "norm_eps")
+    for name in same:
         assert getattr(result, name) == getattr(hint, name), name
     assert bool(result.layer_scale) == bool(hint.layer_scale)
     assert result.attention_bias == hint.attention_bias
