@@ -31,6 +31,7 @@ def write_images(
     *,
     ticks: Sequence[int] | None = None,
     muxing: Mapping[str, str] | None = None,
+    degrees: int = 0,
     **stream_attributes: Any,
 ) -> Path:
     """Write images as a video.
@@ -38,6 +39,7 @@ def write_images(
     Args:
         ticks: When each is shown, in frames at the rate; None: one after another.
         muxing: Options of the container.
+        degrees: By which a player turns it, counter-clockwise.
         stream_attributes: Such as `gop_size` or `max_b_frames`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,8 @@ def write_images(
         stream.thread_count = 1
         for name, value in stream_attributes.items():
             setattr(stream, name, value)
+        if degrees:
+            stream.set_display_rotation(degrees)
         for n, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if ticks is not None:
