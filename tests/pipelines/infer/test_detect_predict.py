@@ -83,9 +83,8 @@ def test_the_scores_are_those_that_a_test_gives(capsys, model, clip, persons):
         here = moments[frames[index].second]["boxes"]
         np.testing.assert_allclose([each["scores"] for each in here], expected, rtol=1e-4, atol=2e-6)
         np.testing.assert_allclose([each["box"] for each in here], frames[index].boxes, atol=1e-5)
-        np.testing.assert_allclose(
-            [each["pixels"] for each in here], frames[index].boxes * [48, 32, 48, 32], atol=0.051
-        )
+        expected_pixels = frames[index].boxes * [48, 32, 48, 32]
+        np.testing.assert_allclose([each["pixels"] for each in here], expected_pixels, atol=0.051)
     scores = np.array([box["scores"] for moment in moments for box in moment["boxes"]])
     assert np.ptp(scores, axis=0).max() > 0.05  # or the test would say nothing
 
@@ -137,9 +136,8 @@ def test_without_boxes_persons_are_detected_and_the_video_is_opened_once(model, 
 
     def find(pictures):
         images.extend(pictures)
-        return [PersonDetections(np.array([[0.1, 0.1, 0.5, 0.9], [0.0, 0.0, 0.1, 0.1]]), np.array([0.9, 0.4]))] * len(
-            pictures
-        )
+        boxes = np.array([[0.1, 0.1, 0.5, 0.9], [0.0, 0.0, 0.1, 0.1]])
+        return [PersonDetections(boxes, np.array([0.9, 0.4]))] * len(pictures)
 
     loaded = load_detector(str(model))
     asker = DetectRequest(replace(loaded, model=loaded.model.eval()), Runtime("fp32"), 0.5, 0.5, person_detector=find)
@@ -152,12 +150,10 @@ def test_without_boxes_persons_are_detected_and_the_video_is_opened_once(model, 
     monkeypatch.setattr(VideoReader, "__init__", count)
     result = detect_video(asker, "clip", VideoRow(clip, None, name="clip.mp4"))
     assert opened == [clip]
-    assert [moment.seconds for moment in result.tracks.keyframes] == pytest.approx(
-        [0.5 * n for n in range(7)], abs=0.021
-    )
-    assert [len(moment.boxes) for moment in result.tracks.keyframes] == [1] * 7
-    frames_of_clip = list(iter_timed_frames(clip))
-    for moment, image in zip(result.tracks.keyframes, images, strict=True):
+    moments, frames_of_clip = result.tracks.keyframes, list(iter_timed_frames(clip))
+    assert [moment.seconds for moment in moments] == pytest.approx([0.5 * n for n in range(7)], abs=0.021)
+    assert [len(moment.boxes) for moment in moments] == [1] * 7
+    for moment, image in zip(moments, images, strict=True):
         np.testing.assert_array_equal(image, frames_of_clip[round(moment.seconds * RATE)].to_image())
 
 
@@ -303,8 +299,6 @@ def test_scores_are_not_multiplied_where_the_model_says_so(capsys, clip, persons
     scores = []
     for times in (True, False):
         write_detector(tmp_path / "model.safetensors", times_person_score=times)
-        moments = answers(capsys, tmp_path / "model.safetensors", clip, person_boxes=str(persons))["videos"][0][
-            "keyframes"
-        ]
-        scores.append(np.array([box["scores"] for moment in moments for box in moment["boxes"]]))
+        result = answers(capsys, tmp_path / "model.safetensors", clip, person_boxes=str(persons))["videos"][0]
+        scores.append(np.array([box["scores"] for moment in result["keyframes"] for box in moment["boxes"]]))
     np.testing.assert_allclose(scores[0], scores[1] * np.array([[0.9], [0.8], [0.95], [0.7]]), atol=2e-6)

@@ -63,9 +63,8 @@ def skip_without_pyarrow(out: str) -> None:
 @pytest.mark.parametrize("out", ["features.npz", "features.safetensors", "deep/in.a/features.parquet"])
 def test_a_file_holds_a_row_for_each_video_of_a_data_set(house, encoder, tmp_path, out):
     skip_without_pyarrow(out)
-    embed(
-        house, house / "videos", "--out", tmp_path / out, "--layers", 1, -1, "--temporal-clips", 2, "--device-batch", 5
-    )
+    options = ["--layers", "1", "-1", "--temporal-clips", "2", "--device-batch", "5"]
+    embed(house, house / "videos", "--out", tmp_path / out, *options)
     table = read(tmp_path / out)
     assert table.keys == [FeatureKey(name.split("/")[0], name) for name in VIDEOS]
     assert table.classes == ("left", "right")

@@ -41,14 +41,18 @@ def videos(tmp_path_factory):
     return make_videos(tmp_path_factory.mktemp("videos") / "made")
 
 
+def write_and_load(folder, config=ENCODER):
+    """Write a run's encoder, and return it and what is loaded."""
+    return write_encoder(folder, config), load_encoder(str(folder), precision="fp32")
+
+
 # ---- Clips ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pool", POOLED)
 @pytest.mark.parametrize("config", [ENCODER, WITH_CLASS_TOKEN], ids=["no class token", "class token"])
 def test_features_are_what_the_encoder_gives_pooled(tmp_path, config, pool):
-    model = write_encoder(tmp_path, config)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
+    model, encoder = write_and_load(tmp_path, config)
     with torch.inference_mode():
         whole = model(CLIPS, layers=(1, 2))
     final = encoder.extract_features(CLIPS, pool=pool)
@@ -60,8 +64,7 @@ def test_features_are_what_the_encoder_gives_pooled(tmp_path, config, pool):
 
 
 def test_the_class_token_is_given_where_there_is_one(tmp_path):
-    model = write_encoder(tmp_path / "with", WITH_CLASS_TOKEN)
-    encoder = load_encoder(str(tmp_path / "with"), precision="fp32")
+    model, encoder = write_and_load(tmp_path / "with", WITH_CLASS_TOKEN)
     with torch.inference_mode():
         whole = model(CLIPS, layers=(1,))
     torch.testing.assert_close(encoder.extract_features(CLIPS, pool="class")["final"], whole.cls_token[:, 0])
@@ -75,22 +78,19 @@ def test_the_class_token_is_given_where_there_is_one(tmp_path):
 
 @pytest.mark.parametrize("layers", [(-1, -2), (2, 1), (2, -1, 1)])
 def test_blocks_are_counted_from_either_end_and_named_from_the_first(tmp_path, layers):
-    write_encoder(tmp_path)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
+    _, encoder = write_and_load(tmp_path)
     assert tuple(encoder.extract_features(CLIPS, layers=layers)) == ("block_2", "block_1")
 
 
 @pytest.mark.parametrize("layer", [0, 3, -3, 12])
 def test_a_block_that_is_not_there_is_said(tmp_path, layer):
-    write_encoder(tmp_path)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
+    _, encoder = write_and_load(tmp_path)
     with pytest.raises(InputError, match=f"block {layer} does not exist in an encoder of 2 blocks; give 1 to 2"):
         encoder.extract_features(CLIPS, layers=(layer,))
 
 
 def test_bytes_are_colours_times_255(tmp_path):
-    write_encoder(tmp_path)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
+    _, encoder = write_and_load(tmp_path)
     whole = (255 * CLIPS).round()
     torch.testing.assert_close(encoder.extract_features(whole.byte()), encoder.extract_features(whole / 255))
 
@@ -118,11 +118,8 @@ def test_the_final_mean_of_a_classifier_is_what_enters_its_head(tmp_path, config
 def test_a_foreign_file_is_known_by_its_width(tmp_path, kind):
     model = built(TINY).eval()
     tensors = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
-    if kind == "classifier":
-        foreign = to_foreign(tensors, build_classifier_rules(TINY))
-    else:
-        foreign = to_foreign(tensors, build_videomae_rules(TINY))
-    torch.save({"model": foreign}, tmp_path / "theirs.pth")
+    rules = (build_classifier_rules if kind == "classifier" else build_videomae_rules)(TINY)
+    torch.save({"model": to_foreign(tensors, rules)}, tmp_path / "theirs.pth")
     encoder = load_encoder(str(tmp_path / "theirs.pth"), precision="fp32")
     clip = clips(1, frames=4, rows=32, columns=32)
     with torch.inference_mode():
@@ -146,8 +143,7 @@ def test_a_width_that_the_family_does_not_have_is_said(tmp_path):
 
 @pytest.mark.parametrize(("views", "crops"), [(1, 1), (2, 3)])
 def test_the_features_of_a_video_are_the_mean_over_its_views(tmp_path, videos, views, crops):
-    model = write_encoder(tmp_path)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
+    model, encoder = write_and_load(tmp_path)
     video = videos / "train/000001.mp4"
     dataset = ViewClips(open_manifest(video), replace(VIEWS, temporal_clips=views, spatial_crops=crops))
     clip = view_sample(dataset, 0).clip.float() / 255
@@ -178,8 +174,7 @@ def expected_windows(video: Path, window: float, hop: float) -> list[torch.Tenso
     ("window", "hop", "count"), [(0.5, 0.25, 3), (0.5, None, 2), (1.0, 0.125, 4), (8.0, 1.0, 1), (0.25, 0.5, 2)]
 )
 def test_windows_are_embedded_from_the_start_of_a_video_to_its_end(tmp_path, videos, window, hop, count):
-    model = write_encoder(tmp_path)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
+    model, encoder = write_and_load(tmp_path)
     video = videos / "val/000000.mp4"
     with torch.inference_mode():
         expected = model(torch.stack(expected_windows(video, window, hop or window))).tokens.mean(1)
@@ -190,8 +185,7 @@ def test_windows_are_embedded_from_the_start_of_a_video_to_its_end(tmp_path, vid
 
 
 def test_several_layers_are_named_and_several_videos_are_in_order(tmp_path, videos):
-    write_encoder(tmp_path)
-    encoder = load_encoder(str(tmp_path), precision="fp32")
+    _, encoder = write_and_load(tmp_path)
     names = [videos / "val/000001.mp4", str(videos / "val/000000.mp4")]
     first, second = encoder.embed(names, layers=(1, 2), pool="tokens", window=0.5)
     assert {name: each.shape for name, each in first.items()} == dict.fromkeys(("block_1", "block_2"), (2, T, H, W, 24))
@@ -200,8 +194,7 @@ def test_several_layers_are_named_and_several_videos_are_in_order(tmp_path, vide
 
 
 def test_what_cannot_be_embedded_is_said(tmp_path, videos):
-    write_encoder(tmp_path / "run")
-    encoder = load_encoder(str(tmp_path / "run"), precision="fp32")
+    _, encoder = write_and_load(tmp_path / "run")
     (tmp_path / "broken.mp4").write_bytes(b"no frame in here")
     for window in (None, 1.0):
         with pytest.raises(InputError, match=r"broken\.mp4 does not decode"):

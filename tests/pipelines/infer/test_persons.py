@@ -333,10 +333,9 @@ def test_a_changed_video_is_searched_again(tmp_path):
 
 
 def test_every_detector_of_boxes_tells_its_classes_by_its_shapes():
-    assert {"fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"} <= {
-        *list_person_detectors()
-    }
-    for name in list_person_detectors():
+    names = list_person_detectors()
+    assert {"fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"} <= set(names)
+    for name in names:
         with torch.device("meta"):
             model = get_model_builder(name)(weights=None, weights_backbone=None, num_classes=2)
             assert detectors._infer_num_classes(name, model.state_dict(), Path("file.pth")) == 2
@@ -345,9 +344,8 @@ def test_every_detector_of_boxes_tells_its_classes_by_its_shapes():
 def test_the_boxes_are_those_that_torchvision_finds(films, weights, tmp_path):
     state = torch.load(weights)["model"]
     save_file(state, tmp_path / "persons.safetensors")
-    model = fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None, num_classes=2, box_score_thresh=0.3
-    )
+    options = {"num_classes": 2, "box_score_thresh": 0.3}
+    model = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, **options)
     model.load_state_dict(state)
     picture = np.stack(list(iter_frames(films / "b.mp4")))[0]
     with torch.no_grad():
@@ -363,21 +361,17 @@ def test_a_file_fetched_by_hand_finds_what_torchvision_finds_with_it(tmp_path, m
     """Its weights of COCO were trained with another constant than torchvision's layers have by themselves."""
     torch.manual_seed(0)
     build = get_model_builder("fasterrcnn_resnet50_fpn")
-    state = {
-        name: tensor
-        for name, tensor in build(weights=None, weights_backbone=None).state_dict().items()
-        if "num_batches" not in name
-    }
+    tensors = build(weights=None, weights_backbone=None).state_dict()
+    state = {name: tensor for name, tensor in tensors.items() if "num_batches" not in name}
     state["backbone.body.bn1.running_var"].fill_(1e-5)
     state["backbone.body.bn1.weight"].fill_(1e-3)
     torch.save(state, tmp_path / "coco.pth")
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: state)
     reference = build(weights="DEFAULT").eval()
     detector = load_person_detector("fasterrcnn_resnet50_fpn", tmp_path / "coco.pth", runtime=Runtime("fp32"))
+    clip = torch.ones(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(
-            *(model.backbone(torch.ones(1, 3, 64, 64))["0"] for model in (detector.model, reference))
-        )
+        torch.testing.assert_close(detector.model.backbone(clip)["0"], reference.backbone(clip)["0"])
 
 
 @pytest.mark.parametrize(
