@@ -148,9 +148,8 @@ def test_a_video_that_does_not_decode_is_named_and_not_used(house, capsys):
     train, val = (Path("data") / line.split()[0] for line in (first_line("train"), first_line("val")))
     for path in (train, val):
         path.write_bytes(b"no video")
-    printed = [
-        run_cli(f"probe {kind} teacher --data data", capsys) for kind in ("knn", "knn", "attentive", "attentive")
-    ]
+    kinds = ("knn", "knn", "attentive", "attentive")
+    printed = [run_cli(f"probe {kind} teacher --data data", capsys) for kind in kinds]
     assert printed[0] == printed[1]  # computed and cached
     assert printed[2] == printed[3]
     for text in printed:
@@ -187,12 +186,10 @@ def test_a_stopped_probe_resumes(house, capsys, num_clips, monkeypatch, kind):
 
 
 def test_a_comparison_has_every_encoder_on_every_dataset_and_is_reproducible(house, capsys):
-    command = (
-        "probe all image teacher --data data data/val.csv --test-data data data/train.csv --shots 1 2 --csv {0}.csv"
-    )
-    command += " --penalty 1 --trials 2"
-    one = run_cli(command.format("one") + " --cache one", capsys)
-    assert run_cli(command.format("two") + " --cache two", capsys) == one
+    command = "probe all image teacher --data data data/val.csv --test-data data data/train.csv --penalty 1"
+    command += " --shots 1 2 --trials 2 --csv {0}.csv --cache {0}"
+    one = run_cli(command.format("one"), capsys)
+    assert run_cli(command.format("two"), capsys) == one
     lines = one.splitlines()
     probes = "linear  linear 1 shot  linear 2 shots  knn  knn 1 shot  knn 2 shots  attentive"
     assert re.sub("  +", "  ", lines[0]) == f"encoder  data  features  videos  {probes}"
