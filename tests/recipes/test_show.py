@@ -89,7 +89,7 @@ def test_the_source_has_the_comments_of_the_recipe_and_of_no_other(name, include
                 "gflops_per_view": "180.3",
                 "temporal_clips": "5",
                 "spatial_crops": "3",
-                "published_result": "UCF101 top-1 91.3, top-5 98.5; from K400: 96.1 (5 × 3 views)",
+                "published_result": "UCF101 top-1 91.3, top-5 98.5 (5 × 3 views); from K400: 96.1",
             },
             '"""VideoMAE',
         ),

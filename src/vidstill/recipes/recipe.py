@@ -155,11 +155,12 @@ def _build_meta_clip(clips: ClipsConfig | ViewsConfig) -> torch.Tensor:
 
 
 def format_result(result: str, views: ViewsConfig) -> str:
-    """Return a published result with the views that it is of, if there is one: `K400 top-1 81.5 (5 × 3 views)`."""
+    """Return a published result with the views of its first part: `K400 top-1 80.0 (5 × 3 views); from L: 81.0`."""
     if result.startswith("no result"):
         return result
+    first, separator, others = result.partition(";")
     count = f"{views.temporal_clips} × {views.spatial_crops} views"
-    return f"{result} ({'1 view' if count == '1 × 1 views' else count})"
+    return f"{first} ({'1 view' if count == '1 × 1 views' else count}){separator}{others}"
 
 
 Recipe = PretrainRecipe | FinetuneRecipe | DetectionRecipe
