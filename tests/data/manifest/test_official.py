@@ -319,20 +319,7 @@ def test_pictures_of_imagenet_s_val_split_whose_classes_nothing_tells_are_refuse
 # ---- What goes before what ------------------------------------------------------------------------------------------
 
 
-def test_lists_of_one_s_own_go_before_the_official_ones(tree):
-    texts = UCF101 | {"train.csv": f"UCF-101/{EYES}.avi 5"}
-    manifest = open_manifest(tree(texts, f"UCF-101/{EYES}.avi"))
-    assert manifest.description == "train.csv, a list of `path label` lines"
-    manifest = open_manifest(tree({"annotations/train.csv": TRAIN}, f"UCF-101/{EYES}.avi"))
-    assert manifest.description == "train.csv, a list of `path label` lines"
-
-
-def test_a_table_of_one_s_own_may_say_from_which_video_of_youtube_a_clip_is(tree):
-    path = tree({"train.csv": "path,label,youtube_id\na.mp4,0,abc\n"}, "a.mp4")
-    for data in (path, path / "train.csv"):
-        assert open_manifest(data).description == "train.csv, a table of path, label, youtube_id"
-
-
+OWN_LIST, OWN_TABLE = {"train.csv": f"UCF-101/{EYES}.avi 5"}, {"train.csv": "path,label,youtube_id\na.mp4,0,abc\n"}
 CLASS_FOLDERS = "a directory with a directory for each class"
 
 
@@ -345,10 +332,20 @@ CLASS_FOLDERS = "a directory with a directory for each class"
         ({}, ["n01440764/a.JPEG"], CLASS_FOLDERS),
         ({"train.txt": "a list for something else"}, ["a.mp4"], "a directory of videos"),
         ({"annotations/a.json": "{}"}, ["annotations/a.txt", "run/a.mp4"], CLASS_FOLDERS),
+        # one's own lists go before the official ones, and may say from which video of YouTube a clip is
+        (UCF101 | OWN_LIST, [f"UCF-101/{EYES}.avi"], "train.csv, a list of `path label` lines"),
+        (
+            {"annotations/train.csv": TRAIN} | OWN_LIST,
+            [f"UCF-101/{EYES}.avi"],
+            "train.csv, a list of `path label` lines",
+        ),
+        (OWN_TABLE, ["a.mp4"], "train.csv, a table of path, label, youtube_id"),
     ],
 )
-def test_what_has_no_official_files_is_read_as_folders(tree, texts, files, kind):
-    assert open_manifest(tree(texts, *files)).description == kind
+def test_what_has_no_official_files_is_read_as_folders_or_as_a_list(tree, texts, files, kind):
+    path = tree(texts, *files)
+    for data in (path, path / "train.csv") if "train.csv" in texts else (path,):
+        assert open_manifest(data).description == kind
 
 
 # ---- Mistakes --------------------------------------------------------------------------------------------------------
@@ -398,25 +395,24 @@ def test_a_bad_list_is_refused_with_its_line(tree, texts, files, sentence):
         open_manifest(tree(texts, *files))
 
 
+UCF101_VIDEO = [f"UCF-101/{EYES}.avi"]
+NO_FOLDS = "has no fold 2, as UCF101 and HMDB51 have; leave --fold at 1"
+UNKNOWN_CLASS = {"LOC_val_solution.csv": SOLUTION.replace(SHARK, "n00000000")}
+
+
 @pytest.mark.parametrize(
     ("texts", "files", "options", "sentence"),
     [
         ({"train.csv": TRAIN}, [f"{CLIPS[0]}.mp4"], {"split": "val"}, "no list of Kinetics's val split, only of train"),
-        (UCF101, [f"UCF-101/{EYES}.avi"], {"fold": 0}, "UCF101 has the folds 1, 2 and 3; fold 0 is none of them"),
-        (UCF101, [f"UCF-101/{EYES}.avi"], {"fold": 4}, "UCF101 has the folds 1, 2 and 3; fold 4 is none of them"),
-        (UCF101, [f"UCF-101/{EYES}.avi"], {"fold": 2}, "trainlist02.txt does not exist, the list of UCF101's fold 2"),
+        *(
+            (UCF101, UCF101_VIDEO, {"fold": n}, f"UCF101 has the folds 1, 2 and 3; fold {n} is none of them")
+            for n in (0, 4)
+        ),
+        (UCF101, UCF101_VIDEO, {"fold": 2}, "trainlist02.txt does not exist, the list of UCF101's fold 2"),
         (HMDB51, HMDB51_FILES, {"fold": 4}, "HMDB51 has the folds 1, 2 and 3"),
         (HMDB51, HMDB51_FILES, {"fold": 3}, r"holds no \*_test_split3.txt"),
-        *(
-            ({}, [file], {"fold": 2}, "has no fold 2, as UCF101 and HMDB51 have; leave --fold at 1")
-            for file in ("a.mp4", "train/n01440764/a.JPEG", "train/a/a.mp4")
-        ),
-        (
-            {"LOC_val_solution.csv": SOLUTION.replace(SHARK, "n00000000")},
-            [*PICTURES[:2], "val/ILSVRC2012_val_00000001.JPEG"],
-            {"split": "val"},
-            r"line 2 of .*LOC_val_solution.csv has the class 'n00000000'",
-        ),
+        *(({}, [file], {"fold": 2}, NO_FOLDS) for file in ("a.mp4", "train/n01440764/a.JPEG", "train/a/a.mp4")),
+        (UNKNOWN_CLASS, [*PICTURES[:2], "val/1.JPEG"], {"split": "val"}, r"line 2 of .*csv has the class 'n00000000'"),
     ],
 )
 def test_a_missing_split_or_fold_is_refused(tree, texts, files, options, sentence):
