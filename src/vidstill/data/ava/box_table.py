@@ -256,7 +256,6 @@ def format_box_csv(
     """Return the lines that `read_box_csv` reads, one for each box and action, in blocks of bytes.
 
     Args:
-        table: Boxes to write.
         action_ids: Actions to write; None: all.
         decimals: Decimals of coordinates and of scores; None: as many as reading back the same numbers needs.
     """

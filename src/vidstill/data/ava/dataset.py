@@ -194,7 +194,6 @@ def open_box_dataset(
     `actions.pbtxt`. Videos are in `videos`, in the directory itself, or where copies of AVA have them.
 
     Args:
-        data: The directory.
         label_map_path: List of actions; None: that of the dataset.
         start_second: Second of the annotations' time at which files and directories of frames begin; None: inferred.
         frame_rate: Frames per second of directories of frames.

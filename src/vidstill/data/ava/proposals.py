@@ -32,7 +32,6 @@ def read_person_boxes(path: PathOrUrl, *, image_file: PathOrUrl | None = None) -
       (mmaction2). A pickle is read without running what it names.
 
     Args:
-        path: File to read.
         image_file: JSON annotations that say which `image_id` is which key frame, and how large; None: such a file in
             the same directory.
 

@@ -52,7 +52,6 @@ class ManifestDataset:
         """Read clips of a row's video, which is opened once; frames that they share are decoded once.
 
         Args:
-            index: The row.
             choose_indices: Returns the frames of each clip, by the sampling rule for the video's frame rate and the
                 number of its frames.
 

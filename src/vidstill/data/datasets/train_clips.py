@@ -55,12 +55,7 @@ class ClipsConfig:
             raise InputError(f'clips.repeat_sampling "own" is a rule of SpanSampling and TimedSampling, not of {rule}')
 
     def augment_crop(self, frames: Frames, seed: int) -> Frames:
-        """Flip a cropped clip horizontally, or not, and apply RandAugment to it where that comes after the crop.
-
-        Args:
-            frames: The cropped clip.
-            seed: The sample's seed, from which the flip and the operations are drawn.
-        """
+        """Flip a cropped clip or not, and apply RandAugment where that comes after the crop, by the sample's seed."""
         if numpy_rng(seed, "flip").random() < self.flip_probability:
             frames = flip_horizontal(frames)
         if self.randaugment is not None and self.randaugment_stage == "crop":

@@ -54,7 +54,6 @@ def iter_windows(
 
     Args:
         source: The video, opened or not.
-        config: Length and hop of the windows.
         views: How many frames a clip has and how they are cropped; its sampling rule is not used.
         default_frame_rate: Frames per second, where the file states none.
 

@@ -37,7 +37,7 @@ INDEX_FILE = "index.jsonl"
 """The list of packed videos, beside their shards."""
 
 _T = TypeVar("_T")
-_SPLIT_ALIASES = frozenset(name for names in SPLIT_ALIASES.values() for name in names)
+_SPLIT_ALIASES = tuple(name for names in SPLIT_ALIASES.values() for name in names)
 
 
 def open_manifest(
@@ -123,8 +123,7 @@ def _detect_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> Manife
 def _detect_folder_reader(path: PathOrUrl, root: PathOrUrl | None, fold: int) -> ManifestReader:
     if is_file(index := join_path(path, INDEX_FILE)):
         return _open_list_file(index, root, is_packed=True)
-    names = [name for aliases in SPLIT_ALIASES.values() for name in aliases]
-    lists = {name: part for name in names if is_file(part := join_path(path, f"{name}.csv"))}
+    lists = {name: part for name in _SPLIT_ALIASES if is_file(part := join_path(path, f"{name}.csv"))}
     if lists and not any(map(kinetics.is_kinetics_list, lists.values())):  # the lists of Kinetics have the same names
         return _open_split_lists(path, lists, root)
     if official := (
@@ -168,7 +167,7 @@ def _build_manifest(
     if unknown := sorted(set(table.class_to_idx) - set(order)):
         raise InputError(f"{path} has the class {unknown[0]!r}, which is not in {classes_file}; add it there")
     names = SPLIT_ALIASES[split]
-    has_splits = not _SPLIT_ALIASES.isdisjoint(table.split_names)
+    has_splits = not set(table.split_names).isdisjoint(_SPLIT_ALIASES)
     if has_splits and set(table.split_names).isdisjoint(names):
         raise InputError(f"{path} has no row of the {split} split, only {', '.join(sorted(table.split_names))}")
     is_in_split = np.array([name in names or not has_splits for name in table.split_names], bool)

@@ -182,11 +182,9 @@ class VideoTable(Sequence[VideoRow]):
     def resolve_files(self, get_file_size: Callable[[str], int | None]) -> Bool[np.ndarray, "n"]:
         """Look up the files whose sizes are not stated, and return whether each row's file exists.
 
-        A name without a suffix may stand for an mp4. Where a size is not stated, a stated number of frames counts only
-        for a directory of frames: a video's packets tell it better.
-
-        Args:
-            get_file_size: Returns the size of a file in bytes, 0 for a directory, None where there is nothing.
+        `get_file_size` returns the bytes of a file, 0 for a directory, None where there is nothing. A name without a
+        suffix may stand for an mp4. Where a size is not stated, a stated number of frames counts only for a directory
+        of frames: a video's packets tell it better.
         """
         has_size, sizes = self.column("file_size") >= 0, self.column("file_size").copy()
         new_names: dict[int, str] = {}

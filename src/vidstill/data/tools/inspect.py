@@ -66,7 +66,6 @@ def summarize_dataset(
     """Summarize all rows, and the facts that their list states; where it does not, the facts of some files.
 
     Args:
-        manifests: The splits of the dataset.
         max_files: How many files are opened at most, the same number from each split.
         progress: Called with the number of videos whose facts are known, and of those that will be.
 

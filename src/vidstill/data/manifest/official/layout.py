@@ -50,7 +50,7 @@ def open_official_lists(
         video_folders: Directories below the root that may hold the videos; the first that exists, or else the root.
         max_depth: How many directories deep the videos may be.
         note: A sentence for the description.
-        num_folds: The number of official ways to split the dataset.
+        num_folds: As in `ManifestReader`.
     """
     splits = tuple(split for split in split_readers if split)
     video_root = root or source
