@@ -138,11 +138,12 @@ def listing(tmp_path_factory):
     return open_manifest(folder)
 
 
-def test_workers_change_nothing(listing):
-    dataset = TrainClips(listing, CONFIG, seed=3)
+def test_workers_change_nothing_and_the_global_random_state_is_not_used(listing):
+    dataset, state = TrainClips(listing, CONFIG, seed=3), torch.get_rng_state()
     alone, helped = list(batches_of(dataset, 2, 7)), list(batches_of(dataset, 2, 7, start_step=2, workers=2))
     assert (len(alone), len(helped)) == (7, 5)
     assert same(alone[2:], helped)
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
@@ -153,14 +154,6 @@ def test_a_batch_holds_its_samples_in_order_with_colours_from_0_to_1(listing):
     torch.testing.assert_close(batch.clip * 255, torch.cat([sample.clip for sample in samples]).float())
     assert batch.seed.tolist() == [seed for sample in samples for seed in sample.seed.tolist()]
     assert batch.label.tolist() == [label for sample in samples for label in sample.label.tolist()]
-
-
-def test_loading_does_not_use_the_global_random_state(listing):
-    state = torch.get_rng_state()
-    dataset = TrainClips(listing, CONFIG, seed=3)
-    for workers in (0, 1):
-        list(batches_of(dataset, 2, 2, workers=workers))
-    assert torch.equal(state, torch.get_rng_state())
 
 
 @settings(max_examples=40)
