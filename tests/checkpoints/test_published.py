@@ -91,7 +91,7 @@ def test_weights_without_a_stated_licence_are_not_free():
     assert not any(allows_commercial(each.licence) for each in find_published_checkpoints("amd-*"))
 
 
-# ---- A file is identified ---------------------------------------------------------------------------------------------
+# ---- A file is identified --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def draw_noise(tokens: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(1).rand(2, tokens).astype(np.float32))
 
 
-# ---- Image MAE and DMAE -----------------------------------------------------------------------------------------------
+# ---- Image MAE and DMAE ----------------------------------------------------------------------------------------------
 
 
 def image_mask() -> Mask:
@@ -91,7 +91,7 @@ def test_dmae_small_has_the_authors_numbers() -> None:
     hold_numbers(squared[None], [".002656612"], scale=0.002)
 
 
-# ---- ST-MAE -----------------------------------------------------------------------------------------------------------
+# ---- ST-MAE ----------------------------------------------------------------------------------------------------------
 
 ENCODER = build_stmae_vit_config(BASE)
 SLOWFAST = STMAEConfig(encoder=ENCODER)

@@ -125,7 +125,7 @@ def test_learned_position_codes_are_resized_as_the_authors_do(case: Case) -> Non
         case.hold_each(resized[None], f"out/{name}_{entry['index']}", "out")
 
 
-# ---- The linear probe -------------------------------------------------------------------------------------------------
+# ---- The linear probe ------------------------------------------------------------------------------------------------
 
 
 HEAD = (RenameRule("head.0.", "norm."), RenameRule("head.1.", "head."))
@@ -155,7 +155,7 @@ def test_a_linear_probe_learns_what_its_authors_learns(case: Case) -> None:
         case.hold_each(result[name], tensor, "final")
 
 
-# ---- DMAE -------------------------------------------------------------------------------------------------------------
+# ---- DMAE ------------------------------------------------------------------------------------------------------------
 
 
 def teacher(case: Case) -> ImageMAE:

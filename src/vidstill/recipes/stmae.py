@@ -294,5 +294,6 @@ huge_ava = replace(
 large_ava_absolute = replace(
     large_ava,
     encoder=_L,
-    published_result="K400: AVA v2.2 mAP 32.3, with its labels 36.8; K600: 33.7, with labels 37.9; K700: 34.2, with labels 39.3",
+    published_result="K400: AVA v2.2 mAP 32.3, with its labels 36.8; K600: 33.7, with labels 37.9; K700: 34.2, "
+    "with labels 39.3",
 )

@@ -63,10 +63,8 @@ def test_a_shard_member_is_its_bytes_wherever_the_shard_is_and_broken_if_it_is_c
             if size <= num_available:
                 assert fetch_source(member) == DATA[offset : offset + size]
                 continue
-            with pytest.raises(
-                BrokenVideo,
-                match=rf"one\.mp4 in .*\.tar is cut off: it has {size} bytes from byte {offset} on, .* {num_available}$",
-            ):
+            message = rf"one\.mp4 in .*\.tar is cut off: it has {size} bytes from byte {offset} on, .* {num_available}$"
+            with pytest.raises(BrokenVideo, match=message):
                 fetch_source(member)
 
 

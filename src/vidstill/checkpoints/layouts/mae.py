@@ -1,4 +1,4 @@
-"""Image MAE: pre-trainings, encoders, classifiers, linear probes; and DMAE, which adds projections to a pre-training."""
+"""Image MAE: pre-trainings, encoders, classifiers, linear probes; DMAE, which adds projections to a pre-training."""
 
 from dataclasses import replace
 from functools import partial
