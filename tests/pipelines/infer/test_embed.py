@@ -103,9 +103,8 @@ def test_a_folder_has_an_npy_for_each_video(house, encoder, tmp_path):
     out = tmp_path / "features"
     embed(house, house / "videos", "--out", out, "--window", 0.25, "--layers", 2)
     listing = json.loads((out / "features.json").read_text())
-    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.npy")) == sorted(
-        video.replace("mp4", "npy") for video in VIDEOS
-    )
+    files = {str(path.relative_to(out)) for path in out.rglob("*.npy")}
+    assert files == {video.replace("mp4", "npy") for video in VIDEOS}
     settings = listing["settings"]
     assert (settings["window"], settings["hop"], settings["layers"]) == (0.25, 0.25, ["block_2"])
     for each in listing["videos"]:
@@ -126,9 +125,8 @@ def test_packed_videos_are_embedded_under_the_names_that_they_had(house, tmp_pat
 
 
 def test_several_labels_of_a_video_are_a_row_of_ones_and_zeros(house, tmp_path):
-    lines = [
-        {"path": str(house / "videos" / VIDEOS[n]), "label": labels} for n, labels in enumerate([[0, 2], [1], [2, 1]])
-    ]
+    labels = {VIDEOS[0]: [0, 2], VIDEOS[1]: [1], VIDEOS[2]: [2, 1]}
+    lines = [{"path": str(house / "videos" / name), "label": each} for name, each in labels.items()]
     (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     embed(house, tmp_path / "list.jsonl", "--out", tmp_path / "features.npz")
     assert np.load(tmp_path / "features.npz")["labels"].tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 1]]

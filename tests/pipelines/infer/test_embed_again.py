@@ -132,9 +132,8 @@ def test_new_videos_are_added_and_changed_ones_computed_again(encoder, videos, o
     if out.suffix:
         assert files == whole
     else:  # in the order in which they came
-        assert {name: text for name, text in files.items() if name.endswith("npy")} == {
-            name: text for name, text in whole.items() if name.endswith("npy")
-        }
+        part, all_at_once = ({name: each[name] for name in each if name.endswith("npy")} for each in (files, whole))
+        assert part == all_at_once
         assert len(json.loads(files["features/features.json"])["videos"]) == 7
 
 
@@ -184,9 +183,8 @@ def test_a_deleted_file_of_a_folder_is_written_again(encoder, videos, tmp_path):
 def test_features_with_other_settings_are_not_mixed(encoder, videos, out, config, difference):
     embed(encoder, [videos], out)
     before = contents(out)
-    with pytest.raises(
-        InputError, match=rf"{out.name} holds features with other settings \({difference}\); choose another path"
-    ):
+    message = rf"{out.name} holds features with other settings \({difference}\); choose another path"
+    with pytest.raises(InputError, match=message):
         embed(encoder, [videos], out, config)
     assert contents(out) == before
 
@@ -327,9 +325,8 @@ def test_if_nothing_decodes_nothing_is_written(encoder, tmp_path, window):
 
 
 def test_a_video_that_a_scan_calls_broken_is_not_opened(encoder, videos, tmp_path):
-    (tmp_path / "list.jsonl").write_text(
-        '{"path": "videos/000000.mp4"}\n{"path": "videos/000001.mp4", "error": "ends early"}\n'
-    )
+    lines = '{"path": "videos/000000.mp4"}\n{"path": "videos/000001.mp4", "error": "ends early"}\n'
+    (tmp_path / "list.jsonl").write_text(lines)
     for config in (EmbedConfig(), WINDOWS):
         result = embed(encoder, [tmp_path / "list.jsonl"], tmp_path / f"{config.window}.npz", config)
         assert (result.videos, len(result.broken)) == (1, 1)
@@ -343,9 +340,8 @@ def test_a_full_disk_is_reported_and_with_space_the_same_call_resumes(encoder, v
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600 if config is not WINDOWS else 1500, limits[1]))
     try:
-        with pytest.raises(
-            InputError, match=r"cannot be written \(File too large\); free disk space.*the same command"
-        ):
+        message = r"cannot be written \(File too large\); free disk space.*the same command"
+        with pytest.raises(InputError, match=message):
             embed(encoder, [videos], out, config)
         assert not out.is_file()
     finally:

@@ -68,9 +68,8 @@ def test_the_class_token_is_given_where_there_is_one(tmp_path):
     with torch.inference_mode():
         whole = model(CLIPS, layers=(1,))
     torch.testing.assert_close(encoder.extract_features(CLIPS, pool="class")["final"], whole.cls_token[:, 0])
-    torch.testing.assert_close(
-        encoder.extract_features(CLIPS, layers=[1], pool="class")["block_1"], whole.cls_layers[1][:, 0]
-    )
+    layer = encoder.extract_features(CLIPS, layers=[1], pool="class")["block_1"]
+    torch.testing.assert_close(layer, whole.cls_layers[1][:, 0])
     write_encoder(tmp_path / "without")
     with pytest.raises(InputError, match="without has no class token; choose mean"):
         load_encoder(str(tmp_path / "without"), precision="fp32").extract_features(CLIPS, pool="class")
@@ -124,9 +123,8 @@ def test_a_foreign_file_is_known_by_its_width(tmp_path, kind):
     clip = clips(1, frames=4, rows=32, columns=32)
     with torch.inference_mode():
         block = model(clip, layers=(11,)).layers[11]
-    torch.testing.assert_close(
-        encoder.extract_features(clip, layers=(-2,), pool="tokens")["block_11"].reshape(block.shape), block
-    )
+    layer = encoder.extract_features(clip, layers=(-2,), pool="tokens")["block_11"]
+    torch.testing.assert_close(layer.reshape(block.shape), block)
     assert (encoder.views.sampling, encoder.views.size) == (DenseSampling(num_frames=16, stride=4), (224, 224))
     assert encoder.clip_seconds(32.0) == 2.0
 

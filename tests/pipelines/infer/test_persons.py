@@ -129,9 +129,8 @@ def test_a_line_reads_as_pyslowfast_has_it(films, tmp_path):
     find(films / "b.mp4", tmp_path / "out.csv", interval=2)
     lines = (tmp_path / "out.csv").read_text().splitlines()
     fields = [line.split(",") for line in lines]
-    assert [(name, second, action) for name, second, *_, action, _ in fields] == [
-        ("b", second, "") for second in ("0000", "0000", "0002", "0002")
-    ]
+    expected = [("b", second, "") for second in ("0000", "0000", "0002", "0002")]
+    assert [(name, second, action) for name, second, *_, action, _ in fields] == expected
     assert lines[1] == f"b,0000,0.00000,0.00000,{4 / 62:.5f},{4 / 34:.5f},,0.06000"
 
 
