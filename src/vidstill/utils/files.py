@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -146,18 +146,21 @@ def open_output_dir(
     with convert_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         file = open_locked(lock, owner=out)
-    with file, ExitStack() as stack:
-        stack.callback(lock.unlink, missing_ok=True)
-        if not path.is_file():
-            write_json(path, {**identity, **(metadata or {})})
-        else:
-            try:
-                previous = dict(json.loads(path.read_text("utf-8")))
-            except (ValueError, TypeError):
-                raise InputError(f"{path} is damaged; choose another directory") from None
-            if difference := find_difference(previous, identity):
-                raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
-        yield
+    with file:
+        try:
+            if not path.is_file():
+                write_json(path, {**identity, **(metadata or {})})
+            else:
+                try:
+                    previous = dict(json.loads(path.read_text("utf-8")))
+                except (ValueError, TypeError):
+                    raise InputError(f"{path} is damaged; choose another directory") from None
+                if difference := find_difference(previous, identity):
+                    raise InputError(f"{out} holds {kind} with other settings ({difference}); choose another directory")
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
 
 
 def check_output_dir(out: Path, kind: str, marker: str, files: Collection[str] = ()) -> None:
