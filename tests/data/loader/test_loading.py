@@ -35,18 +35,12 @@ from vidstill.data.manifest.manifest import Manifest
 from vidstill.data.manifest.open import open_manifest
 from vidstill.data.manifest.table import VideoTable
 from vidstill.data.storage.fetch import StorageUnreachable
-from vidstill.data.transforms.crop import MultiScaleCrop
 from vidstill.data.transforms.frame_sampling import DenseSampling, SpanSampling
 from vidstill.utils.types import InputError
 
 CPU = torch.device("cpu")
 CONFIG = ClipsConfig(
-    dataset="numbered",
-    sampling=SpanSampling(num_frames=4, stride=2),
-    size=(16, 16),
-    crop=MultiScaleCrop(),
-    flip_probability=0.5,
-    repeats=2,
+    dataset="numbered", sampling=SpanSampling(num_frames=4, stride=2), size=(16, 16), flip_probability=0.5, repeats=2
 )
 VIEWS = ViewsConfig(
     sampling=DenseSampling(num_frames=4, stride=2), temporal_clips=2, spatial_crops=3, short_side=16, size=(16, 16)
