@@ -63,8 +63,8 @@ class ParsedList:
         names, errors, extra_labels = list[str](), dict[int, str](), list[tuple[int, int]]()
         columns = {name: array(np.dtype(dtype).char) for name, (dtype, _) in COLUMNS.items()}
         appends = [(columns[name].append, missing) for name, (_, missing) in COLUMNS.items()]
-        for row, (number, stated) in enumerate(entries):
-            entry = self._check(number, stated)
+        for row, (number, line) in enumerate(entries):
+            entry = self._check(number, line)
             label, *further = self._read_labels(number, entry) or (None,)
             shard = None if entry["shard"] is None else shards.setdefault(entry["shard"], len(shards))
             codec = None if entry["codec"] is None else codecs.setdefault(entry["codec"], len(codecs))
@@ -89,9 +89,9 @@ class ParsedList:
             name = shorten(error.object)
             raise InputError(f"line {number} of {path} has a path that no file can have: {name}") from None
 
-    def _check(self, number: int, stated: ListEntry) -> dict[str, Any]:
+    def _check(self, number: int, line: ListEntry) -> dict[str, Any]:
         """Return all fields, None where nothing is stated or it means something else; labels are checked later."""
-        entry = {key: stated.get(key) for key in _FIELDS}
+        entry = {key: line.get(key) for key in _FIELDS}
         for key, value in entry.items():
             if not (value is None or key in ("label", "class") or _is_valid(key, value)):
                 if _FIELDS[key][2]:
