@@ -82,12 +82,13 @@ class VideoTable(Sequence[VideoRow]):
         """Build a table of videos from anywhere, named by their sources; packed ones keep their names."""
         rows = list(rows)
         members = [row.source if isinstance(row.source, ShardMember) else None for row in rows]
-        shards = list(dict.fromkeys(str(member.shard) for member in members if member))
+        shards: dict[str, int] = {}
+        shard_numbers = [shards.setdefault(str(each.shard), len(shards)) if each else -1 for each in members]
         columns: dict[str, Sequence[int | float]] = {
             "label": [-1 if row.label is None else row.label for row in rows],
             "frames": [row.frames or 0 for row in rows],
             "frame_rate": [row.frame_rate or 0 for row in rows],
-            "shard": [shards.index(str(member.shard)) if member else -1 for member in members],
+            "shard": shard_numbers,
             "offset": [member.offset if member else 0 for member in members],
             "file_size": [member.size if member else -1 for member in members],
         }
@@ -95,7 +96,7 @@ class VideoTable(Sequence[VideoRow]):
             Path(),
             [member.name if member else str(row.source) for member, row in zip(members, rows, strict=True)],
             columns,
-            shards=shards,
+            shards=list(shards),
             errors={i: row.error for i, row in enumerate(rows) if row.error},
             extra_labels=[(i, label) for i, row in enumerate(rows) for label in row.extra_labels],
         )
