@@ -127,6 +127,7 @@ def test_names_may_hold_commas_quotes_and_any_letters_and_have_a_common_prefix(t
         ("film,0902,0.1,0.2,0.3,0.4,2.5,0.6", "the action '2.5'"),
         ("film,0902,0.1,0.2,0.3,0.4,-2,0.6", "the action '-2'"),
         ("film,0902,0.1,0.2,0.3,0.4,walk,0.6", "'walk' for the action"),
+        ("film,0902,0.1,0.2,0.3,0.4,1_0,0.6\nfilm,0902,0.1,0.2,0.3,0.4,,0.6", "'1_0' for the action"),
         (",0902,0.1,0.2,0.3,0.4,5,0.6", "names no video"),
     ],
 )

@@ -187,7 +187,7 @@ def _parse_lines(lines: Sequence[str], has_scores: bool) -> Float64[np.ndarray, 
         return None
     converters: Mapping[int | str, Callable[[str], float]] | None = None
     if any(",," in line for line in lines):
-        converters = {6: lambda text: float(text.strip() or NO_ACTION)}
+        converters = {6: lambda text: float(text.strip().replace("_", " ") or NO_ACTION)}  # float reads "1_0"
     columns = range(1, 8 if has_scores and commas == {7} else 7)
     try:
         values = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2, usecols=columns, converters=converters)
