@@ -98,7 +98,7 @@ def _predict_timelines(
     output: PredictionOutput,
     formatter: PredictionFormatter,
 ) -> Predictions:
-    """Add the timelines; those of a folder are written one after the other, and not kept."""
+    """Add the timelines; those of a folder are written one after the other and are not kept."""
     runtime, names = encoder.runtime, [each.video for each in predictions.videos]
     stems = dict(zip(names, make_file_stems(names), strict=True))
     share: dict[str, VideoPrediction] = {}

@@ -92,7 +92,7 @@ def _parse_command(verb: str, options: Sequence[str]) -> Callable[[], None]:
 
 
 def _suggest_verb(arguments: Sequence[str]) -> int:
-    """Print the verbs of a group, or those that are spelt alike."""
+    """Print the verbs of a group, or those with similar names."""
     group = [verb for verb in VERBS if verb.startswith(f"{arguments[0]} ")]
     if group and arguments[1:2] in ([], ["-h"], ["--help"]):
         print("\n".join(f"vidstill {verb} --help" for verb in group))

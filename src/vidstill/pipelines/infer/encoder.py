@@ -1,4 +1,4 @@
-"""A trained encoder on its device, asked about clips and videos: features of any layer, and class probabilities."""
+"""A trained encoder on its device: features of any layer, and class probabilities, of clips and videos."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence

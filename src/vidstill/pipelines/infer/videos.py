@@ -111,7 +111,7 @@ def find_videos(
 def build_row_manifest(rows: Iterable[VideoRow], classes: tuple[str, ...] = (), multi_label: bool = False) -> Manifest:
     """Build a manifest of videos from anywhere; with their labels if classes are given."""
     table = VideoTable.from_rows(row if classes else replace(row, label=None, extra_labels=()) for row in rows)
-    return Manifest(table, classes, "videos", "what was asked for", table.compute_fingerprint(), 0, multi_label)
+    return Manifest(table, classes, "videos", "the requested videos", table.compute_fingerprint(), 0, multi_label)
 
 
 def _open_manifests(
