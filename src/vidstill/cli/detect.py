@@ -211,7 +211,7 @@ def detect_predict_command(
 def _detect_videos(
     request: DetectRequest, output: DetectionOutput, formatter: DetectionFormatter, videos: VideoSelection, json: bool
 ) -> None:
-    """Detect in this rank's share; the files of a folder are written one after the other, and the detections are not kept."""
+    """Detect in this rank's share; the files of a folder are written one by one, and the detections are not kept."""
     runtime, rows = request.runtime, videos.manifest.rows
     share: dict[str, VideoDetections] = {}
     skipped = dict(videos.skipped)

@@ -142,7 +142,7 @@ def describe_results(result: QuickstartResult) -> str:
     teacher = next(each for each in result.models if each.key == "teacher")
     seconds = [f"{each:.0f} s" for each in (teacher.pretraining_seconds, result.image_teacher_seconds) if each]
     return (
-        f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance level is {result.random_top1:.1f} "
+        f"Top-1 on {result.num_test_clips} clips of {result.num_classes} classes (chance is {result.random_top1:.1f} "
         "%), ± one binomial standard error. The linear probe uses the encoder before fine-tuning; from scratch, one "
         f"with random weights. {MODELS[result.method].short_name}’s student also needed {_describe_teachers(result)}, "
         f"whose pre-training took {' and '.join(seconds)}."

@@ -29,7 +29,8 @@ def merge_views(
 ) -> Float[Tensor, "classes"]:
     """Merge the views of a video: the mean or maximum of their probabilities, in float64.
 
-    The mean is every paper's protocol (ST-MAE sums, which gives the same ranking); the maximum is the other rule of ST-MAE's code.
+    The mean is every paper's protocol (ST-MAE sums, which gives the same ranking); the maximum is the other rule of
+    ST-MAE's code.
 
     Args:
         multi_label: Take the sigmoid of each class instead of the softmax.
